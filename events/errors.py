@@ -10,6 +10,7 @@
         ├── CorruptLogError            what is stored cannot be right
         │   ├── UnknownEventTypeError
         │   └── UndecodableEventError
+        ├── OutcomeUnknownError        kept or not: appending again resolves it
         ├── StoreClosedError
         ├── StoreUnavailableError      locked, unreadable, not writable
         ├── StoreFullError             no space left for the log
@@ -174,6 +175,26 @@ class UndecodableEventError(CorruptLogError):
             f"data of {type_} (schema {schema})",
             f"cannot be read: {reason}",
             "Run: herdbook verify",
+        )
+
+
+class OutcomeUnknownError(StoreError):
+    """It cannot be told whether the append was kept.
+
+    Appending the same events again, with their ids, resolves it.
+
+    Attributes:
+        event_ids: The ids of the events.
+    """
+
+    code = "outcome_unknown"
+
+    def __init__(self, stream: str, *, event_ids: tuple[str, ...], reason: str) -> None:
+        self.event_ids = event_ids
+        super().__init__(
+            f"append to {stream}",
+            f"may or may not have been kept: {reason}",
+            "Append the same events again: that records them once",
         )
 
 

@@ -1,0 +1,111 @@
+"""Facts to bytes and back, by an explicit table: no name is looked up in code.
+
+A fact's data are deterministic JSON: sorted keys, UTF-8, no spaces. Reading
+takes any schema that was ever written: an upcaster turns the data of schema n
+into those of schema n + 1, and the newest is decoded, strictly. What is unknown
+is a named error, never skipped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeAlias
+
+import msgspec
+
+from herdbook.events.errors import UndecodableEventError, UnknownEventTypeError
+from herdbook.events.facts import FACTS, Fact, ModelUnloaded
+from herdbook.events.recorded import Cause, Position, RecordedEvent, StoredEvent
+
+Upcaster: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
+"""Turns the data of one schema into those of the next; pure."""
+
+TYPES: dict[str, type[Fact]] = {fact.__name__: fact for fact in FACTS}
+"""Every fact by the name that it is recorded under."""
+
+TRIGGERS: dict[str, str] = {
+    name: re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower() for name in TYPES
+}
+"""Every fact's name in snake case: the trigger of the state machine."""
+
+
+def _unloaded_2(data: dict[str, Any]) -> dict[str, Any]:
+    """Schema 1 said only ``cause``, and called an eviction ``evicted:<name>``."""
+    reason, _, evicted_by = str(data["cause"]).partition(":")
+    return {"reason": reason, "evicted_by": evicted_by or None}
+
+
+UPCASTERS: dict[tuple[str, int], Upcaster] = {(ModelUnloaded.__name__, 1): _unloaded_2}
+"""By type and the schema that they take; each gives the next one."""
+
+SCHEMAS: dict[str, int] = {
+    name: 1 + sum(1 for known, _ in UPCASTERS if known == name) for name in TYPES
+}
+"""The newest schema of each type: one more than its upcasters."""
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+_decoders = {name: msgspec.json.Decoder(fact).decode for name, fact in TYPES.items()}
+_causes = {cause.value: cause for cause in Cause}
+
+
+def encode(fact: Fact) -> str:
+    """Return the data of a fact: canonical JSON."""
+    return _encode(fact).decode()
+
+
+def decode(type_: str, schema: int, data: str | bytes) -> Fact:
+    """Return the fact, in its newest form.
+
+    Raises:
+        UnknownEventTypeError: The type, or this schema of it, is not known.
+        UndecodableEventError: The data do not have the form of the type.
+    """
+    newest = SCHEMAS.get(type_, 0)
+    if not 1 <= schema <= newest:
+        raise UnknownEventTypeError(type_, schema=schema)
+    try:
+        if schema == newest:
+            return _decoders[type_](data)
+        return msgspec.convert(_upcast(type_, schema, data), TYPES[type_])
+    except (msgspec.MsgspecError, UnicodeError, LookupError, TypeError) as error:
+        raise UndecodableEventError(type_, schema=schema, reason=str(error)) from error
+
+
+def _upcast(type_: str, schema: int, data: str | bytes) -> dict[str, Any]:
+    values: dict[str, Any] = msgspec.json.decode(data, type=dict[str, Any])
+    for number in range(schema, SCHEMAS[type_]):
+        values = UPCASTERS[type_, number](values)
+    return values
+
+
+def read(event: StoredEvent) -> RecordedEvent:
+    """Return a stored event with its fact and its times read.
+
+    Raises:
+        UnknownEventTypeError: As ``decode`` does.
+        UndecodableEventError: As ``decode`` does; also for times and causes.
+    """
+    fact = decode(event.type, event.schema, event.data)
+    try:
+        return RecordedEvent(
+            position=Position(event.position),
+            stream=event.stream,
+            version=event.version,
+            event_id=event.event_id,
+            type=event.type,
+            schema=event.schema,
+            data=fact,
+            occurred_at=datetime.fromisoformat(event.occurred_at),
+            recorded_at=datetime.fromisoformat(event.recorded_at),
+            actor=event.actor,
+            cause=_causes[event.cause],
+            correlation_id=event.correlation_id,
+            causation_id=event.causation_id,
+            hash=event.hash,
+        )
+    except (ValueError, LookupError) as error:
+        raise UndecodableEventError(
+            event.type, schema=event.schema, reason=str(error)
+        ) from error

@@ -1,0 +1,190 @@
+"""The envelope of an event, and the hash that chains it to the one before.
+
+``hash`` is the SHA-256 of the previous event's hash (64 hexadecimal digits in
+ASCII; of the first event: 64 zeros) followed by the canonical bytes: the
+envelope without the hash, with the data, as JSON in UTF-8 with sorted keys and
+without spaces. The data are hashed exactly as they are stored.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import datetime
+from enum import StrEnum
+from hashlib import sha256
+from typing import NewType
+
+import msgspec
+
+from herdbook.events.facts import Fact
+
+Position = NewType("Position", int)
+"""A place in the whole log, from 1, without gaps; 0 is before the first."""
+
+GENESIS = "0" * 64
+"""What stands for the hash before the first event."""
+
+
+class Cause(StrEnum):
+    """Why an event was recorded."""
+
+    COMMAND = "command"
+    OBSERVED = "observed"
+    SHARED = "shared"
+    EXPIRY = "expiry"
+    EVICTION = "eviction"
+    RESTART = "restart"
+    RECOVERY = "recovery"
+    CONFIGURATION = "configuration"
+
+
+def new_id() -> str:
+    """Return a new id: a UUID of version 7, so that ids grow with time.
+
+    The layout is that of RFC 9562, section 5.7.
+    """
+    milliseconds = time.time_ns() // 1_000_000
+    random = int.from_bytes(os.urandom(10)) & ((1 << 74) - 1)
+    number = (
+        (milliseconds & ((1 << 48) - 1)) << 80
+        | 0x7 << 76
+        | (random >> 62) << 64
+        | 0b10 << 62
+        | random & ((1 << 62) - 1)
+    )
+    text = f"{number:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """A fact that is to be recorded, with what its recorder knows about it.
+
+    Attributes:
+        fact: The fact.
+        occurred_at: When it became true, UTC.
+        actor: Who asked: ``cli:<user>``, ``api:<token name>``, ``library:<name>``
+            or ``reconciler``.
+        cause: Why it is recorded.
+        event_id: Its identity; appending it twice records it once.
+        correlation_id: What all events of one operation share.
+        causation_id: The id of the event that led to this one.
+    """
+
+    fact: Fact
+    occurred_at: datetime
+    actor: str
+    cause: Cause
+    event_id: str = msgspec.field(default_factory=new_id)
+    correlation_id: str | None = None
+    causation_id: str | None = None
+
+
+class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event exactly as it is kept: nothing decoded, nothing made newer.
+
+    Attributes:
+        position: Place in the whole log.
+        stream: Whose event it is.
+        version: Place in that stream, from 1.
+        event_id: Its identity.
+        type: Name of the fact.
+        schema: Number of the form that the data have.
+        data: The fact as canonical JSON.
+        occurred_at: ISO 8601, UTC, microseconds, ``Z``.
+        recorded_at: The same, for when it was recorded.
+        actor: Who asked.
+        cause: Why it was recorded.
+        correlation_id: What all events of one operation share.
+        causation_id: The id of the event that led to this one.
+        hash: 64 hexadecimal digits.
+    """
+
+    position: int
+    stream: str
+    version: int
+    event_id: str
+    type: str
+    schema: int
+    data: str
+    occurred_at: str
+    recorded_at: str
+    actor: str
+    cause: str
+    correlation_id: str | None
+    causation_id: str | None
+    hash: str
+
+
+class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event of the log, read: ``data`` is the fact in its newest form.
+
+    The attributes are those of ``StoredEvent``, with times as aware datetimes.
+    """
+
+    position: Position
+    stream: str
+    version: int
+    event_id: str
+    type: str
+    schema: int
+    data: Fact
+    occurred_at: datetime
+    recorded_at: datetime
+    actor: str
+    cause: Cause
+    correlation_id: str | None
+    causation_id: str | None
+    hash: str
+
+
+class _Canonical(msgspec.Struct, frozen=True):
+    """The envelope in the order of its sorted keys, the data as they are."""
+
+    actor: str
+    causation_id: str | None
+    cause: str
+    correlation_id: str | None
+    data: msgspec.Raw
+    event_id: str
+    occurred_at: str
+    position: int
+    recorded_at: str
+    schema: int
+    stream: str
+    type: str
+    version: int
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def canonical_bytes(event: StoredEvent) -> bytes:
+    """Return what is hashed: the envelope without its hash, with the data."""
+    return _encode(
+        _Canonical(
+            event.actor,
+            event.causation_id,
+            event.cause,
+            event.correlation_id,
+            msgspec.Raw(event.data),
+            event.event_id,
+            event.occurred_at,
+            event.position,
+            event.recorded_at,
+            event.schema,
+            event.stream,
+            event.type,
+            event.version,
+        )
+    )
+
+
+def chained_hash(previous: str, canonical: bytes) -> str:
+    """Return the hash of an event whose predecessor has the hash ``previous``."""
+    return sha256(previous.encode() + canonical).hexdigest()
+
+
+def time_text(moment: datetime) -> str:
+    """Return a moment in UTC as ISO 8601 with microseconds and ``Z``."""
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
