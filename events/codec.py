@@ -45,7 +45,7 @@ SCHEMAS: dict[str, int] = {
 }
 """The newest schema of each type: one more than its upcasters."""
 
-_encode = msgspec.json.Encoder(order="deterministic").encode
+_encode = msgspec.json.Encoder(order="sorted").encode
 _decoders = {name: msgspec.json.Decoder(fact).decode for name, fact in TYPES.items()}
 _causes = {cause.value: cause for cause in Cause}
 

@@ -80,7 +80,7 @@ class Capability(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     evidence: str = ""
 
 
-class ModelDiscovered(Fact, kw_only=True):
+class ModelDiscovered(Fact, frozen=True, kw_only=True):
     """Recorded when the server lists a model that the log did not have there.
 
     Attributes:
@@ -94,11 +94,11 @@ class ModelDiscovered(Fact, kw_only=True):
     remote_host: str | None = None
 
 
-class ModelVanished(Fact, kw_only=True):
+class ModelVanished(Fact, frozen=True, kw_only=True):
     """Recorded when the server no longer lists a model, and we did not delete it."""
 
 
-class ModelDeleted(Fact, kw_only=True):
+class ModelDeleted(Fact, frozen=True, kw_only=True):
     """Recorded when a model was deleted through Herdbook.
 
     Attributes:
@@ -110,7 +110,7 @@ class ModelDeleted(Fact, kw_only=True):
     size_bytes: int | None = None
 
 
-class PullStarted(Fact, kw_only=True):
+class PullStarted(Fact, frozen=True, kw_only=True):
     """Recorded before the server is asked for a model that is not there.
 
     Attributes:
@@ -122,7 +122,7 @@ class PullStarted(Fact, kw_only=True):
     insecure: bool = False
 
 
-class PullProgressed(Fact, kw_only=True):
+class PullProgressed(Fact, frozen=True, kw_only=True):
     """Recorded when 5 % or 10 s have passed, whichever is later.
 
     Attributes:
@@ -136,7 +136,7 @@ class PullProgressed(Fact, kw_only=True):
     fetched_bytes: int | None = None
 
 
-class PullCompleted(Fact, kw_only=True):
+class PullCompleted(Fact, frozen=True, kw_only=True):
     """Recorded when the server has said ``success`` and lists the model.
 
     Attributes:
@@ -154,7 +154,7 @@ class PullCompleted(Fact, kw_only=True):
     remote_host: str | None = None
 
 
-class PullFailed(Fact, kw_only=True):
+class PullFailed(Fact, frozen=True, kw_only=True):
     """Recorded when a pull ended without success, and nobody asked for that.
 
     Attributes:
@@ -170,7 +170,7 @@ class PullFailed(Fact, kw_only=True):
     total_bytes: int | None = None
 
 
-class PullCancelled(Fact, kw_only=True):
+class PullCancelled(Fact, frozen=True, kw_only=True):
     """Recorded when a pull was ended on request; the server keeps what it has.
 
     Attributes:
@@ -182,7 +182,7 @@ class PullCancelled(Fact, kw_only=True):
     total_bytes: int | None = None
 
 
-class PullInterrupted(Fact, kw_only=True):
+class PullInterrupted(Fact, frozen=True, kw_only=True):
     """Recorded when the instance that pulled is gone, or stopped in the middle.
 
     Attributes:
@@ -196,7 +196,7 @@ class PullInterrupted(Fact, kw_only=True):
     total_bytes: int | None = None
 
 
-class UpdateStarted(Fact, kw_only=True):
+class UpdateStarted(Fact, frozen=True, kw_only=True):
     """Recorded before a model that is present is pulled again.
 
     Attributes:
@@ -208,7 +208,7 @@ class UpdateStarted(Fact, kw_only=True):
     insecure: bool = False
 
 
-class UpdateProgressed(Fact, kw_only=True):
+class UpdateProgressed(Fact, frozen=True, kw_only=True):
     """Recorded like ``PullProgressed``, for an update."""
 
     completed_bytes: int
@@ -216,7 +216,7 @@ class UpdateProgressed(Fact, kw_only=True):
     fetched_bytes: int | None = None
 
 
-class UpdateFailed(Fact, kw_only=True):
+class UpdateFailed(Fact, frozen=True, kw_only=True):
     """Recorded like ``PullFailed``, for an update; the model stays as it was."""
 
     kind: str
@@ -225,14 +225,14 @@ class UpdateFailed(Fact, kw_only=True):
     total_bytes: int | None = None
 
 
-class UpdateCancelled(Fact, kw_only=True):
+class UpdateCancelled(Fact, frozen=True, kw_only=True):
     """Recorded like ``PullCancelled``, for an update; the model stays as it was."""
 
     completed_bytes: int | None = None
     total_bytes: int | None = None
 
 
-class UpdateInterrupted(Fact, kw_only=True):
+class UpdateInterrupted(Fact, frozen=True, kw_only=True):
     """Recorded like ``PullInterrupted``, for an update."""
 
     instance: str
@@ -240,7 +240,7 @@ class UpdateInterrupted(Fact, kw_only=True):
     total_bytes: int | None = None
 
 
-class UpdateUnchanged(Fact, kw_only=True):
+class UpdateUnchanged(Fact, frozen=True, kw_only=True):
     """Recorded when an update ended and the digest is what it was.
 
     Attributes:
@@ -252,7 +252,7 @@ class UpdateUnchanged(Fact, kw_only=True):
     duration_s: float | None = None
 
 
-class ModelUpdated(Fact, kw_only=True):
+class ModelUpdated(Fact, frozen=True, kw_only=True):
     """Recorded when a name has another digest than before, by us or by others.
 
     Attributes:
@@ -272,7 +272,7 @@ class ModelUpdated(Fact, kw_only=True):
     remote_host: str | None = None
 
 
-class LoadStarted(Fact, kw_only=True):
+class LoadStarted(Fact, frozen=True, kw_only=True):
     """Recorded before the server is asked to load a model into memory.
 
     Attributes:
@@ -286,7 +286,7 @@ class LoadStarted(Fact, kw_only=True):
     keep_alive: str | int | float | None = None
 
 
-class ModelLoaded(Fact, kw_only=True):
+class ModelLoaded(Fact, frozen=True, kw_only=True):
     """Recorded when a runner of the model's weights is in memory.
 
     Attributes:
@@ -298,7 +298,7 @@ class ModelLoaded(Fact, kw_only=True):
     duration_s: float | None = None
 
 
-class LoadFailed(Fact, kw_only=True):
+class LoadFailed(Fact, frozen=True, kw_only=True):
     """Recorded when the server could not load the model.
 
     Attributes:
@@ -310,11 +310,11 @@ class LoadFailed(Fact, kw_only=True):
     message: str
 
 
-class LoadCancelled(Fact, kw_only=True):
+class LoadCancelled(Fact, frozen=True, kw_only=True):
     """Recorded when a load was ended on request."""
 
 
-class LoadInterrupted(Fact, kw_only=True):
+class LoadInterrupted(Fact, frozen=True, kw_only=True):
     """Recorded when the instance that loaded is gone, or stopped in the middle.
 
     Attributes:
@@ -324,7 +324,7 @@ class LoadInterrupted(Fact, kw_only=True):
     instance: str
 
 
-class RunnerChanged(Fact, kw_only=True):
+class RunnerChanged(Fact, frozen=True, kw_only=True):
     """Recorded when the runner in memory is another, or has other properties.
 
     Attributes:
@@ -334,7 +334,7 @@ class RunnerChanged(Fact, kw_only=True):
     runner: Runner
 
 
-class ModelUnloaded(Fact, kw_only=True):
+class ModelUnloaded(Fact, frozen=True, kw_only=True):
     """Recorded when no runner of the model's weights is in memory any more.
 
     Attributes:
@@ -346,7 +346,7 @@ class ModelUnloaded(Fact, kw_only=True):
     evicted_by: str | None = None
 
 
-class ModelUsed(Fact, kw_only=True):
+class ModelUsed(Fact, frozen=True, kw_only=True):
     """Recorded when a caller says that it used the model.
 
     Attributes:
@@ -356,7 +356,7 @@ class ModelUsed(Fact, kw_only=True):
     purpose: str = ""
 
 
-class CapabilitiesDetected(Fact, kw_only=True):
+class CapabilitiesDetected(Fact, frozen=True, kw_only=True):
     """Recorded when it was found out what a model can do.
 
     Attributes:
@@ -388,7 +388,7 @@ class CapabilitiesDetected(Fact, kw_only=True):
     ranks: dict[str, int] = {}
 
 
-class ConfigurationChanged(Fact, kw_only=True):
+class ConfigurationChanged(Fact, frozen=True, kw_only=True):
     """Recorded when somebody changed what a model is to be used with.
 
     Attributes:
@@ -404,7 +404,7 @@ class ConfigurationChanged(Fact, kw_only=True):
     note: str = ""
 
 
-class NodeReached(Fact, kw_only=True):
+class NodeReached(Fact, frozen=True, kw_only=True):
     """Recorded when a node answers for the first time, again, or as another version.
 
     Attributes:
@@ -416,7 +416,7 @@ class NodeReached(Fact, kw_only=True):
     url: str
 
 
-class NodeLost(Fact, kw_only=True):
+class NodeLost(Fact, frozen=True, kw_only=True):
     """Recorded when a node that did answer does so no longer.
 
     Attributes:
