@@ -43,6 +43,7 @@ class UnloadReason(StrEnum):
     EVICTED = "evicted"
     SERVER_RESTARTED = "server_restarted"
     MODEL_REPLACED = "model_replaced"
+    UNKNOWN = "unknown"
 
 
 class Runner(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,0 +1,508 @@
+"""What each model and each node is now: the view that everything asks first.
+
+One mutable record per model, moved by the compiled lifecycle. A record is handed
+out as a copy; what hangs below it is never changed in place, so a copy is cheap
+and stays as it was.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from datetime import datetime
+from typing import ClassVar, Self
+
+import msgspec
+
+from herdbook.events import facts
+from herdbook.events.errors import CorruptLogError
+from herdbook.events.facts import Capability, FactSource, Runner, Setting
+from herdbook.events.lifecycle import (
+    EVENTS,
+    INITIAL,
+    TRANSITIONS,
+    Activity,
+    Lifecycle,
+    ModelState,
+)
+from herdbook.events.recorded import Cause, RecordedEvent
+from herdbook.events.streams import model_of, node_of
+
+CAPABILITY_SETTING = "capability."
+"""What the name of a setting begins with that overrides a capability."""
+
+
+class Why(msgspec.Struct, frozen=True):
+    """The event that led to the present state.
+
+    Attributes:
+        event: Name of the fact.
+        cause: Why it was recorded.
+        actor: Who asked.
+        position: Where it stands in the log.
+        detail: The reason that the fact itself gives, where it gives one.
+    """
+
+    event: str
+    cause: Cause
+    actor: str
+    position: int
+    detail: str = ""
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """What went wrong last.
+
+    Attributes:
+        event: Name of the fact.
+        kind: The error's stable word.
+        message: What the server said, for people.
+        at: When.
+    """
+
+    event: str
+    kind: str
+    message: str
+    at: datetime
+
+
+class Work(msgspec.Struct, frozen=True):
+    """An activity under way.
+
+    Attributes:
+        activity: Pull, update or load.
+        instance: The instance of Herdbook that is at work.
+        since: When it began.
+        actor: Who asked for it.
+        completed_bytes: What was last recorded of it, bytes.
+        total_bytes: All of it, as far as it was known, bytes.
+        insecure: Whether the registry may be asked without TLS.
+    """
+
+    activity: Activity
+    instance: str
+    since: datetime
+    actor: str
+    completed_bytes: int | None = None
+    total_bytes: int | None = None
+    insecure: bool = False
+
+
+class ModelStatus(msgspec.Struct, kw_only=True):
+    """What is known of one model on one node.
+
+    Attributes:
+        node: The node.
+        name: Canonical name, spelled as the server spells it.
+        lifecycle: State, activity, presence and whether an update is under way.
+        since: When the state, or the activity in it, began.
+        why: The event that led to it.
+        version: Version of its stream.
+        digest: Digest of its manifest; None while it is not there.
+        size_bytes: Sum of its layers, bytes.
+        remote_host: Where it runs if it is a cloud model.
+        weights: Digest of its file of numbers.
+        family: Architecture, as the server names it.
+        parameter_count: Number of parameters.
+        quantization: As the server names it.
+        context_trained: Tokens it was trained for; None if nothing says so yet.
+        context_source: Where that number comes from.
+        context_default: ``num_ctx`` of the model's own parameters.
+        temperature: The recommended one.
+        temperature_source: Where that comes from.
+        detected: Capabilities as they were detected, by name.
+        detected_digest: The digest that the detection was about.
+        settings: Its configuration, by name.
+        runner: The runner of its weights, while it is loaded and one was seen.
+        last_used_at: When it was last used.
+        last_used_by: Who used it.
+        uses: How often.
+        last_failure: What went wrong last; None after a success.
+        work: The pull or load under way, with the instance that is at work.
+        update: The update under way beside the state.
+        stale_since: Since when its node does not answer; None while it does.
+    """
+
+    node: str
+    name: str
+    lifecycle: Lifecycle = INITIAL
+    since: datetime
+    why: Why | None = None
+    version: int = 0
+    digest: str | None = None
+    size_bytes: int | None = None
+    remote_host: str | None = None
+    weights: str | None = None
+    family: str | None = None
+    parameter_count: int | None = None
+    quantization: str | None = None
+    context_trained: int | None = None
+    context_source: FactSource | None = None
+    context_default: int | None = None
+    temperature: float | None = None
+    temperature_source: FactSource | None = None
+    detected: dict[str, Capability] = {}
+    detected_digest: str | None = None
+    settings: dict[str, Setting] = {}
+    runner: Runner | None = None
+    last_used_at: datetime | None = None
+    last_used_by: str | None = None
+    uses: int = 0
+    last_failure: Failure | None = None
+    work: Work | None = None
+    update: Work | None = None
+    stale_since: datetime | None = None
+
+    @property
+    def state(self) -> ModelState:
+        """Whether it can be used now."""
+        return self.lifecycle.state
+
+    @property
+    def present(self) -> bool:
+        """Whether the server has it."""
+        return self.lifecycle.present
+
+    @property
+    def updating(self) -> bool:
+        """Whether an update is under way."""
+        return self.lifecycle.updating
+
+    @property
+    def activity(self) -> Activity | None:
+        """The work under way: a pull, a load, or else an update."""
+        update = Activity.UPDATE if self.lifecycle.updating else None
+        return self.lifecycle.activity or update
+
+    @property
+    def context_configured(self) -> int | None:
+        """Tokens that its configuration asks for."""
+        tokens = self.settings.get("num_ctx")
+        return tokens if isinstance(tokens, int) else None
+
+    @property
+    def context_in_effect(self) -> int | None:
+        """Tokens that its runner has, where one was seen."""
+        return self.runner.context_length if self.runner else None
+
+    @property
+    def capabilities(self) -> dict[str, Capability]:
+        """What it can do, by name: as detected, the configuration laid on top."""
+        overrides = {
+            name.removeprefix(CAPABILITY_SETTING): Capability(
+                value=bool(value), source=FactSource.CONFIGURATION
+            )
+            for name, value in self.settings.items()
+            if name.startswith(CAPABILITY_SETTING)
+        }
+        return {**self.detected, **overrides}
+
+    def can(self, capability: str) -> bool:
+        """Return whether it can do a thing; False where nothing is known."""
+        known = self.capabilities.get(capability)
+        return known is not None and known.value
+
+
+class NodeStatus(msgspec.Struct, kw_only=True):
+    """What is known of one node.
+
+    Attributes:
+        name: Its name, as we call it.
+        url: Where it was last reached.
+        server_version: The server's version, as it says.
+        reached: Whether it answered when it was last asked.
+        since: Since when that is so.
+        message: What was wrong, while it is lost.
+        version: Version of its stream.
+    """
+
+    name: str
+    url: str = ""
+    server_version: str = ""
+    reached: bool = False
+    since: datetime | None = None
+    message: str = ""
+    version: int = 0
+
+
+class _Dump(msgspec.Struct):
+    models: dict[str, ModelStatus]
+    nodes: dict[str, NodeStatus]
+    position: int
+
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+_decode = msgspec.json.Decoder(_Dump).decode
+
+
+class StatusView:
+    """State, activity, facts, configuration and memory of every model."""
+
+    name: ClassVar[str] = "status"
+    form: ClassVar[int] = 1
+
+    def __init__(self) -> None:
+        self._models: dict[str, ModelStatus] = {}  # by stream
+        self._nodes: dict[str, NodeStatus] = {}  # by stream
+        self.position = 0
+
+    def apply(self, event: RecordedEvent) -> None:
+        """Take in one event.
+
+        Raises:
+            CorruptLogError: The lifecycle does not allow it there.
+        """
+        self.position = event.position
+        if event.type in EVENTS:
+            self._apply_to_model(event)
+        else:
+            self._apply_to_node(event)
+
+    def _apply_to_model(self, event: RecordedEvent) -> None:
+        model = self._models.get(event.stream)
+        if model is None:
+            model = self._new_model(event)
+        before = model.lifecycle
+        try:
+            after = TRANSITIONS[before][event.type]
+        except KeyError:
+            raise CorruptLogError(
+                f"event #{event.position}",
+                f"has {event.type} where {event.stream} is {before}",
+                "Run: herdbook verify",
+            ) from None
+        model.version = event.version
+        if after is not before:
+            model.lifecycle = after
+            if after[:2] != before[:2]:
+                model.since = event.occurred_at
+                model.why = Why(event.type, event.cause, event.actor, event.position)
+        effect = _EFFECTS.get(event.type)
+        if effect is not None:
+            effect(model, event)
+
+    def _new_model(self, event: RecordedEvent) -> ModelStatus:
+        key = model_of(event.stream)
+        if key is None:
+            raise CorruptLogError(
+                f"event #{event.position}",
+                f"has {event.type} in {event.stream}, which is no model's stream",
+                "Run: herdbook verify",
+            )
+        model = ModelStatus(node=key.node, name=key.name, since=event.occurred_at)
+        self._models[event.stream] = model
+        return model
+
+    def _apply_to_node(self, event: RecordedEvent) -> None:
+        node = self._nodes.get(event.stream)
+        if node is None:
+            name = node_of(event.stream) or event.stream
+            node = self._nodes[event.stream] = NodeStatus(name=name)
+        node.version = event.version
+        if isinstance(event.data, facts.NodeReached):
+            if not node.reached:
+                node.since = event.occurred_at
+            node.url, node.server_version = event.data.url, event.data.version
+            node.reached, node.message = True, ""
+        elif isinstance(event.data, facts.NodeLost):
+            node.since, node.message = event.occurred_at, event.data.message
+            node.reached = False
+
+    def find(self, stream: str) -> ModelStatus | None:
+        """Return the record of a model's stream itself, not to be changed."""
+        return self._models.get(stream)
+
+    def get(self, stream: str) -> ModelStatus | None:
+        """Return the status of a model's stream, as it is now."""
+        model = self._models.get(stream)
+        return None if model is None else self._handed_out(model)
+
+    def all(self, node: str | None = None) -> list[ModelStatus]:
+        """Return the status of every model, on one node or on all, by name."""
+        models = self._models.values()
+        chosen = (m for m in models if node is None or m.node == node)
+        return [
+            self._handed_out(model)
+            for model in sorted(chosen, key=lambda m: (m.node, m.name))
+        ]
+
+    def node(self, stream: str) -> NodeStatus | None:
+        """Return the status of a node's stream."""
+        node = self._nodes.get(stream)
+        return None if node is None else copy.copy(node)
+
+    def nodes(self) -> list[NodeStatus]:
+        """Return the status of every node, by name."""
+        return [copy.copy(self._nodes[stream]) for stream in sorted(self._nodes)]
+
+    def _handed_out(self, model: ModelStatus) -> ModelStatus:
+        status = copy.copy(model)
+        node = self._nodes.get(f"node/{model.node}")
+        if node is not None and not node.reached:
+            status.stale_since = node.since
+        return status
+
+    def dump(self) -> bytes:
+        """Return the whole view: equal views have equal bytes."""
+        return _encode(_Dump(self._models, self._nodes, self.position))
+
+    @classmethod
+    def load(cls, data: bytes) -> Self:
+        """Return the view that was dumped."""
+        dump = _decode(data)
+        view = cls()
+        view._models, view._nodes = dump.models, dump.nodes
+        view.position = dump.position
+        return view
+
+
+def _there(model: ModelStatus, event: RecordedEvent) -> None:
+    fact = event.data
+    assert isinstance(
+        fact, facts.ModelDiscovered | facts.PullCompleted | facts.ModelUpdated
+    )
+    model.digest, model.size_bytes = fact.digest, fact.size_bytes
+    model.remote_host, model.last_failure = fact.remote_host, None
+    if model.lifecycle.activity is None:
+        model.work = None
+    if not model.lifecycle.updating:
+        model.update = None
+
+
+def _gone(model: ModelStatus, _: RecordedEvent) -> None:
+    model.digest = model.size_bytes = model.remote_host = model.weights = None
+    model.runner = model.work = model.update = model.last_failure = None
+
+
+def _work_started(model: ModelStatus, event: RecordedEvent) -> None:
+    fact = event.data
+    assert isinstance(fact, facts.PullStarted | facts.LoadStarted)
+    pulls = isinstance(fact, facts.PullStarted)
+    model.work = Work(
+        Activity.PULL if pulls else Activity.LOAD,
+        fact.instance,
+        event.occurred_at,
+        event.actor,
+        insecure=isinstance(fact, facts.PullStarted) and fact.insecure,
+    )
+
+
+def _update_started(model: ModelStatus, event: RecordedEvent) -> None:
+    fact = event.data
+    assert isinstance(fact, facts.UpdateStarted)
+    model.update = Work(
+        Activity.UPDATE,
+        fact.instance,
+        event.occurred_at,
+        event.actor,
+        insecure=fact.insecure,
+    )
+
+
+def _progressed(model: ModelStatus, event: RecordedEvent) -> None:
+    fact = event.data
+    assert isinstance(fact, facts.PullProgressed | facts.UpdateProgressed)
+    progress = {
+        "completed_bytes": fact.completed_bytes,
+        "total_bytes": fact.total_bytes,
+    }
+    if model.update is not None:
+        model.update = msgspec.structs.replace(model.update, **progress)
+    elif model.work is not None:
+        model.work = msgspec.structs.replace(model.work, **progress)
+
+
+def _work_ended(model: ModelStatus, _: RecordedEvent) -> None:
+    model.work = None
+
+
+def _update_ended(model: ModelStatus, _: RecordedEvent) -> None:
+    model.update = None
+
+
+def _failed(model: ModelStatus, event: RecordedEvent) -> None:
+    fact = event.data
+    assert isinstance(fact, facts.PullFailed | facts.UpdateFailed | facts.LoadFailed)
+    if isinstance(fact, facts.UpdateFailed):
+        model.update = None
+    else:
+        model.work = None
+    model.last_failure = Failure(event.type, fact.kind, fact.message, event.occurred_at)
+
+
+def _loaded(model: ModelStatus, event: RecordedEvent) -> None:
+    fact = event.data
+    assert isinstance(fact, facts.ModelLoaded | facts.RunnerChanged)
+    model.runner = fact.runner
+    if isinstance(fact, facts.ModelLoaded):
+        model.work = model.last_failure = None
+
+
+def _unloaded(model: ModelStatus, event: RecordedEvent) -> None:
+    fact = event.data
+    assert isinstance(fact, facts.ModelUnloaded)
+    model.runner = None
+    if model.why is not None:
+        model.why = msgspec.structs.replace(model.why, detail=fact.reason.value)
+
+
+def _used(model: ModelStatus, event: RecordedEvent) -> None:
+    model.last_used_at, model.last_used_by = event.occurred_at, event.actor
+    model.uses += 1
+
+
+def _detected(model: ModelStatus, event: RecordedEvent) -> None:
+    fact = event.data
+    assert isinstance(fact, facts.CapabilitiesDetected)
+    model.detected, model.detected_digest = fact.capabilities, fact.digest
+    model.weights, model.family = fact.weights, fact.family
+    model.parameter_count = fact.parameter_count
+    model.quantization = fact.quantization
+    model.context_trained = fact.context_trained
+    model.context_source = fact.context_source
+    model.context_default = fact.context_default
+    model.temperature = fact.temperature
+    model.temperature_source = fact.temperature_source
+
+
+def _configured(model: ModelStatus, event: RecordedEvent) -> None:
+    fact = event.data
+    assert isinstance(fact, facts.ConfigurationChanged)
+    kept = {k: v for k, v in model.settings.items() if k not in fact.unset}
+    model.settings = {**kept, **fact.set}
+
+
+_EFFECTS: dict[str, Callable[[ModelStatus, RecordedEvent], None]] = {
+    fact.__name__: effect
+    for effect, kinds in (
+        (_there, (facts.ModelDiscovered, facts.PullCompleted, facts.ModelUpdated)),
+        (_gone, (facts.ModelVanished, facts.ModelDeleted)),
+        (_work_started, (facts.PullStarted, facts.LoadStarted)),
+        (_update_started, (facts.UpdateStarted,)),
+        (_progressed, (facts.PullProgressed, facts.UpdateProgressed)),
+        (
+            _work_ended,
+            (
+                facts.PullCancelled,
+                facts.PullInterrupted,
+                facts.LoadCancelled,
+                facts.LoadInterrupted,
+            ),
+        ),
+        (
+            _update_ended,
+            (
+                facts.UpdateCancelled,
+                facts.UpdateInterrupted,
+                facts.UpdateUnchanged,
+            ),
+        ),
+        (_failed, (facts.PullFailed, facts.UpdateFailed, facts.LoadFailed)),
+        (_loaded, (facts.ModelLoaded, facts.RunnerChanged)),
+        (_unloaded, (facts.ModelUnloaded,)),
+        (_used, (facts.ModelUsed,)),
+        (_detected, (facts.CapabilitiesDetected,)),
+        (_configured, (facts.ConfigurationChanged,)),
+    )
+    for fact in kinds
+}
