@@ -239,6 +239,21 @@ def check_append(
         _check_time(event.occurred_at)
 
 
+def check_read(after: int, limit: int | None, *texts: str) -> None:
+    """Refuse what no store could look for.
+
+    Raises:
+        CallerError: A place or a limit is negative or beyond 64 bits, or a text
+            is not Unicode.
+    """
+    for number in (after, limit or 0):
+        if not 0 <= number < 1 << 63:
+            raise CallerError(f"a read from or of {number}", "is not possible")
+    for text in texts:
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise CallerError(f"text {text[:80]!r}", "is not Unicode")
+
+
 def _check_text(text: str, what: str, longest: int) -> None:
     if not text or len(text) > longest or not text.isprintable():
         raise CallerError(

@@ -1,0 +1,269 @@
+"""What becomes of a group of appends, decided before anything is written.
+
+Pure, and shared by all stores: the plan checks every append on its own, gives
+its events positions, versions and hashes, and answers each caller. A store only
+has to write ``Plan.events`` whole, or nothing of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple, TypeAlias
+
+import msgspec
+
+from herdbook.events.codec import SCHEMAS, TYPES, decode, encode
+from herdbook.events.errors import (
+    CallerError,
+    ConflictError,
+    EventIdConflictError,
+    UndecodableEventError,
+    WrongExpectedVersionError,
+)
+from herdbook.events.facts import Fact
+from herdbook.events.recorded import (
+    Cause,
+    NewEvent,
+    Position,
+    RecordedEvent,
+    StoredEvent,
+    canonical_bytes,
+    chained_hash,
+    time_text,
+)
+from herdbook.events.store import (
+    Expected,
+    ExpectedVersion,
+    Head,
+    check_append,
+    expects,
+)
+
+LONGEST_DATA = 1 << 20
+"""Characters that the data of one event may have. The largest real ones, the
+capabilities of a model, have some thousand."""
+
+_CAUSES = frozenset(Cause)
+
+Outcome: TypeAlias = tuple[RecordedEvent, ...] | ConflictError
+"""What an append is answered with."""
+
+
+class DraftEvent(NamedTuple):
+    """A new event with its fact as it will be stored, and as it will be read."""
+
+    event: NewEvent
+    type: str
+    data: str
+    fact: Fact
+
+
+class Draft(NamedTuple):
+    """An append that can be recorded, as far as can be told without the log."""
+
+    stream: str
+    events: tuple[DraftEvent, ...]
+    expected_version: ExpectedVersion
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of its events."""
+        return tuple(draft.event.event_id for draft in self.events)
+
+
+def draft_append(
+    stream: str, events: Sequence[NewEvent], expected_version: ExpectedVersion
+) -> Draft:
+    """Return the append with its facts encoded.
+
+    Raises:
+        CallerError: As ``check_append``; also if a fact is not one of ours, or
+            would not be read back as what it is now.
+    """
+    check_append(stream, events, expected_version)
+    return Draft(stream, tuple(_draft(event) for event in events), expected_version)
+
+
+def _draft(event: NewEvent) -> DraftEvent:
+    type_ = type(event.fact).__name__
+    if TYPES.get(type_) is not type(event.fact) or event.cause not in _CAUSES:
+        raise CallerError(f"event {type_}", "is not one of ours to record")
+    try:
+        data = encode(event.fact)
+        fact = decode(type_, SCHEMAS[type_], data)
+    except (UndecodableEventError, msgspec.MsgspecError, UnicodeError) as error:
+        raise CallerError(f"event {type_}", f"cannot be recorded: {error}") from error
+    if fact != event.fact or len(data) > LONGEST_DATA:
+        raise CallerError(
+            f"event {type_}",
+            "cannot be recorded as it is",
+            f"Use finite numbers, and at most {LONGEST_DATA} characters in all",
+        )
+    return DraftEvent(event, type_, data, fact)
+
+
+class Plan:
+    """What is to be written, and what the callers are answered if it is.
+
+    Attributes:
+        begin: The end of the log that the plan goes on from.
+        head: The end of the log after it.
+        versions: The versions after it, of the streams that it knows.
+        events: What is to be written, in order.
+        outcomes: One for each draft.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        versions: Mapping[str, int],
+        recorded: Mapping[str, RecordedEvent],
+        moment: datetime,
+    ) -> None:
+        self.begin = head
+        self.head = head
+        self.versions = dict(versions)
+        self.events: list[StoredEvent] = []
+        self.outcomes: list[Outcome] = []
+        self._recorded = dict(recorded)
+        self._moment = moment.astimezone(UTC)
+
+    @property
+    def refuses(self) -> bool:
+        """Whether an append of the group is refused."""
+        return any(isinstance(outcome, ConflictError) for outcome in self.outcomes)
+
+    def add(self, draft: Draft) -> None:
+        """Decide on one append, after those before it."""
+        try:
+            outcome: Outcome = self._decide(draft)
+        except ConflictError as error:
+            outcome = error
+        self.outcomes.append(outcome)
+
+    def _decide(self, draft: Draft) -> tuple[RecordedEvent, ...]:
+        if originals := find_originals(draft, self._recorded):
+            return originals
+        actual = self.versions.get(draft.stream, 0)
+        if not expects(draft.expected_version, actual):
+            raise WrongExpectedVersionError(
+                draft.stream, expected=_words(draft.expected_version), actual=actual
+            )
+        return tuple(self._record(draft.stream, event) for event in draft.events)
+
+    def _record(self, stream: str, draft: DraftEvent) -> RecordedEvent:
+        event = draft.event
+        unhashed = StoredEvent(
+            position=self.head.position + 1,
+            stream=stream,
+            version=self.versions.get(stream, 0) + 1,
+            event_id=event.event_id,
+            type=draft.type,
+            schema=SCHEMAS[draft.type],
+            data=draft.data,
+            occurred_at=time_text(event.occurred_at),
+            recorded_at=time_text(self._moment),
+            actor=event.actor,
+            cause=event.cause,
+            correlation_id=event.correlation_id,
+            causation_id=event.causation_id,
+            hash="",
+        )
+        digest = chained_hash(self.head.hash, canonical_bytes(unhashed))
+        stored = msgspec.structs.replace(unhashed, hash=digest)
+        recorded = _recorded(stored, draft, self._moment)
+        self.events.append(stored)
+        self.head = Head(stored.position, digest)
+        self.versions[stream] = stored.version
+        self._recorded[stored.event_id] = recorded
+        return recorded
+
+
+def plan_group(
+    drafts: Iterable[Draft],
+    *,
+    head: Head,
+    versions: Mapping[str, int],
+    recorded: Mapping[str, RecordedEvent],
+    moment: datetime,
+) -> Plan:
+    """Decide on a group of appends, each on its own, in order.
+
+    Args:
+        drafts: The appends.
+        head: The end of the log.
+        versions: The versions of the streams that they are for; 0 if not there.
+        recorded: What is recorded under their ids already, as far as it is known.
+        moment: When it is recorded.
+    """
+    plan = Plan(head, versions, recorded, moment)
+    for draft in drafts:
+        plan.add(draft)
+    return plan
+
+
+def find_originals(
+    draft: Draft, recorded: Mapping[str, RecordedEvent]
+) -> tuple[RecordedEvent, ...] | None:
+    """Return what the append has recorded before; None if nothing of it is.
+
+    The same append has the same ids with the same content: stream, type, data,
+    time, actor, cause, correlation and causation. What it expected of the version
+    does not matter any more.
+
+    Raises:
+        EventIdConflictError: An id is recorded with other content, or only some
+            of the ids are recorded.
+    """
+    known = [recorded.get(event_id) for event_id in draft.ids]
+    first = next((event for event in known if event), None)
+    if first is None:
+        return None
+    for draft_event, event in zip(draft.events, known, strict=True):
+        if event is None or not _is_same(draft.stream, draft_event, event):
+            taken = event or first
+            raise EventIdConflictError(taken.event_id, position=taken.position)
+    return tuple(event for event in known if event)
+
+
+def _is_same(stream: str, draft: DraftEvent, recorded: RecordedEvent) -> bool:
+    event = draft.event
+    return (
+        recorded.stream == stream
+        and recorded.type == draft.type
+        and encode(recorded.data) == draft.data
+        and recorded.occurred_at == event.occurred_at
+        and recorded.actor == event.actor
+        and recorded.cause == event.cause
+        and recorded.correlation_id == event.correlation_id
+        and recorded.causation_id == event.causation_id
+    )
+
+
+def _recorded(
+    stored: StoredEvent, draft: DraftEvent, moment: datetime
+) -> RecordedEvent:
+    """Return what reading the stored event would give, without reading it."""
+    return RecordedEvent(
+        position=Position(stored.position),
+        stream=stored.stream,
+        version=stored.version,
+        event_id=stored.event_id,
+        type=stored.type,
+        schema=stored.schema,
+        data=draft.fact,
+        occurred_at=draft.event.occurred_at.astimezone(UTC),
+        recorded_at=moment,
+        actor=stored.actor,
+        cause=Cause(stored.cause),
+        correlation_id=stored.correlation_id,
+        causation_id=stored.causation_id,
+        hash=stored.hash,
+    )
+
+
+def _words(expected_version: ExpectedVersion) -> str:
+    if isinstance(expected_version, Expected):
+        return expected_version.value
+    return str(expected_version)

@@ -1,0 +1,186 @@
+"""The log in memory: the whole contract, and nothing outlives the process.
+
+An append is decided and kept without an await in between, so it has happened
+whole or not at all, whoever is cancelled.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self, TypeVar
+
+from herdbook.events.errors import ConflictError, StoreClosedError
+from herdbook.events.group import draft_append, plan_group
+from herdbook.events.recorded import NewEvent, RecordedEvent, StoredEvent
+from herdbook.events.store import ExpectedVersion, Head, StoredView, check_read
+from herdbook.events.subscription import Commits, follow
+
+E = TypeVar("E")
+
+
+def utc_now() -> datetime:
+    """Return the time of this moment, UTC."""
+    return datetime.now(UTC)
+
+
+class MemoryEventStore:
+    """A log in memory, with snapshots of views.
+
+    Args:
+        clock: Tells when an event is recorded, UTC.
+    """
+
+    def __init__(self, *, clock: Callable[[], datetime] = utc_now) -> None:
+        self._clock = clock
+        self._stored: list[StoredEvent] = []
+        self._recorded: list[RecordedEvent] = []
+        self._streams: dict[str, list[RecordedEvent]] = {}
+        self._by_id: dict[str, RecordedEvent] = {}
+        self._views: dict[str, StoredView] = {}
+        self._head = Head()
+        self._commits = Commits()
+        self._is_closed = False
+
+    async def append(
+        self,
+        stream: str,
+        events: Sequence[NewEvent],
+        expected_version: ExpectedVersion,
+    ) -> tuple[RecordedEvent, ...]:
+        """Append events to a stream, all or none; see ``EventStore.append``."""
+        draft = draft_append(stream, events, expected_version)
+        self._check_open()
+        plan = plan_group(
+            [draft],
+            head=self._head,
+            versions={stream: len(self._streams.get(stream, ()))},
+            recorded={i: self._by_id[i] for i in draft.ids if i in self._by_id},
+            moment=self._clock(),
+        )
+        (outcome,) = plan.outcomes
+        if isinstance(outcome, ConflictError):
+            raise outcome
+        if plan.events:
+            self._keep(stream, plan.events, outcome)
+        return outcome
+
+    def _keep(
+        self,
+        stream: str,
+        stored: Sequence[StoredEvent],
+        recorded: Sequence[RecordedEvent],
+    ) -> None:
+        self._stored += stored
+        self._recorded += recorded
+        self._streams.setdefault(stream, []).extend(recorded)
+        self._by_id |= {event.event_id: event for event in recorded}
+        self._head = Head(stored[-1].position, stored[-1].hash)
+        self._commits.announce(self._head.position)
+
+    def read_stream(
+        self, stream: str, *, after_version: int = 0, limit: int | None = None
+    ) -> AsyncGenerator[RecordedEvent, None]:
+        """Read a stream in order; see ``EventStore.read_stream``."""
+        check_read(after_version, limit, stream)
+        return self._walk(self._streams.get(stream, []), after_version, limit)
+
+    def read_all(
+        self,
+        *,
+        after: int = 0,
+        limit: int | None = None,
+        stream_prefix: str = "",
+        types: Collection[str] | None = None,
+    ) -> AsyncGenerator[RecordedEvent, None]:
+        """Read the log in order of position; see ``EventStore.read_all``."""
+        check_read(after, limit, stream_prefix, *(types or ()))
+
+        def is_wanted(event: RecordedEvent) -> bool:
+            return event.stream.startswith(stream_prefix) and (
+                types is None or event.type in types
+            )
+
+        return self._walk(self._recorded, after, limit, is_wanted)
+
+    def read_stored(
+        self, *, after: int = 0, limit: int | None = None
+    ) -> AsyncGenerator[StoredEvent, None]:
+        """Read the log as it is kept; see ``EventStore.read_stored``."""
+        check_read(after, limit)
+        return self._walk(self._stored, after, limit)
+
+    async def _walk(
+        self,
+        events: Sequence[E],
+        after: int,
+        limit: int | None,
+        is_wanted: Callable[[E], bool] = lambda _: True,
+    ) -> AsyncGenerator[E, None]:
+        """Give what is wanted, also of what is appended in the meantime."""
+        left = sys.maxsize if limit is None else limit
+        self._check_open()
+        while after < len(events) and left:
+            event = events[after]
+            after += 1
+            if is_wanted(event):
+                left -= 1
+                yield event
+                self._check_open()
+
+    async def stream_version(self, stream: str) -> int:
+        """Return the version of a stream; 0 if it has no events."""
+        check_read(0, None, stream)
+        self._check_open()
+        return len(self._streams.get(stream, ()))
+
+    async def head(self) -> Head:
+        """Return the end of the log."""
+        self._check_open()
+        return self._head
+
+    def subscribe(self, after: int) -> AsyncGenerator[RecordedEvent, None]:
+        """Read from behind a position, then go on; see ``EventStore.subscribe``."""
+        check_read(after, None)
+        self._check_open()
+        return follow(self._behind, self._commits, after)
+
+    async def _behind(self, position: int) -> Sequence[RecordedEvent]:
+        self._check_open()
+        return self._recorded[position:]
+
+    async def load_view(self, name: str) -> StoredView | None:
+        """Return the newest snapshot of a view, if there is one."""
+        check_read(0, None, name)
+        self._check_open()
+        return self._views.get(name)
+
+    async def save_view(self, view: StoredView) -> None:
+        """Keep a snapshot in the place of the one before."""
+        check_read(view.position, None, view.name)
+        self._check_open()
+        self._views[view.name] = view
+
+    async def close(self) -> None:
+        """Let nobody in any more, and end the subscriptions. Twice is fine."""
+        self._is_closed = True
+        self._commits.end()
+
+    async def __aenter__(self) -> Self:
+        """Return the store itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the store."""
+        await self.close()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise StoreClosedError("the log", "is closed", "Open it again")

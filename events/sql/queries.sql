@@ -1,0 +1,131 @@
+-- name: application_id
+-- Whose file it is.
+PRAGMA application_id;
+
+-- name: claim
+-- Make a new file ours, before anything else is in it.
+PRAGMA application_id = 0x48455244;
+
+-- name: page_count
+-- How big the file is; 0 in a new one.
+PRAGMA page_count;
+
+-- name: user_version
+-- Number of the last migration that was run.
+PRAGMA user_version;
+
+-- name: journal_mode
+-- How commits are kept: wal, or it is no place for us.
+PRAGMA journal_mode;
+
+-- name: synchronous
+-- When a commit is on the disk: 2 is at once.
+PRAGMA synchronous;
+
+-- name: query_only
+-- Make a connection one that cannot write.
+PRAGMA query_only = ON;
+
+-- name: data_version
+-- A number that changes when another connection has committed.
+PRAGMA data_version;
+
+-- name: integrity
+-- What SQLite finds wrong with the file; one row "ok" if nothing.
+PRAGMA integrity_check;
+
+-- name: schema
+-- Every table, index and trigger with its text.
+SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name;
+
+-- name: begin
+-- Take the write lock now, not at the first write.
+BEGIN IMMEDIATE;
+
+-- name: commit
+-- Keep it.
+COMMIT;
+
+-- name: head
+-- The end of the log.
+SELECT position, hash FROM head;
+
+-- name: insert_events
+-- Write a group, if the log still ends where the group was planned to begin.
+INSERT INTO events (
+    position, stream, version, event_id, type, schema, data, occurred_at,
+    recorded_at, actor, cause, correlation_id, causation_id, hash
+)
+SELECT
+    value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4,
+    value ->> 5, value ->> 6, value ->> 7, value ->> 8, value ->> 9,
+    value ->> 10, value ->> 11, value ->> 12, value ->> 13
+FROM json_each(:events)
+WHERE (SELECT hash FROM head) = :previous
+RETURNING position;
+
+-- name: stream_version
+-- The version of one stream.
+SELECT coalesce(max(version), 0) FROM events WHERE stream = :stream;
+
+-- name: stream_versions
+-- The versions of some streams.
+SELECT
+    value,
+    (SELECT coalesce(max(version), 0) FROM events WHERE stream = value)
+FROM json_each(:streams);
+
+-- name: events_by_id
+-- Events of which the ids are known.
+SELECT
+    position, stream, version, event_id, type, schema, data, occurred_at,
+    recorded_at, actor, cause, correlation_id, causation_id, hash
+FROM events
+WHERE event_id IN (SELECT value FROM json_each(:ids));
+
+-- name: stream
+-- A page of one stream.
+SELECT
+    position, stream, version, event_id, type, schema, data, occurred_at,
+    recorded_at, actor, cause, correlation_id, causation_id, hash
+FROM events
+WHERE stream = :stream AND version > :after
+ORDER BY version
+LIMIT :limit;
+
+-- name: log
+-- A page of the whole log.
+SELECT
+    position, stream, version, event_id, type, schema, data, occurred_at,
+    recorded_at, actor, cause, correlation_id, causation_id, hash
+FROM events
+WHERE position > :after
+ORDER BY position
+LIMIT :limit;
+
+-- name: filtered_log
+-- A page of the log: some streams, some types (all types if it is null).
+SELECT
+    position, stream, version, event_id, type, schema, data, occurred_at,
+    recorded_at, actor, cause, correlation_id, causation_id, hash
+FROM events
+WHERE
+    position > :after
+    AND substr(stream, 1, length(:prefix)) = :prefix
+    AND (:types IS NULL OR type IN (SELECT value FROM json_each(:types)))
+ORDER BY position
+LIMIT :limit;
+
+-- name: load_view
+-- The snapshot of a view.
+SELECT name, version, position, hash, data FROM views WHERE name = :name;
+
+-- name: save_view
+-- Keep a snapshot in the place of the one before.
+INSERT INTO views (name, version, position, hash, data)
+VALUES (:name, :version, :position, :hash, :data)
+ON CONFLICT (name) DO UPDATE SET
+    version = excluded.version,
+    position = excluded.position,
+    hash = excluded.hash,
+    data = excluded.data;

@@ -1,0 +1,468 @@
+"""The log in a SQLite file: durable, shared by processes, and never rewritten.
+
+Three things hold: one task writes, through a connection that nobody else uses
+(``sqlite_writer.py``); reads go page by page through another one, so that no
+read holds a transaction open; and no error of SQLite leaves this module
+untranslated (``sqlite_errors.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Collection,
+    Iterator,
+    Sequence,
+)
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import aiosqlite
+import msgspec
+
+from herdbook.events import codec
+from herdbook.events.errors import (
+    CorruptLogError,
+    NewerSchemaError,
+    NotALogError,
+    StoreClosedError,
+    StoreUnavailableError,
+)
+from herdbook.events.group import draft_append
+from herdbook.events.memory import utc_now
+from herdbook.events.recorded import NewEvent, RecordedEvent, StoredEvent
+from herdbook.events.sqlite_errors import SQLITE_ERRORS, translate
+from herdbook.events.sqlite_schema import (
+    APPLICATION_ID,
+    CONNECTION,
+    MIGRATIONS,
+    NEWEST,
+    QUERIES,
+)
+from herdbook.events.sqlite_writer import Row, Writer, find_recorded, stored_event
+from herdbook.events.store import ExpectedVersion, Head, StoredView, check_read
+from herdbook.events.subscription import Commits, follow, watch
+
+E = TypeVar("E")
+
+LOCK_WAIT_S = 5.0
+"""Seconds that a statement waits for another process's lock."""
+
+PAGE = 1000
+"""Events that are read at once."""
+
+
+class SQLiteEventStore:
+    """A log in a SQLite file, with snapshots of views; ``open`` makes one."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        writing: _Session,
+        reading: _Session,
+        connections: AsyncExitStack,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._path = path
+        self._reading = reading
+        self._connections = connections
+        self._commits = Commits()
+        self._writer = Writer(
+            writing, look_again=self._look_again, clock=clock, commits=self._commits
+        )
+        self._watching: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(
+        cls, path: str | os.PathLike[str], *, clock: Callable[[], datetime] = utc_now
+    ) -> Self:
+        """Open the log in a file; make it if there is none.
+
+        Args:
+            path: The file; its directory must be there.
+            clock: Tells when an event is recorded, UTC.
+
+        Raises:
+            StoreUnavailableError: It is a directory, is locked, or may not be read
+                and written.
+            NotALogError: It is something else; it is left as it is.
+            NewerSchemaError: A newer Herdbook wrote it; it is left as it is.
+            CorruptLogError: It is damaged.
+        """
+        opening = asyncio.create_task(cls._open(Path(path), clock))
+        try:
+            return await _finished(opening)
+        except asyncio.CancelledError:
+            if not opening.exception():
+                await opening.result().close()
+            raise
+
+    @classmethod
+    async def _open(cls, path: Path, clock: Callable[[], datetime]) -> Self:
+        if _is_there(path):
+            await _recognise(path)
+        async with AsyncExitStack() as stack:
+            writing = await stack.enter_async_context(_connected(path))
+            await _prepare(writing)
+            reading = await stack.enter_async_context(_connected(path))
+            await reading.set_up()
+            await reading.run("query_only")
+            return cls(
+                path,
+                writing=writing,
+                reading=reading,
+                connections=stack.pop_all(),
+                clock=clock,
+            )
+
+    async def append(
+        self,
+        stream: str,
+        events: Sequence[NewEvent],
+        expected_version: ExpectedVersion,
+    ) -> tuple[RecordedEvent, ...]:
+        """Append events to a stream, all or none; see ``EventStore.append``."""
+        return await self._writer.write(draft_append(stream, events, expected_version))
+
+    def read_stream(
+        self, stream: str, *, after_version: int = 0, limit: int | None = None
+    ) -> AsyncGenerator[RecordedEvent, None]:
+        """Read a stream in order; see ``EventStore.read_stream``."""
+        check_read(after_version, limit, stream)
+        return self._read(
+            _recorded_event, after_version, limit, "stream", key=2, stream=stream
+        )
+
+    def read_all(
+        self,
+        *,
+        after: int = 0,
+        limit: int | None = None,
+        stream_prefix: str = "",
+        types: Collection[str] | None = None,
+    ) -> AsyncGenerator[RecordedEvent, None]:
+        """Read the log in order of position; see ``EventStore.read_all``."""
+        check_read(after, limit, stream_prefix, *(types or ()))
+        if not stream_prefix and types is None:
+            return self._read(_recorded_event, after, limit, "log")
+        wanted = None if types is None else msgspec.json.encode(list(types)).decode()
+        return self._read(
+            _recorded_event,
+            after,
+            limit,
+            "filtered_log",
+            prefix=stream_prefix,
+            types=wanted,
+        )
+
+    def read_stored(
+        self, *, after: int = 0, limit: int | None = None
+    ) -> AsyncGenerator[StoredEvent, None]:
+        """Read the log as it is kept; see ``EventStore.read_stored``."""
+        check_read(after, limit)
+        return self._read(stored_event, after, limit, "log")
+
+    async def _read(
+        self,
+        make: Callable[[Row], E],
+        after: int,
+        limit: int | None,
+        query: str,
+        *,
+        key: int = 0,
+        **parameters: object,
+    ) -> AsyncGenerator[E, None]:
+        """Read page by page; ``key`` is the column that a page goes on from."""
+        left = limit
+        while left is None or left > 0:
+            size = PAGE if left is None else min(PAGE, left)
+            rows = await self._reading.run(query, after=after, limit=size, **parameters)
+            for row in rows:
+                yield make(row)
+            if len(rows) < size:
+                return
+            after = rows[-1][key]
+            left = None if left is None else left - len(rows)
+
+    async def stream_version(self, stream: str) -> int:
+        """Return the version of a stream; 0 if it has no events."""
+        check_read(0, None, stream)
+        version: int = (await self._reading.run("stream_version", stream=stream))[0][0]
+        return version
+
+    async def head(self) -> Head:
+        """Return the end of the log, as its head row has it."""
+        rows = await self._reading.run("head")
+        if not rows:
+            raise CorruptLogError(str(self._path), "has no head row")
+        return Head(*rows[0])
+
+    def subscribe(self, after: int) -> AsyncGenerator[RecordedEvent, None]:
+        """Read from behind a position, then go on; see ``EventStore.subscribe``."""
+        check_read(after, None)
+        if self._closing:
+            raise StoreClosedError(str(self._path), "is closed", "Open it again")
+        if not self._watching:
+            self._watching = asyncio.create_task(
+                watch(self._data_version, self.head, self._commits),
+                name="herdbook watch",
+            )
+        return follow(self._behind, self._commits, after)
+
+    async def _behind(self, position: int) -> list[RecordedEvent]:
+        rows = await self._reading.run("log", after=position, limit=PAGE)
+        return [_recorded_event(row) for row in rows]
+
+    async def _data_version(self) -> int:
+        version: int = (await self._reading.run("data_version"))[0][0]
+        return version
+
+    async def load_view(self, name: str) -> StoredView | None:
+        """Return the newest snapshot of a view, if there is one."""
+        check_read(0, None, name)
+        for row in await self._reading.run("load_view", name=name):
+            name, version, position, hash_, data = row
+            return StoredView(
+                name=name, version=version, position=position, hash=hash_, data=data
+            )
+        return None
+
+    async def save_view(self, view: StoredView) -> None:
+        """Keep a snapshot in the place of the one before."""
+        check_read(view.position, None, view.name)
+        await self._writer.write(view)
+
+    async def check_file(self) -> list[str]:
+        """Return what is wrong with the file itself, in words; all well is empty.
+
+        SQLite's own check of every page and index, and tables, indexes and
+        triggers that are not what this version made.
+        """
+        async with _connected(self._path) as session:
+            findings = [row[0] for row in await session.run("integrity")]
+            found: dict[str, str] = dict(await session.run("schema"))
+        async with _connected(None) as pristine:
+            await _migrate(pristine)
+            made: dict[str, str] = dict(await pristine.run("schema"))
+        return [text for text in findings if text != "ok"] + [
+            f"{name} is missing or not what it was made as"
+            for name in sorted(made.keys() | found.keys())
+            if made.get(name) != found.get(name)
+        ]
+
+    async def _look_again(self, ids: Sequence[str]) -> dict[str, RecordedEvent]:
+        async with _connected(self._path) as session:
+            return await find_recorded(session, ids)
+
+    async def close(self) -> None:
+        """Commit what was accepted, then let go of everything. Twice is fine.
+
+        The last connection to a log that is closed also moves what is in its
+        write-ahead log into the file.
+        """
+        if not self._closing:
+            self._closing = asyncio.create_task(self._close())
+        await _finished(self._closing)
+
+    async def _close(self) -> None:
+        async with self._connections:
+            await self._writer.close()
+            self._commits.end()
+            if self._watching:
+                self._watching.cancel()
+                with suppress(asyncio.CancelledError):
+                    await self._watching
+
+    async def __aenter__(self) -> Self:
+        """Return the store itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the store."""
+        await self.close()
+
+
+class _Session:
+    """A connection that runs queries by name: the seam where SQLite's errors end."""
+
+    def __init__(self, connection: aiosqlite.Connection, subject: str) -> None:
+        self._connection = connection
+        self._is_closed = False
+        self.subject = subject
+
+    async def run(self, query: str, /, **parameters: object) -> Sequence[Row]:
+        """Run a query by its name and return its rows."""
+        return await self.execute(QUERIES[query], **parameters)
+
+    async def execute(self, sql: str, /, **parameters: object) -> Sequence[Row]:
+        """Run one statement and return its rows, in one hop to the thread."""
+        if self._is_closed:
+            raise StoreClosedError(self.subject, "is closed", "Open it again")
+        with _translated(self.subject):
+            rows = await self._connection.execute_fetchall(sql, parameters)
+        return [tuple(row) for row in rows]
+
+    async def rollback(self) -> None:
+        """End the transaction, if there is one, and keep nothing of it."""
+        with _translated(self.subject):
+            await self._connection.rollback()
+
+    async def set_up(self) -> None:
+        """Set what ``connection.sql`` says, and see that it took."""
+        with _translated(self.subject):
+            await self._connection.executescript(CONNECTION)
+        journal = (await self.run("journal_mode"))[0][0]
+        synchronous = (await self.run("synchronous"))[0][0]
+        if (journal, synchronous) != ("wal", 2):
+            raise StoreUnavailableError(
+                self.subject,
+                "is where no write-ahead log can be kept",
+                "Keep it on a local disk",
+            )
+
+    async def close(self) -> None:
+        """Close the connection, after what it is at."""
+        self._is_closed = True
+        with _translated(self.subject):
+            await self._connection.close()
+
+
+@contextmanager
+def _translated(subject: str) -> Iterator[None]:
+    try:
+        yield
+    except SQLITE_ERRORS as error:
+        raise translate(error, subject) from error
+
+
+@asynccontextmanager
+async def _connected(
+    path: Path | None, options: str = "mode=rwc"
+) -> AsyncGenerator[_Session, None]:
+    """Connect to a file, or to a database in memory if there is no path."""
+    uri = f"{_uri(path)}?{options}" if path else "file::memory:"
+    connection = aiosqlite.connect(
+        uri, uri=True, isolation_level=None, timeout=LOCK_WAIT_S
+    )
+    session = _Session(connection, str(path))
+    with _translated(session.subject):
+        await connection
+    try:
+        yield session
+    finally:
+        await session.close()
+
+
+def _uri(path: Path) -> str:
+    return path.absolute().as_uri()
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether the file exists.
+
+    Raises:
+        StoreUnavailableError: There is no place for it, or it may not be written.
+    """
+    if path.is_dir():
+        raise StoreUnavailableError(str(path), "is a directory", "Name a file")
+    if not path.parent.is_dir():
+        raise StoreUnavailableError(
+            str(path), "has no directory to be in", f"Make {path.parent} first"
+        )
+    for place in (path.parent, path):
+        if place.exists() and not os.access(place, os.R_OK | os.W_OK):
+            raise StoreUnavailableError(
+                str(path),
+                "cannot be read and written",
+                f"Give permission to read and write {place}",
+            )
+    return path.exists()
+
+
+async def _recognise(path: Path) -> None:
+    """See whose file it is without touching it: no lock, no recovery, no WAL.
+
+    Raises:
+        NotALogError: It is not ours.
+    """
+    with suppress(CorruptLogError):  # so looks one that is just being written
+        async with _connected(path, "mode=ro&immutable=1") as session:
+            await _check_owner(session)
+
+
+async def _check_owner(session: _Session) -> bool:
+    """Return whether the file is ours already; a new one is nobody's."""
+    owner = (await session.run("application_id"))[0][0]
+    is_new = (await session.run("page_count"))[0][0] == 0
+    if owner != APPLICATION_ID and not is_new:
+        raise NotALogError(
+            session.subject,
+            "is a database of another program",
+            "Name another file; this one is left as it is",
+        )
+    return not is_new
+
+
+async def _prepare(session: _Session) -> None:
+    """Make the file a log of the newest schema, whatever it was before."""
+    if not await _check_owner(session):
+        # Before anything else, and not in the write-ahead log: a file that is ours
+        # says so in its own header at every moment of its life.
+        await session.run("claim")
+    await session.set_up()
+    if await _schema(session) < NEWEST:
+        await _migrate(session)
+
+
+async def _schema(session: _Session) -> int:
+    schema: int = (await session.run("user_version"))[0][0]
+    if schema > NEWEST:
+        raise NewerSchemaError(
+            session.subject,
+            f"has schema {schema}; this version knows {NEWEST}",
+            "Use a newer version of Herdbook",
+        )
+    return schema
+
+
+async def _migrate(session: _Session) -> None:
+    """Run what migrations are missing, all or none, one process at a time."""
+    try:
+        await session.run("begin")
+        for migration in MIGRATIONS[await _schema(session) :]:
+            for statement in migration:
+                await session.execute(statement)
+        await session.run("commit")
+    except BaseException:
+        await session.rollback()
+        raise
+
+
+def _recorded_event(row: Row) -> RecordedEvent:
+    return codec.read(stored_event(row))
+
+
+async def _finished(task: asyncio.Task[E]) -> E:
+    """Return what a task gives; a cancellation waits until the task is through."""
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled:
+        raise cancelled
+    return task.result()

@@ -1,0 +1,298 @@
+"""The one writer of a SQLite log: a queue, a task, and groups of appends.
+
+Appends that wait are committed together, each decided on its own. A group is
+planned on what the writer remembers of the log and written with one statement,
+which writes nothing if the log has moved on meanwhile. Then, and whenever an
+append is to be refused, the group is decided again under the write lock, where
+nothing can move. A caller is answered after the commit, never before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import msgspec
+
+from herdbook.events import codec
+from herdbook.events.errors import (
+    ConflictError,
+    CorruptLogError,
+    OutcomeUnknownError,
+    StoreClosedError,
+    StoreError,
+)
+from herdbook.events.group import Draft, Plan, find_originals, plan_group
+from herdbook.events.recorded import RecordedEvent, StoredEvent
+from herdbook.events.sqlite_errors import BrokenOffError
+from herdbook.events.store import Head, StoredView
+from herdbook.events.subscription import Commits
+
+LARGEST_GROUP = 256
+"""Appends that are committed together at most."""
+
+ROOM = 1024
+"""Appends that may wait; further callers wait for room."""
+
+REMEMBERED_STREAMS = 10_000
+"""Streams of which the writer remembers the version."""
+
+Row: TypeAlias = tuple[Any, ...]
+"""A row as SQLite gives it; the schema is STRICT, so its types are known."""
+
+Answer: TypeAlias = tuple[RecordedEvent, ...]
+
+
+class Session(Protocol):
+    """A connection that runs queries by name."""
+
+    async def run(self, query: str, /, **parameters: object) -> Sequence[Row]:
+        """Run a query and return its rows.
+
+        Raises:
+            StoreError: SQLite could not do it.
+        """
+        ...
+
+    async def rollback(self) -> None:
+        """End the transaction, if there is one, and keep nothing of it."""
+        ...
+
+
+def stored_event(row: Row) -> StoredEvent:
+    """Return the event of a row with all columns, in their order."""
+    (position, stream, version, event_id, type_, schema, data, *rest) = row
+    occurred_at, recorded_at, actor, cause, correlation_id, causation_id, hash_ = rest
+    return StoredEvent(
+        position=position,
+        stream=stream,
+        version=version,
+        event_id=event_id,
+        type=type_,
+        schema=schema,
+        data=data,
+        occurred_at=occurred_at,
+        recorded_at=recorded_at,
+        actor=actor,
+        cause=cause,
+        correlation_id=correlation_id,
+        causation_id=causation_id,
+        hash=hash_,
+    )
+
+
+async def find_recorded(
+    session: Session, ids: Iterable[str]
+) -> dict[str, RecordedEvent]:
+    """Return what is recorded under these ids, by id."""
+    rows = await session.run("events_by_id", ids=_json(list(ids)))
+    events = [codec.read(stored_event(row)) for row in rows]
+    return {event.event_id: event for event in events}
+
+
+class _Request(NamedTuple):
+    """What a caller waits for."""
+
+    work: Draft | StoredView
+    future: asyncio.Future[Answer]
+
+
+class Writer:
+    """Writes appends and views, in a task of its own that nobody cancels.
+
+    Args:
+        session: The connection that writes; nobody else uses it.
+        look_again: Finds recorded events by id through a fresh connection.
+        clock: Tells when an event is recorded, UTC.
+        commits: Where commits are announced.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        look_again: Callable[[Sequence[str]], Awaitable[dict[str, RecordedEvent]]],
+        clock: Callable[[], datetime],
+        commits: Commits,
+    ) -> None:
+        self._session = session
+        self._look_again = look_again
+        self._clock = clock
+        self._commits = commits
+        self._head: Head | None = None
+        self._versions: dict[str, int] = {}
+        self._room = asyncio.Semaphore(ROOM)
+        self._waiting: deque[_Request] = deque()
+        self._awake = asyncio.Event()
+        self._is_closing = False
+        self._task = asyncio.create_task(self._work(), name="herdbook writer")
+
+    async def write(self, work: Draft | StoredView) -> Answer:
+        """Have an append or a view written; the answer to a view is empty.
+
+        A caller that is cancelled while it waits withdraws; one that is cancelled
+        later has written or not, and the log says which.
+
+        Raises:
+            StoreError: As ``EventStore.append`` and ``ViewStore.save_view``.
+        """
+        async with self._room:
+            if self._is_closing:
+                raise StoreClosedError("the log", "is closed", "Open it again")
+            loop = asyncio.get_running_loop()
+            future: asyncio.Future[Answer] = loop.create_future()
+            self._waiting.append(_Request(work, future))
+            self._awake.set()
+            return await future
+
+    async def close(self) -> None:
+        """Write what was accepted, answer everybody, and end the task."""
+        self._is_closing = True
+        self._awake.set()
+        await self._task
+
+    async def _work(self) -> None:
+        while self._waiting or not self._is_closing:
+            await self._awake.wait()
+            await self._write(self._take())
+            if not self._waiting and not self._is_closing:
+                self._awake.clear()
+
+    def _take(self) -> list[_Request]:
+        taken = [
+            self._waiting.popleft()
+            for _ in range(min(len(self._waiting), LARGEST_GROUP))
+        ]
+        return [request for request in taken if not request.future.done()]
+
+    async def _write(self, requests: Sequence[_Request]) -> None:
+        drafts = [request.work for request in requests]
+        appends = [work for work in drafts if isinstance(work, Draft)]
+        outcomes = iter(await self._append(appends) if appends else ())
+        for request in requests:
+            if isinstance(request.work, Draft):
+                outcome: Answer | Exception = next(outcomes)
+            else:
+                outcome = await self._save(request.work)
+            _answer(request.future, outcome)
+
+    async def _append(self, drafts: Sequence[Draft]) -> Sequence[Answer | Exception]:
+        try:
+            plan = await self._record(drafts)
+        except BrokenOffError as error:
+            return await self._resolve(drafts, error)
+        except Exception as error:  # noqa: BLE001 - the callers get it, and the
+            return [error] * len(drafts)  # task that serves all others lives on
+        self._commits.announce(plan.head.position)
+        return plan.outcomes
+
+    async def _save(self, view: StoredView) -> Answer | StoreError:
+        try:
+            await self._session.run("save_view", **msgspec.structs.asdict(view))
+        except StoreError as error:
+            return error
+        return ()
+
+    async def _record(self, drafts: Sequence[Draft]) -> Plan:
+        plan = await self._plan(drafts, {})
+        if plan.refuses or not await self._insert(plan):
+            plan = await self._record_locked(drafts)
+        self._head = plan.head
+        self._versions |= plan.versions
+        if len(self._versions) > REMEMBERED_STREAMS:
+            self._versions.clear()
+        return plan
+
+    async def _record_locked(self, drafts: Sequence[Draft]) -> Plan:
+        """Decide and write under the write lock, forgetting what was remembered."""
+        self._forget()
+        try:
+            await self._session.run("begin")
+            plan = await self._record_alone(drafts)
+            await self._session.run("commit")
+        except BaseException:
+            await self._session.rollback()
+            raise
+        return plan
+
+    async def _record_alone(self, drafts: Sequence[Draft]) -> Plan:
+        ids = [event_id for draft in drafts for event_id in draft.ids]
+        plan = await self._plan(drafts, await find_recorded(self._session, ids))
+        if not await self._insert(plan):
+            raise CorruptLogError(
+                "the log", "does not fit its head", "Run: herdbook verify"
+            )
+        return plan
+
+    def _forget(self) -> None:
+        self._head = None
+        self._versions.clear()
+
+    async def _plan(
+        self, drafts: Sequence[Draft], recorded: dict[str, RecordedEvent]
+    ) -> Plan:
+        head = self._head or Head(*(await self._session.run("head"))[0])
+        streams = {draft.stream for draft in drafts}
+        if unknown := streams - self._versions.keys():
+            rows = await self._session.run("stream_versions", streams=_json(unknown))
+            self._versions |= dict(rows)
+        return plan_group(
+            drafts,
+            head=head,
+            versions={stream: self._versions[stream] for stream in streams},
+            recorded=recorded,
+            moment=self._clock(),
+        )
+
+    async def _insert(self, plan: Plan) -> bool:
+        """Write the events of a plan; return False if the log has moved on."""
+        if not plan.events:
+            return True
+        rows = [msgspec.structs.astuple(event) for event in plan.events]
+        try:
+            written = await self._session.run(
+                "insert_events", events=_json(rows), previous=plan.begin.hash
+            )
+        except ConflictError:
+            return False
+        return len(written) == len(rows)
+
+    async def _resolve(
+        self, drafts: Sequence[Draft], broken_off: BrokenOffError
+    ) -> list[Answer | StoreError]:
+        """Find out what was kept of a group whose writing was broken off."""
+        self._forget()
+        ids = [event_id for draft in drafts for event_id in draft.ids]
+        try:
+            recorded = await self._look_again(ids)
+        except StoreError:  # what broke the writing off keeps us from reading too
+            recorded = {}
+        return [_resolved(draft, recorded, broken_off) for draft in drafts]
+
+
+def _resolved(
+    draft: Draft, recorded: dict[str, RecordedEvent], broken_off: BrokenOffError
+) -> Answer | StoreError:
+    try:
+        originals = find_originals(draft, recorded)
+    except ConflictError as error:
+        return error
+    return originals or OutcomeUnknownError(
+        draft.stream, event_ids=draft.ids, reason=broken_off.state
+    )
+
+
+def _answer(future: asyncio.Future[Answer], outcome: Answer | Exception) -> None:
+    if future.done():  # the caller was cancelled; the log says what happened
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
+
+
+def _json(values: Iterable[object]) -> str:
+    return msgspec.json.encode(values).decode()
