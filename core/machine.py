@@ -98,15 +98,18 @@ class LifecycleMachine(Machine):
                 allowed=allowed(model.lifecycle),
             )
 
-    def check(self, model: Model, events: Sequence[str]) -> None:
-        """Refuse events that would not be legal one after another; move nothing.
+    def ask(self, model: Model, events: Sequence[str]) -> Model:
+        """Return what a model becomes by events, one after another.
+
+        The model itself stays: its state moves when the events are recorded.
 
         Raises:
-            IllegalTransitionError: One of them is not.
+            IllegalTransitionError: One of them is not legal.
         """
-        trial = Model(model.name, model.lifecycle)
+        moved = Model(model.name, model.lifecycle)
         for event in events:
-            self.move(trial, event)
+            self.move(moved, event)
+        return moved
 
 
 def _transition(row: Row) -> dict[str, Any]:

@@ -95,7 +95,7 @@ class ModelStatus(msgspec.Struct, kw_only=True):
         node: The node.
         name: Canonical name, spelled as the server spells it.
         lifecycle: State, activity, presence and whether an update is under way.
-        since: When the state, or the activity in it, began.
+        since: When the state, or the activity in it, began; None if nothing is known.
         why: The event that led to it.
         version: Version of its stream.
         digest: Digest of its manifest; None while it is not there.
@@ -126,7 +126,7 @@ class ModelStatus(msgspec.Struct, kw_only=True):
     node: str
     name: str
     lifecycle: Lifecycle = INITIAL
-    since: datetime
+    since: datetime | None = None
     why: Why | None = None
     version: int = 0
     digest: str | None = None
@@ -228,6 +228,7 @@ class NodeStatus(msgspec.Struct, kw_only=True):
 class _Dump(msgspec.Struct):
     models: dict[str, ModelStatus]
     nodes: dict[str, NodeStatus]
+    weights: dict[str, str]
     position: int
 
 
@@ -244,6 +245,7 @@ class StatusView:
     def __init__(self) -> None:
         self._models: dict[str, ModelStatus] = {}  # by stream
         self._nodes: dict[str, NodeStatus] = {}  # by stream
+        self._weights: dict[str, str] = {}  # by digest of a model, the present and past
         self.position = 0
 
     def apply(self, event: RecordedEvent) -> None:
@@ -280,6 +282,12 @@ class StatusView:
         effect = _EFFECTS.get(event.type)
         if effect is not None:
             effect(model, event)
+        if event.type == facts.CapabilitiesDetected.__name__:
+            self._learn_weights(model)
+
+    def _learn_weights(self, model: ModelStatus) -> None:
+        if model.weights is not None and model.detected_digest is not None:
+            self._weights[model.detected_digest] = model.weights
 
     def _new_model(self, event: RecordedEvent) -> ModelStatus:
         key = model_of(event.stream)
@@ -326,6 +334,10 @@ class StatusView:
             for model in sorted(chosen, key=lambda m: (m.node, m.name))
         ]
 
+    def weights_of(self, digest: str) -> str | None:
+        """Return the weights of a model's digest, also of one that is gone."""
+        return self._weights.get(digest)
+
     def node(self, stream: str) -> NodeStatus | None:
         """Return the status of a node's stream."""
         node = self._nodes.get(stream)
@@ -344,7 +356,7 @@ class StatusView:
 
     def dump(self) -> bytes:
         """Return the whole view: equal views have equal bytes."""
-        return _encode(_Dump(self._models, self._nodes, self.position))
+        return _encode(_Dump(self._models, self._nodes, self._weights, self.position))
 
     @classmethod
     def load(cls, data: bytes) -> Self:
@@ -352,7 +364,7 @@ class StatusView:
         dump = _decode(data)
         view = cls()
         view._models, view._nodes = dump.models, dump.nodes
-        view.position = dump.position
+        view._weights, view.position = dump.weights, dump.position
         return view
 
 

@@ -7,9 +7,18 @@ import inspect
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+settings.register_profile(
+    "herdbook",
+    deadline=None,  # machines are noisy
+    max_examples=40,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("herdbook")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,0 +1,57 @@
+# Each verb sets up what it needs; Python 3.11 or newer with pip is all it takes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PACKAGES := herdbook.cli herdbook.core herdbook.events herdbook.projections herdbook.sandbox
+
+.DEFAULT_GOAL := help
+.PHONY: help install run demo test lint types imports check bench docs build clean
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(READY) ## make .venv with everything that the other verbs need
+
+$(READY): pyproject.toml uv.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || $(PYTHON) -m venv --without-pip $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.5" || $(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check "uv>=0.5"
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/python -m uv sync --quiet --frozen --inexact --all-extras --group dev
+	touch $@
+
+run: demo ## show the main job: against your Ollama if it answers, else the sandbox
+
+demo: $(READY) ## the same walk as `make run`
+	$(BIN)/herdbook demo
+
+test: $(READY) ## run all tests
+	$(BIN)/python -m pytest -n 2 -q $(if $(COVERAGE),--cov --cov-report=term)
+
+lint: $(READY) ## check style and form
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY) ## check the types of the wheel that ships, and of the tests against it
+	rm -rf build/typing build/wheel
+	$(BIN)/python -m build --quiet --wheel --installer uv --outdir build/wheel .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/typing build/wheel/*.whl || $(BIN)/python -m uv pip install --quiet --no-deps --target build/typing build/wheel/*.whl
+	MYPYPATH=build/typing $(BIN)/mypy --namespace-packages --explicit-package-bases $(foreach package,$(PACKAGES),-p $(package))
+	MYPYPATH=build/typing $(BIN)/mypy tests benchmarks
+
+imports: $(READY) ## check which room imports which
+	$(BIN)/lint-imports
+
+check: lint types imports test ## all of the above that can fail
+
+bench: $(READY) ## measure, beside peers and floors in the same run
+	$(BIN)/python -m benchmarks
+
+docs: $(READY) ## make the generated parts of docs/ anew
+	$(BIN)/python docs/generate.py
+
+build: $(READY) ## make wheel and source distribution in dist/
+	$(BIN)/python -m build --quiet --installer uv --outdir dist .
+
+clean: ## remove what was made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov

@@ -1,0 +1,56 @@
+"""Who asks, and which operation an event belongs to: carried along the call.
+
+Both travel in context variables, so that a task started for somebody records in
+their name; the correlation id is bound into the logs as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from structlog.contextvars import bound_contextvars
+
+from herdbook.events.recorded import new_id
+
+RECONCILER = "reconciler"
+"""The actor of what nobody asked for."""
+
+_actor: ContextVar[str | None] = ContextVar("herdbook_actor", default=None)
+_correlation: ContextVar[str | None] = ContextVar("herdbook_correlation", default=None)
+
+
+@contextmanager
+def acting_as(actor: str) -> Iterator[None]:
+    """Record what happens inside in the name of ``actor``."""
+    token = _actor.set(actor)
+    try:
+        yield
+    finally:
+        _actor.reset(token)
+
+
+def current_actor(default: str) -> str:
+    """Return who acts here, or ``default`` if nobody said."""
+    return _actor.get() or default
+
+
+@contextmanager
+def operation(**bound: str) -> Iterator[str]:
+    """Give all events inside one correlation id, and bind it into the logs.
+
+    An operation inside another one is part of it.
+    """
+    correlation_id = _correlation.get() or new_id()
+    token = _correlation.set(correlation_id)
+    try:
+        with bound_contextvars(correlation_id=correlation_id, **bound):
+            yield correlation_id
+    finally:
+        _correlation.reset(token)
+
+
+def current_correlation() -> str | None:
+    """Return the id of the operation here, if there is one."""
+    return _correlation.get()

@@ -1,0 +1,299 @@
+"""What differs between the server and the register, and what that means.
+
+Pure: a look at the server and the statuses go in, the facts to record come out,
+each with its cause. What an instance is at work on is left to that instance.
+
+A runner belongs to every present model of its weights: matched by weights, else by
+digest, else by name (a server lists runners, each under the name and digest that
+it was first loaded by).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+
+import msgspec
+
+from herdbook.events.facts import (
+    CapabilitiesDetected,
+    Fact,
+    ModelDiscovered,
+    ModelLoaded,
+    ModelUnloaded,
+    ModelUpdated,
+    ModelVanished,
+    Runner,
+    RunnerChanged,
+    UnloadReason,
+)
+from herdbook.events.lifecycle import ModelState
+from herdbook.events.recorded import Cause
+from herdbook.projections.status import ModelStatus
+
+EXPIRY_TOLERANCE = timedelta(seconds=1)
+"""How much sooner than announced a runner may be gone and still have expired:
+clocks of server and observer differ, and the server removes it at once."""
+
+
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """A model as the server lists it.
+
+    Attributes:
+        name: Its name, as the server spells it.
+        digest: Digest of its manifest.
+        size_bytes: Sum of its layers, bytes.
+        remote_host: Where it runs if it is a cloud model.
+        capabilities: What the list says it can do; None where it does not say.
+        context_length: Tokens it was trained for, as the list has it.
+    """
+
+    name: str
+    digest: str
+    size_bytes: int
+    remote_host: str | None = None
+    capabilities: tuple[str, ...] | None = None
+    context_length: int | None = None
+
+
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server shows at one moment.
+
+    Attributes:
+        at: When it was asked.
+        server_version: Its version, as it says.
+        models: What it lists, by name.
+        runners: What it has in memory.
+    """
+
+    at: datetime
+    server_version: str
+    models: dict[str, Listed]
+    runners: tuple[Runner, ...]
+
+
+class Drift(msgspec.Struct, frozen=True, kw_only=True):
+    """A change that somebody else made.
+
+    Attributes:
+        name: The model.
+        facts: What to record, in order.
+        cause: Why.
+        at_version: The version of its stream that this was decided at.
+    """
+
+    name: str
+    facts: tuple[Fact, ...]
+    cause: Cause
+    at_version: int
+
+
+WeightsOf = Callable[[str], str | None]
+"""Tells the weights of a model's digest, as far as they are known."""
+
+
+def undetected(look: Look, statuses: Mapping[str, ModelStatus]) -> list[str]:
+    """Return the names of listed models whose abilities are yet to be found out."""
+    return [
+        name
+        for name, listed in look.models.items()
+        if name not in statuses or statuses[name].detected_digest != listed.digest
+    ]
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """A look held against the register.
+
+    Attributes:
+        look: What the server shows.
+        statuses: What the register says, by name.
+        detected: What was found out about undetected models, by name.
+        weights_of: Tells the weights of digests that the register knows.
+        restarted: Whether the server is known to have been away since.
+        last_expiry: When the runner of a digest was last seen to expire; an
+            answer fresher than the recorded one.
+    """
+
+    look: Look
+    statuses: Mapping[str, ModelStatus]
+    detected: Mapping[str, CapabilitiesDetected]
+    weights_of: WeightsOf
+    restarted: bool = False
+    last_expiry: Mapping[str, datetime] = {}
+
+    def drifts(self) -> list[Drift]:
+        """Return what to record so that the register says what the server shows."""
+        return [
+            drift
+            for name in sorted(self.look.models.keys() | self.statuses.keys())
+            for drift in self._of(name)
+        ]
+
+    def _of(self, name: str) -> Iterator[Drift]:
+        status, listed = self.statuses.get(name), self.look.models.get(name)
+        if status is not None and status.lifecycle.activity is not None:
+            return  # the instance that is at work on it records how that ends
+        version = status.version if status else 0
+        presence = self._presence(listed, status)
+        if presence:
+            yield Drift(
+                name=name, facts=presence, cause=Cause.OBSERVED, at_version=version
+            )
+        if listed is None or listed.remote_host:
+            return
+        change = self._memory(listed, status)
+        if change is not None:
+            fact, cause = change
+            yield Drift(
+                name=name,
+                facts=(fact,),
+                cause=cause,
+                at_version=version + len(presence),
+            )
+
+    def _presence(
+        self, listed: Listed | None, status: ModelStatus | None
+    ) -> tuple[Fact, ...]:
+        """Return the facts about whether it is there, and what it is."""
+        if listed is None:
+            gone = status is not None and status.present
+            return (ModelVanished(),) if gone else ()
+        facts: list[Fact] = []
+        if status is None or not status.present:
+            facts.append(
+                ModelDiscovered(
+                    digest=listed.digest,
+                    size_bytes=listed.size_bytes,
+                    remote_host=listed.remote_host,
+                )
+            )
+        elif status.digest != listed.digest:
+            if status.updating:
+                return ()
+            facts.append(
+                ModelUpdated(
+                    digest=listed.digest,
+                    previous_digest=status.digest,
+                    size_bytes=listed.size_bytes,
+                    remote_host=listed.remote_host,
+                )
+            )
+        found_out = self.detected.get(listed.name)
+        return (*facts, found_out) if found_out else tuple(facts)
+
+    def _memory(
+        self, listed: Listed, status: ModelStatus | None
+    ) -> tuple[Fact, Cause] | None:
+        """Return the fact about its runner, with the cause."""
+        runner = runner_for(
+            listed, self._weights(listed, status), self.look.runners, self.weights_of
+        )
+        if status is None or status.state is not ModelState.LOADED:
+            if runner is None:
+                return None
+            return ModelLoaded(runner=runner), _shared_or_observed(listed, runner)
+        if runner is None:
+            return self._unloaded(status)
+        if status.runner is None or not same_runner(status.runner, runner):
+            return RunnerChanged(runner=runner), Cause.OBSERVED
+        return None
+
+    def _weights(self, listed: Listed, status: ModelStatus | None) -> str | None:
+        found_out = self.detected.get(listed.name)
+        if found_out is not None:
+            return found_out.weights
+        known = status is not None and status.digest == listed.digest
+        return status.weights if status is not None and known else None
+
+    def _unloaded(self, status: ModelStatus) -> tuple[Fact, Cause]:
+        """Return that its runner is gone, with the likeliest reason."""
+        gone = status.runner
+        if gone is None:
+            return ModelUnloaded(reason=UnloadReason.UNKNOWN), Cause.OBSERVED
+        if self.restarted:
+            return ModelUnloaded(reason=UnloadReason.SERVER_RESTARTED), Cause.RESTART
+        if any(runner.digest == gone.digest for runner in self.look.runners):
+            return ModelUnloaded(reason=UnloadReason.MODEL_REPLACED), Cause.OBSERVED
+        if self._expired(gone):
+            return ModelUnloaded(reason=UnloadReason.EXPIRED), Cause.EXPIRY
+        newcomer = self._newcomer()
+        if newcomer is not None:
+            return (
+                ModelUnloaded(reason=UnloadReason.EVICTED, evicted_by=newcomer.name),
+                Cause.EVICTION,
+            )
+        if self._all_gone_at_once():
+            return ModelUnloaded(reason=UnloadReason.SERVER_RESTARTED), Cause.RESTART
+        shared = gone.name != status.name
+        return (
+            ModelUnloaded(reason=UnloadReason.REQUESTED),
+            Cause.SHARED if shared else Cause.OBSERVED,
+        )
+
+    def _expired(self, gone: Runner) -> bool:
+        expiry = self.last_expiry.get(gone.digest, gone.expires_at)
+        return expiry is not None and expiry <= self.look.at + EXPIRY_TOLERANCE
+
+    def _recorded_runners(self) -> list[Runner]:
+        loaded = (status.runner for status in self.statuses.values())
+        return [runner for runner in loaded if runner is not None]
+
+    def _newcomer(self) -> Runner | None:
+        """Return a runner that the register does not know: it needed the room."""
+        known = {runner.digest for runner in self._recorded_runners()}
+        return next((r for r in self.look.runners if r.digest not in known), None)
+
+    def _all_gone_at_once(self) -> bool:
+        """Return whether several runners went together: only a restart does that."""
+        several = len({runner.digest for runner in self._recorded_runners()}) > 1
+        return several and not self.look.runners
+
+
+def runner_for(
+    listed: Listed,
+    weights: str | None,
+    runners: Iterable[Runner],
+    weights_of: WeightsOf,
+) -> Runner | None:
+    """Return the runner that a model is loaded in, if there is one."""
+    mine = [
+        runner for runner in runners if _serves(runner, listed, weights, weights_of)
+    ]
+    mine.sort(key=lambda r: (r.digest != listed.digest, r.name != listed.name))
+    return mine[0] if mine else None
+
+
+def _serves(
+    runner: Runner, listed: Listed, weights: str | None, weights_of: WeightsOf
+) -> bool:
+    if runner.digest == listed.digest:
+        return True
+    runner_weights = weights_of(runner.digest)
+    if weights is not None and runner_weights is not None:
+        return runner_weights == weights
+    return runner.name == listed.name
+
+
+def same_runner(one: Runner, other: Runner) -> bool:
+    """Return whether two looks show the same but for the moving expiry."""
+    return msgspec.structs.replace(one, expires_at=None) == msgspec.structs.replace(
+        other, expires_at=None
+    )
+
+
+def unowned(
+    look: Look, weights_by_name: Mapping[str, str | None], weights_of: WeightsOf
+) -> list[Runner]:
+    """Return the runners that no present model is loaded in: memory of nobody."""
+    return [
+        runner
+        for runner in look.runners
+        if not any(
+            _serves(runner, listed, weights_by_name.get(name), weights_of)
+            for name, listed in look.models.items()
+        )
+    ]
+
+
+def _shared_or_observed(listed: Listed, runner: Runner) -> Cause:
+    return Cause.OBSERVED if runner.name == listed.name else Cause.SHARED

@@ -1,0 +1,260 @@
+"""Loading into memory, unloading, deleting: asked for, then seen at the runners.
+
+The server's 200 is no proof: a load shows among the runners, an unload leaves
+them, and only what was seen is recorded as done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from herdbook.core.acting import operation
+from herdbook.core.clock import Clock
+from herdbook.core.drift import runner_for, same_runner
+from herdbook.core.errors import (
+    CapabilityMissingError,
+    LoadFailedError,
+    LoadFailure,
+    ModelNotFoundError,
+    OllamaError,
+)
+from herdbook.core.operations import Ending, Operation, finish
+from herdbook.core.reconciler import Reconciler, as_listed, as_runner
+from herdbook.core.register import Register
+from herdbook.core.settings import ManagerSettings
+from herdbook.events.facts import (
+    Fact,
+    LoadCancelled,
+    LoadFailed,
+    LoadInterrupted,
+    LoadStarted,
+    ModelDeleted,
+    ModelLoaded,
+    ModelUnloaded,
+    Runner,
+    RunnerChanged,
+    Setting,
+    UnloadReason,
+)
+from herdbook.events.lifecycle import ModelState
+from herdbook.events.recorded import Cause
+from herdbook.projections.status import ModelStatus
+
+if TYPE_CHECKING:
+    from herdbook.core.ollama import OllamaClient
+
+
+class Unloading(StrEnum):
+    """How an unload went."""
+
+    UNLOADED = "unloaded"
+    DEFERRED = "deferred"
+    NOT_LOADED = "not_loaded"
+
+
+class LoadRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model is to be loaded with.
+
+    Attributes:
+        options: Options of the server, ``num_ctx`` among them.
+        keep_alive: How long it is to stay; None leaves it to the server.
+    """
+
+    options: Mapping[str, Setting] = {}
+    keep_alive: str | int | float | None = None
+
+
+class Loader:
+    """Loads, unloads and deletes the models of one node."""
+
+    def __init__(
+        self,
+        register: Register,
+        client: OllamaClient,
+        reconciler: Reconciler,
+        *,
+        instance: str,
+        clock: Clock,
+        settings: ManagerSettings,
+    ) -> None:
+        self._register = register
+        self._client = client
+        self._reconciler = reconciler
+        self._instance = instance
+        self._clock = clock
+        self._settings = settings
+
+    async def load(self, work: Operation, request: LoadRequest) -> None:
+        """Load a present model; its operation records how that ends.
+
+        Raises:
+            OllamaError: The server could not; recorded as ``LoadFailed``.
+        """
+        with operation(model=work.name):
+            try:
+                await self._load(work.name, request)
+            except asyncio.CancelledError:
+                await finish(self._record_end(work.name, self._stopped(work)))
+                raise
+            except OllamaError as error:
+                failed = LoadFailed(kind=error.kind, message=str(error))
+                await finish(self._record_end(work.name, failed))
+                raise
+
+    async def _load(self, name: str, request: LoadRequest) -> None:
+        started = self._clock.monotonic()
+        if self._status(name).state is not ModelState.LOADED:
+            asked = LoadStarted(
+                instance=self._instance,
+                options=dict(request.options),
+                keep_alive=request.keep_alive,
+            )
+            await self._register.record(name, [asked], cause=Cause.COMMAND)
+        await self._ask_to_load(name, request)
+        runner = await self._appeared(name)
+        await finish(
+            self._record_loaded(name, runner, self._clock.monotonic() - started)
+        )
+
+    async def _ask_to_load(self, name: str, request: LoadRequest) -> None:
+        embedding = self._status(name).can("embedding")
+        try:
+            await self._client.load(
+                name,
+                options=request.options,
+                keep_alive=request.keep_alive,
+                embedding=embedding,
+            )
+        except CapabilityMissingError:
+            if embedding:
+                raise
+            await self._client.load(
+                name,
+                options=request.options,
+                keep_alive=request.keep_alive,
+                embedding=True,
+            )
+
+    async def _appeared(self, name: str) -> Runner:
+        """Return the runner of a model that the server says is loaded."""
+        deadline = self._clock.monotonic() + self._settings.runner_within_s
+        while True:
+            runner = await self._runner(name)
+            if runner is not None:
+                return runner
+            if self._clock.monotonic() >= deadline:
+                raise LoadFailedError(
+                    name,
+                    failure=LoadFailure.OTHER,
+                    raw="the server says it is, but no runner of it is in memory",
+                )
+            await self._clock.sleep(self._settings.poll_every_s)
+
+    async def _runner(self, name: str) -> Runner | None:
+        status = self._status(name)
+        runners = [as_runner(entry) for entry in await self._client.ps()]
+        return runner_for(
+            as_listed(status),
+            status.weights,
+            runners,
+            self._register.views.status.weights_of,
+        )
+
+    async def _record_loaded(self, name: str, runner: Runner, took: float) -> None:
+        status = self._status(name)
+        if status.state is not ModelState.LOADED:
+            fact: Fact = ModelLoaded(runner=runner, duration_s=round(took, 3))
+        elif status.runner is None or not same_runner(status.runner, runner):
+            fact = RunnerChanged(runner=runner)
+        else:
+            return
+        await self._register.record(name, [fact], cause=Cause.COMMAND)
+
+    def _stopped(self, work: Operation) -> Fact:
+        if work.ending is Ending.INTERRUPTED:
+            return LoadInterrupted(instance=self._instance)
+        return LoadCancelled()
+
+    async def _record_end(self, name: str, fact: Fact) -> None:
+        """Record how our load ended early, if it is still under way in the log."""
+        await self._register.catch_up()
+        status = self._status(name)
+        if status.work is not None and status.work.instance == self._instance:
+            await self._register.record(name, [fact], cause=Cause.COMMAND)
+
+    async def unload(self, name: str) -> Unloading:
+        """Unload a model, and every other name of its weights with it.
+
+        Returns:
+            ``DEFERRED`` if a request still runs: the server unloads it after that.
+
+        Raises:
+            OllamaError: The server could not be asked.
+        """
+        sharing = self._sharing(name)
+        with operation(model=name), self._reconciler.leaving(*sharing):
+            if await self._runner(name) is None:
+                return Unloading.NOT_LOADED
+            await self._client.unload(name)
+            if not await self._disappeared(name):
+                return Unloading.DEFERRED
+            await finish(self._record_unloaded(name, sharing))
+        return Unloading.UNLOADED
+
+    def _sharing(self, name: str) -> list[str]:
+        """Return the names of its weights, its own among them."""
+        weights = self._status(name).weights
+        return [
+            status.name
+            for status in self._register.statuses()
+            if status.name == name or (weights and status.weights == weights)
+        ]
+
+    async def _disappeared(self, name: str) -> bool:
+        deadline = self._clock.monotonic() + self._settings.unload_within_s
+        while await self._runner(name) is not None:
+            if self._clock.monotonic() >= deadline:
+                return False
+            await self._clock.sleep(self._settings.poll_every_s)
+        return True
+
+    async def _record_unloaded(self, name: str, sharing: list[str]) -> None:
+        await self._register.catch_up()
+        fact = ModelUnloaded(reason=UnloadReason.REQUESTED)
+        for other in sharing:
+            if self._status(other).state is ModelState.LOADED:
+                cause = Cause.COMMAND if other == name else Cause.SHARED
+                await self._register.record(other, [fact], cause=cause)
+
+    async def delete(self, name: str) -> None:
+        """Delete a model; unload it first, unless others still need its runner.
+
+        The server cannot unload what it no longer knows: its memory would be
+        held by nobody until keep-alive ends.
+
+        Raises:
+            OllamaError: The server could not.
+        """
+        with operation(model=name), self._reconciler.leaving(name):
+            status = self._status(name)
+            if self._sharing(name) == [name] and not status.remote_host:
+                await self.unload(name)
+            await self._client.delete(name)
+            deleted = ModelDeleted(digest=status.digest, size_bytes=status.size_bytes)
+            await finish(self._record_deleted(name, deleted))
+
+    async def _record_deleted(self, name: str, deleted: ModelDeleted) -> None:
+        await self._register.catch_up()
+        if self._status(name).present:
+            await self._register.record(name, [deleted], cause=Cause.COMMAND)
+
+    def _status(self, name: str) -> ModelStatus:
+        status = self._register.status(name)
+        if status is None:
+            raise ModelNotFoundError(name, where="the log")
+        return status

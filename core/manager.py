@@ -1,0 +1,578 @@
+"""The manager: the models of one Ollama server, kept in a log.
+
+Everything that a caller does goes through here. What is known is read from the
+views after they have caught up with the log; what changes is asked of the server,
+seen there, and recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import (
+    AbstractContextManager,
+    AsyncExitStack,
+    aclosing,
+    asynccontextmanager,
+    suppress,
+)
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+import structlog
+
+from herdbook.core import configuration, views
+from herdbook.core.acting import acting_as
+from herdbook.core.clock import Clock, SystemClock
+from herdbook.core.configuration import ModelOptions
+from herdbook.core.drift import Look
+from herdbook.core.errors import (
+    BusyError,
+    ElsewhereError,
+    ModelNotFoundError,
+    OllamaError,
+    PullError,
+)
+from herdbook.core.host import base_url
+from herdbook.core.loads import Loader, LoadRequest, Unloading
+from herdbook.core.moment import Moment
+from herdbook.core.ollama import OllamaClient
+from herdbook.core.operations import Operation, Operations
+from herdbook.core.pull_progress import PullProgress
+from herdbook.core.pulls import Puller
+from herdbook.core.reconciler import Reconciler
+from herdbook.core.recovery import interrupt_dead
+from herdbook.core.register import Register
+from herdbook.core.registry import ModelRegistry, Suggestion
+from herdbook.core.settings import ManagerSettings
+from herdbook.core.storage import Storage
+from herdbook.events.facts import Capability, ModelUsed, Setting
+from herdbook.events.lifecycle import Activity, ModelState
+from herdbook.events.recorded import Cause, RecordedEvent
+from herdbook.events.streams import check_node
+from herdbook.events.times import position_at
+from herdbook.events.verify import Verification, verify
+from herdbook.projections.history import HistoryEntry, HistoryFilter, HistoryView
+from herdbook.projections.recommendation import Candidate, Recommendation
+from herdbook.projections.roles import ModelRole
+from herdbook.projections.statistics import ModelStatistics
+from herdbook.projections.status import ModelStatus, NodeStatus, Work
+
+_log = structlog.get_logger("herdbook.manager")
+
+
+class ModelManager:
+    """The models of one Ollama server, and their log.
+
+    Opened with ``async with ModelManager.open(...) as herd``. Names may be given as
+    Ollama takes them: ``llama3.1`` is ``llama3.1:latest``.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        register: Register,
+        client: OllamaClient,
+        registry: ModelRegistry,
+        *,
+        clock: Clock,
+        settings: ManagerSettings,
+    ) -> None:
+        self.registry = registry
+        self._storage = storage
+        self._register = register
+        self._clock = clock
+        self._settings = settings
+        self._pulls = Operations()
+        self._loads = Operations()
+        self._kept = register.views.position
+        instances = storage.instances
+        self._reconciler = Reconciler(
+            register, client, registry, instances, clock=clock, settings=settings
+        )
+        self._puller = Puller(
+            register,
+            client,
+            self._reconciler,
+            instance=instances.own,
+            clock=clock,
+            settings=settings,
+        )
+        self._loader = Loader(
+            register,
+            client,
+            self._reconciler,
+            instance=instances.own,
+            clock=clock,
+            settings=settings,
+        )
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        log: str | Path = "herd.db",
+        *,
+        ollama: str | None = None,
+        node: str = "local",
+        actor: str = "library:python",
+        registry: ModelRegistry | None = None,
+        settings: ManagerSettings | None = None,
+        clock: Clock | None = None,
+        look: bool = True,
+    ) -> AsyncIterator[Self]:
+        """Open a log and the server it is about; recover what a crash left.
+
+        Args:
+            log: The log's file, made if it is not there; ``:memory:`` for none.
+            ollama: The server, as ``OLLAMA_HOST`` takes it; by default that, or
+                ``127.0.0.1:11434``.
+            node: Our name for the server; its models' streams carry it.
+            actor: Who asks, where a call does not say.
+            registry: What is known of models; by default what is shipped.
+            settings: How patient and how busy to be.
+            clock: What time it is.
+            look: Whether to look at the server at once; a server that does not
+                answer is no error then.
+
+        Raises:
+            StoreError: The log cannot be opened.
+            CallerError: An argument is not valid.
+        """
+        clock, settings = clock or SystemClock(), settings or ManagerSettings()
+        async with AsyncExitStack() as stack:
+            client = await stack.enter_async_context(OllamaClient(_url(ollama)))
+            storage = await stack.enter_async_context(Storage.open(log, clock))
+            register = Register(
+                storage.store,
+                await views.restore(storage.store, storage.snapshots),
+                node=check_node(node),
+                clock=clock,
+                actor=actor,
+            )
+            herd = cls(
+                storage,
+                register,
+                client,
+                registry or ModelRegistry(),
+                clock=clock,
+                settings=settings,
+            )
+            stack.push_async_callback(herd._close)
+            await herd._begin(stack, look=look)
+            yield herd
+
+    async def _begin(self, stack: AsyncExitStack, *, look: bool) -> None:
+        interrupted = await interrupt_dead(self._register, self._storage.instances)
+        if look:
+            with suppress(OllamaError):  # recorded as a lost node
+                await self._reconciler.refresh(recovered=interrupted)
+        if self._settings.reconcile_every_s is not None:
+            task = asyncio.create_task(self._reconcile_for_ever(), name="reconciler")
+            stack.push_async_callback(_ended, task)
+
+    async def _reconcile_for_ever(self) -> None:
+        assert self._settings.reconcile_every_s is not None
+        while True:
+            await self._clock.sleep(self._settings.reconcile_every_s)
+            await self._look_again()
+
+    async def _look_again(self) -> None:
+        """Look at the server; one that does not answer is recorded, not raised."""
+        try:
+            await self._reconciler.refresh()
+        except OllamaError as error:
+            _log.warning("look_failed", reason=str(error))
+        await self._keep_views()
+
+    async def _keep_views(self, every: int | None = None) -> None:
+        seen = self._register.views.position
+        if seen - self._kept >= (every or self._settings.snapshot_every):
+            await views.keep(self._register.views, self._storage.snapshots)
+            self._kept = seen
+
+    async def _close(self) -> None:
+        await self._pulls.close()
+        await self._loads.close()
+        await self._keep_views()
+
+    # What the log says
+
+    async def now(self) -> Moment:
+        """Return what the log says now, for several questions at once."""
+        await self._register.catch_up()
+        return Moment(self._register.views, self.registry, self._register.node)
+
+    async def as_of(self, when: int | datetime) -> Moment:
+        """Return what the log said at a position, or at a time.
+
+        Raises:
+            CallerError: The time has no zone.
+        """
+        store = self._storage.store
+        asked = None if isinstance(when, int) else when
+        until = when if isinstance(when, int) else await position_at(store, when)
+        then = views.Views()
+        await then.replay(store, until=until)
+        return Moment(then, self.registry, self._register.node, asked=asked)
+
+    async def all_statuses(self) -> list[ModelStatus]:
+        """Return the status of every model that the log knows, by name."""
+        return (await self.now()).statuses()
+
+    async def get_status(self, name: str) -> ModelStatus:
+        """Return a model's status; ``not_present`` for one that nobody has seen.
+
+        Raises:
+            InvalidNameError: It is no name.
+        """
+        return (await self.now()).status(name)
+
+    async def is_available(self, name: str) -> bool:
+        """Return whether the server has a model; one under way is not there yet."""
+        return (await self.get_status(name)).present
+
+    async def node_status(self) -> NodeStatus:
+        """Return whether the server answers, and which version it is."""
+        return (await self.now()).node_status()
+
+    async def capabilities(self, name: str) -> dict[str, Capability]:
+        """Return what a model can do, by name, each with its source."""
+        return (await self.now()).capabilities(name)
+
+    async def options_for(self, name: str) -> ModelOptions:
+        """Return the options that a model is to be used with."""
+        return (await self.now()).options_for(name)
+
+    async def recommend(self, role: ModelRole | str) -> Candidate | None:
+        """Return the model to use for a role; None if there is none.
+
+        Raises:
+            UnknownRoleError: No role has that name.
+        """
+        return (await self.now()).recommend(role)
+
+    async def explain(self, role: ModelRole | str) -> Recommendation:
+        """Return the order for a role, with reasons, and who was passed over.
+
+        Raises:
+            UnknownRoleError: No role has that name.
+        """
+        return (await self.now()).explain(role)
+
+    async def suggest(
+        self, role: ModelRole | str, *, memory_bytes: int | None = None
+    ) -> tuple[Suggestion, ...]:
+        """Return models worth pulling for a role, the best first.
+
+        Args:
+            role: The role.
+            memory_bytes: Memory that a model may need, bytes; None: any.
+
+        Raises:
+            UnknownRoleError: No role has that name.
+        """
+        there = [s.name for s in await self.all_statuses() if s.present]
+        return self.registry.suggest(role, present=there, memory_bytes=memory_bytes)
+
+    async def statistics(self, name: str) -> ModelStatistics:
+        """Return a model's figures over its whole history."""
+        name = (await self.now()).spelled(name)
+        known = self._register.views.statistics.get(self._register.stream(name))
+        return known or ModelStatistics()
+
+    async def history(
+        self, name: str | None = None, chosen: HistoryFilter | None = None
+    ) -> list[HistoryEntry]:
+        """Return what happened to a model, or to all, the oldest first."""
+        view = HistoryView(chosen)
+        if name is None:
+            recorded = self._storage.store.read_all()
+        else:
+            stream = self._register.stream((await self.now()).spelled(name))
+            recorded = self._storage.store.read_stream(stream)
+        async for event in recorded:
+            view.apply(event)
+        return view.entries
+
+    async def events(self, *, after: int | None = None) -> AsyncIterator[RecordedEvent]:
+        """Yield what is recorded from now on, or from behind a position, live."""
+        position = (
+            (await self._storage.store.head()).position if after is None else after
+        )
+        async with aclosing(self._storage.store.subscribe(position)) as recorded:
+            async for event in recorded:
+                yield event
+
+    async def verify(self) -> Verification:
+        """Check the whole log: chain, head, positions, versions, facts, legality."""
+        return await verify(self._storage.store)
+
+    # What changes things
+
+    def acting_as(self, actor: str) -> AbstractContextManager[None]:
+        """Record what is done inside in the name of ``actor``."""
+        return acting_as(actor)
+
+    async def refresh(self) -> Look:
+        """Look at the server, and record what differs.
+
+        Raises:
+            OllamaError: It cannot be asked; the node is recorded as lost.
+        """
+        look = await self._reconciler.refresh()
+        await self._keep_views()
+        return look
+
+    async def ensure_available(
+        self, name: str, *, insecure: bool = False
+    ) -> ModelStatus:
+        """Make sure that the server has a model: pull it, or wait for its pull.
+
+        Raises:
+            OllamaError: The server cannot be asked, or cannot get it.
+            OperationEndedError: Its pull was cancelled.
+        """
+        await self.refresh()
+        if not await self.is_available(name):
+            async with aclosing(self.pull(name, insecure=insecure)) as progress:
+                async for _ in progress:
+                    pass
+        return await self.get_status(name)
+
+    async def pull(
+        self, name: str, *, insecure: bool = False
+    ) -> AsyncIterator[PullProgress]:
+        """Pull a model, or update it if it is there; yield the newest progress.
+
+        All who pull one model follow one operation. It is cancelled when the last
+        of them leaves.
+
+        Raises:
+            OllamaError: The server cannot get it.
+            OperationEndedError: It was cancelled.
+        """
+        name = (await self.now()).spelled(name)
+        while (work := await self._elsewhere(name)) is not None:
+            async for progress in self._follow_elsewhere(name, work):
+                yield progress
+            if await self.is_available(name):
+                return
+        pull = self._pulls.get(name) or await self._start_pull(name, insecure=insecure)
+        async with aclosing(pull.follow()) as followed:
+            async for progress in followed:
+                yield progress
+
+    async def _start_pull(self, name: str, *, insecure: bool) -> Operation:
+        present = await self.is_available(name)
+
+        async def work(pull: Operation) -> None:
+            await self._puller.pull(pull, insecure=insecure)
+
+        return self._pulls.get(name) or self._pulls.start(
+            name, Activity.UPDATE if present else Activity.PULL, work
+        )
+
+    async def _elsewhere(self, name: str) -> Work | None:
+        """Return the pull or update that another instance is at work on."""
+        status = await self.get_status(name)
+        own = self._storage.instances.own
+        for work in (status.update, status.work):
+            if work is None or work.activity is Activity.LOAD or work.instance == own:
+                continue
+            if self._storage.instances.alive(work.instance):
+                return work
+            await interrupt_dead(self._register, self._storage.instances)
+        return None
+
+    async def _follow_elsewhere(
+        self, name: str, work: Work
+    ) -> AsyncIterator[PullProgress]:
+        """Yield what another instance records of its pull, until it ends."""
+        told = None
+        while (now := await self._elsewhere(name)) and now.since == work.since:
+            if now.completed_bytes is not None and now.completed_bytes != told:
+                told = now.completed_bytes
+                yield PullProgress.recorded(told, now.total_bytes)
+            await self._clock.sleep(self._settings.poll_every_s)
+        failure = (await self.get_status(name)).last_failure
+        if failure is not None and failure.at >= work.since:
+            raise PullError(name, raw=failure.message)
+
+    async def cancel(self, name: str) -> bool:
+        """Cancel the pull, update or load of a model, and see it recorded.
+
+        Returns:
+            Whether there was one of this manager to cancel.
+
+        Raises:
+            BusyError: Another instance is at work on it; cancel it there.
+        """
+        name = (await self.now()).spelled(name)
+        mine = [one for one in (self._pulls.get(name), self._loads.get(name)) if one]
+        for running in mine:
+            running.cancel()
+            await running.over()
+        if not mine:
+            await self._refuse_work_elsewhere(name)
+        return bool(mine)
+
+    async def _refuse_work_elsewhere(self, name: str) -> None:
+        status = await self.get_status(name)
+        for work in (status.work, status.update):
+            if work is not None:
+                raise BusyError(
+                    name,
+                    f"has a {work.activity} under way for {work.actor}",
+                    "Wait for it, or cancel it where it was started",
+                )
+
+    async def load(
+        self,
+        name: str,
+        *,
+        options: Mapping[str, Setting] | None = None,
+        keep_alive: str | float | None = None,
+    ) -> ModelStatus:
+        """Load a model into memory, as it is configured; see it among the runners.
+
+        Args:
+            name: The model.
+            options: Options on top of the configured ones.
+            keep_alive: As Ollama takes it; by default the configured one.
+
+        Raises:
+            ModelNotFoundError: The server does not have it.
+            ElsewhereError: It is a cloud model.
+            BusyError: Another instance loads it, or it is pulled.
+            OllamaError: The server cannot load it.
+            OperationEndedError: It was cancelled.
+        """
+        status = await self._present(name)
+        if status.remote_host:
+            raise ElsewhereError(status.name)
+        running = self._loads.get(status.name)
+        if running is None:
+            if status.work is not None:
+                await self._refuse_work_elsewhere(status.name)
+            running = self._start_load(status, options or {}, keep_alive)
+        await running.wait()
+        await self._look_again()
+        return await self.get_status(status.name)
+
+    def _start_load(
+        self,
+        status: ModelStatus,
+        options: Mapping[str, Setting],
+        keep_alive: str | float | None,
+    ) -> Operation:
+        configured = configuration.options_for(
+            status.settings, temperature=status.temperature
+        )
+        request = LoadRequest(
+            options={**configured.options, **options},
+            keep_alive=configured.keep_alive if keep_alive is None else keep_alive,
+        )
+
+        async def work(load: Operation) -> None:
+            await self._loader.load(load, request)
+
+        return self._loads.start(status.name, Activity.LOAD, work)
+
+    async def unload(self, name: str) -> Unloading:
+        """Unload a model, and with it every other name of its weights.
+
+        A load of this manager that is under way is waited for: the server does
+        nothing when it is asked to unload what it still loads.
+
+        Raises:
+            ModelNotFoundError: The server does not have it.
+            BusyError: Another instance loads it.
+            OllamaError: The server could not be asked.
+        """
+        status = await self._present(name)
+        running = self._loads.get(status.name)
+        if running is not None:
+            await running.over()
+        elif status.state is ModelState.LOADING:
+            await self._refuse_work_elsewhere(status.name)
+        result = await self._loader.unload(status.name)
+        await self._look_again()
+        return result
+
+    async def delete(self, name: str) -> None:
+        """Delete a model from the server; what others share of it stays.
+
+        Raises:
+            ModelNotFoundError: The server does not have it.
+            BusyError: Work on it is under way.
+            OllamaError: The server could not.
+        """
+        status = await self._present(name)
+        await self._refuse_work_elsewhere(status.name)
+        await self._loader.delete(status.name)
+        await self._look_again()
+
+    async def mark_used(self, name: str, *, purpose: str = "") -> ModelStatus:
+        """Record that a model was used: the order of recommendation follows it.
+
+        Raises:
+            ModelNotFoundError: The server does not have it.
+            IllegalTransitionError: It cannot have been used in its state.
+        """
+        status = await self._present(name)
+        used = ModelUsed(purpose=purpose)
+        await self._register.record(status.name, [used], cause=Cause.COMMAND)
+        return await self.get_status(status.name)
+
+    async def configure(
+        self,
+        name: str,
+        settings: Mapping[str, Setting] | None = None,
+        *,
+        unset: Collection[str] = (),
+        note: str = "",
+    ) -> ModelStatus:
+        """Change what a model is to be used with; checked before it is recorded.
+
+        Args:
+            name: The model, present or not.
+            settings: Settings with their new values.
+            unset: Settings that are to have no value of ours any more.
+            note: Why.
+
+        Raises:
+            InvalidConfigurationError: A setting is unknown or its value not valid.
+        """
+        status = await self.get_status(name)
+        change = configuration.change(
+            status.settings, settings or {}, unset=unset, note=note
+        )
+        if change is not None:
+            await self._register.record(
+                status.name,
+                [change],
+                cause=Cause.CONFIGURATION,
+                at_version=status.version,
+            )
+        return await self.get_status(status.name)
+
+    async def _present(self, name: str) -> ModelStatus:
+        status = await self.get_status(name)
+        if not status.present and status.state is not ModelState.LOADING:
+            raise ModelNotFoundError(status.name, where=status.node)
+        if not status.present:
+            await self._refuse_work_elsewhere(status.name)
+        return status
+
+
+def _url(ollama: str | None) -> str:
+    return base_url(os.environ.get("OLLAMA_HOST") if ollama is None else ollama)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

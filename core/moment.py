@@ -1,0 +1,108 @@
+"""What the log says at one moment: now, or as of a position or a time.
+
+Every answer is read from the views alone, so that an old moment is answered by the
+same code as the present one.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from herdbook.core.capabilities import Observed, detect
+from herdbook.core.configuration import ModelOptions, options_for
+from herdbook.core.names import canonical_name
+from herdbook.core.registry import ModelRegistry, parse_role
+from herdbook.core.views import Views
+from herdbook.events.facts import Capability
+from herdbook.events.streams import model_stream, node_stream
+from herdbook.projections.recommendation import Candidate, Recommendation
+from herdbook.projections.roles import ModelRole
+from herdbook.projections.status import ModelStatus, NodeStatus
+
+
+class Moment:
+    """The models of one node, as the log has them at one position.
+
+    Attributes:
+        position: The last event that counts; 0 before the first.
+        asked: The time that was asked for; None for a position, or for now.
+    """
+
+    def __init__(
+        self,
+        views: Views,
+        registry: ModelRegistry,
+        node: str,
+        *,
+        asked: datetime | None = None,
+    ) -> None:
+        self._views = views
+        self._registry = registry
+        self._node = node
+        self.asked = asked
+
+    @property
+    def position(self) -> int:
+        """The last event that counts; 0 before the first."""
+        return self._views.position
+
+    def spelled(self, name: str) -> str:
+        """Return the canonical name, spelled as the server spells it.
+
+        Raises:
+            InvalidNameError: It is no name.
+        """
+        canonical = canonical_name(name)
+        if self._views.status.find(model_stream(self._node, canonical)):
+            return canonical
+        folded = canonical.casefold()
+        known = (status.name for status in self._views.status.all(self._node))
+        return next((name for name in known if name.casefold() == folded), canonical)
+
+    def statuses(self) -> list[ModelStatus]:
+        """Return the status of every model that the log knows, by name."""
+        return self._views.status.all(self._node)
+
+    def status(self, name: str) -> ModelStatus:
+        """Return a model's status; ``not_present`` for one that nobody has seen."""
+        name = self.spelled(name)
+        known = self._views.status.get(model_stream(self._node, name))
+        return known or ModelStatus(node=self._node, name=name)
+
+    def node_status(self) -> NodeStatus:
+        """Return the node's own status."""
+        known = self._views.status.node(node_stream(self._node))
+        return known or NodeStatus(name=self._node)
+
+    def capabilities(self, name: str) -> dict[str, Capability]:
+        """Return what a model can do, by name, each with its source.
+
+        Of a model that was never seen: what the registry expects of it.
+        """
+        status = self.status(name)
+        if status.detected:
+            return status.capabilities
+        status.detected = detect(status.name, Observed(), self._registry).capabilities
+        return status.capabilities
+
+    def options_for(self, name: str) -> ModelOptions:
+        """Return the options that a model is to be used with."""
+        status = self.status(name)
+        return options_for(status.settings, temperature=status.temperature)
+
+    def explain(self, role: ModelRole | str) -> Recommendation:
+        """Return the order for a role, with reasons, and who was passed over.
+
+        Raises:
+            UnknownRoleError: No role has that name.
+        """
+        return self._views.recommendation.explain(parse_role(role), self._node)
+
+    def recommend(self, role: ModelRole | str) -> Candidate | None:
+        """Return the model to use for a role; None if there is none.
+
+        Raises:
+            UnknownRoleError: No role has that name.
+        """
+        order = self._views.recommendation.order(parse_role(role), self._node)
+        return order[0] if order else None

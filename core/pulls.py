@@ -1,0 +1,281 @@
+"""Pulling a model, or updating one that is there: one operation, recorded whole.
+
+Only ``success`` is success. A stall is cancelled and pulled again before the
+server's own cure, which throws away what the parts had. A pull at once after a
+cancel may end with ``context canceled``; it is tried once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+import structlog
+
+from herdbook.core.acting import operation
+from herdbook.core.clock import Clock
+from herdbook.core.drift import Listed
+from herdbook.core.errors import (
+    BadAnswerError,
+    OllamaError,
+    PullCancelledError,
+    StalledError,
+)
+from herdbook.core.operations import Ending, Operation, finish
+from herdbook.core.pull_progress import PullProgress, PullTracker
+from herdbook.core.reconciler import Reconciler, as_listed
+from herdbook.core.register import Register
+from herdbook.core.settings import ManagerSettings
+from herdbook.events.facts import (
+    Fact,
+    ModelUpdated,
+    PullCancelled,
+    PullCompleted,
+    PullFailed,
+    PullInterrupted,
+    PullProgressed,
+    PullStarted,
+    UpdateCancelled,
+    UpdateFailed,
+    UpdateInterrupted,
+    UpdateProgressed,
+    UpdateStarted,
+    UpdateUnchanged,
+)
+from herdbook.events.lifecycle import Activity
+from herdbook.events.recorded import Cause
+
+if TYPE_CHECKING:
+    from herdbook.core.ollama import OllamaClient, PullLine
+
+_log = structlog.get_logger("herdbook.pulls")
+
+
+class _Progress:
+    """What was told and recorded of one pull so far."""
+
+    def __init__(self, tracker: PullTracker, started: float) -> None:
+        self.tracker = tracker
+        self.started = started
+        self.told: PullProgress | None = None
+        self.recorded_at = started
+        self.recorded_share = 0.0
+
+    @property
+    def completed_bytes(self) -> int | None:
+        return self.told.completed_bytes if self.told else None
+
+    @property
+    def total_bytes(self) -> int | None:
+        return self.told.total_bytes if self.told else None
+
+    @property
+    def fetched_bytes(self) -> int | None:
+        return self.told.fetched_bytes if self.told else None
+
+    @property
+    def share(self) -> float:
+        if self.told is None or not self.told.total_bytes:
+            return 0.0
+        return self.told.completed_bytes / self.told.total_bytes
+
+
+class Puller:
+    """Pulls and updates the models of one node, a few at a time."""
+
+    def __init__(
+        self,
+        register: Register,
+        client: OllamaClient,
+        reconciler: Reconciler,
+        *,
+        instance: str,
+        clock: Clock,
+        settings: ManagerSettings,
+    ) -> None:
+        self._register = register
+        self._client = client
+        self._reconciler = reconciler
+        self._instance = instance
+        self._clock = clock
+        self._settings = settings
+        self._places = asyncio.Semaphore(settings.pulls_at_once)
+
+    async def pull(self, work: Operation, *, insecure: bool) -> None:
+        """Pull a model, or update it if it is there; its operation records the end.
+
+        Raises:
+            OllamaError: The server could not; recorded as failed.
+        """
+        async with self._places:
+            with operation(model=work.name):
+                progress = _Progress(PullTracker(), self._clock.monotonic())
+                try:
+                    await self._pull(work, progress, insecure=insecure)
+                except asyncio.CancelledError:
+                    stopped = self._stopped(work, progress)
+                    await finish(self._record_end(work, stopped))
+                    raise
+                except OllamaError as error:
+                    await finish(
+                        self._record_end(work, self._failed(work, progress, error))
+                    )
+                    raise
+
+    async def _pull(
+        self, work: Operation, progress: _Progress, *, insecure: bool
+    ) -> None:
+        started = UpdateStarted if work.activity is Activity.UPDATE else PullStarted
+        fact = started(instance=self._instance, insecure=insecure)
+        await self._register.record(work.name, [fact], cause=Cause.COMMAND)
+        await self._fetch(work, progress, insecure=insecure)
+        await finish(self._record_success(work, progress))
+
+    async def _fetch(
+        self, work: Operation, progress: _Progress, *, insecure: bool
+    ) -> None:
+        """Pull until it succeeds, again after stalls and after one stale cancel."""
+        stalls, stale_cancels, fetched = 0, 0, -1
+        while True:
+            try:
+                return await self._attempt(work, progress, insecure=insecure)
+            except StalledError:
+                now_fetched = progress.fetched_bytes or 0
+                stalls = 1 if now_fetched > fetched else stalls + 1
+                fetched = now_fetched
+                if stalls > self._settings.stalls:
+                    raise
+                _log.warning("pull_stalled", model=work.name, stalls=stalls)
+            except PullCancelledError:
+                stale_cancels += 1
+                if stale_cancels > 1:
+                    raise
+            progress.tracker.restart()
+
+    async def _attempt(
+        self, work: Operation, progress: _Progress, *, insecure: bool
+    ) -> None:
+        lines = self._client.pull(work.name, insecure=insecure)
+        async with aclosing(lines):
+            while (line := await self._next(lines, work, progress)) is not None:
+                now = self._clock.monotonic()
+                progress.tracker.take(line, now)
+                progress.told = progress.tracker.progress(now)
+                work.publish(progress.told)
+                if progress.tracker.stalled(now, after_s=self._settings.stall_after_s):
+                    raise self._stall(work)
+                await self._record_progress(work, progress, now)
+
+    async def _next(
+        self, lines: AsyncIterator[PullLine], work: Operation, progress: _Progress
+    ) -> PullLine | None:
+        patience = (
+            self._settings.verify_within_s
+            if progress.tracker.verifying
+            else self._settings.stall_after_s
+        )
+        try:
+            async with self._clock.timeout(patience):
+                return await anext(lines, None)
+        except TimeoutError:
+            raise self._stall(work) from None
+
+    def _stall(self, work: Operation) -> StalledError:
+        return StalledError(work.name, seconds=self._settings.stall_after_s)
+
+    async def _record_progress(
+        self, work: Operation, progress: _Progress, now: float
+    ) -> None:
+        if (
+            progress.told is None
+            or now - progress.recorded_at < self._settings.progress_every_s
+            or progress.share - progress.recorded_share
+            < self._settings.progress_every_share
+        ):
+            return
+        progress.recorded_at, progress.recorded_share = now, progress.share
+        kind = UpdateProgressed if work.activity is Activity.UPDATE else PullProgressed
+        fact = kind(
+            completed_bytes=progress.told.completed_bytes,
+            total_bytes=progress.total_bytes,
+            fetched_bytes=progress.fetched_bytes,
+        )
+        await self._register.record(work.name, [fact], cause=Cause.COMMAND)
+
+    async def _record_success(self, work: Operation, progress: _Progress) -> None:
+        pulled = await self._listed(work.name)
+        detected = await self._reconciler.detect(pulled)
+        fact = self._completed(work, progress, pulled)
+        facts: list[Fact] = [fact]
+        if detected is not None and not isinstance(fact, UpdateUnchanged):
+            facts.append(detected)
+        await self._register.record(work.name, facts, cause=Cause.COMMAND)
+
+    async def _listed(self, name: str) -> Listed:
+        """Return the model as the server lists it after its success."""
+        for entry in await self._client.tags():
+            if entry.name.casefold() == name.casefold():
+                return as_listed(entry)
+        raise BadAnswerError(
+            self._client.base_url, raw=f"success for {name}, which it does not list"
+        )
+
+    def _completed(
+        self, work: Operation, progress: _Progress, pulled: Listed
+    ) -> PullCompleted | ModelUpdated | UpdateUnchanged:
+        took = round(self._clock.monotonic() - progress.started, 3)
+        if work.activity is not Activity.UPDATE:
+            return PullCompleted(
+                digest=pulled.digest,
+                size_bytes=pulled.size_bytes,
+                fetched_bytes=progress.fetched_bytes,
+                duration_s=took,
+                remote_host=pulled.remote_host,
+            )
+        status = self._register.status(work.name)
+        if status is not None and status.digest == pulled.digest:
+            return UpdateUnchanged(digest=pulled.digest, duration_s=took)
+        return ModelUpdated(
+            digest=pulled.digest,
+            previous_digest=status.digest if status else None,
+            size_bytes=pulled.size_bytes,
+            fetched_bytes=progress.fetched_bytes,
+            duration_s=took,
+            remote_host=pulled.remote_host,
+        )
+
+    def _failed(
+        self, work: Operation, progress: _Progress, error: OllamaError
+    ) -> Fact:
+        kind = UpdateFailed if work.activity is Activity.UPDATE else PullFailed
+        return kind(
+            kind=error.kind,
+            message=str(error),
+            completed_bytes=progress.completed_bytes,
+            total_bytes=progress.total_bytes,
+        )
+
+    def _stopped(self, work: Operation, progress: _Progress) -> Fact:
+        update = work.activity is Activity.UPDATE
+        so_far = {
+            "completed_bytes": progress.completed_bytes,
+            "total_bytes": progress.total_bytes,
+        }
+        if work.ending is Ending.INTERRUPTED:
+            interrupted = UpdateInterrupted if update else PullInterrupted
+            return interrupted(instance=self._instance, **so_far)
+        cancelled = UpdateCancelled if update else PullCancelled
+        return cancelled(**so_far)
+
+    async def _record_end(self, work: Operation, fact: Fact) -> None:
+        """Record how it ended early, if it is still under way in the log."""
+        await self._register.catch_up()
+        status = self._register.status(work.name)
+        ours = None
+        if status is not None:
+            update = work.activity is Activity.UPDATE
+            ours = status.update if update else status.work
+        if ours is not None and ours.instance == self._instance:
+            await self._register.record(work.name, [fact], cause=Cause.COMMAND)

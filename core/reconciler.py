@@ -1,0 +1,219 @@
+"""Looks at the server, and records what differs from the register.
+
+Facts are recorded at the versions that the statuses had before the look: what a
+command changed meanwhile is left to the next look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import structlog
+
+from herdbook.core.acting import RECONCILER, acting_as, operation
+from herdbook.core.capabilities import detect
+from herdbook.core.clock import Clock
+from herdbook.core.drift import Comparison, Drift, Listed, Look, undetected
+from herdbook.core.errors import (
+    ModelNotFoundError,
+    NodeTimeoutError,
+    NodeUnreachableError,
+    OllamaError,
+)
+from herdbook.core.recovery import interrupt_dead
+from herdbook.core.register import Register
+from herdbook.core.settings import ManagerSettings
+from herdbook.events.errors import IllegalTransitionError, WrongExpectedVersionError
+from herdbook.events.facts import (
+    CapabilitiesDetected,
+    NodeLost,
+    NodeReached,
+    Runner,
+)
+from herdbook.events.recorded import Cause
+from herdbook.events.store import Instances
+
+if TYPE_CHECKING:
+    from herdbook.core.ollama import OllamaClient
+    from herdbook.core.registry import ModelRegistry
+
+_log = structlog.get_logger("herdbook.reconciler")
+
+SHOWS_AT_ONCE = 4
+"""How many models are asked about at the same time."""
+
+
+class Reconciler:
+    """Compares one server with the register, and keeps the register right.
+
+    Attributes:
+        look: What the server showed last; None before the first look.
+    """
+
+    def __init__(
+        self,
+        register: Register,
+        client: OllamaClient,
+        registry: ModelRegistry,
+        instances: Instances,
+        *,
+        clock: Clock,
+        settings: ManagerSettings,
+    ) -> None:
+        self.look: Look | None = None
+        self._register = register
+        self._client = client
+        self._registry = registry
+        self._instances = instances
+        self._clock = clock
+        self._settings = settings
+        self._looking = asyncio.Lock()
+        self._at_work: list[str] = []
+
+    @contextmanager
+    def leaving(self, *names: str) -> Iterator[None]:
+        """Leave models alone: what happens to them inside, a command records."""
+        self._at_work += names
+        try:
+            yield
+        finally:
+            for name in names:
+                self._at_work.remove(name)
+
+    async def refresh(self, *, recovered: frozenset[str] = frozenset()) -> Look:
+        """Look at the server, and record what differs; nothing new, nothing recorded.
+
+        Args:
+            recovered: Models whose work was found interrupted just now: what is
+                found out about them has the cause ``recovery``.
+
+        Raises:
+            OllamaError: The server cannot be asked; the node is recorded as lost.
+        """
+        async with self._looking:
+            with operation(), acting_as(RECONCILER):
+                await self._register.catch_up()
+                found = await interrupt_dead(self._register, self._instances)
+                return await self._reconcile(recovered | found)
+
+    async def _reconcile(self, recovered: frozenset[str]) -> Look:
+        statuses = {
+            status.name: status
+            for status in self._register.statuses()
+            if status.name not in self._at_work
+        }
+        try:
+            look = await self._ask()
+        except OllamaError as error:
+            await self._lost(error)
+            raise
+        restarted = await self._reached(look)
+        visible = {n: m for n, m in look.models.items() if n not in self._at_work}
+        seen = Look(
+            at=look.at,
+            server_version=look.server_version,
+            models=visible,
+            runners=look.runners,
+        )
+        comparison = Comparison(
+            look=seen,
+            statuses=statuses,
+            detected=await self._detect(undetected(seen, statuses), visible),
+            weights_of=self._register.views.status.weights_of,
+            restarted=restarted,
+            last_expiry=self._last_expiry(),
+        )
+        for drift in comparison.drifts():
+            await self._record(drift, recovered)
+        self.look = look
+        return look
+
+    async def _ask(self) -> Look:
+        """Return what the server shows, within the time that a look may take."""
+        try:
+            async with self._clock.timeout(self._settings.look_within_s):
+                version = await self._client.version()
+                runners = await self._client.ps()
+                entries = await self._client.tags()
+        except TimeoutError:
+            raise NodeTimeoutError(
+                self._client.base_url, seconds=self._settings.look_within_s
+            ) from None
+        return Look(
+            at=self._clock.now(),
+            server_version=version,
+            models={entry.name: as_listed(entry) for entry in entries},
+            runners=tuple(as_runner(entry) for entry in runners),
+        )
+
+    async def _reached(self, look: Look) -> bool:
+        """Record that the node answers, where that is new.
+
+        Returns:
+            Whether it was away before, or is another version now.
+        """
+        node = self._register.node_status()
+        url = self._client.base_url
+        known = node.version > 0
+        same = node.server_version == look.server_version
+        if node.reached and same and node.url == url:
+            return False
+        await self._record_node(NodeReached(version=look.server_version, url=url))
+        return known and not (node.reached and same)
+
+    async def _lost(self, error: OllamaError) -> None:
+        if self._register.node_status().reached:
+            await self._record_node(NodeLost(kind=error.kind, message=str(error)))
+
+    async def _record_node(self, fact: NodeReached | NodeLost) -> None:
+        try:
+            await self._register.record_node(fact, cause=Cause.OBSERVED)
+        except WrongExpectedVersionError:
+            await self._register.catch_up()  # another instance saw it too
+
+    async def _record(self, drift: Drift, recovered: frozenset[str]) -> None:
+        cause = drift.cause
+        if drift.name in recovered and cause in (Cause.OBSERVED, Cause.SHARED):
+            cause = Cause.RECOVERY
+        try:
+            await self._register.record(
+                drift.name, drift.facts, cause=cause, at_version=drift.at_version
+            )
+        except (WrongExpectedVersionError, IllegalTransitionError):
+            _log.debug("drift_overtaken", model=drift.name)
+
+    async def _detect(
+        self, names: list[str], models: Mapping[str, Listed]
+    ) -> dict[str, CapabilitiesDetected]:
+        """Ask about models whose abilities are unknown; what fails is left out."""
+        places = asyncio.Semaphore(SHOWS_AT_ONCE)
+
+        async def ask(name: str) -> CapabilitiesDetected | None:
+            async with places:
+                return await self.detect(models[name])
+
+        found = await asyncio.gather(*(ask(name) for name in names))
+        return {n: answer for n, answer in zip(names, found, strict=True) if answer}
+
+    async def detect(self, model: Listed) -> CapabilitiesDetected | None:
+        """Return what a model can do, or None if the server does not answer now.
+
+        Where it answers that it cannot show the model, the listing alone counts.
+        """
+        try:
+            shown = await self._client.show(model.name)
+        except (NodeUnreachableError, NodeTimeoutError, ModelNotFoundError):
+            return None
+        except OllamaError as error:
+            _log.warning("show_failed", model=model.name, reason=str(error))
+            shown = None
+        return detect(model.name, observed(model, shown), self._registry)
+
+    def _last_expiry(self) -> dict[str, datetime]:
+        """Return when each runner was last seen to expire, by digest."""
+        runners: tuple[Runner, ...] = self.look.runners if self.look else ()
+        return {r.digest: r.expires_at for r in runners if r.expires_at is not None}

@@ -1,0 +1,44 @@
+"""What a manager can be told about how to go about its work."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How patient and how busy a manager is.
+
+    Attributes:
+        look_within_s: Seconds that a look at the server may take.
+        stall_after_s: Seconds without a byte after which a pull is cancelled and
+            begun again. The server's own cure comes at 30 s and throws away what
+            the parts had; an earlier one keeps it (recorded from a real server).
+        stalls: How often in a row a pull may stall without a byte in between.
+        pulls_at_once: How many pulls run at the same time; the others wait.
+        verify_within_s: Seconds that the server may be silent while it verifies.
+        progress_every_s: Progress is recorded when so many seconds and
+            ``progress_every_share`` have passed, whichever is later.
+        progress_every_share: Share of the whole, 0 to 1.
+        runner_within_s: Seconds in which a loaded model shows among the runners.
+        unload_within_s: Seconds in which an unloaded one disappears there; later
+            it is reported as deferred.
+        poll_every_s: Seconds between two looks at the runners while waiting.
+        reconcile_every_s: Seconds between two looks of the background reconciler;
+            None for looks on demand and after operations alone.
+        resume_pulls: Whether pulls that recovery finds interrupted go on at once.
+        snapshot_every: Events after which snapshots of the views are kept.
+    """
+
+    look_within_s: float = 10.0
+    stall_after_s: float = 20.0
+    stalls: int = 5
+    pulls_at_once: int = 2
+    verify_within_s: float = 3600.0
+    progress_every_s: float = 10.0
+    progress_every_share: float = 0.05
+    runner_within_s: float = 5.0
+    unload_within_s: float = 5.0
+    poll_every_s: float = 0.1
+    reconcile_every_s: float | None = None
+    resume_pulls: bool = False
+    snapshot_every: int = 10_000

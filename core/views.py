@@ -1,0 +1,118 @@
+"""The views that live with a log: moved together, kept and restored together."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+import structlog
+
+from herdbook.events.errors import StoreError
+from herdbook.events.recorded import GENESIS, RecordedEvent
+from herdbook.events.store import EventStore, StoredView, ViewStore
+from herdbook.projections.recommendation import RecommendationView
+from herdbook.projections.statistics import StatisticsView
+from herdbook.projections.status import StatusView
+from herdbook.projections.view import View
+
+_log = structlog.get_logger("herdbook.views")
+
+
+class Views:
+    """Status, recommendation and statistics up to one position of the log.
+
+    Attributes:
+        status: What each model and node is.
+        recommendation: The order of the models per role.
+        statistics: Figures per model.
+        position: The last event that they have taken in.
+        hash: That event's hash.
+    """
+
+    def __init__(self) -> None:
+        self.status = StatusView()
+        self.recommendation = RecommendationView()
+        self.statistics = StatisticsView()
+        self.position = 0
+        self.hash = GENESIS
+
+    def apply(self, event: RecordedEvent) -> None:
+        """Take in the next event."""
+        self.status.apply(event)
+        self.recommendation.apply(event)
+        self.statistics.apply(event)
+        self.position, self.hash = event.position, event.hash
+
+    async def replay(self, store: EventStore, *, until: int | None = None) -> None:
+        """Take in what the log has beyond the views, up to a position."""
+        limit = None if until is None else max(until - self.position, 0)
+        async for event in store.read_all(after=self.position, limit=limit):
+            self.apply(event)
+
+
+_KINDS: Final = (StatusView, RecommendationView, StatisticsView)
+
+
+async def keep(views: Views, store: ViewStore) -> None:
+    """Keep a snapshot of the views."""
+    kept: tuple[View, ...] = (views.status, views.recommendation, views.statistics)
+    for view in kept:
+        await store.save_view(
+            StoredView(
+                name=view.name,
+                version=view.form,
+                position=views.position,
+                hash=views.hash,
+                data=view.dump(),
+            )
+        )
+
+
+async def restore(store: EventStore, snapshots: ViewStore) -> Views:
+    """Return the views as the log has them now.
+
+    A snapshot saves the replay; one that is missing, damaged, of another form or
+    of another log is a warning in the logs and a replay, never an error.
+    """
+    try:
+        views = await _from_snapshots(store, snapshots)
+    except (_UselessError, StoreError, msgspec.MsgspecError, ValueError) as error:
+        _log.warning("snapshot_unusable", reason=str(error))
+        views = Views()
+    await views.replay(store)
+    return views
+
+
+class _UselessError(Exception):
+    """A snapshot that cannot be used."""
+
+
+async def _from_snapshots(store: EventStore, snapshots: ViewStore) -> Views:
+    found = [await snapshots.load_view(kind.name) for kind in _KINDS]
+    if not any(found):
+        return Views()
+    stored = [snapshot for snapshot in found if snapshot is not None]
+    first = stored[0]
+    if len(stored) < len(_KINDS):
+        raise _UselessError("one is missing")
+    if any(
+        snapshot.version != kind.form
+        for snapshot, kind in zip(stored, _KINDS, strict=True)
+    ):
+        raise _UselessError("another form")
+    if any(snapshot.position != first.position for snapshot in stored):
+        raise _UselessError("not of one position")
+    await _check_same_log(store, first)
+    views = Views()
+    views.status = StatusView.load(stored[0].data)
+    views.recommendation = RecommendationView.load(stored[1].data)
+    views.statistics = StatisticsView.load(stored[2].data)
+    views.position, views.hash = first.position, first.hash
+    return views
+
+
+async def _check_same_log(store: EventStore, snapshot: StoredView) -> None:
+    async for event in store.read_stored(after=snapshot.position - 1, limit=1):
+        if event.position == snapshot.position and event.hash == snapshot.hash:
+            return
+    raise _UselessError("of another log")

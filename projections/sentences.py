@@ -1,0 +1,276 @@
+"""Events told to people: one sentence each, the same on every screen.
+
+A sentence says what became true, with its reason; who asked and why it was
+recorded stand beside it. Numbers are as people read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import assert_never
+
+from herdbook.events import facts
+from herdbook.events.facts import Fact, Runner, Setting, UnloadReason
+from herdbook.events.recorded import RecordedEvent
+
+FOREVER_YEAR = 2200
+"""A runner that expires after this year was loaded for ever."""
+
+
+def bytes_text(number: int) -> str:
+    """Return a number of bytes in decimal units, as Ollama shows sizes: 4.9 GB."""
+    value = float(number)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000 or (unit != "B" and value < 999.5):
+            return _rounded(value, unit)
+        value /= 1000
+    return _rounded(value, "GB")
+
+
+def _rounded(value: float, unit: str) -> str:
+    if unit in ("B", "kB", "MB"):
+        return f"{value:.0f} {unit}"
+    return f"{value:.1f} {unit}"
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration in its largest unit or two: 3.1 s, 4 min, 2 h 5 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{hours // 24} days"
+
+
+def tokens_text(tokens: int) -> str:
+    """Return a number of tokens: 4096 is 4k, 128000 is 128k, 900 is 900."""
+    if tokens < 1000:
+        return str(tokens)
+    return f"{tokens // (1000 if tokens % 1000 == 0 else 1024)}k"
+
+
+def describe(event: RecordedEvent) -> str:
+    """Return what an event says: one line, without a full stop."""
+    return " ".join(_SENTENCES[event.type](event.data).split())
+
+
+def setting_text(value: Setting) -> str:
+    """Return a setting's value as one would type it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _runner(runner: Runner) -> str:
+    parts = []
+    if runner.context_length is not None:
+        parts.append(f"{tokens_text(runner.context_length)} context")
+    if runner.size_bytes:
+        parts += [bytes_text(runner.size_bytes), _where(runner)]
+    if runner.expires_at is not None and runner.expires_at.year > FOREVER_YEAR:
+        parts.append("kept for ever")
+    return ", ".join(parts)
+
+
+def _where(runner: Runner) -> str:
+    if runner.size_vram_bytes >= runner.size_bytes:
+        return "all on the GPU"
+    if runner.size_vram_bytes == 0:
+        return "on the CPU"
+    return f"{runner.size_vram_bytes * 100 // runner.size_bytes} % on the GPU"
+
+
+def _of(completed: int | None, total: int | None) -> str:
+    if completed is None:
+        return ""
+    if not total:
+        return f" at {bytes_text(completed)}"
+    share = completed * 100 // total
+    return f" at {bytes_text(completed)} of {bytes_text(total)} ({share} %)"
+
+
+def _took(seconds: float | None) -> str:
+    return "" if seconds is None else f" in {duration_text(seconds)}"
+
+
+def _discovered(fact: Fact) -> str:
+    assert isinstance(fact, facts.ModelDiscovered)
+    if fact.remote_host:
+        return f"found: a cloud model of {fact.remote_host}"
+    return f"found: {bytes_text(fact.size_bytes)}, digest {fact.digest[:12]}"
+
+
+def _deleted(fact: Fact) -> str:
+    assert isinstance(fact, facts.ModelDeleted)
+    size = "" if fact.size_bytes is None else f": {bytes_text(fact.size_bytes)}"
+    return f"deleted{size}"
+
+
+def _progressed(fact: Fact) -> str:
+    assert isinstance(fact, facts.PullProgressed | facts.UpdateProgressed)
+    word = "pull" if isinstance(fact, facts.PullProgressed) else "update"
+    return f"{word}{_of(fact.completed_bytes, fact.total_bytes)}"
+
+
+def _pulled(fact: Fact) -> str:
+    assert isinstance(fact, facts.PullCompleted)
+    return (
+        f"pulled{_took(fact.duration_s)}: {bytes_text(fact.size_bytes)}, "
+        f"digest {fact.digest[:12]}"
+    )
+
+
+def _failed(fact: Fact) -> str:
+    match fact:
+        case facts.PullFailed():
+            return f"pull failed{_at(fact)}: {fact.message}"
+        case facts.UpdateFailed():
+            return f"update failed{_at(fact)}: {fact.message}"
+        case _:
+            assert isinstance(fact, facts.LoadFailed)
+            return f"load failed: {fact.message}"
+
+
+def _at(fact: facts.PullFailed | facts.UpdateFailed) -> str:
+    return _of(fact.completed_bytes, fact.total_bytes)
+
+
+def _stopped(fact: Fact) -> str:
+    match fact:
+        case facts.PullCancelled():
+            return f"pull cancelled{_of(fact.completed_bytes, fact.total_bytes)}"
+        case facts.UpdateCancelled():
+            return f"update cancelled{_of(fact.completed_bytes, fact.total_bytes)}"
+        case facts.PullInterrupted():
+            return f"pull interrupted{_of(fact.completed_bytes, fact.total_bytes)}"
+        case _:
+            assert isinstance(fact, facts.UpdateInterrupted)
+            return f"update interrupted{_of(fact.completed_bytes, fact.total_bytes)}"
+
+
+def _updated(fact: Fact) -> str:
+    assert isinstance(fact, facts.ModelUpdated)
+    before = f" (was {fact.previous_digest[:12]})" if fact.previous_digest else ""
+    return f"updated{_took(fact.duration_s)}: digest {fact.digest[:12]}{before}"
+
+
+def _load_started(fact: Fact) -> str:
+    assert isinstance(fact, facts.LoadStarted)
+    asked = [f"{name} {setting_text(value)}" for name, value in fact.options.items()]
+    if fact.keep_alive is not None:
+        asked.append(f"keep_alive {fact.keep_alive}")
+    return "load started" + (f": {', '.join(asked)}" if asked else "")
+
+
+def _loaded(fact: Fact) -> str:
+    assert isinstance(fact, facts.ModelLoaded)
+    told = _runner(fact.runner)
+    return f"loaded{_took(fact.duration_s)}" + (f": {told}" if told else "")
+
+
+def _runner_changed(fact: Fact) -> str:
+    assert isinstance(fact, facts.RunnerChanged)
+    told = _runner(fact.runner)
+    return f"its runner changed: {fact.runner.name}" + (f", {told}" if told else "")
+
+
+def _unloaded(fact: Fact) -> str:
+    assert isinstance(fact, facts.ModelUnloaded)
+    match fact.reason:
+        case UnloadReason.REQUESTED:
+            reason = "on request"
+        case UnloadReason.EXPIRED:
+            reason = "its keep-alive was over"
+        case UnloadReason.EVICTED:
+            reason = f"evicted to make room for {fact.evicted_by or 'another model'}"
+        case UnloadReason.SERVER_RESTARTED:
+            reason = "the server was restarted"
+        case UnloadReason.MODEL_REPLACED:
+            reason = "the model was replaced by another of its name"
+        case UnloadReason.UNKNOWN:
+            reason = "no runner of it is in memory"
+        case _:
+            assert_never(fact.reason)
+    return f"unloaded: {reason}"
+
+
+def _used(fact: Fact) -> str:
+    assert isinstance(fact, facts.ModelUsed)
+    return "used" + (f": {fact.purpose}" if fact.purpose else "")
+
+
+def _detected(fact: Fact) -> str:
+    assert isinstance(fact, facts.CapabilitiesDetected)
+    names = [name for name, known in sorted(fact.capabilities.items()) if known.value]
+    context = f"{tokens_text(fact.context_trained)} context"
+    return f"can: {', '.join(names) or 'nothing known'}; {context}"
+
+
+def _configured(fact: Fact) -> str:
+    assert isinstance(fact, facts.ConfigurationChanged)
+    parts = [
+        f"{name} set to {setting_text(value)} (was: {_was(fact, name)})"
+        for name, value in fact.set.items()
+    ]
+    parts += [f"{name} no longer set (was: {_was(fact, name)})" for name in fact.unset]
+    changed = ", ".join(parts) or "no setting changed"
+    return changed + (f': "{fact.note}"' if fact.note else "")
+
+
+def _was(fact: facts.ConfigurationChanged, name: str) -> str:
+    return setting_text(fact.was[name]) if name in fact.was else "not set"
+
+
+def _reached(fact: Fact) -> str:
+    assert isinstance(fact, facts.NodeReached)
+    return f"reached at {fact.url}: Ollama {fact.version}"
+
+
+def _lost(fact: Fact) -> str:
+    assert isinstance(fact, facts.NodeLost)
+    return f"lost: {fact.message}"
+
+
+def _plain(sentence: str) -> Callable[[Fact], str]:
+    return lambda _: sentence
+
+
+_SENTENCES: dict[str, Callable[[Fact], str]] = {
+    fact.__name__: sentence
+    for fact, sentence in (
+        (facts.ModelDiscovered, _discovered),
+        (facts.ModelVanished, _plain("no longer on the server")),
+        (facts.ModelDeleted, _deleted),
+        (facts.PullStarted, _plain("pull started")),
+        (facts.PullProgressed, _progressed),
+        (facts.PullCompleted, _pulled),
+        (facts.PullFailed, _failed),
+        (facts.PullCancelled, _stopped),
+        (facts.PullInterrupted, _stopped),
+        (facts.UpdateStarted, _plain("update started")),
+        (facts.UpdateProgressed, _progressed),
+        (facts.UpdateFailed, _failed),
+        (facts.UpdateCancelled, _stopped),
+        (facts.UpdateInterrupted, _stopped),
+        (facts.UpdateUnchanged, _plain("up to date")),
+        (facts.ModelUpdated, _updated),
+        (facts.LoadStarted, _load_started),
+        (facts.ModelLoaded, _loaded),
+        (facts.LoadFailed, _failed),
+        (facts.LoadCancelled, _plain("load cancelled")),
+        (facts.LoadInterrupted, _plain("load interrupted")),
+        (facts.RunnerChanged, _runner_changed),
+        (facts.ModelUnloaded, _unloaded),
+        (facts.ModelUsed, _used),
+        (facts.CapabilitiesDetected, _detected),
+        (facts.ConfigurationChanged, _configured),
+        (facts.NodeReached, _reached),
+        (facts.NodeLost, _lost),
+    )
+}

@@ -1,0 +1,90 @@
+"""What every view must hold: deterministic, and replay is the same as living."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import histories
+
+from herdbook.events.recorded import RecordedEvent
+from herdbook.projections.history import HistoryFilter, HistoryView
+from herdbook.projections.recommendation import RecommendationView
+from herdbook.projections.sentences import describe
+from herdbook.projections.statistics import StatisticsView
+from herdbook.projections.status import StatusView
+from herdbook.projections.view import View, fold
+
+KINDS: list[type[View]] = [
+    StatusView,
+    RecommendationView,
+    StatisticsView,
+    HistoryView,
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(events=histories())
+def test_view_replayed_twice_has_equal_bytes(
+    kind: type[View], events: list[RecordedEvent]
+) -> None:
+    one, other = kind(), kind()
+
+    fold(one, events)
+    fold(other, events)
+
+    assert one.dump() == other.dump()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(events=histories(), data=st.data())
+def test_view_loaded_from_its_dump_goes_on_as_the_one_dumped(
+    kind: type[View], events: list[RecordedEvent], data: st.DataObject
+) -> None:
+    cut = data.draw(st.integers(0, len(events)))
+    whole, first = kind(), kind()
+    fold(whole, events)
+    fold(first, events[:cut])
+
+    loaded = kind.load(first.dump())
+    fold(loaded, events[cut:])
+
+    assert loaded.dump() == whole.dump()
+
+
+@given(events=histories())
+def test_every_event_has_a_sentence_of_one_line(
+    events: list[RecordedEvent],
+) -> None:
+    for event in events:
+        sentence = describe(event)
+        assert sentence
+        assert sentence[0].islower()
+        assert "\n" not in sentence
+
+
+@given(events=histories(), limit=st.integers(1, 5))
+def test_history_with_a_limit_keeps_the_newest(
+    events: list[RecordedEvent], limit: int
+) -> None:
+    view = HistoryView(HistoryFilter(limit=limit))
+
+    fold(view, events)
+
+    newest = [event.position for event in events][-limit:]
+    assert [entry.position for entry in view.entries] == newest
+
+
+@given(events=histories(longest=80))
+def test_status_view_and_statistics_agree_on_the_lifecycle(
+    events: list[RecordedEvent],
+) -> None:
+    status, statistics = StatusView(), StatisticsView()
+    fold(status, events)
+    fold(statistics, events)
+
+    for event in events:
+        known = status.get(event.stream)
+        figures = statistics.get(event.stream)
+        if known is not None and figures is not None:
+            assert figures.lifecycle == known.lifecycle
