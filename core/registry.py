@@ -340,7 +340,8 @@ def _reason(model: KnownModel, role: ModelRole, memory_bytes: int | None) -> str
     needed = model.memory_bytes or model.download_bytes
     if rank is None:
         return ""
-    words = f"number {rank} for {role.replace('_', ' ')} in the catalogue"
+    place = "best" if rank == 1 else f"number {rank}"
+    words = f"{place} for {role.replace('_', ' ')} in the catalogue"
     if memory_bytes is None:
         return words
     if needed is None or needed > memory_bytes:

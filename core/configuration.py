@@ -1,0 +1,320 @@
+"""The settings of a model: what there is, what is valid, what callers get of it.
+
+Settings are flat: ``num_ctx``, ``temperature``, ``keep_alive``, ``pinned``,
+``notes``, ``options.<name>`` for the server's other options, and
+``capability.<name>`` to overrule what was detected. A value is checked before it is
+recorded: what the log has, the server takes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple, TypeAlias, TypeGuard
+
+import msgspec
+
+from herdbook.core.errors import InvalidConfigurationError
+from herdbook.events.facts import ConfigurationChanged, Setting
+
+KeepAlive: TypeAlias = str | int | float
+"""Seconds as a number, negative for ever; or a duration of Go, such as ``1h30m``."""
+
+OPTION = "options."
+"""What the names of the server's other options begin with."""
+
+CAPABILITY = "capability."
+"""What the names of settings begin with that overrule a capability."""
+
+LONGEST_KEEP_ALIVE_S = (2**63 - 1) / 1e9
+"""What fits the server's 64 bits of nanoseconds; more overflows there, and a model
+unloads at once (recorded from a real server)."""
+
+_LARGEST = 2**31 - 1
+_SECONDS = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "µs": 1e-6,  # the micro sign
+    "μs": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+}
+_PART = rf"([0-9]+\.?[0-9]*|\.[0-9]+)({'|'.join(_SECONDS)})"
+_DURATION = re.compile(rf"[+-]?(?:{_PART})+")
+
+
+class ModelOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What to send with a request for a model.
+
+    Attributes:
+        options: The options of the request.
+        keep_alive: How long the model is to stay in memory; None leaves it as it is.
+    """
+
+    options: dict[str, Setting] = {}
+    keep_alive: KeepAlive | None = None
+
+
+class _Rule(NamedTuple):
+    """What a setting takes.
+
+    Attributes:
+        wants: That in words.
+        accepts: Whether it takes a value.
+        read: The value that a text of the command line means.
+    """
+
+    wants: str
+    accepts: Callable[[Setting], bool]
+    read: Callable[[str], Setting]
+
+
+def keep_alive_seconds(value: Setting) -> float | None:
+    """Return the seconds that a keep-alive is; None where the server takes it not.
+
+    A number is seconds. A text is a duration of Go, with a unit for every number:
+    ``5m``, ``1h30m``, ``-1s``; ``"0"`` alone needs none.
+    """
+    if isinstance(value, str):
+        seconds = _duration(value)
+    elif _is_integer(value) or isinstance(value, float):
+        seconds = value
+    else:
+        return None
+    fits = seconds is not None and abs(seconds) < LONGEST_KEEP_ALIVE_S
+    return float(seconds) if seconds is not None and fits else None
+
+
+def _duration(text: str) -> float | None:
+    if text.lstrip("+-") == "0" and len(text) <= 2:
+        return 0.0
+    if not _DURATION.fullmatch(text):
+        return None
+    seconds = math.fsum(
+        float(number) * _SECONDS[unit] for number, unit in re.findall(_PART, text)
+    )
+    return -seconds if text.startswith("-") else seconds
+
+
+def _is_integer(value: Setting) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _integer(low: int, high: int = _LARGEST) -> _Rule:
+    return _Rule(
+        f"a whole number from {low:,} to {high:,}",
+        lambda value: _is_integer(value) and low <= value <= high,
+        lambda text: _read(int, text),
+    )
+
+
+def _number(low: float, high: float) -> _Rule:
+    return _Rule(
+        f"a number from {low:g} to {high:g}",
+        lambda value: (
+            (_is_integer(value) or isinstance(value, float)) and low <= value <= high
+        ),
+        _read_number,
+    )
+
+
+def _read(kind: Callable[[str], Setting], text: str) -> Setting:
+    """Return what a text means; itself, to be refused, where it means nothing."""
+    try:
+        return kind(text)
+    except ValueError:
+        return text
+
+
+def _read_number(text: str) -> Setting:
+    number = _read(int, text)
+    return _read(float, text) if number is text else number
+
+
+def _read_truth(text: str) -> Setting:
+    words: dict[str, Setting] = {"true": True, "yes": True, "false": False, "no": False}
+    return words.get(text.lower(), text)
+
+
+def _read_texts(text: str) -> Setting:
+    if not text.startswith("["):
+        return [text]
+    try:
+        return [*msgspec.json.decode(text, type=list[str])]
+    except msgspec.MsgspecError:
+        return text
+
+
+_TRUTH = _Rule("true or false", lambda value: isinstance(value, bool), _read_truth)
+_TEXT = _Rule(
+    "a text of at most 2,000 characters",
+    lambda value: isinstance(value, str) and len(value) <= 2000,
+    str,
+)
+_TEXTS = _Rule(
+    'texts, such as ["</s>"]',
+    lambda value: (
+        isinstance(value, list) and all(isinstance(text, str) for text in value)
+    ),
+    _read_texts,
+)
+_KEEP_ALIVE = _Rule(
+    "seconds as a number, a negative number for ever, or a duration with units "
+    "such as 5m or 1h30m",
+    lambda value: keep_alive_seconds(value) is not None,
+    _read_number,
+)
+
+# The options of the server's api/types.go (Options and Runner).
+_OPTIONS: dict[str, _Rule] = {
+    "draft_num_predict": _integer(0),
+    "frequency_penalty": _number(-2, 2),
+    "main_gpu": _integer(0),
+    "min_p": _number(0, 1),
+    "num_batch": _integer(1),
+    "num_gpu": _integer(-1),
+    "num_keep": _integer(-1),
+    "num_predict": _integer(-2),
+    "num_thread": _integer(0),
+    "presence_penalty": _number(-2, 2),
+    "repeat_last_n": _integer(-1),
+    "repeat_penalty": _number(0, 10),
+    "seed": _integer(-_LARGEST),
+    "stop": _TEXTS,
+    "top_k": _integer(0),
+    "top_p": _number(0, 1),
+    "typical_p": _number(0, 1),
+    "use_mmap": _TRUTH,
+}
+_CAPABILITIES = (
+    "audio",
+    "coding",
+    "completion",
+    "embedding",
+    "insert",
+    "json",
+    "thinking",
+    "tools",
+    "vision",
+)
+_RULES: dict[str, _Rule] = {
+    "num_ctx": _integer(4),  # the server makes 4 of anything less
+    "temperature": _number(0, 2),
+    "keep_alive": _KEEP_ALIVE,
+    "pinned": _TRUTH,
+    "notes": _TEXT,
+    **{f"{OPTION}{name}": rule for name, rule in _OPTIONS.items()},
+    **{f"{CAPABILITY}{name}": _TRUTH for name in _CAPABILITIES},
+}
+
+SETTINGS: dict[str, str] = {name: rule.wants for name, rule in _RULES.items()}
+"""Every setting there is, and what it takes in words."""
+
+
+def check(name: str, value: Setting) -> None:
+    """Check a setting before it is recorded.
+
+    Raises:
+        InvalidConfigurationError: There is no such setting, or it does not take
+            the value.
+    """
+    rule = _rule(name)
+    if not rule.accepts(value):
+        raise InvalidConfigurationError(
+            f"setting {name}", f"does not take {value!r}", f"It takes {rule.wants}"
+        )
+
+
+def parse(text: str) -> tuple[str, Setting]:
+    """Return the name and value that a ``name=value`` of the command line means.
+
+    Raises:
+        InvalidConfigurationError: It has no ``=``, or as ``check`` does.
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InvalidConfigurationError(
+            f"setting {text}", "has no value", "Write it as name=value"
+        )
+    name = name.strip()
+    setting = _rule(name).read(value.strip())
+    check(name, setting)
+    return name, setting
+
+
+def _rule(name: str) -> _Rule:
+    rule = _RULES.get(name)
+    if rule is None:
+        alike = name.removeprefix(OPTION)
+        hint = alike if alike in _RULES else f"{OPTION}{name}"
+        remedy = f"It is {hint}" if hint in _RULES else f"Known: {', '.join(_RULES)}"
+        raise InvalidConfigurationError(f"setting {name}", "does not exist", remedy)
+    return rule
+
+
+def change(
+    current: Mapping[str, Setting],
+    set: Mapping[str, Setting],  # noqa: A002 - the fact's own word
+    unset: Collection[str] = (),
+    note: str = "",
+) -> ConfigurationChanged | None:
+    """Return the fact to record; None where nothing would change.
+
+    Args:
+        current: The settings as they are.
+        set: Settings with their new values.
+        unset: Settings that shall have no value of ours any more.
+        note: Why, in the words of who asks.
+
+    Raises:
+        InvalidConfigurationError: A setting does not exist or does not take its
+            value, or one is to be set and unset.
+    """
+    for name, value in set.items():
+        check(name, value)
+    for name in unset:
+        if name in set:
+            raise InvalidConfigurationError(
+                f"setting {name}",
+                "is to be set and unset",
+                "Do the one or the other",
+            )
+        if name not in current:
+            _rule(name)
+    new = {n: v for n, v in set.items() if n not in current or _differ(current[n], v)}
+    gone = tuple(sorted({name for name in unset if name in current}))
+    if not new and not gone:
+        return None
+    was = {name: current[name] for name in (*new, *gone) if name in current}
+    return ConfigurationChanged(set=new, unset=gone, was=was, note=note)
+
+
+def _differ(one: Setting, other: Setting) -> bool:
+    """Return whether two values are different in the log: 1 is neither 1.0 nor true."""
+    return msgspec.json.encode(one) != msgspec.json.encode(other)
+
+
+def options_for(
+    settings: Mapping[str, Setting], *, temperature: float | None = None
+) -> ModelOptions:
+    """Return what to send with a request: what is configured, else recommended.
+
+    Args:
+        settings: The model's settings.
+        temperature: The one that is recommended for it, where one is known.
+    """
+    options: dict[str, Setting] = {}
+    if temperature is not None:
+        options["temperature"] = temperature
+    for name, value in settings.items():
+        if name in {"num_ctx", "temperature"} or name.startswith(OPTION):
+            options[name.removeprefix(OPTION)] = value
+    keep_alive = settings.get("keep_alive")
+    assert keep_alive is None or isinstance(keep_alive, str | int | float)
+    return ModelOptions(
+        options={name: options[name] for name in sorted(options)},
+        keep_alive=keep_alive,
+    )

@@ -1,0 +1,352 @@
+"""Which model to use for a role, and why: the order that history suggests.
+
+A role gates hard on what a model can do. Of the models that pass, the most recently
+used goes first, then a loaded one before one that is only available, then the
+better rank for the role, then the one that failed less since it last succeeded,
+then the smaller, then the name. What is loading, in error or not present is passed
+over. The view holds only what that order needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import ClassVar, NamedTuple, Self
+
+import msgspec
+
+from herdbook.events import facts
+from herdbook.events.errors import CorruptLogError
+from herdbook.events.lifecycle import (
+    EVENTS,
+    INITIAL,
+    TRANSITIONS,
+    Activity,
+    Lifecycle,
+    ModelState,
+)
+from herdbook.events.recorded import RecordedEvent
+from herdbook.events.streams import model_of
+from herdbook.projections.roles import ModelRole, lacking
+
+_OVERRIDE = "capability."
+"""What the names of settings begin with that overrule a capability."""
+
+_USABLE = (ModelState.LOADED, ModelState.AVAILABLE)
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that was considered for a role.
+
+    Attributes:
+        node: Its node.
+        name: Its name.
+        state: Its state.
+        last_used_at: When it was last used; None: never.
+        rank: Its place for the role in the catalogue, from 1; None without one.
+        failures: How often it failed since it last succeeded.
+        size_bytes: Its size, bytes; None while it is not there.
+        reasons: In words why it stands where it does, or why it was passed over;
+            what needs a clock is left to whoever has one.
+    """
+
+    node: str
+    name: str
+    state: ModelState
+    last_used_at: datetime | None
+    rank: int | None
+    failures: int
+    size_bytes: int | None
+    reasons: tuple[str, ...]
+
+
+class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to which model to use for a role.
+
+    Attributes:
+        role: The role.
+        chosen: The models that fit, the best first.
+        passed_over: The others, by node and name, each with why.
+    """
+
+    role: ModelRole
+    chosen: tuple[Candidate, ...] = ()
+    passed_over: tuple[Candidate, ...] = ()
+
+
+class _Ability(NamedTuple):
+    """What was detected of a model; equal ones are shared between models."""
+
+    can: frozenset[str] = frozenset()
+    parameter_count: int | None = None
+    context: int = 0
+    ranks: tuple[tuple[str, int], ...] = ()
+
+
+_UNDETECTED = _Ability()
+
+
+class _Model(msgspec.Struct, kw_only=True):
+    node: str
+    name: str
+    lifecycle: Lifecycle = INITIAL
+    size_bytes: int | None = None
+    ability: _Ability = _UNDETECTED
+    overrides: dict[str, bool] | None = None
+    last_used_at: datetime | None = None
+    failures: int = 0
+
+    def can(self) -> frozenset[str] | set[str]:
+        """Return what it can do: as detected, the configuration laid on top."""
+        if self.overrides is None:
+            return self.ability.can
+        can = set(self.ability.can)
+        for name, value in self.overrides.items():
+            (can.add if value else can.discard)(name)
+        return can
+
+    def rank(self, role: ModelRole) -> int | None:
+        """Return its place for a role, from 1."""
+        return dict(self.ability.ranks).get(role.value)
+
+    def lacks(self, role: ModelRole) -> str | None:
+        """Return in words what it lacks for a role; None where it lacks nothing."""
+        if self.ability == _UNDETECTED:
+            return "what it can do is not known yet"
+        return lacking(
+            role,
+            can=self.can(),
+            parameter_count=self.ability.parameter_count,
+            context=self.ability.context,
+        )
+
+
+class _Dump(msgspec.Struct):
+    models: dict[str, _Model]
+    position: int
+
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+_decode = msgspec.json.Decoder(_Dump).decode
+
+
+class RecommendationView:
+    """The order of the models for each role."""
+
+    name: ClassVar[str] = "recommendation"
+    form: ClassVar[int] = 1
+
+    def __init__(self) -> None:
+        self._models: dict[str, _Model] = {}  # by stream
+        self._abilities: dict[_Ability, _Ability] = {_UNDETECTED: _UNDETECTED}
+        self.position = 0
+
+    def apply(self, event: RecordedEvent) -> None:
+        """Take in one event; those of streams that are no model's change nothing.
+
+        Raises:
+            CorruptLogError: The lifecycle does not allow it there.
+        """
+        self.position = event.position
+        if event.type not in EVENTS:
+            return
+        model = self._models.get(event.stream) or self._new(event.stream)
+        if model is None:
+            return
+        try:
+            model.lifecycle = TRANSITIONS[model.lifecycle][event.type]
+        except KeyError:
+            raise CorruptLogError(
+                f"event #{event.position}",
+                f"has {event.type} where {event.stream} is {model.lifecycle}",
+                "Run: herdbook verify",
+            ) from None
+        effect = _EFFECTS.get(event.type)
+        if effect is not None:
+            effect(self, model, event)
+
+    def _new(self, stream: str) -> _Model | None:
+        key = model_of(stream)
+        if key is None:
+            return None
+        model = self._models[stream] = _Model(node=key.node, name=key.name)
+        return model
+
+    def shared(self, ability: _Ability) -> _Ability:
+        """Return the one ability that is kept for all that are equal to it."""
+        return self._abilities.setdefault(ability, ability)
+
+    def order(self, role: ModelRole, node: str | None = None) -> tuple[Candidate, ...]:
+        """Return the models to use for a role, on one node or on all, best first."""
+        fit = [
+            model
+            for model in self._on(node)
+            if model.lifecycle.state in _USABLE and model.lacks(role) is None
+        ]
+        fit.sort(key=lambda model: _place(model, role))
+        return tuple(_candidate(model, role, _merits(model, role)) for model in fit)
+
+    def explain(self, role: ModelRole, node: str | None = None) -> Recommendation:
+        """Return the order for a role, with why the other models were passed over."""
+        others = sorted(self._on(node), key=lambda model: (model.node, model.name))
+        return Recommendation(
+            role=role,
+            chosen=self.order(role, node),
+            passed_over=tuple(
+                _candidate(model, role, faults)
+                for model in others
+                if (faults := _faults(model, role))
+            ),
+        )
+
+    def _on(self, node: str | None) -> Iterator[_Model]:
+        models = self._models.values()
+        return (model for model in models if node is None or model.node == node)
+
+    def dump(self) -> bytes:
+        """Return the whole view: equal views have equal bytes."""
+        return _encode(_Dump(self._models, self.position))
+
+    @classmethod
+    def load(cls, data: bytes) -> Self:
+        """Return the view that was dumped."""
+        dump = _decode(data)
+        view = cls()
+        view._models, view.position = dump.models, dump.position
+        for model in view._models.values():
+            model.ability = view.shared(model.ability)
+        return view
+
+
+def _place(model: _Model, role: ModelRole) -> tuple[float, bool, float, int, int, str]:
+    used = model.last_used_at
+    rank = model.rank(role)
+    return (
+        -used.timestamp() if used else float("inf"),
+        model.lifecycle.state is not ModelState.LOADED,
+        float("inf") if rank is None else rank,
+        model.failures,
+        model.size_bytes or 0,
+        f"{model.name} {model.node}",
+    )
+
+
+def _merits(model: _Model, role: ModelRole) -> tuple[str, ...]:
+    """Return in words why a model stands where it does, the weightiest first."""
+    words = [
+        "used before" if model.last_used_at else "never used here",
+        model.lifecycle.state.value,
+        _standing(model.rank(role), role),
+    ]
+    if model.failures:
+        words.append(_times(model.failures))
+    return tuple(words)
+
+
+def _standing(rank: int | None, role: ModelRole) -> str:
+    wanted = role.replace("_", " ")
+    if rank is None:
+        return f"no rank for {wanted} in the catalogue"
+    place = "best" if rank == 1 else f"number {rank}"
+    return f"{place} for {wanted} in the catalogue"
+
+
+def _faults(model: _Model, role: ModelRole) -> tuple[str, ...]:
+    """Return in words why a model is passed over; nothing where it is not."""
+    lifecycle = model.lifecycle
+    words: list[str] = []
+    match lifecycle.state:
+        case ModelState.NOT_PRESENT:
+            words.append("not present")
+        case ModelState.LOADING:
+            pulls = lifecycle.activity is Activity.PULL
+            words.append("is being pulled" if pulls else "is loading")
+        case ModelState.ERROR:
+            words.append(f"in error: {_times(model.failures)}")
+        case _:
+            pass
+    lack = model.lacks(role)
+    return (*words, lack) if lack else tuple(words)
+
+
+def _times(failures: int) -> str:
+    return f"failed {failures} {'time' if failures == 1 else 'times'} since it worked"
+
+
+def _candidate(model: _Model, role: ModelRole, reasons: tuple[str, ...]) -> Candidate:
+    return Candidate(
+        node=model.node,
+        name=model.name,
+        state=model.lifecycle.state,
+        last_used_at=model.last_used_at,
+        rank=model.rank(role),
+        failures=model.failures,
+        size_bytes=model.size_bytes,
+        reasons=reasons,
+    )
+
+
+def _there(_: RecommendationView, model: _Model, event: RecordedEvent) -> None:
+    fact = event.data
+    assert isinstance(
+        fact, facts.ModelDiscovered | facts.PullCompleted | facts.ModelUpdated
+    )
+    model.size_bytes, model.failures = fact.size_bytes, 0
+
+
+def _gone(_: RecommendationView, model: _Model, __: RecordedEvent) -> None:
+    model.size_bytes, model.failures = None, 0
+
+
+def _failed(_: RecommendationView, model: _Model, __: RecordedEvent) -> None:
+    model.failures += 1
+
+
+def _succeeded(_: RecommendationView, model: _Model, __: RecordedEvent) -> None:
+    model.failures = 0
+
+
+def _used(_: RecommendationView, model: _Model, event: RecordedEvent) -> None:
+    model.last_used_at, model.failures = event.occurred_at, 0
+
+
+def _detected(view: RecommendationView, model: _Model, event: RecordedEvent) -> None:
+    fact = event.data
+    assert isinstance(fact, facts.CapabilitiesDetected)
+    ability = _Ability(
+        frozenset(name for name, found in fact.capabilities.items() if found.value),
+        fact.parameter_count,
+        fact.context_trained,
+        tuple(sorted(fact.ranks.items())),
+    )
+    model.ability = view.shared(ability)
+
+
+def _configured(_: RecommendationView, model: _Model, event: RecordedEvent) -> None:
+    fact = event.data
+    assert isinstance(fact, facts.ConfigurationChanged)
+    overrides = dict(model.overrides or {})
+    for name, value in fact.set.items():
+        if name.startswith(_OVERRIDE):
+            overrides[name.removeprefix(_OVERRIDE)] = bool(value)
+    for name in fact.unset:
+        if name.startswith(_OVERRIDE):
+            overrides.pop(name.removeprefix(_OVERRIDE), None)
+    model.overrides = overrides or None
+
+
+_Effect = Callable[[RecommendationView, _Model, RecordedEvent], None]
+
+_EFFECTS: dict[str, _Effect] = {
+    facts.ModelDiscovered.__name__: _there,
+    facts.PullCompleted.__name__: _there,
+    facts.ModelUpdated.__name__: _there,
+    facts.ModelVanished.__name__: _gone,
+    facts.ModelDeleted.__name__: _gone,
+    facts.PullFailed.__name__: _failed,
+    facts.LoadFailed.__name__: _failed,
+    facts.ModelLoaded.__name__: _succeeded,
+    facts.ModelUsed.__name__: _used,
+    facts.CapabilitiesDetected.__name__: _detected,
+    facts.ConfigurationChanged.__name__: _configured,
+}

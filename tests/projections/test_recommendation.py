@@ -1,0 +1,353 @@
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from herdbook.events import facts
+from herdbook.events.errors import CorruptLogError
+from herdbook.events.facts import Capability, Fact, FactSource, UnloadReason
+from herdbook.events.lifecycle import INITIAL, TRANSITIONS, ModelState, allowed
+from herdbook.events.recorded import Cause, Position, RecordedEvent
+from herdbook.events.streams import model_stream, node_stream
+from herdbook.projections.recommendation import RecommendationView
+from herdbook.projections.roles import ModelRole
+from herdbook.projections.view import fold
+
+T0 = datetime(2026, 11, 24, tzinfo=UTC)
+DIGEST = "d" * 64
+RUNNER = facts.Runner(name="a", digest=DIGEST)
+
+
+def event(position: int, stream: str, fact: Fact) -> RecordedEvent:
+    at = T0 + timedelta(seconds=position)
+    return RecordedEvent(
+        position=Position(position),
+        stream=stream,
+        version=position,
+        event_id=str(position),
+        type=type(fact).__name__,
+        schema=1,
+        data=fact,
+        occurred_at=at,
+        recorded_at=at,
+        actor="library:test",
+        cause=Cause.OBSERVED,
+        correlation_id=None,
+        causation_id=None,
+        hash="",
+    )
+
+
+def detected(
+    *can: str, parameters: int | None = None, context: int = 32_768, **ranks: int
+) -> Fact:
+    return facts.CapabilitiesDetected(
+        context_trained=context,
+        context_source=FactSource.SHOW,
+        parameter_count=parameters,
+        capabilities={
+            name: Capability(value=name in can, source=FactSource.SHOW)
+            for name in ("completion", "tools", "coding", *can)
+        },
+        ranks=ranks,
+    )
+
+
+def found(size_bytes: int = 1) -> Fact:
+    return facts.ModelDiscovered(digest=DIGEST, size_bytes=size_bytes)
+
+
+CHATS = detected("completion")
+LOADED = facts.ModelLoaded(runner=RUNNER)
+UNLOADED = facts.ModelUnloaded(reason=UnloadReason.EXPIRED)
+USED = facts.ModelUsed()
+LOADING = facts.LoadStarted(instance="i")
+FAILED = facts.LoadFailed(kind="out_of_memory", message="")
+PULLING = facts.PullStarted(instance="i")
+
+
+def view_of(*told: tuple[str, Fact], node: str = "local") -> RecommendationView:
+    view = RecommendationView()
+    for position, (name, fact) in enumerate(told, start=1):
+        view.apply(event(position, model_stream(node, name), fact))
+    return view
+
+
+def history(name: str, *told: Fact) -> list[tuple[str, Fact]]:
+    return [(name, fact) for fact in told]
+
+
+def order(view: RecommendationView, role: ModelRole = ModelRole.GENERAL) -> list[str]:
+    return [candidate.name for candidate in view.order(role)]
+
+
+def why_not(view: RecommendationView, role: ModelRole) -> dict[str, tuple[str, ...]]:
+    passed_over = view.explain(role).passed_over
+    return {candidate.name: candidate.reasons for candidate in passed_over}
+
+
+def test_most_recently_used_goes_first() -> None:
+    view = view_of(
+        *history("a", found(), CHATS, LOADED),
+        *history("b", found(), CHATS, USED, UNLOADED),
+        *history("c", found(), CHATS, USED, UNLOADED),
+    )
+    assert order(view) == ["c", "b", "a"]
+
+
+def test_loaded_goes_before_available_then_rank_decides() -> None:
+    view = view_of(
+        *history("a", found(), detected("completion", general=2)),
+        *history("b", found(), detected("completion", general=1)),
+        *history("c", found(), CHATS, LOADED),
+        *history("d", found(), CHATS),
+    )
+    assert order(view) == ["c", "b", "a", "d"]
+
+
+def test_fewer_failures_then_smaller_then_the_name() -> None:
+    view = view_of(
+        *history("a", found(1), CHATS, LOADING, FAILED, LOADING),
+        ("a", facts.LoadCancelled()),
+        *history("b", found(3), CHATS),
+        *history("d", found(2), CHATS),
+        *history("c", found(2), CHATS),
+    )
+    assert order(view) == ["c", "d", "b", "a"]
+    assert view.order(ModelRole.GENERAL)[-1].reasons[-1] == (
+        "failed 1 time since it worked"
+    )
+
+
+def test_success_ends_the_count_of_failures() -> None:
+    view = view_of(*history("a", found(), CHATS, LOADING, FAILED, LOADING, FAILED))
+    view.apply(event(9, model_stream("local", "a"), LOADED))
+    assert view.order(ModelRole.GENERAL)[0].failures == 0
+
+
+def test_candidate_tells_its_reasons_and_the_data_behind_them() -> None:
+    ability = detected("completion", "coding", coding=1)
+    view = view_of(*history("a", found(7), ability, USED, UNLOADED))
+    (candidate,) = view.order(ModelRole.CODING)
+    assert candidate.reasons == (
+        "used before",
+        "available",
+        "best for coding in the catalogue",
+    )
+    assert candidate.last_used_at == T0 + timedelta(seconds=3)
+    assert (candidate.rank, candidate.size_bytes, candidate.node) == (1, 7, "local")
+    assert candidate.state is ModelState.AVAILABLE
+
+
+def test_lacking_rank_is_told() -> None:
+    (candidate,) = view_of(*history("a", found(), CHATS)).order(ModelRole.GENERAL)
+    assert "no rank for general in the catalogue" in candidate.reasons
+    assert "never used here" in candidate.reasons
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ([found(), CHATS, LOADING], "is loading"),
+        ([CHATS, PULLING], "is being pulled"),
+        ([found(), CHATS, facts.ModelDeleted()], "not present"),
+        ([found(), CHATS, facts.ModelVanished()], "not present"),
+        (
+            [found(), CHATS, LOADING, FAILED, LOADING, FAILED],
+            "in error: failed 2 times since it worked",
+        ),
+    ],
+)
+def test_model_that_cannot_be_used_now_is_passed_over(
+    told: list[Fact], reason: str
+) -> None:
+    view = view_of(*history("a", *told))
+    assert order(view) == []
+    assert why_not(view, ModelRole.GENERAL) == {"a": (reason,)}
+
+
+def test_model_that_was_never_looked_at_is_passed_over() -> None:
+    view = view_of(*history("a", found()))
+    assert why_not(view, ModelRole.GENERAL) == {
+        "a": ("what it can do is not known yet",)
+    }
+
+
+@pytest.mark.parametrize(
+    ("role", "ability", "lack"),
+    [
+        (ModelRole.CODING, CHATS, "no coding"),
+        (ModelRole.TOOL_USE, CHATS, "no tools"),
+        (ModelRole.VISION, CHATS, "no vision"),
+        (ModelRole.THINKING, CHATS, "no thinking"),
+        (ModelRole.EMBEDDING, CHATS, "no embedding"),
+        (ModelRole.GENERAL, detected("embedding"), "no completion"),
+        (ModelRole.FAST, detected("embedding", parameters=1), "no completion"),
+        (ModelRole.FAST, CHATS, "context of 32,768 tokens"),
+        (
+            ModelRole.FAST,
+            detected("completion", parameters=4_200_000_000, context=8192),
+            "4.2 billion parameters",
+        ),
+    ],
+)
+def test_model_that_lacks_what_the_role_needs_is_passed_over(
+    role: ModelRole, ability: Fact, lack: str
+) -> None:
+    view = view_of(*history("a", found(), ability))
+    assert why_not(view, role) == {"a": (lack,)}
+    assert order(view, role) == []
+
+
+@pytest.mark.parametrize(
+    ("role", "ability"),
+    [
+        (ModelRole.FAST, detected("completion", parameters=4_000_000_000)),
+        (ModelRole.FAST, detected("completion", context=8192)),
+        (ModelRole.EMBEDDING, detected("embedding")),
+        (ModelRole.VISION, detected("completion", "vision")),
+    ],
+)
+def test_model_that_has_what_the_role_needs_is_chosen(
+    role: ModelRole, ability: Fact
+) -> None:
+    assert order(view_of(*history("a", found(), ability)), role) == ["a"]
+
+
+def test_both_reasons_are_told_where_two_hold() -> None:
+    view = view_of(*history("a", CHATS))
+    assert why_not(view, ModelRole.CODING) == {"a": ("not present", "no coding")}
+
+
+def test_configuration_overrules_what_was_detected_until_it_is_unset() -> None:
+    stream = model_stream("local", "a")
+    view = view_of(*history("a", found(), detected("completion", "tools")))
+    overrule = facts.ConfigurationChanged(
+        set={"capability.coding": True, "capability.tools": False, "num_ctx": 8}
+    )
+    view.apply(event(3, stream, overrule))
+    assert order(view, ModelRole.CODING) == ["a"]
+    assert order(view, ModelRole.TOOL_USE) == []
+    gone = ("capability.coding", "capability.tools", "num_ctx")
+    view.apply(event(4, stream, facts.ConfigurationChanged(unset=gone)))
+    assert order(view, ModelRole.CODING) == []
+    assert order(view, ModelRole.TOOL_USE) == ["a"]
+
+
+def test_order_is_asked_of_one_node_or_of_all() -> None:
+    view = RecommendationView()
+    streams = [model_stream(node, "a") for node in ("far", "near")]
+    for position, (stream, fact) in enumerate(
+        itertools.product(streams, (found(), CHATS)), start=1
+    ):
+        view.apply(event(position, stream, fact))
+    general = ModelRole.GENERAL
+    assert [candidate.node for candidate in view.order(general)] == ["far", "near"]
+    assert [candidate.node for candidate in view.order(general, "near")] == ["near"]
+    assert view.explain(general, "near").chosen == view.order(general, "near")
+
+
+@pytest.mark.parametrize(
+    ("stream", "fact"),
+    [
+        (node_stream("local"), facts.NodeReached(version="1", url="u")),
+        ("elsewhere/1", found()),
+    ],
+)
+def test_events_of_other_streams_change_nothing_but_the_position(
+    stream: str, fact: Fact
+) -> None:
+    view = RecommendationView()
+    view.apply(event(5, stream, fact))
+    assert view.position == 5
+    assert view.explain(ModelRole.GENERAL).passed_over == ()
+
+
+def test_event_that_the_lifecycle_does_not_allow_is_a_corrupt_log() -> None:
+    with pytest.raises(CorruptLogError, match="ModelUnloaded where model/local/a is"):
+        view_of(*history("a", UNLOADED))
+
+
+PLAIN: dict[str, Fact] = {
+    type(fact).__name__: fact
+    for fact in (
+        found(5),
+        facts.ModelVanished(),
+        facts.ModelDeleted(),
+        PULLING,
+        facts.PullProgressed(completed_bytes=1),
+        facts.PullCompleted(digest=DIGEST, size_bytes=6),
+        facts.PullFailed(kind="disk_full", message=""),
+        facts.PullCancelled(),
+        facts.PullInterrupted(instance="i"),
+        facts.UpdateStarted(instance="i"),
+        facts.UpdateProgressed(completed_bytes=1),
+        facts.UpdateFailed(kind="stalled", message=""),
+        facts.UpdateCancelled(),
+        facts.UpdateInterrupted(instance="i"),
+        facts.UpdateUnchanged(digest=DIGEST),
+        facts.ModelUpdated(digest=DIGEST, size_bytes=7),
+        LOADING,
+        LOADED,
+        FAILED,
+        facts.LoadCancelled(),
+        facts.LoadInterrupted(instance="i"),
+        facts.RunnerChanged(runner=RUNNER),
+        UNLOADED,
+        USED,
+        detected("completion", "tools", general=3),
+        facts.ConfigurationChanged(set={"capability.vision": True}),
+    )
+}
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[RecordedEvent]:
+    """Draw any legal history of three models on two nodes."""
+    streams = [model_stream(node, name) for node, name in ("xa", "xb", "ya")]
+    states = dict.fromkeys(streams, INITIAL)
+    events = []
+    for position in range(1, draw(st.integers(0, 40)) + 1):
+        stream = draw(st.sampled_from(streams))
+        type_ = draw(st.sampled_from(allowed(states[stream])))
+        states[stream] = TRANSITIONS[states[stream]][type_]
+        events.append(event(position, stream, PLAIN[type_]))
+    return events
+
+
+@given(histories(), st.integers(0, 40))
+def test_view_loaded_from_its_dump_goes_on_as_the_one_that_was_dumped(
+    events: list[RecordedEvent], cut: int
+) -> None:
+    whole, half = RecommendationView(), RecommendationView()
+    fold(whole, events)
+    fold(half, events[:cut])
+    resumed = RecommendationView.load(half.dump())
+    fold(resumed, events[cut:])
+    assert resumed.dump() == whole.dump()
+    for role in ModelRole:
+        assert resumed.explain(role) == whole.explain(role)
+
+
+@given(histories(), st.sampled_from(ModelRole))
+def test_every_model_is_either_chosen_or_passed_over_with_a_reason(
+    events: list[RecordedEvent], role: ModelRole
+) -> None:
+    view = RecommendationView()
+    fold(view, events)
+    answer = view.explain(role)
+    told = [f"model/{c.node}/{c.name}" for c in (*answer.chosen, *answer.passed_over)]
+    assert sorted(told) == sorted({recorded.stream for recorded in events})
+    assert all(c.reasons for c in (*answer.chosen, *answer.passed_over))
+    usable = {ModelState.AVAILABLE, ModelState.LOADED}
+    assert {candidate.state for candidate in answer.chosen} <= usable
+
+
+def test_dump_that_is_none_is_refused() -> None:
+    with pytest.raises(msgspec.MsgspecError):
+        RecommendationView.load(b"{}")
