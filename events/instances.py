@@ -1,0 +1,165 @@
+"""Who is at work on a log: an instance is alive as long as it holds its lock.
+
+An activity belongs to the instance that started it, and only a dead one's may be
+called interrupted. So death must never be told of the living: the lock is the
+operating system's (``flock``), which drops it when the process ends, however it
+ends. An id is never used again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+from herdbook.events.errors import StoreUnavailableError
+from herdbook.events.recorded import new_id
+
+_SUFFIX = ".lock"
+
+
+class FileInstances:
+    """Instances that share a directory, in one process or in several.
+
+    Args:
+        directory: Where each instance keeps its lock file; it is made if it is
+            not there. It belongs beside the log.
+
+    Raises:
+        StoreUnavailableError: No lock file can be kept there.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._own = new_id()
+        with self._translated():
+            directory.mkdir(exist_ok=True)
+            self._held: int | None = self._take_lock()
+        for path in list(directory.glob(f"*{_SUFFIX}")):
+            self.alive(path.name.removesuffix(_SUFFIX))
+
+    def _take_lock(self) -> int:
+        """Lock a file before it has its name, so that nobody sees it unlocked."""
+        nameless = self._directory / f"{self._own}.new"
+        descriptor = os.open(nameless, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        nameless.rename(self._path(self._own))
+        return descriptor
+
+    @property
+    def own(self) -> str:
+        """The id of this instance."""
+        return self._own
+
+    def alive(self, instance: str) -> bool:
+        """Return whether that instance is alive; forget its file if it is not.
+
+        Raises:
+            StoreUnavailableError: Its lock file cannot be read.
+        """
+        if instance == self._own:
+            return self._held is not None
+        if not _is_id(instance):
+            return False
+        path = self._path(instance)
+        with self._translated():
+            try:
+                descriptor = os.open(path, os.O_RDWR)
+            except FileNotFoundError:
+                return False
+            try:
+                # Shared: two that ask at once must not take each other for it.
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            else:
+                path.unlink(missing_ok=True)
+                return False
+            finally:
+                os.close(descriptor)
+
+    def close(self) -> None:
+        """Let go of the lock: from now on this instance is dead. Twice is fine."""
+        if self._held is not None:
+            self._path(self._own).unlink(missing_ok=True)
+            os.close(self._held)
+            self._held = None
+
+    def __enter__(self) -> Self:
+        """Return the instances themselves."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Let go of the lock."""
+        self.close()
+
+    def _path(self, instance: str) -> Path:
+        return self._directory / f"{instance}{_SUFFIX}"
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreUnavailableError(
+                str(self._directory),
+                f"cannot keep lock files: {error.strerror}",
+                "Give permission to read and write it",
+            ) from error
+
+
+class MemoryInstances:
+    """Instances in one process, for a log in memory.
+
+    Args:
+        living: The ids of those alive; instances that share it know each other.
+    """
+
+    def __init__(self, living: set[str] | None = None) -> None:
+        self._living = set() if living is None else living
+        self._own = new_id()
+        self._living.add(self._own)
+
+    @property
+    def own(self) -> str:
+        """The id of this instance."""
+        return self._own
+
+    def alive(self, instance: str) -> bool:
+        """Return whether that instance is alive."""
+        return instance in self._living
+
+    def close(self) -> None:
+        """From now on this instance is dead. Twice is fine."""
+        self._living.discard(self._own)
+
+    def __enter__(self) -> Self:
+        """Return the instances themselves."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End this instance."""
+        self.close()
+
+
+def _is_id(text: str) -> bool:
+    """Return whether it is an id as ours are, and so the name of a file."""
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False

@@ -1,0 +1,253 @@
+"""Whether the log is what it says: every check there is, over every event.
+
+Reads the log once, in order, and goes on after a finding. What is kept on the way
+is one version and one lifecycle for each stream, so a log of any length fits.
+
+The hashes prove that nothing between the first event and the head was altered
+since it was written, unless somebody computed all later hashes anew. An anchor,
+a head that was written down elsewhere, shows that too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Iterator
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import msgspec
+
+from herdbook.events import codec
+from herdbook.events.errors import CorruptLogError, IllegalTransitionError
+from herdbook.events.lifecycle import INITIAL, Lifecycle, transition
+from herdbook.events.recorded import (
+    StoredEvent,
+    canonical_bytes,
+    chained_hash,
+    time_text,
+)
+from herdbook.events.store import EventStore, Head
+from herdbook.events.streams import model_of
+
+MOST_UNREADABLE = 100
+"""Events that cannot even be read, after which the rest is not tried."""
+
+
+class Kind(StrEnum):
+    """What is wrong."""
+
+    UNREADABLE = "unreadable"
+    POSITION = "position"
+    VERSION = "version"
+    HASH = "hash"
+    DATA = "data"
+    TIME = "time"
+    TRANSITION = "transition"
+    HEAD = "head"
+    ANCHOR = "anchor"
+    FILE = "file"
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is wrong.
+
+    Attributes:
+        position: Where; 0 if it is the log as a whole.
+        kind: What kind of thing.
+        message: What, in words.
+    """
+
+    position: int
+    kind: Kind
+    message: str
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found.
+
+    Attributes:
+        events: How many events were read.
+        head: Position and hash of the last one.
+        set_back: How often the clock was earlier than at the event before; a
+            clock may be set back, so this is no finding.
+        findings: What is wrong, in order of position; nothing in a sound log.
+    """
+
+    events: int
+    head: Head
+    set_back: int
+    findings: tuple[Finding, ...]
+
+
+@runtime_checkable
+class FileStore(Protocol):
+    """A store that can check what it keeps the log in."""
+
+    async def check_file(self) -> list[str]:
+        """Return what is wrong with the file itself, in words."""
+        ...
+
+
+class _Stream(NamedTuple):
+    """Where a stream is; no lifecycle if it cannot be judged any more."""
+
+    version: int
+    lifecycle: Lifecycle | None
+
+
+class _Check:
+    """The checks of one event after another, and what they remember."""
+
+    def __init__(self, anchors: Collection[Head]) -> None:
+        self.findings: list[Finding] = []
+        self.events = 0
+        self.unreadable = 0
+        self.set_back = 0
+        self.head = Head()
+        self._anchors = {at: hash_ for at, hash_ in anchors if at > 0}
+        self._streams: dict[str, _Stream] = {}
+        self._recorded_at = ""
+
+    def find(self, position: int, kind: Kind, message: str) -> None:
+        """Note a finding."""
+        self.findings.append(Finding(position=position, kind=kind, message=message))
+
+    def skip(self, position: int, message: str) -> None:
+        """Note an event that cannot be read, and go on behind it."""
+        self.unreadable += 1
+        self.find(position, Kind.UNREADABLE, message)
+        self.head = Head(position, "")
+
+    def take(self, event: StoredEvent) -> None:
+        """Check an event, and go on from what it says."""
+        self.events += 1
+        for kind, message in (
+            *self._check_chain(event),
+            *self._check_stream(event),
+            *_check_data(event),
+            *_check_times(event),
+        ):
+            self.find(event.position, kind, message)
+        self.set_back += event.recorded_at < self._recorded_at
+        self._recorded_at = event.recorded_at
+        self.head = Head(event.position, event.hash)
+
+    def _check_chain(self, event: StoredEvent) -> Iterator[tuple[Kind, str]]:
+        if event.position != self.head.position + 1:
+            yield Kind.POSITION, f"follows #{self.head.position}"
+        previous = self.head.hash  # empty if that event could not be read
+        if previous and event.hash != chained_hash(previous, canonical_bytes(event)):
+            yield Kind.HASH, "is not what was written, or not behind what was before"
+        if self._anchors.pop(event.position, event.hash) != event.hash:
+            yield Kind.ANCHOR, "has another hash than the anchor"
+
+    def _check_stream(self, event: StoredEvent) -> Iterator[tuple[Kind, str]]:
+        is_model = model_of(event.stream) is not None
+        stream = self._streams.get(
+            event.stream, _Stream(0, INITIAL if is_model else None)
+        )
+        if event.version != stream.version + 1:
+            yield Kind.VERSION, f"follows version {stream.version} of {event.stream}"
+        lifecycle = stream.lifecycle
+        if lifecycle and event.type in codec.TYPES:
+            try:
+                lifecycle = transition(lifecycle, event.type, model=event.stream)
+            except IllegalTransitionError as error:
+                yield Kind.TRANSITION, str(error)
+                lifecycle = None
+        self._streams[event.stream] = _Stream(event.version, lifecycle)
+
+    def finish(self, begin: Head, end: Head) -> None:
+        """Compare what was read with the head row before and after."""
+        for position in self._anchors:
+            self.find(position, Kind.ANCHOR, "is not there, but an anchor says so")
+        if self.head.position < begin.position:
+            self.find(
+                self.head.position,
+                Kind.HEAD,
+                f"is the last event, but the head is at #{begin.position}",
+            )
+        elif end.position < self.head.position or (
+            end.position == self.head.position and end != self.head
+        ):
+            self.find(
+                self.head.position,
+                Kind.HEAD,
+                f"is the last event, but the head is #{end.position} {end.hash}",
+            )
+
+
+def _check_data(event: StoredEvent) -> Iterator[tuple[Kind, str]]:
+    try:
+        codec.decode(event.type, event.schema, event.data)
+    except CorruptLogError as error:
+        yield Kind.DATA, str(error)
+
+
+def _check_times(event: StoredEvent) -> Iterator[tuple[Kind, str]]:
+    for text in (event.occurred_at, event.recorded_at):
+        try:
+            is_time = time_text(datetime.fromisoformat(text)) == text
+        except ValueError:
+            is_time = False
+        if not is_time:
+            yield Kind.TIME, f"{text!r} is no time of ours"
+
+
+async def verify(store: EventStore, *, anchors: Collection[Head] = ()) -> Verification:
+    """Check a log: chain, head, positions, versions, data, times and lifecycles.
+
+    Args:
+        store: The log; others may append to it meanwhile.
+        anchors: Heads that were written down before; the log must still have them.
+
+    Raises:
+        StoreError: It cannot be read at all.
+    """
+    check = _Check(anchors)
+    begin = await store.head()
+    async for event in _read(store, begin, check):
+        check.take(event)
+    check.finish(begin, await store.head())
+    if isinstance(store, FileStore):
+        for message in await _check_file(store):
+            check.find(0, Kind.FILE, message)
+    return Verification(
+        events=check.events,
+        head=check.head,
+        set_back=check.set_back,
+        findings=tuple(sorted(check.findings, key=lambda finding: finding.position)),
+    )
+
+
+async def _check_file(store: FileStore) -> list[str]:
+    try:
+        return await store.check_file()
+    except CorruptLogError as error:
+        return [str(error)]
+
+
+async def _read(
+    store: EventStore, begin: Head, check: _Check
+) -> AsyncIterator[StoredEvent]:
+    """Read the log as far as it can be read, and around what cannot."""
+    position = 0
+    limit: int | None = None
+    while True:
+        before = position
+        try:
+            async for event in store.read_stored(after=position, limit=limit):
+                yield event
+                position = event.position
+        except CorruptLogError as error:
+            if limit is None:  # somewhere in the next page: go on one by one
+                limit = 1
+                continue
+            position += 1
+            limit = None
+            check.skip(position, str(error))
+            if position >= begin.position or check.unreadable == MOST_UNREADABLE:
+                return
+        else:
+            if limit is None or position == before:
+                return
