@@ -44,6 +44,9 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
         digest: Digest of its manifest.
         size_bytes: Sum of its layers, bytes.
         remote_host: Where it runs if it is a cloud model.
+        family: Its architecture.
+        quantization: As the server names it.
+        parameter_count: Number of parameters.
         capabilities: What the list says it can do; None where it does not say.
         context_length: Tokens it was trained for, as the list has it.
     """
@@ -52,6 +55,9 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     size_bytes: int
     remote_host: str | None = None
+    family: str | None = None
+    quantization: str | None = None
+    parameter_count: int | None = None
     capabilities: tuple[str, ...] | None = None
     context_length: int | None = None
 
@@ -99,6 +105,13 @@ def undetected(look: Look, statuses: Mapping[str, ModelStatus]) -> list[str]:
         for name, listed in look.models.items()
         if name not in statuses or statuses[name].detected_digest != listed.digest
     ]
+
+
+_CAUSES = {
+    UnloadReason.EXPIRED: Cause.EXPIRY,
+    UnloadReason.EVICTED: Cause.EVICTION,
+    UnloadReason.SERVER_RESTARTED: Cause.RESTART,
+}
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -207,28 +220,29 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     def _unloaded(self, status: ModelStatus) -> tuple[Fact, Cause]:
         """Return that its runner is gone, with the likeliest reason."""
+        reason, evicted_by = self._reason(status)
+        cause = _CAUSES.get(reason, Cause.OBSERVED)
+        if reason is UnloadReason.REQUESTED and status.runner is not None:
+            shared = status.runner.name != status.name
+            cause = Cause.SHARED if shared else Cause.OBSERVED
+        return ModelUnloaded(reason=reason, evicted_by=evicted_by), cause
+
+    def _reason(self, status: ModelStatus) -> tuple[UnloadReason, str | None]:
         gone = status.runner
         if gone is None:
-            return ModelUnloaded(reason=UnloadReason.UNKNOWN), Cause.OBSERVED
+            return UnloadReason.UNKNOWN, None
         if self.restarted:
-            return ModelUnloaded(reason=UnloadReason.SERVER_RESTARTED), Cause.RESTART
+            return UnloadReason.SERVER_RESTARTED, None
         if any(runner.digest == gone.digest for runner in self.look.runners):
-            return ModelUnloaded(reason=UnloadReason.MODEL_REPLACED), Cause.OBSERVED
+            return UnloadReason.MODEL_REPLACED, None
         if self._expired(gone):
-            return ModelUnloaded(reason=UnloadReason.EXPIRED), Cause.EXPIRY
+            return UnloadReason.EXPIRED, None
         newcomer = self._newcomer()
         if newcomer is not None:
-            return (
-                ModelUnloaded(reason=UnloadReason.EVICTED, evicted_by=newcomer.name),
-                Cause.EVICTION,
-            )
+            return UnloadReason.EVICTED, newcomer.name
         if self._all_gone_at_once():
-            return ModelUnloaded(reason=UnloadReason.SERVER_RESTARTED), Cause.RESTART
-        shared = gone.name != status.name
-        return (
-            ModelUnloaded(reason=UnloadReason.REQUESTED),
-            Cause.SHARED if shared else Cause.OBSERVED,
-        )
+            return UnloadReason.SERVER_RESTARTED, None
+        return UnloadReason.REQUESTED, None
 
     def _expired(self, gone: Runner) -> bool:
         expiry = self.last_expiry.get(gone.digest, gone.expires_at)
@@ -250,28 +264,29 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def runner_for(
-    listed: Listed,
+    model: Listed | ModelStatus,
     weights: str | None,
     runners: Iterable[Runner],
     weights_of: WeightsOf,
 ) -> Runner | None:
     """Return the runner that a model is loaded in, if there is one."""
-    mine = [
-        runner for runner in runners if _serves(runner, listed, weights, weights_of)
-    ]
-    mine.sort(key=lambda r: (r.digest != listed.digest, r.name != listed.name))
+    mine = [one for one in runners if _serves(one, model, weights, weights_of)]
+    mine.sort(key=lambda r: (r.digest != model.digest, r.name != model.name))
     return mine[0] if mine else None
 
 
 def _serves(
-    runner: Runner, listed: Listed, weights: str | None, weights_of: WeightsOf
+    runner: Runner,
+    model: Listed | ModelStatus,
+    weights: str | None,
+    weights_of: WeightsOf,
 ) -> bool:
-    if runner.digest == listed.digest:
+    if runner.digest == model.digest:
         return True
     runner_weights = weights_of(runner.digest)
     if weights is not None and runner_weights is not None:
         return runner_weights == weights
-    return runner.name == listed.name
+    return runner.name == model.name
 
 
 def same_runner(one: Runner, other: Runner) -> bool:

@@ -24,7 +24,7 @@ from herdbook.core.errors import (
     OllamaError,
 )
 from herdbook.core.operations import Ending, Operation, finish
-from herdbook.core.reconciler import Reconciler, as_listed, as_runner
+from herdbook.core.reconciler import Reconciler
 from herdbook.core.register import Register
 from herdbook.core.settings import ManagerSettings
 from herdbook.events.facts import (
@@ -157,9 +157,9 @@ class Loader:
 
     async def _runner(self, name: str) -> Runner | None:
         status = self._status(name)
-        runners = [as_runner(entry) for entry in await self._client.ps()]
+        runners = [entry.runner for entry in await self._client.ps()]
         return runner_for(
-            as_listed(status),
+            status,
             status.weights,
             runners,
             self._register.views.status.weights_of,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import (
     AbstractContextManager,
     AsyncExitStack,
@@ -297,7 +297,9 @@ class ModelManager:
             view.apply(event)
         return view.entries
 
-    async def events(self, *, after: int | None = None) -> AsyncIterator[RecordedEvent]:
+    async def events(
+        self, *, after: int | None = None
+    ) -> AsyncGenerator[RecordedEvent, None]:
         """Yield what is recorded from now on, or from behind a position, live."""
         position = (
             (await self._storage.store.head()).position if after is None else after
@@ -344,7 +346,7 @@ class ModelManager:
 
     async def pull(
         self, name: str, *, insecure: bool = False
-    ) -> AsyncIterator[PullProgress]:
+    ) -> AsyncGenerator[PullProgress, None]:
         """Pull a model, or update it if it is there; yield the newest progress.
 
         All who pull one model follow one operation. It is cancelled when the last
@@ -389,7 +391,7 @@ class ModelManager:
 
     async def _follow_elsewhere(
         self, name: str, work: Work
-    ) -> AsyncIterator[PullProgress]:
+    ) -> AsyncGenerator[PullProgress, None]:
         """Yield what another instance records of its pull, until it ends."""
         told = None
         while (now := await self._elsewhere(name)) and now.since == work.since:

@@ -9,7 +9,7 @@ what is under way. How an operation ends is recorded before it is over.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from enum import StrEnum
 from typing import Any
 
@@ -78,7 +78,7 @@ class Operation:
         if self._task is not None and not self._task.done():
             await asyncio.wait([self._task])
 
-    async def follow(self) -> AsyncIterator[PullProgress]:
+    async def follow(self) -> AsyncGenerator[PullProgress, None]:
         """Yield the newest progress until it is over.
 
         Raises:

@@ -23,9 +23,10 @@ from herdbook.core.errors import (
     PullCancelledError,
     StalledError,
 )
+from herdbook.core.observation import listed
 from herdbook.core.operations import Ending, Operation, finish
 from herdbook.core.pull_progress import PullProgress, PullTracker
-from herdbook.core.reconciler import Reconciler, as_listed
+from herdbook.core.reconciler import Reconciler
 from herdbook.core.register import Register
 from herdbook.core.settings import ManagerSettings
 from herdbook.events.facts import (
@@ -205,7 +206,7 @@ class Puller:
         await self._register.record(work.name, [fact], cause=Cause.COMMAND)
 
     async def _record_success(self, work: Operation, progress: _Progress) -> None:
-        pulled = await self._listed(work.name)
+        pulled = await self._pulled(work.name)
         detected = await self._reconciler.detect(pulled)
         fact = self._completed(work, progress, pulled)
         facts: list[Fact] = [fact]
@@ -213,11 +214,11 @@ class Puller:
             facts.append(detected)
         await self._register.record(work.name, facts, cause=Cause.COMMAND)
 
-    async def _listed(self, name: str) -> Listed:
+    async def _pulled(self, name: str) -> Listed:
         """Return the model as the server lists it after its success."""
         for entry in await self._client.tags():
             if entry.name.casefold() == name.casefold():
-                return as_listed(entry)
+                return listed(entry)
         raise BadAnswerError(
             self._client.base_url, raw=f"success for {name}, which it does not list"
         )
@@ -246,9 +247,7 @@ class Puller:
             remote_host=pulled.remote_host,
         )
 
-    def _failed(
-        self, work: Operation, progress: _Progress, error: OllamaError
-    ) -> Fact:
+    def _failed(self, work: Operation, progress: _Progress, error: OllamaError) -> Fact:
         kind = UpdateFailed if work.activity is Activity.UPDATE else PullFailed
         return kind(
             kind=error.kind,

@@ -24,6 +24,7 @@ from herdbook.core.errors import (
     NodeUnreachableError,
     OllamaError,
 )
+from herdbook.core.observation import listed, observed
 from herdbook.core.recovery import interrupt_dead
 from herdbook.core.register import Register
 from herdbook.core.settings import ManagerSettings
@@ -146,8 +147,8 @@ class Reconciler:
         return Look(
             at=self._clock.now(),
             server_version=version,
-            models={entry.name: as_listed(entry) for entry in entries},
-            runners=tuple(as_runner(entry) for entry in runners),
+            models={entry.name: listed(entry) for entry in entries},
+            runners=tuple(entry.runner for entry in runners),
         )
 
     async def _reached(self, look: Look) -> bool:

@@ -34,8 +34,10 @@ class Storage(NamedTuple):
         """
         if str(log) == MEMORY:
             async with MemoryEventStore(clock=clock.now) as memory:
-                yield Storage(memory, memory, MemoryInstances())
+                with MemoryInstances() as instances:
+                    yield Storage(memory, memory, instances)
             return
-        async with await SQLiteEventStore.open(Path(log), clock=clock.now) as store:
-            with FileInstances.beside(Path(log)) as instances:
+        path = Path(log)
+        async with await SQLiteEventStore.open(path, clock=clock.now) as store:
+            with FileInstances(path.with_name(f"{path.name}-instances")) as instances:
                 yield Storage(store, store, instances)

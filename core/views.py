@@ -50,7 +50,7 @@ class Views:
             self.apply(event)
 
 
-_KINDS: Final = (StatusView, RecommendationView, StatisticsView)
+_KINDS: Final[tuple[type[View], ...]] = (StatusView, RecommendationView, StatisticsView)
 
 
 async def keep(views: Views, store: ViewStore) -> None:
