@@ -14,10 +14,9 @@ from collections.abc import (
     AsyncGenerator,
     Callable,
     Collection,
-    Iterator,
     Sequence,
 )
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -29,21 +28,20 @@ import msgspec
 from herdbook.events import codec
 from herdbook.events.errors import (
     CorruptLogError,
-    NewerSchemaError,
-    NotALogError,
     StoreClosedError,
-    StoreUnavailableError,
 )
 from herdbook.events.group import draft_append
 from herdbook.events.memory import utc_now
 from herdbook.events.recorded import NewEvent, RecordedEvent, StoredEvent
-from herdbook.events.sqlite_errors import SQLITE_ERRORS, translate
-from herdbook.events.sqlite_schema import (
-    APPLICATION_ID,
-    CONNECTION,
-    MIGRATIONS,
-    NEWEST,
-    QUERIES,
+from herdbook.events.sqlite_session import (
+    PAGE,
+    Pages,
+    Session,
+    check_owner,
+    is_there,
+    migrate,
+    prepare,
+    translated,
 )
 from herdbook.events.sqlite_writer import Row, Writer, find_recorded, stored_event
 from herdbook.events.store import ExpectedVersion, Head, StoredView, check_read
@@ -54,9 +52,6 @@ E = TypeVar("E")
 LOCK_WAIT_S = 5.0
 """Seconds that a statement waits for another process's lock."""
 
-PAGE = 1000
-"""Events that are read at once."""
-
 
 class SQLiteEventStore:
     """A log in a SQLite file, with snapshots of views; ``open`` makes one."""
@@ -65,8 +60,8 @@ class SQLiteEventStore:
         self,
         path: Path,
         *,
-        writing: _Session,
-        reading: _Session,
+        writing: Session,
+        reading: Session,
         connections: AsyncExitStack,
         clock: Callable[[], datetime],
     ) -> None:
@@ -107,11 +102,11 @@ class SQLiteEventStore:
 
     @classmethod
     async def _open(cls, path: Path, clock: Callable[[], datetime]) -> Self:
-        if _is_there(path):
+        if is_there(path):
             await _recognise(path)
         async with AsyncExitStack() as stack:
             writing = await stack.enter_async_context(_connected(path))
-            await _prepare(writing)
+            await prepare(writing)
             reading = await stack.enter_async_context(_connected(path))
             await reading.set_up()
             await reading.run("query_only")
@@ -137,9 +132,8 @@ class SQLiteEventStore:
     ) -> AsyncGenerator[RecordedEvent, None]:
         """Read a stream in order; see ``EventStore.read_stream``."""
         check_read(after_version, limit, stream)
-        return self._read(
-            _recorded_event, after_version, limit, "stream", key=2, stream=stream
-        )
+        query = Pages("stream", after_version, limit, key=2)
+        return query.read(self._reading, _recorded_event, stream=stream)
 
     def read_all(
         self,
@@ -152,15 +146,10 @@ class SQLiteEventStore:
         """Read the log in order of position; see ``EventStore.read_all``."""
         check_read(after, limit, stream_prefix, *(types or ()))
         if not stream_prefix and types is None:
-            return self._read(_recorded_event, after, limit, "log")
+            return Pages("log", after, limit).read(self._reading, _recorded_event)
         wanted = None if types is None else msgspec.json.encode(list(types)).decode()
-        return self._read(
-            _recorded_event,
-            after,
-            limit,
-            "filtered_log",
-            prefix=stream_prefix,
-            types=wanted,
+        return Pages("filtered_log", after, limit).read(
+            self._reading, _recorded_event, prefix=stream_prefix, types=wanted
         )
 
     def read_stored(
@@ -168,29 +157,7 @@ class SQLiteEventStore:
     ) -> AsyncGenerator[StoredEvent, None]:
         """Read the log as it is kept; see ``EventStore.read_stored``."""
         check_read(after, limit)
-        return self._read(stored_event, after, limit, "log")
-
-    async def _read(
-        self,
-        make: Callable[[Row], E],
-        after: int,
-        limit: int | None,
-        query: str,
-        *,
-        key: int = 0,
-        **parameters: object,
-    ) -> AsyncGenerator[E, None]:
-        """Read page by page; ``key`` is the column that a page goes on from."""
-        left = limit
-        while left is None or left > 0:
-            size = PAGE if left is None else min(PAGE, left)
-            rows = await self._reading.run(query, after=after, limit=size, **parameters)
-            for row in rows:
-                yield make(row)
-            if len(rows) < size:
-                return
-            after = rows[-1][key]
-            left = None if left is None else left - len(rows)
+        return Pages("log", after, limit).read(self._reading, stored_event)
 
     async def stream_version(self, stream: str) -> int:
         """Return the version of a stream; 0 if it has no events."""
@@ -246,17 +213,7 @@ class SQLiteEventStore:
         SQLite's own check of every page and index, and tables, indexes and
         triggers that are not what this version made.
         """
-        async with _connected(self._path) as session:
-            findings = [row[0] for row in await session.run("integrity")]
-            found: dict[str, str] = dict(await session.run("schema"))
-        async with _connected(None) as pristine:
-            await _migrate(pristine)
-            made: dict[str, str] = dict(await pristine.run("schema"))
-        return [text for text in findings if text != "ok"] + [
-            f"{name} is missing or not what it was made as"
-            for name in sorted(made.keys() | found.keys())
-            if made.get(name) != found.get(name)
-        ]
+        return await _check_file(self._path)
 
     async def _look_again(self, ids: Sequence[str]) -> dict[str, RecordedEvent]:
         async with _connected(self._path) as session:
@@ -295,70 +252,17 @@ class SQLiteEventStore:
         await self.close()
 
 
-class _Session:
-    """A connection that runs queries by name: the seam where SQLite's errors end."""
-
-    def __init__(self, connection: aiosqlite.Connection, subject: str) -> None:
-        self._connection = connection
-        self._is_closed = False
-        self.subject = subject
-
-    async def run(self, query: str, /, **parameters: object) -> Sequence[Row]:
-        """Run a query by its name and return its rows."""
-        return await self.execute(QUERIES[query], **parameters)
-
-    async def execute(self, sql: str, /, **parameters: object) -> Sequence[Row]:
-        """Run one statement and return its rows, in one hop to the thread."""
-        if self._is_closed:
-            raise StoreClosedError(self.subject, "is closed", "Open it again")
-        with _translated(self.subject):
-            rows = await self._connection.execute_fetchall(sql, parameters)
-        return [tuple(row) for row in rows]
-
-    async def rollback(self) -> None:
-        """End the transaction, if there is one, and keep nothing of it."""
-        with _translated(self.subject):
-            await self._connection.rollback()
-
-    async def set_up(self) -> None:
-        """Set what ``connection.sql`` says, and see that it took."""
-        with _translated(self.subject):
-            await self._connection.executescript(CONNECTION)
-        journal = (await self.run("journal_mode"))[0][0]
-        synchronous = (await self.run("synchronous"))[0][0]
-        if (journal, synchronous) != ("wal", 2):
-            raise StoreUnavailableError(
-                self.subject,
-                "is where no write-ahead log can be kept",
-                "Keep it on a local disk",
-            )
-
-    async def close(self) -> None:
-        """Close the connection, after what it is at."""
-        self._is_closed = True
-        with _translated(self.subject):
-            await self._connection.close()
-
-
-@contextmanager
-def _translated(subject: str) -> Iterator[None]:
-    try:
-        yield
-    except SQLITE_ERRORS as error:
-        raise translate(error, subject) from error
-
-
 @asynccontextmanager
 async def _connected(
     path: Path | None, options: str = "mode=rwc"
-) -> AsyncGenerator[_Session, None]:
+) -> AsyncGenerator[Session, None]:
     """Connect to a file, or to a database in memory if there is no path."""
     uri = f"{_uri(path)}?{options}" if path else "file::memory:"
     connection = aiosqlite.connect(
         uri, uri=True, isolation_level=None, timeout=LOCK_WAIT_S
     )
-    session = _Session(connection, str(path))
-    with _translated(session.subject):
+    session = Session(connection, str(path))
+    with translated(session.subject):
         await connection
     try:
         yield session
@@ -370,28 +274,6 @@ def _uri(path: Path) -> str:
     return path.absolute().as_uri()
 
 
-def _is_there(path: Path) -> bool:
-    """Return whether the file exists.
-
-    Raises:
-        StoreUnavailableError: There is no place for it, or it may not be written.
-    """
-    if path.is_dir():
-        raise StoreUnavailableError(str(path), "is a directory", "Name a file")
-    if not path.parent.is_dir():
-        raise StoreUnavailableError(
-            str(path), "has no directory to be in", f"Make {path.parent} first"
-        )
-    for place in (path.parent, path):
-        if place.exists() and not os.access(place, os.R_OK | os.W_OK):
-            raise StoreUnavailableError(
-                str(path),
-                "cannot be read and written",
-                f"Give permission to read and write {place}",
-            )
-    return path.exists()
-
-
 async def _recognise(path: Path) -> None:
     """See whose file it is without touching it: no lock, no recovery, no WAL.
 
@@ -400,55 +282,21 @@ async def _recognise(path: Path) -> None:
     """
     with suppress(CorruptLogError):  # so looks one that is just being written
         async with _connected(path, "mode=ro&immutable=1") as session:
-            await _check_owner(session)
+            await check_owner(session)
 
 
-async def _check_owner(session: _Session) -> bool:
-    """Return whether the file is ours already; a new one is nobody's."""
-    owner = (await session.run("application_id"))[0][0]
-    is_new = (await session.run("page_count"))[0][0] == 0
-    if owner != APPLICATION_ID and not is_new:
-        raise NotALogError(
-            session.subject,
-            "is a database of another program",
-            "Name another file; this one is left as it is",
-        )
-    return not is_new
-
-
-async def _prepare(session: _Session) -> None:
-    """Make the file a log of the newest schema, whatever it was before."""
-    if not await _check_owner(session):
-        # Before anything else, and not in the write-ahead log: a file that is ours
-        # says so in its own header at every moment of its life.
-        await session.run("claim")
-    await session.set_up()
-    if await _schema(session) < NEWEST:
-        await _migrate(session)
-
-
-async def _schema(session: _Session) -> int:
-    schema: int = (await session.run("user_version"))[0][0]
-    if schema > NEWEST:
-        raise NewerSchemaError(
-            session.subject,
-            f"has schema {schema}; this version knows {NEWEST}",
-            "Use a newer version of Herdbook",
-        )
-    return schema
-
-
-async def _migrate(session: _Session) -> None:
-    """Run what migrations are missing, all or none, one process at a time."""
-    try:
-        await session.run("begin")
-        for migration in MIGRATIONS[await _schema(session) :]:
-            for statement in migration:
-                await session.execute(statement)
-        await session.run("commit")
-    except BaseException:
-        await session.rollback()
-        raise
+async def _check_file(path: Path) -> list[str]:
+    async with _connected(path) as session:
+        findings = [row[0] for row in await session.run("integrity")]
+        found: dict[str, str] = dict(await session.run("schema"))
+    async with _connected(None) as pristine:
+        await migrate(pristine)
+        made: dict[str, str] = dict(await pristine.run("schema"))
+    return [text for text in findings if text != "ok"] + [
+        f"{name} is missing or not what it was made as"
+        for name in sorted(made.keys() | found.keys())
+        if made.get(name) != found.get(name)
+    ]
 
 
 def _recorded_event(row: Row) -> RecordedEvent:

@@ -1,0 +1,28 @@
+"""The contract, over every store that we ship."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from herdbook.events.memory import MemoryEventStore
+from herdbook.events.sqlite import SQLiteEventStore
+from herdbook.events.testing import CONTRACT, SHARED_CONTRACT, Case, Store, name_of
+
+
+@pytest.mark.parametrize("case", CONTRACT, ids=name_of)
+async def test_memory_store_keeps_the_contract(case: Case) -> None:
+    await case(MemoryEventStore)
+
+
+@pytest.mark.parametrize("case", CONTRACT + SHARED_CONTRACT, ids=name_of)
+async def test_sqlite_store_keeps_the_contract(case: Case, tmp_path: Path) -> None:
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Store]:
+        async with await SQLiteEventStore.open(tmp_path / "herd.db") as store:
+            yield store
+
+    await case(opened)
