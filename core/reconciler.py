@@ -135,20 +135,12 @@ class Reconciler:
 
     async def _ask(self) -> Look:
         """Return what the server shows, within the time that a look may take."""
-        try:
-            async with self._clock.timeout(self._settings.look_within_s):
-                version = await self._client.version()
-                runners = await self._client.ps()
-                entries = await self._client.tags()
-        except TimeoutError:
-            raise NodeTimeoutError(
-                self._client.base_url, seconds=self._settings.look_within_s
-            ) from None
+        shown = await self._client.look(within_s=self._settings.look_within_s)
         return Look(
             at=self._clock.now(),
-            server_version=version,
-            models={entry.name: listed(entry) for entry in entries},
-            runners=tuple(entry.runner for entry in runners),
+            server_version=shown.version,
+            models={entry.name: listed(entry) for entry in shown.models},
+            runners=tuple(entry.runner for entry in shown.runners),
         )
 
     async def _reached(self, look: Look) -> bool:

@@ -18,7 +18,10 @@ from herdbook.core.clock import Clock
 from herdbook.core.errors import BusyError
 from herdbook.core.machine import LifecycleMachine, Model
 from herdbook.core.views import Views
-from herdbook.events.errors import WrongExpectedVersionError
+from herdbook.events.errors import (
+    IllegalTransitionError,
+    WrongExpectedVersionError,
+)
 from herdbook.events.facts import Fact
 from herdbook.events.recorded import Cause, NewEvent, RecordedEvent
 from herdbook.events.store import EventStore
@@ -99,6 +102,7 @@ class Register:
             BusyError: Others were faster every time.
         """
         stream = self.stream(name)
+        types = [type(fact).__name__ for fact in facts]
         async with self._locks[stream]:
             for _ in range(ATTEMPTS):
                 version = self.version(name)
@@ -106,13 +110,13 @@ class Register:
                     raise WrongExpectedVersionError(
                         stream, expected=str(at_version), actual=version
                     )
-                moved = self._machine.ask(
-                    self._model(stream, name), [type(fact).__name__ for fact in facts]
-                )
                 try:
+                    moved = self._machine.ask(self._model(stream, name), types)
                     recorded = await self._append(stream, facts, version, cause, actor)
-                except WrongExpectedVersionError:
+                except (IllegalTransitionError, WrongExpectedVersionError):
                     await self.catch_up()
+                    if self.version(name) == version:
+                        raise
                     continue
                 self._models[stream] = moved
                 await self._take_in(recorded)
