@@ -1,8 +1,9 @@
 """What a model can do, each fact with its source: pure, from what was seen.
 
 The strongest source decides: ``show``, then ``tags``, then the registry, then the
-name, then a default. The configuration is stronger than all of them; it is laid on
-top where the facts are read, so that taking it away brings back what was detected.
+name, then a default; what the registry denies, a word of the name may still grant.
+The configuration is stronger than all of them; it is laid on top where the facts
+are read, so that taking it away brings back what was detected.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def _capabilities(
         word: _capability(word, name, observed, known)
         for word in (*SERVER_WORDS, *sorted(further))
     }
-    if found["completion"].source is FactSource.DEFAULT and found["embedding"].value:
+    if found["embedding"].source is FactSource.NAME:
         found["completion"] = msgspec.structs.replace(found["embedding"], value=False)
     found["json"] = _json(found["completion"], observed, known)
     found["coding"] = _coding(name, found["insert"], known)
@@ -122,12 +123,14 @@ def _capability(
     if observed.listed:
         return Capability(value=word in observed.listed, source=FactSource.TAGS)
     expected = _expected(word, known)
-    if expected is not None:
+    if expected is not None and expected.value:
         return expected
+    # A name may begin like a known one and go on with what makes it another.
     in_name = next((w for w in words_of(name) if w in _NAME_WORDS.get(word, ())), None)
     if in_name is not None:
         return Capability(value=True, source=FactSource.NAME, evidence=in_name)
-    return Capability(value=word == "completion", source=FactSource.DEFAULT)
+    default = Capability(value=word == "completion", source=FactSource.DEFAULT)
+    return expected or default
 
 
 def _expected(word: str, known: KnownModel | None) -> Capability | None:
@@ -148,7 +151,8 @@ def _json(
         return Capability(
             value=False, source=FactSource.DEFAULT, evidence="a cloud model"
         )
-    if completion.source not in {FactSource.SHOW, FactSource.TAGS}:
+    told_by_server = completion.source in {FactSource.SHOW, FactSource.TAGS}
+    if completion.value and not told_by_server:
         expected = _expected("json_mode", known)
         if expected is not None:
             return expected
@@ -163,7 +167,6 @@ def _coding(name: str, insert: Capability, known: KnownModel | None) -> Capabili
     expected = _expected("coding", known)
     if expected is not None and expected.value:
         return expected
-    # A name may begin like a known one and go on with what makes it another.
     word = next((word for word in words_of(name) if _is_of_code(word)), None)
     if expected is None and insert.value:
         return Capability(value=True, source=insert.source, evidence="insert")

@@ -17,15 +17,13 @@ import msgspec
 
 from herdbook.core.errors import InvalidConfigurationError
 from herdbook.events.facts import ConfigurationChanged, Setting
+from herdbook.projections.roles import CAPABILITY_SETTING
 
 KeepAlive: TypeAlias = str | int | float
 """Seconds as a number, negative for ever; or a duration of Go, such as ``1h30m``."""
 
 OPTION = "options."
 """What the names of the server's other options begin with."""
-
-CAPABILITY = "capability."
-"""What the names of settings begin with that overrule a capability."""
 
 LONGEST_KEEP_ALIVE_S = (2**63 - 1) / 1e9
 """What fits the server's 64 bits of nanoseconds; more overflows there, and a model
@@ -194,6 +192,7 @@ _CAPABILITIES = (
     "coding",
     "completion",
     "embedding",
+    "image",
     "insert",
     "json",
     "thinking",
@@ -207,7 +206,7 @@ _RULES: dict[str, _Rule] = {
     "pinned": _TRUTH,
     "notes": _TEXT,
     **{f"{OPTION}{name}": rule for name, rule in _OPTIONS.items()},
-    **{f"{CAPABILITY}{name}": _TRUTH for name in _CAPABILITIES},
+    **{f"{CAPABILITY_SETTING}{name}": _TRUTH for name in _CAPABILITIES},
 }
 
 SETTINGS: dict[str, str] = {name: rule.wants for name, rule in _RULES.items()}

@@ -27,10 +27,7 @@ from herdbook.events.lifecycle import (
 )
 from herdbook.events.recorded import RecordedEvent
 from herdbook.events.streams import model_of
-from herdbook.projections.roles import ModelRole, lacking
-
-_OVERRIDE = "capability."
-"""What the names of settings begin with that overrule a capability."""
+from herdbook.projections.roles import CAPABILITY_SETTING, ModelRole, lacking
 
 _USABLE = (ModelState.LOADED, ModelState.AVAILABLE)
 
@@ -107,7 +104,7 @@ class _Model(msgspec.Struct, kw_only=True):
 
     def rank(self, role: ModelRole) -> int | None:
         """Return its place for a role, from 1."""
-        return dict(self.ability.ranks).get(role.value)
+        return dict(self.ability.ranks).get(role)
 
     def lacks(self, role: ModelRole) -> str | None:
         """Return in words what it lacks for a role; None where it lacks nothing."""
@@ -327,11 +324,11 @@ def _configured(_: RecommendationView, model: _Model, event: RecordedEvent) -> N
     assert isinstance(fact, facts.ConfigurationChanged)
     overrides = dict(model.overrides or {})
     for name, value in fact.set.items():
-        if name.startswith(_OVERRIDE):
-            overrides[name.removeprefix(_OVERRIDE)] = bool(value)
+        if name.startswith(CAPABILITY_SETTING):
+            overrides[name.removeprefix(CAPABILITY_SETTING)] = bool(value)
     for name in fact.unset:
-        if name.startswith(_OVERRIDE):
-            overrides.pop(name.removeprefix(_OVERRIDE), None)
+        if name.startswith(CAPABILITY_SETTING):
+            overrides.pop(name.removeprefix(CAPABILITY_SETTING), None)
     model.overrides = overrides or None
 
 

@@ -16,6 +16,9 @@ FAST_PARAMETERS = 4_000_000_000
 FAST_CONTEXT = 8192
 """Where the number of parameters is not known: one of at most that many tokens."""
 
+CAPABILITY_SETTING = "capability."
+"""What the name of a setting begins with that overrules a capability."""
+
 
 class ModelRole(StrEnum):
     """What a model is wanted for."""
@@ -76,7 +79,8 @@ def lacking(
     if role is not ModelRole.FAST:
         return None
     if parameter_count is None:
-        return None if context <= FAST_CONTEXT else f"context of {context:,} tokens"
-    if parameter_count <= FAST_PARAMETERS:
-        return None
-    return f"{parameter_count / 1e9:.1f} billion parameters"
+        small, size = context <= FAST_CONTEXT, f"a context of {context:,} tokens"
+    else:
+        small = parameter_count <= FAST_PARAMETERS
+        size = f"{parameter_count / 1e9:.1f} billion parameters"
+    return None if small else f"not small: {size}"

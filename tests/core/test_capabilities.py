@@ -47,9 +47,14 @@ def test_registry_decides_where_an_older_server_says_nothing(
 
 @pytest.mark.parametrize(
     ("name", "word"),
-    [("foo-embed-text", "embedding"), ("foo-vl:2b", "vision")],
+    [
+        ("foo-embed-text", "embedding"),
+        ("foo-vl:2b", "vision"),
+        ("qwen2.5vl:7b", "vision"),
+        ("llama3.1-embed", "embedding"),
+    ],
 )
-def test_name_decides_where_nobody_says_anything(name: str, word: str) -> None:
+def test_name_decides_where_nobody_grants_it(name: str, word: str) -> None:
     found = capability(name, word, Observed())
     assert (found.value, found.source) == (True, FactSource.NAME)
 
@@ -79,6 +84,7 @@ def test_words_of_the_server_that_are_new_are_kept() -> None:
         ("llama3.1", Observed(), True),
         ("nomic-embed-text", Observed(), False),
         ("foo-embed", Observed(), False),
+        ("llama3.1-embed", Observed(), False),
     ],
 )
 def test_json_is_spoken_by_every_local_completion_model(

@@ -188,11 +188,11 @@ def test_model_that_was_never_looked_at_is_passed_over() -> None:
         (ModelRole.EMBEDDING, CHATS, "no embedding"),
         (ModelRole.GENERAL, detected("embedding"), "no completion"),
         (ModelRole.FAST, detected("embedding", parameters=1), "no completion"),
-        (ModelRole.FAST, CHATS, "context of 32,768 tokens"),
+        (ModelRole.FAST, CHATS, "not small: a context of 32,768 tokens"),
         (
             ModelRole.FAST,
             detected("completion", parameters=4_200_000_000, context=8192),
-            "4.2 billion parameters",
+            "not small: 4.2 billion parameters",
         ),
     ],
 )
