@@ -136,17 +136,9 @@ class InvalidAddressError(CallerError):
 
 
 class InvalidConfigurationError(CallerError):
-    """A setting does not exist, or cannot have that value.
-
-    Attributes:
-        setting: Which one, or the model whose request the server refused.
-    """
+    """A setting does not exist, or cannot have that value."""
 
     code = "invalid_configuration"
-
-    def __init__(self, setting: str, *, reason: str, remedy: str = "") -> None:
-        self.setting = setting
-        super().__init__(setting, f"cannot be set so: {reason}", remedy)
 
 
 class UnknownRoleError(CallerError):

@@ -1,0 +1,434 @@
+"""The client of one Ollama server: the only place that speaks HTTP.
+
+Every failure leaves here as one of our own errors: what httpx raises is translated
+at one seam, what the server says in ``failures.py``. Nothing here waits for ever on
+a server that is gone: what is answered at once has a deadline, and a load or a pull,
+which may take any time, has a connection whose end the operating system notices.
+Closing that connection cancels the load or the pull, so it is never reused, retried
+or left to a read timeout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
+from types import TracebackType
+from typing import Final, Self
+
+import httpx
+import msgspec
+
+from herdbook.core.clock import Clock, SystemClock
+from herdbook.core.errors import (
+    BadAnswerError,
+    HerdbookError,
+    InvalidAddressError,
+    NodeTimeoutError,
+    NodeUnreachableError,
+    PullCutError,
+)
+from herdbook.core.exchange import (
+    Answered,
+    Call,
+    ClientLimits,
+    LineReader,
+    read,
+    refusal,
+)
+from herdbook.core.failures import Request
+from herdbook.core.wire import (
+    EmbedAnswer,
+    GenerateAnswer,
+    PsAnswer,
+    PullLine,
+    RunnerEntry,
+    ShowAnswer,
+    TagEntry,
+    TagsAnswer,
+    VersionAnswer,
+)
+from herdbook.events.facts import Setting
+
+__all__ = ["ClientLimits", "OllamaClient", "PullLine", "ServerLook"]
+
+SUCCESS: Final = "success"
+"""The status of the line that ends a pull; nothing else is success."""
+
+_FOREIGN: Final = (
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    httpx.CookieConflict,
+    httpx.StreamError,
+)
+"""The roots of all that httpx raises."""
+
+_BROKEN_OFF: Final = re.compile("disconnected|closed connection")
+_PROBES: Final = {
+    "TCP_KEEPIDLE": 30,  # Linux's name
+    "TCP_KEEPALIVE": 30,  # and macOS's
+    "TCP_KEEPINTVL": 10,
+    "TCP_KEEPCNT": 6,
+}
+
+
+class ServerLook(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server shows, asked for all at once.
+
+    Attributes:
+        version: Its version, as it says.
+        models: What it has.
+        runners: What it has in memory.
+    """
+
+    version: str
+    models: list[TagEntry]
+    runners: list[RunnerEntry]
+
+
+class OllamaClient:
+    """One server, over one small pool of connections; ``async with`` closes it.
+
+    Attributes:
+        base_url: The server's URL, without a slash at its end.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        limits: ClientLimits | None = None,
+        clock: Clock | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.base_url = base_url
+        self._clock = clock or SystemClock()
+        self._connections = _Connections(
+            base_url, limits or ClientLimits(), self._clock, transport
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections, which cancels what is under way on them."""
+        await self._connections.close()
+
+    async def version(self) -> str:
+        """Return the server's version, as it says."""
+        return (
+            await self._connections.answer(Call("GET", "/api/version"), VersionAnswer)
+        ).version
+
+    async def tags(self) -> list[TagEntry]:
+        """Return the models that the server has."""
+        return (
+            await self._connections.answer(Call("GET", "/api/tags"), TagsAnswer)
+        ).models or []
+
+    async def ps(self) -> list[RunnerEntry]:
+        """Return the runners that the server has in memory."""
+        return (
+            await self._connections.answer(Call("GET", "/api/ps"), PsAnswer)
+        ).models or []
+
+    async def look(self, *, within_s: float) -> ServerLook:
+        """Return version, models and runners, asked for at once.
+
+        Raises:
+            NodeTimeoutError: It took longer than ``within_s``.
+            OllamaError: The server is away, refuses or makes no sense.
+        """
+        try:
+            async with self._clock.timeout(within_s), asyncio.TaskGroup() as group:
+                version = group.create_task(self.version())
+                models = group.create_task(self.tags())
+                runners = group.create_task(self.ps())
+        except TimeoutError:
+            raise NodeTimeoutError(self._connections.node, seconds=within_s) from None
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return ServerLook(
+            version=version.result(), models=models.result(), runners=runners.result()
+        )
+
+    async def show(self, name: str) -> ShowAnswer:
+        """Return one model in full.
+
+        Raises:
+            ModelNotFoundError: The server does not have it.
+            ModelDamagedError: Its manifest is torn.
+        """
+        call = Call("POST", "/api/show", {"model": name}, about=name)
+        return await self._connections.answer(call, ShowAnswer)
+
+    async def load(
+        self,
+        name: str,
+        *,
+        options: Mapping[str, Setting] | None = None,
+        keep_alive: str | float | None = None,
+        embedding: bool = False,
+    ) -> None:
+        """Load a model into memory; return when the server says that it is there.
+
+        It takes as long as it takes. Cancelling it closes the connection, which
+        aborts the load.
+
+        Args:
+            name: The model.
+            options: What the runner is to be started with, ``num_ctx`` among it.
+            keep_alive: Seconds, or a duration such as ``5m``; negative is for ever,
+                None leaves it to the server.
+            embedding: Whether the model makes vectors, not text.
+
+        Raises:
+            CapabilityMissingError: It makes vectors and ``embedding`` was not set, or
+                the reverse; so says the server too where the weights are gone.
+            LoadFailedError: The server could not.
+            BusyServerError: Its queue is full.
+        """
+        body: dict[str, object] = {"model": name}
+        if options:
+            body["options"] = dict(options)
+        if keep_alive is not None:
+            body["keep_alive"] = keep_alive
+        path = "/api/embed" if embedding else "/api/generate"
+        call = Call("POST", path, body, name, Request.LOAD, endless=True)
+        if embedding:
+            await self._connections.answer(call, EmbedAnswer)
+        else:
+            await self._connections.answer(call, GenerateAnswer)
+
+    async def unload(self, name: str) -> None:
+        """Ask the server to unload a model, whichever kind it is of.
+
+        Its yes is no proof: it says so too while a request runs (and unloads after
+        it), while the model loads (and does nothing), and when it was not loaded.
+
+        Raises:
+            ModelNotFoundError: The server does not have it (any more).
+        """
+        body: dict[str, object] = {"model": name, "keep_alive": 0}
+        call = Call("POST", "/api/generate", body, name, Request.CHANGE)
+        await self._connections.answer(call, GenerateAnswer)
+
+    async def delete(self, name: str) -> None:
+        """Delete a model; what is in memory of it stays there.
+
+        Raises:
+            ModelNotFoundError: The server does not have it.
+            ModelDamagedError: Its manifest is torn.
+        """
+        body: dict[str, object] = {"model": name}
+        await self._connections.ask(
+            Call("DELETE", "/api/delete", body, name, Request.CHANGE)
+        )
+
+    async def copy(self, source: str, destination: str) -> None:
+        """Give a model a second name, which may have been another model's.
+
+        Raises:
+            ModelNotFoundError: The server does not have the source.
+        """
+        body: dict[str, object] = {"source": source, "destination": destination}
+        await self._connections.ask(
+            Call("POST", "/api/copy", body, source, Request.CHANGE)
+        )
+
+    async def create(
+        self, name: str, *, source: str, parameters: Mapping[str, Setting] | None = None
+    ) -> None:
+        """Make a model of another one's weights, with parameters of its own.
+
+        Raises:
+            ServerFailedError: The server could not.
+        """
+        body: dict[str, object] = {"model": name, "from": source, "stream": False}
+        if parameters:
+            body["parameters"] = dict(parameters)
+        call = Call("POST", "/api/create", body, name, Request.CHANGE, endless=True)
+        await self._connections.ask(call)
+
+    async def pull(
+        self, name: str, *, insecure: bool = False
+    ) -> AsyncGenerator[PullLine, None]:
+        """Fetch a model; yield what the server tells, up to ``success``.
+
+        Closing the iterator (``contextlib.aclosing``) closes the connection, which
+        cancels the pull; the server keeps what it has. Nothing here bounds the time
+        between two lines: see ``PullTracker.stalled``.
+
+        Raises:
+            PullError: It ended without success.
+            InvalidNameError: The server takes that for no name.
+            OllamaError: The server is away, refuses or makes no sense.
+        """
+        body: dict[str, object] = {"model": name, "insecure": insecure, "stream": True}
+        call = Call("POST", "/api/pull", body, name, Request.PULL, endless=True)
+        reader = self._connections.line_reader(call)
+        began = False
+        try:
+            async with self._connections.stream(call) as response:
+                began = True
+                async for chunk in response.aiter_bytes():
+                    for line in reader.feed(chunk):
+                        yield line
+                        if line.status == SUCCESS:
+                            return
+        except NodeUnreachableError as error:
+            if not began:
+                raise
+            raise PullCutError(name, raw=error.raw) from error
+        raise PullCutError(name)
+
+
+class _Connections:
+    """The pool to one server: requests go in, answers or our own errors come out.
+
+    Attributes:
+        node: The server, as an error's subject.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        limits: ClientLimits,
+        clock: Clock,
+        transport: httpx.AsyncBaseTransport | None,
+    ) -> None:
+        self.node = f"Ollama at {base_url}"
+        self._limits = limits
+        self._clock = clock
+        with self._translated():
+            self._http = httpx.AsyncClient(
+                base_url=base_url,
+                transport=transport or _transport(base_url, limits),
+                timeout=httpx.Timeout(
+                    None, connect=limits.connect_s, pool=limits.connect_s
+                ),
+                headers={"user-agent": "herdbook", "accept-encoding": "identity"},
+                follow_redirects=False,
+                trust_env=False,
+            )
+
+    async def close(self) -> None:
+        """Close them all."""
+        await self._http.aclose()
+
+    async def answer(self, call: Call, kind: type[Answered]) -> Answered:
+        """Return a whole answer, read."""
+        return read(await self.ask(call), kind, node=self.node)
+
+    async def ask(self, call: Call) -> bytes:
+        """Return the body of a whole answer, within its time and length."""
+        deadline = None if call.endless else self._limits.answer_s
+        try:
+            async with self._within(deadline), self.stream(call) as response:
+                return await self._body(response)
+        except TimeoutError:
+            raise NodeTimeoutError(self.node, seconds=deadline or 0) from None
+
+    @asynccontextmanager
+    async def stream(self, call: Call) -> AsyncIterator[httpx.Response]:
+        """Send a request and hold its answer open; a refusal is raised here."""
+        content = None if call.body is None else msgspec.json.encode(call.body)
+        headers = {"content-type": "application/json"} if content else None
+        with self._translated():
+            async with self._http.stream(
+                call.method, call.path, content=content, headers=headers
+            ) as response:
+                if response.status_code != httpx.codes.OK:
+                    body = await self._body(response)
+                    raise refusal(call, response.status_code, body, node=self.node)
+                yield response
+
+    def line_reader(self, call: Call) -> LineReader:
+        """Return what reads the lines of the answer to ``call``."""
+        return LineReader(call, node=self.node, longest=self._limits.line_bytes)
+
+    def _within(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
+        return nullcontext() if seconds is None else self._clock.timeout(seconds)
+
+    async def _body(self, response: httpx.Response) -> bytes:
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > self._limits.answer_bytes:
+                raise BadAnswerError(self.node, raw=f"it is over {len(body)} bytes")
+        return bytes(body)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """The seam: what httpx raises inside leaves as one of our errors."""
+        try:
+            yield
+        except _FOREIGN as error:
+            raise translate(error, self.node, self._limits) from error
+
+
+def translate(error: Exception, node: str, limits: ClientLimits) -> HerdbookError:
+    """Turn whatever httpx raises into one of our errors."""
+    reason = _reason(error)
+    match error:
+        case httpx.TimeoutException():
+            return NodeTimeoutError(node, seconds=limits.connect_s)
+        case httpx.InvalidURL() | httpx.UnsupportedProtocol():
+            return InvalidAddressError(node, reason=reason)
+        case httpx.RemoteProtocolError() if not _BROKEN_OFF.search(reason):
+            return BadAnswerError(node, raw=reason)
+        case (
+            httpx.DecodingError()
+            | httpx.TooManyRedirects()
+            | httpx.HTTPStatusError()
+            | httpx.CookieConflict()
+        ):
+            return BadAnswerError(node, raw=reason)
+        case _:
+            return NodeUnreachableError(node, raw=reason)
+
+
+def _reason(error: BaseException) -> str:
+    """Return what lies at the bottom of it: httpx tells only that it failed."""
+    while (below := error.__cause__ or error.__context__) is not None:
+        error = below
+    if isinstance(error, ConnectionError) and error.errno:
+        return os.strerror(error.errno)
+    return str(error) or type(error).__name__
+
+
+def _transport(base_url: str, limits: ClientLimits) -> httpx.AsyncHTTPTransport:
+    return httpx.AsyncHTTPTransport(
+        # Certificates are read (40 ms) only where they will be asked for.
+        verify=base_url.startswith("https:"),
+        limits=httpx.Limits(
+            max_connections=limits.connections, max_keepalive_connections=4
+        ),
+        socket_options=_probing(),
+        trust_env=False,
+    )
+
+
+def _probing() -> list[tuple[int, int, int]]:
+    """Have the operating system notice within 90 s that the other side is gone."""
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    for name, value in _PROBES.items():
+        if number := getattr(socket, name, None):
+            options.append((socket.IPPROTO_TCP, number, value))
+    return options
