@@ -1,1 +1,161 @@
-"""x."""
+"""Herdbook's library: the register of an Ollama server's models.
+
+``async with ModelManager.open("herd.db") as herd`` is all that one needs; the
+other names are what it takes, gives and raises.
+"""
+
+from __future__ import annotations
+
+from herdbook.core.acting import acting_as
+from herdbook.core.capabilities import Observed, detect
+from herdbook.core.clock import Clock, ManualClock, SystemClock
+from herdbook.core.configuration import ModelOptions
+from herdbook.core.drift import Listed, Look
+from herdbook.core.errors import (
+    BadAnswerError,
+    BusyError,
+    BusyServerError,
+    CallerError,
+    CapabilityMissingError,
+    ConflictError,
+    CorruptLogError,
+    DigestMismatchError,
+    DiskFullError,
+    ElsewhereError,
+    HerdbookError,
+    IllegalTransitionError,
+    InvalidAddressError,
+    InvalidConfigurationError,
+    InvalidNameError,
+    LoadFailedError,
+    ModelDamagedError,
+    ModelNotFoundError,
+    NewerSchemaError,
+    NodeTimeoutError,
+    NodeUnreachableError,
+    NotALogError,
+    OllamaError,
+    PullCancelledError,
+    PullCutError,
+    PullError,
+    PullRefusedError,
+    RefusedError,
+    ServerFailedError,
+    StalledError,
+    StoreClosedError,
+    StoreError,
+    StoreFullError,
+    StoreUnavailableError,
+    UnknownRoleError,
+    WrongExpectedVersionError,
+)
+from herdbook.core.host import base_url
+from herdbook.core.loads import Unloading
+from herdbook.core.manager import ModelManager
+from herdbook.core.moment import Moment
+from herdbook.core.names import canonical_name
+from herdbook.core.operations import OperationEndedError
+from herdbook.core.pull_progress import PullProgress
+from herdbook.core.registry import (
+    KnownModel,
+    ModelCapabilities,
+    ModelFamily,
+    ModelRegistry,
+    Suggestion,
+)
+from herdbook.core.settings import ManagerSettings
+from herdbook.core.storage import Storage
+from herdbook.events.facts import Capability, FactSource, Runner, UnloadReason
+from herdbook.events.lifecycle import Activity, ModelState
+from herdbook.events.recorded import Cause, RecordedEvent
+from herdbook.events.verify import Finding, Verification, verify
+from herdbook.projections.history import HistoryEntry, HistoryFilter
+from herdbook.projections.recommendation import Candidate, Recommendation
+from herdbook.projections.roles import ModelRole
+from herdbook.projections.statistics import ModelStatistics
+from herdbook.projections.status import ModelStatus, NodeStatus
+
+ManagerError = HerdbookError
+"""Everything that a manager raises on purpose, under the name to catch it by."""
+
+__all__ = [
+    "Activity",
+    "BadAnswerError",
+    "BusyError",
+    "BusyServerError",
+    "CallerError",
+    "Candidate",
+    "Capability",
+    "CapabilityMissingError",
+    "Cause",
+    "Clock",
+    "ConflictError",
+    "CorruptLogError",
+    "DigestMismatchError",
+    "DiskFullError",
+    "ElsewhereError",
+    "FactSource",
+    "Finding",
+    "HerdbookError",
+    "HistoryEntry",
+    "HistoryFilter",
+    "IllegalTransitionError",
+    "InvalidAddressError",
+    "InvalidConfigurationError",
+    "InvalidNameError",
+    "KnownModel",
+    "Listed",
+    "LoadFailedError",
+    "Look",
+    "ManagerError",
+    "ManagerSettings",
+    "ManualClock",
+    "ModelCapabilities",
+    "ModelDamagedError",
+    "ModelFamily",
+    "ModelManager",
+    "ModelNotFoundError",
+    "ModelOptions",
+    "ModelRegistry",
+    "ModelRole",
+    "ModelState",
+    "ModelStatistics",
+    "ModelStatus",
+    "Moment",
+    "NewerSchemaError",
+    "NodeStatus",
+    "NodeTimeoutError",
+    "NodeUnreachableError",
+    "NotALogError",
+    "Observed",
+    "OllamaError",
+    "OperationEndedError",
+    "PullCancelledError",
+    "PullCutError",
+    "PullError",
+    "PullProgress",
+    "PullRefusedError",
+    "Recommendation",
+    "RecordedEvent",
+    "RefusedError",
+    "Runner",
+    "ServerFailedError",
+    "StalledError",
+    "Storage",
+    "StoreClosedError",
+    "StoreError",
+    "StoreFullError",
+    "StoreUnavailableError",
+    "Suggestion",
+    "SystemClock",
+    "UnknownRoleError",
+    "UnloadReason",
+    "Unloading",
+    "Verification",
+    "WrongExpectedVersionError",
+    "acting_as",
+    "base_url",
+    "canonical_name",
+    "detect",
+    "verify",
+]

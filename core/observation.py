@@ -43,7 +43,7 @@ def observed(model: Listed, shown: ShowAnswer | None) -> Observed:
         digest=model.digest,
         weights=shown.weights,
         family=shown.details.family or model.family,
-        parameter_count=shown.parameter_count,
+        parameter_count=shown.parameter_count or model.parameter_count,
         quantization=shown.details.quantization_level or model.quantization,
         shown=None if shown.capabilities is None else tuple(shown.capabilities),
         listed=model.capabilities,

@@ -172,10 +172,9 @@ class Puller:
     async def _next(
         self, lines: AsyncIterator[PullLine], work: Operation, progress: _Progress
     ) -> PullLine | None:
+        due = progress.told is not None and progress.told.digest is not None
         patience = (
-            self._settings.verify_within_s
-            if progress.tracker.verifying
-            else self._settings.stall_after_s
+            self._settings.stall_after_s if due else self._settings.silent_within_s
         )
         try:
             async with self._clock.timeout(patience):

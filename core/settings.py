@@ -15,7 +15,8 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
             the parts had; an earlier one keeps it (recorded from a real server).
         stalls: How often in a row a pull may stall without a byte in between.
         pulls_at_once: How many pulls run at the same time; the others wait.
-        verify_within_s: Seconds that the server may be silent while it verifies.
+        silent_within_s: Seconds that the server may be silent while no bytes are
+            due: it asks for the manifest, or verifies a big layer.
         progress_every_s: Progress is recorded when so many seconds and
             ``progress_every_share`` have passed, whichever is later.
         progress_every_share: Share of the whole, 0 to 1.
@@ -33,7 +34,7 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
     stall_after_s: float = 20.0
     stalls: int = 5
     pulls_at_once: int = 2
-    verify_within_s: float = 3600.0
+    silent_within_s: float = 3600.0
     progress_every_s: float = 10.0
     progress_every_share: float = 0.05
     runner_within_s: float = 5.0

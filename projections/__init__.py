@@ -1,1 +1,1 @@
-"""x."""
+"""Read models folded from facts."""

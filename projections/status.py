@@ -27,9 +27,7 @@ from herdbook.events.lifecycle import (
 )
 from herdbook.events.recorded import Cause, RecordedEvent
 from herdbook.events.streams import model_of, node_of
-
-CAPABILITY_SETTING = "capability."
-"""What the name of a setting begins with that overrides a capability."""
+from herdbook.projections.roles import CAPABILITY_SETTING
 
 
 class Why(msgspec.Struct, frozen=True):
