@@ -203,6 +203,13 @@ class ModelManager:
     async def now(self) -> Moment:
         """Return what the log says now, for several questions at once."""
         await self._register.catch_up()
+        return self._latest()
+
+    def _latest(self) -> Moment:
+        """Return what the views say, without asking the log for more.
+
+        Enough for a command: its append says if somebody else was faster.
+        """
         return Moment(self._register.views, self.registry, self._register.node)
 
     async def as_of(self, when: int | datetime) -> Moment:
@@ -527,7 +534,7 @@ class ModelManager:
         status = await self._present(name)
         used = ModelUsed(purpose=purpose)
         await self._register.record(status.name, [used], cause=Cause.COMMAND)
-        return await self.get_status(status.name)
+        return self._latest().status(status.name)
 
     async def configure(
         self,
@@ -559,10 +566,12 @@ class ModelManager:
                 cause=Cause.CONFIGURATION,
                 at_version=status.version,
             )
-        return await self.get_status(status.name)
+        return self._latest().status(status.name)
 
     async def _present(self, name: str) -> ModelStatus:
-        status = await self.get_status(name)
+        status = self._latest().status(name)
+        if not status.present:
+            status = await self.get_status(name)
         if not status.present and status.state is not ModelState.LOADING:
             raise ModelNotFoundError(status.name, where=status.node)
         if not status.present:
