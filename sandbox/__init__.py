@@ -1,1 +1,39 @@
-"""x."""
+"""A small server that speaks Ollama's API over a pretend store of models.
+
+Invariant: what this room shows is what the recordings of a real server show; it
+imports nothing of the other rooms, so that nothing of them can make it agree.
+"""
+
+from __future__ import annotations
+
+from herdbook.sandbox.application import application
+from herdbook.sandbox.clock import Clock, ManualClock, RealClock, let_others_run
+from herdbook.sandbox.faults import did
+from herdbook.sandbox.registry import Behaviour
+from herdbook.sandbox.running import Options, run_sandbox
+from herdbook.sandbox.scripted import Nonsense
+from herdbook.sandbox.server import serve
+from herdbook.sandbox.settings import CURRENT, OLDER, PROFILES, Profile, Settings
+from herdbook.sandbox.world import HERD_HOST, Seen, World
+
+__all__ = [
+    "CURRENT",
+    "HERD_HOST",
+    "OLDER",
+    "PROFILES",
+    "Behaviour",
+    "Clock",
+    "ManualClock",
+    "Nonsense",
+    "Options",
+    "Profile",
+    "RealClock",
+    "Seen",
+    "Settings",
+    "World",
+    "application",
+    "did",
+    "let_others_run",
+    "run_sandbox",
+    "serve",
+]

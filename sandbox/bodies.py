@@ -1,0 +1,126 @@
+"""Read the bodies of requests as a Go program would.
+
+Invariant: a field has the type that the Go struct gives it, or the request is
+refused with Go's words; unknown fields are ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+import msgspec
+
+from herdbook.sandbox.refusals import Refusal
+
+Json: TypeAlias = dict[str, object]
+
+_TEXTS: Final = ("model", "name", "source", "destination", "from", "prompt", "suffix")
+_TYPES: Final[dict[str, tuple[type, ...]]] = {
+    "string": (str,),
+    "bool": (bool,),
+    "array": (list,),
+    "object": (dict,),
+}
+_FIELDS: Final = dict.fromkeys(_TEXTS, "string") | {
+    "system": "string",
+    "template": "string",
+    "insecure": "bool",
+    "stream": "bool",
+    "verbose": "bool",
+    "truncate": "bool",
+    "raw": "bool",
+    "remote_host": "string",
+    "messages": "array",
+    "options": "object",
+    "parameters": "object",
+    "files": "object",
+    "info": "object",
+}
+
+
+class Body:
+    """The decoded body of one request, read by field and type."""
+
+    def __init__(self, fields: Json) -> None:
+        self._fields = fields
+
+    def get(self, field: str) -> object:
+        """Give a field as it stands, None where it is missing."""
+        return self._fields.get(field)
+
+    def text(self, field: str) -> str:
+        """Give a text, empty where it is missing."""
+        value = self._fields.get(field)
+        return value if isinstance(value, str) else ""
+
+    def flag(self, field: str, *, default: bool = False) -> bool:
+        """Give a truth value."""
+        value = self._fields.get(field)
+        return value if isinstance(value, bool) else default
+
+    def table(self, field: str) -> Json:
+        """Give an object, empty where it is missing."""
+        value = self._fields.get(field)
+        return value if isinstance(value, dict) else {}
+
+    def items(self, field: str) -> list[object]:
+        """Give a list, empty where it is missing."""
+        value = self._fields.get(field)
+        return value if isinstance(value, list) else []
+
+    @property
+    def model(self) -> str:
+        """The model that the request is about; ``name`` is its older field."""
+        return self.text("model") or self.text("name")
+
+
+def read_body(raw: bytes, struct: str) -> Body:
+    """Decode a body for a Go struct of that name.
+
+    Raises:
+        Refusal: empty, no JSON, or a field of the wrong type.
+    """
+    if not raw:
+        raise Refusal(400, "missing request body")
+    fields = _decode(raw)
+    if not isinstance(fields, dict):
+        into = f"Go value of type api.{struct}"
+        raise Refusal(400, f"json: cannot unmarshal {_kind(fields)} into {into}")
+    for field, value in fields.items():
+        wanted = _FIELDS.get(field)
+        if wanted and value is not None and not isinstance(value, _TYPES[wanted]):
+            into = f"Go struct field {struct}.{field} of type {_go_type(wanted)}"
+            raise Refusal(400, f"json: cannot unmarshal {_kind(value)} into {into}")
+    return Body(fields)
+
+
+def _decode(raw: bytes) -> object:
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.DecodeError as error:
+        if "truncated" in str(error):
+            raise Refusal(400, "unexpected EOF") from None
+        text = raw.decode("utf-8", "replace").lstrip()
+        words = f"invalid character '{text[:1]}' looking for beginning of value"
+        raise Refusal(400, words) from None
+
+
+def _kind(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "bool"
+        case str():
+            return "string"
+        case list():
+            return "array"
+        case dict():
+            return "object"
+        case _:
+            return "number"
+
+
+def _go_type(wanted: str) -> str:
+    go = {"array": "[]api.Message", "object": "map[string]interface {}"}
+    return go.get(wanted, wanted)

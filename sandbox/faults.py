@@ -1,0 +1,142 @@
+"""Do things to the pretend server from outside, as the recordings' ``did`` steps.
+
+Invariant: a step that is not known is refused by name and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from herdbook.sandbox.bodies import Json
+from herdbook.sandbox.models import Kind
+from herdbook.sandbox.names import Name
+from herdbook.sandbox.refusals import Refusal
+from herdbook.sandbox.registry import Behaviour
+from herdbook.sandbox.scripted import Nonsense
+from herdbook.sandbox.store import Entry
+from herdbook.sandbox.world import World
+
+
+def did(world: World, step: Json) -> None:
+    """Do one step; several keys are several steps.
+
+    Args:
+        world: to whom it is done.
+        step: for example ``{"registry": {"rate": 1000000}}``, ``{"server":
+            "killed"}`` or ``{"manifest_deleted": "plain:latest"}``.
+
+    Raises:
+        Refusal: where a step is not known or cannot be done.
+    """
+    unknown = step.keys() - _STEPS.keys()
+    if unknown:
+        known = ", ".join(sorted(_STEPS))
+        raise Refusal(
+            400, f"no such step: {', '.join(sorted(unknown))}; known: {known}"
+        )
+    for key, value in step.items():
+        try:
+            _STEPS[key](world, value)
+        except msgspec.ValidationError as error:
+            raise Refusal(400, f"{key}: {error}") from None
+
+
+def _registry(world: World, value: object) -> None:
+    """Set how the registry behaves from now on; without anything, as usual."""
+    told = msgspec.convert(value, Json)
+    usual = msgspec.structs.asdict(world.registry.usual)
+    world.registry.behaviour = msgspec.convert({**usual, **told}, Behaviour)
+
+
+def _server(world: World, value: object) -> None:
+    fates: dict[object, Callable[[], None]] = {
+        "killed": world.kill,
+        "stopped": world.stop,
+        "started": world.start,
+    }
+    _choose(fates, value)()
+
+
+def _runner(world: World, value: object) -> None:
+    _choose({"killed": world.runners.kill}, value)()
+
+
+def _start_delay(world: World, value: object) -> None:
+    world.runners.start_delay_s = msgspec.convert(value, float)
+
+
+def _dies_saying(world: World, value: object) -> None:
+    world.runners.dies_saying = msgspec.convert(value, str | None)
+
+
+def _unload_lag(world: World, value: object) -> None:
+    world.runners.unload_lag_s = msgspec.convert(value, float)
+
+
+def _cancel_lag(world: World, value: object) -> None:
+    world.downloads.cancel_lag_s = msgspec.convert(value, float)
+
+
+def _disk(world: World, value: object) -> None:
+    world.downloads.disk_bytes = msgspec.convert(value, int | None)
+
+
+def _manifest_deleted(world: World, value: object) -> None:
+    """Delete the manifest alone: the blobs stay, named by nobody."""
+    del world.store.entries[_entry(world, value).name.key]
+    world.store.changed()
+
+
+def _manifest_damaged(world: World, value: object) -> None:
+    _entry(world, value).damaged = True
+    world.store.changed()
+
+
+def _weights_deleted(world: World, value: object) -> None:
+    for layer in _entry(world, value).manifest.layers:
+        if layer.kind is Kind.WEIGHTS:
+            world.store.blobs.pop(layer.digest, None)
+    world.store.changed()
+
+
+def _answer(world: World, value: object) -> None:
+    """Script an answer; none clears what was scripted."""
+    if value is None:
+        world.answers.clear()
+    else:
+        world.answers.script(msgspec.convert(value, Nonsense))
+
+
+_STEPS: Final[dict[str, Callable[[World, object], None]]] = {
+    "registry": _registry,
+    "server": _server,
+    "runner": _runner,
+    "runner_start_delay_s": _start_delay,
+    "runner_dies_saying": _dies_saying,
+    "unload_lag_s": _unload_lag,
+    "cancel_lag_s": _cancel_lag,
+    "disk_bytes": _disk,
+    "manifest_deleted": _manifest_deleted,
+    "manifest_damaged": _manifest_damaged,
+    "weights_deleted": _weights_deleted,
+    "answer": _answer,
+}
+
+
+def _choose(
+    fates: dict[object, Callable[[], None]], value: object
+) -> Callable[[], None]:
+    if value not in fates:
+        raise Refusal(400, f"{value!r} is none of {', '.join(map(str, fates))}")
+    return fates[value]
+
+
+def _entry(world: World, value: object) -> Entry:
+    name = Name.parse(str(value))
+    entry = world.store.find(name) if name else None
+    if entry is None:
+        raise Refusal(400, f"no model {value!r} here")
+    return entry

@@ -1,0 +1,25 @@
+"""Say no with a status and a text, as the server does.
+
+Invariant: every refusal of the pretend server is a ``Refusal``; any other exception
+is a mistake of the sandbox and shows as one.
+"""
+
+from __future__ import annotations
+
+
+class Refusal(Exception):  # noqa: N818 - an answer of the pretend server, no error
+    """An answer that refuses.
+
+    Attributes:
+        status: the HTTP status.
+        text: what stands under ``error``.
+    """
+
+    def __init__(self, status: int, text: str) -> None:
+        self.status = status
+        self.text = text
+        super().__init__(status, text)
+
+
+class Dropped(Exception):  # noqa: N818 - the fate of a connection, no error
+    """The connection is cut without a word."""

@@ -1,0 +1,117 @@
+"""Serve a pretend server on a port of this machine.
+
+Invariant: whoever opens a server closes it, at once and with every connection that
+is still open; nothing of it outlives its block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from herdbook.sandbox.application import Message, Receive, Send, application
+from herdbook.sandbox.refusals import Dropped
+from herdbook.sandbox.world import World
+
+
+class CuttableProtocol(H11Protocol):
+    """HTTP whose connections the application can cut, as a dying server does."""
+
+    def connection_made(  # type: ignore[override]  # uvicorn narrows the transport
+        self, transport: asyncio.Transport
+    ) -> None:
+        """Let the application know how to cut this connection."""
+        self.app_state = {**self.app_state, "cut_connection": transport.abort}
+        super().connection_made(transport)
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to its surroundings and stops without delay."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+        self.leaving = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        self.ready.set()
+
+    async def main_loop(self) -> None:
+        """Keep the date of the answers right until it is time to leave."""
+        while not self.leaving.is_set():
+            await self.on_tick(0)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.leaving.wait(), timeout=1.0)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the port, cut what is open, and see the last task end."""
+        del sockets  # whoever opened them closes them
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            assert isinstance(connection, H11Protocol)
+            connection.transport.abort()
+        while self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks)
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def serve(
+    world: World, *, host: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[str]:
+    """Serve a world while the block runs.
+
+    Args:
+        world: what to serve.
+        host: the address to listen on.
+        port: the port, 0 for any that is free.
+
+    Yields:
+        The address, for example ``http://127.0.0.1:40123``.
+    """
+    listening = socket.create_server((host, port), backlog=128)
+    server = _Server(_config(world))
+    running = asyncio.ensure_future(server.serve(sockets=[listening]))
+    try:
+        await server.ready.wait()
+        yield f"http://{host}:{listening.getsockname()[1]}"
+    finally:
+        if not world.down:
+            world.stop()
+        server.leaving.set()
+        await running
+        listening.close()
+
+
+def _config(world: World) -> uvicorn.Config:
+    app = application(world)
+
+    async def quiet(scope: Message, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except Dropped:
+            return  # the connection was cut on purpose
+
+    return uvicorn.Config(
+        quiet,
+        http=CuttableProtocol,
+        loop="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=60,
+    )

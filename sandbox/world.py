@@ -1,0 +1,168 @@
+"""The pretend server without its connections: a store, a registry, runners, a clock.
+
+Invariant: everything that HTTP shows is read from here, and everything that changes
+here changes by a request, by a fault or by the clock.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+import msgspec
+
+from herdbook.sandbox.catalogue import read_catalogue
+from herdbook.sandbox.clock import Clock, ManualClock
+from herdbook.sandbox.models import Contents
+from herdbook.sandbox.names import DEFAULT_HOST, Name
+from herdbook.sandbox.outcome import Outcome
+from herdbook.sandbox.pulls import Downloads, Pull
+from herdbook.sandbox.refusals import Refusal
+from herdbook.sandbox.registry import Behaviour, Registry
+from herdbook.sandbox.runners import Runners
+from herdbook.sandbox.scripted import Answers
+from herdbook.sandbox.settings import CURRENT, Profile, Settings
+from herdbook.sandbox.store import Entry, Store
+
+#: Where the recordings' registry listened; it spoke plain http.
+HERD_HOST: Final = "127.0.0.1:5055"
+
+#: A start of the server drops partial blobs older than this.
+_PARTIALS_KEPT: Final = timedelta(hours=1)
+#: How long before the clock began the models of the herd were made.
+_HERD_AGE: Final = timedelta(minutes=10)
+
+
+class Seen(msgspec.Struct, kw_only=True):
+    """A request that the server saw.
+
+    Attributes:
+        at: seconds of the clock.
+        ended: how it ended: ``answered``, ``closed by client`` or ``cut``; empty
+            while it is under way.
+    """
+
+    at: float
+    method: str
+    path: str
+    ended: str = ""
+
+
+class World:
+    """A pretend server and all that is around it.
+
+    Args:
+        models: what its store holds: ``none``, ``herd``, or a set of the library.
+        clock: its time; one that stands still unless it is moved, if not given.
+        settings: its environment.
+        profile: the version that it pretends to be.
+        usual: how its registry behaves when all is well.
+    """
+
+    def __init__(
+        self,
+        *,
+        models: str = "none",
+        clock: Clock | None = None,
+        settings: Settings | None = None,
+        profile: Profile = CURRENT,
+        usual: Behaviour | None = None,
+    ) -> None:
+        self.clock: Clock = clock or ManualClock()
+        self.settings = settings or Settings()
+        self.profile = profile
+        self.store = Store()
+        self.registry = _registry(usual)
+        self.runners = Runners(self.clock, self.settings)
+        self.downloads = Downloads(self.clock, self.store, self.registry)
+        self.downloads.disk_bytes = self.settings.disk_bytes
+        self.answers = Answers()
+        self.seen: list[Seen] = []
+        self.down = False
+        self.death: Outcome[None] = Outcome()
+        self._pulls: set[Pull] = set()
+        self._fill(models)
+
+    def entry(self, name: Name) -> Entry | None:
+        """Find a model of the store.
+
+        Raises:
+            Refusal: where its manifest is damaged.
+        """
+        entry = self.store.find(name)
+        if entry is not None and entry.damaged:
+            raise Refusal(500, "unexpected EOF")
+        return entry
+
+    def contents(self, entry: Entry) -> Contents:
+        """Read what stands in a model's layers."""
+        return self.store.contents(entry)
+
+    def pull(self, name: Name, *, insecure: bool) -> Pull:
+        """Begin to pull a model."""
+        pull = Pull(
+            self.store.spelled(name),
+            clock=self.clock,
+            store=self.store,
+            downloads=self.downloads,
+            settings=self.settings,
+            respell=self.profile.respells_manifests,
+        )
+        pull.begin(
+            lambda: self.registry.fetch(name, insecure=insecure, old=self.profile.old),
+            self.registry.behaviour.latency_s,
+        )
+        self._pulls.add(pull)
+        return pull
+
+    def end_pull(self, pull: Pull) -> None:
+        """End a pull: nobody reads its lines any more."""
+        self._pulls.discard(pull)
+        pull.cancel()
+
+    def kill(self) -> None:
+        """Kill the server: connections break, parts under way are lost."""
+        self._die(keep=False)
+
+    def stop(self) -> None:
+        """Stop the server: connections break, what was fetched is kept."""
+        self._die(keep=True)
+
+    def start(self) -> None:
+        """Start the server again: the memory is empty, the models are there."""
+        if self.settings.prune:
+            now = self.clock.wall(self.clock.now())
+            self.store.prune(now - _PARTIALS_KEPT)
+        self.down = False
+        self.death = Outcome()
+
+    def _die(self, *, keep: bool) -> None:
+        self.down = True
+        self.downloads.die(keep=keep)
+        for pull in list(self._pulls):
+            self.end_pull(pull)
+        self.runners.clear()
+        self.death.settle(None)
+
+    def _fill(self, models: str) -> None:
+        catalogue = read_catalogue()
+        if models == "none":
+            return
+        herd = models == "herd"
+        names = catalogue.herd if herd else catalogue.sets[models]
+        offered = catalogue.herd if herd else catalogue.library
+        for text in names:
+            name = Name.parse(text)
+            assert name is not None
+            age = _HERD_AGE - timedelta(seconds=catalogue.made.get(text, 0.0))
+            self.store.add(name, offered[text], self.clock.wall(0.0) - age)
+
+
+def _registry(usual: Behaviour | None) -> Registry:
+    catalogue = read_catalogue()
+    registry = Registry(usual)
+    registry.offer(DEFAULT_HOST, catalogue.herd)
+    registry.offer(DEFAULT_HOST, catalogue.library)
+    registry.offer(HERD_HOST, catalogue.herd)
+    registry.plain.add(HERD_HOST)
+    return registry
