@@ -40,6 +40,7 @@ from herdbook.events.sqlite_session import (
     check_owner,
     is_there,
     migrate,
+    not_ours,
     prepare,
     translated,
 )
@@ -282,7 +283,8 @@ async def _recognise(path: Path) -> None:
     """
     with suppress(CorruptLogError):  # so looks one that is just being written
         async with _connected(path, "mode=ro&immutable=1") as session:
-            await check_owner(session)
+            if not await check_owner(session):  # too short for a database
+                raise not_ours(session)
 
 
 async def _check_file(path: Path) -> list[str]:

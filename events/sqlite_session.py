@@ -151,7 +151,7 @@ class Pages(NamedTuple):
 
 
 def is_there(path: Path) -> bool:
-    """Return whether the file exists.
+    """Return whether the file exists and has something in it.
 
     Raises:
         StoreUnavailableError: There is no place for it, or it may not be written.
@@ -169,20 +169,30 @@ def is_there(path: Path) -> bool:
                 "cannot be read and written",
                 f"Give permission to read and write {place}",
             )
-    return path.exists()
+    return path.exists() and path.stat().st_size > 0
+
+
+def not_ours(session: Session) -> NotALogError:
+    """Return the error for a file that is something else."""
+    return NotALogError(
+        session.subject,
+        "is not a Herdbook log",
+        "Name another file; this one is left as it is",
+    )
 
 
 async def check_owner(session: Session) -> bool:
-    """Return whether the file is ours already; a new one is nobody's."""
-    owner = (await session.run("application_id"))[0][0]
-    is_new = (await session.run("page_count"))[0][0] == 0
-    if owner != APPLICATION_ID and not is_new:
-        raise NotALogError(
-            session.subject,
-            "is a database of another program",
-            "Name another file; this one is left as it is",
-        )
-    return not is_new
+    """Return whether the file is ours already; a new one is nobody's.
+
+    Raises:
+        NotALogError: It is another program's.
+    """
+    # In this order: another process may be making the log between the two.
+    if (await session.run("page_count"))[0][0] == 0:
+        return False
+    if (await session.run("application_id"))[0][0] != APPLICATION_ID:
+        raise not_ours(session)
+    return True
 
 
 async def prepare(session: Session) -> None:
@@ -191,8 +201,9 @@ async def prepare(session: Session) -> None:
         # Before anything else, and not in the write-ahead log: a file that is ours
         # says so in its own header at every moment of its life.
         await session.run("claim")
+    schema = await _schema(session)
     await session.set_up()
-    if await _schema(session) < NEWEST:
+    if schema < NEWEST:
         await migrate(session)
 
 
