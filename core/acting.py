@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from structlog.contextvars import bound_contextvars
-
+from herdbook.core.logs import bound as bound_in_logs
 from herdbook.events.recorded import new_id
 
 RECONCILER = "reconciler"
@@ -45,7 +44,7 @@ def operation(**bound: str) -> Iterator[str]:
     correlation_id = _correlation.get() or new_id()
     token = _correlation.set(correlation_id)
     try:
-        with bound_contextvars(correlation_id=correlation_id, **bound):
+        with bound_in_logs(correlation_id=correlation_id, **bound):
             yield correlation_id
     finally:
         _correlation.reset(token)

@@ -13,15 +13,14 @@ import re
 from typing import Final
 from urllib.parse import quote
 
-import structlog
-
 from herdbook.core.errors import InvalidAddressError
+from herdbook.core.logs import Logger
 
 DEFAULT_PORT: Final = 11434
 _SCHEME_PORTS: Final = {"http": 80, "https": 443}
 _HOST: Final = re.compile(r"\w[\w.-]*")
 
-_log = structlog.get_logger("herdbook.host")
+_log = Logger("herdbook.host")
 
 
 def base_url(setting: str | None = None) -> str:
@@ -53,7 +52,7 @@ def base_url(setting: str | None = None) -> str:
     if port == 0:
         raise InvalidAddressError(text, reason="port 0 is no place to connect to")
     address = f"{scheme}://{_connectable(host, text)}:{port}"
-    return f"{address}/{quote(path)}".rstrip("/")
+    return f"{address}/{quote(path, safe='/%')}".rstrip("/")
 
 
 def _split(authority: str) -> tuple[str, str | None]:

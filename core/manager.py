@@ -19,9 +19,7 @@ from contextlib import (
 )
 from datetime import datetime
 from pathlib import Path
-from typing import Self
-
-import structlog
+from typing import TYPE_CHECKING, Self
 
 from herdbook.core import configuration, views
 from herdbook.core.acting import acting_as
@@ -37,8 +35,8 @@ from herdbook.core.errors import (
 )
 from herdbook.core.host import base_url
 from herdbook.core.loads import Loader, LoadRequest, Unloading
+from herdbook.core.logs import Logger
 from herdbook.core.moment import Moment
-from herdbook.core.ollama import OllamaClient
 from herdbook.core.operations import Operation, Operations
 from herdbook.core.pull_progress import PullProgress
 from herdbook.core.pulls import Puller
@@ -60,7 +58,10 @@ from herdbook.projections.roles import ModelRole
 from herdbook.projections.statistics import ModelStatistics
 from herdbook.projections.status import ModelStatus, NodeStatus, Work
 
-_log = structlog.get_logger("herdbook.manager")
+if TYPE_CHECKING:
+    from herdbook.core.ollama import OllamaClient
+
+_log = Logger("herdbook.manager")
 
 
 class ModelManager:
@@ -141,6 +142,9 @@ class ModelManager:
             StoreError: The log cannot be opened.
             CallerError: An argument is not valid.
         """
+        # httpx brings Rich and click along where they are installed: not on import.
+        from herdbook.core.ollama import OllamaClient  # noqa: PLC0415
+
         clock, settings = clock or SystemClock(), settings or ManagerSettings()
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(OllamaClient(_url(ollama)))

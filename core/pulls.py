@@ -12,8 +12,6 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-import structlog
-
 from herdbook.core.acting import operation
 from herdbook.core.clock import Clock
 from herdbook.core.drift import Listed
@@ -23,6 +21,7 @@ from herdbook.core.errors import (
     PullCancelledError,
     StalledError,
 )
+from herdbook.core.logs import Logger
 from herdbook.core.observation import listed
 from herdbook.core.operations import Ending, Operation, finish
 from herdbook.core.pull_progress import PullProgress, PullTracker
@@ -51,7 +50,7 @@ from herdbook.events.recorded import Cause
 if TYPE_CHECKING:
     from herdbook.core.ollama import OllamaClient, PullLine
 
-_log = structlog.get_logger("herdbook.pulls")
+_log = Logger("herdbook.pulls")
 
 
 class _Progress:

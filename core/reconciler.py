@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-import structlog
-
 from herdbook.core.acting import RECONCILER, acting_as, operation
 from herdbook.core.capabilities import detect
 from herdbook.core.clock import Clock
@@ -24,6 +22,7 @@ from herdbook.core.errors import (
     NodeUnreachableError,
     OllamaError,
 )
+from herdbook.core.logs import Logger
 from herdbook.core.observation import listed, observed
 from herdbook.core.recovery import interrupt_dead
 from herdbook.core.register import Register
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from herdbook.core.ollama import OllamaClient
     from herdbook.core.registry import ModelRegistry
 
-_log = structlog.get_logger("herdbook.reconciler")
+_log = Logger("herdbook.reconciler")
 
 SHOWS_AT_ONCE = 4
 """How many models are asked about at the same time."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
-import structlog
 
+from herdbook.core.logs import Logger
 from herdbook.events.errors import StoreError
 from herdbook.events.recorded import GENESIS, RecordedEvent
 from herdbook.events.store import EventStore, StoredView, ViewStore
@@ -15,7 +15,7 @@ from herdbook.projections.statistics import StatisticsView
 from herdbook.projections.status import StatusView
 from herdbook.projections.view import View
 
-_log = structlog.get_logger("herdbook.views")
+_log = Logger("herdbook.views")
 
 
 class Views:

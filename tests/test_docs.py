@@ -1,0 +1,139 @@
+"""What the documentation shows is run, and what it points at is there."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from herdbook import sandbox
+from herdbook.events.facts import ModelDiscovered, ModelUsed
+from herdbook.events.recorded import Cause, NewEvent
+from herdbook.events.sqlite import SQLiteEventStore
+from herdbook.events.store import ANY
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+
+
+def python_of(page: str) -> str:
+    """Return the first block of Python of a page."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)[0]
+
+
+async def run(
+    *arguments: str, cwd: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run Python in a folder, while this loop serves what it asks."""
+    return await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={"PATH": "/usr/bin:/bin", **environment},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+
+async def test_readme_example_has_fewer_than_fifteen_lines_and_runs(
+    tmp_path: Path,
+) -> None:
+    example = python_of("README.md")
+    (tmp_path / "example.py").write_text(example)
+    world = sandbox.World(clock=sandbox.RealClock(speed=100))
+
+    async with sandbox.serve(world) as url:
+        ran = await run("example.py", cwd=tmp_path, OLLAMA_HOST=url)
+
+    assert len(example.splitlines()) < 15
+    assert ran.stderr == ""
+    assert ran.stdout.startswith("llama3.2:3b (")
+    assert "pulled in" in ran.stdout
+    assert ran.stdout.splitlines()[-1].split()[2:4] == ["used:", "an"]
+
+
+async def test_library_page_example_runs(tmp_path: Path) -> None:
+    example = python_of("docs/library.md")
+    world = sandbox.World(clock=sandbox.RealClock(speed=100))
+
+    async with sandbox.serve(world) as url:
+        script = f"{example}\nimport asyncio\nasyncio.run(example({url!r}))\n"
+        (tmp_path / "example.py").write_text(script)
+        ran = await run("example.py", cwd=tmp_path)
+
+    assert ran.stderr == ""
+    assert "loaded Runner(" in ran.stdout
+    assert "8192" in ran.stdout
+
+
+async def a_log(path: Path) -> None:
+    """Write a log of two events."""
+    async with await SQLiteEventStore.open(path) as store:
+        for fact in (ModelDiscovered(digest="a" * 64, size_bytes=1), ModelUsed()):
+            event = NewEvent(
+                fact=fact,
+                occurred_at=datetime.now(UTC),
+                actor='cli:"ann" <ä\\>',
+                cause=Cause.OBSERVED,
+            )
+            await store.append("model/local/a:1", [event], ANY)
+
+
+async def test_log_page_checks_a_whole_log(tmp_path: Path) -> None:
+    await a_log(tmp_path / "herd.db")
+
+    ran = await run("-c", python_of("docs/log.md"), "herd.db", cwd=tmp_path)
+
+    assert ran.stdout.startswith("2 events, chain whole, head ")
+    assert ran.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("alteration", "found"),
+    [
+        ("UPDATE events SET actor = 'cli:bob' WHERE position = 1", "breaks at #1"),
+        ("DELETE FROM events WHERE position = 2", "does not end where its head says"),
+    ],
+)
+async def test_log_page_finds_an_alteration(
+    tmp_path: Path, alteration: str, found: str
+) -> None:
+    await a_log(tmp_path / "herd.db")
+    raw = sqlite3.connect(tmp_path / "herd.db", isolation_level=None)
+    raw.execute("DROP TRIGGER events_are_not_changed")
+    raw.execute("DROP TRIGGER events_are_not_deleted")
+    raw.execute(alteration)
+    raw.close()
+
+    ran = await run("-c", python_of("docs/log.md"), "herd.db", cwd=tmp_path)
+
+    assert found in ran.stderr
+    assert ran.returncode == 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
+    paths = re.findall(
+        r"`((?:core|events|projections|cli|sandbox|tests|docs)/[\w/.-]+)`", text
+    )
+
+    missing = [link for link in links if not (page.parent / link).exists()]
+    missing += [path for path in paths if not (ROOT / path).exists()]
+    assert missing == []
+
+
+async def test_generated_pages_are_up_to_date() -> None:
+    ran = await run("docs/generate.py", "--check", cwd=ROOT)
+
+    assert ran.stdout + ran.stderr == ""
