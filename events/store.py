@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from datetime import datetime
 from enum import Enum
 from types import TracebackType
@@ -136,7 +136,7 @@ class EventStore(Protocol):
         """Return the end of the log, as its head row has it."""
         ...
 
-    def subscribe(self, after: int) -> AsyncIterator[RecordedEvent]:
+    def subscribe(self, after: int) -> AsyncGenerator[RecordedEvent, None]:
         """Read from behind a position, then go on with what is committed.
 
         Each event comes once, in order of position, whoever committed it; it
