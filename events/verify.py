@@ -168,7 +168,7 @@ class _Check:
                 f"is the last event, but the head is at #{begin.position}",
             )
         elif end.position < self.head.position or (
-            end.position == self.head.position and end != self.head
+            end.position == self.head.position and self.head.hash not in {"", end.hash}
         ):
             self.find(
                 self.head.position,

@@ -1,0 +1,167 @@
+"""Facts to bytes and back, for every fact there is."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import inspect
+
+from herdbook.events import codec
+from herdbook.events.errors import UndecodableEventError, UnknownEventTypeError
+from herdbook.events.facts import FACTS, Fact, ModelUnloaded, ModelUsed, UnloadReason
+from herdbook.events.group import draft_append
+from herdbook.events.recorded import Cause, NewEvent, StoredEvent
+
+PLAIN: dict[type[inspect.Type], st.SearchStrategy[object]] = {
+    inspect.BoolType: st.booleans(),
+    inspect.IntType: st.integers(-(2**63), 2**63 - 1),
+    inspect.FloatType: st.floats(allow_nan=False, allow_infinity=False),
+    inspect.StrType: st.text(),
+    inspect.NoneType: st.none(),
+    inspect.DateTimeType: st.datetimes(timezones=st.just(UTC)),
+}
+
+
+def values(type_: inspect.Type) -> st.SearchStrategy[object]:
+    """Return a strategy for what a field of this type may hold."""
+    match type_:
+        case inspect.UnionType(types=types):
+            return st.one_of(*(values(t) for t in types))
+        case inspect.EnumType(cls=cls):
+            return st.sampled_from(list(cls))
+        case inspect.StructType(cls=cls, fields=fields):
+            return st.builds(cls, **{f.name: values(f.type) for f in fields})
+        case inspect.DictType(key_type=key, value_type=value):
+            return st.dictionaries(values(key), values(value), max_size=3)
+        case inspect.ListType(item_type=item):
+            return st.lists(values(item), max_size=3)
+        case inspect.VarTupleType(item_type=item):
+            return st.lists(values(item), max_size=3).map(tuple)
+        case _:
+            return PLAIN[type(type_)]
+
+
+facts = st.sampled_from(FACTS).flatmap(lambda kind: values(inspect.type_info(kind)))
+
+
+@given(facts)
+def test_fact_comes_back_as_it_was(fact: Fact) -> None:
+    name = type(fact).__name__
+    data = codec.encode(fact)
+    assert codec.decode(name, codec.SCHEMAS[name], data) == fact
+    assert codec.encode(codec.decode(name, codec.SCHEMAS[name], data)) == data
+
+
+@given(facts)
+def test_data_are_canonical(fact: Fact) -> None:
+    data = codec.encode(fact)
+    parsed = json.loads(data)
+    assert list(parsed) == sorted(parsed)
+    assert "\n" not in data
+    assert msgspec.json.decode(data) == parsed
+
+
+@given(facts, st.datetimes(timezones=st.just(UTC)), st.sampled_from(Cause))
+def test_every_fact_can_be_appended(fact: Fact, moment: datetime, cause: Cause) -> None:
+    new = NewEvent(fact=fact, occurred_at=moment, actor="cli:ann", cause=cause)
+    (draft,) = draft_append("model/n/m", [new], 0).events
+    assert draft.fact == fact
+
+
+def test_every_fact_has_its_name_schema_and_trigger() -> None:
+    assert list(codec.TYPES.values()) == list(FACTS)
+    assert codec.SCHEMAS.keys() == codec.TRIGGERS.keys() == codec.TYPES.keys()
+    assert codec.TRIGGERS["ModelUnloaded"] == "model_unloaded"
+
+
+def test_every_schema_has_the_upcasters_before_it() -> None:
+    for name, newest in codec.SCHEMAS.items():
+        for schema in range(1, newest):
+            assert (name, schema) in codec.UPCASTERS
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason", "evicted_by"),
+    [
+        ("expired", UnloadReason.EXPIRED, None),
+        ("server_restarted", UnloadReason.SERVER_RESTARTED, None),
+        ("evicted:hf.co/a/b:Q4", UnloadReason.EVICTED, "hf.co/a/b:Q4"),
+    ],
+)
+def test_unloading_of_schema_1_is_understood(
+    cause: str, reason: UnloadReason, evicted_by: str | None
+) -> None:
+    fact = codec.decode("ModelUnloaded", 1, json.dumps({"cause": cause}))
+    assert fact == ModelUnloaded(reason=reason, evicted_by=evicted_by)
+
+
+@pytest.mark.parametrize(
+    ("name", "schema"),
+    [("ModelWashed", 1), ("ModelUsed", 2), ("ModelUsed", 0), ("ModelUnloaded", 3)],
+)
+def test_unknown_type_or_schema_is_named(name: str, schema: int) -> None:
+    with pytest.raises(UnknownEventTypeError) as caught:
+        codec.decode(name, schema, "{}")
+    assert (caught.value.type, caught.value.schema) == (name, schema)
+
+
+@pytest.mark.parametrize(
+    ("name", "schema", "data"),
+    [
+        ("ModelUsed", 1, ""),
+        ("ModelUsed", 1, "[]"),
+        ("ModelUsed", 1, '{"purpose":7}'),
+        ("ModelUsed", 1, '{"reason":"x"}'),
+        ("ModelUsed", 1, b'{"purpose":"\xff"}'),
+        ("ModelDiscovered", 1, '{"digest":"d"}'),
+        ("ModelUnloaded", 1, "7"),
+        ("ModelUnloaded", 1, "{}"),
+        ("ModelUnloaded", 1, '{"cause":"whim"}'),
+        ("ModelUnloaded", 2, '{"reason":"whim"}'),
+    ],
+)
+def test_data_of_another_form_are_named(
+    name: str, schema: int, data: str | bytes
+) -> None:
+    with pytest.raises(UndecodableEventError) as caught:
+        codec.decode(name, schema, data)
+    assert caught.value.type == name
+
+
+STORED = StoredEvent(
+    position=1,
+    stream="model/n/m",
+    version=1,
+    event_id="e",
+    type="ModelUsed",
+    schema=1,
+    data='{"purpose":""}',
+    occurred_at="2026-01-02T03:04:05.000006Z",
+    recorded_at="2026-01-02T03:04:05.000007Z",
+    actor="cli:ann",
+    cause="command",
+    correlation_id=None,
+    causation_id=None,
+    hash="a" * 64,
+)
+
+
+def test_stored_event_is_read_with_its_fact_and_times() -> None:
+    event = codec.read(STORED)
+    assert event.data == ModelUsed()
+    assert event.cause is Cause.COMMAND
+    assert event.occurred_at.tzinfo is UTC
+    assert event.recorded_at.microsecond == 7
+
+
+@pytest.mark.parametrize(
+    "change", [{"occurred_at": "yesterday"}, {"recorded_at": ""}, {"cause": "whim"}]
+)
+def test_envelope_that_cannot_be_read_is_named(change: dict[str, str]) -> None:
+    with pytest.raises(UndecodableEventError):
+        codec.read(msgspec.structs.replace(STORED, **change))

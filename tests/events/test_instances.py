@@ -1,0 +1,133 @@
+"""Who is alive: in one process, in several, and after a death."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from herdbook.events.errors import StoreUnavailableError
+from herdbook.events.instances import FileInstances, MemoryInstances
+from herdbook.events.recorded import new_id
+
+HOLDING = """
+import sys
+from pathlib import Path
+from herdbook.events.instances import FileInstances
+instances = FileInstances(Path(sys.argv[1]))
+print(instances.own, flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "herd.db.instances"
+
+
+def test_instances_know_each_other(directory: Path) -> None:
+    with FileInstances(directory) as one, FileInstances(directory) as two:
+        assert one.own != two.own
+        assert one.alive(one.own)
+        assert one.alive(two.own)
+        assert two.alive(one.own)
+
+
+def test_closed_instance_is_dead(directory: Path) -> None:
+    with FileInstances(directory) as one:
+        with FileInstances(directory) as two:
+            pass
+        two.close()
+        assert not one.alive(two.own)
+        assert not two.alive(two.own)
+        assert two.alive(one.own)
+
+
+def test_nothing_is_left_when_all_are_closed(directory: Path) -> None:
+    with FileInstances(directory), FileInstances(directory):
+        assert len(list(directory.iterdir())) == 2
+    assert list(directory.iterdir()) == []
+
+
+def test_unknown_instance_is_dead(directory: Path) -> None:
+    with FileInstances(directory) as one:
+        assert not one.alive(new_id())
+
+
+@pytest.mark.parametrize("name", ["", ".", "../herd", "a/b", "x\0y", "A" * 300])
+def test_what_is_no_id_is_dead_and_no_file(directory: Path, name: str) -> None:
+    directory.parent.joinpath("herd.lock").touch()
+    with FileInstances(directory) as one:
+        assert not one.alive(name)
+    assert directory.parent.joinpath("herd.lock").exists()
+
+
+@pytest.mark.parametrize("how", ["killed", "ended"])
+def test_process_is_alive_until_it_is_not(directory: Path, how: str) -> None:
+    with (
+        FileInstances(directory) as one,
+        subprocess.Popen(
+            [sys.executable, "-c", HOLDING, str(directory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdout
+        other = process.stdout.readline().strip()
+        assert one.alive(other)
+        if how == "killed":
+            process.kill()
+        process.communicate("\n")
+        assert not one.alive(other)
+        assert [path.stem for path in directory.iterdir()] == [one.own]
+
+
+def test_opening_removes_the_files_of_the_dead_alone(directory: Path) -> None:
+    directory.mkdir()
+    dead = directory / f"{new_id()}.lock"
+    dead.touch()
+    other = directory / "notes.lock"
+    other.touch()
+    with FileInstances(directory) as one:
+        FileInstances(directory).close()
+        assert {path.name for path in directory.iterdir()} == {
+            f"{one.own}.lock",
+            "notes.lock",
+        }
+
+
+def test_two_that_ask_at_once_do_not_take_each_other_for_it(directory: Path) -> None:
+    with FileInstances(directory) as one:
+        dead = directory / f"{new_id()}.lock"
+        descriptor = os.open(dead, os.O_CREAT | os.O_RDWR)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)  # as another one that asks just now
+        assert not one.alive(dead.stem)
+        os.close(descriptor)
+
+
+def test_place_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    tmp_path.joinpath("file").touch()
+    with pytest.raises(StoreUnavailableError) as caught:
+        FileInstances(tmp_path / "file" / "instances")
+    assert "Not a directory" in str(caught.value)
+
+
+def test_instances_in_memory_know_each_other() -> None:
+    living: set[str] = set()
+    with MemoryInstances(living) as one:
+        with MemoryInstances(living) as two:
+            assert one.alive(two.own)
+            assert two.alive(one.own)
+        assert not one.alive(two.own)
+    assert not living
+
+
+def test_instances_in_memory_may_be_alone() -> None:
+    with MemoryInstances() as one, MemoryInstances() as two:
+        assert one.alive(one.own)
+        assert not one.alive(two.own)

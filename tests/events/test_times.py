@@ -1,0 +1,53 @@
+"""From a moment to a place in the log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from herdbook.events.contract import MOMENT, event
+from herdbook.events.errors import CallerError
+from herdbook.events.memory import MemoryEventStore
+from herdbook.events.store import ANY
+from herdbook.events.times import position_at
+
+
+async def recorded_at(seconds: Sequence[int]) -> MemoryEventStore:
+    """Return a log whose events were recorded at these seconds."""
+    times = iter(seconds)
+    store = MemoryEventStore(clock=lambda: MOMENT + timedelta(seconds=next(times)))
+    for _ in seconds:
+        await store.append("model/n/m", [event()], ANY)
+    return store
+
+
+@given(st.lists(st.integers(0, 20), max_size=12).map(sorted), st.integers(-1, 21))
+def test_position_is_the_last_one_by_then(seconds: list[int], at: int) -> None:
+    async def position() -> int:
+        store = await recorded_at(seconds)
+        return await position_at(store, MOMENT + timedelta(seconds=at))
+
+    assert asyncio.run(position()) == sum(second <= at for second in seconds)
+
+
+async def test_moment_may_be_in_any_zone() -> None:
+    store = await recorded_at([0, 10])
+    zone = timezone(timedelta(hours=5))
+    moment = MOMENT.astimezone(zone) + timedelta(seconds=5)
+    assert await position_at(store, moment) == 1
+
+
+async def test_moment_without_a_zone_is_refused() -> None:
+    with pytest.raises(CallerError):
+        await position_at(MemoryEventStore(), MOMENT.replace(tzinfo=None))
+
+
+async def test_clock_that_was_set_back_gives_one_of_the_places() -> None:
+    store = await recorded_at([1, 5, 9, 3, 7, 11])
+    at = await position_at(store, MOMENT + timedelta(seconds=6))
+    assert at in {2, 4}  # recorded by then, and the next one was not

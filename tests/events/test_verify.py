@@ -1,0 +1,270 @@
+"""Verification finds every alteration, says where, and goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from herdbook.events import facts
+from herdbook.events.contract import MOMENT, event
+from herdbook.events.memory import MemoryEventStore
+from herdbook.events.recorded import (
+    GENESIS,
+    StoredEvent,
+    canonical_bytes,
+    chained_hash,
+)
+from herdbook.events.sqlite import SQLiteEventStore
+from herdbook.events.sqlite_writer import stored_event
+from herdbook.events.store import ANY, Head
+from herdbook.events.verify import (
+    MOST_UNREADABLE,
+    Finding,
+    Kind,
+    Verification,
+    verify,
+)
+
+COLUMNS = StoredEvent.__struct_fields__
+
+
+async def fill(path: Path, events: int = 6) -> None:
+    async with await SQLiteEventStore.open(path) as store:
+        for number in range(events):
+            new = event(f"n{number}", correlation_id="c", causation_id="d")
+            await store.append(f"model/n/{number % 2}", [new], ANY)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log of six events in two streams; copy it before writing to it."""
+    path = tmp_path_factory.mktemp("sound") / "herd.db"
+    asyncio.run(fill(path))
+    return path
+
+
+@pytest.fixture
+def path(sound: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(sound, tmp_path / "herd.db"))
+
+
+def alter(path: Path, *statements: str) -> None:
+    """Run statements on a log with its triggers dropped, and put them back."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        query = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'"
+        triggers = connection.execute(query).fetchall()
+        for name, _ in triggers:
+            connection.execute(f"DROP TRIGGER {name}")
+        for statement in statements:
+            connection.execute(statement)
+        for _, sql in triggers:
+            connection.execute(sql)
+
+
+async def verified(path: Path, *anchors: Head) -> Verification:
+    async with await SQLiteEventStore.open(path) as store:
+        return await verify(store, anchors=anchors)
+
+
+async def kinds(path: Path, *anchors: Head) -> list[tuple[int, Kind]]:
+    verification = await verified(path, *anchors)
+    return [(finding.position, finding.kind) for finding in verification.findings]
+
+
+async def test_sound_log_has_no_findings(path: Path) -> None:
+    verification = await verified(path)
+    assert verification.findings == ()
+    assert (verification.events, verification.set_back) == (6, 0)
+    async with await SQLiteEventStore.open(path) as store:
+        assert verification.head == await store.head()
+
+
+async def test_empty_log_is_sound() -> None:
+    verification = await verify(MemoryEventStore(), anchors=[Head()])
+    assert verification == Verification(events=0, head=Head(), set_back=0, findings=())
+
+
+@given(data=st.data())
+def test_any_altered_character_is_found(
+    sound: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = Path(shutil.copy(sound, tmp_path_factory.mktemp("altered") / "herd.db"))
+    column = data.draw(st.sampled_from([c for c in COLUMNS if c != "position"]))
+    position = data.draw(st.integers(1, 6))
+    with closing(sqlite3.connect(path)) as connection:
+        query = f"SELECT {column} FROM events WHERE position = {position}"
+        (was,) = connection.execute(query).fetchone()
+    if isinstance(was, int):
+        now: object = data.draw(st.integers(1, 99).filter(lambda n: n != was))
+    else:
+        at = data.draw(st.integers(0, len(was) - 1))
+        character = data.draw(st.characters(codec="utf-8", exclude_characters=was[at]))
+        now = was[:at] + character + was[at + 1 :]
+    quoted = str(now).encode().hex()
+    value = str(now) if isinstance(now, int) else f"CAST(x'{quoted}' AS TEXT)"
+    alter(path, f"UPDATE events SET {column} = {value} WHERE position = {position}")
+    found = asyncio.run(kinds(path))
+    assert found
+    assert found[0][0] in {0, position}
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("UPDATE events SET actor = 'x' WHERE position = 3", [(3, Kind.HASH)]),
+        (
+            "UPDATE events SET hash = lower(actor) WHERE position = 3",
+            [(3, Kind.HASH), (4, Kind.HASH)],
+        ),
+        (
+            "DELETE FROM events WHERE position = 3",
+            [
+                (4, Kind.POSITION),
+                (4, Kind.HASH),
+                (5, Kind.VERSION),
+            ],
+        ),
+        ("DELETE FROM events WHERE position > 4", [(4, Kind.HEAD)]),
+        ("DELETE FROM events", [(0, Kind.HEAD)]),
+        ("UPDATE head SET position = 5", [(6, Kind.HEAD)]),
+        ("UPDATE head SET hash = 'x'", [(6, Kind.HEAD)]),
+        (
+            "UPDATE events SET type = 'ModelWashed' WHERE position = 3",
+            [(3, Kind.HASH), (3, Kind.DATA)],
+        ),
+        (
+            "UPDATE events SET data = '{}}' WHERE position = 3",
+            [(3, Kind.HASH), (3, Kind.DATA)],
+        ),
+        (
+            "UPDATE events SET occurred_at = '2026-01-02' WHERE position = 3",
+            [(3, Kind.HASH), (3, Kind.TIME)],
+        ),
+        (
+            "UPDATE events SET recorded_at = 'x' WHERE position = 6",
+            [(6, Kind.HASH), (6, Kind.TIME)],
+        ),
+        (
+            "UPDATE events SET version = 9 WHERE position = 6",
+            [(6, Kind.HASH), (6, Kind.VERSION)],
+        ),
+        (
+            "UPDATE events SET actor = CAST(x'ff' AS TEXT) WHERE position = 2",
+            [(2, Kind.UNREADABLE), (4, Kind.VERSION)],
+        ),
+        (
+            "UPDATE events SET actor = CAST(x'ff' AS TEXT) WHERE position = 6",
+            [(6, Kind.UNREADABLE)],
+        ),
+    ],
+)
+async def test_alteration_is_found_where_it_is(
+    path: Path, statement: str, expected: list[tuple[int, Kind]]
+) -> None:
+    alter(path, statement)
+    assert await kinds(path) == expected
+
+
+def rehashed(path: Path) -> Iterator[str]:
+    """Return the statements that compute every hash anew: a perfect forgery."""
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute("SELECT * FROM events ORDER BY position").fetchall()
+    previous = GENESIS
+    for row in rows:
+        stored = msgspec.structs.replace(stored_event(row), actor="somebody else")
+        previous = chained_hash(previous, canonical_bytes(stored))
+        yield (
+            f"UPDATE events SET actor = 'somebody else', hash = '{previous}'"
+            f" WHERE position = {stored.position}"
+        )
+    yield f"UPDATE head SET hash = '{previous}'"
+
+
+async def test_forged_chain_is_found_by_an_anchor(path: Path) -> None:
+    heads = [(await verified(path)).head]
+    async with await SQLiteEventStore.open(path) as store:
+        heads += [Head(e.position, e.hash) async for e in store.read_stored(limit=2)]
+    assert await kinds(path, *heads) == []
+    alter(path, *rehashed(path))
+    assert await kinds(path) == []
+    assert await kinds(path, *heads) == [(n, Kind.ANCHOR) for n in (1, 2, 6)]
+
+
+async def test_anchor_behind_the_end_is_missing(path: Path) -> None:
+    assert await kinds(path, Head(9, "a" * 64)) == [(9, Kind.ANCHOR)]
+
+
+async def test_missing_trigger_is_found(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TRIGGER events_are_not_changed")
+    assert (await verified(path)).findings == (
+        Finding(
+            position=0,
+            kind=Kind.FILE,
+            message="events_are_not_changed is missing or not what it was made as",
+        ),
+    )
+
+
+async def test_damaged_index_is_found(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute(
+            "UPDATE sqlite_schema SET rootpage = (SELECT rootpage FROM sqlite_schema"
+            " WHERE name = 'head') WHERE name = 'sqlite_autoindex_events_1'"
+        )
+    assert (0, Kind.FILE) in await kinds(path)
+
+
+async def test_log_of_which_nothing_can_be_read_ends(path: Path) -> None:
+    await fill(path, MOST_UNREADABLE)
+    alter(path, "UPDATE events SET actor = CAST(x'ff' AS TEXT)")
+    found = await kinds(path)
+    unreadable = [at for at, kind in found if kind is Kind.UNREADABLE]
+    assert unreadable == list(range(1, MOST_UNREADABLE + 1))
+
+
+async def test_illegal_transition_is_found_once_for_each_model() -> None:
+    used = event(fact=facts.ModelUsed())
+    discovered = event(fact=facts.ModelDiscovered(digest="d", size_bytes=1))
+    store = MemoryEventStore()
+    await store.append("model/n/a", [discovered, used], ANY)
+    for stream in ("model/n/b", "node/n", "model/n/b", "notes"):
+        await store.append(stream, [event(fact=facts.ModelUsed())], ANY)
+    (finding,) = (await verify(store)).findings
+    assert (finding.position, finding.kind) == (3, Kind.TRANSITION)
+    assert finding.message.startswith("model/n/b is not present; ModelUsed is not")
+
+
+async def test_clock_that_was_set_back_is_counted() -> None:
+    times = iter([5, 6, 4, 5, 5, 1])
+    store = MemoryEventStore(clock=lambda: MOMENT + timedelta(seconds=next(times)))
+    for _ in range(6):
+        await store.append("model/n/m", [event()], ANY)
+    verification = await verify(store)
+    assert (verification.set_back, verification.findings) == (2, ())
+
+
+async def test_log_may_grow_while_it_is_verified(path: Path) -> None:
+    async with await SQLiteEventStore.open(path) as store:
+        stop = asyncio.Event()
+
+        async def grow() -> None:
+            while not stop.is_set():
+                await store.append("model/n/m", [event()], ANY)
+
+        growing = asyncio.create_task(grow())
+        for _ in range(5):
+            assert not (await verify(store)).findings
+        stop.set()
+        await growing
