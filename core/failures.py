@@ -134,6 +134,11 @@ _REQUESTS: Final = (
     _invalid_request,
 )
 
+_DAMAGE: Final = (
+    _pattern("^(unexpected )?EOF$", "blobs.*no such file", "^invalid character"),
+    _plain(ModelDamagedError),
+)
+
 _ANY: Final[dict[int, Rules]] = {
     400: (
         _NAMES,
@@ -142,15 +147,10 @@ _ANY: Final[dict[int, Rules]] = {
         (_pattern("does not support"), _incapable),
     ),
     404: ((_pattern("not found"), _not_found),),
-    500: (_NAMES, _REQUESTS),
+    500: (_NAMES, _REQUESTS, _DAMAGE),
     501: ((_pattern("does not support"), _incapable),),
 }
 """What means the same whatever was asked for, by status."""
-
-_DAMAGE: Final = (
-    _pattern("^(unexpected )?EOF$", r"blobs.*no such file", "^invalid character"),
-    _plain(ModelDamagedError),
-)
 
 # The list of texts is the server's own (llm/status.go), and older servers' two.
 _OUT_OF_MEMORY: Final = _pattern(
@@ -160,7 +160,7 @@ _OUT_OF_MEMORY: Final = _pattern(
     "allocation failed",
     "(not enough|insufficient) memory",
     "vk_error_out_of_device_memory",
-    "erroroutofmemory",
+    "erroroutof(device|host)?memory",
     "requires more system memory",
     "unable to load full model on GPU",
 )
@@ -210,8 +210,8 @@ _PULL: Final[Rules] = (
 )
 
 _RULES: Final[dict[Request, Rules]] = {
-    Request.LOOK: (_DAMAGE,),
-    Request.CHANGE: (_DAMAGE,),
+    Request.LOOK: (),
+    Request.CHANGE: (),
     Request.LOAD: (
         (_OUT_OF_MEMORY, _not_loaded(LoadFailure.OUT_OF_MEMORY)),
         (_pattern("timed out waiting for"), _not_loaded(LoadFailure.STALLED)),
@@ -220,7 +220,6 @@ _RULES: Final[dict[Request, Rules]] = {
             _pattern("has terminated", "process no longer running"),
             _not_loaded(LoadFailure.PROCESS_DIED),
         ),
-        _DAMAGE,
     ),
     Request.PULL: _PULL,
 }

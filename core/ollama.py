@@ -14,9 +14,9 @@ import asyncio
 import os
 import re
 import socket
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import (
-    AbstractAsyncContextManager,
     asynccontextmanager,
     contextmanager,
     nullcontext,
@@ -314,6 +314,7 @@ class _Connections:
         transport: httpx.AsyncBaseTransport | None,
     ) -> None:
         self.node = f"Ollama at {base_url}"
+        self._base_url = base_url
         self._limits = limits
         self._clock = clock
         with self._translated():
@@ -338,12 +339,9 @@ class _Connections:
 
     async def ask(self, call: Call) -> bytes:
         """Return the body of a whole answer, within its time and length."""
-        deadline = None if call.endless else self._limits.answer_s
-        try:
-            async with self._within(deadline), self.stream(call) as response:
-                return await self._body(response)
-        except TimeoutError:
-            raise NodeTimeoutError(self.node, seconds=deadline or 0) from None
+        wait = nullcontext() if call.endless else self._deadline()
+        async with wait, self.stream(call) as response:
+            return await self._body(response)
 
     @asynccontextmanager
     async def stream(self, call: Call) -> AsyncIterator[httpx.Response]:
@@ -363,15 +361,23 @@ class _Connections:
         """Return what reads the lines of the answer to ``call``."""
         return LineReader(call, node=self.node, longest=self._limits.line_bytes)
 
-    def _within(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
-        return nullcontext() if seconds is None else self._clock.timeout(seconds)
+    @asynccontextmanager
+    async def _deadline(self) -> AsyncIterator[None]:
+        seconds = self._limits.answer_s
+        try:
+            async with self._clock.timeout(seconds):
+                yield
+        except TimeoutError:
+            raise NodeTimeoutError(self.node, seconds=seconds) from None
 
     async def _body(self, response: httpx.Response) -> bytes:
+        """Read what follows at once where an answer has begun."""
         body = bytearray()
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > self._limits.answer_bytes:
-                raise BadAnswerError(self.node, raw=f"it is over {len(body)} bytes")
+        async with self._deadline():
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > self._limits.answer_bytes:
+                    raise BadAnswerError(self.node, raw=f"it is over {len(body)} bytes")
         return bytes(body)
 
     @contextmanager
@@ -380,17 +386,17 @@ class _Connections:
         try:
             yield
         except _FOREIGN as error:
-            raise translate(error, self.node, self._limits) from error
+            raise translate(error, self._base_url, self._limits) from error
 
 
-def translate(error: Exception, node: str, limits: ClientLimits) -> HerdbookError:
+def translate(error: Exception, base_url: str, limits: ClientLimits) -> HerdbookError:
     """Turn whatever httpx raises into one of our errors."""
-    reason = _reason(error)
+    node, reason = f"Ollama at {base_url}", _reason(error)
     match error:
         case httpx.TimeoutException():
             return NodeTimeoutError(node, seconds=limits.connect_s)
         case httpx.InvalidURL() | httpx.UnsupportedProtocol():
-            return InvalidAddressError(node, reason=reason)
+            return InvalidAddressError(base_url, reason=reason)
         case httpx.RemoteProtocolError() if not _BROKEN_OFF.search(reason):
             return BadAnswerError(node, raw=reason)
         case (
@@ -408,15 +414,17 @@ def _reason(error: BaseException) -> str:
     """Return what lies at the bottom of it: httpx tells only that it failed."""
     while (below := error.__cause__ or error.__context__) is not None:
         error = below
-    if isinstance(error, ConnectionError) and error.errno:
+    if isinstance(error, socket.gaierror | ssl.SSLError):
+        return error.strerror or str(error)
+    if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     return str(error) or type(error).__name__
 
 
 def _transport(base_url: str, limits: ClientLimits) -> httpx.AsyncHTTPTransport:
     return httpx.AsyncHTTPTransport(
-        # Certificates are read (40 ms) only where they will be asked for.
-        verify=base_url.startswith("https:"),
+        # Certificates take 40 ms to read; SSL_CERT_FILE may name others.
+        verify=base_url.startswith("https:") and httpx.create_ssl_context(),
         limits=httpx.Limits(
             max_connections=limits.connections, max_keepalive_connections=4
         ),

@@ -1,0 +1,136 @@
+"""The tree of the errors: drawn as it is, each class with its own word."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from herdbook.core import errors
+from herdbook.core.errors import (
+    BadAnswerError,
+    CallerError,
+    HerdbookError,
+    LoadFailedError,
+    LoadFailure,
+    ModelNotFoundError,
+    NodeTimeoutError,
+    NodeUnreachableError,
+    OllamaError,
+    PullError,
+    PullRefusal,
+    PullRefusedError,
+    StalledError,
+    StoreError,
+    UnknownRoleError,
+)
+
+CLASSES = [
+    member
+    for name in errors.__all__
+    if isinstance(member := getattr(errors, name), type)
+    and issubclass(member, HerdbookError)
+]
+
+
+def drawn() -> list[tuple[int, str]]:
+    """Return the tree of the docstring: depth and name of each class."""
+    tree = re.findall(r"^ {4}([│├└─ ]*)(\w+Error)", errors.__doc__ or "", re.MULTILINE)
+    return [(len(branch) // 4, name) for branch, name in tree]
+
+
+def test_the_tree_is_drawn_as_it_is() -> None:
+    above: list[str] = []
+    for depth, name in drawn():
+        del above[depth:]
+        if depth:
+            parent = getattr(errors, above[-1])
+            assert parent in getattr(errors, name).__bases__
+        above.append(name)
+
+
+def test_every_class_of_this_module_is_in_the_tree() -> None:
+    names = {name for _, name in drawn()}
+
+    here = {each.__name__ for each in CLASSES if each.__module__ == errors.__name__}
+    assert here <= names
+
+
+def test_the_list_of_names_is_sorted_and_whole() -> None:
+    assert sorted(errors.__all__) == errors.__all__
+    assert {name for name in vars(errors) if name.endswith("Error")} <= set(
+        errors.__all__
+    )
+
+
+def test_every_class_has_a_word_of_its_own() -> None:
+    codes = [each.code for each in CLASSES]
+
+    assert sorted(set(codes)) == sorted(codes)
+    assert all(re.fullmatch(r"[a-z_]+", code) for code in codes)
+
+
+def test_every_class_says_whose_fault_it_is() -> None:
+    for each in CLASSES:
+        if each is not HerdbookError:
+            assert issubclass(each, CallerError | OllamaError | StoreError)
+
+
+def test_the_message_has_subject_state_and_remedy() -> None:
+    error = NodeUnreachableError("Ollama at x", raw="Connection refused")
+
+    assert str(error) == (
+        "Ollama at x cannot be reached: Connection refused. "
+        "Start it with 'ollama serve', or set OLLAMA_HOST to where it is"
+    )
+
+
+def test_what_the_server_said_is_kept_whole_and_told_in_one_line() -> None:
+    said = "one {brace}\n" + "long " * 200
+
+    error = BadAnswerError("Ollama at x", raw=said)
+
+    assert error.raw == said
+    assert "\n" not in str(error)
+    assert "one {brace} long" in str(error)
+    assert len(str(error)) < 500
+
+
+def test_a_state_without_a_reason_ends_without_a_colon() -> None:
+    assert str(PullError("m")) == "m cannot be fetched"
+
+
+@pytest.mark.parametrize("failure", LoadFailure)
+def test_a_failed_load_has_the_kind_of_its_cause(failure: LoadFailure) -> None:
+    error = LoadFailedError("m:1", failure=failure, raw="said")
+
+    assert (error.kind, error.raw, error.subject) == (failure.value, "said", "m:1")
+    assert error.state.startswith("cannot be loaded")
+    assert error.remedy
+
+
+@pytest.mark.parametrize("refusal", PullRefusal)
+def test_a_refused_pull_has_the_kind_of_its_cause(refusal: PullRefusal) -> None:
+    error = PullRefusedError("m:1", refusal=refusal, raw="said")
+
+    assert (error.kind, error.raw, error.subject) == (refusal.value, "said", "m:1")
+    assert error.state.startswith("cannot be fetched")
+
+
+def test_other_errors_have_their_class_as_kind() -> None:
+    assert NodeTimeoutError("Ollama at x", seconds=2.5).kind == "node_timeout"
+    assert "within 2.5 s" in str(NodeTimeoutError("Ollama at x", seconds=2.5))
+    assert "no byte came for 20 s" in str(StalledError("m", seconds=20))
+
+
+def test_a_model_that_is_not_there_is_told_with_how_to_fetch_it() -> None:
+    error = ModelNotFoundError("m:1", where="local")
+
+    assert str(error) == "m:1 is not on local. To fetch it: herdbook pull m:1"
+
+
+def test_an_unknown_role_is_told_with_the_known_ones() -> None:
+    error = UnknownRoleError("x" * 200, known=("coding", "fast"))
+
+    assert error.remedy == "The roles are coding, fast"
+    assert len(str(error)) < 150
