@@ -21,6 +21,8 @@ from herdbook.core.errors import (
     LoadFailedError,
     LoadFailure,
     ModelNotFoundError,
+    NodeTimeoutError,
+    NodeUnreachableError,
     OllamaError,
 )
 from herdbook.core.operations import Ending, Operation, finish
@@ -100,6 +102,11 @@ class Loader:
                 await self._load(work.name, request)
             except asyncio.CancelledError:
                 await finish(self._record_end(work.name, self._stopped(work)))
+                raise
+            except (NodeUnreachableError, NodeTimeoutError):
+                # The node is lost; that is no error of the model.
+                interrupted = LoadInterrupted(instance=self._instance)
+                await finish(self._record_end(work.name, interrupted))
                 raise
             except OllamaError as error:
                 failed = LoadFailed(kind=error.kind, message=str(error))
@@ -240,8 +247,11 @@ class Loader:
         Raises:
             OllamaError: The server could not.
         """
+        status = self._status(name)
+        if not status.present:  # a pull failed: only the log knows of it
+            await self._record_deleted(name, ModelDeleted())
+            return
         with operation(model=name), self._reconciler.leaving(name):
-            status = self._status(name)
             if self._sharing(name) == [name] and not status.remote_host:
                 await self.unload(name)
             await self._client.delete(name)
@@ -250,7 +260,7 @@ class Loader:
 
     async def _record_deleted(self, name: str, deleted: ModelDeleted) -> None:
         await self._register.catch_up()
-        if self._status(name).present:
+        if self._status(name).state is not ModelState.NOT_PRESENT:
             await self._register.record(name, [deleted], cause=Cause.COMMAND)
 
     def _status(self, name: str) -> ModelStatus:

@@ -28,10 +28,15 @@ from herdbook.core.configuration import ModelOptions
 from herdbook.core.drift import Look
 from herdbook.core.errors import (
     BusyError,
+    CallerError,
     ElsewhereError,
+    HerdbookError,
+    IllegalTransitionError,
     ModelNotFoundError,
     OllamaError,
     PullError,
+    StoreError,
+    WrongExpectedVersionError,
 )
 from herdbook.core.host import base_url
 from herdbook.core.loads import Loader, LoadRequest, Unloading
@@ -173,9 +178,18 @@ class ModelManager:
         if look:
             with suppress(OllamaError):  # recorded as a lost node
                 await self._reconciler.refresh(recovered=interrupted)
+        if self._settings.resume_pulls:
+            for name, works in interrupted.items():
+                await self._resume(name, works)
         if self._settings.reconcile_every_s is not None:
             task = asyncio.create_task(self._reconcile_for_ever(), name="reconciler")
             stack.push_async_callback(_ended, task)
+
+    async def _resume(self, name: str, works: tuple[Work, ...]) -> None:
+        """Go on with a pull or an update that recovery found interrupted."""
+        for work in works:
+            if work.activity is not Activity.LOAD:
+                await self._start_pull(name, insecure=work.insecure)
 
     async def _reconcile_for_ever(self) -> None:
         assert self._settings.reconcile_every_s is not None
@@ -187,15 +201,18 @@ class ModelManager:
         """Look at the server; one that does not answer is recorded, not raised."""
         try:
             await self._reconciler.refresh()
-        except OllamaError as error:
+        except HerdbookError as error:
             _log.warning("look_failed", reason=str(error))
         await self._keep_views()
 
     async def _keep_views(self, every: int | None = None) -> None:
         seen = self._register.views.position
         if seen - self._kept >= (every or self._settings.snapshot_every):
-            await views.keep(self._register.views, self._storage.snapshots)
             self._kept = seen
+            try:
+                await views.keep(self._register.views, self._storage.snapshots)
+            except StoreError as error:  # a cache: the log has it all
+                _log.warning("views_not_kept", reason=str(error))
 
     async def _close(self) -> None:
         await self._pulls.close()
@@ -220,11 +237,18 @@ class ModelManager:
         """Return what the log said at a position, or at a time.
 
         Raises:
-            CallerError: The time has no zone.
+            CallerError: The log has no such position, or the time has no zone.
         """
         store = self._storage.store
+        head = (await store.head()).position
         asked = None if isinstance(when, int) else when
         until = when if isinstance(when, int) else await position_at(store, when)
+        if not 0 <= until <= head:
+            raise CallerError(
+                f"position #{until}",
+                "is not in the log",
+                f"The newest event is #{head}; #0 is before the first",
+            )
         then = views.Views()
         await then.replay(store, until=until)
         return Moment(then, self.registry, self._register.node, asked=asked)
@@ -368,15 +392,23 @@ class ModelManager:
             OperationEndedError: It was cancelled.
         """
         name = (await self.now()).spelled(name)
-        while (work := await self._elsewhere(name)) is not None:
-            async for progress in self._follow_elsewhere(name, work):
-                yield progress
-            if await self.is_available(name):
+        while True:
+            if (work := await self._elsewhere(name)) is not None:
+                followed = self._follow_elsewhere(name, work)
+            else:
+                pull = self._pulls.get(name)
+                pull = pull or await self._start_pull(name, insecure=insecure)
+                followed = pull.follow()
+            try:
+                async with aclosing(followed):
+                    async for progress in followed:
+                        yield progress
+            except IllegalTransitionError:
+                if await self._elsewhere(name) is None:
+                    raise
+                continue  # another instance began at the same moment
+            if work is None or await self.is_available(name):
                 return
-        pull = self._pulls.get(name) or await self._start_pull(name, insecure=insecure)
-        async with aclosing(pull.follow()) as followed:
-            async for progress in followed:
-                yield progress
 
     async def _start_pull(self, name: str, *, insecure: bool) -> Operation:
         present = await self.is_available(name)
@@ -518,12 +550,16 @@ class ModelManager:
     async def delete(self, name: str) -> None:
         """Delete a model from the server; what others share of it stays.
 
+        One in error that the server does not have is forgotten by its status.
+
         Raises:
             ModelNotFoundError: The server does not have it.
             BusyError: Work on it is under way.
             OllamaError: The server could not.
         """
-        status = await self._present(name)
+        status = await self.get_status(name)
+        if status.state is not ModelState.ERROR:
+            status = await self._present(name)
         await self._refuse_work_elsewhere(status.name)
         await self._loader.delete(status.name)
         await self._look_again()
@@ -559,18 +595,21 @@ class ModelManager:
         Raises:
             InvalidConfigurationError: A setting is unknown or its value not valid.
         """
-        status = await self.get_status(name)
-        change = configuration.change(
-            status.settings, settings or {}, unset=unset, note=note
-        )
-        if change is not None:
-            await self._register.record(
-                status.name,
-                [change],
-                cause=Cause.CONFIGURATION,
-                at_version=status.version,
+        while True:
+            status = await self.get_status(name)
+            change = configuration.change(
+                status.settings, settings or {}, unset=unset, note=note
             )
-        return self._latest().status(status.name)
+            if change is None:
+                return status
+            with suppress(WrongExpectedVersionError):  # decide anew
+                await self._register.record(
+                    status.name,
+                    [change],
+                    cause=Cause.CONFIGURATION,
+                    at_version=status.version,
+                )
+                return self._latest().status(status.name)
 
     async def _present(self, name: str) -> ModelStatus:
         status = self._latest().status(name)

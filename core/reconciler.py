@@ -7,7 +7,7 @@ command changed meanwhile is left to the next look.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -84,7 +84,7 @@ class Reconciler:
             for name in names:
                 self._at_work.remove(name)
 
-    async def refresh(self, *, recovered: frozenset[str] = frozenset()) -> Look:
+    async def refresh(self, *, recovered: Collection[str] = ()) -> Look:
         """Look at the server, and record what differs; nothing new, nothing recorded.
 
         Args:
@@ -98,9 +98,9 @@ class Reconciler:
             with operation(), acting_as(RECONCILER):
                 await self._register.catch_up()
                 found = await interrupt_dead(self._register, self._instances)
-                return await self._reconcile(recovered | found)
+                return await self._reconcile({*recovered, *found})
 
-    async def _reconcile(self, recovered: frozenset[str]) -> Look:
+    async def _reconcile(self, recovered: Collection[str]) -> Look:
         statuses = {
             status.name: status
             for status in self._register.statuses()
@@ -167,7 +167,7 @@ class Reconciler:
         except WrongExpectedVersionError:
             await self._register.catch_up()  # another instance saw it too
 
-    async def _record(self, drift: Drift, recovered: frozenset[str]) -> None:
+    async def _record(self, drift: Drift, recovered: Collection[str]) -> None:
         cause = drift.cause
         if drift.name in recovered and cause in (Cause.OBSERVED, Cause.SHARED):
             cause = Cause.RECOVERY

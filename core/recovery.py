@@ -6,8 +6,6 @@ instances are touched. What became of the work, the next look at the server tell
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from herdbook.core.register import Register
 from herdbook.events.errors import IllegalTransitionError, WrongExpectedVersionError
 from herdbook.events.facts import (
@@ -19,44 +17,44 @@ from herdbook.events.facts import (
 from herdbook.events.lifecycle import Activity
 from herdbook.events.recorded import Cause
 from herdbook.events.store import Instances
-from herdbook.projections.status import ModelStatus
+from herdbook.projections.status import Work
 
 
-async def interrupt_dead(register: Register, instances: Instances) -> frozenset[str]:
+async def interrupt_dead(
+    register: Register, instances: Instances
+) -> dict[str, tuple[Work, ...]]:
     """Record the activities of dead instances as interrupted.
 
     Returns:
-        The names of the models that were concerned.
+        What they were at work on, by the model's name.
     """
-    concerned = set()
+    concerned: dict[str, tuple[Work, ...]] = {}
     for status in register.statuses():
-        facts = tuple(_interrupted(status, instances))
-        if not facts:
+        dead = tuple(
+            work
+            for work in (status.work, status.update)
+            if work is not None and not instances.alive(work.instance)
+        )
+        if not dead:
             continue
-        concerned.add(status.name)
+        concerned[status.name] = dead
+        facts = [_interrupted(work) for work in dead]
         try:
             await register.record(
                 status.name, facts, cause=Cause.RECOVERY, at_version=status.version
             )
         except (WrongExpectedVersionError, IllegalTransitionError):
             continue  # another instance recovers at the same time
-    return frozenset(concerned)
+    return concerned
 
 
-def _interrupted(status: ModelStatus, instances: Instances) -> Iterator[Fact]:
-    work, update = status.work, status.update
-    if work is not None and not instances.alive(work.instance):
-        if work.activity is Activity.LOAD:
-            yield LoadInterrupted(instance=work.instance)
-        else:
-            yield PullInterrupted(
-                instance=work.instance,
-                completed_bytes=work.completed_bytes,
-                total_bytes=work.total_bytes,
-            )
-    if update is not None and not instances.alive(update.instance):
-        yield UpdateInterrupted(
-            instance=update.instance,
-            completed_bytes=update.completed_bytes,
-            total_bytes=update.total_bytes,
-        )
+def _interrupted(work: Work) -> Fact:
+    if work.activity is Activity.LOAD:
+        return LoadInterrupted(instance=work.instance)
+    update = work.activity is Activity.UPDATE
+    interrupted = UpdateInterrupted if update else PullInterrupted
+    return interrupted(
+        instance=work.instance,
+        completed_bytes=work.completed_bytes,
+        total_bytes=work.total_bytes,
+    )
