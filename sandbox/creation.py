@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 import msgspec
 
 from herdbook.sandbox.bodies import Body, Json
-from herdbook.sandbox.models import Config, Contents, Package, pack
+from herdbook.sandbox.models import NO_CONFIG, Config, Contents, Package, pack
 from herdbook.sandbox.names import Name
 from herdbook.sandbox.store import Entry
 from herdbook.sandbox.world import World
@@ -34,9 +34,9 @@ async def create_lines(
         async for one in _fetched(world, source):
             yield one
         entry = world.entry(source)
-        if entry is None:
+        if entry is None and not world.profile.old:
             return
-        package = _derived(world, entry, body)
+        package = _derived(world, entry, body) if entry else _nothing()
         for one in _layer_lines(world, package):
             yield one
     yield {"status": "writing manifest"}
@@ -69,7 +69,12 @@ def _derived(world: World, entry: Entry, body: Body) -> Package:
         license="\n".join(str(text) for text in texts),
     )
     origins = {layer.digest: entry.name.display for layer in entry.manifest.layers}
-    return pack(made, origins=origins)
+    return pack(made, origins=origins, older=world.profile.old)
+
+
+def _nothing() -> Package:
+    """Make what older servers made of a source that was not to be had."""
+    return pack(Contents(config=NO_CONFIG), older=True)
 
 
 def _stub(body: Body) -> Config:
@@ -80,11 +85,7 @@ def _stub(body: Body) -> Config:
     port = "" if ":" in host.partition("://")[2] else ":11434"
     return msgspec.convert(
         {
-            "model_format": "",
-            "model_family": "",
-            "model_families": None,
-            "model_type": "",
-            "file_type": "",
+            **msgspec.structs.asdict(NO_CONFIG),
             "remote_host": f"{host}{port}",
             "remote_model": body.text("from"),
             "rootfs": {"type": "", "diff_ids": None},

@@ -29,7 +29,7 @@ _TEMPLATE_GIVES: Final = {
 
 def tags(world: World) -> Json:
     """List the models of the store."""
-    return {"models": [_tag(world, entry) for entry in world.store.readable()]}
+    return {"models": [_tag(world, *one) for one in world.store.listed()]}
 
 
 def running(world: World) -> Json:
@@ -46,7 +46,7 @@ def openai_models(world: World) -> list[Json]:
             "created": int(entry.modified.timestamp()),
             "owned_by": "library",
         }
-        for entry in world.store.readable()
+        for entry, _ in world.store.listed()
     ]
 
 
@@ -63,7 +63,7 @@ def show(world: World, entry: Entry, body: Body) -> Json:
         "parameters": "\n".join(_parameter_lines(contents)),
         "template": contents.template,
         "system": system,
-        "details": details(contents.config, _parent(world, entry)),
+        "details": details(contents.config, _parent(entry)),
         "model_info": _model_info(weights, verbose=body.flag("verbose")),
         "tensors": tensors_of(weights),
         "capabilities": list(capabilities(contents)),
@@ -95,20 +95,20 @@ def details(config: Config, parent: str = "") -> Json:
     }
 
 
-def _tag(world: World, entry: Entry) -> Json:
-    contents = world.contents(entry)
+def _tag(world: World, entry: Entry, contents: Contents) -> Json:
     told: Json = {"name": entry.name.display, "model": entry.name.display}
     config = contents.config
     if config.remote_host:
         told |= {"remote_model": config.remote_model, "remote_host": config.remote_host}
+    parent = _parent(entry) if world.profile.tells_parent else ""
     told |= {
         "modified_at": go_date(entry.modified),
         "size": entry.manifest.size,
         "digest": entry.digest,
-        "details": details(config, _parent(world, entry)),
+        "details": details(config, parent),
     }
     if world.profile.tells_capabilities:
-        told["details"] = details(config, _parent(world, entry)) | _lengths(contents)
+        told["details"] = details(config, parent) | _lengths(contents)
         told["capabilities"] = list(_glanced(contents))
     return told
 
@@ -131,9 +131,8 @@ def _glanced(contents: Contents) -> tuple[str, ...]:
     return (*weights.capabilities_in_tags, *close[len(weights.capabilities) :])
 
 
-def _parent(world: World, entry: Entry) -> str:
-    if not world.profile.tells_parent:
-        return ""
+def _parent(entry: Entry) -> str:
+    """Tell from which model another was made."""
     weights = (one for one in entry.manifest.layers if one.kind is Kind.WEIGHTS)
     return next((layer.origin for layer in weights), "")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
@@ -67,7 +68,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     capabilities: tuple[str, ...] = ()
     context_length: int = 0
     embedding_length: int = 0
+    architecture: str = ""
+    os: str = ""
     rootfs: Json = {}
+
+
+NO_CONFIG: Final = Config(
+    model_format="", model_family="", model_families=None, model_type="", file_type=""
+)
+"""The config of a model that is not here."""
 
 
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,12 +157,18 @@ def digest_of(raw: bytes) -> str:
     return f"sha256:{hashlib.sha256(raw).hexdigest()}"
 
 
-def pack(contents: Contents, *, origins: dict[str, str] | None = None) -> Package:
+def pack(
+    contents: Contents,
+    *,
+    origins: dict[str, str] | None = None,
+    older: bool = False,
+) -> Package:
     """Make the package of a model.
 
     Args:
         contents: what shall stand in its layers.
         origins: by digest, the model that a layer was taken from.
+        older: whether the config lists the layers, as it did once.
     """
     blobs: list[tuple[Kind, Blob]] = []
     if contents.weights is not None:
@@ -165,7 +180,8 @@ def pack(contents: Contents, *, origins: dict[str, str] | None = None) -> Packag
         (Kind.LICENSE, contents.license),
     )
     blobs += [(kind, Blob.of_text(text)) for kind, text in texts if text]
-    config = Blob.of_text(msgspec.json.encode(contents.config).decode())
+    digests = [blob.digest for _, blob in blobs]
+    config = Blob.of_text(_config_text(contents.config, digests if older else None))
     layers = tuple(_layer(kind, blob, origins or {}) for kind, blob in blobs)
     manifest = Manifest(config=_layer(Kind.CONFIG, config, {}), layers=layers)
     return Package(manifest=manifest, blobs=(*(blob for _, blob in blobs), config))
@@ -180,9 +196,9 @@ def unpack(manifest: Manifest, blobs: dict[str, Blob]) -> Contents:
     }
     empty = Blob(digest="", size=0)
     parameters = found.get(Kind.PARAMETERS, empty).text
-    config = found[Kind.CONFIG].text if Kind.CONFIG in found else "{}"
+    config = found.get(Kind.CONFIG, empty).text
     return Contents(
-        config=msgspec.json.decode(config, type=Config),
+        config=msgspec.json.decode(config, type=Config) if config else NO_CONFIG,
         weights=found.get(Kind.WEIGHTS, empty).weights,
         template=found.get(Kind.TEMPLATE, empty).text,
         system=found.get(Kind.SYSTEM, empty).text,
@@ -201,6 +217,16 @@ def config_of(weights: Weights) -> Config:
         file_type=weights.quantization,
         rootfs={"type": "", "diff_ids": None},
     )
+
+
+def _config_text(config: Config, listed: list[str] | None) -> str:
+    if listed is None:
+        return msgspec.json.encode(config).decode()
+    root: Json = {"type": "layers", "diff_ids": listed}
+    older = msgspec.structs.replace(
+        config, architecture="amd64", os="linux", rootfs=root
+    )
+    return msgspec.json.encode(older).decode() + "\n"
 
 
 def _parameters_text(parameters: Json) -> str:

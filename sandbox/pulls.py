@@ -17,7 +17,7 @@ from herdbook.sandbox.models import Blob, Layer, Manifest, Package
 from herdbook.sandbox.names import Name
 from herdbook.sandbox.outcome import Outbox
 from herdbook.sandbox.registry import PullError, Registry
-from herdbook.sandbox.settings import Settings
+from herdbook.sandbox.settings import Profile, Settings
 from herdbook.sandbox.store import Store
 
 #: Seconds between two lines of progress.
@@ -97,7 +97,7 @@ class Pull:
         store: Store,
         downloads: Downloads,
         settings: Settings,
-        respell: bool,
+        profile: Profile,
     ) -> None:
         self.lines = Outbox()
         self._name = name
@@ -105,12 +105,13 @@ class Pull:
         self._store = store
         self._downloads = downloads
         self._settings = settings
-        self._respell = respell
+        self._profile = profile
         self._package: Package | None = None
         self._left: list[Layer] = []
         self._fetched: list[Layer] = []
         self._download: Download | None = None
         self._timer: Timer | None = None
+        self._dwelling: Timer | None = None
 
     def begin(self, fetch: Callable[[], Package], latency_s: float) -> None:
         """Ask the registry for the manifest, then for the layers."""
@@ -118,9 +119,13 @@ class Pull:
         self._later(latency_s, lambda: self._with_manifest(fetch))
 
     def cancel(self) -> None:
-        """Stop, because the client has gone; what was fetched stays."""
-        self.lines.close()
+        """Stop, because nobody listens any more; what was fetched stays.
+
+        No line says so: a stream that is broken does not end.
+        """
         self._stop_timer()
+        if self._dwelling is not None:
+            self._dwelling.cancel()
         if self._download is not None:
             download, self._download = self._download, None
             if download.leave(self._layer_ended):
@@ -165,15 +170,26 @@ class Pull:
             self.lines.put(_progress(layer, self._download.completed()))
 
     def _layer_ended(self, failure: str) -> None:
-        download, self._download = self._download, None
+        assert self._download is not None
+        self._downloads.forget(self._download)
+        if failure:
+            self._leave_layer()
+            self._fail(failure)
+        elif self._profile.layer_lag_s:
+            self._dwelling = self._clock.call_later(
+                self._profile.layer_lag_s, self._go_on
+            )
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._leave_layer()
+        self._next_layer()
+
+    def _leave_layer(self) -> None:
+        self._download = self._dwelling = None
         self._stop_timer()
         self.lines.forget_reader()
-        if download is not None:
-            self._downloads.forget(download)
-        if failure:
-            self._fail(failure)
-        else:
-            self._next_layer()
 
     def _verify(self) -> None:
         self.lines.put({"status": "verifying sha256 digest"})
@@ -199,7 +215,7 @@ class Pull:
         self.lines.put({"status": "writing manifest"})
         modified = self._clock.wall(self._clock.now())
         manifest = self._package.manifest
-        digest = _respelled(manifest.digest) if self._respell else ""
+        digest = _respelled(manifest.digest) if self._profile.respells_manifests else ""
         self._store.write(self._name, manifest, modified, digest)
         if former is not None and self._drop_former(former.manifest):
             self.lines.put({"status": "removing unused layers"})

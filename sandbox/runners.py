@@ -117,10 +117,12 @@ class Runners:
         self.unload_lag_s = 0.0
 
     def listed(self) -> list[Runner]:
-        """List the runners in memory, the one that stays longest first."""
+        """List the runners in memory; who stays longer, by whole seconds, first."""
         now = self._clock.now()
         return sorted(
-            self._loaded.values(), key=lambda one: one.expires_at(now), reverse=True
+            self._loaded.values(),
+            key=lambda one: int(one.expires_at(now)),
+            reverse=True,
         )
 
     def vram(self, runner: Runner) -> int:
@@ -278,10 +280,11 @@ class Runners:
         if runner.users or runner not in self._loaded.values():
             return
         session = min(runner.session_s, FOREVER_S)
-        runner.expires = self._clock.now() + session
         if session <= 0:
             self._remove(runner)
-        elif session < FOREVER_S:
+            return
+        runner.expires = self._clock.now() + session
+        if session < FOREVER_S:
             runner.timer = self._clock.call_later(session, lambda: self._remove(runner))
 
     def _expire(self, runner: Runner) -> None:

@@ -24,8 +24,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         embeds_with_any: completion models embed too.
         respells_manifests: a pulled manifest is stored in another spelling, so
             that its digest is not the registry's.
-        tells_parent: a model made from another names it.
+        tells_parent: tags tell from which model another was made.
         whole_seconds: ``keep_alive`` numbers are cut to whole seconds.
+        layer_lag_s: how long a pull dwells on a layer that has been fetched.
     """
 
     version: str
@@ -35,6 +36,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     respells_manifests: bool = False
     tells_parent: bool = True
     whole_seconds: bool = False
+    layer_lag_s: float = 0.0
 
     @property
     def old(self) -> bool:
@@ -51,6 +53,7 @@ OLDER = Profile(
     respells_manifests=True,
     tells_parent=False,
     whole_seconds=True,
+    layer_lag_s=0.6,
 )
 PROFILES = {"current": CURRENT, "older": OLDER}
 

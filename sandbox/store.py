@@ -57,6 +57,7 @@ class Store:
         self.blobs: dict[str, Blob] = {}
         self.partials: dict[str, Partial] = {}
         self.corrupted: set[str] = set()
+        self._summaries: dict[str, Contents] = {}
         self.changed: Callable[[], None] = _nothing
 
     def find(self, name: Name) -> Entry | None:
@@ -115,14 +116,27 @@ class Store:
         """Read what stands in a model's layers."""
         return unpack(entry.manifest, self.blobs)
 
-    def readable(self) -> list[Entry]:
-        """List the models that can be read, the youngest first."""
-        whole = [
-            entry
+    def listed(self) -> list[tuple[Entry, Contents]]:
+        """List the models that can be read, the youngest first, with their contents.
+
+        What has been read once is remembered until the server starts again, even if
+        its blobs are taken away meanwhile.
+        """
+        self.summarize()
+        readable = [
+            (entry, self._summaries[entry.digest])
             for entry in self.entries.values()
-            if not entry.damaged and self._has_weights(entry)
+            if not entry.damaged and entry.digest in self._summaries
         ]
-        return sorted(whole, key=_second, reverse=True)
+        return sorted(readable, key=_second, reverse=True)
+
+    def summarize(self, *, anew: bool = False) -> None:
+        """Read what can be read and has not been; ``anew`` forgets the rest."""
+        if anew:
+            self._summaries.clear()
+        for entry in self.entries.values():
+            if entry.digest not in self._summaries and self._has_weights(entry):
+                self._summaries[entry.digest] = self.contents(entry)
 
     def used_bytes(self) -> int:
         """Tell how much is stored, partial blobs included."""
@@ -150,8 +164,8 @@ class Store:
         )
 
 
-def _second(entry: Entry) -> int:
-    return int(entry.modified.timestamp())
+def _second(listed: tuple[Entry, Contents]) -> int:
+    return int(listed[0].modified.timestamp())
 
 
 def _nothing() -> None:

@@ -106,7 +106,7 @@ class World:
             store=self.store,
             downloads=self.downloads,
             settings=self.settings,
-            respell=self.profile.respells_manifests,
+            profile=self.profile,
         )
         pull.begin(
             lambda: self.registry.fetch(name, insecure=insecure, old=self.profile.old),
@@ -133,6 +133,7 @@ class World:
         if self.settings.prune:
             now = self.clock.wall(self.clock.now())
             self.store.prune(now - _PARTIALS_KEPT)
+        self.store.summarize(anew=True)
         self.down = False
         self.death = Outcome()
 
@@ -156,6 +157,7 @@ class World:
             assert name is not None
             age = _HERD_AGE - timedelta(seconds=catalogue.made.get(text, 0.0))
             self.store.add(name, offered[text], self.clock.wall(0.0) - age)
+        self.store.summarize()
 
 
 def _registry(usual: Behaviour | None) -> Registry:
