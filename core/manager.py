@@ -1,8 +1,7 @@
 """The manager: the models of one Ollama server, kept in a log.
 
-Everything that a caller does goes through here. What is known is read from the
-views after they have caught up with the log; what changes is asked of the server,
-seen there, and recorded.
+Everything that a caller does goes through here. What is known is read from the log
+(``reading.py``); what changes is asked of the server, seen there, and recorded.
 """
 
 from __future__ import annotations
@@ -17,51 +16,41 @@ from contextlib import (
     asynccontextmanager,
     suppress,
 )
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from herdbook.core import configuration, views
 from herdbook.core.acting import acting_as
 from herdbook.core.clock import Clock, SystemClock
-from herdbook.core.configuration import ModelOptions
 from herdbook.core.drift import Look
+from herdbook.core.elsewhere import Elsewhere
 from herdbook.core.errors import (
-    BusyError,
-    CallerError,
     ElsewhereError,
     HerdbookError,
     IllegalTransitionError,
     ModelNotFoundError,
     OllamaError,
-    PullError,
     StoreError,
     WrongExpectedVersionError,
 )
 from herdbook.core.host import base_url
 from herdbook.core.loads import Loader, LoadRequest, Unloading
 from herdbook.core.logs import Logger
-from herdbook.core.moment import Moment
 from herdbook.core.operations import Operation, Operations
 from herdbook.core.pull_progress import PullProgress
 from herdbook.core.pulls import Puller
+from herdbook.core.reading import Reading
 from herdbook.core.reconciler import Reconciler
 from herdbook.core.recovery import interrupt_dead
 from herdbook.core.register import Register
-from herdbook.core.registry import ModelRegistry, Suggestion
+from herdbook.core.registry import ModelRegistry
 from herdbook.core.settings import ManagerSettings
 from herdbook.core.storage import Storage
-from herdbook.events.facts import Capability, ModelUsed, Setting
+from herdbook.events.facts import ModelUsed, Setting
 from herdbook.events.lifecycle import Activity, ModelState
-from herdbook.events.recorded import Cause, RecordedEvent
+from herdbook.events.recorded import Cause
 from herdbook.events.streams import check_node
-from herdbook.events.times import position_at
-from herdbook.events.verify import Verification, verify
-from herdbook.projections.history import HistoryEntry, HistoryFilter, HistoryView
-from herdbook.projections.recommendation import Candidate, Recommendation
-from herdbook.projections.roles import ModelRole
-from herdbook.projections.statistics import ModelStatistics
-from herdbook.projections.status import ModelStatus, NodeStatus, Work
+from herdbook.projections.status import ModelStatus, Work
 
 if TYPE_CHECKING:
     from herdbook.core.ollama import OllamaClient
@@ -69,7 +58,7 @@ if TYPE_CHECKING:
 _log = Logger("herdbook.manager")
 
 
-class ModelManager:
+class ModelManager(Reading):
     """The models of one Ollama server, and their log.
 
     Opened with ``async with ModelManager.open(...) as herd``. Names may be given as
@@ -86,15 +75,16 @@ class ModelManager:
         clock: Clock,
         settings: ManagerSettings,
     ) -> None:
-        self.registry = registry
-        self._storage = storage
-        self._register = register
+        super().__init__(storage, register, registry)
         self._clock = clock
         self._settings = settings
         self._pulls = Operations()
         self._loads = Operations()
         self._kept = register.views.position
         instances = storage.instances
+        self._elsewhere = Elsewhere(
+            register, instances, clock=clock, poll_every_s=settings.poll_every_s
+        )
         self._reconciler = Reconciler(
             register, client, registry, instances, clock=clock, settings=settings
         )
@@ -219,136 +209,6 @@ class ModelManager:
         await self._loads.close()
         await self._keep_views()
 
-    # What the log says
-
-    async def now(self) -> Moment:
-        """Return what the log says now, for several questions at once."""
-        await self._register.catch_up()
-        return self._latest()
-
-    def _latest(self) -> Moment:
-        """Return what the views say, without asking the log for more.
-
-        Enough for a command: its append says if somebody else was faster.
-        """
-        return Moment(self._register.views, self.registry, self._register.node)
-
-    async def as_of(self, when: int | datetime) -> Moment:
-        """Return what the log said at a position, or at a time.
-
-        Raises:
-            CallerError: The log has no such position, or the time has no zone.
-        """
-        store = self._storage.store
-        head = (await store.head()).position
-        asked = None if isinstance(when, int) else when
-        until = when if isinstance(when, int) else await position_at(store, when)
-        if not 0 <= until <= head:
-            raise CallerError(
-                f"position #{until}",
-                "is not in the log",
-                f"The newest event is #{head}; #0 is before the first",
-            )
-        then = views.Views()
-        await then.replay(store, until=until)
-        return Moment(then, self.registry, self._register.node, asked=asked)
-
-    async def all_statuses(self) -> list[ModelStatus]:
-        """Return the status of every model that the log knows, by name."""
-        return (await self.now()).statuses()
-
-    async def get_status(self, name: str) -> ModelStatus:
-        """Return a model's status; ``not_present`` for one that nobody has seen.
-
-        Raises:
-            InvalidNameError: It is no name.
-        """
-        return (await self.now()).status(name)
-
-    async def is_available(self, name: str) -> bool:
-        """Return whether the server has a model; one under way is not there yet."""
-        return (await self.get_status(name)).present
-
-    async def node_status(self) -> NodeStatus:
-        """Return whether the server answers, and which version it is."""
-        return (await self.now()).node_status()
-
-    async def capabilities(self, name: str) -> dict[str, Capability]:
-        """Return what a model can do, by name, each with its source."""
-        return (await self.now()).capabilities(name)
-
-    async def options_for(self, name: str) -> ModelOptions:
-        """Return the options that a model is to be used with."""
-        return (await self.now()).options_for(name)
-
-    async def recommend(self, role: ModelRole | str) -> Candidate | None:
-        """Return the model to use for a role; None if there is none.
-
-        Raises:
-            UnknownRoleError: No role has that name.
-        """
-        return (await self.now()).recommend(role)
-
-    async def explain(self, role: ModelRole | str) -> Recommendation:
-        """Return the order for a role, with reasons, and who was passed over.
-
-        Raises:
-            UnknownRoleError: No role has that name.
-        """
-        return (await self.now()).explain(role)
-
-    async def suggest(
-        self, role: ModelRole | str, *, memory_bytes: int | None = None
-    ) -> tuple[Suggestion, ...]:
-        """Return models worth pulling for a role, the best first.
-
-        Args:
-            role: The role.
-            memory_bytes: Memory that a model may need, bytes; None: any.
-
-        Raises:
-            UnknownRoleError: No role has that name.
-        """
-        there = [s.name for s in await self.all_statuses() if s.present]
-        return self.registry.suggest(role, present=there, memory_bytes=memory_bytes)
-
-    async def statistics(self, name: str) -> ModelStatistics:
-        """Return a model's figures over its whole history."""
-        name = (await self.now()).spelled(name)
-        known = self._register.views.statistics.get(self._register.stream(name))
-        return known or ModelStatistics()
-
-    async def history(
-        self, name: str | None = None, chosen: HistoryFilter | None = None
-    ) -> list[HistoryEntry]:
-        """Return what happened to a model, or to all, the oldest first."""
-        view = HistoryView(chosen)
-        if name is None:
-            recorded = self._storage.store.read_all()
-        else:
-            stream = self._register.stream((await self.now()).spelled(name))
-            recorded = self._storage.store.read_stream(stream)
-        async for event in recorded:
-            view.apply(event)
-        return view.entries
-
-    async def events(
-        self, *, after: int | None = None
-    ) -> AsyncGenerator[RecordedEvent, None]:
-        """Yield what is recorded from now on, or from behind a position, live."""
-        position = (
-            (await self._storage.store.head()).position if after is None else after
-        )
-        async with aclosing(self._storage.store.subscribe(position)) as recorded:
-            async for event in recorded:
-                yield event
-
-    async def verify(self) -> Verification:
-        """Check the whole log: chain, head, positions, versions, facts, legality."""
-        return await verify(self._storage.store)
-
-    # What changes things
-
     def acting_as(self, actor: str) -> AbstractContextManager[None]:
         """Record what is done inside in the name of ``actor``."""
         return acting_as(actor)
@@ -393,8 +253,8 @@ class ModelManager:
         """
         name = (await self.now()).spelled(name)
         while True:
-            if (work := await self._elsewhere(name)) is not None:
-                followed = self._follow_elsewhere(name, work)
+            if (work := await self._elsewhere.work(name)) is not None:
+                followed = self._elsewhere.follow(name, work)
             else:
                 pull = self._pulls.get(name)
                 pull = pull or await self._start_pull(name, insecure=insecure)
@@ -404,7 +264,7 @@ class ModelManager:
                     async for progress in followed:
                         yield progress
             except IllegalTransitionError:
-                if await self._elsewhere(name) is None:
+                if await self._elsewhere.work(name) is None:
                     raise
                 continue  # another instance began at the same moment
             if work is None or await self.is_available(name):
@@ -419,32 +279,6 @@ class ModelManager:
         return self._pulls.get(name) or self._pulls.start(
             name, Activity.UPDATE if present else Activity.PULL, work
         )
-
-    async def _elsewhere(self, name: str) -> Work | None:
-        """Return the pull or update that another instance is at work on."""
-        status = await self.get_status(name)
-        own = self._storage.instances.own
-        for work in (status.update, status.work):
-            if work is None or work.activity is Activity.LOAD or work.instance == own:
-                continue
-            if self._storage.instances.alive(work.instance):
-                return work
-            await interrupt_dead(self._register, self._storage.instances)
-        return None
-
-    async def _follow_elsewhere(
-        self, name: str, work: Work
-    ) -> AsyncGenerator[PullProgress, None]:
-        """Yield what another instance records of its pull, until it ends."""
-        told = None
-        while (now := await self._elsewhere(name)) and now.since == work.since:
-            if now.completed_bytes is not None and now.completed_bytes != told:
-                told = now.completed_bytes
-                yield PullProgress.recorded(told, now.total_bytes)
-            await self._clock.sleep(self._settings.poll_every_s)
-        failure = (await self.get_status(name)).last_failure
-        if failure is not None and failure.at >= work.since:
-            raise PullError(name, raw=failure.message)
 
     async def cancel(self, name: str) -> bool:
         """Cancel the pull, update or load of a model, and see it recorded.
@@ -461,18 +295,8 @@ class ModelManager:
             running.cancel()
             await running.over()
         if not mine:
-            await self._refuse_work_elsewhere(name)
+            self._elsewhere.refuse(name)
         return bool(mine)
-
-    async def _refuse_work_elsewhere(self, name: str) -> None:
-        status = await self.get_status(name)
-        for work in (status.work, status.update):
-            if work is not None:
-                raise BusyError(
-                    name,
-                    f"has a {work.activity} under way for {work.actor}",
-                    "Wait for it, or cancel it where it was started",
-                )
 
     async def load(
         self,
@@ -501,7 +325,7 @@ class ModelManager:
         running = self._loads.get(status.name)
         if running is None:
             if status.work is not None:
-                await self._refuse_work_elsewhere(status.name)
+                self._elsewhere.refuse(status.name)
             running = self._start_load(status, options or {}, keep_alive)
         await running.wait()
         await self._look_again()
@@ -542,7 +366,7 @@ class ModelManager:
         if running is not None:
             await running.over()
         elif status.state is ModelState.LOADING:
-            await self._refuse_work_elsewhere(status.name)
+            self._elsewhere.refuse(status.name)
         result = await self._loader.unload(status.name)
         await self._look_again()
         return result
@@ -560,7 +384,7 @@ class ModelManager:
         status = await self.get_status(name)
         if status.state is not ModelState.ERROR:
             status = await self._present(name)
-        await self._refuse_work_elsewhere(status.name)
+        self._elsewhere.refuse(status.name)
         await self._loader.delete(status.name)
         await self._look_again()
 
@@ -618,7 +442,7 @@ class ModelManager:
         if not status.present and status.state is not ModelState.LOADING:
             raise ModelNotFoundError(status.name, where=status.node)
         if not status.present:
-            await self._refuse_work_elsewhere(status.name)
+            self._elsewhere.refuse(status.name)
         return status
 
 
