@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -84,6 +85,17 @@ def stored_event(row: Row) -> StoredEvent:
     )
 
 
+async def read_head(session: Session) -> Head:
+    """Return the end of the log.
+
+    Raises:
+        CorruptLogError: There is no head row.
+    """
+    for row in await session.run("head"):
+        return Head(*row)
+    raise CorruptLogError("the log", "has no head row", "Run: herdbook verify")
+
+
 async def find_recorded(
     session: Session, ids: Iterable[str]
 ) -> dict[str, RecordedEvent]:
@@ -134,7 +146,7 @@ class Writer:
         """Have an append or a view written; the answer to a view is empty.
 
         A caller that is cancelled while it waits withdraws; one that is cancelled
-        later has written or not, and the log says which.
+        later learns of it when it is decided, so that the log says what happened.
 
         Raises:
             StoreError: As ``EventStore.append`` and ``ViewStore.save_view``.
@@ -143,10 +155,24 @@ class Writer:
             if self._is_closing:
                 raise StoreClosedError("the log", "is closed", "Open it again")
             loop = asyncio.get_running_loop()
-            future: asyncio.Future[Answer] = loop.create_future()
-            self._waiting.append(_Request(work, future))
+            request = _Request(work, loop.create_future())
+            self._waiting.append(request)
             self._awake.set()
-            return await future
+            try:
+                return await asyncio.shield(request.future)
+            except asyncio.CancelledError:
+                await self._settle(request)
+                raise
+
+    async def _settle(self, request: _Request) -> None:
+        """Withdraw a request, or wait until what was taken of it is decided."""
+        if any(waiting is request for waiting in self._waiting):
+            request.future.cancel()
+        # The end of the loop ends the task too: nothing is decided any more.
+        ends: set[asyncio.Future[Any]] = {request.future, self._task}
+        while not any(end.done() for end in ends):
+            with suppress(asyncio.CancelledError):  # the caller raises the first
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
 
     async def close(self) -> None:
         """Write what was accepted, answer everybody, and end the task."""
@@ -234,7 +260,7 @@ class Writer:
     async def _plan(
         self, drafts: Sequence[Draft], recorded: dict[str, RecordedEvent]
     ) -> Plan:
-        head = self._head or Head(*(await self._session.run("head"))[0])
+        head = self._head or await read_head(self._session)
         streams = {draft.stream for draft in drafts}
         if unknown := streams - self._versions.keys():
             rows = await self._session.run("stream_versions", streams=_json(unknown))
@@ -286,8 +312,6 @@ def _resolved(
 
 
 def _answer(future: asyncio.Future[Answer], outcome: Answer | Exception) -> None:
-    if future.done():  # the caller was cancelled; the log says what happened
-        return
     if isinstance(outcome, Exception):
         future.set_exception(outcome)
     else:

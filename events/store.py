@@ -6,7 +6,8 @@
   reason, or unknown (``OutcomeUnknownError``), which appending the same events
   again resolves: an event id that is recorded with the same content answers with
   its own positions, with other content it is a conflict.
-* A cancelled append has happened or has not; the log says which.
+* A cancelled append has happened or has not; the log says which as soon as the
+  cancellation has come out of it.
 * What a reader has seen never changes, and nothing appears before it later.
 
 ``herdbook.events.testing`` is this contract as a suite of tests.

@@ -19,7 +19,13 @@ from herdbook.events.errors import (
 )
 from herdbook.events.sqlite import SQLiteEventStore
 from herdbook.events.sqlite_errors import BrokenOffError
-from herdbook.events.sqlite_writer import LARGEST_GROUP, ROOM, Row, Session
+from herdbook.events.sqlite_writer import (
+    LARGEST_GROUP,
+    REMEMBERED_STREAMS,
+    ROOM,
+    Row,
+    Session,
+)
 from herdbook.events.store import ANY, StoredView
 
 
@@ -103,6 +109,19 @@ async def test_other_process_costs_one_transaction(tmp_path: Path) -> None:
             "commit",
         ]
         await assert_sound(store)
+
+
+async def test_writer_does_not_remember_every_stream(tmp_path: Path) -> None:
+    async with faulty(tmp_path) as (store, session):
+        await store.append("model/n/m", [event()], 0)
+        store._writer._versions |= dict.fromkeys(map(str, range(REMEMBERED_STREAMS)), 0)
+        await store.append("model/n/m", [event()], 1)
+        await store.append("model/n/m", [event()], 2)
+        assert session.runs[-3:] == [
+            "insert_events",
+            "stream_versions",
+            "insert_events",
+        ]
 
 
 @pytest.mark.parametrize("query", ["insert_events", "head", "stream_versions"])
@@ -214,10 +233,12 @@ async def test_taken_append_is_finished_when_cancelled(tmp_path: Path) -> None:
         append = asyncio.create_task(store.append("model/n/m", [event()], ANY))
         await session.reached.wait()
         append.cancel()
-        await asyncio.wait({append})
+        await asyncio.sleep(0)
+        append.cancel()  # twice is no more than once
         session.gate.set()
-        await store.append("model/n/o", [event()], ANY)
-        assert [e.stream for e in await log_of(store)] == ["model/n/m", "model/n/o"]
+        await asyncio.wait({append})
+        assert append.cancelled()
+        assert [e.stream for e in await log_of(store)] == ["model/n/m"]
 
 
 async def test_queue_is_bounded_and_nobody_is_forgotten(tmp_path: Path) -> None:
