@@ -372,12 +372,12 @@ class _Connections:
 
     async def _body(self, response: httpx.Response) -> bytes:
         """Read what follows at once where an answer has begun."""
-        body = bytearray()
+        body, longest = bytearray(), self._limits.answer_bytes
         async with self._deadline():
             async for chunk in response.aiter_bytes():
                 body += chunk
-                if len(body) > self._limits.answer_bytes:
-                    raise BadAnswerError(self.node, raw=f"it is over {len(body)} bytes")
+                if len(body) > longest:
+                    raise BadAnswerError(self.node, raw=f"it is over {longest} bytes")
         return bytes(body)
 
     @contextmanager

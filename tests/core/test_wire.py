@@ -110,7 +110,7 @@ def test_times_become_utc(written: str, utc: str) -> None:
         ),
         (
             PsAnswer,
-            b'{"models": [{"name": "x", "digest": "", "expires_at": "2026-08-20T08:06"}]}',
+            b'{"models": [{"name": "", "digest": "", "expires_at": "2026-08-20T08"}]}',
         ),
         (ShowAnswer, b"{}"),
         (ShowAnswer, b"[]"),

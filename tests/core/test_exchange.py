@@ -1,0 +1,52 @@
+"""Lines from chunks: however they are cut, the lines are the same."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from herdbook.core.errors import BadAnswerError, DiskFullError
+from herdbook.core.exchange import Call, LineReader
+from herdbook.core.failures import Request
+
+PULL = Call("POST", "/api/pull", {"model": "m"}, "m", Request.PULL)
+STREAM = (
+    b'{"status":"pulling manifest"}\n'
+    b'{"status":"pulling \xc3\xa9","digest":"d","total":9,"completed":3}\n\r\n'
+    b'{"status":"success"}\n'
+)
+
+
+def a_reader(longest: int = 1000) -> LineReader:
+    return LineReader(PULL, node="Ollama at x", longest=longest)
+
+
+@given(st.lists(st.integers(0, len(STREAM)), max_size=10).map(sorted))
+def test_lines_are_the_same_however_they_are_cut(cuts: list[int]) -> None:
+    reader = a_reader()
+
+    lines = [
+        line.status
+        for begin, end in zip([0, *cuts], [*cuts, len(STREAM)], strict=True)
+        for line in reader.feed(STREAM[begin:end])
+    ]
+
+    assert lines == ["pulling manifest", "pulling é", "success"]
+
+
+def test_lines_before_an_error_are_still_told() -> None:
+    chunk = STREAM + b'{"error":"write x: no space left on device"}\n' + STREAM
+    lines = a_reader().feed(chunk)
+
+    assert [next(lines).status for _ in range(3)][-1] == "success"
+    with pytest.raises(DiskFullError):
+        next(lines)
+
+
+def test_a_line_without_an_end_is_given_up() -> None:
+    reader = a_reader(longest=20)
+
+    assert list(reader.feed(b"{" * 20)) == []
+    with pytest.raises(BadAnswerError, match="over 20 B"):
+        list(reader.feed(b"{"))
