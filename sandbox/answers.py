@@ -20,6 +20,9 @@ TEXT: Final = "text/plain; charset=utf-8"
 PLAIN_TEXT: Final = "text/plain"
 EVENTS: Final = "text/event-stream"
 
+#: Headers of an answer whose length is not told, although it is short.
+UNTOLD_LENGTH: Final = {"content-length": ""}
+
 #: Go tells the length of bodies that fit in its buffer.
 _TOLD_LENGTH: Final = 2048
 

@@ -26,6 +26,7 @@ from herdbook.sandbox.answers import (
 )
 from herdbook.sandbox.bodies import Body, Json, read_body
 from herdbook.sandbox.describe import openai_models, running, tags
+from herdbook.sandbox.inference import pause
 from herdbook.sandbox.refusals import Dropped, Refusal
 from herdbook.sandbox.scripted import Nonsense
 from herdbook.sandbox.world import Seen, World
@@ -138,12 +139,14 @@ async def _compete(world: World, request: Request, receive: Receive, send: Send)
 
 async def _respond(world: World, request: Request, send: Send) -> str:
     nonsense = world.answers.take(request.path)
-    if nonsense is not None and not nonsense.after_lines:
-        return await _nonsense(send, nonsense, begun=False)
+    if nonsense is not None:
+        await pause(world.clock, nonsense.delay_s)
+        if not nonsense.after_lines and not nonsense.truthful:
+            return await _nonsense(send, nonsense, begun=False)
     try:
         answer = await _answer(world, request)
     except Refusal as refusal:
-        answer = refusal_answer(refusal.status, refusal.text)
+        answer = _refusal(request.path, refusal)
     if isinstance(answer, Stream):
         return await _stream(send, answer, nonsense)
     await _send(send, answer, head=request.method == "HEAD")
@@ -214,13 +217,21 @@ async def _one_model(world: World, request: Request) -> Answer:
     for told in openai_models(world):
         if told["id"] in {name, f"{name}:latest"}:
             return json_answer(told, plain=True)
+    raise Refusal(404, f"model '{name}' not found")
+
+
+def _refusal(path: str, refusal: Refusal) -> Answer:
+    """Refuse in the form of the API that was asked."""
+    if not path.startswith("/v1/"):
+        return refusal_answer(refusal.status, refusal.text)
+    missing = refusal.status == 404
     error: Json = {
-        "message": f"model '{name}' not found",
-        "type": "not_found_error",
+        "message": refusal.text,
+        "type": "not_found_error" if missing else "invalid_request_error",
         "param": None,
         "code": None,
     }
-    return json_answer({"error": error}, status=404, plain=True)
+    return json_answer({"error": error}, status=refusal.status, plain=True)
 
 
 def _welcome(headers: dict[str, str]) -> bool:

@@ -67,7 +67,7 @@ def show(world: World, entry: Entry, body: Body) -> Json:
         "model_info": _model_info(weights, verbose=body.flag("verbose")),
         "tensors": tensors_of(weights),
         "capabilities": list(capabilities(contents)),
-        "modified_at": go_date(entry.modified),
+        "modified_at": go_date(entry.modified, world.settings.zone_minutes),
     }
     return {key: value for key, value in told.items() if value or key == "model_info"}
 
@@ -102,7 +102,7 @@ def _tag(world: World, entry: Entry, contents: Contents) -> Json:
         told |= {"remote_model": config.remote_model, "remote_host": config.remote_host}
     parent = _parent(entry) if world.profile.tells_parent else ""
     told |= {
-        "modified_at": go_date(entry.modified),
+        "modified_at": go_date(entry.modified, world.settings.zone_minutes),
         "size": entry.manifest.size,
         "digest": entry.digest,
         "details": details(config, parent),
@@ -146,7 +146,7 @@ def _runner(world: World, runner: Runner) -> Json:
         "size": runner.size,
         "digest": wanted.digest,
         "details": wanted.details,
-        "expires_at": go_date(expires),
+        "expires_at": go_date(expires, world.settings.zone_minutes),
         "size_vram": world.runners.vram(runner),
     }
     if world.profile.tells_capabilities:

@@ -77,7 +77,7 @@ class Download:
         self._watchers: list[Watcher] = []
         self._corrupt = registry.behaviour.corrupt
         self._disk: Timer | None = None
-        former = store.partials.pop(blob.digest, None)
+        former = store.partials.get(blob.digest)
         sizes = former.sizes if former else _split(blob.size)
         saved = former.saved if former else [0] * len(sizes)
         self._parts = [_Part(*pair) for pair in zip(sizes, saved, strict=True)]
@@ -90,6 +90,7 @@ class Download:
         """Wait for the end; the first who joins begins it."""
         self._watchers.append(watcher)
         if len(self._watchers) == 1:
+            self._keep()
             self._fill()
 
     def leave(self, watcher: Watcher) -> bool:
@@ -135,9 +136,11 @@ class Download:
         match fate:
             case _Fate.DONE:
                 part.let_go(keep=part.size)
+                self._keep()
                 self._fill()
             case _Fate.CUT:
                 part.let_go(keep=part.saved + part.brings)
+                self._keep()
                 self._retry(part, "unexpected EOF")
             case _Fate.RESET:
                 part.let_go(keep=part.saved)
@@ -178,6 +181,7 @@ class Download:
 
     def _finish(self) -> None:
         self._stop_timers()
+        self._store.partials.pop(self.blob.digest, None)
         self._store.blobs[self.blob.digest] = self.blob
         if self._corrupt:
             self._store.corrupted.add(self.blob.digest)
@@ -199,10 +203,14 @@ class Download:
         for part in self._parts:
             part.let_go(keep=part.completed(now) if keep else part.saved)
         self._stop_timers()
+        self._keep()
+
+    def _keep(self) -> None:
+        """Write down what is saved, as it would stand on disk."""
         self._store.partials[self.blob.digest] = Partial(
             sizes=[part.size for part in self._parts],
             saved=[part.saved for part in self._parts],
-            touched=self._clock.wall(now),
+            touched=self._clock.wall(self._clock.now()),
         )
         self._store.changed()
 

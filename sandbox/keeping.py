@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Final
+
+import msgspec
 
 from herdbook.sandbox import lookup
 from herdbook.sandbox.answers import (
+    UNTOLD_LENGTH,
     Answer,
     Lines,
     Stream,
@@ -47,7 +51,8 @@ async def create(world: World, body: Body) -> Answer | Stream:
     if not body.text("from") and not body.table("files"):
         text = "neither 'from' or 'files' was specified"
         if not world.profile.old:
-            return refusal_answer(400, text, plain=True)
+            refusal = refusal_answer(400, text, plain=True)
+            return msgspec.structs.replace(refusal, headers=UNTOLD_LENGTH)
         return await _told(_one_line({"error": text, "status": 400}), body)
     return await _told(create_lines(world, name, body), body)
 
@@ -72,7 +77,7 @@ async def has_blob(world: World, digest: str, _raw: bytes) -> Answer:
     _check_digest(digest)
     if digest not in world.store.blobs:
         raise Refusal(404, f'blob "{digest}" not found')
-    return Answer(headers={"content-length": ""})
+    return Answer(headers=UNTOLD_LENGTH)
 
 
 async def take_blob(world: World, digest: str, raw: bytes) -> Answer:
@@ -110,8 +115,6 @@ async def _told(source: AsyncGenerator[Json, None], body: Body) -> Answer | Stre
     lines = await Lines.begun(source)
     if body.flag("stream", default=True):
         return Stream(lines=lines)
-    last: Json = {}
-    async for last in lines:
-        if "error" in last:
-            return json_answer(last, status=500, plain=True)
-    return json_answer(last, plain=True)
+    async with aclosing(lines):
+        last = [one async for one in lines][-1]
+    return json_answer(last, status=500 if "error" in last else 200, plain=True)

@@ -28,6 +28,8 @@ class Nonsense(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         after_lines: how many lines of the true stream come before it; the status
             and the headers are the true ones then.
         repeat: whether the body comes again and again without end.
+        delay_s: seconds of the world's clock to wait first.
+        truthful: whether the true answer comes after the delay.
         hang: whether nothing comes after that, and the connection stays open.
         cut: whether the connection is cut after that.
     """
@@ -40,6 +42,8 @@ class Nonsense(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     body_base64: str = ""
     after_lines: int = 0
     repeat: bool = False
+    delay_s: float = 0.0
+    truthful: bool = False
     hang: bool = False
     cut: bool = False
 

@@ -103,7 +103,7 @@ def _config(world: World) -> uvicorn.Config:
         try:
             await app(scope, receive, send)
         except Dropped:
-            return  # the connection was cut on purpose
+            await asyncio.sleep(0)  # uvicorn notices that the connection is gone
 
     return uvicorn.Config(
         quiet,

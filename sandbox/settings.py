@@ -77,6 +77,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         load_rate: how fast weights come into memory.
         verify_rate: how fast a fetched layer is checked.
         token_s: what one token of an answer takes.
+        zone_minutes: the server's time zone, minutes east of Greenwich.
     """
 
     keep_alive_s: float = 300.0
@@ -92,6 +93,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     load_rate: float = 1e9
     verify_rate: float = 1.4e9
     token_s: float = 0.011
+    zone_minutes: int = 0
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str], **others: object) -> Settings:

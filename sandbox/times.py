@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import UTC, datetime
+from datetime import datetime, timedelta, timezone
 from typing import Final
 
 from herdbook.sandbox.refusals import Refusal
@@ -85,10 +85,15 @@ def keep_alive_s(value: object, *, whole_seconds: bool = False) -> float | None:
     return float(seconds)
 
 
-def go_date(moment: datetime, nanoseconds: int = 0) -> str:
-    """Write a date as Go does: nanoseconds without the zeros at their end."""
-    fraction = f"{moment.microsecond * 1000 + nanoseconds:09d}".rstrip("0")
-    zone = "Z" if moment.utcoffset() == UTC.utcoffset(None) else f"{moment:%z}"
-    if zone != "Z":
-        zone = f"{zone[:3]}:{zone[3:]}"
+def go_date(moment: datetime, zone_minutes: int = 0) -> str:
+    """Write a date as Go does: nanoseconds without the zeros at their end.
+
+    Args:
+        moment: the date; the nanoseconds that it lacks are made up from it.
+        zone_minutes: the time zone in which it is told, minutes east of Greenwich.
+    """
+    made_up = moment.microsecond * 7919 % 1000
+    fraction = f"{moment.microsecond * 1000 + made_up:09d}".rstrip("0")
+    moment = moment.astimezone(timezone(timedelta(minutes=zone_minutes)))
+    zone = moment.isoformat()[-6:] if zone_minutes else "Z"
     return f"{moment:%Y-%m-%dT%H:%M:%S}{'.' if fraction else ''}{fraction}{zone}"

@@ -213,4 +213,4 @@ def _vector(text: str, length: int) -> list[float]:
     seed = hashlib.sha256(text.encode()).digest()
     raw = [seed[index % 32] / 255 - 0.5 + index / length / 8 for index in range(length)]
     norm = math.sqrt(sum(value * value for value in raw)) or 1.0
-    return [value / norm for value in raw]
+    return [round(value / norm, 8) for value in raw]

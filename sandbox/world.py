@@ -6,6 +6,7 @@ here changes by a request, by a fault or by the clock.
 
 from __future__ import annotations
 
+from collections import deque
 from datetime import timedelta
 from typing import Final
 
@@ -29,6 +30,8 @@ HERD_HOST: Final = "127.0.0.1:5055"
 
 #: A start of the server drops partial blobs older than this.
 _PARTIALS_KEPT: Final = timedelta(hours=1)
+#: How many requests are remembered.
+_REMEMBERED: Final = 10_000
 #: How long before the clock began the models of the herd were made.
 _HERD_AGE: Final = timedelta(minutes=10)
 
@@ -77,7 +80,7 @@ class World:
         self.downloads = Downloads(self.clock, self.store, self.registry)
         self.downloads.disk_bytes = self.settings.disk_bytes
         self.answers = Answers()
-        self.seen: list[Seen] = []
+        self.seen: deque[Seen] = deque(maxlen=_REMEMBERED)
         self.down = False
         self.death: Outcome[None] = Outcome()
         self._pulls: set[Pull] = set()
