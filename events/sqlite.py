@@ -34,6 +34,7 @@ from herdbook.events.group import draft_append
 from herdbook.events.memory import utc_now
 from herdbook.events.recorded import NewEvent, RecordedEvent, StoredEvent
 from herdbook.events.sqlite_session import (
+    LOCK_WAIT_S,
     PAGE,
     Pages,
     Session,
@@ -44,14 +45,17 @@ from herdbook.events.sqlite_session import (
     prepare,
     translated,
 )
-from herdbook.events.sqlite_writer import Row, Writer, find_recorded, stored_event
+from herdbook.events.sqlite_writer import (
+    Row,
+    Writer,
+    find_recorded,
+    read_head,
+    stored_event,
+)
 from herdbook.events.store import ExpectedVersion, Head, StoredView, check_read
 from herdbook.events.subscription import Commits, follow, watch
 
 E = TypeVar("E")
-
-LOCK_WAIT_S = 5.0
-"""Seconds that a statement waits for another process's lock."""
 
 
 class SQLiteEventStore:
@@ -168,10 +172,7 @@ class SQLiteEventStore:
 
     async def head(self) -> Head:
         """Return the end of the log, as its head row has it."""
-        rows = await self._reading.run("head")
-        if not rows:
-            raise CorruptLogError(str(self._path), "has no head row")
-        return Head(*rows[0])
+        return await read_head(self._reading)
 
     def subscribe(self, after: int) -> AsyncGenerator[RecordedEvent, None]:
         """Read from behind a position, then go on; see ``EventStore.subscribe``."""

@@ -34,8 +34,12 @@ class BrokenOffError(StoreUnavailableError):
     """The system broke off what SQLite did: a write may or may not be kept."""
 
 
+class InUseError(StoreUnavailableError):
+    """Another connection holds a lock; nothing was kept."""
+
+
 _IN_USE = (
-    StoreUnavailableError,
+    InUseError,
     "is locked by another process",
     "Wait, or see which process holds it",
 )

@@ -6,6 +6,7 @@ not set up as ``connection.sql`` says, and no file is written that is not ours.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import (
@@ -26,7 +27,7 @@ from herdbook.events.errors import (
     StoreClosedError,
     StoreUnavailableError,
 )
-from herdbook.events.sqlite_errors import SQLITE_ERRORS, translate
+from herdbook.events.sqlite_errors import SQLITE_ERRORS, InUseError, translate
 from herdbook.events.sqlite_schema import (
     APPLICATION_ID,
     CONNECTION,
@@ -37,6 +38,12 @@ from herdbook.events.sqlite_schema import (
 from herdbook.events.sqlite_writer import Row
 
 E = TypeVar("E")
+
+LOCK_WAIT_S = 5.0
+"""Seconds that a statement waits for another process's lock."""
+
+RETRY_S = 0.01
+"""Seconds between two attempts to make a file ready."""
 
 PAGE = 1000
 """Events that are read at once."""
@@ -196,7 +203,23 @@ async def check_owner(session: Session) -> bool:
 
 
 async def prepare(session: Session) -> None:
-    """Make the file a log of the newest schema, whatever it was before."""
+    """Make the file a log of the newest schema, whatever it was before.
+
+    Where several processes make a new file at once, SQLite refuses some of them
+    without waiting, since waiting would lock them for ever; they try again.
+    """
+    loop = asyncio.get_running_loop()
+    patience = loop.time() + LOCK_WAIT_S
+    while True:
+        try:
+            return await _prepare(session)
+        except InUseError:
+            if loop.time() > patience:
+                raise
+        await asyncio.sleep(RETRY_S)
+
+
+async def _prepare(session: Session) -> None:
     if not await check_owner(session):
         # Before anything else, and not in the write-ahead log: a file that is ours
         # says so in its own header at every moment of its life.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from herdbook.events.errors import CallerError
+from herdbook.events.errors import CallerError, CorruptLogError
 from herdbook.events.recorded import time_text
 from herdbook.events.store import EventStore
 
@@ -27,6 +27,7 @@ async def position_at(store: EventStore, moment: datetime) -> int:
 
     Raises:
         CallerError: The moment has no time zone.
+        CorruptLogError: The log ends before its head.
     """
     if moment.tzinfo is None:
         raise CallerError(f"time {moment.isoformat()}", "has no time zone")
@@ -45,4 +46,8 @@ async def position_at(store: EventStore, moment: datetime) -> int:
 async def _recorded_at(store: EventStore, position: int) -> str:
     async for event in store.read_stored(after=position - 1, limit=1):
         return event.recorded_at
-    raise CallerError(f"position {position}", "is behind the end of the log")
+    raise CorruptLogError(
+        "the log",
+        f"ends before #{position}, and its head does not",
+        "Run: herdbook verify",
+    )

@@ -11,6 +11,7 @@ from herdbook.events.errors import HerdbookError, StoreError
 from herdbook.events.sqlite_errors import (
     SQLITE_ERRORS,
     BrokenOffError,
+    InUseError,
     SQLiteError,
     translate,
 )
@@ -47,8 +48,8 @@ def test_every_code_is_translated() -> None:
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        (sqlite3.SQLITE_BUSY_SNAPSHOT, errors.StoreUnavailableError),
-        (sqlite3.SQLITE_LOCKED_SHAREDCACHE, errors.StoreUnavailableError),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, InUseError),
+        (sqlite3.SQLITE_LOCKED_SHAREDCACHE, InUseError),
         (sqlite3.SQLITE_READONLY_DIRECTORY, errors.StoreUnavailableError),
         (sqlite3.SQLITE_CANTOPEN_ISDIR, errors.StoreUnavailableError),
         (sqlite3.SQLITE_PERM, errors.StoreUnavailableError),

@@ -23,9 +23,9 @@ from herdbook.events.errors import (
     StoreFullError,
     StoreUnavailableError,
 )
-from herdbook.events.sqlite import SQLiteEventStore
+from herdbook.events.sqlite import SQLiteEventStore, _connected
 from herdbook.events.sqlite_schema import APPLICATION_ID, NEWEST
-from herdbook.events.sqlite_session import Session
+from herdbook.events.sqlite_session import Session, migrate
 from herdbook.events.store import ANY
 
 
@@ -115,6 +115,23 @@ async def test_connections_are_durable_and_strict(path: Path) -> None:
             }
 
 
+async def test_place_without_a_write_ahead_log_is_refused() -> None:
+    async with _connected(None) as session:  # one in memory has none
+        with pytest.raises(StoreUnavailableError):
+            await session.set_up()
+
+
+async def test_migration_that_fails_leaves_no_transaction(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE views (name TEXT)")
+    connection.close()
+    async with _connected(path) as session:
+        for _ in range(2):
+            with pytest.raises(CorruptLogError):
+                await migrate(session)
+        assert (await session.run("user_version"))[0] == (0,)
+
+
 async def test_reading_connection_cannot_write(path: Path) -> None:
     async with await SQLiteEventStore.open(path) as store:
         with pytest.raises(StoreUnavailableError):
@@ -192,7 +209,7 @@ def test_newer_schema_is_left_alone(raw: sqlite3.Connection, path: Path) -> None
 UNPRIVILEGED = """
 import asyncio, os, sys
 from herdbook.events.errors import StoreUnavailableError
-from herdbook.events.sqlite import SQLiteEventStore
+from herdbook.events.sqlite import SQLiteEventStore, _connected
 if os.getuid() == 0:
     os.setgroups([])
     os.setgid(65534)

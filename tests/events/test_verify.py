@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from herdbook.events import facts
 from herdbook.events.contract import MOMENT, event
+from herdbook.events.errors import CorruptLogError
 from herdbook.events.memory import MemoryEventStore
 from herdbook.events.recorded import (
     GENESIS,
@@ -27,6 +28,7 @@ from herdbook.events.recorded import (
 from herdbook.events.sqlite import SQLiteEventStore
 from herdbook.events.sqlite_writer import stored_event
 from herdbook.events.store import ANY, Head
+from herdbook.events.times import position_at
 from herdbook.events.verify import (
     MOST_UNREADABLE,
     Finding,
@@ -232,6 +234,39 @@ async def test_log_of_which_nothing_can_be_read_ends(path: Path) -> None:
     found = await kinds(path)
     unreadable = [at for at, kind in found if kind is Kind.UNREADABLE]
     assert unreadable == list(range(1, MOST_UNREADABLE + 1))
+
+
+async def test_log_that_does_not_fit_its_head_takes_no_appends(path: Path) -> None:
+    alter(path, "UPDATE head SET position = 5")
+    async with await SQLiteEventStore.open(path) as store:
+        with pytest.raises(CorruptLogError):
+            await store.append("model/n/m", [event()], ANY)
+
+
+async def test_log_without_its_head_row_is_damaged(path: Path) -> None:
+    alter(path, "DELETE FROM head")
+    async with await SQLiteEventStore.open(path) as store:
+        for attempt in (store.head(), store.append("model/n/m", [event()], ANY)):
+            with pytest.raises(CorruptLogError):
+                await attempt
+
+
+async def test_log_that_ends_before_its_head_has_no_place_in_time(path: Path) -> None:
+    alter(path, "DELETE FROM events WHERE position > 4")
+    async with await SQLiteEventStore.open(path) as store:
+        with pytest.raises(CorruptLogError):
+            await position_at(store, datetime.now(UTC))
+
+
+async def test_subscription_to_a_log_that_ends_before_its_head_fails(
+    path: Path,
+) -> None:
+    alter(path, "DELETE FROM events WHERE position > 4")
+    async with await SQLiteEventStore.open(path) as store:
+        events = store.subscribe(3)
+        assert (await anext(events)).position == 4
+        with pytest.raises(CorruptLogError):
+            await anext(events)
 
 
 async def test_illegal_transition_is_found_once_for_each_model() -> None:
