@@ -211,10 +211,8 @@ class OllamaClient:
             body["keep_alive"] = keep_alive
         path = "/api/embed" if embedding else "/api/generate"
         call = Call("POST", path, body, name, Request.LOAD, endless=True)
-        if embedding:
-            await self._connections.answer(call, EmbedAnswer)
-        else:
-            await self._connections.answer(call, GenerateAnswer)
+        kind = EmbedAnswer if embedding else GenerateAnswer
+        await self._connections.answer(call, kind)
 
     async def unload(self, name: str) -> None:
         """Ask the server to unload a model, whichever kind it is of.

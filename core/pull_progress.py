@@ -31,8 +31,9 @@ class PullProgress(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         completed_bytes: What the server has of the model; never goes back.
         total_bytes: All of it, as far as layers are known; None before the first.
-        fetched_bytes: Bytes that came since the start, those that came twice too;
-            what was there before does not count.
+        fetched_bytes: Bytes that came since the start, those that came twice too.
+            What a layer's first line tells does not count: it cannot be told from
+            what was there before (with a line every 60 ms, that is little).
         refetched_bytes: Those of them that came twice.
         rate_bytes_s: Bytes a second that come now, smoothed; None while none are due.
         eta_s: Seconds until the known layers are there, at that rate.
