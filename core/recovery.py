@@ -6,6 +6,7 @@ instances are touched. What became of the work, the next look at the server tell
 
 from __future__ import annotations
 
+from herdbook.core.acting import RECONCILER
 from herdbook.core.register import Register
 from herdbook.events.errors import IllegalTransitionError, WrongExpectedVersionError
 from herdbook.events.facts import (
@@ -41,7 +42,11 @@ async def interrupt_dead(
         facts = [_interrupted(work) for work in dead]
         try:
             await register.record(
-                status.name, facts, cause=Cause.RECOVERY, at_version=status.version
+                status.name,
+                facts,
+                cause=Cause.RECOVERY,
+                at_version=status.version,
+                actor=RECONCILER,
             )
         except (WrongExpectedVersionError, IllegalTransitionError):
             continue  # another instance recovers at the same time
