@@ -83,6 +83,9 @@ async def serve(
         The address, for example ``http://127.0.0.1:40123``.
     """
     listening = socket.create_server((host, port), backlog=128)
+    # asyncio leaves this out for sockets that it has not made; each answer would
+    # wait 40 ms for the client to acknowledge its headers.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     server = _Server(_config(world))
     running = asyncio.ensure_future(server.serve(sockets=[listening]))
     try:
