@@ -101,6 +101,7 @@ __all__ = [
     "UnknownEventTypeError",
     "UnknownRoleError",
     "WrongExpectedVersionError",
+    "kind_of",
 ]
 
 
@@ -211,6 +212,11 @@ class OllamaError(HerdbookError):
         state = (says or self.says).format(raw=_short(" ".join(raw.split()), 300))
         remedy = (self.advises if advises is None else advises).format(subject=subject)
         super().__init__(subject, state.removesuffix(": "), remedy)
+
+
+def kind_of(error: HerdbookError) -> str:
+    """Return the stable word that an event records for an error."""
+    return error.kind if isinstance(error, OllamaError) else error.code
 
 
 class NodeUnreachableError(OllamaError):

@@ -18,12 +18,13 @@ from herdbook.core.clock import Clock
 from herdbook.core.drift import runner_for, same_runner
 from herdbook.core.errors import (
     CapabilityMissingError,
+    HerdbookError,
     LoadFailedError,
     LoadFailure,
     ModelNotFoundError,
     NodeTimeoutError,
     NodeUnreachableError,
-    OllamaError,
+    kind_of,
 )
 from herdbook.core.operations import Ending, Operation, finish
 from herdbook.core.reconciler import Reconciler
@@ -95,7 +96,7 @@ class Loader:
         """Load a present model; its operation records how that ends.
 
         Raises:
-            OllamaError: The server could not; recorded as ``LoadFailed``.
+            HerdbookError: The server could not; recorded as ``LoadFailed``.
         """
         with operation(model=work.name):
             try:
@@ -108,8 +109,8 @@ class Loader:
                 interrupted = LoadInterrupted(instance=self._instance)
                 await finish(self._record_end(work.name, interrupted))
                 raise
-            except OllamaError as error:
-                failed = LoadFailed(kind=error.kind, message=str(error))
+            except HerdbookError as error:
+                failed = LoadFailed(kind=kind_of(error), message=str(error))
                 await finish(self._record_end(work.name, failed))
                 raise
 

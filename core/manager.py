@@ -195,6 +195,16 @@ class ModelManager(Reading):
             _log.warning("look_failed", reason=str(error))
         await self._keep_views()
 
+    @asynccontextmanager
+    async def _looked_again(self) -> AsyncIterator[None]:
+        """Look at the server after what is inside, done or failed."""
+        try:
+            yield
+        except HerdbookError:
+            await self._look_again()
+            raise
+        await self._look_again()
+
     async def _keep_views(self, every: int | None = None) -> None:
         seen = self._register.views.position
         if seen - self._kept >= (every or self._settings.snapshot_every):
@@ -327,8 +337,8 @@ class ModelManager(Reading):
             if status.work is not None:
                 self._elsewhere.refuse(status.name)
             running = self._start_load(status, options or {}, keep_alive)
-        await running.wait()
-        await self._look_again()
+        async with self._looked_again():
+            await running.wait()
         return await self.get_status(status.name)
 
     def _start_load(
@@ -367,9 +377,8 @@ class ModelManager(Reading):
             await running.over()
         elif status.state is ModelState.LOADING:
             self._elsewhere.refuse(status.name)
-        result = await self._loader.unload(status.name)
-        await self._look_again()
-        return result
+        async with self._looked_again():
+            return await self._loader.unload(status.name)
 
     async def delete(self, name: str) -> None:
         """Delete a model from the server; what others share of it stays.
@@ -385,8 +394,8 @@ class ModelManager(Reading):
         if status.state is not ModelState.ERROR:
             status = await self._present(name)
         self._elsewhere.refuse(status.name)
-        await self._loader.delete(status.name)
-        await self._look_again()
+        async with self._looked_again():
+            await self._loader.delete(status.name)
 
     async def mark_used(self, name: str, *, purpose: str = "") -> ModelStatus:
         """Record that a model was used: the order of recommendation follows it.

@@ -17,9 +17,10 @@ from herdbook.core.clock import Clock
 from herdbook.core.drift import Listed
 from herdbook.core.errors import (
     BadAnswerError,
-    OllamaError,
+    HerdbookError,
     PullCancelledError,
     StalledError,
+    kind_of,
 )
 from herdbook.core.logs import Logger
 from herdbook.core.observation import listed
@@ -107,7 +108,7 @@ class Puller:
         """Pull a model, or update it if it is there; its operation records the end.
 
         Raises:
-            OllamaError: The server could not; recorded as failed.
+            HerdbookError: The server could not; recorded as failed.
         """
         async with self._places:
             with operation(model=work.name):
@@ -118,7 +119,7 @@ class Puller:
                     stopped = self._stopped(work, progress)
                     await finish(self._record_end(work, stopped))
                     raise
-                except OllamaError as error:
+                except HerdbookError as error:
                     await finish(
                         self._record_end(work, self._failed(work, progress, error))
                     )
@@ -245,10 +246,12 @@ class Puller:
             remote_host=pulled.remote_host,
         )
 
-    def _failed(self, work: Operation, progress: _Progress, error: OllamaError) -> Fact:
+    def _failed(
+        self, work: Operation, progress: _Progress, error: HerdbookError
+    ) -> Fact:
         kind = UpdateFailed if work.activity is Activity.UPDATE else PullFailed
         return kind(
-            kind=error.kind,
+            kind=kind_of(error),
             message=str(error),
             completed_bytes=progress.completed_bytes,
             total_bytes=progress.total_bytes,

@@ -17,6 +17,7 @@ from herdbook.core.capabilities import detect
 from herdbook.core.clock import Clock
 from herdbook.core.drift import Comparison, Drift, Listed, Look, undetected
 from herdbook.core.errors import (
+    HerdbookError,
     ModelNotFoundError,
     NodeTimeoutError,
     NodeUnreachableError,
@@ -200,7 +201,7 @@ class Reconciler:
             shown = await self._client.show(model.name)
         except (NodeUnreachableError, NodeTimeoutError, ModelNotFoundError):
             return None
-        except OllamaError as error:
+        except HerdbookError as error:
             _log.warning("show_failed", model=model.name, reason=str(error))
             shown = None
         return detect(model.name, observed(model, shown), self._registry)
