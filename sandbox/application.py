@@ -140,7 +140,8 @@ async def _compete(world: World, request: Request, receive: Receive, send: Send)
 async def _respond(world: World, request: Request, send: Send) -> str:
     nonsense = world.answers.take(request.path)
     if nonsense is not None:
-        await pause(world.clock, nonsense.delay_s)
+        if nonsense.delay_s:
+            await pause(world.clock, nonsense.delay_s)
         if not nonsense.after_lines and not nonsense.truthful:
             return await _nonsense(send, nonsense, begun=False)
     try:

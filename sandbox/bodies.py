@@ -6,6 +6,7 @@ refused with Go's words; unknown fields are ignored.
 
 from __future__ import annotations
 
+import re
 from typing import Final, TypeAlias
 
 import msgspec
@@ -15,6 +16,8 @@ from herdbook.sandbox.refusals import Refusal
 Json: TypeAlias = dict[str, object]
 
 _TEXTS: Final = ("model", "name", "source", "destination", "from", "prompt", "suffix")
+#: Where msgspec found a mistake.
+_PLACE: Final = re.compile(r"\(byte (\d+)\)")
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "string": (str,),
     "bool": (bool,),
@@ -83,6 +86,8 @@ def read_body(raw: bytes, struct: str) -> Body:
     if not raw:
         raise Refusal(400, "missing request body")
     fields = _decode(raw)
+    if fields is None:
+        return Body({})  # to Go, null is as good as nothing
     if not isinstance(fields, dict):
         into = f"Go value of type api.{struct}"
         raise Refusal(400, f"json: cannot unmarshal {_kind(fields)} into {into}")
@@ -100,15 +105,16 @@ def _decode(raw: bytes) -> object:
     except msgspec.DecodeError as error:
         if "truncated" in str(error):
             raise Refusal(400, "unexpected EOF") from None
-        text = raw.decode("utf-8", "replace").lstrip()
-        words = f"invalid character '{text[:1]}' looking for beginning of value"
+        found = _PLACE.search(str(error))
+        place = int(found[1]) if found else 0
+        wanted = "object key string" if "keys" in str(error) else "value"
+        character = chr(raw[place]) if place < len(raw) else ""
+        words = f"invalid character '{character}' looking for beginning of {wanted}"
         raise Refusal(400, words) from None
 
 
 def _kind(value: object) -> str:
     match value:
-        case None:
-            return "null"
         case bool():
             return "bool"
         case str():

@@ -87,21 +87,21 @@ class Client:
         self.world = world
 
     async def begin(
-        self, method: str, path: str, body: Any = None, **others: Any
+        self, method: str, path: str, value: Any = None, **others: Any
     ) -> Conversation:
         """Ask, and let the server do what it can at once."""
         asked = {"method": method, "path": path, **others}
-        if body is not None:
-            asked["json"] = body
+        if value is not None:
+            asked["json"] = value
         talk = Conversation(self.world, asked)
-        await let_others_run()
+        await let_others_run(50)
         return talk
 
     async def ask(
-        self, method: str, path: str, body: Any = None, **others: Any
+        self, method: str, path: str, value: Any = None, **others: Any
     ) -> Conversation:
         """Ask, and move the clock until the answer is whole."""
-        talk = await self.begin(method, path, body, **others)
+        talk = await self.begin(method, path, value, **others)
         for _ in range(100_000):
             if talk.task.done():
                 await talk.task

@@ -1,0 +1,121 @@
+"""The clocks: one that tests move, and one that runs."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from herdbook.sandbox import ManualClock, RealClock
+
+
+def test_manual_clock_stands_still() -> None:
+    clock = ManualClock()
+
+    assert (clock.now(), clock.now()) == (0.0, 0.0)
+
+
+def test_advance_does_what_was_due_in_its_order() -> None:
+    clock = ManualClock()
+    done: list[float] = []
+    clock.call_later(2.0, lambda: done.append(clock.now()))
+    clock.call_later(1.0, lambda: done.append(clock.now()))
+    clock.call_later(9.0, lambda: done.append(clock.now()))
+
+    clock.advance(5.0)
+
+    assert done == [1.0, 2.0]
+    assert clock.now() == 5.0
+
+
+def test_timers_set_by_timers_are_due_in_the_same_advance() -> None:
+    clock = ManualClock()
+    done: list[float] = []
+    clock.call_later(
+        1.0, lambda: clock.call_later(1.0, lambda: done.append(clock.now())) and None
+    )
+
+    clock.advance(3600.0)
+
+    assert done == [2.0]
+
+
+def test_cancelled_timer_is_forgotten() -> None:
+    clock = ManualClock()
+    done: list[int] = []
+    clock.call_later(1.0, lambda: done.append(1)).cancel()
+
+    clock.advance(2.0)
+
+    assert done == []
+
+
+def test_jump_goes_to_the_next_timer_that_is_not_soft() -> None:
+    clock = ManualClock()
+    done: list[str] = []
+    clock.call_later(1.0, lambda: done.append("soft"), soft=True)
+    clock.call_later(5.0, lambda: done.append("hard"))
+
+    jumped = clock.jump(), clock.jump()
+
+    assert jumped == (True, False)
+    assert done == ["soft", "hard"]
+    assert clock.now() == 5.0
+
+
+async def test_drive_runs_work_that_waits_on_the_clock() -> None:
+    clock = ManualClock()
+
+    async def work() -> str:
+        for _ in range(3):
+            due = asyncio.Event()
+            clock.call_later(3600.0, due.set)
+            await due.wait()
+        return "done"
+
+    assert await clock.drive(work()) == "done"
+    assert clock.now() == 3 * 3600.0
+
+
+def test_manual_date_moves_with_the_clock() -> None:
+    began = datetime(2026, 5, 1, tzinfo=UTC)
+    clock = ManualClock(began)
+
+    clock.advance(90.0)
+
+    assert clock.wall(clock.now()) == began + timedelta(seconds=90)
+
+
+async def test_real_clock_runs_as_fast_as_it_is_told() -> None:
+    clock = RealClock(speed=1000.0)
+    due = asyncio.Event()
+
+    clock.call_later(10.0, due.set)
+    await asyncio.wait_for(due.wait(), timeout=5.0)
+
+    assert clock.now() >= 10.0
+
+
+async def test_real_clock_can_be_moved() -> None:
+    clock = RealClock()
+    done: list[float] = []
+    clock.call_later(3600.0, lambda: done.append(clock.now()))
+
+    clock.advance(3601.0)
+
+    assert done == [pytest.approx(3600.0, abs=0.01)]
+    assert clock.now() >= 3601.0
+
+
+async def test_real_clock_tells_dates_of_the_computer() -> None:
+    clock = RealClock(speed=60.0)
+    clock.call_later(0.0, lambda: None)
+
+    ahead = clock.wall(clock.now() + 300.0) - datetime.now(UTC)
+
+    assert timedelta(seconds=4) < ahead < timedelta(seconds=6)
+
+
+def test_real_clock_stands_still_before_it_is_used() -> None:
+    assert RealClock().now() == 0.0

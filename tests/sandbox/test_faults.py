@@ -1,0 +1,188 @@
+"""Faults and the sandbox's own paths, and answers that no Ollama gives."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from herdbook.sandbox import did
+from herdbook.sandbox.refusals import Refusal
+
+
+async def test_step_over_http_does_what_it_says(client: Any) -> None:
+    talk = await client.post("/sandbox/did", manifest_deleted="plain:latest")
+
+    assert talk.json == {"now": 0.0, "down": False}
+    assert "plain:latest" not in await client.names()
+
+
+async def test_clock_can_be_moved_over_http(client: Any) -> None:
+    await client.load("plain", keep_alive="10m")
+
+    await client.post("/sandbox/clock", advance=601)
+
+    assert await client.loaded() == []
+
+
+async def test_clock_can_be_read_over_http(client: Any) -> None:
+    await client.advance(5.0)
+
+    assert await client.get("/sandbox/clock") == {"now": 5.0, "down": False}
+
+
+async def test_server_can_be_started_again_over_http(client: Any) -> None:
+    await client.post("/sandbox/faults", server="killed")
+    await client.post("/sandbox/faults", server="started")
+
+    assert await client.get("/api/ps") == {"models": []}
+
+
+async def test_requests_that_were_seen_are_told(client: Any) -> None:
+    await client.get("/api/ps")
+
+    seen = (await client.get("/sandbox/seen"))["seen"]
+
+    assert seen == [
+        {"at": 0.0, "method": "GET", "path": "/api/ps", "ended": "answered"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("/sandbox/did", {"earthquake": 9}, "no such step: earthquake"),
+        ("/sandbox/did", {"server": "sleeping"}, "'sleeping' is none of killed"),
+        ("/sandbox/did", {"registry": {"speed": 1}}, "registry: "),
+        ("/sandbox/did", {"weights_deleted": "missing"}, "no model 'missing' here"),
+        ("/sandbox/did", [], "Expected `object`"),
+        ("/sandbox/clock", {"forward": 1}, "Object contains unknown field"),
+    ],
+)
+async def test_step_that_is_not_known_is_refused(
+    client: Any, path: str, body: Any, words: str
+) -> None:
+    talk = await client.ask("POST", path, body)
+
+    assert talk.status == 400
+    assert words in talk.json["error"]
+
+
+async def test_unknown_path_of_the_sandbox_is_not_there(client: Any) -> None:
+    assert (await client.ask("GET", "/sandbox/nothing")).status == 404
+
+
+def test_unknown_step_changes_nothing(client: Any) -> None:
+    with pytest.raises(Refusal):
+        did(client.world, {"manifest_deleted": "plain", "earthquake": 9})
+
+    assert client.world.store.entries
+
+
+async def test_proxy_answers_in_its_own_words_once(client: Any) -> None:
+    did(client.world, {"answer": {"body": "<h1>Bad Gateway</h1>"}})
+
+    talk = await client.ask("GET", "/api/tags")
+
+    assert talk.status == 502
+    assert talk.headers["content-type"] == "text/html"
+    assert talk.raw == b"<h1>Bad Gateway</h1>"
+    assert await client.names()
+
+
+async def test_answer_may_be_scripted_for_a_path_and_several_times(
+    client: Any,
+) -> None:
+    script = {
+        "path": "/api/ps",
+        "times": 2,
+        "status": 302,
+        "headers": {"location": "/"},
+    }
+    did(client.world, {"answer": script})
+
+    statuses = [(await client.ask("GET", "/api/ps")).status for _ in range(3)]
+
+    assert statuses == [302, 302, 200]
+    assert await client.names()
+
+
+async def test_answers_for_ever_end_when_they_are_cleared(client: Any) -> None:
+    did(client.world, {"answer": {"times": 0, "status": 500}})
+    statuses = [(await client.ask("GET", "/api/ps")).status for _ in range(3)]
+    did(client.world, {"answer": None})
+
+    assert statuses == [500] * 3
+    assert await client.get("/api/ps") == {"models": []}
+
+
+async def test_nonsense_may_stand_in_the_middle_of_a_stream(client: Any) -> None:
+    broken = base64.b64encode(b'{"status":"\xff\xfe"}\n').decode()
+    did(client.world, {"answer": {"after_lines": 2, "body_base64": broken}})
+
+    talk = await client.ask("POST", "/api/pull", {"model": "plain"})
+
+    assert talk.status == 200
+    assert talk.raw.splitlines()[2] == b'{"status":"\xff\xfe"}'
+    assert talk.whole
+
+
+async def test_answer_may_hang(client: Any) -> None:
+    did(client.world, {"answer": {"hang": True}})
+
+    talk = await client.begin("GET", "/api/tags")
+    await client.advance(3600.0)
+
+    assert (talk.status, talk.task.done()) == (None, False)
+    await talk.close()
+
+
+async def test_answer_may_hang_after_its_beginning(client: Any) -> None:
+    did(client.world, {"answer": {"hang": True, "status": 200, "body": "{"}})
+
+    talk = await client.begin("GET", "/api/tags")
+
+    assert (talk.status, talk.raw, talk.whole) == (200, b"{", False)
+    await talk.close()
+
+
+async def test_answer_may_have_no_end(client: Any) -> None:
+    did(client.world, {"answer": {"repeat": True, "status": 200, "body": "x"}})
+
+    talk = await client.begin("GET", "/api/tags")
+
+    assert len(talk.raw) > 1
+    await talk.close()
+    assert talk.task.done()
+
+
+async def test_answer_may_be_cut(client: Any) -> None:
+    did(client.world, {"answer": {"cut": True, "status": 200, "body": '{"mod'}})
+
+    talk = await client.begin("GET", "/api/tags")
+
+    assert talk.cut
+    assert not talk.whole
+
+
+async def test_true_answer_may_be_late(client: Any) -> None:
+    did(client.world, {"answer": {"delay_s": 30, "truthful": True}})
+
+    talk = await client.begin("GET", "/api/ps")
+    assert talk.status is None
+    await client.advance(31.0)
+
+    assert talk.json == {"models": []}
+
+
+async def test_client_that_goes_before_its_body_has_come_is_forgotten(
+    client: Any,
+) -> None:
+    talk = await client.begin("GET", "/api/ps")
+    again = type(talk)(client.world, {"path": "/api/ps"})
+    again._body = None
+    await again.close()
+
+    assert again.task.done()
+    assert len(client.world.seen) == 1

@@ -1,0 +1,297 @@
+"""Pulls: progress over time, cancelling, resuming, sharing, and what goes wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from herdbook.sandbox import OLDER, Behaviour, Settings, did
+
+GEMMA = "gemma3:27b"
+LARGE = "127.0.0.1:5055/library/llama3.1:8b"
+SLOW = {"rate": 10_000_000}
+
+
+def completed(talk: Any) -> int:
+    """The bytes of the last line of progress."""
+    told = [one for one in talk.lines if "digest" in one]
+    return int(told[-1].get("completed", 0)) if told else 0
+
+
+def errors(talk: Any) -> list[str]:
+    return [one["error"] for one in talk.lines if "error" in one]
+
+
+async def begin(client: Any, model: str = LARGE) -> Any:
+    return await client.begin("POST", "/api/pull", {"model": model, "insecure": True})
+
+
+async def pull(client: Any, model: str = LARGE) -> Any:
+    return await client.post("/api/pull", model=model, insecure=True)
+
+
+async def test_pull_of_a_large_model_takes_its_time(client_of: Any) -> None:
+    client = client_of(usual=Behaviour(rate=1_000_000.0))
+    talk = await client.begin("POST", "/api/pull", {"model": GEMMA})
+
+    await client.advance(600.0)
+    await client.advance(0.1)
+
+    # Sixteen connections at a time, each with a megabyte per second.
+    assert completed(talk) == pytest.approx(16 * 600e6, rel=0.01)
+
+
+async def test_hour_passes_with_a_few_lines(client_of: Any) -> None:
+    client = client_of(usual=Behaviour(rate=100_000.0))
+    talk = await client.begin("POST", "/api/pull", {"model": GEMMA})
+
+    await client.advance(3600.0)
+
+    assert not talk.task.done()
+    assert len(talk.lines) < 10
+
+
+async def test_pulled_model_is_there_after_success(client_of: Any) -> None:
+    client = client_of()
+
+    talk = await client.post("/api/pull", model="smollm2:135m")
+
+    assert talk.lines[-1] == {"status": "success"}
+    assert await client.names() == ["smollm2:135m"]
+
+
+async def test_layers_that_are_there_get_one_line_each(client: Any) -> None:
+    talk = await client.post("/api/pull", model="plain")
+
+    told = [one for one in talk.lines if "digest" in one]
+    assert [one["completed"] == one["total"] for one in told] == [True] * 3
+
+
+async def test_closing_the_connection_cancels_and_keeps_what_came(
+    client_of: Any,
+) -> None:
+    client = client_of()
+    did(client.world, {"registry": SLOW})
+    talk = await begin(client)
+    await client.advance(3.0)
+    await talk.close()
+    requests = client.world.registry.requests
+
+    await client.advance(60.0)
+    again = await begin(client)
+    await client.advance(0.1)
+
+    assert client.world.registry.requests > requests
+    assert completed(again) == pytest.approx(3 * 30e6, rel=0.05)
+    assert [one.ended for one in client.world.seen] == ["closed by client", ""]
+
+
+async def test_killed_server_loses_what_was_under_way(client_of: Any) -> None:
+    client = client_of()
+    did(client.world, {"registry": SLOW})
+    talk = await begin(client)
+    await client.advance(3.0)
+    did(client.world, {"server": "killed"})
+    await client.advance(1.0)
+    did(client.world, {"server": "started"})
+
+    again = await begin(client)
+    await client.advance(0.1)
+
+    assert talk.cut
+    assert completed(again) < 5e6
+
+
+async def test_stopped_server_keeps_what_came(client_of: Any) -> None:
+    client = client_of()
+    did(client.world, {"registry": SLOW})
+    await begin(client)
+    await client.advance(3.0)
+    did(client.world, {"server": "stopped"})
+    did(client.world, {"server": "started"})
+
+    again = await begin(client)
+    await client.advance(0.1)
+
+    assert completed(again) > 80e6
+
+
+async def test_start_drops_partial_files_older_than_an_hour(client_of: Any) -> None:
+    client = client_of()
+    did(client.world, {"registry": SLOW})
+    talk = await begin(client)
+    await client.advance(3.0)
+    await talk.close()
+
+    await client.advance(3601.0)
+    client.world.stop()
+    client.world.start()
+
+    assert client.world.store.partials == {}
+
+
+async def test_start_keeps_partial_files_where_pruning_is_off(client_of: Any) -> None:
+    client = client_of(settings=Settings.from_environment({"OLLAMA_NOPRUNE": "1"}))
+    did(client.world, {"registry": SLOW})
+    talk = await begin(client)
+    await client.advance(3.0)
+    await talk.close()
+
+    await client.advance(3601.0)
+    client.world.stop()
+    client.world.start()
+
+    assert len(client.world.store.partials) == 1
+
+
+async def test_two_pulls_share_their_bytes(client_of: Any) -> None:
+    client = client_of()
+    did(client.world, {"registry": SLOW})
+    one = await begin(client)
+    await client.advance(2.0)
+    other = await begin(client)
+    await client.advance(0.1)
+    assert completed(other) > 60e6
+
+    await one.close()
+    await client.advance(1.0)
+    await client.advance(0.1)
+
+    assert completed(other) > 90e6
+
+
+async def test_pull_at_once_after_a_cancel_may_meet_the_dying_one(
+    client_of: Any,
+) -> None:
+    client = client_of()
+    did(client.world, {"registry": SLOW, "cancel_lag_s": 1.0})
+    talk = await begin(client)
+    await client.advance(1.0)
+    await talk.close()
+
+    at_once = await pull(client)
+    did(client.world, {"registry": {}})
+    await client.advance(1.0)
+    later = await pull(client)
+
+    assert errors(at_once) == ["context canceled"]
+    assert later.lines[-1] == {"status": "success"}
+
+
+async def test_reset_connections_take_back_what_they_brought(client_of: Any) -> None:
+    client = client_of()
+    did(client.world, {"registry": {"rate": 10_000_000, "reset_after": 20_000_000}})
+    talk = await begin(client)
+    await client.advance(1.9)
+    await client.advance(0.07)
+    before = completed(talk)
+
+    await client.advance(0.2)
+    await client.advance(0.07)
+
+    assert before > 50e6
+    assert "completed" not in talk.lines[-1]
+
+
+async def test_resets_without_end_exhaust_the_tries(client_of: Any) -> None:
+    client = client_of()
+    did(client.world, {"registry": {"rate": 10_000_000, "reset_after": 20_000_000}})
+
+    talk = await pull(client)
+
+    assert errors(talk) == ["max retries exceeded: connection reset by peer"]
+
+
+async def test_cut_connections_keep_what_they_brought(client_of: Any) -> None:
+    client = client_of()
+    did(client.world, {"registry": {"rate": 10_000_000, "cut_after": 20_000_000}})
+    talk = await begin(client)
+
+    await client.advance(2.5)
+    await client.advance(0.07)
+
+    assert completed(talk) == 60_000_000
+
+
+async def test_stalled_parts_begin_anew_after_thirty_seconds(client_of: Any) -> None:
+    client = client_of()
+    did(client.world, {"registry": {"stall_after": 50_000_000}})
+    talk = await begin(client)
+    await client.advance(20.0)
+    await client.advance(0.07)
+    stalled = completed(talk)
+    did(client.world, {"registry": SLOW})
+
+    await client.advance(11.0)
+    await client.advance(0.07)
+
+    assert stalled == 150_000_000
+    assert completed(talk) < 50_000_000
+
+
+async def test_full_disk_ends_a_pull_and_leaves_what_came(client_of: Any) -> None:
+    client = client_of(settings=Settings(disk_bytes=64 * 2**20))
+
+    talk = await pull(client)
+
+    assert errors(talk)[0].endswith("-partial: no space left on device")
+    assert client.world.store.used_bytes() == pytest.approx(64 * 2**20, rel=0.02)
+
+
+async def test_wrong_bytes_are_found_at_the_end_and_thrown_away(client_of: Any) -> None:
+    client = client_of()
+    did(client.world, {"registry": {"corrupt": True}})
+
+    talk = await pull(client)
+
+    assert "digest mismatch, file must be downloaded again" in errors(talk)[0]
+    assert LARGE not in await client.names()
+    assert all(blob.weights is None for blob in client.world.store.blobs.values())
+
+
+async def test_update_drops_layers_that_nobody_names_any_more(client: Any) -> None:
+    alias = {"library/llava:7b": "library/qwen3:0.6b"}
+    await pull(client, "127.0.0.1:5055/library/llava:7b")
+    await client.ask("DELETE", "/api/delete", {"model": "llava:7b"})
+    did(client.world, {"registry": {"alias": alias}})
+
+    talk = await pull(client, "127.0.0.1:5055/library/llava:7b")
+
+    assert {"status": "removing unused layers"} in talk.lines
+
+
+async def test_failed_pull_without_a_stream_is_an_error(client_of: Any) -> None:
+    client = client_of()
+
+    talk = await client.post("/api/pull", model="missing", stream=False)
+
+    assert talk.status == 500
+    assert talk.json == {"error": "pull model manifest: file does not exist"}
+
+
+async def test_unknown_host_is_looked_up_in_vain(client_of: Any) -> None:
+    client = client_of()
+
+    talk = await client.post("/api/pull", model="nowhere.example/a/b")
+
+    assert errors(talk)[0].endswith("dial tcp: lookup nowhere.example: no such host")
+
+
+async def test_manifest_that_the_registry_denies_does_not_exist(client: Any) -> None:
+    did(client.world, {"registry": {"manifest_status": 404}})
+
+    talk = await client.post("/api/pull", model="plain")
+
+    assert errors(talk) == ["pull model manifest: file does not exist"]
+
+
+async def test_cancel_while_an_older_server_dwells_on_a_layer(client_of: Any) -> None:
+    client = client_of(profile=OLDER)
+    talk = await begin(client, "127.0.0.1:5055/library/plain")
+    await client.advance(0.3)
+
+    await talk.close()
+    await client.advance(60.0)
+
+    assert await client.names() == []

@@ -1,0 +1,313 @@
+"""Runners: who shares one, who waits, who must go, and when."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from herdbook.sandbox import Settings, did
+
+FOREVER = -1
+
+
+async def begin(client: Any, model: str, **body: Any) -> Any:
+    return await client.begin("POST", "/api/generate", {"model": model, **body})
+
+
+async def test_load_takes_longer_for_larger_weights(client_of: Any) -> None:
+    client = client_of(models="some")
+    began = client.world.clock.now()
+
+    await client.load("gemma3:4b")
+
+    assert client.world.clock.now() - began == pytest.approx(3.6, abs=0.1)
+
+
+async def test_names_of_the_same_weights_share_a_runner(client: Any) -> None:
+    await client.post("/api/copy", source="plain", destination="twin")
+    await client.load("plain")
+    await client.load("twin")
+
+    assert await client.loaded() == ["plain:latest"]
+
+
+async def test_another_context_reloads_under_the_new_name(client: Any) -> None:
+    await client.load("plain")
+    await client.load("llama3.2:1b")
+
+    assert await client.loaded() == ["llama3.2:1b"]
+
+
+async def test_reload_waits_for_the_request_under_way(client: Any) -> None:
+    await client.load("plain")
+    talk = await begin(client, "plain", prompt="a", options={"num_predict": 100})
+    reload = await begin(client, "plain", options={"num_ctx": 1024})
+
+    await client.advance(1.0)
+    assert not reload.task.done()
+    await client.advance(0.2)
+    await client.advance(0.3)
+
+    assert talk.whole
+    assert reload.json["done_reason"] == "load"
+
+
+async def test_runner_goes_when_its_time_is_over(client: Any) -> None:
+    await client.load("plain", keep_alive="10m")
+
+    await client.advance(599.0)
+    assert await client.loaded() == ["plain:latest"]
+    await client.advance(2.0)
+
+    assert await client.loaded() == []
+
+
+async def test_use_begins_the_time_anew(client: Any) -> None:
+    await client.load("plain", keep_alive="10m")
+    await client.advance(500.0)
+    await client.load("plain")
+    await client.advance(500.0)
+
+    assert await client.loaded() == ["plain:latest"]
+
+
+async def test_runner_kept_for_ever_stays(client: Any) -> None:
+    await client.load("plain", keep_alive=FOREVER)
+
+    await client.advance(365 * 86400.0)
+
+    assert await client.loaded() == ["plain:latest"]
+
+
+async def test_deleted_model_stays_in_memory_until_its_time_is_over(
+    client: Any,
+) -> None:
+    await client.load("plain")
+    await client.ask("DELETE", "/api/delete", {"model": "plain"})
+
+    assert await client.loaded() == ["plain:latest"]
+    assert (await client.load("plain", keep_alive=0)).status == 404
+    await client.advance(301.0)
+    assert await client.loaded() == []
+
+
+async def test_replaced_model_gets_a_second_runner(client: Any) -> None:
+    await client.load("plain")
+    await client.post("/api/create", model="plain", **{"from": "qwen3:0.6b"})
+    await client.load("plain")
+
+    assert await client.loaded() == ["plain:latest", "plain:latest"]
+
+
+async def test_unload_while_a_request_runs_waits_for_it(client: Any) -> None:
+    await client.load("plain")
+    talk = await begin(client, "plain", prompt="a", options={"num_predict": 100})
+    await client.load("plain", keep_alive=0)
+    assert await client.loaded() == ["plain:latest"]
+
+    await client.advance(2.0)
+    await client.advance(0.1)
+
+    assert talk.whole
+    assert await client.loaded() == []
+
+
+async def test_unload_while_it_loads_does_nothing(client: Any) -> None:
+    loading = await begin(client, "plain")
+    unload = await client.begin(
+        "POST", "/api/generate", {"model": "plain", "keep_alive": 0}
+    )
+    await client.advance(1.0)
+
+    assert unload.json["done_reason"] == "unload"
+    assert loading.json["done_reason"] == "load"
+    assert await client.loaded() == ["plain:latest"]
+
+
+async def test_unloaded_runner_may_show_a_little_longer(client: Any) -> None:
+    did(client.world, {"unload_lag_s": 0.5})
+    await client.load("plain")
+    await client.load("plain", keep_alive=0)
+
+    assert await client.loaded() == ["plain:latest"]
+    await client.advance(0.6)
+    assert await client.loaded() == []
+
+
+async def test_closing_the_connection_aborts_a_load(client: Any) -> None:
+    talk = await begin(client, "plain")
+    await talk.close()
+
+    await client.advance(10.0)
+
+    assert await client.loaded() == []
+
+
+async def test_closing_the_connection_leaves_the_queue(client: Any) -> None:
+    first = await begin(client, "plain")
+    waiting = await begin(client, "llava:7b")
+    await waiting.close()
+
+    await client.advance(10.0)
+
+    assert first.json["done_reason"] == "load"
+    assert await client.loaded() == ["plain:latest"]
+
+
+async def test_closing_the_connection_ends_an_answer(client: Any) -> None:
+    await client.load("plain", keep_alive="1m")
+    talk = await begin(client, "plain", prompt="a", options={"num_predict": 9999})
+    await client.advance(1.0)
+    await talk.close()
+
+    await client.advance(61.0)
+
+    assert await client.loaded() == []
+
+
+async def test_loads_go_one_after_another(client: Any) -> None:
+    did(client.world, {"runner_start_delay_s": 3})
+    one = await begin(client, "plain")
+    other = await begin(client, "llava:7b")
+
+    await client.advance(4.0)
+
+    assert one.task.done()
+    assert not other.task.done()
+
+
+async def test_queue_that_is_full_refuses(client_of: Any) -> None:
+    client = client_of(models="herd", settings=Settings(max_queue=1))
+    await begin(client, "plain")
+    await begin(client, "llava:7b")
+
+    third = await begin(client, "qwen3:0.6b")
+
+    assert third.status == 503
+    assert third.json["error"].startswith("server busy, please try again.")
+
+
+async def test_shortest_kept_goes_first_when_there_are_too_many(
+    client_of: Any,
+) -> None:
+    client = client_of(models="herd", settings=Settings(max_loaded=2))
+    await client.load("plain", keep_alive=FOREVER)
+    await client.load("llava:7b", keep_alive="1h")
+
+    await client.load("qwen3:0.6b")
+
+    assert await client.loaded() == ["plain:latest", "qwen3:0.6b"]
+
+
+async def test_memory_makes_room_by_evicting(client_of: Any) -> None:
+    settings = Settings(memory_bytes=5_000_000_000)
+    client = client_of(models="some", settings=settings)
+    await client.load("llama3.2:3b")
+
+    await client.load("gemma3:4b")
+
+    assert await client.loaded() == ["gemma3:4b"]
+
+
+async def test_eviction_waits_for_the_busy(client_of: Any) -> None:
+    client = client_of(models="herd", settings=Settings(max_loaded=1))
+    await client.load("plain")
+    await begin(client, "plain", prompt="a", options={"num_predict": 100})
+    other = await begin(client, "llava:7b")
+
+    await client.advance(1.0)
+    assert not other.task.done()
+    await client.advance(0.5)
+    await client.advance(0.5)
+
+    assert await client.loaded() == ["llava:7b"]
+
+
+async def test_what_does_not_fit_at_all_is_refused(client_of: Any) -> None:
+    settings = Settings(memory_bytes=1_000_000_000)
+    client = client_of(models="some", settings=settings)
+
+    talk = await client.load("gemma3:4b")
+
+    assert talk.status == 500
+    assert talk.json["error"].startswith("model requires more system memory (")
+
+
+async def test_graphics_memory_is_told_as_far_as_it_goes(client_of: Any) -> None:
+    client = client_of(models="some", settings=Settings(vram_bytes=2_000_000_000))
+    await client.load("smollm2:135m")
+    await client.load("llama3.2:3b")
+
+    listed = (await client.get("/api/ps"))["models"]
+
+    parts = {one["name"]: (one["size"], one["size_vram"]) for one in listed}
+    small = parts["smollm2:135m"]
+    assert small[0] == small[1]
+    assert parts["llama3.2:3b"][1] == 2_000_000_000 - small[1]
+
+
+async def test_start_that_takes_too_long_fails(client_of: Any) -> None:
+    client = client_of(models="herd", settings=Settings(load_timeout_s=2.0))
+    did(client.world, {"runner_start_delay_s": 8})
+
+    talk = await client.load("plain")
+
+    assert talk.json == {"error": "timed out waiting for llama-server to start - "}
+
+
+async def test_failed_load_lets_the_next_one_pass(client: Any) -> None:
+    did(client.world, {"runner_dies_saying": "CUDA error: out of memory"})
+    failing = await begin(client, "plain")
+    waiting = await begin(client, "llava:7b")
+    await client.advance(0.1)
+    did(client.world, {"runner_dies_saying": None})
+
+    await client.advance(1.0)
+
+    assert failing.json["error"].endswith("exit status 1: CUDA error: out of memory")
+    assert waiting.json["done_reason"] == "load"
+
+
+async def test_killed_runner_is_restarted_by_the_next_request(client: Any) -> None:
+    await client.load("plain")
+    did(client.world, {"runner": "killed"})
+    assert await client.loaded() == ["plain:latest"]
+    began = client.world.clock.now()
+
+    await client.load("plain")
+
+    assert client.world.clock.now() - began > 0.25
+    assert await client.loaded() == ["plain:latest"]
+
+
+async def test_restart_empties_the_memory(client: Any) -> None:
+    await client.load("plain", keep_alive="1h")
+    loading = await begin(client, "llava:7b")
+    did(client.world, {"server": "stopped"})
+    await client.advance(1.0)
+    did(client.world, {"server": "started"})
+
+    assert loading.cut
+    assert await client.loaded() == []
+
+
+async def test_server_that_is_down_answers_nobody(client: Any) -> None:
+    did(client.world, {"server": "killed"})
+
+    talk = await client.begin("GET", "/api/tags")
+
+    assert talk.cut
+    assert talk.status is None
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ({"OLLAMA_KEEP_ALIVE": "90"}, 90.0),
+        ({"OLLAMA_KEEP_ALIVE": "2m"}, 120.0),
+        ({"OLLAMA_KEEP_ALIVE": "-1"}, float("inf")),
+    ],
+)
+def test_keep_alive_of_the_environment(env: dict[str, str], expected: float) -> None:
+    assert Settings.from_environment(env).keep_alive_s == expected
