@@ -1,0 +1,102 @@
+"""The sandbox as a program of its own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from herdbook.sandbox import Options
+from herdbook.sandbox.__main__ import parse
+from herdbook.sandbox.running import world_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def program(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run the sandbox, and tell its address."""
+    command = [sys.executable, "-m", "herdbook.sandbox", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def post(url: str, path: str, **body: Any) -> httpx.Response:
+    return httpx.post(f"{url}{path}", json=body, timeout=10)
+
+
+def last_seen(url: str) -> Any:
+    return httpx.get(f"{url}/sandbox/seen").json()["seen"][-1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_program_tells_its_address_and_stops_at_a_signal(
+    number: signal.Signals,
+) -> None:
+    with program("--models", "herd") as (process, url):
+        assert httpx.get(url).text == "Ollama is running"
+        began = time.monotonic()
+
+        process.send_signal(number)
+        rest, _ = process.communicate(timeout=5)
+
+    assert process.returncode == 0
+    assert rest == ""
+    assert time.monotonic() - began < 1.0
+
+
+def test_killed_program_finds_its_store_again(tmp_path: Path) -> None:
+    kept = ("--state", str(tmp_path), "--registry-rate", "20000000")
+    with program("--models", "none", *kept) as (process, url):
+        post(url, "/api/pull", model="plain")
+        with httpx.stream(
+            "POST", f"{url}/api/pull", json={"model": "smollm2:135m"}
+        ) as answer:
+            next(answer.iter_lines())
+            post(url, "/sandbox/clock", advance=2)
+        while last_seen(url)["ended"] != "closed by client":
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with program("--models", "some", *kept) as (_, url):
+        names = [one["name"] for one in httpx.get(f"{url}/api/tags").json()["models"]]
+        with httpx.stream(
+            "POST", f"{url}/api/pull", json={"model": "smollm2:135m"}
+        ) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            resumed = httpx.Response(200, text=next(lines)).json()
+
+    assert names == ["plain:latest"]
+    assert resumed["completed"] > 80_000_000
+
+
+def test_words_of_the_command_line_become_options(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OLLAMA_KEEP_ALIVE", "7m")
+
+    options = parse(["--speed", "60", "--profile", "older", "--memory", "1000"])
+
+    assert (options.speed, options.profile, options.memory) == (60.0, "older", 1000)
+    assert world_of(options).settings.keep_alive_s == 420.0
+
+
+def test_options_make_the_world_that_they_describe() -> None:
+    world = world_of(Options(models="none", registry_rate=5.0, vram=7))
+
+    assert world.store.entries == {}
+    assert world.registry.behaviour.rate == 5.0
+    assert world.settings.vram_bytes == 7

@@ -1,0 +1,183 @@
+"""The sandbox on a real port, and Ollama's own client against it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import ollama
+import pytest
+
+from herdbook.sandbox import Behaviour, ManualClock, RealClock, World, did, serve
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+def quick(models: str = "herd", **options: Any) -> World:
+    """A world in which seconds are milliseconds."""
+    return World(models=models, clock=RealClock(speed=1000.0), **options)
+
+
+@asynccontextmanager
+async def official(world: World) -> AsyncIterator[ollama.AsyncClient]:
+    """Ollama's own client of a world that is served."""
+    async with serve(world) as url, ollama.AsyncClient(host=url) as client:
+        yield client
+
+
+async def seen_by(client: httpx.AsyncClient, world: World) -> None:
+    """Wait until a request before this one has reached the server."""
+    async with asyncio.timeout(5):
+        while len(world.seen) < 2:
+            await client.get("/api/version")
+
+
+async def test_official_client_looks_around() -> None:
+    async with official(quick()) as client:
+        listed = await client.list()
+        shown = await client.show("llama3.2:1b")
+
+    assert "plain:latest" in {one.model for one in listed.models}
+    assert shown.capabilities == ["completion", "tools"]
+    assert shown.modelinfo is not None
+    assert shown.modelinfo["llama.context_length"] == 8192
+
+
+async def test_official_client_pulls_line_by_line() -> None:
+    async with official(quick("none")) as client:
+        lines = [one async for one in await client.pull("smollm2:135m", stream=True)]
+
+    assert lines[0].status == "pulling manifest"
+    assert lines[-1].status == "success"
+
+
+async def test_official_client_pulls_at_once() -> None:
+    async with official(quick("none")) as client:
+        assert (await client.pull("plain")).status == "success"
+        with pytest.raises(ollama.ResponseError, match="file does not exist"):
+            await client.pull("missing")
+
+
+async def test_official_client_uses_a_model() -> None:
+    async with official(quick()) as client:
+        said = await client.generate("plain", "a", keep_alive="24h")
+        asked = [{"role": "user", "content": "a"}]
+        pieces = [one async for one in await client.chat("plain", asked, stream=True)]
+        running = await client.ps()
+
+    assert said.response == "This is a pretend answer of the sandbox."
+    assert pieces[-1].done
+    assert [one.model for one in running.models] == ["plain:latest"]
+
+
+async def test_official_client_embeds() -> None:
+    async with official(quick()) as client:
+        vectors = (await client.embed("nomic-embed-text", ["a", "b"])).embeddings
+
+    assert [len(one) for one in vectors] == [64, 64]
+
+
+async def test_official_client_makes_copies_and_deletes() -> None:
+    async with official(quick()) as client:
+        await client.create("mine", from_="plain", parameters={"num_ctx": 512})
+        await client.copy("mine", "yours")
+        await client.delete("mine")
+        names = {one.model for one in (await client.list()).models}
+
+    assert "yours:latest" in names
+    assert "mine:latest" not in names
+
+
+async def test_everything_stops_with_streams_still_open() -> None:
+    world = World(clock=ManualClock(), usual=Behaviour(rate=1.0))
+    async with httpx.AsyncClient(timeout=5) as client:
+        async with serve(world) as url:
+            asked = {"model": "gemma3:27b"}
+            stream = client.stream("POST", f"{url}/api/pull", json=asked)
+            answer = await stream.__aenter__()
+            lines = answer.aiter_lines()
+            await anext(lines)
+        with pytest.raises(httpx.ReadError):
+            await anext(lines)
+        await stream.__aexit__(None, None, None)
+
+    assert [one.ended for one in world.seen] == ["cut"]
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_closing_a_connection_reaches_the_server() -> None:
+    world = World(clock=ManualClock(), usual=Behaviour(rate=1.0))
+    async with serve(world) as url, httpx.AsyncClient(base_url=url) as client:
+        asked = {"model": "gemma3:27b"}
+        async with client.stream("POST", "/api/pull", json=asked) as answer:
+            await anext(answer.aiter_lines())
+        async with asyncio.timeout(5):
+            while not world.seen[0].ended:
+                await client.get("/api/ps")
+
+    assert world.seen[0].ended == "closed by client"
+
+
+async def test_killed_server_cuts_connections_without_a_word(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World(clock=ManualClock(), models="herd")
+    async with serve(world) as url, httpx.AsyncClient(base_url=url) as client:
+        loading = asyncio.ensure_future(
+            client.post("/api/generate", json={"model": "plain"})
+        )
+        await seen_by(client, world)
+        did(world, {"server": "killed"})
+        with pytest.raises(httpx.RemoteProtocolError):
+            await loading
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.get("/api/tags")
+        did(world, {"server": "started"})
+        assert (await client.get("/api/ps")).json() == {"models": []}
+
+    assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
+
+
+async def test_endless_answer_ends_when_the_client_goes() -> None:
+    world = World()
+    did(world, {"answer": {"repeat": True, "status": 200, "body": "x" * 1000}})
+    async with serve(world) as url, httpx.AsyncClient(base_url=url) as client:
+        async with client.stream("GET", "/api/tags") as answer:
+            await anext(answer.aiter_bytes())
+
+        assert (await client.get("/api/version")).status_code == 200
+
+
+async def test_large_bodies_come_in_chunks_and_small_ones_with_their_length() -> None:
+    async with serve(quick()) as url, httpx.AsyncClient(base_url=url) as client:
+        large = await client.get("/api/tags")
+        small = await client.get("/api/version")
+        head = await client.head("/api/version")
+
+    assert large.headers["transfer-encoding"] == "chunked"
+    assert small.headers["content-length"] == head.headers["content-length"]
+    assert "server" not in small.headers
+
+
+async def test_port_is_free_again_afterwards() -> None:
+    async with serve(World()) as url:
+        port = int(url.rpartition(":")[2])
+
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+    async with serve(World(), port=port) as again:
+        assert again == url
+
+
+async def test_manual_clock_drives_a_client_on_a_socket() -> None:
+    clock = ManualClock()
+    world = World(models="none", clock=clock)
+    async with official(world) as client:
+        await clock.drive(client.pull("gemma3:27b"), rest=0.002)
+
+    assert clock.now() > 10.0
