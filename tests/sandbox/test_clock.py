@@ -32,9 +32,11 @@ def test_advance_does_what_was_due_in_its_order() -> None:
 def test_timers_set_by_timers_are_due_in_the_same_advance() -> None:
     clock = ManualClock()
     done: list[float] = []
-    clock.call_later(
-        1.0, lambda: clock.call_later(1.0, lambda: done.append(clock.now())) and None
-    )
+
+    def first() -> None:
+        clock.call_later(1.0, lambda: done.append(clock.now()))
+
+    clock.call_later(1.0, first)
 
     clock.advance(3600.0)
 

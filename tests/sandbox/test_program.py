@@ -64,7 +64,8 @@ def test_killed_program_finds_its_store_again(tmp_path: Path) -> None:
         with httpx.stream(
             "POST", f"{url}/api/pull", json={"model": "smollm2:135m"}
         ) as answer:
-            next(answer.iter_lines())
+            lines = answer.iter_lines()
+            next(lines)
             post(url, "/sandbox/clock", advance=2)
         while last_seen(url)["ended"] != "closed by client":
             pass
