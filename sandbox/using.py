@@ -169,15 +169,21 @@ def _head(world: World, body: Body) -> Json:
 
 
 def _tail(world: World, usage: Usage, wrap: Wrap) -> Json:
-    told: Json = {"done": True, "done_reason": usage.reason}
+    told = _done(world, wrap, usage.reason)
     if wrap is _response:
         told["context"] = list(range(24 + len(usage.words)))
     return told | figures(world, usage)
 
 
 def _idle(world: World, body: Body, wrap: Wrap, reason: str) -> Json:
-    done: Json = {"done": True, "done_reason": reason}
-    return _head(world, body) | wrap("") | done
+    return _head(world, body) | wrap("") | _done(world, wrap, reason)
+
+
+def _done(world: World, wrap: Wrap, reason: str) -> Json:
+    """Tell that it is done, and why; of old, chat told it the other way round."""
+    told: Json = {"done": True, "done_reason": reason}
+    turned = world.profile.old and wrap is _message
+    return dict(reversed(told.items())) if turned else told
 
 
 def _response(text: str) -> Json:
