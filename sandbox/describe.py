@@ -13,7 +13,7 @@ from herdbook.sandbox.bodies import Body, Json
 from herdbook.sandbox.models import Config, Contents, Kind, Weights
 from herdbook.sandbox.names import Name
 from herdbook.sandbox.refusals import Refusal
-from herdbook.sandbox.runners import Runner
+from herdbook.sandbox.runner import Runner
 from herdbook.sandbox.store import Entry
 from herdbook.sandbox.tensors import tensors_of
 from herdbook.sandbox.times import go_date

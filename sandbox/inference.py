@@ -15,7 +15,7 @@ from herdbook.sandbox.clock import Clock
 from herdbook.sandbox.describe import capabilities, details
 from herdbook.sandbox.outcome import Outcome
 from herdbook.sandbox.refusals import Refusal
-from herdbook.sandbox.runners import Request, Wanted
+from herdbook.sandbox.runner import Request, Wanted
 from herdbook.sandbox.store import Entry
 from herdbook.sandbox.times import keep_alive_s
 from herdbook.sandbox.world import World

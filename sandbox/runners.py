@@ -7,92 +7,16 @@ uses it and its time is over, or when another needs its place.
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from typing import Final
 
-import msgspec
-
 from herdbook.sandbox.clock import Clock, Timer
-from herdbook.sandbox.models import Weights
-from herdbook.sandbox.outcome import Outcome
 from herdbook.sandbox.refusals import Refusal
+from herdbook.sandbox.runner import Request, Runner, Wanted, why_not
 from herdbook.sandbox.settings import Settings
 from herdbook.sandbox.times import FOREVER_S
 
 _BUSY: Final = "server busy, please try again.  maximum pending requests exceeded"
-_OUT_OF_MEMORY: Final = re.compile(
-    r"out of memory|failed to allocate|allocation failed|not enough memory"
-    r"|insufficient memory|cudaMalloc failed|hipMalloc failed",
-    re.IGNORECASE,
-)
-
-
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request wants to be in memory.
-
-    Attributes:
-        name: the model's shortest name.
-        digest: of its manifest.
-        details: what ps tells of it.
-        context: the effective context length.
-        others: further options that only a new runner can take on.
-    """
-
-    name: str
-    digest: str
-    details: dict[str, object]
-    weights: Weights
-    context: int
-    others: tuple[tuple[str, object], ...] = ()
-
-
-class Runner:
-    """A process that holds weights.
-
-    Attributes:
-        wanted: what it was started for; other names of the weights may use it.
-        session_s: how long it stays when idle.
-        expires: when it goes; of old, while it is used; None until it was idle.
-        users: requests under way.
-        dead: whether its process was killed behind the server's back.
-    """
-
-    def __init__(self, wanted: Wanted, session_s: float) -> None:
-        self.wanted = wanted
-        self.session_s = session_s
-        self.expires: float | None = None
-        self.users = 0
-        self.dead = False
-        self.timer: Timer | None = None
-
-    @property
-    def size(self) -> int:
-        """The bytes it takes: the weights and room for the context."""
-        weights = self.wanted.weights
-        cells = weights.embedding_length * self.wanted.context
-        return weights.size + cells * 24
-
-    def expires_at(self, now: float) -> float:
-        """Tell when it would go."""
-        session = min(self.session_s, FOREVER_S)
-        return now + session if self.expires is None else self.expires
-
-    def serves(self, wanted: Wanted) -> bool:
-        """Tell whether it will do as it is."""
-        mine = (self.wanted.context, self.wanted.others)
-        return not self.dead and mine == (wanted.context, wanted.others)
-
-
-class Request:
-    """One who wants a runner; ``leave`` it when it is used no more, or never was."""
-
-    def __init__(self, wanted: Wanted, keep_alive_s: float | None) -> None:
-        self.wanted = wanted
-        self.keep_alive_s = keep_alive_s
-        self.granted: Outcome[Runner] = Outcome()
-        self.runner: Runner | None = None
-        self.loaded_s = 0.0
 
 
 class Runners:
@@ -224,28 +148,14 @@ class Runners:
     def _start(self, request: Request) -> None:
         takes = self._settings.start_s + self.start_delay_s
         takes += request.wanted.weights.size / self._settings.load_rate
-        words = self._failure(request.wanted, takes)
+        words = why_not(
+            request.wanted, self._settings, takes=takes, says=self.dies_saying
+        )
         if words:
             takes = min(takes, self._settings.load_timeout_s)
             self._starting = self._clock.call_later(takes, lambda: self._fail(words))
         else:
             self._starting = self._clock.call_later(takes, self._started)
-
-    def _failure(self, wanted: Wanted, takes: float) -> str:
-        """Say how a start will fail, if it will."""
-        if self.dies_saying is not None:
-            heard = _heard(self.dies_saying)
-            died = "llama-server process has terminated: exit status 1"
-            return f"{died}: {heard}" if heard else died
-        needs, memory = Runner(wanted, 0).size, self._settings.memory_bytes
-        if memory is not None and needs > memory:
-            gigabytes = f"({needs / 2**30:.1f} GiB)", f"({memory / 2**30:.1f} GiB)"
-            return "model requires more system memory {} than is available {}".format(
-                *gigabytes
-            )
-        if takes > self._settings.load_timeout_s:
-            return "timed out waiting for llama-server to start - "
-        return ""
 
     def _started(self) -> None:
         request, self._current, self._starting = self._current, None, None
@@ -314,15 +224,3 @@ class Runners:
         if runner.timer is not None:
             runner.timer.cancel()
         runner.timer = None
-
-
-def _heard(said: str) -> str:
-    """Keep what the server passes on: failed allocations and failed models."""
-    kept = []
-    for line in said.splitlines():
-        _, found, rest = line.partition("error loading model")
-        if found:
-            kept.append(f"{found}{rest}")
-        elif _OUT_OF_MEMORY.search(line):
-            kept.append(line)
-    return "\n".join(kept)
