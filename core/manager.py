@@ -36,7 +36,7 @@ from herdbook.core.errors import (
 from herdbook.core.host import base_url
 from herdbook.core.loads import Loader, LoadRequest, Unloading
 from herdbook.core.logs import Logger
-from herdbook.core.operations import Operation, Operations
+from herdbook.core.operations import Operation, Operations, finish
 from herdbook.core.pull_progress import PullProgress
 from herdbook.core.pulls import Puller
 from herdbook.core.reading import Reading
@@ -215,9 +215,13 @@ class ModelManager(Reading):
                 _log.warning("views_not_kept", reason=str(error))
 
     async def _close(self) -> None:
+        await finish(self._interrupt())
+        await self._keep_views()
+
+    async def _interrupt(self) -> None:
+        """End all work; that is recorded, so it comes before the log's own end."""
         await self._pulls.close()
         await self._loads.close()
-        await self._keep_views()
 
     def acting_as(self, actor: str) -> AbstractContextManager[None]:
         """Record what is done inside in the name of ``actor``."""
@@ -461,5 +465,6 @@ def _url(ollama: str | None) -> str:
 
 async def _ended(task: asyncio.Task[None]) -> None:
     task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()

@@ -45,6 +45,7 @@ from herdbook.core.exchange import (
     refusal,
 )
 from herdbook.core.failures import Request
+from herdbook.core.operations import finish
 from herdbook.core.wire import (
     EmbedAnswer,
     GenerateAnswer,
@@ -128,7 +129,7 @@ class OllamaClient:
 
     async def close(self) -> None:
         """Close all connections, which cancels what is under way on them."""
-        await self._connections.close()
+        await finish(self._connections.close())
 
     async def version(self) -> str:
         """Return the server's version, as it says."""
