@@ -1,0 +1,288 @@
+"""Every public coroutine of the manager, cancelled at every turn of the loop.
+
+After each cancellation: it came out as one, nothing is held, no task is left, what
+was recorded is one of the outcomes listed here, the views are those of a replay,
+and a next command on the same model does its work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from herdbook import sandbox
+from herdbook.core import ManagerSettings, ModelManager, ModelState
+from herdbook.events.sqlite import SQLiteEventStore
+from herdbook.sandbox import World
+from herdbook.sandbox.names import Name
+from proof.stepping import PATIENCE_S, cancelled_at_every_turn, run
+from proof.truth import (
+    assert_live_is_replayed,
+    assert_nothing_held,
+    assert_sound,
+    facts_after,
+    our_tasks,
+    replayed,
+    told_by,
+    truth_of,
+)
+
+MODEL = "smollm2:135m"
+SETTINGS = ManagerSettings(
+    poll_every_s=0.001, progress_every_s=0.0, progress_every_share=0.2
+)
+BACKGROUND = {"herdbook writer", "herdbook watch"}
+"""Tasks that live as long as the log is open."""
+
+Do = Callable[[ModelManager], Coroutine[Any, Any, object]]
+Prepare = Callable[[World, ModelManager], Awaitable[None]]
+
+
+class Case(NamedTuple):
+    """A command, how things stand before it, and what it may have recorded."""
+
+    do: Do
+    prepare: Prepare
+    outcomes: str
+
+
+@asynccontextmanager
+async def pasture(tmp_path: Path) -> AsyncIterator[tuple[World, str]]:
+    """A quick sandbox with a few models."""
+    world = World(models="some", clock=sandbox.RealClock(speed=400))
+    async with sandbox.serve(world) as url:
+        yield world, url
+
+
+def take_away(world: World) -> None:
+    """Remove the model behind everybody's back, with what is kept of it."""
+    name = Name.parse(MODEL)
+    assert name is not None
+    world.runners.clear()
+    if world.store.find(name):
+        world.store.remove(name)
+    world.store.partials.clear()
+
+
+async def absent(world: World, herd: ModelManager) -> None:
+    take_away(world)
+    await herd.refresh()
+    assert not await herd.is_available(MODEL)
+
+
+async def present(world: World, herd: ModelManager) -> None:
+    world.runners.clear()
+    await herd.ensure_available(MODEL)
+    assert (await herd.get_status(MODEL)).state is ModelState.AVAILABLE
+
+
+async def loaded(world: World, herd: ModelManager) -> None:
+    await herd.ensure_available(MODEL)
+    await herd.load(MODEL)
+
+
+async def drifted(world: World, herd: ModelManager) -> None:
+    await absent(world, herd)
+    async for _ in pull_outside(world):
+        pass
+
+
+async def pull_outside(world: World) -> AsyncIterator[object]:
+    name = Name.parse(MODEL)
+    assert name is not None
+    under_way = world.pull(name, insecure=False)
+    async for line in under_way.lines.read():
+        yield line
+    world.end_pull(under_way)
+
+
+async def follow_pull(herd: ModelManager) -> None:
+    async with aclosing(herd.pull(MODEL)) as progress:
+        async for _ in progress:
+            pass
+
+
+async def cancel_pull(herd: ModelManager) -> None:
+    pulling = asyncio.create_task(follow_pull(herd), name="the pull")
+    try:
+        while herd._pulls.get(MODEL) is None:
+            await asyncio.sleep(0)
+        await herd.cancel(MODEL)
+    finally:
+        pulling.cancel()
+        await asyncio.wait({pulling})
+
+
+async def some_events(herd: ModelManager) -> None:
+    async with aclosing(herd.events(after=0)) as events:
+        for _ in range(5):
+            await anext(events)
+
+
+def statuses_as_of_the_start(herd: ModelManager) -> Coroutine[Any, Any, object]:
+    return herd.as_of(3)
+
+
+PULLED = (
+    "(PullStarted (PullProgressed )*"
+    "(PullCancelled |PullCompleted (CapabilitiesDetected )?))?"
+)
+LOADED = "(LoadStarted (LoadCancelled |ModelLoaded ))?"
+CASES = {
+    "refresh": Case(
+        ModelManager.refresh, drifted, "(ModelDiscovered (CapabilitiesDetected )?)?"
+    ),
+    "pull": Case(follow_pull, absent, PULLED),
+    "ensure_available": Case(lambda h: h.ensure_available(MODEL), absent, PULLED),
+    "update": Case(
+        follow_pull,
+        present,
+        "(UpdateStarted (UpdateProgressed )*(UpdateCancelled |UpdateUnchanged ))?",
+    ),
+    "cancel": Case(cancel_pull, absent, PULLED),
+    "load": Case(lambda h: h.load(MODEL), present, LOADED),
+    "unload": Case(lambda h: h.unload(MODEL), loaded, "(ModelUnloaded )?"),
+    "delete": Case(
+        lambda h: h.delete(MODEL), loaded, "(ModelUnloaded )?(ModelDeleted )?"
+    ),
+    "mark_used": Case(lambda h: h.mark_used(MODEL), loaded, "(ModelUsed )?"),
+    "configure": Case(
+        lambda h: h.configure(MODEL, {"num_ctx": 4096}, note="why"),
+        present,
+        "(ConfigurationChanged )?",
+    ),
+    "get_status": Case(lambda h: h.get_status(MODEL), present, ""),
+    "all_statuses": Case(ModelManager.all_statuses, present, ""),
+    "is_available": Case(lambda h: h.is_available(MODEL), present, ""),
+    "node_status": Case(ModelManager.node_status, present, ""),
+    "now": Case(ModelManager.now, present, ""),
+    "options_for": Case(lambda h: h.options_for(MODEL), present, ""),
+    "capabilities": Case(lambda h: h.capabilities(MODEL), present, ""),
+    "recommend": Case(lambda h: h.recommend("general"), present, ""),
+    "explain": Case(lambda h: h.explain("general"), present, ""),
+    "suggest": Case(lambda h: h.suggest("vision"), present, ""),
+    "statistics": Case(lambda h: h.statistics(MODEL), present, ""),
+    "history": Case(ModelManager.history, present, ""),
+    "as_of": Case(statuses_as_of_the_start, present, ""),
+    "events": Case(some_events, present, ""),
+    "verify": Case(ModelManager.verify, present, ""),
+}
+
+
+async def check(case: Case, herd: ModelManager, world: World, position: int) -> None:
+    """Nothing is held or left behind, and the outcome is one of the listed."""
+    await quiet(herd)
+    assert_nothing_held(herd)
+    happened = "".join(
+        f"{type(fact).__name__} " for fact in await facts_after(herd, position, MODEL)
+    )
+    assert re.fullmatch(case.outcomes, happened), happened
+    await assert_live_is_replayed(herd)
+    await herd.refresh()
+    assert told_by(await herd.all_statuses()) == truth_of(world)
+
+
+async def quiet(herd: ModelManager) -> None:
+    """Let what was cancelled end: nothing else may be left."""
+    left = {t for t in our_tasks() if t.get_name() not in BACKGROUND}
+    if left:
+        _, left = await asyncio.wait(left, timeout=PATIENCE_S)
+    assert left == set(), left
+
+
+async def sweep(case: Case, tmp_path: Path, again: int = 0) -> None:
+    """Cancel a command at every turn, and look after each."""
+    async with (
+        pasture(tmp_path) as (world, url),
+        ModelManager.open(tmp_path / "herd.db", ollama=url, settings=SETTINGS) as herd,
+    ):
+        await case.prepare(world, herd)
+        position = (await herd.now()).position
+        sweep = cancelled_at_every_turn(lambda: case.do(herd), again=again)
+        async for task in sweep:
+            if not task.cancelled():
+                task.result()
+            await check(case, herd, world, position)
+            await case.prepare(world, herd)
+            position = (await herd.now()).position
+        await assert_sound(herd._storage.store)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cancelled_command_has_a_listed_outcome(name: str, tmp_path: Path) -> None:
+    run(sweep(CASES[name], tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pull", "load", "unload", "delete", "refresh"])
+def test_command_cancelled_again_and_again_has_a_listed_outcome(
+    name: str, tmp_path: Path
+) -> None:
+    run(sweep(CASES[name], tmp_path, again=1000))
+
+
+BUSY = msgspec.structs.replace(SETTINGS, reconcile_every_s=0.001)
+
+
+async def opened(path: Path, url: str) -> None:
+    async with ModelManager.open(path, ollama=url, settings=BUSY):
+        pass
+
+
+async def opened_and_left_in_a_pull(path: Path, url: str) -> None:
+    async with ModelManager.open(path, ollama=url, settings=BUSY) as herd:
+        pulling = asyncio.create_task(follow_pull(herd), name="the pull")
+        try:
+            while herd._pulls.get(MODEL) is None and not pulling.done():
+                await asyncio.sleep(0)
+        finally:
+            pulling.cancel()
+
+
+LIVES = {"opened": opened, "left in a pull": opened_and_left_in_a_pull}
+
+
+async def work_under_way(path: Path) -> list[str]:
+    """Return the models that the log leaves loading."""
+    async with await SQLiteEventStore.open(path) as store:
+        views = await replayed(store)
+    return [status.name for status in views.status.all() if status.work]
+
+
+async def sweep_life(name: str, tmp_path: Path, again: int) -> None:
+    """Cancel opening and closing at every turn: nothing is left, the log is whole."""
+    path = tmp_path / "herd.db"
+    threads = set(threading.enumerate())
+    async with pasture(tmp_path) as (world, url):
+        take_away(world)
+        sweep = cancelled_at_every_turn(lambda: LIVES[name](path, url), again=again)
+        async for task in sweep:
+            if not task.cancelled():
+                task.result()
+            assert our_tasks() == set()
+            assert list(tmp_path.glob("herd.db-instances/*")) == []
+            assert await work_under_way(path) == []
+            take_away(world)
+        for thread in set(threading.enumerate()) - threads:
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive()
+        async with ModelManager.open(path, ollama=url) as herd:
+            assert told_by(await herd.all_statuses()) == truth_of(world)
+            await assert_live_is_replayed(herd)
+            await assert_sound(herd._storage.store)
+
+
+@pytest.mark.parametrize("again", [0, 1000])
+@pytest.mark.parametrize("name", LIVES)
+def test_cancelled_life_leaves_nothing_behind(
+    name: str, again: int, tmp_path: Path
+) -> None:
+    run(sweep_life(name, tmp_path, again))
