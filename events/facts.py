@@ -20,7 +20,7 @@ Setting: TypeAlias = (
 """A value of a model's configuration, as JSON has it."""
 
 
-class Fact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Fact(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """The root of all facts."""
 
 
@@ -46,7 +46,9 @@ class UnloadReason(StrEnum):
     UNKNOWN = "unknown"
 
 
-class Runner(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Runner(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True
+):
     """A process of the server that holds weights in memory, as ``/api/ps`` has it.
 
     Attributes:
@@ -67,7 +69,9 @@ class Runner(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     expires_at: datetime | None = None
 
 
-class Capability(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Capability(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True
+):
     """Whether a model can do a thing, and how that is known.
 
     Attributes:

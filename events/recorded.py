@@ -80,8 +80,10 @@ class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
     causation_id: str | None = None
 
 
-class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
+class StoredEvent(msgspec.Struct, frozen=True, gc=False):
     """An event exactly as it is kept: nothing decoded, nothing made newer.
+
+    Its fields are in the order of the log's columns.
 
     Attributes:
         position: Place in the whole log.
@@ -116,7 +118,7 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
     hash: str
 
 
-class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
+class RecordedEvent(msgspec.Struct, frozen=True, gc=False):
     """An event of the log, read: ``data`` is the fact in its newest form.
 
     The attributes are those of ``StoredEvent``, with times as aware datetimes.

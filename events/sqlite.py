@@ -50,7 +50,6 @@ from herdbook.events.sqlite_writer import (
     Writer,
     find_recorded,
     read_head,
-    stored_event,
 )
 from herdbook.events.store import ExpectedVersion, Head, StoredView, check_read
 from herdbook.events.subscription import Commits, follow, watch
@@ -162,7 +161,7 @@ class SQLiteEventStore:
     ) -> AsyncGenerator[StoredEvent, None]:
         """Read the log as it is kept; see ``EventStore.read_stored``."""
         check_read(after, limit)
-        return Pages("log", after, limit).read(self._reading, stored_event)
+        return Pages("log", after, limit).read(self._reading, _stored_event)
 
     async def stream_version(self, stream: str) -> int:
         """Return the version of a stream; 0 if it has no events."""
@@ -303,7 +302,11 @@ async def _check_file(path: Path) -> list[str]:
 
 
 def _recorded_event(row: Row) -> RecordedEvent:
-    return codec.read(stored_event(row))
+    return codec.read_row(*row)
+
+
+def _stored_event(row: Row) -> StoredEvent:
+    return StoredEvent(*row)
 
 
 async def _finished(task: asyncio.Task[E]) -> E:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from datetime import datetime
-from typing import ClassVar, Self
+from typing import ClassVar, Self, cast
 
 import msgspec
 
@@ -124,8 +124,7 @@ def _add(sums: dict[str, float], name: str, amount: float) -> None:
 
 
 def _pulled(model: ModelStatistics, event: RecordedEvent) -> None:
-    fact = event.data
-    assert isinstance(fact, facts.PullCompleted | facts.ModelUpdated)
+    fact = cast("facts.PullCompleted | facts.ModelUpdated", event.data)
     if fact.duration_s is None:
         return
     model.pulls += 1
@@ -138,14 +137,12 @@ def _stopped(model: ModelStatistics, _: RecordedEvent) -> None:
 
 
 def _failed(model: ModelStatistics, event: RecordedEvent) -> None:
-    fact = event.data
-    assert isinstance(fact, facts.PullFailed | facts.UpdateFailed | facts.LoadFailed)
+    fact = cast("facts.PullFailed | facts.UpdateFailed | facts.LoadFailed", event.data)
     model.failures[fact.kind] = model.failures.get(fact.kind, 0) + 1
 
 
 def _loaded(model: ModelStatistics, event: RecordedEvent) -> None:
-    fact = event.data
-    assert isinstance(fact, facts.ModelLoaded)
+    fact = cast("facts.ModelLoaded", event.data)
     model.loads += 1
     if fact.duration_s is not None:
         model.timed_loads += 1
@@ -154,8 +151,7 @@ def _loaded(model: ModelStatistics, event: RecordedEvent) -> None:
 
 
 def _unloaded(model: ModelStatistics, event: RecordedEvent) -> None:
-    fact = event.data
-    assert isinstance(fact, facts.ModelUnloaded)
+    fact = cast("facts.ModelUnloaded", event.data)
     model.unloads[fact.reason.value] = model.unloads.get(fact.reason.value, 0) + 1
 
 

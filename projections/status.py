@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from datetime import datetime
-from typing import ClassVar, Self
+from typing import ClassVar, Self, cast
 
 import msgspec
 
@@ -274,7 +274,7 @@ class StatusView:
         model.version = event.version
         if after is not before:
             model.lifecycle = after
-            if after[:2] != before[:2]:
+            if after[0] is not before[0] or after[1] is not before[1]:
                 model.since = event.occurred_at
                 model.why = Why(event.type, event.cause, event.actor, event.position)
         effect = _EFFECTS.get(event.type)
@@ -367,10 +367,7 @@ class StatusView:
 
 
 def _there(model: ModelStatus, event: RecordedEvent) -> None:
-    fact = event.data
-    assert isinstance(
-        fact, facts.ModelDiscovered | facts.PullCompleted | facts.ModelUpdated
-    )
+    fact = cast("facts.ModelDiscovered | facts.ModelUpdated", event.data)
     model.digest, model.size_bytes = fact.digest, fact.size_bytes
     model.remote_host, model.last_failure = fact.remote_host, None
     if model.lifecycle.activity is None:
@@ -385,8 +382,7 @@ def _gone(model: ModelStatus, _: RecordedEvent) -> None:
 
 
 def _work_started(model: ModelStatus, event: RecordedEvent) -> None:
-    fact = event.data
-    assert isinstance(fact, facts.PullStarted | facts.LoadStarted)
+    fact = cast("facts.PullStarted | facts.LoadStarted", event.data)
     pulls = isinstance(fact, facts.PullStarted)
     model.work = Work(
         Activity.PULL if pulls else Activity.LOAD,
@@ -398,8 +394,7 @@ def _work_started(model: ModelStatus, event: RecordedEvent) -> None:
 
 
 def _update_started(model: ModelStatus, event: RecordedEvent) -> None:
-    fact = event.data
-    assert isinstance(fact, facts.UpdateStarted)
+    fact = cast("facts.UpdateStarted", event.data)
     model.update = Work(
         Activity.UPDATE,
         fact.instance,
@@ -410,8 +405,7 @@ def _update_started(model: ModelStatus, event: RecordedEvent) -> None:
 
 
 def _progressed(model: ModelStatus, event: RecordedEvent) -> None:
-    fact = event.data
-    assert isinstance(fact, facts.PullProgressed | facts.UpdateProgressed)
+    fact = cast("facts.PullProgressed | facts.UpdateProgressed", event.data)
     progress = {
         "completed_bytes": fact.completed_bytes,
         "total_bytes": fact.total_bytes,
@@ -431,8 +425,7 @@ def _update_ended(model: ModelStatus, _: RecordedEvent) -> None:
 
 
 def _failed(model: ModelStatus, event: RecordedEvent) -> None:
-    fact = event.data
-    assert isinstance(fact, facts.PullFailed | facts.UpdateFailed | facts.LoadFailed)
+    fact = cast("facts.PullFailed | facts.UpdateFailed | facts.LoadFailed", event.data)
     if isinstance(fact, facts.UpdateFailed):
         model.update = None
     else:
@@ -441,16 +434,14 @@ def _failed(model: ModelStatus, event: RecordedEvent) -> None:
 
 
 def _loaded(model: ModelStatus, event: RecordedEvent) -> None:
-    fact = event.data
-    assert isinstance(fact, facts.ModelLoaded | facts.RunnerChanged)
+    fact = cast("facts.ModelLoaded | facts.RunnerChanged", event.data)
     model.runner = fact.runner
     if isinstance(fact, facts.ModelLoaded):
         model.work = model.last_failure = None
 
 
 def _unloaded(model: ModelStatus, event: RecordedEvent) -> None:
-    fact = event.data
-    assert isinstance(fact, facts.ModelUnloaded)
+    fact = cast("facts.ModelUnloaded", event.data)
     model.runner = None
     if model.why is not None:
         model.why = msgspec.structs.replace(model.why, detail=fact.reason.value)
@@ -462,8 +453,7 @@ def _used(model: ModelStatus, event: RecordedEvent) -> None:
 
 
 def _detected(model: ModelStatus, event: RecordedEvent) -> None:
-    fact = event.data
-    assert isinstance(fact, facts.CapabilitiesDetected)
+    fact = cast("facts.CapabilitiesDetected", event.data)
     model.detected, model.detected_digest = fact.capabilities, fact.digest
     model.weights, model.family = fact.weights, fact.family
     model.parameter_count = fact.parameter_count
@@ -476,8 +466,7 @@ def _detected(model: ModelStatus, event: RecordedEvent) -> None:
 
 
 def _configured(model: ModelStatus, event: RecordedEvent) -> None:
-    fact = event.data
-    assert isinstance(fact, facts.ConfigurationChanged)
+    fact = cast("facts.ConfigurationChanged", event.data)
     kept = {k: v for k, v in model.settings.items() if k not in fact.unset}
     model.settings = {**kept, **fact.set}
 
