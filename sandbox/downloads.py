@@ -183,6 +183,7 @@ class Download:
         self._stop_timers()
         self._store.partials.pop(self.blob.digest, None)
         self._store.blobs[self.blob.digest] = self.blob
+        self._store.changed()
         if self._corrupt:
             self._store.corrupted.add(self.blob.digest)
         self._end("")

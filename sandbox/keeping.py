@@ -90,6 +90,7 @@ async def take_blob(world: World, digest: str, raw: bytes) -> Answer:
         raise Refusal(400, f'digest mismatch, expected "{digest}", got "{got}"')
     blob = Blob(digest=digest, size=len(raw), text=raw.decode("utf-8", "replace"))
     world.store.blobs[digest] = blob
+    world.store.changed()
     return Answer(status=201)
 
 

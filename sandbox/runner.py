@@ -74,6 +74,12 @@ class Runner:
         session = min(self.session_s, FOREVER_S)
         return now + session if self.expires is None else self.expires
 
+    def stop_timer(self) -> None:
+        """Forget when it would go."""
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer = None
+
     def serves(self, wanted: Wanted) -> bool:
         """Tell whether it will do as it is."""
         mine = (self.wanted.context, self.wanted.others)

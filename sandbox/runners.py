@@ -104,7 +104,7 @@ class Runners:
     def clear(self) -> None:
         """Forget everything, as a restart does."""
         for runner in self._loaded.values():
-            self._stop_timer(runner)
+            runner.stop_timer()
         self._loaded.clear()
         self._queue.clear()
         self._abort()
@@ -178,7 +178,7 @@ class Runners:
 
     def _grant(self, request: Request, runner: Runner) -> None:
         runner.users += 1
-        self._stop_timer(runner)
+        runner.stop_timer()
         if request.keep_alive_s is not None:
             runner.session_s = request.keep_alive_s
         request.runner = runner
@@ -201,7 +201,7 @@ class Runners:
         runner.session_s = 0.0
         runner.expires = self._clock.now()
         if not runner.users:
-            self._stop_timer(runner)
+            runner.stop_timer()
             self._remove(runner)
 
     def _remove(self, runner: Runner) -> None:
@@ -218,9 +218,3 @@ class Runners:
         if self._current is not None and self._starting is None:
             self._place()
             self._go_on()
-
-    @staticmethod
-    def _stop_timer(runner: Runner) -> None:
-        if runner.timer is not None:
-            runner.timer.cancel()
-        runner.timer = None

@@ -72,10 +72,10 @@ class _Server(uvicorn.Server):
 async def serve(
     world: World, *, host: str = "127.0.0.1", port: int = 0
 ) -> AsyncIterator[str]:
-    """Serve a world while the block runs.
+    """Serve a world while the block runs; its server stops with the block.
 
     Args:
-        world: what to serve.
+        world: what to serve; one whose server is down is started again.
         host: the address to listen on.
         port: the port, 0 for any that is free.
 
@@ -88,13 +88,17 @@ async def serve(
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     server = _Server(_config(world))
     running = asyncio.ensure_future(server.serve(sockets=[listening]))
+    ready = asyncio.ensure_future(server.ready.wait())
+    if world.down:
+        world.start()
     try:
-        await server.ready.wait()
+        await asyncio.wait({ready, running}, return_when=asyncio.FIRST_COMPLETED)
         yield f"http://{host}:{listening.getsockname()[1]}"
     finally:
         if not world.down:
             world.stop()
         server.leaving.set()
+        ready.cancel()
         await running
         listening.close()
 

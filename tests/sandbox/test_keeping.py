@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from herdbook.sandbox import OLDER, Settings, did
+from herdbook.sandbox import OLDER, ManualClock, Settings, did
+from herdbook.sandbox.clock import EPOCH
+from herdbook.sandbox.keepsake import keep_in
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HELLO = f"sha256:{hashlib.sha256(b'hello').hexdigest()}"
 
@@ -151,6 +157,37 @@ async def test_damaged_manifest_is_not_listed_and_not_deleted(client: Any) -> No
 
     assert "plain:latest" not in await client.names()
     assert (talk.status, talk.json) == (500, {"error": "unexpected EOF"})
+
+
+async def test_store_is_kept_in_a_folder(client_of: Any, tmp_path: Path) -> None:
+    client = client_of(models="herd")
+    keep_in(tmp_path, client.world)
+    did(client.world, {"registry": {"rate": 10_000_000}})
+    await client.ask("DELETE", "/api/delete", {"model": "llama3.1:8b"})
+    talk = await client.begin("POST", "/api/pull", {"model": "smollm2:135m"})
+    await client.advance(1.0)
+    await talk.close()
+
+    other = client_of(models="none")
+    keep_in(tmp_path, other.world)
+
+    assert await other.names() == await client.names()
+    assert other.world.store.partials == client.world.store.partials != {}
+
+
+async def test_store_that_was_kept_forgets_old_partial_files(
+    client_of: Any, tmp_path: Path
+) -> None:
+    client = client_of()
+    keep_in(tmp_path, client.world)
+    talk = await client.begin("POST", "/api/pull", {"model": "smollm2:135m"})
+    await client.advance(1.0)
+    await talk.close()
+
+    later = client_of(clock=ManualClock(EPOCH + timedelta(hours=2)))
+    keep_in(tmp_path, later.world)
+
+    assert later.world.store.partials == {}
 
 
 async def test_blob_is_kept_and_found(client: Any) -> None:

@@ -181,3 +181,13 @@ async def test_manual_clock_drives_a_client_on_a_socket() -> None:
         await clock.drive(client.pull("gemma3:27b"), rest=0.002)
 
     assert clock.now() > 10.0
+
+
+async def test_server_that_was_stopped_can_be_served_again() -> None:
+    world = World(models="herd")
+    async with serve(world) as url:
+        port = int(url.rpartition(":")[2])
+    async with serve(world, port=port), httpx.AsyncClient(base_url=url) as client:
+        names = (await client.get("/api/tags")).json()["models"]
+
+    assert len(names) == 9
