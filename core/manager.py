@@ -80,7 +80,6 @@ class ModelManager(Reading):
         self._settings = settings
         self._pulls = Operations()
         self._loads = Operations()
-        self._kept = register.views.position
         instances = storage.instances
         self._elsewhere = Elsewhere(
             register, instances, clock=clock, poll_every_s=settings.poll_every_s
@@ -205,12 +204,11 @@ class ModelManager(Reading):
             raise
         await self._look_again()
 
-    async def _keep_views(self, every: int | None = None) -> None:
-        seen = self._register.views.position
-        if seen - self._kept >= (every or self._settings.snapshot_every):
-            self._kept = seen
+    async def _keep_views(self) -> None:
+        current = self._register.views
+        if current.position - current.kept >= self._settings.snapshot_every:
             try:
-                await views.keep(self._register.views, self._storage.snapshots)
+                await views.keep(current, self._storage.snapshots)
             except StoreError as error:  # a cache: the log has it all
                 _log.warning("views_not_kept", reason=str(error))
 

@@ -27,6 +27,7 @@ class Views:
         statistics: Figures per model.
         position: The last event that they have taken in.
         hash: That event's hash.
+        kept: The position of their newest snapshot.
     """
 
     def __init__(self) -> None:
@@ -35,6 +36,7 @@ class Views:
         self.statistics = StatisticsView()
         self.position = 0
         self.hash = GENESIS
+        self.kept = 0
 
     def apply(self, event: RecordedEvent) -> None:
         """Take in the next event."""
@@ -54,18 +56,21 @@ _KINDS: Final[tuple[type[View], ...]] = (StatusView, RecommendationView, Statist
 
 
 async def keep(views: Views, store: ViewStore) -> None:
-    """Keep a snapshot of the views."""
+    """Keep a snapshot of the views, all of one position."""
     kept: tuple[View, ...] = (views.status, views.recommendation, views.statistics)
-    for view in kept:
-        await store.save_view(
-            StoredView(
-                name=view.name,
-                version=view.form,
-                position=views.position,
-                hash=views.hash,
-                data=view.dump(),
-            )
+    snapshots = [
+        StoredView(
+            name=view.name,
+            version=view.form,
+            position=views.position,
+            hash=views.hash,
+            data=view.dump(),
         )
+        for view in kept
+    ]
+    for snapshot in snapshots:
+        await store.save_view(snapshot)
+        views.kept = snapshot.position
 
 
 async def restore(store: EventStore, snapshots: ViewStore) -> Views:
@@ -107,7 +112,8 @@ async def _from_snapshots(store: EventStore, snapshots: ViewStore) -> Views:
     views.status = StatusView.load(stored[0].data)
     views.recommendation = RecommendationView.load(stored[1].data)
     views.statistics = StatisticsView.load(stored[2].data)
-    views.position, views.hash = first.position, first.hash
+    views.position = views.kept = first.position
+    views.hash = first.hash
     return views
 
 
