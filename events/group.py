@@ -44,7 +44,7 @@ LONGEST_DATA = 1 << 20
 """Characters that the data of one event may have. The largest real ones, the
 capabilities of a model, have some thousand."""
 
-_CAUSES = frozenset(Cause)
+_CAUSES: dict[str, Cause] = {cause.value: cause for cause in Cause}
 
 Outcome: TypeAlias = tuple[RecordedEvent, ...] | ConflictError
 """What an append is answered with."""
@@ -54,6 +54,7 @@ class DraftEvent(NamedTuple):
     """A new event with its fact as it will be stored, and as it will be read."""
 
     event: NewEvent
+    cause: Cause
     type: str
     data: str
     fact: Fact
@@ -87,7 +88,8 @@ def draft_append(
 
 def _draft(event: NewEvent) -> DraftEvent:
     type_ = type(event.fact).__name__
-    if TYPES.get(type_) is not type(event.fact) or event.cause not in _CAUSES:
+    cause = _CAUSES.get(event.cause)
+    if TYPES.get(type_) is not type(event.fact) or not cause:
         raise CallerError(f"event {type_}", "is not one of ours to record")
     try:
         data = encode(event.fact)
@@ -100,7 +102,7 @@ def _draft(event: NewEvent) -> DraftEvent:
             "cannot be recorded as it is",
             f"Use finite numbers, and at most {LONGEST_DATA} characters in all",
         )
-    return DraftEvent(event, type_, data, fact)
+    return DraftEvent(event, cause, type_, data, fact)
 
 
 class Plan:
@@ -128,6 +130,7 @@ class Plan:
         self.outcomes: list[Outcome] = []
         self._recorded = dict(recorded)
         self._moment = moment.astimezone(UTC)
+        self._recorded_at = time_text(self._moment)
 
     @property
     def refuses(self) -> bool:
@@ -163,9 +166,9 @@ class Plan:
             schema=SCHEMAS[draft.type],
             data=draft.data,
             occurred_at=time_text(event.occurred_at),
-            recorded_at=time_text(self._moment),
+            recorded_at=self._recorded_at,
             actor=event.actor,
-            cause=event.cause,
+            cause=draft.cause,
             correlation_id=event.correlation_id,
             causation_id=event.causation_id,
             hash="",
@@ -256,7 +259,7 @@ def _recorded(
         occurred_at=draft.event.occurred_at.astimezone(UTC),
         recorded_at=moment,
         actor=stored.actor,
-        cause=Cause(stored.cause),
+        cause=draft.cause,
         correlation_id=stored.correlation_id,
         causation_id=stored.causation_id,
         hash=stored.hash,

@@ -27,7 +27,7 @@ from herdbook.events.errors import (
     StoreError,
 )
 from herdbook.events.group import Draft, Plan, find_originals, plan_group
-from herdbook.events.recorded import RecordedEvent, StoredEvent
+from herdbook.events.recorded import RecordedEvent
 from herdbook.events.sqlite_errors import BrokenOffError
 from herdbook.events.store import Head, StoredView
 from herdbook.events.subscription import Commits
@@ -63,28 +63,6 @@ class Session(Protocol):
         ...
 
 
-def stored_event(row: Row) -> StoredEvent:
-    """Return the event of a row with all columns, in their order."""
-    (position, stream, version, event_id, type_, schema, data, *rest) = row
-    occurred_at, recorded_at, actor, cause, correlation_id, causation_id, hash_ = rest
-    return StoredEvent(
-        position=position,
-        stream=stream,
-        version=version,
-        event_id=event_id,
-        type=type_,
-        schema=schema,
-        data=data,
-        occurred_at=occurred_at,
-        recorded_at=recorded_at,
-        actor=actor,
-        cause=cause,
-        correlation_id=correlation_id,
-        causation_id=causation_id,
-        hash=hash_,
-    )
-
-
 async def read_head(session: Session) -> Head:
     """Return the end of the log.
 
@@ -101,15 +79,32 @@ async def find_recorded(
 ) -> dict[str, RecordedEvent]:
     """Return what is recorded under these ids, by id."""
     rows = await session.run("events_by_id", ids=_json(list(ids)))
-    events = [codec.read(stored_event(row)) for row in rows]
+    events = [codec.read_row(*row) for row in rows]
     return {event.event_id: event for event in events}
 
 
 class _Request(NamedTuple):
-    """What a caller waits for."""
+    """What a caller waits for.
+
+    Attributes:
+        work: What is to be written.
+        future: The answer; cancelled with the caller.
+        decided: Done when it is written or refused; never cancelled.
+    """
 
     work: Draft | StoredView
     future: asyncio.Future[Answer]
+    decided: asyncio.Future[None]
+
+    def answer(self, outcome: Answer | Exception) -> None:
+        """Tell the caller, if it still waits, and whoever waits for its end."""
+        self.decided.set_result(None)
+        if self.future.done():
+            return
+        if isinstance(outcome, Exception):
+            self.future.set_exception(outcome)
+        else:
+            self.future.set_result(outcome)
 
 
 class Writer:
@@ -155,21 +150,24 @@ class Writer:
             if self._is_closing:
                 raise StoreClosedError("the log", "is closed", "Open it again")
             loop = asyncio.get_running_loop()
-            request = _Request(work, loop.create_future())
+            request = _Request(work, loop.create_future(), loop.create_future())
             self._waiting.append(request)
             self._awake.set()
             try:
-                return await asyncio.shield(request.future)
+                return await request.future
             except asyncio.CancelledError:
                 await self._settle(request)
                 raise
 
     async def _settle(self, request: _Request) -> None:
-        """Withdraw a request, or wait until what was taken of it is decided."""
+        """Wait until a request that the writer has taken is decided.
+
+        One that it has not taken is withdrawn, since its future is cancelled.
+        """
         if any(waiting is request for waiting in self._waiting):
-            request.future.cancel()
+            return
         # The end of the loop ends the task too: nothing is decided any more.
-        ends: set[asyncio.Future[Any]] = {request.future, self._task}
+        ends: set[asyncio.Future[Any]] = {request.decided, self._task}
         while not any(end.done() for end in ends):
             with suppress(asyncio.CancelledError):  # the caller raises the first
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -188,11 +186,15 @@ class Writer:
                 self._awake.clear()
 
     def _take(self) -> list[_Request]:
-        taken = [
-            self._waiting.popleft()
-            for _ in range(min(len(self._waiting), LARGEST_GROUP))
-        ]
-        return [request for request in taken if not request.future.done()]
+        """Take what waits, but for what was withdrawn."""
+        taken = []
+        for _ in range(min(len(self._waiting), LARGEST_GROUP)):
+            request = self._waiting.popleft()
+            if request.future.done():
+                request.decided.set_result(None)
+            else:
+                taken.append(request)
+        return taken
 
     async def _write(self, requests: Sequence[_Request]) -> None:
         drafts = [request.work for request in requests]
@@ -203,7 +205,7 @@ class Writer:
                 outcome: Answer | Exception = next(outcomes)
             else:
                 outcome = await self._save(request.work)
-            _answer(request.future, outcome)
+            request.answer(outcome)
 
     async def _append(self, drafts: Sequence[Draft]) -> Sequence[Answer | Exception]:
         try:
@@ -309,13 +311,6 @@ def _resolved(
     return originals or OutcomeUnknownError(
         draft.stream, event_ids=draft.ids, reason=broken_off.state
     )
-
-
-def _answer(future: asyncio.Future[Answer], outcome: Answer | Exception) -> None:
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
 
 
 def _json(values: Iterable[object]) -> str:

@@ -26,7 +26,6 @@ from herdbook.events.recorded import (
     chained_hash,
 )
 from herdbook.events.sqlite import SQLiteEventStore
-from herdbook.events.sqlite_writer import stored_event
 from herdbook.events.store import ANY, Head
 from herdbook.events.times import position_at
 from herdbook.events.verify import (
@@ -183,7 +182,7 @@ def rehashed(path: Path) -> Iterator[str]:
         rows = connection.execute("SELECT * FROM events ORDER BY position").fetchall()
     previous = GENESIS
     for row in rows:
-        stored = msgspec.structs.replace(stored_event(row), actor="somebody else")
+        stored = msgspec.structs.replace(StoredEvent(*row), actor="somebody else")
         previous = chained_hash(previous, canonical_bytes(stored))
         yield (
             f"UPDATE events SET actor = 'somebody else', hash = '{previous}'"
