@@ -141,7 +141,8 @@ class ModelManager(Reading):
 
         clock, settings = clock or SystemClock(), settings or ManagerSettings()
         async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(OllamaClient(_url(ollama)))
+            client = OllamaClient(_url(ollama), clock=clock)
+            await stack.enter_async_context(client)
             storage = await stack.enter_async_context(Storage.open(log, clock))
             register = Register(
                 storage.store,
