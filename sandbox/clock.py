@@ -21,6 +21,9 @@ T = TypeVar("T")
 #: Where a manual clock begins, so that runs are alike.
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
+#: How often ``drive`` looks again when no timer is left.
+_PATIENCE: Final = 1000
+
 
 class Timer:
     """Something to do at a time; ``cancel`` forgets it."""
@@ -106,14 +109,19 @@ class ManualClock:
         Args:
             work: what waits for the server whose time this is.
             rest: real seconds to leave to sockets before each jump.
+
+        Raises:
+            TimeoutError: when it goes on waiting although no timer is left.
         """
         task = asyncio.ensure_future(work)
+        idle = 0
         try:
             while not task.done():
                 await let_others_run()
                 await asyncio.wait({task}, timeout=rest)
-                if not task.done():
-                    self.jump()
+                idle = 0 if task.done() or self.jump() else idle + 1
+                if idle > _PATIENCE:
+                    raise TimeoutError("no timer brings what the work waits for")
         finally:
             task.cancel()
         return await task

@@ -131,7 +131,7 @@ class Client:
         await let_others_run()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def converse() -> Callable[[World, dict[str, Any]], Conversation]:
     return Conversation
 

@@ -80,6 +80,11 @@ async def test_drive_runs_work_that_waits_on_the_clock() -> None:
     assert clock.now() == 3 * 3600.0
 
 
+async def test_drive_gives_up_on_what_no_timer_brings() -> None:
+    with pytest.raises(TimeoutError, match="no timer brings"):
+        await ManualClock().drive(asyncio.Event().wait())
+
+
 def test_manual_date_moves_with_the_clock() -> None:
     began = datetime(2026, 5, 1, tzinfo=UTC)
     clock = ManualClock(began)
