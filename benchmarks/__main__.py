@@ -1,0 +1,92 @@
+"""Measure everything and print one table: ``python -m benchmarks``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import TypeAlias
+
+import msgspec
+
+from benchmarks import (
+    bench_append,
+    bench_command,
+    bench_import,
+    bench_memory,
+    bench_open,
+    bench_rebuild,
+    bench_replay,
+)
+from benchmarks.measure import Row, as_json, look_around, say, table
+from benchmarks.sizes import QUICK, Sizes
+
+Benchmark: TypeAlias = Callable[[Path, Sizes], Awaitable[list[Row]]]
+
+
+async def _append(folder: Path, sizes: Sizes) -> list[Row]:
+    return await bench_append.run(folder, events=sizes.rebuilt, rounds=sizes.rounds)
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "append": _append,
+    "command": bench_command.run,
+    "replay": bench_replay.run,
+    "rebuild": bench_rebuild.run,
+    "open": bench_open.run,
+    "memory": bench_memory.run,
+    "import": bench_import.run,
+}
+
+
+def main() -> None:
+    """Measure what is asked for, and print it."""
+    asked = _parse()
+    sizes = QUICK if asked.quick else Sizes()
+    if asked.events:
+        sizes = msgspec.structs.replace(sizes, opened=asked.events)
+    begun = perf_counter()
+    # Beside the code and not in /tmp, which may be no disk but memory.
+    place = Path("build")
+    place.mkdir(exist_ok=True)
+    with TemporaryDirectory(prefix="bench-", dir=place) as folder:
+        machine = look_around(Path(folder))
+        rows = asyncio.run(_measure(asked.only or BENCHMARKS, sizes, Path(folder)))
+    print(table(rows))
+    print(
+        f"\nMedians of {sizes.rounds} interleaved runs, in "
+        f"{perf_counter() - begun:.0f} s. A ratio above 1: ours is better.\n"
+        f"Python {machine.python}, SQLite {machine.sqlite}, "
+        f"{machine.processors} processors; a page is on the disk "
+        f"after {machine.sync_us:.0f} µs."
+    )
+    if asked.json:
+        asked.json.write_bytes(as_json(rows, machine))
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, help="not all of it")
+    parser.add_argument("--quick", action="store_true", help="see that it runs")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep it, too")
+    parser.add_argument(
+        "--events", type=int, help="of the log that is opened; 200,000 by default"
+    )
+    return parser.parse_args()
+
+
+async def _measure(only: Iterable[str], sizes: Sizes, folder: Path) -> list[Row]:
+    rows: list[Row] = []
+    for name in only:
+        say(f"measuring: {name}")
+        place = folder / name
+        place.mkdir()
+        rows += await BENCHMARKS[name](place, sizes)
+    return rows
+
+
+if __name__ == "__main__":
+    main()

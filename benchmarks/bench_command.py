@@ -1,0 +1,150 @@
+"""A whole command: load the model, decide, append durably, know the result.
+
+Ours is ``await herd.mark_used(name)``. The peer is synchronous, so a program like
+ours calls it in a thread; one thread is what serves it best, since SQLite has one
+writer. On few models the callers stand in one another's way: a model's commands are
+decided one after another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from pathlib import Path
+from time import perf_counter
+from typing import TypeAlias
+
+import msgspec
+
+from benchmarks.herd import found, names, opened
+from benchmarks.measure import Row, at_least, at_most, interleave, percentile
+from benchmarks.peer import PeerHerd, default_herd, tuned_herd
+from benchmarks.sizes import Sizes
+from herdbook.core import ModelManager
+from herdbook.events.recorded import Cause
+
+Command: TypeAlias = Callable[[str], Awaitable[object]]
+
+FEW = 5
+"""Models that are few for a hundred callers."""
+
+PEERS = ("eventsourcing, tuned", "eventsourcing")
+
+GOALS = {10: at_least(9), 100: at_least(20)}
+"""By how many callers: beside the tuned peer."""
+
+LATE_GOALS = {100: at_most(8)}
+"""By how many callers: what one command in a hundred may take, ms."""
+
+
+class Load:
+    """Callers that give one command after another, each for itself.
+
+    Attributes:
+        latencies: What each command took, in all runs, s.
+    """
+
+    def __init__(
+        self, command: Command, models: list[str], callers: int, each: int
+    ) -> None:
+        self.latencies: list[float] = []
+        self._command = command
+        self._models = models
+        self._callers = callers
+        self._each = each
+        self._turn = 0
+
+    async def run(self) -> float:
+        """Return the seconds for one command, all callers together."""
+        begun = perf_counter()
+        await asyncio.gather(*(self._call(number) for number in range(self._callers)))
+        self._turn += self._each
+        return (perf_counter() - begun) / (self._callers * self._each)
+
+    async def _call(self, number: int) -> None:
+        for turn in range(self._turn, self._turn + self._each):
+            # A lone caller goes round the models, many stay at one each.
+            place = turn if self._callers == 1 else number
+            begun = perf_counter()
+            await self._command(self._models[place % len(self._models)])
+            self.latencies.append(perf_counter() - begun)
+
+
+async def run(folder: Path, sizes: Sizes) -> list[Row]:
+    """Measure commands by one caller and by many."""
+    models = names(sizes.models)
+    async with AsyncExitStack() as stack:
+        herd = await stack.enter_async_context(opened(folder / "commands.db"))
+        await _discover(herd, models)
+        peers: list[Command] = []
+        for make, file in ((tuned_herd, "tuned.db"), (default_herd, "default.db")):
+            peer = make(folder / file)
+            stack.callback(peer.close)
+            thread = stack.enter_context(ThreadPoolExecutor(1))
+            peers.append(_threaded(peer, thread))
+            for name in models:
+                peer.discover(name)
+        commands: Sequence[Command] = (herd.mark_used, *peers)
+        rows: list[Row] = []
+        for callers, each in sizes.commands:
+            rows += await _compare(commands, models, callers, each, sizes.rounds)
+        callers, each = max(sizes.commands)
+        # Without a cache the peer would read ever longer streams here.
+        few, cached = models[:FEW], commands[:2]
+        rows += await _compare(cached, few, callers, each, sizes.rounds)
+    return rows
+
+
+async def _discover(herd: ModelManager, models: list[str]) -> None:
+    for name in models:
+        await herd._register.record(name, found(name), cause=Cause.OBSERVED)  # noqa: SLF001 - no server is needed
+
+
+def _threaded(peer: PeerHerd, thread: ThreadPoolExecutor) -> Command:
+    loop = asyncio.get_running_loop()
+
+    def use(name: str) -> Awaitable[object]:
+        return loop.run_in_executor(thread, peer.use, name)
+
+    return use
+
+
+async def _compare(
+    commands: Sequence[Command],
+    models: list[str],
+    callers: int,
+    each: int,
+    rounds: int,
+) -> list[Row]:
+    loads = [Load(command, models, callers, each) for command in commands]
+    ours, *theirs = await interleave(rounds, *(load.run for load in loads))
+    late, *theirs_late = (percentile(load.latencies, 99) for load in loads)
+    what, goal, late_goal = _words(callers, len(models)), None, None
+    if len(models) >= callers:
+        goal, late_goal = GOALS.get(callers), LATE_GOALS.get(callers)
+    rows = [
+        Row(what=what, unit="µs", ours=ours * 1e6, beside=peer, theirs=figure * 1e6)
+        for peer, figure in zip(PEERS, theirs, strict=False)
+    ]
+    rows[0] = msgspec.structs.replace(rows[0], goal=goal)
+    if callers > 1:
+        rows.append(
+            Row(
+                what=f"{what}, p99",
+                unit="ms",
+                ours=late * 1e3,
+                beside=PEERS[0],
+                theirs=theirs_late[0] * 1e3,
+                goal=late_goal,
+            )
+        )
+    return rows
+
+
+def _words(callers: int, models: int) -> str:
+    if callers == 1:
+        return "command, alone"
+    on_few = f" on {models} models" if models < callers else ""
+    return f"command, {callers} callers{on_few}"

@@ -1,0 +1,101 @@
+"""Rebuild of views from the whole log, beside reading the same columns.
+
+The floor is ``sqlite3`` alone: every row becomes a tuple, and nothing is done with it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import deque
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+from benchmarks.herd import fill
+from benchmarks.measure import Goal, Row, at_least, interleave
+from benchmarks.sizes import Sizes
+from herdbook.core.views import Views
+from herdbook.events import codec
+from herdbook.events.recorded import GENESIS, canonical_bytes, chained_hash
+from herdbook.events.sqlite import SQLiteEventStore
+from herdbook.events.verify import verify
+from herdbook.projections.status import StatusView
+
+SELECT = """
+SELECT
+    position, stream, version, event_id, type, schema, data, occurred_at,
+    recorded_at, actor, cause, correlation_id, causation_id, hash
+FROM events ORDER BY position
+"""
+
+
+async def run(folder: Path, sizes: Sizes) -> list[Row]:
+    """Measure what it takes to have the views again."""
+    path = folder / "rebuild.db"
+    await fill(path, sizes.rebuilt, sizes.models)
+    async with await SQLiteEventStore.open(path) as store:
+        medians = await interleave(
+            sizes.rounds,
+            partial(_select, path),
+            partial(_rebuild, store),
+            partial(_rebuild_verified, store),
+            partial(_rebuild_all, store),
+            partial(_verify, store),
+        )
+    floor, *ours = (median * 1e3 for median in medians)
+    lines: tuple[tuple[str, Goal | None], ...] = (
+        ("rebuild of the status view", at_least(0.40)),
+        ("rebuild of the status view, chain verified", at_least(0.28)),
+        ("rebuild of all the manager's views", None),
+        ("verification of everything", None),
+    )
+    return [
+        Row(
+            what=f"{what}, {sizes.rebuilt:,}",
+            unit="ms",
+            ours=own,
+            beside="SELECT of the same columns",
+            theirs=floor,
+            goal=goal,
+        )
+        for (what, goal), own in zip(lines, ours, strict=True)
+    ]
+
+
+async def _select(path: Path) -> float:
+    with closing(sqlite3.connect(path)) as connection:
+        begun = perf_counter()
+        deque(connection.execute(SELECT), maxlen=0)
+        return perf_counter() - begun
+
+
+async def _rebuild(store: SQLiteEventStore) -> float:
+    begun = perf_counter()
+    view = StatusView()
+    async for event in store.read_all():
+        view.apply(event)
+    return perf_counter() - begun
+
+
+async def _rebuild_verified(store: SQLiteEventStore) -> float:
+    begun = perf_counter()
+    view, previous = StatusView(), GENESIS
+    async for event in store.read_stored():
+        previous = chained_hash(previous, canonical_bytes(event))
+        assert event.hash == previous
+        view.apply(codec.read(event))
+    return perf_counter() - begun
+
+
+async def _rebuild_all(store: SQLiteEventStore) -> float:
+    begun = perf_counter()
+    await Views().replay(store)
+    return perf_counter() - begun
+
+
+async def _verify(store: SQLiteEventStore) -> float:
+    begun = perf_counter()
+    found = await verify(store)
+    assert not found.findings
+    return perf_counter() - begun

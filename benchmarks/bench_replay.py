@@ -1,0 +1,112 @@
+"""Replay: from the events of one stream to the state of its model.
+
+Nothing is cached on either side: each run reads the stream from its file. The best
+of the peer also runs without assertions (``python -O``), which counts there, so it
+has an interpreter of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from time import perf_counter
+
+from benchmarks.herd import ROUND, fill, names, stream
+from benchmarks.measure import Row, at_least, interleave
+from benchmarks.peer import PeerHerd, default_herd, tuned_herd
+from benchmarks.sizes import Sizes
+from herdbook.events.sqlite import SQLiteEventStore
+from herdbook.projections.status import StatusView
+
+(NAME,) = names(1)
+
+
+async def run(folder: Path, sizes: Sizes) -> list[Row]:
+    """Measure the replay of one stream."""
+    ours, tuned = folder / "replay.db", folder / "replay-tuned.db"
+    default = folder / "replay-default.db"
+    await fill(ours, sizes.replayed, models=1)
+    for peer in (default_herd(default), tuned_herd(tuned)):
+        peer.discover(NAME)
+        peer.grow(NAME, sizes.replayed // ROUND)
+        peer.close()
+
+    async def replay_ours() -> float:
+        return await _replay(ours)
+
+    async def replay_default() -> float:
+        return replay_peer(default_herd(default))
+
+    async def replay_tuned() -> float:
+        return await _replay_elsewhere(tuned)
+
+    medians = await interleave(sizes.rounds, replay_ours, replay_default, replay_tuned)
+    own, plain, best = (median * 1e3 for median in medians)
+    what = f"replay, one stream of {sizes.replayed:,}"
+    return [
+        Row(
+            what=what,
+            unit="ms",
+            ours=own,
+            beside="eventsourcing",
+            theirs=plain,
+            goal=at_least(50),
+        ),
+        Row(
+            what=what,
+            unit="ms",
+            ours=own,
+            beside="eventsourcing, tuned, -O",
+            theirs=best,
+            goal=at_least(8),
+        ),
+    ]
+
+
+async def _replay(path: Path) -> float:
+    async with await SQLiteEventStore.open(path) as store:
+        begun = perf_counter()
+        view = StatusView()
+        async for event in store.read_stream(stream(NAME)):
+            view.apply(event)
+        status = view.get(stream(NAME))
+        taken = perf_counter() - begun
+    assert status is not None
+    assert status.uses > 0
+    return taken
+
+
+def replay_peer(peer: PeerHerd) -> float:
+    """Return the seconds that the peer needs."""
+    begun = perf_counter()
+    uses = peer.uses(NAME)
+    taken = perf_counter() - begun
+    assert uses > 0
+    peer.close()
+    return taken
+
+
+async def _replay_elsewhere(path: Path) -> float:
+    """Have the tuned peer replay without assertions, the second time."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-O",
+        "-m",
+        __name__,
+        str(path),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+    return float(out)
+
+
+def main() -> None:
+    """Replay twice and print what the second time took, s."""
+    path = Path(sys.argv[1])
+    replay_peer(tuned_herd(path))
+    print(replay_peer(tuned_herd(path)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""The models that are measured with, and what happens to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from hashlib import sha256
+from itertools import cycle, islice
+from pathlib import Path
+
+from herdbook.core import ModelManager, views
+from herdbook.events.facts import (
+    CapabilitiesDetected,
+    Capability,
+    Fact,
+    FactSource,
+    LoadStarted,
+    ModelDiscovered,
+    ModelLoaded,
+    ModelUnloaded,
+    ModelUsed,
+    Runner,
+    UnloadReason,
+)
+from herdbook.events.recorded import Cause, NewEvent
+from herdbook.events.sqlite import SQLiteEventStore
+from herdbook.events.store import ANY
+from herdbook.events.streams import StreamName, model_stream
+
+NODE = "local"
+SIZE_BYTES = 2_019_393_189
+CONTEXT = 8192
+ROUND = 4
+"""Events in one round of a model's life: load started, loaded, used, unloaded."""
+
+APPEND = 400
+"""Events that a log is filled with at once."""
+
+
+def names(count: int) -> list[str]:
+    """Return the names of so many models."""
+    return [f"model-{number}:latest" for number in range(count)]
+
+
+def stream(name: str) -> StreamName:
+    """Return the stream of a model."""
+    return model_stream(NODE, name)
+
+
+def found(name: str) -> tuple[Fact, ...]:
+    """Return what is recorded when a model is first seen."""
+    able = Capability(value=True, source=FactSource.SHOW, evidence="listed")
+    return (
+        ModelDiscovered(digest=digest(name), size_bytes=SIZE_BYTES),
+        CapabilitiesDetected(
+            digest=digest(name),
+            weights=digest(name)[::-1],
+            family="llama",
+            parameter_count=3_212_749_888,
+            quantization="Q4_K_M",
+            context_trained=131_072,
+            context_source=FactSource.SHOW,
+            capabilities={
+                "completion": able,
+                "tools": able,
+                "coding": Capability(value=False, source=FactSource.REGISTRY),
+                "embedding": Capability(value=False, source=FactSource.SHOW),
+                "thinking": Capability(value=False, source=FactSource.SHOW),
+                "vision": Capability(value=False, source=FactSource.SHOW),
+            },
+            ranks={"general": 3, "tool_use": 2},
+        ),
+    )
+
+
+def digest(name: str) -> str:
+    """Return a digest that no other model has."""
+    return sha256(name.encode()).hexdigest()
+
+
+def life(name: str) -> Iterator[Fact]:
+    """Yield what happens to a model, round after round, without end."""
+    runner = Runner(
+        name=name,
+        digest=digest(name),
+        context_length=CONTEXT,
+        size_bytes=SIZE_BYTES,
+        size_vram_bytes=SIZE_BYTES,
+    )
+    return cycle(
+        (
+            LoadStarted(instance="1", options={"num_ctx": CONTEXT}),
+            ModelLoaded(runner=runner, duration_s=1.5),
+            ModelUsed(purpose="chat"),
+            ModelUnloaded(reason=UnloadReason.EXPIRED),
+        )
+    )
+
+
+def new(fact: Fact) -> NewEvent:
+    """Return a fact as it is given to a store."""
+    return NewEvent(
+        fact=fact,
+        occurred_at=datetime.now(UTC),
+        actor="library:benchmark",
+        cause=Cause.OBSERVED,
+    )
+
+
+async def fill(path: Path, events: int, models: int) -> None:
+    """Make a log of so many events, spread over so many models, with a snapshot."""
+    lives = {name: life(name) for name in names(models)}
+    async with await SQLiteEventStore.open(path) as store:
+        for name in lives:
+            await store.append(stream(name), [new(fact) for fact in found(name)], ANY)
+        left = events - (await store.head()).position
+        for name in cycle(lives):
+            if left <= 0:
+                break
+            facts = list(islice(lives[name], min(APPEND, left)))
+            await store.append(stream(name), [new(fact) for fact in facts], ANY)
+            left -= len(facts)
+        await views.keep(await views.restore(store, store), store)
+
+
+def opened(path: Path) -> AbstractAsyncContextManager[ModelManager]:
+    """Open a log without looking at any server."""
+    return ModelManager.open(path, ollama="127.0.0.1:9", node=NODE, look=False)
