@@ -23,6 +23,8 @@ EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 #: How often ``drive`` looks again when no timer is left.
 _PATIENCE: Final = 1000
+#: From how many timers on the cancelled ones are dropped.
+_CROWDED: Final = 1000
 
 
 class Timer:
@@ -70,6 +72,7 @@ class ManualClock:
         self._now = 0.0
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
+        self._crowded = _CROWDED
 
     def now(self) -> float:
         """Tell the seconds since the clock began."""
@@ -85,6 +88,8 @@ class ManualClock:
         """Do ``call`` after ``delay`` seconds; a soft timer is none to jump to."""
         timer = Timer(self.now() + max(delay, 0.0), call, soft=soft)
         heapq.heappush(self._timers, (timer.when, next(self._order), timer))
+        if len(self._timers) > self._crowded:
+            self._clear_out()
         return timer
 
     def advance(self, seconds: float) -> None:
@@ -125,6 +130,12 @@ class ManualClock:
         finally:
             task.cancel()
         return await task
+
+    def _clear_out(self) -> None:
+        """Drop the timers that were cancelled; many are, long before their time."""
+        self._timers = [entry for entry in self._timers if entry[2].call is not None]
+        heapq.heapify(self._timers)
+        self._crowded = max(_CROWDED, 2 * len(self._timers))
 
     def _fire(self, until: float) -> None:
         while self._timers and self._timers[0][0] <= until:

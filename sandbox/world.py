@@ -7,6 +7,7 @@ here changes by a request, by a fault or by the clock.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -55,7 +56,8 @@ class World:
     """A pretend server and all that is around it.
 
     Args:
-        models: what its store holds: ``none``, ``herd``, or a set of the library.
+        models: what its store holds: ``none``, ``herd``, a set of the library, or
+            names of models.
         clock: its time; one that stands still unless it is moved, if not given.
         settings: its environment.
         profile: the version that it pretends to be.
@@ -65,7 +67,7 @@ class World:
     def __init__(
         self,
         *,
-        models: str = "none",
+        models: str | Sequence[str] = "none",
         clock: Clock | None = None,
         settings: Settings | None = None,
         profile: Profile = CURRENT,
@@ -148,14 +150,14 @@ class World:
         self.runners.clear()
         self.death.settle(None)
 
-    def _fill(self, models: str) -> None:
+    def _fill(self, models: str | Sequence[str]) -> None:
         catalogue = read_catalogue()
-        if models == "none":
-            return
-        herd = models == "herd"
-        names = catalogue.herd if herd else catalogue.sets[models]
-        offered = catalogue.herd if herd else catalogue.library
-        for text in names:
+        offered = catalogue.herd if models == "herd" else catalogue.library
+        if isinstance(models, str):
+            models = {"none": (), "herd": tuple(catalogue.herd), **catalogue.sets}[
+                models
+            ]
+        for text in models:
             name = Name.parse(text)
             assert name is not None
             age = _HERD_AGE - timedelta(seconds=catalogue.made.get(text, 0.0))

@@ -53,6 +53,14 @@ def test_cancelled_timer_is_forgotten() -> None:
     assert done == []
 
 
+def test_cancelled_timers_do_not_pile_up() -> None:
+    clock = ManualClock()
+    for _ in range(10_000):
+        clock.call_later(3600.0, lambda: None).cancel()
+
+    assert len(clock._timers) <= 1001
+
+
 def test_jump_goes_to_the_next_timer_that_is_not_soft() -> None:
     clock = ManualClock()
     done: list[str] = []

@@ -32,6 +32,12 @@ async def test_everyday_model_is_told_in_full(client_of: Any) -> None:
     assert told["details"]["parameter_size"] == "4.3B"
 
 
+async def test_store_may_hold_models_by_name(client_of: Any) -> None:
+    client = client_of(models=["gemma3:27b", "gpt-oss:20b"])
+
+    assert await client.names() == ["gemma3:27b", "gpt-oss:20b"]
+
+
 async def test_tags_may_see_less_than_show(client: Any) -> None:
     listed = (await client.get("/api/tags"))["models"]
 

@@ -54,7 +54,7 @@ def test_program_tells_its_address_and_stops_at_a_signal(
 
     assert process.returncode == 0
     assert rest == ""
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 2.0  # a fraction of it where nothing else runs
 
 
 def test_killed_program_finds_its_store_again(tmp_path: Path) -> None:
