@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 from collections.abc import (
     AsyncGenerator,
     Callable,
@@ -38,6 +39,7 @@ from herdbook.events.sqlite_session import (
     PAGE,
     Pages,
     Session,
+    check_library,
     check_owner,
     is_there,
     migrate,
@@ -106,6 +108,7 @@ class SQLiteEventStore:
 
     @classmethod
     async def _open(cls, path: Path, clock: Callable[[], datetime]) -> Self:
+        check_library(sqlite3.sqlite_version_info)
         if is_there(path):
             await _recognise(path)
         async with AsyncExitStack() as stack:

@@ -39,6 +39,9 @@ from herdbook.events.sqlite_writer import Row
 
 E = TypeVar("E")
 
+OLDEST_SQLITE = (3, 38)
+"""STRICT tables came with SQLite 3.37, the operator ``->>`` with 3.38."""
+
 LOCK_WAIT_S = 5.0
 """Seconds that a statement waits for another process's lock."""
 
@@ -155,6 +158,20 @@ class Pages(NamedTuple):
                 return
             after = rows[-1][self.key]
             left -= size
+
+
+def check_library(version: tuple[int, ...]) -> None:
+    """Refuse a SQLite that cannot keep a log.
+
+    Raises:
+        StoreUnavailableError: It is too old.
+    """
+    if version < OLDEST_SQLITE:
+        raise StoreUnavailableError(
+            f"SQLite {'.'.join(map(str, version))}",
+            "is too old for a log",
+            f"Use {'.'.join(map(str, OLDEST_SQLITE))} or newer",
+        )
 
 
 def is_there(path: Path) -> bool:

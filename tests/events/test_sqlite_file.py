@@ -25,7 +25,7 @@ from herdbook.events.errors import (
 )
 from herdbook.events.sqlite import SQLiteEventStore, _connected
 from herdbook.events.sqlite_schema import APPLICATION_ID, NEWEST
-from herdbook.events.sqlite_session import Session, migrate
+from herdbook.events.sqlite_session import Session, check_library, migrate
 from herdbook.events.store import ANY
 
 
@@ -130,6 +130,14 @@ async def test_migration_that_fails_leaves_no_transaction(path: Path) -> None:
             with pytest.raises(CorruptLogError):
                 await migrate(session)
         assert (await session.run("user_version"))[0] == (0,)
+
+
+def test_library_that_is_too_old_is_refused() -> None:
+    check_library((3, 38, 0))
+    with pytest.raises(StoreUnavailableError) as caught:
+        check_library((3, 37, 2))
+    expected = "SQLite 3.37.2 is too old for a log. Use 3.38 or newer"
+    assert str(caught.value) == expected
 
 
 async def test_reading_connection_cannot_write(path: Path) -> None:
