@@ -370,6 +370,8 @@ def _there(model: ModelStatus, event: RecordedEvent) -> None:
     fact = cast("facts.ModelDiscovered | facts.ModelUpdated", event.data)
     model.digest, model.size_bytes = fact.digest, fact.size_bytes
     model.remote_host, model.last_failure = fact.remote_host, None
+    if fact.digest != model.detected_digest:
+        model.weights = None
     if model.lifecycle.activity is None:
         model.work = None
     if not model.lifecycle.updating:
@@ -377,7 +379,8 @@ def _there(model: ModelStatus, event: RecordedEvent) -> None:
 
 
 def _gone(model: ModelStatus, _: RecordedEvent) -> None:
-    model.digest = model.size_bytes = model.remote_host = model.weights = None
+    model.digest = model.size_bytes = model.remote_host = None
+    model.weights = model.detected_digest = None  # what comes back is asked anew
     model.runner = model.work = model.update = model.last_failure = None
 
 
