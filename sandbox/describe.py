@@ -187,15 +187,15 @@ def _pairs(contents: Contents) -> list[tuple[str, object]]:
 
 
 def _plain(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return (
-        _quoted(value)
-        if isinstance(value, str)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return _quoted(value)
+        case float():
+            return f"{value:g}"
+        case _:
+            return str(value)
 
 
 def _go_value(value: object) -> str:

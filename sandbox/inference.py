@@ -6,6 +6,7 @@ has ended, however it ends; a client that goes away lets go at once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -20,17 +21,8 @@ from herdbook.sandbox.store import Entry
 from herdbook.sandbox.times import keep_alive_s
 from herdbook.sandbox.world import World
 
-_WORDS: Final = (
-    "This",
-    " is",
-    " a",
-    " pretend",
-    " answer",
-    " of",
-    " the",
-    " sandbox",
-    ".",
-)
+#: What every model says, token by token.
+_WORDS: Final = re.findall(r" ?\w+|\.", "This is a pretend answer of the sandbox.")
 
 #: Options that only a new runner can take on, beside ``num_ctx``.
 _OF_RUNNERS: Final = ("num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread")
@@ -124,7 +116,7 @@ def answer_of(request: Request, body: Body, limit: object) -> Usage:
         told = f'invalid format: "\\"{form}\\""; expected "json"'
         raise Refusal(500, f"{told} or a valid JSON Schema object")
     if not isinstance(limit, int) or limit < 0:
-        return Usage(request, list(_WORDS), "stop")
+        return Usage(request, _WORDS, "stop")
     words = [_WORDS[index % len(_WORDS)] for index in range(limit)]
     return Usage(request, words, "length")
 
