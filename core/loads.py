@@ -17,6 +17,7 @@ from herdbook.core.acting import operation
 from herdbook.core.clock import Clock
 from herdbook.core.drift import runner_for, same_runner
 from herdbook.core.errors import (
+    BusyServerError,
     CapabilityMissingError,
     HerdbookError,
     LoadFailedError,
@@ -26,6 +27,7 @@ from herdbook.core.errors import (
     NodeUnreachableError,
     kind_of,
 )
+from herdbook.core.logs import Logger
 from herdbook.core.operations import Ending, Operation, finish
 from herdbook.core.reconciler import Reconciler
 from herdbook.core.register import Register
@@ -50,6 +52,8 @@ from herdbook.projections.status import ModelStatus
 
 if TYPE_CHECKING:
     from herdbook.core.ollama import OllamaClient
+
+_log = Logger("herdbook.loads")
 
 
 class Unloading(StrEnum):
@@ -130,23 +134,32 @@ class Loader:
         )
 
     async def _ask_to_load(self, name: str, request: LoadRequest) -> None:
+        """Ask until the server has room in its queue, waiting longer each time."""
+        wait_s = self._settings.busy_wait_s
+        for _ in range(self._settings.busy_retries):
+            try:
+                return await self._ask_once(name, request)
+            except BusyServerError:
+                _log.info("server_busy", model=name, wait_s=wait_s)
+            await self._clock.sleep(wait_s)
+            wait_s *= 2
+        return await self._ask_once(name, request)
+
+    async def _ask_once(self, name: str, request: LoadRequest) -> None:
+        """Ask as what the model is; one taken for the wrong kind is asked again."""
         embedding = self._status(name).can("embedding")
-        try:
-            await self._client.load(
-                name,
-                options=request.options,
-                keep_alive=request.keep_alive,
-                embedding=embedding,
-            )
-        except CapabilityMissingError:
-            if embedding:
-                raise
-            await self._client.load(
-                name,
-                options=request.options,
-                keep_alive=request.keep_alive,
-                embedding=True,
-            )
+        for kind in (embedding, True):
+            try:
+                return await self._client.load(
+                    name,
+                    options=request.options,
+                    keep_alive=request.keep_alive,
+                    embedding=kind,
+                )
+            except CapabilityMissingError:
+                if kind:
+                    raise
+        return None
 
     async def _appeared(self, name: str) -> Runner:
         """Return the runner of a model that the server says is loaded."""

@@ -20,6 +20,9 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
         progress_every_s: Progress is recorded when so many seconds and
             ``progress_every_share`` have passed, whichever is later.
         progress_every_share: Share of the whole, 0 to 1.
+        busy_retries: How often a load is asked for again when the server's queue is
+            full.
+        busy_wait_s: Seconds before the first of them; doubled each time.
         runner_within_s: Seconds in which a loaded model shows among the runners.
         unload_within_s: Seconds in which an unloaded one disappears there; later
             it is reported as deferred.
@@ -37,6 +40,8 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
     silent_within_s: float = 3600.0
     progress_every_s: float = 10.0
     progress_every_share: float = 0.05
+    busy_retries: int = 5
+    busy_wait_s: float = 0.5
     runner_within_s: float = 5.0
     unload_within_s: float = 5.0
     poll_every_s: float = 0.1
