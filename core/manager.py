@@ -19,9 +19,10 @@ from contextlib import (
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from herdbook.core import configuration, views
+from herdbook.core import configuration, plan, views
 from herdbook.core.acting import acting_as
 from herdbook.core.clock import Clock, SystemClock
+from herdbook.core.desired import DesiredSet
 from herdbook.core.drift import Look
 from herdbook.core.elsewhere import Elsewhere
 from herdbook.core.errors import (
@@ -37,6 +38,7 @@ from herdbook.core.host import base_url
 from herdbook.core.loads import Loader, LoadRequest, Unloading
 from herdbook.core.logs import Logger
 from herdbook.core.operations import Operation, Operations, finish
+from herdbook.core.plan import Applying, Plan
 from herdbook.core.pull_progress import PullProgress
 from herdbook.core.pulls import Puller
 from herdbook.core.reading import Reading
@@ -446,6 +448,32 @@ class ModelManager(Reading):
                     at_version=status.version,
                 )
                 return self._latest().status(status.name)
+
+    async def plan(self, desired: DesiredSet, *, prune: bool = False) -> Plan:
+        """Return the steps from what is there to what is wanted; do none of them.
+
+        Args:
+            desired: What is wanted.
+            prune: Whether models go that the set does not name, and settings that
+                it does not name of models that it does.
+
+        Raises:
+            InvalidDesiredError: What is wanted cannot be at the same time.
+            ElsewhereError: A cloud model is to be loaded.
+            OllamaError: The server cannot be asked.
+        """
+        await self.refresh()
+        return plan.plan(desired, await self.now(), self.registry, prune=prune)
+
+    def apply(self, planned: Plan) -> AsyncGenerator[Applying, None]:
+        """Do the steps of a plan in order; tell of each when it begins and is done.
+
+        It ends with the first failure; what was not begun is not done.
+
+        Raises:
+            HerdbookError: A step failed.
+        """
+        return plan.apply(self, planned)
 
     async def _present(self, name: str) -> ModelStatus:
         status = self._latest().status(name)

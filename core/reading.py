@@ -10,9 +10,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import datetime
 
-from herdbook.core import views
+from herdbook.core import desired, views
 from herdbook.core.configuration import ModelOptions
+from herdbook.core.desired import DesiredSet
+from herdbook.core.difference import Difference, difference
 from herdbook.core.errors import CallerError
+from herdbook.core.lineage import Lineage, lineage
 from herdbook.core.moment import Moment
 from herdbook.core.register import Register
 from herdbook.core.registry import ModelRegistry, Suggestion
@@ -73,6 +76,19 @@ class Reading:
         then = views.Views()
         await then.replay(store, until=until)
         return Moment(then, self.registry, self._register.node, asked=asked)
+
+    async def diff(
+        self, since: int | datetime, until: int | datetime | None = None
+    ) -> Difference:
+        """Return what differs between two positions or times; by default until now.
+
+        Raises:
+            CallerError: The log has no such position, or a time has no zone.
+        """
+        then = await self.as_of(since)
+        return difference(
+            then, await self.now() if until is None else await self.as_of(until)
+        )
 
     async def all_statuses(self) -> list[ModelStatus]:
         """Return the status of every model that the log knows, by name."""
@@ -152,6 +168,14 @@ class Reading:
         async for event in recorded:
             view.apply(event)
         return view.entries
+
+    async def why(self, name: str) -> Lineage:
+        """Return the events that a model's present state goes back to."""
+        return await lineage(self._storage.store, await self.now(), name)
+
+    async def freeze(self) -> DesiredSet:
+        """Return what is there as a desired set; the plan to it has no steps."""
+        return desired.freeze(await self.all_statuses())
 
     async def events(
         self, *, after: int | None = None
