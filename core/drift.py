@@ -123,8 +123,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         detected: What was found out about undetected models, by name.
         weights_of: Tells the weights of digests that the register knows.
         restarted: Whether the server is known to have been away since.
-        last_expiry: When the runner of a digest was last seen to expire; an
-            answer fresher than the recorded one.
+        before: The runners at the look before this one; None at the first. What they
+            tell is fresher than the register, and free of what we loaded since.
     """
 
     look: Look
@@ -132,7 +132,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     detected: Mapping[str, CapabilitiesDetected]
     weights_of: WeightsOf
     restarted: bool = False
-    last_expiry: Mapping[str, datetime] = {}
+    before: tuple[Runner, ...] | None = None
 
     def drifts(self) -> list[Drift]:
         """Return what to record so that the register says what the server shows."""
@@ -245,7 +245,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         return UnloadReason.REQUESTED, None
 
     def _expired(self, gone: Runner) -> bool:
-        expiry = self.last_expiry.get(gone.digest, gone.expires_at)
+        seen = {runner.digest: runner for runner in self.before or ()}
+        expiry = seen.get(gone.digest, gone).expires_at
         return expiry is not None and expiry <= self.look.at + EXPIRY_TOLERANCE
 
     def _recorded_runners(self) -> list[Runner]:
@@ -253,8 +254,9 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         return [runner for runner in loaded if runner is not None]
 
     def _newcomer(self) -> Runner | None:
-        """Return a runner that the register does not know: it needed the room."""
-        known = {runner.digest for runner in self._recorded_runners()}
+        """Return a runner that was not there before: it needed the room."""
+        before = self._recorded_runners() if self.before is None else self.before
+        known = {runner.digest for runner in before}
         return next((r for r in self.look.runners if r.digest not in known), None)
 
     def _all_gone_at_once(self) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from herdbook.core.acting import RECONCILER, acting_as, operation
@@ -33,7 +32,6 @@ from herdbook.events.facts import (
     CapabilitiesDetected,
     NodeLost,
     NodeReached,
-    Runner,
 )
 from herdbook.events.recorded import Cause
 from herdbook.events.store import Instances
@@ -126,7 +124,7 @@ class Reconciler:
             detected=await self._detect(undetected(seen, statuses), visible),
             weights_of=self._register.views.status.weights_of,
             restarted=restarted,
-            last_expiry=self._last_expiry(),
+            before=self.look.runners if self.look else None,
         )
         for drift in comparison.drifts():
             await self._record(drift, recovered)
@@ -205,8 +203,3 @@ class Reconciler:
             _log.warning("show_failed", model=model.name, reason=str(error))
             shown = None
         return detect(model.name, observed(model, shown), self._registry)
-
-    def _last_expiry(self) -> dict[str, datetime]:
-        """Return when each runner was last seen to expire, by digest."""
-        runners: tuple[Runner, ...] = self.look.runners if self.look else ()
-        return {r.digest: r.expires_at for r in runners if r.expires_at is not None}
