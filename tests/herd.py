@@ -52,9 +52,10 @@ class Time(sandbox.ManualClock):
     stride_s = 5.0
 
     def jump(self) -> bool:
-        """Advance towards the next timer that is not soft, if there is one."""
-        timers = [timer for _, _, timer in self._timers]
-        due = [one.when for one in timers if one.call is not None and not one.soft]
+        """Advance towards the next timer; a soft one counts where there is no other."""
+        timers = [timer for _, _, timer in self._timers if timer.call is not None]
+        due = [one.when for one in timers if not one.soft]
+        due = due or [one.when for one in timers]
         if due:
             self.advance(min(max(min(due) - self.now(), 0.0), self.stride_s))
         return bool(due)

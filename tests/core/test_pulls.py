@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -129,8 +130,8 @@ async def test_progress_is_recorded_once_5_percent_and_10_seconds_have_passed(
     times = [0.0, *((e.occurred_at - began).total_seconds() for e in steps)]
     shares = [0.0, *(share_of(e.data) for e in steps)]
     assert len(steps) >= 8
-    assert min(b - a for a, b in zip(times, times[1:], strict=False)) > 9.999
-    assert min(b - a for a, b in zip(shares, shares[1:], strict=False)) >= 0.05
+    assert min(b - a for a, b in pairwise(times)) > 9.999
+    assert min(b - a for a, b in pairwise(shares)) >= 0.05
 
 
 def share_of(fact: facts.Fact) -> float:
@@ -139,6 +140,7 @@ def share_of(fact: facts.Fact) -> float:
     return fact.completed_bytes / fact.total_bytes
 
 
+PULL: dict[str, Any] = {"path": "/api/pull", "status": 200}
 FAILURES: dict[str, tuple[str, dict[str, Any]]] = {
     "authentication": (BIG, {"registry": {"manifest_status": 401}}),
     "rate_limit": (BIG, {"registry": {"manifest_status": 429}}),
@@ -455,7 +457,7 @@ async def test_pull_without_tls_is_asked_for_and_recorded() -> None:
 async def test_success_for_what_the_server_does_not_list_is_no_success() -> None:
     body = '{"status":"success"}\n'
     async with herd_of("none") as (place, herd):
-        place.did(answer={"path": "/api/pull", "status": 200, "body": body})
+        place.did(answer=PULL | {"body": body})
 
         with pytest.raises(OllamaError):
             await pulled(herd, BIG)

@@ -1,0 +1,516 @@
+"""Loading, unloading and deleting, against a server over HTTP: seen at its runners."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from herd import Place, herd_of, last_fact, recorded, served, told
+
+from herdbook import sandbox
+from herdbook.core import (
+    BusyError,
+    CapabilityMissingError,
+    Cause,
+    ElsewhereError,
+    LoadFailedError,
+    ManagerSettings,
+    ModelManager,
+    ModelNotFoundError,
+    ModelState,
+    NodeUnreachableError,
+    OllamaError,
+    OperationEndedError,
+    Unloading,
+    UnloadReason,
+)
+from herdbook.events import facts
+
+NAME = "llava:7b"
+OTHER = "llama3.1:8b"
+NO_RUNNERS: dict[str, Any] = {
+    "path": "/api/ps",
+    "status": 200,
+    "body": '{"models": []}',
+    "times": 60,
+}
+SLOW_START = {"runner_start_delay_s": 30}
+
+
+async def runners(place: Place) -> list[dict[str, Any]]:
+    shown: list[dict[str, Any]] = (await place.somebody("GET", "/api/ps")).json()[
+        "models"
+    ]
+    return shown
+
+
+async def causes(herd: ModelManager, name: str, kind: str) -> list[str]:
+    return [e.cause for e in await recorded(herd, name) if e.type == kind]
+
+
+async def say(place: Place, name: str, words: int = 2000) -> None:
+    """Have a model talk for a while: 11 ms a word."""
+    await place.loads(name, prompt="hi", stream=False, options={"num_predict": words})
+
+
+async def test_loaded_model_was_seen_at_the_runners() -> None:
+    async with herd_of() as (place, herd):
+        status = await herd.load(NAME)
+
+        (runner,) = await runners(place)
+        assert status.state is ModelState.LOADED
+        assert status.runner is not None
+        assert status.runner.digest == runner["digest"]
+        assert status.context_in_effect == runner["context_length"]
+        assert (await told(herd, NAME))[-2:] == ["LoadStarted", "ModelLoaded"]
+
+
+async def test_duration_of_a_load_is_recorded() -> None:
+    async with herd_of() as (place, herd):
+        place.did(runner_start_delay_s=7)
+        await herd.load(NAME)
+
+        loaded = await last_fact(herd, facts.ModelLoaded)
+
+        assert isinstance(loaded, facts.ModelLoaded)
+        assert loaded.duration_s == pytest.approx(7.25, abs=0.1)
+
+
+async def test_load_without_a_runner_is_a_failure() -> None:
+    async with herd_of() as (place, herd):
+        place.did(answer=NO_RUNNERS)
+
+        with pytest.raises(LoadFailedError, match="no runner"):
+            await herd.load(NAME)
+
+        assert "LoadFailed" in await told(herd, NAME)
+
+
+async def test_configured_options_and_keep_alive_are_applied() -> None:
+    async with herd_of() as (place, herd):
+        await herd.configure(NAME, {"num_ctx": 1024, "keep_alive": "1h"})
+
+        status = await herd.load(NAME)
+
+        assert status.context_in_effect == 1024
+        assert status.runner is not None
+        assert status.runner.expires_at is not None
+        left = status.runner.expires_at - place.clock.now()
+        assert left.total_seconds() == pytest.approx(3600, abs=1)
+        started = await last_fact(herd, facts.LoadStarted)
+        assert isinstance(started, facts.LoadStarted)
+        assert (started.options["num_ctx"], started.keep_alive) == (1024, "1h")
+
+
+async def test_options_of_the_call_go_before_the_configured_ones() -> None:
+    async with herd_of() as (_, herd):
+        await herd.configure(NAME, {"num_ctx": 1024, "keep_alive": "1h"})
+
+        status = await herd.load(NAME, options={"num_ctx": 512}, keep_alive=-1)
+
+        assert status.context_in_effect == 512
+        assert status.runner is not None
+        assert status.runner.expires_at is not None
+        assert status.runner.expires_at.year > 2300
+
+
+async def test_loading_a_loaded_model_with_another_context_changes_its_runner() -> None:
+    async with herd_of() as (_, herd):
+        await herd.load(NAME)
+
+        status = await herd.load(NAME, options={"num_ctx": 512})
+
+        assert status.context_in_effect == 512
+        assert (await told(herd, NAME))[-2:] == ["ModelLoaded", "RunnerChanged"]
+
+
+async def test_loading_a_loaded_model_again_records_nothing() -> None:
+    async with herd_of() as (_, herd):
+        await herd.load(NAME)
+        before = (await herd.now()).position
+
+        await herd.load(NAME)
+
+        assert (await herd.now()).position == before
+
+
+async def test_embedding_model_is_loaded_by_its_own_endpoint() -> None:
+    async with herd_of() as (place, herd):
+        status = await herd.load("nomic-embed-text")
+
+        assert status.state is ModelState.LOADED
+        assert (place.asked("/api/embed"), place.asked("/api/generate")) == (1, 0)
+
+
+async def test_embedding_model_that_is_thought_to_complete_is_loaded_all_the_same() -> (
+    None
+):
+    async with herd_of() as (_, herd):
+        await herd.configure("nomic-embed-text", {"capability.embedding": False})
+
+        status = await herd.load("nomic-embed-text")
+
+        assert status.state is ModelState.LOADED
+
+
+async def test_model_whose_weights_are_gone_cannot_be_loaded() -> None:
+    async with herd_of() as (place, herd):
+        place.did(weights_deleted=NAME)
+
+        with pytest.raises(ModelNotFoundError):
+            await herd.load(NAME)
+
+        failed = await last_fact(herd, facts.LoadFailed)
+        assert isinstance(failed, facts.LoadFailed)
+        assert failed.kind == "model_not_found"
+
+
+async def test_cloud_model_is_refused_and_nothing_is_asked() -> None:
+    async with served() as place:
+        stub = {"from": "gpt-oss:120b", "remote_host": "https://ollama.com"}
+        await place.somebody("POST", "/api/create", model="far:cloud", **stub)
+        async with place.herd() as herd:
+            status = await herd.get_status("far:cloud")
+            assert status.remote_host
+
+            with pytest.raises(ElsewhereError):
+                await herd.load("far:cloud")
+
+            assert place.asked("/api/generate") == 0
+
+
+async def test_cloud_model_is_deleted_without_an_unload() -> None:
+    async with served() as place:
+        stub = {"from": "gpt-oss:120b", "remote_host": "https://ollama.com"}
+        await place.somebody("POST", "/api/create", model="far:cloud", **stub)
+        async with place.herd() as herd:
+            await herd.delete("far:cloud")
+
+            assert place.asked("/api/generate") == 0
+            assert not place.has("far:cloud")
+
+
+LOAD_FAILURES = {
+    "process_died": {"runner_dies_saying": "nothing of note"},
+    "out_of_memory": {"runner_dies_saying": "cudaMalloc failed: out of memory"},
+    "load_stalled": {"runner_start_delay_s": 600},
+}
+
+
+@pytest.mark.parametrize("kind", LOAD_FAILURES)
+async def test_failed_load_is_recorded_with_its_kind(kind: str) -> None:
+    async with herd_of() as (place, herd):
+        place.did(**LOAD_FAILURES[kind])
+
+        with pytest.raises(LoadFailedError) as failure:
+            await herd.load(NAME)
+
+        failed = await last_fact(herd, facts.LoadFailed)
+        assert isinstance(failed, facts.LoadFailed)
+        assert (failed.kind, failed.message) == (kind, str(failure.value))
+        assert (await herd.get_status(NAME)).state is ModelState.ERROR
+
+
+async def test_load_after_a_failure_succeeds_and_clears_it() -> None:
+    async with herd_of() as (place, herd):
+        place.did(runner_dies_saying="out of memory")
+        with pytest.raises(LoadFailedError):
+            await herd.load(NAME)
+        place.did(runner_dies_saying=None)
+
+        status = await herd.load(NAME)
+
+        assert (status.state, status.last_failure) == (ModelState.LOADED, None)
+
+
+async def test_load_is_interrupted_when_the_server_dies() -> None:
+    async with herd_of() as (place, herd):
+        place.did(**SLOW_START)
+        loading = asyncio.create_task(herd.load(NAME))
+        await place.clock.sleep(3)
+        place.did(server="killed")
+
+        with pytest.raises(NodeUnreachableError):
+            await loading
+
+        assert "LoadInterrupted" in await told(herd, NAME)
+        assert (await herd.get_status(NAME)).stale_since is not None
+
+
+async def test_cancelled_load_is_recorded_and_aborted() -> None:
+    async with herd_of() as (place, herd):
+        place.did(**SLOW_START)
+        loading = asyncio.create_task(herd.load(NAME))
+        await place.clock.sleep(3)
+        assert (await herd.get_status(NAME)).state is ModelState.LOADING
+
+        assert await herd.cancel(NAME)
+
+        with pytest.raises(OperationEndedError):
+            await loading
+        assert (await told(herd, NAME))[-1] == "LoadCancelled"
+        await place.clock.sleep(60)
+        assert await runners(place) == []
+
+
+async def test_load_whose_caller_leaves_is_cancelled() -> None:
+    async with herd_of() as (place, herd):
+        place.did(**SLOW_START)
+        loading = asyncio.create_task(herd.load(NAME))
+        await place.clock.sleep(3)
+
+        loading.cancel()
+        await asyncio.wait([loading])
+
+        assert (await told(herd, NAME))[-1] == "LoadCancelled"
+
+
+async def test_two_who_load_one_model_share_the_load() -> None:
+    async with herd_of() as (place, herd):
+        await asyncio.gather(herd.load(NAME), herd.load(NAME))
+
+        assert (await told(herd, NAME)).count("LoadStarted") == 1
+        assert place.asked("/api/generate") == 1
+
+
+async def test_other_names_of_the_weights_become_loaded_and_unloaded_with_it() -> None:
+    async with herd_of() as (_, herd):
+        await herd.load("plain")
+        loaded = await herd.get_status("update-me")
+        assert loaded.state is ModelState.LOADED
+        assert loaded.runner is not None
+        assert loaded.runner.name == "plain:latest"
+
+        await herd.unload("plain")
+
+        assert (await herd.get_status("update-me")).state is ModelState.AVAILABLE
+        other = "update-me:latest"
+        assert await causes(herd, other, "ModelLoaded") == [Cause.SHARED]
+        assert await causes(herd, other, "ModelUnloaded") == [Cause.SHARED]
+
+
+async def test_unloading_another_name_of_the_weights_unloads_both() -> None:
+    async with herd_of() as (place, herd):
+        await herd.load("plain")
+
+        assert await herd.unload("update-me") is Unloading.UNLOADED
+
+        assert await runners(place) == []
+        assert await causes(herd, "plain:latest", "ModelUnloaded") == [Cause.SHARED]
+        assert await causes(herd, "update-me:latest", "ModelUnloaded") == [
+            Cause.COMMAND
+        ]
+
+
+async def test_unload_is_recorded_as_requested() -> None:
+    async with herd_of() as (place, herd):
+        await herd.load(NAME)
+
+        assert await herd.unload(NAME) is Unloading.UNLOADED
+
+        gone = await last_fact(herd, facts.ModelUnloaded)
+        assert gone == facts.ModelUnloaded(reason=UnloadReason.REQUESTED)
+        assert await runners(place) == []
+
+
+async def test_unload_waits_until_the_runner_is_gone() -> None:
+    async with herd_of() as (place, herd):
+        await herd.load(NAME)
+        place.did(unload_lag_s=2)
+        before = place.time.now()
+
+        assert await herd.unload(NAME) is Unloading.UNLOADED
+
+        assert place.time.now() - before >= 2
+
+
+async def test_unload_while_a_request_runs_is_reported_as_deferred() -> None:
+    async with herd_of() as (place, herd):
+        await herd.load(NAME)
+        talking = asyncio.create_task(say(place, NAME))
+        await place.clock.sleep(1)
+
+        assert await herd.unload(NAME) is Unloading.DEFERRED
+        assert (await herd.get_status(NAME)).state is ModelState.LOADED
+
+        await talking
+        await herd.refresh()
+        assert (await herd.get_status(NAME)).state is ModelState.AVAILABLE
+
+
+async def test_unload_of_what_is_not_loaded_says_so_and_records_nothing() -> None:
+    async with herd_of() as (place, herd):
+        before = (await herd.now()).position
+
+        assert await herd.unload(NAME) is Unloading.NOT_LOADED
+
+        assert (await herd.now()).position == before
+        assert place.asked("/api/generate") == 0
+
+
+async def test_unload_waits_for_a_load_under_way() -> None:
+    async with herd_of() as (place, herd):
+        place.did(**SLOW_START)
+        loading = asyncio.create_task(herd.load(NAME))
+        await place.clock.sleep(3)
+
+        assert await herd.unload(NAME) is Unloading.UNLOADED
+
+        await loading
+        assert await runners(place) == []
+        assert (await told(herd, NAME))[-2:] == ["ModelLoaded", "ModelUnloaded"]
+
+
+@pytest.mark.parametrize("verb", ["load", "unload", "delete", "mark_used"])
+async def test_what_the_server_does_not_have_is_not_found(verb: str) -> None:
+    async with herd_of() as (_, herd):
+        before = (await herd.now()).position
+
+        with pytest.raises(ModelNotFoundError):
+            await getattr(herd, verb)("nobody:1b")
+
+        assert (await herd.now()).position == before
+
+
+async def test_delete_unloads_first() -> None:
+    async with herd_of() as (place, herd):
+        await herd.load(OTHER)
+
+        await herd.delete(OTHER)
+
+        assert await runners(place) == []
+        assert (await told(herd, OTHER))[-2:] == [
+            "ModelUnloaded",
+            "ModelDeleted",
+        ]
+        assert not place.has(OTHER)
+
+
+async def test_delete_leaves_the_runner_that_others_need() -> None:
+    async with herd_of() as (place, herd):
+        await herd.load("plain")
+
+        await herd.delete("plain")
+
+        assert len(await runners(place)) == 1
+        assert (await told(herd, "plain:latest"))[-1] == "ModelDeleted"
+        assert (await herd.get_status("update-me")).state is ModelState.LOADED
+
+
+async def test_deleted_fact_says_what_it_was() -> None:
+    async with herd_of() as (_, herd):
+        before = await herd.get_status(NAME)
+
+        await herd.delete(NAME)
+
+        deleted = await last_fact(herd, facts.ModelDeleted)
+        assert deleted == facts.ModelDeleted(
+            digest=before.digest, size_bytes=before.size_bytes
+        )
+        assert (await herd.get_status(NAME)).state is ModelState.NOT_PRESENT
+
+
+async def test_delete_of_what_somebody_deleted_meanwhile_is_not_found() -> None:
+    async with herd_of() as (place, herd):
+        await place.deletes(NAME)
+
+        with pytest.raises(ModelNotFoundError):
+            await herd.delete(NAME)
+
+        assert (await herd.get_status(NAME)).state is ModelState.NOT_PRESENT
+        assert (await told(herd, NAME))[-1] == "ModelVanished"
+
+
+async def test_delete_during_a_load_is_refused_as_busy() -> None:
+    async with herd_of() as (place, herd):
+        place.did(**SLOW_START)
+        loading = asyncio.create_task(herd.load(NAME))
+        await place.clock.sleep(3)
+
+        with pytest.raises(BusyError):
+            await herd.delete(NAME)
+
+        await loading
+
+
+async def test_delete_of_a_failed_pull_forgets_the_failure() -> None:
+    async with herd_of("none") as (_, herd):
+        with pytest.raises(OllamaError):
+            await herd.ensure_available("nobody:1b")
+        assert (await herd.get_status("nobody:1b")).state is ModelState.ERROR
+
+        await herd.delete("nobody:1b")
+
+        assert (await herd.get_status("nobody:1b")).state is ModelState.NOT_PRESENT
+
+
+async def test_closing_the_manager_interrupts_the_load() -> None:
+    async with served() as place:
+        async with place.herd() as herd:
+            place.did(**SLOW_START)
+            loading = asyncio.create_task(herd.load(NAME))
+            await place.clock.sleep(3)
+            store = herd._storage.store
+            await herd._close()
+            types = [event.type async for event in store.read_all()]
+
+        assert types[-1] == "LoadInterrupted"
+        await asyncio.wait([loading])
+        assert isinstance(loading.exception(), OperationEndedError)
+
+
+async def test_load_that_evicts_another_records_who_had_to_go() -> None:
+    one_place = sandbox.Settings(max_loaded=1)
+    async with herd_of(server=one_place) as (_, herd):
+        await herd.load(NAME)
+
+        await herd.load(OTHER)
+
+        gone = await last_fact(herd, facts.ModelUnloaded)
+        assert gone == facts.ModelUnloaded(
+            reason=UnloadReason.EVICTED, evicted_by=OTHER
+        )
+        assert await causes(herd, NAME, "ModelUnloaded") == [Cause.EVICTION]
+
+
+async def test_busy_server_is_asked_again_and_then_a_failed_load() -> None:
+    settings = sandbox.Settings(max_queue=0)
+    async with herd_of(server=settings) as (place, herd):
+        with pytest.raises(OllamaError) as failure:
+            await herd.load(NAME)
+
+        assert failure.value.kind == "server_busy"
+        assert place.asked("/api/generate") == 1 + ManagerSettings().busy_retries
+        assert place.clock.monotonic() >= 0.5 + 1 + 2 + 4 + 8
+
+
+async def test_unload_of_a_slow_runner_is_deferred_after_its_time() -> None:
+    settings = ManagerSettings(unload_within_s=1.0)
+    async with herd_of(settings=settings) as (place, herd):
+        await herd.load(NAME)
+        place.did(unload_lag_s=30)
+
+        assert await herd.unload(NAME) is Unloading.DEFERRED
+
+
+async def test_model_that_cannot_do_what_it_is_loaded_for_is_a_failed_load() -> None:
+    async with herd_of() as (_, herd):
+        await herd.configure(NAME, {"capability.embedding": True})
+
+        status = await herd.load(NAME)  # today's server loads it for embeddings too
+
+        assert status.state is ModelState.LOADED
+
+
+async def test_embedding_refused_by_the_server_is_recorded() -> None:
+    async with herd_of() as (place, herd):
+        said = '{"error": "this model does not support embeddings"}'
+        place.did(answer={"path": "/api/embed", "status": 501, "body": said})
+
+        with pytest.raises(CapabilityMissingError):
+            await herd.load("nomic-embed-text")
+
+        failed = await last_fact(herd, facts.LoadFailed)
+        assert isinstance(failed, facts.LoadFailed)
+        assert failed.kind == "capability_missing"
