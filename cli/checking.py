@@ -1,0 +1,131 @@
+"""Verbs that check: verify the log, refresh what it says, draw what it allows."""
+
+from __future__ import annotations
+
+import time
+
+from herdbook.cli import graph as drawing
+from herdbook.cli import shapes
+from herdbook.cli.errors import DONE, FAILED, NothingFoundError
+from herdbook.cli.invocation import Invocation
+from herdbook.cli.known import known_status
+from herdbook.cli.options import AnyModel
+from herdbook.cli.past import show_entries
+from herdbook.cli.screen import Column, Piece, Row, Screen
+from herdbook.cli.verbs import LOOK, PAST, verb
+from herdbook.cli.wording import counted
+from herdbook.core import (
+    HistoryFilter,
+    Storage,
+    SystemClock,
+    Verification,
+)
+from herdbook.core import verify as check
+
+
+@verb("verify", PAST)
+async def verify(invocation: Invocation) -> int:
+    """Check the whole log, event by event.
+
+    Hashes, positions, versions, legality, the file itself. Reads the log alone, so
+    that one whose events no longer fold can be judged. Exit code 1 if there are
+    findings.
+    """
+    log = invocation.log
+    if not log.exists():
+        raise NothingFoundError(str(log), "is not there", "Give the log with --db")
+    began = time.perf_counter()
+    async with Storage.open(log, SystemClock()) as storage:
+        found = await check(storage.store)
+    seconds = time.perf_counter() - began
+    if invocation.json:
+        invocation.screen.write_json(
+            shapes.Verified(
+                events=found.events,
+                position=found.head.position,
+                hash=found.head.hash,
+                findings=found.findings,
+                seconds=round(seconds, 3),
+            )
+        )
+    else:
+        _tell(invocation.screen, found, seconds)
+    return FAILED if found.findings else DONE
+
+
+def _tell(screen: Screen, found: Verification, seconds: float) -> None:
+    rows = [
+        Row(
+            [
+                Piece(f"#{finding.position}" if finding.position else "log"),
+                Piece(finding.kind.value, "bold red"),
+                Piece(finding.message),
+            ]
+        )
+        for finding in found.findings
+    ]
+    columns = (Column("AT", right=True), Column("WRONG"), Column("WHAT"))
+    screen.write_table(columns, rows, headers=False)
+    screen.write(_summary(found, seconds))
+
+
+def _summary(found: Verification, seconds: float) -> str:
+    if not found.events and not found.findings:
+        return "no events yet, nothing to check"
+    whole = (
+        "not whole"
+        if found.findings
+        else f"chain whole from #1 to #{found.head.position}"
+    )
+    return (
+        f"{counted(found.events, 'event')}, {whole}, head {found.head.hash[:8]}…, "
+        f"{counted(len(found.findings), 'finding')}, {seconds:.2f} s"
+    )
+
+
+@verb("refresh", LOOK)
+async def refresh(invocation: Invocation) -> None:
+    """Look at the server now; record what differs, and say it."""
+    async with invocation.reading(look=False) as manager:
+        before = (await manager.now()).position
+        look = await manager.refresh()
+        moment = await manager.now()
+        entries = await manager.history(chosen=HistoryFilter())
+        recorded = [entry for entry in entries if entry.position > before]
+        if invocation.json:
+            invocation.screen.write_json(
+                shapes.Refreshed(
+                    node=moment.node_status(),
+                    models=len(look.models),
+                    runners=len(look.runners),
+                    recorded=recorded,
+                )
+            )
+            return
+        if recorded:
+            show_entries(invocation.screen, recorded, invocation.now, named=True)
+        there = f"{counted(len(look.models), 'model')}, {len(look.runners)} in memory"
+        news = counted(len(recorded), "new event") if recorded else "nothing new"
+        invocation.screen.write(f"Ollama {look.server_version}: {there}; {news}")
+
+
+@verb("graph", LOOK)
+async def graph(invocation: Invocation, model: AnyModel = None) -> None:
+    """Draw the states and what leads on from each, in Mermaid.
+
+    With a model: how often it went each way, and where it is.
+    """
+    transitions, state = None, None
+    if model is not None:
+        async with invocation.reading(look=False) as manager:
+            status = known_status(await manager.now(), model)
+            figures = await manager.statistics(status.name)
+            transitions, state = figures.transitions, figures.lifecycle.state
+    text = drawing.mermaid(transitions, state)
+    if invocation.json:
+        invocation.screen.write_json(
+            shapes.Graph(mermaid=text, transitions=transitions)
+        )
+    else:
+        for each in text.splitlines():
+            invocation.screen.write(each)

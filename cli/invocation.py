@@ -1,0 +1,116 @@
+"""One call of the command: what was asked globally, and the manager that it opens."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import platformdirs
+
+from herdbook.cli.screen import Screen
+from herdbook.cli.times import Now
+from herdbook.core import ManagerSettings, ModelManager, base_url
+
+PATIENCE_TO_READ_S = 2.0
+"""Seconds that a verb that only reads waits for the server."""
+
+
+class Invocation:
+    """The global options of one call, and what they lead to.
+
+    Attributes:
+        db: The log's file; None for the user's own.
+        ollama: The server; None leaves it to OLLAMA_HOST.
+        node: Our name for the server.
+        json: Whether programs read the answer.
+        verbose: Whether causes and positions are told.
+        verb: The verb that runs.
+        now: The present, the same for everything that one call shows.
+        screen: Where answers go.
+        position: The last event of the log when the verb was done with it.
+    """
+
+    def __init__(self, *, now: Now | None = None, screen: Screen | None = None) -> None:
+        db = os.environ.get("HERDBOOK_DB")
+        self.db = Path(db) if db else None
+        self.ollama: str | None = None
+        self.node = os.environ.get("HERDBOOK_NODE") or "local"
+        self.json = False
+        self.verbose = False
+        self.verb = "herdbook"
+        self.now = now or Now.here()
+        self.screen = screen or Screen()
+        self.position: int | None = None
+
+    @property
+    def url(self) -> str:
+        """The server's address, as it is understood.
+
+        Raises:
+            InvalidAddressError: It is no address.
+        """
+        return base_url(self.ollama or os.environ.get("OLLAMA_HOST"))
+
+    @property
+    def attended(self) -> bool:
+        """Whether somebody is there to be asked."""
+        return self.screen.interactive and sys.stdin.isatty() and not self.json
+
+    @property
+    def log(self) -> Path:
+        """The log's file; the directory of the user's own is made."""
+        if self.db is not None:
+            return self.db
+        return platformdirs.user_data_path("herdbook", ensure_exists=True) / "herd.db"
+
+    @asynccontextmanager
+    async def reading(self, *, look: bool = True) -> AsyncIterator[ModelManager]:
+        """Open the manager to read: a look at the server first, if it answers soon."""
+        settings = ManagerSettings(look_within_s=PATIENCE_TO_READ_S)
+        async with self._open(settings, look=look) as herd:
+            yield herd
+
+    @asynccontextmanager
+    async def acting(self) -> AsyncIterator[ModelManager]:
+        """Open the manager to change something: the server must answer.
+
+        Raises:
+            OllamaError: It does not.
+        """
+        async with self._open(ManagerSettings(), look=True) as herd:
+            if not (await herd.node_status()).reached:
+                await herd.refresh()  # says what is wrong
+            yield herd
+
+    @asynccontextmanager
+    async def _open(
+        self, settings: ManagerSettings, *, look: bool
+    ) -> AsyncIterator[ModelManager]:
+        opened = ModelManager.open(
+            self.log,
+            ollama=self.ollama,
+            node=self.node,
+            actor=actor(),
+            settings=settings,
+            look=look,
+        )
+        async with opened as herd:
+            try:
+                yield herd
+            finally:
+                if self.verbose:
+                    self.position = (await herd.now()).position
+
+
+def actor() -> str:
+    """Return who asks: ``cli:<user>``."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in containers
+        user = "unknown"
+    printable = "".join(c for c in user if c.isprintable())
+    return f"cli:{printable[:190] or 'unknown'}"

@@ -1,0 +1,71 @@
+"""The whole of one call: options, verb, exit code; no failure leaves as a trace.
+
+What is foreseeable is told in one line on stderr. What is not is told in one line
+too, and ``--verbose`` shows where it happened.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from herdbook.cli import (  # noqa: F401 - each adds its verbs to the command
+    acting,
+    checking,
+    demo,
+    looking,
+    past,
+    pull,
+    sandbox,
+)
+from herdbook.cli.errors import UsageError, report, shape, unexpected
+from herdbook.cli.invocation import Invocation
+from herdbook.cli.logs import configure
+from herdbook.cli.verbs import VERBS, app, in_order
+from herdbook.core import HerdbookError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see ``herdbook.cli.run``."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    given = given or ["--help"]
+    invocation = Invocation()
+    configure(verbose="--verbose" in given)
+    in_order()
+    try:
+        code = app(given, prog_name="herdbook", obj=invocation, standalone_mode=False)
+    except typer.TyperException as error:
+        return _fail(_usage(error, given), error, invocation, given)
+    except HerdbookError as error:
+        return _fail(error, error, invocation, given)
+    except Exception as error:  # noqa: BLE001 - the last seam: nothing leaves as a trace
+        return _fail(None, error, invocation, given)
+    if invocation.position is not None:
+        sys.stderr.write(f"last event #{invocation.position}\n")
+    return int(code or 0)
+
+
+def _usage(error: typer.TyperException, given: Sequence[str]) -> UsageError:
+    message = " ".join(error.format_message().split()).rstrip(".")
+    words = ["herdbook", *(word for word in given if word in VERBS)][:2]
+    return UsageError("", message, f"To see how: {' '.join(words)} --help")
+
+
+def _fail(
+    told: HerdbookError | None,
+    error: Exception,
+    invocation: Invocation,
+    given: Sequence[str],
+) -> int:
+    code = report(
+        unexpected(error) if told is None else shape(told, verb=invocation.verb),
+        error,
+        sys.stderr,
+        as_json=invocation.json or "--json" in given,
+        verbose=invocation.verbose or "--verbose" in given,
+    )
+    if invocation.position is not None:
+        sys.stderr.write(f"  last event: #{invocation.position}\n")
+    return code

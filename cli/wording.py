@@ -1,0 +1,163 @@
+"""How facts about models are put into a few words, the same in every table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from herdbook.cli.screen import Piece
+from herdbook.cli.times import Now
+from herdbook.core import (
+    Cause,
+    FactSource,
+    HistoryEntry,
+    ModelRegistry,
+    ModelState,
+    ModelStatus,
+)
+from herdbook.projections.sentences import bytes_text, duration_text, tokens_text
+
+NOTHING = "–"  # noqa: RUF001 - what tables have for nothing
+UNKNOWN = "?"
+
+STYLES = {
+    ModelState.LOADED: "green",
+    ModelState.LOADING: "yellow",
+    ModelState.ERROR: "bold red",
+    ModelState.AVAILABLE: "",
+    ModelState.NOT_PRESENT: "dim",
+}
+"""The colour of each state, which its word says as well."""
+
+SOURCES = {
+    FactSource.CONFIGURATION: "configured",
+    FactSource.SHOW: "server: show",
+    FactSource.TAGS: "server: tags",
+    FactSource.REGISTRY: "catalogue",
+    FactSource.NAME: "its name",
+    FactSource.DEFAULT: "default",
+}
+"""Where a fact comes from, in words."""
+
+_ABILITIES = ("tools", "coding", "insert", "vision", "thinking", "embedding")
+_WORDS = {"coding": "code"}
+_UNTOLD = frozenset({"completion", "json"})  # nearly every model
+
+_CAUSES = {
+    Cause.COMMAND: "by",
+    Cause.CONFIGURATION: "by",
+    Cause.OBSERVED: "observed by",
+    Cause.SHARED: "same weights, seen by",
+    Cause.EXPIRY: "expired, seen by",
+    Cause.EVICTION: "evicted, seen by",
+    Cause.RESTART: "server restart, seen by",
+    Cause.RECOVERY: "recovery, by",
+}
+
+
+def state_piece(status: ModelStatus) -> Piece:
+    """Return a state as a word, with an update that is under way."""
+    text = status.state.replace("_", " ") + (", updating" if status.updating else "")
+    return Piece(text, STYLES[status.state])
+
+
+def size_text(status: ModelStatus) -> str:
+    """Return a model's size; while it is pulled, what it will be."""
+    if status.remote_host:
+        return "cloud"
+    size = status.size_bytes
+    if size is None and status.work is not None:
+        size = status.work.total_bytes
+    return NOTHING if size is None else bytes_text(size)
+
+
+def context_text(status: ModelStatus, registry: ModelRegistry) -> str:
+    """Return the context: ``8k of 128k`` where another than the trained is in use."""
+    trained = status.context_trained or _expected_context(status, registry)
+    if trained is None:
+        return UNKNOWN
+    effect = status.context_in_effect
+    if effect is None or effect == trained:
+        return tokens_text(trained)
+    return f"{tokens_text(effect)} of {tokens_text(trained)}"
+
+
+def _expected_context(status: ModelStatus, registry: ModelRegistry) -> int | None:
+    known = registry.find(status.name)
+    return known.context if known is not None and known.tells("context") else None
+
+
+def abilities_text(can: Iterable[str]) -> str:
+    """Return what sets a model apart, in a fixed order."""
+    names = set(can)
+    rest = sorted(names - {*_ABILITIES} - _UNTOLD)
+    told = [name for name in _ABILITIES if name in names] + rest
+    return " ".join(_WORDS.get(name, name) for name in told) or NOTHING
+
+
+def used_text(status: ModelStatus, now: Now) -> str:
+    """Return when a model was last used, and by whom."""
+    if status.last_used_at is None:
+        return NOTHING
+    return f"{now.ago(status.last_used_at)} by {status.last_used_by}"
+
+
+def who_text(entry: HistoryEntry) -> str:
+    """Return who asked, or who saw it and why it happened."""
+    return f"{_CAUSES[entry.cause]} {entry.actor}"
+
+
+def share_text(completed: int, total: int | None) -> str:
+    """Return how far something is: ``6.6 of 17.4 GB (38 %)``."""
+    if not total:
+        return bytes_text(completed)
+    return f"{of_text(completed, total)} ({percent(completed, total)} %)"
+
+
+def of_text(completed: int, total: int) -> str:
+    """Return ``6.6 of 17.4 GB``: the unit once where it is the same."""
+    whole = bytes_text(total)
+    part, _, unit = bytes_text(completed).partition(" ")
+    return (
+        f"{part} of {whole}"
+        if whole.endswith(f" {unit}")
+        else f"{part} {unit} of {whole}"
+    )
+
+
+def percent(completed: int, total: int) -> int:
+    """Return whole percents, 100 only when all is there."""
+    return min(completed * 100 // total, 100)
+
+
+def rate_text(rate: float | None) -> str:
+    """Return a rate: ``41 MB/s``; empty where there is none."""
+    return "" if rate is None else f"{bytes_text(round(rate))}/s"
+
+
+def left_text(seconds: float | None) -> str:
+    """Return the time left: ``4 min left``; empty where nobody knows."""
+    if seconds is None:
+        return ""
+    return f"{duration_text(max(round(seconds), 1)).replace('.0 s', ' s')} left"
+
+
+def failed_word(event: str) -> str:
+    """Return what failed, of the fact that says so: ``PullFailed`` is ``pull``."""
+    return event.removesuffix("Failed").lower()
+
+
+def plain_failure(name: str, message: str) -> str:
+    """Return a failure's message without what stands beside it anyway."""
+    for beginning in (f"{name} ", "cannot be fetched: ", "cannot be loaded: "):
+        message = message.removeprefix(beginning)
+    return message
+
+
+def counted(number: int, word: str) -> str:
+    """Return a number with its word: ``1 model``, ``1,284 events``."""
+    return f"{number:,} {word}" + ("" if number == 1 else "s")
+
+
+def joined(parts: Sequence[str]) -> str:
+    """Return what is there of some parts, with a dot between."""
+    return " · ".join(part for part in parts if part)

@@ -1,0 +1,68 @@
+"""The command, run in this process against a pretend server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from command import FAST, Answer, Herdbook, Server
+
+from herdbook.cli import run
+from herdbook.sandbox import Behaviour, RealClock, Settings, World
+
+
+@pytest.fixture
+def serving() -> Iterator[Callable[..., Server]]:
+    """Return what starts a server; all are closed at the end."""
+    servers: list[Server] = []
+
+    def start(*, models: str = "some", speed: float = FAST, **usual: object) -> Server:
+        world = World(
+            models=models,
+            clock=RealClock(speed=speed),
+            settings=Settings(vram_bytes=64_000_000_000),
+            usual=Behaviour(**usual),  # type: ignore[arg-type]  # its fields by name
+        )
+        servers.append(Server(world))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def server(serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> Server:
+    """Return a server that OLLAMA_HOST names."""
+    started = serving()
+    monkeypatch.setenv("OLLAMA_HOST", started.address)
+    return started
+
+
+@pytest.fixture
+def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let OLLAMA_HOST name a place where nothing answers."""
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the log that HERDBOOK_DB names; it is not there yet."""
+    path = tmp_path / "herd.db"
+    monkeypatch.setenv("HERDBOOK_DB", str(path))
+    monkeypatch.setenv("LOGNAME", "ann")
+    return path
+
+
+@pytest.fixture
+def herdbook(log: Path, capsys: pytest.CaptureFixture[str]) -> Herdbook:
+    """Return what runs the command in this process."""
+
+    def call(*words: str) -> Answer:
+        capsys.readouterr()
+        code = run(words)
+        out, err = capsys.readouterr()
+        return Answer(code, out, err)
+
+    return call

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command import Herdbook, Server
+
+from herdbook.cli.options import complete_model, complete_role, complete_type
+
+
+def test_models_complete_from_the_log(herdbook: Herdbook, server: Server) -> None:
+    herdbook("ls")
+
+    assert complete_model("llama") == ["llama3.2:3b"]
+    assert len(complete_model("")) == 5
+
+
+def test_models_complete_to_nothing_without_a_log(log: Path) -> None:
+    assert complete_model("") == []
+    assert not log.exists()
+
+
+def test_models_complete_to_nothing_where_the_log_is_none(log: Path) -> None:
+    log.write_bytes(b"no database" * 100)
+
+    assert complete_model("") == []
+
+
+@pytest.mark.parametrize(
+    ("begun", "whole"), [("co", ["coding"]), ("t", ["tool_use", "thinking"])]
+)
+def test_roles_complete(begun: str, whole: list[str]) -> None:
+    assert complete_role(begun) == whole
+
+
+def test_types_of_events_complete() -> None:
+    assert complete_type("NodeL") == ["NodeLost"]

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from command import Herdbook, Server
+
+from herdbook.cli import errors
+from herdbook.core import (
+    BusyError,
+    HerdbookError,
+    InvalidNameError,
+    ModelNotFoundError,
+    NodeUnreachableError,
+    StoreError,
+)
+
+
+def classes(root: type[HerdbookError]) -> Iterator[type[HerdbookError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from classes(child)
+
+
+@pytest.mark.parametrize("kind", sorted(set(classes(HerdbookError)), key=str))
+def test_every_error_has_an_exit_code(kind: type[HerdbookError]) -> None:
+    error = kind.__new__(kind)
+
+    assert 1 <= errors.exit_code(error) <= 5
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (StoreError("x", "is bad"), 1),
+        (InvalidNameError("..", reason="no"), 2),
+        (ModelNotFoundError("x"), 3),
+        (BusyError("x", "is busy"), 4),
+        (NodeUnreachableError("x"), 5),
+    ],
+)
+def test_exit_codes_are_those_of_the_table(error: HerdbookError, code: int) -> None:
+    assert errors.exit_code(error) == code
+
+
+def test_sentence_has_what_state_and_remedy_in_one_line() -> None:
+    told = errors.shape(ModelNotFoundError("mistral:9b", where="local"), verb="load")
+
+    assert errors.sentence(told) == (
+        "herdbook: mistral:9b is not on local; load needs it present. "
+        "To fetch it: herdbook pull mistral:9b   (exit 3)"
+    )
+
+
+def test_unexpected_errors_hint_at_verbose() -> None:
+    told = errors.unexpected(RuntimeError("odd\nthing"))
+
+    assert errors.sentence(told) == (
+        "herdbook: unexpected error: RuntimeError: odd thing. This is a fault of "
+        "Herdbook. With --verbose it says where   (exit 1)"
+    )
+
+
+def test_verbose_tells_causes_and_where() -> None:
+    error, stream = RuntimeError("odd"), io.StringIO()
+    error.__cause__ = KeyError("deep")
+
+    code = errors.report(
+        errors.unexpected(error), error, stream, as_json=False, verbose=True
+    )
+
+    assert code == 1
+    assert "  because: KeyError: 'deep'" in stream.getvalue()
+    assert "RuntimeError: odd" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["foo"], 2, "No such command 'foo'. To see how: herdbook --help"),
+        (["ls", "--foo"], 2, "No such option: --foo"),
+        (["show"], 2, "Missing argument 'MODEL'. To see how: herdbook show --help"),
+        (["show", "../x"], 2, "is no name of a model"),
+        (["show", "nope"], 3, "nope:latest is not known on local."),
+        (["graph", "nope"], 3, "nope:latest is not known on local."),
+        (["history", "nope"], 3, "nope:latest is not known on local."),
+        (["load", "nope"], 3, "nope:latest is not on local; load needs it present."),
+        (["unload", "nope"], 3, "unload needs it present."),
+        (["rm", "nope"], 3, "rm needs it present."),
+        (["use", "nope"], 3, "use needs it present."),
+        (["load", "llama3.2:3b", "--num-ctx", "1"], 2, "setting num_ctx"),
+        (["load", "llama3.2:3b", "--num-ctx", "many"], 2, "--num-ctx"),
+        (["load", "llama3.2:3b", "--keep-alive", "abc"], 2, "keep_alive"),
+        (["config", "x", "foo=1"], 2, "foo"),
+        (["config", "x", "temperature=9"], 2, "temperature"),
+        (["config", "x", "temperature"], 2, "temperature"),
+        (["recommend", "cooking"], 2, "'cooking' is no role"),
+        (["suggest", "coding", "--memory", "much"], 2, "'much' is no size"),
+        (["history", "--limit", "0"], 2, "--limit"),
+        (["history", "--type", "Birth"], 2, "'Birth' is no event"),
+        (["history", "--cause", "fun"], 2, "'fun'"),
+        (["history", "--since", "#3"], 2, "'#3' is a position"),
+        (["as-of", "tomorrow"], 2, "'tomorrow' is no moment. Forms: #123"),
+        (["as-of", "#999"], 3, "#999 is behind the end of the log"),
+        (["ls", "--node", "a/b"], 2, "'a/b'"),
+        (["refresh", "--ollama", "127.0.0.1:9"], 5, "cannot be reached"),
+        (["load", "x", "--ollama", "127.0.0.1:9"], 5, "cannot be reached"),
+        (["ls", "--ollama", "ftp://x"], 2, "is no address"),
+        (["pull", "no-such:1b"], 1, "the registry does not have it"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_goes_wrong_is_one_line_on_stderr(
+    herdbook: Herdbook, server: Server, words: list[str], code: int, told: str
+) -> None:
+    answer = herdbook(*words)
+
+    assert answer.code == code
+    assert told in answer.err
+    assert answer.err.startswith("herdbook: ")
+    assert answer.err.endswith(f"   (exit {code})\n")
+    assert answer.err.count("\n") == 1
+
+
+def test_errors_in_json_have_the_parts(herdbook: Herdbook, server: Server) -> None:
+    answer = herdbook("load", "nope", "--json")
+
+    assert answer.out == ""
+    assert json.loads(answer.err) == {
+        "code": "model_not_found",
+        "subject": "nope:latest",
+        "state": "is not on local; load needs it present",
+        "remedy": "To fetch it: herdbook pull nope:latest",
+        "exit": 3,
+    }
+
+
+def test_verbose_tells_the_last_event(herdbook: Herdbook, server: Server) -> None:
+    assert "  last event: #11\n" in herdbook("load", "nope", "--verbose").err
+    assert "last event #11\n" in herdbook("ls", "--verbose").err
+
+
+def test_a_busy_model_is_exit_4(herdbook: Herdbook, server: Server, log: Path) -> None:
+    server.did(registry={"rate": 1e4})
+    with subprocess.Popen(
+        [sys.executable, "-m", "herdbook.cli", "pull", "gemma3:27b", "--json"],
+        env={**os.environ, "OLLAMA_HOST": server.address, "HERDBOOK_DB": str(log)},
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+
+        answer = herdbook("load", "gemma3:27b")
+
+        other.send_signal(signal.SIGINT)
+        other.communicate(timeout=20)
+    assert answer.code == 4
+    assert "has a pull under way for cli:ann" in answer.err
+
+
+def test_a_directory_is_no_log(herdbook: Herdbook, tmp_path: Path) -> None:
+    answer = herdbook("ls", "--db", str(tmp_path))
+
+    assert answer.code == 1
+    assert "is a directory. Name a file" in answer.err
+
+
+def test_a_log_needs_a_directory_to_be_in(herdbook: Herdbook, tmp_path: Path) -> None:
+    answer = herdbook("ls", "--db", str(tmp_path / "no" / "herd.db"))
+
+    assert answer.code == 1
+    assert "has no directory to be in" in answer.err
+
+
+@pytest.mark.parametrize("verb", ["ls", "verify"])
+def test_the_database_of_another_program_is_left_alone(
+    herdbook: Herdbook, tmp_path: Path, verb: str
+) -> None:
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE t (a)")
+
+    answer = herdbook(verb, "--db", str(path))
+
+    assert answer.code == 1
+    assert "is not a Herdbook log" in answer.err
+
+
+def test_an_answer_that_cannot_be_written_is_said(server: Server, log: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "herdbook.cli", "ls"],
+            env={**os.environ, "OLLAMA_HOST": server.address},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("herdbook: the answer cannot be written: No space")
+
+
+def test_a_reader_that_has_enough_is_no_failure(server: Server, log: Path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m herdbook.cli ls | true; exit ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        env={**os.environ, "OLLAMA_HOST": server.address},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_ctrl_c_ends_a_log_that_is_followed(server: Server, log: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "herdbook.cli", "log", "--follow", "--json"],
+        env={**os.environ, "OLLAMA_HOST": server.address},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        first = json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+
+    assert first["position"] == 1
+    assert (process.returncode, err) == (0, "")
+
+
+def test_ctrl_c_elsewhere_is_one_line(server: Server, log: Path) -> None:
+    server.did(runner_start_delay_s=100_000.0)
+    with subprocess.Popen(
+        [sys.executable, "-m", "herdbook.cli", "load", "llama3.2:3b"],
+        env={**os.environ, "OLLAMA_HOST": server.address},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not any(seen.path == "/api/generate" for seen in server.world.seen):
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.02)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+
+    assert process.returncode == 1
+    assert err.startswith("herdbook: load was stopped.")
+    assert err.count("\n") == 1

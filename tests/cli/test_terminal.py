@@ -1,0 +1,111 @@
+"""What a person at a terminal gets: real processes on a pseudo-terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+from command import Herdbook, Server
+
+STYLE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+
+
+def on_terminal(
+    *words: str, typed: str = "", columns: int = 100, **environment: str
+) -> tuple[int, str]:
+    """Return exit code and screen of a call at a terminal."""
+    leader, follower = pty.openpty()
+    size = struct.pack("HHHH", 24, columns, 0, 0)
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, size)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "herdbook.cli", *words],
+        env={**os.environ, "TERM": "xterm", **environment},
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+    )
+    os.close(follower)
+    os.write(leader, typed.encode())
+    shown = b""
+    try:
+        while chunk := os.read(leader, 65536):
+            shown += chunk
+    except OSError:  # the last writer has left: Linux says so in this way
+        pass
+    os.close(leader)
+    return process.wait(20), shown.decode().replace("\r\n", "\n")
+
+
+def test_a_terminal_gets_colours(server: Server, log: Path) -> None:
+    code, shown = on_terminal("ls")
+
+    assert code == 0
+    assert "\x1b[1mMODEL" in shown
+
+
+def test_no_color_is_respected(server: Server, log: Path) -> None:
+    _, shown = on_terminal("ls", NO_COLOR="1")
+
+    assert "\x1b[3" not in shown
+    assert "qwen2.5-coder:7b" in shown
+
+
+def test_a_narrow_terminal_loses_columns_but_no_name(server: Server, log: Path) -> None:
+    _, shown = on_terminal("ls", columns=50)
+
+    lines = STYLE.sub("", shown).splitlines()
+    assert lines[0].split() == ["MODEL", "STATE", "SIZE"]
+    assert any(line.startswith("nomic-embed-text:latest   ") for line in lines)
+
+
+def test_a_pull_draws_a_bar(server: Server, log: Path) -> None:
+    server.did(registry={"rate": 1e6})
+
+    code, shown = on_terminal("pull", "qwen3:0.6b")
+
+    assert code == 0
+    assert "━" in shown
+    assert STYLE.sub("", shown).splitlines()[-1].startswith("qwen3:0.6b pulled in ")
+
+
+def test_a_load_shows_that_it_takes_time(server: Server, log: Path) -> None:
+    code, shown = on_terminal("load", "llama3.2:3b")
+
+    assert code == 0
+    assert "loading llama3.2:3b" in shown
+
+
+def test_rm_asks_and_takes_no_for_an_answer(
+    server: Server, log: Path, herdbook: Herdbook
+) -> None:
+    code, shown = on_terminal("rm", "smollm2:135m", typed="n\n")
+
+    assert code == 1
+    assert "Delete smollm2:135m? That frees 271 MB [y/N]" in STYLE.sub("", shown)
+    assert "Nothing was deleted." in shown
+    assert herdbook("show", "smollm2:135m", "--json").json["present"]
+
+
+def test_rm_deletes_after_yes(server: Server, log: Path, herdbook: Herdbook) -> None:
+    assert on_terminal("rm", "smollm2:135m", typed="y\n")[0] == 0
+    assert not herdbook("show", "smollm2:135m", "--json").json["present"]
+
+
+def test_rm_does_not_ask_where_it_was_told_yes(server: Server, log: Path) -> None:
+    code, shown = on_terminal("rm", "smollm2:135m", "--yes")
+
+    assert (code, "[y/N]" in shown) == (0, False)
+
+
+def test_help_has_panels(log: Path) -> None:
+    code, shown = on_terminal("--help")
+
+    assert code == 0
+    assert "Look back" in shown

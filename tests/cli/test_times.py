@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from herdbook.cli.times import InvalidTimeError, Now
+
+NOON = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
+NOW = Now(NOON, UTC)
+
+
+@pytest.mark.parametrize(
+    ("passed", "told"),
+    [
+        (timedelta(seconds=-5), "just now"),
+        (timedelta(seconds=0.4), "just now"),
+        (timedelta(seconds=13), "13 s ago"),
+        (timedelta(minutes=2, seconds=50), "2 min ago"),
+        (timedelta(hours=11), "11 h ago"),
+        (timedelta(hours=13), "yesterday"),
+        (timedelta(days=3), "3 days ago"),
+        (timedelta(days=29), "29 days ago"),
+        (timedelta(days=30), "2026-10-25"),
+    ],
+)
+def test_ago_speaks_as_people_do(passed: timedelta, told: str) -> None:
+    assert NOW.ago(NOON - passed) == told
+
+
+def test_ago_does_not_call_the_same_night_yesterday() -> None:
+    after_midnight = Now(datetime(2026, 11, 24, 0, 30, tzinfo=UTC), UTC)
+
+    assert after_midnight.ago(datetime(2026, 11, 23, 22, 30, tzinfo=UTC)) == "2 h ago"
+
+
+@pytest.mark.parametrize(
+    ("moment", "told"),
+    [
+        (datetime(2026, 11, 24, 9, 3, 10, tzinfo=UTC), "09:03:10"),
+        (datetime(2026, 11, 23, 17, 40, 2, tzinfo=UTC), "yesterday 17:40:02"),
+        (datetime(2026, 11, 21, 9, 3, 10, tzinfo=UTC), "3 days ago 09:03:10"),
+        (datetime(2026, 11, 17, 9, 3, 10, tzinfo=UTC), "2026-11-17 09:03:10"),
+        (datetime(2026, 11, 25, 9, 0, 0, tzinfo=UTC), "tomorrow 09:00:00"),
+    ],
+)
+def test_clock_names_the_day_as_far_as_needed(moment: datetime, told: str) -> None:
+    assert NOW.clock(moment) == told
+
+
+def test_clock_is_in_the_zone_of_the_reader() -> None:
+    east = Now(NOON, timezone(timedelta(hours=9)))
+
+    assert east.clock(NOON) == "21:00:00"
+
+
+@pytest.mark.parametrize("text", ["#123", "123", " #123 "])
+def test_read_takes_positions(text: str) -> None:
+    assert NOW.read(text) == 123
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("now", NOON),
+        ("2026-11-24T09:02:00Z", datetime(2026, 11, 24, 9, 2, tzinfo=UTC)),
+        ("2026-11-24T09:02:00.25+02:00", datetime(2026, 11, 24, 7, 2, 0, 250_000, UTC)),
+        ("2026-11-24 09:02", datetime(2026, 11, 24, 9, 2, tzinfo=UTC)),
+        ("2026-11-20", datetime(2026, 11, 20, tzinfo=UTC)),
+        ("9:02", datetime(2026, 11, 24, 9, 2, tzinfo=UTC)),
+        ("14:02", datetime(2026, 11, 23, 14, 2, tzinfo=UTC)),
+        ("09:02:30", datetime(2026, 11, 24, 9, 2, 30, tzinfo=UTC)),
+        ("today 09:02", datetime(2026, 11, 24, 9, 2, tzinfo=UTC)),
+        ("Yesterday  17:40", datetime(2026, 11, 23, 17, 40, tzinfo=UTC)),
+        ("2 hours ago", NOON - timedelta(hours=2)),
+        ("1 day ago", NOON - timedelta(days=1)),
+        ("5 min ago", NOON - timedelta(minutes=5)),
+        ("90s ago", NOON - timedelta(seconds=90)),
+        ("3 weeks ago", NOON - timedelta(weeks=3)),
+    ],
+)
+def test_read_takes_moments(text: str, moment: datetime) -> None:
+    assert NOW.read(text) == moment
+
+
+def test_read_takes_a_time_without_zone_as_the_readers() -> None:
+    east = Now(NOON, timezone(timedelta(hours=9)))
+
+    assert east.read("2026-11-24 09:00") == datetime(2026, 11, 24, tzinfo=UTC)
+
+
+def test_read_takes_the_zone_of_the_computer_where_none_is_given() -> None:
+    here = Now(NOON)
+
+    assert here.read("2026-11-20 09:00") == datetime(2026, 11, 20, 9).astimezone(UTC)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "tomorrow",
+        "yesterday",
+        "25:00",
+        "12:61",
+        "2 moons ago",
+        "99999999999999 days ago",
+        "2026-13-01",
+        "20261124T090000",
+        "#-1",
+        "#99999999999999999999",
+        "at 14:02",
+    ],
+)
+def test_read_refuses_what_it_does_not_know(text: str) -> None:
+    with pytest.raises(InvalidTimeError, match="is no moment"):
+        NOW.read(text)
+
+
+@pytest.mark.parametrize("text", ["2026-11-25", "today 13:00"])
+def test_read_refuses_the_future(text: str) -> None:
+    with pytest.raises(InvalidTimeError, match="lies in the future"):
+        NOW.read(text)

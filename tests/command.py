@@ -1,0 +1,72 @@
+"""A pretend server in a thread of its own, and what a call of the command gives."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from herdbook.sandbox import World, did, serve
+
+FAST = 100.0
+"""Pretend seconds in a second."""
+
+
+class Server:
+    """A pretend server that lives in a thread of its own."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.address = ""
+        self._loop = asyncio.new_event_loop()
+        self._ended = asyncio.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        assert self._ready.wait(20)
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        async with serve(self.world) as self.address:
+            self._ready.set()
+            await self._ended.wait()
+
+    def did(self, **step: object) -> None:
+        """Do something to the server, as seen from outside."""
+
+        async def now() -> None:
+            did(self.world, step)
+
+        asyncio.run_coroutine_threadsafe(now(), self._loop).result(20)
+
+    def close(self) -> None:
+        """Stop serving, and see the thread end."""
+        self._loop.call_soon_threadsafe(self._ended.set)
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+
+class Answer(NamedTuple):
+    """What a call of the command gave."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The answer, read as one JSON value."""
+        return json.loads(self.out)
+
+    @property
+    def json_lines(self) -> list[Any]:
+        """The answer, read as one JSON value a line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Herdbook = Callable[..., Answer]
