@@ -70,10 +70,12 @@ class LoadRequest(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         options: Options of the server, ``num_ctx`` among them.
         keep_alive: How long it is to stay; None leaves it to the server.
+        cause: Why it is loaded.
     """
 
     options: Mapping[str, Setting] = {}
     keep_alive: str | int | float | None = None
+    cause: Cause = Cause.COMMAND
 
 
 class Loader:
@@ -126,12 +128,11 @@ class Loader:
                 options=dict(request.options),
                 keep_alive=request.keep_alive,
             )
-            await self._register.record(name, [asked], cause=Cause.COMMAND)
+            await self._register.record(name, [asked], cause=request.cause)
         await self._ask_to_load(name, request)
         runner = await self._appeared(name)
-        await finish(
-            self._record_loaded(name, runner, self._clock.monotonic() - started)
-        )
+        took = self._clock.monotonic() - started
+        await finish(self._record_loaded(name, runner, took, request.cause))
 
     async def _ask_to_load(self, name: str, request: LoadRequest) -> None:
         """Ask until the server has room in its queue, waiting longer each time."""
@@ -186,7 +187,9 @@ class Loader:
             self._register.views.status.weights_of,
         )
 
-    async def _record_loaded(self, name: str, runner: Runner, took: float) -> None:
+    async def _record_loaded(
+        self, name: str, runner: Runner, took: float, cause: Cause
+    ) -> None:
         status = self._status(name)
         if status.state is not ModelState.LOADED:
             fact: Fact = ModelLoaded(runner=runner, duration_s=round(took, 3))
@@ -194,7 +197,7 @@ class Loader:
             fact = RunnerChanged(runner=runner)
         else:
             return
-        await self._register.record(name, [fact], cause=Cause.COMMAND)
+        await self._register.record(name, [fact], cause=cause)
 
     def _stopped(self, work: Operation) -> Fact:
         if work.ending is Ending.INTERRUPTED:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from herdbook.core import configuration, plan, views
-from herdbook.core.acting import acting_as
+from herdbook.core.acting import RECONCILER, acting_as
 from herdbook.core.clock import Clock, SystemClock
 from herdbook.core.desired import DesiredSet
 from herdbook.core.drift import Look
@@ -38,6 +38,7 @@ from herdbook.core.host import base_url
 from herdbook.core.loads import Loader, LoadRequest, Unloading
 from herdbook.core.logs import Logger
 from herdbook.core.operations import Operation, Operations, finish
+from herdbook.core.pins import Pins
 from herdbook.core.plan import Applying, Plan
 from herdbook.core.pull_progress import PullProgress
 from herdbook.core.pulls import Puller
@@ -80,6 +81,7 @@ class ModelManager(Reading):
         super().__init__(storage, register, registry)
         self._clock = clock
         self._settings = settings
+        self._pins = Pins(clock=clock, settings=settings)
         self._pulls = Operations()
         self._loads = Operations()
         instances = storage.instances
@@ -188,6 +190,23 @@ class ModelManager(Reading):
         while True:
             await self._clock.sleep(self._settings.reconcile_every_s)
             await self._look_again()
+            await self._load_pinned()
+
+    async def _load_pinned(self) -> None:
+        """Load pinned models again that were evicted, where there is room now."""
+        look = self._reconciler.look
+        if look is None or not self._register.node_status().reached:
+            return
+        for name in self._pins.due(self._register.statuses(), look):
+            status = self._latest().status(name)
+            try:
+                with acting_as(RECONCILER):
+                    load = self._loads.get(name) or self._start_load(
+                        status, {}, None, cause=Cause.CONFIGURATION
+                    )
+                    await load.wait()
+            except HerdbookError as error:  # recorded as a failed load
+                _log.warning("pinned_not_loaded", model=name, reason=str(error))
 
     async def _look_again(self) -> None:
         """Look at the server; one that does not answer is recorded, not raised."""
@@ -351,6 +370,7 @@ class ModelManager(Reading):
         status: ModelStatus,
         options: Mapping[str, Setting],
         keep_alive: str | float | None,
+        cause: Cause = Cause.COMMAND,
     ) -> Operation:
         configured = configuration.options_for(
             status.settings, temperature=status.temperature
@@ -358,6 +378,7 @@ class ModelManager(Reading):
         request = LoadRequest(
             options={**configured.options, **options},
             keep_alive=configured.keep_alive if keep_alive is None else keep_alive,
+            cause=cause,
         )
 
         async def work(load: Operation) -> None:

@@ -29,6 +29,8 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
         poll_every_s: Seconds between two looks at the runners while waiting.
         reconcile_every_s: Seconds between two looks of the background reconciler;
             None for looks on demand and after operations alone.
+        pinned_loads_an_hour: How often an hour the background reconciler loads a
+            pinned model again that was evicted.
         resume_pulls: Whether pulls that recovery finds interrupted go on at once.
         snapshot_every: Events after which snapshots of the views are kept.
     """
@@ -46,5 +48,6 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
     unload_within_s: float = 5.0
     poll_every_s: float = 0.1
     reconcile_every_s: float | None = None
+    pinned_loads_an_hour: int = 3
     resume_pulls: bool = False
     snapshot_every: int = 10_000

@@ -112,7 +112,7 @@ class WrongExpectedVersionError(ConflictError):
         self.actual = actual
         super().__init__(
             stream,
-            f"is at version {actual}, not at {expected}",
+            f"is at version {actual}; expected was {expected}",
             "Read it again and decide anew",
         )
 

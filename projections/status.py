@@ -39,6 +39,7 @@ class Why(msgspec.Struct, frozen=True):
         actor: Who asked.
         position: Where it stands in the log.
         detail: The reason that the fact itself gives, where it gives one.
+        evicted_by: The runner that took its place in memory, where that is why.
     """
 
     event: str
@@ -46,6 +47,7 @@ class Why(msgspec.Struct, frozen=True):
     actor: str
     position: int
     detail: str = ""
+    evicted_by: str | None = None
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -447,7 +449,9 @@ def _unloaded(model: ModelStatus, event: RecordedEvent) -> None:
     fact = cast("facts.ModelUnloaded", event.data)
     model.runner = None
     if model.why is not None:
-        model.why = msgspec.structs.replace(model.why, detail=fact.reason.value)
+        model.why = msgspec.structs.replace(
+            model.why, detail=fact.reason.value, evicted_by=fact.evicted_by
+        )
 
 
 def _used(model: ModelStatus, event: RecordedEvent) -> None:
