@@ -17,12 +17,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
-
-from herdbook import sandbox
-from herdbook.core import ManagerSettings, ModelManager, ModelState
-from herdbook.events.sqlite import SQLiteEventStore
-from herdbook.sandbox import World
-from herdbook.sandbox.names import Name
 from proof.stepping import PATIENCE_S, cancelled_at_every_turn, run
 from proof.truth import (
     assert_live_is_replayed,
@@ -34,6 +28,12 @@ from proof.truth import (
     told_by,
     truth_of,
 )
+
+from herdbook import sandbox
+from herdbook.core import ManagerSettings, ModelManager, ModelState
+from herdbook.events.sqlite import SQLiteEventStore
+from herdbook.sandbox import World
+from herdbook.sandbox.names import Name
 
 MODEL = "smollm2:135m"
 SETTINGS = ManagerSettings(

@@ -1,0 +1,266 @@
+"""Random commands, random changes by others, random faults: the herd stays right.
+
+After each step and one look: every status is what the server's own store and
+runners say, and the views that were kept are those of a replay, byte by byte.
+``HERDBOOK_SEEDS`` sets how many histories are tried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
+from pathlib import Path
+from random import Random
+
+import httpx
+import pytest
+from herd import Place, served
+from proof.truth import (
+    assert_live_is_replayed,
+    assert_nothing_held,
+    assert_sound,
+    told_by,
+    truth_of,
+)
+
+from herdbook import sandbox
+from herdbook.core import HerdbookError, ManagerSettings, ModelManager
+
+SEEDS = int(os.environ.get("HERDBOOK_SEEDS", "12"))
+STEPS = 25
+NAMES = (
+    "plain:latest",
+    "llama3.2:1b",
+    "nomic-embed-text:latest",
+    "update-me:latest",
+    "update-me:v2",
+    "Copy:One",
+    "made:latest",
+    "smollm2:135m",
+    "nowhere:7b",
+)
+SERVER = sandbox.Settings(max_loaded=2, keep_alive_s=120.0)
+SETTINGS = ManagerSettings(progress_every_s=0.5, stalls=1, pulls_at_once=2)
+
+Act = Callable[["History"], Awaitable[object]]
+
+
+class History:
+    """One random history: a seed decides everything."""
+
+    def __init__(self, place: Place, herd: ModelManager, seed: int) -> None:
+        self.place = place
+        self.herd = herd
+        self.chance = Random(seed)
+        self.told: list[str] = []
+
+    def name(self) -> str:
+        return self.chance.choice(NAMES)
+
+    async def pull(self) -> None:
+        async with aclosing(self.herd.pull(self.name())) as progress:
+            async for _ in progress:
+                pass
+
+    async def unload_soon(self) -> None:
+        await self.herd.load(self.name(), keep_alive=self.chance.choice([0, 1, "2s"]))
+
+    async def ask_others(self, method: str, path: str, **body: object) -> None:
+        with suppress(httpx.HTTPError, TimeoutError):  # their failures are their own
+            async with self.place.clock.timeout(300):  # and so is their patience
+                await self.place.somebody(method, path, stream=False, **body)
+
+    async def update_offered(self) -> None:
+        """Somebody publishes another version of a name."""
+        alias = {"library/update-me:latest": "library/update-me:v2"}
+        self.place.did(registry={"alias": self.chance.choice([alias, {}])})
+
+    async def step(self) -> None:
+        """Do a few things at once, some of which are cancelled."""
+        chosen = self.chance.choices(ACTS, k=self.chance.choice([1, 1, 2, 3]))
+        self.told.append(" | ".join(act.__name__ for act in chosen))
+        tasks = [asyncio.ensure_future(self.careful(act)) for act in chosen]
+        if self.chance.random() < 0.3:
+            await self.place.clock.sleep(self.chance.uniform(0, 4))
+            self.told.append(f"cancelled: {tasks[0].cancel()}")
+        await asyncio.wait(tasks)
+        for task in tasks:
+            if not task.cancelled():
+                task.result()
+
+    async def careful(self, act: Act) -> None:
+        """Do it; what we raise on purpose is fine, anything else is not."""
+        try:
+            await act(self)
+        except HerdbookError as error:
+            assert "\n" not in str(error)
+            self.told.append(f"  {error}")
+
+    async def calm(self) -> None:
+        """End the faults, have the server up, and look."""
+        for step in ({"answer": None}, {"registry": {}}, {"disk_bytes": None}):
+            sandbox.did(self.place.world, step)
+        self.place.did(runner_dies_saying=None)
+        if self.place.world.down:
+            self.place.did(server="started")
+        await self.herd.refresh()
+
+    async def check(self) -> None:
+        """The herd is what the server is, and what the log says."""
+        assert_nothing_held(self.herd)
+        statuses = await self.herd.all_statuses()
+        assert told_by(statuses) == truth_of(self.place.world)
+        assert not any(status.work or status.update for status in statuses)
+        await assert_live_is_replayed(self.herd)
+
+
+async def pull(history: History) -> None:
+    await history.pull()
+
+
+async def ensure(history: History) -> None:
+    await history.herd.ensure_available(history.name())
+
+
+async def load(history: History) -> None:
+    context = history.chance.choice([512, 1024, 2048])
+    await history.herd.load(history.name(), options={"num_ctx": context})
+
+
+async def load_for_a_moment(history: History) -> None:
+    await history.unload_soon()
+
+
+async def unload(history: History) -> None:
+    await history.herd.unload(history.name())
+
+
+async def delete(history: History) -> None:
+    await history.herd.delete(history.name())
+
+
+async def use(history: History) -> None:
+    await history.herd.mark_used(history.name())
+
+
+async def configure(history: History) -> None:
+    await history.herd.configure(
+        history.name(), {"num_ctx": history.chance.choice([256, 4096])}
+    )
+
+
+async def cancel(history: History) -> None:
+    await history.place.clock.sleep(history.chance.uniform(0, 2))
+    await history.herd.cancel(history.name())
+
+
+async def look(history: History) -> None:
+    await history.herd.refresh()
+
+
+async def others_pull(history: History) -> None:
+    await history.ask_others("POST", "/api/pull", model=history.name())
+
+
+async def others_load(history: History) -> None:
+    await history.ask_others("POST", "/api/generate", model=history.name())
+
+
+async def others_unload(history: History) -> None:
+    await history.ask_others(
+        "POST", "/api/generate", model=history.name(), keep_alive=0
+    )
+
+
+async def others_copy(history: History) -> None:
+    await history.ask_others(
+        "POST", "/api/copy", source=history.name(), destination="Copy:One"
+    )
+
+
+async def others_create(history: History) -> None:
+    await history.ask_others(
+        "POST",
+        "/api/create",
+        model="made:latest",
+        **{"from": history.name(), "parameters": {"seed": history.chance.randrange(3)}},
+    )
+
+
+async def others_delete(history: History) -> None:
+    await history.ask_others("DELETE", "/api/delete", model=history.name())
+
+
+async def publish(history: History) -> None:
+    await history.update_offered()
+
+
+async def time_passes(history: History) -> None:
+    await history.place.clock.sleep(history.chance.choice([1, 60, 200, 4000]))
+
+
+async def restart(history: History) -> None:
+    await history.place.clock.sleep(history.chance.uniform(0, 2))
+    history.place.did(server=history.chance.choice(["killed", "stopped"]))
+    await history.place.clock.sleep(history.chance.choice([0.1, 5]))
+    history.place.did(server="started")
+
+
+async def runners_die(history: History) -> None:
+    history.place.did(runner="killed")
+
+
+async def loads_fail(history: History) -> None:
+    history.place.did(runner_dies_saying="CUDA error: out of memory")
+
+
+async def registry_fails(history: History) -> None:
+    fault = history.chance.choice(
+        [
+            {"reset_after": 1000},
+            {"stall_after": 5000},
+            {"corrupt": True},
+            {"manifest_status": 500, "manifest_body": "no"},
+            {"unreachable": "dial tcp: i/o timeout"},
+            {"rate": 1e5},
+        ]
+    )
+    history.place.did(registry=fault)
+
+
+async def disk_fills(history: History) -> None:
+    history.place.did(disk_bytes=history.place.world.store.used_bytes() + 100)
+
+
+async def nonsense_comes(history: History) -> None:
+    path = history.chance.choice(["/api/tags", "/api/ps", "/api/show", "/api/pull"])
+    answer = history.chance.choice(
+        [{"body": "<html>"}, {"status": 500, "body": '{"error":"boom"}'}, {"cut": True}]
+    )
+    history.place.did(answer={"path": path, **answer})
+
+
+ACTS: tuple[Act, ...] = (
+    *(pull, ensure, load, load_for_a_moment, unload, delete, use, configure),
+    *(cancel, look, others_pull, others_load, others_unload, others_copy),
+    *(others_create, others_delete, publish, time_passes, restart, runners_die),
+    *(loads_fail, registry_fails, disk_fills, nonsense_comes),
+)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+async def test_random_history_stays_true(seed: int, tmp_path: Path) -> None:
+    async with served("herd", settings=SERVER) as place:
+        async with place.herd(tmp_path / "herd.db", settings=SETTINGS) as herd:
+            history = History(place, herd, seed)
+            try:
+                for _ in range(STEPS):
+                    await history.step()
+                    await history.calm()
+                    await history.check()
+                await assert_sound(herd._storage.store)
+            except BaseException:
+                print(*history.told, sep="\n")
+                raise
