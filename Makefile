@@ -37,7 +37,8 @@ types: $(READY) ## check the types of the wheel that ships, and of the tests aga
 	$(BIN)/python -m build --quiet --wheel --installer uv --outdir build/wheel .
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/typing build/wheel/*.whl || $(BIN)/python -m uv pip install --quiet --no-deps --target build/typing build/wheel/*.whl
 	MYPYPATH=build/typing $(BIN)/mypy --namespace-packages --explicit-package-bases $(foreach package,$(PACKAGES),-p $(package))
-	MYPYPATH=build/typing $(BIN)/mypy tests benchmarks
+	MYPYPATH=build/typing:tests $(BIN)/mypy --namespace-packages --explicit-package-bases tests
+	MYPYPATH=build/typing:. $(BIN)/mypy --namespace-packages --explicit-package-bases -p benchmarks
 
 imports: $(READY) ## check which room imports which
 	$(BIN)/lint-imports

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import strategies as st
@@ -43,7 +43,7 @@ _progress = {"completed_bytes": sizes, "total_bytes": st.one_of(st.none(), sizes
 _failure = {"kind": st.sampled_from(["disk_full", "stalled"]), "message": st.text()}
 _instances = {"instance": st.sampled_from(["one", "two"])}
 
-_FIELDS: dict[str, dict[str, st.SearchStrategy[object]]] = {
+_FIELDS: dict[str, Mapping[str, st.SearchStrategy[object]]] = {
     "ModelDiscovered": {"digest": digests, "size_bytes": sizes},
     "PullStarted": _instances,
     "PullProgressed": _progress,

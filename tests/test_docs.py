@@ -24,7 +24,9 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.
 
 def python_of(page: str) -> str:
     """Return the first block of Python of a page."""
-    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)[0]
+    found = re.search(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    assert found, f"{page} has no example"
+    return found[1]
 
 
 async def run(
