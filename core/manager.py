@@ -353,7 +353,7 @@ class ModelManager(Reading):
             OllamaError: The server cannot load it.
             OperationEndedError: It was cancelled.
         """
-        status = await self._present(name)
+        status = self._present(await self.get_status(name))
         if status.remote_host:
             raise ElsewhereError(status.name)
         running = self._loads.get(status.name)
@@ -397,7 +397,7 @@ class ModelManager(Reading):
             BusyError: Another instance loads it.
             OllamaError: The server could not be asked.
         """
-        status = await self._present(name)
+        status = self._present(await self.get_status(name))
         running = self._loads.get(status.name)
         if running is not None:
             await running.over()
@@ -418,7 +418,7 @@ class ModelManager(Reading):
         """
         status = await self.get_status(name)
         if status.state is not ModelState.ERROR:
-            status = await self._present(name)
+            self._present(status)
         self._elsewhere.refuse(status.name)
         async with self._looked_again():
             await self._loader.delete(status.name)
@@ -430,7 +430,9 @@ class ModelManager(Reading):
             ModelNotFoundError: The server does not have it.
             IllegalTransitionError: It cannot have been used in its state.
         """
-        status = await self._present(name)
+        status = self._latest().status(name)  # its append says if that is old
+        if not status.present:
+            status = self._present(await self.get_status(name))
         used = ModelUsed(purpose=purpose)
         await self._register.record(status.name, [used], cause=Cause.COMMAND)
         return self._latest().status(status.name)
@@ -496,14 +498,16 @@ class ModelManager(Reading):
         """
         return plan.apply(self, planned)
 
-    async def _present(self, name: str) -> ModelStatus:
-        status = self._latest().status(name)
-        if not status.present:
-            status = await self.get_status(name)
-        if not status.present and status.state is not ModelState.LOADING:
-            raise ModelNotFoundError(status.name, where=status.node)
+    def _present(self, status: ModelStatus) -> ModelStatus:
+        """Return the status of a model that the server has.
+
+        Raises:
+            ModelNotFoundError: It does not have it.
+            BusyError: It is being pulled.
+        """
         if not status.present:
             self._elsewhere.refuse(status.name)
+            raise ModelNotFoundError(status.name, where=status.node)
         return status
 
 
