@@ -191,7 +191,7 @@ async def test_cloud_model_is_deleted_without_an_unload() -> None:
             assert not place.has("far:cloud")
 
 
-LOAD_FAILURES = {
+LOAD_FAILURES: dict[str, dict[str, object]] = {
     "process_died": {"runner_dies_saying": "nothing of note"},
     "out_of_memory": {"runner_dies_saying": "cudaMalloc failed: out of memory"},
     "load_stalled": {"runner_start_delay_s": 600},
