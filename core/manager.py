@@ -23,6 +23,7 @@ from herdbook.core import configuration, plan, views
 from herdbook.core.acting import RECONCILER, acting_as
 from herdbook.core.clock import Clock, SystemClock
 from herdbook.core.desired import DesiredSet
+from herdbook.core.diagnosis import Diagnosis
 from herdbook.core.drift import Look
 from herdbook.core.elsewhere import Elsewhere
 from herdbook.core.errors import (
@@ -47,6 +48,7 @@ from herdbook.core.reconciler import Reconciler
 from herdbook.core.recovery import interrupt_dead
 from herdbook.core.register import Register
 from herdbook.core.registry import ModelRegistry
+from herdbook.core.server_checks import Checking, check_server, models_folder
 from herdbook.core.settings import ManagerSettings
 from herdbook.core.storage import Storage
 from herdbook.events.facts import ModelUsed, Setting
@@ -362,7 +364,11 @@ class ModelManager(Reading):
                 self._elsewhere.refuse(status.name)
             running = self._start_load(status, options or {}, keep_alive)
         async with self._looked_again():
-            await running.wait()
+            try:
+                await running.wait()
+            except IllegalTransitionError:
+                self._elsewhere.refuse(status.name)  # another began at that moment
+                raise
         return await self.get_status(status.name)
 
     def _start_load(
