@@ -9,6 +9,7 @@ model.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -89,6 +90,7 @@ def parse_name(text: str) -> ModelName:
     return name
 
 
+@lru_cache(maxsize=4096)
 def canonical_name(text: str) -> str:
     """Return the one name of a model: ``llama3.1`` is ``llama3.1:latest``.
 
