@@ -60,9 +60,14 @@ class Model:
 
 
 class LifecycleMachine(Machine):
-    """One synchronous machine for all models; it keeps none of them."""
+    """One synchronous machine for all models; it keeps none of them.
+
+    What an event does depends on the lifecycle alone, so a decision of the machine
+    is remembered; a refusal is decided anew each time.
+    """
 
     def __init__(self) -> None:
+        self._decided: dict[tuple[Lifecycle, str], Lifecycle] = {}
         super().__init__(
             model=None,
             states=ModelState,
@@ -86,8 +91,16 @@ class LifecycleMachine(Machine):
         Raises:
             IllegalTransitionError: The table does not allow it; nothing moved.
         """
+        before = model.lifecycle
+        after = self._decided.get((before, event)) or self._decide(model, event)
+        self._decided[before, event] = after
+        model.state, model.activity, model.present, model.updating = after
+
+    def _decide(self, model: Model, event: str) -> Lifecycle:
+        """Trigger an event on a copy of a model; return what it became."""
+        trial = Model(model.name, model.lifecycle)
         try:
-            moved = self.events[TRIGGERS[event]].trigger(model)
+            moved = self.events[TRIGGERS[event]].trigger(trial)
         except (MachineError, KeyError):
             moved = False
         if not moved:
@@ -97,6 +110,7 @@ class LifecycleMachine(Machine):
                 event=event,
                 allowed=allowed(model.lifecycle),
             )
+        return trial.lifecycle
 
     def ask(self, model: Model, events: Sequence[str]) -> Model:
         """Return what a model becomes by events, one after another.
