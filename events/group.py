@@ -131,7 +131,6 @@ class Plan:
         self._recorded = dict(recorded)
         self._moment = moment.astimezone(UTC)
         self._recorded_at = time_text(self._moment)
-        self._recorded_at = time_text(self._moment)
 
     @property
     def refuses(self) -> bool:
