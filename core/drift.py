@@ -99,12 +99,22 @@ WeightsOf = Callable[[str], str | None]
 
 
 def undetected(look: Look, statuses: Mapping[str, ModelStatus]) -> list[str]:
-    """Return the names of listed models whose abilities are yet to be found out."""
+    """Return the names of listed models of which there is more to find out.
+
+    That is also where the weights are not known: without them it cannot be told
+    which runner is whose, and a server that could not show them once may do later.
+    """
     return [
         name
         for name, listed in look.models.items()
-        if name not in statuses or statuses[name].detected_digest != listed.digest
+        if not is_detected(listed, statuses.get(name))
+        or (statuses[name].weights is None and not listed.remote_host)
     ]
+
+
+def is_detected(listed: Listed, status: ModelStatus | None) -> bool:
+    """Return whether it was found out what a listed model can do."""
+    return status is not None and status.detected_digest == listed.digest
 
 
 _CAUSES = {

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 from herdbook.core.acting import RECONCILER, acting_as, operation
 from herdbook.core.capabilities import detect
 from herdbook.core.clock import Clock
-from herdbook.core.drift import Comparison, Drift, Listed, Look, undetected
+from herdbook.core.drift import (
+    Comparison,
+    Drift,
+    Listed,
+    Look,
+    is_detected,
+    undetected,
+)
 from herdbook.core.errors import (
     HerdbookError,
     ModelNotFoundError,
@@ -35,6 +42,7 @@ from herdbook.events.facts import (
 )
 from herdbook.events.recorded import Cause
 from herdbook.events.store import Instances
+from herdbook.projections.status import ModelStatus
 
 if TYPE_CHECKING:
     from herdbook.core.ollama import OllamaClient
@@ -121,7 +129,7 @@ class Reconciler:
         comparison = Comparison(
             look=seen,
             statuses=statuses,
-            detected=await self._detect(undetected(seen, statuses), visible),
+            detected=await self._detect(seen, statuses),
             weights_of=self._register.views.status.weights_of,
             restarted=restarted,
             before=self.look.runners if self.look else None,
@@ -178,15 +186,18 @@ class Reconciler:
             _log.debug("drift_overtaken", model=drift.name)
 
     async def _detect(
-        self, names: list[str], models: Mapping[str, Listed]
+        self, look: Look, statuses: Mapping[str, ModelStatus]
     ) -> dict[str, CapabilitiesDetected]:
-        """Ask about models whose abilities are unknown; what fails is left out."""
+        """Ask about models of which there is more to find out; return what is new."""
         places = asyncio.Semaphore(SHOWS_AT_ONCE)
 
         async def ask(name: str) -> CapabilitiesDetected | None:
             async with places:
-                return await self.detect(models[name])
+                found = await self.detect(look.models[name])
+            known = is_detected(look.models[name], statuses.get(name))
+            return None if known and found and found.weights is None else found
 
+        names = undetected(look, statuses)
         found = await asyncio.gather(*(ask(name) for name in names))
         return {n: answer for n, answer in zip(names, found, strict=True) if answer}
 
