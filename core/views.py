@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from herdbook.core.logs import Logger
-from herdbook.events.errors import StoreError
+from herdbook.events.errors import HerdbookError
 from herdbook.events.recorded import GENESIS, RecordedEvent
 from herdbook.events.store import EventStore, StoredView, ViewStore
 from herdbook.projections.recommendation import RecommendationView
@@ -81,7 +81,7 @@ async def restore(store: EventStore, snapshots: ViewStore) -> Views:
     """
     try:
         views = await _from_snapshots(store, snapshots)
-    except (_UselessError, StoreError, msgspec.MsgspecError, ValueError) as error:
+    except (_UselessError, HerdbookError, msgspec.MsgspecError, ValueError) as error:
         _log.warning("snapshot_unusable", reason=str(error))
         views = Views()
     await views.replay(store)
