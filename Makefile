@@ -15,15 +15,17 @@ help: ## list the verbs
 install: $(READY) ## make .venv with everything that the other verbs need
 
 $(READY): pyproject.toml uv.lock
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || $(PYTHON) -m venv --without-pip $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.5" || $(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check "uv>=0.5"
-	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/python -m uv sync --quiet --frozen --inexact --all-extras --group dev
-	touch $@
+	@echo "Setting up $(VENV) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m venv --clear --without-pip $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 && into="$(BIN)/python -m pip" || into="$(PYTHON) -m pip --python $(BIN)/python"; \
+		$$into install --quiet --disable-pip-version-check "uv>=0.5"
+	@UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/python -m uv sync --quiet --frozen --inexact --all-extras --group dev
+	@touch $@
 
 run: demo ## show the main job: against your Ollama if it answers, else the sandbox
 
 demo: $(READY) ## the same walk as `make run`
-	$(BIN)/herdbook demo
+	@$(BIN)/herdbook demo
 
 test: $(READY) ## run all tests
 	$(BIN)/python -m pytest -n 2 -q $(if $(COVERAGE),--cov --cov-report=term)
@@ -34,8 +36,8 @@ lint: $(READY) ## check style and form
 
 types: $(READY) ## check the types of the wheel that ships, and of the tests against it
 	rm -rf build/typing build/wheel
-	$(BIN)/python -m build --quiet --wheel --installer uv --outdir build/wheel .
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/typing build/wheel/*.whl || $(BIN)/python -m uv pip install --quiet --no-deps --target build/typing build/wheel/*.whl
+	$(BIN)/python -m uv build --quiet --wheel --out-dir build/wheel .
+	$(BIN)/python -m uv pip install --quiet --no-deps --target build/typing build/wheel/*.whl
 	MYPYPATH=build/typing $(BIN)/mypy --namespace-packages --explicit-package-bases $(foreach package,$(PACKAGES),-p $(package))
 	MYPYPATH=build/typing:tests $(BIN)/mypy --namespace-packages --explicit-package-bases tests
 	MYPYPATH=build/typing:. $(BIN)/mypy --namespace-packages --explicit-package-bases -p benchmarks
@@ -52,7 +54,7 @@ docs: $(READY) ## make the generated parts of docs/ anew
 	$(BIN)/python docs/generate.py
 
 build: $(READY) ## make wheel and source distribution in dist/
-	$(BIN)/python -m build --quiet --installer uv --outdir dist .
+	$(BIN)/python -m uv build --quiet --out-dir dist .
 
 clean: ## remove what was made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov

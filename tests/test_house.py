@@ -21,9 +21,11 @@ FRAMEWORKS = {"litestar", "starlette", "uvicorn", "rich", "typer", "click"}
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     """Build the wheel that would ship."""
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--installer", "uv"]
+    command = [sys.executable, "-m", "uv", "build", "--wheel"]
     subprocess.run(
-        [*command, "--outdir", str(folder), str(ROOT)], check=True, capture_output=True
+        [*command, "--out-dir", str(folder), str(ROOT)],
+        check=True,
+        capture_output=True,
     )
     return zipfile.ZipFile(next(folder.glob("*.whl")))
 
