@@ -31,7 +31,7 @@ SMALL = {
 PRETEND = ("qwen3:0.6b", "llama3.1:8b")
 """What is pulled from a sandbox, where nothing is really fetched."""
 
-PRETEND_RATE = 18e6
+PRETEND_RATE = 20e6
 """Bytes per second of each of the sandbox's connections: slow enough that progress
 gets recorded, which takes 10 s, and fast enough that nobody gets bored."""
 
@@ -63,7 +63,7 @@ async def _stage(invocation: Invocation, log: Path) -> AsyncIterator[Stage]:
             log=log,
             quick=quick,
             slow=slow,
-            kill_at=64,
+            kill_at=72,
             afterwards="To go on with your own Ollama: herdbook ls. To play on: "
             "herdbook sandbox --port 11500, and beside it "
             "herdbook --ollama 127.0.0.1:11500 --db play.db ls",

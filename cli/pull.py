@@ -37,7 +37,7 @@ async def pull(
     """
     async with invocation.acting() as manager:
         name = (await manager.now()).spelled(model)
-        following = _Following(invocation, manager, name)
+        following = Following(invocation, manager, name)
         try:
             await following.run(insecure=insecure)
         except asyncio.CancelledError:
@@ -47,7 +47,7 @@ async def pull(
         return DONE
 
 
-class _Following:
+class Following:
     """One pull as this call sees it."""
 
     def __init__(
@@ -92,7 +92,7 @@ class _Following:
         if work is not None:
             text = f"no longer watching; the pull goes on for {work.actor}"
         else:
-            text = _left_behind(self._last)
+            text = left_behind(self._last)
         self._invocation.screen.write(text)
 
     def _tell_json(self, state: str) -> None:
@@ -100,7 +100,8 @@ class _Following:
         self._invocation.screen.write_json(told, in_lines=True)
 
 
-def _left_behind(last: PullProgress | None) -> str:
+def left_behind(last: PullProgress | None) -> str:
+    """Return what a cancelled pull leaves behind, in words."""
     if last is None or not last.completed_bytes:
         return "cancelled before the first byte."
     share = wording.share_text(last.completed_bytes, last.total_bytes)

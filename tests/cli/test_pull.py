@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 from command import Herdbook, Server
 
+from herdbook.cli.invocation import Invocation
 from herdbook.cli.progress import JsonMeter, PlainMeter, bar_line, figures
+from herdbook.cli.pull import Following, left_behind
 from herdbook.cli.screen import Screen
-from herdbook.core import PullProgress
+from herdbook.core import ModelManager, PullProgress
 
 HALF = PullProgress(
     completed_bytes=6_600_000_000,
@@ -103,6 +106,34 @@ def test_ctrl_c_cancels_a_pull_and_says_what_is_left(
     assert told["state"] == "cancelled"
     assert 0 < told["completed_bytes"] < told["total_bytes"]
     assert "pull cancelled at " in herdbook("history", "gemma3:27b", "--no-refresh").out
+
+
+def test_a_cancelled_pull_tells_what_the_server_keeps() -> None:
+    assert left_behind(HALF) == (
+        "cancelled at 6.6 of 17.4 GB (37 %). "
+        "The server keeps what it has; a later pull goes on from there."
+    )
+    assert left_behind(None) == "cancelled before the first byte."
+
+
+async def test_who_leaves_the_pull_of_another_is_told_that_it_goes_on(
+    serving: Callable[..., Server], log: Path
+) -> None:
+    address = serving(speed=1.0, rate=1e5).address
+    stream = io.StringIO()
+    leaving = Invocation(screen=Screen(stream))
+    async with (
+        ModelManager.open(log, ollama=address, actor="api:agents") as other,
+        ModelManager.open(log, ollama=address) as mine,
+        aclosing(other.pull("gemma3:27b")) as pulling,
+    ):
+        await anext(pulling)
+
+        await Following(leaving, mine, "gemma3:27b").tell_cancelled()
+
+    assert stream.getvalue() == (
+        "no longer watching; the pull goes on for api:agents\n"
+    )
 
 
 def test_figures_tell_share_size_rate_and_time_left() -> None:

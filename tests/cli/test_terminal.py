@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
+from collections.abc import Callable
 from pathlib import Path
 
 from command import Herdbook, Server
@@ -102,6 +103,23 @@ def test_rm_does_not_ask_where_it_was_told_yes(server: Server, log: Path) -> Non
     code, shown = on_terminal("rm", "smollm2:135m", "--yes")
 
     assert (code, "[y/N]" in shown) == (0, False)
+
+
+def test_demo_asks_before_it_pulls_from_a_real_server(
+    serving: Callable[..., Server], log: Path, tmp_path: Path
+) -> None:
+    real = serving(speed=4.0, rate=3e7)
+
+    code, shown = on_terminal(
+        "demo", typed="y\n", OLLAMA_HOST=real.address, TMPDIR=str(tmp_path)
+    )
+
+    text = " ".join(STYLE.sub("", shown).split())
+    assert code == 0
+    assert "May the demo pull qwen3:0.6b and tinyllama:1.1b there (1.2 GB)?" in text
+    assert "herdbook rm tinyllama:1.1b" in text
+    assert "pull interrupted" in text
+    assert "0 findings" in text
 
 
 def test_help_has_panels(log: Path) -> None:

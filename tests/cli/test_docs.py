@@ -1,0 +1,109 @@
+"""Every verb and option is told of: in its help, and in docs/command-line.md."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+import typer.main
+from command import Herdbook
+
+from herdbook.cli import main as _  # noqa: F401 - adds the verbs
+from herdbook.cli import shapes
+from herdbook.cli.errors import EXITS, ErrorShape
+from herdbook.cli.verbs import VERBS, app
+from herdbook.core import Candidate, HistoryEntry, RecordedEvent
+
+DOCS = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
+SECTIONS = dict(
+    re.findall(r"^### (\S+)\n(.*?)(?=^##|\Z)", DOCS, re.MULTILINE | re.DOTALL)
+)
+GLOBAL = {"--db", "--ollama", "--node", "--json", "--verbose", "--help", "-h"}
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group
+
+
+def test_every_verb_is_documented() -> None:
+    assert set(SECTIONS) == set(VERBS) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_is_documented_with_its_verb(verb: str) -> None:
+    options = {flag for p in COMMANDS[verb].params for flag in p.opts if flag[0] == "-"}
+
+    assert GLOBAL - {"--help", "-h"} <= options
+    for option in options - GLOBAL:
+        assert f"`{option}" in SECTIONS[verb]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_documented_option_exists(verb: str) -> None:
+    options = {flag for p in COMMANDS[verb].params for flag in p.opts}
+    named = set(re.findall(r"^\* `(--[a-z-]+)", SECTIONS[verb], re.MULTILINE))
+
+    assert named <= options
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_and_option_has_help(verb: str, herdbook: Herdbook) -> None:
+    answer = herdbook(verb, "--help")
+
+    assert answer.code == 0
+    assert COMMANDS[verb].help.endswith(".")
+    assert all(p.help.endswith((".", "].")) for p in COMMANDS[verb].params if p.name)
+
+
+@pytest.mark.parametrize("option", sorted(GLOBAL - {"-h", "--help"}))
+def test_every_global_option_is_documented(option: str) -> None:
+    assert f"| `{option}" in DOCS
+
+
+@pytest.mark.parametrize(
+    ("verb", "shape"),
+    [
+        ("ls", shapes.Model),
+        ("ls", shapes.Context),
+        ("recommend", Candidate),
+        ("suggest", shapes.Suggested),
+        ("refresh", shapes.Refreshed),
+        ("graph", shapes.Graph),
+        ("pull", shapes.Progress),
+        ("unload", shapes.Unloaded),
+        ("config", shapes.Config),
+        ("rm", shapes.Removed),
+        ("history", HistoryEntry),
+        ("log", RecordedEvent),
+        ("as-of", shapes.AsOf),
+        ("verify", shapes.Verified),
+    ],
+)
+def test_every_field_of_an_answer_is_documented(
+    verb: str, shape: type[msgspec.Struct]
+) -> None:
+    for field in shape.__struct_fields__:
+        assert f"`{field}`" in SECTIONS[verb]
+
+
+def test_every_field_of_an_error_is_documented() -> None:
+    assert all(f"`{field}`" in DOCS for field in ErrorShape.__struct_fields__)
+
+
+def test_every_exit_code_is_documented() -> None:
+    codes = {int(code) for code in re.findall(r"^\| (\d) \|", DOCS, re.MULTILINE)}
+
+    assert codes == {0, *EXITS.values()}
+
+
+def test_help_lists_the_verbs_in_order(herdbook: Herdbook) -> None:
+    listed = re.findall(r"^  ([a-z][a-z-]*)  ", herdbook("--help").out, re.MULTILINE)
+
+    assert tuple(listed) == VERBS
+
+
+def test_no_word_at_all_is_a_call_for_help(herdbook: Herdbook) -> None:
+    assert herdbook().out == herdbook("--help").out
+
+
+def test_version_is_told(herdbook: Herdbook) -> None:
+    assert re.fullmatch(r"herdbook \d+\.\d+\.\d+\n", herdbook("--version").out)

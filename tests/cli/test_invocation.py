@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import os
+import pwd
+from pathlib import Path
+
+import pytest
+from command import Herdbook, Server
+
+from herdbook.cli import run
+from herdbook.cli.invocation import Invocation, actor
+
+
+def test_global_options_are_taken_before_the_verb(
+    herdbook: Herdbook, server: Server, tmp_path: Path
+) -> None:
+    path = tmp_path / "other.db"
+
+    answer = herdbook("--db", str(path), "--node", "cellar", "--json", "ls")
+
+    assert path.exists()
+    assert answer.json[0]["node"] == "cellar"
+
+
+def test_a_global_option_after_the_verb_wins(
+    herdbook: Herdbook, server: Server
+) -> None:
+    answer = herdbook("--node", "cellar", "ls", "--node", "attic", "--json")
+
+    assert answer.json[0]["node"] == "attic"
+
+
+def test_the_environment_names_the_node(
+    herdbook: Herdbook, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HERDBOOK_NODE", "cellar")
+
+    assert herdbook("ls").out.splitlines()[-1].startswith("cellar · Ollama")
+
+
+def test_the_log_is_among_the_users_data_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    log = Invocation().log
+
+    assert log.name == "herd.db"
+    assert tmp_path in log.parents
+    assert log.parent.is_dir()
+
+
+def test_a_user_without_a_name_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    users = {entry.pw_uid for entry in pwd.getpwall()}
+    nobody = next(number for number in range(9999) if number not in users)
+    monkeypatch.setattr(os, "getuid", lambda: nobody)
+
+    assert actor() == "cli:unknown"
+
+
+def test_a_stop_outside_any_verb_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("herdbook.cli.main.main", stop)
+
+    assert run([]) == 1
+    assert capsys.readouterr().err == "herdbook: stopped   (exit 1)\n"
+
+
+def test_what_nobody_foresaw_is_one_line_too(
+    herdbook: Herdbook, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr("herdbook.cli.herd.show", fail)
+
+    answer = herdbook("ls")
+
+    assert answer.code == 1
+    assert answer.err.startswith("herdbook: unexpected error: RuntimeError: odd. This")
+
+
+def test_warnings_of_the_library_are_plain_lines(
+    herdbook: Herdbook, server: Server
+) -> None:
+    answer = herdbook("ls", "--ollama", server.address.replace(":", ":", 1) + "x")
+
+    assert answer.err.startswith("herdbook: warning: port ignored (")
