@@ -81,6 +81,7 @@ class ModelManager(Reading):
         settings: ManagerSettings,
     ) -> None:
         super().__init__(storage, register, registry)
+        self._client = client
         self._clock = clock
         self._settings = settings
         self._pins = Pins(clock=clock, settings=settings)
@@ -503,6 +504,17 @@ class ModelManager(Reading):
             HerdbookError: A step failed.
         """
         return plan.apply(self, planned)
+
+    async def doctor(self) -> list[Diagnosis]:
+        """Check the server and its models; ``core.doctor`` checks the log as well."""
+        against = Checking(
+            moment=await self.now(),
+            weights_of=self._register.views.status.weights_of,
+            clock=self._clock,
+            within_s=self._settings.look_within_s,
+            folder=models_folder(),
+        )
+        return await check_server(self._client, against)
 
     def _present(self, status: ModelStatus) -> ModelStatus:
         """Return the status of a model that the server has.

@@ -1,0 +1,127 @@
+"""In what condition the file of a log is, as far as that can be told at once.
+
+Reads and never writes: no file is made, migrated or recovered here, and what cannot
+be read is an error of ours. Whether every event is right, ``verify`` tells.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+
+from herdbook.events.errors import NotALogError
+from herdbook.events.sqlite_errors import SQLITE_ERRORS, translate
+from herdbook.events.sqlite_schema import (
+    APPLICATION_ID,
+    CONNECTION,
+    MIGRATIONS,
+    QUERIES,
+)
+from herdbook.events.store import Head
+
+NEWEST_TIMES = 1000
+"""How many of the newest events are asked when they were recorded."""
+
+_WANTED = {
+    "synchronous": 2,
+    "recursive_triggers": 1,
+    "trusted_schema": 0,
+    "cell_size_check": 1,
+    "mmap_size": 0,
+}
+"""What ``connection.sql`` sets on a connection, as SQLite tells it."""
+
+_WAL_FORMAT = b"\x02\x02"
+"""Bytes 18 and 19 of a file with a write-ahead log (sqlite.org/fileformat.html)."""
+
+
+class Condition(msgspec.Struct, frozen=True, kw_only=True):
+    """What a look at the file tells.
+
+    Attributes:
+        schema: Number of the last migration that it went through.
+        settings: Settings of the connection that did not take, in words.
+        altered: Tables, indexes and triggers that are not what they were made as.
+        head: The end of the log, as its head row has it.
+        last: The newest event, as it stands there.
+        recorded_at: When the newest events were recorded, the oldest first.
+    """
+
+    schema: int
+    settings: tuple[str, ...]
+    altered: tuple[str, ...]
+    head: Head
+    last: Head
+    recorded_at: tuple[str, ...]
+
+
+def examine(path: Path) -> Condition:
+    """Look at the file of a log.
+
+    Raises:
+        NotALogError: It is something else.
+        StoreError: It cannot be read, or not as a log.
+    """
+    try:
+        with closing(_connect(path)) as connection:
+            return _examine(connection, path)
+    except SQLITE_ERRORS as error:
+        raise translate(error, str(path)) from error
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Connect so that no file is made: nobody has a log open that has no ``-wal``."""
+    in_use = path.with_name(f"{path.name}-wal").exists()
+    options = "mode=ro" if in_use else "mode=ro&immutable=1"
+    return sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True)
+
+
+def _examine(connection: sqlite3.Connection, path: Path) -> Condition:
+    if _one(connection, "PRAGMA application_id") != APPLICATION_ID:
+        raise NotALogError(str(path), "is not a Herdbook log", "Name another file")
+    schema = _one(connection, "PRAGMA user_version")
+    newest = connection.execute(
+        "SELECT position, hash, recorded_at FROM events ORDER BY position DESC LIMIT ?",
+        [NEWEST_TIMES],
+    ).fetchall()
+    return Condition(
+        schema=schema,
+        settings=tuple(_not_taken(connection, path)),
+        altered=tuple(_altered(connection, schema)),
+        head=Head(*connection.execute(QUERIES["head"]).fetchone()),
+        last=Head(*newest[0][:2]) if newest else Head(),
+        recorded_at=tuple(str(row[2]) for row in reversed(newest)),
+    )
+
+
+def _one(connection: sqlite3.Connection, pragma: str) -> int:
+    """Return a number that SQLite tells; one that its builder left out is 0."""
+    row: tuple[int] | None = connection.execute(pragma).fetchone()
+    return row[0] if row else 0
+
+
+def _not_taken(connection: sqlite3.Connection, path: Path) -> Iterator[str]:
+    with path.open("rb") as file:
+        header = file.read(20)
+    if header[18:] != _WAL_FORMAT:
+        yield "journal_mode is not wal"
+        return  # to set it would write to the file
+    connection.executescript(CONNECTION)
+    for name, wanted in _WANTED.items():
+        found = _one(connection, f"PRAGMA {name}")
+        if found != wanted:
+            yield f"{name} is {found}, not {wanted}"
+
+
+def _altered(connection: sqlite3.Connection, schema: int) -> list[str]:
+    found = dict(connection.execute(QUERIES["schema"]).fetchall())
+    with closing(sqlite3.connect(":memory:")) as pristine:
+        for migration in MIGRATIONS[:schema]:
+            for statement in migration:
+                pristine.execute(statement)
+        made = dict(pristine.execute(QUERIES["schema"]).fetchall())
+    return sorted(n for n in made.keys() | found.keys() if made.get(n) != found.get(n))

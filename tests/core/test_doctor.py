@@ -1,0 +1,284 @@
+"""The doctor: what is wrong with log, server and models, and what to do about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from herd import Place, herd_of, pulled, served
+
+from herdbook import sandbox
+from herdbook.core import HerdbookError, ModelManager
+from herdbook.core.diagnosis import Diagnosis, Level
+from herdbook.core.doctor import Patient, check_catalogue, examine
+from herdbook.core.server_checks import check_latency, models_folder
+
+
+def at(place: Place, log: Path) -> Patient:
+    return Patient(log=log, ollama=place.url)
+
+
+async def examined(place: Place, log: Path) -> dict[str, list[Diagnosis]]:
+    """Return what the doctor finds, by check."""
+    found: dict[str, list[Diagnosis]] = {}
+    for each in await examine(at(place, log), clock=place.clock):
+        found.setdefault(each.check, []).append(each)
+    return found
+
+
+async def checked(herd: ModelManager, check: str) -> list[Diagnosis]:
+    return [each for each in await herd.doctor() if each.check == check]
+
+
+@pytest.fixture(autouse=True)
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder that OLLAMA_MODELS names; it has no blobs yet."""
+    folder = tmp_path / "models"
+    (folder / "blobs").mkdir(parents=True)
+    monkeypatch.setenv("OLLAMA_MODELS", str(folder))
+    return folder
+
+
+async def test_doctor_tells_each_check_of_a_sound_herd(tmp_path: Path) -> None:
+    log = tmp_path / "herd.db"
+    async with served() as place:
+        async with place.herd(log):
+            pass
+        found = await examined(place, log)
+
+    assert [*found] == [
+        "versions",
+        "sqlite",
+        "catalogue",
+        "log",
+        "pragmas",
+        "triggers",
+        "head",
+        "wal",
+        "clock",
+        "permissions",
+        "file_system",
+        "disk",
+        "instances",
+        "server",
+        "version",
+        "runners",
+        "models",
+        "partials",
+    ]
+    levels = {each.level for told in found.values() for each in told}
+    assert Level.PROBLEM not in levels
+    assert "herdbook 0." in found["versions"][0].what
+
+
+async def test_doctor_makes_no_log(tmp_path: Path) -> None:
+    async with served() as place:
+        found = await examined(place, tmp_path / "herd.db")
+
+    assert found["log"][0].level is Level.NOTICE
+    assert found["server"][0].level is Level.OK
+    assert not (tmp_path / "herd.db").exists()
+
+
+async def test_doctor_works_without_a_server(tmp_path: Path) -> None:
+    async with served() as place:
+        place.did(server="killed")
+        found = await examined(place, tmp_path / "herd.db")
+
+    assert found["server"][0].level is Level.PROBLEM
+    assert "cannot be reached" in found["server"][0].what
+    assert "ollama serve" in found["server"][0].remedy
+
+
+async def test_doctor_works_with_a_log_of_another_program(tmp_path: Path) -> None:
+    log = tmp_path / "herd.db"
+    log.write_text("nonsense " * 1000)
+    async with served() as place:
+        found = await examined(place, log)
+
+    assert [each.level for each in found["log"]] == [Level.PROBLEM]
+    assert found["server"][0].level is Level.OK
+
+
+async def test_doctor_works_with_a_log_that_cannot_be_opened(tmp_path: Path) -> None:
+    log = tmp_path / "herd.db"
+    async with served() as place:
+        async with place.herd(log):
+            pass
+        instances = tmp_path / "herd.db-instances"
+        instances.rmdir()
+        instances.touch()  # a file where the lock files go
+        found = await examined(place, log)
+
+    assert [each.level for each in found["log"]] == [Level.OK, Level.PROBLEM]
+    assert found["server"][0].level is Level.OK
+
+
+async def test_work_of_the_dead_is_told_with_how_to_go_on(tmp_path: Path) -> None:
+    log = tmp_path / "herd.db"
+    async with served() as place, place.herd(log) as herd:
+        instance = herd._storage.instances
+        pull = herd.pull("llama3.1:latest")
+        await anext(pull)
+        instance.close()  # type: ignore[attr-defined]  # it dies in the middle
+        found = await examined(place, log)
+        await pull.aclose()
+
+    dead = found["instances"][-1]
+    assert dead.level is Level.NOTICE
+    assert "left llama3.1:latest at work; pull interrupted" in dead.what
+    assert dead.remedy == "To go on: herdbook pull llama3.1:latest"
+
+
+async def test_others_at_work_on_the_log_are_counted(tmp_path: Path) -> None:
+    log = tmp_path / "herd.db"
+    async with served() as place, place.herd(log):
+        found = await examined(place, log)
+
+    assert found["instances"][0].what == "1 more at work on the log"
+
+
+def test_catalogue_that_is_not_valid_is_a_problem(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.toml"
+    path.write_text("[models.x]\nfoo = 1\n")
+    found = check_catalogue(path)
+
+    assert found.level is Level.PROBLEM
+    assert "key foo" in found.what
+
+
+def test_catalogue_that_is_valid_is_laid_on_the_shipped_one(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.toml"
+    path.write_text('[models."mine:1b"]\ncontext = 100\n')
+
+    assert check_catalogue(path).level is Level.OK
+
+
+async def test_runner_of_nobody_is_told_with_memory_and_expiry() -> None:
+    async with herd_of() as (place, herd):
+        await place.loads("llava:7b")
+        await place.deletes("llava:7b")
+        (found,) = await checked(herd, "runners")
+
+    assert found.level is Level.WARNING
+    assert "MB in memory for llava:7b, which is not there any more" in found.what
+    assert "it leaves in" in found.what
+
+
+async def test_runner_of_nobody_may_stay_for_ever() -> None:
+    async with herd_of() as (place, herd):
+        await place.loads("llava:7b", keep_alive=-1)
+        await place.deletes("llava:7b")
+        (found,) = await checked(herd, "runners")
+
+    assert "it stays for ever" in found.what
+
+
+async def test_runner_of_shared_weights_is_somebodys() -> None:
+    async with herd_of() as (place, herd):
+        await place.loads("plain")
+        await herd.refresh()
+        await place.deletes("plain")
+        (found,) = await checked(herd, "runners")
+
+    assert found.level is Level.OK
+
+
+async def test_model_without_weights_is_a_problem() -> None:
+    async with herd_of() as (place, herd):
+        place.did(weights_deleted="llava:7b")
+        (found,) = await checked(herd, "models")
+
+    assert found.level is Level.PROBLEM
+    assert "its weights are gone" in found.what
+    assert found.remedy == "Fetch it again: herdbook pull llava:7b"
+
+
+async def test_model_of_a_torn_manifest_is_a_problem() -> None:
+    async with herd_of() as (place, herd):
+        place.did(manifest_damaged="llava:7b")
+        await herd.refresh()
+        (found,) = await checked(herd, "models")
+
+    assert found.level is Level.PROBLEM
+    assert "llava:7b is damaged" in found.what
+
+
+async def test_deleted_model_is_no_problem() -> None:
+    async with herd_of() as (place, herd):
+        await place.deletes("llava:7b")
+        await herd.refresh()
+        (found,) = await checked(herd, "models")
+
+    assert found.level is Level.OK
+
+
+async def test_model_in_error_is_told_with_its_last_failure() -> None:
+    async with herd_of() as (place, herd):
+        with pytest.raises(HerdbookError):
+            await pulled(herd, "no-such:1b")
+        place.did(server="killed")
+        (found,) = await checked(herd, "errors")
+
+    assert found.level is Level.WARNING
+    assert found.what.startswith("no-such:1b is in error: ")
+    assert found.remedy.endswith("herdbook pull no-such:1b")
+
+
+async def test_older_server_is_told_by_what_it_lacks() -> None:
+    async with served(profile=sandbox.OLDER) as place, place.herd() as herd:
+        await place.loads("plain")
+        (found,) = await checked(herd, "version")
+
+    assert found.level is Level.NOTICE
+    assert "in its list what models can do nor the context in effect" in found.what
+
+
+async def test_build_without_a_version_is_told() -> None:
+    profile = sandbox.Profile(version="0.0.0")
+    async with served(profile=profile) as place, place.herd() as herd:
+        (found,) = await checked(herd, "version")
+
+    assert found.level is Level.NOTICE
+    assert "does not know its version" in found.what
+
+
+@pytest.mark.parametrize(("seconds", "level"), [(0.1, Level.OK), (3, Level.NOTICE)])
+def test_slow_answer_is_told(seconds: float, level: Level) -> None:
+    assert check_latency("http://x", "0.9.6", seconds).level is level
+
+
+async def test_unfinished_download_is_told_with_its_bytes(models: Path) -> None:
+    partial = models / "blobs" / "sha256-ab-partial"
+    partial.write_bytes(b"x" * 10_000)
+    (models / "blobs" / "sha256-ab-partial-0").write_text("{}")
+    async with herd_of() as (_, herd):
+        (found,) = await checked(herd, "partials")
+
+    assert found.level is Level.NOTICE
+    assert found.what.startswith(f"1 in {models} hold 12 kB")
+
+
+async def test_download_under_way_needs_nothing(models: Path) -> None:
+    (models / "blobs" / "sha256-ab-partial").write_bytes(b"x")
+    async with herd_of() as (_, herd):
+        pull = herd.pull("llama3.1:latest")
+        await anext(pull)
+        (found,) = await checked(herd, "partials")
+        await pull.aclose()
+
+    assert found.level is Level.OK
+    assert "under way: llama3.1:latest" in found.what
+
+
+async def test_downloads_that_cannot_be_seen_are_told_as_such(models: Path) -> None:
+    (models / "blobs").rmdir()
+    async with herd_of() as (_, herd):
+        (found,) = await checked(herd, "partials")
+
+    assert found.level is Level.NOTICE
+    assert "cannot be told" in found.what
+
+
+def test_folder_of_models_is_the_users_own_by_default() -> None:
+    assert models_folder({}) == Path.home() / ".ollama" / "models"
