@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeAlias, TypeGuard
 import msgspec
 
 from herdbook.core.errors import InvalidConfigurationError
+from herdbook.events.errors import in_line
 from herdbook.events.facts import ConfigurationChanged, Setting
 from herdbook.projections.roles import CAPABILITY_SETTING
 
@@ -223,7 +224,9 @@ def check(name: str, value: Setting) -> None:
     rule = _rule(name)
     if not rule.accepts(value):
         raise InvalidConfigurationError(
-            f"setting {name}", f"does not take {value!r}", f"It takes {rule.wants}"
+            f"setting {name}",
+            f"does not take {in_line(repr(value), 80)}",
+            f"It takes {rule.wants}",
         )
 
 
@@ -236,7 +239,7 @@ def parse(text: str) -> tuple[str, Setting]:
     name, equals, value = text.partition("=")
     if not equals:
         raise InvalidConfigurationError(
-            f"setting {text}", "has no value", "Write it as name=value"
+            f"setting {in_line(text, 80)}", "has no value", "Write it as name=value"
         )
     name = name.strip()
     setting = _rule(name).read(value.strip())
@@ -250,7 +253,9 @@ def _rule(name: str) -> _Rule:
         alike = name.removeprefix(OPTION)
         hint = alike if alike in _RULES else f"{OPTION}{name}"
         remedy = f"It is {hint}" if hint in _RULES else f"Known: {', '.join(_RULES)}"
-        raise InvalidConfigurationError(f"setting {name}", "does not exist", remedy)
+        raise InvalidConfigurationError(
+            f"setting {in_line(name, 80)}", "does not exist", remedy
+        )
     return rule
 
 

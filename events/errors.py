@@ -26,9 +26,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+LONGEST_PART = 1000
+"""Characters of a part of a message; what is longer is cut."""
+
 
 class HerdbookError(Exception):
     """The root: what Herdbook raises on purpose, in three parts.
+
+    It is one line, whatever a caller or a server said: what does not print is
+    escaped, so that no terminal obeys it and every encoding takes it.
 
     Attributes:
         subject: What it is about: a model, a stream, a file, a server.
@@ -40,15 +46,24 @@ class HerdbookError(Exception):
     """A stable word for programs, one per class (``--json`` shows it)."""
 
     def __init__(self, subject: str, state: str, remedy: str = "") -> None:
-        self.subject = subject
-        self.state = state
-        self.remedy = remedy
-        super().__init__(subject, state, remedy)
+        self.subject = in_line(subject)
+        self.state = in_line(state)
+        self.remedy = in_line(remedy)
+        super().__init__(self.subject, self.state, self.remedy)
 
     def __str__(self) -> str:
         return f"{self.subject} {self.state}" + (
             f". {self.remedy}" if self.remedy else ""
         )
+
+
+def in_line(text: str, longest: int = LONGEST_PART) -> str:
+    """Return a text as part of a line: cut if it is long, escaped if need be."""
+    if len(text) > longest:
+        text = f"{text[: longest - 1]}…"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class CallerError(HerdbookError):

@@ -180,6 +180,18 @@ def is_there(path: Path) -> bool:
     Raises:
         StoreUnavailableError: There is no place for it, or it may not be written.
     """
+    try:
+        _check_place(path)
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError) as error:  # too long, in a circle, or with a NUL
+        raise StoreUnavailableError(
+            str(path), f"cannot be a file: {error}", "Name another one"
+        ) from error
+
+
+def _check_place(path: Path) -> None:
     if path.is_dir():
         raise StoreUnavailableError(str(path), "is a directory", "Name a file")
     if not path.parent.is_dir():
@@ -193,7 +205,6 @@ def is_there(path: Path) -> bool:
                 "cannot be read and written",
                 f"Give permission to read and write {place}",
             )
-    return path.exists() and path.stat().st_size > 0
 
 
 def not_ours(session: Session) -> NotALogError:

@@ -48,7 +48,7 @@ def check_node(node: str) -> str:
     """
     if not _NODE.fullmatch(node):
         raise CallerError(
-            f"node name {node!r}",
+            f"node name {node[:80]!r}",
             "is not a name",
             "Use at most 64 letters, digits, '.', '_' or '-', "
             "beginning with a letter or digit",

@@ -26,12 +26,17 @@ async def position_at(store: EventStore, moment: datetime) -> int:
         The position; 0 if nothing was recorded by then.
 
     Raises:
-        CallerError: The moment has no time zone.
+        CallerError: The moment has no time zone, or no year in UTC.
         CorruptLogError: The log ends before its head.
     """
     if moment.tzinfo is None:
         raise CallerError(f"time {moment.isoformat()}", "has no time zone")
-    text = time_text(moment.astimezone(UTC))
+    try:
+        text = time_text(moment.astimezone(UTC))
+    except OverflowError as error:
+        raise CallerError(
+            f"time {moment.isoformat()}", "is outside the years 1 to 9999 in UTC"
+        ) from error
     # At low it was recorded by then (0 stands for the beginning); behind high not.
     low, high = 0, (await store.head()).position
     while low < high:
