@@ -28,7 +28,7 @@ from proof.truth import (
 from herdbook import sandbox
 from herdbook.core import HerdbookError, ManagerSettings, ModelManager
 
-SEEDS = int(os.environ.get("HERDBOOK_SEEDS", "12"))
+SEEDS = int(os.environ.get("HERDBOOK_SEEDS", "8"))
 STEPS = 25
 NAMES = (
     "plain:latest",

@@ -1,0 +1,360 @@
+"""Bad input of every kind: one clear line of ours, and nothing is lost or changed."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import sqlite3
+import subprocess
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from herd import herd_of, pulled, served
+from herdbook.core import (
+    CallerError,
+    HerdbookError,
+    InvalidAddressError,
+    InvalidConfigurationError,
+    InvalidNameError,
+    ModelManager,
+    StoreError,
+    StoreFullError,
+    StoreUnavailableError,
+    UnknownRoleError,
+)
+from herdbook.events.sqlite_schema import NEWEST
+from proof.truth import assert_live_is_replayed, assert_sound
+
+HERE = "plain:latest"
+ODD_TEXTS = (
+    *("", " ", "a b", "a\nb", "\x00", "a\x00b", "\x1b[31m", "\ud800", "模型", "é" * 9),
+    *("../../etc/passwd", "a:b:c:d", "::", "/", ":", "-x", "a/b/c/d/e", "x" * 5000),
+    *("a" * 81, "hf.co//x", "x:", ":x", "%s%n", "'; DROP TABLE events; --", "\u202e"),
+)
+BY_NAME: dict[str, Callable[[ModelManager, str], Awaitable[object]]] = {
+    "get_status": ModelManager.get_status,
+    "is_available": ModelManager.is_available,
+    "ensure_available": ModelManager.ensure_available,
+    "pull": pulled,
+    "cancel": ModelManager.cancel,
+    "load": ModelManager.load,
+    "unload": ModelManager.unload,
+    "delete": ModelManager.delete,
+    "mark_used": ModelManager.mark_used,
+    "configure": lambda herd, name: herd.configure(name, {"num_ctx": 512}),
+    "options_for": ModelManager.options_for,
+    "capabilities": ModelManager.capabilities,
+    "statistics": ModelManager.statistics,
+    "history": ModelManager.history,
+}
+
+
+async def refused(
+    kind: type[HerdbookError], call: Callable[[], Awaitable[object]]
+) -> HerdbookError:
+    """Return the error that a call is refused with: one line, in three parts."""
+    with pytest.raises(kind) as caught:
+        await call()
+    error = caught.value
+    assert error.subject
+    assert error.state
+    assert str(error).isprintable(), repr(str(error))
+    assert len(str(error)) < 1000
+    return error
+
+
+@pytest.mark.parametrize("command", BY_NAME)
+async def test_what_is_no_name_is_refused(command: str) -> None:
+    async with herd_of() as (place, herd):
+        before, seen = (await herd.now()).position, len(place.world.seen)
+        ask = BY_NAME[command]
+        for text in ODD_TEXTS:
+            await refused(InvalidNameError, lambda t=text: ask(herd, t))
+        assert (await herd.now()).position == before
+        asked = list(place.world.seen)[seen:]
+        assert {one.path for one in asked} <= {"/api/version", "/api/tags", "/api/ps"}
+
+
+@pytest.mark.parametrize("command", ["load", "unload", "delete", "mark_used"])
+async def test_unknown_model_is_not_found(command: str) -> None:
+    async with herd_of() as (_, herd):
+        before = (await herd.now()).position
+        error = await refused(
+            HerdbookError, lambda: BY_NAME[command](herd, "never:heard-of")
+        )
+        assert error.code == "model_not_found"
+        assert "herdbook pull never:heard-of" in error.remedy
+        assert (await herd.now()).position == before
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "num_ctx",
+        "temperature",
+        "keep_alive",
+        "pinned",
+        "note",
+        "options.seed",
+        "options.stop",
+    ],
+)
+async def test_value_that_no_setting_takes_is_refused(setting: str) -> None:
+    async with herd_of() as (_, herd):
+        before = (await herd.now()).position
+        for value in (
+            math.nan,
+            math.inf,
+            -math.inf,
+            10**30,
+            -(10**30),
+            "x" * 3000,
+            "\ud800",
+        ):
+            await refused(
+                CallerError, lambda v=value: herd.configure(HERE, {setting: v})
+            )
+        assert (await herd.now()).position == before
+        await assert_live_is_replayed(herd)
+
+
+@pytest.mark.parametrize(
+    "setting", [t for t in ODD_TEXTS if t] + ["options.", "Num_ctx"]
+)
+async def test_setting_that_does_not_exist_is_refused(setting: str) -> None:
+    async with herd_of() as (_, herd):
+        await refused(
+            InvalidConfigurationError, lambda: herd.configure(HERE, {setting: 1})
+        )
+
+
+@pytest.mark.parametrize("role", ODD_TEXTS)
+async def test_role_that_does_not_exist_is_refused(role: str) -> None:
+    async with herd_of() as (_, herd):
+        for ask in (herd.recommend, herd.explain, herd.suggest):
+            await refused(UnknownRoleError, lambda a=ask: a(role))
+
+
+@pytest.mark.parametrize("text", ["\ud800", "x" * 3_000_000], ids=["half", "huge"])
+async def test_text_that_cannot_be_recorded_is_refused(text: str) -> None:
+    async with herd_of() as (_, herd):
+        await refused(CallerError, lambda: herd.mark_used(HERE, purpose=text))
+        await refused(
+            CallerError, lambda: herd.configure(HERE, {"num_ctx": 512}, note=text)
+        )
+        assert (await herd.mark_used(HERE, purpose="a line\nand\x00more")).uses == 1
+        await assert_live_is_replayed(herd)
+
+
+@pytest.mark.parametrize("actor", ["\n", "x" * 500, "\ud800"])
+async def test_actor_that_cannot_be_recorded_is_refused(actor: str) -> None:
+    async with herd_of() as (_, herd):
+        with herd.acting_as(actor):
+            await refused(CallerError, lambda: herd.mark_used(HERE))
+        assert (await herd.mark_used(HERE)).uses == 1
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        *(-1, -(2**70), 2**70, datetime(2026, 1, 1)),  # noqa: DTZ001 - that is it
+        datetime.max.replace(tzinfo=timezone(timedelta(hours=-12))),
+        datetime.min.replace(tzinfo=timezone(timedelta(hours=12))),
+    ],
+)
+async def test_moment_that_cannot_be_is_refused(when: int | datetime) -> None:
+    async with herd_of() as (_, herd):
+        await refused(CallerError, lambda: herd.as_of(when))
+
+
+@pytest.mark.parametrize("when", [datetime.max, datetime.min])
+async def test_moment_far_away_is_the_end_or_the_beginning(when: datetime) -> None:
+    async with herd_of() as (_, herd):
+        end = (await herd.now()).position
+        assert (await herd.as_of(when.replace(tzinfo=UTC))).position in (0, end)
+
+
+@pytest.mark.parametrize("after", [-1, 2**63, 2**70])
+async def test_events_behind_no_position_are_refused(after: int) -> None:
+    async with herd_of() as (_, herd):
+        await refused(CallerError, lambda: anext(herd.events(after=after)))
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["ftp://x", "a b", "\x00", "x:y:z"],
+)
+async def test_address_that_is_none_is_refused(address: str, tmp_path: Path) -> None:
+    path = tmp_path / "herd.db"
+    await refused(InvalidAddressError, lambda: opened(path, ollama=address))
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("node", [t for t in ODD_TEXTS if t != "a" * 9])
+async def test_node_name_that_is_none_is_refused(node: str, tmp_path: Path) -> None:
+    await refused(CallerError, lambda: opened(tmp_path / "herd.db", node=node))
+
+
+async def opened(
+    log: Path | str, ollama: str = "127.0.0.1:9", node: str = "local"
+) -> None:
+    async with ModelManager.open(log, ollama=ollama, node=node, look=False) as herd:
+        await herd.configure(HERE, {"num_ctx": 512})
+
+
+def directory(path: Path) -> None:
+    path.mkdir()
+
+
+def text(path: Path) -> None:
+    path.write_text("Dear diary,\n" * 100)
+
+
+def foreign(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE events (position INTEGER PRIMARY KEY)")
+    connection.close()
+
+
+def newer(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA application_id = 0x48455244")
+        connection.execute(f"PRAGMA user_version = {NEWEST + 1}")
+        connection.execute("CREATE TABLE events (position INTEGER PRIMARY KEY)")
+    connection.close()
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def listening(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(path))
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def nowhere(path: Path) -> None:
+    path.symlink_to(path.parent / "none" / "herd.db")
+
+
+def nothing(path: Path) -> None:
+    path.symlink_to("/dev/null")
+
+
+def zeros(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+MADE = (directory, text, foreign, newer, pipe, listening, loop, nowhere, nothing, zeros)
+
+
+@pytest.mark.parametrize("make", MADE, ids=lambda make: make.__name__)
+async def test_what_is_no_log_is_refused_and_left_alone(
+    make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    path = tmp_path / "it"
+    make(path)
+    before = looks(tmp_path)
+    await refused(StoreError, lambda: opened(path))
+    assert looks(tmp_path) == before
+
+
+def looks(folder: Path) -> dict[str, object]:
+    """Return what is in a folder: kinds, and the bytes of ordinary files."""
+    return {
+        one.name: (
+            one.lstat().st_mode,
+            one.read_bytes() if one.is_file() and not one.is_symlink() else None,
+        )
+        for one in folder.iterdir()
+    }
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\x00b", "no/such/place.db"])
+async def test_path_that_cannot_be_is_refused(name: str, tmp_path: Path) -> None:
+    await refused(HerdbookError, lambda: opened(tmp_path / name))
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def small_disk(place: Path, size: str) -> Iterator[Path]:
+    """Mount a small file system, where that is allowed."""
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(place)]
+    done = subprocess.run(mount, capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("only root can mount a small disk")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+async def test_full_disk_loses_nothing_and_is_left_behind(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        async with served("herd") as place, place.herd(disk / "herd.db") as herd:
+            ballast, uses = disk / "ballast", 0
+            fill(ballast)
+
+            async def use() -> None:
+                nonlocal uses
+                while True:
+                    uses = (await herd.mark_used(HERE, purpose="x" * 3000)).uses
+
+            await refused(StoreFullError, use)
+            assert (await herd.get_status(HERE)).uses == uses
+            ballast.unlink()
+            assert (await herd.mark_used(HERE)).uses == uses + 1
+            await assert_live_is_replayed(herd)
+            await assert_sound(herd._storage.store)
+
+
+def fill(ballast: Path) -> None:
+    """Write until nothing more fits."""
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            return
+
+
+async def test_new_log_on_a_full_disk_is_refused(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        fill(disk / "ballast")
+        await refused(StoreError, lambda: opened(disk / "herd.db"))
+        (disk / "ballast").unlink()
+
+
+async def test_disk_that_became_read_only_loses_nothing(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "2m") as disk:
+        path = disk / "herd.db"
+        await opened(path)
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        before = path.read_bytes()
+        await refused(StoreUnavailableError, lambda: opened(path))
+        assert path.read_bytes() == before
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        async with ModelManager.open(path, look=False) as herd:
+            assert (await herd.get_status(HERE)).settings == {"num_ctx": 512}
+
+
+@pytest.mark.slow
+async def test_locked_log_is_refused_until_it_is_free(tmp_path: Path) -> None:
+    path = tmp_path / "herd.db"
+    async with served("herd") as place, place.herd(path) as herd:
+        holder = sqlite3.connect(path, isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        await refused(StoreUnavailableError, lambda: herd.mark_used(HERE))
+        holder.close()
+        assert (await herd.mark_used(HERE)).uses == 1
+        await assert_live_is_replayed(herd)
