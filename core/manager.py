@@ -293,7 +293,7 @@ class ModelManager(Reading):
             if (work := await self._elsewhere.work(name)) is not None:
                 followed = self._elsewhere.follow(name, work)
             else:
-                pull = self._pulls.get(name)
+                pull = await self._pulls.joinable(name)
                 pull = pull or await self._start_pull(name, insecure=insecure)
                 followed = pull.follow()
             try:
@@ -359,8 +359,9 @@ class ModelManager(Reading):
         status = self._present(await self.get_status(name))
         if status.remote_host:
             raise ElsewhereError(status.name)
-        running = self._loads.get(status.name)
+        running = await self._loads.joinable(status.name)
         if running is None:
+            status = self._latest().status(status.name)
             if status.work is not None:
                 self._elsewhere.refuse(status.name)
             running = self._start_load(status, options or {}, keep_alive)

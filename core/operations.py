@@ -141,6 +141,12 @@ class Operations:
         operation = self._running.get(name)
         return operation if operation is not None and operation.running else None
 
+    async def joinable(self, name: str) -> Operation | None:
+        """Return the operation to join on a model; one told to end is waited for."""
+        while (operation := self.get(name)) is not None and operation.ending:
+            await operation.over()
+        return operation
+
     def all(self) -> list[Operation]:
         """Return the operations under way."""
         return [operation for operation in self._running.values() if operation.running]
