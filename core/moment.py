@@ -10,7 +10,7 @@ from datetime import datetime
 
 from herdbook.core.capabilities import Observed, detect
 from herdbook.core.configuration import ModelOptions, options_for
-from herdbook.core.names import canonical_name
+from herdbook.core.names import canonical_name, name_key, respelled
 from herdbook.core.registry import ModelRegistry, parse_role
 from herdbook.core.views import Views
 from herdbook.events.facts import Capability
@@ -55,9 +55,10 @@ class Moment:
         canonical = canonical_name(name)
         if self._views.status.find(model_stream(self._node, canonical)):
             return canonical
-        folded = canonical.casefold()
-        known = (status.name for status in self._views.status.all(self._node))
-        return next((name for name in known if name.casefold() == folded), canonical)
+        known = self._views.status.all(self._node)
+        alike = (one.name for one in known if name_key(one.name) == name_key(canonical))
+        present = [one.name for one in known if one.present]
+        return next(alike, None) or respelled(canonical, present)
 
     def statuses(self) -> list[ModelStatus]:
         """Return the status of every model that the log knows, by name."""

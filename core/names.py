@@ -9,6 +9,7 @@ model.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -112,6 +113,26 @@ def same_name(one: str, other: str) -> bool:
         InvalidNameError: One of them is no name.
     """
     return name_key(canonical_name(one)) == name_key(canonical_name(other))
+
+
+def respelled(name: str, known: Iterable[str]) -> str:
+    """Return a name with each part spelled as in names that the server has.
+
+    So does a server that pulls a name which it has not: it keeps the spelling of
+    the models, tags and namespaces that it knows already.
+
+    Args:
+        name: A canonical name.
+        known: The canonical names that the server has.
+    """
+    given = msgspec.structs.asdict(parse_name(name))
+    spellings = {
+        (part, name_key(text)): text
+        for other in known
+        for part, text in msgspec.structs.asdict(parse_name(other)).items()
+    }
+    parts = {p: spellings.get((p, name_key(t)), t) for p, t in given.items()}
+    return str(ModelName(**parts))
 
 
 def _has_tag(text: str) -> bool:
