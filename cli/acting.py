@@ -131,7 +131,7 @@ async def rm(
         others = await _sharing(manager, status)
         freed = _freed_text(status, others)
         question = f"Delete {status.name}? That {freed}"
-        if invocation.attended and not yes and not typer.confirm(question):
+        if invocation.attended and not yes and not invocation.agreed(question):
             invocation.screen.write("Nothing was deleted.")
             return FAILED
         await manager.delete(status.name)

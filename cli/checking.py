@@ -10,17 +10,17 @@ from herdbook.cli.errors import DONE, FAILED, NothingFoundError
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.known import known_status
 from herdbook.cli.options import AnyModel
-from herdbook.cli.past import show_entries
+from herdbook.cli.past import events_between, show_entries
 from herdbook.cli.screen import Column, Piece, Row, Screen
 from herdbook.cli.verbs import LOOK, PAST, verb
 from herdbook.cli.wording import counted
 from herdbook.core import (
-    HistoryFilter,
     Storage,
     SystemClock,
     Verification,
 )
 from herdbook.core import verify as check
+from herdbook.projections.history import HistoryView
 
 
 @verb("verify", PAST)
@@ -90,8 +90,10 @@ async def refresh(invocation: Invocation) -> None:
         before = (await manager.now()).position
         look = await manager.refresh()
         moment = await manager.now()
-        entries = await manager.history(chosen=HistoryFilter())
-        recorded = [entry for entry in entries if entry.position > before]
+        view = HistoryView()
+        async for event in events_between(manager, before, moment.position):
+            view.apply(event)
+        recorded = view.entries
         if invocation.json:
             invocation.screen.write_json(
                 shapes.Refreshed(

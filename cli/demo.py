@@ -12,12 +12,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import typer
-
 from herdbook.cli.invocation import PATIENCE_TO_READ_S, Invocation
 from herdbook.cli.verbs import TRY, verb
 from herdbook.cli.walk import Stage, Walk, sandbox_server
-from herdbook.core import ManagerSettings, ModelManager, base_url
+from herdbook.core import ManagerSettings, ModelManager
 from herdbook.projections.sentences import bytes_text
 
 SMALL = {
@@ -88,10 +86,10 @@ async def _real(invocation: Invocation, log: Path) -> Stage | None:
         f"Ollama {node.server_version} answers at {node.url}. May the demo pull "
         f"{quick} and {slow} there ({size})? Otherwise it uses a sandbox"
     )
-    if not typer.confirm(question):
+    if not invocation.agreed(question):
         return None
     return Stage(
-        address=node.url or base_url(invocation.ollama),
+        address=node.url,
         what=f"the Ollama {node.server_version} at {node.url}",
         log=log,
         quick=quick,

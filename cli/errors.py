@@ -147,7 +147,7 @@ def report(
     """Write an error where errors go, and return its exit code."""
     text = msgspec.json.encode(told).decode() if as_json else sentence(told)
     print(text, file=stream)
-    if verbose:
+    if verbose and not as_json:
         for cause in _causes(error):
             print(f"  because: {clean(cause)}", file=stream)
         if told.code == "unexpected":

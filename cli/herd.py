@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from herdbook.cli import wording
-from herdbook.cli.screen import Column, Line, Piece, Row, Screen, bar, line
+from herdbook.cli.screen import Column, Line, Piece, Row, bar, line
 from herdbook.cli.times import Now
-from herdbook.core import ModelRegistry, ModelState, ModelStatus, Moment
+from herdbook.core import ModelRegistry, ModelState, ModelStatus, Moment, NodeStatus
 from herdbook.projections.sentences import bytes_text
 from herdbook.projections.status import Work
 
@@ -131,54 +131,38 @@ def _by_weights(statuses: Sequence[ModelStatus]) -> Mapping[str, list[str]]:
     return names
 
 
-class Foot:
-    """The line below the table: node, models, bytes, memory, event.
+def footer(
+    moment: Moment, statuses: Sequence[ModelStatus], now: Now, *, remark: str = ""
+) -> Line:
+    """Return the line below the table: node, models, bytes, memory, event.
 
     Args:
         moment: The moment of the table.
-        now: The present.
-        url: Where the server is said to be.
-        asked: Whether it was asked just now.
+        statuses: The models in it.
+        now: The present, as the moment has it.
+        remark: What else there is to say of the node.
     """
+    node = moment.node_status()
+    text = wording.joined(
+        [
+            node.name,
+            _node_text(node, now) + remark,
+            wording.counted(len(statuses), "model") + _disk_text(statuses),
+            _memory_text(statuses),
+            f"event {moment.position:,}",
+        ]
+    )
+    return line(Piece(text, "dim" if node.reached else "yellow"))
 
-    def __init__(self, moment: Moment, now: Now, *, url: str, asked: bool) -> None:
-        self._moment = moment
-        self._now = now
-        self._url = url
-        self._asked = asked
-        self.node = moment.node_status()
 
-    def line(self, statuses: Sequence[ModelStatus]) -> Line:
-        """Return the line, which stands out where the node is stale."""
-        text = wording.joined(
-            [
-                self.node.name,
-                self._node_text(),
-                wording.counted(len(statuses), "model") + _disk_text(statuses),
-                _memory_text(statuses),
-                f"event {self._moment.position:,}",
-            ]
-        )
-        return line(Piece(text, "dim" if self.node.reached else "yellow"))
-
-    def _node_text(self) -> str:
-        """Return its version, and since when it does not answer if it does not."""
-        node = self.node
-        if node.version == 0:
-            return "no server has answered yet"
-        told = f"Ollama {node.server_version}"
-        if not node.reached and node.since is not None:
-            return f"{told}, stale since {self._now.clock(node.since)}"
-        return told if self._asked else f"{told}, not asked now"
-
-    def advice(self) -> str:
-        """Return what to do where there are no models."""
-        if self.node.reached or not self._asked:
-            return "No models here. To find one: herdbook suggest general"
-        return (
-            f"No server answers at {self._url}. "
-            "Start it with 'ollama serve', or set OLLAMA_HOST to where it is."
-        )
+def _node_text(node: NodeStatus, now: Now) -> str:
+    """Return its version, and since when it does not answer if it does not."""
+    if node.version == 0:
+        return "no server has answered yet"
+    told = f"Ollama {node.server_version}"
+    if node.reached or node.since is None:
+        return told
+    return f"{told}, stale since {now.clock(node.since)}"
 
 
 def _disk_text(statuses: Sequence[ModelStatus]) -> str:
@@ -198,14 +182,3 @@ def _memory_text(statuses: Sequence[ModelStatus]) -> str:
     """Return the memory of the runners, each counted once."""
     runners = {s.runner.digest: s.runner.size_bytes for s in statuses if s.runner}
     return f"{bytes_text(sum(runners.values()))} in memory" if runners else ""
-
-
-def show(
-    screen: Screen, herd: Herd, statuses: Sequence[ModelStatus], foot: Foot
-) -> None:
-    """Write the table with its footer; without models, what to do first."""
-    if statuses:
-        screen.write_table(COLUMNS, herd.rows(statuses))
-    else:
-        screen.write(foot.advice())
-    screen.write_lines([foot.line(statuses)])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import getpass
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import platformdirs
+import typer
 
 from herdbook.cli.screen import Screen
 from herdbook.cli.times import Now
@@ -59,6 +61,17 @@ class Invocation:
     def attended(self) -> bool:
         """Whether somebody is there to be asked."""
         return self.screen.interactive and sys.stdin.isatty() and not self.json
+
+    def agreed(self, question: str) -> bool:
+        """Ask the person at the terminal; Ctrl-C and the end of input are a no."""
+        # The loop's own handler would wait for the answer first.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return typer.confirm(question)
+        except typer.Abort:
+            return False
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     @property
     def log(self) -> Path:

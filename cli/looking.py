@@ -13,7 +13,7 @@ from herdbook.cli.invocation import Invocation
 from herdbook.cli.known import known_status
 from herdbook.cli.options import AnyRole, Model, NoRefresh, Role
 from herdbook.cli.verbs import LOOK, verb
-from herdbook.core import ModelRole
+from herdbook.core import ModelRole, Moment
 
 _UNITS = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "gib": 2**30, "mib": 2**20}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([a-z]+)", re.IGNORECASE)
@@ -39,10 +39,23 @@ async def ls(
         if invocation.json:
             screen.write_json([shapes.model(status, moment) for status in statuses])
             return
-        foot = herd.Foot(
-            moment, invocation.now, url=invocation.url, asked=not no_refresh
-        )
-        herd.show(screen, table, statuses, foot)
+        if statuses:
+            screen.write_table(herd.COLUMNS, table.rows(statuses))
+        else:
+            screen.write(_advice(invocation, moment, asked=not no_refresh))
+        remark = ", not asked now" if no_refresh else ""
+        foot = herd.footer(moment, statuses, invocation.now, remark=remark)
+        screen.write_lines([foot])
+
+
+def _advice(invocation: Invocation, moment: Moment, *, asked: bool) -> str:
+    """Return what to do where there are no models."""
+    if moment.node_status().reached or not asked:
+        return "No models here. To find one: herdbook suggest general"
+    return (
+        f"No server answers at {invocation.url}. "
+        "Start it with 'ollama serve', or set OLLAMA_HOST to where it is."
+    )
 
 
 @verb("show", LOOK)

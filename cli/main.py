@@ -42,8 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, error, invocation, given)
     except Exception as error:  # noqa: BLE001 - the last seam: nothing leaves as a trace
         return _fail(None, error, invocation, given)
-    if invocation.position is not None:
-        sys.stderr.write(f"last event #{invocation.position}\n")
+    _tell_position(invocation)
     return int(code or 0)
 
 
@@ -66,6 +65,10 @@ def _fail(
         as_json=invocation.json or "--json" in given,
         verbose=invocation.verbose or "--verbose" in given,
     )
-    if invocation.position is not None:
-        sys.stderr.write(f"  last event: #{invocation.position}\n")
+    _tell_position(invocation)
     return code
+
+
+def _tell_position(invocation: Invocation) -> None:
+    if invocation.position is not None and not invocation.json:
+        sys.stderr.write(f"  last event: #{invocation.position}\n")

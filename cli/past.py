@@ -160,14 +160,14 @@ async def log(
         begin = max(end - (limit or 20), 0) if after is None else after
         last = end if limit is None else min(begin + limit, end)
         if invocation.json and not follow:
-            events = [event async for event in _events(manager, begin, last)]
+            events = [event async for event in events_between(manager, begin, last)]
             invocation.screen.write_json(events)
             return
         if follow or last > begin:
             await _print_events(invocation, manager, begin, None if follow else last)
 
 
-async def _events(
+async def events_between(
     manager: ModelManager, begin: int, end: int | None
 ) -> AsyncGenerator[RecordedEvent, None]:
     """Yield events from behind a position to another, or for ever."""
@@ -185,7 +185,7 @@ async def _print_events(
 ) -> None:
     """Print events as they come; Ctrl-C ends what has no end by itself."""
     try:
-        async with aclosing(_events(manager, begin, end)) as events:
+        async with aclosing(events_between(manager, begin, end)) as events:
             async for event in events:
                 if invocation.json:
                     invocation.screen.write_json(event, in_lines=True)
@@ -224,18 +224,27 @@ async def as_of(
     """Show everything as it was at a time or a position."""
     moment_asked = invocation.now.read(" ".join(when))
     async with invocation.reading(look=False) as manager:
-        end = (await manager.now()).position
-        if isinstance(moment_asked, int) and moment_asked > end:
-            raise NothingFoundError(
-                f"#{moment_asked}",
-                f"is behind the end of the log, #{end}",
-                "To see the end: herdbook log",
-            )
-        moment = await manager.as_of(moment_asked)
+        moment = await moment_at(manager, moment_asked)
         if invocation.json:
             invocation.screen.write_json(_as_of_shape(moment, role))
             return
         await _show_moment(invocation, manager, moment, role)
+
+
+async def moment_at(manager: ModelManager, asked: int | datetime) -> Moment:
+    """Return what the log said at a position or a time.
+
+    Raises:
+        NothingFoundError: The position is behind its end.
+    """
+    end = (await manager.now()).position
+    if isinstance(asked, int) and asked > end:
+        raise NothingFoundError(
+            f"#{asked}",
+            f"is behind the end of the log, #{end}",
+            "To see the end: herdbook log",
+        )
+    return await manager.as_of(asked)
 
 
 def _as_of_shape(moment: Moment, role: str | None) -> shapes.AsOf:
@@ -258,23 +267,24 @@ async def _show_moment(
     screen.write(
         Piece(f"{told} (#{moment.position}), as the log has it:", "bold yellow")
     )
+    then = now if at is None else Now(at, now.zone)
     if role is not None:
-        ranking.show(screen, moment.explain(role), manager.registry, now)
+        ranking.show(screen, moment.explain(role), manager.registry, then)
         return
-    table = herd.Herd(moment, manager.registry, now)
+    table = herd.Herd(moment, manager.registry, then)
     statuses = table.chosen()
-    foot = herd.Foot(moment, now, url=invocation.url, asked=False)
-    herd.show(screen, table, statuses, foot)
+    screen.write_table(herd.COLUMNS, table.rows(statuses), headers=bool(statuses))
+    screen.write_lines([herd.footer(moment, statuses, then)])
     if statuses:
         screen.write("")
         answers = [moment.explain(each) for each in ModelRole]
-        ranking.show_overview(screen, answers, now)
+        ranking.show_overview(screen, answers, then)
 
 
 async def _recorded_at(manager: ModelManager, position: int) -> datetime | None:
     if position == 0:
         return None
-    async with aclosing(_events(manager, position - 1, position)) as events:
+    async with aclosing(events_between(manager, position - 1, position)) as events:
         async for event in events:
             return event.recorded_at
     return None

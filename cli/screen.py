@@ -11,9 +11,12 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import msgspec
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 GAP = "   "
 WIDEST = 60
@@ -159,6 +162,7 @@ class Screen:
 
     def __init__(self, stream: IO[str] | None = None) -> None:
         self._stream = stream
+        self._console: Console | None = None
         self.interactive = self.stream.isatty()
 
     @property
@@ -189,8 +193,9 @@ class Screen:
         from rich.console import Console  # noqa: PLC0415
         from rich.text import Text  # noqa: PLC0415
 
-        console = Console(file=self.stream, highlight=False)
-        console.print(Text.assemble(*pieces), soft_wrap=True)
+        if self._console is None:
+            self._console = Console(file=self.stream, highlight=False)
+        self._console.print(Text.assemble(*pieces), soft_wrap=True)
 
     @contextmanager
     def waiting(self, text: str, *, quiet: bool = False) -> Iterator[None]:

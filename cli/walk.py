@@ -151,13 +151,15 @@ async def sandbox_server(*, rate: float) -> AsyncIterator[str]:
     Raises:
         SandboxFailedError: It did not start.
     """
+    address = ""
     process = await asyncio.create_subprocess_exec(
         *COMMAND, "sandbox", "--registry-rate", f"{rate:.0f}", stdout=PIPE
     )
     try:
         assert process.stdout is not None
-        async with asyncio.timeout(START_WITHIN_S):
-            address = (await process.stdout.readline()).decode().strip()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(START_WITHIN_S):
+                address = (await process.stdout.readline()).decode().strip()
         if not address:
             raise SandboxFailedError("the sandbox", "did not start")
         yield address

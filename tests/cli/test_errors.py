@@ -146,7 +146,7 @@ def test_errors_in_json_have_the_parts(herdbook: Herdbook, server: Server) -> No
 
 def test_verbose_tells_the_last_event(herdbook: Herdbook, server: Server) -> None:
     assert "  last event: #11\n" in herdbook("load", "nope", "--verbose").err
-    assert "last event #11\n" in herdbook("ls", "--verbose").err
+    assert "  last event: #11\n" in herdbook("ls", "--verbose").err
 
 
 def test_a_busy_model_is_exit_4(herdbook: Herdbook, server: Server, log: Path) -> None:

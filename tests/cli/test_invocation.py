@@ -79,7 +79,7 @@ def test_what_nobody_foresaw_is_one_line_too(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("odd")
 
-    monkeypatch.setattr("herdbook.cli.herd.show", fail)
+    monkeypatch.setattr("herdbook.cli.herd.footer", fail)
 
     answer = herdbook("ls")
 

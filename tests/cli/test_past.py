@@ -109,7 +109,7 @@ def test_as_of_for_a_role_tells_the_order_then(lived: Herdbook) -> None:
 
 
 def test_as_of_before_the_first_event_is_empty(lived: Herdbook) -> None:
-    assert "No models here." in lived("as-of", "2", "hours", "ago").out
+    assert "no server has answered yet · 0 models" in lived("as-of", "2 h ago").out
     assert lived("as-of", "0").out.startswith("Before the first event (#0)")
 
 

@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -15,13 +16,26 @@ from pathlib import Path
 
 from command import Herdbook, Server
 
+CTRL_C = "\x03"
 STYLE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
 def on_terminal(
-    *words: str, typed: str = "", columns: int = 100, **environment: str
+    *words: str,
+    typed: str = "",
+    when: str = "",
+    columns: int = 100,
+    **environment: str,
 ) -> tuple[int, str]:
-    """Return exit code and screen of a call at a terminal."""
+    """Return exit code and screen of a call at a terminal.
+
+    Args:
+        words: The call.
+        typed: What is typed.
+        when: The text that it is typed after.
+        columns: Width of the terminal.
+        environment: What the call's environment has besides.
+    """
     leader, follower = pty.openpty()
     size = struct.pack("HHHH", 24, columns, 0, 0)
     fcntl.ioctl(follower, termios.TIOCSWINSZ, size)
@@ -33,11 +47,16 @@ def on_terminal(
         stderr=follower,
     )
     os.close(follower)
-    os.write(leader, typed.encode())
     shown = b""
     try:
         while chunk := os.read(leader, 65536):
             shown += chunk
+            if typed and when.encode() in shown:
+                if typed == CTRL_C:
+                    process.send_signal(signal.SIGINT)  # it has no terminal to do so
+                else:
+                    os.write(leader, typed.encode())
+                typed = ""
     except OSError:  # the last writer has left: Linux says so in this way
         pass
     os.close(leader)
@@ -86,7 +105,7 @@ def test_a_load_shows_that_it_takes_time(server: Server, log: Path) -> None:
 def test_rm_asks_and_takes_no_for_an_answer(
     server: Server, log: Path, herdbook: Herdbook
 ) -> None:
-    code, shown = on_terminal("rm", "smollm2:135m", typed="n\n")
+    code, shown = on_terminal("rm", "smollm2:135m", typed="n\n", when="[y/N]")
 
     assert code == 1
     assert "Delete smollm2:135m? That frees 271 MB [y/N]" in STYLE.sub("", shown)
@@ -94,8 +113,15 @@ def test_rm_asks_and_takes_no_for_an_answer(
     assert herdbook("show", "smollm2:135m", "--json").json["present"]
 
 
+def test_rm_takes_ctrl_c_for_a_no(server: Server, log: Path) -> None:
+    code, shown = on_terminal("rm", "smollm2:135m", typed=CTRL_C, when="[y/N]")
+
+    assert code == 1
+    assert "Nothing was deleted." in shown
+
+
 def test_rm_deletes_after_yes(server: Server, log: Path, herdbook: Herdbook) -> None:
-    assert on_terminal("rm", "smollm2:135m", typed="y\n")[0] == 0
+    assert on_terminal("rm", "smollm2:135m", typed="y\n", when="[y/N]")[0] == 0
     assert not herdbook("show", "smollm2:135m", "--json").json["present"]
 
 
@@ -111,7 +137,11 @@ def test_demo_asks_before_it_pulls_from_a_real_server(
     real = serving(speed=4.0, rate=3e7)
 
     code, shown = on_terminal(
-        "demo", typed="y\n", OLLAMA_HOST=real.address, TMPDIR=str(tmp_path)
+        "demo",
+        typed="y\n",
+        when="[y/N]",
+        OLLAMA_HOST=real.address,
+        TMPDIR=str(tmp_path),
     )
 
     text = " ".join(STYLE.sub("", shown).split())
