@@ -165,8 +165,9 @@ class Puller:
                 progress.tracker.take(line, now)
                 progress.told = progress.tracker.progress(now)
                 work.publish(progress.told)
-                if progress.tracker.stalled(now, after_s=self._settings.stall_after_s):
-                    raise self._stall(work)
+                stall_after_s = self._settings.stall_after_s
+                if progress.tracker.stalled(now, after_s=stall_after_s):
+                    raise StalledError(work.name, seconds=stall_after_s)
                 await self._record_progress(work, progress, now)
 
     async def _next(
@@ -180,10 +181,7 @@ class Puller:
             async with self._clock.timeout(patience):
                 return await anext(lines, None)
         except TimeoutError:
-            raise self._stall(work) from None
-
-    def _stall(self, work: Operation) -> StalledError:
-        return StalledError(work.name, seconds=self._settings.stall_after_s)
+            raise StalledError(work.name, seconds=patience) from None
 
     async def _record_progress(
         self, work: Operation, progress: _Progress, now: float
