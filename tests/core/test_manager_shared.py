@@ -49,6 +49,28 @@ async def test_what_one_manager_records_the_other_sees(tmp_path: Path) -> None:
         assert (await one.now()).statuses() == (await other.now()).statuses()
 
 
+async def test_event_behind_one_that_was_not_seen_yet_takes_both_in(
+    tmp_path: Path,
+) -> None:
+    async with two(tmp_path / "herd.db", "herd") as (_, one, other):
+        await one.now()
+        await other.mark_used("plain")
+        await one.mark_used("llava:7b")
+
+        assert one._latest().status("plain").uses == 1
+
+
+async def test_questions_at_once_read_the_events_of_others_once(
+    tmp_path: Path,
+) -> None:
+    async with two(tmp_path / "herd.db", "herd") as (_, one, other):
+        await other.mark_used("plain")
+
+        statuses = await asyncio.gather(*(one.get_status("plain") for _ in range(5)))
+
+        assert [status.uses for status in statuses] == [1] * 5
+
+
 async def test_second_manager_discovers_nothing_anew(tmp_path: Path) -> None:
     async with two(tmp_path / "herd.db", "herd") as (_, one, other):
         assert len(await other.all_statuses()) == 9

@@ -69,6 +69,33 @@ async def test_follower_gets_the_newest_progress_and_no_backlog() -> None:
         assert await following == [20, 30]
 
 
+async def test_progress_told_with_the_last_step_reaches_the_follower() -> None:
+    async with begun() as (operations, _, _):
+        gate = asyncio.Event()
+
+        async def work(operation: Operation) -> None:
+            await gate.wait()
+            operation.publish(so_far(100))
+
+        operation = operations.start("b:1", Activity.PULL, work)
+        following = asyncio.create_task(followed(operation))
+        await settle()
+        gate.set()
+
+        assert await following == [100]
+
+
+async def test_operation_that_is_told_to_end_is_none_to_join() -> None:
+    async with begun() as (operations, operation, work):
+        await settle()
+        assert await operations.joinable("a:1") is operation
+        operation.cancel()
+
+        assert await operations.joinable("a:1") is None
+
+        assert work.cleaned
+
+
 async def test_late_follower_begins_with_what_was_told_last() -> None:
     async with begun() as (_, operation, work):
         operation.publish(so_far(10))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from herd import herd_of, last_fact, pulled, recorded, told
 
+from herdbook import sandbox
 from herdbook.core import (
     BusyError,
     DigestMismatchError,
@@ -227,6 +228,53 @@ async def test_stalls_without_a_byte_in_between_fail_after_some_attempts() -> No
 
         assert place.asked("/api/pull") == 3
         assert await told(herd, BIG) == ["PullStarted", "PullFailed"]
+
+
+async def test_connection_that_falls_silent_is_a_stall_too() -> None:
+    async with herd_of("none") as (place, herd):
+        place.did(registry=SLOW, answer=PULL | {"after_lines": 4, "hang": True})
+        place.time.stride_s = 1.0
+
+        progress = await pulled(herd, BIG)
+
+        assert progress[-1].status == "success"
+        assert place.asked("/api/pull") == 2
+        completed = await last_fact(herd, facts.PullCompleted)
+        assert isinstance(completed, facts.PullCompleted)
+        assert completed.duration_s is not None
+        assert completed.duration_s < 140
+
+
+async def test_slow_answer_about_the_manifest_is_no_stall() -> None:
+    async with herd_of("none") as (place, herd):
+        place.did(registry={"latency_s": 300})
+        pulling = asyncio.create_task(pulled(herd, "plain"))
+        await place.clock.sleep(299)
+        place.did(registry={})  # the layers come at once
+
+        await pulling
+
+        assert place.asked("/api/pull") == 1
+
+
+async def test_slow_check_of_a_big_layer_is_no_stall() -> None:
+    slow_disk = sandbox.Settings(verify_rate=1e6)
+    async with herd_of("none", server=slow_disk) as (place, herd):
+        await pulled(herd, BIG)
+
+        assert place.asked("/api/pull") == 1
+        assert place.time.now() > 1000
+
+
+async def test_server_that_never_answers_a_pull_fails_after_its_time() -> None:
+    settings = ManagerSettings(silent_within_s=600, stalls=0)
+    async with herd_of("none", settings=settings) as (place, herd):
+        place.did(answer=PULL | {"hang": True})
+
+        with pytest.raises(StalledError, match="for 600 s"):
+            await pulled(herd, BIG)
+
+        assert place.time.now() == pytest.approx(600, abs=1)
 
 
 async def test_stale_cancel_of_the_server_is_tried_once_more() -> None:
