@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine
 from importlib import metadata
@@ -139,7 +140,7 @@ def _give_signature(
 
 def _run(invocation: Invocation, function: Verb[...], given: dict[str, object]) -> int:
     try:
-        code = asyncio.run(function(invocation, **given))
+        code = asyncio.run(_terminable(function(invocation, **given)))
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read has enough; what is still buffered must not complain at exit.
@@ -149,13 +150,21 @@ def _run(invocation: Invocation, function: Verb[...], given: dict[str, object]) 
         raise OutputError(
             "the answer", f"cannot be written: {error.strerror}"
         ) from error
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         raise StoppedError(
             invocation.verb,
             "was stopped",
             "What was recorded stays; nothing is half recorded",
         ) from None
     return code or DONE
+
+
+async def _terminable(work: Coroutine[None, None, int | None]) -> int | None:
+    """Let SIGTERM end a verb as Ctrl-C does: what is under way is ended in order."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await work
 
 
 def _before_the_verb(context: typer.Context, **given: object) -> None:

@@ -241,7 +241,10 @@ def test_ctrl_c_ends_a_log_that_is_followed(server: Server, log: Path) -> None:
     assert (process.returncode, err) == (0, "")
 
 
-def test_ctrl_c_elsewhere_is_one_line(server: Server, log: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_elsewhere_is_one_line(
+    server: Server, log: Path, herdbook: Herdbook, number: signal.Signals
+) -> None:
     server.did(runner_start_delay_s=100_000.0)
     with subprocess.Popen(
         [sys.executable, "-m", "herdbook.cli", "load", "llama3.2:3b"],
@@ -252,9 +255,10 @@ def test_ctrl_c_elsewhere_is_one_line(server: Server, log: Path) -> None:
         while not any(seen.path == "/api/generate" for seen in server.world.seen):
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(0.02)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate(timeout=20)
 
     assert process.returncode == 1
     assert err.startswith("herdbook: load was stopped.")
     assert err.count("\n") == 1
+    assert "load cancelled" in herdbook("history", "llama3.2:3b").out
