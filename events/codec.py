@@ -106,7 +106,16 @@ def read_row(  # noqa: PLR0913, PLR0917 - one parameter a column, for speed
     causation_id: str | None,
     hash_: str,
 ) -> RecordedEvent:
-    """Return the event of the log's columns, as ``read`` does."""
+    """Return the event of the log's columns, as ``read`` does.
+
+    What comes from a damaged page may be anything: what the folds rely on is
+    checked, the rest is found by its hash.
+    """
+    if not (
+        type(stream) is type(event_id) is type(actor) is type(hash_) is str
+        and type(version) is type(schema) is int
+    ):
+        raise UndecodableEventError(type_, schema=schema, reason="a column is torn")
     fact = decode(type_, schema, data)
     try:
         return RecordedEvent(
@@ -125,5 +134,5 @@ def read_row(  # noqa: PLR0913, PLR0917 - one parameter a column, for speed
             causation_id,
             hash_,
         )
-    except (ValueError, LookupError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise UndecodableEventError(type_, schema=schema, reason=str(error)) from error

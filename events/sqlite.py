@@ -308,7 +308,19 @@ def _recorded_event(row: Row) -> RecordedEvent:
     return codec.read_row(*row)
 
 
+_COLUMNS = {
+    (int, str, int, str, str, int, str, str, str, str, str, correlation, causation, str)
+    for correlation in (str, type(None))
+    for causation in (str, type(None))
+}
+"""The types of a row: the schema is STRICT, but a damaged page keeps to nothing."""
+
+
 def _stored_event(row: Row) -> StoredEvent:
+    if tuple(map(type, row)) not in _COLUMNS:
+        raise CorruptLogError(
+            f"event #{row[0]}", "has a column that is torn", "Run: herdbook verify"
+        )
     return StoredEvent(*row)
 
 

@@ -20,12 +20,14 @@ from herdbook.events.errors import (
     StoreUnavailableError,
 )
 
-SQLiteError: TypeAlias = sqlite3.Error | sqlite3.Warning
-"""The roots of what the module ``sqlite3`` raises of its own."""
+SQLiteError: TypeAlias = sqlite3.Error | sqlite3.Warning | UnicodeError
+"""What the module ``sqlite3`` raises: the roots of its own, and what it meets in the
+text of an error that quotes a damaged schema."""
 
-SQLITE_ERRORS: tuple[type[sqlite3.Error], type[sqlite3.Warning]] = (
+SQLITE_ERRORS: tuple[type[SQLiteError], ...] = (
     sqlite3.Error,
     sqlite3.Warning,
+    UnicodeError,
 )
 """The same, to catch."""
 
@@ -103,7 +105,7 @@ def translate(error: SQLiteError, subject: str) -> StoreError:
 
 def _without_code(error: SQLiteError, subject: str) -> StoreError:
     """Translate what the Python module itself found wrong."""
-    if isinstance(error, sqlite3.OperationalError):  # text that is no UTF-8
+    if isinstance(error, sqlite3.OperationalError | UnicodeError):  # no UTF-8
         return CorruptLogError(subject, f"is damaged: {error}", "Run: herdbook verify")
     if isinstance(error, sqlite3.ProgrammingError):
         return StoreClosedError(subject, f"is closed: {error}", "Open it again")
