@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-
 from herd import herd_of, pulled, served
+from proof.truth import assert_live_is_replayed, assert_sound
+
 from herdbook.core import (
     CallerError,
     HerdbookError,
@@ -28,7 +29,6 @@ from herdbook.core import (
     UnknownRoleError,
 )
 from herdbook.events.sqlite_schema import NEWEST
-from proof.truth import assert_live_is_replayed, assert_sound
 
 HERE = "plain:latest"
 ODD_TEXTS = (
