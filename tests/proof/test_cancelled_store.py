@@ -1,0 +1,160 @@
+"""Every coroutine of the SQLite store, cancelled at every turn of the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from proof.stepping import PATIENCE_S, cancelled_at_every_turn, run
+from proof.truth import assert_sound, our_tasks
+
+from herdbook.events.contract import event, log_of
+from herdbook.events.sqlite import SQLiteEventStore
+from herdbook.events.sqlite_writer import ROOM
+from herdbook.events.store import ANY, StoredView
+
+STREAM = "model/n/m"
+LIVING = {"herdbook writer", "herdbook watch"}
+
+Do = Callable[[SQLiteEventStore], Coroutine[Any, Any, object]]
+
+
+async def append(store: SQLiteEventStore) -> None:
+    await store.append(STREAM, [event("a"), event("b")], ANY)
+
+
+async def append_many(store: SQLiteEventStore) -> None:
+    await asyncio.gather(*(append(store) for _ in range(20)))
+
+
+async def read_all(store: SQLiteEventStore) -> None:
+    async for _ in store.read_all():
+        pass
+
+
+async def read_stream(store: SQLiteEventStore) -> None:
+    async for _ in store.read_stream(STREAM):
+        pass
+
+
+async def read_stored(store: SQLiteEventStore) -> None:
+    async for _ in store.read_stored():
+        pass
+
+
+async def follow(store: SQLiteEventStore) -> None:
+    async with aclosing(store.subscribe(0)) as events:
+        await anext(events)
+
+
+async def hear(store: SQLiteEventStore) -> None:
+    """Wait for an event that is yet to come."""
+    head = await store.head()
+    async with aclosing(store.subscribe(head.position)) as events:
+        hearing = asyncio.ensure_future(anext(events))
+        try:
+            await append(store)
+            await hearing
+        finally:
+            hearing.cancel()
+            await asyncio.wait({hearing})
+
+
+async def save(store: SQLiteEventStore) -> None:
+    view = StoredView(name="v", version=1, position=1, hash="a" * 64, data=b"x")
+    await store.save_view(view)
+
+
+READS: dict[str, Do] = {
+    "read_all": read_all,
+    "read_stream": read_stream,
+    "read_stored": read_stored,
+    "subscribe": follow,
+    "head": SQLiteEventStore.head,
+    "stream_version": lambda store: store.stream_version(STREAM),
+    "load_view": lambda store: store.load_view("v"),
+    "save_view": save,
+    "check_file": SQLiteEventStore.check_file,
+}
+WRITES: dict[str, Do] = {"append": append, "append_many": append_many, "hear": hear}
+
+
+async def sweep(
+    do: Do, path: Path, again: int, check: Callable[..., Awaitable[None]]
+) -> None:
+    """Cancel at every turn; the store goes on as if nothing had been."""
+    async with await SQLiteEventStore.open(path) as store:
+        await append(store)
+        before = await log_of(store)
+        async for task in cancelled_at_every_turn(lambda: do(store), again=again):
+            if not task.cancelled():
+                task.result()
+            left = {t for t in our_tasks() if t.get_name() not in LIVING}
+            assert left == set(), left
+            log = await log_of(store)
+            await check(before, log)
+            (mine,) = await store.append(STREAM, [event("mine")], len(log))
+            before = [*log, mine]
+        assert await log_of(store) == before
+        assert store._writer._room._value == ROOM
+        await assert_sound(store)
+
+
+async def nothing_new(before: list[object], log: list[object]) -> None:
+    assert log == before
+
+
+async def whole_appends_only(before: list[object], log: list[object]) -> None:
+    """What is new are whole appends, decided before the cancellation came out."""
+    assert log[: len(before)] == before
+    assert (len(log) - len(before)) % 2 == 0
+
+
+@pytest.mark.parametrize("name", READS)
+def test_cancelled_read_changes_nothing(name: str, tmp_path: Path) -> None:
+    run(sweep(READS[name], tmp_path / "herd.db", 0, nothing_new))
+
+
+@pytest.mark.parametrize("again", [0, 1000])
+@pytest.mark.parametrize("name", WRITES)
+def test_cancelled_append_is_whole_or_not_at_all(
+    name: str, again: int, tmp_path: Path
+) -> None:
+    run(sweep(WRITES[name], tmp_path / "herd.db", again, whole_appends_only))
+
+
+async def open_and_close(path: Path) -> None:
+    store = await SQLiteEventStore.open(path)
+    try:
+        await append(store)
+    finally:
+        await store.close()
+
+
+async def sweep_lives(path: Path, again: int) -> None:
+    """Cancel a whole life at every turn: no task, no thread and no lock is left."""
+    threads = set(threading.enumerate())
+    async for task in cancelled_at_every_turn(
+        lambda: open_and_close(path), again=again
+    ):
+        if not task.cancelled():
+            task.result()
+        assert our_tasks() == set()
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+    async with await SQLiteEventStore.open(path) as store:
+        assert len(await log_of(store)) % 2 == 0
+        await assert_sound(store)
+
+
+@pytest.mark.parametrize("again", [0, 1000])
+def test_cancelled_life_of_a_store_leaves_nothing_behind(
+    again: int, tmp_path: Path
+) -> None:
+    run(sweep_lives(tmp_path / "herd.db", again))
