@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -69,6 +69,19 @@ async def test_questions_at_once_read_the_events_of_others_once(
         statuses = await asyncio.gather(*(one.get_status("plain") for _ in range(5)))
 
         assert [status.uses for status in statuses] == [1] * 5
+
+
+async def test_events_of_another_manager_come_live_as_well(tmp_path: Path) -> None:
+    async with two(tmp_path / "herd.db", "herd") as (_, one, other):
+        position = (await one.now()).position
+        await other.mark_used("plain")
+        async with aclosing(one.events(after=position)) as events:
+            before = await anext(events)
+            await other.mark_used("llava:7b")
+            live = await anext(events)
+
+        assert [e.actor for e in (before, live)] == ["other", "other"]
+        assert live.position == before.position + 1
 
 
 async def test_second_manager_discovers_nothing_anew(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from herdbook.core import (
     OllamaError,
     OperationEndedError,
     PullCancelledError,
+    PullCutError,
     PullError,
     StalledError,
 )
@@ -189,6 +190,23 @@ async def test_failed_pull_says_how_far_it_was() -> None:
         assert isinstance(failed, facts.PullFailed)
         assert failed.completed_bytes == failed.total_bytes
         assert failed.total_bytes is not None
+
+
+async def test_pull_that_the_servers_death_cut_goes_on_once_it_is_back() -> None:
+    async with herd_of("none") as (place, herd):
+        place.did(registry=SLOW)
+        pulling = asyncio.create_task(pulled(herd, BIG))
+        await place.clock.sleep(30)
+        place.did(server="stopped")
+        assert isinstance(await end_of(pulling), PullCutError)
+        place.did(server="started")
+
+        await pulled(herd, BIG)
+
+        completed = await last_fact(herd, facts.PullCompleted)
+        assert isinstance(completed, facts.PullCompleted)
+        assert completed.fetched_bytes is not None
+        assert completed.fetched_bytes < BIG_BYTES - 300_000_000
 
 
 async def test_pull_after_a_failure_succeeds_and_clears_it() -> None:

@@ -203,6 +203,20 @@ async def test_interrupted_pull_goes_on_by_itself_where_that_is_set(
         assert place.asked("/api/pull") == 1
 
 
+async def test_resumed_pull_asks_as_the_interrupted_one_did(tmp_path: Path) -> None:
+    log, settings = tmp_path / "herd.db", ManagerSettings(resume_pulls=True)
+    name = "127.0.0.1:5055/library/plain:latest"
+    async with served() as place:
+        async with place.herd(log) as herd:
+            with instance(log) as other:
+                begun = facts.PullStarted(instance=other.own, insecure=True)
+                await begins(herd, name, begun)
+        async with place.herd(log, settings=settings) as herd:
+            await place.until(lambda: place.has(name))
+
+            assert (await herd.ensure_available(name)).present
+
+
 async def test_interrupted_load_does_not_go_on_by_itself(tmp_path: Path) -> None:
     log, settings = tmp_path / "herd.db", ManagerSettings(resume_pulls=True)
     async with (
