@@ -25,6 +25,8 @@ from herdbook.core import (
     Runner,
     Suggestion,
 )
+from herdbook.core.lineage import Ancestor, Lineage
+from herdbook.core.plan import Plan, Step
 from herdbook.events.facts import Setting
 from herdbook.projections.status import Failure, Work
 
@@ -218,3 +220,43 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
 
     mermaid: str
     transitions: dict[str, int] | None
+
+
+class Why(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``why``: the model, and what its state goes back to."""
+
+    model: Model
+    ancestors: tuple[Ancestor, ...]
+
+
+def why(lineage: Lineage, moment: Moment) -> Why:
+    """Return a lineage as it is told."""
+    return Why(model=model(lineage.status, moment), ancestors=lineage.ancestors)
+
+
+class Planned(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``apply --plan``: the steps, and their bytes in all."""
+
+    origin: str
+    steps: tuple[Step, ...]
+    fetch_bytes: int
+    unknown_sizes: int
+    frees_bytes: int
+
+
+def planned(plan: Plan) -> Planned:
+    """Return a plan as it is told."""
+    return Planned(
+        origin=plan.origin,
+        steps=plan.steps,
+        fetch_bytes=plan.fetch_bytes,
+        unknown_sizes=plan.unknown_sizes,
+        frees_bytes=plan.frees_bytes,
+    )
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of ``apply``: what became of a step (``done``, ``failed`` or ``left``)."""
+
+    step: Step
+    state: str

@@ -40,9 +40,9 @@ PAST = "Look back"
 TRY = "Try"
 
 VERBS = (
-    *("ls", "show", "recommend", "suggest", "refresh", "graph"),
-    *("pull", "load", "unload", "use", "config", "rm"),
-    *("history", "log", "as-of", "verify"),
+    *("ls", "show", "recommend", "suggest", "refresh", "doctor", "graph"),
+    *("pull", "load", "unload", "use", "config", "rm", "apply", "freeze"),
+    *("history", "log", "as-of", "diff", "why", "verify"),
     *("sandbox", "demo"),
 )
 """Every verb, as the help shows them."""

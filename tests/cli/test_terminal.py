@@ -157,3 +157,41 @@ def test_help_has_panels(log: Path) -> None:
 
     assert code == 0
     assert "Look back" in shown
+
+
+PRUNING = "[models.'smollm2:135m']\n[models.'qwen3:0.6b']\nloaded = true\n"
+
+
+def test_apply_asks_before_it_deletes(server: Server, log: Path) -> None:
+    wanted = log.with_name("herd.toml")
+    wanted.write_text(PRUNING)
+    code, shown = on_terminal(
+        "apply", str(wanted), "--prune", typed="n\n", when="[y/N]"
+    )
+
+    assert code == 1
+    assert "Do all that, and delete 4 models (10.3 GB)?" in shown
+    assert "Nothing was done." in shown
+
+
+def test_apply_does_it_all_after_a_yes(
+    server: Server, log: Path, herdbook: Herdbook
+) -> None:
+    wanted = log.with_name("herd.toml")
+    wanted.write_text(PRUNING)
+    code, shown = on_terminal(
+        "apply", str(wanted), "--prune", typed="y\n", when="[y/N]"
+    )
+
+    assert code == 0
+    assert STYLE.sub("", shown).splitlines()[-1] == "qwen3:0.6b loaded"
+    assert len(herdbook("ls", "--json").json) == 2
+
+
+def test_apply_asks_nothing_where_nothing_is_deleted(server: Server, log: Path) -> None:
+    wanted = log.with_name("herd.toml")
+    wanted.write_text(PRUNING)
+    code, shown = on_terminal("apply", str(wanted))
+
+    assert code == 0
+    assert "[y/N]" not in shown
