@@ -188,6 +188,7 @@ _OPTIONS: dict[str, _Rule] = {
     "typical_p": _number(0, 1),
     "use_mmap": _TRUTH,
 }
+_OWN_OPTIONS = ("num_ctx", "temperature")  # settings by the server's own names
 _CAPABILITIES = (
     "audio",
     "coding",
@@ -227,6 +228,26 @@ def check(name: str, value: Setting) -> None:
             f"setting {name}",
             f"does not take {in_line(repr(value), 80)}",
             f"It takes {rule.wants}",
+        )
+
+
+def check_load(options: Mapping[str, Setting], keep_alive: KeepAlive | None) -> None:
+    """Check what a model is to be loaded with, before the server is asked.
+
+    Raises:
+        InvalidConfigurationError: There is no such option, it does not take the
+            value, or the keep-alive is nothing, which unloads.
+    """
+    for name, value in options.items():
+        check(name if name in _OWN_OPTIONS else f"{OPTION}{name}", value)
+    if keep_alive is None:
+        return
+    check("keep_alive", keep_alive)
+    if keep_alive_seconds(keep_alive) == 0:
+        raise InvalidConfigurationError(
+            f"keep_alive {keep_alive}",
+            "unloads a model, and is none to load it with",
+            "Load it with a longer one, or a negative number for ever",
         )
 
 
@@ -314,7 +335,7 @@ def options_for(
     if temperature is not None:
         options["temperature"] = temperature
     for name, value in settings.items():
-        if name in {"num_ctx", "temperature"} or name.startswith(OPTION):
+        if name in _OWN_OPTIONS or name.startswith(OPTION):
             options[name.removeprefix(OPTION)] = value
     keep_alive = settings.get("keep_alive")
     assert keep_alive is None or isinstance(keep_alive, str | int | float)

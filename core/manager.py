@@ -352,6 +352,7 @@ class ModelManager(Reading):
         Raises:
             ModelNotFoundError: The server does not have it.
             ElsewhereError: It is a cloud model.
+            InvalidConfigurationError: The server does not take an option.
             BusyError: Another instance loads it, or it is pulled.
             OllamaError: The server cannot load it.
             OperationEndedError: It was cancelled.
@@ -388,6 +389,7 @@ class ModelManager(Reading):
             keep_alive=configured.keep_alive if keep_alive is None else keep_alive,
             cause=cause,
         )
+        configuration.check_load(request.options, request.keep_alive)
 
         async def work(load: Operation) -> None:
             await self._loader.load(load, request)
