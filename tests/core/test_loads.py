@@ -14,6 +14,7 @@ from herdbook.core import (
     CapabilityMissingError,
     Cause,
     ElsewhereError,
+    InvalidConfigurationError,
     LoadFailedError,
     ManagerSettings,
     ModelManager,
@@ -113,6 +114,42 @@ async def test_options_of_the_call_go_before_the_configured_ones() -> None:
         assert status.runner is not None
         assert status.runner.expires_at is not None
         assert status.runner.expires_at.year > 2300
+
+
+@pytest.mark.parametrize(
+    ("options", "keep_alive"),
+    [
+        ({"num_ctx": "many"}, None),
+        ({"num_context": 512}, None),
+        ({"pinned": True}, None),
+        ({}, "5"),
+        ({}, "-1"),
+        ({}, 1e30),
+        ({}, 0),
+        ({}, "0s"),
+    ],
+)
+async def test_request_that_the_server_would_not_take_is_no_failure_of_the_model(
+    options: dict[str, facts.Setting], keep_alive: str | float | None
+) -> None:
+    async with herd_of() as (place, herd):
+        before = (await herd.now()).position
+
+        with pytest.raises(InvalidConfigurationError):
+            await herd.load(NAME, options=options, keep_alive=keep_alive)
+
+        assert (await herd.now()).position == before
+        assert place.asked("/api/generate") == 0
+
+
+@pytest.mark.parametrize("keep_alive", ["1h30m", 60, 0.5, -1, "-1m"])
+async def test_keep_alive_that_the_server_takes_loads(keep_alive: str | float) -> None:
+    async with herd_of() as (_, herd):
+        status = await herd.load(
+            NAME, options={"top_k": 5, "temperature": 0}, keep_alive=keep_alive
+        )
+
+        assert status.state is ModelState.LOADED
 
 
 async def test_loading_a_loaded_model_with_another_context_changes_its_runner() -> None:
