@@ -311,7 +311,11 @@ class ModelManager(Reading):
         present = await self.is_available(name)
 
         async def work(pull: Operation) -> None:
-            await self._puller.pull(pull, insecure=insecure)
+            try:
+                await self._puller.pull(pull, insecure=insecure)
+            except OllamaError:
+                await self._look_again()
+                raise
 
         return self._pulls.get(name) or self._pulls.start(
             name, Activity.UPDATE if present else Activity.PULL, work

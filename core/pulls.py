@@ -191,6 +191,7 @@ class Puller:
             or now - progress.recorded_at < self._settings.progress_every_s
             or progress.share - progress.recorded_share
             < self._settings.progress_every_share
+            or not self._is_ours(work)
         ):
             return
         progress.recorded_at, progress.recorded_share = now, progress.share
@@ -204,6 +205,10 @@ class Puller:
 
     async def _record_success(self, work: Operation, progress: _Progress) -> None:
         pulled = await self._pulled(work.name)
+        await self._register.catch_up()
+        if not self._is_ours(work):
+            await self._reconciler.refresh()
+            return
         detected = await self._reconciler.detect(pulled)
         fact = self._completed(work, progress, pulled)
         facts: list[Fact] = [fact]
@@ -270,10 +275,14 @@ class Puller:
     async def _record_end(self, work: Operation, fact: Fact) -> None:
         """Record how it ended early, if it is still under way in the log."""
         await self._register.catch_up()
-        status = self._register.status(work.name)
-        ours = None
-        if status is not None:
-            update = work.activity is Activity.UPDATE
-            ours = status.update if update else status.work
-        if ours is not None and ours.instance == self._instance:
+        if self._is_ours(work):
             await self._register.record(work.name, [fact], cause=Cause.COMMAND)
+
+    def _is_ours(self, work: Operation) -> bool:
+        """Tell whether the log has it under way; a model that vanished ended it."""
+        status = self._register.status(work.name)
+        if status is None:
+            return False
+        update = work.activity is Activity.UPDATE
+        known = status.update if update else status.work
+        return known is not None and known.instance == self._instance
