@@ -17,6 +17,7 @@ from herdbook.core import (
     ManagerSettings,
     ModelManager,
     ModelState,
+    NodeUnreachableError,
     OllamaError,
     OperationEndedError,
     PullCancelledError,
@@ -505,6 +506,47 @@ async def test_cancelled_update_leaves_the_model_as_it_was() -> None:
         assert isinstance(await end_of(pulling), OperationEndedError)
         assert (await told(herd, "plain:latest"))[-1] == "UpdateCancelled"
         assert (await herd.get_status("plain")).state is ModelState.AVAILABLE
+
+
+async def test_update_of_a_model_that_vanishes_meanwhile_brings_it_back() -> None:
+    async with herd_of() as (place, herd):
+        place.did(registry={"latency_s": 15})
+        pulling = asyncio.create_task(pulled(herd, "plain"))
+        await place.clock.sleep(5)
+        await place.deletes("plain")
+        await herd.refresh()
+        assert not await herd.is_available("plain")
+
+        assert (await pulling)[-1].status == "success"
+
+        types = await told(herd, "plain:latest")
+        assert types[2:5] == ["UpdateStarted", "ModelVanished", "ModelDiscovered"]
+        assert await herd.is_available("plain")
+
+
+async def test_cancelled_update_of_a_model_that_vanished_records_no_end() -> None:
+    async with herd_of() as (place, herd):
+        place.did(registry={"latency_s": 15})
+        pulling = asyncio.create_task(pulled(herd, "plain"))
+        await place.clock.sleep(5)
+        await place.deletes("plain")
+        await herd.refresh()
+
+        assert await herd.cancel("plain")
+
+        assert isinstance(await end_of(pulling), OperationEndedError)
+        assert (await told(herd, "plain:latest"))[-1] == "ModelVanished"
+
+
+async def test_pull_that_finds_the_server_away_records_the_node_as_lost() -> None:
+    async with herd_of() as (place, herd):
+        place.did(server="killed")
+
+        with pytest.raises(NodeUnreachableError):
+            await pulled(herd, "plain")
+
+        assert not (await herd.node_status()).reached
+        assert (await herd.get_status("llava:7b")).stale_since is not None
 
 
 async def test_pull_without_tls_is_asked_for_and_recorded() -> None:
