@@ -192,11 +192,15 @@ def is_there(path: Path) -> bool:
 
 
 def _check_place(path: Path) -> None:
+    """Refuse at once what SQLite would refuse late, or wait for: a pipe."""
     if path.is_dir():
         raise StoreUnavailableError(str(path), "is a directory", "Name a file")
-    if not path.parent.is_dir():
+    if path.exists() and not path.is_file():
+        raise StoreUnavailableError(str(path), "is not a file", "Name a file")
+    home = Path(os.path.realpath(path)).parent
+    if not home.is_dir():
         raise StoreUnavailableError(
-            str(path), "has no directory to be in", f"Make {path.parent} first"
+            str(path), "has no directory to be in", f"Make {home} first"
         )
     for place in (path.parent, path):
         if place.exists() and not os.access(place, os.R_OK | os.W_OK):
