@@ -97,7 +97,7 @@ def main(path: Path, url: str, seed: int, kills: int) -> None:
         recovered = asyncio.run(recover(path, url, told))
         found = Counter(t for t in recovered if t in ENDS) - interrupted
         interrupted += found
-        print(len(told), before[-1:], sorted(found))
+        sys.stdout.write(f"{len(told)} {before[-1:]} {sorted(found)}\n")
     asyncio.run(once_more(path, url))
 
 

@@ -172,11 +172,13 @@ async def test_moment_that_cannot_be_is_refused(when: int | datetime) -> None:
         await refused(CallerError, lambda: herd.as_of(when))
 
 
-@pytest.mark.parametrize("when", [datetime.max, datetime.min])
+@pytest.mark.parametrize(
+    "when", [datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)]
+)
 async def test_moment_far_away_is_the_end_or_the_beginning(when: datetime) -> None:
     async with herd_of() as (_, herd):
         end = (await herd.now()).position
-        assert (await herd.as_of(when.replace(tzinfo=UTC))).position in (0, end)
+        assert (await herd.as_of(when)).position in (0, end)
 
 
 @pytest.mark.parametrize("after", [-1, 2**63, 2**70])
@@ -335,15 +337,19 @@ async def test_new_log_on_a_full_disk_is_refused(tmp_path: Path) -> None:
         (disk / "ballast").unlink()
 
 
+def remount(disk: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
+
+
 async def test_disk_that_became_read_only_loses_nothing(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "2m") as disk:
         path = disk / "herd.db"
         await opened(path)
-        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        remount(disk, "ro")
         before = path.read_bytes()
         await refused(StoreUnavailableError, lambda: opened(path))
         assert path.read_bytes() == before
-        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        remount(disk, "rw")
         async with ModelManager.open(path, look=False) as herd:
             assert (await herd.get_status(HERE)).settings == {"num_ctx": 512}
 

@@ -24,8 +24,6 @@ from herdbook.events.store import ANY, StoredView
 from herdbook.events.verify import verify
 
 SEEDS = int(os.environ.get("HERDBOOK_SEEDS", "40"))
-SQLITE_LOCK_BYTES = 120
-"""The first bytes of the index of a write-ahead log; see ``copy_of``."""
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +93,7 @@ async def read(path: Path) -> tuple[list[RecordedEvent], bool]:
             except StoreError:
                 assert not sound, "cannot be read, and verify does not say so"
                 return [], False
-    except StoreError as error:
-        assert str(error).isprintable()
+    except StoreError:
         return [], False
 
 
@@ -123,23 +120,31 @@ def test_damage_is_found_or_does_none(
             assert name == "herd.db-wal" or found == log, f"seed {seed}"
 
 
+async def told_by_manager(path: Path) -> tuple[list[int], bool] | None:
+    """Return the history that a manager tells, and whether it finds all well."""
+    try:
+        async with ModelManager.open(path, node="n", look=False) as herd:
+            sound = not (await herd.verify()).findings
+            history = [entry.position for entry in await herd.history()]
+            await herd.configure("plain:latest", {"num_ctx": 512})
+            return history, sound
+    except StoreError:
+        return None
+
+
 @pytest.mark.parametrize("name", ["herd.db", "herd.db-wal"])
-def test_manager_of_a_damaged_log_says_so(
+def test_manager_of_a_damaged_log_tells_the_truth_or_nothing(
     whole: tuple[Path, list[RecordedEvent]], name: str, tmp_path: Path
 ) -> None:
-    async def use(path: Path) -> None:
-        try:
-            async with ModelManager.open(path, ollama="127.0.0.1:9") as herd:
-                await herd.all_statuses()
-                await herd.history()
-                await herd.configure("plain:latest", {"num_ctx": 512})
-        except StoreError as error:
-            assert str(error).isprintable()
-
+    positions = [event.position for event in whole[1]]
+    answered = 0
     for seed in range(SEEDS // 2):
         folder = tmp_path / str(seed)
         folder.mkdir()
         path = copy_of(whole[0], folder)
         flip(folder / name, Random(seed))
-        asyncio.run(use(path))
-        assert path.exists()
+        answer = asyncio.run(told_by_manager(path))
+        if answer is not None and answer[1]:
+            assert answer[0] == positions[: len(answer[0])], f"seed {seed}"
+            answered += 1
+    assert answered, "every flip was refused: nothing was proved"

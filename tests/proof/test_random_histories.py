@@ -95,7 +95,6 @@ class History:
         try:
             await act(self)
         except HerdbookError as error:
-            assert "\n" not in str(error)
             self.told.append(f"  {error}")
 
     async def calm(self) -> None:
@@ -252,15 +251,17 @@ ACTS: tuple[Act, ...] = (
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 async def test_random_history_stays_true(seed: int, tmp_path: Path) -> None:
-    async with served("herd", settings=SERVER) as place:
-        async with place.herd(tmp_path / "herd.db", settings=SETTINGS) as herd:
-            history = History(place, herd, seed)
-            try:
-                for _ in range(STEPS):
-                    await history.step()
-                    await history.calm()
-                    await history.check()
-                await assert_sound(herd._storage.store)
-            except BaseException:
-                print(*history.told, sep="\n")
-                raise
+    async with (
+        served("herd", settings=SERVER) as place,
+        place.herd(tmp_path / "herd.db", settings=SETTINGS) as herd,
+    ):
+        history = History(place, herd, seed)
+        try:
+            for _ in range(STEPS):
+                await history.step()
+                await history.calm()
+                await history.check()
+            await assert_sound(herd._storage.store)
+        except BaseException as error:
+            error.add_note("\n".join(history.told))
+            raise

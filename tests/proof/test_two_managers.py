@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from random import Random
 
@@ -169,7 +169,7 @@ async def command(herd: ModelManager, chance: Random) -> None:
     """Do something at random; to be refused is fine."""
     name = chance.choice([HERE, MODEL, "llama3.2:1b"])
     what = chance.choice(["pull", "load", "unload", "delete", "use", "refresh"])
-    try:
+    with suppress(HerdbookError):
         match what:
             case "pull":
                 await pulled(herd, name)
@@ -179,8 +179,6 @@ async def command(herd: ModelManager, chance: Random) -> None:
                 await herd.refresh()
             case _:
                 await getattr(herd, what)(name)
-    except HerdbookError as error:
-        assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))

@@ -44,7 +44,8 @@ def truth_of(world: World) -> dict[str, Truth]:
 
 def weights_digest(entry: Entry) -> str:
     """Return the digest of a model's file of numbers."""
-    return next(l.digest for l in entry.manifest.layers if l.kind is Kind.WEIGHTS)
+    layers = entry.manifest.layers
+    return next(layer.digest for layer in layers if layer.kind is Kind.WEIGHTS)
 
 
 def told_by(statuses: Iterable[ModelStatus]) -> dict[str, Truth]:
