@@ -20,6 +20,9 @@ from herdbook.core import ManagerSettings, ModelManager, base_url
 PATIENCE_TO_READ_S = 2.0
 """Seconds that a verb that only reads waits for the server."""
 
+PATIENCE_TO_ACT_S = 5.0
+"""Seconds that a verb that changes something waits for a look at the server."""
+
 
 class Invocation:
     """The global options of one call, and what they lead to.
@@ -94,7 +97,8 @@ class Invocation:
         Raises:
             OllamaError: It does not.
         """
-        async with self._open(ManagerSettings(), look=True) as herd:
+        settings = ManagerSettings(look_within_s=PATIENCE_TO_ACT_S)
+        async with self._open(settings, look=True) as herd:
             if not (await herd.node_status()).reached:
                 await herd.refresh()  # says what is wrong
             yield herd

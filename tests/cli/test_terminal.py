@@ -113,8 +113,8 @@ def test_rm_asks_and_takes_no_for_an_answer(
     assert herdbook("show", "smollm2:135m", "--json").json["present"]
 
 
-def test_rm_takes_ctrl_c_for_a_no(server: Server, log: Path) -> None:
-    code, shown = on_terminal("rm", "smollm2:135m", typed=CTRL_C, when="[y/N]")
+def test_rm_takes_the_end_of_input_for_a_no(server: Server, log: Path) -> None:
+    code, shown = on_terminal("rm", "smollm2:135m", typed="\x04", when="[y/N]")
 
     assert code == 1
     assert "Nothing was deleted." in shown
