@@ -8,7 +8,7 @@ everything that reads.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing
 from importlib import metadata
 from pathlib import Path
@@ -65,14 +65,18 @@ async def examine(
     clock = clock or SystemClock()
     found = [_versions(), check_sqlite(), check_catalogue(patient.catalogue)]
     found += await asyncio.to_thread(check_log, patient.log, clock.now())
-    broken = any(each.check == "log" and each.level is Level.PROBLEM for each in found)
-    if patient.log.exists() and not broken:
+    if _can_be_opened(found):
         try:
             return (*found, *await _herd(patient, clock))
         except StoreError as error:
             found.append(failed("log", error))
     async with _open(patient, MEMORY, clock) as herd:
         return (*found, *await herd.doctor())
+
+
+def _can_be_opened(found: Iterable[Diagnosis]) -> bool:
+    """Return whether there is a log, as far as the look at its file could tell."""
+    return any(each.check == "log" and each.level is Level.OK for each in found)
 
 
 def _versions() -> Diagnosis:

@@ -67,16 +67,22 @@ def check_log(log: Path, now: datetime, *, mounts: Path = MOUNTS) -> list[Diagno
         now: The present, UTC.
         mounts: Where the mounted file systems are listed.
     """
-    if not log.parent.is_dir():
-        remedy = f"Make {log.parent} first, or name another file with --db"
-        what = f"{log} has no directory to be in"
-        return [diagnosis("log", what, remedy, level=Level.PROBLEM)]
-    return [
-        *_file(log, now),
-        *_permissions(log),
-        check_file_system(log, mounts),
-        check_disk(shutil.disk_usage(log.parent).free, log.parent),
-    ]
+    try:
+        if not log.parent.is_dir():
+            return [_out_of_place(log, "has no directory to be in")]
+        return [
+            *_file(log, now),
+            *_permissions(log),
+            check_file_system(log, mounts),
+            check_disk(shutil.disk_usage(log.parent).free, log.parent),
+        ]
+    except OSError as error:
+        return [_out_of_place(log, f"cannot be looked at: {error.strerror}")]
+
+
+def _out_of_place(log: Path, state: str) -> Diagnosis:
+    remedy = "See that its directory is there and yours, or name another file"
+    return diagnosis("log", f"{log} {state}", remedy, level=Level.PROBLEM)
 
 
 def _file(log: Path, now: datetime) -> Iterator[Diagnosis]:

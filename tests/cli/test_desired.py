@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import asyncio
+import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import Herdbook, Server
 
+from herdbook.core.desired import read
+
+PAGE = (Path(__file__).parents[2] / "docs" / "desired.md").read_text()
 SOME = (
     "gemma3:4b",
     "llama3.2:3b",
@@ -230,3 +236,46 @@ def test_freeze_without_a_server_writes_what_the_log_knows(
     server.did(server="killed")
 
     assert tomllib.loads(herdbook("freeze", "--no-refresh").out)["models"]
+
+
+def blocks(language: str) -> list[str]:
+    """Return the blocks of the documentation in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_example_of_the_documentation_is_valid(tmp_path: Path) -> None:
+    path = tmp_path / "herd.toml"
+    path.write_text(blocks("toml")[0])
+    first, second, third = read(path).models
+
+    assert (first.loaded, first.note) == (True, "agents read long files")
+    assert (first.settings["options.top_k"], len(first.settings)) == (40, 8)
+    assert (second.name, third.name) == ("qwen2.5-coder:7b", "nomic-embed-text:latest")
+
+
+def test_mistake_is_told_as_documented(
+    herdbook: Herdbook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("herd.toml").write_text('[models."llama3.1:8b"]\nnum_ctx = 1\n')
+
+    assert herdbook("apply", "herd.toml").err == blocks("text")[0]
+
+
+def test_example_in_python_runs(
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("herd.toml").write_text('[models."smollm2:135m"]\nloaded = true\n')
+    names: dict[str, Any] = {}
+    exec(blocks("python")[0], names)
+    asyncio.run(names["example"](server.address))
+
+    assert capsys.readouterr().out.splitlines() == [
+        "0 0",
+        "smollm2:135m None False",
+        "smollm2:135m None True",
+    ]

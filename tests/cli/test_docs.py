@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
@@ -15,6 +16,16 @@ from herdbook.cli import shapes
 from herdbook.cli.errors import EXITS, ErrorShape
 from herdbook.cli.verbs import VERBS, app
 from herdbook.core import Candidate, HistoryEntry, RecordedEvent
+from herdbook.core.desired import DesiredModel, DesiredSet
+from herdbook.core.diagnosis import Diagnosis
+from herdbook.core.difference import (
+    Change,
+    Difference,
+    ModelDifference,
+    RoleDifference,
+)
+from herdbook.core.lineage import Ancestor
+from herdbook.core.plan import Step
 
 DOCS = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
 SECTIONS = dict(
@@ -76,6 +87,18 @@ def test_every_global_option_is_documented(option: str) -> None:
         ("log", RecordedEvent),
         ("as-of", shapes.AsOf),
         ("verify", shapes.Verified),
+        ("doctor", Diagnosis),
+        ("diff", Difference),
+        ("diff", ModelDifference),
+        ("diff", RoleDifference),
+        ("diff", Change),
+        ("why", shapes.Why),
+        ("why", Ancestor),
+        ("apply", shapes.Applied),
+        ("apply", shapes.Planned),
+        *(("apply", step) for step in get_args(Step)),
+        ("freeze", DesiredSet),
+        ("freeze", DesiredModel),
     ],
 )
 def test_every_field_of_an_answer_is_documented(

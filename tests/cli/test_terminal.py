@@ -188,6 +188,22 @@ def test_apply_does_it_all_after_a_yes(
     assert len(herdbook("ls", "--json").json) == 2
 
 
+def test_apply_that_is_stopped_tells_what_is_not_done(
+    serving: Callable[..., Server], log: Path
+) -> None:
+    slow = serving(speed=1.0, rate=2e7)
+    wanted = log.with_name("herd.toml")
+    wanted.write_text(PRUNING)
+    code, shown = on_terminal(
+        "apply", str(wanted), "--ollama", slow.address, typed=CTRL_C, when=" of 523 MB"
+    )
+    lines = STYLE.sub("", shown).splitlines()
+
+    assert code == 1
+    assert "not done: pull qwen3:0.6b" in lines
+    assert "not begun: load qwen3:0.6b" in lines
+
+
 def test_apply_asks_nothing_where_nothing_is_deleted(server: Server, log: Path) -> None:
     wanted = log.with_name("herd.toml")
     wanted.write_text(PRUNING)

@@ -100,6 +100,14 @@ async def test_doctor_works_with_a_log_of_another_program(tmp_path: Path) -> Non
     assert found["server"][0].level is Level.OK
 
 
+async def test_doctor_works_where_no_log_can_be(tmp_path: Path) -> None:
+    async with served() as place:
+        found = await examined(place, tmp_path / ("x" * 300))
+
+    assert [each.level for each in found["log"]] == [Level.PROBLEM]
+    assert found["server"][0].level is Level.OK
+
+
 async def test_doctor_works_with_a_log_that_cannot_be_opened(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
     async with served() as place:

@@ -98,6 +98,13 @@ def test_log_without_a_directory_is_a_problem(tmp_path: Path) -> None:
     assert checks["log"].level is Level.PROBLEM
 
 
+def test_log_that_cannot_be_looked_at_is_a_problem(tmp_path: Path) -> None:
+    checks = found(tmp_path / ("x" * 300))
+
+    assert checks["log"].level is Level.PROBLEM
+    assert "cannot be looked at: File name too long" in checks["log"].what
+
+
 @pytest.mark.parametrize("content", [b"nonsense " * 1000, b"x"])
 def test_file_of_another_program_is_a_problem(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "herd.db").write_bytes(content)
