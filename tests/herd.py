@@ -231,6 +231,20 @@ async def pulled(herd: ModelManager, name: str) -> list[PullProgress]:
     return [progress async for progress in herd.pull(name)]
 
 
+async def under_way(herd: ModelManager, name: str, completed: int = 1) -> None:
+    """Follow a pull until so many bytes are there, then go on without it."""
+    async with aclosing(herd.pull(name)) as progress:
+        async for one in progress:
+            if one.completed_bytes >= completed:
+                return
+
+
+async def end_of(task: asyncio.Task[Any]) -> BaseException | None:
+    """Return what a task ended with."""
+    await asyncio.wait([task])
+    return task.exception()
+
+
 async def recorded(
     herd: ModelManager, name: str | None = None, *, after: int = 0
 ) -> list[RecordedEvent]:
