@@ -27,11 +27,7 @@ from herdbook.core import (
 from herdbook.events import facts
 
 NAME = "llava:7b"
-
-
 OTHER = "llama3.1:8b"
-
-
 NO_RUNNERS: dict[str, Any] = {
     "path": "/api/ps",
     "status": 200,

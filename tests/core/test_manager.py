@@ -26,8 +26,6 @@ from herdbook.core import (
 from herdbook.events.lifecycle import Activity
 
 NAME = "llava:7b"
-
-
 BIG = "llama3.2:1b"
 
 

@@ -13,11 +13,7 @@ from herdbook.core import (
 from herdbook.events import facts
 
 NAME = "llava:7b"
-
-
 BIG = "llama3.2:1b"
-
-
 ROLES = {
     ModelRole.GENERAL: "qwen3:0.6b",
     ModelRole.CODING: "codellama:7b",

@@ -23,17 +23,9 @@ from herdbook.core import (
 from herdbook.events import facts
 
 BIG = "llama3.2:1b"
-
-
 BIG_BYTES = 1_321_084_213
-
-
 SLOW = {"rate": 1e6}
-
-
 PULL: dict[str, Any] = {"path": "/api/pull", "status": 200}
-
-
 FAILURES: dict[str, tuple[str, dict[str, Any]]] = {
     "authentication": (BIG, {"registry": {"manifest_status": 401}}),
     "rate_limit": (BIG, {"registry": {"manifest_status": 429}}),
@@ -45,11 +37,8 @@ FAILURES: dict[str, tuple[str, dict[str, Any]]] = {
     "disk_full": (BIG, {"disk_bytes": 500_000_000}),
     "stalled": (BIG, {"registry": {"stall_after": 0}}),
     "node_unreachable": (BIG, {"server": "killed"}),
-    "pull_cut": (BIG, {"answer": {"path": "/api/pull", "after_lines": 1, "cut": True}}),
-    "bad_answer": (
-        BIG,
-        {"answer": {"path": "/api/pull", "status": 200, "body": "{\n"}},
-    ),
+    "pull_cut": (BIG, {"answer": PULL | {"after_lines": 1, "cut": True}}),
+    "bad_answer": (BIG, {"answer": PULL | {"body": "{\n"}}),
 }
 
 

@@ -18,11 +18,7 @@ from herdbook.core import (
 from herdbook.events import facts
 
 BIG = "llama3.2:1b"
-
-
 BIG_BYTES = 1_321_084_213
-
-
 SLOW = {"rate": 1e6}
 
 

@@ -22,11 +22,7 @@ from herdbook.core import (
 from herdbook.events import facts
 
 NAME = "llava:7b"
-
-
 OTHER = "llama3.1:8b"
-
-
 SLOW_START = {"runner_start_delay_s": 30}
 
 

@@ -16,8 +16,6 @@ from herdbook.events import facts
 from herdbook.events.lifecycle import Activity
 
 BIG = "llama3.2:1b"
-
-
 SLOW = {"rate": 1e6}
 
 
