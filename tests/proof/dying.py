@@ -1,7 +1,8 @@
 """Live with a herd, be killed at a random moment, and see what the next one finds.
 
 A program, run by ``test_killed_processes.py``: arguments are the log, the server,
-a seed and a number of kills; it prints one line for each kill.
+a seed and a number of kills; it prints one line for each kill. With the first two
+alone it just lives, until it is killed from outside.
 """
 
 from __future__ import annotations
@@ -107,5 +108,7 @@ async def once_more(path: Path, url: str) -> None:
         assert (await herd.ensure_available(MODEL)).present
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and len(sys.argv) == 3:
+    asyncio.run(live(Path(sys.argv[1]), sys.argv[2], sys.stdout.fileno()))
+elif __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

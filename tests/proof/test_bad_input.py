@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,7 @@ async def test_what_is_no_name_is_refused(command: str) -> None:
         before, seen = (await herd.now()).position, len(place.world.seen)
         ask = BY_NAME[command]
         for text in ODD_TEXTS:
-            await refused(InvalidNameError, lambda t=text: ask(herd, t))
+            await refused(InvalidNameError, partial(ask, herd, text))
         assert (await herd.now()).position == before
         asked = list(place.world.seen)[seen:]
         assert {one.path for one in asked} <= {"/api/version", "/api/tags", "/api/ps"}
@@ -116,9 +117,7 @@ async def test_value_that_no_setting_takes_is_refused(setting: str) -> None:
             "x" * 3000,
             "\ud800",
         ):
-            await refused(
-                CallerError, lambda v=value: herd.configure(HERE, {setting: v})
-            )
+            await refused(CallerError, partial(herd.configure, HERE, {setting: value}))
         assert (await herd.now()).position == before
         await assert_live_is_replayed(herd)
 
@@ -137,7 +136,7 @@ async def test_setting_that_does_not_exist_is_refused(setting: str) -> None:
 async def test_role_that_does_not_exist_is_refused(role: str) -> None:
     async with herd_of() as (_, herd):
         for ask in (herd.recommend, herd.explain, herd.suggest):
-            await refused(UnknownRoleError, lambda a=ask: a(role))
+            await refused(UnknownRoleError, partial(ask, role))
 
 
 @pytest.mark.parametrize("text", ["\ud800", "x" * 3_000_000], ids=["half", "huge"])

@@ -7,14 +7,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 import pytest
 from proof import dying
 from proof.truth import assert_live_is_replayed, assert_sound
 
-from herdbook.core import ModelManager, NodeUnreachableError, PullCutError
+from herdbook.core import Cause, ModelManager, NodeUnreachableError, PullCutError
+from herdbook.events.facts import PullInterrupted, PullProgressed, PullStarted
 
 TESTS = Path(__file__).parent.parent
 
@@ -34,6 +35,9 @@ def sandbox_process(*words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
             process.kill()
 
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([f"{TESTS}", *sys.path])}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_killed_manager_is_recovered_from(seed: int, tmp_path: Path) -> None:
@@ -51,7 +55,7 @@ def test_killed_manager_is_recovered_from(seed: int, tmp_path: Path) -> None:
             text=True,
             timeout=50,
             check=False,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([f"{TESTS}", *sys.path])},
+            env=ENVIRONMENT,
         )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "PullInterrupted" in done.stdout, done.stdout
@@ -83,5 +87,38 @@ async def test_killed_server_is_recovered_from(tmp_path: Path) -> None:
     with again as (_, url):
         async with ModelManager.open(path, ollama=url) as herd:
             assert (await herd.ensure_available(dying.MODEL)).stale_since is None
+            await assert_live_is_replayed(herd)
+            await assert_sound(herd._storage.store)
+
+
+def living(path: Path, url: str) -> subprocess.Popen[bytes]:
+    """Start a manager in a process of its own."""
+    words = [sys.executable, dying.__file__, path, url]
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, env=ENVIRONMENT)
+
+
+async def kill_in_pull(herd: ModelManager, process: subprocess.Popen[bytes]) -> None:
+    """Kill a manager once it has recorded some of its pull."""
+    async with aclosing(herd.events(after=0)) as events:
+        async for event in events:
+            if isinstance(event.data, PullProgressed):
+                break
+    process.kill()
+    process.wait()
+
+
+async def test_manager_takes_over_the_pull_of_one_that_was_killed(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "herd.db"
+    with sandbox_process("--speed", "3") as (_, url):
+        async with ModelManager.open(path, ollama=url) as herd:
+            await kill_in_pull(herd, living(path, url))
+            assert (await herd.ensure_available(dying.MODEL)).present
+            log = [event async for event in herd._storage.store.read_all()]
+            began, begun_anew = [e for e in log if isinstance(e.data, PullStarted)]
+            (ended,) = [e for e in log if isinstance(e.data, PullInterrupted)]
+            assert began.position < ended.position < begun_anew.position
+            assert ended.cause is Cause.RECOVERY
             await assert_live_is_replayed(herd)
             await assert_sound(herd._storage.store)
