@@ -1,14 +1,14 @@
 """The doctor: every check there is, of the log, the server and the models.
 
 It works where nothing else does: without a server, without a log, and with a log that
-cannot be opened. It makes no log. What it looks at on the server is recorded, as by
-everything that reads.
+cannot be opened. It makes no log, and writes to none that has a problem; else what it
+sees on the server is recorded, as by everything that reads.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from importlib import metadata
 from pathlib import Path
@@ -64,8 +64,9 @@ async def examine(
     """
     clock = clock or SystemClock()
     found = [_versions(), check_sqlite(), check_catalogue(patient.catalogue)]
-    found += await asyncio.to_thread(check_log, patient.log, clock.now())
-    if _can_be_opened(found):
+    of_log = await asyncio.to_thread(check_log, patient.log, clock.now())
+    found += of_log
+    if _is_sound(of_log):
         try:
             return (*found, *await _herd(patient, clock))
         except StoreError as error:
@@ -74,9 +75,10 @@ async def examine(
         return (*found, *await herd.doctor())
 
 
-def _can_be_opened(found: Iterable[Diagnosis]) -> bool:
-    """Return whether there is a log, as far as the look at its file could tell."""
-    return any(each.check == "log" and each.level is Level.OK for each in found)
+def _is_sound(found: Sequence[Diagnosis]) -> bool:
+    """Return whether there is a log, and nothing wrong: else nothing is recorded."""
+    there = any(each.check == "log" and each.level is Level.OK for each in found)
+    return there and all(each.level is not Level.PROBLEM for each in found)
 
 
 def _versions() -> Diagnosis:

@@ -10,14 +10,13 @@ import re
 import shutil
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
 from herdbook.core.diagnosis import Diagnosis, Level, diagnosis
-from herdbook.core.errors import HerdbookError, StoreError
-from herdbook.events.recorded import time_text
+from herdbook.core.errors import HerdbookError, StoreError, StoreUnavailableError
 from herdbook.events.sqlite_condition import Condition, examine
 from herdbook.projections.sentences import bytes_text, duration_text
 
@@ -68,32 +67,24 @@ def check_log(log: Path, now: datetime, *, mounts: Path = MOUNTS) -> list[Diagno
         mounts: Where the mounted file systems are listed.
     """
     try:
-        if not log.parent.is_dir():
-            return [_out_of_place(log, "has no directory to be in")]
-        return [
-            *_file(log, now),
-            *_permissions(log),
-            check_file_system(log, mounts),
-            check_disk(shutil.disk_usage(log.parent).free, log.parent),
-        ]
-    except OSError as error:
-        return [_out_of_place(log, f"cannot be looked at: {error.strerror}")]
+        found = [*_file(log, examine(log), now)]
+    except StoreUnavailableError as error:
+        return [failed("log", error)]  # and there is no place to tell more about
+    except StoreError as error:
+        found = [failed("log", error)]
+    free_bytes = shutil.disk_usage(log.parent).free
+    return [
+        *found,
+        *_permissions(log),
+        check_file_system(log, mounts),
+        check_disk(free_bytes, log.parent),
+    ]
 
 
-def _out_of_place(log: Path, state: str) -> Diagnosis:
-    remedy = "See that its directory is there and yours, or name another file"
-    return diagnosis("log", f"{log} {state}", remedy, level=Level.PROBLEM)
-
-
-def _file(log: Path, now: datetime) -> Iterator[Diagnosis]:
-    if not log.exists():
+def _file(log: Path, condition: Condition | None, now: datetime) -> Iterator[Diagnosis]:
+    if condition is None:
         what = f"{log} is not there yet; the first verb that needs it makes it"
         yield diagnosis("log", what, level=Level.NOTICE)
-        return
-    try:
-        condition = examine(log)
-    except StoreError as error:
-        yield failed("log", error)
         return
     yield diagnosis(
         "log",
@@ -167,16 +158,15 @@ def check_wal(size_bytes: int) -> Diagnosis:
     )
 
 
-def check_clock(recorded_at: tuple[str, ...], now: datetime) -> Diagnosis:
+def check_clock(recorded_at: Sequence[datetime], now: datetime) -> Diagnosis:
     """Check when the newest events say that they were recorded.
 
     Args:
-        recorded_at: The times, as they are kept, in order of position.
+        recorded_at: The times, in order of position.
         now: The present, UTC.
     """
-    latest = max(recorded_at, default="")
-    if latest > time_text(now + CLOCK_TOLERANCE):
-        ahead = datetime.fromisoformat(latest) - now
+    ahead = max(recorded_at, default=now) - now
+    if ahead > CLOCK_TOLERANCE:
         return diagnosis(
             "clock",
             f"events were recorded up to {duration_text(ahead.total_seconds())} in the "
@@ -185,14 +175,14 @@ def check_clock(recorded_at: tuple[str, ...], now: datetime) -> Diagnosis:
             level=Level.WARNING,
         )
     set_back = sum(one > other for one, other in pairwise(recorded_at))
-    if set_back:
-        return diagnosis(
-            "clock",
-            f"was set back {set_back} times among the newest {len(recorded_at)} events",
-            "Positions tell the order; a time in the overlap has several",
-            level=Level.NOTICE,
-        )
-    return diagnosis("clock", "has not gone back among the newest events")
+    if not set_back:
+        return diagnosis("clock", "has not gone back among the newest events")
+    return diagnosis(
+        "clock",
+        f"went back {set_back} times among the newest {len(recorded_at)} events",
+        "Positions tell the order; a time in the overlap has several",
+        level=Level.NOTICE,
+    )
 
 
 def _permissions(log: Path) -> Iterator[Diagnosis]:

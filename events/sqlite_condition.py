@@ -7,20 +7,23 @@ be read is an error of ours. Whether every event is right, ``verify`` tells.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
-from herdbook.events.errors import NotALogError
+from herdbook.events.errors import NewerSchemaError, NotALogError
 from herdbook.events.sqlite_errors import SQLITE_ERRORS, translate
 from herdbook.events.sqlite_schema import (
     APPLICATION_ID,
     CONNECTION,
     MIGRATIONS,
+    NEWEST,
     QUERIES,
 )
+from herdbook.events.sqlite_session import is_there
 from herdbook.events.store import Head
 
 NEWEST_TIMES = 1000
@@ -56,16 +59,19 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
     altered: tuple[str, ...]
     head: Head
     last: Head
-    recorded_at: tuple[str, ...]
+    recorded_at: tuple[datetime, ...]
 
 
-def examine(path: Path) -> Condition:
-    """Look at the file of a log.
+def examine(path: Path) -> Condition | None:
+    """Look at the file of a log; None where there is none yet.
 
     Raises:
         NotALogError: It is something else.
+        NewerSchemaError: A newer Herdbook wrote it.
         StoreError: It cannot be read, or not as a log.
     """
+    if not is_there(path):
+        return None
     try:
         with closing(_connect(path)) as connection:
             return _examine(connection, path)
@@ -84,6 +90,12 @@ def _examine(connection: sqlite3.Connection, path: Path) -> Condition:
     if _one(connection, "PRAGMA application_id") != APPLICATION_ID:
         raise NotALogError(str(path), "is not a Herdbook log", "Name another file")
     schema = _one(connection, "PRAGMA user_version")
+    if schema > NEWEST:
+        raise NewerSchemaError(
+            str(path),
+            f"has schema {schema}; this version knows {NEWEST}",
+            "Use a newer version of Herdbook",
+        )
     newest = connection.execute(
         "SELECT position, hash, recorded_at FROM events ORDER BY position DESC LIMIT ?",
         [NEWEST_TIMES],
@@ -92,10 +104,19 @@ def _examine(connection: sqlite3.Connection, path: Path) -> Condition:
         schema=schema,
         settings=tuple(_not_taken(connection, path)),
         altered=tuple(_altered(connection, schema)),
-        head=Head(*connection.execute(QUERIES["head"]).fetchone()),
+        head=Head(*(connection.execute(QUERIES["head"]).fetchone() or Head())),
         last=Head(*newest[0][:2]) if newest else Head(),
-        recorded_at=tuple(str(row[2]) for row in reversed(newest)),
+        recorded_at=tuple(_times(row[2] for row in reversed(newest))),
     )
+
+
+def _times(texts: Iterable[object]) -> Iterator[datetime]:
+    """Yield what is a time; what is none is for ``verify`` to find."""
+    for text in texts:
+        with suppress(ValueError):
+            moment = datetime.fromisoformat(str(text))
+            if moment.tzinfo is not None:
+                yield moment
 
 
 def _one(connection: sqlite3.Connection, pragma: str) -> int:

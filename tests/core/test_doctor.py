@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,24 @@ async def test_doctor_works_with_a_log_of_another_program(tmp_path: Path) -> Non
 
     assert [each.level for each in found["log"]] == [Level.PROBLEM]
     assert found["server"][0].level is Level.OK
+
+
+async def test_doctor_records_nothing_in_a_log_that_has_a_problem(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "herd.db"
+    async with served() as place:
+        async with place.herd(log):
+            pass
+        with closing(sqlite3.connect(log)) as connection:
+            connection.execute("DROP TRIGGER events_are_not_changed")
+        before = log.read_bytes()
+        await place.pulls("smollm2:135m")
+        found = await examined(place, log)
+
+    assert found["triggers"][0].level is Level.PROBLEM
+    assert found["server"][0].level is Level.OK
+    assert log.read_bytes() == before
 
 
 async def test_doctor_works_where_no_log_can_be(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 from datetime import UTC, datetime, timedelta
@@ -22,9 +23,9 @@ from herdbook.core.log_checks import (
 )
 from herdbook.core.storage import Storage
 from herdbook.events.facts import ModelVanished
-from herdbook.events.recorded import Cause, NewEvent, time_text
-from herdbook.events.sqlite_condition import Condition, examine
-from herdbook.events.store import ANY, Head
+from herdbook.events.recorded import Cause, NewEvent
+from herdbook.events.sqlite_condition import examine
+from herdbook.events.store import ANY
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -78,6 +79,7 @@ async def test_log_in_use_can_be_looked_at(tmp_path: Path) -> None:
     log = await log_at(tmp_path / "herd.db")
     async with Storage.open(log, SystemClock()) as storage:
         condition = examine(log)
+        assert condition is not None
         head = await storage.store.head()
 
     assert condition.head == condition.last == head
@@ -102,7 +104,37 @@ def test_log_that_cannot_be_looked_at_is_a_problem(tmp_path: Path) -> None:
     checks = found(tmp_path / ("x" * 300))
 
     assert checks["log"].level is Level.PROBLEM
-    assert "cannot be looked at: File name too long" in checks["log"].what
+    assert "File name too long" in checks["log"].what
+
+
+def test_pipe_in_the_place_of_a_log_is_a_problem(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "herd.db")
+
+    assert found(tmp_path / "herd.db")["log"].level is Level.PROBLEM
+
+
+async def test_log_of_a_newer_version_is_told_as_such(tmp_path: Path) -> None:
+    log = await log_at(tmp_path / "herd.db")
+    alter(log, "PRAGMA user_version = 99")
+    checks = found(log)
+
+    assert "has schema 99" in checks["log"].what
+    assert "triggers" not in checks
+
+
+async def test_damaged_head_and_times_are_survived(tmp_path: Path) -> None:
+    log = await log_at(tmp_path / "herd.db")
+    alter(
+        log,
+        "DROP TRIGGER events_are_not_changed; DROP TRIGGER head_is_not_deleted;"
+        "UPDATE events SET recorded_at = 'zzz' WHERE position = 1;"
+        "UPDATE events SET recorded_at = '2026-01-01' WHERE position = 2;"
+        "DELETE FROM head",
+    )
+    checks = found(log)
+
+    assert checks["head"].level is Level.PROBLEM
+    assert checks["clock"].level is Level.OK
 
 
 @pytest.mark.parametrize("content", [b"nonsense " * 1000, b"x"])
@@ -236,22 +268,22 @@ def test_large_write_ahead_log_is_warned_of(size: float, level: Level) -> None:
     assert check_wal(int(size)).level is level
 
 
-def times(*offsets: float) -> tuple[str, ...]:
-    return tuple(time_text(NOW + timedelta(seconds=offset)) for offset in offsets)
+def times(*offsets: float) -> list[datetime]:
+    return [NOW + timedelta(seconds=offset) for offset in offsets]
 
 
 @pytest.mark.parametrize(
     ("recorded_at", "level", "told"),
     [
-        ((), Level.OK, "has not gone back"),
+        ([], Level.OK, "has not gone back"),
         (times(-3, -2, -1), Level.OK, "has not gone back"),
         (times(-3, 2), Level.OK, "has not gone back"),
         (times(-3, 3600), Level.WARNING, "1 h in the future"),
-        (times(-3, -9, -1, -2), Level.NOTICE, "set back 2 times"),
+        (times(-3, -9, -1, -2), Level.NOTICE, "went back 2 times"),
     ],
 )
 def test_clock_is_judged_by_the_newest_events(
-    recorded_at: tuple[str, ...], level: Level, told: str
+    recorded_at: list[datetime], level: Level, told: str
 ) -> None:
     checked = check_clock(recorded_at, NOW)
 
@@ -268,7 +300,7 @@ async def test_write_ahead_log_of_a_log_in_use_is_measured(tmp_path: Path) -> No
 async def test_condition_of_a_log_is_told_whole(tmp_path: Path) -> None:
     condition = examine(await log_at(tmp_path / "herd.db"))
 
-    assert isinstance(condition, Condition)
+    assert condition is not None
     assert (condition.schema, condition.settings, condition.altered) == (2, (), ())
-    assert isinstance(condition.head, Head)
+    assert condition.head.position == 2
     assert len(condition.recorded_at) == 2
