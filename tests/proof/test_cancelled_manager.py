@@ -8,6 +8,7 @@ and a next command on the same model does its work.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -131,6 +132,10 @@ def statuses_as_of_the_start(herd: ModelManager) -> Coroutine[Any, Any, object]:
     return herd.as_of(3)
 
 
+async def freeze_and_plan(herd: ModelManager) -> None:
+    await herd.plan(await herd.freeze())
+
+
 PULLED = (
     "(PullStarted (PullProgressed )*"
     "(PullCancelled |PullCompleted (CapabilitiesDetected )?))?"
@@ -174,6 +179,11 @@ CASES = {
     "as_of": Case(statuses_as_of_the_start, present, ""),
     "events": Case(some_events, present, ""),
     "verify": Case(ModelManager.verify, present, ""),
+    "diff": Case(lambda h: h.diff(0), present, ""),
+    "why": Case(lambda h: h.why(MODEL), present, ""),
+    "doctor": Case(ModelManager.doctor, present, ""),
+    "freeze": Case(ModelManager.freeze, present, ""),
+    "plan": Case(freeze_and_plan, present, ""),
 }
 
 
@@ -214,6 +224,16 @@ async def sweep(case: Case, tmp_path: Path, again: int = 0) -> None:
             await case.prepare(world, herd)
             position = (await herd.now()).position
         await assert_sound(herd._storage.store)
+
+
+def test_every_public_coroutine_is_cancelled() -> None:
+    public = {
+        name
+        for name, member in inspect.getmembers(ModelManager)
+        if not name.startswith("_")
+        and (inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member))
+    }
+    assert public == CASES.keys() - {"update"}
 
 
 @pytest.mark.parametrize("name", CASES)

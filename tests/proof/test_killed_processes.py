@@ -93,7 +93,7 @@ async def test_killed_server_is_recovered_from(tmp_path: Path) -> None:
 
 def living(path: Path, url: str) -> subprocess.Popen[bytes]:
     """Start a manager in a process of its own."""
-    words = [sys.executable, dying.__file__, path, url]
+    words = [sys.executable, dying.__file__, str(path), url]
     return subprocess.Popen(words, stdout=subprocess.DEVNULL, env=ENVIRONMENT)
 
 
