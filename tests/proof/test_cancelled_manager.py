@@ -184,6 +184,8 @@ CASES = {
     "doctor": Case(ModelManager.doctor, present, ""),
     "freeze": Case(ModelManager.freeze, present, ""),
     "plan": Case(freeze_and_plan, present, ""),
+    "cost_of_pull": Case(lambda h: h.cost_of_pull(MODEL), present, ""),
+    "cost_of_load": Case(lambda h: h.cost_of_load(MODEL), present, ""),
 }
 
 

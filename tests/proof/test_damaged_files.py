@@ -23,7 +23,7 @@ from herdbook.events.sqlite import SQLiteEventStore
 from herdbook.events.store import ANY, StoredView
 from herdbook.events.verify import verify
 
-SEEDS = int(os.environ.get("HERDBOOK_SEEDS", "40"))
+SEEDS = int(os.environ.get("HERDBOOK_SEEDS", "25"))
 
 
 @pytest.fixture(scope="module")
