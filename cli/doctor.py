@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from herdbook.cli.errors import DONE, FAILED
 from herdbook.cli.invocation import PATIENCE_TO_READ_S, Invocation, actor
@@ -26,13 +22,7 @@ _COLUMNS = (Column("LEVEL"), Column("CHECK"), Column("WHAT"))
 
 
 @verb("doctor", LOOK)
-async def doctor(
-    invocation: Invocation,
-    *,
-    catalogue: Annotated[
-        Path | None, typer.Option(help="A catalogue of your own, to be checked.")
-    ] = None,
-) -> int:
+async def doctor(invocation: Invocation) -> int:
     """Check log, server and models; say what to do about what is wrong.
 
     Works without a server and with a log that cannot be opened. Exit code 1 if there
@@ -46,7 +36,7 @@ async def doctor(
         ollama=invocation.ollama,
         node=invocation.node,
         actor=actor(),
-        catalogue=catalogue,
+        catalogue=invocation.catalogue,
         look_within_s=PATIENCE_TO_READ_S,
     )
     with invocation.screen.waiting("looking", quiet=invocation.json):

@@ -15,7 +15,7 @@ import typer
 
 from herdbook.cli.screen import Screen
 from herdbook.cli.times import Now
-from herdbook.core import ManagerSettings, ModelManager, base_url
+from herdbook.core import ManagerSettings, ModelManager, ModelRegistry, base_url
 
 PATIENCE_TO_READ_S = 2.0
 """Seconds that a verb that only reads waits for the server."""
@@ -31,6 +31,7 @@ class Invocation:
         db: The log's file; None for the user's own.
         ollama: The server; None leaves it to OLLAMA_HOST.
         node: Our name for the server.
+        catalogue: The user's own catalogue of known models; None if there is none.
         json: Whether programs read the answer.
         verbose: Whether causes and positions are told.
         verb: The verb that runs.
@@ -44,6 +45,7 @@ class Invocation:
         self.db = Path(db) if db else None
         self.ollama: str | None = None
         self.node = os.environ.get("HERDBOOK_NODE") or "local"
+        self.catalogue = _own_catalogue()
         self.json = False
         self.verbose = False
         self.verb = "herdbook"
@@ -83,6 +85,16 @@ class Invocation:
             return self.db
         return platformdirs.user_data_path("herdbook", ensure_exists=True) / "herd.db"
 
+    @property
+    def registry(self) -> ModelRegistry:
+        """What is known of models: what is shipped, the user's own on top.
+
+        Raises:
+            InvalidCatalogueError: The user's own cannot be used.
+        """
+        shipped = ModelRegistry()
+        return shipped.with_catalogue(self.catalogue) if self.catalogue else shipped
+
     @asynccontextmanager
     async def reading(self, *, look: bool = True) -> AsyncIterator[ModelManager]:
         """Open the manager to read: a look at the server first, if it answers soon."""
@@ -112,6 +124,7 @@ class Invocation:
             ollama=self.ollama,
             node=self.node,
             actor=actor(),
+            registry=self.registry,
             settings=settings,
             look=look,
         )
@@ -121,6 +134,14 @@ class Invocation:
             finally:
                 if self.verbose:
                     self.position = (await herd.now()).position
+
+
+def _own_catalogue() -> Path | None:
+    named = os.environ.get("HERDBOOK_CATALOGUE")
+    if named:
+        return Path(named)
+    usual = platformdirs.user_config_path("herdbook") / "catalogue.toml"
+    return usual if usual.exists() else None
 
 
 def actor() -> str:

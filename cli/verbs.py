@@ -73,6 +73,14 @@ def _global_options(
             rich_help_panel=_PANEL,
         ),
     ] = None,
+    catalogue: Annotated[
+        Path | None,
+        typer.Option(
+            help="Your own catalogue of known models [HERDBOOK_CATALOGUE; else "
+            "catalogue.toml among the user's configuration].",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Answer in JSON.", rich_help_panel=_PANEL)
     ] = False,

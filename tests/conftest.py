@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -30,5 +31,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 @pytest.fixture(autouse=True)
 def quiet_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the person who runs the tests reaches them."""
-    for name in ("OLLAMA_HOST", "HERDBOOK_DB", "HERDBOOK_NODE", "NO_COLOR"):
+    settings_of_the_person = (
+        *("OLLAMA_HOST", "HERDBOOK_DB", "HERDBOOK_NODE", "HERDBOOK_CATALOGUE"),
+        *("NO_COLOR", "COLUMNS", "LINES"),
+    )
+    for name in settings_of_the_person:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", os.devnull)

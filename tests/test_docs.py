@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from herdbook import sandbox
+from herdbook.core import ModelRegistry
 from herdbook.events.facts import ModelDiscovered, ModelUsed
 from herdbook.events.recorded import Cause, NewEvent
 from herdbook.events.sqlite import SQLiteEventStore
@@ -139,3 +140,19 @@ async def test_generated_pages_are_up_to_date() -> None:
     ran = await run("docs/generate.py", "--check", cwd=ROOT)
 
     assert ran.stdout + ran.stderr == ""
+
+
+def test_catalogue_page_example_is_valid(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "catalogue.md").read_text()
+    example = re.search(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert example
+    path = tmp_path / "catalogue.toml"
+    path.write_text(example[1])
+
+    registry = ModelRegistry().with_catalogue(path)
+
+    best = registry.for_role("coding")[0]
+    assert best.name == "acme-coder"
+    assert best.context == 65536
+    assert registry.capabilities("llama3.1:8b").context == 16384
+    assert registry.capabilities("llama3.1:8b").tools
