@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from herdbook.cli import shapes
+from herdbook.cli import costs, shapes
 from herdbook.cli.errors import DONE, FAILED
 from herdbook.cli.invocation import Invocation
-from herdbook.cli.options import Model
+from herdbook.cli.options import DryRun, Model
 from herdbook.cli.screen import Column, Piece, Row
 from herdbook.cli.verbs import ACT, verb
 from herdbook.core import (
@@ -38,13 +38,17 @@ async def load(
         str | None,
         typer.Option(help="How long it stays: 10m, 1h30m, seconds, -1 for ever."),
     ] = None,
+    dry_run: DryRun = False,
 ) -> None:
-    """Load a model into memory, as it is configured."""
+    """Load a model into memory, as it is configured; tell first what it costs."""
     options: dict[str, Setting] = {}
     if num_ctx is not None:
         check("num_ctx", num_ctx)
         options["num_ctx"] = num_ctx
     async with invocation.acting() as manager:
+        costs.tell(invocation, await manager.cost_of_load(model), alone=dry_run)
+        if dry_run:
+            return
         with invocation.screen.waiting(f"loading {model}", quiet=invocation.json):
             status = await manager.load(
                 model, options=options, keep_alive=_keep_alive(keep_alive)

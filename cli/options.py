@@ -71,6 +71,10 @@ NoRefresh = Annotated[
         "--no-refresh", help="Do not look at the server; show what the log has."
     ),
 ]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Say what it will cost, and do nothing."),
+]
 AnyRole = Annotated[
     str | None,
     typer.Argument(

@@ -11,10 +11,10 @@ from typing import Annotated
 
 import typer
 
-from herdbook.cli import progress, shapes, wording
+from herdbook.cli import costs, progress, shapes, wording
 from herdbook.cli.errors import DONE, FAILED
 from herdbook.cli.invocation import Invocation
-from herdbook.cli.options import Model
+from herdbook.cli.options import DryRun, Model
 from herdbook.cli.verbs import ACT, verb
 from herdbook.core import HistoryFilter, ModelManager, PullProgress
 
@@ -29,14 +29,19 @@ async def pull(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Take a registry without TLS.")
     ] = False,
+    dry_run: DryRun = False,
 ) -> int:
-    """Fetch a model, or update it; tell how far it is.
+    """Fetch a model, or update it; tell what it costs, and how far it is.
 
     Ctrl-C cancels it: the server keeps what it has, and a later pull goes on from
     there.
     """
     async with invocation.acting() as manager:
         name = (await manager.now()).spelled(model)
+        cost = await manager.cost_of_pull(name)
+        costs.tell(invocation, cost, alone=dry_run)
+        if dry_run:
+            return DONE
         following = Following(invocation, manager, name)
         try:
             await following.run(insecure=insecure)

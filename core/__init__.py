@@ -10,6 +10,7 @@ from herdbook.core.acting import acting_as
 from herdbook.core.capabilities import Observed, detect
 from herdbook.core.clock import Clock, ManualClock, SystemClock
 from herdbook.core.configuration import ModelOptions
+from herdbook.core.costs import CostSource, Figure, LoadCost, PullCost
 from herdbook.core.drift import Listed, Look
 from herdbook.core.errors import (
     BadAnswerError,
@@ -91,10 +92,12 @@ __all__ = [
     "Clock",
     "ConflictError",
     "CorruptLogError",
+    "CostSource",
     "DigestMismatchError",
     "DiskFullError",
     "ElsewhereError",
     "FactSource",
+    "Figure",
     "Finding",
     "HerdbookError",
     "HistoryEntry",
@@ -105,6 +108,7 @@ __all__ = [
     "InvalidNameError",
     "KnownModel",
     "Listed",
+    "LoadCost",
     "LoadFailedError",
     "Look",
     "ManagerError",
@@ -131,6 +135,7 @@ __all__ = [
     "OllamaError",
     "OperationEndedError",
     "PullCancelledError",
+    "PullCost",
     "PullCutError",
     "PullError",
     "PullProgress",

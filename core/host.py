@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from herdbook.core.errors import InvalidAddressError
 from herdbook.core.logs import Logger
@@ -87,3 +87,12 @@ def _connectable(host: str, text: str) -> str:
     if isinstance(address, ipaddress.IPv6Address):
         return "[::1]" if address.is_unspecified else f"[{address}]"
     return "127.0.0.1" if address.is_unspecified else str(address)
+
+
+def is_local(url: str) -> bool:
+    """Return whether a server's URL is one of this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

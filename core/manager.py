@@ -19,9 +19,10 @@ from contextlib import (
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from herdbook.core import configuration, plan, views
+from herdbook.core import configuration, costs, plan, views
 from herdbook.core.acting import RECONCILER, acting_as
 from herdbook.core.clock import Clock, SystemClock
+from herdbook.core.costs import LoadCost, PullCost
 from herdbook.core.desired import DesiredSet
 from herdbook.core.diagnosis import Diagnosis
 from herdbook.core.drift import Look
@@ -361,9 +362,7 @@ class ModelManager(Reading):
             OllamaError: The server cannot load it.
             OperationEndedError: It was cancelled.
         """
-        status = self._present(await self.get_status(name))
-        if status.remote_host:
-            raise ElsewhereError(status.name)
+        status = self._here(await self.get_status(name))
         running = await self._loads.joinable(status.name)
         if running is None:
             status = self._latest().status(status.name)
@@ -512,6 +511,23 @@ class ModelManager(Reading):
         """
         return plan.apply(self, planned)
 
+    async def cost_of_pull(self, name: str) -> PullCost:
+        """Return what a pull or an update will cost; begin nothing."""
+        free = costs.free_disk(self._client.base_url, models_folder())
+        return costs.of_pull(await self.get_status(name), self.registry, free)
+
+    async def cost_of_load(self, name: str) -> LoadCost:
+        """Return what a load will cost, with the runners as they are now.
+
+        Raises:
+            ModelNotFoundError: The server does not have it.
+            ElsewhereError: It is a cloud model.
+            OllamaError: The server cannot be asked.
+        """
+        look = await self.refresh()
+        status = self._here(await self.get_status(name))
+        return costs.of_load(status, look.runners)
+
     async def doctor(self) -> list[Diagnosis]:
         """Check the server and its models; ``core.doctor`` checks the log as well."""
         against = Checking(
@@ -522,6 +538,18 @@ class ModelManager(Reading):
             folder=models_folder(),
         )
         return await check_server(self._client, against)
+
+    def _here(self, status: ModelStatus) -> ModelStatus:
+        """Return the status of a model that the server has, and runs itself.
+
+        Raises:
+            ModelNotFoundError: It does not have it.
+            ElsewhereError: It is a cloud model.
+            BusyError: It is being pulled.
+        """
+        if self._present(status).remote_host:
+            raise ElsewhereError(status.name)
+        return status
 
     def _present(self, status: ModelStatus) -> ModelStatus:
         """Return the status of a model that the server has.

@@ -7,13 +7,11 @@ checked as far as the log alone tells.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -21,6 +19,7 @@ from herdbook.core.clock import Clock
 from herdbook.core.diagnosis import Diagnosis, Level, diagnosis
 from herdbook.core.drift import Look, WeightsOf, unowned
 from herdbook.core.errors import HerdbookError, ModelNotFoundError, OllamaError
+from herdbook.core.host import is_local
 from herdbook.core.log_checks import failed
 from herdbook.core.moment import Moment
 from herdbook.core.observation import listed
@@ -239,7 +238,7 @@ def models_folder(environment: Mapping[str, str] = os.environ) -> Path:
 def check_partials(url: str, against: Checking) -> Diagnosis:
     """Check for downloads that were not finished, where they can be seen."""
     folder = against.folder
-    if folder is None or not _is_local(url):
+    if folder is None or not is_local(url):
         return _untold("the server is on another machine")
     try:
         partials = [*(folder / "blobs").iterdir()]
@@ -276,11 +275,3 @@ def _pulling(statuses: Iterable[ModelStatus]) -> Iterator[str]:
     for status in statuses:
         if status.activity in (Activity.PULL, Activity.UPDATE):
             yield status.name
-
-
-def _is_local(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

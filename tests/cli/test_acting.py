@@ -10,7 +10,7 @@ def test_load_tells_what_is_in_memory(herdbook: Herdbook, server: Server) -> Non
     answer = herdbook("load", "llama3.2:3b", "--num-ctx", "2048", "--keep-alive", "10m")
 
     assert answer.code == 0
-    assert answer.out.startswith("llama3.2:3b loaded in ")
+    assert answer.out.splitlines()[-1].startswith("llama3.2:3b loaded in ")
     assert "2k context" in answer.out
     assert "all on the GPU" in answer.out
 

@@ -15,7 +15,14 @@ from herdbook.cli import main as _  # noqa: F401 - adds the verbs
 from herdbook.cli import shapes
 from herdbook.cli.errors import EXITS, ErrorShape
 from herdbook.cli.verbs import VERBS, app
-from herdbook.core import Candidate, HistoryEntry, RecordedEvent
+from herdbook.core import (
+    Candidate,
+    Figure,
+    HistoryEntry,
+    LoadCost,
+    PullCost,
+    RecordedEvent,
+)
 from herdbook.core.desired import DesiredModel, DesiredSet
 from herdbook.core.diagnosis import Diagnosis
 from herdbook.core.difference import (
@@ -31,7 +38,10 @@ DOCS = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
 SECTIONS = dict(
     re.findall(r"^### (\S+)\n(.*?)(?=^##|\Z)", DOCS, re.MULTILINE | re.DOTALL)
 )
-GLOBAL = {"--db", "--ollama", "--node", "--json", "--verbose", "--help", "-h"}
+GLOBAL = {
+    *("--db", "--ollama", "--node", "--catalogue", "--json", "--verbose"),
+    *("--help", "-h"),
+}
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group
 
 
@@ -80,6 +90,10 @@ def test_every_global_option_is_documented(option: str) -> None:
         ("refresh", shapes.Refreshed),
         ("graph", shapes.Graph),
         ("pull", shapes.Progress),
+        ("pull", PullCost),
+        ("pull", Figure),
+        ("load", LoadCost),
+        ("load", Figure),
         ("unload", shapes.Unloaded),
         ("config", shapes.Config),
         ("rm", shapes.Removed),

@@ -31,11 +31,13 @@ def test_pull_tells_how_it_ended(herdbook: Herdbook, server: Server) -> None:
     answer = herdbook("pull", "qwen3:0.6b")
 
     assert answer.code == 0
-    assert answer.out.startswith("qwen3:0.6b pulled in ")
+    assert answer.out.splitlines()[-1].startswith("qwen3:0.6b pulled in ")
 
 
 def test_pull_of_what_is_there_is_an_update(herdbook: Herdbook, server: Server) -> None:
-    assert herdbook("pull", "smollm2:135m").out == "smollm2:135m up to date\n"
+    answer = herdbook("pull", "smollm2:135m")
+
+    assert answer.out.splitlines()[-1] == "smollm2:135m up to date"
 
 
 def test_pull_in_json_tells_a_line_at_a_time(
