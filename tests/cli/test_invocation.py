@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,17 @@ def test_warnings_of_the_library_are_plain_lines(
     answer = herdbook("ls", "--ollama", server.address.replace(":", ":", 1) + "x")
 
     assert answer.err.startswith("herdbook: warning: port ignored (")
+
+
+def test_command_without_its_extra_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("herdbook.cli.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "typer", None)
+
+    assert run(["ls"]) == 1
+    assert capsys.readouterr().err == (
+        "herdbook: the command is not installed (typer is missing). "
+        "To get it: pip install 'herdbook[cli]'   (exit 1)\n"
+    )
