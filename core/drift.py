@@ -27,7 +27,7 @@ from herdbook.events.facts import (
     RunnerChanged,
     UnloadReason,
 )
-from herdbook.events.lifecycle import ModelState
+from herdbook.events.lifecycle import Activity, ModelState
 from herdbook.events.recorded import Cause
 from herdbook.projections.status import ModelStatus
 
@@ -144,6 +144,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     restarted: bool = False
     before: tuple[Runner, ...] | None = None
 
+        asked: Digests of runners that we asked to leave as soon as they are idle.
     def drifts(self) -> list[Drift]:
         """Return what to record so that the register says what the server shows."""
         return [
@@ -152,6 +153,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             for drift in self._of(name)
         ]
 
+    asked: frozenset[str] = frozenset()
     def _of(self, name: str) -> Iterator[Drift]:
         status, listed = self.statuses.get(name), self.look.models.get(name)
         if status is not None and status.lifecycle.activity is not None:
@@ -245,11 +247,12 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             return UnloadReason.SERVER_RESTARTED, None
         if any(runner.digest == gone.digest for runner in self.look.runners):
             return UnloadReason.MODEL_REPLACED, None
-        if self._expired(gone):
-            return UnloadReason.EXPIRED, None
+        if self._expired(gone):  # so does one that was asked to leave
+            asked = gone.digest in self.asked
+            return UnloadReason.REQUESTED if asked else UnloadReason.EXPIRED, None
         newcomer = self._newcomer()
         if newcomer is not None:
-            return UnloadReason.EVICTED, newcomer.name
+            return UnloadReason.EVICTED, newcomer
         if self._all_gone_at_once():
             return UnloadReason.SERVER_RESTARTED, None
         return UnloadReason.REQUESTED, None
@@ -263,11 +266,25 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         loaded = (status.runner for status in self.statuses.values())
         return [runner for runner in loaded if runner is not None]
 
-    def _newcomer(self) -> Runner | None:
-        """Return a runner that was not there before: it needed the room."""
+    def _newcomer(self) -> str | None:
+        """Return who needed the room: a runner that is new, or takes more than before.
+
+        A load evicts before it shows in a runner of its own: one under way counts.
+        """
         before = self._recorded_runners() if self.before is None else self.before
-        known = {runner.digest for runner in before}
-        return next((r for r in self.look.runners if r.digest not in known), None)
+        sizes = {runner.digest: runner.size_bytes for runner in before}
+        new = [one.name for one in self.look.runners if one.digest not in sizes]
+        grown = [
+            one.name
+            for one in self.look.runners
+            if one.size_bytes > sizes.get(one.digest, one.size_bytes)
+        ]
+        loading = [
+            status.name
+            for status in self.statuses.values()
+            if status.activity is Activity.LOAD
+        ]
+        return next(iter((*new, *grown, *loading)), None)
 
     def _all_gone_at_once(self) -> bool:
         """Return whether several runners went together: only a restart does that."""

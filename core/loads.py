@@ -117,18 +117,29 @@ class Loader:
                 raise
             except HerdbookError as error:
                 failed = LoadFailed(kind=kind_of(error), message=str(error))
-                await finish(self._record_end(work.name, failed))
+                await finish(self._record_failed(work.name, request, failed))
                 raise
 
     async def _load(self, name: str, request: LoadRequest) -> None:
         started = self._clock.monotonic()
-        if self._status(name).state is not ModelState.LOADED:
-            asked = LoadStarted(
-                instance=self._instance,
-                options=dict(request.options),
-                keep_alive=request.keep_alive,
-            )
+        loaded = self._status(name).state is ModelState.LOADED
+        if not loaded:
+            asked = self._asked(request)
             await self._register.record(name, [asked], cause=request.cause)
+        # With other options its runner leaves, and another comes.
+        with self._reconciler.leaving(*(self._sharing(name) if loaded else ())):
+            await self._see_it_loaded(name, request, started)
+
+    def _asked(self, request: LoadRequest) -> LoadStarted:
+        return LoadStarted(
+            instance=self._instance,
+            options=dict(request.options),
+            keep_alive=request.keep_alive,
+        )
+
+    async def _see_it_loaded(
+        self, name: str, request: LoadRequest, started: float
+    ) -> None:
         await self._ask_to_load(name, request)
         runner = await self._appeared(name)
         took = self._clock.monotonic() - started
@@ -151,12 +162,20 @@ class Loader:
         embedding = self._status(name).can("embedding")
         for kind in (embedding, True):
             try:
-                return await self._client.load(
+                async with self._clock.timeout(self._settings.silent_within_s):
+                    return await self._client.load(
+                        name,
+                        options=request.options,
+                        keep_alive=request.keep_alive,
+                        embedding=kind,
+                    )
+            except TimeoutError:
+                seconds = self._settings.silent_within_s
+                raise LoadFailedError(
                     name,
-                    options=request.options,
-                    keep_alive=request.keep_alive,
-                    embedding=kind,
-                )
+                    failure=LoadFailure.OTHER,
+                    raw=f"the server did not answer within {seconds:g} s",
+                ) from None
             except CapabilityMissingError:
                 if kind:
                     raise
@@ -190,6 +209,7 @@ class Loader:
     async def _record_loaded(
         self, name: str, runner: Runner, took: float, cause: Cause
     ) -> None:
+        await self._register.catch_up()
         status = self._status(name)
         if status.state is not ModelState.LOADED:
             fact: Fact = ModelLoaded(runner=runner, duration_s=round(took, 3))
@@ -211,6 +231,17 @@ class Loader:
         if status.work is not None and status.work.instance == self._instance:
             await self._register.record(name, [fact], cause=Cause.COMMAND)
 
+    async def _record_failed(
+        self, name: str, request: LoadRequest, failed: LoadFailed
+    ) -> None:
+        await self._record_end(name, failed)
+        loaded = self._status(name).state is ModelState.LOADED
+        if loaded and await self._runner(name) is None:
+            # Its runner made way for one that never came.
+            gone = ModelUnloaded(reason=UnloadReason.REQUESTED)
+            facts = [gone, self._asked(request), failed]
+            await self._register.record(name, facts, cause=request.cause)
+
     async def unload(self, name: str) -> Unloading:
         """Unload a model, and every other name of its weights with it.
 
@@ -222,10 +253,12 @@ class Loader:
         """
         sharing = self._sharing(name)
         with operation(model=name), self._reconciler.leaving(*sharing):
-            if await self._runner(name) is None:
+            runner = await self._runner(name)
+            if runner is None:
                 return Unloading.NOT_LOADED
             await self._client.unload(name)
             if not await self._disappeared(name):
+                self._reconciler.asked_to_leave(runner.digest)
                 return Unloading.DEFERRED
             await finish(self._record_unloaded(name, sharing))
         return Unloading.UNLOADED

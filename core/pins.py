@@ -15,7 +15,7 @@ from herdbook.core.clock import Clock
 from herdbook.core.drift import Look
 from herdbook.core.settings import ManagerSettings
 from herdbook.events.facts import UnloadReason
-from herdbook.events.lifecycle import ModelState
+from herdbook.events.lifecycle import Activity, ModelState
 from herdbook.projections.status import ModelStatus
 
 HOUR_S = 3600.0
@@ -35,6 +35,7 @@ class Pins:
         Taking a name counts as loading it.
         """
         in_memory = {runner.name for runner in look.runners}
+        in_memory |= {s.name for s in statuses if s.activity is Activity.LOAD}
         for status in statuses:
             if not _was_evicted(status) or _evicted_by(status) in in_memory:
                 continue

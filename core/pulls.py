@@ -138,14 +138,14 @@ class Puller:
         self, work: Operation, progress: _Progress, *, insecure: bool
     ) -> None:
         """Pull until it succeeds, again after stalls and after one stale cancel."""
-        stalls, stale_cancels, fetched = 0, 0, -1
+        stalls, stale_cancels, completed = 0, 0, -1
         while True:
             try:
                 return await self._attempt(work, progress, insecure=insecure)
             except StalledError:
-                now_fetched = progress.fetched_bytes or 0
-                stalls = 1 if now_fetched > fetched else stalls + 1
-                fetched = now_fetched
+                now_completed = progress.completed_bytes or 0
+                stalls = 1 if now_completed > completed else stalls + 1
+                completed = now_completed
                 if stalls > self._settings.stalls:
                     raise
                 _log.warning("pull_stalled", model=work.name, stalls=stalls)

@@ -91,6 +91,7 @@ class Reconciler:
             for name in names:
                 self._at_work.remove(name)
 
+        self._asked: frozenset[str] = frozenset()
     async def refresh(self, *, recovered: Collection[str] = ()) -> Look:
         """Look at the server, and record what differs; nothing new, nothing recorded.
 
@@ -102,6 +103,10 @@ class Reconciler:
             OllamaError: The server cannot be asked; the node is recorded as lost.
         """
         async with self._looking:
+    def asked_to_leave(self, *digests: str) -> None:
+        """Remember runners that leave on our request, as soon as they are idle."""
+        self._asked |= {*digests}
+
             with operation(), acting_as(RECONCILER):
                 await self._register.catch_up()
                 found = await interrupt_dead(self._register, self._instances)
@@ -140,9 +145,11 @@ class Reconciler:
         return look
 
     async def _ask(self) -> Look:
+            asked=self._asked,
         """Return what the server shows, within the time that a look may take."""
         shown = await self._client.look(within_s=self._settings.look_within_s)
         return Look(
+        self._asked &= {runner.digest for runner in look.runners}
             at=self._clock.now(),
             server_version=shown.version,
             models={entry.name: listed(entry) for entry in shown.models},

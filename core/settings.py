@@ -13,10 +13,11 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
         stall_after_s: Seconds without a byte after which a pull is cancelled and
             begun again. The server's own cure comes at 30 s and throws away what
             the parts had; an earlier one keeps it (recorded from a real server).
-        stalls: How often in a row a pull may stall without a byte in between.
+        stalls: How often in a row a pull may stall without a new byte in between;
+            one that comes again is none.
         pulls_at_once: How many pulls run at the same time; the others wait.
         silent_within_s: Seconds that the server may be silent while no bytes are
-            due: it asks for the manifest, or verifies a big layer.
+            due: it asks for the manifest, verifies a big layer, or loads.
         progress_every_s: Progress is recorded when so many seconds and
             ``progress_every_share`` have passed, whichever is later.
         progress_every_share: Share of the whole, 0 to 1.

@@ -1,0 +1,62 @@
+"""What the command line tells of a story that is over."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, Protocol
+
+from command import Answer
+from herd import Place
+
+from herdbook import sandbox
+from herdbook.core import ManagerSettings, ModelManager, ModelStatus
+
+Story = Callable[[Place, ModelManager], Awaitable[None]]
+
+
+class Told(NamedTuple):
+    """What is told of a story that is over.
+
+    Attributes:
+        herdbook: Runs the command on its log.
+        statuses: The models as the manager's view had them at the end, by name.
+    """
+
+    herdbook: Callable[..., Answer]
+    statuses: dict[str, ModelStatus]
+
+    def screen(self, name: str) -> str:
+        """Return what ``history`` shows a person of the newest event of a model."""
+        shown = self.herdbook("history", name, "--limit", "1", "--no-refresh")
+        return " ".join(shown.out.split())
+
+    def sentences(self, name: str) -> list[str]:
+        """Return the sentences of ``history``, the oldest first."""
+        return [entry["sentence"] for entry in self._entries(name)]
+
+    def last(self, name: str) -> tuple[str, str]:
+        """Return the newest sentence, and the cause beside it."""
+        entry = self._entries(name)[-1]
+        return entry["sentence"], entry["cause"]
+
+    def shown(self, name: str) -> Any:
+        """Return a model as ``show`` tells it."""
+        return self.herdbook("show", name, "--json", "--no-refresh").json
+
+    def _entries(self, name: str) -> list[Any]:
+        answer = self.herdbook("history", name, "--json", "--no-refresh")
+        return sorted(answer.json, key=lambda entry: int(entry["position"]))
+
+
+class Lived(Protocol):
+    """Lives a story against a server; see the fixture ``lived``."""
+
+    def __call__(
+        self,
+        story: Story,
+        *,
+        models: str = "herd",
+        server: sandbox.Settings | None = None,
+        settings: ManagerSettings | None = None,
+    ) -> Told:
+        """Live it to its end."""
