@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from herdbook.core.acting import acting_as
 from herdbook.core.capabilities import Observed, detect
+from herdbook.core.catalogue import InvalidCatalogueError
 from herdbook.core.clock import Clock, ManualClock, SystemClock
 from herdbook.core.configuration import ModelOptions
 from herdbook.core.costs import CostSource, Figure, LoadCost, PullCost
+from herdbook.core.desired import DesiredModel, DesiredSet, InvalidDesiredError
+from herdbook.core.diagnosis import Diagnosis, Level
+from herdbook.core.difference import Difference, ModelDifference, RoleDifference
 from herdbook.core.drift import Listed, Look
 from herdbook.core.errors import (
     BadAnswerError,
@@ -51,11 +55,13 @@ from herdbook.core.errors import (
     WrongExpectedVersionError,
 )
 from herdbook.core.host import base_url
+from herdbook.core.lineage import Ancestor, Lineage
 from herdbook.core.loads import Unloading
 from herdbook.core.manager import ModelManager
 from herdbook.core.moment import Moment
 from herdbook.core.names import canonical_name
 from herdbook.core.operations import OperationEndedError
+from herdbook.core.plan import Applying, Plan
 from herdbook.core.pull_progress import PullProgress
 from herdbook.core.registry import (
     KnownModel,
@@ -81,6 +87,8 @@ ManagerError = HerdbookError
 
 __all__ = [
     "Activity",
+    "Ancestor",
+    "Applying",
     "BadAnswerError",
     "BusyError",
     "BusyServerError",
@@ -93,6 +101,10 @@ __all__ = [
     "ConflictError",
     "CorruptLogError",
     "CostSource",
+    "DesiredModel",
+    "DesiredSet",
+    "Diagnosis",
+    "Difference",
     "DigestMismatchError",
     "DiskFullError",
     "ElsewhereError",
@@ -104,9 +116,13 @@ __all__ = [
     "HistoryFilter",
     "IllegalTransitionError",
     "InvalidAddressError",
+    "InvalidCatalogueError",
     "InvalidConfigurationError",
+    "InvalidDesiredError",
     "InvalidNameError",
     "KnownModel",
+    "Level",
+    "Lineage",
     "Listed",
     "LoadCost",
     "LoadFailedError",
@@ -116,6 +132,7 @@ __all__ = [
     "ManualClock",
     "ModelCapabilities",
     "ModelDamagedError",
+    "ModelDifference",
     "ModelFamily",
     "ModelManager",
     "ModelNotFoundError",
@@ -134,6 +151,7 @@ __all__ = [
     "Observed",
     "OllamaError",
     "OperationEndedError",
+    "Plan",
     "PullCancelledError",
     "PullCost",
     "PullCutError",
@@ -143,6 +161,7 @@ __all__ = [
     "Recommendation",
     "RecordedEvent",
     "RefusedError",
+    "RoleDifference",
     "Runner",
     "ServerFailedError",
     "StalledError",
