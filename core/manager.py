@@ -317,6 +317,8 @@ class ModelManager(Reading):
             except OllamaError:
                 await self._look_again()
                 raise
+            if self._latest().status(name).state is ModelState.LOADED:
+                await self._look_again()  # perhaps in what it was before the update
 
         return self._pulls.get(name) or self._pulls.start(
             name, Activity.UPDATE if present else Activity.PULL, work
