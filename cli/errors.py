@@ -24,6 +24,7 @@ from herdbook.core import (
     ModelNotFoundError,
     NodeTimeoutError,
     NodeUnreachableError,
+    OperationEndedError,
 )
 
 DONE = 0
@@ -67,6 +68,7 @@ class MissingExtraError(HerdbookError):
 EXITS: dict[type[HerdbookError], int] = {
     HerdbookError: FAILED,
     CallerError: USAGE,
+    OperationEndedError: FAILED,
     ModelNotFoundError: NOT_FOUND,
     NothingFoundError: NOT_FOUND,
     BusyError: BUSY,

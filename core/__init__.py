@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from herdbook.core.acting import acting_as
 from herdbook.core.capabilities import Observed, detect
-from herdbook.core.catalogue import InvalidCatalogueError
 from herdbook.core.clock import Clock, ManualClock, SystemClock
 from herdbook.core.configuration import ModelOptions
 from herdbook.core.costs import CostSource, Figure, LoadCost, PullCost
-from herdbook.core.desired import DesiredModel, DesiredSet, InvalidDesiredError
+from herdbook.core.desired import DesiredModel, DesiredSet
 from herdbook.core.diagnosis import Diagnosis, Level
 from herdbook.core.difference import Difference, ModelDifference, RoleDifference
 from herdbook.core.drift import Listed, Look
@@ -30,7 +29,9 @@ from herdbook.core.errors import (
     HerdbookError,
     IllegalTransitionError,
     InvalidAddressError,
+    InvalidCatalogueError,
     InvalidConfigurationError,
+    InvalidDesiredError,
     InvalidNameError,
     LoadFailedError,
     ModelDamagedError,
@@ -40,6 +41,7 @@ from herdbook.core.errors import (
     NodeUnreachableError,
     NotALogError,
     OllamaError,
+    OperationEndedError,
     PullCancelledError,
     PullCutError,
     PullError,
@@ -60,7 +62,6 @@ from herdbook.core.loads import Unloading
 from herdbook.core.manager import ModelManager
 from herdbook.core.moment import Moment
 from herdbook.core.names import canonical_name
-from herdbook.core.operations import OperationEndedError
 from herdbook.core.plan import Applying, Plan
 from herdbook.core.pull_progress import PullProgress
 from herdbook.core.registry import (

@@ -19,7 +19,7 @@ from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
 
-from herdbook.events.errors import CallerError
+from herdbook.core.errors import InvalidCatalogueError
 from herdbook.projections.roles import ModelRole
 
 T = TypeVar("T")
@@ -27,12 +27,6 @@ T = TypeVar("T")
 _Positive: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 _Text: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 _Date: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^\d{4}(-\d\d){0,2}$")]
-
-
-class InvalidCatalogueError(CallerError):
-    """A catalogue that cannot be used; nothing of it was applied."""
-
-    code = "invalid_catalogue"
 
 
 class Source(

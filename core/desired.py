@@ -16,9 +16,12 @@ from pathlib import Path
 import msgspec
 
 from herdbook.core import configuration
-from herdbook.core.errors import InvalidConfigurationError, InvalidNameError
+from herdbook.core.errors import (
+    InvalidConfigurationError,
+    InvalidDesiredError,
+    InvalidNameError,
+)
 from herdbook.core.names import canonical_name, name_key
-from herdbook.events.errors import CallerError
 from herdbook.events.facts import Setting
 from herdbook.events.lifecycle import ModelState
 from herdbook.projections.roles import CAPABILITY_SETTING
@@ -28,12 +31,6 @@ _TABLES = (configuration.OPTION, CAPABILITY_SETTING)
 """What begins the names of settings that TOML may write as a table of their own."""
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
-
-
-class InvalidDesiredError(CallerError):
-    """A desired set that cannot be used; nothing of it was applied."""
-
-    code = "invalid_desired"
 
 
 class DesiredModel(msgspec.Struct, frozen=True, kw_only=True):

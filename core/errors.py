@@ -6,8 +6,11 @@
     │   ├── InvalidNameError           no name of a model
     │   ├── InvalidAddressError        no address of a server
     │   ├── InvalidConfigurationError  no value of that setting
+    │   ├── InvalidCatalogueError      no catalogue
+    │   ├── InvalidDesiredError        no desired set of models
     │   ├── UnknownRoleError           no role of that name
     │   ├── ModelNotFoundError         the model is not there
+    │   ├── OperationEndedError        cancelled, or its manager closed
     │   └── BusyError                  something else is at work on the model
     ├── OllamaError                    the server could not, would not, or is away
     │   ├── NodeUnreachableError       nothing answers there
@@ -73,7 +76,9 @@ __all__ = [
     "HerdbookError",
     "IllegalTransitionError",
     "InvalidAddressError",
+    "InvalidCatalogueError",
     "InvalidConfigurationError",
+    "InvalidDesiredError",
     "InvalidNameError",
     "LoadFailedError",
     "LoadFailure",
@@ -84,6 +89,7 @@ __all__ = [
     "NodeUnreachableError",
     "NotALogError",
     "OllamaError",
+    "OperationEndedError",
     "OutcomeUnknownError",
     "PullCancelledError",
     "PullCutError",
@@ -140,6 +146,24 @@ class InvalidConfigurationError(CallerError):
     """A setting does not exist, or cannot have that value."""
 
     code = "invalid_configuration"
+
+
+class InvalidCatalogueError(CallerError):
+    """A catalogue that cannot be used; nothing of it was applied."""
+
+    code = "invalid_catalogue"
+
+
+class InvalidDesiredError(CallerError):
+    """A desired set that cannot be used; nothing of it was applied."""
+
+    code = "invalid_desired"
+
+
+class OperationEndedError(CallerError):
+    """The operation was cancelled, or its manager was closed."""
+
+    code = "cancelled"
 
 
 class UnknownRoleError(CallerError):

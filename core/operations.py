@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from enum import StrEnum
 from typing import Any
 
-from herdbook.core.errors import HerdbookError
+from herdbook.core.errors import OperationEndedError
 from herdbook.core.pull_progress import PullProgress
 from herdbook.events.lifecycle import Activity
 
@@ -122,12 +122,6 @@ class Operation:
         failure = self._task.exception()
         if failure is not None:
             raise failure
-
-
-class OperationEndedError(HerdbookError):
-    """The operation was cancelled, or its manager was closed."""
-
-    code = "cancelled"
 
 
 class Operations:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from herdbook.core import configuration
-from herdbook.core.desired import DesiredModel, DesiredSet, InvalidDesiredError
-from herdbook.core.errors import ElsewhereError
+from herdbook.core.desired import DesiredModel, DesiredSet
+from herdbook.core.errors import ElsewhereError, InvalidDesiredError
 from herdbook.core.moment import Moment
 from herdbook.core.names import name_key
 from herdbook.core.pull_progress import PullProgress

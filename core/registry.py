@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 
 from herdbook.core import catalogue
-from herdbook.core.catalogue import Catalogue, InvalidCatalogueError, Source, key_of
-from herdbook.core.errors import UnknownRoleError
+from herdbook.core.catalogue import Catalogue, Source, key_of
+from herdbook.core.errors import InvalidCatalogueError, UnknownRoleError
 from herdbook.events.facts import FactSource
 from herdbook.projections import roles
 from herdbook.projections.roles import ModelRole

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from herdbook.core import catalogue
-from herdbook.core.catalogue import InvalidCatalogueError
+from herdbook.core.errors import InvalidCatalogueError
 from herdbook.core.registry import ModelRegistry
 from herdbook.projections.roles import ModelRole
 

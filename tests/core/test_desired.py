@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from herdbook.core.desired import (
     DesiredModel,
     DesiredSet,
-    InvalidDesiredError,
     freeze,
     parse,
     read,
     toml_text,
 )
+from herdbook.core.errors import InvalidDesiredError
 from herdbook.projections.status import ModelStatus
 
 FILE = """

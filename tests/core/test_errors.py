@@ -24,6 +24,7 @@ from herdbook.core.errors import (
     StoreError,
     UnknownRoleError,
 )
+from herdbook.events import errors as event_errors
 
 CLASSES = [
     member
@@ -134,3 +135,20 @@ def test_an_unknown_role_is_told_with_the_known_ones() -> None:
 
     assert error.remedy == "The roles are coding, fast"
     assert len(str(error)) < 150
+
+
+def subclasses(kind: type[HerdbookError]) -> set[type[HerdbookError]]:
+    """Return a class and all that descend from it."""
+    return {kind}.union(*(subclasses(child) for child in kind.__subclasses__()))
+
+
+def test_every_error_of_the_library_stands_in_the_tree() -> None:
+    tree = f"{event_errors.__doc__}{errors.__doc__}"
+    ours = {
+        kind.__name__
+        for kind in subclasses(HerdbookError)
+        if kind.__module__.startswith(("herdbook.core", "herdbook.events"))
+        and not kind.__module__.endswith("sqlite_errors")
+    }
+
+    assert {name for name in ours if name not in tree} == set()

@@ -14,7 +14,8 @@ from herdbook.core import (
     ModelState,
     NodeUnreachableError,
 )
-from herdbook.core.desired import DesiredSet, InvalidDesiredError, parse
+from herdbook.core.desired import DesiredSet, parse
+from herdbook.core.errors import InvalidDesiredError
 from herdbook.core.plan import (
     Applying,
     ConfigureStep,

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from herdbook.core.catalogue import InvalidCatalogueError
-from herdbook.core.errors import UnknownRoleError
+from herdbook.core.errors import InvalidCatalogueError, UnknownRoleError
 from herdbook.core.registry import (
     DEFAULT_CONTEXT,
     ModelCapabilities,
