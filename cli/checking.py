@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import time
+from typing import Annotated
+
+import typer
 
 from herdbook.cli import graph as drawing
 from herdbook.cli import shapes
-from herdbook.cli.errors import DONE, FAILED, NothingFoundError
+from herdbook.cli.errors import DONE, FAILED, NothingFoundError, UsageError
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.known import known_status
 from herdbook.cli.options import AnyModel
@@ -20,23 +24,35 @@ from herdbook.core import (
     Verification,
 )
 from herdbook.core import verify as check
+from herdbook.events.store import Head
 from herdbook.projections.history import HistoryView
 
 
 @verb("verify", PAST)
-async def verify(invocation: Invocation) -> int:
+async def verify(
+    invocation: Invocation,
+    *,
+    anchor: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="POSITION:HASH",
+            help="A head written down before; the log must still have it. Repeatable.",
+        ),
+    ] = None,
+) -> int:
     """Check the whole log, event by event.
 
     Hashes, positions, versions, legality, the file itself. Reads the log alone, so
     that one whose events no longer fold can be judged. Exit code 1 if there are
     findings.
     """
+    anchors = [_anchor(text) for text in anchor or ()]
     log = invocation.log
     if not log.exists():
         raise NothingFoundError(str(log), "is not there", "Give the log with --db")
     began = time.perf_counter()
     async with Storage.open(log, SystemClock()) as storage:
-        found = await check(storage.store)
+        found = await check(storage.store, anchors=anchors)
     seconds = time.perf_counter() - began
     if invocation.json:
         invocation.screen.write_json(
@@ -51,6 +67,17 @@ async def verify(invocation: Invocation) -> int:
     else:
         _tell(invocation.screen, found, seconds)
     return FAILED if found.findings else DONE
+
+
+def _anchor(text: str) -> Head:
+    found = re.fullmatch(r"#?([1-9][0-9]*):([0-9a-f]{64})", text.strip().lower())
+    if found is None:
+        raise UsageError(
+            f"{text!r}",
+            "is no anchor",
+            "Write it as position:hash; verify --json tells both",
+        )
+    return Head(int(found[1]), found[2])
 
 
 def _tell(screen: Screen, found: Verification, seconds: float) -> None:

@@ -6,7 +6,7 @@ the log itself.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 from datetime import datetime
 
@@ -22,6 +22,7 @@ from herdbook.core.registry import ModelRegistry, Suggestion
 from herdbook.core.storage import Storage
 from herdbook.events.facts import Capability
 from herdbook.events.recorded import RecordedEvent
+from herdbook.events.store import Head
 from herdbook.events.times import position_at
 from herdbook.events.verify import Verification, verify
 from herdbook.projections.history import HistoryEntry, HistoryFilter, HistoryView
@@ -188,6 +189,11 @@ class Reading:
             async for event in recorded:
                 yield event
 
-    async def verify(self) -> Verification:
-        """Check the whole log: chain, head, positions, versions, facts, legality."""
-        return await verify(self._storage.store)
+    async def verify(self, *, anchors: Collection[Head] = ()) -> Verification:
+        """Check the whole log: chain, head, positions, versions, facts, legality.
+
+        Args:
+            anchors: Heads that were written down before; the log must still have
+                them.
+        """
+        return await verify(self._storage.store, anchors=anchors)

@@ -153,3 +153,32 @@ def test_mermaid_counts_what_never_happened_as_nothing() -> None:
 
     assert "loading --> error: 0 x PullFailed, LoadFailed" in text
     assert text.endswith("class error here")
+
+
+def test_verify_holds_the_log_to_an_anchor(herdbook: Herdbook, server: Server) -> None:
+    herdbook("ls")
+    head = herdbook("verify", "--json").json
+    herdbook("use", "llama3.2:3b")
+
+    anchor = f"#{head['position']}:{head['hash']}"
+    assert herdbook("verify", "--anchor", anchor).code == 0
+
+
+def test_verify_finds_a_log_that_lacks_its_anchor(
+    herdbook: Herdbook, server: Server
+) -> None:
+    herdbook("ls")
+
+    rewritten = herdbook("verify", "--anchor", f"3:{'a' * 64}")
+    cut = herdbook("verify", "--anchor", f"999:{'a' * 64}")
+
+    assert (rewritten.code, cut.code) == (1, 1)
+    assert "has another hash than the anchor" in rewritten.out
+    assert "is not there, but an anchor says so" in cut.out
+
+
+def test_verify_refuses_what_is_no_anchor(herdbook: Herdbook, server: Server) -> None:
+    answer = herdbook("verify", "--anchor", "12")
+
+    assert answer.code == 2
+    assert "is no anchor" in answer.err
