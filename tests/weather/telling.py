@@ -1,14 +1,19 @@
-"""What the command line tells of a story that is over."""
+"""What the command line tells of a story: in the middle of it, and afterwards."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import io
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Protocol
 
 from command import Answer
 from herd import Place
 
 from herdbook import sandbox
+from herdbook.cli.invocation import Invocation
+from herdbook.cli.screen import Screen
+from herdbook.cli.verbs import Verb
 from herdbook.core import ManagerSettings, ModelManager, ModelStatus
 
 Story = Callable[[Place, ModelManager], Awaitable[None]]
@@ -46,6 +51,27 @@ class Told(NamedTuple):
     def _entries(self, name: str) -> list[Any]:
         answer = self.herdbook("history", name, "--json", "--no-refresh")
         return sorted(answer.json, key=lambda entry: int(entry["position"]))
+
+
+class Beside(Invocation):
+    """A call of the command in this process and this time, beside a manager."""
+
+    def __init__(self, herd: ModelManager) -> None:
+        self.said = io.StringIO()
+        super().__init__(screen=Screen(self.said))
+        self._herd = herd
+
+    @asynccontextmanager
+    async def acting(self) -> AsyncIterator[ModelManager]:
+        """Act through that manager."""
+        yield self._herd
+
+
+async def said(herd: ModelManager, verb: Verb[[str]], name: str) -> list[str]:
+    """Return the lines that a verb says of a model."""
+    call = Beside(herd)
+    await verb(call, name)
+    return call.said.getvalue().splitlines()
 
 
 class Lived(Protocol):

@@ -49,6 +49,11 @@ FAULTS: dict[str, tuple[Step, str, str]] = {
         "pull_cut",
         "broke off",
     ),
+    "strange words": (
+        {"answer": PULL | {"body": '{"error": "the moon is full"}\n'}},
+        "pull_refused",
+        "the moon is full",
+    ),
     "nonsense": (
         {"answer": PULL | {"body": "<html>\n"}},
         "bad_answer",
