@@ -117,6 +117,15 @@ def is_detected(listed: Listed, status: ModelStatus | None) -> bool:
     return status is not None and status.detected_digest == listed.digest
 
 
+def needs_weights(model: Listed, runners: Iterable[Runner]) -> bool:
+    """Return whether nothing but its weights tells if a model is in memory.
+
+    It is not if there are no runners; one that bears its digest is its own.
+    """
+    digests = {runner.digest for runner in runners}
+    return bool(digests) and model.digest not in digests and not model.remote_host
+
+
 _CAUSES = {
     UnloadReason.EXPIRED: Cause.EXPIRY,
     UnloadReason.EVICTED: Cause.EVICTION,
@@ -135,6 +144,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         restarted: Whether the server is known to have been away since.
         before: The runners at the look before this one; None at the first. What they
             tell is fresher than the register, and free of what we loaded since.
+        asked: Digests of runners that we asked to leave as soon as they are idle.
     """
 
     look: Look
@@ -143,8 +153,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     weights_of: WeightsOf
     restarted: bool = False
     before: tuple[Runner, ...] | None = None
+    asked: frozenset[str] = frozenset()
 
-        asked: Digests of runners that we asked to leave as soon as they are idle.
     def drifts(self) -> list[Drift]:
         """Return what to record so that the register says what the server shows."""
         return [
@@ -153,7 +163,6 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             for drift in self._of(name)
         ]
 
-    asked: frozenset[str] = frozenset()
     def _of(self, name: str) -> Iterator[Drift]:
         status, listed = self.statuses.get(name), self.look.models.get(name)
         if status is not None and status.lifecycle.activity is not None:
