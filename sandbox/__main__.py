@@ -24,7 +24,16 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--host", default=usual.host)
     parser.add_argument("--port", type=int, default=usual.port)
     parser.add_argument("--models", choices=("none", "herd", "some"), default="some")
+    parser.add_argument(
+        "--clock",
+        choices=("real", "manual"),
+        default=usual.clock,
+        help='manual: time stands until POST /sandbox/clock {"advance": SECONDS}',
+    )
     parser.add_argument("--speed", type=float, default=usual.speed)
+    parser.add_argument(
+        "--token-s", type=float, default=usual.token_s, help="seconds per token"
+    )
     parser.add_argument("--memory", type=int, help="bytes for all runners")
     parser.add_argument("--vram", type=int, default=usual.vram, help="bytes of them")
     parser.add_argument("--registry-rate", type=float, help="bytes per second")

@@ -67,10 +67,8 @@ async def _converse(world: World, scope: Message, receive: Receive, send: Send) 
         return
     seen = Seen(at=world.clock.now(), method=request.method, path=request.path)
     world.seen.append(seen)
-    if world.down:
-        seen.ended = "cut"
-        await drop(scope)
-    seen.ended = await _compete(world, request, receive, send)
+    seen.ended = "cut" if world.down else await _compete(world, request, receive, send)
+    seen.until = world.clock.now()
     if seen.ended == "cut":
         await drop(scope)
 

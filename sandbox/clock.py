@@ -59,6 +59,9 @@ class Clock(Protocol):
     def advance(self, seconds: float) -> None:
         """Move ahead at once, doing on the way what was due."""
 
+    def due(self) -> float | None:
+        """Tell when the next timer rings; None where there is none."""
+
 
 class ManualClock:
     """A clock that moves only when it is told to.
@@ -97,6 +100,12 @@ class ManualClock:
         until = self._now + seconds
         self._fire(until)
         self._now = until
+
+    def due(self) -> float | None:
+        """Tell when the next timer rings; None where there is none."""
+        while self._timers and self._timers[0][2].call is None:
+            heapq.heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
 
     def jump(self) -> bool:
         """Advance to the next timer that is not soft; tell whether there was one."""
@@ -218,6 +227,20 @@ async def let_others_run(turns: int = 20) -> None:
     """Give every task that can go on as many turns of the loop."""
     for _ in range(turns):
         await asyncio.sleep(0)
+
+
+async def pass_time(clock: Clock, seconds: float) -> None:
+    """Move ahead from timer to timer, letting each bring what it brings.
+
+    So a task that a timer wakes sets its next timer from that moment on, as it does
+    where time passes by itself.
+    """
+    until = clock.now() + seconds
+    while (due := clock.due()) is not None and due <= until:
+        clock.advance(max(due - clock.now(), 0.0))
+        await let_others_run()
+    clock.advance(max(until - clock.now(), 0.0))
+    await let_others_run()
 
 
 def _is_hard(timer: Timer) -> bool:

@@ -10,7 +10,7 @@ import msgspec
 
 from herdbook.sandbox.answers import Answer, json_answer, refusal_answer
 from herdbook.sandbox.bodies import Json
-from herdbook.sandbox.clock import let_others_run
+from herdbook.sandbox.clock import let_others_run, pass_time
 from herdbook.sandbox.faults import did
 from herdbook.sandbox.refusals import Refusal
 from herdbook.sandbox.world import World
@@ -24,8 +24,9 @@ async def answer(world: World, path: str, raw: bytes) -> Answer:
     """Answer one of the sandbox's own paths.
 
     ``POST /sandbox/did`` and ``/sandbox/faults`` take a step of ``faults.py``;
-    ``POST /sandbox/clock`` takes ``{"advance": seconds}``; ``GET /sandbox/seen``
-    lists the requests that the pretend server saw.
+    ``POST /sandbox/clock`` takes ``{"advance": seconds}`` and is answered when all
+    that was due by then has happened; ``GET /sandbox/seen`` lists the requests that
+    the pretend server saw.
     """
     try:
         return await _answer(world, path, raw)
@@ -41,7 +42,8 @@ async def _answer(world: World, path: str, raw: bytes) -> Answer:
             did(world, msgspec.json.decode(raw, type=Json))
         case "/sandbox/clock":
             if raw:
-                world.clock.advance(msgspec.json.decode(raw, type=_Move).advance)
+                move = msgspec.json.decode(raw, type=_Move)
+                await pass_time(world.clock, move.advance)
         case "/sandbox/seen":
             return json_answer(
                 {"seen": [msgspec.to_builtins(one) for one in world.seen]}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from herdbook.sandbox.clock import RealClock
+from herdbook.sandbox.clock import Clock, ManualClock, RealClock
 from herdbook.sandbox.keepsake import keep_in
 from herdbook.sandbox.registry import Behaviour
 from herdbook.sandbox.server import serve
@@ -26,7 +26,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         port: 0 for any that is free.
         models: what the store holds at first: ``none``, ``herd`` or ``some``.
-        speed: pretend seconds per real second.
+        clock: ``real``, or ``manual``: one that stands still until a request to
+            ``/sandbox/clock`` moves it.
+        speed: pretend seconds per real second of a real clock.
+        token_s: pretend seconds that one token of an answer takes.
         memory: bytes that all runners together may hold; None for no limit.
         vram: how many of them are on a graphics card.
         registry_rate: bytes per second of one connection to the registry.
@@ -38,7 +41,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 0
     models: str = "some"
+    clock: str = "real"
     speed: float = 1.0
+    token_s: float = Settings().token_s
     memory: int | None = None
     vram: int = 0
     registry_rate: float | None = None
@@ -56,11 +61,12 @@ def world_of(options: Options) -> World:
     """Make the world that the options describe."""
     world = World(
         models=options.models,
-        clock=RealClock(speed=options.speed),
+        clock=_clock(options),
         settings=Settings.from_environment(
             options.environment,
             memory_bytes=options.memory,
             vram_bytes=options.vram,
+            token_s=options.token_s,
         ),
         profile=PROFILES[options.profile],
         usual=Behaviour(rate=options.registry_rate),
@@ -68,6 +74,12 @@ def world_of(options: Options) -> World:
     if options.state is not None:
         keep_in(options.state, world)
     return world
+
+
+def _clock(options: Options) -> Clock:
+    if options.clock == "manual":
+        return ManualClock()
+    return RealClock(speed=options.speed)
 
 
 async def _serve(options: Options) -> None:

@@ -44,12 +44,14 @@ class Seen(msgspec.Struct, kw_only=True):
         at: seconds of the clock.
         ended: how it ended: ``answered``, ``closed by client`` or ``cut``; empty
             while it is under way.
+        until: seconds of the clock when it ended; None while it is under way.
     """
 
     at: float
     method: str
     path: str
     ended: str = ""
+    until: float | None = None
 
 
 class World:

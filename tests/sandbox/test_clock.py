@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from herdbook.sandbox import ManualClock, RealClock
+from herdbook.sandbox import Clock, ManualClock, RealClock
+from herdbook.sandbox.clock import pass_time
 
 
 def test_manual_clock_stands_still() -> None:
@@ -91,6 +92,35 @@ async def test_drive_runs_work_that_waits_on_the_clock() -> None:
 async def test_drive_gives_up_on_what_no_timer_brings() -> None:
     with pytest.raises(TimeoutError, match="no timer brings"):
         await ManualClock().drive(asyncio.Event().wait())
+
+
+@pytest.mark.parametrize("clock", [ManualClock(), RealClock()], ids=["manual", "real"])
+async def test_time_passes_from_timer_to_timer(clock: Clock) -> None:
+    woken: list[float] = []
+
+    async def sleeper() -> None:
+        while True:
+            due = asyncio.Event()
+            clock.call_later(60.0, due.set)
+            await due.wait()
+            woken.append(clock.now())
+
+    task = asyncio.ensure_future(sleeper())
+    await asyncio.sleep(0)
+    await pass_time(clock, 200.0)
+    task.cancel()
+
+    assert woken == pytest.approx([60.0, 120.0, 180.0], abs=0.5)
+
+
+async def test_time_passes_over_cancelled_timers() -> None:
+    clock = ManualClock()
+    clock.call_later(1.0, lambda: None).cancel()
+
+    await pass_time(clock, 2.0)
+
+    assert clock.due() is None
+    assert clock.now() == 2.0
 
 
 def test_manual_date_moves_with_the_clock() -> None:

@@ -44,9 +44,8 @@ async def test_requests_that_were_seen_are_told(client: Any) -> None:
 
     seen = (await client.get("/sandbox/seen"))["seen"]
 
-    assert seen == [
-        {"at": 0.0, "method": "GET", "path": "/api/ps", "ended": "answered"}
-    ]
+    asked = {"at": 0.0, "method": "GET", "path": "/api/ps"}
+    assert seen == [{**asked, "ended": "answered", "until": 0.0}]
 
 
 @pytest.mark.parametrize(

@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from sandbox_program import program
 
 from herdbook.sandbox import Options
 from herdbook.sandbox.__main__ import parse
 from herdbook.sandbox.running import world_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-
-@contextmanager
-def program(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run the sandbox, and tell its address."""
-    command = [sys.executable, "-m", "herdbook.sandbox", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process, process.stdout.readline().strip()
-        finally:
-            process.kill()
 
 
 def post(url: str, path: str, **body: Any) -> httpx.Response:
@@ -82,6 +67,15 @@ def test_killed_program_finds_its_store_again(tmp_path: Path) -> None:
 
     assert names == ["plain:latest"]
     assert resumed["completed"] > 80_000_000
+
+
+def test_manual_clock_stands_until_it_is_moved() -> None:
+    with program("--models", "herd", "--clock", "manual") as (_, url):
+        before = httpx.get(f"{url}/sandbox/clock").json()["now"]
+        moved = post(url, "/sandbox/clock", advance=3600).json()["now"]
+        after = httpx.get(f"{url}/sandbox/clock").json()["now"]
+
+    assert (before, moved, after) == (0.0, 3600.0, 3600.0)
 
 
 def test_words_of_the_command_line_become_options(

@@ -1,12 +1,11 @@
-"""The sandbox on a real port, and Ollama's own client against it."""
+"""The sandbox on a real port."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import socket
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import ollama
@@ -14,20 +13,10 @@ import pytest
 
 from herdbook.sandbox import Behaviour, ManualClock, RealClock, World, did, serve
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
 
 def quick(models: str = "herd", **options: Any) -> World:
     """A world in which seconds are milliseconds."""
     return World(models=models, clock=RealClock(speed=1000.0), **options)
-
-
-@asynccontextmanager
-async def official(world: World) -> AsyncIterator[ollama.AsyncClient]:
-    """Ollama's own client of a world that is served."""
-    async with serve(world) as url, ollama.AsyncClient(host=url) as client:
-        yield client
 
 
 async def seen_by(client: httpx.AsyncClient, world: World) -> None:
@@ -35,62 +24,6 @@ async def seen_by(client: httpx.AsyncClient, world: World) -> None:
     async with asyncio.timeout(5):
         while len(world.seen) < 2:
             await client.get("/api/version")
-
-
-async def test_official_client_looks_around() -> None:
-    async with official(quick()) as client:
-        listed = await client.list()
-        shown = await client.show("llama3.2:1b")
-
-    assert "plain:latest" in {one.model for one in listed.models}
-    assert shown.capabilities == ["completion", "tools"]
-    assert shown.modelinfo is not None
-    assert shown.modelinfo["llama.context_length"] == 8192
-
-
-async def test_official_client_pulls_line_by_line() -> None:
-    async with official(quick("none")) as client:
-        lines = [one async for one in await client.pull("smollm2:135m", stream=True)]
-
-    assert lines[0].status == "pulling manifest"
-    assert lines[-1].status == "success"
-
-
-async def test_official_client_pulls_at_once() -> None:
-    async with official(quick("none")) as client:
-        assert (await client.pull("plain")).status == "success"
-        with pytest.raises(ollama.ResponseError, match="file does not exist"):
-            await client.pull("missing")
-
-
-async def test_official_client_uses_a_model() -> None:
-    async with official(quick()) as client:
-        said = await client.generate("plain", "a", keep_alive="24h")
-        asked = [{"role": "user", "content": "a"}]
-        pieces = [one async for one in await client.chat("plain", asked, stream=True)]
-        running = await client.ps()
-
-    assert said.response == "This is a pretend answer of the sandbox."
-    assert pieces[-1].done
-    assert [one.model for one in running.models] == ["plain:latest"]
-
-
-async def test_official_client_embeds() -> None:
-    async with official(quick()) as client:
-        vectors = (await client.embed("nomic-embed-text", ["a", "b"])).embeddings
-
-    assert [len(one) for one in vectors] == [64, 64]
-
-
-async def test_official_client_makes_copies_and_deletes() -> None:
-    async with official(quick()) as client:
-        await client.create("mine", from_="plain", parameters={"num_ctx": 512})
-        await client.copy("mine", "yours")
-        await client.delete("mine")
-        names = {one.model for one in (await client.list()).models}
-
-    assert "yours:latest" in names
-    assert "mine:latest" not in names
 
 
 async def test_everything_stops_with_streams_still_open() -> None:
@@ -177,7 +110,7 @@ async def test_port_is_free_again_afterwards() -> None:
 async def test_manual_clock_drives_a_client_on_a_socket() -> None:
     clock = ManualClock()
     world = World(models="none", clock=clock)
-    async with official(world) as client:
+    async with serve(world) as url, ollama.AsyncClient(host=url) as client:
         await clock.drive(client.pull("gemma3:27b"), rest=0.002)
 
     assert clock.now() > 10.0
