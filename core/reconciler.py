@@ -7,9 +7,11 @@ command changed meanwhile is left to the next look.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from herdbook.core.acting import RECONCILER, acting_as, operation
 from herdbook.core.capabilities import detect
@@ -20,14 +22,18 @@ from herdbook.core.drift import (
     Listed,
     Look,
     is_detected,
+    needs_weights,
     undetected,
 )
 from herdbook.core.errors import (
+    BadAnswerError,
+    BusyServerError,
     HerdbookError,
     ModelNotFoundError,
     NodeTimeoutError,
     NodeUnreachableError,
     OllamaError,
+    RefusedError,
 )
 from herdbook.core.logs import Logger
 from herdbook.core.observation import listed, observed
@@ -39,6 +45,7 @@ from herdbook.events.facts import (
     CapabilitiesDetected,
     NodeLost,
     NodeReached,
+    Runner,
 )
 from herdbook.events.recorded import Cause
 from herdbook.events.store import Instances
@@ -52,6 +59,10 @@ _log = Logger("herdbook.reconciler")
 
 SHOWS_AT_ONCE = 4
 """How many models are asked about at the same time."""
+
+_AWAY = (NodeUnreachableError, NodeTimeoutError)
+_UNANSWERED = (*_AWAY, BadAnswerError, BusyServerError, RefusedError)
+"""Failures that say nothing about a model."""
 
 
 class Reconciler:
@@ -80,6 +91,7 @@ class Reconciler:
         self._settings = settings
         self._looking = asyncio.Lock()
         self._at_work: list[str] = []
+        self._asked: frozenset[str] = frozenset()
 
     @contextmanager
     def leaving(self, *names: str) -> Iterator[None]:
@@ -91,7 +103,10 @@ class Reconciler:
             for name in names:
                 self._at_work.remove(name)
 
-        self._asked: frozenset[str] = frozenset()
+    def asked_to_leave(self, *digests: str) -> None:
+        """Remember runners that leave on our request, as soon as they are idle."""
+        self._asked |= {*digests}
+
     async def refresh(self, *, recovered: Collection[str] = ()) -> Look:
         """Look at the server, and record what differs; nothing new, nothing recorded.
 
@@ -103,10 +118,6 @@ class Reconciler:
             OllamaError: The server cannot be asked; the node is recorded as lost.
         """
         async with self._looking:
-    def asked_to_leave(self, *digests: str) -> None:
-        """Remember runners that leave on our request, as soon as they are idle."""
-        self._asked |= {*digests}
-
             with operation(), acting_as(RECONCILER):
                 await self._register.catch_up()
                 found = await interrupt_dead(self._register, self._instances)
@@ -120,36 +131,32 @@ class Reconciler:
         }
         try:
             look = await self._ask()
+            visible = {n: m for n, m in look.models.items() if n not in self._at_work}
+            seen = msgspec.structs.replace(look, models=visible)
+            detected = await self._detect(seen, statuses)
         except OllamaError as error:
             await self._lost(error)
             raise
         restarted = await self._reached(look)
-        visible = {n: m for n, m in look.models.items() if n not in self._at_work}
-        seen = Look(
-            at=look.at,
-            server_version=look.server_version,
-            models=visible,
-            runners=look.runners,
-        )
         comparison = Comparison(
             look=seen,
             statuses=statuses,
-            detected=await self._detect(seen, statuses),
+            detected=detected,
             weights_of=self._register.views.status.weights_of,
             restarted=restarted,
             before=self.look.runners if self.look else None,
+            asked=self._asked,
         )
         for drift in comparison.drifts():
             await self._record(drift, recovered)
+        self._asked &= {runner.digest for runner in look.runners}
         self.look = look
         return look
 
     async def _ask(self) -> Look:
-            asked=self._asked,
         """Return what the server shows, within the time that a look may take."""
         shown = await self._client.look(within_s=self._settings.look_within_s)
         return Look(
-        self._asked &= {runner.digest for runner in look.runners}
             at=self._clock.now(),
             server_version=shown.version,
             models={entry.name: listed(entry) for entry in shown.models},
@@ -195,29 +202,51 @@ class Reconciler:
     async def _detect(
         self, look: Look, statuses: Mapping[str, ModelStatus]
     ) -> dict[str, CapabilitiesDetected]:
-        """Ask about models of which there is more to find out; return what is new."""
+        """Ask about models of which there is more to find out; return what is new.
+
+        Raises:
+            OllamaError: It cannot be told which runner is whose.
+        """
         places = asyncio.Semaphore(SHOWS_AT_ONCE)
 
         async def ask(name: str) -> CapabilitiesDetected | None:
             async with places:
-                found = await self.detect(look.models[name])
+                found = await self.detect(look.models[name], look.runners)
             known = is_detected(look.models[name], statuses.get(name))
             return None if known and found and found.weights is None else found
 
         names = undetected(look, statuses)
-        found = await asyncio.gather(*(ask(name) for name in names))
-        return {n: answer for n, answer in zip(names, found, strict=True) if answer}
+        try:
+            async with asyncio.TaskGroup() as group:
+                asked = {name: group.create_task(ask(name)) for name in names}
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        found = {name: task.result() for name, task in asked.items()}
+        return {name: answer for name, answer in found.items() if answer}
 
-    async def detect(self, model: Listed) -> CapabilitiesDetected | None:
+    async def detect(
+        self, model: Listed, runners: Sequence[Runner] = ()
+    ) -> CapabilitiesDetected | None:
         """Return what a model can do, or None if the server does not answer now.
 
         Where it answers that it cannot show the model, the listing alone counts.
+
+        Args:
+            model: The model, as it is listed.
+            runners: What is in memory, one of which may be the model's.
+
+        Raises:
+            OllamaError: There is no answer, and only that could tell whether one is.
         """
         try:
             shown = await self._client.show(model.name)
-        except (NodeUnreachableError, NodeTimeoutError, ModelNotFoundError):
+        except ModelNotFoundError:
             return None
         except HerdbookError as error:
+            if isinstance(error, _UNANSWERED) and needs_weights(model, runners):
+                raise
+            if isinstance(error, _AWAY):
+                return None
             _log.warning("show_failed", model=model.name, reason=str(error))
             shown = None
         return detect(model.name, observed(model, shown), self._registry)
