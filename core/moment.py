@@ -68,7 +68,11 @@ class Moment:
         """Return a model's status; ``not_present`` for one that nobody has seen."""
         name = self.spelled(name)
         known = self._views.status.get(model_stream(self._node, name))
-        return known or ModelStatus(node=self._node, name=name)
+        if known is not None:
+            return known
+        node = self.node_status()
+        stale_since = None if node.reached else node.since
+        return ModelStatus(node=self._node, name=name, stale_since=stale_since)
 
     def node_status(self) -> NodeStatus:
         """Return the node's own status."""
