@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PACKAGES := herdbook.cli herdbook.core herdbook.events herdbook.projections herdbook.sandbox
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test lint types imports check bench docs build clean
+.PHONY: help install run demo test campaign lint types imports check bench docs build clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ demo: $(READY) ## the same walk as `make run`
 
 test: $(READY) ## run all tests
 	$(BIN)/python -m pytest -n 2 -q $(if $(COVERAGE),--cov --cov-report=term)
+
+campaign: $(READY) ## live twenty random hours, and a day without the server in each
+	HERDBOOK_CAMPAIGN=20 $(BIN)/python -m pytest -n 2 -q tests/campaign
 
 lint: $(READY) ## check style and form
 	$(BIN)/ruff check .

@@ -1,0 +1,86 @@
+"""What the hours have shown to be wrong, each as a case of its own."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from campaign.oracle import Oracle
+from campaign.troubles import NONSENSE, VERDICT
+from herd import Place, herd_of, recorded
+from proof.truth import told_by
+
+from herdbook.core import ModelManager, OllamaError
+
+NAME = "plain:latest"
+MADE = "made:latest"
+UNANSWERED = [
+    which
+    for which in NONSENSE
+    if which not in {VERDICT, "patience, then the truth", "a line of 100 MB"}
+]
+
+
+async def makes_another(place: Place) -> None:
+    """Somebody makes a model of the same weights, under another digest."""
+    body = {"from": NAME, "parameters": {"seed": 1}}
+    await place.somebody("POST", "/api/create", model=MADE, stream=False, **body)
+
+
+async def look_at_nonsense(place: Place, herd: ModelManager, which: str) -> None:
+    """Look at a server that can list its models, and show none."""
+    place.did(answer={"path": "/api/show", "times": 0, **NONSENSE[which]})
+    with suppress(OllamaError):
+        await herd.refresh()
+
+
+@pytest.mark.parametrize("which", UNANSWERED)
+async def test_whose_a_runner_is_is_told_or_said_to_be_unknown(which: str) -> None:
+    async with herd_of() as (place, herd):
+        await place.loads(NAME)
+        await herd.refresh()
+        await makes_another(place)
+
+        await look_at_nonsense(place, herd, which)
+
+        statuses = [*await herd.all_statuses(), await herd.get_status(MADE)]
+        assert all(status.stale_since is not None for status in statuses)
+        place.did(answer=None)
+        await herd.refresh()
+        assert told_by(await herd.all_statuses()) == Oracle(place.world).now()
+
+
+@pytest.mark.parametrize("which", ["a cut", "HTML from a proxy"])
+async def test_model_that_nobody_shows_is_there_where_no_runner_is(which: str) -> None:
+    async with herd_of() as (place, herd):
+        await makes_another(place)
+
+        await look_at_nonsense(place, herd, which)
+
+        status = await herd.get_status(MADE)
+        assert status.present
+        assert status.stale_since is None
+
+
+async def test_server_that_shows_nothing_is_lost_once() -> None:
+    async with herd_of() as (place, herd):
+        await place.loads(NAME)
+        await makes_another(place)
+        before = (await herd.now()).position
+
+        for _ in range(3):
+            await look_at_nonsense(place, herd, "HTML from a proxy")
+
+        assert [e.type for e in await recorded(herd, after=before)] == ["NodeLost"]
+
+
+async def test_model_that_nobody_has_seen_is_stale_too() -> None:
+    async with herd_of() as (place, herd):
+        place.did(server="killed")
+        with suppress(OllamaError):
+            await herd.refresh()
+
+        unseen = await herd.get_status("nowhere:7b")
+
+        assert unseen.stale_since == (await herd.get_status(NAME)).stale_since
+        assert unseen.stale_since is not None

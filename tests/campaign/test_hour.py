@@ -1,0 +1,33 @@
+"""Reconciler and recovery at length: an hour of everything, seed by seed.
+
+``HERDBOOK_CAMPAIGN`` sets how many hours; ``make campaign`` has twenty.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from campaign.hour import Hour
+from herd import served
+
+from herdbook import sandbox
+
+SEEDS = int(os.environ.get("HERDBOOK_CAMPAIGN", "2"))
+SERVER = sandbox.Settings(max_loaded=2, keep_alive_s=120.0)
+LAST_STEPS = 40
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", range(SEEDS))
+async def test_hour_ends_in_truth(seed: int, tmp_path: Path) -> None:
+    async with served("herd", settings=SERVER) as place:
+        hour = Hour(place, seed, tmp_path)
+        try:
+            await hour.pass_by()
+        except BaseException as error:
+            error.add_note(f"seed {seed}, its last steps:")
+            error.add_note("\n".join(hour.told[-LAST_STEPS:]))
+            raise
