@@ -11,7 +11,7 @@ from herdbook.core.recovery import interrupt_dead
 from herdbook.core.register import Register
 from herdbook.events.lifecycle import Activity
 from herdbook.events.store import Instances
-from herdbook.projections.status import Work
+from herdbook.projections.status import Failure, Work
 
 
 class Elsewhere:
@@ -56,7 +56,7 @@ class Elsewhere:
         status = self._register.status(name)
         failure = status.last_failure if status else None
         if failure is not None and failure.at >= work.since:
-            raise PullError(name, raw=failure.message)
+            raise _failed_there(name, failure)
 
     def refuse(self, name: str) -> None:
         """Refuse what cannot be done while work is under way.
@@ -75,3 +75,11 @@ class Elsewhere:
         status = self._register.status(name)
         works = (status.work, status.update) if status else ()
         return [work for work in works if work is not None]
+
+
+def _failed_there(name: str, failure: Failure) -> PullError:
+    """Return the failure of another's pull, in the words and of the kind it had."""
+    said = failure.message.removeprefix(f"{name} ")
+    error = PullError(name, raw=said, says="{raw}")
+    error.kind = failure.kind
+    return error

@@ -63,6 +63,16 @@ class _Progress:
         self.told: PullProgress | None = None
         self.recorded_at = started
         self.recorded_share = 0.0
+        self.moved_at = started
+
+    def tell(self, line: PullLine, now: float) -> PullProgress:
+        """Take in a line, and return what is told now."""
+        self.tracker.take(line, now)
+        told = self.tracker.progress(now)
+        if self.told is None or _news(told) != _news(self.told):
+            self.moved_at = now
+        self.told = told
+        return told
 
     @property
     def completed_bytes(self) -> int | None:
@@ -159,16 +169,26 @@ class Puller:
         self, work: Operation, progress: _Progress, *, insecure: bool
     ) -> None:
         lines = self._client.pull(work.name, insecure=insecure)
+        progress.moved_at = self._clock.monotonic()
         async with aclosing(lines):
             while (line := await self._next(lines, work, progress)) is not None:
                 now = self._clock.monotonic()
-                progress.tracker.take(line, now)
-                progress.told = progress.tracker.progress(now)
-                work.publish(progress.told)
-                stall_after_s = self._settings.stall_after_s
-                if progress.tracker.stalled(now, after_s=stall_after_s):
-                    raise StalledError(work.name, seconds=stall_after_s)
+                work.publish(progress.tell(line, now))
+                self._check_moving(work, progress, now)
                 await self._record_progress(work, progress, now)
+
+    def _check_moving(self, work: Operation, progress: _Progress, now: float) -> None:
+        """Refuse lines that tell nothing new for too long.
+
+        Raises:
+            StalledError: They do.
+        """
+        after_s = self._settings.stall_after_s
+        if progress.tracker.stalled(now, after_s=after_s):
+            raise StalledError(work.name, seconds=after_s)
+        after_s = self._settings.silent_within_s
+        if now - progress.moved_at >= after_s:
+            raise StalledError(work.name, seconds=after_s)
 
     async def _next(
         self, lines: AsyncIterator[PullLine], work: Operation, progress: _Progress
@@ -286,3 +306,8 @@ class Puller:
         update = work.activity is Activity.UPDATE
         known = status.update if update else status.work
         return known is not None and known.instance == self._instance
+
+
+def _news(told: PullProgress) -> tuple[object, ...]:
+    """Return what of a progress is news: a line that repeats it is none."""
+    return told.status, told.digest, told.fetched_bytes, told.total_bytes

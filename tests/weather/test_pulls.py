@@ -16,6 +16,7 @@ from herdbook.core import (
     ModelManager,
     ModelState,
     OllamaError,
+    PullError,
     StalledError,
 )
 
@@ -217,8 +218,11 @@ def test_failure_of_anothers_pull_is_told_to_who_follows_it(lived: Lived) -> Non
             mine = asyncio.create_task(pulled(herd, BIG))
             await place.clock.sleep(2)
             theirs = asyncio.create_task(pulled(other, BIG))
-            for one in (mine, theirs):
-                assert "no space is left" in str(await end_of(one))
+            ends = [await end_of(one) for one in (mine, theirs)]
+            assert str(ends[0]) == str(ends[1])
+            for end in ends:
+                assert isinstance(end, PullError)
+                assert end.kind == "disk_full"
 
     told = lived(story, models="none")
 
@@ -286,6 +290,23 @@ def test_server_that_says_nothing_at_all_is_given_up(lived: Lived) -> None:
             await pulled(herd, BIG)
 
     settings = ManagerSettings(silent_within_s=60, stalls=2)
+    told = lived(story, models="none", settings=settings)
+
+    assert "no byte came for 60 s" in told.last(BIG)[0]
+
+
+def test_server_that_says_the_same_without_end_is_given_up(lived: Lived) -> None:
+    body = '{"status": "pulling manifest"}\n'
+
+    async def story(place: Place, herd: ModelManager) -> None:
+        place.did(answer=PULL | {"body": body, "repeat": True, "times": 0})
+        pulling = asyncio.create_task(pulled(herd, BIG))
+        while not pulling.done():  # nobody waits, so time does not pass by itself
+            place.time.advance(1)
+            await asyncio.sleep(0)
+        assert isinstance(pulling.exception(), StalledError)
+
+    settings = ManagerSettings(silent_within_s=60, stalls=1)
     told = lived(story, models="none", settings=settings)
 
     assert "no byte came for 60 s" in told.last(BIG)[0]
