@@ -117,15 +117,6 @@ def is_detected(listed: Listed, status: ModelStatus | None) -> bool:
     return status is not None and status.detected_digest == listed.digest
 
 
-def needs_weights(model: Listed, runners: Iterable[Runner]) -> bool:
-    """Return whether nothing but its weights tells if a model is in memory.
-
-    It is not if there are no runners; one that bears its digest is its own.
-    """
-    digests = {runner.digest for runner in runners}
-    return bool(digests) and model.digest not in digests and not model.remote_host
-
-
 _CAUSES = {
     UnloadReason.EXPIRED: Cause.EXPIRY,
     UnloadReason.EVICTED: Cause.EVICTION,
@@ -140,7 +131,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         look: What the server shows.
         statuses: What the register says, by name.
         detected: What was found out about undetected models, by name.
-        weights_of: Tells the weights of digests that the register knows.
+        weights_of: Tells the weights of digests, as far as they are known by now.
         restarted: Whether the server is known to have been away since.
         before: The runners at the look before this one; None at the first. What they
             tell is fresher than the register, and free of what we loaded since.
@@ -322,7 +313,7 @@ def _serves(
     if runner.digest == model.digest:
         return True
     runner_weights = weights_of(runner.digest)
-    if weights is not None and runner_weights is not None:
+    if runner_weights is not None:
         return runner_weights == weights
     return runner.name == model.name
 

@@ -21,8 +21,8 @@ from herdbook.core.drift import (
     Drift,
     Listed,
     Look,
+    WeightsOf,
     is_detected,
-    needs_weights,
     undetected,
 )
 from herdbook.core.errors import (
@@ -142,7 +142,7 @@ class Reconciler:
             look=seen,
             statuses=statuses,
             detected=detected,
-            weights_of=self._register.views.status.weights_of,
+            weights_of=self._weights_of(detected),
             restarted=restarted,
             before=self.look.runners if self.look else None,
             asked=self._asked,
@@ -224,6 +224,12 @@ class Reconciler:
         found = {name: task.result() for name, task in asked.items()}
         return {name: answer for name, answer in found.items() if answer}
 
+    def _weights_of(self, detected: Mapping[str, CapabilitiesDetected]) -> WeightsOf:
+        """Return what tells the weights of a digest: this look, else the register."""
+        shown = {found.digest: found.weights for found in detected.values()}
+        known = self._register.views.status.weights_of
+        return lambda digest: shown.get(digest) or known(digest)
+
     async def detect(
         self, model: Listed, runners: Sequence[Runner] = ()
     ) -> CapabilitiesDetected | None:
@@ -233,17 +239,18 @@ class Reconciler:
 
         Args:
             model: The model, as it is listed.
-            runners: What is in memory, one of which may be the model's.
+            runners: What is in memory. Only its weights tell of each model whether
+                one of them is its own.
 
         Raises:
-            OllamaError: There is no answer, and only that could tell whether one is.
+            OllamaError: There is no answer, and there are runners.
         """
         try:
             shown = await self._client.show(model.name)
         except ModelNotFoundError:
             return None
         except HerdbookError as error:
-            if isinstance(error, _UNANSWERED) and needs_weights(model, runners):
+            if isinstance(error, _UNANSWERED) and runners and not model.remote_host:
                 raise
             if isinstance(error, _AWAY):
                 return None

@@ -7,9 +7,10 @@ from contextlib import suppress
 import pytest
 from campaign.oracle import Oracle
 from campaign.troubles import NONSENSE, VERDICT
-from herd import Place, herd_of, recorded
+from herd import Place, herd_of, recorded, served
 from proof.truth import told_by
 
+from herdbook import sandbox
 from herdbook.core import ModelManager, OllamaError
 
 NAME = "plain:latest"
@@ -84,3 +85,40 @@ async def test_model_that_nobody_has_seen_is_stale_too() -> None:
 
         assert unseen.stale_since == (await herd.get_status(NAME)).stale_since
         assert unseen.stale_since is not None
+
+
+async def test_first_look_knows_the_runner_of_every_name_of_its_weights() -> None:
+    async with served() as place:
+        await place.loads(NAME)
+        await makes_another(place)
+
+        async with place.herd() as herd:
+            told = told_by(await herd.all_statuses())
+
+        assert told[MADE].loaded
+        assert told == Oracle(place.world).now()
+
+
+async def test_runner_whose_model_is_shown_at_last_is_everybodys_at_once() -> None:
+    async with herd_of() as (place, herd):
+        await makes_another(place)
+        await place.loads(MADE)
+
+        await herd.refresh()
+
+        assert told_by(await herd.all_statuses()) == Oracle(place.world).now()
+
+
+async def test_name_of_a_runner_is_no_proof_where_its_weights_are_known() -> None:
+    async with served(profile=sandbox.OLDER) as place, place.herd() as herd:
+        await makes_another(place)
+        await place.loads(MADE)
+        await herd.refresh()
+        body = {"from": "nowhere:7b", "stream": False}  # has no weights: quirk of old
+        await place.somebody("POST", "/api/create", model=MADE, **body)
+
+        await herd.refresh()
+
+        told = told_by(await herd.all_statuses())
+        assert not told[MADE].loaded
+        assert told == Oracle(place.world).now()
