@@ -253,11 +253,11 @@ class Hour:
 
     async def _is_stale(self) -> bool:
         """Tell whether all statuses say that they are old; if not, none does."""
-        names = {*NAMES, *(status.name for status in await self.herd.all_statuses())}
-        statuses = [await self.herd.get_status(name) for name in sorted(names)]
-        old = {status.stale_since is not None for status in statuses}
-        reached = (await self.herd.node_status()).reached
-        assert old == {not reached}, statuses
+        now = await self.herd.now()
+        names = {*NAMES, *(status.name for status in now.statuses())}
+        old = {now.status(name).stale_since is not None for name in names}
+        reached = now.node_status().reached
+        assert old == {not reached}, now.statuses()
         return not reached
 
     async def _seen(self) -> Seen:
@@ -296,4 +296,4 @@ class Hour:
         assert not any(status.work or status.update for status in statuses)
         await assert_live_is_replayed(self.herd)
         await assert_sound(self.herd._storage.store)
-        assert len(our_tasks()) == 2
+        assert len(our_tasks()) == 2, "the reconciler and the log's writer"
