@@ -20,6 +20,7 @@ from typing import Annotated, TypeAlias, TypeVar
 import msgspec
 
 from herdbook.core.errors import InvalidCatalogueError
+from herdbook.core.toml_file import read_toml
 from herdbook.projections.roles import ModelRole
 
 T = TypeVar("T")
@@ -166,17 +167,7 @@ def read(path: Path) -> Catalogue:
     Raises:
         InvalidCatalogueError: It cannot be read, or a part of it is not valid.
     """
-    try:
-        with path.open("rb") as file:
-            data = tomllib.load(file)
-    except OSError as error:
-        raise InvalidCatalogueError(
-            f"catalogue {path}", f"cannot be read: {error.strerror}"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidCatalogueError(
-            f"catalogue {path}", f"is not TOML: {error}"
-        ) from error
+    data = read_toml(path, "catalogue", InvalidCatalogueError)
     return parse(data, origin=str(path))
 
 

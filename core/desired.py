@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from herdbook.core.errors import (
     InvalidNameError,
 )
 from herdbook.core.names import canonical_name, name_key
+from herdbook.core.toml_file import read_toml
 from herdbook.events.facts import Setting
 from herdbook.events.lifecycle import ModelState
 from herdbook.projections.roles import CAPABILITY_SETTING
@@ -67,17 +67,7 @@ def read(path: Path) -> DesiredSet:
     Raises:
         InvalidDesiredError: It cannot be read, or a part of it is not valid.
     """
-    try:
-        with path.open("rb") as file:
-            data = tomllib.load(file)
-    except OSError as error:
-        raise InvalidDesiredError(
-            f"desired set {path}", f"cannot be read: {error.strerror}"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidDesiredError(
-            f"desired set {path}", f"is not TOML: {error}"
-        ) from error
+    data = read_toml(path, "desired set", InvalidDesiredError)
     return parse(data, origin=str(path))
 
 
