@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from herdbook.cli import wording
 from herdbook.cli.screen import Line, Piece, line
-from herdbook.cli.times import Now
-from herdbook.cli.wording import NOTHING, SOURCES
+from herdbook.cli.states import state_piece
 from herdbook.core import HistoryEntry, ModelState, ModelStatus, Moment
+from herdbook.presentation import wording
+from herdbook.presentation.times import Now
+from herdbook.presentation.wording import NOTHING, SOURCES
 from herdbook.projections.sentences import bytes_text, setting_text
 
 _LABEL = 12
@@ -74,7 +75,7 @@ class Card:
         return line(
             Piece(status.name, "bold"),
             "   ",
-            wording.state_piece(status),
+            state_piece(status),
             f"{since}{why}{stale}",
         )
 
@@ -85,7 +86,10 @@ class Card:
         if not status.present:
             return NOTHING
         count = status.parameter_count
-        kind = [_count_text(count) if count else "", status.quantization or ""]
+        kind = [
+            wording.parameters_text(count) if count else "",
+            status.quantization or "",
+        ]
         size = None if status.size_bytes is None else bytes_text(status.size_bytes)
         parts = [
             (status.weights or "?")[:12],
@@ -166,11 +170,3 @@ class Card:
 
 def _number(value: int | None) -> str:
     return NOTHING if value is None else f"{value:,}"
-
-
-def _count_text(count: int) -> str:
-    """Return a number of parameters: ``7.6 B``, ``125 k``."""
-    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit} parameters"
-    return f"{count} parameters"

@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-from herdbook.cli import graph as drawing
-from herdbook.cli import shapes
 from herdbook.cli.errors import DONE, FAILED, NothingFoundError, UsageError
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.known import known_status
@@ -17,7 +15,6 @@ from herdbook.cli.options import AnyModel
 from herdbook.cli.past import events_between, show_entries
 from herdbook.cli.screen import Column, Piece, Row, Screen
 from herdbook.cli.verbs import LOOK, PAST, verb
-from herdbook.cli.wording import counted
 from herdbook.core import (
     Storage,
     SystemClock,
@@ -25,6 +22,9 @@ from herdbook.core import (
 )
 from herdbook.core import verify as check
 from herdbook.events.store import Head
+from herdbook.presentation import diagram as drawing
+from herdbook.presentation import shapes
+from herdbook.presentation.wording import counted
 from herdbook.projections.history import HistoryView
 
 

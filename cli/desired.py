@@ -13,13 +13,12 @@ from typing import Annotated
 
 import typer
 
-from herdbook.cli import progress, shapes
+from herdbook.cli import progress
 from herdbook.cli.errors import DONE, FAILED, UsageError
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.options import NoRefresh
 from herdbook.cli.screen import Column, Piece, Row
 from herdbook.cli.verbs import ACT, verb
-from herdbook.cli.wording import UNKNOWN, counted, joined
 from herdbook.core import ModelManager
 from herdbook.core.desired import read, toml_text
 from herdbook.core.plan import (
@@ -32,6 +31,8 @@ from herdbook.core.plan import (
     Step,
     UnloadStep,
 )
+from herdbook.presentation import shapes
+from herdbook.presentation.wording import UNKNOWN, counted, joined
 from herdbook.projections.sentences import bytes_text, setting_text
 
 _COLUMNS = (Column("STEP"), Column("MODEL"), Column("WHAT"))

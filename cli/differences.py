@@ -7,15 +7,13 @@ from typing import Annotated
 
 import typer
 
-from herdbook.cli import shapes, wording
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.known import known_status
 from herdbook.cli.options import Model, NoRefresh
 from herdbook.cli.past import moment_at
 from herdbook.cli.screen import Column, Piece, Row
-from herdbook.cli.times import FORMS, Now
+from herdbook.cli.states import state_piece
 from herdbook.cli.verbs import PAST, verb
-from herdbook.cli.wording import NOTHING
 from herdbook.core import Moment
 from herdbook.core.difference import (
     Change,
@@ -26,6 +24,9 @@ from herdbook.core.difference import (
 )
 from herdbook.core.lineage import Ancestor, Lineage, Link
 from herdbook.events.facts import Setting
+from herdbook.presentation import shapes, wording
+from herdbook.presentation.times import FORMS, Now
+from herdbook.presentation.wording import NOTHING
 from herdbook.projections.sentences import bytes_text, setting_text
 
 _CHANGES = (Column("WHOSE"), Column("WHAT"), Column("WAS"), Column("NOW"))
@@ -159,7 +160,7 @@ def _headline(found: Lineage, now: Now) -> list[str | Piece]:
     return [
         Piece(status.name, "bold"),
         " is ",
-        wording.state_piece(status),
+        state_piece(status),
         f"{since}; what led to that, the oldest first:",
     ]
 

@@ -9,8 +9,8 @@ from herdbook.cli.errors import DONE, FAILED
 from herdbook.cli.invocation import PATIENCE_TO_READ_S, Invocation, actor
 from herdbook.cli.screen import Column, Piece, Row, line
 from herdbook.cli.verbs import LOOK, verb
-from herdbook.cli.wording import counted
 from herdbook.core.diagnosis import Diagnosis, Level
+from herdbook.presentation.wording import counted
 
 _STYLES = {
     Level.OK: "green",

@@ -7,14 +7,14 @@ error, gone.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-from herdbook.cli import wording
 from herdbook.cli.screen import Column, Line, Piece, Row, bar, line
-from herdbook.cli.times import Now
-from herdbook.core import ModelRegistry, ModelState, ModelStatus, Moment, NodeStatus
-from herdbook.projections.sentences import bytes_text
+from herdbook.cli.states import state_piece
+from herdbook.core import ModelRegistry, ModelState, ModelStatus, Moment
+from herdbook.presentation import wording
+from herdbook.presentation.order import in_order, twins_of
+from herdbook.presentation.times import Now
 from herdbook.projections.status import Work
 
 COLUMNS = (
@@ -24,14 +24,6 @@ COLUMNS = (
     Column("CONTEXT", gives_way=2),
     Column("CAN", gives_way=3),
     Column("LAST USED", gives_way=4),
-)
-
-_ORDER = (
-    ModelState.LOADED,
-    ModelState.AVAILABLE,
-    ModelState.LOADING,
-    ModelState.ERROR,
-    ModelState.NOT_PRESENT,
 )
 
 
@@ -60,37 +52,22 @@ class Herd:
 
     def chosen(self, *, gone: bool = False) -> list[ModelStatus]:
         """Return the models to show, in order; with ``gone`` also those not there."""
-        statuses = [
+        return in_order(
             status
             for status in self._moment.statuses()
             if gone or status.state is not ModelState.NOT_PRESENT
-        ]
-        first = {key: min(names) for key, names in _by_weights(statuses).items()}
-        return sorted(
-            statuses,
-            key=lambda status: (
-                _ORDER.index(status.state),
-                first.get(status.weights or "", status.name),
-                status.name,
-            ),
         )
 
     def rows(self, statuses: Sequence[ModelStatus]) -> list[Row]:
         """Return a row for each model, with remarks above and below it."""
-        first: dict[str, str] = {}
-        rows = []
-        for status in statuses:
-            twin = status.name
-            if status.weights is not None and status.present:
-                twin = first.setdefault(status.weights, status.name)
-            rows.append(self._row(status, None if twin == status.name else twin))
-        return rows
+        twins = twins_of(statuses)
+        return [self._row(status, twins.get(status.name)) for status in statuses]
 
     def _row(self, status: ModelStatus, twin: str | None) -> Row:
         can = self._moment.capabilities(status.name)
         cells = [
             Piece(status.name),
-            wording.state_piece(status),
+            state_piece(status),
             Piece(wording.size_text(status)),
             Piece(wording.context_text(status, self._registry)),
             Piece(wording.abilities_text(n for n, known in can.items() if known.value)),
@@ -123,14 +100,6 @@ class Herd:
         return (Piece(verb), *drawn, Piece(f"{share}   {figures}   {asked}"))
 
 
-def _by_weights(statuses: Sequence[ModelStatus]) -> Mapping[str, list[str]]:
-    names = defaultdict(list)
-    for status in statuses:
-        if status.weights is not None:
-            names[status.weights].append(status.name)
-    return names
-
-
 def footer(
     moment: Moment, statuses: Sequence[ModelStatus], now: Now, *, remark: str = ""
 ) -> Line:
@@ -146,39 +115,10 @@ def footer(
     text = wording.joined(
         [
             node.name,
-            _node_text(node, now) + remark,
-            wording.counted(len(statuses), "model") + _disk_text(statuses),
-            _memory_text(statuses),
+            wording.node_text(node, now) + remark,
+            wording.counted(len(statuses), "model") + wording.disk_text(statuses),
+            wording.memory_text(statuses),
             f"event {moment.position:,}",
         ]
     )
     return line(Piece(text, "dim" if node.reached else "yellow"))
-
-
-def _node_text(node: NodeStatus, now: Now) -> str:
-    """Return its version, and since when it does not answer if it does not."""
-    if node.version == 0:
-        return "no server has answered yet"
-    told = f"Ollama {node.server_version}"
-    if node.reached or node.since is None:
-        return told
-    return f"{told}, stale since {now.clock(node.since)}"
-
-
-def _disk_text(statuses: Sequence[ModelStatus]) -> str:
-    sizes = [(s.weights or s.name, s.size_bytes) for s in statuses if s.size_bytes]
-    if not sizes:
-        return ""
-    total = sum(size for _, size in sizes)
-    largest: dict[str, int] = {}
-    for weights, size in sizes:
-        largest[weights] = max(size, largest.get(weights, 0))
-    once = sum(largest.values())
-    shared = f" ({bytes_text(once)} without shared weights)" if once != total else ""
-    return f", {bytes_text(total)} on disk{shared}"
-
-
-def _memory_text(statuses: Sequence[ModelStatus]) -> str:
-    """Return the memory of the runners, each counted once."""
-    runners = {s.runner.digest: s.runner.size_bytes for s in statuses if s.runner}
-    return f"{bytes_text(sum(runners.values()))} in memory" if runners else ""

@@ -14,8 +14,8 @@ import platformdirs
 import typer
 
 from herdbook.cli.screen import Screen
-from herdbook.cli.times import Now
 from herdbook.core import ManagerSettings, ModelManager, ModelRegistry, base_url
+from herdbook.presentation.times import Now
 
 PATIENCE_TO_READ_S = 2.0
 """Seconds that a verb that only reads waits for the server."""

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from herdbook.cli import card, herd, ranking, shapes
+from herdbook.cli import card, herd, ranking
 from herdbook.cli.errors import DONE, NOT_FOUND, UsageError
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.known import known_status
 from herdbook.cli.options import AnyRole, Model, NoRefresh, Role
 from herdbook.cli.verbs import LOOK, verb
 from herdbook.core import ModelRole, Moment
+from herdbook.presentation import shapes
 
 _UNITS = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "gib": 2**30, "mib": 2**20}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([a-z]+)", re.IGNORECASE)

@@ -11,15 +11,13 @@ from typing import Annotated
 import msgspec
 import typer
 
-from herdbook.cli import herd, ranking, shapes
+from herdbook.cli import herd, ranking
 from herdbook.cli.errors import NothingFoundError, UsageError
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.known import known_status
 from herdbook.cli.options import AnyModel, NoRefresh, complete_role, complete_type
 from herdbook.cli.screen import Column, Piece, Row, Screen
-from herdbook.cli.times import FORMS, Now
 from herdbook.cli.verbs import PAST, verb
-from herdbook.cli.wording import who_text
 from herdbook.core import (
     Cause,
     HistoryEntry,
@@ -31,6 +29,9 @@ from herdbook.core import (
 )
 from herdbook.events.facts import FACTS
 from herdbook.events.recorded import time_text
+from herdbook.presentation import shapes
+from herdbook.presentation.times import FORMS, Now
+from herdbook.presentation.wording import who_text
 
 _FORMS = f"Forms: {', '.join(FORMS)}."
 _COLUMNS = (

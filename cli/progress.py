@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from herdbook.cli import shapes, wording
 from herdbook.cli.screen import GAP, Line, Piece, Screen, bar
 from herdbook.core import PullProgress
+from herdbook.presentation import shapes, wording
 
 if TYPE_CHECKING:
     from rich.live import Live

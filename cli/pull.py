@@ -11,12 +11,13 @@ from typing import Annotated
 
 import typer
 
-from herdbook.cli import costs, progress, shapes, wording
+from herdbook.cli import costs, progress
 from herdbook.cli.errors import DONE, FAILED
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.options import DryRun, Model
 from herdbook.cli.verbs import ACT, verb
 from herdbook.core import HistoryFilter, ModelManager, PullProgress
+from herdbook.presentation import shapes, wording
 
 _ENDS = frozenset({"PullCompleted", "ModelUpdated", "UpdateUnchanged"})
 

@@ -5,25 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from herdbook.cli.screen import Column, Piece, Row, Screen
-from herdbook.cli.times import Now
-from herdbook.cli.wording import NOTHING
 from herdbook.core import (
     Candidate,
     ModelRegistry,
     Recommendation,
     Suggestion,
 )
+from herdbook.presentation.times import Now
+from herdbook.presentation.wording import NOTHING, reasons_text
 from herdbook.projections.sentences import bytes_text
 
 _COLUMNS = (Column("FOR"), Column("MODEL"), Column("WHY", gives_way=1))
-
-
-def _why(candidate: Candidate, now: Now) -> str:
-    """Return the reasons; the view has no clock, so the time comes in here."""
-    words = list(candidate.reasons)
-    if candidate.last_used_at is not None and words[:1] == ["used before"]:
-        words[0] = f"used {now.ago(candidate.last_used_at)}"
-    return "; ".join(words)
 
 
 def show_overview(screen: Screen, answers: Sequence[Recommendation], now: Now) -> None:
@@ -36,7 +28,7 @@ def show_overview(screen: Screen, answers: Sequence[Recommendation], now: Now) -
                 [
                     Piece(answer.role.value),
                     Piece(first.name if first else NOTHING, "bold"),
-                    Piece(_why(first, now) if first else _hint(answer)),
+                    Piece(reasons_text(first, now) if first else _hint(answer)),
                 ]
             )
         )
@@ -52,14 +44,14 @@ def show(
 ) -> None:
     """Write the order for a role, and who was passed over."""
     chosen = [
-        _row("use" if at == 0 else "then", candidate, _why(candidate, now))
+        _row("use" if at == 0 else "then", candidate, reasons_text(candidate, now))
         for at, candidate in enumerate(answer.chosen)
     ]
     passed_over = [
         _row(
             "not" if at == 0 else " ",
             candidate,
-            _why(candidate, now) + _remedy(candidate, registry),
+            reasons_text(candidate, now) + _remedy(candidate, registry),
         )
         for at, candidate in enumerate(answer.passed_over)
     ]

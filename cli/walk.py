@@ -13,10 +13,11 @@ from pathlib import Path
 
 import msgspec
 
-from herdbook.cli import progress, shapes
+from herdbook.cli import progress
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.screen import Piece
 from herdbook.core import HerdbookError, PullProgress, Storage, SystemClock
+from herdbook.presentation import shapes
 
 COMMAND = (sys.executable, "-m", "herdbook.cli")
 START_WITHIN_S = 30.0

@@ -6,10 +6,10 @@ import inspect
 import sys
 from pathlib import Path
 
-from herdbook.cli.graph import mermaid
 from herdbook.events.codec import SCHEMAS
 from herdbook.events.facts import FACTS
 from herdbook.events.lifecycle import TABLE, Row
+from herdbook.presentation.diagram import mermaid
 
 HERE = Path(__file__).parent
 

@@ -14,7 +14,10 @@ import herdbook.core
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-FRAMEWORKS = {"litestar", "starlette", "uvicorn", "rich", "typer", "click"}
+FRAMEWORKS = {
+    *("litestar", "starlette", "uvicorn", "jinja2", "prometheus_client"),
+    *("rich", "typer", "click"),
+}
 
 
 @pytest.fixture(scope="session")
@@ -40,12 +43,15 @@ def test_wheel_installs_herdbook_and_nothing_beside_it(wheel: zipfile.ZipFile) -
 @pytest.mark.slow
 def test_wheel_has_every_file_of_every_room(wheel: zipfile.ZipFile) -> None:
     shipped = {name for name in wheel.namelist() if name.startswith("herdbook/")}
-    rooms = ("cli", "core", "events", "projections", "sandbox")
+    rooms = (
+        *("cli", "core", "events", "presentation", "projections"),
+        *("sandbox", "service"),
+    )
     kept = {
         f"herdbook/{path.relative_to(ROOT)}"
         for room in rooms
         for path in (ROOT / room).rglob("*")
-        if path.is_file() and path.suffix in {".py", ".sql", ".toml", ".typed"}
+        if path.is_file() and "__pycache__" not in path.parts
     }
 
     assert shipped == kept

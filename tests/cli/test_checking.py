@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from command import Herdbook, Server
 
-from herdbook.cli.graph import edges, mermaid
 from herdbook.core import ModelState
+from herdbook.presentation.diagram import edges, mermaid
 
 
 @pytest.fixture

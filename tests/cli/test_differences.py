@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from command import Herdbook, Server
 
-from herdbook.cli.wording import NOTHING
+from herdbook.presentation.wording import NOTHING
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import typer.main
 from command import Herdbook
 
 from herdbook.cli import main as _  # noqa: F401 - adds the verbs
-from herdbook.cli import shapes
 from herdbook.cli.errors import EXITS, ErrorShape
 from herdbook.cli.verbs import VERBS, app
 from herdbook.core import (
@@ -33,6 +32,7 @@ from herdbook.core.difference import (
 )
 from herdbook.core.lineage import Ancestor
 from herdbook.core.plan import Step
+from herdbook.presentation import shapes
 
 DOCS = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
 SECTIONS = dict(

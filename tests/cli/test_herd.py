@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from herdbook.cli import herd, wording
+from herdbook.cli import herd
 from herdbook.cli.card import Card
 from herdbook.cli.screen import Line, table_lines
-from herdbook.cli.times import Now
 from herdbook.core import Cause, ModelRegistry, Moment, RecordedEvent
 from herdbook.core.views import Views
 from herdbook.events import facts
 from herdbook.events.facts import Fact, FactSource, Runner
 from herdbook.events.recorded import Position
 from herdbook.events.streams import model_stream, node_stream
+from herdbook.presentation import wording
+from herdbook.presentation.times import Now
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 DIGEST = "a" * 64

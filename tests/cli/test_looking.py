@@ -4,7 +4,7 @@ import pytest
 from command import Herdbook, Server
 
 from herdbook.cli.looking import read_size
-from herdbook.cli.wording import NOTHING
+from herdbook.presentation.wording import NOTHING
 
 MODEL_KEYS = {
     "name",

@@ -15,7 +15,7 @@ from herdbook.cli.screen import (
     line,
     table_lines,
 )
-from herdbook.cli.wording import NOTHING
+from herdbook.presentation.wording import NOTHING
 
 COLUMNS = (
     Column("MODEL"),

@@ -1,32 +1,23 @@
-"""How facts about models are put into a few words, the same in every table."""
+"""How facts about models are put into a few words, the same on every screen."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from herdbook.cli.screen import Piece
-from herdbook.cli.times import Now
 from herdbook.core import (
+    Candidate,
     Cause,
     FactSource,
     HistoryEntry,
     ModelRegistry,
-    ModelState,
     ModelStatus,
+    NodeStatus,
 )
+from herdbook.presentation.times import Now
 from herdbook.projections.sentences import bytes_text, duration_text, tokens_text
 
 NOTHING = "–"  # noqa: RUF001 - what tables have for nothing
 UNKNOWN = "?"
-
-STYLES = {
-    ModelState.LOADED: "green",
-    ModelState.LOADING: "yellow",
-    ModelState.ERROR: "bold red",
-    ModelState.AVAILABLE: "",
-    ModelState.NOT_PRESENT: "dim",
-}
-"""The colour of each state, which its word says as well."""
 
 SOURCES = {
     FactSource.CONFIGURATION: "configured",
@@ -54,10 +45,9 @@ _CAUSES = {
 }
 
 
-def state_piece(status: ModelStatus) -> Piece:
+def state_text(status: ModelStatus) -> str:
     """Return a state as a word, with an update that is under way."""
-    text = status.state.replace("_", " ") + (", updating" if status.updating else "")
-    return Piece(text, STYLES[status.state])
+    return status.state.replace("_", " ") + (", updating" if status.updating else "")
 
 
 def size_text(status: ModelStatus) -> str:
@@ -151,6 +141,52 @@ def plain_failure(name: str, message: str) -> str:
     for beginning in (f"{name} ", "cannot be fetched: ", "cannot be loaded: "):
         message = message.removeprefix(beginning)
     return message
+
+
+def node_text(node: NodeStatus, now: Now) -> str:
+    """Return its version, and since when it does not answer if it does not."""
+    if node.version == 0:
+        return "no server has answered yet"
+    told = f"Ollama {node.server_version}"
+    if node.reached or node.since is None:
+        return told
+    return f"{told}, stale since {now.clock(node.since)}"
+
+
+def disk_text(statuses: Iterable[ModelStatus]) -> str:
+    """Return what models take on disk, with and without shared weights."""
+    sizes = [(s.weights or s.name, s.size_bytes) for s in statuses if s.size_bytes]
+    if not sizes:
+        return ""
+    total = sum(size for _, size in sizes)
+    largest: dict[str, int] = {}
+    for weights, size in sizes:
+        largest[weights] = max(size, largest.get(weights, 0))
+    once = sum(largest.values())
+    shared = f" ({bytes_text(once)} without shared weights)" if once != total else ""
+    return f", {bytes_text(total)} on disk{shared}"
+
+
+def memory_text(statuses: Iterable[ModelStatus]) -> str:
+    """Return the memory of the runners, each counted once."""
+    runners = {s.runner.digest: s.runner.size_bytes for s in statuses if s.runner}
+    return f"{bytes_text(sum(runners.values()))} in memory" if runners else ""
+
+
+def reasons_text(candidate: Candidate, now: Now) -> str:
+    """Return why a model stands where it does; the view has no clock, ``now`` has."""
+    words = list(candidate.reasons)
+    if candidate.last_used_at is not None and words[:1] == ["used before"]:
+        words[0] = f"used {now.ago(candidate.last_used_at)}"
+    return "; ".join(words)
+
+
+def parameters_text(count: int) -> str:
+    """Return a number of parameters: ``7.6 B parameters``."""
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit} parameters"
+    return f"{count} parameters"
 
 
 def counted(number: int, word: str) -> str:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from herdbook.cli.times import InvalidTimeError, Now
+from herdbook.presentation.times import InvalidTimeError, Now
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 NOW = Now(NOON, UTC)

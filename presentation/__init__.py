@@ -1,0 +1,1 @@
+"""What all faces tell alike: words, times, JSON shapes, the state diagram."""
