@@ -108,7 +108,8 @@ class Loader:
             try:
                 await self._load(work.name, request)
             except asyncio.CancelledError:
-                await finish(self._record_end(work.name, self._stopped(work)))
+                stopped = self._stopped(work)
+                await finish(self._record_end(work.name, stopped, by=work.ended_by))
                 raise
             except (NodeUnreachableError, NodeTimeoutError):
                 # The node is lost; that is no error of the model.
@@ -224,12 +225,14 @@ class Loader:
             return LoadInterrupted(instance=self._instance)
         return LoadCancelled()
 
-    async def _record_end(self, name: str, fact: Fact) -> None:
+    async def _record_end(
+        self, name: str, fact: Fact, *, by: str | None = None
+    ) -> None:
         """Record how our load ended early, if it is still under way in the log."""
         await self._register.catch_up()
         status = self._status(name)
         if status.work is not None and status.work.instance == self._instance:
-            await self._register.record(name, [fact], cause=Cause.COMMAND)
+            await self._register.record(name, [fact], cause=Cause.COMMAND, actor=by)
 
     async def _record_failed(
         self, name: str, request: LoadRequest, failed: LoadFailed

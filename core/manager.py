@@ -327,6 +327,8 @@ class ModelManager(Reading):
     async def cancel(self, name: str) -> bool:
         """Cancel the pull, update or load of a model, and see it recorded.
 
+        It is recorded in the name of who cancels, not of who started it.
+
         Returns:
             Whether there was one of this manager to cancel.
 
@@ -336,7 +338,7 @@ class ModelManager(Reading):
         name = (await self.now()).spelled(name)
         mine = [one for one in (self._pulls.get(name), self._loads.get(name)) if one]
         for running in mine:
-            running.cancel()
+            running.cancel(by=self._register.actor())
             await running.over()
         if not mine:
             self._elsewhere.refuse(name)

@@ -33,6 +33,8 @@ class Operation:
         activity: Pull, update or load.
         progress: The newest progress, if there is any yet.
         ending: Why it was told to end early, if it was.
+        ended_by: Who told it to; None where nobody did, as when its last follower
+            left.
     """
 
     def __init__(self, name: str, activity: Activity) -> None:
@@ -40,6 +42,7 @@ class Operation:
         self.activity = activity
         self.progress: PullProgress | None = None
         self.ending: Ending | None = None
+        self.ended_by: str | None = None
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._followers = 0
@@ -67,10 +70,17 @@ class Operation:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def cancel(self, ending: Ending = Ending.CANCELLED) -> None:
-        """Tell it to end; it records that before it is over."""
+    def cancel(
+        self, ending: Ending = Ending.CANCELLED, *, by: str | None = None
+    ) -> None:
+        """Tell it to end; it records that before it is over.
+
+        Args:
+            ending: Why; the first who tells decides.
+            by: Who asked for it, and is recorded; by default who started it.
+        """
         if self._task is not None and self.running and self.ending is None:
-            self.ending = ending
+            self.ending, self.ended_by = ending, by
             self._task.cancel()
 
     async def over(self) -> None:

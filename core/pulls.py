@@ -127,7 +127,7 @@ class Puller:
                     await self._pull(work, progress, insecure=insecure)
                 except asyncio.CancelledError:
                     stopped = self._stopped(work, progress)
-                    await finish(self._record_end(work, stopped))
+                    await finish(self._record_end(work, stopped, by=work.ended_by))
                     raise
                 except HerdbookError as error:
                     await finish(
@@ -292,11 +292,15 @@ class Puller:
         cancelled = UpdateCancelled if update else PullCancelled
         return cancelled(**so_far)
 
-    async def _record_end(self, work: Operation, fact: Fact) -> None:
+    async def _record_end(
+        self, work: Operation, fact: Fact, *, by: str | None = None
+    ) -> None:
         """Record how it ended early, if it is still under way in the log."""
         await self._register.catch_up()
         if self._is_ours(work):
-            await self._register.record(work.name, [fact], cause=Cause.COMMAND)
+            await self._register.record(
+                work.name, [fact], cause=Cause.COMMAND, actor=by
+            )
 
     def _is_ours(self, work: Operation) -> bool:
         """Tell whether the log has it under way; a model that vanished ended it."""

@@ -55,6 +55,10 @@ class Register:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._reading = asyncio.Lock()
 
+    def actor(self) -> str:
+        """Return in whose name something is recorded here."""
+        return current_actor(self._actor)
+
     def stream(self, name: str) -> StreamName:
         """Return the stream of a model of this node."""
         return model_stream(self.node, name)
@@ -150,7 +154,7 @@ class Register:
             NewEvent(
                 fact=fact,
                 occurred_at=now,
-                actor=actor or current_actor(self._actor),
+                actor=actor or self.actor(),
                 cause=cause,
                 correlation_id=current_correlation(),
             )
