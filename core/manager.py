@@ -239,13 +239,21 @@ class ModelManager(Reading):
                 _log.warning("views_not_kept", reason=str(error))
 
     async def _close(self) -> None:
-        await finish(self._interrupt())
+        await self.interrupt()  # recorded, so before the log's own end
         await self._keep_views()
 
+    async def interrupt(self) -> None:
+        """End all pulls, updates and loads of this manager, as interrupted.
+
+        That is recorded before this returns, even if its caller is cancelled
+        meanwhile. The manager can be used after it.
+        """
+        await finish(self._interrupt())
+
     async def _interrupt(self) -> None:
-        """End all work; that is recorded, so it comes before the log's own end."""
-        await self._pulls.close()
-        await self._loads.close()
+        while self._pulls.all() or self._loads.all():
+            await self._pulls.close()
+            await self._loads.close()
 
     def acting_as(self, actor: str) -> AbstractContextManager[None]:
         """Record what is done inside in the name of ``actor``."""

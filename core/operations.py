@@ -169,12 +169,15 @@ class Operations:
         return operation
 
     async def close(self) -> None:
-        """Interrupt what is under way, and wait until that is recorded."""
-        running = self.all()
-        for operation in running:
-            operation.cancel(Ending.INTERRUPTED)
-        for operation in running:
-            await operation.over()
+        """Interrupt what is under way, and wait until that is recorded.
+
+        What is begun meanwhile is interrupted as well.
+        """
+        while running := self.all():
+            for operation in running:
+                operation.cancel(Ending.INTERRUPTED)
+            for operation in running:
+                await operation.over()
         self._running.clear()
 
 

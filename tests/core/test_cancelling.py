@@ -92,3 +92,51 @@ async def test_first_who_cancels_is_recorded() -> None:
         await asyncio.gather(cancel("api:ben"), cancel("api:cid"))
 
         assert (await actors(herd, BIG))[-1] == ("PullCancelled", "api:ben")
+
+
+async def test_interruption_of_all_work_is_recorded_when_it_returns() -> None:
+    async with herd_of() as (place, herd):
+        loading, _ = await begun(place, herd, "Load")
+        pulling = asyncio.create_task(pulled(herd, BIG))
+        await place.clock.sleep(5)
+        before = (await herd.now()).position
+
+        await herd.interrupt()
+
+        ended = {(e.type, e.actor) for e in await recorded(herd, after=before)}
+        assert ended == {
+            ("LoadInterrupted", "api:ann"),
+            ("UpdateInterrupted", "library:python"),
+        }
+        assert isinstance(await end_of(pulling), OperationEndedError)
+        assert isinstance(await end_of(loading), OperationEndedError)
+
+
+async def test_interruption_comes_to_its_end_though_its_caller_leaves() -> None:
+    async with herd_of("none") as (place, herd):
+        await begun(place, herd, "Pull")
+        interrupting = asyncio.create_task(herd.interrupt())
+        await asyncio.sleep(0)
+
+        await leave(interrupting)
+
+        assert interrupting.cancelled()
+        assert (await actors(herd, BIG))[-1] == ("PullInterrupted", "api:ann")
+
+
+async def test_manager_goes_on_after_an_interruption() -> None:
+    async with herd_of("none") as (place, herd):
+        await begun(place, herd, "Pull")
+        await herd.interrupt()
+        place.did(registry={"latency_s": 0})
+
+        assert (await herd.ensure_available(BIG)).present
+
+
+async def test_interruption_without_work_records_nothing() -> None:
+    async with herd_of() as (_, herd):
+        before = (await herd.now()).position
+
+        await herd.interrupt()
+
+        assert (await herd.now()).position == before

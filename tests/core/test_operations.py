@@ -194,6 +194,20 @@ async def test_closing_interrupts_all_and_waits_for_their_ends() -> None:
             operation.result()
 
 
+async def test_work_that_begins_while_all_is_closed_is_interrupted_too() -> None:
+    async with begun() as (operations, operation, _):
+        later = Work()
+        closing = asyncio.create_task(operations.close())
+        await asyncio.sleep(0)
+        begun_late = operations.start("b:1", Activity.PULL, later)
+        await settle()
+        await closing
+
+        assert not operation.running
+        assert begun_late.ending is Ending.INTERRUPTED
+        assert not begun_late.running
+
+
 async def test_finish_brings_work_to_its_end_though_cancelled() -> None:
     gate, done = asyncio.Event(), []
 
