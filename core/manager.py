@@ -39,7 +39,7 @@ from herdbook.core.errors import (
 from herdbook.core.host import base_url
 from herdbook.core.loads import Loader, LoadRequest, Unloading
 from herdbook.core.logs import Logger
-from herdbook.core.operations import Operation, Operations, finish
+from herdbook.core.operations import Operation, Operations, UnderWay, finish
 from herdbook.core.pins import Pins
 from herdbook.core.plan import Applying, Plan
 from herdbook.core.pull_progress import PullProgress
@@ -329,8 +329,17 @@ class ModelManager(Reading):
                 await self._look_again()  # perhaps in what it was before the update
 
         return self._pulls.get(name) or self._pulls.start(
-            name, Activity.UPDATE if present else Activity.PULL, work
+            name,
+            Activity.UPDATE if present else Activity.PULL,
+            work,
+            actor=self._register.actor(),
+            since=self._clock.now(),
         )
+
+    def under_way(self) -> list[UnderWay]:
+        """Return what this manager is at work on; a status tells of others too."""
+        running = (*self._pulls.all(), *self._loads.all())
+        return [operation.under_way() for operation in running]
 
     async def cancel(self, name: str) -> bool:
         """Cancel the pull, update or load of a model, and see it recorded.
@@ -409,7 +418,13 @@ class ModelManager(Reading):
         async def work(load: Operation) -> None:
             await self._loader.load(load, request)
 
-        return self._loads.start(status.name, Activity.LOAD, work)
+        return self._loads.start(
+            status.name,
+            Activity.LOAD,
+            work,
+            actor=self._register.actor(),
+            since=self._clock.now(),
+        )
 
     async def unload(self, name: str) -> Unloading:
         """Unload a model, and with it every other name of its weights.

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
+
+import msgspec
 
 from herdbook.core.errors import OperationEndedError
 from herdbook.core.pull_progress import PullProgress
@@ -25,21 +28,50 @@ class Ending(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+class UnderWay(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be told of an operation at one moment.
+
+    Attributes:
+        name: The model.
+        activity: Pull, update or load.
+        actor: Who asked for it.
+        since: When it was asked for, UTC.
+        progress: The newest progress of a pull or an update, if there is any yet.
+        waiting: Whether it is a pull or an update that waits for its turn: the log
+            knows of it when its turn comes.
+    """
+
+    name: str
+    activity: Activity
+    actor: str
+    since: datetime
+    progress: PullProgress | None = None
+    waiting: bool = False
+
+
 class Operation:
     """Work under way on one model.
 
     Attributes:
         name: The model.
         activity: Pull, update or load.
+        actor: Who asked for it.
+        since: When it was asked for, UTC.
+        waiting: Whether it waits for its turn.
         progress: The newest progress, if there is any yet.
         ending: Why it was told to end early, if it was.
         ended_by: Who told it to; None where nobody did, as when its last follower
             left.
     """
 
-    def __init__(self, name: str, activity: Activity) -> None:
+    def __init__(
+        self, name: str, activity: Activity, *, actor: str, since: datetime
+    ) -> None:
         self.name = name
         self.activity = activity
+        self.actor = actor
+        self.since = since
+        self.waiting = False
         self.progress: PullProgress | None = None
         self.ending: Ending | None = None
         self.ended_by: str | None = None
@@ -63,6 +95,17 @@ class Operation:
     def running(self) -> bool:
         """Whether it still goes on."""
         return self._task is not None and not self._task.done()
+
+    def under_way(self) -> UnderWay:
+        """Return what can be told of it now."""
+        return UnderWay(
+            name=self.name,
+            activity=self.activity,
+            actor=self.actor,
+            since=self.since,
+            progress=self.progress,
+            waiting=self.waiting,
+        )
 
     def publish(self, progress: PullProgress) -> None:
         """Tell the followers how far it is."""
@@ -160,10 +203,13 @@ class Operations:
         name: str,
         activity: Activity,
         work: Callable[[Operation], Coroutine[Any, Any, None]],
+        *,
+        actor: str,
+        since: datetime,
     ) -> Operation:
         """Begin an operation on a model that has none under way."""
         assert self.get(name) is None, "one operation per model"
-        operation = Operation(name, activity)
+        operation = Operation(name, activity, actor=actor, since=since)
         self._running[name] = operation
         operation.start(work)
         return operation

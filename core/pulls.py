@@ -120,7 +120,9 @@ class Puller:
         Raises:
             HerdbookError: The server could not; recorded as failed.
         """
+        work.waiting = True
         async with self._places:
+            work.waiting = False
             with operation(model=work.name):
                 progress = _Progress(PullTracker(), self._clock.monotonic())
                 try:

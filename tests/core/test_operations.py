@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -33,10 +35,21 @@ def so_far(completed: int) -> PullProgress:
     return PullProgress(completed_bytes=completed, total_bytes=100)
 
 
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def a_start(
+    operations: Operations,
+    name: str,
+    work: Callable[[Operation], Coroutine[Any, Any, None]],
+) -> Operation:
+    return operations.start(name, Activity.PULL, work, actor="api:ann", since=BEGAN)
+
+
 @asynccontextmanager
 async def begun() -> AsyncIterator[tuple[Operations, Operation, Work]]:
     operations, work = Operations(), Work()
-    yield operations, operations.start("a:1", Activity.PULL, work), work
+    yield operations, a_start(operations, "a:1", work), work
     await operations.close()
 
 
@@ -77,7 +90,7 @@ async def test_progress_told_with_the_last_step_reaches_the_follower() -> None:
             await gate.wait()
             operation.publish(so_far(100))
 
-        operation = operations.start("b:1", Activity.PULL, work)
+        operation = a_start(operations, "b:1", work)
         following = asyncio.create_task(followed(operation))
         await settle()
         gate.set()
@@ -199,7 +212,7 @@ async def test_work_that_begins_while_all_is_closed_is_interrupted_too() -> None
         later = Work()
         closing = asyncio.create_task(operations.close())
         await asyncio.sleep(0)
-        begun_late = operations.start("b:1", Activity.PULL, later)
+        begun_late = a_start(operations, "b:1", later)
         await settle()
         await closing
 
