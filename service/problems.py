@@ -1,0 +1,158 @@
+"""How each error is answered over HTTP: one table, and ``problem+json`` (RFC 9457).
+
+An error's class decides: the nearest of its classes that the table has. A failure
+of the world is told as it is; what nobody foresaw is told as such and no more, since
+its text could say what is no caller's business.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+
+from herdbook.core import (
+    BusyError,
+    BusyServerError,
+    CallerError,
+    CapabilityMissingError,
+    ConflictError,
+    DiskFullError,
+    ElsewhereError,
+    HerdbookError,
+    IllegalTransitionError,
+    ModelNotFoundError,
+    NodeTimeoutError,
+    OllamaError,
+    OperationEndedError,
+    StalledError,
+    StoreClosedError,
+    StoreError,
+    StoreFullError,
+    StoreUnavailableError,
+    UnknownRoleError,
+)
+from herdbook.service import errors
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+STATUSES: Final[dict[type[HerdbookError], HTTPStatus]] = {
+    HerdbookError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    # The caller asked for what cannot be.
+    CallerError: HTTPStatus.BAD_REQUEST,
+    BusyError: HTTPStatus.CONFLICT,
+    IllegalTransitionError: HTTPStatus.CONFLICT,
+    ModelNotFoundError: HTTPStatus.NOT_FOUND,
+    OperationEndedError: HTTPStatus.CONFLICT,
+    UnknownRoleError: HTTPStatus.NOT_FOUND,
+    # The server could not, would not, or is away.
+    OllamaError: HTTPStatus.BAD_GATEWAY,
+    BusyServerError: HTTPStatus.SERVICE_UNAVAILABLE,
+    CapabilityMissingError: HTTPStatus.CONFLICT,
+    DiskFullError: HTTPStatus.INSUFFICIENT_STORAGE,
+    ElsewhereError: HTTPStatus.CONFLICT,
+    NodeTimeoutError: HTTPStatus.GATEWAY_TIMEOUT,
+    StalledError: HTTPStatus.GATEWAY_TIMEOUT,
+    # The log could not do its part.
+    StoreError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    ConflictError: HTTPStatus.CONFLICT,
+    StoreClosedError: HTTPStatus.SERVICE_UNAVAILABLE,
+    StoreFullError: HTTPStatus.INSUFFICIENT_STORAGE,
+    StoreUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    # The service itself.
+    errors.BadMethodError: HTTPStatus.METHOD_NOT_ALLOWED,
+    errors.BadPathError: HTTPStatus.NOT_FOUND,
+    errors.CrossSiteError: HTTPStatus.FORBIDDEN,
+    errors.ForbiddenError: HTTPStatus.FORBIDDEN,
+    errors.HostNotAllowedError: HTTPStatus.MISDIRECTED_REQUEST,
+    errors.KeyReusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.PreconditionFailedError: HTTPStatus.PRECONDITION_FAILED,
+    errors.PreconditionMissingError: HTTPStatus.PRECONDITION_REQUIRED,
+    errors.ReadOnlyError: HTTPStatus.FORBIDDEN,
+    errors.StoppingError: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.TooManyFailuresError: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.TooSlowError: HTTPStatus.REQUEST_TIMEOUT,
+    errors.UnauthorizedError: HTTPStatus.UNAUTHORIZED,
+    errors.UnknownEventError: HTTPStatus.NOT_FOUND,
+    errors.UnknownModelError: HTTPStatus.NOT_FOUND,
+    errors.UnknownOperationError: HTTPStatus.NOT_FOUND,
+    errors.UnsupportedMediaError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+}
+"""The status of each class of error."""
+
+RETRY_AFTER_S: Final = 1
+"""Seconds after which something that passes by itself is worth another try."""
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """What went wrong, for programs and for people.
+
+    Attributes:
+        title: The HTTP status in words.
+        status: The HTTP status.
+        code: A stable word for the kind of error.
+        detail: All of it in one line: subject, state, remedy.
+        subject: What it is about.
+        state: What is wrong with it.
+        remedy: What to do; may be empty.
+    """
+
+    title: str
+    status: int
+    code: str
+    detail: str
+    subject: str
+    state: str
+    remedy: str
+
+
+def status_of(error: HerdbookError) -> HTTPStatus:
+    """Return the HTTP status of an error."""
+    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+
+
+def problem_of(error: HerdbookError) -> Problem:
+    """Return an error as it is told."""
+    status = status_of(error)
+    return Problem(
+        title=status.phrase,
+        status=status.value,
+        code=error.code,
+        detail=str(error).strip(),
+        subject=error.subject,
+        state=error.state,
+        remedy=error.remedy,
+    )
+
+
+UNEXPECTED: Final = Problem(
+    title=HTTPStatus.INTERNAL_SERVER_ERROR.phrase,
+    status=HTTPStatus.INTERNAL_SERVER_ERROR.value,
+    code="unexpected",
+    detail="unexpected error. This is a fault of Herdbook; its own log says where",
+    subject="",
+    state="unexpected error",
+    remedy="This is a fault of Herdbook; its own log says where",
+)
+"""What is said of an error that nobody foresaw."""
+
+
+def headers_of(error: HerdbookError) -> dict[str, str]:
+    """Return the headers that an error's answer has beside its body."""
+    status = status_of(error)
+    if isinstance(error, errors.TooManyFailuresError):
+        return {"retry-after": str(error.retry_after_s)}
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        return {"retry-after": str(RETRY_AFTER_S)}
+    if status is HTTPStatus.UNAUTHORIZED:
+        return {"www-authenticate": 'Bearer realm="herdbook"'}
+    return {}
+
+
+def answer(error: HerdbookError) -> tuple[int, dict[str, str], bytes]:
+    """Return status, headers and body of an error's answer."""
+    told = problem_of(error)
+    headers = {"content-type": MEDIA_TYPE, **headers_of(error)}
+    return told.status, headers, msgspec.json.encode(told)
