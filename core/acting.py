@@ -7,7 +7,7 @@ their name; the correlation id is bound into the logs as well.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 
 from herdbook.core.logs import bound as bound_in_logs
@@ -21,11 +21,21 @@ _correlation: ContextVar[str | None] = ContextVar("herdbook_correlation", defaul
 
 
 @contextmanager
-def acting_as(actor: str) -> Iterator[None]:
-    """Record what happens inside in the name of ``actor``."""
+def acting_as(actor: str, *, correlation_id: str | None = None) -> Iterator[None]:
+    """Record what happens inside in the name of ``actor``.
+
+    Args:
+        actor: Who asks.
+        correlation_id: What all that is recorded inside is to share, bound into the
+            logs too; by default each operation inside has an id of its own.
+    """
+    shared = (
+        _correlated(correlation_id) if correlation_id is not None else nullcontext()
+    )
     token = _actor.set(actor)
     try:
-        yield
+        with shared:
+            yield
     finally:
         _actor.reset(token)
 
@@ -41,11 +51,18 @@ def operation(**bound: str) -> Iterator[str]:
 
     An operation inside another one is part of it.
     """
-    correlation_id = _correlation.get() or new_id()
+    around = _correlation.get()
+    correlation_id = new_id() if around is None else around
+    with _correlated(correlation_id, **bound):
+        yield correlation_id
+
+
+@contextmanager
+def _correlated(correlation_id: str, **bound: str) -> Iterator[None]:
     token = _correlation.set(correlation_id)
     try:
         with bound_in_logs(correlation_id=correlation_id, **bound):
-            yield correlation_id
+            yield
     finally:
         _correlation.reset(token)
 

@@ -255,9 +255,17 @@ class ModelManager(Reading):
             await self._pulls.close()
             await self._loads.close()
 
-    def acting_as(self, actor: str) -> AbstractContextManager[None]:
-        """Record what is done inside in the name of ``actor``."""
-        return acting_as(actor)
+    def acting_as(
+        self, actor: str, *, correlation_id: str | None = None
+    ) -> AbstractContextManager[None]:
+        """Record what is done inside in the name of ``actor``.
+
+        Args:
+            actor: Who asks.
+            correlation_id: What all that is recorded inside is to share; by default
+                each operation inside has an id of its own.
+        """
+        return acting_as(actor, correlation_id=correlation_id)
 
     async def refresh(self) -> Look:
         """Look at the server, and record what differs.

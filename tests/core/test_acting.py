@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 import structlog
 from herd import herd_of, pulled, recorded
 
-from herdbook.core import acting_as
+from herdbook.core import CallerError, acting_as
 from herdbook.core.acting import current_actor, current_correlation, operation
 
 NAME = "llava:7b"
@@ -50,6 +51,26 @@ def test_operation_is_bound_into_the_logs() -> None:
     assert structlog.contextvars.get_contextvars() == {}
 
 
+def test_correlation_that_is_given_holds_inside_its_block_alone() -> None:
+    with acting_as("api:ben", correlation_id="request-1"):
+        assert current_correlation() == "request-1"
+        bound = structlog.contextvars.get_contextvars()
+
+    assert bound == {"correlation_id": "request-1"}
+    assert current_correlation() is None
+    assert structlog.contextvars.get_contextvars() == {}
+
+
+def test_operation_inside_a_block_with_a_correlation_is_part_of_it() -> None:
+    with acting_as("api:ben", correlation_id="request-1"), operation() as inner:
+        assert inner == "request-1"
+
+
+def test_block_without_a_correlation_keeps_the_one_around_it() -> None:
+    with acting_as("api:ben", correlation_id="request-1"), acting_as("reconciler"):
+        assert current_correlation() == "request-1"
+
+
 async def test_actor_travels_into_a_task_and_not_back() -> None:
     async def act() -> str:
         with acting_as("api:ben"):
@@ -89,6 +110,38 @@ async def test_all_events_of_a_pull_share_one_correlation() -> None:
         assert len(events) > 3
         assert len({e.correlation_id for e in events}) == 1
         assert events[0].correlation_id is not None
+
+
+async def test_all_that_a_block_does_has_the_correlation_that_it_was_given() -> None:
+    async with herd_of() as (_, herd):
+        before = (await herd.now()).position
+        with herd.acting_as("api:ben", correlation_id="request-1"):
+            await herd.configure(NAME, {"num_ctx": 1024})
+            await pulled(herd, NAME)
+            await herd.load(NAME)
+            await herd.mark_used(NAME)
+
+        events = await recorded(herd, after=before)
+
+        expected = {"ConfigurationChanged", "UpdateUnchanged", "ModelLoaded"}
+        assert expected < {e.type for e in events}
+        assert {e.correlation_id for e in events} == {"request-1"}
+
+
+@pytest.mark.parametrize("correlation_id", ["", "x" * 65, "two\nlines"])
+async def test_correlation_that_cannot_be_recorded_is_refused_by_the_log(
+    correlation_id: str,
+) -> None:
+    async with herd_of() as (_, herd):
+        before = (await herd.now()).position
+
+        with (
+            herd.acting_as("api:ben", correlation_id=correlation_id),
+            pytest.raises(CallerError, match="correlation"),
+        ):
+            await herd.load(NAME)
+
+        assert (await herd.now()).position == before
 
 
 async def test_all_events_of_a_load_share_one_correlation() -> None:
