@@ -123,7 +123,7 @@ async def test_all_that_a_block_does_has_the_correlation_that_it_was_given() -> 
 
         events = await recorded(herd, after=before)
 
-        expected = {"ConfigurationChanged", "UpdateUnchanged", "ModelLoaded"}
+        expected = {"ConfigurationChanged", "ModelUpdated", "ModelLoaded"}
         assert expected < {e.type for e in events}
         assert {e.correlation_id for e in events} == {"request-1"}
 
