@@ -62,6 +62,7 @@ from herdbook.core.loads import Unloading
 from herdbook.core.manager import ModelManager
 from herdbook.core.moment import Moment
 from herdbook.core.names import canonical_name
+from herdbook.core.observing import Observer
 from herdbook.core.operations import UnderWay
 from herdbook.core.plan import Applying, Plan
 from herdbook.core.pull_progress import PullProgress
@@ -151,6 +152,7 @@ __all__ = [
     "NodeUnreachableError",
     "NotALogError",
     "Observed",
+    "Observer",
     "OllamaError",
     "OperationEndedError",
     "Plan",

@@ -39,6 +39,7 @@ from herdbook.core.errors import (
 from herdbook.core.host import base_url
 from herdbook.core.loads import Loader, LoadRequest, Unloading
 from herdbook.core.logs import Logger
+from herdbook.core.observing import NOBODY, Observer
 from herdbook.core.operations import Operation, Operations, UnderWay, finish
 from herdbook.core.pins import Pins
 from herdbook.core.plan import Applying, Plan
@@ -114,7 +115,7 @@ class ModelManager(Reading):
 
     @classmethod
     @asynccontextmanager
-    async def open(
+    async def open(  # noqa: PLR0913 - each may be left out, and most are
         cls,
         log: str | Path = "herd.db",
         *,
@@ -124,6 +125,7 @@ class ModelManager(Reading):
         registry: ModelRegistry | None = None,
         settings: ManagerSettings | None = None,
         clock: Clock | None = None,
+        observer: Observer | None = None,
         look: bool = True,
     ) -> AsyncIterator[Self]:
         """Open a log and the server it is about; recover what a crash left.
@@ -137,6 +139,7 @@ class ModelManager(Reading):
             registry: What is known of models; by default what is shipped.
             settings: How patient and how busy to be.
             clock: What time it is.
+            observer: Who is told how long the log and the server took.
             look: Whether to look at the server at once; a server that does not
                 answer is no error then.
 
@@ -148,8 +151,9 @@ class ModelManager(Reading):
         from herdbook.core.ollama import OllamaClient  # noqa: PLC0415
 
         clock, settings = clock or SystemClock(), settings or ManagerSettings()
+        observer = observer or NOBODY
         async with AsyncExitStack() as stack:
-            client = OllamaClient(_url(ollama), clock=clock)
+            client = OllamaClient(_url(ollama), clock=clock, observer=observer)
             await stack.enter_async_context(client)
             storage = await stack.enter_async_context(Storage.open(log, clock))
             register = Register(
@@ -158,6 +162,7 @@ class ModelManager(Reading):
                 node=check_node(node),
                 clock=clock,
                 actor=actor,
+                observer=observer,
             )
             herd = cls(
                 storage,

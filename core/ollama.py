@@ -17,6 +17,8 @@ import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import (
+    AbstractContextManager,
+    aclosing,
     asynccontextmanager,
     contextmanager,
     nullcontext,
@@ -45,6 +47,7 @@ from herdbook.core.exchange import (
     refusal,
 )
 from herdbook.core.failures import Request
+from herdbook.core.observing import NOBODY, Observer, asking
 from herdbook.core.operations import finish
 from herdbook.core.wire import (
     EmbedAnswer,
@@ -108,12 +111,13 @@ class OllamaClient:
         *,
         limits: ClientLimits | None = None,
         clock: Clock | None = None,
+        observer: Observer = NOBODY,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.base_url = base_url
         self._clock = clock or SystemClock()
         self._connections = _Connections(
-            base_url, limits or ClientLimits(), self._clock, transport
+            base_url, limits or ClientLimits(), self._clock, observer, transport
         )
 
     async def __aenter__(self) -> Self:
@@ -281,6 +285,12 @@ class OllamaClient:
         """
         body: dict[str, object] = {"model": name, "insecure": insecure, "stream": True}
         call = Call("POST", "/api/pull", body, name, Request.PULL, endless=True)
+        with self._connections.observed(call):
+            async with aclosing(self._pull_lines(call)) as lines:
+                async for line in lines:
+                    yield line
+
+    async def _pull_lines(self, call: Call) -> AsyncGenerator[PullLine, None]:
         reader = self._connections.line_reader(call)
         began = False
         try:
@@ -294,8 +304,8 @@ class OllamaClient:
         except NodeUnreachableError as error:
             if not began:
                 raise
-            raise PullCutError(name, raw=error.raw) from error
-        raise PullCutError(name)
+            raise PullCutError(call.about, raw=error.raw) from error
+        raise PullCutError(call.about)
 
 
 class _Connections:
@@ -310,12 +320,14 @@ class _Connections:
         base_url: str,
         limits: ClientLimits,
         clock: Clock,
+        observer: Observer,
         transport: httpx.AsyncBaseTransport | None,
     ) -> None:
         self.node = f"Ollama at {base_url}"
         self._base_url = base_url
         self._limits = limits
         self._clock = clock
+        self._observer = observer
         with self._translated():
             self._http = httpx.AsyncClient(
                 base_url=base_url,
@@ -334,9 +346,19 @@ class _Connections:
 
     async def answer(self, call: Call, kind: type[Answered]) -> Answered:
         """Return a whole answer, read."""
-        return read(await self.ask(call), kind, node=self.node)
+        with self.observed(call):
+            return read(await self._whole(call), kind, node=self.node)
 
-    async def ask(self, call: Call) -> bytes:
+    async def ask(self, call: Call) -> None:
+        """Take in a whole answer, within its time and length, that says nothing."""
+        with self.observed(call):
+            await self._whole(call)
+
+    def observed(self, call: Call) -> AbstractContextManager[None]:
+        """Return the block in which the whole of a request belongs."""
+        return asking(self._observer, self._clock, call.method, call.path)
+
+    async def _whole(self, call: Call) -> bytes:
         """Return the body of a whole answer, within its time and length."""
         wait = nullcontext() if call.endless else self._deadline()
         async with wait, self.stream(call) as response:

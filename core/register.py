@@ -17,6 +17,7 @@ from herdbook.core.acting import current_actor, current_correlation
 from herdbook.core.clock import Clock
 from herdbook.core.errors import BusyError
 from herdbook.core.machine import LifecycleMachine, Model
+from herdbook.core.observing import NOBODY, Observer
 from herdbook.core.views import Views
 from herdbook.events.errors import (
     IllegalTransitionError,
@@ -43,13 +44,21 @@ class Register:
     """
 
     def __init__(
-        self, store: EventStore, views: Views, *, node: str, clock: Clock, actor: str
+        self,
+        store: EventStore,
+        views: Views,
+        *,
+        node: str,
+        clock: Clock,
+        actor: str,
+        observer: Observer = NOBODY,
     ) -> None:
         self.store = store
         self.views = views
         self.node = node
         self._clock = clock
         self._actor = actor
+        self._observer = observer
         self._machine = LifecycleMachine()
         self._models: dict[str, Model] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -160,7 +169,11 @@ class Register:
             )
             for fact in facts
         ]
-        return await self.store.append(stream, events, version)
+        began = self._clock.monotonic()
+        recorded = await self.store.append(stream, events, version)
+        seconds = self._clock.monotonic() - began
+        self._observer.appended(events=len(events), seconds=seconds)
+        return recorded
 
     def _model(self, stream: StreamName, name: str) -> Model:
         model = self._models.get(stream)
