@@ -497,6 +497,7 @@ class ModelManager(Reading):
         *,
         unset: Collection[str] = (),
         note: str = "",
+        at_version: int | None = None,
     ) -> ModelStatus:
         """Change what a model is to be used with; checked before it is recorded.
 
@@ -505,24 +506,37 @@ class ModelManager(Reading):
             settings: Settings with their new values.
             unset: Settings that are to have no value of ours any more.
             note: Why.
+            at_version: The version of the model's stream that this was decided at;
+                None decides anew when somebody else was faster.
 
         Raises:
             InvalidConfigurationError: A setting is unknown or its value not valid.
+            WrongExpectedVersionError: The stream is not at ``at_version``.
         """
         while True:
             status = await self.get_status(name)
+            if at_version not in (None, status.version):
+                raise WrongExpectedVersionError(
+                    self._register.stream(status.name),
+                    expected=str(at_version),
+                    actual=status.version,
+                )
             change = configuration.change(
                 status.settings, settings or {}, unset=unset, note=note
             )
             if change is None:
                 return status
-            with suppress(WrongExpectedVersionError):  # decide anew
+            try:
                 await self._register.record(
                     status.name,
                     [change],
                     cause=Cause.CONFIGURATION,
                     at_version=status.version,
                 )
+            except WrongExpectedVersionError:
+                if at_version is not None:
+                    raise
+            else:
                 return self._latest().status(status.name)
 
     async def plan(self, desired: DesiredSet, *, prune: bool = False) -> Plan:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import pytest
-from herd import herd_of, last_fact, recorded, told
+from herd import herd_of, last_fact, recorded, served, told
 
 from herdbook.core import (
     Cause,
@@ -11,6 +14,7 @@ from herdbook.core import (
     InvalidConfigurationError,
     ModelRole,
     ModelState,
+    WrongExpectedVersionError,
 )
 from herdbook.events import facts
 
@@ -157,3 +161,69 @@ async def test_configuration_outlives_the_model() -> None:
 
         assert (await herd.get_status(NAME)).context_configured == 1024
         assert (await told(herd, NAME)).count("ConfigurationChanged") == 1
+
+
+async def test_configuration_at_the_version_that_it_was_decided_at_is_recorded() -> (
+    None
+):
+    async with herd_of() as (_, herd):
+        version = (await herd.get_status(NAME)).version
+
+        status = await herd.configure(NAME, {"num_ctx": 1024}, at_version=version)
+
+        assert status.context_configured == 1024
+        assert status.version == version + 1
+
+
+async def test_model_that_nobody_has_seen_is_at_version_0() -> None:
+    async with herd_of("none") as (_, herd):
+        status = await herd.configure(NAME, {"num_ctx": 1024}, at_version=0)
+
+        assert status.version == 1
+
+
+@pytest.mark.parametrize("settings", [{"num_ctx": 2048}, {"num_ctx": 1024}])
+async def test_configuration_at_another_version_is_refused(
+    settings: dict[str, facts.Setting],
+) -> None:
+    """Also one that would change nothing: it was decided on something else."""
+    async with herd_of() as (_, herd):
+        old = (await herd.get_status(NAME)).version
+        await herd.configure(NAME, {"num_ctx": 1024})
+        before = (await herd.now()).position
+
+        with pytest.raises(WrongExpectedVersionError) as raised:
+            await herd.configure(NAME, settings, at_version=old)
+
+        assert (raised.value.expected, raised.value.actual) == (str(old), old + 1)
+        assert (await herd.now()).position == before
+
+
+async def test_of_two_who_configure_at_one_version_only_one_does(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "herd.db"
+    async with served() as place, place.herd(log) as one, place.herd(log) as other:
+        version = (await one.get_status(NAME)).version
+
+        ended = await asyncio.gather(
+            one.configure(NAME, {"num_ctx": 1024}, at_version=version),
+            other.configure(NAME, {"num_ctx": 2048}, at_version=version),
+            return_exceptions=True,
+        )
+
+        (refused,) = [end for end in ended if isinstance(end, BaseException)]
+        assert isinstance(refused, WrongExpectedVersionError)
+        assert (await told(one, NAME)).count("ConfigurationChanged") == 1
+
+
+async def test_of_two_who_configure_at_any_version_both_do(tmp_path: Path) -> None:
+    log = tmp_path / "herd.db"
+    async with served() as place, place.herd(log) as one, place.herd(log) as other:
+        await asyncio.gather(
+            one.configure(NAME, {"num_ctx": 1024}),
+            other.configure(NAME, {"temperature": 0.5}),
+        )
+
+        settings = (await one.get_status(NAME)).settings
+        assert settings == {"num_ctx": 1024, "temperature": 0.5}
