@@ -10,7 +10,14 @@ from herdbook.core.acting import acting_as
 from herdbook.core.capabilities import Observed, detect
 from herdbook.core.clock import Clock, ManualClock, SystemClock
 from herdbook.core.configuration import ModelOptions
-from herdbook.core.costs import CostSource, Figure, LoadCost, PullCost
+from herdbook.core.costs import (
+    CostSource,
+    DeleteCost,
+    Figure,
+    LoadCost,
+    PullCost,
+    UnloadCost,
+)
 from herdbook.core.desired import DesiredModel, DesiredSet
 from herdbook.core.diagnosis import Diagnosis, Level
 from herdbook.core.difference import Difference, ModelDifference, RoleDifference
@@ -104,6 +111,7 @@ __all__ = [
     "ConflictError",
     "CorruptLogError",
     "CostSource",
+    "DeleteCost",
     "DesiredModel",
     "DesiredSet",
     "Diagnosis",
@@ -178,6 +186,7 @@ __all__ = [
     "SystemClock",
     "UnderWay",
     "UnknownRoleError",
+    "UnloadCost",
     "UnloadReason",
     "Unloading",
     "Verification",

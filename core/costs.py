@@ -1,4 +1,4 @@
-"""What a pull or a load will cost, told before it is begun.
+"""What a verb will cost, or give back, told before it is begun.
 
 Nothing is guessed: a figure says where it is known from, or why it is not known.
 """
@@ -6,7 +6,7 @@ Nothing is guessed: a figure says where it is known from, or why it is not known
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -77,6 +77,37 @@ class LoadCost(msgspec.Struct, frozen=True, kw_only=True):
     runners: int
 
 
+class DeleteCost(msgspec.Struct, frozen=True, kw_only=True):
+    """What a deletion will give back.
+
+    Attributes:
+        name: The model.
+        frees: Bytes on the server's disk; next to nothing, told as 0, where other
+            models keep its weights.
+        shared_with: The other models that have the same weights, by name.
+        loaded: Whether it is in memory, from where it goes too if nobody shares it.
+    """
+
+    name: str
+    frees: Figure
+    shared_with: tuple[str, ...]
+    loaded: bool
+
+
+class UnloadCost(msgspec.Struct, frozen=True, kw_only=True):
+    """What an unload will give back.
+
+    Attributes:
+        name: The model.
+        frees: Memory that its runner holds, bytes; 0 where it is not loaded.
+        also: The other loaded names of its weights, which leave with it.
+    """
+
+    name: str
+    frees: Figure
+    also: tuple[str, ...]
+
+
 def of_pull(status: ModelStatus, registry: ModelRegistry, free: Figure) -> PullCost:
     """Return what the pull of a model will cost.
 
@@ -100,15 +131,48 @@ def of_load(status: ModelStatus, runners: Sequence[Runner]) -> LoadCost:
         status: The model.
         runners: What the server has in memory now.
     """
-    size, held = status.size_bytes, sum(runner.size_bytes for runner in runners)
+    held = sum(runner.size_bytes for runner in runners)
     return LoadCost(
         name=status.name,
         loaded=status.state is ModelState.LOADED,
-        size=_unknown("the server does not tell its size")
-        if size is None
-        else Figure(size_bytes=size, source=CostSource.TAGS),
+        size=_size(status),
         held=Figure(size_bytes=held, source=CostSource.PS),
         runners=len(runners),
+    )
+
+
+def of_delete(status: ModelStatus, statuses: Sequence[ModelStatus]) -> DeleteCost:
+    """Return what the deletion of a model will give back.
+
+    Args:
+        status: The model; one that is not there gives nothing back.
+        statuses: All models of its node.
+    """
+    shared_with = tuple(other.name for other in _sharing(status, statuses))
+    return DeleteCost(
+        name=status.name,
+        frees=_freed(status, shared_with),
+        shared_with=shared_with,
+        loaded=status.state is ModelState.LOADED,
+    )
+
+
+def of_unload(status: ModelStatus, statuses: Sequence[ModelStatus]) -> UnloadCost:
+    """Return what the unload of a model will give back.
+
+    Args:
+        status: The model.
+        statuses: All models of its node.
+    """
+    loaded = status.state is ModelState.LOADED
+    return UnloadCost(
+        name=status.name,
+        frees=_held(status.runner) if loaded else _nothing(CostSource.PS),
+        also=tuple(
+            other.name
+            for other in _sharing(status, statuses)
+            if loaded and other.state is ModelState.LOADED
+        ),
     )
 
 
@@ -137,6 +201,40 @@ def _download(name: str, registry: ModelRegistry) -> Figure:
         source=CostSource.CATALOGUE,
         note=known.sources["download_bytes"].title,
     )
+
+
+def _sharing(
+    status: ModelStatus, statuses: Sequence[ModelStatus]
+) -> Iterator[ModelStatus]:
+    """Yield the other present models of the same weights."""
+    for other in statuses:
+        same = status.weights is not None and other.weights == status.weights
+        if same and other.present and other.name != status.name:
+            yield other
+
+
+def _freed(status: ModelStatus, shared_with: Sequence[str]) -> Figure:
+    if shared_with:
+        return _nothing(CostSource.TAGS, note="other models have the same weights")
+    if not status.present:
+        return _nothing(CostSource.TAGS, note="the server does not have it")
+    return _size(status)
+
+
+def _size(status: ModelStatus) -> Figure:
+    if status.size_bytes is None:
+        return _unknown("the server does not tell its size")
+    return Figure(size_bytes=status.size_bytes, source=CostSource.TAGS)
+
+
+def _held(runner: Runner | None) -> Figure:
+    if runner is None:
+        return _unknown("its runner was not seen")
+    return Figure(size_bytes=runner.size_bytes, source=CostSource.PS)
+
+
+def _nothing(source: CostSource, *, note: str = "") -> Figure:
+    return Figure(size_bytes=0, source=source, note=note)
 
 
 def _unknown(note: str) -> Figure:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Self
 from herdbook.core import configuration, costs, plan, views
 from herdbook.core.acting import RECONCILER, acting_as
 from herdbook.core.clock import Clock, SystemClock
-from herdbook.core.costs import LoadCost, PullCost
+from herdbook.core.costs import DeleteCost, LoadCost, PullCost, UnloadCost
 from herdbook.core.desired import DesiredSet
 from herdbook.core.diagnosis import Diagnosis
 from herdbook.core.drift import Look
@@ -469,9 +469,7 @@ class ModelManager(Reading):
             BusyError: Work on it is under way.
             OllamaError: The server could not.
         """
-        status = await self.get_status(name)
-        if status.state is not ModelState.ERROR:
-            self._present(status)
+        status = self._deletable(await self.get_status(name))
         self._elsewhere.refuse(status.name)
         async with self._looked_again():
             await self._loader.delete(status.name)
@@ -582,6 +580,29 @@ class ModelManager(Reading):
         status = self._here(await self.get_status(name))
         return costs.of_load(status, look.runners)
 
+    async def cost_of_delete(self, name: str) -> DeleteCost:
+        """Return what a deletion will give back; begin nothing.
+
+        Raises:
+            ModelNotFoundError: The server does not have it.
+            BusyError: It is being pulled.
+        """
+        now = await self.now()
+        status = self._deletable(now.status(name))
+        return costs.of_delete(status, now.statuses())
+
+    async def cost_of_unload(self, name: str) -> UnloadCost:
+        """Return what an unload will give back, with its runner as it is now.
+
+        Raises:
+            ModelNotFoundError: The server does not have it.
+            BusyError: It is being pulled.
+            OllamaError: The server cannot be asked.
+        """
+        await self.refresh()
+        now = await self.now()
+        return costs.of_unload(self._present(now.status(name)), now.statuses())
+
     async def doctor(self) -> list[Diagnosis]:
         """Check the server and its models; ``core.doctor`` checks the log as well."""
         against = Checking(
@@ -604,6 +625,15 @@ class ModelManager(Reading):
         if self._present(status).remote_host:
             raise ElsewhereError(status.name)
         return status
+
+    def _deletable(self, status: ModelStatus) -> ModelStatus:
+        """Return the status of a model that the server has, or that is in error.
+
+        Raises:
+            ModelNotFoundError: It is neither.
+            BusyError: It is being pulled.
+        """
+        return status if status.state is ModelState.ERROR else self._present(status)
 
     def _present(self, status: ModelStatus) -> ModelStatus:
         """Return the status of a model that the server has.
