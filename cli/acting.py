@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from herdbook.cli import costs, shapes
+from herdbook.cli import costs
 from herdbook.cli.errors import DONE, FAILED
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.options import DryRun, Model
@@ -17,11 +17,13 @@ from herdbook.core import (
     ModelManager,
     ModelNotFoundError,
     ModelStatus,
+    UnloadCost,
     Unloading,
 )
 from herdbook.core.configuration import check, parse
 from herdbook.events.facts import Setting
-from herdbook.projections.sentences import bytes_text, setting_text
+from herdbook.presentation import shapes
+from herdbook.projections.sentences import setting_text
 
 _LOADS = frozenset({"ModelLoaded", "RunnerChanged"})
 
@@ -85,36 +87,23 @@ async def _tell(
 async def unload(invocation: Invocation, model: Model) -> None:
     """Unload a model, and every other name of its weights."""
     async with invocation.acting() as manager:
-        status = await manager.get_status(model)
-        others = await _sharing(manager, status)
+        cost = await manager.cost_of_unload(model)
         with invocation.screen.waiting(f"unloading {model}", quiet=invocation.json):
             result = await manager.unload(model)
         if invocation.json:
-            told = shapes.Unloaded(name=status.name, result=result.value)
+            told = shapes.Unloaded(name=cost.name, result=result.value)
             invocation.screen.write_json(told)
         else:
-            invocation.screen.write(_unloaded_text(status.name, result, others))
+            invocation.screen.write(_unloaded_text(cost, result))
 
 
-async def _sharing(manager: ModelManager, status: ModelStatus) -> list[str]:
-    """Return the other present models of the same weights."""
-    return [
-        other.name
-        for other in await manager.all_statuses()
-        if other.present
-        and other.name != status.name
-        and status.weights is not None
-        and other.weights == status.weights
-    ]
-
-
-def _unloaded_text(name: str, result: Unloading, others: list[str]) -> str:
+def _unloaded_text(cost: UnloadCost, result: Unloading) -> str:
     if result is Unloading.NOT_LOADED:
-        return f"{name} was not loaded"
+        return f"{cost.name} was not loaded"
     if result is Unloading.DEFERRED:
-        return f"{name} is still in use; the server unloads it when that ends"
-    also = f", and with it {', '.join(others)} (same weights)" if others else ""
-    return f"{name} unloaded{also}"
+        return f"{cost.name} is still in use; the server unloads it when that ends"
+    also = f", and with it {', '.join(cost.also)} (same weights)" if cost.also else ""
+    return f"{cost.name} unloaded{also}"
 
 
 @verb("rm", ACT)
@@ -132,8 +121,8 @@ async def rm(
         status = await manager.get_status(model)
         if not status.present:
             raise ModelNotFoundError(status.name, where=status.node)
-        others = await _sharing(manager, status)
-        freed = _freed_text(status, others)
+        cost = await manager.cost_of_delete(status.name)
+        freed = costs.freed_text(cost)
         question = f"Delete {status.name}? That {freed}"
         if invocation.attended and not yes and not invocation.agreed(question):
             invocation.screen.write("Nothing was deleted.")
@@ -142,19 +131,13 @@ async def rm(
         if invocation.json:
             told = shapes.Removed(
                 name=status.name,
-                freed_bytes=0 if others else status.size_bytes or 0,
-                shared_with=tuple(others),
+                freed_bytes=cost.frees.size_bytes or 0,
+                shared_with=cost.shared_with,
             )
             invocation.screen.write_json(told)
         else:
             invocation.screen.write(f"{status.name} deleted; that {freed}")
         return DONE
-
-
-def _freed_text(status: ModelStatus, others: list[str]) -> str:
-    if others:
-        return f"frees next to nothing: {', '.join(others)} has the same weights"
-    return f"frees {bytes_text(status.size_bytes or 0)}"
 
 
 @verb("use", ACT)

@@ -1,10 +1,10 @@
-"""What a pull or a load will cost, in one line before it begins."""
+"""What a verb will cost, or give back, in one line before it begins."""
 
 from __future__ import annotations
 
 from herdbook.cli.invocation import Invocation
-from herdbook.cli.wording import counted
-from herdbook.core import Figure, LoadCost, PullCost
+from herdbook.core import DeleteCost, Figure, LoadCost, PullCost
+from herdbook.presentation.wording import counted
 from herdbook.projections.sentences import bytes_text
 
 
@@ -27,6 +27,14 @@ def line_of(cost: PullCost | LoadCost) -> str:
     if isinstance(cost, PullCost):
         return f"{cost.name}: {_fetch_text(cost)}; {_free_text(cost.free)}"
     return f"{cost.name}: {_needed_text(cost)}; {_held_text(cost)}"
+
+
+def freed_text(cost: DeleteCost) -> str:
+    """Return what a deletion gives back, as the end of a sentence."""
+    if cost.shared_with:
+        others = ", ".join(cost.shared_with)
+        return f"frees next to nothing: {others} has the same weights"
+    return f"frees {bytes_text(cost.frees.size_bytes or 0)}"
 
 
 def _fetch_text(cost: PullCost) -> str:
