@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from herdbook.cli.screen import Line, Piece, line
 from herdbook.cli.states import state_piece
 from herdbook.core import HistoryEntry, ModelState, ModelStatus, Moment
-from herdbook.presentation import wording
+from herdbook.presentation import facts, wording
 from herdbook.presentation.times import Now
 from herdbook.presentation.wording import NOTHING, SOURCES
-from herdbook.projections.sentences import bytes_text, setting_text
+from herdbook.projections.sentences import setting_text
 
 _LABEL = 12
 
@@ -40,19 +40,19 @@ class Card:
     def lines(self) -> Iterator[Line]:
         """Yield the lines."""
         yield self._headline()
-        failure = self._status.last_failure
-        if failure is not None:
-            reason = wording.plain_failure(self._status.name, failure.message)
-            what = wording.failed_word(failure.event)
-            text = f"{what} failed {self._now.ago(failure.at)}: {reason}"
-            yield self._fact("failure", text, "red")
-        yield self._fact("weights", self._weights())
+        status = self._status
+        failure = facts.failure_text(status, self._now)
+        if failure:
+            yield self._fact("failure", failure, "red")
+        shared_with = facts.sharing(status, self._moment.statuses())
+        yield self._fact("weights", facts.weights_text(status, shared_with))
         yield self._fact("context", self._context())
         yield from self._abilities()
         yield self._fact("settings", self._settings())
-        if self._status.runner is not None:
-            yield self._fact("memory", self._memory())
-        yield self._fact("used", self._used())
+        if status.runner is not None:
+            memory = facts.memory_text(status.runner, status.name)
+            yield self._fact("memory", memory)
+        yield self._fact("used", facts.uses_text(status, self._now))
         yield line(Piece(f"Next: {self._next()}", "dim"))
 
     def _fact(self, label: str, text: str, style: str = "") -> Line:
@@ -60,7 +60,7 @@ class Card:
 
     def _headline(self) -> Line:
         status = self._status
-        since = f" since {self._now.clock(status.since)}" if status.since else ""
+        since = facts.since_text(status, self._now)
         why = next(
             (
                 f" ({entry.sentence}; {wording.who_text(entry)})"
@@ -76,38 +76,8 @@ class Card:
             Piece(status.name, "bold"),
             "   ",
             state_piece(status),
-            f"{since}{why}{stale}",
+            f" {since}{why}{stale}" if since else f"{why}{stale}",
         )
-
-    def _weights(self) -> str:
-        status = self._status
-        if status.remote_host:
-            return f"none here: a cloud model of {status.remote_host}"
-        if not status.present:
-            return NOTHING
-        count = status.parameter_count
-        kind = [
-            wording.parameters_text(count) if count else "",
-            status.quantization or "",
-        ]
-        size = None if status.size_bytes is None else bytes_text(status.size_bytes)
-        parts = [
-            (status.weights or "?")[:12],
-            *filter(None, kind),
-            size or "",
-            self._sharing(),
-        ]
-        return ", ".join(filter(None, parts))
-
-    def _sharing(self) -> str:
-        if self._status.weights is None:
-            return ""
-        others = [
-            other.name
-            for other in self._moment.statuses()
-            if other.weights == self._status.weights and other.name != self._status.name
-        ]
-        return f"shared with {', '.join(others) or 'nothing'}"
 
     def _context(self) -> str:
         status = self._status
@@ -139,22 +109,6 @@ class Card:
             for name, value in sorted(status.settings.items())
         ]
         return "   ".join(parts) or NOTHING
-
-    def _memory(self) -> str:
-        runner = self._status.runner
-        assert runner is not None
-        share = wording.share_text(runner.size_vram_bytes, runner.size_bytes)
-        where = f"{share} on the GPU" if runner.size_vram_bytes else "on the CPU"
-        size = bytes_text(runner.size_bytes)
-        by = "" if runner.name == self._status.name else f", loaded as {runner.name}"
-        return f"{size}, {where}{by}"
-
-    def _used(self) -> str:
-        status = self._status
-        if not status.uses:
-            return "never, as far as this log knows"
-        times = wording.counted(status.uses, "time")
-        return f"{times}, last {wording.used_text(status, self._now)}"
 
     def _next(self) -> str:
         name, state = self._status.name, self._status.state

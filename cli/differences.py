@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -15,19 +14,12 @@ from herdbook.cli.screen import Column, Piece, Row
 from herdbook.cli.states import state_piece
 from herdbook.cli.verbs import PAST, verb
 from herdbook.core import Moment
-from herdbook.core.difference import (
-    Change,
-    Difference,
-    ModelDifference,
-    Presence,
-    difference,
-)
+from herdbook.core.difference import difference
 from herdbook.core.lineage import Ancestor, Lineage, Link
-from herdbook.events.facts import Setting
 from herdbook.presentation import shapes, wording
+from herdbook.presentation.differences import rows_of
 from herdbook.presentation.times import FORMS, Now
-from herdbook.presentation.wording import NOTHING
-from herdbook.projections.sentences import bytes_text, setting_text
+from herdbook.presentation.wording import LINKS
 
 _CHANGES = (Column("WHOSE"), Column("WHAT"), Column("WAS"), Column("NOW"))
 _ANCESTORS = (
@@ -38,16 +30,6 @@ _ANCESTORS = (
     Column("WHAT"),
     Column("WHO", gives_way=2),
 )
-_LINKS = {
-    Link.STATE: "led to the state",
-    Link.ARRIVAL: "made it what it is",
-    Link.MEMORY: "in memory",
-    Link.OPERATION: "same operation",
-    Link.SETTING: "in force",
-    Link.OTHER: "of another model",
-    Link.NODE: "of the server",
-}
-_SHORT = frozenset({"digest", "weights"})
 _When = Annotated[
     str, typer.Argument(metavar="FROM", help=f"One moment. Forms: {', '.join(FORMS)}.")
 ]
@@ -77,7 +59,7 @@ async def diff(
         return
     now = invocation.now
     invocation.screen.write(f"From {_at(one, now)} to {_at(other, now)}:")
-    rows = [*_rows(found)]
+    rows = [Row([Piece(text) for text in told[:4]]) for told in rows_of(found)]
     if rows:
         invocation.screen.write_table(_CHANGES, rows)
     else:
@@ -88,53 +70,6 @@ def _at(moment: Moment, now: Now) -> str:
     if moment.asked is None:
         return f"#{moment.position}"
     return f"{now.clock(moment.asked)} (#{moment.position})"
-
-
-def _rows(found: Difference) -> Iterator[Row]:
-    for change in found.node:
-        yield _row("server", change.fact, _text(change.was), _text(change.now))
-    for model in found.models:
-        yield from _of_model(model)
-    for role in found.roles:
-        name = role.role.value.replace("_", " ")
-        yield _row(f"for {name}", "first choice", role.was or "", role.now or "")
-
-
-def _of_model(model: ModelDifference) -> Iterator[Row]:
-    """Yield what changed; of a model that came or went, what it is or was."""
-    if model.presence is not Presence.STAYED:
-        changes = {change.fact: change for change in model.changes}
-        was, now = (_summary(changes, "was"), _summary(changes, "now"))
-        yield _row(model.name, model.presence.value, was, now)
-        return
-    for change in model.changes:
-        was, now = _value(change.fact, change.was), _value(change.fact, change.now)
-        yield _row(model.name, change.fact, was, now)
-
-
-def _summary(changes: dict[str, Change], side: str) -> str:
-    """Return size and digest of a model on one side of a difference."""
-    told = (changes[fact] for fact in ("size_bytes", "digest") if fact in changes)
-    values = ((change.fact, getattr(change, side)) for change in told)
-    return ", ".join(_value(fact, value) for fact, value in values if value is not None)
-
-
-def _row(whose: str, what: str, was: str, now: str) -> Row:
-    return Row(
-        [Piece(whose), Piece(what), Piece(was or NOTHING), Piece(now or NOTHING)]
-    )
-
-
-def _value(fact: str, value: Setting) -> str:
-    if isinstance(value, str) and fact in _SHORT:
-        return value[:12]
-    if isinstance(value, int) and fact.endswith("_bytes"):
-        return bytes_text(value)
-    return _text(value)
-
-
-def _text(value: Setting) -> str:
-    return NOTHING if value is None else setting_text(value)
 
 
 @verb("why", PAST)
@@ -172,7 +107,7 @@ def _ancestor(each: Ancestor, found: Lineage, now: Now) -> Row:
         [
             Piece(f"#{entry.position}", "dim"),
             Piece(now.clock(entry.recorded_at)),
-            Piece(_LINKS[each.link], "dim"),
+            Piece(LINKS[each.link], "dim"),
             Piece(other or ""),
             Piece(entry.sentence, "bold" if each.link is Link.STATE else ""),
             Piece(wording.who_text(entry), "dim"),

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from herdbook.cli.screen import Column, Line, Piece, Row, bar, line
 from herdbook.cli.states import state_piece
 from herdbook.core import ModelRegistry, ModelState, ModelStatus, Moment
-from herdbook.presentation import wording
+from herdbook.presentation import facts, wording
 from herdbook.presentation.order import in_order, twins_of
 from herdbook.presentation.times import Now
 from herdbook.projections.status import Work
@@ -81,12 +81,9 @@ class Herd:
         for work in (status.work, status.update):
             if work is not None:
                 yield self._work_line(work)
-        failure = status.last_failure
-        if failure is not None:
-            what = wording.failed_word(failure.event)
-            when = self._now.ago(failure.at)
-            reason = wording.plain_failure(status.name, failure.message)
-            yield line("  ", Piece(f"{what} failed {when}: {reason}", "red"))
+        failure = facts.failure_text(status, self._now)
+        if failure:
+            yield line("  ", Piece(failure, "red"))
 
     def _work_line(self, work: Work) -> Line:
         asked = f"by {work.actor}, {self._now.ago(work.since)}"

@@ -12,7 +12,9 @@ from herdbook.core import (
     ModelRegistry,
     ModelStatus,
     NodeStatus,
+    RecordedEvent,
 )
+from herdbook.core.lineage import Link
 from herdbook.presentation.times import Now
 from herdbook.projections.sentences import bytes_text, duration_text, tokens_text
 
@@ -43,6 +45,17 @@ _CAUSES = {
     Cause.RESTART: "server restart, seen by",
     Cause.RECOVERY: "recovery, by",
 }
+
+LINKS = {
+    Link.STATE: "led to the state",
+    Link.ARRIVAL: "made it what it is",
+    Link.MEMORY: "in memory",
+    Link.OPERATION: "same operation",
+    Link.SETTING: "in force",
+    Link.OTHER: "of another model",
+    Link.NODE: "of the server",
+}
+"""How an event belongs to what led to a state, in words."""
 
 
 def state_text(status: ModelStatus) -> str:
@@ -91,7 +104,7 @@ def used_text(status: ModelStatus, now: Now) -> str:
     return f"{now.ago(status.last_used_at)} by {status.last_used_by}"
 
 
-def who_text(entry: HistoryEntry) -> str:
+def who_text(entry: HistoryEntry | RecordedEvent) -> str:
     """Return who asked, or who saw it and why it happened."""
     return f"{_CAUSES[entry.cause]} {entry.actor}"
 
@@ -126,9 +139,12 @@ def rate_text(rate: float | None) -> str:
 
 def left_text(seconds: float | None) -> str:
     """Return the time left: ``4 min left``; empty where nobody knows."""
-    if seconds is None:
-        return ""
-    return f"{duration_text(max(round(seconds), 1)).replace('.0 s', ' s')} left"
+    return "" if seconds is None else f"{whole_text(seconds)} left"
+
+
+def whole_text(seconds: float) -> str:
+    """Return a duration of which nobody wants tenths: ``3 s``, ``4 min``."""
+    return duration_text(max(round(seconds), 1)).replace(".0 s", " s")
 
 
 def failed_word(event: str) -> str:

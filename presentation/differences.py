@@ -1,0 +1,85 @@
+"""What differs between two moments, as rows of a few words each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from herdbook.core.difference import (
+    Change,
+    Difference,
+    ModelDifference,
+    Presence,
+)
+from herdbook.events.facts import Setting
+from herdbook.presentation.wording import NOTHING
+from herdbook.projections.sentences import bytes_text, setting_text
+
+_SHORT = frozenset({"digest", "weights"})
+
+
+class Differing(NamedTuple):
+    """One thing that is not as it was.
+
+    Attributes:
+        whose: A model, ``server``, or for which role.
+        what: The fact.
+        was: What it was, in words.
+        now: What it is, in words.
+        model: The model that it is about, if it is about one.
+    """
+
+    whose: str
+    what: str
+    was: str
+    now: str
+    model: str | None = None
+
+
+def rows_of(found: Difference) -> Iterator[Differing]:
+    """Yield what differs: of the server, of the models, of the roles."""
+    for change in found.node:
+        yield _row("server", change.fact, _text(change.was), _text(change.now))
+    for model in found.models:
+        yield from _of_model(model)
+    for role in found.roles:
+        name = role.role.value.replace("_", " ")
+        yield _row(f"for {name}", "first choice", role.was or "", role.now or "")
+
+
+def _of_model(model: ModelDifference) -> Iterator[Differing]:
+    """Yield what changed; of a model that came or went, what it is or was."""
+    name = model.name
+    if model.presence is not Presence.STAYED:
+        changes = {change.fact: change for change in model.changes}
+        was, now = (_summary(changes, "was"), _summary(changes, "now"))
+        yield _row(name, model.presence.value, was, now, model=name)
+        return
+    for change in model.changes:
+        was, now = _value(change.fact, change.was), _value(change.fact, change.now)
+        yield _row(name, change.fact, was, now, model=name)
+
+
+def _summary(changes: dict[str, Change], side: str) -> str:
+    """Return size and digest of a model on one side of a difference."""
+    told = (changes[fact] for fact in ("size_bytes", "digest") if fact in changes)
+    values = ((change.fact, getattr(change, side)) for change in told)
+    return ", ".join(_value(fact, value) for fact, value in values if value is not None)
+
+
+def _row(
+    whose: str, what: str, was: str, now: str, *, model: str | None = None
+) -> Differing:
+    return Differing(whose, what, was or NOTHING, now or NOTHING, model)
+
+
+def _value(fact: str, value: Setting) -> str:
+    if isinstance(value, str) and fact in _SHORT:
+        return value[:12]
+    if isinstance(value, int) and fact.endswith("_bytes"):
+        return bytes_text(value)
+    return _text(value)
+
+
+def _text(value: Setting) -> str:
+    return NOTHING if value is None else setting_text(value)
