@@ -250,13 +250,7 @@ async def moment_at(manager: ModelManager, asked: int | datetime) -> Moment:
 
 def _as_of_shape(moment: Moment, role: str | None) -> shapes.AsOf:
     roles = [each.value for each in ModelRole] if role is None else [role]
-    return shapes.AsOf(
-        position=moment.position,
-        asked=moment.asked,
-        node=moment.node_status(),
-        models=[shapes.model(status, moment) for status in moment.statuses()],
-        recommended={each: moment.recommend(each) for each in roles},
-    )
+    return shapes.as_of(moment, roles)
 
 
 async def _show_moment(

@@ -10,12 +10,13 @@ from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 from datetime import datetime
 
-from herdbook.core import desired, views
+from herdbook.core import desired, log_pages, views
 from herdbook.core.configuration import ModelOptions
 from herdbook.core.desired import DesiredSet
 from herdbook.core.difference import Difference, difference
 from herdbook.core.errors import CallerError
 from herdbook.core.lineage import Lineage, lineage
+from herdbook.core.log_pages import LogPage, Wanted
 from herdbook.core.moment import Moment
 from herdbook.core.register import Register
 from herdbook.core.registry import ModelRegistry, Suggestion
@@ -57,6 +58,14 @@ class Reading:
         Enough for a command: its append says if somebody else was faster.
         """
         return Moment(self._register.views, self.registry, self._register.node)
+
+    async def head(self) -> Head:
+        """Return the end of the log: the newest event's position and hash."""
+        return await self._storage.store.head()
+
+    async def lag(self) -> int:
+        """Return how many events the log has that the views have not taken in yet."""
+        return max((await self.head()).position - self._register.views.position, 0)
 
     async def as_of(self, when: int | datetime) -> Moment:
         """Return what the log said at a position, or at a time.
@@ -169,6 +178,58 @@ class Reading:
         async for event in recorded:
             view.apply(event)
         return view.entries
+
+    async def read_log(
+        self,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        limit: int = 100,
+        newest_first: bool = False,
+        stream_prefix: str = "",
+        chosen: HistoryFilter | None = None,
+    ) -> LogPage:
+        """Return a page of the log, and where to go on.
+
+        A page looks at a bounded number of events, so that one may have none of them
+        although there are more.
+
+        Args:
+            after: Only events behind this position; 0 is before the first.
+            before: Only events before this position; None for all there are.
+            limit: At most this many events.
+            newest_first: Whether to begin at ``before`` and go down, instead of at
+                ``after`` and up.
+            stream_prefix: Only streams whose names begin with it.
+            chosen: Which events; by default all. Its own limit does not count.
+
+        Raises:
+            CallerError: There is no such position, or no page of that many events.
+        """
+        wanted = Wanted(
+            after=after,
+            before=before,
+            limit=limit,
+            stream_prefix=stream_prefix,
+            chosen=chosen or HistoryFilter(),
+        )
+        read = log_pages.newest_first if newest_first else log_pages.oldest_first
+        return await read(self._storage.store, wanted)
+
+    async def operation_events(
+        self, correlation_id: str, *, since: datetime
+    ) -> list[RecordedEvent]:
+        """Return the events of one operation, in order.
+
+        Args:
+            correlation_id: What they share.
+            since: When it began, or before; all that was recorded from then on is
+                read.
+
+        Raises:
+            CallerError: The time has no zone.
+        """
+        return await log_pages.events_of(self._storage.store, correlation_id, since)
 
     async def why(self, name: str) -> Lineage:
         """Return the events that a model's present state goes back to."""

@@ -6,6 +6,7 @@ Sizes are bytes, durations seconds, times ISO 8601 with ``Z``. What is not known
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 import msgspec
@@ -194,6 +195,17 @@ class AsOf(msgspec.Struct, frozen=True, kw_only=True):
     node: NodeStatus
     models: list[Model]
     recommended: dict[str, Candidate | None]
+
+
+def as_of(moment: Moment, roles: Iterable[str]) -> AsOf:
+    """Return a moment as it is told, with the first choice for some roles."""
+    return AsOf(
+        position=moment.position,
+        asked=moment.asked,
+        node=moment.node_status(),
+        models=[model(status, moment) for status in moment.statuses()],
+        recommended={role: moment.recommend(role) for role in roles},
+    )
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):

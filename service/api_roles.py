@@ -1,0 +1,55 @@
+"""The API about roles: which model to use, and which to fetch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from litestar import Request, get
+from litestar.handlers.base import BaseRouteHandler
+from litestar.params import Parameter
+
+from herdbook.core import ModelRole, Recommendation
+from herdbook.presentation import shapes
+from herdbook.service.asking import AsOf
+from herdbook.service.documented import READS
+from herdbook.service.service import service_of
+
+_TAG: Final = ["Roles"]
+_ROLES: Final = ", ".join(role.value for role in ModelRole)
+_Role = Annotated[str, Parameter(max_length=40, description=f"One of {_ROLES}.")]
+
+
+@get("/roles", responses=READS, tags=_TAG, operation_id="listRoles")
+async def list_roles(request: Request, as_of: AsOf = None) -> list[Recommendation]:
+    """Return the order for every role, with reasons, and who was passed over."""
+    moment = await service_of(request).moment(as_of)
+    return [moment.explain(role) for role in ModelRole]
+
+
+@get("/roles/{role:str}", responses=READS, tags=_TAG, operation_id="getRole")
+async def get_role(request: Request, role: _Role, as_of: AsOf = None) -> Recommendation:
+    """Return the order for a role, with reasons, and who was passed over and why."""
+    return (await service_of(request).moment(as_of)).explain(role)
+
+
+@get(
+    "/roles/{role:str}/suggestions",
+    responses=READS,
+    tags=_TAG,
+    operation_id="getSuggestions",
+)
+async def get_suggestions(
+    request: Request,
+    role: _Role,
+    memory_bytes: Annotated[
+        int | None,
+        Parameter(ge=0, lt=1 << 60, description="Memory that a model may need, bytes."),
+    ] = None,
+) -> list[shapes.Suggested]:
+    """Suggest models that are worth pulling for a role, the best first."""
+    found = await service_of(request).herd.suggest(role, memory_bytes=memory_bytes)
+    return [shapes.suggested(each) for each in found]
+
+
+HANDLERS: Final[list[BaseRouteHandler]] = [list_roles, get_role, get_suggestions]
+"""The handlers of this module."""

@@ -1,0 +1,205 @@
+"""The application: which handlers there are, and how what goes wrong is answered.
+
+``composed`` opens the manager and the service and gives the ASGI application, in
+its guard; whoever enters it leaves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from litestar import Litestar, Request, Response, Router
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.types import ASGIApp
+
+from herdbook.core import (
+    Clock,
+    HerdbookError,
+    ManagerSettings,
+    ModelManager,
+    ModelRegistry,
+    SystemClock,
+)
+from herdbook.core.logs import Logger
+from herdbook.service import (
+    api_log,
+    api_models,
+    api_operations,
+    api_roles,
+    health,
+    login,
+    pages,
+)
+from herdbook.service.errors import (
+    BadMethodError,
+    BadPathError,
+    BadRequestError,
+    TooLargeError,
+    UnsupportedMediaError,
+)
+from herdbook.service.guard import Guard
+from herdbook.service.health import VERSION
+from herdbook.service.metrics import Metrics
+from herdbook.service.paths import NamesInPaths
+from herdbook.service.problems import MEDIA_TYPE, UNEXPECTED, headers_of, problem_of
+from herdbook.service.service import Service, manager_settings
+from herdbook.service.settings import ServiceSettings
+
+_log = Logger("herdbook.service")
+
+OPENAPI: Final = OpenAPIConfig(
+    title="Herdbook",
+    version=VERSION,
+    description="The register of an Ollama server's models: their states, their "
+    "history, and the work on them. Sizes are bytes, durations seconds, times ISO 8601 "
+    "with Z; what is not known is null. What goes wrong is told as "
+    "application/problem+json, with a stable word in code.",
+    path="/v1",
+    render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+    use_handler_docstrings=True,
+)
+
+
+def application(service: Service) -> ASGIApp:
+    """Return the application of a service, with everything that guards it."""
+    api: Router = Router(
+        path="/v1",
+        route_handlers=[
+            *api_models.HANDLERS,
+            *api_operations.HANDLERS,
+            *api_roles.HANDLERS,
+            *api_log.HANDLERS,
+        ],
+    )
+    app = Litestar(
+        route_handlers=[api, *health.HANDLERS, *login.HANDLERS, *pages.PAGES],
+        exception_handlers={
+            HerdbookError: _told,
+            HTTPException: _translated,
+            Exception: _unforeseen,
+        },
+        openapi_config=OPENAPI,
+        state=State({"service": service}),
+        request_max_body_size=service.settings.body_bytes,
+        debug=False,
+        pdb_on_exception=False,
+        logging_config=None,
+    )
+    return Guard(NamesInPaths(app), service.settings)
+
+
+@asynccontextmanager
+async def composed(
+    log: str | Path,
+    *,
+    settings: ServiceSettings | None = None,
+    ollama: str | None = None,
+    node: str = "local",
+    registry: ModelRegistry | None = None,
+    manager: ManagerSettings | None = None,
+    clock: Clock | None = None,
+) -> AsyncIterator[tuple[Service, ASGIApp]]:
+    """Open all that a service is made of, and close it at the end.
+
+    The Ollama server need not answer: history and views are served, the node is
+    shown as lost, and the manager looks again with growing intervals.
+
+    Args:
+        log: The log's file.
+        settings: How to listen, and whom to let in.
+        ollama: The server, as ``OLLAMA_HOST`` takes it.
+        node: Our name for it.
+        registry: What is known of models.
+        manager: How the manager goes about its work.
+        clock: What time it is.
+
+    Raises:
+        StoreError: The log cannot be opened.
+        CallerError: An argument is not valid.
+    """
+    clock, settings = clock or SystemClock(), settings or ServiceSettings()
+    metrics = Metrics(log)
+    opened = ModelManager.open(
+        log,
+        ollama=ollama,
+        node=node,
+        actor="service",
+        registry=registry,
+        settings=manager or manager_settings(),
+        clock=clock,
+        observer=metrics,
+    )
+    async with opened as herd:
+        service = Service(herd, settings, clock=clock, metrics=metrics)
+        async with service.running():
+            yield service, application(service)
+
+
+def _told(request: Request, error: HerdbookError) -> Response[Any]:
+    """Answer one of our errors: as a page to who reads pages, else as a problem."""
+    if _reads_pages(request):
+        return pages.error_page(request, error)
+    problem = problem_of(error)
+    return Response(
+        problem,
+        status_code=problem.status,
+        media_type=MEDIA_TYPE,
+        headers=headers_of(error),
+    )
+
+
+def _translated(request: Request, error: HTTPException) -> Response[Any]:
+    """Answer what the framework found wrong, in our words."""
+    answered = _told(request, _ours(request, error))
+    for name, value in (error.headers or {}).items():
+        if name.lower() == "allow":
+            answered.headers["allow"] = value
+    return answered
+
+
+def _ours(request: Request, error: HTTPException) -> HerdbookError:
+    path = request.url.path
+    match error.status_code:
+        case 404:
+            return BadPathError(f"{path[:200]!r}", "is not a path of this service")
+        case 405:
+            return BadMethodError(f"{request.method} {path[:200]}", "is not possible")
+        case 413:
+            return TooLargeError("the body", "is longer than is taken here")
+        case 415:
+            return UnsupportedMediaError("the body", "is not in a format taken here")
+        case _:
+            return BadRequestError("the request", f"cannot be read: {_detail(error)}")
+
+
+def _detail(error: HTTPException) -> str:
+    """Return what is wrong with which parameter, in a line."""
+    extra = getattr(error, "extra", None)
+    if isinstance(extra, list) and extra:
+        told = (
+            f"{each.get('key', 'body')}: {each.get('message', '')}"
+            for each in extra
+            if isinstance(each, dict)
+        )
+        return "; ".join(told)[:300]
+    return str(error.detail)[:300]
+
+
+def _unforeseen(request: Request, error: Exception) -> Response[Any]:
+    """Answer what nobody foresaw; what it was stands in our own logs alone."""
+    _log.warning("broken", path=request.url.path[:200], reason=repr(error)[:500])
+    if _reads_pages(request):
+        fault = HerdbookError("this page", UNEXPECTED.state, UNEXPECTED.remedy)
+        return pages.error_page(request, fault)
+    return Response(UNEXPECTED, status_code=500, media_type=MEDIA_TYPE)
+
+
+def _reads_pages(request: Request) -> bool:
+    api = request.url.path.startswith(("/v1", "/metrics", "/healthz", "/readyz"))
+    return not api and "text/html" in request.headers.get("accept", "")

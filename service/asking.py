@@ -1,0 +1,153 @@
+"""What requests name, read in one place: models, moments, filters, versions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Final
+from urllib.parse import unquote
+
+from litestar.params import Parameter
+
+from herdbook.core import Cause, HistoryFilter, ModelStatus, Moment
+from herdbook.events.facts import FACTS
+from herdbook.service.errors import (
+    BadRequestError,
+    PreconditionMissingError,
+    UnknownModelError,
+)
+
+LONGEST_PAGE: Final = 1_000
+"""Events in a page at most."""
+
+AsOf = Annotated[
+    str | None,
+    Parameter(
+        description="The moment to answer for: #123, ISO 8601, yesterday 17:40, "
+        "2 hours ago. Left out: now.",
+        max_length=80,
+    ),
+]
+Limit = Annotated[int, Parameter(ge=1, le=LONGEST_PAGE, description="At most so many.")]
+Position = Annotated[int, Parameter(ge=0, lt=1 << 53, description="A position.")]
+Name = Annotated[
+    str,
+    Parameter(
+        description="The model's name, as Ollama takes it: llama3.1 is "
+        "llama3.1:latest. Slashes may stand as they are or as %2F.",
+        max_length=512,
+    ),
+]
+Types = Annotated[
+    list[str] | None,
+    Parameter(query="type", description="Only these types, such as PullFailed."),
+]
+Causes = Annotated[
+    list[Cause] | None, Parameter(query="cause", description="Only these causes.")
+]
+Actors = Annotated[
+    list[str] | None,
+    Parameter(query="actor", description="What an actor begins with, such as cli:."),
+]
+Prefix = Annotated[
+    str,
+    Parameter(
+        max_length=512, description="What a stream's name begins with: model/local/."
+    ),
+]
+Since = Annotated[
+    datetime | None,
+    Parameter(description="Recorded at or after, ISO 8601 with a zone."),
+]
+Until = Annotated[
+    datetime | None,
+    Parameter(description="Recorded at or before, ISO 8601 with a zone."),
+]
+Correlation = Annotated[
+    str | None,
+    Parameter(max_length=64, description="Only the events of this operation."),
+]
+
+_NAMES: Final = frozenset(fact.__name__ for fact in FACTS)
+
+
+def name_of(segment: str) -> str:
+    """Return the model's name of one segment of a path."""
+    return unquote(segment)
+
+
+def known_status(moment: Moment, segment: str) -> ModelStatus:
+    """Return the status of a model that something was ever recorded of.
+
+    Raises:
+        InvalidNameError: It is no name.
+        UnknownModelError: The log knows no such model.
+    """
+    status = moment.status(name_of(segment))
+    if status.version == 0:
+        raise UnknownModelError(
+            status.name,
+            f"is not known on {status.node}",
+            "To see what is: GET /v1/models",
+        )
+    return status
+
+
+def filter_of(
+    *,
+    types: Sequence[str] | None = None,
+    causes: Sequence[Cause] | None = None,
+    actors: Sequence[str] | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    correlation_id: str | None = None,
+) -> HistoryFilter:
+    """Return the filter that a request describes.
+
+    Raises:
+        BadRequestError: There is no such type, or a time has no zone.
+    """
+    for unknown in {*(types or ())} - _NAMES:
+        raise BadRequestError(
+            f"type {unknown[:80]!r}", "is no type of event", "See GET /v1/events"
+        )
+    for moment in (since, until):
+        if moment is not None and moment.tzinfo is None:
+            raise BadRequestError(
+                f"time {moment.isoformat()}", "has no zone", "Append Z for UTC"
+            )
+    return HistoryFilter(
+        types=frozenset(types) if types else None,
+        causes=frozenset(causes) if causes else None,
+        actors=tuple(actors) if actors else None,
+        since=since,
+        until=until,
+        correlation_id=correlation_id,
+    )
+
+
+def etag(version: int) -> str:
+    """Return the entity tag of a stream's version."""
+    return f'"{version}"'
+
+
+def version_of(if_match: str | None) -> int | None:
+    """Return the version that ``If-Match`` names; None for ``*``, any.
+
+    Raises:
+        PreconditionMissingError: It names nothing.
+        BadRequestError: It is no version.
+    """
+    if if_match is None:
+        raise PreconditionMissingError(
+            "this change",
+            "does not say which version it is based on",
+            "Send If-Match with the ETag of GET …/configuration, or *",
+        )
+    text = if_match.strip()
+    if text == "*":
+        return None
+    digits = text.removeprefix("W/").strip('"')
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 15:
+        raise BadRequestError(f"If-Match {text[:40]!r}", "is no version of ours")
+    return int(digits)

@@ -1,0 +1,34 @@
+"""What the API document says of the answers that go wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final
+
+from litestar.openapi import ResponseSpec
+
+from herdbook.service.problems import MEDIA_TYPE, Problem
+
+_ALWAYS: Final = (400, 401, 403, 404, 405, 408, 413, 421, 429, 500, 503, 507)
+_CHANGES: Final = (409, 415, 502, 504)
+
+
+def problems(*more: int) -> Mapping[int, ResponseSpec]:
+    """Return the answers that go wrong: those of every path, and some more."""
+    return {
+        status: ResponseSpec(
+            data_container=Problem,
+            generate_examples=False,
+            description=HTTPStatus(status).phrase,
+            media_type=MEDIA_TYPE,  # type: ignore[arg-type]  # any text is a media type
+        )
+        for status in sorted({*_ALWAYS, *more})
+    }
+
+
+READS: Final = problems()
+"""What a path that only reads may answer when it goes wrong."""
+
+CHANGES: Final = problems(*_CHANGES)
+"""What a path that changes something may."""

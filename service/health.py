@@ -1,0 +1,81 @@
+"""Whether it lives, whether it is ready, and what it measures."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Final
+
+from litestar import Request, Response, get
+from litestar.handlers.base import BaseRouteHandler
+from litestar.openapi import ResponseSpec
+
+from herdbook.core import StoreError
+from herdbook.service import answers
+from herdbook.service.documented import READS
+from herdbook.service.metrics import CONTENT_TYPE_LATEST
+from herdbook.service.service import service_of
+
+_TAG: Final = ["Health"]
+VERSION: Final = metadata.version("herdbook")
+"""Herdbook's version."""
+
+
+@get("/healthz", responses=READS, tags=_TAG, operation_id="getHealth")
+async def healthz() -> answers.Alive:
+    """Say that the process lives: it asks neither the log nor the Ollama server."""
+    return answers.Alive(status="ok", version=VERSION)
+
+
+@get(
+    "/readyz",
+    responses={
+        **READS,
+        503: ResponseSpec(
+            answers.Ready, generate_examples=False, description="Not ready."
+        ),
+    },
+    tags=_TAG,
+    operation_id="getReadiness",
+)
+async def readyz(request: Request) -> Response[answers.Ready]:
+    """Say whether it can serve: the log answers, and it is not about to stop.
+
+    A lost Ollama server does not make it unready: history and views are served.
+    """
+    service = service_of(request)
+    try:
+        moment = await service.moment()
+    except StoreError as error:
+        told = answers.Ready(status=error.code, position=None, node_reached=None)
+        return Response(told, status_code=503)
+    ready = answers.Ready(
+        status="stopping" if service.stopping else "ok",
+        position=moment.position,
+        node_reached=moment.node_status().reached,
+    )
+    return Response(ready, status_code=503 if service.stopping else 200)
+
+
+@get(
+    "/metrics",
+    responses={
+        **READS,
+        200: ResponseSpec(
+            str,
+            generate_examples=False,
+            media_type=CONTENT_TYPE_LATEST,  # type: ignore[arg-type]  # any text is one
+            description="The measures, as Prometheus reads them.",
+        ),
+    },
+    tags=_TAG,
+    operation_id="getMetrics",
+)
+async def metrics(request: Request) -> Response[bytes]:
+    """Return what is measured, as Prometheus reads it."""
+    service = service_of(request)
+    text = await service.metrics.text(service)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+HANDLERS: Final[list[BaseRouteHandler]] = [healthz, readyz, metrics]
+"""The handlers of this module."""

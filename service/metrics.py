@@ -1,0 +1,141 @@
+"""What is measured, in the form that Prometheus reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from herdbook.core import ModelState
+from herdbook.service.operations import Kind, OperationState
+
+if TYPE_CHECKING:
+    from herdbook.service.service import Service
+
+__all__ = ["CONTENT_TYPE_LATEST", "Metrics"]
+
+_APPEND_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1.0)
+_ASKED_S: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0)
+_KNOWN_PATHS: Final = frozenset(
+    f"/api/{name}"
+    for name in (
+        *("version", "tags", "ps", "show", "pull"),
+        *("generate", "embed", "delete", "copy", "create"),
+    )
+)
+
+
+class Metrics:
+    """The measures of one service; an observer of its manager.
+
+    Args:
+        log: The log's file, to tell the size of its write-ahead log.
+    """
+
+    def __init__(self, log: str | Path) -> None:
+        self._wal = Path(f"{log}-wal")
+        self.registry = CollectorRegistry()
+        self._append_s = Histogram(
+            "herdbook_append_seconds",
+            "Seconds from an append's call to its durable return.",
+            buckets=_APPEND_S,
+            registry=self.registry,
+        )
+        self._appended = Counter(
+            "herdbook_events_appended", "Events appended.", registry=self.registry
+        )
+        self._asked_s = Histogram(
+            "herdbook_ollama_request_seconds",
+            "Seconds that a request to Ollama took, whole.",
+            ["method", "path"],
+            buckets=_ASKED_S,
+            registry=self.registry,
+        )
+        self._failures = Counter(
+            "herdbook_ollama_failures",
+            "Requests to Ollama that failed.",
+            ["path", "kind"],
+            registry=self.registry,
+        )
+        self._pulled = Counter(
+            "herdbook_pulled_bytes", "Bytes that pulls fetched.", registry=self.registry
+        )
+        self._gauges = _Gauges(self.registry)
+
+    def appended(self, *, events: int, seconds: float) -> None:
+        """Take in a successful append."""
+        self._append_s.observe(seconds)
+        self._appended.inc(events)
+
+    def asked(
+        self, *, method: str, path: str, seconds: float, failure: str | None
+    ) -> None:
+        """Take in a request to Ollama that is over."""
+        known = path if path in _KNOWN_PATHS else "other"
+        self._asked_s.labels(method, known).observe(seconds)
+        if failure is not None:
+            self._failures.labels(known, failure).inc()
+
+    async def text(self, service: Service) -> bytes:
+        """Return all measures as they are now.
+
+        Raises:
+            StoreError: The log does not answer.
+        """
+        await self._gauges.read(service, self._wal)
+        return generate_latest(self.registry)
+
+    def fetched(self, more_bytes: int) -> None:
+        """Take in that a pull has fetched more bytes."""
+        self._pulled.inc(more_bytes)
+
+
+class _Gauges:
+    """What is read when it is asked for."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"herdbook_{name}", text, labels, registry=registry)
+
+        self._head = gauge("log_head_position", "Position of the newest event.")
+        self._lag = gauge("projection_lag_events", "Events that no view has yet.")
+        self._readers = gauge("stream_readers", "Readers of the event stream.")
+        self._wal = gauge("log_wal_bytes", "Bytes of the write-ahead log.")
+        self._node = gauge("node_up", "Whether the Ollama server answers.", "node")
+        self._models = gauge("models", "Models by state.", "state")
+        self._operations = gauge(
+            "operations", "Operations that are remembered.", "kind", "state"
+        )
+
+    async def read(self, service: Service, wal: Path) -> None:
+        """Read all of them.
+
+        Raises:
+            StoreError: The log does not answer.
+        """
+        lag = await service.herd.lag()
+        moment = await service.herd.now()
+        self._head.set(moment.position)
+        self._lag.set(lag)
+        self._readers.set(service.live.readers)
+        self._wal.set(_size(wal))
+        node = moment.node_status()
+        self._node.labels(node.name).set(node.reached)
+        states = [status.state for status in moment.statuses()]
+        for state in ModelState:
+            self._models.labels(state.value).set(states.count(state))
+        known = [(one.kind, one.state) for one in service.operations.all()]
+        for kind in Kind:
+            for state in OperationState:
+                count = known.count((kind, state))
+                self._operations.labels(kind.value, state.value).set(count)
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file; 0 where there is none, as after a checkpoint."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,421 @@
+"""Long work as others ask for it over HTTP: begun at once, followed, cancelled.
+
+An operation's id is the correlation id of all that it records, so the log alone can
+tell what became of it after a restart. The id of one that was asked for with an
+idempotency key is made of that key: asking again, even after a restart, finds the
+same operation and begins nothing. The service owns the tasks; a graceful stop ends
+them, and what they were at is recorded as interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+from uuid import UUID, uuid5
+
+import msgspec
+
+from herdbook.core import (
+    BusyError,
+    CallerError,
+    Clock,
+    HerdbookError,
+    ModelManager,
+    ModelNotFoundError,
+    OperationEndedError,
+    PullProgress,
+)
+from herdbook.core.configuration import check_load
+from herdbook.core.logs import Logger
+from herdbook.events.facts import Setting
+from herdbook.events.recorded import new_id
+from herdbook.service.errors import (
+    BadRequestError,
+    KeyReusedError,
+    StoppingError,
+    UnknownOperationError,
+)
+from herdbook.service.problems import UNEXPECTED, Problem, problem_of
+from herdbook.service.restored import RestoredOperation, restored
+from herdbook.service.tokens import Principal
+
+REMEMBERED: Final = 1_000
+"""Ended operations that are kept in memory; the log has the others."""
+
+KEY_KEPT: Final = timedelta(hours=24)
+"""For how long a key finds its operation in the log after a restart."""
+
+_NAMESPACE: Final = UUID("8f1f1d3c-5f0e-4b6e-9b0a-6d1d0d7a3c11")
+_log = Logger("herdbook.operations")
+
+
+class Kind(StrEnum):
+    """What can be asked for."""
+
+    PULL = "pull"
+    UPDATE = "update"
+    LOAD = "load"
+    UNLOAD = "unload"
+    REFRESH = "refresh"
+
+
+class OperationState(StrEnum):
+    """How far an operation is."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+
+class OperationRequest(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
+):
+    """What is asked for.
+
+    Attributes:
+        kind: What to do.
+        model: Which model; every kind but a refresh needs one.
+        insecure: Whether the registry may be asked without TLS (pull, update).
+        options: Options of the server for this load, on top of the configured ones.
+        keep_alive: How long it is to stay in memory (load), as Ollama takes it.
+    """
+
+    kind: Kind
+    model: str | None = None
+    insecure: bool = False
+    options: dict[str, Setting] = {}
+    keep_alive: str | int | float | None = None
+
+
+class Operation:
+    """One operation, under way or ended.
+
+    Attributes:
+        id: Its id, and the correlation id of what it records.
+        request: What was asked for, with the model's canonical name.
+        actor: Who asked.
+        started_at: When.
+        ended_at: When it was over; None while it runs.
+        state: How far it is.
+        progress: The newest progress of a pull or an update.
+        result: How an unload went: ``unloaded``, ``deferred`` or ``not_loaded``.
+        error: What went wrong.
+    """
+
+    def __init__(
+        self, operation_id: str, request: OperationRequest, actor: str, at: datetime
+    ) -> None:
+        self.id = operation_id
+        self.request = request
+        self.actor = actor
+        self.started_at = at
+        self.ended_at: datetime | None = None
+        self.state = OperationState.RUNNING
+        self.progress: PullProgress | None = None
+        self.result: str | None = None
+        self.error: Problem | None = None
+        self.cancelled = False
+        self.task: asyncio.Task[None] | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """What it does."""
+        return self.request.kind
+
+    @property
+    def model(self) -> str | None:
+        """The model that it is about."""
+        return self.request.model
+
+    @property
+    def running(self) -> bool:
+        """Whether it still goes on."""
+        return self.state is OperationState.RUNNING
+
+    def end(self, state: OperationState, at: datetime) -> None:
+        """Say how it ended."""
+        self.state, self.ended_at = state, at
+
+
+class Operations:
+    """The operations of one service; it owns their tasks.
+
+    Args:
+        herd: The manager that does the work.
+        clock: What time it is.
+        fetched: Is told how many bytes more a pull has fetched.
+    """
+
+    def __init__(
+        self, herd: ModelManager, clock: Clock, *, fetched: Callable[[int], None]
+    ) -> None:
+        self._herd = herd
+        self._clock = clock
+        self._fetched = fetched
+        self._known: dict[str, Operation] = {}
+        self._starting = asyncio.Lock()
+        self.stopping = False
+
+    def all(self) -> list[Operation]:
+        """Return the operations that are remembered, the newest first."""
+        unique = {operation.id: operation for operation in self._known.values()}
+        return sorted(
+            unique.values(), key=lambda one: (one.started_at, one.id), reverse=True
+        )
+
+    def of_model(self, name: str) -> Operation | None:
+        """Return the operation under way on a model, if there is one."""
+        return next((o for o in self.all() if o.running and o.model == name), None)
+
+    async def get(self, operation_id: str) -> Operation:
+        """Return an operation, from the log if it is of a run before this one.
+
+        Raises:
+            UnknownOperationError: Nobody knows it.
+        """
+        known = self._known.get(operation_id) or await self._from_log(operation_id)
+        if known is None:
+            raise UnknownOperationError(operation_id)
+        return known
+
+    async def start(
+        self, request: OperationRequest, principal: Principal, *, key: str | None = None
+    ) -> Operation:
+        """Begin an operation, or return the one that does that already.
+
+        Args:
+            request: What is asked for.
+            principal: Who asks.
+            key: The idempotency key, if there is one: the same key of the same
+                caller finds the same operation, for a day and across restarts.
+
+        Raises:
+            StoppingError: The service begins nothing any more.
+            KeyReusedError: The key came with another request before.
+            CallerError: What is asked for cannot be.
+        """
+        async with self._starting:
+            if self.stopping:
+                raise StoppingError("the service", "is stopping", "Try again later")
+            request = await self._checked(request)
+            operation_id = new_id() if key is None else _id_of(key, principal)
+            if key is not None:
+                found = self._known.get(operation_id)
+                found = found or await self._from_log(operation_id)
+                if found is not None:
+                    return _same(found, request)
+            joined = self._joinable(request)
+            operation = joined or self._begin(operation_id, request, principal)
+            self._known[operation_id] = operation
+            self._forget()
+            return operation
+
+    async def _checked(self, request: OperationRequest) -> OperationRequest:
+        """Return the request with its model's canonical name.
+
+        Raises:
+            CallerError: It cannot be done, as far as that is known beforehand.
+        """
+        if request.kind is Kind.REFRESH:
+            return OperationRequest(kind=Kind.REFRESH)
+        if request.model is None:
+            raise BadRequestError("model", f"is missing; {request.kind} needs one")
+        if request.options or request.keep_alive is not None:
+            if request.kind is not Kind.LOAD:
+                raise BadRequestError(
+                    "options and keep_alive", "are for a load", "Leave them out"
+                )
+            check_load(request.options, request.keep_alive)
+        status = (await self._herd.now()).status(request.model)
+        if not status.present and request.kind is not Kind.PULL:
+            raise ModelNotFoundError(status.name, where=status.node)
+        return msgspec.structs.replace(request, model=status.name)
+
+    def _joinable(self, request: OperationRequest) -> Operation | None:
+        """Return the running operation that does what is asked for.
+
+        Raises:
+            BusyError: One is at work on the model in another way.
+        """
+        for running in self._known.values():
+            if not running.running or running.model != request.model:
+                continue
+            if running.request == request or {running.kind, request.kind} == {
+                Kind.PULL,
+                Kind.UPDATE,
+            }:
+                return running
+            if request.kind is not Kind.UNLOAD:  # that waits for a load
+                raise BusyError(
+                    str(request.model),
+                    f"has a {running.kind} under way for {running.actor}",
+                    f"Wait for operation {running.id}, or cancel it",
+                )
+        return None
+
+    def _begin(
+        self, operation_id: str, request: OperationRequest, principal: Principal
+    ) -> Operation:
+        now = self._clock.now()
+        operation = Operation(operation_id, request, principal.actor, now)
+        operation.task = asyncio.create_task(
+            self._run(operation), name=f"herdbook operation {operation_id}"
+        )
+        return operation
+
+    async def _run(self, operation: Operation) -> None:
+        """Do what was asked for; how it ends stands in the operation."""
+        state = OperationState.SUCCEEDED
+        try:
+            with self._herd.acting_as(operation.actor, correlation_id=operation.id):
+                await self._do(operation)
+        except asyncio.CancelledError:
+            state = self._stopped(operation)
+            raise
+        except OperationEndedError:
+            state = self._stopped(operation)
+        except HerdbookError as error:
+            state, operation.error = OperationState.FAILED, problem_of(error)
+        except Exception as error:  # noqa: BLE001 - told as what it is: a fault of ours
+            _log.warning(
+                "operation_broken", operation=operation.id, reason=repr(error)[:500]
+            )
+            state, operation.error = OperationState.FAILED, UNEXPECTED
+        finally:
+            operation.end(state, self._clock.now())
+
+    def _stopped(self, operation: Operation) -> OperationState:
+        if self.stopping and not operation.cancelled:
+            return OperationState.INTERRUPTED
+        return OperationState.CANCELLED
+
+    async def _do(self, operation: Operation) -> None:
+        request, name = operation.request, operation.request.model or ""
+        match request.kind:
+            case Kind.PULL | Kind.UPDATE:
+                await self._pull(operation, name)
+            case Kind.LOAD:
+                await self._herd.load(
+                    name, options=request.options, keep_alive=request.keep_alive
+                )
+            case Kind.UNLOAD:
+                operation.result = (await self._herd.unload(name)).value
+            case Kind.REFRESH:
+                await self._herd.refresh()
+
+    async def _pull(self, operation: Operation, name: str) -> None:
+        pull = self._herd.pull(name, insecure=operation.request.insecure)
+        before = 0
+        async with aclosing(pull) as progress:
+            async for told in progress:
+                operation.progress = told
+                fetched = told.fetched_bytes or before
+                self._fetched(max(fetched - before, 0))
+                before = fetched
+
+    async def cancel(self, operation_id: str, principal: Principal) -> Operation:
+        """Cancel an operation, and see it ended; one that has ended stays as it is.
+
+        Raises:
+            UnknownOperationError: Nobody knows it.
+            BusyError: Another instance does the work; it is cancelled there.
+        """
+        operation = await self.get(operation_id)
+        if not operation.running or operation.task is None:
+            return operation
+        operation.cancelled = True
+        if operation.model is not None and operation.kind is not Kind.UNLOAD:
+            with self._herd.acting_as(principal.actor):
+                await self._cancel_work(operation, operation.model)
+        operation.task.cancel()
+        await asyncio.wait([operation.task])
+        return operation
+
+    async def _cancel_work(self, operation: Operation, name: str) -> None:
+        try:
+            await self._herd.cancel(name)
+        except BusyError:
+            operation.cancelled = False
+            raise
+
+    async def close(self) -> None:
+        """Begin nothing more; interrupt what is under way, and see it recorded."""
+        self.stopping = True
+        async with self._starting:
+            tasks = [
+                operation.task
+                for operation in self.all()
+                if operation.task is not None and not operation.task.done()
+            ]
+        await self._herd.interrupt()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _forget(self) -> None:
+        ended = [key for key, one in self._known.items() if not one.running]
+        for key in ended[: max(len(ended) - REMEMBERED, 0)]:
+            del self._known[key]
+
+    async def _from_log(self, operation_id: str) -> Operation | None:
+        since = self._clock.now() - KEY_KEPT
+        try:
+            events = await self._herd.operation_events(operation_id, since=since)
+        except CallerError:  # no id that the log could have
+            return None
+        found = restored(events, await self._herd.now())
+        return None if found is None else _of_log(operation_id, found)
+
+
+def _of_log(operation_id: str, found: RestoredOperation) -> Operation:
+    request = OperationRequest(
+        kind=Kind(found.kind),
+        model=found.model,
+        insecure=found.insecure,
+        options=dict(found.options),
+        keep_alive=found.keep_alive,
+    )
+    operation = Operation(operation_id, request, found.actor, found.started_at)
+    operation.progress = found.progress
+    operation.result = found.result
+    operation.error = found.error
+    operation.state = OperationState(found.state)
+    operation.ended_at = found.ended_at
+    return operation
+
+
+def _id_of(key: str, principal: Principal) -> str:
+    """Return the id that a caller's key stands for.
+
+    Raises:
+        BadRequestError: The key is empty, too long or does not print.
+    """
+    if not key or len(key) > 255 or not key.isprintable():
+        raise BadRequestError(
+            "Idempotency-Key", "is no key", "Send 1 to 255 printable characters"
+        )
+    return str(uuid5(_NAMESPACE, f"{principal.actor}\n{key}"))
+
+
+def _same(found: Operation, request: OperationRequest) -> Operation:
+    """Return the operation, if it is what is asked for.
+
+    Raises:
+        KeyReusedError: It is not.
+    """
+    alike: Mapping[Kind, Kind] = {Kind.UPDATE: Kind.PULL}
+    kinds = {alike.get(kind, kind) for kind in (found.kind, request.kind)}
+    if len(kinds) > 1 or found.model != request.model:
+        raise KeyReusedError(
+            "this Idempotency-Key",
+            f"was sent before to {found.kind} {found.model or 'the server'}",
+            "Send another key with another request",
+        )
+    return found

@@ -1,0 +1,135 @@
+"""What an operation was and how it ended, read from the events that it recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+
+from herdbook.core import Moment, PullProgress, RecordedEvent
+from herdbook.events import facts
+from herdbook.events.facts import Setting
+from herdbook.events.streams import model_of
+from herdbook.service.problems import Problem
+
+_STARTS: Final = {
+    facts.PullStarted: "pull",
+    facts.UpdateStarted: "update",
+    facts.LoadStarted: "load",
+    facts.ModelUnloaded: "unload",
+}
+_ENDS: Final[Mapping[type, str]] = {
+    facts.PullCompleted: "succeeded",
+    facts.ModelUpdated: "succeeded",
+    facts.UpdateUnchanged: "succeeded",
+    facts.ModelLoaded: "succeeded",
+    facts.ModelUnloaded: "succeeded",
+    facts.PullFailed: "failed",
+    facts.UpdateFailed: "failed",
+    facts.LoadFailed: "failed",
+    facts.PullCancelled: "cancelled",
+    facts.UpdateCancelled: "cancelled",
+    facts.LoadCancelled: "cancelled",
+    facts.PullInterrupted: "interrupted",
+    facts.UpdateInterrupted: "interrupted",
+    facts.LoadInterrupted: "interrupted",
+}
+
+
+class RestoredOperation(msgspec.Struct, frozen=True, kw_only=True):
+    """An operation of a run that is over, as far as the log tells.
+
+    Attributes:
+        kind: What it did.
+        model: The model.
+        actor: Who asked.
+        started_at: When it was first recorded.
+        ended_at: When its end was recorded; None if it was not.
+        state: How it ended; ``running`` while another instance is at it.
+        progress: The last that was recorded of it.
+        result: How an unload went.
+        error: What went wrong.
+        insecure: Whether the registry was asked without TLS.
+        options: The options of a load.
+        keep_alive: That of a load.
+    """
+
+    kind: str
+    model: str
+    actor: str
+    started_at: datetime
+    ended_at: datetime | None
+    state: str
+    progress: PullProgress | None
+    result: str | None
+    error: Problem | None
+    insecure: bool
+    options: Mapping[str, Setting]
+    keep_alive: str | int | float | None
+
+
+def restored(
+    events: Sequence[RecordedEvent], moment: Moment
+) -> RestoredOperation | None:
+    """Return the operation that recorded some events; None if there was none.
+
+    Args:
+        events: All events of its correlation id, in order.
+        moment: What the log says now: work that has no end and is not under way
+            any more was interrupted, which its recovery recorded.
+    """
+    start = next((e for e in events if type(e.data) in _STARTS), None)
+    key = model_of(start.stream) if start else None
+    if start is None or key is None:
+        return None
+    own = [event for event in events if event.stream == start.stream]
+    end = next((e for e in reversed(own) if type(e.data) in _ENDS), None)
+    fact = start.data
+    return RestoredOperation(
+        kind=_STARTS[type(fact)],
+        model=key.name,
+        actor=start.actor,
+        started_at=start.occurred_at,
+        ended_at=end.occurred_at if end else None,
+        state=_ENDS[type(end.data)] if end else _open_state(start, key.name, moment),
+        progress=_progress(own),
+        result="unloaded" if isinstance(fact, facts.ModelUnloaded) else None,
+        error=_error(end),
+        insecure=isinstance(fact, facts.PullStarted | facts.UpdateStarted)
+        and fact.insecure,
+        options=fact.options if isinstance(fact, facts.LoadStarted) else {},
+        keep_alive=fact.keep_alive if isinstance(fact, facts.LoadStarted) else None,
+    )
+
+
+def _open_state(start: RecordedEvent, name: str, moment: Moment) -> str:
+    status = moment.status(name)
+    works = (status.work, status.update)
+    going_on = any(work and work.since == start.occurred_at for work in works)
+    return "running" if going_on else "interrupted"
+
+
+def _progress(events: Sequence[RecordedEvent]) -> PullProgress | None:
+    for event in reversed(events):
+        fact = event.data
+        if isinstance(fact, facts.PullProgressed | facts.UpdateProgressed):
+            return PullProgress.recorded(fact.completed_bytes, fact.total_bytes)
+    return None
+
+
+def _error(end: RecordedEvent | None) -> Problem | None:
+    fact = end.data if end else None
+    if not isinstance(fact, facts.PullFailed | facts.UpdateFailed | facts.LoadFailed):
+        return None
+    return Problem(
+        title=HTTPStatus.BAD_GATEWAY.phrase,
+        status=HTTPStatus.BAD_GATEWAY.value,
+        code=fact.kind,
+        detail=fact.message,
+        subject="",
+        state=fact.message,
+        remedy="",
+    )
