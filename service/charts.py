@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -113,7 +114,7 @@ def density_strip(samples: Sequence[Sample], *, chosen: int, now: Now) -> Markup
     first, last = samples[0].position, samples[-1].position
     bars = [
         _bar(one, other, first, last, now)
-        for one, other in zip(samples, samples[1:], strict=False)
+        for one, other in pairwise(samples)
         if other.position > one.position
     ]
     at = percent((chosen - first) / max(last - first, 1))

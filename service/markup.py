@@ -23,7 +23,7 @@ def element(tag: str, *content: Content, **attributes: str | float | None) -> Ma
         if value is not None
     )
     inside = Markup("").join(escape(part) for part in content)
-    return Markup("<{}{}>{}</{}>").format(Markup(tag), told, inside, Markup(tag))
+    return Markup("<{}{}>{}</{}>").format(tag, told, inside, tag)
 
 
 def joined(parts: list[Markup]) -> Markup:
