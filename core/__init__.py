@@ -66,6 +66,7 @@ from herdbook.core.errors import (
 from herdbook.core.host import base_url
 from herdbook.core.lineage import Ancestor, Lineage
 from herdbook.core.loads import Unloading
+from herdbook.core.log_pages import LogPage
 from herdbook.core.manager import ModelManager
 from herdbook.core.moment import Moment
 from herdbook.core.names import canonical_name
@@ -137,6 +138,7 @@ __all__ = [
     "Listed",
     "LoadCost",
     "LoadFailedError",
+    "LogPage",
     "Look",
     "ManagerError",
     "ManagerSettings",
