@@ -147,7 +147,7 @@ def gather(
     """
     taken = take_from_environment(environment)
     tokens = (*(read_tokens(file) if file else ()), *taken)
-    _see_that_they_differ(tokens)
+    _see_that_they_differ(tokens, f"{file} and {VARIABLE}")
     return tokens
 
 
@@ -182,7 +182,7 @@ def tokens_of(data: dict[str, object], path: Path) -> tuple[Token, ...]:
         _token(table, str(name), f"token {number} of {path}")
         for number, (name, table) in enumerate(tables.items(), start=1)
     )
-    _see_that_they_differ(tokens)
+    _see_that_they_differ(tokens, str(path))
     return tokens
 
 
@@ -202,7 +202,7 @@ def take_from_environment(
         _token_of_entry(entry, f"token {number} of {VARIABLE}")
         for number, entry in enumerate(entries, start=1)
     )
-    _see_that_they_differ(tokens)
+    _see_that_they_differ(tokens, VARIABLE)
     return tokens
 
 
@@ -247,15 +247,15 @@ def _role(role: object, where: str) -> Role:
     return Role(role)
 
 
-def _see_that_they_differ(tokens: Iterable[Token]) -> None:
+def _see_that_they_differ(tokens: Iterable[Token], where: str) -> None:
     names: set[str] = set()
     hashes: dict[str, str] = {}
     for token in tokens:
+        told = f"token {token.name} of {where}"
         if token.name in names:
-            _refuse(f"token {token.name}", "is there twice", "Give each its own name")
+            _refuse(told, "is there twice", "Give each a name of its own")
         if token.sha256 in hashes:
-            other = hashes[token.sha256]
-            _refuse(f"token {token.name}", f"is the same as {other}'s", MAKE_ONE)
+            _refuse(told, f"is the same as that of {hashes[token.sha256]}", MAKE_ONE)
         names.add(token.name)
         hashes[token.sha256] = token.name
 
