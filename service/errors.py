@@ -20,6 +20,7 @@
         ├── CrossSiteError             another site's page asked
         ├── HostNotAllowedError        addressed by a name that is not ours
         ├── TooManyFailuresError       too many wrong tokens from there
+        ├── OverloadedError            too many connections at once
         ├── InvalidServiceError        the service cannot be started like that
         └── StoppingError              it is about to stop
 
@@ -156,6 +157,12 @@ class TooManyFailuresError(CallerError):
             "has sent too many wrong tokens",
             f"Try again in {retry_after_s} s",
         )
+
+
+class OverloadedError(CallerError):
+    """The service has more connections than it answers at a time."""
+
+    code = "overloaded"
 
 
 class InvalidServiceError(CallerError):

@@ -67,6 +67,7 @@ STATUSES: Final[dict[type[HerdbookError], HTTPStatus]] = {
     errors.ForbiddenError: HTTPStatus.FORBIDDEN,
     errors.HostNotAllowedError: HTTPStatus.MISDIRECTED_REQUEST,
     errors.KeyReusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.OverloadedError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.PreconditionFailedError: HTTPStatus.PRECONDITION_FAILED,
     errors.PreconditionMissingError: HTTPStatus.PRECONDITION_REQUIRED,
     errors.ReadOnlyError: HTTPStatus.FORBIDDEN,

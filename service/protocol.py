@@ -1,0 +1,216 @@
+"""HTTP over one connection, with a bound on all that the other side can hold up.
+
+uvicorn's own protocol waits without end for a request that does not come, for the
+rest of a body that nobody wants, and for a reader that does not read. Here each has
+its time, and then the connection is cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, Final
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from herdbook.service import problems
+from herdbook.service.errors import BadRequestError, TooLargeError
+from herdbook.service.exchange import completed
+from herdbook.service.settings import ServiceSettings
+
+MOST_UNWANTED: Final = 8 * 1024 * 1024
+"""Bytes of a refused body that are read and thrown away, so that its sender comes to
+read why it was refused."""
+
+LINGER_S: Final = 2.0
+"""Seconds for which what still comes is thrown away once a head was refused."""
+
+
+class BoundedProtocol(H11Protocol):
+    """A connection that cannot be held up.
+
+    The application finds what cuts it at ``scope["state"]["abort"]``.
+
+    Args:
+        limits: How long what may take.
+        most: How many connections there may be.
+        given: What uvicorn gives each protocol.
+    """
+
+    def __init__(self, *, limits: ServiceSettings, most: int, **given: Any) -> None:
+        super().__init__(**given)
+        self._limits = limits
+        self._most = most
+        self._clock: asyncio.TimerHandle | None = None
+        self._reader_clock: asyncio.TimerHandle | None = None
+        self._unread = 0
+        self._unwanted = 0
+        self._deaf = False
+        self._around = contextvars.copy_context()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def connection_made(  # type: ignore[override]  # uvicorn narrows the transport
+        self, transport: asyncio.Transport
+    ) -> None:
+        """Begin to wait for a request, unless there are too many connections."""
+        self.app_state = {**self.app_state, "abort": transport.abort}
+        super().connection_made(transport)
+        # Whatever waits to be sent counts, so that a reader who has stopped is seen.
+        transport.set_write_buffer_limits(high=0)
+        if len(self.connections) > self._most:
+            transport.abort()
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop all clocks."""
+        self._clock = _stopped(self._clock)
+        self._reader_clock = _stopped(self._reader_clock)
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come, or throw it away."""
+        if self._deaf or (self.idle and self.conn.their_state is h11.SEND_BODY):
+            self._unwanted += len(data)
+            if self._unwanted > MOST_UNWANTED:
+                self.transport.abort()
+        else:
+            self._unwanted = 0
+        if self._deaf or self.transport.is_closing():
+            return
+        super().data_received(data)
+        self._watch()
+
+    def handle_events(self) -> None:
+        """Begin requests in the connection's own context.
+
+        A request that came right behind another one is begun where that one's answer
+        ends, and would be recorded as a part of it.
+        """
+        self._around.copy().run(super().handle_events)
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, or for the rest of this one."""
+        super().on_response_complete()
+        self._watch()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP as every error is answered, and hear no more."""
+        del msg
+        if self.conn.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
+            self.transport.abort()  # an answer has begun, and a second cannot follow
+            return
+        for event in _answer(sys.exc_info()[1], self._limits):
+            self.transport.write(self.conn.send(event) or b"")
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self._linger()
+
+    def _linger(self) -> None:
+        """End what we send, and wait a moment for the other side to have read it.
+
+        To close at once, with something unread, would take the answer away from it.
+        """
+        self._deaf = True
+        self.flow.resume_reading()
+        self.transport.write_eof()
+        self._clock = _stopped(self._clock)
+        self._clock = self.loop.call_later(
+            min(LINGER_S, self._limits.request_within_s), self.transport.abort
+        )
+
+    def shutdown(self) -> None:
+        """Close a connection that is idle; let another one end with its answer."""
+        if self.idle:
+            self.transport.close()
+        else:
+            self.cycle.keep_alive = False
+
+    def pause_writing(self) -> None:
+        """Begin to watch a reader for whom something waits."""
+        super().pause_writing()
+        self._unread = self.transport.get_write_buffer_size()
+        self._reader_clock = self._later(self._limits.send_within_s, self._look)
+
+    def resume_writing(self) -> None:
+        """Leave a reader alone that has taken everything."""
+        super().resume_writing()
+        self._reader_clock = _stopped(self._reader_clock)
+
+    def _look(self) -> None:
+        """Cut a reader that has taken nothing since the last look."""
+        unread = self.transport.get_write_buffer_size()
+        if unread >= self._unread:
+            self.transport.abort()
+            return
+        self._unread = unread
+        self._reader_clock = self._later(self._limits.send_within_s, self._look)
+
+    def _watch(self) -> None:
+        """Have a clock run exactly while something is due from the other side."""
+        if self._deaf or self.transport.is_closing():
+            return
+        if self._is_due():
+            if self._clock is None:
+                self._clock = self._later(
+                    self._limits.request_within_s, self.transport.abort
+                )
+            return
+        self._clock = _stopped(self._clock)
+        if self.cycle.response_complete and self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self._later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def _is_due(self) -> bool:
+        """Return whether the other side owes a head, or the rest of a refused body."""
+        if self.cycle is None:
+            return True
+        if self.conn.their_state is h11.IDLE:
+            return bool(self.conn.trailing_data[0])
+        return self.cycle.response_complete and self.conn.their_state is h11.SEND_BODY
+
+    def _later(self, seconds: float, call: Callable[[], object]) -> asyncio.TimerHandle:
+        return self.loop.call_later(seconds, call)
+
+
+def _stopped(clock: asyncio.TimerHandle | None) -> None:
+    if clock is not None:
+        clock.cancel()
+
+
+def _answer(
+    error: BaseException | None, limits: ServiceSettings
+) -> tuple[h11.Response, h11.Data, h11.EndOfMessage]:
+    """Return the answer to a head that is too long, or to what is no HTTP."""
+    too_long = isinstance(error, h11.RemoteProtocolError) and (
+        error.error_status_hint == 431
+    )
+    refusal = (
+        TooLargeError(
+            "the request's head",
+            f"has more than {limits.header_bytes} bytes",
+            "Send fewer or shorter headers",
+        )
+        if too_long
+        else BadRequestError("the request", "is not valid HTTP/1.1")
+    )
+    status, headers, body = problems.answer(refusal)
+    headers = {**headers, "content-length": str(len(body)), "connection": "close"}
+    sent = completed([(k.encode(), v.encode()) for k, v in headers.items()])
+    return (
+        h11.Response(
+            status_code=status, headers=sent, reason=HTTPStatus(status).phrase.encode()
+        ),
+        h11.Data(data=body),
+        h11.EndOfMessage(),
+    )
