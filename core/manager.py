@@ -196,8 +196,15 @@ class ModelManager(Reading):
 
     async def _reconcile_for_ever(self) -> None:
         assert self._settings.reconcile_every_s is not None
+        lost_wait_s = self._settings.lost_wait_s
         while True:
-            await self._clock.sleep(self._settings.reconcile_every_s)
+            if self._register.node_status().reached:
+                wait_s = self._settings.reconcile_every_s
+                lost_wait_s = self._settings.lost_wait_s
+            else:
+                wait_s = min(lost_wait_s, self._settings.lost_wait_longest_s)
+                lost_wait_s = 2 * wait_s
+            await self._clock.sleep(wait_s)
             await self._look_again()
             await self._load_pinned()
 

@@ -30,6 +30,9 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
         poll_every_s: Seconds between two looks at the runners while waiting.
         reconcile_every_s: Seconds between two looks of the background reconciler;
             None for looks on demand and after operations alone.
+        lost_wait_s: Seconds until the background reconciler looks again at a server
+            that it found lost; doubled with each look that finds it lost still.
+        lost_wait_longest_s: Seconds that it waits at most then.
         pinned_loads_an_hour: How often an hour the background reconciler loads a
             pinned model again that was evicted.
         resume_pulls: Whether pulls that recovery finds interrupted go on at once.
@@ -49,6 +52,8 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
     unload_within_s: float = 5.0
     poll_every_s: float = 0.1
     reconcile_every_s: float | None = None
+    lost_wait_s: float = 1.0
+    lost_wait_longest_s: float = 30.0
     pinned_loads_an_hour: int = 3
     resume_pulls: bool = False
     snapshot_every: int = 10_000

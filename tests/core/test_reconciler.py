@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 from herd import Place, herd_of, recorded, served, told
 
 from herdbook import sandbox
 from herdbook.core import (
     Cause,
+    Clock,
     ManagerSettings,
     ModelManager,
     ModelState,
@@ -16,6 +21,7 @@ from herdbook.core import (
     OllamaError,
     UnloadReason,
 )
+from herdbook.core.observing import NoObserver
 from herdbook.events import facts
 from herdbook.events.facts import Fact
 from herdbook.events.recorded import RecordedEvent
@@ -364,6 +370,100 @@ async def test_background_reconciler_records_what_changed_meanwhile() -> None:
         await place.clock.sleep(61)
 
         assert (await told(herd, NAME))[-1] == "ModelVanished"
+
+
+class LookTimes(NoObserver):
+    """An observer that keeps when the server was looked at."""
+
+    def __init__(self) -> None:
+        self.looks: list[float] = []
+        self.clock: Clock | None = None
+
+    def asked(
+        self, *, method: str, path: str, seconds: float, failure: str | None
+    ) -> None:
+        if path == "/api/version" and self.clock:
+            self.looks.append(self.clock.monotonic())
+
+    def waits(self) -> list[int]:
+        """Return the seconds from each look to the next."""
+        pairs = itertools.pairwise(self.looks)
+        return [round(later - sooner) for sooner, later in pairs]
+
+
+@asynccontextmanager
+async def watched(
+    settings: ManagerSettings,
+) -> AsyncIterator[tuple[Place, ModelManager, LookTimes]]:
+    times = LookTimes()
+    async with served() as place:
+        times.clock = place.clock
+        opened = ModelManager.open(
+            ":memory:",
+            ollama=place.url,
+            clock=place.clock,
+            settings=settings,
+            observer=times,
+        )
+        async with opened as herd:
+            yield place, herd, times
+
+
+async def test_lost_server_is_looked_at_soon_then_ever_less_often() -> None:
+    settings = ManagerSettings(reconcile_every_s=60)
+    async with watched(settings) as (place, herd, times):
+        place.did(server="killed")
+        await place.clock.sleep(60 + 1 + 2 + 4 + 8 + 16 + 30 + 30 + 1)
+
+        assert times.waits() == [60, 1, 2, 4, 8, 16, 30, 30]
+        nodes = [e.type for e in await recorded(herd, "local")]
+        assert nodes == ["NodeReached", "NodeLost"]
+
+
+async def test_server_that_comes_back_is_seen_at_the_next_look() -> None:
+    settings = ManagerSettings(
+        reconcile_every_s=60, lost_wait_s=2, lost_wait_longest_s=5
+    )
+    async with watched(settings) as (place, herd, times):
+        place.did(server="killed")
+        await place.clock.sleep(60 + 2 + 4 + 5 + 1)
+        assert not (await herd.node_status()).reached
+        place.did(server="started")
+
+        await place.clock.sleep(5)
+        assert (await herd.node_status()).reached
+
+        await place.clock.sleep(60)
+        assert times.waits() == [60, 2, 4, 5, 5, 60]
+        place.did(server="killed")
+        await place.clock.sleep(60 + 2)
+        assert times.waits()[6:] == [60, 2]
+        nodes = [e.type for e in await recorded(herd, "local")]
+        assert nodes == ["NodeReached", "NodeLost", "NodeReached", "NodeLost"]
+
+
+async def test_first_wait_for_a_lost_server_is_not_longer_than_the_longest() -> None:
+    settings = ManagerSettings(
+        reconcile_every_s=60, lost_wait_s=9, lost_wait_longest_s=3
+    )
+    async with watched(settings) as (place, _, times):
+        place.did(server="killed")
+        await place.clock.sleep(60 + 3 + 3 + 1)
+
+        assert times.waits() == [60, 3, 3]
+
+
+async def test_server_that_was_never_seen_is_looked_for_at_once() -> None:
+    settings = ManagerSettings(reconcile_every_s=60)
+    async with served() as place:
+        place.did(server="killed")
+        async with place.herd(settings=settings) as herd:
+            assert (await herd.now()).position == 0
+            place.did(server="started")
+
+            await place.clock.sleep(1.5)
+
+            assert (await herd.node_status()).reached
 
 
 async def test_background_reconciler_outlives_a_server_that_is_away() -> None:
