@@ -112,7 +112,7 @@ class Guard:
         except Exception as error:
             if exchange.refusal is None:
                 _LOG.warning(
-                    "unexpected error", kind=type(error).__name__, exc_info=True
+                    "unexpected_error", kind=type(error).__name__, exc_info=True
                 )
                 if exchange.status is not None:
                     raise  # half an answer is cut, so that nobody takes it for whole
@@ -184,7 +184,7 @@ class Guard:
             # Else its pages would ask on with it, and use up what may fail.
             extra["set-cookie"] = self.door.sessions.end()
         if _asks_for_a_page(scope):
-            path = quote(scope["path"], safe="/")
+            path = quote(scope["raw_path"].decode("latin-1"), safe="/")
             extra["location"] = f"/login?next={path if len(path) <= 1000 else '/'}"
             await exchange.answer(HTTPStatus.SEE_OTHER, extra, b"")
         else:

@@ -165,7 +165,7 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
             MAKE_ONE,
         )
     if path.stat().st_mode & 0o077:
-        _LOG.warning("others may read the token file", file=str(path))
+        _LOG.warning("token_file_readable_by_others", file=str(path))
     return tokens
 
 

@@ -1,0 +1,132 @@
+"""Signing in: a browser gives a token once and gets a session for it.
+
+Works without a script. Wrong tokens count as they do everywhere; where a person is
+led to afterwards is a page of this service, whatever the link said.
+"""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import parse_qs
+
+from litestar import MediaType, Request, Response, get, post
+
+from herdbook.core import HerdbookError
+from herdbook.core.logs import Logger
+from herdbook.service.asgi import address_of
+from herdbook.service.errors import (
+    BadRequestError,
+    TooManyFailuresError,
+    UnauthorizedError,
+    UnsupportedMediaError,
+)
+from herdbook.service.guard import SIGN_IN, door_of
+from herdbook.service.problems import headers_of, status_of
+from herdbook.service.templating import rendered
+from herdbook.service.tokens import Principal
+
+_FORM: Final = "application/x-www-form-urlencoded"
+_LOCAL: Final = re.compile(r"/(?:[!-.0-\[\]-~][!-\[\]-~]*)?")
+"""A path of printable ASCII without backslashes, and its second sign no slash."""
+
+_LONGEST: Final = 2000
+_LOG: Final = Logger("herdbook.login")
+
+
+@get("/login", include_in_schema=False)
+async def show_login(request: Request) -> Response[str]:
+    """Show the page that signs in; where there are no tokens nobody needs it."""
+    if door_of(request).stands_open:
+        return _led_to("/")
+    return _page(request.query_params.get("next", "/"))
+
+
+@post("/login", include_in_schema=False)
+async def sign_in(request: Request) -> Response[str]:
+    """Begin a session of the token that was given.
+
+    Raises:
+        BadRequestError: The form cannot be read.
+        UnsupportedMediaError: It is no form.
+    """
+    door = door_of(request)
+    if door.stands_open:
+        return _led_to("/")
+    form = await _form(request)
+    wanted = form.get("next", "/")
+    secret = form.get("token", "").strip()
+    try:
+        principal = _principal(request, secret)
+    except (TooManyFailuresError, UnauthorizedError) as error:
+        return _page(wanted, error)
+    _LOG.info("signed_in", actor=principal.actor, client=address_of(request.scope))
+    return _led_to(local_path(wanted), cookie=door.sessions.begin(principal.name))
+
+
+@post("/logout", include_in_schema=False)
+async def sign_out(request: Request) -> Response[str]:
+    """End the session of this browser."""
+    return _led_to("/login", cookie=door_of(request).sessions.end())
+
+
+HANDLERS: Final = [show_login, sign_in, sign_out]
+"""What the application serves of this."""
+
+
+def _principal(request: Request, secret: str) -> Principal:
+    """Return whose a token is; an empty form is not a wrong one."""
+    if not secret:
+        raise UnauthorizedError("the form", "has no token", "Paste yours")
+    return door_of(request).look(secret, address_of(request.scope))
+
+
+def local_path(text: str) -> str:
+    r"""Return a path of this service to lead to: that text, if it is one, or ``/``.
+
+    A browser takes ``//`` and ``/\`` for another host, and leaves out signs that do
+    not print; none of those is led to.
+    """
+    path = text.partition("?")[0]
+    fits = len(text) <= _LONGEST and _LOCAL.fullmatch(text) is not None
+    return text if fits and path not in SIGN_IN else "/"
+
+
+async def _form(request: Request) -> dict[str, str]:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != _FORM:
+        raise UnsupportedMediaError("the body", "is no form", f"Send it as {_FORM}")
+    body = (await request.body()).decode("utf-8", "replace")
+    try:
+        fields = parse_qs(body, max_num_fields=8)
+    except ValueError:
+        raise BadRequestError("the form", "has too many fields") from None
+    return {name: values[0] for name, values in fields.items()}
+
+
+def _page(wanted: str, error: HerdbookError | None = None) -> Response[str]:
+    """Return the page that signs in, with what was wrong the time before."""
+    text = rendered(
+        "login.html",
+        wanted=local_path(wanted),
+        wrong=f"{error.subject} {error.state}".capitalize() if error else "",
+        remedy=error.remedy if error else "",
+    )
+    return Response(
+        text,
+        media_type=MediaType.HTML,
+        status_code=status_of(error) if error else HTTPStatus.OK,
+        headers=headers_of(error) if error else {},
+    )
+
+
+def _led_to(path: str, *, cookie: str | None = None) -> Response[str]:
+    """Return what leads a browser on; Litestar's own would quote the path again."""
+    headers = {"location": path} | ({"set-cookie": cookie} if cookie else {})
+    return Response(
+        "",
+        media_type=MediaType.TEXT,
+        status_code=HTTPStatus.SEE_OTHER,
+        headers=headers,
+    )
