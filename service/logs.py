@@ -37,15 +37,15 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
-def configure(log_format: LogFormat, *, verbose: bool = False) -> None:
+def configure(log_format: str, *, verbose: bool = False) -> None:
     """Log to stderr, with everything that others log through the same.
 
     Args:
-        log_format: How lines are written.
+        log_format: How lines are written: ``plain`` or ``json``.
         verbose: Whether what only a developer wants to know is told too.
     """
     level = logging.DEBUG if verbose else logging.INFO
-    render = _json if log_format is LogFormat.JSON else _plain
+    render = _json if LogFormat(log_format) is LogFormat.JSON else _plain
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(level),
         processors=[
