@@ -111,15 +111,31 @@ async def follow_pull(herd: ModelManager) -> None:
             pass
 
 
-async def cancel_pull(herd: ModelManager) -> None:
+@asynccontextmanager
+async def pull_under_way(herd: ModelManager) -> AsyncIterator[None]:
     pulling = asyncio.create_task(follow_pull(herd), name="the pull")
     try:
-        while herd._pulls.get(MODEL) is None:
+        while not herd.under_way():
             await asyncio.sleep(0)
-        await herd.cancel(MODEL)
+        yield
     finally:
         pulling.cancel()
         await asyncio.wait({pulling})
+
+
+async def cancel_pull(herd: ModelManager) -> None:
+    async with pull_under_way(herd):
+        await herd.cancel(MODEL)
+
+
+async def interrupt_pull(herd: ModelManager) -> None:
+    async with pull_under_way(herd):
+        await herd.interrupt()
+
+
+async def operation_since_the_start(herd: ModelManager) -> None:
+    (first,) = (await herd.read_log(limit=1)).events
+    await herd.operation_events("nobody", since=first.recorded_at)
 
 
 async def some_events(herd: ModelManager) -> None:
@@ -153,6 +169,9 @@ CASES = {
         "(UpdateStarted (UpdateProgressed )*(UpdateCancelled |UpdateUnchanged ))?",
     ),
     "cancel": Case(cancel_pull, absent, PULLED),
+    "interrupt": Case(
+        interrupt_pull, absent, PULLED.replace("Cancelled", "(Cancelled|Interrupted)")
+    ),
     "load": Case(lambda h: h.load(MODEL), present, LOADED),
     "unload": Case(lambda h: h.unload(MODEL), loaded, "(ModelUnloaded )?"),
     "delete": Case(
@@ -186,6 +205,12 @@ CASES = {
     "plan": Case(freeze_and_plan, present, ""),
     "cost_of_pull": Case(lambda h: h.cost_of_pull(MODEL), present, ""),
     "cost_of_load": Case(lambda h: h.cost_of_load(MODEL), present, ""),
+    "cost_of_delete": Case(lambda h: h.cost_of_delete(MODEL), present, ""),
+    "cost_of_unload": Case(lambda h: h.cost_of_unload(MODEL), loaded, ""),
+    "head": Case(ModelManager.head, present, ""),
+    "lag": Case(ModelManager.lag, present, ""),
+    "read_log": Case(lambda h: h.read_log(newest_first=True), present, ""),
+    "operation_events": Case(operation_since_the_start, present, ""),
 }
 
 
@@ -263,7 +288,7 @@ async def opened_and_left_in_a_pull(path: Path, url: str) -> None:
     async with ModelManager.open(path, ollama=url, settings=BUSY) as herd:
         pulling = asyncio.create_task(follow_pull(herd), name="the pull")
         try:
-            while herd._pulls.get(MODEL) is None and not pulling.done():
+            while not herd.under_way() and not pulling.done():
                 await asyncio.sleep(0)
         finally:
             pulling.cancel()
