@@ -1,0 +1,150 @@
+"""The editor of a model's settings: nothing that was typed is lost, nothing overwritten.
+
+A form says at which version of the model's stream it was made. If somebody changed the
+settings since, that is shown beside what was typed, and asked again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from litestar import Request, Response, get, post
+
+from herdbook.core import (
+    InvalidConfigurationError,
+    ModelManager,
+    ModelStatus,
+    RecordedEvent,
+    WrongExpectedVersionError,
+)
+from herdbook.events.facts import ConfigurationChanged
+from herdbook.service import editing, model_events
+from herdbook.service.asking import name_of
+from herdbook.service.editing import Texts
+from herdbook.service.errors import BadRequestError
+from herdbook.service.guard import require
+from herdbook.service.links import model_path
+from herdbook.service.page_actions import form_of
+from herdbook.service.page_frame import led_to, render, visit
+from herdbook.service.page_model import Told, told
+from herdbook.service.service import service_of
+from herdbook.service.tokens import Role
+
+_CONFLICT: Final = 409
+_INVALID: Final = 422
+
+
+@get("/models/{name:str}/configuration", include_in_schema=False)
+async def settings_page(request: Request, name: str) -> Response[str]:
+    """Show the settings of a model, to be changed."""
+    here = await visit(request)
+    status = here.moment.status(name_of(name))
+    return await _form(
+        request, status, editing.fields_of(editing.texts_of(status.settings))
+    )
+
+
+@post("/models/{name:str}/configuration", include_in_schema=False)
+async def change_settings(request: Request, name: str) -> Response[str]:
+    """Change the settings of a model, if they are still those that the form had."""
+    principal, herd = require(request, Role.OPERATE), service_of(request).herd
+    form = await form_of(request)
+    while True:
+        status = await herd.get_status(name_of(name))
+        changes = await _since(herd, status, _version(form))
+        try:
+            wanted = editing.read(form)
+            if changes:
+                return await _conflict(request, status, wanted, changes, form)
+            edit = editing.edit_of(editing.texts_of(status.settings), wanted)
+        except InvalidConfigurationError as error:
+            return await _form(
+                request, status, form, status_code=_INVALID, wrong=error, sent=form
+            )
+        try:
+            with herd.acting_as(principal.actor):
+                await herd.configure(
+                    status.name,
+                    edit.set,
+                    unset=edit.unset,
+                    note=form.get("note", "").strip()[:500],
+                    at_version=status.version,
+                )
+        except WrongExpectedVersionError:
+            continue  # something was recorded just now: see what
+        return led_to(f"{model_path(status.name)}#settings")
+
+
+def _version(form: Mapping[str, str]) -> int:
+    """Return the version that a form was made at.
+
+    Raises:
+        BadRequestError: It says none.
+    """
+    text = form.get("version", "")
+    if not text.isascii() or not text.isdigit() or len(text) > 15:
+        raise BadRequestError(
+            "the form", "does not say which version it is based on", "Load it again"
+        )
+    return int(text)
+
+
+async def _since(
+    herd: ModelManager, status: ModelStatus, version: int
+) -> list[RecordedEvent]:
+    """Return the changes of settings after a version, the newest first."""
+    if version >= status.version:
+        return []
+    head = (await herd.now()).position
+    changes = await model_events.configured(herd, status.name, until=head)
+    return [event for event in changes if event.version > version]
+
+
+async def _conflict(
+    request: Request,
+    status: ModelStatus,
+    wanted: Texts,
+    changes: list[RecordedEvent],
+    form: Mapping[str, str],
+) -> Response[str]:
+    """Say what changed meanwhile, with what was typed laid on it."""
+    undone = [one.data for one in changes if isinstance(one.data, ConfigurationChanged)]
+    base = editing.texts_of(editing.before(status.settings, undone))
+    merged = editing.laid_on(base, wanted, editing.texts_of(status.settings))
+    return await _form(
+        request,
+        status,
+        editing.fields_of(merged),
+        status_code=_CONFLICT,
+        meanwhile=told(changes),
+        sent=form,
+    )
+
+
+async def _form(
+    request: Request,
+    status: ModelStatus,
+    fields: Mapping[str, str],
+    *,
+    status_code: int = 200,
+    meanwhile: list[Told] | None = None,
+    wrong: InvalidConfigurationError | None = None,
+    sent: Mapping[str, str] | None = None,
+) -> Response[str]:
+    here = await visit(request)
+    names = (*editing.PLAIN, *editing.ABILITIES, "options")
+    return await render(
+        here,
+        "configuration.html",
+        title=f"Settings of {status.name}",
+        status_code=status_code,
+        status=status,
+        fields={name: fields.get(name, "") for name in names},
+        editing=editing,
+        capabilities=here.moment.capabilities(status.name),
+        version=(sent or {}).get("version", "") if wrong else status.version,
+        note=(sent or {}).get("note", ""),
+        meanwhile=meanwhile or [],
+        wrong=wrong,
+    )

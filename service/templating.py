@@ -1,0 +1,42 @@
+"""The templates: what goes in is escaped, and what is missing is an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from herdbook.core import ModelState
+from herdbook.presentation.facts import SYMBOLS
+from herdbook.presentation.wording import NOTHING
+from herdbook.projections.sentences import bytes_text
+from herdbook.service.health import VERSION
+from herdbook.service.static_files import static_link
+
+
+def _made() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    made.globals |= {
+        "NOTHING": NOTHING,
+        "VERSION": VERSION,
+        "static_link": static_link,
+        "symbol": lambda state: SYMBOLS[ModelState(state)],
+    }
+    made.filters["bytes"] = bytes_text
+    return made
+
+
+TEMPLATES: Final = _made()
+
+
+def rendered(template: str, **values: object) -> str:
+    """Return a template, filled."""
+    return TEMPLATES.get_template(template).render(**values)
