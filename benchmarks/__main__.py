@@ -15,6 +15,7 @@ import msgspec
 from benchmarks import (
     bench_append,
     bench_command,
+    bench_http,
     bench_import,
     bench_memory,
     bench_open,
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "open": bench_open.run,
     "memory": bench_memory.run,
     "import": bench_import.run,
+    "http": bench_http.run,
 }
 
 

@@ -16,6 +16,8 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
         rebuilt: Events of the log that views are rebuilt from.
         opened: Events of the log that is opened from a snapshot.
         remembered: Models whose views are weighed.
+        served: Models whose statuses are asked for over HTTP.
+        requests: Requests in a run.
     """
 
     rounds: int = 5
@@ -25,6 +27,8 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     rebuilt: int = 50_000
     opened: int = 200_000
     remembered: int = 10_000
+    served: int = 1_000
+    requests: int = 50
 
 
 QUICK = Sizes(
@@ -34,5 +38,7 @@ QUICK = Sizes(
     rebuilt=300,
     opened=300,
     remembered=50,
+    served=20,
+    requests=3,
 )
 """Enough to see that everything runs; its figures say nothing."""

@@ -81,9 +81,12 @@ class Invocation:
     @property
     def log(self) -> Path:
         """The log's file; the directory of the user's own is made."""
-        if self.db is not None:
-            return self.db
-        return platformdirs.user_data_path("herdbook", ensure_exists=True) / "herd.db"
+        return self.data / "herd.db" if self.db is None else self.db
+
+    @property
+    def data(self) -> Path:
+        """The directory of the user's own data, made if it is not there."""
+        return platformdirs.user_data_path("herdbook", ensure_exists=True)
 
     @property
     def registry(self) -> ModelRegistry:

@@ -22,6 +22,8 @@ from herdbook.cli import (  # noqa: F401 - each adds its verbs to the command
     past,
     pull,
     sandbox,
+    serve,
+    token,
 )
 from herdbook.cli.errors import UsageError, report, shape, unexpected
 from herdbook.cli.invocation import Invocation

@@ -37,12 +37,14 @@ app = typer.Typer(
 LOOK = "Look"
 ACT = "Act"
 PAST = "Look back"
+SERVE = "Serve"
 TRY = "Try"
 
 VERBS = (
     *("ls", "show", "recommend", "suggest", "refresh", "doctor", "graph"),
     *("pull", "load", "unload", "use", "config", "rm", "apply", "freeze"),
     *("history", "log", "as-of", "diff", "why", "verify"),
+    *("serve", "token"),
     *("sandbox", "demo"),
 )
 """Every verb, as the help shows them."""

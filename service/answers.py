@@ -21,11 +21,12 @@ from herdbook.events.facts import Setting
 from herdbook.events.streams import model_of
 from herdbook.presentation import shapes
 from herdbook.projections.sentences import describe
-from herdbook.service.operations import Kind, Operation, OperationState
+from herdbook.service import operations
+from herdbook.service.operations import Kind, OperationState
 from herdbook.service.problems import Problem
 
 
-class OperationAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """An operation.
 
     Attributes:
@@ -53,12 +54,12 @@ class OperationAnswer(msgspec.Struct, frozen=True, kw_only=True):
     error: Problem | None
 
 
-def operation(known: Operation) -> OperationAnswer:
+def operation(known: operations.Operation) -> Operation:
     """Return an operation as it is told."""
     progress = None
     if known.progress is not None and known.model is not None:
         progress = shapes.progress(known.model, known.state.value, known.progress)
-    return OperationAnswer(
+    return Operation(
         id=known.id,
         kind=known.kind,
         model=known.model,

@@ -26,16 +26,13 @@ from herdbook.service.asking import (
     Until,
     filter_of,
 )
-from herdbook.service.documented import READS
+from herdbook.service.documented import KEPT, READS
 from herdbook.service.errors import BadRequestError, UnknownEventError
 from herdbook.service.live import StreamFilter
 from herdbook.service.service import service_of
 from herdbook.service.sse import EventStream
 
 _TAG: Final = ["Log"]
-_Moment = Annotated[
-    str, Parameter(max_length=80, description="A moment, as as_of takes it.")
-]
 
 
 @get("/events", responses=READS, tags=_TAG, operation_id="listEvents")
@@ -178,7 +175,7 @@ def _begin(after: int | None, last_event_id: str | None, head: int) -> int:
     return after
 
 
-@get("/status", responses=READS, tags=_TAG, operation_id="getStatus")
+@get("/status", responses=KEPT, tags=_TAG, operation_id="getStatus")
 async def get_status(request: Request, as_of: AsOf = None) -> Response[shapes.AsOf]:
     """Return everything at one moment: node, models, first choice for each role."""
     service = service_of(request)
@@ -190,7 +187,10 @@ async def get_status(request: Request, as_of: AsOf = None) -> Response[shapes.As
 @get("/diff", responses=READS, tags=_TAG, operation_id="getDiff")
 async def get_diff(
     request: Request,
-    since: Annotated[_Moment, Parameter(query="from")],
+    since: Annotated[
+        str,
+        Parameter(query="from", max_length=80, description="A moment, as in as_of."),
+    ],
     until: Annotated[
         str | None,
         Parameter(query="to", max_length=80, description="The same; by default now."),

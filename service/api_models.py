@@ -38,7 +38,7 @@ from herdbook.service.asking import (
     name_of,
     version_of,
 )
-from herdbook.service.documented import CHANGES, READS, problems
+from herdbook.service.documented import CHANGES, KEPT, READS, problems
 from herdbook.service.errors import PreconditionFailedError
 from herdbook.service.guard import principal_of, require
 from herdbook.service.service import service_of
@@ -71,7 +71,7 @@ _KEYS: Final[dict[str, Callable[[ModelStatus], Any]]] = {
 }
 
 
-@get("/models", responses=READS, tags=_TAG, operation_id="listModels")
+@get("/models", responses=KEPT, tags=_TAG, operation_id="listModels")
 async def list_models(
     request: Request,
     as_of: AsOf = None,

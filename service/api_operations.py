@@ -38,7 +38,7 @@ async def start_operation(
             "for a day and across restarts.",
         ),
     ] = None,
-) -> Response[answers.OperationAnswer]:
+) -> Response[answers.Operation]:
     """Begin to pull, update, load, unload or refresh, and answer at once.
 
     Who asks for what is under way already gets that operation.
@@ -58,7 +58,7 @@ async def list_operations(
         Parameter(query="state", description="Only in these states."),
     ] = None,
     limit: Limit = 100,
-) -> list[answers.OperationAnswer]:
+) -> list[answers.Operation]:
     """List the operations of this run of the service, the newest first."""
     known = service_of(request).operations.all()
     chosen = [one for one in known if not states or one.state in states]
@@ -71,7 +71,7 @@ async def list_operations(
     tags=_TAG,
     operation_id="getOperation",
 )
-async def get_operation(request: Request, operation_id: _Id) -> answers.OperationAnswer:
+async def get_operation(request: Request, operation_id: _Id) -> answers.Operation:
     """Return an operation: how far it is, or how it ended.
 
     Of a run before this one, for a day: what the log tells of it.
@@ -86,9 +86,7 @@ async def get_operation(request: Request, operation_id: _Id) -> answers.Operatio
     tags=_TAG,
     operation_id="cancelOperation",
 )
-async def cancel_operation(
-    request: Request, operation_id: _Id
-) -> answers.OperationAnswer:
+async def cancel_operation(request: Request, operation_id: _Id) -> answers.Operation:
     """Cancel an operation; when this answers, it has ended and the log says how.
 
     One that had ended already stays as it was.

@@ -16,6 +16,7 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp
 
 from herdbook.core import (
@@ -35,6 +36,7 @@ from herdbook.service import (
     health,
     login,
     pages,
+    reference,
 )
 from herdbook.service.errors import (
     BadMethodError,
@@ -60,6 +62,16 @@ OPENAPI: Final = OpenAPIConfig(
     "history, and the work on them. Sizes are bytes, durations seconds, times ISO 8601 "
     "with Z; what is not known is null. What goes wrong is told as "
     "application/problem+json, with a stable word in code.",
+    components=Components(
+        security_schemes={
+            "token": SecurityScheme(
+                type="http",
+                scheme="bearer",
+                description="A token; where the service has none, nobody needs one.",
+            )
+        }
+    ),
+    security=[{"token": []}, {}],
     path="/v1",
     render_plugins=[JsonRenderPlugin(path="/openapi.json")],
     use_handler_docstrings=True,
@@ -78,12 +90,14 @@ def application(service: Service) -> ASGIApp:
         ],
     )
     app = Litestar(
-        route_handlers=[api, *health.HANDLERS, *login.HANDLERS, *pages.PAGES],
-        exception_handlers={
-            HerdbookError: _told,
-            HTTPException: _translated,
-            Exception: _unforeseen,
-        },
+        route_handlers=[
+            api,
+            *health.HANDLERS,
+            *login.HANDLERS,
+            *reference.HANDLERS,
+            *pages.PAGES,
+        ],
+        exception_handlers=FAILURES,
         openapi_config=OPENAPI,
         state=State({"service": service}),
         request_max_body_size=service.settings.body_bytes,
@@ -203,3 +217,11 @@ def _unforeseen(request: Request, error: Exception) -> Response[Any]:
 def _reads_pages(request: Request) -> bool:
     api = request.url.path.startswith(("/v1", "/metrics", "/healthz", "/readyz"))
     return not api and "text/html" in request.headers.get("accept", "")
+
+
+FAILURES: Final[Any] = {
+    HerdbookError: _told,
+    HTTPException: _translated,
+    Exception: _unforeseen,
+}
+"""How what goes wrong is answered, by its class."""

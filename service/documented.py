@@ -32,3 +32,11 @@ READS: Final = problems()
 
 CHANGES: Final = problems(*_CHANGES)
 """What a path that changes something may."""
+
+KEPT: Final = {
+    **READS,
+    304: ResponseSpec(
+        None, generate_examples=False, description="As If-None-Match has it."
+    ),
+}
+"""What a path may answer whose answer stays the same while the log does."""

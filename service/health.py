@@ -12,7 +12,7 @@ from litestar.openapi import ResponseSpec
 from herdbook.core import StoreError
 from herdbook.service import answers
 from herdbook.service.documented import READS
-from herdbook.service.metrics import CONTENT_TYPE_LATEST
+from herdbook.service.metrics import MEDIA_TYPE
 from herdbook.service.service import service_of
 
 _TAG: Final = ["Health"]
@@ -63,7 +63,7 @@ async def readyz(request: Request) -> Response[answers.Ready]:
         200: ResponseSpec(
             str,
             generate_examples=False,
-            media_type=CONTENT_TYPE_LATEST,  # type: ignore[arg-type]  # any text is one
+            media_type=MEDIA_TYPE,  # type: ignore[arg-type]  # any text is one
             description="The measures, as Prometheus reads them.",
         ),
     },
@@ -74,7 +74,7 @@ async def metrics(request: Request) -> Response[bytes]:
     """Return what is measured, as Prometheus reads it."""
     service = service_of(request)
     text = await service.metrics.text(service)
-    return Response(text, media_type=CONTENT_TYPE_LATEST)
+    return Response(text, media_type=MEDIA_TYPE)
 
 
 HANDLERS: Final[list[BaseRouteHandler]] = [healthz, readyz, metrics]

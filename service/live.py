@@ -176,6 +176,8 @@ class Live:
                 async for event in events:
                     self.position = event.position
                     self._tell(event)
+                    # A whole page comes at once: let readers take what waits.
+                    await asyncio.sleep(0)
             self.close(Reason.STOPPING)
         except HerdbookError as error:
             _log.warning("log_not_followed", reason=str(error))

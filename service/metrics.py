@@ -14,7 +14,8 @@ from herdbook.service.operations import Kind, OperationState
 if TYPE_CHECKING:
     from herdbook.service.service import Service
 
-__all__ = ["CONTENT_TYPE_LATEST", "Metrics"]
+MEDIA_TYPE: Final = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")
+"""What the measures are in; the framework adds the charset."""
 
 _APPEND_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1.0)
 _ASKED_S: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0)

@@ -59,18 +59,20 @@ async def run(options: RunOptions, ready: Callable[[str], None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    async with composed(
-        options.log,
-        settings=options.settings,
-        ollama=options.ollama,
-        node=options.node,
-        registry=options.registry,
-        manager=manager_settings(resume_pulls=options.resume_pulls),
-    ) as (service, application):
-        async with serve(application, options.settings) as address:
-            _log.info("serving", address=address, log=str(options.log))
-            ready(address)
-            await stopped.wait()
-            _log.info("stopping")
-            await service.stop()
+    async with (
+        composed(
+            options.log,
+            settings=options.settings,
+            ollama=options.ollama,
+            node=options.node,
+            registry=options.registry,
+            manager=manager_settings(resume_pulls=options.resume_pulls),
+        ) as (service, application),
+        serve(application, options.settings) as address,
+    ):
+        _log.info("serving", address=address, log=str(options.log))
+        ready(address)
+        await stopped.wait()
+        _log.info("stopping")
+        await service.stop()
     _log.info("stopped")

@@ -22,6 +22,7 @@ GOALS = {
     "replay, one stream": "≥ 50x",
     "open from a snapshot": "≤ 50 ms more",
     "memory of a model": "≤ 4 kB",
+    "status of 20 models over HTTP": "≥ 0.5x",
 }
 
 

@@ -1,0 +1,34 @@
+"""The floor of an answer over HTTP: a route of the framework that gives fixed bytes.
+
+``python -m benchmarks.bare FILE`` serves what is in the file, at the port that it
+prints, by the same framework and the same server as the service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from litestar import Litestar, Request, Response, get
+
+from herdbook.service.server import serve
+from herdbook.service.settings import ServiceSettings
+
+
+@get("/bare")
+async def bare(request: Request) -> Response[bytes]:
+    """Give the bytes."""
+    return Response(request.app.state.bytes, media_type="application/json")
+
+
+async def _serve(fixed: bytes) -> None:
+    app = Litestar([bare], logging_config=None, openapi_config=None)
+    app.state.bytes = fixed
+    async with serve(app, ServiceSettings(port=0)) as address:
+        print(address, flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(Path(sys.argv[1]).read_bytes()))

@@ -1,0 +1,115 @@
+"""Over HTTP: all statuses, beside the same bytes from a bare route of the framework."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+from benchmarks.herd import fill, names
+from benchmarks.measure import Row, at_least, interleave
+from benchmarks.sizes import Sizes
+
+_STATUS = "/v1/status"
+
+
+async def run(folder: Path, sizes: Sizes) -> list[Row]:
+    """Measure the answers that many ask for again and again."""
+    log, same = folder / "full.db", folder / "bytes"
+    await fill(log, sizes.served * 4, sizes.served)
+    serve = ["-m", "herdbook.cli", "serve", "--json", "--port", "0", "--db", str(log)]
+    with _program(*serve, "--ollama", "127.0.0.1:9") as line:
+        service = _connected(json.loads(line)["address"])
+        same.write_bytes(_ask(service, _STATUS))
+        with _program("-m", "benchmarks.bare", str(same)) as address:
+            bare = _connected(address)
+            still = partial(_timed, service, _STATUS, sizes.requests)
+            moved = partial(_moved, service, sizes.requests)
+            floor = partial(_timed, bare, "/bare", sizes.requests)
+            medians = await interleave(sizes.rounds, still, moved, floor)
+    ours, ours_moved, theirs = (figure * 1e3 for figure in medians)
+    what = f"status of {sizes.served:,} models over HTTP"
+    beside = "the same bytes, bare route"
+    return [
+        Row(
+            what=what,
+            unit="ms",
+            ours=ours,
+            beside=beside,
+            theirs=theirs,
+            goal=at_least(0.5),
+        ),
+        Row(
+            what=f"{what}, the log having moved",
+            unit="ms",
+            ours=ours_moved,
+            beside=beside,
+            theirs=theirs,
+        ),
+    ]
+
+
+@contextmanager
+def _program(*arguments: str) -> Iterator[str]:
+    """Run a program that serves, and tell its first line."""
+    with subprocess.Popen(
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+def _connected(address: str) -> http.client.HTTPConnection:
+    host, _, port = address.removeprefix("http://").rpartition(":")
+    return http.client.HTTPConnection(host, int(port), timeout=30)
+
+
+def _ask(
+    connection: http.client.HTTPConnection, path: str, body: bytes | None = None
+) -> bytes:
+    headers = {} if body is None else {"content-type": "application/json"}
+    method = "GET" if body is None else "POST"
+    connection.request(method, path, body, headers)
+    answer = connection.getresponse()
+    read = answer.read()
+    assert answer.status < 300, read
+    return read
+
+
+async def _timed(
+    connection: http.client.HTTPConnection, path: str, requests: int
+) -> float:
+    """Return the median of so many requests, one after the other, s."""
+    return median(_times(connection, path, [None] * requests))
+
+
+async def _moved(connection: http.client.HTTPConnection, requests: int) -> float:
+    """Return the same where something is recorded before each request."""
+    uses = [f"/v1/models/{name}/uses" for name in names(1)] * requests
+    return median(_times(connection, _STATUS, uses))
+
+
+def _times(
+    connection: http.client.HTTPConnection, path: str, before: Sequence[str | None]
+) -> list[float]:
+    taken = []
+    for first in before:
+        if first is not None:
+            _ask(connection, first, b"{}")
+        begun = perf_counter()
+        _ask(connection, path)
+        taken.append(perf_counter() - begun)
+    return taken

@@ -1,0 +1,120 @@
+"""What the verb serve runs. Imported only where the service is wanted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from herdbook.cli.invocation import PATIENCE_TO_READ_S, Invocation
+from herdbook.core import ManagerSettings, ModelManager
+from herdbook.service.logs import configure
+from herdbook.service.running import RunOptions, run
+from herdbook.service.settings import ServiceSettings
+from herdbook.service.tokens import gather
+
+BANNER = (
+    "This is a sandbox that pretends to be Ollama: no model here is real, and nothing "
+    "is fetched."
+)
+"""What every page says where there is no Ollama."""
+
+PRETEND_RATE = 20e6
+"""Bytes per second of each of the sandbox's connections to its registry."""
+
+
+class Hosting(msgspec.Struct, frozen=True, kw_only=True):
+    """What the verb was told.
+
+    Attributes:
+        host: Where to listen.
+        port: At which port.
+        tokens: The file with the tokens.
+        hosts: Names by which it may be addressed.
+        read_only: Whether nobody may change anything.
+        secure: Whether it is reached through HTTPS.
+        resume_pulls: Whether interrupted pulls go on at once.
+        sandbox: ``never``, ``auto`` or ``always``.
+        log_format: ``plain`` or ``json``.
+    """
+
+    host: str
+    port: int
+    tokens: Path | None
+    hosts: tuple[str, ...]
+    read_only: bool
+    secure: bool
+    resume_pulls: bool
+    sandbox: str
+    log_format: str
+
+
+async def host(invocation: Invocation, hosting: Hosting) -> None:
+    """Serve until a signal comes; tell the address first."""
+    configure(log_format=hosting.log_format, verbose=invocation.verbose)
+    settings = ServiceSettings(
+        host=hosting.host,
+        port=hosting.port,
+        tokens=gather(hosting.tokens, os.environ),
+        hosts=hosting.hosts,
+        read_only=hosting.read_only,
+        secure=hosting.secure,
+    )
+    options = RunOptions(
+        log=invocation.log,
+        ollama=invocation.ollama,
+        node=invocation.node,
+        registry=invocation.registry,
+        settings=settings,
+        resume_pulls=hosting.resume_pulls,
+    )
+    if hosting.sandbox == "always" or (
+        hosting.sandbox == "auto" and not await _answers(invocation)
+    ):
+        async with _pretended(invocation, options) as pretended:
+            await run(pretended, lambda address: _tell(invocation, pretended, address))
+    else:
+        await run(options, lambda address: _tell(invocation, options, address))
+
+
+async def _answers(invocation: Invocation) -> bool:
+    """Return whether an Ollama server answers."""
+    settings = ManagerSettings(look_within_s=PATIENCE_TO_READ_S)
+    opened = ModelManager.open(":memory:", ollama=invocation.ollama, settings=settings)
+    async with opened as manager:
+        return (await manager.node_status()).reached
+
+
+@asynccontextmanager
+async def _pretended(
+    invocation: Invocation, options: RunOptions
+) -> AsyncIterator[RunOptions]:
+    """Run a sandbox, with its own log and its own models, kept from run to run."""
+    from herdbook.cli.serving import Options, served  # noqa: PLC0415 - its own extra
+
+    place = invocation.data / "sandbox"
+    place.mkdir(exist_ok=True)
+    sandbox = Options(registry_rate=PRETEND_RATE, state=place / "models")
+    async with served(sandbox) as address:
+        yield msgspec.structs.replace(
+            options,
+            log=invocation.db or place / "herd.db",
+            ollama=address,
+            node="sandbox" if invocation.node == "local" else invocation.node,
+            settings=msgspec.structs.replace(options.settings, banner=BANNER),
+        )
+
+
+def _tell(invocation: Invocation, options: RunOptions, address: str) -> None:
+    screen = invocation.screen
+    if invocation.json:
+        screen.write_json({"address": address, "log": str(options.log)}, in_lines=True)
+    else:
+        screen.write(address)
+        if options.settings.banner:
+            screen.write(f"No Ollama answers. {options.settings.banner}")
+        screen.write(f"The log is {options.log}. Ctrl-C ends it.")
+    screen.stream.flush()

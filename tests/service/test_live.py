@@ -1,0 +1,129 @@
+"""The log for many readers: what waits is bounded, and who falls behind is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+from herd import Place, herd_of, served
+
+from herdbook.core import HistoryFilter, ModelManager, RecordedEvent
+from herdbook.service.live import Goodbye, Heartbeat, Live, Reason, StreamFilter
+
+ALL = StreamFilter()
+HERE = "gemma3:4b"
+
+
+@asynccontextmanager
+async def live_of(
+    herd: ModelManager, place: Place, *, most: int = 1000, heartbeat_s: float = 60.0
+) -> AsyncIterator[Live]:
+    live = Live(herd, place.clock, reader_events=most, heartbeat_s=heartbeat_s)
+    async with live.running():
+        yield live
+
+
+async def positions(live: Live, after: int, upto: int) -> list[int]:
+    """Read behind a position up to another one."""
+    found = []
+    async with aclosing(live.read(after, ALL)) as messages:
+        async for message in messages:
+            if isinstance(message, RecordedEvent):
+                found.append(message.position)
+                if message.position >= upto:
+                    return found
+    return found
+
+
+async def use(herd: ModelManager, count: int) -> int:
+    """Record so many uses, and return the last position."""
+    for _ in range(count):
+        await herd.mark_used(HERE)
+    return (await herd.head()).position
+
+
+async def test_reader_that_catches_up_while_the_log_grows_misses_nothing() -> None:
+    async with herd_of("some") as (place, herd), live_of(herd, place) as live:
+        readers = [asyncio.create_task(positions(live, n, 200)) for n in range(5)]
+        await use(herd, 200)
+
+        async with asyncio.timeout(20):
+            found = await asyncio.gather(*readers)
+
+    assert [one[:5] for one in found] == [[*range(n + 1, n + 6)] for n in range(5)]
+    for number, one in enumerate(found):
+        assert one == list(range(number + 1, one[-1] + 1))
+
+
+async def test_who_falls_behind_is_sent_away_with_the_reason() -> None:
+    async with herd_of("some") as (place, herd), live_of(herd, place, most=10) as live:
+        begin = (await herd.head()).position
+        async with aclosing(live.read(begin, ALL)) as slow:
+            await use(herd, 1)
+            first = await anext(slow)
+            await use(herd, 30)  # it takes none of them
+            while live.position < begin + 31:
+                await asyncio.sleep(0)
+            rest = [message async for message in slow]
+
+        assert isinstance(first, RecordedEvent)
+        assert first.position == begin + 1
+        assert rest == [Goodbye(Reason.TOO_SLOW)]
+        assert live.readers == 0
+        # It goes on from what it has seen.
+        assert await positions(live, begin + 1, begin + 31) == list(
+            range(begin + 2, begin + 32)
+        )
+
+
+async def test_slow_reader_holds_nobody_up() -> None:
+    async with herd_of("some") as (place, herd), live_of(herd, place, most=10) as live:
+        begin = (await herd.head()).position
+        async with aclosing(live.read(begin, ALL)) as slow:
+            reading = asyncio.create_task(positions(live, begin, begin + 40))
+            await use(herd, 1)
+            await anext(slow)
+            await use(herd, 39)
+
+            async with asyncio.timeout(20):
+                assert len(await reading) == 40
+
+
+async def test_silence_is_told_with_how_far_the_log_was_read() -> None:
+    async with (
+        herd_of("some") as (place, herd),
+        live_of(herd, place, heartbeat_s=0.01) as live,
+    ):
+        begin = await use(herd, 1)
+        wanted = StreamFilter(chosen=HistoryFilter(types=frozenset({"PullFailed"})))
+        async with aclosing(live.read(0, wanted)) as messages:
+            beat = await anext(messages)
+
+        assert beat == Heartbeat(begin)
+
+
+async def test_what_another_process_records_comes_too(tmp_path: Path) -> None:
+    log = tmp_path / "herd.db"
+    async with (
+        served("some") as place,
+        place.herd(log) as herd,
+        place.herd(log, look=False) as other,
+        live_of(herd, place) as live,
+    ):
+        begin = (await herd.head()).position
+        reading = asyncio.create_task(positions(live, begin, begin + 3))
+        await use(other, 3)
+
+        async with asyncio.timeout(20):
+            assert await reading == [begin + 1, begin + 2, begin + 3]
+
+
+async def test_closed_hub_says_goodbye_at_once() -> None:
+    async with herd_of("some") as (place, herd), live_of(herd, place) as live:
+        live.close(Reason.STOPPING)
+        begin = (await herd.head()).position
+        messages = [message async for message in live.read(begin, ALL)]
+
+    assert messages == [Goodbye(Reason.STOPPING)]

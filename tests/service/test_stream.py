@@ -1,0 +1,207 @@
+"""The event stream: nothing missed, nothing twice, nobody holds anybody up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from command import Server
+from service_program import Program, service
+
+HERE = "gemma3:4b"
+
+
+class Told(NamedTuple):
+    """A message of the stream."""
+
+    event: str
+    id: int | None
+    data: Any
+
+
+async def messages(lines: AsyncIterator[str]) -> AsyncIterator[Told]:
+    """Read messages as a browser does; comments are messages named ``comment``."""
+    fields: dict[str, str] = {}
+    async for line in lines:
+        if not line:
+            if "data" in fields:
+                number = int(fields["id"]) if "id" in fields else None
+                yield Told(fields["event"], number, json.loads(fields["data"]))
+            fields = {}
+        elif line.startswith(":"):
+            yield Told("comment", None, line[1:].strip())
+        else:
+            name, _, value = line.partition(": ")
+            fields[name] = value
+
+
+async def read(
+    client: httpx.AsyncClient, *, after: int, upto: int, **headers: str
+) -> list[int]:
+    """Read the stream behind a position up to another, and return the positions."""
+    found: list[int] = []
+    url = f"/v1/events/stream?after={after}"
+    async with client.stream("GET", url, headers=headers) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        async with aclosing(messages(answer.aiter_lines())) as told:
+            async for one in told:
+                if one.event == "recorded":
+                    assert one.id == one.data["position"]
+                    found.append(one.id or 0)
+                    if one.id == upto:
+                        break
+    return found
+
+
+async def uses(client: httpx.AsyncClient, count: int) -> int:
+    """Use a model so many times, and return the position of the last event."""
+    for number in range(count):
+        body = {"purpose": f"use {number}"}
+        answer = await client.post(f"/v1/models/{HERE}/uses", json=body)
+        assert answer.status_code == 201
+    head = await client.get("/v1/log/head")
+    position: int = head.json()["position"]
+    return position
+
+
+def client_of(herdbook: Program) -> httpx.AsyncClient:
+    limits = httpx.Limits(max_connections=None)
+    return httpx.AsyncClient(
+        base_url=herdbook.address, timeout=30, trust_env=False, limits=limits
+    )
+
+
+async def test_all_of_the_log_then_what_comes(herdbook: Program) -> None:
+    async with client_of(herdbook) as client:
+        before = (await client.get("/v1/log/head")).json()["position"]
+        reading = asyncio.create_task(read(client, after=0, upto=before + 20))
+
+        last = await uses(client, 20)
+
+        assert last == before + 20
+        assert await reading == list(range(1, last + 1))
+
+
+async def test_resumed_after_a_cut_it_misses_and_repeats_nothing(
+    herdbook: Program,
+) -> None:
+    async with client_of(herdbook) as client:
+        using = asyncio.create_task(uses(client, 120))
+        found: list[int] = []
+        for cut in (15, 31, 60, 90):
+            headers = {"last-event-id": str(found[-1])} if found else {}
+            found += await read(client, after=0, upto=cut, **headers)
+        last = await using
+        headers = {"last-event-id": str(found[-1])}
+        found += await read(client, after=0, upto=last, **headers)
+
+        page = (await client.get("/v1/events?limit=1000&after=0")).json()
+        assert found == [event["position"] for event in page["events"]]
+        assert found == list(range(1, last + 1))
+
+
+async def test_two_hundred_readers_at_once_get_the_same(herdbook: Program) -> None:
+    async with client_of(herdbook) as client:
+        before = (await client.get("/v1/log/head")).json()["position"]
+        last = before + 25
+        readers = [
+            asyncio.create_task(read(client, after=number % before, upto=last))
+            for number in range(200)
+        ]
+        await asyncio.sleep(0.5)
+
+        assert await uses(client, 25) == last
+        async with asyncio.timeout(40):
+            found = await asyncio.gather(*readers)
+
+    for number, positions in enumerate(found):
+        assert positions == list(range(number % before + 1, last + 1))
+
+
+async def test_filters_choose_and_keep_the_order(herdbook: Program) -> None:
+    async with client_of(herdbook) as client:
+        last = await uses(client, 3)
+        url = (
+            f"/v1/events/stream?after=0&type=ModelUsed&stream_prefix=model/local/{HERE}"
+        )
+        found = []
+        async with client.stream("GET", url) as answer:
+            async for told in messages(answer.aiter_lines()):
+                found.append(told)
+                if told.id == last:
+                    break
+
+    assert [one.data["type"] for one in found] == ["ModelUsed"] * 3
+    assert found[-1].data["data"] == {"purpose": "use 2"}
+    assert found[-1].data["sentence"] == "used: use 2"
+
+
+async def test_progress_is_told_without_an_id(
+    tmp_path: Path, slow_ollama: Server
+) -> None:
+    with service(tmp_path / "herd.db", slow_ollama.address) as herdbook:
+        async with client_of(herdbook) as client:
+            body = {"kind": "pull", "model": "llama3.1:8b"}
+            await client.post("/v1/operations", json=body)
+            async with client.stream("GET", "/v1/events/stream") as answer:
+                async for told in messages(answer.aiter_lines()):
+                    if (
+                        told.event == "progress"
+                        and told.data["progress"]["total_bytes"]
+                    ):
+                        break
+
+    assert told.id is None
+    assert told.data["activity"] == "pull"
+    assert told.data["progress"]["name"] == "llama3.1:8b"
+
+
+async def test_stop_says_goodbye(herdbook: Program) -> None:
+    async with client_of(herdbook) as client:
+        async with client.stream("GET", "/v1/events/stream") as answer:
+            told = messages(answer.aiter_lines())
+            stopping = asyncio.create_task(asyncio.to_thread(herdbook.stop))
+            ends = [one async for one in told]
+
+        assert await stopping == 0
+        assert ends[-1].event == "goodbye"
+        assert ends[-1].data == {"reason": "stopping"}
+        assert ends[-2] == Told("comment", None, "stopping")
+
+
+@pytest.mark.parametrize("position", ["999999", "x", "-1"])
+async def test_position_that_the_log_has_not(herdbook: Program, position: str) -> None:
+    async with client_of(herdbook) as client:
+        answer = await client.get(
+            "/v1/events/stream", headers={"last-event-id": position}
+        )
+
+    assert answer.status_code == 400
+    assert answer.json()["code"] == "bad_request"
+
+
+async def test_reader_that_takes_nothing_costs_the_others_nothing(
+    herdbook: Program,
+) -> None:
+    """It holds its connection, never reads, and is one of many."""
+    with socket.socket() as stuck:
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stuck.connect(("127.0.0.1", herdbook.port))
+        head = (
+            f"GET /v1/events/stream?after=0 HTTP/1.1\r\nHost: 127.0.0.1:{herdbook.port}"
+        )
+        stuck.sendall(f"{head}\r\n\r\n".encode())
+        async with client_of(herdbook) as client:
+            before = (await client.get("/v1/log/head")).json()["position"]
+            reading = asyncio.create_task(read(client, after=0, upto=before + 50))
+
+            assert await uses(client, 50) == before + 50
+            assert len(await reading) == before + 50
