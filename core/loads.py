@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from herdbook.core.acting import operation
-from herdbook.core.clock import Clock
 from herdbook.core.drift import runner_for, same_runner
 from herdbook.core.errors import (
     BusyServerError,
@@ -28,10 +26,8 @@ from herdbook.core.errors import (
     kind_of,
 )
 from herdbook.core.logs import Logger
+from herdbook.core.means import Means
 from herdbook.core.operations import Ending, Operation, finish
-from herdbook.core.reconciler import Reconciler
-from herdbook.core.register import Register
-from herdbook.core.settings import ManagerSettings
 from herdbook.events.facts import (
     Fact,
     LoadCancelled,
@@ -49,9 +45,6 @@ from herdbook.events.facts import (
 from herdbook.events.lifecycle import ModelState
 from herdbook.events.recorded import Cause
 from herdbook.projections.status import ModelStatus
-
-if TYPE_CHECKING:
-    from herdbook.core.ollama import OllamaClient
 
 _log = Logger("herdbook.loads")
 
@@ -81,22 +74,13 @@ class LoadRequest(msgspec.Struct, frozen=True, kw_only=True):
 class Loader:
     """Loads, unloads and deletes the models of one node."""
 
-    def __init__(
-        self,
-        register: Register,
-        client: OllamaClient,
-        reconciler: Reconciler,
-        *,
-        instance: str,
-        clock: Clock,
-        settings: ManagerSettings,
-    ) -> None:
-        self._register = register
-        self._client = client
-        self._reconciler = reconciler
-        self._instance = instance
-        self._clock = clock
-        self._settings = settings
+    def __init__(self, means: Means) -> None:
+        self._register = means.register
+        self._client = means.client
+        self._reconciler = means.reconciler
+        self._instance = means.instance
+        self._clock = means.clock
+        self._settings = means.settings
 
     async def load(self, work: Operation, request: LoadRequest) -> None:
         """Load a present model; its operation records how that ends.

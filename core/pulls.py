@@ -13,7 +13,6 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from herdbook.core.acting import operation
-from herdbook.core.clock import Clock
 from herdbook.core.drift import Listed
 from herdbook.core.errors import (
     BadAnswerError,
@@ -23,12 +22,10 @@ from herdbook.core.errors import (
     kind_of,
 )
 from herdbook.core.logs import Logger
+from herdbook.core.means import Means
 from herdbook.core.observation import listed
 from herdbook.core.operations import Ending, Operation, finish
 from herdbook.core.pull_progress import PullProgress, PullTracker
-from herdbook.core.reconciler import Reconciler
-from herdbook.core.register import Register
-from herdbook.core.settings import ManagerSettings
 from herdbook.events.facts import (
     Fact,
     ModelUpdated,
@@ -49,7 +46,7 @@ from herdbook.events.lifecycle import Activity
 from herdbook.events.recorded import Cause
 
 if TYPE_CHECKING:
-    from herdbook.core.ollama import OllamaClient, PullLine
+    from herdbook.core.ollama import PullLine
 
 _log = Logger("herdbook.pulls")
 
@@ -96,23 +93,14 @@ class _Progress:
 class Puller:
     """Pulls and updates the models of one node, a few at a time."""
 
-    def __init__(
-        self,
-        register: Register,
-        client: OllamaClient,
-        reconciler: Reconciler,
-        *,
-        instance: str,
-        clock: Clock,
-        settings: ManagerSettings,
-    ) -> None:
-        self._register = register
-        self._client = client
-        self._reconciler = reconciler
-        self._instance = instance
-        self._clock = clock
-        self._settings = settings
-        self._places = asyncio.Semaphore(settings.pulls_at_once)
+    def __init__(self, means: Means) -> None:
+        self._register = means.register
+        self._client = means.client
+        self._reconciler = means.reconciler
+        self._instance = means.instance
+        self._clock = means.clock
+        self._settings = means.settings
+        self._places = asyncio.Semaphore(means.settings.pulls_at_once)
 
     async def pull(self, work: Operation, *, insecure: bool) -> None:
         """Pull a model, or update it if it is there; its operation records the end.

@@ -1,0 +1,33 @@
+"""What long work on the models of one node is done with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from herdbook.core.clock import Clock
+from herdbook.core.reconciler import Reconciler
+from herdbook.core.register import Register
+from herdbook.core.settings import ManagerSettings
+
+if TYPE_CHECKING:
+    from herdbook.core.ollama import OllamaClient
+
+
+class Means(NamedTuple):
+    """What pulls and loads share.
+
+    Attributes:
+        register: Where what happens is recorded.
+        client: The server.
+        reconciler: Looks at the server.
+        instance: This instance of Herdbook, as the log names who is at work.
+        clock: What time it is.
+        settings: How patient and how busy to be.
+    """
+
+    register: Register
+    client: OllamaClient
+    reconciler: Reconciler
+    instance: str
+    clock: Clock
+    settings: ManagerSettings
