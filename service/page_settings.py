@@ -1,4 +1,4 @@
-"""The editor of a model's settings: nothing that was typed is lost, nothing overwritten.
+"""The editor of a model's settings: what was typed is not lost, nothing overwritten.
 
 A form says at which version of the model's stream it was made. If somebody changed the
 settings since, that is shown beside what was typed, and asked again.

@@ -1,0 +1,118 @@
+"""The roles: which model to use for each, why, who was passed over, what to fetch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from litestar import Request, Response, get
+
+from herdbook.core import Candidate, ModelRole, ModelState, ModelStatus, Suggestion
+from herdbook.presentation import wording
+from herdbook.projections.roles import NEEDS
+from herdbook.projections.sentences import bytes_text
+from herdbook.service.page_frame import Visit, render, visit
+
+SUGGESTED: int = 3
+"""Suggestions for a role that are shown at once; the others are folded."""
+
+
+class Choice(NamedTuple):
+    """A model that was considered for a role.
+
+    Attributes:
+        status: What is known of it.
+        word: Its state, as a word.
+        why: Why it stands where it does.
+    """
+
+    status: ModelStatus
+    word: str
+    why: str
+
+
+class Offer(NamedTuple):
+    """A model that is worth pulling."""
+
+    pull: str
+    size: str
+    memory: str
+    reason: str
+    note: str
+
+
+class RoleShown(NamedTuple):
+    """A role with its answer.
+
+    Attributes:
+        role: The role.
+        word: Its name.
+        needs: What it takes.
+        chosen: The models that fit, the best first.
+        passed_over: The others that the server has, or could have soon.
+        absent: How many were passed over because they are not there.
+        offers: What to pull.
+    """
+
+    role: ModelRole
+    word: str
+    needs: str
+    chosen: list[Choice]
+    passed_over: list[Choice]
+    absent: int
+    offers: list[Offer]
+
+
+@get("/roles", include_in_schema=False)
+async def roles_page(request: Request) -> Response[str]:
+    """Show the order of each role."""
+    here = await visit(request)
+    return await render(
+        here,
+        "roles.html",
+        title="Roles",
+        roles=[_shown(here, role) for role in ModelRole],
+        suggested=SUGGESTED,
+    )
+
+
+def _shown(here: Visit, role: ModelRole) -> RoleShown:
+    answer = here.moment.explain(role)
+    over = [
+        one for one in answer.passed_over if one.state is not ModelState.NOT_PRESENT
+    ]
+    present = [status.name for status in here.moment.statuses() if status.present]
+    found = here.service.herd.registry.suggest(role, present=present)
+    return RoleShown(
+        role=role,
+        word=role.value.replace("_", " "),
+        needs=" and ".join(need for need in NEEDS[role]) + _small(role),
+        chosen=[_choice(here, one) for one in answer.chosen],
+        passed_over=[_choice(here, one) for one in over],
+        absent=len(answer.passed_over) - len(over),
+        offers=[_offer(one) for one in found],
+    )
+
+
+def _small(role: ModelRole) -> str:
+    return ", and few parameters" if role is ModelRole.FAST else ""
+
+
+def _choice(here: Visit, candidate: Candidate) -> Choice:
+    status = here.moment.status(candidate.name)
+    why = wording.reasons_text(candidate, here.now)
+    return Choice(status, wording.state_text(status), why)
+
+
+def _offer(suggestion: Suggestion) -> Offer:
+    known = suggestion.model
+    return Offer(
+        pull=suggestion.pull,
+        size=_size(known.download_bytes),
+        memory=_size(known.memory_bytes),
+        reason=suggestion.reason,
+        note=known.note,
+    )
+
+
+def _size(size: int | None) -> str:
+    return wording.UNKNOWN if size is None else bytes_text(size)
