@@ -1,0 +1,316 @@
+// Keeps a page of Herdbook as the log is. The server renders; this swaps what changed.
+// Everything here is a convenience: each page and each form works without it.
+"use strict";
+
+(() => {
+  const SOONEST = 500; // milliseconds between two looks, at least ...
+  const PATIENCE = 5; // ... and so many times what the last one took
+  const LONGEST_WAIT = 15000; // between two attempts to connect
+  const REASONS = {
+    too_slow: "this page was too slow",
+    stopping: "it is stopping",
+    log_failed: "its log failed",
+  };
+
+  const page = document.body;
+  const live = "after" in page.dataset;
+  const connection = document.getElementById("connection");
+  const dialog = document.getElementById("dialog");
+  const time = document.getElementById("time");
+  const shown = new Map(); // by id: what the server said last
+  let after = Number(page.dataset.after ?? 0);
+
+  const parse = (text) => new DOMParser().parseFromString(text, "text/html");
+  const clock = (date) => date.toLocaleTimeString([], { hour12: false });
+
+  document.documentElement.classList.add("scripted");
+  for (const element of document.querySelectorAll("[data-with-script]")) element.hidden = false;
+  for (const element of liveOf(document)) shown.set(element.id, element.innerHTML);
+
+  // The page itself
+
+  let timer = 0;
+  let looking = null;
+  let wanted = false;
+  let readyAt = 0;
+
+  function soon() {
+    wanted = true;
+    if (timer || looking || document.hidden) return;
+    const wait = Math.max(readyAt - performance.now(), 40);
+    timer = setTimeout(() => { timer = 0; look(); }, wait);
+  }
+
+  // Resolves to the page as it is now; to nothing where nobody answers.
+  function look() {
+    wanted = false;
+    const began = performance.now();
+    looking ??= fetched().catch(() => null).finally(() => {
+      readyAt = performance.now() + Math.max(SOONEST, PATIENCE * (performance.now() - began));
+      looking = null;
+      if (wanted) soon();
+    });
+    return looking;
+  }
+
+  async function fetched() {
+    const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+    if (answer.redirected && new URL(answer.url).pathname === "/login") location.assign(answer.url);
+    if (answer.status >= 500) return null;
+    const fresh = parse(await answer.text());
+    if (answer.ok) swap(fresh);
+    return fresh;
+  }
+
+  function liveOf(root) {
+    return [...root.querySelectorAll("[data-live][id]")];
+  }
+
+  function swap(fresh) {
+    const main = document.getElementById("main");
+    const next = fresh.getElementById("main");
+    const ids = (root) => liveOf(root).map((element) => element.id).join(" ");
+    if (next && ids(next) !== ids(main) && !edited(main)) {
+      put(main, next);
+      for (const element of liveOf(main)) shown.set(element.id, element.innerHTML);
+    }
+    for (const old of liveOf(document)) {
+      const now = fresh.getElementById(old.id);
+      if (!now || shown.get(old.id) === now.innerHTML || edited(old)) continue;
+      shown.set(old.id, now.innerHTML);
+      put(old, now);
+    }
+    moveBar(fresh);
+  }
+
+  // The element itself stays, so that what announces its changes does.
+  function put(old, next) {
+    const focused = old.contains(document.activeElement) ? keyOf(document.activeElement) : "";
+    for (const details of old.querySelectorAll("details[id]")) {
+      const same = next.querySelector(`#${CSS.escape(details.id)}`);
+      if (same) same.open = details.open;
+    }
+    old.className = next.className;
+    old.replaceChildren(...document.importNode(next, true).childNodes);
+    if (focused) old.querySelector(focused)?.focus({ preventScroll: true });
+  }
+
+  function keyOf(element) {
+    if (element.id) return `#${CSS.escape(element.id)}`;
+    if (element.matches("summary")) return `${keyOf(element.parentElement)} > summary`;
+    const link = element.getAttribute("href");
+    return link ? `a[href="${CSS.escape(link)}"]` : "";
+  }
+
+  function edited(element) {
+    if (element.contains(document.activeElement) && typing(document.activeElement)) return true;
+    const fields = element.querySelectorAll("input, textarea, select");
+    return [...fields].some((field) =>
+      field.matches("select")
+        ? [...field.options].some((option) => option.selected !== option.defaultSelected && field.value)
+        : field.type === "checkbox" ? field.checked !== field.defaultChecked
+          : field.type !== "hidden" && field.value !== field.defaultValue);
+  }
+
+  function typing(element) {
+    return element?.matches?.("input:not([type=range]), textarea, select");
+  }
+
+  // The stream
+
+  let source = null;
+  let attempts = 0;
+  let lostAt = null;
+  let retry = 0;
+
+  function say(state, words) {
+    if (!connection || connection.textContent === words) return;
+    connection.dataset.state = state;
+    connection.textContent = words;
+  }
+
+  function connect() {
+    source?.close();
+    source = new EventSource(`/v1/events/stream?after=${after}`);
+    source.addEventListener("open", () => {
+      attempts = 0;
+      lostAt = null;
+      say("live", "live");
+    });
+    source.addEventListener("recorded", (message) => {
+      after = Number(message.lastEventId) || after;
+      announce(message.data);
+      soon();
+    });
+    source.addEventListener("progress", soon);
+    source.addEventListener("goodbye", (message) => {
+      const { reason } = JSON.parse(message.data);
+      lost("stopped", `stopped by the service: ${REASONS[reason] ?? reason}`);
+    });
+    source.addEventListener("error", () => {
+      lostAt ??= new Date();
+      lost("lost", `disconnected since ${clock(lostAt)}, trying again`);
+    });
+  }
+
+  function lost(state, words) {
+    source?.close();
+    source = null;
+    say(state, words);
+    clearTimeout(retry);
+    if (document.hidden) return;
+    retry = setTimeout(again, Math.min(400 * 2 ** attempts, LONGEST_WAIT) * (0.8 + Math.random() / 2));
+    attempts += 1;
+  }
+
+  // The page first: it says where the log is now, and whether anybody answers.
+  async function again() {
+    const fresh = await look();
+    if (!fresh) {
+      lostAt ??= new Date();
+      lost("lost", `disconnected since ${clock(lostAt)}, trying again`);
+      return;
+    }
+    if (fresh.body?.dataset.after) after = Number(fresh.body.dataset.after);
+    connect();
+  }
+
+  let told = 0;
+  function announce(data) {
+    if (Date.now() - told < 2000) return;
+    const event = JSON.parse(data);
+    if (/Progressed$/.test(event.type)) return;
+    told = Date.now();
+    const words = document.getElementById("announced");
+    if (words) words.textContent = `${event.model ?? event.stream}: ${event.sentence}`;
+  }
+
+  if (live) {
+    connect();
+    setInterval(soon, 30000);
+    addEventListener("pagehide", () => source?.close());
+    addEventListener("pageshow", (event) => { if (event.persisted) again(); });
+    document.addEventListener("visibilitychange", () => {
+      clearTimeout(retry);
+      if (document.hidden) { source?.close(); source = null; } else again();
+    });
+  }
+
+  // The reader's time zone: the server tells times by it
+
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  const cookie = `zone=${encodeURIComponent(zone)}`;
+  const known = () => document.cookie.split("; ").includes(cookie);
+  if (zone && !known()) {
+    document.cookie = `${cookie}; path=/; max-age=31536000; samesite=lax`;
+    if (known()) live ? soon() : location.reload();
+  }
+
+  // The bar of time
+
+  const range = time?.elements.as_of;
+  const output = document.getElementById("time-told");
+  let samples = time ? JSON.parse(time.dataset.samples) : [];
+  let moving = 0;
+
+  function moveBar(fresh) {
+    const next = fresh.getElementById("time");
+    if (!range || !next || !live || moving || document.activeElement === range) return;
+    samples = JSON.parse(next.dataset.samples);
+    range.disabled = next.elements.as_of.disabled;
+    range.max = next.elements.as_of.max;
+    range.value = next.elements.as_of.value;
+    output.textContent = fresh.getElementById("time-told").textContent;
+  }
+
+  function preview() {
+    const position = Number(range.value);
+    if (position === Number(range.max)) { output.textContent = "now"; return; }
+    const next = samples.findIndex(([at]) => at >= position);
+    const [to, until] = samples[Math.max(next, 0)] ?? [0, 0];
+    const [from, since] = samples[Math.max(next - 1, 0)] ?? [to, until];
+    const share = to > from ? (position - from) / (to - from) : 1;
+    const at = new Date((since + (until - since) * share) * 1000);
+    const exact = share === 0 || share === 1;
+    output.textContent = `as of ${exact ? "" : "about "}${at.toLocaleString([], { hour12: false })} (#${position})`;
+  }
+
+  function travel() {
+    const there = new URL(time.action);
+    for (const [name, value] of new FormData(time)) {
+      if (name !== "as_of" || value !== range.max) there.searchParams.append(name, value);
+    }
+    sessionStorage.setItem("travelled", document.activeElement === range ? "1" : "");
+    location.assign(there);
+  }
+
+  if (range) {
+    range.addEventListener("input", () => { moving = 1; preview(); });
+    range.addEventListener("change", () => { clearTimeout(moving); moving = setTimeout(travel, 350); });
+    if (sessionStorage.getItem("travelled")) range.focus({ preventScroll: true });
+    sessionStorage.removeItem("travelled");
+  }
+
+  // Questions in a dialog, by the same page and the same form
+
+  async function ask(link) {
+    dialog.replaceChildren(Object.assign(document.createElement("main"), { textContent: "One moment …" }));
+    dialog.showModal();
+    try {
+      const answer = await fetch(link, { headers: { accept: "text/html" } });
+      const main = parse(await answer.text()).querySelector("main");
+      if (!main || new URL(answer.url).pathname === "/login") throw new Error("no page");
+      main.removeAttribute("id");
+      dialog.replaceChildren(document.importNode(main, true));
+      dialog.querySelector("[autofocus], button, a")?.focus();
+    } catch {
+      location.assign(link);
+    }
+  }
+
+  document.addEventListener("click", (event) => {
+    const plain = event.button === 0 && !event.ctrlKey && !event.metaKey && !event.shiftKey;
+    const link = event.target.closest("a[data-dialog]");
+    const close = event.target.closest("[data-close]");
+    const copies = event.target.closest("[data-copy]");
+    if (link && plain) { event.preventDefault(); ask(link.href); }
+    else if (close && dialog.contains(close)) { event.preventDefault(); dialog.close(); }
+    else if (event.target === dialog) dialog.close();
+    else if (copies) copy(copies.dataset.copy);
+  });
+
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (!form.matches("form[data-dialog]")) return;
+    event.preventDefault();
+    ask(`${form.action}?${new URLSearchParams(new FormData(form))}`);
+  });
+
+  async function copy(id) {
+    const text = document.getElementById(id).textContent;
+    const words = document.getElementById("copied");
+    try {
+      await navigator.clipboard.writeText(text);
+      words.textContent = "copied";
+    } catch {
+      document.getElementById(id).closest("details").open = true;
+      getSelection().selectAllChildren(document.getElementById(id));
+      words.textContent = "Selected: copy it with the keyboard.";
+    }
+  }
+
+  // Keys
+
+  let going = 0;
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && typing(event.target)) event.target.blur();
+    if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target) || dialog?.open) return;
+    if (event.key === "/") {
+      event.preventDefault();
+      document.querySelector("[data-find]")?.focus();
+    } else if (Date.now() - going < 1500) {
+      going = 0;
+      document.querySelector(`nav a[data-key="${CSS.escape(event.key)}"]`)?.click();
+    } else if (event.key === "g") going = Date.now();
+  });
+})();
