@@ -63,6 +63,7 @@ class Exchange:
         self._until = asyncio.get_running_loop().time() + settings.request_within_s
         self._bytes = 0
         self._whole = False
+        self._left = False
 
     async def receive(self) -> Message:
         """Return the next part of the request.
@@ -80,6 +81,7 @@ class Exchange:
         except HerdbookError as error:
             self.refusal = error
             raise
+        self._left = message["type"] == "http.disconnect"
         self._whole = not message.get("more_body", False)
         return message
 
@@ -99,8 +101,12 @@ class Exchange:
         return message
 
     async def send(self, message: Message) -> None:
-        """Send a part of the answer, unless the request was refused meanwhile."""
-        if self.refusal is None or self.status is not None:
+        """Send a part of the answer.
+
+        What answers a request that was refused meanwhile, or broke off in its midst,
+        goes nowhere.
+        """
+        if self.status is not None or not (self.refusal or self._left):
             await self._pass_on(message)
 
     async def _pass_on(self, message: Message) -> None:

@@ -84,7 +84,7 @@ def without_secrets(
     _: object, __: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
     """Return a line without what could be a secret."""
-    return {key: _cleaned(value, str(key)) for key, value in event.items()}
+    return {_text(key): _cleaned(value, str(key)) for key, value in event.items()}
 
 
 def _cleaned(value: object, key: str = "") -> object:
@@ -101,7 +101,8 @@ def _cleaned(value: object, key: str = "") -> object:
 
 
 def _text(value: object) -> str:
-    text = value if isinstance(value, str) else str(value)
+    # Surrogates come from file names that are no text, and no stream takes them.
+    text = str(value).encode("utf-8", "backslashreplace").decode()
     text = LOOKS_SECRET.sub(f"hb_{REMOVED}", text)
     text = _BEARER.sub(rf"\1{REMOVED}", text)
     return _SESSION.sub(rf"\1{REMOVED}", text)
@@ -143,9 +144,7 @@ class _Stderr:
 
     def msg(self, message: str) -> None:
         """Write a line."""
-        # Surrogates come from file names that are no text, and no stream takes them.
-        safe = message.encode("utf-8", "backslashreplace").decode()
-        sys.stderr.write(f"{safe}\n")
+        sys.stderr.write(f"{message}\n")
         sys.stderr.flush()
 
     debug = info = warning = error = critical = msg

@@ -80,13 +80,20 @@ def _add(path: Path, token: Token, *, replace: bool) -> None:
             f"is in {path} already",
             "Take another name, or replace it with --replace",
         )
-    if _tokens(after, path) != _expected(known, token):
+    if not _has(after, _expected(known, token), path):
         raise InvalidServiceError(
             f"token {token.name}",
             f"is written in {path} in a way that is only for people to change",
             "Remove it there, then try again",
         )
     _put_in_place(path, after)
+
+
+def _has(content: bytes, tokens: tuple[Token, ...], path: Path) -> bool:
+    try:
+        return _tokens(content, path) == tokens
+    except InvalidServiceError:
+        return False
 
 
 def _expected(known: dict[str, Token], token: Token) -> tuple[Token, ...]:

@@ -1,0 +1,459 @@
+"""The server: what holds it up is cut, and it stops in time with nothing left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import httpx
+import pytest
+from guarded import OPERATOR, READER, TOKENS, Place, application, guarded, status_of
+
+from herdbook.service.asgi import Receive, Scope, Send
+from herdbook.service.errors import InvalidServiceError
+from herdbook.service.guard import Guard
+from herdbook.service.server import Server, address_of, listening, serve
+from herdbook.service.settings import ServiceSettings
+
+HEAD = f"Host: localhost\r\nAuthorization: Bearer {OPERATOR}\r\n"
+WHO = f"GET /v1/who HTTP/1.1\r\n{HEAD}\r\n".encode()
+LAST_WHO = f"GET /v1/who HTTP/1.1\r\n{HEAD}Connection: close\r\n\r\n".encode()
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@asynccontextmanager
+async def connected(
+    place: Place, *, taking: int | None = None
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Open a connection; with ``taking`` one whose reader takes few bytes."""
+    made = socket.socket()
+    made.setblocking(False)
+    if taking is not None:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, taking)
+    await asyncio.get_running_loop().sock_connect(made, ("127.0.0.1", place.port))
+    limit = 1024 if taking is not None else 65536
+    reader, writer = await asyncio.open_connection(sock=made, limit=limit)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+        await asyncio.sleep(0)
+
+
+async def gone(reader: asyncio.StreamReader) -> float:
+    """Wait until a connection is gone; return how long that took."""
+    began = now()
+    with contextlib.suppress(ConnectionError):
+        while await reader.read(65536):
+            pass
+    return now() - began
+
+
+# Heads that do not come
+
+
+@pytest.mark.parametrize("begun", [b"", b"G", b"GET / HTTP/1.1\r\nHost: localh"])
+async def test_a_first_head_that_does_not_come_is_not_waited_for(begun: bytes) -> None:
+    async with guarded(request_within_s=0.3) as place, connected(place) as (a, b):
+        b.write(begun)
+        took = await gone(a)
+
+    assert 0.2 < took < 1.5
+
+
+async def test_a_head_that_drips_is_cut_and_others_are_served_meanwhile() -> None:
+    async with guarded(request_within_s=0.6) as place, connected(place) as (a, b):
+        cut = asyncio.ensure_future(gone(a))
+        for byte in WHO:
+            b.write(bytes([byte]))
+            await asyncio.sleep(0.02)
+            if cut.done():
+                break
+        async with place.client(READER) as client:
+            served = await client.get("/v1/who")
+
+    assert 0.5 < cut.result() < 2
+    assert served.status_code == 200
+
+
+async def test_a_later_head_that_does_not_come_is_not_waited_for() -> None:
+    async with guarded(request_within_s=0.4) as place, connected(place) as (a, b):
+        b.write(WHO)
+        first = await a.readuntil(b"}")
+        await asyncio.sleep(0.6)  # idle, which is no fault
+        b.write(WHO)
+        second = await a.readuntil(b"}")
+        b.write(WHO[:20])
+        took = await gone(a)
+
+    assert status_of(first) == status_of(second) == 200
+    assert 0.3 < took < 1.5
+
+
+async def test_the_rest_of_a_refused_body_is_not_waited_for() -> None:
+    post = f"POST /v1/body HTTP/1.1\r\n{HEAD}Content-Length: 9999999\r\n\r\n"
+    async with guarded(request_within_s=0.4) as place, connected(place) as (a, b):
+        b.write(post.encode() + b"begun")
+        refused = await a.readuntil(b"}")
+        took = await gone(a)
+
+    assert status_of(refused) == 413
+    assert 0.3 < took < 1.5
+
+
+async def test_a_refused_body_is_not_read_without_end() -> None:
+    post = f"POST /v1/body HTTP/1.1\r\n{HEAD}Content-Length: {10**12}\r\n\r\n"
+    sent = 0
+    async with guarded(request_within_s=20) as place, connected(place) as (a, b):
+        b.write(post.encode())
+        refused = await a.readuntil(b"}")
+        with contextlib.suppress(ConnectionError):
+            while sent < 200_000_000:
+                b.write(b"x" * 1_000_000)
+                await b.drain()
+                sent += 1_000_000
+
+    assert status_of(refused) == 413
+    assert sent < 50_000_000
+
+
+async def test_a_late_body_leaves_a_connection_that_ends_when_idle() -> None:
+    """What comes behind the answer must not make the connection immortal."""
+    post = "POST /v1/body HTTP/1.1\r\nHost: evil\r\nContent-Length: 4\r\n\r\n"
+    async with guarded() as place, connected(place) as (a, b):
+        b.write(post.encode() + b"ab")
+        refused = await a.readuntil(b"}")
+        b.write(b"cd" + WHO)
+        served = await a.readuntil(b"}")
+
+    assert (status_of(refused), status_of(served)) == (421, 200)
+
+
+# Readers that do not read
+
+
+async def test_a_reader_that_takes_nothing_is_cut() -> None:
+    ended = asyncio.Event()
+
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        leaving = asyncio.ensure_future(_left(receive))
+        while not leaving.done():
+            await send(
+                {"type": "http.response.body", "body": b"." * 9999, "more_body": True}
+            )
+            await asyncio.sleep(0)
+        ended.set()
+
+    opened = guarded(app=endless, send_within_s=0.5)
+    async with opened as place, connected(place, taking=4096) as (_, b):
+        b.write(WHO)
+        began = now()
+        await asyncio.wait_for(ended.wait(), 10)
+
+    assert 0.4 < now() - began < 5
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def test_a_reader_that_takes_little_is_not_cut() -> None:
+    size = 3_000_000
+
+    async def large(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"." * size})
+
+    received = 0
+    opened = guarded(app=large, send_within_s=0.3)
+    async with opened as place, connected(place, taking=65536) as (a, b):
+        b.write(LAST_WHO)
+        while piece := await a.read(100_000):
+            received += len(piece)
+            await asyncio.sleep(0.02)
+
+    assert received > size
+
+
+async def test_an_application_can_cut_its_connection() -> None:
+    async with guarded() as place, connected(place) as (a, b):
+        b.write(f"POST /v1/cut HTTP/1.1\r\n{HEAD}\r\n".encode())
+        left = await a.read()
+
+    assert left == b""
+
+
+# What is no HTTP
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        *(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"\r\n\r\n", b"\0" * 100),
+        *(
+            b"GET\r\n\r\n",
+            b"GET / HTTP/1.1\r\n bad\r\n\r\n",
+            b"PRI * HTTP/2.0\r\n\r\nSM",
+        ),
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost : b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+    ],
+)
+async def test_what_is_no_http_is_answered_and_let_go(nonsense: bytes) -> None:
+    async with guarded(request_within_s=1) as place:
+        answer = await place.raw(nonsense)
+
+    assert answer == b"" or status_of(answer) in {400, 421, 501}
+
+
+async def test_a_broken_chunk_ends_the_request_alone() -> None:
+    chunked = f"POST /v1/body HTTP/1.1\r\n{HEAD}Transfer-Encoding: chunked\r\n\r\n"
+    async with guarded() as place:
+        answer = await place.raw(chunked.encode(), b"2\r\nab\r\n", 0.05, b"zz\r\n")
+        async with place.client(READER) as client:
+            served = await client.get("/v1/who")
+
+    assert status_of(answer) == 400
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert served.status_code == 200
+
+
+async def test_an_upgrade_to_web_sockets_is_none() -> None:
+    upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    async with guarded() as place, connected(place) as (a, b):
+        b.write(f"GET /v1/who HTTP/1.1\r\n{HEAD}{upgrade}\r\n".encode())
+        answer = await a.readuntil(b"}")
+
+    assert status_of(answer) == 200
+
+
+async def test_requests_right_behind_one_another_share_no_context() -> None:
+    mark: ContextVar[str] = ContextVar("mark", default="none")
+    seen = []
+
+    async def marking(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return
+        seen.append(mark.get())
+        mark.set(scope["path"])
+        await receive()
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async with guarded(app=marking) as place:
+        await place.raw(WHO + WHO + WHO + LAST_WHO)
+
+    assert seen == ["none"] * 4
+
+
+# Too many
+
+
+async def test_too_many_connections_are_told_to_come_again_or_cut() -> None:
+    settings = ServiceSettings(port=0, tokens=TOKENS)
+    server = Server(Guard(application(), settings), settings, most_connections=3)
+    with listening(settings) as open_socket:
+        port = open_socket.getsockname()[1]
+        running = asyncio.ensure_future(server.serve(sockets=[open_socket]))
+        await server.ready.wait()
+        place = Place(address_of(open_socket), port, Guard(_none, settings).door)
+        async with contextlib.AsyncExitStack() as opened:
+            for _ in range(3):
+                await opened.enter_async_context(connected(place))
+            await asyncio.sleep(0.05)
+            too_many = await place.raw(WHO)
+        await asyncio.sleep(0.05)
+        again = await place.raw(LAST_WHO)
+        async with contextlib.AsyncExitStack() as opened:
+            for _ in range(103):
+                await opened.enter_async_context(connected(place))
+            await asyncio.sleep(0.05)
+            far_too_many = await place.raw(WHO)
+        server.stop()
+        await running
+
+    assert status_of(too_many) == 503
+    assert b"retry-after: 1" in too_many
+    assert b"content-security-policy" in too_many
+    assert status_of(again) == 200
+    assert far_too_many == b""
+
+
+async def _none(scope: Any, receive: Any, send: Any) -> None:
+    raise AssertionError
+
+
+# The end
+
+
+async def test_a_stop_lets_requests_end_and_takes_no_more() -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        place = await stack.enter_async_context(guarded(stop_within_s=5))
+        async with connected(place) as (idle, writer), place.client(READER) as client:
+            writer.write(WHO)
+            await idle.readuntil(b"}")
+            under_way = asyncio.ensure_future(client.get("/v1/soon"))
+            await asyncio.sleep(0.1)
+            began = now()
+            stopping = asyncio.ensure_future(stack.aclose())
+            closed = await gone(idle)
+            with pytest.raises(httpx.ConnectError):
+                await place.client(READER).get("/v1/who")
+            answer = await under_way
+            await stopping
+            took = now() - began
+
+    assert answer.text == "soon"
+    assert closed < 0.15
+    assert took < 1
+
+
+async def test_a_stop_cuts_what_does_not_end() -> None:
+    before = asyncio.all_tasks()
+    async with contextlib.AsyncExitStack() as stack:
+        place = await stack.enter_async_context(guarded(stop_within_s=0.4))
+        async with connected(place) as (a, b), connected(place) as (half, begun):
+            b.write(f"GET /v1/long HTTP/1.1\r\n{HEAD}\r\n".encode())
+            begun.write(b"GET /v1/wh")
+            await asyncio.sleep(0.1)
+            began = now()
+            await stack.aclose()
+            took = now() - began
+            left = await asyncio.gather(gone(a), gone(half))
+
+    assert 0.3 < took < 2
+    assert max(left) < 0.5
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_stream_sees_that_it_is_time_to_end() -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        place = await stack.enter_async_context(guarded(stop_within_s=5))
+        async with connected(place) as (a, b):
+            b.write(f"GET /v1/stream HTTP/1.1\r\n{HEAD}\r\n".encode())
+            await a.read(100)
+            reading = asyncio.ensure_future(a.read())
+            began = now()
+            await stack.aclose()
+            took = now() - began
+            rest = await reading
+
+    assert took < 2
+    assert rest.endswith(b"0\r\n\r\n")  # the end of the chunks: it was not cut
+
+
+async def test_a_stop_does_not_wait_for_a_stuck_reader() -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        place = await stack.enter_async_context(guarded(stop_within_s=0.4))
+        async with connected(place, taking=4096) as (_, b):
+            b.write(f"GET /v1/stream HTTP/1.1\r\n{HEAD}\r\n".encode())
+            await asyncio.sleep(0.2)
+            began = now()
+            await stack.aclose()
+            took = now() - began
+
+    assert took < 2
+
+
+async def test_clients_that_vanish_leave_nothing() -> None:
+    async with guarded() as place:
+        before = len(asyncio.all_tasks())
+        for _ in range(20):
+            vanishing = socket.create_connection(("127.0.0.1", place.port))
+            vanishing.sendall(f"GET /v1/long HTTP/1.1\r\n{HEAD}\r\n".encode()[:-1])
+            reset = struct.pack("ii", 1, 0)
+            vanishing.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            vanishing.close()
+        await asyncio.sleep(0.2)
+        after = len(asyncio.all_tasks())
+        async with place.client(READER) as client:
+            served = await client.get("/v1/who")
+
+    assert after == before
+    assert served.status_code == 200
+
+
+async def test_an_error_in_the_block_stops_the_server_as_well() -> None:
+    with pytest.raises(KeyError):
+        async with guarded() as place:
+            raise KeyError
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", place.port)
+
+
+# Where it listens
+
+
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "::", "0", "192.0.2.1", "::ffff:127.0.0.1"]
+)
+def test_without_tokens_it_listens_on_the_loopback_interface_alone(host: str) -> None:
+    with pytest.raises(InvalidServiceError) as caught:
+        listening(ServiceSettings(host=host, port=0))
+
+    assert "there are no tokens" in caught.value.state
+    assert "herdbook token" in caught.value.remedy
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2", "127.1"])
+def test_the_loopback_interface_needs_no_tokens(host: str) -> None:
+    with listening(ServiceSettings(host=host, port=0)) as made:
+        assert made.getsockname()[0].startswith("127.")
+        assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+
+
+def test_with_tokens_it_listens_everywhere_and_tells_how_it_is_reached() -> None:
+    with listening(ServiceSettings(host="0.0.0.0", port=0, tokens=TOKENS)) as made:
+        assert address_of(made) == f"http://127.0.0.1:{made.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("host", ["", "no.such.host.invalid", "a b", "x" * 300, "\0"])
+def test_what_is_no_host_is_told(host: str) -> None:
+    with pytest.raises(InvalidServiceError) as caught:
+        listening(ServiceSettings(host=host, port=0))
+
+    assert "is no host to listen on" in caught.value.state
+
+
+def test_a_port_that_is_taken_is_told_and_one_just_left_is_not() -> None:
+    with listening(ServiceSettings(port=0)) as made:
+        port = made.getsockname()[1]
+        with pytest.raises(InvalidServiceError, match=f"port {port} of 127.0.0.1"):
+            listening(ServiceSettings(port=port))
+        with socket.create_connection(("127.0.0.1", port)), made.accept()[0]:
+            pass
+    listening(ServiceSettings(port=port)).close()
+
+
+async def test_an_application_that_cannot_start_is_told() -> None:
+    async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no"})
+
+    with pytest.raises(InvalidServiceError, match="could not start"):
+        async with serve(failing, ServiceSettings(port=0)):
+            raise AssertionError
+
+
+async def test_answers_come_at_once() -> None:
+    """Without TCP_NODELAY each would wait some 40 ms."""
+    async with guarded() as place, place.client(READER) as client:
+        await client.get("/v1/who")
+        began = now()
+        for _ in range(20):
+            await client.get("/v1/who")
+        took = now() - began
+
+    assert took / 20 < 0.03
