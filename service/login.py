@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qs
 
 from litestar import MediaType, Request, Response, get, post
@@ -36,7 +36,7 @@ _LOG: Final = Logger("herdbook.login")
 
 
 @get("/login", include_in_schema=False)
-async def show_login(request: Request) -> Response[str]:
+async def show_login(request: Request[Any, Any, Any]) -> Response[str]:
     """Show the page that signs in; where there are no tokens nobody needs it."""
     if door_of(request).stands_open:
         return _led_to("/")
@@ -44,7 +44,7 @@ async def show_login(request: Request) -> Response[str]:
 
 
 @post("/login", include_in_schema=False)
-async def sign_in(request: Request) -> Response[str]:
+async def sign_in(request: Request[Any, Any, Any]) -> Response[str]:
     """Begin a session of the token that was given.
 
     Raises:
@@ -66,7 +66,7 @@ async def sign_in(request: Request) -> Response[str]:
 
 
 @post("/logout", include_in_schema=False)
-async def sign_out(request: Request) -> Response[str]:
+async def sign_out(request: Request[Any, Any, Any]) -> Response[str]:
     """End the session of this browser."""
     return _led_to("/login", cookie=door_of(request).sessions.end())
 
@@ -75,7 +75,7 @@ HANDLERS: Final = [show_login, sign_in, sign_out]
 """What the application serves of this."""
 
 
-def _principal(request: Request, secret: str) -> Principal:
+def _principal(request: Request[Any, Any, Any], secret: str) -> Principal:
     """Return whose a token is; an empty form is not a wrong one."""
     if not secret:
         raise UnauthorizedError("the form", "has no token", "Paste yours")
@@ -93,7 +93,7 @@ def local_path(text: str) -> str:
     return text if fits and path not in SIGN_IN else "/"
 
 
-async def _form(request: Request) -> dict[str, str]:
+async def _form(request: Request[Any, Any, Any]) -> dict[str, str]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != _FORM:
         raise UnsupportedMediaError("the body", "is no form", f"Send it as {_FORM}")

@@ -35,18 +35,18 @@ TOKENS = (
 
 
 @get("/v1/who")
-async def who(request: Request) -> dict[str, str]:
+async def who(request: Request[Any, Any, Any]) -> dict[str, str]:
     principal = principal_of(request)
     return {"actor": principal.actor, "role": principal.role}
 
 
 @get("/v1/admin")
-async def admin(request: Request) -> str:
+async def admin(request: Request[Any, Any, Any]) -> str:
     return require(request, Role.ADMIN).name
 
 
 @route("/v1/body", http_method=["POST", "PUT", "DELETE", "PATCH"], status_code=200)
-async def body(request: Request) -> dict[str, int]:
+async def body(request: Request[Any, Any, Any]) -> dict[str, int]:
     return {"bytes": len(await request.body())}
 
 
@@ -83,7 +83,7 @@ async def soon() -> str:
 
 
 @get("/v1/stream")
-async def stream(request: Request) -> Stream:
+async def stream(request: Request[Any, Any, Any]) -> Stream:
     """Send without end, as much as somebody reads, until it is time to stop."""
     stopping = request.scope["state"]["stopping"]
 
@@ -96,7 +96,7 @@ async def stream(request: Request) -> Stream:
 
 
 @post("/v1/cut")
-async def cut(request: Request) -> None:
+async def cut(request: Request[Any, Any, Any]) -> None:
     request.scope["state"]["abort"]()
 
 
@@ -111,11 +111,11 @@ async def page() -> str:
 
 
 @get(["/healthz", "/readyz", "/static/style.css", "/metrics"])
-async def plain(request: Request) -> str:
+async def plain(request: Request[Any, Any, Any]) -> str:
     return "fine"
 
 
-def _told(_: Request, error: HerdbookError) -> Response[bytes]:
+def _told(_: Request[Any, Any, Any], error: HerdbookError) -> Response[bytes]:
     status, headers, content = problems.answer(error)
     return Response(content, status_code=status, headers=headers)
 
@@ -130,7 +130,7 @@ def application() -> App:
     )
 
 
-def _raised(_: Request, error: RuntimeError) -> Response[Any]:
+def _raised(_: Request[Any, Any, Any], error: RuntimeError) -> Response[Any]:
     raise error
 
 
