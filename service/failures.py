@@ -45,8 +45,8 @@ class Failures:
         Raises:
             TooManyFailuresError: It failed too often of late.
         """
-        times = self._times.get(_network(address), ())
-        if len(times) < self._most:
+        times = self._times.get(_network(address))
+        if times is None or len(times) < self._most:
             return
         left = times[0] + self._within_s - self._clock()
         if left > 0:

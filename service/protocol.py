@@ -12,10 +12,10 @@ import contextvars
 import sys
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from herdbook.service import problems
 from herdbook.service.errors import BadRequestError, TooLargeError
@@ -55,7 +55,12 @@ class BoundedProtocol(H11Protocol):
     @property
     def idle(self) -> bool:
         """Whether no request is being answered."""
-        return self.cycle is None or self.cycle.response_complete
+        return self._begun is None or self._begun.response_complete
+
+    @property
+    def _begun(self) -> RequestResponseCycle | None:
+        """The last request; None before the first, which uvicorn's types leave out."""
+        return cast("RequestResponseCycle | None", self.cycle)
 
     def connection_made(  # type: ignore[override]  # uvicorn narrows the transport
         self, transport: asyncio.Transport
@@ -71,8 +76,8 @@ class BoundedProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all clocks."""
-        self._clock = _stopped(self._clock)
-        self._reader_clock = _stopped(self._reader_clock)
+        self._stop_clock()
+        self._stop_reader_clock()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
@@ -110,9 +115,9 @@ class BoundedProtocol(H11Protocol):
             return
         for event in _answer(sys.exc_info()[1], self._limits):
             self.transport.write(self.conn.send(event) or b"")
-        if self.cycle is not None:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        if self._begun is not None:
+            self._begun.disconnected = True
+            self._begun.message_event.set()
         self._linger()
 
     def _linger(self) -> None:
@@ -123,7 +128,7 @@ class BoundedProtocol(H11Protocol):
         self._deaf = True
         self.flow.resume_reading()
         self.transport.write_eof()
-        self._clock = _stopped(self._clock)
+        self._stop_clock()
         self._clock = self.loop.call_later(
             min(LINGER_S, self._limits.request_within_s), self.transport.abort
         )
@@ -144,7 +149,7 @@ class BoundedProtocol(H11Protocol):
     def resume_writing(self) -> None:
         """Leave a reader alone that has taken everything."""
         super().resume_writing()
-        self._reader_clock = _stopped(self._reader_clock)
+        self._stop_reader_clock()
 
     def _look(self) -> None:
         """Cut a reader that has taken nothing since the last look."""
@@ -165,7 +170,7 @@ class BoundedProtocol(H11Protocol):
                     self._limits.request_within_s, self.transport.abort
                 )
             return
-        self._clock = _stopped(self._clock)
+        self._stop_clock()
         if self.cycle.response_complete and self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_task = self._later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
@@ -173,19 +178,24 @@ class BoundedProtocol(H11Protocol):
 
     def _is_due(self) -> bool:
         """Return whether the other side owes a head, or the rest of a refused body."""
-        if self.cycle is None:
+        if self._begun is None:
             return True
         if self.conn.their_state is h11.IDLE:
             return bool(self.conn.trailing_data[0])
         return self.cycle.response_complete and self.conn.their_state is h11.SEND_BODY
 
+    def _stop_clock(self) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+
+    def _stop_reader_clock(self) -> None:
+        if self._reader_clock is not None:
+            self._reader_clock.cancel()
+            self._reader_clock = None
+
     def _later(self, seconds: float, call: Callable[[], object]) -> asyncio.TimerHandle:
         return self.loop.call_later(seconds, call)
-
-
-def _stopped(clock: asyncio.TimerHandle | None) -> None:
-    if clock is not None:
-        clock.cancel()
 
 
 def _answer(

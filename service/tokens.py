@@ -11,10 +11,10 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import msgspec
 
@@ -69,9 +69,8 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return f"Token(name={self.name!r}, role={self.role.value!r})"
 
-    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
-        yield "name", self.name
-        yield "role", self.role
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("name", self.name), ("role", self.role)]
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
@@ -242,7 +241,7 @@ def _named(name: str, where: str) -> str:
 
 
 def _role(role: object, where: str) -> Role:
-    if role not in tuple(Role):
+    if not isinstance(role, str) or role not in tuple(Role):
         _refuse(where, "has no role that there is", f"Roles are {', '.join(Role)}")
     return Role(role)
 

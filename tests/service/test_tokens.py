@@ -220,7 +220,7 @@ def test_no_secret_is_in_any_repr() -> None:
     settings = ServiceSettings(tokens=(token,))
 
     told = f"{token!r} {token} {Tokens([token])!r} {settings!r} {settings}"
-    told += repr(list(token.__rich_repr__()))
+    told += repr(token.__rich_repr__())
     assert "ann" in told
     assert sha256_of(SECRET) not in told
 
