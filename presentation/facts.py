@@ -54,10 +54,18 @@ def weights_text(status: ModelStatus, shared_with: Iterable[str]) -> str:
 
 def memory_text(runner: Runner, name: str) -> str:
     """Return the memory that a runner holds, and where; and whose name it has."""
-    share = wording.share_text(runner.size_vram_bytes, runner.size_bytes)
-    where = f"{share} on the GPU" if runner.size_vram_bytes else "on the CPU"
     by = "" if runner.name == name else f", loaded as {runner.name}"
-    return f"{bytes_text(runner.size_bytes)}, {where}{by}"
+    return f"{bytes_text(runner.size_bytes)}, {where_text(runner)}{by}"
+
+
+def where_text(runner: Runner) -> str:
+    """Return where a runner's memory is."""
+    if not runner.size_vram_bytes:
+        return "on the CPU"
+    if runner.size_vram_bytes >= runner.size_bytes:
+        return "all on the GPU"
+    share = wording.share_text(runner.size_vram_bytes, runner.size_bytes)
+    return f"{share} on the GPU"
 
 
 def expiry_text(runner: Runner, now: Now) -> str:

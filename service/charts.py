@@ -10,11 +10,12 @@ import math
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from markupsafe import Markup
 
 from herdbook.core import ModelStatus, Runner
+from herdbook.presentation.facts import where_text
 from herdbook.presentation.times import Now
 from herdbook.presentation.wording import counted, share_text
 from herdbook.projections.sentences import bytes_text, duration_text
@@ -47,9 +48,7 @@ def memory_bar(runners: Sequence[Runner]) -> Markup:
 
 
 def _told(runner: Runner) -> str:
-    gpu = share_text(runner.size_vram_bytes, runner.size_bytes)
-    where = f"{gpu} on the GPU" if runner.size_vram_bytes else "on the CPU"
-    return f"{runner.name} {bytes_text(runner.size_bytes)}, {where}"
+    return f"{runner.name} {bytes_text(runner.size_bytes)}, {where_text(runner)}"
 
 
 def _runner_piece(runner: Runner, begin: int, total: int) -> Markup:
@@ -94,6 +93,10 @@ def progress_bar(completed: int, total: int) -> Markup:
     )
 
 
+STRIP: Final = 28
+"""Height of the strip."""
+
+
 class Sample(NamedTuple):
     """When an event was recorded that stands for those around it."""
 
@@ -111,45 +114,53 @@ def density_strip(samples: Sequence[Sample], *, chosen: int, now: Now) -> Markup
     """
     if len(samples) < 2:
         return Markup("")
-    first, last = samples[0].position, samples[-1].position
+    last = samples[-1].position
+    pairs = [pair for pair in pairwise(samples) if pair[1].position > pair[0].position]
+    rates = [_rate(one, other) for one, other in pairs]
     bars = [
-        _bar(one, other, first, last, now)
-        for one, other in pairwise(samples)
-        if other.position > one.position
+        _bar(pair, last, _height(rate, rates), now)
+        for pair, rate in zip(pairs, rates, strict=True)
     ]
-    at = percent((chosen - first) / max(last - first, 1))
-    mark = element("line", x1=at, x2=at, y1=0, y2=28, class_="chosen")
+    at = percent(chosen / last)
+    mark = element("line", x1=at, x2=at, y1=0, y2=STRIP, class_="chosen")
     since = now.clock(samples[0].at, seconds=False)
     return picture(
         *bars,
         mark,
-        title=f"How close together the events #{first} to #{last} are, since {since}",
+        title=f"How close together the events #1 to #{last} are, since {since}",
         class_="density",
         width="100%",
-        height=28,
+        height=STRIP,
     )
 
 
-def _bar(one: Sample, other: Sample, first: int, last: int, now: Now) -> Markup:
-    count = other.position - one.position
+def _rate(one: Sample, other: Sample) -> float:
+    """Return how many events came in a second, as a power of ten."""
     seconds = max((other.at - one.at).total_seconds(), 0.001)
-    height = 28 * _busy(count / seconds)
+    return math.log10((other.position - one.position) / seconds)
+
+
+def _height(rate: float, rates: Sequence[float]) -> float:
+    """Return how high a rate stands among those of the log, 0 to 1."""
+    low, high = min(rates), max(rates)
+    return 0.15 + 0.85 * (rate - low) / (high - low) if high > low else 0.5
+
+
+def _bar(
+    pair: tuple[Sample, Sample], last: int, share: float, now: Now
+) -> Markup:
+    one, other = pair
+    count = other.position - one.position
+    seconds = (other.at - one.at).total_seconds()
     told = (
-        f"{counted(count, 'event')} in {duration_text(seconds)}, "
+        f"{counted(count, 'event')} in {duration_text(max(seconds, 0))}, "
         f"from {now.clock(one.at)} (#{one.position})"
     )
     return element(
         "rect",
         element("title", told),
-        x=percent((one.position - first) / (last - first)),
-        width=percent(count / (last - first)),
-        y=28 - height,
-        height=height,
+        x=percent(one.position / last),
+        width=percent(count / last),
+        y=STRIP * (1 - share),
+        height=STRIP * share,
     )
-
-
-def _busy(per_second: float) -> float:
-    """Return how high a rate stands: from one event in ten days to ten a second."""
-    low, high = math.log10(1 / 864_000), math.log10(10)
-    share = (math.log10(per_second) - low) / (high - low)
-    return min(max(share, 0.06), 1.0)

@@ -145,15 +145,17 @@ async def _of_cancel(here: Visit, status: ModelStatus) -> Prospect:
     recorded = status.work or status.update
     activity = work.activity if work else status.activity
     asked = work or recorded
-    tells = [f"It was asked for by {asked.actor}."] if asked else []
+    if asked is None:
+        told = "Nothing is under way on it: there is nothing to cancel."
+        return Prospect(f"Cancel the work on {status.name}?", [told], "cancel it")
+    tells = [f"It was asked for by {asked.actor}."]
     progress = work.progress if work else None
     if progress is not None:
         share = share_text(progress.completed_bytes, progress.total_bytes)
         tells.append(f"The server has {share} of it.")
     if activity != "load":
         tells.append("The server keeps what it has; a later pull goes on from there.")
-    question = f"Cancel the {activity or 'work'} of {status.name}?"
-    return Prospect(question, tells, "cancel it")
+    return Prospect(f"Cancel the {activity} of {status.name}?", tells, "cancel it")
 
 
 async def _of_use(_: Visit, status: ModelStatus) -> Prospect:

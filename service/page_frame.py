@@ -169,7 +169,7 @@ def led_to(path: str) -> Response[str]:
     return Response(
         "",
         media_type=MediaType.TEXT,
-        status_code=HTTPStatus.SEE_OTHER,
+        status_code=HTTPStatus.SEE_OTHER.value,
         headers={"location": path},
     )
 
@@ -249,7 +249,7 @@ def error_page(request: Request, error: HerdbookError) -> Response[str]:
     )
     return Response(
         text,
-        status_code=status,
+        status_code=status.value,
         media_type=MediaType.HTML,
         headers=headers_of(error),
     )

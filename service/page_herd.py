@@ -141,7 +141,7 @@ def row_of(
     twin: str | None = None,
 ) -> Row:
     """Return a model as it stands in the table."""
-    failure = status.last_failure
+    failed, remedy = failed_texts(status, here.now)
     runner = status.runner
     can = here.moment.capabilities(status.name)
     work = works.get(status.name)
@@ -156,10 +156,21 @@ def row_of(
         used=wording.used_text(status, here.now),
         twin=twin,
         works=progressing(status, work, here.now),
-        failure=facts.failure_text(status, here.now),
-        remedy=remedy_of(failure.kind, status.name) if failure else "",
+        failure=failed,
+        remedy=remedy,
         buttons=buttons_of(here, status, work),
     )
+
+
+def failed_texts(status: ModelStatus, now: Now) -> tuple[str, str]:
+    """Return what failed last, and what to do about it, each without a full stop."""
+    failure = status.last_failure
+    if failure is None:
+        return "", ""
+    failed = facts.failure_text(status, now)
+    remedy = remedy_of(failure.kind, status.name)
+    # The message of old has the remedy of old, which may be today's.
+    return failed.removesuffix(".").removesuffix(remedy).rstrip(". "), remedy
 
 
 def progressing(

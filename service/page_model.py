@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, Final, NamedTuple
 
@@ -10,6 +10,7 @@ from litestar import Request, Response, get
 from litestar.params import Parameter
 
 from herdbook.core import (
+    Capability,
     HistoryEntry,
     ModelStatistics,
     ModelStatus,
@@ -20,7 +21,7 @@ from herdbook.events.streams import model_stream
 from herdbook.presentation import facts, wording
 from herdbook.presentation.wording import NOTHING, SOURCES
 from herdbook.projections.history import HistoryView
-from herdbook.projections.sentences import bytes_text, duration_text, setting_text
+from herdbook.projections.sentences import bytes_text, duration_text
 from herdbook.service import editing, model_events
 from herdbook.service.asking import name_of
 from herdbook.service.deeds import buttons_of
@@ -44,11 +45,18 @@ PAGE: Final = 25
 Before = Annotated[int | None, Parameter(ge=1, lt=1 << 53)]
 
 
-class Ability(NamedTuple):
-    """Something that a model can or cannot do, and how that is known."""
+class Abilities(NamedTuple):
+    """What a model can or cannot do, of those known from one source.
 
-    name: str
-    value: bool
+    Attributes:
+        can: Whether it can.
+        names: What, in words.
+        source: Where that comes from.
+        evidence: What was seen there.
+    """
+
+    can: bool
+    names: str
     source: str
     evidence: str
 
@@ -163,12 +171,20 @@ def _tokens(number: int | None) -> str:
     return "" if number is None else f"{number:,} tokens of context"
 
 
-def _abilities(here: Visit, status: ModelStatus) -> list[Ability]:
+def _abilities(here: Visit, status: ModelStatus) -> list[Abilities]:
     known = here.moment.capabilities(status.name)
+    groups: dict[tuple[bool, str], list[str]] = {}
+    for name, one in known.items():
+        groups.setdefault((one.value, SOURCES[one.source]), []).append(name)
     return [
-        Ability(name, one.value, SOURCES[one.source], one.evidence)
-        for name, one in known.items()
+        Abilities(can, ", ".join(names), source, _evidence(known, names))
+        for (can, source), names in groups.items()
     ]
+
+
+def _evidence(known: Mapping[str, Capability], names: Sequence[str]) -> str:
+    seen = [f"{name}: {known[name].evidence}" for name in names if known[name].evidence]
+    return "; ".join(seen)
 
 
 class Drawn(NamedTuple):
@@ -194,7 +210,9 @@ def _timeline(here: Visit, trail: Trail, span: str) -> Drawn | None:
     chosen = span if span in SPANS else _fitting(age)
     window = window_of(trail.events, here.now.at, SPANS[chosen])
     return Drawn(
-        timeline(trail_of(trail.events), window, here.now),
+        timeline(
+            trail_of(trail.events), window, here.now, end="then" if here.past else "now"
+        ),
         [
             "fetched" if lane == "pull" else _LANE_WORDS.get(lane, lane)
             for lane in LANES
@@ -225,7 +243,7 @@ def setters_of(status: ModelStatus, changes: Sequence[RecordedEvent]) -> list[Se
         note = ""
         if event is not None and isinstance(event.data, ConfigurationChanged):
             note = event.data.note
-        found.append(Setter(name, setting_text(value), event, note))
+        found.append(Setter(name, editing.typed(value), event, note))
     return found
 
 

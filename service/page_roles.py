@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from litestar import Request, Response, get
 
@@ -12,8 +12,8 @@ from herdbook.projections.roles import NEEDS
 from herdbook.projections.sentences import bytes_text
 from herdbook.service.page_frame import Visit, render, visit
 
-SUGGESTED: int = 3
-"""Suggestions for a role that are shown at once; the others are folded."""
+AT_ONCE: Final = 4
+"""Models for a role that are shown at once; the others are folded."""
 
 
 class Choice(NamedTuple):
@@ -71,7 +71,7 @@ async def roles_page(request: Request) -> Response[str]:
         "roles.html",
         title="Roles",
         roles=[_shown(here, role) for role in ModelRole],
-        suggested=SUGGESTED,
+        at_once=AT_ONCE,
     )
 
 

@@ -150,8 +150,15 @@ def window_of(
     return Window(min(first, now - timedelta(seconds=30)), now)
 
 
-def timeline(trail: Trail, window: Window, now: Now) -> Markup:
-    """Return the bars of a model, with the times below them."""
+def timeline(trail: Trail, window: Window, now: Now, *, end: str = "now") -> Markup:
+    """Return the bars of a model, with the times below them.
+
+    Args:
+        trail: What went on.
+        window: The stretch of time to show.
+        now: The moment that it ends at, in the reader's zone.
+        end: What that moment is called.
+    """
     height = ROW * len(LANES)
     tracks = [
         element("rect", x=0, y=_top(lane), width="100%", height=_BAR, class_="track")
@@ -160,7 +167,7 @@ def timeline(trail: Trail, window: Window, now: Now) -> Markup:
     shown = [span for span in trail.spans if _end(span, window) >= window.begin]
     uses = [at for at in trail.uses if at >= window.begin]
     return picture(
-        *_grid(window, now, height),
+        *_grid(window, now, height, end),
         *tracks,
         *(_bar(span, window, now) for span in shown),
         *_marks(uses, window, now),
@@ -246,7 +253,7 @@ def _marks(uses: Sequence[datetime], window: Window, now: Now) -> list[Markup]:
     ]
 
 
-def _grid(window: Window, now: Now, height: int) -> list[Markup]:
+def _grid(window: Window, now: Now, height: int, end: str) -> list[Markup]:
     """Return lines at round times, with the times below them."""
     step = next((step for step in _TICKS if window.length / step <= 4), _TICKS[-1])
     parts: list[Markup] = []
@@ -258,7 +265,7 @@ def _grid(window: Window, now: Now, height: int) -> list[Markup]:
             parts += _tick(share, _tick_text(at, step, now), height)
         at -= step
     ends = (
-        element("text", "now", x="100%", y=height + 15, text_anchor="end"),
+        element("text", end, x="100%", y=height + 15, text_anchor="end"),
         element("text", _first_text(window, now), x=0, y=height + 15),
     )
     return [*parts[: 2 * 5], *(ends if len(parts) <= 2 else ends[:1])]

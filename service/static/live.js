@@ -203,7 +203,7 @@
   const known = () => document.cookie.split("; ").includes(cookie);
   if (zone && !known()) {
     document.cookie = `${cookie}; path=/; max-age=31536000; samesite=lax`;
-    if (known()) live ? soon() : location.reload();
+    if (known()) location.reload();
   }
 
   // The bar of time
