@@ -85,6 +85,14 @@ async def test_the_form_leads_to_no_other_site(wanted: str) -> None:
     assert answer.headers["location"] == "/"
 
 
+async def test_who_followed_a_link_from_elsewhere_need_not_sign_in_again() -> None:
+    """A browser sends the cookie with no link of another site, but with ours."""
+    async with guarded() as place, place.client() as client:
+        form = await client.get("/login?next=/models/a")
+
+    assert '<a href="/models/a">Go on</a>' in form.text
+
+
 async def test_what_the_link_says_cannot_become_a_part_of_the_page() -> None:
     async with guarded() as place, place.client() as client:
         form = await client.get("/login", params={"next": '/"><script>x</script>'})
