@@ -146,9 +146,7 @@ def _height(rate: float, rates: Sequence[float]) -> float:
     return 0.15 + 0.85 * (rate - low) / (high - low) if high > low else 0.5
 
 
-def _bar(
-    pair: tuple[Sample, Sample], last: int, share: float, now: Now
-) -> Markup:
+def _bar(pair: tuple[Sample, Sample], last: int, share: float, now: Now) -> Markup:
     one, other = pair
     count = other.position - one.position
     seconds = (other.at - one.at).total_seconds()

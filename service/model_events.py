@@ -1,10 +1,21 @@
-"""The events of one model, as far as a page needs them."""
+"""The events of one model, as far as a page needs them.
+
+A short stream is read whole, by itself. Of a long one the newest events are read, from
+the log's end, so that a page never takes longer than a bounded part of the log does.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from herdbook.core import HistoryFilter, ModelManager, ModelStatistics, RecordedEvent
+from herdbook.core import (
+    HistoryEntry,
+    HistoryFilter,
+    ModelManager,
+    ModelStatistics,
+    RecordedEvent,
+)
 from herdbook.events.facts import (
     FACTS,
     ConfigurationChanged,
@@ -12,6 +23,7 @@ from herdbook.events.facts import (
     UpdateProgressed,
 )
 from herdbook.projections.statistics import StatisticsView
+from herdbook.service.told import entries_of
 
 _PROGRESS: Final = (PullProgressed, UpdateProgressed)
 TOLD: Final = frozenset(
@@ -19,86 +31,118 @@ TOLD: Final = frozenset(
 )
 """The types of all events but progress: what ends a pull says how far it came."""
 
-DRAWN_AT_MOST: Final = 2_000
-"""Events that a timeline is drawn of."""
+SHORT: Final = 5_000
+"""Events of a stream that is read whole."""
 
-_PAGES = 5
+DRAWN_AT_MOST: Final = 2_000
+"""Events that a timeline is drawn of where the stream is long."""
+
+COUNTED_AT_MOST: Final = 300
+"""Events of which figures of the past are counted anew."""
 
 
 class Trail(NamedTuple):
     """The newest events of a model, the oldest of them first.
 
     Attributes:
-        events: The events, without progress.
+        entries: The events, without progress.
         whole: Whether these are all there are.
     """
 
-    events: list[RecordedEvent]
+    entries: list[HistoryEntry]
     whole: bool
 
 
-async def trail(herd: ModelManager, stream: str, *, until: int) -> Trail:
+async def trail(herd: ModelManager, name: str, stream: str, *, until: int) -> Trail:
     """Return a model's newest events up to a position."""
-    found: list[RecordedEvent] = []
-    before: int | None = until + 1
-    for _ in range(_PAGES):
-        if before is None or len(found) >= DRAWN_AT_MOST:
-            break
-        page = await newest(herd, stream, before=before, limit=DRAWN_AT_MOST)
-        found += page.events
-        before = page.older
-    return Trail(found[::-1], before is None)
+    if (await herd.get_status(name)).version <= SHORT:
+        entries = await herd.history(name, HistoryFilter(types=TOLD))
+        return Trail([one for one in entries if one.position <= until], whole=True)
+    page = await _newest(herd, stream, before=until + 1, limit=DRAWN_AT_MOST)
+    return Trail(page.entries[::-1], whole=page.older is None)
 
 
 class Page(NamedTuple):
     """Some events of a model, the newest first.
 
     Attributes:
-        events: The events.
+        entries: The events.
         older: The ``before`` of the next page; None where there is nothing more.
     """
 
-    events: list[RecordedEvent]
+    entries: list[HistoryEntry]
     older: int | None
 
 
-async def newest(herd: ModelManager, stream: str, *, before: int, limit: int) -> Page:
-    """Return the newest events of a stream before a position, without progress."""
-    page = await herd.read_log(
+async def page(
+    herd: ModelManager, stream: str, known: Trail, *, before: int, limit: int
+) -> Page:
+    """Return the newest events before a position."""
+    if not known.whole:
+        return await _newest(herd, stream, before=before, limit=limit)
+    earlier = [one for one in known.entries if one.position < before]
+    shown = earlier[-limit:][::-1]
+    return Page(shown, shown[-1].position if len(earlier) > len(shown) else None)
+
+
+async def _newest(herd: ModelManager, stream: str, *, before: int, limit: int) -> Page:
+    found = await herd.read_log(
         before=before,
         limit=limit,
         newest_first=True,
         stream_prefix=stream,
         chosen=HistoryFilter(types=TOLD),
     )
-    own = [event for event in page.events if event.stream == stream]
-    return Page(own, page.next)
+    own = [event for event in found.events if event.stream == stream]
+    return Page(entries_of(own), found.next)
 
 
-def counted(events: Trail) -> ModelStatistics | None:
-    """Return the figures of a model; None where its beginning is too far back."""
-    if not events.whole:
+async def counted(herd: ModelManager, known: Trail) -> ModelStatistics | None:
+    """Return the figures of a model at the end of its trail.
+
+    None where there are so many events that nobody waits for them.
+    """
+    if not known.whole or len(known.entries) > COUNTED_AT_MOST:
         return None
     view = StatisticsView()
-    for event in events.events:
-        view.apply(event)
-    streams = {event.stream for event in events.events}
-    return view.get(streams.pop()) if streams else ModelStatistics()
+    for entry in known.entries:
+        view.apply(await event_at(herd, entry.position))
+    return view.get(known.entries[0].stream) if known.entries else ModelStatistics()
+
+
+async def setters(
+    herd: ModelManager, known: Trail, names: Sequence[str]
+) -> dict[str, RecordedEvent]:
+    """Return, by setting, the newest event that put it in force."""
+    found: dict[str, RecordedEvent] = {}
+    for entry in reversed(known.entries):
+        if len(found) == len(names):
+            break
+        if entry.type == ConfigurationChanged.__name__:
+            event = await event_at(herd, entry.position)
+            assert isinstance(event.data, ConfigurationChanged)
+            for name in event.data.set:
+                if name in names:
+                    found.setdefault(name, event)
+    return found
 
 
 async def configured(
-    herd: ModelManager, name: str, *, until: int
+    herd: ModelManager, name: str, *, after_version: int
 ) -> list[RecordedEvent]:
-    """Return the changes of a model's settings up to a position, the newest first."""
+    """Return the changes of a model's settings after a version, the newest first."""
     types = frozenset({ConfigurationChanged.__name__})
     entries = await herd.history(name, HistoryFilter(types=types))
-    positions = [entry.position for entry in reversed(entries)]
-    return [await event_at(herd, one) for one in positions if one <= until]
+    return [
+        await event_at(herd, entry.position)
+        for entry in reversed(entries)
+        if entry.version > after_version
+    ]
 
 
 async def event_at(herd: ModelManager, position: int) -> RecordedEvent:
     """Return the event at a position that the log has."""
-    page = await herd.read_log(
+    found = await herd.read_log(
         after=position - 1, before=position + 1, limit=1, newest_first=True
     )
-    return page.events[0]
+    return found.events[0]

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 from litestar import Request, Response, get, post
+from litestar.params import FromPath
 
 from herdbook.core import ModelManager, ModelStatus
 from herdbook.core.configuration import check_load, parse
@@ -49,7 +50,9 @@ class Prospect(NamedTuple):
 
 
 @get("/models/{name:str}/{word:str}", include_in_schema=False)
-async def confirm_page(request: Request, name: str, word: str) -> Response[str]:
+async def confirm_page(
+    request: Request, name: FromPath[str], word: FromPath[str]
+) -> Response[str]:
     """Say what will happen, and ask.
 
     Raises:
@@ -222,7 +225,9 @@ class Doing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @post("/models/{name:str}/{word:str}", include_in_schema=False)
-async def do_it(request: Request, name: str, word: str) -> Response[str]:
+async def do_it(
+    request: Request, name: FromPath[str], word: FromPath[str]
+) -> Response[str]:
     """Do what was agreed to, and lead back.
 
     Raises:

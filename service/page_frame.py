@@ -99,8 +99,17 @@ async def visit(request: Request) -> Visit:
         at=at,
         present=present,
         head=latest.position,
-        links=Links(asked),
+        links=Links(_fixed(asked, moment)),
     )
+
+
+def _fixed(asked: str | None, moment: Moment) -> str | None:
+    """Return a moment so that every link means the same: ``2 hours ago`` goes on."""
+    if asked is None:
+        return None
+    if moment.asked is None:
+        return str(moment.position)
+    return moment.asked.isoformat().replace("+00:00", "Z")
 
 
 class Bar(NamedTuple):

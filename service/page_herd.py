@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from litestar import Request, Response, get
+from litestar.params import FromQuery
 from markupsafe import Markup
 
 from herdbook.core import (
@@ -78,7 +79,7 @@ class Row(NamedTuple):
 
 
 @get("/", include_in_schema=False)
-async def herd_page(request: Request, gone: bool = False) -> Response[str]:
+async def herd_page(request: Request, gone: FromQuery[bool] = False) -> Response[str]:
     """Show every model."""
     here = await visit(request)
     works = works_of(here)
@@ -110,7 +111,7 @@ async def herd_page(request: Request, gone: bool = False) -> Response[str]:
 
 
 @get("/pull", include_in_schema=False)
-async def pull_by_name(request: Request, model: str = "") -> Response[str]:
+async def pull_by_name(request: Request, model: FromQuery[str] = "") -> Response[str]:
     """Lead from a name to the page that says what pulling it means.
 
     Raises:

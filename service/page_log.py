@@ -8,7 +8,7 @@ from typing import Annotated, Final, NamedTuple
 
 import msgspec
 from litestar import Request, Response, get
-from litestar.params import Parameter
+from litestar.params import FromPath, QueryParameter
 
 from herdbook.core import Cause, HistoryFilter, RecordedEvent
 from herdbook.events.facts import FACTS
@@ -20,7 +20,7 @@ from herdbook.service import answers, model_events
 from herdbook.service.asking import filter_of
 from herdbook.service.errors import BadRequestError, UnknownEventError
 from herdbook.service.page_frame import Visit, render, visit
-from herdbook.service.page_model import told
+from herdbook.service.told import told_events
 
 PAGE: Final = 50
 """Events on one page."""
@@ -30,11 +30,11 @@ RELATED: Final = 200
 
 TYPES: Final = tuple(sorted(fact.__name__ for fact in FACTS))
 _FIELDS: Final = ("model", "type", "cause", "actor", "since", "until")
-Position = Annotated[int, Parameter(ge=1, lt=1 << 53)]
+Before = Annotated[int | None, QueryParameter(ge=1, lt=1 << 53)]
 
 
 @get("/log", include_in_schema=False)
-async def log_page(request: Request, before: Position | None = None) -> Response[str]:
+async def log_page(request: Request, before: Before = None) -> Response[str]:
     """Show what was recorded, the newest first."""
     here = await visit(request)
     query = {name: request.query_params.get(name, "").strip() for name in _FIELDS}
@@ -51,7 +51,7 @@ async def log_page(request: Request, before: Position | None = None) -> Response
         here,
         "log.html",
         title="Log",
-        events=told(page.events),
+        events=told_events(page.events),
         older=page.next,
         newest=before is None,
         query=query,
@@ -115,7 +115,7 @@ class Envelope(NamedTuple):
 
 
 @get("/log/{position:int}", include_in_schema=False)
-async def event_page(request: Request, position: int) -> Response[str]:
+async def event_page(request: Request, position: FromPath[int]) -> Response[str]:
     """Show one event.
 
     Raises:
@@ -129,7 +129,7 @@ async def event_page(request: Request, position: int) -> Response[str]:
             f"The newest here is #{here.moment.position}",
         )
     event = await model_events.event_at(here.service.herd, position)
-    shown = told([event])[0]
+    shown = told_events([event])[0]
     related = await _related(here, event)
     return await render(
         here,
@@ -140,7 +140,7 @@ async def event_page(request: Request, position: int) -> Response[str]:
         data=_json(event.data),
         whole=_json(answers.event(event)),
         hash_before=await _hash_before(here, position),
-        led=told(related),
+        led=told_events(related),
         ends=here.moment.position,
     )
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from litestar import Request, Response, get, post
+from litestar.params import FromPath
 
 from herdbook.core import (
     InvalidConfigurationError,
@@ -27,16 +28,16 @@ from herdbook.service.guard import require
 from herdbook.service.links import model_path
 from herdbook.service.page_actions import form_of
 from herdbook.service.page_frame import led_to, render, visit
-from herdbook.service.page_model import Told, told
 from herdbook.service.service import service_of
 from herdbook.service.tokens import Role
+from herdbook.service.told import Told, told_events
 
 _CONFLICT: Final = 409
 _INVALID: Final = 422
 
 
 @get("/models/{name:str}/configuration", include_in_schema=False)
-async def settings_page(request: Request, name: str) -> Response[str]:
+async def settings_page(request: Request, name: FromPath[str]) -> Response[str]:
     """Show the settings of a model, to be changed."""
     here = await visit(request)
     status = here.moment.status(name_of(name))
@@ -46,7 +47,7 @@ async def settings_page(request: Request, name: str) -> Response[str]:
 
 
 @post("/models/{name:str}/configuration", include_in_schema=False)
-async def change_settings(request: Request, name: str) -> Response[str]:
+async def change_settings(request: Request, name: FromPath[str]) -> Response[str]:
     """Change the settings of a model, if they are still those that the form had."""
     principal, herd = require(request, Role.OPERATE), service_of(request).herd
     form = await form_of(request)
@@ -96,9 +97,7 @@ async def _since(
     """Return the changes of settings after a version, the newest first."""
     if version >= status.version:
         return []
-    head = (await herd.now()).position
-    changes = await model_events.configured(herd, status.name, until=head)
-    return [event for event in changes if event.version > version]
+    return await model_events.configured(herd, status.name, after_version=version)
 
 
 async def _conflict(
@@ -117,7 +116,7 @@ async def _conflict(
         status,
         editing.fields_of(merged),
         status_code=_CONFLICT,
-        meanwhile=told(changes),
+        meanwhile=told_events(changes),
         sent=form,
     )
 

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 from litestar import Response, get
+from litestar.params import FromPath, FromQuery
 
 from herdbook.service.errors import BadPathError
 
@@ -62,7 +63,7 @@ def static_link(name: str) -> str:
 
 
 @get("/static/{name:str}", include_in_schema=False, sync_to_thread=False)
-def static_file(name: str, v: str = "") -> Response[bytes]:
+def static_file(name: FromPath[str], v: FromQuery[str] = "") -> Response[bytes]:
     """Serve a file; what asks for its very version may keep it for ever.
 
     Raises:

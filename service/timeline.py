@@ -13,11 +13,11 @@ from typing import Final, NamedTuple
 
 from markupsafe import Markup
 
-from herdbook.core import RecordedEvent
+from herdbook.core import HistoryEntry
 from herdbook.events import facts
 from herdbook.presentation.times import Now
 from herdbook.presentation.wording import counted
-from herdbook.projections.sentences import describe, duration_text
+from herdbook.projections.sentences import duration_text
 from herdbook.service.markup import element, percent, picture
 
 
@@ -75,38 +75,38 @@ _TICKS: Final = tuple(
     )
 )
 _BEGINS: Final = {
-    facts.PullStarted: Lane.PULL,
-    facts.UpdateStarted: Lane.PULL,
-    facts.LoadStarted: Lane.LOAD,
-    facts.ModelLoaded: Lane.LOADED,
+    facts.PullStarted.__name__: Lane.PULL,
+    facts.UpdateStarted.__name__: Lane.PULL,
+    facts.LoadStarted.__name__: Lane.LOAD,
+    facts.ModelLoaded.__name__: Lane.LOADED,
 }
 _ENDS: Final = {
-    facts.PullCompleted: (Lane.PULL, Ending.DONE),
-    facts.ModelUpdated: (Lane.PULL, Ending.DONE),
-    facts.UpdateUnchanged: (Lane.PULL, Ending.DONE),
-    facts.PullFailed: (Lane.PULL, Ending.FAILED),
-    facts.UpdateFailed: (Lane.PULL, Ending.FAILED),
-    facts.PullCancelled: (Lane.PULL, Ending.STOPPED),
-    facts.UpdateCancelled: (Lane.PULL, Ending.STOPPED),
-    facts.PullInterrupted: (Lane.PULL, Ending.STOPPED),
-    facts.UpdateInterrupted: (Lane.PULL, Ending.STOPPED),
-    facts.ModelLoaded: (Lane.LOAD, Ending.DONE),
-    facts.LoadFailed: (Lane.LOAD, Ending.FAILED),
-    facts.LoadCancelled: (Lane.LOAD, Ending.STOPPED),
-    facts.LoadInterrupted: (Lane.LOAD, Ending.STOPPED),
-    facts.ModelUnloaded: (Lane.LOADED, Ending.DONE),
+    facts.PullCompleted.__name__: (Lane.PULL, Ending.DONE),
+    facts.ModelUpdated.__name__: (Lane.PULL, Ending.DONE),
+    facts.UpdateUnchanged.__name__: (Lane.PULL, Ending.DONE),
+    facts.PullFailed.__name__: (Lane.PULL, Ending.FAILED),
+    facts.UpdateFailed.__name__: (Lane.PULL, Ending.FAILED),
+    facts.PullCancelled.__name__: (Lane.PULL, Ending.STOPPED),
+    facts.UpdateCancelled.__name__: (Lane.PULL, Ending.STOPPED),
+    facts.PullInterrupted.__name__: (Lane.PULL, Ending.STOPPED),
+    facts.UpdateInterrupted.__name__: (Lane.PULL, Ending.STOPPED),
+    facts.ModelLoaded.__name__: (Lane.LOAD, Ending.DONE),
+    facts.LoadFailed.__name__: (Lane.LOAD, Ending.FAILED),
+    facts.LoadCancelled.__name__: (Lane.LOAD, Ending.STOPPED),
+    facts.LoadInterrupted.__name__: (Lane.LOAD, Ending.STOPPED),
+    facts.ModelUnloaded.__name__: (Lane.LOADED, Ending.DONE),
 }
-_LEAVES = (facts.ModelDeleted, facts.ModelVanished)
+_LEAVES = (facts.ModelDeleted.__name__, facts.ModelVanished.__name__)
 
 
-def trail_of(events: Iterable[RecordedEvent]) -> Trail:
+def trail_of(events: Iterable[HistoryEntry]) -> Trail:
     """Return what a model's events, the oldest first, say went on."""
     spans: list[Span] = []
     open_: dict[Lane, datetime] = {}
     uses: list[datetime] = []
     for event in events:
-        kind, at = type(event.data), event.occurred_at
-        if isinstance(event.data, facts.ModelUsed):
+        kind, at = event.type, event.occurred_at
+        if kind == facts.ModelUsed.__name__:
             uses.append(at)
             open_.setdefault(Lane.LOADED, at)  # it was in memory, whoever loaded it
         ended = _ENDS.get(kind)
@@ -116,7 +116,7 @@ def trail_of(events: Iterable[RecordedEvent]) -> Trail:
         for lane, ending in endings:
             begin = open_.pop(lane, None)
             if begin is not None:
-                spans.append(Span(lane, begin, at, ending, describe(event)))
+                spans.append(Span(lane, begin, at, ending, event.sentence))
         begins = _BEGINS.get(kind)
         if begins is not None:
             open_.setdefault(begins, at)
@@ -141,7 +141,7 @@ class Window(NamedTuple):
 
 
 def window_of(
-    events: Sequence[RecordedEvent], now: datetime, span: timedelta | None
+    events: Sequence[HistoryEntry], now: datetime, span: timedelta | None
 ) -> Window:
     """Return what to show: the given length up to now, or all that there is."""
     first = events[0].occurred_at if events else now
