@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from litestar import Request, Response, get
 from litestar.handlers.base import BaseRouteHandler
 from litestar.openapi import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import HeaderParameter, PathParameter, QueryParameter
 
 from herdbook.core import Difference, ModelRole
 from herdbook.core.difference import difference
@@ -41,11 +41,12 @@ async def list_events(  # noqa: PLR0913 - the parameters of a request
     *,
     after: Position = 0,
     before: Annotated[
-        int | None, Parameter(ge=1, lt=1 << 53, description="Only below this position.")
+        int | None,
+        QueryParameter(ge=1, lt=1 << 53, description="Only below this position."),
     ] = None,
     limit: Limit = 100,
     newest_first: Annotated[
-        bool, Parameter(description="Whether to begin at the end of the log.")
+        bool, QueryParameter(description="Whether to begin at the end of the log.")
     ] = False,
     stream_prefix: Prefix = "",
     types: Types = None,
@@ -85,7 +86,9 @@ async def list_events(  # noqa: PLR0913 - the parameters of a request
 @get("/events/{position:int}", responses=READS, tags=_TAG, operation_id="getEvent")
 async def get_event(
     request: Request,
-    position: Annotated[int, Parameter(ge=1, lt=1 << 53, description="Its position.")],
+    position: Annotated[
+        int, PathParameter(ge=1, lt=1 << 53, description="Its position.")
+    ],
 ) -> answers.Event:
     """Return one event."""
     page = await service_of(request).herd.read_log(after=position - 1, limit=1)
@@ -115,14 +118,14 @@ async def stream_events(
     *,
     after: Annotated[
         int | None,
-        Parameter(
+        QueryParameter(
             ge=0, lt=1 << 53, description="The last position seen; else the newest."
         ),
     ] = None,
     last_event_id: Annotated[
         str | None,
-        Parameter(
-            header="Last-Event-ID",
+        HeaderParameter(
+            name="Last-Event-ID",
             max_length=20,
             description="The same, as browsers send it; it wins.",
         ),
@@ -189,11 +192,15 @@ async def get_diff(
     request: Request,
     since: Annotated[
         str,
-        Parameter(query="from", max_length=80, description="A moment, as in as_of."),
+        QueryParameter(
+            name="from", max_length=80, description="A moment, as in as_of."
+        ),
     ],
     until: Annotated[
         str | None,
-        Parameter(query="to", max_length=80, description="The same; by default now."),
+        QueryParameter(
+            name="to", max_length=80, description="The same; by default now."
+        ),
     ] = None,
 ) -> Difference:
     """Return what differs between two moments: per model, per role, of the node."""

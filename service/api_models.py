@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from litestar import Request, Response, delete, get, post, put
 from litestar.handlers.base import BaseRouteHandler
-from litestar.params import Parameter
+from litestar.params import HeaderParameter, JSONBody, QueryParameter
 
 from herdbook.core import (
     HistoryEntry,
@@ -77,22 +77,23 @@ async def list_models(
     as_of: AsOf = None,
     states: Annotated[
         list[ModelState] | None,
-        Parameter(query="state", description="Only in these states."),
+        QueryParameter(name="state", description="Only in these states."),
     ] = None,
     role: Annotated[
         str | None,
-        Parameter(description="Only models that fit this role, the best first."),
+        QueryParameter(description="Only models that fit this role, the best first."),
     ] = None,
     capability: Annotated[
-        list[str] | None, Parameter(description="Only models that can do all of these.")
+        list[str] | None,
+        QueryParameter(description="Only models that can do all of these."),
     ] = None,
     node: Annotated[
-        str | None, Parameter(description="Only on this node.", max_length=64)
+        str | None, QueryParameter(description="Only on this node.", max_length=64)
     ] = None,
     gone: Annotated[
-        bool, Parameter(description="Also models that the server does not have.")
+        bool, QueryParameter(description="Also models that the server does not have.")
     ] = False,
-    sort: Annotated[Sort | None, Parameter(description="The order.")] = None,
+    sort: Annotated[Sort | None, QueryParameter(description="The order.")] = None,
 ) -> Response[list[shapes.Model]]:
     """List the models.
 
@@ -226,7 +227,9 @@ class CostOf(StrEnum):
 async def get_cost(
     request: Request,
     name: Name,
-    of: Annotated[CostOf, Parameter(description="What is thought of.")] = CostOf.PULL,
+    of: Annotated[
+        CostOf, QueryParameter(description="What is thought of.")
+    ] = CostOf.PULL,
 ) -> answers.Cost:
     """Tell what a pull, load, unload or deletion would cost or free; do nothing."""
     herd, model = service_of(request).herd, name_of(name)
@@ -271,11 +274,11 @@ def _configured(told: answers.Configuration) -> Response[answers.Configuration]:
 async def put_configuration(
     request: Request,
     name: Name,
-    data: answers.SettingsChange,
+    data: JSONBody[answers.SettingsChange],
     if_match: Annotated[
         str | None,
-        Parameter(
-            header="If-Match",
+        HeaderParameter(
+            name="If-Match",
             max_length=80,
             description="The ETag that the change is based on, or * for any.",
         ),
@@ -315,7 +318,7 @@ async def put_configuration(
     operation_id="useModel",
 )
 async def use_model(
-    request: Request, name: Name, data: answers.Use | None = None
+    request: Request, name: Name, data: JSONBody[answers.Use | None] = None
 ) -> shapes.Model:
     """Record that a model was used: the order of recommendation follows it."""
     service = service_of(request)

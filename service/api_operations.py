@@ -6,7 +6,12 @@ from typing import Annotated, Final
 
 from litestar import Request, Response, delete, get, post
 from litestar.handlers.base import BaseRouteHandler
-from litestar.params import Parameter
+from litestar.params import (
+    HeaderParameter,
+    JSONBody,
+    PathParameter,
+    QueryParameter,
+)
 
 from herdbook.service import answers
 from herdbook.service.asking import Limit
@@ -16,7 +21,7 @@ from herdbook.service.operations import OperationRequest, OperationState
 from herdbook.service.service import service_of
 
 _TAG: Final = ["Operations"]
-_Id = Annotated[str, Parameter(max_length=64, description="The operation's id.")]
+_Id = Annotated[str, PathParameter(max_length=64, description="The operation's id.")]
 
 
 @post(
@@ -28,11 +33,11 @@ _Id = Annotated[str, Parameter(max_length=64, description="The operation's id.")
 )
 async def start_operation(
     request: Request,
-    data: OperationRequest,
+    data: JSONBody[OperationRequest],
     idempotency_key: Annotated[
         str | None,
-        Parameter(
-            header="Idempotency-Key",
+        HeaderParameter(
+            name="Idempotency-Key",
             max_length=255,
             description="The same key of the same caller finds the same operation, "
             "for a day and across restarts.",
@@ -55,7 +60,7 @@ async def list_operations(
     request: Request,
     states: Annotated[
         list[OperationState] | None,
-        Parameter(query="state", description="Only in these states."),
+        QueryParameter(name="state", description="Only in these states."),
     ] = None,
     limit: Limit = 100,
 ) -> list[answers.Operation]:

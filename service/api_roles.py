@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from litestar import Request, get
 from litestar.handlers.base import BaseRouteHandler
-from litestar.params import Parameter
+from litestar.params import PathParameter, QueryParameter
 
 from herdbook.core import ModelRole, Recommendation
 from herdbook.presentation import shapes
@@ -16,7 +16,7 @@ from herdbook.service.service import service_of
 
 _TAG: Final = ["Roles"]
 _ROLES: Final = ", ".join(role.value for role in ModelRole)
-_Role = Annotated[str, Parameter(max_length=40, description=f"One of {_ROLES}.")]
+_Role = Annotated[str, PathParameter(max_length=40, description=f"One of {_ROLES}.")]
 
 
 @get("/roles", responses=READS, tags=_TAG, operation_id="listRoles")
@@ -43,7 +43,9 @@ async def get_suggestions(
     role: _Role,
     memory_bytes: Annotated[
         int | None,
-        Parameter(ge=0, lt=1 << 60, description="Memory that a model may need, bytes."),
+        QueryParameter(
+            ge=0, lt=1 << 60, description="Memory that a model may need, bytes."
+        ),
     ] = None,
 ) -> list[shapes.Suggested]:
     """Suggest models that are worth pulling for a role, the best first."""

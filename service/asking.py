@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Final
 from urllib.parse import unquote
 
-from litestar.params import Parameter
+from litestar.params import PathParameter, QueryParameter
 
 from herdbook.core import Cause, HistoryFilter, ModelStatus, Moment
 from herdbook.events.facts import FACTS
@@ -22,17 +22,19 @@ LONGEST_PAGE: Final = 1_000
 
 AsOf = Annotated[
     str | None,
-    Parameter(
+    QueryParameter(
         description="The moment to answer for: #123, ISO 8601, yesterday 17:40, "
         "2 hours ago. Left out: now.",
         max_length=80,
     ),
 ]
-Limit = Annotated[int, Parameter(ge=1, le=LONGEST_PAGE, description="At most so many.")]
-Position = Annotated[int, Parameter(ge=0, lt=1 << 53, description="A position.")]
+Limit = Annotated[
+    int, QueryParameter(ge=1, le=LONGEST_PAGE, description="At most so many.")
+]
+Position = Annotated[int, QueryParameter(ge=0, lt=1 << 53, description="A position.")]
 Name = Annotated[
     str,
-    Parameter(
+    PathParameter(
         description="The model's name, as Ollama takes it: llama3.1 is "
         "llama3.1:latest. Slashes may stand as they are or as %2F.",
         max_length=512,
@@ -40,32 +42,34 @@ Name = Annotated[
 ]
 Types = Annotated[
     list[str] | None,
-    Parameter(query="type", description="Only these types, such as PullFailed."),
+    QueryParameter(name="type", description="Only these types, such as PullFailed."),
 ]
 Causes = Annotated[
-    list[Cause] | None, Parameter(query="cause", description="Only these causes.")
+    list[Cause] | None, QueryParameter(name="cause", description="Only these causes.")
 ]
 Actors = Annotated[
     list[str] | None,
-    Parameter(query="actor", description="What an actor begins with, such as cli:."),
+    QueryParameter(
+        name="actor", description="What an actor begins with, such as cli:."
+    ),
 ]
 Prefix = Annotated[
     str,
-    Parameter(
+    QueryParameter(
         max_length=512, description="What a stream's name begins with: model/local/."
     ),
 ]
 Since = Annotated[
     datetime | None,
-    Parameter(description="Recorded at or after, ISO 8601 with a zone."),
+    QueryParameter(description="Recorded at or after, ISO 8601 with a zone."),
 ]
 Until = Annotated[
     datetime | None,
-    Parameter(description="Recorded at or before, ISO 8601 with a zone."),
+    QueryParameter(description="Recorded at or before, ISO 8601 with a zone."),
 ]
 Correlation = Annotated[
     str | None,
-    Parameter(max_length=64, description="Only the events of this operation."),
+    QueryParameter(max_length=64, description="Only the events of this operation."),
 ]
 
 _NAMES: Final = frozenset(fact.__name__ for fact in FACTS)

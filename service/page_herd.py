@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from litestar import Request, Response, get
+from litestar import Response, get
 from litestar.params import FromQuery
 from markupsafe import Markup
 
@@ -25,7 +25,7 @@ from herdbook.service.charts import memory_bar, progress_bar, runners_of
 from herdbook.service.deeds import Button, buttons_of
 from herdbook.service.errors import BadRequestError
 from herdbook.service.links import model_path
-from herdbook.service.page_frame import Visit, led_to, render, visit
+from herdbook.service.page_frame import PageRequest, Visit, led_to, render, visit
 
 
 class Progressing(NamedTuple):
@@ -79,7 +79,9 @@ class Row(NamedTuple):
 
 
 @get("/", include_in_schema=False)
-async def herd_page(request: Request, gone: FromQuery[bool] = False) -> Response[str]:
+async def herd_page(
+    request: PageRequest, gone: FromQuery[bool] = False
+) -> Response[str]:
     """Show every model."""
     here = await visit(request)
     works = works_of(here)
@@ -111,7 +113,9 @@ async def herd_page(request: Request, gone: FromQuery[bool] = False) -> Response
 
 
 @get("/pull", include_in_schema=False)
-async def pull_by_name(request: Request, model: FromQuery[str] = "") -> Response[str]:
+async def pull_by_name(
+    request: PageRequest, model: FromQuery[str] = ""
+) -> Response[str]:
     """Lead from a name to the page that says what pulling it means.
 
     Raises:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Final, NamedTuple
 
 import msgspec
-from litestar import Request, Response, get
+from litestar import Response, get
 from litestar.params import FromPath, QueryParameter
 
 from herdbook.core import Cause, HistoryFilter, RecordedEvent
@@ -19,7 +19,7 @@ from herdbook.presentation.wording import NOTHING
 from herdbook.service import answers, model_events
 from herdbook.service.asking import filter_of
 from herdbook.service.errors import BadRequestError, UnknownEventError
-from herdbook.service.page_frame import Visit, render, visit
+from herdbook.service.page_frame import PageRequest, Visit, render, visit
 from herdbook.service.told import told_events
 
 PAGE: Final = 50
@@ -34,7 +34,7 @@ Before = Annotated[int | None, QueryParameter(ge=1, lt=1 << 53)]
 
 
 @get("/log", include_in_schema=False)
-async def log_page(request: Request, before: Before = None) -> Response[str]:
+async def log_page(request: PageRequest, before: Before = None) -> Response[str]:
     """Show what was recorded, the newest first."""
     here = await visit(request)
     query = {name: request.query_params.get(name, "").strip() for name in _FIELDS}
@@ -115,7 +115,7 @@ class Envelope(NamedTuple):
 
 
 @get("/log/{position:int}", include_in_schema=False)
-async def event_page(request: Request, position: FromPath[int]) -> Response[str]:
+async def event_page(request: PageRequest, position: FromPath[int]) -> Response[str]:
     """Show one event.
 
     Raises:

@@ -1,12 +1,14 @@
-"""The service as a program of its own, for as long as a block runs."""
+"""The service for as long as a block runs: as a process, or in a thread."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,28 +17,26 @@ from typing import Any
 
 import httpx
 
+from herdbook.service.application import composed
+from herdbook.service.server import serve
+from herdbook.service.settings import ServiceSettings
+
 #: In seconds; a stop must take less, and so says the issue that asks for it.
 LONGEST_STOP = 5.0
 
 
-class Program:
-    """One run of ``herdbook serve``.
+class Reached:
+    """A service that runs somewhere, and how to ask it.
 
     Attributes:
-        process: The process.
         address: Where it listens.
         http: A client of it.
         log: Its log's file.
-        errors: The file that its standard error goes to.
     """
 
-    def __init__(
-        self, process: subprocess.Popen[str], address: str, log: Path, errors: Path
-    ) -> None:
-        self.process = process
+    def __init__(self, address: str, log: Path) -> None:
         self.address = address
         self.log = log
-        self.errors = errors
         self.http = httpx.Client(base_url=address, timeout=20, trust_env=False)
 
     @property
@@ -69,6 +69,22 @@ class Program:
         history = self.get(f"/v1/models/{model}/history?limit=1000")
         return [entry["type"] for entry in history]
 
+
+class Program(Reached):
+    """One run of ``herdbook serve``, a process of its own.
+
+    Attributes:
+        process: The process.
+        errors: The file that its standard error goes to.
+    """
+
+    def __init__(
+        self, process: subprocess.Popen[str], address: str, log: Path, errors: Path
+    ) -> None:
+        super().__init__(address, log)
+        self.process = process
+        self.errors = errors
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Stop it, in time, and return its exit code."""
         self.process.send_signal(number)
@@ -78,6 +94,60 @@ class Program:
         """End it without warning."""
         self.process.kill()
         self.process.wait(LONGEST_STOP)
+
+
+class Thread(Reached):
+    """A service in a thread of this process: the same on the wire, and soon there.
+
+    Attributes:
+        settings: What it was started with.
+    """
+
+    def __init__(self, log: Path, ollama: str, settings: ServiceSettings) -> None:
+        self.settings = settings
+        self._ollama = ollama
+        self._loop = asyncio.new_event_loop()
+        self._ended = asyncio.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=[log])
+        self._address = ""
+        self._thread.start()
+        assert self._ready.wait(20)
+        assert self._address, "it did not start"
+        super().__init__(self._address, log)
+
+    def _run(self, log: Path) -> None:
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self._serve(log))
+        finally:
+            self._ready.set()
+
+    async def _serve(self, log: Path) -> None:
+        async with (
+            composed(log, settings=self.settings, ollama=self._ollama) as made,
+            serve(made[1], self.settings) as self._address,
+        ):
+            self._ready.set()
+            await self._ended.wait()
+            await made[0].stop()
+
+    def close(self) -> None:
+        """Stop serving, and see the thread end."""
+        self.http.close()
+        self._loop.call_soon_threadsafe(self._ended.set)
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+
+@contextmanager
+def thread(log: Path, ollama: str, **settings: Any) -> Iterator[Thread]:
+    """Run the service in a thread."""
+    running = Thread(log, ollama, ServiceSettings(**{"port": 0, **settings}))
+    try:
+        yield running
+    finally:
+        running.close()
 
 
 @contextmanager

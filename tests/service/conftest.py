@@ -1,19 +1,15 @@
-"""The service as a real process, in front of a pretend Ollama."""
+"""The service in front of a pretend Ollama: in a thread, or as a real process."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from command import FAST, Server
-from service_program import Program, service
+from service_program import Program, Reached, service, thread
 
 from herdbook.sandbox import Behaviour, RealClock, Settings, World
-
-Serve = Callable[..., AbstractContextManager[Program]]
 
 
 @pytest.fixture
@@ -46,13 +42,14 @@ def slow_ollama() -> Iterator[Server]:
 
 
 @pytest.fixture
-def serve(tmp_path: Path, ollama: Server) -> Serve:
-    """Return what runs a service in front of that server."""
-    return partial(service, tmp_path / "herd.db", ollama.address)
+def herdbook(tmp_path: Path, ollama: Server) -> Iterator[Reached]:
+    """Return a service that runs in a thread."""
+    with thread(tmp_path / "herd.db", ollama.address) as running:
+        yield running
 
 
 @pytest.fixture
-def herdbook(serve: Serve) -> Iterator[Program]:
-    """Return a service that runs."""
-    with serve() as program:
-        yield program
+def program(tmp_path: Path, ollama: Server) -> Iterator[Program]:
+    """Return a service that is a process of its own."""
+    with service(tmp_path / "herd.db", ollama.address) as running:
+        yield running

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from litestar import get
+from litestar.params import FromPath
 from litestar.testing import TestClient, create_test_client
 
 from herdbook.core import errors as core_errors
@@ -79,6 +80,7 @@ EXPECTED = {
     "TooManyFailuresError": 429,
     "InvalidServiceError": 400,
     "StoppingError": 503,
+    "OverloadedError": 503,
 }
 
 
@@ -108,7 +110,7 @@ def client() -> Iterator[TestClient]:
     """Return a client of an application that raises what it is asked for."""
 
     @get("/raise/{name:str}")
-    async def fail(name: str) -> None:
+    async def fail(name: FromPath[str]) -> None:
         if name == "ValueError":
             raise ValueError("hb_secret at /home/somebody")
         raise made(name)

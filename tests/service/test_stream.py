@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 from command import Server
-from service_program import Program, service
+from service_program import Program, Reached, thread
 
 HERE = "gemma3:4b"
 
@@ -72,14 +72,14 @@ async def uses(client: httpx.AsyncClient, count: int) -> int:
     return position
 
 
-def client_of(herdbook: Program) -> httpx.AsyncClient:
+def client_of(herdbook: Reached) -> httpx.AsyncClient:
     limits = httpx.Limits(max_connections=None)
     return httpx.AsyncClient(
         base_url=herdbook.address, timeout=30, trust_env=False, limits=limits
     )
 
 
-async def test_all_of_the_log_then_what_comes(herdbook: Program) -> None:
+async def test_all_of_the_log_then_what_comes(herdbook: Reached) -> None:
     async with client_of(herdbook) as client:
         before = (await client.get("/v1/log/head")).json()["position"]
         reading = asyncio.create_task(read(client, after=0, upto=before + 20))
@@ -91,7 +91,7 @@ async def test_all_of_the_log_then_what_comes(herdbook: Program) -> None:
 
 
 async def test_resumed_after_a_cut_it_misses_and_repeats_nothing(
-    herdbook: Program,
+    herdbook: Reached,
 ) -> None:
     async with client_of(herdbook) as client:
         using = asyncio.create_task(uses(client, 120))
@@ -108,8 +108,8 @@ async def test_resumed_after_a_cut_it_misses_and_repeats_nothing(
         assert found == list(range(1, last + 1))
 
 
-async def test_two_hundred_readers_at_once_get_the_same(herdbook: Program) -> None:
-    async with client_of(herdbook) as client:
+async def test_two_hundred_readers_at_once_get_the_same(program: Program) -> None:
+    async with client_of(program) as client:
         before = (await client.get("/v1/log/head")).json()["position"]
         last = before + 25
         readers = [
@@ -126,7 +126,7 @@ async def test_two_hundred_readers_at_once_get_the_same(herdbook: Program) -> No
         assert positions == list(range(number % before + 1, last + 1))
 
 
-async def test_filters_choose_and_keep_the_order(herdbook: Program) -> None:
+async def test_filters_choose_and_keep_the_order(herdbook: Reached) -> None:
     async with client_of(herdbook) as client:
         last = await uses(client, 3)
         url = (
@@ -147,7 +147,7 @@ async def test_filters_choose_and_keep_the_order(herdbook: Program) -> None:
 async def test_progress_is_told_without_an_id(
     tmp_path: Path, slow_ollama: Server
 ) -> None:
-    with service(tmp_path / "herd.db", slow_ollama.address) as herdbook:
+    with thread(tmp_path / "herd.db", slow_ollama.address) as herdbook:
         async with client_of(herdbook) as client:
             body = {"kind": "pull", "model": "llama3.1:8b"}
             await client.post("/v1/operations", json=body)
@@ -164,11 +164,11 @@ async def test_progress_is_told_without_an_id(
     assert told.data["progress"]["name"] == "llama3.1:8b"
 
 
-async def test_stop_says_goodbye(herdbook: Program) -> None:
-    async with client_of(herdbook) as client:
+async def test_stop_says_goodbye(program: Program) -> None:
+    async with client_of(program) as client:
         async with client.stream("GET", "/v1/events/stream") as answer:
             told = messages(answer.aiter_lines())
-            stopping = asyncio.create_task(asyncio.to_thread(herdbook.stop))
+            stopping = asyncio.create_task(asyncio.to_thread(program.stop))
             ends = [one async for one in told]
 
         assert await stopping == 0
@@ -178,7 +178,7 @@ async def test_stop_says_goodbye(herdbook: Program) -> None:
 
 
 @pytest.mark.parametrize("position", ["999999", "x", "-1"])
-async def test_position_that_the_log_has_not(herdbook: Program, position: str) -> None:
+async def test_position_that_the_log_has_not(herdbook: Reached, position: str) -> None:
     async with client_of(herdbook) as client:
         answer = await client.get(
             "/v1/events/stream", headers={"last-event-id": position}
@@ -189,7 +189,7 @@ async def test_position_that_the_log_has_not(herdbook: Program, position: str) -
 
 
 async def test_reader_that_takes_nothing_costs_the_others_nothing(
-    herdbook: Program,
+    herdbook: Reached,
 ) -> None:
     """It holds its connection, never reads, and is one of many."""
     with socket.socket() as stuck:

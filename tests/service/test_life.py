@@ -1,0 +1,182 @@
+"""The life of the process: without Ollama, with one that comes back, and its end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import sqlite3
+from pathlib import Path
+from time import monotonic, sleep
+
+import httpx
+import pytest
+from command import Server
+from service_program import Program, service
+
+from herdbook.sandbox import RealClock, World
+
+HERE = "gemma3:4b"
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+    return port
+
+
+def test_starts_without_ollama_and_serves_what_the_log_knows(
+    tmp_path: Path, ollama: Server
+) -> None:
+    log = tmp_path / "herd.db"
+    with service(log, ollama.address):
+        pass
+    with service(log, "127.0.0.1:9") as herdbook:
+        ready = herdbook.get("/readyz")
+        models = herdbook.get("/v1/models")
+
+        assert (ready["status"], ready["node_reached"]) == ("ok", False)
+        assert len(models) > 1
+        assert all(model["stale_since"] for model in models)
+        assert herdbook.types(HERE)[0] == "ModelDiscovered"
+        refused = herdbook.operate("refresh")
+        assert refused["error"]["code"] == "node_unreachable"
+
+
+@pytest.mark.slow
+def test_server_that_comes_back_is_seen_by_itself(tmp_path: Path) -> None:
+    server = Server(World(models="some", clock=RealClock(speed=1)))
+    try:
+        with service(tmp_path / "herd.db", server.address) as herdbook:
+            server.did(server="stopped")
+            begun = monotonic()
+            while herdbook.get("/readyz")["node_reached"]:
+                assert monotonic() - begun < 15
+                sleep(0.1)
+            server.did(server="started")
+            begun = monotonic()
+            while not herdbook.get("/readyz")["node_reached"]:
+                assert monotonic() - begun < 15
+                sleep(0.1)
+
+            node = herdbook.get("/v1/events?stream_prefix=node/")["events"]
+    finally:
+        server.close()
+
+    assert [e["type"] for e in node] == ["NodeReached", "NodeLost", "NodeReached"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stops_in_time_and_leaves_no_write_ahead_log(
+    program: Program, number: int
+) -> None:
+    program.operate("load", HERE)
+    begun = monotonic()
+
+    code = program.stop(number)
+
+    assert code == 0
+    assert monotonic() - begun < 5
+    wal = program.log.with_name(f"{program.log.name}-wal")
+    assert not wal.exists() or wal.stat().st_size == 0
+    with sqlite3.connect(f"file:{program.log}?mode=ro", uri=True) as file:
+        assert file.execute("SELECT position FROM head").fetchone()[0] > 5
+    file.close()
+
+
+def test_stops_in_time_while_the_server_hangs(tmp_path: Path, ollama: Server) -> None:
+    with service(tmp_path / "herd.db", ollama.address) as herdbook:
+        ollama.did(answer={"path": "/api/generate", "hang": True})
+        body = {"kind": "load", "model": HERE}
+        told = herdbook.http.post("/v1/operations", json=body).json()
+        while "LoadStarted" not in herdbook.types(HERE):
+            sleep(0.02)
+
+        assert herdbook.stop() == 0
+
+    with service(tmp_path / "herd.db", "127.0.0.1:9") as again:
+        assert again.types(HERE)[-1] == "LoadInterrupted"
+        ended = again.get(f"/v1/operations/{told['id']}")
+        assert ended["state"] == "interrupted"
+
+
+def test_stopping_service_begins_nothing(tmp_path: Path) -> None:
+    """What is told to clients that still hold a connection is in test_operations."""
+    with service(tmp_path / "herd.db", "127.0.0.1:9") as herdbook:
+        assert herdbook.stop() == 0
+        with pytest.raises(httpx.TransportError):
+            herdbook.http.get("/healthz")
+
+
+def test_address_is_the_first_line(tmp_path: Path) -> None:
+    port = free_port()
+    with service(tmp_path / "herd.db", "127.0.0.1:9", port=port) as herdbook:
+        assert herdbook.address == f"http://127.0.0.1:{port}"
+        assert herdbook.get("/healthz")["status"] == "ok"
+
+
+def test_port_that_is_taken(tmp_path: Path, program: Program) -> None:
+    with (
+        pytest.raises(AssertionError, match="cannot be listened on"),
+        service(tmp_path / "other.db", "127.0.0.1:9", port=program.port),
+    ):
+        pass
+
+
+def test_bind_beyond_this_machine_needs_tokens(tmp_path: Path) -> None:
+    with (
+        pytest.raises(AssertionError, match="token"),
+        service(tmp_path / "herd.db", "127.0.0.1:9", "--host", "0.0.0.0"),
+    ):
+        pass
+
+
+def test_log_lines_are_json_where_that_is_asked_for(
+    tmp_path: Path, ollama: Server
+) -> None:
+    options = ("--log-format", "json")
+    with service(tmp_path / "herd.db", ollama.address, *options) as herdbook:
+        herdbook.get("/v1/models?state=loaded")
+
+    lines = [json.loads(line) for line in herdbook.errors.read_text().splitlines()]
+    request = next(line for line in lines if line.get("path") == "/v1/models")
+    assert (request["method"], request["status"]) == ("GET", 200)
+    assert request["actor"] == "api:local"
+
+
+def test_measures(program: Program) -> None:
+    program.operate("pull", "qwen3:0.6b")
+    program.operate("load", HERE)
+
+    answer = program.http.get("/metrics")
+
+    text = answer.text
+    values = {
+        line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
+        for line in text.splitlines()
+        if not line.startswith("#")
+    }
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    head = program.get("/v1/log/head")["position"]
+    assert values["herdbook_log_head_position"] == head
+    assert values["herdbook_projection_lag_events"] == 0
+    assert values["herdbook_append_seconds_count"] > 3
+    assert values["herdbook_events_appended_total"] == head
+    assert values['herdbook_models{state="loaded"}'] == 1
+    assert values['herdbook_operations{kind="pull",state="succeeded"}'] == 1
+    assert values["herdbook_pulled_bytes_total"] > 100_000_000
+    assert values['herdbook_node_up{node="local"}'] == 1
+    asked = 'herdbook_ollama_request_seconds_count{method="POST",path="/api/pull"}'
+    assert values[asked] == 1
+    assert values["herdbook_log_wal_bytes"] > 0
+
+
+def test_failures_of_ollama_are_counted(program: Program) -> None:
+    program.operate("pull", "no-such-model:1b")
+
+    text = program.http.get("/metrics").text
+    assert (
+        'herdbook_ollama_failures_total{kind="not_in_registry",path="/api/pull"}'
+        in (text)
+    )
