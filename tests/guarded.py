@@ -16,7 +16,7 @@ from litestar.response import Stream
 
 from herdbook.core import HerdbookError
 from herdbook.service import login, problems
-from herdbook.service.asgi import App
+from herdbook.service.asgi import App, Receive, Scope, Send
 from herdbook.service.door import Door
 from herdbook.service.guard import Guard, principal_of, require
 from herdbook.service.logs import configure
@@ -187,6 +187,16 @@ def status_of(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1])
 
 
+def _http_alone(app: App) -> App:
+    """Return an application that knows nothing of a server's start and end."""
+
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await app(scope, receive, send)
+
+    return call
+
+
 @asynccontextmanager
 async def guarded(
     *, door: Door | None = None, app: App | None = None, **given: Any
@@ -194,7 +204,7 @@ async def guarded(
     """Serve the application while the block runs."""
     given = {"port": 0, "tokens": TOKENS, **given}
     settings = ServiceSettings(**given)
-    guard = Guard(app or application(), settings, door=door)
+    guard = Guard(_http_alone(app) if app else application(), settings, door=door)
     async with serve(guard, settings) as address:
         yield Place(address, int(address.rpartition(":")[2]), guard.door)
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 
 import httpx
 import pytest
 from guarded import ADMIN, OPERATOR, READER, TOKENS, Place, guarded, status_of
 
+from herdbook.core import HerdbookError
+from herdbook.service.asgi import Receive, Scope, Send
 from herdbook.service.door import Door
-from herdbook.service.errors import InvalidServiceError, TooManyFailuresError
+from herdbook.service.errors import (
+    InvalidServiceError,
+    TooManyFailuresError,
+    UnauthorizedError,
+)
 from herdbook.service.exchange import SECURITY_HEADERS
 from herdbook.service.failures import MOST_ADDRESSES, Failures
+from herdbook.service.guard import principal_of, require
 from herdbook.service.settings import ServiceSettings
+from herdbook.service.tokens import Role
 
 BEARER = f"Authorization: Bearer {OPERATOR}"
 CLOSE = "Connection: close"
@@ -599,3 +608,40 @@ async def test_one_connection_takes_refusals_and_answers_in_turn() -> None:
     found = [status_of(b"HTTP/1.1 " + one) for one in answers.split(b"HTTP/1.1 ")[1:]]
     assert found == [401, 401, 200, 200]
     assert json.loads(answers.rpartition(b"\r\n\r\n")[2])["actor"] == "api:olga"
+
+
+async def test_an_application_cannot_overlook_that_a_body_was_refused() -> None:
+    async def stubborn(scope: Scope, receive: Receive, send: Send) -> None:
+        for _ in range(3):
+            with contextlib.suppress(HerdbookError):
+                await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"never mind"})
+
+    async with guarded(app=stubborn, body_bytes=10) as place:
+        answer = await place.raw(
+            f"{POST}{CLOSE}\r\nTransfer-Encoding: chunked\r\n\r\n".encode(),
+            b"14\r\n" + b"x" * 20 + b"\r\n0\r\n\r\n",
+        )
+
+    assert status_of(answer) == 413
+    assert b"never mind" not in answer
+
+
+async def test_half_an_answer_is_cut_and_not_taken_for_whole() -> None:
+    async def half(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        raise RuntimeError("in its midst")
+
+    async with guarded(app=half) as place:
+        answer = await place.ask(f"GET /v1/who HTTP/1.1\nHost: localhost\n{BEARER}")
+
+    assert answer.endswith(b"4\r\nhalf\r\n")  # and no last chunk
+
+
+def test_nobody_asks_where_nobody_said_who() -> None:
+    with pytest.raises(UnauthorizedError):
+        principal_of({"state": {}})
+    with pytest.raises(UnauthorizedError):
+        require({}, Role.READ)
