@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from litestar import Request, Response, get
+from litestar import Response, get
 
 from herdbook.core import Moment
 from herdbook.core.difference import difference
 from herdbook.presentation.differences import rows_of
 from herdbook.presentation.times import FORMS
-from herdbook.service.page_frame import Visit, render, visit
+from herdbook.service.page_frame import PageRequest, Visit, render, visit
 from herdbook.service.samples import recorded_at
 
 
 @get("/compare", include_in_schema=False)
-async def compare_page(request: Request) -> Response[str]:
+async def compare_page(request: PageRequest) -> Response[str]:
     """Show what differs; without ``to``: until now, or the moment looked at.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 from litestar import MediaType, Request, Response
@@ -22,6 +22,9 @@ from herdbook.service.service import Service, service_of
 from herdbook.service.templating import rendered
 from herdbook.service.tokens import Principal, Role
 from herdbook.service.zones import zone_of
+
+PageRequest: TypeAlias = Request[Any, Any, Any]
+"""A request for a page."""
 
 NAVIGATION = (("Herd", "/"), ("Roles", "/roles"), ("Log", "/log"), ("Node", "/node"))
 
@@ -40,7 +43,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
         links: The links of the page.
     """
 
-    request: Request
+    request: PageRequest
     service: Service
     principal: Principal
     moment: Moment
@@ -77,7 +80,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
         return ""
 
 
-async def visit(request: Request) -> Visit:
+async def visit(request: PageRequest) -> Visit:
     """Return what a request for a page is about.
 
     Raises:
@@ -205,7 +208,7 @@ def _here(visit: Visit) -> str:
     return joined_link(_raw_path(visit.request), dict(query_of(visit)))
 
 
-def _raw_path(request: Request) -> str:
+def _raw_path(request: PageRequest) -> str:
     raw = request.scope.get("raw_path") or request.scope["path"].encode()
     return raw.decode("latin-1")
 
@@ -241,7 +244,7 @@ def _for_the_script(samples: list[Sample]) -> str:
     return msgspec.json.encode(told).decode()
 
 
-def error_page(request: Request, error: HerdbookError) -> Response[str]:
+def error_page(request: PageRequest, error: HerdbookError) -> Response[str]:
     """Return what went wrong as a page: what, its state, a remedy, a way back.
 
     It asks the log for nothing: it is shown also where there is none to ask.
@@ -264,7 +267,7 @@ def error_page(request: Request, error: HerdbookError) -> Response[str]:
     )
 
 
-def _way_back(request: Request) -> str:
+def _way_back(request: PageRequest) -> str:
     """Return where to go on: the model that it was about, or the herd."""
     path = _raw_path(request)
     name, slash, _ = path.removeprefix("/models/").rpartition("/")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
-from litestar import Request, Response, get, post
+from litestar import Response, get, post
 
 from herdbook.core import Diagnosis, Level, ModelManager, ModelStatus, Runner
 from herdbook.core.costs import free_disk
@@ -19,7 +19,7 @@ from herdbook.presentation.times import Now
 from herdbook.service.charts import memory_bar, runners_of
 from herdbook.service.guard import require
 from herdbook.service.operations import Kind, OperationRequest
-from herdbook.service.page_frame import Visit, led_to, render, visit
+from herdbook.service.page_frame import PageRequest, Visit, led_to, render, visit
 from herdbook.service.service import service_of
 from herdbook.service.tokens import Role
 
@@ -76,7 +76,7 @@ class Examined:
 
 
 @get("/node", include_in_schema=False)
-async def node_page(request: Request) -> Response[str]:
+async def node_page(request: PageRequest) -> Response[str]:
     """Show the server and the log."""
     here = await visit(request)
     service, node = here.service, here.moment.node_status()
@@ -108,7 +108,7 @@ async def node_page(request: Request) -> Response[str]:
 
 
 @post("/node/refresh", include_in_schema=False)
-async def look_again(request: Request) -> Response[str]:
+async def look_again(request: PageRequest) -> Response[str]:
     """Look at the server now, and record what differs."""
     principal, service = require(request, Role.OPERATE), service_of(request)
     wanted = OperationRequest(kind=Kind.REFRESH)
@@ -119,7 +119,7 @@ async def look_again(request: Request) -> Response[str]:
     return led_to("/node")
 
 
-def _examined(request: Request) -> Examined:
+def _examined(request: PageRequest) -> Examined:
     kept: Examined = request.app.state.setdefault(_KEPT, Examined())
     return kept
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from litestar import Request, Response, get
+from litestar import Response, get
 
 from herdbook.core import Candidate, ModelRole, ModelState, ModelStatus, Suggestion
 from herdbook.presentation import wording
 from herdbook.projections.roles import NEEDS
 from herdbook.projections.sentences import bytes_text
-from herdbook.service.page_frame import Visit, render, visit
+from herdbook.service.page_frame import PageRequest, Visit, render, visit
 
 AT_ONCE: Final = 4
 """Models for a role that are shown at once; the others are folded."""
@@ -63,7 +63,7 @@ class RoleShown(NamedTuple):
 
 
 @get("/roles", include_in_schema=False)
-async def roles_page(request: Request) -> Response[str]:
+async def roles_page(request: PageRequest) -> Response[str]:
     """Show the order of each role."""
     here = await visit(request)
     return await render(
