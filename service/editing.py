@@ -100,9 +100,16 @@ def edit_of(base: Mapping[str, str], wanted: Mapping[str, str]) -> Edit:
     Raises:
         InvalidConfigurationError: A setting does not take its value.
     """
-    changed = {name: text for name, text in wanted.items() if base.get(name) != text}
+    changed = [
+        f"{name}={text}" for name, text in wanted.items() if base.get(name) != text
+    ]
+    values = dict(parse(each) for each in changed)
     return Edit(
-        dict(parse(f"{name}={text}") for name, text in changed.items()),
+        {
+            name: value
+            for name, value in values.items()
+            if base.get(name) != typed(value)
+        },
         [name for name in base if name not in wanted],
     )
 

@@ -6,11 +6,7 @@
   const SOONEST = 500; // milliseconds between two looks, at least ...
   const PATIENCE = 5; // ... and so many times what the last one took
   const LONGEST_WAIT = 15000; // between two attempts to connect
-  const REASONS = {
-    too_slow: "this page was too slow",
-    stopping: "it is stopping",
-    log_failed: "its log failed",
-  };
+  const REASONS = { too_slow: "this page was too slow", stopping: "it is stopping", log_failed: "its log failed" };
 
   const page = document.body;
   const live = "after" in page.dataset;
@@ -22,6 +18,8 @@
 
   const parse = (text) => new DOMParser().parseFromString(text, "text/html");
   const clock = (date) => date.toLocaleTimeString([], { hour12: false });
+  const liveOf = (root) => [...root.querySelectorAll("[data-live][id]")];
+  const typing = (element) => element?.matches?.("input:not([type=range]), textarea, select");
 
   document.documentElement.classList.add("scripted");
   for (const element of document.querySelectorAll("[data-with-script]")) element.hidden = false;
@@ -60,10 +58,6 @@
     const fresh = parse(await answer.text());
     if (answer.ok) swap(fresh);
     return fresh;
-  }
-
-  function liveOf(root) {
-    return [...root.querySelectorAll("[data-live][id]")];
   }
 
   function swap(fresh) {
@@ -105,15 +99,10 @@
   function edited(element) {
     if (element.contains(document.activeElement) && typing(document.activeElement)) return true;
     const fields = element.querySelectorAll("input, textarea, select");
-    return [...fields].some((field) =>
-      field.matches("select")
-        ? [...field.options].some((option) => option.selected !== option.defaultSelected && field.value)
-        : field.type === "checkbox" ? field.checked !== field.defaultChecked
-          : field.type !== "hidden" && field.value !== field.defaultValue);
-  }
-
-  function typing(element) {
-    return element?.matches?.("input:not([type=range]), textarea, select");
+    return [...fields].some((field) => {
+      if (field.options) return [...field.options].some((one) => one.selected && !one.defaultSelected && one.value);
+      return field.checked !== field.defaultChecked || (field.type !== "hidden" && field.value !== field.defaultValue);
+    });
   }
 
   // The stream
@@ -147,16 +136,14 @@
       const { reason } = JSON.parse(message.data);
       lost("stopped", `stopped by the service: ${REASONS[reason] ?? reason}`);
     });
-    source.addEventListener("error", () => {
-      lostAt ??= new Date();
-      lost("lost", `disconnected since ${clock(lostAt)}, trying again`);
-    });
+    source.addEventListener("error", () => lost());
   }
 
-  function lost(state, words) {
+  function lost(state = "lost", words = "") {
     source?.close();
     source = null;
-    say(state, words);
+    lostAt ??= new Date();
+    say(state, words || `disconnected since ${clock(lostAt)}, trying again`);
     clearTimeout(retry);
     if (document.hidden) return;
     retry = setTimeout(again, Math.min(400 * 2 ** attempts, LONGEST_WAIT) * (0.8 + Math.random() / 2));
@@ -166,11 +153,7 @@
   // The page first: it says where the log is now, and whether anybody answers.
   async function again() {
     const fresh = await look();
-    if (!fresh) {
-      lostAt ??= new Date();
-      lost("lost", `disconnected since ${clock(lostAt)}, trying again`);
-      return;
-    }
+    if (!fresh) { lost(); return; }
     if (fresh.body?.dataset.after) after = Number(fresh.body.dataset.after);
     connect();
   }

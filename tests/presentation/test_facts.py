@@ -1,0 +1,91 @@
+"""Facts, remedies and costs, in words."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from herdbook.core import CostSource, Figure, ModelState, ModelStatus, PullCost, Runner
+from herdbook.events.lifecycle import Lifecycle
+from herdbook.presentation import facts
+from herdbook.presentation.costs import fetch_text, free_text
+from herdbook.presentation.remedies import remedy_of
+from herdbook.presentation.times import Now
+
+NOW = Now(datetime(2026, 11, 24, 14, tzinfo=UTC), UTC)
+HERE = Lifecycle(ModelState.AVAILABLE, present=True)
+
+
+def runner(**given: object) -> Runner:
+    return Runner(name="a:latest", digest="d", size_bytes=2_000_000_000, **given)  # type: ignore[arg-type]  # its fields by name
+
+
+def test_every_state_has_a_sign_of_its_own() -> None:
+    assert len(set(facts.SYMBOLS.values())) == len(ModelState)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (250, "leaves memory in 4 min"),
+        (0.2, "leaves memory in 1 s"),
+        (-1, "in use, or about to leave memory"),
+        (86_400 * 365 * 300, "kept for ever"),
+    ],
+)
+def test_expiry_is_counted_down(seconds: float, told: str) -> None:
+    at = NOW.at + timedelta(seconds=seconds)
+
+    assert facts.expiry_text(runner(expires_at=at), NOW) == told
+
+
+def test_expiry_that_nobody_tells_is_not_told() -> None:
+    assert facts.expiry_text(runner(), NOW) == ""
+
+
+@pytest.mark.parametrize(
+    ("vram", "told"),
+    [
+        (0, "2.0 GB, on the CPU"),
+        (2_000_000_000, "2.0 GB, all on the GPU"),
+        (500_000_000, "2.0 GB, 500 MB of 2.0 GB (25 %) on the GPU"),
+    ],
+)
+def test_memory_says_where_it_is(vram: int, told: str) -> None:
+    assert facts.memory_text(runner(size_vram_bytes=vram), "a:latest") == told
+
+
+def test_weights_are_shared_with_who_is_there() -> None:
+    one, two, gone = (
+        ModelStatus(node="local", name=name, weights="w" * 64, lifecycle=lifecycle)
+        for name, lifecycle in (
+            ("a", HERE),
+            ("b", HERE),
+            ("c", Lifecycle(ModelState.NOT_PRESENT)),
+        )
+    )
+
+    assert facts.sharing(one, [one, two, gone]) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "remedy"),
+    [
+        ("disk_full", "Free some there, then: herdbook pull a:1"),
+        ("out_of_memory", "Unload other models, or give it a smaller num_ctx"),
+        ("not_in_registry", "Check the name and the tag at https://ollama.com/search"),
+        ("stalled", "Go on from there: herdbook pull a:1"),
+        ("a_word_of_tomorrow", ""),
+    ],
+)
+def test_remedy_is_that_of_the_error(kind: str, remedy: str) -> None:
+    assert remedy_of(kind, "a:1") == remedy
+
+
+def test_costs_say_what_is_not_known() -> None:
+    unknown = Figure(size_bytes=None, source=CostSource.UNKNOWN, note="nobody knows")
+    cost = PullCost(name="a", update=False, fetch=unknown, free=unknown)
+
+    assert fetch_text(cost) == "size unknown (nobody knows)"
+    assert free_text(unknown) == "free disk unknown (nobody knows)"
