@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
+import msgspec
 from litestar import Request, get
 from litestar.handlers.base import BaseRouteHandler
 from litestar.params import PathParameter, QueryParameter
@@ -42,10 +43,8 @@ async def get_suggestions(
     request: Request,
     role: _Role,
     memory_bytes: Annotated[
-        int | None,
-        QueryParameter(
-            ge=0, lt=1 << 60, description="Memory that a model may need, bytes."
-        ),
+        Annotated[int, msgspec.Meta(ge=0, lt=1 << 60)] | None,
+        QueryParameter(description="Memory that a model may need, bytes."),
     ] = None,
 ) -> list[shapes.Suggested]:
     """Suggest models that are worth pulling for a role, the best first."""

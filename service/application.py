@@ -6,18 +6,18 @@ its guard; whoever enters it leaves it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from litestar import Litestar, Request, Response, Router
-from litestar.datastructures import State
+from litestar.datastructures import MutableScopeHeaders, State
 from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
-from litestar.types import ASGIApp
+from litestar.types import Message, Scope
 
 from herdbook.core import (
     Clock,
@@ -38,6 +38,7 @@ from herdbook.service import (
     pages,
     reference,
 )
+from herdbook.service.document import Document
 from herdbook.service.errors import (
     BadMethodError,
     BadPathError,
@@ -53,7 +54,10 @@ from herdbook.service.problems import MEDIA_TYPE, UNEXPECTED, headers_of, proble
 from herdbook.service.service import Service, manager_settings
 from herdbook.service.settings import ServiceSettings
 
+AnyRequest: TypeAlias = Request[Any, Any, Any]
+
 _log = Logger("herdbook.service")
+_TYPE_OF_PARAMETER: Final = re.compile(r":\w+(?=})")
 
 OPENAPI: Final = OpenAPIConfig(
     title="Herdbook",
@@ -73,12 +77,12 @@ OPENAPI: Final = OpenAPIConfig(
     ),
     security=[{"token": []}, {}],
     path="/v1",
-    render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+    render_plugins=[Document(path="/openapi.json")],
     use_handler_docstrings=True,
 )
 
 
-def application(service: Service) -> ASGIApp:
+def application(service: Service) -> Guard:
     """Return the application of a service, with everything that guards it."""
     api: Router = Router(
         path="/v1",
@@ -88,6 +92,7 @@ def application(service: Service) -> ASGIApp:
             *api_roles.HANDLERS,
             *api_log.HANDLERS,
         ],
+        before_request=_only_json,
     )
     app = Litestar(
         route_handlers=[
@@ -98,6 +103,7 @@ def application(service: Service) -> ASGIApp:
             *pages.PAGES,
         ],
         exception_handlers=FAILURES,
+        before_send=[_tell_methods],
         openapi_config=OPENAPI,
         state=State({"service": service}),
         request_max_body_size=service.settings.body_bytes,
@@ -118,7 +124,7 @@ async def composed(
     registry: ModelRegistry | None = None,
     manager: ManagerSettings | None = None,
     clock: Clock | None = None,
-) -> AsyncIterator[tuple[Service, ASGIApp]]:
+) -> AsyncIterator[tuple[Service, Guard]]:
     """Open all that a service is made of, and close it at the end.
 
     The Ollama server need not answer: history and views are served, the node is
@@ -155,7 +161,38 @@ async def composed(
             yield service, application(service)
 
 
-def _told(request: Request, error: HerdbookError) -> Response[Any]:
+async def _only_json(request: AnyRequest) -> None:
+    """Refuse a body in another format: a form of another site's page has one.
+
+    Raises:
+        UnsupportedMediaError: It is not JSON.
+    """
+    kind = request.headers.get("content-type", "")
+    if kind and kind.partition(";")[0].strip().lower() != "application/json":
+        raise UnsupportedMediaError(
+            f"a body of type {kind[:80]!r}",
+            "is not taken here",
+            "Send JSON, with Content-Type: application/json",
+        )
+
+
+async def _tell_methods(message: Message, scope: Scope) -> None:
+    """Say at ``OPTIONS`` all that a path takes: the framework knows its first alone."""
+    if scope["type"] == "http" and scope["method"] == "OPTIONS":
+        template = scope.get("path_template", "")
+        routes = scope["litestar_app"].route_handler_method_map
+        taken = [
+            method
+            for path, methods in routes.items()
+            if _TYPE_OF_PARAMETER.sub("", path) == _TYPE_OF_PARAMETER.sub("", template)
+            for method in methods
+        ]
+        if message["type"] == "http.response.start" and taken:
+            methods = sorted({*(str(method) for method in taken), "OPTIONS"})
+            MutableScopeHeaders.from_message(message)["allow"] = ", ".join(methods)
+
+
+def _told(request: AnyRequest, error: HerdbookError) -> Response[Any]:
     """Answer one of our errors: as a page to who reads pages, else as a problem."""
     if _reads_pages(request):
         return pages.error_page(request, error)
@@ -168,7 +205,7 @@ def _told(request: Request, error: HerdbookError) -> Response[Any]:
     )
 
 
-def _translated(request: Request, error: HTTPException) -> Response[Any]:
+def _translated(request: AnyRequest, error: HTTPException) -> Response[Any]:
     """Answer what the framework found wrong, in our words."""
     answered = _told(request, _ours(request, error))
     for name, value in (error.headers or {}).items():
@@ -177,7 +214,7 @@ def _translated(request: Request, error: HTTPException) -> Response[Any]:
     return answered
 
 
-def _ours(request: Request, error: HTTPException) -> HerdbookError:
+def _ours(request: AnyRequest, error: HTTPException) -> HerdbookError:
     path = request.url.path
     match error.status_code:
         case 404:
@@ -205,7 +242,12 @@ def _detail(error: HTTPException) -> str:
     return str(error.detail)[:300]
 
 
-def _unforeseen(request: Request, error: Exception) -> Response[Any]:
+def _too_deep(request: AnyRequest, _: RecursionError) -> Response[Any]:
+    """Answer a body that is nested deeper than it can be read."""
+    return _told(request, BadRequestError("the body", "is nested too deeply"))
+
+
+def _unforeseen(request: AnyRequest, error: Exception) -> Response[Any]:
     """Answer what nobody foresaw; what it was stands in our own logs alone."""
     _log.warning("broken", path=request.url.path[:200], reason=repr(error)[:500])
     if _reads_pages(request):
@@ -214,7 +256,7 @@ def _unforeseen(request: Request, error: Exception) -> Response[Any]:
     return Response(UNEXPECTED, status_code=500, media_type=MEDIA_TYPE)
 
 
-def _reads_pages(request: Request) -> bool:
+def _reads_pages(request: AnyRequest) -> bool:
     api = request.url.path.startswith(("/v1", "/metrics", "/healthz", "/readyz"))
     return not api and "text/html" in request.headers.get("accept", "")
 
@@ -222,6 +264,7 @@ def _reads_pages(request: Request) -> bool:
 FAILURES: Final[Any] = {
     HerdbookError: _told,
     HTTPException: _translated,
+    RecursionError: _too_deep,
     Exception: _unforeseen,
 }
 """How what goes wrong is answered, by its class."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Final
 from urllib.parse import unquote
 
@@ -60,12 +60,20 @@ Prefix = Annotated[
     ),
 ]
 Since = Annotated[
-    datetime | None,
-    QueryParameter(description="Recorded at or after, ISO 8601 with a zone."),
+    str | None,
+    QueryParameter(
+        max_length=40,
+        description="Recorded at or after, ISO 8601 with a zone.",
+        schema_extra={"format": "date-time"},
+    ),
 ]
 Until = Annotated[
-    datetime | None,
-    QueryParameter(description="Recorded at or before, ISO 8601 with a zone."),
+    str | None,
+    QueryParameter(
+        max_length=40,
+        description="Recorded at or before, ISO 8601 with a zone.",
+        schema_extra={"format": "date-time"},
+    ),
 ]
 Correlation = Annotated[
     str | None,
@@ -102,8 +110,8 @@ def filter_of(
     types: Sequence[str] | None = None,
     causes: Sequence[Cause] | None = None,
     actors: Sequence[str] | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
+    since: str | None = None,
+    until: str | None = None,
     correlation_id: str | None = None,
 ) -> HistoryFilter:
     """Return the filter that a request describes.
@@ -115,19 +123,34 @@ def filter_of(
         raise BadRequestError(
             f"type {unknown[:80]!r}", "is no type of event", "See GET /v1/events"
         )
-    for moment in (since, until):
-        if moment is not None and moment.tzinfo is None:
-            raise BadRequestError(
-                f"time {moment.isoformat()}", "has no zone", "Append Z for UTC"
-            )
     return HistoryFilter(
         types=frozenset(types) if types else None,
         causes=frozenset(causes) if causes else None,
         actors=tuple(actors) if actors else None,
-        since=since,
-        until=until,
+        since=_moment(since),
+        until=_moment(until),
         correlation_id=correlation_id,
     )
+
+
+def _moment(text: str | None) -> datetime | None:
+    """Return the moment that a text is.
+
+    Raises:
+        BadRequestError: It is none, or has no zone.
+    """
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        moment = None
+    if moment is None or moment.tzinfo is None or "T" not in text.upper():
+        raise BadRequestError(
+            f"time {text!r}", "is none with a zone", "Write it as 2026-11-24T14:02:00Z"
+        )
+    return moment
 
 
 def etag(version: int) -> str:

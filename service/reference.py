@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 from litestar import Request, Response, get
 
+from herdbook.service.document import exact
 from herdbook.service.page_frame import render, visit
 
 _METHODS: Final = ("get", "put", "post", "delete")
@@ -134,37 +135,16 @@ def _answer(status: str, told: Json) -> Answer:
 def shapes_of(document: Json) -> Iterator[Shape]:
     """Yield every shape of an OpenAPI document."""
     for name, told in document["components"]["schemas"].items():
-        text, _, attributes = told.get("description", "").partition("Attributes:")
-        meanings = dict(_meanings(attributes))
         needed = told.get("required", ())
         yield Shape(
             name=name,
-            text=" ".join(text.split()),
+            text=told["description"],
             fields=tuple(
-                _field(
-                    field,
-                    schema,
-                    {"required": field in needed, "description": meanings.get(field)},
-                )
+                _field(field, schema, {"required": field in needed})
                 for field, schema in told.get("properties", {}).items()
             ),
             values=tuple(str(value) for value in told.get("enum", ())),
         )
-
-
-def _meanings(attributes: str) -> Iterator[tuple[str, str]]:
-    """Yield what a docstring says of each attribute."""
-    name, told = "", ""
-    for line in attributes.splitlines():
-        first, colon, rest = line.strip().partition(": ")
-        if colon and first.isidentifier():
-            if name:
-                yield name, told
-            name, told = first, rest
-        elif name:
-            told = f"{told} {line.strip()}".strip()
-    if name:
-        yield name, told
 
 
 def _field(name: str, schema: Json, told: Json) -> Field:
@@ -182,9 +162,8 @@ def _kind(schema: Json) -> str:
     """Return in words what a value may be."""
     if "$ref" in schema:
         return schema["$ref"].rpartition("/")[2]
-    for several in ("oneOf", "anyOf"):
-        if several in schema:
-            return " or ".join(dict.fromkeys(_kind(each) for each in schema[several]))
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(_kind(each) for each in schema["anyOf"]))
     kind = schema.get("type", "anything")
     if isinstance(kind, list):
         return " or ".join(str(each) for each in kind)
@@ -211,7 +190,7 @@ def _shape_in(schema: Any) -> str:
 @get("/api", include_in_schema=False)
 async def reference(request: Request) -> Response[str]:
     """Show the API."""
-    document = request.app.openapi_schema.to_schema()
+    document = exact(request.app.openapi_schema.to_schema())
     calls = sorted(calls_of(document), key=lambda call: call.tag)
     return await render(
         await visit(request),

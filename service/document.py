@@ -1,0 +1,158 @@
+"""The API's own document: what the framework makes of the handlers, made exact.
+
+The framework tells types; what it cannot know is added here: that unions are not
+exclusive, which shapes take no unknown fields, what each field means (it stands in
+the docstrings), which headers an answer has, and how one answer leads to the next
+request.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+from litestar import Request
+from litestar.openapi.plugins import JsonRenderPlugin
+
+from herdbook import core
+from herdbook.core import costs, difference, lineage
+from herdbook.events import facts
+from herdbook.events.facts import FACTS
+from herdbook.presentation import shapes
+from herdbook.projections import roles, status
+from herdbook.service import answers, api_models, operations, problems
+from herdbook.service.operations import OperationRequest
+
+Json = dict[str, Any]
+
+STRICT: Final = (answers.SettingsChange, answers.Use, OperationRequest)
+"""Shapes of bodies: a field that they do not have is refused."""
+
+_SHAPES: Final = (
+    *(answers, problems, operations, api_models),
+    *(shapes, core, facts, costs, difference, lineage, roles, status),
+)
+"""The modules that have the shapes; the first that has a name has its meaning."""
+
+_EVENT_TYPES: Final = sorted(fact.__name__ for fact in FACTS)
+_ETAG: Final = {
+    "ETag": {
+        "description": "What If-Match and If-None-Match name.",
+        "schema": {"type": "string"},
+    }
+}
+_LOCATION: Final = {
+    "Location": {
+        "description": "Where the operation is.",
+        "schema": {"type": "string"},
+    }
+}
+_HEADERS: Final = {
+    "listModels": ("200", _ETAG),
+    "getStatus": ("200", _ETAG),
+    "getConfiguration": ("200", _ETAG),
+    "putConfiguration": ("200", _ETAG),
+    "startOperation": ("202", _LOCATION),
+}
+"""Headers of answers, by the name of the call."""
+
+_LINKS: Final = {
+    name: {
+        "operationId": name,
+        "parameters": {"operation_id": "$response.body#/id"},
+    }
+    for name in ("getOperation", "cancelOperation")
+}
+
+
+class Document(JsonRenderPlugin):
+    """Gives the document to programs."""
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: Json) -> bytes:
+        """Return the document as JSON."""
+        return self.render_json(request, exact(openapi_schema))
+
+
+def exact(document: Json) -> Json:
+    """Return a document of the framework, made exact."""
+    told: Json = _inclusive(document)
+    for name, shape in told["components"]["schemas"].items():
+        _tell_fields(shape, _docstring(name))
+    for struct in STRICT:
+        told["components"]["schemas"][struct.__name__]["additionalProperties"] = False
+    for call in calls_of(told):
+        _tell_call(call)
+    return told
+
+
+def calls_of(document: Json) -> Iterator[Json]:
+    """Yield what a document says of each method of each path."""
+    for methods in document["paths"].values():
+        for told in methods.values():
+            if isinstance(told, dict):
+                yield told
+
+
+def _inclusive(schema: Any) -> Any:
+    """Return a schema whose unions may overlap: 1 is a number, and an integer too."""
+    if isinstance(schema, dict):
+        return {
+            "anyOf" if name == "oneOf" else name: _inclusive(value)
+            for name, value in schema.items()
+        }
+    if isinstance(schema, list):
+        return [_inclusive(each) for each in schema]
+    return schema
+
+
+def _docstring(name: str) -> str:
+    """Return what the class says that a shape is made of."""
+    found = next((getattr(m, name) for m in _SHAPES if hasattr(m, name)), None)
+    return inspect.getdoc(found) or ""
+
+
+def _tell_fields(shape: Json, docstring: str) -> None:
+    """Tell what a shape is and what its fields mean, as the docstring has it."""
+    text, _, attributes = docstring.partition("Attributes:")
+    shape["description"] = " ".join(text.split())
+    meanings = dict(_meanings(attributes))
+    for name, field in shape.get("properties", {}).items():
+        if name in meanings:
+            field.setdefault("description", meanings[name])
+
+
+def _meanings(attributes: str) -> Iterator[tuple[str, str]]:
+    """Yield what a docstring says of each attribute."""
+    name, told = "", ""
+    for line in attributes.splitlines():
+        first, colon, rest = line.strip().partition(": ")
+        if colon and first.isidentifier():
+            if name:
+                yield name, told
+            name, told = first, rest
+        elif name:
+            told = f"{told} {line.strip()}".strip()
+    if name:
+        yield name, told
+
+
+def _tell_call(call: Json) -> None:
+    name = call["operationId"]
+    for parameter in call.get("parameters", ()):
+        if parameter["name"] == "type":
+            parameter["schema"] = {"type": "array", "items": {"enum": _EVENT_TYPES}}
+        if parameter["name"] == "If-Match":
+            parameter["required"] = True
+    body = call.get("requestBody")
+    if body is not None:
+        schema = body["content"]["application/json"]["schema"]
+        body["required"] = not any(
+            each.get("type") == "null" for each in schema.get("anyOf", ())
+        )
+    if name in _HEADERS:
+        status, headers = _HEADERS[name]
+        call["responses"][status].setdefault("headers", {}).update(headers)
+    if name == "startOperation":
+        call["responses"]["202"]["links"] = msgspec.to_builtins(_LINKS)
