@@ -17,7 +17,6 @@ from herdbook.events.streams import model_stream
 from herdbook.presentation.times import FORMS, Now
 from herdbook.presentation.wording import NOTHING
 from herdbook.service import answers, model_events
-from herdbook.service.asking import filter_of
 from herdbook.service.errors import BadRequestError, UnknownEventError
 from herdbook.service.page_frame import PageRequest, Visit, render, visit
 from herdbook.service.told import told_events
@@ -75,15 +74,21 @@ def _chosen(query: Mapping[str, str], now: Now) -> HistoryFilter:
         BadRequestError: There is no such type or cause, or a time is none.
         InvalidTimeError: A time is in no form that is understood.
     """
-    cause = query["cause"]
+    kind, cause, actor = query["type"], query["cause"], query["actor"]
+    if kind and kind not in TYPES:
+        raise BadRequestError(
+            f"type {kind[:80]!r}",
+            "is no type of event",
+            f"Types are {', '.join(TYPES)}",
+        )
     if cause and cause not in tuple(Cause):
         raise BadRequestError(
             f"cause {cause[:80]!r}", "is no cause", f"Causes are {', '.join(Cause)}"
         )
-    return filter_of(
-        types=[query["type"]] if query["type"] else None,
-        causes=[Cause(cause)] if cause else None,
-        actors=[query["actor"]] if query["actor"] else None,
+    return HistoryFilter(
+        types=frozenset({kind}) if kind else None,
+        causes=frozenset({Cause(cause)}) if cause else None,
+        actors=(actor,) if actor else None,
         since=_time(query["since"], now),
         until=_time(query["until"], now),
     )
