@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from litestar import Request, Response, get
+from litestar import Response, get
 from litestar.handlers.base import BaseRouteHandler
 from litestar.openapi import ResponseSpec
 from litestar.params import HeaderParameter, PathParameter, QueryParameter
@@ -29,6 +29,7 @@ from herdbook.service.asking import (
 from herdbook.service.documented import KEPT, READS
 from herdbook.service.errors import BadRequestError, UnknownEventError
 from herdbook.service.live import StreamFilter
+from herdbook.service.requests import AnyRequest
 from herdbook.service.service import service_of
 from herdbook.service.sse import EventStream
 
@@ -37,7 +38,7 @@ _TAG: Final = ["Log"]
 
 @get("/events", responses=READS, tags=_TAG, operation_id="listEvents")
 async def list_events(  # noqa: PLR0913 - the parameters of a request
-    request: Request,
+    request: AnyRequest,
     *,
     after: Position = 0,
     before: Annotated[
@@ -85,7 +86,7 @@ async def list_events(  # noqa: PLR0913 - the parameters of a request
 
 @get("/events/{position:int}", responses=READS, tags=_TAG, operation_id="getEvent")
 async def get_event(
-    request: Request,
+    request: AnyRequest,
     position: Annotated[
         int, PathParameter(ge=1, lt=1 << 53, description="Its position.")
     ],
@@ -104,7 +105,7 @@ async def get_event(
         200: ResponseSpec(
             data_container=str,
             generate_examples=False,
-            media_type="text/event-stream",  # type: ignore[arg-type]  # any text is one
+            media_type="text/event-stream",
             description="Messages: recorded (an event, its id is its position), "
             "progress (work under way, without an id), goodbye (why the stream ends); "
             "a comment where nothing happens for a while.",
@@ -114,7 +115,7 @@ async def get_event(
     operation_id="streamEvents",
 )
 async def stream_events(
-    request: Request,
+    request: AnyRequest,
     *,
     after: Annotated[
         int | None,
@@ -179,7 +180,7 @@ def _begin(after: int | None, last_event_id: str | None, head: int) -> int:
 
 
 @get("/status", responses=KEPT, tags=_TAG, operation_id="getStatus")
-async def get_status(request: Request, as_of: AsOf = None) -> Response[shapes.AsOf]:
+async def get_status(request: AnyRequest, as_of: AsOf = None) -> Response[shapes.AsOf]:
     """Return everything at one moment: node, models, first choice for each role."""
     service = service_of(request)
     moment = await service.moment(as_of)
@@ -189,7 +190,7 @@ async def get_status(request: Request, as_of: AsOf = None) -> Response[shapes.As
 
 @get("/diff", responses=READS, tags=_TAG, operation_id="getDiff")
 async def get_diff(
-    request: Request,
+    request: AnyRequest,
     since: Annotated[
         str,
         QueryParameter(
@@ -210,7 +211,7 @@ async def get_diff(
 
 
 @get("/log/head", responses=READS, tags=_TAG, operation_id="getHead")
-async def get_head(request: Request) -> answers.Head:
+async def get_head(request: AnyRequest) -> answers.Head:
     """Return the end of the log: write it down, and verify holds the log to it."""
     head = await service_of(request).herd.head()
     return answers.Head(position=head.position, hash=head.hash)

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Final
 
 import msgspec
-from litestar import Request, Response, delete, get, post, put
+from litestar import Response, delete, get, post, put
 from litestar.handlers.base import BaseRouteHandler
 from litestar.params import HeaderParameter, JSONBody, QueryParameter
 
@@ -41,6 +41,7 @@ from herdbook.service.asking import (
 from herdbook.service.documented import CHANGES, KEPT, READS, problems
 from herdbook.service.errors import PreconditionFailedError
 from herdbook.service.guard import principal_of, require
+from herdbook.service.requests import AnyRequest
 from herdbook.service.service import service_of
 from herdbook.service.tokens import Role
 
@@ -73,7 +74,7 @@ _KEYS: Final[dict[str, Callable[[ModelStatus], Any]]] = {
 
 @get("/models", responses=KEPT, tags=_TAG, operation_id="listModels")
 async def list_models(
-    request: Request,
+    request: AnyRequest,
     as_of: AsOf = None,
     states: Annotated[
         list[ModelState] | None,
@@ -148,7 +149,9 @@ def _can_all(moment: Moment, status: ModelStatus, wanted: Collection[str]) -> bo
 
 
 @get("/models/{name:str}", responses=READS, tags=_TAG, operation_id="getModel")
-async def get_model(request: Request, name: Name, as_of: AsOf = None) -> shapes.Model:
+async def get_model(
+    request: AnyRequest, name: Name, as_of: AsOf = None
+) -> shapes.Model:
     """Return one model in full."""
     moment = await service_of(request).moment(as_of)
     return shapes.model(known_status(moment, name), moment)
@@ -161,7 +164,7 @@ async def get_model(request: Request, name: Name, as_of: AsOf = None) -> shapes.
     operation_id="getModelHistory",
 )
 async def get_history(  # noqa: PLR0913 - the parameters of a request
-    request: Request,
+    request: AnyRequest,
     name: Name,
     *,
     types: Types = None,
@@ -188,7 +191,7 @@ async def get_history(  # noqa: PLR0913 - the parameters of a request
 
 
 @get("/models/{name:str}/why", responses=READS, tags=_TAG, operation_id="whyModel")
-async def get_why(request: Request, name: Name) -> shapes.Why:
+async def get_why(request: AnyRequest, name: Name) -> shapes.Why:
     """Return the events that a model's present state goes back to."""
     service = service_of(request)
     moment = await service.moment()
@@ -202,7 +205,7 @@ async def get_why(request: Request, name: Name) -> shapes.Why:
     tags=_TAG,
     operation_id="getModelStatistics",
 )
-async def get_statistics(request: Request, name: Name) -> ModelStatistics:
+async def get_statistics(request: AnyRequest, name: Name) -> ModelStatistics:
     """Return a model's figures over its whole history."""
     service = service_of(request)
     status = known_status(await service.moment(), name)
@@ -225,7 +228,7 @@ class CostOf(StrEnum):
     operation_id="getModelCost",
 )
 async def get_cost(
-    request: Request,
+    request: AnyRequest,
     name: Name,
     of: Annotated[
         CostOf, QueryParameter(description="What is thought of.")
@@ -251,7 +254,7 @@ async def get_cost(
     operation_id="getConfiguration",
 )
 async def get_configuration(
-    request: Request, name: Name, as_of: AsOf = None
+    request: AnyRequest, name: Name, as_of: AsOf = None
 ) -> Response[answers.Configuration]:
     """Return what a model is used with; its ETag is what a change has to name.
 
@@ -272,7 +275,7 @@ def _configured(told: answers.Configuration) -> Response[answers.Configuration]:
     operation_id="putConfiguration",
 )
 async def put_configuration(
-    request: Request,
+    request: AnyRequest,
     name: Name,
     data: JSONBody[answers.SettingsChange],
     if_match: Annotated[
@@ -318,7 +321,7 @@ async def put_configuration(
     operation_id="useModel",
 )
 async def use_model(
-    request: Request, name: Name, data: JSONBody[answers.Use | None] = None
+    request: AnyRequest, name: Name, data: JSONBody[answers.Use | None] = None
 ) -> shapes.Model:
     """Record that a model was used: the order of recommendation follows it."""
     service = service_of(request)
@@ -335,7 +338,7 @@ async def use_model(
     tags=_TAG,
     operation_id="deleteModel",
 )
-async def delete_model(request: Request, name: Name) -> shapes.Removed:
+async def delete_model(request: AnyRequest, name: Name) -> shapes.Removed:
     """Delete a model from the server; tell what that freed. Needs the role admin."""
     require(request, Role.ADMIN)
     herd = service_of(request).herd

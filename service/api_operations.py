@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from litestar import Request, Response, delete, get, post
+from litestar import Response, delete, get, post
 from litestar.handlers.base import BaseRouteHandler
 from litestar.params import (
     HeaderParameter,
@@ -18,6 +18,7 @@ from herdbook.service.asking import Limit
 from herdbook.service.documented import CHANGES, READS, problems
 from herdbook.service.guard import principal_of
 from herdbook.service.operations import OperationRequest, OperationState
+from herdbook.service.requests import AnyRequest
 from herdbook.service.service import service_of
 
 _TAG: Final = ["Operations"]
@@ -32,7 +33,7 @@ _Id = Annotated[str, PathParameter(max_length=64, description="The operation's i
     operation_id="startOperation",
 )
 async def start_operation(
-    request: Request,
+    request: AnyRequest,
     data: JSONBody[OperationRequest],
     idempotency_key: Annotated[
         str | None,
@@ -57,7 +58,7 @@ async def start_operation(
 
 @get("/operations", responses=READS, tags=_TAG, operation_id="listOperations")
 async def list_operations(
-    request: Request,
+    request: AnyRequest,
     states: Annotated[
         list[OperationState] | None,
         QueryParameter(name="state", description="Only in these states."),
@@ -76,7 +77,7 @@ async def list_operations(
     tags=_TAG,
     operation_id="getOperation",
 )
-async def get_operation(request: Request, operation_id: _Id) -> answers.Operation:
+async def get_operation(request: AnyRequest, operation_id: _Id) -> answers.Operation:
     """Return an operation: how far it is, or how it ended.
 
     Of a run before this one, for a day: what the log tells of it.
@@ -91,7 +92,7 @@ async def get_operation(request: Request, operation_id: _Id) -> answers.Operatio
     tags=_TAG,
     operation_id="cancelOperation",
 )
-async def cancel_operation(request: Request, operation_id: _Id) -> answers.Operation:
+async def cancel_operation(request: AnyRequest, operation_id: _Id) -> answers.Operation:
     """Cancel an operation; when this answers, it has ended and the log says how.
 
     One that had ended already stays as it was.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 import msgspec
-from litestar import Request, get
+from litestar import get
 from litestar.handlers.base import BaseRouteHandler
 from litestar.params import PathParameter, QueryParameter
 
@@ -13,6 +13,7 @@ from herdbook.core import ModelRole, Recommendation
 from herdbook.presentation import shapes
 from herdbook.service.asking import AsOf
 from herdbook.service.documented import READS
+from herdbook.service.requests import AnyRequest
 from herdbook.service.service import service_of
 
 _TAG: Final = ["Roles"]
@@ -21,14 +22,16 @@ _Role = Annotated[str, PathParameter(max_length=40, description=f"One of {_ROLES
 
 
 @get("/roles", responses=READS, tags=_TAG, operation_id="listRoles")
-async def list_roles(request: Request, as_of: AsOf = None) -> list[Recommendation]:
+async def list_roles(request: AnyRequest, as_of: AsOf = None) -> list[Recommendation]:
     """Return the order for every role, with reasons, and who was passed over."""
     moment = await service_of(request).moment(as_of)
     return [moment.explain(role) for role in ModelRole]
 
 
 @get("/roles/{role:str}", responses=READS, tags=_TAG, operation_id="getRole")
-async def get_role(request: Request, role: _Role, as_of: AsOf = None) -> Recommendation:
+async def get_role(
+    request: AnyRequest, role: _Role, as_of: AsOf = None
+) -> Recommendation:
     """Return the order for a role, with reasons, and who was passed over and why."""
     return (await service_of(request).moment(as_of)).explain(role)
 
@@ -40,7 +43,7 @@ async def get_role(request: Request, role: _Role, as_of: AsOf = None) -> Recomme
     operation_id="getSuggestions",
 )
 async def get_suggestions(
-    request: Request,
+    request: AnyRequest,
     role: _Role,
     memory_bytes: Annotated[
         Annotated[int, msgspec.Meta(ge=0, lt=1 << 60)] | None,

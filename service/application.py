@@ -10,10 +10,11 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from litestar import Litestar, Request, Response, Router
+from litestar import Litestar, Response, Router
 from litestar.datastructures import MutableScopeHeaders, State
+from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
@@ -51,10 +52,9 @@ from herdbook.service.health import VERSION
 from herdbook.service.metrics import Metrics
 from herdbook.service.paths import NamesInPaths
 from herdbook.service.problems import MEDIA_TYPE, UNEXPECTED, headers_of, problem_of
+from herdbook.service.requests import AnyRequest
 from herdbook.service.service import Service, manager_settings
 from herdbook.service.settings import ServiceSettings
-
-AnyRequest: TypeAlias = Request[Any, Any, Any]
 
 _log = Logger("herdbook.service")
 _TYPE_OF_PARAMETER: Final = re.compile(r":\w+(?=})")
@@ -178,7 +178,7 @@ async def _only_json(request: AnyRequest) -> None:
 
 async def _tell_methods(message: Message, scope: Scope) -> None:
     """Say at ``OPTIONS`` all that a path takes: the framework knows its first alone."""
-    if scope["type"] == "http" and scope["method"] == "OPTIONS":
+    if scope["type"] is ScopeType.HTTP and scope["method"] == "OPTIONS":
         template = scope.get("path_template", "")
         routes = scope["litestar_app"].route_handler_method_map
         taken = [

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
-from litestar import Request
 from litestar.openapi.plugins import JsonRenderPlugin
 
 from herdbook import core
@@ -24,6 +23,7 @@ from herdbook.presentation import shapes
 from herdbook.projections import roles, status
 from herdbook.service import answers, api_models, operations, problems
 from herdbook.service.operations import OperationRequest
+from herdbook.service.requests import AnyRequest
 
 Json = dict[str, Any]
 
@@ -70,7 +70,7 @@ _LINKS: Final = {
 class Document(JsonRenderPlugin):
     """Gives the document to programs."""
 
-    def render(self, request: Request[Any, Any, Any], openapi_schema: Json) -> bytes:
+    def render(self, request: AnyRequest, openapi_schema: Json) -> bytes:
         """Return the document as JSON."""
         return self.render_json(request, exact(openapi_schema))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import metadata
 from typing import Final
 
-from litestar import Request, Response, get
+from litestar import Response, get
 from litestar.handlers.base import BaseRouteHandler
 from litestar.openapi import ResponseSpec
 
@@ -13,6 +13,7 @@ from herdbook.core import StoreError
 from herdbook.service import answers
 from herdbook.service.documented import READS
 from herdbook.service.metrics import MEDIA_TYPE
+from herdbook.service.requests import AnyRequest
 from herdbook.service.service import service_of
 
 _TAG: Final = ["Health"]
@@ -37,7 +38,7 @@ async def healthz() -> answers.Alive:
     tags=_TAG,
     operation_id="getReadiness",
 )
-async def readyz(request: Request) -> Response[answers.Ready]:
+async def readyz(request: AnyRequest) -> Response[answers.Ready]:
     """Say whether it can serve: the log answers, and it is not about to stop.
 
     A lost Ollama server does not make it unready: history and views are served.
@@ -63,14 +64,14 @@ async def readyz(request: Request) -> Response[answers.Ready]:
         200: ResponseSpec(
             str,
             generate_examples=False,
-            media_type=MEDIA_TYPE,  # type: ignore[arg-type]  # any text is one
+            media_type=MEDIA_TYPE,
             description="The measures, as Prometheus reads them.",
         ),
     },
     tags=_TAG,
     operation_id="getMetrics",
 )
-async def metrics(request: Request) -> Response[bytes]:
+async def metrics(request: AnyRequest) -> Response[bytes]:
     """Return what is measured, as Prometheus reads it."""
     service = service_of(request)
     text = await service.metrics.text(service)

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
-from litestar import Request, Response
+from litestar import Response
 
 from herdbook.core import Moment
+from herdbook.service.requests import AnyRequest
 
 MOST: Final = 32
 """Answers that are kept."""
@@ -29,7 +30,7 @@ class KeptAnswers:
         self._kept: OrderedDict[tuple[str, bytes], tuple[str, bytes]] = OrderedDict()
 
     def answer(
-        self, request: Request, moment: Moment, build: Callable[[], object]
+        self, request: AnyRequest, moment: Moment, build: Callable[[], object]
     ) -> Response[Any]:
         """Return the answer to a request, which follows from a moment of the log.
 

@@ -129,9 +129,9 @@ class _Gauges:
             self._models.labels(state.value).set(states.count(state))
         known = [(one.kind, one.state) for one in service.operations.all()]
         for kind in Kind:
-            for state in OperationState:
-                count = known.count((kind, state))
-                self._operations.labels(kind.value, state.value).set(count)
+            for ending in OperationState:
+                count = known.count((kind, ending))
+                self._operations.labels(kind.value, ending.value).set(count)
 
 
 def _size(path: Path) -> int:

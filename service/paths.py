@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import quote, unquote
 
-from litestar.types import ASGIApp, Receive, Scope, Send
+from herdbook.service.asgi import App, Receive, Scope, Send
 
 ROOTS: Final = ("/v1/models/", "/models/")
 """Where names begin."""
@@ -44,7 +44,7 @@ def one_segment(path: str) -> str:
 class NamesInPaths:
     """The middleware that does so."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: App) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,5 +54,5 @@ class NamesInPaths:
             path = one_segment(raw)
             if path.startswith(ROOTS):
                 # Still encoded: the framework parts it, the handler decodes the name.
-                scope = {**scope, "path": path, "raw_path": path.encode("latin-1")}  # type: ignore[misc]  # a scope of the same type
+                scope = {**scope, "path": path, "raw_path": path.encode("latin-1")}
         await self._app(scope, receive, send)

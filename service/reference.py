@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
-from litestar import Request, Response, get
+from litestar import Response, get
 
 from herdbook.service.document import exact
 from herdbook.service.page_frame import render, visit
+from herdbook.service.requests import AnyRequest
 
 _METHODS: Final = ("get", "put", "post", "delete")
 Json = Mapping[str, Any]
@@ -122,8 +123,8 @@ def _call(path: str, method: str, told: Json) -> Call:
 
 
 def _answer(status: str, told: Json) -> Answer:
-    content = told.get("content") or {}
-    schema: Json = next(iter(content.values()), {}).get("schema", {})
+    content: Json = told.get("content") or {}
+    schema: Json = next((each["schema"] for each in content.values()), {})
     return Answer(
         status=status,
         kind=_kind(schema) if schema else "",
@@ -161,7 +162,7 @@ def _field(name: str, schema: Json, told: Json) -> Field:
 def _kind(schema: Json) -> str:
     """Return in words what a value may be."""
     if "$ref" in schema:
-        return schema["$ref"].rpartition("/")[2]
+        return str(schema["$ref"]).rpartition("/")[2]
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(_kind(each) for each in schema["anyOf"]))
     kind = schema.get("type", "anything")
@@ -188,7 +189,7 @@ def _shape_in(schema: Any) -> str:
 
 
 @get("/api", include_in_schema=False)
-async def reference(request: Request) -> Response[str]:
+async def reference(request: AnyRequest) -> Response[str]:
     """Show the API."""
     document = exact(request.app.openapi_schema.to_schema())
     calls = sorted(calls_of(document), key=lambda call: call.tag)

@@ -12,14 +12,13 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final
 
-from litestar import Request
-
 from herdbook.core import Clock, ManagerSettings, ModelManager, Moment
 from herdbook.presentation.times import Now
 from herdbook.service.kept import KeptAnswers
 from herdbook.service.live import Live, Reason
 from herdbook.service.metrics import Metrics
 from herdbook.service.operations import Operations
+from herdbook.service.requests import AnyRequest
 from herdbook.service.settings import ServiceSettings
 
 PAST_KEPT: Final = 16
@@ -120,7 +119,7 @@ class Service:
             return moment
 
 
-def service_of(request: Request) -> Service:
+def service_of(request: AnyRequest) -> Service:
     """Return the service that a request was sent to."""
     service: Service = request.app.state.service
     return service

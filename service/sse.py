@@ -13,7 +13,7 @@ from contextlib import aclosing
 from typing import Any, Final
 
 import msgspec
-from litestar import Request, Response
+from litestar import Response
 from litestar.response.base import ASGIResponse
 from litestar.response.streaming import ASGIStreamingResponse
 from litestar.types import Send
@@ -22,6 +22,7 @@ from herdbook.core import RecordedEvent, UnderWay
 from herdbook.core.logs import Logger
 from herdbook.service import answers
 from herdbook.service.live import Goodbye, Heartbeat, Message
+from herdbook.service.requests import AnyRequest
 
 RETRY_MS: Final = 2_000
 """Milliseconds after which a browser comes back."""
@@ -57,7 +58,7 @@ class EventStream(Response[None]):
         self._messages = messages
         self._send_within_s = send_within_s
 
-    def to_asgi_response(self, request: Request, **given: Any) -> ASGIResponse:  # type: ignore[override]  # the parameters go through as they are
+    def to_asgi_response(self, request: AnyRequest, **given: Any) -> ASGIResponse:  # type: ignore[override]  # the parameters go through as they are
         """Return the answer for the wire."""
         abort = request.scope.get("state", {}).get("abort")
         return _Streaming(

@@ -27,7 +27,7 @@ async def live_of(
 
 async def positions(live: Live, after: int, upto: int) -> list[int]:
     """Read behind a position up to another one."""
-    found = []
+    found: list[int] = []
     async with aclosing(live.read(after, ALL)) as messages:
         async for message in messages:
             if isinstance(message, RecordedEvent):

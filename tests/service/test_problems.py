@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from litestar import get
@@ -106,7 +107,7 @@ def made(name: str) -> HerdbookError:
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[TestClient]:
+def client() -> Iterator[TestClient[Any]]:
     """Return a client of an application that raises what it is asked for."""
 
     @get("/raise/{name:str}")
@@ -127,7 +128,7 @@ def test_all_errors_are_expected_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_error_is_answered_as_a_problem(client: TestClient, name: str) -> None:
+def test_error_is_answered_as_a_problem(client: TestClient[Any], name: str) -> None:
     answered = client.get(f"/raise/{name}", headers={"accept": "*/*"})
 
     told = answered.json()
@@ -142,7 +143,7 @@ def test_error_is_answered_as_a_problem(client: TestClient, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_guard_answers_the_same(client: TestClient, name: str) -> None:
+def test_guard_answers_the_same(client: TestClient[Any], name: str) -> None:
     status, headers, body = answer(made(name))
 
     answered = client.get(f"/raise/{name}", headers={"accept": "*/*"})
@@ -162,7 +163,7 @@ def test_missing_token_says_how_to_send_one() -> None:
     assert answer(made("UnauthorizedError"))[1]["www-authenticate"].startswith("Bearer")
 
 
-def test_what_nobody_foresaw_is_told_without_its_text(client: TestClient) -> None:
+def test_what_nobody_foresaw_is_told_without_its_text(client: TestClient[Any]) -> None:
     answered = client.get("/raise/ValueError", headers={"accept": "*/*"})
 
     assert answered.status_code == 500

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ class Told(NamedTuple):
     data: Any
 
 
-async def messages(lines: AsyncIterator[str]) -> AsyncIterator[Told]:
+async def messages(lines: AsyncIterator[str]) -> AsyncGenerator[Told, None]:
     """Read messages as a browser does; comments are messages named ``comment``."""
     fields: dict[str, str] = {}
     async for line in lines:
