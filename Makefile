@@ -22,9 +22,12 @@ $(READY): pyproject.toml uv.lock
 	@UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/python -m uv sync --quiet --frozen --inexact --all-extras --group dev
 	@touch $@
 
-run: demo ## show the main job: against your Ollama if it answers, else the sandbox
+PORT ?= 11435
 
-demo: $(READY) ## the same walk as `make run`
+run: $(READY) ## serve the dashboard and the API: over your Ollama if it answers, else a sandbox
+	@$(BIN)/herdbook serve --sandbox auto --port $(PORT)
+
+demo: $(READY) ## walk through the main job on the command line, a crash included
 	@$(BIN)/herdbook demo
 
 test: $(READY) ## run all tests

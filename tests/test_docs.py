@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from command import Server
+from service_program import service
 
 from herdbook import sandbox
 from herdbook.core import ModelRegistry
@@ -61,6 +63,38 @@ async def test_readme_example_has_fewer_than_fifteen_lines_and_runs(
     assert ran.stdout.startswith("llama3.2:3b (")
     assert "pulled in" in ran.stdout
     assert ran.stdout.splitlines()[-1].split()[2:4] == ["used:", "an"]
+
+
+def shell_of(page: str) -> str:
+    """Return the first block of shell of a page."""
+    found = re.search(r"```sh\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    assert found, f"{page} has no lines for a shell"
+    return found[1]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/service.md"])
+def test_lines_for_curl_run(page: str, tmp_path: Path) -> None:
+    lines = shell_of(page)
+    assert lines.count("curl ") > 4
+    server = Server(sandbox.World(models="some", clock=sandbox.RealClock(speed=100)))
+
+    with service(tmp_path / "herd.db", server.address) as program:
+        ran = subprocess.run(
+            ["bash", "-c", lines.replace("http://127.0.0.1:11435", program.address)],
+            env={"PATH": "/usr/bin:/bin", "HERDBOOK": program.address},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=50,
+        )
+        operations = program.get("/v1/operations")
+    server.close()
+
+    assert ran.returncode == 28  # the last line follows the log until its time is over
+    assert "problem" not in ran.stdout
+    assert "coding" in ran.stdout
+    assert "event: recorded" in ran.stdout
+    assert len(operations) == 1
 
 
 async def test_library_page_example_runs(tmp_path: Path) -> None:
@@ -128,7 +162,8 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
 
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
     paths = re.findall(
-        r"`((?:core|events|projections|cli|sandbox|tests|docs)/[\w/.-]+)`", text
+        r"`((?:core|events|presentation|projections|service|cli|sandbox|tests|docs)/[\w/.-]+)`",
+        text,
     )
 
     missing = [link for link in links if not (page.parent / link).exists()]
