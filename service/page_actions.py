@@ -40,12 +40,14 @@ class Prospect(NamedTuple):
         question: What is asked.
         tells: What will happen, a sentence each.
         verb: What stands on the button that does it.
+        figures: What it costs, each with its name.
         loses: Whether something is lost by it.
     """
 
     question: str
     tells: list[str]
     verb: str
+    figures: tuple[tuple[str, str], ...] = ()
     loses: bool = False
 
 
@@ -92,7 +94,8 @@ def deed_of(request: PageRequest, word: str) -> Deed:
 async def _of_pull(here: Visit, status: ModelStatus) -> Prospect:
     cost = await here.service.herd.cost_of_pull(status.name)
     fetch, free = cost.fetch.size_bytes, cost.free.size_bytes
-    tells = [f"{_sentence(fetch_text(cost))}", f"{_sentence(free_text(cost.free))}"]
+    figures = (("to fetch", fetch_text(cost)), ("disk", free_text(cost.free)))
+    tells = []
     if fetch is not None and free is not None and fetch > free:
         tells.append("That does not fit, unless the server has most of it already.")
     if status.present:
@@ -100,20 +103,21 @@ async def _of_pull(here: Visit, status: ModelStatus) -> Prospect:
             "What has not changed is not fetched again.",
             "The model can be used meanwhile.",
         ]
-        return Prospect(f"Update {status.name}?", tells, "update")
+        return Prospect(f"Update {status.name}?", tells, "update", figures)
     tells.append("If it is cancelled, the server keeps what it has.")
-    return Prospect(f"Pull {status.name}?", tells, "pull")
+    return Prospect(f"Pull {status.name}?", tells, "pull", figures)
 
 
 async def _of_load(here: Visit, status: ModelStatus) -> Prospect:
     cost = await here.service.herd.cost_of_load(status.name)
-    tells = [_sentence(needed_text(cost)), _sentence(held_text(cost))]
+    figures = (("needs", needed_text(cost)), ("held now", held_text(cost)))
+    tells = []
     given = here.moment.options_for(status.name)
     if given.options:
         options = ", ".join(f"{name} {value}" for name, value in given.options.items())
         tells.append(f"It is loaded as it is configured: {options}.")
     tells.append("Where memory does not suffice, the server unloads others for it.")
-    return Prospect(f"Load {status.name} into memory?", tells, "load")
+    return Prospect(f"Load {status.name} into memory?", tells, "load", figures)
 
 
 async def _of_unload(here: Visit, status: ModelStatus) -> Prospect:
@@ -179,10 +183,6 @@ PROSPECTS: Final = {
     Deed.USE: _of_use,
 }
 """By deed, what foretells it."""
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
 
 
 class Doing(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from litestar import Response, get
 from litestar.params import FromQuery
@@ -26,6 +26,9 @@ from herdbook.service.deeds import Button, buttons_of
 from herdbook.service.errors import BadRequestError
 from herdbook.service.links import model_path
 from herdbook.service.page_frame import PageRequest, Visit, led_to, render, visit
+
+MANY: Final = 12
+"""Models among which one wants to search."""
 
 
 class Progressing(NamedTuple):
@@ -80,9 +83,9 @@ class Row(NamedTuple):
 
 @get("/", include_in_schema=False)
 async def herd_page(
-    request: PageRequest, gone: FromQuery[bool] = False
+    request: PageRequest, gone: FromQuery[bool] = False, find: FromQuery[str] = ""
 ) -> Response[str]:
-    """Show every model."""
+    """Show every model, or those whose name has a text."""
     here = await visit(request)
     works = works_of(here)
     statuses = here.moment.statuses()
@@ -93,8 +96,9 @@ async def herd_page(
         for status in statuses
         if gone or status.name in works or status.state is not ModelState.NOT_PRESENT
     )
+    found = [one for one in shown if find.strip().lower() in one.name.lower()]
     twins = twins_of(shown)
-    rows = [row_of(here, status, works, twins.get(status.name)) for status in shown]
+    rows = [row_of(here, status, works, twins.get(status.name)) for status in found]
     present = [status for status in shown if status.present]
     return await render(
         here,
@@ -108,6 +112,8 @@ async def herd_page(
         memory=wording.memory_text(statuses),
         memory_bar=memory_bar(runners_of(statuses)),
         gone=gone,
+        find=find,
+        many=len(shown) > MANY,
         hidden=sum(status.state is ModelState.NOT_PRESENT for status in statuses),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Final, NamedTuple
 
 from litestar import Response, get
@@ -122,8 +122,7 @@ class Drawn(NamedTuple):
 def _timeline(here: Visit, trail: Trail, span: str) -> Drawn | None:
     if not trail.entries:
         return None
-    age = here.now.at - trail.entries[0].occurred_at
-    chosen = span if span in SPANS else _fitting(age)
+    chosen = span if span in SPANS else _fitting(trail, here.now.at)
     window = window_of(trail.entries, here.now.at, SPANS[chosen])
     return Drawn(
         timeline(
@@ -146,9 +145,11 @@ _LANE_WORDS: Final = {
 }
 
 
-def _fitting(age: timedelta) -> str:
-    """Return the stretch to begin with: all of a young model, else the last week."""
-    return "all" if age <= timedelta(days=14) else "week"
+def _fitting(trail: Trail, now: datetime) -> str:
+    """Return the stretch to begin with: the last week, if more is there than that."""
+    first, last = trail.entries[0].occurred_at, trail.entries[-1].occurred_at
+    week = timedelta(days=7)
+    return "week" if now - first > 2 * week and now - last < week else "all"
 
 
 async def _setters(here: Visit, status: ModelStatus, trail: Trail) -> list[Setter]:
@@ -181,10 +182,13 @@ class Ancestor(NamedTuple):
 
 
 async def _lineage(here: Visit, status: ModelStatus, trail: Trail) -> list[Ancestor]:
-    """Return what led to the state; of the past, the one event that made it."""
+    """Return what led to the state; of the past, the one event that made it.
+
+    Of a long stream as well: all of it would have to be read.
+    """
     if not status.version:
         return []
-    if not here.past:
+    if not here.past and status.version <= model_events.SHORT:
         found = await here.service.herd.why(status.name)
         return [
             Ancestor(wording.LINKS[one.link], one.entry, wording.who_text(one.entry))

@@ -15,6 +15,9 @@ from herdbook.service.page_frame import PageRequest, Visit, render, visit
 AT_ONCE: Final = 4
 """Models for a role that are shown at once; the others are folded."""
 
+SHOWN_AT_MOST: Final = 30
+"""Models for a role that are shown at all, of each kind."""
+
 
 class Choice(NamedTuple):
     """A model that was considered for a role.
@@ -49,7 +52,9 @@ class RoleShown(NamedTuple):
         needs: What it takes.
         chosen: The models that fit, the best first.
         passed_over: The others that the server has, or could have soon.
-        absent: How many were passed over because they are not there.
+        more: How many fit besides.
+        more_over: How many were passed over besides.
+        absent: How many of them are not there.
         offers: What to pull.
     """
 
@@ -58,6 +63,8 @@ class RoleShown(NamedTuple):
     needs: str
     chosen: list[Choice]
     passed_over: list[Choice]
+    more: int
+    more_over: int
     absent: int
     offers: list[Offer]
 
@@ -86,8 +93,10 @@ def _shown(here: Visit, role: ModelRole) -> RoleShown:
         role=role,
         word=role.value.replace("_", " "),
         needs=" and ".join(need for need in NEEDS[role]) + _small(role),
-        chosen=[_choice(here, one) for one in answer.chosen],
-        passed_over=[_choice(here, one) for one in over],
+        chosen=[_choice(here, one) for one in answer.chosen[:SHOWN_AT_MOST]],
+        passed_over=[_choice(here, one) for one in over[:SHOWN_AT_MOST]],
+        more=max(len(answer.chosen) - SHOWN_AT_MOST, 0),
+        more_over=len(answer.passed_over) - min(len(over), SHOWN_AT_MOST),
         absent=len(answer.passed_over) - len(over),
         offers=[_offer(one) for one in found],
     )

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, ClassVar
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import httpx
 import pytest
@@ -220,7 +220,7 @@ def test_pull_by_name_leads_to_the_question(browser: Browser) -> None:
     present = browser.page(f"/pull?model={MODEL}")
 
     assert "Pull qwen3:0.6b?" in absent.text
-    assert "to fetch (catalogue)" in absent.text or "Size unknown" in absent.text
+    assert "to fetch" in absent.text
     assert f"Update {MODEL}?" in present.text
 
 
@@ -523,3 +523,14 @@ def _until(holds: Callable[[], bool], within_s: float = 20.0) -> None:
     while not holds():
         assert monotonic() < deadline
         sleep(0.05)
+
+
+def test_find_shows_the_models_whose_name_has_it(browser: Browser) -> None:
+    page = browser.page("/?find=LLAMA")
+
+    assert f"/models/{MODEL}" in page.links
+    assert "/models/smollm2:135m" not in page.links
+    assert (
+        f"No model here has “{HOSTILE}” in its name."
+        in browser.page(f"/?find={quote(HOSTILE)}").text
+    )
