@@ -5,6 +5,7 @@ from __future__ import annotations
 from herd import herd_of
 
 from herdbook.core import HistoryFilter
+from herdbook.events.facts import ConfigurationChanged
 from herdbook.events.streams import model_stream
 from herdbook.service import model_events
 from herdbook.service.model_events import Trail
@@ -64,16 +65,21 @@ async def test_figures_of_the_past_are_those_of_then() -> None:
 async def test_setters_are_the_newest_who_set_what_is_in_force() -> None:
     async with herd_of() as (_, herd):
         name = (await herd.all_statuses())[0].name
-        for settings in ({"num_ctx": 1024, "notes": "a"}, {"num_ctx": 2048}):
-            await herd.configure(name, settings, note=str(settings["num_ctx"]))
+        await herd.configure(name, {"num_ctx": 1024, "notes": "a"}, note="first")
+        await herd.configure(name, {"num_ctx": 2048}, note="second")
         known = await model_events.trail(
             herd, name, model_stream("local", name), until=(await herd.now()).position
         )
 
         found = await model_events.setters(herd, known, ["notes", "num_ctx"])
 
-        notes = {key: event.data.note for key, event in found.items()}  # type: ignore[union-attr]  # changes of settings
-        assert notes == {"notes": "1024", "num_ctx": "2048"}
+        data = {key: event.data for key, event in found.items()}
+        notes = {
+            key: change.note
+            for key, change in data.items()
+            if isinstance(change, ConfigurationChanged)
+        }
+        assert notes == {"notes": "first", "num_ctx": "second"}
 
 
 async def test_progress_is_left_out() -> None:

@@ -87,7 +87,7 @@ class Browser:
         assert answer.status_code == status, answer.text
         return Page(answer.text)
 
-    def send(self, path: str, status: int = 303, **form: str) -> httpx.Response:
+    def send(self, path: str, status: int = 303, /, **form: str) -> httpx.Response:
         """Send a form."""
         answer = self.http.post(path, data=form)
         assert answer.status_code == status, answer.text
