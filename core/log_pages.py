@@ -1,4 +1,4 @@
-"""The log in pages, in either direction; and the events of one operation.
+"""The log in pages, in either direction.
 
 A page looks at no more than so many events, however long the log is and however
 little of it is wanted: it ends with what it has found, and says where to go on.
@@ -8,7 +8,6 @@ Whoever reads page by page gets each event once, in order.
 from __future__ import annotations
 
 from collections import deque
-from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -16,7 +15,6 @@ import msgspec
 from herdbook.core.errors import CallerError
 from herdbook.events.recorded import RecordedEvent
 from herdbook.events.store import EventStore
-from herdbook.events.times import position_at
 from herdbook.projections.history import HistoryFilter
 
 SCANNED_AT_MOST: Final = 20_000
@@ -159,32 +157,3 @@ async def _newest_of(
         if wanted.takes(event):
             newest.append(event)
     return newest
-
-
-async def events_of(
-    store: EventStore, correlation_id: str, since: datetime
-) -> list[RecordedEvent]:
-    """Return the events of one operation, in order.
-
-    Args:
-        store: The log.
-        correlation_id: What they share.
-        since: When the operation began: all that was recorded from then on is read.
-
-    Raises:
-        CallerError: The time has no zone.
-    """
-    begin = await position_at(store, _just_before(since))
-    return [
-        event
-        async for event in store.read_all(after=begin)
-        if event.correlation_id == correlation_id
-    ]
-
-
-def _just_before(moment: datetime) -> datetime:
-    """Return the moment before: what was recorded at a moment is not behind it."""
-    try:
-        return moment - datetime.resolution
-    except OverflowError:  # the first that there is
-        return moment

@@ -67,6 +67,14 @@ class Reading:
         """Return how many events the log has that the views have not taken in yet."""
         return max((await self.head()).position - self._register.views.position, 0)
 
+    async def position_at(self, when: datetime) -> int:
+        """Return the last position that was recorded at or before a time.
+
+        Raises:
+            CallerError: The time has no zone.
+        """
+        return await position_at(self._storage.store, when)
+
     async def as_of(self, when: int | datetime) -> Moment:
         """Return what the log said at a position, or at a time.
 
@@ -215,21 +223,6 @@ class Reading:
         )
         read = log_pages.newest_first if newest_first else log_pages.oldest_first
         return await read(self._storage.store, wanted)
-
-    async def operation_events(
-        self, correlation_id: str, *, since: datetime
-    ) -> list[RecordedEvent]:
-        """Return the events of one operation, in order.
-
-        Args:
-            correlation_id: What they share.
-            since: When it began, or before; all that was recorded from then on is
-                read.
-
-        Raises:
-            CallerError: The time has no zone.
-        """
-        return await log_pages.events_of(self._storage.store, correlation_id, since)
 
     async def why(self, name: str) -> Lineage:
         """Return the events that a model's present state goes back to."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 from uuid import UUID, uuid5
@@ -21,7 +21,6 @@ import msgspec
 
 from herdbook.core import (
     BusyError,
-    CallerError,
     Clock,
     HerdbookError,
     ModelManager,
@@ -33,6 +32,7 @@ from herdbook.core.configuration import check_load
 from herdbook.core.logs import Logger
 from herdbook.events.facts import Setting
 from herdbook.events.recorded import new_id
+from herdbook.service.begun import BegunOperations
 from herdbook.service.errors import (
     BadRequestError,
     KeyReusedError,
@@ -45,9 +45,6 @@ from herdbook.service.tokens import Principal
 
 REMEMBERED: Final = 1_000
 """Ended operations that are kept in memory; the log has the others."""
-
-KEY_KEPT: Final = timedelta(hours=24)
-"""For how long a key finds its operation in the log after a restart."""
 
 _NAMESPACE: Final = UUID("8f1f1d3c-5f0e-4b6e-9b0a-6d1d0d7a3c11")
 _log = Logger("herdbook.operations")
@@ -158,6 +155,7 @@ class Operations:
         self._herd = herd
         self._clock = clock
         self._fetched = fetched
+        self._begun = BegunOperations(herd, clock)
         self._known: dict[str, Operation] = {}
         self._starting = asyncio.Lock()
         self.stopping = False
@@ -322,6 +320,8 @@ class Operations:
     async def cancel(self, operation_id: str, principal: Principal) -> Operation:
         """Cancel an operation, and see it ended; one that has ended stays as it is.
 
+        An unload is waited for: the server has been asked, and takes seconds.
+
         Raises:
             UnknownOperationError: Nobody knows it.
             BusyError: Another instance does the work; it is cancelled there.
@@ -329,11 +329,12 @@ class Operations:
         operation = await self.get(operation_id)
         if not operation.running or operation.task is None:
             return operation
-        operation.cancelled = True
-        if operation.model is not None and operation.kind is not Kind.UNLOAD:
-            with self._herd.acting_as(principal.actor):
-                await self._cancel_work(operation, operation.model)
-        operation.task.cancel()
+        if operation.kind is not Kind.UNLOAD:  # the server cannot take that back
+            operation.cancelled = True
+            if operation.model is not None:
+                with self._herd.acting_as(principal.actor):
+                    await self._cancel_work(operation, operation.model)
+            operation.task.cancel()
         await asyncio.wait([operation.task])
         return operation
 
@@ -365,11 +366,7 @@ class Operations:
             del self._known[key]
 
     async def _from_log(self, operation_id: str) -> Operation | None:
-        since = self._clock.now() - KEY_KEPT
-        try:
-            events = await self._herd.operation_events(operation_id, since=since)
-        except CallerError:  # no id that the log could have
-            return None
+        events = await self._begun.events(operation_id)
         found = restored(events, await self._herd.now())
         return None if found is None else _of_log(operation_id, found)
 

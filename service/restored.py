@@ -15,13 +15,15 @@ from herdbook.events.facts import Setting
 from herdbook.events.streams import model_of
 from herdbook.service.problems import Problem
 
-_STARTS: Final = {
+STARTS: Final = {
     facts.PullStarted: "pull",
     facts.UpdateStarted: "update",
     facts.LoadStarted: "load",
     facts.ModelUnloaded: "unload",
 }
-_ENDS: Final[Mapping[type, str]] = {
+"""What begins an operation, and its kind."""
+
+ENDS: Final[Mapping[type, str]] = {
     facts.PullCompleted: "succeeded",
     facts.ModelUpdated: "succeeded",
     facts.UpdateUnchanged: "succeeded",
@@ -37,6 +39,7 @@ _ENDS: Final[Mapping[type, str]] = {
     facts.UpdateInterrupted: "interrupted",
     facts.LoadInterrupted: "interrupted",
 }
+"""What ends an operation, and how."""
 
 
 class RestoredOperation(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,20 +84,20 @@ def restored(
         moment: What the log says now: work that has no end and is not under way
             any more was interrupted, which its recovery recorded.
     """
-    start = next((e for e in events if type(e.data) in _STARTS), None)
+    start = next((e for e in events if type(e.data) in STARTS), None)
     key = model_of(start.stream) if start else None
     if start is None or key is None:
         return None
     own = [event for event in events if event.stream == start.stream]
-    end = next((e for e in reversed(own) if type(e.data) in _ENDS), None)
+    end = next((e for e in reversed(own) if type(e.data) in ENDS), None)
     fact = start.data
     return RestoredOperation(
-        kind=_STARTS[type(fact)],
+        kind=STARTS[type(fact)],
         model=key.name,
         actor=start.actor,
         started_at=start.occurred_at,
         ended_at=end.occurred_at if end else None,
-        state=_ENDS[type(end.data)] if end else _open_state(start, key.name, moment),
+        state=ENDS[type(end.data)] if end else _open_state(start, key.name, moment),
         progress=_progress(own),
         result="unloaded" if isinstance(fact, facts.ModelUnloaded) else None,
         error=_error(end),

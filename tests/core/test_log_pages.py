@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
-from herd import herd_of, pulled, recorded, served
+from herd import herd_of, recorded, served
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import START
@@ -20,7 +20,6 @@ from herdbook.core.log_pages import (
     SCANNED_AT_MOST,
     LogPage,
     Wanted,
-    events_of,
     newest_first,
     oldest_first,
 )
@@ -266,52 +265,3 @@ async def test_manager_reads_a_filtered_range_of_its_log() -> None:
 
         expected = [e for e in log[2:8] if e.type == "ModelDiscovered"]
         assert list(page.events) == expected
-
-
-async def test_events_of_an_operation_are_those_of_its_correlation() -> None:
-    async with herd_of("none") as (place, herd):
-        await pulled(herd, "plain")
-        since = place.clock.now()
-        with herd.acting_as("api:ben", correlation_id="request-1"):
-            await pulled(herd, "llama3.2:1b")
-        await herd.mark_used("plain")
-
-        found = await herd.operation_events("request-1", since=since)
-
-        assert found[0].recorded_at == since
-        assert found == [
-            event
-            for event in await recorded(herd)
-            if event.correlation_id == "request-1"
-        ]
-        assert {"PullStarted", "PullCompleted"} <= {event.type for event in found}
-
-
-@given(appends, st.integers(-1, 61), st.sampled_from(IDS[1:]))
-def test_events_of_an_operation_are_all_that_were_recorded_since(
-    appended: list[tuple[str, NewEvent]], seconds: int, correlation_id: str
-) -> None:
-    async def run() -> None:
-        store, log = await a_log(appended)
-        since = START + timedelta(seconds=seconds)
-
-        assert await events_of(store, correlation_id, since) == [
-            event
-            for event in log
-            if event.recorded_at >= since and event.correlation_id == correlation_id
-        ]
-
-    asyncio.run(run())
-
-
-async def test_events_since_the_beginning_of_time_are_all() -> None:
-    store, log = await a_log([])
-
-    first = datetime.min.replace(tzinfo=UTC)
-
-    assert await events_of(store, "one", first) == log
-
-
-async def test_events_since_a_time_without_a_zone_are_refused() -> None:
-    with pytest.raises(CallerError, match="no time zone"):
-        await events_of(MemoryEventStore(), "one", START.replace(tzinfo=None))

@@ -133,9 +133,9 @@ async def interrupt_pull(herd: ModelManager) -> None:
         await herd.interrupt()
 
 
-async def operation_since_the_start(herd: ModelManager) -> None:
+async def position_of_the_start(herd: ModelManager) -> None:
     (first,) = (await herd.read_log(limit=1)).events
-    await herd.operation_events("nobody", since=first.recorded_at)
+    await herd.position_at(first.recorded_at)
 
 
 async def some_events(herd: ModelManager) -> None:
@@ -210,7 +210,7 @@ CASES = {
     "head": Case(ModelManager.head, present, ""),
     "lag": Case(ModelManager.lag, present, ""),
     "read_log": Case(lambda h: h.read_log(newest_first=True), present, ""),
-    "operation_events": Case(operation_since_the_start, present, ""),
+    "position_at": Case(position_of_the_start, present, ""),
 }
 
 
