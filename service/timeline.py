@@ -185,10 +185,10 @@ def _told(
     counts = {lane: sum(span.lane is lane for span in spans) for lane in LANES}
     return (
         f"Since {now.clock(window.begin)}: "
-        f"{counted(counts[Lane.PULL], 'pull or update')}, "
-        f"{counted(counts[Lane.LOAD], 'load')}, "
-        f"{counted(counts[Lane.LOADED], 'time')} in memory, "
-        f"{counted(len(uses), 'use')}"
+        f"fetched {counted(counts[Lane.PULL], 'time')}, "
+        f"being loaded {counted(counts[Lane.LOAD], 'time')}, "
+        f"in memory {counted(counts[Lane.LOADED], 'time')}, "
+        f"used {counted(len(uses), 'time')}"
     )
 
 

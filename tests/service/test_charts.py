@@ -210,7 +210,8 @@ def test_timeline_draws_failures_with_a_sign_and_cuts_at_its_beginning() -> None
     assert "▲" in texts
     assert texts[-1] == "now" or "now" in texts
     assert picture.get("aria-label") == (
-        "Since 13:00:00: 2 pull or updates, 0 loads, 0 times in memory, 0 uses"
+        "Since 13:00:00: fetched 2 times, being loaded 0 times, in memory 0 times, "
+        "used 0 times"
     )
 
 
