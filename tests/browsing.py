@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -177,12 +178,14 @@ def facts(herdbook: Reached, model: str) -> list[tuple[str, str]]:
     return [(event["type"], event["actor"]) for event in told]
 
 
-def see_state(page: Page, herdbook: Reached, model: str, state: str) -> None:
+def see_state(
+    page: Page, herdbook: Reached, model: str, state: str, *, script: bool = True
+) -> None:
     """See a model's page show a state: by itself, or loaded anew without a script."""
-    if not page.evaluate("() => document.documentElement.className"):
+    if not script:
         word = state.replace(" ", "_")
         until(lambda: herdbook.get(f"/v1/models/{model}")["state"] == word)
-        page.reload()
+        page.goto(f"/models/{model}")
     expect(page.locator("#head .state")).to_contain_text(state)
 
 
@@ -198,3 +201,10 @@ def pretended(speed: float = FAST) -> World:
     """Return a pretend world with room for everything."""
     room = Settings(vram_bytes=64_000_000_000, max_loaded=20, keep_alive_s=1e6)
     return World(models=MODELS, clock=RealClock(speed=speed), settings=room)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+    return port

@@ -32,10 +32,10 @@ def test_load_and_unload(script: bool, herdbook: Reached, visits: Visits) -> Non
         page.get_by_role("heading", name=f"Load {model} into memory?")
     ).to_be_visible()
     page.get_by_role("button", name="load").click()
-    see_state(page, herdbook, model, "loaded")
+    see_state(page, herdbook, model, "loaded", script=script)
     page.get_by_role("link", name="unload").click()
     page.get_by_role("button", name="unload").click()
-    see_state(page, herdbook, model, "available")
+    see_state(page, herdbook, model, "available", script=script)
 
     assert facts(herdbook, model)[-3:] == [
         ("LoadStarted", "api:local"),
@@ -52,7 +52,7 @@ def test_update(script: bool, herdbook: Reached, visits: Visits) -> None:
     page.get_by_role("link", name="update").click()
     page.get_by_role("button", name="update").click()
     until(lambda: facts(herdbook, model)[-1] == ("UpdateUnchanged", "api:local"))
-    see_state(page, herdbook, model, "available")
+    see_state(page, herdbook, model, "available", script=script)
 
     assert ("UpdateStarted", "api:local") in facts(herdbook, model)
     expect(page.get_by_role("region", name="History")).to_contain_text("up to date")
@@ -84,7 +84,7 @@ def test_pull_by_name(script: bool, herdbook: Reached, visits: Visits) -> None:
     page.get_by_role("button", name="pull").click()
     expect(page.get_by_role("heading", name=f"Pull {model}?")).to_be_visible()
     page.get_by_role("main").get_by_role("button", name="pull").last.click()
-    see_state(page, herdbook, model, "available")
+    see_state(page, herdbook, model, "available", script=script)
 
     told = facts(herdbook, model)
     assert told[0][0] == "PullStarted"

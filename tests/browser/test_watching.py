@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import signal
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browsing import Visits, facts, pretended, row, see_state, until
+from browsing import Visits, facts, free_port, pretended, row, see_state, until
 from command import Server
 from playwright.sync_api import Page, expect
 from service_program import Program, Reached, service, thread
@@ -90,16 +89,9 @@ def test_cancel_a_pull(
         page.reload()
     page.get_by_role("link", name="cancel").click()
     page.get_by_role("main").last.get_by_role("button", name="cancel").click()
-    see_state(page, slow, model, "not present")
+    see_state(page, slow, model, "not present", script=script)
 
     assert facts(slow, model)[-1] == ("PullCancelled", "api:local")
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-    return port
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
