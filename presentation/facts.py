@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from herdbook.core import ModelRegistry, ModelState, ModelStatus, Runner
+from herdbook.core import ModelState, ModelStatus, Runner
 from herdbook.presentation import wording
 from herdbook.presentation.times import Now
 from herdbook.presentation.wording import NOTHING
-from herdbook.projections.sentences import FOREVER_YEAR, bytes_text, duration_text
+from herdbook.projections.sentences import FOREVER_YEAR, bytes_text
 
 SYMBOLS: Final = {
     ModelState.LOADED: "●",
@@ -101,16 +101,3 @@ def failure_text(status: ModelStatus, now: Now) -> str:
     what = wording.failed_word(failure.event)
     reason = wording.plain_failure(status.name, failure.message)
     return f"{what} failed {now.ago(failure.at)}: {reason}"
-
-
-def seconds_text(seconds: float | None) -> str:
-    """Return a duration; nothing where none was measured."""
-    return NOTHING if seconds is None else duration_text(seconds)
-
-
-def expected_size(name: str, registry: ModelRegistry) -> int | None:
-    """Return the bytes to fetch, where the catalogue tells them of that very tag."""
-    known = registry.find(name)
-    if known is None or not known.is_about(name):
-        return None
-    return known.download_bytes

@@ -26,11 +26,6 @@ def element(tag: str, *content: Content, **attributes: str | float | None) -> Ma
     return Markup("<{}{}>{}</{}>").format(tag, told, inside, tag)
 
 
-def joined(parts: list[Markup]) -> Markup:
-    """Return elements one behind the other."""
-    return Markup("").join(parts)
-
-
 def picture(*content: Content, title: str, **attributes: str | float | None) -> Markup:
     """Return an SVG with its alternative in words."""
     return element(

@@ -131,7 +131,8 @@ def test_page_is_well_formed_now_and_as_of(browser: Browser, path: str) -> None:
     assert "as of" in then.text
     assert "Actions are off" in then.text
     for link in then.links:
-        leaves = link.startswith("/?as_of=") or _same(link, path)
+        leaves = link.startswith(("/?as_of=", "/compare?from=9"))
+        leaves = leaves or _same(link, path)
         assert leaves or not link.startswith("/") or "as_of=9" in link, link
 
 
@@ -534,3 +535,58 @@ def test_find_shows_the_models_whose_name_has_it(browser: Browser) -> None:
         f"No model here has “{HOSTILE}” in its name."
         in browser.page(f"/?find={quote(HOSTILE)}").text
     )
+
+
+def test_questions_name_who_else_is_concerned(
+    browser: Browser, herdbook: Thread, ollama: Server
+) -> None:
+    copied = {"source": MODEL, "destination": "twin:latest"}
+    httpx.post(f"{ollama.address}/api/copy", json=copied).raise_for_status()
+    browser.send("/node/refresh")
+    browser.send(
+        f"/models/{MODEL}/configuration", version=_version(herdbook), num_ctx="2048"
+    )
+    load = browser.page(f"/models/{MODEL}/load")
+    browser.send(f"/models/{MODEL}/load")
+    _until(lambda: "ModelLoaded" in types_of(herdbook, "twin:latest"))
+
+    assert "It is loaded as it is configured: num_ctx 2048." in load.text
+    unload = browser.page(f"/models/{MODEL}/unload")
+    assert "With it leaves twin:latest: they have the same weights." in unload.text
+    delete = browser.page(f"/models/{MODEL}/delete")
+    assert "frees next to nothing: twin:latest has the same weights" in delete.text
+    assert "same weights as" in browser.page("/").text
+    assert "in memory already" in browser.page(f"/models/{MODEL}/load").text
+    assert "/models/twin:latest" in browser.page("/node").links
+
+
+def test_model_in_error_can_be_forgotten(browser: Browser, herdbook: Thread) -> None:
+    browser.send("/models/no-such:1b/pull")
+    _until(lambda: "PullFailed" in types_of(herdbook, "no-such:1b"))
+    asked = browser.page("/models/no-such:1b/delete")
+    browser.send("/models/no-such:1b/delete")
+
+    assert "Forget no-such:1b?" in asked.text
+    assert "no-such:1b" not in browser.page("/").text
+
+
+def test_update_says_that_what_is_there_stays(
+    browser: Browser, herdbook: Thread
+) -> None:
+    asked = browser.page(f"/models/{MODEL}/update")
+    browser.send(f"/models/{MODEL}/update")
+    _until(lambda: "UpdateUnchanged" in types_of(herdbook))
+
+    assert "What has not changed is not fetched again." in asked.text
+
+
+def test_compare_with_now_compares_with_now(browser: Browser, herdbook: Thread) -> None:
+    begin = herdbook.get("/v1/log/head")["position"]
+    browser.send(
+        f"/models/{MODEL}/configuration", version=_version(herdbook), num_ctx="4096"
+    )
+
+    links = browser.page(f"/?as_of={begin}").links
+
+    (compare,) = (link for link in links if link.startswith("/compare"))
+    assert "settings.num_ctx" in browser.page(compare).text
