@@ -95,13 +95,14 @@ async def _pretended(
     """Run a sandbox, with its own log and its own models, kept from run to run."""
     from herdbook.cli.serving import Options, served  # noqa: PLC0415 - its own extra
 
-    place = invocation.data / "sandbox"
-    place.mkdir(exist_ok=True)
-    sandbox = Options(registry_rate=PRETEND_RATE, state=place / "models")
+    log = invocation.db or invocation.data / "sandbox" / "herd.db"
+    log.parent.mkdir(exist_ok=True)
+    models = log.with_name(f"{log.name}-sandbox")
+    sandbox = Options(registry_rate=PRETEND_RATE, state=models)
     async with served(sandbox) as address:
         yield msgspec.structs.replace(
             options,
-            log=invocation.db or place / "herd.db",
+            log=log,
             ollama=address,
             node="sandbox" if invocation.node == "local" else invocation.node,
             settings=msgspec.structs.replace(options.settings, banner=BANNER),
