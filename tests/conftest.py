@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+from collections.abc import Generator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -38,3 +39,18 @@ def quiet_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in settings_of_the_person:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", os.devnull)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter,
+) -> Generator[None]:
+    """Say last where the dashboard was not tried in a browser, and how to have that."""
+    yield
+    skipped = terminalreporter.getreports("skipped")
+    left_out = [one for one in skipped if one.nodeid.startswith("tests/browser/")]
+    if left_out:
+        terminalreporter.write_line(
+            f"{len(left_out)} tests in a real browser were left out: there is none. "
+            "To have them: apt-get install chromium"
+        )
