@@ -77,18 +77,19 @@ _DEPARTURES = (ModelVanished, ModelDeleted)
 
 
 async def lineage(store: EventStore, moment: Moment, name: str) -> Lineage:
-    """Return the events that a model's present state goes back to.
+    """Return the events that a model's state goes back to.
 
     Args:
         store: The log.
-        moment: What it says now.
+        moment: The moment whose state is meant: nothing behind it counts.
         name: The model.
     """
     status = moment.status(name)
-    own = await _trail(store, model_stream(status.node, status.name))
+    trails = _Trails(store, until=moment.position)
+    own = await trails.read(model_stream(status.node, status.name))
     found = _own(own)
     for event in [event for event, _ in found.values()]:
-        async for linked in _elsewhere(store, moment, status, event):
+        async for linked in _elsewhere(trails, moment, status, event):
             found.setdefault(linked.event.position, linked)
     view = HistoryView()
     ordered = [found[position] for position in sorted(found)]
@@ -108,10 +109,20 @@ class _Linked(NamedTuple):
     link: Link
 
 
-async def _trail(store: EventStore, stream: str) -> list[RecordedEvent]:
-    """Return a stream without its progress."""
-    recorded = store.read_stream(stream)
-    return [event async for event in recorded if not isinstance(event.data, _PROGRESS)]
+class _Trails:
+    """Streams up to a moment, without their progress."""
+
+    def __init__(self, store: EventStore, *, until: int) -> None:
+        self._store = store
+        self._until = until
+
+    async def read(self, stream: str) -> list[RecordedEvent]:
+        """Return the events of a stream."""
+        return [
+            event
+            async for event in self._store.read_stream(stream)
+            if event.position <= self._until and not isinstance(event.data, _PROGRESS)
+        ]
 
 
 def _own(trail: Sequence[RecordedEvent]) -> dict[int, _Linked]:
@@ -191,20 +202,20 @@ def _in_force(trail: Iterable[RecordedEvent]) -> Iterator[RecordedEvent]:
 
 
 async def _elsewhere(
-    store: EventStore, moment: Moment, status: ModelStatus, event: RecordedEvent
+    trails: _Trails, moment: Moment, status: ModelStatus, event: RecordedEvent
 ) -> AsyncIterator[_Linked]:
     """Yield what happened elsewhere that an event goes back to."""
     for name in _loaded_instead(status, event):
-        trail = await _trail(store, model_stream(status.node, name))
+        trail = await trails.read(model_stream(status.node, name))
         for other in _load(trail, event):
             yield _Linked(other, Link.OTHER)
     if isinstance(event.data, ModelUnloaded) and event.cause is Cause.SHARED:
         for name in _sharing(moment, status):
-            for other in await _trail(store, model_stream(status.node, name)):
+            for other in await trails.read(model_stream(status.node, name)):
                 if (other.correlation_id, other.type) == _operation(event):
                     yield _Linked(other, Link.OTHER)
     if event.cause is Cause.RESTART:
-        node = await _trail(store, node_stream(status.node))
+        node = await trails.read(node_stream(status.node))
         for other in [e for e in node if e.position < event.position][-2:]:
             yield _Linked(other, Link.NODE)
 

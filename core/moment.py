@@ -17,6 +17,7 @@ from herdbook.events.facts import Capability
 from herdbook.events.streams import model_stream, node_stream
 from herdbook.projections.recommendation import Candidate, Recommendation
 from herdbook.projections.roles import ModelRole
+from herdbook.projections.statistics import ModelStatistics
 from herdbook.projections.status import ModelStatus, NodeStatus
 
 
@@ -89,6 +90,11 @@ class Moment:
             return status.capabilities
         status.detected = detect(status.name, Observed(), self._registry).capabilities
         return status.capabilities
+
+    def statistics(self, name: str) -> ModelStatistics:
+        """Return a model's figures over its history up to the moment."""
+        stream = model_stream(self._node, self.spelled(name))
+        return self._views.statistics.get(stream) or ModelStatistics()
 
     def options_for(self, name: str) -> ModelOptions:
         """Return the options that a model is to be used with."""

@@ -169,9 +169,7 @@ class Reading:
 
     async def statistics(self, name: str) -> ModelStatistics:
         """Return a model's figures over its whole history."""
-        name = (await self.now()).spelled(name)
-        known = self._register.views.statistics.get(self._register.stream(name))
-        return known or ModelStatistics()
+        return (await self.now()).statistics(name)
 
     async def history(
         self, name: str | None = None, chosen: HistoryFilter | None = None
@@ -224,9 +222,15 @@ class Reading:
         read = log_pages.newest_first if newest_first else log_pages.oldest_first
         return await read(self._storage.store, wanted)
 
-    async def why(self, name: str) -> Lineage:
-        """Return the events that a model's present state goes back to."""
-        return await lineage(self._storage.store, await self.now(), name)
+    async def why(self, name: str, moment: Moment | None = None) -> Lineage:
+        """Return the events that a model's state goes back to.
+
+        Args:
+            name: The model.
+            moment: The moment whose state is meant; by default now.
+        """
+        then = await self.now() if moment is None else moment
+        return await lineage(self._storage.store, then, name)
 
     async def freeze(self) -> DesiredSet:
         """Return what is there as a desired set; the plan to it has no steps."""

@@ -191,12 +191,12 @@ async def get_history(  # noqa: PLR0913 - the parameters of a request
 
 
 @get("/models/{name:str}/why", responses=READS, tags=_TAG, operation_id="whyModel")
-async def get_why(request: AnyRequest, name: Name) -> shapes.Why:
-    """Return the events that a model's present state goes back to."""
+async def get_why(request: AnyRequest, name: Name, as_of: AsOf = None) -> shapes.Why:
+    """Return the events that a model's state goes back to."""
     service = service_of(request)
-    moment = await service.moment()
+    moment = await service.moment(as_of)
     status = known_status(moment, name)
-    return shapes.why(await service.herd.why(status.name), moment)
+    return shapes.why(await service.herd.why(status.name, moment), moment)
 
 
 @get(
@@ -205,11 +205,12 @@ async def get_why(request: AnyRequest, name: Name) -> shapes.Why:
     tags=_TAG,
     operation_id="getModelStatistics",
 )
-async def get_statistics(request: AnyRequest, name: Name) -> ModelStatistics:
-    """Return a model's figures over its whole history."""
-    service = service_of(request)
-    status = known_status(await service.moment(), name)
-    return await service.herd.statistics(status.name)
+async def get_statistics(
+    request: AnyRequest, name: Name, as_of: AsOf = None
+) -> ModelStatistics:
+    """Return a model's figures over its whole history, or up to a moment."""
+    moment = await service_of(request).moment(as_of)
+    return moment.statistics(known_status(moment, name).name)
 
 
 class CostOf(StrEnum):

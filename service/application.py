@@ -251,7 +251,7 @@ def _unforeseen(request: AnyRequest, error: Exception) -> Response[Any]:
     """Answer what nobody foresaw; what it was stands in our own logs alone."""
     _log.warning("broken", path=request.url.path[:200], reason=repr(error)[:500])
     if _reads_pages(request):
-        fault = HerdbookError("this page", UNEXPECTED.state, UNEXPECTED.remedy)
+        fault = HerdbookError("this page", "met an unexpected error", UNEXPECTED.remedy)
         return pages.error_page(request, fault)
     return Response(UNEXPECTED, status_code=500, media_type=MEDIA_TYPE)
 

@@ -13,7 +13,6 @@ from herdbook.core import (
     HistoryEntry,
     HistoryFilter,
     ModelManager,
-    ModelStatistics,
     RecordedEvent,
 )
 from herdbook.events.facts import (
@@ -22,7 +21,6 @@ from herdbook.events.facts import (
     PullProgressed,
     UpdateProgressed,
 )
-from herdbook.projections.statistics import StatisticsView
 from herdbook.service.told import entries_of
 
 _PROGRESS: Final = (PullProgressed, UpdateProgressed)
@@ -36,9 +34,6 @@ SHORT: Final = 5_000
 
 DRAWN_AT_MOST: Final = 2_000
 """Events that a timeline is drawn of where the stream is long."""
-
-COUNTED_AT_MOST: Final = 300
-"""Events of which figures of the past are counted anew."""
 
 
 class Trail(NamedTuple):
@@ -95,19 +90,6 @@ async def _newest(herd: ModelManager, stream: str, *, before: int, limit: int) -
     )
     own = [event for event in found.events if event.stream == stream]
     return Page(entries_of(own), found.next)
-
-
-async def counted(herd: ModelManager, known: Trail) -> ModelStatistics | None:
-    """Return the figures of a model at the end of its trail.
-
-    None where there are so many events that nobody waits for them.
-    """
-    if not known.whole or len(known.entries) > COUNTED_AT_MOST:
-        return None
-    view = StatisticsView()
-    for entry in known.entries:
-        view.apply(await event_at(herd, entry.position))
-    return view.get(known.entries[0].stream) if known.entries else ModelStatistics()
 
 
 async def setters(

@@ -11,8 +11,6 @@ from herdbook.core import Capability, ModelStatistics, ModelStatus
 from herdbook.presentation import facts, wording
 from herdbook.presentation.wording import NOTHING, SOURCES
 from herdbook.projections.sentences import bytes_text, duration_text
-from herdbook.service import model_events
-from herdbook.service.model_events import Trail
 from herdbook.service.page_frame import Visit
 from herdbook.service.state_diagram import state_diagram
 
@@ -94,14 +92,11 @@ class Figures(NamedTuple):
     diagram: Markup
 
 
-async def figures(here: Visit, status: ModelStatus, trail: Trail) -> Figures | None:
-    """Return what is counted of a model; None where there is nothing, or too much."""
-    if here.past:
-        counted = await model_events.counted(here.service.herd, trail)
-    else:
-        counted = await here.service.herd.statistics(status.name)
-    if counted is None or not status.version:
+def figures(here: Visit, status: ModelStatus) -> Figures | None:
+    """Return what is counted of a model; None where there is nothing."""
+    if not status.version:
         return None
+    counted = here.moment.statistics(status.name)
     return Figures(
         [*_counts(counted), *_times(counted, status, here)],
         state_diagram(counted.transitions, status.state),

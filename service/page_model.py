@@ -87,7 +87,7 @@ async def model_page(
         setters=await _setters(here, status, trail),
         fields=editing.fields_of(editing.texts_of(status.settings)),
         editing=editing,
-        figures=await figures(here, status, trail),
+        figures=figures(here, status),
         lineage=await _lineage(here, status, trail),
         history=told(history.entries),
         older=history.older,
@@ -182,14 +182,11 @@ class Ancestor(NamedTuple):
 
 
 async def _lineage(here: Visit, status: ModelStatus, trail: Trail) -> list[Ancestor]:
-    """Return what led to the state; of the past, the one event that made it.
-
-    Of a long stream as well: all of it would have to be read.
-    """
+    """Return what led to the state; of a long stream, the one event that made it."""
     if not status.version:
         return []
-    if not here.past and status.version <= model_events.SHORT:
-        found = await here.service.herd.why(status.name)
+    if trail.whole:
+        found = await here.service.herd.why(status.name, here.moment)
         return [
             Ancestor(wording.LINKS[one.link], one.entry, wording.who_text(one.entry))
             for one in found.ancestors

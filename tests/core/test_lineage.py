@@ -186,3 +186,21 @@ async def test_change_of_the_runner_stands_in_the_lineage() -> None:
         found = await why(herd, "llava:7b")
 
     assert found[-1] == (Link.MEMORY, "llava:7b", "RunnerChanged")
+
+
+async def test_lineage_and_figures_of_the_past_are_those_of_then() -> None:
+    async with herd_of("some") as (place, herd):
+        await herd.load("gemma3:4b")
+        then = (await herd.now()).position
+        known, counted = await herd.why("gemma3:4b"), await herd.statistics("gemma3:4b")
+
+        await herd.unload("gemma3:4b")
+        await herd.configure("gemma3:4b", {"num_ctx": 1024})
+        await place.deletes("gemma3:4b")
+        await herd.refresh()
+
+        moment = await herd.as_of(then)
+        assert await herd.why("gemma3:4b", moment) == known
+        assert moment.statistics("gemma3:4b") == counted
+        assert await herd.why("gemma3:4b") != known
+        assert await herd.statistics("gemma3:4b") != counted

@@ -48,20 +48,6 @@ async def test_trail_ends_at_the_moment() -> None:
         assert all(entry.position <= end for entry in known.entries)
 
 
-async def test_figures_of_the_past_are_those_of_then() -> None:
-    async with herd_of() as (_, herd):
-        name = (await herd.all_statuses())[0].name
-        stream = model_stream("local", name)
-        await herd.mark_used(name)
-        then, end = await herd.statistics(name), (await herd.now()).position
-        await herd.mark_used(name)
-
-        known = await model_events.trail(herd, name, stream, until=end)
-
-        assert await model_events.counted(herd, known) == then
-        assert await model_events.counted(herd, Trail([], whole=False)) is None
-
-
 async def test_setters_are_the_newest_who_set_what_is_in_force() -> None:
     async with herd_of() as (_, herd):
         name = (await herd.all_statuses())[0].name
