@@ -439,7 +439,7 @@ def _reason(error: BaseException) -> str:
         return error.strerror or str(error)
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
-    return str(error) or type(error).__name__
+    return (str(error) or type(error).__name__).rstrip(".")
 
 
 def _transport(base_url: str, limits: ClientLimits) -> httpx.AsyncHTTPTransport:

@@ -517,3 +517,9 @@ def test_each_of_them_becomes_what_it_means(
     error: Exception, kind: type[HerdbookError]
 ) -> None:
     assert isinstance(translate(error, URL, ClientLimits()), kind)
+
+
+def test_what_httpx_says_ends_a_sentence_once() -> None:
+    error = httpx.RemoteProtocolError("Server disconnected without a response.")
+
+    assert ".." not in str(translate(error, URL, ClientLimits()))
