@@ -7,10 +7,10 @@ READY := $(VENV)/.ready
 PACKAGES := herdbook.cli herdbook.core herdbook.events herdbook.presentation herdbook.projections herdbook.sandbox herdbook.service
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test campaign lint types imports check bench docs build clean
+.PHONY: help install run demo test campaign lint types imports check bench docs screenshots build clean
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(READY) ## make .venv with everything that the other verbs need
 
@@ -58,6 +58,9 @@ bench: $(READY) ## measure, beside peers and floors in the same run
 
 docs: $(READY) ## make the generated parts of docs/ anew
 	$(BIN)/python docs/generate.py
+
+screenshots: $(READY) ## take the pictures of the dashboard anew (needs Chromium)
+	PYTHONPATH=tests $(BIN)/python docs/screenshots.py
 
 build: $(READY) ## make wheel and source distribution in dist/
 	$(BIN)/python -m uv build --quiet --out-dir dist .

@@ -1,0 +1,203 @@
+"""Four days of a herd that never was, for pictures: on a clock that nobody waits for.
+
+It runs on what the tests run on: the sandbox, and a time that passes as soon as
+everybody waits for it (``tests/herd.py``). So it is the same each time, but for ids
+and hashes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+from herd import Place, Time, pulled
+
+from herdbook import sandbox
+from herdbook.core import (
+    HerdbookError,
+    ManagerSettings,
+    ModelManager,
+    ModelState,
+    NodeUnreachableError,
+)
+
+BEGAN = datetime(2026, 3, 9, 8, 55, tzinfo=UTC)
+"""A Monday morning."""
+
+MODELS = ("llama3.1:8b", "qwen2.5-coder:7b", "nomic-embed-text:latest", "smollm2:135m")
+RATE = 6e6
+"""Bytes per second of each of the registry's connections."""
+
+LOOK_EVERY_S = 300.0
+"""Seconds between two looks at the server while it has something in memory."""
+
+AGENTS, ANN, OPS = "api:agents", "api:ann", "cli:ops"
+CODER, CHAT = "qwen2.5-coder:7b", "llama3.1:8b"
+
+
+class Days:
+    """What happens, one after another.
+
+    Args:
+        place: The server.
+        herd: Its manager.
+    """
+
+    def __init__(self, place: Place, herd: ModelManager) -> None:
+        self._place = place
+        self._herd = herd
+
+    async def until(self, day: int, at: str) -> None:
+        """Let nothing happen until a time of a day, the first of which is 1."""
+        hours, minutes = map(int, at.split(":"))
+        then = BEGAN.replace(hour=hours, minute=minutes) + timedelta(days=day - 1)
+        assert then > self._place.clock.now(), f"day {day} {at} is over"
+        self._place.time.stride_s = 60.0
+        while (wait := (then - self._place.clock.now()).total_seconds()) > 0:
+            await self._place.clock.sleep(min(wait, LOOK_EVERY_S))
+            if wait <= LOOK_EVERY_S or await self._something_is_loaded():
+                await self._herd.refresh()
+        self._place.time.stride_s = 1.0
+
+    async def _something_is_loaded(self) -> bool:
+        statuses = await self._herd.all_statuses()
+        return any(status.state is ModelState.LOADED for status in statuses)
+
+    async def uses(self, actor: str, name: str, *purposes: str) -> None:
+        """Load a model if need be, and use it a while for each purpose."""
+        with self._herd.acting_as(actor):
+            await self._herd.load(name)
+            for purpose in purposes:
+                await self._asks(name)
+                await self._herd.mark_used(name, purpose=purpose)
+                await self._place.clock.sleep(95)
+
+    async def _asks(self, name: str) -> None:
+        """Ask a model something, as an application does."""
+        path = "/api/embed" if name.startswith("nomic") else "/api/generate"
+        answer = await self._place.somebody("POST", path, model=name, input="a")
+        answer.raise_for_status()
+
+    async def pulls(self, actor: str, name: str) -> None:
+        """Pull a model, or come to know why not."""
+        with self._herd.acting_as(actor):
+            try:
+                await pulled(self._herd, name)
+            except HerdbookError as error:
+                print(f"  (as it should: {error})")
+
+    async def sets(self, actor: str, name: str, note: str, **settings: object) -> None:
+        """Configure a model."""
+        with self._herd.acting_as(actor):
+            await self._herd.configure(name, settings, note=note)  # type: ignore[arg-type]
+
+    async def monday(self) -> None:
+        """Find out what works."""
+        await self.until(1, "09:12")
+        await self.uses(AGENTS, CHAT, "summaries", "summaries", "triage of issues")
+        await self.until(1, "10:05")
+        await self.uses(ANN, CODER, "refactoring")
+        await self.sets(ANN, CODER, "long files", num_ctx=16384)
+        await self.until(1, "11:30")
+        await self.pulls(ANN, "gemma3:4b")
+        await self.uses(ANN, "gemma3:4b", "screenshots of bugs")
+        await self.until(1, "16:40")
+        await self.uses(AGENTS, CHAT, "nightly report")
+
+    async def tuesday(self) -> None:
+        """Run out of disk, and share weights."""
+        await self.until(2, "09:03")
+        self._place.did(disk_bytes=self._kept() + 1_500_000_000)
+        await self.pulls(OPS, "mistral:7b")
+        self._place.did(disk_bytes=None)
+        await self.until(2, "10:20")
+        await self._place.copies(CHAT, "llama3.1-short:latest")
+        await self._herd.refresh()
+        await self.sets(OPS, "llama3.1-short", "answers of a line", num_ctx=2048)
+        await self.until(2, "14:10")
+        await self.uses(AGENTS, "nomic-embed-text", "index of the wiki")
+        await self.uses(AGENTS, CODER, "review", "review", "review")
+
+    async def wednesday(self) -> None:
+        """Lose the server for a while, and find it again."""
+        await self.until(3, "08:30")
+        self._place.did(server="stopped")
+        with suppress(NodeUnreachableError):
+            await self._herd.refresh()
+        await self._place.clock.sleep(380)
+        self._place.did(server="started")
+        await self._herd.refresh()
+        await self.until(3, "09:15")
+        self._place.did(
+            registry={"alias": {"library/smollm2:135m": "library/qwen3:0.6b"}}
+        )
+        await self.pulls(OPS, "smollm2:135m")
+        self._place.did(registry={})
+        await self.sets(
+            OPS, CHAT, "the agents ask all day", keep_alive="30m", pinned=True
+        )
+        await self.until(3, "10:00")
+        await self.uses(AGENTS, CHAT, *["triage of issues"] * 4)
+        await self.until(3, "15:20")
+        await self.uses(ANN, CODER, "a parser", "tests for it")
+
+    async def thursday(self) -> None:
+        """Be in the middle of it."""
+        await self.until(4, "08:58")
+        await self.uses(AGENTS, CHAT, "nightly report", "triage of issues")
+        await self.until(4, "11:47")
+        await self.pulls(OPS, "mistral:7b")
+        self._place.did(disk_bytes=self._kept() + 1_500_000_000)
+        await self.pulls(OPS, "gpt-oss:20b")
+        self._place.did(disk_bytes=None)
+        await self.until(4, "13:31")
+        await self.uses(ANN, CODER, "review")
+        await self.until(4, "14:04")
+        await self.uses(AGENTS, CHAT, "triage of issues")
+
+    def _kept(self) -> int:
+        """Return the bytes that the server keeps."""
+        blobs = self._place.world.store.blobs.values()
+        return sum(blob.size for blob in blobs)
+
+
+async def lived(place: Place, log: Path) -> None:
+    """Write the history of the four days."""
+    settings = ManagerSettings(reconcile_every_s=None)
+    async with place.herd(log, settings=settings, actor="service") as herd:
+        days = Days(place, herd)
+        for day in (days.monday, days.tuesday, days.wednesday, days.thursday):
+            await day()
+
+
+@asynccontextmanager
+async def placed() -> AsyncIterator[Place]:
+    """Serve the pretend Ollama; its time stands still unless it is made to pass."""
+    time = Time(BEGAN)
+    world = sandbox.World(
+        models=MODELS,
+        clock=time,
+        settings=sandbox.Settings(vram_bytes=24_000_000_000),
+        usual=sandbox.Behaviour(rate=RATE),
+    )
+    async with (
+        sandbox.serve(world) as url,
+        httpx.AsyncClient(base_url=url, timeout=None, trust_env=False) as http,  # noqa: S113 - its time is not ours
+    ):
+        yield Place(world, url, time, http)
+
+
+@asynccontextmanager
+async def passing(place: Place) -> AsyncIterator[None]:
+    """Let time pass, whenever everybody waits, while the block runs."""
+    task = asyncio.create_task(place.time.pass_by())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

@@ -1,0 +1,196 @@
+"""Make the pictures of the dashboard in docs/screens/: `make screenshots`.
+
+They show a sandbox with a history of four days (``history.py``), as of a moment at
+which its clock stands still.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+from herd import Place
+from history import AGENTS, CODER, lived, passing, placed
+from playwright.async_api import Browser, Page, async_playwright
+
+from herdbook.core import ManagerSettings
+from herdbook.service.application import composed
+from herdbook.service.operations import Kind, OperationRequest
+from herdbook.service.server import serve
+from herdbook.service.service import Service
+from herdbook.service.settings import ServiceSettings
+from herdbook.service.tokens import Principal, Role, Token, new_token, sha256_of
+
+SCREENS = Path(__file__).parent / "screens"
+MODELS = Path(tempfile.gettempdir()) / "ollama" / "models"
+"""A folder on whose disk is told what is free."""
+
+LARGEST = 250_000
+WIDE, TALL, LOW, PHONE = (1280, 800), (1280, 1160), (1280, 440), (360, 740)
+FETCHED = "gemma3:27b"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+QUIETLY = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync")
+
+
+class Camera:
+    """Takes pictures of a service.
+
+    Args:
+        browser: The browser.
+        address: The service.
+    """
+
+    def __init__(self, browser: Browser, address: str) -> None:
+        self._browser = browser
+        self._address = address
+
+    @asynccontextmanager
+    async def at(
+        self, path: str, size: tuple[int, int] = WIDE, **options: Any
+    ) -> AsyncIterator[Page]:
+        """Open a page in a fresh profile."""
+        context = await self._browser.new_context(
+            base_url=self._address,
+            viewport={"width": size[0], "height": size[1]},
+            timezone_id="UTC",
+            locale="en-GB",
+            reduced_motion="reduce",
+            **options,
+        )
+        await context.add_cookies(
+            [{"name": "zone", "value": "UTC", "url": self._address}]
+        )
+        page = await context.new_page()
+        await page.goto(path)
+        yield page
+        await context.close()
+
+    async def take(self, page: Page, name: str) -> None:
+        """Take a picture of what is to be seen of a page."""
+        file = SCREENS / f"{name}.png"
+        await page.screenshot(path=file, animations="disabled")
+        size = file.stat().st_size
+        print(f"  {file.name:20} {size:8,} bytes")
+        assert size < LARGEST, f"{file.name} is larger than it may be"
+
+    async def see(self, name: str, path: str, **options: Any) -> None:
+        """Take a picture of a page, once it lives."""
+        async with self.at(path, **options) as page:
+            live = page.locator("#connection[data-state=live]")
+            if await page.locator("#connection").count():
+                await live.wait_for()
+            await self.take(page, name)
+
+
+async def pages(camera: Camera, service: Service) -> None:
+    """Take all pictures of a service without tokens."""
+    head = (await service.herd.now()).position
+    events = await service.herd.read_log(limit=head, newest_first=True)
+    loaded = next(
+        e.position
+        for e in events.events
+        if e.type == "ModelLoaded" and e.actor == AGENTS
+    )
+    past = next(e.position for e in events.events if e.type == "NodeLost")
+    await camera.see("herd", "/")
+    await camera.see("herd-dark", "/", color_scheme="dark")
+    await camera.see("herd-phone", "/", size=PHONE)
+    await camera.see("model", f"/models/{CODER}", size=TALL)
+    await camera.see("roles", "/roles")
+    await camera.see("log", "/log")
+    await camera.see("event", f"/log/{loaded}", size=TALL)
+    await camera.see("node", "/node", size=TALL)
+    await camera.see("compare", "/compare?from=yesterday+17:40", size=TALL)
+    await camera.see("past", f"/?as_of={past}")
+    await camera.see("api", "/api")
+    async with camera.at("/") as page:
+        await page.get_by_label("Pull a model").fill("phi4-mini")
+        await page.get_by_role("button", name="pull").click()
+        await page.get_by_role("heading", name="Pull phi4-mini").wait_for()
+        await camera.take(page, "confirm")
+
+
+async def signing_in(camera: Camera) -> None:
+    """Take the picture of a service that wants to know who asks."""
+    async with camera.at("/", size=LOW) as page:
+        await page.get_by_label("Token").wait_for()
+        await camera.take(page, "login")
+
+
+@asynccontextmanager
+async def service_of(
+    place: Place, log: Path, *tokens: Token
+) -> AsyncIterator[tuple[Service, str]]:
+    """Serve the history, with a pull under way, and its time at a stand."""
+    settings = ServiceSettings(port=0, tokens=tokens)
+    async with composed(
+        log,
+        ollama=place.url,
+        clock=place.clock,
+        manager=ManagerSettings(reconcile_every_s=None),
+        settings=settings,
+    ) as (service, application):
+        if not tokens:
+            async with passing(place):
+                await fetch_a_part(place, service)
+        async with serve(application, settings) as address:
+            yield service, address
+
+
+async def fetch_a_part(place: Place, service: Service) -> None:
+    """Begin to pull a model, and be at a third of it."""
+    place.time.stride_s = 0.5
+    wanted = OperationRequest(kind=Kind.PULL, model=FETCHED)
+    await service.operations.start(wanted, Principal(name="ops", role=Role.OPERATE))
+    while True:
+        await place.clock.sleep(1)
+        told = [work.progress for work in service.herd.under_way()]
+        if any(one and one.completed_bytes > one.total_bytes * 0.38 for one in told):
+            return
+
+
+async def take_all(browser: Browser, folder: Path) -> None:
+    """Live four days, and take the pictures of them."""
+    log = folder / "herd.db"
+    async with placed() as place:
+        async with passing(place):
+            await lived(place, log)
+        async with service_of(place, log) as (service, address):
+            await pages(Camera(browser, address), service)
+        token = Token(name="ann", role=Role.ADMIN, sha256=sha256_of(new_token()))
+        async with service_of(place, log, token) as (_, address):
+            await signing_in(Camera(browser, address))
+
+
+async def main() -> int:
+    """Take the pictures."""
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        print("No Chromium here; to get it: apt-get install chromium")
+        return 1
+    quiet = structlog.make_filtering_bound_logger(logging.WARNING)
+    structlog.configure(wrapper_class=quiet)
+    SCREENS.mkdir(exist_ok=True)
+    (MODELS / "blobs").mkdir(parents=True, exist_ok=True)
+    os.environ["OLLAMA_MODELS"] = str(MODELS)
+    with tempfile.TemporaryDirectory() as folder:
+        async with async_playwright() as playwright:
+            browser = await playwright.chromium.launch(
+                executable_path=path, args=list(QUIETLY)
+            )
+            await take_all(browser, Path(folder))
+            await browser.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))
