@@ -7,7 +7,7 @@ them, and only what was seen is recorded as done.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -102,7 +102,8 @@ class Loader:
                 raise
             except HerdbookError as error:
                 failed = LoadFailed(kind=kind_of(error), message=str(error))
-                await finish(self._record_failed(work.name, request, failed))
+                await finish(self._record_end(work.name, failed))
+                await self._see_what_is_left(work.name, request, failed)
                 raise
 
     async def _load(self, name: str, request: LoadRequest) -> None:
@@ -218,16 +219,18 @@ class Loader:
         if status.work is not None and status.work.instance == self._instance:
             await self._register.record(name, [fact], cause=Cause.COMMAND, actor=by)
 
-    async def _record_failed(
+    async def _see_what_is_left(
         self, name: str, request: LoadRequest, failed: LoadFailed
     ) -> None:
-        await self._record_end(name, failed)
+        """Record that a runner made way for one that never came, if it did."""
         loaded = self._status(name).state is ModelState.LOADED
         if loaded and await self._runner(name) is None:
-            # Its runner made way for one that never came.
             gone = ModelUnloaded(reason=UnloadReason.REQUESTED)
             facts = [gone, self._asked(request), failed]
-            await self._register.record(name, facts, cause=request.cause)
+            await finish(self._record(name, facts, request.cause))
+
+    async def _record(self, name: str, facts: Sequence[Fact], cause: Cause) -> None:
+        await self._register.record(name, facts, cause=cause)
 
     async def unload(self, name: str) -> Unloading:
         """Unload a model, and every other name of its weights with it.

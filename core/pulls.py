@@ -132,7 +132,7 @@ class Puller:
         fact = started(instance=self._instance, insecure=insecure)
         await self._register.record(work.name, [fact], cause=Cause.COMMAND)
         await self._fetch(work, progress, insecure=insecure)
-        await finish(self._record_success(work, progress))
+        await self._complete(work, progress)
 
     async def _fetch(
         self, work: Operation, progress: _Progress, *, insecure: bool
@@ -213,7 +213,12 @@ class Puller:
         )
         await self._register.record(work.name, [fact], cause=Cause.COMMAND)
 
-    async def _record_success(self, work: Operation, progress: _Progress) -> None:
+    async def _complete(self, work: Operation, progress: _Progress) -> None:
+        """See the model at the server, and record that it is there.
+
+        Whoever ends this before it was seen does not wait for a server that hangs:
+        the next look finds the model.
+        """
         pulled = await self._pulled(work.name)
         await self._register.catch_up()
         if not self._is_ours(work):
@@ -224,6 +229,9 @@ class Puller:
         facts: list[Fact] = [fact]
         if detected is not None and not isinstance(fact, UpdateUnchanged):
             facts.append(detected)
+        await finish(self._record(work, facts))
+
+    async def _record(self, work: Operation, facts: list[Fact]) -> None:
         await self._register.record(work.name, facts, cause=Cause.COMMAND)
 
     async def _pulled(self, name: str) -> Listed:

@@ -31,7 +31,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
         failures_within_s: ... in so many seconds.
         reader_events: Messages that wait for a reader of the stream at most.
         heartbeat_s: Seconds of silence after which the stream sends a comment.
-        stop_within_s: Seconds that a graceful stop may take.
+        stop_within_s: Seconds that requests under way have to end when it stops.
     """
 
     host: str = "127.0.0.1"
@@ -49,4 +49,4 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     failures_within_s: float = 60.0
     reader_events: int = 1_000
     heartbeat_s: float = 15.0
-    stop_within_s: float = 4.0
+    stop_within_s: float = 2.5

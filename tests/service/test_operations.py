@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from herd import Place, served, told, under_way
+from desk import ANN, BEN, HERE, SLOW, desk
+from herd import told, under_way
 
 from herdbook.core import BusyError, ModelManager
 from herdbook.service.errors import (
@@ -25,52 +24,8 @@ from herdbook.service.operations import (
     Operations,
     OperationState,
 )
-from herdbook.service.tokens import Principal, Role
 
-ANN = Principal(name="ann", role=Role.OPERATE)
-BEN = Principal(name="ben", role=Role.OPERATE)
-HERE = "gemma3:4b"
-SLOW = "llama3.1:8b"
 DAY_S = 24 * 3600.0
-
-
-class Desk:
-    """A manager with its operations, and what was fetched."""
-
-    def __init__(self, place: Place, herd: ModelManager) -> None:
-        self.place = place
-        self.herd = herd
-        self.fetched = 0
-        self.operations = Operations(herd, place.clock, fetched=self._count)
-
-    def _count(self, more: int) -> None:
-        self.fetched += more
-
-    async def begin(
-        self,
-        kind: Kind,
-        model: str | None = None,
-        *,
-        by: Principal = ANN,
-        key: str | None = None,
-    ) -> Operation:
-        """Begin an operation."""
-        request = OperationRequest(kind=kind, model=model)
-        return await self.operations.start(request, by, key=key)
-
-    async def ended(self, operation: Operation) -> Operation:
-        """Return an operation once it is over."""
-        await self.place.until(lambda: not operation.running)
-        return operation
-
-
-@asynccontextmanager
-async def desk(log: Path) -> AsyncIterator[Desk]:
-    """Open a manager of a server with models, whose log is in a file."""
-    async with served("some") as place, place.herd(log) as herd:
-        opened = Desk(place, herd)
-        yield opened
-        await opened.operations.close()
 
 
 async def test_pull_tells_its_bytes_and_its_end(tmp_path: Path) -> None:
