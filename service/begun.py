@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final, NamedTuple
 
-from herdbook.core import Cause, Clock, HistoryFilter, ModelManager, RecordedEvent
-from herdbook.service.restored import ENDS, STARTS
+from herdbook.core import Clock, HistoryFilter, ModelManager, RecordedEvent
+from herdbook.service.restored import ENDS, STARTS, begins
 
 KEPT: Final = timedelta(hours=24)
 """For how long an operation is found by its id, and so by its key."""
@@ -42,14 +42,26 @@ class BegunOperations:
         begun = self._begun.get(operation_id)
         if begun is None:
             return ()
+        return await self.since(begun.position - 1, operation_id, stream=begun.stream)
+
+    async def since(
+        self, position: int, operation_id: str, *, stream: str = ""
+    ) -> Sequence[RecordedEvent]:
+        """Return the events of an operation behind a position, up to its end.
+
+        Args:
+            position: It began behind this one.
+            operation_id: Its id.
+            stream: Only events of this stream; of all by default.
+        """
         wanted = HistoryFilter(correlation_id=operation_id)
         found: list[RecordedEvent] = []
-        after: int | None = begun.position - 1
+        after: int | None = position
         while after is not None:
             page = await self._herd.read_log(
-                after=after, limit=_PAGE, stream_prefix=begun.stream, chosen=wanted
+                after=after, limit=_PAGE, stream_prefix=stream, chosen=wanted
             )
-            found += (one for one in page.events if one.stream == begun.stream)
+            found += (one for one in page.events if stream in ("", one.stream))
             ended = found and type(found[-1].data) in ENDS
             after = None if ended else page.next
         return found
@@ -64,7 +76,7 @@ class BegunOperations:
                 after=after, before=head + 1, limit=_PAGE, chosen=_STARTS
             )
             for event in page.events:
-                if event.correlation_id and event.cause is not Cause.SHARED:
+                if event.correlation_id and begins(event):
                     begun = _Begun(event.stream, event.position)
                     self._begun.setdefault(event.correlation_id, begun)
             after = page.next

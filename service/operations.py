@@ -25,11 +25,13 @@ from herdbook.core import (
     HerdbookError,
     ModelManager,
     ModelNotFoundError,
+    Moment,
     OperationEndedError,
     PullProgress,
 )
 from herdbook.core.configuration import check_load
 from herdbook.core.logs import Logger
+from herdbook.core.operations import finish
 from herdbook.events.facts import Setting
 from herdbook.events.recorded import new_id
 from herdbook.service.begun import BegunOperations
@@ -103,6 +105,7 @@ class Operation:
         progress: The newest progress of a pull or an update.
         result: How an unload went: ``unloaded``, ``deferred`` or ``not_loaded``.
         error: What went wrong.
+        after: The position of the log behind which it began.
     """
 
     def __init__(
@@ -117,6 +120,7 @@ class Operation:
         self.progress: PullProgress | None = None
         self.result: str | None = None
         self.error: Problem | None = None
+        self.after = 0
         self.cancelled = False
         self.task: asyncio.Task[None] | None = None
 
@@ -201,39 +205,23 @@ class Operations:
         async with self._starting:
             if self.stopping:
                 raise StoppingError("the service", "is stopping", "Try again later")
-            request = await self._checked(request)
+            moment = await self._herd.now()
+            request = _understood(request, moment)
             operation_id = new_id() if key is None else _id_of(key, principal)
             if key is not None:
                 found = self._known.get(operation_id)
                 found = found or await self._from_log(operation_id)
                 if found is not None:
                     return _same(found, request)
-            joined = self._joinable(request)
-            operation = joined or self._begin(operation_id, request, principal)
+            operation = self._joinable(request)
+            if operation is None:
+                _check_presence(request, moment)
+                operation = self._begin(
+                    operation_id, request, principal, after=moment.position
+                )
             self._known[operation_id] = operation
             self._forget()
             return operation
-
-    async def _checked(self, request: OperationRequest) -> OperationRequest:
-        """Return the request with its model's canonical name.
-
-        Raises:
-            CallerError: It cannot be done, as far as that is known beforehand.
-        """
-        if request.kind is Kind.REFRESH:
-            return OperationRequest(kind=Kind.REFRESH)
-        if request.model is None:
-            raise BadRequestError("model", f"is missing; {request.kind} needs one")
-        if request.options or request.keep_alive is not None:
-            if request.kind is not Kind.LOAD:
-                raise BadRequestError(
-                    "options and keep_alive", "are for a load", "Leave them out"
-                )
-            check_load(request.options, request.keep_alive)
-        status = (await self._herd.now()).status(request.model)
-        if not status.present and request.kind is not Kind.PULL:
-            raise ModelNotFoundError(status.name, where=status.node)
-        return msgspec.structs.replace(request, model=status.name)
 
     def _joinable(self, request: OperationRequest) -> Operation | None:
         """Return the running operation that does what is asked for.
@@ -258,10 +246,16 @@ class Operations:
         return None
 
     def _begin(
-        self, operation_id: str, request: OperationRequest, principal: Principal
+        self,
+        operation_id: str,
+        request: OperationRequest,
+        principal: Principal,
+        *,
+        after: int,
     ) -> Operation:
         now = self._clock.now()
         operation = Operation(operation_id, request, principal.actor, now)
+        operation.after = after
         operation.task = asyncio.create_task(
             self._run(operation), name=f"herdbook operation {operation_id}"
         )
@@ -269,29 +263,42 @@ class Operations:
 
     async def _run(self, operation: Operation) -> None:
         """Do what was asked for; how it ends stands in the operation."""
-        state = OperationState.SUCCEEDED
         try:
             with self._herd.acting_as(operation.actor, correlation_id=operation.id):
                 await self._do(operation)
         except asyncio.CancelledError:
-            state = self._stopped(operation)
+            await finish(self._end_stopped(operation))
             raise
         except OperationEndedError:
-            state = self._stopped(operation)
+            await finish(self._end_stopped(operation))
         except HerdbookError as error:
-            state, operation.error = OperationState.FAILED, problem_of(error)
+            self._fail(operation, problem_of(error))
         except Exception as error:  # noqa: BLE001 - told as what it is: a fault of ours
             _log.warning(
                 "operation_broken", operation=operation.id, reason=repr(error)[:500]
             )
-            state, operation.error = OperationState.FAILED, UNEXPECTED
-        finally:
-            operation.end(state, self._clock.now())
+            self._fail(operation, UNEXPECTED)
+        else:
+            operation.end(OperationState.SUCCEEDED, self._clock.now())
 
-    def _stopped(self, operation: Operation) -> OperationState:
-        if self.stopping and not operation.cancelled:
-            return OperationState.INTERRUPTED
-        return OperationState.CANCELLED
+    def _fail(self, operation: Operation, problem: Problem) -> None:
+        operation.error = problem
+        operation.end(OperationState.FAILED, self._clock.now())
+
+    async def _end_stopped(self, operation: Operation) -> None:
+        """Say how one ended that was told to: it may have been through before that."""
+        interrupted = self.stopping and not operation.cancelled
+        state = OperationState.INTERRUPTED if interrupted else OperationState.CANCELLED
+        try:
+            events = await self._begun.since(operation.after, operation.id)
+            found = restored(events, await self._herd.now())
+        except HerdbookError as error:
+            _log.warning("end_not_read", operation=operation.id, reason=str(error))
+            found = None
+        if found is not None and found.ended_at is not None:
+            state = OperationState(found.state)
+            operation.result, operation.error = found.result, found.error
+        operation.end(state, self._clock.now())
 
     async def _do(self, operation: Operation) -> None:
         request, name = operation.request, operation.request.model or ""
@@ -327,8 +334,14 @@ class Operations:
             BusyError: Another instance does the work; it is cancelled there.
         """
         operation = await self.get(operation_id)
-        if not operation.running or operation.task is None:
+        if not operation.running:
             return operation
+        if operation.task is None:
+            raise BusyError(
+                str(operation.model),
+                f"has a {operation.kind} under way for {operation.actor} elsewhere",
+                "Wait for it, or cancel it where it was started",
+            )
         if operation.kind is not Kind.UNLOAD:  # the server cannot take that back
             operation.cancelled = True
             if operation.model is not None:
@@ -369,6 +382,46 @@ class Operations:
         events = await self._begun.events(operation_id)
         found = restored(events, await self._herd.now())
         return None if found is None else _of_log(operation_id, found)
+
+
+def _understood(request: OperationRequest, moment: Moment) -> OperationRequest:
+    """Return the request with its model's canonical name.
+
+    Raises:
+        CallerError: It makes no sense, whatever the state of the model.
+    """
+    if request.kind is Kind.REFRESH:
+        return OperationRequest(kind=Kind.REFRESH)
+    if request.model is None:
+        raise BadRequestError("model", f"is missing; {request.kind} needs one")
+    if request.options or request.keep_alive is not None:
+        if request.kind is not Kind.LOAD:
+            raise BadRequestError(
+                "options and keep_alive", "are for a load", "Leave them out"
+            )
+        check_load(request.options, request.keep_alive)
+    return msgspec.structs.replace(request, model=moment.status(request.model).name)
+
+
+def _check_presence(request: OperationRequest, moment: Moment) -> None:
+    """Refuse what needs a model that is not there.
+
+    Raises:
+        BusyError: It is being fetched, but not by an operation of this service.
+        ModelNotFoundError: It is not.
+    """
+    if request.model is None or request.kind is Kind.PULL:
+        return
+    status = moment.status(request.model)
+    if status.present:
+        return
+    if status.work is not None:
+        raise BusyError(
+            status.name,
+            f"has a {status.work.activity} under way for {status.work.actor}",
+            "Wait for it, or cancel it where it was started",
+        )
+    raise ModelNotFoundError(status.name, where=status.node)
 
 
 def _of_log(operation_id: str, found: RestoredOperation) -> Operation:

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from herdbook.core import Moment, PullProgress, RecordedEvent
+from herdbook.core import Cause, Moment, PullProgress, RecordedEvent
 from herdbook.events import facts
 from herdbook.events.facts import Setting
 from herdbook.events.streams import model_of
@@ -23,23 +23,33 @@ STARTS: Final = {
 }
 """What begins an operation, and its kind."""
 
-ENDS: Final[Mapping[type, str]] = {
-    facts.PullCompleted: "succeeded",
-    facts.ModelUpdated: "succeeded",
-    facts.UpdateUnchanged: "succeeded",
-    facts.ModelLoaded: "succeeded",
-    facts.ModelUnloaded: "succeeded",
-    facts.PullFailed: "failed",
-    facts.UpdateFailed: "failed",
-    facts.LoadFailed: "failed",
-    facts.PullCancelled: "cancelled",
-    facts.UpdateCancelled: "cancelled",
-    facts.LoadCancelled: "cancelled",
-    facts.PullInterrupted: "interrupted",
-    facts.UpdateInterrupted: "interrupted",
-    facts.LoadInterrupted: "interrupted",
+_ENDS_OF: Final[Mapping[str, Mapping[type, str]]] = {
+    "pull": {
+        facts.PullCompleted: "succeeded",
+        facts.PullFailed: "failed",
+        facts.PullCancelled: "cancelled",
+        facts.PullInterrupted: "interrupted",
+    },
+    "update": {
+        facts.ModelUpdated: "succeeded",
+        facts.UpdateUnchanged: "succeeded",
+        facts.UpdateFailed: "failed",
+        facts.UpdateCancelled: "cancelled",
+        facts.UpdateInterrupted: "interrupted",
+    },
+    "load": {
+        facts.ModelLoaded: "succeeded",
+        facts.LoadFailed: "failed",
+        facts.LoadCancelled: "cancelled",
+        facts.LoadInterrupted: "interrupted",
+    },
+    "unload": {facts.ModelUnloaded: "succeeded"},
 }
-"""What ends an operation, and how."""
+"""What ends an operation of a kind, and how. The look at the server that comes after
+it records what else it sees under the same id: that ends nothing."""
+
+ENDS: Final = frozenset(fact for ends in _ENDS_OF.values() for fact in ends)
+"""All that ends an operation."""
 
 
 class RestoredOperation(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +84,16 @@ class RestoredOperation(msgspec.Struct, frozen=True, kw_only=True):
     keep_alive: str | int | float | None
 
 
+def begins(event: RecordedEvent) -> bool:
+    """Return whether an event is what begins an operation.
+
+    A model may also leave memory by itself, which a look at the server records.
+    """
+    if isinstance(event.data, facts.ModelUnloaded):
+        return event.cause is Cause.COMMAND
+    return type(event.data) in STARTS
+
+
 def restored(
     events: Sequence[RecordedEvent], moment: Moment
 ) -> RestoredOperation | None:
@@ -84,20 +104,27 @@ def restored(
         moment: What the log says now: work that has no end and is not under way
             any more was interrupted, which its recovery recorded.
     """
-    start = next((e for e in events if type(e.data) in STARTS), None)
+    # A load with other options whose runner never came is recorded as a whole after
+    # the runner before it has left.
+    start = min(
+        filter(begins, events),
+        key=lambda event: isinstance(event.data, facts.ModelUnloaded),
+        default=None,
+    )
     key = model_of(start.stream) if start else None
     if start is None or key is None:
         return None
+    fact, kind = start.data, STARTS[type(start.data)]
     own = [event for event in events if event.stream == start.stream]
-    end = next((e for e in reversed(own) if type(e.data) in ENDS), None)
-    fact = start.data
+    ends = _ENDS_OF[kind]
+    end = next((event for event in own if type(event.data) in ends), None)
     return RestoredOperation(
-        kind=STARTS[type(fact)],
+        kind=kind,
         model=key.name,
         actor=start.actor,
         started_at=start.occurred_at,
         ended_at=end.occurred_at if end else None,
-        state=ENDS[type(end.data)] if end else _open_state(start, key.name, moment),
+        state=ends[type(end.data)] if end else _open_state(start, key.name, moment),
         progress=_progress(own),
         result="unloaded" if isinstance(fact, facts.ModelUnloaded) else None,
         error=_error(end),
