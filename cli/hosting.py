@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -71,13 +72,13 @@ async def host(invocation: Invocation, hosting: Hosting) -> None:
         settings=settings,
         resume_pulls=hosting.resume_pulls,
     )
-    if hosting.sandbox == "always" or (
-        hosting.sandbox == "auto" and not await _answers(invocation)
-    ):
+    nobody = hosting.sandbox == "auto" and not await _answers(invocation)
+    if hosting.sandbox == "always" or nobody:
+        remark = f"No Ollama answers. {BANNER}" if nobody else BANNER
         async with _pretended(invocation, options) as pretended:
-            await run(pretended, lambda address: _tell(invocation, pretended, address))
+            await run(pretended, partial(_tell, invocation, pretended.log, remark))
     else:
-        await run(options, lambda address: _tell(invocation, options, address))
+        await run(options, partial(_tell, invocation, options.log, ""))
 
 
 async def _answers(invocation: Invocation) -> bool:
@@ -109,13 +110,13 @@ async def _pretended(
         )
 
 
-def _tell(invocation: Invocation, options: RunOptions, address: str) -> None:
+def _tell(invocation: Invocation, log: Path, remark: str, address: str) -> None:
     screen = invocation.screen
     if invocation.json:
-        screen.write_json({"address": address, "log": str(options.log)}, in_lines=True)
+        screen.write_json({"address": address, "log": str(log)}, in_lines=True)
     else:
         screen.write(address)
-        if options.settings.banner:
-            screen.write(f"No Ollama answers. {options.settings.banner}")
-        screen.write(f"The log is {options.log}. Ctrl-C ends it.")
+        if remark:
+            screen.write(remark)
+        screen.write(f"The log is {log}. Ctrl-C ends it.")
     screen.stream.flush()
