@@ -16,10 +16,14 @@ from typing import Final
 import msgspec
 
 from herdbook.core.errors import InvalidNameError
+from herdbook.events.streams import LONGEST, LONGEST_NODE, MODEL_PREFIX
 
 DEFAULT_HOST: Final = "registry.ollama.ai"
 DEFAULT_NAMESPACE: Final = "library"
 DEFAULT_TAG: Final = "latest"
+
+LONGEST_NAME: Final = LONGEST - len(f"{MODEL_PREFIX}/") - LONGEST_NODE
+"""Characters that a name may have, so that it is the name of a stream on any node."""
 
 _PARTS: Final = {
     "host": re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}"),

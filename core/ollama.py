@@ -34,6 +34,7 @@ from herdbook.core.errors import (
     BadAnswerError,
     HerdbookError,
     InvalidAddressError,
+    InvalidNameError,
     NodeTimeoutError,
     NodeUnreachableError,
     PullCutError,
@@ -47,6 +48,7 @@ from herdbook.core.exchange import (
     refusal,
 )
 from herdbook.core.failures import Request
+from herdbook.core.names import LONGEST_NAME, canonical_name
 from herdbook.core.observing import NOBODY, Observer, asking
 from herdbook.core.operations import finish
 from herdbook.core.wire import (
@@ -98,6 +100,15 @@ class ServerLook(msgspec.Struct, frozen=True, kw_only=True):
     runners: list[RunnerEntry]
 
 
+def _is_name(text: str) -> bool:
+    """Return whether a model may be recorded under a name that a server lists."""
+    try:
+        canonical_name(text)
+    except InvalidNameError:
+        return False
+    return len(text) <= LONGEST_NAME
+
+
 class OllamaClient:
     """One server, over one small pool of connections; ``async with`` closes it.
 
@@ -142,10 +153,23 @@ class OllamaClient:
         ).version
 
     async def tags(self) -> list[TagEntry]:
-        """Return the models that the server has."""
-        return (
+        """Return the models that the server has.
+
+        Raises:
+            BadAnswerError: It lists one by what is no name: that would be recorded
+                under a stream that nothing can read.
+            OllamaError: The server is away, refuses or makes no sense.
+        """
+        models = (
             await self._connections.answer(Call("GET", "/api/tags"), TagsAnswer)
         ).models or []
+        for entry in models:
+            if not _is_name(entry.name):
+                raise BadAnswerError(
+                    self._connections.node,
+                    raw=f"it lists a model {entry.name[:80]!r}, which is no name",
+                )
+        return models
 
     async def ps(self) -> list[RunnerEntry]:
         """Return the runners that the server has in memory."""

@@ -24,7 +24,10 @@ LONGEST = 512
 """Characters that a stream's name may have: Ollama's own longest name is 593
 bytes, of which 350 are a host's; nothing real comes near."""
 
-_NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+LONGEST_NODE = 64
+"""Characters that a node's name may have."""
+
+_NODE = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NODE - 1}}}")
 
 
 class ModelKey(NamedTuple):
