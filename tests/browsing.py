@@ -5,8 +5,11 @@ from __future__ import annotations
 import shutil
 import socket
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import suppress
 from functools import cache
+from queue import SimpleQueue
+from threading import Thread
 from time import monotonic, sleep
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -36,6 +39,9 @@ QUIETLY = (
 """Chromium without anything that would go to the network by itself."""
 
 PATIENCE_MS = 10_000
+LONGEST_S = 45.0
+"""Seconds that a test may take: less than what the runner allows."""
+
 VIOLATIONS = """
 document.addEventListener("securitypolicyviolation", (event) =>
   console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`));
@@ -50,6 +56,10 @@ MODELS = (
 """What the pretend server has: enough that each test has a model of its own."""
 
 
+SLOW, QUICK = {"rate": 2e7}, {"rate": 1e9}
+"""Registries that take seconds for a small model, and next to no time."""
+
+
 @cache
 def executable() -> str | None:
     """Return where Chromium is; None where it is not."""
@@ -57,21 +67,35 @@ def executable() -> str | None:
     return next(filter(None, map(shutil.which, names)), None)
 
 
-class Stage:
-    """One browser, started by the first who needs it, in a thread of its own."""
+class _Hand:
+    """A browser, and the thread that alone may touch it."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "browser")
+        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._playwright: Any = None
         self._browser: Browser | None = None
+        Thread(target=self._work, name="browser", daemon=True).start()
 
-    def run(self, call: Callable[[], T]) -> T:
-        """Do something in the browser's thread."""
-        return self._thread.submit(call).result()
+    def _work(self) -> None:
+        while True:
+            self._calls.get()()
+
+    def begin(self, call: Callable[[], T]) -> Future[T]:
+        """Begin something in the thread."""
+        future: Future[T] = Future()
+
+        def called() -> None:
+            try:
+                future.set_result(call())
+            except BaseException as error:  # noqa: BLE001 - raised by who waits
+                future.set_exception(error)
+
+        self._calls.put(called)
+        return future
 
     @property
     def browser(self) -> Browser:
-        """The browser; to be asked for in its thread alone."""
+        """The browser, started by the first who needs it."""
         if self._browser is None:
             path = executable()
             assert path, MISSING
@@ -82,15 +106,42 @@ class Stage:
             )
         return self._browser
 
-    def close(self) -> None:
-        """End it."""
-        self.run(self._end)
-        self._thread.shutdown()
-
-    def _end(self) -> None:
+    def end(self) -> None:
+        """End the browser."""
         if self._browser is not None:
             self._browser.close()
             self._playwright.stop()
+
+
+class Stage:
+    """One browser in a thread of its own; another one where that does not answer."""
+
+    def __init__(self) -> None:
+        self._hand = _Hand()
+
+    def run(self, call: Callable[[], T], within_s: float = LONGEST_S) -> T:
+        """Do something in the browser's thread.
+
+        Raises:
+            TimeoutError: It was not done in time; the browser is left behind.
+        """
+        future = self._hand.begin(call)
+        try:
+            return future.result(within_s)
+        except TimeoutError:
+            if not future.done():
+                self._hand = _Hand()
+            raise
+
+    @property
+    def browser(self) -> Browser:
+        """The browser; to be asked for in its thread alone."""
+        return self._hand.browser
+
+    def close(self) -> None:
+        """End it."""
+        with suppress(TimeoutError):
+            self.run(self._hand.end, 10)
 
 
 class Visits:
@@ -184,7 +235,8 @@ def see_state(
     """See a model's page show a state: by itself, or loaded anew without a script."""
     if not script:
         word = state.replace(" ", "_")
-        until(lambda: herdbook.get(f"/v1/models/{model}")["state"] == word)
+        path = f"/v1/models/{model}"  # of which the log may have nothing yet
+        until(lambda: herdbook.http.get(path).json().get("state") == word)
         page.goto(f"/models/{model}")
     expect(page.locator("#head .state")).to_contain_text(state)
 
@@ -208,3 +260,13 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port: int = listening.getsockname()[1]
     return port
+
+
+def pull(page: Page, model: str) -> None:
+    """Pull a model by its name, as a person does from the herd."""
+    page.get_by_label("Pull a model").fill(model)
+    page.get_by_role("button", name="pull").click()
+    asked = page.get_by_role("main").last
+    expect(asked).to_contain_text(f"Pull {model}?")
+    asked.get_by_role("button", name="pull").click()
+    page.wait_for_url(f"**/models/{model}")

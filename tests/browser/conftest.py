@@ -70,3 +70,11 @@ def herdbook(
     log = tmp_path_factory.mktemp("herdbook") / "herd.db"
     with thread(log, ollama.address) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def slow_ollama() -> Iterator[Server]:
+    """Return a pretend server with a registry that takes its time."""
+    server = Server(pretended(speed=1))
+    yield server
+    server.close()

@@ -1,0 +1,68 @@
+"""A service that ends while somebody watches, and comes back.
+
+It has a file of its own, and its name, because what takes longest is to begin first.
+"""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from browsing import (
+    QUICK,
+    SLOW,
+    Visits,
+    facts,
+    free_port,
+    pull,
+    see_state,
+)
+from command import Server
+from playwright.sync_api import expect
+from service_program import Program, service
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_service_that_ends_and_comes_back(
+    number: int, tmp_path: Path, slow_ollama: Server, visits: Visits
+) -> None:
+    visits.foresee(
+        "ERR_CONNECTION_REFUSED",
+        "ERR_INCOMPLETE_CHUNKED_ENCODING",
+        "ERR_EMPTY_RESPONSE",
+        "ERR_CONNECTION_RESET",
+    )
+    model = "embeddinggemma:latest" if number == signal.SIGTERM else "qwen3:0.6b"
+    log, port = tmp_path / "herd.db", free_port()
+    slow_ollama.did(registry=SLOW)
+    with service(log, slow_ollama.address, port=port) as program:
+        page = visits.open(program)
+        connection = page.locator("#connection")
+        pull(page, model)
+        expect(page.locator("#works")).to_contain_text("MB/s")
+        expect(connection).to_have_text("live")
+        end(program, number)
+        expect(connection).to_contain_text("disconnected since")
+        page.evaluate("window.here = true")
+    slow_ollama.did(registry=QUICK)
+    with service(log, slow_ollama.address, port=port) as program:
+        expect(connection).to_have_text("live")
+        expect(page.locator("#head")).to_contain_text("pull interrupted")
+        assert page.evaluate("window.here"), "it was loaded anew"
+        page.get_by_role("link", name="pull", exact=True).click()
+        page.get_by_role("dialog").get_by_role("button", name="pull").click()
+        see_state(page, program, model, "available")
+
+        told = [fact for fact, _ in facts(program, model)]
+        assert [fact for fact in told if fact != "PullProgressed"][:4] == [
+            *("PullStarted", "PullInterrupted", "PullStarted", "PullCompleted")
+        ]
+
+
+def end(program: Program, number: int) -> None:
+    """End a service, with or without warning."""
+    if number == signal.SIGKILL:
+        program.kill()
+    else:
+        program.stop(number)
