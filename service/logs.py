@@ -10,6 +10,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any, Final
 
@@ -143,9 +144,10 @@ class _Stderr:
         self.name = name[0] if name else ""
 
     def msg(self, message: str) -> None:
-        """Write a line."""
-        sys.stderr.write(f"{message}\n")
-        sys.stderr.flush()
+        """Write a line; one that nobody takes is lost, and breaks nothing."""
+        with suppress(OSError, ValueError):  # its disk is full, its reader gone
+            sys.stderr.write(f"{message}\n")
+            sys.stderr.flush()
 
     debug = info = warning = error = critical = msg
 

@@ -274,10 +274,10 @@ class Operations:
         except HerdbookError as error:
             self._fail(operation, problem_of(error))
         except Exception as error:  # noqa: BLE001 - told as what it is: a fault of ours
+            self._fail(operation, UNEXPECTED)
             _log.warning(
                 "operation_broken", operation=operation.id, reason=repr(error)[:500]
             )
-            self._fail(operation, UNEXPECTED)
         else:
             operation.end(OperationState.SUCCEEDED, self._clock.now())
 

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 import structlog
+from command import Server
+from service_program import service
 
 from herdbook.core.logs import Logger
 from herdbook.service.logs import configure, without_secrets
@@ -224,3 +226,18 @@ def test_secrets_are_taken_out_wherever_they_are() -> None:
         "cookie": None,
         "hb_[removed]": {"hb_[removed]": 1},
     }
+
+
+def test_service_whose_lines_nobody_takes_goes_on(
+    tmp_path: Path, ollama: Server
+) -> None:
+    (tmp_path / "herd.db.stderr").symlink_to("/dev/full")
+    with service(tmp_path / "herd.db", ollama.address) as herdbook:
+        loaded = herdbook.operate("load", "gemma3:4b")
+        ollama.did(server="stopped")
+        refused = herdbook.operate("refresh")
+
+        assert loaded["state"] == "succeeded"
+        assert refused["error"]["code"] == "node_unreachable"
+        assert herdbook.http.get("/v1/models/nobody").status_code == 404
+        assert herdbook.stop() == 0
