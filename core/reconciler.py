@@ -7,7 +7,7 @@ command changed meanwhile is left to the next look.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -81,6 +81,7 @@ class Reconciler:
         *,
         clock: Clock,
         settings: ManagerSettings,
+        at_work: Callable[[str], bool] | None = None,
     ) -> None:
         self.look: Look | None = None
         self._register = register
@@ -89,6 +90,7 @@ class Reconciler:
         self._instances = instances
         self._clock = clock
         self._settings = settings
+        self._works_on = at_work
         self._looking = asyncio.Lock()
         self._at_work: list[str] = []
         self._asked: frozenset[str] = frozenset()
@@ -120,7 +122,9 @@ class Reconciler:
         async with self._looking:
             with operation(), acting_as(RECONCILER):
                 await self._register.catch_up()
-                found = await interrupt_dead(self._register, self._instances)
+                found = await interrupt_dead(
+                    self._register, self._instances, at_work=self._works_on
+                )
                 return await self._reconcile({*recovered, *found})
 
     async def _reconcile(self, recovered: Collection[str]) -> Look:

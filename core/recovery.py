@@ -6,6 +6,8 @@ instances are touched. What became of the work, the next look at the server tell
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from herdbook.core.acting import RECONCILER
 from herdbook.core.register import Register
 from herdbook.events.errors import IllegalTransitionError, WrongExpectedVersionError
@@ -22,9 +24,18 @@ from herdbook.projections.status import Work
 
 
 async def interrupt_dead(
-    register: Register, instances: Instances
+    register: Register,
+    instances: Instances,
+    *,
+    at_work: Callable[[str], bool] | None = None,
 ) -> dict[str, tuple[Work, ...]]:
     """Record the activities of dead instances as interrupted.
+
+    Args:
+        register: What is recorded.
+        instances: Who is alive.
+        at_work: Whether this instance is at work on a model. One of its own whose
+            end could not be recorded, since the log took nothing, is as dead.
 
     Returns:
         What they were at work on, by the model's name.
@@ -34,7 +45,12 @@ async def interrupt_dead(
         dead = tuple(
             work
             for work in (status.work, status.update)
-            if work is not None and not instances.alive(work.instance)
+            if work is not None
+            and not (
+                at_work(status.name)
+                if at_work is not None and work.instance == instances.own
+                else instances.alive(work.instance)
+            )
         )
         if not dead:
             continue

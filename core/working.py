@@ -72,7 +72,13 @@ class Working(Reading):
             register, instances, clock=clock, poll_every_s=settings.poll_every_s
         )
         self._reconciler = Reconciler(
-            register, client, registry, instances, clock=clock, settings=settings
+            register,
+            client,
+            registry,
+            instances,
+            clock=clock,
+            settings=settings,
+            at_work=self._at_work,
         )
         means = Means(
             register, client, self._reconciler, instances.own, clock, settings
@@ -156,6 +162,9 @@ class Working(Reading):
             actor=self._register.actor(),
             since=self._clock.now(),
         )
+
+    def _at_work(self, name: str) -> bool:
+        return any(works.get(name) for works in (self._pulls, self._loads))
 
     def under_way(self) -> list[UnderWay]:
         """Return what this manager is at work on; a status tells of others too."""

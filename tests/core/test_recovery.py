@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
-from herd import Place, last_fact, recorded, served, told
+from herd import Place, last_fact, pulled, recorded, served, told
 
 from herdbook.core import Cause, ManagerSettings, ModelManager, ModelState
 from herdbook.events import facts
@@ -226,3 +227,38 @@ async def test_interrupted_load_does_not_go_on_by_itself(tmp_path: Path) -> None
         await place.clock.sleep(60)
 
         assert place.asked("/api/generate") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "begun", "end"),
+    [
+        (ABSENT, facts.PullStarted, "PullInterrupted"),
+        (NAME, facts.UpdateStarted, "UpdateInterrupted"),
+        (NAME, facts.LoadStarted, "LoadInterrupted"),
+    ],
+)
+async def test_own_work_that_nobody_does_any_more_is_interrupted(
+    name: str, begun: type[facts.PullStarted], end: str
+) -> None:
+    """So it is left where the log was full when the work ended."""
+    async with served() as place, place.herd() as herd:
+        await begins(herd, name, begun(instance=herd._storage.instances.own))
+
+        await herd.refresh()
+
+        assert [event.type for event in await ends(herd, name)] == [end]
+
+
+async def test_own_work_under_way_is_left_alone(tmp_path: Path) -> None:
+    async with served() as place, place.herd(tmp_path / "herd.db") as herd:
+        pulling = asyncio.create_task(pulled(herd, ABSENT))
+        while (await told(herd, ABSENT))[-1:] != ["PullStarted"]:
+            await place.clock.sleep(0.05)
+
+        await herd.refresh()
+
+        assert await pulling
+        assert (await told(herd, ABSENT))[-2:] == [
+            "PullCompleted",
+            "CapabilitiesDetected",
+        ]
