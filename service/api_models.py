@@ -295,20 +295,24 @@ async def put_configuration(
     """
     service, version = service_of(request), version_of(if_match)
     model = name_of(name)
-    present = await service.herd.get_status(model)
-    gone = set(present.settings) - set(data.settings)
+    status = await service.herd.get_status(model)
     try:
         with service.herd.acting_as(principal_of(request).actor):
-            await service.herd.configure(
-                model,
-                data.settings,
-                unset=gone,
-                note=data.note,
-                at_version=present.version if version is None else version,
-            )
+            whole = False
+            while not whole:
+                status = await service.herd.configure(
+                    model,
+                    data.settings,
+                    unset=status.settings.keys() - data.settings.keys(),
+                    note=data.note,
+                    at_version=version,
+                )
+                # Where any version will do, others may have set more meanwhile.
+                more = status.settings.keys() - data.settings.keys()
+                whole = version is not None or not more
     except WrongExpectedVersionError as error:
         raise PreconditionFailedError(
-            present.name,
+            status.name,
             f"is at version {error.actual}; the change is based on {error.expected}",
             "Read the configuration again and decide anew",
         ) from error

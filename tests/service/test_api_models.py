@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -233,3 +235,29 @@ def test_unchanged_answers_are_not_sent_again(herdbook: Reached) -> None:
         assert (again.status_code, again.content) == (304, b"")
         assert moved.status_code == 200
         assert moved.content != first.content
+
+
+def test_change_based_on_any_version_is_made_whatever_is_recorded_meanwhile(
+    herdbook: Reached,
+) -> None:
+    done = threading.Event()
+
+    def use() -> None:
+        with httpx.Client(base_url=herdbook.address, trust_env=False) as other:
+            while not done.is_set():
+                assert other.post(f"/v1/models/{HERE}/uses").status_code == 201
+
+    with ThreadPoolExecutor(3) as others:
+        using = [others.submit(use) for _ in range(3)]
+        try:
+            answers = [
+                configure(herdbook, HERE, {"num_ctx": 2048 + number}, if_match="*")
+                for number in range(20)
+            ]
+        finally:
+            done.set()
+        for one in using:
+            one.result()
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert answers[-1].json()["settings"] == {"num_ctx": 2067}
