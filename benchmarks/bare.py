@@ -10,14 +10,15 @@ import asyncio
 import sys
 from pathlib import Path
 
-from litestar import Litestar, Request, Response, get
+from litestar import Litestar, Response, get
 
+from herdbook.service.requests import AnyRequest
 from herdbook.service.server import serve
 from herdbook.service.settings import ServiceSettings
 
 
 @get("/bare")
-async def bare(request: Request) -> Response[bytes]:
+async def bare(request: AnyRequest) -> Response[bytes]:
     """Give the bytes."""
     return Response(request.app.state.bytes, media_type="application/json")
 

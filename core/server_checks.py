@@ -220,11 +220,12 @@ def _in_error(moment: Moment) -> Iterator[Diagnosis]:
     for status in moment.statuses():
         failure = status.last_failure
         if status.state is ModelState.ERROR and failure is not None:
-            verb = "load" if status.present else "pull"
+            command = f"herdbook {'load' if status.present else 'pull'} {status.name}"
+            said = command in failure.message
             yield diagnosis(
                 "errors",
                 f"{status.name} is in error: {failure.message}",
-                f"When that is seen to: herdbook {verb} {status.name}",
+                "" if said else f"When that is seen to: {command}",
                 level=Level.WARNING,
             )
 

@@ -78,8 +78,12 @@ def _value(fact: str, value: Setting) -> str:
         return value[:12]
     if isinstance(value, int) and fact.endswith("_bytes"):
         return bytes_text(value)
+    if fact == "state":
+        return _text(value).replace("_", " ")
     return _text(value)
 
 
 def _text(value: Setting) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return NOTHING if value is None else setting_text(value)

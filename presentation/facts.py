@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from herdbook.core import ModelState, ModelStatus, Runner
+from herdbook.events.facts import PullInterrupted
 from herdbook.presentation import wording
 from herdbook.presentation.times import Now
 from herdbook.presentation.wording import NOTHING
@@ -19,6 +20,12 @@ SYMBOLS: Final = {
     ModelState.NOT_PRESENT: "–",  # noqa: RUF001 - what tables have for nothing
 }
 """A sign for each state, so that colour alone carries nothing."""
+
+
+def is_interrupted(status: ModelStatus) -> bool:
+    """Return whether a model is not there because its pull was interrupted."""
+    interrupted = PullInterrupted.__name__
+    return status.why is not None and status.why.event == interrupted
 
 
 def sharing(status: ModelStatus, statuses: Iterable[ModelStatus]) -> list[str]:

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from herdbook.core import ModelState, ModelStatus, UnderWay
+from herdbook.presentation.facts import is_interrupted
 from herdbook.service.page_frame import Visit
 from herdbook.service.tokens import Role
 
@@ -88,7 +89,8 @@ def needed(deed: Deed) -> Role:
 
 
 def _label(deed: Deed, status: ModelStatus) -> str:
-    if status.state is ModelState.ERROR and deed in (Deed.PULL, Deed.LOAD):
+    failed = status.state is ModelState.ERROR or is_interrupted(status)
+    if failed and deed in (Deed.PULL, Deed.LOAD):
         return f"{deed} again"
     if status.state is ModelState.ERROR and not status.present:
         return "forget" if deed is Deed.DELETE else deed.value

@@ -94,7 +94,10 @@ async def herd_page(
     shown = in_order(
         status
         for status in statuses
-        if gone or status.name in works or status.state is not ModelState.NOT_PRESENT
+        if gone
+        or status.name in works
+        or status.state is not ModelState.NOT_PRESENT
+        or facts.is_interrupted(status)
     )
     found = [one for one in shown if find.strip().lower() in one.name.lower()]
     twins = twins_of(shown)
@@ -114,7 +117,7 @@ async def herd_page(
         gone=gone,
         find=find,
         many=len(shown) > MANY,
-        hidden=sum(status.state is ModelState.NOT_PRESENT for status in statuses),
+        hidden=len(statuses) - len(shown),
     )
 
 
@@ -176,6 +179,9 @@ def row_of(
 def failed_texts(status: ModelStatus, now: Now) -> tuple[str, str]:
     """Return what failed last, and what to do about it, each without a full stop."""
     failure = status.last_failure
+    if facts.is_interrupted(status) and status.since is not None:
+        goes_on = "The server keeps what it has: pulled again, it goes on from there"
+        return f"pull interrupted {now.ago(status.since)}", goes_on
     if failure is None:
         return "", ""
     failed = facts.failure_text(status, now)

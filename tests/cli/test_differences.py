@@ -49,7 +49,7 @@ def test_diff_tells_times_and_the_server(herdbook: Herdbook, server: Server) -> 
 
     assert lines[0].startswith("From #11 to ")
     assert lines[0].endswith(" (#12):")
-    assert "server reached true false" in lines
+    assert "server reached yes no" in lines
 
 
 def test_diff_shortens_digests(herdbook: Herdbook, server: Server) -> None:

@@ -104,8 +104,12 @@ def test_memory_bar_of_nothing_is_nothing() -> None:
     assert memory_bar([]) == ""
 
 
+def test_memory_bar_of_one_runner_would_look_full() -> None:
+    assert memory_bar([runner("a:1", 10, 0)]) == ""
+
+
 def test_memory_bar_cannot_be_written_into() -> None:
-    bar = drawn(memory_bar([runner("</title><script>x</script>", 10, 0)]))
+    bar = drawn(memory_bar([runner("</title><script>x</script>", 10, 0)] * 2))
 
     assert bar.find(f".//{SVG}script") is None
 

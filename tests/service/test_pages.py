@@ -13,6 +13,7 @@ from leafing import (
     HOSTILE,
     MODEL,
     Browser,
+    Page,
     browsing,
     types_of,
     until,
@@ -235,3 +236,20 @@ def _same(link: str, path: str) -> bool:
     """Return whether a link leads to a page itself: back to now."""
     one, other = (unquote(each).partition("?")[0] for each in (link, path))
     return one == other
+
+
+def test_herd_shows_a_pull_that_a_stop_interrupted(
+    tmp_path: Path, slow_ollama: Server
+) -> None:
+    log, body = tmp_path / "herd.db", {"kind": "pull", "model": "qwen3:0.6b"}
+    with thread(log, slow_ollama.address) as first:
+        told = first.http.post("/v1/operations", json=body).json()
+        while first.get(f"/v1/operations/{told['id']}")["progress"] is None:
+            pass
+    with thread(log, slow_ollama.address) as second:
+        page = Page(second.http.get("/", headers={"accept": "text/html"}).text)
+
+    assert "qwen3:0.6b" in page.text
+    assert "pull interrupted" in page.text
+    assert "pull again" in page.text
+    assert "The server keeps what it has" in page.text
