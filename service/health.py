@@ -12,6 +12,7 @@ from litestar.openapi import ResponseSpec
 from herdbook.core import StoreError
 from herdbook.service import answers
 from herdbook.service.documented import READS
+from herdbook.service.live import Reason
 from herdbook.service.metrics import MEDIA_TYPE
 from herdbook.service.requests import AnyRequest
 from herdbook.service.service import service_of
@@ -39,7 +40,7 @@ async def healthz() -> answers.Alive:
     operation_id="getReadiness",
 )
 async def readyz(request: AnyRequest) -> Response[answers.Ready]:
-    """Say whether it can serve: the log answers, and it is not about to stop.
+    """Say whether it can serve: the log answers and is followed, and it does not stop.
 
     A lost Ollama server does not make it unready: history and views are served.
     """
@@ -49,12 +50,17 @@ async def readyz(request: AnyRequest) -> Response[answers.Ready]:
     except StoreError as error:
         told = answers.Ready(status=error.code, position=None, node_reached=None)
         return Response(told, status_code=503)
+    status = "ok"
+    if service.stopping:
+        status = "stopping"
+    elif service.live.failed:  # until it is started again
+        status = Reason.LOG_FAILED
     ready = answers.Ready(
-        status="stopping" if service.stopping else "ok",
+        status=status,
         position=moment.position,
         node_reached=moment.node_status().reached,
     )
-    return Response(ready, status_code=503 if service.stopping else 200)
+    return Response(ready, status_code=200 if status == "ok" else 503)
 
 
 @get(

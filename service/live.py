@@ -148,6 +148,11 @@ class Live:
         """How many readers there are."""
         return len(self._readers)
 
+    @property
+    def failed(self) -> bool:
+        """Whether it follows no more, since the log could not be read."""
+        return self._ended is Reason.LOG_FAILED
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Follow the log while the block runs."""

@@ -8,6 +8,7 @@ import socket
 import sqlite3
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -15,6 +16,8 @@ from command import Server
 from service_program import Program, service
 
 from herdbook.sandbox import RealClock, World
+from herdbook.service.application import composed
+from herdbook.service.live import Reason
 
 HERE = "gemma3:4b"
 
@@ -180,3 +183,20 @@ def test_failures_of_ollama_are_counted(program: Program) -> None:
         'herdbook_ollama_failures_total{kind="not_in_registry",path="/api/pull"}'
         in (text)
     )
+
+
+async def test_log_that_is_followed_no_more_makes_it_unready(tmp_path: Path) -> None:
+    """So it is once a page of it could not be read: streams end, for good."""
+    log = tmp_path / "herd.db"
+    async with composed(log, ollama="127.0.0.1:9") as (made, application):
+        transport = httpx.ASGITransport(app=cast("Any", application))
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://127.0.0.1:11435"
+        ) as http:
+            assert (await http.get("/readyz")).status_code == 200
+            made.live.close(Reason.LOG_FAILED)
+            unready = await http.get("/readyz")
+
+            assert unready.status_code == 503
+            assert unready.json()["status"] == "log_failed"
+            assert (await http.get("/healthz")).status_code == 200
