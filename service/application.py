@@ -178,7 +178,7 @@ async def _only_json(request: AnyRequest) -> None:
 
 async def _tell_methods(message: Message, scope: Scope) -> None:
     """Say at ``OPTIONS`` all that a path takes: the framework knows its first alone."""
-    if scope["type"] is ScopeType.HTTP and scope["method"] == "OPTIONS":
+    if scope["type"] == ScopeType.HTTP and scope["method"] == "OPTIONS":
         template = scope.get("path_template", "")
         routes = scope["litestar_app"].route_handler_method_map
         taken = [
