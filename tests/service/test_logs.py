@@ -22,10 +22,9 @@ from service_program import service
 
 from herdbook.core.logs import Logger
 from herdbook.service.logs import configure, without_secrets
-from herdbook.service.tokens import new_token
 
-SECRET = new_token()
-FOREIGN = new_token()
+SECRET = f"hb_{'s' * 43}"
+FOREIGN = f"hb_{'f' * 43}"
 PROGRAM = Path(__file__).parents[1] / "guarded.py"
 
 
