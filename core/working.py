@@ -171,10 +171,14 @@ class Working(Reading):
         running = (*self._pulls.all(), *self._loads.all())
         return [operation.under_way() for operation in running]
 
-    async def cancel(self, name: str) -> bool:
+    async def cancel(self, name: str, activity: Activity | None = None) -> bool:
         """Cancel the pull, update or load of a model, and see it recorded.
 
         It is recorded in the name of who cancels, not of who started it.
+
+        Args:
+            name: The model.
+            activity: Only a load, or only a pull or an update; by default all.
 
         Returns:
             Whether there was one of this manager to cancel.
@@ -183,7 +187,10 @@ class Working(Reading):
             BusyError: Another instance is at work on it; cancel it there.
         """
         name = (await self.now()).spelled(name)
-        mine = [one for one in (self._pulls.get(name), self._loads.get(name)) if one]
+        loads = None if activity is None else activity is Activity.LOAD
+        pull = None if loads else self._pulls.get(name)
+        load = self._loads.get(name) if loads in (None, True) else None
+        mine = [one for one in (pull, load) if one]
         for running in mine:
             running.cancel(by=self._register.actor())
             await running.over()

@@ -30,6 +30,7 @@ from herdbook.events import codec
 from herdbook.events.errors import (
     CorruptLogError,
     StoreClosedError,
+    StoreUnavailableError,
 )
 from herdbook.events.group import draft_append
 from herdbook.events.memory import utc_now
@@ -72,11 +73,16 @@ class SQLiteEventStore:
         clock: Callable[[], datetime],
     ) -> None:
         self._path = path
+        self._identity = _identity(path)
         self._reading = reading
         self._connections = connections
         self._commits = Commits()
         self._writer = Writer(
-            writing, look_again=self._look_again, clock=clock, commits=self._commits
+            writing,
+            look_again=self._look_again,
+            still_there=self._see_that_it_is_there,
+            clock=clock,
+            commits=self._commits,
         )
         self._watching: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -174,7 +180,24 @@ class SQLiteEventStore:
 
     async def head(self) -> Head:
         """Return the end of the log, as its head row has it."""
+        self._see_that_it_is_there()
         return await read_head(self._reading)
+
+    def _see_that_it_is_there(self) -> None:
+        """Refuse to go on with a file that nobody will find again.
+
+        SQLite goes on with one that was deleted, and what it then takes is gone when
+        it is closed.
+
+        Raises:
+            StoreUnavailableError: Another file is at the path, or none.
+        """
+        if _identity(self._path) != self._identity:
+            raise StoreUnavailableError(
+                str(self._path),
+                "was moved, deleted or replaced while it was open",
+                "Put it back where it was, then start again",
+            )
 
     def subscribe(self, after: int) -> AsyncGenerator[RecordedEvent, None]:
         """Read from behind a position, then go on; see ``EventStore.subscribe``."""
@@ -193,6 +216,7 @@ class SQLiteEventStore:
         return [_recorded_event(row) for row in rows]
 
     async def _data_version(self) -> int:
+        self._see_that_it_is_there()
         version: int = (await self._reading.run("data_version"))[0][0]
         return version
 
@@ -272,6 +296,15 @@ async def _connected(
         yield session
     finally:
         await session.close()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return which file is at a path; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _uri(path: Path) -> str:

@@ -113,6 +113,7 @@ class Writer:
     Args:
         session: The connection that writes; nobody else uses it.
         look_again: Finds recorded events by id through a fresh connection.
+        still_there: Raises ``StoreUnavailableError`` if the file is gone.
         clock: Tells when an event is recorded, UTC.
         commits: Where commits are announced.
     """
@@ -122,11 +123,13 @@ class Writer:
         session: Session,
         *,
         look_again: Callable[[Sequence[str]], Awaitable[dict[str, RecordedEvent]]],
+        still_there: Callable[[], None],
         clock: Callable[[], datetime],
         commits: Commits,
     ) -> None:
         self._session = session
         self._look_again = look_again
+        self._still_there = still_there
         self._clock = clock
         self._commits = commits
         self._head: Head | None = None
@@ -209,6 +212,7 @@ class Writer:
 
     async def _append(self, drafts: Sequence[Draft]) -> Sequence[Answer | Exception]:
         try:
+            self._still_there()
             plan = await self._record(drafts)
         except BrokenOffError as error:
             return await self._resolve(drafts, error)
@@ -219,6 +223,7 @@ class Writer:
 
     async def _save(self, view: StoredView) -> Answer | StoreError:
         try:
+            self._still_there()
             await self._session.run("save_view", **msgspec.structs.asdict(view))
         except StoreError as error:
             return error

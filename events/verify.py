@@ -27,7 +27,7 @@ from herdbook.events.recorded import (
     time_text,
 )
 from herdbook.events.store import EventStore, Head
-from herdbook.events.streams import model_of
+from herdbook.events.streams import MODEL_PREFIX, model_of
 
 MOST_UNREADABLE = 100
 """Events that cannot even be read, after which the rest is not tried."""
@@ -143,6 +143,8 @@ class _Check:
 
     def _check_stream(self, event: StoredEvent) -> Iterator[tuple[Kind, str]]:
         is_model = model_of(event.stream) is not None
+        if event.stream.startswith(MODEL_PREFIX) and not is_model:
+            yield Kind.DATA, f"stands in {event.stream}, which is no model's stream"
         stream = self._streams.get(
             event.stream, _Stream(0, INITIAL if is_model else None)
         )

@@ -229,6 +229,8 @@ class Live:
                 for event in page.events:
                     yield event
                 position = goal if page.next is None else page.next
+                if not page.events and position < goal:
+                    yield Heartbeat(position)  # a long way without anything wanted
         # Nothing waits between the comparison above and here: nothing is missed.
         async with aclosing(self._come(position, wanted)) as messages:
             async for message in messages:

@@ -20,6 +20,7 @@ from uuid import UUID, uuid5
 import msgspec
 
 from herdbook.core import (
+    Activity,
     BusyError,
     Clock,
     HerdbookError,
@@ -60,6 +61,13 @@ class Kind(StrEnum):
     LOAD = "load"
     UNLOAD = "unload"
     REFRESH = "refresh"
+
+
+_ACTIVITIES: Final = {
+    Kind.PULL: Activity.PULL,
+    Kind.UPDATE: Activity.UPDATE,
+    Kind.LOAD: Activity.LOAD,
+}
 
 
 class OperationState(StrEnum):
@@ -353,7 +361,7 @@ class Operations:
 
     async def _cancel_work(self, operation: Operation, name: str) -> None:
         try:
-            await self._herd.cancel(name)
+            await self._herd.cancel(name, _ACTIVITIES[operation.kind])
         except BusyError:
             operation.cancelled = False
             raise

@@ -82,7 +82,9 @@ async def node_page(request: PageRequest) -> Response[str]:
     service, node = here.service, here.moment.node_status()
     statuses = here.moment.statuses()
     examined = _examined(request)
-    found = [] if here.past else await examined.read(service.herd, here.present.at)
+    found = []
+    if not here.past and node.reached:  # else it waits for each of its questions
+        found = await examined.read(service.herd, here.present.at)
     head = await service.herd.head()
     present = [status for status in statuses if status.present]
     return await render(

@@ -14,6 +14,7 @@ from typing import Final
 
 from herdbook.core import Clock, ManagerSettings, ModelManager, Moment
 from herdbook.presentation.times import Now
+from herdbook.service.errors import OverloadedError
 from herdbook.service.kept import KeptAnswers
 from herdbook.service.live import Live, Reason
 from herdbook.service.metrics import Metrics
@@ -23,6 +24,9 @@ from herdbook.service.settings import ServiceSettings
 
 PAST_KEPT: Final = 16
 """Moments of the past that are kept: who looks at one asks for it again soon."""
+
+REPLAYS_WAITING: Final = 8
+"""How many may wait for a moment of the past: each takes seconds in a long log."""
 
 RECONCILE_EVERY_S: Final = 5.0
 """Seconds between two looks at the server."""
@@ -72,6 +76,7 @@ class Service:
         self.kept = KeptAnswers()
         self._past: OrderedDict[int | datetime, Moment] = OrderedDict()
         self._replaying = asyncio.Lock()
+        self._waiting = 0
 
     @property
     def stopping(self) -> bool:
@@ -108,7 +113,23 @@ class Service:
         return await self.past(Now(self.clock.now()).read(as_of))
 
     async def past(self, when: int | datetime) -> Moment:
-        """Return what the log said at a position or a time; one replay at a time."""
+        """Return what the log said at a position or a time; one replay at a time.
+
+        Raises:
+            OverloadedError: Too many wait for theirs already.
+            CallerError: The log has no such position.
+        """
+        if when not in self._past and self._waiting >= REPLAYS_WAITING:
+            raise OverloadedError(
+                "the past", "is asked for by too many at once", "Try again in a moment"
+            )
+        self._waiting += 1
+        try:
+            return await self._replayed(when)
+        finally:
+            self._waiting -= 1
+
+    async def _replayed(self, when: int | datetime) -> Moment:
         async with self._replaying:
             moment = self._past.get(when)
             if moment is None:

@@ -305,3 +305,15 @@ async def test_log_may_grow_while_it_is_verified(path: Path) -> None:
             assert not (await verify(store)).findings
         stop.set()
         await growing
+
+
+async def test_stream_of_a_model_without_a_name_is_found(tmp_path: Path) -> None:
+    """No view can read it: a server had once listed a model without a name."""
+    path = tmp_path / "herd.db"
+    async with await SQLiteEventStore.open(path) as store:
+        await store.append("model/local/", [event()], ANY)
+
+    (finding,) = (await verified(path)).findings
+
+    assert (finding.position, finding.kind) == (1, Kind.DATA)
+    assert "which is no model's stream" in finding.message

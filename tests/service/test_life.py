@@ -200,3 +200,18 @@ async def test_log_that_is_followed_no_more_makes_it_unready(tmp_path: Path) -> 
             assert unready.status_code == 503
             assert unready.json()["status"] == "log_failed"
             assert (await http.get("/healthz")).status_code == 200
+
+
+def test_log_that_is_deleted_underneath_is_told_at_once(program: Program) -> None:
+    for file in program.log.parent.glob(f"{program.log.name}*"):
+        if file.is_file() and file.suffix != ".stderr":
+            file.unlink()
+
+    used = program.http.post(f"/v1/models/{HERE}/uses")
+    ready = program.http.get("/readyz")
+
+    assert (used.status_code, used.json()["code"]) == (503, "store_unavailable")
+    assert "moved, deleted or replaced" in used.json()["state"]
+    assert ready.status_code == 503
+    assert program.http.get("/healthz").status_code == 200
+    assert program.stop() == 0
