@@ -157,6 +157,7 @@ class Hour:
             stalls=1,
             silent_within_s=120.0,
             reconcile_every_s=300.0,
+            lost_wait_longest_s=300.0,  # a day away is long
             resume_pulls=self.chance.random() < 0.5,
             snapshot_every=40,
         )
