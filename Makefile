@@ -30,15 +30,16 @@ run: $(READY) ## serve the dashboard and the API: over your Ollama if it answers
 demo: $(READY) ## walk through the main job on the command line, a crash included
 	@$(BIN)/herdbook demo
 
-# What walks through every moment of a life is not measured: it takes twice as long then.
-UNMEASURED := tests/campaign tests/proof
+# What is slow already is not measured: it takes twice as long then.
+UNMEASURED := tests/browser tests/campaign tests/proof \
+	tests/cli/test_sandbox.py tests/cli/test_terminal.py
 
 test: $(READY) ## run all tests
 ifdef COVERAGE
-	$(BIN)/python -m pytest -n 3 -q $(UNMEASURED)
-	$(BIN)/python -m pytest -n 3 -q $(addprefix --ignore=,$(UNMEASURED)) --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 -q $(UNMEASURED)
+	$(BIN)/python -m pytest -n 2 -q $(addprefix --ignore=,$(UNMEASURED)) --cov --cov-report=term
 else
-	$(BIN)/python -m pytest -n 3 -q
+	$(BIN)/python -m pytest -n 2 -q
 endif
 
 campaign: $(READY) ## live twenty random hours, and a day without the server in each

@@ -24,7 +24,7 @@ from playwright.async_api import Browser, Page, async_playwright
 
 from herdbook.core import ManagerSettings
 from herdbook.service.application import composed
-from herdbook.service.operations import Kind, OperationRequest
+from herdbook.service.operation import Kind, OperationRequest
 from herdbook.service.server import serve
 from herdbook.service.service import Service
 from herdbook.service.settings import ServiceSettings

@@ -21,8 +21,8 @@ from herdbook.events.facts import Setting
 from herdbook.events.streams import model_of
 from herdbook.presentation import shapes
 from herdbook.projections.sentences import describe
-from herdbook.service import operations
-from herdbook.service.operations import Kind, OperationState
+from herdbook.service.operation import Kind, OperationState
+from herdbook.service.operation import Operation as ServiceOperation
 from herdbook.service.problems import Problem
 
 
@@ -54,7 +54,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     error: Problem | None
 
 
-def operation(known: operations.Operation) -> Operation:
+def operation(known: ServiceOperation) -> Operation:
     """Return an operation as it is told."""
     progress = None
     if known.progress is not None and known.model is not None:

@@ -17,7 +17,7 @@ from herdbook.service import answers
 from herdbook.service.asking import Limit
 from herdbook.service.documented import CHANGES, READS, problems
 from herdbook.service.guard import principal_of
-from herdbook.service.operations import OperationRequest, OperationState
+from herdbook.service.operation import OperationRequest, OperationState
 from herdbook.service.requests import AnyRequest
 from herdbook.service.service import service_of
 

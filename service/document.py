@@ -21,8 +21,8 @@ from herdbook.events import facts
 from herdbook.events.facts import FACTS
 from herdbook.presentation import shapes
 from herdbook.projections import roles, status
-from herdbook.service import answers, api_models, operations, problems
-from herdbook.service.operations import OperationRequest
+from herdbook.service import answers, api_models, operation, problems
+from herdbook.service.operation import OperationRequest
 from herdbook.service.requests import AnyRequest
 
 Json = dict[str, Any]
@@ -31,7 +31,7 @@ STRICT: Final = (answers.SettingsChange, answers.Use, OperationRequest)
 """Shapes of bodies: a field that they do not have is refused."""
 
 _SHAPES: Final = (
-    *(answers, problems, operations, api_models),
+    *(answers, problems, operation, api_models),
     *(shapes, core, facts, costs, difference, lineage, roles, status),
 )
 """The modules that have the shapes; the first that has a name has its meaning."""

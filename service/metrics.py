@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from herdbook.core import ModelState
-from herdbook.service.operations import Kind, OperationState
+from herdbook.service.operation import Kind, OperationState
 
 if TYPE_CHECKING:
     from herdbook.service.service import Service

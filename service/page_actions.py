@@ -26,7 +26,7 @@ from herdbook.service.deeds import Deed, needed
 from herdbook.service.errors import BadPathError, ForbiddenError
 from herdbook.service.guard import require
 from herdbook.service.links import model_path
-from herdbook.service.operations import Kind, OperationRequest
+from herdbook.service.operation import Kind, OperationRequest
 from herdbook.service.page_frame import PageRequest, Visit, led_to, render, visit
 from herdbook.service.page_herd import works_of
 from herdbook.service.service import Service, service_of

@@ -18,7 +18,7 @@ from herdbook.presentation.costs import free_text
 from herdbook.presentation.times import Now
 from herdbook.service.charts import memory_bar, runners_of
 from herdbook.service.guard import require
-from herdbook.service.operations import Kind, OperationRequest
+from herdbook.service.operation import Kind, OperationRequest
 from herdbook.service.page_frame import PageRequest, Visit, led_to, render, visit
 from herdbook.service.service import service_of
 from herdbook.service.tokens import Role

@@ -9,12 +9,8 @@ from pathlib import Path
 from herd import Place, served
 
 from herdbook.core import ModelManager
-from herdbook.service.operations import (
-    Kind,
-    Operation,
-    OperationRequest,
-    Operations,
-)
+from herdbook.service.operation import Kind, Operation, OperationRequest
+from herdbook.service.operations import Operations
 from herdbook.service.tokens import Principal, Role
 
 ANN = Principal(name="ann", role=Role.OPERATE)

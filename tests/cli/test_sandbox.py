@@ -71,6 +71,7 @@ def test_sandbox_says_what_is_missing(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)
 def test_demo_walks_to_its_end_without_a_terminal(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "herdbook.cli", "demo"],
@@ -78,7 +79,7 @@ def test_demo_walks_to_its_end_without_a_terminal(tmp_path: Path) -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=55,
+        timeout=170,
         check=False,
     )
 

@@ -14,6 +14,7 @@ import termios
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from command import Herdbook, Server
 
 CTRL_C = "\x03"
@@ -131,6 +132,7 @@ def test_rm_does_not_ask_where_it_was_told_yes(server: Server, log: Path) -> Non
     assert (code, "[y/N]" in shown) == (0, False)
 
 
+@pytest.mark.timeout(180)
 def test_demo_asks_before_it_pulls_from_a_real_server(
     serving: Callable[..., Server], log: Path, tmp_path: Path
 ) -> None:

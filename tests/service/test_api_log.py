@@ -33,9 +33,10 @@ def test_pages_together_are_the_log(herdbook: Reached, newest_first: bool) -> No
             break
         page = herdbook.get(f"{path}&{word}={page['next']}")
 
-    expected = list(range(1, head + 1))
+    # A look at the server may have recorded something meanwhile.
+    expected = list(range(1, max(found) + 1))
     assert found == (expected[::-1] if newest_first else expected)
-    assert page["head"] == head
+    assert page["head"] >= max(found) >= head
 
 
 def test_event_is_as_the_file_has_it(herdbook: Reached) -> None:

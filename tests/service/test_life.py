@@ -162,10 +162,11 @@ def test_measures(program: Program) -> None:
     }
     assert answer.headers["content-type"].startswith("text/plain; version=")
     head = program.get("/v1/log/head")["position"]
-    assert values["herdbook_log_head_position"] == head
+    assert head - 3 <= values["herdbook_log_head_position"] <= head
     assert values["herdbook_projection_lag_events"] == 0
     assert values["herdbook_append_seconds_count"] > 3
-    assert values["herdbook_events_appended_total"] == head
+    appended = values["herdbook_events_appended_total"]
+    assert appended == values["herdbook_log_head_position"]
     assert values['herdbook_models{state="loaded"}'] == 1
     assert values['herdbook_operations{kind="pull",state="succeeded"}'] == 1
     assert values["herdbook_pulled_bytes_total"] > 100_000_000

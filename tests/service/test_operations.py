@@ -16,14 +16,8 @@ from herdbook.service.errors import (
     StoppingError,
     UnknownOperationError,
 )
-from herdbook.service.operations import (
-    REMEMBERED,
-    Kind,
-    Operation,
-    OperationRequest,
-    Operations,
-    OperationState,
-)
+from herdbook.service.operation import Kind, Operation, OperationRequest, OperationState
+from herdbook.service.operations import REMEMBERED, Operations
 
 DAY_S = 24 * 3600.0
 

@@ -13,12 +13,8 @@ from desk import ANN, BEN, HERE, SLOW, Desk, desk
 from herd import told
 
 from herdbook.core import BusyError, ModelNotFoundError
-from herdbook.service.operations import (
-    Kind,
-    OperationRequest,
-    Operations,
-    OperationState,
-)
+from herdbook.service.operation import Kind, OperationRequest, OperationState
+from herdbook.service.operations import Operations
 
 
 def restarted(at: Desk) -> Operations:
