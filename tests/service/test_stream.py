@@ -44,11 +44,16 @@ async def messages(lines: AsyncIterator[str]) -> AsyncGenerator[Told, None]:
 
 
 async def read(
-    client: httpx.AsyncClient, *, after: int, upto: int | None = None, **headers: str
+    client: httpx.AsyncClient,
+    *,
+    after: int,
+    upto: int | None = None,
+    seen: int | None = None,
 ) -> list[int]:
     """Read the stream behind a position up to another, or to the last of ``uses``."""
     found: list[int] = []
     url = f"/v1/events/stream?after={after}"
+    headers = {} if seen is None else {"last-event-id": str(seen)}
     async with client.stream("GET", url, headers=headers) as answer:
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")
@@ -100,11 +105,10 @@ async def test_resumed_after_a_cut_it_misses_and_repeats_nothing(
         using = asyncio.create_task(uses(client, 120))
         found: list[int] = []
         for cut in (15, 31, 60, 90):
-            headers = {"last-event-id": str(found[-1])} if found else {}
-            found += await read(client, after=0, upto=cut, **headers)
+            seen = found[-1] if found else None
+            found += await read(client, after=0, upto=cut, seen=seen)
         last = await using
-        headers = {"last-event-id": str(found[-1])}
-        found += await read(client, after=0, **headers)
+        found += await read(client, after=0, seen=found[-1])
 
         page = (await client.get("/v1/events?limit=1000&after=0")).json()
         told = [event["position"] for event in page["events"]]
