@@ -18,6 +18,7 @@ from herdbook.core.errors import (
     BusyServerError,
     CapabilityMissingError,
     HerdbookError,
+    IllegalTransitionError,
     LoadFailedError,
     LoadFailure,
     ModelNotFoundError,
@@ -300,8 +301,14 @@ class Loader:
 
     async def _record_deleted(self, name: str, deleted: ModelDeleted) -> None:
         await self._register.catch_up()
-        if self._status(name).state is not ModelState.NOT_PRESENT:
+        if self._status(name).state is ModelState.NOT_PRESENT:
+            return
+        try:
             await self._register.record(name, [deleted], cause=Cause.COMMAND)
+        except IllegalTransitionError:
+            # Another instance saw in that moment that it is gone, and recorded that.
+            if self._status(name).state is not ModelState.NOT_PRESENT:
+                raise
 
     def _status(self, name: str) -> ModelStatus:
         status = self._register.status(name)

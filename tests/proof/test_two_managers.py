@@ -116,7 +116,9 @@ async def test_both_delete_at_once(tmp_path: Path) -> None:
         )
         assert None in answers
         assert all(a is None or isinstance(a, HerdbookError) for a in answers)
-        assert (await types_of(one, HERE)).count("ModelDeleted") == 1
+        # Who is asked second may see that it is gone before the first has said so.
+        ends = {"ModelDeleted", "ModelVanished"}
+        assert len([t for t in await types_of(one, HERE) if t in ends]) == 1
         await assert_agreed(place, one, other)
 
 
