@@ -32,7 +32,6 @@ demo: $(READY) ## walk through the main job on the command line, a crash include
 
 # What is slow already is not measured: it takes twice as long then.
 UNMEASURED := tests/browser tests/campaign tests/proof tests/weather \
-	tests/cli/test_sandbox.py tests/cli/test_terminal.py \
 	tests/service/test_schema.py tests/test_benchmarks.py
 
 test: $(READY) ## run all tests
