@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qs
 
-from litestar import MediaType, Request, Response, get, post
+from litestar import MediaType, Response, get, post
 
 from herdbook.core import HerdbookError
 from herdbook.core.logs import Logger
@@ -24,6 +24,7 @@ from herdbook.service.errors import (
 )
 from herdbook.service.guard import SIGN_IN, door_of
 from herdbook.service.problems import headers_of, status_of
+from herdbook.service.requests import AnyRequest
 from herdbook.service.templating import rendered
 from herdbook.service.tokens import Principal
 
@@ -36,7 +37,7 @@ _LOG: Final = Logger("herdbook.login")
 
 
 @get("/login", include_in_schema=False)
-async def show_login(request: Request[Any, Any, Any]) -> Response[str]:
+async def show_login(request: AnyRequest) -> Response[str]:
     """Show the page that signs in; where there are no tokens nobody needs it."""
     if door_of(request).stands_open:
         return _led_to("/")
@@ -44,7 +45,7 @@ async def show_login(request: Request[Any, Any, Any]) -> Response[str]:
 
 
 @post("/login", include_in_schema=False)
-async def sign_in(request: Request[Any, Any, Any]) -> Response[str]:
+async def sign_in(request: AnyRequest) -> Response[str]:
     """Begin a session of the token that was given.
 
     Raises:
@@ -66,7 +67,7 @@ async def sign_in(request: Request[Any, Any, Any]) -> Response[str]:
 
 
 @post("/logout", include_in_schema=False)
-async def sign_out(request: Request[Any, Any, Any]) -> Response[str]:
+async def sign_out(request: AnyRequest) -> Response[str]:
     """End the session of this browser."""
     return _led_to("/login", cookie=door_of(request).sessions.end())
 
@@ -75,7 +76,7 @@ HANDLERS: Final = [show_login, sign_in, sign_out]
 """What the application serves of this."""
 
 
-def _principal(request: Request[Any, Any, Any], secret: str) -> Principal:
+def _principal(request: AnyRequest, secret: str) -> Principal:
     """Return whose a token is; an empty form is not a wrong one."""
     if not secret:
         raise UnauthorizedError("the form", "has no token", "Paste yours")
@@ -93,7 +94,7 @@ def local_path(text: str) -> str:
     return text if fits and path not in SIGN_IN else "/"
 
 
-async def _form(request: Request[Any, Any, Any]) -> dict[str, str]:
+async def _form(request: AnyRequest) -> dict[str, str]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != _FORM:
         raise UnsupportedMediaError("the body", "is no form", f"Send it as {_FORM}")

@@ -27,8 +27,9 @@ from herdbook.service.errors import BadPathError, ForbiddenError
 from herdbook.service.guard import require
 from herdbook.service.links import model_path
 from herdbook.service.operation import Kind, OperationRequest
-from herdbook.service.page_frame import PageRequest, Visit, led_to, render, visit
+from herdbook.service.page_frame import Visit, led_to, render, visit
 from herdbook.service.page_herd import works_of
+from herdbook.service.requests import AnyRequest
 from herdbook.service.service import Service, service_of
 from herdbook.service.tokens import Principal
 
@@ -53,7 +54,7 @@ class Prospect(NamedTuple):
 
 @get("/models/{name:str}/{word:str}", include_in_schema=False)
 async def confirm_page(
-    request: PageRequest, name: FromPath[str], word: FromPath[str]
+    request: AnyRequest, name: FromPath[str], word: FromPath[str]
 ) -> Response[str]:
     """Say what will happen, and ask.
 
@@ -78,7 +79,7 @@ async def confirm_page(
     )
 
 
-def deed_of(request: PageRequest, word: str) -> Deed:
+def deed_of(request: AnyRequest, word: str) -> Deed:
     """Return the deed that the last word of a path names.
 
     Raises:
@@ -226,7 +227,7 @@ class Doing(msgspec.Struct, frozen=True, kw_only=True):
 
 @post("/models/{name:str}/{word:str}", include_in_schema=False)
 async def do_it(
-    request: PageRequest, name: FromPath[str], word: FromPath[str]
+    request: AnyRequest, name: FromPath[str], word: FromPath[str]
 ) -> Response[str]:
     """Do what was agreed to, and lead back.
 
@@ -243,7 +244,7 @@ async def do_it(
     return led_to("/" if deed is Deed.DELETE else model_path(status.name))
 
 
-async def form_of(request: PageRequest) -> dict[str, str]:
+async def form_of(request: AnyRequest) -> dict[str, str]:
     """Return the fields of a form that was sent."""
     fields = await request.form()
     return {name: value for name, value in fields.items() if isinstance(value, str)}

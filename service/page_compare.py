@@ -10,12 +10,13 @@ from herdbook.core import Moment
 from herdbook.core.difference import difference
 from herdbook.presentation.differences import rows_of
 from herdbook.presentation.times import FORMS
-from herdbook.service.page_frame import PageRequest, Visit, render, visit
+from herdbook.service.page_frame import Visit, render, visit
+from herdbook.service.requests import AnyRequest
 from herdbook.service.samples import recorded_at
 
 
 @get("/compare", include_in_schema=False)
-async def compare_page(request: PageRequest) -> Response[str]:
+async def compare_page(request: AnyRequest) -> Response[str]:
     """Show what differs; without ``to``: until now, or the moment looked at.
 
     Raises:

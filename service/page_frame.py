@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import msgspec
-from litestar import MediaType, Request, Response
+from litestar import MediaType, Response
 from markupsafe import Markup
 
 from herdbook.core import HerdbookError, Moment
@@ -17,14 +17,12 @@ from herdbook.service.charts import Sample, density_strip
 from herdbook.service.guard import principal_of
 from herdbook.service.links import Links, joined_link
 from herdbook.service.problems import headers_of, status_of
+from herdbook.service.requests import AnyRequest
 from herdbook.service.samples import Samples, recorded_at
 from herdbook.service.service import Service, service_of
 from herdbook.service.templating import rendered
 from herdbook.service.tokens import Principal, Role
 from herdbook.service.zones import zone_of
-
-PageRequest: TypeAlias = Request[Any, Any, Any]
-"""A request for a page."""
 
 NAVIGATION = (("Herd", "/"), ("Roles", "/roles"), ("Log", "/log"), ("Node", "/node"))
 
@@ -43,7 +41,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
         links: The links of the page.
     """
 
-    request: PageRequest
+    request: AnyRequest
     service: Service
     principal: Principal
     moment: Moment
@@ -80,7 +78,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
         return ""
 
 
-async def visit(request: PageRequest) -> Visit:
+async def visit(request: AnyRequest) -> Visit:
     """Return what a request for a page is about.
 
     Raises:
@@ -208,7 +206,7 @@ def _here(visit: Visit) -> str:
     return joined_link(_raw_path(visit.request), dict(query_of(visit)))
 
 
-def _raw_path(request: PageRequest) -> str:
+def _raw_path(request: AnyRequest) -> str:
     raw = request.scope.get("raw_path") or request.scope["path"].encode()
     return raw.decode("latin-1")
 
@@ -244,7 +242,7 @@ def _for_the_script(samples: list[Sample]) -> str:
     return msgspec.json.encode(told).decode()
 
 
-def error_page(request: PageRequest, error: HerdbookError) -> Response[str]:
+def error_page(request: AnyRequest, error: HerdbookError) -> Response[str]:
     """Return what went wrong as a page: what, its state, a remedy, a way back.
 
     It asks the log for nothing: it is shown also where there is none to ask.
@@ -267,7 +265,7 @@ def error_page(request: PageRequest, error: HerdbookError) -> Response[str]:
     )
 
 
-def _way_back(request: PageRequest) -> str:
+def _way_back(request: AnyRequest) -> str:
     """Return where to go on: the model that it was about, or the herd."""
     path = _raw_path(request)
     name, slash, _ = path.removeprefix("/models/").rpartition("/")

@@ -25,7 +25,8 @@ from herdbook.service.charts import memory_bar, progress_bar, runners_of
 from herdbook.service.deeds import Button, buttons_of
 from herdbook.service.errors import BadRequestError
 from herdbook.service.links import model_path
-from herdbook.service.page_frame import PageRequest, Visit, led_to, render, visit
+from herdbook.service.page_frame import Visit, led_to, render, visit
+from herdbook.service.requests import AnyRequest
 
 MANY: Final = 12
 """Models among which one wants to search."""
@@ -83,7 +84,7 @@ class Row(NamedTuple):
 
 @get("/", include_in_schema=False)
 async def herd_page(
-    request: PageRequest, gone: FromQuery[bool] = False, find: FromQuery[str] = ""
+    request: AnyRequest, gone: FromQuery[bool] = False, find: FromQuery[str] = ""
 ) -> Response[str]:
     """Show every model, or those whose name has a text."""
     here = await visit(request)
@@ -123,7 +124,7 @@ async def herd_page(
 
 @get("/pull", include_in_schema=False)
 async def pull_by_name(
-    request: PageRequest, model: FromQuery[str] = ""
+    request: AnyRequest, model: FromQuery[str] = ""
 ) -> Response[str]:
     """Lead from a name to the page that says what pulling it means.
 

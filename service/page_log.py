@@ -18,7 +18,8 @@ from herdbook.presentation.times import FORMS, Now
 from herdbook.presentation.wording import NOTHING
 from herdbook.service import answers, model_events
 from herdbook.service.errors import BadRequestError, UnknownEventError
-from herdbook.service.page_frame import PageRequest, Visit, render, visit
+from herdbook.service.page_frame import Visit, render, visit
+from herdbook.service.requests import AnyRequest
 from herdbook.service.told import told_events
 
 PAGE: Final = 50
@@ -33,7 +34,7 @@ Before = Annotated[int | None, QueryParameter(ge=1, lt=1 << 53)]
 
 
 @get("/log", include_in_schema=False)
-async def log_page(request: PageRequest, before: Before = None) -> Response[str]:
+async def log_page(request: AnyRequest, before: Before = None) -> Response[str]:
     """Show what was recorded, the newest first."""
     here = await visit(request)
     query = {name: request.query_params.get(name, "").strip() for name in _FIELDS}
@@ -120,7 +121,7 @@ class Envelope(NamedTuple):
 
 
 @get("/log/{position:int}", include_in_schema=False)
-async def event_page(request: PageRequest, position: FromPath[int]) -> Response[str]:
+async def event_page(request: AnyRequest, position: FromPath[int]) -> Response[str]:
     """Show one event.
 
     Raises:

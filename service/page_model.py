@@ -23,8 +23,9 @@ from herdbook.service.asking import name_of
 from herdbook.service.deeds import buttons_of
 from herdbook.service.model_events import Trail
 from herdbook.service.model_facts import abilities, figures, known_facts
-from herdbook.service.page_frame import PageRequest, Visit, render, visit
+from herdbook.service.page_frame import Visit, render, visit
 from herdbook.service.page_herd import row_of, works_of
+from herdbook.service.requests import AnyRequest
 from herdbook.service.timeline import LANES, Lane, timeline, trail_of, window_of
 from herdbook.service.told import Told, told
 
@@ -53,7 +54,7 @@ class Setter(NamedTuple):
 
 @get("/models/{name:str}", include_in_schema=False)
 async def model_page(
-    request: PageRequest,
+    request: AnyRequest,
     name: FromPath[str],
     span: FromQuery[str] = "",
     before: Before = None,

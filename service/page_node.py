@@ -19,7 +19,8 @@ from herdbook.presentation.times import Now
 from herdbook.service.charts import memory_bar, runners_of
 from herdbook.service.guard import require
 from herdbook.service.operation import Kind, OperationRequest
-from herdbook.service.page_frame import PageRequest, Visit, led_to, render, visit
+from herdbook.service.page_frame import Visit, led_to, render, visit
+from herdbook.service.requests import AnyRequest
 from herdbook.service.service import service_of
 from herdbook.service.tokens import Role
 
@@ -76,7 +77,7 @@ class Examined:
 
 
 @get("/node", include_in_schema=False)
-async def node_page(request: PageRequest) -> Response[str]:
+async def node_page(request: AnyRequest) -> Response[str]:
     """Show the server and the log."""
     here = await visit(request)
     service, node = here.service, here.moment.node_status()
@@ -110,7 +111,7 @@ async def node_page(request: PageRequest) -> Response[str]:
 
 
 @post("/node/refresh", include_in_schema=False)
-async def look_again(request: PageRequest) -> Response[str]:
+async def look_again(request: AnyRequest) -> Response[str]:
     """Look at the server now, and record what differs."""
     principal, service = require(request, Role.OPERATE), service_of(request)
     wanted = OperationRequest(kind=Kind.REFRESH)
@@ -121,7 +122,7 @@ async def look_again(request: PageRequest) -> Response[str]:
     return led_to("/node")
 
 
-def _examined(request: PageRequest) -> Examined:
+def _examined(request: AnyRequest) -> Examined:
     kept: Examined = request.app.state.setdefault(_KEPT, Examined())
     return kept
 

@@ -10,7 +10,8 @@ from herdbook.core import Candidate, ModelRole, ModelState, ModelStatus, Suggest
 from herdbook.presentation import wording
 from herdbook.projections.roles import NEEDS
 from herdbook.projections.sentences import bytes_text
-from herdbook.service.page_frame import PageRequest, Visit, render, visit
+from herdbook.service.page_frame import Visit, render, visit
+from herdbook.service.requests import AnyRequest
 
 AT_ONCE: Final = 4
 """Models for a role that are shown at once; the others are folded."""
@@ -70,7 +71,7 @@ class RoleShown(NamedTuple):
 
 
 @get("/roles", include_in_schema=False)
-async def roles_page(request: PageRequest) -> Response[str]:
+async def roles_page(request: AnyRequest) -> Response[str]:
     """Show the order of each role."""
     here = await visit(request)
     return await render(

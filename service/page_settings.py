@@ -27,7 +27,8 @@ from herdbook.service.errors import BadRequestError
 from herdbook.service.guard import require
 from herdbook.service.links import model_path
 from herdbook.service.page_actions import form_of
-from herdbook.service.page_frame import PageRequest, led_to, render, visit
+from herdbook.service.page_frame import led_to, render, visit
+from herdbook.service.requests import AnyRequest
 from herdbook.service.service import service_of
 from herdbook.service.tokens import Role
 from herdbook.service.told import Told, told_events
@@ -37,7 +38,7 @@ _INVALID: Final = 422
 
 
 @get("/models/{name:str}/configuration", include_in_schema=False)
-async def settings_page(request: PageRequest, name: FromPath[str]) -> Response[str]:
+async def settings_page(request: AnyRequest, name: FromPath[str]) -> Response[str]:
     """Show the settings of a model, to be changed."""
     here = await visit(request)
     status = here.moment.status(name_of(name))
@@ -47,7 +48,7 @@ async def settings_page(request: PageRequest, name: FromPath[str]) -> Response[s
 
 
 @post("/models/{name:str}/configuration", include_in_schema=False)
-async def change_settings(request: PageRequest, name: FromPath[str]) -> Response[str]:
+async def change_settings(request: AnyRequest, name: FromPath[str]) -> Response[str]:
     """Change the settings of a model, if they are still those that the form had."""
     principal, herd = require(request, Role.OPERATE), service_of(request).herd
     form = await form_of(request)
@@ -101,7 +102,7 @@ async def _since(
 
 
 async def _conflict(
-    request: PageRequest,
+    request: AnyRequest,
     status: ModelStatus,
     wanted: Texts,
     changes: list[RecordedEvent],
@@ -122,7 +123,7 @@ async def _conflict(
 
 
 async def _form(
-    request: PageRequest,
+    request: AnyRequest,
     status: ModelStatus,
     fields: Mapping[str, str],
     *,
