@@ -10,6 +10,7 @@ import asyncio
 import heapq
 import itertools
 import time
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -53,7 +54,8 @@ class SystemClock:
 
     def timeout(self, seconds: float) -> AbstractAsyncContextManager[object]:
         """Return a block that raises ``TimeoutError`` if it takes longer."""
-        return asyncio.timeout(seconds)
+        loop = asyncio.get_running_loop()
+        return Timeout(lambda expire: loop.call_later(seconds, expire).cancel)
 
 
 class ManualClock:
@@ -62,7 +64,7 @@ class ManualClock:
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
         self._start = start
         self._elapsed = 0.0
-        self._waiting: list[tuple[float, int, _ManualTimeout | asyncio.Event]] = []
+        self._waiting: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
 
     def now(self) -> datetime:
@@ -76,7 +78,7 @@ class ManualClock:
     async def sleep(self, seconds: float) -> None:
         """Wait until it was moved that far."""
         reached = asyncio.Event()
-        self.call(reached, self._elapsed + max(seconds, 0))
+        self._call(reached.set, self._elapsed + max(seconds, 0))
         if seconds <= 0:
             await asyncio.sleep(0)
             return
@@ -84,40 +86,64 @@ class ManualClock:
 
     def timeout(self, seconds: float) -> AbstractAsyncContextManager[object]:
         """Return a block that raises ``TimeoutError`` once it was moved that far."""
-        return _ManualTimeout(self, self._elapsed + seconds)
+        deadline = self._elapsed + seconds
+        return Timeout(lambda expire: self._call(expire, deadline))
 
-    def call(self, waiting: _ManualTimeout | asyncio.Event, deadline: float) -> None:
-        """Wake a sleeper, or end a block, once the clock is there."""
-        heapq.heappush(self._waiting, (deadline, next(self._order), waiting))
+    def _call(self, wake: Callable[[], None], deadline: float) -> Callable[[], None]:
+        """Have a function called once the clock is there; return what undoes that."""
+        entry = (deadline, next(self._order), wake)
+        heapq.heappush(self._waiting, entry)
+
+        def undo() -> None:
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+                heapq.heapify(self._waiting)
+
+        return undo
 
     async def advance(self, seconds: float) -> None:
         """Move it, stopping at each deadline so that what was due runs first."""
         end = self._elapsed + seconds
         while self._waiting and self._waiting[0][0] <= end:
-            deadline, _, waiting = heapq.heappop(self._waiting)
+            deadline, _, wake = heapq.heappop(self._waiting)
             self._elapsed = max(self._elapsed, deadline)
-            if isinstance(waiting, asyncio.Event):
-                waiting.set()
-            else:
-                waiting.expire()
+            wake()
             await settle()
         self._elapsed = end
         await settle()
 
 
-class _ManualTimeout:
-    """``asyncio.timeout``, expired by the clock instead of the loop."""
+class Timeout:
+    """A block that raises ``TimeoutError`` when it expires before it ends.
 
-    def __init__(self, clock: ManualClock, deadline: float) -> None:
-        self._clock = clock
-        self._deadline = deadline
-        self._timeout = asyncio.timeout(None)
-        self._inside = False
+    Not ``asyncio.timeout``: before Python 3.11.4 (Debian 12 has 3.11.2) that raises
+    ``CancelledError`` instead if the task had been cancelled earlier, as it was where
+    the end of a cancelled operation is recorded (CPython issue 102780).
+
+    Args:
+        schedule: Arranges for a function to be called at the deadline, and returns
+            what undoes that.
+    """
+
+    def __init__(
+        self, schedule: Callable[[Callable[[], None]], Callable[[], object]]
+    ) -> None:
+        self._schedule = schedule
+        self._unschedule: Callable[[], object] | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._cancelling = 0
+        self._expired = False
 
     async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-        self._inside = True
-        self._clock.call(self, self._deadline)
+        self._task = asyncio.current_task()
+        assert self._task is not None, "a timeout is used inside a task"
+        self._cancelling = self._task.cancelling()
+        self._unschedule = self._schedule(self._expire)
+
+    def _expire(self) -> None:
+        if self._task is not None:
+            self._expired = True
+            self._task.cancel()
 
     async def __aexit__(
         self,
@@ -125,13 +151,14 @@ class _ManualTimeout:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._inside = False
-        await self._timeout.__aexit__(kind, error, traceback)
-
-    def expire(self) -> None:
-        """End the block, if it still runs."""
-        if self._inside:
-            self._timeout.reschedule(asyncio.get_running_loop().time())
+        task, self._task = self._task, None
+        assert task is not None
+        assert self._unschedule is not None
+        self._unschedule()
+        # No more requests than on entry: nobody else cancelled the task.
+        ours = self._expired and task.uncancel() <= self._cancelling
+        if ours and isinstance(error, asyncio.CancelledError):
+            raise TimeoutError from error
 
 
 async def settle(turns: int = 25) -> None:

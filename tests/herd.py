@@ -34,6 +34,7 @@ from herdbook.core import (
     PullProgress,
     RecordedEvent,
 )
+from herdbook.core.clock import Timeout
 from herdbook.core.storage import MEMORY
 from herdbook.events.facts import Fact
 from herdbook.sandbox.names import Name
@@ -88,17 +89,8 @@ class SharedClock:
         finally:
             timer.cancel()
 
-    @asynccontextmanager
-    async def timeout(self, seconds: float) -> AsyncIterator[None]:
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(None) as limit:
-            timer = self._time.call_later(
-                seconds, lambda: limit.reschedule(loop.time())
-            )
-            try:
-                yield
-            finally:
-                timer.cancel()
+    def timeout(self, seconds: float) -> Timeout:
+        return Timeout(lambda expire: self._time.call_later(seconds, expire).cancel)
 
 
 class Place:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
 
-from herdbook.core.clock import ManualClock, SystemClock
+from herdbook.core.clock import Clock, ManualClock, SystemClock, settle
 
 
 async def test_manual_clock_wakes_sleepers_in_the_order_of_their_deadlines() -> None:
@@ -68,3 +69,50 @@ async def test_system_clock_goes_on_in_utc() -> None:
 
     assert clock.monotonic() >= before
     assert clock.now().utcoffset() == timedelta(0)
+
+
+async def _time_out_after_cancel(clock: Clock) -> None:
+    """Time out as the cleanup of a cancelled operation does: inside a task group."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)
+    async with clock.timeout(0.01), asyncio.TaskGroup() as group:
+        group.create_task(asyncio.sleep(3600))
+
+
+async def test_timeout_in_a_task_cancelled_before_raises_timeout_error() -> None:
+    with pytest.raises(TimeoutError):
+        await asyncio.create_task(_time_out_after_cancel(SystemClock()))
+
+    clock = ManualClock()
+    late = asyncio.create_task(_time_out_after_cancel(clock))
+    await settle()
+    await clock.advance(1)
+    with pytest.raises(TimeoutError):
+        await late
+
+
+@pytest.mark.parametrize("expires_first", [True, False])
+async def test_cancel_that_meets_a_timeout_stays_a_cancel(
+    expires_first: bool,
+) -> None:
+    clock = ManualClock()
+
+    async def wait() -> None:
+        async with clock.timeout(1):
+            await asyncio.sleep(3600)
+
+    task = asyncio.create_task(wait())
+    await settle()
+    if expires_first:
+        advance = asyncio.create_task(clock.advance(1))
+        await asyncio.sleep(0)
+        task.cancel()
+        await advance
+    else:
+        task.cancel()
+        await clock.advance(1)
+    with pytest.raises(asyncio.CancelledError):
+        await task
