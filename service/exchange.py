@@ -8,7 +8,7 @@ from typing import Final
 
 from herdbook.core import HerdbookError
 from herdbook.service import problems
-from herdbook.service.asgi import Message, Receive, Scope, Send
+from herdbook.service.asgi import Message, Receive, Scope, Send, header_values
 from herdbook.service.errors import TooLargeError, TooSlowError
 from herdbook.service.settings import ServiceSettings
 
@@ -32,6 +32,7 @@ SECURITY_HEADERS: Final[dict[str, str]] = {
 _STORE: Final = b"cache-control"
 _NO_STORE: Final = (_STORE, b"no-store")
 _CORS: Final = b"access-control-"
+_CLOSE: Final = (b"connection", b"close")
 
 
 class Exchange:
@@ -112,16 +113,24 @@ class Exchange:
     async def _pass_on(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message = {**message, "headers": completed(message.get("headers", ()))}
+            headers = completed(message.get("headers", ()))
+            if not self._whole and _has_body(self._scope) and _CLOSE not in headers:
+                # The rest is not parsed to get at what might come behind it.
+                headers.append(_CLOSE)
+            message = {**message, "headers": headers}
         await self._send(message)
 
     async def refuse(
         self, error: HerdbookError, extra: Mapping[str, str] | None = None
     ) -> None:
-        """Answer an error, with more headers if need be; once an answer began, not."""
+        """Answer an error and close the connection; once an answer began, do not.
+
+        Args:
+            error: Why the request is refused.
+            extra: More headers.
+        """
         status, headers, body = problems.answer(error)
-        if isinstance(error, TooSlowError):
-            headers = {**headers, "connection": "close"}
+        headers = {**headers, "connection": "close"}
         await self.answer(status, {**headers, **(extra or {})}, body)
 
     async def answer(
@@ -139,6 +148,12 @@ class Exchange:
             }
         )
         await self._pass_on({"type": "http.response.body", "body": body})
+
+
+def _has_body(scope: Scope) -> bool:
+    """Return whether a request says that it has a body."""
+    lengths = header_values(scope, "content-length")
+    return bool(header_values(scope, "transfer-encoding")) or lengths not in ([], ["0"])
 
 
 def too_large(settings: ServiceSettings) -> TooLargeError:

@@ -17,17 +17,22 @@ from typing import Any, Final, cast
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from herdbook.core import HerdbookError
 from herdbook.service import problems
 from herdbook.service.errors import BadRequestError, TooLargeError
 from herdbook.service.exchange import completed
 from herdbook.service.settings import ServiceSettings
+from herdbook.service.strict_http import RefusedByUsError, StrictConnection
+
+RECEIVE_BYTES: Final = 16_384
+"""Bytes that are received and parsed before other connections have their turn."""
 
 MOST_UNWANTED: Final = 8 * 1024 * 1024
-"""Bytes of a refused body that are read and thrown away, so that its sender comes to
-read why it was refused."""
+"""Bytes behind a refusal that are received and thrown away, unparsed, so that their
+sender comes to read why it was refused."""
 
 LINGER_S: Final = 2.0
-"""Seconds for which what still comes is thrown away once a head was refused."""
+"""Seconds for which what still comes is thrown away once a request was refused."""
 
 
 class BoundedProtocol(H11Protocol):
@@ -39,10 +44,15 @@ class BoundedProtocol(H11Protocol):
         limits: How long what may take.
         most: How many connections there may be.
         given: What uvicorn gives each protocol.
+
+    Attributes:
+        idle_since: Since when it is idle, if it is, by the loop's clock.
     """
 
     def __init__(self, *, limits: ServiceSettings, most: int, **given: Any) -> None:
         super().__init__(**given)
+        self.conn = StrictConnection(h11.SERVER, limits.header_bytes)
+        self.idle_since = 0.0
         self._limits = limits
         self._most = most
         self._clock: asyncio.TimerHandle | None = None
@@ -67,6 +77,9 @@ class BoundedProtocol(H11Protocol):
     ) -> None:
         """Begin to wait for a request, unless there are too many connections."""
         self.app_state = {**self.app_state, "abort": transport.abort}
+        self.idle_since = self.loop.time()
+        # asyncio's own is 256 KiB, which h11 may parse for seconds in one go.
+        cast("Any", transport).max_size = RECEIVE_BYTES
         super().connection_made(transport)
         # Whatever waits to be sent counts, so that a reader who has stopped is seen.
         transport.set_write_buffer_limits(high=0)
@@ -83,16 +96,13 @@ class BoundedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what has come, or throw it away."""
-        if self._deaf or (self.idle and self.conn.their_state is h11.SEND_BODY):
+        if self._deaf:
             self._unwanted += len(data)
             if self._unwanted > MOST_UNWANTED:
                 self.transport.abort()
-        else:
-            self._unwanted = 0
-        if self._deaf or self.transport.is_closing():
-            return
-        super().data_received(data)
-        self._watch()
+        elif not self.transport.is_closing():
+            super().data_received(data)
+            self._watch()
 
     def handle_events(self) -> None:
         """Begin requests in the connection's own context.
@@ -100,10 +110,21 @@ class BoundedProtocol(H11Protocol):
         A request that came right behind another one is begun where that one's answer
         ends, and would be recorded as a part of it.
         """
+        if self._deaf:
+            return
         self._around.copy().run(super().handle_events)
+        if self._begun is not None:
+            self._begun.transport = cast("Any", _Outlet(self.transport, self._let_go))
+
+    def _should_upgrade(self) -> bool:
+        """Answer a request for another protocol as a plain one, without a warning."""
+        return False
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, or for the rest of this one."""
+        """Wait for the next request, unless this one has not wholly come."""
+        self.idle_since = self.loop.time()
+        if self._unfinished and not self.transport.is_closing():
+            self._linger()
         super().on_response_complete()
         self._watch()
 
@@ -113,19 +134,35 @@ class BoundedProtocol(H11Protocol):
         if self.conn.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
             self.transport.abort()  # an answer has begun, and a second cannot follow
             return
-        for event in _answer(sys.exc_info()[1], self._limits):
+        for event in _answer(_refusal(sys.exc_info()[1], self._limits)):
             self.transport.write(self.conn.send(event) or b"")
         if self._begun is not None:
             self._begun.disconnected = True
             self._begun.message_event.set()
         self._linger()
 
+    @property
+    def _unfinished(self) -> bool:
+        """Whether the other side has not sent all of the request yet."""
+        return self.conn.their_state is h11.SEND_BODY
+
+    def _let_go(self) -> None:
+        """Close the connection after its last answer."""
+        if self._unfinished or self.conn.trailing_data[0]:
+            self._linger()
+        else:
+            self.transport.close()
+
     def _linger(self) -> None:
         """End what we send, and wait a moment for the other side to have read it.
 
         To close at once, with something unread, would take the answer away from it.
+        What still comes is not parsed: whoever was refused shall not cost any more.
         """
+        if self._deaf:
+            return
         self._deaf = True
+        self._unset_keepalive_if_required()
         self.flow.resume_reading()
         self.transport.write_eof()
         self._stop_clock()
@@ -177,12 +214,10 @@ class BoundedProtocol(H11Protocol):
             )
 
     def _is_due(self) -> bool:
-        """Return whether the other side owes a head, or the rest of a refused body."""
+        """Return whether the other side owes a head, or the rest of one."""
         if self._begun is None:
             return True
-        if self.conn.their_state is h11.IDLE:
-            return bool(self.conn.trailing_data[0])
-        return self.cycle.response_complete and self.conn.their_state is h11.SEND_BODY
+        return self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
 
     def _stop_clock(self) -> None:
         if self._clock is not None:
@@ -198,22 +233,32 @@ class BoundedProtocol(H11Protocol):
         return self.loop.call_later(seconds, call)
 
 
-def _answer(
-    error: BaseException | None, limits: ServiceSettings
-) -> tuple[h11.Response, h11.Data, h11.EndOfMessage]:
-    """Return the answer to a head that is too long, or to what is no HTTP."""
-    too_long = isinstance(error, h11.RemoteProtocolError) and (
-        error.error_status_hint == 431
-    )
-    refusal = (
-        TooLargeError(
+class _Outlet:
+    """What a request's answer is written to: closes the connection in our way."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = close
+
+
+def _refusal(error: BaseException | None, limits: ServiceSettings) -> HerdbookError:
+    """Return why a request cannot be read."""
+    if isinstance(error, RefusedByUsError):
+        return error.refusal
+    if isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431:
+        return TooLargeError(
             "the request's head",
             f"has more than {limits.header_bytes} bytes",
             "Send fewer or shorter headers",
         )
-        if too_long
-        else BadRequestError("the request", "is not valid HTTP/1.1")
-    )
+    return BadRequestError("the request", "is not valid HTTP/1.1")
+
+
+def _answer(
+    refusal: HerdbookError,
+) -> tuple[h11.Response, h11.Data, h11.EndOfMessage]:
+    """Return the answer to a request that cannot be read."""
     status, headers, body = problems.answer(refusal)
     headers = {**headers, "content-length": str(len(body)), "connection": "close"}
     sent = completed([(k.encode(), v.encode()) for k, v in headers.items()])

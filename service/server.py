@@ -175,8 +175,7 @@ async def _send_away(exchange: Exchange) -> None:
     await exchange.refuse(
         OverloadedError(
             "this service", "has too many connections", "Try again in a moment"
-        ),
-        {"connection": "close"},
+        )
     )
 
 
