@@ -47,6 +47,7 @@ from herdbook.service.errors import (
     TooLargeError,
     UnsupportedMediaError,
 )
+from herdbook.service.exchange import has_body
 from herdbook.service.guard import Guard
 from herdbook.service.health import VERSION
 from herdbook.service.metrics import Metrics
@@ -100,7 +101,7 @@ def application(service: Service) -> Guard:
             *health.HANDLERS,
             *login.HANDLERS,
             *reference.HANDLERS,
-            *pages.PAGES,
+            pages.PAGES,
         ],
         exception_handlers=FAILURES,
         before_send=[_tell_methods],
@@ -162,10 +163,11 @@ async def composed(
 
 
 async def _only_json(request: AnyRequest) -> None:
-    """Refuse a body in another format: a form of another site's page has one.
+    """Refuse a body that is not JSON: a form of another site's page never is.
 
     Raises:
-        UnsupportedMediaError: It is not JSON.
+        UnsupportedMediaError: It is in another format, or does not say in which.
+        BadRequestError: It is not UTF-8, which the decoder does not expect.
     """
     kind = request.headers.get("content-type", "")
     if kind and kind.partition(";")[0].strip().lower() != "application/json":
@@ -174,6 +176,17 @@ async def _only_json(request: AnyRequest) -> None:
             "is not taken here",
             "Send JSON, with Content-Type: application/json",
         )
+    body = await request.body() if has_body(request.scope) else b""
+    if body and not kind:
+        raise UnsupportedMediaError(
+            "a body without a type",
+            "is not taken here",
+            "Send JSON, with Content-Type: application/json",
+        )
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        raise BadRequestError("the body", "is not UTF-8") from None
 
 
 async def _tell_methods(message: Message, scope: Scope) -> None:

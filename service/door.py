@@ -9,6 +9,7 @@ from typing import Any, Final
 from herdbook.service.asgi import address_of, header_values
 from herdbook.service.errors import UnauthorizedError
 from herdbook.service.failures import Failures
+from herdbook.service.forms import FormProofs
 from herdbook.service.sessions import Sessions, cookie_of
 from herdbook.service.settings import ServiceSettings
 from herdbook.service.tokens import MAKE_ONE, Principal, Role, Tokens
@@ -23,6 +24,7 @@ class Door:
     Attributes:
         stands_open: Whether there are no tokens.
         sessions: The sessions of browsers.
+        forms: Proofs that a page of ours sent a form.
         failures: Wrong credentials of late.
     """
 
@@ -35,6 +37,7 @@ class Door:
     ) -> None:
         self.stands_open = not settings.tokens
         self.sessions = Sessions(settings.tokens, secure=settings.secure, clock=wall)
+        self.forms = FormProofs(settings.tokens, secure=settings.secure)
         self.failures = Failures(
             most=settings.failures,
             within_s=settings.failures_within_s,

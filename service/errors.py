@@ -18,6 +18,7 @@
         ├── ForbiddenError             the token may not do that
         ├── ReadOnlyError              nobody may change anything here
         ├── CrossSiteError             another site's page asked
+        ├── UnprovenFormError          a form that no page of ours sent
         ├── HostNotAllowedError        addressed by a name that is not ours
         ├── TooManyFailuresError       too many wrong tokens from there
         ├── OverloadedError            too many connections at once
@@ -133,6 +134,12 @@ class CrossSiteError(CallerError):
     """A browser asked for the page of another site."""
 
     code = "cross_site"
+
+
+class UnprovenFormError(CallerError):
+    """A form without proof that a page of this service sent it."""
+
+    code = "unproven_form"
 
 
 class HostNotAllowedError(CallerError):

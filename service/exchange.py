@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from herdbook.core import HerdbookError
 from herdbook.service import problems
@@ -114,7 +114,7 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = completed(message.get("headers", ()))
-            if not self._whole and _has_body(self._scope) and _CLOSE not in headers:
+            if not self._whole and has_body(self._scope) and _CLOSE not in headers:
                 # The rest is not parsed to get at what might come behind it.
                 headers.append(_CLOSE)
             message = {**message, "headers": headers}
@@ -150,7 +150,7 @@ class Exchange:
         await self._pass_on({"type": "http.response.body", "body": body})
 
 
-def _has_body(scope: Scope) -> bool:
+def has_body(scope: Mapping[str, Any]) -> bool:
     """Return whether a request says that it has a body."""
     lengths = header_values(scope, "content-length")
     return bool(header_values(scope, "transfer-encoding")) or lengths not in ([], ["0"])

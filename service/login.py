@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import parse_qs
 
 from litestar import MediaType, Response, get, post
 
@@ -17,18 +16,16 @@ from herdbook.core import HerdbookError
 from herdbook.core.logs import Logger
 from herdbook.service.asgi import address_of
 from herdbook.service.errors import (
-    BadRequestError,
     TooManyFailuresError,
     UnauthorizedError,
-    UnsupportedMediaError,
 )
+from herdbook.service.forms import needs_proof, read_form
 from herdbook.service.guard import SIGN_IN, door_of
 from herdbook.service.problems import headers_of, status_of
 from herdbook.service.requests import AnyRequest
 from herdbook.service.templating import rendered
 from herdbook.service.tokens import Principal
 
-_FORM: Final = "application/x-www-form-urlencoded"
 _LOCAL: Final = re.compile(r"/(?:[!-.0-\[\]-~][!-\[\]-~]*)?")
 """A path of printable ASCII without backslashes, and its second sign no slash."""
 
@@ -55,7 +52,7 @@ async def sign_in(request: AnyRequest) -> Response[str]:
     door = door_of(request)
     if door.stands_open:
         return _led_to("/")
-    form = await _form(request)
+    form = await read_form(request, most=8)
     wanted = form.get("next", "/")
     secret = form.get("token", "").strip()
     try:
@@ -68,7 +65,19 @@ async def sign_in(request: AnyRequest) -> Response[str]:
 
 @post("/logout", include_in_schema=False)
 async def sign_out(request: AnyRequest) -> Response[str]:
-    """End the session of this browser."""
+    """End the session of this browser.
+
+    Raises:
+        UnprovenFormError: Another site's page asks for that.
+    """
+    door = door_of(request)
+    try:
+        principal = door.principal(request.scope)
+    except (TooManyFailuresError, UnauthorizedError):
+        pass  # there is no session that could be ended against its owner's will
+    else:
+        if needs_proof(request.scope):
+            door.forms.check(request.scope, principal, await read_form(request))
     return _led_to("/login", cookie=door_of(request).sessions.end())
 
 
@@ -92,18 +101,6 @@ def local_path(text: str) -> str:
     path = text.partition("?")[0]
     fits = len(text) <= _LONGEST and _LOCAL.fullmatch(text) is not None
     return text if fits and path not in SIGN_IN else "/"
-
-
-async def _form(request: AnyRequest) -> dict[str, str]:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != _FORM:
-        raise UnsupportedMediaError("the body", "is no form", f"Send it as {_FORM}")
-    body = (await request.body()).decode("utf-8", "replace")
-    try:
-        fields = parse_qs(body, max_num_fields=8)
-    except ValueError:
-        raise BadRequestError("the form", "has too many fields") from None
-    return {name: values[0] for name, values in fields.items()}
 
 
 def _page(wanted: str, error: HerdbookError | None = None) -> Response[str]:

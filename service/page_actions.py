@@ -24,6 +24,7 @@ from herdbook.projections.sentences import bytes_text
 from herdbook.service.asking import name_of
 from herdbook.service.deeds import Deed, needed
 from herdbook.service.errors import BadPathError, ForbiddenError
+from herdbook.service.forms import read_form
 from herdbook.service.guard import require
 from herdbook.service.links import model_path
 from herdbook.service.operation import Kind, OperationRequest
@@ -236,18 +237,12 @@ async def do_it(
     """
     deed = deed_of(request, word)
     principal, service = require(request, needed(deed)), service_of(request)
-    form = await form_of(request)
+    form = await read_form(request)
     status = await service.herd.get_status(name_of(name))
     doing = Doing(service=service, principal=principal, name=status.name, form=form)
     with service.herd.acting_as(principal.actor):
         await DOERS[deed](doing)
     return led_to("/" if deed is Deed.DELETE else model_path(status.name))
-
-
-async def form_of(request: AnyRequest) -> dict[str, str]:
-    """Return the fields of a form that was sent."""
-    fields = await request.form()
-    return {name: value for name, value in fields.items() if isinstance(value, str)}
 
 
 async def _pull(doing: Doing) -> None:

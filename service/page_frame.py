@@ -14,7 +14,7 @@ from markupsafe import Markup
 from herdbook.core import HerdbookError, Moment
 from herdbook.presentation.times import Now
 from herdbook.service.charts import Sample, density_strip
-from herdbook.service.guard import principal_of
+from herdbook.service.guard import door_of, principal_of
 from herdbook.service.links import Links, joined_link
 from herdbook.service.problems import headers_of, status_of
 from herdbook.service.requests import AnyRequest
@@ -149,10 +149,13 @@ async def render(
         status_code: The HTTP status.
         values: What the template is filled with.
     """
+    forms = door_of(visit.request).forms
+    proof, cookie = forms.prove(visit.request.scope, visit.principal)
     text = rendered(
         template,
         title=title,
         visit=visit,
+        proof=proof,
         links=visit.links,
         now=visit.now,
         bar=await _bar(visit),
@@ -167,7 +170,12 @@ async def render(
         off=visit.off(),
         **values,
     )
-    return Response(text, status_code=status_code, media_type=MediaType.HTML)
+    return Response(
+        text,
+        status_code=status_code,
+        media_type=MediaType.HTML,
+        headers={"set-cookie": cookie} if cookie else {},
+    )
 
 
 def led_to(path: str) -> Response[str]:

@@ -24,9 +24,9 @@ from herdbook.service import editing, model_events
 from herdbook.service.asking import name_of
 from herdbook.service.editing import Texts
 from herdbook.service.errors import BadRequestError
+from herdbook.service.forms import read_form
 from herdbook.service.guard import require
 from herdbook.service.links import model_path
-from herdbook.service.page_actions import form_of
 from herdbook.service.page_frame import led_to, render, visit
 from herdbook.service.requests import AnyRequest
 from herdbook.service.service import service_of
@@ -51,7 +51,7 @@ async def settings_page(request: AnyRequest, name: FromPath[str]) -> Response[st
 async def change_settings(request: AnyRequest, name: FromPath[str]) -> Response[str]:
     """Change the settings of a model, if they are still those that the form had."""
     principal, herd = require(request, Role.OPERATE), service_of(request).herd
-    form = await form_of(request)
+    form = await read_form(request)
     while True:
         status = await herd.get_status(name_of(name))
         changes = await _since(herd, status, _version(form))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from litestar import Router
 from litestar.handlers.base import BaseRouteHandler
 
+from herdbook.service.forms import needs_proof, read_form
+from herdbook.service.guard import door_of, principal_of
 from herdbook.service.page_actions import confirm_page, do_it
 from herdbook.service.page_compare import compare_page
 from herdbook.service.page_frame import error_page
@@ -15,11 +18,25 @@ from herdbook.service.page_model import model_page
 from herdbook.service.page_node import look_again, node_page
 from herdbook.service.page_roles import roles_page
 from herdbook.service.page_settings import change_settings, settings_page
+from herdbook.service.requests import AnyRequest
 from herdbook.service.static_files import static_file
 
 __all__ = ["PAGES", "error_page"]
 
-PAGES: Final[list[BaseRouteHandler]] = [
+
+async def _only_our_forms(request: AnyRequest) -> None:
+    """Refuse a form that no page of ours sent.
+
+    Raises:
+        UnprovenFormError: It has no proof.
+        BadRequestError: It cannot be read.
+    """
+    if needs_proof(request.scope):
+        form = await read_form(request)
+        door_of(request).forms.check(request.scope, principal_of(request), form)
+
+
+_HANDLERS: Final[list[BaseRouteHandler]] = [
     herd_page,
     pull_by_name,
     model_page,
@@ -35,4 +52,8 @@ PAGES: Final[list[BaseRouteHandler]] = [
     compare_page,
     static_file,
 ]
-"""The handlers of all pages."""
+
+PAGES: Final = Router(
+    path="/", route_handlers=_HANDLERS, before_request=_only_our_forms
+)
+"""All pages."""

@@ -79,6 +79,7 @@ STATUSES: Final[dict[type[HerdbookError], HTTPStatus]] = {
     errors.UnknownEventError: HTTPStatus.NOT_FOUND,
     errors.UnknownModelError: HTTPStatus.NOT_FOUND,
     errors.UnknownOperationError: HTTPStatus.NOT_FOUND,
+    errors.UnprovenFormError: HTTPStatus.FORBIDDEN,
     errors.UnsupportedMediaError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
 }
 """The status of each class of error."""

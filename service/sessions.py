@@ -101,13 +101,13 @@ class Sessions:
         )
 
 
-def cookie_of(scope: Mapping[str, Any]) -> str | None:
-    """Return the cookie that a request has; None for none, and for more than one."""
+def cookie_of(scope: Mapping[str, Any], cookie: str = COOKIE) -> str | None:
+    """Return a cookie's value; None where a request has none, or more than one."""
     pairs = "; ".join(header_values(scope, "cookie")).split(";")
     values = [
         value.strip()
         for name, _, value in (pair.partition("=") for pair in pairs)
-        if name.strip() == COOKIE
+        if name.strip() == cookie
     ]
     return values[0] if len(values) == 1 and values[0] else None
 

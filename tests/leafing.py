@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html.parser import HTMLParser
@@ -76,9 +77,15 @@ class Browser:
         assert answer.status_code == status, answer.text
         return Page(answer.text)
 
+    def proof(self) -> str:
+        """Return what the forms of our pages carry."""
+        found = re.search(r'name="proof" value="(\w+)"', self.http.get("/node").text)
+        assert found is not None
+        return found[1]
+
     def send(self, path: str, status: int = 303, /, **form: str) -> httpx.Response:
         """Send a form."""
-        answer = self.http.post(path, data=form)
+        answer = self.http.post(path, data={"proof": self.proof(), **form})
         assert answer.status_code == status, answer.text
         return answer
 

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import re
 
+import httpx
 import pytest
-from guarded import ADMIN, OPERATOR, READER, guarded
+from guarded import ADMIN, OPERATOR, READER, Place, guarded
 
 from herdbook.service.login import local_path
 
@@ -40,6 +41,16 @@ OURS = [
 ]
 
 
+async def proof_of(place: Place, one: httpx.AsyncClient) -> dict[str, str]:
+    """Return what the form to sign out would have: this application has no pages."""
+    cookie = f"herdbook_session={one.cookies['herdbook_session']}".encode()
+    principal = place.door.principal({"headers": [(b"cookie", cookie)], "client": None})
+    proof, planted = place.door.forms.prove({"headers": []}, principal)
+    assert planted is not None
+    one.cookies.set("herdbook_form", planted.partition(";")[0].partition("=")[2])
+    return {"proof": proof}
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_nobody_is_led_to_another_site(text: str) -> None:
     assert local_path(text) == "/"
@@ -60,9 +71,11 @@ async def test_a_person_signs_in_and_out_without_a_script() -> None:
             "/login", data={"next": hidden[1], "token": f" {READER}\n"}
         )
         page = await one.get(signed_in.headers["location"])
-        signed_out = await one.post("/logout")
+        unproven = await one.post("/logout")
+        signed_out = await one.post("/logout", data=await proof_of(place, one))
         after = await one.get("/models/a")
 
+    assert unproven.status_code == 403
     assert "<script" not in form.text
     assert "style=" not in form.text
     assert (signed_in.status_code, signed_in.headers["location"]) == (303, "/models/a")

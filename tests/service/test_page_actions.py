@@ -73,7 +73,9 @@ def test_load_use_and_unload_by_their_forms(browser: Browser, herdbook: Thread) 
 def test_load_that_cannot_be_is_refused(
     browser: Browser, form: dict[str, str], words: str
 ) -> None:
-    answer = browser.http.post(f"/models/{MODEL}/load", data=form)
+    answer = browser.http.post(
+        f"/models/{MODEL}/load", data={"proof": browser.proof(), **form}
+    )
 
     assert answer.status_code == 400
     assert words in Page(answer.text).text

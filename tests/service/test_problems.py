@@ -77,6 +77,7 @@ EXPECTED = {
     "ForbiddenError": 403,
     "ReadOnlyError": 403,
     "CrossSiteError": 403,
+    "UnprovenFormError": 403,
     "HostNotAllowedError": 421,
     "TooManyFailuresError": 429,
     "InvalidServiceError": 400,

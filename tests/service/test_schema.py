@@ -128,6 +128,13 @@ def test_methods_of_a_path(
         (b"{", "application/json", 400),
         (b'{"kind": "refresh"} x', "application/json", 400),
         (b"\xff\xfe", "application/json", 400),
+        (b'{"kind": "pull", "model": "\xff"}', "application/json", 400),
+        (b'{"kind": "pull", "model": "\\ud800"}', "application/json", 400),
+        (b'{"kind": "load", "keep_alive": NaN}', "application/json", 400),
+        (b'{"kind": "load", "keep_alive": 1e400}', "application/json", 400),
+        ('{"kind": "refresh"}'.encode("utf-16"), "application/json", 400),
+        (b"", "application/json", 400),
+        (b'{"kind": "refresh"}', "", 415),
         (b"[" * 20_000, "application/json", 400),
         (b"kind=refresh", "application/x-www-form-urlencoded", 415),
         (b"kind: refresh", "text/plain", 415),
@@ -144,7 +151,9 @@ def test_bodies_that_are_none(
     before = herdbook.get("/v1/log/head")
 
     answer = herdbook.http.post(
-        "/v1/operations", content=content, headers={"content-type": kind}
+        "/v1/operations",
+        content=content,
+        headers={"content-type": kind} if kind else {},
     )
 
     assert answer.status_code == status
