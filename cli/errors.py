@@ -12,7 +12,7 @@ from typing import IO
 
 import msgspec
 
-from herdbook.cli.screen import clean
+from herdbook.cli.screen import clean, escaped
 from herdbook.core import (
     BadAnswerError,
     BusyError,
@@ -25,7 +25,9 @@ from herdbook.core import (
     NodeTimeoutError,
     NodeUnreachableError,
     OperationEndedError,
+    ResourceExhaustedError,
 )
+from herdbook.events.resources import RAISE_THE_LIMIT, TOO_MANY, is_exhausted
 
 DONE = 0
 FAILED = 1
@@ -57,6 +59,12 @@ class OutputError(HerdbookError):
     """The answer could not be written to where it was to go."""
 
     code = "output"
+
+
+class NoHomeError(HerdbookError):
+    """The directory of the user's own data cannot be used."""
+
+    code = "no_home"
 
 
 class MissingExtraError(HerdbookError):
@@ -128,6 +136,14 @@ def sentence(told: ErrorShape) -> str:
 
 def unexpected(error: Exception) -> ErrorShape:
     """Return what there is to say of an error that nobody foresaw."""
+    if is_exhausted(error):
+        return ErrorShape(
+            code=ResourceExhaustedError.code,
+            subject="",
+            state=TOO_MANY,
+            remedy=RAISE_THE_LIMIT,
+            exit=FAILED,
+        )
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     return ErrorShape(
         code="unexpected",
@@ -147,7 +163,7 @@ def report(
     verbose: bool,
 ) -> int:
     """Write an error where errors go, and return its exit code."""
-    text = msgspec.json.encode(told).decode() if as_json else sentence(told)
+    text = escaped(msgspec.json.encode(told).decode()) if as_json else sentence(told)
     print(text, file=stream)
     if verbose and not as_json:
         for cause in _causes(error):

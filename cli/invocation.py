@@ -13,6 +13,7 @@ from pathlib import Path
 import platformdirs
 import typer
 
+from herdbook.cli.errors import NoHomeError
 from herdbook.cli.screen import Screen
 from herdbook.core import ManagerSettings, ModelManager, ModelRegistry, base_url
 from herdbook.presentation.times import Now
@@ -85,8 +86,21 @@ class Invocation:
 
     @property
     def data(self) -> Path:
-        """The directory of the user's own data, made if it is not there."""
-        return platformdirs.user_data_path("herdbook", ensure_exists=True)
+        """The directory of the user's own data, made if it is not there.
+
+        Raises:
+            NoHomeError: It cannot be made or entered.
+        """
+        try:
+            path = platformdirs.user_data_path("herdbook", ensure_exists=True)
+            next(path.iterdir(), None)
+        except OSError as error:
+            raise NoHomeError(
+                str(error.filename or "the home directory"),
+                f"cannot be used: {error.strerror}",
+                "Give permission for it, or name a log: --db PATH",
+            ) from error
+        return path
 
     @property
     def registry(self) -> ModelRegistry:
@@ -144,7 +158,8 @@ def _own_catalogue() -> Path | None:
     if named:
         return Path(named)
     usual = platformdirs.user_config_path("herdbook") / "catalogue.toml"
-    return usual if usual.exists() else None
+    # Unlike Path.exists, this is False where the home cannot be read.
+    return usual if os.path.exists(usual) else None  # noqa: PTH110
 
 
 def actor() -> str:

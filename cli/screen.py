@@ -7,6 +7,7 @@ terminal are never written, whoever sent them.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -71,6 +72,13 @@ def clean(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else " " if c.isspace() else "�" for c in text)
+
+
+def escaped(text: str) -> str:
+    r"""Return JSON that is safe to show: what does not print becomes ``\u202e``."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text
+    )
 
 
 def table_lines(
@@ -220,4 +228,4 @@ class Screen:
         text = msgspec.json.encode(value)
         if not in_lines:
             text = msgspec.json.format(text, indent=2)
-        print(text.decode(), file=self.stream, flush=in_lines)
+        print(escaped(text.decode()), file=self.stream, flush=in_lines)

@@ -21,6 +21,7 @@ import typer
 
 from herdbook.cli.errors import DONE, OutputError, StoppedError
 from herdbook.cli.invocation import Invocation
+from herdbook.events.resources import is_exhausted
 
 Own = ParamSpec("Own")
 Verb = Callable[Concatenate[Invocation, Own], Coroutine[None, None, int | None]]
@@ -157,6 +158,8 @@ def _run(invocation: Invocation, function: Verb[...], given: dict[str, object]) 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:
+        if is_exhausted(error):
+            raise  # our own lack, which is told as that
         raise OutputError(
             "the answer", f"cannot be written: {error.strerror}"
         ) from error

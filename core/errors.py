@@ -30,6 +30,7 @@
     │       ├── StalledError           no byte came any more
     │       ├── PullCutError           the stream ended without ``success``
     │       └── PullCancelledError     the server gave the download up
+    ├── ResourceExhaustedError         this process has too many open files
     └── StoreError                     the log could not do its part
 
 A message is composed here from typed fields: subject, state, remedy. ``kind`` is
@@ -60,6 +61,7 @@ from herdbook.events.errors import (
     UnknownEventTypeError,
     WrongExpectedVersionError,
 )
+from herdbook.events.resources import ResourceExhaustedError
 
 __all__ = [
     "BadAnswerError",
@@ -97,6 +99,7 @@ __all__ = [
     "PullRefusal",
     "PullRefusedError",
     "RefusedError",
+    "ResourceExhaustedError",
     "ServerFailedError",
     "StalledError",
     "StoreClosedError",

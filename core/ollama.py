@@ -63,6 +63,12 @@ from herdbook.core.wire import (
     VersionAnswer,
 )
 from herdbook.events.facts import Setting
+from herdbook.events.resources import (
+    RAISE_THE_LIMIT,
+    TOO_MANY,
+    ResourceExhaustedError,
+    is_exhausted,
+)
 
 __all__ = ["ClientLimits", "OllamaClient", "PullLine", "ServerLook"]
 
@@ -437,6 +443,10 @@ class _Connections:
 def translate(error: Exception, base_url: str, limits: ClientLimits) -> HerdbookError:
     """Turn whatever httpx raises into one of our errors."""
     node, reason = f"Ollama at {base_url}", _reason(error)
+    if is_exhausted(error):
+        return ResourceExhaustedError(
+            node, f"cannot be asked: {TOO_MANY}", RAISE_THE_LIMIT
+        )
     match error:
         case httpx.TimeoutException():
             return NodeTimeoutError(node, seconds=limits.connect_s)

@@ -3,6 +3,7 @@
     HerdbookError                      everything that Herdbook raises on purpose
     ├── CallerError                    the caller asked for what cannot be
     │   └── IllegalTransitionError     an event that the lifecycle does not allow
+    ├── ResourceExhaustedError         too many open files; see ``resources.py``
     └── StoreError                     the log could not do its part
         ├── ConflictError              somebody was faster, or the id is taken
         │   ├── WrongExpectedVersionError

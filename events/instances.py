@@ -19,6 +19,7 @@ from uuid import UUID
 
 from herdbook.events.errors import StoreUnavailableError
 from herdbook.events.recorded import new_id
+from herdbook.events.resources import RAISE_THE_LIMIT, is_exhausted
 
 _SUFFIX = ".lock"
 
@@ -114,7 +115,9 @@ class FileInstances:
             raise StoreUnavailableError(
                 str(self._directory),
                 f"cannot keep lock files: {error.strerror}",
-                "Give permission to read and write it",
+                RAISE_THE_LIMIT
+                if is_exhausted(error)
+                else "Give permission to read and write it",
             ) from error
 
 

@@ -19,6 +19,7 @@ from herdbook.events.errors import (
     StoreFullError,
     StoreUnavailableError,
 )
+from herdbook.events.resources import RAISE_THE_LIMIT, TOO_MANY, has_descriptors
 
 SQLiteError: TypeAlias = sqlite3.Error | sqlite3.Warning | UnicodeError
 """What the module ``sqlite3`` raises: the roots of its own, and what it meets in the
@@ -96,6 +97,10 @@ def translate(error: SQLiteError, subject: str) -> StoreError:
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         return _without_code(error, subject)
+    if code & 0xFF == sqlite3.SQLITE_CANTOPEN and not has_descriptors():
+        return StoreUnavailableError(
+            subject, f"cannot be opened: {TOO_MANY}", RAISE_THE_LIMIT
+        )
     # The low byte is the primary code; the rest says more about it.
     if known := _BY_CODE.get(code & 0xFF):
         kind, state, remedy = known

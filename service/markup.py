@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from markupsafe import Markup, escape
 
 Content = Markup | str
 """What an element holds: markup as it is, text to be escaped."""
+
+_INVISIBLE: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e"
+    "\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+"""Characters that change how a text reads without being seen. The joiners U+200C and
+U+200D are not among them: scripts and emoji need them."""
+
+
+def visible(value: object) -> object:
+    r"""Return a value; in a text, what would not be seen is escaped, as ``\u202e``.
+
+    A text from outside could turn the line around that it stands in.
+    """
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return _INVISIBLE.sub(lambda found: ascii(found[0])[1:-1], value)
+
+
+def as_typed(value: object) -> Markup:
+    """Return a value for a field of a form, which sends it back as it was."""
+    text = _INVISIBLE.sub(lambda found: f"&#{ord(found[0])};", str(escape(value)))
+    return Markup(text)  # noqa: S704 - escaped above
 
 
 def element(tag: str, *content: Content, **attributes: str | float | None) -> Markup:
@@ -22,7 +48,7 @@ def element(tag: str, *content: Content, **attributes: str | float | None) -> Ma
         for name, value in attributes.items()
         if value is not None
     )
-    inside = Markup("").join(escape(part) for part in content)
+    inside = Markup("").join(escape(visible(part)) for part in content)
     return Markup("<{}{}>{}</{}>").format(tag, told, inside, tag)
 
 
@@ -48,5 +74,5 @@ def _text(value: str | float) -> str:
     return (
         f"{value:.2f}".rstrip("0").rstrip(".")
         if isinstance(value, float)
-        else f"{value}"
+        else str(visible(value))
     )

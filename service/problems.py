@@ -26,6 +26,7 @@ from herdbook.core import (
     NodeTimeoutError,
     OllamaError,
     OperationEndedError,
+    ResourceExhaustedError,
     StalledError,
     StoreClosedError,
     StoreError,
@@ -46,6 +47,7 @@ STATUSES: Final[dict[type[HerdbookError], HTTPStatus]] = {
     ModelNotFoundError: HTTPStatus.NOT_FOUND,
     OperationEndedError: HTTPStatus.CONFLICT,
     UnknownRoleError: HTTPStatus.NOT_FOUND,
+    ResourceExhaustedError: HTTPStatus.SERVICE_UNAVAILABLE,
     # The server could not, would not, or is away.
     OllamaError: HTTPStatus.BAD_GATEWAY,
     BusyServerError: HTTPStatus.SERVICE_UNAVAILABLE,

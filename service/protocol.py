@@ -42,19 +42,25 @@ class BoundedProtocol(H11Protocol):
 
     Args:
         limits: How long what may take.
-        most: How many connections there may be.
+        admit: Makes room for this connection, or cuts it.
         given: What uvicorn gives each protocol.
 
     Attributes:
         idle_since: Since when it is idle, if it is, by the loop's clock.
     """
 
-    def __init__(self, *, limits: ServiceSettings, most: int, **given: Any) -> None:
+    def __init__(
+        self,
+        *,
+        limits: ServiceSettings,
+        admit: Callable[[BoundedProtocol], None],
+        **given: Any,
+    ) -> None:
         super().__init__(**given)
         self.conn = StrictConnection(h11.SERVER, limits.header_bytes)
         self.idle_since = 0.0
         self._limits = limits
-        self._most = most
+        self._admit = admit
         self._clock: asyncio.TimerHandle | None = None
         self._reader_clock: asyncio.TimerHandle | None = None
         self._unread = 0
@@ -75,7 +81,7 @@ class BoundedProtocol(H11Protocol):
     def connection_made(  # type: ignore[override]  # uvicorn narrows the transport
         self, transport: asyncio.Transport
     ) -> None:
-        """Begin to wait for a request, unless there are too many connections."""
+        """Begin to wait for a request, if there is room for the connection."""
         self.app_state = {**self.app_state, "abort": transport.abort}
         self.idle_since = self.loop.time()
         # asyncio's own is 256 KiB, which h11 may parse for seconds in one go.
@@ -83,8 +89,7 @@ class BoundedProtocol(H11Protocol):
         super().connection_made(transport)
         # Whatever waits to be sent counts, so that a reader who has stopped is seen.
         transport.set_write_buffer_limits(high=0)
-        if len(self.connections) > self._most:
-            transport.abort()
+        self._admit(self)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 
 import uvicorn
 
+from herdbook.service.accepting import Acceptor, connections_possible
 from herdbook.service.asgi import App, Receive, Scope, Send
 from herdbook.service.errors import InvalidServiceError, OverloadedError
 from herdbook.service.exchange import Exchange
@@ -24,7 +25,8 @@ from herdbook.service.settings import ServiceSettings
 from herdbook.service.tokens import MAKE_ONE
 
 MOST_CONNECTIONS: Final = 800
-"""Connections that are answered; the usual limit of open files is 1024."""
+"""Connections that are answered, where there are descriptors for as many; the usual
+limit of open files is 1024."""
 
 SPARE_CONNECTIONS: Final = 100
 """Connections more that are told to come again; the ones beyond are cut."""
@@ -68,7 +70,12 @@ class Server(uvicorn.Server):
     ) -> None:
         self._app = app
         self._settings = settings
-        self._most = most_connections
+        # What is open by now, the log above all, is not there for connections.
+        possible = connections_possible(most_connections + SPARE_CONNECTIONS)
+        spare = max(possible - most_connections, possible // 8)
+        self._spare = min(SPARE_CONNECTIONS, spare)
+        self._most = min(most_connections, possible - self._spare)
+        self._accepting: list[asyncio.Task[None]] = []
         self.ready = asyncio.Event()
         self.stopping = asyncio.Event()
         super().__init__(self._configuration())
@@ -81,7 +88,7 @@ class Server(uvicorn.Server):
         protocol = partial(
             BoundedProtocol,
             limits=self._settings,
-            most=self._most + SPARE_CONNECTIONS,
+            admit=self._admit,
         )
         return uvicorn.Config(
             cast("Any", self._answer),
@@ -126,24 +133,59 @@ class Server(uvicorn.Server):
             InvalidServiceError: The application could not start.
         """
         try:
-            await super().startup(sockets)
+            await super().startup(sockets=[])
         except SystemExit:
             raise InvalidServiceError(
                 "the application", "could not start", "The lines before say why"
             ) from None
+        for listening_socket in sockets or ():
+            acceptor = Acceptor(listening_socket, self._protocol, self._make_room)
+            self._accepting.append(asyncio.create_task(acceptor.run(), name="accept"))
         self.ready.set()
+
+    def _protocol(self) -> asyncio.Protocol:
+        make = cast("Any", self.config.http_protocol_class)
+        protocol: asyncio.Protocol = make(
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        return protocol
+
+    def _admit(self, newcomer: BoundedProtocol) -> None:
+        """Make room for a new connection; cut it where there is none at all."""
+        connections = len(self.server_state.connections)
+        if connections <= self._most or self._make_room(newcomer):
+            return
+        if connections > self._most + self._spare:
+            newcomer.transport.abort()
+
+    def _make_room(self, newcomer: BoundedProtocol | None = None) -> bool:
+        """Close the connection that has been idle longest; return if there is any."""
+        idle = [
+            one
+            for one in self._connections()
+            if one.idle and one is not newcomer and not one.transport.is_closing()
+        ]
+        if idle:
+            min(idle, key=lambda one: one.idle_since).transport.abort()
+        return bool(idle)
 
     async def main_loop(self) -> None:
         """Keep the date of the answers right until it is time to leave."""
         while not self.stopping.is_set():
             await self.on_tick(0)
+            for task in self._accepting:
+                if task.done():
+                    task.result()  # without it nothing is served: end with its error
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), timeout=1.0)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the port and what is idle, wait for the rest, then cut it."""
-        for server in self.servers:
-            server.close()
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
         for listening_socket in sockets or ():
             listening_socket.close()
         for connection in self._connections():

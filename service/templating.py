@@ -12,6 +12,7 @@ from herdbook.presentation.facts import SYMBOLS
 from herdbook.presentation.wording import NOTHING
 from herdbook.projections.sentences import bytes_text
 from herdbook.service.health import VERSION
+from herdbook.service.markup import as_typed, visible
 from herdbook.service.static_files import static_link
 
 
@@ -23,6 +24,7 @@ def _made() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,
+        finalize=visible,
     )
     made.globals |= {
         "NOTHING": NOTHING,
@@ -31,6 +33,7 @@ def _made() -> Environment:
         "symbol": lambda state: SYMBOLS[ModelState(state)],
     }
     made.filters["bytes"] = bytes_text
+    made.filters["as_typed"] = as_typed
     return made
 
 

@@ -18,6 +18,9 @@ MODEL = "llama3.2:3b"
 HOSTILE = "<script>alert('\"&\u202e1')</script>"
 """What somebody would like to put into a page."""
 
+SHOWN = HOSTILE.replace("\u202e", "\\u202e")
+"""The same as a page shows it: what would not be seen is escaped."""
+
 LOOSE = ("img", "link", "meta", "input", "br", "hr")
 """Elements that nothing closes."""
 

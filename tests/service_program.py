@@ -157,10 +157,13 @@ def service(
     *options: str,
     port: int = 0,
     environment: Mapping[str, str] | None = None,
+    files: int | None = None,
 ) -> Iterator[Program]:
-    """Run the service, and tell its address."""
+    """Run the service, and tell its address; with ``files`` it may open so many."""
     errors = log.with_name(f"{log.name}.stderr")
     command = [sys.executable, "-m", "herdbook.cli", "serve", "--json"]
+    if files is not None:
+        command = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command]
     given = [*command, "--port", str(port), "--db", str(log), "--ollama", ollama]
     with (
         errors.open("a") as stderr,

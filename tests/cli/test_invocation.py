@@ -9,6 +9,7 @@ import pytest
 from command import Herdbook, Server
 
 from herdbook.cli import run
+from herdbook.cli.errors import NoHomeError
 from herdbook.cli.invocation import Invocation, actor
 
 
@@ -50,6 +51,18 @@ def test_the_log_is_among_the_users_data_by_default(
     assert log.name == "herd.db"
     assert tmp_path in log.parents
     assert log.parent.is_dir()
+
+
+def test_a_home_that_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "file" / "home"))
+
+    assert Invocation().catalogue is None
+    with pytest.raises(NoHomeError, match="--db"):
+        _ = Invocation().log
 
 
 def test_a_user_without_a_name_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

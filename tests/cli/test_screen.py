@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
 
@@ -115,3 +116,14 @@ def test_screen_waits_without_a_word_where_nobody_looks() -> None:
         pass
 
     assert stream.getvalue() == ""
+
+
+def test_json_has_nothing_that_is_not_seen() -> None:
+    hostile = "a\u202eb\u200b\x7f\x9b\u2028\U000e0041é🐑"
+    stream = io.StringIO()
+    Screen(stream).write_json([hostile])
+
+    told = stream.getvalue()
+    assert all(c.isprintable() or c == "\n" for c in told)
+    assert json.loads(told) == [hostile]
+    assert "é🐑" in told

@@ -13,6 +13,7 @@ from guarded import ADMIN, OPERATOR, READER, TOKENS
 from leafing import (
     HOSTILE,
     MODEL,
+    SHOWN,
     Browser,
     Page,
     browsing,
@@ -60,7 +61,7 @@ def test_load_use_and_unload_by_their_forms(browser: Browser, herdbook: Thread) 
     browser.send(f"/models/{MODEL}/unload")
     until(lambda: "ModelUnloaded" in types_of(herdbook, MODEL))
 
-    assert f"used: {HOSTILE}" in page.text
+    assert f"used: {SHOWN}" in page.text
     assert "2k context" in page.text
     assert "in effect 2,048 tokens of context" in page.text
     assert "gives back the memory of its runner" in asked.text

@@ -12,6 +12,7 @@ from command import Server
 from leafing import (
     HOSTILE,
     MODEL,
+    SHOWN,
     Browser,
     Page,
     browsing,
@@ -96,7 +97,7 @@ def test_banner_stands_on_every_page(tmp_path: Path, ollama: Server) -> None:
     ):
         pages = [looking.page("/"), looking.page("/nowhere", 404)]
 
-    assert all(HOSTILE in page.text for page in pages)
+    assert all(SHOWN in page.text for page in pages)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +216,7 @@ def test_find_shows_the_models_whose_name_has_it(browser: Browser) -> None:
     assert f"/models/{MODEL}" in page.links
     assert "/models/smollm2:135m" not in page.links
     assert (
-        f"No model here has “{HOSTILE}” in its name."
+        f"No model here has “{SHOWN}” in its name."
         in browser.page(f"/?find={quote(HOSTILE)}").text
     )
 
@@ -253,3 +254,27 @@ def test_herd_shows_a_pull_that_a_stop_interrupted(
     assert "pull interrupted" in page.text
     assert "pull again" in page.text
     assert "The server keeps what it has" in page.text
+
+
+def test_pages_hold_no_character_that_is_not_seen(
+    browser: Browser, herdbook: Thread
+) -> None:
+    hostile = "a\u202eb\u2066c\u200bd\u2028e"
+    herdbook.http.post(f"/v1/models/{MODEL}/uses", json={"purpose": hostile})
+    herdbook.http.put(
+        f"/v1/models/{MODEL}/configuration",
+        json={"settings": {"notes": hostile}, "note": hostile},
+        headers={"if-match": "*"},
+    ).raise_for_status()
+
+    for path in (
+        "/log",
+        f"/models/{MODEL}",
+        f"/models/{MODEL}/configuration",
+        f"/?find={quote(hostile)}",
+        f"/log?actor={quote(hostile)}",
+    ):
+        text = browser.http.get(path).text
+        assert not set("\u202e\u2066\u200b\u2028") & set(text)
+    page = browser.page(f"/models/{MODEL}/configuration")
+    assert " ".join(hostile.split()) in page.text  # the form sends it back as it was

@@ -57,6 +57,7 @@ EXPECTED = {
     "UndecodableEventError": 500,
     "OutcomeUnknownError": 500,
     "StoreClosedError": 503,
+    "ResourceExhaustedError": 503,
     "StoreUnavailableError": 503,
     "StoreFullError": 507,
     "NotALogError": 500,
