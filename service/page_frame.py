@@ -20,7 +20,7 @@ from herdbook.service.problems import headers_of, status_of
 from herdbook.service.requests import AnyRequest
 from herdbook.service.samples import Samples, recorded_at
 from herdbook.service.service import Service, service_of
-from herdbook.service.templating import rendered
+from herdbook.service.templating import rendered, rendered_in_slices
 from herdbook.service.tokens import Principal, Role
 from herdbook.service.zones import zone_of
 
@@ -151,7 +151,7 @@ async def render(
     """
     forms = door_of(visit.request).forms
     proof, cookie = forms.prove(visit.request.scope, visit.principal)
-    text = rendered(
+    text = await rendered_in_slices(
         template,
         title=title,
         visit=visit,

@@ -27,6 +27,7 @@ from herdbook.service.errors import BadRequestError
 from herdbook.service.links import model_path
 from herdbook.service.page_frame import Visit, led_to, render, visit
 from herdbook.service.requests import AnyRequest
+from herdbook.service.turns import Turns
 
 MANY: Final = 12
 """Models among which one wants to search."""
@@ -102,7 +103,10 @@ async def herd_page(
     )
     found = [one for one in shown if find.strip().lower() in one.name.lower()]
     twins = twins_of(shown)
-    rows = [row_of(here, status, works, twins.get(status.name)) for status in found]
+    rows, turns = [], Turns()
+    for status in found:
+        rows.append(row_of(here, status, works, twins.get(status.name)))
+        await turns.give()
     present = [status for status in shown if status.present]
     return await render(
         here,
