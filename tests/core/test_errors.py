@@ -20,6 +20,7 @@ from herdbook.core.errors import (
     PullError,
     PullRefusal,
     PullRefusedError,
+    ResourceExhaustedError,
     StalledError,
     StoreError,
     UnknownRoleError,
@@ -74,7 +75,10 @@ def test_every_class_has_a_word_of_its_own() -> None:
 def test_every_class_says_whose_fault_it_is() -> None:
     for each in CLASSES:
         if each is not HerdbookError:
-            assert issubclass(each, CallerError | OllamaError | StoreError)
+            assert issubclass(
+                each,
+                CallerError | OllamaError | StoreError | ResourceExhaustedError,
+            )
 
 
 def test_the_message_has_subject_state_and_remedy() -> None:
