@@ -21,6 +21,7 @@ from herdbook.core import (
     Verification,
 )
 from herdbook.core import verify as check
+from herdbook.events.log_file import is_there
 from herdbook.events.store import Head
 from herdbook.presentation import diagram as drawing
 from herdbook.presentation import shapes
@@ -39,19 +40,29 @@ async def verify(
             help="A head written down before; the log must still have it. Repeatable.",
         ),
     ] = None,
+    accept: Annotated[
+        bool,
+        typer.Option(
+            "--accept",
+            help="Accept that recorded events are missing, and continue without them.",
+        ),
+    ] = False,
 ) -> int:
     """Check the whole log, event by event.
 
     Hashes, positions, versions, legality, the file itself. Reads the log alone, so
     that one whose events no longer fold can be judged. Exit code 1 if there are
     findings.
+
+    --accept continues with a log that lost its end, or whose write-ahead log is
+    damaged. Copy the log and the files next to it first.
     """
     anchors = [_anchor(text) for text in anchor or ()]
     log = invocation.log
-    if not log.exists():
+    if not is_there(log) and not log.exists():
         raise NothingFoundError(str(log), "is not there", "Give the log with --db")
     began = time.perf_counter()
-    async with Storage.open(log, SystemClock()) as storage:
+    async with Storage.open(log, SystemClock(), accept_loss=accept) as storage:
         found = await check(storage.store, anchors=anchors)
     seconds = time.perf_counter() - began
     if invocation.json:

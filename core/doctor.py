@@ -25,6 +25,7 @@ from herdbook.core.registry import ModelRegistry
 from herdbook.core.settings import ManagerSettings
 from herdbook.core.storage import MEMORY, Storage
 from herdbook.events.facts import LoadInterrupted, PullInterrupted, UpdateInterrupted
+from herdbook.events.log_file import beside
 from herdbook.events.recorded import Cause, RecordedEvent
 from herdbook.events.streams import model_of
 from herdbook.projections.sentences import describe
@@ -126,7 +127,7 @@ def _open(
 
 def _alive(log: Path) -> Diagnosis:
     """Count who else is at work on the log: each holds a lock file of its own."""
-    others = len([*log.with_name(f"{log.name}-instances").glob("*.lock")]) - 1
+    others = len([*beside(log, "-instances").glob("*.lock")]) - 1
     if not others:
         return diagnosis("instances", "nobody else is at work on the log")
     return diagnosis("instances", f"{others} more at work on the log")

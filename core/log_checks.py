@@ -17,6 +17,8 @@ from pathlib import Path
 
 from herdbook.core.diagnosis import Diagnosis, Level, diagnosis
 from herdbook.core.errors import HerdbookError, StoreError, StoreUnavailableError
+from herdbook.core.storage import ACCEPT_LOSS
+from herdbook.events.log_file import beside
 from herdbook.events.sqlite_condition import Condition, examine
 from herdbook.projections.sentences import bytes_text, duration_text
 
@@ -94,7 +96,8 @@ def _file(log: Path, condition: Condition | None, now: datetime) -> Iterator[Dia
     yield _settings(condition)
     yield _schema(condition)
     yield _head(condition)
-    yield check_wal(_size(log.with_name(f"{log.name}-wal")))
+    yield _kept_head(condition)
+    yield check_wal(_size(beside(log, "-wal")))
     yield check_clock(condition.recorded_at, now)
 
 
@@ -140,6 +143,25 @@ def _head(condition: Condition) -> Diagnosis:
     )
 
 
+def _kept_head(condition: Condition) -> Diagnosis:
+    if condition.missing:
+        return diagnosis(
+            "kept_head", condition.missing, ACCEPT_LOSS, level=Level.PROBLEM
+        )
+    if condition.is_kept_damaged:
+        return diagnosis(
+            "kept_head",
+            "cannot be read, so a missing end of the log would not be noticed",
+            "It is written again with the next event",
+            level=Level.NOTICE,
+        )
+    if condition.kept is None:
+        return diagnosis("kept_head", "none yet; it is written with the next event")
+    return diagnosis(
+        "kept_head", f"#{condition.kept.position} is in the log, as it was kept"
+    )
+
+
 def _last(condition: Condition) -> int:
     return condition.last.position
 
@@ -147,8 +169,14 @@ def _last(condition: Condition) -> int:
 def check_wal(size_bytes: int) -> Diagnosis:
     """Check the size of the write-ahead log."""
     size = bytes_text(size_bytes)
+    if not size_bytes:
+        return diagnosis("wal", "empty: the log's file alone has all events")
     if size_bytes <= LARGE_WAL:
-        return diagnosis("wal", f"the write-ahead log has {size}")
+        return diagnosis(
+            "wal",
+            f"the newest events are in the -wal ({size}): a copy of the log's file "
+            "without it lacks them",
+        )
     return diagnosis(
         "wal",
         f"the write-ahead log has {size}: something reads the file without an end",
@@ -187,8 +215,8 @@ def check_clock(recorded_at: Sequence[datetime], now: datetime) -> Diagnosis:
 
 def _permissions(log: Path) -> Iterator[Diagnosis]:
     """Yield who else may write the log or its directory."""
-    beside = (log.with_name(f"{log.name}{end}") for end in ("-wal", "-shm"))
-    places = [place for place in (log.parent, log, *beside) if place.exists()]
+    others = (beside(log, ending) for ending in ("-wal", "-shm"))
+    places = [place for place in (log.parent, log, *others) if place.exists()]
     found = [d for place in places if (d := check_mode(place, place.stat().st_mode))]
     yield from found
     if not found:

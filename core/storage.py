@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from herdbook.core.clock import Clock
+from herdbook.core.logs import Logger
 from herdbook.events.instances import FileInstances, MemoryInstances
+from herdbook.events.log_file import beside
 from herdbook.events.memory import MemoryEventStore
 from herdbook.events.sqlite import SQLiteEventStore
 from herdbook.events.store import EventStore, Instances, ViewStore
+
+_log = Logger("herdbook.storage")
+
+ACCEPT_LOSS = "Restore a backup, or accept the loss: herdbook verify --accept"
+"""What to do about a log that ends before its kept head."""
 
 MEMORY = ":memory:"
 """The log that is kept nowhere."""
@@ -26,8 +33,16 @@ class Storage(NamedTuple):
 
     @staticmethod
     @asynccontextmanager
-    async def open(log: str | Path, clock: Clock) -> AsyncIterator[Storage]:
+    async def open(
+        log: str | Path, clock: Clock, *, accept_loss: bool = False
+    ) -> AsyncIterator[Storage]:
         """Open a log's file; close all of it at the end.
+
+        Args:
+            log: The file, or ``MEMORY``.
+            clock: Tells when an event is recorded.
+            accept_loss: Accept that recorded events are missing; see
+                ``SQLiteEventStore.open``.
 
         Raises:
             StoreError: It cannot be opened.
@@ -38,6 +53,14 @@ class Storage(NamedTuple):
                     yield Storage(memory, memory, instances)
             return
         path = Path(log)
-        async with await SQLiteEventStore.open(path, clock=clock.now) as store:
-            with FileInstances(path.with_name(f"{path.name}-instances")) as instances:
+        opening = SQLiteEventStore.open(path, clock=clock.now, accept_loss=accept_loss)
+        async with await opening as store:
+            if store.missing:
+                _log.warning(
+                    "recorded events are missing",
+                    log=str(path),
+                    found=store.missing,
+                    remedy=ACCEPT_LOSS,
+                )
+            with FileInstances(beside(path, "-instances")) as instances:
                 yield Storage(store, store, instances)

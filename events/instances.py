@@ -16,12 +16,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 from uuid import UUID
+from weakref import WeakSet
 
 from herdbook.events.errors import StoreUnavailableError
 from herdbook.events.recorded import new_id
 from herdbook.events.resources import RAISE_THE_LIMIT, is_exhausted
 
 _SUFFIX = ".lock"
+
+_open_here: WeakSet[FileInstances] = WeakSet()
+"""The instances of this process."""
 
 
 class FileInstances:
@@ -39,15 +43,16 @@ class FileInstances:
         self._directory = directory
         self._own = new_id()
         with self._translated():
-            directory.mkdir(exist_ok=True)
+            _make_private(directory)
             self._held: int | None = self._take_lock()
+        _open_here.add(self)
         for path in list(directory.glob(f"*{_SUFFIX}")):
             self.alive(path.name.removesuffix(_SUFFIX))
 
     def _take_lock(self) -> int:
         """Lock a file before it has its name, so that nobody sees it unlocked."""
         nameless = self._directory / f"{self._own}.new"
-        descriptor = os.open(nameless, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        descriptor = os.open(nameless, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         nameless.rename(self._path(self._own))
         return descriptor
@@ -107,6 +112,12 @@ class FileInstances:
     def _path(self, instance: str) -> Path:
         return self._directory / f"{instance}{_SUFFIX}"
 
+    def _forget(self) -> None:
+        """Let go of the lock in a fork: there it would outlive this process."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
@@ -119,6 +130,28 @@ class FileInstances:
                 if is_exhausted(error)
                 else "Give permission to read and write it",
             ) from error
+
+
+def _make_private(directory: Path) -> None:
+    """Make a directory for its owner alone.
+
+    Whoever can open a lock file can lock it, and so keep the dead alive. One that an
+    older version made gets the same mode, unless others may write in it: then several
+    users share the log.
+    """
+    directory.mkdir(mode=0o700, exist_ok=True)
+    found = directory.stat()
+    if found.st_uid == os.geteuid() and not found.st_mode & 0o022:
+        directory.chmod(0o700)
+
+
+def _forget_all() -> None:
+    for instances in _open_here:
+        instances._forget()  # noqa: SLF001 - the same module
+    _open_here.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)
 
 
 class MemoryInstances:

@@ -17,6 +17,7 @@ from collections.abc import (
     Collection,
     Sequence,
 )
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -30,9 +31,12 @@ from herdbook.events import codec
 from herdbook.events.errors import (
     CorruptLogError,
     StoreClosedError,
+    StoreError,
     StoreUnavailableError,
 )
 from herdbook.events.group import draft_append
+from herdbook.events.kept_head import HeadKeeper, KeptHead, contradiction
+from herdbook.events.log_file import OpenFile, beside, create_private, is_there
 from herdbook.events.memory import utc_now
 from herdbook.events.recorded import NewEvent, RecordedEvent, StoredEvent
 from herdbook.events.sqlite_session import (
@@ -42,7 +46,6 @@ from herdbook.events.sqlite_session import (
     Session,
     check_library,
     check_owner,
-    is_there,
     migrate,
     not_ours,
     prepare,
@@ -56,6 +59,7 @@ from herdbook.events.sqlite_writer import (
 )
 from herdbook.events.store import ExpectedVersion, Head, StoredView, check_read
 from herdbook.events.subscription import Commits, follow, watch
+from herdbook.events.wal import check_wal, needs_check
 
 E = TypeVar("E")
 
@@ -73,14 +77,17 @@ class SQLiteEventStore:
         clock: Callable[[], datetime],
     ) -> None:
         self._path = path
-        self._identity = _identity(path)
+        self._file = OpenFile(path)
+        self._kept = KeptHead(path)
+        self._keeper = HeadKeeper(self._kept, self._when_idle)
+        self._missing = ""
         self._reading = reading
         self._connections = connections
         self._commits = Commits()
         self._writer = Writer(
             writing,
             look_again=self._look_again,
-            still_there=self._see_that_it_is_there,
+            still_there=self._see_that_it_is_shared,
             clock=clock,
             commits=self._commits,
         )
@@ -89,22 +96,32 @@ class SQLiteEventStore:
 
     @classmethod
     async def open(
-        cls, path: str | os.PathLike[str], *, clock: Callable[[], datetime] = utc_now
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        accept_loss: bool = False,
     ) -> Self:
         """Open the log in a file; make it if there is none.
+
+        A log that ends before its kept head opens; ``missing`` says so.
 
         Args:
             path: The file; its directory must be there.
             clock: Tells when an event is recorded, UTC.
+            accept_loss: Accept that recorded events are missing: commits after damage
+                in the write-ahead log are dropped, and the log is from now on
+                expected to end where it ends.
 
         Raises:
-            StoreUnavailableError: It is a directory, is locked, or may not be read
-                and written.
+            StoreUnavailableError: It is a directory, is locked, may not be read and
+                written, or has several names.
             NotALogError: It is something else; it is left as it is.
             NewerSchemaError: A newer Herdbook wrote it; it is left as it is.
-            CorruptLogError: It is damaged.
+            CorruptLogError: It is damaged; where its write-ahead log is, or the log
+                is missing next to it, nothing was changed.
         """
-        opening = asyncio.create_task(cls._open(Path(path), clock))
+        opening = asyncio.create_task(cls._open(Path(path), clock, accept_loss))
         try:
             return await _finished(opening)
         except asyncio.CancelledError:
@@ -113,23 +130,37 @@ class SQLiteEventStore:
             raise
 
     @classmethod
-    async def _open(cls, path: Path, clock: Callable[[], datetime]) -> Self:
+    async def _open(
+        cls, path: Path, clock: Callable[[], datetime], accept_loss: bool
+    ) -> Self:
         check_library(sqlite3.sqlite_version_info)
-        if is_there(path):
+        exists = is_there(path)
+        path = beside(path)
+        if exists:
             await _recognise(path)
+            if not accept_loss:
+                await _check_wal(path)
+        else:
+            create_private(path)
         async with AsyncExitStack() as stack:
             writing = await stack.enter_async_context(_connected(path))
             await prepare(writing)
             reading = await stack.enter_async_context(_connected(path))
             await reading.set_up()
             await reading.run("query_only")
-            return cls(
+            store = cls(
                 path,
                 writing=writing,
                 reading=reading,
                 connections=stack.pop_all(),
                 clock=clock,
             )
+        try:
+            await store._compare_kept_head(accept_loss)
+        except BaseException:
+            await store.close()
+            raise
+        return store
 
     async def append(
         self,
@@ -138,7 +169,12 @@ class SQLiteEventStore:
         expected_version: ExpectedVersion,
     ) -> tuple[RecordedEvent, ...]:
         """Append events to a stream, all or none; see ``EventStore.append``."""
-        return await self._writer.write(draft_append(stream, events, expected_version))
+        self._file.check()
+        draft = draft_append(stream, events, expected_version)
+        recorded = await self._writer.write(draft)
+        if not self._missing:
+            self._keeper.note(Head(recorded[-1].position, recorded[-1].hash))
+        return recorded
 
     def read_stream(
         self, stream: str, *, after_version: int = 0, limit: int | None = None
@@ -180,24 +216,76 @@ class SQLiteEventStore:
 
     async def head(self) -> Head:
         """Return the end of the log, as its head row has it."""
-        self._see_that_it_is_there()
+        self._file.check()
         return await read_head(self._reading)
 
-    def _see_that_it_is_there(self) -> None:
-        """Refuse to go on with a file that nobody will find again.
+    @property
+    def missing(self) -> str:
+        """How the log contradicts its kept head, in words; empty if it does not."""
+        return self._missing
 
-        SQLite goes on with one that was deleted, and what it then takes is gone when
-        it is closed.
+    async def _compare_kept_head(self, accept_loss: bool) -> None:
+        kept = self._kept.read()  # before the log, which others may be writing
+        if kept is None:
+            return
+        try:
+            rows = await self._reading.run("hash_at", position=kept.position)
+            found = contradiction(kept, *rows[0])
+        except CorruptLogError:  # for verify to find
+            return
+        if found and accept_loss:
+            await self._keeper.replace(await read_head(self._reading))
+        else:
+            self._missing = found
+
+    async def _hash_at(self, head: Head) -> str | None:
+        """Return the hash of this log's event at the position of a head."""
+        rows = await self._reading.run("hash_at", position=head.position)
+        hash_: str | None = rows[0][0]
+        return hash_
+
+    async def _see_that_it_is_shared(self) -> None:
+        """Refuse to go on if somebody writes the file past our write-ahead log.
+
+        What is in the file has come there at a checkpoint, so each change of it is
+        looked at: it must end with an event that this log knows.
 
         Raises:
-            StoreUnavailableError: Another file is at the path, or none.
+            StoreUnavailableError: It does not, or the file is not there any more.
         """
-        if _identity(self._path) != self._identity:
+        self._file.check()
+        if (stamp := self._file.stamp()) is None:
+            return
+        head = await _head_of_file(self._path)
+        if head and not await self._knows(head):  # or it was read during a write
+            head = await _head_of_file(self._path)
+        if head is None:
+            return
+        if not await self._knows(head):
             raise StoreUnavailableError(
                 str(self._path),
-                "was moved, deleted or replaced while it was open",
-                "Put it back where it was, then start again",
+                f"was written by a process that does not use the same -wal: event "
+                f"#{head.position} in the file is not in this log",
+                "Stop all processes that use the file, by whatever path, then run: "
+                "herdbook verify",
             )
+        self._file.saw(stamp)
+
+    async def _knows(self, head: Head) -> bool:
+        """Return whether a head of the main file is one of this log."""
+        return (
+            head.position == 0
+            or head == await read_head(self._reading)  # right or not: verify tells
+            or head.hash == await self._hash_at(head)
+        )
+
+    async def _when_idle(self) -> None:
+        """Move what is in the write-ahead log into the file, if nobody is in the way.
+
+        A copy of the file alone then has all events, and a crash has nothing to tear.
+        """
+        with suppress(StoreError):
+            await self._reading.run("checkpoint")
 
     def subscribe(self, after: int) -> AsyncGenerator[RecordedEvent, None]:
         """Read from behind a position, then go on; see ``EventStore.subscribe``."""
@@ -216,7 +304,7 @@ class SQLiteEventStore:
         return [_recorded_event(row) for row in rows]
 
     async def _data_version(self) -> int:
-        self._see_that_it_is_there()
+        self._file.check()
         version: int = (await self._reading.run("data_version"))[0][0]
         return version
 
@@ -233,15 +321,18 @@ class SQLiteEventStore:
     async def save_view(self, view: StoredView) -> None:
         """Keep a snapshot in the place of the one before."""
         check_read(view.position, None, view.name)
+        self._file.check()
         await self._writer.write(view)
 
     async def check_file(self) -> list[str]:
         """Return what is wrong with the file itself, in words; all well is empty.
 
         SQLite's own check of every page and index, and tables, indexes and
-        triggers that are not what this version made.
+        triggers that are not what this version made, and events that are missing
+        according to the kept head.
         """
-        return await _check_file(self._path)
+        missing = [self._missing] if self._missing else []
+        return [*missing, *await _check_file(self._path)]
 
     async def _look_again(self, ids: Sequence[str]) -> dict[str, RecordedEvent]:
         async with _connected(self._path) as session:
@@ -251,8 +342,11 @@ class SQLiteEventStore:
         """Commit what was accepted, then let go of everything. Twice is fine.
 
         The last connection to a log that is closed also moves what is in its
-        write-ahead log into the file.
+        write-ahead log into the file. In a fork of the process that opened it, this
+        does nothing.
         """
+        if self._file.is_foreign:
+            return
         if not self._closing:
             self._closing = asyncio.create_task(self._close())
         await _finished(self._closing)
@@ -260,11 +354,20 @@ class SQLiteEventStore:
     async def _close(self) -> None:
         async with self._connections:
             await self._writer.close()
+            await self._keeper.close(await self._head_to_keep())
             self._commits.end()
             if self._watching:
                 self._watching.cancel()
                 with suppress(asyncio.CancelledError):
                     await self._watching
+
+    async def _head_to_keep(self) -> Head | None:
+        if self._missing:
+            return None
+        try:
+            return await self.head()
+        except StoreError:  # gone or damaged: what was kept is better
+            return None
 
     async def __aenter__(self) -> Self:
         """Return the store itself."""
@@ -298,17 +401,16 @@ async def _connected(
         await session.close()
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Return which file is at a path; None if there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
 def _uri(path: Path) -> str:
     return path.absolute().as_uri()
+
+
+async def _check_wal(path: Path) -> None:
+    """Check the write-ahead log, which may take a second, in a thread."""
+    if not needs_check(path):
+        return
+    with ThreadPoolExecutor(1) as thread:
+        await asyncio.get_running_loop().run_in_executor(thread, check_wal, path)
 
 
 async def _recognise(path: Path) -> None:
@@ -321,6 +423,15 @@ async def _recognise(path: Path) -> None:
         async with _connected(path, "mode=ro&immutable=1") as session:
             if not await check_owner(session):  # too short for a database
                 raise not_ours(session)
+
+
+async def _head_of_file(path: Path) -> Head | None:
+    """Return the end of the log by the main file alone; None if it cannot be read."""
+    try:
+        async with _connected(path, "mode=ro&immutable=1") as session:
+            return await read_head(session)
+    except StoreError:  # a checkpoint is under way, or there are no tables yet
+        return None
 
 
 async def _check_file(path: Path) -> list[str]:

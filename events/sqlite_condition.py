@@ -15,6 +15,8 @@ from pathlib import Path
 import msgspec
 
 from herdbook.events.errors import NewerSchemaError, NotALogError
+from herdbook.events.kept_head import KeptHead, contradiction
+from herdbook.events.log_file import beside, is_there
 from herdbook.events.sqlite_errors import SQLITE_ERRORS, translate
 from herdbook.events.sqlite_schema import (
     APPLICATION_ID,
@@ -23,8 +25,8 @@ from herdbook.events.sqlite_schema import (
     NEWEST,
     QUERIES,
 )
-from herdbook.events.sqlite_session import is_there
 from herdbook.events.store import Head
+from herdbook.events.wal import check_wal
 
 NEWEST_TIMES = 1000
 """How many of the newest events are asked when they were recorded."""
@@ -52,6 +54,9 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
         head: The end of the log, as its head row has it.
         last: The newest event, as it stands there.
         recorded_at: When the newest events were recorded, the oldest first.
+        kept: The head that was kept next to the log, if it can be read.
+        is_kept_damaged: Whether there is a kept head that cannot be read.
+        missing: How the log contradicts its kept head, in words; empty if it does not.
     """
 
     schema: int
@@ -60,6 +65,9 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
     head: Head
     last: Head
     recorded_at: tuple[datetime, ...]
+    kept: Head | None = None
+    is_kept_damaged: bool = False
+    missing: str = ""
 
 
 def examine(path: Path) -> Condition | None:
@@ -68,22 +76,33 @@ def examine(path: Path) -> Condition | None:
     Raises:
         NotALogError: It is something else.
         NewerSchemaError: A newer Herdbook wrote it.
+        CorruptLogError: Opening it would drop commits, or it is only partly there.
         StoreError: It cannot be read, or not as a log.
     """
     if not is_there(path):
         return None
+    check_wal(path)
+    kept = KeptHead(path)
+    head = kept.read()  # before the log, which others may be writing
     try:
         with closing(_connect(path)) as connection:
-            return _examine(connection, path)
+            condition = _examine(connection, path)
+            return msgspec.structs.replace(
+                condition,
+                kept=head,
+                is_kept_damaged=kept.is_damaged,
+                missing=_missing(connection, head),
+            )
     except SQLITE_ERRORS as error:
         raise translate(error, str(path)) from error
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     """Connect so that no file is made: nobody has a log open that has no ``-wal``."""
-    in_use = path.with_name(f"{path.name}-wal").exists()
+    path = beside(path)
+    in_use = beside(path, "-wal").exists()
     options = "mode=ro" if in_use else "mode=ro&immutable=1"
-    return sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True)
+    return sqlite3.connect(f"{path.as_uri()}?{options}", uri=True)
 
 
 def _examine(connection: sqlite3.Connection, path: Path) -> Condition:
@@ -108,6 +127,13 @@ def _examine(connection: sqlite3.Connection, path: Path) -> Condition:
         last=Head(*newest[0][:2]) if newest else Head(),
         recorded_at=tuple(_times(row[2] for row in reversed(newest))),
     )
+
+
+def _missing(connection: sqlite3.Connection, kept: Head | None) -> str:
+    if kept is None:
+        return ""
+    row = connection.execute(QUERIES["hash_at"], {"position": kept.position}).fetchone()
+    return contradiction(kept, *row)
 
 
 def _times(texts: Iterable[object]) -> Iterator[datetime]:

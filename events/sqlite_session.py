@@ -18,7 +18,6 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from herdbook.events.errors import (
@@ -80,6 +79,7 @@ class Session:
     def __init__(self, connection: Connection, subject: str) -> None:
         self._connection = connection
         self._is_closed = False
+        self._process = os.getpid()
         self.subject = subject
 
     async def run(self, query: str, /, **parameters: object) -> Sequence[Row]:
@@ -90,6 +90,12 @@ class Session:
         """Run one statement and return its rows, in one hop to the thread."""
         if self._is_closed:
             raise StoreClosedError(self.subject, "is closed", "Open it again")
+        if os.getpid() != self._process:  # its thread is not here, so it would hang
+            raise StoreClosedError(
+                self.subject,
+                f"was opened by process {self._process}; this one is a fork of it",
+                "Open the log in this process",
+            )
         with translated(self.subject):
             rows = await self._connection.execute_fetchall(sql, parameters)
         return [tuple(row) for row in rows]
@@ -174,43 +180,6 @@ def check_library(version: tuple[int, ...]) -> None:
         )
 
 
-def is_there(path: Path) -> bool:
-    """Return whether the file exists and has something in it.
-
-    Raises:
-        StoreUnavailableError: There is no place for it, or it may not be written.
-    """
-    try:
-        _check_place(path)
-        return path.stat().st_size > 0
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError) as error:  # too long, in a circle, or with a NUL
-        raise StoreUnavailableError(
-            str(path), f"cannot be a file: {error}", "Name another one"
-        ) from error
-
-
-def _check_place(path: Path) -> None:
-    """Refuse at once what SQLite would refuse late, or wait for: a pipe."""
-    if path.is_dir():
-        raise StoreUnavailableError(str(path), "is a directory", "Name a file")
-    if path.exists() and not path.is_file():
-        raise StoreUnavailableError(str(path), "is not a file", "Name a file")
-    home = Path(os.path.realpath(path)).parent
-    if not home.is_dir():
-        raise StoreUnavailableError(
-            str(path), "has no directory to be in", f"Make {home} first"
-        )
-    for place in (path.parent, path):
-        if place.exists() and not os.access(place, os.R_OK | os.W_OK):
-            raise StoreUnavailableError(
-                str(path),
-                "cannot be read and written",
-                f"Give permission to read and write {place}",
-            )
-
-
 def not_ours(session: Session) -> NotALogError:
     """Return the error for a file that is something else."""
     return NotALogError(
@@ -260,6 +229,8 @@ async def _prepare(session: Session) -> None:
     await session.set_up()
     if schema < NEWEST:
         await migrate(session)
+        # So that the main file alone, copied without its -wal, has its tables.
+        await session.run("checkpoint")
 
 
 async def _schema(session: Session) -> int:

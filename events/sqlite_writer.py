@@ -113,7 +113,8 @@ class Writer:
     Args:
         session: The connection that writes; nobody else uses it.
         look_again: Finds recorded events by id through a fresh connection.
-        still_there: Raises ``StoreUnavailableError`` if the file is gone.
+        still_there: Raises ``StoreUnavailableError`` if the file is gone, or
+            somebody writes it who does not share our write-ahead log.
         clock: Tells when an event is recorded, UTC.
         commits: Where commits are announced.
     """
@@ -123,7 +124,7 @@ class Writer:
         session: Session,
         *,
         look_again: Callable[[Sequence[str]], Awaitable[dict[str, RecordedEvent]]],
-        still_there: Callable[[], None],
+        still_there: Callable[[], Awaitable[None]],
         clock: Callable[[], datetime],
         commits: Commits,
     ) -> None:
@@ -212,7 +213,7 @@ class Writer:
 
     async def _append(self, drafts: Sequence[Draft]) -> Sequence[Answer | Exception]:
         try:
-            self._still_there()
+            await self._still_there()
             plan = await self._record(drafts)
         except BrokenOffError as error:
             return await self._resolve(drafts, error)
@@ -223,7 +224,7 @@ class Writer:
 
     async def _save(self, view: StoredView) -> Answer | StoreError:
         try:
-            self._still_there()
+            await self._still_there()
             await self._session.run("save_view", **msgspec.structs.asdict(view))
         except StoreError as error:
             return error

@@ -30,6 +30,16 @@ PRAGMA query_only = ON;
 -- A number that changes when another connection has committed.
 PRAGMA data_version;
 
+-- name: checkpoint
+-- Move what is in the write-ahead log into the file, as far as nobody is in the way.
+PRAGMA wal_checkpoint(PASSIVE);
+
+-- name: hash_at
+-- The hash of one event, and the position of the last, whatever the head row says.
+SELECT
+    (SELECT hash FROM events WHERE position = :position),
+    (SELECT coalesce(max(position), 0) FROM events);
+
 -- name: integrity
 -- What SQLite finds wrong with the file; one row "ok" if nothing.
 PRAGMA integrity_check;

@@ -89,6 +89,33 @@ def test_verify_makes_no_log(herdbook: Herdbook, log: Path) -> None:
     assert not log.exists()
 
 
+def test_verify_names_a_write_ahead_log_without_its_log(
+    herdbook: Herdbook, log: Path
+) -> None:
+    wal = log.with_name(f"{log.name}-wal")
+    wal.write_bytes(b"x" * 5000)
+    told = herdbook("verify")
+    assert told.code == 1
+    assert "is missing, but its write-ahead log" in told.err
+    assert wal.exists()
+    assert not log.exists()
+
+
+def test_verify_tells_of_a_lost_end_until_it_is_accepted(
+    herdbook: Herdbook, server: Server, log: Path
+) -> None:
+    herdbook("refresh")
+    kept = log.with_name(f"{log.name}-head")
+    kept.write_text(f"99:{'a' * 64}\n")
+    told = herdbook("verify")
+    assert told.code == 1
+    assert "had reached #99" in told.out
+    assert kept.read_text().startswith("99:")
+    assert herdbook("verify", "--accept").code == 0
+    assert herdbook("verify").code == 0
+    assert not kept.read_text().startswith("99:")
+
+
 def test_refresh_says_what_it_found(herdbook: Herdbook, server: Server) -> None:
     answer = herdbook("refresh")
 

@@ -293,8 +293,13 @@ def test_clock_is_judged_by_the_newest_events(
 
 async def test_write_ahead_log_of_a_log_in_use_is_measured(tmp_path: Path) -> None:
     log = await log_at(tmp_path / "herd.db")
-    async with Storage.open(log, SystemClock()):
-        assert "the write-ahead log has" in found(log)["wal"].what
+    async with Storage.open(log, SystemClock()) as storage:
+        assert "the log's file alone has all events" in found(log)["wal"].what
+        event = NewEvent(
+            fact=ModelVanished(), occurred_at=NOW, actor="test", cause=Cause.COMMAND
+        )
+        await storage.store.append("model/local/c:latest", [event], ANY)
+        assert "without it lacks them" in found(log)["wal"].what
 
 
 async def test_condition_of_a_log_is_told_whole(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from herdbook.events.errors import (
     StoreClosedError,
     StoreUnavailableError,
 )
-from herdbook.events.sqlite import SQLiteEventStore, _identity
+from herdbook.events.log_file import OpenFile
+from herdbook.events.sqlite import SQLiteEventStore
 from herdbook.events.sqlite_errors import BrokenOffError
 from herdbook.events.sqlite_writer import (
     LARGEST_GROUP,
@@ -180,7 +181,7 @@ async def test_unreadable_file_leaves_the_outcome_unknown(tmp_path: Path) -> Non
         moved = tmp_path / "moved"
         tmp_path.joinpath("herd.db").rename(moved)
         tmp_path.joinpath("herd.db").mkdir()
-        store._identity = _identity(store._path)  # as if it went in that moment
+        store._file = OpenFile(store._path)  # as if it went in that moment
         with pytest.raises(OutcomeUnknownError):
             await store.append("model/n/m", [event()], 0)
 

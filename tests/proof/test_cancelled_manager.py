@@ -40,7 +40,7 @@ MODEL = "smollm2:135m"
 SETTINGS = ManagerSettings(
     poll_every_s=0.001, progress_every_s=0.0, progress_every_share=0.2
 )
-BACKGROUND = {"herdbook writer", "herdbook watch"}
+BACKGROUND = {"herdbook writer", "herdbook watch", "herdbook kept head"}
 """Tasks that live as long as the log is open."""
 
 Do = Callable[[ModelManager], Coroutine[Any, Any, object]]

@@ -19,7 +19,7 @@ from herdbook.events.sqlite_writer import ROOM
 from herdbook.events.store import ANY, StoredView
 
 STREAM = "model/n/m"
-LIVING = {"herdbook writer", "herdbook watch"}
+LIVING = {"herdbook writer", "herdbook watch", "herdbook kept head"}
 
 Do = Callable[[SQLiteEventStore], Coroutine[Any, Any, object]]
 
