@@ -76,7 +76,13 @@ class KeptHead:
         return head.position > 0 and _is_ahead(head, self.read())
 
     def replace(self, head: Head) -> None:
-        """Keep a head whatever was kept before: what is missing is accepted."""
+        """Keep a head whatever was kept before: what is missing is accepted.
+
+        For an empty log, nothing is kept.
+        """
+        if not head.position:
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
         self._write(head, lambda kept: kept != head)
 
     def _write(self, head: Head, is_due: Callable[[Head | None], bool]) -> None:

@@ -88,6 +88,19 @@ async def test_log_without_its_newest_events_is_told_of(
     assert (KeptHead(path).read() or Head()).position == 13
 
 
+async def test_loss_of_all_events_can_be_accepted(path: Path, tmp_path: Path) -> None:
+    await append(path, 0)
+    empty = Path(shutil.copy(path, tmp_path / "empty.db"))
+    await append(path, 2)
+    shutil.copy(empty, path)
+    assert len(await findings(path)) == 1
+    async with await SQLiteEventStore.open(path, accept_loss=True):
+        pass
+    assert await findings(path) == []
+    await append(path, 1)
+    assert (KeptHead(path).read() or Head()).position == 1
+
+
 async def test_cut_write_ahead_log_is_told_of(path: Path, tmp_path: Path) -> None:
     left = tmp_path / "left"
     left.mkdir()
