@@ -98,7 +98,9 @@ WeightsOf = Callable[[str], str | None]
 """Tells the weights of a model's digest, as far as they are known."""
 
 
-def undetected(look: Look, statuses: Mapping[str, ModelStatus]) -> list[str]:
+def undetected(
+    models: Mapping[str, Listed], statuses: Mapping[str, ModelStatus]
+) -> list[str]:
     """Return the names of listed models of which there is more to find out.
 
     That is also where the weights are not known: without them it cannot be told
@@ -106,7 +108,7 @@ def undetected(look: Look, statuses: Mapping[str, ModelStatus]) -> list[str]:
     """
     return [
         name
-        for name, listed in look.models.items()
+        for name, listed in models.items()
         if not is_detected(listed, statuses.get(name))
         or (statuses[name].weights is None and not listed.remote_host)
     ]

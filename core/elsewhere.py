@@ -65,16 +65,21 @@ class Elsewhere:
             BusyError: There is work under way.
         """
         for work in self._works(name):
-            raise BusyError(
-                name,
-                f"has a {work.activity} under way for {work.actor}",
-                "Wait for it, or cancel it where it was started",
-            )
+            raise busy_with(name, work)
 
     def _works(self, name: str) -> list[Work]:
         status = self._register.status(name)
         works = (status.work, status.update) if status else ()
         return [work for work in works if work is not None]
+
+
+def busy_with(name: str, work: Work) -> BusyError:
+    """Return the refusal of a command on a model that has work under way."""
+    return BusyError(
+        name,
+        f"has a {work.activity} under way for {work.actor}",
+        "Wait for it, or cancel it where it was started",
+    )
 
 
 def _failed_there(name: str, failure: Failure) -> PullError:

@@ -241,9 +241,22 @@ class OllamaError(HerdbookError):
         super().__init__(subject, state.removesuffix(": "), remedy)
 
 
-def kind_of(error: HerdbookError) -> str:
+INTERNAL_ERROR = "internal_error"
+"""What an event records as the kind of an exception that is none of these errors."""
+
+
+def kind_of(error: Exception) -> str:
     """Return the stable word that an event records for an error."""
-    return error.kind if isinstance(error, OllamaError) else error.code
+    if isinstance(error, OllamaError):
+        return error.kind
+    return error.code if isinstance(error, HerdbookError) else INTERNAL_ERROR
+
+
+def message_of(error: Exception) -> str:
+    """Return what an event records as the text of an error."""
+    if isinstance(error, HerdbookError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"[:500]
 
 
 class NodeUnreachableError(OllamaError):

@@ -7,24 +7,27 @@ them, and only what was seen is recorded as done.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from enum import StrEnum
 
 import msgspec
 
 from herdbook.core.acting import operation
 from herdbook.core.drift import runner_for, same_runner
+from herdbook.core.elsewhere import busy_with
 from herdbook.core.errors import (
     BusyServerError,
     CapabilityMissingError,
     HerdbookError,
-    IllegalTransitionError,
     LoadFailedError,
     LoadFailure,
     ModelNotFoundError,
     NodeTimeoutError,
     NodeUnreachableError,
     kind_of,
+    message_of,
 )
 from herdbook.core.logs import Logger
 from herdbook.core.means import Means
@@ -43,7 +46,7 @@ from herdbook.events.facts import (
     Setting,
     UnloadReason,
 )
-from herdbook.events.lifecycle import ModelState
+from herdbook.events.lifecycle import Activity, ModelState
 from herdbook.events.recorded import Cause
 from herdbook.projections.status import ModelStatus
 
@@ -79,19 +82,43 @@ class Loader:
         self._register = means.register
         self._client = means.client
         self._reconciler = means.reconciler
+        self._changes = means.changes
         self._instance = means.instance
         self._clock = means.clock
         self._settings = means.settings
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    @asynccontextmanager
+    async def _turn(self, name: str, *others: str) -> AsyncIterator[None]:
+        """Wait for the commands on a model that are under way, here and elsewhere.
+
+        Names that share weights share a runner, so they take turns as well.
+
+        Raises:
+            BusyError: Another instance is at work on it for longer than an unload
+                may take.
+        """
+        within_s = self._settings.unload_within_s
+        async with (
+            self._turns[self._status(name).weights or name],
+            self._changes.turn(name, *others, within_s=within_s),
+        ):
+            await self._register.catch_up()
+            yield
 
     async def load(self, work: Operation, request: LoadRequest) -> None:
         """Load a present model; its operation records how that ends.
 
         Raises:
-            HerdbookError: The server could not; recorded as ``LoadFailed``.
+            HerdbookError: It cannot be loaded, or another instance is at work on it;
+                what the server could not do is recorded as ``LoadFailed``.
         """
+        reloads = False
         with operation(model=work.name):
             try:
-                await self._load(work.name, request)
+                async with self._turn(work.name):
+                    reloads = await self._begin(work.name, request)
+                    await self._load(work.name, request, reloads=reloads)
             except asyncio.CancelledError:
                 stopped = self._stopped(work)
                 await finish(self._record_end(work.name, stopped, by=work.ended_by))
@@ -101,20 +128,40 @@ class Loader:
                 interrupted = LoadInterrupted(instance=self._instance)
                 await finish(self._record_end(work.name, interrupted))
                 raise
-            except HerdbookError as error:
-                failed = LoadFailed(kind=kind_of(error), message=str(error))
+            except Exception as error:
+                # Whatever it is: a model must not stay busy with no one at work.
+                failed = LoadFailed(kind=kind_of(error), message=message_of(error))
                 await finish(self._record_end(work.name, failed))
-                await self._see_what_is_left(work.name, request, failed)
+                if reloads:
+                    await self._see_what_is_left(work.name, request, failed)
                 raise
 
-    async def _load(self, name: str, request: LoadRequest) -> None:
+    async def _begin(self, name: str, request: LoadRequest) -> bool:
+        """Record that a load starts, unless the model is loaded.
+
+        Returns:
+            Whether it is loaded, and so will be reloaded if the options differ.
+
+        Raises:
+            ModelNotFoundError: The server has it no more.
+            BusyError: Another instance is at work on it.
+        """
+
+        def decide(status: ModelStatus | None) -> Sequence[Fact]:
+            if status is None or not status.present:
+                raise ModelNotFoundError(name, where=self._register.node)
+            if status.work is not None:
+                raise busy_with(name, status.work)
+            loaded = status.state is ModelState.LOADED
+            return () if loaded else (self._asked(request),)
+
+        started = await self._register.decide(name, decide, cause=request.cause)
+        return not started
+
+    async def _load(self, name: str, request: LoadRequest, *, reloads: bool) -> None:
         started = self._clock.monotonic()
-        loaded = self._status(name).state is ModelState.LOADED
-        if not loaded:
-            asked = self._asked(request)
-            await self._register.record(name, [asked], cause=request.cause)
         # With other options its runner leaves, and another comes.
-        with self._reconciler.leaving(*(self._sharing(name) if loaded else ())):
+        with self._changes.changing(*(self._sharing(name) if reloads else ())):
             await self._see_it_loaded(name, request, started)
 
     def _asked(self, request: LoadRequest) -> LoadStarted:
@@ -196,15 +243,15 @@ class Loader:
     async def _record_loaded(
         self, name: str, runner: Runner, took: float, cause: Cause
     ) -> None:
-        await self._register.catch_up()
-        status = self._status(name)
-        if status.state is not ModelState.LOADED:
-            fact: Fact = ModelLoaded(runner=runner, duration_s=round(took, 3))
-        elif status.runner is None or not same_runner(status.runner, runner):
-            fact = RunnerChanged(runner=runner)
-        else:
-            return
-        await self._register.record(name, [fact], cause=cause)
+        def decide(status: ModelStatus | None) -> Sequence[Fact]:
+            if status is None or not status.present:
+                return ()  # deleted meanwhile, and that is recorded
+            if status.state is not ModelState.LOADED:
+                return (ModelLoaded(runner=runner, duration_s=round(took, 3)),)
+            same = status.runner is not None and same_runner(status.runner, runner)
+            return () if same else (RunnerChanged(runner=runner),)
+
+        await self._register.decide(name, decide, cause=cause)
 
     def _stopped(self, work: Operation) -> Fact:
         if work.ending is Ending.INTERRUPTED:
@@ -215,23 +262,32 @@ class Loader:
         self, name: str, fact: Fact, *, by: str | None = None
     ) -> None:
         """Record how our load ended early, if it is still under way in the log."""
-        await self._register.catch_up()
-        status = self._status(name)
-        if status.work is not None and status.work.instance == self._instance:
-            await self._register.record(name, [fact], cause=Cause.COMMAND, actor=by)
+
+        def decide(status: ModelStatus | None) -> Sequence[Fact]:
+            work = status.work if status else None
+            return (fact,) if work and work.instance == self._instance else ()
+
+        await self._register.decide(name, decide, cause=Cause.COMMAND, actor=by)
 
     async def _see_what_is_left(
         self, name: str, request: LoadRequest, failed: LoadFailed
     ) -> None:
         """Record that a runner made way for one that never came, if it did."""
-        loaded = self._status(name).state is ModelState.LOADED
-        if loaded and await self._runner(name) is None:
-            gone = ModelUnloaded(reason=UnloadReason.REQUESTED)
-            facts = [gone, self._asked(request), failed]
-            await finish(self._record(name, facts, request.cause))
+        try:
+            left = await self._runner(name)
+        except HerdbookError as error:  # the failure itself counts; a refresh follows
+            _log.warning("runner_not_seen", model=name, reason=str(error))
+            return
 
-    async def _record(self, name: str, facts: Sequence[Fact], cause: Cause) -> None:
-        await self._register.record(name, facts, cause=cause)
+        def decide(status: ModelStatus | None) -> Sequence[Fact]:
+            if left or status is None or status.state is not ModelState.LOADED:
+                return ()
+            gone = ModelUnloaded(
+                reason=UnloadReason.REQUESTED if status.runner else UnloadReason.UNKNOWN
+            )
+            return gone, self._asked(request), failed
+
+        await finish(self._register.decide(name, decide, cause=request.cause))
 
     async def unload(self, name: str) -> Unloading:
         """Unload a model, and every other name of its weights with it.
@@ -242,8 +298,13 @@ class Loader:
         Raises:
             OllamaError: The server could not be asked.
         """
+        async with self._turn(name, *self._sharing(name)):
+            return await self._unload(name)
+
+    async def _unload(self, name: str) -> Unloading:
         sharing = self._sharing(name)
-        with operation(model=name), self._reconciler.leaving(*sharing):
+        with operation(model=name), self._changes.changing(*sharing):
+            versions = {other: self._register.version(other) for other in sharing}
             runner = await self._runner(name)
             if runner is None:
                 return Unloading.NOT_LOADED
@@ -251,7 +312,7 @@ class Loader:
             if not await self._disappeared(name):
                 self._reconciler.asked_to_leave(runner.digest)
                 return Unloading.DEFERRED
-            await finish(self._record_unloaded(name, sharing))
+            await finish(self._record_unloaded(name, versions))
         return Unloading.UNLOADED
 
     def _sharing(self, name: str) -> list[str]:
@@ -271,13 +332,26 @@ class Loader:
             await self._clock.sleep(self._settings.poll_every_s)
         return True
 
-    async def _record_unloaded(self, name: str, sharing: list[str]) -> None:
+    async def _record_unloaded(self, name: str, versions: Mapping[str, int]) -> None:
+        """Record that a runner left, for each model that was loaded in it.
+
+        Args:
+            name: The model that was unloaded.
+            versions: All names of its weights, each with the version that its stream
+                had before. What another instance has recorded since may be a new load.
+        """
         await self._register.catch_up()
-        fact = ModelUnloaded(reason=UnloadReason.REQUESTED)
-        for other in sharing:
-            if self._status(other).state is ModelState.LOADED:
-                cause = Cause.COMMAND if other == name else Cause.SHARED
-                await self._register.record(other, [fact], cause=cause)
+        for other, version in versions.items():
+            if self._register.version(other) != version and await self._runner(other):
+                continue
+
+            def decide(status: ModelStatus | None) -> Sequence[Fact]:
+                loaded = status is not None and status.state is ModelState.LOADED
+                unloaded = ModelUnloaded(reason=UnloadReason.REQUESTED)
+                return (unloaded,) if loaded else ()
+
+            cause = Cause.COMMAND if other == name else Cause.SHARED
+            await self._register.decide(other, decide, cause=cause)
 
     async def delete(self, name: str) -> None:
         """Delete a model; unload it first, unless others still need its runner.
@@ -286,29 +360,34 @@ class Loader:
         held by nobody until keep-alive ends.
 
         Raises:
+            ModelNotFoundError: The server has it no more.
             OllamaError: The server could not.
         """
+        async with self._turn(name):
+            await self._delete(name)
+
+    async def _delete(self, name: str) -> None:
         status = self._status(name)
         if not status.present:  # a pull failed: only the log knows of it
             await self._record_deleted(name, ModelDeleted())
             return
-        with operation(model=name), self._reconciler.leaving(name):
+        with operation(model=name):
             if self._sharing(name) == [name] and not status.remote_host:
-                await self.unload(name)
+                await self._unload(name)
             await self._client.delete(name)
             deleted = ModelDeleted(digest=status.digest, size_bytes=status.size_bytes)
             await finish(self._record_deleted(name, deleted))
 
     async def _record_deleted(self, name: str, deleted: ModelDeleted) -> None:
-        await self._register.catch_up()
-        if self._status(name).state is ModelState.NOT_PRESENT:
-            return
-        try:
-            await self._register.record(name, [deleted], cause=Cause.COMMAND)
-        except IllegalTransitionError:
-            # Another instance saw in that moment that it is gone, and recorded that.
-            if self._status(name).state is not ModelState.NOT_PRESENT:
-                raise
+        """Record a deletion, unless another instance recorded that it is gone."""
+
+        def decide(status: ModelStatus | None) -> Sequence[Fact]:
+            gone = status is None or status.state is ModelState.NOT_PRESENT
+            # Pulled again by another instance: it is gone, as that pull knows.
+            pulled = status is not None and status.activity is Activity.PULL
+            return () if gone or pulled else (deleted,)
+
+        await self._register.decide(name, decide, cause=Cause.COMMAND)
 
     def _status(self, name: str) -> ModelStatus:
         status = self._register.status(name)

@@ -168,12 +168,15 @@ class ModelManager(Working):
             ModelNotFoundError: The server does not have it.
             IllegalTransitionError: It cannot have been used in its state.
         """
-        status = self._latest().status(name)  # its append says if that is old
-        if not status.present:
-            status = self._present(await self.get_status(name))
+        name = self._latest().status(name).name
         used = ModelUsed(purpose=purpose)
-        await self._register.record(status.name, [used], cause=Cause.COMMAND)
-        return self._latest().status(status.name)
+
+        def decide(_: object) -> tuple[ModelUsed]:
+            self._present(self._latest().status(name))
+            return (used,)
+
+        await self._register.decide(name, decide, cause=Cause.COMMAND)
+        return self._latest().status(name)
 
     async def configure(
         self,

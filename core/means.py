@@ -8,6 +8,7 @@ from herdbook.core.clock import Clock
 from herdbook.core.reconciler import Reconciler
 from herdbook.core.register import Register
 from herdbook.core.settings import ManagerSettings
+from herdbook.core.work_tracker import WorkTracker
 
 if TYPE_CHECKING:
     from herdbook.core.ollama import OllamaClient
@@ -20,6 +21,7 @@ class Means(NamedTuple):
         register: Where what happens is recorded.
         client: The server.
         reconciler: Looks at the server.
+        changes: Which models commands are changing at the server.
         instance: This instance of Herdbook, as the log names who is at work.
         clock: What time it is.
         settings: How patient and how busy to be.
@@ -28,6 +30,7 @@ class Means(NamedTuple):
     register: Register
     client: OllamaClient
     reconciler: Reconciler
+    changes: WorkTracker
     instance: str
     clock: Clock
     settings: ManagerSettings

@@ -12,13 +12,15 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from herdbook.core.errors import OperationEndedError
 from herdbook.core.pull_progress import PullProgress
 from herdbook.events.lifecycle import Activity
+
+T = TypeVar("T")
 
 
 class Ending(StrEnum):
@@ -227,7 +229,7 @@ class Operations:
         self._running.clear()
 
 
-async def finish(work: Awaitable[None]) -> None:
+async def finish(work: Awaitable[T]) -> T:
     """Bring something short to its end even if the caller is cancelled meanwhile.
 
     Raises:
@@ -240,6 +242,7 @@ async def finish(work: Awaitable[None]) -> None:
             await asyncio.wait([task])
         except asyncio.CancelledError:
             cancelled = True
-    task.result()
+    result = task.result()
     if cancelled:
         raise asyncio.CancelledError
+    return result

@@ -16,10 +16,10 @@ from herdbook.core.acting import operation
 from herdbook.core.drift import Listed
 from herdbook.core.errors import (
     BadAnswerError,
-    HerdbookError,
     PullCancelledError,
     StalledError,
     kind_of,
+    message_of,
 )
 from herdbook.core.logs import Logger
 from herdbook.core.means import Means
@@ -119,7 +119,8 @@ class Puller:
                     stopped = self._stopped(work, progress)
                     await finish(self._record_end(work, stopped, by=work.ended_by))
                     raise
-                except HerdbookError as error:
+                except Exception as error:
+                    # Whatever it is: a model must not stay busy with no one at work.
                     await finish(
                         self._record_end(work, self._failed(work, progress, error))
                     )
@@ -201,7 +202,6 @@ class Puller:
             or now - progress.recorded_at < self._settings.progress_every_s
             or progress.share - progress.recorded_share
             < self._settings.progress_every_share
-            or not self._is_ours(work)
         ):
             return
         progress.recorded_at, progress.recorded_share = now, progress.share
@@ -211,7 +211,11 @@ class Puller:
             total_bytes=progress.total_bytes,
             fetched_bytes=progress.fetched_bytes,
         )
-        await self._register.record(work.name, [fact], cause=Cause.COMMAND)
+        await self._register.decide(
+            work.name,
+            lambda _: (fact,) if self._is_ours(work) else (),
+            cause=Cause.COMMAND,
+        )
 
     async def _complete(self, work: Operation, progress: _Progress) -> None:
         """See the model at the server, and record that it is there.
@@ -220,19 +224,21 @@ class Puller:
         the next look finds the model.
         """
         pulled = await self._pulled(work.name)
-        await self._register.catch_up()
-        if not self._is_ours(work):
-            await self._reconciler.refresh()
-            return
         detected = await self._reconciler.detect(pulled)
-        fact = self._completed(work, progress, pulled)
-        facts: list[Fact] = [fact]
-        if detected is not None and not isinstance(fact, UpdateUnchanged):
-            facts.append(detected)
-        await finish(self._record(work, facts))
 
-    async def _record(self, work: Operation, facts: list[Fact]) -> None:
-        await self._register.record(work.name, facts, cause=Cause.COMMAND)
+        def decide(_: object) -> list[Fact]:
+            if not self._is_ours(work):
+                return []
+            fact = self._completed(work, progress, pulled)
+            if detected is None or isinstance(fact, UpdateUnchanged):
+                return [fact]
+            return [fact, detected]
+
+        recorded = await finish(
+            self._register.decide(work.name, decide, cause=Cause.COMMAND)
+        )
+        if not recorded:  # it vanished meanwhile, which ended the pull in the log
+            await self._reconciler.refresh()
 
     async def _pulled(self, name: str) -> Listed:
         """Return the model as the server lists it after its success."""
@@ -267,13 +273,11 @@ class Puller:
             remote_host=pulled.remote_host,
         )
 
-    def _failed(
-        self, work: Operation, progress: _Progress, error: HerdbookError
-    ) -> Fact:
+    def _failed(self, work: Operation, progress: _Progress, error: Exception) -> Fact:
         kind = UpdateFailed if work.activity is Activity.UPDATE else PullFailed
         return kind(
             kind=kind_of(error),
-            message=str(error),
+            message=message_of(error),
             completed_bytes=progress.completed_bytes,
             total_bytes=progress.total_bytes,
         )
@@ -294,11 +298,12 @@ class Puller:
         self, work: Operation, fact: Fact, *, by: str | None = None
     ) -> None:
         """Record how it ended early, if it is still under way in the log."""
-        await self._register.catch_up()
-        if self._is_ours(work):
-            await self._register.record(
-                work.name, [fact], cause=Cause.COMMAND, actor=by
-            )
+        await self._register.decide(
+            work.name,
+            lambda _: (fact,) if self._is_ours(work) else (),
+            cause=Cause.COMMAND,
+            actor=by,
+        )
 
     def _is_ours(self, work: Operation) -> bool:
         """Tell whether the log has it under way; a model that vanished ended it."""

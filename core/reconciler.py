@@ -7,9 +7,8 @@ command changed meanwhile is left to the next look.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -40,6 +39,7 @@ from herdbook.core.observation import listed, observed
 from herdbook.core.recovery import interrupt_dead
 from herdbook.core.register import Register
 from herdbook.core.settings import ManagerSettings
+from herdbook.core.work_tracker import WorkTracker
 from herdbook.events.errors import IllegalTransitionError, WrongExpectedVersionError
 from herdbook.events.facts import (
     CapabilitiesDetected,
@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from herdbook.core.registry import ModelRegistry
 
 _log = Logger("herdbook.reconciler")
+
+T = TypeVar("T")
 
 SHOWS_AT_ONCE = 4
 """How many models are asked about at the same time."""
@@ -81,6 +83,7 @@ class Reconciler:
         *,
         clock: Clock,
         settings: ManagerSettings,
+        changes: WorkTracker,
         at_work: Callable[[str], bool] | None = None,
     ) -> None:
         self.look: Look | None = None
@@ -92,18 +95,8 @@ class Reconciler:
         self._settings = settings
         self._works_on = at_work
         self._looking = asyncio.Lock()
-        self._at_work: list[str] = []
+        self._changes = changes
         self._asked: frozenset[str] = frozenset()
-
-    @contextmanager
-    def leaving(self, *names: str) -> Iterator[None]:
-        """Leave models alone: what happens to them inside, a command records."""
-        self._at_work += names
-        try:
-            yield
-        finally:
-            for name in names:
-                self._at_work.remove(name)
 
     def asked_to_leave(self, *digests: str) -> None:
         """Remember runners that leave on our request, as soon as they are idle."""
@@ -128,24 +121,22 @@ class Reconciler:
                 return await self._reconcile({*recovered, *found})
 
     async def _reconcile(self, recovered: Collection[str]) -> Look:
-        statuses = {
-            status.name: status
-            for status in self._register.statuses()
-            if status.name not in self._at_work
-        }
+        statuses = {status.name: status for status in self._register.statuses()}
         try:
-            look = await self._ask()
-            visible = {n: m for n, m in look.models.items() if n not in self._at_work}
-            seen = msgspec.structs.replace(look, models=visible)
-            detected = await self._detect(seen, statuses)
+            with self._changes.overlapping() as overlapping:
+                look = await self._ask()
+                settled = _without(look.models, overlapping)
+                detected = await self._detect(look, settled, statuses)
+                restarted = await self._reached(look)
+                # After the answers: see work_tracker.py for why this order is sound.
+                changed = overlapping | self._changed_elsewhere(look, statuses)
         except OllamaError as error:
             await self._lost(error)
             raise
-        restarted = await self._reached(look)
         comparison = Comparison(
-            look=seen,
-            statuses=statuses,
-            detected=detected,
+            look=msgspec.structs.replace(look, models=_without(look.models, changed)),
+            statuses=_without(statuses, changed),
+            detected=_without(detected, changed),
             weights_of=self._weights_of(detected),
             restarted=restarted,
             before=self.look.runners if self.look else None,
@@ -156,6 +147,14 @@ class Reconciler:
         self._asked &= {runner.digest for runner in look.runners}
         self.look = look
         return look
+
+    def _changed_elsewhere(
+        self, look: Look, statuses: Mapping[str, ModelStatus]
+    ) -> set[str]:
+        """Return the names of models that other instances are changing."""
+        streams = self._changes.changed_elsewhere()
+        names = look.models.keys() | statuses.keys()
+        return {name for name in names if self._register.stream(name) in streams}
 
     async def _ask(self) -> Look:
         """Return what the server shows, within the time that a look may take."""
@@ -204,7 +203,10 @@ class Reconciler:
             _log.debug("drift_overtaken", model=drift.name)
 
     async def _detect(
-        self, look: Look, statuses: Mapping[str, ModelStatus]
+        self,
+        look: Look,
+        models: dict[str, Listed],
+        statuses: Mapping[str, ModelStatus],
     ) -> dict[str, CapabilitiesDetected]:
         """Ask about models of which there is more to find out; return what is new.
 
@@ -215,11 +217,11 @@ class Reconciler:
 
         async def ask(name: str) -> CapabilitiesDetected | None:
             async with places:
-                found = await self.detect(look.models[name], look.runners)
-            known = is_detected(look.models[name], statuses.get(name))
+                found = await self.detect(models[name], look.runners)
+            known = is_detected(models[name], statuses.get(name))
             return None if known and found and found.weights is None else found
 
-        names = undetected(look, statuses)
+        names = undetected(models, statuses)
         try:
             async with asyncio.TaskGroup() as group:
                 asked = {name: group.create_task(ask(name)) for name in names}
@@ -261,3 +263,7 @@ class Reconciler:
             _log.warning("show_failed", model=model.name, reason=str(error))
             shown = None
         return detect(model.name, observed(model, shown), self._registry)
+
+
+def _without(by_name: Mapping[str, T], names: Collection[str]) -> dict[str, T]:
+    return {name: value for name, value in by_name.items() if name not in names}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from herdbook.core.acting import current_actor, current_correlation
 from herdbook.core.clock import Clock
@@ -19,10 +19,7 @@ from herdbook.core.errors import BusyError
 from herdbook.core.machine import LifecycleMachine, Model
 from herdbook.core.observing import NOBODY, Observer
 from herdbook.core.views import Views
-from herdbook.events.errors import (
-    IllegalTransitionError,
-    WrongExpectedVersionError,
-)
+from herdbook.events.errors import HerdbookError, WrongExpectedVersionError
 from herdbook.events.facts import Fact
 from herdbook.events.recorded import Cause, NewEvent, RecordedEvent
 from herdbook.events.store import EventStore
@@ -114,8 +111,40 @@ class Register:
             WrongExpectedVersionError: The stream is past ``at_version``.
             BusyError: Others were faster every time.
         """
+        return await self.decide(
+            name, lambda _: facts, cause=cause, at_version=at_version, actor=actor
+        )
+
+    async def decide(
+        self,
+        name: str,
+        decision: Callable[[ModelStatus | None], Sequence[Fact]],
+        *,
+        cause: Cause,
+        at_version: int | None = None,
+        actor: str | None = None,
+    ) -> tuple[RecordedEvent, ...]:
+        """Append what is decided from the current status of a model.
+
+        The decision is made from the views first, and again whenever they turn out to
+        be behind the log. So a decision to record nothing, or to refuse, is never made
+        from an old status.
+
+        Args:
+            name: Canonical name of the model.
+            decision: Returns the facts to record for a status, none for nothing to
+                do, or raises. It is called once for each attempt.
+            cause: Why they are recorded.
+            at_version: The version that the stream must be at.
+            actor: Who asked; by default whoever acts here.
+
+        Raises:
+            HerdbookError: What the decision raised.
+            IllegalTransitionError: A fact is not legal; nothing was recorded.
+            WrongExpectedVersionError: The stream is past ``at_version``.
+            BusyError: Others were faster every time.
+        """
         stream = self.stream(name)
-        types = [type(fact).__name__ for fact in facts]
         async with self._locks[stream]:
             for _ in range(ATTEMPTS):
                 version = self.version(name)
@@ -124,21 +153,32 @@ class Register:
                         stream, expected=str(at_version), actual=version
                     )
                 try:
+                    facts = decision(self.status(name))
+                    types = [type(fact).__name__ for fact in facts]
                     moved = self._machine.ask(self._model(stream, name), types)
+                except HerdbookError:
+                    if await self._is_current(name, version):
+                        raise
+                    continue
+                if not facts:
+                    if await self._is_current(name, version):
+                        return ()
+                    continue
+                try:
                     recorded = await self._append(stream, facts, version, cause, actor)
-                except (IllegalTransitionError, WrongExpectedVersionError):
-                    await self.catch_up()
-                    if self.version(name) == version:
+                except WrongExpectedVersionError:
+                    if await self._is_current(name, version):
                         raise
                     continue
                 self._models[stream] = moved
                 await self._take_in(recorded)
                 return recorded
-        raise BusyError(
-            name,
-            f"was changed by others {ATTEMPTS} times while this was decided",
-            "Try again",
-        )
+        raise changes_too_often(name, ATTEMPTS)
+
+    async def _is_current(self, name: str, version: int) -> bool:
+        """Catch up with the log; return whether that left a model as it was."""
+        await self.catch_up()
+        return self.version(name) == version
 
     async def record_node(self, fact: Fact, *, cause: Cause) -> None:
         """Append a fact about the node, at the version that the views have.
@@ -209,3 +249,12 @@ class Register:
             async for event in self.store.read_all(after=self.views.position):
                 self.views.apply(event)
                 self._models.pop(event.stream, None)
+
+
+def changes_too_often(name: str, attempts: int) -> BusyError:
+    """Return the error of a command that lost to others every time."""
+    return BusyError(
+        name,
+        f"was changed by others {attempts} times while this was decided",
+        "Try again",
+    )

@@ -32,10 +32,11 @@ from herdbook.core.pull_progress import PullProgress
 from herdbook.core.pulls import Puller
 from herdbook.core.reading import Reading
 from herdbook.core.reconciler import Reconciler
-from herdbook.core.register import Register
+from herdbook.core.register import ATTEMPTS, Register, changes_too_often
 from herdbook.core.registry import ModelRegistry
 from herdbook.core.settings import ManagerSettings
 from herdbook.core.storage import Storage
+from herdbook.core.work_tracker import WorkTracker
 from herdbook.events.facts import Setting
 from herdbook.events.lifecycle import Activity, ModelState
 from herdbook.events.recorded import Cause
@@ -68,6 +69,7 @@ class Working(Reading):
         self._pulls = Operations()
         self._loads = Operations()
         instances = storage.instances
+        self._changes = WorkTracker(instances, register.stream, clock=clock)
         self._elsewhere = Elsewhere(
             register, instances, clock=clock, poll_every_s=settings.poll_every_s
         )
@@ -78,10 +80,17 @@ class Working(Reading):
             instances,
             clock=clock,
             settings=settings,
+            changes=self._changes,
             at_work=self._at_work,
         )
         means = Means(
-            register, client, self._reconciler, instances.own, clock, settings
+            register,
+            client,
+            self._reconciler,
+            self._changes,
+            instances.own,
+            clock,
+            settings,
         )
         self._puller = Puller(means)
         self._loader = Loader(means)
@@ -125,7 +134,7 @@ class Working(Reading):
             OperationEndedError: It was cancelled.
         """
         name = (await self.now()).spelled(name)
-        while True:
+        for _ in range(ATTEMPTS):
             if (work := await self._elsewhere.work(name)) is not None:
                 followed = self._elsewhere.follow(name, work)
             else:
@@ -137,11 +146,10 @@ class Working(Reading):
                     async for progress in followed:
                         yield progress
             except IllegalTransitionError:
-                if await self._elsewhere.work(name) is None:
-                    raise
-                continue  # another instance began at the same moment
+                continue  # the model changed before the pull began: decide anew
             if work is None or await self.is_available(name):
                 return
+        raise changes_too_often(name, ATTEMPTS)
 
     async def _start_pull(self, name: str, *, insecure: bool) -> Operation:
         present = await self.is_available(name)
@@ -236,16 +244,12 @@ class Working(Reading):
         status = self._here(await self.get_status(name))
         running = await self._loads.joinable(status.name)
         if running is None:
-            status = self._latest().status(status.name)
+            status = self._here(self._latest().status(status.name))
             if status.work is not None:
                 self._elsewhere.refuse(status.name)
             running = self._start_load(status, options or {}, keep_alive)
         async with self._looked_again():
-            try:
-                await running.wait()
-            except IllegalTransitionError:
-                self._elsewhere.refuse(status.name)  # another began at that moment
-                raise
+            await running.wait()
         return await self.get_status(status.name)
 
     def _start_load(

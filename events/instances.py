@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from uuid import UUID
 from weakref import WeakSet
+
+import msgspec
 
 from herdbook.events.errors import StoreUnavailableError
 from herdbook.events.recorded import new_id
@@ -26,6 +28,8 @@ _SUFFIX = ".lock"
 
 _open_here: WeakSet[FileInstances] = WeakSet()
 """The instances of this process."""
+_ANNOUNCED = ".streams"
+"""The file beside an instance's lock with the streams that it announces, as JSON."""
 
 
 class FileInstances:
@@ -84,14 +88,42 @@ class FileInstances:
             except BlockingIOError:
                 return True
             else:
+                self._announced_path(instance).unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
                 return False
             finally:
                 os.close(descriptor)
 
+    def announce(self, streams: Collection[str]) -> None:
+        """Publish the streams that this instance changes, in place of those before."""
+        path = self._announced_path(self._own)
+        with self._translated():
+            if not streams:
+                path.unlink(missing_ok=True)
+                return
+            # Replaced as a whole, so that nobody reads half of it. It says nothing
+            # once the lock is gone, so it need not survive a crash of the machine.
+            new = path.with_suffix(".new-streams")
+            new.write_bytes(msgspec.json.encode(list(streams)))
+            new.replace(path)
+
+    def announced(self) -> frozenset[str]:
+        """Return the streams that the other living instances have announced."""
+        found: set[str] = set()
+        with self._translated():
+            paths = list(self._directory.glob(f"*{_ANNOUNCED}"))
+        for path in paths:
+            instance = path.name.removesuffix(_ANNOUNCED)
+            if instance == self._own or not self.alive(instance):
+                continue
+            with self._translated(), suppress(FileNotFoundError):
+                found.update(msgspec.json.decode(path.read_bytes(), type=list[str]))
+        return frozenset(found)
+
     def close(self) -> None:
         """Let go of the lock: from now on this instance is dead. Twice is fine."""
         if self._held is not None:
+            self._announced_path(self._own).unlink(missing_ok=True)
             self._path(self._own).unlink(missing_ok=True)
             os.close(self._held)
             self._held = None
@@ -117,6 +149,9 @@ class FileInstances:
         if self._held is not None:
             os.close(self._held)
             self._held = None
+
+    def _announced_path(self, instance: str) -> Path:
+        return self._directory / f"{instance}{_ANNOUNCED}"
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -174,6 +209,13 @@ class MemoryInstances:
     def alive(self, instance: str) -> bool:
         """Return whether that instance is alive."""
         return instance in self._living
+
+    def announce(self, streams: Collection[str]) -> None:
+        """Publish nothing: a log in memory has one manager."""
+
+    def announced(self) -> frozenset[str]:
+        """Return the streams of other instances: there are none."""
+        return frozenset()
 
     def close(self) -> None:
         """From now on this instance is dead. Twice is fine."""

@@ -243,6 +243,7 @@ TABLE: tuple[Row, ...] = (
     _row(facts.RunnerChanged, (_LOADED,), None),
     _row(facts.ModelUnloaded, (_LOADED,), _AVAILABLE),
     _row(facts.ModelUsed, (_LOADED, _AVAILABLE), _LOADED),
+    _row(facts.ModelUsed, (_LOADING,), None, Guard.LOADING),
     _row(facts.CapabilitiesDetected, _EVERY_STATE, None),
     _row(facts.ConfigurationChanged, _EVERY_STATE, None),
 )

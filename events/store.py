@@ -209,6 +209,22 @@ class Instances(Protocol):
         """Return whether that instance is alive: this one, or one elsewhere."""
         ...
 
+    def announce(self, streams: Collection[str]) -> None:
+        """Publish the streams that this instance changes, in place of those before.
+
+        Raises:
+            StoreUnavailableError: They cannot be published.
+        """
+        ...
+
+    def announced(self) -> frozenset[str]:
+        """Return the streams that the other living instances have announced.
+
+        Raises:
+            StoreUnavailableError: They cannot be read.
+        """
+        ...
+
 
 def check_append(
     stream: str, events: Sequence[NewEvent], expected_version: ExpectedVersion

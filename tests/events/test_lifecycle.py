@@ -51,6 +51,7 @@ LoadInterrupted      | G       | A    | a load
 RunnerChanged        | L       | =    |
 ModelUnloaded        | L       | A    |
 ModelUsed            | L A     | L    |
+ModelUsed            | G       | =    | a load
 CapabilitiesDetected | N A L E G | =  |
 ConfigurationChanged | N A L E G | =  |
 """

@@ -108,7 +108,7 @@ def assert_nothing_held(herd: ModelManager) -> None:
     assert not any(lock.locked() for lock in register._locks.values())
     assert not register._reading.locked()
     assert not reconciler._looking.locked()
-    assert reconciler._at_work == []
+    assert not reconciler._changes.active
     assert herd._puller._places._value == herd._settings.pulls_at_once
     assert herd._pulls.all() == []
     assert herd._loads.all() == []
