@@ -8,6 +8,7 @@ are read, so that taking it away brings back what was detected.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import msgspec
@@ -53,8 +54,8 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     family: str | None = None
     parameter_count: int | None = None
     quantization: str | None = None
-    shown: tuple[str, ...] | None = None
-    listed: tuple[str, ...] | None = None
+    shown: Collection[str] | None = None
+    listed: Collection[str] | None = None
     shown_context: int | None = None
     listed_context: int | None = None
     num_ctx: int | None = None
@@ -99,7 +100,9 @@ def detect(
 def _capabilities(
     name: str, observed: Observed, known: KnownModel | None
 ) -> dict[str, Capability]:
-    further = {*(observed.shown or ()), *(observed.listed or ())} - {*SERVER_WORDS}
+    shown, listed = ({*(words or ())} for words in (observed.shown, observed.listed))
+    observed = msgspec.structs.replace(observed, shown=shown, listed=listed)
+    further = (shown | listed) - {*SERVER_WORDS}
     found = {
         word: _capability(word, name, observed, known)
         for word in (*SERVER_WORDS, *sorted(further))

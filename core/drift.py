@@ -10,11 +10,13 @@ it was first loaded by).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
 
+from herdbook.core.entries import RUNNERS, UnreadableEntry
+from herdbook.core.hiding import may_hide_model, may_hide_runner
 from herdbook.events.facts import (
     CapabilitiesDetected,
     Fact,
@@ -70,12 +72,14 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
         server_version: Its version, as it says.
         models: What it lists, by name.
         runners: What it has in memory.
+        unreadable: Entries of its lists that cannot be read.
     """
 
     at: datetime
     server_version: str
     models: dict[str, Listed]
     runners: tuple[Runner, ...]
+    unreadable: tuple[UnreadableEntry, ...] = ()
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,9 +139,12 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         detected: What was found out about undetected models, by name.
         weights_of: Tells the weights of digests, as far as they are known by now.
         restarted: Whether the server is known to have been away since.
-        before: The runners at the look before this one; None at the first. What they
-            tell is fresher than the register, and free of what we loaded since.
+        before: The look before this one; None at the first. What its runners tell
+            is fresher than the register, and free of what we loaded since.
         asked: Digests of runners that we asked to leave as soon as they are idle.
+        newly_odd: Unreadable entries that the look before did not have.
+        undecided: Models of which the server did not say what their weights are, so
+            that only a runner of their digest is known to be theirs.
     """
 
     look: Look
@@ -145,18 +152,21 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     detected: Mapping[str, CapabilitiesDetected]
     weights_of: WeightsOf
     restarted: bool = False
-    before: tuple[Runner, ...] | None = None
+    before: Look | None = None
     asked: frozenset[str] = frozenset()
+    newly_odd: tuple[UnreadableEntry, ...] = ()
+    undecided: frozenset[str] = frozenset()
+
+    def names(self) -> list[str]:
+        """Return the names of all models that are listed or known."""
+        return sorted(self.look.models.keys() | self.statuses.keys())
 
     def drifts(self) -> list[Drift]:
         """Return what to record so that the register says what the server shows."""
-        return [
-            drift
-            for name in sorted(self.look.models.keys() | self.statuses.keys())
-            for drift in self._of(name)
-        ]
+        return [drift for name in self.names() for drift in self.drifts_of(name)]
 
-    def _of(self, name: str) -> Iterator[Drift]:
+    def drifts_of(self, name: str) -> Iterator[Drift]:
+        """Yield what to record of one model."""
         status, listed = self.statuses.get(name), self.look.models.get(name)
         if status is not None and status.lifecycle.activity is not None:
             return  # the instance that is at work on it records how that ends
@@ -183,8 +193,11 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     ) -> tuple[Fact, ...]:
         """Return the facts about whether it is there, and what it is."""
         if listed is None:
-            gone = status is not None and status.present
-            return (ModelVanished(),) if gone else ()
+            if status is None or not status.present:
+                return ()
+            beside = self.before is not None and status.name in self.before.models
+            hidden = may_hide_model(self._odd(beside=beside), status)
+            return () if hidden else (ModelVanished(),)
         facts: list[Fact] = []
         if status is None or not status.present:
             facts.append(
@@ -215,12 +228,15 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         runner = runner_for(
             listed, self._weights(listed, status), self.look.runners, self.weights_of
         )
+        undecided = listed.name in self.undecided
+        if undecided and (runner is None or runner.digest != listed.digest):
+            return None
         if status is None or status.state is not ModelState.LOADED:
             if runner is None:
                 return None
             return ModelLoaded(runner=runner), _shared_or_observed(listed, runner)
         if runner is None:
-            return self._unloaded(status)
+            return None if self._is_hidden(status) else self._unloaded(status)
         if status.runner is None or not same_runner(status.runner, runner):
             return RunnerChanged(runner=runner), Cause.OBSERVED
         return None
@@ -231,6 +247,20 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             return found_out.weights
         known = status is not None and status.digest == listed.digest
         return status.weights if status is not None and known else None
+
+    def _is_hidden(self, status: ModelStatus) -> bool:
+        """Return whether its runner may be there, in an entry that cannot be read."""
+        beside = status.runner in self._runners_before()
+        return may_hide_runner(self._odd(beside=beside), status, self.weights_of)
+
+    def _odd(self, *, beside: bool) -> tuple[UnreadableEntry, ...]:
+        """Return the unreadable entries that may be a model or runner not seen now.
+
+        Args:
+            beside: Whether it was seen in the look before: what was unreadable
+                beside it then is something else.
+        """
+        return self.newly_odd if beside else self.look.unreadable
 
     def _unloaded(self, status: ModelStatus) -> tuple[Fact, Cause]:
         """Return that its runner is gone, with the likeliest reason."""
@@ -255,14 +285,19 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         newcomer = self._newcomer()
         if newcomer is not None:
             return UnloadReason.EVICTED, newcomer
+        if any(entry.source == RUNNERS for entry in self.look.unreadable):
+            return UnloadReason.UNKNOWN, None
         if self._all_gone_at_once():
             return UnloadReason.SERVER_RESTARTED, None
         return UnloadReason.REQUESTED, None
 
     def _expired(self, gone: Runner) -> bool:
-        seen = {runner.digest: runner for runner in self.before or ()}
+        seen = {runner.digest: runner for runner in self._runners_before()}
         expiry = seen.get(gone.digest, gone).expires_at
         return expiry is not None and expiry <= self.look.at + EXPIRY_TOLERANCE
+
+    def _runners_before(self) -> Sequence[Runner]:
+        return self.before.runners if self.before else ()
 
     def _recorded_runners(self) -> list[Runner]:
         loaded = (status.runner for status in self.statuses.values())
@@ -273,7 +308,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
         A load evicts before it shows in a runner of its own: one under way counts.
         """
-        before = self._recorded_runners() if self.before is None else self.before
+        before = self._runners_before() if self.before else self._recorded_runners()
         sizes = {runner.digest: runner.size_bytes for runner in before}
         new = [one.name for one in self.look.runners if one.digest not in sizes]
         grown = [

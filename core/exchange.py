@@ -11,13 +11,15 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from herdbook.core.bounds import LONGEST_SAID, UNREADABLE
 from herdbook.core.errors import BadAnswerError, HerdbookError
 from herdbook.core.failures import Request, failure
 from herdbook.core.wire import Answer, ErrorAnswer, PullLine
 
 Answered = TypeVar("Answered", bound=Answer)
 
-_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+MOST_LAYERS: Final = 1000
+"""Layers that a pull may name; a model has about ten."""
 
 
 class ClientLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,7 +29,9 @@ class ClientLimits(msgspec.Struct, frozen=True, kw_only=True):
         connect_s: Seconds until a connection stands, or one of the pool is free.
         answer_s: Seconds for an answer to what is answered at once; a starting
             server reads all its models before it lists them.
-        answer_bytes: The longest answer; a list of 10,000 models has 6 MB.
+        answer_bytes: The longest answer; a list of 10,000 models has 6 MB. One
+            of 16 MiB is decoded in less than 0.1 s.
+        refusal_bytes: How much is read of an answer that is a refusal.
         line_bytes: The longest line of a stream; the longest text that a server
             passes on has 8 KiB.
         connections: Connections at a time; each pull and each load holds one.
@@ -35,8 +39,9 @@ class ClientLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     connect_s: float = 5.0
     answer_s: float = 30.0
-    answer_bytes: int = 64 * 2**20
-    line_bytes: int = 2**20
+    answer_bytes: int = 16 * 2**20
+    refusal_bytes: int = 64 * 2**10
+    line_bytes: int = 64 * 2**10
     connections: int = 64
 
 
@@ -68,22 +73,22 @@ def read(body: bytes, kind: type[Answered], *, node: str) -> Answered:
     """
     try:
         return msgspec.json.decode(body, type=kind)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise BadAnswerError(node, raw=str(error)) from error
 
 
 def refusal(call: Call, status: int, body: bytes, *, node: str) -> HerdbookError:
     """Return the error for an answer whose status is not 200."""
     try:
-        said = msgspec.json.decode(body, type=ErrorAnswer).error
-    except _UNREADABLE:
+        said = msgspec.json.decode(body, type=ErrorAnswer).said
+    except UNREADABLE:
         said = None
     return failure(
         call.request,
         call.about or node,
         status=status,
         said=said,
-        body=body.decode(errors="replace"),
+        body=body[:LONGEST_SAID].decode(errors="replace"),
     )
 
 
@@ -98,6 +103,7 @@ class LineReader:
         self._node = node
         self._longest = longest
         self._rest = b""
+        self._layers: set[str] = set()
 
     def feed(self, chunk: bytes) -> Iterator[PullLine]:
         """Yield the lines that are whole now.
@@ -107,14 +113,24 @@ class LineReader:
             BadAnswerError: A line is too long, or none of Ollama's.
         """
         *whole, self._rest = (self._rest + chunk).split(b"\n")
-        for line in filter(bytes.strip, whole):
-            yield self._read(line)
-        if len(self._rest) > self._longest:
+        for line in whole:
+            self._check(line)
+            if line.strip():
+                yield self._read(line)
+        self._check(self._rest)
+
+    def _check(self, line: bytes) -> None:
+        if len(line) > self._longest:
             raise BadAnswerError(self._node, raw=f"a line of over {self._longest} B")
 
     def _read(self, line: bytes) -> PullLine:
-        error = read(line, ErrorAnswer, node=self._node).error
+        error = read(line, ErrorAnswer, node=self._node).said
         if error is not None:
             about = self._call.about
             raise failure(self._call.request, about, status=200, said=error)
-        return read(line, PullLine, node=self._node)
+        told = read(line, PullLine, node=self._node)
+        if told.digest is not None:
+            self._layers.add(told.digest)
+            if len(self._layers) > MOST_LAYERS:
+                raise BadAnswerError(self._node, raw=f"over {MOST_LAYERS:,} layers")
+        return told

@@ -17,6 +17,7 @@ import msgspec
 from herdbook.core.acting import operation
 from herdbook.core.drift import runner_for, same_runner
 from herdbook.core.elsewhere import busy_with
+from herdbook.core.entries import Listing
 from herdbook.core.errors import (
     BusyServerError,
     CapabilityMissingError,
@@ -29,9 +30,11 @@ from herdbook.core.errors import (
     kind_of,
     message_of,
 )
+from herdbook.core.hiding import may_hide_runner
 from herdbook.core.logs import Logger
 from herdbook.core.means import Means
 from herdbook.core.operations import Ending, Operation, finish
+from herdbook.core.wire import RunnerEntry
 from herdbook.events.facts import (
     Fact,
     LoadCancelled,
@@ -231,13 +234,19 @@ class Loader:
             await self._clock.sleep(self._settings.poll_every_s)
 
     async def _runner(self, name: str) -> Runner | None:
-        status = self._status(name)
-        runners = [entry.runner for entry in await self._client.ps()]
-        return runner_for(
-            status,
-            status.weights,
-            runners,
-            self._register.views.status.weights_of,
+        return self._runner_in(name, await self._client.ps())
+
+    def _runner_in(self, name: str, there: Listing[RunnerEntry]) -> Runner | None:
+        status, weights_of = self._status(name), self._register.views.status.weights_of
+        runners = [entry.runner for entry in there.entries]
+        return runner_for(status, status.weights, runners, weights_of)
+
+    async def _is_gone(self, name: str) -> bool:
+        """Return whether no runner of a model is in memory, as far as can be read."""
+        there = await self._client.ps()
+        weights_of = self._register.views.status.weights_of
+        return self._runner_in(name, there) is None and not may_hide_runner(
+            there.unreadable, self._status(name), weights_of
         )
 
     async def _record_loaded(
@@ -274,7 +283,7 @@ class Loader:
     ) -> None:
         """Record that a runner made way for one that never came, if it did."""
         try:
-            left = await self._runner(name)
+            left = not await self._is_gone(name)
         except HerdbookError as error:  # the failure itself counts; a refresh follows
             _log.warning("runner_not_seen", model=name, reason=str(error))
             return
@@ -326,7 +335,7 @@ class Loader:
 
     async def _disappeared(self, name: str) -> bool:
         deadline = self._clock.monotonic() + self._settings.unload_within_s
-        while await self._runner(name) is not None:
+        while not await self._is_gone(name):
             if self._clock.monotonic() >= deadline:
                 return False
             await self._clock.sleep(self._settings.poll_every_s)

@@ -2,23 +2,55 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import datetime
+from typing import TYPE_CHECKING
+
 from herdbook.core.capabilities import Observed
-from herdbook.core.drift import Listed
+from herdbook.core.drift import Listed, Look
 from herdbook.core.wire import ShowAnswer, TagEntry
+
+if TYPE_CHECKING:
+    from herdbook.core.ollama import ServerLook
+
+MODELS_AT_ONCE = 200
+"""How many entries are turned before other tasks get their turn."""
 
 
 def listed(entry: TagEntry) -> Listed:
     """Return an entry of the server's list as it is compared."""
+    details, capabilities = entry.details, entry.capabilities
     return Listed(
         name=entry.name,
         digest=entry.digest,
         size_bytes=entry.size,
         remote_host=entry.remote_host,
-        family=entry.details.family or None,
-        quantization=entry.details.quantization_level or None,
-        parameter_count=entry.details.parameter_count,
-        capabilities=None if entry.capabilities is None else tuple(entry.capabilities),
-        context_length=entry.details.context_length,
+        family=details.family or None,
+        quantization=details.quantization_level or None,
+        parameter_count=details.parameter_count,
+        capabilities=None if capabilities is None else tuple(capabilities),
+        context_length=details.context_length,
+    )
+
+
+async def looked(shown: ServerLook, at: datetime) -> Look:
+    """Return a look at a server as it is compared, and let other tasks run meanwhile.
+
+    Args:
+        shown: What the server shows.
+        at: When it was asked.
+    """
+    models = {}
+    for number, entry in enumerate(shown.models, start=1):
+        models[entry.name] = listed(entry)
+        if number % MODELS_AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return Look(
+        at=at,
+        server_version=shown.version,
+        models=models,
+        runners=tuple(entry.runner for entry in shown.runners),
+        unreadable=shown.unreadable,
     )
 
 
@@ -39,13 +71,14 @@ def observed(model: Listed, shown: ShowAnswer | None) -> Observed:
             listed_context=model.context_length,
             cloud=model.remote_host is not None,
         )
+    details, capabilities = shown.details, shown.capabilities
     return Observed(
         digest=model.digest,
         weights=shown.weights,
-        family=shown.details.family or model.family,
+        family=details.family or model.family,
         parameter_count=shown.parameter_count or model.parameter_count,
-        quantization=shown.details.quantization_level or model.quantization,
-        shown=None if shown.capabilities is None else tuple(shown.capabilities),
+        quantization=details.quantization_level or model.quantization,
+        shown=None if capabilities is None else tuple(capabilities),
         listed=model.capabilities,
         shown_context=shown.context_trained,
         listed_context=model.context_length,

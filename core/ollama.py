@@ -30,11 +30,18 @@ import httpx
 import msgspec
 
 from herdbook.core.clock import Clock, SystemClock
+from herdbook.core.entries import (
+    MODELS,
+    RUNNERS,
+    Entry,
+    Listing,
+    UnreadableEntry,
+    read_list,
+)
 from herdbook.core.errors import (
     BadAnswerError,
     HerdbookError,
     InvalidAddressError,
-    InvalidNameError,
     NodeTimeoutError,
     NodeUnreachableError,
     PullCutError,
@@ -48,18 +55,15 @@ from herdbook.core.exchange import (
     refusal,
 )
 from herdbook.core.failures import Request
-from herdbook.core.names import LONGEST_NAME, canonical_name
 from herdbook.core.observing import NOBODY, Observer, asking
 from herdbook.core.operations import finish
 from herdbook.core.wire import (
     EmbedAnswer,
     GenerateAnswer,
-    PsAnswer,
     PullLine,
     RunnerEntry,
     ShowAnswer,
     TagEntry,
-    TagsAnswer,
     VersionAnswer,
 )
 from herdbook.events.facts import Setting
@@ -74,6 +78,9 @@ __all__ = ["ClientLimits", "OllamaClient", "PullLine", "ServerLook"]
 
 SUCCESS: Final = "success"
 """The status of the line that ends a pull; nothing else is success."""
+
+LINES_AT_ONCE: Final = 50
+"""Lines of a pull that are handled before other tasks get their turn."""
 
 _FOREIGN: Final = (
     httpx.HTTPError,
@@ -96,23 +103,16 @@ class ServerLook(msgspec.Struct, frozen=True, kw_only=True):
     """What a server shows, asked for all at once.
 
     Attributes:
-        version: Its version, as it says.
+        version: Its version, as it says; empty where that is no short text.
         models: What it has.
         runners: What it has in memory.
+        unreadable: Entries of both lists that cannot be read.
     """
 
     version: str
     models: list[TagEntry]
     runners: list[RunnerEntry]
-
-
-def _is_name(text: str) -> bool:
-    """Return whether a model may be recorded under a name that a server lists."""
-    try:
-        canonical_name(text)
-    except InvalidNameError:
-        return False
-    return len(text) <= LONGEST_NAME
+    unreadable: tuple[UnreadableEntry, ...] = ()
 
 
 class OllamaClient:
@@ -158,30 +158,23 @@ class OllamaClient:
             await self._connections.answer(Call("GET", "/api/version"), VersionAnswer)
         ).version
 
-    async def tags(self) -> list[TagEntry]:
-        """Return the models that the server has.
+    async def tags(self) -> Listing[TagEntry]:
+        """Return the models that the server has, as far as they can be read.
 
         Raises:
-            BadAnswerError: It lists one by what is no name: that would be recorded
-                under a stream that nothing can read.
             OllamaError: The server is away, refuses or makes no sense.
         """
-        models = (
-            await self._connections.answer(Call("GET", "/api/tags"), TagsAnswer)
-        ).models or []
-        for entry in models:
-            if not _is_name(entry.name):
-                raise BadAnswerError(
-                    self._connections.node,
-                    raw=f"it lists a model {entry.name[:80]!r}, which is no name",
-                )
-        return models
+        return await self._listing(TagEntry, MODELS)
 
-    async def ps(self) -> list[RunnerEntry]:
-        """Return the runners that the server has in memory."""
-        return (
-            await self._connections.answer(Call("GET", "/api/ps"), PsAnswer)
-        ).models or []
+    async def ps(self) -> Listing[RunnerEntry]:
+        """Return the runners in the server's memory, as far as they can be read."""
+        return await self._listing(RunnerEntry, RUNNERS)
+
+    async def _listing(self, kind: type[Entry], path: str) -> Listing[Entry]:
+        call, node = Call("GET", path), self._connections.node
+        with self._connections.observed(call):
+            body = await self._connections.whole(call)
+            return await read_list(body, kind, source=path, node=node)
 
     async def look(self, *, within_s: float) -> ServerLook:
         """Return version, models and runners, asked for at once.
@@ -199,8 +192,12 @@ class OllamaClient:
             raise NodeTimeoutError(self._connections.node, seconds=within_s) from None
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
+        listed, loaded = models.result(), runners.result()
         return ServerLook(
-            version=version.result(), models=models.result(), runners=runners.result()
+            version=version.result(),
+            models=listed.entries,
+            runners=loaded.entries,
+            unreadable=listed.unreadable + loaded.unreadable,
         )
 
     async def show(self, name: str) -> ShowAnswer:
@@ -322,12 +319,15 @@ class OllamaClient:
 
     async def _pull_lines(self, call: Call) -> AsyncGenerator[PullLine, None]:
         reader = self._connections.line_reader(call)
-        began = False
+        began, count = False, 0
         try:
             async with self._connections.stream(call) as response:
                 began = True
                 async for chunk in response.aiter_bytes():
                     for line in reader.feed(chunk):
+                        count += 1
+                        if count % LINES_AT_ONCE == 0:
+                            await asyncio.sleep(0)
                         yield line
                         if line.status == SUCCESS:
                             return
@@ -377,18 +377,18 @@ class _Connections:
     async def answer(self, call: Call, kind: type[Answered]) -> Answered:
         """Return a whole answer, read."""
         with self.observed(call):
-            return read(await self._whole(call), kind, node=self.node)
+            return read(await self.whole(call), kind, node=self.node)
 
     async def ask(self, call: Call) -> None:
         """Take in a whole answer, within its time and length, that says nothing."""
         with self.observed(call):
-            await self._whole(call)
+            await self.whole(call)
 
     def observed(self, call: Call) -> AbstractContextManager[None]:
         """Return the block in which the whole of a request belongs."""
         return asking(self._observer, self._clock, call.method, call.path)
 
-    async def _whole(self, call: Call) -> bytes:
+    async def whole(self, call: Call) -> bytes:
         """Return the body of a whole answer, within its time and length."""
         wait = nullcontext() if call.endless else self._deadline()
         async with wait, self.stream(call) as response:
@@ -404,7 +404,7 @@ class _Connections:
                 call.method, call.path, content=content, headers=headers
             ) as response:
                 if response.status_code != httpx.codes.OK:
-                    body = await self._body(response)
+                    body = await self._refusal(response)
                     raise refusal(call, response.status_code, body, node=self.node)
                 yield response
 
@@ -430,6 +430,16 @@ class _Connections:
                 if len(body) > longest:
                     raise BadAnswerError(self.node, raw=f"it is over {longest} bytes")
         return bytes(body)
+
+    async def _refusal(self, response: httpx.Response) -> bytes:
+        """Read the beginning of a refusal: a whole page of a proxy tells no more."""
+        body, longest = bytearray(), self._limits.refusal_bytes
+        async with self._deadline():
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) >= longest:
+                    break
+        return bytes(body[:longest])
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """How far a pull is: one total from the lines about its layers.
 
-Pure: lines and times go in. What is told never goes back, although the server's
+Pure: lines and times go in. The sums are kept, so that a line costs the same however
+many layers there are. What is told never goes back, although the server's
 count does (to nothing, even) when it throws away what a part of a layer had. The
 server never tells the whole size in advance: a layer counts once it is named, so
 the total can grow, but never shrinks.
@@ -86,6 +87,8 @@ class PullTracker:
     def __init__(self, *, total_bytes: int | None = None) -> None:
         self._announced = total_bytes or 0
         self._layers: dict[str, _Layer] = {}
+        self._open: dict[str, _Layer] = {}
+        self._named, self._there, self._most = 0, 0, 0
         self._layer: str | None = None
         self._status = ""
         self._verifying = False
@@ -104,6 +107,7 @@ class PullTracker:
         """Begin another attempt: what the server then has of each layer is open."""
         for layer in self._layers.values():
             layer.completed = None
+        self._open, self._there = dict(self._layers), 0
         self._layer, self._verifying, self._byte_at = None, False, None
         self._rate.pause()
 
@@ -119,15 +123,14 @@ class PullTracker:
             self._fetch(line.digest, line.total or 0, line.completed, now)
         elif line.status != _ASKING:
             self._verify(now)
-        there = sum(layer.most for layer in self._layers.values())
         self._completed = max(
-            self._completed, self._total if self._verifying else there
+            self._completed, self._total if self._verifying else self._most
         )
 
     def progress(self, now: float) -> PullProgress:
         """Return what can be told now."""
         rate = self._rate.at(now) if self._layer is not None else None
-        left = self._total - sum(each.completed or 0 for each in self._layers.values())
+        left = self._total - self._there
         return PullProgress(
             completed_bytes=self._completed,
             total_bytes=self._total or None,
@@ -151,26 +154,40 @@ class PullTracker:
 
     @property
     def _total(self) -> int:
-        named = sum(layer.total for layer in self._layers.values())
-        return max(self._announced, named)
+        return max(self._announced, self._named)
 
-    def _fetch(self, digest: str, total: int, completed: int, now: float) -> None:
-        """Take in a line about a layer; layers come one after another."""
+    def _fetch(
+        self, digest: str, total: int, completed: int | None, now: float
+    ) -> None:
+        """Take in a line about a layer; layers come one after another.
+
+        Args:
+            digest: The layer.
+            total: Its size.
+            completed: What is there of it; None where the line does not say.
+            now: When the line came.
+        """
         if self._layer not in {None, digest}:
             self._finish(self._layers[self._layer or ""], now)
         self._layer, self._verifying = digest, False
         layer = self._layers.setdefault(digest, _Layer())
+        self._open[digest] = layer
+        self._named += max(total - layer.total, 0)
         layer.total = max(layer.total, total)
+        if completed is None:
+            completed = layer.completed or 0
         completed = min(max(completed, 0), layer.total)
         if layer.completed is None:
             # What its first line tells may have been there before: it is no rate.
             layer.completed, self._byte_at = completed, now
+            self._there += completed
         self._count(layer, completed, now)
 
     def _verify(self, now: float) -> None:
         """Take in that all layers are there, those too that had no last line."""
-        for layer in self._layers.values():
+        for layer in self._open.values():
             self._finish(layer, now)
+        self._open.clear()
         self._layer, self._verifying = None, True
         self._rate.pause()
 
@@ -178,6 +195,7 @@ class PullTracker:
         """Complete a layer: its last line can come before its last byte."""
         if layer.completed is None:
             layer.completed = layer.total
+            self._there += layer.total
         self._count(layer, layer.total, now)
 
     def _count(self, layer: _Layer, completed: int, now: float) -> None:
@@ -188,6 +206,8 @@ class PullTracker:
         self._fetched += came
         self._refetched += max(min(completed, layer.most) - before, 0)
         self._rate.add(came, now)
+        self._there += completed - before
+        self._most += max(completed - layer.most, 0)
         layer.completed = completed
         layer.most = max(layer.most, completed)
 

@@ -242,9 +242,14 @@ class Puller:
 
     async def _pulled(self, name: str) -> Listed:
         """Return the model as the server lists it after its success."""
-        for entry in await self._client.tags():
+        there = await self._client.tags()
+        for entry in there.entries:
             if entry.name.casefold() == name.casefold():
                 return listed(entry)
+        for odd in there.unreadable:
+            if odd.model is not None and odd.model.casefold() == name.casefold():
+                raw = f"its entry for {name}: {odd.reason}"
+                raise BadAnswerError(self._client.base_url, raw=raw)
         raise BadAnswerError(
             self._client.base_url, raw=f"success for {name}, which it does not list"
         )

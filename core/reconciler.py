@@ -24,6 +24,7 @@ from herdbook.core.drift import (
     is_detected,
     undetected,
 )
+from herdbook.core.entries import UnreadableEntry
 from herdbook.core.errors import (
     BadAnswerError,
     BusyServerError,
@@ -34,8 +35,9 @@ from herdbook.core.errors import (
     OllamaError,
     RefusedError,
 )
+from herdbook.core.hiding import newly_odd
 from herdbook.core.logs import Logger
-from herdbook.core.observation import listed, observed
+from herdbook.core.observation import looked, observed
 from herdbook.core.recovery import interrupt_dead
 from herdbook.core.register import Register
 from herdbook.core.settings import ManagerSettings
@@ -61,6 +63,15 @@ T = TypeVar("T")
 
 SHOWS_AT_ONCE = 4
 """How many models are asked about at the same time."""
+
+UNKNOWN_VERSION = "unknown"
+"""The version of a server that says none that can be read."""
+
+COMPARED_AT_ONCE = 50
+"""How many models are compared before other tasks get their turn."""
+
+WARNED_AT_ONCE = 5
+"""How many unreadable entries are named in the logs; more are counted."""
 
 _AWAY = (NodeUnreachableError, NodeTimeoutError)
 _UNANSWERED = (*_AWAY, BadAnswerError, BusyServerError, RefusedError)
@@ -126,7 +137,7 @@ class Reconciler:
             with self._changes.overlapping() as overlapping:
                 look = await self._ask()
                 settled = _without(look.models, overlapping)
-                detected = await self._detect(look, settled, statuses)
+                detected, undecided = await self._detect(look, settled, statuses)
                 restarted = await self._reached(look)
                 # After the answers: see work_tracker.py for why this order is sound.
                 changed = overlapping | self._changed_elsewhere(look, statuses)
@@ -139,11 +150,17 @@ class Reconciler:
             detected=_without(detected, changed),
             weights_of=self._weights_of(detected),
             restarted=restarted,
-            before=self.look.runners if self.look else None,
+            before=self.look,
             asked=self._asked,
+            newly_odd=newly_odd(look, self.look),
+            undecided=undecided,
         )
-        for drift in comparison.drifts():
-            await self._record(drift, recovered)
+        _warn_of(comparison.newly_odd)
+        for number, name in enumerate(comparison.names(), start=1):
+            for drift in comparison.drifts_of(name):
+                await self._record(drift, recovered)
+            if number % COMPARED_AT_ONCE == 0:
+                await asyncio.sleep(0)
         self._asked &= {runner.digest for runner in look.runners}
         self.look = look
         return look
@@ -159,12 +176,7 @@ class Reconciler:
     async def _ask(self) -> Look:
         """Return what the server shows, within the time that a look may take."""
         shown = await self._client.look(within_s=self._settings.look_within_s)
-        return Look(
-            at=self._clock.now(),
-            server_version=shown.version,
-            models={entry.name: listed(entry) for entry in shown.models},
-            runners=tuple(entry.runner for entry in shown.runners),
-        )
+        return await looked(shown, self._clock.now())
 
     async def _reached(self, look: Look) -> bool:
         """Record that the node answers, where that is new.
@@ -175,10 +187,11 @@ class Reconciler:
         node = self._register.node_status()
         url = self._client.base_url
         known = node.version > 0
-        same = node.server_version == look.server_version
+        version = look.server_version or node.server_version or UNKNOWN_VERSION
+        same = node.server_version == version
         if node.reached and same and node.url == url:
             return False
-        await self._record_node(NodeReached(version=look.server_version, url=url))
+        await self._record_node(NodeReached(version=version, url=url))
         return known and not (node.reached and same)
 
     async def _lost(self, error: OllamaError) -> None:
@@ -207,17 +220,27 @@ class Reconciler:
         look: Look,
         models: dict[str, Listed],
         statuses: Mapping[str, ModelStatus],
-    ) -> dict[str, CapabilitiesDetected]:
-        """Ask about models of which there is more to find out; return what is new.
+    ) -> tuple[dict[str, CapabilitiesDetected], frozenset[str]]:
+        """Ask about models of which there is more to find out.
+
+        Returns:
+            What is new, and the models whose answers could not be read: what the
+            list says counts for them, and their weights are not known.
 
         Raises:
             OllamaError: It cannot be told which runner is whose.
         """
         places = asyncio.Semaphore(SHOWS_AT_ONCE)
+        unreadable: set[str] = set()
 
         async def ask(name: str) -> CapabilitiesDetected | None:
             async with places:
-                found = await self.detect(models[name], look.runners)
+                try:
+                    found = await self.detect(models[name], look.runners)
+                except BadAnswerError as error:
+                    _log.warning("show_failed", model=name, reason=str(error))
+                    unreadable.add(name)
+                    found = detect(name, observed(models[name], None), self._registry)
             known = is_detected(models[name], statuses.get(name))
             return None if known and found and found.weights is None else found
 
@@ -228,7 +251,8 @@ class Reconciler:
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         found = {name: task.result() for name, task in asked.items()}
-        return {name: answer for name, answer in found.items() if answer}
+        new = {name: answer for name, answer in found.items() if answer}
+        return new, frozenset(unreadable)
 
     def _weights_of(self, detected: Mapping[str, CapabilitiesDetected]) -> WeightsOf:
         """Return what tells the weights of a digest: this look, else the register."""
@@ -267,3 +291,13 @@ class Reconciler:
 
 def _without(by_name: Mapping[str, T], names: Collection[str]) -> dict[str, T]:
     return {name: value for name, value in by_name.items() if name not in names}
+
+
+def _warn_of(entries: Sequence[UnreadableEntry]) -> None:
+    """Log which entries cannot be read: the first few, and how many more."""
+    for odd in entries[:WARNED_AT_ONCE]:
+        _log.warning(
+            "entry_unreadable", source=odd.source, name=odd.name, reason=odd.reason
+        )
+    if len(entries) > WARNED_AT_ONCE:
+        _log.warning("more_unreadable", entries=len(entries) - WARNED_AT_ONCE)

@@ -18,6 +18,7 @@ import msgspec
 from herdbook.core.clock import Clock
 from herdbook.core.diagnosis import Diagnosis, Level, diagnosis
 from herdbook.core.drift import Look, WeightsOf, unowned
+from herdbook.core.entries import UnreadableEntry, unreadable_text
 from herdbook.core.errors import HerdbookError, ModelNotFoundError, OllamaError
 from herdbook.core.host import is_local
 from herdbook.core.log_checks import failed
@@ -73,6 +74,7 @@ async def check_server(client: OllamaClient, against: Checking) -> list[Diagnosi
     return [
         check_latency(client.base_url, look.version, took),
         check_version(look),
+        *_unreadable(look.unreadable),
         *_runners(look, shown, against),
         *await _damaged(client, there, shown),
         *_in_error(against.moment),
@@ -156,9 +158,10 @@ async def _damaged(
     ]
     missing = [n for n in there if isinstance(shown[n], ModelNotFoundError)]
     try:  # or it was deleted just now
-        still = {entry.name for entry in await client.tags()} if missing else set()
+        listed_now = (await client.tags()).entries if missing else []
     except OllamaError as error:
         return [*found, failed("server", error)]
+    still = {entry.name for entry in listed_now}
     found += [_without_weights(name) for name in missing if name in still]
     well = diagnosis("models", f"each of the {len(there)} that it lists can be shown")
     return found or [well]
@@ -171,6 +174,17 @@ def _without_weights(name: str) -> Diagnosis:
         f"Fetch it again: herdbook pull {name}",
         level=Level.PROBLEM,
     )
+
+
+def _unreadable(entries: Sequence[UnreadableEntry]) -> Iterator[Diagnosis]:
+    """Yield what of the server's lists cannot be read, the first few by name."""
+    if entries:
+        yield diagnosis(
+            "entries",
+            unreadable_text(entries),
+            "See what the server says there, and copy or delete that model with Ollama",
+            level=Level.WARNING,
+        )
 
 
 def _runners(

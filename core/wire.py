@@ -1,37 +1,58 @@
 """What Ollama's API answers, typed: as much of it as is read here.
 
 Servers differ by age: what an older one leaves out has a default, what a newer one
-adds is ignored, a null list is an empty one. What is there but of another type is
-an answer that cannot be read, never a guess. Times become UTC.
+adds is ignored, a null list is an empty one. Every field has bounds: a required one
+that is out of them makes its entry unreadable, an optional one counts as missing.
+Nothing is guessed. Times become UTC.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Annotated, Final, TypeAlias
 
 import msgspec
 from msgspec.structs import force_setattr
 
+from herdbook.core.bounds import (
+    LARGEST_BYTES,
+    LARGEST_CONTEXT,
+    LARGEST_COUNT,
+    LONGEST_SAID,
+    NULL,
+    Context,
+    Digest,
+    Host,
+    Name,
+    Size,
+    in_range,
+    lenient,
+    printable,
+    word,
+    words,
+)
+from herdbook.core.errors import InvalidNameError
+from herdbook.core.names import LONGEST_NAME, canonical_name
+from herdbook.core.parameters import Parameter, parse_parameters
 from herdbook.events.facts import Runner
 
 Moment: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time with its offset, as Go writes it: nanoseconds, the server's own zone."""
 
-Parameter: TypeAlias = bool | int | float | str | list[bool | int | float | str]
-"""The value of a model's parameter; a list where it was given several times."""
+LONGEST_PARAMETERS: Final = 64 * 2**10
+"""Characters of a model's own parameters."""
 
+LONGEST_INFO: Final = 512 * 2**10
+"""Bytes of what a model's file says of itself; real ones have 3 to 30 KiB."""
+
+LARGEST_TEMPERATURE: Final = 100.0
+
+_FROM: Final = re.compile(r"^FROM (.*)$", re.MULTILINE)
 _WEIGHTS: Final = re.compile(r"[/\\]sha256[-:]([0-9a-f]{64})\W*$")
-_ESCAPE: Final = re.compile(
-    r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|(.))", re.DOTALL
-)
-_ESCAPED: Final = dict(zip("abfnrtv", "\a\b\f\n\r\t\v", strict=True))
 _SCALES: Final = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
-_SIZE: Final = re.compile(r"([0-9.]+)\s*([KMBT]?)", re.IGNORECASE)
+_SIZE: Final = re.compile(r"([0-9.]{1,20})\s*([KMBT]?)", re.IGNORECASE)
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,44 +68,70 @@ class ErrorAnswer(Answer, frozen=True, kw_only=True):
 
     error: str | None = None
 
+    @property
+    def said(self) -> str | None:
+        """The same, no longer than anybody needs."""
+        return self.error and self.error[:LONGEST_SAID]
+
 
 class VersionAnswer(Answer, frozen=True, kw_only=True):
     """``GET /api/version``.
 
     Attributes:
-        version: Such as ``0.9.6``; ``0.0.0`` where it was built without one.
+        raw: The JSON of the version.
     """
 
-    version: str
+    raw: msgspec.Raw = msgspec.field(name="version")
+
+    @property
+    def version(self) -> str:
+        """Such as ``0.9.6``; ``0.0.0`` where it was built without one.
+
+        Empty where it is not a short text, and so not known.
+        """
+        return word(self.raw)
 
 
 class Details(Answer, frozen=True, kw_only=True):
     """What a model is made of; all of it may be empty, as in a cloud model.
 
     Attributes:
-        parent_model: What it was made from.
-        format: ``gguf`` or ``safetensors``.
         family: Its architecture.
-        families: The architectures of all its files.
         parameter_size: Number of parameters for people, such as ``8.0B``.
         quantization_level: Such as ``Q4_K_M``.
         context_length: Tokens it was trained for; in ``/api/tags`` alone.
-        embedding_length: Width of its vectors; in ``/api/tags`` alone.
     """
 
-    parent_model: str = ""
-    format: str = ""
     family: str = ""
-    families: list[str] | None = None
     parameter_size: str = ""
     quantization_level: str = ""
     context_length: int | None = None
-    embedding_length: int | None = None
 
     @property
     def parameter_count(self) -> int | None:
         """The number of parameters, as exactly as the text for people has it."""
         return parse_size(self.parameter_size)
+
+
+class _Details(msgspec.Struct):
+    """The same, each field still as JSON."""
+
+    family: msgspec.Raw = NULL
+    parameter_size: msgspec.Raw = NULL
+    quantization_level: msgspec.Raw = NULL
+    context_length: msgspec.Raw = NULL
+
+
+def read_details(raw: msgspec.Raw) -> Details:
+    """Read what a model is made of, as far as each field is what it should be."""
+    found = lenient(raw, _Details, _Details())
+    context: int = lenient(found.context_length, Context, 0)
+    return Details(
+        family=word(found.family),
+        parameter_size=word(found.parameter_size),
+        quantization_level=word(found.quantization_level),
+        context_length=context or None,
+    )
 
 
 class TagEntry(Answer, frozen=True, kw_only=True):
@@ -94,37 +141,31 @@ class TagEntry(Answer, frozen=True, kw_only=True):
         name: Canonical, spelled as it was stored.
         digest: SHA-256 of its manifest: 64 hexadecimal digits.
         size: Sum of its layers, bytes.
-        modified_at: When its manifest was written.
-        details: What it is made of.
-        capabilities: What it can do; None where an older server does not say.
         remote_host: Where it runs if it is a cloud model.
-        remote_model: Its name there.
     """
 
-    name: str
-    model: str = ""
-    digest: str
-    size: int = 0
-    modified_at: Moment | None = None
-    details: Details = Details()
-    capabilities: list[str] | None = None
-    remote_host: str | None = None
-    remote_model: str | None = None
+    name: Name
+    digest: Digest
+    size: Size = 0
+    remote_host: Host | None = None
+    details_raw: msgspec.Raw = msgspec.field(default=NULL, name="details")
+    capabilities_raw: msgspec.Raw = msgspec.field(default=NULL, name="capabilities")
 
     def __post_init__(self) -> None:
-        """Bring the time to UTC."""
-        force_setattr(self, "modified_at", to_utc(self.modified_at))
+        """Check the name, which no type can."""
+        _check_name(self.name)
+        if self.remote_host is not None and not self.remote_host.isprintable():
+            raise ValueError("its remote host is not printable")
 
+    @property
+    def details(self) -> Details:
+        """What it is made of."""
+        return read_details(self.details_raw)
 
-class TagsAnswer(Answer, frozen=True, kw_only=True):
-    """``GET /api/tags``.
-
-    Attributes:
-        models: What the server has. An answer without the key is none of Ollama's,
-            and must not read as *it has nothing*.
-    """
-
-    models: list[TagEntry] | None
+    @property
+    def capabilities(self) -> list[str] | None:
+        """What it can do; None where an older server does not say."""
+        return words(self.capabilities_raw)
 
 
 class RunnerEntry(Answer, frozen=True, kw_only=True):
@@ -135,24 +176,33 @@ class RunnerEntry(Answer, frozen=True, kw_only=True):
         digest: Digest of that model at that time.
         size: Memory in all, bytes.
         size_vram: The part of it on the GPU, bytes.
-        expires_at: When keep-alive ends; the past while a request outlasts it, a
-            year beyond 2300 for never.
-        context_length: Context in effect; None where an older server does not say.
-        details: What the model is made of.
     """
 
-    name: str
-    model: str = ""
-    digest: str
-    size: int = 0
-    size_vram: int = 0
-    expires_at: Moment | None = None
-    context_length: int | None = None
-    details: Details = Details()
+    name: Name
+    digest: Digest
+    size: Size = 0
+    size_vram: Size = 0
+    expires_at_raw: msgspec.Raw = msgspec.field(default=NULL, name="expires_at")
+    context_length_raw: msgspec.Raw = msgspec.field(default=NULL, name="context_length")
 
     def __post_init__(self) -> None:
-        """Bring the time to UTC."""
-        force_setattr(self, "expires_at", to_utc(self.expires_at))
+        """Check the name, which no type can."""
+        _check_name(self.name)
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When keep-alive ends; None where that cannot be told.
+
+        The past while a request outlasts it, a year beyond 2300 for never.
+        """
+        found: datetime | None = lenient(self.expires_at_raw, Moment, None)
+        return to_utc(found)
+
+    @property
+    def context_length(self) -> int | None:
+        """Context in effect; None where an older server does not say."""
+        found: int = lenient(self.context_length_raw, Context, 0)
+        return found or None
 
     @property
     def runner(self) -> Runner:
@@ -167,16 +217,6 @@ class RunnerEntry(Answer, frozen=True, kw_only=True):
         )
 
 
-class PsAnswer(Answer, frozen=True, kw_only=True):
-    """``GET /api/ps``.
-
-    Attributes:
-        models: What is in memory; the key is always there.
-    """
-
-    models: list[RunnerEntry] | None
-
-
 class ShowAnswer(Answer, frozen=True, kw_only=True):
     """``POST /api/show``: one model in full, without its tensors.
 
@@ -184,60 +224,55 @@ class ShowAnswer(Answer, frozen=True, kw_only=True):
         modelfile: The recipe; it names the file of the weights.
         parameters_text: The model's own parameters, one a line, in random order.
         template: How messages become a prompt.
-        system: The model's own system message.
-        license: Its licences.
-        details: What it is made of.
-        model_info: What its file says of itself, by key.
-        projector_info: The same of the file that reads images, if there is one.
-        capabilities: What it can do; None where an older server does not say.
-        modified_at: When its manifest was written.
-        requires: The oldest server that can run it.
-        remote_host: Where it runs if it is a cloud model.
-        remote_model: Its name there.
     """
 
     modelfile: str = ""
     parameters_text: str = msgspec.field(default="", name="parameters")
     template: str = ""
-    system: str = ""
-    license: str = ""
-    details: Details
-    model_info: dict[str, object] | None = None
-    projector_info: dict[str, object] | None = None
-    capabilities: list[str] | None = None
-    modified_at: Moment | None = None
-    requires: str = ""
-    remote_host: str | None = None
-    remote_model: str | None = None
+    details_raw: msgspec.Raw = msgspec.field(name="details")
+    model_info_raw: msgspec.Raw = msgspec.field(default=NULL, name="model_info")
+    projector_info_raw: msgspec.Raw = msgspec.field(default=NULL, name="projector_info")
+    capabilities_raw: msgspec.Raw = msgspec.field(default=NULL, name="capabilities")
 
-    def __post_init__(self) -> None:
-        """Bring the time to UTC."""
-        force_setattr(self, "modified_at", to_utc(self.modified_at))
+    @property
+    def details(self) -> Details:
+        """What it is made of."""
+        return read_details(self.details_raw)
+
+    @property
+    def capabilities(self) -> list[str] | None:
+        """What it can do; None where an older server does not say."""
+        return words(self.capabilities_raw)
 
     @property
     def weights(self) -> str | None:
         """Digest of the file of numbers: 64 hexadecimal digits; None if elsewhere."""
-        for line in self.modelfile.split("\n"):
-            if line.startswith("FROM "):
-                found = _WEIGHTS.search(line)
-                return found[1] if found else None
-        return None
+        line = _FROM.search(self.modelfile)
+        found = _WEIGHTS.search(line[1][-200:]) if line else None
+        return found[1] if found else None
 
     @property
     def parameters(self) -> dict[str, Parameter]:
-        """The model's own parameters, sorted by name."""
+        """The model's own parameters, sorted by name; none where they are too long."""
+        if len(self.parameters_text) > LONGEST_PARAMETERS:
+            return {}
         return parse_parameters(self.parameters_text)
 
     @property
     def num_ctx(self) -> int | None:
         """The context that its own parameters ask for."""
-        value = self._number("num_ctx")
-        return None if value is None else int(value)
+        value = self.parameters.get("num_ctx")
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        return in_range(value, LARGEST_CONTEXT)
 
     @property
     def temperature(self) -> float | None:
         """The temperature that its own parameters ask for."""
-        return self._number("temperature")
+        value = self.parameters.get("temperature")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        return float(value) if 0 <= value <= LARGEST_TEMPERATURE else None
 
     @property
     def context_trained(self) -> int | None:
@@ -245,40 +280,35 @@ class ShowAnswer(Answer, frozen=True, kw_only=True):
         return self._of_architecture("context_length")
 
     @property
-    def embedding_length(self) -> int | None:
-        """The width of its vectors."""
-        return self._of_architecture("embedding_length")
-
-    @property
     def parameter_count(self) -> int | None:
         """The number of parameters."""
-        exact = _positive((self.model_info or {}).get("general.parameter_count"))
+        given = self._info().get("general.parameter_count", NULL)
+        exact = in_range(_number(given), LARGEST_COUNT)
         return exact or self.details.parameter_count
 
     @property
     def has_projector(self) -> bool:
         """Whether a file that reads images or sound belongs to it."""
-        return bool(self.projector_info)
+        return bytes(self.projector_info_raw).strip() not in {b"null", b"{}"}
 
-    def _number(self, name: str) -> float | None:
-        value = self.parameters.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return None
-        return float(value) if math.isfinite(value) else None
+    def _info(self) -> dict[str, msgspec.Raw]:
+        """Return what its file says of itself, by key; nothing where that is odd."""
+        nothing: dict[str, msgspec.Raw] = {}
+        return lenient(
+            self.model_info_raw, dict[str, msgspec.Raw], nothing, longest=LONGEST_INFO
+        )
 
     def _of_architecture(self, key: str) -> int | None:
         """Look a key up under the architecture, else under whatever else has it.
 
         A vision part has figures of its own, which are not the model's.
         """
-        info = self.model_info or {}
-        own = _positive(info.get(f"{info.get('general.architecture')}.{key}"))
-        if own is not None:
-            return own
-        for name in sorted(info):
-            prefix, _, rest = name.partition(".")
-            value = _positive(info[name])
-            if prefix and rest == key and value is not None:
+        info = self._info()
+        own = f"{word(info.get('general.architecture', NULL))}.{key}"
+        others = sorted(name for name in info if name.partition(".")[2] == key)
+        for name in (own, *others):
+            value = in_range(_number(info.get(name, NULL)), LARGEST_CONTEXT)
+            if value is not None and not name.startswith("."):
                 return value
         return None
 
@@ -287,18 +317,10 @@ class GenerateAnswer(Answer, frozen=True, kw_only=True):
     """``POST /api/generate`` without a prompt: a load or an unload.
 
     Attributes:
-        model: The name as it was asked for.
-        created_at: When it was answered.
-        response: Empty.
         done: Whether that was all.
-        done_reason: ``load`` or ``unload``.
     """
 
-    model: str = ""
-    created_at: Moment | None = None
-    response: str = ""
     done: bool
-    done_reason: str = ""
 
 
 class EmbedAnswer(Answer, frozen=True, kw_only=True):
@@ -317,14 +339,43 @@ class PullLine(Answer, frozen=True, kw_only=True):
     Attributes:
         status: What the server is doing; ``success`` ends it.
         digest: The layer that it is about, where it is about one.
-        total: Size of that layer, bytes.
+        total: Size of that layer, bytes; None where that is no possible size.
         completed: What the server has of it, bytes; it can go back, to nothing too.
+            None where it is no possible figure.
     """
 
     status: str = ""
-    digest: str | None = None
+    digest: Annotated[str, msgspec.Meta(max_length=256)] | None = None
     total: int | None = None
-    completed: int = 0
+    completed: int | None = 0  # the server leaves out a zero
+
+    def __post_init__(self) -> None:
+        """Drop figures that cannot be, and keep the text short."""
+        force_setattr(self, "status", printable(self.status, 200))
+        for name in ("total", "completed"):
+            if not 0 <= (getattr(self, name) or 0) <= LARGEST_BYTES:
+                force_setattr(self, name, None)
+
+
+def _number(raw: msgspec.Raw) -> int:
+    found: int = lenient(raw, int, 0)
+    return found
+
+
+def _check_name(name: str) -> None:
+    """Check that a model may be recorded under a name that a server lists.
+
+    Raises:
+        ValueError: It is none, or spelled so that nothing would find it again.
+    """
+    try:
+        canonical = canonical_name(name)
+    except InvalidNameError as error:
+        raise ValueError(error.state) from None
+    if canonical != name:
+        raise ValueError(f"its name would be {canonical[:100]!r} in Ollama's own form")
+    if len(name) > LONGEST_NAME:
+        raise ValueError(f"its name is longer than {LONGEST_NAME} characters")
 
 
 def to_utc(moment: datetime | None) -> datetime | None:
@@ -338,56 +389,10 @@ def to_utc(moment: datetime | None) -> datetime | None:
 def parse_size(text: str) -> int | None:
     """Read a number of parameters: ``134.92M`` is 134,920,000."""
     found = _SIZE.fullmatch(text.strip())
-    try:
-        return int(Decimal(found[1]) * _SCALES[found[2].upper()]) if found else None
-    except InvalidOperation:
+    if found is None:
         return None
-
-
-def parse_parameters(text: str) -> dict[str, Parameter]:
-    """Read the lines of ``parameters``: a name, spaces, a value as Go writes it."""
-    parameters: dict[str, Parameter] = {}
-    for name, value in sorted(_parameter_lines(text), key=lambda pair: pair[0]):
-        before = parameters.get(name)
-        if before is None:
-            parameters[name] = value
-        elif isinstance(before, list):
-            before.append(value)
-        else:
-            parameters[name] = [before, value]
-    return parameters
-
-
-def _parameter_lines(text: str) -> Iterator[tuple[str, bool | int | float | str]]:
-    for line in text.split("\n"):
-        name, _, written = line.strip().partition(" ")
-        if name:
-            yield name, _go_value(written.strip())
-
-
-def _go_value(text: str) -> bool | int | float | str:
-    """Read a value as Go's ``%#v`` writes it; what is none of that stays a text."""
-    if text in {"true", "false"}:
-        return text == "true"
-    if len(text) > 1 and text[0] == text[-1] == '"':
-        return _ESCAPE.sub(_unescape, text[1:-1])
-    for read in (int, float):
-        try:
-            return read(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _unescape(found: re.Match[str]) -> str:
-    digits = found[1] or found[2] or found[3]
-    if digits is None:
-        return _ESCAPED.get(found[4], found[4])
-    code = int(digits, 16)
-    return chr(code) if code <= 0x10FFFF else found[0]
-
-
-def _positive(value: object) -> int | None:
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value
-    return None
+    try:
+        count = int(Decimal(found[1]) * _SCALES[found[2].upper()])
+    except ArithmeticError:  # such as two points
+        return None
+    return count if count <= LARGEST_COUNT else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from herdbook.core.bounds import LONGEST_SAID
 from herdbook.core.errors import BadAnswerError, DiskFullError
-from herdbook.core.exchange import Call, LineReader
+from herdbook.core.exchange import MOST_LAYERS, Call, LineReader, refusal
 from herdbook.core.failures import Request
 
 PULL = Call("POST", "/api/pull", {"model": "m"}, "m", Request.PULL)
@@ -50,3 +52,26 @@ def test_a_line_without_an_end_is_given_up() -> None:
     assert list(reader.feed(b"{" * 20)) == []
     with pytest.raises(BadAnswerError, match="over 20 B"):
         list(reader.feed(b"{"))
+
+
+def test_a_pull_of_very_many_layers_is_given_up() -> None:
+    lines = b"".join(
+        b'{"status":"pulling","digest":"sha256:%d"}\n' % number
+        for number in range(MOST_LAYERS + 1)
+    )
+    reader = a_reader()
+    with pytest.raises(BadAnswerError, match="layers"):
+        list(reader.feed(lines))
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_a_line_is_too_long_with_its_end_or_without(end: bytes) -> None:
+    reader = a_reader()
+    with pytest.raises(BadAnswerError, match="line"):
+        list(reader.feed(b'{"status":"' + b"x" * 1000 + b'"}' + end))
+
+
+def test_what_the_server_says_went_wrong_is_kept_in_part() -> None:
+    body = msgspec.json.encode({"error": "x" * 10**6})
+    error = refusal(PULL, 500, body, node="it")
+    assert len(getattr(error, "raw", "")) == LONGEST_SAID

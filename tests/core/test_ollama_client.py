@@ -200,7 +200,8 @@ async def test_changes_send_what_the_api_takes() -> None:
 
 
 async def test_a_look_asks_for_all_three() -> None:
-    server = saying({"version": "1", "models": [{"name": "x:1", "digest": "d"}]})
+    entry = {"name": "x:1", "digest": "d" * 64}
+    server = saying({"version": "1", "models": [entry]})
 
     async with server.client() as client:
         look = await client.look(within_s=5)

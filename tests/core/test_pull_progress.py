@@ -259,3 +259,40 @@ def test_progress_never_goes_back_and_ends_at_the_total(
         assert each.rate_bytes_s is None or each.rate_bytes_s >= 0
         assert each.eta_s is None or each.eta_s >= 0
     assert told[-1].completed_bytes == (told[-1].total_bytes or 0)
+
+
+@pytest.mark.parametrize("odd", [None, -1, 10**400])
+def test_a_figure_that_cannot_be_leaves_the_layer_as_it_was(odd: int | None) -> None:
+    tracker = PullTracker()
+    tracker.take(PullLine(status="pulling", digest="a", total=100, completed=40), 0)
+    tracker.take(PullLine(status="pulling", digest="a", total=odd, completed=odd), 1)
+
+    told = tracker.progress(1)
+    assert (told.completed_bytes, told.total_bytes) == (40, 100)
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from("abc"), st.none() | st.integers(0, 99)) | st.none(),
+        max_size=40,
+    )
+)
+def test_the_sums_that_are_kept_are_those_of_the_layers(
+    steps: list[tuple[str, int | None] | None],
+) -> None:
+    tracker = PullTracker()
+    for at, step in enumerate(steps):
+        if step is None and at % 3 == 0:
+            tracker.restart()
+        elif step is None:
+            tracker.take(PullLine(status="verifying"), at)
+        else:
+            digest, completed = step
+            line = PullLine(
+                status="x", digest=digest, total=at + 50, completed=completed
+            )
+            tracker.take(line, at)
+        layers = tracker._layers.values()
+        assert tracker._named == sum(layer.total for layer in layers)
+        assert tracker._most == sum(layer.most for layer in layers)
+        assert tracker._there == sum(layer.completed or 0 for layer in layers)

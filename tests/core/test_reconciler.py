@@ -5,15 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
-import msgspec
 import pytest
 from herd import Place, herd_of, recorded, served, told
 
 from herdbook import sandbox
 from herdbook.core import (
-    BadAnswerError,
     Cause,
     Clock,
     ManagerSettings,
@@ -352,26 +349,6 @@ async def test_server_that_does_not_answer_in_time_is_lost() -> None:
 
         assert place.time.now() - before == pytest.approx(3)
         assert (await recorded(herd))[-1].type == "NodeLost"
-
-
-@pytest.mark.parametrize(
-    "name", ["", "a/../b:1", "a\nb:1", "h" * 340 + "/" + "n" * 80 + "/" + "m" * 80]
-)
-async def test_list_with_what_is_no_name_is_a_bad_answer_and_stays_out_of_the_log(
-    tmp_path: Path, name: str
-) -> None:
-    log = tmp_path / "herd.db"
-    body = msgspec.json.encode({"models": [{"name": name, "digest": "d"}]}).decode()
-    async with served() as place:
-        async with place.herd(log) as herd:
-            place.did(answer={"path": "/api/tags", "status": 200, "body": body})
-
-            with pytest.raises(BadAnswerError, match="no name"):
-                await herd.refresh()
-
-            assert (await recorded(herd))[-1].type == "NodeLost"
-        async with place.herd(log) as herd:
-            assert (await herd.node_status()).reached
 
 
 async def test_model_that_cannot_be_shown_has_what_the_list_says() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -11,19 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recorded_wire import recorded
 
+from herdbook.core.parameters import parse_parameters
 from herdbook.core.wire import (
     Answer,
-    PsAnswer,
+    Details,
     RunnerEntry,
     ShowAnswer,
     TagEntry,
-    TagsAnswer,
-    parse_parameters,
     parse_size,
 )
 from herdbook.events.facts import Runner
 
 Kind = TypeVar("Kind", bound=Answer)
+
+GOOD = {"name": "x:1", "digest": "d" * 64}
 
 
 def read(kind: type[Kind], **keys: object) -> Kind:
@@ -50,7 +52,6 @@ def test_a_model_is_shown_with_all_that_is_asked_of_it(file: str) -> None:
         "ba39aa794179912b50888ffec291cf28fa9e59016fe20d60bb331cc71a494d14"
     )
     assert show.context_trained == 8192
-    assert show.embedding_length == 64
     assert show.parameter_count == 124_864
     assert (show.num_ctx, show.temperature) == (2048, 0.7)
     assert show.parameters == {
@@ -73,9 +74,10 @@ def test_older_tags_lack_what_newer_ones_have() -> None:
         for found in recorded("GET", "/api/tags")
         if found[0] == "older/discovery.json"
     )
-    entries = msgspec.json.decode(answer.body, type=TagsAnswer).models or []
+    models = msgspec.json.decode(answer.body, type=dict[str, list[msgspec.Raw]])
+    entries = [msgspec.json.decode(one, type=TagEntry) for one in models["models"]]
 
-    assert {entry.capabilities for entry in entries} == {None}
+    assert [entry.capabilities for entry in entries] == [None] * len(entries)
     assert {entry.details.context_length for entry in entries} == {None}
 
 
@@ -89,50 +91,90 @@ def test_older_tags_lack_what_newer_ones_have() -> None:
     ],
 )
 def test_times_become_utc(written: str, utc: str) -> None:
-    entry = read(TagEntry, name="x:1", digest="d", modified_at=written)
+    found = read(RunnerEntry, **GOOD, expires_at=written).expires_at
 
-    assert entry.modified_at is not None
-    assert entry.modified_at.isoformat() == utc
-    assert entry.modified_at.tzinfo is UTC
+    assert found is not None
+    assert found.isoformat() == utc
+    assert found.tzinfo is UTC
 
 
 @pytest.mark.parametrize(
-    ("kind", "body"),
-    [
-        (TagsAnswer, b"{}"),
-        (TagsAnswer, b'{"models": {}}'),
-        (TagsAnswer, b'{"models": [{"name": 7, "digest": "d"}]}'),
-        (TagsAnswer, b'{"models": [{"name": "x"}]}'),
-        (PsAnswer, b"{}"),
-        (
-            PsAnswer,
-            b'{"models": [{"name": "x", "digest": "d", "expires_at": "soon"}]}',
-        ),
-        (
-            PsAnswer,
-            b'{"models": [{"name": "", "digest": "", "expires_at": "2026-08-20T08"}]}',
-        ),
-        (ShowAnswer, b"{}"),
-        (ShowAnswer, b"[]"),
-    ],
+    "written", [None, "", "soon", 5, "2026-08-20T08", [], "9" * 99]
 )
-def test_what_has_another_form_is_not_guessed(kind: type[Answer], body: bytes) -> None:
+def test_a_time_that_is_none_is_not_known(written: object) -> None:
+    assert read(RunnerEntry, **GOOD, expires_at=written).expires_at is None
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *({"name": name} for name in (None, 7, "", " ", "x", "x:1\n", "a b:1")),
+        *({"name": name} for name in ("x:\u202e1", "x" * 5000, "../x:1", "x:1:local")),
+        {"name": "registry.ollama.ai/library/x:1"},
+        *({"digest": digest} for digest in (None, "", 7, "d", "A" * 64)),
+        *({"digest": digest} for digest in ("a" * 65, "a" * 64 + "\n", "sha256:a")),
+        *({"size": size} for size in (None, "", -1, 1.5, 10**16, 10**400, True)),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("kind", [TagEntry, RunnerEntry])
+def test_an_entry_out_of_bounds_cannot_be_read(
+    kind: type[Answer], odd: dict[str, object]
+) -> None:
+    text = json.dumps({**GOOD, **odd})
+    with pytest.raises(msgspec.MsgspecError):
+        msgspec.json.decode(text, type=kind)
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[]", b"null"])
+def test_an_answer_that_shows_no_model_is_not_guessed(body: bytes) -> None:
     with pytest.raises(msgspec.ValidationError):
-        msgspec.json.decode(body, type=kind)
+        msgspec.json.decode(body, type=ShowAnswer)
 
 
-def test_null_lists_and_unknown_keys_are_taken() -> None:
-    tags = msgspec.json.decode(b'{"models": null, "more": 1}', type=TagsAnswer)
-    entry = read(TagEntry, name="x", digest="d", details={"families": None}, new=[1])
+@pytest.mark.parametrize(
+    "details",
+    [
+        *(None, [], "x", 7, {"family": None}, {"family": 7}, {"family": "x" * 65}),
+        *({"family": "\u202ex"}, {"family": "a\nb"}, {"parameter_size": "9" * 10**6}),
+        *({"context_length": -1}, {"context_length": 10**30}, {"context_length": "8"}),
+    ],
+    ids=lambda details: repr(details)[:40],
+)
+def test_details_out_of_bounds_are_not_known(details: object) -> None:
+    assert read(TagEntry, **GOOD, details=details).details == Details()
 
-    assert (tags.models, entry.details.families) == (None, None)
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        (None, None),
+        ("completion", None),
+        ([], []),
+        (
+            ["tools", None, 7, "tools", "", "a\nb", "x" * 65, "vision"],
+            ["tools", "vision"],
+        ),
+        ([f"word{number}" for number in range(10_000)], None),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_words_that_are_none_are_left_out_of_capabilities(
+    written: object, words: list[str] | None
+) -> None:
+    assert read(TagEntry, **GOOD, capabilities=written).capabilities == words
+
+
+def test_unknown_keys_are_ignored() -> None:
+    entry = read(TagEntry, **GOOD, details={"families": None}, modified_at="", new=[1])
+
+    assert entry.name == "x:1"
 
 
 def test_a_runner_is_recorded_as_it_is_listed() -> None:
     entry = read(
         RunnerEntry,
-        name="x:1",
-        digest="d",
+        **GOOD,
         size=10,
         size_vram=4,
         expires_at="2026-01-01T01:00:00+01:00",
@@ -140,7 +182,7 @@ def test_a_runner_is_recorded_as_it_is_listed() -> None:
 
     assert entry.runner == Runner(
         name="x:1",
-        digest="d",
+        digest="d" * 64,
         size_bytes=10,
         size_vram_bytes=4,
         expires_at=datetime(2026, 1, 1, tzinfo=UTC),
@@ -177,6 +219,9 @@ def test_the_weights_stand_in_the_first_from_line(
         ({"llama.rope.scaling.original_context_length": 8192}, None),
         ({"general.architecture": "llama", "llama.context_length": 0}, None),
         ({"general.architecture": "llama", "llama.context_length": True}, None),
+        ({"general.architecture": "llama", "llama.context_length": 10**30}, None),
+        ({"general.architecture": None, "llama.context_length": 8192}, 8192),
+        ({"llama.context_length": 8192, "x": "y" * 2**20}, None),
         ({}, None),
         (None, None),
     ],
