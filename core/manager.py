@@ -7,7 +7,6 @@ Everything that a caller does goes through here. What is known is read from the 
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import (
@@ -21,6 +20,7 @@ from typing import Self
 
 from herdbook.core import configuration, costs, plan, views
 from herdbook.core.acting import acting_as
+from herdbook.core.background import TaskStatus, check_tasks
 from herdbook.core.clock import Clock, SystemClock
 from herdbook.core.costs import DeleteCost, LoadCost, PullCost, UnloadCost
 from herdbook.core.desired import DesiredSet
@@ -121,29 +121,13 @@ class ModelManager(Working):
         if self._settings.resume_pulls:
             for name, works in interrupted.items():
                 await self._resume(name, works)
-        if self._settings.reconcile_every_s is not None:
-            task = asyncio.create_task(self._reconcile_for_ever(), name="reconciler")
-            stack.push_async_callback(_ended, task)
+        await stack.enter_async_context(self._watch.running())
 
     async def _resume(self, name: str, works: tuple[Work, ...]) -> None:
         """Go on with a pull or an update that recovery found interrupted."""
         for work in works:
             if work.activity is not Activity.LOAD:
                 await self._start_pull(name, insecure=work.insecure)
-
-    async def _reconcile_for_ever(self) -> None:
-        assert self._settings.reconcile_every_s is not None
-        lost_wait_s = self._settings.lost_wait_s
-        while True:
-            if self._register.node_status().reached:
-                wait_s = self._settings.reconcile_every_s
-                lost_wait_s = self._settings.lost_wait_s
-            else:
-                wait_s = min(lost_wait_s, self._settings.lost_wait_longest_s)
-                lost_wait_s = 2 * wait_s
-            await self._clock.sleep(wait_s)
-            await self._look_again()
-            await self._load_pinned()
 
     async def _close(self) -> None:
         await self.interrupt()  # recorded, so before the log's own end
@@ -293,8 +277,15 @@ class ModelManager(Working):
         now = await self.now()
         return costs.of_unload(self._present(now.status(name)), now.statuses())
 
+    def background_tasks(self) -> list[TaskStatus]:
+        """Return the status of each background task of this manager and its log."""
+        return [*self._watch.tasks(), *self._storage.tasks()]
+
     async def doctor(self) -> list[Diagnosis]:
-        """Check the server and its models; ``core.doctor`` checks the log as well."""
+        """Check the server, its models and the background tasks of this manager.
+
+        ``core.doctor`` checks the log as well.
+        """
         against = Checking(
             moment=await self.now(),
             weights_of=self._register.views.status.weights_of,
@@ -302,15 +293,12 @@ class ModelManager(Working):
             within_s=self._settings.look_within_s,
             folder=models_folder(),
         )
-        return await check_server(self._client, against)
+        watches = bool(self._watch.tasks())  # else nothing runs beyond this call
+        return [
+            *check_tasks(self.background_tasks() if watches else []),
+            *await check_server(self._client, against),
+        ]
 
 
 def _url(ollama: str | None) -> str:
     return base_url(os.environ.get("OLLAMA_HOST") if ollama is None else ollama)
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
-    if not task.cancelled():
-        task.result()

@@ -27,6 +27,8 @@ class Moment:
     Attributes:
         position: The last event that counts; 0 before the first.
         asked: The time that was asked for; None for a position, or for now.
+        overdue_since: The last successful refresh, if the ones after it are missing:
+            what is known of the server is out of date. None otherwise.
     """
 
     def __init__(
@@ -36,11 +38,13 @@ class Moment:
         node: str,
         *,
         asked: datetime | None = None,
+        overdue_since: datetime | None = None,
     ) -> None:
         self._views = views
         self._registry = registry
         self._node = node
         self.asked = asked
+        self.overdue_since = overdue_since
 
     @property
     def position(self) -> int:
@@ -63,17 +67,25 @@ class Moment:
 
     def statuses(self) -> list[ModelStatus]:
         """Return the status of every model that the log knows, by name."""
-        return self._views.status.all(self._node)
+        return [self._aged(one) for one in self._views.status.all(self._node)]
 
     def status(self, name: str) -> ModelStatus:
         """Return a model's status; ``not_present`` for one that nobody has seen."""
         name = self.spelled(name)
         known = self._views.status.get(model_stream(self._node, name))
         if known is not None:
-            return known
+            return self._aged(known)
         node = self.node_status()
         stale_since = None if node.reached else node.since
-        return ModelStatus(node=self._node, name=name, stale_since=stale_since)
+        return self._aged(
+            ModelStatus(node=self._node, name=name, stale_since=stale_since)
+        )
+
+    def _aged(self, status: ModelStatus) -> ModelStatus:
+        """Mark a status, which is a copy, as stale if refreshes are overdue."""
+        if status.stale_since is None:
+            status.stale_since = self.overdue_since
+        return status
 
     def node_status(self) -> NodeStatus:
         """Return the node's own status."""

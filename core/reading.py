@@ -57,7 +57,19 @@ class Reading:
 
         Enough for a command: its append says if somebody else was faster.
         """
-        return Moment(self._register.views, self.registry, self._register.node)
+        return Moment(
+            self._register.views,
+            self.registry,
+            self._register.node,
+            overdue_since=self._overdue_since(),
+        )
+
+    def _overdue_since(self) -> datetime | None:
+        """Return since when the background refreshes that are due have not succeeded.
+
+        None where nothing is refreshed in the background.
+        """
+        return None
 
     async def head(self) -> Head:
         """Return the end of the log: the newest event's position and hash."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from herdbook.core.background import TaskStatus, task_status
 from herdbook.core.clock import Clock
 from herdbook.core.logs import Logger
 from herdbook.events.instances import FileInstances, MemoryInstances
@@ -25,11 +27,16 @@ MEMORY = ":memory:"
 
 
 class Storage(NamedTuple):
-    """A log, the snapshots of its views, and who is at work on it."""
+    """A log, the snapshots of its views, and who is at work on it.
+
+    Attributes:
+        tasks: Returns the status of each task of the log itself.
+    """
 
     store: EventStore
     snapshots: ViewStore
     instances: Instances
+    tasks: Callable[[], list[TaskStatus]] = list
 
     @staticmethod
     @asynccontextmanager
@@ -63,4 +70,8 @@ class Storage(NamedTuple):
                     remedy=ACCEPT_LOSS,
                 )
             with FileInstances(beside(path, "-instances")) as instances:
-                yield Storage(store, store, instances)
+                yield Storage(store, store, instances, partial(_tasks, store))
+
+
+def _tasks(store: SQLiteEventStore) -> list[TaskStatus]:
+    return [task_status(name, error) for name, error in store.failures().items()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from herdbook.core import configuration, views
@@ -36,6 +37,7 @@ from herdbook.core.register import ATTEMPTS, Register, changes_too_often
 from herdbook.core.registry import ModelRegistry
 from herdbook.core.settings import ManagerSettings
 from herdbook.core.storage import Storage
+from herdbook.core.watch import Watch
 from herdbook.core.work_tracker import WorkTracker
 from herdbook.events.facts import Setting
 from herdbook.events.lifecycle import Activity, ModelState
@@ -91,6 +93,14 @@ class Working(Reading):
             instances.own,
             clock,
             settings,
+        )
+        self._watch = Watch(
+            register,
+            self._reconciler,
+            keep_views=self._keep_views,
+            load_pinned=self._load_pinned,
+            clock=clock,
+            settings=settings,
         )
         self._puller = Puller(means)
         self._loader = Loader(means)
@@ -330,6 +340,9 @@ class Working(Reading):
                     await load.wait()
             except HerdbookError as error:  # recorded as a failed load
                 _log.warning("pinned_not_loaded", model=name, reason=str(error))
+
+    def _overdue_since(self) -> datetime | None:
+        return self._watch.overdue_since()
 
     async def _look_again(self) -> None:
         """Look at the server; one that does not answer is recorded, not raised."""

@@ -22,6 +22,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from herdbook.events.errors import StoreError, StoreUnavailableError
 from herdbook.events.log_file import beside
 from herdbook.events.store import Head
 
@@ -166,11 +167,15 @@ class HeadKeeper:
     Args:
         kept: Where.
         when_idle: Called once there were no commits for a while.
+
+    Attributes:
+        failure: Why the last attempt failed unexpectedly; None if it did not.
     """
 
     def __init__(
         self, kept: KeptHead, when_idle: Callable[[], Awaitable[None]]
     ) -> None:
+        self.failure: StoreError | None = None
         self._kept = kept
         self._when_idle = when_idle
         self._head = Head()
@@ -190,11 +195,24 @@ class HeadKeeper:
             await self._moved.wait()
             await asyncio.sleep(KEEP_EVERY_S)
             self._moved.clear()
-            await self._write(self._kept.advance, self._head)
             try:
-                await asyncio.wait_for(self._moved.wait(), IDLE_S)
-            except TimeoutError:
-                await self._when_idle()
+                await self._write(self._kept.advance, self._head)
+                if await self._is_idle():
+                    await self._when_idle()
+            except Exception as error:  # noqa: BLE001 - the next commit tries again
+                self.failure = StoreUnavailableError(
+                    str(self._kept.path), f"cannot be written: {error!r}"
+                )
+            else:
+                self.failure = None
+
+    async def _is_idle(self) -> bool:
+        """Wait for the next commit; return whether there was none for a while."""
+        try:
+            await asyncio.wait_for(self._moved.wait(), IDLE_S)
+        except TimeoutError:
+            return True
+        return False
 
     async def close(self, head: Head | None) -> None:
         """Keep the last head, if there is one to keep, and end task and thread."""

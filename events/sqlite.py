@@ -219,6 +219,14 @@ class SQLiteEventStore:
         self._file.check()
         return await read_head(self._reading)
 
+    def failures(self) -> dict[str, StoreError | None]:
+        """Return the store's own tasks by name, each with why it does not work."""
+        return {
+            "log_writer": self._writer.failure,
+            "log_watcher": self._commits.failure,
+            "kept_head": self._keeper.failure,
+        }
+
     @property
     def missing(self) -> str:
         """How the log contradicts its kept head, in words; empty if it does not."""
@@ -292,7 +300,8 @@ class SQLiteEventStore:
         check_read(after, None)
         if self._closing:
             raise StoreClosedError(str(self._path), "is closed", "Open it again")
-        if not self._watching:
+        if not self._watching or self._watching.done():
+            self._commits.recover()
             self._watching = asyncio.create_task(
                 watch(self._data_version, self.head, self._commits),
                 name="herdbook watch",

@@ -25,6 +25,7 @@ from herdbook.events.errors import (
     OutcomeUnknownError,
     StoreClosedError,
     StoreError,
+    StoreUnavailableError,
 )
 from herdbook.events.group import Draft, Plan, find_originals, plan_group
 from herdbook.events.recorded import RecordedEvent
@@ -98,7 +99,8 @@ class _Request(NamedTuple):
 
     def answer(self, outcome: Answer | Exception) -> None:
         """Tell the caller, if it still waits, and whoever waits for its end."""
-        self.decided.set_result(None)
+        if not self.decided.done():
+            self.decided.set_result(None)
         if self.future.done():
             return
         if isinstance(outcome, Exception):
@@ -137,9 +139,23 @@ class Writer:
         self._versions: dict[str, int] = {}
         self._room = asyncio.Semaphore(ROOM)
         self._waiting: deque[_Request] = deque()
+        self._taken: list[_Request] = []
         self._awake = asyncio.Event()
         self._is_closing = False
         self._task = asyncio.create_task(self._work(), name="herdbook writer")
+        self._task.add_done_callback(self._answer_all)
+
+    @property
+    def failure(self) -> StoreError | None:
+        """Why nothing can be written any more; None while it can."""
+        if not self._task.done() or self._is_closing:
+            return None
+        error = None if self._task.cancelled() else self._task.exception()
+        return StoreUnavailableError(
+            "the log",
+            f"can no longer be written: its writer ended ({error or 'cancelled'!r})",
+            "Open it again",
+        )
 
     async def write(self, work: Draft | StoredView) -> Answer:
         """Have an append or a view written; the answer to a view is empty.
@@ -153,6 +169,8 @@ class Writer:
         async with self._room:
             if self._is_closing:
                 raise StoreClosedError("the log", "is closed", "Open it again")
+            if failure := self.failure:
+                raise failure
             loop = asyncio.get_running_loop()
             request = _Request(work, loop.create_future(), loop.create_future())
             self._waiting.append(request)
@@ -180,14 +198,27 @@ class Writer:
         """Write what was accepted, answer everybody, and end the task."""
         self._is_closing = True
         self._awake.set()
-        await self._task
+        await asyncio.wait([self._task])
 
     async def _work(self) -> None:
         while self._waiting or not self._is_closing:
             await self._awake.wait()
-            await self._write(self._take())
+            self._taken = self._take()
+            try:
+                await self._write(self._taken)
+            except Exception as error:  # noqa: BLE001 - the writer serves all others
+                self._forget()
+                _leave_undecided(self._taken, repr(error))
+            self._taken = []
             if not self._waiting and not self._is_closing:
                 self._awake.clear()
+
+    def _answer_all(self, _: asyncio.Task[None]) -> None:
+        """Let nobody wait for a writer that has ended, however that came about."""
+        failure = self.failure or StoreClosedError("the log", "is closed")
+        _leave_undecided(self._taken, failure.state)
+        while self._waiting:
+            self._waiting.popleft().answer(failure)
 
     def _take(self) -> list[_Request]:
         """Take what waits, but for what was withdrawn."""
@@ -305,6 +336,21 @@ class Writer:
         except StoreError:  # what broke the writing off keeps us from reading too
             recorded = {}
         return [_resolved(draft, recorded, broken_off) for draft in drafts]
+
+
+def _leave_undecided(requests: Iterable[_Request], reason: str) -> None:
+    """Answer requests of which nobody knows whether they were written."""
+    for request in requests:
+        work = request.work
+        if isinstance(work, Draft):
+            ids = work.ids
+            request.answer(
+                OutcomeUnknownError(work.stream, event_ids=ids, reason=reason)
+            )
+        else:
+            request.answer(
+                StoreUnavailableError(f"view {work.name}", f"was not kept: {reason}")
+            )
 
 
 def _resolved(

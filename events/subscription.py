@@ -11,7 +11,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
-from herdbook.events.errors import CorruptLogError, StoreClosedError, StoreError
+from herdbook.events.errors import (
+    CorruptLogError,
+    StoreClosedError,
+    StoreError,
+    StoreUnavailableError,
+)
 from herdbook.events.recorded import RecordedEvent
 from herdbook.events.store import Head
 
@@ -23,12 +28,16 @@ SLOWEST_S = 0.05
 
 
 class Commits:
-    """How far the log is known to reach, and whether it will grow at all."""
+    """How far the log is known to reach, and whether it will grow at all.
+
+    Attributes:
+        failure: Why commits of others are not announced; None while they are.
+    """
 
     def __init__(self) -> None:
+        self.failure: StoreError | None = None
         self._position = 0
         self._ended = False
-        self._failure: StoreError | None = None
         self._moved = asyncio.Event()
 
     def announce(self, position: int) -> None:
@@ -37,11 +46,19 @@ class Commits:
             self._position = position
             self._wake()
 
-    def end(self, failure: StoreError | None = None) -> None:
-        """Say that no more commits will be announced, and why if that is wrong."""
+    def end(self) -> None:
+        """Say that no more commits will be announced: the log is closed."""
         self._ended = True
-        self._failure = failure
         self._wake()
+
+    def fail(self, failure: StoreError) -> None:
+        """Say that commits of others are missed from now on, and why."""
+        self.failure = failure
+        self._wake()
+
+    def recover(self) -> None:
+        """Say that they are announced again: whoever waits from now on is served."""
+        self.failure = None
 
     def _wake(self) -> None:
         self._moved.set()
@@ -53,10 +70,10 @@ class Commits:
         Raises:
             StoreError: It can no longer be told how far the log reaches.
         """
-        while not self._ended and self._position <= position:
+        while not (self._ended or self.failure) and self._position <= position:
             await self._moved.wait()
-        if self._failure:
-            raise self._failure
+        if self.failure:
+            raise self.failure
         return not self._ended
 
 
@@ -96,6 +113,9 @@ async def watch(
 ) -> None:
     """Announce what others commit, until cancelled or the store fails.
 
+    A failure reaches everybody who follows the log; whoever follows it again starts
+    this again.
+
     Args:
         data_version: Returns a number that changes with every commit.
         head: Returns the end of the log.
@@ -113,4 +133,6 @@ async def watch(
                 commits.announce((await head()).position)
             await asyncio.sleep(pause)
     except StoreError as error:
-        commits.end(error)
+        commits.fail(error)
+    except Exception as error:  # noqa: BLE001 - followers must not wait for nothing
+        commits.fail(StoreUnavailableError("the log", f"cannot be followed: {error!r}"))

@@ -40,7 +40,9 @@ class KeptAnswers:
             build: Makes it.
         """
         asked = f"@{moment.asked.timestamp()}" if moment.asked else ""
-        tag = f'W/"{moment.position}{asked}"'
+        overdue = moment.overdue_since
+        stale = f"~{overdue.timestamp()}" if overdue else ""
+        tag = f'W/"{moment.position}{asked}{stale}"'
         headers = {"etag": tag, "cache-control": "no-cache"}
         if tag in request.headers.get("if-none-match", ""):
             return Response(b"", status_code=304, headers=headers)

@@ -34,14 +34,14 @@ class Samples:
 
     async def read(self, herd: ModelManager, head: int) -> list[Sample]:
         """Return the samples of a log that ends at ``head``."""
-        wanted = positions_of(head)
-        for position in wanted:
-            if position not in self._times:
-                at = await recorded_at(herd, position)
-                if at is not None:
-                    self._times[position] = at
-        self._times = {p: at for p, at in self._times.items() if p in wanted}
-        return [Sample(position, self._times[position]) for position in wanted]
+        known = self._times  # of this call alone: others read at the same time
+        times: dict[int, datetime] = {}
+        for position in positions_of(head):
+            at = known.get(position) or await recorded_at(herd, position)
+            if at is not None:
+                times[position] = at
+        self._times = times
+        return [Sample(position, at) for position, at in times.items()]
 
 
 async def recorded_at(herd: ModelManager, position: int) -> datetime | None:
