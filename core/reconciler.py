@@ -15,6 +15,7 @@ import msgspec
 from herdbook.core.acting import RECONCILER, acting_as, operation
 from herdbook.core.capabilities import detect
 from herdbook.core.clock import Clock
+from herdbook.core.damping import Change, Damper, change_of, with_count
 from herdbook.core.drift import (
     Comparison,
     Drift,
@@ -45,6 +46,7 @@ from herdbook.core.work_tracker import WorkTracker
 from herdbook.events.errors import IllegalTransitionError, WrongExpectedVersionError
 from herdbook.events.facts import (
     CapabilitiesDetected,
+    Fact,
     NodeLost,
     NodeReached,
     Runner,
@@ -98,6 +100,7 @@ class Reconciler:
         at_work: Callable[[str], bool] | None = None,
     ) -> None:
         self.look: Look | None = None
+        self._damper = Damper(clock, budget=settings.changes_at_once)
         self._register = register
         self._client = client
         self._registry = registry
@@ -133,6 +136,7 @@ class Reconciler:
 
     async def _reconcile(self, recovered: Collection[str]) -> Look:
         statuses = {status.name: status for status in self._register.statuses()}
+        self._damper.begin()
         try:
             with self._changes.overlapping() as overlapping:
                 look = await self._ask()
@@ -158,7 +162,8 @@ class Reconciler:
         _warn_of(comparison.newly_odd)
         for number, name in enumerate(comparison.names(), start=1):
             for drift in comparison.drifts_of(name):
-                await self._record(drift, recovered)
+                if not await self._record(drift, recovered):
+                    break  # what follows was decided at the version after it
             if number % COMPARED_AT_ONCE == 0:
                 await asyncio.sleep(0)
         self._asked &= {runner.digest for runner in look.runners}
@@ -191,29 +196,44 @@ class Reconciler:
         same = node.server_version == version
         if node.reached and same and node.url == url:
             return False
-        await self._record_node(NodeReached(version=version, url=url))
+        change = Change(node.name, "version", version)
+        if node.reached and not self._damper.may_record(change):
+            return False
+        held = self._damper.held_back(change) if node.reached else None
+        (fact,) = with_count((NodeReached(version=version, url=url),), held)
+        await self._record_node(fact)
+        if node.reached:
+            self._damper.recorded(change)
         return known and not (node.reached and same)
 
     async def _lost(self, error: OllamaError) -> None:
         if self._register.node_status().reached:
             await self._record_node(NodeLost(kind=error.kind, message=str(error)))
 
-    async def _record_node(self, fact: NodeReached | NodeLost) -> None:
+    async def _record_node(self, fact: Fact) -> None:
         try:
             await self._register.record_node(fact, cause=Cause.OBSERVED)
         except WrongExpectedVersionError:
             await self._register.catch_up()  # another instance saw it too
 
-    async def _record(self, drift: Drift, recovered: Collection[str]) -> None:
+    async def _record(self, drift: Drift, recovered: Collection[str]) -> bool:
+        """Record a drift, unless there are too many; return whether it is recorded."""
+        change = change_of(drift.name, drift.facts)
+        if not self._damper.may_record(change):
+            return False
+        facts = with_count(drift.facts, self._damper.held_back(change))
         cause = drift.cause
         if drift.name in recovered and cause in (Cause.OBSERVED, Cause.SHARED):
             cause = Cause.RECOVERY
         try:
             await self._register.record(
-                drift.name, drift.facts, cause=cause, at_version=drift.at_version
+                drift.name, facts, cause=cause, at_version=drift.at_version
             )
         except (WrongExpectedVersionError, IllegalTransitionError):
             _log.debug("drift_overtaken", model=drift.name)
+            return False
+        self._damper.recorded(change)
+        return True
 
     async def _detect(
         self,
@@ -244,7 +264,11 @@ class Reconciler:
             known = is_detected(models[name], statuses.get(name))
             return None if known and found and found.weights is None else found
 
-        names = undetected(models, statuses)
+        names = [
+            name
+            for name in undetected(models, statuses)
+            if not self._damper.is_pending(name, "presence")
+        ]
         try:
             async with asyncio.TaskGroup() as group:
                 asked = {name: group.create_task(ask(name)) for name in names}

@@ -36,6 +36,9 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
         pinned_loads_an_hour: How often an hour the background reconciler loads a
             pinned model again that was evicted.
         resume_pulls: Whether pulls that recovery finds interrupted go on at once.
+        changes_at_once: How many changes of one kind that others made to one model
+            are recorded within ten minutes as they are seen; of more, some are left
+            out and counted.
         snapshot_every: Events after which snapshots of the views are kept.
     """
 
@@ -56,4 +59,5 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
     lost_wait_longest_s: float = 30.0
     pinned_loads_an_hour: int = 3
     resume_pulls: bool = False
+    changes_at_once: int = 12
     snapshot_every: int = 10_000

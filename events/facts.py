@@ -24,6 +24,30 @@ class Fact(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """The root of all facts."""
 
 
+class HeldBack(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True
+):
+    """Changes that were seen and not recorded, since there were too many of them.
+
+    Attributes:
+        changes: How many were left out.
+        seconds: Over how many seconds.
+    """
+
+    changes: int
+    seconds: float
+
+
+class DriftFact(Fact, frozen=True, kw_only=True):
+    """The root of facts about what others did, seen at a refresh.
+
+    Attributes:
+        held_back: What was left out before this one; unset where nothing was.
+    """
+
+    held_back: HeldBack | msgspec.UnsetType = msgspec.UNSET
+
+
 class FactSource(StrEnum):
     """Where a fact about a model's abilities comes from, the strongest first."""
 
@@ -85,7 +109,7 @@ class Capability(
     evidence: str = ""
 
 
-class ModelDiscovered(Fact, frozen=True, kw_only=True):
+class ModelDiscovered(DriftFact, frozen=True, kw_only=True):
     """Recorded when the server lists a model that the log did not have there.
 
     Attributes:
@@ -99,7 +123,7 @@ class ModelDiscovered(Fact, frozen=True, kw_only=True):
     remote_host: str | None = None
 
 
-class ModelVanished(Fact, frozen=True, kw_only=True):
+class ModelVanished(DriftFact, frozen=True, kw_only=True):
     """Recorded when the server no longer lists a model, and we did not delete it."""
 
 
@@ -257,7 +281,7 @@ class UpdateUnchanged(Fact, frozen=True, kw_only=True):
     duration_s: float | None = None
 
 
-class ModelUpdated(Fact, frozen=True, kw_only=True):
+class ModelUpdated(DriftFact, frozen=True, kw_only=True):
     """Recorded when a name has another digest than before, by us or by others.
 
     Attributes:
@@ -291,7 +315,7 @@ class LoadStarted(Fact, frozen=True, kw_only=True):
     keep_alive: str | int | float | None = None
 
 
-class ModelLoaded(Fact, frozen=True, kw_only=True):
+class ModelLoaded(DriftFact, frozen=True, kw_only=True):
     """Recorded when a runner of the model's weights is in memory.
 
     Attributes:
@@ -329,7 +353,7 @@ class LoadInterrupted(Fact, frozen=True, kw_only=True):
     instance: str
 
 
-class RunnerChanged(Fact, frozen=True, kw_only=True):
+class RunnerChanged(DriftFact, frozen=True, kw_only=True):
     """Recorded when the runner in memory is another, or has other properties.
 
     Attributes:
@@ -339,7 +363,7 @@ class RunnerChanged(Fact, frozen=True, kw_only=True):
     runner: Runner
 
 
-class ModelUnloaded(Fact, frozen=True, kw_only=True):
+class ModelUnloaded(DriftFact, frozen=True, kw_only=True):
     """Recorded when no runner of the model's weights is in memory any more.
 
     Attributes:
@@ -409,7 +433,7 @@ class ConfigurationChanged(Fact, frozen=True, kw_only=True):
     note: str = ""
 
 
-class NodeReached(Fact, frozen=True, kw_only=True):
+class NodeReached(DriftFact, frozen=True, kw_only=True):
     """Recorded when a node answers for the first time, again, or as another version.
 
     Attributes:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import assert_never
 
+import msgspec
+
 from herdbook.events import facts
 from herdbook.events.facts import Fact, Runner, Setting, UnloadReason
 from herdbook.events.recorded import RecordedEvent
@@ -57,7 +59,16 @@ def tokens_text(tokens: int) -> str:
 
 def describe(event: RecordedEvent) -> str:
     """Return what an event says: one line, without a full stop."""
-    return " ".join(_SENTENCES[event.type](event.data).split())
+    told = " ".join(_SENTENCES[event.type](event.data).split())
+    return told + _left_out(event.data)
+
+
+def _left_out(fact: Fact) -> str:
+    held = fact.held_back if isinstance(fact, facts.DriftFact) else msgspec.UNSET
+    if held is msgspec.UNSET:
+        return ""
+    count = "1 change" if held.changes == 1 else f"{held.changes:,} changes"
+    return f" ({count} before it left out, in {duration_text(held.seconds)})"
 
 
 def setting_text(value: Setting) -> str:
