@@ -20,7 +20,7 @@ from herdbook.sandbox.answers import (
     line,
     refusal_answer,
 )
-from herdbook.sandbox.bodies import Json
+from herdbook.sandbox.bodies import Json, subject
 from herdbook.sandbox.inference import pause
 from herdbook.sandbox.refusals import Dropped, Refusal
 from herdbook.sandbox.routes import Request, answer
@@ -65,12 +65,34 @@ async def _converse(world: World, scope: Message, receive: Receive, send: Send) 
     if request.path.startswith("/sandbox/"):
         await _send(send, await control.answer(world, request.path, raw), head=False)
         return
-    seen = Seen(at=world.clock.now(), method=request.method, path=request.path)
+    seen = Seen(
+        at=world.clock.now(),
+        method=request.method,
+        path=request.path,
+        model=subject(raw),
+        agent=request.headers.get("user-agent", ""),
+    )
     world.seen.append(seen)
-    seen.ended = "cut" if world.down else await _compete(world, request, receive, send)
+    if world.down:
+        seen.ended = "cut"
+    else:
+        watched = _watched(send, seen)
+        seen.ended = await _compete(world, request, receive, watched)
     seen.until = world.clock.now()
     if seen.ended == "cut":
         await drop(scope)
+
+
+def _watched(send: Send, seen: Seen) -> Send:
+    """Send, and remember the status of what is sent."""
+
+    async def sending(message: Message) -> None:
+        status = message.get("status")
+        if isinstance(status, int):
+            seen.status = status
+        await send(message)
+
+    return sending
 
 
 async def _compete(world: World, request: Request, receive: Receive, send: Send) -> str:
@@ -97,12 +119,17 @@ async def _respond(world: World, request: Request, send: Send) -> str:
             await pause(world.clock, nonsense.delay_s)
         if not nonsense.after_lines and not nonsense.truthful:
             return await _nonsense(send, nonsense, begun=False)
+    before, after = world.delays(request.path)
+    if before:
+        await pause(world.clock, before)
     try:
         told = await answer(world, request)
     except Refusal as refusal:
         told = _refusal(request.path, refusal)
     if isinstance(told, Stream):
         return await _stream(send, told, nonsense)
+    if after:
+        await pause(world.clock, after)
     await _send(send, told, head=request.method == "HEAD")
     return "answered"
 

@@ -99,6 +99,17 @@ def read_body(raw: bytes, struct: str) -> Body:
     return Body(fields)
 
 
+def subject(raw: bytes) -> str:
+    """Return the model that a body names, of a copy the new one; else nothing."""
+    try:
+        fields = msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return ""
+    named = fields if isinstance(fields, dict) else {}
+    names = (named.get(field) for field in ("model", "name", "destination"))
+    return next((name for name in names if name and isinstance(name, str)), "")
+
+
 def _decode(raw: bytes) -> object:
     try:
         return msgspec.json.decode(raw)

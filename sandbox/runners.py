@@ -8,6 +8,7 @@ uses it and its time is over, or when another needs its place.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from herdbook.sandbox.clock import Clock, Timer
@@ -27,6 +28,7 @@ class Runners:
         dies_saying: what a runner says on its error output when it starts and
             dies; None where it lives.
         unload_lag_s: how long a runner still shows after it was unloaded.
+        changed: called whenever a runner has come or gone.
     """
 
     def __init__(self, clock: Clock, settings: Settings) -> None:
@@ -39,6 +41,7 @@ class Runners:
         self.start_delay_s = 0.0
         self.dies_saying: str | None = None
         self.unload_lag_s = 0.0
+        self.changed: Callable[[], None] = _nothing
 
     def listed(self) -> list[Runner]:
         """List the runners in memory; who stays longer, by whole seconds, first."""
@@ -106,6 +109,7 @@ class Runners:
         for runner in self._loaded.values():
             runner.stop_timer()
         self._loaded.clear()
+        self.changed()
         self._queue.clear()
         self._abort()
 
@@ -162,6 +166,7 @@ class Runners:
         assert request is not None
         runner = Runner(request.wanted, self._settings.keep_alive_s)
         self._loaded[request.wanted.weights.digest] = runner
+        self.changed()
         self._grant(request, runner)
         self._go_on()
 
@@ -215,6 +220,11 @@ class Runners:
 
     def _forget(self, runner: Runner) -> None:
         self._loaded = {k: v for k, v in self._loaded.items() if v is not runner}
+        self.changed()
         if self._current is not None and self._starting is None:
             self._place()
             self._go_on()
+
+
+def _nothing() -> None:
+    """Call nobody."""

@@ -7,7 +7,7 @@ here changes by a request, by a fault or by the clock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -42,6 +42,9 @@ class Seen(msgspec.Struct, kw_only=True):
 
     Attributes:
         at: seconds of the clock.
+        model: the model that its body names; of a copy, the new name.
+        agent: the client, as its ``User-Agent`` header names it.
+        status: the HTTP status of the answer; 0 while there is none.
         ended: how it ended: ``answered``, ``closed by client`` or ``cut``; empty
             while it is under way.
         until: seconds of the clock when it ended; None while it is under way.
@@ -50,6 +53,9 @@ class Seen(msgspec.Struct, kw_only=True):
     at: float
     method: str
     path: str
+    model: str = ""
+    agent: str = ""
+    status: int = 0
     ended: str = ""
     until: float | None = None
 
@@ -64,6 +70,10 @@ class World:
         settings: its environment.
         profile: the version that it pretends to be.
         usual: how its registry behaves when all is well.
+
+    Attributes:
+        delays: returns how many seconds a request to a path takes to arrive, and how
+            many its answer takes to leave after it was made.
     """
 
     def __init__(
@@ -85,6 +95,7 @@ class World:
         self.downloads.disk_bytes = self.settings.disk_bytes
         self.answers = Answers()
         self.seen: deque[Seen] = deque(maxlen=_REMEMBERED)
+        self.delays: Callable[[str], tuple[float, float]] = _no_delays
         self.down = False
         self.death: Outcome[None] = Outcome()
         self._pulls: set[Pull] = set()
@@ -165,6 +176,10 @@ class World:
             age = _HERD_AGE - timedelta(seconds=catalogue.made.get(text, 0.0))
             self.store.add(name, offered[text], self.clock.wall(0.0) - age)
         self.store.summarize()
+
+
+def _no_delays(_path: str) -> tuple[float, float]:
+    return 0.0, 0.0
 
 
 def _registry(usual: Behaviour | None) -> Registry:

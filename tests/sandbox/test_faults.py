@@ -41,11 +41,24 @@ async def test_server_can_be_started_again_over_http(client: Any) -> None:
 
 async def test_requests_that_were_seen_are_told(client: Any) -> None:
     await client.get("/api/ps")
+    await client.post("/api/show", model="nowhere:7b")
 
-    seen = (await client.get("/sandbox/seen"))["seen"]
+    ps, show = (await client.get("/sandbox/seen"))["seen"]
 
-    asked = {"at": 0.0, "method": "GET", "path": "/api/ps"}
-    assert seen == [{**asked, "ended": "answered", "until": 0.0}]
+    ended = {"at": 0.0, "agent": ps["agent"], "ended": "answered", "until": 0.0}
+    asked = {"method": "GET", "path": "/api/ps", "model": "", "status": 200}
+    assert ps == ended | asked
+    asked = {"method": "POST", "path": "/api/show", "model": "nowhere:7b"}
+    assert show == ended | asked | {"status": 404}
+
+
+async def test_request_and_its_answer_take_their_time(client: Any) -> None:
+    client.world.delays = lambda path: (2.0, 3.0) if path == "/api/ps" else (60.0, 0.0)
+
+    await client.get("/api/ps")
+
+    (seen,) = client.world.seen
+    assert seen.until == pytest.approx(5.0, abs=0.2)  # the client looks now and then
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,225 @@
+"""Twenty clients at once: each does what it likes to the same models.
+
+A seed decides what each client asks for, and how long requests to the server and its
+answers are under way. What is asked goes through one manager or one service, or
+through several on one log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Protocol
+
+import httpx
+from campaign.commands import BY_OTHERS, BY_US, Caller, Command
+from campaign.journal import Journal
+from campaign.judge import Judge
+
+from herdbook.core import HerdbookError
+from herdbook.sandbox import World
+
+CLIENTS = 20
+HOT = 8
+"""How many models most of the clients want most of the time."""
+
+PATIENCE_S = 900.0
+"""After so many seconds a command counts as hung."""
+
+STALE_S = 20.0
+"""How old Herdbook's knowledge of a server may be, in seconds: refreshes take time."""
+
+FAIR = ("busy", "cancelled")
+"""Refusals that any command may meet where others are at work."""
+
+
+class WaitingClock(Protocol):
+    """What the clients need of time."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+    def timeout(self, seconds: float) -> AbstractAsyncContextManager[object]:
+        """Return a block that raises ``TimeoutError`` if it takes longer."""
+
+
+class Surroundings(Protocol):
+    """A sandbox's server, and the ways to it.
+
+    Attributes:
+        world: the server's inside.
+        clock: the time of all.
+    """
+
+    world: World
+
+    @property
+    def clock(self) -> WaitingClock:
+        """The time of all."""
+
+    async def somebody(self, method: str, path: str, **body: object) -> httpx.Response:
+        """Ask the server as another program would."""
+
+
+class RefusedError(Exception):
+    """A service refused, or its operation failed.
+
+    Attributes:
+        code: the error's stable word.
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        self.code = code
+        super().__init__(detail)
+
+
+class Crowd:
+    """Clients of callers that share one log.
+
+    Args:
+        place: the server.
+        names: its models, the wanted ones first.
+        seed: decides everything that chance decides.
+        others: whether other programs change the server as well.
+        slowest_s: how long a request or its answer is under way at most, seconds.
+
+    Attributes:
+        asked: how many commands ended, by name and how.
+        hung: the commands that did not end in time.
+        unexpected: the errors that no caller should get.
+        acknowledged: what was acknowledged, by the tag that its event carries.
+    """
+
+    def __init__(
+        self,
+        place: Surroundings,
+        names: Sequence[str],
+        seed: int,
+        *,
+        others: bool = False,
+        slowest_s: float = 3.0,
+    ) -> None:
+        self.place = place
+        self.names = names
+        self.chance = Random(seed)
+        self.journal = Journal(place.world)
+        self.judge = Judge(self.journal)
+        self.asked: Counter[str] = Counter()
+        self.hung: list[str] = []
+        self.lost: list[str] = []
+        self.unexpected: list[str] = []
+        self.acknowledged: set[str] = set()
+        self._others = others
+        self._slowest_s = slowest_s
+        self._tags = 0
+
+    @property
+    def found(self) -> list[str]:
+        """Everything that is wrong, the worst first."""
+        return [*self.judge.invented, *self.lost, *self.hung, *self.unexpected]
+
+    def summary(self) -> str:
+        """Return the counts in one line."""
+        commands, events = self.asked.total(), self.judge.counts.total()
+        return (
+            f"{CLIENTS} clients, {len(self.names)} models, {commands} commands, "
+            f"{events} events: {len(self.judge.invented)} invented, "
+            f"{len(self.lost)} lost, {len(self.hung)} hung, "
+            f"{len(self.unexpected)} unexpected errors"
+        )
+
+    def tag(self) -> str:
+        """Return a word that no other command carries."""
+        self._tags += 1
+        return f"tag-{self._tags}"
+
+    async def run(self, callers: Sequence[Caller], commands: int) -> None:
+        """Have all clients ask for so many commands together."""
+        self.place.world.delays = lambda _path: (self._delay(), self._delay())
+        left = iter(range(commands))
+
+        async def client(number: int) -> None:
+            caller = callers[number % len(callers)]
+            for _ in left:
+                await self._one(caller)
+                if self.chance.random() < 0.5:
+                    await self.place.clock.sleep(self.chance.uniform(0.0, 2.0))
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(CLIENTS):
+                group.create_task(client(number))
+
+    async def rest(self, callers: Sequence[Caller], log: Path) -> None:
+        """End all work, refresh, and hold the log and all callers against the truth."""
+        self.place.world.delays = lambda _path: (0.0, 0.0)
+        for caller in callers:
+            await caller.end_all()
+        for caller in callers:
+            await caller.refresh()
+        self.judge.read(log)
+        self.lost += [
+            f"{tag} is {self.judge.tags[tag]} times in the log"
+            for tag in sorted(self.acknowledged)
+            if self.judge.tags[tag] != 1
+        ]
+        self.acknowledged.clear()
+        truth = self.journal.truth()
+        for caller in callers:
+            told = await caller.told()
+            self.lost += [
+                f"{name}: told {told.get(name)}, true is {truth.get(name)}"
+                for name in sorted(truth.keys() | told.keys())
+                if told.get(name) != truth.get(name)
+            ]
+            self.lost += [f"{name} is busy at rest" for name in await caller.busy()]
+        self.judge.forget()
+
+    def _delay(self) -> float:
+        if self.chance.random() < 0.6:
+            return 0.0
+        slowest = self.chance.choice([0.01, 0.2, 1.0]) * self._slowest_s
+        return self.chance.uniform(0.0, slowest)
+
+    async def _one(self, caller: Caller) -> None:
+        """Ask for one thing, and judge how that ends."""
+        others = self._others and self.chance.random() < 0.15
+        command: Command = self.chance.choice(BY_OTHERS if others else BY_US)
+        hot = self.chance.random() < 0.7
+        name = self.chance.choice(self.names[:HOT] if hot else self.names)
+        began = self.journal.now()
+        what = command.__name__
+        try:
+            async with self.place.clock.timeout(PATIENCE_S):
+                await command(self, caller, name)
+        except TimeoutError:
+            self.hung.append(f"{what} {name} from {began:%H:%M:%S.%f}")
+        except (HerdbookError, RefusedError) as error:
+            self.asked[f"{what}: {error.code}"] += 1
+            if not self._is_fair(error, what, name, began):
+                told = f"{error.code}: {error}"
+                self.unexpected.append(f"{what} {name} at {began:%H:%M:%S.%f}: {told}")
+        else:
+            self.asked[what] += 1
+
+    def _is_fair(
+        self,
+        error: HerdbookError | RefusedError,
+        what: str,
+        name: str,
+        began: datetime,
+    ) -> bool:
+        """Return whether a command may end so, by what truly happened."""
+        if error.code == "model_not_found":
+            return self.journal.was_absent(name, began - timedelta(seconds=STALE_S))
+        if error.code == "load_failed":  # and its event is judged
+            return self.journal.was_unloaded(name, began)
+        if error.code == "bad_answer":  # pulled, and deleted before it was listed
+            return "not list" in str(error) and self.journal.was_absent(name, began)
+        if error.code == "illegal_transition":  # what is in error is not used
+            return what == "use" and "is error" in str(error)
+        return error.code in FAIR

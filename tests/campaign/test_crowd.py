@@ -1,0 +1,47 @@
+"""Twenty clients at once, seed by seed: nothing invented, lost, hung or unexpected.
+
+``HERDBOOK_CAMPAIGN`` sets how many seeds, and makes each of them longer.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from campaign.callers import Local
+from campaign.crowd import Crowd
+from campaign.many import fill
+from herd import served
+
+from herdbook import sandbox
+from herdbook.core import ManagerSettings
+
+SEEDS = int(os.environ.get("HERDBOOK_CAMPAIGN", "1"))
+MODELS, COMMANDS = (300, 1500) if SEEDS > 1 else (40, 100)
+SERVER = sandbox.Settings(max_loaded=3, keep_alive_s=60.0)
+SETTINGS = ManagerSettings(reconcile_every_s=1.0, progress_every_s=0.2, pulls_at_once=4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("others", [False, True], ids=["alone", "among others"])
+@pytest.mark.parametrize("managers", [1, 2])
+@pytest.mark.parametrize("seed", range(SEEDS))
+async def test_crowd_finds_only_what_happened(
+    seed: int, managers: int, others: bool, tmp_path: Path
+) -> None:
+    log = tmp_path / "herd.db"
+    async with served("none", settings=SERVER) as place, AsyncExitStack() as stack:
+        crowd = Crowd(place, fill(place.world, MODELS), seed, others=others)
+        callers = [
+            Local(await stack.enter_async_context(place.herd(log, settings=SETTINGS)))
+            for _ in range(managers)
+        ]
+        await crowd.run(callers, COMMANDS)
+        await crowd.rest(callers, log)
+    told = f"seed {seed}, {managers} managers, {crowd.summary()}"
+    sys.stdout.write(f"{told}\n")
+    assert not crowd.found, "\n".join([told, *crowd.found])
