@@ -73,6 +73,8 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
         models: What it lists, by name.
         runners: What it has in memory.
         unreadable: Entries of its lists that cannot be read.
+        undecided: Models of which the server did not say what their weights are, so
+            that only a runner of their digest is known to be theirs.
     """
 
     at: datetime
@@ -80,6 +82,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[str, Listed]
     runners: tuple[Runner, ...]
     unreadable: tuple[UnreadableEntry, ...] = ()
+    undecided: frozenset[str] = frozenset()
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,8 +146,6 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             is fresher than the register, and free of what we loaded since.
         asked: Digests of runners that we asked to leave as soon as they are idle.
         newly_odd: Unreadable entries that the look before did not have.
-        undecided: Models of which the server did not say what their weights are, so
-            that only a runner of their digest is known to be theirs.
     """
 
     look: Look
@@ -155,7 +156,6 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     before: Look | None = None
     asked: frozenset[str] = frozenset()
     newly_odd: tuple[UnreadableEntry, ...] = ()
-    undecided: frozenset[str] = frozenset()
 
     def names(self) -> list[str]:
         """Return the names of all models that are listed or known."""
@@ -228,7 +228,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         runner = runner_for(
             listed, self._weights(listed, status), self.look.runners, self.weights_of
         )
-        undecided = listed.name in self.undecided
+        undecided = listed.name in self.look.undecided
         if undecided and (runner is None or runner.digest != listed.digest):
             return None
         if status is None or status.state is not ModelState.LOADED:

@@ -145,6 +145,7 @@ class Reconciler:
                 restarted = await self._reached(look)
                 # After the answers: see work_tracker.py for why this order is sound.
                 changed = overlapping | self._changed_elsewhere(look, statuses)
+                look = msgspec.structs.replace(look, undecided=undecided)
         except OllamaError as error:
             await self._lost(error)
             raise
@@ -157,7 +158,6 @@ class Reconciler:
             before=self.look,
             asked=self._asked,
             newly_odd=newly_odd(look, self.look),
-            undecided=undecided,
         )
         _warn_of(comparison.newly_odd)
         for number, name in enumerate(comparison.names(), start=1):
