@@ -20,7 +20,7 @@ from herdbook.core import (
     SystemClock,
     Verification,
 )
-from herdbook.core import verify as check
+from herdbook.core.verification import verify as check
 from herdbook.events.log_file import is_there
 from herdbook.events.store import Head
 from herdbook.presentation import diagram as drawing
@@ -63,7 +63,7 @@ async def verify(
         raise NothingFoundError(str(log), "is not there", "Give the log with --db")
     began = time.perf_counter()
     async with Storage.open(log, SystemClock(), accept_loss=accept) as storage:
-        found = await check(storage.store, anchors=anchors)
+        found = await check(storage, anchors=anchors)
     seconds = time.perf_counter() - began
     if invocation.json:
         invocation.screen.write_json(

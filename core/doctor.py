@@ -107,6 +107,7 @@ async def _herd(patient: Patient, clock: Clock) -> list[Diagnosis]:
     async with _open(patient, patient.log, clock) as herd:
         return [
             _alive(patient.log),
+            _readable((await herd.now()).unreadable),
             *[each async for each in _left_by_the_dead(herd, before)],
             *await herd.doctor(),
         ]
@@ -131,6 +132,19 @@ def _alive(log: Path) -> Diagnosis:
     if not others:
         return diagnosis("instances", "nobody else is at work on the log")
     return diagnosis("instances", f"{others} more at work on the log")
+
+
+def _readable(unreadable: Sequence[int]) -> Diagnosis:
+    """Say which events the views go on without."""
+    if not unreadable:
+        return diagnosis("events", "all can be read")
+    return diagnosis(
+        "events",
+        f"{len(unreadable)} cannot be read, the first is #{unreadable[0]}",
+        f"They count only by their type. To see one: herdbook log --after "
+        f"{unreadable[0] - 1} --limit 1. To check the log: herdbook verify",
+        level=Level.NOTICE,
+    )
 
 
 async def _left_by_the_dead(

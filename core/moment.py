@@ -10,6 +10,7 @@ from datetime import datetime
 
 from herdbook.core.capabilities import Observed, detect
 from herdbook.core.configuration import ModelOptions, options_for
+from herdbook.core.errors import InvalidNameError
 from herdbook.core.names import canonical_name, name_key, respelled
 from herdbook.core.registry import ModelRegistry, parse_role
 from herdbook.core.views import Views
@@ -57,13 +58,28 @@ class Moment:
         Raises:
             InvalidNameError: It is no name.
         """
-        canonical = canonical_name(name)
-        if self._views.status.find(model_stream(self._node, canonical)):
+        try:
+            canonical = canonical_name(name)
+        except InvalidNameError:
+            if self._knows(name):
+                return name
+            raise
+        if self._knows(canonical):
             return canonical
+        if self._knows(name):  # recorded by a version that took any name
+            return name
         known = self._views.status.all(self._node)
         alike = (one.name for one in known if name_key(one.name) == name_key(canonical))
         present = [one.name for one in known if one.present]
         return next(alike, None) or respelled(canonical, present)
+
+    def _knows(self, name: str) -> bool:
+        return self._views.status.find(model_stream(self._node, name)) is not None
+
+    @property
+    def unreadable(self) -> tuple[int, ...]:
+        """The positions of the first events whose data cannot be read, up to 100."""
+        return tuple(self._views.status.unreadable)
 
     def statuses(self) -> list[ModelStatus]:
         """Return the status of every model that the log knows, by name."""

@@ -133,10 +133,20 @@ def respelled(name: str, known: Iterable[str]) -> str:
     spellings = {
         (part, name_key(text)): text
         for other in known
+        if _is_name(other)
         for part, text in msgspec.structs.asdict(parse_name(other)).items()
     }
     parts = {p: spellings.get((p, name_key(t)), t) for p, t in given.items()}
     return str(ModelName(**parts))
+
+
+def _is_name(text: str) -> bool:
+    """Return whether it is a name; older versions recorded what a server listed."""
+    try:
+        parse_name(text)
+    except InvalidNameError:
+        return False
+    return True
 
 
 def _has_tag(text: str) -> bool:

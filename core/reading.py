@@ -21,11 +21,12 @@ from herdbook.core.moment import Moment
 from herdbook.core.register import Register
 from herdbook.core.registry import ModelRegistry, Suggestion
 from herdbook.core.storage import Storage
+from herdbook.core.verification import verify
 from herdbook.events.facts import Capability
 from herdbook.events.recorded import RecordedEvent
 from herdbook.events.store import Head
 from herdbook.events.times import position_at
-from herdbook.events.verify import Verification, verify
+from herdbook.events.verify import Verification
 from herdbook.projections.history import HistoryEntry, HistoryFilter, HistoryView
 from herdbook.projections.recommendation import Candidate, Recommendation
 from herdbook.projections.roles import ModelRole
@@ -266,4 +267,4 @@ class Reading:
             anchors: Heads that were written down before; the log must still have
                 them.
         """
-        return await verify(self._storage.store, anchors=anchors)
+        return await verify(self._storage, anchors=anchors)

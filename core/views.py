@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from herdbook.core.logs import Logger
-from herdbook.events.errors import HerdbookError
+from herdbook.events.errors import CorruptLogError, HerdbookError
 from herdbook.events.recorded import GENESIS, RecordedEvent
 from herdbook.events.store import EventStore, StoredView, ViewStore
 from herdbook.projections.recommendation import RecommendationView
@@ -122,3 +122,30 @@ async def _check_same_log(store: EventStore, snapshot: StoredView) -> None:
         if event.position == snapshot.position and event.hash == snapshot.hash:
             return
     raise _UselessError("of another log")
+
+
+async def check(store: EventStore, snapshots: ViewStore) -> list[str]:
+    """Return which snapshots are not what a replay gives, in words; none is empty.
+
+    Raises:
+        CorruptLogError: The log itself cannot be replayed.
+    """
+    findings: list[str] = []
+    stored: list[tuple[int, StoredView]] = []
+    for index, kind in enumerate(_KINDS):
+        try:
+            snapshot = await snapshots.load_view(kind.name)
+        except CorruptLogError as error:
+            findings.append(str(error))
+            continue
+        if snapshot is not None and snapshot.version == kind.form:
+            stored.append((index, snapshot))
+    views = Views()
+    for index, snapshot in sorted(stored, key=lambda one: one[1].position):
+        await views.replay(store, until=snapshot.position)
+        replayed = (views.status, views.recommendation, views.statistics)[index].dump()
+        if views.hash != snapshot.hash or replayed != snapshot.data:
+            findings.append(
+                f"the snapshot of {snapshot.name} is not what a replay gives"
+            )
+    return findings

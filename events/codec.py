@@ -3,20 +3,21 @@
 A fact's data are deterministic JSON: sorted keys, UTF-8, no spaces. Reading
 takes any schema that was ever written: an upcaster turns the data of schema n
 into those of schema n + 1, and the newest is decoded, strictly. What is unknown
-is a named error, never skipped.
+is a named error, never skipped: a newer version wrote it. Data that cannot be read
+are an ``UnreadableFact``, so that one event never hides the others.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 import msgspec
 
 from herdbook.events.errors import UndecodableEventError, UnknownEventTypeError
-from herdbook.events.facts import FACTS, Fact, ModelUnloaded
+from herdbook.events.facts import FACTS, Fact, ModelUnloaded, UnreadableFact
 from herdbook.events.recorded import Cause, Position, RecordedEvent, StoredEvent
 
 Upcaster: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
@@ -48,6 +49,9 @@ SCHEMAS: dict[str, int] = {
 _encode = msgspec.json.Encoder(order="sorted").encode
 _decoders = {name: msgspec.json.Decoder(fact).decode for name, fact in TYPES.items()}
 _causes = {cause.value: cause for cause in Cause}
+_TYPE_NAME = re.compile(r"[A-Z][A-Za-z]{2,60}")
+"""What the name of a type looks like, also of one that a newer version has."""
+_UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def encode(fact: Fact) -> str:
@@ -64,6 +68,8 @@ def decode(type_: str, schema: int, data: str | bytes) -> Fact:
     """
     newest = SCHEMAS.get(type_, 0)
     if not 1 <= schema <= newest:
+        if not _TYPE_NAME.fullmatch(type_):
+            raise UndecodableEventError(type_, schema=schema, reason="no such type")
         raise UnknownEventTypeError(type_, schema=schema)
     try:
         if schema == newest:
@@ -84,13 +90,29 @@ def read(event: StoredEvent) -> RecordedEvent:
     """Return a stored event with its fact and its times read.
 
     Raises:
-        UnknownEventTypeError: As ``decode`` does.
-        UndecodableEventError: As ``decode`` does; also for times and causes.
+        UnknownEventTypeError: A newer version recorded it.
     """
     return read_row(*msgspec.structs.astuple(event))
 
 
-def read_row(  # noqa: PLR0913, PLR0917 - one parameter a column, for speed
+def read_row(*row: Any) -> RecordedEvent:
+    """Return the event of the log's columns, as ``read`` does.
+
+    An event that cannot be read never hides the others: its data are an
+    ``UnreadableFact``, and columns that a damaged page has spoiled are made good.
+
+    Raises:
+        UnknownEventTypeError: A newer version recorded it.
+    """
+    try:
+        return _read_row(*row)
+    except UndecodableEventError as error:
+        return _unreadable(error.reason, *row)
+    except (ValueError, LookupError, TypeError) as error:
+        return _unreadable(str(error), *row)
+
+
+def _read_row(  # noqa: PLR0913, PLR0917 - one parameter a column, for speed
     position: int,
     stream: str,
     version: int,
@@ -106,33 +128,79 @@ def read_row(  # noqa: PLR0913, PLR0917 - one parameter a column, for speed
     causation_id: str | None,
     hash_: str,
 ) -> RecordedEvent:
-    """Return the event of the log's columns, as ``read`` does.
+    """Return the event of columns that are as they should be.
 
     What comes from a damaged page may be anything: what the folds rely on is
     checked, the rest is found by its hash.
     """
     if not (
-        type(stream) is type(event_id) is type(actor) is type(hash_) is str
+        type(stream) is type(event_id) is type(type_) is type(actor) is type(hash_)
+        and type(stream) is str
         and type(version) is type(schema) is int
     ):
-        raise UndecodableEventError(type_, schema=schema, reason="a column is torn")
-    fact = decode(type_, schema, data)
+        raise UndecodableEventError(str(type_), schema=0, reason="a column is damaged")
+    return RecordedEvent(
+        Position(position),
+        stream,
+        version,
+        event_id,
+        type_,
+        schema,
+        decode(type_, schema, data),
+        datetime.fromisoformat(occurred_at),
+        datetime.fromisoformat(recorded_at),
+        actor,
+        _causes[cause],
+        correlation_id,
+        causation_id,
+        hash_,
+    )
+
+
+def _unreadable(  # noqa: PLR0913, PLR0917 - one parameter a column
+    reason: str,
+    position: int,
+    stream: object,
+    version: object,
+    event_id: object,
+    type_: object,
+    schema: object,
+    data: object,
+    occurred_at: object,
+    recorded_at: object,
+    actor: object,
+    cause: object,
+    correlation_id: object,
+    causation_id: object,
+    hash_: object,
+) -> RecordedEvent:
+    return RecordedEvent(
+        Position(position),
+        _text(stream),
+        version if isinstance(version, int) else 0,
+        _text(event_id),
+        _text(type_),
+        schema if isinstance(schema, int) else 0,
+        UnreadableFact(data=_text(data), reason=reason),
+        _time(occurred_at),
+        _time(recorded_at),
+        _text(actor),
+        _causes.get(_text(cause), Cause.OBSERVED),
+        correlation_id if isinstance(correlation_id, str) else None,
+        causation_id if isinstance(causation_id, str) else None,
+        _text(hash_),
+    )
+
+
+def _text(value: object) -> str:
+    """Return a column as text, whatever a damaged page made of it."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _time(value: object) -> datetime:
+    """Return a column as a time; one that is none is the beginning of 1970."""
     try:
-        return RecordedEvent(
-            Position(position),
-            stream,
-            version,
-            event_id,
-            type_,
-            schema,
-            fact,
-            datetime.fromisoformat(occurred_at),
-            datetime.fromisoformat(recorded_at),
-            actor,
-            _causes[cause],
-            correlation_id,
-            causation_id,
-            hash_,
-        )
-    except (ValueError, LookupError, TypeError) as error:
-        raise UndecodableEventError(type_, schema=schema, reason=str(error)) from error
+        time = datetime.fromisoformat(_text(value))
+    except ValueError:
+        return _UNKNOWN_TIME
+    return time if time.tzinfo is not None else _UNKNOWN_TIME

@@ -187,6 +187,7 @@ class UndecodableEventError(CorruptLogError):
     def __init__(self, type_: str, *, schema: int, reason: str) -> None:
         self.type = type_
         self.schema = schema
+        self.reason = reason
         super().__init__(
             f"data of {type_} (schema {schema})",
             f"cannot be read: {reason}",

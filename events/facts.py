@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
@@ -18,6 +18,11 @@ Setting: TypeAlias = (
     bool | int | float | str | list[bool | int | float | str] | dict[str, str] | None
 )
 """A value of a model's configuration, as JSON has it."""
+
+
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 53) - 1)]
+"""Bytes, tokens or parameters. The largest is what every JSON reader keeps exactly
+(RFC 8259, section 6), about 9 PB."""
 
 
 class Fact(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -46,6 +51,22 @@ class DriftFact(Fact, frozen=True, kw_only=True):
     """
 
     held_back: HeldBack | msgspec.UnsetType = msgspec.UNSET
+
+
+class UnreadableFact(Fact, frozen=True, kw_only=True):
+    """Stands for the data of a recorded event that cannot be read.
+
+    Nothing records it: it is made while reading a log that an older version wrote, or
+    that is damaged. Projections move the state as the event's type says, and take in
+    none of its data.
+
+    Attributes:
+        data: The data as they are in the log, as text.
+        reason: Why they cannot be read.
+    """
+
+    data: str
+    reason: str
 
 
 class FactSource(StrEnum):
@@ -87,9 +108,9 @@ class Runner(
 
     name: str
     digest: str
-    context_length: int | None = None
-    size_bytes: int = 0
-    size_vram_bytes: int = 0
+    context_length: Count | None = None
+    size_bytes: Count = 0
+    size_vram_bytes: Count = 0
     expires_at: datetime | None = None
 
 
@@ -119,7 +140,7 @@ class ModelDiscovered(DriftFact, frozen=True, kw_only=True):
     """
 
     digest: str
-    size_bytes: int
+    size_bytes: Count
     remote_host: str | None = None
 
 
@@ -136,7 +157,7 @@ class ModelDeleted(Fact, frozen=True, kw_only=True):
     """
 
     digest: str | None = None
-    size_bytes: int | None = None
+    size_bytes: Count | None = None
 
 
 class PullStarted(Fact, frozen=True, kw_only=True):
@@ -160,9 +181,9 @@ class PullProgressed(Fact, frozen=True, kw_only=True):
         fetched_bytes: Bytes fetched since the start, those fetched twice included.
     """
 
-    completed_bytes: int
-    total_bytes: int | None = None
-    fetched_bytes: int | None = None
+    completed_bytes: Count
+    total_bytes: Count | None = None
+    fetched_bytes: Count | None = None
 
 
 class PullCompleted(Fact, frozen=True, kw_only=True):
@@ -177,8 +198,8 @@ class PullCompleted(Fact, frozen=True, kw_only=True):
     """
 
     digest: str
-    size_bytes: int
-    fetched_bytes: int | None = None
+    size_bytes: Count
+    fetched_bytes: Count | None = None
     duration_s: float | None = None
     remote_host: str | None = None
 
@@ -195,8 +216,8 @@ class PullFailed(Fact, frozen=True, kw_only=True):
 
     kind: str
     message: str
-    completed_bytes: int | None = None
-    total_bytes: int | None = None
+    completed_bytes: Count | None = None
+    total_bytes: Count | None = None
 
 
 class PullCancelled(Fact, frozen=True, kw_only=True):
@@ -207,8 +228,8 @@ class PullCancelled(Fact, frozen=True, kw_only=True):
         total_bytes: All of it, bytes.
     """
 
-    completed_bytes: int | None = None
-    total_bytes: int | None = None
+    completed_bytes: Count | None = None
+    total_bytes: Count | None = None
 
 
 class PullInterrupted(Fact, frozen=True, kw_only=True):
@@ -221,8 +242,8 @@ class PullInterrupted(Fact, frozen=True, kw_only=True):
     """
 
     instance: str
-    completed_bytes: int | None = None
-    total_bytes: int | None = None
+    completed_bytes: Count | None = None
+    total_bytes: Count | None = None
 
 
 class UpdateStarted(Fact, frozen=True, kw_only=True):
@@ -240,9 +261,9 @@ class UpdateStarted(Fact, frozen=True, kw_only=True):
 class UpdateProgressed(Fact, frozen=True, kw_only=True):
     """Recorded like ``PullProgressed``, for an update."""
 
-    completed_bytes: int
-    total_bytes: int | None = None
-    fetched_bytes: int | None = None
+    completed_bytes: Count
+    total_bytes: Count | None = None
+    fetched_bytes: Count | None = None
 
 
 class UpdateFailed(Fact, frozen=True, kw_only=True):
@@ -250,23 +271,23 @@ class UpdateFailed(Fact, frozen=True, kw_only=True):
 
     kind: str
     message: str
-    completed_bytes: int | None = None
-    total_bytes: int | None = None
+    completed_bytes: Count | None = None
+    total_bytes: Count | None = None
 
 
 class UpdateCancelled(Fact, frozen=True, kw_only=True):
     """Recorded like ``PullCancelled``, for an update; the model stays as it was."""
 
-    completed_bytes: int | None = None
-    total_bytes: int | None = None
+    completed_bytes: Count | None = None
+    total_bytes: Count | None = None
 
 
 class UpdateInterrupted(Fact, frozen=True, kw_only=True):
     """Recorded like ``PullInterrupted``, for an update."""
 
     instance: str
-    completed_bytes: int | None = None
-    total_bytes: int | None = None
+    completed_bytes: Count | None = None
+    total_bytes: Count | None = None
 
 
 class UpdateUnchanged(Fact, frozen=True, kw_only=True):
@@ -295,8 +316,8 @@ class ModelUpdated(DriftFact, frozen=True, kw_only=True):
 
     digest: str
     previous_digest: str | None = None
-    size_bytes: int
-    fetched_bytes: int | None = None
+    size_bytes: Count
+    fetched_bytes: Count | None = None
     duration_s: float | None = None
     remote_host: str | None = None
 
@@ -406,15 +427,15 @@ class CapabilitiesDetected(Fact, frozen=True, kw_only=True):
     digest: str | None = None
     weights: str | None = None
     family: str | None = None
-    parameter_count: int | None = None
+    parameter_count: Count | None = None
     quantization: str | None = None
-    context_trained: int
+    context_trained: Count
     context_source: FactSource
-    context_default: int | None = None
+    context_default: Count | None = None
     temperature: float | None = None
     temperature_source: FactSource | None = None
     capabilities: dict[str, Capability]
-    ranks: dict[str, int] = {}
+    ranks: dict[str, Count] = {}
 
 
 class ConfigurationChanged(Fact, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ has to write ``Plan.events`` whole, or nothing of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple, TypeAlias
@@ -43,6 +44,8 @@ from herdbook.events.store import (
 LONGEST_DATA = 1 << 20
 """Characters that the data of one event may have. The largest real ones, the
 capabilities of a model, have some thousand."""
+
+_MANY_DIGITS = re.compile(r"\d{19}")
 
 _CAUSES: dict[str, Cause] = {cause.value: cause for cause in Cause}
 
@@ -96,13 +99,29 @@ def _draft(event: NewEvent) -> DraftEvent:
         fact = decode(type_, SCHEMAS[type_], data)
     except (UndecodableEventError, msgspec.MsgspecError, UnicodeError) as error:
         raise CallerError(f"event {type_}", f"cannot be recorded: {error}") from error
-    if fact != event.fact or len(data) > LONGEST_DATA:
+    if fact != event.fact or len(data) > LONGEST_DATA or _has_huge_integer(data):
         raise CallerError(
             f"event {type_}",
             "cannot be recorded as it is",
-            f"Use finite numbers, and at most {LONGEST_DATA} characters in all",
+            "Use finite numbers of at most 64 bits, and at most "
+            f"{LONGEST_DATA} characters in all",
         )
     return DraftEvent(event, cause, type_, data, fact)
+
+
+def _has_huge_integer(data: str) -> bool:
+    """Return whether JSON has an integer that SQLite or a projection cannot keep."""
+    if not _MANY_DIGITS.search(data):  # nearly always: the rest costs a parse
+        return False
+
+    def walk(value: object) -> bool:
+        if isinstance(value, dict):
+            return any(map(walk, value.values()))
+        if isinstance(value, list):
+            return any(map(walk, value))
+        return isinstance(value, int) and not -(1 << 63) <= value < 1 << 63
+
+    return walk(msgspec.json.decode(data))
 
 
 class Plan:

@@ -321,10 +321,19 @@ class SQLiteEventStore:
         """Return the newest snapshot of a view, if there is one."""
         check_read(0, None, name)
         for row in await self._reading.run("load_view", name=name):
-            name, version, position, hash_, data = row
-            return StoredView(
+            name, version, position, hash_, data, checksum = row
+            if checksum is None:  # of an older version, which kept none
+                return None
+            view = StoredView(
                 name=name, version=version, position=position, hash=hash_, data=data
             )
+            if not isinstance(data, bytes) or view.checksum != checksum:
+                raise CorruptLogError(
+                    f"snapshot of {name}",
+                    "is not what was kept",
+                    "It is not used; the next snapshot replaces it",
+                )
+            return view
         return None
 
     async def save_view(self, view: StoredView) -> None:

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from herdbook.events.errors import (
+    CorruptLogError,
     NewerSchemaError,
     NotALogError,
     StoreClosedError,
@@ -162,7 +163,12 @@ class Pages(NamedTuple):
                 yield make(row)
             if len(rows) < size:
                 return
-            after = rows[-1][self.key]
+            last = rows[-1][self.key]
+            if type(last) is not int or last <= after:  # or this would never end
+                raise CorruptLogError(
+                    session.subject, "is not in order", "Run: herdbook verify"
+                )
+            after = last
             left -= size
 
 

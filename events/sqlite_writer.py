@@ -68,10 +68,14 @@ async def read_head(session: Session) -> Head:
     """Return the end of the log.
 
     Raises:
-        CorruptLogError: There is no head row.
+        CorruptLogError: There is no head row, or it is damaged.
     """
-    for row in await session.run("head"):
-        return Head(*row)
+    for position, hash_ in await session.run("head"):
+        if type(position) is int and type(hash_) is str:
+            return Head(position, hash_)
+        raise CorruptLogError(
+            "the log", "has a head row that is damaged", "Run: herdbook verify"
+        )
     raise CorruptLogError("the log", "has no head row", "Run: herdbook verify")
 
 
@@ -256,7 +260,9 @@ class Writer:
     async def _save(self, view: StoredView) -> Answer | StoreError:
         try:
             await self._still_there()
-            await self._session.run("save_view", **msgspec.structs.asdict(view))
+            await self._session.run(
+                "save_view", **msgspec.structs.asdict(view), checksum=view.checksum
+            )
         except StoreError as error:
             return error
         return ()

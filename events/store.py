@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from datetime import datetime
 from enum import Enum
+from hashlib import sha256
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self, TypeAlias
 
@@ -180,12 +181,22 @@ class StoredView(msgspec.Struct, frozen=True, kw_only=True):
     hash: str
     data: bytes
 
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of all of it: 64 hexadecimal digits."""
+        head = f"{self.name}\0{self.version}\0{self.position}\0{self.hash}\0"
+        return sha256(head.encode() + self.data).hexdigest()
+
 
 class ViewStore(Protocol):
     """Where snapshots of views are kept."""
 
     async def load_view(self, name: str) -> StoredView | None:
-        """Return the newest snapshot of a view, if there is one."""
+        """Return the newest snapshot of a view, if there is one.
+
+        Raises:
+            CorruptLogError: It is not what was kept.
+        """
         ...
 
     async def save_view(self, view: StoredView) -> None:

@@ -10,6 +10,7 @@ a head that was written down elsewhere, shows that too.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterator
 from datetime import datetime
 from enum import StrEnum
@@ -46,6 +47,7 @@ class Kind(StrEnum):
     HEAD = "head"
     ANCHOR = "anchor"
     FILE = "file"
+    SNAPSHOT = "snapshot"
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +106,10 @@ class _Check:
         self.unreadable = 0
         self.set_back = 0
         self.head = Head()
-        self._anchors = {at: hash_ for at, hash_ in anchors if at > 0}
+        self._anchors: defaultdict[int, set[str]] = defaultdict(set)
+        for at, hash_ in anchors:
+            if at > 0:
+                self._anchors[at].add(hash_)
         self._streams: dict[str, _Stream] = {}
         self._recorded_at = ""
 
@@ -138,8 +143,9 @@ class _Check:
         previous = self.head.hash  # empty if that event could not be read
         if previous and event.hash != chained_hash(previous, canonical_bytes(event)):
             yield Kind.HASH, "is not what was written, or not behind what was before"
-        if self._anchors.pop(event.position, event.hash) != event.hash:
-            yield Kind.ANCHOR, "has another hash than the anchor"
+        for anchored in self._anchors.pop(event.position, {event.hash}):
+            if anchored != event.hash:
+                yield Kind.ANCHOR, f"has another hash than the anchor {anchored[:12]}"
 
     def _check_stream(self, event: StoredEvent) -> Iterator[tuple[Kind, str]]:
         is_model = model_of(event.stream) is not None
@@ -207,10 +213,10 @@ async def verify(store: EventStore, *, anchors: Collection[Head] = ()) -> Verifi
         StoreError: It cannot be read at all.
     """
     check = _Check(anchors)
-    begin = await store.head()
+    begin = await _head(store, check)
     async for event in _read(store, begin, check):
         check.take(event)
-    check.finish(begin, await store.head())
+    check.finish(begin, await _head(store, check))
     if isinstance(store, FileStore):
         for message in await _check_file(store):
             check.find(0, Kind.FILE, message)
@@ -220,6 +226,15 @@ async def verify(store: EventStore, *, anchors: Collection[Head] = ()) -> Verifi
         set_back=check.set_back,
         findings=tuple(sorted(check.findings, key=lambda finding: finding.position)),
     )
+
+
+async def _head(store: EventStore, check: _Check) -> Head:
+    """Return the end of the log; one that is damaged is a finding."""
+    try:
+        return await store.head()
+    except CorruptLogError as error:
+        check.find(0, Kind.HEAD, str(error))
+        return check.head
 
 
 async def _check_file(store: FileStore) -> list[str]:
@@ -239,6 +254,7 @@ async def _read(
         before = position
         try:
             async for event in store.read_stored(after=position, limit=limit):
+                _check_order(event, position)
                 yield event
                 position = event.position
         except CorruptLogError as error:
@@ -253,3 +269,9 @@ async def _read(
         else:
             if limit is None or position == before:
                 return
+
+
+def _check_order(event: StoredEvent, after: int) -> None:
+    """Refuse a read that goes back: a damaged index would lead in circles."""
+    if event.position <= after:
+        raise CorruptLogError(f"event #{event.position}", f"is read after #{after}")

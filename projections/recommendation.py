@@ -131,7 +131,7 @@ class RecommendationView:
     """The order of the models for each role."""
 
     name: ClassVar[str] = "recommendation"
-    form: ClassVar[int] = 1
+    form: ClassVar[int] = 2
 
     def __init__(self) -> None:
         self._models: dict[str, _Model] = {}  # by stream
@@ -159,7 +159,7 @@ class RecommendationView:
                 "Run: herdbook verify",
             ) from None
         effect = _EFFECTS.get(event.type)
-        if effect is not None:
+        if effect is not None and not isinstance(event.data, facts.UnreadableFact):
             effect(self, model, event)
 
     def _new(self, stream: str) -> _Model | None:

@@ -59,6 +59,8 @@ def tokens_text(tokens: int) -> str:
 
 def describe(event: RecordedEvent) -> str:
     """Return what an event says: one line, without a full stop."""
+    if isinstance(event.data, facts.UnreadableFact):
+        return f"cannot be read: {' '.join(event.data.reason.split())[:200]}"
     told = " ".join(_SENTENCES[event.type](event.data).split())
     return told + _left_out(event.data)
 

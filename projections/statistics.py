@@ -70,7 +70,7 @@ class StatisticsView:
     """The figures of every model."""
 
     name: ClassVar[str] = "statistics"
-    form: ClassVar[int] = 1
+    form: ClassVar[int] = 2
 
     def __init__(self) -> None:
         self._models: dict[str, ModelStatistics] = {}  # by stream
@@ -89,7 +89,7 @@ class StatisticsView:
             _move(model, after, event.occurred_at)
         model.lifecycle = after
         count = _COUNTS.get(event.type)
-        if count is not None:
+        if count is not None and not isinstance(event.data, facts.UnreadableFact):
             count(model, event)
 
     def get(self, stream: str) -> ModelStatistics | None:

@@ -230,23 +230,34 @@ class _Dump(msgspec.Struct):
     nodes: dict[str, NodeStatus]
     weights: dict[str, str]
     position: int
+    unreadable: list[int]
 
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 _decode = msgspec.json.Decoder(_Dump).decode
 
 
+MOST_UNREADABLE = 100
+"""Positions of unreadable events that the view keeps."""
+
+
 class StatusView:
-    """State, activity, facts, configuration and memory of every model."""
+    """State, activity, facts, configuration and memory of every model.
+
+    Attributes:
+        position: The last event that it has taken in.
+        unreadable: The positions of the first events whose data it could not take in.
+    """
 
     name: ClassVar[str] = "status"
-    form: ClassVar[int] = 1
+    form: ClassVar[int] = 2
 
     def __init__(self) -> None:
         self._models: dict[str, ModelStatus] = {}  # by stream
         self._nodes: dict[str, NodeStatus] = {}  # by stream
         self._weights: dict[str, str] = {}  # by digest of a model, the present and past
         self.position = 0
+        self.unreadable: list[int] = []
 
     def apply(self, event: RecordedEvent) -> None:
         """Take in one event.
@@ -255,15 +266,17 @@ class StatusView:
             CorruptLogError: The lifecycle does not allow it there.
         """
         self.position = event.position
+        if isinstance(event.data, facts.UnreadableFact):
+            self._note_unreadable(event)
         if event.type in EVENTS:
             self._apply_to_model(event)
         else:
             self._apply_to_node(event)
 
     def _apply_to_model(self, event: RecordedEvent) -> None:
-        model = self._models.get(event.stream)
+        model = self._models.get(event.stream) or self._new_model(event)
         if model is None:
-            model = self._new_model(event)
+            return
         before = model.lifecycle
         try:
             after = TRANSITIONS[before][event.type]
@@ -280,23 +293,26 @@ class StatusView:
                 model.since = event.occurred_at
                 model.why = Why(event.type, event.cause, event.actor, event.position)
         effect = _EFFECTS.get(event.type)
-        if effect is not None:
-            effect(model, event)
+        if effect is None or isinstance(event.data, facts.UnreadableFact):
+            return
+        effect(model, event)
         if event.type == facts.CapabilitiesDetected.__name__:
             self._learn_weights(model)
+
+    def _note_unreadable(self, event: RecordedEvent) -> None:
+        if len(self.unreadable) < MOST_UNREADABLE:
+            self.unreadable.append(event.position)
 
     def _learn_weights(self, model: ModelStatus) -> None:
         if model.weights is not None and model.detected_digest is not None:
             self._weights[model.detected_digest] = model.weights
 
-    def _new_model(self, event: RecordedEvent) -> ModelStatus:
+    def _new_model(self, event: RecordedEvent) -> ModelStatus | None:
+        """Return the status of a new model; None where no name could reach it."""
         key = model_of(event.stream)
         if key is None:
-            raise CorruptLogError(
-                f"event #{event.position}",
-                f"has {event.type} in {event.stream}, which is no model's stream",
-                "Run: herdbook verify",
-            )
+            self._note_unreadable(event)
+            return None
         model = ModelStatus(node=key.node, name=key.name, since=event.occurred_at)
         self._models[event.stream] = model
         return model
@@ -304,7 +320,9 @@ class StatusView:
     def _apply_to_node(self, event: RecordedEvent) -> None:
         node = self._nodes.get(event.stream)
         if node is None:
-            name = node_of(event.stream) or event.stream
+            name = node_of(event.stream)
+            if name is None:
+                return
             node = self._nodes[event.stream] = NodeStatus(name=name)
         node.version = event.version
         if isinstance(event.data, facts.NodeReached):
@@ -356,7 +374,15 @@ class StatusView:
 
     def dump(self) -> bytes:
         """Return the whole view: equal views have equal bytes."""
-        return _encode(_Dump(self._models, self._nodes, self._weights, self.position))
+        return _encode(
+            _Dump(
+                self._models,
+                self._nodes,
+                self._weights,
+                self.position,
+                self.unreadable,
+            )
+        )
 
     @classmethod
     def load(cls, data: bytes) -> Self:
@@ -365,6 +391,7 @@ class StatusView:
         view = cls()
         view._models, view._nodes = dump.models, dump.nodes
         view._weights, view.position = dump.weights, dump.position
+        view.unreadable = dump.unreadable
         return view
 
 

@@ -102,7 +102,8 @@ async def setters(
             break
         if entry.type == ConfigurationChanged.__name__:
             event = await event_at(herd, entry.position)
-            assert isinstance(event.data, ConfigurationChanged)
+            if not isinstance(event.data, ConfigurationChanged):
+                continue  # its data cannot be read
             for name in event.data.set:
                 if name in names:
                     found.setdefault(name, event)

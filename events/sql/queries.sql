@@ -128,14 +128,17 @@ LIMIT :limit;
 
 -- name: load_view
 -- The snapshot of a view.
-SELECT name, version, position, hash, data FROM views WHERE name = :name;
+SELECT name, version, position, hash, data, checksum
+FROM views
+WHERE name = :name;
 
 -- name: save_view
 -- Keep a snapshot in the place of the one before.
-INSERT INTO views (name, version, position, hash, data)
-VALUES (:name, :version, :position, :hash, :data)
+INSERT INTO views (name, version, position, hash, data, checksum)
+VALUES (:name, :version, :position, :hash, :data, :checksum)
 ON CONFLICT (name) DO UPDATE SET
     version = excluded.version,
     position = excluded.position,
     hash = excluded.hash,
-    data = excluded.data;
+    data = excluded.data,
+    checksum = excluded.checksum;

@@ -63,6 +63,7 @@ async def test_doctor_tells_each_check_of_a_sound_herd(tmp_path: Path) -> None:
         "file_system",
         "disk",
         "instances",
+        "events",
         "server",
         "version",
         "runners",

@@ -306,6 +306,6 @@ async def test_condition_of_a_log_is_told_whole(tmp_path: Path) -> None:
     condition = examine(await log_at(tmp_path / "herd.db"))
 
     assert condition is not None
-    assert (condition.schema, condition.settings, condition.altered) == (2, (), ())
+    assert (condition.schema, condition.settings, condition.altered) == (3, (), ())
     assert condition.head.position == 2
     assert len(condition.recorded_at) == 2

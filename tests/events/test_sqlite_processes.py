@@ -56,7 +56,7 @@ while kills < 25 or kept <= 100 and kills < 500:  # a busy machine opens a log s
     if not child:
         asyncio.run(append_for_ever(sys.argv[1], pipe))
     os.close(pipe)
-    time.sleep(moments.uniform(0, 0.06))
+    time.sleep(moments.uniform(0, 0.06 + kills / 1000))  # longer where it is slow
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     with os.fdopen(acknowledged) as lines:

@@ -180,7 +180,7 @@ async def test_rolled_back_frames_are_no_damage(tmp_path: Path) -> None:
         other.execute("BEGIN IMMEDIATE")
         other.execute(
             "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 400)"
-            " INSERT INTO views SELECT 'v' || x, 1, 1, 'h', zeroblob(2000) FROM n"
+            " INSERT INTO views SELECT 'v' || x, 1, 1, 'h', zeroblob(2000), '' FROM n"
         )
         other.execute("ROLLBACK")  # its pages were in the file already
         other.close()
