@@ -42,6 +42,10 @@ KEPT: Final = 1000
 """Changing things that are remembered before idle ones are forgotten."""
 
 
+SWEPT_EVERY: Final = 100
+"""Refreshes between two sweeps of what is idle."""
+
+
 class Change(NamedTuple):
     """A kind of change, and what it leads to.
 
@@ -126,7 +130,7 @@ class Damper:
     def begin(self) -> None:
         """Count a refresh: a change that one did not see is another one later."""
         self._refresh += 1
-        if len(self._tracks) > KEPT:
+        if len(self._tracks) > KEPT and self._refresh % SWEPT_EVERY == 0:
             now = self._clock.monotonic()
             self._tracks = {k: t for k, t in self._tracks.items() if not t.is_calm(now)}
 

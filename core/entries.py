@@ -16,7 +16,15 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from herdbook.core.bounds import NULL, UNREADABLE, Digest, Name, lenient, printable
+from herdbook.core.bounds import (
+    NULL,
+    UNREADABLE,
+    Digest,
+    Name,
+    lenient,
+    optional,
+    printable,
+)
 from herdbook.core.errors import BadAnswerError, InvalidNameError
 from herdbook.core.names import canonical_name
 from herdbook.core.wire import RunnerEntry, TagEntry
@@ -24,7 +32,7 @@ from herdbook.core.wire import RunnerEntry, TagEntry
 MODELS: Final = "/api/tags"
 RUNNERS: Final = "/api/ps"
 
-MOST_ENTRIES: Final = {MODELS: 10_000, RUNNERS: 256}
+MOST_ENTRIES: Final = {MODELS: 5_000, RUNNERS: 256}
 """Entries that are read of a list; Ollama runs at most three runners per GPU."""
 
 LONGEST_ENTRY: Final = 64 * 2**10
@@ -35,8 +43,11 @@ NAMELESS: Final = "(no name)"
 MOST_NAMED: Final = 3
 """Unreadable entries that are named; more are counted."""
 
+MOST_PARTS: Final = 200_000
+"""Commas in a list that is read at all; 5,000 real entries have 125,000."""
+
 ENTRIES_AT_ONCE: Final = 100
-TOKENS_AT_ONCE: Final = 20_000
+TOKENS_AT_ONCE: Final = 5_000
 """How much is read before other tasks get their turn: about 5 ms each."""
 
 Entry = TypeVar("Entry", TagEntry, RunnerEntry)
@@ -106,6 +117,12 @@ class _Traits(msgspec.Struct):
     digest: msgspec.Raw = NULL
 
 
+_TRAITS: Final = optional(_Traits)
+_TEXT: Final = optional(str)
+_NAME: Final = optional(Name)
+_DIGEST: Final = optional(Digest)
+
+
 async def read_list(
     body: bytes, kind: type[Entry], *, source: str, node: str
 ) -> Listing[Entry]:
@@ -157,14 +174,14 @@ def _read(
 
 def _unreadable(raw: bytes | msgspec.Raw, source: str, reason: str) -> UnreadableEntry:
     """Return what can be told of an entry that cannot be read."""
-    traits = lenient(msgspec.Raw(raw), _Traits, _Traits(), longest=LONGEST_ENTRY)
-    name = lenient(traits.name, str, "")
+    traits = lenient(msgspec.Raw(raw), _TRAITS, _Traits(), longest=LONGEST_ENTRY)
+    name = lenient(traits.name, _TEXT, "")
     return UnreadableEntry(
         source=source,
         name=printable(name) if name.strip() else NAMELESS,
         reason=reason,
-        model=_canonical(lenient(traits.name, Name, "")),
-        digest=lenient(traits.digest, Digest, "") or None,
+        model=_canonical(lenient(traits.name, _NAME, "")),
+        digest=lenient(traits.digest, _DIGEST, "") or None,
     )
 
 
@@ -208,8 +225,10 @@ async def _split(
     """Return the entries of a list, each as its own JSON.
 
     Raises:
-        BadAnswerError: There is no list.
+        BadAnswerError: There is no list, or it has very many parts.
     """
+    if body.count(b",") > MOST_PARTS:
+        raise BadAnswerError(node, raw=f"{source}: over {MOST_PARTS:,} parts")
     try:
         return msgspec.json.decode(body, type=_List).models or []
     except msgspec.ValidationError as error:

@@ -29,7 +29,7 @@ class ClientLimits(msgspec.Struct, frozen=True, kw_only=True):
         connect_s: Seconds until a connection stands, or one of the pool is free.
         answer_s: Seconds for an answer to what is answered at once; a starting
             server reads all its models before it lists them.
-        answer_bytes: The longest answer; a list of 10,000 models has 6 MB. One
+        answer_bytes: The longest answer; a list of 5,000 models has 3 MB. One
             of 16 MiB is decoded in less than 0.1 s.
         refusal_bytes: How much is read of an answer that is a refusal.
         line_bytes: The longest line of a stream; the longest text that a server

@@ -132,6 +132,7 @@ class Reconciler:
                 found = await interrupt_dead(
                     self._register, self._instances, at_work=self._works_on
                 )
+                await asyncio.sleep(0)  # both read all statuses
                 return await self._reconcile({*recovered, *found})
 
     async def _reconcile(self, recovered: Collection[str]) -> Look:

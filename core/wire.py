@@ -29,6 +29,7 @@ from herdbook.core.bounds import (
     Size,
     in_range,
     lenient,
+    optional,
     printable,
     word,
     words,
@@ -122,10 +123,17 @@ class _Details(msgspec.Struct):
     context_length: msgspec.Raw = NULL
 
 
+_DETAILS: Final = optional(_Details)
+_CONTEXT: Final = optional(Context)
+_MOMENT: Final = optional(Moment)
+_INFO: Final = optional(dict[str, msgspec.Raw])
+_INT: Final = optional(int)
+
+
 def read_details(raw: msgspec.Raw) -> Details:
     """Read what a model is made of, as far as each field is what it should be."""
-    found = lenient(raw, _Details, _Details())
-    context: int = lenient(found.context_length, Context, 0)
+    found = lenient(raw, _DETAILS, _Details())
+    context: int = lenient(found.context_length, _CONTEXT, 0)
     return Details(
         family=word(found.family),
         parameter_size=word(found.parameter_size),
@@ -195,13 +203,13 @@ class RunnerEntry(Answer, frozen=True, kw_only=True):
 
         The past while a request outlasts it, a year beyond 2300 for never.
         """
-        found: datetime | None = lenient(self.expires_at_raw, Moment, None)
+        found: datetime | None = lenient(self.expires_at_raw, _MOMENT, None)
         return to_utc(found)
 
     @property
     def context_length(self) -> int | None:
         """Context in effect; None where an older server does not say."""
-        found: int = lenient(self.context_length_raw, Context, 0)
+        found: int = lenient(self.context_length_raw, _CONTEXT, 0)
         return found or None
 
     @property
@@ -294,9 +302,7 @@ class ShowAnswer(Answer, frozen=True, kw_only=True):
     def _info(self) -> dict[str, msgspec.Raw]:
         """Return what its file says of itself, by key; nothing where that is odd."""
         nothing: dict[str, msgspec.Raw] = {}
-        return lenient(
-            self.model_info_raw, dict[str, msgspec.Raw], nothing, longest=LONGEST_INFO
-        )
+        return lenient(self.model_info_raw, _INFO, nothing, longest=LONGEST_INFO)
 
     def _of_architecture(self, key: str) -> int | None:
         """Look a key up under the architecture, else under whatever else has it.
@@ -358,7 +364,7 @@ class PullLine(Answer, frozen=True, kw_only=True):
 
 
 def _number(raw: msgspec.Raw) -> int:
-    found: int = lenient(raw, int, 0)
+    found: int = lenient(raw, _INT, 0)
     return found
 
 

@@ -17,6 +17,7 @@ from herdbook.core.entries import (
     LONGEST_ENTRY,
     MODELS,
     MOST_ENTRIES,
+    MOST_PARTS,
     RUNNERS,
     read_list,
     unreadable_text,
@@ -148,7 +149,7 @@ async def test_list_is_read_up_to_a_bound() -> None:
     found = await read_list(a_list(*names), TagEntry, source=MODELS, node="it")
 
     assert len(found.entries) == MOST_ENTRIES[MODELS]
-    assert [one.reason for one in found.unreadable] == ["the list has 10,005 entries"]
+    assert [one.reason for one in found.unreadable] == ["the list has 5,005 entries"]
 
 
 async def test_entry_that_is_very_long_is_not_decoded() -> None:
@@ -221,3 +222,9 @@ async def test_show_that_cannot_be_read_costs_that_models_detection() -> None:
             statuses = await herd.all_statuses()
             assert all(status.present for status in statuses)
             assert (await herd.get_status(LOADED)).state == "loaded"
+
+
+async def test_list_of_very_many_parts_is_a_bad_answer() -> None:
+    body = b'{"models":[' + b"1," * MOST_PARTS + b"1,1]}"
+    with pytest.raises(BadAnswerError, match="parts"):
+        await read_list(body, TagEntry, source=MODELS, node="it")
