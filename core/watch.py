@@ -93,7 +93,8 @@ class Watch:
 
     async def _keep_refreshing(self, task: BackgroundTask) -> None:
         while True:
-            await self._clock.sleep(self._next_wait_s())
+            if task.status.up:  # else it has just waited for its restart
+                await self._clock.sleep(self._next_wait_s())
             try:
                 await self._reconciler.refresh()
             except OllamaError as error:  # recorded as a lost server

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +18,7 @@ from herdbook.core import (
     UnderWay,
     UnloadCost,
 )
+from herdbook.core.background import TaskStatus
 from herdbook.events.facts import Setting
 from herdbook.events.streams import model_of
 from herdbook.presentation import shapes
@@ -249,15 +251,42 @@ class Alive(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
 
+class FailingTask(msgspec.Struct, frozen=True, kw_only=True):
+    """A background task that does not work now.
+
+    Attributes:
+        task: Its name.
+        code: A stable word for the reason. The log output has the whole error.
+        since: When it began to fail; null where that is not known.
+    """
+
+    task: str
+    code: str
+    since: datetime | None
+
+
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of ``/readyz``.
 
     Attributes:
-        status: ``ok``, ``stopping``, or the word of what is wrong with the log.
+        status: ``ok``, ``stopping``, ``task_failing``, or the word of what is wrong
+            with the log.
         position: Position of the newest event.
         node_reached: Whether the Ollama server answers; the service works without.
+            Null if the last refreshes failed, so that it is not known.
+        failing: Background tasks that do not work now; they are tried again.
     """
 
     status: str
     position: int | None
     node_reached: bool | None
+    failing: tuple[FailingTask, ...] = ()
+
+
+def failing(tasks: Iterable[TaskStatus]) -> tuple[FailingTask, ...]:
+    """Return the tasks that do not work now."""
+    return tuple(
+        FailingTask(task=task.name, code=task.code, since=task.failing_since)
+        for task in tasks
+        if not task.up
+    )

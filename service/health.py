@@ -40,25 +40,33 @@ async def healthz() -> answers.Alive:
     operation_id="getReadiness",
 )
 async def readyz(request: AnyRequest) -> Response[answers.Ready]:
-    """Say whether it can serve: the log answers and is followed, and it does not stop.
+    """Say whether it can serve: the log answers, and all background tasks work.
 
-    A lost Ollama server does not make it unready: history and views are served.
+    It is not ready while it stops. A lost Ollama server does not make it unready:
+    history and views are served.
     """
     service = service_of(request)
+    failing = answers.failing(service.background_tasks())
     try:
         moment = await service.moment()
     except StoreError as error:
-        told = answers.Ready(status=error.code, position=None, node_reached=None)
+        told = answers.Ready(
+            status=error.code, position=None, node_reached=None, failing=failing
+        )
         return Response(told, status_code=503)
     status = "ok"
     if service.stopping:
         status = "stopping"
-    elif service.live.failed:  # until it is started again
+    elif service.live.failed:
         status = Reason.LOG_FAILED
+    elif failing:
+        status = "task_failing"
+    known = moment.overdue_since is None
     ready = answers.Ready(
         status=status,
         position=moment.position,
-        node_reached=moment.node_status().reached,
+        node_reached=moment.node_status().reached if known else None,
+        failing=failing,
     )
     return Response(ready, status_code=200 if status == "ok" else 503)
 

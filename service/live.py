@@ -20,21 +20,18 @@ import msgspec
 
 from herdbook.core import (
     Clock,
-    HerdbookError,
     HistoryFilter,
     ModelManager,
     RecordedEvent,
     UnderWay,
 )
-from herdbook.core.logs import Logger
+from herdbook.core.background import BackgroundTask, TaskStatus, all_running
 
 PROGRESS_EVERY_S: Final = 0.5
 """Seconds between two messages about the progress of one model."""
 
 PAGE: Final = 500
 """Events that a reader reads from the log at once while it catches up."""
-
-_log = Logger("herdbook.live")
 
 
 class Reason(StrEnum):
@@ -141,6 +138,8 @@ class Live:
         self._heartbeat_s = heartbeat_s
         self._readers: set[_Reader] = set()
         self._ended: Reason | None = None
+        self._following = BackgroundTask("live_stream", self._follow, clock=clock)
+        self._progress = BackgroundTask("progress", self._tell_progress, clock=clock)
         self.position = 0
 
     @property
@@ -150,45 +149,57 @@ class Live:
 
     @property
     def failed(self) -> bool:
-        """Whether it follows no more, since the log could not be read."""
+        """Whether it does not follow now, since the log could not be read."""
         return self._ended is Reason.LOG_FAILED
+
+    def background_tasks(self) -> list[TaskStatus]:
+        """Return the status of each background task."""
+        return [self._following.status, self._progress.status]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Follow the log while the block runs."""
         self.position = (await self._herd.now()).position
-        tasks = [
-            asyncio.create_task(self._follow(), name="herdbook live"),
-            asyncio.create_task(self._tell_progress(), name="herdbook progress"),
-        ]
-        try:
-            yield
-        finally:
-            self.close(Reason.STOPPING)
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+        async with all_running(self._following, self._progress):
+            try:
+                yield
+            finally:
+                self.close(Reason.STOPPING)
 
     def close(self, reason: Reason) -> None:
-        """Send all readers away, with the reason; none is taken any more."""
-        self._ended = reason
+        """Send all readers away, with the reason; none is accepted any more.
+
+        After ``LOG_FAILED`` they are accepted again once the log is followed again.
+        """
+        if self._ended is not Reason.STOPPING:
+            self._ended = reason
         for reader in self._readers:
             reader.end(reason)
 
-    async def _follow(self) -> None:
+    async def _follow(self, task: BackgroundTask) -> None:
+        """Follow the log from where the readers are."""
         try:
+            if (await self._herd.head()).position <= self.position:
+                self._accept(task)
             async with aclosing(self._herd.events(after=self.position)) as events:
                 async for event in events:
+                    self._accept(task)
                     self.position = event.position
                     self._tell(event)
                     # A whole page comes at once: let readers take what waits.
                     await asyncio.sleep(0)
             self.close(Reason.STOPPING)
-        except HerdbookError as error:
-            _log.warning("log_not_followed", reason=str(error))
+        except Exception:
             self.close(Reason.LOG_FAILED)
+            raise
 
-    async def _tell_progress(self) -> None:
+    def _accept(self, task: BackgroundTask) -> None:
+        """Accept readers again: the log can be followed."""
+        if self._ended is Reason.LOG_FAILED:
+            self._ended = None
+        task.worked()
+
+    async def _tell_progress(self, task: BackgroundTask) -> None:
         """Tell how far work is, as often as somebody can see it."""
         told: dict[str, UnderWay] = {}
         while True:
@@ -198,6 +209,7 @@ class Live:
                 if one != told.get(name):
                     self._tell(one)
             told = now
+            task.worked()
 
     def _tell(self, message: RecordedEvent | UnderWay) -> None:
         for reader in self._readers:

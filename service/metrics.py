@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -9,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from herdbook.core import ModelState
+from herdbook.core.background import TaskStatus
 from herdbook.service.operation import Kind, OperationState
 
 if TYPE_CHECKING:
@@ -109,6 +111,21 @@ class _Gauges:
         self._operations = gauge(
             "operations", "Operations that are remembered.", "kind", "state"
         )
+        self._task_up = gauge("task_up", "Whether a background task works.", "task")
+        self._task_restarts = Counter(
+            "herdbook_task_restarts",
+            "Restarts of a background task after a failure.",
+            ["task"],
+            registry=registry,
+        )
+        self._counted_restarts: dict[str, int] = {}
+
+    def _read_tasks(self, tasks: Iterable[TaskStatus]) -> None:
+        for task in tasks:
+            self._task_up.labels(task.name).set(task.up)
+            more = task.restarts - self._counted_restarts.get(task.name, 0)
+            self._task_restarts.labels(task.name).inc(more)
+            self._counted_restarts[task.name] = task.restarts
 
     async def read(self, service: Service, wal: Path) -> None:
         """Read all of them.
@@ -116,6 +133,7 @@ class _Gauges:
         Raises:
             StoreError: The log does not answer.
         """
+        self._read_tasks(service.background_tasks())
         lag = await service.herd.lag()
         moment = await service.herd.now()
         self._head.set(moment.position)
@@ -123,7 +141,8 @@ class _Gauges:
         self._readers.set(service.live.readers)
         self._wal.set(_size(wal))
         node = moment.node_status()
-        self._node.labels(node.name).set(node.reached)
+        is_up = node.reached and moment.overdue_since is None
+        self._node.labels(node.name).set(is_up)
         states = [status.state for status in moment.statuses()]
         for state in ModelState:
             self._models.labels(state.value).set(states.count(state))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Final
 from uuid import UUID, uuid5
 
@@ -175,7 +176,18 @@ class Operations:
         operation.task = asyncio.create_task(
             self._run(operation), name=f"herdbook operation {operation_id}"
         )
+        operation.task.add_done_callback(partial(self._over, operation))
         return operation
+
+    def _over(self, operation: Operation, task: asyncio.Task[None]) -> None:
+        """Leave no operation running whose task has ended, however that came about."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _log.warning(
+                "operation_broken", operation=operation.id, reason=repr(error)[:500]
+            )
+        if operation.running:
+            self._fail(operation, UNEXPECTED)
 
     async def _run(self, operation: Operation) -> None:
         """Do what was asked for; how it ends stands in the operation."""

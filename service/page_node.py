@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from litestar import Response, get, post
 
 from herdbook.core import Diagnosis, Level, ModelManager, ModelStatus, Runner
+from herdbook.core.background import TaskStatus
 from herdbook.core.costs import free_disk
 from herdbook.core.server_checks import models_folder
 from herdbook.presentation import facts, wording
@@ -54,6 +55,15 @@ class Found(NamedTuple):
     check: str
     what: str
     remedy: str
+
+
+class Task(NamedTuple):
+    """A background task of the service."""
+
+    name: str
+    up: bool
+    state: str
+    failure: str
 
 
 class Examined:
@@ -107,6 +117,7 @@ async def node_page(request: AnyRequest) -> Response[str]:
         head=head,
         lag=await service.herd.lag(),
         readers=service.live.readers,
+        tasks=[_task(one, here.now) for one in service.background_tasks()],
     )
 
 
@@ -125,6 +136,18 @@ async def look_again(request: AnyRequest) -> Response[str]:
 def _examined(request: AnyRequest) -> Examined:
     kept: Examined = request.app.state.setdefault(_KEPT, Examined())
     return kept
+
+
+def _task(status: TaskStatus, now: Now) -> Task:
+    name = status.name.replace("_", " ").capitalize()
+    state = "running" if status.up else "restarting"
+    if status.failing_since:
+        state = f"{state}, failing since {now.clock(status.failing_since)}"
+    elif not status.up:
+        state = "failing"
+    if status.restarts:
+        state = f"{state} ({wording.counted(status.restarts, 'restart')})"
+    return Task(name, status.up, state, status.failure)
 
 
 def _free(here: Visit) -> str:

@@ -68,7 +68,7 @@ async def run(options: RunOptions, ready: Callable[[str], None]) -> None:
             registry=options.registry,
             manager=manager_settings(resume_pulls=options.resume_pulls),
         ) as (service, application),
-        serve(application, options.settings) as address,
+        serve(application, options.settings, ended=stopped.set) as address,
     ):
         _log.info("serving", address=address, log=str(options.log))
         ready(address)

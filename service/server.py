@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any, Final, cast
@@ -222,10 +222,21 @@ async def _send_away(exchange: Exchange) -> None:
 
 
 @asynccontextmanager
-async def serve(app: App, settings: ServiceSettings) -> AsyncIterator[str]:
+async def serve(
+    app: App,
+    settings: ServiceSettings,
+    *,
+    ended: Callable[[], None] | None = None,
+) -> AsyncIterator[str]:
     """Serve an application while the block runs; the server stops with the block.
 
     It is served as it is: ``Guard`` is what is to stand around it.
+
+    Args:
+        app: The application.
+        settings: Where to listen, and limits.
+        ended: Called when the server ends, also if that is not because of the block:
+            leave the block then, which raises the server's error.
 
     Yields:
         The address, for example ``http://127.0.0.1:11435``.
@@ -241,6 +252,8 @@ async def serve(app: App, settings: ServiceSettings) -> AsyncIterator[str]:
             await asyncio.wait({ready, running}, return_when=asyncio.FIRST_COMPLETED)
             if running.done():
                 await running  # raises what was wrong
+            if ended is not None:
+                running.add_done_callback(lambda _: ended())
             yield address_of(listening_socket)
         finally:
             ready.cancel()

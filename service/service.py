@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from herdbook.core import Clock, ManagerSettings, ModelManager, Moment
+from herdbook.core.background import TaskStatus
 from herdbook.presentation.times import Now
 from herdbook.service.errors import OverloadedError
 from herdbook.service.kept import KeptAnswers
@@ -82,6 +83,10 @@ class Service:
     def stopping(self) -> bool:
         """Whether it begins nothing any more."""
         return self.operations.stopping
+
+    def background_tasks(self) -> list[TaskStatus]:
+        """Return the status of each background task: of manager, log and service."""
+        return [*self.herd.background_tasks(), *self.live.background_tasks()]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

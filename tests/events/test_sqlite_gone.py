@@ -91,3 +91,24 @@ async def test_copy_in_its_place_is_another_file(tmp_path: Path) -> None:
 
         with pytest.raises(StoreUnavailableError):
             await store.append(STREAM, [event()], ANY)
+
+
+async def test_log_that_is_put_back_is_followed_again(tmp_path: Path) -> None:
+    path, away = tmp_path / "herd.db", tmp_path / "away.db"
+    async with (
+        await SQLiteEventStore.open(path) as store,
+        await SQLiteEventStore.open(path) as other,
+    ):
+        path.rename(away)
+        async with aclosing(store.subscribe(0)) as events:
+            with pytest.raises(StoreUnavailableError):
+                await anext(events)
+        assert isinstance(store.failures()["log_watcher"], StoreUnavailableError)
+        away.rename(path)
+
+        async with aclosing(store.subscribe(0)) as events:
+            waiting = asyncio.ensure_future(anext(events))
+            await other.append(STREAM, [event()], ANY)
+            async with asyncio.timeout(10):
+                assert (await waiting).position == 1
+        assert store.failures()["log_watcher"] is None

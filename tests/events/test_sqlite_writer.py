@@ -274,3 +274,42 @@ async def test_closing_answers_everybody(tmp_path: Path) -> None:
     assert failed == [StoreClosedError] * 100  # those for whom there was no room
     async with await SQLiteEventStore.open(tmp_path / "herd.db") as store:
         assert (await store.head()).position == ROOM
+
+
+async def test_writer_that_breaks_answers_and_goes_on(tmp_path: Path) -> None:
+    """A broken group may be kept or not; a broken view is not kept."""
+    view = StoredView(name="v", version=1, position=1, hash="a" * 64, data=b"x")
+    async with faulty(tmp_path) as (store, session):
+        session.before["insert_events"] = DIED
+        store._writer._look_again = None  # type: ignore[assignment]  # breaks _resolve
+        with pytest.raises(OutcomeUnknownError, match="TypeError"):
+            await store.append("model/n/m", [event()], 0)
+        session.before["save_view"] = ZeroDivisionError()
+        with pytest.raises(StoreUnavailableError, match="was not kept"):
+            await store.save_view(view)
+
+        await store.append("model/n/m", [event()], 0)
+        await store.save_view(view)
+
+        assert store.failures() == dict.fromkeys(store.failures())
+
+
+async def test_writer_that_ends_leaves_nobody_waiting(tmp_path: Path) -> None:
+    async with faulty(tmp_path) as (store, session):
+        session.gate.clear()
+        taken = asyncio.create_task(store.append("model/n/m", [event()], ANY))
+        await session.reached.wait()
+        waiting = asyncio.create_task(store.append("model/n/m", [event()], ANY))
+        await asyncio.sleep(0)
+
+        store._writer._task.cancel()
+
+        async with asyncio.timeout(10):
+            answers = await asyncio.gather(taken, waiting, return_exceptions=True)
+            assert [type(one) for one in answers] == [
+                OutcomeUnknownError,
+                StoreUnavailableError,
+            ]
+            with pytest.raises(StoreUnavailableError, match="can no longer be written"):
+                await store.append("model/n/m", [event()], ANY)
+        assert isinstance(store.failures()["log_writer"], StoreUnavailableError)

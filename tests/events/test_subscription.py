@@ -60,3 +60,22 @@ async def test_subscription_ends_if_the_store_closes_while_it_reads() -> None:
         raise StoreClosedError("herd.db", "is closed")
 
     assert [event async for event in follow(page, commits, 0)] == []
+
+
+async def test_failure_of_any_kind_reaches_who_follows_until_it_is_over() -> None:
+    commits = Commits()
+    waiting = asyncio.create_task(commits.beyond(0))
+
+    async def data_version() -> int:
+        raise ZeroDivisionError
+
+    async def head() -> Head:
+        return Head(7)
+
+    await watch(data_version, head, commits)
+    with pytest.raises(StoreUnavailableError, match="ZeroDivisionError"):
+        await waiting
+
+    commits.recover()
+    commits.announce(1)
+    assert await commits.beyond(0)

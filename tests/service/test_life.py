@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
@@ -15,9 +16,9 @@ import pytest
 from command import Server
 from service_program import Program, service
 
+from herdbook.core import UnderWay
 from herdbook.sandbox import RealClock, World
 from herdbook.service.application import composed
-from herdbook.service.live import Reason
 
 HERE = "gemma3:4b"
 
@@ -186,21 +187,46 @@ def test_failures_of_ollama_are_counted(program: Program) -> None:
     )
 
 
-async def test_log_that_is_followed_no_more_makes_it_unready(tmp_path: Path) -> None:
-    """So it is once a page of it could not be read: streams end, for good."""
+async def test_failing_task_makes_it_unready_and_is_named(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
     async with composed(log, ollama="127.0.0.1:9") as (made, application):
         transport = httpx.ASGITransport(app=cast("Any", application))
         async with httpx.AsyncClient(
             transport=transport, base_url="http://127.0.0.1:11435"
         ) as http:
-            assert (await http.get("/readyz")).status_code == 200
-            made.live.close(Reason.LOG_FAILED)
-            unready = await http.get("/readyz")
+            assert (await http.get("/readyz")).json()["failing"] == []
+            made.herd.under_way = fails  # type: ignore[method-assign]  # a fault
+            async with asyncio.timeout(10):
+                while (unready := await http.get("/readyz")).status_code == 200:
+                    await asyncio.sleep(0.01)
 
             assert unready.status_code == 503
-            assert unready.json()["status"] == "log_failed"
+            assert unready.json()["status"] == "task_failing"
+            (failing,) = unready.json()["failing"]
+            assert (failing["task"], failing["code"]) == ("progress", "OverflowError")
             assert (await http.get("/healthz")).status_code == 200
+            assert 'herdbook_task_up{task="progress"} 0.0' in await metrics_of(http)
+            page = (await http.get("/node", headers={"accept": "text/html"})).text
+            assert "restarting, failing since" in page
+            assert "unexpected error: OverflowError: a number" in page
+
+            del made.herd.under_way
+            async with asyncio.timeout(10):
+                while (await http.get("/readyz")).status_code != 200:
+                    await asyncio.sleep(0.01)
+            text = await metrics_of(http)
+            assert 'herdbook_task_up{task="progress"} 1.0' in text
+            assert 'herdbook_task_up{task="reconciler"} 1.0' in text
+            assert 'herdbook_task_restarts_total{task="reconciler"} 0.0' in text
+            assert 'herdbook_task_restarts_total{task="progress"} 0.0' not in text
+
+
+def fails() -> list[UnderWay]:
+    raise OverflowError("a number")
+
+
+async def metrics_of(http: httpx.AsyncClient) -> str:
+    return (await http.get("/metrics")).text
 
 
 def test_log_that_is_deleted_underneath_is_told_at_once(program: Program) -> None:

@@ -573,3 +573,27 @@ async def test_answers_come_at_once() -> None:
         took = now() - began
 
     assert took / 20 < 0.03
+
+
+async def test_server_that_ends_by_itself_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without that, the program would go on and serve nothing."""
+
+    class Breaks(Server):
+        async def on_tick(self, counter: int) -> bool:
+            if counter or self.ready.is_set():
+                raise ZeroDivisionError
+            return False
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive, send
+
+    monkeypatch.setattr("herdbook.service.server.Server", Breaks)
+    ended = asyncio.Event()
+    with pytest.raises(ZeroDivisionError):
+        async with (
+            serve(app, ServiceSettings(port=0), ended=ended.set),
+            asyncio.timeout(10),
+        ):
+            await ended.wait()

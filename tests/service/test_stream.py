@@ -212,3 +212,34 @@ async def test_reader_that_takes_nothing_costs_the_others_nothing(
             last = await uses(client, 50)
 
             assert await reading == list(range(1, last + 1))
+
+
+async def test_stream_goes_on_after_the_log_could_not_be_read(
+    herdbook: Reached,
+) -> None:
+    away = herdbook.log.with_name("away.db")
+    async with client_of(herdbook) as client:
+        last = await uses(client, 3)
+        seen: list[Told] = []
+        async with client.stream("GET", "/v1/events/stream?after=0") as answer:
+            async for told in messages(answer.aiter_lines()):
+                seen.append(told)
+                if told.id == last:
+                    herdbook.log.rename(away)
+
+        assert seen[-1].data == {"reason": "log_failed"}
+        found = [told.id for told in seen if told.id]
+        assert found == list(range(1, last + 1))
+        unready = await client.get("/readyz")
+        assert unready.status_code == 503
+        failing = {one["task"]: one["code"] for one in unready.json()["failing"]}
+        assert failing["live_stream"] == "store_unavailable"
+
+        away.rename(herdbook.log)
+        async with asyncio.timeout(20):
+            while (await client.get("/readyz")).status_code != 200:
+                await asyncio.sleep(0.05)
+        end = await uses(client, 3)
+        found += await read(client, after=0, seen=found[-1])
+
+        assert found == list(range(1, end + 1))
