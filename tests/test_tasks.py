@@ -1,0 +1,51 @@
+"""Tasks are started in known places alone, each with an owner that notices its end."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("cli", "core", "events", "presentation", "projections", "sandbox", "service")
+STARTS = {"create_task", "ensure_future", "run_coroutine_threadsafe"}
+
+#: Where tasks are started, and who notices their end.
+OWNED = {
+    "core/background.py running": "the block; failures are restarted and shown",
+    "core/ollama.py look": "a task group",
+    "core/operations.py finish": "awaited at once",
+    "core/operations.py start": "a callback; whoever follows the operation",
+    "core/reconciler.py _detect": "a task group",
+    "events/kept_head.py note": "itself: it survives errors and shows them; close()",
+    "events/sqlite.py close": "awaited at once",
+    "events/sqlite.py open": "awaited at once",
+    "events/sqlite.py subscribe": "all followers get its error, and start it again",
+    "events/sqlite_writer.py __init__": "a callback answers everybody who waits",
+    "sandbox/application.py _compete": "awaited at once",
+    "sandbox/clock.py drive": "awaited at once",
+    "sandbox/server.py serve": "the block",
+    "service/operations.py _begin": "a callback ends the operation",
+    "service/server.py serve": "the block; a callback reports its early end",
+    "service/server.py startup": "main_loop(), which ends with its error",
+}
+
+
+def starts(path: Path) -> Iterator[str]:
+    """Yield the functions of a module in which tasks are started."""
+    for function in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        for node in ast.walk(function):
+            called = node.func if isinstance(node, ast.Call) else None
+            if isinstance(called, ast.Attribute) and called.attr in STARTS:
+                yield f"{path.relative_to(ROOT)} {function.name}"
+
+
+def test_tasks_are_started_where_somebody_notices_their_end() -> None:
+    modules = (path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+    suites = {"contract_append.py", "contract_read.py", "contract_shared.py"}
+
+    found = {one for path in modules if path.name not in suites for one in starts(path)}
+
+    assert found == set(OWNED)
