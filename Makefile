@@ -42,8 +42,11 @@ else
 	$(BIN)/python -m pytest -n 2 -q
 endif
 
-campaign: $(READY) ## live twenty random hours, and a day without the server in each
-	HERDBOOK_CAMPAIGN=20 $(BIN)/python -m pytest -n 2 -q tests/campaign
+MINUTES ?= 10
+
+campaign: $(READY) ## random hours with faults, crowds of clients, and MINUTES=10 of a served crowd
+	HERDBOOK_CAMPAIGN=20 HERDBOOK_CAMPAIGN_MINUTES=$(MINUTES) \
+		$(BIN)/python -m pytest -n 2 -q -rP tests/campaign
 
 lint: $(READY) ## check style and form
 	$(BIN)/ruff check .

@@ -87,6 +87,8 @@ class Crowd:
         seed: decides everything that chance decides.
         others: whether other programs change the server as well.
         slowest_s: how long a request or its answer is under way at most, seconds.
+        changes_at_once: how many changes of a model Herdbook records before it holds
+            some back, and may be late; None where it never does.
 
     Attributes:
         asked: how many commands ended, by name and how.
@@ -103,6 +105,7 @@ class Crowd:
         *,
         others: bool = False,
         slowest_s: float = 3.0,
+        changes_at_once: int | None = None,
     ) -> None:
         self.place = place
         self.names = names
@@ -116,6 +119,7 @@ class Crowd:
         self.acknowledged: set[str] = set()
         self._others = others
         self._slowest_s = slowest_s
+        self._changes_at_once = changes_at_once
         self._tags = 0
 
     @property
@@ -168,16 +172,28 @@ class Crowd:
             if self.judge.tags[tag] != 1
         ]
         self.acknowledged.clear()
-        truth = self.journal.truth()
-        for caller in callers:
-            told = await caller.told()
-            self.lost += [
-                f"{name}: told {told.get(name)}, true is {truth.get(name)}"
-                for name in sorted(truth.keys() | told.keys())
-                if told.get(name) != truth.get(name)
-            ]
-            self.lost += [f"{name} is busy at rest" for name in await caller.busy()]
         self.judge.forget()
+        for caller in callers:
+            self.lost += await self._differing(caller)
+            self.lost += [f"{name} is busy at rest" for name in await caller.busy()]
+
+    async def _differing(self, caller: Caller) -> list[str]:
+        """Return what a caller is told at rest that is not so."""
+        while True:
+            truth = self.journal.truth()
+            await caller.refresh()
+            told = await caller.told()
+            if self.journal.truth() == truth:  # no runner has expired meanwhile
+                return [
+                    f"{name}: told {told.get(name)}, true is {truth.get(name)}"
+                    for name in sorted(truth.keys() | told.keys())
+                    if told.get(name) != truth.get(name) and not self._is_late(name)
+                ]
+
+    def _is_late(self, name: str) -> bool:
+        """Return whether changes of a model may have been held back."""
+        most = self._changes_at_once
+        return most is not None and self.judge.drifts[name] >= most
 
     def _delay(self) -> float:
         if self.chance.random() < 0.6:
@@ -215,7 +231,8 @@ class Crowd:
     ) -> bool:
         """Return whether a command may end so, by what truly happened."""
         if error.code == "model_not_found":
-            return self.journal.was_absent(name, began - timedelta(seconds=STALE_S))
+            since = began - timedelta(seconds=STALE_S)
+            return self.journal.was_absent(name, since) or self._is_late(name)
         if error.code == "load_failed":  # and its event is judged
             return self.journal.was_unloaded(name, began)
         if error.code == "bad_answer":  # pulled, and deleted before it was listed

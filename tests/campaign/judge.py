@@ -58,6 +58,7 @@ class Judge:
         invented: the events that nothing in the journal explains, with the reason.
         counts: how many events of each type were read.
         tags: how often each purpose of a use and each note of a change was read.
+        drifts: how many changes of each model a refresh recorded.
     """
 
     def __init__(self, journal: Journal, *, node: str = "local") -> None:
@@ -67,16 +68,18 @@ class Judge:
         self._read: list[Event] = []
         self._present: Counter[str] = Counter()
         self._loaded: Counter[str] = Counter()
-        self._started: dict[str, datetime] = {}
+        self._started: dict[tuple[str, str], datetime] = {}
         self.invented: list[str] = []
         self.counts: Counter[str] = Counter()
         self.tags: Counter[str] = Counter()
+        self.drifts: Counter[str] = Counter()
 
     def read(self, log: Path) -> None:
         """Judge what the log says since it was last read."""
         self._read = self._rows(log)
         for event in self._read:
             self.counts[event.kind] += 1
+            self.drifts[event.name] += event.actor == "reconciler"
             self._judge(event)
 
     def forget(self) -> None:
@@ -121,7 +124,7 @@ class Judge:
         elif event.kind == "ModelUnloaded":
             self._match(event, self._journal.memory, self._loaded, None)
         elif event.kind.endswith("Started"):
-            self._started[event.name] = event.at
+            self._started[event.name, event.kind.removesuffix("Started")] = event.at
         elif event.kind in ("LoadFailed", "PullFailed", "UpdateFailed"):
             self._failure(event)
         elif event.kind == "ModelUsed":
@@ -158,7 +161,8 @@ class Judge:
         return False
 
     def _failure(self, event: Event) -> None:
-        since = self._started.get(event.name, event.at)
+        activity = event.kind.removesuffix("Failed")
+        since = self._started.get((event.name, activity), event.at)
         if since == event.at:  # a reload is recorded as a whole when it has failed
             since = event.at - RELOAD
         paths = LOADS if event.kind == "LoadFailed" else ("/api/pull",)

@@ -1,0 +1,147 @@
+"""Twenty clients of a real service, or of two on one log, over HTTP.
+
+``HERDBOOK_CAMPAIGN_MINUTES`` sets how long they go on. A longer run also watches that
+the services' memory and descriptors stay as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple
+
+import httpx
+import pytest
+from campaign.callers import Remote
+from campaign.crowd import CLIENTS, Crowd
+from campaign.many import fill
+from service_program import Program, service
+
+from herdbook import sandbox
+from herdbook.core import ManagerSettings, SystemClock
+
+MINUTES = float(os.environ.get("HERDBOOK_CAMPAIGN_MINUTES", "0"))
+SEED = int(os.environ.get("HERDBOOK_CAMPAIGN_SEED", "1"))
+MODELS, COMMANDS = (300, 1000) if MINUTES else (40, 100)
+SERVER = sandbox.Settings(max_loaded=3, keep_alive_s=60.0)
+SLOWEST_S = 0.5
+
+WARM_UP = 3
+"""Rounds until a service has seen everything once, and its memory counts."""
+
+FEW_DESCRIPTORS = 10
+"""How many more may be open at the end of a round than after the warm-up."""
+
+GROWTH = 1.5
+"""How much memory may be in use at the end, as a multiple of that after the warm-up;
+what a service keeps of a log grows with the models in it, not with its events."""
+
+
+class Use(NamedTuple):
+    """What a process uses.
+
+    Attributes:
+        memory_bytes: its resident memory.
+        descriptors: how many files and sockets it has open.
+    """
+
+    memory_bytes: int
+    descriptors: int
+
+
+class Place:
+    """A sandbox's server in real time."""
+
+    def __init__(self, world: sandbox.World, http: httpx.AsyncClient) -> None:
+        self.world = world
+        self.clock = SystemClock()
+        self._http = http
+
+    async def somebody(self, method: str, path: str, **body: object) -> httpx.Response:
+        """Ask the server as another program would."""
+        return await self._http.request(method, path, json=body or None)
+
+
+def use_of(program: Program) -> Use:
+    """Return what a service uses now."""
+    process = Path(f"/proc/{program.process.pid}")
+    pages = int((process / "statm").read_text().split()[1])
+    descriptors = sum(1 for _ in (process / "fd").iterdir())
+    return Use(pages * os.sysconf("SC_PAGE_SIZE"), descriptors)
+
+
+@asynccontextmanager
+async def served(models: int) -> AsyncIterator[tuple[Place, str, list[str]]]:
+    """Serve many models; yield the place, the server's address and their names."""
+    world = sandbox.World(clock=sandbox.RealClock(), settings=SERVER)
+    async with (
+        sandbox.serve(world) as url,
+        httpx.AsyncClient(base_url=url, timeout=None, trust_env=False) as http,
+    ):
+        yield Place(world, http), url, fill(world, models)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(int(MINUTES * 60) + 300)
+@pytest.mark.parametrize("services", [1, 2])
+async def test_crowd_of_a_service_finds_only_what_happened(
+    services: int, tmp_path: Path
+) -> None:
+    log, uses = tmp_path / "herd.db", list[list[Use]]()
+    async with served(MODELS) as (place, url, names), AsyncExitStack() as stack:
+        crowd = Crowd(
+            place,
+            names,
+            SEED,
+            others=True,
+            slowest_s=SLOWEST_S,
+            changes_at_once=ManagerSettings().changes_at_once,
+        )
+        programs = [await _start(stack, log, url) for _ in range(services)]
+        callers = [
+            Remote(await stack.enter_async_context(_client(program)))
+            for program in programs
+        ]
+        until = monotonic() + MINUTES * 60
+        while not uses or (monotonic() < until and not crowd.found):
+            await crowd.run(callers, COMMANDS)
+            await crowd.rest(callers, log)
+            uses.append([use_of(program) for program in programs])
+    failed = [one for caller in callers for one in caller.failed]
+    told = (
+        f"seed {SEED}, {services} services, {len(uses)} rounds, {crowd.summary()}, "
+        f"{len(failed)} answers from 500 on; memory and descriptors "
+        f"{[tuple(one) for one in uses[0]]} to {[tuple(one) for one in uses[-1]]}"
+    )
+    sys.stdout.write(f"{told}\n")
+    assert not [*crowd.found, *failed], "\n".join([told, *crowd.found, *failed])
+    _assert_flat(uses)
+
+
+async def _start(stack: AsyncExitStack, log: Path, url: str) -> Program:
+    """Start a service; its start and stop do not hold up the sandbox in this loop."""
+    running = service(log, url)
+    program = await asyncio.to_thread(running.__enter__)
+    stack.push_async_callback(asyncio.to_thread, running.__exit__, None, None, None)
+    return program
+
+
+def _client(program: Program) -> httpx.AsyncClient:
+    limits = httpx.Limits(max_connections=CLIENTS)
+    return httpx.AsyncClient(
+        base_url=program.address, timeout=60, trust_env=False, limits=limits
+    )
+
+
+def _assert_flat(uses: list[list[Use]]) -> None:
+    """Hold that nothing grows once everything has been seen."""
+    if len(uses) <= WARM_UP:
+        return
+    for at_first, at_last in zip(uses[WARM_UP], uses[-1], strict=True):
+        assert at_last.descriptors <= at_first.descriptors + FEW_DESCRIPTORS, uses
+        assert at_last.memory_bytes <= at_first.memory_bytes * GROWTH, uses
