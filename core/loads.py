@@ -179,6 +179,18 @@ class Loader:
     ) -> None:
         await self._ask_to_load(name, request)
         runner = await self._appeared(name)
+        if runner is None:
+            # Another load took its place before it was seen: that is no failure of
+            # this model, so the load is decided anew.
+            _log.info("load_repeated", model=name)
+            await self._ask_to_load(name, request)
+            runner = await self._appeared(name)
+        if runner is None:
+            raise LoadFailedError(
+                name,
+                failure=LoadFailure.OTHER,
+                raw="the server says it is, but no runner of it is in memory",
+            )
         took = self._clock.monotonic() - started
         await finish(self._record_loaded(name, runner, took, request.cause))
 
@@ -218,19 +230,13 @@ class Loader:
                     raise
         return None
 
-    async def _appeared(self, name: str) -> Runner:
-        """Return the runner of a model that the server says is loaded."""
+    async def _appeared(self, name: str) -> Runner | None:
+        """Return the runner of a model that the server says is loaded, if it shows."""
         deadline = self._clock.monotonic() + self._settings.runner_within_s
         while True:
             runner = await self._runner(name)
-            if runner is not None:
+            if runner is not None or self._clock.monotonic() >= deadline:
                 return runner
-            if self._clock.monotonic() >= deadline:
-                raise LoadFailedError(
-                    name,
-                    failure=LoadFailure.OTHER,
-                    raw="the server says it is, but no runner of it is in memory",
-                )
             await self._clock.sleep(self._settings.poll_every_s)
 
     async def _runner(self, name: str) -> Runner | None:

@@ -32,7 +32,7 @@ NO_RUNNERS: dict[str, Any] = {
     "path": "/api/ps",
     "status": 200,
     "body": '{"models": []}',
-    "times": 60,
+    "times": 120,
 }
 
 
@@ -81,6 +81,26 @@ async def test_load_without_a_runner_is_a_failure() -> None:
             await herd.load(NAME)
 
         assert "LoadFailed" in await told(herd, NAME)
+
+
+async def test_load_that_was_evicted_before_it_was_seen_is_repeated() -> None:
+    """It is no failure of the model: for the server the load has succeeded."""
+    one_place = sandbox.Settings(max_loaded=1)
+    async with herd_of(server=one_place) as (place, herd):
+        loads = iter([(0.0, 2.0)])  # the first answer is on its way for 2 s
+        place.world.delays = lambda path: (
+            next(loads, (0.0, 0.0)) if path == "/api/generate" else (0.0, 0.0)
+        )
+        loading = asyncio.create_task(herd.load(NAME))
+        await place.until(lambda: any(place.world.runners.listed()))
+        await place.loads(OTHER)
+
+        status = await loading
+
+        (runner,) = await runners(place)
+        assert status.state is ModelState.LOADED
+        assert runner["name"] == NAME
+        assert "LoadFailed" not in await told(herd, NAME)
 
 
 async def test_configured_options_and_keep_alive_are_applied() -> None:
