@@ -27,7 +27,7 @@ from herdbook.core import ManagerSettings, SystemClock
 
 MINUTES = float(os.environ.get("HERDBOOK_CAMPAIGN_MINUTES", "0"))
 SEED = int(os.environ.get("HERDBOOK_CAMPAIGN_SEED", "1"))
-MODELS, COMMANDS = (300, 1000) if MINUTES else (40, 100)
+MODELS, COMMANDS = (300, 1000) if MINUTES else (40, 60)
 SERVER = sandbox.Settings(max_loaded=3, keep_alive_s=60.0)
 SLOWEST_S = 0.5
 
@@ -88,7 +88,7 @@ async def served(models: int) -> AsyncIterator[tuple[Place, str, list[str]]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(int(MINUTES * 60) + 300)
-@pytest.mark.parametrize("services", [1, 2])
+@pytest.mark.parametrize("services", [1, 2] if MINUTES else [2])
 async def test_crowd_of_a_service_finds_only_what_happened(
     services: int, tmp_path: Path
 ) -> None:
