@@ -106,6 +106,7 @@ async def _pretended(
             log=log,
             ollama=address,
             node="sandbox" if invocation.node == "local" else invocation.node,
+            follow_node=True,
             settings=msgspec.structs.replace(options.settings, banner=BANNER),
         )
 

@@ -19,6 +19,7 @@ from herdbook.cli import (  # noqa: F401 - each adds its verbs to the command
     differences,
     doctor,
     looking,
+    node,
     past,
     pull,
     sandbox,

@@ -42,7 +42,7 @@ SERVE = "Serve"
 TRY = "Try"
 
 VERBS = (
-    *("ls", "show", "recommend", "suggest", "refresh", "doctor", "graph"),
+    *("ls", "show", "recommend", "suggest", "refresh", "node", "doctor", "graph"),
     *("pull", "load", "unload", "use", "config", "rm", "apply", "freeze"),
     *("history", "log", "as-of", "diff", "why", "verify"),
     *("serve", "token"),

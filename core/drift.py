@@ -10,7 +10,7 @@ it was first loaded by).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -146,6 +146,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             is fresher than the register, and free of what we loaded since.
         asked: Digests of runners that we asked to leave as soon as they are idle.
         newly_odd: Unreadable entries that the look before did not have.
+        changed: Models that commands were changing meanwhile: nothing is decided
+            about them, though they may be the reason for something else.
     """
 
     look: Look
@@ -156,10 +158,12 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     before: Look | None = None
     asked: frozenset[str] = frozenset()
     newly_odd: tuple[UnreadableEntry, ...] = ()
+    changed: Collection[str] = ()
 
     def names(self) -> list[str]:
-        """Return the names of all models that are listed or known."""
-        return sorted(self.look.models.keys() | self.statuses.keys())
+        """Return the names of all models to decide about: listed or known."""
+        names = self.look.models.keys() | self.statuses.keys()
+        return sorted(names.difference(self.changed))
 
     def drifts(self) -> list[Drift]:
         """Return what to record so that the register says what the server shows."""

@@ -7,6 +7,7 @@
     │   ├── InvalidAddressError        no address of a server
     │   ├── InvalidConfigurationError  no value of that setting
     │   ├── InvalidCatalogueError      no catalogue
+    │   ├── NodeAddressError           the log knows that node at another address
     │   ├── InvalidDesiredError        no desired set of models
     │   ├── UnknownRoleError           no role of that name
     │   ├── ModelNotFoundError         the model is not there
@@ -87,6 +88,7 @@ __all__ = [
     "ModelDamagedError",
     "ModelNotFoundError",
     "NewerSchemaError",
+    "NodeAddressError",
     "NodeTimeoutError",
     "NodeUnreachableError",
     "NotALogError",
@@ -142,6 +144,27 @@ class InvalidAddressError(CallerError):
             f"{_short(address)!r}",
             f"is no address of an Ollama server: {reason}",
             "Write it as http://host:port, as OLLAMA_HOST has it",
+        )
+
+
+class NodeAddressError(CallerError):
+    """The log knows a node at another address: its models may be other models.
+
+    Attributes:
+        known: The address in the log.
+        given: The address that was asked for.
+    """
+
+    code = "node_address"
+
+    def __init__(self, node: str, *, known: str, given: str) -> None:
+        self.known = known
+        self.given = given
+        super().__init__(
+            f"node {node}",
+            f"is {known} in this log, not {given}",
+            "If it is another server, give it a name or a log of its own: --node NAME "
+            "or --db FILE. If the server moved: herdbook node move",
         )
 
 

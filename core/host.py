@@ -2,8 +2,8 @@
 
 What Ollama tolerates is tolerated here, so that one setting serves both. Two
 things differ, since Ollama also binds to that address and we only connect: an
-address that means *every interface* becomes the loopback, and what nobody can
-connect to is refused instead of tried.
+address that means *every interface* becomes the loopback, and an address that
+cannot be connected to, an invalid port among them, is refused.
 """
 
 from __future__ import annotations
@@ -14,13 +14,10 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 
 from herdbook.core.errors import InvalidAddressError
-from herdbook.core.logs import Logger
 
 DEFAULT_PORT: Final = 11434
 _SCHEME_PORTS: Final = {"http": 80, "https": 443}
 _HOST: Final = re.compile(r"\w[\w.-]*")
-
-_log = Logger("herdbook.host")
 
 
 def base_url(setting: str | None = None) -> str:
@@ -49,8 +46,11 @@ def base_url(setting: str | None = None) -> str:
     default_port = _SCHEME_PORTS[scheme] if separator else DEFAULT_PORT
     host, port_text = _split(authority)
     port = _port(port_text, default_port)
-    if port == 0:
-        raise InvalidAddressError(text, reason="port 0 is no place to connect to")
+    if not port:
+        # Ollama would go on with its default port, which may be another server.
+        raise InvalidAddressError(
+            text, reason=f"port {port_text!r} is not a number from 1 to 65535"
+        )
     address = f"{scheme}://{_connectable(host, text)}:{port}"
     return f"{address}/{quote(path, safe='/%')}".rstrip("/")
 
@@ -64,13 +64,13 @@ def _split(authority: str) -> tuple[str, str | None]:
     return authority.removeprefix("[").removesuffix("]"), None
 
 
-def _port(text: str | None, default: int) -> int:
-    if text is None:
+def _port(text: str | None, default: int) -> int | None:
+    """Return the port; None if it is not valid."""
+    if not text:
         return default
     if text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535:
         return int(text)
-    _log.warning("port_ignored", port=text, default=default)
-    return default
+    return None
 
 
 def _connectable(host: str, text: str) -> str:
@@ -87,6 +87,21 @@ def _connectable(host: str, text: str) -> str:
     if isinstance(address, ipaddress.IPv6Address):
         return "[::1]" if address.is_unspecified else f"[{address}]"
     return "127.0.0.1" if address.is_unspecified else str(address)
+
+
+def same_server(one: str, other: str) -> bool:
+    """Return whether two URLs, as ``base_url`` gives them, lead to the same server.
+
+    All loopback addresses are the same host, and the case of names does not count.
+    """
+    return _place(one) == _place(other)
+
+
+def _place(url: str) -> tuple[str, str, int | None, str]:
+    parts = urlsplit(url)
+    host = "localhost" if is_local(url) else (parts.hostname or "").lower()
+    port = parts.port or _SCHEME_PORTS.get(parts.scheme)
+    return parts.scheme, host.rstrip("."), port, parts.path.rstrip("/")
 
 
 def is_local(url: str) -> bool:

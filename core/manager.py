@@ -26,7 +26,7 @@ from herdbook.core.costs import DeleteCost, LoadCost, PullCost, UnloadCost
 from herdbook.core.desired import DesiredSet
 from herdbook.core.diagnosis import Diagnosis
 from herdbook.core.errors import OllamaError, WrongExpectedVersionError
-from herdbook.core.host import base_url
+from herdbook.core.host import base_url, same_server
 from herdbook.core.observing import NOBODY, Observer
 from herdbook.core.plan import Applying, Plan
 from herdbook.core.recovery import interrupt_dead
@@ -36,7 +36,7 @@ from herdbook.core.server_checks import Checking, check_server, models_folder
 from herdbook.core.settings import ManagerSettings
 from herdbook.core.storage import Storage
 from herdbook.core.working import Working
-from herdbook.events.facts import ModelUsed, Setting
+from herdbook.events.facts import ModelUsed, NodeMoved, Setting
 from herdbook.events.lifecycle import Activity
 from herdbook.events.recorded import Cause
 from herdbook.events.streams import check_node
@@ -82,6 +82,7 @@ class ModelManager(Working):
 
         Raises:
             StoreError: The log cannot be opened.
+            NodeAddressError: The log knows the node at another address.
             CallerError: An argument is not valid.
         """
         # httpx brings Rich and click along where they are installed: not on import.
@@ -115,6 +116,8 @@ class ModelManager(Working):
 
     async def _begin(self, stack: AsyncExitStack, *, look: bool) -> None:
         interrupted = await interrupt_dead(self._register, self._storage.instances)
+        if self._settings.follow_node:
+            await self.move_node()
         if look:
             with suppress(OllamaError):  # recorded as a lost node
                 await self._reconciler.refresh(recovered=interrupted)
@@ -122,6 +125,23 @@ class ModelManager(Working):
             for name, works in interrupted.items():
                 await self._resume(name, works)
         await stack.enter_async_context(self._watch.running())
+
+    async def move_node(self) -> bool:
+        """Record that the node has the address of this manager's server from now on.
+
+        Open the manager with ``look=False`` for it: a refresh at another address than
+        the log has is refused.
+
+        Returns:
+            Whether that was new.
+        """
+        await self._register.catch_up()
+        before, url = self._register.node_status().url, self._client.base_url
+        if not before or same_server(before, url):
+            return False
+        moved = NodeMoved(from_url=before, to_url=url)
+        await self._register.record_node(moved, cause=Cause.COMMAND)
+        return True
 
     async def _resume(self, name: str, works: tuple[Work, ...]) -> None:
         """Go on with a pull or an update that recovery found interrupted."""

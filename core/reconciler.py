@@ -31,12 +31,14 @@ from herdbook.core.errors import (
     BusyServerError,
     HerdbookError,
     ModelNotFoundError,
+    NodeAddressError,
     NodeTimeoutError,
     NodeUnreachableError,
     OllamaError,
     RefusedError,
 )
 from herdbook.core.hiding import newly_odd
+from herdbook.core.host import same_server
 from herdbook.core.logs import Logger
 from herdbook.core.observation import looked, observed
 from herdbook.core.recovery import interrupt_dead
@@ -124,16 +126,29 @@ class Reconciler:
                 found out about them has the cause ``recovery``.
 
         Raises:
+            NodeAddressError: The log knows this node at another address; nothing was
+                asked or recorded.
             OllamaError: The server cannot be asked; the node is recorded as lost.
         """
         async with self._looking:
             with operation(), acting_as(RECONCILER):
                 await self._register.catch_up()
+                self.check_address()
                 found = await interrupt_dead(
                     self._register, self._instances, at_work=self._works_on
                 )
                 await asyncio.sleep(0)  # both read all statuses
                 return await self._reconcile({*recovered, *found})
+
+    def check_address(self) -> None:
+        """Refuse to ask a server that may not be the one that the log is about.
+
+        Raises:
+            NodeAddressError: The log knows this node at another address.
+        """
+        node, url = self._register.node_status(), self._client.base_url
+        if node.url and not same_server(node.url, url):
+            raise NodeAddressError(node.name, known=node.url, given=url)
 
     async def _reconcile(self, recovered: Collection[str]) -> Look:
         statuses = {status.name: status for status in self._register.statuses()}
@@ -151,14 +166,15 @@ class Reconciler:
             await self._lost(error)
             raise
         comparison = Comparison(
-            look=msgspec.structs.replace(look, models=_without(look.models, changed)),
-            statuses=_without(statuses, changed),
-            detected=_without(detected, changed),
+            look=look,
+            statuses=statuses,
+            detected=detected,
             weights_of=self._weights_of(detected),
             restarted=restarted,
             before=self.look,
             asked=self._asked,
             newly_odd=newly_odd(look, self.look),
+            changed=changed,
         )
         _warn_of(comparison.newly_odd)
         for number, name in enumerate(comparison.names(), start=1):

@@ -36,6 +36,9 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
         pinned_loads_an_hour: How often an hour the background reconciler loads a
             pinned model again that was evicted.
         resume_pulls: Whether pulls that recovery finds interrupted go on at once.
+        follow_node: Whether a node that is asked for at another address than the log
+            has is recorded as moved, instead of refused. For sandboxes, whose port
+            changes with every start.
         changes_at_once: How many changes of one kind that others made to one model
             are recorded within ten minutes as they are seen; of more, some are left
             out and counted.
@@ -59,5 +62,6 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
     lost_wait_longest_s: float = 30.0
     pinned_loads_an_hour: int = 3
     resume_pulls: bool = False
+    follow_node: bool = False
     changes_at_once: int = 12
     snapshot_every: int = 10_000

@@ -162,6 +162,7 @@ class Working(Reading):
         raise changes_too_often(name, ATTEMPTS)
 
     async def _start_pull(self, name: str, *, insecure: bool) -> Operation:
+        self._reconciler.check_address()
         present = await self.is_available(name)
 
         async def work(pull: Operation) -> None:
@@ -252,6 +253,7 @@ class Working(Reading):
             OperationEndedError: It was cancelled.
         """
         status = self._here(await self.get_status(name))
+        self._reconciler.check_address()
         running = await self._loads.joinable(status.name)
         if running is None:
             status = self._here(self._latest().status(status.name))
@@ -302,6 +304,7 @@ class Working(Reading):
             OllamaError: The server could not be asked.
         """
         status = self._present(await self.get_status(name))
+        self._reconciler.check_address()
         running = self._loads.get(status.name)
         if running is not None:
             await running.over()
@@ -321,6 +324,7 @@ class Working(Reading):
             OllamaError: The server could not.
         """
         status = self._deletable(await self.get_status(name))
+        self._reconciler.check_address()
         self._elsewhere.refuse(status.name)
         async with self._looked_again():
             await self._loader.delete(status.name)

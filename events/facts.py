@@ -478,6 +478,18 @@ class NodeLost(Fact, frozen=True, kw_only=True):
     message: str
 
 
+class NodeMoved(Fact, frozen=True, kw_only=True):
+    """Recorded when the user says that a node has another address now.
+
+    Attributes:
+        from_url: The address before.
+        to_url: The address from now on.
+    """
+
+    from_url: str
+    to_url: str
+
+
 FACTS: tuple[type[Fact], ...] = (
     ModelDiscovered,
     ModelVanished,
@@ -507,5 +519,6 @@ FACTS: tuple[type[Fact], ...] = (
     ConfigurationChanged,
     NodeReached,
     NodeLost,
+    NodeMoved,
 )
 """Every fact there is."""

@@ -227,6 +227,13 @@ class Refreshed(msgspec.Struct, frozen=True, kw_only=True):
     recorded: list[HistoryEntry]
 
 
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``node``: the node, and whether it was moved just now."""
+
+    node: NodeStatus
+    moved: bool
+
+
 class Graph(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of ``graph``: the edges of the state diagram, and it in Mermaid."""
 

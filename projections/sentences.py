@@ -250,6 +250,11 @@ def _lost(fact: Fact) -> str:
     return f"lost: {fact.message}"
 
 
+def _moved(fact: Fact) -> str:
+    assert isinstance(fact, facts.NodeMoved)
+    return f"moved from {fact.from_url} to {fact.to_url}"
+
+
 def _plain(sentence: str) -> Callable[[Fact], str]:
     return lambda _: sentence
 
@@ -285,5 +290,6 @@ _SENTENCES: dict[str, Callable[[Fact], str]] = {
         (facts.ConfigurationChanged, _configured),
         (facts.NodeReached, _reached),
         (facts.NodeLost, _lost),
+        (facts.NodeMoved, _moved),
     )
 }

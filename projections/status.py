@@ -330,6 +330,13 @@ class StatusView:
                 node.since = event.occurred_at
             node.url, node.server_version = event.data.url, event.data.version
             node.reached, node.message = True, ""
+        elif isinstance(event.data, facts.NodeMoved):
+            # Not known to answer there until a refresh says so.
+            node.url, node.reached, node.since = (
+                event.data.to_url,
+                False,
+                event.occurred_at,
+            )
         elif isinstance(event.data, facts.NodeLost):
             node.since, node.message = event.occurred_at, event.data.message
             node.reached = False

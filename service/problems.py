@@ -23,6 +23,7 @@ from herdbook.core import (
     HerdbookError,
     IllegalTransitionError,
     ModelNotFoundError,
+    NodeAddressError,
     NodeTimeoutError,
     OllamaError,
     OperationEndedError,
@@ -43,6 +44,7 @@ STATUSES: Final[dict[type[HerdbookError], HTTPStatus]] = {
     # The caller asked for what cannot be.
     CallerError: HTTPStatus.BAD_REQUEST,
     BusyError: HTTPStatus.CONFLICT,
+    NodeAddressError: HTTPStatus.CONFLICT,
     IllegalTransitionError: HTTPStatus.CONFLICT,
     ModelNotFoundError: HTTPStatus.NOT_FOUND,
     OperationEndedError: HTTPStatus.CONFLICT,

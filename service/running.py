@@ -34,6 +34,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
         registry: What is known of models.
         settings: How to listen, and whom to let in.
         resume_pulls: Whether pulls that a crash interrupted go on at once.
+        follow_node: Whether the server may have another address than the log has.
     """
 
     log: Path
@@ -42,6 +43,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     registry: ModelRegistry
     settings: ServiceSettings
     resume_pulls: bool = False
+    follow_node: bool = False
 
 
 async def run(options: RunOptions, ready: Callable[[str], None]) -> None:
@@ -66,7 +68,9 @@ async def run(options: RunOptions, ready: Callable[[str], None]) -> None:
             ollama=options.ollama,
             node=options.node,
             registry=options.registry,
-            manager=manager_settings(resume_pulls=options.resume_pulls),
+            manager=manager_settings(
+                resume_pulls=options.resume_pulls, follow_node=options.follow_node
+            ),
         ) as (service, application),
         serve(application, options.settings, ended=stopped.set) as address,
     ):

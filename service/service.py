@@ -33,12 +33,15 @@ RECONCILE_EVERY_S: Final = 5.0
 """Seconds between two looks at the server."""
 
 
-def manager_settings(*, resume_pulls: bool = False) -> ManagerSettings:
+def manager_settings(
+    *, resume_pulls: bool = False, follow_node: bool = False
+) -> ManagerSettings:
     """Return how the manager of a service goes about its work."""
     return ManagerSettings(
         look_within_s=5.0,
         reconcile_every_s=RECONCILE_EVERY_S,
         resume_pulls=resume_pulls,
+        follow_node=follow_node,
     )
 
 

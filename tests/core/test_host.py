@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
-import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
 from herdbook.core.errors import InvalidAddressError
-from herdbook.core.host import base_url
+from herdbook.core.host import base_url, same_server
 
 
 @pytest.mark.parametrize(
@@ -56,12 +57,29 @@ def test_every_interface_is_reached_over_the_loopback(setting: str, url: str) ->
     assert base_url(setting) == url
 
 
-@pytest.mark.parametrize("port", ["66000", "-1", "http", "", "1_1"])
-def test_a_port_that_is_none_is_ignored_with_a_warning(port: str) -> None:
-    with structlog.testing.capture_logs() as logs:
-        assert base_url(f"example.com:{port}") == "http://example.com:11434"
+@pytest.mark.parametrize("port", ["66000", "-1", "http", "0", "1_1", "99999"])
+def test_invalid_port_is_refused(port: str) -> None:
+    with pytest.raises(InvalidAddressError, match="1 to 65535"):
+        base_url(f"example.com:{port}")
 
-    assert [(log["event"], log["port"]) for log in logs] == [("port_ignored", port)]
+
+def test_empty_port_is_the_default() -> None:
+    assert base_url("example.com:") == "http://example.com:11434"
+
+
+SAME = [
+    ["", "localhost", "LOCALHOST:11434", "http://127.0.0.1:11434/", "[::1]", "0.0.0.0"],
+    ["Example.com", "example.com:11434", "http://EXAMPLE.com:11434/", "example.com."],
+    ["https://a.b/x", "https://a.b:443/x/"],
+    ["http://a.b"],
+    ["localhost:11435"],
+]
+
+
+def test_spellings_of_one_address_are_the_same_server() -> None:
+    places = [(n, base_url(text)) for n, texts in enumerate(SAME) for text in texts]
+    for (one, first), (other, second) in itertools.product(places, places):
+        assert same_server(first, second) == (one == other), (first, second)
 
 
 @pytest.mark.parametrize(
@@ -84,10 +102,9 @@ def test_a_password_is_refused_and_not_repeated() -> None:
 
 @given(st.text(max_size=30))
 def test_any_setting_is_a_url_or_refused(setting: str) -> None:
-    with structlog.testing.capture_logs():
-        try:
-            url = base_url(setting)
-        except InvalidAddressError:
-            return
+    try:
+        url = base_url(setting)
+    except InvalidAddressError:
+        return
 
-        assert base_url(url) == url
+    assert base_url(url) == url

@@ -38,7 +38,10 @@ from herdbook.sandbox.names import Name
 
 MODEL = "smollm2:135m"
 SETTINGS = ManagerSettings(
-    poll_every_s=0.001, progress_every_s=0.0, progress_every_share=0.2
+    poll_every_s=0.001,
+    progress_every_s=0.0,
+    progress_every_share=0.2,
+    changes_at_once=10_000,
 )
 BACKGROUND = {"herdbook writer", "herdbook watch", "herdbook kept head"}
 """Tasks that live as long as the log is open."""
@@ -158,6 +161,7 @@ PULLED = (
 )
 LOADED = "(LoadStarted (LoadCancelled |ModelLoaded ))?"
 CASES = {
+    "move_node": Case(ModelManager.move_node, present, ""),
     "refresh": Case(
         ModelManager.refresh, drifted, "(ModelDiscovered (CapabilitiesDetected )?)?"
     ),

@@ -25,6 +25,7 @@ EXPECTED = {
     "InvalidAddressError": 400,
     "InvalidConfigurationError": 400,
     "InvalidCatalogueError": 400,
+    "NodeAddressError": 409,
     "InvalidDesiredError": 400,
     "UnknownRoleError": 404,
     "ModelNotFoundError": 404,
