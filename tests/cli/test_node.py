@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from command import Herdbook, Server
 
+NAME = "llama3.2:3b"
+
 
 def test_node_shows_the_address(herdbook: Herdbook, server: Server) -> None:
     herdbook("refresh")
@@ -24,14 +26,15 @@ def test_another_server_is_refused_until_the_node_is_moved(
     events = len(herdbook("log", "--json").out.splitlines())
     other = serving().address
 
-    for verb in ("ls", "refresh", "show llama3.2:3b", "load llama3.2:3b", "rm llama3.2:3b --yes"):
+    for verb in ("ls", "refresh", f"show {NAME}", f"load {NAME}", f"rm {NAME} --yes"):
         refused = herdbook(*verb.split(), "--ollama", other)
         assert refused.code == 2, verb
         assert server.address in refused.err
         assert other in refused.err
         assert "--node NAME" in refused.err
     assert len(herdbook("log", "--json").out.splitlines()) == events
-    assert herdbook("history", "llama3.2:3b", "--no-refresh", "--ollama", other).code == 0
+    offline = herdbook("history", NAME, "--no-refresh", "--ollama", other)
+    assert offline.code == 0
     assert herdbook("verify", "--ollama", other).code == 0
 
     assert herdbook("node", "move", "--ollama", other).code == 2, "it asks first"
