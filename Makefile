@@ -34,12 +34,14 @@ demo: $(READY) ## walk through the main job on the command line, a crash include
 UNMEASURED := tests/browser tests/campaign tests/proof tests/weather \
 	tests/service/test_schema.py tests/test_benchmarks.py
 
-test: $(READY) ## run all tests
+ONLY ?=
+
+test: $(READY) ## run all tests, or ONLY="tests/core tests/cli"
 ifdef COVERAGE
 	$(BIN)/python -m pytest -n 2 -q $(UNMEASURED)
 	$(BIN)/python -m pytest -n 2 -q $(addprefix --ignore=,$(UNMEASURED)) --cov --cov-report=term
 else
-	$(BIN)/python -m pytest -n 2 -q
+	$(BIN)/python -m pytest -n 2 -q $(ONLY)
 endif
 
 MINUTES ?= 10

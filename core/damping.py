@@ -4,13 +4,14 @@ Each kind of change of a model has a budget. While it lasts, changes are recorde
 they are seen. After that they are held back until one has lasted for a while, or
 until a hold is over; then the newest is recorded, with the number of those that were
 left out. Each hold is twice as long as the one before. A whole hold without a change
-restores the budget. Held back means late, never wrong: what is recorded in the end is
-what the server shows.
+restores the budget. Held back means late, never wrong: meanwhile the status is marked
+as stale, and what is recorded in the end is what the server shows.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 import msgspec
@@ -126,10 +127,13 @@ class Damper:
         self._budget = budget
         self._tracks: dict[tuple[str, str], _Track] = {}
         self._refresh = 0
+        self._held: dict[str, datetime] = {}
+        self._held_before: dict[str, datetime] = {}
 
     def begin(self) -> None:
         """Count a refresh: a change that one did not see is another one later."""
         self._refresh += 1
+        self._held_before, self._held = self._held, {}
         if len(self._tracks) > KEPT and self._refresh % SWEPT_EVERY == 0:
             now = self._clock.monotonic()
             self._tracks = {k: t for k, t in self._tracks.items() if not t.is_calm(now)}
@@ -138,6 +142,13 @@ class Damper:
         """Return whether a change of that kind was held back and still waits."""
         track = self._tracks.get((subject, kind))
         return track is not None and track.pending
+
+    def held(self) -> dict[str, datetime]:
+        """Return the models and nodes with a change held back, and since when.
+
+        As this refresh and the one before saw them.
+        """
+        return self._held_before | self._held
 
     def may_record(self, change: Change) -> bool:
         """Return whether a change that this refresh sees is to be recorded now."""
@@ -157,6 +168,9 @@ class Damper:
             _log.warning("changes_held_back", subject=change.subject, kind=change.kind)
         lasted = now - track.since >= track.hold_s * LASTING_SHARE
         track.pending = not lasted and now - track.recorded[-1] < track.hold_s
+        if track.pending:
+            age = timedelta(seconds=now - track.since)
+            self._held[change.subject] = self._clock.now() - age
         return not track.pending
 
     def recorded(self, change: Change) -> None:

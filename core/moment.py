@@ -6,6 +6,7 @@ same code as the present one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from herdbook.core.capabilities import Observed, detect
@@ -30,6 +31,8 @@ class Moment:
         asked: The time that was asked for; None for a position, or for now.
         overdue_since: The last successful refresh, if the ones after it are missing:
             what is known of the server is out of date. None otherwise.
+        held_back: Models with a change that was seen and is not recorded yet, since
+            there were too many; with the time of that change.
     """
 
     def __init__(
@@ -40,12 +43,14 @@ class Moment:
         *,
         asked: datetime | None = None,
         overdue_since: datetime | None = None,
+        held_back: Mapping[str, datetime] | None = None,
     ) -> None:
         self._views = views
         self._registry = registry
         self._node = node
         self.asked = asked
         self.overdue_since = overdue_since
+        self.held_back = held_back or {}
 
     @property
     def position(self) -> int:
@@ -98,9 +103,10 @@ class Moment:
         )
 
     def _aged(self, status: ModelStatus) -> ModelStatus:
-        """Mark a status, which is a copy, as stale if refreshes are overdue."""
+        """Mark a status, which is a copy, as stale if the server may say otherwise."""
         if status.stale_since is None:
-            status.stale_since = self.overdue_since
+            held = self.held_back.get(status.name)
+            status.stale_since = self.overdue_since or held
         return status
 
     def node_status(self) -> NodeStatus:

@@ -6,7 +6,7 @@ the log itself.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing
 from datetime import datetime
 
@@ -63,7 +63,12 @@ class Reading:
             self.registry,
             self._register.node,
             overdue_since=self._overdue_since(),
+            held_back=self._held_back(),
         )
+
+    def _held_back(self) -> Mapping[str, datetime]:
+        """Return the models with a change that is not recorded yet, and since when."""
+        return {}
 
     def _overdue_since(self) -> datetime | None:
         """Return since when the background refreshes that are due have not succeeded.

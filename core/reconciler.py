@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -113,6 +114,10 @@ class Reconciler:
         self._looking = asyncio.Lock()
         self._changes = changes
         self._asked: frozenset[str] = frozenset()
+
+    def held_back(self) -> dict[str, datetime]:
+        """Return the models with a change that is not recorded yet, and since when."""
+        return self._damper.held()
 
     def asked_to_leave(self, *digests: str) -> None:
         """Remember runners that leave on our request, as soon as they are idle."""

@@ -63,5 +63,5 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
     pinned_loads_an_hour: int = 3
     resume_pulls: bool = False
     follow_node: bool = False
-    changes_at_once: int = 12
+    changes_at_once: int = 30
     snapshot_every: int = 10_000

@@ -345,6 +345,9 @@ class Working(Reading):
             except HerdbookError as error:  # recorded as a failed load
                 _log.warning("pinned_not_loaded", model=name, reason=str(error))
 
+    def _held_back(self) -> Mapping[str, datetime]:
+        return self._reconciler.held_back()
+
     def _overdue_since(self) -> datetime | None:
         return self._watch.overdue_since()
 

@@ -42,6 +42,9 @@ class KeptAnswers:
         asked = f"@{moment.asked.timestamp()}" if moment.asked else ""
         overdue = moment.overdue_since
         stale = f"~{overdue.timestamp()}" if overdue else ""
+        if moment.held_back:
+            newest = max(moment.held_back.values())
+            stale += f"~{len(moment.held_back)}.{newest.timestamp()}"
         tag = f'W/"{moment.position}{asked}{stale}"'
         headers = {"etag": tag, "cache-control": "no-cache"}
         if tag in request.headers.get("if-none-match", ""):
