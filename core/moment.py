@@ -32,7 +32,8 @@ class Moment:
         overdue_since: The last successful refresh, if the ones after it are missing:
             what is known of the server is out of date. None otherwise.
         held_back: Models with a change that was seen and is not recorded yet, since
-            there were too many; with the time of that change.
+            there were too many, and models whose state in memory the server did not
+            show; with the time of that.
     """
 
     def __init__(

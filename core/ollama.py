@@ -206,9 +206,15 @@ class OllamaClient:
         Raises:
             ModelNotFoundError: The server does not have it.
             ModelDamagedError: Its manifest is torn.
+            BadAnswerError: The answer is not one about a model.
         """
         call = Call("POST", "/api/show", {"model": name}, about=name)
-        return await self._connections.answer(call, ShowAnswer)
+        answer = await self._connections.answer(call, ShowAnswer)
+        if not bytes(answer.details_raw).startswith(b"{"):
+            # Every version of the server shows this object; what lacks it may be
+            # another program's answer, and its silence about the weights means nothing.
+            raise BadAnswerError(name, raw="its details are not an object")
+        return answer
 
     async def load(
         self,

@@ -116,8 +116,14 @@ class Reconciler:
         self._asked: frozenset[str] = frozenset()
 
     def held_back(self) -> dict[str, datetime]:
-        """Return the models with a change that is not recorded yet, and since when."""
-        return self._damper.held()
+        """Return the models that may be other than the log says, and since when.
+
+        There is a change that is not recorded yet, or the server did not say whose a
+        runner is.
+        """
+        look = self.look
+        undecided = look.undecided if look is not None and look.runners else ()
+        return {name: look.at for name in undecided if look} | self._damper.held()
 
     def asked_to_leave(self, *digests: str) -> None:
         """Remember runners that leave on our request, as soon as they are idle."""
