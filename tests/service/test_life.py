@@ -36,7 +36,8 @@ def test_starts_without_ollama_and_serves_what_the_log_knows(
     log = tmp_path / "herd.db"
     with service(log, ollama.address):
         pass
-    with service(log, "127.0.0.1:9") as herdbook:
+    ollama.did(server="stopped")
+    with service(log, ollama.address) as herdbook:
         ready = herdbook.get("/readyz")
         models = herdbook.get("/v1/models")
 
@@ -99,7 +100,8 @@ def test_stops_in_time_while_the_server_hangs(tmp_path: Path, ollama: Server) ->
 
         assert herdbook.stop() == 0
 
-    with service(tmp_path / "herd.db", "127.0.0.1:9") as again:
+    ollama.did(server="stopped")
+    with service(tmp_path / "herd.db", ollama.address) as again:
         assert again.types(HERE)[-1] == "LoadInterrupted"
         ended = again.get(f"/v1/operations/{told['id']}")
         assert ended["state"] == "interrupted"
