@@ -21,7 +21,6 @@ from herdbook.core.costs import (
 from herdbook.core.desired import DesiredModel, DesiredSet
 from herdbook.core.diagnosis import Diagnosis, Level
 from herdbook.core.difference import Difference, ModelDifference, RoleDifference
-from herdbook.core.drift import Listed, Look
 from herdbook.core.errors import (
     BadAnswerError,
     BusyError,
@@ -83,6 +82,7 @@ from herdbook.core.registry import (
     ModelRegistry,
     Suggestion,
 )
+from herdbook.core.server_state import Listed, Look
 from herdbook.core.settings import ManagerSettings
 from herdbook.core.storage import Storage
 from herdbook.events.facts import Capability, FactSource, Runner, UnloadReason

@@ -15,11 +15,11 @@ from typing import Any, Final
 
 import msgspec
 
+from herdbook.core.cancellation import finish
 from herdbook.core.clock import Clock
 from herdbook.core.diagnosis import Diagnosis, Level, diagnosis
 from herdbook.core.errors import HerdbookError, kind_of
 from herdbook.core.logs import Logger
-from herdbook.core.operations import finish
 from herdbook.events.errors import in_line
 
 FIRST_WAIT_S: Final = 1.0

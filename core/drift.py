@@ -10,13 +10,14 @@ it was first loaded by).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 
 import msgspec
 
 from herdbook.core.entries import RUNNERS, UnreadableEntry
 from herdbook.core.hiding import may_hide_model, may_hide_runner
+from herdbook.core.server_state import Listed, Look, WeightsOf
 from herdbook.events.facts import (
     CapabilitiesDetected,
     Fact,
@@ -38,53 +39,6 @@ EXPIRY_TOLERANCE = timedelta(seconds=1)
 clocks of server and observer differ, and the server removes it at once."""
 
 
-class Listed(msgspec.Struct, frozen=True, kw_only=True):
-    """A model as the server lists it.
-
-    Attributes:
-        name: Its name, as the server spells it.
-        digest: Digest of its manifest.
-        size_bytes: Sum of its layers, bytes.
-        remote_host: Where it runs if it is a cloud model.
-        family: Its architecture.
-        quantization: As the server names it.
-        parameter_count: Number of parameters.
-        capabilities: What the list says it can do; None where it does not say.
-        context_length: Tokens it was trained for, as the list has it.
-    """
-
-    name: str
-    digest: str
-    size_bytes: int
-    remote_host: str | None = None
-    family: str | None = None
-    quantization: str | None = None
-    parameter_count: int | None = None
-    capabilities: tuple[str, ...] | None = None
-    context_length: int | None = None
-
-
-class Look(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server shows at one moment.
-
-    Attributes:
-        at: When it was asked.
-        server_version: Its version, as it says.
-        models: What it lists, by name.
-        runners: What it has in memory.
-        unreadable: Entries of its lists that cannot be read.
-        undecided: Models of which the server did not say what their weights are, so
-            that only a runner of their digest is known to be theirs.
-    """
-
-    at: datetime
-    server_version: str
-    models: dict[str, Listed]
-    runners: tuple[Runner, ...]
-    unreadable: tuple[UnreadableEntry, ...] = ()
-    undecided: frozenset[str] = frozenset()
-
-
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
     """A change that somebody else made.
 
@@ -99,10 +53,6 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     facts: tuple[Fact, ...]
     cause: Cause
     at_version: int
-
-
-WeightsOf = Callable[[str], str | None]
-"""Tells the weights of a model's digest, as far as they are known."""
 
 
 def undetected(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from herdbook.core.entries import MODELS, RUNNERS, UnreadableEntry
 
 if TYPE_CHECKING:
-    from herdbook.core.drift import Look, WeightsOf
+    from herdbook.core.server_state import Look, WeightsOf
     from herdbook.projections.status import ModelStatus
 
 

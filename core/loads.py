@@ -15,6 +15,7 @@ from enum import StrEnum
 import msgspec
 
 from herdbook.core.acting import operation
+from herdbook.core.cancellation import finish
 from herdbook.core.drift import runner_for, same_runner
 from herdbook.core.elsewhere import busy_with
 from herdbook.core.entries import Listing
@@ -33,7 +34,7 @@ from herdbook.core.errors import (
 from herdbook.core.hiding import may_hide_runner
 from herdbook.core.logs import Logger
 from herdbook.core.means import Means
-from herdbook.core.operations import Ending, Operation, finish
+from herdbook.core.operations import Ending, Operation
 from herdbook.core.wire import RunnerEntry
 from herdbook.events.facts import (
     Fact,

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from herdbook.core.capabilities import Observed
-from herdbook.core.drift import Listed, Look
+from herdbook.core.server_state import Listed, Look
 from herdbook.core.wire import ShowAnswer, TagEntry
 
 if TYPE_CHECKING:

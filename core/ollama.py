@@ -29,6 +29,7 @@ from typing import Final, Self
 import httpx
 import msgspec
 
+from herdbook.core.cancellation import finish
 from herdbook.core.clock import Clock, SystemClock
 from herdbook.core.entries import (
     MODELS,
@@ -56,7 +57,6 @@ from herdbook.core.exchange import (
 )
 from herdbook.core.failures import Request
 from herdbook.core.observing import NOBODY, Observer, asking
-from herdbook.core.operations import finish
 from herdbook.core.wire import (
     EmbedAnswer,
     GenerateAnswer,

@@ -9,7 +9,7 @@ what is under way. How an operation ends is recorded before it is over.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -227,22 +227,3 @@ class Operations:
             for operation in running:
                 await operation.over()
         self._running.clear()
-
-
-async def finish(work: Awaitable[T]) -> T:
-    """Bring something short to its end even if the caller is cancelled meanwhile.
-
-    Raises:
-        asyncio.CancelledError: The caller was cancelled; the work is done.
-    """
-    task = asyncio.ensure_future(work)
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            cancelled = True
-    result = task.result()
-    if cancelled:
-        raise asyncio.CancelledError
-    return result

@@ -12,7 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator
 
 from herdbook.core.clock import Clock
-from herdbook.core.drift import Look
+from herdbook.core.server_state import Look
 from herdbook.core.settings import ManagerSettings
 from herdbook.events.facts import UnloadReason
 from herdbook.events.lifecycle import Activity, ModelState

@@ -7,9 +7,9 @@ something, and loads when there is room for them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -23,9 +23,6 @@ from herdbook.core.registry import ModelRegistry
 from herdbook.events.facts import Setting
 from herdbook.events.lifecycle import ModelState
 from herdbook.projections.status import ModelStatus
-
-if TYPE_CHECKING:
-    from herdbook.core.manager import ModelManager
 
 
 class _Step(msgspec.Struct, frozen=True, kw_only=True, tag_field="step"):
@@ -272,7 +269,42 @@ def _configure(
         )
 
 
-async def apply(herd: ModelManager, plan: Plan) -> AsyncGenerator[Applying, None]:
+class PlanTarget(Protocol):
+    """What applies the steps: the manager, or whatever else has its commands."""
+
+    async def get_status(self, name: str) -> ModelStatus:
+        """Return the status of a model."""
+        ...
+
+    def pull(self, name: str) -> AsyncGenerator[PullProgress, None]:
+        """Pull a model."""
+        ...
+
+    async def configure(
+        self,
+        name: str,
+        settings: Mapping[str, Setting],
+        *,
+        unset: Collection[str],
+        note: str,
+    ) -> object:
+        """Change the settings of a model."""
+        ...
+
+    async def load(self, name: str) -> object:
+        """Load a model."""
+        ...
+
+    async def unload(self, name: str) -> object:
+        """Unload a model."""
+        ...
+
+    async def delete(self, name: str) -> object:
+        """Delete a model."""
+        ...
+
+
+async def apply(manager: PlanTarget, plan: Plan) -> AsyncGenerator[Applying, None]:
     """Do the steps of a plan in order; tell of each when it begins and is done.
 
     It ends with the first failure: what was told as done is done, and the rest is
@@ -283,27 +315,29 @@ async def apply(herd: ModelManager, plan: Plan) -> AsyncGenerator[Applying, None
     """
     for step in plan.steps:
         yield Applying(step=step)
-        async with aclosing(_do(herd, step)) as told:
+        async with aclosing(_do(manager, step)) as told:
             async for progress in told:
                 yield Applying(step=step, progress=progress)
         yield Applying(step=step, done=True)
 
 
-async def _do(herd: ModelManager, step: Step) -> AsyncGenerator[PullProgress, None]:
-    status = await herd.get_status(step.name)
+async def _do(manager: PlanTarget, step: Step) -> AsyncGenerator[PullProgress, None]:
+    status = await manager.get_status(step.name)
     match step:
         case PullStep():
             if not status.present:
-                async with aclosing(herd.pull(step.name)) as pulling:
+                async with aclosing(manager.pull(step.name)) as pulling:
                     async for progress in pulling:
                         yield progress
         case ConfigureStep():
-            await herd.configure(step.name, step.set, unset=step.unset, note=step.note)
+            await manager.configure(
+                step.name, step.set, unset=step.unset, note=step.note
+            )
         case UnloadStep():
-            await herd.unload(step.name)
+            await manager.unload(step.name)
         case DeleteStep():
             if status.present:
-                await herd.delete(step.name)
+                await manager.delete(step.name)
         case LoadStep():
             if status.state is not ModelState.LOADED:
-                await herd.load(step.name)
+                await manager.load(step.name)

@@ -13,7 +13,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from herdbook.core.acting import operation
-from herdbook.core.drift import Listed
+from herdbook.core.cancellation import finish
 from herdbook.core.errors import (
     BadAnswerError,
     PullCancelledError,
@@ -24,8 +24,9 @@ from herdbook.core.errors import (
 from herdbook.core.logs import Logger
 from herdbook.core.means import Means
 from herdbook.core.observation import listed
-from herdbook.core.operations import Ending, Operation, finish
+from herdbook.core.operations import Ending, Operation
 from herdbook.core.pull_progress import PullProgress, PullTracker
+from herdbook.core.server_state import Listed
 from herdbook.events.facts import (
     Fact,
     ModelUpdated,

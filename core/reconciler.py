@@ -17,15 +17,7 @@ from herdbook.core.acting import RECONCILER, acting_as, operation
 from herdbook.core.capabilities import detect
 from herdbook.core.clock import Clock
 from herdbook.core.damping import Change, Damper, change_of, with_count
-from herdbook.core.drift import (
-    Comparison,
-    Drift,
-    Listed,
-    Look,
-    WeightsOf,
-    is_detected,
-    undetected,
-)
+from herdbook.core.drift import Comparison, Drift, is_detected, undetected
 from herdbook.core.entries import UnreadableEntry
 from herdbook.core.errors import (
     BadAnswerError,
@@ -44,6 +36,7 @@ from herdbook.core.logs import Logger
 from herdbook.core.observation import looked, observed
 from herdbook.core.recovery import interrupt_dead
 from herdbook.core.register import Register
+from herdbook.core.server_state import Listed, Look, WeightsOf
 from herdbook.core.settings import ManagerSettings
 from herdbook.core.work_tracker import WorkTracker
 from herdbook.events.errors import IllegalTransitionError, WrongExpectedVersionError

@@ -17,13 +17,14 @@ import msgspec
 
 from herdbook.core.clock import Clock
 from herdbook.core.diagnosis import Diagnosis, Level, diagnosis
-from herdbook.core.drift import Look, WeightsOf, unowned
+from herdbook.core.drift import unowned
 from herdbook.core.entries import UnreadableEntry, unreadable_text
 from herdbook.core.errors import HerdbookError, ModelNotFoundError, OllamaError
 from herdbook.core.host import is_local
 from herdbook.core.log_checks import failed
 from herdbook.core.moment import Moment
 from herdbook.core.observation import listed
+from herdbook.core.server_state import Look, WeightsOf
 from herdbook.core.wire import ShowAnswer
 from herdbook.events.facts import ModelVanished, Runner
 from herdbook.events.lifecycle import Activity, ModelState

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from herdbook.core import configuration, views
 from herdbook.core.acting import RECONCILER, acting_as
+from herdbook.core.cancellation import finish
 from herdbook.core.clock import Clock
-from herdbook.core.drift import Look
 from herdbook.core.elsewhere import Elsewhere
 from herdbook.core.errors import (
     ElsewhereError,
@@ -27,7 +27,7 @@ from herdbook.core.errors import (
 from herdbook.core.loads import Loader, LoadRequest, Unloading
 from herdbook.core.logs import Logger
 from herdbook.core.means import Means
-from herdbook.core.operations import Operation, Operations, UnderWay, finish
+from herdbook.core.operations import Operation, Operations, UnderWay
 from herdbook.core.pins import Pins
 from herdbook.core.pull_progress import PullProgress
 from herdbook.core.pulls import Puller
@@ -35,6 +35,7 @@ from herdbook.core.reading import Reading
 from herdbook.core.reconciler import Reconciler
 from herdbook.core.register import ATTEMPTS, Register, changes_too_often
 from herdbook.core.registry import ModelRegistry
+from herdbook.core.server_state import Look
 from herdbook.core.settings import ManagerSettings
 from herdbook.core.storage import Storage
 from herdbook.core.watch import Watch

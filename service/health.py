@@ -88,7 +88,7 @@ async def readyz(request: AnyRequest) -> Response[answers.Ready]:
 async def metrics(request: AnyRequest) -> Response[bytes]:
     """Return what is measured, as Prometheus reads it."""
     service = service_of(request)
-    text = await service.metrics.text(service)
+    text = service.metrics.text(await service.readings())
     return Response(text, media_type=MEDIA_TYPE)
 
 

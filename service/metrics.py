@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from herdbook.core import ModelState
+from herdbook.core import ModelState, Moment
 from herdbook.core.background import TaskStatus
-from herdbook.service.operation import Kind, OperationState
-
-if TYPE_CHECKING:
-    from herdbook.service.service import Service
+from herdbook.service.operation import Kind, Operation, OperationState
 
 MEDIA_TYPE: Final = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")
 """What the measures are in; the framework adds the charset."""
@@ -28,6 +25,24 @@ _KNOWN_PATHS: Final = frozenset(
         *("generate", "embed", "delete", "copy", "create"),
     )
 )
+
+
+class Readings(NamedTuple):
+    """What the gauges show, read at one time.
+
+    Attributes:
+        moment: The models and the node.
+        lag: Events that no view has yet.
+        readers: Readers of the event stream.
+        tasks: The background tasks.
+        operations: The operations that the service remembers.
+    """
+
+    moment: Moment
+    lag: int
+    readers: int
+    tasks: Iterable[TaskStatus]
+    operations: Iterable[Operation]
 
 
 class Metrics:
@@ -81,13 +96,9 @@ class Metrics:
         if failure is not None:
             self._failures.labels(known, failure).inc()
 
-    async def text(self, service: Service) -> bytes:
-        """Return all measures as they are now.
-
-        Raises:
-            StoreError: The log does not answer.
-        """
-        await self._gauges.read(service, self._wal)
+    def text(self, readings: Readings) -> bytes:
+        """Return all metrics, with the gauges set to what was read."""
+        self._gauges.set(readings, self._wal)
         return generate_latest(self.registry)
 
     def fetched(self, more_bytes: int) -> None:
@@ -127,18 +138,13 @@ class _Gauges:
             self._task_restarts.labels(task.name).inc(more)
             self._counted_restarts[task.name] = task.restarts
 
-    async def read(self, service: Service, wal: Path) -> None:
-        """Read all of them.
-
-        Raises:
-            StoreError: The log does not answer.
-        """
-        self._read_tasks(service.background_tasks())
-        lag = await service.herd.lag()
-        moment = await service.herd.now()
+    def set(self, readings: Readings, wal: Path) -> None:
+        """Set all of them."""
+        moment = readings.moment
+        self._read_tasks(readings.tasks)
         self._head.set(moment.position)
-        self._lag.set(lag)
-        self._readers.set(service.live.readers)
+        self._lag.set(readings.lag)
+        self._readers.set(readings.readers)
         self._wal.set(_size(wal))
         node = moment.node_status()
         is_up = node.reached and moment.overdue_since is None
@@ -146,7 +152,7 @@ class _Gauges:
         states = [status.state for status in moment.statuses()]
         for state in ModelState:
             self._models.labels(state.value).set(states.count(state))
-        known = [(one.kind, one.state) for one in service.operations.all()]
+        known = [(one.kind, one.state) for one in readings.operations]
         for kind in Kind:
             for ending in OperationState:
                 count = known.count((kind, ending))

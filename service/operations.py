@@ -28,9 +28,9 @@ from herdbook.core import (
     Moment,
     OperationEndedError,
 )
+from herdbook.core.cancellation import finish
 from herdbook.core.configuration import check_load
 from herdbook.core.logs import Logger
-from herdbook.core.operations import finish
 from herdbook.events.recorded import new_id
 from herdbook.service.begun import BegunOperations
 from herdbook.service.errors import (

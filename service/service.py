@@ -18,7 +18,7 @@ from herdbook.presentation.times import Now
 from herdbook.service.errors import OverloadedError
 from herdbook.service.kept import KeptAnswers
 from herdbook.service.live import Live, Reason
-from herdbook.service.metrics import Metrics
+from herdbook.service.metrics import Metrics, Readings
 from herdbook.service.operations import Operations
 from herdbook.service.requests import AnyRequest
 from herdbook.service.settings import ServiceSettings
@@ -90,6 +90,21 @@ class Service:
     def background_tasks(self) -> list[TaskStatus]:
         """Return the status of each background task: of manager, log and service."""
         return [*self.herd.background_tasks(), *self.live.background_tasks()]
+
+    async def readings(self) -> Readings:
+        """Return what the gauges of the metrics show now.
+
+        Raises:
+            StoreError: The log does not answer.
+        """
+        lag = await self.herd.lag()
+        return Readings(
+            moment=await self.herd.now(),
+            lag=lag,
+            readers=self.live.readers,
+            tasks=self.background_tasks(),
+            operations=self.operations.all(),
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -14,7 +14,7 @@ STARTS = {"create_task", "ensure_future", "run_coroutine_threadsafe"}
 OWNED = {
     "core/background.py running": "the block; failures are restarted and shown",
     "core/ollama.py look": "a task group",
-    "core/operations.py finish": "awaited at once",
+    "core/cancellation.py finish": "awaited at once",
     "core/operations.py start": "a callback; whoever follows the operation",
     "core/reconciler.py _detect": "a task group",
     "events/kept_head.py note": "itself: it survives errors and shows them; close()",

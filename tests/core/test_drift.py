@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from herdbook.core.drift import Comparison, Drift, Listed, Look, unowned
+from herdbook.core.drift import Comparison, Drift, unowned
+from herdbook.core.server_state import Listed, Look
 from herdbook.events import facts
 from herdbook.events.facts import Fact, Runner, UnloadReason
 from herdbook.events.lifecycle import Activity, Lifecycle, ModelState

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from herdbook.core import OperationEndedError, PullProgress, StalledError
+from herdbook.core.cancellation import finish
 from herdbook.core.clock import settle
-from herdbook.core.operations import Ending, Operation, Operations, finish
+from herdbook.core.operations import Ending, Operation, Operations
 from herdbook.events.lifecycle import Activity
 
 
