@@ -97,7 +97,11 @@ def _tell(screen: Screen, found: Verification, seconds: float) -> None:
             [
                 Piece(f"#{finding.position}" if finding.position else "log"),
                 Piece(finding.kind.value, "bold red"),
-                Piece(finding.message),
+                Piece(
+                    f"{finding.message}. {finding.remedy}"
+                    if finding.remedy
+                    else finding.message
+                ),
             ]
         )
         for finding in found.findings

@@ -63,6 +63,7 @@ from herdbook.core.errors import (
     StoreUnavailableError,
     UnknownRoleError,
     WrongExpectedVersionError,
+    WrongStreamError,
 )
 from herdbook.core.host import base_url
 from herdbook.core.lineage import Ancestor, Lineage
@@ -86,9 +87,10 @@ from herdbook.core.server_state import Listed, Look
 from herdbook.core.settings import ManagerSettings
 from herdbook.core.storage import Storage
 from herdbook.events.facts import Capability, FactSource, Runner, UnloadReason
+from herdbook.events.findings import Finding
 from herdbook.events.lifecycle import Activity, ModelState
 from herdbook.events.recorded import Cause, RecordedEvent
-from herdbook.events.verify import Finding, Verification, verify
+from herdbook.events.verify import Verification, verify
 from herdbook.projections.history import HistoryEntry, HistoryFilter
 from herdbook.projections.recommendation import Candidate, Recommendation
 from herdbook.projections.roles import ModelRole
@@ -197,6 +199,7 @@ __all__ = [
     "Unloading",
     "Verification",
     "WrongExpectedVersionError",
+    "WrongStreamError",
     "acting_as",
     "base_url",
     "canonical_name",

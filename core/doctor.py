@@ -8,7 +8,7 @@ sees on the server is recorded, as by everything that reads.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from importlib import metadata
 from pathlib import Path
@@ -25,10 +25,14 @@ from herdbook.core.registry import ModelRegistry
 from herdbook.core.settings import ManagerSettings
 from herdbook.core.storage import MEMORY, Storage
 from herdbook.events.facts import LoadInterrupted, PullInterrupted, UpdateInterrupted
+from herdbook.events.findings import Finding
 from herdbook.events.log_file import beside
 from herdbook.events.recorded import Cause, RecordedEvent
 from herdbook.events.streams import model_of
 from herdbook.projections.sentences import describe
+
+SHOWN_FINDINGS = 5
+"""Findings about events that are shown one by one; more are counted."""
 
 _INTERRUPTED = frozenset(
     fact.__name__ for fact in (LoadInterrupted, PullInterrupted, UpdateInterrupted)
@@ -107,7 +111,7 @@ async def _herd(patient: Patient, clock: Clock) -> list[Diagnosis]:
     async with _open(patient, patient.log, clock) as herd:
         return [
             _alive(patient.log),
-            _readable((await herd.now()).unreadable),
+            *_events((await herd.now()).findings),
             *[each async for each in _left_by_the_dead(herd, before)],
             *await herd.doctor(),
         ]
@@ -134,17 +138,25 @@ def _alive(log: Path) -> Diagnosis:
     return diagnosis("instances", f"{others} more at work on the log")
 
 
-def _readable(unreadable: Sequence[int]) -> Diagnosis:
-    """Say which events the views go on without."""
-    if not unreadable:
-        return diagnosis("events", "all can be read")
-    return diagnosis(
-        "events",
-        f"{len(unreadable)} cannot be read, the first is #{unreadable[0]}",
-        f"They count only by their type. To see one: herdbook log --after "
-        f"{unreadable[0] - 1} --limit 1. To check the log: herdbook verify",
-        level=Level.NOTICE,
-    )
+def _events(findings: Sequence[Finding]) -> Iterator[Diagnosis]:
+    """Show the events that cannot be read, are not legal or are in a wrong stream."""
+    if not findings:
+        yield diagnosis("events", "all readable and legal")
+    for finding in findings[:SHOWN_FINDINGS]:
+        yield diagnosis(
+            "events",
+            f"#{finding.position} {finding.message}",
+            f"{finding.remedy}. To show the event, run: herdbook log --after "
+            f"{finding.position - 1} --limit 1",
+            level=Level.NOTICE,
+        )
+    if (more := len(findings) - SHOWN_FINDINGS) > 0:
+        yield diagnosis(
+            "events",
+            f"{more} more findings",
+            "To list them, run: herdbook verify",
+            level=Level.NOTICE,
+        )
 
 
 async def _left_by_the_dead(

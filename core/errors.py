@@ -3,6 +3,7 @@
     HerdbookError
     ├── CallerError                    the caller asked for what cannot be
     │   ├── IllegalTransitionError     not allowed in the model's state
+    │   ├── WrongStreamError           an event in a stream of another kind
     │   ├── InvalidNameError           no name of a model
     │   ├── InvalidAddressError        no address of a server
     │   ├── InvalidConfigurationError  no value of that setting
@@ -61,6 +62,7 @@ from herdbook.events.errors import (
     UndecodableEventError,
     UnknownEventTypeError,
     WrongExpectedVersionError,
+    WrongStreamError,
 )
 from herdbook.events.resources import ResourceExhaustedError
 
@@ -112,6 +114,7 @@ __all__ = [
     "UnknownEventTypeError",
     "UnknownRoleError",
     "WrongExpectedVersionError",
+    "WrongStreamError",
     "kind_of",
 ]
 

@@ -27,7 +27,7 @@ from herdbook.events.facts import (
     RunnerChanged,
     UpdateProgressed,
 )
-from herdbook.events.lifecycle import INITIAL, TRANSITIONS, ModelState
+from herdbook.events.lifecycle import INITIAL, ModelState, fold
 from herdbook.events.recorded import Cause, RecordedEvent
 from herdbook.events.store import EventStore
 from herdbook.events.streams import model_stream, node_stream
@@ -142,7 +142,7 @@ def _states(trail: Iterable[RecordedEvent]) -> Iterator[_Linked]:
     """Yield what made the state, and the load before if that ended a loaded one."""
     turns, lifecycle = [], INITIAL
     for event in trail:
-        after = TRANSITIONS[lifecycle][event.type]
+        after = fold(lifecycle, event.type)
         if after[:2] != lifecycle[:2]:
             turns.append((event, after))
         lifecycle = after

@@ -16,6 +16,7 @@ from herdbook.core.names import canonical_name, name_key, respelled
 from herdbook.core.registry import ModelRegistry, parse_role
 from herdbook.core.views import Views
 from herdbook.events.facts import Capability
+from herdbook.events.findings import Finding
 from herdbook.events.streams import model_stream, node_stream
 from herdbook.projections.recommendation import Candidate, Recommendation
 from herdbook.projections.roles import ModelRole
@@ -83,9 +84,13 @@ class Moment:
         return self._views.status.find(model_stream(self._node, name)) is not None
 
     @property
-    def unreadable(self) -> tuple[int, ...]:
-        """The positions of the first events whose data cannot be read, up to 100."""
-        return tuple(self._views.status.unreadable)
+    def findings(self) -> tuple[Finding, ...]:
+        """What is wrong with events of the log, up to 100 findings.
+
+        Events that cannot be read, that are not legal where they are, or that are in
+        the wrong stream.
+        """
+        return tuple(self._views.status.findings)
 
     def statuses(self) -> list[ModelStatus]:
         """Return the status of every model that the log knows, by name."""

@@ -149,6 +149,11 @@ def _is_name(text: str) -> bool:
     return True
 
 
+def is_canonical(text: str) -> bool:
+    """Return whether it is the canonical name of a model."""
+    return _is_name(text) and canonical_name(text) == text
+
+
 def _has_tag(text: str) -> bool:
     return text.rfind(":") > text.rfind("/")
 

@@ -7,10 +7,12 @@ from collections.abc import Collection
 import msgspec
 
 from herdbook.core import views
+from herdbook.core.names import is_canonical
 from herdbook.core.storage import Storage
 from herdbook.events.errors import CorruptLogError
+from herdbook.events.findings import Finding, Kind
 from herdbook.events.store import Head
-from herdbook.events.verify import Finding, Kind, Verification
+from herdbook.events.verify import Verification
 from herdbook.events.verify import verify as verify_events
 
 
@@ -24,7 +26,9 @@ async def verify(storage: Storage, *, anchors: Collection[Head] = ()) -> Verific
     Raises:
         StoreError: It cannot be read at all.
     """
-    found = await verify_events(storage.store, anchors=anchors)
+    found = await verify_events(
+        storage.store, anchors=anchors, is_canonical=is_canonical
+    )
     try:
         altered = await views.check(storage.store, storage.snapshots)
     except CorruptLogError:

@@ -10,7 +10,7 @@ are an ``UnreadableFact``, so that one event never hides the others.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
@@ -19,6 +19,7 @@ import msgspec
 from herdbook.events.errors import UndecodableEventError, UnknownEventTypeError
 from herdbook.events.facts import FACTS, Fact, ModelUnloaded, UnreadableFact
 from herdbook.events.recorded import Cause, Position, RecordedEvent, StoredEvent
+from herdbook.events.sqlite_text import shown
 
 Upcaster: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 """Turns the data of one schema into those of the next; pure."""
@@ -107,9 +108,17 @@ def read_row(*row: Any) -> RecordedEvent:
     try:
         return _read_row(*row)
     except UndecodableEventError as error:
-        return _unreadable(error.reason, *row)
+        reason = error.reason
     except (ValueError, LookupError, TypeError) as error:
-        return _unreadable(str(error), *row)
+        reason = str(error)
+    return _unreadable(not_utf_8(row) or reason, *row)
+
+
+def not_utf_8(row: Sequence[object]) -> str:
+    """Return which columns of the log are not UTF-8, in words; empty if all are."""
+    columns = zip(StoredEvent.__struct_fields__, row, strict=True)
+    damaged = [name for name, value in columns if isinstance(value, bytes)]
+    return f"not UTF-8: {', '.join(damaged)}" if damaged else ""
 
 
 def _read_row(  # noqa: PLR0913, PLR0917 - one parameter a column, for speed
@@ -136,9 +145,13 @@ def _read_row(  # noqa: PLR0913, PLR0917 - one parameter a column, for speed
     if not (
         type(stream) is type(event_id) is type(type_) is type(actor) is type(hash_)
         and type(stream) is str
+        and type(correlation_id) is not bytes
+        and type(causation_id) is not bytes
         and type(version) is type(schema) is int
     ):
-        raise UndecodableEventError(str(type_), schema=0, reason="a column is damaged")
+        raise UndecodableEventError(
+            shown(type_), schema=0, reason="a column is damaged"
+        )
     return RecordedEvent(
         Position(position),
         stream,
@@ -176,31 +189,31 @@ def _unreadable(  # noqa: PLR0913, PLR0917 - one parameter a column
 ) -> RecordedEvent:
     return RecordedEvent(
         Position(position),
-        _text(stream),
+        _stream(stream),
         version if isinstance(version, int) else 0,
-        _text(event_id),
-        _text(type_),
+        shown(event_id),
+        shown(type_),
         schema if isinstance(schema, int) else 0,
-        UnreadableFact(data=_text(data), reason=reason),
+        UnreadableFact(data=shown(data), reason=reason),
         _time(occurred_at),
         _time(recorded_at),
-        _text(actor),
-        _causes.get(_text(cause), Cause.OBSERVED),
+        shown(actor),
+        _causes.get(shown(cause), Cause.OBSERVED),
         correlation_id if isinstance(correlation_id, str) else None,
         causation_id if isinstance(causation_id, str) else None,
-        _text(hash_),
+        shown(hash_),
     )
 
 
-def _text(value: object) -> str:
-    """Return a column as text, whatever a damaged page made of it."""
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+def _stream(value: object) -> str:
+    """Return the name of a stream; a damaged one is never that of another stream."""
+    return value if isinstance(value, str) else f"damaged stream {shown(value)}"
 
 
 def _time(value: object) -> datetime:
     """Return a column as a time; one that is none is the beginning of 1970."""
     try:
-        time = datetime.fromisoformat(_text(value))
+        time = datetime.fromisoformat(shown(value))
     except ValueError:
         return _UNKNOWN_TIME
     return time if time.tzinfo is not None else _UNKNOWN_TIME

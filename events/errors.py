@@ -2,7 +2,8 @@
 
     HerdbookError                      everything that Herdbook raises on purpose
     ├── CallerError                    the caller asked for what cannot be
-    │   └── IllegalTransitionError     an event that the lifecycle does not allow
+    │   ├── IllegalTransitionError     an event that the lifecycle does not allow
+    │   └── WrongStreamError           an event in a stream of another kind
     ├── ResourceExhaustedError         too many open files; see ``resources.py``
     └── StoreError                     the log could not do its part
         ├── ConflictError              somebody was faster, or the id is taken
@@ -96,6 +97,28 @@ class IllegalTransitionError(CallerError):
             model,
             f"is {current}; {event} is not allowed",
             f"Allowed now: {', '.join(allowed)}" if allowed else "",
+        )
+
+
+class WrongStreamError(CallerError):
+    """An event does not belong in the stream; nothing of the append was kept.
+
+    Attributes:
+        stream: The stream.
+        event: The name of the refused event.
+        home: The form of the streams that it belongs in.
+    """
+
+    code = "wrong_stream"
+
+    def __init__(self, stream: str, *, event: str, home: str) -> None:
+        self.stream = stream
+        self.event = event
+        self.home = home
+        super().__init__(
+            f"append of {event}",
+            f"cannot go to the stream {stream[:80]!r}",
+            f"Append it to a stream of the form {home}",
         )
 
 

@@ -21,8 +21,10 @@ from herdbook.events.errors import (
     EventIdConflictError,
     UndecodableEventError,
     WrongExpectedVersionError,
+    WrongStreamError,
 )
 from herdbook.events.facts import Fact
+from herdbook.events.findings import belongs, home_of
 from herdbook.events.recorded import (
     Cause,
     NewEvent,
@@ -84,9 +86,14 @@ def draft_append(
     Raises:
         CallerError: As ``check_append``; also if a fact is not one of ours, or
             would not be read back as what it is now.
+        WrongStreamError: A fact does not belong in the stream.
     """
     check_append(stream, events, expected_version)
-    return Draft(stream, tuple(_draft(event) for event in events), expected_version)
+    drafts = tuple(_draft(event) for event in events)
+    for draft in drafts:
+        if not belongs(draft.type, stream):
+            raise WrongStreamError(stream, event=draft.type, home=home_of(draft.type))
+    return Draft(stream, drafts, expected_version)
 
 
 def _draft(event: NewEvent) -> DraftEvent:

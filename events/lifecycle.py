@@ -14,6 +14,7 @@ are made from this table; ``transition`` is its compiled form.
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import cache
 from typing import NamedTuple
 
 from herdbook.events import facts
@@ -296,3 +297,33 @@ def transition(lifecycle: Lifecycle, event: str, *, model: str) -> Lifecycle:
             event=event,
             allowed=allowed(lifecycle),
         ) from None
+
+
+def fold(lifecycle: Lifecycle, event: str) -> Lifecycle:
+    """Return what comes after a recorded event, even where the table forbids it.
+
+    An older version, or another program, may have recorded an event that is not
+    legal where it stands. Readers continue: the model moves to the state that the
+    event's type names, and stays where it is if the type names none.
+
+    Args:
+        lifecycle: Where the model is.
+        event: The name of the fact; one that is not about a model changes nothing.
+    """
+    after = TRANSITIONS[lifecycle].get(event)
+    return _forced(lifecycle, event) if after is None else after
+
+
+@cache
+def _forced(lifecycle: Lifecycle, event: str) -> Lifecycle:
+    """Follow an event's first row that names a state, as from a legal lifecycle.
+
+    Only a lifecycle of the compiled table comes out: every later event needs one.
+    """
+    row = next((r for r in TABLE if r.event == event and r.to is not None), None)
+    if row is None:
+        return lifecycle
+    legal = (known for known in TRANSITIONS if row.applies(known))
+    return row.follow(
+        min(legal, key=lambda known: known.updating != lifecycle.updating)
+    )

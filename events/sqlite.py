@@ -51,6 +51,7 @@ from herdbook.events.sqlite_session import (
     prepare,
     translated,
 )
+from herdbook.events.sqlite_text import shown
 from herdbook.events.sqlite_writer import (
     Row,
     Writer,
@@ -454,15 +455,24 @@ async def _head_of_file(path: Path) -> Head | None:
 
 async def _check_file(path: Path) -> list[str]:
     async with _connected(path) as session:
-        findings = [row[0] for row in await session.run("integrity")]
-        found: dict[str, str] = dict(await session.run("schema"))
+        findings = [shown(row[0]) for row in await session.run("integrity")]
+        found = {shown(name): sql for name, sql in await session.run("schema")}
+        names = [name for (name,) in await session.run("view_names")]
     async with _connected(None) as pristine:
         await migrate(pristine)
         made: dict[str, str] = dict(await pristine.run("schema"))
-    return [text for text in findings if text != "ok"] + [
-        f"{name} is missing or not what it was made as"
-        for name in sorted(made.keys() | found.keys())
-        if made.get(name) != found.get(name)
+    return [
+        *(text for text in findings if text != "ok"),
+        *(
+            f"the snapshot {shown(name)} has a name that is not UTF-8; it is ignored"
+            for name in names
+            if isinstance(name, bytes)
+        ),
+        *(
+            f"{name} is missing or not what it was made as"
+            for name in sorted(made.keys() | found.keys())
+            if made.get(name) != found.get(name)
+        ),
     ]
 
 
@@ -481,7 +491,9 @@ _COLUMNS = {
 def _stored_event(row: Row) -> StoredEvent:
     if tuple(map(type, row)) not in _COLUMNS:
         raise CorruptLogError(
-            f"event #{row[0]}", "has a column that is torn", "Run: herdbook verify"
+            f"event #{row[0]}",
+            f"has a damaged column ({codec.not_utf_8(row) or 'of another type'})",
+            "The other events are not affected",
         )
     return StoredEvent(*row)
 

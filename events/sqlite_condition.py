@@ -25,6 +25,7 @@ from herdbook.events.sqlite_schema import (
     NEWEST,
     QUERIES,
 )
+from herdbook.events.sqlite_text import shown, text_or_bytes
 from herdbook.events.store import Head
 from herdbook.events.wal import check_wal
 
@@ -102,7 +103,9 @@ def _connect(path: Path) -> sqlite3.Connection:
     path = beside(path)
     in_use = beside(path, "-wal").exists()
     options = "mode=ro" if in_use else "mode=ro&immutable=1"
-    return sqlite3.connect(f"{path.as_uri()}?{options}", uri=True)
+    connection = sqlite3.connect(f"{path.as_uri()}?{options}", uri=True)
+    connection.text_factory = text_or_bytes
+    return connection
 
 
 def _examine(connection: sqlite3.Connection, path: Path) -> Condition:
@@ -123,10 +126,14 @@ def _examine(connection: sqlite3.Connection, path: Path) -> Condition:
         schema=schema,
         settings=tuple(_not_taken(connection, path)),
         altered=tuple(_altered(connection, schema)),
-        head=Head(*(connection.execute(QUERIES["head"]).fetchone() or Head())),
-        last=Head(*newest[0][:2]) if newest else Head(),
+        head=_head(connection.execute(QUERIES["head"]).fetchone()),
+        last=_head(newest[0][:2] if newest else None),
         recorded_at=tuple(_times(row[2] for row in reversed(newest))),
     )
+
+
+def _head(row: tuple[int, object] | None) -> Head:
+    return Head(row[0], shown(row[1])) if row else Head()
 
 
 def _missing(connection: sqlite3.Connection, kept: Head | None) -> str:
@@ -165,7 +172,7 @@ def _not_taken(connection: sqlite3.Connection, path: Path) -> Iterator[str]:
 
 
 def _altered(connection: sqlite3.Connection, schema: int) -> list[str]:
-    found = dict(connection.execute(QUERIES["schema"]).fetchall())
+    found = {shown(name): sql for name, sql in connection.execute(QUERIES["schema"])}
     with closing(sqlite3.connect(":memory:")) as pristine:
         for migration in MIGRATIONS[:schema]:
             for statement in migration:

@@ -30,6 +30,7 @@ from herdbook.events.errors import (
 from herdbook.events.group import Draft, Plan, find_originals, plan_group
 from herdbook.events.recorded import RecordedEvent
 from herdbook.events.sqlite_errors import BrokenOffError
+from herdbook.events.sqlite_text import shown
 from herdbook.events.store import Head, StoredView
 from herdbook.events.subscription import Commits
 
@@ -71,8 +72,8 @@ async def read_head(session: Session) -> Head:
         CorruptLogError: There is no head row, or it is damaged.
     """
     for position, hash_ in await session.run("head"):
-        if type(position) is int and type(hash_) is str:
-            return Head(position, hash_)
+        if type(position) is int and isinstance(hash_, str | bytes):
+            return Head(position, shown(hash_))  # a damaged hash fits no event
         raise CorruptLogError(
             "the log", "has a head row that is damaged", "Run: herdbook verify"
         )

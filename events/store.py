@@ -86,6 +86,7 @@ class EventStore(Protocol):
             WrongExpectedVersionError: The stream is elsewhere; nothing was kept.
             EventIdConflictError: An id is recorded with other content.
             CallerError: The stream's name or an event cannot be recorded.
+            WrongStreamError: An event does not belong in the stream.
             StoreClosedError: The store is closed.
             StoreFullError: No space is left; nothing was kept.
             StoreUnavailableError: Locked for too long or not writable.

@@ -73,7 +73,8 @@ def model_of(stream: str) -> ModelKey | None:
     """Return which model's stream this is; None for any other stream."""
     kind, _, rest = stream.partition("/")
     node, slash, name = rest.partition("/")
-    return ModelKey(node, name) if kind == "model" and slash and name else None
+    is_model = kind == "model" and node and slash and name
+    return ModelKey(node, name) if is_model else None
 
 
 def node_of(stream: str) -> str | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from herdbook.events.errors import CallerError, CorruptLogError
-from herdbook.events.recorded import time_text
 from herdbook.events.store import EventStore
 
 
@@ -32,7 +31,7 @@ async def position_at(store: EventStore, moment: datetime) -> int:
     if moment.tzinfo is None:
         raise CallerError(f"time {moment.isoformat()}", "has no time zone")
     try:
-        text = time_text(moment.astimezone(UTC))
+        wanted = moment.astimezone(UTC)
     except OverflowError as error:
         raise CallerError(
             f"time {moment.isoformat()}", "is outside the years 1 to 9999 in UTC"
@@ -41,15 +40,15 @@ async def position_at(store: EventStore, moment: datetime) -> int:
     low, high = 0, (await store.head()).position
     while low < high:
         middle = (low + high + 1) // 2
-        if await _recorded_at(store, middle) <= text:
+        if await _recorded_at(store, middle) <= wanted:
             low = middle
         else:
             high = middle - 1
     return low
 
 
-async def _recorded_at(store: EventStore, position: int) -> str:
-    async for event in store.read_stored(after=position - 1, limit=1):
+async def _recorded_at(store: EventStore, position: int) -> datetime:
+    async for event in store.read_all(after=position - 1, limit=1):
         return event.recorded_at
     raise CorruptLogError(
         "the log",

@@ -11,16 +11,23 @@ a head that was written down elsewhere, shows that too.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from datetime import datetime
-from enum import StrEnum
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
 from herdbook.events import codec
-from herdbook.events.errors import CorruptLogError, IllegalTransitionError
-from herdbook.events.lifecycle import INITIAL, Lifecycle, transition
+from herdbook.events.errors import CorruptLogError
+from herdbook.events.findings import (
+    Finding,
+    Kind,
+    belongs,
+    illegal_event,
+    not_canonical,
+    wrong_stream,
+)
+from herdbook.events.lifecycle import EVENTS, INITIAL, TRANSITIONS, Lifecycle, fold
 from herdbook.events.recorded import (
     StoredEvent,
     canonical_bytes,
@@ -28,40 +35,10 @@ from herdbook.events.recorded import (
     time_text,
 )
 from herdbook.events.store import EventStore, Head
-from herdbook.events.streams import MODEL_PREFIX, model_of
+from herdbook.events.streams import model_of
 
 MOST_UNREADABLE = 100
 """Events that cannot even be read, after which the rest is not tried."""
-
-
-class Kind(StrEnum):
-    """What is wrong."""
-
-    UNREADABLE = "unreadable"
-    POSITION = "position"
-    VERSION = "version"
-    HASH = "hash"
-    DATA = "data"
-    TIME = "time"
-    TRANSITION = "transition"
-    HEAD = "head"
-    ANCHOR = "anchor"
-    FILE = "file"
-    SNAPSHOT = "snapshot"
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is wrong.
-
-    Attributes:
-        position: Where; 0 if it is the log as a whole.
-        kind: What kind of thing.
-        message: What, in words.
-    """
-
-    position: int
-    kind: Kind
-    message: str
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,16 +68,19 @@ class FileStore(Protocol):
 
 
 class _Stream(NamedTuple):
-    """Where a stream is; no lifecycle if it cannot be judged any more."""
+    """Where a stream is."""
 
-    version: int
-    lifecycle: Lifecycle | None
+    version: int = 0
+    lifecycle: Lifecycle = INITIAL
 
 
 class _Check:
     """The checks of one event after another, and what they remember."""
 
-    def __init__(self, anchors: Collection[Head]) -> None:
+    def __init__(
+        self, anchors: Collection[Head], is_canonical: Callable[[str], bool]
+    ) -> None:
+        self._is_canonical = is_canonical
         self.findings: list[Finding] = []
         self.events = 0
         self.unreadable = 0
@@ -128,11 +108,12 @@ class _Check:
         self.events += 1
         for kind, message in (
             *self._check_chain(event),
-            *self._check_stream(event),
+            *self._check_version(event),
             *_check_data(event),
             *_check_times(event),
         ):
             self.find(event.position, kind, message)
+        self.findings += self._check_stream(event)
         self.set_back += event.recorded_at < self._recorded_at
         self._recorded_at = event.recorded_at
         self.head = Head(event.position, event.hash)
@@ -147,23 +128,27 @@ class _Check:
             if anchored != event.hash:
                 yield Kind.ANCHOR, f"has another hash than the anchor {anchored[:12]}"
 
-    def _check_stream(self, event: StoredEvent) -> Iterator[tuple[Kind, str]]:
-        is_model = model_of(event.stream) is not None
-        if event.stream.startswith(MODEL_PREFIX) and not is_model:
-            yield Kind.DATA, f"stands in {event.stream}, which is no model's stream"
-        stream = self._streams.get(
-            event.stream, _Stream(0, INITIAL if is_model else None)
-        )
-        if event.version != stream.version + 1:
-            yield Kind.VERSION, f"follows version {stream.version} of {event.stream}"
-        lifecycle = stream.lifecycle
-        if lifecycle and event.type in codec.TYPES:
-            try:
-                lifecycle = transition(lifecycle, event.type, model=event.stream)
-            except IllegalTransitionError as error:
-                yield Kind.TRANSITION, str(error)
-                lifecycle = None
-        self._streams[event.stream] = _Stream(event.version, lifecycle)
+    def _check_version(self, event: StoredEvent) -> Iterator[tuple[Kind, str]]:
+        version = self._streams.get(event.stream, _Stream()).version
+        if event.version != version + 1:
+            yield Kind.VERSION, f"follows version {version} of {event.stream}"
+
+    def _check_stream(self, event: StoredEvent) -> Iterator[Finding]:
+        """Check an event against its stream, and continue the stream with it."""
+        at, type_, stream = event.position, event.type, event.stream
+        is_new = stream not in self._streams
+        before = self._streams.get(stream, _Stream()).lifecycle
+        key = model_of(stream)
+        if is_new and key is not None and not self._is_canonical(key.name):
+            yield not_canonical(at, stream)
+        after = before
+        if not belongs(type_, stream):
+            yield wrong_stream(at, type_, stream)
+        elif type_ in EVENTS:
+            after = fold(before, type_)
+            if type_ not in TRANSITIONS[before]:
+                yield illegal_event(at, type_, stream, before, after)
+        self._streams[stream] = _Stream(event.version, after)
 
     def finish(self, begin: Head, end: Head) -> None:
         """Compare what was read with the head row before and after."""
@@ -202,17 +187,28 @@ def _check_times(event: StoredEvent) -> Iterator[tuple[Kind, str]]:
             yield Kind.TIME, f"{text!r} is no time of ours"
 
 
-async def verify(store: EventStore, *, anchors: Collection[Head] = ()) -> Verification:
-    """Check a log: chain, head, positions, versions, data, times and lifecycles.
+def _any_name(_: str) -> bool:
+    return True
+
+
+async def verify(
+    store: EventStore,
+    *,
+    anchors: Collection[Head] = (),
+    is_canonical: Callable[[str], bool] = _any_name,
+) -> Verification:
+    """Check a log: chain, head, positions, versions, data, times and streams.
 
     Args:
         store: The log; others may append to it meanwhile.
         anchors: Heads that were written down before; the log must still have them.
+        is_canonical: Returns whether a name is the canonical one of its model; by
+            default every name is.
 
     Raises:
         StoreError: It cannot be read at all.
     """
-    check = _Check(anchors)
+    check = _Check(anchors, is_canonical)
     begin = await _head(store, check)
     async for event in _read(store, begin, check):
         check.take(event)

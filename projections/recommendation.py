@@ -16,14 +16,13 @@ from typing import ClassVar, NamedTuple, Self
 import msgspec
 
 from herdbook.events import facts
-from herdbook.events.errors import CorruptLogError
 from herdbook.events.lifecycle import (
     EVENTS,
     INITIAL,
-    TRANSITIONS,
     Activity,
     Lifecycle,
     ModelState,
+    fold,
 )
 from herdbook.events.recorded import RecordedEvent
 from herdbook.events.streams import model_of
@@ -139,25 +138,14 @@ class RecommendationView:
         self.position = 0
 
     def apply(self, event: RecordedEvent) -> None:
-        """Take in one event; those of streams that are no model's change nothing.
-
-        Raises:
-            CorruptLogError: The lifecycle does not allow it there.
-        """
+        """Take in one event; only a model's event in a model's stream counts."""
         self.position = event.position
         if event.type not in EVENTS:
             return
         model = self._models.get(event.stream) or self._new(event.stream)
         if model is None:
             return
-        try:
-            model.lifecycle = TRANSITIONS[model.lifecycle][event.type]
-        except KeyError:
-            raise CorruptLogError(
-                f"event #{event.position}",
-                f"has {event.type} where {event.stream} is {model.lifecycle}",
-                "Run: herdbook verify",
-            ) from None
+        model.lifecycle = fold(model.lifecycle, event.type)
         effect = _EFFECTS.get(event.type)
         if effect is not None and not isinstance(event.data, facts.UnreadableFact):
             effect(self, model, event)

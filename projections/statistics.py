@@ -10,8 +10,9 @@ from typing import ClassVar, Self, cast
 import msgspec
 
 from herdbook.events import facts
-from herdbook.events.lifecycle import INITIAL, TRANSITIONS, Lifecycle
+from herdbook.events.lifecycle import EVENTS, INITIAL, Lifecycle, fold
 from herdbook.events.recorded import RecordedEvent
+from herdbook.events.streams import model_of
 
 
 class ModelStatistics(msgspec.Struct, kw_only=True):
@@ -70,21 +71,23 @@ class StatisticsView:
     """The figures of every model."""
 
     name: ClassVar[str] = "statistics"
-    form: ClassVar[int] = 2
+    form: ClassVar[int] = 3
 
     def __init__(self) -> None:
         self._models: dict[str, ModelStatistics] = {}  # by stream
 
     def apply(self, event: RecordedEvent) -> None:
-        """Take in one event."""
+        """Take in one event; only a model's event in a model's stream counts."""
+        if event.type not in EVENTS:
+            return
         model = self._models.get(event.stream)
         if model is None:
-            if event.type not in TRANSITIONS[INITIAL]:
+            if model_of(event.stream) is None:
                 return
             model = self._models[event.stream] = ModelStatistics(
                 since=event.occurred_at
             )
-        after = TRANSITIONS[model.lifecycle].get(event.type, model.lifecycle)
+        after = fold(model.lifecycle, event.type)
         if after.state is not model.lifecycle.state:
             _move(model, after, event.occurred_at)
         model.lifecycle = after

@@ -15,8 +15,14 @@ from typing import ClassVar, Self, cast
 import msgspec
 
 from herdbook.events import facts
-from herdbook.events.errors import CorruptLogError
 from herdbook.events.facts import Capability, FactSource, Runner, Setting
+from herdbook.events.findings import (
+    Finding,
+    belongs,
+    illegal_event,
+    unreadable_data,
+    wrong_stream,
+)
 from herdbook.events.lifecycle import (
     EVENTS,
     INITIAL,
@@ -24,6 +30,7 @@ from herdbook.events.lifecycle import (
     Activity,
     Lifecycle,
     ModelState,
+    fold,
 )
 from herdbook.events.recorded import Cause, RecordedEvent
 from herdbook.events.streams import model_of, node_of
@@ -230,15 +237,15 @@ class _Dump(msgspec.Struct):
     nodes: dict[str, NodeStatus]
     weights: dict[str, str]
     position: int
-    unreadable: list[int]
+    findings: list[Finding]
 
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 _decode = msgspec.json.Decoder(_Dump).decode
 
 
-MOST_UNREADABLE = 100
-"""Positions of unreadable events that the view keeps."""
+MOST_FINDINGS = 100
+"""Findings that the view keeps; ``verify`` reports all of them."""
 
 
 class StatusView:
@@ -246,52 +253,62 @@ class StatusView:
 
     Attributes:
         position: The last event that it has taken in.
-        unreadable: The positions of the first events whose data it could not take in.
+        findings: What is wrong with events that it has taken in: data that cannot be
+            read, illegal events, and events in the wrong stream. The first 100.
     """
 
     name: ClassVar[str] = "status"
-    form: ClassVar[int] = 2
+    form: ClassVar[int] = 3
 
     def __init__(self) -> None:
         self._models: dict[str, ModelStatus] = {}  # by stream
         self._nodes: dict[str, NodeStatus] = {}  # by stream
         self._weights: dict[str, str] = {}  # by digest of a model, the present and past
         self.position = 0
-        self.unreadable: list[int] = []
+        self.findings: list[Finding] = []
 
     def apply(self, event: RecordedEvent) -> None:
-        """Take in one event.
-
-        Raises:
-            CorruptLogError: The lifecycle does not allow it there.
-        """
+        """Take in one event; one that is odd is a finding, and never an error."""
         self.position = event.position
         if isinstance(event.data, facts.UnreadableFact):
-            self._note_unreadable(event)
-        if event.type in EVENTS:
-            self._apply_to_model(event)
-        else:
-            self._apply_to_node(event)
-
-    def _apply_to_model(self, event: RecordedEvent) -> None:
+            self._note(
+                unreadable_data(
+                    event.position, event.type, event.stream, event.data.reason
+                )
+            )
         model = self._models.get(event.stream) or self._new_model(event)
-        if model is None:
+        if model is not None:
+            self._apply_to_model(model, event)
+            return
+        node = self._nodes.get(event.stream) or self._new_node(event)
+        if node is not None:
+            self._apply_to_node(node, event)
+        else:
+            self._note_wrong_stream(event)
+
+    def _apply_to_model(self, model: ModelStatus, event: RecordedEvent) -> None:
+        model.version = event.version
+        if event.type not in EVENTS:
+            self._note_wrong_stream(event)
             return
         before = model.lifecycle
-        try:
-            after = TRANSITIONS[before][event.type]
-        except KeyError:
-            raise CorruptLogError(
-                f"event #{event.position}",
-                f"has {event.type} where {event.stream} is {before}",
-                "Run: herdbook verify",
-            ) from None
-        model.version = event.version
+        after = fold(before, event.type)
+        is_legal = event.type in TRANSITIONS[before]
         if after is not before:
             model.lifecycle = after
             if after[0] is not before[0] or after[1] is not before[1]:
                 model.since = event.occurred_at
                 model.why = Why(event.type, event.cause, event.actor, event.position)
+        if is_legal or after != before:
+            self._take_in(model, event)
+        if not is_legal:
+            self._note(
+                illegal_event(event.position, event.type, event.stream, before, after)
+            )
+            _tidy(model)
+
+    def _take_in(self, model: ModelStatus, event: RecordedEvent) -> None:
+        """Take in the data of an event, if they can be read."""
         effect = _EFFECTS.get(event.type)
         if effect is None or isinstance(event.data, facts.UnreadableFact):
             return
@@ -299,31 +316,36 @@ class StatusView:
         if event.type == facts.CapabilitiesDetected.__name__:
             self._learn_weights(model)
 
-    def _note_unreadable(self, event: RecordedEvent) -> None:
-        if len(self.unreadable) < MOST_UNREADABLE:
-            self.unreadable.append(event.position)
+    def _note(self, finding: Finding) -> None:
+        if len(self.findings) < MOST_FINDINGS:
+            self.findings.append(finding)
+
+    def _note_wrong_stream(self, event: RecordedEvent) -> None:
+        if not belongs(event.type, event.stream):
+            self._note(wrong_stream(event.position, event.type, event.stream))
 
     def _learn_weights(self, model: ModelStatus) -> None:
         if model.weights is not None and model.detected_digest is not None:
             self._weights[model.detected_digest] = model.weights
 
     def _new_model(self, event: RecordedEvent) -> ModelStatus | None:
-        """Return the status of a new model; None where no name could reach it."""
+        """Return the status of a new model; None if the stream is not a model's."""
         key = model_of(event.stream)
         if key is None:
-            self._note_unreadable(event)
             return None
         model = ModelStatus(node=key.node, name=key.name, since=event.occurred_at)
         self._models[event.stream] = model
         return model
 
-    def _apply_to_node(self, event: RecordedEvent) -> None:
-        node = self._nodes.get(event.stream)
-        if node is None:
-            name = node_of(event.stream)
-            if name is None:
-                return
-            node = self._nodes[event.stream] = NodeStatus(name=name)
+    def _new_node(self, event: RecordedEvent) -> NodeStatus | None:
+        """Return the status of a new node; None if the stream is not a node's."""
+        name = node_of(event.stream)
+        if name is None:
+            return None
+        node = self._nodes[event.stream] = NodeStatus(name=name)
+        return node
+
+    def _apply_to_node(self, node: NodeStatus, event: RecordedEvent) -> None:
         node.version = event.version
         if isinstance(event.data, facts.NodeReached):
             if not node.reached:
@@ -340,6 +362,8 @@ class StatusView:
         elif isinstance(event.data, facts.NodeLost):
             node.since, node.message = event.occurred_at, event.data.message
             node.reached = False
+        else:
+            self._note_wrong_stream(event)
 
     def find(self, stream: str) -> ModelStatus | None:
         """Return the record of a model's stream itself, not to be changed."""
@@ -387,7 +411,7 @@ class StatusView:
                 self._nodes,
                 self._weights,
                 self.position,
-                self.unreadable,
+                self.findings,
             )
         )
 
@@ -398,8 +422,21 @@ class StatusView:
         view = cls()
         view._models, view._nodes = dump.models, dump.nodes
         view._weights, view.position = dump.weights, dump.position
-        view.unreadable = dump.unreadable
+        view.findings = dump.findings
         return view
+
+
+def _tidy(model: ModelStatus) -> None:
+    """Drop what the lifecycle rules out, after an event that was not legal."""
+    if not model.present:
+        model.digest = model.size_bytes = model.remote_host = None
+        model.weights = model.detected_digest = None
+    if model.state is not ModelState.LOADED:
+        model.runner = None
+    if model.lifecycle.activity is None:
+        model.work = None
+    if not model.updating:
+        model.update = None
 
 
 def _there(model: ModelStatus, event: RecordedEvent) -> None:

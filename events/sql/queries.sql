@@ -132,6 +132,10 @@ SELECT name, version, position, hash, data, checksum
 FROM views
 WHERE name = :name;
 
+-- name: view_names
+-- The names of all snapshots.
+SELECT name FROM views;
+
 -- name: save_view
 -- Keep a snapshot in the place of the one before.
 INSERT INTO views (name, version, position, hash, data, checksum)

@@ -12,11 +12,12 @@ import pytest
 
 from herdbook.events import kept_head
 from herdbook.events.contract import event, log_of
+from herdbook.events.findings import Kind
 from herdbook.events.kept_head import KeptHead
 from herdbook.events.sqlite import SQLiteEventStore
 from herdbook.events.sqlite_condition import examine
 from herdbook.events.store import ANY, Head
-from herdbook.events.verify import Kind, verify
+from herdbook.events.verify import verify
 
 STREAM = "model/n/m"
 

@@ -14,10 +14,12 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from odd_log import alter, append_raw
 
 from herdbook.events import facts
 from herdbook.events.contract import MOMENT, event
 from herdbook.events.errors import CorruptLogError
+from herdbook.events.findings import Finding, Kind
 from herdbook.events.memory import MemoryEventStore
 from herdbook.events.recorded import (
     GENESIS,
@@ -30,11 +32,16 @@ from herdbook.events.store import ANY, Head
 from herdbook.events.times import position_at
 from herdbook.events.verify import (
     MOST_UNREADABLE,
-    Finding,
-    Kind,
     Verification,
     verify,
 )
+
+DATA = {
+    "ConfigurationChanged": {},
+    "ModelUsed": {},
+    "NodeLost": {"kind": "node_unreachable", "message": "refused"},
+}
+"""Data that can be read, by type."""
 
 COLUMNS = StoredEvent.__struct_fields__
 
@@ -57,19 +64,6 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def path(sound: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(sound, tmp_path / "herd.db"))
-
-
-def alter(path: Path, *statements: str) -> None:
-    """Run statements on a log with its triggers dropped, and put them back."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        query = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'"
-        triggers = connection.execute(query).fetchall()
-        for name, _ in triggers:
-            connection.execute(f"DROP TRIGGER {name}")
-        for statement in statements:
-            connection.execute(statement)
-        for _, sql in triggers:
-            connection.execute(sql)
 
 
 async def verified(path: Path, *anchors: Head) -> Verification:
@@ -273,16 +267,20 @@ async def test_subscription_to_a_log_that_ends_before_its_head_fails(
             await anext(events)
 
 
-async def test_illegal_transition_is_found_once_for_each_model() -> None:
+async def test_illegal_transition_is_found_and_the_stream_continues() -> None:
     used = event(fact=facts.ModelUsed())
     discovered = event(fact=facts.ModelDiscovered(digest="d", size_bytes=1))
     store = MemoryEventStore()
     await store.append("model/n/a", [discovered, used], ANY)
-    for stream in ("model/n/b", "node/n", "model/n/b", "notes"):
-        await store.append(stream, [event(fact=facts.ModelUsed())], ANY)
+    for _ in range(2):  # the first leaves it loaded, so the second is legal
+        await store.append("model/n/b", [event(fact=facts.ModelUsed())], ANY)
     (finding,) = (await verify(store)).findings
     assert (finding.position, finding.kind) == (3, Kind.TRANSITION)
-    assert finding.message.startswith("model/n/b is not present; ModelUsed is not")
+    assert finding.message == (
+        "ModelUsed is not legal in model/n/b: the model was not present. "
+        "It counts as loaded from there"
+    )
+    assert "herdbook refresh" in finding.remedy
 
 
 async def test_clock_that_was_set_back_is_counted() -> None:
@@ -309,13 +307,33 @@ async def test_log_may_grow_while_it_is_verified(path: Path) -> None:
         await growing
 
 
-async def test_stream_of_a_model_without_a_name_is_found(tmp_path: Path) -> None:
-    """No view can read it: a server had once listed a model without a name."""
-    path = tmp_path / "herd.db"
-    async with await SQLiteEventStore.open(path) as store:
-        await store.append("model/local/", [event()], ANY)
+@pytest.mark.parametrize(
+    ("stream", "type_"),
+    [
+        ("model/local/", "ConfigurationChanged"),
+        ("model//a:b", "ConfigurationChanged"),
+        ("model/local/a:b", "NodeLost"),
+        ("node/local", "ModelUsed"),
+        ("node/", "NodeLost"),
+        ("notes", "ConfigurationChanged"),
+        ("notes", "NodeLost"),
+    ],
+)
+async def test_event_in_a_wrong_stream_is_found(
+    path: Path, stream: str, type_: str
+) -> None:
+    position = append_raw(path, stream, type_, DATA[type_])
 
     (finding,) = (await verified(path)).findings
 
-    assert (finding.position, finding.kind) == (1, Kind.DATA)
-    assert "which is no model's stream" in finding.message
+    assert (finding.position, finding.kind) == (position, Kind.STREAM)
+    assert finding.message.startswith(f"{type_} is in the stream {stream}, but")
+
+
+async def test_name_that_is_not_canonical_is_found_once_per_stream(path: Path) -> None:
+    for stream in ("model/n/x", "model/n/y", "model/n/x"):
+        append_raw(path, stream, "ConfigurationChanged", {})
+    async with await SQLiteEventStore.open(path) as store:
+        found = await verify(store, is_canonical=lambda name: name != "x")
+    names = [each for each in found.findings if each.kind is Kind.NAME]
+    assert [each.position for each in names] == [7]

@@ -21,6 +21,7 @@ EXPECTED = {
     "HerdbookError": 500,
     "CallerError": 400,
     "IllegalTransitionError": 409,
+    "WrongStreamError": 400,
     "InvalidNameError": 400,
     "InvalidAddressError": 400,
     "InvalidConfigurationError": 400,

@@ -1,4 +1,4 @@
-"""Logs as older versions wrote them: with events that no version reads any more."""
+"""Logs as older versions or other programs left them, written with raw SQL."""
 
 from __future__ import annotations
 
@@ -56,3 +56,30 @@ def append_raw(
         marks = ", ".join("?" * len(row))
         connection.execute(f"INSERT INTO events VALUES ({marks})", row)
     return int(position) + 1
+
+
+def alter(path: Path, *statements: str) -> None:
+    """Run statements on a log without its triggers, and put the triggers back.
+
+    Args:
+        path: The log, which nobody has open.
+        statements: The statements.
+    """
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        query = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'"
+        triggers = connection.execute(query).fetchall()
+        for name, _ in triggers:
+            connection.execute(f"DROP TRIGGER {name}")
+        for statement in statements:
+            connection.execute(statement)
+        for _, sql in triggers:
+            connection.execute(sql)
+
+
+def not_utf_8(path: Path, table: str, column: str, where: str) -> None:
+    """Put bytes that are not UTF-8 into a text column."""
+    alter(
+        path,
+        f"UPDATE {table} SET {column} = "
+        f"CAST(CAST({column} AS BLOB) || x'ff' AS TEXT) WHERE {where}",
+    )

@@ -1,0 +1,124 @@
+"""Findings: what is wrong with an event or a log, in the words that users read.
+
+``verify``, the views and the doctor report an event with the same finding.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from herdbook.events.codec import TYPES
+from herdbook.events.errors import in_line
+from herdbook.events.lifecycle import EVENTS, Lifecycle
+from herdbook.events.streams import model_of, node_of
+
+IN_A_MODEL = "model/<node>/<name>"
+IN_A_NODE = "node/<node>"
+
+
+class Kind(StrEnum):
+    """What is wrong."""
+
+    UNREADABLE = "unreadable"
+    POSITION = "position"
+    VERSION = "version"
+    HASH = "hash"
+    DATA = "data"
+    TIME = "time"
+    TRANSITION = "transition"
+    STREAM = "stream"
+    NAME = "name"
+    HEAD = "head"
+    ANCHOR = "anchor"
+    FILE = "file"
+    SNAPSHOT = "snapshot"
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is wrong.
+
+    Attributes:
+        position: Where; 0 if it is the log as a whole.
+        kind: What kind of thing.
+        message: What, in words.
+        remedy: What to do about it; empty where nothing can be said.
+    """
+
+    position: int
+    kind: Kind
+    message: str
+    remedy: str = ""
+
+
+def belongs(type_: str, stream: str) -> bool:
+    """Return whether an event of a type may be in a stream.
+
+    An event of an unknown type may be in any stream of Herdbook's.
+    """
+    if type_ in EVENTS:
+        return model_of(stream) is not None
+    if type_ in TYPES:
+        return node_of(stream) is not None
+    return model_of(stream) is not None or node_of(stream) is not None
+
+
+def home_of(type_: str) -> str:
+    """Return the form of the streams that events of a type belong in, in words."""
+    if type_ in EVENTS:
+        return IN_A_MODEL
+    return IN_A_NODE if type_ in TYPES else f"{IN_A_MODEL} or {IN_A_NODE}"
+
+
+def unreadable_data(position: int, type_: str, stream: str, reason: str) -> Finding:
+    """Return the finding for an event whose data cannot be read."""
+    return Finding(
+        position=position,
+        kind=Kind.DATA,
+        message=f"{in_line(type_)} in {in_line(stream)} cannot be read: "
+        f"{in_line(reason)}",
+        remedy="Only its type counts. The other events are not affected",
+    )
+
+
+def wrong_stream(position: int, type_: str, stream: str) -> Finding:
+    """Return the finding for an event in a stream that it does not belong in."""
+    return Finding(
+        position=position,
+        kind=Kind.STREAM,
+        message=f"{in_line(type_)} is in the stream {in_line(stream)}, "
+        f"but belongs in {home_of(type_)}",
+        remedy="It is ignored. The other events are not affected",
+    )
+
+
+def illegal_event(
+    position: int, type_: str, stream: str, before: Lifecycle, after: Lifecycle
+) -> Finding:
+    """Return the finding for an event that is not legal in the model's state.
+
+    Args:
+        position: Where the event is.
+        type_: Its type.
+        stream: The model's stream.
+        before: Where the model was.
+        after: Where the readers of the log continue from.
+    """
+    return Finding(
+        position=position,
+        kind=Kind.TRANSITION,
+        message=f"{type_} is not legal in {in_line(stream)}: the model was {before}. "
+        f"It counts as {after} from there",
+        remedy="To record the model's actual state, run: herdbook refresh",
+    )
+
+
+def not_canonical(position: int, stream: str) -> Finding:
+    """Return the finding for a model's stream whose name is not canonical."""
+    return Finding(
+        position=position,
+        kind=Kind.NAME,
+        message=f"the stream {in_line(stream)} is not named by a canonical model name",
+        remedy="An older version recorded it. Its history is kept under this name",
+    )
