@@ -145,8 +145,8 @@ def _read_row(  # noqa: PLR0913, PLR0917 - one parameter a column, for speed
     if not (
         type(stream) is type(event_id) is type(type_) is type(actor) is type(hash_)
         and type(stream) is str
-        and type(correlation_id) is not bytes
-        and type(causation_id) is not bytes
+        and (correlation_id is None or type(correlation_id) is str)
+        and (causation_id is None or type(causation_id) is str)
         and type(version) is type(schema) is int
     ):
         raise UndecodableEventError(

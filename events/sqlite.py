@@ -51,7 +51,7 @@ from herdbook.events.sqlite_session import (
     prepare,
     translated,
 )
-from herdbook.events.sqlite_text import shown
+from herdbook.events.sqlite_text import shown, text_or_bytes
 from herdbook.events.sqlite_writer import (
     Row,
     Writer,
@@ -414,6 +414,7 @@ async def _connected(
     session = Session(connection, str(path))
     with translated(session.subject):
         await connection
+    connection.text_factory = text_or_bytes
     try:
         yield session
     finally:

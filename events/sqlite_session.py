@@ -35,7 +35,6 @@ from herdbook.events.sqlite_schema import (
     NEWEST,
     QUERIES,
 )
-from herdbook.events.sqlite_text import is_not_utf_8, text_or_bytes
 from herdbook.events.sqlite_writer import Row
 
 E = TypeVar("E")
@@ -55,9 +54,6 @@ PAGE = 1000
 
 class Connection(Protocol):
     """What is used of an ``aiosqlite.Connection``."""
-
-    text_factory: Callable[[bytes], Any]
-    """Makes the value of a text column."""
 
     def execute_fetchall(
         self, sql: str, parameters: Iterable[Any] | None = None
@@ -102,24 +98,8 @@ class Session:
                 "Open the log in this process",
             )
         with translated(self.subject):
-            rows = await self._fetch(sql, parameters)
+            rows = await self._connection.execute_fetchall(sql, parameters)
         return [tuple(row) for row in rows]
-
-    async def _fetch(
-        self, sql: str, parameters: dict[str, object]
-    ) -> Iterable[Sequence[Any]]:
-        """Fetch the rows of a statement, with bytes for texts that are not UTF-8.
-
-        SQLite's module decodes faster by itself, but then one such text fails the
-        whole page. So the connection changes over when it meets the first one.
-        """
-        try:
-            return await self._connection.execute_fetchall(sql, parameters)
-        except SQLITE_ERRORS as error:
-            if not is_not_utf_8(error):
-                raise
-        self._connection.text_factory = text_or_bytes
-        return await self._connection.execute_fetchall(sql, parameters)
 
     async def rollback(self) -> None:
         """End the transaction, if there is one, and keep nothing of it."""

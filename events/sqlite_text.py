@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 
 def text_or_bytes(raw: bytes) -> str | bytes:
-    """Return a text of SQLite's; its bytes if they are not UTF-8."""
+    """Return a text of SQLite's; its bytes if they are not UTF-8.
+
+    It is the text factory of every connection. Without it, one such text fails the
+    whole page, and the statement that failed keeps its read transaction open.
+    """
     try:
         return raw.decode()
     except UnicodeDecodeError:
         return raw
-
-
-def is_not_utf_8(error: Exception) -> bool:
-    """Return whether SQLite's module failed because a text is not UTF-8.
-
-    That is Python's own error: SQLite does not check text, so it has no result code.
-    """
-    if isinstance(error, UnicodeDecodeError):
-        return True
-    return (
-        isinstance(error, sqlite3.OperationalError)
-        and getattr(error, "sqlite_errorcode", None) is None
-    )
 
 
 def shown(value: object) -> str:
