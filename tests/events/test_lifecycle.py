@@ -18,6 +18,7 @@ from herdbook.events.lifecycle import (
     Lifecycle,
     ModelState,
     allowed,
+    fold,
     transition,
 )
 
@@ -147,3 +148,19 @@ def test_lifecycle_is_told_in_words() -> None:
 
 def test_rows_name_their_triggers() -> None:
     assert lifecycle.TABLE[0].trigger == "model_discovered"
+
+
+@pytest.mark.parametrize("now", TRANSITIONS, ids=str)
+@pytest.mark.parametrize("event", [*sorted(EVENTS), "NodeLost", "Unknown"])
+def test_fold_moves_to_the_state_that_an_event_names(
+    now: Lifecycle, event: str
+) -> None:
+    after = fold(now, event)
+    states = {row.to for row in TABLE if row.event == event} - {None}
+    assert after in TRANSITIONS
+    if event in TRANSITIONS[now]:
+        assert after == TRANSITIONS[now][event]
+    elif states:
+        assert after.state in states
+    else:
+        assert after == now
