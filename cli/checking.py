@@ -50,9 +50,8 @@ async def verify(
 ) -> int:
     """Check the whole log, event by event.
 
-    Hashes, positions, versions, legality, the file itself. Reads the log alone, so
-    that one whose events no longer fold can be judged. Exit code 1 if there are
-    findings.
+    Hashes, positions, versions, data, streams, legality, the file itself. Needs no
+    server. Exit code 1 if there are findings.
 
     --accept continues with a log that lost its end, or whose write-ahead log is
     damaged. Copy the log and the files next to it first.

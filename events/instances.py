@@ -117,7 +117,7 @@ class FileInstances:
             if instance == self._own or not self.alive(instance):
                 continue
             with self._translated(), suppress(FileNotFoundError):
-                found.update(msgspec.json.decode(path.read_bytes(), type=list[str]))
+                found.update(_streams_in(path))
         return frozenset(found)
 
     def close(self) -> None:
@@ -165,6 +165,22 @@ class FileInstances:
                 if is_exhausted(error)
                 else "Give permission to read and write it",
             ) from error
+
+
+def _streams_in(path: Path) -> list[str]:
+    """Return the streams that an instance has announced in a file.
+
+    Raises:
+        StoreUnavailableError: Another program altered the file.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=list[str])
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise StoreUnavailableError(
+            str(path),
+            f"is damaged: {error}",
+            "Stop the Herdbook process that wrote it, or delete the file",
+        ) from error
 
 
 def _make_private(directory: Path) -> None:

@@ -131,3 +131,13 @@ def test_instances_in_memory_may_be_alone() -> None:
     with MemoryInstances() as one, MemoryInstances() as two:
         assert one.alive(one.own)
         assert not one.alive(two.own)
+
+
+@pytest.mark.parametrize("damaged", [b"\xff", b"[1]", b'["\xff"]', b""])
+def test_damaged_announcement_is_a_clear_error(damaged: bytes, directory: Path) -> None:
+    with FileInstances(directory) as one, FileInstances(directory) as two:
+        two.announce(["model/local/a:b"])
+        (path,) = (p for p in directory.iterdir() if p.suffix != ".lock")
+        path.write_bytes(damaged)
+        with pytest.raises(StoreUnavailableError, match="is damaged"):
+            one.announced()
