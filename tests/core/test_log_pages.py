@@ -24,6 +24,7 @@ from herdbook.core.log_pages import (
     oldest_first,
 )
 from herdbook.events.facts import Fact, ModelUsed, ModelVanished, NodeReached
+from herdbook.events.findings import belongs
 from herdbook.events.memory import MemoryEventStore
 from herdbook.events.recorded import Cause, NewEvent, RecordedEvent
 from herdbook.events.store import ANY
@@ -46,7 +47,17 @@ news = st.builds(
     cause=st.sampled_from([Cause.COMMAND, Cause.OBSERVED]),
     correlation_id=st.sampled_from(IDS),
 )
-appends = st.lists(st.tuples(st.sampled_from(STREAMS), news), max_size=60)
+
+
+def is_right(append: tuple[str, NewEvent]) -> bool:
+    """Return whether the event belongs in the stream."""
+    stream, new = append
+    return belongs(type(new.fact).__name__, stream)
+
+
+appends = st.lists(
+    st.tuples(st.sampled_from(STREAMS), news).filter(is_right), max_size=60
+)
 types = st.frozensets(st.sampled_from([type(fact).__name__ for fact in FACTS]))
 filters = st.builds(
     HistoryFilter,
