@@ -16,6 +16,7 @@ from herdbook.core import (
     PullProgress,
     UnderWay,
 )
+from herdbook.core.time_slice import TimeSlice
 from herdbook.presentation import facts, wording
 from herdbook.presentation.order import in_order, twins_of
 from herdbook.presentation.remedies import remedy_of
@@ -27,7 +28,6 @@ from herdbook.service.errors import BadRequestError
 from herdbook.service.links import model_path
 from herdbook.service.page_frame import Visit, led_to, render, visit
 from herdbook.service.requests import AnyRequest
-from herdbook.service.turns import Turns
 
 MANY: Final = 12
 """Models among which one wants to search."""
@@ -103,10 +103,10 @@ async def herd_page(
     )
     found = [one for one in shown if find.strip().lower() in one.name.lower()]
     twins = twins_of(shown)
-    rows, turns = [], Turns()
+    rows, time_slice = [], TimeSlice()
     for status in found:
         rows.append(row_of(here, status, works, twins.get(status.name)))
-        await turns.give()
+        await time_slice.checkpoint()
     present = [status for status in shown if status.present]
     return await render(
         here,

@@ -8,13 +8,13 @@ from typing import Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from herdbook.core import ModelState
+from herdbook.core.time_slice import TimeSlice
 from herdbook.presentation.facts import SYMBOLS
 from herdbook.presentation.wording import NOTHING
 from herdbook.projections.sentences import bytes_text
 from herdbook.service.health import VERSION
 from herdbook.service.markup import as_typed, visible
 from herdbook.service.static_files import static_link
-from herdbook.service.turns import Turns
 
 
 def _made() -> Environment:
@@ -44,14 +44,14 @@ TEMPLATES: Final = _made()
 
 
 async def rendered_in_slices(template: str, **values: object) -> str:
-    """Return a template, filled; others have their turn meanwhile.
+    """Return a template, filled; other tasks run in between.
 
     A page of a thousand models takes a quarter of a second.
     """
-    parts, turns = [], Turns()
+    parts, time_slice = [], TimeSlice()
     for part in TEMPLATES.get_template(template).generate(**values):
         parts.append(part)
-        await turns.give()
+        await time_slice.checkpoint()
     return "".join(parts)
 
 
