@@ -43,6 +43,7 @@ class Moment:
         registry: ModelRegistry,
         node: str,
         *,
+        live: bool = False,
         asked: datetime | None = None,
         overdue_since: datetime | None = None,
         held_back: Mapping[str, datetime] | None = None,
@@ -50,9 +51,27 @@ class Moment:
         self._views = views
         self._registry = registry
         self._node = node
+        self._is_live = live
         self.asked = asked
         self.overdue_since = overdue_since
         self.held_back = held_back or {}
+
+    def fixed(self) -> Moment:
+        """Return this moment so that events that are recorded later do not change it.
+
+        Answers about now come from views that follow the log. Whoever awaits between
+        two questions takes this first, or the answers may be of two positions.
+        """
+        if not self._is_live:
+            return self
+        return Moment(
+            self._views.copy(),
+            self._registry,
+            self._node,
+            asked=self.asked,
+            overdue_since=self.overdue_since,
+            held_back=dict(self.held_back),
+        )
 
     @property
     def position(self) -> int:
@@ -155,5 +174,4 @@ class Moment:
         Raises:
             UnknownRoleError: No role has that name.
         """
-        order = self._views.recommendation.order(parse_role(role), self._node)
-        return order[0] if order else None
+        return self._views.recommendation.first(parse_role(role), self._node)

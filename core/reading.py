@@ -62,6 +62,7 @@ class Reading:
             self._register.views,
             self.registry,
             self._register.node,
+            live=True,
             overdue_since=self._overdue_since(),
             held_back=self._held_back(),
         )
@@ -122,7 +123,7 @@ class Reading:
             CallerError: The log has no such position, or a time has no zone.
         """
         then = await self.as_of(since)
-        return difference(
+        return await difference(
             then, await self.now() if until is None else await self.as_of(until)
         )
 

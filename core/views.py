@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from herdbook.core.logs import Logger
+from herdbook.core.time_slice import TimeSlice
 from herdbook.events.errors import CorruptLogError, HerdbookError
 from herdbook.events.recorded import GENESIS, RecordedEvent
 from herdbook.events.store import EventStore, StoredView, ViewStore
@@ -48,8 +49,20 @@ class Views:
     async def replay(self, store: EventStore, *, until: int | None = None) -> None:
         """Take in what the log has beyond the views, up to a position."""
         limit = None if until is None else max(until - self.position, 0)
+        time_slice = TimeSlice()
         async for event in store.read_all(after=self.position, limit=limit):
             self.apply(event)
+            await time_slice.checkpoint()
+
+    def copy(self) -> Views:
+        """Return views of the same position, which later events do not change."""
+        copied = Views()
+        copied.status = StatusView.copy_of(self.status)
+        copied.recommendation = RecommendationView.copy_of(self.recommendation)
+        copied.statistics = StatisticsView.copy_of(self.statistics)
+        copied.position, copied.hash = self.position, self.hash
+        copied.kept = self.kept
+        return copied
 
 
 _KINDS: Final[tuple[type[View], ...]] = (StatusView, RecommendationView, StatisticsView)

@@ -9,6 +9,7 @@ over. The view holds only what that order needs.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import ClassVar, NamedTuple, Self
@@ -163,13 +164,23 @@ class RecommendationView:
 
     def order(self, role: ModelRole, node: str | None = None) -> tuple[Candidate, ...]:
         """Return the models to use for a role, on one node or on all, best first."""
-        fit = [
+        fit = sorted(self._fit(role, node), key=lambda model: _place(model, role))
+        return tuple(_candidate(model, role, _merits(model, role)) for model in fit)
+
+    def first(self, role: ModelRole, node: str | None = None) -> Candidate | None:
+        """Return the first model of the order for a role; None if there is none."""
+        fit = self._fit(role, node)
+        model = min(fit, key=lambda model: _place(model, role), default=None)
+        if model is None:
+            return None
+        return _candidate(model, role, _merits(model, role))
+
+    def _fit(self, role: ModelRole, node: str | None) -> Iterator[_Model]:
+        return (
             model
             for model in self._on(node)
             if model.lifecycle.state in _USABLE and model.lacks(role) is None
-        ]
-        fit.sort(key=lambda model: _place(model, role))
-        return tuple(_candidate(model, role, _merits(model, role)) for model in fit)
+        )
 
     def explain(self, role: ModelRole, node: str | None = None) -> Recommendation:
         """Return the order for a role, with why the other models were passed over."""
@@ -191,6 +202,15 @@ class RecommendationView:
     def dump(self) -> bytes:
         """Return the whole view: equal views have equal bytes."""
         return _encode(_Dump(self._models, self.position))
+
+    @classmethod
+    def copy_of(cls, other: Self) -> Self:
+        """Return the same view, which later events do not change."""
+        view = cls()
+        # What a record refers to is replaced, never changed in place.
+        view._models = {at: copy.copy(one) for at, one in other._models.items()}
+        view._abilities, view.position = other._abilities, other.position
+        return view
 
     @classmethod
     def load(cls, data: bytes) -> Self:

@@ -98,11 +98,18 @@ class StatisticsView:
     def get(self, stream: str) -> ModelStatistics | None:
         """Return the figures of a model's stream, as they are now."""
         model = self._models.get(stream)
-        return None if model is None else copy.deepcopy(model)
+        return None if model is None else _copy(model)
 
     def dump(self) -> bytes:
         """Return the whole view: equal views have equal bytes."""
         return _encode(self._models)
+
+    @classmethod
+    def copy_of(cls, other: Self) -> Self:
+        """Return the same view, which later events do not change."""
+        view = cls()
+        view._models = {at: _copy(model) for at, model in other._models.items()}
+        return view
 
     @classmethod
     def load(cls, data: bytes) -> Self:
@@ -110,6 +117,15 @@ class StatisticsView:
         view = cls()
         view._models = _decode(data)
         return view
+
+
+def _copy(model: ModelStatistics) -> ModelStatistics:
+    """Return a copy with dictionaries of its own."""
+    copied = copy.copy(model)
+    copied.unloads, copied.failures = dict(model.unloads), dict(model.failures)
+    copied.seconds_in = dict(model.seconds_in)
+    copied.transitions = dict(model.transitions)
+    return copied
 
 
 def _move(model: ModelStatistics, after: Lifecycle, at: datetime) -> None:

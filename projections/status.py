@@ -8,9 +8,9 @@ and stays as it was.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import ClassVar, Self, cast
+from typing import ClassVar, Self, TypeVar, cast
 
 import msgspec
 
@@ -35,6 +35,8 @@ from herdbook.events.lifecycle import (
 from herdbook.events.recorded import Cause, RecordedEvent
 from herdbook.events.streams import model_of, node_of
 from herdbook.projections.roles import CAPABILITY_SETTING
+
+T = TypeVar("T")
 
 
 class Why(msgspec.Struct, frozen=True):
@@ -416,6 +418,16 @@ class StatusView:
         )
 
     @classmethod
+    def copy_of(cls, other: Self) -> Self:
+        """Return the same view, which later events do not change."""
+        view = cls()
+        # What a record refers to is replaced, never changed in place.
+        view._models, view._nodes = _copies(other._models), _copies(other._nodes)
+        view._weights, view.position = dict(other._weights), other.position
+        view.findings = [*other.findings]
+        return view
+
+    @classmethod
     def load(cls, data: bytes) -> Self:
         """Return the view that was dumped."""
         dump = _decode(data)
@@ -437,6 +449,10 @@ def _tidy(model: ModelStatus) -> None:
         model.work = None
     if not model.updating:
         model.update = None
+
+
+def _copies(records: Mapping[str, T]) -> dict[str, T]:
+    return {stream: copy.copy(record) for stream, record in records.items()}
 
 
 def _there(model: ModelStatus, event: RecordedEvent) -> None:

@@ -203,3 +203,16 @@ async def test_nothing_is_logged_where_a_log_is_opened_again(tmp_path: Path) -> 
                 pass
 
     assert logs == []
+
+
+async def test_copy_of_views_is_the_same_and_stays_so() -> None:
+    async with kept() as (store, _):
+        views = await replayed(store)
+        copied, before = views.copy(), dumps(views)
+        assert (copied.position, copied.hash) == (views.position, views.hash)
+        assert dumps(copied) == before
+
+        await append(store, "a:1", uses=1)
+        await views.replay(store)
+
+        assert dumps(copied) == before != dumps(views)

@@ -351,3 +351,14 @@ def test_every_model_is_either_chosen_or_passed_over_with_a_reason(
 def test_dump_that_is_none_is_refused() -> None:
     with pytest.raises(msgspec.MsgspecError):
         RecommendationView.load(b"{}")
+
+
+def test_first_is_the_first_of_the_order() -> None:
+    view = view_of(
+        *history("a", found(), CHATS, LOADED),
+        *history("b", found(), CHATS, USED),
+        *history("c", found(), CHATS),
+    )
+    for role in ModelRole:
+        assert view.first(role) == next(iter(view.order(role)), None)
+    assert view.first(ModelRole.GENERAL) is not None
