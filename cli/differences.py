@@ -53,7 +53,7 @@ async def diff(
     async with invocation.reading(look=look) as manager:
         one = await moment_at(manager, first)
         other = await (manager.now() if second is None else moment_at(manager, second))
-    found = difference(one, other)
+    found = await difference(one, other)
     if invocation.json:
         invocation.screen.write_json(found)
         return

@@ -227,7 +227,7 @@ async def as_of(
     async with invocation.reading(look=False) as manager:
         moment = await moment_at(manager, moment_asked)
         if invocation.json:
-            invocation.screen.write_json(_as_of_shape(moment, role))
+            invocation.screen.write_json(await _as_of_shape(moment, role))
             return
         await _show_moment(invocation, manager, moment, role)
 
@@ -248,9 +248,9 @@ async def moment_at(manager: ModelManager, asked: int | datetime) -> Moment:
     return await manager.as_of(asked)
 
 
-def _as_of_shape(moment: Moment, role: str | None) -> shapes.AsOf:
+async def _as_of_shape(moment: Moment, role: str | None) -> shapes.AsOf:
     roles = [each.value for each in ModelRole] if role is None else [role]
-    return shapes.as_of(moment, roles)
+    return await shapes.as_of(moment, roles)
 
 
 async def _show_moment(

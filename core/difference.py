@@ -1,7 +1,8 @@
 """What differs between two moments: per model, per role, and of the node.
 
-Pure: two moments go in. Each status is laid out flat, one value per fact, so that
-every fact is compared by the same rule and none is forgotten on one side.
+Two moments go in, and nothing else is asked. Each status is laid out flat, one value
+per fact, so that every fact is compared by the same rule and none is forgotten on one
+side.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from enum import StrEnum
 import msgspec
 
 from herdbook.core.moment import Moment
+from herdbook.core.time_slice import TimeSlice
 from herdbook.events.facts import Setting
 from herdbook.projections.roles import ModelRole
 from herdbook.projections.status import ModelStatus, NodeStatus
@@ -85,20 +87,29 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     roles: tuple[RoleDifference, ...]
 
 
-def difference(one: Moment, other: Moment) -> Difference:
-    """Return what differs between two moments of one log."""
+async def difference(one: Moment, other: Moment) -> Difference:
+    """Return what differs between two moments of one log; other tasks run meanwhile."""
+    one, other, time_slice = one.fixed(), other.fixed(), TimeSlice()
     before = {status.name: status for status in one.statuses()}
     after = {status.name: status for status in other.statuses()}
-    models = (
-        _model(name, before.get(name), after.get(name))
-        for name in sorted(before.keys() | after.keys())
-    )
+    models = []
+    for name in sorted(before.keys() | after.keys()):
+        model = _model(name, before.get(name), after.get(name))
+        if model.changes:
+            models.append(model)
+        await time_slice.checkpoint()
+    roles = []
+    for role in ModelRole:
+        was, now = _first(one, role), _first(other, role)
+        if was != now:
+            roles.append(RoleDifference(role=role, was=was, now=now))
+        await time_slice.checkpoint()
     return Difference(
         since=one.position,
         until=other.position,
         node=_changes(_of_node(one.node_status()), _of_node(other.node_status())),
-        models=tuple(model for model in models if model.changes),
-        roles=_roles(one, other),
+        models=tuple(models),
+        roles=tuple(roles),
     )
 
 
@@ -154,14 +165,6 @@ def _of_node(node: NodeStatus) -> dict[str, Setting]:
         "server_version": node.server_version or None,
         "url": node.url or None,
     }
-
-
-def _roles(one: Moment, other: Moment) -> tuple[RoleDifference, ...]:
-    told = (
-        RoleDifference(role=role, was=_first(one, role), now=_first(other, role))
-        for role in ModelRole
-    )
-    return tuple(each for each in told if each.was != each.now)
 
 
 def _first(moment: Moment, role: ModelRole) -> str | None:

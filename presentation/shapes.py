@@ -28,6 +28,7 @@ from herdbook.core import (
 )
 from herdbook.core.lineage import Ancestor, Lineage
 from herdbook.core.plan import Plan, Step
+from herdbook.core.time_slice import TimeSlice
 from herdbook.events.facts import Setting
 from herdbook.projections.status import Failure, Work
 
@@ -197,14 +198,28 @@ class AsOf(msgspec.Struct, frozen=True, kw_only=True):
     recommended: dict[str, Candidate | None]
 
 
-def as_of(moment: Moment, roles: Iterable[str]) -> AsOf:
-    """Return a moment as it is told, with the first choice for some roles."""
+async def as_of(moment: Moment, roles: Iterable[str]) -> AsOf:
+    """Return a moment with the first choice for some roles; other tasks run meanwhile.
+
+    Args:
+        moment: The moment.
+        roles: The roles, by name.
+    """
+    moment, time_slice = moment.fixed(), TimeSlice()
+    models = []
+    for status in moment.statuses():
+        models.append(model(status, moment))
+        await time_slice.checkpoint()
+    recommended = {}
+    for role in roles:
+        recommended[role] = moment.recommend(role)
+        await time_slice.checkpoint()
     return AsOf(
         position=moment.position,
         asked=moment.asked,
         node=moment.node_status(),
-        models=[model(status, moment) for status in moment.statuses()],
-        recommended={role: moment.recommend(role) for role in roles},
+        models=models,
+        recommended=recommended,
     )
 
 

@@ -185,7 +185,9 @@ async def get_status(request: AnyRequest, as_of: AsOf = None) -> Response[shapes
     service = service_of(request)
     moment = await service.moment(as_of)
     roles = [role.value for role in ModelRole]
-    return service.kept.answer(request, moment, lambda: shapes.as_of(moment, roles))
+    return await service.kept.answer(
+        request, moment, lambda fixed: shapes.as_of(fixed, roles)
+    )
 
 
 @get("/diff", responses=READS, tags=_TAG, operation_id="getDiff")
@@ -207,7 +209,7 @@ async def get_diff(
     """Return what differs between two moments: per model, per role, of the node."""
     service = service_of(request)
     then = await service.moment(since)
-    return difference(then, await service.moment(until))
+    return await difference(then, await service.moment(until))
 
 
 @get("/log/head", responses=READS, tags=_TAG, operation_id="getHead")

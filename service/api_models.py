@@ -19,6 +19,7 @@ from herdbook.core import (
     Moment,
     WrongExpectedVersionError,
 )
+from herdbook.core.time_slice import TimeSlice
 from herdbook.presentation import shapes
 from herdbook.presentation.order import in_order
 from herdbook.service import answers
@@ -105,17 +106,20 @@ async def list_models(
     moment = await service.moment(as_of)
     gone = gone or bool(states)
 
-    def build() -> list[shapes.Model]:
-        return [
-            shapes.model(status, moment)
-            for status in _ordered(moment, role, sort)
-            if (gone or status.state is not ModelState.NOT_PRESENT)
-            and (not states or status.state in states)
-            and node in (None, status.node)
-            and _can_all(moment, status, capability or ())
-        ]
+    async def build(fixed: Moment) -> list[shapes.Model]:
+        models, time_slice = [], TimeSlice()
+        for status in _ordered(fixed, role, sort):
+            if (
+                (gone or status.state is not ModelState.NOT_PRESENT)
+                and (not states or status.state in states)
+                and node in (None, status.node)
+                and _can_all(fixed, status, capability or ())
+            ):
+                models.append(shapes.model(status, fixed))
+            await time_slice.checkpoint()
+        return models
 
-    return service.kept.answer(request, moment, build)
+    return await service.kept.answer(request, moment, build)
 
 
 def _ordered(

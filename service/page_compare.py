@@ -6,9 +6,10 @@ from datetime import datetime
 
 from litestar import Response, get
 
-from herdbook.core import Moment
+from herdbook.core import Difference, Moment
 from herdbook.core.difference import difference
-from herdbook.presentation.differences import rows_of
+from herdbook.core.time_slice import TimeSlice
+from herdbook.presentation.differences import Differing, rows_of
 from herdbook.presentation.times import FORMS
 from herdbook.service.page_frame import Visit, render, visit
 from herdbook.service.requests import AnyRequest
@@ -27,18 +28,26 @@ async def compare_page(request: AnyRequest) -> Response[str]:
     until = request.query_params.get("to", "").strip()
     one = await _moment(here, since) if since else None
     other = await _moment(here, until) if until else here.moment
-    found = None if one is None else difference(one, other)
+    found = None if one is None else await difference(one, other)
     return await render(
         here,
         "compare.html",
         title="Compare",
         since=since,
         until=until,
-        rows=None if found is None else list(rows_of(found)),
+        rows=None if found is None else await _rows(found),
         one=await _words(here, one),
         other=await _words(here, other),
         forms=", ".join(FORMS),
     )
+
+
+async def _rows(found: Difference) -> list[Differing]:
+    rows, time_slice = [], TimeSlice()
+    for row in rows_of(found):
+        rows.append(row)
+        await time_slice.checkpoint()
+    return rows
 
 
 async def _moment(here: Visit, text: str) -> Moment:

@@ -88,7 +88,11 @@ async def visit(request: AnyRequest) -> Visit:
     present = Now(service.clock.now(), zone_of(request.cookies))
     asked = request.query_params.get("as_of", "").strip() or None
     latest = await service.herd.now()
-    moment = latest if asked is None else await service.past(present.read(asked))
+    head = latest.position
+    if asked is None:
+        moment = latest.fixed()
+    else:
+        moment = await service.past(present.read(asked))
     at = None
     if asked is not None:
         at = moment.asked or await recorded_at(service.herd, moment.position)
@@ -99,7 +103,7 @@ async def visit(request: AnyRequest) -> Visit:
         moment=moment,
         at=at,
         present=present,
-        head=latest.position,
+        head=head,
         links=Links(_fixed(asked, moment)),
     )
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from litestar import Response, get
 
-from herdbook.core import Candidate, ModelRole, ModelState, ModelStatus, Suggestion
+from herdbook.core import (
+    Candidate,
+    ModelRole,
+    ModelState,
+    ModelStatus,
+    Recommendation,
+    Suggestion,
+)
+from herdbook.core.time_slice import TimeSlice
 from herdbook.presentation import wording
 from herdbook.projections.roles import NEEDS
 from herdbook.projections.sentences import bytes_text
@@ -73,23 +82,35 @@ class RoleShown(NamedTuple):
 @get("/roles", include_in_schema=False)
 async def roles_page(request: AnyRequest) -> Response[str]:
     """Show the order of each role."""
-    here = await visit(request)
+    here, time_slice = await visit(request), TimeSlice()
+    registry, known = here.service.herd.registry, []
+    for status in here.moment.statuses():
+        if status.present and registry.find(status.name) is not None:
+            known.append(status.name)  # others are never suggested
+        await time_slice.checkpoint()
+    roles = []
+    for role in ModelRole:
+        answer = here.moment.explain(role)
+        await time_slice.checkpoint()
+        found = registry.suggest(role, present=known)
+        await time_slice.checkpoint()
+        roles.append(_shown(here, answer, found))
     return await render(
         here,
         "roles.html",
         title="Roles",
-        roles=[_shown(here, role) for role in ModelRole],
+        roles=roles,
         at_once=AT_ONCE,
     )
 
 
-def _shown(here: Visit, role: ModelRole) -> RoleShown:
-    answer = here.moment.explain(role)
+def _shown(
+    here: Visit, answer: Recommendation, found: Sequence[Suggestion]
+) -> RoleShown:
+    role = answer.role
     over = [
         one for one in answer.passed_over if one.state is not ModelState.NOT_PRESENT
     ]
-    present = [status.name for status in here.moment.statuses() if status.present]
-    found = here.service.herd.registry.suggest(role, present=present)
     return RoleShown(
         role=role,
         word=role.value.replace("_", " "),
