@@ -85,6 +85,11 @@ OPENAPI: Final = OpenAPIConfig(
 
 def application(service: Service) -> Guard:
     """Return the application of a service, with everything that guards it."""
+    return Guard(NamesInPaths(routed(service)), service.settings)
+
+
+def routed(service: Service) -> Litestar:
+    """Return the handlers of a service, on their paths."""
     api: Router = Router(
         path="/v1",
         route_handlers=[
@@ -95,7 +100,7 @@ def application(service: Service) -> Guard:
         ],
         before_request=_only_json,
     )
-    app = Litestar(
+    return Litestar(
         route_handlers=[
             api,
             *health.HANDLERS,
@@ -112,7 +117,6 @@ def application(service: Service) -> Guard:
         pdb_on_exception=False,
         logging_config=None,
     )
-    return Guard(NamesInPaths(app), service.settings)
 
 
 @asynccontextmanager

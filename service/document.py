@@ -8,11 +8,14 @@ request.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
+from litestar import Litestar, Response, Router
+from litestar.enums import OpenAPIMediaType
 from litestar.openapi.plugins import JsonRenderPlugin
 
 from herdbook import core
@@ -35,6 +38,11 @@ _SHAPES: Final = (
     *(shapes, core, facts, costs, difference, lineage, roles, status),
 )
 """The modules that have the shapes; the first that has a name has its meaning."""
+
+PATHS: Final = ("/v1", "/v1/openapi.json")
+"""Where the document is served."""
+
+_MAKING: Final = "document"
 
 _EVENT_TYPES: Final = sorted(fact.__name__ for fact in FACTS)
 _ETAG: Final = {
@@ -67,12 +75,54 @@ _LINKS: Final = {
 }
 
 
-class Document(JsonRenderPlugin):
-    """Gives the document to programs."""
+class ApiDocument(NamedTuple):
+    """The document of one application.
 
-    def render(self, request: AnyRequest, openapi_schema: Json) -> bytes:
-        """Return the document as JSON."""
-        return self.render_json(request, exact(openapi_schema))
+    Attributes:
+        content: The document.
+        encoded: The same as JSON.
+    """
+
+    content: Json
+    encoded: bytes
+
+
+async def document_of(app: Litestar) -> ApiDocument:
+    """Return the document of an application, made once, in a thread.
+
+    Making it takes up to half a second. The handlers that it is made of do not change
+    while the application runs, so a thread is safe.
+    """
+    making: asyncio.Task[ApiDocument] | None = app.state.get(_MAKING)
+    if making is None:
+        making = asyncio.create_task(asyncio.to_thread(_made, app), name="document")
+        app.state[_MAKING] = making
+    return await asyncio.shield(making)  # others may wait for it too
+
+
+def _made(app: Litestar) -> ApiDocument:
+    content = exact(app.openapi_schema.to_schema())
+    return ApiDocument(content, msgspec.json.encode(content))
+
+
+class Document(JsonRenderPlugin):
+    """Serves the document to programs.
+
+    The framework's own handler makes the document while the event loop waits. It is
+    never reached: the answer is given before.
+    """
+
+    def receive_router(self, router: Router) -> None:
+        """Answer on the framework's router before its own handlers do."""
+        router.before_request = _answer
+
+
+async def _answer(request: AnyRequest) -> Response[bytes] | None:
+    """Return the document; None for another path, which the framework refuses."""
+    if request.url.path.rstrip("/") not in PATHS:
+        return None
+    document = await document_of(request.app)
+    return Response(document.encoded, media_type=OpenAPIMediaType.OPENAPI_JSON)
 
 
 def exact(document: Json) -> Json:

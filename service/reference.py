@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 from litestar import Response, get
 
-from herdbook.service.document import exact
+from herdbook.service.document import document_of
 from herdbook.service.page_frame import render, visit
 from herdbook.service.requests import AnyRequest
 
@@ -191,7 +191,7 @@ def _shape_in(schema: Any) -> str:
 @get("/api", include_in_schema=False)
 async def reference(request: AnyRequest) -> Response[str]:
     """Show the API."""
-    document = exact(request.app.openapi_schema.to_schema())
+    document = (await document_of(request.app)).content
     calls = sorted(calls_of(document), key=lambda call: call.tag)
     return await render(
         await visit(request),
