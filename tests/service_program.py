@@ -16,9 +16,11 @@ from time import monotonic
 from typing import Any
 
 import httpx
+from litestar.routes import HTTPRoute
 
-from herdbook.service.application import composed
+from herdbook.service.application import composed, routed
 from herdbook.service.server import serve
+from herdbook.service.service import Service
 from herdbook.service.settings import ServiceSettings
 
 #: In seconds; a stop must take less, and so says the issue that asks for it.
@@ -101,12 +103,16 @@ class Thread(Reached):
 
     Attributes:
         settings: What it was started with.
+        loop: Its event loop.
+        service: What its handlers share.
     """
+
+    service: Service
 
     def __init__(self, log: Path, ollama: str, settings: ServiceSettings) -> None:
         self.settings = settings
         self._ollama = ollama
-        self._loop = asyncio.new_event_loop()
+        self.loop = asyncio.new_event_loop()
         self._ended = asyncio.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=[log])
@@ -118,7 +124,7 @@ class Thread(Reached):
 
     def _run(self, log: Path) -> None:
         try:
-            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
                 runner.run(self._serve(log))
         finally:
             self._ready.set()
@@ -128,14 +134,23 @@ class Thread(Reached):
             composed(log, settings=self.settings, ollama=self._ollama) as made,
             serve(made[1], self.settings) as self._address,
         ):
+            self.service = made[0]
             self._ready.set()
             await self._ended.wait()
             await made[0].stop()
 
+    def routes(self) -> list[str]:
+        """Return the paths that are answered to GET, such as ``/v1/models/{name}``."""
+        return sorted(
+            route.path_format
+            for route in routed(self.service).routes
+            if isinstance(route, HTTPRoute) and "GET" in route.methods
+        )
+
     def close(self) -> None:
         """Stop serving, and see the thread end."""
         self.http.close()
-        self._loop.call_soon_threadsafe(self._ended.set)
+        self.loop.call_soon_threadsafe(self._ended.set)
         self._thread.join(20)
         assert not self._thread.is_alive()
 
