@@ -31,8 +31,8 @@ demo: $(READY) ## walk through the main job on the command line, a crash include
 	@$(BIN)/herdbook demo
 
 # What is slow already is not measured: it takes twice as long then.
-UNMEASURED := tests/browser tests/campaign tests/proof tests/weather \
-	tests/service/test_schema.py tests/test_benchmarks.py
+UNMEASURED := tests/browser tests/campaign tests/proof tests/faults \
+	tests/service/api/test_schema.py tests/test_benchmarks.py
 
 ONLY ?=
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from litestar import Litestar, Response, get
 
-from herdbook.service.requests import AnyRequest
+from herdbook.service.http.request import AnyRequest
 from herdbook.service.server import serve
 from herdbook.service.settings import ServiceSettings
 

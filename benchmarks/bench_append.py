@@ -38,8 +38,8 @@ from herdbook.events.recorded import (
     chained_hash,
     new_id,
 )
-from herdbook.events.sqlite import SQLiteEventStore
-from herdbook.events.sqlite_schema import CONNECTION, MIGRATIONS, QUERIES
+from herdbook.events.sqlite.schema import CONNECTION, MIGRATIONS, QUERIES
+from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import ANY
 
 TURNS = 1000

@@ -18,7 +18,7 @@ from benchmarks.sizes import Sizes
 from herdbook.core.views import Views
 from herdbook.events import codec
 from herdbook.events.recorded import GENESIS, canonical_bytes, chained_hash
-from herdbook.events.sqlite import SQLiteEventStore
+from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.verify import verify
 from herdbook.projections.status import StatusView
 

@@ -16,7 +16,7 @@ from benchmarks.herd import ROUND, fill, names, stream
 from benchmarks.measure import Row, at_least, interleave
 from benchmarks.peer import PeerHerd, default_herd, tuned_herd
 from benchmarks.sizes import Sizes
-from herdbook.events.sqlite import SQLiteEventStore
+from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.projections.status import StatusView
 
 (NAME,) = names(1)

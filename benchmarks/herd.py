@@ -24,7 +24,7 @@ from herdbook.events.facts import (
     UnloadReason,
 )
 from herdbook.events.recorded import Cause, NewEvent
-from herdbook.events.sqlite import SQLiteEventStore
+from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import ANY
 from herdbook.events.streams import StreamName, model_stream
 

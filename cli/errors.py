@@ -12,7 +12,7 @@ from typing import IO
 
 import msgspec
 
-from herdbook.cli.screen import clean, escaped
+from herdbook.cli.output import clean, escaped
 from herdbook.core import (
     BadAnswerError,
     BusyError,
@@ -27,7 +27,7 @@ from herdbook.core import (
     OperationEndedError,
     ResourceExhaustedError,
 )
-from herdbook.events.resources import RAISE_THE_LIMIT, TOO_MANY, is_exhausted
+from herdbook.events.file_descriptors import RAISE_THE_LIMIT, TOO_MANY, is_exhausted
 
 DONE = 0
 FAILED = 1

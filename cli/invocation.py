@@ -14,7 +14,7 @@ import platformdirs
 import typer
 
 from herdbook.cli.errors import NoHomeError
-from herdbook.cli.screen import Screen
+from herdbook.cli.output import Screen
 from herdbook.core import ManagerSettings, ModelManager, ModelRegistry, base_url
 from herdbook.presentation.times import Now
 

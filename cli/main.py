@@ -11,16 +11,17 @@ from collections.abc import Sequence
 
 import typer
 
-from herdbook.cli import (  # noqa: F401 - each adds its verbs to the command
-    acting,
-    checking,
+from herdbook.cli.app import VERBS, app, in_order
+from herdbook.cli.commands import (  # noqa: F401 - each adds its commands
+    act,
+    check,
+    compare,
     demo,
     desired,
-    differences,
     doctor,
-    looking,
+    history,
+    inspect,
     node,
-    past,
     pull,
     sandbox,
     serve,
@@ -28,8 +29,7 @@ from herdbook.cli import (  # noqa: F401 - each adds its verbs to the command
 )
 from herdbook.cli.errors import UsageError, report, shape, unexpected
 from herdbook.cli.invocation import Invocation
-from herdbook.cli.logs import configure
-from herdbook.cli.verbs import VERBS, app, in_order
+from herdbook.cli.logging import configure
 from herdbook.core import HerdbookError
 
 

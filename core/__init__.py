@@ -6,21 +6,11 @@ other names are what it takes, gives and raises.
 
 from __future__ import annotations
 
-from herdbook.core.acting import acting_as
-from herdbook.core.capabilities import Observed, detect
+from herdbook.core.actor import acting_as
 from herdbook.core.clock import Clock, ManualClock, SystemClock
-from herdbook.core.configuration import ModelOptions
-from herdbook.core.costs import (
-    CostSource,
-    DeleteCost,
-    Figure,
-    LoadCost,
-    PullCost,
-    UnloadCost,
-)
-from herdbook.core.desired import DesiredModel, DesiredSet
+from herdbook.core.desired.desired import DesiredModel, DesiredSet
+from herdbook.core.desired.plan import Applying, Plan
 from herdbook.core.diagnosis import Diagnosis, Level
-from herdbook.core.difference import Difference, ModelDifference, RoleDifference
 from herdbook.core.errors import (
     BadAnswerError,
     BusyError,
@@ -65,25 +55,35 @@ from herdbook.core.errors import (
     WrongExpectedVersionError,
     WrongStreamError,
 )
-from herdbook.core.host import base_url
-from herdbook.core.lineage import Ancestor, Lineage
-from herdbook.core.loads import Unloading
-from herdbook.core.log_pages import LogPage
+from herdbook.core.history.diff import Difference, ModelDifference, RoleDifference
+from herdbook.core.history.explain import Ancestor, Lineage
+from herdbook.core.history.pages import LogPage
+from herdbook.core.history.read_model import Moment
 from herdbook.core.manager import ModelManager
-from herdbook.core.moment import Moment
-from herdbook.core.names import canonical_name
-from herdbook.core.observing import Observer
-from herdbook.core.operations import UnderWay
-from herdbook.core.plan import Applying, Plan
-from herdbook.core.pull_progress import PullProgress
-from herdbook.core.registry import (
+from herdbook.core.models.capabilities import Observed, detect
+from herdbook.core.models.configuration import ModelOptions
+from herdbook.core.models.names import canonical_name
+from herdbook.core.models.registry import (
     KnownModel,
     ModelCapabilities,
     ModelFamily,
     ModelRegistry,
     Suggestion,
 )
-from herdbook.core.server_state import Listed, Look
+from herdbook.core.observer import Observer
+from herdbook.core.ollama.address import base_url
+from herdbook.core.operations.costs import (
+    CostSource,
+    DeleteCost,
+    Figure,
+    LoadCost,
+    PullCost,
+    UnloadCost,
+)
+from herdbook.core.operations.loads import Unloading
+from herdbook.core.operations.operations import UnderWay
+from herdbook.core.operations.pull_progress import PullProgress
+from herdbook.core.reconcile.server_state import Listed, Look
 from herdbook.core.settings import ManagerSettings
 from herdbook.core.storage import Storage
 from herdbook.events.facts import Capability, FactSource, Runner, UnloadReason

@@ -16,18 +16,18 @@ from platform import python_version
 
 import msgspec
 
+from herdbook.core.checks.log import check_log, check_sqlite, failed
 from herdbook.core.clock import Clock, SystemClock
 from herdbook.core.diagnosis import Diagnosis, Level, diagnosis
 from herdbook.core.errors import HerdbookError, StoreError
-from herdbook.core.log_checks import check_log, check_sqlite, failed
 from herdbook.core.manager import ModelManager
-from herdbook.core.registry import ModelRegistry
+from herdbook.core.models.registry import ModelRegistry
 from herdbook.core.settings import ManagerSettings
 from herdbook.core.storage import MEMORY, Storage
 from herdbook.events.facts import LoadInterrupted, PullInterrupted, UpdateInterrupted
 from herdbook.events.findings import Finding
-from herdbook.events.log_file import beside
 from herdbook.events.recorded import Cause, RecordedEvent
+from herdbook.events.sqlite.log_file import beside
 from herdbook.events.streams import model_of
 from herdbook.projections.sentences import describe
 

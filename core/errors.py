@@ -64,7 +64,7 @@ from herdbook.events.errors import (
     WrongExpectedVersionError,
     WrongStreamError,
 )
-from herdbook.events.resources import ResourceExhaustedError
+from herdbook.events.file_descriptors import ResourceExhaustedError
 
 __all__ = [
     "BadAnswerError",

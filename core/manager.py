@@ -18,24 +18,27 @@ from contextlib import (
 from pathlib import Path
 from typing import Self
 
-from herdbook.core import configuration, costs, plan, views
-from herdbook.core.acting import acting_as
-from herdbook.core.background import TaskStatus, check_tasks
+from herdbook.core import views
+from herdbook.core.actor import acting_as
+from herdbook.core.checks.server import Checking, check_server, models_folder
 from herdbook.core.clock import Clock, SystemClock
-from herdbook.core.costs import DeleteCost, LoadCost, PullCost, UnloadCost
-from herdbook.core.desired import DesiredSet
+from herdbook.core.commands import Working
+from herdbook.core.concurrency.supervisor import TaskStatus, check_tasks
+from herdbook.core.desired import plan
+from herdbook.core.desired.desired import DesiredSet
+from herdbook.core.desired.plan import Applying, Plan
 from herdbook.core.diagnosis import Diagnosis
 from herdbook.core.errors import OllamaError, WrongExpectedVersionError
-from herdbook.core.host import base_url, same_server
-from herdbook.core.observing import NOBODY, Observer
-from herdbook.core.plan import Applying, Plan
-from herdbook.core.recovery import interrupt_dead
-from herdbook.core.register import Register
-from herdbook.core.registry import ModelRegistry
-from herdbook.core.server_checks import Checking, check_server, models_folder
+from herdbook.core.models import configuration
+from herdbook.core.models.registry import ModelRegistry
+from herdbook.core.observer import NOBODY, Observer
+from herdbook.core.ollama.address import base_url, same_server
+from herdbook.core.operations import costs
+from herdbook.core.operations.costs import DeleteCost, LoadCost, PullCost, UnloadCost
+from herdbook.core.reconcile.recovery import interrupt_dead
+from herdbook.core.repository import Register
 from herdbook.core.settings import ManagerSettings
 from herdbook.core.storage import Storage
-from herdbook.core.working import Working
 from herdbook.events.facts import ModelUsed, NodeMoved, Setting
 from herdbook.events.lifecycle import Activity
 from herdbook.events.recorded import Cause
@@ -86,7 +89,7 @@ class ModelManager(Working):
             CallerError: An argument is not valid.
         """
         # httpx brings Rich and click along where they are installed: not on import.
-        from herdbook.core.ollama import OllamaClient  # noqa: PLC0415
+        from herdbook.core.ollama.client import OllamaClient  # noqa: PLC0415
 
         clock, settings = clock or SystemClock(), settings or ManagerSettings()
         observer = observer or NOBODY

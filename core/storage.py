@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from herdbook.core.background import TaskStatus, task_status
 from herdbook.core.clock import Clock
-from herdbook.core.logs import Logger
+from herdbook.core.concurrency.supervisor import TaskStatus, task_status
+from herdbook.core.logging import Logger
 from herdbook.events.instances import FileInstances, MemoryInstances
-from herdbook.events.log_file import beside
 from herdbook.events.memory import MemoryEventStore
-from herdbook.events.sqlite import SQLiteEventStore
+from herdbook.events.sqlite.log_file import beside
+from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import EventStore, Instances, ViewStore
 
 _log = Logger("herdbook.storage")

@@ -6,8 +6,8 @@ from typing import Final
 
 import msgspec
 
-from herdbook.core.logs import Logger
-from herdbook.core.time_slice import TimeSlice
+from herdbook.core.concurrency.time_slice import TimeSlice
+from herdbook.core.logging import Logger
 from herdbook.events.errors import CorruptLogError, HerdbookError
 from herdbook.events.recorded import GENESIS, RecordedEvent
 from herdbook.events.store import EventStore, StoredView, ViewStore

@@ -1,8 +1,8 @@
 """Four days of a herd that never was, for pictures: on a clock that nobody waits for.
 
 It runs on what the tests run on: the sandbox, and a time that passes as soon as
-everybody waits for it (``tests/herd.py``). So it is the same each time, but for ids
-and hashes.
+everybody waits for it (``tests/support/manager_fixture.py``). So it is the same
+each time, but for ids and hashes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
-from herd import Place, Time, pulled
+from support.manager_fixture import Place, Time, pulled
 
 from herdbook import sandbox
 from herdbook.core import (

@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from herd import Place
 from history import AGENTS, CODER, lived, passing, placed
 from playwright.async_api import Browser, Page, async_playwright
+from support.manager_fixture import Place
 
 from herdbook.core import ManagerSettings
-from herdbook.service.application import composed
-from herdbook.service.operation import Kind, OperationRequest
+from herdbook.service.app import composed
+from herdbook.service.auth.tokens import Principal, Role, Token, new_token, sha256_of
+from herdbook.service.context import Service
+from herdbook.service.operations.operation import Kind, OperationRequest
 from herdbook.service.server import serve
-from herdbook.service.service import Service
 from herdbook.service.settings import ServiceSettings
-from herdbook.service.tokens import Principal, Role, Token, new_token, sha256_of
 
 SCREENS = Path(__file__).parent / "screens"
 MODELS = Path(tempfile.gettempdir()) / "ollama" / "models"

@@ -18,8 +18,8 @@ import msgspec
 
 from herdbook.events.errors import UndecodableEventError, UnknownEventTypeError
 from herdbook.events.facts import FACTS, Fact, ModelUnloaded, UnreadableFact
+from herdbook.events.raw_text import shown
 from herdbook.events.recorded import Cause, Position, RecordedEvent, StoredEvent
-from herdbook.events.sqlite_text import shown
 
 Upcaster: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 """Turns the data of one schema into those of the next; pure."""

@@ -21,8 +21,8 @@ from weakref import WeakSet
 import msgspec
 
 from herdbook.events.errors import StoreUnavailableError
+from herdbook.events.file_descriptors import RAISE_THE_LIMIT, is_exhausted
 from herdbook.events.recorded import new_id
-from herdbook.events.resources import RAISE_THE_LIMIT, is_exhausted
 
 _SUFFIX = ".lock"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from herdbook.core.difference import (
+from herdbook.core.history.diff import (
     Change,
     Difference,
     ModelDifference,

@@ -26,9 +26,9 @@ from herdbook.core import (
     Runner,
     Suggestion,
 )
-from herdbook.core.lineage import Ancestor, Lineage
-from herdbook.core.plan import Plan, Step
-from herdbook.core.time_slice import TimeSlice
+from herdbook.core.concurrency.time_slice import TimeSlice
+from herdbook.core.desired.plan import Plan, Step
+from herdbook.core.history.explain import Ancestor, Lineage
 from herdbook.events.facts import Setting
 from herdbook.projections.status import Failure, Work
 

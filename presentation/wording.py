@@ -14,7 +14,7 @@ from herdbook.core import (
     NodeStatus,
     RecordedEvent,
 )
-from herdbook.core.lineage import Link
+from herdbook.core.history.explain import Link
 from herdbook.presentation.times import Now
 from herdbook.projections.sentences import bytes_text, duration_text, tokens_text
 

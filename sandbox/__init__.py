@@ -6,12 +6,12 @@ imports nothing of the other rooms, so that nothing of them can make it agree.
 
 from __future__ import annotations
 
-from herdbook.sandbox.application import application
+from herdbook.sandbox.api.app import application
 from herdbook.sandbox.clock import Clock, ManualClock, RealClock, let_others_run
 from herdbook.sandbox.faults import did
-from herdbook.sandbox.registry import Behaviour
-from herdbook.sandbox.running import Options, run_sandbox
-from herdbook.sandbox.scripted import Nonsense
+from herdbook.sandbox.registry.registry import Behaviour
+from herdbook.sandbox.run import Options, run_sandbox
+from herdbook.sandbox.scripted_answers import Nonsense
 from herdbook.sandbox.server import serve
 from herdbook.sandbox.settings import CURRENT, OLDER, PROFILES, Profile, Settings
 from herdbook.sandbox.world import HERD_HOST, Seen, World

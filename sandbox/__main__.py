@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from herdbook.sandbox.running import Options, run_sandbox
+from herdbook.sandbox.run import Options, run_sandbox
 from herdbook.sandbox.settings import PROFILES
 
 

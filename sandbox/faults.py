@@ -10,13 +10,13 @@ from typing import Final
 
 import msgspec
 
-from herdbook.sandbox.bodies import Json
-from herdbook.sandbox.models import Kind
-from herdbook.sandbox.names import Name
+from herdbook.sandbox.models.artifacts import Kind
+from herdbook.sandbox.models.names import Name
+from herdbook.sandbox.models.store import Entry
 from herdbook.sandbox.refusals import Refusal
-from herdbook.sandbox.registry import Behaviour
-from herdbook.sandbox.scripted import Nonsense
-from herdbook.sandbox.store import Entry
+from herdbook.sandbox.registry.registry import Behaviour
+from herdbook.sandbox.request_bodies import Json
+from herdbook.sandbox.scripted_answers import Nonsense
 from herdbook.sandbox.world import World
 
 

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from herdbook.sandbox.application import Message, Receive, Send, application
+from herdbook.sandbox.api.app import Message, Receive, Send, application
 from herdbook.sandbox.refusals import Dropped
 from herdbook.sandbox.world import World
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from herdbook.sandbox.times import FOREVER, duration_s
+from herdbook.sandbox.go_time import FOREVER, duration_s
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):

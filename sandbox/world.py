@@ -13,18 +13,18 @@ from typing import Final
 
 import msgspec
 
-from herdbook.sandbox.catalogue import read_catalogue
 from herdbook.sandbox.clock import Clock, ManualClock
-from herdbook.sandbox.models import Contents
-from herdbook.sandbox.names import DEFAULT_HOST, Name
-from herdbook.sandbox.outcome import Outcome
-from herdbook.sandbox.pulls import Downloads, Pull
+from herdbook.sandbox.models.artifacts import Contents
+from herdbook.sandbox.models.catalogue import read_catalogue
+from herdbook.sandbox.models.names import DEFAULT_HOST, Name
+from herdbook.sandbox.models.store import Entry, Store
 from herdbook.sandbox.refusals import Refusal
-from herdbook.sandbox.registry import Behaviour, Registry
-from herdbook.sandbox.runners import Runners
-from herdbook.sandbox.scripted import Answers
+from herdbook.sandbox.registry.pulls import Downloads, Pull
+from herdbook.sandbox.registry.registry import Behaviour, Registry
+from herdbook.sandbox.results import Outcome
+from herdbook.sandbox.runners.runners import Runners
+from herdbook.sandbox.scripted_answers import Answers
 from herdbook.sandbox.settings import CURRENT, Profile, Settings
-from herdbook.sandbox.store import Entry, Store
 
 #: Where the recordings' registry listened; it spoke plain http.
 HERD_HOST: Final = "127.0.0.1:5055"

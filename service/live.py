@@ -25,7 +25,7 @@ from herdbook.core import (
     RecordedEvent,
     UnderWay,
 )
-from herdbook.core.background import BackgroundTask, TaskStatus, all_running
+from herdbook.core.concurrency.supervisor import BackgroundTask, TaskStatus, all_running
 
 PROGRESS_EVERY_S: Final = 0.5
 """Seconds between two messages about the progress of one model."""

@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from herdbook.core import ModelState, Moment
-from herdbook.core.background import TaskStatus
-from herdbook.service.operation import Kind, Operation, OperationState
+from herdbook.core.concurrency.supervisor import TaskStatus
+from herdbook.service.operations.operation import Kind, Operation, OperationState
 
 MEDIA_TYPE: Final = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")
 """What the measures are in; the framework adds the charset."""

@@ -16,13 +16,13 @@ from typing import Any, Final, cast
 
 import uvicorn
 
-from herdbook.service.accepting import Acceptor, connections_possible
-from herdbook.service.asgi import App, Receive, Scope, Send
+from herdbook.service.auth.tokens import MAKE_ONE
 from herdbook.service.errors import InvalidServiceError, OverloadedError
-from herdbook.service.exchange import Exchange
-from herdbook.service.protocol import BoundedProtocol
+from herdbook.service.http.asgi import App, Receive, Scope, Send
+from herdbook.service.http.connections import Acceptor, connections_possible
+from herdbook.service.http.exchange import Exchange
+from herdbook.service.http.protocol import BoundedProtocol
 from herdbook.service.settings import ServiceSettings
-from herdbook.service.tokens import MAKE_ONE
 
 MOST_CONNECTIONS: Final = 800
 """Connections that are answered, where there are descriptors for as many; the usual

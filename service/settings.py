@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from herdbook.service.tokens import Token
+from herdbook.service.auth.tokens import Token
 
 DEFAULT_PORT = 11435
 """The port beside Ollama's own, 11434."""

@@ -11,14 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from command import Server
-from service_program import service
+from support.cli_runner import Server
+from support.service_program import service
 
 from herdbook import sandbox
 from herdbook.core import ModelRegistry
 from herdbook.events.facts import ModelDiscovered, ModelUsed
 from herdbook.events.recorded import Cause, NewEvent
-from herdbook.events.sqlite import SQLiteEventStore
+from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import ANY
 
 ROOT = Path(__file__).parent.parent

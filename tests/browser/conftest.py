@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browsing import MISSING, Stage, Visits, executable, pretended
-from command import Server
-from service_program import Thread, thread
+from support.browser import MISSING, Stage, Visits, executable, pretended
+from support.cli_runner import Server
+from support.service_program import Thread, thread
 
 HERE = Path(__file__).parent
 

@@ -9,18 +9,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from browsing import (
-    QUICK,
-    SLOW,
-    Visits,
-    facts,
-    free_port,
-    pull,
-    see_state,
-)
-from command import Server
 from playwright.sync_api import expect
-from service_program import Program, service
+from support.browser import QUICK, SLOW, Visits, facts, free_port, pull, see_state
+from support.cli_runner import Server
+from support.service_program import Program, service
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from browsing import Visits
 from playwright.sync_api import expect
-from service_program import Reached
+from support.browser import Visits
+from support.service_program import Reached
 
 MODEL = "qwen2.5-coder:7b"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from urllib.parse import quote
 
 import pytest
-from browsing import Visits, facts
 from playwright.sync_api import Page, expect
-from service_program import Reached
+from support.browser import Visits, facts
+from support.service_program import Reached
 
 HOSTILE = (
     "<img src=x onerror=\"document.title='owned'\">"

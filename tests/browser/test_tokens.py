@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browsing import Visits, facts, free_port, row, see_state
-from command import Server
-from guarded import OPERATOR, READER, TOKENS
 from playwright.sync_api import Page, expect
-from service_program import Reached, thread
+from support.browser import Visits, facts, free_port, row, see_state
+from support.cli_runner import Server
+from support.http_fixture import OPERATOR, READER, TOKENS
+from support.service_program import Reached, thread
 
-from herdbook.service.tokens import Role, Token, new_token, sha256_of
+from herdbook.service.auth.tokens import Role, Token, new_token, sha256_of
 
 AGENTS = new_token()
 ALL = (*TOKENS, Token(name="agents", role=Role.OPERATE, sha256=sha256_of(AGENTS)))

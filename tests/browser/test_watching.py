@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from browsing import QUICK, SLOW, Visits, facts, pull, row, see_state, until
-from command import Server
 from playwright.sync_api import expect
-from service_program import Reached, thread
+from support.browser import QUICK, SLOW, Visits, facts, pull, row, see_state, until
+from support.cli_runner import Server
+from support.service_program import Reached, thread
 
 LONG, SHORT = "llama3.1:8b", "mxbai-embed-large:latest"
 

@@ -14,18 +14,18 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
 
-from campaign.doings import AT_ONCE, BY_OTHERS, BY_US, NAMES, Doing
+from campaign.actions import AT_ONCE, BY_OTHERS, BY_US, NAMES, Doing
+from campaign.faults import NONSENSE, answer_nonsense, calm, is_well
 from campaign.killing import leave_as_killed
 from campaign.oracle import Oracle, Seen
-from campaign.troubles import NONSENSE, answer_nonsense, calm, is_well
-from herd import Place
-from proof.truth import (
+from proof.oracle import (
     assert_live_is_replayed,
     assert_nothing_held,
     assert_sound,
     our_tasks,
     told_by,
 )
+from support.manager_fixture import Place
 
 from herdbook.core import HerdbookError, ManagerSettings, ModelManager, OllamaError
 

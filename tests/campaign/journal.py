@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from herdbook.sandbox import World
-from herdbook.sandbox.models import Kind
+from herdbook.sandbox.models.artifacts import Kind
 from herdbook.sandbox.world import Seen
 
 HERDBOOK = "herdbook"

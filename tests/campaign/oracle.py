@@ -13,10 +13,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from proof.truth import Truth
+from proof.oracle import Truth
 
 from herdbook.sandbox import World
-from herdbook.sandbox.models import Kind
+from herdbook.sandbox.models.artifacts import Kind
 
 COMES = ("ModelDiscovered", "PullCompleted")
 GOES = ("ModelVanished", "ModelDeleted")

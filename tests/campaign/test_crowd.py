@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from campaign.callers import Local
 from campaign.crowd import Crowd
-from campaign.many import fill
-from herd import served
+from campaign.many_models import fill
+from support.manager_fixture import served
 
 from herdbook import sandbox
 from herdbook.core import ManagerSettings

@@ -19,8 +19,8 @@ import httpx
 import pytest
 from campaign.callers import Remote
 from campaign.crowd import CLIENTS, Crowd
-from campaign.many import fill
-from service_program import Program, service
+from campaign.many_models import fill
+from support.service_program import Program, service
 
 from herdbook import sandbox
 from herdbook.core import ManagerSettings, SystemClock

@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from campaign.troubles import NONSENSE
-from herd import Place, served
-from proof.truth import our_tasks
+from campaign.faults import NONSENSE
+from proof.oracle import our_tasks
+from support.manager_fixture import Place, served
 
 from herdbook.core import ManagerSettings, ModelManager, OllamaError
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from campaign.hour import Hour
-from herd import served
+from support.manager_fixture import served
 
 from herdbook import sandbox
 

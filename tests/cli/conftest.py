@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from command import FAST, Answer, Herdbook, Server
+from support.cli_runner import FAST, Answer, Herdbook, Server
 
 from herdbook.cli import run
 from herdbook.sandbox import Behaviour, RealClock, Settings, World

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command import Herdbook, Server
+from support.cli_runner import Herdbook, Server
 
 OWN = """
 [sources.house]

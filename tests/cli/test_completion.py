@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command import Herdbook, Server
+from support.cli_runner import Herdbook, Server
 
 from herdbook.cli.options import complete_model, complete_role, complete_type
 

@@ -9,11 +9,11 @@ from typing import get_args
 import msgspec
 import pytest
 import typer.main
-from command import Herdbook
+from support.cli_runner import Herdbook
 
 from herdbook.cli import main as _  # noqa: F401 - adds the verbs
+from herdbook.cli.app import VERBS, app
 from herdbook.cli.errors import EXITS, ErrorShape
-from herdbook.cli.verbs import VERBS, app
 from herdbook.core import (
     Candidate,
     Figure,
@@ -22,16 +22,16 @@ from herdbook.core import (
     PullCost,
     RecordedEvent,
 )
-from herdbook.core.desired import DesiredModel, DesiredSet
+from herdbook.core.desired.desired import DesiredModel, DesiredSet
+from herdbook.core.desired.plan import Step
 from herdbook.core.diagnosis import Diagnosis
-from herdbook.core.difference import (
+from herdbook.core.history.diff import (
     Change,
     Difference,
     ModelDifference,
     RoleDifference,
 )
-from herdbook.core.lineage import Ancestor
-from herdbook.core.plan import Step
+from herdbook.core.history.explain import Ancestor
 from herdbook.presentation import shapes
 
 DOCS = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from command import Herdbook, Server
+from support.cli_runner import Herdbook, Server
 
 from herdbook.cli import errors
 from herdbook.core import (

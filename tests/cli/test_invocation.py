@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import Herdbook, Server
+from support.cli_runner import Herdbook, Server
 
 from herdbook.cli import run
 from herdbook.cli.errors import NoHomeError
@@ -93,7 +93,7 @@ def test_what_nobody_foresaw_is_one_line_too(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("odd")
 
-    monkeypatch.setattr("herdbook.cli.herd.footer", fail)
+    monkeypatch.setattr("herdbook.cli.render.models.footer", fail)
 
     answer = herdbook("ls")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command import Herdbook, Server
-from odd_log import MODEL, ODD, new_log, odd_log
+from support.cli_runner import Herdbook, Server
+from support.odd_log import MODEL, ODD, new_log, odd_log
 
 READING = (
     ("ls",),

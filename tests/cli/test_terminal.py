@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import Herdbook, Server
+from support.cli_runner import Herdbook, Server
 
 CTRL_C = "\x03"
 STYLE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")

@@ -7,13 +7,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from herd import Place, herd_of, pulled, served
+from support.manager_fixture import Place, herd_of, pulled, served
 
 from herdbook import sandbox
 from herdbook.core import HerdbookError, ModelManager
+from herdbook.core.checks.server import check_latency, models_folder
 from herdbook.core.diagnosis import Diagnosis, Level
 from herdbook.core.doctor import Patient, check_catalogue, examine
-from herdbook.core.server_checks import check_latency, models_folder
 
 
 def at(place: Place, log: Path) -> Patient:

@@ -152,7 +152,7 @@ def test_every_error_of_the_library_stands_in_the_tree() -> None:
         kind.__name__
         for kind in subclasses(HerdbookError)
         if kind.__module__.startswith(("herdbook.core", "herdbook.events"))
-        and not kind.__module__.endswith("sqlite_errors")
+        and not kind.__module__.endswith("sqlite.errors")
     }
 
     assert {name for name in ours if name not in tree} == set()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from herdbook.events.memory import MemoryEventStore
-from herdbook.events.sqlite import SQLiteEventStore
+from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.testing import CONTRACT, SHARED_CONTRACT, Case, Store, name_of
 
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from herdbook.events.contract import MOMENT, event
 from herdbook.events.errors import CallerError
 from herdbook.events.memory import MemoryEventStore
 from herdbook.events.store import ANY
+from herdbook.events.testing.base import MOMENT, event
 from herdbook.events.times import position_at
 
 

@@ -14,10 +14,9 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from odd_log import alter, append_raw
+from support.odd_log import alter, append_raw
 
 from herdbook.events import facts
-from herdbook.events.contract import MOMENT, event
 from herdbook.events.errors import CorruptLogError
 from herdbook.events.findings import Finding, Kind
 from herdbook.events.memory import MemoryEventStore
@@ -27,8 +26,9 @@ from herdbook.events.recorded import (
     canonical_bytes,
     chained_hash,
 )
-from herdbook.events.sqlite import SQLiteEventStore
+from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import ANY, Head
+from herdbook.events.testing.base import MOMENT, event
 from herdbook.events.times import position_at
 from herdbook.events.verify import (
     MOST_UNREADABLE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import histories
+from support.strategies import histories
 
 from herdbook.events.recorded import RecordedEvent
 from herdbook.projections.history import HistoryFilter, HistoryView

@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from herd import herd_of, pulled, served
-from proof.truth import assert_live_is_replayed, assert_sound
+from proof.oracle import assert_live_is_replayed, assert_sound
+from support.manager_fixture import herd_of, pulled, served
 
 from herdbook.core import (
     CallerError,
@@ -29,7 +29,7 @@ from herdbook.core import (
     StoreUnavailableError,
     UnknownRoleError,
 )
-from herdbook.events.sqlite_schema import NEWEST
+from herdbook.events.sqlite.schema import NEWEST
 
 HERE = "plain:latest"
 ODD_TEXTS = (

@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
-from proof.stepping import PATIENCE_S, cancelled_at_every_turn, run
-from proof.truth import (
+from proof.oracle import (
     assert_live_is_replayed,
     assert_nothing_held,
     assert_sound,
@@ -29,12 +28,13 @@ from proof.truth import (
     told_by,
     truth_of,
 )
+from proof.stepping import PATIENCE_S, cancelled_at_every_turn, run
 
 from herdbook import sandbox
 from herdbook.core import ManagerSettings, ModelManager, ModelState
-from herdbook.events.sqlite import SQLiteEventStore
+from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.sandbox import World
-from herdbook.sandbox.names import Name
+from herdbook.sandbox.models.names import Name
 
 MODEL = "smollm2:135m"
 SETTINGS = ManagerSettings(

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from proof.oracle import assert_sound, our_tasks
 from proof.stepping import PATIENCE_S, cancelled_at_every_turn, run
-from proof.truth import assert_sound, our_tasks
 
-from herdbook.events.contract import event, log_of
-from herdbook.events.sqlite import SQLiteEventStore
-from herdbook.events.sqlite_writer import ROOM
+from herdbook.events.sqlite.store import SQLiteEventStore
+from herdbook.events.sqlite.writer import ROOM
 from herdbook.events.store import ANY, StoredView
+from herdbook.events.testing.base import event, log_of
 
 STREAM = "model/n/m"
 LIVING = {"herdbook writer", "herdbook watch", "herdbook kept head"}

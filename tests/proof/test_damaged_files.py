@@ -16,11 +16,11 @@ from random import Random
 import pytest
 
 from herdbook.core import ModelManager
-from herdbook.events.contract import event, log_of
 from herdbook.events.errors import StoreError
 from herdbook.events.recorded import RecordedEvent
-from herdbook.events.sqlite import SQLiteEventStore
+from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import ANY, StoredView
+from herdbook.events.testing.base import event, log_of
 from herdbook.events.verify import verify
 
 SEEDS = int(os.environ.get("HERDBOOK_SEEDS", "25"))

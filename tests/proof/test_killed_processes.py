@@ -11,8 +11,8 @@ from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 import pytest
-from proof import dying
-from proof.truth import assert_live_is_replayed, assert_sound
+from proof import killing as dying
+from proof.oracle import assert_live_is_replayed, assert_sound
 
 from herdbook.core import Cause, ModelManager, NodeUnreachableError, PullCutError
 from herdbook.events.facts import PullInterrupted, PullProgressed, PullStarted

@@ -16,14 +16,14 @@ from random import Random
 
 import httpx
 import pytest
-from herd import Place, served
-from proof.truth import (
+from proof.oracle import (
     assert_live_is_replayed,
     assert_nothing_held,
     assert_sound,
     told_by,
     truth_of,
 )
+from support.manager_fixture import Place, served
 
 from herdbook import sandbox
 from herdbook.core import HerdbookError, ManagerSettings, ModelManager

@@ -10,14 +10,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from herd import Place, pulled, served
-from proof.truth import (
-    assert_live_is_replayed,
-    assert_sound,
-    dumps,
-    told_by,
-    truth_of,
-)
+from proof.oracle import assert_live_is_replayed, assert_sound, dumps, told_by, truth_of
+from support.manager_fixture import Place, pulled, served
 
 from herdbook.core import BusyError, HerdbookError, ManagerSettings, ModelManager
 from herdbook.core.errors import IllegalTransitionError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import ollama
 import pytest
-from sandbox_program import program
+from support.sandbox_program import program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from sandbox_program import program
+from support.sandbox_program import program
 
 from herdbook.sandbox import Options
 from herdbook.sandbox.__main__ import parse
-from herdbook.sandbox.running import world_of
+from herdbook.sandbox.run import world_of
 
 if TYPE_CHECKING:
     from pathlib import Path

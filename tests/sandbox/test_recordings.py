@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from recorded_likeness import Reader, answered, recorded
-from recorded_play import RECORDINGS, Talk, name_of, play, read
+from support.recorded_likeness import Reader, answered, recorded
+from support.recorded_play import RECORDINGS, Talk, name_of, play, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import FAST, Server
-from service_program import Program, Reached, service, thread
+from support.cli_runner import FAST, Server
+from support.service_program import Program, Reached, service, thread
 
 from herdbook.sandbox import Behaviour, RealClock, Settings, World
 

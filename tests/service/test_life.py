@@ -13,12 +13,12 @@ from typing import Any, cast
 
 import httpx
 import pytest
-from command import Server
-from service_program import Program, service
+from support.cli_runner import Server
+from support.service_program import Program, service
 
 from herdbook.core import UnderWay
 from herdbook.sandbox import RealClock, World
-from herdbook.service.application import composed
+from herdbook.service.app import composed
 
 HERE = "gemma3:4b"
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
-from herd import Place, herd_of, served
+from support.manager_fixture import Place, herd_of, served
 
 from herdbook.core import HistoryFilter, ModelManager, RecordedEvent
 from herdbook.service.live import Goodbye, Heartbeat, Live, Reason, StreamFilter

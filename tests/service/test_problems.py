@@ -14,7 +14,7 @@ from litestar.testing import TestClient, create_test_client
 from herdbook.core import errors as core_errors
 from herdbook.core.errors import HerdbookError
 from herdbook.service import errors as service_errors
-from herdbook.service.application import FAILURES
+from herdbook.service.app import FAILURES
 from herdbook.service.problems import STATUSES, answer, status_of
 
 EXPECTED = {

@@ -14,11 +14,19 @@ from typing import Any
 
 import httpx
 import pytest
-from guarded import OPERATOR, READER, TOKENS, Place, application, guarded, status_of
+from support.http_fixture import (
+    OPERATOR,
+    READER,
+    TOKENS,
+    Place,
+    application,
+    guarded,
+    status_of,
+)
 
-from herdbook.service.asgi import Receive, Scope, Send
 from herdbook.service.errors import InvalidServiceError
-from herdbook.service.guard import Guard
+from herdbook.service.http.asgi import Receive, Scope, Send
+from herdbook.service.middleware import Guard
 from herdbook.service.server import Server, address_of, listening, serve
 from herdbook.service.settings import ServiceSettings
 

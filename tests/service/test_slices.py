@@ -11,10 +11,10 @@ import httpx
 import pytest
 
 from benchmarks.herd import fill, names
-from herdbook.core import time_slice
-from herdbook.service.application import composed, routed
-from herdbook.service.document import document_of
-from herdbook.service.service import Service
+from herdbook.core.concurrency import time_slice
+from herdbook.service.api.openapi import document_of
+from herdbook.service.app import composed, routed
+from herdbook.service.context import Service
 
 MODELS = 5
 

@@ -1,0 +1,115 @@
+"""Verbs that compare and explain: diff, why."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from herdbook.cli.app import PAST, verb
+from herdbook.cli.commands.history import moment_at
+from herdbook.cli.invocation import Invocation
+from herdbook.cli.lookup import known_status
+from herdbook.cli.options import Model, NoRefresh
+from herdbook.cli.output import Column, Piece, Row
+from herdbook.cli.render.states import state_piece
+from herdbook.core import Moment
+from herdbook.core.history.diff import difference
+from herdbook.core.history.explain import Ancestor, Lineage, Link
+from herdbook.presentation import shapes, wording
+from herdbook.presentation.differences import rows_of
+from herdbook.presentation.times import FORMS, Now
+from herdbook.presentation.wording import LINKS
+
+_CHANGES = (Column("WHOSE"), Column("WHAT"), Column("WAS"), Column("NOW"))
+_ANCESTORS = (
+    Column("#", right=True),
+    Column("WHEN"),
+    Column("LINK", gives_way=1),
+    Column("MODEL"),
+    Column("WHAT"),
+    Column("WHO", gives_way=2),
+)
+_When = Annotated[
+    str, typer.Argument(metavar="FROM", help=f"One moment. Forms: {', '.join(FORMS)}.")
+]
+_Until = Annotated[
+    str | None, typer.Argument(metavar="[TO]", help="The other; without it, now.")
+]
+
+
+@verb("diff", PAST)
+async def diff(
+    invocation: Invocation,
+    since: _When,
+    until: _Until = None,
+    *,
+    no_refresh: NoRefresh = False,
+) -> None:
+    """Tell what differs between two moments: models, roles, the server."""
+    first = invocation.now.read(since)
+    second = None if until is None else invocation.now.read(until)
+    look = second is None and not no_refresh
+    async with invocation.reading(look=look) as manager:
+        one = await moment_at(manager, first)
+        other = await (manager.now() if second is None else moment_at(manager, second))
+    found = await difference(one, other)
+    if invocation.json:
+        invocation.screen.write_json(found)
+        return
+    now = invocation.now
+    invocation.screen.write(f"From {_at(one, now)} to {_at(other, now)}:")
+    rows = [Row([Piece(text) for text in told[:4]]) for told in rows_of(found)]
+    if rows:
+        invocation.screen.write_table(_CHANGES, rows)
+    else:
+        invocation.screen.write("Nothing differs.")
+
+
+def _at(moment: Moment, now: Now) -> str:
+    if moment.asked is None:
+        return f"#{moment.position}"
+    return f"{now.clock(moment.asked)} (#{moment.position})"
+
+
+@verb("why", PAST)
+async def why(
+    invocation: Invocation, model: Model, *, no_refresh: NoRefresh = False
+) -> None:
+    """Tell what led to a model's present state, event by event."""
+    async with invocation.reading(look=not no_refresh) as manager:
+        moment = await manager.now()
+        known_status(moment, model)
+        found = await manager.why(model)
+    if invocation.json:
+        invocation.screen.write_json(shapes.why(found, moment))
+        return
+    invocation.screen.write(*_headline(found, invocation.now))
+    rows = [_ancestor(each, found, invocation.now) for each in found.ancestors]
+    invocation.screen.write_table(_ANCESTORS, rows, headers=False)
+
+
+def _headline(found: Lineage, now: Now) -> list[str | Piece]:
+    status = found.status
+    since = f" since {now.clock(status.since)}" if status.since else ""
+    return [
+        Piece(status.name, "bold"),
+        " is ",
+        state_piece(status),
+        f"{since}; what led to that, the oldest first:",
+    ]
+
+
+def _ancestor(each: Ancestor, found: Lineage, now: Now) -> Row:
+    entry = each.entry
+    other = entry.model if entry.model != found.status.name else ""
+    return Row(
+        [
+            Piece(f"#{entry.position}", "dim"),
+            Piece(now.clock(entry.recorded_at)),
+            Piece(LINKS[each.link], "dim"),
+            Piece(other or ""),
+            Piece(entry.sentence, "bold" if each.link is Link.STATE else ""),
+            Piece(wording.who_text(entry), "dim"),
+        ]
+    )

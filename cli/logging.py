@@ -1,0 +1,47 @@
+"""What the library logs, as a person at a terminal wants it: plain, on stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+from herdbook.cli.output import clean
+
+_QUIET = frozenset({"event", "level", "correlation_id"})
+
+
+def configure(*, verbose: bool) -> None:
+    """Show warnings; with ``verbose`` everything."""
+    level = logging.DEBUG if verbose else logging.WARNING
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            _plain,
+        ],
+        logger_factory=lambda *_: _Stderr(),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _plain(_: object, __: str, event: MutableMapping[str, Any]) -> str:
+    """Return ``herdbook: warning: pull stalled (model x)``."""
+    told = ", ".join(f"{k} {v}" for k, v in event.items() if k not in _QUIET)
+    what = str(event["event"]).replace("_", " ")
+    text = f"{what} ({told})" if told else what
+    return f"herdbook: {event['level']}: {clean(text)}"
+
+
+class _Stderr:
+    """Writes to whatever standard error is at the moment."""
+
+    def msg(self, message: str) -> None:
+        """Write a line."""
+        sys.stderr.write(f"{message}\n")
+
+    debug = info = warning = error = critical = msg

@@ -1,0 +1,126 @@
+"""One model in full: what ``show`` tells of it, each fact with its source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from herdbook.cli.output import Line, Piece, line
+from herdbook.cli.render.states import state_piece
+from herdbook.core import HistoryEntry, ModelState, ModelStatus, Moment
+from herdbook.presentation import facts, wording
+from herdbook.presentation.times import Now
+from herdbook.presentation.wording import NOTHING, SOURCES
+from herdbook.projections.sentences import setting_text
+
+_LABEL = 12
+
+
+class Card:
+    """A model's facts, as lines.
+
+    Args:
+        status: The model.
+        moment: The moment that it is shown at.
+        entries: Its history.
+        now: The present.
+    """
+
+    def __init__(
+        self,
+        status: ModelStatus,
+        moment: Moment,
+        entries: Sequence[HistoryEntry],
+        now: Now,
+    ) -> None:
+        self._status = status
+        self._moment = moment
+        self._entries = entries
+        self._now = now
+
+    def lines(self) -> Iterator[Line]:
+        """Yield the lines."""
+        yield self._headline()
+        status = self._status
+        failure = facts.failure_text(status, self._now)
+        if failure:
+            yield self._fact("failure", failure, "red")
+        shared_with = facts.sharing(status, self._moment.statuses())
+        yield self._fact("weights", facts.weights_text(status, shared_with))
+        yield self._fact("context", self._context())
+        yield from self._abilities()
+        yield self._fact("settings", self._settings())
+        if status.runner is not None:
+            memory = facts.memory_text(status.runner, status.name)
+            yield self._fact("memory", memory)
+        yield self._fact("used", facts.uses_text(status, self._now))
+        yield line(Piece(f"Next: {self._next()}", "dim"))
+
+    def _fact(self, label: str, text: str, style: str = "") -> Line:
+        return line(Piece(f"  {label:<{_LABEL}}", "dim"), Piece(text, style))
+
+    def _headline(self) -> Line:
+        status = self._status
+        since = facts.since_text(status, self._now)
+        why = next(
+            (
+                f" ({entry.sentence}; {wording.who_text(entry)})"
+                for entry in self._entries
+                if status.why and entry.position == status.why.position
+            ),
+            "",
+        )
+        stale = ""
+        if status.stale_since is not None:
+            stale = f", stale since {self._now.clock(status.stale_since)}"
+        return line(
+            Piece(status.name, "bold"),
+            "   ",
+            state_piece(status),
+            f" {since}{why}{stale}" if since else f"{why}{stale}",
+        )
+
+    def _context(self) -> str:
+        status = self._status
+        trained = wording.NOTHING
+        if status.context_trained is not None and status.context_source is not None:
+            source = SOURCES[status.context_source]
+            trained = f"{status.context_trained:,} ({source})"
+        configured = _number(status.context_configured)
+        effect = _number(status.context_in_effect)
+        return f"trained {trained}   configured {configured}   in effect {effect}"
+
+    def _abilities(self) -> Iterator[Line]:
+        known = self._moment.capabilities(self._status.name)
+        can = [f"{name} ({SOURCES[c.source]})" for name, c in known.items() if c.value]
+        not_ = [name for name, c in known.items() if not c.value]
+        yield self._fact("can", "  ".join(can) or NOTHING)
+        yield self._fact("does not", ", ".join(not_) or NOTHING)
+
+    def _settings(self) -> str:
+        status = self._status
+        parts = []
+        if "temperature" not in status.settings and status.temperature is not None:
+            source = (
+                SOURCES[status.temperature_source] if status.temperature_source else "?"
+            )
+            parts.append(f"temperature {status.temperature:g} ({source})")
+        parts += [
+            f"{name} {setting_text(value)} (configured)"
+            for name, value in sorted(status.settings.items())
+        ]
+        return "   ".join(parts) or NOTHING
+
+    def _next(self) -> str:
+        name, state = self._status.name, self._status.state
+        step = {
+            ModelState.AVAILABLE: f"herdbook load {name}",
+            ModelState.LOADED: f"herdbook unload {name}",
+            ModelState.NOT_PRESENT: f"herdbook pull {name}",
+        }.get(state, "")
+        if state is ModelState.ERROR:
+            step = f"herdbook {'load' if self._status.present else 'pull'} {name}"
+        return wording.joined([f"herdbook history {name}", step])
+
+
+def _number(value: int | None) -> str:
+    return NOTHING if value is None else f"{value:,}"

@@ -1,0 +1,121 @@
+"""The table of all models: what ``ls`` and ``as-of`` show.
+
+Models of the same weights stand together, since they are one thing in memory and
+on disk. The order is by what can be used soonest: loaded, available, loading, in
+error, gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from herdbook.cli.output import Column, Line, Piece, Row, bar, line
+from herdbook.cli.render.states import state_piece
+from herdbook.core import ModelRegistry, ModelState, ModelStatus, Moment
+from herdbook.presentation import facts, wording
+from herdbook.presentation.order import in_order, twins_of
+from herdbook.presentation.times import Now
+from herdbook.projections.status import Work
+
+COLUMNS = (
+    Column("MODEL"),
+    Column("STATE"),
+    Column("SIZE", gives_way=1, right=True),
+    Column("CONTEXT", gives_way=2),
+    Column("CAN", gives_way=3),
+    Column("LAST USED", gives_way=4),
+)
+
+
+class Herd:
+    """The models of one moment, as a table.
+
+    Args:
+        moment: The moment.
+        registry: What is expected of models that nobody has looked at.
+        now: The present.
+        bars: Whether there is someone to see bars.
+    """
+
+    def __init__(
+        self,
+        moment: Moment,
+        registry: ModelRegistry,
+        now: Now,
+        *,
+        bars: bool = False,
+    ) -> None:
+        self._moment = moment
+        self._registry = registry
+        self._now = now
+        self._bars = bars
+
+    def chosen(self, *, gone: bool = False) -> list[ModelStatus]:
+        """Return the models to show, in order; with ``gone`` also those not there."""
+        return in_order(
+            status
+            for status in self._moment.statuses()
+            if gone or status.state is not ModelState.NOT_PRESENT
+        )
+
+    def rows(self, statuses: Sequence[ModelStatus]) -> list[Row]:
+        """Return a row for each model, with remarks above and below it."""
+        twins = twins_of(statuses)
+        return [self._row(status, twins.get(status.name)) for status in statuses]
+
+    def _row(self, status: ModelStatus, twin: str | None) -> Row:
+        can = self._moment.capabilities(status.name)
+        cells = [
+            Piece(status.name),
+            state_piece(status),
+            Piece(wording.size_text(status)),
+            Piece(wording.context_text(status, self._registry)),
+            Piece(wording.abilities_text(n for n, known in can.items() if known.value)),
+            Piece(wording.used_text(status, self._now)),
+        ]
+        remark = Piece(f" (same weights as {twin})", "dim")
+        above = None if twin is None else line(status.name, remark)
+        return Row(cells, above, [*self._below(status)])
+
+    def _below(self, status: ModelStatus) -> Iterator[Line]:
+        for work in (status.work, status.update):
+            if work is not None:
+                yield self._work_line(work)
+        failure = facts.failure_text(status, self._now)
+        if failure:
+            yield line("  ", Piece(failure, "red"))
+
+    def _work_line(self, work: Work) -> Line:
+        asked = f"by {work.actor}, {self._now.ago(work.since)}"
+        verb = f"  {work.activity} "
+        completed, total = work.completed_bytes, work.total_bytes
+        if completed is None or not total:
+            return line(f"{verb}asked for {asked}")
+        drawn = (*bar(completed / total), Piece(" ")) if self._bars else ()
+        figures = wording.of_text(completed, total)
+        share = f"{wording.percent(completed, total)} %"
+        return (Piece(verb), *drawn, Piece(f"{share}   {figures}   {asked}"))
+
+
+def footer(
+    moment: Moment, statuses: Sequence[ModelStatus], now: Now, *, remark: str = ""
+) -> Line:
+    """Return the line below the table: node, models, bytes, memory, event.
+
+    Args:
+        moment: The moment of the table.
+        statuses: The models in it.
+        now: The present, as the moment has it.
+        remark: What else there is to say of the node.
+    """
+    node = moment.node_status()
+    text = wording.joined(
+        [
+            node.name,
+            wording.node_text(node, now) + remark,
+            wording.counted(len(statuses), "model") + wording.disk_text(statuses),
+            wording.memory_text(statuses),
+            f"event {moment.position:,}",
+        ]
+    )
+    return line(Piece(text, "dim" if node.reached else "yellow"))

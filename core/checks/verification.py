@@ -1,0 +1,39 @@
+"""Verify a log whole: its events, its file and the snapshots of its views."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import msgspec
+
+from herdbook.core import views
+from herdbook.core.models.names import is_canonical
+from herdbook.core.storage import Storage
+from herdbook.events.errors import CorruptLogError
+from herdbook.events.findings import Finding, Kind
+from herdbook.events.store import Head
+from herdbook.events.verify import Verification
+from herdbook.events.verify import verify as verify_events
+
+
+async def verify(storage: Storage, *, anchors: Collection[Head] = ()) -> Verification:
+    """Check a log, and its snapshots against a replay.
+
+    Args:
+        storage: The log; others may append to it meanwhile.
+        anchors: Heads that were written down before; the log must still have them.
+
+    Raises:
+        StoreError: It cannot be read at all.
+    """
+    found = await verify_events(
+        storage.store, anchors=anchors, is_canonical=is_canonical
+    )
+    try:
+        altered = await views.check(storage.store, storage.snapshots)
+    except CorruptLogError:
+        return found  # what cannot be replayed is among the findings
+    findings = [
+        Finding(position=0, kind=Kind.SNAPSHOT, message=message) for message in altered
+    ]
+    return msgspec.structs.replace(found, findings=(*findings, *found.findings))

@@ -1,0 +1,206 @@
+"""Background tasks: each has an owner that notices its end and starts it again.
+
+A task that ends with an exception is logged, and restarted with exponential back-off,
+until its owner closes it. Its status says since when it fails and why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+
+from herdbook.core.clock import Clock
+from herdbook.core.concurrency.cancellation import finish
+from herdbook.core.diagnosis import Diagnosis, Level, diagnosis
+from herdbook.core.errors import HerdbookError, kind_of
+from herdbook.core.logging import Logger
+from herdbook.events.errors import in_line
+
+FIRST_WAIT_S: Final = 1.0
+"""Seconds until the first restart; doubled with each further failure."""
+
+LONGEST_WAIT_S: Final = 30.0
+"""Seconds until a restart at most. A run that lasts this long resets the back-off."""
+
+_TRACEBACK_FRAMES: Final = 6
+_TRACEBACK_CHARACTERS: Final = 2000
+
+_log = Logger("herdbook.background")
+
+
+class TaskStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The status of a background task.
+
+    Attributes:
+        name: Its name.
+        up: Whether it runs and has not failed since it last did its work.
+        restarts: How often it was started again.
+        failing_since: When it began to fail, UTC; None while it is up.
+        code: A stable word for the last failure; empty while it is up.
+        failure: The last failure in words; empty while it is up.
+        next_try_at: When it starts again, UTC; None unless it waits for that.
+    """
+
+    name: str
+    up: bool = True
+    restarts: int = 0
+    failing_since: datetime | None = None
+    code: str = ""
+    failure: str = ""
+    next_try_at: datetime | None = None
+
+
+class BackgroundTask:
+    """Work that runs, and is restarted when it fails, until it is closed.
+
+    Args:
+        name: The name in logs, metrics and pages.
+        work: Runs until it is cancelled, and calls ``worked`` whenever it has done
+            something successfully. If it returns, it is finished and not restarted.
+        clock: Measures the back-off.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[BackgroundTask], Coroutine[Any, Any, None]],
+        *,
+        clock: Clock,
+    ) -> None:
+        self._work = work
+        self._clock = clock
+        self._status = TaskStatus(name=name)
+        self._wait_s = FIRST_WAIT_S
+
+    @property
+    def status(self) -> TaskStatus:
+        """The status now."""
+        return self._status
+
+    def worked(self) -> None:
+        """Note that the work has succeeded: the task is not failing any more."""
+        if not self._status.up:
+            name, restarts = self._status.name, self._status.restarts
+            self._status = TaskStatus(name=name, restarts=restarts)
+            _log.info("background_task_recovered", task=name)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run while the block runs; the task has ended when the block is left."""
+        task = asyncio.create_task(self._run(), name=f"herdbook {self._status.name}")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await finish(_ended(task))
+
+    async def _run(self) -> None:
+        while True:
+            began = self._clock.monotonic()
+            try:
+                await self._work(self)
+            except asyncio.CancelledError as error:
+                if _is_cancelled():
+                    raise
+                self._fail(error, began)  # something that the work waited for was
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is restarted
+                self._fail(error, began)
+            else:
+                return
+            await self._clock.sleep(self._wait_s)
+            self._status = msgspec.structs.replace(
+                self._status, restarts=self._status.restarts + 1, next_try_at=None
+            )
+
+    def _fail(self, error: BaseException, began: float) -> None:
+        lasted_s = self._clock.monotonic() - began
+        if self._status.restarts and lasted_s < LONGEST_WAIT_S:
+            self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)
+        else:
+            self._wait_s = FIRST_WAIT_S
+        code, failure = _described(error)
+        now = self._clock.now()
+        self._status = msgspec.structs.replace(
+            self._status,
+            up=False,
+            failing_since=self._status.failing_since or now,
+            code=code,
+            failure=failure,
+            next_try_at=now + timedelta(seconds=self._wait_s),
+        )
+        _log.warning(
+            "background_task_failed",
+            task=self._status.name,
+            reason=failure,
+            restart_in_s=self._wait_s,
+            traceback=_traceback(error),
+        )
+
+
+def task_status(name: str, failure: HerdbookError | None) -> TaskStatus:
+    """Return the status of a task that looks after itself."""
+    if failure is None:
+        return TaskStatus(name=name)
+    code, words = _described(failure)
+    return TaskStatus(name=name, up=False, code=code, failure=words)
+
+
+def check_tasks(tasks: Sequence[TaskStatus]) -> list[Diagnosis]:
+    """Return what is wrong with background tasks; one line if all of them run."""
+    found = [
+        diagnosis(
+            "background",
+            f"{task.name.replace('_', ' ')} does not work: {task.failure}",
+            "It is tried again. If this stays, see the log output, and restart",
+            level=Level.PROBLEM,
+        )
+        for task in tasks
+        if not task.up
+    ]
+    if tasks and not found:
+        names = ", ".join(task.name.replace("_", " ") for task in tasks)
+        found = [diagnosis("background", f"running: {names}")]
+    return found
+
+
+@asynccontextmanager
+async def all_running(*tasks: BackgroundTask) -> AsyncIterator[None]:
+    """Run several tasks while the block runs."""
+    async with AsyncExitStack() as stack:
+        for task in tasks:
+            await stack.enter_async_context(task.running())
+        yield
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
+
+
+def _is_cancelled() -> bool:
+    """Return whether the running task itself was cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _described(error: BaseException) -> tuple[str, str]:
+    """Return a stable word for an error, and the error in one line."""
+    if isinstance(error, HerdbookError):
+        return kind_of(error), str(error)
+    kind = type(error).__name__
+    return kind, in_line(f"unexpected error: {kind}: {error}")
+
+
+def _traceback(error: BaseException) -> str:
+    """Return the last frames of an unexpected error; nothing for one of our own."""
+    if isinstance(error, HerdbookError):
+        return ""
+    lines = traceback.format_exception(error, limit=-_TRACEBACK_FRAMES)
+    return "".join(lines)[-_TRACEBACK_CHARACTERS:]

@@ -1,0 +1,140 @@
+"""Which models are being changed at the server right now, here and in other processes.
+
+A refresh that overlaps an unload, a reload or a delete sees a state in between, and
+must not record it: how the command ends is recorded by the command. Pulls and loads
+of models that are not loaded are in the log from their start and need no entry here.
+
+Within a process the tracker knows every command that overlaps a refresh. Other
+processes announce the streams that they are changing through ``Instances``: before
+they ask the server, and until the outcome is recorded. So when a refresh has seen the
+effect of such a command, then either the command is still announced when the answers
+are compared, or its events are in the log and the append at the old version fails.
+
+Commands of two processes on one model take turns by the same means: each announces
+first and then reads what the others announced, so at least one of two sees the other,
+takes its announcement back and tries again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from herdbook.core.clock import Clock
+from herdbook.core.errors import BusyError
+from herdbook.core.logging import Logger
+from herdbook.events.errors import StoreError
+from herdbook.events.store import Instances
+from herdbook.events.streams import StreamName
+
+_log = Logger("herdbook.work")
+
+RETRY_S = 0.1
+"""Seconds until a command tries again that met one of another instance, on average."""
+
+
+class WorkTracker:
+    """Tracks the models of one node that commands are changing.
+
+    Args:
+        instances: Where the streams of these models are announced.
+        stream_of: Returns the stream of a model.
+        clock: What time it is.
+    """
+
+    def __init__(
+        self,
+        instances: Instances,
+        stream_of: Callable[[str], StreamName],
+        *,
+        clock: Clock,
+    ) -> None:
+        self._clock = clock
+        self._instances = instances
+        self._stream_of = stream_of
+        self._active: Counter[str] = Counter()
+        self._overlapping: set[str] | None = None
+
+    @property
+    def active(self) -> frozenset[str]:
+        """The models that commands of this manager are changing now."""
+        return frozenset(self._active)
+
+    @asynccontextmanager
+    async def turn(self, *names: str, within_s: float) -> AsyncIterator[None]:
+        """Track models as being changed, once no other instance changes them.
+
+        Args:
+            names: The models.
+            within_s: How long to wait for other instances, seconds.
+
+        Raises:
+            BusyError: Another instance is still changing one of them.
+            StoreError: This cannot be announced; nothing may be changed then.
+        """
+        deadline = self._clock.monotonic() + within_s
+        while True:
+            with self.changing(*names):
+                other = self._changed_elsewhere(names)
+                if other is None:
+                    yield
+                    return
+            if self._clock.monotonic() >= deadline:
+                raise BusyError(
+                    other, "is being changed by another instance", "Try again later"
+                )
+            # Two that saw each other must not meet again and again.
+            await self._clock.sleep(random.uniform(0.5, 1.5) * RETRY_S)  # noqa: S311
+
+    def _changed_elsewhere(self, names: Collection[str]) -> str | None:
+        """Return the first of these models that another instance is changing."""
+        streams = self.changed_elsewhere()
+        return next((n for n in names if self._stream_of(n) in streams), None)
+
+    @contextmanager
+    def changing(self, *names: str) -> Iterator[None]:
+        """Track models as being changed while the block runs.
+
+        Raises:
+            StoreError: This cannot be announced; nothing may be changed then.
+        """
+        self._active.update(names)
+        if self._overlapping is not None:
+            self._overlapping.update(names)
+        try:
+            if names:
+                self._announce()
+            yield
+        finally:
+            self._active -= Counter(names)
+            if names:
+                self._announce_end()
+
+    @contextmanager
+    def overlapping(self) -> Iterator[set[str]]:
+        """Collect the models that are changed at any time while the block runs.
+
+        One block at a time: refreshes run one after another.
+        """
+        assert self._overlapping is None, "refreshes run one after another"
+        self._overlapping = set(self._active)
+        try:
+            yield self._overlapping
+        finally:
+            self._overlapping = None
+
+    def changed_elsewhere(self) -> frozenset[str]:
+        """Return the streams that other living instances are changing."""
+        return self._instances.announced()
+
+    def _announce(self) -> None:
+        self._instances.announce(sorted(map(self._stream_of, self._active)))
+
+    def _announce_end(self) -> None:
+        """Announce what is left; the command is over, so a failure must not undo it."""
+        try:
+            self._announce()
+        except StoreError as error:
+            _log.warning("work_not_announced", reason=str(error))

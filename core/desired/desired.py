@@ -1,0 +1,197 @@
+"""The desired set: which models are to be there, read from and written to TOML.
+
+A file is read strictly and as a whole: a mistake is an error that names file, model
+and key, and nothing of the file is used. What it does not name is not its business,
+unless it is asked to prune.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from herdbook.core.errors import (
+    InvalidConfigurationError,
+    InvalidDesiredError,
+    InvalidNameError,
+)
+from herdbook.core.models import configuration
+from herdbook.core.models.names import canonical_name, name_key
+from herdbook.core.models.toml_file import read_toml
+from herdbook.events.facts import Setting
+from herdbook.events.lifecycle import ModelState
+from herdbook.projections.roles import CAPABILITY_SETTING
+from herdbook.projections.status import ModelStatus
+
+_TABLES = (configuration.OPTION, CAPABILITY_SETTING)
+"""What begins the names of settings that TOML may write as a table of their own."""
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class DesiredModel(msgspec.Struct, frozen=True, kw_only=True):
+    """What is wanted of one model.
+
+    Attributes:
+        name: Its canonical name.
+        loaded: Whether it is to be in memory; None leaves that as it is.
+        settings: Settings that it is to have, by name.
+        note: Why, recorded with a change of its settings.
+    """
+
+    name: str
+    loaded: bool | None = None
+    settings: dict[str, Setting] = {}
+    note: str = ""
+
+
+class DesiredSet(msgspec.Struct, frozen=True, kw_only=True):
+    """The models that are to be there.
+
+    Attributes:
+        models: By name, in the order of the file.
+        origin: Where that was read, for errors.
+    """
+
+    models: tuple[DesiredModel, ...]
+    origin: str = "data"
+
+
+def read(path: Path) -> DesiredSet:
+    """Return the desired set in a file.
+
+    Raises:
+        InvalidDesiredError: It cannot be read, or a part of it is not valid.
+    """
+    data = read_toml(path, "desired set", InvalidDesiredError)
+    return parse(data, origin=str(path))
+
+
+def parse(data: Mapping[str, object], *, origin: str = "data") -> DesiredSet:
+    """Return the desired set that the tables of a TOML document are.
+
+    Raises:
+        InvalidDesiredError: A part of it is not valid.
+    """
+    for name in sorted(data.keys() - {"models"}):
+        raise _invalid(origin, "", name, "there is no such table; models is the one")
+    tables = data.get("models")
+    if not isinstance(tables, Mapping):
+        raise _invalid(origin, "", "models", "the table is missing")
+    models: dict[str, DesiredModel] = {}
+    for name, table in tables.items():
+        model = _model(origin, name, table)
+        if name_key(model.name) in models:
+            raise _invalid(origin, name, "", f"{model.name} stands there twice")
+        models[name_key(model.name)] = model
+    return DesiredSet(models=tuple(models.values()), origin=origin)
+
+
+def _model(origin: str, name: str, table: object) -> DesiredModel:
+    if not isinstance(table, Mapping):
+        raise _invalid(origin, name, "", "it is no table")
+    try:
+        canonical = canonical_name(name)
+    except InvalidNameError as error:
+        raise _invalid(origin, name, "", str(error)) from error
+    loaded, note = table.get("loaded"), table.get("note", "")
+    if not isinstance(loaded, bool | None):
+        raise _invalid(origin, name, "loaded", f"{loaded!r} is neither true nor false")
+    if not isinstance(note, str):
+        raise _invalid(origin, name, "note", f"{note!r} is no text")
+    return DesiredModel(
+        name=canonical,
+        loaded=loaded,
+        settings=dict(_settings(origin, name, table)),
+        note=note,
+    )
+
+
+def _settings(
+    origin: str, name: str, table: Mapping[str, object]
+) -> Iterator[tuple[str, Setting]]:
+    for key, value in _flat(table):
+        try:
+            setting = msgspec.convert(value, Setting)
+            configuration.check(key, setting)
+        except msgspec.ValidationError as error:
+            raise _invalid(origin, name, key, f"{value} is no value") from error
+        except InvalidConfigurationError as error:
+            reason = f"{error.state}. {error.remedy}"
+            raise _invalid(origin, name, key, reason) from error
+        yield key, setting
+
+
+def _flat(table: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    """Yield settings by their full names: ``options.top_k`` may stand in a table."""
+    for key, value in table.items():
+        if key in {"loaded", "note"}:
+            continue
+        if f"{key}." in _TABLES and isinstance(value, Mapping):
+            yield from ((f"{key}.{name}", inner) for name, inner in value.items())
+        else:
+            yield key, value
+
+
+def _invalid(origin: str, model: str, key: str, reason: str) -> InvalidDesiredError:
+    parts = (f"model {model}" if model else "", f"key {key}" if key else "")
+    place = ", ".join(part for part in parts if part)
+    return InvalidDesiredError(
+        f"desired set {origin}", f"is not valid: {place}: {reason}"
+    )
+
+
+def freeze(statuses: Iterable[ModelStatus]) -> DesiredSet:
+    """Return the desired set that is there: what the server has, as it is used."""
+    return DesiredSet(
+        models=tuple(
+            DesiredModel(
+                name=status.name,
+                loaded=True if status.state is ModelState.LOADED else None,
+                settings=status.settings,
+            )
+            for status in statuses
+            if status.present
+        ),
+        origin="what is there",
+    )
+
+
+def toml_text(desired: DesiredSet) -> str:
+    """Return a desired set as the TOML that reads as it."""
+    if not desired.models:
+        return "[models]\n"
+    return "\n".join("".join(_lines(model)) for model in desired.models)
+
+
+def _lines(model: DesiredModel) -> Iterator[str]:
+    yield f"[models.{_key(model.name)}]\n"
+    if model.loaded is not None:
+        yield f"loaded = {_value(model.loaded)}\n"
+    for name, value in sorted(model.settings.items()):
+        table, dot, rest = name.partition(".")
+        key = f"{table}{dot}{_key(rest)}" if rest else name
+        yield f"{key} = {_value(value)}\n"
+    if model.note:
+        yield f"note = {_value(model.note)}\n"
+
+
+def _key(text: str) -> str:
+    return text if _BARE.fullmatch(text) else _text(text)
+
+
+def _value(value: Setting) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(_value(each) for each in value)}]"
+    if isinstance(value, str):
+        return _text(value)
+    return json.dumps(value)
+
+
+def _text(text: str) -> str:
+    """Return a text as TOML quotes it: as JSON does, and DEL escaped as well."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

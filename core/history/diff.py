@@ -1,0 +1,172 @@
+"""What differs between two moments: per model, per role, and of the node.
+
+Two moments go in, and nothing else is asked. Each status is laid out flat, one value
+per fact, so that every fact is compared by the same rule and none is forgotten on one
+side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+import msgspec
+
+from herdbook.core.concurrency.time_slice import TimeSlice
+from herdbook.core.history.read_model import Moment
+from herdbook.events.facts import Setting
+from herdbook.projections.roles import ModelRole
+from herdbook.projections.status import ModelStatus, NodeStatus
+
+
+class Presence(StrEnum):
+    """What became of a model on the server between two moments."""
+
+    APPEARED = "appeared"
+    VANISHED = "vanished"
+    STAYED = "stayed"
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One fact that is another one now.
+
+    Attributes:
+        fact: Which, such as ``state``, ``settings.num_ctx`` or ``runner.size_bytes``.
+        was: What it was; None where there was none.
+        now: What it is; None where there is none.
+    """
+
+    fact: str
+    was: Setting
+    now: Setting
+
+
+class ModelDifference(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that is not as it was.
+
+    Attributes:
+        name: The model.
+        presence: Whether the server got it, lost it, or neither.
+        changes: What changed, by the name of the fact.
+    """
+
+    name: str
+    presence: Presence
+    changes: tuple[Change, ...]
+
+
+class RoleDifference(msgspec.Struct, frozen=True, kw_only=True):
+    """A role for which another model was to be used.
+
+    Attributes:
+        role: The role.
+        was: The model then; None where there was none.
+        now: The model now.
+    """
+
+    role: ModelRole
+    was: str | None
+    now: str | None
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """What differs between two moments.
+
+    Attributes:
+        since: Position of the one.
+        until: Position of the other.
+        node: What changed about the server.
+        models: The models that are not as they were, by name.
+        roles: The roles whose first choice is another.
+    """
+
+    since: int
+    until: int
+    node: tuple[Change, ...]
+    models: tuple[ModelDifference, ...]
+    roles: tuple[RoleDifference, ...]
+
+
+async def difference(one: Moment, other: Moment) -> Difference:
+    """Return what differs between two moments of one log; other tasks run meanwhile."""
+    one, other, time_slice = one.fixed(), other.fixed(), TimeSlice()
+    before = {status.name: status for status in one.statuses()}
+    after = {status.name: status for status in other.statuses()}
+    models = []
+    for name in sorted(before.keys() | after.keys()):
+        model = _model(name, before.get(name), after.get(name))
+        if model.changes:
+            models.append(model)
+        await time_slice.checkpoint()
+    roles = []
+    for role in ModelRole:
+        was, now = _first(one, role), _first(other, role)
+        if was != now:
+            roles.append(RoleDifference(role=role, was=was, now=now))
+        await time_slice.checkpoint()
+    return Difference(
+        since=one.position,
+        until=other.position,
+        node=_changes(_of_node(one.node_status()), _of_node(other.node_status())),
+        models=tuple(models),
+        roles=tuple(roles),
+    )
+
+
+def _model(
+    name: str, before: ModelStatus | None, after: ModelStatus | None
+) -> ModelDifference:
+    was, now = _of_model(before), _of_model(after)
+    presence = Presence.STAYED
+    if bool(was["present"]) is not bool(now["present"]):
+        presence = Presence.APPEARED if now["present"] else Presence.VANISHED
+    return ModelDifference(name=name, presence=presence, changes=_changes(was, now))
+
+
+def _changes(
+    was: Mapping[str, Setting], now: Mapping[str, Setting]
+) -> tuple[Change, ...]:
+    return tuple(
+        Change(fact=fact, was=was.get(fact), now=now.get(fact))
+        for fact in (*now, *(fact for fact in was if fact not in now))
+        if was.get(fact) != now.get(fact)
+    )
+
+
+def _of_model(status: ModelStatus | None) -> dict[str, Setting]:
+    """Lay a status out flat; one that nobody has seen is not present."""
+    known = status or ModelStatus(node="", name="")
+    failure, runner = known.last_failure, known.runner
+    told: dict[str, Setting] = {
+        "present": known.present,
+        "state": known.state.value,
+        "activity": known.activity.value if known.activity else None,
+        "digest": known.digest,
+        "weights": known.weights,
+        "size_bytes": known.size_bytes,
+        "remote_host": known.remote_host,
+        "failure": failure.message if failure else None,
+        "context_trained": known.context_trained,
+    }
+    if runner is not None:
+        told |= {
+            "runner.name": runner.name,
+            "runner.context_length": runner.context_length,
+            "runner.size_bytes": runner.size_bytes,
+            "runner.size_vram_bytes": runner.size_vram_bytes,
+        }
+    told |= {f"capabilities.{n}": c.value for n, c in known.capabilities.items()}
+    return told | {f"settings.{n}": value for n, value in known.settings.items()}
+
+
+def _of_node(node: NodeStatus) -> dict[str, Setting]:
+    return {
+        "reached": node.reached,
+        "server_version": node.server_version or None,
+        "url": node.url or None,
+    }
+
+
+def _first(moment: Moment, role: ModelRole) -> str | None:
+    chosen = moment.recommend(role)
+    return chosen.name if chosen else None

@@ -1,0 +1,265 @@
+"""Why a model is as it is: the events that its present state goes back to.
+
+Nothing is guessed. An event belongs to the lineage because it made the state, is part
+of the operation that did, put a setting in force, or is named by one that does.
+Progress is left out: the event that ends the work says how far it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+import msgspec
+
+from herdbook.core.history.read_model import Moment
+from herdbook.events.facts import (
+    ConfigurationChanged,
+    ModelDeleted,
+    ModelDiscovered,
+    ModelLoaded,
+    ModelUnloaded,
+    ModelUpdated,
+    ModelVanished,
+    PullCompleted,
+    PullProgressed,
+    RunnerChanged,
+    UpdateProgressed,
+)
+from herdbook.events.lifecycle import INITIAL, ModelState, fold
+from herdbook.events.recorded import Cause, RecordedEvent
+from herdbook.events.store import EventStore
+from herdbook.events.streams import model_stream, node_stream
+from herdbook.projections.history import HistoryEntry, HistoryView
+from herdbook.projections.status import ModelStatus
+
+
+class Link(StrEnum):
+    """How an event belongs to a lineage."""
+
+    STATE = "state"
+    ARRIVAL = "arrival"
+    MEMORY = "memory"
+    OPERATION = "operation"
+    SETTING = "setting"
+    OTHER = "other"
+    NODE = "node"
+
+
+class Ancestor(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that a present state goes back to.
+
+    Attributes:
+        link: How it belongs there.
+        entry: The event.
+    """
+
+    link: Link
+    entry: HistoryEntry
+
+
+class Lineage(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a model is as it is.
+
+    Attributes:
+        status: The model now.
+        ancestors: What that goes back to, the oldest first.
+    """
+
+    status: ModelStatus
+    ancestors: tuple[Ancestor, ...]
+
+
+_PROGRESS = (PullProgressed, UpdateProgressed)
+_ARRIVALS = (ModelDiscovered, PullCompleted, ModelUpdated)
+_DEPARTURES = (ModelVanished, ModelDeleted)
+
+
+async def lineage(store: EventStore, moment: Moment, name: str) -> Lineage:
+    """Return the events that a model's state goes back to.
+
+    Args:
+        store: The log.
+        moment: The moment whose state is meant: nothing behind it counts.
+        name: The model.
+    """
+    status = moment.status(name)
+    trails = _Trails(store, until=moment.position)
+    own = await trails.read(model_stream(status.node, status.name))
+    found = _own(own)
+    for event in [event for event, _ in found.values()]:
+        async for linked in _elsewhere(trails, moment, status, event):
+            found.setdefault(linked.event.position, linked)
+    view = HistoryView()
+    ordered = [found[position] for position in sorted(found)]
+    for linked in ordered:
+        view.apply(linked.event)
+    return Lineage(
+        status=status,
+        ancestors=tuple(
+            Ancestor(link=linked.link, entry=entry)
+            for linked, entry in zip(ordered, view.entries, strict=True)
+        ),
+    )
+
+
+class _Linked(NamedTuple):
+    event: RecordedEvent
+    link: Link
+
+
+class _Trails:
+    """Streams up to a moment, without their progress."""
+
+    def __init__(self, store: EventStore, *, until: int) -> None:
+        self._store = store
+        self._until = until
+
+    async def read(self, stream: str) -> list[RecordedEvent]:
+        """Return the events of a stream."""
+        return [
+            event
+            async for event in self._store.read_stream(stream)
+            if event.position <= self._until and not isinstance(event.data, _PROGRESS)
+        ]
+
+
+def _own(trail: Sequence[RecordedEvent]) -> dict[int, _Linked]:
+    """Return what of its own stream a model's state goes back to, by position."""
+    direct = [*_states(trail), *_arrival(trail), *_runner(trail)]
+    found: dict[int, _Linked] = {}
+    for linked in direct:
+        found.setdefault(linked.event.position, linked)
+    for event in _operations(trail, [linked.event for linked in direct]):
+        found.setdefault(event.position, _Linked(event, Link.OPERATION))
+    for event in _in_force(trail):
+        found.setdefault(event.position, _Linked(event, Link.SETTING))
+    return found
+
+
+def _states(trail: Iterable[RecordedEvent]) -> Iterator[_Linked]:
+    """Yield what made the state, and the load before if that ended a loaded one."""
+    turns, lifecycle = [], INITIAL
+    for event in trail:
+        after = fold(lifecycle, event.type)
+        if after[:2] != lifecycle[:2]:
+            turns.append((event, after))
+        lifecycle = after
+    if turns:
+        yield _Linked(turns[-1][0], Link.STATE)
+    if len(turns) > 1 and turns[-2][1].state is ModelState.LOADED:
+        yield _Linked(turns[-2][0], Link.MEMORY)
+
+
+def _arrival(trail: Iterable[RecordedEvent]) -> Iterator[_Linked]:
+    """Yield what made it the model that it is, or was until the last event."""
+    arrival, gone = None, False
+    for event in trail:
+        if isinstance(event.data, _ARRIVALS):
+            arrival, gone = event, False
+        elif isinstance(event.data, _DEPARTURES):
+            gone = True
+        elif gone:  # what it is now has nothing to do with what it was
+            arrival = None
+    if arrival is not None:
+        yield _Linked(arrival, Link.ARRIVAL)
+
+
+def _runner(trail: Iterable[RecordedEvent]) -> Iterator[_Linked]:
+    """Yield the newest change of the runner that it is loaded in."""
+    changed = None
+    for event in trail:
+        if isinstance(event.data, RunnerChanged):
+            changed = event
+        elif isinstance(event.data, (ModelLoaded, ModelUnloaded, *_DEPARTURES)):
+            changed = None
+    if changed is not None:
+        yield _Linked(changed, Link.MEMORY)
+
+
+def _operations(
+    trail: Sequence[RecordedEvent], of: Sequence[RecordedEvent]
+) -> Iterator[RecordedEvent]:
+    """Yield what belongs to the operations of some events, or caused one of them."""
+    operations = {event.correlation_id for event in of} - {None}
+    causes = {event.causation_id for event in of} - {None}
+    for event in reversed(trail):
+        if event.correlation_id in operations or event.event_id in causes:
+            causes.add(event.causation_id)
+            yield event
+
+
+def _in_force(trail: Iterable[RecordedEvent]) -> Iterator[RecordedEvent]:
+    """Yield what put each of the present settings in force."""
+    setters: dict[str, RecordedEvent] = {}
+    for event in trail:
+        if isinstance(event.data, ConfigurationChanged):
+            setters |= dict.fromkeys(event.data.set, event)
+            for name in event.data.unset:
+                setters.pop(name, None)
+    yield from setters.values()
+
+
+async def _elsewhere(
+    trails: _Trails, moment: Moment, status: ModelStatus, event: RecordedEvent
+) -> AsyncIterator[_Linked]:
+    """Yield what happened elsewhere that an event goes back to."""
+    for name in _loaded_instead(status, event):
+        trail = await trails.read(model_stream(status.node, name))
+        for other in _load(trail, event):
+            yield _Linked(other, Link.OTHER)
+    if isinstance(event.data, ModelUnloaded) and event.cause is Cause.SHARED:
+        for name in _sharing(moment, status):
+            for other in await trails.read(model_stream(status.node, name)):
+                if (other.correlation_id, other.type) == _operation(event):
+                    yield _Linked(other, Link.OTHER)
+    if event.cause is Cause.RESTART:
+        node = await trails.read(node_stream(status.node))
+        for other in [e for e in node if e.position < event.position][-2:]:
+            yield _Linked(other, Link.NODE)
+
+
+def _operation(event: RecordedEvent) -> tuple[str | None, str]:
+    return event.correlation_id, event.type
+
+
+def _loaded_instead(status: ModelStatus, event: RecordedEvent) -> Iterator[str]:
+    """Yield the other model whose load an event names."""
+    fact = event.data
+    if isinstance(fact, ModelUnloaded) and fact.evicted_by:
+        yield fact.evicted_by
+    if isinstance(fact, ModelLoaded | RunnerChanged):
+        name = fact.runner.name
+        if name != status.name:
+            yield name
+
+
+def _load(
+    trail: Sequence[RecordedEvent], event: RecordedEvent
+) -> Iterator[RecordedEvent]:
+    """Yield the load that an event of another model names, with its operation.
+
+    A look records what it finds in the order of the names: the load of its own
+    operation may stand behind the event.
+    """
+    loads = [
+        other
+        for other in trail
+        if isinstance(other.data, ModelLoaded)
+        and (
+            other.position < event.position
+            or other.correlation_id == event.correlation_id
+        )
+    ]
+    if loads:
+        yield loads[-1]
+        yield from _operations(trail, loads[-1:])
+
+
+def _sharing(moment: Moment, status: ModelStatus) -> Iterator[str]:
+    """Yield the other models of the same weights."""
+    for other in moment.statuses():
+        same = other.weights is not None and other.weights == status.weights
+        if same and other.name != status.name:
+            yield other.name

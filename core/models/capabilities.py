@@ -1,0 +1,207 @@
+"""What a model can do, each fact with its source: pure, from what was seen.
+
+The strongest source decides: ``show``, then ``tags``, then the registry, then the
+name, then a default; what the registry denies, a word of the name may still grant.
+The configuration is stronger than all of them; it is laid on top where the facts
+are read, so that taking it away brings back what was detected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+import msgspec
+
+from herdbook.core.models.registry import (
+    DEFAULT_CONTEXT,
+    KnownModel,
+    ModelRegistry,
+    words_of,
+)
+from herdbook.events.facts import CapabilitiesDetected, Capability, FactSource
+
+SERVER_WORDS = ("completion", "tools", "vision", "thinking", "insert", "embedding")
+"""The capabilities that are always told of; the server has more words, which are
+told of where they are seen."""
+
+_NAME_WORDS = {
+    "embedding": frozenset({"embed", "embedding", "embeddings"}),
+    "vision": frozenset({"vision", "vl", "llava"}),
+}
+
+
+class Observed(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server says of a model; None is what it does not say.
+
+    Attributes:
+        digest: Digest of its manifest.
+        weights: Digest of its file of numbers.
+        family: Architecture, as the server names it.
+        parameter_count: Number of parameters.
+        quantization: As the server names it.
+        shown: The capabilities of ``/api/show``.
+        listed: The capabilities of ``/api/tags``.
+        shown_context: Tokens it was trained for, of ``/api/show``.
+        listed_context: Tokens it was trained for, of ``/api/tags``.
+        num_ctx: That parameter of the model.
+        temperature: That parameter of the model.
+        cloud: Whether it runs elsewhere.
+    """
+
+    digest: str | None = None
+    weights: str | None = None
+    family: str | None = None
+    parameter_count: int | None = None
+    quantization: str | None = None
+    shown: Collection[str] | None = None
+    listed: Collection[str] | None = None
+    shown_context: int | None = None
+    listed_context: int | None = None
+    num_ctx: int | None = None
+    temperature: float | None = None
+    cloud: bool = False
+
+
+class _Number(NamedTuple):
+    value: float
+    source: FactSource
+
+
+def detect(
+    name: str, observed: Observed, registry: ModelRegistry
+) -> CapabilitiesDetected:
+    """Return what is known of a model, each fact with its source.
+
+    Args:
+        name: The model's name.
+        observed: What the server says of it; all empty for a model that is absent.
+        registry: What is expected of it.
+    """
+    known = registry.find(name)
+    context = _context(observed, known)
+    temperature = _temperature(observed, known)
+    return CapabilitiesDetected(
+        digest=observed.digest,
+        weights=observed.weights,
+        family=observed.family or (str(known.family) if known else None),
+        parameter_count=observed.parameter_count or _expected_count(name, known),
+        quantization=observed.quantization,
+        context_trained=int(context.value),
+        context_source=context.source,
+        context_default=observed.num_ctx,
+        temperature=temperature.value if temperature else None,
+        temperature_source=temperature.source if temperature else None,
+        capabilities=_capabilities(name, observed, known),
+        ranks={role.value: rank for role, rank in known.ranks.items()} if known else {},
+    )
+
+
+def _capabilities(
+    name: str, observed: Observed, known: KnownModel | None
+) -> dict[str, Capability]:
+    shown, listed = ({*(words or ())} for words in (observed.shown, observed.listed))
+    observed = msgspec.structs.replace(observed, shown=shown, listed=listed)
+    further = (shown | listed) - {*SERVER_WORDS}
+    found = {
+        word: _capability(word, name, observed, known)
+        for word in (*SERVER_WORDS, *sorted(further))
+    }
+    if found["embedding"].source is FactSource.NAME:
+        found["completion"] = msgspec.structs.replace(found["embedding"], value=False)
+    found["json"] = _json(found["completion"], observed, known)
+    found["coding"] = _coding(name, found["insert"], known)
+    return found
+
+
+def _capability(
+    word: str, name: str, observed: Observed, known: KnownModel | None
+) -> Capability:
+    # The server leaves an empty list out, so an empty one says nothing.
+    if observed.shown:
+        value = word in observed.shown
+        differs = observed.listed and (word in observed.listed) is not value
+        evidence = f"tags: {'no' if value else 'yes'}" if differs else ""
+        return Capability(value=value, source=FactSource.SHOW, evidence=evidence)
+    if observed.listed:
+        return Capability(value=word in observed.listed, source=FactSource.TAGS)
+    expected = _expected(word, known)
+    if expected is not None and expected.value:
+        return expected
+    # A name may begin like a known one and go on with what makes it another.
+    in_name = next((w for w in words_of(name) if w in _NAME_WORDS.get(word, ())), None)
+    if in_name is not None:
+        return Capability(value=True, source=FactSource.NAME, evidence=in_name)
+    default = Capability(value=word == "completion", source=FactSource.DEFAULT)
+    return expected or default
+
+
+def _expected(word: str, known: KnownModel | None) -> Capability | None:
+    """Return what the registry says; nothing where its catalogue does not say it."""
+    if known is None or not known.tells(word):
+        return None
+    return Capability(
+        value=word in known.capabilities.names,
+        source=FactSource.REGISTRY,
+        evidence=known.name,
+    )
+
+
+def _json(
+    completion: Capability, observed: Observed, known: KnownModel | None
+) -> Capability:
+    if observed.cloud:
+        return Capability(
+            value=False, source=FactSource.DEFAULT, evidence="a cloud model"
+        )
+    told_by_server = completion.source in {FactSource.SHOW, FactSource.TAGS}
+    if completion.value and not told_by_server:
+        expected = _expected("json_mode", known)
+        if expected is not None:
+            return expected
+    return Capability(
+        value=completion.value,
+        source=completion.source,
+        evidence="every local completion model" if completion.value else "",
+    )
+
+
+def _coding(name: str, insert: Capability, known: KnownModel | None) -> Capability:
+    expected = _expected("coding", known)
+    if expected is not None and expected.value:
+        return expected
+    word = next((word for word in words_of(name) if _is_of_code(word)), None)
+    if expected is None and insert.value:
+        return Capability(value=True, source=insert.source, evidence="insert")
+    if word is not None:
+        return Capability(value=True, source=FactSource.NAME, evidence=word)
+    return expected or Capability(value=False, source=FactSource.DEFAULT)
+
+
+def _is_of_code(word: str) -> bool:
+    """Return whether a word of a name tells of code: coder, codestral, starcoder."""
+    return word.startswith("code") or word.endswith("coder") or word == "devstral"
+
+
+def _context(observed: Observed, known: KnownModel | None) -> _Number:
+    if observed.shown_context:
+        return _Number(observed.shown_context, FactSource.SHOW)
+    if observed.listed_context:
+        return _Number(observed.listed_context, FactSource.TAGS)
+    if known is not None and known.tells("context"):
+        return _Number(known.context, FactSource.REGISTRY)
+    return _Number(DEFAULT_CONTEXT, FactSource.DEFAULT)
+
+
+def _temperature(observed: Observed, known: KnownModel | None) -> _Number | None:
+    if observed.temperature is not None:
+        return _Number(observed.temperature, FactSource.SHOW)
+    if known is not None and known.temperature is not None:
+        return _Number(known.temperature, FactSource.REGISTRY)
+    return None
+
+
+def _expected_count(name: str, known: KnownModel | None) -> int | None:
+    """Return the number that the catalogue has, where it is about this very name."""
+    about = known is not None and known.is_about(name)
+    return known.parameter_count if known is not None and about else None

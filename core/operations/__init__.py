@@ -1,0 +1,3 @@
+"""Pulls, loads and unloads: operations that change the server."""
+
+from __future__ import annotations

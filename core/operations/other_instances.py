@@ -1,0 +1,90 @@
+"""What other instances of Herdbook are at work on, on the same log."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from herdbook.core.clock import Clock
+from herdbook.core.errors import BusyError, PullError
+from herdbook.core.operations.pull_progress import PullProgress
+from herdbook.core.reconcile.recovery import interrupt_dead
+from herdbook.core.repository import Register
+from herdbook.events.lifecycle import Activity
+from herdbook.events.store import Instances
+from herdbook.projections.status import Failure, Work
+
+
+class Elsewhere:
+    """Finds and follows the work of others; what the dead left is interrupted."""
+
+    def __init__(
+        self,
+        register: Register,
+        instances: Instances,
+        *,
+        clock: Clock,
+        poll_every_s: float,
+    ) -> None:
+        self._register = register
+        self._instances = instances
+        self._clock = clock
+        self._poll_every_s = poll_every_s
+
+    async def work(self, name: str) -> Work | None:
+        """Return the pull or update that a living instance is at work on."""
+        await self._register.catch_up()
+        for work in self._works(name):
+            if work.activity is Activity.LOAD or work.instance == self._instances.own:
+                continue
+            if self._instances.alive(work.instance):
+                return work
+            await interrupt_dead(self._register, self._instances)
+        return None
+
+    async def follow(self, name: str, work: Work) -> AsyncGenerator[PullProgress, None]:
+        """Yield what another instance records of its pull, until that ends.
+
+        Raises:
+            PullError: It failed there.
+        """
+        told = None
+        while (now := await self.work(name)) and now.since == work.since:
+            if now.completed_bytes is not None and now.completed_bytes != told:
+                told = now.completed_bytes
+                yield PullProgress.recorded(told, now.total_bytes)
+            await self._clock.sleep(self._poll_every_s)
+        status = self._register.status(name)
+        failure = status.last_failure if status else None
+        if failure is not None and failure.at >= work.since:
+            raise _failed_there(name, failure)
+
+    def refuse(self, name: str) -> None:
+        """Refuse what cannot be done while work is under way.
+
+        Raises:
+            BusyError: There is work under way.
+        """
+        for work in self._works(name):
+            raise busy_with(name, work)
+
+    def _works(self, name: str) -> list[Work]:
+        status = self._register.status(name)
+        works = (status.work, status.update) if status else ()
+        return [work for work in works if work is not None]
+
+
+def busy_with(name: str, work: Work) -> BusyError:
+    """Return the refusal of a command on a model that has work under way."""
+    return BusyError(
+        name,
+        f"has a {work.activity} under way for {work.actor}",
+        "Wait for it, or cancel it where it was started",
+    )
+
+
+def _failed_there(name: str, failure: Failure) -> PullError:
+    """Return the failure of another's pull, in the words and of the kind it had."""
+    said = failure.message.removeprefix(f"{name} ")
+    error = PullError(name, raw=said, says="{raw}")
+    error.kind = failure.kind
+    return error

@@ -1,0 +1,64 @@
+"""Pinned models stay loaded: one that was evicted is loaded again when there is room.
+
+The server has no pins: ``keep_alive: -1`` is evicted as well, only last. What made
+room for itself is waited for: a pinned model comes back once the runner that took
+its place is gone, and only so often an hour, since two pinned models that do not
+fit together would evict each other for ever.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterator
+
+from herdbook.core.clock import Clock
+from herdbook.core.reconcile.server_state import Look
+from herdbook.core.settings import ManagerSettings
+from herdbook.events.facts import UnloadReason
+from herdbook.events.lifecycle import Activity, ModelState
+from herdbook.projections.status import ModelStatus
+
+HOUR_S = 3600.0
+
+
+class Pins:
+    """Tells which pinned models are to be loaded again, and keeps count."""
+
+    def __init__(self, *, clock: Clock, settings: ManagerSettings) -> None:
+        self._clock = clock
+        self._limit = settings.pinned_loads_an_hour
+        self._loads: defaultdict[str, deque[float]] = defaultdict(deque)
+
+    def due(self, statuses: list[ModelStatus], look: Look) -> Iterator[str]:
+        """Yield the names of evicted pinned models that have room again.
+
+        Taking a name counts as loading it.
+        """
+        in_memory = {runner.name for runner in look.runners}
+        in_memory |= {s.name for s in statuses if s.activity is Activity.LOAD}
+        for status in statuses:
+            if not _was_evicted(status) or _evicted_by(status) in in_memory:
+                continue
+            recent = self._recent(status.name)
+            if len(recent) < self._limit:
+                recent.append(self._clock.monotonic())
+                yield status.name
+
+    def _recent(self, name: str) -> deque[float]:
+        loads = self._loads[name]
+        while loads and loads[0] <= self._clock.monotonic() - HOUR_S:
+            loads.popleft()
+        return loads
+
+
+def _was_evicted(status: ModelStatus) -> bool:
+    return (
+        status.settings.get("pinned") is True
+        and status.state is ModelState.AVAILABLE
+        and status.why is not None
+        and status.why.detail == UnloadReason.EVICTED
+    )
+
+
+def _evicted_by(status: ModelStatus) -> str | None:
+    return status.why.evicted_by if status.why else None

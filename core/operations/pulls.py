@@ -1,0 +1,326 @@
+"""Pulling a model, or updating one that is there: one operation, recorded whole.
+
+Only ``success`` is success. A stall is cancelled and pulled again before the
+server's own cure, which throws away what the parts had. A pull at once after a
+cancel may end with ``context canceled``; it is tried once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from herdbook.core.actor import operation
+from herdbook.core.concurrency.cancellation import finish
+from herdbook.core.errors import (
+    BadAnswerError,
+    PullCancelledError,
+    StalledError,
+    kind_of,
+    message_of,
+)
+from herdbook.core.logging import Logger
+from herdbook.core.operations.context import Means
+from herdbook.core.operations.operations import Ending, Operation
+from herdbook.core.operations.pull_progress import PullProgress, PullTracker
+from herdbook.core.reconcile.observation import listed
+from herdbook.core.reconcile.server_state import Listed
+from herdbook.events.facts import (
+    Fact,
+    ModelUpdated,
+    PullCancelled,
+    PullCompleted,
+    PullFailed,
+    PullInterrupted,
+    PullProgressed,
+    PullStarted,
+    UpdateCancelled,
+    UpdateFailed,
+    UpdateInterrupted,
+    UpdateProgressed,
+    UpdateStarted,
+    UpdateUnchanged,
+)
+from herdbook.events.lifecycle import Activity
+from herdbook.events.recorded import Cause
+
+if TYPE_CHECKING:
+    from herdbook.core.ollama.client import PullLine
+
+_log = Logger("herdbook.pulls")
+
+
+class _Progress:
+    """What was told and recorded of one pull so far."""
+
+    def __init__(self, tracker: PullTracker, started: float) -> None:
+        self.tracker = tracker
+        self.started = started
+        self.told: PullProgress | None = None
+        self.recorded_at = started
+        self.recorded_share = 0.0
+        self.moved_at = started
+
+    def tell(self, line: PullLine, now: float) -> PullProgress:
+        """Take in a line, and return what is told now."""
+        self.tracker.take(line, now)
+        told = self.tracker.progress(now)
+        if self.told is None or _news(told) != _news(self.told):
+            self.moved_at = now
+        self.told = told
+        return told
+
+    @property
+    def completed_bytes(self) -> int | None:
+        return self.told.completed_bytes if self.told else None
+
+    @property
+    def total_bytes(self) -> int | None:
+        return self.told.total_bytes if self.told else None
+
+    @property
+    def fetched_bytes(self) -> int | None:
+        return self.told.fetched_bytes if self.told else None
+
+    @property
+    def share(self) -> float:
+        if self.told is None or not self.told.total_bytes:
+            return 0.0
+        return self.told.completed_bytes / self.told.total_bytes
+
+
+class Puller:
+    """Pulls and updates the models of one node, a few at a time."""
+
+    def __init__(self, means: Means) -> None:
+        self._register = means.register
+        self._client = means.client
+        self._reconciler = means.reconciler
+        self._instance = means.instance
+        self._clock = means.clock
+        self._settings = means.settings
+        self._places = asyncio.Semaphore(means.settings.pulls_at_once)
+
+    async def pull(self, work: Operation, *, insecure: bool) -> None:
+        """Pull a model, or update it if it is there; its operation records the end.
+
+        Raises:
+            HerdbookError: The server could not; recorded as failed.
+        """
+        work.waiting = True
+        async with self._places:
+            work.waiting = False
+            with operation(model=work.name):
+                progress = _Progress(PullTracker(), self._clock.monotonic())
+                try:
+                    await self._pull(work, progress, insecure=insecure)
+                except asyncio.CancelledError:
+                    stopped = self._stopped(work, progress)
+                    await finish(self._record_end(work, stopped, by=work.ended_by))
+                    raise
+                except Exception as error:
+                    # Whatever it is: a model must not stay busy with no one at work.
+                    await finish(
+                        self._record_end(work, self._failed(work, progress, error))
+                    )
+                    raise
+
+    async def _pull(
+        self, work: Operation, progress: _Progress, *, insecure: bool
+    ) -> None:
+        started = UpdateStarted if work.activity is Activity.UPDATE else PullStarted
+        fact = started(instance=self._instance, insecure=insecure)
+        await self._register.record(work.name, [fact], cause=Cause.COMMAND)
+        await self._fetch(work, progress, insecure=insecure)
+        await self._complete(work, progress)
+
+    async def _fetch(
+        self, work: Operation, progress: _Progress, *, insecure: bool
+    ) -> None:
+        """Pull until it succeeds, again after stalls and after one stale cancel."""
+        stalls, stale_cancels, completed = 0, 0, -1
+        while True:
+            try:
+                return await self._attempt(work, progress, insecure=insecure)
+            except StalledError:
+                now_completed = progress.completed_bytes or 0
+                stalls = 1 if now_completed > completed else stalls + 1
+                completed = now_completed
+                if stalls > self._settings.stalls:
+                    raise
+                _log.warning("pull_stalled", model=work.name, stalls=stalls)
+            except PullCancelledError:
+                stale_cancels += 1
+                if stale_cancels > 1:
+                    raise
+            progress.tracker.restart()
+
+    async def _attempt(
+        self, work: Operation, progress: _Progress, *, insecure: bool
+    ) -> None:
+        lines = self._client.pull(work.name, insecure=insecure)
+        progress.moved_at = self._clock.monotonic()
+        async with aclosing(lines):
+            while (line := await self._next(lines, work, progress)) is not None:
+                now = self._clock.monotonic()
+                work.publish(progress.tell(line, now))
+                self._check_moving(work, progress, now)
+                await self._record_progress(work, progress, now)
+
+    def _check_moving(self, work: Operation, progress: _Progress, now: float) -> None:
+        """Refuse lines that tell nothing new for too long.
+
+        Raises:
+            StalledError: They do.
+        """
+        after_s = self._settings.stall_after_s
+        if progress.tracker.stalled(now, after_s=after_s):
+            raise StalledError(work.name, seconds=after_s)
+        after_s = self._settings.silent_within_s
+        if now - progress.moved_at >= after_s:
+            raise StalledError(work.name, seconds=after_s)
+
+    async def _next(
+        self, lines: AsyncIterator[PullLine], work: Operation, progress: _Progress
+    ) -> PullLine | None:
+        due = progress.told is not None and progress.told.digest is not None
+        patience = (
+            self._settings.stall_after_s if due else self._settings.silent_within_s
+        )
+        try:
+            async with self._clock.timeout(patience):
+                return await anext(lines, None)
+        except TimeoutError:
+            raise StalledError(work.name, seconds=patience) from None
+
+    async def _record_progress(
+        self, work: Operation, progress: _Progress, now: float
+    ) -> None:
+        if (
+            progress.told is None
+            or now - progress.recorded_at < self._settings.progress_every_s
+            or progress.share - progress.recorded_share
+            < self._settings.progress_every_share
+        ):
+            return
+        progress.recorded_at, progress.recorded_share = now, progress.share
+        kind = UpdateProgressed if work.activity is Activity.UPDATE else PullProgressed
+        fact = kind(
+            completed_bytes=progress.told.completed_bytes,
+            total_bytes=progress.total_bytes,
+            fetched_bytes=progress.fetched_bytes,
+        )
+        await self._register.decide(
+            work.name,
+            lambda _: (fact,) if self._is_ours(work) else (),
+            cause=Cause.COMMAND,
+        )
+
+    async def _complete(self, work: Operation, progress: _Progress) -> None:
+        """See the model at the server, and record that it is there.
+
+        Whoever ends this before it was seen does not wait for a server that hangs:
+        the next look finds the model.
+        """
+        pulled = await self._pulled(work.name)
+        detected = await self._reconciler.detect(pulled)
+
+        def decide(_: object) -> list[Fact]:
+            if not self._is_ours(work):
+                return []
+            fact = self._completed(work, progress, pulled)
+            if detected is None or isinstance(fact, UpdateUnchanged):
+                return [fact]
+            return [fact, detected]
+
+        recorded = await finish(
+            self._register.decide(work.name, decide, cause=Cause.COMMAND)
+        )
+        if not recorded:  # it vanished meanwhile, which ended the pull in the log
+            await self._reconciler.refresh()
+
+    async def _pulled(self, name: str) -> Listed:
+        """Return the model as the server lists it after its success."""
+        there = await self._client.tags()
+        for entry in there.entries:
+            if entry.name.casefold() == name.casefold():
+                return listed(entry)
+        for odd in there.unreadable:
+            if odd.model is not None and odd.model.casefold() == name.casefold():
+                raw = f"its entry for {name}: {odd.reason}"
+                raise BadAnswerError(self._client.base_url, raw=raw)
+        raise BadAnswerError(
+            self._client.base_url, raw=f"success for {name}, which it does not list"
+        )
+
+    def _completed(
+        self, work: Operation, progress: _Progress, pulled: Listed
+    ) -> PullCompleted | ModelUpdated | UpdateUnchanged:
+        took = round(self._clock.monotonic() - progress.started, 3)
+        if work.activity is not Activity.UPDATE:
+            return PullCompleted(
+                digest=pulled.digest,
+                size_bytes=pulled.size_bytes,
+                fetched_bytes=progress.fetched_bytes,
+                duration_s=took,
+                remote_host=pulled.remote_host,
+            )
+        status = self._register.status(work.name)
+        if status is not None and status.digest == pulled.digest:
+            return UpdateUnchanged(digest=pulled.digest, duration_s=took)
+        return ModelUpdated(
+            digest=pulled.digest,
+            previous_digest=status.digest if status else None,
+            size_bytes=pulled.size_bytes,
+            fetched_bytes=progress.fetched_bytes,
+            duration_s=took,
+            remote_host=pulled.remote_host,
+        )
+
+    def _failed(self, work: Operation, progress: _Progress, error: Exception) -> Fact:
+        kind = UpdateFailed if work.activity is Activity.UPDATE else PullFailed
+        return kind(
+            kind=kind_of(error),
+            message=message_of(error),
+            completed_bytes=progress.completed_bytes,
+            total_bytes=progress.total_bytes,
+        )
+
+    def _stopped(self, work: Operation, progress: _Progress) -> Fact:
+        update = work.activity is Activity.UPDATE
+        so_far = {
+            "completed_bytes": progress.completed_bytes,
+            "total_bytes": progress.total_bytes,
+        }
+        if work.ending is Ending.INTERRUPTED:
+            interrupted = UpdateInterrupted if update else PullInterrupted
+            return interrupted(instance=self._instance, **so_far)
+        cancelled = UpdateCancelled if update else PullCancelled
+        return cancelled(**so_far)
+
+    async def _record_end(
+        self, work: Operation, fact: Fact, *, by: str | None = None
+    ) -> None:
+        """Record how it ended early, if it is still under way in the log."""
+        await self._register.decide(
+            work.name,
+            lambda _: (fact,) if self._is_ours(work) else (),
+            cause=Cause.COMMAND,
+            actor=by,
+        )
+
+    def _is_ours(self, work: Operation) -> bool:
+        """Tell whether the log has it under way; a model that vanished ended it."""
+        status = self._register.status(work.name)
+        if status is None:
+            return False
+        update = work.activity is Activity.UPDATE
+        known = status.update if update else status.work
+        return known is not None and known.instance == self._instance
+
+
+def _news(told: PullProgress) -> tuple[object, ...]:
+    """Return what of a progress is news: a line that repeats it is none."""
+    return told.status, told.digest, told.fetched_bytes, told.total_bytes

@@ -1,0 +1,88 @@
+"""From what the server answers to what is compared and recorded."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from herdbook.core.models.capabilities import Observed
+from herdbook.core.ollama.wire import ShowAnswer, TagEntry
+from herdbook.core.reconcile.server_state import Listed, Look
+
+if TYPE_CHECKING:
+    from herdbook.core.ollama.client import ServerLook
+
+MODELS_AT_ONCE = 200
+"""How many entries are turned before other tasks get their turn."""
+
+
+def listed(entry: TagEntry) -> Listed:
+    """Return an entry of the server's list as it is compared."""
+    details, capabilities = entry.details, entry.capabilities
+    return Listed(
+        name=entry.name,
+        digest=entry.digest,
+        size_bytes=entry.size,
+        remote_host=entry.remote_host,
+        family=details.family or None,
+        quantization=details.quantization_level or None,
+        parameter_count=details.parameter_count,
+        capabilities=None if capabilities is None else tuple(capabilities),
+        context_length=details.context_length,
+    )
+
+
+async def looked(shown: ServerLook, at: datetime) -> Look:
+    """Return a look at a server as it is compared, and let other tasks run meanwhile.
+
+    Args:
+        shown: What the server shows.
+        at: When it was asked.
+    """
+    models = {}
+    for number, entry in enumerate(shown.models, start=1):
+        models[entry.name] = listed(entry)
+        if number % MODELS_AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return Look(
+        at=at,
+        server_version=shown.version,
+        models=models,
+        runners=tuple(entry.runner for entry in shown.runners),
+        unreadable=shown.unreadable,
+    )
+
+
+def observed(model: Listed, shown: ShowAnswer | None) -> Observed:
+    """Return what the server says of a model: of its list, and shown in full.
+
+    Args:
+        model: The entry of the list.
+        shown: What ``/api/show`` said; None where it could not.
+    """
+    if shown is None:
+        return Observed(
+            digest=model.digest,
+            family=model.family,
+            parameter_count=model.parameter_count,
+            quantization=model.quantization,
+            listed=model.capabilities,
+            listed_context=model.context_length,
+            cloud=model.remote_host is not None,
+        )
+    details, capabilities = shown.details, shown.capabilities
+    return Observed(
+        digest=model.digest,
+        weights=shown.weights,
+        family=details.family or model.family,
+        parameter_count=shown.parameter_count or model.parameter_count,
+        quantization=details.quantization_level or model.quantization,
+        shown=None if capabilities is None else tuple(capabilities),
+        listed=model.capabilities,
+        shown_context=shown.context_trained,
+        listed_context=model.context_length,
+        num_ctx=shown.num_ctx,
+        temperature=shown.temperature,
+        cloud=model.remote_host is not None,
+    )

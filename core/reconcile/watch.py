@@ -1,0 +1,122 @@
+"""Watches the server in the background, and loads pinned models after each refresh.
+
+Each runs as a background task: whatever ends it is logged and shown, and it starts
+again. A server that does not answer is not a failure of the task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Final
+
+from herdbook.core.clock import Clock
+from herdbook.core.concurrency.supervisor import BackgroundTask, TaskStatus, all_running
+from herdbook.core.errors import OllamaError
+from herdbook.core.logging import Logger
+from herdbook.core.reconcile.reconciler import Reconciler
+from herdbook.core.repository import Register
+from herdbook.core.settings import ManagerSettings
+
+MISSED: Final = 3
+"""Intervals without a successful refresh after which what is known is out of date."""
+
+
+_log = Logger("herdbook.watch")
+
+
+class Watch:
+    """The background tasks of one manager.
+
+    Args:
+        register: Says whether the server was reached last.
+        reconciler: Refreshes what is known of the server.
+        keep_views: Keeps snapshots of the views where they are due.
+        load_pinned: Loads pinned models that were evicted and have room again.
+        clock: Measures the intervals.
+        settings: The intervals.
+    """
+
+    def __init__(
+        self,
+        register: Register,
+        reconciler: Reconciler,
+        *,
+        keep_views: Callable[[], Awaitable[None]],
+        load_pinned: Callable[[], Awaitable[None]],
+        clock: Clock,
+        settings: ManagerSettings,
+    ) -> None:
+        self._register = register
+        self._reconciler = reconciler
+        self._keep_views = keep_views
+        self._load_pinned = load_pinned
+        self._clock = clock
+        self._settings = settings
+        self._lost_wait_s = settings.lost_wait_s
+        self._refreshed = asyncio.Event()
+        self._began: datetime | None = None
+        self._tasks = (
+            BackgroundTask("reconciler", self._keep_refreshing, clock=clock),
+            BackgroundTask("pinned_models", self._keep_pinned, clock=clock),
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Watch the server while the block runs, if the settings ask for that."""
+        if self._settings.reconcile_every_s is None:
+            yield
+            return
+        self._began = self._clock.now()
+        async with all_running(*self._tasks):
+            yield
+
+    def tasks(self) -> list[TaskStatus]:
+        """Return the status of each task; nothing if the server is not watched."""
+        return [task.status for task in self._tasks] if self._began else []
+
+    def overdue_since(self) -> datetime | None:
+        """Return the time of the last successful refresh if several are missing since.
+
+        None as long as refreshes succeed, and where the server is not watched.
+        """
+        every_s = self._settings.reconcile_every_s
+        if self._began is None or every_s is None:
+            return None
+        look = self._reconciler.look
+        last = look.at if look else self._began
+        allowed_s = MISSED * every_s + self._settings.look_within_s
+        age_s = (self._clock.now() - last).total_seconds()
+        return last if age_s > allowed_s else None
+
+    async def _keep_refreshing(self, task: BackgroundTask) -> None:
+        while True:
+            if task.status.up:  # else it has just waited for its restart
+                await self._clock.sleep(self._next_wait_s())
+            try:
+                await self._reconciler.refresh()
+            except OllamaError as error:  # recorded as a lost server
+                _log.warning("look_failed", reason=str(error))
+            await self._keep_views()
+            task.worked()
+            self._refreshed.set()
+
+    def _next_wait_s(self) -> float:
+        """Return the seconds until the next refresh; more while the server is lost."""
+        assert self._settings.reconcile_every_s is not None
+        if self._register.node_status().reached:
+            self._lost_wait_s = self._settings.lost_wait_s
+            return self._settings.reconcile_every_s
+        wait_s = min(self._lost_wait_s, self._settings.lost_wait_longest_s)
+        self._lost_wait_s = 2 * wait_s
+        return wait_s
+
+    async def _keep_pinned(self, task: BackgroundTask) -> None:
+        """Load pinned models after each refresh; a long load delays no refresh."""
+        while True:
+            await self._refreshed.wait()
+            self._refreshed.clear()
+            await self._load_pinned()
+            task.worked()

@@ -1,0 +1,260 @@
+"""The log, the machine and the views of it: asked, appended and moved together.
+
+One command goes in this order: the model's own lock; its folded state and
+version; the machine is asked whether the events are legal; the append, durable,
+at the expected version; the state moves. Nothing between the append's return and
+the move waits, so a cancellation happens before or after both. An append whose
+caller was cancelled is in the log or not: the views learn it from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from herdbook.core.actor import current_actor, current_correlation
+from herdbook.core.clock import Clock
+from herdbook.core.errors import BusyError
+from herdbook.core.machine import LifecycleMachine, Model
+from herdbook.core.observer import NOBODY, Observer
+from herdbook.core.views import Views
+from herdbook.events.errors import HerdbookError, WrongExpectedVersionError
+from herdbook.events.facts import Fact
+from herdbook.events.recorded import Cause, NewEvent, RecordedEvent
+from herdbook.events.store import EventStore
+from herdbook.events.streams import StreamName, model_stream, node_stream
+from herdbook.projections.status import ModelStatus, NodeStatus
+
+ATTEMPTS = 20
+"""How often a command is decided anew when others were faster. Each time that it
+loses, somebody else has won; twenty losses in a row are somebody's fault."""
+
+
+class Register:
+    """What is recorded about the models of one node, and how to record more.
+
+    Attributes:
+        store: The log.
+        views: What the log says, as far as it was taken in.
+        node: Name of the node.
+    """
+
+    def __init__(
+        self,
+        store: EventStore,
+        views: Views,
+        *,
+        node: str,
+        clock: Clock,
+        actor: str,
+        observer: Observer = NOBODY,
+    ) -> None:
+        self.store = store
+        self.views = views
+        self.node = node
+        self._clock = clock
+        self._actor = actor
+        self._observer = observer
+        self._machine = LifecycleMachine()
+        self._models: dict[str, Model] = {}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._reading = asyncio.Lock()
+
+    def actor(self) -> str:
+        """Return in whose name something is recorded here."""
+        return current_actor(self._actor)
+
+    def stream(self, name: str) -> StreamName:
+        """Return the stream of a model of this node."""
+        return model_stream(self.node, name)
+
+    def status(self, name: str) -> ModelStatus | None:
+        """Return a model's status as the views have it."""
+        return self.views.status.get(self.stream(name))
+
+    def version(self, name: str) -> int:
+        """Return the version of a model's stream as the views have it."""
+        known = self.views.status.find(self.stream(name))
+        return known.version if known else 0
+
+    def statuses(self) -> list[ModelStatus]:
+        """Return the status of every model of this node, by name."""
+        return self.views.status.all(self.node)
+
+    def node_status(self) -> NodeStatus:
+        """Return the node's own status."""
+        known = self.views.status.node(node_stream(self.node))
+        return known or NodeStatus(name=self.node)
+
+    async def record(
+        self,
+        name: str,
+        facts: Sequence[Fact],
+        *,
+        cause: Cause,
+        at_version: int | None = None,
+        actor: str | None = None,
+    ) -> tuple[RecordedEvent, ...]:
+        """Append facts about a model, if its lifecycle allows them one by one.
+
+        Args:
+            name: Canonical name of the model.
+            facts: The facts, in order.
+            cause: Why they are recorded.
+            at_version: The version that they were decided at; None decides anew
+                when somebody else was faster.
+            actor: Who asked; by default whoever acts here.
+
+        Raises:
+            IllegalTransitionError: One is not legal; nothing was recorded.
+            WrongExpectedVersionError: The stream is past ``at_version``.
+            BusyError: Others were faster every time.
+        """
+        return await self.decide(
+            name, lambda _: facts, cause=cause, at_version=at_version, actor=actor
+        )
+
+    async def decide(
+        self,
+        name: str,
+        decision: Callable[[ModelStatus | None], Sequence[Fact]],
+        *,
+        cause: Cause,
+        at_version: int | None = None,
+        actor: str | None = None,
+    ) -> tuple[RecordedEvent, ...]:
+        """Append what is decided from the current status of a model.
+
+        The decision is made from the views first, and again whenever they turn out to
+        be behind the log. So a decision to record nothing, or to refuse, is never made
+        from an old status.
+
+        Args:
+            name: Canonical name of the model.
+            decision: Returns the facts to record for a status, none for nothing to
+                do, or raises. It is called once for each attempt.
+            cause: Why they are recorded.
+            at_version: The version that the stream must be at.
+            actor: Who asked; by default whoever acts here.
+
+        Raises:
+            HerdbookError: What the decision raised.
+            IllegalTransitionError: A fact is not legal; nothing was recorded.
+            WrongExpectedVersionError: The stream is past ``at_version``.
+            BusyError: Others were faster every time.
+        """
+        stream = self.stream(name)
+        async with self._locks[stream]:
+            for _ in range(ATTEMPTS):
+                version = self.version(name)
+                if at_version not in (None, version):
+                    raise WrongExpectedVersionError(
+                        stream, expected=str(at_version), actual=version
+                    )
+                try:
+                    facts = decision(self.status(name))
+                    types = [type(fact).__name__ for fact in facts]
+                    moved = self._machine.ask(self._model(stream, name), types)
+                except HerdbookError:
+                    if await self._is_current(name, version):
+                        raise
+                    continue
+                if not facts:
+                    if await self._is_current(name, version):
+                        return ()
+                    continue
+                try:
+                    recorded = await self._append(stream, facts, version, cause, actor)
+                except WrongExpectedVersionError:
+                    if await self._is_current(name, version):
+                        raise
+                    continue
+                self._models[stream] = moved
+                await self._take_in(recorded)
+                return recorded
+        raise changes_too_often(name, ATTEMPTS)
+
+    async def _is_current(self, name: str, version: int) -> bool:
+        """Catch up with the log; return whether that left a model as it was."""
+        await self.catch_up()
+        return self.version(name) == version
+
+    async def record_node(self, fact: Fact, *, cause: Cause) -> None:
+        """Append a fact about the node, at the version that the views have.
+
+        Raises:
+            WrongExpectedVersionError: Somebody else was faster.
+        """
+        stream = node_stream(self.node)
+        version = self.node_status().version
+        await self._take_in(await self._append(stream, [fact], version, cause, None))
+
+    async def _append(
+        self,
+        stream: StreamName,
+        facts: Sequence[Fact],
+        version: int,
+        cause: Cause,
+        actor: str | None,
+    ) -> tuple[RecordedEvent, ...]:
+        now = self._clock.now()
+        events = [
+            NewEvent(
+                fact=fact,
+                occurred_at=now,
+                actor=actor or self.actor(),
+                cause=cause,
+                correlation_id=current_correlation(),
+            )
+            for fact in facts
+        ]
+        began = self._clock.monotonic()
+        recorded = await self.store.append(stream, events, version)
+        seconds = self._clock.monotonic() - began
+        self._observer.appended(events=len(events), seconds=seconds)
+        return recorded
+
+    def _model(self, stream: StreamName, name: str) -> Model:
+        model = self._models.get(stream)
+        if model is None:
+            known = self.views.status.find(stream)
+            model = Model(name, known.lifecycle) if known else Model(name)
+        return model
+
+    async def _take_in(self, recorded: tuple[RecordedEvent, ...]) -> None:
+        """Fold own events at once if they are next, else with what is between."""
+        if (
+            recorded[0].position == self.views.position + 1
+            and not self._reading.locked()
+        ):
+            for event in recorded:
+                self.views.apply(event)
+        elif recorded[-1].position > self.views.position:
+            await self.catch_up(until=recorded[-1].position)
+
+    async def catch_up(self, *, until: int | None = None) -> None:
+        """Take in what others, or cancelled callers, have appended.
+
+        Args:
+            until: Nothing is read if the views are there already; by default the
+                end of the log.
+        """
+        goal = (await self.store.head()).position if until is None else until
+        if self.views.position >= goal:
+            return
+        async with self._reading:
+            if self.views.position >= goal:
+                return
+            async for event in self.store.read_all(after=self.views.position):
+                self.views.apply(event)
+                self._models.pop(event.stream, None)
+
+
+def changes_too_often(name: str, attempts: int) -> BusyError:
+    """Return the error of a command that lost to others every time."""
+    return BusyError(
+        name,
+        f"was changed by others {attempts} times while this was decided",
+        "Try again",
+    )

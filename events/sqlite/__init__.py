@@ -1,0 +1,3 @@
+"""The event store in an SQLite file."""
+
+from __future__ import annotations

@@ -1,0 +1,512 @@
+"""The log in a SQLite file: durable, shared by processes, and never rewritten.
+
+Three things hold: one task writes, through a connection that nobody else uses
+(``sqlite_writer.py``); reads go page by page through another one, so that no
+read holds a transaction open; and no error of SQLite leaves this module
+untranslated (``sqlite_errors.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Collection,
+    Sequence,
+)
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import aiosqlite
+import msgspec
+
+from herdbook.events import codec
+from herdbook.events.errors import (
+    CorruptLogError,
+    StoreClosedError,
+    StoreError,
+    StoreUnavailableError,
+)
+from herdbook.events.group import draft_append
+from herdbook.events.memory import utc_now
+from herdbook.events.raw_text import shown, text_or_bytes
+from herdbook.events.recorded import NewEvent, RecordedEvent, StoredEvent
+from herdbook.events.sqlite.kept_head import HeadKeeper, KeptHead, contradiction
+from herdbook.events.sqlite.log_file import OpenFile, beside, create_private, is_there
+from herdbook.events.sqlite.session import (
+    LOCK_WAIT_S,
+    PAGE,
+    Pages,
+    Session,
+    check_library,
+    check_owner,
+    migrate,
+    not_ours,
+    prepare,
+    translated,
+)
+from herdbook.events.sqlite.wal import check_wal, needs_check
+from herdbook.events.sqlite.writer import (
+    Row,
+    Writer,
+    find_recorded,
+    read_head,
+)
+from herdbook.events.store import ExpectedVersion, Head, StoredView, check_read
+from herdbook.events.subscription import Commits, follow, watch
+
+E = TypeVar("E")
+
+
+class SQLiteEventStore:
+    """A log in a SQLite file, with snapshots of views; ``open`` makes one."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        writing: Session,
+        reading: Session,
+        connections: AsyncExitStack,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._path = path
+        self._file = OpenFile(path)
+        self._kept = KeptHead(path)
+        self._keeper = HeadKeeper(self._kept, self._when_idle)
+        self._missing = ""
+        self._reading = reading
+        self._connections = connections
+        self._commits = Commits()
+        self._writer = Writer(
+            writing,
+            look_again=self._look_again,
+            still_there=self._see_that_it_is_shared,
+            clock=clock,
+            commits=self._commits,
+        )
+        self._watching: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        accept_loss: bool = False,
+    ) -> Self:
+        """Open the log in a file; make it if there is none.
+
+        A log that ends before its kept head opens; ``missing`` says so.
+
+        Args:
+            path: The file; its directory must be there.
+            clock: Tells when an event is recorded, UTC.
+            accept_loss: Accept that recorded events are missing: commits after damage
+                in the write-ahead log are dropped, and the log is from now on
+                expected to end where it ends.
+
+        Raises:
+            StoreUnavailableError: It is a directory, is locked, may not be read and
+                written, or has several names.
+            NotALogError: It is something else; it is left as it is.
+            NewerSchemaError: A newer Herdbook wrote it; it is left as it is.
+            CorruptLogError: It is damaged; where its write-ahead log is, or the log
+                is missing next to it, nothing was changed.
+        """
+        opening = asyncio.create_task(cls._open(Path(path), clock, accept_loss))
+        try:
+            return await _finished(opening)
+        except asyncio.CancelledError:
+            if not opening.exception():
+                await opening.result().close()
+            raise
+
+    @classmethod
+    async def _open(
+        cls, path: Path, clock: Callable[[], datetime], accept_loss: bool
+    ) -> Self:
+        check_library(sqlite3.sqlite_version_info)
+        exists = is_there(path)
+        path = beside(path)
+        if exists:
+            await _recognise(path)
+            if not accept_loss:
+                await _check_wal(path)
+        else:
+            create_private(path)
+        async with AsyncExitStack() as stack:
+            writing = await stack.enter_async_context(_connected(path))
+            await prepare(writing)
+            reading = await stack.enter_async_context(_connected(path))
+            await reading.set_up()
+            await reading.run("query_only")
+            store = cls(
+                path,
+                writing=writing,
+                reading=reading,
+                connections=stack.pop_all(),
+                clock=clock,
+            )
+        try:
+            await store._compare_kept_head(accept_loss)
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    async def append(
+        self,
+        stream: str,
+        events: Sequence[NewEvent],
+        expected_version: ExpectedVersion,
+    ) -> tuple[RecordedEvent, ...]:
+        """Append events to a stream, all or none; see ``EventStore.append``."""
+        self._file.check()
+        draft = draft_append(stream, events, expected_version)
+        recorded = await self._writer.write(draft)
+        if not self._missing:
+            self._keeper.note(Head(recorded[-1].position, recorded[-1].hash))
+        return recorded
+
+    def read_stream(
+        self, stream: str, *, after_version: int = 0, limit: int | None = None
+    ) -> AsyncGenerator[RecordedEvent, None]:
+        """Read a stream in order; see ``EventStore.read_stream``."""
+        check_read(after_version, limit, stream)
+        query = Pages("stream", after_version, limit, key=2)
+        return query.read(self._reading, _recorded_event, stream=stream)
+
+    def read_all(
+        self,
+        *,
+        after: int = 0,
+        limit: int | None = None,
+        stream_prefix: str = "",
+        types: Collection[str] | None = None,
+    ) -> AsyncGenerator[RecordedEvent, None]:
+        """Read the log in order of position; see ``EventStore.read_all``."""
+        check_read(after, limit, stream_prefix, *(types or ()))
+        if not stream_prefix and types is None:
+            return Pages("log", after, limit).read(self._reading, _recorded_event)
+        wanted = None if types is None else msgspec.json.encode(list(types)).decode()
+        return Pages("filtered_log", after, limit).read(
+            self._reading, _recorded_event, prefix=stream_prefix, types=wanted
+        )
+
+    def read_stored(
+        self, *, after: int = 0, limit: int | None = None
+    ) -> AsyncGenerator[StoredEvent, None]:
+        """Read the log as it is kept; see ``EventStore.read_stored``."""
+        check_read(after, limit)
+        return Pages("log", after, limit).read(self._reading, _stored_event)
+
+    async def stream_version(self, stream: str) -> int:
+        """Return the version of a stream; 0 if it has no events."""
+        check_read(0, None, stream)
+        version: int = (await self._reading.run("stream_version", stream=stream))[0][0]
+        return version
+
+    async def head(self) -> Head:
+        """Return the end of the log, as its head row has it."""
+        self._file.check()
+        return await read_head(self._reading)
+
+    def failures(self) -> dict[str, StoreError | None]:
+        """Return the store's own tasks by name, each with why it does not work."""
+        return {
+            "log_writer": self._writer.failure,
+            "log_watcher": self._commits.failure,
+            "kept_head": self._keeper.failure,
+        }
+
+    @property
+    def missing(self) -> str:
+        """How the log contradicts its kept head, in words; empty if it does not."""
+        return self._missing
+
+    async def _compare_kept_head(self, accept_loss: bool) -> None:
+        kept = self._kept.read()  # before the log, which others may be writing
+        if kept is None:
+            return
+        try:
+            rows = await self._reading.run("hash_at", position=kept.position)
+            found = contradiction(kept, *rows[0])
+        except CorruptLogError:  # for verify to find
+            return
+        if found and accept_loss:
+            await self._keeper.replace(await read_head(self._reading))
+        else:
+            self._missing = found
+
+    async def _hash_at(self, head: Head) -> str | None:
+        """Return the hash of this log's event at the position of a head."""
+        rows = await self._reading.run("hash_at", position=head.position)
+        hash_: str | None = rows[0][0]
+        return hash_
+
+    async def _see_that_it_is_shared(self) -> None:
+        """Refuse to go on if somebody writes the file past our write-ahead log.
+
+        What is in the file has come there at a checkpoint, so each change of it is
+        looked at: it must end with an event that this log knows.
+
+        Raises:
+            StoreUnavailableError: It does not, or the file is not there any more.
+        """
+        self._file.check()
+        if (stamp := self._file.stamp()) is None:
+            return
+        head = await _head_of_file(self._path)
+        if head and not await self._knows(head):  # or it was read during a write
+            head = await _head_of_file(self._path)
+        if head is None:
+            return
+        if not await self._knows(head):
+            raise StoreUnavailableError(
+                str(self._path),
+                f"was written by a process that does not use the same -wal: event "
+                f"#{head.position} in the file is not in this log",
+                "Stop all processes that use the file, by whatever path, then run: "
+                "herdbook verify",
+            )
+        self._file.saw(stamp)
+
+    async def _knows(self, head: Head) -> bool:
+        """Return whether a head of the main file is one of this log."""
+        return (
+            head.position == 0
+            or head == await read_head(self._reading)  # right or not: verify tells
+            or head.hash == await self._hash_at(head)
+        )
+
+    async def _when_idle(self) -> None:
+        """Move what is in the write-ahead log into the file, if nobody is in the way.
+
+        A copy of the file alone then has all events, and a crash has nothing to tear.
+        """
+        with suppress(StoreError):
+            await self._reading.run("checkpoint")
+
+    def subscribe(self, after: int) -> AsyncGenerator[RecordedEvent, None]:
+        """Read from behind a position, then go on; see ``EventStore.subscribe``."""
+        check_read(after, None)
+        if self._closing:
+            raise StoreClosedError(str(self._path), "is closed", "Open it again")
+        if not self._watching or self._watching.done():
+            self._commits.recover()
+            self._watching = asyncio.create_task(
+                watch(self._data_version, self.head, self._commits),
+                name="herdbook watch",
+            )
+        return follow(self._behind, self._commits, after)
+
+    async def _behind(self, position: int) -> list[RecordedEvent]:
+        rows = await self._reading.run("log", after=position, limit=PAGE)
+        return [_recorded_event(row) for row in rows]
+
+    async def _data_version(self) -> int:
+        self._file.check()
+        version: int = (await self._reading.run("data_version"))[0][0]
+        return version
+
+    async def load_view(self, name: str) -> StoredView | None:
+        """Return the newest snapshot of a view, if there is one."""
+        check_read(0, None, name)
+        for row in await self._reading.run("load_view", name=name):
+            name, version, position, hash_, data, checksum = row
+            if checksum is None:  # of an older version, which kept none
+                return None
+            view = StoredView(
+                name=name, version=version, position=position, hash=hash_, data=data
+            )
+            if not isinstance(data, bytes) or view.checksum != checksum:
+                raise CorruptLogError(
+                    f"snapshot of {name}",
+                    "is not what was kept",
+                    "It is not used; the next snapshot replaces it",
+                )
+            return view
+        return None
+
+    async def save_view(self, view: StoredView) -> None:
+        """Keep a snapshot in the place of the one before."""
+        check_read(view.position, None, view.name)
+        self._file.check()
+        await self._writer.write(view)
+
+    async def check_file(self) -> list[str]:
+        """Return what is wrong with the file itself, in words; all well is empty.
+
+        SQLite's own check of every page and index, and tables, indexes and
+        triggers that are not what this version made, and events that are missing
+        according to the kept head.
+        """
+        missing = [self._missing] if self._missing else []
+        return [*missing, *await _check_file(self._path)]
+
+    async def _look_again(self, ids: Sequence[str]) -> dict[str, RecordedEvent]:
+        async with _connected(self._path) as session:
+            return await find_recorded(session, ids)
+
+    async def close(self) -> None:
+        """Commit what was accepted, then let go of everything. Twice is fine.
+
+        The last connection to a log that is closed also moves what is in its
+        write-ahead log into the file. In a fork of the process that opened it, this
+        does nothing.
+        """
+        if self._file.is_foreign:
+            return
+        if not self._closing:
+            self._closing = asyncio.create_task(self._close())
+        await _finished(self._closing)
+
+    async def _close(self) -> None:
+        async with self._connections:
+            await self._writer.close()
+            await self._keeper.close(await self._head_to_keep())
+            self._commits.end()
+            if self._watching:
+                self._watching.cancel()
+                with suppress(asyncio.CancelledError):
+                    await self._watching
+
+    async def _head_to_keep(self) -> Head | None:
+        if self._missing:
+            return None
+        try:
+            return await self.head()
+        except StoreError:  # gone or damaged: what was kept is better
+            return None
+
+    async def __aenter__(self) -> Self:
+        """Return the store itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the store."""
+        await self.close()
+
+
+@asynccontextmanager
+async def _connected(
+    path: Path | None, options: str = "mode=rwc"
+) -> AsyncGenerator[Session, None]:
+    """Connect to a file, or to a database in memory if there is no path."""
+    uri = f"{_uri(path)}?{options}" if path else "file::memory:"
+    connection = aiosqlite.connect(
+        uri, uri=True, isolation_level=None, timeout=LOCK_WAIT_S
+    )
+    session = Session(connection, str(path))
+    with translated(session.subject):
+        await connection
+    connection.text_factory = text_or_bytes
+    try:
+        yield session
+    finally:
+        await session.close()
+
+
+def _uri(path: Path) -> str:
+    return path.absolute().as_uri()
+
+
+async def _check_wal(path: Path) -> None:
+    """Check the write-ahead log, which may take a second, in a thread."""
+    if not needs_check(path):
+        return
+    with ThreadPoolExecutor(1) as thread:
+        await asyncio.get_running_loop().run_in_executor(thread, check_wal, path)
+
+
+async def _recognise(path: Path) -> None:
+    """See whose file it is without touching it: no lock, no recovery, no WAL.
+
+    Raises:
+        NotALogError: It is not ours.
+    """
+    with suppress(CorruptLogError):  # so looks one that is just being written
+        async with _connected(path, "mode=ro&immutable=1") as session:
+            if not await check_owner(session):  # too short for a database
+                raise not_ours(session)
+
+
+async def _head_of_file(path: Path) -> Head | None:
+    """Return the end of the log by the main file alone; None if it cannot be read."""
+    try:
+        async with _connected(path, "mode=ro&immutable=1") as session:
+            return await read_head(session)
+    except StoreError:  # a checkpoint is under way, or there are no tables yet
+        return None
+
+
+async def _check_file(path: Path) -> list[str]:
+    async with _connected(path) as session:
+        findings = [shown(row[0]) for row in await session.run("integrity")]
+        found = {shown(name): sql for name, sql in await session.run("schema")}
+        names = [name for (name,) in await session.run("view_names")]
+    async with _connected(None) as pristine:
+        await migrate(pristine)
+        made: dict[str, str] = dict(await pristine.run("schema"))
+    return [
+        *(text for text in findings if text != "ok"),
+        *(
+            f"the snapshot {shown(name)} has a name that is not UTF-8; it is ignored"
+            for name in names
+            if isinstance(name, bytes)
+        ),
+        *(
+            f"{name} is missing or not what it was made as"
+            for name in sorted(made.keys() | found.keys())
+            if made.get(name) != found.get(name)
+        ),
+    ]
+
+
+def _recorded_event(row: Row) -> RecordedEvent:
+    return codec.read_row(*row)
+
+
+_COLUMNS = {
+    (int, str, int, str, str, int, str, str, str, str, str, correlation, causation, str)
+    for correlation in (str, type(None))
+    for causation in (str, type(None))
+}
+"""The types of a row: the schema is STRICT, but a damaged page keeps to nothing."""
+
+
+def _stored_event(row: Row) -> StoredEvent:
+    if tuple(map(type, row)) not in _COLUMNS:
+        raise CorruptLogError(
+            f"event #{row[0]}",
+            f"has a damaged column ({codec.not_utf_8(row) or 'of another type'})",
+            "The other events are not affected",
+        )
+    return StoredEvent(*row)
+
+
+async def _finished(task: asyncio.Task[E]) -> E:
+    """Return what a task gives; a cancellation waits until the task is through."""
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled:
+        raise cancelled
+    return task.result()

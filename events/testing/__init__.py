@@ -1,0 +1,27 @@
+"""The contract of a store as a suite of tests, for whoever writes one.
+
+A case is a coroutine function that is given an opener and asserts; it needs no
+test framework. With pytest::
+
+    @pytest.mark.parametrize("case", CONTRACT + SHARED_CONTRACT, ids=name_of)
+    def test_my_store_keeps_the_contract(case, tmp_path):
+        asyncio.run(case(lambda: MyStore.open(tmp_path / "log")))
+
+An opener opens a log that was empty before the case. ``SHARED_CONTRACT`` is for
+stores whose log outlives them: there, every call opens the same log.
+"""
+
+from __future__ import annotations
+
+from herdbook.events.testing.append import APPEND_CASES
+from herdbook.events.testing.base import Case, Opener, Store, name_of
+from herdbook.events.testing.read import READ_CASES
+from herdbook.events.testing.shared import SHARED_CASES
+
+__all__ = ["CONTRACT", "SHARED_CONTRACT", "Case", "Opener", "Store", "name_of"]
+
+CONTRACT: tuple[Case, ...] = APPEND_CASES + READ_CASES
+"""What every store must hold."""
+
+SHARED_CONTRACT: tuple[Case, ...] = SHARED_CASES
+"""What a store must also hold if its log outlives it."""

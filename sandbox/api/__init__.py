@@ -1,0 +1,3 @@
+"""The sandbox's HTTP endpoints."""
+
+from __future__ import annotations

@@ -1,0 +1,228 @@
+"""Show a world over HTTP, as an ASGI application.
+
+Invariant: whoever closes a connection ends what it asked for, at once; when the
+server dies every connection breaks in the middle of its word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextlib import aclosing
+from typing import TypeAlias
+
+from herdbook.sandbox.api import control
+from herdbook.sandbox.api.inference import pause
+from herdbook.sandbox.api.responses import (
+    LINES,
+    Answer,
+    Stream,
+    json_answer,
+    line,
+    refusal_answer,
+)
+from herdbook.sandbox.api.routes import Request, answer
+from herdbook.sandbox.refusals import Dropped, Refusal
+from herdbook.sandbox.request_bodies import Json, subject
+from herdbook.sandbox.scripted_answers import Nonsense
+from herdbook.sandbox.world import Seen, World
+
+Message: TypeAlias = MutableMapping[str, object]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Application: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
+
+
+def application(world: World) -> Application:
+    """Make the application that shows a world."""
+
+    async def serve(scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await _converse(world, scope, receive, send)
+
+    return serve
+
+
+def _request(scope: Message, raw: bytes) -> Request:
+    headers = scope["headers"]
+    assert isinstance(headers, Iterable)
+    return Request(
+        method=str(scope["method"]),
+        path=str(scope["path"]),
+        headers={
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in headers
+        },
+        raw=raw,
+    )
+
+
+async def _converse(world: World, scope: Message, receive: Receive, send: Send) -> None:
+    raw = await _read(receive)
+    if raw is None:
+        return
+    request = _request(scope, raw)
+    if request.path.startswith("/sandbox/"):
+        await _send(send, await control.answer(world, request.path, raw), head=False)
+        return
+    seen = Seen(
+        at=world.clock.now(),
+        method=request.method,
+        path=request.path,
+        model=subject(raw),
+        agent=request.headers.get("user-agent", ""),
+    )
+    world.seen.append(seen)
+    if world.down:
+        seen.ended = "cut"
+    else:
+        watched = _watched(send, seen)
+        seen.ended = await _compete(world, request, receive, watched)
+    seen.until = world.clock.now()
+    if seen.ended == "cut":
+        await drop(scope)
+
+
+def _watched(send: Send, seen: Seen) -> Send:
+    """Send, and remember the status of what is sent."""
+
+    async def sending(message: Message) -> None:
+        status = message.get("status")
+        if isinstance(status, int):
+            seen.status = status
+        await send(message)
+
+    return sending
+
+
+async def _compete(world: World, request: Request, receive: Receive, send: Send) -> str:
+    """Answer until it is done, the client goes away or the server dies."""
+    answering = asyncio.ensure_future(_respond(world, request, send))
+    leaving = asyncio.ensure_future(_gone(receive))
+    dying = asyncio.ensure_future(world.death.wait())
+    tasks = (answering, leaving, dying)
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if answering.done():
+            return answering.result()
+        return "cut" if dying.done() else "closed by client"
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def _respond(world: World, request: Request, send: Send) -> str:
+    nonsense = world.answers.take(request.path)
+    if nonsense is not None:
+        if nonsense.delay_s:
+            await pause(world.clock, nonsense.delay_s)
+        if not nonsense.after_lines and not nonsense.truthful:
+            return await _nonsense(send, nonsense, begun=False)
+    before, after = world.delays(request.path)
+    if before:
+        await pause(world.clock, before)
+    try:
+        told = await answer(world, request)
+    except Refusal as refusal:
+        told = _refusal(request.path, refusal)
+    if isinstance(told, Stream):
+        return await _stream(send, told, nonsense)
+    if after:
+        await pause(world.clock, after)
+    await _send(send, told, head=request.method == "HEAD")
+    return "answered"
+
+
+def _refusal(path: str, refusal: Refusal) -> Answer:
+    """Refuse in the form of the API that was asked."""
+    if not path.startswith("/v1/"):
+        return refusal_answer(refusal.status, refusal.text)
+    missing = refusal.status == 404
+    error: Json = {
+        "message": refusal.text,
+        "type": "not_found_error" if missing else "invalid_request_error",
+        "param": None,
+        "code": None,
+    }
+    return json_answer({"error": error}, status=refusal.status, plain=True)
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """Read the body to its end; None where the client went away before."""
+    raw = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        part = message.get("body", b"")
+        assert isinstance(part, bytes)
+        raw += part
+        if not message.get("more_body"):
+            return raw
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _send(send: Send, answer: Answer, *, head: bool) -> None:
+    headers = answer.all_headers
+    await _start(send, answer.status, headers)
+    body = b"" if head else answer.body
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _stream(send: Send, stream: Stream, nonsense: Nonsense | None) -> str:
+    async with aclosing(stream.lines) as lines:
+        await _start(send, 200, {"content-type": LINES})
+        sent = 0
+        async for one in lines:
+            if nonsense is not None and sent == nonsense.after_lines:
+                return await _nonsense(send, nonsense, begun=True)
+            await _piece(send, line(one))
+            sent += 1
+    await send({"type": "http.response.body", "body": b""})
+    return "answered"
+
+
+async def _nonsense(send: Send, nonsense: Nonsense, *, begun: bool) -> str:
+    """Give a scripted answer, as far as it goes."""
+    if not begun:
+        if nonsense.hang and not nonsense.body:
+            await asyncio.Event().wait()
+        await _start(send, nonsense.status, dict(nonsense.headers))
+    await _piece(send, nonsense.raw)
+    while nonsense.repeat:
+        await _piece(send, nonsense.raw)
+        await asyncio.sleep(0)
+    if nonsense.hang:
+        await asyncio.Event().wait()
+    if nonsense.cut:
+        return "cut"
+    await send({"type": "http.response.body", "body": b""})
+    return "answered"
+
+
+async def _start(send: Send, status: int, headers: dict[str, str]) -> None:
+    told = [(name.encode(), value.encode()) for name, value in headers.items() if value]
+    await send({"type": "http.response.start", "status": status, "headers": told})
+
+
+async def _piece(send: Send, body: bytes) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+async def drop(scope: Message) -> None:
+    """Break the connection without another word.
+
+    Raises:
+        Dropped: always; a server that gave us no way to cut the connection has to
+            do it when it meets this.
+    """
+    state = scope.get("state")
+    cut = state.get("cut_connection") if isinstance(state, dict) else None
+    if callable(cut):
+        cut()
+    raise Dropped

@@ -1,0 +1,169 @@
+"""Use models: load and unload them, and say something short in their name.
+
+Invariant: a request holds its runner from the moment it is granted until its answer
+has ended, however it ends; a client that goes away lets go at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from herdbook.sandbox.api.describe import capabilities, details
+from herdbook.sandbox.clock import Clock
+from herdbook.sandbox.go_time import keep_alive_s
+from herdbook.sandbox.models.store import Entry
+from herdbook.sandbox.refusals import Refusal
+from herdbook.sandbox.request_bodies import Body, Json
+from herdbook.sandbox.results import Outcome
+from herdbook.sandbox.runners.runner import Request, Wanted
+from herdbook.sandbox.world import World
+
+#: What every model says, token by token.
+_WORDS: Final = re.findall(r" ?\w+|\.", "This is a pretend answer of the sandbox.")
+
+#: Options that only a new runner can take on, beside ``num_ctx``.
+_OF_RUNNERS: Final = ("num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread")
+_NO_IMAGES: Final = (
+    '{"error":{"code":400,"message":"Multimodal data provided, but model does not '
+    'support multimodal requests.","type":"invalid_request_error"}}'
+)
+_LEAST_CONTEXT: Final = 4
+
+
+class Usage:
+    """What one request does with a model, and for how long.
+
+    Attributes:
+        request: who asked for the runner.
+        words: the tokens of the answer.
+        reason: why the answer ends.
+    """
+
+    def __init__(self, request: Request, words: list[str], reason: str) -> None:
+        self.request = request
+        self.words = words
+        self.reason = reason
+
+
+def keep_alive(world: World, body: Body) -> float | None:
+    """Read how long the model shall stay."""
+    whole = world.profile.whole_seconds
+    return keep_alive_s(body.get("keep_alive"), whole_seconds=whole)
+
+
+def unload(world: World, entry: Entry) -> None:
+    """Let the runner of a model's weights go."""
+    weights = world.contents(entry).weights
+    if weights is not None:
+        world.runners.unload(weights.digest)
+
+
+def require(entry: Entry, given: tuple[str, ...], body: Body, verb: str) -> None:
+    """Refuse what the model cannot do.
+
+    Args:
+        entry: the model.
+        given: what it can do.
+        body: what is asked of it.
+        verb: the endpoint, as the refusal names it.
+    """
+    if "completion" not in given:
+        raise Refusal(400, f'"{body.model}" does not support {verb}')
+    if body.get("think") and "thinking" not in given:
+        raise Refusal(400, f'"{body.model}" does not support thinking')
+    for field, capability in (("suffix", "insert"), ("tools", "tools")):
+        if body.get(field) and capability not in given:
+            raise Refusal(400, f"{entry.name.full} does not support {capability}")
+
+
+def wanted_runner(world: World, entry: Entry, options: Json) -> Wanted:
+    """Say what a request needs in memory."""
+    contents = world.contents(entry)
+    weights = contents.weights
+    assert weights is not None
+    told = contents.parameters | options
+    return Wanted(
+        name=entry.name.display,
+        digest=entry.digest,
+        details=details(contents.config),
+        weights=weights,
+        context=_context(told, world.settings.context_length, weights.context_length),
+        others=tuple((key, told[key]) for key in _OF_RUNNERS if key in told),
+    )
+
+
+@asynccontextmanager
+async def runner_for(world: World, entry: Entry, body: Body) -> AsyncIterator[Request]:
+    """Hold a runner of a model while something is done with it."""
+    wanted = wanted_runner(world, entry, body.table("options"))
+    request = world.runners.ask(wanted, keep_alive(world, body))
+    try:
+        await request.granted.wait()
+        yield request
+    finally:
+        world.runners.leave(request)
+
+
+def answer_of(request: Request, body: Body, limit: object) -> Usage:
+    """Compose the answer: as many tokens as asked for, of a few words."""
+    if body.get("images") and "vision" not in request.wanted.weights.capabilities:
+        raise Refusal(400, _NO_IMAGES)
+    form = body.get("format")
+    if form is not None and form != "json" and not isinstance(form, dict):
+        told = f'invalid format: "\\"{form}\\""; expected "json"'
+        raise Refusal(500, f"{told} or a valid JSON Schema object")
+    if not isinstance(limit, int) or limit < 0:
+        return Usage(request, _WORDS, "stop")
+    words = [_WORDS[index % len(_WORDS)] for index in range(limit)]
+    return Usage(request, words, "length")
+
+
+async def spoken(world: World, words: list[str]) -> AsyncIterator[str]:
+    """Say the words in their time; what is late comes together."""
+    began = world.clock.now()
+    said = 0
+    while said < len(words):
+        await pause(world.clock, world.settings.token_s, soft=len(words) - said > 1)
+        due = int((world.clock.now() - began) / world.settings.token_s + 1e-6)
+        due = min(max(due, said + 1), len(words))
+        yield "".join(words[said:due])
+        said = due
+
+
+async def pause(clock: Clock, seconds: float, *, soft: bool = False) -> None:
+    """Wait on the world's clock."""
+    over: Outcome[None] = Outcome()
+    timer = clock.call_later(seconds, lambda: over.settle(None), soft=soft)
+    try:
+        await over.wait()
+    finally:
+        timer.cancel()
+
+
+def figures(world: World, usage: Usage) -> Json:
+    """Tell what an answer has cost, in nanoseconds and tokens."""
+    took = len(usage.words) * world.settings.token_s
+    loaded = usage.request.loaded_s
+    return {
+        "total_duration": int((took + loaded) * 1e9) + 1_000_000,
+        "load_duration": int(loaded * 1e9) + 1_000_000,
+        "prompt_eval_count": 24,
+        "prompt_eval_duration": 1_000_000,
+        "eval_count": len(usage.words),
+        "eval_duration": int(took * 1e9),
+    }
+
+
+def given_capabilities(world: World, entry: Entry) -> tuple[str, ...]:
+    """Tell what a model can do; nothing where its weights are gone."""
+    return capabilities(world.contents(entry))
+
+
+def _context(told: Json, usual: int, trained: int) -> int:
+    value = told.get("num_ctx", usual)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise Refusal(500, 'option "num_ctx" must be of type integer')
+    return min(max(int(value), _LEAST_CONTEXT), trained)

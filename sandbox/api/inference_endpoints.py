@@ -1,0 +1,222 @@
+"""The endpoints that use models: generate, chat, embed, and OpenAI's chat.
+
+Invariant: what is refused is refused in the order of the real server: the body, the
+name, what the model can do, then the runner.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import AsyncGenerator, Callable
+
+from herdbook.sandbox.api import lookup
+from herdbook.sandbox.api.inference import (
+    Usage,
+    answer_of,
+    figures,
+    given_capabilities,
+    keep_alive,
+    require,
+    runner_for,
+    spoken,
+    unload,
+)
+from herdbook.sandbox.api.responses import Answer, Lines, Stream, json_answer
+from herdbook.sandbox.go_time import go_date
+from herdbook.sandbox.models.store import Entry
+from herdbook.sandbox.refusals import Refusal
+from herdbook.sandbox.request_bodies import Body, Json
+from herdbook.sandbox.world import World
+
+Wrap = Callable[[str], Json]
+"""Put words under the keys of an endpoint."""
+
+
+async def generate(world: World, body: Body) -> Answer | Stream:
+    """Answer a prompt; without one, load or unload the model."""
+    entry = lookup.to_generate(world, body.model)
+    idle = not body.text("prompt") and not body.get("images")
+    return await _complete(world, entry, body, wrap=_response, idle=idle)
+
+
+async def chat(world: World, body: Body) -> Answer | Stream:
+    """Answer messages; without any, load or unload the model."""
+    if not body.model:
+        raise Refusal(400, "model is required")
+    entry = lookup.to_generate(world, body.model)
+    idle = not body.items("messages")
+    return await _complete(world, entry, body, wrap=_message, idle=idle)
+
+
+async def embed(world: World, body: Body) -> Answer:
+    """Turn texts into vectors; without any, load the model."""
+    texts = _texts(body.get("input"))
+    entry = lookup.to_embed(world, body.model)
+    async with runner_for(world, entry, body) as request:
+        told: Json = {"model": body.model, "embeddings": []}
+        if not texts:
+            return json_answer(told)
+        weights = request.wanted.weights
+        if (
+            "embedding" not in weights.capabilities
+            and not world.profile.embeds_with_any
+        ):
+            start = "Start it with `--embeddings`"
+            raise Refusal(501, f"This server does not support embeddings. {start}")
+        tokens = [len(text.split()) + 2 for text in texts]
+        if max(tokens) > request.wanted.context:
+            if not body.flag("truncate", default=True):
+                raise Refusal(400, _too_long(world))
+            tokens = [min(count, request.wanted.context) for count in tokens]
+        vectors = [_vector(text, weights.embedding_length) for text in texts]
+        return json_answer(
+            {
+                "model": body.model,
+                "embeddings": vectors,
+                "total_duration": int(request.loaded_s * 1e9) + 2_000_000,
+                "load_duration": int(request.loaded_s * 1e9) + 1_000_000,
+                "prompt_eval_count": sum(tokens),
+            }
+        )
+
+
+async def embeddings(world: World, body: Body) -> Answer:
+    """Turn one text into a vector, in the older form."""
+    if not body.model:
+        raise Refusal(400, "model is required")
+    entry = lookup.to_embed(world, body.model)
+    async with runner_for(world, entry, body) as request:
+        prompt = body.text("prompt")
+        length = request.wanted.weights.embedding_length
+        vector = _vector(prompt, length) if prompt else []
+        return json_answer({"embedding": vector})
+
+
+async def openai_chat(world: World, body: Body) -> Answer | Stream:
+    """Answer messages in OpenAI's form; the model stays as long as before."""
+    entry = lookup.to_generate(world, body.model)
+    require(entry, given_capabilities(world, entry), body, "chat")
+    async with runner_for(world, entry, Body({})) as request:
+        usage = answer_of(request, Body({}), body.get("max_tokens"))
+        content = "".join([text async for text in spoken(world, usage.words)])
+    count = len(usage.words)
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": content},
+        "finish_reason": usage.reason,
+    }
+    told: Json = {
+        "id": "chatcmpl-547",
+        "object": "chat.completion",
+        "created": int(world.clock.wall(world.clock.now()).timestamp()),
+        "model": body.model,
+        "system_fingerprint": "fp_ollama",
+        "choices": [choice],
+        "usage": {
+            "prompt_tokens": 24,
+            "completion_tokens": count,
+            "total_tokens": 24 + count,
+        },
+    }
+    return json_answer(told, plain=True)
+
+
+async def _complete(
+    world: World, entry: Entry, body: Body, *, wrap: Wrap, idle: bool
+) -> Answer | Stream:
+    stays = keep_alive(world, body)
+    if idle and stays == 0:
+        unload(world, entry)
+        return json_answer(_idle(world, body, wrap, "unload"))
+    verb = "chat" if wrap is _message else "generate"
+    require(entry, given_capabilities(world, entry), body, verb)
+    if idle:
+        async with runner_for(world, entry, body):
+            return json_answer(_idle(world, body, wrap, "load"))
+    lines = await Lines.begun(_lines(world, entry, body, wrap))
+    if body.flag("stream", default=True):
+        return Stream(lines=lines)
+    return json_answer(await _whole(lines, wrap))
+
+
+async def _lines(
+    world: World, entry: Entry, body: Body, wrap: Wrap
+) -> AsyncGenerator[Json, None]:
+    """Say the answer line by line, while the runner is held."""
+    async with runner_for(world, entry, body) as request:
+        usage = answer_of(request, body, body.table("options").get("num_predict"))
+        async for text in spoken(world, usage.words):
+            yield _head(world, body) | wrap(text) | {"done": False}
+        yield _head(world, body) | wrap("") | _tail(world, usage, wrap)
+
+
+async def _whole(lines: Lines, wrap: Wrap) -> Json:
+    """Put the lines of an answer together."""
+    told = [one async for one in lines]
+    words = "".join(_words(one) for one in told)
+    return told[-1] | wrap(words)
+
+
+def _words(told: Json) -> str:
+    message = told.get("message")
+    content = message["content"] if isinstance(message, dict) else told["response"]
+    return str(content)
+
+
+def _head(world: World, body: Body) -> Json:
+    return {"model": body.model, "created_at": _now(world)}
+
+
+def _tail(world: World, usage: Usage, wrap: Wrap) -> Json:
+    told = _done(world, wrap, usage.reason)
+    if wrap is _response:
+        told["context"] = list(range(24 + len(usage.words)))
+    return told | figures(world, usage)
+
+
+def _idle(world: World, body: Body, wrap: Wrap, reason: str) -> Json:
+    return _head(world, body) | wrap("") | _done(world, wrap, reason)
+
+
+def _done(world: World, wrap: Wrap, reason: str) -> Json:
+    """Tell that it is done, and why; of old, chat told it the other way round."""
+    told: Json = {"done": True, "done_reason": reason}
+    turned = world.profile.old and wrap is _message
+    return dict(reversed(told.items())) if turned else told
+
+
+def _response(text: str) -> Json:
+    return {"response": text}
+
+
+def _message(text: str) -> Json:
+    return {"message": {"role": "assistant", "content": text}}
+
+
+def _now(world: World) -> str:
+    return go_date(world.clock.wall(world.clock.now()))
+
+
+def _too_long(world: World) -> str:
+    if world.profile.old:
+        return "input length exceeds maximum context length"
+    return "the input length exceeds the context length"
+
+
+def _texts(value: object) -> list[str]:
+    if value is None or value == "":
+        return []
+    given = value if isinstance(value, list) else [value]
+    texts = [text for text in given if isinstance(text, str)]
+    if len(texts) < len(given):
+        raise Refusal(400, "invalid input type")
+    return texts
+
+
+def _vector(text: str, length: int) -> list[float]:
+    """Make a vector of length one that depends on the text alone."""
+    seed = hashlib.sha256(text.encode()).digest()
+    raw = [seed[index % 32] / 255 - 0.5 + index / length / 8 for index in range(length)]
+    norm = math.sqrt(sum(value * value for value in raw)) or 1.0
+    return [round(value / norm, 8) for value in raw]

@@ -1,0 +1,105 @@
+"""Write answers as the server does, down to their bytes.
+
+Invariant: JSON is written as Go writes it: no spaces, and the three characters that
+HTML knows are escaped. A body of more than 2 kB is sent in chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Final
+
+import msgspec
+
+from herdbook.sandbox.request_bodies import Json
+
+JSON: Final = "application/json; charset=utf-8"
+PLAIN_JSON: Final = "application/json"
+LINES: Final = "application/x-ndjson"
+TEXT: Final = "text/plain; charset=utf-8"
+PLAIN_TEXT: Final = "text/plain"
+EVENTS: Final = "text/event-stream"
+
+#: Headers of an answer whose length is not told, although it is short.
+UNTOLD_LENGTH: Final = {"content-length": ""}
+
+#: Go tells the length of bodies that fit in its buffer.
+_TOLD_LENGTH: Final = 2048
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole answer."""
+
+    status: int = 200
+    body: bytes = b""
+    content_type: str = ""
+    headers: dict[str, str] = {}
+
+    @property
+    def all_headers(self) -> dict[str, str]:
+        """The headers as they are sent."""
+        told = {"content-type": self.content_type} if self.content_type else {}
+        if len(self.body) <= _TOLD_LENGTH:
+            told["content-length"] = str(len(self.body))
+        return told | self.headers
+
+
+class Lines:
+    """The lines of a stream that has begun.
+
+    The first is there already: a failure before it is an answer of its own, and
+    whoever closes the lines ends what makes them, however few were taken.
+    """
+
+    def __init__(self, first: Json, rest: AsyncGenerator[Json, None]) -> None:
+        self._first: list[Json] = [first]
+        self._rest = rest
+
+    @classmethod
+    async def begun(cls, source: AsyncGenerator[Json, None]) -> Lines:
+        """Wait for the first line."""
+        return cls(await anext(source), source)
+
+    def __aiter__(self) -> Lines:
+        return self
+
+    async def __anext__(self) -> Json:
+        return self._first.pop() if self._first else await anext(self._rest)
+
+    async def aclose(self) -> None:
+        """End what makes the lines."""
+        await self._rest.aclose()
+
+
+class Stream(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer that comes line by line."""
+
+    lines: Lines
+
+
+def encode(value: object) -> bytes:
+    """Write JSON as Go does."""
+    raw = msgspec.json.encode(value)
+    for character, escape in (
+        (b"<", b"\\u003c"),
+        (b">", b"\\u003e"),
+        (b"&", b"\\u0026"),
+    ):
+        raw = raw.replace(character, escape)
+    return raw
+
+
+def json_answer(value: Json, *, status: int = 200, plain: bool = False) -> Answer:
+    """Answer with JSON."""
+    kind = PLAIN_JSON if plain else JSON
+    return Answer(status=status, body=encode(value), content_type=kind)
+
+
+def refusal_answer(status: int, text: str, *, plain: bool = False) -> Answer:
+    """Answer with an error."""
+    return json_answer({"error": text}, status=status, plain=plain)
+
+
+def line(value: Json) -> bytes:
+    """Write one line of a stream."""
+    return encode(value) + b"\n"

@@ -1,0 +1,157 @@
+"""Which path is answered by what.
+
+Invariant: a path that is not in the tables is not there, and a method that a path
+does not take is refused with those that it takes.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+
+import msgspec
+
+from herdbook.sandbox.api import inference_endpoints as using
+from herdbook.sandbox.api import model_endpoints as keeping
+from herdbook.sandbox.api.describe import openai_models, running, tags
+from herdbook.sandbox.api.responses import PLAIN_TEXT, TEXT, Answer, Stream, json_answer
+from herdbook.sandbox.refusals import Refusal
+from herdbook.sandbox.request_bodies import Body, read_body
+from herdbook.sandbox.world import World
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One request, read to its end; the names of headers in small letters."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    raw: bytes
+
+
+_Look: TypeAlias = Callable[[World], Answer]
+_Do: TypeAlias = Callable[[World, Body], Awaitable[Answer | Stream]]
+
+_LOOKS: Final[dict[str, _Look]] = {
+    "/": lambda _: Answer(body=b"Ollama is running", content_type=TEXT),
+    "/api/version": lambda world: json_answer({"version": world.profile.version}),
+    "/api/status": lambda _: json_answer(
+        {"cloud": {"disabled": True, "source": "env"}}
+    ),
+    "/api/tags": lambda world: json_answer(tags(world)),
+    "/api/ps": lambda world: json_answer(running(world)),
+    "/v1/models": lambda world: json_answer(
+        {"object": "list", "data": openai_models(world) or None}, plain=True
+    ),
+}
+#: Those that HEAD asks as well.
+_HEADED: Final = ("/", "/api/version", "/api/tags")
+
+_DOES: Final[dict[str, tuple[str, _Do]]] = {
+    "/api/show": ("ShowRequest", keeping.show),
+    "/api/pull": ("PullRequest", keeping.pull),
+    "/api/copy": ("CopyRequest", keeping.copy),
+    "/api/create": ("CreateRequest", keeping.create),
+    "/api/delete": ("DeleteRequest", keeping.delete),
+    "/api/generate": ("GenerateRequest", using.generate),
+    "/api/chat": ("ChatRequest", using.chat),
+    "/api/embed": ("EmbedRequest", using.embed),
+    "/api/embeddings": ("EmbeddingRequest", using.embeddings),
+    "/v1/chat/completions": ("ChatCompletionRequest", using.openai_chat),
+}
+_BLOBS: Final = {"HEAD": keeping.has_blob, "POST": keeping.take_blob}
+
+_LOCAL_HOST: Final = re.compile(
+    r"localhost|.*\.(localhost|local|internal)", re.IGNORECASE
+)
+_LOCAL_ORIGIN: Final = re.compile(
+    r"https?://(localhost|127\.0\.0\.1|0\.0\.0\.0)(:\d+)?"
+    r"|(app|file|tauri|vscode-webview|vscode-file)://.*"
+)
+
+_Route: TypeAlias = Callable[[World, Request], Awaitable[Answer | Stream]]
+
+
+async def answer(world: World, request: Request) -> Answer | Stream:
+    """Answer a request.
+
+    Raises:
+        Refusal: where the endpoint refuses.
+    """
+    if not _welcome(request.headers):
+        return Answer(status=403)
+    old_way = world.profile.old and request.path == "/api/status"
+    routes = {} if old_way else _routes(request.path)
+    if not routes:
+        return Answer(status=404, body=b"404 page not found", content_type=PLAIN_TEXT)
+    route = routes.get(request.method)
+    if route is None:
+        return Answer(
+            status=405,
+            body=b"405 method not allowed",
+            content_type=PLAIN_TEXT,
+            headers={"allow": ", ".join(routes)},
+        )
+    return await route(world, request)
+
+
+def _routes(path: str) -> dict[str, _Route]:
+    """Give what a path answers to, by method."""
+    look = _LOOKS.get(path)
+    if look is not None:
+        methods = ("HEAD", "GET") if path in _HEADED else ("GET",)
+        return dict.fromkeys(methods, _looking(look))
+    if path in _DOES:
+        method = "DELETE" if path == "/api/delete" else "POST"
+        return {method: _doing(*_DOES[path])}
+    if path.startswith("/api/blobs/"):
+        return {method: _carrying(do) for method, do in _BLOBS.items()}
+    if path.startswith("/v1/models/"):
+        return {"GET": _one_model}
+    return {}
+
+
+def _looking(look: _Look) -> _Route:
+    async def route(world: World, _request: Request) -> Answer:
+        return look(world)
+
+    return route
+
+
+def _doing(struct: str, do: _Do) -> _Route:
+    async def route(world: World, request: Request) -> Answer | Stream:
+        return await do(world, read_body(request.raw, struct))
+
+    return route
+
+
+def _carrying(do: Callable[[World, str, bytes], Awaitable[Answer]]) -> _Route:
+    async def route(world: World, request: Request) -> Answer:
+        digest = request.path.rpartition("/")[2].replace("sha256-", "sha256:")
+        return await do(world, digest, request.raw)
+
+    return route
+
+
+async def _one_model(world: World, request: Request) -> Answer:
+    name = request.path.removeprefix("/v1/models/")
+    for told in openai_models(world):
+        if told["id"] in {name, f"{name}:latest"}:
+            return json_answer(told, plain=True)
+    raise Refusal(404, f"model '{name}' not found")
+
+
+def _welcome(headers: dict[str, str]) -> bool:
+    """Tell whether the host and the origin are of this machine or its network."""
+    origin = headers.get("origin", "")
+    if origin and not _LOCAL_ORIGIN.fullmatch(origin):
+        return False
+    host = headers.get("host", "")
+    bare = re.sub(r":\d+$", "", host).strip("[]")
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError:
+        return not bare or bool(_LOCAL_HOST.fullmatch(bare))
+    return address.is_private or address.is_loopback or address.is_unspecified

@@ -1,0 +1,102 @@
+"""Wait for what happens once, and for lines that come one by one.
+
+Invariant: the world speaks and never waits; whoever serves a connection waits. So
+the world moves by its clock alone, whoever listens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Generic, TypeVar
+
+from herdbook.sandbox.request_bodies import Json
+
+T = TypeVar("T")
+
+
+class Outcome(Generic[T]):
+    """The one result of something under way; the first word counts."""
+
+    def __init__(self) -> None:
+        self._told = asyncio.Event()
+        self._values: list[T] = []
+        self._error: Exception | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is known."""
+        return self._told.is_set()
+
+    def settle(self, value: T) -> None:
+        """Tell the result."""
+        self._values.append(value)
+        self._told.set()
+
+    def fail(self, error: Exception) -> None:
+        """Tell that there is none, and why."""
+        if not self.settled:
+            self._error = error
+            self._told.set()
+
+    async def wait(self) -> T:
+        """Wait for the result.
+
+        Raises:
+            Exception: what it failed with.
+        """
+        await self._told.wait()
+        if self._error is not None:
+            raise self._error
+        return self._values[0]
+
+
+class Outbox:
+    """Lines on their way to a reader.
+
+    Who writes may ask to be called when all has been read, so that a slow reader
+    gets fewer lines and not later ones.
+    """
+
+    def __init__(self) -> None:
+        self._lines: deque[Json] = deque()
+        self._news = asyncio.Event()
+        self._closed = False
+        self._when_read: Callable[[], None] | None = None
+
+    def put(self, line: Json) -> None:
+        """Write a line."""
+        self._lines.append(line)
+        self._news.set()
+
+    def close(self) -> None:
+        """Write no more."""
+        self._closed = True
+        self.forget_reader()
+        self._news.set()
+
+    def when_read(self, call: Callable[[], None]) -> None:
+        """Call once when the last line has been taken."""
+        self._when_read = call
+
+    def forget_reader(self) -> None:
+        """Call nobody when all has been read."""
+        self._when_read = None
+
+    async def read(self) -> AsyncIterator[Json]:
+        """Take the lines until there will be no more."""
+        while True:
+            while self._lines:
+                yield self._take()
+            if self._closed:
+                return
+            self._news.clear()
+            await self._news.wait()
+
+    def _take(self) -> Json:
+        line = self._lines.popleft()
+        if not self._lines and self._when_read is not None:
+            call, self._when_read = self._when_read, None
+            call()
+        return line

@@ -1,0 +1,94 @@
+"""Run a sandbox as a program: until a signal, with its address on the first line.
+
+Invariant: standard output carries the address alone, so that a script can read it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+
+from herdbook.sandbox.clock import Clock, ManualClock, RealClock
+from herdbook.sandbox.persistence import keep_in
+from herdbook.sandbox.registry.registry import Behaviour
+from herdbook.sandbox.server import serve
+from herdbook.sandbox.settings import PROFILES, Settings
+from herdbook.sandbox.world import World
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sandbox is started with.
+
+    Attributes:
+        port: 0 for any that is free.
+        models: what the store holds at first: ``none``, ``herd`` or ``some``.
+        clock: ``real``, or ``manual``: one that stands still until a request to
+            ``/sandbox/clock`` moves it.
+        speed: pretend seconds per real second of a real clock.
+        token_s: pretend seconds that one token of an answer takes.
+        memory: bytes that all runners together may hold; None for no limit.
+        vram: how many of them are on a graphics card.
+        registry_rate: bytes per second of one connection to the registry.
+        profile: the version to pretend: ``current`` or ``older``.
+        state: a folder that keeps the store from one run to the next.
+        environment: variables of the real server, such as ``OLLAMA_KEEP_ALIVE``.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    models: str = "some"
+    clock: str = "real"
+    speed: float = 1.0
+    token_s: float = Settings().token_s
+    memory: int | None = None
+    vram: int = 0
+    registry_rate: float | None = None
+    profile: str = "current"
+    state: Path | None = None
+    environment: dict[str, str] = {}
+
+
+def run_sandbox(options: Options) -> None:
+    """Serve a pretend server until SIGTERM or SIGINT comes."""
+    asyncio.run(_serve(options))
+
+
+def world_of(options: Options) -> World:
+    """Make the world that the options describe."""
+    world = World(
+        models=options.models,
+        clock=_clock(options),
+        settings=Settings.from_environment(
+            options.environment,
+            memory_bytes=options.memory,
+            vram_bytes=options.vram,
+            token_s=options.token_s,
+        ),
+        profile=PROFILES[options.profile],
+        usual=Behaviour(rate=options.registry_rate),
+    )
+    if options.state is not None:
+        keep_in(options.state, world)
+    return world
+
+
+def _clock(options: Options) -> Clock:
+    if options.clock == "manual":
+        return ManualClock()
+    return RealClock(speed=options.speed)
+
+
+async def _serve(options: Options) -> None:
+    asked_to_stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, asked_to_stop.set)
+    world = world_of(options)
+    async with serve(world, host=options.host, port=options.port) as address:
+        sys.stdout.write(f"{address}\n")
+        sys.stdout.flush()
+        await asked_to_stop.wait()

@@ -1,0 +1,377 @@
+"""The API about models: what they are, what happened to them, their configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+import msgspec
+from litestar import Response, delete, get, post, put
+from litestar.handlers.base import BaseRouteHandler
+from litestar.params import HeaderParameter, JSONBody, QueryParameter
+
+from herdbook.core import (
+    HistoryEntry,
+    ModelState,
+    ModelStatistics,
+    ModelStatus,
+    Moment,
+    WrongExpectedVersionError,
+)
+from herdbook.core.concurrency.time_slice import TimeSlice
+from herdbook.presentation import shapes
+from herdbook.presentation.order import in_order
+from herdbook.service.api import schemas as answers
+from herdbook.service.api.parameters import (
+    Actors,
+    AsOf,
+    Causes,
+    Correlation,
+    Limit,
+    Name,
+    Since,
+    Types,
+    Until,
+    etag,
+    filter_of,
+    known_status,
+    name_of,
+    version_of,
+)
+from herdbook.service.api.responses import CHANGES, KEPT, READS, problems
+from herdbook.service.auth.tokens import Role
+from herdbook.service.context import service_of
+from herdbook.service.errors import PreconditionFailedError
+from herdbook.service.http.request import AnyRequest
+from herdbook.service.middleware import principal_of, require
+
+_TAG: Final = ["Models"]
+
+
+class Sort(StrEnum):
+    """What models can be ordered by; a minus before it turns the order round."""
+
+    HERD = "herd"
+    NAME = "name"
+    SIZE = "size"
+    STATE = "state"
+    LAST_USED = "last_used"
+    NAME_DOWN = "-name"
+    SIZE_DOWN = "-size"
+    LAST_USED_DOWN = "-last_used"
+
+
+_KEYS: Final[dict[str, Callable[[ModelStatus], Any]]] = {
+    "name": lambda status: status.name,
+    "state": lambda status: (status.state.value, status.name),
+    "size": lambda status: (status.size_bytes or 0, status.name),
+    "last_used": lambda status: (
+        status.last_used_at.timestamp() if status.last_used_at else 0.0,
+        status.name,
+    ),
+}
+
+
+@get("/models", responses=KEPT, tags=_TAG, operation_id="listModels")
+async def list_models(
+    request: AnyRequest,
+    as_of: AsOf = None,
+    states: Annotated[
+        list[ModelState] | None,
+        QueryParameter(name="state", description="Only in these states."),
+    ] = None,
+    role: Annotated[
+        str | None,
+        QueryParameter(description="Only models that fit this role, the best first."),
+    ] = None,
+    capability: Annotated[
+        list[str] | None,
+        QueryParameter(description="Only models that can do all of these."),
+    ] = None,
+    node: Annotated[
+        str | None, QueryParameter(description="Only on this node.", max_length=64)
+    ] = None,
+    gone: Annotated[
+        bool, QueryParameter(description="Also models that the server does not have.")
+    ] = False,
+    sort: Annotated[Sort | None, QueryParameter(description="The order.")] = None,
+) -> Response[list[shapes.Model]]:
+    """List the models.
+
+    Without a filter: all that are there, under way or in error, in the order in which
+    they can be used soonest.
+    """
+    service = service_of(request)
+    moment = await service.moment(as_of)
+    gone = gone or bool(states)
+
+    async def build(fixed: Moment) -> list[shapes.Model]:
+        models, time_slice = [], TimeSlice()
+        for status in _ordered(fixed, role, sort):
+            if (
+                (gone or status.state is not ModelState.NOT_PRESENT)
+                and (not states or status.state in states)
+                and node in (None, status.node)
+                and _can_all(fixed, status, capability or ())
+            ):
+                models.append(shapes.model(status, fixed))
+            await time_slice.checkpoint()
+        return models
+
+    return await service.kept.answer(request, moment, build)
+
+
+def _ordered(
+    moment: Moment, role: str | None, sort: Sort | None
+) -> Sequence[ModelStatus]:
+    """Return the models in the order that is asked for; with a role, those that fit.
+
+    Raises:
+        UnknownRoleError: No role has that name.
+    """
+    statuses: Sequence[ModelStatus] = moment.statuses()
+    if role is not None:
+        by_name = {status.name: status for status in statuses}
+        chosen = moment.explain(role).chosen
+        statuses = [by_name[one.name] for one in chosen if one.name in by_name]
+    elif sort in (None, Sort.HERD):
+        return in_order(statuses)
+    if sort in (None, Sort.HERD):
+        return statuses
+    name = sort.value
+    return sorted(
+        statuses, key=_KEYS[name.removeprefix("-")], reverse=name.startswith("-")
+    )
+
+
+def _can_all(moment: Moment, status: ModelStatus, wanted: Collection[str]) -> bool:
+    if not wanted:
+        return True
+    known = moment.capabilities(status.name)
+    return all(name in known and known[name].value for name in wanted)
+
+
+@get("/models/{name:str}", responses=READS, tags=_TAG, operation_id="getModel")
+async def get_model(
+    request: AnyRequest, name: Name, as_of: AsOf = None
+) -> shapes.Model:
+    """Return one model in full."""
+    moment = await service_of(request).moment(as_of)
+    return shapes.model(known_status(moment, name), moment)
+
+
+@get(
+    "/models/{name:str}/history",
+    responses=READS,
+    tags=_TAG,
+    operation_id="getModelHistory",
+)
+async def get_history(  # noqa: PLR0913 - the parameters of a request
+    request: AnyRequest,
+    name: Name,
+    *,
+    types: Types = None,
+    causes: Causes = None,
+    actors: Actors = None,
+    since: Since = None,
+    until: Until = None,
+    correlation_id: Correlation = None,
+    limit: Limit = 100,
+) -> list[HistoryEntry]:
+    """Return what happened to a model, the oldest first; of more, the newest."""
+    service = service_of(request)
+    status = known_status(await service.moment(), name)
+    chosen = filter_of(
+        types=types,
+        causes=causes,
+        actors=actors,
+        since=since,
+        until=until,
+        correlation_id=correlation_id,
+    )
+    chosen = msgspec.structs.replace(chosen, limit=limit)
+    return await service.herd.history(status.name, chosen)
+
+
+@get("/models/{name:str}/why", responses=READS, tags=_TAG, operation_id="whyModel")
+async def get_why(request: AnyRequest, name: Name, as_of: AsOf = None) -> shapes.Why:
+    """Return the events that a model's state goes back to."""
+    service = service_of(request)
+    moment = await service.moment(as_of)
+    status = known_status(moment, name)
+    return shapes.why(await service.herd.why(status.name, moment), moment)
+
+
+@get(
+    "/models/{name:str}/statistics",
+    responses=READS,
+    tags=_TAG,
+    operation_id="getModelStatistics",
+)
+async def get_statistics(
+    request: AnyRequest, name: Name, as_of: AsOf = None
+) -> ModelStatistics:
+    """Return a model's figures over its whole history, or up to a moment."""
+    moment = await service_of(request).moment(as_of)
+    return moment.statistics(known_status(moment, name).name)
+
+
+class CostOf(StrEnum):
+    """What a cost is asked for."""
+
+    PULL = "pull"
+    LOAD = "load"
+    UNLOAD = "unload"
+    DELETE = "delete"
+
+
+@get(
+    "/models/{name:str}/cost",
+    responses=problems(409, 502, 504),
+    tags=_TAG,
+    operation_id="getModelCost",
+)
+async def get_cost(
+    request: AnyRequest,
+    name: Name,
+    of: Annotated[
+        CostOf, QueryParameter(description="What is thought of.")
+    ] = CostOf.PULL,
+) -> answers.Cost:
+    """Tell what a pull, load, unload or deletion would cost or free; do nothing."""
+    herd, model = service_of(request).herd, name_of(name)
+    match of:
+        case CostOf.PULL:
+            return await herd.cost_of_pull(model)
+        case CostOf.LOAD:
+            return await herd.cost_of_load(model)
+        case CostOf.UNLOAD:
+            return await herd.cost_of_unload(model)
+        case CostOf.DELETE:
+            return await herd.cost_of_delete(model)
+
+
+@get(
+    "/models/{name:str}/configuration",
+    responses=READS,
+    tags=_TAG,
+    operation_id="getConfiguration",
+)
+async def get_configuration(
+    request: AnyRequest, name: Name, as_of: AsOf = None
+) -> Response[answers.Configuration]:
+    """Return what a model is used with; its ETag is what a change has to name.
+
+    Also of a model that is not there: it can be configured before it is pulled.
+    """
+    moment = await service_of(request).moment(as_of)
+    return _configured(answers.configuration(moment, name_of(name)))
+
+
+def _configured(told: answers.Configuration) -> Response[answers.Configuration]:
+    return Response(told, headers={"etag": etag(told.version)})
+
+
+@put(
+    "/models/{name:str}/configuration",
+    responses=problems(409, 412, 415, 428),
+    tags=_TAG,
+    operation_id="putConfiguration",
+)
+async def put_configuration(
+    request: AnyRequest,
+    name: Name,
+    data: JSONBody[answers.SettingsChange],
+    if_match: Annotated[
+        str | None,
+        HeaderParameter(
+            name="If-Match",
+            max_length=80,
+            description="The ETag that the change is based on, or * for any.",
+        ),
+    ] = None,
+) -> Response[answers.Configuration]:
+    """Change what a model is used with: the whole of it, settings left out go.
+
+    The version is that of the model's stream: anything recorded of the model since,
+    a use too, makes it another, and the change is refused with 412.
+    """
+    service, version = service_of(request), version_of(if_match)
+    model = name_of(name)
+    status = await service.herd.get_status(model)
+    try:
+        with service.herd.acting_as(principal_of(request).actor):
+            whole = False
+            while not whole:
+                status = await service.herd.configure(
+                    model,
+                    data.settings,
+                    unset=status.settings.keys() - data.settings.keys(),
+                    note=data.note,
+                    at_version=version,
+                )
+                # Where any version will do, others may have set more meanwhile.
+                more = status.settings.keys() - data.settings.keys()
+                whole = version is not None or not more
+    except WrongExpectedVersionError as error:
+        raise PreconditionFailedError(
+            status.name,
+            f"is at version {error.actual}; the change is based on {error.expected}",
+            "Read the configuration again and decide anew",
+        ) from error
+    return _configured(answers.configuration(await service.moment(), model))
+
+
+@post(
+    "/models/{name:str}/uses",
+    responses=CHANGES,
+    tags=_TAG,
+    operation_id="useModel",
+)
+async def use_model(
+    request: AnyRequest, name: Name, data: JSONBody[answers.Use | None] = None
+) -> shapes.Model:
+    """Record that a model was used: the order of recommendation follows it."""
+    service = service_of(request)
+    purpose = data.purpose if data else ""
+    with service.herd.acting_as(principal_of(request).actor):
+        status = await service.herd.mark_used(name_of(name), purpose=purpose)
+    return shapes.model(status, await service.moment())
+
+
+@delete(
+    "/models/{name:str}",
+    status_code=200,
+    responses=CHANGES,
+    tags=_TAG,
+    operation_id="deleteModel",
+)
+async def delete_model(request: AnyRequest, name: Name) -> shapes.Removed:
+    """Delete a model from the server; tell what that freed. Needs the role admin."""
+    require(request, Role.ADMIN)
+    herd = service_of(request).herd
+    status = await herd.get_status(name_of(name))
+    cost = await herd.cost_of_delete(status.name)
+    with herd.acting_as(principal_of(request).actor):
+        await herd.delete(status.name)
+    return shapes.Removed(
+        name=status.name,
+        freed_bytes=cost.frees.size_bytes or 0,
+        shared_with=cost.shared_with,
+    )
+
+
+HANDLERS: Final[list[BaseRouteHandler]] = [
+    list_models,
+    get_model,
+    get_history,
+    get_why,
+    get_statistics,
+    get_cost,
+    get_configuration,
+    put_configuration,
+    use_model,
+    delete_model,
+]
+"""The handlers of this module."""

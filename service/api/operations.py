@@ -1,0 +1,111 @@
+"""The API for long work: ask for it, see how far it is, cancel it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from litestar import Response, delete, get, post
+from litestar.handlers.base import BaseRouteHandler
+from litestar.params import (
+    HeaderParameter,
+    JSONBody,
+    PathParameter,
+    QueryParameter,
+)
+
+from herdbook.service.api import schemas as answers
+from herdbook.service.api.parameters import Limit
+from herdbook.service.api.responses import CHANGES, READS, problems
+from herdbook.service.context import service_of
+from herdbook.service.http.request import AnyRequest
+from herdbook.service.middleware import principal_of
+from herdbook.service.operations.operation import OperationRequest, OperationState
+
+_TAG: Final = ["Operations"]
+_Id = Annotated[str, PathParameter(max_length=64, description="The operation's id.")]
+
+
+@post(
+    "/operations",
+    status_code=202,
+    responses=problems(409, 415, 422, 502, 504),
+    tags=_TAG,
+    operation_id="startOperation",
+)
+async def start_operation(
+    request: AnyRequest,
+    data: JSONBody[OperationRequest],
+    idempotency_key: Annotated[
+        str | None,
+        HeaderParameter(
+            name="Idempotency-Key",
+            max_length=255,
+            description="The same key of the same caller finds the same operation, "
+            "for a day and across restarts.",
+        ),
+    ] = None,
+) -> Response[answers.Operation]:
+    """Begin to pull, update, load, unload or refresh, and answer at once.
+
+    Who asks for what is under way already gets that operation.
+    """
+    operation = await service_of(request).operations.start(
+        data, principal_of(request), key=idempotency_key
+    )
+    location = {"location": f"/v1/operations/{operation.id}"}
+    return Response(answers.operation(operation), headers=location)
+
+
+@get("/operations", responses=READS, tags=_TAG, operation_id="listOperations")
+async def list_operations(
+    request: AnyRequest,
+    states: Annotated[
+        list[OperationState] | None,
+        QueryParameter(name="state", description="Only in these states."),
+    ] = None,
+    limit: Limit = 100,
+) -> list[answers.Operation]:
+    """List the operations of this run of the service, the newest first."""
+    known = service_of(request).operations.all()
+    chosen = [one for one in known if not states or one.state in states]
+    return [answers.operation(one) for one in chosen[:limit]]
+
+
+@get(
+    "/operations/{operation_id:str}",
+    responses=READS,
+    tags=_TAG,
+    operation_id="getOperation",
+)
+async def get_operation(request: AnyRequest, operation_id: _Id) -> answers.Operation:
+    """Return an operation: how far it is, or how it ended.
+
+    Of a run before this one, for a day: what the log tells of it.
+    """
+    return answers.operation(await service_of(request).operations.get(operation_id))
+
+
+@delete(
+    "/operations/{operation_id:str}",
+    status_code=200,
+    responses=CHANGES,
+    tags=_TAG,
+    operation_id="cancelOperation",
+)
+async def cancel_operation(request: AnyRequest, operation_id: _Id) -> answers.Operation:
+    """Cancel an operation; when this answers, it has ended and the log says how.
+
+    One that had ended already stays as it was.
+    """
+    operations = service_of(request).operations
+    cancelled = await operations.cancel(operation_id, principal_of(request))
+    return answers.operation(cancelled)
+
+
+HANDLERS: Final[list[BaseRouteHandler]] = [
+    start_operation,
+    list_operations,
+    get_operation,
+    cancel_operation,
+]
+"""The handlers of this module."""

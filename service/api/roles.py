@@ -1,0 +1,69 @@
+"""The API about roles: which model to use, and which to fetch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from litestar import Response, get
+from litestar.handlers.base import BaseRouteHandler
+from litestar.params import PathParameter, QueryParameter
+
+from herdbook.core import ModelRole, Recommendation
+from herdbook.core.concurrency.time_slice import TimeSlice
+from herdbook.presentation import shapes
+from herdbook.service.api.parameters import AsOf
+from herdbook.service.api.responses import READS
+from herdbook.service.context import service_of
+from herdbook.service.http.request import AnyRequest
+
+_TAG: Final = ["Roles"]
+_encode = msgspec.json.Encoder().encode
+_ROLES: Final = ", ".join(role.value for role in ModelRole)
+_Role = Annotated[str, PathParameter(max_length=40, description=f"One of {_ROLES}.")]
+
+
+@get("/roles", responses=READS, tags=_TAG, operation_id="listRoles")
+async def list_roles(
+    request: AnyRequest, as_of: AsOf = None
+) -> Response[list[Recommendation]]:
+    """Return the order for every role, with reasons, and who was passed over."""
+    moment = await service_of(request).moment(as_of)
+    moment, time_slice = moment.fixed(), TimeSlice()
+    orders = []
+    for role in ModelRole:
+        orders.append(_encode(moment.explain(role)))
+        await time_slice.checkpoint()
+    body: Any = b"[" + b",".join(orders) + b"]"  # encoded already, role by role
+    return Response(body, media_type="application/json")
+
+
+@get("/roles/{role:str}", responses=READS, tags=_TAG, operation_id="getRole")
+async def get_role(
+    request: AnyRequest, role: _Role, as_of: AsOf = None
+) -> Recommendation:
+    """Return the order for a role, with reasons, and who was passed over and why."""
+    return (await service_of(request).moment(as_of)).explain(role)
+
+
+@get(
+    "/roles/{role:str}/suggestions",
+    responses=READS,
+    tags=_TAG,
+    operation_id="getSuggestions",
+)
+async def get_suggestions(
+    request: AnyRequest,
+    role: _Role,
+    memory_bytes: Annotated[
+        Annotated[int, msgspec.Meta(ge=0, lt=1 << 60)] | None,
+        QueryParameter(description="Memory that a model may need, bytes."),
+    ] = None,
+) -> list[shapes.Suggested]:
+    """Suggest models that are worth pulling for a role, the best first."""
+    found = await service_of(request).herd.suggest(role, memory_bytes=memory_bytes)
+    return [shapes.suggested(each) for each in found]
+
+
+HANDLERS: Final[list[BaseRouteHandler]] = [list_roles, get_role, get_suggestions]
+"""The handlers of this module."""

@@ -1,0 +1,3 @@
+"""Authentication: bearer tokens, sessions and forms."""
+
+from __future__ import annotations

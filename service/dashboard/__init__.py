@@ -1,0 +1,3 @@
+"""The dashboard: pages rendered on the server."""
+
+from __future__ import annotations

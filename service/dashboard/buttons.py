@@ -1,0 +1,97 @@
+"""What can be done with a model in its state, and who may."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from herdbook.core import ModelState, ModelStatus, UnderWay
+from herdbook.presentation.facts import is_interrupted
+from herdbook.service.auth.tokens import Role
+from herdbook.service.dashboard.layout import Visit
+
+
+class Deed(StrEnum):
+    """Something that one does with a model; the last word of its page's path."""
+
+    PULL = "pull"
+    UPDATE = "update"
+    LOAD = "load"
+    UNLOAD = "unload"
+    CANCEL = "cancel"
+    USE = "use"
+    DELETE = "delete"
+
+
+LABELS: Final = {Deed.USE: "mark used"}
+"""What stands on a button, where it is not the deed's own word."""
+
+
+class Button(NamedTuple):
+    """A way to do it.
+
+    Attributes:
+        deed: What it does.
+        label: What stands on it.
+        link: The page that says what will happen, and does it.
+        off: Why it cannot be used; empty where it can.
+    """
+
+    deed: Deed
+    label: str
+    link: str
+    off: str
+
+
+def deeds_of(status: ModelStatus, work: UnderWay | None = None) -> list[Deed]:
+    """Return what can be done with a model, the most likely first.
+
+    Args:
+        status: The model.
+        work: What the service is at work on with it, if the log does not have it yet.
+    """
+    if work is not None or status.activity is not None:
+        ways = [Deed.CANCEL]
+        return [*ways, Deed.LOAD] if _can_load(status) else ways
+    if not status.present:
+        ways = [Deed.PULL]
+        return [*ways, Deed.DELETE] if status.state is ModelState.ERROR else ways
+    ways = [Deed.UPDATE, Deed.USE, Deed.DELETE]
+    if status.remote_host:
+        return ways
+    first = Deed.UNLOAD if status.state is ModelState.LOADED else Deed.LOAD
+    return [first, *ways]
+
+
+def _can_load(status: ModelStatus) -> bool:
+    """Return whether a model that is updated can be loaded meanwhile."""
+    return status.updating and status.state is ModelState.AVAILABLE
+
+
+def buttons_of(
+    visit: Visit, status: ModelStatus, work: UnderWay | None = None
+) -> list[Button]:
+    """Return the buttons for what can be done with a model."""
+    return [
+        Button(
+            deed,
+            _label(deed, status),
+            visit.links.model(status.name, deed.value),
+            visit.off(needed(deed)),
+        )
+        for deed in deeds_of(status, work)
+    ]
+
+
+def needed(deed: Deed) -> Role:
+    """Return the role that a deed takes."""
+    return Role.ADMIN if deed is Deed.DELETE else Role.OPERATE
+
+
+def _label(deed: Deed, status: ModelStatus) -> str:
+    failed = status.state is ModelState.ERROR or is_interrupted(status)
+    if failed and deed in (Deed.PULL, Deed.LOAD):
+        return f"{deed} again"
+    if status.state is ModelState.ERROR and not status.present:
+        return "forget" if deed is Deed.DELETE else deed.value
+    return LABELS.get(deed, deed.value)

@@ -1,0 +1,3 @@
+"""Charts, drawn as SVG."""
+
+from __future__ import annotations

@@ -1,0 +1,168 @@
+"""The small charts: memory by runner, and how much the log has of which time.
+
+Data go in, SVG comes out. Widths are shares of the place that the page gives, so
+that nothing is scaled and text keeps its size; looks are left to the stylesheet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from markupsafe import Markup
+
+from herdbook.core import ModelStatus, Runner
+from herdbook.presentation.facts import where_text
+from herdbook.presentation.times import Now
+from herdbook.presentation.wording import counted, share_text
+from herdbook.projections.sentences import bytes_text, duration_text
+from herdbook.service.dashboard.charts.markup import element, percent, picture
+
+
+def runners_of(statuses: Iterable[ModelStatus]) -> list[Runner]:
+    """Return the runners of some models, each once, the largest first."""
+    found = {s.runner.digest: s.runner for s in statuses if s.runner is not None}
+    return sorted(found.values(), key=lambda runner: (-runner.size_bytes, runner.name))
+
+
+def memory_bar(runners: Sequence[Runner]) -> Markup:
+    """Return the memory in use: a piece for each runner, the GPU's part filled.
+
+    How much there is in all no server tells; the pieces are shares of what is in
+    use, and one alone would look as if memory were full.
+    """
+    total = sum(runner.size_bytes for runner in runners)
+    if not total or len(runners) < 2:
+        return Markup("")
+    pieces, begin = [], 0
+    for runner in runners:
+        pieces.append(_runner_piece(runner, begin, total))
+        begin += runner.size_bytes
+    told = "; ".join(_told(runner) for runner in runners)
+    return picture(
+        *pieces,
+        title=f"{bytes_text(total)} of memory in use: {told}",
+        class_="memory",
+        width="100%",
+        height=14,
+    )
+
+
+def _told(runner: Runner) -> str:
+    return f"{runner.name} {bytes_text(runner.size_bytes)}, {where_text(runner)}"
+
+
+def _runner_piece(runner: Runner, begin: int, total: int) -> Markup:
+    whole = element(
+        "rect",
+        element("title", _told(runner)),
+        x=percent(begin / total),
+        width=percent(runner.size_bytes / total),
+        y=0,
+        height=14,
+        class_="held",
+    )
+    gpu = element(
+        "rect",
+        x=percent(begin / total),
+        width=percent(runner.size_vram_bytes / total),
+        y=0,
+        height=14,
+        class_="gpu",
+    )
+    edge = element(
+        "line",
+        x1=percent(begin / total),
+        x2=percent(begin / total),
+        y1=0,
+        y2=14,
+        class_="edge",
+    )
+    return whole + gpu + (edge if begin else Markup(""))
+
+
+def progress_bar(completed: int, total: int) -> Markup:
+    """Return how far a download is."""
+    share = completed / total if total else 0.0
+    return picture(
+        element("rect", x=0, y=0, width="100%", height=10, class_="track"),
+        element("rect", x=0, y=0, width=percent(share), height=10, class_="done"),
+        title=share_text(completed, total),
+        class_="progress",
+        width="100%",
+        height=10,
+    )
+
+
+STRIP: Final = 28
+"""Height of the strip."""
+
+
+class Sample(NamedTuple):
+    """When an event was recorded that stands for those around it."""
+
+    position: int
+    at: datetime
+
+
+def density_strip(samples: Sequence[Sample], *, chosen: int, now: Now) -> Markup:
+    """Return how close together in time the events of the log are.
+
+    Args:
+        samples: Some of the events, by position, the first and the newest among them.
+        chosen: The position that the page is about.
+        now: The present.
+    """
+    if len(samples) < 2:
+        return Markup("")
+    last = samples[-1].position
+    pairs = [pair for pair in pairwise(samples) if pair[1].position > pair[0].position]
+    rates = [_rate(one, other) for one, other in pairs]
+    bars = [
+        _bar(pair, last, _height(rate, rates), now)
+        for pair, rate in zip(pairs, rates, strict=True)
+    ]
+    at = percent(chosen / last)
+    mark = element("line", x1=at, x2=at, y1=0, y2=STRIP, class_="chosen")
+    since = now.clock(samples[0].at, seconds=False)
+    return picture(
+        *bars,
+        mark,
+        title=f"How close together the events #1 to #{last} are, since {since}",
+        class_="density",
+        width="100%",
+        height=STRIP,
+    )
+
+
+def _rate(one: Sample, other: Sample) -> float:
+    """Return how many events came in a second, as a power of ten."""
+    seconds = max((other.at - one.at).total_seconds(), 0.001)
+    return math.log10((other.position - one.position) / seconds)
+
+
+def _height(rate: float, rates: Sequence[float]) -> float:
+    """Return how high a rate stands among those of the log, 0 to 1."""
+    low, high = min(rates), max(rates)
+    return 0.15 + 0.85 * (rate - low) / (high - low) if high > low else 0.5
+
+
+def _bar(pair: tuple[Sample, Sample], last: int, share: float, now: Now) -> Markup:
+    one, other = pair
+    count = other.position - one.position
+    seconds = (other.at - one.at).total_seconds()
+    told = (
+        f"{counted(count, 'event')} in {duration_text(max(seconds, 0))}, "
+        f"from {now.clock(one.at)} (#{one.position})"
+    )
+    return element(
+        "rect",
+        element("title", told),
+        x=percent(one.position / last),
+        width=percent(count / last),
+        y=STRIP * (1 - share),
+        height=STRIP * share,
+    )

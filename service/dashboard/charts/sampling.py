@@ -1,0 +1,54 @@
+"""When some events of a log were recorded: enough to draw it, read once each.
+
+The events are so many apart that there are about a hundred; the distance is a power
+of two, so that when the log grows what is known of it can be used on.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from herdbook.core import ModelManager
+from herdbook.service.dashboard.charts.memory import Sample
+
+MOST: Final = 120
+"""Samples at most."""
+
+
+def positions_of(head: int) -> list[int]:
+    """Return the positions to look at in a log that ends at ``head``."""
+    if head < 1:
+        return []
+    step = 1
+    while head / step > MOST:
+        step *= 2
+    return sorted({1, *range(step, head, step), head})
+
+
+class Samples:
+    """What is known of one log."""
+
+    def __init__(self) -> None:
+        self._times: dict[int, datetime] = {}
+
+    async def read(self, herd: ModelManager, head: int) -> list[Sample]:
+        """Return the samples of a log that ends at ``head``."""
+        known = self._times  # of this call alone: others read at the same time
+        times: dict[int, datetime] = {}
+        for position in positions_of(head):
+            at = known.get(position) or await recorded_at(herd, position)
+            if at is not None:
+                times[position] = at
+        self._times = times
+        return [Sample(position, at) for position, at in times.items()]
+
+
+async def recorded_at(herd: ModelManager, position: int) -> datetime | None:
+    """Return when an event was recorded; None before the first."""
+    if position < 1:
+        return None
+    page = await herd.read_log(
+        after=position - 1, before=position + 1, limit=1, newest_first=True
+    )
+    return page.events[0].recorded_at if page.events else None

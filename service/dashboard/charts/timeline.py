@@ -1,0 +1,291 @@
+"""A model's timeline: when it was fetched, loaded, in memory and used, as bars.
+
+Events go in, spans and marks come out, and from them SVG. A span that has not ended
+goes on to the end of the window; one that began before it is cut at its beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from markupsafe import Markup
+
+from herdbook.core import HistoryEntry
+from herdbook.events import facts
+from herdbook.presentation.times import Now
+from herdbook.presentation.wording import counted
+from herdbook.projections.sentences import duration_text
+from herdbook.service.dashboard.charts.markup import element, percent, picture
+
+
+class Lane(StrEnum):
+    """What a bar is about."""
+
+    PULL = "pull"
+    LOAD = "load"
+    LOADED = "loaded"
+    USED = "used"
+
+
+class Ending(StrEnum):
+    """How what a bar shows came to its end."""
+
+    OPEN = "open"
+    DONE = "done"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class Span(NamedTuple):
+    """A bar: what went on from one moment to another, with what ended it."""
+
+    lane: Lane
+    begin: datetime
+    end: datetime | None
+    ending: Ending
+    told: str
+
+
+class Trail(NamedTuple):
+    """What a timeline shows.
+
+    Attributes:
+        spans: What went on for a while.
+        uses: When the model was used.
+    """
+
+    spans: list[Span]
+    uses: list[datetime]
+
+
+ROW: Final = 22
+"""Height of a lane; the labels beside it have the same."""
+
+LANES: Final = tuple(Lane)
+_BAR = 12
+_TICKS: Final = tuple(
+    timedelta(seconds=seconds)
+    for seconds in (
+        *(1, 5, 15, 60, 300, 900, 3600),
+        *(3 * 3600, 6 * 3600, 12 * 3600, 86400),
+        *(2 * 86400, 7 * 86400, 28 * 86400, 91 * 86400, 364 * 86400),
+    )
+)
+_BEGINS: Final = {
+    facts.PullStarted.__name__: Lane.PULL,
+    facts.UpdateStarted.__name__: Lane.PULL,
+    facts.LoadStarted.__name__: Lane.LOAD,
+    facts.ModelLoaded.__name__: Lane.LOADED,
+}
+_ENDS: Final = {
+    facts.PullCompleted.__name__: (Lane.PULL, Ending.DONE),
+    facts.ModelUpdated.__name__: (Lane.PULL, Ending.DONE),
+    facts.UpdateUnchanged.__name__: (Lane.PULL, Ending.DONE),
+    facts.PullFailed.__name__: (Lane.PULL, Ending.FAILED),
+    facts.UpdateFailed.__name__: (Lane.PULL, Ending.FAILED),
+    facts.PullCancelled.__name__: (Lane.PULL, Ending.STOPPED),
+    facts.UpdateCancelled.__name__: (Lane.PULL, Ending.STOPPED),
+    facts.PullInterrupted.__name__: (Lane.PULL, Ending.STOPPED),
+    facts.UpdateInterrupted.__name__: (Lane.PULL, Ending.STOPPED),
+    facts.ModelLoaded.__name__: (Lane.LOAD, Ending.DONE),
+    facts.LoadFailed.__name__: (Lane.LOAD, Ending.FAILED),
+    facts.LoadCancelled.__name__: (Lane.LOAD, Ending.STOPPED),
+    facts.LoadInterrupted.__name__: (Lane.LOAD, Ending.STOPPED),
+    facts.ModelUnloaded.__name__: (Lane.LOADED, Ending.DONE),
+}
+_LEAVES = (facts.ModelDeleted.__name__, facts.ModelVanished.__name__)
+
+
+def trail_of(events: Iterable[HistoryEntry]) -> Trail:
+    """Return what a model's events, the oldest first, say went on."""
+    spans: list[Span] = []
+    open_: dict[Lane, datetime] = {}
+    uses: list[datetime] = []
+    for event in events:
+        kind, at = event.type, event.occurred_at
+        if kind == facts.ModelUsed.__name__:
+            uses.append(at)
+            open_.setdefault(Lane.LOADED, at)  # it was in memory, whoever loaded it
+        ended = _ENDS.get(kind)
+        endings = [ended] if ended else []
+        if kind in _LEAVES:
+            endings = [(lane, Ending.DONE) for lane in open_]
+        for lane, ending in endings:
+            begin = open_.pop(lane, None)
+            if begin is not None:
+                spans.append(Span(lane, begin, at, ending, event.sentence))
+        begins = _BEGINS.get(kind)
+        if begins is not None:
+            open_.setdefault(begins, at)
+    spans += [Span(lane, at, None, Ending.OPEN, "") for lane, at in open_.items()]
+    return Trail(spans, uses)
+
+
+class Window(NamedTuple):
+    """The stretch of time that is shown."""
+
+    begin: datetime
+    end: datetime
+
+    def share(self, moment: datetime) -> float:
+        """Return where a moment stands in it, 0 to 1 inside."""
+        return (moment - self.begin) / self.length
+
+    @property
+    def length(self) -> timedelta:
+        """How long it is; never nothing."""
+        return max(self.end - self.begin, timedelta(seconds=1))
+
+
+def window_of(
+    events: Sequence[HistoryEntry], now: datetime, span: timedelta | None
+) -> Window:
+    """Return what to show: the given length up to now, or all that there is."""
+    first = events[0].occurred_at if events else now
+    if span is not None:
+        return Window(max(now - span, min(first, now - timedelta(seconds=30))), now)
+    return Window(min(first, now - timedelta(seconds=30)), now)
+
+
+def timeline(trail: Trail, window: Window, now: Now, *, end: str = "now") -> Markup:
+    """Return the bars of a model, with the times below them.
+
+    Args:
+        trail: What went on.
+        window: The stretch of time to show.
+        now: The moment that it ends at, in the reader's zone.
+        end: What that moment is called.
+    """
+    height = ROW * len(LANES)
+    tracks = [
+        element("rect", x=0, y=_top(lane), width="100%", height=_BAR, class_="track")
+        for lane in LANES
+    ]
+    shown = [span for span in trail.spans if _end(span, window) >= window.begin]
+    uses = [at for at in trail.uses if at >= window.begin]
+    return picture(
+        *_grid(window, now, height, end),
+        *tracks,
+        *(_bar(span, window, now) for span in shown),
+        *_marks(uses, window, now),
+        title=_told(shown, uses, window, now),
+        class_="timeline",
+        width="100%",
+        height=height + 20,
+    )
+
+
+def _told(
+    spans: Sequence[Span], uses: Sequence[datetime], window: Window, now: Now
+) -> str:
+    """Return in words what the bars show."""
+    counts = {lane: sum(span.lane is lane for span in spans) for lane in LANES}
+    return (
+        f"Since {now.clock(window.begin)}: "
+        f"fetched {counted(counts[Lane.PULL], 'time')}, "
+        f"being loaded {counted(counts[Lane.LOAD], 'time')}, "
+        f"in memory {counted(counts[Lane.LOADED], 'time')}, "
+        f"used {counted(len(uses), 'time')}"
+    )
+
+
+def _top(lane: Lane) -> float:
+    return LANES.index(lane) * ROW + (ROW - _BAR) / 2
+
+
+def _end(span: Span, window: Window) -> datetime:
+    return span.end or window.end
+
+
+def _bar(span: Span, window: Window, now: Now) -> Markup:
+    begin = max(window.share(span.begin), 0.0)
+    end = min(window.share(_end(span, window)), 1.0)
+    lasted = (_end(span, window) - span.begin).total_seconds()
+    told = (
+        f"{span.lane}: from {now.clock(span.begin)}, {duration_text(max(lasted, 0))}"
+        f"{', goes on' if span.end is None else ''}"
+        f"{f'; {span.told}' if span.told else ''}"
+    )
+    bar = element(
+        "rect",
+        element("title", told),
+        x=percent(begin),
+        y=_top(span.lane),
+        width=percent(end - begin),
+        height=_BAR,
+        class_=f"bar {span.lane} {span.ending}",
+    )
+    if span.ending not in (Ending.FAILED, Ending.STOPPED):
+        return bar
+    sign = "▲" if span.ending is Ending.FAILED else "×"  # noqa: RUF001 - a sign
+    near_end = end > 0.97
+    return bar + element(
+        "text",
+        sign,
+        x=percent(end),
+        dx=-3 if near_end else 3,
+        y=_top(span.lane) + _BAR - 2,
+        text_anchor="end" if near_end else "start",
+        class_=f"sign {span.ending}",
+    )
+
+
+def _marks(uses: Sequence[datetime], window: Window, now: Now) -> list[Markup]:
+    """Return a mark for each use; those that would stand on one another are one."""
+    places: dict[int, list[datetime]] = {}
+    for at in uses:
+        places.setdefault(round(window.share(at) * 400), []).append(at)
+    top = _top(Lane.USED)
+    return [
+        element(
+            "line",
+            element("title", f"{counted(len(ats), 'use')}, last {now.clock(ats[-1])}"),
+            x1=percent(place / 400),
+            x2=percent(place / 400),
+            y1=top,
+            y2=top + _BAR,
+            class_="use",
+        )
+        for place, ats in places.items()
+    ]
+
+
+def _grid(window: Window, now: Now, height: int, end: str) -> list[Markup]:
+    """Return lines at round times, with the times below them."""
+    step = next((step for step in _TICKS if window.length / step <= 4), _TICKS[-1])
+    parts: list[Markup] = []
+    local = window.end.astimezone(now.zone)
+    midnight = local.replace(hour=0, minute=0, second=0, microsecond=0)
+    at = midnight + step * ((local - midnight) // step)
+    while (share := window.share(at)) > 0.08:
+        if share < 0.93:
+            parts += _tick(share, _tick_text(at, step, now), height)
+        at -= step
+    ends = (
+        element("text", end, x="100%", y=height + 15, text_anchor="end"),
+        element("text", _first_text(window, now), x=0, y=height + 15),
+    )
+    return [*parts[: 2 * 5], *(ends if len(parts) <= 2 else ends[:1])]
+
+
+def _tick(share: float, text: str, height: int) -> tuple[Markup, Markup]:
+    place = percent(share)
+    return (
+        element("line", x1=place, x2=place, y1=0, y2=height, class_="tick"),
+        element("text", text, x=place, y=height + 15, text_anchor="middle"),
+    )
+
+
+def _first_text(window: Window, now: Now) -> str:
+    return now.clock(window.begin, seconds=window.length < timedelta(minutes=5))
+
+
+def _tick_text(at: datetime, step: timedelta, now: Now) -> str:
+    if step >= timedelta(days=1):
+        return f"{at.astimezone(now.zone):%d %b}"
+    return now.clock(at, seconds=step < timedelta(minutes=1)).replace(
+        "yesterday ", "yest. "
+    )

@@ -1,0 +1,286 @@
+"""What every page has: whose it is, which moment it is about, and the bar of time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+import msgspec
+from litestar import MediaType, Response
+from markupsafe import Markup
+
+from herdbook.core import HerdbookError, Moment
+from herdbook.presentation.times import Now
+from herdbook.service.auth.tokens import Principal, Role
+from herdbook.service.context import Service, service_of
+from herdbook.service.dashboard.charts.memory import Sample, density_strip
+from herdbook.service.dashboard.charts.sampling import Samples, recorded_at
+from herdbook.service.dashboard.links import Links, joined_link
+from herdbook.service.dashboard.templating import rendered, rendered_in_slices
+from herdbook.service.dashboard.time_zone import zone_of
+from herdbook.service.http.request import AnyRequest
+from herdbook.service.middleware import door_of, principal_of
+from herdbook.service.problems import headers_of, status_of
+
+NAVIGATION = (("Herd", "/"), ("Roles", "/roles"), ("Log", "/log"), ("Node", "/node"))
+
+
+class Visit(msgspec.Struct, frozen=True, kw_only=True):
+    """One request for a page.
+
+    Attributes:
+        request: The request.
+        service: Whose page it is.
+        principal: Who looks.
+        moment: What the log says at the moment that the page is about.
+        at: When that was; None for now.
+        present: The present, in the reader's zone.
+        head: The newest position of the log.
+        links: The links of the page.
+    """
+
+    request: AnyRequest
+    service: Service
+    principal: Principal
+    moment: Moment
+    at: datetime | None
+    present: Now
+    head: int
+    links: Links
+
+    @property
+    def past(self) -> bool:
+        """Whether the page is about a moment of the past."""
+        return self.links.as_of is not None
+
+    @property
+    def now(self) -> Now:
+        """The moment that the page is about: what is told is relative to it."""
+        return self.present if self.at is None else Now(self.at, self.present.zone)
+
+    def off(self, needed: Role = Role.OPERATE) -> str:
+        """Return why nothing may be changed here; empty where it may.
+
+        Args:
+            needed: The role that it takes.
+        """
+        if self.past:
+            return "Actions are off: this is the past."
+        if self.service.settings.read_only:
+            return "Actions are off: this service is read only."
+        if not self.principal.role.allows(needed):
+            return (
+                f"Off: it takes the role {needed.value}, "
+                f"and {self.principal.name} has {self.principal.role.value}."
+            )
+        return ""
+
+
+async def visit(request: AnyRequest) -> Visit:
+    """Return what a request for a page is about.
+
+    Raises:
+        CallerError: The moment that it asks for is none, or the log has no such one.
+    """
+    service = service_of(request)
+    present = Now(service.clock.now(), zone_of(request.cookies))
+    asked = request.query_params.get("as_of", "").strip() or None
+    latest = await service.herd.now()
+    head = latest.position
+    if asked is None:
+        moment = latest.fixed()
+    else:
+        moment = await service.past(present.read(asked))
+    at = None
+    if asked is not None:
+        at = moment.asked or await recorded_at(service.herd, moment.position)
+    return Visit(
+        request=request,
+        service=service,
+        principal=principal_of(request),
+        moment=moment,
+        at=at,
+        present=present,
+        head=head,
+        links=Links(_fixed(asked, moment)),
+    )
+
+
+def _fixed(asked: str | None, moment: Moment) -> str | None:
+    """Return a moment so that every link means the same: ``2 hours ago`` goes on."""
+    if asked is None:
+        return None
+    if moment.asked is None:
+        return str(moment.position)
+    return moment.asked.isoformat().replace("+00:00", "Z")
+
+
+class Bar(NamedTuple):
+    """The bar of time at the foot.
+
+    Attributes:
+        head: The newest position.
+        position: The one that the page is about.
+        action: The page's own path.
+        kept: What else its query says.
+        strip: How close together events are.
+        samples: Positions with their times, for who drags it.
+        begin: When the log begins, in words.
+        told: The moment of the page, in words.
+    """
+
+    head: int
+    position: int
+    action: str
+    kept: list[tuple[str, str]]
+    strip: Markup
+    samples: str
+    begin: str
+    told: str
+
+
+async def render(
+    visit: Visit, template: str, *, title: str, status_code: int = 200, **values: object
+) -> Response[str]:
+    """Return a page.
+
+    Args:
+        visit: The request for it.
+        template: Its template.
+        title: What the browser calls it.
+        status_code: The HTTP status.
+        values: What the template is filled with.
+    """
+    forms = door_of(visit.request).forms
+    proof, cookie = forms.prove(visit.request.scope, visit.principal)
+    text = await rendered_in_slices(
+        template,
+        title=title,
+        visit=visit,
+        proof=proof,
+        links=visit.links,
+        now=visit.now,
+        bar=await _bar(visit),
+        banner=visit.service.settings.banner,
+        navigation=[
+            (word, visit.links.to(path), _is_at(visit.request.url.path, path))
+            for word, path in NAVIGATION
+        ],
+        past=past_text(visit),
+        back=_here(visit),
+        clock=f"{visit.present.at.astimezone(visit.present.zone):%H:%M:%S}",
+        off=visit.off(),
+        **values,
+    )
+    return Response(
+        text,
+        status_code=status_code,
+        media_type=MediaType.HTML,
+        headers={"set-cookie": cookie} if cookie else {},
+    )
+
+
+def led_to(path: str) -> Response[str]:
+    """Return what leads a browser on; the framework's own would quote the path again.
+
+    Args:
+        path: A link made by ``links.py``.
+    """
+    return Response(
+        "",
+        media_type=MediaType.TEXT,
+        status_code=HTTPStatus.SEE_OTHER.value,
+        headers={"location": path},
+    )
+
+
+def past_text(visit: Visit) -> str:
+    """Return ``as of 3 days ago, 09:03:10 (#988)``; empty for now."""
+    if not visit.past:
+        return ""
+    position = visit.moment.position
+    if visit.at is None:
+        return f"as of before the first event (#{position})"
+    day, _, time = visit.present.clock(visit.at).rpartition(" ")
+    return f"as of {f'{day}, ' if day else ''}{time} (#{position})"
+
+
+def query_of(visit: Visit) -> list[tuple[str, str]]:
+    """Return what a page's query says beside the moment."""
+    found: Iterable[tuple[str, Any]] = visit.request.query_params.multi_items()
+    return [(name, str(value)) for name, value in found if name != "as_of" and value]
+
+
+def _here(visit: Visit) -> str:
+    """Return the same page, now."""
+    return joined_link(_raw_path(visit.request), dict(query_of(visit)))
+
+
+def _raw_path(request: AnyRequest) -> str:
+    raw = request.scope.get("raw_path") or request.scope["path"].encode()
+    return raw.decode("latin-1")
+
+
+def _is_at(path: str, page: str) -> bool:
+    if page == "/":
+        return path == "/" or path.startswith("/models/")
+    return path == page or path.startswith(f"{page}/")
+
+
+_KEPT = "samples"
+
+
+async def _bar(visit: Visit) -> Bar:
+    state = visit.request.app.state
+    samples = state.setdefault(_KEPT, Samples())
+    read = await samples.read(visit.service.herd, visit.head)
+    position = visit.moment.position
+    return Bar(
+        head=visit.head,
+        position=position,
+        action=_raw_path(visit.request),
+        kept=query_of(visit),
+        strip=density_strip(read, chosen=position, now=visit.present),
+        samples=_for_the_script(read),
+        begin=visit.present.clock(read[0].at, seconds=False) if read else "",
+        told=past_text(visit) or "now",
+    )
+
+
+def _for_the_script(samples: list[Sample]) -> str:
+    told = [[one.position, round(one.at.timestamp())] for one in samples]
+    return msgspec.json.encode(told).decode()
+
+
+def error_page(request: AnyRequest, error: HerdbookError) -> Response[str]:
+    """Return what went wrong as a page: what, its state, a remedy, a way back.
+
+    It asks the log for nothing: it is shown also where there is none to ask.
+    """
+    status = status_of(error)
+    service: Service = request.app.state.service
+    text = rendered(
+        "error.html",
+        title=status.phrase,
+        error=error,
+        status=status,
+        banner=service.settings.banner,
+        back=_way_back(request),
+    )
+    return Response(
+        text,
+        status_code=status.value,
+        media_type=MediaType.HTML,
+        headers=headers_of(error),
+    )
+
+
+def _way_back(request: AnyRequest) -> str:
+    """Return where to go on: the model that it was about, or the herd."""
+    path = _raw_path(request)
+    name, slash, _ = path.removeprefix("/models/").rpartition("/")
+    if path.startswith("/models/") and slash and request.method == "POST":
+        return f"/models/{name}"
+    return "/"

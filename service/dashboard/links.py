@@ -1,0 +1,54 @@
+"""Where the pages are: every link is made here, and keeps the moment looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import urlencode
+
+from herdbook.service.http.paths import segment
+
+Value = str | int | None
+
+
+class Links:
+    """The links of one page.
+
+    Attributes:
+        as_of: The moment that the page is about, as it was asked for; None for now.
+    """
+
+    def __init__(self, as_of: str | None = None) -> None:
+        self.as_of = as_of
+
+    def to(self, path: str, **query: Value) -> str:
+        """Return a page of the same moment; what is None or empty is left out.
+
+        Args:
+            path: Its path, encoded where that is needed.
+            query: Its query; ``_`` at the end of a name is left out.
+        """
+        return joined_link(path, {**query, "as_of": self.as_of})
+
+    def model(self, name: str, word: str = "", **query: Value) -> str:
+        """Return the page of a model, or what a word behind it names."""
+        return self.to(model_path(name, word), **query)
+
+    def event(self, position: int) -> str:
+        """Return the page of an event."""
+        return self.to(f"/log/{position}")
+
+
+def model_path(name: str, word: str = "") -> str:
+    """Return the path of a model's page, or of what a word behind it names."""
+    path = f"/models/{segment(name)}"
+    return f"{path}/{word}" if word else path
+
+
+def joined_link(path: str, query: Mapping[str, Value]) -> str:
+    """Return a path with what is there of a query."""
+    told = {
+        name.rstrip("_"): str(value)
+        for name, value in query.items()
+        if value is not None and value != ""
+    }
+    return f"{path}?{urlencode(told)}" if told else path

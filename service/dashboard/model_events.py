@@ -1,0 +1,131 @@
+"""The events of one model, as far as a page needs them.
+
+A short stream is read whole, by itself. Of a long one the newest events are read, from
+the log's end, so that a page never takes longer than a bounded part of the log does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from herdbook.core import (
+    HistoryEntry,
+    HistoryFilter,
+    ModelManager,
+    RecordedEvent,
+)
+from herdbook.events.facts import (
+    FACTS,
+    ConfigurationChanged,
+    PullProgressed,
+    UpdateProgressed,
+)
+from herdbook.service.dashboard.event_list import entries_of
+
+_PROGRESS: Final = (PullProgressed, UpdateProgressed)
+TOLD: Final = frozenset(
+    fact.__name__ for fact in FACTS if not issubclass(fact, _PROGRESS)
+)
+"""The types of all events but progress: what ends a pull says how far it came."""
+
+SHORT: Final = 5_000
+"""Events of a stream that is read whole."""
+
+DRAWN_AT_MOST: Final = 2_000
+"""Events that a timeline is drawn of where the stream is long."""
+
+
+class Trail(NamedTuple):
+    """The newest events of a model, the oldest of them first.
+
+    Attributes:
+        entries: The events, without progress.
+        whole: Whether these are all there are.
+    """
+
+    entries: list[HistoryEntry]
+    whole: bool
+
+
+async def trail(herd: ModelManager, name: str, stream: str, *, until: int) -> Trail:
+    """Return a model's newest events up to a position."""
+    if (await herd.get_status(name)).version <= SHORT:
+        entries = await herd.history(name, HistoryFilter(types=TOLD))
+        return Trail([one for one in entries if one.position <= until], whole=True)
+    page = await _newest(herd, stream, before=until + 1, limit=DRAWN_AT_MOST)
+    return Trail(page.entries[::-1], whole=page.older is None)
+
+
+class Page(NamedTuple):
+    """Some events of a model, the newest first.
+
+    Attributes:
+        entries: The events.
+        older: The ``before`` of the next page; None where there is nothing more.
+    """
+
+    entries: list[HistoryEntry]
+    older: int | None
+
+
+async def page(
+    herd: ModelManager, stream: str, known: Trail, *, before: int, limit: int
+) -> Page:
+    """Return the newest events before a position."""
+    if not known.whole:
+        return await _newest(herd, stream, before=before, limit=limit)
+    earlier = [one for one in known.entries if one.position < before]
+    shown = earlier[-limit:][::-1]
+    return Page(shown, shown[-1].position if len(earlier) > len(shown) else None)
+
+
+async def _newest(herd: ModelManager, stream: str, *, before: int, limit: int) -> Page:
+    found = await herd.read_log(
+        before=before,
+        limit=limit,
+        newest_first=True,
+        stream_prefix=stream,
+        chosen=HistoryFilter(types=TOLD),
+    )
+    own = [event for event in found.events if event.stream == stream]
+    return Page(entries_of(own), found.next)
+
+
+async def setters(
+    herd: ModelManager, known: Trail, names: Sequence[str]
+) -> dict[str, RecordedEvent]:
+    """Return, by setting, the newest event that put it in force."""
+    found: dict[str, RecordedEvent] = {}
+    for entry in reversed(known.entries):
+        if len(found) == len(names):
+            break
+        if entry.type == ConfigurationChanged.__name__:
+            event = await event_at(herd, entry.position)
+            if not isinstance(event.data, ConfigurationChanged):
+                continue  # its data cannot be read
+            for name in event.data.set:
+                if name in names:
+                    found.setdefault(name, event)
+    return found
+
+
+async def configured(
+    herd: ModelManager, name: str, *, after_version: int
+) -> list[RecordedEvent]:
+    """Return the changes of a model's settings after a version, the newest first."""
+    types = frozenset({ConfigurationChanged.__name__})
+    entries = await herd.history(name, HistoryFilter(types=types))
+    return [
+        await event_at(herd, entry.position)
+        for entry in reversed(entries)
+        if entry.version > after_version
+    ]
+
+
+async def event_at(herd: ModelManager, position: int) -> RecordedEvent:
+    """Return the event at a position that the log has."""
+    found = await herd.read_log(
+        after=position - 1, before=position + 1, limit=1, newest_first=True
+    )
+    return found.events[0]

@@ -1,0 +1,147 @@
+"""What a page tells of one model: facts with their sources, and its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from herdbook.core import Capability, ModelStatistics, ModelStatus
+from herdbook.presentation import facts, wording
+from herdbook.presentation.wording import NOTHING, SOURCES
+from herdbook.projections.sentences import bytes_text, duration_text
+from herdbook.service.dashboard.charts.state_diagram import state_diagram
+from herdbook.service.dashboard.layout import Visit
+
+
+def known_facts(here: Visit, status: ModelStatus) -> list[tuple[str, str, str]]:
+    """Return facts with their names, and where each comes from."""
+    shared_with = facts.sharing(status, here.moment.statuses())
+    trained = status.context_trained
+    source = SOURCES[status.context_source] if status.context_source else ""
+    temperature = status.temperature
+    found = [
+        ("weights", facts.weights_text(status, shared_with), "server: show"),
+        ("family", status.family or "", "server: show"),
+        ("manifest", (status.digest or "")[:12], "server: tags"),
+        ("trained for", _tokens(trained), source),
+        ("configured", _tokens(status.context_configured), "num_ctx"),
+        ("in effect", _tokens(status.context_in_effect), "server: runners"),
+        (
+            "temperature",
+            "" if temperature is None else f"{temperature:g}",
+            SOURCES[status.temperature_source] if status.temperature_source else "",
+        ),
+        ("used", facts.uses_text(status, here.now), "this log"),
+    ]
+    always = {"weights", "trained for", "configured", "in effect", "used"}
+    return [
+        (name, text or NOTHING, where if text and text != NOTHING else "")
+        for name, text, where in found
+        if text or name in always
+    ]
+
+
+def _tokens(number: int | None) -> str:
+    return "" if number is None else f"{number:,} tokens of context"
+
+
+class Abilities(NamedTuple):
+    """What a model can or cannot do, of those known from one source.
+
+    Attributes:
+        can: Whether it can.
+        names: What, in words.
+        source: Where that comes from.
+        evidence: What was seen there.
+    """
+
+    can: bool
+    names: str
+    source: str
+    evidence: str
+
+
+def abilities(here: Visit, status: ModelStatus) -> list[Abilities]:
+    """Return what a model can and cannot do, by where that is known from."""
+    known = here.moment.capabilities(status.name)
+    groups: dict[tuple[bool, str], list[str]] = {}
+    for name, one in known.items():
+        groups.setdefault((one.value, SOURCES[one.source]), []).append(name)
+    return [
+        Abilities(can, ", ".join(names), source, _evidence(known, names))
+        for (can, source), names in groups.items()
+    ]
+
+
+def _evidence(known: Mapping[str, Capability], names: Sequence[str]) -> str:
+    seen = [f"{name}: {known[name].evidence}" for name in names if known[name].evidence]
+    return "; ".join(seen)
+
+
+class Figures(NamedTuple):
+    """What is counted of a model.
+
+    Attributes:
+        rows: Names and numbers.
+        diagram: The states with the path taken.
+    """
+
+    rows: list[tuple[str, str]]
+    diagram: Markup
+
+
+def figures(here: Visit, status: ModelStatus) -> Figures | None:
+    """Return what is counted of a model; None where there is nothing."""
+    if not status.version:
+        return None
+    counted = here.moment.statistics(status.name)
+    return Figures(
+        [*_counts(counted), *_times(counted, status, here)],
+        state_diagram(counted.transitions, status.state),
+    )
+
+
+def _counts(counted: ModelStatistics) -> list[tuple[str, str]]:
+    fetched = counted.fetched_bytes
+    rate = wording.rate_text(counted.pull_rate_bytes_s)
+    mean = counted.mean_load_seconds
+    rows = [
+        ("pulls and updates", f"{counted.pulls:,}"),
+        ("fetched", wording.joined([bytes_text(fetched), rate]) if fetched else ""),
+        ("stopped", f"{counted.pulls_stopped:,}" if counted.pulls_stopped else ""),
+        ("loads", f"{counted.loads:,}"),
+        (
+            "took",
+            f"{duration_text(mean)} on average, "
+            f"{duration_text(counted.longest_load_seconds)} at most"
+            if mean is not None
+            else "",
+        ),
+        ("uses", f"{counted.uses:,}"),
+        ("unloads", _by_word(counted.unloads)),
+        ("failures", _by_word(counted.failures)),
+    ]
+    return [(name, text) for name, text in rows if text]
+
+
+def _by_word(counts: dict[str, int]) -> str:
+    words = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count:,} {word.replace('_', ' ')}" for word, count in words)
+
+
+def _times(
+    counted: ModelStatistics, status: ModelStatus, here: Visit
+) -> list[tuple[str, str]]:
+    """Return how long it was in each state, the present stay included."""
+    seconds = dict(counted.seconds_in)
+    if counted.since is not None:
+        stay = max((here.now.at - counted.since).total_seconds(), 0.0)
+        seconds[status.state.value] = seconds.get(status.state.value, 0.0) + stay
+    told_ = sorted(seconds.items(), key=lambda item: -item[1])
+    return [
+        (f"time {state.replace('_', ' ')}", duration_text(each))
+        for state, each in told_
+        if each >= 0.05
+    ]

@@ -1,0 +1,64 @@
+"""What differs between two moments, in words."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from litestar import Response, get
+
+from herdbook.core import Difference, Moment
+from herdbook.core.concurrency.time_slice import TimeSlice
+from herdbook.core.history.diff import difference
+from herdbook.presentation.differences import Differing, rows_of
+from herdbook.presentation.times import FORMS
+from herdbook.service.dashboard.charts.sampling import recorded_at
+from herdbook.service.dashboard.layout import Visit, render, visit
+from herdbook.service.http.request import AnyRequest
+
+
+@get("/compare", include_in_schema=False)
+async def compare_page(request: AnyRequest) -> Response[str]:
+    """Show what differs; without ``to``: until now, or the moment looked at.
+
+    Raises:
+        CallerError: A moment is none, or the log has no such one.
+    """
+    here = await visit(request)
+    since = request.query_params.get("from", "").strip()
+    until = request.query_params.get("to", "").strip()
+    one = await _moment(here, since) if since else None
+    other = await _moment(here, until) if until else here.moment
+    found = None if one is None else await difference(one, other)
+    return await render(
+        here,
+        "compare.html",
+        title="Compare",
+        since=since,
+        until=until,
+        rows=None if found is None else await _rows(found),
+        one=await _words(here, one),
+        other=await _words(here, other),
+        forms=", ".join(FORMS),
+    )
+
+
+async def _rows(found: Difference) -> list[Differing]:
+    rows, time_slice = [], TimeSlice()
+    for row in rows_of(found):
+        rows.append(row)
+        await time_slice.checkpoint()
+    return rows
+
+
+async def _moment(here: Visit, text: str) -> Moment:
+    return await here.service.past(here.present.read(text))
+
+
+async def _words(here: Visit, moment: Moment | None) -> tuple[str, int]:
+    """Return when a moment was, and its position."""
+    if moment is None:
+        return "", 0
+    at: datetime | None = moment.asked
+    at = at or await recorded_at(here.service.herd, moment.position)
+    told = here.present.clock(at) if at else "before the first event"
+    return told, moment.position

@@ -1,0 +1,206 @@
+"""The log: newest first, filtered, in pages; and one event with its envelope."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Final, NamedTuple
+
+import msgspec
+from litestar import Response, get
+from litestar.params import FromPath, QueryParameter
+
+from herdbook.core import Cause, HistoryFilter, RecordedEvent
+from herdbook.events.facts import FACTS
+from herdbook.events.recorded import GENESIS
+from herdbook.events.streams import model_stream
+from herdbook.presentation.times import FORMS, Now
+from herdbook.presentation.wording import NOTHING
+from herdbook.service.api import schemas as answers
+from herdbook.service.dashboard import model_events
+from herdbook.service.dashboard.event_list import told_events
+from herdbook.service.dashboard.layout import Visit, render, visit
+from herdbook.service.errors import BadRequestError, UnknownEventError
+from herdbook.service.http.request import AnyRequest
+
+PAGE: Final = 50
+"""Events on one page."""
+
+RELATED: Final = 200
+"""Events of one operation that are shown at most."""
+
+TYPES: Final = tuple(sorted(fact.__name__ for fact in FACTS))
+_FIELDS: Final = ("model", "type", "cause", "actor", "since", "until")
+Before = Annotated[int | None, QueryParameter(ge=1, lt=1 << 53)]
+
+
+@get("/log", include_in_schema=False)
+async def log_page(request: AnyRequest, before: Before = None) -> Response[str]:
+    """Show what was recorded, the newest first."""
+    here = await visit(request)
+    query = {name: request.query_params.get(name, "").strip() for name in _FIELDS}
+    end = here.moment.position + 1
+    page = await here.service.herd.read_log(
+        before=min(before or end, end),
+        limit=PAGE,
+        newest_first=True,
+        stream_prefix=_prefix(here, query["model"]),
+        chosen=_chosen(query, here.present),
+    )
+    names = sorted(status.name for status in here.moment.statuses())
+    return await render(
+        here,
+        "log.html",
+        title="Log",
+        events=told_events(page.events),
+        older=page.next,
+        newest=before is None,
+        query=query,
+        filtered=any(query.values()),
+        names=names,
+        types=TYPES,
+        causes=list(Cause),
+        forms=", ".join(FORMS),
+    )
+
+
+def _prefix(here: Visit, model: str) -> str:
+    """Return what the streams of a filter begin with; a name may be begun only."""
+    return model_stream(here.moment.node_status().name, model) if model else ""
+
+
+def _chosen(query: Mapping[str, str], now: Now) -> HistoryFilter:
+    """Return the filter that a query describes.
+
+    Raises:
+        BadRequestError: There is no such type or cause, or a time is none.
+        InvalidTimeError: A time is in no form that is understood.
+    """
+    kind, cause, actor = query["type"], query["cause"], query["actor"]
+    if kind and kind not in TYPES:
+        raise BadRequestError(
+            f"type {kind[:80]!r}",
+            "is no type of event",
+            f"Types are {', '.join(TYPES)}",
+        )
+    if cause and cause not in tuple(Cause):
+        raise BadRequestError(
+            f"cause {cause[:80]!r}", "is no cause", f"Causes are {', '.join(Cause)}"
+        )
+    return HistoryFilter(
+        types=frozenset({kind}) if kind else None,
+        causes=frozenset({Cause(cause)}) if cause else None,
+        actors=(actor,) if actor else None,
+        since=_time(query["since"], now),
+        until=_time(query["until"], now),
+    )
+
+
+def _time(text: str, now: Now) -> datetime | None:
+    if not text:
+        return None
+    when = now.read(text)
+    if isinstance(when, int):
+        raise BadRequestError(
+            f"{text[:80]!r}", "is a position", "A time is wanted here"
+        )
+    return when
+
+
+class Envelope(NamedTuple):
+    """A fact about an event, as its page lists it.
+
+    Attributes:
+        name: Which.
+        text: Its value.
+        link: Where it leads to, if it does.
+    """
+
+    name: str
+    text: str
+    link: str = ""
+
+
+@get("/log/{position:int}", include_in_schema=False)
+async def event_page(request: AnyRequest, position: FromPath[int]) -> Response[str]:
+    """Show one event.
+
+    Raises:
+        UnknownEventError: The log has none there.
+    """
+    here = await visit(request)
+    if not 1 <= position <= here.moment.position:
+        raise UnknownEventError(
+            f"event #{position}",
+            "is not in the log" if position > here.head or position < 1 else "is later",
+            f"The newest here is #{here.moment.position}",
+        )
+    event = await model_events.event_at(here.service.herd, position)
+    shown = told_events([event])[0]
+    related = await _related(here, event)
+    return await render(
+        here,
+        "event.html",
+        title=f"Event #{position}",
+        shown=shown,
+        envelope=_envelope(here, event),
+        data=_json(event.data),
+        whole=_json(answers.event(event)),
+        hash_before=await _hash_before(here, position),
+        led=told_events(related),
+        ends=here.moment.position,
+    )
+
+
+async def _hash_before(here: Visit, position: int) -> str:
+    if position == 1:
+        return GENESIS
+    return (await model_events.event_at(here.service.herd, position - 1)).hash
+
+
+async def _related(here: Visit, event: RecordedEvent) -> list[RecordedEvent]:
+    """Return the other events of the operation, and what caused this one."""
+    if event.correlation_id is None:
+        return []
+    herd = here.service.herd
+    chosen = HistoryFilter(correlation_id=event.correlation_id)
+    earlier = await herd.read_log(
+        before=event.position, limit=RELATED, newest_first=True, chosen=chosen
+    )
+    later = await herd.read_log(
+        after=event.position,
+        before=here.moment.position + 1,
+        limit=RELATED,
+        chosen=chosen,
+    )
+    return [*reversed(earlier.events), *later.events]
+
+
+def _envelope(here: Visit, event: RecordedEvent) -> list[Envelope]:
+    now = here.present
+    links = here.links
+    return [
+        Envelope("type", event.type, links.to("/log", type_=event.type)),
+        Envelope("stream", event.stream),
+        Envelope("version", f"{event.version:,} of that stream"),
+        Envelope(
+            "occurred", f"{now.clock(event.occurred_at)} ({_iso(event.occurred_at)})"
+        ),
+        Envelope(
+            "recorded", f"{now.clock(event.recorded_at)} ({_iso(event.recorded_at)})"
+        ),
+        Envelope("actor", event.actor, links.to("/log", actor=event.actor)),
+        Envelope("cause", event.cause.value, links.to("/log", cause=event.cause.value)),
+        Envelope("event id", event.event_id),
+        Envelope("correlation id", event.correlation_id or NOTHING),
+        Envelope("causation id", event.causation_id or NOTHING),
+        Envelope("schema", str(event.schema)),
+    ]
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def _json(value: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()

@@ -1,0 +1,215 @@
+"""One model: what is known of it and from where, its path, its time, its history."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated, Final, NamedTuple
+
+from litestar import Response, get
+from litestar.params import FromPath, FromQuery, QueryParameter
+from markupsafe import Markup
+
+from herdbook.core import (
+    HistoryEntry,
+    ModelStatus,
+    RecordedEvent,
+)
+from herdbook.core.history.explain import Link
+from herdbook.events.facts import ConfigurationChanged
+from herdbook.events.streams import model_stream
+from herdbook.presentation import facts, wording
+from herdbook.service.api.parameters import name_of
+from herdbook.service.dashboard import forms as editing
+from herdbook.service.dashboard import model_events
+from herdbook.service.dashboard.buttons import buttons_of
+from herdbook.service.dashboard.charts.timeline import (
+    LANES,
+    Lane,
+    timeline,
+    trail_of,
+    window_of,
+)
+from herdbook.service.dashboard.event_list import Told, told
+from herdbook.service.dashboard.layout import Visit, render, visit
+from herdbook.service.dashboard.model_events import Trail
+from herdbook.service.dashboard.model_facts import abilities, figures, known_facts
+from herdbook.service.dashboard.pages.models import row_of, works_of
+from herdbook.service.http.request import AnyRequest
+
+SPANS: Final = {
+    "hour": timedelta(hours=1),
+    "day": timedelta(days=1),
+    "week": timedelta(days=7),
+    "all": None,
+}
+"""The stretches of time that a timeline can show."""
+
+PAGE: Final = 25
+"""Events of the history on one page."""
+
+Before = Annotated[int | None, QueryParameter(ge=1, lt=1 << 53)]
+
+
+class Setter(NamedTuple):
+    """A setting that is in force, and who made it so."""
+
+    name: str
+    text: str
+    event: RecordedEvent | None
+    note: str
+
+
+@get("/models/{name:str}", include_in_schema=False)
+async def model_page(
+    request: AnyRequest,
+    name: FromPath[str],
+    span: FromQuery[str] = "",
+    before: Before = None,
+) -> Response[str]:
+    """Show one model.
+
+    Raises:
+        InvalidNameError: It is no name.
+    """
+    here = await visit(request)
+    herd = here.service.herd
+    status = here.moment.status(name_of(name))
+    stream = model_stream(status.node, status.name)
+    end = here.moment.position
+    trail = await model_events.trail(herd, status.name, stream, until=end)
+    history = await model_events.page(
+        herd, stream, trail, before=min(before or end + 1, end + 1), limit=PAGE
+    )
+    work = works_of(here).get(status.name)
+    return await render(
+        here,
+        "model.html",
+        title=status.name,
+        row=row_of(here, status, works_of(here)),
+        buttons=buttons_of(here, status, work),
+        since=facts.since_text(status, here.now),
+        why=_why(status, trail),
+        facts=known_facts(here, status),
+        abilities=abilities(here, status),
+        drawn=_timeline(here, trail, span),
+        setters=await _setters(here, status, trail),
+        fields=editing.fields_of(editing.texts_of(status.settings)),
+        editing=editing,
+        figures=figures(here, status),
+        lineage=await _lineage(here, status, trail),
+        history=told(history.entries),
+        older=history.older,
+        newer=before is not None,
+        problem=_problem(here, status),
+    )
+
+
+def _why(status: ModelStatus, trail: Trail) -> Told | None:
+    """Return the event that led to the present state."""
+    position = status.why.position if status.why else None
+    entries = [entry for entry in trail.entries if entry.position == position]
+    return next(iter(told(entries)), None)
+
+
+class Drawn(NamedTuple):
+    """A timeline with the words beside it.
+
+    Attributes:
+        picture: The bars.
+        labels: The names of its lanes.
+        spans: The stretches that one can choose, each with whether it is shown.
+        whole: Whether all of the model's events were looked at.
+    """
+
+    picture: Markup
+    labels: list[str]
+    spans: list[tuple[str, bool]]
+    whole: bool
+
+
+def _timeline(here: Visit, trail: Trail, span: str) -> Drawn | None:
+    if not trail.entries:
+        return None
+    chosen = span if span in SPANS else _fitting(trail, here.now.at)
+    window = window_of(trail.entries, here.now.at, SPANS[chosen])
+    return Drawn(
+        timeline(
+            trail_of(trail.entries),
+            window,
+            here.now,
+            end="then" if here.past else "now",
+        ),
+        [_LANE_WORDS[lane] for lane in LANES],
+        [(name, name == chosen) for name in SPANS],
+        trail.whole,
+    )
+
+
+_LANE_WORDS: Final = {
+    Lane.PULL: "fetched",
+    Lane.LOAD: "loading",
+    Lane.LOADED: "in memory",
+    Lane.USED: "used",
+}
+
+
+def _fitting(trail: Trail, now: datetime) -> str:
+    """Return the stretch to begin with: the last week, if more is there than that."""
+    first, last = trail.entries[0].occurred_at, trail.entries[-1].occurred_at
+    week = timedelta(days=7)
+    return "week" if now - first > 2 * week and now - last < week else "all"
+
+
+async def _setters(here: Visit, status: ModelStatus, trail: Trail) -> list[Setter]:
+    """Return the settings in force, with who set each."""
+    names = sorted(status.settings)
+    events = await model_events.setters(here.service.herd, trail, names)
+    return [
+        Setter(
+            name,
+            editing.typed(status.settings[name]),
+            events.get(name),
+            _note(events.get(name)),
+        )
+        for name in names
+    ]
+
+
+def _note(event: RecordedEvent | None) -> str:
+    if event is None or not isinstance(event.data, ConfigurationChanged):
+        return ""
+    return event.data.note
+
+
+class Ancestor(NamedTuple):
+    """An event that a state goes back to, and how."""
+
+    link: str
+    entry: HistoryEntry | RecordedEvent
+    who: str
+
+
+async def _lineage(here: Visit, status: ModelStatus, trail: Trail) -> list[Ancestor]:
+    """Return what led to the state; of a long stream, the one event that made it."""
+    if not status.version:
+        return []
+    if trail.whole:
+        found = await here.service.herd.why(status.name, here.moment)
+        return [
+            Ancestor(wording.LINKS[one.link], one.entry, wording.who_text(one.entry))
+            for one in found.ancestors
+        ]
+    why = _why(status, trail)
+    link = wording.LINKS[Link.STATE]
+    return [] if why is None else [Ancestor(link, why.event, why.who)]
+
+
+def _problem(here: Visit, status: ModelStatus) -> str:
+    """Return what went wrong with the last operation, where the log does not say it."""
+    if here.past or status.last_failure is not None:
+        return ""
+    known = [o for o in here.service.operations.all() if o.model == status.name]
+    last = max(known, key=lambda one: one.started_at, default=None)
+    if last is None or last.error is None:
+        return ""
+    return f"The last {last.kind} came to nothing: {last.error.detail}"

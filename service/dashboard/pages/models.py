@@ -1,0 +1,246 @@
+"""The herd: every model with what one asks first of it, and the server they are on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from litestar import Response, get
+from litestar.params import FromQuery
+from markupsafe import Markup
+
+from herdbook.core import (
+    Activity,
+    ModelState,
+    ModelStatus,
+    PullProgress,
+    UnderWay,
+)
+from herdbook.core.concurrency.time_slice import TimeSlice
+from herdbook.presentation import facts, wording
+from herdbook.presentation.order import in_order, twins_of
+from herdbook.presentation.remedies import remedy_of
+from herdbook.presentation.times import Now
+from herdbook.projections.status import Work
+from herdbook.service.dashboard.buttons import Button, buttons_of
+from herdbook.service.dashboard.charts.memory import (
+    memory_bar,
+    progress_bar,
+    runners_of,
+)
+from herdbook.service.dashboard.layout import Visit, led_to, render, visit
+from herdbook.service.dashboard.links import model_path
+from herdbook.service.errors import BadRequestError
+from herdbook.service.http.request import AnyRequest
+
+MANY: Final = 12
+"""Models among which one wants to search."""
+
+
+class Progressing(NamedTuple):
+    """Work under way on a model, in words.
+
+    Attributes:
+        verb: What is done.
+        bar: How far it is, as a bar; empty where nobody knows.
+        figures: The same in numbers, with rate and time left.
+        asked: Who asked for it, and when.
+    """
+
+    verb: str
+    bar: Markup
+    figures: str
+    asked: str
+
+
+class Row(NamedTuple):
+    """A model in the table.
+
+    Attributes:
+        status: What is known of it.
+        state: Its state, as a word.
+        size: Its size.
+        context: Its context.
+        can: What sets it apart.
+        memory: The memory that it is in, if it is.
+        expiry: When it leaves it.
+        used: Its last use.
+        twin: The model further up of the same weights.
+        works: What goes on.
+        failure: What failed last.
+        remedy: What to do about that.
+        buttons: What can be done with it, the first thing first.
+    """
+
+    status: ModelStatus
+    state: str
+    size: str
+    context: str
+    can: str
+    memory: str
+    expiry: str
+    used: str
+    twin: str | None
+    works: list[Progressing]
+    failure: str
+    remedy: str
+    buttons: list[Button]
+
+
+@get("/", include_in_schema=False)
+async def herd_page(
+    request: AnyRequest, gone: FromQuery[bool] = False, find: FromQuery[str] = ""
+) -> Response[str]:
+    """Show every model, or those whose name has a text."""
+    here = await visit(request)
+    works = works_of(here)
+    statuses = here.moment.statuses()
+    known = {status.name for status in statuses}
+    statuses += [here.moment.status(name) for name in works if name not in known]
+    shown = in_order(
+        status
+        for status in statuses
+        if gone
+        or status.name in works
+        or status.state is not ModelState.NOT_PRESENT
+        or facts.is_interrupted(status)
+    )
+    found = [one for one in shown if find.strip().lower() in one.name.lower()]
+    twins = twins_of(shown)
+    rows, time_slice = [], TimeSlice()
+    for status in found:
+        rows.append(row_of(here, status, works, twins.get(status.name)))
+        await time_slice.checkpoint()
+    present = [status for status in shown if status.present]
+    return await render(
+        here,
+        "herd.html",
+        title="Herd",
+        rows=rows,
+        node=here.moment.node_status(),
+        node_words=wording.node_text(here.moment.node_status(), here.now),
+        count=wording.counted(len(present), "model"),
+        disk=wording.disk_text(present).removeprefix(", "),
+        memory=wording.memory_text(statuses),
+        memory_bar=memory_bar(runners_of(statuses)),
+        gone=gone,
+        find=find,
+        many=len(shown) > MANY,
+        hidden=len(statuses) - len(shown),
+    )
+
+
+@get("/pull", include_in_schema=False)
+async def pull_by_name(
+    request: AnyRequest, model: FromQuery[str] = ""
+) -> Response[str]:
+    """Lead from a name to the page that says what pulling it means.
+
+    Raises:
+        BadRequestError: No name was given.
+        InvalidNameError: It is no name.
+    """
+    here = await visit(request)
+    if not model.strip():
+        raise BadRequestError(
+            "the name to pull", "is empty", "Write it as model:tag, such as qwen3:0.6b"
+        )
+    name = here.moment.spelled(model.strip())
+    word = "update" if here.moment.status(name).present else "pull"
+    return led_to(model_path(name, word))
+
+
+def works_of(here: Visit) -> dict[str, UnderWay]:
+    """Return what the service is at work on, by model; nothing in the past."""
+    if here.past:
+        return {}
+    return {work.name: work for work in here.service.herd.under_way()}
+
+
+def row_of(
+    here: Visit,
+    status: ModelStatus,
+    works: Mapping[str, UnderWay],
+    twin: str | None = None,
+) -> Row:
+    """Return a model as it stands in the table."""
+    failed, remedy = failed_texts(status, here.now)
+    runner = status.runner
+    can = here.moment.capabilities(status.name)
+    work = works.get(status.name)
+    return Row(
+        status=status,
+        state=wording.state_text(status),
+        size=wording.size_text(status),
+        context=wording.context_text(status, here.service.herd.registry),
+        can=wording.abilities_text(n for n, known in can.items() if known.value),
+        memory=facts.memory_text(runner, status.name) if runner else "",
+        expiry=facts.expiry_text(runner, here.now) if runner else "",
+        used=wording.used_text(status, here.now),
+        twin=twin,
+        works=progressing(status, work, here.now),
+        failure=failed,
+        remedy=remedy,
+        buttons=buttons_of(here, status, work),
+    )
+
+
+def failed_texts(status: ModelStatus, now: Now) -> tuple[str, str]:
+    """Return what failed last, and what to do about it, each without a full stop."""
+    failure = status.last_failure
+    if facts.is_interrupted(status) and status.since is not None:
+        goes_on = "The server keeps what it has: pulled again, it goes on from there"
+        return f"pull interrupted {now.ago(status.since)}", goes_on
+    if failure is None:
+        return "", ""
+    failed = facts.failure_text(status, now)
+    remedy = remedy_of(failure.kind, status.name)
+    # The message of old has the remedy of old, which may be today's.
+    return failed.removesuffix(".").removesuffix(remedy).rstrip(". "), remedy
+
+
+def progressing(
+    status: ModelStatus, work: UnderWay | None, now: Now
+) -> list[Progressing]:
+    """Return what goes on with a model: as we know it, else as the log does."""
+    told = [_ours(work, now)] if work is not None else []
+    recorded: Sequence[Work | None] = (status.work, status.update)
+    return told + [
+        _recorded(one, now)
+        for one in recorded
+        if one is not None and (work is None or one.activity is not work.activity)
+    ]
+
+
+def _ours(work: UnderWay, now: Now) -> Progressing:
+    asked = f"asked for by {work.actor}, {now.ago(work.since)}"
+    if work.waiting:
+        return Progressing(work.activity, Markup(""), "waits for its turn", asked)
+    return _told(work.activity, work.progress, asked)
+
+
+def _recorded(work: Work, now: Now) -> Progressing:
+    asked = f"asked for by {work.actor}, {now.ago(work.since)}"
+    progress = None
+    if work.completed_bytes is not None:
+        progress = PullProgress.recorded(work.completed_bytes, work.total_bytes)
+    return _told(work.activity, progress, asked)
+
+
+def _told(activity: Activity, progress: PullProgress | None, asked: str) -> Progressing:
+    if progress is None:
+        return Progressing(activity, Markup(""), "under way", asked)
+    total = progress.total_bytes
+    if not total:
+        return Progressing(activity, Markup(""), progress.status or "under way", asked)
+    completed = progress.completed_bytes
+    figures = wording.joined(
+        [
+            f"{wording.percent(completed, total)} %",
+            wording.of_text(completed, total),
+            wording.rate_text(progress.rate_bytes_s),
+            wording.left_text(progress.eta_s),
+            progress.status if progress.rate_bytes_s is None else "",
+        ]
+    )
+    return Progressing(activity, progress_bar(completed, total), figures, asked)

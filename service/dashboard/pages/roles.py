@@ -1,0 +1,149 @@
+"""The roles: which model to use for each, why, who was passed over, what to fetch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from litestar import Response, get
+
+from herdbook.core import (
+    Candidate,
+    ModelRole,
+    ModelState,
+    ModelStatus,
+    Recommendation,
+    Suggestion,
+)
+from herdbook.core.concurrency.time_slice import TimeSlice
+from herdbook.presentation import wording
+from herdbook.projections.roles import NEEDS
+from herdbook.projections.sentences import bytes_text
+from herdbook.service.dashboard.layout import Visit, render, visit
+from herdbook.service.http.request import AnyRequest
+
+AT_ONCE: Final = 4
+"""Models for a role that are shown at once; the others are folded."""
+
+SHOWN_AT_MOST: Final = 30
+"""Models for a role that are shown at all, of each kind."""
+
+
+class Choice(NamedTuple):
+    """A model that was considered for a role.
+
+    Attributes:
+        status: What is known of it.
+        word: Its state, as a word.
+        why: Why it stands where it does.
+    """
+
+    status: ModelStatus
+    word: str
+    why: str
+
+
+class Offer(NamedTuple):
+    """A model that is worth pulling."""
+
+    pull: str
+    size: str
+    memory: str
+    reason: str
+    note: str
+
+
+class RoleShown(NamedTuple):
+    """A role with its answer.
+
+    Attributes:
+        role: The role.
+        word: Its name.
+        needs: What it takes.
+        chosen: The models that fit, the best first.
+        passed_over: The others that the server has, or could have soon.
+        more: How many fit besides.
+        more_over: How many were passed over besides.
+        absent: How many of them are not there.
+        offers: What to pull.
+    """
+
+    role: ModelRole
+    word: str
+    needs: str
+    chosen: list[Choice]
+    passed_over: list[Choice]
+    more: int
+    more_over: int
+    absent: int
+    offers: list[Offer]
+
+
+@get("/roles", include_in_schema=False)
+async def roles_page(request: AnyRequest) -> Response[str]:
+    """Show the order of each role."""
+    here, time_slice = await visit(request), TimeSlice()
+    registry, known = here.service.herd.registry, []
+    for status in here.moment.statuses():
+        if status.present and registry.find(status.name) is not None:
+            known.append(status.name)  # others are never suggested
+        await time_slice.checkpoint()
+    roles = []
+    for role in ModelRole:
+        answer = here.moment.explain(role)
+        await time_slice.checkpoint()
+        found = registry.suggest(role, present=known)
+        await time_slice.checkpoint()
+        roles.append(_shown(here, answer, found))
+    return await render(
+        here,
+        "roles.html",
+        title="Roles",
+        roles=roles,
+        at_once=AT_ONCE,
+    )
+
+
+def _shown(
+    here: Visit, answer: Recommendation, found: Sequence[Suggestion]
+) -> RoleShown:
+    role = answer.role
+    over = [
+        one for one in answer.passed_over if one.state is not ModelState.NOT_PRESENT
+    ]
+    return RoleShown(
+        role=role,
+        word=role.value.replace("_", " "),
+        needs=" and ".join(need for need in NEEDS[role]) + _small(role),
+        chosen=[_choice(here, one) for one in answer.chosen[:SHOWN_AT_MOST]],
+        passed_over=[_choice(here, one) for one in over[:SHOWN_AT_MOST]],
+        more=max(len(answer.chosen) - SHOWN_AT_MOST, 0),
+        more_over=len(answer.passed_over) - min(len(over), SHOWN_AT_MOST),
+        absent=len(answer.passed_over) - len(over),
+        offers=[_offer(one) for one in found],
+    )
+
+
+def _small(role: ModelRole) -> str:
+    return ", and few parameters" if role is ModelRole.FAST else ""
+
+
+def _choice(here: Visit, candidate: Candidate) -> Choice:
+    status = here.moment.status(candidate.name)
+    why = wording.reasons_text(candidate, here.now)
+    return Choice(status, wording.state_text(status), why)
+
+
+def _offer(suggestion: Suggestion) -> Offer:
+    known = suggestion.model
+    return Offer(
+        pull=suggestion.pull,
+        size=_size(known.download_bytes),
+        memory=_size(known.memory_bytes),
+        reason=suggestion.reason,
+        note=known.note,
+    )
+
+
+def _size(size: int | None) -> str:
+    return wording.UNKNOWN if size is None else bytes_text(size)

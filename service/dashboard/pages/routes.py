@@ -1,0 +1,59 @@
+"""The dashboard: its pages, what they load, and the page for what went wrong."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from litestar import Router
+from litestar.handlers.base import BaseRouteHandler
+
+from herdbook.service.auth.forms import needs_proof, read_form
+from herdbook.service.dashboard.layout import error_page
+from herdbook.service.dashboard.pages.actions import confirm_page, do_it
+from herdbook.service.dashboard.pages.compare import compare_page
+from herdbook.service.dashboard.pages.log import event_page, log_page
+from herdbook.service.dashboard.pages.model import model_page
+from herdbook.service.dashboard.pages.models import herd_page, pull_by_name
+from herdbook.service.dashboard.pages.roles import roles_page
+from herdbook.service.dashboard.pages.server import look_again, node_page
+from herdbook.service.dashboard.pages.settings import change_settings, settings_page
+from herdbook.service.dashboard.static_files import static_file
+from herdbook.service.http.request import AnyRequest
+from herdbook.service.middleware import door_of, principal_of
+
+__all__ = ["PAGES", "error_page"]
+
+
+async def _only_our_forms(request: AnyRequest) -> None:
+    """Refuse a form that no page of ours sent.
+
+    Raises:
+        UnprovenFormError: It has no proof.
+        BadRequestError: It cannot be read.
+    """
+    if needs_proof(request.scope):
+        form = await read_form(request)
+        door_of(request).forms.check(request.scope, principal_of(request), form)
+
+
+_HANDLERS: Final[list[BaseRouteHandler]] = [
+    herd_page,
+    pull_by_name,
+    model_page,
+    settings_page,
+    change_settings,
+    confirm_page,
+    do_it,
+    roles_page,
+    log_page,
+    event_page,
+    node_page,
+    look_again,
+    compare_page,
+    static_file,
+]
+
+PAGES: Final = Router(
+    path="/", route_handlers=_HANDLERS, before_request=_only_our_forms
+)
+"""All pages."""

@@ -1,0 +1,186 @@
+"""The node: the server, what it has in memory, what is wrong, and the log's end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+
+from litestar import Response, get, post
+
+from herdbook.core import Diagnosis, Level, ModelManager, ModelStatus, Runner
+from herdbook.core.checks.server import models_folder
+from herdbook.core.concurrency.supervisor import TaskStatus
+from herdbook.core.operations.costs import free_disk
+from herdbook.presentation import facts, wording
+from herdbook.presentation.costs import free_text
+from herdbook.presentation.times import Now
+from herdbook.service.auth.tokens import Role
+from herdbook.service.context import service_of
+from herdbook.service.dashboard.charts.memory import memory_bar, runners_of
+from herdbook.service.dashboard.layout import Visit, led_to, render, visit
+from herdbook.service.http.request import AnyRequest
+from herdbook.service.middleware import require
+from herdbook.service.operations.operation import Kind, OperationRequest
+
+ASKED_EVERY: Final = timedelta(seconds=20)
+"""How old a diagnosis may be: it asks the server about every model."""
+
+_KEPT: Final = "examined"
+_SIGNS: Final = {
+    Level.OK: "●",
+    Level.NOTICE: "◐",
+    Level.WARNING: "▲",
+    Level.PROBLEM: "▲",
+}
+
+
+class Running(NamedTuple):
+    """A runner, with the models whose weights it holds."""
+
+    runner: Runner
+    names: list[str]
+    memory: str
+    expiry: str
+    context: str
+
+
+class Found(NamedTuple):
+    """What a check found."""
+
+    level: str
+    sign: str
+    check: str
+    what: str
+    remedy: str
+
+
+class Task(NamedTuple):
+    """A background task of the service."""
+
+    name: str
+    up: bool
+    state: str
+    failure: str
+
+
+class Examined:
+    """The newest diagnosis, for all who look; one question at a time."""
+
+    def __init__(self) -> None:
+        self._asking = asyncio.Lock()
+        self._found: list[Diagnosis] = []
+        self.at: datetime | None = None
+
+    async def read(self, herd: ModelManager, now: datetime) -> list[Diagnosis]:
+        """Return what was found, asked anew where that is too old."""
+        async with self._asking:
+            if self.at is None or not timedelta() <= now - self.at < ASKED_EVERY:
+                self._found, self.at = await herd.doctor(), now
+            return self._found
+
+    def forget(self) -> None:
+        """See that the next one asks."""
+        self.at = None
+
+
+@get("/node", include_in_schema=False)
+async def node_page(request: AnyRequest) -> Response[str]:
+    """Show the server and the log."""
+    here = await visit(request)
+    service, node = here.service, here.moment.node_status()
+    statuses = here.moment.statuses()
+    examined = _examined(request)
+    found = []
+    if not here.past and node.reached:  # else it waits for each of its questions
+        found = await examined.read(service.herd, here.present.at)
+    head = await service.herd.head()
+    present = [status for status in statuses if status.present]
+    return await render(
+        here,
+        "node.html",
+        title="Node",
+        node=node,
+        words=wording.node_text(node, here.now),
+        since=here.now.clock(node.since) if node.since else wording.NOTHING,
+        runners=_running(statuses, here.now),
+        memory=wording.memory_text(statuses),
+        memory_bar=memory_bar(runners_of(statuses)),
+        models=wording.counted(len(present), "model"),
+        disk=wording.disk_text(present).removeprefix(", "),
+        free=_free(here),
+        found=[_told(each) for each in found],
+        summary=_summary(found),
+        asked=here.present.ago(examined.at) if examined.at else "",
+        head=head,
+        lag=await service.herd.lag(),
+        readers=service.live.readers,
+        tasks=[_task(one, here.now) for one in service.background_tasks()],
+    )
+
+
+@post("/node/refresh", include_in_schema=False)
+async def look_again(request: AnyRequest) -> Response[str]:
+    """Look at the server now, and record what differs."""
+    principal, service = require(request, Role.OPERATE), service_of(request)
+    wanted = OperationRequest(kind=Kind.REFRESH)
+    operation = await service.operations.start(wanted, principal)
+    if operation.task is not None:
+        await asyncio.wait([operation.task], timeout=10)
+    _examined(request).forget()
+    return led_to("/node")
+
+
+def _examined(request: AnyRequest) -> Examined:
+    kept: Examined = request.app.state.setdefault(_KEPT, Examined())
+    return kept
+
+
+def _task(status: TaskStatus, now: Now) -> Task:
+    name = status.name.replace("_", " ").capitalize()
+    state = "running" if status.up else "restarting"
+    if status.failing_since:
+        state = f"{state}, failing since {now.clock(status.failing_since)}"
+    elif not status.up:
+        state = "failing"
+    if status.restarts:
+        state = f"{state} ({wording.counted(status.restarts, 'restart')})"
+    return Task(name, status.up, state, status.failure)
+
+
+def _free(here: Visit) -> str:
+    """Return what is free on the server's disk; nothing of the past."""
+    if here.past:
+        return ""
+    url = here.moment.node_status().url
+    return free_text(free_disk(url, models_folder())) if url else ""
+
+
+def _running(statuses: Sequence[ModelStatus], now: Now) -> list[Running]:
+    return [
+        Running(
+            runner,
+            [s.name for s in statuses if s.runner and s.runner.digest == runner.digest],
+            facts.memory_text(runner, runner.name),
+            facts.expiry_text(runner, now),
+            f"{runner.context_length:,}" if runner.context_length else wording.UNKNOWN,
+        )
+        for runner in runners_of(statuses)
+    ]
+
+
+def _told(each: Diagnosis) -> Found:
+    check = each.check.replace("_", " ")
+    return Found(each.level.value, _SIGNS[each.level], check, each.what, each.remedy)
+
+
+def _summary(found: Sequence[Diagnosis]) -> str:
+    levels = Counter(each.level for each in found)
+    told = [
+        wording.counted(levels[level], level.value)
+        for level in (Level.PROBLEM, Level.WARNING, Level.NOTICE)
+        if levels[level]
+    ]
+    return ", ".join(told) or "all is well"

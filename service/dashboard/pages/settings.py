@@ -1,0 +1,151 @@
+"""The editor of a model's settings: what was typed is not lost, nothing overwritten.
+
+A form says at which version of the model's stream it was made. If somebody changed the
+settings since, that is shown beside what was typed, and asked again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from litestar import Response, get, post
+from litestar.params import FromPath
+
+from herdbook.core import (
+    InvalidConfigurationError,
+    ModelManager,
+    ModelStatus,
+    RecordedEvent,
+    WrongExpectedVersionError,
+)
+from herdbook.events.facts import ConfigurationChanged
+from herdbook.service.api.parameters import name_of
+from herdbook.service.auth.forms import read_form
+from herdbook.service.auth.tokens import Role
+from herdbook.service.context import service_of
+from herdbook.service.dashboard import forms as editing
+from herdbook.service.dashboard import model_events
+from herdbook.service.dashboard.event_list import Told, told_events
+from herdbook.service.dashboard.forms import Texts
+from herdbook.service.dashboard.layout import led_to, render, visit
+from herdbook.service.dashboard.links import model_path
+from herdbook.service.errors import BadRequestError
+from herdbook.service.http.request import AnyRequest
+from herdbook.service.middleware import require
+
+_CONFLICT: Final = 409
+_INVALID: Final = 422
+
+
+@get("/models/{name:str}/configuration", include_in_schema=False)
+async def settings_page(request: AnyRequest, name: FromPath[str]) -> Response[str]:
+    """Show the settings of a model, to be changed."""
+    here = await visit(request)
+    status = here.moment.status(name_of(name))
+    return await _form(
+        request, status, editing.fields_of(editing.texts_of(status.settings))
+    )
+
+
+@post("/models/{name:str}/configuration", include_in_schema=False)
+async def change_settings(request: AnyRequest, name: FromPath[str]) -> Response[str]:
+    """Change the settings of a model, if they are still those that the form had."""
+    principal, herd = require(request, Role.OPERATE), service_of(request).herd
+    form = await read_form(request)
+    while True:
+        status = await herd.get_status(name_of(name))
+        changes = await _since(herd, status, _version(form))
+        try:
+            wanted = editing.read(form)
+            if changes:
+                return await _conflict(request, status, wanted, changes, form)
+            edit = editing.edit_of(editing.texts_of(status.settings), wanted)
+        except InvalidConfigurationError as error:
+            return await _form(
+                request, status, form, status_code=_INVALID, wrong=error, sent=form
+            )
+        try:
+            with herd.acting_as(principal.actor):
+                await herd.configure(
+                    status.name,
+                    edit.set,
+                    unset=edit.unset,
+                    note=form.get("note", "").strip()[:500],
+                    at_version=status.version,
+                )
+        except WrongExpectedVersionError:
+            continue  # something was recorded just now: see what
+        return led_to(f"{model_path(status.name)}#settings")
+
+
+def _version(form: Mapping[str, str]) -> int:
+    """Return the version that a form was made at.
+
+    Raises:
+        BadRequestError: It says none.
+    """
+    text = form.get("version", "")
+    if not text.isascii() or not text.isdigit() or len(text) > 15:
+        raise BadRequestError(
+            "the form", "does not say which version it is based on", "Load it again"
+        )
+    return int(text)
+
+
+async def _since(
+    herd: ModelManager, status: ModelStatus, version: int
+) -> list[RecordedEvent]:
+    """Return the changes of settings after a version, the newest first."""
+    if version >= status.version:
+        return []
+    return await model_events.configured(herd, status.name, after_version=version)
+
+
+async def _conflict(
+    request: AnyRequest,
+    status: ModelStatus,
+    wanted: Texts,
+    changes: list[RecordedEvent],
+    form: Mapping[str, str],
+) -> Response[str]:
+    """Say what changed meanwhile, with what was typed laid on it."""
+    undone = [one.data for one in changes if isinstance(one.data, ConfigurationChanged)]
+    base = editing.texts_of(editing.before(status.settings, undone))
+    merged = editing.laid_on(base, wanted, editing.texts_of(status.settings))
+    return await _form(
+        request,
+        status,
+        editing.fields_of(merged),
+        status_code=_CONFLICT,
+        meanwhile=told_events(changes),
+        sent=form,
+    )
+
+
+async def _form(
+    request: AnyRequest,
+    status: ModelStatus,
+    fields: Mapping[str, str],
+    *,
+    status_code: int = 200,
+    meanwhile: list[Told] | None = None,
+    wrong: InvalidConfigurationError | None = None,
+    sent: Mapping[str, str] | None = None,
+) -> Response[str]:
+    here = await visit(request)
+    names = (*editing.PLAIN, *editing.ABILITIES, "options")
+    return await render(
+        here,
+        "configuration.html",
+        title=f"Settings of {status.name}",
+        status_code=status_code,
+        status=status,
+        fields={name: fields.get(name, "") for name in names},
+        editing=editing,
+        capabilities=here.moment.capabilities(status.name),
+        version=(sent or {}).get("version", "") if wrong else status.version,
+        note=(sent or {}).get("note", ""),
+        meanwhile=meanwhile or [],
+        wrong=wrong,
+    )

@@ -1,0 +1,167 @@
+"""What the service logs, on stderr: an object a line for machines, or plain lines.
+
+Whatever is logged, no secret is: values under a name that says so are left out, and
+what looks like a token of ours is left out of every text, a trace's too.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from herdbook.service.auth.tokens import LOOKS_SECRET
+
+REMOVED: Final = "[removed]"
+"""What stands where a secret was."""
+
+_SECRET_NAMES: Final = re.compile(
+    r"authorization|cookie|token|passw|secret", re.IGNORECASE
+)
+_BEARER: Final = re.compile(r"(bearer\s+)\S+", re.IGNORECASE)
+_SESSION: Final = re.compile(r"(herdbook_session=)[^;\s]+")
+_FOREIGN: Final = ("uvicorn", "litestar", "asyncio", "httpx")
+_FIRST: Final = ("timestamp", "level", "logger", "event")
+
+
+class LogFormat(StrEnum):
+    """How lines are written."""
+
+    PLAIN = "plain"
+    JSON = "json"
+
+
+def configure(log_format: str, *, verbose: bool = False) -> None:
+    """Log to stderr, with everything that others log through the same.
+
+    Args:
+        log_format: How lines are written: ``plain`` or ``json``.
+        verbose: Whether what only a developer wants to know is told too.
+    """
+    level = logging.DEBUG if verbose else logging.INFO
+    render = _json if LogFormat(log_format) is LogFormat.JSON else _plain
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            _named,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            without_secrets,
+            render,
+        ],
+        logger_factory=_Stderr,
+        cache_logger_on_first_use=False,
+    )
+    _take_in_the_others()
+
+
+def _take_in_the_others() -> None:
+    """Let what is logged through the standard library come out here, if it warns."""
+    logging.basicConfig(handlers=[_Handler()], level=logging.WARNING, force=True)
+    for name in _FOREIGN:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+        logger.setLevel(logging.WARNING)
+
+
+def _named(
+    logger: _Stderr, _: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Add the name of the logger, if it has one."""
+    return {"logger": logger.name, **event} if logger.name else event
+
+
+def without_secrets(
+    _: object, __: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Return a line without what could be a secret."""
+    return {_text(key): _cleaned(value, str(key)) for key, value in event.items()}
+
+
+def _cleaned(value: object, key: str = "") -> object:
+    """Return a value without secrets; figures are none, whatever their name says."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if _SECRET_NAMES.search(key):
+        return REMOVED
+    if isinstance(value, Mapping):
+        return {_text(k): _cleaned(v, str(k)) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_cleaned(element) for element in value]
+    return _text(value)
+
+
+def _text(value: object) -> str:
+    # Surrogates come from file names that are no text, and no stream takes them.
+    text = str(value).encode("utf-8", "backslashreplace").decode()
+    text = LOOKS_SECRET.sub(f"hb_{REMOVED}", text)
+    text = _BEARER.sub(rf"\1{REMOVED}", text)
+    return _SESSION.sub(rf"\1{REMOVED}", text)
+
+
+def _in_order(event: Mapping[str, Any]) -> dict[str, Any]:
+    first = {key: event[key] for key in _FIRST if key in event}
+    return first | {key: value for key, value in event.items() if key not in first}
+
+
+def _json(_: object, __: str, event: MutableMapping[str, Any]) -> str:
+    return msgspec.json.encode(_in_order(event)).decode()
+
+
+def _plain(_: object, __: str, event: MutableMapping[str, Any]) -> str:
+    """Return ``2026-01-02T03:04:05Z info request method=GET path=/``, and a trace."""
+    told = _in_order(event)
+    trace = told.pop("exception", None)
+    head = [str(told.pop(key)) for key in _FIRST if key in told]
+    values = [f"{key}={value}" for key, value in told.items()]
+    line = _printable(" ".join([*head, *values]))
+    return line if trace is None else f"{line}\n{_printable(str(trace), keep=chr(10))}"
+
+
+def _printable(text: str, keep: str = "") -> str:
+    """Return a text that no terminal obeys."""
+    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
+
+
+class _Stderr:
+    """Writes to whatever standard error is at the moment.
+
+    Args:
+        name: The logger's, if it has one; ``logger`` then stands in its lines.
+    """
+
+    def __init__(self, *name: str) -> None:
+        self.name = name[0] if name else ""
+
+    def msg(self, message: str) -> None:
+        """Write a line; one that nobody takes is lost, and breaks nothing."""
+        with suppress(OSError, ValueError):  # its disk is full, its reader gone
+            sys.stderr.write(f"{message}\n")
+            sys.stderr.flush()
+
+    debug = info = warning = error = critical = msg
+
+
+class _Handler(logging.Handler):
+    """Hands lines of the standard library on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log a record as one of ours; one that cannot be told is told as that."""
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):
+            message = str(record.msg)
+        level = logging.getLevelName(record.levelno).lower()
+        values = {"exc_info": record.exc_info} if record.exc_info else {}
+        logger = structlog.get_logger(record.name)
+        getattr(logger, level, logger.warning)(message, **values)

@@ -1,0 +1,128 @@
+"""Each page on a phone, in the dark, and for who hears it: nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, ViewportSize, expect
+from support.browser import Visits
+from support.cli_runner import Server
+from support.http_fixture import TOKENS
+from support.page_assertions import lacks, pale, wide
+from support.service_program import Reached, thread
+
+MODEL = "gemma3:4b"
+BROKEN = "no-such-model:7b"
+LONG = (
+    "hf.co/somebody-with-a-long-name/A-model-whose-name-does-not-end-soon-GGUF:Q4_K_M"
+)
+PAGES = (
+    *("/", "/?gone=1", "/?as_of=3", f"/models/{MODEL}", f"/models/{MODEL}?as_of=3"),
+    *(f"/models/{BROKEN}", "/models/never-seen:1b", f"/models/{MODEL}/configuration"),
+    *(f"/models/{MODEL}/unload", f"/models/{MODEL}/delete", f"/models/{LONG}/pull"),
+    *(f"/models/{LONG}", "/roles", "/log", "/log?type=ModelUsed", "/log/5", "/node"),
+    *("/compare", "/compare?from=1", "/api"),
+)
+UNFOLDED = "document.querySelectorAll('details').forEach((one) => one.open = true)"
+DESK: ViewportSize = {"width": 1280, "height": 800}
+PHONE: ViewportSize = {"width": 360, "height": 740}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def history(herdbook: Reached, ollama: Server) -> None:
+    """Let something of each kind have happened."""
+    herdbook.operate("load", MODEL)
+    herdbook.operate("pull", BROKEN)
+    herdbook.operate("pull", LONG)
+    settings = {"num_ctx": 8192, "notes": "much " * 60 + "x" * 200}
+    herdbook.http.put(
+        f"/v1/models/{MODEL}/configuration",
+        json={"settings": settings, "note": "a reason " * 20},
+        headers={"if-match": "*"},
+    ).raise_for_status()
+    herdbook.http.post(f"/v1/models/{MODEL}/uses", json={"purpose": "review"})
+
+
+def troubles(page: Page) -> list[str]:
+    """Return what is wrong with a page: by day, by night, on a phone, to the ear."""
+    page.evaluate(UNFOLDED)
+    found = [*lacks(page), *pale(page)]
+    page.emulate_media(color_scheme="dark")
+    found += [f"in the dark: {one}" for one in pale(page)]
+    page.set_viewport_size(PHONE)
+    found += [f"on a phone: {one}" for one in wide(page)]
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size(DESK)
+    return found
+
+
+@pytest.mark.parametrize("paths", [PAGES[::2], PAGES[1::2]], ids=["some", "others"])
+def test_page_is_for_everybody(
+    paths: Sequence[str], herdbook: Reached, visits: Visits
+) -> None:
+    page = visits.open(herdbook, viewport=DESK, reduced_motion="reduce")
+    found = {}
+    for path in paths:
+        page.goto(path)
+        found[path] = troubles(page)
+
+    assert not any(found.values()), found
+
+
+def test_page_that_signs_in_is_for_everybody(
+    tmp_path: Path, ollama: Server, visits: Visits
+) -> None:
+    with thread(tmp_path / "herd.db", ollama.address, tokens=TOKENS) as guarded:
+        page = visits.open(guarded, viewport=DESK, reduced_motion="reduce")
+
+        assert not troubles(page)
+
+
+def test_swapped_page_is_as_whole_as_a_loaded_one(
+    herdbook: Reached, visits: Visits
+) -> None:
+    model = "mistral:7b"
+    page = visits.open(herdbook, f"/models/{model}", viewport=PHONE)
+    assert not lacks(page)
+
+    herdbook.http.post(f"/v1/models/{model}/uses", json={"purpose": "swap"})
+    expect(page.get_by_role("region", name="History")).to_contain_text("swap")
+
+    assert not lacks(page)
+    assert not wide(page)
+    page.get_by_role("link", name="mark used").click()
+    expect(page.get_by_role("dialog").get_by_label("What for")).to_be_focused()
+    page.evaluate("document.querySelector('body > main').remove()")
+    assert not lacks(page)
+
+
+def test_nothing_moves_for_who_does_not_want_it(
+    herdbook: Reached, visits: Visits
+) -> None:
+    moving = """() => [...document.querySelectorAll("*")].filter((one) => {
+      const { transitionDuration, animationName } = getComputedStyle(one);
+      return animationName !== "none" || /[1-9]/.test(transitionDuration);
+    }).length"""
+    page = visits.open(herdbook, reduced_motion="reduce")
+    assert page.evaluate(moving) == 0
+
+    page.emulate_media(reduced_motion="no-preference")
+    assert page.evaluate(moving) > 0, "it would not have been seen"
+
+
+def test_what_is_wrong_is_found(herdbook: Reached, visits: Visits) -> None:
+    page = visits.open(herdbook, viewport=PHONE)
+    page.evaluate(
+        """() => {
+          const wrong = document.createElement("p");
+          Object.assign(wrong, { id: "herd", textContent: "too pale" });
+          Object.assign(wrong.style, { color: "#999", width: "150vw" });
+          document.getElementById("main").append(wrong);
+        }"""
+    )
+
+    assert pale(page) == ["too pale: 2.61"]
+    assert lacks(page) == ["one element alone with the id herd"]
+    assert any("too pale" in one for one in wide(page))

@@ -1,0 +1,85 @@
+"""Everything without a mouse: from the skip link to a load, and a page's own keys."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+from support.browser import Visits, facts, see_state
+from support.service_program import Reached
+
+FOCUSED = """() => {
+  const one = document.activeElement, look = getComputedStyle(one);
+  const seen = look.outlineStyle !== "none" && parseFloat(look.outlineWidth) >= 1;
+  return [one.tagName, one.textContent.trim() || one.id, seen, !!one.closest("dialog")];
+}"""
+
+
+def tab_to(page: Page, name: str, most: int = 80) -> None:
+    """Press Tab until something is focused; what is focused on the way is seen."""
+    for _ in range(most):
+        page.keyboard.press("Tab")
+        tag, text, seen, _ = page.evaluate(FOCUSED)
+        assert seen or tag == "BODY", f"the focus on {tag} {text} cannot be seen"
+        if text == name:
+            return
+    pytest.fail(f"{name} is not reached with Tab")
+
+
+def test_load_with_the_keyboard_alone(herdbook: Reached, visits: Visits) -> None:
+    model = "gemma3:4b"
+    page = visits.open(herdbook)
+
+    tab_to(page, "Skip to the content", 1)
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_in_viewport()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("main")).to_be_focused()
+    tab_to(page, model)
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/models/{model}")
+    tab_to(page, "load")
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("button", name="load")).to_be_visible()
+    for _ in range(6):
+        page.keyboard.press("Tab")
+        tag, text, _, inside = page.evaluate(FOCUSED)
+        assert inside or tag == "BODY", f"the focus left the dialog for {text}"
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    expect(page.get_by_role("link", name="load")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(dialog.get_by_role("button", name="load")).to_be_visible()
+    tab_to(page, "load")
+    page.keyboard.press("Enter")
+    see_state(page, herdbook, model, "loaded")
+
+    assert ("ModelLoaded", "api:local") in facts(herdbook, model)
+
+
+def test_keys_of_the_page(herdbook: Reached, visits: Visits) -> None:
+    page = visits.open(herdbook)
+
+    for key, path in (("l", "/log"), ("r", "/roles"), ("n", "/node"), ("h", "/")):
+        page.keyboard.press("g")
+        page.keyboard.press(key)
+        page.wait_for_url(f"{herdbook.address}{path}")
+    page.keyboard.press("/")
+    expect(page.locator("[data-find]")).to_be_focused()
+    page.keyboard.type("g l/")
+    expect(page.locator("[data-find]")).to_have_value("g l/")
+    page.keyboard.press("Escape")
+    expect(page.locator("[data-find]")).not_to_be_focused()
+
+
+def test_focus_stays_where_it_was_when_the_page_changes(
+    herdbook: Reached, visits: Visits
+) -> None:
+    model = "mistral:7b"
+    page = visits.open(herdbook, f"/models/{model}")
+    link = page.get_by_role("link", name="delete")
+    link.focus()
+
+    herdbook.http.post(f"/v1/models/{model}/uses", json={}).raise_for_status()
+
+    expect(page.get_by_role("link", name="unload")).to_be_visible()
+    expect(link).to_be_focused()

@@ -1,0 +1,91 @@
+"""The herd and what one does with a model: each with the script, and without it."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+from support.browser import Visits, facts, row, see_state, until
+from support.service_program import Reached
+
+WITH_AND_WITHOUT = pytest.mark.parametrize("script", [True, False])
+
+
+def test_shows_every_model(herdbook: Reached, visits: Visits) -> None:
+    told = {each["name"] for each in herdbook.get("/v1/models")}
+
+    page = visits.open(herdbook)
+
+    names = page.get_by_role("rowheader").get_by_role("link").all_inner_texts()
+    assert told <= set(names)
+    expect(row(page, "qwen2.5-coder:7b")).to_contain_text("4.7 GB")
+    expect(row(page, "qwen2.5-coder:7b")).to_contain_text("tools code insert")
+    expect(page.get_by_role("status").first).to_have_text("live")
+
+
+@WITH_AND_WITHOUT
+def test_load_and_unload(script: bool, herdbook: Reached, visits: Visits) -> None:
+    model = "gemma3:4b" if script else "phi3:3.8b"
+    page = visits.open(herdbook, java_script_enabled=script)
+
+    row(page, model).get_by_role("link", name="load").click()
+    expect(
+        page.get_by_role("heading", name=f"Load {model} into memory?")
+    ).to_be_visible()
+    page.get_by_role("button", name="load").click()
+    see_state(page, herdbook, model, "loaded", script=script)
+    page.get_by_role("link", name="unload").click()
+    page.get_by_role("button", name="unload").click()
+    see_state(page, herdbook, model, "available", script=script)
+
+    assert facts(herdbook, model)[-3:] == [
+        ("LoadStarted", "api:local"),
+        ("ModelLoaded", "api:local"),
+        ("ModelUnloaded", "api:local"),
+    ]
+
+
+@WITH_AND_WITHOUT
+def test_update(script: bool, herdbook: Reached, visits: Visits) -> None:
+    model = "smollm2:135m" if script else "nomic-embed-text:latest"
+    page = visits.open(herdbook, f"/models/{model}", java_script_enabled=script)
+
+    page.get_by_role("link", name="update").click()
+    page.get_by_role("button", name="update").click()
+    until(lambda: facts(herdbook, model)[-1] == ("UpdateUnchanged", "api:local"))
+    see_state(page, herdbook, model, "available", script=script)
+
+    assert ("UpdateStarted", "api:local") in facts(herdbook, model)
+    expect(page.get_by_role("region", name="History")).to_contain_text("up to date")
+
+
+@WITH_AND_WITHOUT
+def test_delete_tells_the_bytes(
+    script: bool, herdbook: Reached, visits: Visits
+) -> None:
+    model, size = ("mistral:7b", "4.4 GB") if script else ("codellama:7b", "3.8 GB")
+    page = visits.open(herdbook, f"/models/{model}", java_script_enabled=script)
+
+    page.get_by_role("link", name="delete").click()
+    asked = page.get_by_role("main").filter(has_text=f"Delete {model}?").last
+    expect(asked).to_contain_text(size)
+    page.get_by_role("button", name="delete").click()
+
+    page.wait_for_url("**/")
+    expect(row(page, model)).to_have_count(0)
+    assert facts(herdbook, model)[-1] == ("ModelDeleted", "api:local")
+
+
+@WITH_AND_WITHOUT
+def test_pull_by_name(script: bool, herdbook: Reached, visits: Visits) -> None:
+    model = "qwen3:0.6b" if script else "llama3.2:1b"
+    page = visits.open(herdbook, java_script_enabled=script)
+
+    page.get_by_label("Pull a model").fill(model)
+    page.get_by_role("button", name="pull").click()
+    expect(page.get_by_role("heading", name=f"Pull {model}?")).to_be_visible()
+    page.get_by_role("main").get_by_role("button", name="pull").last.click()
+    see_state(page, herdbook, model, "available", script=script)
+
+    told = facts(herdbook, model)
+    assert told[0][0] == "PullStarted"
+    assert {actor for _, actor in told} == {"api:local"}

@@ -1,0 +1,103 @@
+"""What goes wrong with a server: no answer, no sense, no disk, no registry."""
+
+from __future__ import annotations
+
+import base64
+from random import Random
+
+from support.manager_fixture import Place
+
+from herdbook import sandbox
+
+Script = dict[str, object]
+
+PATHS = ("", "/api/version", "/api/tags", "/api/ps", "/api/show", "/api/show")
+PATHS_OF_WORK = ("/api/pull", "/api/generate", "/api/embed", "/api/delete")
+
+_JSON = {"content-type": "application/json"}
+
+
+VERDICT = "an error"
+"""What Ollama itself says of a model that it cannot show: that counts as an answer,
+so a list has to do, which does not tell whose a runner is."""
+
+
+def _says(body: str) -> Script:
+    return {"status": 200, "headers": _JSON, "body": body}
+
+
+def _says_bytes(body: bytes) -> Script:
+    raw = base64.b64encode(body).decode()
+    return {"status": 200, "headers": _JSON, "body_base64": raw}
+
+
+NONSENSE: dict[str, Script] = {
+    "a number for models": _says('{"models":7,"version":1,"details":[]}'),
+    "models that are numbers": _says('{"models":[1,2],"version":[],"details":""}'),
+    "a model without a digest": _says('{"models":[{"name":"plain:latest"}]}'),
+    "a digest that is a number": _says('{"models":[{"name":"a:b","digest":5}]}'),
+    "an object that says nothing": _says("{}"),
+    "a list": _says("[]"),
+    "null": _says("null"),
+    "nothing": _says(""),
+    "an error with a good status": _says('{"error":"upstream"}'),
+    "half an answer": _says('{"models":[{"name":"plain:la'),
+    "deeper than anybody reads": _says("[" * 100_000),
+    "no UTF-8": _says_bytes(b"\xff\xfe\x00"),
+    "no UTF-8 in a name": _says_bytes(b'{"models":[{"name":"\xff","digest":""}]}'),
+    "HTML from a proxy": {"body": "<html>Bad Gateway</html>"},
+    "HTML with a good status": {"status": 200, "body": "<html>Log in</html>"},
+    "a refusal": {"status": 401, "body": '{"error":"unauthorized"}'},
+    VERDICT: {"status": 500, "headers": _JSON, "body": '{"error":"boom"}'},
+    "busy": {"status": 503, "headers": _JSON, "body": '{"error":"server busy"}'},
+    "a redirect": {"status": 302, "headers": {"location": "http://127.0.0.1:1/"}},
+    "a redirect to itself": {"status": 307, "headers": {"location": "/api/tags"}},
+    "a stream without end": _says("x" * 2**16) | {"repeat": True},
+    "a line of 100 MB": _says("x" * 100_000_000),
+    "a cut": {"cut": True, "body": '{"models":['},
+    "silence": {"hang": True},
+    "silence after a beginning": {"hang": True, "status": 200, "body": '{"mod'},
+    "patience, then the truth": {"delay_s": 4.0, "truthful": True},
+    "more patience than there is": {"delay_s": 40.0, "truthful": True},
+}
+"""What a server may answer that no Ollama does."""
+
+REGISTRY: tuple[dict[str, object], ...] = (
+    {"reset_after": 1000},
+    {"stall_after": 5000},
+    {"corrupt": True},
+    {"manifest_status": 500, "manifest_body": "no"},
+    {"unreachable": "dial tcp: i/o timeout"},
+    {"rate": 1e5},
+)
+
+
+def answer_nonsense(place: Place, chance: Random, which: str) -> str:
+    """Have the server answer so, a few times or until it is calm; tell where."""
+    path = chance.choice(PATHS + PATHS_OF_WORK)
+    if which == VERDICT and path in {"", "/api/show"}:
+        path = "/api/tags"
+    huge = len(str(NONSENSE[which].get("body"))) > 2**20
+    times = 1 if huge else chance.choice([1, 1, 3, 0])
+    place.did(answer={"path": path, "times": times, **NONSENSE[which]})
+    return f"{which} at {path or 'all'}, {times or 'all'} times"
+
+
+def stop(place: Place, chance: Random) -> None:
+    """Stop the server, if it is up."""
+    if not place.world.down:
+        place.did(server=chance.choice(["killed", "stopped"]))
+
+
+def calm(place: Place, chance: Random) -> None:
+    """End whatever is wrong; a server that was away may be of another age then."""
+    place.did(answer=None, registry={}, disk_bytes=None, runner_dies_saying=None)
+    place.did(unload_lag_s=0.0, runner_start_delay_s=0.0)
+    if place.world.down:
+        place.world.profile = chance.choice([sandbox.CURRENT, sandbox.OLDER])
+        place.did(server="started")
+
+
+def is_well(place: Place) -> bool:
+    """Tell whether the server is up and has no script but the truth."""
+    return not place.world.down and not place.world.answers._left

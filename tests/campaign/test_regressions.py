@@ -1,0 +1,134 @@
+"""What the hours have shown to be wrong, each as a case of its own."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from campaign.faults import NONSENSE, VERDICT
+from campaign.oracle import Oracle
+from proof.oracle import told_by
+from support.manager_fixture import Place, herd_of, recorded, served
+
+from herdbook import sandbox
+from herdbook.core import ModelManager, OllamaError
+
+NAME = "plain:latest"
+MADE = "made:latest"
+UNANSWERED = [
+    which
+    for which in NONSENSE
+    if which not in {VERDICT, "patience, then the truth", "a line of 100 MB"}
+]
+
+
+async def makes_another(place: Place) -> None:
+    """Somebody makes a model of the same weights, under another digest."""
+    body = {"from": NAME, "parameters": {"seed": 1}}
+    await place.somebody("POST", "/api/create", model=MADE, stream=False, **body)
+
+
+async def look_at_nonsense(place: Place, herd: ModelManager, which: str) -> None:
+    """Look at a server that can list its models, and show none."""
+    place.did(answer={"path": "/api/show", "times": 0, **NONSENSE[which]})
+    with suppress(OllamaError):
+        await herd.refresh()
+
+
+@pytest.mark.parametrize("which", UNANSWERED)
+async def test_whose_a_runner_is_is_told_or_said_to_be_unknown(which: str) -> None:
+    async with herd_of() as (place, herd):
+        await place.loads(NAME)
+        await herd.refresh()
+        await makes_another(place)
+
+        await look_at_nonsense(place, herd, which)
+
+        statuses = [*await herd.all_statuses(), await herd.get_status(MADE)]
+        truth = Oracle(place.world).now()
+        assert all(
+            status.stale_since is not None
+            or told_by([status])[status.name] == truth[status.name]
+            for status in statuses
+        )
+        assert statuses[-1].stale_since is not None
+        place.did(answer=None)
+        await herd.refresh()
+        assert told_by(await herd.all_statuses()) == Oracle(place.world).now()
+
+
+@pytest.mark.parametrize("which", ["a cut", "HTML from a proxy"])
+async def test_model_that_nobody_shows_is_there_where_no_runner_is(which: str) -> None:
+    async with herd_of() as (place, herd):
+        await makes_another(place)
+
+        await look_at_nonsense(place, herd, which)
+
+        status = await herd.get_status(MADE)
+        assert status.present
+        assert status.stale_since is None
+
+
+async def test_server_that_shows_nothing_is_recorded_once() -> None:
+    async with herd_of() as (place, herd):
+        await place.loads(NAME)
+        await makes_another(place)
+        before = (await herd.now()).position
+
+        await look_at_nonsense(place, herd, "HTML from a proxy")
+        happened = await recorded(herd, after=before)
+        for _ in range(3):
+            await look_at_nonsense(place, herd, "HTML from a proxy")
+
+        assert await recorded(herd, after=before) == happened
+        assert (await herd.get_status(NAME)).state == "loaded"
+        assert (await herd.get_status(MADE)).stale_since is not None
+
+
+async def test_model_that_nobody_has_seen_is_stale_too() -> None:
+    async with herd_of() as (place, herd):
+        place.did(server="killed")
+        with suppress(OllamaError):
+            await herd.refresh()
+
+        unseen = await herd.get_status("nowhere:7b")
+
+        assert unseen.stale_since == (await herd.get_status(NAME)).stale_since
+        assert unseen.stale_since is not None
+
+
+async def test_first_look_knows_the_runner_of_every_name_of_its_weights() -> None:
+    async with served() as place:
+        await place.loads(NAME)
+        await makes_another(place)
+
+        async with place.herd() as herd:
+            told = told_by(await herd.all_statuses())
+
+        assert told[MADE].loaded
+        assert told == Oracle(place.world).now()
+
+
+async def test_runner_whose_model_is_shown_at_last_is_everybodys_at_once() -> None:
+    async with herd_of() as (place, herd):
+        await makes_another(place)
+        await place.loads(MADE)
+
+        await herd.refresh()
+
+        assert told_by(await herd.all_statuses()) == Oracle(place.world).now()
+
+
+async def test_name_of_a_runner_is_no_proof_where_its_weights_are_known() -> None:
+    async with served(profile=sandbox.OLDER) as place, place.herd() as herd:
+        await makes_another(place)
+        await place.loads(MADE)
+        await herd.refresh()
+        body = {"from": "nowhere:7b", "stream": False}  # has no weights: quirk of old
+        await place.somebody("POST", "/api/create", model=MADE, **body)
+
+        await herd.refresh()
+
+        told = told_by(await herd.all_statuses())
+        assert not told[MADE].loaded
+        assert told == Oracle(place.world).now()

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from support.cli_runner import Herdbook, Server
+
+
+def test_load_tells_what_is_in_memory(herdbook: Herdbook, server: Server) -> None:
+    answer = herdbook("load", "llama3.2:3b", "--num-ctx", "2048", "--keep-alive", "10m")
+
+    assert answer.code == 0
+    assert answer.out.splitlines()[-1].startswith("llama3.2:3b loaded in ")
+    assert "2k context" in answer.out
+    assert "all on the GPU" in answer.out
+
+
+def test_load_in_json_is_the_model(herdbook: Herdbook, server: Server) -> None:
+    told = herdbook("load", "llama3.2:3b", "--json").json
+
+    assert told["state"] == "loaded"
+    assert told["runner"]["name"] == "llama3.2:3b"
+
+
+def test_load_keeps_for_ever_where_told_so(
+    herdbook: Herdbook, serving: Callable[..., Server]
+) -> None:
+    server = serving(speed=1.0)  # a faster one gets sooner to the end of ever
+
+    answer = herdbook(
+        "load", "smollm2:135m", "--keep-alive", "-1", "--ollama", server.address
+    )
+
+    assert "kept for ever" in answer.out
+
+
+def test_load_that_fails_says_why_and_is_recorded(
+    herdbook: Herdbook, server: Server
+) -> None:
+    server.did(runner_dies_saying="CUDA error: out of memory")
+
+    answer = herdbook("load", "llama3.2:3b")
+
+    assert answer.code == 1
+    assert answer.err.startswith("herdbook: llama3.2:3b cannot be loaded")
+    assert "load failed" in herdbook("history", "llama3.2:3b").out
+
+
+def test_unload_says_what_became_of_it(herdbook: Herdbook, server: Server) -> None:
+    herdbook("load", "llama3.2:3b")
+
+    assert herdbook("unload", "llama3.2:3b").out == "llama3.2:3b unloaded\n"
+    assert herdbook("unload", "llama3.2:3b").out == "llama3.2:3b was not loaded\n"
+
+
+def test_unload_names_what_shares_the_weights(
+    herdbook: Herdbook, server: Server
+) -> None:
+    herdbook("pull", "llama3.2:latest")
+    herdbook("load", "llama3.2:3b")
+
+    answer = herdbook("unload", "llama3.2:3b")
+
+    assert answer.out == (
+        "llama3.2:3b unloaded, and with it llama3.2:latest (same weights)\n"
+    )
+
+
+def test_unload_in_json_tells_the_result(herdbook: Herdbook, server: Server) -> None:
+    assert herdbook("unload", "llama3.2:3b", "--json").json == {
+        "name": "llama3.2:3b",
+        "result": "not_loaded",
+    }
+
+
+def test_rm_says_what_it_freed(herdbook: Herdbook, server: Server) -> None:
+    answer = herdbook("rm", "smollm2:135m")
+
+    assert answer.code == 0
+    assert answer.out == "smollm2:135m deleted; that frees 271 MB\n"
+
+
+def test_rm_says_that_shared_weights_stay(herdbook: Herdbook, server: Server) -> None:
+    herdbook("pull", "llama3.2:latest")
+
+    told = herdbook("rm", "llama3.2:3b", "--json").json
+
+    assert told == {
+        "name": "llama3.2:3b",
+        "freed_bytes": 0,
+        "shared_with": ["llama3.2:latest"],
+    }
+    assert "frees" in herdbook("rm", "llama3.2:latest").out
+
+
+def test_rm_in_words_says_that_shared_weights_stay(
+    herdbook: Herdbook, server: Server
+) -> None:
+    herdbook("pull", "llama3.2:latest")
+
+    answer = herdbook("rm", "llama3.2:3b")
+
+    assert "frees next to nothing: llama3.2:latest has the same weights" in answer.out
+
+
+def test_use_records_who_and_what_for(herdbook: Herdbook, server: Server) -> None:
+    answer = herdbook("use", "llama3.2:3b", "--for", "a test")
+
+    assert answer.out == "llama3.2:3b used: a test\n"
+    assert "used: a test" in herdbook("history", "llama3.2:3b").out
+    assert "by cli:ann" in herdbook("history", "llama3.2:3b").out
+
+
+def test_use_in_json_is_the_model(herdbook: Herdbook, server: Server) -> None:
+    assert herdbook("use", "llama3.2:3b", "--json").json["uses"] == 1
+
+
+def test_config_sets_and_shows(herdbook: Herdbook, server: Server) -> None:
+    answer = herdbook("config", "llama3.2:3b", "num_ctx=4096", "pinned=true")
+
+    assert answer.code == 0
+    assert [line.split() for line in answer.out.splitlines()] == [
+        ["SETTING", "VALUE"],
+        ["num_ctx", "4096"],
+        ["pinned", "true"],
+    ]
+
+
+def test_config_unsets_with_a_note(herdbook: Herdbook, server: Server) -> None:
+    herdbook("config", "llama3.2:3b", "num_ctx=4096")
+
+    answer = herdbook("config", "llama3.2:3b", "--unset", "num_ctx", "--note", "done")
+
+    assert answer.out == "llama3.2:3b has no settings of its own.\n"
+    assert 'num_ctx no longer set (was: 4096): "done"' in herdbook("history").out
+
+
+def test_config_in_json_tells_what_requests_get(
+    herdbook: Herdbook, server: Server
+) -> None:
+    herdbook("config", "llama3.2:3b", "num_ctx=4096", "keep_alive=10m")
+
+    told = herdbook("config", "llama3.2:3b", "--json").json
+
+    assert told["settings"] == {"num_ctx": 4096, "keep_alive": "10m"}
+    assert told["options"]["num_ctx"] == 4096
+    assert told["keep_alive"] == "10m"
+
+
+def test_config_needs_no_server(herdbook: Herdbook, no_server: None) -> None:
+    assert herdbook("config", "llama3.2:3b", "num_ctx=4096").code == 0
+
+
+@pytest.mark.parametrize("user", ["", "a\x07b", "x" * 500])
+def test_any_user_can_be_recorded(
+    herdbook: Herdbook, server: Server, monkeypatch: pytest.MonkeyPatch, user: str
+) -> None:
+    monkeypatch.setenv("LOGNAME", user)
+
+    assert herdbook("use", "llama3.2:3b").code == 0

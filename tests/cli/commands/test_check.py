@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from support.cli_runner import Herdbook, Server
+
+from herdbook.core import ModelState
+from herdbook.presentation.diagram import edges, mermaid
+
+
+@pytest.fixture
+def altered(herdbook: Herdbook, server: Server, log: Path) -> Herdbook:
+    """Return the command on a log in which somebody changed an event."""
+    herdbook("use", "llama3.2:3b", "--for", "honest work")
+    with closing(sqlite3.connect(log)) as connection, connection:
+        triggers = connection.execute(
+            "SELECT name FROM sqlite_schema WHERE type = 'trigger'"
+        ).fetchall()
+        for (name,) in triggers:
+            connection.execute(f'DROP TRIGGER "{name}"')
+        connection.execute(
+            "UPDATE events SET data = replace(data, 'honest', 'idle')"
+            " WHERE type = 'ModelUsed'"
+        )
+    return herdbook
+
+
+def test_verify_tells_that_all_is_well(herdbook: Herdbook, server: Server) -> None:
+    herdbook("ls")
+
+    answer = herdbook("verify")
+
+    assert answer.code == 0
+    assert answer.out.startswith("11 events, chain whole from #1 to #11, head ")
+    assert "…, 0 findings, " in answer.out
+
+
+def test_verify_tells_what_is_wrong_and_where(altered: Herdbook) -> None:
+    answer = altered("verify")
+
+    assert answer.code == 1
+    assert "   hash" in answer.out
+    assert "is not what was written" in answer.out
+    assert "not whole" in answer.out.splitlines()[-1]
+
+
+def test_verify_in_json_has_head_and_findings(altered: Herdbook) -> None:
+    answer = altered("verify", "--json")
+
+    assert answer.code == 1
+    assert {*answer.json} == {"events", "position", "hash", "findings", "seconds"}
+    assert "hash" in {found["kind"] for found in answer.json["findings"]}
+
+
+def test_verify_judges_a_log_that_no_longer_folds(
+    herdbook: Herdbook, server: Server, log: Path
+) -> None:
+    herdbook("ls")
+    with closing(sqlite3.connect(log)) as connection, connection:
+        for (name,) in connection.execute(
+            "SELECT name FROM sqlite_schema WHERE type = 'trigger'"
+        ).fetchall():
+            connection.execute(f'DROP TRIGGER "{name}"')
+        connection.execute("UPDATE events SET type = 'Gone' WHERE position = 2")
+
+    assert herdbook("ls").code == 1
+    assert "Run: herdbook verify" in herdbook("ls").err or "known" in herdbook("ls").err
+    assert herdbook("verify").code == 1
+
+
+def test_verify_of_an_empty_log_has_nothing_to_check(
+    herdbook: Herdbook, no_server: None
+) -> None:
+    herdbook("ls")
+
+    assert herdbook("verify").out == "no events yet, nothing to check\n"
+
+
+def test_verify_makes_no_log(herdbook: Herdbook, log: Path) -> None:
+    answer = herdbook("verify")
+
+    assert answer.code == 3
+    assert answer.err == (
+        f"herdbook: {log} is not there. Give the log with --db   (exit 3)\n"
+    )
+    assert not log.exists()
+
+
+def test_verify_names_a_write_ahead_log_without_its_log(
+    herdbook: Herdbook, log: Path
+) -> None:
+    wal = log.with_name(f"{log.name}-wal")
+    wal.write_bytes(b"x" * 5000)
+    told = herdbook("verify")
+    assert told.code == 1
+    assert "is missing, but its write-ahead log" in told.err
+    assert wal.exists()
+    assert not log.exists()
+
+
+def test_verify_tells_of_a_lost_end_until_it_is_accepted(
+    herdbook: Herdbook, server: Server, log: Path
+) -> None:
+    herdbook("refresh")
+    kept = log.with_name(f"{log.name}-head")
+    kept.write_text(f"99:{'a' * 64}\n")
+    told = herdbook("verify")
+    assert told.code == 1
+    assert "had reached #99" in told.out
+    assert kept.read_text().startswith("99:")
+    assert herdbook("verify", "--accept").code == 0
+    assert herdbook("verify").code == 0
+    assert not kept.read_text().startswith("99:")
+
+
+def test_refresh_says_what_it_found(herdbook: Herdbook, server: Server) -> None:
+    answer = herdbook("refresh")
+
+    assert "llama3.2:3b               found: 2.0 GB" in answer.out
+    assert answer.out.splitlines()[-1] == (
+        "Ollama 0.32.15: 5 models, 0 in memory; 11 new events"
+    )
+
+
+def test_refresh_says_that_nothing_is_new(herdbook: Herdbook, server: Server) -> None:
+    herdbook("ls")
+
+    assert herdbook("refresh").out == (
+        "Ollama 0.32.15: 5 models, 0 in memory; nothing new\n"
+    )
+
+
+def test_refresh_in_json_has_what_was_recorded(
+    herdbook: Herdbook, server: Server
+) -> None:
+    herdbook("ls")
+    server.did(manifest_deleted="smollm2:135m")
+
+    told = herdbook("refresh", "--json").json
+
+    assert {*told} == {"node", "models", "runners", "recorded"}
+    assert [entry["type"] for entry in told["recorded"]] == ["ModelVanished"]
+
+
+def test_refresh_needs_the_server(herdbook: Herdbook, no_server: None) -> None:
+    assert herdbook("refresh").code == 5
+
+
+def test_graph_draws_every_edge_of_the_table(herdbook: Herdbook) -> None:
+    answer = herdbook("graph")
+
+    assert answer.out.startswith("stateDiagram-v2\n    [*] --> not_present\n")
+    assert len(answer.out.splitlines()) == 2 + len(edges())
+    assert "    loaded --> available: ModelUnloaded\n" in answer.out
+
+
+def test_graph_of_a_model_counts_and_marks(herdbook: Herdbook, server: Server) -> None:
+    herdbook("load", "llama3.2:3b")
+
+    answer = herdbook("graph", "llama3.2:3b")
+
+    assert "loading --> loaded: 1 x ModelLoaded" in answer.out
+    assert "class loaded here" in answer.out
+
+
+def test_graph_in_json_has_counts_by_edge(herdbook: Herdbook, server: Server) -> None:
+    herdbook("ls")
+
+    told = herdbook("graph", "llama3.2:3b", "--json").json
+
+    assert told["transitions"] == {"not_present>available": 1}
+    assert herdbook("graph", "--json").json["transitions"] is None
+
+
+def test_mermaid_counts_what_never_happened_as_nothing() -> None:
+    text = mermaid({}, ModelState.ERROR)
+
+    assert "loading --> error: 0 x PullFailed, LoadFailed" in text
+    assert text.endswith("class error here")
+
+
+def test_verify_holds_the_log_to_an_anchor(herdbook: Herdbook, server: Server) -> None:
+    herdbook("ls")
+    head = herdbook("verify", "--json").json
+    herdbook("use", "llama3.2:3b")
+
+    anchor = f"#{head['position']}:{head['hash']}"
+    assert herdbook("verify", "--anchor", anchor).code == 0
+
+
+def test_verify_finds_a_log_that_lacks_its_anchor(
+    herdbook: Herdbook, server: Server
+) -> None:
+    herdbook("ls")
+
+    rewritten = herdbook("verify", "--anchor", f"3:{'a' * 64}")
+    cut = herdbook("verify", "--anchor", f"999:{'a' * 64}")
+
+    assert (rewritten.code, cut.code) == (1, 1)
+    assert "has another hash than the anchor" in rewritten.out
+    assert "is not there, but an anchor says so" in cut.out
+
+
+def test_verify_refuses_what_is_no_anchor(herdbook: Herdbook, server: Server) -> None:
+    answer = herdbook("verify", "--anchor", "12")
+
+    assert answer.code == 2
+    assert "is no anchor" in answer.err

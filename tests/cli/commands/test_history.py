@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import pytest
+from support.cli_runner import Herdbook, Server
+
+
+@pytest.fixture
+def lived(herdbook: Herdbook, server: Server) -> Herdbook:
+    """Return the command on a log in which something happened."""
+    herdbook("load", "llama3.2:3b")
+    herdbook("use", "llama3.2:3b", "--for", "a test")
+    herdbook("config", "qwen2.5-coder:7b", "num_ctx=4096", "--note", "long files")
+    herdbook("unload", "llama3.2:3b")
+    return herdbook
+
+
+def test_history_of_a_model_is_newest_first(lived: Herdbook) -> None:
+    lines = lived("history", "llama3.2:3b").out.splitlines()
+
+    assert lines[0].split()[2:4] == ["unloaded:", "on"]
+    assert lines[0].endswith("by cli:ann")
+    assert "used: a test" in lines[1]
+    assert "found: 2.0 GB" in lines[-1]
+    assert lines[-1].endswith("observed by reconciler")
+
+
+def test_history_of_all_names_whose_it_is(lived: Herdbook) -> None:
+    answer = lived("history", "--limit", "2")
+
+    assert len(answer.out.splitlines()) == 2
+    assert "llama3.2:3b        unloaded" in answer.out
+    assert 'qwen2.5-coder:7b   num_ctx set to 4096 (was: not set): "lo' in answer.out
+
+
+@pytest.mark.parametrize(
+    ("options", "types"),
+    [
+        (["--type", "ModelUsed"], ["ModelUsed"]),
+        (["--cause", "configuration"], ["ConfigurationChanged"]),
+        (["--actor", "cli:", "--limit", "1"], ["ModelUnloaded"]),
+        (["--actor", "api:"], []),
+        (["--until", "yesterday 00:00"], []),
+        (["--since", "1 hour ago", "--type", "NodeReached"], ["NodeReached"]),
+    ],
+)
+def test_history_filters(lived: Herdbook, options: list[str], types: list[str]) -> None:
+    entries = lived("history", "--json", *options).json
+
+    assert [entry["type"] for entry in entries] == types
+
+
+def test_history_says_where_there_is_nothing(lived: Herdbook) -> None:
+    assert lived("history", "--actor", "api:").out == "Nothing recorded.\n"
+
+
+def test_log_prints_the_newest_events_in_order(lived: Herdbook) -> None:
+    lines = lived("log", "--limit", "2").out.splitlines()
+
+    assert [line.split()[2] for line in lines] == [
+        "ConfigurationChanged",
+        "ModelUnloaded",
+    ]
+    assert 'v6 {"reason":"requested","evicted_by":null} command cli:ann' in lines[1]
+
+
+def test_log_in_json_is_an_array_of_envelopes(lived: Herdbook) -> None:
+    events = lived("log", "--after", "0", "--limit", "3", "--json").json
+
+    assert [event["position"] for event in events] == [1, 2, 3]
+    assert {*events[0]["data"]} == {"version", "url"}
+    assert {*events[0]} == {
+        "position",
+        "stream",
+        "version",
+        "event_id",
+        "type",
+        "schema",
+        "data",
+        "occurred_at",
+        "recorded_at",
+        "actor",
+        "cause",
+        "correlation_id",
+        "causation_id",
+        "hash",
+    }
+
+
+def test_log_behind_the_end_is_empty(lived: Herdbook) -> None:
+    assert lived("log", "--after", "9999").out == ""
+    assert lived("log", "--after", "9999", "--json").json == []
+
+
+def test_as_of_shows_the_models_as_they_were(lived: Herdbook) -> None:
+    used = lived("history", "--type", "ModelUsed", "--json").json[0]["position"]
+
+    then = lived("as-of", f"#{used}")
+
+    assert then.out.startswith("As of ")
+    assert f"(#{used}), as the log has it:" in then.out.splitlines()[0]
+    assert "llama3.2:3b               loaded" in then.out
+    assert "general     llama3.2:3b               used " in then.out
+
+
+def test_as_of_for_a_role_tells_the_order_then(lived: Herdbook) -> None:
+    answer = lived("as-of", "now", "--role", "coding")
+
+    assert answer.out.splitlines()[1].startswith("use   qwen2.5-coder:7b")
+
+
+def test_as_of_before_the_first_event_is_empty(lived: Herdbook) -> None:
+    assert "no server has answered yet · 0 models" in lived("as-of", "2 h ago").out
+    assert lived("as-of", "0").out.startswith("Before the first event (#0)")
+
+
+def test_as_of_in_json_marks_the_position(lived: Herdbook) -> None:
+    told = lived("as-of", "3", "--json").json
+
+    assert {*told} == {"position", "asked", "node", "models", "recommended"}
+    assert (told["position"], told["asked"]) == (3, None)
+    assert [model["name"] for model in told["models"]] == ["gemma3:4b"]
+    assert told["recommended"]["vision"]["name"] == "gemma3:4b"
+
+
+def test_as_of_in_json_for_a_role_tells_that_role(lived: Herdbook) -> None:
+    told = lived("as-of", "now", "--role", "coding", "--json").json
+
+    assert [*told["recommended"]] == ["coding"]
+    assert told["asked"].endswith("Z")

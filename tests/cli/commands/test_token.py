@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import stat
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from support.cli_runner import Herdbook
+
+from herdbook.cli import run
+from herdbook.service.auth.token_file import add_token
+from herdbook.service.auth.tokens import Role, Tokens, read_tokens
+
+WRITTEN = """\
+# Who may ask.
+
+[tokens.ann]   # since May
+sha256 = '%s'   # of her own
+role = "operate"
+
+   [ tokens . "b.c" ]
+role = "read"
+sha256 = "%s"
+# The end, without a newline"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "tokens.toml"
+
+
+@pytest.fixture
+def written(file: Path) -> Path:
+    file.write_text(WRITTEN % ("a" * 64, "B" * 64))
+    file.chmod(0o640)
+    return file
+
+
+def test_token_is_printed_once_and_its_hash_is_kept(
+    herdbook: Herdbook, file: Path
+) -> None:
+    answer = herdbook("token", "ann", "--role", "operate", "--file", str(file))
+
+    assert (answer.code, answer.err) == (0, "")
+    secret = answer.out.strip()
+    assert answer.out == f"{secret}\n"
+    assert secret not in file.read_text()
+    principal = Tokens(read_tokens(file)).principal(secret)
+    assert principal is not None
+    assert (principal.actor, principal.role) == ("api:ann", Role.OPERATE)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_token_reads_by_default_and_answers_in_json(
+    herdbook: Herdbook, file: Path
+) -> None:
+    answer = herdbook("token", "a.b", "--file", str(file), "--json")
+
+    told = answer.json
+    assert told == {
+        "name": "a.b",
+        "role": "read",
+        "token": told["token"],
+        "file": str(file),
+    }
+    assert Tokens(read_tokens(file)).principal(told["token"]) is not None
+
+
+def test_token_leaves_what_is_there_as_it_is(herdbook: Herdbook, written: Path) -> None:
+    before = written.read_bytes()
+
+    assert herdbook("token", "new", "--file", str(written)).code == 0
+
+    after = written.read_bytes()
+    assert after.startswith(before + b"\n\n[tokens.new]\n")
+    assert [token.name for token in read_tokens(written)] == ["ann", "b.c", "new"]
+    assert stat.S_IMODE(written.stat().st_mode) == 0o640
+    assert [path.name for path in written.parent.iterdir()] == [written.name]
+
+
+@pytest.mark.parametrize("name", ["ann", "b.c"])
+def test_token_refuses_a_name_that_is_taken_unless_told(
+    herdbook: Herdbook, written: Path, name: str
+) -> None:
+    before = written.read_bytes()
+
+    refused = herdbook("token", name, "--file", str(written))
+
+    assert refused.code == 2
+    assert f"token {name} is in {written} already" in refused.err
+    assert "--replace" in refused.err
+    assert written.read_bytes() == before
+
+    told = herdbook("token", name, "--file", str(written), "--replace", "--role=admin")
+
+    tokens = read_tokens(written)
+    assert {token.name for token in tokens} == {"ann", "b.c"}
+    principal = Tokens(tokens).principal(told.out.strip())
+    assert principal is not None
+    assert (principal.name, principal.role) == (name, Role.ADMIN)
+    assert "# Who may ask." in written.read_text()
+    assert "# The end, without a newline" in written.read_text()
+
+
+def test_token_does_not_touch_what_only_a_person_can_change(
+    herdbook: Herdbook, file: Path
+) -> None:
+    text = f'[tokens]\nann = {{ role = "read", sha256 = "{"a" * 64}" }}\n'
+    file.write_text(text)
+
+    replaced = herdbook("token", "ann", "--file", str(file), "--replace")
+
+    assert replaced.code == 2
+    assert "only for people to change" in replaced.err
+    assert file.read_text() == text
+    assert herdbook("token", "bob", "--file", str(file)).code == 0
+
+
+@pytest.mark.parametrize("text", ["= 3", "[other]\n", "[tokens.a]\n", "\udcff"])
+def test_token_does_not_add_to_a_file_that_is_not_valid(
+    herdbook: Herdbook, file: Path, text: str
+) -> None:
+    file.write_bytes(text.encode(errors="surrogateescape"))
+
+    answer = herdbook("token", "ann", "--file", str(file))
+
+    assert answer.code == 2
+    assert str(file) in answer.err
+    assert answer.out == ""
+    assert file.read_bytes() == text.encode(errors="surrogateescape")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a b", "a/b", "a\n", "é", "a" * 65, "hb_" + "a" * 43]
+)
+def test_token_refuses_what_is_no_name(
+    herdbook: Herdbook, file: Path, name: str
+) -> None:
+    answer = herdbook("token", "--file", str(file), "--", name)
+
+    assert answer.code == 2
+    assert "is none for a token" in answer.err
+    assert not file.exists()
+
+
+def test_token_says_that_it_cannot_write(herdbook: Herdbook, tmp_path: Path) -> None:
+    missing = herdbook("token", "ann", "--file", str(tmp_path / "no" / "t.toml"))
+    folder = herdbook("token", "ann", "--file", str(tmp_path))
+
+    assert (missing.code, folder.code) == (2, 2)
+    assert "cannot be written: No such file or directory" in missing.err
+    assert "Is a directory" in folder.err
+    assert missing.out == folder.out == ""
+
+
+def test_token_follows_a_link_to_the_file(
+    herdbook: Herdbook, tmp_path: Path, written: Path
+) -> None:
+    link = tmp_path / "link.toml"
+    link.symlink_to(written)
+
+    assert herdbook("token", "new", "--file", str(link)).code == 0
+    assert link.is_symlink()
+    assert "[tokens.new]" in written.read_text()
+
+
+def test_tokens_that_are_added_at_once_are_all_there(file: Path) -> None:
+    threads = [
+        threading.Thread(target=add_token, args=(file, f"n{number}", Role.READ))
+        for number in range(12)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+
+    assert {token.name for token in read_tokens(file)} == {f"n{n}" for n in range(12)}
+
+
+def test_token_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: Path
+) -> None:
+    for name in [n for n in sys.modules if n.startswith("herdbook.service")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "herdbook.service", None)
+
+    assert run(["token", "ann", "--file", str(file)]) == 1
+    assert "To get it: pip install 'herdbook[service]'" in capsys.readouterr().err

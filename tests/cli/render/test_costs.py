@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.cli_runner import Herdbook, Server
+
+from herdbook.cli.render.costs import line_of
+from herdbook.core import CostSource, Figure, LoadCost, PullCost
+
+UNKNOWN = Figure(size_bytes=None, source=CostSource.UNKNOWN, note="who knows")
+KNOWN = Figure(size_bytes=4_700_000_000, source=CostSource.DISK, note="/m")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder that OLLAMA_MODELS names."""
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path))
+    return tmp_path
+
+
+def test_pull_says_first_what_it_costs(
+    herdbook: Herdbook, server: Server, folder: Path
+) -> None:
+    first, *_, last = herdbook("pull", "qwen3:0.6b").out.splitlines()
+
+    assert first.startswith("qwen3:0.6b: size unknown (the catalogue does not tell")
+    assert first.endswith(f"free in {folder}")
+    assert last.startswith("qwen3:0.6b pulled in ")
+
+
+def test_pull_as_a_dry_run_fetches_nothing(herdbook: Herdbook, server: Server) -> None:
+    answer = herdbook("pull", "llama3.1", "--dry-run")
+
+    assert answer.code == 0
+    assert answer.out.startswith(
+        "llama3.1:latest: at most 4.7 GB to fetch (catalogue); "
+    )
+    assert herdbook("history", "llama3.1").code == 3
+
+
+def test_dry_run_of_a_pull_in_json_has_every_source(
+    herdbook: Herdbook, server: Server, folder: Path
+) -> None:
+    told = herdbook("pull", "llama3.1", "--dry-run", "--json").json
+
+    assert told["update"] is False
+    assert told["fetch"] == {
+        "size_bytes": 4_700_000_000,
+        "source": "catalogue",
+        "note": "Ollama's README, table of example models",
+    }
+    assert (told["free"]["source"], told["free"]["note"]) == ("disk", str(folder))
+
+
+def test_load_says_first_what_it_costs(herdbook: Herdbook, server: Server) -> None:
+    first, last = herdbook("load", "llama3.2:3b").out.splitlines()
+
+    assert first == "llama3.2:3b: at least 2.0 GB of memory; no runner holds any"
+    assert last.startswith("llama3.2:3b loaded in ")
+
+
+def test_load_as_a_dry_run_loads_nothing(herdbook: Herdbook, server: Server) -> None:
+    assert herdbook("load", "llama3.2:3b", "--dry-run").code == 0
+
+    assert herdbook("show", "llama3.2:3b", "--json").json["state"] == "available"
+
+
+def test_dry_run_of_a_load_in_json_has_every_source(
+    herdbook: Herdbook, server: Server
+) -> None:
+    told = herdbook("load", "llama3.2:3b", "--dry-run", "--json").json
+
+    assert (told["loaded"], told["runners"]) == (False, 0)
+    assert told["size"]["source"] == "tags"
+    assert told["held"] == {"size_bytes": 0, "source": "ps", "note": ""}
+
+
+def test_answer_in_json_is_not_preceded_by_the_cost(
+    herdbook: Herdbook, server: Server
+) -> None:
+    assert herdbook("load", "llama3.2:3b", "--json").json["state"] == "loaded"
+
+
+def test_dry_run_of_a_load_needs_the_model(herdbook: Herdbook, server: Server) -> None:
+    assert herdbook("load", "nobody:1b", "--dry-run").code == 3
+
+
+@pytest.mark.parametrize(
+    ("cost", "line"),
+    [
+        (
+            PullCost(name="a:1b", update=True, fetch=KNOWN, free=KNOWN),
+            "a:1b: an update, at most 4.7 GB to fetch (catalogue); 4.7 GB free in /m",
+        ),
+        (
+            PullCost(name="a:1b", update=False, fetch=UNKNOWN, free=UNKNOWN),
+            "a:1b: size unknown (who knows); free disk unknown (who knows)",
+        ),
+        (
+            LoadCost(name="a:1b", loaded=True, size=KNOWN, held=KNOWN, runners=1),
+            "a:1b: in memory already; 1 runner in memory, 4.7 GB in all",
+        ),
+        (
+            LoadCost(name="a:1b", loaded=False, size=UNKNOWN, held=KNOWN, runners=2),
+            "a:1b: size unknown (who knows); 2 runners in memory, 4.7 GB in all",
+        ),
+    ],
+)
+def test_cost_is_one_line(cost: PullCost | LoadCost, line: str) -> None:
+    assert line_of(cost) == line

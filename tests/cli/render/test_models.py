@@ -1,0 +1,188 @@
+"""Tables of models in states that take long to bring about for real."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from herdbook.cli.output import Line, table_lines
+from herdbook.cli.render import models as herd
+from herdbook.cli.render.model import Card
+from herdbook.core import Cause, ModelRegistry, Moment, RecordedEvent
+from herdbook.core.views import Views
+from herdbook.events import facts
+from herdbook.events.facts import Fact, FactSource, Runner
+from herdbook.events.recorded import Position
+from herdbook.events.streams import model_stream, node_stream
+from herdbook.presentation import wording
+from herdbook.presentation.times import Now
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+DIGEST = "a" * 64
+REGISTRY = ModelRegistry()
+
+
+def moment_of(*told: tuple[str, Fact]) -> Moment:
+    """Return the moment after some facts, a minute apart, the last at noon."""
+    views = Views()
+    versions: dict[str, int] = {}
+    for at, (name, fact) in enumerate(told, start=1):
+        stream = model_stream("local", name) if name else node_stream("local")
+        versions[stream] = versions.get(stream, 0) + 1
+        when = NOON - timedelta(minutes=len(told) - at)
+        views.apply(
+            RecordedEvent(
+                position=Position(at),
+                stream=stream,
+                version=versions[stream],
+                event_id=f"event-{at}",
+                type=type(fact).__name__,
+                schema=1,
+                data=fact,
+                occurred_at=when,
+                recorded_at=when,
+                actor="cli:ann",
+                cause=Cause.COMMAND,
+                correlation_id=None,
+                causation_id=None,
+                hash=f"{at:064x}",
+            )
+        )
+    return Moment(views, REGISTRY, "local")
+
+
+def shown(moment: Moment, *, bars: bool = False) -> list[str]:
+    table = herd.Herd(moment, REGISTRY, Now(NOON, UTC), bars=bars)
+    return plain(table_lines(herd.COLUMNS, table.rows(table.chosen()), headers=False))
+
+
+def plain(lines: list[Line]) -> list[str]:
+    return ["".join(piece.text for piece in line) for line in lines]
+
+
+def found(size: int = 4_900_000_000) -> Fact:
+    return facts.ModelDiscovered(digest=DIGEST, size_bytes=size)
+
+
+PULLING = (
+    ("gemma3:27b", facts.PullStarted(instance="one")),
+    (
+        "gemma3:27b",
+        facts.PullProgressed(completed_bytes=6_600_000_000, total_bytes=17_400_000_000),
+    ),
+)
+
+
+def test_a_pull_is_told_below_its_model() -> None:
+    assert shown(moment_of(*PULLING)) == [
+        f"gemma3:27b   loading   17.4 GB   128k   vision   {wording.NOTHING}",
+        "  pull 37 %   6.6 of 17.4 GB   by cli:ann, 1 min ago",
+    ]
+
+
+def test_a_pull_has_a_bar_where_there_is_someone_to_see_it() -> None:
+    line = shown(moment_of(*PULLING), bars=True)[1]
+
+    assert line.startswith("  pull ━━━━━━━━━━━━────")
+
+
+def test_a_load_is_told_without_figures() -> None:
+    moment = moment_of(("a:1b", found()), ("a:1b", facts.LoadStarted(instance="one")))
+
+    assert shown(moment)[1] == "  load asked for by cli:ann, just now"
+
+
+def test_an_update_leaves_the_state_and_is_told() -> None:
+    moment = moment_of(("a:1b", found()), ("a:1b", facts.UpdateStarted(instance="one")))
+
+    lines = shown(moment)
+
+    assert "available, updating" in lines[0]
+    assert lines[1] == "  update asked for by cli:ann, just now"
+
+
+def test_a_cloud_model_has_no_size_here() -> None:
+    cloud = facts.ModelDiscovered(
+        digest=DIGEST, size_bytes=300, remote_host="ollama.com"
+    )
+
+    assert "cloud" in shown(moment_of(("big:cloud", cloud)))[0]
+
+
+def test_the_order_is_by_what_can_be_used_soonest() -> None:
+    moment = moment_of(
+        ("bad:1b", facts.PullStarted(instance="one")),
+        ("bad:1b", facts.PullFailed(kind="disk_full", message="bad:1b is too big")),
+        ("z:1b", found()),
+        ("b:1b", found()),
+        *PULLING,
+        ("z:1b", facts.ModelUsed()),
+    )
+
+    names = [line.split()[0] for line in shown(moment) if not line.startswith(" ")]
+
+    assert names == ["z:1b", "b:1b", "gemma3:27b", "bad:1b"]
+
+
+def test_a_failure_is_told_without_saying_the_name_twice() -> None:
+    moment = moment_of(
+        ("bad:1b", facts.PullStarted(instance="one")),
+        (
+            "bad:1b",
+            facts.PullFailed(kind="x", message="bad:1b cannot be fetched: no luck"),
+        ),
+    )
+
+    assert shown(moment)[1] == "  pull failed just now: no luck"
+
+
+def test_the_card_of_a_runner_of_another_name_says_so() -> None:
+    runner = Runner(
+        name="other:1b", digest=DIGEST, size_bytes=2_000_000_000, size_vram_bytes=0
+    )
+    moment = moment_of(("a:1b", found()), ("a:1b", facts.ModelLoaded(runner=runner)))
+
+    card = Card(moment.status("a:1b"), moment, [], Now(NOON, UTC))
+
+    assert "  memory      2.0 GB, on the CPU, loaded as other:1b" in plain(
+        list(card.lines())
+    )
+
+
+def test_the_card_of_a_cloud_model_names_its_host() -> None:
+    cloud = facts.ModelDiscovered(
+        digest=DIGEST, size_bytes=300, remote_host="ollama.com"
+    )
+    moment = moment_of(("big:cloud", cloud))
+
+    card = Card(moment.status("big:cloud"), moment, [], Now(NOON, UTC))
+
+    assert "  weights     none here: a cloud model of ollama.com" in plain(
+        list(card.lines())
+    )
+
+
+def test_the_card_names_who_shares_the_weights() -> None:
+    detected = facts.CapabilitiesDetected(
+        digest=DIGEST,
+        weights="b" * 64,
+        parameter_count=125_000,
+        context_trained=8192,
+        context_source=FactSource.SHOW,
+        capabilities={},
+    )
+    moment = moment_of(
+        ("a:1b", found()), ("a:1b", detected), ("b:1b", found()), ("b:1b", detected)
+    )
+
+    card = Card(moment.status("a:1b"), moment, [], Now(NOON, UTC))
+
+    weights = plain(list(card.lines()))[1]
+    assert weights.endswith("bbbbbbbbbbbb, 125 k parameters, 4.9 GB, shared with b:1b")
+
+
+def test_wording_tells_small_counts_as_they_are() -> None:
+    assert wording.counted(1, "model") == "1 model"
+    assert wording.counted(1284, "event") == "1,284 events"
+    assert wording.of_text(287_000_000, 4_900_000_000) == "287 MB of 4.9 GB"
+    assert wording.left_text(0.2) == "1 s left"
+    assert wording.abilities_text(["completion", "coding", "audio"]) == "code audio"

@@ -1,0 +1,65 @@
+"""Few file descriptors: what is said is the true reason, and nothing is recorded."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from support.cli_runner import Server
+
+from herdbook.core import HerdbookError, NodeUnreachableError, ResourceExhaustedError
+from herdbook.core.ollama.client import ClientLimits, translate
+
+
+@pytest.mark.parametrize("files", range(7, 16))
+def test_the_true_reason(tmp_path: Path, server: Server, files: int) -> None:
+    log = tmp_path / "herd.db"
+    command = [sys.executable, "-m", "herdbook.cli", "--db", str(log)]
+    ls = [*command, "--ollama", server.address, "ls"]
+
+    cramped = subprocess.run(
+        ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *ls],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    if cramped.returncode:
+        assert "open files" in cramped.stderr
+        assert "ulimit -n" in cramped.stderr
+        assert "permission" not in cramped.stderr
+        lines = cramped.stderr.splitlines()
+        errors = [one for one in lines if not one.startswith("herdbook: warning:")]
+        assert len(errors) == 1
+    if log.exists():
+        history = subprocess.run(
+            [*command, "log"], capture_output=True, text=True, check=False
+        )
+        assert "NodeLost" not in history.stdout
+        assert "unreachable" not in history.stdout
+
+
+def chain(error: Exception) -> Exception:
+    """Return what httpx raises when a connection failed with an error."""
+    made = httpx.ConnectError("All connection attempts failed")
+    made.__cause__ = error
+    return made
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_our_own_lack_is_not_the_servers(number: int) -> None:
+    one = OSError(number, "Too many open files")
+    for error in (chain(one), chain(ExceptionGroup("several", [OSError(), one]))):
+        told = translate(error, "http://x", ClientLimits())
+        assert isinstance(told, ResourceExhaustedError)
+
+
+def test_the_servers_failures_stay_its_own() -> None:
+    for error in (socket.gaierror(-2, "unknown"), ConnectionRefusedError(111, "no")):
+        told: HerdbookError = translate(chain(error), "http://x", ClientLimits())
+        assert isinstance(told, NodeUnreachableError)

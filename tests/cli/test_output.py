@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from herdbook.cli.output import (
+    Column,
+    Line,
+    Piece,
+    Row,
+    Screen,
+    bar,
+    clean,
+    line,
+    table_lines,
+)
+from herdbook.presentation.wording import NOTHING
+
+COLUMNS = (
+    Column("MODEL"),
+    Column("SIZE", gives_way=1, right=True),
+    Column("CAN", gives_way=2),
+)
+ROWS = [
+    Row([Piece("llama3.1:8b"), Piece("4.9 GB"), Piece("tools")]),
+    Row([Piece("a"), Piece(NOTHING), Piece(NOTHING)]),
+]
+
+
+def plain(lines: list[Line]) -> list[str]:
+    return ["".join(piece.text for piece in each) for each in lines]
+
+
+def test_table_aligns_its_columns() -> None:
+    assert plain(table_lines(COLUMNS, ROWS)) == [
+        "MODEL           SIZE   CAN",
+        "llama3.1:8b   4.9 GB   tools",
+        f"a                  {NOTHING}   {NOTHING}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("width", "head"),
+    [(28, "MODEL           SIZE   CAN"), (27, "MODEL           SIZE"), (5, "MODEL")],
+)
+def test_table_lets_columns_go_but_cuts_no_name(width: int, head: str) -> None:
+    lines = plain(table_lines(COLUMNS, ROWS, width=width))
+
+    assert lines[0] == head
+    assert lines[1].startswith("llama3.1:8b")
+
+
+def test_table_leaves_out_a_column_without_content() -> None:
+    rows = [Row([Piece("a"), Piece(""), Piece("b")])]
+
+    assert plain(table_lines(COLUMNS, rows, headers=False)) == ["a   b"]
+
+
+def test_table_puts_lines_around_a_row() -> None:
+    row = Row(
+        [Piece("twin"), Piece("1 B"), Piece("x")], line("twin (same)"), [line("!")]
+    )
+
+    lines = plain(table_lines(COLUMNS, [row], headers=False))
+
+    assert lines == ["twin (same)", "1 B   x", "!"]
+
+
+def test_table_lets_a_long_cell_run_over() -> None:
+    rows = [
+        Row([Piece("x" * 99), Piece("1 B"), Piece("a")]),
+        Row([Piece("y"), Piece("2 B"), Piece("b")]),
+    ]
+
+    lines = plain(table_lines(COLUMNS, rows, headers=False))
+
+    assert lines[0] == "x" * 99 + "   1 B   a"
+    assert len(lines[1]) == 60 + len("   2 B   b")
+
+
+@pytest.mark.parametrize(
+    ("share", "drawn"), [(0, "────"), (0.5, "━━──"), (0.4, "━╸──"), (1.7, "━━━━")]
+)
+def test_bar_shows_the_share(share: float, drawn: str) -> None:
+    assert plain([bar(share, 4)]) == [drawn]
+
+
+def test_clean_keeps_what_would_steer_a_terminal_away() -> None:
+    assert clean("a\x1b[31mb\nc") == "a�[31mb c"
+
+
+def test_screen_writes_plain_text_where_nobody_looks() -> None:
+    stream = io.StringIO()
+
+    Screen(stream).write(Piece("bold\x07", "bold"), " text")
+
+    assert stream.getvalue() == "bold� text\n"
+
+
+def test_screen_writes_json_indented_or_in_a_line() -> None:
+    stream = io.StringIO()
+    screen = Screen(stream)
+
+    screen.write_json({"a": 1})
+    screen.write_json({"a": 1}, in_lines=True)
+
+    assert stream.getvalue() == '{\n  "a": 1\n}\n{"a":1}\n'
+
+
+def test_screen_waits_without_a_word_where_nobody_looks() -> None:
+    stream = io.StringIO()
+
+    with Screen(stream).waiting("loading"):
+        pass
+
+    assert stream.getvalue() == ""
+
+
+def test_json_has_nothing_that_is_not_seen() -> None:
+    hostile = "a\u202eb\u200b\x7f\x9b\u2028\U000e0041é🐑"
+    stream = io.StringIO()
+    Screen(stream).write_json([hostile])
+
+    told = stream.getvalue()
+    assert all(c.isprintable() or c == "\n" for c in told)
+    assert json.loads(told) == [hostile]
+    assert "é🐑" in told

@@ -1,0 +1,150 @@
+"""Background tasks: restarted whatever ends them, and ended by their owner alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from herdbook.core import Level, ManualClock
+from herdbook.core.clock import settle
+from herdbook.core.concurrency.supervisor import (
+    LONGEST_WAIT_S,
+    BackgroundTask,
+    TaskStatus,
+    check_tasks,
+)
+from herdbook.events.errors import StoreFullError
+
+FULL = StoreFullError("herd.db", "has no space left", "Make room")
+
+
+class Work:
+    """Work that runs until it is told to fail.
+
+    Attributes:
+        begun: How often it was started.
+        succeeds: Whether it reports success when it starts.
+        fails_with: Raised at the start, if there is anything.
+    """
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.succeeds = False
+        self.fails_with: BaseException | None = None
+        self._next: asyncio.Future[None] | None = None
+
+    async def __call__(self, task: BackgroundTask) -> None:
+        self.begun += 1
+        if self.fails_with:
+            raise self.fails_with
+        if self.succeeds:
+            task.worked()
+        self._next = asyncio.get_running_loop().create_future()
+        await self._next
+
+    async def ends(self, finish: Callable[[asyncio.Future[None]], object]) -> None:
+        assert self._next is not None
+        finish(self._next)
+        await settle()
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[tuple[Work, BackgroundTask, ManualClock]]:
+    work, clock = Work(), ManualClock()
+    task = BackgroundTask("worker", work, clock=clock)
+    async with task.running():
+        await settle()
+        yield work, task, clock
+
+
+async def test_any_exception_is_shown_and_restarted() -> None:
+    async with running() as (work, task, clock):
+        assert task.status == TaskStatus(name="worker")
+
+        await work.ends(lambda one: one.set_exception(OverflowError("too big")))
+
+        failed = task.status
+        assert (failed.up, failed.code) == (False, "OverflowError")
+        assert failed.failure == "unexpected error: OverflowError: too big"
+        assert failed.failing_since == clock.now()
+        assert failed.next_try_at is not None
+
+        await clock.advance(1)
+
+        assert work.begun == 2
+        assert not task.status.up, "it has not done anything yet"
+        task.worked()
+        assert task.status == TaskStatus(name="worker", restarts=1)
+
+
+async def test_error_of_ours_is_shown_with_its_code() -> None:
+    async with running() as (work, task, _):
+        await work.ends(lambda one: one.set_exception(FULL))
+
+        assert (task.status.code, task.status.failure) == ("store_full", str(FULL))
+
+
+async def test_back_off_grows_up_to_a_limit_and_is_reset() -> None:
+    async with running() as (work, task, clock):
+        work.fails_with = FULL
+        await work.ends(lambda one: one.set_exception(FULL))
+        waits = []
+        for _ in range(8):
+            assert task.status.next_try_at is not None
+            waits.append((task.status.next_try_at - clock.now()).total_seconds())
+            await clock.advance(waits[-1])
+        assert waits == [1, 2, 4, 8, 16, LONGEST_WAIT_S, LONGEST_WAIT_S, LONGEST_WAIT_S]
+        assert task.status.failing_since == ManualClock().now()
+
+        work.fails_with = None
+        await clock.advance(LONGEST_WAIT_S)
+        await clock.advance(LONGEST_WAIT_S)  # it ran well for so long
+        await work.ends(lambda one: one.set_exception(FULL))
+
+        assert task.status.next_try_at is not None
+        assert (task.status.next_try_at - clock.now()).total_seconds() == 1
+
+
+async def test_cancellation_of_what_it_waits_for_does_not_end_it() -> None:
+    async with running() as (work, task, clock):
+        await work.ends(lambda one: one.cancel())
+        assert task.status.code == "CancelledError"
+
+        await clock.advance(1)
+
+        assert work.begun == 2
+
+
+@pytest.mark.parametrize("failing", [False, True])
+async def test_it_has_ended_when_its_owner_leaves(*, failing: bool) -> None:
+    async with running() as (work, _, clock):
+        if failing:
+            await work.ends(lambda one: one.set_exception(FULL))
+        before = work.begun
+
+    await clock.advance(100)
+    assert work.begun == before
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_work_that_returns_is_finished() -> None:
+    async with running() as (work, task, clock):
+        await work.ends(lambda one: one.set_result(None))
+        await clock.advance(100)
+
+        assert work.begun == 1
+        assert task.status == TaskStatus(name="worker")
+
+
+def test_doctor_names_the_task_that_does_not_work() -> None:
+    failing = TaskStatus(name="log_writer", up=False, code="x", failure="it ended")
+    well = TaskStatus(name="reconciler")
+
+    assert check_tasks([]) == []
+    assert [one.what for one in check_tasks([well])] == ["running: reconciler"]
+    (found,) = check_tasks([well, failing])
+    assert found.level is Level.PROBLEM
+    assert found.what == "log writer does not work: it ended"

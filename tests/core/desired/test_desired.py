@@ -1,0 +1,130 @@
+"""The desired set: read strictly, written so that it reads the same."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from herdbook.core.desired.desired import (
+    DesiredModel,
+    DesiredSet,
+    freeze,
+    parse,
+    read,
+    toml_text,
+)
+from herdbook.core.errors import InvalidDesiredError
+from herdbook.projections.status import ModelStatus
+
+FILE = """
+[models."llama3.1"]
+loaded = true
+num_ctx = 8192
+keep_alive = "10m"
+pinned = true
+options.top_k = 40
+capability.tools = false
+note = "the agents' own"
+
+[models."qwen2.5-coder:7b"]
+"options.seed" = 7
+"""
+
+SETTINGS = st.fixed_dictionaries(
+    {},
+    optional={
+        "num_ctx": st.integers(4, 2**31 - 1),
+        "temperature": st.floats(0, 2),
+        "pinned": st.booleans(),
+        "notes": st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
+        "keep_alive": st.sampled_from(["5m", -1, 1.5, "1h30m"]),
+        "options.stop": st.lists(st.text(st.characters(exclude_categories=["Cs"]))),
+        "options.min_p": st.floats(0, 1),
+        "capability.vision": st.booleans(),
+    },
+)
+MODELS = st.builds(
+    DesiredModel,
+    name=st.sampled_from(["llama3.1:8b", "me/mine:v2", "host:80/a/b:x", "a_b:latest"]),
+    loaded=st.sampled_from([True, False, None]),
+    settings=SETTINGS,
+    note=st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
+)
+
+
+def test_file_names_models_settings_memory_and_reasons(tmp_path: Path) -> None:
+    path = tmp_path / "herd.toml"
+    path.write_text(FILE)
+
+    first, second = read(path).models
+
+    assert first == DesiredModel(
+        name="llama3.1:latest",
+        loaded=True,
+        settings={
+            "num_ctx": 8192,
+            "keep_alive": "10m",
+            "pinned": True,
+            "options.top_k": 40,
+            "capability.tools": False,
+        },
+        note="the agents' own",
+    )
+    assert second == DesiredModel(name="qwen2.5-coder:7b", settings={"options.seed": 7})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("x = 1", "key x: there is no such table; models is the one"),
+        ("", "key models: the table is missing"),
+        ("models = 3", "key models: the table is missing"),
+        ("[models]\na = 1", "model a: it is no table"),
+        ('[models."a b"]', "model a b: 'a b' is no name of a model"),
+        ("[models.a]\n[models.A]", "model A: A:latest stands there twice"),
+        ("[models.a]\nloaded = 1", "model a, key loaded: 1 is neither true nor false"),
+        ("[models.a]\nnote = 1", "model a, key note: 1 is no text"),
+        ("[models.a]\nnum_ctx = 1", "model a, key num_ctx: does not take 1. It takes"),
+        ("[models.a]\ntop_k = 1", "key top_k: does not exist. It is options.top_k"),
+        ("[models.a]\noptions.x = 1", "key options.x: does not exist"),
+        ("[models.a]\nnum_ctx.x = [[1]]", "key num_ctx: {'x': [[1]]} is no value"),
+        ("[models.a]\nnotes = 2026-01-01", "key notes: 2026-01-01 is no value"),
+    ],
+)
+def test_mistake_is_told_with_file_model_and_key(text: str, told: str) -> None:
+    with pytest.raises(InvalidDesiredError) as error:
+        parse(tomllib.loads(text), origin="herd.toml")
+
+    assert str(error.value).startswith("desired set herd.toml is not valid: ")
+    assert told in str(error.value)
+
+
+def test_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "herd.toml"
+    path.write_text("[models")
+
+    with pytest.raises(InvalidDesiredError, match="is not TOML"):
+        read(path)
+
+
+def test_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidDesiredError, match="cannot be read: No such file"):
+        read(tmp_path / "herd.toml")
+
+
+@given(st.lists(MODELS, unique_by=lambda model: model.name))
+def test_what_is_written_reads_the_same(models: list[DesiredModel]) -> None:
+    desired = DesiredSet(models=tuple(models))
+
+    assert parse(tomllib.loads(toml_text(desired))) == desired
+
+
+def test_nothing_there_freezes_to_a_valid_file() -> None:
+    frozen = freeze([ModelStatus(node="local", name="gone:latest")])
+
+    assert toml_text(frozen) == "[models]\n"
+    assert parse(tomllib.loads(toml_text(frozen))).models == ()

@@ -1,0 +1,234 @@
+"""Plans: what would be done, with bytes; done in order; nothing left afterwards."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+import pytest
+from support.manager_fixture import herd_of, told
+
+from herdbook.core import (
+    ElsewhereError,
+    HerdbookError,
+    ModelManager,
+    ModelState,
+    NodeUnreachableError,
+)
+from herdbook.core.desired.desired import DesiredSet, parse
+from herdbook.core.desired.plan import (
+    Applying,
+    ConfigureStep,
+    DeleteStep,
+    LoadStep,
+    Plan,
+    PullStep,
+    UnloadStep,
+)
+from herdbook.core.errors import InvalidDesiredError
+
+PRESENT = (
+    "codellama:7b",
+    "llama3.1:8b",
+    "llama3.2:1b",
+    "llava:7b",
+    "nomic-embed-text:latest",
+    "plain:latest",
+    "qwen3:0.6b",
+    "update-me:latest",
+    "update-me:v2",
+)
+
+
+def wanted(*names: str, **models: dict[str, object]) -> DesiredSet:
+    return parse({"models": {**{name: {} for name in names}, **models}})
+
+
+async def applied(herd: ModelManager, plan: Plan) -> list[Applying]:
+    async with aclosing(herd.apply(plan)) as telling:
+        return [each async for each in telling]
+
+
+async def test_plan_to_what_is_there_is_empty() -> None:
+    async with herd_of() as (_, herd):
+        await herd.configure("plain", {"num_ctx": 1024, "options.stop": ["</s>"]})
+        await herd.load("plain")
+
+        assert (await herd.plan(await herd.freeze(), prune=True)).steps == ()
+
+
+async def test_plan_fetches_what_is_absent_with_the_size_of_the_catalogue() -> None:
+    async with herd_of() as (_, herd):
+        plan = await herd.plan(wanted("gpt-oss:20b", "tinyllama:1.1b"))
+
+    known = herd.registry.find("gpt-oss:20b")
+    assert known is not None
+    assert plan.steps == (
+        PullStep(name="gpt-oss:20b", size_bytes=known.download_bytes),
+        PullStep(name="tinyllama:1.1b", size_bytes=None),
+    )
+    assert plan.fetch_bytes == known.download_bytes
+    assert plan.unknown_sizes == 1
+
+
+async def test_plan_deletes_nothing_unless_asked() -> None:
+    async with herd_of() as (_, herd):
+        assert (await herd.plan(wanted())).steps == ()
+
+
+async def test_deleting_frees_shared_weights_once_and_last() -> None:
+    async with herd_of() as (_, herd):
+        gone = {"llama3.2:1b", "plain:latest", "update-me:latest", "update-me:v2"}
+        kept = [name for name in PRESENT if name not in gone]
+        plan = await herd.plan(wanted(*kept), prune=True)
+        v2 = await herd.get_status("update-me:v2")
+
+    shared = {step.name: step.shared_with for step in plan.deletes}
+    assert shared == {
+        "llama3.2:1b": ("plain:latest", "update-me:latest", "update-me:v2"),
+        "plain:latest": ("update-me:latest", "update-me:v2"),
+        "update-me:latest": ("update-me:v2",),
+        "update-me:v2": (),
+    }
+    assert plan.frees_bytes == v2.size_bytes
+
+
+async def test_settings_that_are_not_named_stay() -> None:
+    async with herd_of() as (_, herd):
+        await herd.configure("plain", {"num_ctx": 1024, "pinned": True})
+        plan = await herd.plan(wanted(plain={"num_ctx": 2048, "note": "longer files"}))
+
+    assert plan.steps == (
+        ConfigureStep(
+            name="plain:latest",
+            set={"num_ctx": 2048},
+            unset=(),
+            was={"num_ctx": 1024},
+            note="longer files",
+        ),
+    )
+
+
+async def test_settings_that_are_not_named_go_when_pruned() -> None:
+    async with herd_of() as (_, herd):
+        await herd.configure("plain", {"num_ctx": 1024, "pinned": True})
+        plan = await herd.plan(wanted(plain={"num_ctx": 1024}), prune=True)
+
+    configure = plan.steps[0]
+    assert isinstance(configure, ConfigureStep)
+    assert (configure.set, configure.unset) == ({}, ("pinned",))
+
+
+async def test_memory_is_left_alone_unless_named() -> None:
+    async with herd_of() as (_, herd):
+        await herd.load("plain")
+
+        assert (await herd.plan(wanted("plain", "llava:7b"))).steps == ()
+
+
+async def test_model_to_be_out_of_memory_is_unloaded_once_for_its_weights() -> None:
+    async with herd_of() as (_, herd):
+        loaded = await herd.load("plain")
+        out = {"loaded": False}
+        desired = parse({"models": {"plain": out, "llama3.2:1b": {}, "llava:7b": out}})
+        plan = await herd.plan(desired)
+        await applied(herd, plan)
+        after = await herd.get_status("plain")
+
+    assert loaded.runner is not None
+    memory = loaded.runner.size_bytes
+    assert plan.steps == (UnloadStep(name="plain:latest", memory_bytes=memory),)
+    assert after.state is ModelState.AVAILABLE
+
+
+async def test_same_weights_cannot_be_in_memory_and_out_of_it() -> None:
+    async with herd_of() as (_, herd):
+        desired = parse(
+            {"models": {"plain": {"loaded": True}, "update-me": {"loaded": False}}}
+        )
+        with pytest.raises(InvalidDesiredError, match="have the same weights"):
+            await herd.plan(desired)
+
+
+async def test_plan_needs_the_server() -> None:
+    async with herd_of() as (place, herd):
+        place.did(server="killed")
+
+        with pytest.raises(NodeUnreachableError):
+            await herd.plan(wanted("plain"), prune=True)
+
+
+async def test_applied_plan_leaves_nothing_to_do() -> None:
+    desired = parse(
+        {
+            "models": {
+                "plain": {"loaded": True, "num_ctx": 1024, "note": "short"},
+                "smollm2:135m": {"pinned": True},
+            }
+        }
+    )
+    async with herd_of() as (place, herd):
+        plan = await herd.plan(desired, prune=True)
+        telling = await applied(herd, plan)
+
+        assert (await herd.plan(desired, prune=True)).steps == ()
+        assert [each.step for each in telling if each.done] == [*plan.steps]
+        assert not place.has("llava:7b")
+        assert (await herd.get_status("plain")).context_in_effect == 1024
+
+
+async def test_steps_come_in_an_order_that_loses_nothing_early() -> None:
+    desired = parse({"models": {"smollm2:135m": {"loaded": True, "pinned": True}}})
+    async with herd_of() as (_, herd):
+        plan = await herd.plan(desired, prune=True)
+
+    kinds = list(dict.fromkeys(type(step) for step in plan.steps))
+    assert kinds == [PullStep, ConfigureStep, DeleteStep, LoadStep]
+
+
+async def test_pull_tells_its_progress() -> None:
+    async with herd_of() as (_, herd):
+        telling = await applied(herd, await herd.plan(wanted("smollm2:135m")))
+
+    assert any(each.progress and each.progress.percent for each in telling)
+
+
+async def test_failure_ends_it_with_the_rest_undone() -> None:
+    desired = parse({"models": {"no-such:1b": {}, "plain": {"num_ctx": 1024}}})
+    done = []
+    async with herd_of() as (_, herd):
+        plan = await herd.plan(desired, prune=True)
+        with pytest.raises(HerdbookError):
+            async with aclosing(herd.apply(plan)) as telling:
+                done += [each.step async for each in telling if each.done]
+        after = await herd.get_status("plain")
+
+    assert done == []
+    assert after.settings == {}
+
+
+async def test_what_others_did_meanwhile_is_not_done_again() -> None:
+    desired = parse({"models": {"smollm2:135m": {}, "plain": {"loaded": True}}})
+    async with herd_of() as (place, herd):
+        plan = await herd.plan(desired, prune=True)
+        await place.pulls("smollm2:135m")
+        await place.loads("plain")
+        await place.deletes("llava:7b")
+        await herd.refresh()
+        await applied(herd, plan)
+
+        assert "UpdateStarted" not in await told(herd, "smollm2:135m")
+        assert "LoadStarted" not in await told(herd, "plain:latest")
+        assert "ModelDeleted" not in await told(herd, "llava:7b")
+
+
+async def test_cloud_model_cannot_be_wanted_in_memory() -> None:
+    async with herd_of() as (place, herd):
+        await place.somebody(
+            "POST",
+            "/api/create",
+            model="far:cloud",
+            remote_host="https://ollama.com",
+            **{"from": "gpt-oss:120b"},
+        )
+        with pytest.raises(ElsewhereError):
+            await herd.plan(parse({"models": {"far:cloud": {"loaded": True}}}))

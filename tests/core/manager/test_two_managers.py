@@ -1,0 +1,235 @@
+"""Several managers on one log: each sees what the others do, and leaves it to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from support.manager_fixture import Place, pulled, served, told
+
+from herdbook.core import (
+    BusyError,
+    Cause,
+    ManagerSettings,
+    ModelManager,
+    ModelState,
+    OperationEndedError,
+    PullError,
+)
+from herdbook.events import facts
+from herdbook.events.instances import FileInstances
+
+BIG = "llama3.2:1b"
+PATIENT = ManagerSettings(poll_every_s=1.0)
+
+
+@asynccontextmanager
+async def two(
+    log: Path, models: str = "none"
+) -> AsyncIterator[tuple[Place, ModelManager, ModelManager]]:
+    async with (
+        served(models) as place,
+        place.herd(log, settings=PATIENT, actor="one") as one,
+        place.herd(log, settings=PATIENT, actor="other") as other,
+    ):
+        yield place, one, other
+
+
+async def test_what_one_manager_records_the_other_sees(tmp_path: Path) -> None:
+    async with two(tmp_path / "herd.db", "herd") as (_, one, other):
+        await one.mark_used("plain")
+        await other.mark_used("plain")
+
+        status = await one.get_status("plain")
+
+        assert (status.uses, status.last_used_by) == (2, "other")
+        assert (await one.now()).statuses() == (await other.now()).statuses()
+
+
+async def test_event_behind_one_that_was_not_seen_yet_takes_both_in(
+    tmp_path: Path,
+) -> None:
+    async with two(tmp_path / "herd.db", "herd") as (_, one, other):
+        await one.now()
+        await other.mark_used("plain")
+        await one.mark_used("llava:7b")
+
+        assert one._latest().status("plain").uses == 1
+
+
+async def test_questions_at_once_read_the_events_of_others_once(
+    tmp_path: Path,
+) -> None:
+    async with two(tmp_path / "herd.db", "herd") as (_, one, other):
+        await other.mark_used("plain")
+
+        statuses = await asyncio.gather(*(one.get_status("plain") for _ in range(5)))
+
+        assert [status.uses for status in statuses] == [1] * 5
+
+
+async def test_events_of_another_manager_come_live_as_well(tmp_path: Path) -> None:
+    async with two(tmp_path / "herd.db", "herd") as (_, one, other):
+        position = (await one.now()).position
+        await other.mark_used("plain")
+        async with aclosing(one.events(after=position)) as events:
+            before = await anext(events)
+            await other.mark_used("llava:7b")
+            live = await anext(events)
+
+        assert [e.actor for e in (before, live)] == ["other", "other"]
+        assert live.position == before.position + 1
+
+
+async def test_second_manager_discovers_nothing_anew(tmp_path: Path) -> None:
+    async with two(tmp_path / "herd.db", "herd") as (_, one, other):
+        assert len(await other.all_statuses()) == 9
+        assert (await told(one, "plain:latest")).count("ModelDiscovered") == 1
+
+
+async def test_ensure_available_waits_for_the_pull_of_another(tmp_path: Path) -> None:
+    async with two(tmp_path / "herd.db") as (place, one, other):
+        place.did(registry={"rate": 1e7})
+        pulling = asyncio.create_task(pulled(one, BIG))
+        await place.clock.sleep(2)
+
+        assert (await other.ensure_available(BIG)).present
+
+        await pulling
+        assert place.asked("/api/pull") == 1
+
+
+async def test_pull_follows_what_another_records_of_its_own(tmp_path: Path) -> None:
+    async with two(tmp_path / "herd.db") as (place, one, other):
+        place.time.stride_s = 1.0
+        place.did(registry={"rate": 2e6})
+        pulling = asyncio.create_task(pulled(one, BIG))
+        await place.clock.sleep(2)
+
+        completed = [p.completed_bytes for p in await pulled(other, BIG)]
+
+        await pulling
+        assert len(completed) >= 2
+        assert completed == sorted(completed)
+
+
+async def test_pull_that_fails_for_another_fails_for_all(tmp_path: Path) -> None:
+    async with two(tmp_path / "herd.db") as (place, one, other):
+        place.did(registry={"corrupt": True, "rate": 1e7})
+        pulling = asyncio.create_task(pulled(one, BIG))
+        await place.clock.sleep(2)
+
+        with pytest.raises(PullError):
+            await other.ensure_available(BIG)
+
+        await asyncio.wait([pulling])
+        assert isinstance(pulling.exception(), PullError)
+        assert place.asked("/api/pull") == 1
+
+
+async def test_pull_that_another_cancels_is_done_by_who_still_wants_it(
+    tmp_path: Path,
+) -> None:
+    async with two(tmp_path / "herd.db") as (place, one, other):
+        place.did(registry={"rate": 1e7})
+        pulling = asyncio.create_task(pulled(one, BIG))
+        await place.clock.sleep(2)
+        waiting = asyncio.create_task(other.ensure_available(BIG))
+        await place.clock.sleep(2)
+        await one.cancel(BIG)
+
+        assert (await waiting).present
+
+        await asyncio.wait([pulling])
+        assert isinstance(pulling.exception(), OperationEndedError)
+        assert (await told(one, BIG))[:3] == [
+            "PullStarted",
+            "PullCancelled",
+            "PullStarted",
+        ]
+
+
+async def test_pull_of_an_instance_that_dies_is_done_by_who_waits(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "herd.db"
+    async with served("none") as place, place.herd(log, settings=PATIENT) as herd:
+        with FileInstances(tmp_path / "herd.db-instances") as dying:
+            begun = facts.PullStarted(instance=dying.own)
+            await herd._register.record(BIG, [begun], cause=Cause.COMMAND)
+            waiting = asyncio.create_task(herd.ensure_available(BIG))
+            await place.clock.sleep(5)
+            assert place.asked("/api/pull") == 0
+
+        assert (await waiting).present
+        assert (await told(herd, BIG))[:4] == [
+            "PullStarted",
+            "PullInterrupted",
+            "PullStarted",
+            "PullCompleted",
+        ]
+
+
+async def test_work_of_another_cannot_be_cancelled_here(tmp_path: Path) -> None:
+    async with two(tmp_path / "herd.db") as (place, one, other):
+        place.did(registry={"rate": 1e7})
+        pulling = asyncio.create_task(pulled(one, BIG))
+        await place.clock.sleep(2)
+
+        with pytest.raises(BusyError, match="pull under way for one"):
+            await other.cancel(BIG)
+
+        await pulling
+
+
+async def test_model_that_another_loads_is_busy(tmp_path: Path) -> None:
+    async with two(tmp_path / "herd.db", "herd") as (place, one, other):
+        place.did(runner_start_delay_s=30)
+        loading = asyncio.create_task(one.load("llava:7b"))
+        await place.clock.sleep(3)
+
+        for refused in (other.load, other.unload, other.delete):
+            with pytest.raises(BusyError):
+                await refused("llava:7b")
+
+        assert (await loading).state is ModelState.LOADED
+        assert (await other.get_status("llava:7b")).state is ModelState.LOADED
+
+
+async def test_look_of_another_leaves_a_load_under_way_alone(tmp_path: Path) -> None:
+    async with two(tmp_path / "herd.db", "herd") as (place, one, other):
+        place.did(runner_start_delay_s=30)
+        loading = asyncio.create_task(one.load("llava:7b"))
+        await place.clock.sleep(3)
+
+        await other.refresh()
+
+        assert (await other.get_status("llava:7b")).state is ModelState.LOADING
+        await loading
+
+
+async def test_two_managers_that_begin_one_pull_at_once_both_have_it(
+    tmp_path: Path,
+) -> None:
+    async with two(tmp_path / "herd.db") as (_, one, other):
+        statuses = await asyncio.gather(
+            one.ensure_available(BIG), other.ensure_available(BIG)
+        )
+
+        assert [status.present for status in statuses] == [True, True]
+        assert (await told(one, BIG)).count("PullStarted") == 1
+
+
+async def test_two_managers_that_load_at_once_take_turns(
+    tmp_path: Path,
+) -> None:
+    async with two(tmp_path / "herd.db", "herd") as (_, one, other):
+        loads = [manager.load("llava:7b") for manager in (one, other)]
+
+        loaded = await asyncio.gather(*loads)
+
+        assert [status.state for status in loaded] == [ModelState.LOADED] * 2
+        assert (await told(one, "llava:7b")).count("LoadStarted") == 1

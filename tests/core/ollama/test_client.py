@@ -1,0 +1,526 @@
+"""The client against servers that answer, refuse, dawdle, babble and die."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import socket
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import TypeAlias
+
+import httpx
+import msgspec
+import pytest
+
+from herdbook.core.clock import ManualClock, settle
+from herdbook.core.errors import (
+    BadAnswerError,
+    CapabilityMissingError,
+    HerdbookError,
+    InvalidAddressError,
+    ModelNotFoundError,
+    NodeTimeoutError,
+    NodeUnreachableError,
+    PullCutError,
+    RefusedError,
+)
+from herdbook.core.ollama.client import OllamaClient, translate
+from herdbook.core.ollama.requests import ClientLimits
+
+URL = "http://ollama.test:11434"
+ASKING = b'{"status":"pulling manifest"}\n'
+SUCCESS = b'{"status":"success"}\n'
+
+Serve: TypeAlias = Callable[[StreamReader, StreamWriter], Awaitable[None]]
+
+
+class Server:
+    """A function as a server, and what it was asked."""
+
+    def __init__(self, answer: Callable[[httpx.Request], httpx.Response]) -> None:
+        self.asked: list[httpx.Request] = []
+        self._answer = answer
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request)
+        return self._answer(request)
+
+    def client(
+        self, *, url: str = URL, limits: ClientLimits | None = None
+    ) -> OllamaClient:
+        return OllamaClient(url, limits=limits, transport=httpx.MockTransport(self))
+
+    @property
+    def bodies(self) -> list[object]:
+        return [msgspec.json.decode(request.content) for request in self.asked]
+
+
+def saying(json: object, status: int = 200) -> Server:
+    return Server(lambda _: httpx.Response(status, json=json))
+
+
+def streaming(*chunks: bytes) -> Server:
+    async def stream() -> AsyncIterator[bytes]:
+        for chunk in chunks:
+            yield chunk
+
+    return Server(lambda _: httpx.Response(200, content=stream()))
+
+
+async def pulled(client: OllamaClient) -> list[str]:
+    async with client, aclosing(client.pull("m")) as lines:
+        return [line.status async for line in lines]
+
+
+@asynccontextmanager
+async def listening(serve: Serve) -> AsyncIterator[str]:
+    """Serve each connection by a function, yield the URL, and leave nothing open."""
+    under_way: set[asyncio.Task[None]] = set()
+
+    async def connected(reader: StreamReader, writer: StreamWriter) -> None:
+        if task := asyncio.current_task():
+            under_way.add(task)
+        try:
+            await serve(reader, writer)
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    async with server:
+        host, port = server.sockets[0].getsockname()
+        yield f"http://{host}:{port}"
+        if under_way:
+            await asyncio.wait(under_way)
+
+
+async def test_a_path_before_the_api_is_kept() -> None:
+    server = saying({"version": "0.9.6"})
+
+    async with server.client(url=f"{URL}/ollama") as client:
+        assert await client.version() == "0.9.6"
+
+    assert server.asked[0].url == f"{URL}/ollama/api/version"
+
+
+async def test_no_origin_and_no_compression_are_sent() -> None:
+    server = saying({"models": []})
+
+    async with server.client() as client:
+        await client.ps()
+
+    headers = server.asked[0].headers
+    assert "origin" not in headers
+    assert headers["accept-encoding"] == "identity"
+    assert headers["user-agent"] == "herdbook"
+
+
+async def test_a_proxy_of_the_surroundings_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+
+    async def serve(reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b'HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n{"version":"1"}')
+        await writer.drain()
+
+    async with listening(serve) as url, OllamaClient(url) as client:
+        assert await client.version() == "1"
+
+
+async def test_a_load_sends_what_is_asked_for_and_no_more() -> None:
+    server = saying({"model": "m", "done": True, "done_reason": "load"})
+
+    async with server.client() as client:
+        await client.load("m")
+        await client.load("m", options={"num_ctx": 4096}, keep_alive=-1)
+
+    assert [request.url.path for request in server.asked] == ["/api/generate"] * 2
+    assert server.bodies == [
+        {"model": "m"},
+        {"model": "m", "options": {"num_ctx": 4096}, "keep_alive": -1},
+    ]
+
+
+async def test_a_model_that_makes_vectors_is_loaded_by_embedding_nothing() -> None:
+    server = saying({"model": "m", "embeddings": []})
+
+    async with server.client() as client:
+        await client.load("m", keep_alive="5m", embedding=True)
+
+    assert server.asked[0].url.path == "/api/embed"
+    assert server.bodies == [{"model": "m", "keep_alive": "5m"}]
+
+
+async def test_a_model_that_cannot_generate_says_so() -> None:
+    server = saying({"error": '"m" does not support generate'}, 400)
+
+    async with server.client() as client:
+        with pytest.raises(CapabilityMissingError) as raised:
+            await client.load("m")
+
+    assert raised.value.capability == "generate"
+
+
+async def test_an_unload_is_a_generate_for_all_kinds() -> None:
+    server = saying({"model": "m", "done": True, "done_reason": "unload"})
+
+    async with server.client() as client:
+        await client.unload("m")
+
+    assert server.asked[0].url.path == "/api/generate"
+    assert server.bodies == [{"model": "m", "keep_alive": 0}]
+
+
+async def test_changes_send_what_the_api_takes() -> None:
+    server = Server(lambda _: httpx.Response(200))
+
+    async with server.client() as client:
+        await client.delete("m")
+        await client.copy("m", "n")
+        await client.create("n", source="m", parameters={"num_ctx": 8})
+        await client.create("n", source="m")
+
+    assert [(request.method, request.url.path) for request in server.asked] == [
+        ("DELETE", "/api/delete"),
+        ("POST", "/api/copy"),
+        ("POST", "/api/create"),
+        ("POST", "/api/create"),
+    ]
+    assert server.bodies == [
+        {"model": "m"},
+        {"source": "m", "destination": "n"},
+        {"model": "n", "from": "m", "stream": False, "parameters": {"num_ctx": 8}},
+        {"model": "n", "from": "m", "stream": False},
+    ]
+
+
+async def test_a_look_asks_for_all_three() -> None:
+    entry = {"name": "x:1", "digest": "d" * 64}
+    server = saying({"version": "1", "models": [entry]})
+
+    async with server.client() as client:
+        look = await client.look(within_s=5)
+
+    assert look.version == "1"
+    assert [entry.name for entry in look.models] == ["x:1"]
+    assert [entry.name for entry in look.runners] == ["x:1"]
+
+
+async def test_a_look_fails_as_one_of_its_parts_does() -> None:
+    async with saying({}, 403).client() as client:
+        with pytest.raises(RefusedError):
+            await client.look(within_s=5)
+
+
+async def test_a_look_has_its_own_deadline() -> None:
+    clock = ManualClock()
+
+    async with listening(silent) as url, OllamaClient(url, clock=clock) as client:
+        look = asyncio.create_task(client.look(within_s=2))
+        await settle()
+        await clock.advance(2)
+        with pytest.raises(NodeTimeoutError) as raised:
+            await look
+
+    assert raised.value.seconds == 2
+
+
+async def silent(reader: StreamReader, writer: StreamWriter) -> None:
+    """Take the question and say nothing until the other side leaves."""
+    await reader.read()
+
+
+async def test_an_answer_that_does_not_come_is_a_timeout() -> None:
+    clock = ManualClock()
+
+    async with listening(silent) as url, OllamaClient(url, clock=clock) as client:
+        asked = asyncio.create_task(client.tags())
+        await settle()
+        await clock.advance(30)
+        with pytest.raises(NodeTimeoutError):
+            await asked
+
+
+async def test_a_load_outlasts_every_deadline_and_cancelling_closes_it() -> None:
+    clock, left = ManualClock(), asyncio.Event()
+
+    async def serve(reader: StreamReader, writer: StreamWriter) -> None:
+        await silent(reader, writer)
+        left.set()
+
+    async with listening(serve) as url, OllamaClient(url, clock=clock) as client:
+        load = asyncio.create_task(client.load("m"))
+        await settle()
+        await clock.advance(100_000)
+        assert not load.done()
+        load.cancel()
+        await asyncio.wait([load])
+        await asyncio.wait_for(left.wait(), 5)
+
+    assert load.cancelled()
+
+
+async def test_closing_a_pull_closes_its_connection() -> None:
+    left = asyncio.Event()
+
+    async def serve(reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + ASKING)
+        await silent(reader, writer)
+        left.set()
+
+    async with listening(serve) as url, OllamaClient(url) as client:
+        async with aclosing(client.pull("m")) as lines:
+            assert (await anext(lines)).status == "pulling manifest"
+        await asyncio.wait_for(left.wait(), 5)
+
+
+async def test_closing_the_client_ends_a_pull() -> None:
+    async def serve(reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + ASKING)
+        await silent(reader, writer)
+
+    async with listening(serve) as url:
+        client = OllamaClient(url)
+        async with aclosing(client.pull("m")) as lines:
+            await anext(lines)
+            await client.close()
+            with pytest.raises(PullCutError):
+                await anext(lines)
+
+
+async def test_a_pull_ends_with_success() -> None:
+    server = streaming(ASKING[:10], ASKING[10:] + b"\n" + SUCCESS + b"{nonsense\n")
+
+    assert await pulled(server.client()) == ["pulling manifest", "success"]
+    assert server.bodies == [{"model": "m", "insecure": False, "stream": True}]
+
+
+@pytest.mark.parametrize("rest", [b"", SUCCESS[:10], SUCCESS.strip()])
+async def test_a_pull_that_ends_without_a_line_of_success_is_cut(rest: bytes) -> None:
+    with pytest.raises(PullCutError):
+        await pulled(streaming(ASKING, rest).client())
+
+
+async def test_a_server_that_dies_during_a_pull_cuts_it() -> None:
+    async def serve(reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+        writer.write(head + b"%x\r\n%s\r\n" % (len(ASKING), ASKING))
+        await writer.drain()
+
+    async with listening(serve) as url:
+        with pytest.raises(PullCutError) as raised:
+            await pulled(OllamaClient(url))
+
+    assert "closed connection" in raised.value.raw
+
+
+async def test_a_pull_that_cannot_begin_is_not_cut_but_unreachable() -> None:
+    with pytest.raises(NodeUnreachableError):
+        await pulled(OllamaClient(closed_url()))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"nonsense\n", b"[]\n", b'{"status":7}\n', b'{"status":"\xff"}\n', b"x" * 300],
+)
+async def test_a_line_that_is_none_is_a_bad_answer(line: bytes) -> None:
+    server = streaming(ASKING, line)
+
+    with pytest.raises(BadAnswerError):
+        await pulled(server.client(limits=ClientLimits(line_bytes=200)))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>",
+        b"{}",
+        b"null",
+        b'{"models": [',
+        b'{"models": "\xff"}',
+        b"[" * 100_000,
+    ],
+    ids=lambda body: body[:20],
+)
+async def test_a_body_that_is_none_of_ollamas_is_a_bad_answer(body: bytes) -> None:
+    server = streaming(body)
+
+    async with server.client() as client:
+        with pytest.raises(BadAnswerError):
+            await client.tags()
+
+
+async def test_a_body_that_never_ends_is_a_bad_answer() -> None:
+    server = streaming(b'{"models": []}', *[b" " * 50] * 5)
+
+    async with server.client(limits=ClientLimits(answer_bytes=200)) as client:
+        with pytest.raises(BadAnswerError, match="over 200 bytes"):
+            await client.tags()
+
+
+@pytest.mark.parametrize("status", [301, 302, 404, 405, 500, 502, 504])
+async def test_what_a_proxy_says_is_a_bad_answer(status: int) -> None:
+    server = Server(
+        lambda _: httpx.Response(
+            status, text="<html>no", headers={"location": "http://elsewhere/"}
+        )
+    )
+
+    async with server.client() as client:
+        with pytest.raises(BadAnswerError, match=f"HTTP {status}"):
+            await client.tags()
+
+    assert len(server.asked) == 1
+
+
+async def test_a_model_that_is_not_there_is_told_by_its_name() -> None:
+    async with saying({"error": "model 'm' not found"}, 404).client() as client:
+        with pytest.raises(ModelNotFoundError) as raised:
+            await client.show("m")
+
+    assert raised.value.name == "m"
+
+
+def closed_url() -> str:
+    """Return where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+async def test_nobody_listening_is_told_as_the_system_does() -> None:
+    url = closed_url()
+
+    async with OllamaClient(url) as client:
+        with pytest.raises(NodeUnreachableError) as raised:
+            await client.version()
+
+    assert str(raised.value).startswith(
+        f"Ollama at {url} cannot be reached: Connection refused."
+    )
+
+
+async def test_a_name_that_nobody_has_is_told_as_the_resolver_does() -> None:
+    async with OllamaClient("http://nobody.invalid:1") as client:
+        with pytest.raises(NodeUnreachableError) as raised:
+            await client.version()
+
+    assert "Errno" not in raised.value.raw
+
+
+async def test_a_server_without_tls_is_told_apart_from_none() -> None:
+    async def serve(reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with (
+        listening(serve) as url,
+        OllamaClient(url.replace("http:", "https:")) as client,
+    ):
+        with pytest.raises(NodeUnreachableError) as raised:
+            await client.version()
+
+    assert "SSL" in raised.value.raw
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n1"]
+)
+async def test_a_server_that_breaks_off_is_unreachable(answer: bytes) -> None:
+    async def serve(reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+
+    async with listening(serve) as url, OllamaClient(url) as client:
+        with pytest.raises(NodeUnreachableError):
+            await client.version()
+
+
+async def test_what_does_not_speak_http_is_a_bad_answer() -> None:
+    async def serve(reader: StreamReader, writer: StreamWriter) -> None:
+        writer.write(b"220 mail.example.com ESMTP\r\n\r\n")
+        await writer.drain()
+
+    async with listening(serve) as url, OllamaClient(url) as client:
+        with pytest.raises(BadAnswerError):
+            await client.version()
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://x:port"])
+def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
+    with pytest.raises(InvalidAddressError):
+        OllamaClient(url)
+
+
+def foreign() -> list[type[Exception]]:
+    """Return every exception that httpx exports."""
+    exported = [getattr(httpx, name) for name in httpx.__all__]
+    return [
+        member
+        for member in exported
+        if inspect.isclass(member) and issubclass(member, Exception)
+    ]
+
+
+def made(kind: type[Exception]) -> Exception:
+    """Make one of them, whatever it wants."""
+    request = httpx.Request("GET", URL)
+    response = httpx.Response(200, request=request)
+    if kind is httpx.HTTPStatusError:
+        return httpx.HTTPStatusError("x", request=request, response=response)
+    wants = inspect.signature(kind).parameters
+    return kind("x") if "message" in wants else kind()
+
+
+@pytest.mark.parametrize("kind", foreign())
+async def test_every_exception_of_httpx_leaves_as_one_of_ours(
+    kind: type[Exception],
+) -> None:
+    def answer(_: httpx.Request) -> httpx.Response:
+        raise made(kind)
+
+    async with Server(answer).client() as client:
+        for ask in (client.version(), pulled(client)):
+            with pytest.raises(HerdbookError) as raised:
+                await ask
+            assert isinstance(raised.value.__cause__, kind | HerdbookError)
+
+
+def test_all_exceptions_of_httpx_are_known() -> None:
+    assert len(foreign()) >= 24
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (httpx.ConnectTimeout("x"), NodeTimeoutError),
+        (httpx.PoolTimeout("x"), NodeTimeoutError),
+        (httpx.UnsupportedProtocol("x"), InvalidAddressError),
+        (httpx.TooManyRedirects("x"), BadAnswerError),
+        (httpx.DecodingError("x"), BadAnswerError),
+        (httpx.RemoteProtocolError("illegal status line"), BadAnswerError),
+        (httpx.RemoteProtocolError("Server disconnected"), NodeUnreachableError),
+        (httpx.ReadError(""), NodeUnreachableError),
+        (httpx.StreamClosed(), NodeUnreachableError),
+    ],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
+)
+def test_each_of_them_becomes_what_it_means(
+    error: Exception, kind: type[HerdbookError]
+) -> None:
+    assert isinstance(translate(error, URL, ClientLimits()), kind)
+
+
+def test_what_httpx_says_ends_a_sentence_once() -> None:
+    error = httpx.RemoteProtocolError("Server disconnected without a response.")
+
+    assert ".." not in str(translate(error, URL, ClientLimits()))

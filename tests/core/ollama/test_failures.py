@@ -1,0 +1,97 @@
+"""What servers say that no recording holds: texts from their sources and users."""
+
+from __future__ import annotations
+
+import pytest
+
+from herdbook.core.errors import BadAnswerError, CapabilityMissingError, OllamaError
+from herdbook.core.ollama.failures import Request, failure
+
+LOADS = {
+    "llama-server reported out-of-memory during startup: x": "out_of_memory",
+    "cudaMalloc failed: out of memory": "out_of_memory",
+    "ErrorOutOfDeviceMemory": "out_of_memory",
+    "unable to load full model on GPU": "out_of_memory",
+    "model requires more system memory (5.0 GiB) than is available (3.9 GiB)": (
+        "out_of_memory"
+    ),
+    "llama runner process has terminated: exit status 2": "process_died",
+    "llama-server process no longer running: -1": "process_died",
+    "timed out waiting for llama runner to start - ": "load_stalled",
+    "x: this model may be incompatible with your version of Ollama.": "incompatible",
+    "open /m/blobs/sha256-0: no such file or directory": "model_damaged",
+    "llama-server binary not found (checked: /x)": "load_failed",
+}
+
+PULLS = {
+    "pull model manifest: unauthorized: access denied": "authentication",
+    'pull model manifest: 401: {"error":"Invalid username"}': "authentication",
+    'pull model manifest: Get "https://r/v2/": dial tcp: lookup r: no such host': (
+        "registry_unreachable"
+    ),
+    'pull model manifest: Get "https://r": context deadline exceeded': (
+        "registry_unreachable"
+    ),
+    'Get "https://r": net/http: TLS handshake timeout': "registry_unreachable",
+    "tls: failed to verify certificate: x509: unknown": "registry_unreachable",
+    "max retries exceeded: unexpected EOF": "registry_failed",
+    "max retries exceeded: write /m/x: no space left on device": "disk_full",
+    "write C:\\x: There is not enough space on the disk.": "disk_full",
+    "this model requires MLX support": "pull_refused",
+}
+
+
+@pytest.mark.parametrize("said", LOADS)
+def test_a_failed_load_is_told_apart(said: str) -> None:
+    error = failure(Request.LOAD, "m", status=500, said=said)
+
+    assert isinstance(error, OllamaError)
+    assert (error.kind, error.raw) == (LOADS[said], said)
+
+
+@pytest.mark.parametrize("said", PULLS)
+def test_a_failed_pull_is_told_apart(said: str) -> None:
+    error = failure(Request.PULL, "m", status=200, said=said)
+
+    assert isinstance(error, OllamaError)
+    assert (error.kind, error.raw) == (PULLS[said], said)
+
+
+@pytest.mark.parametrize("request_", [Request.LOOK, Request.CHANGE])
+def test_what_nobody_knows_is_told_as_it_is(request_: Request) -> None:
+    error = failure(request_, "m", status=500, said="something new")
+
+    assert error.code == "server_failed"
+    assert "something new" in str(error)
+
+
+def test_a_model_that_makes_pictures_is_not_loaded() -> None:
+    said = "image generation models are not currently supported"
+
+    error = failure(Request.LOAD, "m", status=400, said=said)
+
+    assert isinstance(error, CapabilityMissingError)
+    assert error.capability == "generate"
+
+
+def test_the_missing_capability_is_named() -> None:
+    error = failure(Request.LOAD, "m", status=400, said='"m" does not support tools')
+
+    assert isinstance(error, CapabilityMissingError)
+    assert error.capability == "tools"
+
+
+@pytest.mark.parametrize("status", [301, 400, 404, 405, 502, 503])
+def test_a_body_that_is_not_ollamas_is_a_bad_answer(status: int) -> None:
+    error = failure(
+        Request.LOOK, "Ollama at x", status=status, said=None, body="<html>proxy"
+    )
+
+    assert isinstance(error, BadAnswerError)
+    assert f"HTTP {status} <html>proxy" in str(error)
+
+
+def test_a_proxy_that_wants_a_password_refuses() -> None:
+    error = failure(Request.LOOK, "Ollama at x", status=401, said=None, body="login")
+
+    assert (error.code, "login" in str(error)) == ("refused", True)

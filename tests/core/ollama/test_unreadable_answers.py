@@ -1,0 +1,230 @@
+"""One odd entry in a server's list costs that entry: nothing else, and no invention."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.manager_fixture import Place, herd_of, recorded, served
+
+from herdbook.core import ManagerSettings, ModelManager
+from herdbook.core.errors import BadAnswerError
+from herdbook.core.ollama.entries import (
+    LONGEST_ENTRY,
+    MODELS,
+    MOST_ENTRIES,
+    MOST_PARTS,
+    RUNNERS,
+    read_list,
+    unreadable_text,
+)
+from herdbook.core.ollama.wire import TagEntry
+from herdbook.core.operations.loads import Unloading
+
+LOADED = "llava:7b"
+OTHER = "plain:latest"
+ODD = (
+    *("null", "NaN", "-Infinity", "-1", "1.5", "1e999", "9" * 400, "9" * 5000, "true"),
+    *('""', '" "', '"\\ud800"', '"\\u202ex:1"', '"x:1\\n"', '"a b"', '"x\\u0000"'),
+    *("{}", "[]", "[" * 3000 + "]" * 3000, json.dumps("x" * 100_000), "'", "nonsense"),
+    json.dumps("9" * 1_100_000),
+)
+FIELDS = ("name", "digest", "size", "details", "capabilities", "modified_at", "extra")
+RUNNER_FIELDS = ("name", "digest", "size", "size_vram", "expires_at", "context_length")
+
+
+def text_of(entries: list[dict[str, str]]) -> str:
+    """Return a list whose fields are written as they are, JSON or not."""
+    written = (
+        "{" + ",".join(f'"{key}":{value}' for key, value in entry.items()) + "}"
+        for entry in entries
+    )
+    return '{"models":[' + ",".join(written) + "]}"
+
+
+async def shown_by(place: Place, path: str) -> list[dict[str, str]]:
+    """Return the entries of a list, each field as JSON."""
+    entries = (await place.somebody("GET", path)).json()["models"]
+    return [{key: json.dumps(v) for key, v in entry.items()} for entry in entries]
+
+
+async def looked_at(
+    place: Place, herd: ModelManager, path: str, body: str
+) -> tuple[set[str], list[str]]:
+    """Look once at an odd list; return what was seen, and what was recorded."""
+    before = (await herd.now()).position
+    place.did(answer={"path": path, "status": 200, "body": body})
+    look = await herd.refresh()
+    return {*look.models}, [one.type for one in await recorded(herd, after=before)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(field=st.sampled_from(FIELDS), value=st.sampled_from(ODD) | st.none())
+def test_odd_entry_of_the_list_hides_nothing_and_invents_nothing(
+    field: str, value: str | None
+) -> None:
+    async def look() -> None:
+        async with served("herd") as place:
+            await place.loads(LOADED)
+            async with place.herd() as herd:
+                entries = await shown_by(place, MODELS)
+                names = {json.loads(entry["name"]) for entry in entries}
+                odd = next(e for e in entries if json.loads(e["name"]) == LOADED)
+                if value is None:
+                    odd.pop(field, None)
+                else:
+                    odd[field] = value
+                seen, happened = await looked_at(place, herd, MODELS, text_of(entries))
+                assert names - {LOADED} <= seen <= names
+                assert happened == []
+                assert (await herd.get_status(LOADED)).state == "loaded"
+
+    asyncio.run(look())
+
+
+@settings(max_examples=40, deadline=None)
+@given(field=st.sampled_from(RUNNER_FIELDS), value=st.sampled_from(ODD) | st.none())
+def test_odd_runner_unloads_nothing(field: str, value: str | None) -> None:
+    async def look() -> None:
+        async with served("herd") as place:
+            await place.loads(LOADED)
+            async with place.herd() as herd:
+                entries = await shown_by(place, RUNNERS)
+                if value is None:
+                    entries[0].pop(field, None)
+                else:
+                    entries[0][field] = value
+                _, happened = await looked_at(place, herd, RUNNERS, text_of(entries))
+                assert {*happened} <= {"RunnerChanged"}
+                assert (await herd.get_status(LOADED)).state == "loaded"
+
+    asyncio.run(look())
+
+
+@pytest.mark.parametrize("odd", ["null", "7", '"x"', "[]", "{}", "[[[", "}"])
+async def test_entry_that_is_no_object_costs_itself(odd: str) -> None:
+    good = '{"name":"x:1","digest":"' + "a" * 64 + '"}'
+    body = f'{{"models":[{good},{odd},{good.replace("x:1", "y:1")}]}}'.encode()
+    if odd in {"[[[", "}"}:  # where it ends cannot be told
+        with pytest.raises(BadAnswerError):
+            await read_list(body, TagEntry, source=MODELS, node="it")
+        return
+    found = await read_list(body, TagEntry, source=MODELS, node="it")
+    assert [entry.name for entry in found.entries] == ["x:1", "y:1"]
+    assert [entry.name for entry in found.unreadable] == ["(no name)"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"models":{}}', b'{"models":[{'])
+async def test_answer_without_a_list_is_a_bad_answer(body: bytes) -> None:
+    with pytest.raises(BadAnswerError):
+        await read_list(body, TagEntry, source=MODELS, node="it")
+
+
+async def test_null_is_an_empty_list() -> None:
+    found = await read_list(b'{"models":null}', TagEntry, source=MODELS, node="it")
+    assert (found.entries, found.unreadable) == ([], ())
+
+
+def a_list(*entries: tuple[str, str], **more: Any) -> bytes:
+    models = [{"name": name, "digest": digest * 64, **more} for name, digest in entries]
+    return json.dumps({"models": models}).encode()
+
+
+async def test_name_with_two_digests_is_believed_in_neither() -> None:
+    body = a_list(("a:1", "a"), ("b:1", "b"), ("a:1", "c"), ("b:1", "b"))
+    found = await read_list(body, TagEntry, source=MODELS, node="it")
+
+    assert [entry.name for entry in found.entries] == ["b:1"]
+    assert {one.digest for one in found.unreadable} == {"a" * 64, "c" * 64}
+    assert unreadable_text(found.unreadable).startswith("2 entries of the server's")
+
+
+async def test_list_is_read_up_to_a_bound() -> None:
+    names = [(f"m{number}:1", "a") for number in range(MOST_ENTRIES[MODELS] + 5)]
+    found = await read_list(a_list(*names), TagEntry, source=MODELS, node="it")
+
+    assert len(found.entries) == MOST_ENTRIES[MODELS]
+    assert [one.reason for one in found.unreadable] == ["the list has 5,005 entries"]
+
+
+async def test_entry_that_is_very_long_is_not_decoded() -> None:
+    body = a_list(("a:1", "a"), license="x" * LONGEST_ENTRY)
+    found = await read_list(body, TagEntry, source=MODELS, node="it")
+
+    assert [one.name for one in found.unreadable] == ["(no name)"]
+
+
+async def test_odd_names_are_told_and_never_recorded(tmp_path: Path) -> None:
+    odd = ["", "a/../b:1", "a\nb:1", "x", "x:1\n", "registry.ollama.ai/library/x:1"]
+    odd.append("h" * 340 + "/" + "n" * 80 + "/" + "m" * 80)
+    async with served("herd") as place, place.herd(tmp_path / "herd.db") as herd:
+        entries = await shown_by(place, MODELS)
+        digest = json.dumps("f" * 64)
+        entries += [{"name": json.dumps(name), "digest": digest} for name in odd]
+        before = (await herd.now()).position
+        place.did(answer={"path": MODELS, "status": 200, "body": text_of(entries)})
+        look = await herd.refresh()
+
+        assert len(look.unreadable) == len(odd)
+        assert all(one.name.isprintable() for one in look.unreadable)
+        assert all(len(one.name) <= 100 for one in look.unreadable)
+        assert (await herd.now()).position == before
+
+
+async def test_model_that_is_gone_vanishes_beside_what_was_always_odd() -> None:
+    async with herd_of() as (place, herd):
+        entries = await shown_by(place, MODELS)
+        odd = {"name": "null"}
+        whole = text_of([*entries, odd])
+        assert (await looked_at(place, herd, MODELS, whole))[1] == []
+        gone = text_of([e for e in entries if json.loads(e["name"]) != OTHER] + [odd])
+        assert (await looked_at(place, herd, MODELS, gone))[1] == ["ModelVanished"]
+
+
+async def test_unload_is_not_done_where_the_runner_cannot_be_read() -> None:
+    patience = ManagerSettings(unload_within_s=1)
+    async with herd_of(settings=patience) as (place, herd):
+        await herd.load(LOADED)
+        (runner,) = await shown_by(place, RUNNERS)
+        odd = text_of([{**runner, "size": "-1"}])
+        whole = {"path": RUNNERS, "status": 200, "body": text_of([runner])}
+        place.did(answer={**whole, "times": 1})
+        place.did(answer={**whole, "body": odd, "times": 99})
+
+        assert await herd.unload(LOADED) is Unloading.DEFERRED
+        assert (await herd.get_status(LOADED)).state == "loaded"
+
+
+async def test_doctor_names_what_cannot_be_read() -> None:
+    async with herd_of() as (place, herd):
+        entries = await shown_by(place, MODELS)
+        body = text_of([*entries, {"name": '"模型:最新"', "digest": "7"}])
+        place.did(answer={"path": MODELS, "status": 200, "body": body})
+        (found,) = [one for one in await herd.doctor() if one.check == "entries"]
+
+        assert found.level == "warning"
+        assert "1 entry" in found.what
+        assert "模型:最新" in found.what
+
+
+async def test_show_that_cannot_be_read_costs_that_models_detection() -> None:
+    async with served("herd") as place:
+        await place.loads(LOADED)
+        body = '{"details":{},"template":"' + "x" * (17 * 2**20) + '"}'
+        place.did(answer={"path": "/api/show", "status": 200, "body": body})
+        async with place.herd() as herd:
+            assert (await herd.node_status()).reached
+            statuses = await herd.all_statuses()
+            assert all(status.present for status in statuses)
+            assert (await herd.get_status(LOADED)).state == "loaded"
+
+
+async def test_list_of_very_many_parts_is_a_bad_answer() -> None:
+    body = b'{"models":[' + b"1," * MOST_PARTS + b"1,1]}"
+    with pytest.raises(BadAnswerError, match="parts"):
+        await read_list(body, TagEntry, source=MODELS, node="it")

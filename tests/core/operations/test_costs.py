@@ -1,0 +1,165 @@
+"""What a deletion or an unload gives back, told before it is begun."""
+
+from __future__ import annotations
+
+import pytest
+from support.manager_fixture import herd_of
+
+from herdbook.core import (
+    CostSource,
+    DeleteCost,
+    Figure,
+    ModelNotFoundError,
+    ModelState,
+    NodeUnreachableError,
+    PullError,
+    UnloadCost,
+    Unloading,
+)
+from herdbook.core.operations.costs import of_delete, of_unload
+from herdbook.events.lifecycle import Lifecycle
+from herdbook.projections.status import ModelStatus
+
+NAME = "llava:7b"
+
+
+def a_status(state: ModelState) -> ModelStatus:
+    """Return the status of a model of which little is known."""
+    return ModelStatus(
+        node="local", name="a:1b", lifecycle=Lifecycle(state, None, present=True)
+    )
+
+
+async def test_deletion_frees_what_the_server_lists() -> None:
+    async with herd_of() as (_, herd):
+        size = (await herd.get_status(NAME)).size_bytes
+
+        assert await herd.cost_of_delete(NAME) == DeleteCost(
+            name=NAME,
+            frees=Figure(size_bytes=size, source=CostSource.TAGS),
+            shared_with=(),
+            loaded=False,
+        )
+
+
+async def test_deletion_of_shared_weights_frees_next_to_nothing() -> None:
+    async with herd_of() as (_, herd):
+        await herd.load("plain")
+
+        cost = await herd.cost_of_delete("plain")
+
+        assert cost.frees == Figure(
+            size_bytes=0,
+            source=CostSource.TAGS,
+            note="other models have the same weights",
+        )
+        assert "update-me:latest" in cost.shared_with
+        assert "plain:latest" not in cost.shared_with
+        assert cost.loaded
+
+
+async def test_deletion_of_what_only_the_log_knows_frees_nothing() -> None:
+    async with herd_of("none") as (place, herd):
+        place.did(registry={"corrupt": True})
+        with pytest.raises(PullError):
+            await herd.ensure_available("llama3.2:1b")
+
+        cost = await herd.cost_of_delete("llama3.2:1b")
+
+        assert cost.frees.size_bytes == 0
+        assert cost.frees.note == "the server does not have it"
+        await herd.delete("llama3.2:1b")
+
+
+def test_size_that_the_server_does_not_tell_is_not_guessed() -> None:
+    status = a_status(ModelState.AVAILABLE)
+
+    assert of_delete(status, [status]).frees == Figure(
+        size_bytes=None,
+        source=CostSource.UNKNOWN,
+        note="the server does not tell its size",
+    )
+
+
+async def test_unload_frees_what_the_runner_holds() -> None:
+    async with herd_of() as (place, herd):
+        await herd.load(NAME)
+        (runner,) = place.world.runners.listed()
+
+        assert await herd.cost_of_unload(NAME) == UnloadCost(
+            name=NAME,
+            frees=Figure(size_bytes=runner.size, source=CostSource.PS),
+            also=(),
+        )
+
+
+async def test_unload_names_who_leaves_with_it() -> None:
+    async with herd_of() as (_, herd):
+        await herd.load("plain")
+        position = (await herd.now()).position
+
+        cost = await herd.cost_of_unload("plain")
+
+        assert cost.also
+        assert await herd.unload("plain") is Unloading.UNLOADED
+        left = {
+            entry.model
+            for entry in await herd.history()
+            if entry.position > position and entry.type == "ModelUnloaded"
+        }
+        assert {"plain:latest", *cost.also} == left
+
+
+async def test_unload_is_told_of_the_runner_as_it_is_now() -> None:
+    async with herd_of() as (place, herd):
+        await place.loads(NAME)
+        assert (await herd.cost_of_unload(NAME)).frees.size_bytes
+
+        await place.unloads(NAME)
+
+        frees = (await herd.cost_of_unload(NAME)).frees
+        assert frees == Figure(size_bytes=0, source=CostSource.PS)
+
+
+async def test_unload_of_what_is_not_loaded_frees_nothing() -> None:
+    async with herd_of() as (_, herd):
+        cost = await herd.cost_of_unload("plain")
+
+        assert (cost.frees.size_bytes, cost.also) == (0, ())
+
+
+def test_memory_of_a_runner_that_was_not_seen_is_not_guessed() -> None:
+    status = a_status(ModelState.LOADED)
+
+    assert of_unload(status, [status]).frees == Figure(
+        size_bytes=None, source=CostSource.UNKNOWN, note="its runner was not seen"
+    )
+
+
+async def test_asking_what_is_given_back_begins_nothing() -> None:
+    async with herd_of() as (place, herd):
+        await herd.load(NAME)
+        before = (await herd.now()).position
+
+        await herd.cost_of_delete(NAME)
+        await herd.cost_of_unload(NAME)
+
+        assert (await herd.now()).position == before
+        assert place.asked("/api/delete") == 0
+        assert place.asked("/api/generate") == 1
+
+
+async def test_what_is_not_there_has_nothing_to_give_back() -> None:
+    async with herd_of("none") as (_, herd):
+        for asked in (herd.cost_of_delete, herd.cost_of_unload):
+            with pytest.raises(ModelNotFoundError):
+                await asked(NAME)
+
+
+async def test_runner_of_a_server_that_is_away_cannot_be_asked_for() -> None:
+    async with herd_of() as (place, herd):
+        place.did(server="killed")
+
+        with pytest.raises(NodeUnreachableError):
+            await herd.cost_of_unload(NAME)
+        assert (await herd.cost_of_delete(NAME)).frees.size_bytes

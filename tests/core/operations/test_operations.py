@@ -1,0 +1,249 @@
+"""Long work: followed by many, ended exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from herdbook.core import OperationEndedError, PullProgress, StalledError
+from herdbook.core.clock import settle
+from herdbook.core.concurrency.cancellation import finish
+from herdbook.core.operations.operations import Ending, Operation, Operations
+from herdbook.events.lifecycle import Activity
+
+
+class Work:
+    """Work that goes on until it is told how to end."""
+
+    def __init__(self) -> None:
+        self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.cleaned = False
+
+    async def __call__(self, _: Operation) -> None:
+        try:
+            await self.end
+        finally:
+            await asyncio.sleep(0)
+            self.cleaned = True
+
+
+def so_far(completed: int) -> PullProgress:
+    return PullProgress(completed_bytes=completed, total_bytes=100)
+
+
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def a_start(
+    operations: Operations,
+    name: str,
+    work: Callable[[Operation], Coroutine[Any, Any, None]],
+) -> Operation:
+    return operations.start(name, Activity.PULL, work, actor="api:ann", since=BEGAN)
+
+
+@asynccontextmanager
+async def begun() -> AsyncIterator[tuple[Operations, Operation, Work]]:
+    operations, work = Operations(), Work()
+    yield operations, a_start(operations, "a:1", work), work
+    await operations.close()
+
+
+async def followed(operation: Operation) -> list[int]:
+    return [progress.completed_bytes async for progress in operation.follow()]
+
+
+async def test_operation_under_way_is_found_by_its_model() -> None:
+    async with begun() as (operations, operation, work):
+        assert operations.get("a:1") is operation
+        assert operations.get("b:1") is None
+        assert operations.all() == [operation]
+        work.end.set_result(None)
+        await operation.wait()
+
+        assert operations.get("a:1") is None
+        assert operations.all() == []
+
+
+async def test_follower_gets_the_newest_progress_and_no_backlog() -> None:
+    async with begun() as (_, operation, work):
+        following = asyncio.create_task(followed(operation))
+        await settle()
+        operation.publish(so_far(10))
+        operation.publish(so_far(20))
+        await settle()
+        operation.publish(so_far(30))
+        work.end.set_result(None)
+
+        assert await following == [20, 30]
+
+
+async def test_progress_told_with_the_last_step_reaches_the_follower() -> None:
+    async with begun() as (operations, _, _):
+        gate = asyncio.Event()
+
+        async def work(operation: Operation) -> None:
+            await gate.wait()
+            operation.publish(so_far(100))
+
+        operation = a_start(operations, "b:1", work)
+        following = asyncio.create_task(followed(operation))
+        await settle()
+        gate.set()
+
+        assert await following == [100]
+
+
+async def test_operation_that_is_told_to_end_is_none_to_join() -> None:
+    async with begun() as (operations, operation, work):
+        await settle()
+        assert await operations.joinable("a:1") is operation
+        operation.cancel()
+
+        assert await operations.joinable("a:1") is None
+
+        assert work.cleaned
+
+
+async def test_late_follower_begins_with_what_was_told_last() -> None:
+    async with begun() as (_, operation, work):
+        operation.publish(so_far(10))
+        following = asyncio.create_task(followed(operation))
+        await settle()
+        work.end.set_result(None)
+
+        assert await following == [10]
+
+
+async def test_failure_is_raised_to_every_follower() -> None:
+    async with begun() as (_, operation, work):
+        tasks = [asyncio.create_task(operation.wait()) for _ in range(3)]
+        await settle()
+        work.end.set_exception(StalledError("a:1", seconds=20))
+
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+
+        assert [type(end) for end in ends] == [StalledError] * 3
+
+
+async def test_failure_that_nobody_follows_is_no_stray_exception() -> None:
+    async with begun() as (_, operation, work):
+        work.end.set_exception(StalledError("a:1", seconds=20))
+
+        await operation.over()
+
+        assert not operation.running
+
+
+async def test_last_follower_to_leave_sees_the_work_cancelled() -> None:
+    async with begun() as (_, operation, work):
+        await settle()
+        operation.publish(so_far(10))
+        async with aclosing(operation.follow()) as progress:
+            await anext(progress)
+
+        assert work.cleaned
+        assert operation.ending is Ending.CANCELLED
+
+
+async def test_follower_that_leaves_others_behind_leaves_the_work_alone() -> None:
+    async with begun() as (_, operation, work):
+        operation.publish(so_far(10))
+        staying = asyncio.create_task(operation.wait())
+        await settle()
+        async with aclosing(operation.follow()) as progress:
+            await anext(progress)
+
+        assert operation.running
+        work.end.set_result(None)
+        await staying
+
+
+async def test_cancelled_operation_raises_that_it_was() -> None:
+    async with begun() as (_, operation, _):
+        waiting = asyncio.create_task(operation.wait())
+        await settle()
+        operation.cancel()
+
+        with pytest.raises(OperationEndedError, match="pull was cancelled"):
+            await waiting
+
+
+async def test_second_cancel_changes_nothing() -> None:
+    async with begun() as (_, operation, work):
+        await settle()
+        operation.cancel()
+        operation.cancel(Ending.INTERRUPTED)
+        await operation.over()
+
+        assert work.cleaned
+        assert operation.ending is Ending.CANCELLED
+
+
+async def test_cancel_of_what_is_over_changes_nothing() -> None:
+    async with begun() as (_, operation, work):
+        work.end.set_result(None)
+        await operation.over()
+
+        operation.cancel()
+
+        assert operation.ending is None
+        operation.result()
+
+
+async def test_closing_interrupts_all_and_waits_for_their_ends() -> None:
+    async with begun() as (operations, operation, work):
+        await settle()
+
+        await operations.close()
+
+        assert work.cleaned
+        assert operation.ending is Ending.INTERRUPTED
+        with pytest.raises(OperationEndedError, match="interrupted"):
+            operation.result()
+
+
+async def test_work_that_begins_while_all_is_closed_is_interrupted_too() -> None:
+    async with begun() as (operations, operation, _):
+        later = Work()
+        closing = asyncio.create_task(operations.close())
+        await asyncio.sleep(0)
+        begun_late = a_start(operations, "b:1", later)
+        await settle()
+        await closing
+
+        assert not operation.running
+        assert begun_late.ending is Ending.INTERRUPTED
+        assert not begun_late.running
+
+
+async def test_finish_brings_work_to_its_end_though_cancelled() -> None:
+    gate, done = asyncio.Event(), []
+
+    async def work() -> None:
+        await gate.wait()
+        done.append(True)
+
+    finishing = asyncio.create_task(finish(work()))
+    await settle()
+    finishing.cancel()
+    await settle()
+    assert not finishing.done()
+    gate.set()
+
+    with pytest.raises(asyncio.CancelledError):
+        await finishing
+    assert done == [True]
+
+
+async def test_finish_raises_what_the_work_raises() -> None:
+    async def work() -> None:
+        raise StalledError("a:1", seconds=20)
+
+    with pytest.raises(StalledError):
+        await finish(work())

@@ -1,0 +1,176 @@
+"""Changes that come too often are held back, and are right in the end."""
+
+from __future__ import annotations
+
+import pytest
+from support.manager_fixture import herd_of, recorded, served
+
+from herdbook.core import ManagerSettings
+from herdbook.core.clock import ManualClock
+from herdbook.core.reconcile.damping import (
+    FIRST_HOLD_S,
+    LASTING_SHARE,
+    LONGEST_HOLD_S,
+    SWEPT_EVERY,
+    Change,
+    Damper,
+)
+from herdbook.events import facts
+from herdbook.events.facts import HeldBack
+
+NAME, SOURCE = "llava:7b", "plain:latest"
+EVERY_S = 5
+
+
+class Flapping:
+    """A thing that changes as a test says, refreshed every few seconds."""
+
+    def __init__(self, budget: int = 3) -> None:
+        self.clock = ManualClock()
+        self.damper = Damper(self.clock, budget=budget)
+        self.taken: list[tuple[float, object, HeldBack | None]] = []
+        self.known: object = None
+
+    async def refresh(self, state: object) -> bool:
+        """See a state; return whether it is recorded."""
+        await self.clock.advance(EVERY_S)
+        self.damper.begin()
+        change = Change("a:1", "presence", state)
+        if state == self.known or not self.damper.may_record(change):
+            return False
+        held = self.damper.held_back(change)
+        self.taken.append((self.clock.monotonic(), state, held))
+        self.damper.recorded(change)
+        self.known = state
+        return True
+
+
+async def test_changes_within_the_budget_are_recorded_as_they_come() -> None:
+    thing = Flapping()
+    assert [await thing.refresh(state) for state in "aba"] == [True] * 3
+    assert [held for _, _, held in thing.taken] == [None] * 3
+
+
+async def test_what_flaps_is_recorded_ever_more_rarely_with_a_count() -> None:
+    thing = Flapping()
+    day = 24 * 3600
+    for number in range(day // EVERY_S):
+        await thing.refresh(number)
+    assert len(thing.taken) < 3 + 4 + day / LONGEST_HOLD_S + 1
+    _, _, held = thing.taken[-1]
+    assert held == HeldBack(changes=int(LONGEST_HOLD_S) // EVERY_S - 1, seconds=3840.0)
+    left_out = sum(held.changes for _, _, held in thing.taken if held)
+    assert left_out + len(thing.taken) <= day // EVERY_S
+
+
+async def test_what_flaps_between_two_states_is_held_back_too() -> None:
+    thing = Flapping()
+    for number in range(1000):
+        await thing.refresh(number % 2)
+    assert len(thing.taken) < 12
+
+
+async def test_a_state_that_lasts_is_recorded_soon() -> None:
+    thing = Flapping()
+    for number in range(10):
+        await thing.refresh(number)
+    since = thing.clock.monotonic()
+    while not await thing.refresh("in the end"):
+        assert (
+            thing.clock.monotonic() - since < FIRST_HOLD_S * LASTING_SHARE + 2 * EVERY_S
+        )
+    assert thing.known == "in the end"
+
+
+async def test_a_thing_that_came_to_rest_has_its_budget_again() -> None:
+    thing = Flapping()
+    for number in range(10):
+        await thing.refresh(number)
+    while thing.known != "rest":
+        await thing.refresh("rest")
+    await thing.clock.advance(LONGEST_HOLD_S)
+    assert [await thing.refresh(state) for state in "aba"] == [True] * 3
+
+
+async def test_idle_things_are_forgotten() -> None:
+    clock = ManualClock()
+    damper = Damper(clock, budget=3)
+    for number in range(1500):
+        change = Change(f"m{number}:1", "memory", 1)
+        assert damper.may_record(change)
+        damper.recorded(change)
+    await clock.advance(LONGEST_HOLD_S)
+    for _ in range(SWEPT_EVERY):
+        damper.begin()
+    assert not damper._tracks
+
+
+async def test_model_that_flaps_fills_no_log_and_is_right_in_the_end() -> None:
+    async with herd_of(settings=ManagerSettings(changes_at_once=4)) as (place, herd):
+        before = (await herd.now()).position
+        for number in range(60):
+            if number % 2:
+                await place.deletes("flap:1")
+            else:
+                await place.copies(SOURCE, "flap:1")
+            await herd.refresh()
+            await place.clock.sleep(EVERY_S)
+        events = await recorded(herd, after=before)
+        assert len(events) < 20
+        await place.copies(SOURCE, "flap:1")
+        for _ in range(30):
+            await herd.refresh()
+            await place.clock.sleep(EVERY_S)
+        status = await herd.get_status("flap:1")
+        assert status.present
+        assert status.can("completion")
+        counts = [
+            one.data.held_back
+            for one in await recorded(herd, after=before)
+            if isinstance(one.data, facts.DriftFact)
+        ]
+        assert any(isinstance(one, HeldBack) and one.changes > 9 for one in counts)
+
+
+async def test_runner_that_flaps_fills_no_log() -> None:
+    async with herd_of(settings=ManagerSettings(changes_at_once=4)) as (place, herd):
+        before = (await herd.now()).position
+        for _ in range(30):
+            await place.loads(NAME)
+            await herd.refresh()
+            await place.unloads(NAME)
+            await place.clock.sleep(1)
+            await herd.refresh()
+            status = await herd.get_status(NAME)
+            assert status.state == "available" or status.stale_since, "or it says so"
+        assert len(await recorded(herd, after=before)) < 12
+        for _ in range(30):
+            await herd.refresh()
+            await place.clock.sleep(EVERY_S)
+        settled = await herd.get_status(NAME)
+        assert (settled.state, settled.stale_since) == ("available", None)
+
+
+async def test_version_that_flaps_fills_no_log() -> None:
+    async with served("herd") as place:
+        settings = ManagerSettings(changes_at_once=4)
+        async with place.herd(settings=settings) as herd:
+            before = (await herd.now()).position
+            for number in range(40):
+                body = f'{{"version":"{number}"}}'
+                place.did(answer={"path": "/api/version", "status": 200, "body": body})
+                await herd.refresh()
+                await place.clock.sleep(EVERY_S)
+            assert len(await recorded(herd, after=before)) < 8
+
+
+@pytest.mark.parametrize("version", ['"' + "x" * 10**6 + '"', "7", "null", '"a\\nb"'])
+async def test_version_that_is_no_short_text_is_not_recorded(version: str) -> None:
+    async with herd_of() as (place, herd):
+        known = (await herd.node_status()).server_version
+        body = f'{{"version":{version}}}'
+        place.did(answer={"path": "/api/version", "status": 200, "body": body})
+        before = (await herd.now()).position
+        await herd.refresh()
+        assert await recorded(herd, after=before) == []
+        assert (await herd.node_status()).server_version == known

@@ -1,0 +1,296 @@
+"""What differs between server and register, case by case: pure, no server."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+from herdbook.core.reconcile.drift import Comparison, Drift, unowned
+from herdbook.core.reconcile.server_state import Listed, Look
+from herdbook.events import facts
+from herdbook.events.facts import Fact, Runner, UnloadReason
+from herdbook.events.lifecycle import Activity, Lifecycle, ModelState
+from herdbook.events.recorded import Cause
+from herdbook.projections.status import ModelStatus
+
+NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
+A, B, C = "a" * 64, "b" * 64, "c" * 64
+WEIGHTS, OTHER_WEIGHTS = "1" * 64, "2" * 64
+AVAILABLE = Lifecycle(ModelState.AVAILABLE, None, present=True)
+LOADED = Lifecycle(ModelState.LOADED, None, present=True)
+
+
+def listed(name: str, digest: str = A) -> Listed:
+    return Listed(name=name, digest=digest, size_bytes=10)
+
+
+def status(
+    name: str,
+    lifecycle: Lifecycle = AVAILABLE,
+    *,
+    digest: str | None = A,
+    weights: str | None = WEIGHTS,
+    runner: Runner | None = None,
+) -> ModelStatus:
+    return ModelStatus(
+        node="local",
+        name=name,
+        lifecycle=lifecycle,
+        version=3,
+        digest=digest,
+        detected_digest=digest,
+        weights=weights,
+        runner=runner,
+    )
+
+
+def runner(
+    name: str, digest: str = A, *, expires_in_s: float = 300, context: int = 4096
+) -> Runner:
+    return Runner(
+        name=name,
+        digest=digest,
+        context_length=context,
+        size_bytes=100,
+        expires_at=NOW + timedelta(seconds=expires_in_s),
+    )
+
+
+def drifts(
+    models: list[Listed],
+    runners: list[Runner],
+    statuses: list[ModelStatus],
+    *,
+    restarted: bool = False,
+    weights: dict[str, str] | None = None,
+) -> list[Drift]:
+    known = {A: WEIGHTS, B: OTHER_WEIGHTS} if weights is None else weights
+    look = Look(
+        at=NOW,
+        server_version="1",
+        models={model.name: model for model in models},
+        runners=tuple(runners),
+    )
+    return Comparison(
+        look=look,
+        statuses={one.name: one for one in statuses},
+        detected={},
+        weights_of=known.get,
+        restarted=restarted,
+    ).drifts()
+
+
+def told(found: list[Drift]) -> list[tuple[str, Fact, Cause]]:
+    return [(one.name, fact, one.cause) for one in found for fact in one.facts]
+
+
+def test_nothing_new_is_no_drift() -> None:
+    held = runner("a:1")
+
+    assert drifts([listed("a:1")], [held], [status("a:1", LOADED, runner=held)]) == []
+
+
+def test_listed_model_that_is_unknown_was_discovered() -> None:
+    found = drifts([listed("a:1")], [], [])
+
+    discovered = facts.ModelDiscovered(digest=A, size_bytes=10)
+    assert told(found) == [("a:1", discovered, Cause.OBSERVED)]
+    assert found[0].at_version == 0
+
+
+def test_discovered_model_with_a_runner_is_loaded_at_the_version_after() -> None:
+    found = drifts([listed("a:1")], [runner("a:1")], [])
+
+    assert [type(one.facts[0]) for one in found] == [
+        facts.ModelDiscovered,
+        facts.ModelLoaded,
+    ]
+    assert [one.at_version for one in found] == [0, 1]
+
+
+def test_present_model_that_is_not_listed_vanished() -> None:
+    found = drifts([], [], [status("a:1", LOADED, runner=runner("a:1"))])
+
+    assert told(found) == [("a:1", facts.ModelVanished(), Cause.OBSERVED)]
+
+
+def test_another_digest_is_an_update() -> None:
+    found = drifts([listed("a:1", B)], [], [status("a:1")])
+
+    updated = facts.ModelUpdated(digest=B, previous_digest=A, size_bytes=10)
+    assert told(found) == [("a:1", updated, Cause.OBSERVED)]
+
+
+@pytest.mark.parametrize(
+    "lifecycle",
+    [
+        Lifecycle(ModelState.LOADING, Activity.PULL),
+        Lifecycle(ModelState.LOADING, Activity.LOAD, present=True),
+    ],
+)
+def test_work_under_way_is_left_to_who_is_at_it(lifecycle: Lifecycle) -> None:
+    assert (
+        drifts([listed("a:1", B)], [runner("a:1", B)], [status("a:1", lifecycle)]) == []
+    )
+
+
+def test_another_digest_during_an_update_is_left_to_the_update() -> None:
+    updating = Lifecycle(ModelState.AVAILABLE, None, present=True, updating=True)
+
+    assert drifts([listed("a:1", B)], [], [status("a:1", updating)]) == []
+
+
+def test_runner_under_its_own_name_was_loaded_by_somebody() -> None:
+    held = runner("a:1")
+
+    found = drifts([listed("a:1")], [held], [status("a:1")])
+
+    assert told(found) == [("a:1", facts.ModelLoaded(runner=held), Cause.OBSERVED)]
+
+
+def test_runner_of_the_same_weights_loads_every_name_of_them() -> None:
+    held = runner("a:1")
+
+    found = drifts(
+        [listed("a:1"), listed("twin:1", C)],
+        [held],
+        [status("a:1"), status("twin:1", digest=C)],
+        weights={A: WEIGHTS, C: WEIGHTS},
+    )
+
+    loaded = facts.ModelLoaded(runner=held)
+    assert told(found) == [
+        ("a:1", loaded, Cause.OBSERVED),
+        ("twin:1", loaded, Cause.SHARED),
+    ]
+
+
+def test_runner_of_other_weights_under_the_name_is_not_the_models() -> None:
+    assert drifts([listed("a:1")], [runner("a:1", B)], [status("a:1")]) == []
+
+
+def test_runner_of_unknown_weights_is_matched_by_name() -> None:
+    older = runner("a:1", C)
+
+    found = drifts(
+        [listed("a:1")], [older], [status("a:1", LOADED, runner=runner("a:1"))]
+    )
+
+    assert told(found) == [("a:1", facts.RunnerChanged(runner=older), Cause.OBSERVED)]
+
+
+def test_runner_with_another_context_has_changed() -> None:
+    now = runner("a:1", context=8192)
+
+    found = drifts(
+        [listed("a:1")], [now], [status("a:1", LOADED, runner=runner("a:1"))]
+    )
+
+    assert told(found) == [("a:1", facts.RunnerChanged(runner=now), Cause.OBSERVED)]
+
+
+def test_runner_that_only_expires_later_is_no_drift() -> None:
+    before, now = runner("a:1", expires_in_s=5), runner("a:1", expires_in_s=300)
+
+    assert drifts([listed("a:1")], [now], [status("a:1", LOADED, runner=before)]) == []
+
+
+def unloaded(reason: UnloadReason, by: str | None = None) -> facts.ModelUnloaded:
+    return facts.ModelUnloaded(reason=reason, evicted_by=by)
+
+
+def test_runner_gone_after_its_expiry_has_expired() -> None:
+    gone = runner("a:1", expires_in_s=-10)
+
+    found = drifts([listed("a:1")], [], [status("a:1", LOADED, runner=gone)])
+
+    assert told(found) == [("a:1", unloaded(UnloadReason.EXPIRED), Cause.EXPIRY)]
+
+
+def test_runner_gone_while_another_appeared_was_evicted_by_it() -> None:
+    found = drifts(
+        [listed("a:1"), listed("b:1", B)],
+        [runner("b:1", B)],
+        [
+            status("a:1", LOADED, runner=runner("a:1")),
+            status("b:1", digest=B, weights=OTHER_WEIGHTS),
+        ],
+    )
+
+    evicted = unloaded(UnloadReason.EVICTED, "b:1")
+    assert told(found)[0] == ("a:1", evicted, Cause.EVICTION)
+
+
+def test_runner_gone_alone_was_unloaded_on_request() -> None:
+    found = drifts([listed("a:1")], [], [status("a:1", LOADED, runner=runner("a:1"))])
+
+    assert told(found) == [("a:1", unloaded(UnloadReason.REQUESTED), Cause.OBSERVED)]
+
+
+def test_shared_runner_gone_was_unloaded_through_the_other_name() -> None:
+    shared = status("twin:1", LOADED, runner=runner("a:1"))
+
+    found = drifts([listed("twin:1")], [], [shared])
+
+    assert told(found) == [("twin:1", unloaded(UnloadReason.REQUESTED), Cause.SHARED)]
+
+
+def test_all_of_several_runners_gone_at_once_means_a_restart() -> None:
+    found = drifts(
+        [listed("a:1"), listed("b:1", B)],
+        [],
+        [
+            status("a:1", LOADED, runner=runner("a:1")),
+            status("b:1", LOADED, digest=B, runner=runner("b:1", B)),
+        ],
+    )
+
+    restarted = unloaded(UnloadReason.SERVER_RESTARTED)
+    assert [one[1:] for one in told(found)] == [(restarted, Cause.RESTART)] * 2
+
+
+def test_server_known_to_have_been_away_means_a_restart() -> None:
+    held = status("a:1", LOADED, runner=runner("a:1", expires_in_s=-10))
+
+    found = drifts([listed("a:1")], [], [held], restarted=True)
+
+    restarted = unloaded(UnloadReason.SERVER_RESTARTED)
+    assert told(found) == [("a:1", restarted, Cause.RESTART)]
+
+
+def test_use_without_a_runner_is_corrected_without_a_guess() -> None:
+    found = drifts([listed("a:1")], [], [status("a:1", LOADED)])
+
+    assert told(found) == [("a:1", unloaded(UnloadReason.UNKNOWN), Cause.OBSERVED)]
+
+
+def test_model_replaced_by_other_weights_is_not_loaded_by_its_old_runner() -> None:
+    old = runner("a:1", A)
+    replaced = status("a:1", LOADED, digest=B, weights=OTHER_WEIGHTS, runner=old)
+
+    found = drifts([listed("a:1", B)], [old], [replaced])
+
+    reason = unloaded(UnloadReason.MODEL_REPLACED)
+    assert told(found) == [("a:1", reason, Cause.OBSERVED)]
+
+
+def test_cloud_model_is_never_in_memory_here() -> None:
+    cloud = msgspec.structs.replace(listed("a:cloud"), remote_host="https://ollama.com")
+
+    found = drifts([cloud], [runner("a:cloud")], [])
+
+    assert [type(fact) for _, fact, _ in told(found)] == [facts.ModelDiscovered]
+
+
+def test_runner_of_a_deleted_model_belongs_to_nobody() -> None:
+    held, nobodys = runner("a:1"), runner("gone:1", C)
+    look = Look(
+        at=NOW,
+        server_version="1",
+        models={"a:1": listed("a:1")},
+        runners=(held, nobodys),
+    )
+
+    assert unowned(look, {"a:1": WEIGHTS}, {A: WEIGHTS}.get) == [nobodys]

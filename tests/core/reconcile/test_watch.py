@@ -1,0 +1,155 @@
+"""Background refreshes: nothing but the manager's end ends them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from support.manager_fixture import Place, served, told
+
+from herdbook import sandbox
+from herdbook.core import Level, ManagerSettings, ModelManager, StoreFullError
+from herdbook.core.concurrency.supervisor import TaskStatus
+from herdbook.core.observer import NoObserver
+
+NAME = "llama3.2:1b"
+PINNED = "llama3.1:8b"
+EVERY_S = 60.0
+SETTINGS = ManagerSettings(reconcile_every_s=EVERY_S)
+
+
+class Faulty(NoObserver):
+    """An observer with a fault of its own: it raises while there is something to."""
+
+    def __init__(self) -> None:
+        self.raises: Exception | None = None
+
+    def asked(
+        self, *, method: str, path: str, seconds: float, failure: str | None
+    ) -> None:
+        if self.raises and path == "/api/tags":
+            raise self.raises
+
+
+@asynccontextmanager
+async def watched(
+    server: sandbox.Settings | None = None,
+) -> AsyncIterator[tuple[Place, ModelManager, Faulty]]:
+    observer = Faulty()
+    async with served(settings=server) as place:
+        opened = ModelManager.open(
+            ":memory:",
+            ollama=place.url,
+            clock=place.clock,
+            settings=SETTINGS,
+            observer=observer,
+        )
+        async with opened as herd:
+            yield place, herd, observer
+
+
+def reconciler(herd: ModelManager) -> TaskStatus:
+    return next(one for one in herd.background_tasks() if one.name == "reconciler")
+
+
+async def test_refresh_that_breaks_is_shown_and_the_next_one_comes() -> None:
+    async with watched() as (place, herd, observer):
+        observer.raises = OverflowError("a number of a million digits")
+        await place.clock.sleep(EVERY_S + 0.5)
+
+        broken = reconciler(herd)
+        assert not broken.up
+        assert "OverflowError" in broken.failure or "ExceptionGroup" in broken.failure
+        assert (await herd.node_status()).reached, "nothing invented about the server"
+
+        observer.raises = None
+        await place.deletes(NAME)
+        await place.clock.sleep(EVERY_S + 5)
+
+        well = reconciler(herd)
+        assert well == TaskStatus(name="reconciler", restarts=well.restarts)
+        assert well.restarts > 0
+        assert (await told(herd, NAME))[-1] == "ModelVanished"
+
+
+async def test_full_log_breaks_the_refreshes_until_there_is_room() -> None:
+    async with watched() as (place, herd, observer):
+        observer.raises = StoreFullError("herd.db", "has no space left")
+        await place.clock.sleep(EVERY_S + 1)
+        assert reconciler(herd).code == "store_full"
+
+        observer.raises = None
+        await place.clock.sleep(EVERY_S + 5)
+
+        assert reconciler(herd).up
+
+
+async def test_statuses_are_stale_while_no_refresh_succeeds() -> None:
+    async with watched() as (place, herd, observer):
+        seen = place.clock.now()
+        observer.raises = ZeroDivisionError()
+        await place.clock.sleep(2 * EVERY_S)
+        assert (await herd.get_status(NAME)).stale_since is None
+
+        await place.clock.sleep(2 * EVERY_S)
+
+        status = await herd.get_status(NAME)
+        assert status.stale_since is not None
+        assert abs((status.stale_since - seen).total_seconds()) < 1
+        assert all(one.stale_since for one in await herd.all_statuses())
+        assert (await herd.get_status("never-seen")).stale_since is not None
+
+        observer.raises = None
+        await herd.refresh()
+
+        assert (await herd.get_status(NAME)).stale_since is None
+
+
+async def test_lost_server_is_no_failure_of_the_task() -> None:
+    async with watched() as (place, herd, _):
+        place.did(server="killed")
+        await place.clock.sleep(10 * EVERY_S)
+
+        assert not (await herd.node_status()).reached
+        assert reconciler(herd) == TaskStatus(name="reconciler")
+
+
+async def test_doctor_names_what_does_not_work() -> None:
+    async with watched() as (place, herd, observer):
+        (well,) = [one for one in await herd.doctor() if one.check == "background"]
+        assert well.level is Level.OK
+
+        observer.raises = ZeroDivisionError("a fault")
+        await place.clock.sleep(EVERY_S + 1)
+        observer.raises = None
+
+        (found,) = [one for one in await herd.doctor() if one.check == "background"]
+        assert found.level is Level.PROBLEM
+        assert found.what.startswith("reconciler does not work: unexpected error")
+
+
+async def test_long_load_of_a_pinned_model_delays_no_refresh() -> None:
+    one_runner = sandbox.Settings(max_loaded=1)
+    async with watched(one_runner) as (place, herd, _):
+        await herd.configure(PINNED, {"pinned": True, "keep_alive": -1})
+        await herd.load(PINNED)
+        await place.loads(NAME, keep_alive="2m")
+        await place.clock.sleep(EVERY_S)
+        place.did(runner_start_delay_s=4 * EVERY_S)
+        await place.until(lambda: bool(herd.under_way()))
+        before = place.asked("/api/tags")
+
+        await place.clock.sleep(3 * EVERY_S)
+
+        assert herd.under_way()
+        assert place.asked("/api/tags") >= before + 2
+
+
+async def test_nothing_is_left_running_at_the_end() -> None:
+    before = asyncio.all_tasks()
+    async with watched() as (place, _, observer):
+        observer.raises = OverflowError()
+        await place.clock.sleep(EVERY_S + 0.5)  # it waits for its restart
+
+    assert asyncio.all_tasks() <= before

@@ -1,0 +1,188 @@
+"""Who asked, and which events belong together."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import structlog
+from support.manager_fixture import herd_of, pulled, recorded
+
+from herdbook.core import CallerError, acting_as
+from herdbook.core.actor import current_actor, current_correlation, operation
+
+NAME = "llava:7b"
+
+
+def test_actor_is_the_default_where_nobody_said() -> None:
+    assert current_actor("library:python") == "library:python"
+
+
+def test_actor_holds_inside_its_block_alone() -> None:
+    with acting_as("cli:ann"):
+        with acting_as("api:ben"):
+            assert current_actor("-") == "api:ben"
+        assert current_actor("-") == "cli:ann"
+
+    assert current_actor("-") == "-"
+
+
+def test_operation_inside_another_is_part_of_it() -> None:
+    with operation() as outer, operation() as inner:
+        assert inner == outer == current_correlation()
+
+    assert current_correlation() is None
+
+
+def test_operations_one_after_another_have_ids_of_their_own() -> None:
+    with operation() as first:
+        pass
+    with operation() as second:
+        pass
+
+    assert first != second
+
+
+def test_operation_is_bound_into_the_logs() -> None:
+    with operation(model=NAME) as correlation_id:
+        bound = structlog.contextvars.get_contextvars()
+
+    assert bound == {"model": NAME, "correlation_id": correlation_id}
+    assert structlog.contextvars.get_contextvars() == {}
+
+
+def test_correlation_that_is_given_holds_inside_its_block_alone() -> None:
+    with acting_as("api:ben", correlation_id="request-1"):
+        assert current_correlation() == "request-1"
+        bound = structlog.contextvars.get_contextvars()
+
+    assert bound == {"correlation_id": "request-1"}
+    assert current_correlation() is None
+    assert structlog.contextvars.get_contextvars() == {}
+
+
+def test_operation_inside_a_block_with_a_correlation_is_part_of_it() -> None:
+    with acting_as("api:ben", correlation_id="request-1"), operation() as inner:
+        assert inner == "request-1"
+
+
+def test_block_without_a_correlation_keeps_the_one_around_it() -> None:
+    with acting_as("api:ben", correlation_id="request-1"), acting_as("reconciler"):
+        assert current_correlation() == "request-1"
+
+
+async def test_actor_travels_into_a_task_and_not_back() -> None:
+    async def act() -> str:
+        with acting_as("api:ben"):
+            await asyncio.sleep(0)
+            return current_actor("-")
+
+    with acting_as("cli:ann"):
+        task = asyncio.create_task(act())
+        await asyncio.sleep(0)
+
+        assert current_actor("-") == "cli:ann"
+        assert await task == "api:ben"
+
+
+async def test_pull_is_recorded_in_the_name_of_who_asked() -> None:
+    async with herd_of("none") as (_, herd):
+        with herd.acting_as("api:ben"):
+            await pulled(herd, "plain")
+
+        assert {e.actor for e in await recorded(herd, "plain:latest")} == {"api:ben"}
+
+
+async def test_without_an_actor_the_managers_own_is_recorded() -> None:
+    async with herd_of() as (_, herd):
+        await herd.mark_used(NAME)
+
+        assert (await herd.get_status(NAME)).last_used_by == "library:python"
+
+
+async def test_all_events_of_a_pull_share_one_correlation() -> None:
+    async with herd_of("none") as (place, herd):
+        place.did(registry={"rate": 1e6})
+        await pulled(herd, "llama3.2:1b")
+
+        events = await recorded(herd, "llama3.2:1b")
+
+        assert len(events) > 3
+        assert len({e.correlation_id for e in events}) == 1
+        assert events[0].correlation_id is not None
+
+
+async def test_all_that_a_block_does_has_the_correlation_that_it_was_given() -> None:
+    async with herd_of() as (_, herd):
+        before = (await herd.now()).position
+        with herd.acting_as("api:ben", correlation_id="request-1"):
+            await herd.configure(NAME, {"num_ctx": 1024})
+            await pulled(herd, NAME)
+            await herd.load(NAME)
+            await herd.mark_used(NAME)
+
+        events = await recorded(herd, after=before)
+
+        expected = {"ConfigurationChanged", "ModelUpdated", "ModelLoaded"}
+        assert expected < {e.type for e in events}
+        assert {e.correlation_id for e in events} == {"request-1"}
+
+
+@pytest.mark.parametrize("correlation_id", ["", "x" * 65, "two\nlines"])
+async def test_correlation_that_cannot_be_recorded_is_refused_by_the_log(
+    correlation_id: str,
+) -> None:
+    async with herd_of() as (_, herd):
+        before = (await herd.now()).position
+
+        with (
+            herd.acting_as("api:ben", correlation_id=correlation_id),
+            pytest.raises(CallerError, match="correlation"),
+        ):
+            await herd.load(NAME)
+
+        assert (await herd.now()).position == before
+
+
+async def test_all_events_of_a_load_share_one_correlation() -> None:
+    async with herd_of() as (_, herd):
+        await herd.load(NAME)
+
+        *_, started, loaded = await recorded(herd, NAME)
+
+        assert started.correlation_id == loaded.correlation_id is not None
+
+
+async def test_unload_of_shared_weights_is_one_operation() -> None:
+    async with herd_of() as (_, herd):
+        await herd.load("plain")
+        before = (await herd.now()).position
+        await herd.unload("plain")
+
+        events = await recorded(herd, after=before)
+
+        assert len(events) == 4
+        assert len({e.correlation_id for e in events}) == 1
+
+
+async def test_delete_and_its_unload_are_one_operation() -> None:
+    async with herd_of() as (_, herd):
+        await herd.load(NAME)
+        await herd.delete(NAME)
+
+        *_, unloaded, deleted = await recorded(herd, NAME)
+
+        assert unloaded.correlation_id == deleted.correlation_id is not None
+
+
+async def test_two_operations_at_once_keep_their_ids_apart() -> None:
+    async with herd_of("none") as (_, herd):
+        await asyncio.gather(pulled(herd, "plain"), pulled(herd, "smollm2:135m"))
+
+        ids = {
+            name: {e.correlation_id for e in await recorded(herd, name)}
+            for name in ("plain:latest", "smollm2:135m")
+        }
+
+        assert [len(one) for one in ids.values()] == [1, 1]
+        assert ids["plain:latest"] != ids["smollm2:135m"]

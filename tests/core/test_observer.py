@@ -1,0 +1,204 @@
+"""What an observer is told: figures of each append and of each request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import NamedTuple
+
+import pytest
+from support.manager_fixture import Place, pulled, served
+
+from herdbook.core import (
+    CallerError,
+    LoadFailedError,
+    ModelManager,
+    NodeUnreachableError,
+    Observer,
+    PullError,
+)
+from herdbook.core.observer import NOBODY
+
+BIG = "llama3.2:1b"
+NAME = "llava:7b"
+
+
+class Asked(NamedTuple):
+    method: str
+    path: str
+    seconds: float
+    failure: str | None
+
+
+class Figures:
+    """An observer that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.appends: list[tuple[int, float]] = []
+        self.requests: list[Asked] = []
+
+    def forget(self) -> None:
+        self.appends.clear()
+        self.requests.clear()
+
+    def appended(self, *, events: int, seconds: float) -> None:
+        self.appends.append((events, seconds))
+
+    def asked(
+        self, *, method: str, path: str, seconds: float, failure: str | None
+    ) -> None:
+        self.requests.append(Asked(method, path, seconds, failure))
+
+    def of(self, path: str) -> list[Asked]:
+        return [one for one in self.requests if one.path == path]
+
+
+@asynccontextmanager
+async def observed(
+    models: str = "herd",
+) -> AsyncIterator[tuple[Place, ModelManager, Figures]]:
+    """Serve a world, with a manager of it that is observed; forget its first look."""
+    figures = Figures()
+    async with (
+        served(models) as place,
+        ModelManager.open(
+            ":memory:", ollama=place.url, clock=place.clock, observer=figures
+        ) as herd,
+    ):
+        figures.forget()
+        yield place, herd, figures
+
+
+async def test_every_request_of_a_look_is_told() -> None:
+    async with observed() as (_, herd, figures):
+        await herd.refresh()
+
+        told = {(one.method, one.path, one.failure) for one in figures.requests}
+        assert told == {
+            ("GET", "/api/version", None),
+            ("GET", "/api/tags", None),
+            ("GET", "/api/ps", None),
+        }
+        assert len(figures.requests) == 3
+        assert figures.appends == []
+
+
+async def test_as_many_requests_are_told_as_the_server_saw() -> None:
+    async with observed() as (place, herd, figures):
+        before = Counter(seen.path for seen in place.world.seen)
+        await herd.load(NAME)
+        await herd.unload(NAME)
+        await pulled(herd, "plain")
+        await herd.delete("plain")
+
+        seen = Counter(seen.path for seen in place.world.seen) - before
+        assert Counter(one.path for one in figures.requests) == seen
+
+
+async def test_every_append_is_told_with_its_events() -> None:
+    async with observed("none") as (_, herd, figures):
+        await herd.configure(NAME, {"num_ctx": 1024})
+        await herd.ensure_available(BIG)
+
+        assert sum(events for events, _ in figures.appends) == (
+            (await herd.now()).position - 1  # the node's first look
+        )
+        assert all(seconds >= 0 for _, seconds in figures.appends)
+
+
+async def test_append_that_the_log_refuses_is_not_told() -> None:
+    async with observed() as (_, herd, figures):
+        with herd.acting_as("two\nlines"), pytest.raises(CallerError):
+            await herd.mark_used(NAME)
+
+        assert figures.appends == []
+
+
+async def test_request_that_takes_long_is_told_with_its_seconds() -> None:
+    async with observed() as (place, herd, figures):
+        place.did(runner_start_delay_s=7)
+
+        await herd.load(NAME)
+
+        (load,) = figures.of("/api/generate")
+        assert (load.method, load.failure) == ("POST", None)
+        assert load.seconds == pytest.approx(7.25, abs=0.1)
+
+
+async def test_pull_is_one_request_from_its_beginning_to_success() -> None:
+    async with observed("none") as (place, herd, figures):
+        place.did(registry={"rate": 1e7})
+
+        await herd.ensure_available(BIG)
+
+        (pull,) = figures.of("/api/pull")
+        assert pull.failure is None
+        assert pull.seconds > 10
+
+
+async def test_failure_is_told_by_its_word() -> None:
+    async with observed() as (place, herd, figures):
+        place.did(runner_dies_saying="CUDA error: out of memory")
+        with pytest.raises(LoadFailedError) as raised:
+            await herd.load(NAME)
+
+        (load,) = figures.of("/api/generate")
+        assert load.failure == raised.value.kind
+
+
+async def test_pull_that_fails_is_told_by_its_word() -> None:
+    async with observed("none") as (_, herd, figures):
+        with pytest.raises(PullError) as raised:
+            await pulled(herd, "nobody:1b")
+
+        assert [one.failure for one in figures.of("/api/pull")] == [raised.value.kind]
+
+
+async def test_answer_that_makes_no_sense_is_a_failure() -> None:
+    async with observed() as (place, herd, figures):
+        place.did(answer={"path": "/api/ps", "status": 200, "body": "nonsense"})
+        await herd._look_again()
+
+        assert [one.failure for one in figures.of("/api/ps")] == ["bad_answer"]
+
+
+async def test_server_that_is_away_is_told_of_every_request() -> None:
+    async with observed() as (place, herd, figures):
+        place.did(server="killed")
+        with pytest.raises(NodeUnreachableError):
+            await herd.refresh()
+
+        failures = {one.failure for one in figures.requests}
+        assert "node_unreachable" in failures
+        assert failures <= {"node_unreachable", "cancelled"}
+
+
+async def test_load_that_is_cancelled_is_told_as_that() -> None:
+    async with observed() as (place, herd, figures):
+        place.did(runner_start_delay_s=60)
+        loading = asyncio.create_task(herd.load(NAME))
+        await place.clock.sleep(5)
+        await herd.cancel(NAME)
+        await asyncio.wait([loading])
+
+        (load,) = figures.of("/api/generate")
+        assert load.failure == "cancelled"
+        assert load.seconds == pytest.approx(5, abs=1)
+
+
+async def test_pull_that_is_left_is_told_as_cancelled() -> None:
+    async with observed("none") as (place, herd, figures):
+        place.did(registry={"rate": 1e6})
+        async with aclosing(herd.pull(BIG)) as progress:
+            await anext(progress)
+
+        assert [one.failure for one in figures.of("/api/pull")] == ["cancelled"]
+
+
+def test_nobody_is_an_observer_who_does_nothing() -> None:
+    nobody: Observer = NOBODY
+
+    nobody.appended(events=1, seconds=0.1)
+    nobody.asked(method="GET", path="/api/ps", seconds=0.1, failure=None)

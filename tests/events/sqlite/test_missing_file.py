@@ -1,0 +1,114 @@
+"""A file that goes away while it is open: nothing is acknowledged that is then lost."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from herdbook.events.errors import StoreUnavailableError
+from herdbook.events.sqlite.store import SQLiteEventStore
+from herdbook.events.store import ANY, StoredView
+from herdbook.events.testing.base import event
+
+STREAM = "model/n/m"
+VIEW = StoredView(name="v", version=1, position=1, hash="a" * 64, data=b"x")
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def move(path: Path) -> None:
+    path.rename(path.with_name("elsewhere.db"))
+
+
+def replace(path: Path) -> None:
+    other = path.with_name("other.db")
+    connection = sqlite3.connect(other)
+    connection.execute("CREATE TABLE theirs (a)")
+    connection.close()
+    other.replace(path)
+
+
+@pytest.mark.parametrize("goes", [delete, move, replace])
+async def test_nothing_is_taken_or_told_once_the_file_is_gone(
+    tmp_path: Path, goes: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "herd.db"
+    async with await SQLiteEventStore.open(path) as store:
+        await store.append(STREAM, [event()], ANY)
+        goes(path)
+
+        with pytest.raises(StoreUnavailableError, match="moved, deleted or replaced"):
+            await store.append(STREAM, [event()], ANY)
+        with pytest.raises(StoreUnavailableError):
+            await store.save_view(VIEW)
+        with pytest.raises(StoreUnavailableError):
+            await store.head()
+
+
+async def test_who_follows_a_log_that_goes_away_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "herd.db"
+    async with (
+        await SQLiteEventStore.open(path) as store,
+        aclosing(store.subscribe(0)) as events,
+    ):
+        waiting = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0)
+        path.unlink()
+
+        with pytest.raises(StoreUnavailableError):
+            async with asyncio.timeout(10):
+                await waiting
+
+
+async def test_file_that_is_put_back_is_gone_on_with(tmp_path: Path) -> None:
+    path, away = tmp_path / "herd.db", tmp_path / "away.db"
+    async with await SQLiteEventStore.open(path) as store:
+        await store.append(STREAM, [event()], ANY)
+        path.rename(away)
+        with pytest.raises(StoreUnavailableError):
+            await store.append(STREAM, [event()], ANY)
+        away.rename(path)
+
+        (recorded,) = await store.append(STREAM, [event()], ANY)
+
+        assert recorded.position == 2
+
+
+async def test_copy_in_its_place_is_another_file(tmp_path: Path) -> None:
+    path = tmp_path / "herd.db"
+    async with await SQLiteEventStore.open(path) as store:
+        await store.append(STREAM, [event()], ANY)
+        shutil.copy(path, tmp_path / "copy.db")
+        tmp_path.joinpath("copy.db").replace(path)
+
+        with pytest.raises(StoreUnavailableError):
+            await store.append(STREAM, [event()], ANY)
+
+
+async def test_log_that_is_put_back_is_followed_again(tmp_path: Path) -> None:
+    path, away = tmp_path / "herd.db", tmp_path / "away.db"
+    async with (
+        await SQLiteEventStore.open(path) as store,
+        await SQLiteEventStore.open(path) as other,
+    ):
+        path.rename(away)
+        async with aclosing(store.subscribe(0)) as events:
+            with pytest.raises(StoreUnavailableError):
+                await anext(events)
+        assert isinstance(store.failures()["log_watcher"], StoreUnavailableError)
+        away.rename(path)
+
+        async with aclosing(store.subscribe(0)) as events:
+            waiting = asyncio.ensure_future(anext(events))
+            await other.append(STREAM, [event()], ANY)
+            async with asyncio.timeout(10):
+                assert (await waiting).position == 1
+        assert store.failures()["log_watcher"] is None

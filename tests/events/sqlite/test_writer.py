@@ -1,0 +1,315 @@
+"""The one writer: groups, outcomes that are not known, and callers that leave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from herdbook.events.errors import (
+    EventIdConflictError,
+    OutcomeUnknownError,
+    StoreClosedError,
+    StoreUnavailableError,
+)
+from herdbook.events.sqlite.errors import BrokenOffError
+from herdbook.events.sqlite.log_file import OpenFile
+from herdbook.events.sqlite.store import SQLiteEventStore
+from herdbook.events.sqlite.writer import (
+    LARGEST_GROUP,
+    REMEMBERED_STREAMS,
+    ROOM,
+    Row,
+    Session,
+)
+from herdbook.events.store import ANY, StoredView
+from herdbook.events.testing.base import assert_sound, event, log_of
+
+
+class FaultySession:
+    """A session that does what the real one does, and fails where it is told.
+
+    Attributes:
+        runs: The names of the queries that were run.
+        before: Raised instead of running a query, by its name.
+        behind: Raised after a query was run, by its name.
+        gate: The session stops at it before each query.
+        reached: Set when the first query is about to run.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.runs: list[str] = []
+        self.before: dict[str, Exception] = {}
+        self.behind: dict[str, Exception] = {}
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.reached = asyncio.Event()
+
+    async def run(self, query: str, /, **parameters: object) -> Sequence[Row]:
+        self.runs.append(query)
+        self.reached.set()
+        await self.gate.wait()
+        if query in self.before:
+            raise self.before.pop(query)
+        rows = await self._session.run(query, **parameters)
+        if query in self.behind:
+            raise self.behind.pop(query)
+        return rows
+
+    async def rollback(self) -> None:
+        self.runs.append("rollback")
+        await self._session.rollback()
+
+
+@asynccontextmanager
+async def faulty(
+    tmp_path: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> AsyncIterator[tuple[SQLiteEventStore, FaultySession]]:
+    async with await SQLiteEventStore.open(tmp_path / "herd.db", clock=clock) as store:
+        session = FaultySession(store._writer._session)
+        store._writer._session = session
+        yield store, session
+
+
+DIED = BrokenOffError("herd.db", "failed: disk I/O error")
+
+
+async def test_group_is_one_statement(tmp_path: Path) -> None:
+    async with faulty(tmp_path) as (store, session):
+        await asyncio.gather(
+            *(store.append(f"model/n/{n}", [event()], 0) for n in range(50))
+        )
+        assert session.runs == ["head", "stream_versions", "insert_events"]
+        await asyncio.gather(
+            *(store.append(f"model/n/{n}", [event()], 1) for n in range(50))
+        )
+        assert session.runs[3:] == ["insert_events"]
+
+
+async def test_other_process_costs_one_transaction(tmp_path: Path) -> None:
+    async with (
+        faulty(tmp_path) as (store, session),
+        await SQLiteEventStore.open(tmp_path / "herd.db") as other,
+    ):
+        await store.append("model/n/m", [event()], 0)
+        await other.append("model/n/m", [event()], 1)
+        session.runs.clear()
+        await store.append("model/n/m", [event()], ANY)
+        assert session.runs == [
+            "insert_events",
+            "begin",
+            "events_by_id",
+            "head",
+            "stream_versions",
+            "insert_events",
+            "commit",
+        ]
+        await assert_sound(store)
+
+
+async def test_writer_does_not_remember_every_stream(tmp_path: Path) -> None:
+    async with faulty(tmp_path) as (store, session):
+        await store.append("model/n/m", [event()], 0)
+        store._writer._versions |= dict.fromkeys(map(str, range(REMEMBERED_STREAMS)), 0)
+        await store.append("model/n/m", [event()], 1)
+        await store.append("model/n/m", [event()], 2)
+        assert session.runs[-3:] == [
+            "insert_events",
+            "stream_versions",
+            "insert_events",
+        ]
+
+
+@pytest.mark.parametrize("query", ["insert_events", "head", "stream_versions"])
+async def test_append_that_was_not_kept_may_be_unknown(
+    tmp_path: Path, query: str
+) -> None:
+    async with faulty(tmp_path) as (store, session):
+        new = [event(), event()]
+        session.before[query] = DIED
+        with pytest.raises(OutcomeUnknownError) as caught:
+            await store.append("model/n/m", new, 0)
+        assert caught.value.event_ids == tuple(e.event_id for e in new)
+        assert [e.position for e in await store.append("model/n/m", new, 0)] == [1, 2]
+
+
+async def test_append_that_was_kept_is_found(tmp_path: Path) -> None:
+    async with faulty(tmp_path) as (store, session):
+        session.behind["insert_events"] = DIED
+        answers = await asyncio.gather(
+            store.append("model/n/a", [event()], 0),
+            store.append("model/n/b", [event()], 0),
+        )
+        assert [a for (a,) in answers] == await log_of(store)
+        await store.append("model/n/a", [event()], 1)
+        await assert_sound(store)
+
+
+async def test_conflict_is_told_also_where_the_writing_broke_off(
+    tmp_path: Path,
+) -> None:
+    async with faulty(tmp_path) as (store, session):
+        (taken,) = await store.append("model/n/m", [event("a")], 0)
+        session.before["begin"] = DIED
+        with pytest.raises(EventIdConflictError):
+            await store.append("model/n/m", [event("b", event_id=taken.event_id)], ANY)
+
+
+async def test_broken_transaction_is_rolled_back(tmp_path: Path) -> None:
+    async with faulty(tmp_path) as (store, session):
+        await store.append("model/n/m", [event()], 0)
+        session.before["commit"] = DIED
+        answers = await asyncio.gather(
+            store.append("model/n/m", [event()], 9),
+            store.append("model/n/m", [event()], 1),
+            return_exceptions=True,
+        )
+        assert [type(a) for a in answers] == [OutcomeUnknownError] * 2
+        assert session.runs[-1] == "rollback"
+        await store.append("model/n/m", [event()], 1)
+        await assert_sound(store)
+
+
+async def test_unreadable_file_leaves_the_outcome_unknown(tmp_path: Path) -> None:
+    async with faulty(tmp_path) as (store, session):
+        session.before["insert_events"] = DIED
+        moved = tmp_path / "moved"
+        tmp_path.joinpath("herd.db").rename(moved)
+        tmp_path.joinpath("herd.db").mkdir()
+        store._file = OpenFile(store._path)  # as if it went in that moment
+        with pytest.raises(OutcomeUnknownError):
+            await store.append("model/n/m", [event()], 0)
+
+
+async def test_foreign_failure_reaches_the_callers_and_ends_nothing(
+    tmp_path: Path,
+) -> None:
+    faults = [ZeroDivisionError("a clock that fails")]
+
+    def clock() -> datetime:
+        if faults:
+            raise faults.pop()
+        return datetime.now(UTC)
+
+    async with faulty(tmp_path, clock) as (store, _):
+        with pytest.raises(ZeroDivisionError):
+            await store.append("model/n/m", [event()], 0)
+        await store.append("model/n/m", [event()], 0)
+
+
+async def test_view_that_could_not_be_kept_leaves_the_one_before(
+    tmp_path: Path,
+) -> None:
+    view = StoredView(name="v", version=1, position=1, hash="a" * 64, data=b"x")
+    async with faulty(tmp_path) as (store, session):
+        await store.save_view(view)
+        session.before["save_view"] = StoreUnavailableError("herd.db", "is locked")
+        with pytest.raises(StoreUnavailableError):
+            await store.save_view(
+                StoredView(name="v", version=2, position=2, hash="b" * 64, data=b"y")
+            )
+        assert await store.load_view("v") == view
+
+
+async def test_waiting_append_is_withdrawn_when_cancelled(tmp_path: Path) -> None:
+    async with faulty(tmp_path) as (store, session):
+        session.gate.clear()
+        first = asyncio.create_task(store.append("model/n/m", [event("a")], ANY))
+        await session.reached.wait()  # the writer has taken the first
+        second = asyncio.create_task(store.append("model/n/m", [event("b")], ANY))
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.wait({second})
+        session.gate.set()
+        assert list(await first) == await log_of(store)
+
+
+async def test_taken_append_is_finished_when_cancelled(tmp_path: Path) -> None:
+    async with faulty(tmp_path) as (store, session):
+        session.gate.clear()
+        append = asyncio.create_task(store.append("model/n/m", [event()], ANY))
+        await session.reached.wait()
+        append.cancel()
+        await asyncio.sleep(0)
+        append.cancel()  # twice is no more than once
+        session.gate.set()
+        await asyncio.wait({append})
+        assert append.cancelled()
+        assert [e.stream for e in await log_of(store)] == ["model/n/m"]
+
+
+async def test_queue_is_bounded_and_nobody_is_forgotten(tmp_path: Path) -> None:
+    async with faulty(tmp_path) as (store, session):
+        session.gate.clear()
+        crowd = [
+            asyncio.create_task(store.append(f"model/n/{n}", [event()], 0))
+            for n in range(ROOM + 100)
+        ]
+        await session.reached.wait()
+        assert len(store._writer._waiting) == ROOM - LARGEST_GROUP
+        session.gate.set()
+        await asyncio.gather(*crowd)
+        assert (await store.head()).position == ROOM + 100
+
+
+async def test_closing_answers_everybody(tmp_path: Path) -> None:
+    async with faulty(tmp_path) as (store, session):
+        session.gate.clear()
+        crowd = [
+            asyncio.create_task(store.append(f"model/n/{n}", [event()], 0))
+            for n in range(ROOM + 100)
+        ]
+        await session.reached.wait()
+        closing = asyncio.create_task(store.close())
+        await asyncio.sleep(0)
+        session.gate.set()
+        answers = await asyncio.gather(*crowd, return_exceptions=True)
+        await closing
+    failed = [type(a) for a in answers if isinstance(a, BaseException)]
+    assert failed == [StoreClosedError] * 100  # those for whom there was no room
+    async with await SQLiteEventStore.open(tmp_path / "herd.db") as store:
+        assert (await store.head()).position == ROOM
+
+
+async def test_writer_that_breaks_answers_and_goes_on(tmp_path: Path) -> None:
+    """A broken group may be kept or not; a broken view is not kept."""
+    view = StoredView(name="v", version=1, position=1, hash="a" * 64, data=b"x")
+    async with faulty(tmp_path) as (store, session):
+        session.before["insert_events"] = DIED
+        store._writer._look_again = None  # type: ignore[assignment]  # breaks _resolve
+        with pytest.raises(OutcomeUnknownError, match="TypeError"):
+            await store.append("model/n/m", [event()], 0)
+        session.before["save_view"] = ZeroDivisionError()
+        with pytest.raises(StoreUnavailableError, match="was not kept"):
+            await store.save_view(view)
+
+        await store.append("model/n/m", [event()], 0)
+        await store.save_view(view)
+
+        assert store.failures() == dict.fromkeys(store.failures())
+
+
+async def test_writer_that_ends_leaves_nobody_waiting(tmp_path: Path) -> None:
+    async with faulty(tmp_path) as (store, session):
+        session.gate.clear()
+        taken = asyncio.create_task(store.append("model/n/m", [event()], ANY))
+        await session.reached.wait()
+        waiting = asyncio.create_task(store.append("model/n/m", [event()], ANY))
+        await asyncio.sleep(0)
+
+        store._writer._task.cancel()
+
+        async with asyncio.timeout(10):
+            answers = await asyncio.gather(taken, waiting, return_exceptions=True)
+            assert [type(one) for one in answers] == [
+                OutcomeUnknownError,
+                StoreUnavailableError,
+            ]
+            with pytest.raises(StoreUnavailableError, match="can no longer be written"):
+                await store.append("model/n/m", [event()], ANY)
+        assert isinstance(store.failures()["log_writer"], StoreUnavailableError)

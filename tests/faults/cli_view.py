@@ -1,0 +1,88 @@
+"""What the command line tells of a story: in the middle of it, and afterwards."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple, Protocol
+
+from support.cli_runner import Answer
+from support.manager_fixture import Place
+
+from herdbook import sandbox
+from herdbook.cli.app import Verb
+from herdbook.cli.invocation import Invocation
+from herdbook.cli.output import Screen
+from herdbook.core import ManagerSettings, ModelManager, ModelStatus
+
+Story = Callable[[Place, ModelManager], Awaitable[None]]
+
+
+class Told(NamedTuple):
+    """What is told of a story that is over.
+
+    Attributes:
+        herdbook: Runs the command on its log.
+        statuses: The models as the manager's view had them at the end, by name.
+    """
+
+    herdbook: Callable[..., Answer]
+    statuses: dict[str, ModelStatus]
+
+    def screen(self, name: str) -> str:
+        """Return what ``history`` shows a person of the newest event of a model."""
+        shown = self.herdbook("history", name, "--limit", "1", "--no-refresh")
+        return " ".join(shown.out.split())
+
+    def sentences(self, name: str) -> list[str]:
+        """Return the sentences of ``history``, the oldest first."""
+        return [entry["sentence"] for entry in self._entries(name)]
+
+    def last(self, name: str) -> tuple[str, str]:
+        """Return the newest sentence, and the cause beside it."""
+        entry = self._entries(name)[-1]
+        return entry["sentence"], entry["cause"]
+
+    def shown(self, name: str) -> Any:
+        """Return a model as ``show`` tells it."""
+        return self.herdbook("show", name, "--json", "--no-refresh").json
+
+    def _entries(self, name: str) -> list[Any]:
+        answer = self.herdbook("history", name, "--json", "--no-refresh")
+        return sorted(answer.json, key=lambda entry: int(entry["position"]))
+
+
+class Beside(Invocation):
+    """A call of the command in this process and this time, beside a manager."""
+
+    def __init__(self, herd: ModelManager) -> None:
+        self.said = io.StringIO()
+        super().__init__(screen=Screen(self.said))
+        self._herd = herd
+
+    @asynccontextmanager
+    async def acting(self) -> AsyncIterator[ModelManager]:
+        """Act through that manager."""
+        yield self._herd
+
+
+async def said(herd: ModelManager, verb: Verb[[str]], name: str) -> list[str]:
+    """Return the lines that a verb says of a model."""
+    call = Beside(herd)
+    await verb(call, name)
+    return call.said.getvalue().splitlines()
+
+
+class Lived(Protocol):
+    """Lives a story against a server; see the fixture ``lived``."""
+
+    def __call__(
+        self,
+        story: Story,
+        *,
+        models: str = "herd",
+        server: sandbox.Settings | None = None,
+        settings: ManagerSettings | None = None,
+    ) -> Told:
+        """Live it to its end."""

@@ -1,0 +1,115 @@
+"""What a pull or a load will cost: told before it begins, with where it is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.manager_fixture import herd_of, served
+
+from herdbook.core import (
+    CostSource,
+    ElsewhereError,
+    ModelNotFoundError,
+)
+from herdbook.core.operations.costs import free_disk
+
+HERE = "http://127.0.0.1:11434"
+NAME = "llava:7b"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder that OLLAMA_MODELS names."""
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path))
+    return tmp_path
+
+
+async def test_bytes_to_fetch_are_those_of_the_catalogue_for_that_tag() -> None:
+    async with herd_of("none") as (_, herd):
+        cost = await herd.cost_of_pull("llama3.1")
+
+    assert (cost.name, cost.update) == ("llama3.1:latest", False)
+    assert cost.fetch.size_bytes == 4_700_000_000
+    assert cost.fetch.source is CostSource.CATALOGUE
+    assert cost.fetch.note == "Ollama's README, table of example models"
+
+
+@pytest.mark.parametrize("name", ["llama3.1:70b", "nobody:1b", "llama3.3:1b"])
+async def test_size_that_the_catalogue_does_not_tell_is_not_known(name: str) -> None:
+    async with herd_of("none") as (_, herd):
+        fetch = (await herd.cost_of_pull(name)).fetch
+
+    assert (fetch.size_bytes, fetch.source) == (None, CostSource.UNKNOWN)
+    assert fetch.note == "the catalogue does not tell the size of that tag"
+
+
+async def test_pull_of_what_is_there_costs_an_update() -> None:
+    async with herd_of() as (_, herd):
+        assert (await herd.cost_of_pull("plain")).update
+
+
+async def test_free_disk_is_that_of_the_servers_folder(folder: Path) -> None:
+    async with herd_of() as (_, herd):
+        free = (await herd.cost_of_pull(NAME)).free
+
+    assert free.size_bytes
+    assert (free.source, free.note) == (CostSource.DISK, str(folder))
+
+
+@pytest.mark.parametrize("url", ["http://10.0.0.5:11434", "https://ollama.example"])
+def test_disk_of_another_machine_is_not_known(url: str, tmp_path: Path) -> None:
+    free = free_disk(url, tmp_path)
+
+    assert (free.size_bytes, free.note) == (None, "the server is on another machine")
+
+
+def test_disk_of_a_folder_that_is_not_there_is_not_known(tmp_path: Path) -> None:
+    free = free_disk(HERE, tmp_path / "none")
+
+    assert free.size_bytes is None
+    assert free.note.endswith("none: No such file or directory")
+
+
+async def test_load_costs_the_models_size_beside_what_the_runners_hold() -> None:
+    async with herd_of() as (place, herd):
+        await place.loads("llama3.1:8b")
+        cost = await herd.cost_of_load(NAME)
+        (runner,) = place.world.runners.listed()
+
+        assert cost.size.size_bytes == (await herd.get_status(NAME)).size_bytes
+        assert (cost.size.source, cost.held.source) == (CostSource.TAGS, CostSource.PS)
+        assert (cost.runners, cost.held.size_bytes) == (1, runner.size)
+        assert not cost.loaded
+
+
+async def test_load_of_what_is_in_memory_says_so() -> None:
+    async with herd_of() as (_, herd):
+        await herd.load(NAME)
+
+        assert (await herd.cost_of_load(NAME)).loaded
+
+
+async def test_asking_for_a_cost_begins_nothing() -> None:
+    async with herd_of() as (place, herd):
+        before = (await herd.now()).position
+        await herd.cost_of_pull("llama3.2:3b")
+        await herd.cost_of_load(NAME)
+
+        assert (await herd.now()).position == before
+        assert place.asked("/api/pull") == place.asked("/api/generate") == 0
+
+
+async def test_load_of_what_is_not_there_has_no_cost() -> None:
+    async with herd_of("none") as (_, herd):
+        with pytest.raises(ModelNotFoundError):
+            await herd.cost_of_load(NAME)
+
+
+async def test_load_of_a_cloud_model_has_no_cost() -> None:
+    async with served() as place:
+        stub = {"from": "gpt-oss:120b", "remote_host": "https://ollama.com"}
+        await place.somebody("POST", "/api/create", model="far:cloud", **stub)
+        async with place.herd() as herd:
+            with pytest.raises(ElsewhereError):
+                await herd.cost_of_load("far:cloud")

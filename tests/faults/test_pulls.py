@@ -1,0 +1,312 @@
+"""Pulls under bad weather: what the waiters get, and what the log says afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from typing import Any
+
+import pytest
+from faults.cli_view import Lived, Told
+from support.manager_fixture import Place, end_of, pulled, under_way
+
+from herdbook.core import (
+    ManagerSettings,
+    ModelManager,
+    ModelState,
+    OllamaError,
+    PullError,
+    StalledError,
+)
+
+BIG = "llama3.2:1b"
+SLOW = {"rate": 1e6}
+PULL: dict[str, Any] = {"path": "/api/pull", "status": 200}
+
+Step = dict[str, Any]
+
+REFUSALS: dict[str, tuple[Step, str, str]] = {
+    "401": ({"manifest_status": 401}, "authentication", "does not let this server in"),
+    "403": ({"manifest_status": 403}, "authentication", "does not let this server in"),
+    "404": ({"manifest_status": 404}, "not_in_registry", "does not have it"),
+    "412": ({"manifest_status": 412}, "server_too_old", "a newer version of Ollama"),
+    "429": ({"manifest_status": 429}, "rate_limit", "wants fewer requests"),
+    "500": ({"manifest_status": 500}, "registry_failed", "the registry failed: "),
+    "502": ({"manifest_status": 502}, "registry_failed", "the registry failed: "),
+    "503": ({"manifest_status": 503}, "registry_failed", "the registry failed: "),
+    "no network": ({"unreachable": "i/o timeout"}, "registry_unreachable", "timeout"),
+    "blob 500": ({"blob_status": 500}, "stalled", "no byte came for 20 s"),
+    "resets": ({"reset_after": 30_000}, "stalled", "no byte came for 20 s"),
+    "silence": ({"stall_after": 0}, "stalled", "no byte came for 20 s"),
+    "wrong bytes": ({"corrupt": True}, "digest_mismatch", "not what the registry"),
+}
+FAULTS: dict[str, tuple[Step, str, str]] = {
+    **{name: ({"registry": r[0]}, r[1], r[2]) for name, r in REFUSALS.items()},
+    "full disk": ({"disk_bytes": 500_000_000}, "disk_full", "no space is left"),
+    "dead server": ({"server": "killed"}, "node_unreachable", "cannot be reached"),
+    "cut": (
+        {"answer": PULL | {"after_lines": 1, "cut": True}},
+        "pull_cut",
+        "broke off",
+    ),
+    "strange words": (
+        {"answer": PULL | {"body": '{"error": "the moon is full"}\n'}},
+        "pull_refused",
+        "the moon is full",
+    ),
+    "nonsense": (
+        {"answer": PULL | {"body": "<html>\n"}},
+        "bad_answer",
+        "an answer that cannot be read",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_failed_pull_is_told_to_all_who_wait_and_to_who_asks_later(
+    fault: str, lived: Lived
+) -> None:
+    step, kind, words = FAULTS[fault]
+    errors: list[BaseException | None] = []
+
+    async def story(place: Place, herd: ModelManager) -> None:
+        place.did(**step)
+        waiting = [asyncio.create_task(pulled(herd, BIG)) for _ in range(3)]
+        errors.extend([await end_of(one) for one in waiting])
+        attempts = 1 + (kind == "stalled") * ManagerSettings().stalls
+        assert place.asked("/api/pull") == attempts
+
+    told = lived(story, models="none")
+
+    assert len({str(error) for error in errors}) == 1
+    assert [isinstance(error, OllamaError) for error in errors] == [True] * 3
+    sentence, cause = told.last(BIG)
+    assert sentence.startswith("pull failed")
+    assert words in sentence
+    assert cause == "command"
+    assert told.shown(BIG)["last_failure"]["kind"] == kind
+
+
+def steps(told: Told, name: str = BIG) -> list[str]:
+    """Return the first two words of each sentence: what happened, in short."""
+    return [" ".join(said.split()[:2]) for said in told.sentences(name)]
+
+
+def test_cut_connections_keep_their_bytes_and_the_pull_ends_well(lived: Lived) -> None:
+    async def story(place: Place, herd: ModelManager) -> None:
+        place.did(registry={"cut_after": 50_000_000})
+        progress = await pulled(herd, BIG)
+        assert progress[-1].refetched_bytes == 0
+
+    told = lived(story, models="none")
+
+    assert steps(told) == ["pull started", "pulled in", "can: completion,"]
+
+
+def test_reset_connections_take_bytes_back_and_nobody_is_told_less(
+    lived: Lived,
+) -> None:
+    async def story(place: Place, herd: ModelManager) -> None:
+        place.time.stride_s = 0.5
+        place.did(registry={"rate": 5e6, "reset_after": 40_000_000})
+        pulling = asyncio.create_task(pulled(herd, BIG))
+        await place.clock.sleep(9)
+        place.did(registry={"rate": 5e6})
+        told = [one.completed_bytes for one in await pulling]
+        assert told == sorted(told)
+
+    told = lived(story, models="none")
+
+    shares = [said for said in told.sentences(BIG) if said.startswith("pull at ")]
+    assert len(shares) >= 1
+    assert told.sentences(BIG)[-2].startswith("pulled in ")
+
+
+def test_stall_is_over_before_the_server_throws_bytes_away(lived: Lived) -> None:
+    async def story(place: Place, herd: ModelManager) -> None:
+        place.time.stride_s = 1.0
+        place.did(registry={"rate": 5e6, "stall_after": 40_000_000})
+        progress = await pulled(herd, BIG)
+        assert progress[-1].refetched_bytes == 0
+        assert place.asked("/api/pull") == 3
+
+    told = lived(story, models="none")
+
+    assert steps(told)[-2:] == ["pulled in", "can: completion,"]
+
+
+def test_bytes_that_only_come_again_are_no_progress(lived: Lived) -> None:
+    layer = {"status": "pulling x", "digest": "sha256:" + "a" * 64, "total": 1000}
+    lines = [layer | {"completed": done} for done in (0, 100, 200)]
+    body = "".join(f"{json.dumps(line)}\n" for line in lines)
+
+    async def story(place: Place, herd: ModelManager) -> None:
+        place.did(answer=PULL | {"body": body, "hang": True, "times": 0})
+        with pytest.raises(StalledError):
+            await pulled(herd, BIG)
+        assert place.asked("/api/pull") == 1 + ManagerSettings().stalls
+
+    told = lived(story, models="none")
+
+    assert "no byte came for 20 s" in told.last(BIG)[0]
+
+
+def test_server_that_dies_and_comes_back_is_pulled_from_again(lived: Lived) -> None:
+    async def story(place: Place, herd: ModelManager) -> None:
+        place.did(registry=SLOW)
+        pulling = asyncio.create_task(pulled(herd, BIG))
+        await place.clock.sleep(30)
+        place.did(server="killed")
+        assert isinstance(await end_of(pulling), OllamaError)
+        assert not (await herd.node_status()).reached
+        place.did(server="started")
+        await pulled(herd, BIG)
+        await herd.refresh()
+
+    told = lived(story, models="none")
+
+    said = " | ".join(told.sentences(BIG))
+    assert "pull failed at 361 MB of 1.3 GB" in said
+    assert "the server broke off in the middle" in said
+    assert steps(told)[-2:] == ["pulled in", "can: completion,"]
+    node = told.herdbook("history", "--no-refresh").out
+    assert "lost: " in node
+    assert node.count("reached at") == 2
+
+
+def test_pull_at_once_after_a_cancel_meets_the_dying_one_and_is_asked_again(
+    lived: Lived,
+) -> None:
+    async def story(place: Place, herd: ModelManager) -> None:
+        place.did(registry=SLOW, cancel_lag_s=0.003)
+        await under_way(herd, BIG)
+        await pulled(herd, BIG)
+        assert place.asked("/api/pull") == 3
+
+    told = lived(story, models="none")
+
+    assert [step for step in steps(told) if step != "pull at"] == [
+        "pull started",
+        "pull cancelled",
+        "pull started",
+        "pulled in",
+        "can: completion,",
+    ]
+
+
+def test_two_herdbooks_pull_one_model_once(lived: Lived) -> None:
+    async def story(place: Place, herd: ModelManager) -> None:
+        place.did(registry={"rate": 5e6})
+        async with place.herd(os.environ["HERDBOOK_DB"], actor="api:other") as other:
+            mine = asyncio.create_task(pulled(herd, BIG))
+            await place.clock.sleep(5)
+            theirs = asyncio.create_task(other.ensure_available(BIG))
+            await mine
+            assert (await theirs).present
+        assert place.asked("/api/pull") == 1
+
+    told = lived(story, models="none")
+
+    assert told.sentences(BIG).count("pull started") == 1
+
+
+def test_failure_of_anothers_pull_is_told_to_who_follows_it(lived: Lived) -> None:
+    async def story(place: Place, herd: ModelManager) -> None:
+        place.did(registry=SLOW, disk_bytes=30_000_000)
+        async with place.herd(os.environ["HERDBOOK_DB"], actor="api:other") as other:
+            mine = asyncio.create_task(pulled(herd, BIG))
+            await place.clock.sleep(2)
+            theirs = asyncio.create_task(pulled(other, BIG))
+            ends = [await end_of(one) for one in (mine, theirs)]
+            assert str(ends[0]) == str(ends[1])
+            for end in ends:
+                assert isinstance(end, PullError)
+                assert end.kind == "disk_full"
+
+    told = lived(story, models="none")
+
+    assert told.sentences(BIG).count("pull started") == 1
+
+
+@pytest.mark.parametrize("leaves", ["they", "we"])
+def test_foreign_pull_of_the_same_model_shares_its_bytes(
+    leaves: str, lived: Lived
+) -> None:
+    async def story(place: Place, herd: ModelManager) -> None:
+        place.did(registry={"rate": 5e6})
+        theirs = asyncio.create_task(place.pulls(BIG))
+        await place.clock.sleep(5)
+        ours = asyncio.create_task(pulled(herd, BIG))
+        await place.clock.sleep(5)
+        leaving, staying = (theirs, ours) if leaves == "they" else (ours, theirs)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        await staying
+        await herd.refresh()
+
+    told = lived(story, models="none")
+
+    ends = {"they": "pulled in", "we": "found: 1.3"}
+    assert told.shown(BIG)["state"] == "available"
+    assert steps(told)[-2] == ends[leaves]
+    assert ("pull cancelled" in steps(told)) is (leaves == "we")
+
+
+def test_update_of_a_loaded_model_that_changes_nothing(lived: Lived) -> None:
+    async def story(_: Place, herd: ModelManager) -> None:
+        await herd.load("plain")
+        await pulled(herd, "plain")
+
+    told = lived(story)
+
+    assert told.last("plain") == ("up to date", "command")
+    assert told.shown("plain")["state"] == "loaded"
+
+
+def test_update_of_a_loaded_model_to_other_weights_leaves_its_runner_to_nobody(
+    lived: Lived,
+) -> None:
+    async def story(place: Place, herd: ModelManager) -> None:
+        await herd.load("llava:7b", keep_alive=-1)
+        alias = {"library/llava:7b": "library/llama3.1:8b"}
+        place.did(registry={"alias": alias, **SLOW})
+        pulling = asyncio.create_task(pulled(herd, "llava:7b"))
+        await place.clock.sleep(30)
+        assert (await herd.get_status("llava:7b")).state is ModelState.LOADED
+        await pulling
+        assert (await herd.get_status("llava:7b")).state is ModelState.AVAILABLE
+
+    told = lived(story)
+
+    sentence = "unloaded: the model was replaced by another of its name"
+    assert told.last("llava:7b") == (sentence, "observed")
+
+
+def test_server_that_says_nothing_at_all_is_given_up(lived: Lived) -> None:
+    async def story(place: Place, herd: ModelManager) -> None:
+        place.did(answer=PULL | {"hang": True, "times": 0})
+        with pytest.raises(StalledError):
+            await pulled(herd, BIG)
+
+    settings = ManagerSettings(silent_within_s=60, stalls=2)
+    told = lived(story, models="none", settings=settings)
+
+    assert "no byte came for 60 s" in told.last(BIG)[0]
+
+
+def test_server_that_says_the_same_without_end_is_given_up(lived: Lived) -> None:
+    body = '{"status": "pulling manifest"}\n'
+
+    async def story(place: Place, herd: ModelManager) -> None:
+        place.did(answer=PULL | {"body": body, "repeat": True, "times": 0})
+        pulling = asyncio.create_task(pulled(herd, BIG))
+        while not pulling.done():  # nobody waits, so time does not pass by itself
+            place.time.advance(1)
+            await asyncio.sleep(0)
+        assert isinstance(pulling.exception(), StalledError)
+
+    settings = ManagerSettings(silent_within_s=60, stalls=1)
+    told = lived(story, models="none", settings=settings)
+
+    assert "no byte came for 60 s" in told.last(BIG)[0]

@@ -1,0 +1,114 @@
+"""Live with a herd, be killed at a random moment, and see what the next one finds.
+
+A program, run by ``test_killed_processes.py``: arguments are the log, the server,
+a seed and a number of kills; it prints one line for each kill. With the first two
+alone it just lives, until it is killed from outside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from contextlib import aclosing
+from pathlib import Path
+from random import Random
+
+import httpx
+from proof.oracle import assert_live_is_replayed, assert_sound
+
+from herdbook.core import ManagerSettings, ModelManager
+from herdbook.events.sqlite.store import SQLiteEventStore
+from herdbook.events.testing.base import log_of
+
+MODEL = "llama3.2:3b"
+SETTINGS = ManagerSettings(
+    progress_every_s=0.0, progress_every_share=0.01, poll_every_s=0.01
+)
+ENDS = {"PullInterrupted", "LoadInterrupted", "UpdateInterrupted"}
+
+
+async def live(path: Path, url: str, pipe: int) -> None:
+    """Pull, load, use and delete for ever; tell each event that is recorded."""
+
+    async def tell(herd: ModelManager) -> None:
+        async with aclosing(herd.events(after=0)) as events:
+            async for event in events:
+                os.write(pipe, f"{event.position} {event.event_id}\n".encode())
+
+    async with ModelManager.open(path, ollama=url, settings=SETTINGS) as herd:
+        telling = asyncio.create_task(tell(herd))
+        while not telling.done():
+            await herd.ensure_available(MODEL)
+            await herd.load(MODEL)
+            await herd.mark_used(MODEL)
+            await herd.unload(MODEL)
+            await herd.delete(MODEL)
+
+
+def killed_life(path: Path, url: str, seconds: float) -> dict[str, str]:
+    """Return what a life had acknowledged, by id, when it was killed."""
+    acknowledged, pipe = os.pipe()
+    child = os.fork()
+    if not child:
+        asyncio.run(live(path, url, pipe))
+        os._exit(1)
+    os.close(pipe)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1]), "it ended before it was killed"
+    with os.fdopen(acknowledged) as lines:
+        told = [line.split() for line in lines if line.endswith("\n")]
+    return {event_id: position for position, event_id in told}
+
+
+async def work_left(path: Path) -> list[str]:
+    """Return the last event of the model, as the dead left it."""
+    async with await SQLiteEventStore.open(path) as store:
+        await assert_sound(store)
+        return [e.type for e in await log_of(store) if e.stream.endswith(MODEL)]
+
+
+async def recover(path: Path, url: str, acknowledged: dict[str, str]) -> list[str]:
+    """Open the log again: nothing is lost, and it says what the server says."""
+    async with ModelManager.open(path, ollama=url, settings=SETTINGS) as herd:
+        log = await log_of(herd._storage.store)
+        recorded = {event.event_id: str(event.position) for event in log}
+        assert acknowledged.items() <= recorded.items()
+        statuses = [s for s in await herd.all_statuses() if s.present]
+        assert not any(status.work or status.update for status in statuses)
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+            listed = (await http.get("/api/tags")).json()["models"]
+        digests = {status.name: status.digest for status in statuses}
+        assert digests == {entry["name"]: entry["digest"] for entry in listed}
+        await assert_live_is_replayed(herd)
+        await assert_sound(herd._storage.store)
+        return [event.type for event in log if event.cause == "recovery"]
+
+
+def main(path: Path, url: str, seed: int, kills: int) -> None:
+    """Be killed so many times."""
+    chance, interrupted = Random(seed), Counter[str]()
+    for _ in range(kills):
+        told = killed_life(path, url, chance.uniform(0.03, 0.7))
+        before = asyncio.run(work_left(path)) if path.exists() else []
+        recovered = asyncio.run(recover(path, url, told))
+        found = Counter(t for t in recovered if t in ENDS) - interrupted
+        interrupted += found
+        sys.stdout.write(f"{len(told)} {before[-1:]} {sorted(found)}\n")
+    asyncio.run(once_more(path, url))
+
+
+async def once_more(path: Path, url: str) -> None:
+    """A pull to its end: what was left behind is in nobody's way."""
+    async with ModelManager.open(path, ollama=url, settings=SETTINGS) as herd:
+        assert (await herd.ensure_available(MODEL)).present
+
+
+if __name__ == "__main__" and len(sys.argv) == 3:
+    asyncio.run(live(Path(sys.argv[1]), sys.argv[2], sys.stdout.fileno()))
+elif __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

@@ -1,0 +1,64 @@
+"""What random histories have found once, each as a case of its own."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from support.manager_fixture import herd_of, pulled, recorded
+
+from herdbook.core import HerdbookError, ModelState, OperationEndedError
+
+SHARED, OTHER = "plain:latest", "update-me:v2"
+"""Two names of one file of weights, with digests of their own."""
+
+
+async def test_model_that_comes_back_is_known_by_its_weights() -> None:
+    async with herd_of() as (place, herd):
+        await place.deletes(OTHER)
+        await herd.refresh()
+        await place.pulls(OTHER)
+        await herd.refresh()
+        await herd.load(SHARED)
+        assert (await herd.get_status(OTHER)).state is ModelState.LOADED
+
+
+async def test_model_that_could_not_be_shown_once_is_asked_anew() -> None:
+    async with herd_of() as (place, herd):
+        await place.deletes(OTHER)
+        await herd.refresh()
+        await place.pulls(OTHER)
+        place.did(answer={"path": "/api/show", "body": "<html>"})
+        await herd.refresh()
+        assert (await herd.get_status(OTHER)).weights is None
+        await herd.refresh()
+        assert (await herd.get_status(OTHER)).weights is not None
+        before = await recorded(herd)
+        await herd.refresh()
+        assert await recorded(herd) == before
+
+
+async def test_pull_cancelled_in_its_first_moment_leaves_nothing_loading() -> None:
+    async with herd_of() as (_, herd):
+        for turns in range(0, 60, 3):
+            pulling = asyncio.create_task(pulled(herd, "smollm2:135m"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            pulling.cancel()
+            await asyncio.wait({pulling})
+            assert (await herd.get_status("smollm2:135m")).work is None
+
+
+async def test_closing_interrupts_and_tells_the_followers() -> None:
+    async with herd_of() as (place, herd):
+        pulling = asyncio.create_task(pulled(herd, "smollm2:135m"))
+        await place.until(lambda: place.asked("/api/pull") == 1)
+    with pytest.raises(OperationEndedError):
+        await pulling
+
+
+@pytest.mark.parametrize("text", ["a\nb", "\x1b[31m", "\ud800", "x" * 100_000])
+def test_error_is_one_line_whatever_it_is_about(text: str) -> None:
+    line = str(HerdbookError(text, text, text))
+    assert line.isprintable()
+    assert len(line.encode()) < 10_000

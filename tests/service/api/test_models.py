@@ -1,0 +1,263 @@
+"""The API about models, and who may overwrite what."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from ollama import Client
+from support.cli_runner import Server
+from support.service_program import Reached
+
+from herdbook.presentation import shapes
+
+HERE = "gemma3:4b"
+NESTED = "hf.co/ann/Tiny-GGUF:Q4"
+
+
+def names(answer: Any) -> list[str]:
+    """Return the names of models."""
+    return [model["name"] for model in answer]
+
+
+def configure(
+    herdbook: Reached, name: str, settings: dict[str, Any], **headers: str
+) -> httpx.Response:
+    """Set all settings of a model."""
+    sent = {key.replace("_", "-"): value for key, value in headers.items()}
+    path = f"/v1/models/{name}/configuration"
+    return herdbook.http.put(path, json={"settings": settings}, headers=sent)
+
+
+def seen_alike(herdbook: Reached, official: Client) -> bool:
+    """Tell whether the official client sees the models that we see."""
+    theirs = {(one.model, one.digest, one.size) for one in official.list().models}
+    ours = {
+        (one["name"], one["digest"], one["size_bytes"])
+        for one in herdbook.get("/v1/models")
+    }
+    return ours == theirs
+
+
+def test_models_are_those_of_the_official_client(
+    herdbook: Reached, ollama: Server
+) -> None:
+    with Client(host=ollama.address) as official:
+        assert seen_alike(herdbook, official)
+        herdbook.operate("pull", "qwen3:0.6b")
+        assert seen_alike(herdbook, official)
+        official.delete(HERE)
+        herdbook.operate("refresh")
+        assert seen_alike(herdbook, official)
+        assert len(official.list().models) > 1
+
+
+def test_a_model_has_the_documented_shape(herdbook: Reached) -> None:
+    told = herdbook.http.get("/v1/models").content
+
+    models = msgspec.json.decode(told, type=list[shapes.Model])
+    assert {model.node for model in models} == {"local"}
+    assert set(msgspec.json.decode(told)[0]) == set(shapes.Model.__struct_fields__)
+
+
+def test_filters(herdbook: Reached) -> None:
+    herdbook.operate("load", HERE)
+    every = names(herdbook.get("/v1/models"))
+
+    assert names(herdbook.get("/v1/models?state=loaded")) == [HERE]
+    assert HERE not in names(herdbook.get("/v1/models?state=available&state=error"))
+    assert names(herdbook.get("/v1/models?node=elsewhere")) == []
+    assert names(herdbook.get("/v1/models?node=local")) == every
+    assert HERE in names(herdbook.get("/v1/models?capability=vision"))
+    both = "/v1/models?capability=vision&capability=embedding"
+    assert names(herdbook.get(both)) == []
+    coding = names(herdbook.get("/v1/models?role=coding"))
+    chosen = herdbook.get("/v1/roles/coding")["chosen"]
+    assert coding == names(chosen) != []
+
+
+@pytest.mark.parametrize(
+    ("sort", "field"),
+    [("name", "name"), ("-name", "name"), ("size", "size_bytes"), ("-size", None)],
+)
+def test_order(herdbook: Reached, sort: str, field: str | None) -> None:
+    models = herdbook.get(f"/v1/models?sort={sort}")
+
+    values = [model[field or "size_bytes"] for model in models]
+    assert values == sorted(values, reverse=sort.startswith("-"))
+
+
+def test_gone_models_are_told_where_they_are_asked_for(herdbook: Reached) -> None:
+    removed = herdbook.http.delete(f"/v1/models/{HERE}")
+
+    assert removed.status_code == 200
+    assert removed.json() == {
+        "name": HERE,
+        "freed_bytes": 3338792818,
+        "shared_with": [],
+    }
+    assert HERE not in names(herdbook.get("/v1/models"))
+    assert HERE in names(herdbook.get("/v1/models?gone=true"))
+    assert names(herdbook.get("/v1/models?state=not_present")) == [HERE]
+    assert herdbook.types(HERE)[-1] == "ModelDeleted"
+    assert herdbook.http.delete(f"/v1/models/{HERE}").status_code == 404
+
+
+def test_models_as_of_a_position(herdbook: Reached) -> None:
+    before = herdbook.get("/v1/log/head")["position"]
+    herdbook.http.delete(f"/v1/models/{HERE}")
+
+    then = herdbook.get(f"/v1/models?as_of=%23{before}")
+    assert HERE in names(then)
+    assert herdbook.get(f"/v1/models/{HERE}?as_of={before}")["state"] == "available"
+    assert herdbook.get(f"/v1/models/{HERE}")["state"] == "not_present"
+
+
+@pytest.mark.parametrize("written", [NESTED, NESTED.replace("/", "%2F")])
+def test_names_with_slashes(herdbook: Reached, written: str) -> None:
+    configured = configure(herdbook, written, {"num_ctx": 1024}, if_match="*")
+
+    assert configured.json()["name"] == NESTED
+    assert herdbook.get(f"/v1/models/{written}?gone=1")["name"] == NESTED
+    assert herdbook.types(written) == ["ConfigurationChanged"]
+    assert herdbook.get(f"/v1/models/{written}/configuration")["settings"] == {
+        "num_ctx": 1024
+    }
+
+
+def test_name_that_ends_in_a_known_word(herdbook: Reached) -> None:
+    for written in ("ann%2Fhistory", "ann/history:latest"):
+        configured = configure(herdbook, written, {"num_ctx": 1024}, if_match="*")
+
+        assert configured.json()["name"] == "ann/history:latest"
+    assert herdbook.http.get("/v1/models/ann/history").json()["subject"] == "ann:latest"
+
+
+def test_configuration_is_changed_at_the_version_that_was_read(
+    herdbook: Reached,
+) -> None:
+    read = herdbook.http.get(f"/v1/models/{HERE}/configuration")
+    tag = read.headers["etag"]
+
+    first = configure(herdbook, HERE, {"num_ctx": 4096, "pinned": True}, if_match=tag)
+    second = configure(herdbook, HERE, {"temperature": 0.1}, if_match=tag)
+
+    assert tag == f'"{read.json()["version"]}"'
+    assert first.status_code == 200
+    assert first.json()["settings"] == {"num_ctx": 4096, "pinned": True}
+    assert second.status_code == 412
+    assert second.json()["code"] == "precondition_failed"
+    after = herdbook.get(f"/v1/models/{HERE}/configuration")
+    assert after["settings"] == {"num_ctx": 4096, "pinned": True}
+
+    third = configure(
+        herdbook, HERE, {"temperature": 0.1}, if_match=first.headers["etag"]
+    )
+    assert third.json()["settings"] == {"temperature": 0.1}
+
+
+def test_configuration_needs_a_version(herdbook: Reached) -> None:
+    missing = configure(herdbook, HERE, {"num_ctx": 4096})
+    nonsense = configure(herdbook, HERE, {"num_ctx": 4096}, if_match='"x"')
+    wrong = configure(herdbook, HERE, {"num_ctx": "many"}, if_match="*")
+
+    assert (missing.status_code, missing.json()["code"]) == (
+        *(428,),
+        "precondition_required",
+    )
+    assert nonsense.status_code == 400
+    assert (wrong.status_code, wrong.json()["code"]) == (400, "invalid_configuration")
+    assert herdbook.get(f"/v1/models/{HERE}/configuration")["settings"] == {}
+
+
+def test_use_is_recorded_in_the_callers_name(herdbook: Reached) -> None:
+    answer = herdbook.http.post(f"/v1/models/{HERE}/uses", json={"purpose": "a test"})
+
+    told = answer.json()
+    assert answer.status_code == 201
+    assert (told["uses"], told["last_used_by"]) == (1, "api:local")
+    last = herdbook.get(f"/v1/models/{HERE}/history?type=ModelUsed")[-1]
+    assert last["sentence"] == "used: a test"
+    assert herdbook.http.post("/v1/models/none:1b/uses").status_code == 404
+
+
+def test_history_filters_and_limits(herdbook: Reached) -> None:
+    herdbook.operate("load", HERE)
+    herdbook.operate("unload", HERE)
+    path = f"/v1/models/{HERE}/history"
+
+    assert [e["type"] for e in herdbook.get(f"{path}?limit=1")] == ["ModelUnloaded"]
+    loads = herdbook.get(f"{path}?type=LoadStarted&type=ModelLoaded")
+    assert [e["type"] for e in loads] == ["LoadStarted", "ModelLoaded"]
+    assert {e["actor"] for e in herdbook.get(f"{path}?actor=api:")} == {"api:local"}
+    assert herdbook.get(f"{path}?since=2100-01-01T00:00:00Z") == []
+    assert herdbook.http.get(f"{path}?since=2026-01-01T00:00:00").status_code == 400
+    assert herdbook.http.get(f"{path}?type=Nonsense").status_code == 400
+
+
+def test_why_statistics_and_costs(herdbook: Reached) -> None:
+    herdbook.operate("load", HERE)
+
+    why = herdbook.get(f"/v1/models/{HERE}/why")
+    assert why["model"]["name"] == HERE
+    assert why["ancestors"][-1]["entry"]["type"] == "ModelLoaded"
+    assert herdbook.get(f"/v1/models/{HERE}/statistics")["loads"] == 1
+    assert herdbook.get(f"/v1/models/{HERE}/cost?of=load")["loaded"] is True
+    assert herdbook.get(f"/v1/models/{HERE}/cost?of=delete")["shared_with"] == []
+    freed = herdbook.get(f"/v1/models/{HERE}/cost?of=unload")["frees"]
+    assert freed["size_bytes"] > 3_000_000_000
+    assert freed["source"] == "ps"
+    pull = herdbook.get("/v1/models/qwen3-coder:30b/cost?of=pull")
+    assert (pull["update"], pull["fetch"]["source"]) == (False, "catalogue")
+
+
+def test_unknown_models(herdbook: Reached) -> None:
+    for path in ("", "/history", "/why", "/statistics"):
+        answer = herdbook.http.get(f"/v1/models/never-heard-of:1b{path}")
+
+        assert (answer.status_code, answer.json()["code"]) == (404, "unknown_model")
+    assert herdbook.http.get("/v1/models/a%20b").json()["code"] == "invalid_name"
+
+
+def test_unchanged_answers_are_not_sent_again(herdbook: Reached) -> None:
+    for path in ("/v1/models", "/v1/status"):
+        first = herdbook.http.get(path)
+        tag = {"if-none-match": first.headers["etag"]}
+
+        again = herdbook.http.get(path, headers=tag)
+        herdbook.http.post(f"/v1/models/{HERE}/uses")
+        moved = herdbook.http.get(path, headers=tag)
+
+        assert (again.status_code, again.content) == (304, b"")
+        assert moved.status_code == 200
+        assert moved.content != first.content
+
+
+def test_change_based_on_any_version_is_made_whatever_is_recorded_meanwhile(
+    herdbook: Reached,
+) -> None:
+    done = threading.Event()
+
+    def use() -> None:
+        with httpx.Client(base_url=herdbook.address, trust_env=False) as other:
+            while not done.is_set():
+                assert other.post(f"/v1/models/{HERE}/uses").status_code == 201
+
+    with ThreadPoolExecutor(3) as others:
+        using = [others.submit(use) for _ in range(3)]
+        try:
+            answers = [
+                configure(herdbook, HERE, {"num_ctx": 2048 + number}, if_match="*")
+                for number in range(20)
+            ]
+        finally:
+            done.set()
+        for one in using:
+            one.result()
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert answers[-1].json()["settings"] == {"num_ctx": 2067}

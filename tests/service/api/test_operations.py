@@ -1,0 +1,265 @@
+"""Long work over HTTP: begun once, followed, cancelled, and told after a restart."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import httpx
+import pytest
+from support.cli_runner import Server
+from support.service_program import Reached, service, thread
+
+FETCHED = "qwen3:0.6b"
+SLOW = "llama3.1:8b"
+HERE = "gemma3:4b"
+
+
+def begin(
+    herdbook: Reached, kind: str, model: str | None, key: str | None = None
+) -> httpx.Response:
+    """Ask for an operation, and do not wait for it."""
+    headers = {} if key is None else {"idempotency-key": key}
+    body = {"kind": kind, "model": model}
+    return herdbook.http.post("/v1/operations", json=body, headers=headers)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds that a server brings about."""
+    deadline = monotonic() + 20
+    while not holds():
+        assert monotonic() < deadline
+        sleep(0.02)
+
+
+def began(herdbook: Reached, model: str) -> bool:
+    """Tell whether the log has the start of a model's pull."""
+    page = herdbook.get(f"/v1/events?stream_prefix=model/local/{model}&limit=1000")
+    return "PullStarted" in [event["type"] for event in page["events"]]
+
+
+def test_pull_is_accepted_at_once_and_ends_with_the_model_there(
+    herdbook: Reached,
+) -> None:
+    accepted = begin(herdbook, "pull", FETCHED)
+
+    told = accepted.json()
+    assert accepted.status_code == 202
+    assert accepted.headers["location"] == f"/v1/operations/{told['id']}"
+    assert (told["kind"], told["state"], told["actor"]) == (
+        *("pull", "running"),
+        "api:local",
+    )
+    ended = herdbook.ended(accepted.headers["location"])
+    assert (ended["state"], ended["error"]) == ("succeeded", None)
+    assert ended["progress"]["completed_bytes"] == ended["progress"]["total_bytes"]
+    assert herdbook.get(f"/v1/models/{FETCHED}")["state"] == "available"
+
+
+def test_all_that_an_operation_records_has_its_id(herdbook: Reached) -> None:
+    ended = herdbook.operate("pull", FETCHED)
+
+    page = herdbook.get(f"/v1/events?correlation_id={ended['id']}")
+
+    types = [event["type"] for event in page["events"]]
+    assert types == ["PullStarted", "PullCompleted", "CapabilitiesDetected"]
+    assert {event["actor"] for event in page["events"]} == {"api:local"}
+
+
+def test_load_use_and_unload(herdbook: Reached) -> None:
+    loaded = herdbook.operate("load", HERE, options={"num_ctx": 2048})
+    seen = herdbook.get(f"/v1/models/{HERE}")
+    unloaded = herdbook.operate("unload", HERE)
+
+    assert loaded["state"] == unloaded["state"] == "succeeded"
+    assert (seen["state"], seen["context"]["in_effect"]) == ("loaded", 2048)
+    assert unloaded["result"] == "unloaded"
+    assert herdbook.get(f"/v1/models/{HERE}")["state"] == "available"
+
+
+def test_refresh_finds_what_others_did(herdbook: Reached, ollama: Server) -> None:
+    httpx.request("DELETE", f"{ollama.address}/api/delete", json={"model": HERE})
+
+    ended = herdbook.operate("refresh")
+
+    assert (ended["state"], ended["model"]) == ("succeeded", None)
+    assert herdbook.get(f"/v1/models/{HERE}")["state"] == "not_present"
+
+
+def test_failure_is_told_with_its_word_and_its_remedy(herdbook: Reached) -> None:
+    ended = herdbook.operate("pull", "no-such-model:1b")
+
+    assert ended["state"] == "failed"
+    assert ended["error"]["code"] == "pull_refused"
+    assert "registry does not have it" in ended["error"]["state"]
+    assert herdbook.types("no-such-model:1b") == ["PullStarted", "PullFailed"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"kind": "load"}, 400, "bad_request"),
+        ({"kind": "load", "model": "not-there:1b"}, 404, "model_not_found"),
+        ({"kind": "update", "model": "not-there:1b"}, 404, "model_not_found"),
+        ({"kind": "pull", "model": "a b"}, 400, "invalid_name"),
+        ({"kind": "pull", "model": "a", "options": {"num_ctx": 1}}, 400, "bad_request"),
+        ({"kind": "explode", "model": "a"}, 400, "bad_request"),
+        ({"kind": "pull", "model": "a", "more": 1}, 400, "bad_request"),
+        (
+            {"kind": "load", "model": HERE, "options": {"num_ctx": "x"}},
+            *(400, "invalid_configuration"),
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_before_it_begins(
+    herdbook: Reached, body: dict[str, Any], status: int, code: str
+) -> None:
+    before = herdbook.get("/v1/log/head")
+
+    refused = herdbook.http.post("/v1/operations", json=body)
+
+    assert (refused.status_code, refused.json()["code"]) == (status, code)
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert herdbook.get("/v1/log/head") == before
+
+
+def test_same_key_finds_the_same_operation(herdbook: Reached) -> None:
+    first = begin(herdbook, "pull", FETCHED, "one").json()
+    herdbook.ended(f"/v1/operations/{first['id']}")
+
+    again = begin(herdbook, "pull", FETCHED, "one")
+    other = begin(herdbook, "pull", FETCHED, "two").json()
+    misused = begin(herdbook, "load", FETCHED, "one")
+
+    assert again.status_code == 202
+    assert (again.json()["id"], again.json()["state"]) == (first["id"], "succeeded")
+    assert other["id"] != first["id"]
+    assert misused.status_code == 422
+    assert misused.json()["code"] == "idempotency_key_reused"
+
+
+def test_same_key_at_the_same_moment_begins_once(herdbook: Reached) -> None:
+    answers: list[str] = []
+
+    def ask() -> None:
+        answers.append(begin(herdbook, "pull", FETCHED, "race").json()["id"])
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for asking in threads:
+        asking.start()
+    for asking in threads:
+        asking.join()
+
+    assert len(answers) == 8
+    assert len(set(answers)) == 1
+    herdbook.ended(f"/v1/operations/{answers[0]}")
+    assert herdbook.types(FETCHED).count("PullStarted") == 1
+
+
+def test_key_is_known_after_a_restart(tmp_path: Path, ollama: Server) -> None:
+    log = tmp_path / "herd.db"
+    with thread(log, ollama.address) as first:
+        told = begin(first, "pull", FETCHED, "one").json()
+        ended = first.ended(f"/v1/operations/{told['id']}")
+
+    with thread(log, ollama.address) as second:
+        again = begin(second, "pull", FETCHED, "one").json()
+        misused = begin(second, "load", FETCHED, "one")
+
+        assert again["id"] == ended["id"]
+        assert (again["state"], again["kind"], again["model"]) == (
+            *("succeeded", "pull"),
+            FETCHED,
+        )
+        assert misused.status_code == 422
+        assert second.types(FETCHED).count("PullStarted") == 1
+
+
+def test_who_asks_for_what_is_under_way_joins_it(
+    tmp_path: Path, slow_ollama: Server
+) -> None:
+    with thread(tmp_path / "herd.db", slow_ollama.address) as herdbook:
+        first = begin(herdbook, "pull", SLOW).json()
+        second = begin(herdbook, "pull", SLOW).json()
+        busy = begin(herdbook, "load", HERE).json()
+        conflict = herdbook.http.post(
+            "/v1/operations",
+            json={"kind": "load", "model": HERE, "options": {"num_ctx": 1024}},
+        )
+
+        assert first["id"] == second["id"]
+        assert busy["state"] == "running"
+        assert conflict.status_code in (202, 409)  # it may be loaded already
+        herdbook.http.delete(f"/v1/operations/{first['id']}")
+
+
+def test_cancel_has_happened_when_it_is_answered(
+    tmp_path: Path, slow_ollama: Server
+) -> None:
+    with thread(tmp_path / "herd.db", slow_ollama.address) as herdbook:
+        path = begin(herdbook, "pull", SLOW).headers["location"]
+        until(lambda: began(herdbook, SLOW))
+
+        cancelled = herdbook.http.delete(path)
+        again = herdbook.http.delete(path)
+
+        assert cancelled.status_code == again.status_code == 200
+        assert cancelled.json()["state"] == again.json()["state"] == "cancelled"
+        assert herdbook.types(SLOW) == ["PullStarted", "PullCancelled"]
+        assert herdbook.get(path)["state"] == "cancelled"
+
+
+def test_progress_is_told_while_it_runs(tmp_path: Path, slow_ollama: Server) -> None:
+    with thread(tmp_path / "herd.db", slow_ollama.address) as herdbook:
+        path = begin(herdbook, "pull", SLOW).headers["location"]
+        until(lambda: herdbook.get(path)["progress"] is not None)
+        until(lambda: bool(herdbook.get(path)["progress"]["rate_bytes_s"]))
+
+        running = herdbook.get("/v1/operations?state=running")
+
+        assert [one["model"] for one in running] == [SLOW]
+        assert running[0]["progress"]["total_bytes"] > 4_000_000_000
+        herdbook.http.delete(path)
+
+
+def test_graceful_stop_interrupts_and_the_next_run_tells(
+    tmp_path: Path, slow_ollama: Server
+) -> None:
+    log = tmp_path / "herd.db"
+    with service(log, slow_ollama.address) as herdbook:
+        told = begin(herdbook, "pull", SLOW, "one").json()
+        until(lambda: began(herdbook, SLOW))
+        assert herdbook.stop() == 0
+
+    with service(log, slow_ollama.address) as herdbook:
+        again = herdbook.get(f"/v1/operations/{told['id']}")
+
+        assert again["state"] == "interrupted"
+        assert herdbook.types(SLOW) == ["PullStarted", "PullInterrupted"]
+
+
+def test_killed_service_leaves_what_the_next_run_finds_out(
+    tmp_path: Path, slow_ollama: Server
+) -> None:
+    log = tmp_path / "herd.db"
+    with service(log, slow_ollama.address) as herdbook:
+        told = begin(herdbook, "pull", SLOW, "one").json()
+        until(lambda: began(herdbook, SLOW))
+        herdbook.kill()
+
+    with service(log, slow_ollama.address) as herdbook:
+        again = begin(herdbook, "pull", SLOW, "one").json()
+
+        assert (again["id"], again["state"]) == (told["id"], "interrupted")
+        assert herdbook.types(SLOW) == ["PullStarted", "PullInterrupted"]
+
+
+def test_unknown_operation(herdbook: Reached) -> None:
+    for method in ("GET", "DELETE"):
+        answer = herdbook.http.request(method, "/v1/operations/nope")
+
+        assert answer.status_code == 404
+        assert answer.json()["code"] == "unknown_operation"

@@ -1,0 +1,304 @@
+"""What one does on the pages: the questions, the forms, and what the log then has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from support.cli_runner import Server
+from support.html_client import (
+    HOSTILE,
+    MODEL,
+    SHOWN,
+    Browser,
+    Page,
+    browsing,
+    settings_of,
+    types_of,
+    until,
+    version_of,
+)
+from support.http_fixture import ADMIN, OPERATOR, READER, TOKENS
+from support.service_program import Thread, thread
+
+
+@pytest.fixture
+def browser(herdbook: Thread) -> Iterator[Browser]:
+    """Return who looks at the pages of a service that runs."""
+    with browsing(herdbook.address) as looking:
+        yield looking
+
+
+def test_pull_by_name_leads_to_the_question(browser: Browser) -> None:
+    absent = browser.page("/pull?model=qwen3:0.6b")
+    present = browser.page(f"/pull?model={MODEL}")
+
+    assert "Pull qwen3:0.6b?" in absent.text
+    assert "to fetch" in absent.text
+    assert f"Update {MODEL}?" in present.text
+
+
+def test_pull_is_begun_by_the_form_and_recorded(
+    browser: Browser, herdbook: Thread
+) -> None:
+    answer = browser.send("/models/qwen3:0.6b/pull")
+
+    assert answer.headers["location"] == "/models/qwen3:0.6b"
+    until(lambda: "PullCompleted" in types_of(herdbook, "qwen3:0.6b"))
+    started = herdbook.get("/v1/models/qwen3:0.6b/history?limit=100")[0]
+    assert (started["type"], started["actor"]) == ("PullStarted", "api:local")
+
+
+def test_load_use_and_unload_by_their_forms(browser: Browser, herdbook: Thread) -> None:
+    browser.send(f"/models/{MODEL}/load", num_ctx="2048", keep_alive="10m")
+    until(lambda: "ModelLoaded" in types_of(herdbook, MODEL))
+    browser.send(f"/models/{MODEL}/use", purpose=HOSTILE)
+    page = browser.page(f"/models/{MODEL}")
+    asked = browser.page(f"/models/{MODEL}/unload")
+    browser.send(f"/models/{MODEL}/unload")
+    until(lambda: "ModelUnloaded" in types_of(herdbook, MODEL))
+
+    assert f"used: {SHOWN}" in page.text
+    assert "2k context" in page.text
+    assert "in effect 2,048 tokens of context" in page.text
+    assert "gives back the memory of its runner" in asked.text
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [({"num_ctx": "viele"}, "num_ctx"), ({"keep_alive": "0"}, "keep_alive")],
+)
+def test_load_that_cannot_be_is_refused(
+    browser: Browser, form: dict[str, str], words: str
+) -> None:
+    answer = browser.http.post(
+        f"/models/{MODEL}/load", data={"proof": browser.proof(), **form}
+    )
+
+    assert answer.status_code == 400
+    assert words in Page(answer.text).text
+
+
+def test_questions_name_who_else_is_concerned(
+    browser: Browser, herdbook: Thread, ollama: Server
+) -> None:
+    copied = {"source": MODEL, "destination": "twin:latest"}
+    httpx.post(f"{ollama.address}/api/copy", json=copied).raise_for_status()
+    browser.send("/node/refresh")
+    browser.send(
+        f"/models/{MODEL}/configuration", version=version_of(herdbook), num_ctx="2048"
+    )
+    load = browser.page(f"/models/{MODEL}/load")
+    browser.send(f"/models/{MODEL}/load")
+    until(lambda: "ModelLoaded" in types_of(herdbook, "twin:latest"))
+
+    assert "It is loaded as it is configured: num_ctx 2048." in load.text
+    unload = browser.page(f"/models/{MODEL}/unload")
+    assert "With it leaves twin:latest: they have the same weights." in unload.text
+    delete = browser.page(f"/models/{MODEL}/delete")
+    assert "frees next to nothing: twin:latest has the same weights" in delete.text
+    assert "same weights as" in browser.page("/").text
+    assert "in memory already" in browser.page(f"/models/{MODEL}/load").text
+    assert "/models/twin:latest" in browser.page("/node").links
+
+
+def test_update_says_that_what_is_there_stays(
+    browser: Browser, herdbook: Thread
+) -> None:
+    asked = browser.page(f"/models/{MODEL}/update")
+    browser.send(f"/models/{MODEL}/update")
+    until(lambda: "UpdateUnchanged" in types_of(herdbook))
+
+    assert "What has not changed is not fetched again." in asked.text
+
+
+def test_delete_says_what_it_frees_and_leads_to_the_herd(
+    browser: Browser, herdbook: Thread
+) -> None:
+    asked = browser.page(f"/models/{MODEL}/delete")
+    answer = browser.send(f"/models/{MODEL}/delete")
+
+    assert "That frees 2.0 GB." in asked.text
+    assert answer.headers["location"] == "/"
+    assert types_of(herdbook, MODEL)[-1] == "ModelDeleted"
+    assert MODEL not in browser.page("/").text
+    assert MODEL in browser.page("/?gone=1").text
+
+
+def test_cancel_ends_a_pull(tmp_path: Path, slow_ollama: Server) -> None:
+    with (
+        thread(tmp_path / "herd.db", slow_ollama.address) as running,
+        browsing(running.address) as looking,
+    ):
+        looking.send("/models/qwen3:0.6b/pull")
+        until(lambda: " MB/s" in looking.page("/").text)
+        herd = looking.page("/")
+        asked = looking.page("/models/qwen3:0.6b/cancel")
+        looking.send("/models/qwen3:0.6b/cancel")
+        types = types_of(running, "qwen3:0.6b")
+
+    assert "asked for by api:local" in herd.text
+    assert "Cancel the pull of qwen3:0.6b?" in asked.text
+    assert "a later pull goes on from there" in asked.text
+    assert types[-1] == "PullCancelled"
+
+
+def test_cancel_where_nothing_is_under_way_says_so(browser: Browser) -> None:
+    assert "Nothing is under way" in browser.page(f"/models/{MODEL}/cancel").text
+
+
+def test_failure_is_told_once_with_its_remedy(
+    browser: Browser, herdbook: Thread
+) -> None:
+    browser.send("/models/no-such:1b/pull")
+    until(lambda: "PullFailed" in types_of(herdbook, "no-such:1b"))
+
+    text = browser.page("/").text
+
+    assert text.count("Check the name and the tag") == 1
+    assert "pull again" in text
+
+
+def test_model_in_error_can_be_forgotten(browser: Browser, herdbook: Thread) -> None:
+    browser.send("/models/no-such:1b/pull")
+    until(lambda: "PullFailed" in types_of(herdbook, "no-such:1b"))
+    asked = browser.page("/models/no-such:1b/delete")
+    browser.send("/models/no-such:1b/delete")
+
+    assert "Forget no-such:1b?" in asked.text
+    assert "no-such:1b" not in browser.page("/").text
+
+
+@pytest.mark.parametrize("way", ["GET", "POST"])
+def test_word_that_is_no_deed_is_no_page(browser: Browser, way: str) -> None:
+    answer = browser.http.request(way, f"/models/{MODEL}/explode")
+
+    assert answer.status_code in (400, 404, 405)
+
+
+def test_settings_are_changed_by_the_form(browser: Browser, herdbook: Thread) -> None:
+    browser.send(
+        f"/models/{MODEL}/configuration",
+        version=version_of(herdbook),
+        num_ctx="8192",
+        pinned="true",
+        notes=HOSTILE,
+        options="top_k=40",
+        **{"capability.tools": "false"},
+        note="long files",
+    )
+    page = browser.page(f"/models/{MODEL}")
+
+    assert settings_of(herdbook) == {
+        "num_ctx": 8192,
+        "pinned": True,
+        "notes": HOSTILE,
+        "options.top_k": 40,
+        "capability.tools": False,
+    }
+    assert HOSTILE in page.text
+    assert "long files" in page.text
+    assert "api:local" in page.text
+
+
+def test_settings_that_cannot_be_lose_nothing(
+    browser: Browser, herdbook: Thread
+) -> None:
+    answer = browser.send(
+        f"/models/{MODEL}/configuration",
+        422,
+        version=version_of(herdbook),
+        num_ctx="viele",
+        notes="my words",
+        note="my reason",
+    )
+
+    assert "Nothing was saved." in Page(answer.text).text
+    assert "my words" in answer.text
+    assert 'value="viele"' in answer.text
+    assert 'value="my reason"' in answer.text
+    assert settings_of(herdbook) == {}
+
+
+def test_settings_that_changed_meanwhile_are_shown_beside_what_was_typed(
+    browser: Browser, herdbook: Thread
+) -> None:
+    path, version = f"/models/{MODEL}/configuration", version_of(herdbook)
+    browser.send(path, version=version, num_ctx="4096", notes="theirs", note="first")
+
+    answer = browser.send(path, 409, version=version, temperature="0.7", note="mine")
+
+    page = Page(answer.text)
+    assert "The settings changed while you were typing. Nothing was saved." in page.text
+    assert "num_ctx set to 4096 (was: not set)" in page.text
+    assert 'name="num_ctx" inputmode="numeric" value="4096"' in answer.text
+    assert 'name="temperature" inputmode="decimal" value="0.7"' in answer.text
+    assert 'value="mine"' in answer.text
+    assert settings_of(herdbook) == {"num_ctx": 4096, "notes": "theirs"}
+    newer = re.search(r'name="version" value="(\d+)"', answer.text)
+    assert newer
+    browser.send(path, version=newer[1], num_ctx="4096", temperature="0.7")
+    assert settings_of(herdbook) == {"num_ctx": 4096, "temperature": 0.7}
+
+
+def test_use_meanwhile_is_no_conflict(browser: Browser, herdbook: Thread) -> None:
+    version = version_of(herdbook)
+    browser.send(f"/models/{MODEL}/use")
+
+    browser.send(f"/models/{MODEL}/configuration", version=version, num_ctx="4096")
+
+    assert settings_of(herdbook) == {"num_ctx": 4096}
+
+
+def test_form_without_its_version_changes_nothing(
+    browser: Browser, herdbook: Thread
+) -> None:
+    browser.send(f"/models/{MODEL}/configuration", 400, num_ctx="4096")
+
+    assert settings_of(herdbook) == {}
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, ollama: Server) -> Iterator[Thread]:
+    """Return a service that wants a token."""
+    with thread(tmp_path / "herd.db", ollama.address, tokens=TOKENS) as running:
+        yield running
+
+
+def test_who_may_only_read_sees_why_buttons_are_off(guarded: Thread) -> None:
+    with browsing(guarded.address, READER) as looking:
+        page = looking.page(f"/models/{MODEL}")
+
+        assert "Off: it takes the role operate, and ruth has read." in page.text
+        assert f"/models/{MODEL}/load" not in page.links
+        assert "is not possible here" in looking.page(f"/models/{MODEL}/load", 403).text
+        assert looking.http.post(f"/models/{MODEL}/load").status_code == 403
+
+
+def test_delete_takes_an_administrator(guarded: Thread) -> None:
+    with (
+        browsing(guarded.address, OPERATOR) as olga,
+        browsing(guarded.address, ADMIN) as anna,
+    ):
+        page = olga.page(f"/models/{MODEL}")
+
+        assert f"/models/{MODEL}/load" in page.links
+        assert f"/models/{MODEL}/delete" not in page.links
+        assert "it takes the role admin" in page.text
+        assert olga.http.post(f"/models/{MODEL}/delete").status_code == 403
+        assert anna.http.post(f"/models/{MODEL}/delete").status_code == 303
+
+
+def test_read_only_service_says_so(tmp_path: Path, ollama: Server) -> None:
+    with (
+        thread(tmp_path / "herd.db", ollama.address, read_only=True) as running,
+        browsing(running.address) as looking,
+    ):
+        page = looking.page("/")
+
+        assert "Actions are off: this service is read only." in page.text
+        assert not [link for link in page.links if link.endswith("/load")]
+        assert looking.http.post(f"/models/{MODEL}/load").status_code == 403

@@ -1,0 +1,73 @@
+"""The events of one model, of a short stream and of a long one."""
+
+from __future__ import annotations
+
+from support.manager_fixture import herd_of
+
+from herdbook.core import HistoryFilter
+from herdbook.events.facts import ConfigurationChanged
+from herdbook.events.streams import model_stream
+from herdbook.service.dashboard import model_events
+from herdbook.service.dashboard.model_events import Trail
+
+
+async def test_pages_of_a_stream_have_each_event_once_however_they_are_read() -> None:
+    async with herd_of() as (_, herd):
+        name = (await herd.all_statuses())[0].name
+        stream = model_stream("local", name)
+        for purpose in range(7):
+            await herd.mark_used(name, purpose=str(purpose))
+        end = (await herd.now()).position
+        known = await model_events.trail(herd, name, stream, until=end)
+        expected = [one.position for one in await herd.history(name)][::-1]
+
+        for trail in (known, Trail([], whole=False)):
+            found: list[int] = []
+            before: int | None = end + 1
+            while before is not None:
+                page = await model_events.page(
+                    herd, stream, trail, before=before, limit=3
+                )
+                found += [entry.position for entry in page.entries]
+                before = page.older
+
+            assert found == expected
+
+
+async def test_trail_ends_at_the_moment() -> None:
+    async with herd_of() as (_, herd):
+        name = (await herd.all_statuses())[0].name
+        end = (await herd.now()).position
+        await herd.mark_used(name)
+
+        known = await model_events.trail(
+            herd, name, model_stream("local", name), until=end
+        )
+
+        assert known.entries
+        assert all(entry.position <= end for entry in known.entries)
+
+
+async def test_setters_are_the_newest_who_set_what_is_in_force() -> None:
+    async with herd_of() as (_, herd):
+        name = (await herd.all_statuses())[0].name
+        await herd.configure(name, {"num_ctx": 1024, "notes": "a"}, note="first")
+        await herd.configure(name, {"num_ctx": 2048}, note="second")
+        known = await model_events.trail(
+            herd, name, model_stream("local", name), until=(await herd.now()).position
+        )
+
+        found = await model_events.setters(herd, known, ["notes", "num_ctx"])
+
+        data = {key: event.data for key, event in found.items()}
+        notes = {
+            key: change.note
+            for key, change in data.items()
+            if isinstance(change, ConfigurationChanged)
+        }
+        assert notes == {"notes": "first", "num_ctx": "second"}
+
+
+async def test_progress_is_left_out() -> None:
+    assert not [name for name in model_events.TOLD if name.endswith("Progressed")]
+    assert HistoryFilter(types=model_events.TOLD).types == model_events.TOLD

@@ -1,0 +1,280 @@
+"""The pages, as a browser without a script gets them from a real service."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import pytest
+from support.cli_runner import Server
+from support.html_client import (
+    HOSTILE,
+    MODEL,
+    SHOWN,
+    Browser,
+    Page,
+    browsing,
+    types_of,
+    until,
+    version_of,
+)
+from support.service_program import Thread, thread
+
+PAGES = [
+    *("/", "/?gone=1", "/roles", "/log", "/log/1", "/node", "/compare?from=1"),
+    *("/log?type=ModelDiscovered", "/log?model=llama", "/log?cause=observed"),
+    *("/log?actor=reconciler&since=2+hours+ago&until=now", "/log?before=3"),
+    *(f"/models/{MODEL}", f"/models/{MODEL}?span=hour", f"/models/{MODEL}?before=5"),
+    *("/models/never:seen", "/models/hf.co/some/body:q4", "/models/hf.co%2Fa%2Fb"),
+    f"/models/{MODEL}/configuration",
+]
+
+
+@pytest.fixture
+def browser(herdbook: Thread) -> Iterator[Browser]:
+    """Return who looks at the pages of a service that runs."""
+    with browsing(herdbook.address) as looking:
+        yield looking
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_page_is_well_formed_now_and_as_of(browser: Browser, path: str) -> None:
+    now = browser.page(path)
+    then = browser.page(f"{path}{'&' if '?' in path else '?'}as_of=9")
+
+    assert len(now.ids) == len(set(now.ids))
+    assert "as of" in then.text
+    assert "Actions are off" in then.text
+    for link in then.links:
+        leaves = link.startswith(("/?as_of=", "/compare?from=9"))
+        leaves = leaves or _same(link, path)
+        assert leaves or not link.startswith("/") or "as_of=9" in link, link
+
+
+def test_page_of_the_past_has_no_live_updates(browser: Browser) -> None:
+    now = browser.http.get("/").text
+    then = browser.http.get("/?as_of=3").text
+
+    assert "data-after=" in now
+    assert "data-after=" not in then
+    assert 'class="past"' in then
+
+
+def test_moment_of_the_past_stays_the_same(browser: Browser) -> None:
+    links = browser.page("/log?as_of=1+min+ago").links
+
+    kept = {found[1] for link in links if (found := re.search(r"as_of=([^&]+)", link))}
+    assert len(kept) == 1
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT.*Z", kept.pop().replace("%3A", ":"))
+
+
+def test_herd_shows_each_model_with_what_can_be_done(browser: Browser) -> None:
+    page = browser.page("/")
+
+    assert f"/models/{MODEL}" in page.links
+    assert f"/models/{MODEL}/load" in page.links
+    assert "5 models" in page.text
+    assert "now · event" in page.text
+
+
+def test_herd_without_a_server_says_what_to_do(tmp_path: Path) -> None:
+    with (
+        thread(tmp_path / "herd.db", "127.0.0.1:9") as running,
+        browsing(running.address) as looking,
+    ):
+        page = looking.page("/")
+
+    assert "No server has answered yet." in page.text
+    assert "ollama serve" in page.text
+
+
+def test_banner_stands_on_every_page(tmp_path: Path, ollama: Server) -> None:
+    with (
+        thread(tmp_path / "herd.db", ollama.address, banner=HOSTILE) as running,
+        browsing(running.address) as looking,
+    ):
+        pages = [looking.page("/"), looking.page("/nowhere", 404)]
+
+    assert all(SHOWN in page.text for page in pages)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("/nowhere", 404, "is not a path of this service"),
+        ("/log/999999", 404, "is not in the log"),
+        ("/?as_of=soon", 400, "is no moment"),
+        ("/?as_of=999999", 400, "is not in the log"),
+        ("/log?cause=whim", 400, "is no cause"),
+        ("/log?type=Nothing", 400, "is no type of event"),
+        ("/log?since=%2317", 400, "is a position"),
+        ("/pull?model=", 400, "is empty"),
+        ("/pull?model=a+b", 400, "is no name of a model"),
+        ("/static/nothing.js", 404, "is not a file of this service"),
+    ],
+)
+def test_what_cannot_be_shown_says_why(
+    browser: Browser, path: str, status: int, words: str
+) -> None:
+    page = browser.page(path, status)
+
+    assert words in page.text
+    assert "/" in page.links
+
+
+def test_static_files_are_kept_by_their_content(browser: Browser) -> None:
+    link = re.search(
+        r'href="(/static/herdbook.css\?v=\w+)"', browser.http.get("/").text
+    )
+    assert link
+
+    kept = browser.http.get(link[1])
+    other = browser.http.get("/static/herdbook.css?v=older")
+
+    assert "immutable" in kept.headers["cache-control"]
+    assert other.headers["cache-control"] == "no-cache"
+    assert kept.headers["content-type"] == "text/css; charset=utf-8"
+
+
+def test_names_with_slashes_are_one_name(browser: Browser) -> None:
+    page = browser.page("/models/hf.co/some/body:q4")
+
+    assert "Nothing is recorded of hf.co/some/body:q4 yet." in page.text
+    assert "/models/hf.co%2Fsome%2Fbody:q4/pull" in page.links
+    assert (
+        "Pull hf.co/some/body:q4?"
+        in browser.page("/models/hf.co%2Fsome%2Fbody:q4/pull").text
+    )
+
+
+def test_event_tells_its_envelope_and_its_operation(
+    browser: Browser, herdbook: Thread
+) -> None:
+    browser.send(f"/models/{MODEL}/load")
+    until(lambda: "ModelLoaded" in types_of(herdbook, MODEL))
+    event = next(
+        e
+        for e in herdbook.get("/v1/events?newest_first=true")["events"]
+        if e["type"] == "ModelLoaded"
+    )
+    before = herdbook.get(f"/v1/events/{event['position'] - 1}")
+
+    page = browser.page(f"/log/{event['position']}")
+
+    for word in (event["hash"], before["hash"], event["event_id"], "load started"):
+        assert word in page.text
+
+
+def test_roles_tell_who_was_chosen_and_what_is_worth_pulling(browser: Browser) -> None:
+    page = browser.page("/roles")
+
+    assert "coding needs completion and coding" in page.text
+    assert "worth pulling" in page.text
+    assert any(link.endswith("/pull") for link in page.links)
+
+
+def test_node_tells_server_log_and_diagnosis(
+    browser: Browser, herdbook: Thread
+) -> None:
+    page = browser.page("/node")
+
+    assert herdbook.get("/v1/log/head")["hash"] in page.text
+    assert "answers since" in page.text
+    assert "Diagnosis" in page.text
+    assert browser.send("/node/refresh").headers["location"] == "/node"
+
+
+def test_compare_tells_what_differs(browser: Browser, herdbook: Thread) -> None:
+    begin = herdbook.get("/v1/log/head")["position"]
+    browser.send(
+        f"/models/{MODEL}/configuration", version=version_of(herdbook), num_ctx="4096"
+    )
+
+    page = browser.page(f"/compare?from={begin}")
+
+    assert "settings.num_ctx" in page.text
+    assert "Nothing differs." in browser.page("/compare?from=1&to=1").text
+    assert "Between which moments?" in browser.page("/compare").text
+
+
+def test_times_are_told_in_the_readers_zone(browser: Browser) -> None:
+    def clock(zone: str) -> str:
+        answer = browser.http.get("/", headers={"cookie": f"zone={zone}"})
+        found = re.search(r'id="clock"[^>]*>(\d\d):', answer.text)
+        assert found
+        return found[1]
+
+    hours = int(clock("Asia%2FTokyo")) - int(clock("UTC"))
+    assert hours % 24 in (9, 10, 8)  # between the two an hour may end
+
+
+def test_find_shows_the_models_whose_name_has_it(browser: Browser) -> None:
+    page = browser.page("/?find=LLAMA")
+
+    assert f"/models/{MODEL}" in page.links
+    assert "/models/smollm2:135m" not in page.links
+    assert (
+        f"No model here has “{SHOWN}” in its name."
+        in browser.page(f"/?find={quote(HOSTILE)}").text
+    )
+
+
+def test_compare_with_now_compares_with_now(browser: Browser, herdbook: Thread) -> None:
+    begin = herdbook.get("/v1/log/head")["position"]
+    browser.send(
+        f"/models/{MODEL}/configuration", version=version_of(herdbook), num_ctx="4096"
+    )
+
+    links = browser.page(f"/?as_of={begin}").links
+
+    (compare,) = (link for link in links if link.startswith("/compare"))
+    assert "settings.num_ctx" in browser.page(compare).text
+
+
+def _same(link: str, path: str) -> bool:
+    """Return whether a link leads to a page itself: back to now."""
+    one, other = (unquote(each).partition("?")[0] for each in (link, path))
+    return one == other
+
+
+def test_herd_shows_a_pull_that_a_stop_interrupted(
+    tmp_path: Path, slow_ollama: Server
+) -> None:
+    log, body = tmp_path / "herd.db", {"kind": "pull", "model": "qwen3:0.6b"}
+    with thread(log, slow_ollama.address) as first:
+        told = first.http.post("/v1/operations", json=body).json()
+        while first.get(f"/v1/operations/{told['id']}")["progress"] is None:
+            pass
+    with thread(log, slow_ollama.address) as second:
+        page = Page(second.http.get("/", headers={"accept": "text/html"}).text)
+
+    assert "qwen3:0.6b" in page.text
+    assert "pull interrupted" in page.text
+    assert "pull again" in page.text
+    assert "The server keeps what it has" in page.text
+
+
+def test_pages_hold_no_character_that_is_not_seen(
+    browser: Browser, herdbook: Thread
+) -> None:
+    hostile = "a\u202eb\u2066c\u200bd\u2028e"
+    herdbook.http.post(f"/v1/models/{MODEL}/uses", json={"purpose": hostile})
+    herdbook.http.put(
+        f"/v1/models/{MODEL}/configuration",
+        json={"settings": {"notes": hostile}, "note": hostile},
+        headers={"if-match": "*"},
+    ).raise_for_status()
+
+    for path in (
+        "/log",
+        f"/models/{MODEL}",
+        f"/models/{MODEL}/configuration",
+        f"/?find={quote(hostile)}",
+        f"/log?actor={quote(hostile)}",
+    ):
+        text = browser.http.get(path).text
+        assert not set("\u202e\u2066\u200b\u2028") & set(text)
+    page = browser.page(f"/models/{MODEL}/configuration")
+    assert " ".join(hostile.split()) in page.text  # the form sends it back as it was

@@ -1,0 +1,14 @@
+"""Templates are filled in slices."""
+
+from __future__ import annotations
+
+from herdbook.service.dashboard.templating import rendered, rendered_in_slices
+
+
+async def test_a_page_in_slices_is_the_same_page() -> None:
+    values = {"wanted": "/", "wrong": "a\u202eb <b>", "remedy": "c"}
+
+    page = await rendered_in_slices("login.html", **values)
+
+    assert page == rendered("login.html", **values)
+    assert "a\\u202eb &lt;b&gt;" in page

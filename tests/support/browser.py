@@ -1,0 +1,272 @@
+"""A real browser in a thread of its own, and pages whose every trouble is noticed."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import cache
+from queue import SimpleQueue
+from threading import Thread
+from time import monotonic, sleep
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Locator,
+    Page,
+    Request,
+    expect,
+    sync_playwright,
+)
+from support.cli_runner import FAST
+from support.service_program import Reached
+
+from herdbook.sandbox import RealClock, Settings, World
+
+T = TypeVar("T")
+
+MISSING = "no Chromium here; get it with: apt-get install chromium"
+QUIETLY = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update"),
+    "--disable-sync",
+)
+"""Chromium without anything that would go to the network by itself."""
+
+PATIENCE_MS = 10_000
+LONGEST_S = 55.0
+"""Seconds that a test may take: less than what the runner allows."""
+
+VIOLATIONS = """
+document.addEventListener("securitypolicyviolation", (event) =>
+  console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`));
+"""
+ZONE = "UTC"
+
+
+MODELS = (
+    *("llama3.2:3b", "qwen2.5-coder:7b", "nomic-embed-text:latest", "smollm2:135m"),
+    *("gemma3:4b", "mistral:7b", "phi3:3.8b", "tinyllama:1.1b", "codellama:7b"),
+)
+"""What the pretend server has: enough that each test has a model of its own."""
+
+
+SLOW, QUICK = {"rate": 2e7}, {"rate": 1e9}
+"""Registries that take seconds for a small model, and next to no time."""
+
+
+@cache
+def executable() -> str | None:
+    """Return where Chromium is; None where it is not."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+class _Hand:
+    """A browser, and the thread that alone may touch it."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._playwright: Any = None
+        self._browser: Browser | None = None
+        Thread(target=self._work, name="browser", daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            self._calls.get()()
+
+    def begin(self, call: Callable[[], T]) -> Future[T]:
+        """Begin something in the thread."""
+        future: Future[T] = Future()
+
+        def called() -> None:
+            try:
+                future.set_result(call())
+            except BaseException as error:  # noqa: BLE001 - raised by who waits
+                future.set_exception(error)
+
+        self._calls.put(called)
+        return future
+
+    @property
+    def browser(self) -> Browser:
+        """The browser, started by the first who needs it."""
+        if self._browser is None:
+            path = executable()
+            assert path, MISSING
+            expect.set_options(timeout=PATIENCE_MS)
+            self._playwright = sync_playwright().start()
+            self._browser = self._playwright.chromium.launch(
+                executable_path=path, args=list(QUIETLY)
+            )
+        return self._browser
+
+    def end(self) -> None:
+        """End the browser."""
+        if self._browser is not None:
+            self._browser.close()
+            self._playwright.stop()
+
+
+class Stage:
+    """One browser in a thread of its own; another one where that does not answer."""
+
+    def __init__(self) -> None:
+        self._hand = _Hand()
+
+    def run(self, call: Callable[[], T], within_s: float = LONGEST_S) -> T:
+        """Do something in the browser's thread.
+
+        Raises:
+            TimeoutError: It was not done in time; the browser is left behind.
+        """
+        future = self._hand.begin(call)
+        try:
+            return future.result(within_s)
+        except TimeoutError:
+            if not future.done():
+                self._hand = _Hand()
+            raise
+
+    @property
+    def browser(self) -> Browser:
+        """The browser; to be asked for in its thread alone."""
+        return self._hand.browser
+
+    def close(self) -> None:
+        """End it."""
+        with suppress(TimeoutError):
+            self.run(self._hand.end, 10)
+
+
+class Visits:
+    """The pages that a test opens; what goes wrong on them fails it.
+
+    Attributes:
+        stage: The browser.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self._contexts: list[Any] = []
+        self._troubles: list[str] = []
+        self._foreseen: list[str] = []
+
+    def open(self, herdbook: Reached, path: str = "/", **options: Any) -> Page:
+        """Open a page of a service in a fresh profile.
+
+        Args:
+            herdbook: The service.
+            path: Which page.
+            options: How the browser is, as Playwright's ``new_context`` takes it.
+        """
+        given = {"timezone_id": ZONE, "locale": "en-GB", **options}
+        context = self.stage.browser.new_context(base_url=herdbook.address, **given)
+        context.set_default_timeout(PATIENCE_MS)
+        if given["timezone_id"] == ZONE:  # else the first visit loads itself again
+            zone = {"name": "zone", "value": ZONE, "url": herdbook.address}
+            context.add_cookies([zone])  # type: ignore[list-item]
+        context.add_init_script(VIOLATIONS)
+        self._contexts.append(context)
+        self._watch(context, urlsplit(herdbook.address).netloc)
+        page = context.new_page()
+        page.goto(path)
+        return page
+
+    def foresee(self, *words: str) -> None:
+        """Say which troubles belong to the test: those that hold one of these words."""
+        self._foreseen += words
+
+    def during(self, test: Callable[[], None]) -> None:
+        """Run a test; fail it by what went wrong on its pages; close them."""
+        try:
+            test()
+            assert not self._left(), self._left()
+        finally:
+            for context in self._contexts:
+                context.close()
+
+    def _left(self) -> list[str]:
+        """Return what went wrong, without what was foreseen."""
+        foreseen = self._foreseen
+        return [t for t in self._troubles if not any(word in t for word in foreseen)]
+
+    def _watch(self, context: Any, host: str) -> None:
+        def console(message: ConsoleMessage) -> None:
+            if message.type in {"error", "warning"}:
+                self._troubles.append(f"console: {message.text} {message.location}")
+
+        def failed(request: Request) -> None:
+            # A page that is left gives up what it still asked for.
+            if "ERR_ABORTED" not in str(request.failure):
+                self._troubles.append(f"failed: {request.url} {request.failure}")
+
+        def asked(request: Request) -> None:
+            if urlsplit(request.url).netloc != host:
+                self._troubles.append(f"stranger: {request.url}")
+
+        context.on("console", console)
+        context.on("weberror", lambda e: self._troubles.append(f"error: {e.error}"))
+        context.on("requestfailed", failed)
+        context.on("request", asked)
+
+
+def row(page: Page, model: str) -> Locator:
+    """Return the row of a model in the herd."""
+    name = page.get_by_role("link", name=model, exact=True)
+    return page.get_by_role("row").filter(has=name)
+
+
+def facts(herdbook: Reached, model: str) -> list[tuple[str, str]]:
+    """Return what the log has of a model, the oldest first, with who asked for it."""
+    path = f"/v1/events?stream_prefix=model/local/{model}&limit=1000"
+    told = herdbook.get(path)["events"]
+    return [(event["type"], event["actor"]) for event in told]
+
+
+def see_state(
+    page: Page, herdbook: Reached, model: str, state: str, *, script: bool = True
+) -> None:
+    """See a model's page show a state: by itself, or loaded anew without a script."""
+    if not script:
+        word = state.replace(" ", "_")
+        path = f"/v1/models/{model}"  # of which the log may have nothing yet
+        until(lambda: herdbook.http.get(path).json().get("state") == word)
+        page.goto(f"/models/{model}")
+    expect(page.locator("#head .state")).to_contain_text(state)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds that a server brings about."""
+    deadline = monotonic() + PATIENCE_MS / 1000
+    while not holds():
+        assert monotonic() < deadline
+        sleep(0.02)
+
+
+def pretended(speed: float = FAST) -> World:
+    """Return a pretend world with room for everything."""
+    room = Settings(vram_bytes=64_000_000_000, max_loaded=20, keep_alive_s=1e6)
+    return World(models=MODELS, clock=RealClock(speed=speed), settings=room)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+    return port
+
+
+def pull(page: Page, model: str) -> None:
+    """Pull a model by its name, as a person does from the herd."""
+    page.get_by_label("Pull a model").fill(model)
+    page.get_by_role("button", name="pull").click()
+    asked = page.get_by_role("main").last
+    expect(asked).to_contain_text(f"Pull {model}?")
+    asked.get_by_role("button", name="pull").click()
+    page.wait_for_url(f"**/models/{model}")

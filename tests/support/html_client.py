@@ -1,0 +1,129 @@
+"""The pages of a service as one gets them who has no script: read, and acted on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from html.parser import HTMLParser
+from time import monotonic, sleep
+from typing import Any
+
+import httpx
+from support.service_program import Reached
+
+MODEL = "llama3.2:3b"
+"""A model that the pretend server has."""
+
+HOSTILE = "<script>alert('\"&\u202e1')</script>"
+"""What somebody would like to put into a page."""
+
+SHOWN = HOSTILE.replace("\u202e", "\\u202e")
+"""The same as a page shows it: what would not be seen is escaped."""
+
+LOOSE = ("img", "link", "meta", "input", "br", "hr")
+"""Elements that nothing closes."""
+
+
+class Page(HTMLParser):
+    """A page, read: its links, its forms, and whether all that opens is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        told = dict(attrs)
+        assert "style" not in told
+        assert not [name for name in told if name.startswith("on")]
+        assert tag != "style"
+        assert tag != "script" or str(told["src"]).startswith("/static/live.js?v=")
+        if tag == "a":
+            self.links.append(str(told["href"]))
+        if "id" in told:
+            self.ids.append(str(told["id"]))
+        if tag not in LOOSE:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.words.append(" ".join(data.split()))
+
+    @property
+    def text(self) -> str:
+        """What stands on it."""
+        return " ".join(self.words)
+
+
+class Browser:
+    """One who looks at the pages."""
+
+    def __init__(self, address: str, token: str = "") -> None:
+        headers = {"accept": "text/html"}
+        if token:
+            headers["authorization"] = f"Bearer {token}"
+        self.http = httpx.Client(
+            base_url=address, headers=headers, timeout=20, trust_env=False
+        )
+
+    def page(self, path: str, status: int = 200) -> Page:
+        """Open a page."""
+        answer = self.http.get(path, follow_redirects=True)
+        assert answer.status_code == status, answer.text
+        return Page(answer.text)
+
+    def proof(self) -> str:
+        """Return what the forms of our pages carry."""
+        found = re.search(r'name="proof" value="(\w+)"', self.http.get("/node").text)
+        assert found is not None
+        return found[1]
+
+    def send(self, path: str, status: int = 303, /, **form: str) -> httpx.Response:
+        """Send a form."""
+        answer = self.http.post(path, data={"proof": self.proof(), **form})
+        assert answer.status_code == status, answer.text
+        return answer
+
+
+@contextmanager
+def browsing(address: str, token: str = "") -> Iterator[Browser]:
+    """Look at the pages of a service while the block runs."""
+    looking = Browser(address, token)
+    with looking.http:
+        yield looking
+
+
+def types_of(herdbook: Reached, name: str = MODEL) -> list[str]:
+    """Return what the log says of a model, the oldest first; nothing of a new one."""
+    answer = herdbook.http.get(f"/v1/models/{name}/history?limit=1000")
+    if answer.status_code == 404:
+        return []
+    entries = sorted(answer.json(), key=lambda entry: entry["position"])
+    return [entry["type"] for entry in entries]
+
+
+def settings_of(herdbook: Reached, name: str = MODEL) -> dict[str, Any]:
+    told: dict[str, Any] = herdbook.get(f"/v1/models/{name}/configuration")["settings"]
+    return told
+
+
+def version_of(herdbook: Reached) -> str:
+    """Return the version that a form of today is based on."""
+    return str(herdbook.get(f"/v1/models/{MODEL}/configuration")["version"])
+
+
+def until(holds: Callable[[], bool], within_s: float = 20.0) -> None:
+    """Wait until something holds."""
+
+    deadline = monotonic() + within_s
+    while not holds():
+        assert monotonic() < deadline
+        sleep(0.05)

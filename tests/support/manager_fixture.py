@@ -1,0 +1,325 @@
+"""A pretend server and managers of it, all on one clock that nobody waits for.
+
+Invariant: time passes only while everybody waits for it. Whenever no task of the loop
+can go on, nothing is on its way between client and server, and no thread of a log's
+file has work, the clock jumps to what is due next.
+So hours pass in milliseconds, and a slow machine changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import linecache
+import selectors
+import sys
+import termios
+import traceback
+from array import array
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import aiosqlite.core
+import httpx
+
+from herdbook import sandbox
+from herdbook.core import (
+    ManagerSettings,
+    ModelManager,
+    ModelRegistry,
+    PullProgress,
+    RecordedEvent,
+)
+from herdbook.core.clock import Timeout
+from herdbook.core.storage import MEMORY
+from herdbook.events.facts import Fact
+from herdbook.sandbox.models.names import Name
+
+_AIOSQLITE = aiosqlite.core.__file__
+
+
+class Time(sandbox.ManualClock):
+    """The clock of all.
+
+    Attributes:
+        stride_s: the longest jump, shorter than any patience with a silent server;
+            a finer one shows more of what comes between.
+    """
+
+    stride_s = 5.0
+
+    def jump(self) -> bool:
+        """Advance towards the next timer; a soft one counts where there is no other."""
+        timers = [timer for _, _, timer in self._timers if timer.call is not None]
+        due = [one.when for one in timers if not one.soft]
+        due = due or [one.when for one in timers]
+        if due:
+            self.advance(min(max(min(due) - self.now(), 0.0), self.stride_s))
+        return bool(due)
+
+    async def pass_by(self) -> None:
+        """Pass whenever everybody waits, until cancelled."""
+        while True:
+            await _everybody_waits()
+            if not self.jump():
+                await asyncio.sleep(0.0005)
+
+
+class SharedClock:
+    """The library's view of that clock."""
+
+    def __init__(self, time: Time) -> None:
+        self._time = time
+
+    def now(self) -> datetime:
+        return self._time.wall(self._time.now())
+
+    def monotonic(self) -> float:
+        return self._time.now()
+
+    async def sleep(self, seconds: float) -> None:
+        reached = asyncio.Event()
+        timer = self._time.call_later(seconds, reached.set)
+        try:
+            await reached.wait()
+        finally:
+            timer.cancel()
+
+    def timeout(self, seconds: float) -> Timeout:
+        return Timeout(lambda expire: self._time.call_later(seconds, expire).cancel)
+
+
+class Place:
+    """A server somewhere, and everybody who can reach it.
+
+    Attributes:
+        world: the server's inside.
+        url: where it listens.
+        time: the clock of all.
+        clock: the same as the library takes it.
+    """
+
+    def __init__(
+        self, world: sandbox.World, url: str, time: Time, http: httpx.AsyncClient
+    ) -> None:
+        self.world = world
+        self.url = url
+        self.time = time
+        self.clock = SharedClock(time)
+        self._http = http
+
+    def herd(
+        self,
+        log: str | Path = MEMORY,
+        *,
+        settings: ManagerSettings | None = None,
+        registry: ModelRegistry | None = None,
+        actor: str = "library:python",
+        look: bool = True,
+    ) -> AbstractAsyncContextManager[ModelManager]:
+        """Open a manager of this server."""
+        return ModelManager.open(
+            log,
+            ollama=self.url,
+            actor=actor,
+            registry=registry,
+            settings=settings,
+            clock=self.clock,
+            look=look,
+        )
+
+    async def somebody(self, method: str, path: str, **body: object) -> httpx.Response:
+        """Ask the server as another program would, behind Herdbook's back."""
+        return await self._http.request(method, path, json=body or None)
+
+    async def loads(self, name: str, **body: object) -> None:
+        """Load a model as another program would."""
+        answer = await self.somebody("POST", "/api/generate", model=name, **body)
+        assert answer.status_code == 200, answer.text
+
+    async def unloads(self, name: str) -> None:
+        """Unload a model as another program would."""
+        await self.loads(name, keep_alive=0)
+
+    async def pulls(self, name: str) -> None:
+        """Pull a model as another program would."""
+        answer = await self.somebody("POST", "/api/pull", model=name, stream=False)
+        assert answer.json() == {"status": "success"}, answer.text
+
+    async def copies(self, source: str, destination: str) -> None:
+        """Give a model a second name as another program would."""
+        await self.somebody("POST", "/api/copy", source=source, destination=destination)
+
+    async def deletes(self, name: str) -> None:
+        """Delete a model as another program would."""
+        await self.somebody("DELETE", "/api/delete", model=name)
+
+    def did(self, **step: object) -> None:
+        """Do something to the server from outside; see the sandbox's faults."""
+        sandbox.did(self.world, step)
+
+    def asked(self, path: str) -> int:
+        """Count the requests that the server has seen for a path."""
+        return sum(seen.path == path for seen in self.world.seen)
+
+    def has(self, name: str) -> bool:
+        """Tell whether the server has a model."""
+        parsed = Name.parse(name)
+        return parsed is not None and self.world.store.find(parsed) is not None
+
+    def bytes_kept(self) -> int:
+        """Count the bytes of blobs that were not fetched to their end."""
+        return sum(sum(part.saved) for part in self.world.store.partials.values())
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds that time will bring."""
+        while not holds():
+            await self.clock.sleep(0.05)
+
+
+@asynccontextmanager
+async def served(
+    models: str = "herd",
+    *,
+    settings: sandbox.Settings | None = None,
+    profile: sandbox.Profile = sandbox.CURRENT,
+) -> AsyncIterator[Place]:
+    """Serve a world over HTTP, in a time that passes as soon as all wait for it."""
+    time = Time()
+    world = sandbox.World(models=models, clock=time, settings=settings, profile=profile)
+    passing = asyncio.create_task(time.pass_by(), name="time")
+    try:
+        async with (
+            sandbox.serve(world) as url,
+            httpx.AsyncClient(base_url=url, timeout=None, trust_env=False) as http,
+        ):
+            yield Place(world, url, time, http)
+    finally:
+        passing.cancel()
+        await asyncio.wait([passing])
+
+
+@asynccontextmanager
+async def herd_of(
+    models: str = "herd",
+    *,
+    settings: ManagerSettings | None = None,
+    server: sandbox.Settings | None = None,
+) -> AsyncIterator[tuple[Place, ModelManager]]:
+    """Serve a world, with one manager of it whose log is in memory."""
+    async with (
+        served(models, settings=server) as place,
+        place.herd(settings=settings) as herd,
+    ):
+        yield place, herd
+
+
+async def pulled(herd: ModelManager, name: str) -> list[PullProgress]:
+    """Pull a model to its end, and return all that was told."""
+    return [progress async for progress in herd.pull(name)]
+
+
+async def under_way(herd: ModelManager, name: str, completed: int = 1) -> None:
+    """Follow a pull until so many bytes are there, then go on without it."""
+    async with aclosing(herd.pull(name)) as progress:
+        async for one in progress:
+            if one.completed_bytes >= completed:
+                return
+
+
+async def end_of(task: asyncio.Task[Any]) -> BaseException | None:
+    """Return what a task ended with."""
+    await asyncio.wait([task])
+    return task.exception()
+
+
+async def recorded(
+    herd: ModelManager, name: str | None = None, *, after: int = 0
+) -> list[RecordedEvent]:
+    """Return what stands in the log behind a position, of one model or of all."""
+    end = (await herd.now()).position
+    found: list[RecordedEvent] = []
+    if end <= after:
+        return found
+    async with aclosing(herd.events(after=after)) as events:
+        async for event in events:
+            if name is None or event.stream.endswith(f"/{name}"):
+                found.append(event)
+            if event.position >= end:
+                break
+    return found
+
+
+async def told(herd: ModelManager, name: str, *, after: int = 0) -> list[str]:
+    """Return what was recorded of a model, by the names of the facts."""
+    return [event.type for event in await recorded(herd, name, after=after)]
+
+
+async def last_fact(herd: ModelManager, kind: type[Fact]) -> Fact:
+    """Return the newest fact of a kind."""
+    found = [event.data for event in await recorded(herd) if type(event.data) is kind]
+    assert found, f"no {kind.__name__} was recorded"
+    return found[-1]
+
+
+async def _everybody_waits() -> None:
+    """Return once no task can go on, nothing is on its way, and no log has work."""
+    loop = vars(asyncio.get_running_loop())
+    while True:
+        await asyncio.sleep(0)
+        if loop["_ready"]:
+            continue
+        if not _on_the_way(loop) and not _a_log_works() and not loop["_ready"]:
+            return
+        await asyncio.sleep(0.0001)
+
+
+def _on_the_way(loop: dict[str, Any]) -> bool:
+    """Tell whether bytes, or the end of a connection, have yet to be noticed.
+
+    Both ends of every connection are in this loop. A machine under load delivers
+    late what is sent to itself.
+    """
+    watched = list(loop["_selector"].get_map().values())
+    if any(key.events & selectors.EVENT_WRITE for key in watched):
+        return True  # still connecting, or still sending
+    reading = {key.fd for key in watched}
+    ends = {
+        (one.get_extra_info("sockname"), one.get_extra_info("peername")): fd
+        for fd, one in list(loop["_transports"].items())
+        if not one.is_closing()
+    }
+    return any(
+        (there, here) not in ends
+        or _queued(fd, termios.FIONREAD)
+        or _queued(ends[there, here], termios.TIOCOUTQ)
+        for (here, there), fd in ends.items()
+        if fd in reading
+    )
+
+
+def _queued(fd: int, which: int) -> int:
+    """Count the bytes that a socket holds unread, or has not yet delivered."""
+    count = array("i", [0])
+    fcntl.ioctl(fd, which, count)
+    return count[0]
+
+
+def _a_log_works() -> bool:
+    """Tell whether a thread of SQLite's has something to do."""
+    return any(_works(frame) for frame in sys._current_frames().values())
+
+
+def _works(top: FrameType) -> bool:
+    """Tell whether a thread is SQLite's, and not waiting for its next task."""
+    frames = (frame for frame, _ in traceback.walk_stack(top))
+    own = [frame for frame in frames if frame.f_code.co_filename == _AIOSQLITE]
+    if not own:
+        return False
+    tasks = own[-1].f_locals["tx"]
+    line = linecache.getline(_AIOSQLITE, top.f_lineno)
+    return len(own) > 1 or own[0] is not top or "tx.get(" not in line or tasks.qsize()
