@@ -115,7 +115,7 @@ class Invocation:
     @asynccontextmanager
     async def reading(self, *, look: bool = True) -> AsyncIterator[ModelManager]:
         """Open the manager to read: a look at the server first, if it answers soon."""
-        settings = ManagerSettings(look_within_s=PATIENCE_TO_READ_S)
+        settings = ManagerSettings(refresh_timeout_s=PATIENCE_TO_READ_S)
         async with self._open(settings, look=look) as herd:
             yield herd
 
@@ -126,7 +126,7 @@ class Invocation:
         Raises:
             OllamaError: It does not.
         """
-        settings = ManagerSettings(look_within_s=PATIENCE_TO_ACT_S)
+        settings = ManagerSettings(refresh_timeout_s=PATIENCE_TO_ACT_S)
         async with self._open(settings, look=True) as herd:
             if not (await herd.node_status()).reached:
                 await herd.refresh()  # says what is wrong

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from herdbook.cli.errors import NothingFoundError
-from herdbook.core import ModelStatus, Moment
+from herdbook.core import ModelStatus, ReadModel
 
 
-def known_status(moment: Moment, model: str) -> ModelStatus:
+def known_status(moment: ReadModel, model: str) -> ModelStatus:
     """Return the status of a model that something was ever recorded of.
 
     Raises:

@@ -83,7 +83,7 @@ async def host(invocation: Invocation, hosting: Hosting) -> None:
 
 async def _answers(invocation: Invocation) -> bool:
     """Return whether an Ollama server answers."""
-    settings = ManagerSettings(look_within_s=PATIENCE_TO_READ_S)
+    settings = ManagerSettings(refresh_timeout_s=PATIENCE_TO_READ_S)
     opened = ModelManager.open(":memory:", ollama=invocation.ollama, settings=settings)
     async with opened as manager:
         return (await manager.node_status()).reached

@@ -9,7 +9,7 @@ from __future__ import annotations
 from herdbook.core.actor import acting_as
 from herdbook.core.clock import Clock, ManualClock, SystemClock
 from herdbook.core.desired.desired import DesiredModel, DesiredSet
-from herdbook.core.desired.plan import Applying, Plan
+from herdbook.core.desired.plan import Plan, PlanProgress
 from herdbook.core.diagnosis import Diagnosis, Level
 from herdbook.core.errors import (
     BadAnswerError,
@@ -17,11 +17,11 @@ from herdbook.core.errors import (
     BusyServerError,
     CallerError,
     CapabilityMissingError,
+    CloudModelError,
     ConflictError,
     CorruptLogError,
     DigestMismatchError,
     DiskFullError,
-    ElsewhereError,
     HerdbookError,
     IllegalTransitionError,
     InvalidAddressError,
@@ -56,11 +56,11 @@ from herdbook.core.errors import (
     WrongStreamError,
 )
 from herdbook.core.history.diff import Difference, ModelDifference, RoleDifference
-from herdbook.core.history.explain import Ancestor, Lineage
+from herdbook.core.history.explain import Explanation, ExplanationEvent
 from herdbook.core.history.pages import LogPage
-from herdbook.core.history.read_model import Moment
+from herdbook.core.history.read_model import ReadModel
 from herdbook.core.manager import ModelManager
-from herdbook.core.models.capabilities import Observed, detect
+from herdbook.core.models.capabilities import ModelMetadata, detect
 from herdbook.core.models.configuration import ModelOptions
 from herdbook.core.models.names import canonical_name
 from herdbook.core.models.registry import (
@@ -80,10 +80,10 @@ from herdbook.core.operations.costs import (
     PullCost,
     UnloadCost,
 )
-from herdbook.core.operations.loads import Unloading
-from herdbook.core.operations.operations import UnderWay
+from herdbook.core.operations.loads import UnloadResult
+from herdbook.core.operations.operations import RunningOperation
 from herdbook.core.operations.pull_progress import PullProgress
-from herdbook.core.reconcile.server_state import Listed, Look
+from herdbook.core.reconcile.server_state import ListedModel, ServerState
 from herdbook.core.settings import ManagerSettings
 from herdbook.core.storage import Storage
 from herdbook.events.facts import Capability, FactSource, Runner, UnloadReason
@@ -102,8 +102,6 @@ ManagerError = HerdbookError
 
 __all__ = [
     "Activity",
-    "Ancestor",
-    "Applying",
     "BadAnswerError",
     "BusyError",
     "BusyServerError",
@@ -113,6 +111,7 @@ __all__ = [
     "CapabilityMissingError",
     "Cause",
     "Clock",
+    "CloudModelError",
     "ConflictError",
     "CorruptLogError",
     "CostSource",
@@ -123,7 +122,8 @@ __all__ = [
     "Difference",
     "DigestMismatchError",
     "DiskFullError",
-    "ElsewhereError",
+    "Explanation",
+    "ExplanationEvent",
     "FactSource",
     "Figure",
     "Finding",
@@ -138,12 +138,10 @@ __all__ = [
     "InvalidNameError",
     "KnownModel",
     "Level",
-    "Lineage",
-    "Listed",
+    "ListedModel",
     "LoadCost",
     "LoadFailedError",
     "LogPage",
-    "Look",
     "ManagerError",
     "ManagerSettings",
     "ManualClock",
@@ -152,6 +150,7 @@ __all__ = [
     "ModelDifference",
     "ModelFamily",
     "ModelManager",
+    "ModelMetadata",
     "ModelNotFoundError",
     "ModelOptions",
     "ModelRegistry",
@@ -159,31 +158,33 @@ __all__ = [
     "ModelState",
     "ModelStatistics",
     "ModelStatus",
-    "Moment",
     "NewerSchemaError",
     "NodeAddressError",
     "NodeStatus",
     "NodeTimeoutError",
     "NodeUnreachableError",
     "NotALogError",
-    "Observed",
     "Observer",
     "OllamaError",
     "OperationEndedError",
     "Plan",
+    "PlanProgress",
     "PullCancelledError",
     "PullCost",
     "PullCutError",
     "PullError",
     "PullProgress",
     "PullRefusedError",
+    "ReadModel",
     "Recommendation",
     "RecordedEvent",
     "RefusedError",
     "ResourceExhaustedError",
     "RoleDifference",
     "Runner",
+    "RunningOperation",
     "ServerFailedError",
+    "ServerState",
     "StalledError",
     "Storage",
     "StoreClosedError",
@@ -192,11 +193,10 @@ __all__ = [
     "StoreUnavailableError",
     "Suggestion",
     "SystemClock",
-    "UnderWay",
     "UnknownRoleError",
     "UnloadCost",
     "UnloadReason",
-    "Unloading",
+    "UnloadResult",
     "Verification",
     "WrongExpectedVersionError",
     "WrongStreamError",

@@ -17,7 +17,7 @@ from herdbook.core.clock import Clock
 from herdbook.core.concurrency.cancellation import finish
 from herdbook.core.concurrency.work_tracker import WorkTracker
 from herdbook.core.errors import (
-    ElsewhereError,
+    CloudModelError,
     HerdbookError,
     IllegalTransitionError,
     ModelNotFoundError,
@@ -27,18 +27,18 @@ from herdbook.core.errors import (
 from herdbook.core.logging import Logger
 from herdbook.core.models import configuration
 from herdbook.core.models.registry import ModelRegistry
-from herdbook.core.operations.context import Means
-from herdbook.core.operations.loads import Loader, LoadRequest, Unloading
-from herdbook.core.operations.operations import Operation, Operations, UnderWay
-from herdbook.core.operations.other_instances import Elsewhere
+from herdbook.core.operations.context import OperationContext
+from herdbook.core.operations.loads import Loader, LoadRequest, UnloadResult
+from herdbook.core.operations.operations import Operation, Operations, RunningOperation
+from herdbook.core.operations.other_instances import OtherInstances
 from herdbook.core.operations.pins import Pins
 from herdbook.core.operations.pull_progress import PullProgress
 from herdbook.core.operations.pulls import Puller
-from herdbook.core.queries import Reading
+from herdbook.core.queries import Queries
 from herdbook.core.reconcile.reconciler import Reconciler
-from herdbook.core.reconcile.server_state import Look
+from herdbook.core.reconcile.server_state import ServerState
 from herdbook.core.reconcile.watch import Watch
-from herdbook.core.repository import ATTEMPTS, Register, changes_too_often
+from herdbook.core.repository import ATTEMPTS, ModelRepository, changes_too_often
 from herdbook.core.settings import ManagerSettings
 from herdbook.core.storage import Storage
 from herdbook.events.facts import Setting
@@ -52,13 +52,13 @@ if TYPE_CHECKING:
 _log = Logger("herdbook.working")
 
 
-class Working(Reading):
+class Commands(Queries):
     """What a log about one node says, and the work on its models."""
 
     def __init__(
         self,
         storage: Storage,
-        register: Register,
+        register: ModelRepository,
         client: OllamaClient,
         registry: ModelRegistry,
         *,
@@ -74,7 +74,7 @@ class Working(Reading):
         self._loads = Operations()
         instances = storage.instances
         self._changes = WorkTracker(instances, register.stream, clock=clock)
-        self._elsewhere = Elsewhere(
+        self._elsewhere = OtherInstances(
             register, instances, clock=clock, poll_every_s=settings.poll_every_s
         )
         self._reconciler = Reconciler(
@@ -87,7 +87,7 @@ class Working(Reading):
             changes=self._changes,
             at_work=self._at_work,
         )
-        means = Means(
+        means = OperationContext(
             register,
             client,
             self._reconciler,
@@ -107,7 +107,7 @@ class Working(Reading):
         self._puller = Puller(means)
         self._loader = Loader(means)
 
-    async def refresh(self) -> Look:
+    async def refresh(self) -> ServerState:
         """Look at the server, and record what differs.
 
         Raises:
@@ -187,7 +187,7 @@ class Working(Reading):
     def _at_work(self, name: str) -> bool:
         return any(works.get(name) for works in (self._pulls, self._loads))
 
-    def under_way(self) -> list[UnderWay]:
+    def under_way(self) -> list[RunningOperation]:
         """Return what this manager is at work on; a status tells of others too."""
         running = (*self._pulls.all(), *self._loads.all())
         return [operation.under_way() for operation in running]
@@ -248,7 +248,7 @@ class Working(Reading):
 
         Raises:
             ModelNotFoundError: The server does not have it.
-            ElsewhereError: It is a cloud model.
+            CloudModelError: It is a cloud model.
             InvalidConfigurationError: The server does not take an option.
             BusyError: Another instance loads it, or it is pulled.
             OllamaError: The server cannot load it.
@@ -294,7 +294,7 @@ class Working(Reading):
             since=self._clock.now(),
         )
 
-    async def unload(self, name: str) -> Unloading:
+    async def unload(self, name: str) -> UnloadResult:
         """Unload a model, and with it every other name of its weights.
 
         A load of this manager that is under way is waited for: the server does
@@ -384,11 +384,11 @@ class Working(Reading):
 
         Raises:
             ModelNotFoundError: It does not have it.
-            ElsewhereError: It is a cloud model.
+            CloudModelError: It is a cloud model.
             BusyError: It is being pulled.
         """
         if self._present(status).remote_host:
-            raise ElsewhereError(status.name)
+            raise CloudModelError(status.name)
         return status
 
     def _deletable(self, status: ModelStatus) -> ModelStatus:

@@ -56,7 +56,7 @@ class Patient(msgspec.Struct, frozen=True, kw_only=True):
     node: str = "local"
     actor: str = "library:python"
     catalogue: Path | None = None
-    look_within_s: float = 10.0
+    refresh_timeout_s: float = 10.0
 
 
 async def examine(
@@ -125,7 +125,7 @@ def _open(
         ollama=patient.ollama,
         node=patient.node,
         actor=patient.actor,
-        settings=ManagerSettings(look_within_s=patient.look_within_s),
+        settings=ManagerSettings(refresh_timeout_s=patient.refresh_timeout_s),
         clock=clock,
     )
 

@@ -23,7 +23,7 @@
     │   ├── ServerFailedError          an error that has no class of its own
     │   ├── ModelDamagedError          weights or manifest are gone or torn
     │   ├── CapabilityMissingError     the model cannot do that
-    │   ├── ElsewhereError             a cloud model: nothing to load here
+    │   ├── CloudModelError            a cloud model: nothing to load here
     │   ├── LoadFailedError            out of memory, stalled, died …
     │   └── PullError                  the model could not be fetched
     │       ├── PullRefusedError       by the registry, or on the way there
@@ -72,11 +72,11 @@ __all__ = [
     "BusyServerError",
     "CallerError",
     "CapabilityMissingError",
+    "CloudModelError",
     "ConflictError",
     "CorruptLogError",
     "DigestMismatchError",
     "DiskFullError",
-    "ElsewhereError",
     "EventIdConflictError",
     "HerdbookError",
     "IllegalTransitionError",
@@ -366,7 +366,7 @@ class CapabilityMissingError(OllamaError):
         super().__init__(subject, raw=raw, says=f"does not support {capability}")
 
 
-class ElsewhereError(OllamaError):
+class CloudModelError(OllamaError):
     """The model runs at a cloud's server: there is nothing here to load or unload."""
 
     code = "elsewhere"

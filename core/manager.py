@@ -22,11 +22,11 @@ from herdbook.core import views
 from herdbook.core.actor import acting_as
 from herdbook.core.checks.server import Checking, check_server, models_folder
 from herdbook.core.clock import Clock, SystemClock
-from herdbook.core.commands import Working
+from herdbook.core.commands import Commands
 from herdbook.core.concurrency.supervisor import TaskStatus, check_tasks
 from herdbook.core.desired import plan
 from herdbook.core.desired.desired import DesiredSet
-from herdbook.core.desired.plan import Applying, Plan
+from herdbook.core.desired.plan import Plan, PlanProgress
 from herdbook.core.diagnosis import Diagnosis
 from herdbook.core.errors import OllamaError, WrongExpectedVersionError
 from herdbook.core.models import configuration
@@ -36,7 +36,7 @@ from herdbook.core.ollama.address import base_url, same_server
 from herdbook.core.operations import costs
 from herdbook.core.operations.costs import DeleteCost, LoadCost, PullCost, UnloadCost
 from herdbook.core.reconcile.recovery import interrupt_dead
-from herdbook.core.repository import Register
+from herdbook.core.repository import ModelRepository
 from herdbook.core.settings import ManagerSettings
 from herdbook.core.storage import Storage
 from herdbook.events.facts import ModelUsed, NodeMoved, Setting
@@ -46,7 +46,7 @@ from herdbook.events.streams import check_node
 from herdbook.projections.status import ModelStatus, Work
 
 
-class ModelManager(Working):
+class ModelManager(Commands):
     """The models of one Ollama server, and their log.
 
     Opened with ``async with ModelManager.open(...) as herd``. Names may be given as
@@ -97,7 +97,7 @@ class ModelManager(Working):
             client = OllamaClient(_url(ollama), clock=clock, observer=observer)
             await stack.enter_async_context(client)
             storage = await stack.enter_async_context(Storage.open(log, clock))
-            register = Register(
+            register = ModelRepository(
                 storage.store,
                 await views.restore(storage.store, storage.snapshots),
                 node=check_node(node),
@@ -244,13 +244,13 @@ class ModelManager(Working):
 
         Raises:
             InvalidDesiredError: What is wanted cannot be at the same time.
-            ElsewhereError: A cloud model is to be loaded.
+            CloudModelError: A cloud model is to be loaded.
             OllamaError: The server cannot be asked.
         """
         await self.refresh()
         return plan.plan(desired, await self.now(), self.registry, prune=prune)
 
-    def apply(self, planned: Plan) -> AsyncGenerator[Applying, None]:
+    def apply(self, planned: Plan) -> AsyncGenerator[PlanProgress, None]:
         """Do the steps of a plan in order; tell of each when it begins and is done.
 
         It ends with the first failure; what was not begun is not done.
@@ -270,7 +270,7 @@ class ModelManager(Working):
 
         Raises:
             ModelNotFoundError: The server does not have it.
-            ElsewhereError: It is a cloud model.
+            CloudModelError: It is a cloud model.
             OllamaError: The server cannot be asked.
         """
         look = await self.refresh()
@@ -313,7 +313,7 @@ class ModelManager(Working):
             moment=await self.now(),
             weights_of=self._register.views.status.weights_of,
             clock=self._clock,
-            within_s=self._settings.look_within_s,
+            within_s=self._settings.refresh_timeout_s,
             folder=models_folder(),
         )
         watches = bool(self._watch.tasks())  # else nothing runs beyond this call

@@ -17,12 +17,12 @@ from herdbook.core.desired.desired import DesiredSet
 from herdbook.core.errors import CallerError
 from herdbook.core.history import pages as log_pages
 from herdbook.core.history.diff import Difference, difference
-from herdbook.core.history.explain import Lineage, lineage
+from herdbook.core.history.explain import Explanation, lineage
 from herdbook.core.history.pages import LogPage, Wanted
-from herdbook.core.history.read_model import Moment
+from herdbook.core.history.read_model import ReadModel
 from herdbook.core.models.configuration import ModelOptions
 from herdbook.core.models.registry import ModelRegistry, Suggestion
-from herdbook.core.repository import Register
+from herdbook.core.repository import ModelRepository
 from herdbook.core.storage import Storage
 from herdbook.events.facts import Capability
 from herdbook.events.recorded import RecordedEvent
@@ -36,7 +36,7 @@ from herdbook.projections.statistics import ModelStatistics
 from herdbook.projections.status import ModelStatus, NodeStatus
 
 
-class Reading:
+class Queries:
     """The answers of a log about one node.
 
     Attributes:
@@ -44,23 +44,23 @@ class Reading:
     """
 
     def __init__(
-        self, storage: Storage, register: Register, registry: ModelRegistry
+        self, storage: Storage, register: ModelRepository, registry: ModelRegistry
     ) -> None:
         self.registry = registry
         self._storage = storage
         self._register = register
 
-    async def now(self) -> Moment:
+    async def now(self) -> ReadModel:
         """Return what the log says now, for several questions at once."""
         await self._register.catch_up()
         return self._latest()
 
-    def _latest(self) -> Moment:
+    def _latest(self) -> ReadModel:
         """Return what the views say, without asking the log for more.
 
         Enough for a command: its append says if somebody else was faster.
         """
-        return Moment(
+        return ReadModel(
             self._register.views,
             self.registry,
             self._register.node,
@@ -96,7 +96,7 @@ class Reading:
         """
         return await position_at(self._storage.store, when)
 
-    async def as_of(self, when: int | datetime) -> Moment:
+    async def as_of(self, when: int | datetime) -> ReadModel:
         """Return what the log said at a position, or at a time.
 
         Raises:
@@ -114,7 +114,7 @@ class Reading:
             )
         then = views.Views()
         await then.replay(store, until=until)
-        return Moment(then, self.registry, self._register.node, asked=asked)
+        return ReadModel(then, self.registry, self._register.node, asked=asked)
 
     async def diff(
         self, since: int | datetime, until: int | datetime | None = None
@@ -243,7 +243,7 @@ class Reading:
         read = log_pages.newest_first if newest_first else log_pages.oldest_first
         return await read(self._storage.store, wanted)
 
-    async def why(self, name: str, moment: Moment | None = None) -> Lineage:
+    async def why(self, name: str, moment: ReadModel | None = None) -> Explanation:
         """Return the events that a model's state goes back to.
 
         Args:

@@ -31,7 +31,7 @@ ATTEMPTS = 20
 loses, somebody else has won; twenty losses in a row are somebody's fault."""
 
 
-class Register:
+class ModelRepository:
     """What is recorded about the models of one node, and how to record more.
 
     Attributes:

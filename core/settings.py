@@ -45,7 +45,7 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
         snapshot_every: Events after which snapshots of the views are kept.
     """
 
-    look_within_s: float = 10.0
+    refresh_timeout_s: float = 10.0
     stall_after_s: float = 20.0
     stalls: int = 5
     pulls_at_once: int = 2

@@ -51,7 +51,7 @@ _MANY_DIGITS = re.compile(r"\d{19}")
 
 _CAUSES: dict[str, Cause] = {cause.value: cause for cause in Cause}
 
-Outcome: TypeAlias = tuple[RecordedEvent, ...] | ConflictError
+PendingResult: TypeAlias = tuple[RecordedEvent, ...] | ConflictError
 """What an append is answered with."""
 
 
@@ -153,7 +153,7 @@ class Plan:
         self.head = head
         self.versions = dict(versions)
         self.events: list[StoredEvent] = []
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[PendingResult] = []
         self._recorded = dict(recorded)
         self._moment = moment.astimezone(UTC)
         self._recorded_at = time_text(self._moment)
@@ -166,7 +166,7 @@ class Plan:
     def add(self, draft: Draft) -> None:
         """Decide on one append, after those before it."""
         try:
-            outcome: Outcome = self._decide(draft)
+            outcome: PendingResult = self._decide(draft)
         except ConflictError as error:
             outcome = error
         self.outcomes.append(outcome)

@@ -20,15 +20,15 @@ from herdbook.core import (
     HistoryEntry,
     ModelState,
     ModelStatus,
-    Moment,
     NodeStatus,
     PullProgress,
+    ReadModel,
     Runner,
     Suggestion,
 )
 from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.core.desired.plan import Plan, Step
-from herdbook.core.history.explain import Ancestor, Lineage
+from herdbook.core.history.explain import Explanation, ExplanationEvent
 from herdbook.events.facts import Setting
 from herdbook.projections.status import Failure, Work
 
@@ -73,7 +73,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     update: Work | None
 
 
-def model(status: ModelStatus, moment: Moment) -> Model:
+def model(status: ModelStatus, moment: ReadModel) -> Model:
     """Return a status as it is told."""
     return Model(
         name=status.name,
@@ -198,7 +198,7 @@ class AsOf(msgspec.Struct, frozen=True, kw_only=True):
     recommended: dict[str, Candidate | None]
 
 
-async def as_of(moment: Moment, roles: Iterable[str]) -> AsOf:
+async def as_of(moment: ReadModel, roles: Iterable[str]) -> AsOf:
     """Return a moment with the first choice for some roles; other tasks run meanwhile.
 
     Args:
@@ -260,10 +260,10 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of ``why``: the model, and what its state goes back to."""
 
     model: Model
-    ancestors: tuple[Ancestor, ...]
+    ancestors: tuple[ExplanationEvent, ...]
 
 
-def why(lineage: Lineage, moment: Moment) -> Why:
+def why(lineage: Explanation, moment: ReadModel) -> Why:
     """Return a lineage as it is told."""
     return Why(model=model(lineage.status, moment), ancestors=lineage.ancestors)
 

@@ -16,7 +16,7 @@ from herdbook.sandbox.request_bodies import Json
 T = TypeVar("T")
 
 
-class Outcome(Generic[T]):
+class PendingResult(Generic[T]):
     """The one result of something under way; the first word counts."""
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ from herdbook.sandbox.models.store import Entry, Store
 from herdbook.sandbox.refusals import Refusal
 from herdbook.sandbox.registry.pulls import Downloads, Pull
 from herdbook.sandbox.registry.registry import Behaviour, Registry
-from herdbook.sandbox.results import Outcome
+from herdbook.sandbox.results import PendingResult
 from herdbook.sandbox.runners.runners import Runners
 from herdbook.sandbox.scripted_answers import Answers
 from herdbook.sandbox.settings import CURRENT, Profile, Settings
@@ -97,7 +97,7 @@ class World:
         self.seen: deque[Seen] = deque(maxlen=_REMEMBERED)
         self.delays: Callable[[str], tuple[float, float]] = _no_delays
         self.down = False
-        self.death: Outcome[None] = Outcome()
+        self.death: PendingResult[None] = PendingResult()
         self._pulls: set[Pull] = set()
         self._fill(models)
 
@@ -153,7 +153,7 @@ class World:
             self.store.prune(now - _PARTIALS_KEPT)
         self.store.summarize(anew=True)
         self.down = False
-        self.death = Outcome()
+        self.death = PendingResult()
 
     def _die(self, *, keep: bool) -> None:
         self.down = True

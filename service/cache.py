@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from litestar import Response
 
-from herdbook.core import Moment
+from herdbook.core import ReadModel
 from herdbook.service.http.request import AnyRequest
 
 MOST: Final = 32
@@ -24,7 +24,7 @@ MOST: Final = 32
 _encode = msgspec.json.Encoder().encode
 
 
-class KeptAnswers:
+class ResponseCache:
     """The answers of one service."""
 
     def __init__(self) -> None:
@@ -34,8 +34,8 @@ class KeptAnswers:
     async def answer(
         self,
         request: AnyRequest,
-        moment: Moment,
-        build: Callable[[Moment], Awaitable[object]],
+        moment: ReadModel,
+        build: Callable[[ReadModel], Awaitable[object]],
     ) -> Response[Any]:
         """Return the answer to a request, which follows from a moment of the log.
 
@@ -60,8 +60,8 @@ class KeptAnswers:
     async def _built(
         self,
         key: tuple[str, bytes],
-        moment: Moment,
-        build: Callable[[Moment], Awaitable[object]],
+        moment: ReadModel,
+        build: Callable[[ReadModel], Awaitable[object]],
     ) -> tuple[str, bytes]:
         """Return the answer at a moment, with its tag; made if it is not kept yet."""
         tag = _tag(moment)
@@ -75,7 +75,7 @@ class KeptAnswers:
         return tag, body
 
 
-def _tag(moment: Moment) -> str:
+def _tag(moment: ReadModel) -> str:
     """Return the entity tag of what is answered at a moment."""
     asked = f"@{moment.asked.timestamp()}" if moment.asked else ""
     overdue = moment.overdue_since

@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final
 
-from herdbook.core import Clock, ManagerSettings, ModelManager, Moment
+from herdbook.core import Clock, ManagerSettings, ModelManager, ReadModel
 from herdbook.core.concurrency.supervisor import TaskStatus
 from herdbook.presentation.times import Now
-from herdbook.service.cache import KeptAnswers
+from herdbook.service.cache import ResponseCache
 from herdbook.service.errors import OverloadedError
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.live import Live, Reason
@@ -38,7 +38,7 @@ def manager_settings(
 ) -> ManagerSettings:
     """Return how the manager of a service goes about its work."""
     return ManagerSettings(
-        look_within_s=5.0,
+        refresh_timeout_s=5.0,
         reconcile_every_s=RECONCILE_EVERY_S,
         resume_pulls=resume_pulls,
         follow_node=follow_node,
@@ -77,8 +77,8 @@ class Service:
             reader_events=settings.reader_events,
             heartbeat_s=settings.heartbeat_s,
         )
-        self.kept = KeptAnswers()
-        self._past: OrderedDict[int | datetime, Moment] = OrderedDict()
+        self.kept = ResponseCache()
+        self._past: OrderedDict[int | datetime, ReadModel] = OrderedDict()
         self._replaying = asyncio.Lock()
         self._waiting = 0
 
@@ -120,7 +120,7 @@ class Service:
         await self.operations.close()
         self.live.close(Reason.STOPPING)
 
-    async def moment(self, as_of: str | None = None) -> Moment:
+    async def moment(self, as_of: str | None = None) -> ReadModel:
         """Return what the log says now, or said at a position or a time.
 
         Args:
@@ -135,7 +135,7 @@ class Service:
             return await self.herd.now()
         return await self.past(Now(self.clock.now()).read(as_of))
 
-    async def past(self, when: int | datetime) -> Moment:
+    async def past(self, when: int | datetime) -> ReadModel:
         """Return what the log said at a position or a time; one replay at a time.
 
         Raises:
@@ -152,7 +152,7 @@ class Service:
         finally:
             self._waiting -= 1
 
-    async def _replayed(self, when: int | datetime) -> Moment:
+    async def _replayed(self, when: int | datetime) -> ReadModel:
         async with self._replaying:
             moment = self._past.get(when)
             if moment is None:

@@ -23,7 +23,7 @@ from herdbook.core import (
     HistoryFilter,
     ModelManager,
     RecordedEvent,
-    UnderWay,
+    RunningOperation,
 )
 from herdbook.core.concurrency.supervisor import BackgroundTask, TaskStatus, all_running
 
@@ -58,7 +58,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     position: int
 
 
-Message = RecordedEvent | UnderWay | Heartbeat | Goodbye
+Message = RecordedEvent | RunningOperation | Heartbeat | Goodbye
 
 
 class StreamFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,11 +82,11 @@ class _Reader:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._waiting: deque[RecordedEvent | UnderWay] = deque()
+        self._waiting: deque[RecordedEvent | RunningOperation] = deque()
         self._woken = asyncio.Event()
         self.ended: Reason | None = None
 
-    def put(self, message: RecordedEvent | UnderWay) -> None:
+    def put(self, message: RecordedEvent | RunningOperation) -> None:
         """Let a message wait; one too many ends the reader."""
         if self.ended is not None:
             return
@@ -102,7 +102,7 @@ class _Reader:
         self._waiting.clear()
         self._woken.set()
 
-    async def next(self, within_s: float) -> RecordedEvent | UnderWay | None:
+    async def next(self, within_s: float) -> RecordedEvent | RunningOperation | None:
         """Return the next message; None after that time without any, or at the end."""
         while not self._waiting:
             if self.ended is not None:
@@ -201,7 +201,7 @@ class Live:
 
     async def _tell_progress(self, task: BackgroundTask) -> None:
         """Tell how far work is, as often as somebody can see it."""
-        told: dict[str, UnderWay] = {}
+        told: dict[str, RunningOperation] = {}
         while True:
             await self._clock.sleep(PROGRESS_EVERY_S)
             now = {one.name: one for one in self._herd.under_way()}
@@ -211,7 +211,7 @@ class Live:
             told = now
             task.worked()
 
-    def _tell(self, message: RecordedEvent | UnderWay) -> None:
+    def _tell(self, message: RecordedEvent | RunningOperation) -> None:
         for reader in self._readers:
             reader.put(message)
 
@@ -259,7 +259,7 @@ class Live:
         try:
             while reader.ended is None:
                 message = await reader.next(self._heartbeat_s)
-                if isinstance(message, UnderWay):
+                if isinstance(message, RunningOperation):
                     yield message
                 elif message is None:
                     if reader.ended is None:

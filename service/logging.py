@@ -61,10 +61,10 @@ def configure(log_format: str, *, verbose: bool = False) -> None:
         logger_factory=_Stderr,
         cache_logger_on_first_use=False,
     )
-    _take_in_the_others()
+    _redirect_other_loggers()
 
 
-def _take_in_the_others() -> None:
+def _redirect_other_loggers() -> None:
     """Let what is logged through the standard library come out here, if it warns."""
     logging.basicConfig(handlers=[_Handler()], level=logging.WARNING, force=True)
     for name in _FOREIGN:

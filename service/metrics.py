@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from herdbook.core import ModelState, Moment
+from herdbook.core import ModelState, ReadModel
 from herdbook.core.concurrency.supervisor import TaskStatus
 from herdbook.service.operations.operation import Kind, Operation, OperationState
 
@@ -38,7 +38,7 @@ class Readings(NamedTuple):
         operations: The operations that the service remembers.
     """
 
-    moment: Moment
+    moment: ReadModel
     lag: int
     readers: int
     tasks: Iterable[TaskStatus]

@@ -18,7 +18,7 @@ import msgspec
 from herdbook.core import HerdbookError
 from herdbook.core.logging import Logger
 from herdbook.service import problems
-from herdbook.service.auth.authentication import Door
+from herdbook.service.auth.authentication import Authenticator
 from herdbook.service.auth.sessions import COOKIE
 from herdbook.service.auth.tokens import Principal, Role
 from herdbook.service.errors import (
@@ -68,9 +68,9 @@ class Guard:
     """
 
     def __init__(
-        self, app: App, settings: ServiceSettings, *, door: Door | None = None
+        self, app: App, settings: ServiceSettings, *, door: Authenticator | None = None
     ) -> None:
-        self.door = door or Door(settings)
+        self.door = door or Authenticator(settings)
         self._app = app
         self._settings = settings
         self._hosts = Hosts(settings)
@@ -84,11 +84,11 @@ class Guard:
         began = time.perf_counter()
         exchange = Exchange(scope, receive, send, self._settings)
         try:
-            await self._let_through(scope, exchange)
+            await self._forward(scope, exchange)
         finally:
             _tell(scope, exchange.status, time.perf_counter() - began)
 
-    async def _let_through(self, scope: Scope, exchange: Exchange) -> None:
+    async def _forward(self, scope: Scope, exchange: Exchange) -> None:
         state = scope.setdefault("state", {})
         state[_DOOR] = self.door
         try:
@@ -116,7 +116,7 @@ class Guard:
                 )
                 if exchange.status is not None:
                     raise  # half an answer is cut, so that nobody takes it for whole
-                await _admit(exchange)
+                await _accept_connection(exchange)
         if exchange.refusal is not None:
             await exchange.refuse(exchange.refusal)
 
@@ -160,7 +160,7 @@ class Guard:
                 "this service", "is read only", "Start it without --read-only"
             )
         if _PRINCIPAL in scope["state"]:
-            _see_that_it_may(scope["state"][_PRINCIPAL], Role.OPERATE)
+            _check_role(scope["state"][_PRINCIPAL], Role.OPERATE)
 
     def _check_length(self, scope: Scope) -> None:
         """See that a body does not say that it is too long.
@@ -211,14 +211,14 @@ def require(scope_or_connection: Any, needed: Role) -> Principal:
         UnauthorizedError: Nobody said who asks.
     """
     principal = principal_of(scope_or_connection)
-    _see_that_it_may(principal, needed)
+    _check_role(principal, needed)
     return principal
 
 
-def door_of(scope_or_connection: Any) -> Door:
+def door_of(scope_or_connection: Any) -> Authenticator:
     """Return the door that a request came through."""
     door = _state_of(scope_or_connection)[_DOOR]
-    assert isinstance(door, Door)
+    assert isinstance(door, Authenticator)
     return door
 
 
@@ -228,7 +228,7 @@ def _state_of(scope_or_connection: Any) -> dict[str, Any]:
     return state
 
 
-def _see_that_it_may(principal: Principal, needed: Role) -> None:
+def _check_role(principal: Principal, needed: Role) -> None:
     if not principal.role.allows(needed):
         raise ForbiddenError(
             f"the role {principal.role.value} of {principal.name}",
@@ -257,7 +257,7 @@ def _asks_for_a_page(scope: Scope) -> bool:
     )
 
 
-async def _admit(exchange: Exchange) -> None:
+async def _accept_connection(exchange: Exchange) -> None:
     told = problems.UNEXPECTED
     headers = {"content-type": problems.MEDIA_TYPE}
     await exchange.answer(told.status, headers, msgspec.json.encode(told))

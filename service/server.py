@@ -88,7 +88,7 @@ class Server(uvicorn.Server):
         protocol = partial(
             BoundedProtocol,
             limits=self._settings,
-            admit=self._admit,
+            admit=self._accept_connection,
         )
         return uvicorn.Config(
             cast("Any", self._answer),
@@ -152,7 +152,7 @@ class Server(uvicorn.Server):
         )
         return protocol
 
-    def _admit(self, newcomer: BoundedProtocol) -> None:
+    def _accept_connection(self, newcomer: BoundedProtocol) -> None:
         """Make room for a new connection; cut it where there is none at all."""
         connections = len(self.server_state.connections)
         if connections <= self._most or self._make_room(newcomer):
@@ -271,7 +271,7 @@ def listening(settings: ServiceSettings) -> socket.socket:
     host, port = settings.host, settings.port
     addresses = _addresses(host, port)
     if not settings.tokens:
-        _see_that_it_is_ours(host, addresses)
+        _check_port(host, addresses)
     family, address = addresses[0]
     try:
         # On POSIX this sets SO_REUSEADDR too: a restart does not wait for old ones.
@@ -289,7 +289,7 @@ def listening(settings: ServiceSettings) -> socket.socket:
     return made
 
 
-def _see_that_it_is_ours(host: str, addresses: list[_Address]) -> None:
+def _check_port(host: str, addresses: list[_Address]) -> None:
     for _, address in addresses:
         # A name can stand for several, and each must be of the loopback interface.
         if not ipaddress.ip_address(address[0].partition("%")[0]).is_loopback:

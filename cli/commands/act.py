@@ -18,7 +18,7 @@ from herdbook.core import (
     ModelNotFoundError,
     ModelStatus,
     UnloadCost,
-    Unloading,
+    UnloadResult,
 )
 from herdbook.core.models.configuration import check, parse
 from herdbook.events.facts import Setting
@@ -97,10 +97,10 @@ async def unload(invocation: Invocation, model: Model) -> None:
             invocation.screen.write(_unloaded_text(cost, result))
 
 
-def _unloaded_text(cost: UnloadCost, result: Unloading) -> str:
-    if result is Unloading.NOT_LOADED:
+def _unloaded_text(cost: UnloadCost, result: UnloadResult) -> str:
+    if result is UnloadResult.NOT_LOADED:
         return f"{cost.name} was not loaded"
-    if result is Unloading.DEFERRED:
+    if result is UnloadResult.DEFERRED:
         return f"{cost.name} is still in use; the server unloads it when that ends"
     also = f", and with it {', '.join(cost.also)} (same weights)" if cost.also else ""
     return f"{cost.name} unloaded{also}"

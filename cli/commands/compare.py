@@ -13,9 +13,9 @@ from herdbook.cli.lookup import known_status
 from herdbook.cli.options import Model, NoRefresh
 from herdbook.cli.output import Column, Piece, Row
 from herdbook.cli.render.states import state_piece
-from herdbook.core import Moment
+from herdbook.core import ReadModel
 from herdbook.core.history.diff import difference
-from herdbook.core.history.explain import Ancestor, Lineage, Link
+from herdbook.core.history.explain import Explanation, ExplanationEvent, Link
 from herdbook.presentation import shapes, wording
 from herdbook.presentation.differences import rows_of
 from herdbook.presentation.times import FORMS, Now
@@ -66,7 +66,7 @@ async def diff(
         invocation.screen.write("Nothing differs.")
 
 
-def _at(moment: Moment, now: Now) -> str:
+def _at(moment: ReadModel, now: Now) -> str:
     if moment.asked is None:
         return f"#{moment.position}"
     return f"{now.clock(moment.asked)} (#{moment.position})"
@@ -89,7 +89,7 @@ async def why(
     invocation.screen.write_table(_ANCESTORS, rows, headers=False)
 
 
-def _headline(found: Lineage, now: Now) -> list[str | Piece]:
+def _headline(found: Explanation, now: Now) -> list[str | Piece]:
     status = found.status
     since = f" since {now.clock(status.since)}" if status.since else ""
     return [
@@ -100,7 +100,7 @@ def _headline(found: Lineage, now: Now) -> list[str | Piece]:
     ]
 
 
-def _ancestor(each: Ancestor, found: Lineage, now: Now) -> Row:
+def _ancestor(each: ExplanationEvent, found: Explanation, now: Now) -> Row:
     entry = each.entry
     other = entry.model if entry.model != found.status.name else ""
     return Row(

@@ -70,7 +70,7 @@ async def _stage(invocation: Invocation, log: Path) -> AsyncIterator[Stage]:
 
 async def _real(invocation: Invocation, log: Path) -> Stage | None:
     """Return the real server, if one answers and the person agrees."""
-    settings = ManagerSettings(look_within_s=PATIENCE_TO_READ_S)
+    settings = ManagerSettings(refresh_timeout_s=PATIENCE_TO_READ_S)
     opened = ModelManager.open(
         ":memory:", ollama=invocation.ollama, settings=settings, node="demo"
     )

@@ -22,11 +22,11 @@ from herdbook.cli.render import progress
 from herdbook.core import ModelManager
 from herdbook.core.desired.desired import read, toml_text
 from herdbook.core.desired.plan import (
-    Applying,
     ConfigureStep,
     DeleteStep,
     LoadStep,
     Plan,
+    PlanProgress,
     PullStep,
     Step,
     UnloadStep,
@@ -181,7 +181,7 @@ class _Doing:
         finally:
             self._tell_left()
 
-    def _take(self, told: Applying) -> None:
+    def _take(self, told: PlanProgress) -> None:
         if told.done:
             self._shown.close()
             self._left.pop(0)

@@ -37,7 +37,7 @@ async def doctor(invocation: Invocation) -> int:
         node=invocation.node,
         actor=actor(),
         catalogue=invocation.catalogue,
-        look_within_s=PATIENCE_TO_READ_S,
+        refresh_timeout_s=PATIENCE_TO_READ_S,
     )
     with invocation.screen.waiting("looking", quiet=invocation.json):
         found = await examine(patient)

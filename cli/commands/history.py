@@ -25,7 +25,7 @@ from herdbook.core import (
     HistoryFilter,
     ModelManager,
     ModelRole,
-    Moment,
+    ReadModel,
     RecordedEvent,
 )
 from herdbook.events.facts import FACTS
@@ -233,7 +233,7 @@ async def as_of(
         await _show_moment(invocation, manager, moment, role)
 
 
-async def moment_at(manager: ModelManager, asked: int | datetime) -> Moment:
+async def moment_at(manager: ModelManager, asked: int | datetime) -> ReadModel:
     """Return what the log said at a position or a time.
 
     Raises:
@@ -249,13 +249,13 @@ async def moment_at(manager: ModelManager, asked: int | datetime) -> Moment:
     return await manager.as_of(asked)
 
 
-async def _as_of_shape(moment: Moment, role: str | None) -> shapes.AsOf:
+async def _as_of_shape(moment: ReadModel, role: str | None) -> shapes.AsOf:
     roles = [each.value for each in ModelRole] if role is None else [role]
     return await shapes.as_of(moment, roles)
 
 
 async def _show_moment(
-    invocation: Invocation, manager: ModelManager, moment: Moment, role: str | None
+    invocation: Invocation, manager: ModelManager, moment: ReadModel, role: str | None
 ) -> None:
     screen, now = invocation.screen, invocation.now
     at = moment.asked or await _recorded_at(manager, moment.position)
@@ -267,7 +267,7 @@ async def _show_moment(
     if role is not None:
         ranking.show(screen, moment.explain(role), manager.registry, then)
         return
-    table = herd.Herd(moment, manager.registry, then)
+    table = herd.ModelsTable(moment, manager.registry, then)
     statuses = table.chosen()
     screen.write_table(herd.COLUMNS, table.rows(statuses), headers=bool(statuses))
     screen.write_lines([herd.footer(moment, statuses, then)])

@@ -15,7 +15,7 @@ from herdbook.cli.options import AnyRole, Model, NoRefresh, Role
 from herdbook.cli.render import model as card
 from herdbook.cli.render import models as herd
 from herdbook.cli.render import ranking
-from herdbook.core import ModelRole, Moment
+from herdbook.core import ModelRole, ReadModel
 from herdbook.presentation import shapes
 
 _UNITS = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "gib": 2**30, "mib": 2**20}
@@ -35,7 +35,7 @@ async def ls(
     async with invocation.reading(look=not no_refresh) as manager:
         moment = await manager.now()
         screen = invocation.screen
-        table = herd.Herd(
+        table = herd.ModelsTable(
             moment, manager.registry, invocation.now, bars=screen.interactive
         )
         statuses = table.chosen(gone=every)
@@ -51,7 +51,7 @@ async def ls(
         screen.write_lines([foot])
 
 
-def _advice(invocation: Invocation, moment: Moment, *, asked: bool) -> str:
+def _advice(invocation: Invocation, moment: ReadModel, *, asked: bool) -> str:
     """Return what to do where there are no models."""
     if moment.node_status().reached or not asked:
         return "No models here. To find one: herdbook suggest general"

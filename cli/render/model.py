@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from herdbook.cli.output import Line, Piece, line
 from herdbook.cli.render.states import state_piece
-from herdbook.core import HistoryEntry, ModelState, ModelStatus, Moment
+from herdbook.core import HistoryEntry, ModelState, ModelStatus, ReadModel
 from herdbook.presentation import facts, wording
 from herdbook.presentation.times import Now
 from herdbook.presentation.wording import NOTHING, SOURCES
@@ -28,7 +28,7 @@ class Card:
     def __init__(
         self,
         status: ModelStatus,
-        moment: Moment,
+        moment: ReadModel,
         entries: Sequence[HistoryEntry],
         now: Now,
     ) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from herdbook.cli.output import Column, Line, Piece, Row, bar, line
 from herdbook.cli.render.states import state_piece
-from herdbook.core import ModelRegistry, ModelState, ModelStatus, Moment
+from herdbook.core import ModelRegistry, ModelState, ModelStatus, ReadModel
 from herdbook.presentation import facts, wording
 from herdbook.presentation.order import in_order, twins_of
 from herdbook.presentation.times import Now
@@ -27,7 +27,7 @@ COLUMNS = (
 )
 
 
-class Herd:
+class ModelsTable:
     """The models of one moment, as a table.
 
     Args:
@@ -39,7 +39,7 @@ class Herd:
 
     def __init__(
         self,
-        moment: Moment,
+        moment: ReadModel,
         registry: ModelRegistry,
         now: Now,
         *,
@@ -98,7 +98,7 @@ class Herd:
 
 
 def footer(
-    moment: Moment, statuses: Sequence[ModelStatus], now: Now, *, remark: str = ""
+    moment: ReadModel, statuses: Sequence[ModelStatus], now: Now, *, remark: str = ""
 ) -> Line:
     """Return the line below the table: node, models, bytes, memory, event.
 

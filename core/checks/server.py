@@ -19,20 +19,20 @@ from herdbook.core.checks.log import failed
 from herdbook.core.clock import Clock
 from herdbook.core.diagnosis import Diagnosis, Level, diagnosis
 from herdbook.core.errors import HerdbookError, ModelNotFoundError, OllamaError
-from herdbook.core.history.read_model import Moment
+from herdbook.core.history.read_model import ReadModel
 from herdbook.core.ollama.address import is_local
 from herdbook.core.ollama.entries import UnreadableEntry, unreadable_text
 from herdbook.core.ollama.wire import ShowAnswer
 from herdbook.core.reconcile.drift import unowned
 from herdbook.core.reconcile.observation import listed
-from herdbook.core.reconcile.server_state import Look, WeightsOf
+from herdbook.core.reconcile.server_state import ServerState, WeightsOf
 from herdbook.events.facts import ModelVanished, Runner
 from herdbook.events.lifecycle import Activity, ModelState
 from herdbook.projections.sentences import FOREVER_YEAR, bytes_text, duration_text
 from herdbook.projections.status import ModelStatus
 
 if TYPE_CHECKING:
-    from herdbook.core.ollama.client import OllamaClient, ServerLook
+    from herdbook.core.ollama.client import OllamaClient, ServerAnswers
 
 SLOW_ANSWER_S = 1.0
 """Seconds for version, models and runners together, beyond which that is slow."""
@@ -55,7 +55,7 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
         folder: Where the server keeps its models, as far as that is known here.
     """
 
-    moment: Moment
+    moment: ReadModel
     weights_of: WeightsOf
     clock: Clock
     within_s: float
@@ -92,7 +92,7 @@ def check_latency(url: str, version: str, seconds: float) -> Diagnosis:
     return diagnosis("server", what, remedy, level=Level.NOTICE)
 
 
-def check_version(look: ServerLook) -> Diagnosis:
+def check_version(look: ServerAnswers) -> Diagnosis:
     """Check what a server lacks: told by its answers, not by its number."""
     lacks = [*_lacks(look)]
     if lacks:
@@ -108,7 +108,7 @@ def check_version(look: ServerLook) -> Diagnosis:
     return diagnosis("version", f"{look.version} tells all that is asked for")
 
 
-def _lacks(look: ServerLook) -> Iterator[str]:
+def _lacks(look: ServerAnswers) -> Iterator[str]:
     local = [entry for entry in look.models if entry.remote_host is None]
     if local and all(entry.capabilities is None for entry in local):
         yield "in its list what models can do"
@@ -134,7 +134,7 @@ async def _shows(
     return dict(zip(names, found, strict=True))
 
 
-def _vanished(moment: Moment, there: Collection[str]) -> Iterator[str]:
+def _vanished(moment: ReadModel, there: Collection[str]) -> Iterator[str]:
     """Yield the models that the server lost: one of a torn manifest is not listed."""
     for status in moment.statuses():
         why = status.why
@@ -189,7 +189,7 @@ def _unreadable(entries: Sequence[UnreadableEntry]) -> Iterator[Diagnosis]:
 
 
 def _runners(
-    look: ServerLook,
+    look: ServerAnswers,
     shown: Mapping[str, ShowAnswer | HerdbookError],
     against: Checking,
 ) -> Iterator[Diagnosis]:
@@ -198,7 +198,7 @@ def _runners(
         name: answer.weights if isinstance(answer, ShowAnswer) else None
         for name, answer in shown.items()
     }
-    seen = Look(
+    seen = ServerState(
         at=against.clock.now(),
         server_version=look.version,
         models={entry.name: listed(entry) for entry in look.models},
@@ -230,7 +230,7 @@ def _leaves(expires_at: datetime | None, now: datetime) -> str:
     return f"it leaves in {duration_text(seconds)}" if seconds > 0 else "it is in use"
 
 
-def _in_error(moment: Moment) -> Iterator[Diagnosis]:
+def _in_error(moment: ReadModel) -> Iterator[Diagnosis]:
     """Yield the models that are in error, with what went wrong last."""
     for status in moment.statuses():
         failure = status.last_failure

@@ -15,7 +15,7 @@ class TimeSlice:
 
     Make one where the work starts, and await ``checkpoint`` after each step. A step
     takes far less than a slice: a model, an event, a part of a template. State that
-    other tasks may change has to be copied first, as ``Moment.fixed`` does.
+    other tasks may change has to be copied first, as ``ReadModel.fixed`` does.
 
     For Python code this is better than a thread: the thread would compete with the
     event loop for the interpreter lock, and needs data that nothing changes as well.

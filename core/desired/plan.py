@@ -14,8 +14,8 @@ from typing import Protocol, TypeAlias
 import msgspec
 
 from herdbook.core.desired.desired import DesiredModel, DesiredSet
-from herdbook.core.errors import ElsewhereError, InvalidDesiredError
-from herdbook.core.history.read_model import Moment
+from herdbook.core.errors import CloudModelError, InvalidDesiredError
+from herdbook.core.history.read_model import ReadModel
 from herdbook.core.models import configuration
 from herdbook.core.models.names import name_key
 from herdbook.core.models.registry import ModelRegistry
@@ -132,7 +132,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(step for step in self.steps if isinstance(step, DeleteStep))
 
 
-class Applying(msgspec.Struct, frozen=True, kw_only=True):
+class PlanProgress(msgspec.Struct, frozen=True, kw_only=True):
     """How far the doing of a plan is.
 
     Attributes:
@@ -147,7 +147,7 @@ class Applying(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan(
-    desired: DesiredSet, moment: Moment, registry: ModelRegistry, *, prune: bool
+    desired: DesiredSet, moment: ReadModel, registry: ModelRegistry, *, prune: bool
 ) -> Plan:
     """Return the steps from what is there to what is wanted.
 
@@ -160,7 +160,7 @@ def plan(
 
     Raises:
         InvalidDesiredError: It wants a model in memory and out of it.
-        ElsewhereError: A cloud model is to be loaded.
+        CloudModelError: A cloud model is to be loaded.
     """
     return Plan(
         origin=desired.origin,
@@ -172,7 +172,7 @@ class _Planning:
     """The models that are wanted, each with what it is now."""
 
     def __init__(
-        self, desired: DesiredSet, moment: Moment, registry: ModelRegistry
+        self, desired: DesiredSet, moment: ReadModel, registry: ModelRegistry
     ) -> None:
         self._registry = registry
         self._there = [status for status in moment.statuses() if status.present]
@@ -197,7 +197,7 @@ class _Planning:
         wanted: dict[str, DesiredModel] = {}
         for each, status in self._pairs:
             if each.loaded and status.remote_host:
-                raise ElsewhereError(status.name)
+                raise CloudModelError(status.name)
             if each.loaded is None or status.weights is None:
                 continue
             other = wanted.setdefault(status.weights, each)
@@ -304,7 +304,7 @@ class PlanTarget(Protocol):
         ...
 
 
-async def apply(manager: PlanTarget, plan: Plan) -> AsyncGenerator[Applying, None]:
+async def apply(manager: PlanTarget, plan: Plan) -> AsyncGenerator[PlanProgress, None]:
     """Do the steps of a plan in order; tell of each when it begins and is done.
 
     It ends with the first failure: what was told as done is done, and the rest is
@@ -314,11 +314,11 @@ async def apply(manager: PlanTarget, plan: Plan) -> AsyncGenerator[Applying, Non
         HerdbookError: A step failed.
     """
     for step in plan.steps:
-        yield Applying(step=step)
+        yield PlanProgress(step=step)
         async with aclosing(_do(manager, step)) as told:
             async for progress in told:
-                yield Applying(step=step, progress=progress)
-        yield Applying(step=step, done=True)
+                yield PlanProgress(step=step, progress=progress)
+        yield PlanProgress(step=step, done=True)
 
 
 async def _do(manager: PlanTarget, step: Step) -> AsyncGenerator[PullProgress, None]:

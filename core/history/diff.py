@@ -13,7 +13,7 @@ from enum import StrEnum
 import msgspec
 
 from herdbook.core.concurrency.time_slice import TimeSlice
-from herdbook.core.history.read_model import Moment
+from herdbook.core.history.read_model import ReadModel
 from herdbook.events.facts import Setting
 from herdbook.projections.roles import ModelRole
 from herdbook.projections.status import ModelStatus, NodeStatus
@@ -87,7 +87,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     roles: tuple[RoleDifference, ...]
 
 
-async def difference(one: Moment, other: Moment) -> Difference:
+async def difference(one: ReadModel, other: ReadModel) -> Difference:
     """Return what differs between two moments of one log; other tasks run meanwhile."""
     one, other, time_slice = one.fixed(), other.fixed(), TimeSlice()
     before = {status.name: status for status in one.statuses()}
@@ -167,6 +167,6 @@ def _of_node(node: NodeStatus) -> dict[str, Setting]:
     }
 
 
-def _first(moment: Moment, role: ModelRole) -> str | None:
+def _first(moment: ReadModel, role: ModelRole) -> str | None:
     chosen = moment.recommend(role)
     return chosen.name if chosen else None

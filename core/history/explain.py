@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from herdbook.core.history.read_model import Moment
+from herdbook.core.history.read_model import ReadModel
 from herdbook.events.facts import (
     ConfigurationChanged,
     ModelDeleted,
@@ -47,7 +47,7 @@ class Link(StrEnum):
     NODE = "node"
 
 
-class Ancestor(msgspec.Struct, frozen=True, kw_only=True):
+class ExplanationEvent(msgspec.Struct, frozen=True, kw_only=True):
     """An event that a present state goes back to.
 
     Attributes:
@@ -59,7 +59,7 @@ class Ancestor(msgspec.Struct, frozen=True, kw_only=True):
     entry: HistoryEntry
 
 
-class Lineage(msgspec.Struct, frozen=True, kw_only=True):
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """Why a model is as it is.
 
     Attributes:
@@ -68,7 +68,7 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     status: ModelStatus
-    ancestors: tuple[Ancestor, ...]
+    ancestors: tuple[ExplanationEvent, ...]
 
 
 _PROGRESS = (PullProgressed, UpdateProgressed)
@@ -76,7 +76,7 @@ _ARRIVALS = (ModelDiscovered, PullCompleted, ModelUpdated)
 _DEPARTURES = (ModelVanished, ModelDeleted)
 
 
-async def lineage(store: EventStore, moment: Moment, name: str) -> Lineage:
+async def lineage(store: EventStore, moment: ReadModel, name: str) -> Explanation:
     """Return the events that a model's state goes back to.
 
     Args:
@@ -95,10 +95,10 @@ async def lineage(store: EventStore, moment: Moment, name: str) -> Lineage:
     ordered = [found[position] for position in sorted(found)]
     for linked in ordered:
         view.apply(linked.event)
-    return Lineage(
+    return Explanation(
         status=status,
         ancestors=tuple(
-            Ancestor(link=linked.link, entry=entry)
+            ExplanationEvent(link=linked.link, entry=entry)
             for linked, entry in zip(ordered, view.entries, strict=True)
         ),
     )
@@ -202,7 +202,7 @@ def _in_force(trail: Iterable[RecordedEvent]) -> Iterator[RecordedEvent]:
 
 
 async def _elsewhere(
-    trails: _Trails, moment: Moment, status: ModelStatus, event: RecordedEvent
+    trails: _Trails, moment: ReadModel, status: ModelStatus, event: RecordedEvent
 ) -> AsyncIterator[_Linked]:
     """Yield what happened elsewhere that an event goes back to."""
     for name in _loaded_instead(status, event):
@@ -257,7 +257,7 @@ def _load(
         yield from _operations(trail, loads[-1:])
 
 
-def _sharing(moment: Moment, status: ModelStatus) -> Iterator[str]:
+def _sharing(moment: ReadModel, status: ModelStatus) -> Iterator[str]:
     """Yield the other models of the same weights."""
     for other in moment.statuses():
         same = other.weights is not None and other.weights == status.weights

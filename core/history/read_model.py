@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from herdbook.core.errors import InvalidNameError
-from herdbook.core.models.capabilities import Observed, detect
+from herdbook.core.models.capabilities import ModelMetadata, detect
 from herdbook.core.models.configuration import ModelOptions, options_for
 from herdbook.core.models.names import canonical_name, name_key, respelled
 from herdbook.core.models.registry import ModelRegistry, parse_role
@@ -24,7 +24,7 @@ from herdbook.projections.statistics import ModelStatistics
 from herdbook.projections.status import ModelStatus, NodeStatus
 
 
-class Moment:
+class ReadModel:
     """The models of one node, as the log has them at one position.
 
     Attributes:
@@ -56,7 +56,7 @@ class Moment:
         self.overdue_since = overdue_since
         self.held_back = held_back or {}
 
-    def fixed(self) -> Moment:
+    def fixed(self) -> ReadModel:
         """Return this moment so that events that are recorded later do not change it.
 
         Answers about now come from views that follow the log. Whoever awaits between
@@ -64,7 +64,7 @@ class Moment:
         """
         if not self._is_live:
             return self
-        return Moment(
+        return ReadModel(
             self._views.copy(),
             self._registry,
             self._node,
@@ -147,7 +147,9 @@ class Moment:
         status = self.status(name)
         if status.detected:
             return status.capabilities
-        status.detected = detect(status.name, Observed(), self._registry).capabilities
+        status.detected = detect(
+            status.name, ModelMetadata(), self._registry
+        ).capabilities
         return status.capabilities
 
     def statistics(self, name: str) -> ModelStatistics:

@@ -31,7 +31,7 @@ _NAME_WORDS = {
 }
 
 
-class Observed(msgspec.Struct, frozen=True, kw_only=True):
+class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
     """What the server says of a model; None is what it does not say.
 
     Attributes:
@@ -69,7 +69,7 @@ class _Number(NamedTuple):
 
 
 def detect(
-    name: str, observed: Observed, registry: ModelRegistry
+    name: str, observed: ModelMetadata, registry: ModelRegistry
 ) -> CapabilitiesDetected:
     """Return what is known of a model, each fact with its source.
 
@@ -98,7 +98,7 @@ def detect(
 
 
 def _capabilities(
-    name: str, observed: Observed, known: KnownModel | None
+    name: str, observed: ModelMetadata, known: KnownModel | None
 ) -> dict[str, Capability]:
     shown, listed = ({*(words or ())} for words in (observed.shown, observed.listed))
     observed = msgspec.structs.replace(observed, shown=shown, listed=listed)
@@ -115,7 +115,7 @@ def _capabilities(
 
 
 def _capability(
-    word: str, name: str, observed: Observed, known: KnownModel | None
+    word: str, name: str, observed: ModelMetadata, known: KnownModel | None
 ) -> Capability:
     # The server leaves an empty list out, so an empty one says nothing.
     if observed.shown:
@@ -148,7 +148,7 @@ def _expected(word: str, known: KnownModel | None) -> Capability | None:
 
 
 def _json(
-    completion: Capability, observed: Observed, known: KnownModel | None
+    completion: Capability, observed: ModelMetadata, known: KnownModel | None
 ) -> Capability:
     if observed.cloud:
         return Capability(
@@ -183,7 +183,7 @@ def _is_of_code(word: str) -> bool:
     return word.startswith("code") or word.endswith("coder") or word == "devstral"
 
 
-def _context(observed: Observed, known: KnownModel | None) -> _Number:
+def _context(observed: ModelMetadata, known: KnownModel | None) -> _Number:
     if observed.shown_context:
         return _Number(observed.shown_context, FactSource.SHOW)
     if observed.listed_context:
@@ -193,7 +193,7 @@ def _context(observed: Observed, known: KnownModel | None) -> _Number:
     return _Number(DEFAULT_CONTEXT, FactSource.DEFAULT)
 
 
-def _temperature(observed: Observed, known: KnownModel | None) -> _Number | None:
+def _temperature(observed: ModelMetadata, known: KnownModel | None) -> _Number | None:
     if observed.temperature is not None:
         return _Number(observed.temperature, FactSource.SHOW)
     if known is not None and known.temperature is not None:

@@ -74,7 +74,7 @@ from herdbook.events.file_descriptors import (
     is_exhausted,
 )
 
-__all__ = ["ClientLimits", "OllamaClient", "PullLine", "ServerLook"]
+__all__ = ["ClientLimits", "OllamaClient", "PullLine", "ServerAnswers"]
 
 SUCCESS: Final = "success"
 """The status of the line that ends a pull; nothing else is success."""
@@ -99,7 +99,7 @@ _PROBES: Final = {
 }
 
 
-class ServerLook(msgspec.Struct, frozen=True, kw_only=True):
+class ServerAnswers(msgspec.Struct, frozen=True, kw_only=True):
     """What a server shows, asked for all at once.
 
     Attributes:
@@ -176,7 +176,7 @@ class OllamaClient:
             body = await self._connections.whole(call)
             return await read_list(body, kind, source=path, node=node)
 
-    async def look(self, *, within_s: float) -> ServerLook:
+    async def look(self, *, within_s: float) -> ServerAnswers:
         """Return version, models and runners, asked for at once.
 
         Raises:
@@ -193,7 +193,7 @@ class OllamaClient:
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         listed, loaded = models.result(), runners.result()
-        return ServerLook(
+        return ServerAnswers(
             version=version.result(),
             models=listed.entries,
             runners=loaded.entries,

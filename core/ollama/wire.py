@@ -39,7 +39,7 @@ from herdbook.core.ollama.bounds import (
 from herdbook.core.ollama.parameters import Parameter, parse_parameters
 from herdbook.events.facts import Runner
 
-Moment: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
+ReadModel: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time with its offset, as Go writes it: nanoseconds, the server's own zone."""
 
 LONGEST_PARAMETERS: Final = 64 * 2**10
@@ -125,7 +125,7 @@ class _Details(msgspec.Struct):
 
 _DETAILS: Final = optional(_Details)
 _CONTEXT: Final = optional(Context)
-_MOMENT: Final = optional(Moment)
+_MOMENT: Final = optional(ReadModel)
 _INFO: Final = optional(dict[str, msgspec.Raw])
 _INT: Final = optional(int)
 

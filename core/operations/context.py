@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from herdbook.core.clock import Clock
 from herdbook.core.concurrency.work_tracker import WorkTracker
 from herdbook.core.reconcile.reconciler import Reconciler
-from herdbook.core.repository import Register
+from herdbook.core.repository import ModelRepository
 from herdbook.core.settings import ManagerSettings
 
 if TYPE_CHECKING:
     from herdbook.core.ollama.client import OllamaClient
 
 
-class Means(NamedTuple):
+class OperationContext(NamedTuple):
     """What pulls and loads share.
 
     Attributes:
@@ -27,7 +27,7 @@ class Means(NamedTuple):
         settings: How patient and how busy to be.
     """
 
-    register: Register
+    register: ModelRepository
     client: OllamaClient
     reconciler: Reconciler
     changes: WorkTracker

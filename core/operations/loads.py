@@ -31,7 +31,7 @@ from herdbook.core.errors import (
 from herdbook.core.logging import Logger
 from herdbook.core.ollama.entries import Listing
 from herdbook.core.ollama.wire import RunnerEntry
-from herdbook.core.operations.context import Means
+from herdbook.core.operations.context import OperationContext
 from herdbook.core.operations.operations import Ending, Operation
 from herdbook.core.operations.other_instances import busy_with
 from herdbook.core.reconcile.drift import runner_for, same_runner
@@ -57,7 +57,7 @@ from herdbook.projections.status import ModelStatus
 _log = Logger("herdbook.loads")
 
 
-class Unloading(StrEnum):
+class UnloadResult(StrEnum):
     """How an unload went."""
 
     UNLOADED = "unloaded"
@@ -82,7 +82,7 @@ class LoadRequest(msgspec.Struct, frozen=True, kw_only=True):
 class Loader:
     """Loads, unloads and deletes the models of one node."""
 
-    def __init__(self, means: Means) -> None:
+    def __init__(self, means: OperationContext) -> None:
         self._register = means.register
         self._client = means.client
         self._reconciler = means.reconciler
@@ -305,7 +305,7 @@ class Loader:
 
         await finish(self._register.decide(name, decide, cause=request.cause))
 
-    async def unload(self, name: str) -> Unloading:
+    async def unload(self, name: str) -> UnloadResult:
         """Unload a model, and every other name of its weights with it.
 
         Returns:
@@ -317,19 +317,19 @@ class Loader:
         async with self._turn(name, *self._sharing(name)):
             return await self._unload(name)
 
-    async def _unload(self, name: str) -> Unloading:
+    async def _unload(self, name: str) -> UnloadResult:
         sharing = self._sharing(name)
         with operation(model=name), self._changes.changing(*sharing):
             versions = {other: self._register.version(other) for other in sharing}
             runner = await self._runner(name)
             if runner is None:
-                return Unloading.NOT_LOADED
+                return UnloadResult.NOT_LOADED
             await self._client.unload(name)
             if not await self._disappeared(name):
                 self._reconciler.asked_to_leave(runner.digest)
-                return Unloading.DEFERRED
+                return UnloadResult.DEFERRED
             await finish(self._record_unloaded(name, versions))
-        return Unloading.UNLOADED
+        return UnloadResult.UNLOADED
 
     def _sharing(self, name: str) -> list[str]:
         """Return the names of its weights, its own among them."""

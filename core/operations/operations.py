@@ -30,7 +30,7 @@ class Ending(StrEnum):
     INTERRUPTED = "interrupted"
 
 
-class UnderWay(msgspec.Struct, frozen=True, kw_only=True):
+class RunningOperation(msgspec.Struct, frozen=True, kw_only=True):
     """What can be told of an operation at one moment.
 
     Attributes:
@@ -98,9 +98,9 @@ class Operation:
         """Whether it still goes on."""
         return self._task is not None and not self._task.done()
 
-    def under_way(self) -> UnderWay:
+    def under_way(self) -> RunningOperation:
         """Return what can be told of it now."""
-        return UnderWay(
+        return RunningOperation(
             name=self.name,
             activity=self.activity,
             actor=self.actor,

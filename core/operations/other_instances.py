@@ -8,18 +8,18 @@ from herdbook.core.clock import Clock
 from herdbook.core.errors import BusyError, PullError
 from herdbook.core.operations.pull_progress import PullProgress
 from herdbook.core.reconcile.recovery import interrupt_dead
-from herdbook.core.repository import Register
+from herdbook.core.repository import ModelRepository
 from herdbook.events.lifecycle import Activity
 from herdbook.events.store import Instances
 from herdbook.projections.status import Failure, Work
 
 
-class Elsewhere:
+class OtherInstances:
     """Finds and follows the work of others; what the dead left is interrupted."""
 
     def __init__(
         self,
-        register: Register,
+        register: ModelRepository,
         instances: Instances,
         *,
         clock: Clock,

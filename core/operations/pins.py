@@ -12,7 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator
 
 from herdbook.core.clock import Clock
-from herdbook.core.reconcile.server_state import Look
+from herdbook.core.reconcile.server_state import ServerState
 from herdbook.core.settings import ManagerSettings
 from herdbook.events.facts import UnloadReason
 from herdbook.events.lifecycle import Activity, ModelState
@@ -29,7 +29,7 @@ class Pins:
         self._limit = settings.pinned_loads_an_hour
         self._loads: defaultdict[str, deque[float]] = defaultdict(deque)
 
-    def due(self, statuses: list[ModelStatus], look: Look) -> Iterator[str]:
+    def due(self, statuses: list[ModelStatus], look: ServerState) -> Iterator[str]:
         """Yield the names of evicted pinned models that have room again.
 
         Taking a name counts as loading it.

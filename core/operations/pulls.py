@@ -22,11 +22,11 @@ from herdbook.core.errors import (
     message_of,
 )
 from herdbook.core.logging import Logger
-from herdbook.core.operations.context import Means
+from herdbook.core.operations.context import OperationContext
 from herdbook.core.operations.operations import Ending, Operation
 from herdbook.core.operations.pull_progress import PullProgress, PullTracker
 from herdbook.core.reconcile.observation import listed
-from herdbook.core.reconcile.server_state import Listed
+from herdbook.core.reconcile.server_state import ListedModel
 from herdbook.events.facts import (
     Fact,
     ModelUpdated,
@@ -94,7 +94,7 @@ class _Progress:
 class Puller:
     """Pulls and updates the models of one node, a few at a time."""
 
-    def __init__(self, means: Means) -> None:
+    def __init__(self, means: OperationContext) -> None:
         self._register = means.register
         self._client = means.client
         self._reconciler = means.reconciler
@@ -241,7 +241,7 @@ class Puller:
         if not recorded:  # it vanished meanwhile, which ended the pull in the log
             await self._reconciler.refresh()
 
-    async def _pulled(self, name: str) -> Listed:
+    async def _pulled(self, name: str) -> ListedModel:
         """Return the model as the server lists it after its success."""
         there = await self._client.tags()
         for entry in there.entries:
@@ -256,7 +256,7 @@ class Puller:
         )
 
     def _completed(
-        self, work: Operation, progress: _Progress, pulled: Listed
+        self, work: Operation, progress: _Progress, pulled: ListedModel
     ) -> PullCompleted | ModelUpdated | UpdateUnchanged:
         took = round(self._clock.monotonic() - progress.started, 3)
         if work.activity is not Activity.UPDATE:

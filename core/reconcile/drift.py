@@ -17,7 +17,7 @@ import msgspec
 
 from herdbook.core.ollama.entries import RUNNERS, UnreadableEntry
 from herdbook.core.reconcile.hiding import may_hide_model, may_hide_runner
-from herdbook.core.reconcile.server_state import Listed, Look, WeightsOf
+from herdbook.core.reconcile.server_state import ListedModel, ServerState, WeightsOf
 from herdbook.events.facts import (
     CapabilitiesDetected,
     Fact,
@@ -56,7 +56,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def undetected(
-    models: Mapping[str, Listed], statuses: Mapping[str, ModelStatus]
+    models: Mapping[str, ListedModel], statuses: Mapping[str, ModelStatus]
 ) -> list[str]:
     """Return the names of listed models of which there is more to find out.
 
@@ -71,7 +71,7 @@ def undetected(
     ]
 
 
-def is_detected(listed: Listed, status: ModelStatus | None) -> bool:
+def is_detected(listed: ListedModel, status: ModelStatus | None) -> bool:
     """Return whether it was found out what a listed model can do."""
     return status is not None and status.detected_digest == listed.digest
 
@@ -100,12 +100,12 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             about them, though they may be the reason for something else.
     """
 
-    look: Look
+    look: ServerState
     statuses: Mapping[str, ModelStatus]
     detected: Mapping[str, CapabilitiesDetected]
     weights_of: WeightsOf
     restarted: bool = False
-    before: Look | None = None
+    before: ServerState | None = None
     asked: frozenset[str] = frozenset()
     newly_odd: tuple[UnreadableEntry, ...] = ()
     changed: Collection[str] = ()
@@ -143,7 +143,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             )
 
     def _presence(
-        self, listed: Listed | None, status: ModelStatus | None
+        self, listed: ListedModel | None, status: ModelStatus | None
     ) -> tuple[Fact, ...]:
         """Return the facts about whether it is there, and what it is."""
         if listed is None:
@@ -176,7 +176,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         return (*facts, found_out) if found_out else tuple(facts)
 
     def _memory(
-        self, listed: Listed, status: ModelStatus | None
+        self, listed: ListedModel, status: ModelStatus | None
     ) -> tuple[Fact, Cause] | None:
         """Return the fact about its runner, with the cause."""
         runner = runner_for(
@@ -195,7 +195,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             return RunnerChanged(runner=runner), Cause.OBSERVED
         return None
 
-    def _weights(self, listed: Listed, status: ModelStatus | None) -> str | None:
+    def _weights(self, listed: ListedModel, status: ModelStatus | None) -> str | None:
         found_out = self.detected.get(listed.name)
         if found_out is not None:
             return found_out.weights
@@ -284,7 +284,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def runner_for(
-    model: Listed | ModelStatus,
+    model: ListedModel | ModelStatus,
     weights: str | None,
     runners: Iterable[Runner],
     weights_of: WeightsOf,
@@ -297,7 +297,7 @@ def runner_for(
 
 def _serves(
     runner: Runner,
-    model: Listed | ModelStatus,
+    model: ListedModel | ModelStatus,
     weights: str | None,
     weights_of: WeightsOf,
 ) -> bool:
@@ -317,7 +317,7 @@ def same_runner(one: Runner, other: Runner) -> bool:
 
 
 def unowned(
-    look: Look, weights_by_name: Mapping[str, str | None], weights_of: WeightsOf
+    look: ServerState, weights_by_name: Mapping[str, str | None], weights_of: WeightsOf
 ) -> list[Runner]:
     """Return the runners that no present model is loaded in: memory of nobody."""
     return [
@@ -330,5 +330,5 @@ def unowned(
     ]
 
 
-def _shared_or_observed(listed: Listed, runner: Runner) -> Cause:
+def _shared_or_observed(listed: ListedModel, runner: Runner) -> Cause:
     return Cause.OBSERVED if runner.name == listed.name else Cause.SHARED

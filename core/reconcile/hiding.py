@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from herdbook.core.ollama.entries import MODELS, RUNNERS, UnreadableEntry
 
 if TYPE_CHECKING:
-    from herdbook.core.reconcile.server_state import Look, WeightsOf
+    from herdbook.core.reconcile.server_state import ServerState, WeightsOf
     from herdbook.projections.status import ModelStatus
 
 
@@ -46,7 +46,9 @@ def may_hide_runner(
     return False
 
 
-def newly_odd(look: Look, before: Look | None) -> tuple[UnreadableEntry, ...]:
+def newly_odd(
+    look: ServerState, before: ServerState | None
+) -> tuple[UnreadableEntry, ...]:
     """Return the unreadable entries that the look before did not have."""
     known = Counter(before.unreadable if before else ())
     return tuple((Counter(look.unreadable) - known).elements())

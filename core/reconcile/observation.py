@@ -6,21 +6,21 @@ import asyncio
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from herdbook.core.models.capabilities import Observed
+from herdbook.core.models.capabilities import ModelMetadata
 from herdbook.core.ollama.wire import ShowAnswer, TagEntry
-from herdbook.core.reconcile.server_state import Listed, Look
+from herdbook.core.reconcile.server_state import ListedModel, ServerState
 
 if TYPE_CHECKING:
-    from herdbook.core.ollama.client import ServerLook
+    from herdbook.core.ollama.client import ServerAnswers
 
 MODELS_AT_ONCE = 200
 """How many entries are turned before other tasks get their turn."""
 
 
-def listed(entry: TagEntry) -> Listed:
+def listed(entry: TagEntry) -> ListedModel:
     """Return an entry of the server's list as it is compared."""
     details, capabilities = entry.details, entry.capabilities
-    return Listed(
+    return ListedModel(
         name=entry.name,
         digest=entry.digest,
         size_bytes=entry.size,
@@ -33,7 +33,7 @@ def listed(entry: TagEntry) -> Listed:
     )
 
 
-async def looked(shown: ServerLook, at: datetime) -> Look:
+async def looked(shown: ServerAnswers, at: datetime) -> ServerState:
     """Return a look at a server as it is compared, and let other tasks run meanwhile.
 
     Args:
@@ -45,7 +45,7 @@ async def looked(shown: ServerLook, at: datetime) -> Look:
         models[entry.name] = listed(entry)
         if number % MODELS_AT_ONCE == 0:
             await asyncio.sleep(0)
-    return Look(
+    return ServerState(
         at=at,
         server_version=shown.version,
         models=models,
@@ -54,7 +54,7 @@ async def looked(shown: ServerLook, at: datetime) -> Look:
     )
 
 
-def observed(model: Listed, shown: ShowAnswer | None) -> Observed:
+def observed(model: ListedModel, shown: ShowAnswer | None) -> ModelMetadata:
     """Return what the server says of a model: of its list, and shown in full.
 
     Args:
@@ -62,7 +62,7 @@ def observed(model: Listed, shown: ShowAnswer | None) -> Observed:
         shown: What ``/api/show`` said; None where it could not.
     """
     if shown is None:
-        return Observed(
+        return ModelMetadata(
             digest=model.digest,
             family=model.family,
             parameter_count=model.parameter_count,
@@ -72,7 +72,7 @@ def observed(model: Listed, shown: ShowAnswer | None) -> Observed:
             cloud=model.remote_host is not None,
         )
     details, capabilities = shown.details, shown.capabilities
-    return Observed(
+    return ModelMetadata(
         digest=model.digest,
         weights=shown.weights,
         family=details.family or model.family,

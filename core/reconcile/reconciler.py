@@ -36,8 +36,8 @@ from herdbook.core.reconcile.drift import Comparison, Drift, is_detected, undete
 from herdbook.core.reconcile.hiding import newly_odd
 from herdbook.core.reconcile.observation import looked, observed
 from herdbook.core.reconcile.recovery import interrupt_dead
-from herdbook.core.reconcile.server_state import Listed, Look, WeightsOf
-from herdbook.core.repository import Register
+from herdbook.core.reconcile.server_state import ListedModel, ServerState, WeightsOf
+from herdbook.core.repository import ModelRepository
 from herdbook.core.settings import ManagerSettings
 from herdbook.events.errors import IllegalTransitionError, WrongExpectedVersionError
 from herdbook.events.facts import (
@@ -85,7 +85,7 @@ class Reconciler:
 
     def __init__(
         self,
-        register: Register,
+        register: ModelRepository,
         client: OllamaClient,
         registry: ModelRegistry,
         instances: Instances,
@@ -95,7 +95,7 @@ class Reconciler:
         changes: WorkTracker,
         at_work: Callable[[str], bool] | None = None,
     ) -> None:
-        self.look: Look | None = None
+        self.look: ServerState | None = None
         self._damper = Damper(clock, budget=settings.changes_at_once)
         self._register = register
         self._client = client
@@ -122,7 +122,7 @@ class Reconciler:
         """Remember runners that leave on our request, as soon as they are idle."""
         self._asked |= {*digests}
 
-    async def refresh(self, *, recovered: Collection[str] = ()) -> Look:
+    async def refresh(self, *, recovered: Collection[str] = ()) -> ServerState:
         """Look at the server, and record what differs; nothing new, nothing recorded.
 
         Args:
@@ -154,7 +154,7 @@ class Reconciler:
         if node.url and not same_server(node.url, url):
             raise NodeAddressError(node.name, known=node.url, given=url)
 
-    async def _reconcile(self, recovered: Collection[str]) -> Look:
+    async def _reconcile(self, recovered: Collection[str]) -> ServerState:
         statuses = {status.name: status for status in self._register.statuses()}
         self._damper.begin()
         try:
@@ -192,19 +192,19 @@ class Reconciler:
         return look
 
     def _changed_elsewhere(
-        self, look: Look, statuses: Mapping[str, ModelStatus]
+        self, look: ServerState, statuses: Mapping[str, ModelStatus]
     ) -> set[str]:
         """Return the names of models that other instances are changing."""
         streams = self._changes.changed_elsewhere()
         names = look.models.keys() | statuses.keys()
         return {name for name in names if self._register.stream(name) in streams}
 
-    async def _ask(self) -> Look:
+    async def _ask(self) -> ServerState:
         """Return what the server shows, within the time that a look may take."""
-        shown = await self._client.look(within_s=self._settings.look_within_s)
+        shown = await self._client.look(within_s=self._settings.refresh_timeout_s)
         return await looked(shown, self._clock.now())
 
-    async def _reached(self, look: Look) -> bool:
+    async def _reached(self, look: ServerState) -> bool:
         """Record that the node answers, where that is new.
 
         Returns:
@@ -258,8 +258,8 @@ class Reconciler:
 
     async def _detect(
         self,
-        look: Look,
-        models: dict[str, Listed],
+        look: ServerState,
+        models: dict[str, ListedModel],
         statuses: Mapping[str, ModelStatus],
     ) -> tuple[dict[str, CapabilitiesDetected], frozenset[str]]:
         """Ask about models of which there is more to find out.
@@ -306,7 +306,7 @@ class Reconciler:
         return lambda digest: shown.get(digest) or known(digest)
 
     async def detect(
-        self, model: Listed, runners: Sequence[Runner] = ()
+        self, model: ListedModel, runners: Sequence[Runner] = ()
     ) -> CapabilitiesDetected | None:
         """Return what a model can do, or None if the server does not answer now.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from herdbook.core.actor import RECONCILER
-from herdbook.core.repository import Register
+from herdbook.core.repository import ModelRepository
 from herdbook.events.errors import IllegalTransitionError, WrongExpectedVersionError
 from herdbook.events.facts import (
     Fact,
@@ -24,7 +24,7 @@ from herdbook.projections.status import Work
 
 
 async def interrupt_dead(
-    register: Register,
+    register: ModelRepository,
     instances: Instances,
     *,
     at_work: Callable[[str], bool] | None = None,

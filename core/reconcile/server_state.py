@@ -14,7 +14,7 @@ WeightsOf = Callable[[str], str | None]
 """Returns the weights of a model's digest, or None where they are not known."""
 
 
-class Listed(msgspec.Struct, frozen=True, kw_only=True):
+class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model as the server lists it.
 
     Attributes:
@@ -40,7 +40,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     context_length: int | None = None
 
 
-class Look(msgspec.Struct, frozen=True, kw_only=True):
+class ServerState(msgspec.Struct, frozen=True, kw_only=True):
     """What the server shows at one moment.
 
     Attributes:
@@ -55,7 +55,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
 
     at: datetime
     server_version: str
-    models: dict[str, Listed]
+    models: dict[str, ListedModel]
     runners: tuple[Runner, ...]
     unreadable: tuple[UnreadableEntry, ...] = ()
     undecided: frozenset[str] = frozenset()

@@ -17,7 +17,7 @@ from herdbook.core.concurrency.supervisor import BackgroundTask, TaskStatus, all
 from herdbook.core.errors import OllamaError
 from herdbook.core.logging import Logger
 from herdbook.core.reconcile.reconciler import Reconciler
-from herdbook.core.repository import Register
+from herdbook.core.repository import ModelRepository
 from herdbook.core.settings import ManagerSettings
 
 MISSED: Final = 3
@@ -41,7 +41,7 @@ class Watch:
 
     def __init__(
         self,
-        register: Register,
+        register: ModelRepository,
         reconciler: Reconciler,
         *,
         keep_views: Callable[[], Awaitable[None]],
@@ -87,7 +87,7 @@ class Watch:
             return None
         look = self._reconciler.look
         last = look.at if look else self._began
-        allowed_s = MISSED * every_s + self._settings.look_within_s
+        allowed_s = MISSED * every_s + self._settings.refresh_timeout_s
         age_s = (self._clock.now() - last).total_seconds()
         return last if age_s > allowed_s else None
 

@@ -17,7 +17,7 @@ from herdbook.sandbox.go_time import keep_alive_s
 from herdbook.sandbox.models.store import Entry
 from herdbook.sandbox.refusals import Refusal
 from herdbook.sandbox.request_bodies import Body, Json
-from herdbook.sandbox.results import Outcome
+from herdbook.sandbox.results import PendingResult
 from herdbook.sandbox.runners.runner import Request, Wanted
 from herdbook.sandbox.world import World
 
@@ -135,7 +135,7 @@ async def spoken(world: World, words: list[str]) -> AsyncIterator[str]:
 
 async def pause(clock: Clock, seconds: float, *, soft: bool = False) -> None:
     """Wait on the world's clock."""
-    over: Outcome[None] = Outcome()
+    over: PendingResult[None] = PendingResult()
     timer = clock.call_later(seconds, lambda: over.settle(None), soft=soft)
     try:
         await over.wait()

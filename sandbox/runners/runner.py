@@ -14,7 +14,7 @@ import msgspec
 from herdbook.sandbox.clock import Timer
 from herdbook.sandbox.go_time import FOREVER_S
 from herdbook.sandbox.models.artifacts import Weights
-from herdbook.sandbox.results import Outcome
+from herdbook.sandbox.results import PendingResult
 from herdbook.sandbox.settings import Settings
 
 _OUT_OF_MEMORY: Final = re.compile(
@@ -92,7 +92,7 @@ class Request:
     def __init__(self, wanted: Wanted, keep_alive_s: float | None) -> None:
         self.wanted = wanted
         self.keep_alive_s = keep_alive_s
-        self.granted: Outcome[Runner] = Outcome()
+        self.granted: PendingResult[Runner] = PendingResult()
         self.runner: Runner | None = None
         self.loaded_s = 0.0
 

@@ -16,7 +16,7 @@ from herdbook.core import (
     ModelState,
     ModelStatistics,
     ModelStatus,
-    Moment,
+    ReadModel,
     WrongExpectedVersionError,
 )
 from herdbook.core.concurrency.time_slice import TimeSlice
@@ -106,7 +106,7 @@ async def list_models(
     moment = await service.moment(as_of)
     gone = gone or bool(states)
 
-    async def build(fixed: Moment) -> list[shapes.Model]:
+    async def build(fixed: ReadModel) -> list[shapes.Model]:
         models, time_slice = [], TimeSlice()
         for status in _ordered(fixed, role, sort):
             if (
@@ -123,7 +123,7 @@ async def list_models(
 
 
 def _ordered(
-    moment: Moment, role: str | None, sort: Sort | None
+    moment: ReadModel, role: str | None, sort: Sort | None
 ) -> Sequence[ModelStatus]:
     """Return the models in the order that is asked for; with a role, those that fit.
 
@@ -145,7 +145,7 @@ def _ordered(
     )
 
 
-def _can_all(moment: Moment, status: ModelStatus, wanted: Collection[str]) -> bool:
+def _can_all(moment: ReadModel, status: ModelStatus, wanted: Collection[str]) -> bool:
     if not wanted:
         return True
     known = moment.capabilities(status.name)

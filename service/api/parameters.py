@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from litestar.params import PathParameter, QueryParameter
 
-from herdbook.core import Cause, HistoryFilter, ModelStatus, Moment
+from herdbook.core import Cause, HistoryFilter, ModelStatus, ReadModel
 from herdbook.events.facts import FACTS
 from herdbook.service.errors import (
     BadRequestError,
@@ -88,7 +88,7 @@ def name_of(segment: str) -> str:
     return unquote(segment)
 
 
-def known_status(moment: Moment, segment: str) -> ModelStatus:
+def known_status(moment: ReadModel, segment: str) -> ModelStatus:
     """Return the status of a model that something was ever recorded of.
 
     Raises:

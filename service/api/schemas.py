@@ -12,10 +12,10 @@ from herdbook.core import (
     Cause,
     DeleteCost,
     LoadCost,
-    Moment,
     PullCost,
+    ReadModel,
     RecordedEvent,
-    UnderWay,
+    RunningOperation,
     UnloadCost,
 )
 from herdbook.core.concurrency.supervisor import TaskStatus
@@ -179,7 +179,7 @@ class Progressing(msgspec.Struct, frozen=True, kw_only=True):
     progress: shapes.Progress
 
 
-def progressing(work: UnderWay) -> Progressing:
+def progressing(work: RunningOperation) -> Progressing:
     """Return work under way as it is told."""
     return Progressing(
         activity=work.activity.value,
@@ -224,7 +224,7 @@ class Configuration(shapes.Config, frozen=True, kw_only=True):
     version: int
 
 
-def configuration(moment: Moment, name: str) -> Configuration:
+def configuration(moment: ReadModel, name: str) -> Configuration:
     """Return a model's configuration as it is told."""
     status, given = moment.status(name), moment.options_for(name)
     return Configuration(

@@ -18,7 +18,7 @@ from litestar.response.base import ASGIResponse
 from litestar.response.streaming import ASGIStreamingResponse
 from litestar.types import Send
 
-from herdbook.core import RecordedEvent, UnderWay
+from herdbook.core import RecordedEvent, RunningOperation
 from herdbook.core.logging import Logger
 from herdbook.service.api import schemas as answers
 from herdbook.service.http.request import AnyRequest
@@ -37,7 +37,7 @@ def on_the_wire(message: Message) -> bytes:
         case RecordedEvent():
             data = _encode(answers.event(message))
             return b"id: %d\nevent: recorded\ndata: %b\n\n" % (message.position, data)
-        case UnderWay():
+        case RunningOperation():
             data = _encode(answers.progressing(message))
             return b"event: progress\ndata: %b\n\n" % data
         case Heartbeat():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from herdbook.service.auth.forms import FormProofs
-from herdbook.service.auth.rate_limit import Failures
+from herdbook.service.auth.rate_limit import FailedLogins
 from herdbook.service.auth.sessions import Sessions, cookie_of
 from herdbook.service.auth.tokens import MAKE_ONE, Principal, Role, Tokens
 from herdbook.service.errors import UnauthorizedError
@@ -18,7 +18,7 @@ LOCAL: Final = Principal(name="local", role=Role.ADMIN)
 """Who everybody is where there are no tokens."""
 
 
-class Door:
+class Authenticator:
     """Knows tokens and sessions, and who failed too often.
 
     Attributes:
@@ -38,7 +38,7 @@ class Door:
         self.stands_open = not settings.tokens
         self.sessions = Sessions(settings.tokens, secure=settings.secure, clock=wall)
         self.forms = FormProofs(settings.tokens, secure=settings.secure)
-        self.failures = Failures(
+        self.failures = FailedLogins(
             most=settings.failures,
             within_s=settings.failures_within_s,
             clock=monotonic,

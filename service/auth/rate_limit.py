@@ -15,7 +15,7 @@ MOST_ADDRESSES: Final = 4096
 """Addresses that are remembered; the one that failed longest ago is forgotten."""
 
 
-class Failures:
+class FailedLogins:
     """How often each address failed of late. It holds bounded memory.
 
     Args:

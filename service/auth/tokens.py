@@ -146,7 +146,7 @@ def gather(
     """
     taken = take_from_environment(environment)
     tokens = (*(read_tokens(file) if file else ()), *taken)
-    _see_that_they_differ(tokens, f"{file} and {VARIABLE}")
+    _check_distinct(tokens, f"{file} and {VARIABLE}")
     return tokens
 
 
@@ -181,7 +181,7 @@ def tokens_of(data: dict[str, object], path: Path) -> tuple[Token, ...]:
         _token(table, str(name), f"token {number} of {path}")
         for number, (name, table) in enumerate(tables.items(), start=1)
     )
-    _see_that_they_differ(tokens, str(path))
+    _check_distinct(tokens, str(path))
     return tokens
 
 
@@ -201,7 +201,7 @@ def take_from_environment(
         _token_of_entry(entry, f"token {number} of {VARIABLE}")
         for number, entry in enumerate(entries, start=1)
     )
-    _see_that_they_differ(tokens, VARIABLE)
+    _check_distinct(tokens, VARIABLE)
     return tokens
 
 
@@ -246,7 +246,7 @@ def _role(role: object, where: str) -> Role:
     return Role(role)
 
 
-def _see_that_they_differ(tokens: Iterable[Token], where: str) -> None:
+def _check_distinct(tokens: Iterable[Token], where: str) -> None:
     names: set[str] = set()
     hashes: dict[str, str] = {}
     for token in tokens:

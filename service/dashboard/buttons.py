@@ -5,13 +5,13 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from herdbook.core import ModelState, ModelStatus, UnderWay
+from herdbook.core import ModelState, ModelStatus, RunningOperation
 from herdbook.presentation.facts import is_interrupted
 from herdbook.service.auth.tokens import Role
-from herdbook.service.dashboard.layout import Visit
+from herdbook.service.dashboard.layout import PageRequest
 
 
-class Deed(StrEnum):
+class Action(StrEnum):
     """Something that one does with a model; the last word of its page's path."""
 
     PULL = "pull"
@@ -23,7 +23,7 @@ class Deed(StrEnum):
     DELETE = "delete"
 
 
-LABELS: Final = {Deed.USE: "mark used"}
+LABELS: Final = {Action.USE: "mark used"}
 """What stands on a button, where it is not the deed's own word."""
 
 
@@ -37,13 +37,15 @@ class Button(NamedTuple):
         off: Why it cannot be used; empty where it can.
     """
 
-    deed: Deed
+    deed: Action
     label: str
     link: str
     off: str
 
 
-def deeds_of(status: ModelStatus, work: UnderWay | None = None) -> list[Deed]:
+def actions_for(
+    status: ModelStatus, work: RunningOperation | None = None
+) -> list[Action]:
     """Return what can be done with a model, the most likely first.
 
     Args:
@@ -51,15 +53,15 @@ def deeds_of(status: ModelStatus, work: UnderWay | None = None) -> list[Deed]:
         work: What the service is at work on with it, if the log does not have it yet.
     """
     if work is not None or status.activity is not None:
-        ways = [Deed.CANCEL]
-        return [*ways, Deed.LOAD] if _can_load(status) else ways
+        ways = [Action.CANCEL]
+        return [*ways, Action.LOAD] if _can_load(status) else ways
     if not status.present:
-        ways = [Deed.PULL]
-        return [*ways, Deed.DELETE] if status.state is ModelState.ERROR else ways
-    ways = [Deed.UPDATE, Deed.USE, Deed.DELETE]
+        ways = [Action.PULL]
+        return [*ways, Action.DELETE] if status.state is ModelState.ERROR else ways
+    ways = [Action.UPDATE, Action.USE, Action.DELETE]
     if status.remote_host:
         return ways
-    first = Deed.UNLOAD if status.state is ModelState.LOADED else Deed.LOAD
+    first = Action.UNLOAD if status.state is ModelState.LOADED else Action.LOAD
     return [first, *ways]
 
 
@@ -68,8 +70,8 @@ def _can_load(status: ModelStatus) -> bool:
     return status.updating and status.state is ModelState.AVAILABLE
 
 
-def buttons_of(
-    visit: Visit, status: ModelStatus, work: UnderWay | None = None
+def buttons_for(
+    visit: PageRequest, status: ModelStatus, work: RunningOperation | None = None
 ) -> list[Button]:
     """Return the buttons for what can be done with a model."""
     return [
@@ -79,19 +81,19 @@ def buttons_of(
             visit.links.model(status.name, deed.value),
             visit.off(needed(deed)),
         )
-        for deed in deeds_of(status, work)
+        for deed in actions_for(status, work)
     ]
 
 
-def needed(deed: Deed) -> Role:
+def needed(deed: Action) -> Role:
     """Return the role that a deed takes."""
-    return Role.ADMIN if deed is Deed.DELETE else Role.OPERATE
+    return Role.ADMIN if deed is Action.DELETE else Role.OPERATE
 
 
-def _label(deed: Deed, status: ModelStatus) -> str:
+def _label(deed: Action, status: ModelStatus) -> str:
     failed = status.state is ModelState.ERROR or is_interrupted(status)
-    if failed and deed in (Deed.PULL, Deed.LOAD):
+    if failed and deed in (Action.PULL, Action.LOAD):
         return f"{deed} again"
     if status.state is ModelState.ERROR and not status.present:
-        return "forget" if deed is Deed.DELETE else deed.value
+        return "forget" if deed is Action.DELETE else deed.value
     return LABELS.get(deed, deed.value)

@@ -10,7 +10,7 @@ from herdbook.presentation import wording
 from herdbook.projections.history import HistoryView
 
 
-class Told(NamedTuple):
+class EventEntry(NamedTuple):
     """An event in a list."""
 
     event: HistoryEntry | RecordedEvent
@@ -26,16 +26,16 @@ def entries_of(events: Iterable[RecordedEvent]) -> list[HistoryEntry]:
     return view.entries
 
 
-def told(events: Iterable[HistoryEntry]) -> list[Told]:
+def told(events: Iterable[HistoryEntry]) -> list[EventEntry]:
     """Return entries of the audit trail as lists tell them."""
-    return [Told(one, one.sentence, wording.who_text(one)) for one in events]
+    return [EventEntry(one, one.sentence, wording.who_text(one)) for one in events]
 
 
-def told_events(events: Iterable[RecordedEvent]) -> list[Told]:
+def told_events(events: Iterable[RecordedEvent]) -> list[EventEntry]:
     """Return events as lists tell them; their envelope is at hand."""
     events = list(events)
     entries = entries_of(events)
     return [
-        Told(event, entry.sentence, wording.who_text(entry))
+        EventEntry(event, entry.sentence, wording.who_text(entry))
         for event, entry in zip(events, entries, strict=True)
     ]

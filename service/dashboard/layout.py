@@ -11,7 +11,7 @@ import msgspec
 from litestar import MediaType, Response
 from markupsafe import Markup
 
-from herdbook.core import HerdbookError, Moment
+from herdbook.core import HerdbookError, ReadModel
 from herdbook.presentation.times import Now
 from herdbook.service.auth.tokens import Principal, Role
 from herdbook.service.context import Service, service_of
@@ -19,7 +19,7 @@ from herdbook.service.dashboard.charts.memory import Sample, density_strip
 from herdbook.service.dashboard.charts.sampling import Samples, recorded_at
 from herdbook.service.dashboard.links import Links, joined_link
 from herdbook.service.dashboard.templating import rendered, rendered_in_slices
-from herdbook.service.dashboard.time_zone import zone_of
+from herdbook.service.dashboard.time_zone import time_zone_of
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import door_of, principal_of
 from herdbook.service.problems import headers_of, status_of
@@ -27,7 +27,7 @@ from herdbook.service.problems import headers_of, status_of
 NAVIGATION = (("Herd", "/"), ("Roles", "/roles"), ("Log", "/log"), ("Node", "/node"))
 
 
-class Visit(msgspec.Struct, frozen=True, kw_only=True):
+class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request for a page.
 
     Attributes:
@@ -44,7 +44,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     request: AnyRequest
     service: Service
     principal: Principal
-    moment: Moment
+    moment: ReadModel
     at: datetime | None
     present: Now
     head: int
@@ -78,14 +78,14 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
         return ""
 
 
-async def visit(request: AnyRequest) -> Visit:
+async def visit(request: AnyRequest) -> PageRequest:
     """Return what a request for a page is about.
 
     Raises:
         CallerError: The moment that it asks for is none, or the log has no such one.
     """
     service = service_of(request)
-    present = Now(service.clock.now(), zone_of(request.cookies))
+    present = Now(service.clock.now(), time_zone_of(request.cookies))
     asked = request.query_params.get("as_of", "").strip() or None
     latest = await service.herd.now()
     head = latest.position
@@ -96,7 +96,7 @@ async def visit(request: AnyRequest) -> Visit:
     at = None
     if asked is not None:
         at = moment.asked or await recorded_at(service.herd, moment.position)
-    return Visit(
+    return PageRequest(
         request=request,
         service=service,
         principal=principal_of(request),
@@ -108,7 +108,7 @@ async def visit(request: AnyRequest) -> Visit:
     )
 
 
-def _fixed(asked: str | None, moment: Moment) -> str | None:
+def _fixed(asked: str | None, moment: ReadModel) -> str | None:
     """Return a moment so that every link means the same: ``2 hours ago`` goes on."""
     if asked is None:
         return None
@@ -142,7 +142,12 @@ class Bar(NamedTuple):
 
 
 async def render(
-    visit: Visit, template: str, *, title: str, status_code: int = 200, **values: object
+    visit: PageRequest,
+    template: str,
+    *,
+    title: str,
+    status_code: int = 200,
+    **values: object,
 ) -> Response[str]:
     """Return a page.
 
@@ -196,7 +201,7 @@ def led_to(path: str) -> Response[str]:
     )
 
 
-def past_text(visit: Visit) -> str:
+def past_text(visit: PageRequest) -> str:
     """Return ``as of 3 days ago, 09:03:10 (#988)``; empty for now."""
     if not visit.past:
         return ""
@@ -207,13 +212,13 @@ def past_text(visit: Visit) -> str:
     return f"as of {f'{day}, ' if day else ''}{time} (#{position})"
 
 
-def query_of(visit: Visit) -> list[tuple[str, str]]:
+def query_of(visit: PageRequest) -> list[tuple[str, str]]:
     """Return what a page's query says beside the moment."""
     found: Iterable[tuple[str, Any]] = visit.request.query_params.multi_items()
     return [(name, str(value)) for name, value in found if name != "as_of" and value]
 
 
-def _here(visit: Visit) -> str:
+def _here(visit: PageRequest) -> str:
     """Return the same page, now."""
     return joined_link(_raw_path(visit.request), dict(query_of(visit)))
 
@@ -232,7 +237,7 @@ def _is_at(path: str, page: str) -> bool:
 _KEPT = "samples"
 
 
-async def _bar(visit: Visit) -> Bar:
+async def _bar(visit: PageRequest) -> Bar:
     state = visit.request.app.state
     samples = state.setdefault(_KEPT, Samples())
     read = await samples.read(visit.service.herd, visit.head)

@@ -12,10 +12,10 @@ from herdbook.presentation import facts, wording
 from herdbook.presentation.wording import NOTHING, SOURCES
 from herdbook.projections.sentences import bytes_text, duration_text
 from herdbook.service.dashboard.charts.state_diagram import state_diagram
-from herdbook.service.dashboard.layout import Visit
+from herdbook.service.dashboard.layout import PageRequest
 
 
-def known_facts(here: Visit, status: ModelStatus) -> list[tuple[str, str, str]]:
+def known_facts(here: PageRequest, status: ModelStatus) -> list[tuple[str, str, str]]:
     """Return facts with their names, and where each comes from."""
     shared_with = facts.sharing(status, here.moment.statuses())
     trained = status.context_trained
@@ -63,7 +63,7 @@ class Abilities(NamedTuple):
     evidence: str
 
 
-def abilities(here: Visit, status: ModelStatus) -> list[Abilities]:
+def abilities(here: PageRequest, status: ModelStatus) -> list[Abilities]:
     """Return what a model can and cannot do, by where that is known from."""
     known = here.moment.capabilities(status.name)
     groups: dict[tuple[bool, str], list[str]] = {}
@@ -92,7 +92,7 @@ class Figures(NamedTuple):
     diagram: Markup
 
 
-def figures(here: Visit, status: ModelStatus) -> Figures | None:
+def figures(here: PageRequest, status: ModelStatus) -> Figures | None:
     """Return what is counted of a model; None where there is nothing."""
     if not status.version:
         return None
@@ -132,7 +132,7 @@ def _by_word(counts: dict[str, int]) -> str:
 
 
 def _times(
-    counted: ModelStatistics, status: ModelStatus, here: Visit
+    counted: ModelStatistics, status: ModelStatus, here: PageRequest
 ) -> list[tuple[str, str]]:
     """Return how long it was in each state, the present stay included."""
     seconds = dict(counted.seconds_in)

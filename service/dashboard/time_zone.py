@@ -15,7 +15,7 @@ _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}")
 _LONGEST: Final = 64
 
 
-def zone_of(cookies: Mapping[str, str]) -> ZoneInfo | None:
+def time_zone_of(cookies: Mapping[str, str]) -> ZoneInfo | None:
     """Return the zone that a browser says; None for the server's own."""
     name = unquote(cookies.get(COOKIE, ""))
     if len(name) > _LONGEST or not _NAME.fullmatch(name):

@@ -60,7 +60,7 @@ class BoundedProtocol(H11Protocol):
         self.conn = StrictConnection(h11.SERVER, limits.header_bytes)
         self.idle_since = 0.0
         self._limits = limits
-        self._admit = admit
+        self._accept_connection = admit
         self._clock: asyncio.TimerHandle | None = None
         self._reader_clock: asyncio.TimerHandle | None = None
         self._unread = 0
@@ -89,7 +89,7 @@ class BoundedProtocol(H11Protocol):
         super().connection_made(transport)
         # Whatever waits to be sent counts, so that a reader who has stopped is seen.
         transport.set_write_buffer_limits(high=0)
-        self._admit(self)
+        self._accept_connection(self)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -27,7 +27,7 @@ class _Begun(NamedTuple):
     position: int
 
 
-class BegunOperations:
+class LoggedOperations:
     """The operations of the last day, as the log has them."""
 
     def __init__(self, herd: ModelManager, clock: Clock) -> None:

@@ -25,8 +25,8 @@ from herdbook.core import (
     HerdbookError,
     ModelManager,
     ModelNotFoundError,
-    Moment,
     OperationEndedError,
+    ReadModel,
 )
 from herdbook.core.concurrency.cancellation import finish
 from herdbook.core.logging import Logger
@@ -39,7 +39,7 @@ from herdbook.service.errors import (
     StoppingError,
     UnknownOperationError,
 )
-from herdbook.service.operations.lookup import BegunOperations
+from herdbook.service.operations.lookup import LoggedOperations
 from herdbook.service.operations.operation import (
     Kind,
     Operation,
@@ -76,7 +76,7 @@ class Operations:
         self._herd = herd
         self._clock = clock
         self._fetched = fetched
-        self._begun = BegunOperations(herd, clock)
+        self._begun = LoggedOperations(herd, clock)
         self._known: dict[str, Operation] = {}
         self._starting = asyncio.Lock()
         self.stopping = False
@@ -312,7 +312,7 @@ class Operations:
         return None if found is None else _of_log(operation_id, found)
 
 
-def _understood(request: OperationRequest, moment: Moment) -> OperationRequest:
+def _understood(request: OperationRequest, moment: ReadModel) -> OperationRequest:
     """Return the request with its model's canonical name.
 
     Raises:
@@ -331,7 +331,7 @@ def _understood(request: OperationRequest, moment: Moment) -> OperationRequest:
     return msgspec.structs.replace(request, model=moment.status(request.model).name)
 
 
-def _check_presence(request: OperationRequest, moment: Moment) -> None:
+def _check_presence(request: OperationRequest, moment: ReadModel) -> None:
     """Refuse what needs a model that is not there.
 
     Raises:

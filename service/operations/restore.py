@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from herdbook.core import Cause, Moment, PullProgress, RecordedEvent
+from herdbook.core import Cause, PullProgress, ReadModel, RecordedEvent
 from herdbook.events import facts
 from herdbook.events.facts import Setting
 from herdbook.events.streams import model_of
@@ -95,7 +95,7 @@ def begins(event: RecordedEvent) -> bool:
 
 
 def restored(
-    events: Sequence[RecordedEvent], moment: Moment
+    events: Sequence[RecordedEvent], moment: ReadModel
 ) -> RestoredOperation | None:
     """Return the operation that recorded some events; None if there was none.
 
@@ -135,7 +135,7 @@ def restored(
     )
 
 
-def _open_state(start: RecordedEvent, name: str, moment: Moment) -> str:
+def _open_state(start: RecordedEvent, name: str, moment: ReadModel) -> str:
     status = moment.status(name)
     works = (status.work, status.update)
     going_on = any(work and work.since == start.occurred_at for work in works)

@@ -47,7 +47,7 @@ class Scene(Protocol):
     herd: ModelManager
 
 
-Doing = Callable[[Scene], Awaitable[object]]
+ActionRequest = Callable[[Scene], Awaitable[object]]
 
 
 def a_name(scene: Scene) -> str:
@@ -182,15 +182,15 @@ async def server_dies(scene: Scene) -> None:
     stop(scene.place, scene.chance)
 
 
-BY_US: tuple[Doing, ...] = (
+BY_US: tuple[ActionRequest, ...] = (
     *(pull, pull_for_a_while, ensure, load, load_for_a_moment),
     *(unload, delete, configure),
 )
-BY_OTHERS: tuple[Doing, ...] = (
+BY_OTHERS: tuple[ActionRequest, ...] = (
     *(others_pull, others_load, others_unload),
     *(others_copy, others_create, others_derive, others_delete),
 )
-AT_ONCE: tuple[Doing, ...] = (
+AT_ONCE: tuple[ActionRequest, ...] = (
     *(use, cancel, publish, registry_fails, disk_fills, runners_die, loads_fail),
     *(loads_drag, unloads_drag, server_dies),
 )

@@ -7,7 +7,7 @@ from contextlib import aclosing, suppress
 from typing import Any
 
 import httpx
-from campaign.commands import Told
+from campaign.commands import EventEntry
 from campaign.crowd import RefusedError
 
 from herdbook.core import ModelManager, ModelStatus
@@ -58,7 +58,7 @@ class Local:
         for running in self._herd.under_way():
             await self._herd.cancel(running.name)
 
-    async def told(self) -> Told:
+    async def told(self) -> EventEntry:
         statuses: list[ModelStatus] = await self._herd.all_statuses()
         return {
             status.name: (status.digest or "", status.runner is not None)
@@ -122,7 +122,7 @@ class Remote:
         for one in await self._ask("GET", "/v1/operations?state=running"):
             await self._ask("DELETE", f"/v1/operations/{one['id']}")
 
-    async def told(self) -> Told:
+    async def told(self) -> EventEntry:
         return {
             one["name"]: (one["digest"] or "", one["runner"] is not None)
             for one in await self._ask("GET", "/v1/models")

@@ -11,7 +11,7 @@ import httpx
 if TYPE_CHECKING:
     from campaign.crowd import Crowd
 
-Told = dict[str, tuple[str, bool]]
+EventEntry = dict[str, tuple[str, bool]]
 """What is told of the models that are there: digest, and whether it is in memory."""
 
 
@@ -48,7 +48,7 @@ class Caller(Protocol):
     async def end_all(self) -> None:
         """Cancel all that is under way."""
 
-    async def told(self) -> Told:
+    async def told(self) -> EventEntry:
         """Return what Herdbook says of the models."""
 
     async def busy(self) -> list[str]:

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
 
-from campaign.actions import AT_ONCE, BY_OTHERS, BY_US, NAMES, Doing
+from campaign.actions import AT_ONCE, BY_OTHERS, BY_US, NAMES, ActionRequest
 from campaign.faults import NONSENSE, answer_nonsense, calm, is_well
 from campaign.killing import leave_as_killed
 from campaign.oracle import Oracle, Seen
@@ -62,7 +62,7 @@ class Hour:
         self._folder = folder
         self._lives = 0
         self._life = AsyncExitStack()
-        self._deck: list[Doing | str] = []
+        self._deck: list[ActionRequest | str] = []
         self._running: list[asyncio.Task[None]] = []
         self._until = place.time.now() + HOUR_S
         self._threads = threading.active_count()
@@ -86,7 +86,7 @@ class Hour:
         while first or self.place.time.now() < self._until:
             await self._turn(first.pop() if self._lives > 1 and first else self._deal())
 
-    def _deal(self) -> Doing | str:
+    def _deal(self) -> ActionRequest | str:
         if not self._deck:
             nonsense = list(NONSENSE)
             lives = [KILLED, KILLED, KILLED, CLOSED]
@@ -94,7 +94,7 @@ class Hour:
             self.chance.shuffle(self._deck)
         return self._deck.pop()
 
-    async def _turn(self, card: Doing | str) -> None:
+    async def _turn(self, card: ActionRequest | str) -> None:
         name = card if isinstance(card, str) else card.__name__
         self.told.append(f"{self.place.time.now():9.2f} s  {name}")
         await self._play(card)
@@ -104,7 +104,7 @@ class Hour:
         if self.chance.random() < 0.3:
             await self._rest()
 
-    async def _play(self, card: Doing | str) -> None:
+    async def _play(self, card: ActionRequest | str) -> None:
         if card == KILLED:
             await self._begin(*self.chance.choices(BY_US, k=3))
             await self._pause(self.chance.uniform(0.0, self.chance.choice([0.1, 3.0])))
@@ -122,7 +122,7 @@ class Hour:
         else:
             await self._begin(card, *self.chance.choices(BY_US + BY_OTHERS, k=2))
 
-    async def _begin(self, *doings: Doing) -> None:
+    async def _begin(self, *doings: ActionRequest) -> None:
         """Begin what may take its time; where much is under way, end the oldest."""
         for doing in doings:
             self.told.append(f"  {doing.__name__} begins")
@@ -130,7 +130,7 @@ class Hour:
         while len(self._running) > AT_MOST:
             await self._ended(self._running.pop(0))
 
-    async def _careful(self, doing: Doing) -> None:
+    async def _careful(self, doing: ActionRequest) -> None:
         """Do it; what we raise on purpose is fine, anything else is not."""
         try:
             await doing(self)

@@ -31,7 +31,7 @@ from herdbook.core.history.diff import (
     ModelDifference,
     RoleDifference,
 )
-from herdbook.core.history.explain import Ancestor
+from herdbook.core.history.explain import ExplanationEvent
 from herdbook.presentation import shapes
 
 DOCS = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
@@ -107,7 +107,7 @@ def test_every_global_option_is_documented(option: str) -> None:
         ("diff", RoleDifference),
         ("diff", Change),
         ("why", shapes.Why),
-        ("why", Ancestor),
+        ("why", ExplanationEvent),
         ("apply", shapes.Applied),
         ("apply", shapes.Planned),
         *(("apply", step) for step in get_args(Step)),

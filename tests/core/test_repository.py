@@ -11,7 +11,7 @@ import pytest
 from herdbook.core.actor import acting_as, operation
 from herdbook.core.clock import ManualClock
 from herdbook.core.errors import BusyError
-from herdbook.core.repository import Register
+from herdbook.core.repository import ModelRepository
 from herdbook.core.views import Views
 from herdbook.events.errors import IllegalTransitionError, WrongExpectedVersionError
 from herdbook.events.facts import (
@@ -30,9 +30,11 @@ from herdbook.events.store import ANY, ExpectedVersion
 FOUND = ModelDiscovered(digest="a" * 64, size_bytes=10)
 
 
-def a_register(store: MemoryEventStore) -> Register:
+def a_register(store: MemoryEventStore) -> ModelRepository:
     clock = ManualClock()
-    return Register(store, Views(), node="local", clock=clock, actor="library:test")
+    return ModelRepository(
+        store, Views(), node="local", clock=clock, actor="library:test"
+    )
 
 
 async def test_recorded_facts_move_the_views_at_once() -> None:

@@ -19,7 +19,7 @@ from herdbook.core import ManagerSettings, ModelManager, ModelStatus
 Story = Callable[[Place, ModelManager], Awaitable[None]]
 
 
-class Told(NamedTuple):
+class EventEntry(NamedTuple):
     """What is told of a story that is over.
 
     Attributes:
@@ -84,5 +84,5 @@ class Lived(Protocol):
         models: str = "herd",
         server: sandbox.Settings | None = None,
         settings: ManagerSettings | None = None,
-    ) -> Told:
+    ) -> EventEntry:
         """Live it to its end."""

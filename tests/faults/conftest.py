@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from faults.cli_view import Lived, Story, Told
+from faults.cli_view import EventEntry, Lived, Story
 from support.cli_runner import Answer
 from support.manager_fixture import served
 
@@ -39,7 +39,7 @@ def lived(
         models: str = "herd",
         server: sandbox.Settings | None = None,
         settings: ManagerSettings | None = None,
-    ) -> Told:
+    ) -> EventEntry:
         async def to_its_end() -> dict[str, ModelStatus]:
             async with (
                 served(models, settings=server) as place,
@@ -48,7 +48,7 @@ def lived(
                 await story(place, herd)
                 return {one.name: one for one in await herd.all_statuses()}
 
-        told = Told(herdbook, asyncio.run(to_its_end()))
+        told = EventEntry(herdbook, asyncio.run(to_its_end()))
         shown = herdbook("ls", "--all", "--json", "--no-refresh").json
         assert {one["name"]: one["state"] for one in shown} == {
             name: status.state for name, status in told.statuses.items()

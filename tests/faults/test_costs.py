@@ -8,8 +8,8 @@ import pytest
 from support.manager_fixture import herd_of, served
 
 from herdbook.core import (
+    CloudModelError,
     CostSource,
-    ElsewhereError,
     ModelNotFoundError,
 )
 from herdbook.core.operations.costs import free_disk
@@ -111,5 +111,5 @@ async def test_load_of_a_cloud_model_has_no_cost() -> None:
         stub = {"from": "gpt-oss:120b", "remote_host": "https://ollama.com"}
         await place.somebody("POST", "/api/create", model="far:cloud", **stub)
         async with place.herd() as herd:
-            with pytest.raises(ElsewhereError):
+            with pytest.raises(CloudModelError):
                 await herd.cost_of_load("far:cloud")

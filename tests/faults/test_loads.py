@@ -15,7 +15,7 @@ from herdbook.cli.commands.act import unload
 from herdbook.core import (
     BusyError,
     BusyServerError,
-    ElsewhereError,
+    CloudModelError,
     HerdbookError,
     InvalidConfigurationError,
     LoadFailedError,
@@ -23,7 +23,7 @@ from herdbook.core import (
     ModelManager,
     ModelState,
     NodeUnreachableError,
-    Unloading,
+    UnloadResult,
 )
 
 NAME = "llava:7b"
@@ -140,7 +140,7 @@ def test_unload_during_a_load_waits_for_it(lived: Lived) -> None:
         place.did(runner_start_delay_s=30)
         loading = asyncio.create_task(herd.load(NAME))
         await place.clock.sleep(3)
-        assert await herd.unload(NAME) is Unloading.UNLOADED
+        assert await herd.unload(NAME) is UnloadResult.UNLOADED
         await loading
 
     told = lived(story)
@@ -239,7 +239,7 @@ def test_cloud_model_is_found_and_never_loaded(lived: Lived) -> None:
         stub = {"from": "gpt-oss:120b", "remote_host": "https://ollama.com"}
         await place.somebody("POST", "/api/create", model="far:cloud", **stub)
         await herd.refresh()
-        with pytest.raises(ElsewhereError):
+        with pytest.raises(CloudModelError):
             await herd.load("far:cloud")
 
     told = lived(story)

@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 import pytest
-from faults.cli_view import Lived, Told
+from faults.cli_view import EventEntry, Lived
 from support.manager_fixture import Place, end_of, pulled, under_way
 
 from herdbook.core import (
@@ -88,7 +88,7 @@ def test_failed_pull_is_told_to_all_who_wait_and_to_who_asks_later(
     assert told.shown(BIG)["last_failure"]["kind"] == kind
 
 
-def steps(told: Told, name: str = BIG) -> list[str]:
+def steps(told: EventEntry, name: str = BIG) -> list[str]:
     """Return the first two words of each sentence: what happened, in short."""
     return [" ".join(said.split()[:2]) for said in told.sentences(name)]
 

@@ -12,7 +12,7 @@ from faults.cli_view import Lived
 from support.manager_fixture import Place
 
 from herdbook import sandbox
-from herdbook.core import ManagerSettings, ModelManager, Unloading
+from herdbook.core import ManagerSettings, ModelManager, UnloadResult
 
 NAME = "llava:7b"
 OTHER = "llama3.1:8b"
@@ -281,7 +281,7 @@ def test_unload_that_was_deferred_is_told_as_our_request(lived: Lived) -> None:
         await herd.load(NAME)
         talking = asyncio.create_task(says_a_lot(place, NAME))
         await place.clock.sleep(1)
-        assert await herd.unload(NAME) is Unloading.DEFERRED
+        assert await herd.unload(NAME) is UnloadResult.DEFERRED
         await talking
         await herd.refresh()
 

@@ -36,7 +36,7 @@ def test_server_that_gives_no_answer_is_lost_and_its_models_are_stale(
             await herd.refresh()
         assert failure.value.kind == kind
 
-    told = lived(story, settings=ManagerSettings(look_within_s=3))
+    told = lived(story, settings=ManagerSettings(refresh_timeout_s=3))
 
     newest = told.herdbook("history", "--limit", "1", "--no-refresh").out
     assert "lost: " in newest

@@ -16,7 +16,7 @@ import pytest
 from support.cli_runner import Server
 from support.service_program import Program, service
 
-from herdbook.core import UnderWay
+from herdbook.core import RunningOperation
 from herdbook.sandbox import RealClock, World
 from herdbook.service.app import composed
 
@@ -223,7 +223,7 @@ async def test_failing_task_makes_it_unready_and_is_named(tmp_path: Path) -> Non
             assert 'herdbook_task_restarts_total{task="progress"} 0.0' not in text
 
 
-def fails() -> list[UnderWay]:
+def fails() -> list[RunningOperation]:
     raise OverflowError("a number")
 
 

@@ -41,7 +41,7 @@ EXPECTED = {
     "ServerFailedError": 502,
     "ModelDamagedError": 502,
     "CapabilityMissingError": 409,
-    "ElsewhereError": 409,
+    "CloudModelError": 409,
     "LoadFailedError": 502,
     "PullError": 502,
     "PullRefusedError": 502,

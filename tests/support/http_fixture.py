@@ -16,7 +16,7 @@ from litestar.response import Stream
 
 from herdbook.core import HerdbookError
 from herdbook.service import problems
-from herdbook.service.auth.authentication import Door
+from herdbook.service.auth.authentication import Authenticator
 from herdbook.service.auth.tokens import Role, Token, gather, sha256_of
 from herdbook.service.dashboard.pages import login
 from herdbook.service.http.asgi import App, Receive, Scope, Send
@@ -143,7 +143,7 @@ class Place(NamedTuple):
 
     address: str
     port: int
-    door: Door
+    door: Authenticator
 
     def client(self, token: str | None = None, **given: Any) -> httpx.AsyncClient:
         """Return a client that brings a token."""
@@ -203,7 +203,7 @@ def _http_alone(app: App) -> App:
 
 @asynccontextmanager
 async def guarded(
-    *, door: Door | None = None, app: App | None = None, **given: Any
+    *, door: Authenticator | None = None, app: App | None = None, **given: Any
 ) -> AsyncIterator[Place]:
     """Serve the application while the block runs."""
     given = {"port": 0, "tokens": TOKENS, **given}

@@ -25,8 +25,8 @@ from herdbook.service.api.parameters import name_of
 from herdbook.service.auth.forms import read_form
 from herdbook.service.auth.tokens import Principal
 from herdbook.service.context import Service, service_of
-from herdbook.service.dashboard.buttons import Deed, needed
-from herdbook.service.dashboard.layout import Visit, led_to, render, visit
+from herdbook.service.dashboard.buttons import Action, needed
+from herdbook.service.dashboard.layout import PageRequest, led_to, render, visit
 from herdbook.service.dashboard.links import model_path
 from herdbook.service.dashboard.pages.models import works_of
 from herdbook.service.errors import BadPathError, ForbiddenError
@@ -80,20 +80,20 @@ async def confirm_page(
     )
 
 
-def deed_of(request: AnyRequest, word: str) -> Deed:
+def deed_of(request: AnyRequest, word: str) -> Action:
     """Return the deed that the last word of a path names.
 
     Raises:
         BadPathError: None.
     """
-    if word not in tuple(Deed):
+    if word not in tuple(Action):
         raise BadPathError(
             f"{request.url.path[:200]!r}", "is not a path of this service"
         )
-    return Deed(word)
+    return Action(word)
 
 
-async def _of_pull(here: Visit, status: ModelStatus) -> Prospect:
+async def _of_pull(here: PageRequest, status: ModelStatus) -> Prospect:
     cost = await here.service.herd.cost_of_pull(status.name)
     fetch, free = cost.fetch.size_bytes, cost.free.size_bytes
     figures = (("to fetch", fetch_text(cost)), ("disk", free_text(cost.free)))
@@ -110,7 +110,7 @@ async def _of_pull(here: Visit, status: ModelStatus) -> Prospect:
     return Prospect(f"Pull {status.name}?", tells, "pull", figures)
 
 
-async def _of_load(here: Visit, status: ModelStatus) -> Prospect:
+async def _of_load(here: PageRequest, status: ModelStatus) -> Prospect:
     cost = await here.service.herd.cost_of_load(status.name)
     figures = (("needs", needed_text(cost)), ("held now", held_text(cost)))
     tells = []
@@ -122,7 +122,7 @@ async def _of_load(here: Visit, status: ModelStatus) -> Prospect:
     return Prospect(f"Load {status.name} into memory?", tells, "load", figures)
 
 
-async def _of_unload(here: Visit, status: ModelStatus) -> Prospect:
+async def _of_unload(here: PageRequest, status: ModelStatus) -> Prospect:
     cost = await here.service.herd.cost_of_unload(status.name)
     size = cost.frees.size_bytes
     freed = "" if size is None else f": {bytes_text(size)}"
@@ -134,7 +134,7 @@ async def _of_unload(here: Visit, status: ModelStatus) -> Prospect:
     return Prospect(f"Unload {status.name} from memory?", tells, "unload")
 
 
-async def _of_delete(here: Visit, status: ModelStatus) -> Prospect:
+async def _of_delete(here: PageRequest, status: ModelStatus) -> Prospect:
     if not status.present:
         return Prospect(
             f"Forget {status.name}?",
@@ -149,7 +149,7 @@ async def _of_delete(here: Visit, status: ModelStatus) -> Prospect:
     return Prospect(f"Delete {status.name}?", tells, "delete", loses=True)
 
 
-async def _of_cancel(here: Visit, status: ModelStatus) -> Prospect:
+async def _of_cancel(here: PageRequest, status: ModelStatus) -> Prospect:
     work = works_of(here).get(status.name)
     recorded = status.work or status.update
     activity = work.activity if work else status.activity
@@ -167,7 +167,7 @@ async def _of_cancel(here: Visit, status: ModelStatus) -> Prospect:
     return Prospect(f"Cancel the {activity} of {status.name}?", tells, "cancel it")
 
 
-async def _of_use(_: Visit, status: ModelStatus) -> Prospect:
+async def _of_use(_: PageRequest, status: ModelStatus) -> Prospect:
     tells = [
         "It is recorded in your name.",
         "Of the models that fit a role, the one used last comes first.",
@@ -176,18 +176,18 @@ async def _of_use(_: Visit, status: ModelStatus) -> Prospect:
 
 
 PROSPECTS: Final = {
-    Deed.PULL: _of_pull,
-    Deed.UPDATE: _of_pull,
-    Deed.LOAD: _of_load,
-    Deed.UNLOAD: _of_unload,
-    Deed.DELETE: _of_delete,
-    Deed.CANCEL: _of_cancel,
-    Deed.USE: _of_use,
+    Action.PULL: _of_pull,
+    Action.UPDATE: _of_pull,
+    Action.LOAD: _of_load,
+    Action.UNLOAD: _of_unload,
+    Action.DELETE: _of_delete,
+    Action.CANCEL: _of_cancel,
+    Action.USE: _of_use,
 }
 """By deed, what foretells it."""
 
 
-class Doing(msgspec.Struct, frozen=True, kw_only=True):
+class ActionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A deed that was agreed to.
 
     Attributes:
@@ -239,21 +239,23 @@ async def do_it(
     principal, service = require(request, needed(deed)), service_of(request)
     form = await read_form(request)
     status = await service.herd.get_status(name_of(name))
-    doing = Doing(service=service, principal=principal, name=status.name, form=form)
+    doing = ActionRequest(
+        service=service, principal=principal, name=status.name, form=form
+    )
     with service.herd.acting_as(principal.actor):
         await DOERS[deed](doing)
-    return led_to("/" if deed is Deed.DELETE else model_path(status.name))
+    return led_to("/" if deed is Action.DELETE else model_path(status.name))
 
 
-async def _pull(doing: Doing) -> None:
+async def _pull(doing: ActionRequest) -> None:
     await doing.begin(Kind.PULL, insecure="insecure" in doing.form)
 
 
-async def _update(doing: Doing) -> None:
+async def _update(doing: ActionRequest) -> None:
     await doing.begin(Kind.UPDATE, insecure="insecure" in doing.form)
 
 
-async def _load(doing: Doing) -> None:
+async def _load(doing: ActionRequest) -> None:
     options: dict[str, Setting] = {}
     keep_alive: Setting = None
     if text := doing.form.get("num_ctx", "").strip():
@@ -265,15 +267,15 @@ async def _load(doing: Doing) -> None:
     await doing.begin(Kind.LOAD, options=options, keep_alive=keep_alive)
 
 
-async def _unload(doing: Doing) -> None:
+async def _unload(doing: ActionRequest) -> None:
     await doing.begin(Kind.UNLOAD)
 
 
-async def _delete(doing: Doing) -> None:
+async def _delete(doing: ActionRequest) -> None:
     await doing.herd.delete(doing.name)
 
 
-async def _cancel(doing: Doing) -> None:
+async def _cancel(doing: ActionRequest) -> None:
     operation = doing.service.operations.of_model(doing.name)
     if operation is not None:
         await doing.service.operations.cancel(operation.id, doing.principal)
@@ -281,17 +283,17 @@ async def _cancel(doing: Doing) -> None:
         await doing.herd.cancel(doing.name)
 
 
-async def _use(doing: Doing) -> None:
+async def _use(doing: ActionRequest) -> None:
     await doing.herd.mark_used(doing.name, purpose=doing.form.get("purpose", "")[:500])
 
 
 DOERS: Final = {
-    Deed.PULL: _pull,
-    Deed.UPDATE: _update,
-    Deed.LOAD: _load,
-    Deed.UNLOAD: _unload,
-    Deed.DELETE: _delete,
-    Deed.CANCEL: _cancel,
-    Deed.USE: _use,
+    Action.PULL: _pull,
+    Action.UPDATE: _update,
+    Action.LOAD: _load,
+    Action.UNLOAD: _unload,
+    Action.DELETE: _delete,
+    Action.CANCEL: _cancel,
+    Action.USE: _use,
 }
 """By deed, what does it."""

@@ -6,13 +6,13 @@ from datetime import datetime
 
 from litestar import Response, get
 
-from herdbook.core import Difference, Moment
+from herdbook.core import Difference, ReadModel
 from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.core.history.diff import difference
 from herdbook.presentation.differences import Differing, rows_of
 from herdbook.presentation.times import FORMS
 from herdbook.service.dashboard.charts.sampling import recorded_at
-from herdbook.service.dashboard.layout import Visit, render, visit
+from herdbook.service.dashboard.layout import PageRequest, render, visit
 from herdbook.service.http.request import AnyRequest
 
 
@@ -50,11 +50,11 @@ async def _rows(found: Difference) -> list[Differing]:
     return rows
 
 
-async def _moment(here: Visit, text: str) -> Moment:
+async def _moment(here: PageRequest, text: str) -> ReadModel:
     return await here.service.past(here.present.read(text))
 
 
-async def _words(here: Visit, moment: Moment | None) -> tuple[str, int]:
+async def _words(here: PageRequest, moment: ReadModel | None) -> tuple[str, int]:
     """Return when a moment was, and its position."""
     if moment is None:
         return "", 0

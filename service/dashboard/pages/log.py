@@ -19,7 +19,7 @@ from herdbook.presentation.wording import NOTHING
 from herdbook.service.api import schemas as answers
 from herdbook.service.dashboard import model_events
 from herdbook.service.dashboard.event_list import told_events
-from herdbook.service.dashboard.layout import Visit, render, visit
+from herdbook.service.dashboard.layout import PageRequest, render, visit
 from herdbook.service.errors import BadRequestError, UnknownEventError
 from herdbook.service.http.request import AnyRequest
 
@@ -64,7 +64,7 @@ async def log_page(request: AnyRequest, before: Before = None) -> Response[str]:
     )
 
 
-def _prefix(here: Visit, model: str) -> str:
+def _prefix(here: PageRequest, model: str) -> str:
     """Return what the streams of a filter begin with; a name may be begun only."""
     return model_stream(here.moment.node_status().name, model) if model else ""
 
@@ -152,13 +152,13 @@ async def event_page(request: AnyRequest, position: FromPath[int]) -> Response[s
     )
 
 
-async def _hash_before(here: Visit, position: int) -> str:
+async def _hash_before(here: PageRequest, position: int) -> str:
     if position == 1:
         return GENESIS
     return (await model_events.event_at(here.service.herd, position - 1)).hash
 
 
-async def _related(here: Visit, event: RecordedEvent) -> list[RecordedEvent]:
+async def _related(here: PageRequest, event: RecordedEvent) -> list[RecordedEvent]:
     """Return the other events of the operation, and what caused this one."""
     if event.correlation_id is None:
         return []
@@ -176,7 +176,7 @@ async def _related(here: Visit, event: RecordedEvent) -> list[RecordedEvent]:
     return [*reversed(earlier.events), *later.events]
 
 
-def _envelope(here: Visit, event: RecordedEvent) -> list[Envelope]:
+def _envelope(here: PageRequest, event: RecordedEvent) -> list[Envelope]:
     now = here.present
     links = here.links
     return [

@@ -21,7 +21,7 @@ from herdbook.presentation import facts, wording
 from herdbook.service.api.parameters import name_of
 from herdbook.service.dashboard import forms as editing
 from herdbook.service.dashboard import model_events
-from herdbook.service.dashboard.buttons import buttons_of
+from herdbook.service.dashboard.buttons import buttons_for
 from herdbook.service.dashboard.charts.timeline import (
     LANES,
     Lane,
@@ -29,8 +29,8 @@ from herdbook.service.dashboard.charts.timeline import (
     trail_of,
     window_of,
 )
-from herdbook.service.dashboard.event_list import Told, told
-from herdbook.service.dashboard.layout import Visit, render, visit
+from herdbook.service.dashboard.event_list import EventEntry, told
+from herdbook.service.dashboard.layout import PageRequest, render, visit
 from herdbook.service.dashboard.model_events import Trail
 from herdbook.service.dashboard.model_facts import abilities, figures, known_facts
 from herdbook.service.dashboard.pages.models import row_of, works_of
@@ -86,7 +86,7 @@ async def model_page(
         "model.html",
         title=status.name,
         row=row_of(here, status, works_of(here)),
-        buttons=buttons_of(here, status, work),
+        buttons=buttons_for(here, status, work),
         since=facts.since_text(status, here.now),
         why=_why(status, trail),
         facts=known_facts(here, status),
@@ -104,7 +104,7 @@ async def model_page(
     )
 
 
-def _why(status: ModelStatus, trail: Trail) -> Told | None:
+def _why(status: ModelStatus, trail: Trail) -> EventEntry | None:
     """Return the event that led to the present state."""
     position = status.why.position if status.why else None
     entries = [entry for entry in trail.entries if entry.position == position]
@@ -127,7 +127,7 @@ class Drawn(NamedTuple):
     whole: bool
 
 
-def _timeline(here: Visit, trail: Trail, span: str) -> Drawn | None:
+def _timeline(here: PageRequest, trail: Trail, span: str) -> Drawn | None:
     if not trail.entries:
         return None
     chosen = span if span in SPANS else _fitting(trail, here.now.at)
@@ -160,7 +160,9 @@ def _fitting(trail: Trail, now: datetime) -> str:
     return "week" if now - first > 2 * week and now - last < week else "all"
 
 
-async def _setters(here: Visit, status: ModelStatus, trail: Trail) -> list[Setter]:
+async def _setters(
+    here: PageRequest, status: ModelStatus, trail: Trail
+) -> list[Setter]:
     """Return the settings in force, with who set each."""
     names = sorted(status.settings)
     events = await model_events.setters(here.service.herd, trail, names)
@@ -181,7 +183,7 @@ def _note(event: RecordedEvent | None) -> str:
     return event.data.note
 
 
-class Ancestor(NamedTuple):
+class ExplanationEvent(NamedTuple):
     """An event that a state goes back to, and how."""
 
     link: str
@@ -189,22 +191,26 @@ class Ancestor(NamedTuple):
     who: str
 
 
-async def _lineage(here: Visit, status: ModelStatus, trail: Trail) -> list[Ancestor]:
+async def _lineage(
+    here: PageRequest, status: ModelStatus, trail: Trail
+) -> list[ExplanationEvent]:
     """Return what led to the state; of a long stream, the one event that made it."""
     if not status.version:
         return []
     if trail.whole:
         found = await here.service.herd.why(status.name, here.moment)
         return [
-            Ancestor(wording.LINKS[one.link], one.entry, wording.who_text(one.entry))
+            ExplanationEvent(
+                wording.LINKS[one.link], one.entry, wording.who_text(one.entry)
+            )
             for one in found.ancestors
         ]
     why = _why(status, trail)
     link = wording.LINKS[Link.STATE]
-    return [] if why is None else [Ancestor(link, why.event, why.who)]
+    return [] if why is None else [ExplanationEvent(link, why.event, why.who)]
 
 
-def _problem(here: Visit, status: ModelStatus) -> str:
+def _problem(here: PageRequest, status: ModelStatus) -> str:
     """Return what went wrong with the last operation, where the log does not say it."""
     if here.past or status.last_failure is not None:
         return ""

@@ -14,7 +14,7 @@ from herdbook.core import (
     ModelState,
     ModelStatus,
     PullProgress,
-    UnderWay,
+    RunningOperation,
 )
 from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.presentation import facts, wording
@@ -22,13 +22,13 @@ from herdbook.presentation.order import in_order, twins_of
 from herdbook.presentation.remedies import remedy_of
 from herdbook.presentation.times import Now
 from herdbook.projections.status import Work
-from herdbook.service.dashboard.buttons import Button, buttons_of
+from herdbook.service.dashboard.buttons import Button, buttons_for
 from herdbook.service.dashboard.charts.memory import (
     memory_bar,
     progress_bar,
     runners_of,
 )
-from herdbook.service.dashboard.layout import Visit, led_to, render, visit
+from herdbook.service.dashboard.layout import PageRequest, led_to, render, visit
 from herdbook.service.dashboard.links import model_path
 from herdbook.service.errors import BadRequestError
 from herdbook.service.http.request import AnyRequest
@@ -88,7 +88,7 @@ class Row(NamedTuple):
 
 
 @get("/", include_in_schema=False)
-async def herd_page(
+async def models_page(
     request: AnyRequest, gone: FromQuery[bool] = False, find: FromQuery[str] = ""
 ) -> Response[str]:
     """Show every model, or those whose name has a text."""
@@ -150,7 +150,7 @@ async def pull_by_name(
     return led_to(model_path(name, word))
 
 
-def works_of(here: Visit) -> dict[str, UnderWay]:
+def works_of(here: PageRequest) -> dict[str, RunningOperation]:
     """Return what the service is at work on, by model; nothing in the past."""
     if here.past:
         return {}
@@ -158,9 +158,9 @@ def works_of(here: Visit) -> dict[str, UnderWay]:
 
 
 def row_of(
-    here: Visit,
+    here: PageRequest,
     status: ModelStatus,
-    works: Mapping[str, UnderWay],
+    works: Mapping[str, RunningOperation],
     twin: str | None = None,
 ) -> Row:
     """Return a model as it stands in the table."""
@@ -181,7 +181,7 @@ def row_of(
         works=progressing(status, work, here.now),
         failure=failed,
         remedy=remedy,
-        buttons=buttons_of(here, status, work),
+        buttons=buttons_for(here, status, work),
     )
 
 
@@ -200,7 +200,7 @@ def failed_texts(status: ModelStatus, now: Now) -> tuple[str, str]:
 
 
 def progressing(
-    status: ModelStatus, work: UnderWay | None, now: Now
+    status: ModelStatus, work: RunningOperation | None, now: Now
 ) -> list[Progressing]:
     """Return what goes on with a model: as we know it, else as the log does."""
     told = [_ours(work, now)] if work is not None else []
@@ -212,7 +212,7 @@ def progressing(
     ]
 
 
-def _ours(work: UnderWay, now: Now) -> Progressing:
+def _ours(work: RunningOperation, now: Now) -> Progressing:
     asked = f"asked for by {work.actor}, {now.ago(work.since)}"
     if work.waiting:
         return Progressing(work.activity, Markup(""), "waits for its turn", asked)

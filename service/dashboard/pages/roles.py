@@ -19,7 +19,7 @@ from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.presentation import wording
 from herdbook.projections.roles import NEEDS
 from herdbook.projections.sentences import bytes_text
-from herdbook.service.dashboard.layout import Visit, render, visit
+from herdbook.service.dashboard.layout import PageRequest, render, visit
 from herdbook.service.http.request import AnyRequest
 
 AT_ONCE: Final = 4
@@ -105,7 +105,7 @@ async def roles_page(request: AnyRequest) -> Response[str]:
 
 
 def _shown(
-    here: Visit, answer: Recommendation, found: Sequence[Suggestion]
+    here: PageRequest, answer: Recommendation, found: Sequence[Suggestion]
 ) -> RoleShown:
     role = answer.role
     over = [
@@ -128,7 +128,7 @@ def _small(role: ModelRole) -> str:
     return ", and few parameters" if role is ModelRole.FAST else ""
 
 
-def _choice(here: Visit, candidate: Candidate) -> Choice:
+def _choice(here: PageRequest, candidate: Candidate) -> Choice:
     status = here.moment.status(candidate.name)
     why = wording.reasons_text(candidate, here.now)
     return Choice(status, wording.state_text(status), why)

@@ -13,7 +13,7 @@ from herdbook.service.dashboard.pages.actions import confirm_page, do_it
 from herdbook.service.dashboard.pages.compare import compare_page
 from herdbook.service.dashboard.pages.log import event_page, log_page
 from herdbook.service.dashboard.pages.model import model_page
-from herdbook.service.dashboard.pages.models import herd_page, pull_by_name
+from herdbook.service.dashboard.pages.models import models_page, pull_by_name
 from herdbook.service.dashboard.pages.roles import roles_page
 from herdbook.service.dashboard.pages.server import look_again, node_page
 from herdbook.service.dashboard.pages.settings import change_settings, settings_page
@@ -37,7 +37,7 @@ async def _only_our_forms(request: AnyRequest) -> None:
 
 
 _HANDLERS: Final[list[BaseRouteHandler]] = [
-    herd_page,
+    models_page,
     pull_by_name,
     model_page,
     settings_page,

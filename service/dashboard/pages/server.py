@@ -20,7 +20,7 @@ from herdbook.presentation.times import Now
 from herdbook.service.auth.tokens import Role
 from herdbook.service.context import service_of
 from herdbook.service.dashboard.charts.memory import memory_bar, runners_of
-from herdbook.service.dashboard.layout import Visit, led_to, render, visit
+from herdbook.service.dashboard.layout import PageRequest, led_to, render, visit
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import require
 from herdbook.service.operations.operation import Kind, OperationRequest
@@ -150,7 +150,7 @@ def _task(status: TaskStatus, now: Now) -> Task:
     return Task(name, status.up, state, status.failure)
 
 
-def _free(here: Visit) -> str:
+def _free(here: PageRequest) -> str:
     """Return what is free on the server's disk; nothing of the past."""
     if here.past:
         return ""

@@ -26,7 +26,7 @@ from herdbook.service.auth.tokens import Role
 from herdbook.service.context import service_of
 from herdbook.service.dashboard import forms as editing
 from herdbook.service.dashboard import model_events
-from herdbook.service.dashboard.event_list import Told, told_events
+from herdbook.service.dashboard.event_list import EventEntry, told_events
 from herdbook.service.dashboard.forms import Texts
 from herdbook.service.dashboard.layout import led_to, render, visit
 from herdbook.service.dashboard.links import model_path
@@ -129,7 +129,7 @@ async def _form(
     fields: Mapping[str, str],
     *,
     status_code: int = 200,
-    meanwhile: list[Told] | None = None,
+    meanwhile: list[EventEntry] | None = None,
     wrong: InvalidConfigurationError | None = None,
     sent: Mapping[str, str] | None = None,
 ) -> Response[str]:

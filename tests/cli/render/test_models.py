@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from herdbook.cli.output import Line, table_lines
 from herdbook.cli.render import models as herd
 from herdbook.cli.render.model import Card
-from herdbook.core import Cause, ModelRegistry, Moment, RecordedEvent
+from herdbook.core import Cause, ModelRegistry, ReadModel, RecordedEvent
 from herdbook.core.views import Views
 from herdbook.events import facts
 from herdbook.events.facts import Fact, FactSource, Runner
@@ -21,7 +21,7 @@ DIGEST = "a" * 64
 REGISTRY = ModelRegistry()
 
 
-def moment_of(*told: tuple[str, Fact]) -> Moment:
+def moment_of(*told: tuple[str, Fact]) -> ReadModel:
     """Return the moment after some facts, a minute apart, the last at noon."""
     views = Views()
     versions: dict[str, int] = {}
@@ -47,11 +47,11 @@ def moment_of(*told: tuple[str, Fact]) -> Moment:
                 hash=f"{at:064x}",
             )
         )
-    return Moment(views, REGISTRY, "local")
+    return ReadModel(views, REGISTRY, "local")
 
 
-def shown(moment: Moment, *, bars: bool = False) -> list[str]:
-    table = herd.Herd(moment, REGISTRY, Now(NOON, UTC), bars=bars)
+def shown(moment: ReadModel, *, bars: bool = False) -> list[str]:
+    table = herd.ModelsTable(moment, REGISTRY, Now(NOON, UTC), bars=bars)
     return plain(table_lines(herd.COLUMNS, table.rows(table.chosen()), headers=False))
 
 

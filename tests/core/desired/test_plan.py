@@ -8,7 +8,7 @@ import pytest
 from support.manager_fixture import herd_of, told
 
 from herdbook.core import (
-    ElsewhereError,
+    CloudModelError,
     HerdbookError,
     ModelManager,
     ModelState,
@@ -16,11 +16,11 @@ from herdbook.core import (
 )
 from herdbook.core.desired.desired import DesiredSet, parse
 from herdbook.core.desired.plan import (
-    Applying,
     ConfigureStep,
     DeleteStep,
     LoadStep,
     Plan,
+    PlanProgress,
     PullStep,
     UnloadStep,
 )
@@ -43,7 +43,7 @@ def wanted(*names: str, **models: dict[str, object]) -> DesiredSet:
     return parse({"models": {**{name: {} for name in names}, **models}})
 
 
-async def applied(herd: ModelManager, plan: Plan) -> list[Applying]:
+async def applied(herd: ModelManager, plan: Plan) -> list[PlanProgress]:
     async with aclosing(herd.apply(plan)) as telling:
         return [each async for each in telling]
 
@@ -230,5 +230,5 @@ async def test_cloud_model_cannot_be_wanted_in_memory() -> None:
             remote_host="https://ollama.com",
             **{"from": "gpt-oss:120b"},
         )
-        with pytest.raises(ElsewhereError):
+        with pytest.raises(CloudModelError):
             await herd.plan(parse({"models": {"far:cloud": {"loaded": True}}}))

@@ -20,7 +20,7 @@ from herdbook.core import (
     ModelManager,
     ModelRole,
     ModelState,
-    Moment,
+    ReadModel,
     RecordedEvent,
     UnknownRoleError,
 )
@@ -154,7 +154,7 @@ async def test_role_that_does_not_exist_is_refused() -> None:
 
 
 def test_moment_of_an_empty_log_needs_no_server() -> None:
-    moment = Moment(Views(), ModelRegistry(), "local")
+    moment = ReadModel(Views(), ModelRegistry(), "local")
 
     assert moment.spelled("LLaMA3.1") == "LLaMA3.1:latest"
     assert moment.statuses() == []

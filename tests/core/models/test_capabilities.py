@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from herdbook.core.models.capabilities import SERVER_WORDS, Observed, detect
+from herdbook.core.models.capabilities import SERVER_WORDS, ModelMetadata, detect
 from herdbook.core.models.registry import ModelRegistry
 from herdbook.events.codec import decode, encode
 from herdbook.events.facts import CapabilitiesDetected, Capability, FactSource
@@ -12,12 +12,12 @@ from herdbook.events.facts import CapabilitiesDetected, Capability, FactSource
 REGISTRY = ModelRegistry()
 
 
-def capability(name: str, word: str, observed: Observed) -> Capability:
+def capability(name: str, word: str, observed: ModelMetadata) -> Capability:
     return detect(name, observed, REGISTRY).capabilities[word]
 
 
 def test_show_decides_over_tags_and_the_difference_is_seen() -> None:
-    observed = Observed(shown=("completion", "vision"), listed=("completion",))
+    observed = ModelMetadata(shown=("completion", "vision"), listed=("completion",))
     assert capability("x", "vision", observed) == Capability(
         value=True, source=FactSource.SHOW, evidence="tags: no"
     )
@@ -25,20 +25,22 @@ def test_show_decides_over_tags_and_the_difference_is_seen() -> None:
 
 
 def test_what_only_tags_say_is_seen_beside_show() -> None:
-    observed = Observed(shown=("completion",), listed=("completion", "tools"))
+    observed = ModelMetadata(shown=("completion",), listed=("completion", "tools"))
     assert capability("x", "tools", observed) == Capability(
         value=False, source=FactSource.SHOW, evidence="tags: yes"
     )
 
 
 def test_tags_decide_where_show_says_nothing() -> None:
-    found = capability("llama3.1", "tools", Observed(listed=("completion",)))
+    found = capability("llama3.1", "tools", ModelMetadata(listed=("completion",)))
     assert found == Capability(value=False, source=FactSource.TAGS)
 
 
-@pytest.mark.parametrize("observed", [Observed(), Observed(shown=(), listed=())])
+@pytest.mark.parametrize(
+    "observed", [ModelMetadata(), ModelMetadata(shown=(), listed=())]
+)
 def test_registry_decides_where_an_older_server_says_nothing(
-    observed: Observed,
+    observed: ModelMetadata,
 ) -> None:
     assert capability("llama3.1:8b", "tools", observed) == Capability(
         value=True, source=FactSource.REGISTRY, evidence="llama3.1"
@@ -55,12 +57,12 @@ def test_registry_decides_where_an_older_server_says_nothing(
     ],
 )
 def test_name_decides_where_nobody_grants_it(name: str, word: str) -> None:
-    found = capability(name, word, Observed())
+    found = capability(name, word, ModelMetadata())
     assert (found.value, found.source) == (True, FactSource.NAME)
 
 
 def test_unknown_model_gets_the_defaults() -> None:
-    detected = detect("foo", Observed(), REGISTRY)
+    detected = detect("foo", ModelMetadata(), REGISTRY)
     can = {name for name, found in detected.capabilities.items() if found.value}
     sources = {found.source for found in detected.capabilities.values()}
     assert can == {"completion", "json"}
@@ -71,32 +73,32 @@ def test_unknown_model_gets_the_defaults() -> None:
 
 
 def test_words_of_the_server_that_are_new_are_kept() -> None:
-    found = capability("x", "audio", Observed(shown=("completion", "audio")))
+    found = capability("x", "audio", ModelMetadata(shown=("completion", "audio")))
     assert found == Capability(value=True, source=FactSource.SHOW)
 
 
 @pytest.mark.parametrize(
     ("name", "observed", "json"),
     [
-        ("x", Observed(shown=("completion",)), True),
-        ("x", Observed(shown=("completion",), cloud=True), False),
-        ("x", Observed(shown=("embedding",)), False),
-        ("llama3.1", Observed(), True),
-        ("nomic-embed-text", Observed(), False),
-        ("foo-embed", Observed(), False),
-        ("llama3.1-embed", Observed(), False),
+        ("x", ModelMetadata(shown=("completion",)), True),
+        ("x", ModelMetadata(shown=("completion",), cloud=True), False),
+        ("x", ModelMetadata(shown=("embedding",)), False),
+        ("llama3.1", ModelMetadata(), True),
+        ("nomic-embed-text", ModelMetadata(), False),
+        ("foo-embed", ModelMetadata(), False),
+        ("llama3.1-embed", ModelMetadata(), False),
     ],
 )
 def test_json_is_spoken_by_every_local_completion_model(
-    name: str, observed: Observed, json: bool
+    name: str, observed: ModelMetadata, json: bool
 ) -> None:
     assert capability(name, "json", observed).value is json
 
 
 def test_catalogue_may_say_that_a_model_speaks_no_json() -> None:
     registry = REGISTRY.with_catalogue({"models": {"yak": {"json_mode": False}}})
-    assert not detect("yak", Observed(), registry).capabilities["json"].value
-    shown = Observed(shown=("completion",))
+    assert not detect("yak", ModelMetadata(), registry).capabilities["json"].value
+    shown = ModelMetadata(shown=("completion",))
     assert detect("yak", shown, registry).capabilities["json"].value
 
 
@@ -115,40 +117,42 @@ def test_catalogue_may_say_that_a_model_speaks_no_json() -> None:
 def test_coding_is_told_with_its_evidence(
     name: str, shown: tuple[str, ...], source: FactSource, evidence: str
 ) -> None:
-    found = capability(name, "coding", Observed(shown=shown))
+    found = capability(name, "coding", ModelMetadata(shown=shown))
     assert found == Capability(value=True, source=source, evidence=evidence)
 
 
 @pytest.mark.parametrize("name", ["llama3.1", "foo"])
 def test_coding_is_denied_where_nothing_speaks_for_it(name: str) -> None:
-    assert not capability(name, "coding", Observed(shown=("completion",))).value
+    assert not capability(name, "coding", ModelMetadata(shown=("completion",))).value
 
 
 @pytest.mark.parametrize(
     ("name", "observed", "tokens", "source"),
     [
-        ("x", Observed(shown_context=9, listed_context=8), 9, FactSource.SHOW),
-        ("x", Observed(listed_context=8), 8, FactSource.TAGS),
-        ("llama3.1", Observed(), 128_000, FactSource.REGISTRY),
-        ("llava", Observed(), 4096, FactSource.DEFAULT),
+        ("x", ModelMetadata(shown_context=9, listed_context=8), 9, FactSource.SHOW),
+        ("x", ModelMetadata(listed_context=8), 8, FactSource.TAGS),
+        ("llama3.1", ModelMetadata(), 128_000, FactSource.REGISTRY),
+        ("llava", ModelMetadata(), 4096, FactSource.DEFAULT),
     ],
 )
 def test_trained_context_comes_from_the_strongest_source(
-    name: str, observed: Observed, tokens: int, source: FactSource
+    name: str, observed: ModelMetadata, tokens: int, source: FactSource
 ) -> None:
     detected = detect(name, observed, REGISTRY)
     assert (detected.context_trained, detected.context_source) == (tokens, source)
 
 
 def test_parameters_of_the_model_go_before_the_registry() -> None:
-    detected = detect("llama3.1", Observed(num_ctx=2048, temperature=0.0), REGISTRY)
+    detected = detect(
+        "llama3.1", ModelMetadata(num_ctx=2048, temperature=0.0), REGISTRY
+    )
     assert detected.context_default == 2048
     assert detected.temperature == 0.0
     assert detected.temperature_source is FactSource.SHOW
 
 
 def test_registry_recommends_temperature_and_ranks() -> None:
-    detected = detect("qwen2.5-coder:7b", Observed(), REGISTRY)
+    detected = detect("qwen2.5-coder:7b", ModelMetadata(), REGISTRY)
     assert (detected.temperature, detected.family) == (0.2, "qwen")
     assert detected.temperature_source is FactSource.REGISTRY
     assert detected.ranks == {"coding": 4, "tool_use": 8}
@@ -166,12 +170,12 @@ def test_registry_recommends_temperature_and_ranks() -> None:
 def test_number_of_parameters_is_expected_only_of_the_named_tag(
     name: str, count: int | None
 ) -> None:
-    assert detect(name, Observed(), REGISTRY).parameter_count == count
+    assert detect(name, ModelMetadata(), REGISTRY).parameter_count == count
 
 
 WORDS = st.lists(st.sampled_from((*SERVER_WORDS, "audio")), unique=True).map(tuple)
 OBSERVED = st.builds(
-    Observed,
+    ModelMetadata,
     shown=st.none() | WORDS,
     listed=st.none() | WORDS,
     shown_context=st.none() | st.integers(1, 10**7),
@@ -182,7 +186,9 @@ NAMES = st.sampled_from([model.name for model in REGISTRY]) | st.text(max_size=2
 
 
 @given(NAMES, OBSERVED)
-def test_detection_is_whole_and_can_be_recorded(name: str, observed: Observed) -> None:
+def test_detection_is_whole_and_can_be_recorded(
+    name: str, observed: ModelMetadata
+) -> None:
     detected = detect(name, observed, REGISTRY)
     assert {*SERVER_WORDS, "json", "coding"} <= set(detected.capabilities)
     recorded = decode(CapabilitiesDetected.__name__, 1, encode(detected))
@@ -190,7 +196,7 @@ def test_detection_is_whole_and_can_be_recorded(name: str, observed: Observed) -
 
 
 @given(NAMES, OBSERVED)
-def test_what_show_says_is_what_is_recorded(name: str, observed: Observed) -> None:
+def test_what_show_says_is_what_is_recorded(name: str, observed: ModelMetadata) -> None:
     found = detect(name, observed, REGISTRY).capabilities
     if observed.shown:
         said = {word for word in found if found[word].value} - {"json", "coding"}

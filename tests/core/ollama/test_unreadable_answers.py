@@ -24,7 +24,7 @@ from herdbook.core.ollama.entries import (
     unreadable_text,
 )
 from herdbook.core.ollama.wire import TagEntry
-from herdbook.core.operations.loads import Unloading
+from herdbook.core.operations.loads import UnloadResult
 
 LOADED = "llava:7b"
 OTHER = "plain:latest"
@@ -196,7 +196,7 @@ async def test_unload_is_not_done_where_the_runner_cannot_be_read() -> None:
         place.did(answer={**whole, "times": 1})
         place.did(answer={**whole, "body": odd, "times": 99})
 
-        assert await herd.unload(LOADED) is Unloading.DEFERRED
+        assert await herd.unload(LOADED) is UnloadResult.DEFERRED
         assert (await herd.get_status(LOADED)).state == "loaded"
 
 

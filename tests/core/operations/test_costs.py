@@ -14,7 +14,7 @@ from herdbook.core import (
     NodeUnreachableError,
     PullError,
     UnloadCost,
-    Unloading,
+    UnloadResult,
 )
 from herdbook.core.operations.costs import of_delete, of_unload
 from herdbook.events.lifecycle import Lifecycle
@@ -101,7 +101,7 @@ async def test_unload_names_who_leaves_with_it() -> None:
         cost = await herd.cost_of_unload("plain")
 
         assert cost.also
-        assert await herd.unload("plain") is Unloading.UNLOADED
+        assert await herd.unload("plain") is UnloadResult.UNLOADED
         left = {
             entry.model
             for entry in await herd.history()

@@ -12,7 +12,7 @@ from herdbook import sandbox
 from herdbook.core import (
     CapabilityMissingError,
     Cause,
-    ElsewhereError,
+    CloudModelError,
     InvalidConfigurationError,
     LoadFailedError,
     ManagerSettings,
@@ -226,7 +226,7 @@ async def test_cloud_model_is_refused_and_nothing_is_asked() -> None:
             status = await herd.get_status("far:cloud")
             assert status.remote_host
 
-            with pytest.raises(ElsewhereError):
+            with pytest.raises(CloudModelError):
                 await herd.load("far:cloud")
 
             assert place.asked("/api/generate") == 0

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from support.manager_fixture import herd_of, pulled
 
-from herdbook.core import ManagerSettings, UnderWay
+from herdbook.core import ManagerSettings, RunningOperation
 from herdbook.events.lifecycle import Activity
 
 BIG = "llama3.2:1b"
@@ -83,5 +83,5 @@ async def test_pull_beyond_the_limit_is_told_as_waiting_until_its_turn_comes() -
         assert (await second)[-1].status == "success"
 
 
-def waiting(told: list[UnderWay]) -> dict[str, bool]:
+def waiting(told: list[RunningOperation]) -> dict[str, bool]:
     return {one.name: one.waiting for one in told}

@@ -16,8 +16,8 @@ from herdbook.core import (
     ModelNotFoundError,
     ModelState,
     OllamaError,
-    Unloading,
     UnloadReason,
+    UnloadResult,
 )
 from herdbook.events import facts
 
@@ -73,7 +73,7 @@ async def test_unloading_another_name_of_the_weights_unloads_both() -> None:
     async with herd_of() as (place, herd):
         await herd.load("plain")
 
-        assert await herd.unload("update-me") is Unloading.UNLOADED
+        assert await herd.unload("update-me") is UnloadResult.UNLOADED
 
         assert await runners(place) == []
         assert await causes(herd, "plain:latest", "ModelUnloaded") == [Cause.SHARED]
@@ -86,7 +86,7 @@ async def test_unload_is_recorded_as_requested() -> None:
     async with herd_of() as (place, herd):
         await herd.load(NAME)
 
-        assert await herd.unload(NAME) is Unloading.UNLOADED
+        assert await herd.unload(NAME) is UnloadResult.UNLOADED
 
         gone = await last_fact(herd, facts.ModelUnloaded)
         assert gone == facts.ModelUnloaded(reason=UnloadReason.REQUESTED)
@@ -99,7 +99,7 @@ async def test_unload_waits_until_the_runner_is_gone() -> None:
         place.did(unload_lag_s=2)
         before = place.time.now()
 
-        assert await herd.unload(NAME) is Unloading.UNLOADED
+        assert await herd.unload(NAME) is UnloadResult.UNLOADED
 
         assert place.time.now() - before >= 2
 
@@ -110,7 +110,7 @@ async def test_unload_while_a_request_runs_is_reported_as_deferred() -> None:
         talking = asyncio.create_task(say(place, NAME))
         await place.clock.sleep(1)
 
-        assert await herd.unload(NAME) is Unloading.DEFERRED
+        assert await herd.unload(NAME) is UnloadResult.DEFERRED
         assert (await herd.get_status(NAME)).state is ModelState.LOADED
 
         await talking
@@ -122,7 +122,7 @@ async def test_unload_of_what_is_not_loaded_says_so_and_records_nothing() -> Non
     async with herd_of() as (place, herd):
         before = (await herd.now()).position
 
-        assert await herd.unload(NAME) is Unloading.NOT_LOADED
+        assert await herd.unload(NAME) is UnloadResult.NOT_LOADED
 
         assert (await herd.now()).position == before
         assert place.asked("/api/generate") == 0
@@ -134,7 +134,7 @@ async def test_unload_waits_for_a_load_under_way() -> None:
         loading = asyncio.create_task(herd.load(NAME))
         await place.clock.sleep(3)
 
-        assert await herd.unload(NAME) is Unloading.UNLOADED
+        assert await herd.unload(NAME) is UnloadResult.UNLOADED
 
         await loading
         assert await runners(place) == []
@@ -219,4 +219,4 @@ async def test_unload_of_a_slow_runner_is_deferred_after_its_time() -> None:
         await herd.load(NAME)
         place.did(unload_lag_s=30)
 
-        assert await herd.unload(NAME) is Unloading.DEFERRED
+        assert await herd.unload(NAME) is UnloadResult.DEFERRED

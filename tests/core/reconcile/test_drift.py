@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from herdbook.core.reconcile.drift import Comparison, Drift, unowned
-from herdbook.core.reconcile.server_state import Listed, Look
+from herdbook.core.reconcile.server_state import ListedModel, ServerState
 from herdbook.events import facts
 from herdbook.events.facts import Fact, Runner, UnloadReason
 from herdbook.events.lifecycle import Activity, Lifecycle, ModelState
@@ -22,8 +22,8 @@ AVAILABLE = Lifecycle(ModelState.AVAILABLE, None, present=True)
 LOADED = Lifecycle(ModelState.LOADED, None, present=True)
 
 
-def listed(name: str, digest: str = A) -> Listed:
-    return Listed(name=name, digest=digest, size_bytes=10)
+def listed(name: str, digest: str = A) -> ListedModel:
+    return ListedModel(name=name, digest=digest, size_bytes=10)
 
 
 def status(
@@ -59,7 +59,7 @@ def runner(
 
 
 def drifts(
-    models: list[Listed],
+    models: list[ListedModel],
     runners: list[Runner],
     statuses: list[ModelStatus],
     *,
@@ -67,7 +67,7 @@ def drifts(
     weights: dict[str, str] | None = None,
 ) -> list[Drift]:
     known = {A: WEIGHTS, B: OTHER_WEIGHTS} if weights is None else weights
-    look = Look(
+    look = ServerState(
         at=NOW,
         server_version="1",
         models={model.name: model for model in models},
@@ -286,7 +286,7 @@ def test_cloud_model_is_never_in_memory_here() -> None:
 
 def test_runner_of_a_deleted_model_belongs_to_nobody() -> None:
     held, nobodys = runner("a:1"), runner("gone:1", C)
-    look = Look(
+    look = ServerState(
         at=NOW,
         server_version="1",
         models={"a:1": listed("a:1")},

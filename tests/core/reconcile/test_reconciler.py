@@ -339,7 +339,7 @@ async def test_server_that_is_away_at_the_start_is_no_error() -> None:
 
 
 async def test_server_that_does_not_answer_in_time_is_lost() -> None:
-    settings = ManagerSettings(look_within_s=3)
+    settings = ManagerSettings(refresh_timeout_s=3)
     async with herd_of(settings=settings) as (place, herd):
         place.did(answer={"path": "/api/tags", "hang": True})
         before = place.time.now()

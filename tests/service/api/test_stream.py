@@ -19,7 +19,7 @@ HERE = "gemma3:4b"
 LAST = "the last use"
 
 
-class Told(NamedTuple):
+class EventEntry(NamedTuple):
     """A message of the stream."""
 
     event: str
@@ -27,17 +27,17 @@ class Told(NamedTuple):
     data: Any
 
 
-async def messages(lines: AsyncIterator[str]) -> AsyncGenerator[Told, None]:
+async def messages(lines: AsyncIterator[str]) -> AsyncGenerator[EventEntry, None]:
     """Read messages as a browser does; comments are messages named ``comment``."""
     fields: dict[str, str] = {}
     async for line in lines:
         if not line:
             if "data" in fields:
                 number = int(fields["id"]) if "id" in fields else None
-                yield Told(fields["event"], number, json.loads(fields["data"]))
+                yield EventEntry(fields["event"], number, json.loads(fields["data"]))
             fields = {}
         elif line.startswith(":"):
-            yield Told("comment", None, line[1:].strip())
+            yield EventEntry("comment", None, line[1:].strip())
         else:
             name, _, value = line.partition(": ")
             fields[name] = value
@@ -181,7 +181,7 @@ async def test_stop_says_goodbye(program: Program) -> None:
         assert await stopping == 0
         assert ends[-1].event == "goodbye"
         assert ends[-1].data == {"reason": "stopping"}
-        assert ends[-2] == Told("comment", None, "stopping")
+        assert ends[-2] == EventEntry("comment", None, "stopping")
 
 
 @pytest.mark.parametrize("position", ["999999", "x", "-1"])
@@ -220,7 +220,7 @@ async def test_stream_goes_on_after_the_log_could_not_be_read(
     away = herdbook.log.with_name("away.db")
     async with client_of(herdbook) as client:
         last = await uses(client, 3)
-        seen: list[Told] = []
+        seen: list[EventEntry] = []
         async with client.stream("GET", "/v1/events/stream?after=0") as answer:
             async for told in messages(answer.aiter_lines()):
                 seen.append(told)

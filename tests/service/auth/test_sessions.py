@@ -5,7 +5,7 @@ import base64
 import pytest
 from support.http_fixture import ADMIN, OPERATOR, READER, TOKENS, guarded
 
-from herdbook.service.auth.authentication import Door
+from herdbook.service.auth.authentication import Authenticator
 from herdbook.service.auth.sessions import LASTS_S, Sessions, cookie_of
 from herdbook.service.auth.tokens import Role, Token, new_token, sha256_of
 from herdbook.service.settings import ServiceSettings
@@ -176,7 +176,7 @@ async def test_a_token_comes_before_a_session() -> None:
 async def test_a_session_that_is_over_is_no_failure_and_is_taken_away() -> None:
     wall = Wall()
     settings = ServiceSettings(tokens=TOKENS, failures=3)
-    door = Door(settings, wall=wall)
+    door = Authenticator(settings, wall=wall)
     cookie = {"cookie": door.sessions.begin("olga").partition(";")[0]}
     wall.now += LASTS_S
     async with guarded(door=door) as place, place.client() as client:

@@ -8,7 +8,7 @@ import pytest
 
 from herdbook.service.dashboard.links import Links, model_path
 from herdbook.service.dashboard.static_files import FILES, static_link
-from herdbook.service.dashboard.time_zone import zone_of
+from herdbook.service.dashboard.time_zone import time_zone_of
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_links_keep_the_moment() -> None:
 
 @pytest.mark.parametrize("cookie", ["Europe%2FBerlin", "Europe/Berlin"])
 def test_zone_is_what_the_browser_says(cookie: str) -> None:
-    assert zone_of({"zone": cookie}) == ZoneInfo("Europe/Berlin")
+    assert time_zone_of({"zone": cookie}) == ZoneInfo("Europe/Berlin")
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_zone_is_what_the_browser_says(cookie: str) -> None:
     ],
 )
 def test_zone_that_is_none_is_the_servers(cookie: str) -> None:
-    assert zone_of({"zone": cookie}) is None
+    assert time_zone_of({"zone": cookie}) is None
 
 
 def test_static_links_carry_their_content() -> None:

@@ -14,8 +14,8 @@ from support.http_fixture import (
     status_of,
 )
 
-from herdbook.service.auth.authentication import Door
-from herdbook.service.auth.rate_limit import MOST_ADDRESSES, Failures
+from herdbook.service.auth.authentication import Authenticator
+from herdbook.service.auth.rate_limit import MOST_ADDRESSES, FailedLogins
 from herdbook.service.errors import (
     InvalidServiceError,
     TooManyFailuresError,
@@ -350,7 +350,7 @@ async def asked_from(
 
 async def test_who_fails_too_often_is_not_looked_at_and_others_are() -> None:
     ticks = Ticks()
-    door = Door(ServiceSettings(tokens=TOKENS, failures=3), monotonic=ticks)
+    door = Authenticator(ServiceSettings(tokens=TOKENS, failures=3), monotonic=ticks)
     async with guarded(door=door) as place:
         failed = await asked_from(place, "127.0.0.2", "wrong", 5)
         right = await asked_from(place, "127.0.0.2", ADMIN)
@@ -382,7 +382,7 @@ async def test_no_token_is_no_failure() -> None:
 
 
 def test_of_many_addresses_the_oldest_is_forgotten() -> None:
-    failures = Failures(most=1, within_s=60)
+    failures = FailedLogins(most=1, within_s=60)
 
     for number in range(MOST_ADDRESSES + 10):
         failures.add(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
@@ -394,7 +394,7 @@ def test_of_many_addresses_the_oldest_is_forgotten() -> None:
 
 
 def test_a_site_of_ipv6_is_one_address() -> None:
-    failures = Failures(most=2, within_s=60)
+    failures = FailedLogins(most=2, within_s=60)
     failures.add("2001:db8:1:2::1")
     failures.add("2001:db8:1:2:ffff::7")
     failures.add("::ffff:10.0.0.1")
