@@ -27,7 +27,7 @@ from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import ANY, EventStore
 from herdbook.events.testing.base import event
 
-FIXTURE = Path(__file__).parents[1] / "fixtures" / "unbounded-count.db"
+FIXTURE = Path(__file__).parents[2] / "fixtures" / "unbounded-count.db"
 
 
 async def everything(manager: ModelManager) -> None:
