@@ -37,10 +37,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Recorded
         async with await SQLiteEventStore.open(path) as store:
             for n in range(40):
                 new = [event("x" * (n * 7 % 300)) for _ in range(5)]
-                await store.append(f"model/n/m{n % 7}", new, ANY)
+                await store.append(f"model/n/m{n % 7}:latest", new, ANY)
         async with await SQLiteEventStore.open(path) as store:
             for n in range(20):
-                await store.append(f"model/n/m{n % 7}", [event("y" * 50)], ANY)
+                await store.append(f"model/n/m{n % 7}:latest", [event("y" * 50)], ANY)
             view = StoredView(
                 name="status", version=1, position=3, hash="a" * 64, data=b"{"
             )
