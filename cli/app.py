@@ -44,7 +44,7 @@ TRY = "Try"
 VERBS = (
     *("ls", "show", "recommend", "suggest", "refresh", "node", "doctor", "graph"),
     *("pull", "load", "unload", "use", "config", "rm", "apply", "freeze"),
-    *("history", "log", "as-of", "diff", "why", "verify"),
+    *("history", "log", "as-of", "diff", "why", "verify", "backup", "restore"),
     *("serve", "token"),
     *("sandbox", "demo"),
 )

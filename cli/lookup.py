@@ -1,9 +1,23 @@
-"""A model that the log knows: what verbs that only tell of one begin with."""
+"""Look up what a command is about: a model that the log knows, or the log itself."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from herdbook.cli.errors import NothingFoundError
 from herdbook.core import ModelStatus, ReadModel
+from herdbook.events.sqlite.log_file import is_there
+
+
+def check_log(log: Path) -> None:
+    """Check that there is a log, for commands that must not create one.
+
+    Raises:
+        NothingFoundError: There is none.
+        StoreError: It may not be read, or its ``-wal`` is without a log.
+    """
+    if not is_there(log) and not log.exists():
+        raise NothingFoundError(str(log), "does not exist", "Name the log with --db")
 
 
 def known_status(moment: ReadModel, model: str) -> ModelStatus:

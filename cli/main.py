@@ -14,6 +14,7 @@ import typer
 from herdbook.cli.app import VERBS, app, in_order
 from herdbook.cli.commands import (  # noqa: F401 - each adds its commands
     act,
+    backup,
     check,
     compare,
     demo,

@@ -167,6 +167,21 @@ class FileInstances:
             ) from error
 
 
+def living(directory: Path) -> list[str]:
+    """Return the ids of the instances that use a directory now.
+
+    Raises:
+        StoreUnavailableError: A lock file cannot be read.
+    """
+    if not directory.is_dir():
+        return []
+    with FileInstances(directory) as instances:
+        ids = [
+            path.name.removesuffix(_SUFFIX) for path in directory.glob(f"*{_SUFFIX}")
+        ]
+        return [each for each in ids if each != instances.own and instances.alive(each)]
+
+
 def _streams_in(path: Path) -> list[str]:
     """Return the streams that an instance has announced in a file.
 

@@ -233,6 +233,26 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+class BackedUp(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``backup``."""
+
+    path: str
+    position: int
+    hash: str
+    size_bytes: int
+    findings: tuple[Finding, ...]
+
+
+class Restored(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``restore``; ``replaced`` is where the files before are now."""
+
+    path: str
+    position: int
+    hash: str
+    replaced: str | None
+    findings: tuple[Finding, ...]
+
+
 class Refreshed(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of ``refresh``: the node, and what was recorded just now."""
 

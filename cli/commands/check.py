@@ -10,9 +10,9 @@ import typer
 
 from herdbook.cli.app import LOOK, PAST, verb
 from herdbook.cli.commands.history import events_between, show_entries
-from herdbook.cli.errors import DONE, FAILED, NothingFoundError, UsageError
+from herdbook.cli.errors import DONE, FAILED, UsageError
 from herdbook.cli.invocation import Invocation
-from herdbook.cli.lookup import known_status
+from herdbook.cli.lookup import check_log, known_status
 from herdbook.cli.options import AnyModel
 from herdbook.cli.output import Column, Piece, Row, Screen
 from herdbook.core import (
@@ -21,7 +21,6 @@ from herdbook.core import (
     Verification,
 )
 from herdbook.core.checks.verification import verify as check
-from herdbook.events.sqlite.log_file import is_there
 from herdbook.events.store import Head
 from herdbook.presentation import diagram as drawing
 from herdbook.presentation import shapes
@@ -58,8 +57,7 @@ async def verify(
     """
     anchors = [_anchor(text) for text in anchor or ()]
     log = invocation.log
-    if not is_there(log) and not log.exists():
-        raise NothingFoundError(str(log), "is not there", "Give the log with --db")
+    check_log(log)
     began = time.perf_counter()
     async with Storage.open(log, SystemClock(), accept_loss=accept) as storage:
         found = await check(storage, anchors=anchors)

@@ -84,7 +84,7 @@ def test_verify_makes_no_log(herdbook: Herdbook, log: Path) -> None:
 
     assert answer.code == 3
     assert answer.err == (
-        f"herdbook: {log} is not there. Give the log with --db   (exit 3)\n"
+        f"herdbook: {log} does not exist. Name the log with --db   (exit 3)\n"
     )
     assert not log.exists()
 

@@ -1,0 +1,225 @@
+"""Back up a log, and restore it from a backup. Both verify what they write."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from herdbook.core.checks.verification import verify
+from herdbook.core.clock import Clock, SystemClock
+from herdbook.core.storage import Storage
+from herdbook.events.errors import CallerError, CorruptLogError, NotALogError
+from herdbook.events.findings import Finding, Kind
+from herdbook.events.instances import living
+from herdbook.events.sqlite.backup import (
+    COMPANIONS,
+    copy_offline,
+    copy_online,
+    place,
+    set_aside,
+)
+from herdbook.events.sqlite.kept_head import KeptHead
+from herdbook.events.sqlite.log_file import beside
+from herdbook.events.store import Head
+
+DAMAGE = frozenset(
+    {Kind.POSITION, Kind.VERSION, Kind.HASH, Kind.HEAD, Kind.FILE, Kind.ANCHOR}
+)
+"""Findings that say that a file is not the log that was written.
+
+The others are about what was recorded, and a copy has them as the log has.
+"""
+
+
+NOTHING_CHANGED = "Nothing was changed"
+
+
+class Backup(msgspec.Struct, frozen=True, kw_only=True):
+    """A backup that was made.
+
+    Attributes:
+        path: The file.
+        position: The position of its last event; 0 if it has none.
+        hash: The hash of that event.
+        size_bytes: The size of the file.
+        findings: Findings of the log that are no damage; the backup has them too.
+    """
+
+    path: Path
+    position: int
+    hash: str
+    size_bytes: int
+    findings: tuple[Finding, ...] = ()
+
+
+class Restored(msgspec.Struct, frozen=True, kw_only=True):
+    """A log that was restored.
+
+    Attributes:
+        path: The log.
+        position: The position of its last event; 0 if it has none.
+        hash: The hash of that event.
+        replaced: The directory with the files that were there before, if there were.
+        findings: Findings of the backup that are no damage.
+    """
+
+    path: Path
+    position: int
+    hash: str
+    replaced: Path | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+async def back_up(
+    log: Path, target: Path, *, replace: bool = False, clock: Clock | None = None
+) -> Backup:
+    """Write a verified copy of a log; other processes may use the log meanwhile.
+
+    The target appears when it is complete and verified, or not at all.
+
+    Args:
+        log: The log.
+        target: The file to write.
+        replace: Whether an existing target is replaced.
+        clock: Tells the time.
+
+    Raises:
+        CallerError: The target exists, or is the log itself.
+        StoreError: The log cannot be read, or the target cannot be written.
+        CorruptLogError: The copy is damaged; nothing was written.
+    """
+    clock = clock or SystemClock()
+    _check_target(target, log, replace=replace)
+    async with _directory(target.parent) as directory:
+        copy = directory / target.name
+        async with Storage.open(log, clock):  # refuses what is not a whole log
+            await asyncio.to_thread(copy_online, log, copy)
+        head, findings = await _verified(copy, clock, subject=target)
+        size = await asyncio.to_thread(place, copy, target)
+    return Backup(
+        path=target,
+        position=head.position,
+        hash=head.hash,
+        size_bytes=size,
+        findings=findings,
+    )
+
+
+async def restore(
+    backup: Path, log: Path, *, replace: bool = False, clock: Clock | None = None
+) -> Restored:
+    """Put a verified copy of a backup in the place of a log.
+
+    What was there before is moved to a directory next to the log, and is never
+    deleted. The backup is only read.
+
+    Args:
+        backup: The backup.
+        log: The log; its directory must exist.
+        replace: Whether an existing log is replaced.
+        clock: Tells the time.
+
+    Raises:
+        CallerError: There is no backup, the log exists, or a process uses it.
+        StoreError: The backup cannot be read, or the log cannot be written.
+        CorruptLogError: The backup is damaged; nothing was changed.
+    """
+    clock = clock or SystemClock()
+    exists = _check_backup(backup, log, replace=replace)
+    _check_unused(log)
+    async with _directory(beside(log).parent) as directory:
+        copy = directory / beside(log).name
+        await asyncio.to_thread(copy_offline, backup, copy)
+        head, findings = await _verified(copy, clock, subject=backup)
+        aside = beside(log, f".before-restore-{clock.now():%Y%m%dT%H%M%S.%fZ}")
+        _check_unused(log)
+        if exists:
+            await asyncio.to_thread(set_aside, log, aside)
+        await asyncio.to_thread(place, copy, beside(log))
+        await asyncio.to_thread(KeptHead(log).replace, head)
+    return Restored(
+        path=log,
+        position=head.position,
+        hash=head.hash,
+        replaced=aside if exists else None,
+        findings=findings,
+    )
+
+
+def _check_target(target: Path, log: Path, *, replace: bool) -> None:
+    if beside(target) == beside(log):
+        raise CallerError(str(target), "is the log itself", "Choose another file")
+    if target.exists() and not replace:
+        raise CallerError(
+            str(target), "already exists", "Choose another file, or add --replace"
+        )
+
+
+def _check_backup(backup: Path, log: Path, *, replace: bool) -> bool:
+    """Check what a restore is given; return whether there is something to replace."""
+    if beside(backup) == beside(log):
+        raise CallerError(str(backup), "is the log itself", "Name a backup")
+    if not backup.is_file():
+        raise CallerError(str(backup), "does not exist", "Name a backup")
+    exists = any(beside(log, ending).exists() for ending in ("", *COMPANIONS))
+    if exists and not replace:
+        raise CallerError(
+            str(log),
+            "already exists",
+            "Restore to another path with --db, or add --replace: the files are kept",
+        )
+    return exists
+
+
+def _check_unused(log: Path) -> None:
+    if living(beside(log, "-instances")):
+        raise CallerError(
+            str(log),
+            "is in use by another process",
+            "Stop all Herdbook processes that use it",
+        )
+
+
+@asynccontextmanager
+async def _directory(parent: Path) -> AsyncIterator[Path]:
+    """Make a private directory next to the target, so that a rename is atomic."""
+    try:
+        made = Path(tempfile.mkdtemp(prefix=".herdbook-", dir=parent))
+    except OSError as error:
+        raise CallerError(
+            str(parent),
+            f"cannot be written: {error.strerror or error}",
+            "Choose a directory that exists and that you may write",
+        ) from error
+    try:
+        yield made
+    finally:
+        await asyncio.to_thread(shutil.rmtree, made, ignore_errors=True)
+
+
+async def _verified(
+    copy: Path, clock: Clock, *, subject: Path
+) -> tuple[Head, tuple[Finding, ...]]:
+    """Verify a copy; return its head, and the findings that are no damage."""
+    try:
+        async with Storage.open(copy, clock) as storage:
+            found = await verify(storage)
+    except (CorruptLogError, NotALogError) as error:
+        reason = error.state.replace(f"{copy}", f"{subject}")
+        raise CorruptLogError(str(subject), reason, NOTHING_CHANGED) from error
+    damage = [each for each in found.findings if each.kind in DAMAGE]
+    if damage:
+        more = f" and {len(damage) - 1} more findings" if len(damage) > 1 else ""
+        at = f"event #{damage[0].position} " if damage[0].position else ""
+        raise CorruptLogError(
+            str(subject),
+            f"is damaged: {at}{damage[0].message}{more}",
+            f"{NOTHING_CHANGED}. To see all findings of a log: herdbook verify",
+        )
+    return found.head, tuple(found.findings)
