@@ -32,6 +32,6 @@ def known_status(moment: ReadModel, model: str) -> ModelStatus:
         raise NothingFoundError(
             status.name,
             f"is not known on {status.node}",
-            f"To see what is: herdbook ls. To fetch it: herdbook pull {status.name}",
+            f"To see what is: herdbook ls. To pull it: herdbook pull {status.name}",
         )
     return status

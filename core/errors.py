@@ -1,47 +1,48 @@
-"""The errors about models and about Ollama: the tree of ``events/errors.py``, whole.
+"""Errors of models, operations and the Ollama server: the whole tree of errors.
 
     HerdbookError
-    ├── CallerError                    the caller asked for what cannot be
-    │   ├── IllegalTransitionError     not allowed in the model's state
+    ├── CallerError                    the request is invalid; nothing was changed
+    │   ├── IllegalTransitionError     not allowed in the state of the model
     │   ├── WrongStreamError           an event in a stream of another kind
-    │   ├── InvalidNameError           no name of a model
-    │   ├── InvalidAddressError        no address of a server
-    │   ├── InvalidConfigurationError  no value of that setting
-    │   ├── InvalidCatalogueError      no catalogue
-    │   ├── NodeAddressError           the log knows that node at another address
-    │   ├── InvalidDesiredError        no desired set of models
-    │   ├── UnknownRoleError           no role of that name
-    │   ├── ModelNotFoundError         the model is not there
-    │   ├── OperationEndedError        cancelled, or its manager closed
-    │   └── BusyError                  something else is at work on the model
-    ├── OllamaError                    the server could not, would not, or is away
-    │   ├── NodeUnreachableError       nothing answers there
-    │   ├── NodeTimeoutError           it did not answer in time
-    │   ├── BadAnswerError             what answered is not what Ollama would say
-    │   ├── RefusedError               it does not talk to us, or not about this
-    │   ├── BusyServerError            its queue is full
-    │   ├── ServerFailedError          an error that has no class of its own
-    │   ├── ModelDamagedError          weights or manifest are gone or torn
-    │   ├── CapabilityMissingError     the model cannot do that
-    │   ├── CloudModelError            a cloud model: nothing to load here
+    │   ├── InvalidNameError           not a valid model name
+    │   ├── InvalidAddressError        not a valid server address
+    │   ├── InvalidConfigurationError  unknown setting or invalid value
+    │   ├── InvalidCatalogueError      invalid catalogue file
+    │   ├── NodeAddressError           the log has another address for the node
+    │   ├── InvalidDesiredError        invalid desired set
+    │   ├── UnknownRoleError           unknown role
+    │   ├── ModelNotFoundError         the model does not exist there
+    │   ├── OperationEndedError        cancelled, or the manager was closed
+    │   └── BusyError                  another operation uses the model
+    ├── OllamaError                    the server failed, refused or is unreachable
+    │   ├── NodeUnreachableError       nothing answers at the address
+    │   ├── NodeTimeoutError           no answer in time
+    │   ├── BadAnswerError             the answer is not one of Ollama
+    │   ├── RefusedError               the server refused the request
+    │   ├── BusyServerError            the queue of the server is full
+    │   ├── ServerFailedError          any other error of the server
+    │   ├── ModelDamagedError          weights or manifest are missing or damaged
+    │   ├── CapabilityMissingError     the model lacks a capability
+    │   ├── CloudModelError            a cloud model: it cannot be loaded here
     │   ├── LoadFailedError            out of memory, stalled, died …
-    │   └── PullError                  the model could not be fetched
-    │       ├── PullRefusedError       by the registry, or on the way there
-    │       ├── DiskFullError          no space on the server's disk
-    │       ├── DigestMismatchError    the bytes are not the promised ones
-    │       ├── StalledError           no byte came any more
+    │   └── PullError                  the pull failed
+    │       ├── PullRefusedError       the registry refused or is unreachable
+    │       ├── DiskFullError          the disk of the server is full
+    │       ├── DigestMismatchError    the data does not match its digest
+    │       ├── StalledError           no data arrived for too long
     │       ├── PullCutError           the stream ended without ``success``
-    │       └── PullCancelledError     the server gave the download up
+    │       └── PullCancelledError     the server cancelled the download
     ├── ResourceExhaustedError         this process has too many open files
-    └── StoreError                     the log could not do its part
+    └── StoreError                     the log cannot be read or written
 
-A message is composed here from typed fields: subject, state, remedy. ``kind`` is
-the stable word that an event records for it; ``raw`` is what the server said, to
-the letter.
+A message is composed of typed fields: subject, state, remedy. ``kind`` is the stable
+word that events record for the error; ``raw`` is the server's own text, unchanged.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import ClassVar, Final
 
@@ -119,11 +120,17 @@ __all__ = [
 ]
 
 
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Return a sentence that suggests the nearest known name; empty if none is near."""
+    near = get_close_matches(given.lower(), [str(name) for name in known], n=1)
+    return f"Did you mean {near[0]!r}? " if near else ""
+
+
 class InvalidNameError(CallerError):
-    """What was given is no name of a model.
+    """A model name is not valid.
 
     Attributes:
-        name: What was given.
+        name: The given name.
     """
 
     code = "invalid_name"
@@ -132,30 +139,30 @@ class InvalidNameError(CallerError):
         self.name = name
         super().__init__(
             f"{_short(name)!r}",
-            f"is no name of a model: {reason}",
-            "Write it as model:tag, with letters, digits, '.', '_' and '-'",
+            f"is not a valid model name: {reason}",
+            "Use model:tag with letters, digits, '.', '_' and '-'",
         )
 
 
 class InvalidAddressError(CallerError):
-    """Nobody can connect to what was given as the server's address."""
+    """The address of the server is not valid."""
 
     code = "invalid_address"
 
     def __init__(self, address: str, *, reason: str) -> None:
         super().__init__(
             f"{_short(address)!r}",
-            f"is no address of an Ollama server: {reason}",
-            "Write it as http://host:port, as OLLAMA_HOST has it",
+            f"is not a valid server address: {reason}",
+            "Use http://host:port, as in OLLAMA_HOST",
         )
 
 
 class NodeAddressError(CallerError):
-    """The log knows a node at another address: its models may be other models.
+    """The log has another address for the node, so its models may be other models.
 
     Attributes:
         known: The address in the log.
-        given: The address that was asked for.
+        given: The requested address.
     """
 
     code = "node_address"
@@ -172,31 +179,31 @@ class NodeAddressError(CallerError):
 
 
 class InvalidConfigurationError(CallerError):
-    """A setting does not exist, or cannot have that value."""
+    """A setting does not exist or cannot have the value."""
 
     code = "invalid_configuration"
 
 
 class InvalidCatalogueError(CallerError):
-    """A catalogue that cannot be used; nothing of it was applied."""
+    """A catalogue file is not valid; nothing was applied."""
 
     code = "invalid_catalogue"
 
 
 class InvalidDesiredError(CallerError):
-    """A desired set that cannot be used; nothing of it was applied."""
+    """A desired set is not valid; nothing was applied."""
 
     code = "invalid_desired"
 
 
 class OperationEndedError(CallerError):
-    """The operation was cancelled, or its manager was closed."""
+    """The operation was cancelled, or the manager was closed."""
 
     code = "cancelled"
 
 
 class UnknownRoleError(CallerError):
-    """There is no role of that name.
+    """There is unknown role.
 
     Attributes:
         role: What was given.
@@ -207,17 +214,19 @@ class UnknownRoleError(CallerError):
     def __init__(self, role: str, *, known: tuple[str, ...]) -> None:
         self.role = role
         super().__init__(
-            f"{_short(role)!r}", "is no role", f"The roles are {', '.join(known)}"
+            f"{_short(role)!r}",
+            "is not a role",
+            f"{did_you_mean(role, known)}Roles: {', '.join(known)}",
         )
 
 
 class ModelNotFoundError(CallerError):
-    """The model is not where it was looked for.
+    """A model does not exist on the server, node or log.
 
     Attributes:
         name: The model.
         where: A node's name, ``the server`` or ``the log``.
-        raw: What the server said, if it was asked.
+        raw: The answer of the server, if it was asked.
     """
 
     code = "model_not_found"
@@ -227,30 +236,30 @@ class ModelNotFoundError(CallerError):
         self.where = where
         self.raw = raw
         super().__init__(
-            name, f"is not on {where}", f"To fetch it: herdbook pull {name}"
+            name, f"is not on {where}", f"To pull it: herdbook pull {name}"
         )
 
 
 class BusyError(CallerError):
-    """Another operation, or another instance, is at work on the model."""
+    """Another operation, or another instance, uses the model."""
 
     code = "busy"
 
 
 class OllamaError(HerdbookError):
-    """The server could not, would not, or is away. Raised as one of its kinds.
+    """The server failed, refused or is unreachable. Raised as one of its subclasses.
 
     Attributes:
-        kind: The stable word that an event records; the class's code, unless the
-            class tells several causes apart.
-        raw: What the server or the connection said, to the letter; may be empty.
+        kind: The stable word that events record: the code of the class, unless the
+            class distinguishes several causes.
+        raw: The text of the server or the connection, unchanged; may be empty.
     """
 
     code = "ollama"
     says: ClassVar[str] = "failed: {raw}"
-    """The state, as a clause that follows the subject."""
+    """The problem, as a clause that follows the subject."""
     advises: ClassVar[str] = ""
-    """The remedy, in which ``{subject}`` may stand."""
+    """The remedy; may contain ``{subject}``."""
 
     def __init__(
         self,
@@ -268,7 +277,7 @@ class OllamaError(HerdbookError):
 
 
 INTERNAL_ERROR = "internal_error"
-"""What an event records as the kind of an exception that is none of these errors."""
+"""The kind that events record for an exception outside this tree."""
 
 
 def kind_of(error: Exception) -> str:
@@ -279,29 +288,29 @@ def kind_of(error: Exception) -> str:
 
 
 def message_of(error: Exception) -> str:
-    """Return what an event records as the text of an error."""
+    """Return the text that an event records for an error."""
     if isinstance(error, HerdbookError):
         return str(error)
     return f"{type(error).__name__}: {error}"[:500]
 
 
 class NodeUnreachableError(OllamaError):
-    """Nothing answers at the server's address, or it broke off."""
+    """Nothing answers at the address of the server, or the connection broke."""
 
     code = "node_unreachable"
     says = "cannot be reached: {raw}"
-    advises = "Start it with 'ollama serve', or set OLLAMA_HOST to where it is"
+    advises = "Start it with 'ollama serve', or set OLLAMA_HOST to its address"
 
 
 class NodeTimeoutError(OllamaError):
-    """The server took the question and did not answer in time.
+    """The server accepted the request and did not answer in time.
 
     Attributes:
-        seconds: How long it was waited for.
+        seconds: How long Herdbook waited.
     """
 
     code = "node_timeout"
-    advises = "It may be starting or overloaded: try again"
+    advises = "It may be starting or overloaded. Try again"
 
     def __init__(self, subject: str, *, seconds: float) -> None:
         self.seconds = seconds
@@ -309,15 +318,17 @@ class NodeTimeoutError(OllamaError):
 
 
 class BadAnswerError(OllamaError):
-    """What answered does not speak as Ollama does: a proxy, or another program."""
+    """The answer is not one of Ollama: a proxy, or another program."""
 
     code = "bad_answer"
     says = "gave an answer that cannot be read: {raw}"
-    advises = "See that the address is Ollama's own, with no other program between"
+    advises = (
+        "Check that the address is Ollama's own and not a proxy or another program"
+    )
 
 
 class RefusedError(OllamaError):
-    """The server does not talk to us (host, origin, proxy), or the cloud is off."""
+    """The server refuses the request (host, origin, proxy), or the cloud is off."""
 
     code = "refused"
     says = "is refused by the server: {raw}"
@@ -328,38 +339,38 @@ class RefusedError(OllamaError):
 
 
 class BusyServerError(OllamaError):
-    """The server's queue of requests is full."""
+    """The request queue of the server is full."""
 
     code = "server_busy"
-    says = "has to wait: the server's queue is full"
-    advises = "Try again in a moment, or raise OLLAMA_MAX_QUEUE on the server"
+    says = "has to wait: the request queue of the server is full"
+    advises = "Try again, or raise OLLAMA_MAX_QUEUE on the server"
 
 
 class ServerFailedError(OllamaError):
-    """The server failed in a way that has no class of its own."""
+    """Any other failure of the server."""
 
     code = "server_failed"
     says = "failed on the server: {raw}"
-    advises = "The server's own log says more"
+    advises = "See the log of the server"
 
 
 class ModelDamagedError(OllamaError):
-    """The model's weights or its manifest are gone or torn on the server's disk."""
+    """Weights or manifest are missing or damaged on the disk of the server."""
 
     code = "model_damaged"
-    says = "is damaged on the server's disk"
-    advises = "Fetch it again: herdbook pull {subject}"
+    says = "is damaged on the disk of the server"
+    advises = "Pull it again: herdbook pull {subject}"
 
 
 class CapabilityMissingError(OllamaError):
-    """The model cannot do what it was asked for.
+    """The model lacks the capability that was requested.
 
     Attributes:
         capability: The server's word for it, such as ``generate``.
     """
 
     code = "capability_missing"
-    advises = "To see what it can do: herdbook show {subject}"
+    advises = "To see its capabilities: herdbook show {subject}"
 
     def __init__(self, subject: str, *, capability: str, raw: str = "") -> None:
         self.capability = capability
@@ -367,14 +378,14 @@ class CapabilityMissingError(OllamaError):
 
 
 class CloudModelError(OllamaError):
-    """The model runs at a cloud's server: there is nothing here to load or unload."""
+    """The model runs in the cloud and cannot be loaded or unloaded here."""
 
     code = "elsewhere"
-    says = "is a cloud model: it is never in this server's memory"
+    says = "is a cloud model and is never in the memory of this server"
 
 
 class LoadFailure(StrEnum):
-    """Why a model could not be loaded: what ``LoadFailed`` records as its kind."""
+    """Why a load failed: the kind that ``LoadFailed`` records."""
 
     OUT_OF_MEMORY = "out_of_memory"
     STALLED = "load_stalled"
@@ -385,22 +396,22 @@ class LoadFailure(StrEnum):
 
 _LOAD_FAILURES: Final = {
     LoadFailure.OUT_OF_MEMORY: (
-        "cannot be loaded: the server's memory does not suffice",
-        "Unload other models, or give it a smaller num_ctx",
+        "cannot be loaded: the server has not enough memory",
+        "Unload other models, or set a smaller num_ctx",
     ),
     LoadFailure.STALLED: (
-        "cannot be loaded: the server waited in vain for its process to start",
+        "cannot be loaded: its process did not start in time",
         "Try again, or raise OLLAMA_LOAD_TIMEOUT on the server",
     ),
     LoadFailure.PROCESS_DIED: (
         "cannot be loaded: {raw}",
-        "The server's own log says more",
+        "See the log of the server",
     ),
     LoadFailure.INCOMPATIBLE: (
-        "cannot be loaded: its file and this version of Ollama do not fit",
-        "Fetch it again: herdbook pull {subject}; or update Ollama",
+        "cannot be loaded: this version of Ollama does not support its file",
+        "Pull it again: herdbook pull {subject}; or update Ollama",
     ),
-    LoadFailure.OTHER: ("cannot be loaded: {raw}", "The server's own log says more"),
+    LoadFailure.OTHER: ("cannot be loaded: {raw}", "See the log of the server"),
 }
 
 
@@ -421,17 +432,17 @@ class LoadFailedError(OllamaError):
 
 
 class PullError(OllamaError):
-    """A pull ended without success. Raised as one of its kinds."""
+    """A pull failed. Raised as one of its subclasses."""
 
     code = "pull_failed"
-    says = "cannot be fetched: {raw}"
+    says = "cannot be pulled: {raw}"
 
 
 class PullRefusal(StrEnum):
-    """Why the registry did not give a model: what ``PullFailed`` records as its kind.
+    """Why the registry refused a model: the kind that ``PullFailed`` records.
 
-    ``REGISTRY_UNREACHABLE`` and ``REGISTRY_FAILED`` may pass by themselves,
-    ``RATE_LIMIT`` with time; the others stay as they are.
+    ``REGISTRY_UNREACHABLE``, ``REGISTRY_FAILED`` and ``RATE_LIMIT`` may pass with time;
+    the others are permanent.
     """
 
     AUTHENTICATION = "authentication"
@@ -445,35 +456,35 @@ class PullRefusal(StrEnum):
 
 _PULL_REFUSALS: Final = {
     PullRefusal.AUTHENTICATION: (
-        "cannot be fetched: the registry does not let this server in",
-        "Add the server's ~/.ollama/id_ed25519.pub to your account there",
+        "cannot be pulled: the registry denies access to this server",
+        "Add the server's ~/.ollama/id_ed25519.pub to your account at the registry",
     ),
     PullRefusal.RATE_LIMIT: (
-        "cannot be fetched: the registry wants fewer requests",
+        "cannot be pulled: the registry limits the request rate",
         "Try again later",
     ),
     PullRefusal.SERVER_TOO_OLD: (
-        "cannot be fetched: it needs a newer version of Ollama",
+        "cannot be pulled: it needs a newer version of Ollama",
         "Update the server: https://ollama.com/download",
     ),
     PullRefusal.NOT_IN_REGISTRY: (
-        "cannot be fetched: the registry does not have it",
+        "cannot be pulled: the registry does not have it",
         "Check the name and the tag at https://ollama.com/search",
     ),
     PullRefusal.REGISTRY_UNREACHABLE: (
-        "cannot be fetched: the server does not reach the registry: {raw}",
-        "See to the server's network, then: herdbook pull {subject}",
+        "cannot be pulled: the server cannot reach the registry: {raw}",
+        "Check the network of the server, then run: herdbook pull {subject}",
     ),
     PullRefusal.REGISTRY_FAILED: (
-        "cannot be fetched: the registry failed: {raw}",
+        "cannot be pulled: the registry failed: {raw}",
         "Try again later: herdbook pull {subject}",
     ),
-    PullRefusal.OTHER: ("cannot be fetched: {raw}", ""),
+    PullRefusal.OTHER: ("cannot be pulled: {raw}", ""),
 }
 
 
 class PullRefusedError(PullError):
-    """The registry, or the way there, did not give the model.
+    """The registry refused the model, or could not be reached.
 
     Attributes:
         refusal: Why.
@@ -489,35 +500,35 @@ class PullRefusedError(PullError):
 
 
 class DiskFullError(PullError):
-    """No space is left on the server's disk; what was fetched stays there."""
+    """The disk of the server is full; the data so far stays there."""
 
     code = "disk_full"
-    says = "cannot be fetched: no space is left on the server's disk"
-    advises = "Free some there, then: herdbook pull {subject}"
+    says = "cannot be pulled: the disk of the server is full"
+    advises = "Free space on the server, then run: herdbook pull {subject}"
 
 
 class DigestMismatchError(PullError):
-    """The bytes are not the promised ones; the server has thrown them away."""
+    """The data does not match its digest; the server has discarded it."""
 
     code = "digest_mismatch"
-    says = "cannot be fetched: what came is not what the registry promised"
-    advises = "Fetch it again, all of it: herdbook pull {subject}"
+    says = "cannot be pulled: the data does not match its digest"
+    advises = "Pull it again from the start: herdbook pull {subject}"
 
 
 class StalledError(PullError):
-    """No byte came any more; what was fetched stays on the server.
+    """No data arrived for too long; the data so far stays on the server.
 
     Attributes:
-        seconds: How long none came.
+        seconds: How long no data arrived.
     """
 
     code = "stalled"
-    advises = "Go on from there: herdbook pull {subject}"
+    advises = "To resume, run: herdbook pull {subject}"
 
     def __init__(self, subject: str, *, seconds: float) -> None:
         self.seconds = seconds
         super().__init__(
-            subject, says=f"cannot be fetched: no byte came for {seconds:g} s"
+            subject, says=f"cannot be pulled: no data arrived for {seconds:g} s"
         )
 
 
@@ -525,19 +536,19 @@ class PullCutError(PullError):
     """The stream ended without ``success``: the server or the connection died."""
 
     code = "pull_cut"
-    says = "is not fetched: the server broke off in the middle: {raw}"
-    advises = "See that it runs, then: herdbook pull {subject}"
+    says = "is not pulled: the connection to the server broke: {raw}"
+    advises = "Check that the server runs, then run: herdbook pull {subject}"
 
 
 class PullCancelledError(PullError):
-    """The server gave the download up, as it does when others who shared it left.
+    """The server cancelled the download.
 
-    A pull right after a cancelled one can join what is just being given up; asking
-    once more goes on from there.
+    A pull right after a cancelled one can join the download that is being cancelled.
+    Asking again resumes it.
     """
 
     code = "pull_cancelled"
-    says = "is not fetched: the server gave the download up"
+    says = "is not fetched: the server cancelled the download"
     advises = "Ask again: herdbook pull {subject}"
 
 

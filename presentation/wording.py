@@ -153,8 +153,12 @@ def failed_word(event: str) -> str:
 
 
 def plain_failure(name: str, message: str) -> str:
-    """Return a failure's message without what stands beside it anyway."""
-    for beginning in (f"{name} ", "cannot be fetched: ", "cannot be loaded: "):
+    """Return the message of a failure without the words that the reader sees anyway.
+
+    Logs of older versions have ``cannot be fetched``.
+    """
+    beginnings = ("cannot be pulled: ", "cannot be fetched: ", "cannot be loaded: ")
+    for beginning in (f"{name} ", *beginnings):
         message = message.removeprefix(beginning)
     return message
 

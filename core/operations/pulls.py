@@ -252,7 +252,10 @@ class Puller:
                 raw = f"its entry for {name}: {odd.reason}"
                 raise BadAnswerError(self._client.base_url, raw=raw)
         raise BadAnswerError(
-            self._client.base_url, raw=f"success for {name}, which it does not list"
+            name,
+            says="is not on the server, although the pull succeeded",
+            advises="Another client may have deleted it. To pull it again: "
+            "herdbook pull {subject}",
         )
 
     def _completed(

@@ -134,7 +134,7 @@ def test_hostile_words_are_words(herdbook: Reached, visits: Visits) -> None:
     visits.foresee("400")
     page.goto(f"/models/{quote(HOSTILE)}")
     expect(page.get_by_role("heading", level=1)).to_contain_text(
-        "is no name of a model"
+        "is not a valid model name"
     )
     expect(page.locator("main img, main script")).to_have_count(0)
     expect(page).not_to_have_title("owned")

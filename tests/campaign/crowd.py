@@ -235,8 +235,9 @@ class Crowd:
             return self.journal.was_absent(name, since) or self._is_late(name)
         if error.code == "load_failed":  # and its event is judged
             return self.journal.was_unloaded(name, began)
-        if error.code == "bad_answer":  # pulled, and deleted before it was listed
-            return "not list" in str(error) and self.journal.was_absent(name, began)
+        if error.code in {"bad_answer", "pull_failed"}:  # deleted right after its pull
+            is_gone = "although the pull succeeded" in str(error)
+            return is_gone and self.journal.was_absent(name, began)
         if error.code == "illegal_transition":  # what is in error is not used
             return what == "use" and "is error" in str(error)
         return error.code in FAIR

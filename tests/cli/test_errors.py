@@ -57,7 +57,7 @@ def test_sentence_has_what_state_and_remedy_in_one_line() -> None:
 
     assert errors.sentence(told) == (
         "herdbook: mistral:9b is not on local; load needs it present. "
-        "To fetch it: herdbook pull mistral:9b   (exit 3)"
+        "To pull it: herdbook pull mistral:9b   (exit 3)"
     )
 
 
@@ -89,7 +89,7 @@ def test_verbose_tells_causes_and_where() -> None:
         (["foo"], 2, "No such command 'foo'. To see how: herdbook --help"),
         (["ls", "--foo"], 2, "No such option: --foo"),
         (["show"], 2, "Missing argument 'MODEL'. To see how: herdbook show --help"),
-        (["show", "../x"], 2, "is no name of a model"),
+        (["show", "../x"], 2, "is not a valid model name"),
         (["show", "nope"], 3, "nope:latest is not known on local."),
         (["graph", "nope"], 3, "nope:latest is not known on local."),
         (["history", "nope"], 3, "nope:latest is not known on local."),
@@ -103,7 +103,11 @@ def test_verbose_tells_causes_and_where() -> None:
         (["config", "x", "foo=1"], 2, "foo"),
         (["config", "x", "temperature=9"], 2, "temperature"),
         (["config", "x", "temperature"], 2, "temperature"),
-        (["recommend", "cooking"], 2, "'cooking' is no role"),
+        (
+            ["recommend", "cooking"],
+            2,
+            "not a role. Did you mean 'coding'?",
+        ),
         (["suggest", "coding", "--memory", "much"], 2, "'much' is no size"),
         (["history", "--limit", "0"], 2, "--limit"),
         (["history", "--type", "Birth"], 2, "'Birth' is no event"),
@@ -114,7 +118,7 @@ def test_verbose_tells_causes_and_where() -> None:
         (["ls", "--node", "a/b"], 2, "'a/b'"),
         (["refresh", "--ollama", "127.0.0.1:9"], 5, "cannot be reached"),
         (["load", "x", "--ollama", "127.0.0.1:9"], 5, "cannot be reached"),
-        (["ls", "--ollama", "ftp://x"], 2, "is no address"),
+        (["ls", "--ollama", "ftp://x"], 2, "is not a valid server address"),
         (["pull", "no-such:1b"], 1, "the registry does not have it"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -139,7 +143,7 @@ def test_errors_in_json_have_the_parts(herdbook: Herdbook, server: Server) -> No
         "code": "model_not_found",
         "subject": "nope:latest",
         "state": "is not on local; load needs it present",
-        "remedy": "To fetch it: herdbook pull nope:latest",
+        "remedy": "To pull it: herdbook pull nope:latest",
         "exit": 3,
     }
 

@@ -86,7 +86,7 @@ def test_the_message_has_subject_state_and_remedy() -> None:
 
     assert str(error) == (
         "Ollama at x cannot be reached: Connection refused. "
-        "Start it with 'ollama serve', or set OLLAMA_HOST to where it is"
+        "Start it with 'ollama serve', or set OLLAMA_HOST to its address"
     )
 
 
@@ -102,7 +102,7 @@ def test_what_the_server_said_is_kept_whole_and_told_in_one_line() -> None:
 
 
 def test_a_state_without_a_reason_ends_without_a_colon() -> None:
-    assert str(PullError("m")) == "m cannot be fetched"
+    assert str(PullError("m")) == "m cannot be pulled"
 
 
 @pytest.mark.parametrize("failure", LoadFailure)
@@ -119,25 +119,25 @@ def test_a_refused_pull_has_the_kind_of_its_cause(refusal: PullRefusal) -> None:
     error = PullRefusedError("m:1", refusal=refusal, raw="said")
 
     assert (error.kind, error.raw, error.subject) == (refusal.value, "said", "m:1")
-    assert error.state.startswith("cannot be fetched")
+    assert error.state.startswith("cannot be pulled")
 
 
 def test_other_errors_have_their_class_as_kind() -> None:
     assert NodeTimeoutError("Ollama at x", seconds=2.5).kind == "node_timeout"
     assert "within 2.5 s" in str(NodeTimeoutError("Ollama at x", seconds=2.5))
-    assert "no byte came for 20 s" in str(StalledError("m", seconds=20))
+    assert "no data arrived for 20 s" in str(StalledError("m", seconds=20))
 
 
 def test_a_model_that_is_not_there_is_told_with_how_to_fetch_it() -> None:
     error = ModelNotFoundError("m:1", where="local")
 
-    assert str(error) == "m:1 is not on local. To fetch it: herdbook pull m:1"
+    assert str(error) == "m:1 is not on local. To pull it: herdbook pull m:1"
 
 
 def test_an_unknown_role_is_told_with_the_known_ones() -> None:
     error = UnknownRoleError("x" * 200, known=("coding", "fast"))
 
-    assert error.remedy == "The roles are coding, fast"
+    assert error.remedy == "Roles: coding, fast"
     assert len(str(error)) < 150
 
 

@@ -37,7 +37,7 @@ FAULTS: dict[str, tuple[Step, str, str]] = {
     "no memory": (
         {"runner_dies_saying": "cudaMalloc failed: out of memory"},
         "out_of_memory",
-        "the server's memory does not suffice",
+        "the server has not enough memory",
     ),
     "dying runner": (
         {"runner_dies_saying": "nothing of note"},
@@ -47,7 +47,7 @@ FAULTS: dict[str, tuple[Step, str, str]] = {
     "slow start": (
         {"runner_start_delay_s": 600},
         "load_stalled",
-        "waited in vain for its process to start",
+        "its process did not start in time",
     ),
     "silence": (
         {"answer": LOAD | {"hang": True}},
@@ -62,12 +62,12 @@ FAULTS: dict[str, tuple[Step, str, str]] = {
     "torn manifest": (
         {"manifest_damaged": NAME},
         "model_damaged",
-        "is damaged on the server's disk",
+        "is damaged on the disk of the server",
     ),
     "strange file": (
         {"runner_dies_saying": "error loading model: it may be incompatible"},
         "incompatible",
-        "its file and this version of Ollama do not fit",
+        "this version of Ollama does not support its file",
     ),
     "proxy": (
         {"answer": LOAD | {"status": 502, "body": "<html>bad gateway</html>"}},
@@ -82,7 +82,7 @@ FAULTS: dict[str, tuple[Step, str, str]] = {
     "full queue": (
         {"answer": LOAD | {"status": 503, "body": '{"error": "server busy"}'}},
         "server_busy",
-        "the server's queue is full",
+        "the request queue of the server is full",
     ),
 }
 
@@ -209,7 +209,7 @@ def test_load_gives_up_on_a_queue_that_stays_full(lived: Lived) -> None:
 
     told = lived(story, server=sandbox.Settings(max_queue=1))
 
-    assert "the server's queue is full" in told.last(NAME)[0]
+    assert "the request queue of the server is full" in told.last(NAME)[0]
 
 
 def test_model_that_does_not_fit_into_memory_says_so(lived: Lived) -> None:
@@ -219,7 +219,7 @@ def test_model_that_does_not_fit_into_memory_says_so(lived: Lived) -> None:
 
     told = lived(story, server=sandbox.Settings(memory_bytes=100_000_000))
 
-    assert "Unload other models, or give it a smaller num_ctx" in told.last(OTHER)[0]
+    assert "Unload other models, or set a smaller num_ctx" in told.last(OTHER)[0]
 
 
 def test_embedding_model_is_loaded_by_its_own_endpoint(lived: Lived) -> None:
@@ -300,7 +300,7 @@ def test_reload_that_fails_says_so_and_that_the_model_is_not_loaded_any_more(
 
     unloaded, started, failed = told.sentences(NAME)[-3:]
     assert (unloaded, started) == ("unloaded: on request", "load started: num_ctx 1024")
-    assert "the server's memory does not suffice" in failed
+    assert "the server has not enough memory" in failed
     assert told.shown(NAME)["state"] == "error"
 
 

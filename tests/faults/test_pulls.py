@@ -27,28 +27,28 @@ PULL: dict[str, Any] = {"path": "/api/pull", "status": 200}
 Step = dict[str, Any]
 
 REFUSALS: dict[str, tuple[Step, str, str]] = {
-    "401": ({"manifest_status": 401}, "authentication", "does not let this server in"),
-    "403": ({"manifest_status": 403}, "authentication", "does not let this server in"),
+    "401": ({"manifest_status": 401}, "authentication", "denies access to this server"),
+    "403": ({"manifest_status": 403}, "authentication", "denies access to this server"),
     "404": ({"manifest_status": 404}, "not_in_registry", "does not have it"),
     "412": ({"manifest_status": 412}, "server_too_old", "a newer version of Ollama"),
-    "429": ({"manifest_status": 429}, "rate_limit", "wants fewer requests"),
+    "429": ({"manifest_status": 429}, "rate_limit", "limits the request rate"),
     "500": ({"manifest_status": 500}, "registry_failed", "the registry failed: "),
     "502": ({"manifest_status": 502}, "registry_failed", "the registry failed: "),
     "503": ({"manifest_status": 503}, "registry_failed", "the registry failed: "),
     "no network": ({"unreachable": "i/o timeout"}, "registry_unreachable", "timeout"),
-    "blob 500": ({"blob_status": 500}, "stalled", "no byte came for 20 s"),
-    "resets": ({"reset_after": 30_000}, "stalled", "no byte came for 20 s"),
-    "silence": ({"stall_after": 0}, "stalled", "no byte came for 20 s"),
-    "wrong bytes": ({"corrupt": True}, "digest_mismatch", "not what the registry"),
+    "blob 500": ({"blob_status": 500}, "stalled", "no data arrived for 20 s"),
+    "resets": ({"reset_after": 30_000}, "stalled", "no data arrived for 20 s"),
+    "silence": ({"stall_after": 0}, "stalled", "no data arrived for 20 s"),
+    "wrong bytes": ({"corrupt": True}, "digest_mismatch", "does not match its digest"),
 }
 FAULTS: dict[str, tuple[Step, str, str]] = {
     **{name: ({"registry": r[0]}, r[1], r[2]) for name, r in REFUSALS.items()},
-    "full disk": ({"disk_bytes": 500_000_000}, "disk_full", "no space is left"),
+    "full disk": ({"disk_bytes": 500_000_000}, "disk_full", "is full"),
     "dead server": ({"server": "killed"}, "node_unreachable", "cannot be reached"),
     "cut": (
         {"answer": PULL | {"after_lines": 1, "cut": True}},
         "pull_cut",
-        "broke off",
+        "the connection to the server broke",
     ),
     "strange words": (
         {"answer": PULL | {"body": '{"error": "the moon is full"}\n'}},
@@ -149,7 +149,7 @@ def test_bytes_that_only_come_again_are_no_progress(lived: Lived) -> None:
 
     told = lived(story, models="none")
 
-    assert "no byte came for 20 s" in told.last(BIG)[0]
+    assert "no data arrived for 20 s" in told.last(BIG)[0]
 
 
 def test_server_that_dies_and_comes_back_is_pulled_from_again(lived: Lived) -> None:
@@ -168,7 +168,7 @@ def test_server_that_dies_and_comes_back_is_pulled_from_again(lived: Lived) -> N
 
     said = " | ".join(told.sentences(BIG))
     assert "pull failed at 361 MB of 1.3 GB" in said
-    assert "the server broke off in the middle" in said
+    assert "the connection to the server broke" in said
     assert steps(told)[-2:] == ["pulled in", "can: completion,"]
     node = told.herdbook("history", "--no-refresh").out
     assert "lost: " in node
@@ -292,7 +292,7 @@ def test_server_that_says_nothing_at_all_is_given_up(lived: Lived) -> None:
     settings = ManagerSettings(silent_within_s=60, stalls=2)
     told = lived(story, models="none", settings=settings)
 
-    assert "no byte came for 60 s" in told.last(BIG)[0]
+    assert "no data arrived for 60 s" in told.last(BIG)[0]
 
 
 def test_server_that_says_the_same_without_end_is_given_up(lived: Lived) -> None:
@@ -309,4 +309,4 @@ def test_server_that_says_the_same_without_end_is_given_up(lived: Lived) -> None
     settings = ManagerSettings(silent_within_s=60, stalls=1)
     told = lived(story, models="none", settings=settings)
 
-    assert "no byte came for 60 s" in told.last(BIG)[0]
+    assert "no data arrived for 60 s" in told.last(BIG)[0]

@@ -72,10 +72,10 @@ def test_weights_are_shared_with_who_is_there() -> None:
 @pytest.mark.parametrize(
     ("kind", "remedy"),
     [
-        ("disk_full", "Free some there, then: herdbook pull a:1"),
-        ("out_of_memory", "Unload other models, or give it a smaller num_ctx"),
+        ("disk_full", "Free space on the server, then run: herdbook pull a:1"),
+        ("out_of_memory", "Unload other models, or set a smaller num_ctx"),
         ("not_in_registry", "Check the name and the tag at https://ollama.com/search"),
-        ("stalled", "Go on from there: herdbook pull a:1"),
+        ("stalled", "To resume, run: herdbook pull a:1"),
         ("a_word_of_tomorrow", ""),
     ],
 )

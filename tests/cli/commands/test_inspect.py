@@ -85,7 +85,7 @@ def test_ls_tells_a_failure_and_its_remedy(herdbook: Herdbook, server: Server) -
 
     assert "mistral:7b                error" in answer.out
     assert "  pull failed " in answer.out
-    assert "no space is left on the server's disk" in answer.out
+    assert "the disk of the server is full" in answer.out
     assert "herdbook pull mistral:7b" in answer.out
 
 

@@ -66,8 +66,8 @@ def test_pull_that_fails_says_what_to_do(herdbook: Herdbook, server: Server) -> 
 
     assert answer.code == 1
     assert answer.err == (
-        "herdbook: mistral:7b cannot be fetched: no space is left on the server's "
-        "disk. Free some there, then: herdbook pull mistral:7b   (exit 1)\n"
+        "herdbook: mistral:7b cannot be pulled: the disk of the server is full. "
+        "Free space on the server, then run: herdbook pull mistral:7b   (exit 1)\n"
     )
 
 

@@ -128,7 +128,7 @@ def test_a_failure_is_told_without_saying_the_name_twice() -> None:
         ("bad:1b", facts.PullStarted(instance="one")),
         (
             "bad:1b",
-            facts.PullFailed(kind="x", message="bad:1b cannot be fetched: no luck"),
+            facts.PullFailed(kind="x", message="bad:1b cannot be pulled: no luck"),
         ),
     )
 

@@ -84,7 +84,7 @@ def test_file_names_models_settings_memory_and_reasons(tmp_path: Path) -> None:
         ("", "key models: the table is missing"),
         ("models = 3", "key models: the table is missing"),
         ("[models]\na = 1", "model a: it is no table"),
-        ('[models."a b"]', "model a b: 'a b' is no name of a model"),
+        ('[models."a b"]', "model a b: 'a b' is not a valid model name"),
         ("[models.a]\n[models.A]", "model A: A:latest stands there twice"),
         ("[models.a]\nloaded = 1", "model a, key loaded: 1 is neither true nor false"),
         ("[models.a]\nnote = 1", "model a, key note: 1 is no text"),

@@ -111,7 +111,7 @@ def test_banner_stands_on_every_page(tmp_path: Path, ollama: Server) -> None:
         ("/log?type=Nothing", 400, "is no type of event"),
         ("/log?since=%2317", 400, "is a position"),
         ("/pull?model=", 400, "is empty"),
-        ("/pull?model=a+b", 400, "is no name of a model"),
+        ("/pull?model=a+b", 400, "is not a valid model name"),
         ("/static/nothing.js", 404, "is not a file of this service"),
     ],
 )
