@@ -20,7 +20,7 @@ LOSSES: dict[str, tuple[dict[str, Any], str]] = {
     "bad_answer": ({"answer": TAGS | {"status": 200, "body": "<html>"}}, "read"),
     "refused": ({"answer": TAGS | {"status": 403}}, "is refused by the server"),
     "server_failed": ({"answer": TAGS | {"status": 500, "body": ERROR}}, "on fire"),
-    "server_busy": ({"answer": TAGS | {"status": 503, "body": ERROR}}, "the server is full"),
+    "server_busy": ({"answer": TAGS | {"status": 503, "body": ERROR}}, "is full"),
 }
 
 
