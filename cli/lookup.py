@@ -6,7 +6,7 @@ from pathlib import Path
 
 from herdbook.cli.errors import NothingFoundError
 from herdbook.core import ModelStatus, ReadModel
-from herdbook.events.sqlite.log_file import is_there
+from herdbook.events.sqlite.log_file import log_exists
 
 
 def check_log(log: Path) -> None:
@@ -16,7 +16,7 @@ def check_log(log: Path) -> None:
         NothingFoundError: There is none.
         StoreError: It may not be read, or its ``-wal`` is without a log.
     """
-    if not is_there(log) and not log.exists():
+    if not log_exists(log) and not log.exists():
         raise NothingFoundError(str(log), "does not exist", "Name the log with --db")
 
 

@@ -25,7 +25,7 @@ from herdbook.events.sqlite.backup import (
     set_aside,
 )
 from herdbook.events.sqlite.kept_head import KeptHead
-from herdbook.events.sqlite.log_file import beside
+from herdbook.events.sqlite.log_file import log_file_path
 from herdbook.events.store import Head
 
 DAMAGE = frozenset(
@@ -133,15 +133,15 @@ async def restore(
     clock = clock or SystemClock()
     exists = _check_backup(backup, log, replace=replace)
     _check_unused(log)
-    async with _directory(beside(log).parent) as directory:
-        copy = directory / beside(log).name
+    async with _directory(log_file_path(log).parent) as directory:
+        copy = directory / log_file_path(log).name
         await asyncio.to_thread(copy_offline, backup, copy)
         head, findings = await _verified(copy, clock, subject=backup)
-        aside = beside(log, f".before-restore-{clock.now():%Y%m%dT%H%M%S.%fZ}")
+        aside = log_file_path(log, f".before-restore-{clock.now():%Y%m%dT%H%M%S.%fZ}")
         _check_unused(log)
         if exists:
             await asyncio.to_thread(set_aside, log, aside)
-        await asyncio.to_thread(place, copy, beside(log))
+        await asyncio.to_thread(place, copy, log_file_path(log))
         await asyncio.to_thread(KeptHead(log).replace, head)
     return Restored(
         path=log,
@@ -153,7 +153,7 @@ async def restore(
 
 
 def _check_target(target: Path, log: Path, *, replace: bool) -> None:
-    if beside(target) == beside(log):
+    if log_file_path(target) == log_file_path(log):
         raise CallerError(str(target), "is the log itself", "Choose another file")
     if target.exists() and not replace:
         raise CallerError(
@@ -163,11 +163,11 @@ def _check_target(target: Path, log: Path, *, replace: bool) -> None:
 
 def _check_backup(backup: Path, log: Path, *, replace: bool) -> bool:
     """Check what a restore is given; return whether there is something to replace."""
-    if beside(backup) == beside(log):
+    if log_file_path(backup) == log_file_path(log):
         raise CallerError(str(backup), "is the log itself", "Name a backup")
     if not backup.is_file():
         raise CallerError(str(backup), "does not exist", "Name a backup")
-    exists = any(beside(log, ending).exists() for ending in ("", *COMPANIONS))
+    exists = any(log_file_path(log, ending).exists() for ending in ("", *COMPANIONS))
     if exists and not replace:
         raise CallerError(
             str(log),
@@ -178,7 +178,7 @@ def _check_backup(backup: Path, log: Path, *, replace: bool) -> bool:
 
 
 def _check_unused(log: Path) -> None:
-    if living(beside(log, "-instances")):
+    if living(log_file_path(log, "-instances")):
         raise CallerError(
             str(log),
             "is in use by another process",

@@ -27,7 +27,7 @@ from herdbook.core.storage import MEMORY, Storage
 from herdbook.events.facts import LoadInterrupted, PullInterrupted, UpdateInterrupted
 from herdbook.events.findings import Finding
 from herdbook.events.recorded import Cause, RecordedEvent
-from herdbook.events.sqlite.log_file import beside
+from herdbook.events.sqlite.log_file import log_file_path
 from herdbook.events.streams import model_of
 from herdbook.projections.sentences import describe
 
@@ -132,7 +132,7 @@ def _open(
 
 def _alive(log: Path) -> Diagnosis:
     """Count who else is at work on the log: each holds a lock file of its own."""
-    others = len([*beside(log, "-instances").glob("*.lock")]) - 1
+    others = len([*log_file_path(log, "-instances").glob("*.lock")]) - 1
     if not others:
         return diagnosis("instances", "nobody else is at work on the log")
     return diagnosis("instances", f"{others} more at work on the log")

@@ -26,7 +26,7 @@ from herdbook.events.lifecycle import (
     Guard,
     Lifecycle,
     ModelState,
-    Row,
+    Transition,
     allowed,
 )
 
@@ -126,7 +126,7 @@ class LifecycleMachine(Machine):
         return moved
 
 
-def _transition(row: Row) -> dict[str, Any]:
+def _transition(row: Transition) -> dict[str, Any]:
     return {
         "trigger": row.trigger,
         "source": list(row.sources),
@@ -141,7 +141,7 @@ def _holds(guard: Guard, event: EventData) -> bool:
     return event.model.lifecycle.holds(guard)
 
 
-def _effect(row: Row, event: EventData) -> None:
+def _effect(row: Transition, event: EventData) -> None:
     model = event.model
     assert isinstance(model, Model)
     if row.to is not None:

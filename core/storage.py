@@ -13,7 +13,7 @@ from herdbook.core.concurrency.supervisor import TaskStatus, task_status
 from herdbook.core.logging import Logger
 from herdbook.events.instances import FileInstances, MemoryInstances
 from herdbook.events.memory import MemoryEventStore
-from herdbook.events.sqlite.log_file import beside
+from herdbook.events.sqlite.log_file import log_file_path
 from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import EventStore, Instances, ViewStore
 
@@ -69,7 +69,7 @@ class Storage(NamedTuple):
                     found=store.missing,
                     remedy=ACCEPT_LOSS,
                 )
-            with FileInstances(beside(path, "-instances")) as instances:
+            with FileInstances(log_file_path(path, "-instances")) as instances:
                 yield Storage(store, store, instances, partial(_tasks, store))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from herdbook.events.codec import SCHEMAS
 from herdbook.events.facts import FACTS
-from herdbook.events.lifecycle import TABLE, Row
+from herdbook.events.lifecycle import TABLE, Transition
 from herdbook.presentation.diagram import mermaid
 
 HERE = Path(__file__).parent
@@ -34,7 +34,7 @@ def lifecycle() -> str:
     return "\n".join(lines)
 
 
-def _row(row: Row) -> str:
+def _row(row: Transition) -> str:
     sources = ", ".join(f"`{state}`" for state in row.sources)
     to = f"`{row.to}`" if row.to else "unchanged"
     guards = ", ".join(row.guards) or "-"

@@ -1,1 +1,1 @@
-"""Facts about models, what each does to a model's state, and where they are kept."""
+"""Events about models, the lifecycle that they drive, and the stores of the log."""

@@ -1,10 +1,10 @@
-"""Facts to bytes and back, by an explicit table: no name is looked up in code.
+"""Encode and decode the data of events, by an explicit table of types.
 
-A fact's data are deterministic JSON: sorted keys, UTF-8, no spaces. Reading
-takes any schema that was ever written: an upcaster turns the data of schema n
-into those of schema n + 1, and the newest is decoded, strictly. What is unknown
-is a named error, never skipped: a newer version wrote it. Data that cannot be read
-are an ``UnreadableFact``, so that one event never hides the others.
+The data are deterministic JSON: sorted keys, UTF-8, no spaces. Every schema that
+was ever written can be read: an upcaster turns the data of schema n into those of
+schema n + 1, and the newest schema is decoded strictly. An unknown type is an
+error and is never skipped, since a newer version wrote it. Data that cannot be
+decoded become an ``UnreadableFact``, so that one event never hides the others.
 """
 
 from __future__ import annotations
@@ -18,59 +18,61 @@ import msgspec
 
 from herdbook.events.errors import UndecodableEventError, UnknownEventTypeError
 from herdbook.events.facts import FACTS, Fact, ModelUnloaded, UnreadableFact
-from herdbook.events.raw_text import shown
+from herdbook.events.raw_text import column_text
 from herdbook.events.recorded import Cause, Position, RecordedEvent, StoredEvent
 
 Upcaster: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
-"""Turns the data of one schema into those of the next; pure."""
+"""A pure function from the data of one schema to those of the next."""
 
 TYPES: dict[str, type[Fact]] = {fact.__name__: fact for fact in FACTS}
-"""Every fact by the name that it is recorded under."""
+"""Every fact class by its event type."""
 
 TRIGGERS: dict[str, str] = {
     name: re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower() for name in TYPES
 }
-"""Every fact's name in snake case: the trigger of the state machine."""
+"""The trigger of each event type in the state machine: its name in snake case."""
 
 
 def _unloaded_2(data: dict[str, Any]) -> dict[str, Any]:
-    """Schema 1 said only ``cause``, and called an eviction ``evicted:<name>``."""
+    """Convert schema 1, which had one field: ``cause``, such as ``evicted:<name>``."""
     reason, _, evicted_by = str(data["cause"]).partition(":")
     return {"reason": reason, "evicted_by": evicted_by or None}
 
 
 UPCASTERS: dict[tuple[str, int], Upcaster] = {(ModelUnloaded.__name__, 1): _unloaded_2}
-"""By type and the schema that they take; each gives the next one."""
+"""Upcasters by event type and the schema that they read."""
 
 SCHEMAS: dict[str, int] = {
     name: 1 + sum(1 for known, _ in UPCASTERS if known == name) for name in TYPES
 }
-"""The newest schema of each type: one more than its upcasters."""
+"""The newest schema of each event type: one more than its number of upcasters."""
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 _decoders = {name: msgspec.json.Decoder(fact).decode for name, fact in TYPES.items()}
 _causes = {cause.value: cause for cause in Cause}
 _TYPE_NAME = re.compile(r"[A-Z][A-Za-z]{2,60}")
-"""What the name of a type looks like, also of one that a newer version has."""
+"""The form of every event type, including those of newer versions."""
 _UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def encode(fact: Fact) -> str:
-    """Return the data of a fact: canonical JSON."""
+    """Encode a fact as canonical JSON."""
     return _encode(fact).decode()
 
 
 def decode(type_: str, schema: int, data: str | bytes) -> Fact:
-    """Return the fact, in its newest form.
+    """Decode the data of an event to the newest form of its fact.
 
     Raises:
-        UnknownEventTypeError: The type, or this schema of it, is not known.
-        UndecodableEventError: The data do not have the form of the type.
+        UnknownEventTypeError: The type, or this schema of the type, is unknown.
+        UndecodableEventError: The data do not match the schema.
     """
     newest = SCHEMAS.get(type_, 0)
     if not 1 <= schema <= newest:
         if not _TYPE_NAME.fullmatch(type_):
-            raise UndecodableEventError(type_, schema=schema, reason="no such type")
+            raise UndecodableEventError(
+                type_, schema=schema, reason="unknown event type"
+            )
         raise UnknownEventTypeError(type_, schema=schema)
     try:
         if schema == newest:
@@ -88,22 +90,22 @@ def _upcast(type_: str, schema: int, data: str | bytes) -> dict[str, Any]:
 
 
 def read(event: StoredEvent) -> RecordedEvent:
-    """Return a stored event with its fact and its times read.
+    """Decode a stored event: its fact, its times and its cause.
 
     Raises:
-        UnknownEventTypeError: A newer version recorded it.
+        UnknownEventTypeError: A newer version recorded the event.
     """
     return read_row(*msgspec.structs.astuple(event))
 
 
 def read_row(*row: Any) -> RecordedEvent:
-    """Return the event of the log's columns, as ``read`` does.
+    """Decode an event from the columns of the log.
 
-    An event that cannot be read never hides the others: its data are an
-    ``UnreadableFact``, and columns that a damaged page has spoiled are made good.
+    An event that cannot be read never hides the others: its data become an
+    ``UnreadableFact``, and damaged columns get a value of the right type.
 
     Raises:
-        UnknownEventTypeError: A newer version recorded it.
+        UnknownEventTypeError: A newer version recorded the event.
     """
     try:
         return _read_row(*row)
@@ -115,7 +117,7 @@ def read_row(*row: Any) -> RecordedEvent:
 
 
 def not_utf_8(row: Sequence[object]) -> str:
-    """Return which columns of the log are not UTF-8, in words; empty if all are."""
+    """Describe the columns that are not UTF-8; empty if all of them are."""
     columns = zip(StoredEvent.__struct_fields__, row, strict=True)
     damaged = [name for name, value in columns if isinstance(value, bytes)]
     return f"not UTF-8: {', '.join(damaged)}" if damaged else ""
@@ -137,10 +139,10 @@ def _read_row(  # noqa: PLR0913, PLR0917 - one parameter a column, for speed
     causation_id: str | None,
     hash_: str,
 ) -> RecordedEvent:
-    """Return the event of columns that are as they should be.
+    """Decode columns of the right types.
 
-    What comes from a damaged page may be anything: what the folds rely on is
-    checked, the rest is found by its hash.
+    A damaged page may return any value. The columns that projections rely on are
+    checked here; ``verify`` finds the others by their hash.
     """
     if not (
         type(stream) is type(event_id) is type(type_) is type(actor) is type(hash_)
@@ -150,7 +152,7 @@ def _read_row(  # noqa: PLR0913, PLR0917 - one parameter a column, for speed
         and type(version) is type(schema) is int
     ):
         raise UndecodableEventError(
-            shown(type_), schema=0, reason="a column is damaged"
+            column_text(type_), schema=0, reason="a column is damaged"
         )
     return RecordedEvent(
         Position(position),
@@ -191,29 +193,29 @@ def _unreadable(  # noqa: PLR0913, PLR0917 - one parameter a column
         Position(position),
         _stream(stream),
         version if isinstance(version, int) else 0,
-        shown(event_id),
-        shown(type_),
+        column_text(event_id),
+        column_text(type_),
         schema if isinstance(schema, int) else 0,
-        UnreadableFact(data=shown(data), reason=reason),
+        UnreadableFact(data=column_text(data), reason=reason),
         _time(occurred_at),
         _time(recorded_at),
-        shown(actor),
-        _causes.get(shown(cause), Cause.OBSERVED),
+        column_text(actor),
+        _causes.get(column_text(cause), Cause.OBSERVED),
         correlation_id if isinstance(correlation_id, str) else None,
         causation_id if isinstance(causation_id, str) else None,
-        shown(hash_),
+        column_text(hash_),
     )
 
 
 def _stream(value: object) -> str:
-    """Return the name of a stream; a damaged one is never that of another stream."""
-    return value if isinstance(value, str) else f"damaged stream {shown(value)}"
+    """Return the stream; a damaged name never equals the name of another stream."""
+    return value if isinstance(value, str) else f"damaged stream {column_text(value)}"
 
 
 def _time(value: object) -> datetime:
-    """Return a column as a time; one that is none is the beginning of 1970."""
+    """Return a column as a time; 1970-01-01 if it is not one."""
     try:
-        time = datetime.fromisoformat(shown(value))
+        time = datetime.fromisoformat(column_text(value))
     except ValueError:
         return _UNKNOWN_TIME
     return time if time.tzinfo is not None else _UNKNOWN_TIME

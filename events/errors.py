@@ -1,27 +1,26 @@
-"""The root of all errors, and those of the log.
+"""The base class of all errors, and the errors of the log.
 
     HerdbookError                      everything that Herdbook raises on purpose
-    ├── CallerError                    the caller asked for what cannot be
+    ├── CallerError                    an invalid request; nothing was changed
     │   ├── IllegalTransitionError     an event that the lifecycle does not allow
     │   └── WrongStreamError           an event in a stream of another kind
-    ├── ResourceExhaustedError         too many open files; see ``resources.py``
-    └── StoreError                     the log could not do its part
-        ├── ConflictError              somebody was faster, or the id is taken
+    ├── ResourceExhaustedError         too many open files (``file_descriptors.py``)
+    └── StoreError                     the log failed
+        ├── ConflictError              another append came first, or the id is taken
         │   ├── WrongExpectedVersionError
         │   └── EventIdConflictError
-        ├── CorruptLogError            what is stored cannot be right
+        ├── CorruptLogError            the stored data are damaged
         │   ├── UnknownEventTypeError
         │   └── UndecodableEventError
-        ├── OutcomeUnknownError        kept or not: appending again resolves it
+        ├── OutcomeUnknownError        recorded or not; append again to resolve
         ├── StoreClosedError
         ├── StoreUnavailableError      locked, unreadable, not writable
         ├── StoreFullError             no space left for the log
         ├── NotALogError               the file belongs to another program
         └── NewerSchemaError           the log was written by a newer Herdbook
 
-``core/errors.py`` continues the tree with Ollama's failures and the caller's
-mistakes about models. The first split is by whose fault it is. A message is
-composed here, from typed fields: subject, state, remedy.
+``core/errors.py`` adds the failures of Ollama and invalid requests about models.
+Messages are built from typed fields: subject, state and remedy.
 """
 
 from __future__ import annotations
@@ -29,23 +28,23 @@ from __future__ import annotations
 from typing import ClassVar
 
 LONGEST_PART = 1000
-"""Characters of a part of a message; what is longer is cut."""
+"""Maximum length of each part of a message, in characters; longer parts are cut."""
 
 
 class HerdbookError(Exception):
-    """The root: what Herdbook raises on purpose, in three parts.
+    """The base class of every error that Herdbook raises on purpose.
 
-    It is one line, whatever a caller or a server said: what does not print is
-    escaped, so that no terminal obeys it and every encoding takes it.
+    The message is always one line. Characters that do not print are escaped, so
+    that they cannot control a terminal.
 
     Attributes:
-        subject: What it is about: a model, a stream, a file, a server.
-        state: What is wrong with it, as a clause that follows the subject.
-        remedy: What to do about it; empty where nothing can be said.
+        subject: The model, stream, file or server that the error is about.
+        state: The problem, as a clause that follows the subject.
+        remedy: How to fix the problem; empty if there is no advice.
     """
 
     code: ClassVar[str] = "error"
-    """A stable word for programs, one per class (``--json`` shows it)."""
+    """A stable code for programs, one per class; ``--json`` prints it."""
 
     def __init__(self, subject: str, state: str, remedy: str = "") -> None:
         self.subject = in_line(subject)
@@ -60,7 +59,7 @@ class HerdbookError(Exception):
 
 
 def in_line(text: str, longest: int = LONGEST_PART) -> str:
-    """Return a text as part of a line: cut if it is long, escaped if need be."""
+    """Cut a text to a maximum length and escape what does not print."""
     if len(text) > longest:
         text = f"{text[: longest - 1]}…"
     if text.isprintable():
@@ -69,7 +68,7 @@ def in_line(text: str, longest: int = LONGEST_PART) -> str:
 
 
 class CallerError(HerdbookError):
-    """The caller asked for something that cannot be; nothing was changed."""
+    """The request is invalid; nothing was changed."""
 
     code = "invalid"
 
@@ -78,10 +77,10 @@ class IllegalTransitionError(CallerError):
     """An event that the lifecycle does not allow in the model's state.
 
     Attributes:
-        model: Name of the model (or of its stream).
-        current: Its state in words, with the activity where there is one.
-        event: The name of the refused event.
-        allowed: The names of the events that are allowed now, sorted.
+        model: Name of the model, or of its stream.
+        current: State of the model in words, with its activity.
+        event: Type of the refused event.
+        allowed: Types of the events that are allowed now, sorted.
     """
 
     code = "illegal_transition"
@@ -101,12 +100,12 @@ class IllegalTransitionError(CallerError):
 
 
 class WrongStreamError(CallerError):
-    """An event does not belong in the stream; nothing of the append was kept.
+    """An event does not belong in the stream; nothing was appended.
 
     Attributes:
-        stream: The stream.
-        event: The name of the refused event.
-        home: The form of the streams that it belongs in.
+        stream: Name of the stream.
+        event: Type of the refused event.
+        home: Form of the streams that the event belongs in.
     """
 
     code = "wrong_stream"
@@ -116,20 +115,20 @@ class WrongStreamError(CallerError):
         self.event = event
         self.home = home
         super().__init__(
-            f"append of {event}",
-            f"cannot go to the stream {stream[:80]!r}",
-            f"Append it to a stream of the form {home}",
+            f"event {event}",
+            f"cannot be appended to the stream {stream[:80]!r}",
+            f"Append it to a stream named {home}",
         )
 
 
 class StoreError(HerdbookError):
-    """The log could not do its part; what was acknowledged is still there."""
+    """The log failed; events that were acknowledged are still recorded."""
 
     code = "store"
 
 
 class ConflictError(StoreError):
-    """Somebody else was faster; nothing of the append was kept."""
+    """Another append came first; nothing was appended."""
 
     code = "conflict"
 
@@ -138,9 +137,9 @@ class WrongExpectedVersionError(ConflictError):
     """The stream is not at the version that the append expected.
 
     Attributes:
-        stream: The stream.
+        stream: Name of the stream.
         expected: The expected version, as given.
-        actual: The version found.
+        actual: Current version of the stream.
     """
 
     code = "wrong_expected_version"
@@ -151,17 +150,17 @@ class WrongExpectedVersionError(ConflictError):
         self.actual = actual
         super().__init__(
             stream,
-            f"is at version {actual}; expected was {expected}",
-            "Read it again and decide anew",
+            f"is at version {actual}, not at {expected}",
+            "Read the stream again, then retry",
         )
 
 
 class EventIdConflictError(ConflictError):
-    """The event id is recorded already, with other content.
+    """The event id is already recorded with other content.
 
     Attributes:
         event_id: The id.
-        position: Where it is recorded.
+        position: Position of the recorded event.
     """
 
     code = "event_id_conflict"
@@ -171,23 +170,23 @@ class EventIdConflictError(ConflictError):
         self.position = position
         super().__init__(
             f"event id {event_id}",
-            f"is recorded at #{position} with other content",
-            "Give a new event its own id",
+            f"is already recorded at #{position} with other content",
+            "Use a new id for a new event",
         )
 
 
 class CorruptLogError(StoreError):
-    """What is stored cannot be right."""
+    """The stored data are damaged."""
 
     code = "corrupt_log"
 
 
 class UnknownEventTypeError(CorruptLogError):
-    """The log holds a type, or a schema of it, that this version does not know.
+    """The log has an event type, or a schema of one, that this version cannot read.
 
     Attributes:
-        type: The event's type.
-        schema: Its schema number.
+        type: The event type.
+        schema: The schema number.
     """
 
     code = "unknown_event_type"
@@ -197,13 +196,13 @@ class UnknownEventTypeError(CorruptLogError):
         self.schema = schema
         super().__init__(
             f"event type {type_} (schema {schema})",
-            "is not known to this version",
-            "Use the version of Herdbook that wrote it, or a newer one",
+            "is unknown to this version",
+            "Use the version of Herdbook that recorded it, or a newer one",
         )
 
 
 class UndecodableEventError(CorruptLogError):
-    """The data of an event do not have the form of its type."""
+    """The data of an event do not match the schema of its type."""
 
     code = "undecodable_event"
 
@@ -219,7 +218,7 @@ class UndecodableEventError(CorruptLogError):
 
 
 class OutcomeUnknownError(StoreError):
-    """It cannot be told whether the append was kept.
+    """The outcome of an append is unknown.
 
     Appending the same events again, with their ids, resolves it.
 
@@ -233,8 +232,8 @@ class OutcomeUnknownError(StoreError):
         self.event_ids = event_ids
         super().__init__(
             f"append to {stream}",
-            f"may or may not have been kept: {reason}",
-            "Append the same events again: that records them once",
+            f"may or may not have been recorded: {reason}",
+            "Append the same events again; they are recorded only once",
         )
 
 
@@ -245,24 +244,24 @@ class StoreClosedError(StoreError):
 
 
 class StoreUnavailableError(StoreError):
-    """The log's file is locked, unreadable, not writable or not there."""
+    """The file of the log is locked, unreadable, not writable or missing."""
 
     code = "store_unavailable"
 
 
 class StoreFullError(StoreError):
-    """No space is left where the log is kept; nothing was appended."""
+    """The disk of the log is full; nothing was appended."""
 
     code = "store_full"
 
 
 class NotALogError(StoreError):
-    """The file is no Herdbook log: another program's, or no database at all."""
+    """The file is not a Herdbook log: another database, or no database."""
 
     code = "not_a_log"
 
 
 class NewerSchemaError(StoreError):
-    """The log was written by a newer Herdbook; this one leaves it alone."""
+    """A newer version of Herdbook wrote the log; this version does not change it."""
 
     code = "newer_schema"

@@ -1,9 +1,9 @@
-"""The facts: what can be recorded about a model or a node.
+"""The facts: the data of every event about a model or a node.
 
-One frozen class per fact, named in the past tense. A fact says what became true;
-who asked, when and why stands in the envelope (``recorded.py``). Changing a
-class means a new schema number and an upcaster in ``codec.py``: what is written
-once is read for ever.
+There is one frozen class per event type, named in the past tense. A fact has what
+became true; the envelope (``recorded.py``) has who asked for it, when and why. A
+changed class needs a new schema number and an upcaster in ``codec.py``, since every
+event that was ever written must stay readable.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ import msgspec
 Setting: TypeAlias = (
     bool | int | float | str | list[bool | int | float | str] | dict[str, str] | None
 )
-"""A value of a model's configuration, as JSON has it."""
+"""A value of a model's configuration, as a JSON type."""
 
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 53) - 1)]
-"""Bytes, tokens or parameters. The largest is what every JSON reader keeps exactly
-(RFC 8259, section 6), about 9 PB."""
+"""A number of bytes, tokens or parameters, up to the largest integer that every JSON
+reader keeps exactly (RFC 8259, section 6): about 9 PB."""
 
 
 class Fact(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """The root of all facts."""
+    """The base class of all facts."""
 
 
 class HeldBack(
     msgspec.Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True
 ):
-    """Changes that were seen and not recorded, since there were too many of them.
+    """Changes that were seen but not recorded, since there were too many.
 
     Attributes:
-        changes: How many were left out.
-        seconds: Over how many seconds.
+        changes: Number of changes that were left out.
+        seconds: Time over which they happened, seconds.
     """
 
     changes: int
@@ -44,25 +44,25 @@ class HeldBack(
 
 
 class DriftFact(Fact, frozen=True, kw_only=True):
-    """The root of facts about what others did, seen at a refresh.
+    """The base class of facts about changes by other programs, seen at a refresh.
 
     Attributes:
-        held_back: What was left out before this one; unset where nothing was.
+        held_back: Changes that were left out before this one; unset if none.
     """
 
     held_back: HeldBack | msgspec.UnsetType = msgspec.UNSET
 
 
 class UnreadableFact(Fact, frozen=True, kw_only=True):
-    """Stands for the data of a recorded event that cannot be read.
+    """A placeholder for the data of a recorded event that cannot be read.
 
-    Nothing records it: it is made while reading a log that an older version wrote, or
-    that is damaged. Projections move the state as the event's type says, and take in
-    none of its data.
+    It is never recorded. It is created when reading a damaged log, or one of an older
+    version. Projections change the state as the event type implies, and ignore the
+    data.
 
     Attributes:
-        data: The data as they are in the log, as text.
-        reason: Why they cannot be read.
+        data: The stored data as text.
+        reason: Why the data cannot be read.
     """
 
     data: str
@@ -70,7 +70,7 @@ class UnreadableFact(Fact, frozen=True, kw_only=True):
 
 
 class FactSource(StrEnum):
-    """Where a fact about a model's abilities comes from, the strongest first."""
+    """Source of what is known about a model, in order of precedence."""
 
     CONFIGURATION = "configuration"
     SHOW = "show"
@@ -81,7 +81,7 @@ class FactSource(StrEnum):
 
 
 class UnloadReason(StrEnum):
-    """Why a runner left memory, as far as it can be known."""
+    """Why a runner left memory, if known."""
 
     REQUESTED = "requested"
     EXPIRED = "expired"
@@ -94,16 +94,17 @@ class UnloadReason(StrEnum):
 class Runner(
     msgspec.Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True
 ):
-    """A process of the server that holds weights in memory, as ``/api/ps`` has it.
+    """A process of the server that holds weights in memory, as in ``/api/ps``.
 
     Attributes:
-        name: The name that it was first loaded by; another model may share it.
-        digest: Digest of that model at that time: 64 hexadecimal digits.
-        context_length: Context in effect, in tokens; None where an older server
-            does not tell.
-        size_bytes: Memory in all, bytes.
-        size_vram_bytes: The part of it on the GPU, bytes.
-        expires_at: When keep-alive ends; a year beyond 2300 means never.
+        name: Name of the model that it was loaded for; other models of the same
+            weights may share it.
+        digest: Digest of that model when it was loaded: 64 hexadecimal digits.
+        context_length: Context in use, tokens; None if the server is too old to
+            report it.
+        size_bytes: Total memory, bytes.
+        size_vram_bytes: Memory on the GPU, bytes.
+        expires_at: When keep-alive ends; a year after 2300 means never.
     """
 
     name: str
@@ -117,12 +118,12 @@ class Runner(
 class Capability(
     msgspec.Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True
 ):
-    """Whether a model can do a thing, and how that is known.
+    """Whether a model has a capability, and how that is known.
 
     Attributes:
-        value: Whether it can.
-        source: Where that comes from.
-        evidence: What was seen there, in a few words; may be empty.
+        value: Whether the model has it.
+        source: Source of the value.
+        evidence: What the source says, in a few words; may be empty.
     """
 
     value: bool
@@ -131,12 +132,12 @@ class Capability(
 
 
 class ModelDiscovered(DriftFact, frozen=True, kw_only=True):
-    """Recorded when the server lists a model that the log did not have there.
+    """Recorded when the server lists a model that was not present in the log.
 
     Attributes:
-        digest: Digest of its manifest: 64 hexadecimal digits.
-        size_bytes: Sum of its layers, bytes; shared layers count in each model.
-        remote_host: Where it runs if it is a cloud model, else None.
+        digest: Digest of the manifest: 64 hexadecimal digits.
+        size_bytes: Sum of the layers, bytes; shared layers count in each model.
+        remote_host: Host that runs a cloud model; None for a local model.
     """
 
     digest: str
@@ -145,15 +146,15 @@ class ModelDiscovered(DriftFact, frozen=True, kw_only=True):
 
 
 class ModelVanished(DriftFact, frozen=True, kw_only=True):
-    """Recorded when the server no longer lists a model, and we did not delete it."""
+    """Recorded when the server no longer lists a model that Herdbook did not delete."""
 
 
 class ModelDeleted(Fact, frozen=True, kw_only=True):
     """Recorded when a model was deleted through Herdbook.
 
     Attributes:
-        digest: What it was.
-        size_bytes: Its size, bytes; what other models share of it stays on disk.
+        digest: Digest of the deleted model.
+        size_bytes: Size of the deleted model, bytes; shared layers stay on disk.
     """
 
     digest: str | None = None
@@ -161,11 +162,11 @@ class ModelDeleted(Fact, frozen=True, kw_only=True):
 
 
 class PullStarted(Fact, frozen=True, kw_only=True):
-    """Recorded before the server is asked for a model that is not there.
+    """Recorded before the server is asked to pull a model that is not present.
 
     Attributes:
-        instance: The instance of Herdbook that is at work.
-        insecure: Whether the registry may be asked without TLS.
+        instance: Instance of Herdbook that runs the pull.
+        insecure: Whether the registry may be used without TLS.
     """
 
     instance: str
@@ -176,9 +177,9 @@ class PullProgressed(Fact, frozen=True, kw_only=True):
     """Recorded when 5 % or 10 s have passed, whichever is later.
 
     Attributes:
-        completed_bytes: What the server has of it, bytes.
-        total_bytes: All of it, as far as layers are known, bytes.
-        fetched_bytes: Bytes fetched since the start, those fetched twice included.
+        completed_bytes: Bytes that the server has.
+        total_bytes: Total size of the layers that are known so far, bytes.
+        fetched_bytes: Bytes fetched since the start, including repeated ones.
     """
 
     completed_bytes: Count
@@ -187,14 +188,14 @@ class PullProgressed(Fact, frozen=True, kw_only=True):
 
 
 class PullCompleted(Fact, frozen=True, kw_only=True):
-    """Recorded when the server has said ``success`` and lists the model.
+    """Recorded when the server has reported ``success`` and lists the model.
 
     Attributes:
-        digest: Digest of its manifest: 64 hexadecimal digits.
-        size_bytes: Sum of its layers, bytes.
-        fetched_bytes: Bytes fetched, those fetched twice included.
-        duration_s: Seconds from start to end.
-        remote_host: Where it runs if it is a cloud model, else None.
+        digest: Digest of the manifest: 64 hexadecimal digits.
+        size_bytes: Sum of the layers, bytes.
+        fetched_bytes: Bytes fetched, including repeated ones.
+        duration_s: Duration, seconds.
+        remote_host: Host that runs a cloud model; None for a local model.
     """
 
     digest: str
@@ -205,13 +206,13 @@ class PullCompleted(Fact, frozen=True, kw_only=True):
 
 
 class PullFailed(Fact, frozen=True, kw_only=True):
-    """Recorded when a pull ended without success, and nobody asked for that.
+    """Recorded when a pull ended with an error.
 
     Attributes:
-        kind: The error's stable word, such as ``disk_full``.
-        message: What the server said, or what is wrong, for people.
-        completed_bytes: What the server had of it then, bytes.
-        total_bytes: All of it, bytes.
+        kind: Stable code of the error, such as ``disk_full``.
+        message: Error message of the server, or a description of the problem.
+        completed_bytes: Bytes that the server had.
+        total_bytes: Total size, bytes.
     """
 
     kind: str
@@ -221,11 +222,11 @@ class PullFailed(Fact, frozen=True, kw_only=True):
 
 
 class PullCancelled(Fact, frozen=True, kw_only=True):
-    """Recorded when a pull was ended on request; the server keeps what it has.
+    """Recorded when a pull was cancelled; the server keeps the data it has.
 
     Attributes:
-        completed_bytes: What the server had of it then, bytes.
-        total_bytes: All of it, bytes.
+        completed_bytes: Bytes that the server had.
+        total_bytes: Total size, bytes.
     """
 
     completed_bytes: Count | None = None
@@ -233,12 +234,12 @@ class PullCancelled(Fact, frozen=True, kw_only=True):
 
 
 class PullInterrupted(Fact, frozen=True, kw_only=True):
-    """Recorded when the instance that pulled is gone, or stopped in the middle.
+    """Recorded when the instance that ran a pull ended or was stopped before the pull.
 
     Attributes:
-        instance: The instance that was at work.
-        completed_bytes: What was last recorded of it, bytes.
-        total_bytes: All of it, bytes.
+        instance: Instance that ran the pull.
+        completed_bytes: Last recorded progress, bytes.
+        total_bytes: Total size, bytes.
     """
 
     instance: str
@@ -250,8 +251,8 @@ class UpdateStarted(Fact, frozen=True, kw_only=True):
     """Recorded before a model that is present is pulled again.
 
     Attributes:
-        instance: The instance of Herdbook that is at work.
-        insecure: Whether the registry may be asked without TLS.
+        instance: Instance of Herdbook that runs the update.
+        insecure: Whether the registry may be used without TLS.
     """
 
     instance: str
@@ -267,7 +268,7 @@ class UpdateProgressed(Fact, frozen=True, kw_only=True):
 
 
 class UpdateFailed(Fact, frozen=True, kw_only=True):
-    """Recorded like ``PullFailed``, for an update; the model stays as it was."""
+    """Recorded like ``PullFailed``, for an update; the model is unchanged."""
 
     kind: str
     message: str
@@ -276,7 +277,7 @@ class UpdateFailed(Fact, frozen=True, kw_only=True):
 
 
 class UpdateCancelled(Fact, frozen=True, kw_only=True):
-    """Recorded like ``PullCancelled``, for an update; the model stays as it was."""
+    """Recorded like ``PullCancelled``, for an update; the model is unchanged."""
 
     completed_bytes: Count | None = None
     total_bytes: Count | None = None
@@ -291,11 +292,11 @@ class UpdateInterrupted(Fact, frozen=True, kw_only=True):
 
 
 class UpdateUnchanged(Fact, frozen=True, kw_only=True):
-    """Recorded when an update ended and the digest is what it was.
+    """Recorded when an update ended and the digest did not change.
 
     Attributes:
-        digest: That digest.
-        duration_s: Seconds from start to end.
+        digest: The digest.
+        duration_s: Duration, seconds.
     """
 
     digest: str
@@ -303,15 +304,15 @@ class UpdateUnchanged(Fact, frozen=True, kw_only=True):
 
 
 class ModelUpdated(DriftFact, frozen=True, kw_only=True):
-    """Recorded when a name has another digest than before, by us or by others.
+    """Recorded when the digest of a model changed, by Herdbook or by another program.
 
     Attributes:
         digest: The new digest.
-        previous_digest: The one before, as far as it is known.
+        previous_digest: The previous digest, if known.
         size_bytes: Sum of the new layers, bytes.
-        fetched_bytes: Bytes fetched, where it was our update.
-        duration_s: Seconds from start to end, where it was our update.
-        remote_host: Where it runs if it is a cloud model, else None.
+        fetched_bytes: Bytes fetched, if Herdbook ran the update.
+        duration_s: Duration in seconds, if Herdbook ran the update.
+        remote_host: Host that runs a cloud model; None for a local model.
     """
 
     digest: str
@@ -326,9 +327,9 @@ class LoadStarted(Fact, frozen=True, kw_only=True):
     """Recorded before the server is asked to load a model into memory.
 
     Attributes:
-        instance: The instance of Herdbook that is at work.
-        options: The options asked for, ``num_ctx`` among them.
-        keep_alive: The keep-alive asked for; None leaves it to the server.
+        instance: Instance of Herdbook that runs the load.
+        options: Requested options, such as ``num_ctx``.
+        keep_alive: Requested keep-alive; None for the server's default.
     """
 
     instance: str
@@ -340,8 +341,9 @@ class ModelLoaded(DriftFact, frozen=True, kw_only=True):
     """Recorded when a runner of the model's weights is in memory.
 
     Attributes:
-        runner: That runner.
-        duration_s: Seconds that our load took; None where others loaded it.
+        runner: The runner.
+        duration_s: Duration of the load in seconds; None if another program
+            loaded the model.
     """
 
     runner: Runner
@@ -352,8 +354,8 @@ class LoadFailed(Fact, frozen=True, kw_only=True):
     """Recorded when the server could not load the model.
 
     Attributes:
-        kind: The error's stable word, such as ``out_of_memory``.
-        message: What the server said, or what is wrong, for people.
+        kind: Stable code of the error, such as ``out_of_memory``.
+        message: Error message of the server, or a description of the problem.
     """
 
     kind: str
@@ -361,35 +363,35 @@ class LoadFailed(Fact, frozen=True, kw_only=True):
 
 
 class LoadCancelled(Fact, frozen=True, kw_only=True):
-    """Recorded when a load was ended on request."""
+    """Recorded when a load was cancelled."""
 
 
 class LoadInterrupted(Fact, frozen=True, kw_only=True):
-    """Recorded when the instance that loaded is gone, or stopped in the middle.
+    """Recorded when the instance that ran a load ended or was stopped before the load.
 
     Attributes:
-        instance: The instance that was at work.
+        instance: Instance that ran the load.
     """
 
     instance: str
 
 
 class RunnerChanged(DriftFact, frozen=True, kw_only=True):
-    """Recorded when the runner in memory is another, or has other properties.
+    """Recorded when the runner was replaced, or its properties changed.
 
     Attributes:
-        runner: What ``/api/ps`` shows now.
+        runner: The runner as in ``/api/ps`` now.
     """
 
     runner: Runner
 
 
 class ModelUnloaded(DriftFact, frozen=True, kw_only=True):
-    """Recorded when no runner of the model's weights is in memory any more.
+    """Recorded when the runner of the model's weights is no longer in memory.
 
     Attributes:
-        reason: Why, as far as it can be known.
-        evicted_by: The model that was loaded in its place, where that is why.
+        reason: Why it was unloaded, if known.
+        evicted_by: Model that was loaded in its place, for an eviction.
     """
 
     reason: UnloadReason
@@ -397,31 +399,31 @@ class ModelUnloaded(DriftFact, frozen=True, kw_only=True):
 
 
 class ModelUsed(Fact, frozen=True, kw_only=True):
-    """Recorded when a caller says that it used the model.
+    """Recorded when a client reports that it used the model.
 
     Attributes:
-        purpose: What for, in the caller's words; may be empty.
+        purpose: Purpose of the use, as given by the client; may be empty.
     """
 
     purpose: str = ""
 
 
 class CapabilitiesDetected(Fact, frozen=True, kw_only=True):
-    """Recorded when it was found out what a model can do.
+    """Recorded when the capabilities of a model were detected or changed.
 
     Attributes:
-        digest: The digest that this is about; None where the model is not there.
-        weights: Digest of its file of numbers; None where there is none here.
-        family: Architecture, as the server names it.
+        digest: Digest of the model; None if it is not present.
+        weights: Digest of the weights file; None if there is no local one.
+        family: Architecture, as reported by the server.
         parameter_count: Number of parameters.
-        quantization: As the server names it, such as ``Q4_K_M``.
-        context_trained: Tokens that the model was trained for.
-        context_source: Where that number comes from.
-        context_default: ``num_ctx`` of the model's own parameters, where it has one.
-        temperature: The recommended one, where one is known.
-        temperature_source: Where that comes from.
-        capabilities: By name, each with its source.
-        ranks: By role, the place among the models known to be good at it, from 1.
+        quantization: As reported by the server, such as ``Q4_K_M``.
+        context_trained: Maximum context that the model was trained for, tokens.
+        context_source: Source of ``context_trained``.
+        context_default: ``num_ctx`` of the model's own parameters, if set.
+        temperature: Recommended temperature, if known.
+        temperature_source: Source of ``temperature``.
+        capabilities: Capabilities by name, each with its source.
+        ranks: Rank in the catalogue by role, from 1.
     """
 
     digest: str | None = None
@@ -439,13 +441,13 @@ class CapabilitiesDetected(Fact, frozen=True, kw_only=True):
 
 
 class ConfigurationChanged(Fact, frozen=True, kw_only=True):
-    """Recorded when somebody changed what a model is to be used with.
+    """Recorded when the settings of a model were changed.
 
     Attributes:
         set: Settings with their new values.
-        unset: Settings that have no value of ours any more.
-        was: What the changed ones were before; those without a value are not in it.
-        note: Why, in the words of who changed it; may be empty.
+        unset: Settings that were removed.
+        was: Previous values of the changed settings, without those that had none.
+        note: Reason given by the user; may be empty.
     """
 
     set: dict[str, Setting] = {}
@@ -455,11 +457,11 @@ class ConfigurationChanged(Fact, frozen=True, kw_only=True):
 
 
 class NodeReached(DriftFact, frozen=True, kw_only=True):
-    """Recorded when a node answers for the first time, again, or as another version.
+    """Recorded when a node answers for the first time, answers again, or has changed.
 
     Attributes:
-        version: The server's version, as it says.
-        url: Where it was reached.
+        version: Version of the server, as it reports it.
+        url: Address of the node.
     """
 
     version: str
@@ -467,11 +469,11 @@ class NodeReached(DriftFact, frozen=True, kw_only=True):
 
 
 class NodeLost(Fact, frozen=True, kw_only=True):
-    """Recorded when a node that did answer does so no longer.
+    """Recorded when a node no longer answers.
 
     Attributes:
-        kind: The error's stable word, such as ``node_unreachable``.
-        message: What is wrong, for people.
+        kind: Stable code of the error, such as ``node_unreachable``.
+        message: Description of the problem.
     """
 
     kind: str
@@ -479,11 +481,11 @@ class NodeLost(Fact, frozen=True, kw_only=True):
 
 
 class NodeMoved(Fact, frozen=True, kw_only=True):
-    """Recorded when the user says that a node has another address now.
+    """Recorded when a user changes the address of a node.
 
     Attributes:
-        from_url: The address before.
-        to_url: The address from now on.
+        from_url: The previous address.
+        to_url: The new address.
     """
 
     from_url: str
@@ -521,4 +523,4 @@ FACTS: tuple[type[Fact], ...] = (
     NodeLost,
     NodeMoved,
 )
-"""Every fact there is."""
+"""All facts."""

@@ -1,7 +1,7 @@
-"""What this process lacks itself: file descriptors.
+"""Detect that this process has run out of file descriptors.
 
-Running out of them is our own failure. It must never be recorded, or reported, as a
-failure of the server or of the log's permissions.
+This is a failure of Herdbook itself. It must never be recorded or reported as a
+failure of the server, or as missing permissions on the log.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class ResourceExhaustedError(HerdbookError):
 
 
 def is_exhausted(error: BaseException | None) -> bool:
-    """Return whether an error, or what led to it, is a lack of descriptors.
+    """Return whether an error, or one of its causes, is a lack of descriptors.
 
-    The resolver and SQLite keep the reason to themselves; where one of them may have
-    met it, a descriptor is asked for.
+    The resolver and SQLite do not report the reason. For their errors, opening one
+    more file shows whether descriptors are left.
     """
     seen: set[int] = set()
     waiting = [error]
@@ -52,7 +52,7 @@ def is_exhausted(error: BaseException | None) -> bool:
 
 
 def has_descriptors() -> bool:
-    """Return whether one more file could be opened now."""
+    """Return whether this process can open one more file."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:

@@ -1,6 +1,6 @@
-"""Findings: what is wrong with an event or a log, in the words that users read.
+"""Findings: problems of an event or a log, in the words that users read.
 
-``verify``, the views and the doctor report an event with the same finding.
+``verify``, the projections and ``doctor`` report an event with the same finding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ IN_A_NODE = "node/<node>"
 
 
 class Kind(StrEnum):
-    """What is wrong."""
+    """The kind of a problem."""
 
     UNREADABLE = "unreadable"
     POSITION = "position"
@@ -37,13 +37,13 @@ class Kind(StrEnum):
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is wrong.
+    """A problem of an event or of the log.
 
     Attributes:
-        position: Where; 0 if it is the log as a whole.
-        kind: What kind of thing.
-        message: What, in words.
-        remedy: What to do about it; empty where nothing can be said.
+        position: Position of the event; 0 for the log as a whole.
+        kind: Kind of the problem.
+        message: The problem in words.
+        remedy: How to fix it; empty if there is no advice.
     """
 
     position: int
@@ -53,9 +53,9 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def belongs(type_: str, stream: str) -> bool:
-    """Return whether an event of a type may be in a stream.
+    """Return whether a stream may contain events of a type.
 
-    An event of an unknown type may be in any stream of Herdbook's.
+    Events of an unknown type may be in any stream of a model or a node.
     """
     if type_ in EVENTS:
         return model_of(stream) is not None
@@ -65,7 +65,7 @@ def belongs(type_: str, stream: str) -> bool:
 
 
 def home_of(type_: str) -> str:
-    """Return the form of the streams that events of a type belong in, in words."""
+    """Return the form of the streams that events of a type belong in."""
     if type_ in EVENTS:
         return IN_A_MODEL
     return IN_A_NODE if type_ in TYPES else f"{IN_A_MODEL} or {IN_A_NODE}"
@@ -78,7 +78,7 @@ def unreadable_data(position: int, type_: str, stream: str, reason: str) -> Find
         kind=Kind.DATA,
         message=f"{in_line(type_)} in {in_line(stream)} cannot be read: "
         f"{in_line(reason)}",
-        remedy="Only its type counts. The other events are not affected",
+        remedy="Its data are ignored. The other events are not affected",
     )
 
 
@@ -96,29 +96,29 @@ def wrong_stream(position: int, type_: str, stream: str) -> Finding:
 def illegal_event(
     position: int, type_: str, stream: str, before: Lifecycle, after: Lifecycle
 ) -> Finding:
-    """Return the finding for an event that is not legal in the model's state.
+    """Return the finding for an event that is illegal in the model's state.
 
     Args:
-        position: Where the event is.
-        type_: Its type.
-        stream: The model's stream.
-        before: Where the model was.
-        after: Where the readers of the log continue from.
+        position: Position of the event.
+        type_: Type of the event.
+        stream: Stream of the model.
+        before: State of the model before the event.
+        after: State that projections assume after the event.
     """
     return Finding(
         position=position,
         kind=Kind.TRANSITION,
-        message=f"{type_} is not legal in {in_line(stream)}: the model was {before}. "
-        f"It counts as {after} from there",
-        remedy="To record the model's actual state, run: herdbook refresh",
+        message=f"{type_} is illegal in {in_line(stream)}: the model was {before}. "
+        f"It is treated as {after} from there on",
+        remedy="To record the actual state of the model, run: herdbook refresh",
     )
 
 
 def not_canonical(position: int, stream: str) -> Finding:
-    """Return the finding for a model's stream whose name is not canonical."""
+    """Return the finding for a model stream with a name that is not canonical."""
     return Finding(
         position=position,
         kind=Kind.NAME,
-        message=f"the stream {in_line(stream)} is not named by a canonical model name",
-        remedy="An older version recorded it. Its history is kept under this name",
+        message=f"the stream {in_line(stream)} does not have a canonical model name",
+        remedy="An older version recorded it. Its history stays under this name",
     )

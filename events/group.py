@@ -1,8 +1,8 @@
-"""What becomes of a group of appends, decided before anything is written.
+"""Plan a group of appends before anything is written.
 
-Pure, and shared by all stores: the plan checks every append on its own, gives
-its events positions, versions and hashes, and answers each caller. A store only
-has to write ``Plan.events`` whole, or nothing of them.
+The plan is a pure function, shared by all stores. It checks each append on its own,
+assigns positions, versions and hashes to the events, and has an outcome for each
+caller. A store then writes all of ``Plan.events``, or none of them.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ from herdbook.events.store import (
 )
 
 LONGEST_DATA = 1 << 20
-"""Characters that the data of one event may have. The largest real ones, the
-capabilities of a model, have some thousand."""
+"""Maximum length of the data of one event, in characters. The largest events in
+practice, the capabilities of a model, have a few thousand."""
 
 _MANY_DIGITS = re.compile(r"\d{19}")
 
 _CAUSES: dict[str, Cause] = {cause.value: cause for cause in Cause}
 
 PendingResult: TypeAlias = tuple[RecordedEvent, ...] | ConflictError
-"""What an append is answered with."""
+"""The outcome of an append."""
 
 
 class DraftEvent(NamedTuple):
-    """A new event with its fact as it will be stored, and as it will be read."""
+    """A new event with its fact as stored (``data``) and as read back (``fact``)."""
 
     event: NewEvent
     cause: Cause
@@ -66,7 +66,7 @@ class DraftEvent(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """An append that can be recorded, as far as can be told without the log."""
+    """An append that passed every check that needs no access to the log."""
 
     stream: str
     events: tuple[DraftEvent, ...]
@@ -74,18 +74,18 @@ class Draft(NamedTuple):
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The ids of its events."""
+        """The ids of the events."""
         return tuple(draft.event.event_id for draft in self.events)
 
 
 def draft_append(
     stream: str, events: Sequence[NewEvent], expected_version: ExpectedVersion
 ) -> Draft:
-    """Return the append with its facts encoded.
+    """Check an append and encode its facts.
 
     Raises:
-        CallerError: As ``check_append``; also if a fact is not one of ours, or
-            would not be read back as what it is now.
+        CallerError: As ``check_append``; also if a fact is of an unknown class, or
+            would not be read back unchanged.
         WrongStreamError: A fact does not belong in the stream.
     """
     check_append(stream, events, expected_version)
@@ -100,7 +100,7 @@ def _draft(event: NewEvent) -> DraftEvent:
     type_ = type(event.fact).__name__
     cause = _CAUSES.get(event.cause)
     if TYPES.get(type_) is not type(event.fact) or not cause:
-        raise CallerError(f"event {type_}", "is not one of ours to record")
+        raise CallerError(f"event {type_}", "is not an event type of Herdbook")
     try:
         data = encode(event.fact)
         fact = decode(type_, SCHEMAS[type_], data)
@@ -109,16 +109,16 @@ def _draft(event: NewEvent) -> DraftEvent:
     if fact != event.fact or len(data) > LONGEST_DATA or _has_huge_integer(data):
         raise CallerError(
             f"event {type_}",
-            "cannot be recorded as it is",
-            "Use finite numbers of at most 64 bits, and at most "
-            f"{LONGEST_DATA} characters in all",
+            "cannot be recorded unchanged",
+            "Use finite numbers of at most 64 bits, and a total of at most "
+            f"{LONGEST_DATA:,} characters",
         )
     return DraftEvent(event, cause, type_, data, fact)
 
 
 def _has_huge_integer(data: str) -> bool:
-    """Return whether JSON has an integer that SQLite or a projection cannot keep."""
-    if not _MANY_DIGITS.search(data):  # nearly always: the rest costs a parse
+    """Return whether JSON has an integer of more than 64 bits."""
+    if not _MANY_DIGITS.search(data):  # fast path: no need to parse
         return False
 
     def walk(value: object) -> bool:
@@ -132,14 +132,14 @@ def _has_huge_integer(data: str) -> bool:
 
 
 class Plan:
-    """What is to be written, and what the callers are answered if it is.
+    """The events to write, and the outcome of each append once they are written.
 
     Attributes:
-        begin: The end of the log that the plan goes on from.
-        head: The end of the log after it.
-        versions: The versions after it, of the streams that it knows.
-        events: What is to be written, in order.
-        outcomes: One for each draft.
+        begin: End of the log before the plan.
+        head: End of the log after the plan.
+        versions: Versions of the streams after the plan.
+        events: The events to write, in order.
+        outcomes: One outcome per draft.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class Plan:
         head: Head,
         versions: Mapping[str, int],
         recorded: Mapping[str, RecordedEvent],
-        moment: datetime,
+        now: datetime,
     ) -> None:
         self.begin = head
         self.head = head
@@ -155,8 +155,8 @@ class Plan:
         self.events: list[StoredEvent] = []
         self.outcomes: list[PendingResult] = []
         self._recorded = dict(recorded)
-        self._moment = moment.astimezone(UTC)
-        self._recorded_at = time_text(self._moment)
+        self._now = now.astimezone(UTC)
+        self._recorded_at = time_text(self._now)
 
     @property
     def refuses(self) -> bool:
@@ -164,7 +164,7 @@ class Plan:
         return any(isinstance(outcome, ConflictError) for outcome in self.outcomes)
 
     def add(self, draft: Draft) -> None:
-        """Decide on one append, after those before it."""
+        """Decide one append, as if all earlier ones were written."""
         try:
             outcome: PendingResult = self._decide(draft)
         except ConflictError as error:
@@ -201,7 +201,7 @@ class Plan:
         )
         digest = chained_hash(self.head.hash, canonical_bytes(unhashed))
         stored = msgspec.structs.replace(unhashed, hash=digest)
-        recorded = _recorded(stored, draft, self._moment)
+        recorded = _recorded(stored, draft, self._now)
         self.events.append(stored)
         self.head = Head(stored.position, digest)
         self.versions[stream] = stored.version
@@ -215,18 +215,18 @@ def plan_group(
     head: Head,
     versions: Mapping[str, int],
     recorded: Mapping[str, RecordedEvent],
-    moment: datetime,
+    now: datetime,
 ) -> Plan:
-    """Decide on a group of appends, each on its own, in order.
+    """Decide a group of appends in order, each on its own.
 
     Args:
         drafts: The appends.
-        head: The end of the log.
-        versions: The versions of the streams that they are for; 0 if not there.
-        recorded: What is recorded under their ids already, as far as it is known.
-        moment: When it is recorded.
+        head: End of the log.
+        versions: Current versions of their streams; 0 for a new stream.
+        recorded: Events that are already recorded under their ids, if known.
+        now: Time of recording.
     """
-    plan = Plan(head, versions, recorded, moment)
+    plan = Plan(head, versions, recorded, now)
     for draft in drafts:
         plan.add(draft)
     return plan
@@ -235,11 +235,10 @@ def plan_group(
 def find_originals(
     draft: Draft, recorded: Mapping[str, RecordedEvent]
 ) -> tuple[RecordedEvent, ...] | None:
-    """Return what the append has recorded before; None if nothing of it is.
+    """Return the events that the same append recorded before; None if it did not.
 
     The same append has the same ids with the same content: stream, type, data,
-    time, actor, cause, correlation and causation. What it expected of the version
-    does not matter any more.
+    time, actor, cause, correlation and causation. The expected version is ignored.
 
     Raises:
         EventIdConflictError: An id is recorded with other content, or only some
@@ -270,10 +269,8 @@ def _is_same(stream: str, draft: DraftEvent, recorded: RecordedEvent) -> bool:
     )
 
 
-def _recorded(
-    stored: StoredEvent, draft: DraftEvent, moment: datetime
-) -> RecordedEvent:
-    """Return what reading the stored event would give, without reading it."""
+def _recorded(stored: StoredEvent, draft: DraftEvent, now: datetime) -> RecordedEvent:
+    """Return the event as reading it back would, without decoding it again."""
     return RecordedEvent(
         position=Position(stored.position),
         stream=stored.stream,
@@ -283,7 +280,7 @@ def _recorded(
         schema=stored.schema,
         data=draft.fact,
         occurred_at=draft.event.occurred_at.astimezone(UTC),
-        recorded_at=moment,
+        recorded_at=now,
         actor=stored.actor,
         cause=draft.cause,
         correlation_id=stored.correlation_id,

@@ -1,9 +1,9 @@
-"""Who is at work on a log: an instance is alive as long as it holds its lock.
+"""The running instances of Herdbook on a log: one is alive while it holds its lock.
 
-An activity belongs to the instance that started it, and only a dead one's may be
-called interrupted. So death must never be told of the living: the lock is the
-operating system's (``flock``), which drops it when the process ends, however it
-ends. An id is never used again.
+An activity belongs to the instance that started it, and only the activity of a dead
+instance may be recorded as interrupted. A living instance must never be taken for
+dead, so the lock is one of the operating system (``flock``), which releases it when
+the process ends for any reason. Ids are never reused.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from herdbook.events.recorded import new_id
 
 _SUFFIX = ".lock"
 
-_open_here: WeakSet[FileInstances] = WeakSet()
+_open_instances: WeakSet[FileInstances] = WeakSet()
 """The instances of this process."""
+
 _ANNOUNCED = ".streams"
-"""The file beside an instance's lock with the streams that it announces, as JSON."""
+"""Suffix of the JSON file with the streams that an instance announces."""
 
 
 class FileInstances:
     """Instances that share a directory, in one process or in several.
 
     Args:
-        directory: Where each instance keeps its lock file; it is made if it is
-            not there. It belongs beside the log.
+        directory: Directory of the lock files, next to the log; created if missing.
 
     Raises:
-        StoreUnavailableError: No lock file can be kept there.
+        StoreUnavailableError: A lock file cannot be created.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -48,17 +48,17 @@ class FileInstances:
         self._own = new_id()
         with self._translated():
             _make_private(directory)
-            self._held: int | None = self._take_lock()
-        _open_here.add(self)
+            self._lock: int | None = self._take_lock()
+        _open_instances.add(self)
         for path in list(directory.glob(f"*{_SUFFIX}")):
             self.alive(path.name.removesuffix(_SUFFIX))
 
     def _take_lock(self) -> int:
-        """Lock a file before it has its name, so that nobody sees it unlocked."""
-        nameless = self._directory / f"{self._own}.new"
-        descriptor = os.open(nameless, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        """Lock a file before it gets its name, so that no process finds it unlocked."""
+        unnamed = self._directory / f"{self._own}.new"
+        descriptor = os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        nameless.rename(self._path(self._own))
+        unnamed.rename(self._path(self._own))
         return descriptor
 
     @property
@@ -67,13 +67,13 @@ class FileInstances:
         return self._own
 
     def alive(self, instance: str) -> bool:
-        """Return whether that instance is alive; forget its file if it is not.
+        """Return whether an instance is alive; remove its files if it is not.
 
         Raises:
-            StoreUnavailableError: Its lock file cannot be read.
+            StoreUnavailableError: The lock file of the instance cannot be read.
         """
         if instance == self._own:
-            return self._held is not None
+            return self._lock is not None
         if not _is_id(instance):
             return False
         path = self._path(instance)
@@ -83,7 +83,7 @@ class FileInstances:
             except FileNotFoundError:
                 return False
             try:
-                # Shared: two that ask at once must not take each other for it.
+                # Shared: two simultaneous checks must not see each other's lock.
                 fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return True
@@ -95,20 +95,20 @@ class FileInstances:
                 os.close(descriptor)
 
     def announce(self, streams: Collection[str]) -> None:
-        """Publish the streams that this instance changes, in place of those before."""
+        """Publish the streams that this instance changes, instead of earlier ones."""
         path = self._announced_path(self._own)
         with self._translated():
             if not streams:
                 path.unlink(missing_ok=True)
                 return
-            # Replaced as a whole, so that nobody reads half of it. It says nothing
-            # once the lock is gone, so it need not survive a crash of the machine.
+            # Replaced atomically, so that no reader sees half of it. No fsync: the
+            # file is ignored once the lock is gone, as after a crash of the machine.
             new = path.with_suffix(".new-streams")
             new.write_bytes(msgspec.json.encode(list(streams)))
             new.replace(path)
 
     def announced(self) -> frozenset[str]:
-        """Return the streams that the other living instances have announced."""
+        """Return the streams that the other living instances announced."""
         found: set[str] = set()
         with self._translated():
             paths = list(self._directory.glob(f"*{_ANNOUNCED}"))
@@ -121,15 +121,15 @@ class FileInstances:
         return frozenset(found)
 
     def close(self) -> None:
-        """Let go of the lock: from now on this instance is dead. Twice is fine."""
-        if self._held is not None:
+        """Release the lock, which ends this instance; safe to call twice."""
+        if self._lock is not None:
             self._announced_path(self._own).unlink(missing_ok=True)
             self._path(self._own).unlink(missing_ok=True)
-            os.close(self._held)
-            self._held = None
+            os.close(self._lock)
+            self._lock = None
 
     def __enter__(self) -> Self:
-        """Return the instances themselves."""
+        """Return this object."""
         return self
 
     def __exit__(
@@ -138,17 +138,17 @@ class FileInstances:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
         self.close()
 
     def _path(self, instance: str) -> Path:
         return self._directory / f"{instance}{_SUFFIX}"
 
-    def _forget(self) -> None:
-        """Let go of the lock in a fork: there it would outlive this process."""
-        if self._held is not None:
-            os.close(self._held)
-            self._held = None
+    def _close_in_child(self) -> None:
+        """Close the lock file in a forked child, which would keep the lock alive."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _announced_path(self, instance: str) -> Path:
         return self._directory / f"{instance}{_ANNOUNCED}"
@@ -183,10 +183,10 @@ def living(directory: Path) -> list[str]:
 
 
 def _streams_in(path: Path) -> list[str]:
-    """Return the streams that an instance has announced in a file.
+    """Return the streams in the file of an instance.
 
     Raises:
-        StoreUnavailableError: Another program altered the file.
+        StoreUnavailableError: Another program changed the file.
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=list[str])
@@ -199,11 +199,11 @@ def _streams_in(path: Path) -> list[str]:
 
 
 def _make_private(directory: Path) -> None:
-    """Make a directory for its owner alone.
+    """Create a directory that only its owner can access.
 
-    Whoever can open a lock file can lock it, and so keep the dead alive. One that an
-    older version made gets the same mode, unless others may write in it: then several
-    users share the log.
+    A user who can open a lock file can lock it, and so make a dead instance look
+    alive. An existing directory gets the same mode, unless others may write to it:
+    then several users share the log.
     """
     directory.mkdir(mode=0o700, exist_ok=True)
     found = directory.stat()
@@ -211,20 +211,21 @@ def _make_private(directory: Path) -> None:
         directory.chmod(0o700)
 
 
-def _forget_all() -> None:
-    for instances in _open_here:
-        instances._forget()  # noqa: SLF001 - the same module
-    _open_here.clear()
+def _close_all_in_child() -> None:
+    for instances in _open_instances:
+        instances._close_in_child()  # noqa: SLF001 - the same module
+    _open_instances.clear()
 
 
-os.register_at_fork(after_in_child=_forget_all)
+os.register_at_fork(after_in_child=_close_all_in_child)
 
 
 class MemoryInstances:
     """Instances in one process, for a log in memory.
 
     Args:
-        living: The ids of those alive; instances that share it know each other.
+        living: Ids of the living instances; pass one set to several instances to
+            share it.
     """
 
     def __init__(self, living: set[str] | None = None) -> None:
@@ -238,22 +239,22 @@ class MemoryInstances:
         return self._own
 
     def alive(self, instance: str) -> bool:
-        """Return whether that instance is alive."""
+        """Return whether an instance is alive."""
         return instance in self._living
 
     def announce(self, streams: Collection[str]) -> None:
         """Publish nothing: a log in memory has one manager."""
 
     def announced(self) -> frozenset[str]:
-        """Return the streams of other instances: there are none."""
+        """Return an empty set: there are no other instances."""
         return frozenset()
 
     def close(self) -> None:
-        """From now on this instance is dead. Twice is fine."""
+        """End this instance; safe to call twice."""
         self._living.discard(self._own)
 
     def __enter__(self) -> Self:
-        """Return the instances themselves."""
+        """Return this object."""
         return self
 
     def __exit__(
@@ -267,7 +268,7 @@ class MemoryInstances:
 
 
 def _is_id(text: str) -> bool:
-    """Return whether it is an id as ours are, and so the name of a file."""
+    """Return whether a text has the form of an instance id, and is a safe file name."""
     try:
         return str(UUID(text)) == text
     except ValueError:

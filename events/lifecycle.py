@@ -1,14 +1,15 @@
-"""The lifecycle of a model: one table, and the only place that decides legality.
+"""The lifecycle of a model: the one table that decides which events are legal.
 
-State answers one question: can the model be used now? While it is ``loading``,
-the activity says what goes on. Three more things decide what may happen next:
-whether the server has the model (``present``), the activity, and whether an
-update is under way beside the state (``updating``).
+The state answers one question: can the model be used now? While a model is
+``loading``, the activity shows why: a pull or a load. Three more values decide
+which events are legal next: whether the server has the model (``present``), the
+activity, and whether an update is running (``updating``), which does not change
+the state.
 
-A row of the table is (event, from, to, guard) and what else the event does. Every
-(state, event) that no row allows is illegal: an error, with log and state
-unchanged. The machine, the folds, the diagram, the tests and the documentation
-are made from this table; ``transition`` is its compiled form.
+A row of the table has an event, its source states, its target state and its
+guards. Every (state, event) without a row is illegal: the append fails, and log
+and state are unchanged. The state machine, the projections, the diagram, the tests
+and the documentation are made from this table; ``TRANSITIONS`` is its compiled form.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from typing import NamedTuple
 
 from herdbook.events import facts
 from herdbook.events.codec import TRIGGERS
-from herdbook.events.errors import IllegalTransitionError
 from herdbook.events.facts import Fact
 
 
@@ -34,7 +34,7 @@ class ModelState(StrEnum):
 
 
 class Activity(StrEnum):
-    """Work under way on a model."""
+    """Work that is running on a model."""
 
     PULL = "pull"
     UPDATE = "update"
@@ -42,7 +42,7 @@ class Activity(StrEnum):
 
 
 class Guard(StrEnum):
-    """What must also hold for a row to apply."""
+    """A condition of a transition, in addition to its source states."""
 
     ABSENT = "absent"
     PRESENT = "present"
@@ -53,13 +53,13 @@ class Guard(StrEnum):
 
 
 class Lifecycle(NamedTuple):
-    """All that decides which events are legal.
+    """The values that decide which events are legal.
 
     Attributes:
         state: The state.
-        activity: What goes on while ``loading``: a pull or a load; else None.
+        activity: The pull or load of a model that is ``loading``; else None.
         present: Whether the server has the model.
-        updating: Whether an update is under way; it leaves the state as it is.
+        updating: Whether an update is running; the state does not change with it.
     """
 
     state: ModelState
@@ -74,7 +74,7 @@ class Lifecycle(NamedTuple):
         return words + (", updating" if self.updating else "")
 
     def holds(self, guard: Guard) -> bool:
-        """Return whether a guard holds."""
+        """Return whether a guard is true."""
         match guard:
             case Guard.ABSENT:
                 return not self.present
@@ -90,17 +90,17 @@ class Lifecycle(NamedTuple):
                 return not self.updating
 
 
-class Row(NamedTuple):
-    """One row of the table.
+class Transition(NamedTuple):
+    """A row of the table.
 
     Attributes:
-        event: Name of the fact.
-        sources: The states that it is legal in, if the guards hold.
-        to: The state after it; None leaves state and activity as they are.
-        guards: What must also hold.
-        activity: The activity after it, where ``to`` is ``loading``.
-        present: Whether the server has the model after it; None: as before.
-        updating: Whether an update is under way after it; None: as before.
+        event: Event type.
+        sources: States in which the event is legal, if the guards hold.
+        to: State after the event; None leaves state and activity unchanged.
+        guards: Conditions that must also hold.
+        activity: Activity after the event, if ``to`` is ``loading``.
+        present: Whether the server has the model afterwards; None: unchanged.
+        updating: Whether an update is running afterwards; None: unchanged.
     """
 
     event: str
@@ -113,17 +113,17 @@ class Row(NamedTuple):
 
     @property
     def trigger(self) -> str:
-        """The event's name in snake case."""
+        """The event type in snake case."""
         return TRIGGERS[self.event]
 
     def applies(self, lifecycle: Lifecycle) -> bool:
-        """Return whether this row is legal there."""
+        """Return whether the event is legal at a point of the lifecycle."""
         return lifecycle.state in self.sources and all(
             lifecycle.holds(guard) for guard in self.guards
         )
 
     def follow(self, lifecycle: Lifecycle) -> Lifecycle:
-        """Return what comes after it; the row must apply."""
+        """Return the lifecycle after the event; the row must apply."""
         return Lifecycle(
             lifecycle.state if self.to is None else self.to,
             lifecycle.activity if self.to is None else self.activity,
@@ -149,23 +149,23 @@ def _row(
     activity: Activity | None = None,
     present: bool | None = None,
     updating: bool | None = None,
-) -> Row:
-    return Row(event.__name__, sources, to, guards, activity, present, updating)
+) -> Transition:
+    return Transition(event.__name__, sources, to, guards, activity, present, updating)
 
 
-def _ends_update(event: type[Fact]) -> Row:
+def _ends_update(event: type[Fact]) -> Transition:
     return _row(event, _PRESENT_STATES, None, Guard.UPDATING, updating=False)
 
 
-def _ends_pull(event: type[Fact], to: ModelState, *, present: bool) -> Row:
+def _ends_pull(event: type[Fact], to: ModelState, *, present: bool) -> Transition:
     return _row(event, (_LOADING,), to, Guard.PULLING, present=present)
 
 
-def _ends_load(event: type[Fact], to: ModelState) -> Row:
+def _ends_load(event: type[Fact], to: ModelState) -> Transition:
     return _row(event, (_LOADING,), to, Guard.LOADING)
 
 
-TABLE: tuple[Row, ...] = (
+TABLE: tuple[Transition, ...] = (
     _row(
         facts.ModelDiscovered,
         (_NOT_PRESENT, _ERROR, _LOADING),
@@ -248,10 +248,10 @@ TABLE: tuple[Row, ...] = (
     _row(facts.CapabilitiesDetected, _EVERY_STATE, None),
     _row(facts.ConfigurationChanged, _EVERY_STATE, None),
 )
-"""The table. In ``loading``, present means that the activity is a load."""
+"""The table. A model that is ``loading`` and present is being loaded, not pulled."""
 
 INITIAL = Lifecycle(ModelState.NOT_PRESENT)
-"""Where every model begins."""
+"""The lifecycle of a model without events."""
 
 
 def _compile() -> dict[Lifecycle, dict[str, Lifecycle]]:
@@ -265,50 +265,28 @@ def _compile() -> dict[Lifecycle, dict[str, Lifecycle]]:
 
 
 TRANSITIONS: dict[Lifecycle, dict[str, Lifecycle]] = _compile()
-"""The compiled table: for each lifecycle that can be reached, each legal event's
-name and what comes after it."""
+"""The compiled table: for each lifecycle that can be reached, the legal event
+types, each with the lifecycle after the event."""
 
 EVENTS: frozenset[str] = frozenset(row.event for row in TABLE)
-"""The names of all events that the lifecycle knows."""
+"""The types of all events about models."""
 
 
 def allowed(lifecycle: Lifecycle) -> tuple[str, ...]:
-    """Return the names of the events that are legal now, sorted."""
+    """Return the types of the events that are legal now, sorted."""
     return tuple(sorted(TRANSITIONS[lifecycle]))
 
 
-def transition(lifecycle: Lifecycle, event: str, *, model: str) -> Lifecycle:
-    """Return what comes after an event.
-
-    Args:
-        lifecycle: Where the model is.
-        event: The name of the fact.
-        model: Whose it is, for the error.
-
-    Raises:
-        IllegalTransitionError: The table does not allow it.
-    """
-    try:
-        return TRANSITIONS[lifecycle][event]
-    except KeyError:
-        raise IllegalTransitionError(
-            model,
-            current=str(lifecycle),
-            event=event,
-            allowed=allowed(lifecycle),
-        ) from None
-
-
 def fold(lifecycle: Lifecycle, event: str) -> Lifecycle:
-    """Return what comes after a recorded event, even where the table forbids it.
+    """Return the lifecycle after a recorded event, even if the event is illegal.
 
-    An older version, or another program, may have recorded an event that is not
-    legal where it stands. Readers continue: the model moves to the state that the
-    event's type names, and stays where it is if the type names none.
+    An older version, or another program, may have recorded an illegal event.
+    Readers continue: the model moves to the state that the event type implies, and
+    keeps its state if the type implies none.
 
     Args:
-        lifecycle: Where the model is.
-        event: The name of the fact; one that is not about a model changes nothing.
+        lifecycle: The lifecycle before the event.
+        event: Event type; an event that is not about a model changes nothing.
     """
     after = TRANSITIONS[lifecycle].get(event)
     return _forced(lifecycle, event) if after is None else after
@@ -316,9 +294,10 @@ def fold(lifecycle: Lifecycle, event: str) -> Lifecycle:
 
 @cache
 def _forced(lifecycle: Lifecycle, event: str) -> Lifecycle:
-    """Follow an event's first row that names a state, as from a legal lifecycle.
+    """Apply the first row of an event that has a target state, as if it were legal.
 
-    Only a lifecycle of the compiled table comes out: every later event needs one.
+    The result is always a lifecycle of the compiled table, which every later event
+    needs.
     """
     row = next((r for r in TABLE if r.event == event and r.to is not None), None)
     if row is None:

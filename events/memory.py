@@ -1,7 +1,7 @@
-"""The log in memory: the whole contract, and nothing outlives the process.
+"""An event store in memory: the full contract, without durability.
 
-An append is decided and kept without an await in between, so it has happened
-whole or not at all, whoever is cancelled.
+An append has no await between its decision and its effect, so a cancelled append is
+recorded completely or not at all.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ E = TypeVar("E")
 
 
 def utc_now() -> datetime:
-    """Return the time of this moment, UTC."""
+    """Return the current time, UTC."""
     return datetime.now(UTC)
 
 
@@ -30,7 +30,7 @@ class MemoryEventStore:
     """A log in memory, with snapshots of views.
 
     Args:
-        clock: Tells when an event is recorded, UTC.
+        clock: Returns the current time, UTC, for ``recorded_at``.
     """
 
     def __init__(self, *, clock: Callable[[], datetime] = utc_now) -> None:
@@ -58,16 +58,16 @@ class MemoryEventStore:
             head=self._head,
             versions={stream: len(self._streams.get(stream, ()))},
             recorded={i: self._by_id[i] for i in draft.ids if i in self._by_id},
-            moment=self._clock(),
+            now=self._clock(),
         )
         (outcome,) = plan.outcomes
         if isinstance(outcome, ConflictError):
             raise outcome
         if plan.events:
-            self._keep(stream, plan.events, outcome)
+            self._add(stream, plan.events, outcome)
         return outcome
 
-    def _keep(
+    def _add(
         self,
         stream: str,
         stored: Sequence[StoredEvent],
@@ -108,7 +108,7 @@ class MemoryEventStore:
     def read_stored(
         self, *, after: int = 0, limit: int | None = None
     ) -> AsyncGenerator[StoredEvent, None]:
-        """Read the log as it is kept; see ``EventStore.read_stored``."""
+        """Read the log undecoded; see ``EventStore.read_stored``."""
         check_read(after, limit)
         return self._walk(self._stored, after, limit)
 
@@ -119,7 +119,7 @@ class MemoryEventStore:
         limit: int | None,
         is_wanted: Callable[[E], bool] = lambda _: True,
     ) -> AsyncGenerator[E, None]:
-        """Give what is wanted, also of what is appended in the meantime."""
+        """Yield matching events, including those that are appended meanwhile."""
         left = sys.maxsize if limit is None else limit
         self._check_open()
         while after < len(events) and left:
@@ -142,29 +142,29 @@ class MemoryEventStore:
         return self._head
 
     def subscribe(self, after: int) -> AsyncGenerator[RecordedEvent, None]:
-        """Read from behind a position, then go on; see ``EventStore.subscribe``."""
+        """Read after a position, then follow; see ``EventStore.subscribe``."""
         check_read(after, None)
         self._check_open()
-        return follow(self._behind, self._commits, after)
+        return follow(self._events_after, self._commits, after)
 
-    async def _behind(self, position: int) -> Sequence[RecordedEvent]:
+    async def _events_after(self, position: int) -> Sequence[RecordedEvent]:
         self._check_open()
         return self._recorded[position:]
 
     async def load_view(self, name: str) -> StoredView | None:
-        """Return the newest snapshot of a view, if there is one."""
+        """Return the snapshot of a view, if there is one."""
         check_read(0, None, name)
         self._check_open()
         return self._views.get(name)
 
     async def save_view(self, view: StoredView) -> None:
-        """Keep a snapshot in the place of the one before."""
+        """Replace the snapshot of a view."""
         check_read(view.position, None, view.name)
         self._check_open()
         self._views[view.name] = view
 
     async def close(self) -> None:
-        """Let nobody in any more, and end the subscriptions. Twice is fine."""
+        """Refuse further calls and end the subscriptions; safe to call twice."""
         self._is_closed = True
         self._commits.end()
 

@@ -1,13 +1,13 @@
-"""Text of a log that is not UTF-8: read as bytes, so that one row costs only itself."""
+"""Read text that is not UTF-8 as bytes, so that one bad row affects only itself."""
 
 from __future__ import annotations
 
 
 def text_or_bytes(raw: bytes) -> str | bytes:
-    """Return a text of SQLite's; its bytes if they are not UTF-8.
+    """Decode text of SQLite; return the bytes if they are not UTF-8.
 
-    It is the text factory of every connection. Without it, one such text fails the
-    whole page, and the statement that failed keeps its read transaction open.
+    Every connection uses this text factory. Without it, one such text fails the
+    whole page, and the failed statement keeps its read transaction open.
     """
     try:
         return raw.decode()
@@ -15,8 +15,8 @@ def text_or_bytes(raw: bytes) -> str | bytes:
         return raw
 
 
-def shown(value: object) -> str:
-    r"""Return a column as text; bytes that are not UTF-8 are shown as ``\xff``."""
+def column_text(value: object) -> str:
+    r"""Return a column as text; invalid UTF-8 becomes ``\xff``."""
     if isinstance(value, bytes):
         return value.decode(errors="backslashreplace")
     return str(value)

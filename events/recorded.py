@@ -1,4 +1,4 @@
-"""The envelope of an event, and the hash that chains it to the one before.
+"""The envelope of an event, and the hash chain of the log.
 
 ``hash`` is the SHA-256 of the previous event's hash (64 hexadecimal digits in
 ASCII; of the first event: 64 zeros) followed by the canonical bytes: the
@@ -20,10 +20,10 @@ import msgspec
 from herdbook.events.facts import Fact
 
 Position = NewType("Position", int)
-"""A place in the whole log, from 1, without gaps; 0 is before the first."""
+"""A position in the log, from 1, without gaps; 0 is before the first event."""
 
 GENESIS = "0" * 64
-"""What stands for the hash before the first event."""
+"""The hash that the first event is chained to."""
 
 
 class Cause(StrEnum):
@@ -40,10 +40,7 @@ class Cause(StrEnum):
 
 
 def new_id() -> str:
-    """Return a new id: a UUID of version 7, so that ids grow with time.
-
-    The layout is that of RFC 9562, section 5.7.
-    """
+    """Return a new UUID of version 7 (RFC 9562, section 5.7), which sorts by time."""
     milliseconds = time.time_ns() // 1_000_000
     random = int.from_bytes(os.urandom(10)) & ((1 << 74) - 1)
     number = (
@@ -58,17 +55,17 @@ def new_id() -> str:
 
 
 class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """A fact that is to be recorded, with what its recorder knows about it.
+    """An event to append.
 
     Attributes:
-        fact: The fact.
-        occurred_at: When it became true, UTC.
-        actor: Who asked: ``cli:<user>``, ``api:<token name>``, ``library:<name>``
-            or ``reconciler``.
+        fact: The data of the event.
+        occurred_at: When the fact became true, UTC.
+        actor: Who asked for it: ``cli:<user>``, ``api:<token name>``,
+            ``library:<name>`` or ``reconciler``.
         cause: Why it is recorded.
-        event_id: Its identity; appending it twice records it once.
-        correlation_id: What all events of one operation share.
-        causation_id: The id of the event that led to this one.
+        event_id: Unique id; appending the same event twice records it once.
+        correlation_id: Id of the operation, shared by all of its events.
+        causation_id: Id of the event that caused this one.
     """
 
     fact: Fact
@@ -81,24 +78,24 @@ class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoredEvent(msgspec.Struct, frozen=True, gc=False):
-    """An event exactly as it is kept: nothing decoded, nothing made newer.
+    """An event exactly as it is stored: not decoded and not upcast.
 
-    Its fields are in the order of the log's columns.
+    The fields are in the order of the columns of the log.
 
     Attributes:
-        position: Place in the whole log.
-        stream: Whose event it is.
-        version: Place in that stream, from 1.
-        event_id: Its identity.
-        type: Name of the fact.
-        schema: Number of the form that the data have.
-        data: The fact as canonical JSON.
-        occurred_at: ISO 8601, UTC, microseconds, ``Z``.
-        recorded_at: The same, for when it was recorded.
-        actor: Who asked.
+        position: Position in the log.
+        stream: Name of the stream.
+        version: Position in the stream, from 1.
+        event_id: Unique id.
+        type: Event type.
+        schema: Schema number of the data.
+        data: The data as canonical JSON.
+        occurred_at: When the fact became true: ISO 8601, UTC, microseconds, ``Z``.
+        recorded_at: When the event was recorded, in the same form.
+        actor: Who asked for it.
         cause: Why it was recorded.
-        correlation_id: What all events of one operation share.
-        causation_id: The id of the event that led to this one.
+        correlation_id: Id of the operation, shared by all of its events.
+        causation_id: Id of the event that caused this one.
         hash: 64 hexadecimal digits.
     """
 
@@ -119,9 +116,10 @@ class StoredEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class RecordedEvent(msgspec.Struct, frozen=True, gc=False):
-    """An event of the log, read: ``data`` is the fact in its newest form.
+    """A decoded event of the log.
 
-    The attributes are those of ``StoredEvent``, with times as aware datetimes.
+    The attributes are those of ``StoredEvent``, with ``data`` as a fact in its newest
+    form and with times as aware datetimes.
     """
 
     position: Position
@@ -141,7 +139,7 @@ class RecordedEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Canonical(msgspec.Struct, frozen=True):
-    """The envelope in the order of its sorted keys, the data as they are."""
+    """The envelope with sorted keys and raw data."""
 
     actor: str
     causation_id: str | None
@@ -162,7 +160,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def canonical_bytes(event: StoredEvent) -> bytes:
-    """Return what is hashed: the envelope without its hash, with the data."""
+    """Return the hashed bytes: the envelope without its hash, with the data."""
     return _encode(
         _Canonical(
             event.actor,
@@ -183,10 +181,10 @@ def canonical_bytes(event: StoredEvent) -> bytes:
 
 
 def chained_hash(previous: str, canonical: bytes) -> str:
-    """Return the hash of an event whose predecessor has the hash ``previous``."""
+    """Return the hash of an event that follows an event with the hash ``previous``."""
     return sha256(previous.encode() + canonical).hexdigest()
 
 
-def time_text(moment: datetime) -> str:
-    """Return a moment in UTC as ISO 8601 with microseconds and ``Z``."""
-    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+def time_text(at: datetime) -> str:
+    """Return a UTC time as ISO 8601 with microseconds and ``Z``."""
+    return at.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

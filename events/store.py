@@ -1,16 +1,16 @@
-"""The contract of a store: append and read, and what every store must hold.
+"""The contract of an event store.
 
-* Positions are 1, 2, 3, … over the whole log, versions the same in each stream.
-* An append is committed whole, with its positions, or not at all. It has one of
-  three outcomes: committed (and durable, when it returns), rejected with a
-  reason, or unknown (``OutcomeUnknownError``), which appending the same events
-  again resolves: an event id that is recorded with the same content answers with
-  its own positions, with other content it is a conflict.
-* A cancelled append has happened or has not; the log says which as soon as the
-  cancellation has come out of it.
-* What a reader has seen never changes, and nothing appears before it later.
+* Positions are 1, 2, 3, … over the whole log; versions are the same per stream.
+* An append is committed completely or not at all. It has one of three outcomes:
+  committed (and durable once it returns), rejected with a reason, or unknown
+  (``OutcomeUnknownError``). To resolve an unknown outcome, append the same events
+  again: an event id that is recorded with the same content returns the recorded
+  event, and with other content it is a conflict.
+* A cancelled append is recorded or not; reading the log after the cancellation
+  shows which.
+* Events that a reader has seen never change, and no event appears before them.
 
-``herdbook.events.testing`` is this contract as a suite of tests.
+``herdbook.events.testing`` has this contract as a test suite.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from herdbook.events.streams import check_stream
 
 
 class Expected(Enum):
-    """What a stream must be, where that is no version."""
+    """What a stream must be for an append, instead of a version."""
 
     NO_STREAM = "no stream"
     EXISTS = "a stream with events"
@@ -44,10 +44,10 @@ EXISTS = Expected.EXISTS
 """The stream has an event."""
 
 ANY = Expected.ANY
-"""Whatever the stream is."""
+"""Any version of the stream."""
 
 ExpectedVersion: TypeAlias = int | Expected
-"""The version that a stream must be at for an append, or a word about it."""
+"""The version that a stream must have for an append, or an ``Expected``."""
 
 
 class Head(NamedTuple):
@@ -63,7 +63,7 @@ class Head(NamedTuple):
 
 
 class EventStore(Protocol):
-    """Where events are kept. Whoever opens it closes it."""
+    """An append-only log of events. The code that opens a store closes it."""
 
     async def append(
         self,
@@ -74,30 +74,30 @@ class EventStore(Protocol):
         """Append events to a stream, all or none, durably.
 
         Args:
-            stream: The stream.
-            events: At least one, in order.
-            expected_version: What the stream must be.
+            stream: Name of the stream.
+            events: At least one event, in order.
+            expected_version: Version that the stream must have.
 
         Returns:
-            The events as recorded, with their positions: the caller can move its
-            own state without reading them again.
+            The recorded events with their positions, so that the caller can update
+            its own state without reading them.
 
         Raises:
-            WrongExpectedVersionError: The stream is elsewhere; nothing was kept.
+            WrongExpectedVersionError: The stream has another version.
             EventIdConflictError: An id is recorded with other content.
             CallerError: The stream's name or an event cannot be recorded.
             WrongStreamError: An event does not belong in the stream.
             StoreClosedError: The store is closed.
-            StoreFullError: No space is left; nothing was kept.
-            StoreUnavailableError: Locked for too long or not writable.
-            OutcomeUnknownError: It cannot be told whether it was kept.
+            StoreFullError: The disk is full; nothing was appended.
+            StoreUnavailableError: The log is locked for too long or not writable.
+            OutcomeUnknownError: The events may or may not be recorded.
         """
         ...
 
     def read_stream(
         self, stream: str, *, after_version: int = 0, limit: int | None = None
     ) -> AsyncIterator[RecordedEvent]:
-        """Read a stream in order; one that does not exist has no events.
+        """Read a stream in order; a stream that does not exist has no events.
 
         Raises:
             CorruptLogError: An event cannot be read.
@@ -115,10 +115,10 @@ class EventStore(Protocol):
         """Read the log in order of position.
 
         Args:
-            after: Begin behind this position.
-            limit: At most this many events; None for all there are when it ends.
-            stream_prefix: Only streams whose names begin with it.
-            types: Only these types; None for all.
+            after: Start after this position.
+            limit: Maximum number of events; None for all events up to the end.
+            stream_prefix: Read only streams with this prefix.
+            types: Read only these event types; None for all.
 
         Raises:
             CorruptLogError: An event cannot be read.
@@ -128,27 +128,27 @@ class EventStore(Protocol):
     def read_stored(
         self, *, after: int = 0, limit: int | None = None
     ) -> AsyncIterator[StoredEvent]:
-        """Read the log as it is kept, undecoded: to verify or to export it."""
+        """Read the log undecoded, to verify or export it."""
         ...
 
     async def stream_version(self, stream: str) -> int:
-        """Return the version of a stream; 0 if it has no events."""
+        """Return the version of a stream; 0 if the stream has no events."""
         ...
 
     async def head(self) -> Head:
-        """Return the end of the log, as its head row has it."""
+        """Return the end of the log, from its head row."""
         ...
 
     def subscribe(self, after: int) -> AsyncGenerator[RecordedEvent, None]:
-        """Read from behind a position, then go on with what is committed.
+        """Read the events after a position, then follow new commits.
 
-        Each event comes once, in order of position, whoever committed it; it
-        ends when the store is closed.
+        Yields each event once, in order of position, including those that other
+        processes commit. Ends when the store is closed.
         """
         ...
 
     async def close(self) -> None:
-        """Commit what was accepted, then let go of everything. Twice is fine."""
+        """Commit accepted appends and release all resources; safe to call twice."""
         ...
 
     async def __aenter__(self) -> Self:
@@ -166,14 +166,14 @@ class EventStore(Protocol):
 
 
 class StoredView(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot of a view: a cache, never a truth.
+    """A snapshot of a view: a cache that can be rebuilt from the log.
 
     Attributes:
-        name: Which view.
-        version: Number of the projection's form; another one makes it useless.
-        position: Up to which event it is valid.
-        hash: That event's hash, so that a snapshot of another log is noticed.
-        data: The view.
+        name: Name of the view.
+        version: Format number of the projection; other versions are ignored.
+        position: Position of the last event in the snapshot.
+        hash: Hash of that event, to detect a snapshot of another log.
+        data: The serialized view.
     """
 
     name: str
@@ -184,33 +184,33 @@ class StoredView(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of all of it: 64 hexadecimal digits."""
+        """SHA-256 of all fields: 64 hexadecimal digits."""
         head = f"{self.name}\0{self.version}\0{self.position}\0{self.hash}\0"
         return sha256(head.encode() + self.data).hexdigest()
 
 
 class ViewStore(Protocol):
-    """Where snapshots of views are kept."""
+    """A store for snapshots of views."""
 
     async def load_view(self, name: str) -> StoredView | None:
-        """Return the newest snapshot of a view, if there is one.
+        """Return the snapshot of a view, if there is one.
 
         Raises:
-            CorruptLogError: It is not what was kept.
+            CorruptLogError: The snapshot is damaged.
         """
         ...
 
     async def save_view(self, view: StoredView) -> None:
-        """Keep a snapshot in the place of the one before.
+        """Replace the snapshot of a view.
 
         Raises:
-            StoreError: It could not be kept; the one before is still there.
+            StoreError: The snapshot was not saved; the previous one is unchanged.
         """
         ...
 
 
 class Instances(Protocol):
-    """Who is at work on a log: an instance lives as long as it holds its lock."""
+    """The instances of Herdbook on a log; one is alive while it holds its lock."""
 
     @property
     def own(self) -> str:
@@ -218,22 +218,22 @@ class Instances(Protocol):
         ...
 
     def alive(self, instance: str) -> bool:
-        """Return whether that instance is alive: this one, or one elsewhere."""
+        """Return whether an instance is alive, in this process or another."""
         ...
 
     def announce(self, streams: Collection[str]) -> None:
-        """Publish the streams that this instance changes, in place of those before.
+        """Publish the streams that this instance changes, instead of earlier ones.
 
         Raises:
-            StoreUnavailableError: They cannot be published.
+            StoreUnavailableError: The streams cannot be published.
         """
         ...
 
     def announced(self) -> frozenset[str]:
-        """Return the streams that the other living instances have announced.
+        """Return the streams that the other living instances announced.
 
         Raises:
-            StoreUnavailableError: They cannot be read.
+            StoreUnavailableError: The announcements cannot be read.
         """
         ...
 
@@ -241,24 +241,24 @@ class Instances(Protocol):
 def check_append(
     stream: str, events: Sequence[NewEvent], expected_version: ExpectedVersion
 ) -> None:
-    """Refuse what no store could record.
+    """Check an append that is invalid for every store.
 
     Raises:
-        CallerError: The stream's name is none, there are no events, two of them
-            have one id, a text is empty, too long or not printable, a moment has
-            no time zone or is not UTC, or the expected version is negative.
+        CallerError: The stream name is invalid, there are no events, two events have
+            the same id, a text is empty, too long or not printable, a time is not in
+            UTC, or the expected version is negative.
     """
     check_stream(stream)
     if not events:
-        raise CallerError(f"append to {stream}", "has no events", "Give at least one")
+        raise CallerError(f"append to {stream}", "has no events", "Append at least one")
     if not isinstance(expected_version, Expected) and expected_version < 0:
         raise CallerError(
             f"append to {stream}",
             f"expects version {expected_version}",
-            "Versions begin at 1; 0 is a stream without events",
+            "Versions start at 1; 0 is a stream without events",
         )
     if len({event.event_id for event in events}) != len(events):
-        raise CallerError(f"append to {stream}", "has one event id twice")
+        raise CallerError(f"append to {stream}", "has the same event id twice")
     for event in events:
         _check_text(event.event_id, "event id", 64)
         _check_text(event.actor, "actor", 200)
@@ -269,39 +269,39 @@ def check_append(
 
 
 def check_read(after: int, limit: int | None, *texts: str) -> None:
-    """Refuse what no store could look for.
+    """Check a read that is invalid for every store.
 
     Raises:
-        CallerError: A place or a limit is negative or beyond 64 bits, or a text
-            is not Unicode.
+        CallerError: A position or a limit is negative or too large for 64 bits, or a
+            text is not Unicode.
     """
     for number in (after, limit or 0):
         if not 0 <= number < 1 << 63:
-            raise CallerError(f"a read from or of {number}", "is not possible")
+            raise CallerError(f"position or limit {number}", "is out of range")
     for text in texts:
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise CallerError(f"text {text[:80]!r}", "is not Unicode")
 
 
-def _check_text(text: str, what: str, longest: int) -> None:
+def _check_text(text: str, label: str, longest: int) -> None:
     if not text or len(text) > longest or not text.isprintable():
         raise CallerError(
-            f"{what} {text[:80]!r}",
+            f"{label} {text[:80]!r}",
             "cannot be recorded",
             f"Use 1 to {longest} printable characters",
         )
 
 
-def _check_time(moment: datetime) -> None:
-    offset = moment.utcoffset()
+def _check_time(time: datetime) -> None:
+    offset = time.utcoffset()
     if offset is None or offset:
         raise CallerError(
-            f"time {moment.isoformat()}", "is not in UTC", "Give it with UTC's zone"
+            f"time {time.isoformat()}", "is not in UTC", "Convert it to UTC"
         )
 
 
 def expects(expected_version: ExpectedVersion, actual: int) -> bool:
-    """Return whether a stream at version ``actual`` is what was expected."""
+    """Return whether a stream at version ``actual`` meets an expected version."""
     match expected_version:
         case Expected.ANY:
             return True

@@ -1,7 +1,7 @@
 """Names of streams: one stream per model on a node, and one per node.
 
 ``model/<node>/<name>`` and ``node/<node>``. A node's name has no slash, a model's
-name may have several, so the first two slashes part a stream's name exactly.
+name may have several, so the first two slashes split a stream's name exactly.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import NamedTuple, NewType
 from herdbook.events.errors import CallerError
 
 StreamName = NewType("StreamName", str)
-"""The name of a stream; made by the functions of this module."""
+"""The name of a stream, as returned by the functions of this module."""
 
 MODEL_PREFIX = "model/"
-"""What the names of all models' streams begin with."""
+"""Prefix of the streams of models."""
 
 NODE_PREFIX = "node/"
-"""What the names of all nodes' streams begin with."""
+"""Prefix of the streams of nodes."""
 
 LONGEST = 512
-"""Characters that a stream's name may have: Ollama's own longest name is 593
-bytes, of which 350 are a host's; nothing real comes near."""
+"""Maximum length of a stream name, in characters. Ollama allows 593 bytes for a
+model name, 350 of them for the host; real names are far shorter."""
 
 LONGEST_NODE = 64
-"""Characters that a node's name may have."""
+"""Maximum length of a node name, in characters."""
 
 _NODE = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NODE - 1}}}")
 
@@ -34,7 +34,7 @@ class ModelKey(NamedTuple):
     """A model on a node.
 
     Attributes:
-        node: Name of the node, as we call it.
+        node: Name of the node in Herdbook.
         name: Canonical name of the model.
     """
 
@@ -43,34 +43,34 @@ class ModelKey(NamedTuple):
 
 
 def check_node(node: str) -> str:
-    """Return the node's name as it is.
+    """Check a node name and return it unchanged.
 
     Raises:
-        CallerError: It is no name: letters, digits, ``.``, ``_`` and ``-``, at
-            most 64, the first a letter or digit.
+        CallerError: The name is not 1 to 64 letters, digits, ``.``, ``_`` or ``-``
+            with a letter or digit first.
     """
     if not _NODE.fullmatch(node):
         raise CallerError(
             f"node name {node[:80]!r}",
-            "is not a name",
-            "Use at most 64 letters, digits, '.', '_' or '-', "
-            "beginning with a letter or digit",
+            "is not valid",
+            "Use up to 64 letters, digits, '.', '_' or '-', "
+            "starting with a letter or digit",
         )
     return node
 
 
 def model_stream(node: str, name: str) -> StreamName:
-    """Return the stream of the model ``name`` on ``node``."""
+    """Return the stream of a model on a node."""
     return StreamName(f"{MODEL_PREFIX}{node}/{name}")
 
 
 def node_stream(node: str) -> StreamName:
-    """Return the stream of the node itself."""
+    """Return the stream of a node."""
     return StreamName(f"{NODE_PREFIX}{node}")
 
 
 def model_of(stream: str) -> ModelKey | None:
-    """Return which model's stream this is; None for any other stream."""
+    """Return the model of a stream; None for any other stream."""
     kind, _, rest = stream.partition("/")
     node, slash, name = rest.partition("/")
     is_model = kind == "model" and node and slash and name
@@ -78,22 +78,22 @@ def model_of(stream: str) -> ModelKey | None:
 
 
 def node_of(stream: str) -> str | None:
-    """Return which node's own stream this is; None for any other stream."""
+    """Return the node of a node's own stream; None for any other stream."""
     kind, _, node = stream.partition("/")
     return node if kind == "node" and node and "/" not in node else None
 
 
 def check_stream(stream: str) -> StreamName:
-    """Return the name as it is.
+    """Check a stream name and return it unchanged.
 
     Raises:
-        CallerError: It is empty, longer than ``LONGEST``, or has characters that
-            do not print.
+        CallerError: The name is empty, longer than ``LONGEST``, or has characters
+            that do not print.
     """
     if not stream or len(stream) > LONGEST or not stream.isprintable():
         raise CallerError(
             f"stream name {stream[:80]!r}",
-            "is not a name",
+            "is not valid",
             f"Use 1 to {LONGEST} printable characters",
         )
     return StreamName(stream)

@@ -1,9 +1,9 @@
-"""Following the log: what is there, then what is committed, each event once.
+"""Subscriptions: read the log to its end, then follow it, each event once.
 
-``Commits`` knows how far the log is known to reach. Whoever commits announces
-it; ``watch`` announces what other processes commit. A subscription reads a page
-whenever the log reaches beyond what it has seen, so it neither skips an event
-nor holds one back, and a reader that is slow costs nobody anything.
+``Commits`` has the last known position of the log. A store announces its own
+commits, and ``watch`` announces those of other processes. A subscription reads a
+page whenever the log has grown, so it never skips or delays an event, and a slow
+subscriber does not slow down others.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from herdbook.events.errors import (
 from herdbook.events.recorded import RecordedEvent
 from herdbook.events.store import Head
 
-QUICKEST_S = 0.005
-"""Seconds between two looks for commits of other processes while there are some."""
+MIN_POLL_S = 0.005
+"""Shortest interval between polls for commits of other processes, seconds."""
 
-SLOWEST_S = 0.05
-"""Seconds between two such looks after a while without any."""
+MAX_POLL_S = 0.05
+"""Longest interval between polls, after some time without commits, seconds."""
 
 
 class Commits:
-    """How far the log is known to reach, and whether it will grow at all.
+    """The last known position of the log, and whether it can still grow.
 
     Attributes:
-        failure: Why commits of others are not announced; None while they are.
+        failure: Why commits of other processes are not announced; None if they are.
     """
 
     def __init__(self) -> None:
@@ -41,34 +41,34 @@ class Commits:
         self._moved = asyncio.Event()
 
     def announce(self, position: int) -> None:
-        """Say that the log reaches to this position."""
+        """Announce that the log has reached a position."""
         if position > self._position:
             self._position = position
             self._wake()
 
     def end(self) -> None:
-        """Say that no more commits will be announced: the log is closed."""
+        """End all subscriptions, since the log is closed."""
         self._ended = True
         self._wake()
 
     def fail(self, failure: StoreError) -> None:
-        """Say that commits of others are missed from now on, and why."""
+        """Fail all subscriptions, since commits of other processes are missed."""
         self.failure = failure
         self._wake()
 
     def recover(self) -> None:
-        """Say that they are announced again: whoever waits from now on is served."""
+        """Clear the failure: commits of other processes are announced again."""
         self.failure = None
 
     def _wake(self) -> None:
         self._moved.set()
         self._moved = asyncio.Event()
 
-    async def beyond(self, position: int) -> bool:
-        """Wait until the log reaches beyond a position; False when it has ended.
+    async def wait_beyond(self, position: int) -> bool:
+        """Wait until the log has events after a position; False if it is closed.
 
         Raises:
-            StoreError: It can no longer be told how far the log reaches.
+            StoreError: Commits of other processes cannot be followed.
         """
         while not (self._ended or self.failure) and self._position <= position:
             await self._moved.wait()
@@ -82,17 +82,17 @@ async def follow(
     commits: Commits,
     after: int,
 ) -> AsyncGenerator[RecordedEvent, None]:
-    """Give every event behind a position, as long as the log is open.
+    """Yield every event after a position, while the log is open.
 
     Args:
-        page: Reads the events that follow a position, some or all of them.
-        commits: Says when there are some.
-        after: Begin behind this position.
+        page: Reads some or all of the events after a position.
+        commits: Announces new events.
+        after: Start after this position.
 
     Raises:
         CorruptLogError: The log ends before its head.
     """
-    while await commits.beyond(after):
+    while await commits.wait_beyond(after):
         try:
             events = await page(after)
         except StoreClosedError:
@@ -111,28 +111,27 @@ async def watch(
     head: Callable[[], Awaitable[Head]],
     commits: Commits,
 ) -> None:
-    """Announce what others commit, until cancelled or the store fails.
+    """Announce commits of other processes, until cancelled or the store fails.
 
-    A failure reaches everybody who follows the log; whoever follows it again starts
-    this again.
+    A failure ends all subscriptions; the next subscription starts the watch again.
 
     Args:
         data_version: Returns a number that changes with every commit.
         head: Returns the end of the log.
-        commits: Where it is announced.
+        commits: Receives the announcements.
     """
     seen: int | None = None
-    pause = QUICKEST_S
+    pause = MIN_POLL_S
     try:
         while True:
             version = await data_version()
             if version == seen:
-                pause = min(pause * 1.5, SLOWEST_S)
+                pause = min(pause * 1.5, MAX_POLL_S)
             else:
-                seen, pause = version, QUICKEST_S
+                seen, pause = version, MIN_POLL_S
                 commits.announce((await head()).position)
             await asyncio.sleep(pause)
     except StoreError as error:
         commits.fail(error)
-    except Exception as error:  # noqa: BLE001 - followers must not wait for nothing
+    except Exception as error:  # noqa: BLE001 - else subscribers never wake
         commits.fail(StoreUnavailableError("the log", f"cannot be followed: {error!r}"))

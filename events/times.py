@@ -1,9 +1,9 @@
-"""From a moment to a place in the log.
+"""Find the position of the log at a time.
 
-The log is ordered by position; the time of recording grows with it as long as
-the clock does. Where a clock was set back, times go back too, and a moment in
-the overlap has several places: what is returned is then one of them, an event
-recorded at or before the moment whose next one was recorded after it.
+The log is ordered by position, and the time of recording normally grows with it.
+Where a clock was set back, a time in the overlap has several positions. The result
+is then one of them: an event recorded at or before the time, with its successor
+recorded after it.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from herdbook.events.errors import CallerError, CorruptLogError
 from herdbook.events.store import EventStore
 
 
-async def position_at(store: EventStore, moment: datetime) -> int:
-    """Return the last position that was recorded at or before a moment.
+async def position_at(store: EventStore, time: datetime) -> int:
+    """Return the last position that was recorded at or before a time.
 
     Args:
         store: The log.
-        moment: A moment with a time zone.
+        time: A time with a time zone.
 
     Returns:
         The position; 0 if nothing was recorded by then.
 
     Raises:
-        CallerError: The moment has no time zone, or no year in UTC.
+        CallerError: The time has no time zone, or is out of range in UTC.
         CorruptLogError: The log ends before its head.
     """
-    if moment.tzinfo is None:
-        raise CallerError(f"time {moment.isoformat()}", "has no time zone")
+    if time.tzinfo is None:
+        raise CallerError(f"time {time.isoformat()}", "has no time zone")
     try:
-        wanted = moment.astimezone(UTC)
+        wanted = time.astimezone(UTC)
     except OverflowError as error:
         raise CallerError(
-            f"time {moment.isoformat()}", "is outside the years 1 to 9999 in UTC"
+            f"time {time.isoformat()}", "is outside the years 1 to 9999 in UTC"
         ) from error
-    # At low it was recorded by then (0 stands for the beginning); behind high not.
+    # Event low was recorded by then (0 is before the first); event high + 1 was not.
     low, high = 0, (await store.head()).position
     while low < high:
         middle = (low + high + 1) // 2
@@ -52,6 +52,6 @@ async def _recorded_at(store: EventStore, position: int) -> datetime:
         return event.recorded_at
     raise CorruptLogError(
         "the log",
-        f"ends before #{position}, and its head does not",
+        f"ends before #{position}, although its head does not",
         "Run: herdbook verify",
     )

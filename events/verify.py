@@ -1,11 +1,11 @@
-"""Whether the log is what it says: every check there is, over every event.
+"""Verify a log: run every check on every event.
 
-Reads the log once, in order, and goes on after a finding. What is kept on the way
-is one version and one lifecycle for each stream, so a log of any length fits.
+The log is read once, in order, and reading continues after a finding. Memory use is
+one version and one lifecycle per stream, so a log of any length can be verified.
 
-The hashes prove that nothing between the first event and the head was altered
-since it was written, unless somebody computed all later hashes anew. An anchor,
-a head that was written down elsewhere, shows that too.
+The hashes prove that no event was changed after it was written, unless all later
+hashes were computed again. An anchor, which is a head that was saved elsewhere,
+detects that too.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ from herdbook.events.store import EventStore, Head
 from herdbook.events.streams import model_of
 
 MOST_UNREADABLE = 100
-"""Events that cannot even be read, after which the rest is not tried."""
+"""Maximum number of unreadable rows, after which reading stops."""
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found.
+    """The result of verifying a log.
 
     Attributes:
-        events: How many events were read.
-        head: Position and hash of the last one.
-        set_back: How often the clock was earlier than at the event before; a
-            clock may be set back, so this is no finding.
-        findings: What is wrong, in order of position; nothing in a sound log.
+        events: Number of events that were read.
+        head: Position and hash of the last event.
+        set_back: Number of events recorded earlier than their predecessor. Clocks
+            may be set back, so this is not a finding.
+        findings: Problems in order of position; empty for a sound log.
     """
 
     events: int
@@ -60,22 +60,22 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
 
 @runtime_checkable
 class FileStore(Protocol):
-    """A store that can check what it keeps the log in."""
+    """A store that can check the file of its log."""
 
     async def check_file(self) -> list[str]:
-        """Return what is wrong with the file itself, in words."""
+        """Return the problems of the file itself, in words."""
         ...
 
 
 class _Stream(NamedTuple):
-    """Where a stream is."""
+    """Version and lifecycle of a stream."""
 
     version: int = 0
     lifecycle: Lifecycle = INITIAL
 
 
 class _Check:
-    """The checks of one event after another, and what they remember."""
+    """The checks of the events in order, with the state between them."""
 
     def __init__(
         self, anchors: Collection[Head], is_canonical: Callable[[str], bool]
@@ -94,17 +94,17 @@ class _Check:
         self._recorded_at = ""
 
     def find(self, position: int, kind: Kind, message: str) -> None:
-        """Note a finding."""
+        """Add a finding."""
         self.findings.append(Finding(position=position, kind=kind, message=message))
 
     def skip(self, position: int, message: str) -> None:
-        """Note an event that cannot be read, and go on behind it."""
+        """Add a finding for a row that cannot be read, and continue after it."""
         self.unreadable += 1
         self.find(position, Kind.UNREADABLE, message)
         self.head = Head(position, "")
 
     def take(self, event: StoredEvent) -> None:
-        """Check an event, and go on from what it says."""
+        """Check an event, and update the state with it."""
         self.events += 1
         for kind, message in (
             *self._check_chain(event),
@@ -123,10 +123,13 @@ class _Check:
             yield Kind.POSITION, f"follows #{self.head.position}"
         previous = self.head.hash  # empty if that event could not be read
         if previous and event.hash != chained_hash(previous, canonical_bytes(event)):
-            yield Kind.HASH, "is not what was written, or not behind what was before"
+            yield Kind.HASH, "was changed, or does not follow the event before it"
         for anchored in self._anchors.pop(event.position, {event.hash}):
             if anchored != event.hash:
-                yield Kind.ANCHOR, f"has another hash than the anchor {anchored[:12]}"
+                yield (
+                    Kind.ANCHOR,
+                    f"does not have the hash of the anchor, {anchored[:12]}",
+                )
 
     def _check_version(self, event: StoredEvent) -> Iterator[tuple[Kind, str]]:
         version = self._streams.get(event.stream, _Stream()).version
@@ -134,7 +137,7 @@ class _Check:
             yield Kind.VERSION, f"follows version {version} of {event.stream}"
 
     def _check_stream(self, event: StoredEvent) -> Iterator[Finding]:
-        """Check an event against its stream, and continue the stream with it."""
+        """Check an event against its stream, and update the stream."""
         at, type_, stream = event.position, event.type, event.stream
         is_new = stream not in self._streams
         before = self._streams.get(stream, _Stream()).lifecycle
@@ -151,9 +154,9 @@ class _Check:
         self._streams[stream] = _Stream(event.version, after)
 
     def finish(self, begin: Head, end: Head) -> None:
-        """Compare what was read with the head row before and after."""
+        """Compare the last event with the head row before and after the read."""
         for position in self._anchors:
-            self.find(position, Kind.ANCHOR, "is not there, but an anchor says so")
+            self.find(position, Kind.ANCHOR, "is missing, but an anchor names it")
         if self.head.position < begin.position:
             self.find(
                 self.head.position,
@@ -184,7 +187,7 @@ def _check_times(event: StoredEvent) -> Iterator[tuple[Kind, str]]:
         except ValueError:
             is_time = False
         if not is_time:
-            yield Kind.TIME, f"{text!r} is no time of ours"
+            yield Kind.TIME, f"{text!r} is not a time in the format of the log"
 
 
 def _any_name(_: str) -> bool:
@@ -200,13 +203,13 @@ async def verify(
     """Check a log: chain, head, positions, versions, data, times and streams.
 
     Args:
-        store: The log; others may append to it meanwhile.
-        anchors: Heads that were written down before; the log must still have them.
-        is_canonical: Returns whether a name is the canonical one of its model; by
-            default every name is.
+        store: The log; other processes may append to it meanwhile.
+        anchors: Heads that were saved before; the log must still contain them.
+        is_canonical: Returns whether a model name is canonical; by default every
+            name is.
 
     Raises:
-        StoreError: It cannot be read at all.
+        StoreError: The log cannot be read at all.
     """
     check = _Check(anchors, is_canonical)
     begin = await _head(store, check)
@@ -225,7 +228,7 @@ async def verify(
 
 
 async def _head(store: EventStore, check: _Check) -> Head:
-    """Return the end of the log; one that is damaged is a finding."""
+    """Return the end of the log; a damaged head row is a finding."""
     try:
         return await store.head()
     except CorruptLogError as error:
@@ -243,7 +246,7 @@ async def _check_file(store: FileStore) -> list[str]:
 async def _read(
     store: EventStore, begin: Head, check: _Check
 ) -> AsyncIterator[StoredEvent]:
-    """Read the log as far as it can be read, and around what cannot."""
+    """Read the log, skipping rows that cannot be read."""
     position = 0
     limit: int | None = None
     while True:
@@ -254,7 +257,7 @@ async def _read(
                 yield event
                 position = event.position
         except CorruptLogError as error:
-            if limit is None:  # somewhere in the next page: go on one by one
+            if limit is None:  # somewhere in the next page: read one by one
                 limit = 1
                 continue
             position += 1
@@ -268,6 +271,6 @@ async def _read(
 
 
 def _check_order(event: StoredEvent, after: int) -> None:
-    """Refuse a read that goes back: a damaged index would lead in circles."""
+    """Refuse a position that does not grow: a damaged index would read in circles."""
     if event.position <= after:
-        raise CorruptLogError(f"event #{event.position}", f"is read after #{after}")
+        raise CorruptLogError(f"event #{event.position}", f"was read after #{after}")

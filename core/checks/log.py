@@ -19,7 +19,7 @@ from herdbook.core.diagnosis import Diagnosis, Level, diagnosis
 from herdbook.core.errors import HerdbookError, StoreError, StoreUnavailableError
 from herdbook.core.storage import ACCEPT_LOSS
 from herdbook.events.sqlite.condition import Condition, examine
-from herdbook.events.sqlite.log_file import beside
+from herdbook.events.sqlite.log_file import log_file_path
 from herdbook.projections.sentences import bytes_text, duration_text
 
 FIRST_SQLITE_WITHOUT_RESET_BUG = (3, 51, 3)
@@ -97,7 +97,7 @@ def _file(log: Path, condition: Condition | None, now: datetime) -> Iterator[Dia
     yield _schema(condition)
     yield _head(condition)
     yield _kept_head(condition)
-    yield check_wal(_size(beside(log, "-wal")))
+    yield check_wal(_size(log_file_path(log, "-wal")))
     yield check_clock(condition.recorded_at, now)
 
 
@@ -215,7 +215,7 @@ def check_clock(recorded_at: Sequence[datetime], now: datetime) -> Diagnosis:
 
 def _permissions(log: Path) -> Iterator[Diagnosis]:
     """Yield who else may write the log or its directory."""
-    others = (beside(log, ending) for ending in ("-wal", "-shm"))
+    others = (log_file_path(log, ending) for ending in ("-wal", "-shm"))
     places = [place for place in (log.parent, log, *others) if place.exists()]
     found = [d for place in places if (d := check_mode(place, place.stat().st_mode))]
     yield from found

@@ -1,3 +1,3 @@
-"""The event store in an SQLite file."""
+"""The event store in a SQLite file."""
 
 from __future__ import annotations

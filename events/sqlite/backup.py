@@ -15,7 +15,7 @@ from pathlib import Path
 
 from herdbook.events.errors import StoreError, StoreFullError, StoreUnavailableError
 from herdbook.events.sqlite.errors import SQLITE_ERRORS, translate
-from herdbook.events.sqlite.log_file import beside, create_private
+from herdbook.events.sqlite.log_file import create_private, log_file_path
 
 LOCK_TIMEOUT_S = 5.0
 """Seconds that a copy waits for a lock of another process."""
@@ -43,7 +43,7 @@ def copy_online(log: Path, target: Path) -> None:
         StoreError: The log cannot be read, or the copy cannot be written.
     """
     create_private(target)
-    uri = f"{beside(log).as_uri()}?mode=rw"
+    uri = f"{log_file_path(log).as_uri()}?mode=rw"
     try:
         with (
             closing(sqlite3.connect(uri, uri=True, timeout=LOCK_TIMEOUT_S)) as source,
@@ -98,11 +98,11 @@ def set_aside(log: Path, directory: Path) -> None:
     Raises:
         StoreError: A file cannot be moved.
     """
-    real = beside(log)
+    real = log_file_path(log)
     with _translated(directory):
         directory.mkdir(mode=0o700)
         for ending in ("", *COMPANIONS):
-            file = beside(log, ending)
+            file = log_file_path(log, ending)
             if file.exists():
                 file.replace(directory / file.name)
                 _sync(real.parent)

@@ -1,7 +1,7 @@
-"""In what condition the file of a log is, as far as that can be told at once.
+"""Examine the file of a log: quick checks that only read.
 
-Reads and never writes: no file is made, migrated or recovered here, and what cannot
-be read is an error of ours. Whether every event is right, ``verify`` tells.
+No file is created, migrated or recovered here, and a file that cannot be read raises
+an error of Herdbook. ``verify`` checks the events themselves.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pathlib import Path
 import msgspec
 
 from herdbook.events.errors import NewerSchemaError, NotALogError
-from herdbook.events.raw_text import shown, text_or_bytes
+from herdbook.events.raw_text import column_text, text_or_bytes
 from herdbook.events.sqlite.errors import SQLITE_ERRORS, translate
 from herdbook.events.sqlite.kept_head import KeptHead, contradiction
-from herdbook.events.sqlite.log_file import beside, is_there
+from herdbook.events.sqlite.log_file import log_exists, log_file_path
 from herdbook.events.sqlite.schema import (
     APPLICATION_ID,
     CONNECTION,
@@ -30,7 +30,7 @@ from herdbook.events.sqlite.wal import check_wal
 from herdbook.events.store import Head
 
 NEWEST_TIMES = 1000
-"""How many of the newest events are asked when they were recorded."""
+"""Number of the newest events of which the time of recording is read."""
 
 _WANTED = {
     "synchronous": 2,
@@ -39,24 +39,24 @@ _WANTED = {
     "cell_size_check": 1,
     "mmap_size": 0,
 }
-"""What ``connection.sql`` sets on a connection, as SQLite tells it."""
+"""The settings of ``connection.sql``, as SQLite reports them."""
 
 _WAL_FORMAT = b"\x02\x02"
 """Bytes 18 and 19 of a file with a write-ahead log (sqlite.org/fileformat.html)."""
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
-    """What a look at the file tells.
+    """The result of examining the file of a log.
 
     Attributes:
-        schema: Number of the last migration that it went through.
-        settings: Settings of the connection that did not take, in words.
-        altered: Tables, indexes and triggers that are not what they were made as.
-        head: The end of the log, as its head row has it.
-        last: The newest event, as it stands there.
-        recorded_at: When the newest events were recorded, the oldest first.
-        kept: The head that was kept next to the log, if it can be read.
-        is_kept_damaged: Whether there is a kept head that cannot be read.
+        schema: Number of the last migration that was applied.
+        settings: Settings of the connection that had no effect, in words.
+        altered: Tables, indexes and triggers that differ from the migrations.
+        head: End of the log, from its head row.
+        last: Position and hash of the newest event.
+        recorded_at: Times of recording of the newest events, oldest first.
+        kept: The kept head, if it can be read.
+        is_kept_damaged: Whether the kept head exists but cannot be read.
         missing: How the log contradicts its kept head, in words; empty if it does not.
     """
 
@@ -72,19 +72,19 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def examine(path: Path) -> Condition | None:
-    """Look at the file of a log; None where there is none yet.
+    """Examine the file of a log; return None if there is no log yet.
 
     Raises:
-        NotALogError: It is something else.
-        NewerSchemaError: A newer Herdbook wrote it.
-        CorruptLogError: Opening it would drop commits, or it is only partly there.
-        StoreError: It cannot be read, or not as a log.
+        NotALogError: The file is not a Herdbook log.
+        NewerSchemaError: A newer version of Herdbook wrote the log.
+        CorruptLogError: Opening the log would drop commits, or a part is missing.
+        StoreError: The file cannot be read.
     """
-    if not is_there(path):
+    if not log_exists(path):
         return None
     check_wal(path)
     kept = KeptHead(path)
-    head = kept.read()  # before the log, which others may be writing
+    head = kept.read()  # before the log, to which other processes may append
     try:
         with closing(_connect(path)) as connection:
             condition = _examine(connection, path)
@@ -99,9 +99,9 @@ def examine(path: Path) -> Condition | None:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    """Connect so that no file is made: nobody has a log open that has no ``-wal``."""
-    path = beside(path)
-    in_use = beside(path, "-wal").exists()
+    """Connect without creating a file: a log without a ``-wal`` is not open."""
+    path = log_file_path(path)
+    in_use = log_file_path(path, "-wal").exists()
     options = "mode=ro" if in_use else "mode=ro&immutable=1"
     connection = sqlite3.connect(f"{path.as_uri()}?{options}", uri=True)
     connection.text_factory = text_or_bytes
@@ -115,7 +115,7 @@ def _examine(connection: sqlite3.Connection, path: Path) -> Condition:
     if schema > NEWEST:
         raise NewerSchemaError(
             str(path),
-            f"has schema {schema}; this version knows {NEWEST}",
+            f"has schema {schema}, but this version supports up to {NEWEST}",
             "Use a newer version of Herdbook",
         )
     newest = connection.execute(
@@ -133,7 +133,7 @@ def _examine(connection: sqlite3.Connection, path: Path) -> Condition:
 
 
 def _head(row: tuple[int, object] | None) -> Head:
-    return Head(row[0], shown(row[1])) if row else Head()
+    return Head(row[0], column_text(row[1])) if row else Head()
 
 
 def _missing(connection: sqlite3.Connection, kept: Head | None) -> str:
@@ -144,16 +144,16 @@ def _missing(connection: sqlite3.Connection, kept: Head | None) -> str:
 
 
 def _times(texts: Iterable[object]) -> Iterator[datetime]:
-    """Yield what is a time; what is none is for ``verify`` to find."""
+    """Yield the valid times; ``verify`` reports the others."""
     for text in texts:
         with suppress(ValueError):
-            moment = datetime.fromisoformat(str(text))
-            if moment.tzinfo is not None:
-                yield moment
+            time = datetime.fromisoformat(str(text))
+            if time.tzinfo is not None:
+                yield time
 
 
 def _one(connection: sqlite3.Connection, pragma: str) -> int:
-    """Return a number that SQLite tells; one that its builder left out is 0."""
+    """Return the value of a pragma; 0 if this build of SQLite does not have it."""
     row: tuple[int] | None = connection.execute(pragma).fetchone()
     return row[0] if row else 0
 
@@ -163,7 +163,7 @@ def _not_taken(connection: sqlite3.Connection, path: Path) -> Iterator[str]:
         header = file.read(20)
     if header[18:] != _WAL_FORMAT:
         yield "journal_mode is not wal"
-        return  # to set it would write to the file
+        return  # setting it would write to the file
     connection.executescript(CONNECTION)
     for name, wanted in _WANTED.items():
         found = _one(connection, f"PRAGMA {name}")
@@ -172,7 +172,9 @@ def _not_taken(connection: sqlite3.Connection, path: Path) -> Iterator[str]:
 
 
 def _altered(connection: sqlite3.Connection, schema: int) -> list[str]:
-    found = {shown(name): sql for name, sql in connection.execute(QUERIES["schema"])}
+    found = {
+        column_text(name): sql for name, sql in connection.execute(QUERIES["schema"])
+    }
     with closing(sqlite3.connect(":memory:")) as pristine:
         for migration in MIGRATIONS[:schema]:
             for statement in migration:

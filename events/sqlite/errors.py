@@ -1,8 +1,8 @@
-"""What SQLite reports, in our words: the one seam where its errors end.
+"""Translate the errors of SQLite to errors of Herdbook.
 
-The table is by primary result code (https://www.sqlite.org/rescode.html). What
-it does not list is taken for a break-off: at a write nobody can tell whether it
-was kept, and saying so is the only answer that never lies.
+The table is by primary result code (https://www.sqlite.org/rescode.html). Every
+other code counts as interrupted: after a write, it is unknown whether the data were
+stored, and the error says so.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from herdbook.events.errors import (
 from herdbook.events.file_descriptors import RAISE_THE_LIMIT, TOO_MANY, has_descriptors
 
 SQLiteError: TypeAlias = sqlite3.Error | sqlite3.Warning | UnicodeError
-"""What the module ``sqlite3`` raises: the roots of its own, and what it meets in the
-text of an error that quotes a damaged schema."""
+"""The errors that the module ``sqlite3`` raises: its own base classes, and an error
+in decoding a message that quotes a damaged schema."""
 
 SQLITE_ERRORS: tuple[type[SQLiteError], ...] = (
     sqlite3.Error,
     sqlite3.Warning,
     UnicodeError,
 )
-"""The same, to catch."""
+"""The same, for ``except``."""
 
 
-class BrokenOffError(StoreUnavailableError):
-    """The system broke off what SQLite did: a write may or may not be kept."""
+class InterruptedWriteError(StoreUnavailableError):
+    """SQLite was interrupted by the system: a write may or may not be stored."""
 
 
 class InUseError(StoreUnavailableError):
-    """Another connection holds a lock; nothing was kept."""
+    """Another connection holds a lock; nothing was written."""
 
 
 _IN_USE = (
     InUseError,
     "is locked by another process",
-    "Wait, or see which process holds it",
+    "Retry later, or stop the process that holds the lock",
 )
 _NOT_WRITABLE = (
     StoreUnavailableError,
@@ -54,12 +54,12 @@ _NOT_WRITABLE = (
 _NOT_OPENED = (
     StoreUnavailableError,
     "cannot be opened",
-    "See that it is a file, and that it and its directory may be read and written",
+    "Check that it is a file, and that you may read and write it and its directory",
 )
 _NO_DATABASE = (
     NotALogError,
     "is not a Herdbook log",
-    "Name another file; this one is left as it is",
+    "Use another file; this one was not changed",
 )
 _DAMAGED = (CorruptLogError, "is damaged", "Run: herdbook verify, or restore a backup")
 
@@ -72,27 +72,27 @@ _BY_CODE: dict[int, tuple[type[StoreError], str, str]] = {
     sqlite3.SQLITE_CANTOPEN: _NOT_OPENED,
     sqlite3.SQLITE_FULL: (
         StoreFullError,
-        "has no space left",
-        "Make room on its file system",
+        "cannot grow: the disk is full",
+        "Free some disk space",
     ),
     sqlite3.SQLITE_NOTADB: _NO_DATABASE,
     sqlite3.SQLITE_FORMAT: _NO_DATABASE,
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
-    sqlite3.SQLITE_ERROR: _DAMAGED,  # our SQL is right, so a table is missing
+    sqlite3.SQLITE_ERROR: _DAMAGED,  # the SQL is correct, so a table is missing
     sqlite3.SQLITE_CONSTRAINT: (
         ConflictError,
-        "refused what does not follow its end",
-        "Read it again and decide anew",
+        "has moved on: the new events do not follow its end",
+        "Read it again, then retry",
     ),
 }
 
 
 def translate(error: SQLiteError, subject: str) -> StoreError:
-    """Return our error for one of SQLite's.
+    """Return the error of Herdbook for an error of SQLite.
 
     Args:
-        error: What was raised.
-        subject: The log that it is about.
+        error: The error of SQLite.
+        subject: Path of the log.
     """
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
@@ -101,17 +101,17 @@ def translate(error: SQLiteError, subject: str) -> StoreError:
         return StoreUnavailableError(
             subject, f"cannot be opened: {TOO_MANY}", RAISE_THE_LIMIT
         )
-    # The low byte is the primary code; the rest says more about it.
+    # The low byte is the primary code; the other bits refine it.
     if known := _BY_CODE.get(code & 0xFF):
         kind, state, remedy = known
         return kind(subject, state, f"{remedy} ({error})")
-    return BrokenOffError(subject, f"failed: {error}", "See the system's log")
+    return InterruptedWriteError(subject, f"failed: {error}", "Check the system log")
 
 
 def _without_code(error: SQLiteError, subject: str) -> StoreError:
-    """Translate what the Python module itself found wrong."""
+    """Translate an error of the Python module, which has no result code."""
     if isinstance(error, sqlite3.OperationalError | UnicodeError):  # no UTF-8
         return CorruptLogError(subject, f"is damaged: {error}", "Run: herdbook verify")
     if isinstance(error, sqlite3.ProgrammingError):
         return StoreClosedError(subject, f"is closed: {error}", "Open it again")
-    return BrokenOffError(subject, f"failed: {error}")
+    return InterruptedWriteError(subject, f"failed: {error}")

@@ -1,12 +1,12 @@
-"""The kept head: how far a log had come, written next to it.
+"""The kept head: a file next to a log with the last known end of the log.
 
-A log that lost its end is whole in itself: no hash shows that something followed.
-``herd.db-head`` says so: one line, ``position:hash``, as ``herdbook verify --anchor``
-takes it. It is written when the log is closed, and every second while there are
-commits. It never moves backwards, whichever process writes it.
+A log that lost its end is still consistent: no hash shows that events followed. The
+file ``herd.db-head`` shows it. It has one line, ``position:hash``, the format of
+``herdbook verify --anchor``. It is written when the log is closed, and every second
+while there are commits. Its position never decreases, whichever process writes it.
 
-A log that contradicts its kept head opens, and the kept head stays as it is until the
-user accepts the loss: it is the only evidence.
+A log that contradicts its kept head can be opened. The kept head is the only evidence
+of the loss, so it does not change until the user accepts the loss.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ from functools import partial
 from pathlib import Path
 
 from herdbook.events.errors import StoreError, StoreUnavailableError
-from herdbook.events.sqlite.log_file import beside
+from herdbook.events.sqlite.log_file import log_file_path
 from herdbook.events.store import Head
 
 KEEP_EVERY_S = 1.0
-"""Seconds between two writes while there are commits."""
+"""Interval between two writes while there are commits, seconds."""
 
 IDLE_S = 5.0
-"""Seconds without a commit after which the log is idle."""
+"""Time without a commit after which the log is idle, seconds."""
 
-_TURNS = 50
-_TURN_S = 0.01
-"""How often, and every how many seconds, another writer's turn is waited for."""
+_ATTEMPTS = 50
+_RETRY_S = 0.01
+"""Number of attempts to get the lock of the file, and seconds between two of them."""
 
 _LINE = re.compile(r"([1-9][0-9]{0,17}):([0-9a-f]{64})\n")
 
 
 class KeptHead:
-    """The file that keeps the head of a log.
+    """The file with the kept head of a log.
 
     Args:
-        log: The log.
+        log: Path of the log.
     """
 
     def __init__(self, log: Path) -> None:
-        self.path = beside(log, "-head")
-        self._new = beside(log, "-head.new")
+        self.path = log_file_path(log, "-head")
+        self._new = log_file_path(log, "-head.new")
 
     def read(self) -> Head | None:
-        """Return what was kept; None if there is nothing, or nothing readable."""
+        """Return the kept head; None if it is missing or cannot be read."""
         try:
             text = self.path.read_text("ascii")
         except (OSError, UnicodeError):
@@ -61,14 +61,13 @@ class KeptHead:
 
     @property
     def is_damaged(self) -> bool:
-        """Whether there is a file, but not one with a head in it."""
+        """Whether the file exists but does not contain a head."""
         return self.path.exists() and self.read() is None
 
     def advance(self, head: Head) -> None:
-        """Keep a head, unless one at least as far is kept.
+        """Write a head, unless the kept head is at the same position or later.
 
-        It is a help and not a promise: where it cannot be written, nothing is raised,
-        and the one before stays.
+        Errors are ignored: if the file cannot be written, the previous head stays.
         """
         self._write(head, partial(_is_ahead, head))
 
@@ -77,9 +76,9 @@ class KeptHead:
         return head.position > 0 and _is_ahead(head, self.read())
 
     def replace(self, head: Head) -> None:
-        """Keep a head whatever was kept before: what is missing is accepted.
+        """Write a head, whatever the kept head is: the loss of events is accepted.
 
-        For an empty log, nothing is kept.
+        The file of an empty log is removed.
         """
         if not head.position:
             with suppress(OSError):
@@ -87,21 +86,21 @@ class KeptHead:
         self._write(head, lambda kept: kept != head)
 
     def _write(self, head: Head, is_due: Callable[[Head | None], bool]) -> None:
-        if not _LINE.fullmatch(_line(head)):  # nothing to keep, or a damaged head row
+        if not _LINE.fullmatch(_line(head)):  # an empty log, or a damaged head row
             return
         with suppress(OSError):
-            for _ in range(_TURNS):
+            for _ in range(_ATTEMPTS):
                 if not is_due(self.read()):
                     return
-                if self._take_turn(head, is_due):
+                if self._write_locked(head, is_due):
                     return
-                time.sleep(_TURN_S)
+                time.sleep(_RETRY_S)
 
-    def _take_turn(self, head: Head, is_due: Callable[[Head | None], bool]) -> bool:
-        """Write, if nobody else is writing; return whether it was this one's turn.
+    def _write_locked(self, head: Head, is_due: Callable[[Head | None], bool]) -> bool:
+        """Write under a lock; return False if another process holds the lock.
 
-        The lock is on the new file, which then gets the name of the old one. Waiting
-        for it is bounded, since a fork of a writer would hold it for ever.
+        The lock is on the new file, which then replaces the old one. Callers wait a
+        limited time, since a fork of a writer may hold the lock until it ends.
         """
         descriptor = os.open(self._new, os.O_CREAT | os.O_RDWR, 0o600)
         try:
@@ -139,11 +138,11 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 
 def contradiction(kept: Head, hash_there: str | None, end: int) -> str:
-    """Return in words how a log contradicts its kept head; empty if it does not.
+    """Describe how a log contradicts its kept head; empty if it does not.
 
     Args:
-        kept: What was kept, read before the log was.
-        hash_there: The hash of the log's event at the kept position, if it has one.
+        kept: The kept head, which must be read before the log.
+        hash_there: Hash of the event of the log at that position, if there is one.
         end: Position of the last event of the log.
     """
     if hash_there == kept.hash:
@@ -155,21 +154,21 @@ def contradiction(kept: Head, hash_there: str | None, end: int) -> str:
             f"({kept.hash[:8]}…): {lost} recorded events are missing"
         )
     return (
-        f"event #{kept.position} is not the one that was recorded there "
+        f"event #{kept.position} is not the event that was recorded at this position "
         f"({kept.hash[:8]}…): the end of the log was lost and written again, or "
-        "another log is in its place"
+        "another log replaced this one"
     )
 
 
 class HeadKeeper:
-    """Keeps the head of an open log, in a task and a thread of its own.
+    """Writes the kept head of an open log, in a task and a thread of its own.
 
     Args:
-        kept: Where.
-        when_idle: Called once there were no commits for a while.
+        kept: The file to write.
+        when_idle: Called after some time without commits.
 
     Attributes:
-        failure: Why the last attempt failed unexpectedly; None if it did not.
+        failure: Unexpected error of the last attempt; None if it succeeded.
     """
 
     def __init__(
@@ -184,7 +183,7 @@ class HeadKeeper:
         self._task: asyncio.Task[None] | None = None
 
     def note(self, head: Head) -> None:
-        """Note a commit: the head is kept within a second or so."""
+        """Schedule a head to be written, about a second later."""
         self._head = max(self._head, head)
         self._moved.set()
         if self._task is None:
@@ -207,7 +206,7 @@ class HeadKeeper:
                 self.failure = None
 
     async def _is_idle(self) -> bool:
-        """Wait for the next commit; return whether there was none for a while."""
+        """Wait for the next commit; return True if there was none for some time."""
         try:
             await asyncio.wait_for(self._moved.wait(), IDLE_S)
         except TimeoutError:
@@ -215,7 +214,7 @@ class HeadKeeper:
         return False
 
     async def close(self, head: Head | None) -> None:
-        """Keep the last head, if there is one to keep, and end task and thread."""
+        """Write the last head, if given, and end the task and the thread."""
         if self._task:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -225,7 +224,7 @@ class HeadKeeper:
         self._thread.shutdown()
 
     async def replace(self, head: Head) -> None:
-        """Keep a head whatever was kept before."""
+        """Write a head, whatever the kept head is."""
         await self._write(self._kept.replace, head)
 
     async def _write(self, write: Callable[[Head], None], head: Head) -> None:

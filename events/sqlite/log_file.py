@@ -1,9 +1,9 @@
-"""The file of a log: which file it is, whether it may be opened, what is beside it.
+"""The file of a log: its identity, the checks before opening, and its other files.
 
 A log is identified by its file, not by the path that was given. SQLite finds the
-``-wal`` and the ``-shm`` by name, so a file with two names has two of them, and two
-writers that do not see each other: each overwrites what the other was told is
-recorded. Symbolic links are resolved; hard links and mounts of the file are refused.
+``-wal`` and the ``-shm`` by name. A file with two names would have two of each, and
+two writers would overwrite each other's acknowledged events. So symbolic links are
+resolved, and hard links and mounts of the file are refused.
 
 Nothing here opens the main file and closes it again while SQLite may have it open:
 that would drop the locks that this process holds on it (POSIX record locks).
@@ -26,43 +26,42 @@ from herdbook.events.errors import (
 from herdbook.events.file_descriptors import RAISE_THE_LIMIT, TOO_MANY, is_exhausted
 
 MOUNT_INFO = Path("/proc/self/mountinfo")
-"""Where Linux lists the mounts that this process sees."""
+"""The file in which Linux lists the mounts of this process."""
 
 
-def beside(log: str | os.PathLike[str], ending: str = "") -> Path:
-    """Return the path of a file that belongs to a log, by the log's resolved path.
+def log_file_path(log: str | os.PathLike[str], ending: str = "") -> Path:
+    """Return the path of a file that belongs to a log, next to its resolved path.
 
     Args:
-        log: The log, by whatever path.
-        ending: What the name of the other file adds to the log's, such as ``-wal``;
-            empty for the log itself.
+        log: Any path of the log.
+        ending: Suffix of the other file, such as ``-wal``; empty for the log itself.
     """
     real = Path(os.path.realpath(log))
     return real.with_name(f"{real.name}{ending}")
 
 
-def is_there(path: Path) -> bool:
-    """Return whether the log exists and has something in it.
+def log_exists(path: Path) -> bool:
+    """Return whether the log exists and is not empty.
 
     Raises:
-        StoreUnavailableError: There is no place for it, it may not be written, or it
-            has more than one name.
-        CorruptLogError: It is missing or empty, and its ``-wal`` is not.
+        StoreUnavailableError: The directory is missing, the log is not writable, or
+            it has more than one name.
+        CorruptLogError: The log is missing or empty, but its ``-wal`` is not.
     """
     try:
         _check_place(path)
         _check_names(path)
-        # In this order: whoever makes a log writes the file first, then the -wal.
-        wal_bytes = _size(beside(path, "-wal"))
+        # In this order: a new log gets its main file first, then its -wal.
+        wal_bytes = _size(log_file_path(path, "-wal"))
         if _size(path):
             return True
-    except (OSError, ValueError) as error:  # too long, in a circle, or with a NUL
+    except (OSError, ValueError) as error:  # too long, circular links, or a NUL
         if is_exhausted(error):
             raise StoreUnavailableError(
                 str(path), f"cannot be opened: {TOO_MANY}", RAISE_THE_LIMIT
             ) from error
         raise StoreUnavailableError(
-            str(path), f"cannot be a file: {error}", "Name another one"
+            str(path), f"is not a usable path: {error}", "Use another path"
         ) from error
     if wal_bytes:
         raise _orphaned_wal(path, wal_bytes)
@@ -70,15 +69,19 @@ def is_there(path: Path) -> bool:
 
 
 def _check_place(path: Path) -> None:
-    """Refuse at once what SQLite would refuse late, or wait for: a pipe."""
+    """Refuse early what SQLite would refuse late, or block on, such as a pipe."""
     if path.is_dir():
-        raise StoreUnavailableError(str(path), "is a directory", "Name a file")
+        raise StoreUnavailableError(
+            str(path), "is a directory", "Use the path of a file"
+        )
     if path.exists() and not path.is_file():
-        raise StoreUnavailableError(str(path), "is not a file", "Name a file")
+        raise StoreUnavailableError(
+            str(path), "is not a regular file", "Use the path of a file"
+        )
     home = Path(os.path.realpath(path)).parent
     if not home.is_dir():
         raise StoreUnavailableError(
-            str(path), "has no directory to be in", f"Make {home} first"
+            str(path), "is in a directory that does not exist", f"Create {home} first"
         )
     for place in (home, path):
         if place.exists() and not os.access(place, os.R_OK | os.W_OK):
@@ -98,9 +101,9 @@ def _check_names(path: Path) -> None:
     if _is_mount_point(real):
         raise StoreUnavailableError(
             str(path),
-            "is a mount point of its own: its -wal is not shared with other users of "
+            "is a mount point: its -wal is not shared with other users of "
             "the file, so recorded events would be lost",
-            f"Mount the directory that contains it instead of the file {real.name}",
+            f"Mount the directory that contains {real.name} instead of the file",
         )
 
 
@@ -118,7 +121,7 @@ def _is_mount_point(path: Path) -> bool:
     try:
         lines = MOUNT_INFO.read_bytes().splitlines()
     except OSError:
-        # Devices are compared elsewhere only: on Linux, a file on an overlay may have
+        # Devices are not compared on Linux, where a file on an overlay may have
         # another device than its directory without being mounted.
         is_linux = sys.platform == "linux"
         return not is_linux and path.stat().st_dev != path.parent.stat().st_dev
@@ -126,13 +129,13 @@ def _is_mount_point(path: Path) -> bool:
 
 
 def _unescaped(place: bytes) -> bytes:
-    """Undo how the kernel writes spaces and the like: as three octal digits."""
+    """Decode the octal escapes of the kernel for spaces and other characters."""
     return re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), place)
 
 
 def _orphaned_wal(path: Path, wal_bytes: int) -> CorruptLogError:
     state = "is empty" if path.exists() else "is missing"
-    wal = beside(path, "-wal")
+    wal = log_file_path(path, "-wal")
     return CorruptLogError(
         str(path),
         f"{state}, but its write-ahead log {wal.name} has {wal_bytes:,} bytes: the "
@@ -142,19 +145,19 @@ def _orphaned_wal(path: Path, wal_bytes: int) -> CorruptLogError:
 
 
 def create_private(path: Path) -> None:
-    """Create an empty file that only its owner may read; leave one that exists.
+    """Create an empty file that only its owner may read; keep an existing file.
 
     SQLite gives the ``-wal`` and the ``-shm`` the mode of the log.
     """
-    with suppress(OSError):  # SQLite reports why there can be none
+    with suppress(OSError):  # SQLite reports the reason
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 class OpenFile:
-    """The file of an open log: refuses to go on when it is not that file any more.
+    """The file of an open log, to detect that it was replaced or moved.
 
     Args:
-        path: Its resolved path.
+        path: Resolved path of the log.
     """
 
     def __init__(self, path: Path) -> None:
@@ -162,23 +165,23 @@ class OpenFile:
         self._process = os.getpid()
         found = path.stat()
         self._identity = found.st_dev, found.st_ino
-        self._seen = 0, 0
+        self._checked = 0, 0
 
     def check(self) -> None:
-        """Check that this process opened it, and that it is where it was.
+        """Check that this process opened the file, and that it is still at its path.
 
-        SQLite goes on with a file that was deleted, and what it then takes is gone
-        when it is closed.
+        SQLite continues to write to a deleted file, and such events are lost when the
+        file is closed.
 
         Raises:
-            StoreUnavailableError: Another file is at the path, or none; or it has
-                another name now.
-            StoreClosedError: This is a fork of the process that opened it.
+            StoreUnavailableError: The file was moved, deleted or replaced, or has a
+                second name.
+            StoreClosedError: This is a fork of the process that opened the file.
         """
-        if self.is_foreign:
+        if self.is_fork:
             raise StoreClosedError(
                 str(self.path),
-                f"was opened by process {self._process}; this one is a fork of it",
+                f"was opened by process {self._process}, but this is a fork of it",
                 "Open the log in this process",
             )
         try:
@@ -189,28 +192,28 @@ class OpenFile:
             raise StoreUnavailableError(
                 str(self.path),
                 "was moved, deleted or replaced while it was open",
-                "Put it back where it was, then start again",
+                "Put it back, then restart Herdbook",
             )
         if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
             raise _several_names(self.path, found.st_nlink)
 
     @property
-    def is_foreign(self) -> bool:
-        """Whether another process opened it, of which this one is a fork."""
+    def is_fork(self) -> bool:
+        """Whether this is a fork of the process that opened the file."""
         return os.getpid() != self._process
 
     def stamp(self) -> tuple[int, int] | None:
-        """Return size and time of the last change, if they are not the ones seen.
+        """Return size and modification time; None if they were checked already.
 
-        In WAL mode the main file changes at checkpoints alone.
+        In WAL mode, only checkpoints change the main file.
         """
         found = self.path.stat()
         stamp = found.st_size, found.st_mtime_ns
-        return stamp if stamp != self._seen else None
+        return stamp if stamp != self._checked else None
 
-    def saw(self, stamp: tuple[int, int]) -> None:
-        """Remember that the file with this stamp was checked."""
-        self._seen = stamp
+    def mark_checked(self, stamp: tuple[int, int]) -> None:
+        """Remember the stamp of a file that was checked."""
+        self._checked = stamp
 
 
 def _size(path: Path) -> int:

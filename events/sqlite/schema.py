@@ -1,6 +1,6 @@
 """The SQL of the SQLite store: queries by name, and migrations by number.
 
-All of it stands in ``sql/*.sql`` and is read once, when this is imported.
+The SQL is in ``sql/*.sql`` and is read once, when this module is imported.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from importlib.resources import files
 
 APPLICATION_ID = 0x48455244
-"""What SQLite keeps in the header of a file that is ours: ``HERD``."""
+"""The application id in the header of a Herdbook log: ``HERD`` in ASCII."""
 
 _SQL = files("herdbook.events.sqlite") / "sql"
 
 CONNECTION = (_SQL / "connection.sql").read_text("utf-8")
-"""What is run on every connection first."""
+"""The statements that set up every connection."""
 
 
 def _named(text: str) -> Iterator[tuple[str, str]]:
@@ -37,13 +37,13 @@ def _statements(script: str) -> Iterator[str]:
 
 
 QUERIES = dict(_named((_SQL / "queries.sql").read_text("utf-8")))
-"""Every query by its name."""
+"""Queries by name."""
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = tuple(
     tuple(_statements((_SQL / "migrations" / name).read_text("utf-8")))
     for name in ("001_events.sql", "002_views.sql", "003_view_checksums.sql")
 )
-"""The statements of each migration; the n-th makes a database of schema n."""
+"""The statements of each migration; the n-th migration creates schema n."""
 
 NEWEST = len(MIGRATIONS)
 """The schema that this version writes."""

@@ -1,7 +1,7 @@
-"""A connection to a log's file: queries by name, and a file made ready.
+"""Connections to the file of a log: named queries, setup and migrations.
 
-No error of SQLite passes this seam untranslated, no connection is used that is
-not set up as ``connection.sql`` says, and no file is written that is not ours.
+Every error of SQLite is translated here, every connection is set up by
+``connection.sql``, and a file that is not a Herdbook log is never written.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ OLDEST_SQLITE = (3, 38)
 """STRICT tables came with SQLite 3.37, the operator ``->>`` with 3.38."""
 
 LOCK_WAIT_S = 5.0
-"""Seconds that a statement waits for another process's lock."""
+"""Time that a statement waits for the lock of another process, seconds."""
 
 RETRY_S = 0.01
-"""Seconds between two attempts to make a file ready."""
+"""Interval between two attempts to set up a file, seconds."""
 
 PAGE = 1000
-"""Events that are read at once."""
+"""Number of events per page."""
 
 
 class Connection(Protocol):
-    """What is used of an ``aiosqlite.Connection``."""
+    """The methods of ``aiosqlite.Connection`` that are used."""
 
     def execute_fetchall(
         self, sql: str, parameters: Iterable[Any] | None = None
     ) -> Awaitable[Iterable[Sequence[Any]]]:
-        """Run a statement and fetch its rows, in one hop to the thread."""
+        """Run a statement and fetch its rows, in one call to the thread."""
         ...
 
     def executescript(self, sql_script: str) -> Awaitable[object]:
@@ -70,12 +70,12 @@ class Connection(Protocol):
         ...
 
     async def close(self) -> None:
-        """Close it, after what it is at."""
+        """Close the connection, after the running statement."""
         ...
 
 
 class Session:
-    """A connection that runs queries by name: the seam where SQLite's errors end."""
+    """A connection that runs queries by name and translates the errors of SQLite."""
 
     def __init__(self, connection: Connection, subject: str) -> None:
         self._connection = connection
@@ -88,13 +88,15 @@ class Session:
         return await self.execute(QUERIES[query], **parameters)
 
     async def execute(self, sql: str, /, **parameters: object) -> Sequence[Row]:
-        """Run one statement and return its rows, in one hop to the thread."""
+        """Run one statement and return its rows, in one call to the thread."""
         if self._is_closed:
             raise StoreClosedError(self.subject, "is closed", "Open it again")
-        if os.getpid() != self._process:  # its thread is not here, so it would hang
+        if (
+            os.getpid() != self._process
+        ):  # the thread does not exist here, so the call would hang
             raise StoreClosedError(
                 self.subject,
-                f"was opened by process {self._process}; this one is a fork of it",
+                f"was opened by process {self._process}, but this is a fork of it",
                 "Open the log in this process",
             )
         with translated(self.subject):
@@ -102,12 +104,12 @@ class Session:
         return [tuple(row) for row in rows]
 
     async def rollback(self) -> None:
-        """End the transaction, if there is one, and keep nothing of it."""
+        """Roll back the transaction, if there is one."""
         with translated(self.subject):
             await self._connection.rollback()
 
     async def set_up(self) -> None:
-        """Set what ``connection.sql`` says, and see that it took."""
+        """Apply ``connection.sql``, and check that it had an effect."""
         with translated(self.subject):
             await self._connection.executescript(CONNECTION)
         journal = (await self.run("journal_mode"))[0][0]
@@ -115,12 +117,12 @@ class Session:
         if (journal, synchronous) != ("wal", 2):
             raise StoreUnavailableError(
                 self.subject,
-                "is where no write-ahead log can be kept",
-                "Keep it on a local disk",
+                "is on a file system without support for a write-ahead log",
+                "Move it to a local disk",
             )
 
     async def close(self) -> None:
-        """Close the connection, after what it is at."""
+        """Close the connection, after the running statement."""
         self._is_closed = True
         with translated(self.subject):
             await self._connection.close()
@@ -128,7 +130,7 @@ class Session:
 
 @contextmanager
 def translated(subject: str) -> Iterator[None]:
-    """Raise our errors for those of SQLite."""
+    """Translate the errors of SQLite that are raised in this context."""
     try:
         yield
     except SQLITE_ERRORS as error:
@@ -139,10 +141,10 @@ class Pages(NamedTuple):
     """A read in pages, so that no read holds a transaction open.
 
     Attributes:
-        query: Name of the query of a page; it has ``:after`` and ``:limit``.
-        after: Where the first page goes on from.
-        limit: At most this many rows in all.
-        key: The column that the next page goes on from.
+        query: Name of the query of a page, with ``:after`` and ``:limit``.
+        after: Key after which the first page starts.
+        limit: Maximum number of rows in total.
+        key: Index of the key column, by which pages continue.
     """
 
     query: str
@@ -153,7 +155,7 @@ class Pages(NamedTuple):
     async def read(
         self, session: Session, make: Callable[[Row], E], **parameters: object
     ) -> AsyncGenerator[E, None]:
-        """Give what is made of each row, in order."""
+        """Yield the result of ``make`` for each row, in order."""
         after = self.after
         left = sys.maxsize if self.limit is None else self.limit
         while left > 0:
@@ -164,7 +166,7 @@ class Pages(NamedTuple):
             if len(rows) < size:
                 return
             last = rows[-1][self.key]
-            if type(last) is not int or last <= after:  # or this would never end
+            if type(last) is not int or last <= after:  # else endless
                 raise CorruptLogError(
                     session.subject, "is not in order", "Run: herdbook verify"
                 )
@@ -173,69 +175,69 @@ class Pages(NamedTuple):
 
 
 def check_library(version: tuple[int, ...]) -> None:
-    """Refuse a SQLite that cannot keep a log.
+    """Check the version of SQLite.
 
     Raises:
-        StoreUnavailableError: It is too old.
+        StoreUnavailableError: The version is too old.
     """
     if version < OLDEST_SQLITE:
         raise StoreUnavailableError(
             f"SQLite {'.'.join(map(str, version))}",
-            "is too old for a log",
+            "is too old",
             f"Use {'.'.join(map(str, OLDEST_SQLITE))} or newer",
         )
 
 
-def not_ours(session: Session) -> NotALogError:
-    """Return the error for a file that is something else."""
+def not_a_log(session: Session) -> NotALogError:
+    """Return the error for a file that is not a Herdbook log."""
     return NotALogError(
         session.subject,
         "is not a Herdbook log",
-        "Name another file; this one is left as it is",
+        "Use another file; this one was not changed",
     )
 
 
 async def check_owner(session: Session) -> bool:
-    """Return whether the file is ours already; a new one is nobody's.
+    """Return whether the file is a Herdbook log; False for a new file.
 
     Raises:
-        NotALogError: It is another program's.
+        NotALogError: The file belongs to another program.
     """
-    # In this order: another process may be making the log between the two.
+    # In this order: another process may create the log between the two queries.
     if (await session.run("page_count"))[0][0] == 0:
         return False
     if (await session.run("application_id"))[0][0] != APPLICATION_ID:
-        raise not_ours(session)
+        raise not_a_log(session)
     return True
 
 
 async def prepare(session: Session) -> None:
-    """Make the file a log of the newest schema, whatever it was before.
+    """Create a log in a new file, or migrate an existing log to the newest schema.
 
-    Where several processes make a new file at once, SQLite refuses some of them
-    without waiting, since waiting would lock them for ever; they try again.
+    When several processes create a file at once, SQLite refuses some of them without
+    waiting, since waiting would be a deadlock; they retry.
     """
     loop = asyncio.get_running_loop()
-    patience = loop.time() + LOCK_WAIT_S
+    deadline = loop.time() + LOCK_WAIT_S
     while True:
         try:
             return await _prepare(session)
         except InUseError:
-            if loop.time() > patience:
+            if loop.time() > deadline:
                 raise
         await asyncio.sleep(RETRY_S)
 
 
 async def _prepare(session: Session) -> None:
     if not await check_owner(session):
-        # Before anything else, and not in the write-ahead log: a file that is ours
-        # says so in its own header at every moment of its life.
+        # First, and not in the write-ahead log: the header of the main file must
+        # have the application id from the start.
         await session.run("claim")
     schema = await _schema(session)
     await session.set_up()
     if schema < NEWEST:
         await migrate(session)
-        # So that the main file alone, copied without its -wal, has its tables.
+        # So that a copy of the main file without its -wal has the tables.
         await session.run("checkpoint")
 
 
@@ -244,14 +246,14 @@ async def _schema(session: Session) -> int:
     if schema > NEWEST:
         raise NewerSchemaError(
             session.subject,
-            f"has schema {schema}; this version knows {NEWEST}",
+            f"has schema {schema}, but this version supports up to {NEWEST}",
             "Use a newer version of Herdbook",
         )
     return schema
 
 
 async def migrate(session: Session) -> None:
-    """Run what migrations are missing, all or none, one process at a time."""
+    """Run the missing migrations, all or none, one process at a time."""
     try:
         await session.run("begin")
         for migration in MIGRATIONS[await _schema(session) :]:

@@ -1,9 +1,8 @@
-"""The log in a SQLite file: durable, shared by processes, and never rewritten.
+"""An event store in a SQLite file: durable, shared by processes and append-only.
 
-Three things hold: one task writes, through a connection that nobody else uses
-(``sqlite_writer.py``); reads go page by page through another one, so that no
-read holds a transaction open; and no error of SQLite leaves this module
-untranslated (``sqlite_errors.py``).
+One task writes, through a connection of its own (``writer.py``). Reads use another
+connection, page by page, so that no read holds a transaction open. Every error of
+SQLite is translated (``errors.py``).
 """
 
 from __future__ import annotations
@@ -36,10 +35,15 @@ from herdbook.events.errors import (
 )
 from herdbook.events.group import draft_append
 from herdbook.events.memory import utc_now
-from herdbook.events.raw_text import shown, text_or_bytes
+from herdbook.events.raw_text import column_text, text_or_bytes
 from herdbook.events.recorded import NewEvent, RecordedEvent, StoredEvent
 from herdbook.events.sqlite.kept_head import HeadKeeper, KeptHead, contradiction
-from herdbook.events.sqlite.log_file import OpenFile, beside, create_private, is_there
+from herdbook.events.sqlite.log_file import (
+    OpenFile,
+    create_private,
+    log_exists,
+    log_file_path,
+)
 from herdbook.events.sqlite.session import (
     LOCK_WAIT_S,
     PAGE,
@@ -48,7 +52,7 @@ from herdbook.events.sqlite.session import (
     check_library,
     check_owner,
     migrate,
-    not_ours,
+    not_a_log,
     prepare,
     translated,
 )
@@ -66,7 +70,7 @@ E = TypeVar("E")
 
 
 class SQLiteEventStore:
-    """A log in a SQLite file, with snapshots of views; ``open`` makes one."""
+    """A log in a SQLite file, with snapshots of views; use ``open`` to create one."""
 
     def __init__(
         self,
@@ -87,8 +91,8 @@ class SQLiteEventStore:
         self._commits = Commits()
         self._writer = Writer(
             writing,
-            look_again=self._look_again,
-            still_there=self._see_that_it_is_shared,
+            find_afresh=self._find_afresh,
+            check_file=self._check_shared_file,
             clock=clock,
             commits=self._commits,
         )
@@ -103,24 +107,24 @@ class SQLiteEventStore:
         clock: Callable[[], datetime] = utc_now,
         accept_loss: bool = False,
     ) -> Self:
-        """Open the log in a file; make it if there is none.
+        """Open the log in a file; create it if it does not exist.
 
-        A log that ends before its kept head opens; ``missing`` says so.
+        A log that ends before its kept head can be opened; see ``missing``.
 
         Args:
-            path: The file; its directory must be there.
-            clock: Tells when an event is recorded, UTC.
+            path: Path of the file, in an existing directory.
+            clock: Returns the current time, UTC, for ``recorded_at``.
             accept_loss: Accept that recorded events are missing: commits after damage
-                in the write-ahead log are dropped, and the log is from now on
-                expected to end where it ends.
+                in the write-ahead log are dropped, and the kept head becomes the
+                present end of the log.
 
         Raises:
-            StoreUnavailableError: It is a directory, is locked, may not be read and
-                written, or has several names.
-            NotALogError: It is something else; it is left as it is.
-            NewerSchemaError: A newer Herdbook wrote it; it is left as it is.
-            CorruptLogError: It is damaged; where its write-ahead log is, or the log
-                is missing next to it, nothing was changed.
+            StoreUnavailableError: The path is a directory, or the file is locked, not
+                readable and writable, or has several names.
+            NotALogError: The file is not a Herdbook log; it was not changed.
+            NewerSchemaError: A newer version wrote the log; it was not changed.
+            CorruptLogError: The log is damaged. If its write-ahead log is damaged, or
+                the log is missing next to it, nothing was changed.
         """
         opening = asyncio.create_task(cls._open(Path(path), clock, accept_loss))
         try:
@@ -135,10 +139,10 @@ class SQLiteEventStore:
         cls, path: Path, clock: Callable[[], datetime], accept_loss: bool
     ) -> Self:
         check_library(sqlite3.sqlite_version_info)
-        exists = is_there(path)
-        path = beside(path)
+        exists = log_exists(path)
+        path = log_file_path(path)
         if exists:
-            await _recognise(path)
+            await _check_is_log(path)
             if not accept_loss:
                 await _check_wal(path)
         else:
@@ -205,23 +209,23 @@ class SQLiteEventStore:
     def read_stored(
         self, *, after: int = 0, limit: int | None = None
     ) -> AsyncGenerator[StoredEvent, None]:
-        """Read the log as it is kept; see ``EventStore.read_stored``."""
+        """Read the log undecoded; see ``EventStore.read_stored``."""
         check_read(after, limit)
         return Pages("log", after, limit).read(self._reading, _stored_event)
 
     async def stream_version(self, stream: str) -> int:
-        """Return the version of a stream; 0 if it has no events."""
+        """Return the version of a stream; 0 if the stream has no events."""
         check_read(0, None, stream)
         version: int = (await self._reading.run("stream_version", stream=stream))[0][0]
         return version
 
     async def head(self) -> Head:
-        """Return the end of the log, as its head row has it."""
+        """Return the end of the log, from its head row."""
         self._file.check()
         return await read_head(self._reading)
 
     def failures(self) -> dict[str, StoreError | None]:
-        """Return the store's own tasks by name, each with why it does not work."""
+        """Return the background tasks by name, each with its failure or None."""
         return {
             "log_writer": self._writer.failure,
             "log_watcher": self._commits.failure,
@@ -234,13 +238,13 @@ class SQLiteEventStore:
         return self._missing
 
     async def _compare_kept_head(self, accept_loss: bool) -> None:
-        kept = self._kept.read()  # before the log, which others may be writing
+        kept = self._kept.read()  # before the log, to which other processes may append
         if kept is None:
             return
         try:
             rows = await self._reading.run("hash_at", position=kept.position)
             found = contradiction(kept, *rows[0])
-        except CorruptLogError:  # for verify to find
+        except CorruptLogError:  # verify reports it
             return
         if found and accept_loss:
             await self._keeper.replace(await read_head(self._reading))
@@ -248,25 +252,25 @@ class SQLiteEventStore:
             self._missing = found
 
     async def _hash_at(self, head: Head) -> str | None:
-        """Return the hash of this log's event at the position of a head."""
+        """Return the hash of the event at the position of a head, if there is one."""
         rows = await self._reading.run("hash_at", position=head.position)
         hash_: str | None = rows[0][0]
         return hash_
 
-    async def _see_that_it_is_shared(self) -> None:
-        """Refuse to go on if somebody writes the file past our write-ahead log.
+    async def _check_shared_file(self) -> None:
+        """Check that no process writes to the file with another write-ahead log.
 
-        What is in the file has come there at a checkpoint, so each change of it is
-        looked at: it must end with an event that this log knows.
+        Only checkpoints change the main file. After each change, the file must end
+        with an event of this log.
 
         Raises:
-            StoreUnavailableError: It does not, or the file is not there any more.
+            StoreUnavailableError: It does not, or the file is gone.
         """
         self._file.check()
         if (stamp := self._file.stamp()) is None:
             return
         head = await _head_of_file(self._path)
-        if head and not await self._knows(head):  # or it was read during a write
+        if head and not await self._knows(head):  # perhaps read during a write
             head = await _head_of_file(self._path)
         if head is None:
             return
@@ -278,26 +282,27 @@ class SQLiteEventStore:
                 "Stop all processes that use the file, by whatever path, then run: "
                 "herdbook verify",
             )
-        self._file.saw(stamp)
+        self._file.mark_checked(stamp)
 
     async def _knows(self, head: Head) -> bool:
         """Return whether a head of the main file is one of this log."""
         return (
             head.position == 0
-            or head == await read_head(self._reading)  # right or not: verify tells
+            or head
+            == await read_head(self._reading)  # verify checks whether it is right
             or head.hash == await self._hash_at(head)
         )
 
     async def _when_idle(self) -> None:
-        """Move what is in the write-ahead log into the file, if nobody is in the way.
+        """Move the write-ahead log into the file, unless a reader blocks that.
 
-        A copy of the file alone then has all events, and a crash has nothing to tear.
+        A copy of the file alone then has all events, and a crash cannot tear a commit.
         """
         with suppress(StoreError):
             await self._reading.run("checkpoint")
 
     def subscribe(self, after: int) -> AsyncGenerator[RecordedEvent, None]:
-        """Read from behind a position, then go on; see ``EventStore.subscribe``."""
+        """Read after a position, then follow; see ``EventStore.subscribe``."""
         check_read(after, None)
         if self._closing:
             raise StoreClosedError(str(self._path), "is closed", "Open it again")
@@ -307,9 +312,9 @@ class SQLiteEventStore:
                 watch(self._data_version, self.head, self._commits),
                 name="herdbook watch",
             )
-        return follow(self._behind, self._commits, after)
+        return follow(self._events_after, self._commits, after)
 
-    async def _behind(self, position: int) -> list[RecordedEvent]:
+    async def _events_after(self, position: int) -> list[RecordedEvent]:
         rows = await self._reading.run("log", after=position, limit=PAGE)
         return [_recorded_event(row) for row in rows]
 
@@ -319,11 +324,11 @@ class SQLiteEventStore:
         return version
 
     async def load_view(self, name: str) -> StoredView | None:
-        """Return the newest snapshot of a view, if there is one."""
+        """Return the snapshot of a view, if there is one."""
         check_read(0, None, name)
         for row in await self._reading.run("load_view", name=name):
             name, version, position, hash_, data, checksum = row
-            if checksum is None:  # of an older version, which kept none
+            if checksum is None:  # saved by a version without checksums
                 return None
             view = StoredView(
                 name=name, version=version, position=position, hash=hash_, data=data
@@ -331,40 +336,38 @@ class SQLiteEventStore:
             if not isinstance(data, bytes) or view.checksum != checksum:
                 raise CorruptLogError(
                     f"snapshot of {name}",
-                    "is not what was kept",
-                    "It is not used; the next snapshot replaces it",
+                    "is damaged",
+                    "It is ignored, and the next snapshot replaces it",
                 )
             return view
         return None
 
     async def save_view(self, view: StoredView) -> None:
-        """Keep a snapshot in the place of the one before."""
+        """Replace the snapshot of a view."""
         check_read(view.position, None, view.name)
         self._file.check()
         await self._writer.write(view)
 
     async def check_file(self) -> list[str]:
-        """Return what is wrong with the file itself, in words; all well is empty.
+        """Return the problems of the file itself, in words; empty for a sound file.
 
-        SQLite's own check of every page and index, and tables, indexes and
-        triggers that are not what this version made, and events that are missing
-        according to the kept head.
+        Runs SQLite's check of every page and index, compares the tables, indexes and
+        triggers with the migrations, and compares the log with its kept head.
         """
         missing = [self._missing] if self._missing else []
         return [*missing, *await _check_file(self._path)]
 
-    async def _look_again(self, ids: Sequence[str]) -> dict[str, RecordedEvent]:
+    async def _find_afresh(self, ids: Sequence[str]) -> dict[str, RecordedEvent]:
         async with _connected(self._path) as session:
             return await find_recorded(session, ids)
 
     async def close(self) -> None:
-        """Commit what was accepted, then let go of everything. Twice is fine.
+        """Commit accepted appends and release all resources; safe to call twice.
 
-        The last connection to a log that is closed also moves what is in its
-        write-ahead log into the file. In a fork of the process that opened it, this
-        does nothing.
+        Closing the last connection to a log moves the write-ahead log into the file.
+        In a fork of the process that opened the log, this does nothing.
         """
-        if self._file.is_foreign:
+        if self._file.is_fork:
             return
         if not self._closing:
             self._closing = asyncio.create_task(self._close())
@@ -385,7 +388,7 @@ class SQLiteEventStore:
             return None
         try:
             return await self.head()
-        except StoreError:  # gone or damaged: what was kept is better
+        except StoreError:  # gone or damaged: leave the kept head unchanged
             return None
 
     async def __aenter__(self) -> Self:
@@ -426,38 +429,38 @@ def _uri(path: Path) -> str:
 
 
 async def _check_wal(path: Path) -> None:
-    """Check the write-ahead log, which may take a second, in a thread."""
+    """Check the write-ahead log in a thread, since that may take a second."""
     if not needs_check(path):
         return
     with ThreadPoolExecutor(1) as thread:
         await asyncio.get_running_loop().run_in_executor(thread, check_wal, path)
 
 
-async def _recognise(path: Path) -> None:
-    """See whose file it is without touching it: no lock, no recovery, no WAL.
+async def _check_is_log(path: Path) -> None:
+    """Check that a file is a log, without a lock, recovery or write-ahead log.
 
     Raises:
-        NotALogError: It is not ours.
+        NotALogError: The file is not a Herdbook log.
     """
-    with suppress(CorruptLogError):  # so looks one that is just being written
+    with suppress(CorruptLogError):  # a log looks damaged while it is written
         async with _connected(path, "mode=ro&immutable=1") as session:
             if not await check_owner(session):  # too short for a database
-                raise not_ours(session)
+                raise not_a_log(session)
 
 
 async def _head_of_file(path: Path) -> Head | None:
-    """Return the end of the log by the main file alone; None if it cannot be read."""
+    """Return the end of the log in the main file alone; None if it cannot be read."""
     try:
         async with _connected(path, "mode=ro&immutable=1") as session:
             return await read_head(session)
-    except StoreError:  # a checkpoint is under way, or there are no tables yet
+    except StoreError:  # during a checkpoint, or without tables yet
         return None
 
 
 async def _check_file(path: Path) -> list[str]:
     async with _connected(path) as session:
-        findings = [shown(row[0]) for row in await session.run("integrity")]
-        found = {shown(name): sql for name, sql in await session.run("schema")}
+        findings = [column_text(row[0]) for row in await session.run("integrity")]
+        found = {column_text(name): sql for name, sql in await session.run("schema")}
         names = [name for (name,) in await session.run("view_names")]
     async with _connected(None) as pristine:
         await migrate(pristine)
@@ -465,12 +468,12 @@ async def _check_file(path: Path) -> list[str]:
     return [
         *(text for text in findings if text != "ok"),
         *(
-            f"the snapshot {shown(name)} has a name that is not UTF-8; it is ignored"
+            f"the snapshot {column_text(name)} is ignored: its name is not UTF-8"
             for name in names
             if isinstance(name, bytes)
         ),
         *(
-            f"{name} is missing or not what it was made as"
+            f"{name} is missing or was changed"
             for name in sorted(made.keys() | found.keys())
             if made.get(name) != found.get(name)
         ),
@@ -486,7 +489,7 @@ _COLUMNS = {
     for correlation in (str, type(None))
     for causation in (str, type(None))
 }
-"""The types of a row: the schema is STRICT, but a damaged page keeps to nothing."""
+"""The valid types of a row; a damaged page may have others despite STRICT tables."""
 
 
 def _stored_event(row: Row) -> StoredEvent:
@@ -500,7 +503,7 @@ def _stored_event(row: Row) -> StoredEvent:
 
 
 async def _finished(task: asyncio.Task[E]) -> E:
-    """Return what a task gives; a cancellation waits until the task is through."""
+    """Return the result of a task; raise a cancellation after the task has ended."""
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:

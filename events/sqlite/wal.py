@@ -1,14 +1,14 @@
-"""Find damage in a write-ahead log that SQLite would take for the end of it.
+"""Find damage in a write-ahead log that SQLite would treat as its end.
 
-SQLite reads a ``-wal`` up to the first frame whose checksum is wrong and drops the
-rest: a crash may have torn the last commit. Damage before the end looks the same,
-and then acknowledged commits are dropped. The two can be told apart: each commit is
-synced before the next begins (``synchronous=FULL``), so a crash leaves no frame that
-continues after the commit mark of a torn commit.
+SQLite reads a ``-wal`` up to the first frame with a wrong checksum and drops the
+rest, since a crash may have torn the last commit. Damage before the end looks the
+same, and then acknowledged commits are dropped. The two cases differ: each commit is
+synced before the next one starts (``synchronous=FULL``), so a crash leaves no frame
+that continues after the commit mark of a torn commit.
 
-The format is that of https://www.sqlite.org/walformat.html. Frames of an earlier use
-of the file have other salts, and those of a transaction that was rolled back are not
-continued: neither is damage.
+The format is described in https://www.sqlite.org/walformat.html. Frames of an earlier
+use of the file have other salts, and frames of a transaction that was rolled back are
+not continued: neither is damage.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from typing import BinaryIO, NamedTuple
 
 from herdbook.events.errors import CorruptLogError, StoreUnavailableError
 from herdbook.events.file_descriptors import RAISE_THE_LIMIT, is_exhausted
-from herdbook.events.sqlite.log_file import beside
+from herdbook.events.sqlite.log_file import log_file_path
 
 MOST_FRAMES = 20_000
-"""Frames that are read at most (80 MB, about a second). SQLite moves the frames into
-the log at 1,000, unless something keeps it from that."""
+"""Maximum number of frames that are read (80 MB, about a second). SQLite moves the
+frames into the main file at 1,000, unless a reader prevents it."""
 
-LOOKS = 3
-"""Times that damage must be found: what another process writes just now looks like it
-if it is read in the middle."""
+ATTEMPTS = 3
+"""Number of times that the same damage must be found: frames that another process is
+writing look like damage."""
 
-LOOK_AGAIN_S = 0.05
-"""Seconds between two looks."""
+RETRY_S = 0.05
+"""Interval between two attempts, seconds."""
 
 LOCKS = Path("/proc/locks")
-"""Where Linux lists the locks on files."""
+"""The file in which Linux lists the locks on files."""
 
 _HEADER = struct.Struct(">8I")
 _FRAME = struct.Struct(">6I")
@@ -53,7 +53,7 @@ class Damage(NamedTuple):
 
     Attributes:
         frame: Number of the first frame that SQLite would drop, from 1.
-        commits: Complete commits that it would drop.
+        commits: Number of complete commits that SQLite would drop.
     """
 
     frame: int
@@ -61,7 +61,7 @@ class Damage(NamedTuple):
 
 
 class _Format(NamedTuple):
-    """How to read the frames; no salts and checksum if the header is damaged."""
+    """Format of the frames, without salts and checksum if the header is damaged."""
 
     page_bytes: int
     order: str
@@ -70,13 +70,13 @@ class _Format(NamedTuple):
 
 
 class _Frame(NamedTuple):
-    """A frame.
+    """A frame of the write-ahead log.
 
     Attributes:
-        number: Its number, from 1.
-        is_commit: Whether it completes a commit.
-        salts: Its salts.
-        follows: Whether it continues the checksums of the frame before it.
+        number: Number of the frame, from 1.
+        is_commit: Whether the frame completes a commit.
+        salts: Salts of the frame.
+        follows: Whether its checksum continues that of the previous frame.
     """
 
     number: int
@@ -86,20 +86,20 @@ class _Frame(NamedTuple):
 
 
 def check_wal(log: Path) -> None:
-    """Refuse a log of which SQLite would drop acknowledged commits.
+    """Refuse a log if SQLite would drop acknowledged commits on opening it.
 
     Raises:
-        CorruptLogError: Commits stand after damage; no file was changed.
+        CorruptLogError: Commits follow damage; no file was changed.
     """
-    wal = beside(log, "-wal")
+    wal = log_file_path(log, "-wal")
     if not needs_check(log):
         return
     try:
         damage = find_damage(wal)
-        for _ in range(LOOKS - 1):
+        for _ in range(ATTEMPTS - 1):
             if damage is None:
                 return
-            time.sleep(LOOK_AGAIN_S)
+            time.sleep(RETRY_S)
             if find_damage(wal) != damage:  # another process was writing
                 return
     except FileNotFoundError:
@@ -113,7 +113,7 @@ def check_wal(log: Path) -> None:
         ) from error
     if damage is None:
         return
-    name = beside(log).name
+    name = log_file_path(log).name
     raise CorruptLogError(
         str(wal),
         f"is damaged at frame {damage.frame}, before {damage.commits} complete "
@@ -124,22 +124,23 @@ def check_wal(log: Path) -> None:
 
 
 def needs_check(log: Path) -> bool:
-    """Return whether opening the log lets SQLite decide where its ``-wal`` ends.
+    """Return whether SQLite will look for the end of the ``-wal`` on opening the log.
 
-    It does not while a process has the log open: the frames that this one knows are
-    used then, and none is dropped.
+    While another process has the log open, SQLite uses the frames that this process
+    knows, and drops none.
     """
-    return beside(log, "-wal").exists() and not is_in_use(log)
+    return log_file_path(log, "-wal").exists() and not is_in_use(log)
 
 
 def is_in_use(log: Path) -> bool:
-    """Return whether a process surely has the log open; False if unknown.
+    """Return whether a process has the log open; False if that is unknown.
 
-    Every connection of SQLite holds a lock on the ``-shm``. The list of the kernel is
-    read, since opening and closing that file could drop the locks of this process.
+    Every connection of SQLite holds a lock on the ``-shm``. This reads the kernel's
+    list of locks, since opening and closing the file could drop the locks of this
+    process.
     """
     try:
-        found = beside(log, "-shm").stat()
+        found = log_file_path(log, "-shm").stat()
         lines = LOCKS.read_text("ascii", "replace").splitlines()
     except OSError:
         return False
@@ -149,7 +150,7 @@ def is_in_use(log: Path) -> bool:
 
 
 def find_damage(wal: Path) -> Damage | None:
-    """Return where complete commits stand after damage; None if nowhere.
+    """Return damage that is followed by complete commits, or None.
 
     Raises:
         OSError: The file cannot be read.
@@ -166,7 +167,7 @@ def find_damage(wal: Path) -> Damage | None:
 
 
 def _formats(header: bytes) -> Iterator[_Format]:
-    """Yield how the frames may be read: one way, unless the header is damaged."""
+    """Yield the possible formats of the frames: one, unless the header is damaged."""
     magic, _, page_bytes, _, *salts, one, other = _HEADER.unpack(header)
     order = ">" if magic & 1 else "<"
     checksum = _checksum(header[:24], order, (0, 0))
@@ -195,7 +196,7 @@ def _frames(file: BinaryIO, form: _Format) -> Iterator[_Frame]:
 
 
 def _judge(frames: Iterator[_Frame], form: _Format) -> Damage | None:
-    """Look for a commit that is continued although a frame up to it is bad."""
+    """Find a commit that later frames continue although an earlier frame is bad."""
     salts = form.salts
     bad = 0 if form.checksum else 1  # the number of the first bad frame
     commits = proven = 0
@@ -208,7 +209,7 @@ def _judge(frames: Iterator[_Frame], form: _Format) -> Damage | None:
         if not bad:
             continue
         if is_ours and frame.follows and is_after_commit:
-            proven = commits  # a frame after them was written: they were synced
+            proven = commits  # a later frame was written, so they were synced
         is_after_commit = is_ours and frame.is_commit
         commits += is_after_commit
     if not proven:
@@ -219,7 +220,7 @@ def _judge(frames: Iterator[_Frame], form: _Format) -> Damage | None:
 def _checksum(data: bytes, order: str, seed: Checksum) -> Checksum:
     """Return SQLite's checksum of a multiple of 8 bytes.
 
-    The sums are cut to 32 bits at the end, once: that is faster than every time.
+    The sums are cut to 32 bits once at the end, which is faster than at each step.
     """
     one, other = seed
     words = iter(struct.unpack(f"{order}{len(data) // 4}I", data))

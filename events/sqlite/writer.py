@@ -1,10 +1,10 @@
-"""The one writer of a SQLite log: a queue, a task, and groups of appends.
+"""The writer of a SQLite log: a queue and a task that commits groups of appends.
 
-Appends that wait are committed together, each decided on its own. A group is
-planned on what the writer remembers of the log and written with one statement,
-which writes nothing if the log has moved on meanwhile. Then, and whenever an
-append is to be refused, the group is decided again under the write lock, where
-nothing can move. A caller is answered after the commit, never before it.
+Waiting appends are committed together, but each is decided on its own. A group is
+planned from the cached head and versions and written with one statement, which
+writes nothing if another process has appended meanwhile. In that case, and before
+any append is refused, the group is planned again under the write lock. Callers get
+their result after the commit, never before it.
 """
 
 from __future__ import annotations
@@ -28,74 +28,74 @@ from herdbook.events.errors import (
     StoreUnavailableError,
 )
 from herdbook.events.group import Draft, Plan, find_originals, plan_group
-from herdbook.events.raw_text import shown
+from herdbook.events.raw_text import column_text
 from herdbook.events.recorded import RecordedEvent
-from herdbook.events.sqlite.errors import BrokenOffError
+from herdbook.events.sqlite.errors import InterruptedWriteError
 from herdbook.events.store import Head, StoredView
 from herdbook.events.subscription import Commits
 
 LARGEST_GROUP = 256
-"""Appends that are committed together at most."""
+"""Maximum number of appends per commit."""
 
 ROOM = 1024
-"""Appends that may wait; further callers wait for room."""
+"""Capacity of the queue; further callers wait for a free slot."""
 
 REMEMBERED_STREAMS = 10_000
-"""Streams of which the writer remembers the version."""
+"""Number of streams whose version is cached."""
 
 Row: TypeAlias = tuple[Any, ...]
-"""A row as SQLite gives it; the schema is STRICT, so its types are known."""
+"""A row of SQLite; the schema is STRICT, so its types are known."""
 
 Answer: TypeAlias = tuple[RecordedEvent, ...]
 
 
-class Session(Protocol):
+class QueryRunner(Protocol):
     """A connection that runs queries by name."""
 
     async def run(self, query: str, /, **parameters: object) -> Sequence[Row]:
         """Run a query and return its rows.
 
         Raises:
-            StoreError: SQLite could not do it.
+            StoreError: SQLite failed.
         """
         ...
 
     async def rollback(self) -> None:
-        """End the transaction, if there is one, and keep nothing of it."""
+        """Roll back the transaction, if there is one."""
         ...
 
 
-async def read_head(session: Session) -> Head:
+async def read_head(session: QueryRunner) -> Head:
     """Return the end of the log.
 
     Raises:
-        CorruptLogError: There is no head row, or it is damaged.
+        CorruptLogError: The head row is missing or damaged.
     """
     for position, hash_ in await session.run("head"):
         if type(position) is int and isinstance(hash_, str | bytes):
-            return Head(position, shown(hash_))  # a damaged hash fits no event
+            return Head(position, column_text(hash_))  # a damaged hash matches no event
         raise CorruptLogError(
-            "the log", "has a head row that is damaged", "Run: herdbook verify"
+            "the log", "has a damaged head row", "Run: herdbook verify"
         )
     raise CorruptLogError("the log", "has no head row", "Run: herdbook verify")
 
 
 async def find_recorded(
-    session: Session, ids: Iterable[str]
+    session: QueryRunner, ids: Iterable[str]
 ) -> dict[str, RecordedEvent]:
-    """Return what is recorded under these ids, by id."""
+    """Return the recorded events with the given ids, by id."""
     rows = await session.run("events_by_id", ids=_json(list(ids)))
     events = [codec.read_row(*row) for row in rows]
     return {event.event_id: event for event in events}
 
 
 class _Request(NamedTuple):
-    """What a caller waits for.
+    """A waiting append or snapshot.
 
     Attributes:
-        work: What is to be written.
-        future: The answer; cancelled with the caller.
-        decided: Done when it is written or refused; never cancelled.
+        work: The append or the snapshot.
+        future: Result for the caller; cancelled with the caller.
+        decided: Done when the work is written or refused; never cancelled.
     """
 
     work: Draft | StoredView
@@ -103,7 +103,7 @@ class _Request(NamedTuple):
     decided: asyncio.Future[None]
 
     def answer(self, outcome: Answer | Exception) -> None:
-        """Tell the caller, if it still waits, and whoever waits for its end."""
+        """Set the result, unless the caller was cancelled, and mark it as decided."""
         if not self.decided.done():
             self.decided.set_result(None)
         if self.future.done():
@@ -115,29 +115,29 @@ class _Request(NamedTuple):
 
 
 class Writer:
-    """Writes appends and views, in a task of its own that nobody cancels.
+    """Writes appends and snapshots in its own task, which callers cannot cancel.
 
     Args:
-        session: The connection that writes; nobody else uses it.
-        look_again: Finds recorded events by id through a fresh connection.
-        still_there: Raises ``StoreUnavailableError`` if the file is gone, or
-            somebody writes it who does not share our write-ahead log.
-        clock: Tells when an event is recorded, UTC.
-        commits: Where commits are announced.
+        session: The connection for writes, used by the writer alone.
+        find_afresh: Finds recorded events by id through a new connection.
+        check_file: Raises ``StoreUnavailableError`` if the file is gone, or if a
+            process writes to it that does not share the write-ahead log.
+        clock: Returns the current time, UTC, for ``recorded_at``.
+        commits: Receives the position of each commit.
     """
 
     def __init__(
         self,
-        session: Session,
+        session: QueryRunner,
         *,
-        look_again: Callable[[Sequence[str]], Awaitable[dict[str, RecordedEvent]]],
-        still_there: Callable[[], Awaitable[None]],
+        find_afresh: Callable[[Sequence[str]], Awaitable[dict[str, RecordedEvent]]],
+        check_file: Callable[[], Awaitable[None]],
         clock: Callable[[], datetime],
         commits: Commits,
     ) -> None:
         self._session = session
-        self._look_again = look_again
-        self._still_there = still_there
+        self._find_afresh = find_afresh
+        self._check_file = check_file
         self._clock = clock
         self._commits = commits
         self._head: Head | None = None
@@ -148,25 +148,26 @@ class Writer:
         self._awake = asyncio.Event()
         self._is_closing = False
         self._task = asyncio.create_task(self._work(), name="herdbook writer")
-        self._task.add_done_callback(self._answer_all)
+        self._task.add_done_callback(self._answer_remaining)
 
     @property
     def failure(self) -> StoreError | None:
-        """Why nothing can be written any more; None while it can."""
+        """Error that ended the writer; None while it runs."""
         if not self._task.done() or self._is_closing:
             return None
         error = None if self._task.cancelled() else self._task.exception()
         return StoreUnavailableError(
             "the log",
-            f"can no longer be written: its writer ended ({error or 'cancelled'!r})",
+            f"cannot be written: the writer task ended ({error or 'cancelled'!r})",
             "Open it again",
         )
 
     async def write(self, work: Draft | StoredView) -> Answer:
-        """Have an append or a view written; the answer to a view is empty.
+        """Write an append or a snapshot; the result for a snapshot is empty.
 
-        A caller that is cancelled while it waits withdraws; one that is cancelled
-        later learns of it when it is decided, so that the log says what happened.
+        A caller that is cancelled while its work is in the queue withdraws the work.
+        Later, the cancellation is raised once the work is decided, so that the
+        log then shows whether the events are recorded.
 
         Raises:
             StoreError: As ``EventStore.append`` and ``ViewStore.save_view``.
@@ -189,18 +190,18 @@ class Writer:
     async def _settle(self, request: _Request) -> None:
         """Wait until a request that the writer has taken is decided.
 
-        One that it has not taken is withdrawn, since its future is cancelled.
+        A request in the queue needs no wait: its cancelled future withdraws it.
         """
         if any(waiting is request for waiting in self._waiting):
             return
-        # The end of the loop ends the task too: nothing is decided any more.
+        # When the event loop ends, so does the task, without a decision.
         ends: set[asyncio.Future[Any]] = {request.decided, self._task}
         while not any(end.done() for end in ends):
             with suppress(asyncio.CancelledError):  # the caller raises the first
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
 
     async def close(self) -> None:
-        """Write what was accepted, answer everybody, and end the task."""
+        """Write accepted requests, answer all callers, and end the task."""
         self._is_closing = True
         self._awake.set()
         await asyncio.wait([self._task])
@@ -212,21 +213,21 @@ class Writer:
             try:
                 await self._write(self._taken)
             except Exception as error:  # noqa: BLE001 - the writer serves all others
-                self._forget()
+                self._clear_cache()
                 _leave_undecided(self._taken, repr(error))
             self._taken = []
             if not self._waiting and not self._is_closing:
                 self._awake.clear()
 
-    def _answer_all(self, _: asyncio.Task[None]) -> None:
-        """Let nobody wait for a writer that has ended, however that came about."""
+    def _answer_remaining(self, _: asyncio.Task[None]) -> None:
+        """Answer all waiting requests after the task has ended for any reason."""
         failure = self.failure or StoreClosedError("the log", "is closed")
         _leave_undecided(self._taken, failure.state)
         while self._waiting:
             self._waiting.popleft().answer(failure)
 
     def _take(self) -> list[_Request]:
-        """Take what waits, but for what was withdrawn."""
+        """Take requests from the queue, without those that were withdrawn."""
         taken = []
         for _ in range(min(len(self._waiting), LARGEST_GROUP)):
             request = self._waiting.popleft()
@@ -249,18 +250,18 @@ class Writer:
 
     async def _append(self, drafts: Sequence[Draft]) -> Sequence[Answer | Exception]:
         try:
-            await self._still_there()
+            await self._check_file()
             plan = await self._record(drafts)
-        except BrokenOffError as error:
+        except InterruptedWriteError as error:
             return await self._resolve(drafts, error)
-        except Exception as error:  # noqa: BLE001 - the callers get it, and the
-            return [error] * len(drafts)  # task that serves all others lives on
+        except Exception as error:  # noqa: BLE001 - raised in the callers; the
+            return [error] * len(drafts)  # task must continue for the others
         self._commits.announce(plan.head.position)
         return plan.outcomes
 
     async def _save(self, view: StoredView) -> Answer | StoreError:
         try:
-            await self._still_there()
+            await self._check_file()
             await self._session.run(
                 "save_view", **msgspec.structs.asdict(view), checksum=view.checksum
             )
@@ -279,8 +280,8 @@ class Writer:
         return plan
 
     async def _record_locked(self, drafts: Sequence[Draft]) -> Plan:
-        """Decide and write under the write lock, forgetting what was remembered."""
-        self._forget()
+        """Clear the cache, then plan and write under the write lock."""
+        self._clear_cache()
         try:
             await self._session.run("begin")
             plan = await self._record_alone(drafts)
@@ -295,11 +296,11 @@ class Writer:
         plan = await self._plan(drafts, await find_recorded(self._session, ids))
         if not await self._insert(plan):
             raise CorruptLogError(
-                "the log", "does not fit its head", "Run: herdbook verify"
+                "the log", "does not match its head row", "Run: herdbook verify"
             )
         return plan
 
-    def _forget(self) -> None:
+    def _clear_cache(self) -> None:
         self._head = None
         self._versions.clear()
 
@@ -316,11 +317,11 @@ class Writer:
             head=head,
             versions={stream: self._versions[stream] for stream in streams},
             recorded=recorded,
-            moment=self._clock(),
+            now=self._clock(),
         )
 
     async def _insert(self, plan: Plan) -> bool:
-        """Write the events of a plan; return False if the log has moved on."""
+        """Write the events of a plan; return False if the log has changed meanwhile."""
         if not plan.events:
             return True
         rows = [msgspec.structs.astuple(event) for event in plan.events]
@@ -333,20 +334,20 @@ class Writer:
         return len(written) == len(rows)
 
     async def _resolve(
-        self, drafts: Sequence[Draft], broken_off: BrokenOffError
+        self, drafts: Sequence[Draft], interrupted: InterruptedWriteError
     ) -> list[Answer | StoreError]:
-        """Find out what was kept of a group whose writing was broken off."""
-        self._forget()
+        """Find out which events of an interrupted write are recorded."""
+        self._clear_cache()
         ids = [event_id for draft in drafts for event_id in draft.ids]
         try:
-            recorded = await self._look_again(ids)
-        except StoreError:  # what broke the writing off keeps us from reading too
+            recorded = await self._find_afresh(ids)
+        except StoreError:  # the cause prevents reading too
             recorded = {}
-        return [_resolved(draft, recorded, broken_off) for draft in drafts]
+        return [_resolved(draft, recorded, interrupted) for draft in drafts]
 
 
 def _leave_undecided(requests: Iterable[_Request], reason: str) -> None:
-    """Answer requests of which nobody knows whether they were written."""
+    """Answer requests whose outcome is unknown."""
     for request in requests:
         work = request.work
         if isinstance(work, Draft):
@@ -356,19 +357,19 @@ def _leave_undecided(requests: Iterable[_Request], reason: str) -> None:
             )
         else:
             request.answer(
-                StoreUnavailableError(f"view {work.name}", f"was not kept: {reason}")
+                StoreUnavailableError(f"view {work.name}", f"was not saved: {reason}")
             )
 
 
 def _resolved(
-    draft: Draft, recorded: dict[str, RecordedEvent], broken_off: BrokenOffError
+    draft: Draft, recorded: dict[str, RecordedEvent], interrupted: InterruptedWriteError
 ) -> Answer | StoreError:
     try:
         originals = find_originals(draft, recorded)
     except ConflictError as error:
         return error
     return originals or OutcomeUnknownError(
-        draft.stream, event_ids=draft.ids, reason=broken_off.state
+        draft.stream, event_ids=draft.ids, reason=interrupted.state
     )
 
 

@@ -318,7 +318,7 @@ async def put_configuration(
         raise PreconditionFailedError(
             status.name,
             f"is at version {error.actual}; the change is based on {error.expected}",
-            "Read the configuration again and decide anew",
+            "Read the configuration again, then retry",
         ) from error
     return _configured(answers.configuration(await service.moment(), model))
 

@@ -29,7 +29,7 @@ MINUTES = float(os.environ.get("HERDBOOK_CAMPAIGN_MINUTES", "0"))
 SEED = int(os.environ.get("HERDBOOK_CAMPAIGN_SEED", "1"))
 MODELS, COMMANDS = (300, 1000) if MINUTES else (40, 60)
 SERVER = sandbox.Settings(max_loaded=3, keep_alive_s=60.0)
-SLOWEST_S = 0.5
+MAX_POLL_S = 0.5
 
 WARM_UP = 3
 """Rounds until a service has seen everything once, and its memory counts."""
@@ -99,7 +99,7 @@ async def test_crowd_of_a_service_finds_only_what_happened(
             names,
             SEED,
             others=True,
-            slowest_s=SLOWEST_S,
+            slowest_s=MAX_POLL_S,
             changes_at_once=ManagerSettings().changes_at_once,
         )
         programs = [await _start(stack, log, url) for _ in range(services)]

@@ -175,14 +175,14 @@ def test_a_directory_is_no_log(herdbook: Herdbook, tmp_path: Path) -> None:
     answer = herdbook("ls", "--db", str(tmp_path))
 
     assert answer.code == 1
-    assert "is a directory. Name a file" in answer.err
+    assert "is a directory. Use the path of a file" in answer.err
 
 
 def test_a_log_needs_a_directory_to_be_in(herdbook: Herdbook, tmp_path: Path) -> None:
     answer = herdbook("ls", "--db", str(tmp_path / "no" / "herd.db"))
 
     assert answer.code == 1
-    assert "has no directory to be in" in answer.err
+    assert "is in a directory that does not exist" in answer.err
 
 
 @pytest.mark.parametrize("verb", ["ls", "verify"])

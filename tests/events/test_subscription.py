@@ -18,8 +18,8 @@ async def test_commits_are_announced_once_and_never_backwards() -> None:
     commits = Commits()
     commits.announce(3)
     commits.announce(2)
-    assert await commits.beyond(2)
-    waiting = asyncio.create_task(commits.beyond(3))
+    assert await commits.wait_beyond(2)
+    waiting = asyncio.create_task(commits.wait_beyond(3))
     commits.announce(3)
     await asyncio.sleep(0)
     assert not waiting.done()
@@ -29,7 +29,7 @@ async def test_commits_are_announced_once_and_never_backwards() -> None:
 
 async def test_end_is_told_to_all_who_wait() -> None:
     commits = Commits()
-    waiting = [asyncio.create_task(commits.beyond(n)) for n in range(3)]
+    waiting = [asyncio.create_task(commits.wait_beyond(n)) for n in range(3)]
     await asyncio.sleep(0)
     commits.end()
     assert await asyncio.gather(*waiting) == [False] * 3
@@ -49,7 +49,7 @@ async def test_others_are_watched_until_the_store_fails() -> None:
 
     await watch(data_version, head, commits)
     with pytest.raises(StoreUnavailableError):
-        await commits.beyond(0)
+        await commits.wait_beyond(0)
 
 
 async def test_subscription_ends_if_the_store_closes_while_it_reads() -> None:
@@ -64,7 +64,7 @@ async def test_subscription_ends_if_the_store_closes_while_it_reads() -> None:
 
 async def test_failure_of_any_kind_reaches_who_follows_until_it_is_over() -> None:
     commits = Commits()
-    waiting = asyncio.create_task(commits.beyond(0))
+    waiting = asyncio.create_task(commits.wait_beyond(0))
 
     async def data_version() -> int:
         raise ZeroDivisionError
@@ -78,4 +78,4 @@ async def test_failure_of_any_kind_reaches_who_follows_until_it_is_over() -> Non
 
     commits.recover()
     commits.announce(1)
-    assert await commits.beyond(0)
+    assert await commits.wait_beyond(0)

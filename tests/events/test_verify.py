@@ -211,7 +211,7 @@ async def test_missing_trigger_is_found(path: Path) -> None:
         Finding(
             position=0,
             kind=Kind.FILE,
-            message="events_are_not_changed is missing or not what it was made as",
+            message="events_are_not_changed is missing or was changed",
         ),
     )
 
@@ -277,8 +277,8 @@ async def test_illegal_transition_is_found_and_the_stream_continues() -> None:
     (finding,) = (await verify(store)).findings
     assert (finding.position, finding.kind) == (3, Kind.TRANSITION)
     assert finding.message == (
-        "ModelUsed is not legal in model/n/b: the model was not present. "
-        "It counts as loaded from there"
+        "ModelUsed is illegal in model/n/b: the model was not present. "
+        "It is treated as loaded from there on"
     )
     assert "herdbook refresh" in finding.remedy
 

@@ -1,14 +1,14 @@
--- What every connection is set to; the time to wait for a lock is set before.
+-- Settings of every connection, except the lock timeout, which is set on connecting.
 
--- Readers do not wait for the writer, nor it for them.
+-- Readers and the writer do not block each other.
 PRAGMA journal_mode = WAL;
--- What is acknowledged outlives a power cut; NORMAL would lose the latest.
+-- Acknowledged commits survive a power cut; NORMAL would lose the latest ones.
 PRAGMA synchronous = FULL;
--- Else INSERT OR REPLACE deletes rows past the triggers that refuse it.
+-- Otherwise INSERT OR REPLACE deletes rows without running the triggers.
 PRAGMA recursive_triggers = ON;
--- Nothing in the file's own schema calls what it should not.
+-- The schema in the file must not call unsafe functions.
 PRAGMA trusted_schema = OFF;
--- A damaged page is an error, not a wrong answer.
+-- A damaged page is an error, not a wrong result.
 PRAGMA cell_size_check = ON;
--- A mapped file turns an I/O error into the death of the process.
+-- With a mapped file, an I/O error would kill the process.
 PRAGMA mmap_size = 0;

@@ -1,59 +1,59 @@
 -- name: application_id
--- Whose file it is.
+-- The id of the program that owns the file.
 PRAGMA application_id;
 
 -- name: claim
--- Make a new file ours, before anything else is in it.
+-- Mark a new, empty file as a Herdbook log.
 PRAGMA application_id = 0x48455244;
 
 -- name: page_count
--- How big the file is; 0 in a new one.
+-- Size of the file in pages; 0 for a new file.
 PRAGMA page_count;
 
 -- name: user_version
--- Number of the last migration that was run.
+-- Number of the last migration that was applied.
 PRAGMA user_version;
 
 -- name: journal_mode
--- How commits are kept: wal, or it is no place for us.
+-- The journal mode, which must be wal.
 PRAGMA journal_mode;
 
 -- name: synchronous
--- When a commit is on the disk: 2 is at once.
+-- The sync mode: 2 (FULL) syncs every commit.
 PRAGMA synchronous;
 
 -- name: query_only
--- Make a connection one that cannot write.
+-- Make a connection read-only.
 PRAGMA query_only = ON;
 
 -- name: data_version
--- A number that changes when another connection has committed.
+-- A number that changes when another connection commits.
 PRAGMA data_version;
 
 -- name: checkpoint
--- Move what is in the write-ahead log into the file, as far as nobody is in the way.
+-- Move the write-ahead log into the file, as far as no reader blocks it.
 PRAGMA wal_checkpoint(PASSIVE);
 
 -- name: hash_at
--- The hash of one event, and the position of the last, whatever the head row says.
+-- The hash of one event, and the position of the last event, without the head row.
 SELECT
     (SELECT hash FROM events WHERE position = :position),
     (SELECT coalesce(max(position), 0) FROM events);
 
 -- name: integrity
--- What SQLite finds wrong with the file; one row "ok" if nothing.
+-- The problems that SQLite finds in the file; one row "ok" if there are none.
 PRAGMA integrity_check;
 
 -- name: schema
--- Every table, index and trigger with its text.
+-- Every table, index and trigger with its SQL.
 SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name;
 
 -- name: begin
--- Take the write lock now, not at the first write.
+-- Take the write lock now rather than at the first write.
 BEGIN IMMEDIATE;
 
 -- name: commit
--- Keep it.
+-- Commit the transaction.
 COMMIT;
 
 -- name: head
@@ -61,7 +61,7 @@ COMMIT;
 SELECT position, hash FROM head;
 
 -- name: insert_events
--- Write a group, if the log still ends where the group was planned to begin.
+-- Write a group of events, if the head is still the one that the plan started from.
 INSERT INTO events (
     position, stream, version, event_id, type, schema, data, occurred_at,
     recorded_at, actor, cause, correlation_id, causation_id, hash
@@ -86,7 +86,7 @@ SELECT
 FROM json_each(:streams);
 
 -- name: events_by_id
--- Events of which the ids are known.
+-- Events with the given ids.
 SELECT
     position, stream, version, event_id, type, schema, data, occurred_at,
     recorded_at, actor, cause, correlation_id, causation_id, hash
@@ -114,7 +114,7 @@ ORDER BY position
 LIMIT :limit;
 
 -- name: filtered_log
--- A page of the log: some streams, some types (all types if it is null).
+-- A page of the log, filtered by stream prefix and types (null for all types).
 SELECT
     position, stream, version, event_id, type, schema, data, occurred_at,
     recorded_at, actor, cause, correlation_id, causation_id, hash
@@ -137,7 +137,7 @@ WHERE name = :name;
 SELECT name FROM views;
 
 -- name: save_view
--- Keep a snapshot in the place of the one before.
+-- Insert or replace the snapshot of a view.
 INSERT INTO views (name, version, position, hash, data, checksum)
 VALUES (:name, :version, :position, :hash, :data, :checksum)
 ON CONFLICT (name) DO UPDATE SET

@@ -43,7 +43,7 @@ def test_verify_tells_what_is_wrong_and_where(altered: Herdbook) -> None:
 
     assert answer.code == 1
     assert "   hash" in answer.out
-    assert "is not what was written" in answer.out
+    assert "was changed, or does not follow" in answer.out
     assert "not whole" in answer.out.splitlines()[-1]
 
 
@@ -200,8 +200,8 @@ def test_verify_finds_a_log_that_lacks_its_anchor(
     cut = herdbook("verify", "--anchor", f"999:{'a' * 64}")
 
     assert (rewritten.code, cut.code) == (1, 1)
-    assert "has another hash than the anchor" in rewritten.out
-    assert "is not there, but an anchor says so" in cut.out
+    assert "does not have the hash of the anchor" in rewritten.out
+    assert "is missing, but an anchor names it" in cut.out
 
 
 def test_verify_refuses_what_is_no_anchor(herdbook: Herdbook, server: Server) -> None:

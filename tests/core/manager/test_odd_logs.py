@@ -102,8 +102,8 @@ async def test_illegal_event_moves_the_state_that_it_names(tmp_path: Path) -> No
         assert status.why.position == position
         (finding,) = (await manager.now()).findings
         assert finding.message == (
-            "ModelLoaded is not legal in model/local/absent:1b: "
-            "the model was not present. It counts as loaded from there"
+            "ModelLoaded is illegal in model/local/absent:1b: "
+            "the model was not present. It is treated as loaded from there on"
         )
         assert finding in (await manager.verify()).findings
         await manager.refresh()

@@ -10,7 +10,7 @@ from herdbook.events import errors
 from herdbook.events.errors import HerdbookError, StoreError
 from herdbook.events.sqlite.errors import (
     SQLITE_ERRORS,
-    BrokenOffError,
+    InterruptedWriteError,
     InUseError,
     SQLiteError,
     translate,
@@ -58,9 +58,9 @@ def test_every_code_is_translated() -> None:
         (sqlite3.SQLITE_CORRUPT_INDEX, errors.CorruptLogError),
         (sqlite3.SQLITE_CONSTRAINT_UNIQUE, errors.ConflictError),
         (sqlite3.SQLITE_CONSTRAINT_TRIGGER, errors.ConflictError),
-        (sqlite3.SQLITE_IOERR_FSYNC, BrokenOffError),
-        (sqlite3.SQLITE_NOMEM, BrokenOffError),
-        (sqlite3.SQLITE_INTERRUPT, BrokenOffError),
+        (sqlite3.SQLITE_IOERR_FSYNC, InterruptedWriteError),
+        (sqlite3.SQLITE_NOMEM, InterruptedWriteError),
+        (sqlite3.SQLITE_INTERRUPT, InterruptedWriteError),
     ],
 )
 def test_code_says_what_is_wrong(code: int, expected: type[HerdbookError]) -> None:

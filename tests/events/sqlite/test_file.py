@@ -136,7 +136,7 @@ def test_library_that_is_too_old_is_refused() -> None:
     check_library((3, 38, 0))
     with pytest.raises(StoreUnavailableError) as caught:
         check_library((3, 37, 2))
-    expected = "SQLite 3.37.2 is too old for a log. Use 3.38 or newer"
+    expected = "SQLite 3.37.2 is too old. Use 3.38 or newer"
     assert str(caught.value) == expected
 
 
@@ -201,7 +201,7 @@ async def test_directory_is_no_log(tmp_path: Path) -> None:
 async def test_directory_must_be_there(tmp_path: Path) -> None:
     missing = tmp_path / "none"
     error = await refusal(missing / "herd.db", StoreUnavailableError)
-    assert error.remedy == f"Make {missing} first"
+    assert error.remedy == f"Create {missing} first"
     assert not missing.exists()
 
 

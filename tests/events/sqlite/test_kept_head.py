@@ -79,7 +79,7 @@ async def test_log_without_its_newest_events_is_told_of(
     await append(path, 9)  # it goes on, and what shows the loss stays
     assert KeptHead(path).read() == kept
     (message,) = await findings(path)
-    assert "event #7 is not the one that was recorded there" in message
+    assert "event #7 is not the event that was recorded at this position" in message
 
     async with await SQLiteEventStore.open(path, accept_loss=True) as store:
         assert not store.missing

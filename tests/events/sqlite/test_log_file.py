@@ -23,7 +23,7 @@ from herdbook.events.file_descriptors import has_descriptors
 from herdbook.events.instances import FileInstances
 from herdbook.events.sqlite import log_file
 from herdbook.events.sqlite.condition import examine
-from herdbook.events.sqlite.log_file import beside
+from herdbook.events.sqlite.log_file import log_file_path
 from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import ANY
 from herdbook.events.testing.base import assert_sound, event, log_of
@@ -56,7 +56,7 @@ async def test_symbolic_link_leads_to_the_same_log(path: Path, tmp_path: Path) -
         assert len(await log_of(one)) == 10
         await assert_sound(two)
     assert list(link.parent.iterdir()) == [link]
-    assert beside(link, "-instances") == tmp_path / "herd.db-instances"
+    assert log_file_path(link, "-instances") == tmp_path / "herd.db-instances"
 
 
 async def test_second_name_is_refused(path: Path, tmp_path: Path) -> None:
@@ -109,9 +109,9 @@ async def test_write_ahead_log_without_its_log_is_left_alone(
     kept = tmp_path / "kept"
     async with await SQLiteEventStore.open(path) as store:
         await store.append(STREAM, [event()], ANY)
-        shutil.copy(beside(path, "-wal"), kept)
+        shutil.copy(log_file_path(path, "-wal"), kept)
     loss(path)
-    shutil.copy(kept, beside(path, "-wal"))
+    shutil.copy(kept, log_file_path(path, "-wal"))
     before = sorted(tmp_path.iterdir())
 
     with pytest.raises(CorruptLogError, match="write-ahead log herd"):
@@ -120,7 +120,7 @@ async def test_write_ahead_log_without_its_log_is_left_alone(
         examine(path)
 
     assert sorted(tmp_path.iterdir()) == before
-    assert beside(path, "-wal").read_bytes() == kept.read_bytes()
+    assert log_file_path(path, "-wal").read_bytes() == kept.read_bytes()
 
 
 async def test_writer_that_does_not_share_the_write_ahead_log_is_noticed(
@@ -162,8 +162,8 @@ async def test_new_log_is_for_its_owner_alone(path: Path) -> None:
     async with await SQLiteEventStore.open(path) as store:
         await store.append(STREAM, [event()], ANY)
         for ending in ("", "-wal", "-shm"):
-            assert stat.S_IMODE(beside(path, ending).stat().st_mode) == 0o600
-    assert stat.S_IMODE(beside(path, "-head").stat().st_mode) == 0o600
+            assert stat.S_IMODE(log_file_path(path, ending).stat().st_mode) == 0o600
+    assert stat.S_IMODE(log_file_path(path, "-head").stat().st_mode) == 0o600
 
 
 async def test_existing_log_keeps_its_mode(path: Path) -> None:
@@ -249,9 +249,9 @@ def test_fork_does_not_keep_a_dead_instance_alive(tmp_path: Path) -> None:
             os.read(end_out, 1)
             os._exit(0)
         os.read(ready, 1)
-        assert dying._held is not None
-        os.close(dying._held)  # as its process ends
-        dying._held = None
+        assert dying._lock is not None
+        os.close(dying._lock)  # as its process ends
+        dying._lock = None
         assert not one.alive(dying.own)
         os.close(end)
         os.waitpid(child, 0)

@@ -16,15 +16,15 @@ from herdbook.events.errors import (
     StoreClosedError,
     StoreUnavailableError,
 )
-from herdbook.events.sqlite.errors import BrokenOffError
+from herdbook.events.sqlite.errors import InterruptedWriteError
 from herdbook.events.sqlite.log_file import OpenFile
 from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.sqlite.writer import (
     LARGEST_GROUP,
     REMEMBERED_STREAMS,
     ROOM,
+    QueryRunner,
     Row,
-    Session,
 )
 from herdbook.events.store import ANY, StoredView
 from herdbook.events.testing.base import assert_sound, event, log_of
@@ -41,7 +41,7 @@ class FaultySession:
         reached: Set when the first query is about to run.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: QueryRunner) -> None:
         self._session = session
         self.runs: list[str] = []
         self.before: dict[str, Exception] = {}
@@ -76,7 +76,7 @@ async def faulty(
         yield store, session
 
 
-DIED = BrokenOffError("herd.db", "failed: disk I/O error")
+DIED = InterruptedWriteError("herd.db", "failed: disk I/O error")
 
 
 async def test_group_is_one_statement(tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ async def test_writer_that_breaks_answers_and_goes_on(tmp_path: Path) -> None:
         with pytest.raises(OutcomeUnknownError, match="TypeError"):
             await store.append("model/n/m", [event()], 0)
         session.before["save_view"] = ZeroDivisionError()
-        with pytest.raises(StoreUnavailableError, match="was not kept"):
+        with pytest.raises(StoreUnavailableError, match="was not saved"):
             await store.save_view(view)
 
         await store.append("model/n/m", [event()], 0)
@@ -310,6 +310,6 @@ async def test_writer_that_ends_leaves_nobody_waiting(tmp_path: Path) -> None:
                 OutcomeUnknownError,
                 StoreUnavailableError,
             ]
-            with pytest.raises(StoreUnavailableError, match="can no longer be written"):
+            with pytest.raises(StoreUnavailableError, match="cannot be written"):
                 await store.append("model/n/m", [event()], ANY)
         assert isinstance(store.failures()["log_writer"], StoreUnavailableError)

@@ -1,5 +1,4 @@
--- The log itself: events that stay as they are, and the head row that gives them
--- their order.
+-- The log: immutable events, and the head row that enforces their order.
 
 CREATE TABLE events (
     position INTEGER PRIMARY KEY,

@@ -1,4 +1,4 @@
--- Snapshots of views: a cache, so they may be replaced and lost.
+-- Snapshots of views: a cache that may be replaced or deleted.
 
 CREATE TABLE views (
     name TEXT PRIMARY KEY,

@@ -1,5 +1,5 @@
--- A checksum for each snapshot: an altered one must not be believed. Snapshots from
--- before have none, and are not used.
+-- A checksum for each snapshot, to detect changed snapshots. Older snapshots have
+-- none and are ignored.
 
 ALTER TABLE views ADD COLUMN checksum TEXT;
 
