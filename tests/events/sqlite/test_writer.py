@@ -281,7 +281,7 @@ async def test_writer_that_breaks_answers_and_goes_on(tmp_path: Path) -> None:
     view = StoredView(name="v", version=1, position=1, hash="a" * 64, data=b"x")
     async with faulty(tmp_path) as (store, session):
         session.before["insert_events"] = DIED
-        store._writer._look_again = None  # type: ignore[assignment]  # breaks _resolve
+        store._writer._find_afresh = None  # type: ignore[assignment]  # breaks _resolve
         with pytest.raises(OutcomeUnknownError, match="TypeError"):
             await store.append("model/n/m", [event()], 0)
         session.before["save_view"] = ZeroDivisionError()
