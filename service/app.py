@@ -36,7 +36,7 @@ from herdbook.service.api import operations as api_operations
 from herdbook.service.api import roles as api_roles
 from herdbook.service.api.health import VERSION
 from herdbook.service.api.openapi import Document
-from herdbook.service.context import Service, manager_settings
+from herdbook.service.context import Service, default_manager_settings
 from herdbook.service.dashboard.pages import login, reference
 from herdbook.service.dashboard.pages import routes as pages
 from herdbook.service.errors import (
@@ -124,7 +124,7 @@ async def composed(
     ollama: str | None = None,
     node: str = "local",
     registry: ModelRegistry | None = None,
-    manager: ManagerSettings | None = None,
+    manager_settings: ManagerSettings | None = None,
     clock: Clock | None = None,
 ) -> AsyncIterator[tuple[Service, Guard]]:
     """Open all that a service is made of, and close it at the end.
@@ -138,7 +138,7 @@ async def composed(
         ollama: The server, as ``OLLAMA_HOST`` takes it.
         node: Our name for it.
         registry: What is known of models.
-        manager: How the manager goes about its work.
+        manager_settings: Settings of the manager; those of a service by default.
         clock: What time it is.
 
     Raises:
@@ -153,12 +153,12 @@ async def composed(
         node=node,
         actor="service",
         registry=registry,
-        settings=manager or manager_settings(),
+        settings=manager_settings or default_manager_settings(),
         clock=clock,
         observer=metrics,
     )
-    async with opened as herd:
-        service = Service(herd, settings, clock=clock, metrics=metrics)
+    async with opened as manager:
+        service = Service(manager, settings, clock=clock, metrics=metrics)
         async with service.running():
             yield service, application(service)
 

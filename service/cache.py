@@ -34,17 +34,17 @@ class ResponseCache:
     async def answer(
         self,
         request: AnyRequest,
-        moment: ReadModel,
+        read_model: ReadModel,
         build: Callable[[ReadModel], Awaitable[object]],
     ) -> Response[Any]:
         """Return the answer to a request, which follows from a moment of the log.
 
         Args:
             request: The request; its path and query say what is asked.
-            moment: What the answer is made of.
-            build: Makes it of that moment, in slices.
+            read_model: What the answer is made of.
+            build: Makes it of that read_model, in slices.
         """
-        tag = _tag(moment)
+        tag = _tag(read_model)
         if tag in request.headers.get("if-none-match", ""):
             return Response(b"", status_code=304, headers=_headers(tag))
         key = (request.url.path, request.scope["query_string"])
@@ -52,7 +52,7 @@ class ResponseCache:
         if kept_tag != tag:
             # One at a time: whoever asks for the same meanwhile gets what is kept.
             async with self._building:
-                tag, body = await self._built(key, moment.fixed(), build)
+                tag, body = await self._built(key, read_model.fixed(), build)
         if key in self._kept:
             self._kept.move_to_end(key)
         return Response(body, media_type="application/json", headers=_headers(tag))
@@ -60,30 +60,30 @@ class ResponseCache:
     async def _built(
         self,
         key: tuple[str, bytes],
-        moment: ReadModel,
+        read_model: ReadModel,
         build: Callable[[ReadModel], Awaitable[object]],
     ) -> tuple[str, bytes]:
-        """Return the answer at a moment, with its tag; made if it is not kept yet."""
-        tag = _tag(moment)
+        """Return the body and its entity tag, from the cache or built now."""
+        tag = _tag(read_model)
         kept_tag, body = self._kept.get(key, ("", b""))
         if kept_tag == tag:
             return tag, body
-        body = _encode(await build(moment))
+        body = _encode(await build(read_model))
         self._kept[key] = (tag, body)
         while len(self._kept) > MOST:
             self._kept.popitem(last=False)
         return tag, body
 
 
-def _tag(moment: ReadModel) -> str:
-    """Return the entity tag of what is answered at a moment."""
-    asked = f"@{moment.asked.timestamp()}" if moment.asked else ""
-    overdue = moment.overdue_since
+def _tag(read_model: ReadModel) -> str:
+    """Return the entity tag of what is answered at a read_model."""
+    asked = f"@{read_model.asked.timestamp()}" if read_model.asked else ""
+    overdue = read_model.overdue_since
     stale = f"~{overdue.timestamp()}" if overdue else ""
-    if moment.held_back:
-        newest = max(moment.held_back.values())
-        stale += f"~{len(moment.held_back)}.{newest.timestamp()}"
-    return f'W/"{moment.position}{asked}{stale}"'
+    if read_model.held_back:
+        newest = max(read_model.held_back.values())
+        stale += f"~{len(read_model.held_back)}.{newest.timestamp()}"
+    return f'W/"{read_model.position}{asked}{stale}"'
 
 
 def _headers(tag: str) -> dict[str, str]:

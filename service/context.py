@@ -33,7 +33,7 @@ RECONCILE_EVERY_S: Final = 5.0
 """Seconds between two looks at the server."""
 
 
-def manager_settings(
+def default_manager_settings(
     *, resume_pulls: bool = False, follow_node: bool = False
 ) -> ManagerSettings:
     """Return how the manager of a service goes about its work."""
@@ -49,7 +49,7 @@ class Service:
     """One service over one manager.
 
     Attributes:
-        herd: The manager.
+        manager: The manager.
         settings: What it was started with.
         clock: What time it is.
         operations: The long work.
@@ -60,24 +60,24 @@ class Service:
 
     def __init__(
         self,
-        herd: ModelManager,
+        manager: ModelManager,
         settings: ServiceSettings,
         *,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
-        self.herd = herd
+        self.manager = manager
         self.settings = settings
         self.clock = clock
         self.metrics = metrics
-        self.operations = Operations(herd, clock, fetched=metrics.fetched)
+        self.operations = Operations(manager, clock, fetched=metrics.fetched)
         self.live = Live(
-            herd,
+            manager,
             clock,
             reader_events=settings.reader_events,
             heartbeat_s=settings.heartbeat_s,
         )
-        self.kept = ResponseCache()
+        self.response_cache = ResponseCache()
         self._past: OrderedDict[int | datetime, ReadModel] = OrderedDict()
         self._replaying = asyncio.Lock()
         self._waiting = 0
@@ -89,7 +89,7 @@ class Service:
 
     def background_tasks(self) -> list[TaskStatus]:
         """Return the status of each background task: of manager, log and service."""
-        return [*self.herd.background_tasks(), *self.live.background_tasks()]
+        return [*self.manager.background_tasks(), *self.live.background_tasks()]
 
     async def readings(self) -> Readings:
         """Return what the gauges of the metrics show now.
@@ -97,9 +97,9 @@ class Service:
         Raises:
             StoreError: The log does not answer.
         """
-        lag = await self.herd.lag()
+        lag = await self.manager.lag()
         return Readings(
-            moment=await self.herd.now(),
+            read_model=await self.manager.now(),
             lag=lag,
             readers=self.live.readers,
             tasks=self.background_tasks(),
@@ -120,7 +120,7 @@ class Service:
         await self.operations.close()
         self.live.close(Reason.STOPPING)
 
-    async def moment(self, as_of: str | None = None) -> ReadModel:
+    async def read_model(self, as_of: str | None = None) -> ReadModel:
         """Return what the log says now, or said at a position or a time.
 
         Args:
@@ -128,11 +128,11 @@ class Service:
                 None for now.
 
         Raises:
-            CallerError: It is no moment, lies in the future, or the log has no such
+            CallerError: It is no read_model, lies in the future, or the log has no such
                 position.
         """
         if as_of is None:
-            return await self.herd.now()
+            return await self.manager.now()
         return await self.past(Now(self.clock.now()).read(as_of))
 
     async def past(self, when: int | datetime) -> ReadModel:
@@ -154,13 +154,13 @@ class Service:
 
     async def _replayed(self, when: int | datetime) -> ReadModel:
         async with self._replaying:
-            moment = self._past.get(when)
-            if moment is None:
-                moment = self._past[when] = await self.herd.as_of(when)
+            read_model = self._past.get(when)
+            if read_model is None:
+                read_model = self._past[when] = await self.manager.as_of(when)
             self._past.move_to_end(when)
             while len(self._past) > PAST_KEPT:
                 self._past.popitem(last=False)
-            return moment
+            return read_model
 
 
 def service_of(request: AnyRequest) -> Service:

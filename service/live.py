@@ -42,7 +42,7 @@ class Reason(StrEnum):
     LOG_FAILED = "log_failed"
 
 
-class Goodbye(msgspec.Struct, frozen=True):
+class EndOfStream(msgspec.Struct, frozen=True):
     """The last message of a stream."""
 
     reason: Reason
@@ -58,7 +58,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     position: int
 
 
-Message = RecordedEvent | RunningOperation | Heartbeat | Goodbye
+Message = RecordedEvent | RunningOperation | Heartbeat | EndOfStream
 
 
 class StreamFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,13 +126,13 @@ class Live:
 
     def __init__(
         self,
-        herd: ModelManager,
+        manager: ModelManager,
         clock: Clock,
         *,
         reader_events: int,
         heartbeat_s: float,
     ) -> None:
-        self._herd = herd
+        self._manager = manager
         self._clock = clock
         self._reader_events = reader_events
         self._heartbeat_s = heartbeat_s
@@ -159,7 +159,7 @@ class Live:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Follow the log while the block runs."""
-        self.position = (await self._herd.now()).position
+        self.position = (await self._manager.now()).position
         async with all_running(self._following, self._progress):
             try:
                 yield
@@ -179,9 +179,9 @@ class Live:
     async def _follow(self, task: BackgroundTask) -> None:
         """Follow the log from where the readers are."""
         try:
-            if (await self._herd.head()).position <= self.position:
+            if (await self._manager.head()).position <= self.position:
                 self._accept(task)
-            async with aclosing(self._herd.events(after=self.position)) as events:
+            async with aclosing(self._manager.events(after=self.position)) as events:
                 async for event in events:
                     self._accept(task)
                     self.position = event.position
@@ -204,7 +204,7 @@ class Live:
         told: dict[str, RunningOperation] = {}
         while True:
             await self._clock.sleep(PROGRESS_EVERY_S)
-            now = {one.name: one for one in self._herd.under_way()}
+            now = {one.name: one for one in self._manager.under_way()}
             for name, one in now.items():
                 if one != told.get(name):
                     self._tell(one)
@@ -231,7 +231,7 @@ class Live:
         while self._ended is None and self.position > position:
             goal = self.position
             while position < goal:
-                page = await self._herd.read_log(
+                page = await self._manager.read_log(
                     after=position,
                     before=goal + 1,
                     limit=PAGE,
@@ -266,6 +266,6 @@ class Live:
                         yield Heartbeat(max(position, self.position))
                 elif message.position > position and wanted.takes(message):
                     yield message
-            yield Goodbye(reader.ended)
+            yield EndOfStream(reader.ended)
         finally:
             self._readers.discard(reader)

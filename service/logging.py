@@ -134,7 +134,7 @@ def _printable(text: str, keep: str = "") -> str:
 
 
 class _Stderr:
-    """Writes to whatever standard error is at the moment.
+    """Writes to whatever standard error is at the read_model.
 
     Args:
         name: The logger's, if it has one; ``logger`` then stands in its lines.

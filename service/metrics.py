@@ -31,14 +31,14 @@ class Readings(NamedTuple):
     """What the gauges show, read at one time.
 
     Attributes:
-        moment: The models and the node.
+        read_model: The models and the node.
         lag: Events that no view has yet.
         readers: Readers of the event stream.
         tasks: The background tasks.
         operations: The operations that the service remembers.
     """
 
-    moment: ReadModel
+    read_model: ReadModel
     lag: int
     readers: int
     tasks: Iterable[TaskStatus]
@@ -140,16 +140,16 @@ class _Gauges:
 
     def set(self, readings: Readings, wal: Path) -> None:
         """Set all of them."""
-        moment = readings.moment
+        read_model = readings.read_model
         self._read_tasks(readings.tasks)
-        self._head.set(moment.position)
+        self._head.set(read_model.position)
         self._lag.set(readings.lag)
         self._readers.set(readings.readers)
         self._wal.set(_size(wal))
-        node = moment.node_status()
-        is_up = node.reached and moment.overdue_since is None
+        node = read_model.node_status()
+        is_up = node.reached and read_model.overdue_since is None
         self._node.labels(node.name).set(is_up)
-        states = [status.state for status in moment.statuses()]
+        states = [status.state for status in read_model.statuses()]
         for state in ModelState:
             self._models.labels(state.value).set(states.count(state))
         known = [(one.kind, one.state) for one in readings.operations]

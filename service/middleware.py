@@ -53,7 +53,7 @@ FOR_PROGRAMS: Final = ("/v1", "/metrics")
 """What is never led to the page that signs in."""
 
 _PRINCIPAL: Final = "principal"
-_DOOR: Final = "door"
+_AUTHENTICATOR: Final = "authenticator"
 _LONGEST_PATH: Final = 200
 _LOG: Final = Logger("herdbook.http")
 
@@ -64,13 +64,17 @@ class Guard:
     Args:
         app: What is guarded.
         settings: Whom it lets in, and how much.
-        door: Knows who is who; made from the settings by default.
+        authenticator: Knows who is who; made from the settings by default.
     """
 
     def __init__(
-        self, app: App, settings: ServiceSettings, *, door: Authenticator | None = None
+        self,
+        app: App,
+        settings: ServiceSettings,
+        *,
+        authenticator: Authenticator | None = None,
     ) -> None:
-        self.door = door or Authenticator(settings)
+        self.authenticator = authenticator or Authenticator(settings)
         self._app = app
         self._settings = settings
         self._hosts = Hosts(settings)
@@ -90,12 +94,12 @@ class Guard:
 
     async def _forward(self, scope: Scope, exchange: Exchange) -> None:
         state = scope.setdefault("state", {})
-        state[_DOOR] = self.door
+        state[_AUTHENTICATOR] = self.authenticator
         try:
             self._check_form(scope)
             self._hosts.check(scope)
             if not _is_open(scope["path"]):
-                state[_PRINCIPAL] = self.door.principal(scope)
+                state[_PRINCIPAL] = self.authenticator.authenticate(scope)
             self._check_change(scope)
             self._check_length(scope)
         except UnauthorizedError as error:
@@ -182,7 +186,7 @@ class Guard:
         extra = {}
         if any(f"{COOKIE}=" in value for value in header_values(scope, "cookie")):
             # Else its pages would ask on with it, and use up what may fail.
-            extra["set-cookie"] = self.door.sessions.end()
+            extra["set-cookie"] = self.authenticator.sessions.end()
         if _asks_for_a_page(scope):
             path = quote(scope["raw_path"].decode("latin-1"), safe="/")
             extra["location"] = f"/login?next={path if len(path) <= 1000 else '/'}"
@@ -215,11 +219,11 @@ def require(scope_or_connection: Any, needed: Role) -> Principal:
     return principal
 
 
-def door_of(scope_or_connection: Any) -> Authenticator:
-    """Return the door that a request came through."""
-    door = _state_of(scope_or_connection)[_DOOR]
-    assert isinstance(door, Authenticator)
-    return door
+def authenticator_of(scope_or_connection: Any) -> Authenticator:
+    """Return the authenticator of the service that received a request."""
+    authenticator = _state_of(scope_or_connection)[_AUTHENTICATOR]
+    assert isinstance(authenticator, Authenticator)
+    return authenticator
 
 
 def _state_of(scope_or_connection: Any) -> dict[str, Any]:

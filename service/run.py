@@ -18,7 +18,7 @@ import msgspec
 from herdbook.core import ModelRegistry
 from herdbook.core.logging import Logger
 from herdbook.service.app import composed
-from herdbook.service.context import manager_settings
+from herdbook.service.context import default_manager_settings
 from herdbook.service.server import serve
 from herdbook.service.settings import ServiceSettings
 
@@ -69,7 +69,7 @@ async def run(options: RunOptions, ready: Callable[[str], None]) -> None:
             ollama=options.ollama,
             node=options.node,
             registry=options.registry,
-            manager=manager_settings(
+            manager_settings=default_manager_settings(
                 resume_pulls=options.resume_pulls, follow_node=options.follow_node
             ),
         ) as (service, application),

@@ -48,7 +48,7 @@ async def readyz(request: AnyRequest) -> Response[answers.Ready]:
     service = service_of(request)
     failing = answers.failing(service.background_tasks())
     try:
-        moment = await service.moment()
+        read_model = await service.read_model()
     except StoreError as error:
         told = answers.Ready(
             status=error.code, position=None, node_reached=None, failing=failing
@@ -61,11 +61,11 @@ async def readyz(request: AnyRequest) -> Response[answers.Ready]:
         status = Reason.LOG_FAILED
     elif failing:
         status = "task_failing"
-    known = moment.overdue_since is None
+    known = read_model.overdue_since is None
     ready = answers.Ready(
         status=status,
-        position=moment.position,
-        node_reached=moment.node_status().reached if known else None,
+        position=read_model.position,
+        node_reached=read_model.node_status().reached if known else None,
         failing=failing,
     )
     return Response(ready, status_code=200 if status == "ok" else 503)

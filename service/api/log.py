@@ -26,7 +26,7 @@ from herdbook.service.api.parameters import (
     Until,
     filter_of,
 )
-from herdbook.service.api.responses import KEPT, READS
+from herdbook.service.api.responses import CACHED, READS
 from herdbook.service.api.sse import EventStream
 from herdbook.service.context import service_of
 from herdbook.service.errors import BadRequestError, UnknownEventError
@@ -61,8 +61,8 @@ async def list_events(  # noqa: PLR0913 - the parameters of a request
 
     To go on, ask again with ``after`` (newest first: ``before``) set to ``next``.
     """
-    herd = service_of(request).herd
-    page = await herd.read_log(
+    manager = service_of(request).manager
+    page = await manager.read_log(
         after=after,
         before=before,
         limit=limit,
@@ -80,7 +80,7 @@ async def list_events(  # noqa: PLR0913 - the parameters of a request
     return answers.EventPage(
         events=[answers.event(one) for one in page.events],
         next=page.next,
-        head=(await herd.head()).position,
+        head=(await manager.head()).position,
     )
 
 
@@ -92,7 +92,7 @@ async def get_event(
     ],
 ) -> answers.Event:
     """Return one event."""
-    page = await service_of(request).herd.read_log(after=position - 1, limit=1)
+    page = await service_of(request).manager.read_log(after=position - 1, limit=1)
     for event in page.events:
         return answers.event(event)
     raise UnknownEventError(f"event #{position}", "is not in the log")
@@ -143,7 +143,7 @@ async def stream_events(
     behind too far, is sent away with a reason; it goes on where it was.
     """
     service = service_of(request)
-    head = (await service.herd.head()).position
+    head = (await service.manager.head()).position
     begin = _begin(after, last_event_id, head)
     wanted = StreamFilter(
         stream_prefix=stream_prefix,
@@ -179,14 +179,14 @@ def _begin(after: int | None, last_event_id: str | None, head: int) -> int:
     return after
 
 
-@get("/status", responses=KEPT, tags=_TAG, operation_id="getStatus")
+@get("/status", responses=CACHED, tags=_TAG, operation_id="getStatus")
 async def get_status(request: AnyRequest, as_of: AsOf = None) -> Response[shapes.AsOf]:
-    """Return everything at one moment: node, models, first choice for each role."""
+    """Return everything at one read_model: node, models, first choice for each role."""
     service = service_of(request)
-    moment = await service.moment(as_of)
+    read_model = await service.read_model(as_of)
     roles = [role.value for role in ModelRole]
-    return await service.kept.answer(
-        request, moment, lambda fixed: shapes.as_of(fixed, roles)
+    return await service.response_cache.answer(
+        request, read_model, lambda fixed: shapes.as_of(fixed, roles)
     )
 
 
@@ -196,7 +196,7 @@ async def get_diff(
     since: Annotated[
         str,
         QueryParameter(
-            name="from", max_length=80, description="A moment, as in as_of."
+            name="from", max_length=80, description="A read_model, as in as_of."
         ),
     ],
     until: Annotated[
@@ -208,14 +208,14 @@ async def get_diff(
 ) -> Difference:
     """Return what differs between two moments: per model, per role, of the node."""
     service = service_of(request)
-    then = await service.moment(since)
-    return await difference(then, await service.moment(until))
+    then = await service.read_model(since)
+    return await difference(then, await service.read_model(until))
 
 
 @get("/log/head", responses=READS, tags=_TAG, operation_id="getHead")
 async def get_head(request: AnyRequest) -> answers.Head:
     """Return the end of the log: write it down, and verify holds the log to it."""
-    head = await service_of(request).herd.head()
+    head = await service_of(request).manager.head()
     return answers.Head(position=head.position, hash=head.hash)
 
 

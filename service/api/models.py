@@ -39,7 +39,7 @@ from herdbook.service.api.parameters import (
     name_of,
     version_of,
 )
-from herdbook.service.api.responses import CHANGES, KEPT, READS, problems
+from herdbook.service.api.responses import CACHED, CHANGES, READS, problems
 from herdbook.service.auth.tokens import Role
 from herdbook.service.context import service_of
 from herdbook.service.errors import PreconditionFailedError
@@ -73,7 +73,7 @@ _KEYS: Final[dict[str, Callable[[ModelStatus], Any]]] = {
 }
 
 
-@get("/models", responses=KEPT, tags=_TAG, operation_id="listModels")
+@get("/models", responses=CACHED, tags=_TAG, operation_id="listModels")
 async def list_models(
     request: AnyRequest,
     as_of: AsOf = None,
@@ -103,7 +103,7 @@ async def list_models(
     they can be used soonest.
     """
     service = service_of(request)
-    moment = await service.moment(as_of)
+    read_model = await service.read_model(as_of)
     gone = gone or bool(states)
 
     async def build(fixed: ReadModel) -> list[shapes.Model]:
@@ -119,21 +119,21 @@ async def list_models(
             await time_slice.checkpoint()
         return models
 
-    return await service.kept.answer(request, moment, build)
+    return await service.response_cache.answer(request, read_model, build)
 
 
 def _ordered(
-    moment: ReadModel, role: str | None, sort: Sort | None
+    read_model: ReadModel, role: str | None, sort: Sort | None
 ) -> Sequence[ModelStatus]:
     """Return the models in the order that is asked for; with a role, those that fit.
 
     Raises:
         UnknownRoleError: No role has that name.
     """
-    statuses: Sequence[ModelStatus] = moment.statuses()
+    statuses: Sequence[ModelStatus] = read_model.statuses()
     if role is not None:
         by_name = {status.name: status for status in statuses}
-        chosen = moment.explain(role).chosen
+        chosen = read_model.explain(role).chosen
         statuses = [by_name[one.name] for one in chosen if one.name in by_name]
     elif sort in (None, Sort.HERD):
         return in_order(statuses)
@@ -145,10 +145,12 @@ def _ordered(
     )
 
 
-def _can_all(moment: ReadModel, status: ModelStatus, wanted: Collection[str]) -> bool:
+def _can_all(
+    read_model: ReadModel, status: ModelStatus, wanted: Collection[str]
+) -> bool:
     if not wanted:
         return True
-    known = moment.capabilities(status.name)
+    known = read_model.capabilities(status.name)
     return all(name in known and known[name].value for name in wanted)
 
 
@@ -157,8 +159,8 @@ async def get_model(
     request: AnyRequest, name: Name, as_of: AsOf = None
 ) -> shapes.Model:
     """Return one model in full."""
-    moment = await service_of(request).moment(as_of)
-    return shapes.model(known_status(moment, name), moment)
+    read_model = await service_of(request).read_model(as_of)
+    return shapes.model(known_status(read_model, name), read_model)
 
 
 @get(
@@ -181,7 +183,7 @@ async def get_history(  # noqa: PLR0913 - the parameters of a request
 ) -> list[HistoryEntry]:
     """Return what happened to a model, the oldest first; of more, the newest."""
     service = service_of(request)
-    status = known_status(await service.moment(), name)
+    status = known_status(await service.read_model(), name)
     chosen = filter_of(
         types=types,
         causes=causes,
@@ -191,16 +193,16 @@ async def get_history(  # noqa: PLR0913 - the parameters of a request
         correlation_id=correlation_id,
     )
     chosen = msgspec.structs.replace(chosen, limit=limit)
-    return await service.herd.history(status.name, chosen)
+    return await service.manager.history(status.name, chosen)
 
 
 @get("/models/{name:str}/why", responses=READS, tags=_TAG, operation_id="whyModel")
 async def get_why(request: AnyRequest, name: Name, as_of: AsOf = None) -> shapes.Why:
     """Return the events that a model's state goes back to."""
     service = service_of(request)
-    moment = await service.moment(as_of)
-    status = known_status(moment, name)
-    return shapes.why(await service.herd.why(status.name, moment), moment)
+    read_model = await service.read_model(as_of)
+    status = known_status(read_model, name)
+    return shapes.why(await service.manager.why(status.name, read_model), read_model)
 
 
 @get(
@@ -212,9 +214,9 @@ async def get_why(request: AnyRequest, name: Name, as_of: AsOf = None) -> shapes
 async def get_statistics(
     request: AnyRequest, name: Name, as_of: AsOf = None
 ) -> ModelStatistics:
-    """Return a model's figures over its whole history, or up to a moment."""
-    moment = await service_of(request).moment(as_of)
-    return moment.statistics(known_status(moment, name).name)
+    """Return a model's figures over its whole history, or up to a read_model."""
+    read_model = await service_of(request).read_model(as_of)
+    return read_model.statistics(known_status(read_model, name).name)
 
 
 class CostOf(StrEnum):
@@ -240,16 +242,16 @@ async def get_cost(
     ] = CostOf.PULL,
 ) -> answers.Cost:
     """Tell what a pull, load, unload or deletion would cost or free; do nothing."""
-    herd, model = service_of(request).herd, name_of(name)
+    manager, model = service_of(request).manager, name_of(name)
     match of:
         case CostOf.PULL:
-            return await herd.cost_of_pull(model)
+            return await manager.cost_of_pull(model)
         case CostOf.LOAD:
-            return await herd.cost_of_load(model)
+            return await manager.cost_of_load(model)
         case CostOf.UNLOAD:
-            return await herd.cost_of_unload(model)
+            return await manager.cost_of_unload(model)
         case CostOf.DELETE:
-            return await herd.cost_of_delete(model)
+            return await manager.cost_of_delete(model)
 
 
 @get(
@@ -265,8 +267,8 @@ async def get_configuration(
 
     Also of a model that is not there: it can be configured before it is pulled.
     """
-    moment = await service_of(request).moment(as_of)
-    return _configured(answers.configuration(moment, name_of(name)))
+    read_model = await service_of(request).read_model(as_of)
+    return _configured(answers.configuration(read_model, name_of(name)))
 
 
 def _configured(told: answers.Configuration) -> Response[answers.Configuration]:
@@ -299,12 +301,12 @@ async def put_configuration(
     """
     service, version = service_of(request), version_of(if_match)
     model = name_of(name)
-    status = await service.herd.get_status(model)
+    status = await service.manager.get_status(model)
     try:
-        with service.herd.acting_as(principal_of(request).actor):
+        with service.manager.acting_as(principal_of(request).actor):
             whole = False
             while not whole:
-                status = await service.herd.configure(
+                status = await service.manager.configure(
                     model,
                     data.settings,
                     unset=status.settings.keys() - data.settings.keys(),
@@ -320,7 +322,7 @@ async def put_configuration(
             f"is at version {error.actual}; the change is based on {error.expected}",
             "Read the configuration again, then retry",
         ) from error
-    return _configured(answers.configuration(await service.moment(), model))
+    return _configured(answers.configuration(await service.read_model(), model))
 
 
 @post(
@@ -335,9 +337,9 @@ async def use_model(
     """Record that a model was used: the order of recommendation follows it."""
     service = service_of(request)
     purpose = data.purpose if data else ""
-    with service.herd.acting_as(principal_of(request).actor):
-        status = await service.herd.mark_used(name_of(name), purpose=purpose)
-    return shapes.model(status, await service.moment())
+    with service.manager.acting_as(principal_of(request).actor):
+        status = await service.manager.mark_used(name_of(name), purpose=purpose)
+    return shapes.model(status, await service.read_model())
 
 
 @delete(
@@ -350,11 +352,11 @@ async def use_model(
 async def delete_model(request: AnyRequest, name: Name) -> shapes.Removed:
     """Delete a model from the server; tell what that freed. Needs the role admin."""
     require(request, Role.ADMIN)
-    herd = service_of(request).herd
-    status = await herd.get_status(name_of(name))
-    cost = await herd.cost_of_delete(status.name)
-    with herd.acting_as(principal_of(request).actor):
-        await herd.delete(status.name)
+    manager = service_of(request).manager
+    status = await manager.get_status(name_of(name))
+    cost = await manager.cost_of_delete(status.name)
+    with manager.acting_as(principal_of(request).actor):
+        await manager.delete(status.name)
     return shapes.Removed(
         name=status.name,
         freed_bytes=cost.frees.size_bytes or 0,

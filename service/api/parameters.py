@@ -88,14 +88,14 @@ def name_of(segment: str) -> str:
     return unquote(segment)
 
 
-def known_status(moment: ReadModel, segment: str) -> ModelStatus:
+def known_status(read_model: ReadModel, segment: str) -> ModelStatus:
     """Return the status of a model that something was ever recorded of.
 
     Raises:
         InvalidNameError: It is no name.
         UnknownModelError: The log knows no such model.
     """
-    status = moment.status(name_of(segment))
+    status = read_model.status(name_of(segment))
     if status.version == 0:
         raise UnknownModelError(
             status.name,
@@ -127,30 +127,32 @@ def filter_of(
         types=frozenset(types) if types else None,
         causes=frozenset(causes) if causes else None,
         actors=tuple(actors) if actors else None,
-        since=_moment(since),
-        until=_moment(until),
+        since=_time_of(since),
+        until=_time_of(until),
         correlation_id=correlation_id,
     )
 
 
-def _moment(text: str | None) -> datetime | None:
-    """Return the moment that a text is.
+def _time_of(text: str | None) -> datetime | None:
+    """Parse a time of a filter.
 
     Raises:
-        BadRequestError: It is none, or has no zone.
+        BadRequestError: The text is not an ISO 8601 time with a time zone.
     """
     if text is None:
         return None
     try:
-        moment = datetime.fromisoformat(text)
-        moment.astimezone(UTC)
+        time = datetime.fromisoformat(text)
+        time.astimezone(UTC)
     except (ValueError, OverflowError):
-        moment = None
-    if moment is None or moment.tzinfo is None or "T" not in text.upper():
+        time = None
+    if time is None or time.tzinfo is None or "T" not in text.upper():
         raise BadRequestError(
-            f"time {text!r}", "is none with a zone", "Write it as 2026-11-24T14:02:00Z"
+            f"time {text!r}",
+            "is not an ISO 8601 time with a time zone",
+            "Write it as 2026-11-24T14:02:00Z",
         )
-    return moment
+    return time
 
 
 def etag(version: int) -> str:

@@ -33,7 +33,7 @@ READS: Final = problems()
 CHANGES: Final = problems(*_CHANGES)
 """What a path that changes something may."""
 
-KEPT: Final = {
+CACHED: Final = {
     **READS,
     304: ResponseSpec(
         None, generate_examples=False, description="As If-None-Match has it."

@@ -28,11 +28,11 @@ async def list_roles(
     request: AnyRequest, as_of: AsOf = None
 ) -> Response[list[Recommendation]]:
     """Return the order for every role, with reasons, and who was passed over."""
-    moment = await service_of(request).moment(as_of)
-    moment, time_slice = moment.fixed(), TimeSlice()
+    read_model = await service_of(request).read_model(as_of)
+    read_model, time_slice = read_model.fixed(), TimeSlice()
     orders = []
     for role in ModelRole:
-        orders.append(_encode(moment.explain(role)))
+        orders.append(_encode(read_model.explain(role)))
         await time_slice.checkpoint()
     body: Any = b"[" + b",".join(orders) + b"]"  # encoded already, role by role
     return Response(body, media_type="application/json")
@@ -43,7 +43,7 @@ async def get_role(
     request: AnyRequest, role: _Role, as_of: AsOf = None
 ) -> Recommendation:
     """Return the order for a role, with reasons, and who was passed over and why."""
-    return (await service_of(request).moment(as_of)).explain(role)
+    return (await service_of(request).read_model(as_of)).explain(role)
 
 
 @get(
@@ -61,7 +61,7 @@ async def get_suggestions(
     ] = None,
 ) -> list[shapes.Suggested]:
     """Suggest models that are worth pulling for a role, the best first."""
-    found = await service_of(request).herd.suggest(role, memory_bytes=memory_bytes)
+    found = await service_of(request).manager.suggest(role, memory_bytes=memory_bytes)
     return [shapes.suggested(each) for each in found]
 
 

@@ -224,9 +224,9 @@ class Configuration(shapes.Config, frozen=True, kw_only=True):
     version: int
 
 
-def configuration(moment: ReadModel, name: str) -> Configuration:
+def configuration(read_model: ReadModel, name: str) -> Configuration:
     """Return a model's configuration as it is told."""
-    status, given = moment.status(name), moment.options_for(name)
+    status, given = read_model.status(name), read_model.options_for(name)
     return Configuration(
         name=status.name,
         settings=status.settings,

@@ -22,7 +22,7 @@ from herdbook.core import RecordedEvent, RunningOperation
 from herdbook.core.logging import Logger
 from herdbook.service.api import schemas as answers
 from herdbook.service.http.request import AnyRequest
-from herdbook.service.live import Goodbye, Heartbeat, Message
+from herdbook.service.live import EndOfStream, Heartbeat, Message
 
 RETRY_MS: Final = 2_000
 """Milliseconds after which a browser comes back."""
@@ -42,7 +42,7 @@ def on_the_wire(message: Message) -> bytes:
             return b"event: progress\ndata: %b\n\n" % data
         case Heartbeat():
             return b": at %d\n\n" % message.position
-        case Goodbye():
+        case EndOfStream():
             told = (message.reason.value.encode(), _encode(message))
             return b": %b\n\nevent: goodbye\ndata: %b\n\n" % told
 

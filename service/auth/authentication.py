@@ -1,4 +1,4 @@
-"""The door: whose a request is, by the credential that it brings."""
+"""The authenticator: whose a request is, by the credential that it brings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Authenticator:
     """Knows tokens and sessions, and who failed too often.
 
     Attributes:
-        stands_open: Whether there are no tokens.
+        is_open: Whether there are no tokens.
         sessions: The sessions of browsers.
         forms: Proofs that a page of ours sent a form.
         failures: Wrong credentials of late.
@@ -35,7 +35,7 @@ class Authenticator:
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self.stands_open = not settings.tokens
+        self.is_open = not settings.tokens
         self.sessions = Sessions(settings.tokens, secure=settings.secure, clock=wall)
         self.forms = FormProofs(settings.tokens, secure=settings.secure)
         self.failures = FailedLogins(
@@ -45,7 +45,7 @@ class Authenticator:
         )
         self._tokens = Tokens(settings.tokens)
 
-    def principal(self, scope: Mapping[str, Any]) -> Principal:
+    def authenticate(self, scope: Mapping[str, Any]) -> Principal:
         """Return whose a request is.
 
         A token in the ``Authorization`` header comes first, then a session. A session
@@ -56,23 +56,23 @@ class Authenticator:
             TooManyFailuresError: Too many wrong ones came from there; this one was
                 not looked at.
         """
-        if self.stands_open:
+        if self.is_open:
             return LOCAL
-        secrets = _bearers(scope)
+        secrets = _bearer_tokens(scope)
         if secrets:
             # Two at once cannot both be meant, and neither is tried.
             secret = secrets[0] if len(secrets) == 1 else ""
-            return self.look(secret, address_of(scope))
+            return self.authenticate_token(secret, address_of(scope))
         cookie = cookie_of(scope)
         if cookie is not None:
-            return self._resume(cookie, address_of(scope))
+            return self._authenticate_session(cookie, address_of(scope))
         raise UnauthorizedError(
             "the request",
             "has no token",
             f"Send the header Authorization: Bearer TOKEN. {MAKE_ONE}",
         )
 
-    def look(self, secret: str, address: str) -> Principal:
+    def authenticate_token(self, secret: str, address: str) -> Principal:
         """Return whose a token is.
 
         Raises:
@@ -90,7 +90,7 @@ class Authenticator:
             )
         return principal
 
-    def _resume(self, cookie: str, address: str) -> Principal:
+    def _authenticate_session(self, cookie: str, address: str) -> Principal:
         self.failures.check(address)
         session = self.sessions.session(cookie)
         if session is None:
@@ -100,7 +100,7 @@ class Authenticator:
         return session.principal
 
 
-def _bearers(scope: Mapping[str, Any]) -> list[str]:
+def _bearer_tokens(scope: Mapping[str, Any]) -> list[str]:
     """Return the bearer tokens of a request; what a proxy adds of other kinds stays."""
     found = []
     for value in header_values(scope, "authorization"):

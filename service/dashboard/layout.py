@@ -21,7 +21,7 @@ from herdbook.service.dashboard.links import Links, joined_link
 from herdbook.service.dashboard.templating import rendered, rendered_in_slices
 from herdbook.service.dashboard.time_zone import time_zone_of
 from herdbook.service.http.request import AnyRequest
-from herdbook.service.middleware import door_of, principal_of
+from herdbook.service.middleware import authenticator_of, principal_of
 from herdbook.service.problems import headers_of, status_of
 
 NAVIGATION = (("Herd", "/"), ("Roles", "/roles"), ("Log", "/log"), ("Node", "/node"))
@@ -87,7 +87,7 @@ async def visit(request: AnyRequest) -> PageRequest:
     service = service_of(request)
     present = Now(service.clock.now(), time_zone_of(request.cookies))
     asked = request.query_params.get("as_of", "").strip() or None
-    latest = await service.herd.now()
+    latest = await service.manager.now()
     head = latest.position
     if asked is None:
         moment = latest.fixed()
@@ -95,7 +95,7 @@ async def visit(request: AnyRequest) -> PageRequest:
         moment = await service.past(present.read(asked))
     at = None
     if asked is not None:
-        at = moment.asked or await recorded_at(service.herd, moment.position)
+        at = moment.asked or await recorded_at(service.manager, moment.position)
     return PageRequest(
         request=request,
         service=service,
@@ -158,7 +158,7 @@ async def render(
         status_code: The HTTP status.
         values: What the template is filled with.
     """
-    forms = door_of(visit.request).forms
+    forms = authenticator_of(visit.request).forms
     proof, cookie = forms.prove(visit.request.scope, visit.principal)
     text = await rendered_in_slices(
         template,
@@ -240,7 +240,7 @@ _KEPT = "samples"
 async def _bar(visit: PageRequest) -> Bar:
     state = visit.request.app.state
     samples = state.setdefault(_KEPT, Samples())
-    read = await samples.read(visit.service.herd, visit.head)
+    read = await samples.read(visit.service.manager, visit.head)
     position = visit.moment.position
     return Bar(
         head=visit.head,

@@ -106,7 +106,7 @@ def _names(hosts: Iterable[str]) -> Iterator[str]:
             raise InvalidServiceError(
                 f"{host[:100]!r}",
                 "is no host by which a service can be addressed",
-                "Write the name alone, as herd.example; there is no wildcard",
+                "Write the name alone, as manager.example; there is no wildcard",
             )
         if not _is_wildcard(split[0]):
             yield split[0]

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from herdbook.core import Clock, HistoryFilter, ModelManager, RecordedEvent
 from herdbook.service.operations.restore import ENDS, STARTS, begins
 
-KEPT: Final = timedelta(hours=24)
+CACHED: Final = timedelta(hours=24)
 """For how long an operation is found by its id, and so by its key."""
 
 _STARTS: Final = HistoryFilter(types=frozenset(fact.__name__ for fact in STARTS))
@@ -30,8 +30,8 @@ class _Begun(NamedTuple):
 class LoggedOperations:
     """The operations of the last day, as the log has them."""
 
-    def __init__(self, herd: ModelManager, clock: Clock) -> None:
-        self._herd = herd
+    def __init__(self, manager: ModelManager, clock: Clock) -> None:
+        self._manager = manager
         self._clock = clock
         self._position: int | None = None
         self._begun: dict[str, _Begun] = {}
@@ -58,7 +58,7 @@ class LoggedOperations:
         found: list[RecordedEvent] = []
         after: int | None = position
         while after is not None:
-            page = await self._herd.read_log(
+            page = await self._manager.read_log(
                 after=after, limit=_PAGE, stream_prefix=stream, chosen=wanted
             )
             found += (one for one in page.events if stream in ("", one.stream))
@@ -68,11 +68,11 @@ class LoggedOperations:
 
     async def _read_on(self) -> None:
         """Take in what began since the last question, and forget what is too old."""
-        oldest = await self._herd.position_at(self._clock.now() - KEPT)
+        oldest = await self._manager.position_at(self._clock.now() - CACHED)
         after: int | None = max(oldest, self._position or 0)
-        head = (await self._herd.head()).position
+        head = (await self._manager.head()).position
         while after is not None:
-            page = await self._herd.read_log(
+            page = await self._manager.read_log(
                 after=after, before=head + 1, limit=_PAGE, chosen=_STARTS
             )
             for event in page.events:

@@ -65,18 +65,18 @@ class Operations:
     """The operations of one service; it owns their tasks.
 
     Args:
-        herd: The manager that does the work.
+        manager: The manager that does the work.
         clock: What time it is.
         fetched: Is told how many bytes more a pull has fetched.
     """
 
     def __init__(
-        self, herd: ModelManager, clock: Clock, *, fetched: Callable[[int], None]
+        self, manager: ModelManager, clock: Clock, *, fetched: Callable[[int], None]
     ) -> None:
-        self._herd = herd
+        self._manager = manager
         self._clock = clock
         self._fetched = fetched
-        self._begun = LoggedOperations(herd, clock)
+        self._begun = LoggedOperations(manager, clock)
         self._known: dict[str, Operation] = {}
         self._starting = asyncio.Lock()
         self.stopping = False
@@ -122,8 +122,8 @@ class Operations:
         async with self._starting:
             if self.stopping:
                 raise StoppingError("the service", "is stopping", "Try again later")
-            moment = await self._herd.now()
-            request = _understood(request, moment)
+            read_model = await self._manager.now()
+            request = _understood(request, read_model)
             operation_id = new_id() if key is None else _id_of(key, principal)
             if key is not None:
                 found = self._known.get(operation_id)
@@ -132,9 +132,9 @@ class Operations:
                     return _same(found, request)
             operation = self._joinable(request)
             if operation is None:
-                _check_presence(request, moment)
+                _check_presence(request, read_model)
                 operation = self._begin(
-                    operation_id, request, principal, after=moment.position
+                    operation_id, request, principal, after=read_model.position
                 )
             self._known[operation_id] = operation
             self._forget()
@@ -192,7 +192,7 @@ class Operations:
     async def _run(self, operation: Operation) -> None:
         """Do what was asked for; how it ends stands in the operation."""
         try:
-            with self._herd.acting_as(operation.actor, correlation_id=operation.id):
+            with self._manager.acting_as(operation.actor, correlation_id=operation.id):
                 await self._do(operation)
         except asyncio.CancelledError:
             await finish(self._end_stopped(operation))
@@ -219,7 +219,7 @@ class Operations:
         state = OperationState.INTERRUPTED if interrupted else OperationState.CANCELLED
         try:
             events = await self._begun.since(operation.after, operation.id)
-            found = restored(events, await self._herd.now())
+            found = restored(events, await self._manager.now())
         except HerdbookError as error:
             _log.warning("end_not_read", operation=operation.id, reason=str(error))
             found = None
@@ -234,16 +234,16 @@ class Operations:
             case Kind.PULL | Kind.UPDATE:
                 await self._pull(operation, name)
             case Kind.LOAD:
-                await self._herd.load(
+                await self._manager.load(
                     name, options=request.options, keep_alive=request.keep_alive
                 )
             case Kind.UNLOAD:
-                operation.result = (await self._herd.unload(name)).value
+                operation.result = (await self._manager.unload(name)).value
             case Kind.REFRESH:
-                await self._herd.refresh()
+                await self._manager.refresh()
 
     async def _pull(self, operation: Operation, name: str) -> None:
-        pull = self._herd.pull(name, insecure=operation.request.insecure)
+        pull = self._manager.pull(name, insecure=operation.request.insecure)
         before = 0
         async with aclosing(pull) as progress:
             async for told in progress:
@@ -273,7 +273,7 @@ class Operations:
         if operation.kind is not Kind.UNLOAD:  # the server cannot take that back
             operation.cancelled = True
             if operation.model is not None:
-                with self._herd.acting_as(principal.actor):
+                with self._manager.acting_as(principal.actor):
                     await self._cancel_work(operation, operation.model)
             operation.task.cancel()
         await asyncio.wait([operation.task])
@@ -281,7 +281,7 @@ class Operations:
 
     async def _cancel_work(self, operation: Operation, name: str) -> None:
         try:
-            await self._herd.cancel(name, _ACTIVITIES[operation.kind])
+            await self._manager.cancel(name, _ACTIVITIES[operation.kind])
         except BusyError:
             operation.cancelled = False
             raise
@@ -295,7 +295,7 @@ class Operations:
                 for operation in self.all()
                 if operation.task is not None and not operation.task.done()
             ]
-        await self._herd.interrupt()
+        await self._manager.interrupt()
         for task in tasks:
             task.cancel()
         if tasks:
@@ -308,11 +308,11 @@ class Operations:
 
     async def _from_log(self, operation_id: str) -> Operation | None:
         events = await self._begun.events(operation_id)
-        found = restored(events, await self._herd.now())
+        found = restored(events, await self._manager.now())
         return None if found is None else _of_log(operation_id, found)
 
 
-def _understood(request: OperationRequest, moment: ReadModel) -> OperationRequest:
+def _understood(request: OperationRequest, read_model: ReadModel) -> OperationRequest:
     """Return the request with its model's canonical name.
 
     Raises:
@@ -328,10 +328,10 @@ def _understood(request: OperationRequest, moment: ReadModel) -> OperationReques
                 "options and keep_alive", "are for a load", "Leave them out"
             )
         check_load(request.options, request.keep_alive)
-    return msgspec.structs.replace(request, model=moment.status(request.model).name)
+    return msgspec.structs.replace(request, model=read_model.status(request.model).name)
 
 
-def _check_presence(request: OperationRequest, moment: ReadModel) -> None:
+def _check_presence(request: OperationRequest, read_model: ReadModel) -> None:
     """Refuse what needs a model that is not there.
 
     Raises:
@@ -340,7 +340,7 @@ def _check_presence(request: OperationRequest, moment: ReadModel) -> None:
     """
     if request.model is None or request.kind is Kind.PULL:
         return
-    status = moment.status(request.model)
+    status = read_model.status(request.model)
     if status.present:
         return
     if status.work is not None:

@@ -95,13 +95,13 @@ def begins(event: RecordedEvent) -> bool:
 
 
 def restored(
-    events: Sequence[RecordedEvent], moment: ReadModel
+    events: Sequence[RecordedEvent], read_model: ReadModel
 ) -> RestoredOperation | None:
     """Return the operation that recorded some events; None if there was none.
 
     Args:
         events: All events of its correlation id, in order.
-        moment: What the log says now: work that has no end and is not under way
+        read_model: What the log says now: work that has no end and is not under way
             any more was interrupted, which its recovery recorded.
     """
     # A load with other options whose runner never came is recorded as a whole after
@@ -124,7 +124,7 @@ def restored(
         actor=start.actor,
         started_at=start.occurred_at,
         ended_at=end.occurred_at if end else None,
-        state=ends[type(end.data)] if end else _open_state(start, key.name, moment),
+        state=ends[type(end.data)] if end else _open_state(start, key.name, read_model),
         progress=_progress(own),
         result="unloaded" if isinstance(fact, facts.ModelUnloaded) else None,
         error=_error(end),
@@ -135,8 +135,8 @@ def restored(
     )
 
 
-def _open_state(start: RecordedEvent, name: str, moment: ReadModel) -> str:
-    status = moment.status(name)
+def _open_state(start: RecordedEvent, name: str, read_model: ReadModel) -> str:
+    status = read_model.status(name)
     works = (status.work, status.update)
     going_on = any(work and work.since == start.occurred_at for work in works)
     return "running" if going_on else "interrupted"

@@ -197,7 +197,7 @@ async def test_failing_task_makes_it_unready_and_is_named(tmp_path: Path) -> Non
             transport=transport, base_url="http://127.0.0.1:11435"
         ) as http:
             assert (await http.get("/readyz")).json()["failing"] == []
-            made.herd.under_way = fails  # type: ignore[method-assign]  # a fault
+            made.manager.under_way = fails  # type: ignore[method-assign]  # a fault
             async with asyncio.timeout(10):
                 while (unready := await http.get("/readyz")).status_code == 200:
                     await asyncio.sleep(0.01)
@@ -212,7 +212,7 @@ async def test_failing_task_makes_it_unready_and_is_named(tmp_path: Path) -> Non
             assert "restarting, failing since" in page
             assert "unexpected error: OverflowError: a number" in page
 
-            del made.herd.under_way
+            del made.manager.under_way
             async with asyncio.timeout(10):
                 while (await http.get("/readyz")).status_code != 200:
                     await asyncio.sleep(0.01)

@@ -10,7 +10,7 @@ from pathlib import Path
 from support.manager_fixture import Place, herd_of, served
 
 from herdbook.core import HistoryFilter, ModelManager, RecordedEvent
-from herdbook.service.live import Goodbye, Heartbeat, Live, Reason, StreamFilter
+from herdbook.service.live import EndOfStream, Heartbeat, Live, Reason, StreamFilter
 
 ALL = StreamFilter()
 HERE = "gemma3:4b"
@@ -70,7 +70,7 @@ async def test_who_falls_behind_is_sent_away_with_the_reason() -> None:
 
         assert isinstance(first, RecordedEvent)
         assert first.position == begin + 1
-        assert rest == [Goodbye(Reason.TOO_SLOW)]
+        assert rest == [EndOfStream(Reason.TOO_SLOW)]
         assert live.readers == 0
         # It goes on from what it has seen.
         assert await positions(live, begin + 1, begin + 31) == list(
@@ -126,4 +126,4 @@ async def test_closed_hub_says_goodbye_at_once() -> None:
         begin = (await herd.head()).position
         messages = [message async for message in live.read(begin, ALL)]
 
-    assert messages == [Goodbye(Reason.STOPPING)]
+    assert messages == [EndOfStream(Reason.STOPPING)]

@@ -352,7 +352,7 @@ async def serving(most: int) -> AsyncIterator[Place]:
         port = open_socket.getsockname()[1]
         running = asyncio.ensure_future(server.serve(sockets=[open_socket]))
         await server.ready.wait()
-        yield Place(address_of(open_socket), port, Guard(_none, settings).door)
+        yield Place(address_of(open_socket), port, Guard(_none, settings).authenticator)
         server.stop()
         await running
 

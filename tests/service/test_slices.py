@@ -45,7 +45,7 @@ async def test_kept_answer_is_of_the_position_of_its_tag(
         for _ in range(10):
             asked = [asyncio.create_task(client.get(path)) for _ in range(3)]
             for name in names(MODELS):
-                await service.herd.mark_used(name)
+                await service.manager.mark_used(name)
             for answer in await asyncio.gather(*asked):
                 position = int(answer.headers["etag"].split('"')[1].partition("~")[0])
                 then = await client.get(path, params={"as_of": f"#{position}"})
@@ -60,7 +60,7 @@ async def test_cancelled_request_leaves_the_next_one_its_turn(tmp_path: Path) ->
     paths = ["/v1/status", "/v1/status?as_of=%2350", "/v1/diff?from=%2350"]
     async with made(tmp_path) as (service, client):
         for turns in range(0, 120, 5):
-            await service.herd.mark_used(names(1)[0])
+            await service.manager.mark_used(names(1)[0])
             asked = [asyncio.create_task(client.get(path)) for path in paths]
             for _ in range(turns):
                 await asyncio.sleep(0)

@@ -143,7 +143,7 @@ class Place(NamedTuple):
 
     address: str
     port: int
-    door: Authenticator
+    authenticator: Authenticator
 
     def client(self, token: str | None = None, **given: Any) -> httpx.AsyncClient:
         """Return a client that brings a token."""
@@ -203,14 +203,18 @@ def _http_alone(app: App) -> App:
 
 @asynccontextmanager
 async def guarded(
-    *, door: Authenticator | None = None, app: App | None = None, **given: Any
+    *, authenticator: Authenticator | None = None, app: App | None = None, **given: Any
 ) -> AsyncIterator[Place]:
     """Serve the application while the block runs."""
     given = {"port": 0, "tokens": TOKENS, **given}
     settings = ServiceSettings(**given)
-    guard = Guard(_http_alone(app) if app else application(), settings, door=door)
+    guard = Guard(
+        _http_alone(app) if app else application(),
+        settings,
+        authenticator=authenticator,
+    )
     async with serve(guard, settings) as address:
-        yield Place(address, int(address.rpartition(":")[2]), guard.door)
+        yield Place(address, int(address.rpartition(":")[2]), guard.authenticator)
 
 
 async def _main() -> None:

@@ -94,7 +94,7 @@ def deed_of(request: AnyRequest, word: str) -> Action:
 
 
 async def _of_pull(here: PageRequest, status: ModelStatus) -> Prospect:
-    cost = await here.service.herd.cost_of_pull(status.name)
+    cost = await here.service.manager.cost_of_pull(status.name)
     fetch, free = cost.fetch.size_bytes, cost.free.size_bytes
     figures = (("to fetch", fetch_text(cost)), ("disk", free_text(cost.free)))
     tells = []
@@ -111,7 +111,7 @@ async def _of_pull(here: PageRequest, status: ModelStatus) -> Prospect:
 
 
 async def _of_load(here: PageRequest, status: ModelStatus) -> Prospect:
-    cost = await here.service.herd.cost_of_load(status.name)
+    cost = await here.service.manager.cost_of_load(status.name)
     figures = (("needs", needed_text(cost)), ("held now", held_text(cost)))
     tells = []
     given = here.moment.options_for(status.name)
@@ -123,7 +123,7 @@ async def _of_load(here: PageRequest, status: ModelStatus) -> Prospect:
 
 
 async def _of_unload(here: PageRequest, status: ModelStatus) -> Prospect:
-    cost = await here.service.herd.cost_of_unload(status.name)
+    cost = await here.service.manager.cost_of_unload(status.name)
     size = cost.frees.size_bytes
     freed = "" if size is None else f": {bytes_text(size)}"
     tells = [f"It gives back the memory of its runner{freed}."]
@@ -141,7 +141,7 @@ async def _of_delete(here: PageRequest, status: ModelStatus) -> Prospect:
             ["The server does not have it: only its failure is put aside."],
             "forget",
         )
-    cost = await here.service.herd.cost_of_delete(status.name)
+    cost = await here.service.manager.cost_of_delete(status.name)
     tells = [f"That {freed_text(cost)}."]
     if cost.loaded and not cost.shared_with:
         tells.append("It leaves memory as well.")
@@ -205,7 +205,7 @@ class ActionRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def herd(self) -> ModelManager:
         """The manager."""
-        return self.service.herd
+        return self.service.manager
 
     async def begin(
         self,
@@ -238,11 +238,11 @@ async def do_it(
     deed = deed_of(request, word)
     principal, service = require(request, needed(deed)), service_of(request)
     form = await read_form(request)
-    status = await service.herd.get_status(name_of(name))
+    status = await service.manager.get_status(name_of(name))
     doing = ActionRequest(
         service=service, principal=principal, name=status.name, form=form
     )
-    with service.herd.acting_as(principal.actor):
+    with service.manager.acting_as(principal.actor):
         await DOERS[deed](doing)
     return led_to("/" if deed is Action.DELETE else model_path(status.name))
 

@@ -59,6 +59,6 @@ async def _words(here: PageRequest, moment: ReadModel | None) -> tuple[str, int]
     if moment is None:
         return "", 0
     at: datetime | None = moment.asked
-    at = at or await recorded_at(here.service.herd, moment.position)
+    at = at or await recorded_at(here.service.manager, moment.position)
     told = here.present.clock(at) if at else "before the first event"
     return told, moment.position

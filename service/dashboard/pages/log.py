@@ -40,7 +40,7 @@ async def log_page(request: AnyRequest, before: Before = None) -> Response[str]:
     here = await visit(request)
     query = {name: request.query_params.get(name, "").strip() for name in _FIELDS}
     end = here.moment.position + 1
-    page = await here.service.herd.read_log(
+    page = await here.service.manager.read_log(
         before=min(before or end, end),
         limit=PAGE,
         newest_first=True,
@@ -135,7 +135,7 @@ async def event_page(request: AnyRequest, position: FromPath[int]) -> Response[s
             "is not in the log" if position > here.head or position < 1 else "is later",
             f"The newest here is #{here.moment.position}",
         )
-    event = await model_events.event_at(here.service.herd, position)
+    event = await model_events.event_at(here.service.manager, position)
     shown = told_events([event])[0]
     related = await _related(here, event)
     return await render(
@@ -155,14 +155,14 @@ async def event_page(request: AnyRequest, position: FromPath[int]) -> Response[s
 async def _hash_before(here: PageRequest, position: int) -> str:
     if position == 1:
         return GENESIS
-    return (await model_events.event_at(here.service.herd, position - 1)).hash
+    return (await model_events.event_at(here.service.manager, position - 1)).hash
 
 
 async def _related(here: PageRequest, event: RecordedEvent) -> list[RecordedEvent]:
     """Return the other events of the operation, and what caused this one."""
     if event.correlation_id is None:
         return []
-    herd = here.service.herd
+    herd = here.service.manager
     chosen = HistoryFilter(correlation_id=event.correlation_id)
     earlier = await herd.read_log(
         before=event.position, limit=RELATED, newest_first=True, chosen=chosen

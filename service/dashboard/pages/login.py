@@ -23,7 +23,7 @@ from herdbook.service.errors import (
 )
 from herdbook.service.http.asgi import address_of
 from herdbook.service.http.request import AnyRequest
-from herdbook.service.middleware import SIGN_IN, door_of
+from herdbook.service.middleware import SIGN_IN, authenticator_of
 from herdbook.service.problems import headers_of, status_of
 
 _LOCAL: Final = re.compile(r"/(?:[!-.0-\[\]-~][!-\[\]-~]*)?")
@@ -36,7 +36,7 @@ _LOG: Final = Logger("herdbook.login")
 @get("/login", include_in_schema=False)
 async def show_login(request: AnyRequest) -> Response[str]:
     """Show the page that signs in; where there are no tokens nobody needs it."""
-    if door_of(request).stands_open:
+    if authenticator_of(request).is_open:
         return _led_to("/")
     return _page(request.query_params.get("next", "/"))
 
@@ -49,8 +49,8 @@ async def sign_in(request: AnyRequest) -> Response[str]:
         BadRequestError: The form cannot be read.
         UnsupportedMediaError: It is no form.
     """
-    door = door_of(request)
-    if door.stands_open:
+    authenticator = authenticator_of(request)
+    if authenticator.is_open:
         return _led_to("/")
     form = await read_form(request, most=8)
     wanted = form.get("next", "/")
@@ -60,7 +60,9 @@ async def sign_in(request: AnyRequest) -> Response[str]:
     except (TooManyFailuresError, UnauthorizedError) as error:
         return _page(wanted, error)
     _LOG.info("signed_in", actor=principal.actor, client=address_of(request.scope))
-    return _led_to(local_path(wanted), cookie=door.sessions.begin(principal.name))
+    return _led_to(
+        local_path(wanted), cookie=authenticator.sessions.begin(principal.name)
+    )
 
 
 @post("/logout", include_in_schema=False)
@@ -70,15 +72,17 @@ async def sign_out(request: AnyRequest) -> Response[str]:
     Raises:
         UnprovenFormError: Another site's page asks for that.
     """
-    door = door_of(request)
+    authenticator = authenticator_of(request)
     try:
-        principal = door.principal(request.scope)
+        principal = authenticator.authenticate(request.scope)
     except (TooManyFailuresError, UnauthorizedError):
         pass  # there is no session that could be ended against its owner's will
     else:
         if needs_proof(request.scope):
-            door.forms.check(request.scope, principal, await read_form(request))
-    return _led_to("/login", cookie=door_of(request).sessions.end())
+            authenticator.forms.check(
+                request.scope, principal, await read_form(request)
+            )
+    return _led_to("/login", cookie=authenticator_of(request).sessions.end())
 
 
 HANDLERS: Final = [show_login, sign_in, sign_out]
@@ -89,7 +93,9 @@ def _principal(request: AnyRequest, secret: str) -> Principal:
     """Return whose a token is; an empty form is not a wrong one."""
     if not secret:
         raise UnauthorizedError("the form", "has no token", "Paste yours")
-    return door_of(request).look(secret, address_of(request.scope))
+    return authenticator_of(request).authenticate_token(
+        secret, address_of(request.scope)
+    )
 
 
 def local_path(text: str) -> str:

@@ -72,7 +72,7 @@ async def model_page(
         InvalidNameError: It is no name.
     """
     here = await visit(request)
-    herd = here.service.herd
+    herd = here.service.manager
     status = here.moment.status(name_of(name))
     stream = model_stream(status.node, status.name)
     end = here.moment.position
@@ -165,7 +165,7 @@ async def _setters(
 ) -> list[Setter]:
     """Return the settings in force, with who set each."""
     names = sorted(status.settings)
-    events = await model_events.setters(here.service.herd, trail, names)
+    events = await model_events.setters(here.service.manager, trail, names)
     return [
         Setter(
             name,
@@ -198,7 +198,7 @@ async def _lineage(
     if not status.version:
         return []
     if trail.whole:
-        found = await here.service.herd.why(status.name, here.moment)
+        found = await here.service.manager.why(status.name, here.moment)
         return [
             ExplanationEvent(
                 wording.LINKS[one.link], one.entry, wording.who_text(one.entry)

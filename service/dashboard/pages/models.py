@@ -154,7 +154,7 @@ def works_of(here: PageRequest) -> dict[str, RunningOperation]:
     """Return what the service is at work on, by model; nothing in the past."""
     if here.past:
         return {}
-    return {work.name: work for work in here.service.herd.under_way()}
+    return {work.name: work for work in here.service.manager.under_way()}
 
 
 def row_of(
@@ -172,7 +172,7 @@ def row_of(
         status=status,
         state=wording.state_text(status),
         size=wording.size_text(status),
-        context=wording.context_text(status, here.service.herd.registry),
+        context=wording.context_text(status, here.service.manager.registry),
         can=wording.abilities_text(n for n, known in can.items() if known.value),
         memory=facts.memory_text(runner, status.name) if runner else "",
         expiry=facts.expiry_text(runner, here.now) if runner else "",

@@ -83,7 +83,7 @@ class RoleShown(NamedTuple):
 async def roles_page(request: AnyRequest) -> Response[str]:
     """Show the order of each role."""
     here, time_slice = await visit(request), TimeSlice()
-    registry, known = here.service.herd.registry, []
+    registry, known = here.service.manager.registry, []
     for status in here.moment.statuses():
         if status.present and registry.find(status.name) is not None:
             known.append(status.name)  # others are never suggested

@@ -19,7 +19,7 @@ from herdbook.service.dashboard.pages.server import look_again, node_page
 from herdbook.service.dashboard.pages.settings import change_settings, settings_page
 from herdbook.service.dashboard.static_files import static_file
 from herdbook.service.http.request import AnyRequest
-from herdbook.service.middleware import door_of, principal_of
+from herdbook.service.middleware import authenticator_of, principal_of
 
 __all__ = ["PAGES", "error_page"]
 
@@ -33,7 +33,9 @@ async def _only_our_forms(request: AnyRequest) -> None:
     """
     if needs_proof(request.scope):
         form = await read_form(request)
-        door_of(request).forms.check(request.scope, principal_of(request), form)
+        authenticator_of(request).forms.check(
+            request.scope, principal_of(request), form
+        )
 
 
 _HANDLERS: Final[list[BaseRouteHandler]] = [

@@ -95,8 +95,8 @@ async def node_page(request: AnyRequest) -> Response[str]:
     examined = _examined(request)
     found = []
     if not here.past and node.reached:  # else it waits for each of its questions
-        found = await examined.read(service.herd, here.present.at)
-    head = await service.herd.head()
+        found = await examined.read(service.manager, here.present.at)
+    head = await service.manager.head()
     present = [status for status in statuses if status.present]
     return await render(
         here,
@@ -115,7 +115,7 @@ async def node_page(request: AnyRequest) -> Response[str]:
         summary=_summary(found),
         asked=here.present.ago(examined.at) if examined.at else "",
         head=head,
-        lag=await service.herd.lag(),
+        lag=await service.manager.lag(),
         readers=service.live.readers,
         tasks=[_task(one, here.now) for one in service.background_tasks()],
     )

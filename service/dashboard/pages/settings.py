@@ -51,7 +51,7 @@ async def settings_page(request: AnyRequest, name: FromPath[str]) -> Response[st
 @post("/models/{name:str}/configuration", include_in_schema=False)
 async def change_settings(request: AnyRequest, name: FromPath[str]) -> Response[str]:
     """Change the settings of a model, if they are still those that the form had."""
-    principal, herd = require(request, Role.OPERATE), service_of(request).herd
+    principal, herd = require(request, Role.OPERATE), service_of(request).manager
     form = await read_form(request)
     while True:
         status = await herd.get_status(name_of(name))

@@ -163,7 +163,9 @@ async def test_a_session_lets_in_and_outlives_a_restart() -> None:
 
 async def test_a_token_comes_before_a_session() -> None:
     async with guarded() as place, place.client(READER) as client:
-        cookie = {"cookie": place.door.sessions.begin("olga").partition(";")[0]}
+        cookie = {
+            "cookie": place.authenticator.sessions.begin("olga").partition(";")[0]
+        }
         right = await client.get("/v1/who", headers=cookie)
         wrong = await client.get(
             "/v1/who", headers={**cookie, "authorization": "Bearer wrong"}
@@ -176,10 +178,10 @@ async def test_a_token_comes_before_a_session() -> None:
 async def test_a_session_that_is_over_is_no_failure_and_is_taken_away() -> None:
     wall = Wall()
     settings = ServiceSettings(tokens=TOKENS, failures=3)
-    door = Authenticator(settings, wall=wall)
-    cookie = {"cookie": door.sessions.begin("olga").partition(";")[0]}
+    authenticator = Authenticator(settings, wall=wall)
+    cookie = {"cookie": authenticator.sessions.begin("olga").partition(";")[0]}
     wall.now += LASTS_S
-    async with guarded(door=door) as place, place.client() as client:
+    async with guarded(authenticator=authenticator) as place, place.client() as client:
         answers = [await client.get("/v1/who", headers=cookie) for _ in range(5)]
         still = await client.get(
             "/v1/who", headers={"authorization": f"Bearer {ADMIN}"}

@@ -44,8 +44,10 @@ OURS = [
 async def proof_of(place: Place, one: httpx.AsyncClient) -> dict[str, str]:
     """Return what the form to sign out would have: this application has no pages."""
     cookie = f"herdbook_session={one.cookies['herdbook_session']}".encode()
-    principal = place.door.principal({"headers": [(b"cookie", cookie)], "client": None})
-    proof, planted = place.door.forms.prove({"headers": []}, principal)
+    principal = place.authenticator.authenticate(
+        {"headers": [(b"cookie", cookie)], "client": None}
+    )
+    proof, planted = place.authenticator.forms.prove({"headers": []}, principal)
     assert planted is not None
     one.cookies.set("herdbook_form", planted.partition(";")[0].partition("=")[2])
     return {"proof": proof}

@@ -350,8 +350,10 @@ async def asked_from(
 
 async def test_who_fails_too_often_is_not_looked_at_and_others_are() -> None:
     ticks = Ticks()
-    door = Authenticator(ServiceSettings(tokens=TOKENS, failures=3), monotonic=ticks)
-    async with guarded(door=door) as place:
+    authenticator = Authenticator(
+        ServiceSettings(tokens=TOKENS, failures=3), monotonic=ticks
+    )
+    async with guarded(authenticator=authenticator) as place:
         failed = await asked_from(place, "127.0.0.2", "wrong", 5)
         right = await asked_from(place, "127.0.0.2", ADMIN)
         other = await asked_from(place, "127.0.0.1", ADMIN)
