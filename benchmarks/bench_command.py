@@ -99,7 +99,7 @@ async def run(folder: Path, sizes: Sizes) -> list[Row]:
 
 async def _discover(herd: ModelManager, models: list[str]) -> None:
     for name in models:
-        await herd._register.record(name, found(name), cause=Cause.OBSERVED)  # noqa: SLF001 - no server is needed
+        await herd._repository.record(name, found(name), cause=Cause.OBSERVED)  # noqa: SLF001 - no server is needed
 
 
 def _threaded(peer: PeerHerd, thread: ThreadPoolExecutor) -> Command:

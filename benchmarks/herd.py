@@ -121,9 +121,9 @@ async def fill(path: Path, events: int, models: int) -> None:
             facts = list(islice(lives[name], min(APPEND, left)))
             await store.append(stream(name), [new(fact) for fact in facts], ANY)
             left -= len(facts)
-        await views.keep(await views.restore(store, store), store)
+        await views.save(await views.restore(store, store), store)
 
 
 def opened(path: Path) -> AbstractAsyncContextManager[ModelManager]:
     """Open a log without looking at any server."""
-    return ModelManager.open(path, ollama="127.0.0.1:9", node=NODE, look=False)
+    return ModelManager.open(path, ollama="127.0.0.1:9", node=NODE, refresh=False)

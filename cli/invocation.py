@@ -143,7 +143,7 @@ class Invocation:
             actor=actor(),
             registry=self.registry,
             settings=settings,
-            look=look,
+            refresh=look,
         )
         async with opened as herd:
             try:

@@ -58,14 +58,14 @@ class Commands(Queries):
     def __init__(
         self,
         storage: Storage,
-        register: ModelRepository,
+        repository: ModelRepository,
         client: OllamaClient,
         registry: ModelRegistry,
         *,
         clock: Clock,
         settings: ManagerSettings,
     ) -> None:
-        super().__init__(storage, register, registry)
+        super().__init__(storage, repository, registry)
         self._client = client
         self._clock = clock
         self._settings = settings
@@ -73,12 +73,12 @@ class Commands(Queries):
         self._pulls = Operations()
         self._loads = Operations()
         instances = storage.instances
-        self._changes = WorkTracker(instances, register.stream, clock=clock)
-        self._elsewhere = OtherInstances(
-            register, instances, clock=clock, poll_every_s=settings.poll_every_s
+        self._changes = WorkTracker(instances, repository.stream, clock=clock)
+        self._other_instances = OtherInstances(
+            repository, instances, clock=clock, poll_every_s=settings.poll_every_s
         )
         self._reconciler = Reconciler(
-            register,
+            repository,
             client,
             registry,
             instances,
@@ -87,8 +87,8 @@ class Commands(Queries):
             changes=self._changes,
             at_work=self._at_work,
         )
-        means = OperationContext(
-            register,
+        context = OperationContext(
+            repository,
             client,
             self._reconciler,
             self._changes,
@@ -97,15 +97,15 @@ class Commands(Queries):
             settings,
         )
         self._watch = Watch(
-            register,
+            repository,
             self._reconciler,
-            keep_views=self._keep_views,
+            keep_views=self._save_snapshots,
             load_pinned=self._load_pinned,
             clock=clock,
             settings=settings,
         )
-        self._puller = Puller(means)
-        self._loader = Loader(means)
+        self._puller = Puller(context)
+        self._loader = Loader(context)
 
     async def refresh(self) -> ServerState:
         """Look at the server, and record what differs.
@@ -113,9 +113,9 @@ class Commands(Queries):
         Raises:
             OllamaError: It cannot be asked; the node is recorded as lost.
         """
-        look = await self._reconciler.refresh()
-        await self._keep_views()
-        return look
+        server = await self._reconciler.refresh()
+        await self._save_snapshots()
+        return server
 
     async def ensure_available(
         self, name: str, *, insecure: bool = False
@@ -147,8 +147,8 @@ class Commands(Queries):
         """
         name = (await self.now()).spelled(name)
         for _ in range(ATTEMPTS):
-            if (work := await self._elsewhere.work(name)) is not None:
-                followed = self._elsewhere.follow(name, work)
+            if (work := await self._other_instances.work(name)) is not None:
+                followed = self._other_instances.follow(name, work)
             else:
                 pull = await self._pulls.joinable(name)
                 pull = pull or await self._start_pull(name, insecure=insecure)
@@ -171,16 +171,16 @@ class Commands(Queries):
             try:
                 await self._puller.pull(pull, insecure=insecure)
             except OllamaError:
-                await self._look_again()
+                await self._try_refresh()
                 raise
             if self._latest().status(name).state is ModelState.LOADED:
-                await self._look_again()  # perhaps in what it was before the update
+                await self._try_refresh()  # perhaps in what it was before the update
 
         return self._pulls.get(name) or self._pulls.start(
             name,
             Activity.UPDATE if present else Activity.PULL,
             work,
-            actor=self._register.actor(),
+            actor=self._repository.actor(),
             since=self._clock.now(),
         )
 
@@ -190,7 +190,7 @@ class Commands(Queries):
     def under_way(self) -> list[RunningOperation]:
         """Return what this manager is at work on; a status tells of others too."""
         running = (*self._pulls.all(), *self._loads.all())
-        return [operation.under_way() for operation in running]
+        return [operation.snapshot() for operation in running]
 
     async def cancel(self, name: str, activity: Activity | None = None) -> bool:
         """Cancel the pull, update or load of a model, and see it recorded.
@@ -213,10 +213,10 @@ class Commands(Queries):
         load = self._loads.get(name) if loads in (None, True) else None
         mine = [one for one in (pull, load) if one]
         for running in mine:
-            running.cancel(by=self._register.actor())
-            await running.over()
+            running.cancel(by=self._repository.actor())
+            await running.ended()
         if not mine:
-            self._elsewhere.refuse(name)
+            self._other_instances.refuse(name)
         return bool(mine)
 
     async def interrupt(self) -> None:
@@ -254,15 +254,15 @@ class Commands(Queries):
             OllamaError: The server cannot load it.
             OperationEndedError: It was cancelled.
         """
-        status = self._here(await self.get_status(name))
+        status = self._local(await self.get_status(name))
         self._reconciler.check_address()
         running = await self._loads.joinable(status.name)
         if running is None:
-            status = self._here(self._latest().status(status.name))
+            status = self._local(self._latest().status(status.name))
             if status.work is not None:
-                self._elsewhere.refuse(status.name)
+                self._other_instances.refuse(status.name)
             running = self._start_load(status, options or {}, keep_alive)
-        async with self._looked_again():
+        async with self._refreshed_after():
             await running.wait()
         return await self.get_status(status.name)
 
@@ -290,7 +290,7 @@ class Commands(Queries):
             status.name,
             Activity.LOAD,
             work,
-            actor=self._register.actor(),
+            actor=self._repository.actor(),
             since=self._clock.now(),
         )
 
@@ -309,10 +309,10 @@ class Commands(Queries):
         self._reconciler.check_address()
         running = self._loads.get(status.name)
         if running is not None:
-            await running.over()
+            await running.ended()
         elif status.state is ModelState.LOADING:
-            self._elsewhere.refuse(status.name)
-        async with self._looked_again():
+            self._other_instances.refuse(status.name)
+        async with self._refreshed_after():
             return await self._loader.unload(status.name)
 
     async def delete(self, name: str) -> None:
@@ -327,16 +327,16 @@ class Commands(Queries):
         """
         status = self._deletable(await self.get_status(name))
         self._reconciler.check_address()
-        self._elsewhere.refuse(status.name)
-        async with self._looked_again():
+        self._other_instances.refuse(status.name)
+        async with self._refreshed_after():
             await self._loader.delete(status.name)
 
     async def _load_pinned(self) -> None:
         """Load pinned models again that were evicted, where there is room now."""
-        look = self._reconciler.look
-        if look is None or not self._register.node_status().reached:
+        server = self._reconciler.look
+        if server is None or not self._repository.node_status().reached:
             return
-        for name in self._pins.due(self._register.statuses(), look):
+        for name in self._pins.due(self._repository.statuses(), server):
             status = self._latest().status(name)
             try:
                 with acting_as(RECONCILER):
@@ -353,33 +353,33 @@ class Commands(Queries):
     def _overdue_since(self) -> datetime | None:
         return self._watch.overdue_since()
 
-    async def _look_again(self) -> None:
+    async def _try_refresh(self) -> None:
         """Look at the server; one that does not answer is recorded, not raised."""
         try:
             await self._reconciler.refresh()
         except HerdbookError as error:
-            _log.warning("look_failed", reason=str(error))
-        await self._keep_views()
+            _log.warning("refresh_failed", reason=str(error))
+        await self._save_snapshots()
 
     @asynccontextmanager
-    async def _looked_again(self) -> AsyncIterator[None]:
+    async def _refreshed_after(self) -> AsyncIterator[None]:
         """Look at the server after what is inside, done or failed."""
         try:
             yield
         except HerdbookError:
-            await self._look_again()
+            await self._try_refresh()
             raise
-        await self._look_again()
+        await self._try_refresh()
 
-    async def _keep_views(self) -> None:
-        current = self._register.views
-        if current.position - current.kept >= self._settings.snapshot_every:
+    async def _save_snapshots(self) -> None:
+        current = self._repository.views
+        if current.position - current.saved_position >= self._settings.snapshot_every:
             try:
-                await views.keep(current, self._storage.snapshots)
+                await views.save(current, self._storage.snapshots)
             except StoreError as error:  # a cache: the log has it all
                 _log.warning("views_not_kept", reason=str(error))
 
-    def _here(self, status: ModelStatus) -> ModelStatus:
+    def _local(self, status: ModelStatus) -> ModelStatus:
         """Return the status of a model that the server has, and runs itself.
 
         Raises:
@@ -408,6 +408,6 @@ class Commands(Queries):
             BusyError: It is being pulled.
         """
         if not status.present:
-            self._elsewhere.refuse(status.name)
+            self._other_instances.refuse(status.name)
             raise ModelNotFoundError(status.name, where=status.node)
         return status

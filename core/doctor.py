@@ -39,7 +39,7 @@ _INTERRUPTED = frozenset(
 )
 
 
-class Patient(msgspec.Struct, frozen=True, kw_only=True):
+class DoctorOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the doctor is to look at.
 
     Attributes:
@@ -48,7 +48,7 @@ class Patient(msgspec.Struct, frozen=True, kw_only=True):
         node: Our name for the server.
         actor: Who asks.
         catalogue: The user's own catalogue, if there is one.
-        look_within_s: Seconds that the server may take to answer.
+        refresh_timeout_s: Seconds that the server may take to answer.
     """
 
     log: Path
@@ -60,7 +60,7 @@ class Patient(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def examine(
-    patient: Patient, *, clock: Clock | None = None
+    options: DoctorOptions, *, clock: Clock | None = None
 ) -> tuple[Diagnosis, ...]:
     """Run every check, and return what each found out.
 
@@ -68,15 +68,15 @@ async def examine(
         CallerError: The server's address or the node's name is none.
     """
     clock = clock or SystemClock()
-    found = [_versions(), check_sqlite(), check_catalogue(patient.catalogue)]
-    of_log = await asyncio.to_thread(check_log, patient.log, clock.now())
+    found = [_versions(), check_sqlite(), check_catalogue(options.catalogue)]
+    of_log = await asyncio.to_thread(check_log, options.log, clock.now())
     found += of_log
     if _is_sound(of_log):
         try:
-            return (*found, *await _herd(patient, clock))
+            return (*found, *await _herd(options, clock))
         except StoreError as error:
             found.append(failed("log", error))
-    async with _open(patient, MEMORY, clock) as herd:
+    async with _open(options, MEMORY, clock) as herd:
         return (*found, *await herd.doctor())
 
 
@@ -104,13 +104,13 @@ def check_catalogue(path: Path | None) -> Diagnosis:
     return diagnosis("catalogue", f"{path} on the shipped one: {len(registry)} models")
 
 
-async def _herd(patient: Patient, clock: Clock) -> list[Diagnosis]:
+async def _herd(options: DoctorOptions, clock: Clock) -> list[Diagnosis]:
     """Open the log, and check what it says against the server."""
-    async with Storage.open(patient.log, clock) as storage:
+    async with Storage.open(options.log, clock) as storage:
         before = (await storage.store.head()).position
-    async with _open(patient, patient.log, clock) as herd:
+    async with _open(options, options.log, clock) as herd:
         return [
-            _alive(patient.log),
+            _alive(options.log),
             *_events((await herd.now()).findings),
             *[each async for each in _left_by_the_dead(herd, before)],
             *await herd.doctor(),
@@ -118,14 +118,14 @@ async def _herd(patient: Patient, clock: Clock) -> list[Diagnosis]:
 
 
 def _open(
-    patient: Patient, log: Path | str, clock: Clock
+    options: DoctorOptions, log: Path | str, clock: Clock
 ) -> AbstractAsyncContextManager[ModelManager]:
     return ModelManager.open(
         log,
-        ollama=patient.ollama,
-        node=patient.node,
-        actor=patient.actor,
-        settings=ManagerSettings(refresh_timeout_s=patient.refresh_timeout_s),
+        ollama=options.ollama,
+        node=options.node,
+        actor=options.actor,
+        settings=ManagerSettings(refresh_timeout_s=options.refresh_timeout_s),
         clock=clock,
     )
 

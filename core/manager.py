@@ -31,7 +31,7 @@ from herdbook.core.diagnosis import Diagnosis
 from herdbook.core.errors import OllamaError, WrongExpectedVersionError
 from herdbook.core.models import configuration
 from herdbook.core.models.registry import ModelRegistry
-from herdbook.core.observer import NOBODY, Observer
+from herdbook.core.observer import NO_OBSERVER, Observer
 from herdbook.core.ollama.address import base_url, same_server
 from herdbook.core.operations import costs
 from herdbook.core.operations.costs import DeleteCost, LoadCost, PullCost, UnloadCost
@@ -49,7 +49,7 @@ from herdbook.projections.status import ModelStatus, Work
 class ModelManager(Commands):
     """The models of one Ollama server, and their log.
 
-    Opened with ``async with ModelManager.open(...) as herd``. Names may be given as
+    Opened with ``async with ModelManager.open(...) as manager``. Names may be given as
     Ollama takes them: ``llama3.1`` is ``llama3.1:latest``.
     """
 
@@ -66,7 +66,7 @@ class ModelManager(Commands):
         settings: ManagerSettings | None = None,
         clock: Clock | None = None,
         observer: Observer | None = None,
-        look: bool = True,
+        refresh: bool = True,
     ) -> AsyncIterator[Self]:
         """Open a log and the server it is about; recover what a crash left.
 
@@ -80,7 +80,7 @@ class ModelManager(Commands):
             settings: How patient and how busy to be.
             clock: What time it is.
             observer: Who is told how long the log and the server took.
-            look: Whether to look at the server at once; a server that does not
+            refresh: Whether to refresh from the server at once; a server that does not
                 answer is no error then.
 
         Raises:
@@ -92,12 +92,12 @@ class ModelManager(Commands):
         from herdbook.core.ollama.client import OllamaClient  # noqa: PLC0415
 
         clock, settings = clock or SystemClock(), settings or ManagerSettings()
-        observer = observer or NOBODY
+        observer = observer or NO_OBSERVER
         async with AsyncExitStack() as stack:
             client = OllamaClient(_url(ollama), clock=clock, observer=observer)
             await stack.enter_async_context(client)
             storage = await stack.enter_async_context(Storage.open(log, clock))
-            register = ModelRepository(
+            repository = ModelRepository(
                 storage.store,
                 await views.restore(storage.store, storage.snapshots),
                 node=check_node(node),
@@ -105,23 +105,23 @@ class ModelManager(Commands):
                 actor=actor,
                 observer=observer,
             )
-            herd = cls(
+            manager = cls(
                 storage,
-                register,
+                repository,
                 client,
                 registry or ModelRegistry(),
                 clock=clock,
                 settings=settings,
             )
-            stack.push_async_callback(herd._close)
-            await herd._begin(stack, look=look)
-            yield herd
+            stack.push_async_callback(manager._close)
+            await manager._start(stack, refresh=refresh)
+            yield manager
 
-    async def _begin(self, stack: AsyncExitStack, *, look: bool) -> None:
-        interrupted = await interrupt_dead(self._register, self._storage.instances)
+    async def _start(self, stack: AsyncExitStack, *, refresh: bool) -> None:
+        interrupted = await interrupt_dead(self._repository, self._storage.instances)
         if self._settings.follow_node:
             await self.move_node()
-        if look:
+        if refresh:
             with suppress(OllamaError):  # recorded as a lost node
                 await self._reconciler.refresh(recovered=interrupted)
         if self._settings.resume_pulls:
@@ -132,18 +132,18 @@ class ModelManager(Commands):
     async def move_node(self) -> bool:
         """Record that the node has the address of this manager's server from now on.
 
-        Open the manager with ``look=False`` for it: a refresh at another address than
-        the log has is refused.
+        Open the manager with ``refresh=False``: a refresh is refused while the log has
+        another address.
 
         Returns:
             Whether that was new.
         """
-        await self._register.catch_up()
-        before, url = self._register.node_status().url, self._client.base_url
+        await self._repository.catch_up()
+        before, url = self._repository.node_status().url, self._client.base_url
         if not before or same_server(before, url):
             return False
         moved = NodeMoved(from_url=before, to_url=url)
-        await self._register.record_node(moved, cause=Cause.COMMAND)
+        await self._repository.record_node(moved, cause=Cause.COMMAND)
         return True
 
     async def _resume(self, name: str, works: tuple[Work, ...]) -> None:
@@ -154,7 +154,7 @@ class ModelManager(Commands):
 
     async def _close(self) -> None:
         await self.interrupt()  # recorded, so before the log's own end
-        await self._keep_views()
+        await self._save_snapshots()
 
     def acting_as(
         self, actor: str, *, correlation_id: str | None = None
@@ -182,7 +182,7 @@ class ModelManager(Commands):
             self._present(self._latest().status(name))
             return (used,)
 
-        await self._register.decide(name, decide, cause=Cause.COMMAND)
+        await self._repository.decide(name, decide, cause=Cause.COMMAND)
         return self._latest().status(name)
 
     async def configure(
@@ -212,7 +212,7 @@ class ModelManager(Commands):
             status = await self.get_status(name)
             if at_version not in (None, status.version):
                 raise WrongExpectedVersionError(
-                    self._register.stream(status.name),
+                    self._repository.stream(status.name),
                     expected=str(at_version),
                     actual=status.version,
                 )
@@ -222,7 +222,7 @@ class ModelManager(Commands):
             if change is None:
                 return status
             try:
-                await self._register.record(
+                await self._repository.record(
                     status.name,
                     [change],
                     cause=Cause.CONFIGURATION,
@@ -273,9 +273,9 @@ class ModelManager(Commands):
             CloudModelError: It is a cloud model.
             OllamaError: The server cannot be asked.
         """
-        look = await self.refresh()
-        status = self._here(await self.get_status(name))
-        return costs.of_load(status, look.runners)
+        server = await self.refresh()
+        status = self._local(await self.get_status(name))
+        return costs.of_load(status, server.runners)
 
     async def cost_of_delete(self, name: str) -> DeleteCost:
         """Return what a deletion will give back; begin nothing.
@@ -311,7 +311,7 @@ class ModelManager(Commands):
         """
         against = Checking(
             moment=await self.now(),
-            weights_of=self._register.views.status.weights_of,
+            weights_of=self._repository.views.status.weights_of,
             clock=self._clock,
             within_s=self._settings.refresh_timeout_s,
             folder=models_folder(),

@@ -60,12 +60,14 @@ class NoObserver:
         """Do nothing."""
 
 
-NOBODY: Final[Observer] = NoObserver()
+NO_OBSERVER: Final[Observer] = NoObserver()
 """Who observes where nobody was named."""
 
 
 @contextmanager
-def asking(observer: Observer, clock: Clock, method: str, path: str) -> Iterator[None]:
+def observed_request(
+    observer: Observer, clock: Clock, method: str, path: str
+) -> Iterator[None]:
     """Tell an observer of the request that is made inside, once it is over."""
     began = clock.monotonic()
     failure: str | None = CANCELLED

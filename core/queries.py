@@ -17,8 +17,9 @@ from herdbook.core.desired.desired import DesiredSet
 from herdbook.core.errors import CallerError
 from herdbook.core.history import pages as log_pages
 from herdbook.core.history.diff import Difference, difference
-from herdbook.core.history.explain import Explanation, lineage
-from herdbook.core.history.pages import LogPage, Wanted
+from herdbook.core.history.explain import Explanation
+from herdbook.core.history.explain import explain as explain_state
+from herdbook.core.history.pages import LogPage, PageQuery
 from herdbook.core.history.read_model import ReadModel
 from herdbook.core.models.configuration import ModelOptions
 from herdbook.core.models.registry import ModelRegistry, Suggestion
@@ -44,15 +45,15 @@ class Queries:
     """
 
     def __init__(
-        self, storage: Storage, register: ModelRepository, registry: ModelRegistry
+        self, storage: Storage, repository: ModelRepository, registry: ModelRegistry
     ) -> None:
         self.registry = registry
         self._storage = storage
-        self._register = register
+        self._repository = repository
 
     async def now(self) -> ReadModel:
         """Return what the log says now, for several questions at once."""
-        await self._register.catch_up()
+        await self._repository.catch_up()
         return self._latest()
 
     def _latest(self) -> ReadModel:
@@ -61,9 +62,9 @@ class Queries:
         Enough for a command: its append says if somebody else was faster.
         """
         return ReadModel(
-            self._register.views,
+            self._repository.views,
             self.registry,
-            self._register.node,
+            self._repository.node,
             live=True,
             overdue_since=self._overdue_since(),
             held_back=self._held_back(),
@@ -86,7 +87,7 @@ class Queries:
 
     async def lag(self) -> int:
         """Return how many events the log has that the views have not taken in yet."""
-        return max((await self.head()).position - self._register.views.position, 0)
+        return max((await self.head()).position - self._repository.views.position, 0)
 
     async def position_at(self, when: datetime) -> int:
         """Return the last position that was recorded at or before a time.
@@ -114,7 +115,7 @@ class Queries:
             )
         then = views.Views()
         await then.replay(store, until=until)
-        return ReadModel(then, self.registry, self._register.node, asked=asked)
+        return ReadModel(then, self.registry, self._repository.node, asked=asked)
 
     async def diff(
         self, since: int | datetime, until: int | datetime | None = None
@@ -200,7 +201,7 @@ class Queries:
         if name is None:
             recorded = self._storage.store.read_all()
         else:
-            stream = self._register.stream((await self.now()).spelled(name))
+            stream = self._repository.stream((await self.now()).spelled(name))
             recorded = self._storage.store.read_stream(stream)
         async for event in recorded:
             view.apply(event)
@@ -233,7 +234,7 @@ class Queries:
         Raises:
             CallerError: There is no such position, or no page of that many events.
         """
-        wanted = Wanted(
+        wanted = PageQuery(
             after=after,
             before=before,
             limit=limit,
@@ -243,15 +244,15 @@ class Queries:
         read = log_pages.newest_first if newest_first else log_pages.oldest_first
         return await read(self._storage.store, wanted)
 
-    async def why(self, name: str, moment: ReadModel | None = None) -> Explanation:
+    async def why(self, name: str, read_model: ReadModel | None = None) -> Explanation:
         """Return the events that a model's state goes back to.
 
         Args:
             name: The model.
-            moment: The moment whose state is meant; by default now.
+            read_model: The read_model whose state is meant; by default now.
         """
-        then = await self.now() if moment is None else moment
-        return await lineage(self._storage.store, then, name)
+        then = await self.now() if read_model is None else read_model
+        return await explain_state(self._storage.store, then, name)
 
     async def freeze(self) -> DesiredSet:
         """Return what is there as a desired set; the plan to it has no steps."""

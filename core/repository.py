@@ -17,7 +17,7 @@ from herdbook.core.actor import current_actor, current_correlation
 from herdbook.core.clock import Clock
 from herdbook.core.errors import BusyError
 from herdbook.core.machine import LifecycleMachine, Model
-from herdbook.core.observer import NOBODY, Observer
+from herdbook.core.observer import NO_OBSERVER, Observer
 from herdbook.core.views import Views
 from herdbook.events.errors import HerdbookError, WrongExpectedVersionError
 from herdbook.events.facts import Fact
@@ -48,7 +48,7 @@ class ModelRepository:
         node: str,
         clock: Clock,
         actor: str,
-        observer: Observer = NOBODY,
+        observer: Observer = NO_OBSERVER,
     ) -> None:
         self.store = store
         self.views = views

@@ -37,7 +37,7 @@ class Views:
         self.statistics = StatisticsView()
         self.position = 0
         self.hash = GENESIS
-        self.kept = 0
+        self.saved_position = 0
 
     def apply(self, event: RecordedEvent) -> None:
         """Take in the next event."""
@@ -61,14 +61,14 @@ class Views:
         copied.recommendation = RecommendationView.copy_of(self.recommendation)
         copied.statistics = StatisticsView.copy_of(self.statistics)
         copied.position, copied.hash = self.position, self.hash
-        copied.kept = self.kept
+        copied.saved_position = self.saved_position
         return copied
 
 
 _KINDS: Final[tuple[type[View], ...]] = (StatusView, RecommendationView, StatisticsView)
 
 
-async def keep(views: Views, store: ViewStore) -> None:
+async def save(views: Views, store: ViewStore) -> None:
     """Keep a snapshot of the views, all of one position."""
     kept: tuple[View, ...] = (views.status, views.recommendation, views.statistics)
     snapshots = [
@@ -83,7 +83,7 @@ async def keep(views: Views, store: ViewStore) -> None:
     ]
     for snapshot in snapshots:
         await store.save_view(snapshot)
-        views.kept = snapshot.position
+        views.saved_position = snapshot.position
 
 
 async def restore(store: EventStore, snapshots: ViewStore) -> Views:
@@ -94,14 +94,19 @@ async def restore(store: EventStore, snapshots: ViewStore) -> Views:
     """
     try:
         views = await _from_snapshots(store, snapshots)
-    except (_UselessError, HerdbookError, msgspec.MsgspecError, ValueError) as error:
+    except (
+        _UnusableSnapshotError,
+        HerdbookError,
+        msgspec.MsgspecError,
+        ValueError,
+    ) as error:
         _log.warning("snapshot_unusable", reason=str(error))
         views = Views()
     await views.replay(store)
     return views
 
 
-class _UselessError(Exception):
+class _UnusableSnapshotError(Exception):
     """A snapshot that cannot be used."""
 
 
@@ -112,20 +117,20 @@ async def _from_snapshots(store: EventStore, snapshots: ViewStore) -> Views:
     stored = [snapshot for snapshot in found if snapshot is not None]
     first = stored[0]
     if len(stored) < len(_KINDS):
-        raise _UselessError("one is missing")
+        raise _UnusableSnapshotError("one is missing")
     if any(
         snapshot.version != kind.form
         for snapshot, kind in zip(stored, _KINDS, strict=True)
     ):
-        raise _UselessError("another form")
+        raise _UnusableSnapshotError("another form")
     if any(snapshot.position != first.position for snapshot in stored):
-        raise _UselessError("not of one position")
+        raise _UnusableSnapshotError("not of one position")
     await _check_same_log(store, first)
     views = Views()
     views.status = StatusView.load(stored[0].data)
     views.recommendation = RecommendationView.load(stored[1].data)
     views.statistics = StatisticsView.load(stored[2].data)
-    views.position = views.kept = first.position
+    views.position = views.saved_position = first.position
     views.hash = first.hash
     return views
 
@@ -134,7 +139,7 @@ async def _check_same_log(store: EventStore, snapshot: StoredView) -> None:
     async for event in store.read_stored(after=snapshot.position - 1, limit=1):
         if event.position == snapshot.position and event.hash == snapshot.hash:
             return
-    raise _UselessError("of another log")
+    raise _UnusableSnapshotError("of another log")
 
 
 async def check(store: EventStore, snapshots: ViewStore) -> list[str]:

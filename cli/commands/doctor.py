@@ -29,9 +29,9 @@ async def doctor(invocation: Invocation) -> int:
     is a problem.
     """
     # Here and not above: nobody else needs all that it looks at.
-    from herdbook.core.doctor import Patient, examine  # noqa: PLC0415
+    from herdbook.core.doctor import DoctorOptions, examine  # noqa: PLC0415
 
-    patient = Patient(
+    options = DoctorOptions(
         log=invocation.log,
         ollama=invocation.ollama,
         node=invocation.node,
@@ -40,7 +40,7 @@ async def doctor(invocation: Invocation) -> int:
         refresh_timeout_s=PATIENCE_TO_READ_S,
     )
     with invocation.screen.waiting("looking", quiet=invocation.json):
-        found = await examine(patient)
+        found = await examine(options)
     if invocation.json:
         invocation.screen.write_json(found)
     else:

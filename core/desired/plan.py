@@ -147,13 +147,13 @@ class PlanProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan(
-    desired: DesiredSet, moment: ReadModel, registry: ModelRegistry, *, prune: bool
+    desired: DesiredSet, read_model: ReadModel, registry: ModelRegistry, *, prune: bool
 ) -> Plan:
     """Return the steps from what is there to what is wanted.
 
     Args:
         desired: What is wanted.
-        moment: What is there.
+        read_model: What is there.
         registry: What is known of models that are not.
         prune: Whether what is not wanted goes: models that the set does not name,
             and settings that it does not name of models that it does.
@@ -164,19 +164,19 @@ def plan(
     """
     return Plan(
         origin=desired.origin,
-        steps=tuple(_Planning(desired, moment, registry).steps(prune=prune)),
+        steps=tuple(_Planner(desired, read_model, registry).steps(prune=prune)),
     )
 
 
-class _Planning:
+class _Planner:
     """The models that are wanted, each with what it is now."""
 
     def __init__(
-        self, desired: DesiredSet, moment: ReadModel, registry: ModelRegistry
+        self, desired: DesiredSet, read_model: ReadModel, registry: ModelRegistry
     ) -> None:
         self._registry = registry
-        self._there = [status for status in moment.statuses() if status.present]
-        self._pairs = [(each, moment.status(each.name)) for each in desired.models]
+        self._there = [status for status in read_model.statuses() if status.present]
+        self._pairs = [(each, read_model.status(each.name)) for each in desired.models]
         self._check_memory(desired.origin)
 
     def steps(self, *, prune: bool) -> Iterator[Step]:
@@ -307,7 +307,7 @@ class PlanTarget(Protocol):
 async def apply(manager: PlanTarget, plan: Plan) -> AsyncGenerator[PlanProgress, None]:
     """Do the steps of a plan in order; tell of each when it begins and is done.
 
-    It ends with the first failure: what was told as done is done, and the rest is
+    It ends with the first failure: what was fields as done is done, and the rest is
     not begun. A step that somebody else has done meanwhile is not done again.
 
     Raises:
@@ -315,8 +315,8 @@ async def apply(manager: PlanTarget, plan: Plan) -> AsyncGenerator[PlanProgress,
     """
     for step in plan.steps:
         yield PlanProgress(step=step)
-        async with aclosing(_do(manager, step)) as told:
-            async for progress in told:
+        async with aclosing(_do(manager, step)) as fields:
+            async for progress in fields:
                 yield PlanProgress(step=step, progress=progress)
         yield PlanProgress(step=step, done=True)
 

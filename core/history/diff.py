@@ -137,7 +137,7 @@ def _of_model(status: ModelStatus | None) -> dict[str, Setting]:
     """Lay a status out flat; one that nobody has seen is not present."""
     known = status or ModelStatus(node="", name="")
     failure, runner = known.last_failure, known.runner
-    told: dict[str, Setting] = {
+    fields: dict[str, Setting] = {
         "present": known.present,
         "state": known.state.value,
         "activity": known.activity.value if known.activity else None,
@@ -149,14 +149,14 @@ def _of_model(status: ModelStatus | None) -> dict[str, Setting]:
         "context_trained": known.context_trained,
     }
     if runner is not None:
-        told |= {
+        fields |= {
             "runner.name": runner.name,
             "runner.context_length": runner.context_length,
             "runner.size_bytes": runner.size_bytes,
             "runner.size_vram_bytes": runner.size_vram_bytes,
         }
-    told |= {f"capabilities.{n}": c.value for n, c in known.capabilities.items()}
-    return told | {f"settings.{n}": value for n, value in known.settings.items()}
+    fields |= {f"capabilities.{n}": c.value for n, c in known.capabilities.items()}
+    return fields | {f"settings.{n}": value for n, value in known.settings.items()}
 
 
 def _of_node(node: NodeStatus) -> dict[str, Setting]:
@@ -167,6 +167,6 @@ def _of_node(node: NodeStatus) -> dict[str, Setting]:
     }
 
 
-def _first(moment: ReadModel, role: ModelRole) -> str | None:
-    chosen = moment.recommend(role)
+def _first(read_model: ReadModel, role: ModelRole) -> str | None:
+    chosen = read_model.recommend(role)
     return chosen.name if chosen else None

@@ -76,20 +76,20 @@ _ARRIVALS = (ModelDiscovered, PullCompleted, ModelUpdated)
 _DEPARTURES = (ModelVanished, ModelDeleted)
 
 
-async def lineage(store: EventStore, moment: ReadModel, name: str) -> Explanation:
+async def explain(store: EventStore, read_model: ReadModel, name: str) -> Explanation:
     """Return the events that a model's state goes back to.
 
     Args:
         store: The log.
-        moment: The moment whose state is meant: nothing behind it counts.
+        read_model: The models at the position to explain.
         name: The model.
     """
-    status = moment.status(name)
-    trails = _Trails(store, until=moment.position)
-    own = await trails.read(model_stream(status.node, status.name))
+    status = read_model.status(name)
+    reader = _StreamReader(store, until=read_model.position)
+    own = await reader.read(model_stream(status.node, status.name))
     found = _own(own)
     for event in [event for event, _ in found.values()]:
-        async for linked in _elsewhere(trails, moment, status, event):
+        async for linked in _related_elsewhere(reader, read_model, status, event):
             found.setdefault(linked.event.position, linked)
     view = HistoryView()
     ordered = [found[position] for position in sorted(found)]
@@ -109,8 +109,8 @@ class _Linked(NamedTuple):
     link: Link
 
 
-class _Trails:
-    """Streams up to a moment, without their progress."""
+class _StreamReader:
+    """Streams up to a position, without their progress."""
 
     def __init__(self, store: EventStore, *, until: int) -> None:
         self._store = store
@@ -125,23 +125,23 @@ class _Trails:
         ]
 
 
-def _own(trail: Sequence[RecordedEvent]) -> dict[int, _Linked]:
+def _own(events: Sequence[RecordedEvent]) -> dict[int, _Linked]:
     """Return what of its own stream a model's state goes back to, by position."""
-    direct = [*_states(trail), *_arrival(trail), *_runner(trail)]
+    direct = [*_states(events), *_arrival(events), *_runner(events)]
     found: dict[int, _Linked] = {}
     for linked in direct:
         found.setdefault(linked.event.position, linked)
-    for event in _operations(trail, [linked.event for linked in direct]):
+    for event in _operations(events, [linked.event for linked in direct]):
         found.setdefault(event.position, _Linked(event, Link.OPERATION))
-    for event in _in_force(trail):
+    for event in _in_force(events):
         found.setdefault(event.position, _Linked(event, Link.SETTING))
     return found
 
 
-def _states(trail: Iterable[RecordedEvent]) -> Iterator[_Linked]:
+def _states(events: Iterable[RecordedEvent]) -> Iterator[_Linked]:
     """Yield what made the state, and the load before if that ended a loaded one."""
     turns, lifecycle = [], INITIAL
-    for event in trail:
+    for event in events:
         after = fold(lifecycle, event.type)
         if after[:2] != lifecycle[:2]:
             turns.append((event, after))
@@ -152,10 +152,10 @@ def _states(trail: Iterable[RecordedEvent]) -> Iterator[_Linked]:
         yield _Linked(turns[-2][0], Link.MEMORY)
 
 
-def _arrival(trail: Iterable[RecordedEvent]) -> Iterator[_Linked]:
+def _arrival(events: Iterable[RecordedEvent]) -> Iterator[_Linked]:
     """Yield what made it the model that it is, or was until the last event."""
     arrival, gone = None, False
-    for event in trail:
+    for event in events:
         if isinstance(event.data, _ARRIVALS):
             arrival, gone = event, False
         elif isinstance(event.data, _DEPARTURES):
@@ -166,10 +166,10 @@ def _arrival(trail: Iterable[RecordedEvent]) -> Iterator[_Linked]:
         yield _Linked(arrival, Link.ARRIVAL)
 
 
-def _runner(trail: Iterable[RecordedEvent]) -> Iterator[_Linked]:
+def _runner(events: Iterable[RecordedEvent]) -> Iterator[_Linked]:
     """Yield the newest change of the runner that it is loaded in."""
     changed = None
-    for event in trail:
+    for event in events:
         if isinstance(event.data, RunnerChanged):
             changed = event
         elif isinstance(event.data, (ModelLoaded, ModelUnloaded, *_DEPARTURES)):
@@ -179,21 +179,21 @@ def _runner(trail: Iterable[RecordedEvent]) -> Iterator[_Linked]:
 
 
 def _operations(
-    trail: Sequence[RecordedEvent], of: Sequence[RecordedEvent]
+    events: Sequence[RecordedEvent], of: Sequence[RecordedEvent]
 ) -> Iterator[RecordedEvent]:
     """Yield what belongs to the operations of some events, or caused one of them."""
     operations = {event.correlation_id for event in of} - {None}
     causes = {event.causation_id for event in of} - {None}
-    for event in reversed(trail):
+    for event in reversed(events):
         if event.correlation_id in operations or event.event_id in causes:
             causes.add(event.causation_id)
             yield event
 
 
-def _in_force(trail: Iterable[RecordedEvent]) -> Iterator[RecordedEvent]:
+def _in_force(events: Iterable[RecordedEvent]) -> Iterator[RecordedEvent]:
     """Yield what put each of the present settings in force."""
     setters: dict[str, RecordedEvent] = {}
-    for event in trail:
+    for event in events:
         if isinstance(event.data, ConfigurationChanged):
             setters |= dict.fromkeys(event.data.set, event)
             for name in event.data.unset:
@@ -201,21 +201,24 @@ def _in_force(trail: Iterable[RecordedEvent]) -> Iterator[RecordedEvent]:
     yield from setters.values()
 
 
-async def _elsewhere(
-    trails: _Trails, moment: ReadModel, status: ModelStatus, event: RecordedEvent
+async def _related_elsewhere(
+    reader: _StreamReader,
+    read_model: ReadModel,
+    status: ModelStatus,
+    event: RecordedEvent,
 ) -> AsyncIterator[_Linked]:
     """Yield what happened elsewhere that an event goes back to."""
     for name in _loaded_instead(status, event):
-        trail = await trails.read(model_stream(status.node, name))
-        for other in _load(trail, event):
+        events = await reader.read(model_stream(status.node, name))
+        for other in _load(events, event):
             yield _Linked(other, Link.OTHER)
     if isinstance(event.data, ModelUnloaded) and event.cause is Cause.SHARED:
-        for name in _sharing(moment, status):
-            for other in await trails.read(model_stream(status.node, name)):
+        for name in _sharing(read_model, status):
+            for other in await reader.read(model_stream(status.node, name)):
                 if (other.correlation_id, other.type) == _operation(event):
                     yield _Linked(other, Link.OTHER)
     if event.cause is Cause.RESTART:
-        node = await trails.read(node_stream(status.node))
+        node = await reader.read(node_stream(status.node))
         for other in [e for e in node if e.position < event.position][-2:]:
             yield _Linked(other, Link.NODE)
 
@@ -236,7 +239,7 @@ def _loaded_instead(status: ModelStatus, event: RecordedEvent) -> Iterator[str]:
 
 
 def _load(
-    trail: Sequence[RecordedEvent], event: RecordedEvent
+    events: Sequence[RecordedEvent], event: RecordedEvent
 ) -> Iterator[RecordedEvent]:
     """Yield the load that an event of another model names, with its operation.
 
@@ -245,7 +248,7 @@ def _load(
     """
     loads = [
         other
-        for other in trail
+        for other in events
         if isinstance(other.data, ModelLoaded)
         and (
             other.position < event.position
@@ -254,12 +257,12 @@ def _load(
     ]
     if loads:
         yield loads[-1]
-        yield from _operations(trail, loads[-1:])
+        yield from _operations(events, loads[-1:])
 
 
-def _sharing(moment: ReadModel, status: ModelStatus) -> Iterator[str]:
+def _sharing(read_model: ReadModel, status: ModelStatus) -> Iterator[str]:
     """Yield the other models of the same weights."""
-    for other in moment.statuses():
+    for other in read_model.statuses():
         same = other.weights is not None and other.weights == status.weights
         if same and other.name != status.name:
             yield other.name

@@ -17,16 +17,16 @@ from herdbook.events.recorded import RecordedEvent
 from herdbook.events.store import EventStore
 from herdbook.projections.history import HistoryFilter
 
-SCANNED_AT_MOST: Final = 20_000
+MAX_SCANNED: Final = 20_000
 """Events that one page looks at; that takes about 0.1 s."""
 
 FIRST_WINDOW: Final = 1000
 """Events of the first window backwards: what the store reads at once."""
 
-WIDER: Final = 4
+WINDOW_GROWTH: Final = 4
 """By how much each window backwards is wider than the one before."""
 
-SKIPPED_FOR_ONE: Final = 20
+SKIPS_PER_READ: Final = 20
 """Events that the store passes over in the time that one takes to be read."""
 
 
@@ -44,7 +44,7 @@ class LogPage(msgspec.Struct, frozen=True, kw_only=True):
     next: int | None
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
     """What a page is to hold.
 
     Attributes:
@@ -53,7 +53,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         limit: At most this many events.
         stream_prefix: Only streams whose names begin with it.
         chosen: Which events; its own limit does not count.
-        scanned_at_most: Events to look at, whether they are wanted or not.
+        max_scanned: Events to look at, whether they are wanted or not.
         first_window: Events to look at first, where the newest come first.
     """
 
@@ -62,7 +62,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     limit: int = 100
     stream_prefix: str = ""
     chosen: HistoryFilter = HistoryFilter()
-    scanned_at_most: int = SCANNED_AT_MOST
+    max_scanned: int = MAX_SCANNED
     first_window: int = FIRST_WINDOW
 
     def __post_init__(self) -> None:
@@ -83,64 +83,65 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         return event.stream.startswith(self.stream_prefix) and self.chosen.takes(event)
 
 
-async def oldest_first(store: EventStore, wanted: Wanted) -> LogPage:
-    """Return the first page of what is wanted, in order of position."""
+async def oldest_first(store: EventStore, query: PageQuery) -> LogPage:
+    """Return the first page of what the query selects, in order of position."""
     found: list[RecordedEvent] = []
-    scanned, position = 0, wanted.after
+    scanned, position = 0, query.after
     recorded = store.read_all(
-        after=wanted.after,
-        limit=wanted.scanned_at_most + 1,
-        stream_prefix=wanted.stream_prefix,
-        types=wanted.chosen.types,
+        after=query.after,
+        limit=query.max_scanned + 1,
+        stream_prefix=query.stream_prefix,
+        types=query.chosen.types,
     )
     async for event in recorded:
-        if wanted.before is not None and event.position >= wanted.before:
+        if query.before is not None and event.position >= query.before:
             break
-        if len(found) == wanted.limit or scanned == wanted.scanned_at_most:
+        if len(found) == query.limit or scanned == query.max_scanned:
             return LogPage(events=tuple(found), next=position)
         scanned, position = scanned + 1, event.position
-        if wanted.takes(event):
+        if query.takes(event):
             found.append(event)
     return LogPage(events=tuple(found), next=None)
 
 
-async def newest_first(store: EventStore, wanted: Wanted) -> LogPage:
-    """Return the first page of what is wanted, the newest event first."""
+async def newest_first(store: EventStore, query: PageQuery) -> LogPage:
+    """Return the first page of what the query selects, the newest event first."""
     head = (await store.head()).position
-    high = head if wanted.before is None else min(wanted.before - 1, head)
-    lowest = max(wanted.after, high - wanted.scanned_at_most)
+    high = head if query.before is None else min(query.before - 1, head)
+    lowest = max(query.after, high - query.max_scanned)
     found: list[RecordedEvent] = []
-    width = max(wanted.limit, wanted.first_window)
-    while high > lowest and len(found) < wanted.limit:
+    width = max(query.limit, query.first_window)
+    while high > lowest and len(found) < query.limit:
         low = max(high - width, lowest)
-        room = wanted.limit - len(found)
-        tail = head - low <= SKIPPED_FOR_ONE * (high - low)
+        room = query.limit - len(found)
+        tail = head - low <= SKIPS_PER_READ * (high - low)
         found += reversed(
-            await _newest_of(store, wanted, (low, high), room, filtered=tail)
+            await _newest_of(store, query, (low, high), room, filtered=tail)
         )
-        high, width = low, width * WIDER
-    goes_on = found[-1].position if len(found) == wanted.limit else high + 1
+        high, width = low, width * WINDOW_GROWTH
+    next_position = found[-1].position if len(found) == query.limit else high + 1
     return LogPage(
-        events=tuple(found), next=goes_on if goes_on > wanted.after + 1 else None
+        events=tuple(found),
+        next=next_position if next_position > query.after + 1 else None,
     )
 
 
 async def _newest_of(
     store: EventStore,
-    wanted: Wanted,
+    query: PageQuery,
     window: tuple[int, int],
     room: int,
     *,
     filtered: bool,
 ) -> deque[RecordedEvent]:
-    """Return the newest events of a window that are wanted, the oldest first.
+    """Return the newest events of a window that the query selects, the oldest first.
 
     Args:
         store: The log.
-        wanted: What is wanted.
+        query: What to select.
         window: The position that it begins behind, and its last one.
         room: At most this many.
-        filtered: Whether the store is to leave out what is not wanted. It cannot be
+        filtered: Whether the store is to leave out what is not selected. It cannot be
             told where to end, so it may look at all that is behind the window.
     """
     low, high = window
@@ -148,12 +149,12 @@ async def _newest_of(
     recorded = store.read_all(
         after=low,
         limit=high - low,
-        stream_prefix=wanted.stream_prefix if filtered else "",
-        types=wanted.chosen.types if filtered else None,
+        stream_prefix=query.stream_prefix if filtered else "",
+        types=query.chosen.types if filtered else None,
     )
     async for event in recorded:
         if event.position > high:
             break
-        if wanted.takes(event):
+        if query.takes(event):
             newest.append(event)
     return newest

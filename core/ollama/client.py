@@ -39,7 +39,7 @@ from herdbook.core.errors import (
     NodeUnreachableError,
     PullCutError,
 )
-from herdbook.core.observer import NOBODY, Observer, asking
+from herdbook.core.observer import NO_OBSERVER, Observer, observed_request
 from herdbook.core.ollama.entries import (
     MODELS,
     RUNNERS,
@@ -128,7 +128,7 @@ class OllamaClient:
         *,
         limits: ClientLimits | None = None,
         clock: Clock | None = None,
-        observer: Observer = NOBODY,
+        observer: Observer = NO_OBSERVER,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.base_url = base_url
@@ -392,7 +392,7 @@ class _Connections:
 
     def observed(self, call: Call) -> AbstractContextManager[None]:
         """Return the block in which the whole of a request belongs."""
-        return asking(self._observer, self._clock, call.method, call.path)
+        return observed_request(self._observer, self._clock, call.method, call.path)
 
     async def whole(self, call: Call) -> bytes:
         """Return the body of a whole answer, within its time and length."""

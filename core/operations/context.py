@@ -18,7 +18,7 @@ class OperationContext(NamedTuple):
     """What pulls and loads share.
 
     Attributes:
-        register: Where what happens is recorded.
+        repository: Where what happens is recorded.
         client: The server.
         reconciler: Looks at the server.
         changes: Which models commands are changing at the server.
@@ -27,7 +27,7 @@ class OperationContext(NamedTuple):
         settings: How patient and how busy to be.
     """
 
-    register: ModelRepository
+    repository: ModelRepository
     client: OllamaClient
     reconciler: Reconciler
     changes: WorkTracker

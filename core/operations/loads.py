@@ -82,14 +82,14 @@ class LoadRequest(msgspec.Struct, frozen=True, kw_only=True):
 class Loader:
     """Loads, unloads and deletes the models of one node."""
 
-    def __init__(self, means: OperationContext) -> None:
-        self._register = means.register
-        self._client = means.client
-        self._reconciler = means.reconciler
-        self._changes = means.changes
-        self._instance = means.instance
-        self._clock = means.clock
-        self._settings = means.settings
+    def __init__(self, context: OperationContext) -> None:
+        self._repository = context.repository
+        self._client = context.client
+        self._reconciler = context.reconciler
+        self._changes = context.changes
+        self._instance = context.instance
+        self._clock = context.clock
+        self._settings = context.settings
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @asynccontextmanager
@@ -102,12 +102,12 @@ class Loader:
             BusyError: Another instance is at work on it for longer than an unload
                 may take.
         """
-        within_s = self._settings.unload_within_s
+        within_s = self._settings.unload_timeout_s
         async with (
             self._turns[self._status(name).weights or name],
             self._changes.turn(name, *others, within_s=within_s),
         ):
-            await self._register.catch_up()
+            await self._repository.catch_up()
             yield
 
     async def load(self, work: Operation, request: LoadRequest) -> None:
@@ -137,7 +137,7 @@ class Loader:
                 failed = LoadFailed(kind=kind_of(error), message=message_of(error))
                 await finish(self._record_end(work.name, failed))
                 if reloads:
-                    await self._see_what_is_left(work.name, request, failed)
+                    await self._record_lost_runner(work.name, request, failed)
                 raise
 
     async def _begin(self, name: str, request: LoadRequest) -> bool:
@@ -153,39 +153,39 @@ class Loader:
 
         def decide(status: ModelStatus | None) -> Sequence[Fact]:
             if status is None or not status.present:
-                raise ModelNotFoundError(name, where=self._register.node)
+                raise ModelNotFoundError(name, where=self._repository.node)
             if status.work is not None:
                 raise busy_with(name, status.work)
             loaded = status.state is ModelState.LOADED
-            return () if loaded else (self._asked(request),)
+            return () if loaded else (self._load_started(request),)
 
-        started = await self._register.decide(name, decide, cause=request.cause)
+        started = await self._repository.decide(name, decide, cause=request.cause)
         return not started
 
     async def _load(self, name: str, request: LoadRequest, *, reloads: bool) -> None:
         started = self._clock.monotonic()
         # With other options its runner leaves, and another comes.
         with self._changes.changing(*(self._sharing(name) if reloads else ())):
-            await self._see_it_loaded(name, request, started)
+            await self._confirm_load(name, request, started)
 
-    def _asked(self, request: LoadRequest) -> LoadStarted:
+    def _load_started(self, request: LoadRequest) -> LoadStarted:
         return LoadStarted(
             instance=self._instance,
             options=dict(request.options),
             keep_alive=request.keep_alive,
         )
 
-    async def _see_it_loaded(
+    async def _confirm_load(
         self, name: str, request: LoadRequest, started: float
     ) -> None:
-        await self._ask_to_load(name, request)
-        runner = await self._appeared(name)
+        await self._request_load(name, request)
+        runner = await self._wait_for_runner(name)
         if runner is None:
             # Another load took its place before it was seen: that is no failure of
             # this model, so the load is decided anew.
             _log.info("load_repeated", model=name)
-            await self._ask_to_load(name, request)
-            runner = await self._appeared(name)
+            await self._request_load(name, request)
+            runner = await self._wait_for_runner(name)
         if runner is None:
             raise LoadFailedError(
                 name,
@@ -195,24 +195,24 @@ class Loader:
         took = self._clock.monotonic() - started
         await finish(self._record_loaded(name, runner, took, request.cause))
 
-    async def _ask_to_load(self, name: str, request: LoadRequest) -> None:
+    async def _request_load(self, name: str, request: LoadRequest) -> None:
         """Ask until the server has room in its queue, waiting longer each time."""
         wait_s = self._settings.busy_wait_s
         for _ in range(self._settings.busy_retries):
             try:
-                return await self._ask_once(name, request)
+                return await self._request_once(name, request)
             except BusyServerError:
                 _log.info("server_busy", model=name, wait_s=wait_s)
             await self._clock.sleep(wait_s)
             wait_s *= 2
-        return await self._ask_once(name, request)
+        return await self._request_once(name, request)
 
-    async def _ask_once(self, name: str, request: LoadRequest) -> None:
+    async def _request_once(self, name: str, request: LoadRequest) -> None:
         """Ask as what the model is; one taken for the wrong kind is asked again."""
         embedding = self._status(name).can("embedding")
         for kind in (embedding, True):
             try:
-                async with self._clock.timeout(self._settings.silent_within_s):
+                async with self._clock.timeout(self._settings.silence_timeout_s):
                     return await self._client.load(
                         name,
                         options=request.options,
@@ -220,7 +220,7 @@ class Loader:
                         embedding=kind,
                     )
             except TimeoutError:
-                seconds = self._settings.silent_within_s
+                seconds = self._settings.silence_timeout_s
                 raise LoadFailedError(
                     name,
                     failure=LoadFailure.OTHER,
@@ -231,9 +231,9 @@ class Loader:
                     raise
         return None
 
-    async def _appeared(self, name: str) -> Runner | None:
+    async def _wait_for_runner(self, name: str) -> Runner | None:
         """Return the runner of a model that the server says is loaded, if it shows."""
-        deadline = self._clock.monotonic() + self._settings.runner_within_s
+        deadline = self._clock.monotonic() + self._settings.load_timeout_s
         while True:
             runner = await self._runner(name)
             if runner is not None or self._clock.monotonic() >= deadline:
@@ -244,14 +244,17 @@ class Loader:
         return self._runner_in(name, await self._client.ps())
 
     def _runner_in(self, name: str, there: Listing[RunnerEntry]) -> Runner | None:
-        status, weights_of = self._status(name), self._register.views.status.weights_of
+        status, weights_of = (
+            self._status(name),
+            self._repository.views.status.weights_of,
+        )
         runners = [entry.runner for entry in there.entries]
         return runner_for(status, status.weights, runners, weights_of)
 
     async def _is_gone(self, name: str) -> bool:
         """Return whether no runner of a model is in memory, as far as can be read."""
         there = await self._client.ps()
-        weights_of = self._register.views.status.weights_of
+        weights_of = self._repository.views.status.weights_of
         return self._runner_in(name, there) is None and not may_hide_runner(
             there.unreadable, self._status(name), weights_of
         )
@@ -267,7 +270,7 @@ class Loader:
             same = status.runner is not None and same_runner(status.runner, runner)
             return () if same else (RunnerChanged(runner=runner),)
 
-        await self._register.decide(name, decide, cause=cause)
+        await self._repository.decide(name, decide, cause=cause)
 
     def _stopped(self, work: Operation) -> Fact:
         if work.ending is Ending.INTERRUPTED:
@@ -283,9 +286,9 @@ class Loader:
             work = status.work if status else None
             return (fact,) if work and work.instance == self._instance else ()
 
-        await self._register.decide(name, decide, cause=Cause.COMMAND, actor=by)
+        await self._repository.decide(name, decide, cause=Cause.COMMAND, actor=by)
 
-    async def _see_what_is_left(
+    async def _record_lost_runner(
         self, name: str, request: LoadRequest, failed: LoadFailed
     ) -> None:
         """Record that a runner made way for one that never came, if it did."""
@@ -301,9 +304,9 @@ class Loader:
             gone = ModelUnloaded(
                 reason=UnloadReason.REQUESTED if status.runner else UnloadReason.UNKNOWN
             )
-            return gone, self._asked(request), failed
+            return gone, self._load_started(request), failed
 
-        await finish(self._register.decide(name, decide, cause=request.cause))
+        await finish(self._repository.decide(name, decide, cause=request.cause))
 
     async def unload(self, name: str) -> UnloadResult:
         """Unload a model, and every other name of its weights with it.
@@ -320,12 +323,12 @@ class Loader:
     async def _unload(self, name: str) -> UnloadResult:
         sharing = self._sharing(name)
         with operation(model=name), self._changes.changing(*sharing):
-            versions = {other: self._register.version(other) for other in sharing}
+            versions = {other: self._repository.version(other) for other in sharing}
             runner = await self._runner(name)
             if runner is None:
                 return UnloadResult.NOT_LOADED
             await self._client.unload(name)
-            if not await self._disappeared(name):
+            if not await self._wait_until_gone(name):
                 self._reconciler.asked_to_leave(runner.digest)
                 return UnloadResult.DEFERRED
             await finish(self._record_unloaded(name, versions))
@@ -336,12 +339,12 @@ class Loader:
         weights = self._status(name).weights
         return [
             status.name
-            for status in self._register.statuses()
+            for status in self._repository.statuses()
             if status.name == name or (weights and status.weights == weights)
         ]
 
-    async def _disappeared(self, name: str) -> bool:
-        deadline = self._clock.monotonic() + self._settings.unload_within_s
+    async def _wait_until_gone(self, name: str) -> bool:
+        deadline = self._clock.monotonic() + self._settings.unload_timeout_s
         while not await self._is_gone(name):
             if self._clock.monotonic() >= deadline:
                 return False
@@ -356,9 +359,9 @@ class Loader:
             versions: All names of its weights, each with the version that its stream
                 had before. What another instance has recorded since may be a new load.
         """
-        await self._register.catch_up()
+        await self._repository.catch_up()
         for other, version in versions.items():
-            if self._register.version(other) != version and await self._runner(other):
+            if self._repository.version(other) != version and await self._runner(other):
                 continue
 
             def decide(status: ModelStatus | None) -> Sequence[Fact]:
@@ -367,7 +370,7 @@ class Loader:
                 return (unloaded,) if loaded else ()
 
             cause = Cause.COMMAND if other == name else Cause.SHARED
-            await self._register.decide(other, decide, cause=cause)
+            await self._repository.decide(other, decide, cause=cause)
 
     async def delete(self, name: str) -> None:
         """Delete a model; unload it first, unless others still need its runner.
@@ -403,10 +406,10 @@ class Loader:
             pulled = status is not None and status.activity is Activity.PULL
             return () if gone or pulled else (deleted,)
 
-        await self._register.decide(name, decide, cause=Cause.COMMAND)
+        await self._repository.decide(name, decide, cause=Cause.COMMAND)
 
     def _status(self, name: str) -> ModelStatus:
-        status = self._register.status(name)
+        status = self._repository.status(name)
         if status is None:
             raise ModelNotFoundError(name, where="the log")
         return status

@@ -98,7 +98,7 @@ class Operation:
         """Whether it still goes on."""
         return self._task is not None and not self._task.done()
 
-    def under_way(self) -> RunningOperation:
+    def snapshot(self) -> RunningOperation:
         """Return what can be told of it now."""
         return RunningOperation(
             name=self.name,
@@ -128,7 +128,7 @@ class Operation:
             self.ending, self.ended_by = ending, by
             self._task.cancel()
 
-    async def over(self) -> None:
+    async def ended(self) -> None:
         """Wait until it is over, however it ends."""
         if self._task is not None and not self._task.done():
             await asyncio.wait([self._task])
@@ -155,7 +155,7 @@ class Operation:
             self._followers -= 1
             if not self._followers and self.running:
                 self.cancel()
-                await self.over()
+                await self.ended()
         self.result()
 
     async def wait(self) -> None:
@@ -193,7 +193,7 @@ class Operations:
     async def joinable(self, name: str) -> Operation | None:
         """Return the operation to join on a model; one told to end is waited for."""
         while (operation := self.get(name)) is not None and operation.ending:
-            await operation.over()
+            await operation.ended()
         return operation
 
     def all(self) -> list[Operation]:
@@ -225,5 +225,5 @@ class Operations:
             for operation in running:
                 operation.cancel(Ending.INTERRUPTED)
             for operation in running:
-                await operation.over()
+                await operation.ended()
         self._running.clear()

@@ -19,26 +19,26 @@ class OtherInstances:
 
     def __init__(
         self,
-        register: ModelRepository,
+        repository: ModelRepository,
         instances: Instances,
         *,
         clock: Clock,
         poll_every_s: float,
     ) -> None:
-        self._register = register
+        self._repository = repository
         self._instances = instances
         self._clock = clock
         self._poll_every_s = poll_every_s
 
     async def work(self, name: str) -> Work | None:
         """Return the pull or update that a living instance is at work on."""
-        await self._register.catch_up()
+        await self._repository.catch_up()
         for work in self._works(name):
             if work.activity is Activity.LOAD or work.instance == self._instances.own:
                 continue
             if self._instances.alive(work.instance):
                 return work
-            await interrupt_dead(self._register, self._instances)
+            await interrupt_dead(self._repository, self._instances)
         return None
 
     async def follow(self, name: str, work: Work) -> AsyncGenerator[PullProgress, None]:
@@ -53,7 +53,7 @@ class OtherInstances:
                 told = now.completed_bytes
                 yield PullProgress.recorded(told, now.total_bytes)
             await self._clock.sleep(self._poll_every_s)
-        status = self._register.status(name)
+        status = self._repository.status(name)
         failure = status.last_failure if status else None
         if failure is not None and failure.at >= work.since:
             raise _failed_there(name, failure)
@@ -68,7 +68,7 @@ class OtherInstances:
             raise busy_with(name, work)
 
     def _works(self, name: str) -> list[Work]:
-        status = self._register.status(name)
+        status = self._repository.status(name)
         works = (status.work, status.update) if status else ()
         return [work for work in works if work is not None]
 

@@ -26,15 +26,15 @@ class Pins:
 
     def __init__(self, *, clock: Clock, settings: ManagerSettings) -> None:
         self._clock = clock
-        self._limit = settings.pinned_loads_an_hour
+        self._limit = settings.pinned_loads_per_hour
         self._loads: defaultdict[str, deque[float]] = defaultdict(deque)
 
-    def due(self, statuses: list[ModelStatus], look: ServerState) -> Iterator[str]:
+    def due(self, statuses: list[ModelStatus], server: ServerState) -> Iterator[str]:
         """Yield the names of evicted pinned models that have room again.
 
         Taking a name counts as loading it.
         """
-        in_memory = {runner.name for runner in look.runners}
+        in_memory = {runner.name for runner in server.runners}
         in_memory |= {s.name for s in statuses if s.activity is Activity.LOAD}
         for status in statuses:
             if not _was_evicted(status) or _evicted_by(status) in in_memory:

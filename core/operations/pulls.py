@@ -58,50 +58,50 @@ class _Progress:
     def __init__(self, tracker: PullTracker, started: float) -> None:
         self.tracker = tracker
         self.started = started
-        self.told: PullProgress | None = None
+        self.latest: PullProgress | None = None
         self.recorded_at = started
         self.recorded_share = 0.0
         self.moved_at = started
 
-    def tell(self, line: PullLine, now: float) -> PullProgress:
+    def update(self, line: PullLine, now: float) -> PullProgress:
         """Take in a line, and return what is told now."""
         self.tracker.take(line, now)
         told = self.tracker.progress(now)
-        if self.told is None or _news(told) != _news(self.told):
+        if self.latest is None or _visible_state(told) != _visible_state(self.latest):
             self.moved_at = now
-        self.told = told
+        self.latest = told
         return told
 
     @property
     def completed_bytes(self) -> int | None:
-        return self.told.completed_bytes if self.told else None
+        return self.latest.completed_bytes if self.latest else None
 
     @property
     def total_bytes(self) -> int | None:
-        return self.told.total_bytes if self.told else None
+        return self.latest.total_bytes if self.latest else None
 
     @property
     def fetched_bytes(self) -> int | None:
-        return self.told.fetched_bytes if self.told else None
+        return self.latest.fetched_bytes if self.latest else None
 
     @property
     def share(self) -> float:
-        if self.told is None or not self.told.total_bytes:
+        if self.latest is None or not self.latest.total_bytes:
             return 0.0
-        return self.told.completed_bytes / self.told.total_bytes
+        return self.latest.completed_bytes / self.latest.total_bytes
 
 
 class Puller:
     """Pulls and updates the models of one node, a few at a time."""
 
-    def __init__(self, means: OperationContext) -> None:
-        self._register = means.register
-        self._client = means.client
-        self._reconciler = means.reconciler
-        self._instance = means.instance
-        self._clock = means.clock
-        self._settings = means.settings
-        self._places = asyncio.Semaphore(means.settings.pulls_at_once)
+    def __init__(self, context: OperationContext) -> None:
+        self._repository = context.repository
+        self._client = context.client
+        self._reconciler = context.reconciler
+        self._instance = context.instance
+        self._clock = context.clock
+        self._settings = context.settings
+        self._places = asyncio.Semaphore(context.settings.max_concurrent_pulls)
 
     async def pull(self, work: Operation, *, insecure: bool) -> None:
         """Pull a model, or update it if it is there; its operation records the end.
@@ -132,7 +132,7 @@ class Puller:
     ) -> None:
         started = UpdateStarted if work.activity is Activity.UPDATE else PullStarted
         fact = started(instance=self._instance, insecure=insecure)
-        await self._register.record(work.name, [fact], cause=Cause.COMMAND)
+        await self._repository.record(work.name, [fact], cause=Cause.COMMAND)
         await self._fetch(work, progress, insecure=insecure)
         await self._complete(work, progress)
 
@@ -148,7 +148,7 @@ class Puller:
                 now_completed = progress.completed_bytes or 0
                 stalls = 1 if now_completed > completed else stalls + 1
                 completed = now_completed
-                if stalls > self._settings.stalls:
+                if stalls > self._settings.max_stalls:
                     raise
                 _log.warning("pull_stalled", model=work.name, stalls=stalls)
             except PullCancelledError:
@@ -165,7 +165,7 @@ class Puller:
         async with aclosing(lines):
             while (line := await self._next(lines, work, progress)) is not None:
                 now = self._clock.monotonic()
-                work.publish(progress.tell(line, now))
+                work.publish(progress.update(line, now))
                 self._check_moving(work, progress, now)
                 await self._record_progress(work, progress, now)
 
@@ -178,16 +178,16 @@ class Puller:
         after_s = self._settings.stall_after_s
         if progress.tracker.stalled(now, after_s=after_s):
             raise StalledError(work.name, seconds=after_s)
-        after_s = self._settings.silent_within_s
+        after_s = self._settings.silence_timeout_s
         if now - progress.moved_at >= after_s:
             raise StalledError(work.name, seconds=after_s)
 
     async def _next(
         self, lines: AsyncIterator[PullLine], work: Operation, progress: _Progress
     ) -> PullLine | None:
-        due = progress.told is not None and progress.told.digest is not None
+        due = progress.latest is not None and progress.latest.digest is not None
         patience = (
-            self._settings.stall_after_s if due else self._settings.silent_within_s
+            self._settings.stall_after_s if due else self._settings.silence_timeout_s
         )
         try:
             async with self._clock.timeout(patience):
@@ -199,7 +199,7 @@ class Puller:
         self, work: Operation, progress: _Progress, now: float
     ) -> None:
         if (
-            progress.told is None
+            progress.latest is None
             or now - progress.recorded_at < self._settings.progress_every_s
             or progress.share - progress.recorded_share
             < self._settings.progress_every_share
@@ -208,13 +208,13 @@ class Puller:
         progress.recorded_at, progress.recorded_share = now, progress.share
         kind = UpdateProgressed if work.activity is Activity.UPDATE else PullProgressed
         fact = kind(
-            completed_bytes=progress.told.completed_bytes,
+            completed_bytes=progress.latest.completed_bytes,
             total_bytes=progress.total_bytes,
             fetched_bytes=progress.fetched_bytes,
         )
-        await self._register.decide(
+        await self._repository.decide(
             work.name,
-            lambda _: (fact,) if self._is_ours(work) else (),
+            lambda _: (fact,) if self._is_own(work) else (),
             cause=Cause.COMMAND,
         )
 
@@ -228,7 +228,7 @@ class Puller:
         detected = await self._reconciler.detect(pulled)
 
         def decide(_: object) -> list[Fact]:
-            if not self._is_ours(work):
+            if not self._is_own(work):
                 return []
             fact = self._completed(work, progress, pulled)
             if detected is None or isinstance(fact, UpdateUnchanged):
@@ -236,7 +236,7 @@ class Puller:
             return [fact, detected]
 
         recorded = await finish(
-            self._register.decide(work.name, decide, cause=Cause.COMMAND)
+            self._repository.decide(work.name, decide, cause=Cause.COMMAND)
         )
         if not recorded:  # it vanished meanwhile, which ended the pull in the log
             await self._reconciler.refresh()
@@ -270,7 +270,7 @@ class Puller:
                 duration_s=took,
                 remote_host=pulled.remote_host,
             )
-        status = self._register.status(work.name)
+        status = self._repository.status(work.name)
         if status is not None and status.digest == pulled.digest:
             return UpdateUnchanged(digest=pulled.digest, duration_s=took)
         return ModelUpdated(
@@ -307,16 +307,16 @@ class Puller:
         self, work: Operation, fact: Fact, *, by: str | None = None
     ) -> None:
         """Record how it ended early, if it is still under way in the log."""
-        await self._register.decide(
+        await self._repository.decide(
             work.name,
-            lambda _: (fact,) if self._is_ours(work) else (),
+            lambda _: (fact,) if self._is_own(work) else (),
             cause=Cause.COMMAND,
             actor=by,
         )
 
-    def _is_ours(self, work: Operation) -> bool:
+    def _is_own(self, work: Operation) -> bool:
         """Tell whether the log has it under way; a model that vanished ended it."""
-        status = self._register.status(work.name)
+        status = self._repository.status(work.name)
         if status is None:
             return False
         update = work.activity is Activity.UPDATE
@@ -324,6 +324,6 @@ class Puller:
         return known is not None and known.instance == self._instance
 
 
-def _news(told: PullProgress) -> tuple[object, ...]:
+def _visible_state(told: PullProgress) -> tuple[object, ...]:
     """Return what of a progress is news: a line that repeats it is none."""
     return told.status, told.digest, told.fetched_bytes, told.total_bytes

@@ -96,7 +96,7 @@ class Reconciler:
         at_work: Callable[[str], bool] | None = None,
     ) -> None:
         self.look: ServerState | None = None
-        self._damper = Damper(clock, budget=settings.changes_at_once)
+        self._damper = Damper(clock, budget=settings.max_repeated_changes)
         self._register = register
         self._client = client
         self._registry = registry

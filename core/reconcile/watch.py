@@ -109,7 +109,7 @@ class Watch:
         if self._register.node_status().reached:
             self._lost_wait_s = self._settings.lost_wait_s
             return self._settings.reconcile_every_s
-        wait_s = min(self._lost_wait_s, self._settings.lost_wait_longest_s)
+        wait_s = min(self._lost_wait_s, self._settings.lost_wait_max_s)
         self._lost_wait_s = 2 * wait_s
         return wait_s
 

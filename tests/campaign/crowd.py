@@ -87,8 +87,8 @@ class Crowd:
         seed: decides everything that chance decides.
         others: whether other programs change the server as well.
         slowest_s: how long a request or its answer is under way at most, seconds.
-        changes_at_once: how many changes of a model Herdbook records before it holds
-            some back, and may be late; None where it never does.
+        max_repeated_changes: how many changes of a model Herdbook records before it
+            holds some back, and may be late; None where it never does.
 
     Attributes:
         asked: how many commands ended, by name and how.
@@ -105,7 +105,7 @@ class Crowd:
         *,
         others: bool = False,
         slowest_s: float = 3.0,
-        changes_at_once: int | None = None,
+        max_repeated_changes: int | None = None,
     ) -> None:
         self.place = place
         self.names = names
@@ -119,7 +119,7 @@ class Crowd:
         self.acknowledged: set[str] = set()
         self._others = others
         self._slowest_s = slowest_s
-        self._changes_at_once = changes_at_once
+        self._changes_at_once = max_repeated_changes
         self._tags = 0
 
     @property

@@ -157,11 +157,11 @@ class Hour:
     async def _open(self) -> None:
         settings = ManagerSettings(
             progress_every_s=0.5,
-            changes_at_once=10_000,  # each is held against the truth
-            stalls=1,
-            silent_within_s=120.0,
+            max_repeated_changes=10_000,  # each is held against the truth
+            max_stalls=1,
+            silence_timeout_s=120.0,
             reconcile_every_s=300.0,
-            lost_wait_longest_s=300.0,  # a day away is long
+            lost_wait_max_s=300.0,  # a day away is long
             resume_pulls=self.chance.random() < 0.5,
             snapshot_every=40,
         )
@@ -183,7 +183,7 @@ class Hour:
         """Kill the manager in the midst of what it does, and start the next."""
         for _ in range(self.chance.randrange(40)):
             await asyncio.sleep(0)
-        acknowledged = self.herd._register.views
+        acknowledged = self.herd._repository.views
         end, last = acknowledged.position, acknowledged.hash
         self._leave_files()
         await self._ended(*self._running)
@@ -277,13 +277,13 @@ class Hour:
             if work is not None and work.instance == own
         }
         return Seen(
-            self.herd._register.views.position,
+            self.herd._repository.views.position,
             self.oracle.now(),
             at_work | set(self.herd._changes.active),
         )
 
     async def _compare(self, seen: Seen) -> None:
-        statuses = self.herd._register.statuses()
+        statuses = self.herd._repository.statuses()
         assert not seen.differing(told_by(statuses)), seen.differing(told_by(statuses))
         assert not any(status.stale_since for status in statuses)
         self.oracle.story.append(seen)

@@ -25,8 +25,8 @@ SERVER = sandbox.Settings(max_loaded=3, keep_alive_s=60.0)
 SETTINGS = ManagerSettings(
     reconcile_every_s=1.0,
     progress_every_s=0.2,
-    pulls_at_once=4,
-    changes_at_once=10_000,  # what is held back is late
+    max_concurrent_pulls=4,
+    max_repeated_changes=10_000,  # what is held back is late
 )
 
 

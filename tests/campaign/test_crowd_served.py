@@ -100,7 +100,7 @@ async def test_crowd_of_a_service_finds_only_what_happened(
             SEED,
             others=True,
             slowest_s=MAX_POLL_S,
-            changes_at_once=ManagerSettings().changes_at_once,
+            max_repeated_changes=ManagerSettings().max_repeated_changes,
         )
         programs = [await _start(stack, log, url) for _ in range(services)]
         callers = [

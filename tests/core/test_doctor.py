@@ -13,11 +13,11 @@ from herdbook import sandbox
 from herdbook.core import HerdbookError, ModelManager
 from herdbook.core.checks.server import check_latency, models_folder
 from herdbook.core.diagnosis import Diagnosis, Level
-from herdbook.core.doctor import Patient, check_catalogue, examine
+from herdbook.core.doctor import DoctorOptions, check_catalogue, examine
 
 
-def at(place: Place, log: Path) -> Patient:
-    return Patient(log=log, ollama=place.url)
+def at(place: Place, log: Path) -> DoctorOptions:
+    return DoctorOptions(log=log, ollama=place.url)
 
 
 async def examined(place: Place, log: Path) -> dict[str, list[Diagnosis]]:

@@ -19,7 +19,7 @@ from herdbook.core import (
     Observer,
     PullError,
 )
-from herdbook.core.observer import NOBODY
+from herdbook.core.observer import NO_OBSERVER
 
 BIG = "llama3.2:1b"
 NAME = "llava:7b"
@@ -159,7 +159,7 @@ async def test_pull_that_fails_is_told_by_its_word() -> None:
 async def test_answer_that_makes_no_sense_is_a_failure() -> None:
     async with observed() as (place, herd, figures):
         place.did(answer={"path": "/api/ps", "status": 200, "body": "nonsense"})
-        await herd._look_again()
+        await herd._try_refresh()
 
         assert [one.failure for one in figures.of("/api/ps")] == ["bad_answer"]
 
@@ -198,7 +198,7 @@ async def test_pull_that_is_left_is_told_as_cancelled() -> None:
 
 
 def test_nobody_is_an_observer_who_does_nothing() -> None:
-    nobody: Observer = NOBODY
+    nobody: Observer = NO_OBSERVER
 
     nobody.appended(events=1, seconds=0.1)
     nobody.asked(method="GET", path="/api/ps", seconds=0.1, failure=None)

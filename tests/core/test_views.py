@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from support.manager_fixture import served
 
 from herdbook.core import Cause, ManagerSettings
-from herdbook.core.views import Views, keep, restore
+from herdbook.core.views import Views, restore, save
 from herdbook.events.facts import ModelDiscovered, ModelUsed
 from herdbook.events.memory import MemoryEventStore
 from herdbook.events.recorded import NewEvent
@@ -30,16 +30,16 @@ class Snapshots:
     """Snapshots that something has happened to."""
 
     def __init__(self) -> None:
-        self.kept: dict[str, StoredView] = {}
+        self.snapshots: dict[str, StoredView] = {}
 
     async def load_view(self, name: str) -> StoredView | None:
-        return self.kept.get(name)
+        return self.snapshots.get(name)
 
     async def save_view(self, view: StoredView) -> None:
-        self.kept[view.name] = view
+        self.snapshots[view.name] = view
 
     def change(self, name: str, **what: object) -> None:
-        self.kept[name] = msgspec.structs.replace(self.kept[name], **what)
+        self.snapshots[name] = msgspec.structs.replace(self.snapshots[name], **what)
 
 
 async def append(store: MemoryEventStore, name: str, uses: int) -> None:
@@ -60,7 +60,7 @@ async def kept() -> AsyncIterator[tuple[MemoryEventStore, Snapshots]]:
         await append(store, "a:1", uses=4)
         views, snapshots = Views(), Snapshots()
         await views.replay(store)
-        await keep(views, snapshots)
+        await save(views, snapshots)
         yield store, snapshots
 
 
@@ -81,7 +81,7 @@ async def test_restored_views_are_those_that_were_kept() -> None:
         views = await restore(store, snapshots)
 
         assert dumps(views) == dumps(await replayed(store))
-        assert (views.position, views.kept) == (5, 5)
+        assert (views.position, views.saved_position) == (5, 5)
         assert views.hash == (await store.head()).hash
 
 
@@ -92,7 +92,7 @@ async def test_restored_views_take_in_what_came_after() -> None:
         views = await restore(store, snapshots)
 
         assert dumps(views) == dumps(await replayed(store))
-        assert (views.position, views.kept) == (8, 5)
+        assert (views.position, views.saved_position) == (8, 5)
 
 
 async def test_views_without_snapshots_are_replayed_without_a_warning() -> None:
@@ -149,7 +149,7 @@ async def test_snapshots_of_another_log_are_not_used(
 @pytest.mark.parametrize("name", NAMES)
 async def test_missing_snapshot_makes_the_others_useless(name: str) -> None:
     async with kept() as (store, snapshots):
-        del snapshots.kept[name]
+        del snapshots.snapshots[name]
 
         with capture_logs() as logs:
             views = await restore(store, snapshots)

@@ -74,7 +74,7 @@ def test_failed_pull_is_told_to_all_who_wait_and_to_who_asks_later(
         place.did(**step)
         waiting = [asyncio.create_task(pulled(herd, BIG)) for _ in range(3)]
         errors.extend([await end_of(one) for one in waiting])
-        attempts = 1 + (kind == "stalled") * ManagerSettings().stalls
+        attempts = 1 + (kind == "stalled") * ManagerSettings().max_stalls
         assert place.asked("/api/pull") == attempts
 
     told = lived(story, models="none")
@@ -145,7 +145,7 @@ def test_bytes_that_only_come_again_are_no_progress(lived: Lived) -> None:
         place.did(answer=PULL | {"body": body, "hang": True, "times": 0})
         with pytest.raises(StalledError):
             await pulled(herd, BIG)
-        assert place.asked("/api/pull") == 1 + ManagerSettings().stalls
+        assert place.asked("/api/pull") == 1 + ManagerSettings().max_stalls
 
     told = lived(story, models="none")
 
@@ -289,7 +289,7 @@ def test_server_that_says_nothing_at_all_is_given_up(lived: Lived) -> None:
         with pytest.raises(StalledError):
             await pulled(herd, BIG)
 
-    settings = ManagerSettings(silent_within_s=60, stalls=2)
+    settings = ManagerSettings(silence_timeout_s=60, max_stalls=2)
     told = lived(story, models="none", settings=settings)
 
     assert "no data arrived for 60 s" in told.last(BIG)[0]
@@ -306,7 +306,7 @@ def test_server_that_says_the_same_without_end_is_given_up(lived: Lived) -> None
             await asyncio.sleep(0)
         assert isinstance(pulling.exception(), StalledError)
 
-    settings = ManagerSettings(silent_within_s=60, stalls=1)
+    settings = ManagerSettings(silence_timeout_s=60, max_stalls=1)
     told = lived(story, models="none", settings=settings)
 
     assert "no data arrived for 60 s" in told.last(BIG)[0]

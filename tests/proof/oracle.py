@@ -84,7 +84,7 @@ async def assert_live_is_replayed(herd: ModelManager) -> None:
     moment = await herd.now()
     views = await replayed(herd._storage.store)
     assert moment.position == views.position
-    assert dumps(herd._register.views) == dumps(views)
+    assert dumps(herd._repository.views) == dumps(views)
 
 
 def our_tasks() -> set[asyncio.Task[object]]:
@@ -104,19 +104,19 @@ def _source(task: asyncio.Task[object]) -> str:
 
 def assert_nothing_held(herd: ModelManager) -> None:
     """No lock is held, no place taken, nothing waits, nobody is left alone."""
-    register, reconciler = herd._register, herd._reconciler
+    register, reconciler = herd._repository, herd._reconciler
     assert not any(lock.locked() for lock in register._locks.values())
     assert not register._reading.locked()
     assert not reconciler._looking.locked()
     assert not reconciler._changes.active
-    assert herd._puller._places._value == herd._settings.pulls_at_once
+    assert herd._puller._places._value == herd._settings.max_concurrent_pulls
     assert herd._pulls.all() == []
     assert herd._loads.all() == []
 
 
 async def facts_after(herd: ModelManager, position: int, name: str) -> list[Fact]:
     """Return what was recorded about a model behind a position."""
-    stream = herd._register.stream(name)
+    stream = herd._repository.stream(name)
     return [
         event.data
         async for event in herd._storage.store.read_all(

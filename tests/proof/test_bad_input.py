@@ -204,7 +204,7 @@ async def test_node_name_that_is_none_is_refused(node: str, tmp_path: Path) -> N
 async def opened(
     log: Path | str, ollama: str = "127.0.0.1:9", node: str = "local"
 ) -> None:
-    async with ModelManager.open(log, ollama=ollama, node=node, look=False) as herd:
+    async with ModelManager.open(log, ollama=ollama, node=node, refresh=False) as herd:
         await herd.configure(HERE, {"num_ctx": 512})
 
 
@@ -349,7 +349,7 @@ async def test_disk_that_became_read_only_loses_nothing(tmp_path: Path) -> None:
         await refused(StoreUnavailableError, lambda: opened(path))
         assert path.read_bytes() == before
         remount(disk, "rw")
-        async with ModelManager.open(path, look=False) as herd:
+        async with ModelManager.open(path, refresh=False) as herd:
             assert (await herd.get_status(HERE)).settings == {"num_ctx": 512}
 
 

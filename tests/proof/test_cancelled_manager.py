@@ -41,7 +41,7 @@ SETTINGS = ManagerSettings(
     poll_every_s=0.001,
     progress_every_s=0.0,
     progress_every_share=0.2,
-    changes_at_once=10_000,
+    max_repeated_changes=10_000,
 )
 BACKGROUND = {"herdbook writer", "herdbook watch", "herdbook kept head"}
 """Tasks that live as long as the log is open."""

@@ -45,7 +45,7 @@ NAMES = (
 )
 SERVER = sandbox.Settings(max_loaded=2, keep_alive_s=120.0)
 SETTINGS = ManagerSettings(
-    progress_every_s=0.5, stalls=1, pulls_at_once=2, snapshot_every=7
+    progress_every_s=0.5, max_stalls=1, max_concurrent_pulls=2, snapshot_every=7
 )
 
 Act = Callable[["History"], Awaitable[object]]

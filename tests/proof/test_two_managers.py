@@ -41,7 +41,7 @@ async def assert_agreed(place: Place, one: ModelManager, other: ModelManager) ->
     await one.refresh()
     await other.refresh()
     await one.now()
-    assert dumps(one._register.views) == dumps(other._register.views)
+    assert dumps(one._repository.views) == dumps(other._repository.views)
     assert told_by(await one.all_statuses()) == truth_of(place.world)
     await assert_live_is_replayed(other)
     await assert_sound(one._storage.store)
@@ -49,7 +49,7 @@ async def assert_agreed(place: Place, one: ModelManager, other: ModelManager) ->
 
 async def types_of(herd: ModelManager, name: str) -> list[str]:
     """Return what is recorded of a model, by type."""
-    stream = herd._register.stream(name)
+    stream = herd._repository.stream(name)
     return [event.type async for event in herd._storage.store.read_stream(stream)]
 
 

@@ -129,7 +129,7 @@ class Place:
             registry=registry,
             settings=settings,
             clock=self.clock,
-            look=look,
+            refresh=look,
         )
 
     async def somebody(self, method: str, path: str, **body: object) -> httpx.Response:

@@ -17,9 +17,9 @@ from support.strategies import START
 from herdbook.core import CallerError, HistoryFilter
 from herdbook.core.history.pages import (
     FIRST_WINDOW,
-    SCANNED_AT_MOST,
+    MAX_SCANNED,
     LogPage,
-    Wanted,
+    PageQuery,
     newest_first,
     oldest_first,
 )
@@ -70,17 +70,17 @@ filters = st.builds(
     limit=st.none() | st.integers(1, 3),
 )
 wishes = st.builds(
-    Wanted,
+    PageQuery,
     after=st.integers(0, 65),
     before=st.none() | st.integers(0, 65),
     limit=st.integers(1, 12),
     stream_prefix=st.sampled_from(["", "model/", "model/local/a", "node/", "none"]),
     chosen=filters,
-    scanned_at_most=st.integers(1, 30),
+    max_scanned=st.integers(1, 30),
     first_window=st.integers(1, 5),
 )
 some_of_all = st.one_of(
-    wishes, wishes.map(lambda wanted: msgspec.structs.replace(wanted, after=0))
+    wishes, wishes.map(lambda query: msgspec.structs.replace(query, after=0))
 )
 
 
@@ -95,60 +95,60 @@ async def a_log(
     return store, [event async for event in store.read_all()]
 
 
-def of_interest(log: Sequence[RecordedEvent], wanted: Wanted) -> list[RecordedEvent]:
+def of_interest(log: Sequence[RecordedEvent], query: PageQuery) -> list[RecordedEvent]:
     """Return what is wanted of a log, all of it, as one would write it down."""
-    before = len(log) + 1 if wanted.before is None else wanted.before
+    before = len(log) + 1 if query.before is None else query.before
     return [
         event
         for event in log
-        if wanted.after < event.position < before
-        and event.stream.startswith(wanted.stream_prefix)
-        and wanted.chosen.takes(event)
+        if query.after < event.position < before
+        and event.stream.startswith(query.stream_prefix)
+        and query.chosen.takes(event)
     ]
 
 
-Read = Callable[[MemoryEventStore, Wanted], Awaitable[LogPage]]
+Read = Callable[[MemoryEventStore, PageQuery], Awaitable[LogPage]]
 
 
 async def page_by_page(
-    read: Read, store: MemoryEventStore, wanted: Wanted, edge: str
+    read: Read, store: MemoryEventStore, query: PageQuery, edge: str
 ) -> list[LogPage]:
     """Read to the end, each page from where the one before says."""
-    pages = [await read(store, wanted)]
+    pages = [await read(store, query)]
     while (going_on := pages[-1].next) is not None:
-        wanted = msgspec.structs.replace(wanted, **{edge: going_on})
-        pages.append(await read(store, wanted))
+        query = msgspec.structs.replace(query, **{edge: going_on})
+        pages.append(await read(store, query))
     return pages
 
 
 @given(appends, some_of_all)
 def test_pages_upwards_are_what_is_wanted_once_and_in_order(
-    appended: list[tuple[str, NewEvent]], wanted: Wanted
+    appended: list[tuple[str, NewEvent]], query: PageQuery
 ) -> None:
     async def run() -> None:
         store, log = await a_log(appended)
 
-        pages = await page_by_page(oldest_first, store, wanted, "after")
+        pages = await page_by_page(oldest_first, store, query, "after")
 
         found = [event for page in pages for event in page.events]
-        assert found == of_interest(log, wanted)
-        assert all(len(page.events) <= wanted.limit for page in pages)
+        assert found == of_interest(log, query)
+        assert all(len(page.events) <= query.limit for page in pages)
 
     asyncio.run(run())
 
 
 @given(appends, some_of_all)
 def test_pages_downwards_are_what_is_wanted_once_from_the_newest_on(
-    appended: list[tuple[str, NewEvent]], wanted: Wanted
+    appended: list[tuple[str, NewEvent]], query: PageQuery
 ) -> None:
     async def run() -> None:
         store, log = await a_log(appended)
 
-        pages = await page_by_page(newest_first, store, wanted, "before")
+        pages = await page_by_page(newest_first, store, query, "before")
 
         found = [event for page in pages for event in page.events]
-        assert found == of_interest(log, wanted)[::-1]
-        assert all(len(page.events) <= wanted.limit for page in pages)
+        assert found == of_interest(log, query)[::-1]
+        assert all(len(page.events) <= query.limit for page in pages)
 
     asyncio.run(run())
 
@@ -159,7 +159,7 @@ def test_page_looks_at_no_more_than_it_may(
 ) -> None:
     async def run() -> None:
         store, log = await a_log(appended)
-        whole = Wanted(limit=1000, scanned_at_most=bound)
+        whole = PageQuery(limit=1000, max_scanned=bound)
         up = await oldest_first(store, whole)
         down = await newest_first(store, whole)
 
@@ -211,20 +211,20 @@ NOTHING = HistoryFilter(actors=("nobody:",))
 
 @pytest.mark.parametrize("read", [oldest_first, newest_first])
 async def test_filter_that_takes_nothing_ends_with_an_empty_page(read: Read) -> None:
-    length = SCANNED_AT_MOST + 5000
+    length = MAX_SCANNED + 5000
     store = await long_log(length)
 
-    page = await read(store, Wanted(chosen=NOTHING))
+    page = await read(store, PageQuery(chosen=NOTHING))
 
     assert page.events == ()
-    assert page.next in (SCANNED_AT_MOST, length - SCANNED_AT_MOST + 1)
-    assert SCANNED_AT_MOST <= store.read <= SCANNED_AT_MOST + 1
+    assert page.next in (MAX_SCANNED, length - MAX_SCANNED + 1)
+    assert MAX_SCANNED <= store.read <= MAX_SCANNED + 1
 
 
 async def test_newest_of_a_long_log_are_found_without_reading_all_of_it() -> None:
     store = await long_log(5000)
 
-    page = await newest_first(store, Wanted(limit=10))
+    page = await newest_first(store, PageQuery(limit=10))
 
     assert [event.position for event in page.events] == list(range(5000, 4990, -1))
     assert page.next == 4991
@@ -238,7 +238,7 @@ async def test_types_deep_in_the_log_are_found_from_the_newest_on() -> None:
     await store.append("model/local/a:1", some(ModelUsed(), 40_000), ANY)
     chosen = HistoryFilter(types=frozenset({"ModelVanished"}))
 
-    pages = await page_by_page(newest_first, store, Wanted(chosen=chosen), "before")
+    pages = await page_by_page(newest_first, store, PageQuery(chosen=chosen), "before")
 
     assert [e.position for page in pages for e in page.events] == [2001]
     assert len(pages) == 3

@@ -128,10 +128,10 @@ async def test_state_moves_as_the_type_of_an_unreadable_event_says(
 
 
 async def test_doctor_names_what_cannot_be_read(tmp_path: Path) -> None:
-    from herdbook.core.doctor import Patient, examine  # noqa: PLC0415
+    from herdbook.core.doctor import DoctorOptions, examine  # noqa: PLC0415
 
     async with poisoned("not JSON", tmp_path) as (place, log, position):
-        found = await examine(Patient(log=log, ollama=place.url, node="local"))
+        found = await examine(DoctorOptions(log=log, ollama=place.url, node="local"))
         (events,) = [each for each in found if each.check == "events"]
         assert events.level is Level.NOTICE
         assert f"#{position}" in events.what
@@ -176,7 +176,7 @@ async def test_every_altered_bit_of_a_snapshot_is_noticed(tmp_path: Path) -> Non
         async with place.herd(log, settings=settings) as manager:
             await manager.load(NAME)
         async with place.herd(log, look=False) as manager:
-            expected = [view.dump() for view in all_views(manager._register.views)]
+            expected = [view.dump() for view in all_views(manager._repository.views)]
     with closing(sqlite3.connect(log)) as connection, connection:
         (data,) = connection.execute(
             "SELECT data FROM views WHERE name = 'status'"

@@ -289,7 +289,7 @@ async def test_nodes_of_one_log_are_kept_apart(tmp_path: Path) -> None:
         async with place.herd(log) as herd:
             assert len(await herd.all_statuses()) == 9
         async with ModelManager.open(
-            log, ollama=place.url, node="other", clock=place.clock, look=False
+            log, ollama=place.url, node="other", clock=place.clock, refresh=False
         ) as other:
             assert await other.all_statuses() == []
             assert not (await other.node_status()).reached

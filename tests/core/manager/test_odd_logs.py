@@ -18,7 +18,7 @@ from support.odd_log import (
 )
 
 from herdbook.core import Level, ManagerSettings, ModelManager, ModelState
-from herdbook.core.doctor import Patient, examine
+from herdbook.core.doctor import DoctorOptions, examine
 from herdbook.events import facts
 from herdbook.events.errors import WrongStreamError
 from herdbook.events.findings import Kind
@@ -82,7 +82,7 @@ async def test_doctor_reports_an_odd_event(what: str, tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
     position = odd_log(log, what)
     async with served("some") as place:
-        found = await examine(Patient(log=log, ollama=place.url))
+        found = await examine(DoctorOptions(log=log, ollama=place.url))
     told = [each for each in found if each.check == "events"]
     if ODD[what].kind is Kind.NAME:
         assert [each.level for each in told] == [Level.OK]

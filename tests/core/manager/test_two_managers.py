@@ -159,7 +159,7 @@ async def test_pull_of_an_instance_that_dies_is_done_by_who_waits(
     async with served("none") as place, place.herd(log, settings=PATIENT) as herd:
         with FileInstances(tmp_path / "herd.db-instances") as dying:
             begun = facts.PullStarted(instance=dying.own)
-            await herd._register.record(BIG, [begun], cause=Cause.COMMAND)
+            await herd._repository.record(BIG, [begun], cause=Cause.COMMAND)
             waiting = asyncio.create_task(herd.ensure_available(BIG))
             await place.clock.sleep(5)
             assert place.asked("/api/pull") == 0

@@ -187,7 +187,7 @@ async def test_model_that_is_gone_vanishes_beside_what_was_always_odd() -> None:
 
 
 async def test_unload_is_not_done_where_the_runner_cannot_be_read() -> None:
-    patience = ManagerSettings(unload_within_s=1)
+    patience = ManagerSettings(unload_timeout_s=1)
     async with herd_of(settings=patience) as (place, herd):
         await herd.load(LOADED)
         (runner,) = await shown_by(place, RUNNERS)

@@ -135,7 +135,7 @@ async def test_failure_that_nobody_follows_is_no_stray_exception() -> None:
     async with begun() as (_, operation, work):
         work.end.set_exception(StalledError("a:1", seconds=20))
 
-        await operation.over()
+        await operation.ended()
 
         assert not operation.running
 
@@ -179,7 +179,7 @@ async def test_second_cancel_changes_nothing() -> None:
         await settle()
         operation.cancel()
         operation.cancel(Ending.INTERRUPTED)
-        await operation.over()
+        await operation.ended()
 
         assert work.cleaned
         assert operation.ending is Ending.CANCELLED
@@ -188,7 +188,7 @@ async def test_second_cancel_changes_nothing() -> None:
 async def test_cancel_of_what_is_over_changes_nothing() -> None:
     async with begun() as (_, operation, work):
         work.end.set_result(None)
-        await operation.over()
+        await operation.ended()
 
         operation.cancel()
 

@@ -56,7 +56,7 @@ async def test_pinned_model_comes_back_only_so_often_an_hour() -> None:
             await place.clock.sleep(180)
 
         loads = (await told(herd, NAME)).count("LoadStarted")
-        assert loads == 1 + WATCHFUL.pinned_loads_an_hour
+        assert loads == 1 + WATCHFUL.pinned_loads_per_hour
 
 
 async def test_pinned_model_that_was_unloaded_on_request_stays_unloaded() -> None:

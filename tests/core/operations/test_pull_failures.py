@@ -117,7 +117,7 @@ async def test_stall_is_cancelled_before_30_seconds_and_keeps_its_bytes() -> Non
 
 
 async def test_stalls_without_a_byte_in_between_fail_after_some_attempts() -> None:
-    settings = ManagerSettings(stalls=2, stall_after_s=20)
+    settings = ManagerSettings(max_stalls=2, stall_after_s=20)
     async with herd_of("none", settings=settings) as (place, herd):
         place.did(registry={"stall_after": 0})
 
@@ -165,7 +165,7 @@ async def test_slow_check_of_a_big_layer_is_no_stall() -> None:
 
 
 async def test_server_that_never_answers_a_pull_fails_after_its_time() -> None:
-    settings = ManagerSettings(silent_within_s=600, stalls=0)
+    settings = ManagerSettings(silence_timeout_s=600, max_stalls=0)
     async with herd_of("none", settings=settings) as (place, herd):
         place.did(answer=PULL | {"hang": True})
 

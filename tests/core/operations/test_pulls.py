@@ -208,7 +208,7 @@ async def test_cancel_without_work_changes_nothing() -> None:
 
 
 async def test_pulls_beyond_the_limit_wait_for_their_turn() -> None:
-    settings = ManagerSettings(pulls_at_once=1)
+    settings = ManagerSettings(max_concurrent_pulls=1)
     async with herd_of("none", settings=settings) as (_, herd):
         await asyncio.gather(pulled(herd, BIG), pulled(herd, "plain"))
 
@@ -226,7 +226,7 @@ async def test_pulls_beyond_the_limit_wait_for_their_turn() -> None:
 
 
 async def test_pull_that_waits_for_its_turn_can_be_cancelled() -> None:
-    settings = ManagerSettings(pulls_at_once=1)
+    settings = ManagerSettings(max_concurrent_pulls=1)
     async with herd_of("none", settings=settings) as (place, herd):
         first = asyncio.create_task(pulled(herd, BIG))
         second = asyncio.create_task(pulled(herd, "plain"))

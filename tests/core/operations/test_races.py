@@ -159,7 +159,7 @@ async def test_refresh_of_another_instance_leaves_models_to_a_command(
     async with two_managers(tmp_path) as (_, one, two):
         await one.load(NAME)
         position = (await one.now()).position
-        step = "_disappeared" if command == "unload" else "delete"
+        step = "_wait_until_gone" if command == "unload" else "delete"
         owner = one._loader if command == "unload" else one._client
         async with paused_after(owner, step) as done:
             running = asyncio.ensure_future(COMMANDS[command](one))

@@ -66,7 +66,7 @@ async def test_update_and_load_of_one_model_are_two() -> None:
 
 
 async def test_pull_beyond_the_limit_is_told_as_waiting_until_its_turn_comes() -> None:
-    settings = ManagerSettings(pulls_at_once=1)
+    settings = ManagerSettings(max_concurrent_pulls=1)
     async with herd_of("none", settings=settings) as (place, herd):
         place.did(registry={"latency_s": 10})
         first = asyncio.create_task(pulled(herd, BIG))

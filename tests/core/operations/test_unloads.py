@@ -214,7 +214,7 @@ async def test_delete_of_a_failed_pull_forgets_the_failure() -> None:
 
 
 async def test_unload_of_a_slow_runner_is_deferred_after_its_time() -> None:
-    settings = ManagerSettings(unload_within_s=1.0)
+    settings = ManagerSettings(unload_timeout_s=1.0)
     async with herd_of(settings=settings) as (place, herd):
         await herd.load(NAME)
         place.did(unload_lag_s=30)

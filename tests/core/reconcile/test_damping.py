@@ -106,7 +106,10 @@ async def test_idle_things_are_forgotten() -> None:
 
 
 async def test_model_that_flaps_fills_no_log_and_is_right_in_the_end() -> None:
-    async with herd_of(settings=ManagerSettings(changes_at_once=4)) as (place, herd):
+    async with herd_of(settings=ManagerSettings(max_repeated_changes=4)) as (
+        place,
+        herd,
+    ):
         before = (await herd.now()).position
         for number in range(60):
             if number % 2:
@@ -133,7 +136,10 @@ async def test_model_that_flaps_fills_no_log_and_is_right_in_the_end() -> None:
 
 
 async def test_runner_that_flaps_fills_no_log() -> None:
-    async with herd_of(settings=ManagerSettings(changes_at_once=4)) as (place, herd):
+    async with herd_of(settings=ManagerSettings(max_repeated_changes=4)) as (
+        place,
+        herd,
+    ):
         before = (await herd.now()).position
         for _ in range(30):
             await place.loads(NAME)
@@ -153,7 +159,7 @@ async def test_runner_that_flaps_fills_no_log() -> None:
 
 async def test_version_that_flaps_fills_no_log() -> None:
     async with served("herd") as place:
-        settings = ManagerSettings(changes_at_once=4)
+        settings = ManagerSettings(max_repeated_changes=4)
         async with place.herd(settings=settings) as herd:
             before = (await herd.now()).position
             for number in range(40):

@@ -421,9 +421,7 @@ async def test_lost_server_is_looked_at_soon_then_ever_less_often() -> None:
 
 
 async def test_server_that_comes_back_is_seen_at_the_next_look() -> None:
-    settings = ManagerSettings(
-        reconcile_every_s=60, lost_wait_s=2, lost_wait_longest_s=5
-    )
+    settings = ManagerSettings(reconcile_every_s=60, lost_wait_s=2, lost_wait_max_s=5)
     async with watched(settings) as (place, herd, times):
         place.did(server="killed")
         await place.clock.sleep(60 + 2 + 4 + 5 + 1)
@@ -443,9 +441,7 @@ async def test_server_that_comes_back_is_seen_at_the_next_look() -> None:
 
 
 async def test_first_wait_for_a_lost_server_is_not_longer_than_the_longest() -> None:
-    settings = ManagerSettings(
-        reconcile_every_s=60, lost_wait_s=9, lost_wait_longest_s=3
-    )
+    settings = ManagerSettings(reconcile_every_s=60, lost_wait_s=9, lost_wait_max_s=3)
     async with watched(settings) as (place, _, times):
         place.did(server="killed")
         await place.clock.sleep(60 + 3 + 3 + 1)

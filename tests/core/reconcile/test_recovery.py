@@ -31,7 +31,7 @@ def instance(log: Path) -> Iterator[FileInstances]:
 async def begins(herd: ModelManager, name: str, *begun: Fact) -> None:
     """Record what another instance would have recorded."""
     for fact in begun:
-        await herd._register.record(name, [fact], cause=Cause.COMMAND)
+        await herd._repository.record(name, [fact], cause=Cause.COMMAND)
 
 
 @asynccontextmanager
