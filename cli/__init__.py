@@ -1,4 +1,4 @@
-"""The command ``herdbook``: what the library can do, for people and for scripts."""
+"""The command ``herdbook``: the library on the command line, for people and scripts."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Sequence
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command, and return its exit code.
+    """Run the command and return its exit code.
 
     Args:
-        arguments: What follows the command's name; by default the process's own.
+        arguments: Arguments after the command's name; by default those of the process.
     """
     try:
-        # Here and not above: importing the package must cost nothing.
+        # Imported late: importing the package stays cheap for the library.
         from herdbook.cli.main import main  # noqa: PLC0415
     except ModuleNotFoundError as error:
         if error.name not in {"platformdirs", "rich", "typer"}:
             raise
         sys.stderr.write(
-            f"herdbook: the command is not installed ({error.name} is missing). "
-            "To get it: pip install 'herdbook[cli]'   (exit 1)\n"
+            f"herdbook: the command line is not installed ({error.name} is missing). "
+            "Install it: pip install 'herdbook[cli]'   (exit 1)\n"
         )
         return 1
     except KeyboardInterrupt:
         return _stopped()
     try:
         return main(arguments)
-    except KeyboardInterrupt:  # before or after the verb, which tells more
+    except KeyboardInterrupt:  # outside a verb; a verb reports it with its own name
         return _stopped()
 
 

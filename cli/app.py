@@ -1,8 +1,7 @@
-"""The frame that every verb stands in: global options, the loop, broken pipes.
+"""Register verbs and run them: global options, event loop, signals, broken pipes.
 
-A verb is an async function that takes the invocation and its own options. The
-global options are accepted before the verb and after it; what stands after it
-wins.
+A verb is an async function that takes the invocation and its own options. Global
+options are accepted before and after the verb; the later one wins.
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ Verb = Callable[Concatenate[Invocation, Own], Coroutine[None, None, int | None]]
 
 app = typer.Typer(
     name="herdbook",
-    help="The register of an Ollama server's models.",
+    help="Manage the models of an Ollama server, with a full history.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich" if sys.stdout.isatty() else None,
 )
-"""The command; the modules with verbs add theirs to it."""
+"""The command. Each module in ``herdbook.cli.commands`` adds its verbs."""
 
-LOOK = "Look"
-ACT = "Act"
-PAST = "Look back"
+INSPECT = "Inspect"
+CHANGE = "Change"
+HISTORY = "History"
 SERVE = "Serve"
-TRY = "Try"
+TRY = "Try it"
 
 VERBS = (
     *("ls", "show", "recommend", "suggest", "refresh", "node", "doctor", "graph"),
@@ -48,7 +47,7 @@ VERBS = (
     *("serve", "token"),
     *("sandbox", "demo"),
 )
-"""Every verb, as the help shows them."""
+"""Every verb, in the order of the help."""
 
 _PANEL = "Global options, before or after the verb"
 
@@ -58,45 +57,46 @@ def _global_options(
     db: Annotated[
         Path | None,
         typer.Option(
-            help="The log's file [HERDBOOK_DB; else herd.db among the user's data].",
+            help="Log file [env HERDBOOK_DB; default herd.db in the user data "
+            "directory].",
             rich_help_panel=_PANEL,
         ),
     ] = None,
     ollama: Annotated[
         str | None,
         typer.Option(
-            help="The server's address [OLLAMA_HOST; else 127.0.0.1:11434].",
+            help="Address of the server [env OLLAMA_HOST; default 127.0.0.1:11434].",
             rich_help_panel=_PANEL,
         ),
     ] = None,
     node: Annotated[
         str | None,
         typer.Option(
-            help="Our name for the server [HERDBOOK_NODE; else local].",
+            help="Name of the server in the log [env HERDBOOK_NODE; default local].",
             rich_help_panel=_PANEL,
         ),
     ] = None,
     catalogue: Annotated[
         Path | None,
         typer.Option(
-            help="Your own catalogue of known models [HERDBOOK_CATALOGUE; else "
-            "catalogue.toml among the user's configuration].",
+            help="Your own catalogue of models [env HERDBOOK_CATALOGUE; default "
+            "catalogue.toml in the user configuration directory].",
             rich_help_panel=_PANEL,
         ),
     ] = None,
     json: Annotated[
-        bool, typer.Option("--json", help="Answer in JSON.", rich_help_panel=_PANEL)
+        bool, typer.Option("--json", help="Print JSON.", rich_help_panel=_PANEL)
     ] = False,
     verbose: Annotated[
         bool,
         typer.Option(
             "--verbose",
-            help="Tell causes, the last event, and what goes on.",
+            help="Show causes, the last event and debug messages.",
             rich_help_panel=_PANEL,
         ),
     ] = False,
 ) -> None:
-    """Stand as the signature that the group and every verb share."""
+    """Define the options of the group and of every verb; only its signature is used."""
 
 
 _GLOBALS = tuple(inspect.signature(_global_options, eval_str=True).parameters.values())
@@ -106,14 +106,14 @@ _CONTEXT = inspect.Parameter(
 
 
 def verb(name: str, panel: str) -> Callable[[Verb[Own]], Verb[Own]]:
-    """Add an async function to the command, with the global options."""
+    """Register an async function as a verb, with the global options."""
 
     def add(function: Verb[Own]) -> Verb[Own]:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
 
         def call(context: typer.Context, **given: object) -> int:
             invocation = context.ensure_object(Invocation)
-            _take(invocation, given)
+            _apply_globals(invocation, given)
             invocation.verb = name
             return _run(invocation, function, given)
 
@@ -124,13 +124,13 @@ def verb(name: str, panel: str) -> Callable[[Verb[Own]], Verb[Own]]:
     return add
 
 
-def in_order() -> None:
-    """Sort the verbs as the help shows them."""
+def sort_verbs() -> None:
+    """Sort the verbs for the help."""
     app.registered_commands.sort(key=lambda command: VERBS.index(str(command.name)))
 
 
-def _take(invocation: Invocation, given: dict[str, object]) -> None:
-    """Move the global options from what was given to the invocation."""
+def _apply_globals(invocation: Invocation, given: dict[str, object]) -> None:
+    """Move the global options from the parsed arguments to the invocation."""
     for option in _GLOBALS:
         value = given.pop(option.name)
         if value != option.default:
@@ -145,7 +145,7 @@ def _give_signature(
         p if p is _CONTEXT else p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for p in parameters
     ]
-    # Typer reads the signature, as inspect documents it.
+    # Typer reads parameters through inspect.signature, which honours this.
     function.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
 
 
@@ -154,12 +154,12 @@ def _run(invocation: Invocation, function: Verb[...], given: dict[str, object]) 
         code = asyncio.run(_terminable(function(invocation, **given)))
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read has enough; what is still buffered must not complain at exit.
+        # The reader closed the pipe. Without this, flushing at exit would fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:
         if is_exhausted(error):
-            raise  # our own lack, which is told as that
+            raise  # reported as too many open files, not as a failed write
         raise OutputError(
             "the answer", f"cannot be written: {error.strerror}"
         ) from error
@@ -167,13 +167,13 @@ def _run(invocation: Invocation, function: Verb[...], given: dict[str, object]) 
         raise StoppedError(
             invocation.verb,
             "was stopped",
-            "What was recorded stays; nothing is half recorded",
+            "Recorded events are kept",
         ) from None
     return code or DONE
 
 
 async def _terminable(work: Coroutine[None, None, int | None]) -> int | None:
-    """Let SIGTERM end a verb as Ctrl-C does: what is under way is ended in order."""
+    """Let SIGTERM cancel a verb like Ctrl-C, so that it cleans up."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -181,9 +181,9 @@ async def _terminable(work: Coroutine[None, None, int | None]) -> int | None:
 
 
 def _before_the_verb(context: typer.Context, **given: object) -> None:
-    """Take the global options that stand before the verb."""
-    del given["version"]  # its callback has said all
-    _take(context.ensure_object(Invocation), given)
+    """Apply the global options that precede the verb."""
+    del given["version"]  # handled by its callback
+    _apply_globals(context.ensure_object(Invocation), given)
 
 
 def _show_version(wanted: bool) -> None:
@@ -197,11 +197,11 @@ def _version_option(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_show_version, is_eager=True, help="Say which it is."
+            "--version", callback=_show_version, is_eager=True, help="Show the version."
         ),
     ] = False,
 ) -> None:
-    """Stand as the signature of what the group alone takes."""
+    """Define the options of the group alone; only its signature is used."""
 
 
 _OF_GROUP = inspect.signature(_version_option, eval_str=True).parameters.values()

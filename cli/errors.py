@@ -1,7 +1,7 @@
-"""What went wrong, in one line, and the exit code that scripts read.
+"""Report errors: one line for people, an object for scripts, and the exit code.
 
-The table below is the only place that knows exit codes. An error's class decides:
-the nearest of its classes that the table has.
+``EXITS`` is the only place that defines exit codes. The nearest base class of an
+error that is in the table decides.
 """
 
 from __future__ import annotations
@@ -38,37 +38,37 @@ UNREACHABLE = 5
 
 
 class UsageError(CallerError):
-    """The command was not given as it takes it."""
+    """The arguments of the command are not valid."""
 
     code = "usage"
 
 
 class NothingFoundError(CallerError):
-    """What was asked for is not there."""
+    """The requested thing does not exist."""
 
     code = "not_found"
 
 
 class StoppedError(HerdbookError):
-    """The user ended it with Ctrl-C."""
+    """The user stopped the command with Ctrl-C or SIGTERM."""
 
     code = "stopped"
 
 
 class OutputError(HerdbookError):
-    """The answer could not be written to where it was to go."""
+    """The output could not be written."""
 
     code = "output"
 
 
 class NoHomeError(HerdbookError):
-    """The directory of the user's own data cannot be used."""
+    """The user's data directory cannot be used."""
 
     code = "no_home"
 
 
 class MissingExtraError(HerdbookError):
-    """A part of Herdbook that is not installed was asked for."""
+    """The command needs a part of Herdbook that is not installed."""
 
     code = "missing_extra"
 
@@ -91,13 +91,13 @@ EXITS: dict[type[HerdbookError], int] = {
 
 
 class ErrorShape(msgspec.Struct, frozen=True, kw_only=True):
-    """An error as ``--json`` has it.
+    """An error as ``--json`` prints it.
 
     Attributes:
-        code: The error's stable word.
-        subject: What it is about.
-        state: What is wrong with it.
-        remedy: What to do; may be empty.
+        code: Stable identifier of the kind of error.
+        subject: The model, file or value that is wrong.
+        state: The problem with the subject.
+        remedy: The next step; may be empty.
         exit: The exit code.
     """
 
@@ -114,7 +114,7 @@ def exit_code(error: HerdbookError) -> int:
 
 
 def shape(error: HerdbookError, *, verb: str) -> ErrorShape:
-    """Return an error in its parts; what a verb needed is part of its state."""
+    """Return an error in parts; a missing model is reported with the verb."""
     state = error.state
     if isinstance(error, ModelNotFoundError):
         state = f"{state}; {verb} needs it present"
@@ -127,15 +127,15 @@ def shape(error: HerdbookError, *, verb: str) -> ErrorShape:
     )
 
 
-def sentence(told: ErrorShape) -> str:
-    """Return an error in one line: what, state, remedy."""
-    remedy = f". {told.remedy}" if told.remedy else ""
-    text = clean(f"{told.subject} {told.state}".strip() + remedy)
-    return f"herdbook: {text}   (exit {told.exit})"
+def sentence(error: ErrorShape) -> str:
+    """Return an error as one line: subject, state, remedy, exit code."""
+    remedy = f". {error.remedy}" if error.remedy else ""
+    text = clean(f"{error.subject} {error.state}".strip() + remedy)
+    return f"herdbook: {text}   (exit {error.exit})"
 
 
 def unexpected(error: Exception) -> ErrorShape:
-    """Return what there is to say of an error that nobody foresaw."""
+    """Return the report of an exception that is not a ``HerdbookError``."""
     if is_exhausted(error):
         return ErrorShape(
             code=ResourceExhaustedError.code,
@@ -149,32 +149,32 @@ def unexpected(error: Exception) -> ErrorShape:
         code="unexpected",
         subject="",
         state=f"unexpected error: {reason}",
-        remedy="This is a fault of Herdbook. With --verbose it says where",
+        remedy="This is a bug in Herdbook. Add --verbose for the traceback",
         exit=FAILED,
     )
 
 
 def report(
-    told: ErrorShape,
+    shown: ErrorShape,
     error: BaseException,
     stream: IO[str],
     *,
     as_json: bool,
     verbose: bool,
 ) -> int:
-    """Write an error where errors go, and return its exit code."""
-    text = escaped(msgspec.json.encode(told).decode()) if as_json else sentence(told)
+    """Write an error to a stream and return its exit code."""
+    text = escaped(msgspec.json.encode(shown).decode()) if as_json else sentence(shown)
     print(text, file=stream)
     if verbose and not as_json:
         for cause in _causes(error):
             print(f"  because: {clean(cause)}", file=stream)
-        if told.code == "unexpected":
+        if shown.code == "unexpected":
             stream.write("".join(traceback.format_exception(error)))
-    return told.exit
+    return shown.exit
 
 
 def _causes(error: BaseException) -> Iterator[str]:
-    """Yield what led to an error, the nearest first."""
+    """Yield the causes of an error, the nearest first."""
     seen = error
     while (cause := seen.__cause__ or seen.__context__) is not None:
         yield f"{type(cause).__name__}: {cause}"

@@ -1,4 +1,4 @@
-"""One call of the command: what was asked globally, and the manager that it opens."""
+"""One call of the command: its global options and the manager it opens."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from herdbook.cli.output import Screen
 from herdbook.core import ManagerSettings, ModelManager, ModelRegistry, base_url
 from herdbook.presentation.times import Now
 
-PATIENCE_TO_READ_S = 2.0
-"""Seconds that a verb that only reads waits for the server."""
+READ_TIMEOUT_S = 2.0
+"""Seconds that a reading verb waits for the server."""
 
-PATIENCE_TO_ACT_S = 5.0
-"""Seconds that a verb that changes something waits for a look at the server."""
+CHANGE_TIMEOUT_S = 5.0
+"""Seconds that a changing verb waits for the first refresh."""
 
 
 class Invocation:
-    """The global options of one call, and what they lead to.
+    """The global options of one call, with their defaults from the environment.
 
     Attributes:
-        db: The log's file; None for the user's own.
-        ollama: The server; None leaves it to OLLAMA_HOST.
-        node: Our name for the server.
-        catalogue: The user's own catalogue of known models; None if there is none.
-        json: Whether programs read the answer.
-        verbose: Whether causes and positions are told.
-        verb: The verb that runs.
-        now: The present, the same for everything that one call shows.
-        screen: Where answers go.
-        position: The last event of the log when the verb was done with it.
+        db: The log file; None for the one in the user data directory.
+        ollama: Address of the server; None uses OLLAMA_HOST.
+        node: Name of the server in the log.
+        catalogue: The user's own catalogue; None if there is none.
+        json: Whether to print JSON.
+        verbose: Whether to show causes and positions.
+        verb: The running verb.
+        now: The current time, the same for the whole call.
+        screen: Writes the output.
+        position: The last event of the log at the end of the verb.
     """
 
     def __init__(self, *, now: Now | None = None, screen: Screen | None = None) -> None:
@@ -56,21 +56,21 @@ class Invocation:
 
     @property
     def url(self) -> str:
-        """The server's address, as it is understood.
+        """The normalized address of the server.
 
         Raises:
-            InvalidAddressError: It is no address.
+            InvalidAddressError: The address is not valid.
         """
         return base_url(self.ollama or os.environ.get("OLLAMA_HOST"))
 
     @property
     def attended(self) -> bool:
-        """Whether somebody is there to be asked."""
+        """Whether a person can answer a question."""
         return self.screen.interactive and sys.stdin.isatty() and not self.json
 
     def agreed(self, question: str) -> bool:
-        """Ask the person at the terminal; Ctrl-C and the end of input are a no."""
-        # The loop's own handler would wait for the answer first.
+        """Ask a yes/no question; Ctrl-C and end of input mean no."""
+        # asyncio's handler would only run after the blocking prompt returns.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             return typer.confirm(question)
@@ -81,15 +81,15 @@ class Invocation:
 
     @property
     def log(self) -> Path:
-        """The log's file; the directory of the user's own is made."""
+        """The log file; creates the user data directory if it is the default."""
         return self.data / "herd.db" if self.db is None else self.db
 
     @property
     def data(self) -> Path:
-        """The directory of the user's own data, made if it is not there.
+        """The user data directory, created if missing.
 
         Raises:
-            NoHomeError: It cannot be made or entered.
+            NoHomeError: The directory cannot be created or read.
         """
         try:
             path = platformdirs.user_data_path("herdbook", ensure_exists=True)
@@ -98,43 +98,43 @@ class Invocation:
             raise NoHomeError(
                 str(error.filename or "the home directory"),
                 f"cannot be used: {error.strerror}",
-                "Give permission for it, or name a log: --db PATH",
+                "Grant access to it, or choose a log file with --db PATH",
             ) from error
         return path
 
     @property
     def registry(self) -> ModelRegistry:
-        """What is known of models: what is shipped, the user's own on top.
+        """The shipped catalogue, with the user's own on top.
 
         Raises:
-            InvalidCatalogueError: The user's own cannot be used.
+            InvalidCatalogueError: The user's catalogue is not valid.
         """
         shipped = ModelRegistry()
         return shipped.with_catalogue(self.catalogue) if self.catalogue else shipped
 
     @asynccontextmanager
-    async def reading(self, *, look: bool = True) -> AsyncIterator[ModelManager]:
-        """Open the manager to read: a look at the server first, if it answers soon."""
-        settings = ManagerSettings(refresh_timeout_s=PATIENCE_TO_READ_S)
-        async with self._open(settings, look=look) as herd:
-            yield herd
+    async def reading(self, *, refresh: bool = True) -> AsyncIterator[ModelManager]:
+        """Open the manager to read; refresh first, if the server answers in time."""
+        settings = ManagerSettings(refresh_timeout_s=READ_TIMEOUT_S)
+        async with self._open(settings, refresh=refresh) as manager:
+            yield manager
 
     @asynccontextmanager
     async def acting(self) -> AsyncIterator[ModelManager]:
-        """Open the manager to change something: the server must answer.
+        """Open the manager to change something; the server must answer.
 
         Raises:
-            OllamaError: It does not.
+            OllamaError: The server does not answer.
         """
-        settings = ManagerSettings(refresh_timeout_s=PATIENCE_TO_ACT_S)
-        async with self._open(settings, look=True) as herd:
-            if not (await herd.node_status()).reached:
-                await herd.refresh()  # says what is wrong
-            yield herd
+        settings = ManagerSettings(refresh_timeout_s=CHANGE_TIMEOUT_S)
+        async with self._open(settings, refresh=True) as manager:
+            if not (await manager.node_status()).reached:
+                await manager.refresh()  # raises the reason
+            yield manager
 
     @asynccontextmanager
     async def _open(
-        self, settings: ManagerSettings, *, look: bool
+        self, settings: ManagerSettings, *, refresh: bool
     ) -> AsyncIterator[ModelManager]:
         opened = ModelManager.open(
             self.log,
@@ -143,14 +143,14 @@ class Invocation:
             actor=actor(),
             registry=self.registry,
             settings=settings,
-            refresh=look,
+            refresh=refresh,
         )
-        async with opened as herd:
+        async with opened as manager:
             try:
-                yield herd
+                yield manager
             finally:
                 if self.verbose:
-                    self.position = (await herd.now()).position
+                    self.position = (await manager.now()).position
 
 
 def _own_catalogue() -> Path | None:
@@ -158,12 +158,12 @@ def _own_catalogue() -> Path | None:
     if named:
         return Path(named)
     usual = platformdirs.user_config_path("herdbook") / "catalogue.toml"
-    # Unlike Path.exists, this is False where the home cannot be read.
+    # Unlike Path.exists, this returns False where the home cannot be read.
     return usual if os.path.exists(usual) else None  # noqa: PTH110
 
 
 def actor() -> str:
-    """Return who asks: ``cli:<user>``."""
+    """Return the actor of this process: ``cli:<user>``."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a user without a name, as in containers

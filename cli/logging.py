@@ -1,4 +1,4 @@
-"""What the library logs, as a person at a terminal wants it: plain, on stderr."""
+"""Log messages of the library, as plain lines on stderr."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _QUIET = frozenset({"event", "level", "correlation_id"})
 
 
 def configure(*, verbose: bool) -> None:
-    """Show warnings; with ``verbose`` everything."""
+    """Log warnings; with ``verbose`` all messages."""
     level = logging.DEBUG if verbose else logging.WARNING
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -31,17 +31,17 @@ def configure(*, verbose: bool) -> None:
 
 def _plain(_: object, __: str, event: MutableMapping[str, Any]) -> str:
     """Return ``herdbook: warning: pull stalled (model x)``."""
-    told = ", ".join(f"{k} {v}" for k, v in event.items() if k not in _QUIET)
-    what = str(event["event"]).replace("_", " ")
-    text = f"{what} ({told})" if told else what
+    details = ", ".join(f"{k} {v}" for k, v in event.items() if k not in _QUIET)
+    message = str(event["event"]).replace("_", " ")
+    text = f"{message} ({details})" if details else message
     return f"herdbook: {event['level']}: {clean(text)}"
 
 
 class _Stderr:
-    """Writes to whatever standard error is at the moment."""
+    """A logger that writes to the current ``sys.stderr``."""
 
     def msg(self, message: str) -> None:
-        """Write a line."""
+        """Write one line."""
         sys.stderr.write(f"{message}\n")
 
     debug = info = warning = error = critical = msg

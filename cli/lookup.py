@@ -1,4 +1,4 @@
-"""Look up what a command is about: a model that the log knows, or the log itself."""
+"""Find the log, or a model in the log."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from herdbook.events.sqlite.log_file import log_exists
 
 
 def check_log(log: Path) -> None:
-    """Check that there is a log, for commands that must not create one.
+    """Check that the log exists, for verbs that must not create it.
 
     Raises:
-        NothingFoundError: There is none.
-        StoreError: It may not be read, or its ``-wal`` is without a log.
+        NothingFoundError: The log does not exist.
+        StoreError: It is not readable, or only its ``-wal`` file is left.
     """
     if not log_exists(log) and not log.exists():
-        raise NothingFoundError(str(log), "does not exist", "Name the log with --db")
+        raise NothingFoundError(
+            str(log), "does not exist", "Choose a log with --db PATH"
+        )
 
 
-def known_status(moment: ReadModel, model: str) -> ModelStatus:
-    """Return the status of a model that something was ever recorded of.
+def known_status(models: ReadModel, model: str) -> ModelStatus:
+    """Return the status of a model that the log knows.
 
     Raises:
-        InvalidNameError: It is no name.
+        InvalidNameError: The name is not valid.
         NothingFoundError: The log knows no such model.
     """
-    status = moment.status(model)
+    status = models.status(model)
     if status.version == 0:
         raise NothingFoundError(
             status.name,

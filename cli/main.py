@@ -1,7 +1,6 @@
-"""The whole of one call: options, verb, exit code; no failure leaves as a trace.
+"""Run one call of the command and turn every failure into one line on stderr.
 
-What is foreseeable is told in one line on stderr. What is not is told in one line
-too, and ``--verbose`` shows where it happened.
+A bug is reported in one line too; ``--verbose`` adds the traceback.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ from collections.abc import Sequence
 
 import typer
 
-from herdbook.cli.app import VERBS, app, in_order
-from herdbook.cli.commands import (  # noqa: F401 - each adds its commands
+from herdbook.cli.app import VERBS, app, sort_verbs
+from herdbook.cli.commands import (  # noqa: F401 - each registers its verbs
     act,
     backup,
     check,
@@ -40,42 +39,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = given or ["--help"]
     invocation = Invocation()
     configure(verbose="--verbose" in given)
-    in_order()
+    sort_verbs()
     try:
         code = app(given, prog_name="herdbook", obj=invocation, standalone_mode=False)
     except typer.TyperException as error:
         return _fail(_usage(error, given), error, invocation, given)
     except HerdbookError as error:
         return _fail(error, error, invocation, given)
-    except Exception as error:  # noqa: BLE001 - the last seam: nothing leaves as a trace
+    except Exception as error:  # noqa: BLE001 - the last resort: no tracebacks
         return _fail(None, error, invocation, given)
-    _tell_position(invocation)
+    _write_position(invocation)
     return int(code or 0)
 
 
 def _usage(error: typer.TyperException, given: Sequence[str]) -> UsageError:
     message = " ".join(error.format_message().split()).rstrip(".")
     words = ["herdbook", *(word for word in given if word in VERBS)][:2]
-    return UsageError("", message, f"To see how: {' '.join(words)} --help")
+    return UsageError("", message, f"Usage: {' '.join(words)} --help")
 
 
 def _fail(
-    told: HerdbookError | None,
+    known: HerdbookError | None,
     error: Exception,
     invocation: Invocation,
     given: Sequence[str],
 ) -> int:
     code = report(
-        unexpected(error) if told is None else shape(told, verb=invocation.verb),
+        unexpected(error) if known is None else shape(known, verb=invocation.verb),
         error,
         sys.stderr,
         as_json=invocation.json or "--json" in given,
         verbose=invocation.verbose or "--verbose" in given,
     )
-    _tell_position(invocation)
+    _write_position(invocation)
     return code
 
 
-def _tell_position(invocation: Invocation) -> None:
+def _write_position(invocation: Invocation) -> None:
     if invocation.position is not None and not invocation.json:
         sys.stderr.write(f"  last event: #{invocation.position}\n")

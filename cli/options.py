@@ -1,4 +1,4 @@
-"""Arguments and options that several verbs have, and what completes them."""
+"""Arguments and options that several verbs share, with their completion."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from herdbook.events.streams import MODEL_PREFIX, model_of
 
 
 def complete_model(incomplete: str) -> list[str]:
-    """Return the models that the log has ever known and that begin so."""
+    """Return the names of models in the log that start with a text."""
     log = Invocation().log
     if not log.exists():
         return []
     try:
         names = asyncio.run(_names(str(log)))
     except HerdbookError:
-        return []  # a shell that completes is no place for errors
+        return []  # an error would garble the shell's prompt
     return [name for name in names if name.startswith(incomplete)]
 
 
@@ -37,7 +37,7 @@ async def _names(log: str) -> list[str]:
 
 
 def complete_role(incomplete: str) -> list[str]:
-    """Return the roles that begin so."""
+    """Return the roles that start with a text."""
     return [role.value for role in ModelRole if role.value.startswith(incomplete)]
 
 
@@ -45,7 +45,7 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="Name of the model; llama3.1 is llama3.1:latest.",
+        help="Model name; the tag defaults to latest.",
         autocompletion=complete_model,
     ),
 ]
@@ -53,7 +53,7 @@ AnyModel = Annotated[
     str | None,
     typer.Argument(
         metavar="[MODEL]",
-        help="Name of the model; without it, all.",
+        help="Model name; default: all models.",
         autocompletion=complete_model,
     ),
 ]
@@ -61,30 +61,32 @@ Role = Annotated[
     str,
     typer.Argument(
         metavar="ROLE",
-        help=f"What for: {', '.join(ModelRole)}.",
+        help=f"Role: {', '.join(ModelRole)}.",
         autocompletion=complete_role,
     ),
 ]
 NoRefresh = Annotated[
     bool,
     typer.Option(
-        "--no-refresh", help="Do not look at the server; show what the log has."
+        "--no-refresh", help="Do not ask the server; show the state in the log."
     ),
 ]
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", help="Say what it will cost, and do nothing."),
+    typer.Option("--dry-run", help="Show what it would cost, without doing it."),
 ]
 AnyRole = Annotated[
     str | None,
     typer.Argument(
         metavar="[ROLE]",
-        help=f"What for: {', '.join(ModelRole)}; without it, each.",
+        help=f"Role: {', '.join(ModelRole)}; default: every role.",
         autocompletion=complete_role,
     ),
 ]
 
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+
 
 def complete_type(incomplete: str) -> list[str]:
-    """Return the names of facts that begin so."""
+    """Return the event types that start with a text."""
     return [f.__name__ for f in FACTS if f.__name__.startswith(incomplete)]

@@ -1,8 +1,6 @@
-"""What is written where people or programs read it: text in lines, tables, JSON.
+"""Write output: styled lines and tables on a terminal, plain text in a pipe, JSON.
 
-On a terminal there are colours, and columns that do not fit give way, names never;
-elsewhere it is the same text, plain and whole. Characters that would steer a
-terminal are never written, whoever sent them.
+Control characters are never written, wherever the text comes from.
 """
 
 from __future__ import annotations
@@ -21,11 +19,11 @@ if TYPE_CHECKING:
 
 GAP = "   "
 WIDEST = 60
-"""Characters beyond which a cell no longer widens its column."""
+"""Longest cell, in characters, that widens its column in a pipe."""
 
 
 class Piece(NamedTuple):
-    """A piece of a line, with the style that it has on a terminal."""
+    """A part of a line, with its Rich style for terminals."""
 
     text: str
     style: str = ""
@@ -35,7 +33,7 @@ Line = tuple[Piece, ...]
 
 
 def line(*parts: str | Piece) -> Line:
-    """Return a line of its parts."""
+    """Return a line from strings and pieces."""
     return tuple(Piece(part) if isinstance(part, str) else part for part in parts)
 
 
@@ -43,9 +41,9 @@ class Column(NamedTuple):
     """A column of a table.
 
     Attributes:
-        header: Its name.
-        gives_way: 0 for never; else the higher goes first where room is short.
-        right: Whether it is aligned to the right.
+        header: Name of the column.
+        gives_way: Order of removal where room is short, highest first; 0 for never.
+        right: Whether to align the cells to the right.
     """
 
     header: str
@@ -54,12 +52,12 @@ class Column(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row of a table, with what stands around it.
+    """A row of a table, with the lines around it.
 
     Attributes:
-        cells: One for each column.
-        above: A line above it, which then takes the place of the first cell.
-        below: Lines below it.
+        cells: One per column.
+        above: A line above the row, which replaces the first cell.
+        below: Lines below the row.
     """
 
     cells: Sequence[Piece]
@@ -68,14 +66,14 @@ class Row(NamedTuple):
 
 
 def clean(text: str) -> str:
-    """Return a text without what would steer a terminal or break a line."""
+    """Return a text without control characters and line breaks."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else " " if c.isspace() else "�" for c in text)
 
 
 def escaped(text: str) -> str:
-    r"""Return JSON that is safe to show: what does not print becomes ``\u202e``."""
+    r"""Return JSON with every non-printing character as an escape, ``\u202e``."""
     return "".join(
         c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text
     )
@@ -88,13 +86,13 @@ def table_lines(
     width: int | None = None,
     headers: bool = True,
 ) -> list[Line]:
-    """Return a table as lines, aligned.
+    """Return a table as aligned lines.
 
     Args:
         columns: The columns.
         rows: The rows.
-        width: Characters that there is room for; None: for all.
-        headers: Whether the columns' names stand above.
+        width: Characters per line; None for no limit.
+        headers: Whether to start with the names of the columns.
     """
     head = Row([Piece(column.header, "bold") for column in columns])
     all_rows = [head, *rows] if headers else list(rows)
@@ -102,8 +100,10 @@ def table_lines(
         max((_width(row, at) for row in all_rows), default=0)
         for at in range(len(columns))
     ]
-    kept = _kept(columns, widths, width)
-    return [text for row in all_rows for text in _row_lines(row, columns, widths, kept)]
+    visible = _visible(columns, widths, width)
+    return [
+        text for row in all_rows for text in _row_lines(row, columns, widths, visible)
+    ]
 
 
 def _width(row: Row, at: int) -> int:
@@ -112,60 +112,60 @@ def _width(row: Row, at: int) -> int:
     return min(len(row.cells[at].text), WIDEST)
 
 
-def _kept(
+def _visible(
     columns: Sequence[Column], widths: Sequence[int], width: int | None
 ) -> list[int]:
-    """Return which columns stay: the empty never, the others as room allows."""
-    kept = [at for at in range(len(columns)) if widths[at]]
-    while width is not None and len(kept) > 1:
-        needed = sum(widths[at] for at in kept) + len(GAP) * (len(kept) - 1)
-        first = max(kept, key=lambda at: columns[at].gives_way)
+    """Return the columns to show: not the empty ones, the others as room allows."""
+    visible = [at for at in range(len(columns)) if widths[at]]
+    while width is not None and len(visible) > 1:
+        needed = sum(widths[at] for at in visible) + len(GAP) * (len(visible) - 1)
+        first = max(visible, key=lambda at: columns[at].gives_way)
         if needed <= width or not columns[first].gives_way:
             break
-        kept.remove(first)
-    return kept
+        visible.remove(first)
+    return visible
 
 
 def _row_lines(
-    row: Row, columns: Sequence[Column], widths: Sequence[int], kept: Sequence[int]
+    row: Row, columns: Sequence[Column], widths: Sequence[int], visible: Sequence[int]
 ) -> list[Line]:
     cells = list(row.cells)
     if row.above is not None:
         cells[0] = Piece("")
     pieces: list[Piece] = []
-    for at in kept:
+    for at in visible:
         text, style = cells[at]
         aligned = text.rjust if columns[at].right else text.ljust
-        last = at == kept[-1] and not columns[at].right
+        last = at == visible[-1] and not columns[at].right
         pieces.append(Piece(text if last else aligned(widths[at]), style))
-        if at != kept[-1]:
+        if at != visible[-1]:
             pieces.append(Piece(GAP))
     above = [] if row.above is None else [row.above]
     return [*above, _stripped(pieces), *row.below]
 
 
 def _stripped(pieces: Sequence[Piece]) -> Line:
-    """Return a line without blanks at its end."""
-    kept = list(pieces)
-    while kept and not kept[-1].text.strip():
-        kept.pop()
-    if kept:
-        kept[-1] = Piece(kept[-1].text.rstrip(), kept[-1].style)
-    return tuple(kept)
+    """Return a line without trailing blanks."""
+    trimmed = list(pieces)
+    while trimmed and not trimmed[-1].text.strip():
+        trimmed.pop()
+    if trimmed:
+        trimmed[-1] = Piece(trimmed[-1].text.rstrip(), trimmed[-1].style)
+    return tuple(trimmed)
 
 
 def bar(share: float, width: int = 32) -> Line:
-    """Return a bar of which a share, 0 to 1, is done."""
+    """Return a progress bar for a share from 0 to 1."""
     halves = round(min(max(share, 0.0), 1.0) * width * 2)
     done = "━" * (halves // 2) + ("╸" if halves % 2 else "")
     return Piece(done, "green"), Piece("─" * (width - len(done)), "dim")
 
 
 class Screen:
-    """Where a verb writes to.
+    """The output of a verb: a terminal, a pipe or a file.
 
     Attributes:
-        interactive: Whether a person looks at it.
+        interactive: Whether the output is a terminal.
     """
 
     def __init__(self, stream: IO[str] | None = None) -> None:
@@ -175,20 +175,20 @@ class Screen:
 
     @property
     def stream(self) -> IO[str]:
-        """The stream itself; by default the standard output of the moment."""
+        """The stream; by default the current ``sys.stdout``."""
         return sys.stdout if self._stream is None else self._stream
 
     @property
     def width(self) -> int | None:
-        """Characters in a line of the terminal; None where there is none."""
+        """Characters per line of the terminal; None for a pipe or a file."""
         return shutil.get_terminal_size().columns if self.interactive else None
 
     def write(self, *parts: str | Piece) -> None:
-        """Write a line of its parts."""
+        """Write one line from strings and pieces."""
         self.write_lines([line(*parts)])
 
     def write_lines(self, lines: Iterable[Line]) -> None:
-        """Write lines."""
+        """Write lines, styled on a terminal."""
         for pieces in lines:
             pure = [Piece(clean(text), style) for text, style in pieces]
             if self.interactive:
@@ -197,7 +197,7 @@ class Screen:
                 print("".join(text for text, _ in pure), file=self.stream)
 
     def _write_styled(self, pieces: Sequence[Piece]) -> None:
-        # Here and not above: only a terminal needs Rich.
+        # Imported late: a pipe does not need Rich.
         from rich.console import Console  # noqa: PLC0415
         from rich.text import Text  # noqa: PLC0415
 
@@ -207,11 +207,11 @@ class Screen:
 
     @contextmanager
     def waiting(self, text: str, *, quiet: bool = False) -> Iterator[None]:
-        """Show that something takes its time, where a person looks."""
+        """Show a spinner on a terminal while the block runs."""
         if quiet or not self.interactive:
             yield
             return
-        # Here and not above: only a terminal needs Rich.
+        # Imported late: a pipe does not need Rich.
         from rich.console import Console  # noqa: PLC0415
 
         with Console(file=self.stream).status(clean(text)):
@@ -220,11 +220,11 @@ class Screen:
     def write_table(
         self, columns: Sequence[Column], rows: Sequence[Row], *, headers: bool = True
     ) -> None:
-        """Write a table, as wide as the terminal at most."""
+        """Write a table that fits the terminal."""
         self.write_lines(table_lines(columns, rows, width=self.width, headers=headers))
 
     def write_json(self, value: object, *, in_lines: bool = False) -> None:
-        """Write a value as JSON: indented, or in one line for a stream of them."""
+        """Write a value as JSON: indented, or one line per value."""
         text = msgspec.json.encode(value)
         if not in_lines:
             text = msgspec.json.format(text, indent=2)

@@ -1,4 +1,4 @@
-"""Serve a sandbox until a signal comes. Imported only where one is wanted."""
+"""Serve a sandbox until a signal arrives. Imported only where it is needed."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ __all__ = ["Options", "serve_until_stopped", "served"]
 
 
 class CannotListenError(HerdbookError):
-    """The sandbox cannot have the port that it was told to."""
+    """The sandbox cannot listen on its port."""
 
     code = "cannot_listen"
 
 
 async def serve_until_stopped(invocation: Invocation, options: Options) -> None:
-    """Serve, with the address on the first line, until SIGINT or SIGTERM.
+    """Print the address, then serve until SIGINT or SIGTERM.
 
     Raises:
-        CannotListenError: Another program has the port, or it is not allowed.
+        CannotListenError: The port is in use or not permitted.
     """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     async with served(options) as address:
-        _tell(invocation, address)
+        _write_address(invocation, address)
         await stopped.wait()
 
 
 @asynccontextmanager
 async def served(options: Options) -> AsyncIterator[str]:
-    """Serve a sandbox while the block runs; give its address.
+    """Serve a sandbox while the block runs; yield its address.
 
     Raises:
-        CannotListenError: Another program has the port, or it is not allowed.
+        CannotListenError: The port is in use or not permitted.
     """
     async with AsyncExitStack() as stack:
         serving = serve(world_of(options), host=options.host, port=options.port)
@@ -49,14 +49,14 @@ async def served(options: Options) -> AsyncIterator[str]:
             address = await stack.enter_async_context(serving)
         except OSError as error:
             raise CannotListenError(
-                f"port {options.port} of {options.host}",
-                f"cannot be listened on: {error.strerror}",
-                "Take another one, or 0 for any that is free",
+                f"port {options.port} on {options.host}",
+                f"is not available: {error.strerror}",
+                "Choose another with --port, or --port 0 for any free port",
             ) from error
         yield address
 
 
-def _tell(invocation: Invocation, address: str) -> None:
+def _write_address(invocation: Invocation, address: str) -> None:
     screen = invocation.screen
     if invocation.json:
         screen.write_json({"address": address}, in_lines=True)

@@ -1,4 +1,4 @@
-"""What the verb serve runs. Imported only where the service is wanted."""
+"""Run the service for ``serve``. Imported only where it is needed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from herdbook.cli.invocation import PATIENCE_TO_READ_S, Invocation
+from herdbook.cli.invocation import READ_TIMEOUT_S, Invocation
 from herdbook.core import ManagerSettings, ModelManager
 from herdbook.service.auth.tokens import gather
 from herdbook.service.logging import configure
@@ -18,28 +18,28 @@ from herdbook.service.run import RunOptions, run
 from herdbook.service.settings import ServiceSettings
 
 BANNER = (
-    "This is a sandbox that pretends to be Ollama: no model here is real, and nothing "
-    "is fetched."
+    "Sandbox: a simulated Ollama server. The models are not real and nothing is "
+    "downloaded."
 )
-"""What every page says where there is no Ollama."""
+"""Shown on every page while the sandbox replaces Ollama."""
 
-PRETEND_RATE = 20e6
-"""Bytes per second of each of the sandbox's connections to its registry."""
+SANDBOX_RATE = 20e6
+"""Bytes per second of each simulated connection to the registry."""
 
 
-class Hosting(msgspec.Struct, frozen=True, kw_only=True):
-    """What the verb was told.
+class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of ``serve``.
 
     Attributes:
-        host: Where to listen.
-        port: At which port.
-        tokens: The file with the tokens.
-        hosts: Names by which it may be addressed.
-        read_only: Whether nobody may change anything.
-        secure: Whether it is reached through HTTPS.
-        resume_pulls: Whether interrupted pulls go on at once.
-        sandbox: ``never``, ``auto`` or ``always``.
-        log_format: ``plain`` or ``json``.
+        host: Address to listen on.
+        port: Port to listen on.
+        tokens: File with the token hashes.
+        hosts: Accepted host names.
+        read_only: Whether to refuse every change.
+        secure: Whether clients connect through HTTPS.
+        resume_pulls: Whether to resume interrupted pulls.
+        sandbox: When to replace Ollama: ``never``, ``auto`` or ``always``.
+        log_format: Format of log lines, ``plain`` or ``json``.
     """
 
     host: str
@@ -53,16 +53,16 @@ class Hosting(msgspec.Struct, frozen=True, kw_only=True):
     log_format: str
 
 
-async def host(invocation: Invocation, hosting: Hosting) -> None:
-    """Serve until a signal comes; tell the address first."""
-    configure(log_format=hosting.log_format, verbose=invocation.verbose)
+async def serve(invocation: Invocation, given: ServeOptions) -> None:
+    """Print the address, then serve until a signal arrives."""
+    configure(log_format=given.log_format, verbose=invocation.verbose)
     settings = ServiceSettings(
-        host=hosting.host,
-        port=hosting.port,
-        tokens=gather(hosting.tokens, os.environ),
-        hosts=hosting.hosts,
-        read_only=hosting.read_only,
-        secure=hosting.secure,
+        host=given.host,
+        port=given.port,
+        tokens=gather(given.tokens, os.environ),
+        hosts=given.hosts,
+        read_only=given.read_only,
+        secure=given.secure,
     )
     options = RunOptions(
         log=invocation.log,
@@ -70,36 +70,37 @@ async def host(invocation: Invocation, hosting: Hosting) -> None:
         node=invocation.node,
         registry=invocation.registry,
         settings=settings,
-        resume_pulls=hosting.resume_pulls,
+        resume_pulls=given.resume_pulls,
     )
-    nobody = hosting.sandbox == "auto" and not await _answers(invocation)
-    if hosting.sandbox == "always" or nobody:
-        remark = f"No Ollama answers. {BANNER}" if nobody else BANNER
-        async with _pretended(invocation, options) as pretended:
-            await run(pretended, partial(_tell, invocation, pretended.log, remark))
+    missing = given.sandbox == "auto" and not await _answers(invocation)
+    if given.sandbox == "always" or missing:
+        remark = f"No Ollama server answers. {BANNER}" if missing else BANNER
+        async with _sandboxed(invocation, options) as sandboxed:
+            started = partial(_write_start, invocation, sandboxed.log, remark)
+            await run(sandboxed, started)
     else:
-        await run(options, partial(_tell, invocation, options.log, ""))
+        await run(options, partial(_write_start, invocation, options.log, ""))
 
 
 async def _answers(invocation: Invocation) -> bool:
     """Return whether an Ollama server answers."""
-    settings = ManagerSettings(refresh_timeout_s=PATIENCE_TO_READ_S)
+    settings = ManagerSettings(refresh_timeout_s=READ_TIMEOUT_S)
     opened = ModelManager.open(":memory:", ollama=invocation.ollama, settings=settings)
     async with opened as manager:
         return (await manager.node_status()).reached
 
 
 @asynccontextmanager
-async def _pretended(
+async def _sandboxed(
     invocation: Invocation, options: RunOptions
 ) -> AsyncIterator[RunOptions]:
-    """Run a sandbox, with its own log and its own models, kept from run to run."""
+    """Serve a sandbox whose log and models persist between runs."""
     from herdbook.cli.run_sandbox import Options, served  # noqa: PLC0415 - its own extra
 
     log = invocation.db or invocation.data / "sandbox" / "herd.db"
     log.parent.mkdir(exist_ok=True)
     models = log.with_name(f"{log.name}-sandbox")
-    sandbox = Options(registry_rate=PRETEND_RATE, state=models)
+    sandbox = Options(registry_rate=SANDBOX_RATE, state=models)
     async with served(sandbox) as address:
         yield msgspec.structs.replace(
             options,
@@ -111,7 +112,7 @@ async def _pretended(
         )
 
 
-def _tell(invocation: Invocation, log: Path, remark: str, address: str) -> None:
+def _write_start(invocation: Invocation, log: Path, remark: str, address: str) -> None:
     screen = invocation.screen
     if invocation.json:
         screen.write_json({"address": address, "log": str(log)}, in_lines=True)
@@ -119,5 +120,5 @@ def _tell(invocation: Invocation, log: Path, remark: str, address: str) -> None:
         screen.write(address)
         if remark:
             screen.write(remark)
-        screen.write(f"The log is {log}. Ctrl-C ends it.")
+        screen.write(f"Log: {log}. Stop with Ctrl-C.")
     screen.stream.flush()

@@ -1,4 +1,4 @@
-"""A walk of real commands, each in a process of its own, one of them killed."""
+"""Run the commands of the demo, each in its own process, and kill one of them."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ class SandboxFailedError(HerdbookError):
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the walk takes place.
+    """The server, log and models of one demo.
 
     Attributes:
-        address: The server.
-        what: What that is, in words.
-        log: The walk's own log.
-        quick: A model that is fetched soon.
+        address: Address of the server.
+        server: Description of the server.
+        log: Log file of the demo.
+        quick: A model that downloads fast.
         slow: A model whose pull takes long enough to be killed.
-        kill_at: Percents at which it is killed.
-        afterwards: What to try next, in words.
+        kill_at: Percentage at which that pull is killed.
+        afterwards: Suggestion for the next steps.
     """
 
     address: str
-    what: str
+    server: str
     log: Path
     quick: str
     slow: str
@@ -52,12 +52,12 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     afterwards: str
 
 
-class Walk:
-    """One walk: it says what it does, and does it.
+class Walkthrough:
+    """Announce and run the commands of a demo.
 
     Args:
-        invocation: The call that it belongs to.
-        stage: Where it takes place.
+        invocation: The call of ``demo``.
+        stage: Server, log and models.
     """
 
     def __init__(self, invocation: Invocation, stage: Stage) -> None:
@@ -72,16 +72,16 @@ class Walk:
         }
 
     def say(self, text: str) -> None:
-        """Say something to people."""
+        """Write a text, unless JSON is printed."""
         if not self._json:
             self._screen.write("")
             self._screen.write(Piece(text, "bold"))
 
     async def step(self, text: str, *words: str) -> int:
-        """Run one command, and return its exit code."""
+        """Run one command and return its exit code."""
         self._announce(text, words)
         process = await self._start(words, stdout=DEVNULL if self._json else None)
-        return self._tell(words, await process.wait())
+        return self._report(words, await process.wait())
 
     def _announce(self, text: str, words: Sequence[str]) -> None:
         self.say(text)
@@ -94,63 +94,63 @@ class Walk:
             *COMMAND, *words, stdout=stdout, env=self._environment
         )
 
-    def _tell(self, words: Sequence[str], code: int) -> int:
+    def _report(self, words: Sequence[str], code: int) -> int:
         if self._json:
-            told = {"command": ["herdbook", *words], "exit": code}
-            self._screen.write_json(told, in_lines=True)
+            ran = {"command": ["herdbook", *words], "exit": code}
+            self._screen.write_json(ran, in_lines=True)
         return code
 
     async def pull_and_kill(self, text: str, name: str) -> bool:
-        """Pull in a process, and kill that without warning in the middle.
+        """Pull in a process and kill it half-way with SIGKILL.
 
         Returns:
-            Whether it was killed: a pull may be over before.
+            Whether it was killed; the pull may complete first.
         """
         words = ("pull", name)
         self._announce(text, words)
         process = await self._start([*words, "--json"], stdout=PIPE)
         percent = None
         with progress.meter(self._screen, name, as_json=self._json) as meter:
-            async for told in _followed(process):
-                percent = told.percent
-                meter.tell(told)
+            async for each in _progress(process):
+                percent = each.percent
+                meter.show(each)
                 if percent is not None and self.stage.kill_at <= percent < 100:
                     process.kill()
                     break
-        code = self._tell(words, await process.wait())
+        code = self._report(words, await process.wait())
         if code < 0 and not self._json:
-            self._screen.write(f"killed at {percent} %: nothing could be tidied up")
+            self._screen.write(f"killed at {percent} %, with no chance to clean up")
         return code < 0
 
     async def position(self) -> int:
-        """Return the last event of the log, without being one who recovers it."""
+        """Return the last position of the log, without recovering it."""
         async with Storage.open(self.stage.log, SystemClock()) as storage:
             return (await storage.store.head()).position
 
 
-async def _followed(process: Process) -> AsyncIterator[PullProgress]:
-    """Yield the progress that a pull with ``--json`` tells."""
+async def _progress(process: Process) -> AsyncIterator[PullProgress]:
+    """Yield the progress that ``pull --json`` prints."""
     assert process.stdout is not None
     async for line in process.stdout:
-        told = msgspec.json.decode(line, type=shapes.Progress)
+        read = msgspec.json.decode(line, type=shapes.Progress)
         yield PullProgress(
-            completed_bytes=told.completed_bytes or 0,
-            total_bytes=told.total_bytes,
-            rate_bytes_s=told.rate_bytes_s,
-            eta_s=told.eta_s,
-            status=told.status,
+            completed_bytes=read.completed_bytes or 0,
+            total_bytes=read.total_bytes,
+            rate_bytes_s=read.rate_bytes_s,
+            eta_s=read.eta_s,
+            status=read.status,
         )
 
 
 @asynccontextmanager
 async def sandbox_server(*, rate: float) -> AsyncIterator[str]:
-    """Run a sandbox in a process of its own while the block runs.
+    """Run a sandbox in its own process while the block runs.
 
     Args:
-        rate: Bytes per second of each of its connections to the registry.
+        rate: Bytes per second of each simulated download connection.
 
     Raises:
-        SandboxFailedError: It did not start.
+        SandboxFailedError: The sandbox did not start.
     """
     address = ""
     process = await asyncio.create_subprocess_exec(

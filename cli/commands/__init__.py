@@ -1,3 +1,3 @@
-"""The commands, a module for each group."""
+"""The verbs of the command, one module per group."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Verbs that change something: load, unload, rm, use, config."""
+"""Verbs that change a model: ``load``, ``unload``, ``rm``, ``use`` and ``config``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from herdbook.cli.app import ACT, verb
+from herdbook.cli.app import CHANGE, verb
 from herdbook.cli.errors import DONE, FAILED
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.options import DryRun, Model
@@ -28,38 +28,44 @@ from herdbook.projections.sentences import setting_text
 _LOADS = frozenset({"ModelLoaded", "RunnerChanged"})
 
 
-@verb("load", ACT)
+@verb("load", CHANGE)
 async def load(
     invocation: Invocation,
     model: Model,
     *,
     num_ctx: Annotated[
-        int | None, typer.Option(help="Context in tokens, for this load.")
+        int | None,
+        typer.Option(metavar="TOKENS", help="Context length for this load."),
     ] = None,
     keep_alive: Annotated[
         str | None,
-        typer.Option(help="How long it stays: 10m, 1h30m, seconds, -1 for ever."),
+        typer.Option(
+            metavar="TIME",
+            help="Time to stay loaded: 10m, 1h30m, seconds, or -1 for no limit.",
+        ),
     ] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Load a model into memory, as it is configured; tell first what it costs."""
+    """Load a model into memory, with its settings."""
     options: dict[str, Setting] = {}
     if num_ctx is not None:
         check("num_ctx", num_ctx)
         options["num_ctx"] = num_ctx
     async with invocation.acting() as manager:
-        costs.tell(invocation, await manager.cost_of_load(model), alone=dry_run)
+        costs.write(invocation, await manager.cost_of_load(model), alone=dry_run)
         if dry_run:
             return
         with invocation.screen.waiting(f"loading {model}", quiet=invocation.json):
             status = await manager.load(
                 model, options=options, keep_alive=_keep_alive(keep_alive)
             )
-        await _tell(invocation, manager, status, await _loaded_text(manager, status))
+        await _write_status(
+            invocation, manager, status, await _loaded_text(manager, status)
+        )
 
 
 def _keep_alive(text: str | None) -> str | float | None:
-    """Return a keep-alive as the configuration reads it."""
+    """Read a keep-alive in the same way as the setting."""
     if text is None:
         return None
     _, value = parse(f"keep_alive={text}")
@@ -73,26 +79,26 @@ async def _loaded_text(manager: ModelManager, status: ModelStatus) -> str:
     return f"{status.name} {entries[-1].sentence if entries else 'loaded'}"
 
 
-async def _tell(
+async def _write_status(
     invocation: Invocation, manager: ModelManager, status: ModelStatus, text: str
 ) -> None:
-    """Tell what became of a model: in words, or all of it in JSON."""
+    """Write the result for a model: a sentence, or its status in JSON."""
     if invocation.json:
         invocation.screen.write_json(shapes.model(status, await manager.now()))
     else:
         invocation.screen.write(text)
 
 
-@verb("unload", ACT)
+@verb("unload", CHANGE)
 async def unload(invocation: Invocation, model: Model) -> None:
-    """Unload a model, and every other name of its weights."""
+    """Unload a model, and all models with the same weights."""
     async with invocation.acting() as manager:
         cost = await manager.cost_of_unload(model)
         with invocation.screen.waiting(f"unloading {model}", quiet=invocation.json):
             result = await manager.unload(model)
         if invocation.json:
-            told = shapes.Unloaded(name=cost.name, result=result.value)
-            invocation.screen.write_json(told)
+            unloaded = shapes.Unloaded(name=cost.name, result=result.value)
+            invocation.screen.write_json(unloaded)
         else:
             invocation.screen.write(_unloaded_text(cost, result))
 
@@ -101,21 +107,23 @@ def _unloaded_text(cost: UnloadCost, result: UnloadResult) -> str:
     if result is UnloadResult.NOT_LOADED:
         return f"{cost.name} was not loaded"
     if result is UnloadResult.DEFERRED:
-        return f"{cost.name} is still in use; the server unloads it when that ends"
-    also = f", and with it {', '.join(cost.also)} (same weights)" if cost.also else ""
+        return f"{cost.name} is in use; the server unloads it after the current request"
+    also = f", with {', '.join(cost.also)} (same weights)" if cost.also else ""
     return f"{cost.name} unloaded{also}"
 
 
-@verb("rm", ACT)
+@verb("rm", CHANGE)
 async def rm(
     invocation: Invocation,
     model: Model,
     *,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")
+    ] = False,
 ) -> int:
-    """Delete a model from the server; say what that frees.
+    """Delete a model from the server.
 
-    On a terminal it asks first. In a pipe or a script it does not.
+    Asks for confirmation on a terminal, but not in a pipe or a script.
     """
     async with invocation.acting() as manager:
         status = await manager.get_status(model)
@@ -123,38 +131,40 @@ async def rm(
             raise ModelNotFoundError(status.name, where=status.node)
         cost = await manager.cost_of_delete(status.name)
         freed = costs.freed_text(cost)
-        question = f"Delete {status.name}? That {freed}"
+        question = f"Delete {status.name}? This {freed}"
         if invocation.attended and not yes and not invocation.agreed(question):
             invocation.screen.write("Nothing was deleted.")
             return FAILED
         await manager.delete(status.name)
         if invocation.json:
-            told = shapes.Removed(
+            removed = shapes.Removed(
                 name=status.name,
                 freed_bytes=cost.frees.size_bytes or 0,
                 shared_with=cost.shared_with,
             )
-            invocation.screen.write_json(told)
+            invocation.screen.write_json(removed)
         else:
-            invocation.screen.write(f"{status.name} deleted; that {freed}")
+            invocation.screen.write(f"{status.name} deleted; this {freed}")
         return DONE
 
 
-@verb("use", ACT)
+@verb("use", CHANGE)
 async def use(
     invocation: Invocation,
     model: Model,
     *,
-    purpose: Annotated[str, typer.Option("--for", help="What for, in words.")] = "",
+    purpose: Annotated[
+        str, typer.Option("--for", metavar="PURPOSE", help="Purpose, as free text.")
+    ] = "",
 ) -> None:
-    """Record that a model was used: recommendations follow it."""
+    """Record that a model was used, which raises it in recommendations."""
     async with invocation.reading() as manager:
         status = await manager.mark_used(model, purpose=purpose)
-        told = f": {purpose}" if purpose else ""
-        await _tell(invocation, manager, status, f"{status.name} used{told}")
+        why = f": {purpose}" if purpose else ""
+        await _write_status(invocation, manager, status, f"{status.name} used{why}")
 
 
-@verb("config", ACT)
+@verb("config", CHANGE)
 async def config(
     invocation: Invocation,
     model: Model,
@@ -164,39 +174,44 @@ async def config(
     ] = None,
     *,
     unset: Annotated[
-        list[str] | None, typer.Option(help="A setting to have no value any more.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Remove a setting. Repeatable."),
     ] = None,
-    note: Annotated[str, typer.Option(help="Why, for the history.")] = "",
+    note: Annotated[
+        str, typer.Option(metavar="TEXT", help="Reason, shown in the history.")
+    ] = "",
 ) -> None:
-    """Show what a model is used with, or change it.
+    """Show or change the settings of a model.
 
-    Settings are num_ctx, temperature, keep_alive, pinned, notes, options.<name> and
+    Settings: num_ctx, temperature, keep_alive, pinned, notes, options.<name> and
     capability.<name>.
     """
     wanted = dict(parse(setting) for setting in settings or [])
-    async with invocation.reading(look=False) as manager:
+    async with invocation.reading(refresh=False) as manager:
         if wanted or unset:
             await manager.configure(model, wanted, unset=unset or [], note=note)
-        await _tell_settings(invocation, manager, model)
+        await _write_settings(invocation, manager, model)
 
 
-async def _tell_settings(
+async def _write_settings(
     invocation: Invocation, manager: ModelManager, model: str
 ) -> None:
     status = await manager.get_status(model)
     given = await manager.options_for(model)
     screen = invocation.screen
     if invocation.json:
-        told = shapes.Config(
+        shape = shapes.Config(
             name=status.name,
             settings=status.settings,
             options=given.options,
             keep_alive=given.keep_alive,
         )
-        screen.write_json(told)
+        screen.write_json(shape)
         return
     if not status.settings:
-        screen.write(f"{status.name} has no settings of its own.")
+        screen.write(
+            f"{status.name} has no settings: the defaults of model and server apply."
+        )
         return
     rows = [
         Row([Piece(name), Piece(setting_text(value))])

@@ -1,4 +1,4 @@
-"""The commands backup and restore."""
+"""The verbs ``backup`` and ``restore``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from herdbook.cli.app import PAST, verb
+from herdbook.cli.app import HISTORY, verb
 from herdbook.cli.errors import DONE
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import check_log
@@ -16,10 +16,10 @@ from herdbook.presentation.wording import counted
 from herdbook.projections.sentences import bytes_text
 
 
-@verb("backup", PAST)
+@verb("backup", HISTORY)
 async def backup(
     invocation: Invocation,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write.")],
     *,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace an existing file.")
@@ -30,7 +30,7 @@ async def backup(
     Other Herdbook processes may use the log meanwhile. The file appears when it is
     complete and verified. Do not use cp for a log in use: it misses recent events.
     """
-    from herdbook.core.backup import back_up  # noqa: PLC0415  # not for other commands
+    from herdbook.core.backup import back_up  # noqa: PLC0415 - only for this verb
 
     check_log(invocation.log)
     made = await back_up(invocation.log, file, replace=replace)
@@ -51,15 +51,15 @@ async def backup(
     return DONE
 
 
-@verb("restore", PAST)
+@verb("restore", HISTORY)
 async def restore(
     invocation: Invocation,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Backup to restore.")],
     *,
     replace: Annotated[
         bool,
         typer.Option(
-            "--replace", help="Replace an existing log; its files are kept next to it."
+            "--replace", help="Replace an existing log; its files stay next to it."
         ),
     ] = False,
 ) -> int:
@@ -68,7 +68,7 @@ async def restore(
     The backup itself is only read. An existing log is replaced only with --replace,
     and its files move to a directory next to it.
     """
-    from herdbook.core.backup import restore  # noqa: PLC0415  # not for other commands
+    from herdbook.core.backup import restore  # noqa: PLC0415 - only for this verb
 
     done = await restore(file, invocation.log, replace=replace)
     if invocation.json:
@@ -85,7 +85,7 @@ async def restore(
     text = f"{done.path}: {counted(done.position, 'event')}, verified"
     invocation.screen.write(f"{text}{_findings(len(done.findings))}")
     if done.replaced:
-        invocation.screen.write(f"The files before are in {done.replaced}")
+        invocation.screen.write(f"The replaced files are in {done.replaced}")
     return DONE
 
 

@@ -1,4 +1,4 @@
-"""Verbs that check: verify the log, refresh what it says, draw what it allows."""
+"""Verbs that check: ``verify``, ``refresh`` and ``graph``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from herdbook.cli.app import LOOK, PAST, verb
+from herdbook.cli.app import HISTORY, INSPECT, verb
 from herdbook.cli.commands.history import events_between, show_entries
 from herdbook.cli.errors import DONE, FAILED, UsageError
 from herdbook.cli.invocation import Invocation
@@ -28,7 +28,7 @@ from herdbook.presentation.wording import counted
 from herdbook.projections.history import HistoryView
 
 
-@verb("verify", PAST)
+@verb("verify", HISTORY)
 async def verify(
     invocation: Invocation,
     *,
@@ -36,7 +36,7 @@ async def verify(
         list[str] | None,
         typer.Option(
             metavar="POSITION:HASH",
-            help="A head written down before; the log must still have it. Repeatable.",
+            help="Position and hash noted earlier; the log must have both. Repeatable.",
         ),
     ] = None,
     accept: Annotated[
@@ -47,13 +47,13 @@ async def verify(
         ),
     ] = False,
 ) -> int:
-    """Check the whole log, event by event.
+    """Check every event of the log.
 
-    Hashes, positions, versions, data, streams, legality, the file itself. Needs no
-    server. Exit code 1 if there are findings.
+    Checks hashes, positions, versions, data, streams, state transitions and the file.
+    Needs no server. The exit code is 1 if there are findings.
 
-    --accept continues with a log that lost its end, or whose write-ahead log is
-    damaged. Copy the log and the files next to it first.
+    --accept continues with a log that lost its last events or has a damaged
+    write-ahead log. Copy the log and the files next to it first.
     """
     anchors = [_anchor(text) for text in anchor or ()]
     log = invocation.log
@@ -73,7 +73,7 @@ async def verify(
             )
         )
     else:
-        _tell(invocation.screen, found, seconds)
+        _write_findings(invocation.screen, found, seconds)
     return FAILED if found.findings else DONE
 
 
@@ -82,13 +82,13 @@ def _anchor(text: str) -> Head:
     if found is None:
         raise UsageError(
             f"{text!r}",
-            "is no anchor",
-            "Write it as position:hash; verify --json tells both",
+            "is not a valid anchor",
+            "Write POSITION:HASH; verify --json prints both",
         )
     return Head(int(found[1]), found[2])
 
 
-def _tell(screen: Screen, found: Verification, seconds: float) -> None:
+def _write_findings(screen: Screen, found: Verification, seconds: float) -> None:
     rows = [
         Row(
             [
@@ -103,62 +103,62 @@ def _tell(screen: Screen, found: Verification, seconds: float) -> None:
         )
         for finding in found.findings
     ]
-    columns = (Column("AT", right=True), Column("WRONG"), Column("WHAT"))
+    columns = (Column("AT", right=True), Column("KIND"), Column("MESSAGE"))
     screen.write_table(columns, rows, headers=False)
     screen.write(_summary(found, seconds))
 
 
 def _summary(found: Verification, seconds: float) -> str:
     if not found.events and not found.findings:
-        return "no events yet, nothing to check"
-    whole = (
-        "not whole"
+        return "no events yet"
+    condition = (
+        "damaged"
         if found.findings
-        else f"chain whole from #1 to #{found.head.position}"
+        else f"chain intact from #1 to #{found.head.position}"
     )
     return (
-        f"{counted(found.events, 'event')}, {whole}, head {found.head.hash[:8]}…, "
+        f"{counted(found.events, 'event')}, {condition}, head {found.head.hash[:8]}…, "
         f"{counted(len(found.findings), 'finding')}, {seconds:.2f} s"
     )
 
 
-@verb("refresh", LOOK)
+@verb("refresh", INSPECT)
 async def refresh(invocation: Invocation) -> None:
-    """Look at the server now; record what differs, and say it."""
-    async with invocation.reading(look=False) as manager:
+    """Refresh from the server now; record and show the changes."""
+    async with invocation.reading(refresh=False) as manager:
         before = (await manager.now()).position
-        look = await manager.refresh()
-        moment = await manager.now()
+        seen = await manager.refresh()
+        models = await manager.now()
         view = HistoryView()
-        async for event in events_between(manager, before, moment.position):
+        async for event in events_between(manager, before, models.position):
             view.apply(event)
         recorded = view.entries
         if invocation.json:
             invocation.screen.write_json(
                 shapes.Refreshed(
-                    node=moment.node_status(),
-                    models=len(look.models),
-                    runners=len(look.runners),
+                    node=models.node_status(),
+                    models=len(seen.models),
+                    runners=len(seen.runners),
                     recorded=recorded,
                 )
             )
             return
         if recorded:
             show_entries(invocation.screen, recorded, invocation.now, named=True)
-        there = f"{counted(len(look.models), 'model')}, {len(look.runners)} in memory"
-        news = counted(len(recorded), "new event") if recorded else "nothing new"
-        invocation.screen.write(f"Ollama {look.server_version}: {there}; {news}")
+        found = f"{counted(len(seen.models), 'model')}, {len(seen.runners)} loaded"
+        changes = counted(len(recorded), "new event") if recorded else "no changes"
+        invocation.screen.write(f"Ollama {seen.server_version}: {found}; {changes}")
 
 
-@verb("graph", LOOK)
+@verb("graph", INSPECT)
 async def graph(invocation: Invocation, model: AnyModel = None) -> None:
-    """Draw the states and what leads on from each, in Mermaid.
+    """Print the state diagram, in Mermaid.
 
-    With a model: how often it went each way, and where it is.
+    With a model: with its number of transitions, and its state marked.
     """
     transitions, state = None, None
     if model is not None:
-        async with invocation.reading(look=False) as manager:
+        async with invocation.reading(refresh=False) as manager:
             status = known_status(await manager.now(), model)
             figures = await manager.statistics(status.name)
             transitions, state = figures.transitions, figures.lifecycle.state

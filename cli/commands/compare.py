@@ -1,4 +1,4 @@
-"""Verbs that compare and explain: diff, why."""
+"""Verbs that compare and explain: ``diff`` and ``why``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from herdbook.cli.app import PAST, verb
-from herdbook.cli.commands.history import moment_at
+from herdbook.cli.app import HISTORY, verb
+from herdbook.cli.commands.history import read_model_at
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import known_status
 from herdbook.cli.options import Model, NoRefresh
@@ -21,24 +21,28 @@ from herdbook.presentation.differences import rows_of
 from herdbook.presentation.times import FORMS, Now
 from herdbook.presentation.wording import LINKS
 
-_CHANGES = (Column("WHOSE"), Column("WHAT"), Column("WAS"), Column("NOW"))
+_CHANGES = (Column("MODEL"), Column("FIELD"), Column("BEFORE"), Column("AFTER"))
 _ANCESTORS = (
     Column("#", right=True),
     Column("WHEN"),
     Column("LINK", gives_way=1),
     Column("MODEL"),
-    Column("WHAT"),
+    Column("EVENT"),
     Column("WHO", gives_way=2),
 )
 _When = Annotated[
-    str, typer.Argument(metavar="FROM", help=f"One moment. Forms: {', '.join(FORMS)}.")
+    str,
+    typer.Argument(
+        metavar="FROM", help=f"Time or position. Forms: {', '.join(FORMS)}."
+    ),
 ]
 _Until = Annotated[
-    str | None, typer.Argument(metavar="[TO]", help="The other; without it, now.")
+    str | None,
+    typer.Argument(metavar="[TO]", help="Second time or position; default: now."),
 ]
 
 
-@verb("diff", PAST)
+@verb("diff", HISTORY)
 async def diff(
     invocation: Invocation,
     since: _When,
@@ -46,43 +50,45 @@ async def diff(
     *,
     no_refresh: NoRefresh = False,
 ) -> None:
-    """Tell what differs between two moments: models, roles, the server."""
+    """Show what changed between two times: models, roles, the server."""
     first = invocation.now.read(since)
     second = None if until is None else invocation.now.read(until)
-    look = second is None and not no_refresh
-    async with invocation.reading(look=look) as manager:
-        one = await moment_at(manager, first)
-        other = await (manager.now() if second is None else moment_at(manager, second))
+    refresh = second is None and not no_refresh
+    async with invocation.reading(refresh=refresh) as manager:
+        one = await read_model_at(manager, first)
+        other = await (
+            manager.now() if second is None else read_model_at(manager, second)
+        )
     found = await difference(one, other)
     if invocation.json:
         invocation.screen.write_json(found)
         return
     now = invocation.now
     invocation.screen.write(f"From {_at(one, now)} to {_at(other, now)}:")
-    rows = [Row([Piece(text) for text in told[:4]]) for told in rows_of(found)]
+    rows = [Row([Piece(text) for text in cells[:4]]) for cells in rows_of(found)]
     if rows:
         invocation.screen.write_table(_CHANGES, rows)
     else:
-        invocation.screen.write("Nothing differs.")
+        invocation.screen.write("No changes.")
 
 
-def _at(moment: ReadModel, now: Now) -> str:
-    if moment.asked is None:
-        return f"#{moment.position}"
-    return f"{now.clock(moment.asked)} (#{moment.position})"
+def _at(models: ReadModel, now: Now) -> str:
+    if models.asked is None:
+        return f"#{models.position}"
+    return f"{now.clock(models.asked)} (#{models.position})"
 
 
-@verb("why", PAST)
+@verb("why", HISTORY)
 async def why(
     invocation: Invocation, model: Model, *, no_refresh: NoRefresh = False
 ) -> None:
-    """Tell what led to a model's present state, event by event."""
-    async with invocation.reading(look=not no_refresh) as manager:
-        moment = await manager.now()
-        known_status(moment, model)
+    """Explain the current state of a model, event by event."""
+    async with invocation.reading(refresh=not no_refresh) as manager:
+        models = await manager.now()
+        known_status(models, model)
         found = await manager.why(model)
     if invocation.json:
-        invocation.screen.write_json(shapes.why(found, moment))
+        invocation.screen.write_json(shapes.why(found, models))
         return
     invocation.screen.write(*_headline(found, invocation.now))
     rows = [_ancestor(each, found, invocation.now) for each in found.ancestors]
@@ -96,7 +102,7 @@ def _headline(found: Explanation, now: Now) -> list[str | Piece]:
         Piece(status.name, "bold"),
         " is ",
         state_piece(status),
-        f"{since}; what led to that, the oldest first:",
+        f"{since}. Events that explain it, oldest first:",
     ]
 
 

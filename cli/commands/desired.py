@@ -1,7 +1,7 @@
-"""Verbs for a desired set of models: apply, freeze.
+"""Verbs for a desired set of models: ``apply`` and ``freeze``.
 
-Nothing is deleted that the plan did not show, and nothing without a yes: a person's
-at a terminal, ``--yes`` elsewhere.
+Only models that the plan shows are deleted, and only after confirmation: a question
+on a terminal, ``--yes`` elsewhere.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from herdbook.cli.app import ACT, verb
+from herdbook.cli.app import CHANGE, verb
 from herdbook.cli.errors import DONE, FAILED, UsageError
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.options import NoRefresh
@@ -35,7 +35,7 @@ from herdbook.presentation import shapes
 from herdbook.presentation.wording import UNKNOWN, counted, joined
 from herdbook.projections.sentences import bytes_text, setting_text
 
-_COLUMNS = (Column("STEP"), Column("MODEL"), Column("WHAT"))
+_COLUMNS = (Column("STEP"), Column("MODEL"), Column("EFFECT"))
 _STYLES = {"delete": "red", "unload": "yellow"}
 _DONE = {
     PullStep: "pulled",
@@ -46,52 +46,56 @@ _DONE = {
 }
 
 
-@verb("apply", ACT)
+@verb("apply", CHANGE)
 async def apply(
     invocation: Invocation,
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The desired set, in TOML.")
+        Path, typer.Argument(metavar="FILE", help="TOML file with the desired set.")
     ],
     *,
     plan_only: Annotated[
-        bool, typer.Option("--plan", help="Show what would be done; do nothing.")
+        bool, typer.Option("--plan", help="Show the plan without applying it.")
     ] = False,
     prune: Annotated[
         bool,
         typer.Option(
-            "--prune", help="Delete models, and unset settings, that it does not name."
+            "--prune", help="Delete models and unset settings that FILE does not name."
         ),
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")
+    ] = False,
 ) -> int:
-    """Bring the server to a desired set of models, step by step.
+    """Apply a desired set of models to the server.
 
-    Fetches, configures and loads what the file names. Deletes only with --prune, and
-    then asks first; without a terminal that needs --yes.
+    Pulls, configures and loads the models that the file names. --prune deletes the
+    others, after confirmation; without a terminal, it needs --yes.
     """
     if prune and not (plan_only or yes or invocation.attended):
-        raise UsageError("--prune", "deletes, and nobody is here to ask", "Add --yes")
+        raise UsageError(
+            "--prune", "deletes models and needs confirmation", "Add --yes"
+        )
     desired = read(file)
     async with invocation.acting() as manager:
         plan = await manager.plan(desired, prune=prune)
         if plan_only:
-            _tell_plan(invocation, plan)
+            _write_plan(invocation, plan)
             return DONE
         if not invocation.json:
-            _tell_plan(invocation, plan)
+            _write_plan(invocation, plan)
         if plan.deletes and not yes and not invocation.agreed(_question(plan)):
-            invocation.screen.write("Nothing was done.")
+            invocation.screen.write("Nothing was changed.")
             return FAILED
-        await _Doing(invocation, plan).run(manager)
+        await _PlanRun(invocation, plan).run(manager)
         return DONE
 
 
-def _tell_plan(invocation: Invocation, plan: Plan) -> None:
+def _write_plan(invocation: Invocation, plan: Plan) -> None:
     if invocation.json:
         invocation.screen.write_json(shapes.planned(plan))
         return
     if not plan.steps:
-        invocation.screen.write(f"Nothing to do: all is as {plan.origin} has it.")
+        invocation.screen.write(f"Nothing to do: the server matches {plan.origin}.")
         return
     invocation.screen.write_table(_COLUMNS, [_row(step) for step in plan.steps])
     invocation.screen.write(_total(plan))
@@ -100,7 +104,7 @@ def _tell_plan(invocation: Invocation, plan: Plan) -> None:
 def _row(step: Step) -> Row:
     word = _word(step)
     return Row(
-        [Piece(word, _STYLES.get(word, "")), Piece(step.name), Piece(_what(step))]
+        [Piece(word, _STYLES.get(word, "")), Piece(step.name), Piece(_effect(step))]
     )
 
 
@@ -108,19 +112,19 @@ def _word(step: Step) -> str:
     return type(step).__name__.removesuffix("Step").lower()
 
 
-def _what(step: Step) -> str:
+def _effect(step: Step) -> str:
     match step:
         case PullStep():
-            return f"{_size(step.size_bytes)} to fetch"
+            return f"{_size(step.size_bytes)} to download"
         case ConfigureStep():
             return ", ".join(_settings(step))
         case UnloadStep():
             return f"frees {_size(step.memory_bytes)} of memory"
         case LoadStep():
-            return f"at least {_size(step.size_bytes)} of memory"
+            return f"needs at least {_size(step.size_bytes)} of memory"
         case DeleteStep() if step.shared_with:
             return (
-                f"frees next to nothing: same weights as {', '.join(step.shared_with)}"
+                f"frees almost nothing: same weights as {', '.join(step.shared_with)}"
             )
         case _:
             return f"frees {bytes_text(step.frees_bytes)}"
@@ -139,13 +143,13 @@ def _settings(step: ConfigureStep) -> Iterator[str]:
 
 def _total(plan: Plan) -> str:
     unknown = plan.unknown_sizes
-    fetch = bytes_text(plan.fetch_bytes) if plan.fetch_bytes else ""
+    download = bytes_text(plan.fetch_bytes) if plan.fetch_bytes else ""
     if unknown:
-        fetch = " and ".join(filter(None, [fetch, f"{unknown} of unknown size"]))
+        download = " and ".join(filter(None, [download, f"{unknown} of unknown size"]))
     return joined(
         [
             counted(len(plan.steps), "step"),
-            f"{fetch} to fetch" if fetch else "",
+            f"{download} to download" if download else "",
             f"{bytes_text(plan.frees_bytes)} freed" if plan.deletes else "",
         ]
     )
@@ -153,11 +157,11 @@ def _total(plan: Plan) -> str:
 
 def _question(plan: Plan) -> str:
     models = counted(len(plan.deletes), "model")
-    return f"Do all that, and delete {models} ({bytes_text(plan.frees_bytes)})?"
+    return f"Apply the plan and delete {models} ({bytes_text(plan.frees_bytes)})?"
 
 
-class _Doing:
-    """The doing of one plan, as this call sees it."""
+class _PlanRun:
+    """Apply one plan and show its progress."""
 
     def __init__(self, invocation: Invocation, plan: Plan) -> None:
         self._screen = invocation.screen
@@ -168,31 +172,31 @@ class _Doing:
         self._meter: progress.Meter | None = None
 
     async def run(self, manager: ModelManager) -> None:
-        """Do it; where a step fails, tell which are not done.
+        """Apply the plan; after a failure, list the steps that were not done.
 
         Raises:
             HerdbookError: A step failed.
         """
         try:
             with self._shown:
-                async with aclosing(manager.apply(self._plan)) as telling:
-                    async for each in telling:
-                        self._take(each)
+                async with aclosing(manager.apply(self._plan)) as steps:
+                    async for each in steps:
+                        self._show(each)
         finally:
-            self._tell_left()
+            self._write_left()
 
-    def _take(self, told: PlanProgress) -> None:
-        if told.done:
+    def _show(self, now: PlanProgress) -> None:
+        if now.done:
             self._shown.close()
             self._left.pop(0)
-            self._tell(told.step, "done", f"{told.step.name} {_DONE[type(told.step)]}")
-        elif told.progress is None:
-            self._begin(told.step)
+            self._write(now.step, "done", f"{now.step.name} {_DONE[type(now.step)]}")
+        elif now.progress is None:
+            self._start(now.step)
         elif self._meter is not None:
-            self._meter.tell(told.progress)
+            self._meter.show(now.progress)
 
-    def _begin(self, step: Step) -> None:
-        """Show that a step is at work, in the way that fits it."""
+    def _start(self, step: Step) -> None:
+        """Show that a step is running."""
         if isinstance(step, PullStep):
             meter = progress.meter(self._screen, step.name, as_json=self._json)
             self._meter = self._shown.enter_context(meter)
@@ -200,34 +204,34 @@ class _Doing:
             text = f"{_word(step)} {step.name}"
             self._shown.enter_context(self._screen.waiting(text, quiet=self._json))
 
-    def _tell_left(self) -> None:
-        """Tell what is not done: nothing where all is."""
+    def _write_left(self) -> None:
+        """List the failed step and the skipped ones."""
         for number, step in enumerate(self._left):
             state = "left" if number else "failed"
-            word = "not begun" if number else "not done"
-            self._tell(step, state, f"{word}: {_word(step)} {step.name}")
+            word = "skipped" if number else "failed"
+            self._write(step, state, f"{word}: {_word(step)} {step.name}")
 
-    def _tell(self, step: Step, state: str, text: str) -> None:
+    def _write(self, step: Step, state: str, text: str) -> None:
         if self._json:
-            told = shapes.Applied(step=step, state=state)
-            self._screen.write_json(told, in_lines=True)
+            applied = shapes.Applied(step=step, state=state)
+            self._screen.write_json(applied, in_lines=True)
         else:
             self._screen.write(text)
             self._screen.stream.flush()
 
 
-@verb("freeze", ACT)
+@verb("freeze", CHANGE)
 async def freeze(invocation: Invocation, *, no_refresh: NoRefresh = False) -> None:
-    """Write what is there as a desired set, for apply.
+    """Print the present models as a desired set for apply.
 
-    Its models with their settings, and which are in memory.
+    Includes their settings and which are loaded.
     """
-    async with invocation.reading(look=not no_refresh) as manager:
+    async with invocation.reading(refresh=not no_refresh) as manager:
         frozen = await manager.freeze()
         if invocation.json:
             invocation.screen.write_json(frozen)
             return
-        moment = await manager.now()
+        models = await manager.now()
     now = f"{invocation.now.at:%Y-%m-%d %H:%M} UTC"
-    head = f"# What {invocation.node} had on {now} (event #{moment.position})"
+    head = f"# Models of {invocation.node} on {now} (event #{models.position})"
     print(f"{head}\n\n{toml_text(frozen)}", end="", file=invocation.screen.stream)

@@ -1,13 +1,13 @@
-"""The verb doctor: what is wrong with log, server and models, and what to do."""
+"""The verb ``doctor``: check log, server and models, with a remedy per problem."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 
-from herdbook.cli.app import LOOK, verb
+from herdbook.cli.app import INSPECT, verb
 from herdbook.cli.errors import DONE, FAILED
-from herdbook.cli.invocation import PATIENCE_TO_READ_S, Invocation, actor
+from herdbook.cli.invocation import READ_TIMEOUT_S, Invocation, actor
 from herdbook.cli.output import Column, Piece, Row, line
 from herdbook.core.diagnosis import Diagnosis, Level
 from herdbook.presentation.wording import counted
@@ -18,17 +18,17 @@ _STYLES = {
     Level.WARNING: "yellow",
     Level.PROBLEM: "bold red",
 }
-_COLUMNS = (Column("LEVEL"), Column("CHECK"), Column("WHAT"))
+_COLUMNS = (Column("LEVEL"), Column("CHECK"), Column("RESULT"))
 
 
-@verb("doctor", LOOK)
+@verb("doctor", INSPECT)
 async def doctor(invocation: Invocation) -> int:
-    """Check log, server and models; say what to do about what is wrong.
+    """Check the log, the server and the models, with remedies.
 
-    Works without a server and with a log that cannot be opened. Exit code 1 if there
-    is a problem.
+    Works without a server and with a log that cannot be opened. The exit code is 1 if
+    there is a problem.
     """
-    # Here and not above: nobody else needs all that it looks at.
+    # Imported late: only this verb needs all the checks.
     from herdbook.core.doctor import DoctorOptions, examine  # noqa: PLC0415
 
     options = DoctorOptions(
@@ -37,18 +37,18 @@ async def doctor(invocation: Invocation) -> int:
         node=invocation.node,
         actor=actor(),
         catalogue=invocation.catalogue,
-        refresh_timeout_s=PATIENCE_TO_READ_S,
+        refresh_timeout_s=READ_TIMEOUT_S,
     )
-    with invocation.screen.waiting("looking", quiet=invocation.json):
+    with invocation.screen.waiting("checking", quiet=invocation.json):
         found = await examine(options)
     if invocation.json:
         invocation.screen.write_json(found)
     else:
-        _tell(invocation, found)
+        _write(invocation, found)
     return FAILED if any(each.level is Level.PROBLEM for each in found) else DONE
 
 
-def _tell(invocation: Invocation, found: Sequence[Diagnosis]) -> None:
+def _write(invocation: Invocation, found: Sequence[Diagnosis]) -> None:
     rows = [
         Row(
             [
@@ -66,9 +66,9 @@ def _tell(invocation: Invocation, found: Sequence[Diagnosis]) -> None:
 
 def _summary(found: Sequence[Diagnosis]) -> str:
     levels = Counter(each.level for each in found)
-    told = [
+    problems = [
         counted(levels[level], level.value)
         for level in (Level.PROBLEM, Level.WARNING, Level.NOTICE)
         if levels[level]
     ]
-    return f"{counted(len(found), 'finding')}: {', '.join(told) or 'all is well'}"
+    return f"{counted(len(found), 'check')}: {', '.join(problems) or 'no problems'}"

@@ -1,4 +1,4 @@
-"""Verbs that tell what was: history, log, as-of."""
+"""Verbs for the past: ``history``, ``log`` and ``as-of``."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Annotated
 import msgspec
 import typer
 
-from herdbook.cli.app import PAST, verb
+from herdbook.cli.app import HISTORY, verb
 from herdbook.cli.errors import NothingFoundError, UsageError
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import known_status
 from herdbook.cli.options import AnyModel, NoRefresh, complete_role, complete_type
 from herdbook.cli.output import Column, Piece, Row, Screen
-from herdbook.cli.render import models as herd
+from herdbook.cli.render import models as models_table
 from herdbook.cli.render import ranking
 from herdbook.core import (
     Cause,
@@ -28,6 +28,7 @@ from herdbook.core import (
     ReadModel,
     RecordedEvent,
 )
+from herdbook.core.errors import did_you_mean
 from herdbook.events.facts import FACTS
 from herdbook.events.recorded import time_text
 from herdbook.presentation import shapes
@@ -39,43 +40,61 @@ _COLUMNS = (
     Column("#", right=True),
     Column("WHEN"),
     Column("MODEL", gives_way=1),
-    Column("WHAT"),
+    Column("EVENT"),
     Column("WHO", gives_way=2),
 )
 
 
-@verb("history", PAST)
+@verb("history", HISTORY)
 async def history(  # noqa: PLR0913 - the options of a verb
     invocation: Invocation,
     model: AnyModel = None,
     *,
-    limit: Annotated[int, typer.Option(min=1, help="Only the newest so many.")] = 50,
+    limit: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Show at most N events, newest first."),
+    ] = 50,
     since: Annotated[
-        str | None, typer.Option(help=f"Recorded at or after. {_FORMS}")
+        str | None,
+        typer.Option(metavar="WHEN", help=f"Only events recorded since WHEN. {_FORMS}"),
     ] = None,
-    until: Annotated[str | None, typer.Option(help="Recorded at or before.")] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="WHEN", help="Only events recorded until WHEN."),
+    ] = None,
     types: Annotated[
         list[str] | None,
-        typer.Option("--type", help="Only these events.", autocompletion=complete_type),
+        typer.Option(
+            "--type",
+            metavar="TYPE",
+            help="Only events of this type. Repeatable.",
+            autocompletion=complete_type,
+        ),
     ] = None,
     causes: Annotated[
-        list[Cause] | None, typer.Option("--cause", help="Only with these causes.")
+        list[Cause] | None,
+        typer.Option("--cause", help="Only events with this cause. Repeatable."),
     ] = None,
     actors: Annotated[
-        list[str] | None, typer.Option("--actor", help="Only by those who begin so.")
+        list[str] | None,
+        typer.Option(
+            "--actor",
+            metavar="TEXT",
+            help="Only actors whose name starts with TEXT. Repeatable.",
+        ),
     ] = None,
     no_refresh: NoRefresh = False,
 ) -> None:
-    """Tell what happened to a model, or to all; newest first."""
+    """Show the events of a model, or of all models, newest first."""
     chosen = HistoryFilter(
         types=_types(types),
         causes=frozenset(causes) if causes else None,
         actors=tuple(actors) if actors else None,
-        since=_moment(since, invocation.now),
-        until=_moment(until, invocation.now),
+        since=_time(since, invocation.now),
+        until=_time(until, invocation.now),
         limit=limit,
     )
-    async with invocation.reading(look=not no_refresh) as manager:
+    async with invocation.reading(refresh=not no_refresh) as manager:
         if model is not None:
             known_status(await manager.now(), model)
         entries = (await manager.history(model, chosen))[::-1]
@@ -92,17 +111,21 @@ def _types(names: list[str] | None) -> frozenset[str] | None:
     for name in names or []:
         if name not in known:
             raise UsageError(
-                repr(name), "is no event", f"Events are {', '.join(sorted(known))}"
+                repr(name),
+                "is not an event type",
+                f"{did_you_mean(name, known)}Types: {', '.join(sorted(known))}",
             )
     return frozenset(names) if names else None
 
 
-def _moment(text: str | None, now: Now) -> datetime | None:
+def _time(text: str | None, now: Now) -> datetime | None:
     if text is None:
         return None
     when = now.read(text)
     if isinstance(when, int):
-        raise UsageError(repr(text), "is a position", "A time is wanted here")
+        raise UsageError(
+            repr(text), "is a position", "Use a time, such as yesterday 17:40"
+        )
     return when
 
 
@@ -112,13 +135,13 @@ def show_entries(
     """Write entries as a table.
 
     Args:
-        screen: Where to.
+        screen: The output.
         entries: The entries, in the order to show them.
-        now: The present.
-        named: Whether to tell whose they are.
+        now: The current time.
+        named: Whether to show the model of each entry.
     """
     if not entries:
-        screen.write("Nothing recorded.")
+        screen.write("No events.")
     rows = [
         Row(
             [
@@ -134,48 +157,47 @@ def show_entries(
     screen.write_table(_COLUMNS, rows, headers=False)
 
 
-@verb("log", PAST)
+@verb("log", HISTORY)
 async def log(
     invocation: Invocation,
     *,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with what is recorded.")
+        bool,
+        typer.Option("--follow", "-f", help="Continue with new events until Ctrl-C."),
     ] = False,
     after: Annotated[
-        int | None, typer.Option(min=0, help="Begin behind this position.")
+        int | None, typer.Option(min=0, metavar="N", help="Start after position N.")
     ] = None,
     limit: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="At most so many; without --after the newest [20], then what comes.",
+            metavar="N",
+            help="Show at most N events; without --after the newest 20.",
         ),
     ] = None,
     no_refresh: NoRefresh = False,
 ) -> None:
-    """Print the events themselves, one in a line.
-
-    With --follow it goes on with what is recorded, until Ctrl-C.
-    """
-    async with invocation.reading(look=not no_refresh) as manager:
+    """Print the recorded events, one per line, oldest first."""
+    async with invocation.reading(refresh=not no_refresh) as manager:
         end = (await manager.now()).position
-        begin = max(end - (limit or 20), 0) if after is None else after
-        last = end if limit is None else min(begin + limit, end)
+        start = max(end - (limit or 20), 0) if after is None else after
+        last = end if limit is None else min(start + limit, end)
         if invocation.json and not follow:
-            events = [event async for event in events_between(manager, begin, last)]
+            events = [event async for event in events_between(manager, start, last)]
             invocation.screen.write_json(events)
             return
-        if follow or last > begin:
-            await _print_events(invocation, manager, begin, None if follow else last)
+        if follow or last > start:
+            await _print_events(invocation, manager, start, None if follow else last)
 
 
 async def events_between(
-    manager: ModelManager, begin: int, end: int | None
+    manager: ModelManager, start: int, end: int | None
 ) -> AsyncGenerator[RecordedEvent, None]:
-    """Yield events from behind a position to another, or for ever."""
-    if end is not None and end <= begin:
+    """Yield the events after a position up to another; without one, also new events."""
+    if end is not None and end <= start:
         return
-    async with aclosing(manager.events(after=begin)) as events:
+    async with aclosing(manager.events(after=start)) as events:
         async for event in events:
             yield event
             if event.position == end:
@@ -183,11 +205,11 @@ async def events_between(
 
 
 async def _print_events(
-    invocation: Invocation, manager: ModelManager, begin: int, end: int | None
+    invocation: Invocation, manager: ModelManager, start: int, end: int | None
 ) -> None:
-    """Print events as they come; Ctrl-C ends what has no end by itself."""
+    """Print events; Ctrl-C ends ``--follow`` without an error."""
     try:
-        async with aclosing(events_between(manager, begin, end)) as events:
+        async with aclosing(events_between(manager, start, end)) as events:
             async for event in events:
                 if invocation.json:
                     invocation.screen.write_json(event, in_lines=True)
@@ -209,71 +231,73 @@ def _print_event(screen: Screen, event: RecordedEvent) -> None:
     screen.stream.flush()
 
 
-@verb("as-of", PAST)
+@verb("as-of", HISTORY)
 async def as_of(
     invocation: Invocation,
     when: Annotated[
-        list[str], typer.Argument(metavar="WHEN", help=f"Which moment. {_FORMS}")
+        list[str], typer.Argument(metavar="WHEN", help=f"Time or position. {_FORMS}")
     ],
     *,
     role: Annotated[
         str | None,
         typer.Option(
-            help="Only which model was to be used for it.", autocompletion=complete_role
+            metavar="ROLE",
+            help="Show only the recommendation for this role.",
+            autocompletion=complete_role,
         ),
     ] = None,
 ) -> None:
-    """Show everything as it was at a time or a position."""
-    moment_asked = invocation.now.read(" ".join(when))
-    async with invocation.reading(look=False) as manager:
-        moment = await moment_at(manager, moment_asked)
+    """Show the models as they were at a time or a position."""
+    asked = invocation.now.read(" ".join(when))
+    async with invocation.reading(refresh=False) as manager:
+        models = await read_model_at(manager, asked)
         if invocation.json:
-            invocation.screen.write_json(await _as_of_shape(moment, role))
+            invocation.screen.write_json(await _as_of_shape(models, role))
             return
-        await _show_moment(invocation, manager, moment, role)
+        await _show_models(invocation, manager, models, role)
 
 
-async def moment_at(manager: ModelManager, asked: int | datetime) -> ReadModel:
-    """Return what the log said at a position or a time.
+async def read_model_at(manager: ModelManager, asked: int | datetime) -> ReadModel:
+    """Return the models at a position or a time.
 
     Raises:
-        NothingFoundError: The position is behind its end.
+        NothingFoundError: The position does not exist yet.
     """
     end = (await manager.now()).position
     if isinstance(asked, int) and asked > end:
         raise NothingFoundError(
             f"#{asked}",
-            f"is behind the end of the log, #{end}",
-            "To see the end: herdbook log",
+            f"does not exist yet; the last event is #{end}",
+            "Show the last events: herdbook log",
         )
     return await manager.as_of(asked)
 
 
-async def _as_of_shape(moment: ReadModel, role: str | None) -> shapes.AsOf:
+async def _as_of_shape(models: ReadModel, role: str | None) -> shapes.AsOf:
     roles = [each.value for each in ModelRole] if role is None else [role]
-    return await shapes.as_of(moment, roles)
+    return await shapes.as_of(models, roles)
 
 
-async def _show_moment(
-    invocation: Invocation, manager: ModelManager, moment: ReadModel, role: str | None
+async def _show_models(
+    invocation: Invocation, manager: ModelManager, models: ReadModel, role: str | None
 ) -> None:
     screen, now = invocation.screen, invocation.now
-    at = moment.asked or await _recorded_at(manager, moment.position)
-    told = f"As of {now.clock(at)}" if at else "Before the first event"
-    screen.write(
-        Piece(f"{told} (#{moment.position}), as the log has it:", "bold yellow")
-    )
+    at = models.asked or await _recorded_at(manager, models.position)
+    title = f"As of {now.clock(at)}" if at else "Before the first event"
+    screen.write(Piece(f"{title} (#{models.position}):", "bold yellow"))
     then = now if at is None else Now(at, now.zone)
     if role is not None:
-        ranking.show(screen, moment.explain(role), manager.registry, then)
+        ranking.show(screen, models.explain(role), manager.registry, then)
         return
-    table = herd.ModelsTable(moment, manager.registry, then)
+    table = models_table.ModelsTable(models, manager.registry, then)
     statuses = table.chosen()
-    screen.write_table(herd.COLUMNS, table.rows(statuses), headers=bool(statuses))
-    screen.write_lines([herd.footer(moment, statuses, then)])
+    screen.write_table(
+        models_table.COLUMNS, table.rows(statuses), headers=bool(statuses)
+    )
+    screen.write_lines([models_table.footer(models, statuses, then)])
     if statuses:
         screen.write("")
-        answers = [moment.explain(each) for each in ModelRole]
+        answers = [models.explain(each) for each in ModelRole]
         ranking.show_overview(screen, answers, then)
 
 

@@ -1,4 +1,4 @@
-"""The verb node: show the server that the log is about, or record that it moved."""
+"""The verb ``node``: show the server, or record its new address."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from herdbook.cli.app import LOOK, verb
+from herdbook.cli.app import INSPECT, verb
 from herdbook.cli.errors import DONE, FAILED, UsageError
 from herdbook.cli.invocation import Invocation
 from herdbook.core.ollama.address import same_server
@@ -20,7 +20,7 @@ class Action(StrEnum):
     MOVE = "move"
 
 
-@verb("node", LOOK)
+@verb("node", INSPECT)
 async def node(
     invocation: Invocation,
     *,
@@ -34,21 +34,19 @@ async def node(
         bool, typer.Option("--yes", help="Do not ask for confirmation.")
     ] = False,
 ) -> int:
-    """Show the node: its address, version and whether it answers.
+    """Show the server: its address, version and whether it answers.
 
     `node move` records that the server is now at --ollama or OLLAMA_HOST. Until then
-    Herdbook refuses to use another address than the log has, since the models there
-    may be other models.
+    Herdbook refuses any address other than the recorded one, because another server
+    may have other models.
     """
-    async with invocation.reading(look=False) as manager:
+    async with invocation.reading(refresh=False) as manager:
         before = await manager.node_status()
         new = before.url and not same_server(before.url, invocation.url)
         moved = False
         if action is Action.MOVE and new:
             if not yes and not invocation.attended:
-                raise UsageError(
-                    "node move", "needs confirmation", "To confirm, add --yes"
-                )
+                raise UsageError("node move", "needs confirmation", "Add --yes")
             question = f"Move {before.name} from {before.url} to {invocation.url}?"
             if not yes and not invocation.agreed(question):
                 return FAILED

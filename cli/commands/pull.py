@@ -1,6 +1,6 @@
-"""The verb pull: fetch a model, or update one that is there, and be told how far.
+"""The verb ``pull``: download or update models, with progress.
 
-Ctrl-C cancels the pull; what the server then has is told, and the log has it.
+Ctrl-C cancels the pull, and the log records the cancellation.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from herdbook.cli.app import ACT, verb
+from herdbook.cli.app import CHANGE, verb
 from herdbook.cli.errors import DONE, FAILED
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.options import DryRun, Model
@@ -22,39 +22,39 @@ from herdbook.presentation import shapes, wording
 _ENDS = frozenset({"PullCompleted", "ModelUpdated", "UpdateUnchanged"})
 
 
-@verb("pull", ACT)
+@verb("pull", CHANGE)
 async def pull(
     invocation: Invocation,
     model: Model,
     *,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Take a registry without TLS.")
+        bool, typer.Option("--insecure", help="Allow a registry without TLS.")
     ] = False,
     dry_run: DryRun = False,
 ) -> int:
-    """Fetch a model, or update it; tell what it costs, and how far it is.
+    """Download or update a model, with its cost and progress.
 
-    Ctrl-C cancels it: the server keeps what it has, and a later pull goes on from
-    there.
+    Ctrl-C cancels the pull. The server keeps the downloaded part, and the next pull
+    resumes there.
     """
     async with invocation.acting() as manager:
         name = (await manager.now()).spelled(model)
         cost = await manager.cost_of_pull(name)
-        costs.tell(invocation, cost, alone=dry_run)
+        costs.write(invocation, cost, alone=dry_run)
         if dry_run:
             return DONE
-        following = Following(invocation, manager, name)
+        follower = PullFollower(invocation, manager, name)
         try:
-            await following.run(insecure=insecure)
+            await follower.run(insecure=insecure)
         except asyncio.CancelledError:
-            await following.tell_cancelled()
+            await follower.write_cancelled()
             return FAILED
-        await following.tell_done()
+        await follower.write_done()
         return DONE
 
 
-class Following:
-    """One pull as this call sees it."""
+class PullFollower:
+    """Follow one pull and show its progress and its end."""
 
     def __init__(
         self, invocation: Invocation, manager: ModelManager, name: str
@@ -68,50 +68,50 @@ class Following:
         """Follow the pull to its end.
 
         Raises:
-            OllamaError: The server could not get it.
+            OllamaError: The pull failed.
         """
         screen, as_json = self._invocation.screen, self._invocation.json
         pulling = self._manager.pull(self._name, insecure=insecure)
         with progress.meter(screen, self._name, as_json=as_json) as meter:
-            async with aclosing(pulling) as told:
-                async for each in told:
+            async with aclosing(pulling) as steps:
+                async for each in steps:
                     self._last = each
-                    meter.tell(each)
+                    meter.show(each)
 
-    async def tell_done(self) -> None:
-        """Tell how it ended, in the words of the log."""
+    async def write_done(self) -> None:
+        """Write how the pull ended."""
         if self._invocation.json:
-            self._tell_json("done")
+            self._write_json("done")
             return
         ends = HistoryFilter(types=_ENDS, limit=1)
         entries = await self._manager.history(self._name, ends)
-        told = entries[-1].sentence if entries else "is there"
-        self._invocation.screen.write(f"{self._name} {told}")
+        end = entries[-1].sentence if entries else "is up to date"
+        self._invocation.screen.write(f"{self._name} {end}")
 
-    async def tell_cancelled(self) -> None:
-        """Tell what is left behind."""
+    async def write_cancelled(self) -> None:
+        """Write what the cancelled pull leaves on the server."""
         status = await self._manager.get_status(self._name)
         work = status.work or status.update
         if self._invocation.json:
-            self._tell_json("cancelled" if work is None else "left")
+            self._write_json("cancelled" if work is None else "left")
             return
         if work is not None:
-            text = f"no longer watching; the pull goes on for {work.actor}"
+            text = f"no longer following; the pull continues for {work.actor}"
         else:
             text = left_behind(self._last)
         self._invocation.screen.write(text)
 
-    def _tell_json(self, state: str) -> None:
-        told = shapes.progress(self._name, state, self._last)
-        self._invocation.screen.write_json(told, in_lines=True)
+    def _write_json(self, state: str) -> None:
+        ended = shapes.progress(self._name, state, self._last)
+        self._invocation.screen.write_json(ended, in_lines=True)
 
 
 def left_behind(last: PullProgress | None) -> str:
-    """Return what a cancelled pull leaves behind, in words."""
+    """Return what a cancelled pull leaves on the server."""
     if last is None or not last.completed_bytes:
         return "cancelled before the first byte."
     share = wording.share_text(last.completed_bytes, last.total_bytes)
     return (
         f"cancelled at {share}. "
-        "The server keeps what it has; a later pull goes on from there."
+        "The server keeps the downloaded part. Run the pull again to resume."
     )

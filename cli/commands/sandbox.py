@@ -1,6 +1,6 @@
-"""The verb sandbox: a pretend Ollama server, to try things against.
+"""The verb ``sandbox``: a simulated Ollama server.
 
-The first line that it prints is the address and nothing else.
+Its first line of output is the address alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from herdbook.cli.invocation import Invocation
 
 
 class Models(StrEnum):
-    """What the pretend server holds at first."""
+    """Models that the sandbox starts with."""
 
     NONE = "none"
     HERD = "herd"
@@ -26,7 +26,7 @@ class Models(StrEnum):
 
 
 class Profile(StrEnum):
-    """Which version it pretends to be."""
+    """Ollama version that the sandbox simulates."""
 
     CURRENT = "current"
     OLDER = "older"
@@ -36,42 +36,57 @@ class Profile(StrEnum):
 async def sandbox(  # noqa: PLR0913 - the options of a verb
     invocation: Invocation,
     *,
-    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on.")
+    ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="0 takes any that is free.")
+        int,
+        typer.Option(
+            min=0, max=65535, metavar="PORT", help="Port, or 0 for any free one."
+        ),
     ] = 0,
-    models: Annotated[
-        Models, typer.Option(help="What it holds at first.")
-    ] = Models.SOME,
+    models: Annotated[Models, typer.Option(help="Models to start with.")] = Models.SOME,
     speed: Annotated[
-        float, typer.Option(min=0.001, help="Pretend seconds in a second.")
+        float,
+        typer.Option(
+            min=0.001, metavar="FACTOR", help="Simulated seconds per real second."
+        ),
     ] = 1.0,
     memory: Annotated[
-        int | None, typer.Option(min=0, help="Memory of all runners, bytes.")
+        int | None,
+        typer.Option(min=0, metavar="BYTES", help="Memory for all loaded models."),
     ] = None,
-    vram: Annotated[int, typer.Option(min=0, help="That on a GPU, bytes.")] = 0,
+    vram: Annotated[
+        int, typer.Option(min=0, metavar="BYTES", help="Part of that memory on a GPU.")
+    ] = 0,
     registry_rate: Annotated[
-        float | None, typer.Option(min=1, help="Bytes per second of a download.")
+        float | None,
+        typer.Option(
+            min=1,
+            metavar="BYTES",
+            help="Bytes per second of each download connection.",
+        ),
     ] = None,
     profile: Annotated[
-        Profile, typer.Option(help="Which version it pretends to be.")
+        Profile, typer.Option(help="Ollama version to simulate.")
     ] = Profile.CURRENT,
     state: Annotated[
-        Path | None, typer.Option(help="A folder that keeps its models.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder that stores its models."),
     ] = None,
 ) -> None:
-    """Run a pretend Ollama server until Ctrl-C.
+    """Run a simulated Ollama server until Ctrl-C.
 
-    The first line that it prints is its address, and nothing else.
+    The first line of output is its address alone.
     """
     try:
-        # Here and not above: it needs a web server that not everybody has.
+        # Imported late: the sandbox is an optional extra.
         from herdbook.cli.run_sandbox import Options, serve_until_stopped  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             "the sandbox",
             f"is not installed ({error.name} is missing)",
-            "To get it: pip install 'herdbook[sandbox]'",
+            "Install it: pip install 'herdbook[sandbox]'",
         ) from error
     options = Options(
         host=host,

@@ -1,6 +1,6 @@
-"""The verb serve: the service with its dashboard, until Ctrl-C.
+"""The verb ``serve``: the HTTP API and the dashboard.
 
-The first line that it prints is the address and nothing else.
+Its first line of output is the address alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from herdbook.cli.invocation import Invocation
 
 
 class Sandbox(StrEnum):
-    """When a pretend server takes the place of Ollama."""
+    """When to use a sandbox in place of Ollama."""
 
     NEVER = "never"
     AUTO = "auto"
@@ -25,7 +25,7 @@ class Sandbox(StrEnum):
 
 
 class LogFormat(StrEnum):
-    """How its own log lines look."""
+    """Format of log lines."""
 
     PLAIN = "plain"
     JSON = "json"
@@ -36,51 +36,61 @@ async def serve(  # noqa: PLR0913 - the options of a verb
     invocation: Invocation,
     *,
     host: Annotated[
-        str, typer.Option(help="Where to listen; beyond this machine with tokens only.")
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address to listen on; other than loopback needs tokens.",
+        ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="0 takes any that is free.")
+        int,
+        typer.Option(
+            min=0, max=65535, metavar="PORT", help="Port, or 0 for any free one."
+        ),
     ] = 11435,
     tokens: Annotated[
         Path | None,
-        typer.Option(help="The file with the tokens; see herdbook token."),
+        typer.Option(metavar="FILE", help="File with tokens; see herdbook token."),
     ] = None,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(help="A name by which browsers and programs may address it."),
+        typer.Option(
+            metavar="NAME", help="Accept requests for this host name. Repeatable."
+        ),
     ] = None,
     read_only: Annotated[
-        bool, typer.Option("--read-only", help="Let nobody change anything.")
+        bool, typer.Option("--read-only", help="Refuse every change.")
     ] = False,
     https: Annotated[
-        bool, typer.Option("--https", help="A proxy before it speaks HTTPS.")
+        bool,
+        typer.Option("--https", help="Served behind an HTTPS proxy (secure cookies)."),
     ] = False,
     resume_pulls: Annotated[
         bool,
-        typer.Option("--resume-pulls", help="Go on with pulls that were interrupted."),
+        typer.Option("--resume-pulls", help="Resume interrupted pulls."),
     ] = False,
     sandbox: Annotated[
         Sandbox,
-        typer.Option(help="Whether a pretend server takes the place of Ollama."),
+        typer.Option(help="When to use a sandbox in place of Ollama."),
     ] = Sandbox.NEVER,
     log_format: Annotated[
-        LogFormat, typer.Option(help="How its own log lines look, on stderr.")
+        LogFormat, typer.Option(help="Format of log lines on stderr.")
     ] = LogFormat.PLAIN,
 ) -> None:
     """Serve the HTTP API and the dashboard until Ctrl-C.
 
-    The first line that it prints is its address, and nothing else.
+    The first line of output is its address alone.
     """
     try:
-        # Here and not above: it needs a web framework that not everybody has.
-        from herdbook.cli import run_service as hosting  # noqa: PLC0415
+        # Imported late: the service is an optional extra.
+        from herdbook.cli import run_service  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             "the service",
             f"is not installed ({error.name} is missing)",
-            "To get it: pip install 'herdbook[service]'",
+            "Install it: pip install 'herdbook[service]'",
         ) from error
-    told = hosting.Hosting(
+    options = run_service.ServeOptions(
         host=host,
         port=port,
         tokens=tokens,
@@ -91,4 +101,4 @@ async def serve(  # noqa: PLR0913 - the options of a verb
         sandbox=sandbox.value,
         log_format=log_format.value,
     )
-    await hosting.host(invocation, told)
+    await run_service.serve(invocation, options)

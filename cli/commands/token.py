@@ -1,6 +1,6 @@
-"""The verb token: makes a token for the service, and keeps its hash in a file.
+"""The verb ``token``: create, list and revoke tokens of the service.
 
-The token is written once, to standard output, and is nowhere else.
+A token is printed once. The file stores only its hash.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from herdbook.cli.invocation import Invocation
 
 
 class Role(StrEnum):
-    """What a token allows; the service has the same."""
+    """Role of a token; the service has the same roles."""
 
     READ = "read"
     OPERATE = "operate"
@@ -28,37 +28,39 @@ class Role(StrEnum):
 async def token(
     invocation: Invocation,
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Whose it is: the log has api:NAME.")
+        str,
+        typer.Argument(metavar="NAME", help="User of the token, api:NAME in the log."),
     ],
     *,
     file: Annotated[
-        Path, typer.Option(help="Where its hash is kept, for serve to read.")
+        Path,
+        typer.Option(metavar="FILE", help="File with the hashes, for serve --tokens."),
     ],
     role: Annotated[
-        Role, typer.Option(help="What it allows; each role what those before it do.")
+        Role, typer.Option(help="Permissions; each role includes those before it.")
     ] = Role.READ,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Put it in place of one of that name.")
+        bool, typer.Option("--replace", help="Replace the token of that name.")
     ] = False,
 ) -> None:
-    """Make a token for the service, and keep its hash in a file.
+    """Create a token for the service.
 
-    The token is printed once and kept nowhere. The file is made for its owner alone;
-    what is in it stays.
+    Prints the token once and stores only its hash. A new file is readable by its
+    owner alone.
     """
     try:
-        # Here and not above: the service is not installed everywhere.
+        # Imported late: the service is an optional extra.
         from herdbook.service.auth import token_file, tokens  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             "the service",
             f"is not installed ({error.name} is missing)",
-            "To get it: pip install 'herdbook[service]'",
+            "Install it: pip install 'herdbook[service]'",
         ) from error
     wanted = tokens.Role(role.value)
     secret = token_file.add_token(file, name, wanted, replace=replace)
     if invocation.json:
-        told = {"name": name, "role": role.value, "token": secret, "file": str(file)}
-        invocation.screen.write_json(told)
+        shape = {"name": name, "role": role.value, "token": secret, "file": str(file)}
+        invocation.screen.write_json(shape)
     else:
         invocation.screen.write(secret)

@@ -1,3 +1,3 @@
-"""Tables and cards that the commands print."""
+"""Tables and cards that the verbs print."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a verb will cost, or give back, in one line before it begins."""
+"""The cost of a pull or load, in one line before it starts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from herdbook.presentation.costs import (
     needed_text,
 )
 
-__all__ = ["freed_text", "line_of", "tell"]
+__all__ = ["freed_text", "line_of", "write"]
 
 
-def tell(invocation: Invocation, cost: PullCost | LoadCost, *, alone: bool) -> None:
-    """Tell what something will cost; in JSON only where nothing else is told.
+def write(invocation: Invocation, cost: PullCost | LoadCost, *, alone: bool) -> None:
+    """Write a cost; in JSON only if it is the whole answer.
 
     Args:
         invocation: The call.
-        cost: What is told.
-        alone: Whether it is all that is asked for.
+        cost: The cost.
+        alone: Whether the cost is the whole answer (``--dry-run``).
     """
     if not invocation.json:
         invocation.screen.write(line_of(cost))

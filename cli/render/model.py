@@ -1,4 +1,4 @@
-"""One model in full: what ``show`` tells of it, each fact with its source."""
+"""The card of one model for ``show``: each detail with its source."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _LABEL = 12
 
 
 class Card:
-    """A model's facts, as lines.
+    """The details of a model, as lines.
 
     Args:
         status: The model.
-        moment: The moment that it is shown at.
-        entries: Its history.
-        now: The present.
+        models: All models, for shared weights and capabilities.
+        entries: History of the model.
+        now: The current time.
     """
 
     def __init__(
         self,
         status: ModelStatus,
-        moment: ReadModel,
+        models: ReadModel,
         entries: Sequence[HistoryEntry],
         now: Now,
     ) -> None:
         self._status = status
-        self._moment = moment
+        self._models = models
         self._entries = entries
         self._now = now
 
@@ -44,7 +44,7 @@ class Card:
         failure = facts.failure_text(status, self._now)
         if failure:
             yield self._fact("failure", failure, "red")
-        shared_with = facts.sharing(status, self._moment.statuses())
+        shared_with = facts.sharing(status, self._models.statuses())
         yield self._fact("weights", facts.weights_text(status, shared_with))
         yield self._fact("context", self._context())
         yield from self._abilities()
@@ -90,7 +90,7 @@ class Card:
         return f"trained {trained}   configured {configured}   in effect {effect}"
 
     def _abilities(self) -> Iterator[Line]:
-        known = self._moment.capabilities(self._status.name)
+        known = self._models.capabilities(self._status.name)
         can = [f"{name} ({SOURCES[c.source]})" for name, c in known.items() if c.value]
         not_ = [name for name, c in known.items() if not c.value]
         yield self._fact("can", "  ".join(can) or NOTHING)

@@ -1,8 +1,7 @@
-"""The table of all models: what ``ls`` and ``as-of`` show.
+"""The table of models for ``ls`` and ``as-of``.
 
-Models of the same weights stand together, since they are one thing in memory and
-on disk. The order is by what can be used soonest: loaded, available, loading, in
-error, gone.
+Models that share weights are adjacent. The order is by how soon a model can be used:
+loaded, available, loading, in error, deleted.
 """
 
 from __future__ import annotations
@@ -28,43 +27,43 @@ COLUMNS = (
 
 
 class ModelsTable:
-    """The models of one moment, as a table.
+    """The models at one position, as a table.
 
     Args:
-        moment: The moment.
-        registry: What is expected of models that nobody has looked at.
-        now: The present.
-        bars: Whether there is someone to see bars.
+        models: The models.
+        registry: Known models, for details that the server has not reported.
+        now: The current time.
+        bars: Whether to draw progress bars.
     """
 
     def __init__(
         self,
-        moment: ReadModel,
+        models: ReadModel,
         registry: ModelRegistry,
         now: Now,
         *,
         bars: bool = False,
     ) -> None:
-        self._moment = moment
+        self._models = models
         self._registry = registry
         self._now = now
         self._bars = bars
 
-    def chosen(self, *, gone: bool = False) -> list[ModelStatus]:
-        """Return the models to show, in order; with ``gone`` also those not there."""
+    def chosen(self, *, deleted: bool = False) -> list[ModelStatus]:
+        """Return the models in order; with ``deleted`` also those not present."""
         return in_order(
             status
-            for status in self._moment.statuses()
-            if gone or status.state is not ModelState.NOT_PRESENT
+            for status in self._models.statuses()
+            if deleted or status.state is not ModelState.NOT_PRESENT
         )
 
     def rows(self, statuses: Sequence[ModelStatus]) -> list[Row]:
-        """Return a row for each model, with remarks above and below it."""
+        """Return a row per model, with notes above and below it."""
         twins = twins_of(statuses)
         return [self._row(status, twins.get(status.name)) for status in statuses]
 
     def _row(self, status: ModelStatus, twin: str | None) -> Row:
-        can = self._moment.capabilities(status.name)
+        can = self._models.capabilities(status.name)
         cells = [
             Piece(status.name),
             state_piece(status),
@@ -86,36 +85,36 @@ class ModelsTable:
             yield line("  ", Piece(failure, "red"))
 
     def _work_line(self, work: Work) -> Line:
-        asked = f"by {work.actor}, {self._now.ago(work.since)}"
+        by = f"by {work.actor}, {self._now.ago(work.since)}"
         verb = f"  {work.activity} "
         completed, total = work.completed_bytes, work.total_bytes
         if completed is None or not total:
-            return line(f"{verb}asked for {asked}")
+            return line(f"{verb}started {by}")
         drawn = (*bar(completed / total), Piece(" ")) if self._bars else ()
         figures = wording.of_text(completed, total)
         share = f"{wording.percent(completed, total)} %"
-        return (Piece(verb), *drawn, Piece(f"{share}   {figures}   {asked}"))
+        return (Piece(verb), *drawn, Piece(f"{share}   {figures}   {by}"))
 
 
 def footer(
-    moment: ReadModel, statuses: Sequence[ModelStatus], now: Now, *, remark: str = ""
+    models: ReadModel, statuses: Sequence[ModelStatus], now: Now, *, remark: str = ""
 ) -> Line:
     """Return the line below the table: node, models, bytes, memory, event.
 
     Args:
-        moment: The moment of the table.
-        statuses: The models in it.
-        now: The present, as the moment has it.
-        remark: What else there is to say of the node.
+        models: All models.
+        statuses: The models in the table.
+        now: The time of the table.
+        remark: An addition to the status of the node.
     """
-    node = moment.node_status()
+    node = models.node_status()
     text = wording.joined(
         [
             node.name,
             wording.node_text(node, now) + remark,
             wording.counted(len(statuses), "model") + wording.disk_text(statuses),
             wording.memory_text(statuses),
-            f"event {moment.position:,}",
+            f"event {models.position:,}",
         ]
     )
     return line(Piece(text, "dim" if node.reached else "yellow"))

@@ -1,4 +1,4 @@
-"""How a pull shows how far it is: a bar for people, lines for pipes and programs."""
+"""Progress of a pull: a bar on a terminal, lines in a pipe or as JSON."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 LINES_EVERY_S = 5.0
-"""Seconds between two lines where nobody looks at a terminal."""
+"""Seconds between two lines in a pipe."""
 
 JSON_EVERY_S = 0.5
-"""Seconds between two lines where a program reads."""
+"""Seconds between two JSON lines."""
 
 WIDEST_BAR = 32
 NARROWEST_BAR = 8
-"""Characters that a bar may have."""
+"""Longest and shortest bar, in characters."""
 
 Monotonic = Callable[[], float]
 
 
 class Meter(Protocol):
-    """What is told of the progress of one pull."""
+    """Shows the progress of one pull."""
 
-    def tell(self, progress: PullProgress) -> None:
-        """Take the newest progress."""
+    def show(self, progress: PullProgress) -> None:
+        """Show the latest progress."""
         ...
 
 
 class _Every:
-    """Lets through one call in so many seconds."""
+    """Limit an action to once per interval."""
 
     def __init__(self, seconds: float, monotonic: Monotonic) -> None:
         self._seconds = seconds
@@ -52,7 +52,7 @@ class _Every:
 
 
 class PlainMeter:
-    """Tells a plain line now and then."""
+    """Write a plain line every few seconds."""
 
     def __init__(
         self, screen: Screen, name: str, monotonic: Monotonic = time.monotonic
@@ -60,17 +60,17 @@ class PlainMeter:
         self._screen = screen
         self._name = name
         self._every = _Every(LINES_EVERY_S, monotonic)
-        self._every.due()  # a pull that ends at once tells its end alone
+        self._every.due()  # a short pull writes only its end
 
-    def tell(self, progress: PullProgress) -> None:
-        """Take the newest progress."""
+    def show(self, progress: PullProgress) -> None:
+        """Show the latest progress."""
         if progress.total_bytes and self._every.due():
             self._screen.write(f"{self._name}  {figures(progress)}")
             self._screen.stream.flush()
 
 
 class JsonMeter:
-    """Tells an object in a line now and then."""
+    """Write a JSON object per line."""
 
     def __init__(
         self, screen: Screen, name: str, monotonic: Monotonic = time.monotonic
@@ -79,23 +79,23 @@ class JsonMeter:
         self._name = name
         self._every = _Every(JSON_EVERY_S, monotonic)
 
-    def tell(self, progress: PullProgress) -> None:
-        """Take the newest progress."""
+    def show(self, progress: PullProgress) -> None:
+        """Show the latest progress."""
         if self._every.due():
-            told = shapes.progress(self._name, "pulling", progress)
-            self._screen.write_json(told, in_lines=True)
+            latest = shapes.progress(self._name, "pulling", progress)
+            self._screen.write_json(latest, in_lines=True)
 
 
 class BarMeter:
-    """Tells a bar that moves, in the last line of a terminal."""
+    """Draw a bar in the last line of a terminal."""
 
     def __init__(self, live: Live, name: str) -> None:
         self._live = live
         self._name = name
 
-    def tell(self, progress: PullProgress) -> None:
-        """Take the newest progress."""
-        # Here and not above: only a terminal needs Rich.
+    def show(self, progress: PullProgress) -> None:
+        """Show the latest progress."""
+        # Imported late: a pipe does not need Rich.
         from rich.text import Text  # noqa: PLC0415
 
         width = self._live.console.width
@@ -104,14 +104,14 @@ class BarMeter:
 
 @contextmanager
 def meter(screen: Screen, name: str, *, as_json: bool) -> Iterator[Meter]:
-    """Return what fits whoever reads."""
+    """Yield the meter for the output: JSON lines, plain lines or a bar."""
     if as_json:
         yield JsonMeter(screen, name)
         return
     if not screen.interactive:
         yield PlainMeter(screen, name)
         return
-    # Here and not above: only a terminal needs Rich.
+    # Imported late: a pipe does not need Rich.
     from rich.console import Console  # noqa: PLC0415
     from rich.live import Live  # noqa: PLC0415
 
@@ -120,12 +120,12 @@ def meter(screen: Screen, name: str, *, as_json: bool) -> Iterator[Meter]:
 
 
 def bar_line(name: str, progress: PullProgress, width: int) -> Line:
-    """Return a pull as a line with a bar, as wide as there is room for.
+    """Return the progress of a pull as one line with a bar.
 
-    Where that is little the bar goes first, then figures from the right.
+    Where the line is too long, the bar is left out first, then figures from the right.
     """
     if not progress.total_bytes:
-        return (Piece(f"{name}  {progress.status or 'asking the server'}"),)
+        return (Piece(f"{name}  {progress.status or 'connecting'}"),)
     parts = _figures(progress, progress.total_bytes)
     while len(parts) > 1 and _bar_room(name, parts, width) < 0:
         parts.pop()

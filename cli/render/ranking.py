@@ -1,4 +1,4 @@
-"""Which model to use for a role, and which to fetch: answers with their reasons."""
+"""Recommendations for a role, and models to pull, with reasons."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from herdbook.presentation.times import Now
 from herdbook.presentation.wording import NOTHING, reasons_text
 from herdbook.projections.sentences import bytes_text
 
-_COLUMNS = (Column("FOR"), Column("MODEL"), Column("WHY", gives_way=1))
+_COLUMNS = (Column("ROLE"), Column("MODEL"), Column("WHY", gives_way=1))
 
 
 def show_overview(screen: Screen, answers: Sequence[Recommendation], now: Now) -> None:
-    """Write the first choice of each role."""
+    """Write the first choice for each role."""
     rows = []
     for answer in answers:
         first = answer.chosen[0] if answer.chosen else None
@@ -36,13 +36,13 @@ def show_overview(screen: Screen, answers: Sequence[Recommendation], now: Now) -
 
 
 def _hint(answer: Recommendation) -> str:
-    return f"nothing here fits; herdbook suggest {answer.role}"
+    return f"no model fits; herdbook suggest {answer.role}"
 
 
 def show(
     screen: Screen, answer: Recommendation, registry: ModelRegistry, now: Now
 ) -> None:
-    """Write the order for a role, and who was passed over."""
+    """Write the ranking for a role, then the models that do not fit."""
     chosen = [
         _row("use" if at == 0 else "then", candidate, reasons_text(candidate, now))
         for at, candidate in enumerate(answer.chosen)
@@ -59,7 +59,7 @@ def show(
     screen.write_table(columns, [*chosen, *passed_over], headers=False)
     if not answer.chosen:
         role = answer.role
-        screen.write(f"No model here fits {role}. To find one: herdbook suggest {role}")
+        screen.write(f"No model fits {role}. To find one: herdbook suggest {role}")
 
 
 def _row(lead: str, candidate: Candidate, why: str) -> Row:
@@ -68,21 +68,21 @@ def _row(lead: str, candidate: Candidate, why: str) -> Row:
 
 
 def _remedy(candidate: Candidate, registry: ModelRegistry) -> str:
-    """Return how to get a model that is not there, with its size."""
+    """Return how to pull a missing model, with its size."""
     if candidate.reasons != ("not present",):
         return ""
     known = registry.find(candidate.name)
     size = known.download_bytes if known and known.is_about(candidate.name) else None
-    told = f", {bytes_text(size)}" if size else ""
-    return f" (herdbook pull {candidate.name}{told})"
+    download = f", {bytes_text(size)}" if size else ""
+    return f" (herdbook pull {candidate.name}{download})"
 
 
 def show_suggestions(
     screen: Screen, suggestions: Sequence[Suggestion], role: str
 ) -> None:
-    """Write what to pull for a role."""
+    """Write the models to pull for a role."""
     if not suggestions:
-        screen.write(f"The catalogue has nothing more for {role} that fits.")
+        screen.write(f"The catalogue has no other model for {role} that fits.")
         return
     rows = [
         Row(
@@ -94,7 +94,7 @@ def show_suggestions(
         )
         for each in suggestions
     ]
-    columns = (Column("TO FETCH IT"), Column("SIZE", right=True), Column("WHY", 1))
+    columns = (Column("COMMAND"), Column("SIZE", right=True), Column("WHY", 1))
     screen.write_table(columns, rows)
 
 

@@ -1,4 +1,4 @@
-"""The colour of each state, which its word says as well."""
+"""The colour of each state. The word says the same, for terminals without colour."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ STYLES: Final = {
 
 
 def state_piece(status: ModelStatus) -> Piece:
-    """Return a state as a word in its colour."""
+    """Return the name of a state in its colour."""
     return Piece(state_text(status), STYLES[status.state])

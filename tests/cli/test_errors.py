@@ -65,8 +65,8 @@ def test_unexpected_errors_hint_at_verbose() -> None:
     told = errors.unexpected(RuntimeError("odd\nthing"))
 
     assert errors.sentence(told) == (
-        "herdbook: unexpected error: RuntimeError: odd thing. This is a fault of "
-        "Herdbook. With --verbose it says where   (exit 1)"
+        "herdbook: unexpected error: RuntimeError: odd thing. This is a bug in "
+        "Herdbook. Add --verbose for the traceback   (exit 1)"
     )
 
 
@@ -86,9 +86,9 @@ def test_verbose_tells_causes_and_where() -> None:
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        (["foo"], 2, "No such command 'foo'. To see how: herdbook --help"),
+        (["foo"], 2, "No such command 'foo'. Usage: herdbook --help"),
         (["ls", "--foo"], 2, "No such option: --foo"),
-        (["show"], 2, "Missing argument 'MODEL'. To see how: herdbook show --help"),
+        (["show"], 2, "Missing argument 'MODEL'. Usage: herdbook show --help"),
         (["show", "../x"], 2, "is not a valid model name"),
         (["show", "nope"], 3, "nope:latest is not known on local."),
         (["graph", "nope"], 3, "nope:latest is not known on local."),
@@ -108,13 +108,13 @@ def test_verbose_tells_causes_and_where() -> None:
             2,
             "not a role. Did you mean 'coding'?",
         ),
-        (["suggest", "coding", "--memory", "much"], 2, "'much' is no size"),
+        (["suggest", "coding", "--memory", "much"], 2, "'much' is not a size"),
         (["history", "--limit", "0"], 2, "--limit"),
-        (["history", "--type", "Birth"], 2, "'Birth' is no event"),
+        (["history", "--type", "Birth"], 2, "'Birth' is not an event type"),
         (["history", "--cause", "fun"], 2, "'fun'"),
         (["history", "--since", "#3"], 2, "'#3' is a position"),
         (["as-of", "tomorrow"], 2, "'tomorrow' is no moment. Forms: #123"),
-        (["as-of", "#999"], 3, "#999 is behind the end of the log"),
+        (["as-of", "#999"], 3, "#999 does not exist yet; the last event is #"),
         (["ls", "--node", "a/b"], 2, "'a/b'"),
         (["refresh", "--ollama", "127.0.0.1:9"], 5, "cannot be reached"),
         (["load", "x", "--ollama", "127.0.0.1:9"], 5, "cannot be reached"),

@@ -121,6 +121,6 @@ def test_command_without_its_extra_says_how_to_get_it(
 
     assert run(["ls"]) == 1
     assert capsys.readouterr().err == (
-        "herdbook: the command is not installed (typer is missing). "
-        "To get it: pip install 'herdbook[cli]'   (exit 1)\n"
+        "herdbook: the command line is not installed (typer is missing). "
+        "Install it: pip install 'herdbook[cli]'   (exit 1)\n"
     )

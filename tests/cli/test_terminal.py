@@ -109,7 +109,7 @@ def test_rm_asks_and_takes_no_for_an_answer(
     code, shown = on_terminal("rm", "smollm2:135m", typed="n\n", when="[y/N]")
 
     assert code == 1
-    assert "Delete smollm2:135m? That frees 271 MB [y/N]" in STYLE.sub("", shown)
+    assert "Delete smollm2:135m? This frees 271 MB [y/N]" in STYLE.sub("", shown)
     assert "Nothing was deleted." in shown
     assert herdbook("show", "smollm2:135m", "--json").json["present"]
 
@@ -148,8 +148,8 @@ def test_demo_asks_before_it_pulls_from_a_real_server(
 
     text = " ".join(STYLE.sub("", shown).split())
     assert code == 0
-    assert "May the demo pull qwen3:0.6b and tinyllama:1.1b there (1.2 GB)?" in text
-    assert "herdbook rm tinyllama:1.1b" in text
+    assert "Pull qwen3:0.6b and tinyllama:1.1b there (1.2 GB)?" in text
+    assert "herdbook rm qwen3:0.6b tinyllama:1.1b" in text
     assert "pull interrupted" in text
     assert "0 findings" in text
 
@@ -158,7 +158,7 @@ def test_help_has_panels(log: Path) -> None:
     code, shown = on_terminal("--help")
 
     assert code == 0
-    assert "Look back" in shown
+    assert "History" in shown
 
 
 PRUNING = "[models.'smollm2:135m']\n[models.'qwen3:0.6b']\nloaded = true\n"
@@ -172,8 +172,8 @@ def test_apply_asks_before_it_deletes(server: Server, log: Path) -> None:
     )
 
     assert code == 1
-    assert "Do all that, and delete 4 models (10.3 GB)?" in shown
-    assert "Nothing was done." in shown
+    assert "Apply the plan and delete 4 models (10.3 GB)?" in shown
+    assert "Nothing was changed." in shown
 
 
 def test_apply_does_it_all_after_a_yes(
@@ -202,8 +202,8 @@ def test_apply_that_is_stopped_tells_what_is_not_done(
     lines = STYLE.sub("", shown).splitlines()
 
     assert code == 1
-    assert "not done: pull qwen3:0.6b" in lines
-    assert "not begun: load qwen3:0.6b" in lines
+    assert "failed: pull qwen3:0.6b" in lines
+    assert "skipped: load qwen3:0.6b" in lines
 
 
 def test_apply_asks_nothing_where_nothing_is_deleted(server: Server, log: Path) -> None:

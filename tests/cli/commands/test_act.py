@@ -61,9 +61,7 @@ def test_unload_names_what_shares_the_weights(
 
     answer = herdbook("unload", "llama3.2:3b")
 
-    assert answer.out == (
-        "llama3.2:3b unloaded, and with it llama3.2:latest (same weights)\n"
-    )
+    assert answer.out == ("llama3.2:3b unloaded, with llama3.2:latest (same weights)\n")
 
 
 def test_unload_in_json_tells_the_result(herdbook: Herdbook, server: Server) -> None:
@@ -77,7 +75,7 @@ def test_rm_says_what_it_freed(herdbook: Herdbook, server: Server) -> None:
     answer = herdbook("rm", "smollm2:135m")
 
     assert answer.code == 0
-    assert answer.out == "smollm2:135m deleted; that frees 271 MB\n"
+    assert answer.out == "smollm2:135m deleted; this frees 271 MB\n"
 
 
 def test_rm_says_that_shared_weights_stay(herdbook: Herdbook, server: Server) -> None:
@@ -131,7 +129,10 @@ def test_config_unsets_with_a_note(herdbook: Herdbook, server: Server) -> None:
 
     answer = herdbook("config", "llama3.2:3b", "--unset", "num_ctx", "--note", "done")
 
-    assert answer.out == "llama3.2:3b has no settings of its own.\n"
+    assert (
+        answer.out
+        == "llama3.2:3b has no settings: the defaults of model and server apply.\n"
+    )
     assert 'num_ctx no longer set (was: 4096): "done"' in herdbook("history").out
 
 

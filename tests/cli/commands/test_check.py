@@ -34,7 +34,7 @@ def test_verify_tells_that_all_is_well(herdbook: Herdbook, server: Server) -> No
     answer = herdbook("verify")
 
     assert answer.code == 0
-    assert answer.out.startswith("11 events, chain whole from #1 to #11, head ")
+    assert answer.out.startswith("11 events, chain intact from #1 to #11, head ")
     assert "…, 0 findings, " in answer.out
 
 
@@ -44,7 +44,7 @@ def test_verify_tells_what_is_wrong_and_where(altered: Herdbook) -> None:
     assert answer.code == 1
     assert "   hash" in answer.out
     assert "was changed, or does not follow" in answer.out
-    assert "not whole" in answer.out.splitlines()[-1]
+    assert "damaged" in answer.out.splitlines()[-1]
 
 
 def test_verify_in_json_has_head_and_findings(altered: Herdbook) -> None:
@@ -76,7 +76,7 @@ def test_verify_of_an_empty_log_has_nothing_to_check(
 ) -> None:
     herdbook("ls")
 
-    assert herdbook("verify").out == "no events yet, nothing to check\n"
+    assert herdbook("verify").out == "no events yet\n"
 
 
 def test_verify_makes_no_log(herdbook: Herdbook, log: Path) -> None:
@@ -84,7 +84,7 @@ def test_verify_makes_no_log(herdbook: Herdbook, log: Path) -> None:
 
     assert answer.code == 3
     assert answer.err == (
-        f"herdbook: {log} does not exist. Name the log with --db   (exit 3)\n"
+        f"herdbook: {log} does not exist. Choose a log with --db PATH   (exit 3)\n"
     )
     assert not log.exists()
 
@@ -121,7 +121,7 @@ def test_refresh_says_what_it_found(herdbook: Herdbook, server: Server) -> None:
 
     assert "llama3.2:3b               found: 2.0 GB" in answer.out
     assert answer.out.splitlines()[-1] == (
-        "Ollama 0.32.15: 5 models, 0 in memory; 11 new events"
+        "Ollama 0.32.15: 5 models, 0 loaded; 11 new events"
     )
 
 
@@ -129,7 +129,7 @@ def test_refresh_says_that_nothing_is_new(herdbook: Herdbook, server: Server) ->
     herdbook("ls")
 
     assert herdbook("refresh").out == (
-        "Ollama 0.32.15: 5 models, 0 in memory; nothing new\n"
+        "Ollama 0.32.15: 5 models, 0 loaded; no changes\n"
     )
 
 
@@ -208,4 +208,4 @@ def test_verify_refuses_what_is_no_anchor(herdbook: Herdbook, server: Server) ->
     answer = herdbook("verify", "--anchor", "12")
 
     assert answer.code == 2
-    assert "is no anchor" in answer.err
+    assert "is not a valid anchor" in answer.err

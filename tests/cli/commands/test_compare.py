@@ -60,7 +60,7 @@ def test_diff_shortens_digests(herdbook: Herdbook, server: Server) -> None:
 
 
 def test_diff_of_a_moment_with_itself_is_nothing(lived: Herdbook) -> None:
-    assert lived("diff", "5", "5").out == "From #5 to #5:\nNothing differs.\n"
+    assert lived("diff", "5", "5").out == "From #5 to #5:\nNo changes.\n"
 
 
 def test_diff_answers_in_its_documented_shape(lived: Herdbook) -> None:

@@ -44,13 +44,13 @@ def test_plan_shows_the_steps_with_their_bytes(
     lines = answer.out.splitlines()
 
     assert answer.code == 0
-    assert lines[1].split() == ["pull", "qwen3:0.6b", "?", "to", "fetch"]
+    assert lines[1].split() == ["pull", "qwen3:0.6b", "?", "to", "download"]
     assert lines[2].endswith(
         "num_ctx set to 4096 (was: not set), pinned set to true (was: not set)"
     )
     assert lines[3].split()[:2] == ["delete", "gemma3:4b"]
     assert lines[3].endswith("frees 3.3 GB")
-    assert lines[-1] == "7 steps · 1 of unknown size to fetch · 8.6 GB freed"
+    assert lines[-1] == "7 steps · 1 of unknown size to download · 8.6 GB freed"
 
 
 @pytest.mark.usefixtures("server")
@@ -72,7 +72,7 @@ def test_apply_does_the_plan_and_has_nothing_to_do_then(
         "llama3.2:3b configured",
         "qwen3:0.6b loaded",
     ]
-    assert second.out == f"Nothing to do: all is as {wanted} has it.\n"
+    assert second.out == f"Nothing to do: the server matches {wanted}.\n"
     assert sorted(present(herdbook)) == sorted([*SOME, "qwen3:0.6b"])
     assert ': "long"' in herdbook("history", "llama3.2:3b").out
 
@@ -93,7 +93,7 @@ def test_prune_without_a_person_needs_a_yes(
     answer = herdbook("apply", str(wanted), "--prune", *more)
 
     assert answer.code == 2
-    assert "nobody is here to ask" in answer.err
+    assert "needs confirmation" in answer.err
     assert sorted(present(herdbook)) == [*SOME]
 
 
@@ -105,8 +105,8 @@ def test_failure_tells_what_is_not_done(herdbook: Herdbook, tmp_path: Path) -> N
 
     assert answer.code == 1
     assert answer.out.splitlines()[-2:] == [
-        "not done: pull no-such:1b",
-        "not begun: load smollm2:135m",
+        "failed: pull no-such:1b",
+        "skipped: load smollm2:135m",
     ]
     assert "the registry does not have it" in answer.err
 
@@ -132,7 +132,7 @@ def test_plan_tells_what_stays_on_the_disk(herdbook: Herdbook, tmp_path: Path) -
     path.write_text('[models."llama3.2:3b"]\n')
     out = herdbook("apply", str(path), "--plan", "--prune").out
 
-    assert "frees next to nothing: same weights as llama3.2:3b" in out
+    assert "frees almost nothing: same weights as llama3.2:3b" in out
     assert "pinned unset (was: true)" in out
 
 
@@ -206,7 +206,7 @@ def test_freeze_writes_what_apply_has_nothing_to_do_for(
     path.write_text(herdbook("freeze").out)
     answer = herdbook("apply", str(path), "--prune", "--yes")
 
-    assert path.read_text().startswith("# What local had on 20")
+    assert path.read_text().startswith("# Models of local on 20")
     assert tomllib.loads(path.read_text())["models"]["gemma3:4b"] == {
         "loaded": True,
         "num_ctx": 8192,

@@ -19,7 +19,7 @@ def test_doctor_tells_each_check_and_a_sum(herdbook: Herdbook, server: Server) -
     assert answer.code == 0
     assert f"Ollama 0.32.15 at {server.address} answers in" in answer.out
     assert "ok        triggers" in answer.out
-    assert "findings: " in answer.out.splitlines()[-1]
+    assert "checks: " in answer.out.splitlines()[-1]
 
 
 def test_doctor_tells_the_remedy_below_what_is_wrong(

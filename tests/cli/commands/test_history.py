@@ -50,7 +50,7 @@ def test_history_filters(lived: Herdbook, options: list[str], types: list[str]) 
 
 
 def test_history_says_where_there_is_nothing(lived: Herdbook) -> None:
-    assert lived("history", "--actor", "api:").out == "Nothing recorded.\n"
+    assert lived("history", "--actor", "api:").out == "No events.\n"
 
 
 def test_log_prints_the_newest_events_in_order(lived: Herdbook) -> None:
@@ -97,7 +97,7 @@ def test_as_of_shows_the_models_as_they_were(lived: Herdbook) -> None:
     then = lived("as-of", f"#{used}")
 
     assert then.out.startswith("As of ")
-    assert f"(#{used}), as the log has it:" in then.out.splitlines()[0]
+    assert f"(#{used}):" in then.out.splitlines()[0]
     assert "llama3.2:3b               loaded" in then.out
     assert "general     llama3.2:3b               used " in then.out
 

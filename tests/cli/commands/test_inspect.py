@@ -127,7 +127,7 @@ def test_ls_without_refresh_asks_nobody(herdbook: Herdbook, server: Server) -> N
 
     answer = herdbook("ls", "--no-refresh")
 
-    assert "Ollama 0.32.15, not asked now" in answer.out
+    assert "Ollama 0.32.15, not refreshed" in answer.out
     assert len(server.world.seen) == seen
 
 
@@ -145,7 +145,7 @@ def test_ls_on_a_server_without_models_says_how_to_find_one(
     for model in herdbook("ls", "--json").json:
         server.did(manifest_deleted=model["name"])
 
-    assert herdbook("ls").out.startswith("No models here. To find one: herdbook")
+    assert herdbook("ls").out.startswith("No models yet. To find one: herdbook")
 
 
 def test_show_tells_each_fact_with_its_source(
@@ -232,7 +232,7 @@ def test_recommend_tells_how_to_get_what_is_gone(
     assert answer.code == 3
     assert "not present (herdbook pull qwen2.5-coder:7b" in answer.out
     assert answer.out.endswith(
-        "No model here fits coding. To find one: herdbook suggest coding\n"
+        "No model fits coding. To find one: herdbook suggest coding\n"
     )
 
 
@@ -278,7 +278,7 @@ def test_suggest_tells_what_to_type(herdbook: Herdbook, server: Server) -> None:
 def test_suggest_says_where_nothing_fits(herdbook: Herdbook, server: Server) -> None:
     answer = herdbook("suggest", "coding", "--memory", "1MB")
 
-    assert answer.out == "The catalogue has nothing more for coding that fits.\n"
+    assert answer.out == "The catalogue has no other model for coding that fits.\n"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.cli_runner import Herdbook, Server
 
-from herdbook.cli.commands.pull import Following, left_behind
+from herdbook.cli.commands.pull import PullFollower, left_behind
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.output import Screen
 from herdbook.cli.render.progress import JsonMeter, PlainMeter, bar_line, figures
@@ -113,7 +113,7 @@ def test_ctrl_c_cancels_a_pull_and_says_what_is_left(
 def test_a_cancelled_pull_tells_what_the_server_keeps() -> None:
     assert left_behind(HALF) == (
         "cancelled at 6.6 of 17.4 GB (37 %). "
-        "The server keeps what it has; a later pull goes on from there."
+        "The server keeps the downloaded part. Run the pull again to resume."
     )
     assert left_behind(None) == "cancelled before the first byte."
 
@@ -131,10 +131,10 @@ async def test_who_leaves_the_pull_of_another_is_told_that_it_goes_on(
     ):
         await anext(pulling)
 
-        await Following(leaving, mine, "gemma3:27b").tell_cancelled()
+        await PullFollower(leaving, mine, "gemma3:27b").write_cancelled()
 
     assert stream.getvalue() == (
-        "no longer watching; the pull goes on for api:agents\n"
+        "no longer following; the pull continues for api:agents\n"
     )
 
 
@@ -181,7 +181,7 @@ def test_plain_meter_tells_a_line_now_and_then() -> None:
     meter = PlainMeter(Screen(stream), "a:1b", lambda: next(times))
 
     for _ in range(4):
-        meter.tell(HALF)
+        meter.show(HALF)
 
     line = "a:1b  37 %   6.6 of 17.4 GB   41 MB/s   4 min left\n"
     assert stream.getvalue() == line * 2
@@ -192,6 +192,6 @@ def test_json_meter_tells_the_first_at_once() -> None:
     meter = JsonMeter(Screen(stream), "a:1b", lambda: next(times))
 
     for _ in range(3):
-        meter.tell(HALF)
+        meter.show(HALF)
 
     assert len(stream.getvalue().splitlines()) == 2

@@ -55,7 +55,7 @@ def test_sandbox_says_that_a_port_is_taken(herdbook: Herdbook) -> None:
         answer = herdbook("sandbox", "--port", port)
 
     assert answer.code == 1
-    assert f"port {port} of 127.0.0.1 cannot be listened on" in answer.err
+    assert f"port {port} on 127.0.0.1 is not available" in answer.err
 
 
 def test_sandbox_says_what_is_missing(
@@ -67,7 +67,7 @@ def test_sandbox_says_what_is_missing(
     monkeypatch.setitem(sys.modules, "uvicorn", None)
 
     assert run(["sandbox"]) == 1
-    assert "To get it: pip install 'herdbook[sandbox]'" in capsys.readouterr().err
+    assert "Install it: pip install 'herdbook[sandbox]'" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -85,9 +85,11 @@ def test_demo_walks_to_its_end_without_a_terminal(tmp_path: Path) -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     told = done.stdout
-    assert "This runs against a sandbox that pretends to be Ollama" in told
+    assert "The demo uses a sandbox (a simulated Ollama server)" in told
     assert "recovery, by reconciler" in told
-    story = told[told.index("The whole story:") : told.index("replayed from the log")]
+    story = told[
+        told.index("Its complete history:") : told.index("at the time of the crash")
+    ]
     sentences = ["pull started", "pull at ", "pull interrupted at ", "pulled in "]
     assert all(sentence in story for sentence in sentences)
     assert story.count("pull started") == 2

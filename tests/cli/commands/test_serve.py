@@ -51,8 +51,8 @@ def test_sandbox_takes_the_place_of_a_server_that_does_not_answer(
         models = httpx.get(f"{address}/v1/models", trust_env=False).json()
 
     assert address.startswith("http://127.0.0.1:")
-    assert lines[1].startswith("No Ollama answers. This is a sandbox")
-    assert "This is a sandbox that pretends to be Ollama" in page.text
+    assert lines[1].startswith("No Ollama server answers. Sandbox: ")
+    assert "Sandbox: a simulated Ollama server." in page.text
     assert len(models) > 1
     assert {model["node"] for model in models} == {"sandbox"}
     assert (tmp_path / "herdbook" / "sandbox" / "herd.db").exists()

@@ -186,4 +186,4 @@ def test_token_says_what_is_missing(
     monkeypatch.setitem(sys.modules, "herdbook.service", None)
 
     assert run(["token", "ann", "--file", str(file)]) == 1
-    assert "To get it: pip install 'herdbook[service]'" in capsys.readouterr().err
+    assert "Install it: pip install 'herdbook[service]'" in capsys.readouterr().err

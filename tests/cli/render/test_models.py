@@ -88,7 +88,7 @@ def test_a_pull_has_a_bar_where_there_is_someone_to_see_it() -> None:
 def test_a_load_is_told_without_figures() -> None:
     moment = moment_of(("a:1b", found()), ("a:1b", facts.LoadStarted(instance="one")))
 
-    assert shown(moment)[1] == "  load asked for by cli:ann, just now"
+    assert shown(moment)[1] == "  load started by cli:ann, just now"
 
 
 def test_an_update_leaves_the_state_and_is_told() -> None:
@@ -97,7 +97,7 @@ def test_an_update_leaves_the_state_and_is_told() -> None:
     lines = shown(moment)
 
     assert "available, updating" in lines[0]
-    assert lines[1] == "  update asked for by cli:ann, just now"
+    assert lines[1] == "  update started by cli:ann, just now"
 
 
 def test_a_cloud_model_has_no_size_here() -> None:
