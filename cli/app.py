@@ -44,6 +44,7 @@ VERBS = (
     *("ls", "show", "recommend", "suggest", "refresh", "node", "doctor", "graph"),
     *("pull", "load", "unload", "use", "config", "rm", "apply", "freeze"),
     *("history", "log", "as-of", "diff", "why", "verify", "backup", "restore"),
+    *("anchor", "key", "prove", "consistent"),
     *("serve", "token"),
     *("sandbox", "demo"),
 )

@@ -22,6 +22,7 @@ from herdbook.cli.commands import (  # noqa: F401 - each registers its verbs
     history,
     inspect,
     node,
+    proof,
     pull,
     sandbox,
     serve,

@@ -253,6 +253,16 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]
 
 
+class Anchored(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``anchor``; ``text`` is the anchor itself."""
+
+    position: int
+    hash: str
+    root: str
+    time: datetime
+    text: str
+
+
 class Refreshed(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of ``refresh``: the node, and what was recorded just now."""
 

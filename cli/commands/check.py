@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from herdbook.cli.app import HISTORY, INSPECT, verb
 from herdbook.cli.commands.history import events_between, show_entries
+from herdbook.cli.commands.proof import read_anchors, read_keys
 from herdbook.cli.errors import DONE, FAILED, UsageError
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import check_log, known_status
@@ -21,6 +24,7 @@ from herdbook.core import (
     Verification,
 )
 from herdbook.core.checks.verification import verify as check
+from herdbook.core.proof.proof import check_anchors
 from herdbook.events.store import Head
 from herdbook.presentation import diagram as drawing
 from herdbook.presentation import shapes
@@ -39,6 +43,21 @@ async def verify(
             help="Position and hash noted earlier; the log must have both. Repeatable.",
         ),
     ] = None,
+    anchors: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--anchors",
+            metavar="FILE",
+            help="Anchors of this log, as herdbook anchor prints them. Repeatable.",
+        ),
+    ] = None,
+    key: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A public key; each anchor must be signed by one. Repeatable.",
+        ),
+    ] = None,
     accept: Annotated[
         bool,
         typer.Option(
@@ -55,12 +74,15 @@ async def verify(
     --accept continues with a log that lost its last events or has a damaged
     write-ahead log. Copy the log and the files next to it first.
     """
-    anchors = [_anchor(text) for text in anchor or ()]
+    heads = [_anchor(text) for text in anchor or ()]
+    made, public = read_anchors(anchors or ()), read_keys(key or ())
     log = invocation.log
     check_log(log)
     began = time.perf_counter()
     async with Storage.open(log, SystemClock(), accept_loss=accept) as storage:
-        found = await check(storage, anchors=anchors)
+        found = await check(storage, anchors=heads)
+        more = await check_anchors(storage, made, public)
+        found = msgspec.structs.replace(found, findings=(*found.findings, *more))
     seconds = time.perf_counter() - began
     if invocation.json:
         invocation.screen.write_json(

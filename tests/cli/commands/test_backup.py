@@ -34,7 +34,8 @@ def test_restore_replaces_a_log_only_if_asked(
     herdbook("ls")
     backup = tmp_path / "backup.db"
     made = herdbook("backup", str(backup), "--json").json
-    herdbook("use", "llama3.1:8b")
+    name = herdbook("ls", "--json").json[0]["name"]
+    assert herdbook("use", name).code == 0
 
     refused = herdbook("restore", str(backup))
     done = herdbook("restore", str(backup), "--replace", "--json")

@@ -1,0 +1,235 @@
+"""The commands anchor, key, prove and consistent."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Collection, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from enum import StrEnum
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from herdbook.cli.app import PAST, verb
+from herdbook.cli.errors import DONE, MissingExtraError, UsageError
+from herdbook.cli.invocation import Invocation
+from herdbook.cli.lookup import check_log
+from herdbook.core import Storage, SystemClock
+from herdbook.core.proof import keys, proof
+from herdbook.core.proof.checkpoint import Anchor, parse_anchors
+from herdbook.events.errors import CallerError
+from herdbook.presentation import shapes
+
+SigningKey = Annotated[
+    Path | None,
+    typer.Option("--key", metavar="FILE", help="Sign with this private key."),
+]
+AnchorFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--anchor",
+        metavar="FILE",
+        help="Prove against the last anchor in this file, instead of a new one.",
+    ),
+]
+
+
+class KeyAction(StrEnum):
+    """What to do with a key."""
+
+    NEW = "new"
+
+
+@verb("anchor", PAST)
+async def anchor(
+    invocation: Invocation,
+    *,
+    key: SigningKey = None,
+    append: Annotated[
+        Path | None,
+        typer.Option("--append", metavar="FILE", help="Append the anchor to a file."),
+    ] = None,
+) -> int:
+    """Print the head of the log as an anchor, to store away from the log.
+
+    An anchor has the number of events, the root of a Merkle tree over them, the hash of
+    the last one and the time. `verify --anchors` shows later whether an event before it
+    was changed.
+    """
+    async with _storage(invocation) as storage:
+        made = await proof.make_anchor(storage, SystemClock())
+    if key:
+        with _extra():
+            made = keys.sign(made, key)
+    if append:
+        _append(append, f"{made.text()}\n")
+    if invocation.json:
+        invocation.screen.write_json(
+            shapes.Anchored(
+                position=made.position,
+                hash=made.hash,
+                root=base64.b64encode(made.root).decode(),
+                time=made.time,
+                text=made.text(),
+            )
+        )
+    else:
+        for line in made.text().splitlines():
+            invocation.screen.write(line)
+    return DONE
+
+
+@verb("key", PAST)
+async def key(
+    invocation: Invocation,
+    action: Annotated[KeyAction, typer.Argument(metavar="new", help="Make a key.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The private key.")],
+    *,
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="The name of the key; who signs.")
+    ],
+) -> int:
+    """Make an Ed25519 key that signs anchors, and print its public key.
+
+    The public key is also written to FILE.pub. Give it to those who verify.
+    """
+    if action is KeyAction.NEW:
+        with _extra():
+            invocation.screen.write(keys.new_key(file, name).text())
+    return DONE
+
+
+@verb("prove", PAST)
+async def prove(
+    invocation: Invocation,
+    position: Annotated[
+        str, typer.Argument(metavar="#POSITION", help="The event, such as #123.")
+    ],
+    *,
+    anchor: AnchorFile = None,
+    key: SigningKey = None,
+) -> int:
+    """Print the proof that one event is in the log, as JSON.
+
+    The proof can be checked without the log and without Herdbook: docs/log.md has a
+    program of thirty lines.
+    """
+    wanted = _position(position)
+    async with _storage(invocation) as storage:
+        against = _last(anchor) if anchor else None
+        if against is None:
+            against = await proof.make_anchor(storage, SystemClock())
+        if key:
+            with _extra():
+                against = keys.sign(against, key)
+        made = await proof.prove(storage, wanted, against)
+    invocation.screen.write_json(made)
+    return DONE
+
+
+@verb("consistent", PAST)
+async def consistent(
+    invocation: Invocation,
+    first: Annotated[
+        Path, typer.Argument(metavar="FIRST", help="File of the earlier anchor.")
+    ],
+    second: Annotated[
+        Path, typer.Argument(metavar="SECOND", help="File with the later anchor.")
+    ],
+) -> int:
+    """Print the proof that the log of one anchor extends that of another, as JSON.
+
+    Fails if it does not. The last anchor of each file counts.
+    """
+    earlier, later = _last(first), _last(second)
+    async with _storage(invocation) as storage:
+        made = await proof.prove_consistency(storage, earlier, later)
+    invocation.screen.write_json(made)
+    return DONE
+
+
+def read_anchors(files: Collection[Path]) -> list[Anchor]:
+    """Read files of anchors.
+
+    Raises:
+        CallerError: A file cannot be read, or is not a file of anchors.
+    """
+    found: list[Anchor] = []
+    for file in files:
+        anchors = parse_anchors(_text(file), source=str(file))
+        if not anchors:
+            raise CallerError(str(file), "has no anchors", "Name another file")
+        found += anchors
+    return found
+
+
+def read_keys(files: Collection[Path]) -> list[keys.PublicKey]:
+    """Read files of public keys, one key each.
+
+    Raises:
+        CallerError: A file cannot be read, or has no public key.
+        MissingExtraError: The package that verifies signatures is not installed.
+    """
+    found = [keys.parse_public_key(_text(file)) for file in files]
+    if found:
+        with _extra():
+            import_module("cryptography")  # fail before the log is read
+    return found
+
+
+@contextmanager
+def _extra() -> Iterator[None]:
+    """Report a missing package with its remedy.
+
+    Raises:
+        MissingExtraError: The package that signs and verifies is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "cryptography":
+            raise
+        raise MissingExtraError(
+            "Signatures",
+            "need a package that is not installed",
+            "Run: pip install 'herdbook[proof]'",
+        ) from error
+
+
+def _storage(invocation: Invocation) -> AbstractAsyncContextManager[Storage]:
+    check_log(invocation.log)
+    return Storage.open(invocation.log, SystemClock())
+
+
+def _last(file: Path) -> Anchor:
+    return read_anchors([file])[-1]
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except (OSError, UnicodeError) as error:
+        raise CallerError(str(file), f"cannot be read: {error}", "") from error
+
+
+def _append(file: Path, text: str) -> None:
+    try:
+        with file.open("a", encoding="utf-8") as target:
+            target.write(text)
+            target.flush()
+            os.fsync(target.fileno())
+    except OSError as error:
+        raise CallerError(
+            str(file), f"cannot be written: {error.strerror or error}", ""
+        ) from error
+
+
+def _position(text: str) -> int:
+    found = re.fullmatch(r"#?([1-9][0-9]{0,17})", text.strip())
+    if found is None:
+        raise UsageError(f"{text!r}", "is not a position", "Write it as #123")
+    return int(found[1])

@@ -1,0 +1,3 @@
+"""Proofs about a log: anchors, signatures, and a Merkle tree over its events."""
+
+from __future__ import annotations

@@ -1,0 +1,234 @@
+"""Make anchors and proofs of a log, and check them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC
+
+import msgspec
+
+from herdbook.core.clock import Clock
+from herdbook.core.proof import merkle
+from herdbook.core.proof.checkpoint import ORIGIN, Anchor
+from herdbook.core.proof.keys import PublicKey
+from herdbook.core.proof.tree import EventTree
+from herdbook.core.storage import Storage
+from herdbook.events.errors import CallerError, CorruptLogError
+from herdbook.events.findings import Finding, Kind
+from herdbook.events.recorded import (
+    GENESIS,
+    StoredEvent,
+    canonical_bytes,
+    chained_hash,
+)
+
+FORMAT = "herdbook-proof/1"
+
+
+class Inclusion(msgspec.Struct, frozen=True, kw_only=True):
+    """The proof that an event is in a log with a given anchor.
+
+    Attributes:
+        format: The format of this proof.
+        position: The position of the event.
+        previous: The hash of the event before it.
+        canonical: The bytes of the event that are hashed, as text.
+        path: The path to the root, each hash as 64 hexadecimal digits.
+        anchor: The text of the anchor.
+    """
+
+    format: str = FORMAT
+    position: int
+    previous: str
+    canonical: str
+    path: tuple[str, ...]
+    anchor: str
+
+
+class Consistency(msgspec.Struct, frozen=True, kw_only=True):
+    """The proof that the log of one anchor extends the log of another.
+
+    Attributes:
+        format: The format of this proof.
+        path: The proof, each hash as 64 hexadecimal digits.
+        first: The text of the earlier anchor.
+        second: The text of the later anchor.
+    """
+
+    format: str = "herdbook-consistency/1"
+    path: tuple[str, ...]
+    first: str
+    second: str
+
+
+async def make_anchor(storage: Storage, clock: Clock) -> Anchor:
+    """Return the anchor of a log as it is now.
+
+    Raises:
+        CallerError: The log has no events.
+        StoreError: It cannot be read.
+    """
+    head = await storage.store.head()
+    if not head.position:
+        raise CallerError("the log", "has no events yet", "There is nothing to anchor")
+    tree = await EventTree.read(storage, head.position)
+    return Anchor(
+        origin=await _origin(storage),
+        position=head.position,
+        root=await tree.root(),
+        hash=head.hash,
+        time=clock.now().astimezone(UTC).replace(microsecond=0),
+    )
+
+
+async def prove(storage: Storage, position: int, anchor: Anchor) -> Inclusion:
+    """Return the proof that an event is in the log of an anchor.
+
+    Raises:
+        CallerError: The anchor is of another log, or does not cover the event.
+        CorruptLogError: The log does not have what was anchored.
+        StoreError: The log cannot be read.
+    """
+    head = await storage.store.head()
+    if not 1 <= position <= head.position:
+        raise CallerError(
+            f"#{position}", "does not exist", f"The last event is #{head.position}"
+        )
+    if position > anchor.position:
+        raise CallerError(
+            f"#{position}",
+            f"is later than the anchor, which ends at #{anchor.position}",
+            "Make a newer anchor: herdbook anchor",
+        )
+    tree = await _tree_of(storage, anchor)
+    path = await tree.inclusion(position)
+    event, previous = await _event(storage, position)
+    return Inclusion(
+        position=position,
+        previous=previous,
+        canonical=canonical_bytes(event).decode(),
+        path=tuple(each.hex() for each in path),
+        anchor=anchor.text(),
+    )
+
+
+async def prove_consistency(
+    storage: Storage, first: Anchor, second: Anchor
+) -> Consistency:
+    """Return the proof that the log of the second anchor extends that of the first.
+
+    Raises:
+        CallerError: An anchor is of another log, or the second one is earlier.
+        CorruptLogError: The log does not have what was anchored.
+        StoreError: The log cannot be read.
+    """
+    if first.position > second.position:
+        raise CallerError(
+            "the first anchor",
+            f"ends at #{first.position}, after the second one, #{second.position}",
+            "Give the earlier anchor first",
+        )
+    await _tree_of(storage, first)
+    tree = await _tree_of(storage, second)
+    path = await tree.consistency(first.position)
+    return Consistency(
+        path=tuple(each.hex() for each in path),
+        first=first.text(),
+        second=second.text(),
+    )
+
+
+def is_included(proof: Inclusion, anchor: Anchor) -> bool:
+    """Return whether a proof shows that its event is in the log of an anchor."""
+    hash_ = chained_hash(proof.previous, proof.canonical.encode())
+    leaf = merkle.leaf_hash(bytes.fromhex(hash_))
+    path = [bytes.fromhex(each) for each in proof.path]
+    root = merkle.root_from_inclusion(leaf, proof.position - 1, anchor.position, path)
+    return root == anchor.root
+
+
+def is_extended(proof: Consistency, first: Anchor, second: Anchor) -> bool:
+    """Return whether a proof shows that the second anchor extends the first."""
+    path = [bytes.fromhex(each) for each in proof.path]
+    roots = first.root, second.root
+    return merkle.is_consistent(first.position, second.position, roots, path)
+
+
+async def check_anchors(
+    storage: Storage, anchors: Collection[Anchor], keys: Collection[PublicKey] = ()
+) -> list[Finding]:
+    """Compare a log with anchors that were made of it before.
+
+    Args:
+        storage: The log.
+        anchors: The anchors.
+        keys: If there are any, each anchor must be signed by one of them.
+
+    Raises:
+        StoreError: The log cannot be read.
+    """
+    head = await storage.store.head()
+    origin = await _origin(storage) if head.position else ""
+    found: list[Finding] = []
+    for anchor in anchors:
+        if keys and not any(key.has_signed(anchor) for key in keys):
+            found.append(_finding(anchor, "is not signed by a key that was given"))
+        if anchor.position > head.position:
+            end = f"is after the end of the log, #{head.position}"
+            found.append(_finding(anchor, end))
+        elif anchor.origin != origin:
+            found.append(_finding(anchor, f"is of another log, {anchor.origin}"))
+        elif not await _has(storage, anchor):
+            found.append(
+                _finding(anchor, "does not match: an event up to it was changed")
+            )
+    return found
+
+
+def _finding(anchor: Anchor, problem: str) -> Finding:
+    return Finding(
+        position=anchor.position,
+        kind=Kind.ANCHOR,
+        message=f"the anchor of {anchor.time:%Y-%m-%d %H:%M:%S} UTC {problem}",
+    )
+
+
+async def _has(storage: Storage, anchor: Anchor) -> bool:
+    """Return whether the log has what was anchored; nothing cached is believed."""
+    tree = await EventTree.read(storage, anchor.position, cached=False)
+    event, _ = await _event(storage, anchor.position)
+    return (event.hash, await tree.root()) == (anchor.hash, anchor.root)
+
+
+async def _tree_of(storage: Storage, anchor: Anchor) -> EventTree:
+    if anchor.origin != await _origin(storage):
+        raise CallerError(
+            "the anchor",
+            f"is of another log, {anchor.origin}",
+            "Name its log with --db",
+        )
+    tree = await EventTree.read(storage, anchor.position)
+    if await tree.root() != anchor.root:
+        raise CorruptLogError(
+            "the log",
+            f"does not match the anchor at #{anchor.position}",
+            "An event up to it was changed. Run: herdbook verify",
+        )
+    return tree
+
+
+async def _origin(storage: Storage) -> str:
+    async for event in storage.store.read_stored(limit=1):
+        return f"{ORIGIN}{event.event_id}"
+    raise CallerError("the log", "has no events yet", "There is nothing to anchor")
+
+
+async def _event(storage: Storage, position: int) -> tuple[StoredEvent, str]:
+    """Return an event, and the hash of the event before it."""
+    previous = GENESIS
+    start = max(position - 2, 0)
+    async for event in storage.store.read_stored(after=start, limit=2):
+        if event.position == position:
+            return event, previous
+        previous = event.hash
+    raise CallerError(f"#{position}", "does not exist", "See: herdbook log")

@@ -1,0 +1,157 @@
+"""The Merkle tree over the events of a log.
+
+A leaf is the hash of an event, its 32 bytes, in the order of positions. The roots of
+complete blocks of events are stored with the snapshots of the views: a cache with a
+checksum, so that an anchor of a long log reads only its newest events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from herdbook.core.proof import merkle
+from herdbook.core.storage import Storage
+from herdbook.events.errors import CallerError, CorruptLogError
+from herdbook.events.store import StoredView
+
+BLOCK = 1024
+"""Events per block, a power of two. At 32 bytes a root, a million events take 31 kB."""
+
+_CACHE = "merkle_tree"
+_FORM = 1
+
+
+class EventTree:
+    """The tree over the first events of a log; ``read`` makes one.
+
+    Attributes:
+        size: The number of events.
+    """
+
+    def __init__(self, storage: Storage, size: int, blocks: list[bytes]) -> None:
+        self.size = size
+        self._storage = storage
+        self._blocks = blocks
+        self._leaves: dict[int, list[bytes]] = {}
+
+    @classmethod
+    async def read(
+        cls, storage: Storage, size: int, *, cached: bool = True
+    ) -> EventTree:
+        """Read the tree over the first ``size`` events.
+
+        Args:
+            storage: The log.
+            size: How many events.
+            cached: Whether stored roots of blocks are used.
+
+        Raises:
+            CallerError: The log has fewer events.
+            StoreError: The log cannot be read.
+        """
+        head = await storage.store.head()
+        if not 0 <= size <= head.position:
+            raise CallerError(
+                f"#{size}",
+                "does not exist yet",
+                f"The last event is #{head.position}",
+            )
+        blocks = await _stored(storage, size) if cached else []
+        tree = cls(storage, size, blocks)
+        known = len(blocks)
+        while (len(blocks) + 1) * BLOCK <= size:
+            blocks.append(merkle.root_of(await tree._read_block(len(blocks))))
+        if cached and len(blocks) > known:
+            await _store(storage, blocks)
+        return tree
+
+    async def root(self) -> bytes:
+        """Return the root, 32 bytes."""
+        await self._load([self.size])
+        return merkle.EMPTY_ROOT if not self.size else self._subtree(0, self.size)
+
+    async def inclusion(self, position: int) -> list[bytes]:
+        """Return the path from the event at a position to the root.
+
+        Raises:
+            CallerError: The tree has no such event.
+        """
+        if not 1 <= position <= self.size:
+            raise CallerError(
+                f"#{position}", f"is not among the first {self.size} events"
+            )
+        await self._load([position - 1, self.size])
+        return merkle.inclusion_path(position - 1, self.size, self._subtree)
+
+    async def consistency(self, first: int) -> list[bytes]:
+        """Return the proof that this tree extends the tree over ``first`` events.
+
+        Raises:
+            CallerError: There is no such tree.
+        """
+        if not 1 <= first <= self.size:
+            raise CallerError(f"#{first}", f"is not among the first {self.size} events")
+        await self._load([first, self.size])
+        return merkle.consistency_path(first, self.size, self._subtree)
+
+    async def _load(self, places: Iterable[int]) -> None:
+        """Read the leaves of the blocks that a proof takes apart."""
+        for block in {place // BLOCK for place in places}:
+            if block not in self._leaves and block * BLOCK < self.size:
+                self._leaves[block] = await self._read_block(block)
+
+    async def _read_block(self, block: int) -> list[bytes]:
+        start = block * BLOCK
+        count = min(BLOCK, self.size - start)
+        stored = self._storage.store.read_stored(after=start, limit=count)
+        leaves = [merkle.leaf_hash(bytes.fromhex(each.hash)) async for each in stored]
+        if len(leaves) != count:
+            raise CorruptLogError(
+                f"#{start + 1}", "and later events are missing", "Run: herdbook verify"
+            )
+        return leaves
+
+    def _subtree(self, start: int, end: int) -> bytes:
+        if start % BLOCK == 0 and end % BLOCK == 0:
+            return merkle.root_of(self._blocks[start // BLOCK : end // BLOCK])
+        block = start // BLOCK
+        if end <= (block + 1) * BLOCK:
+            leaves = self._leaves[block]
+            return merkle.root_of(leaves[start - block * BLOCK : end - block * BLOCK])
+        middle = start + merkle.split(end - start)
+        left, right = self._subtree(start, middle), self._subtree(middle, end)
+        return merkle.node_hash(left, right)
+
+
+async def _stored(storage: Storage, size: int) -> list[bytes]:
+    """Return the stored roots of blocks of this log, as far as they are needed."""
+    try:
+        view = await storage.snapshots.load_view(_CACHE)
+    except CorruptLogError:  # a cache that was altered is not used
+        return []
+    if view is None or view.version != _FORM or view.position != _covered(view.data):
+        return []
+    stored = storage.store.read_stored(after=view.position - 1, limit=1)
+    if [event.hash async for event in stored] != [view.hash]:  # of another log
+        return []
+    roots = [view.data[at : at + 32] for at in range(0, len(view.data), 32)]
+    return roots[: size // BLOCK]
+
+
+async def _store(storage: Storage, blocks: list[bytes]) -> None:
+    position = len(blocks) * BLOCK
+    stored = storage.store.read_stored(after=position - 1, limit=1)
+    async for event in stored:
+        await storage.snapshots.save_view(
+            StoredView(
+                name=_CACHE,
+                version=_FORM,
+                position=position,
+                hash=event.hash,
+                data=b"".join(blocks),
+            )
+        )
+
+
+def _covered(data: bytes) -> int:
+    return len(data) // 32 * BLOCK
