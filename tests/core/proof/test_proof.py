@@ -33,6 +33,7 @@ from herdbook.events.recorded import (
     canonical_bytes,
     chained_hash,
 )
+from herdbook.events.store import StoredView
 
 FACT = ModelDiscovered(digest="a" * 64, size_bytes=1, remote_host=None)
 CLOCK = SystemClock()
@@ -141,7 +142,7 @@ async def test_rewritten_log_does_not_match_its_anchors(log: Path) -> None:
             await prove_consistency(storage, early, late)
 
 
-async def _cache(storage: Storage) -> tree.StoredView:
+async def _cache(storage: Storage) -> StoredView:
     view = await storage.snapshots.load_view("merkle_tree")
     assert view is not None
     return view
