@@ -41,7 +41,7 @@ SERVE = "Serve"
 TRY = "Try it"
 
 VERBS = (
-    *("ls", "show", "recommend", "suggest", "refresh", "node", "doctor", "graph"),
+    *("ls", "ps", "show", "recommend", "suggest", "refresh", "node", "doctor", "graph"),
     *("pull", "load", "unload", "use", "config", "rm", "apply", "freeze"),
     *("history", "log", "as-of", "diff", "why", "verify", "backup", "restore"),
     *("anchor", "key", "prove", "consistent"),

@@ -23,6 +23,7 @@ from herdbook.cli.commands import (  # noqa: F401 - each registers its verbs
     inspect,
     node,
     proof,
+    ps,
     pull,
     sandbox,
     serve,

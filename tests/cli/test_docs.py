@@ -33,6 +33,7 @@ from herdbook.core.history.diff import (
 )
 from herdbook.core.history.explain import ExplanationEvent
 from herdbook.presentation import shapes
+from herdbook.presentation.loaded import LoadedModel, LoadedModels
 
 DOCS = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
 SECTIONS = dict(
@@ -85,6 +86,8 @@ def test_every_global_option_is_documented(option: str) -> None:
     [
         ("ls", shapes.Model),
         ("ls", shapes.Context),
+        ("ps", LoadedModels),
+        ("ps", LoadedModel),
         ("recommend", Candidate),
         ("suggest", shapes.Suggested),
         ("refresh", shapes.Refreshed),
