@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from herdbook.cli.app import PAST, verb
+from herdbook.cli.app import HISTORY, verb
 from herdbook.cli.errors import DONE, MissingExtraError, UsageError
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import check_log
@@ -44,7 +44,7 @@ class KeyAction(StrEnum):
     NEW = "new"
 
 
-@verb("anchor", PAST)
+@verb("anchor", HISTORY)
 async def anchor(
     invocation: Invocation,
     *,
@@ -83,7 +83,7 @@ async def anchor(
     return DONE
 
 
-@verb("key", PAST)
+@verb("key", HISTORY)
 async def key(
     invocation: Invocation,
     action: Annotated[KeyAction, typer.Argument(metavar="new", help="Make a key.")],
@@ -103,7 +103,7 @@ async def key(
     return DONE
 
 
-@verb("prove", PAST)
+@verb("prove", HISTORY)
 async def prove(
     invocation: Invocation,
     position: Annotated[
@@ -131,7 +131,7 @@ async def prove(
     return DONE
 
 
-@verb("consistent", PAST)
+@verb("consistent", HISTORY)
 async def consistent(
     invocation: Invocation,
     first: Annotated[
