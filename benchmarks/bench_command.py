@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from benchmarks.herd import found, names, opened
+from benchmarks.dataset import first_facts, names, open_manager
 from benchmarks.measure import Row, at_least, at_most, interleave, percentile
 from benchmarks.peer import PeerHerd, default_herd, tuned_herd
 from benchmarks.sizes import Sizes
@@ -76,8 +76,8 @@ async def run(folder: Path, sizes: Sizes) -> list[Row]:
     """Measure commands by one caller and by many."""
     models = names(sizes.models)
     async with AsyncExitStack() as stack:
-        herd = await stack.enter_async_context(opened(folder / "commands.db"))
-        await _discover(herd, models)
+        manager = await stack.enter_async_context(open_manager(folder / "commands.db"))
+        await _discover(manager, models)
         peers: list[Command] = []
         for make, file in ((tuned_herd, "tuned.db"), (default_herd, "default.db")):
             peer = make(folder / file)
@@ -86,7 +86,7 @@ async def run(folder: Path, sizes: Sizes) -> list[Row]:
             peers.append(_threaded(peer, thread))
             for name in models:
                 peer.discover(name)
-        commands: Sequence[Command] = (herd.mark_used, *peers)
+        commands: Sequence[Command] = (manager.mark_used, *peers)
         rows: list[Row] = []
         for callers, each in sizes.commands:
             rows += await _compare(commands, models, callers, each, sizes.rounds)
@@ -97,9 +97,9 @@ async def run(folder: Path, sizes: Sizes) -> list[Row]:
     return rows
 
 
-async def _discover(herd: ModelManager, models: list[str]) -> None:
+async def _discover(manager: ModelManager, models: list[str]) -> None:
     for name in models:
-        await herd._repository.record(name, found(name), cause=Cause.OBSERVED)  # noqa: SLF001 - no server is needed
+        await manager._repository.record(name, first_facts(name), cause=Cause.OBSERVED)  # noqa: SLF001 - no server is needed
 
 
 def _threaded(peer: PeerHerd, thread: ThreadPoolExecutor) -> Command:

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from benchmarks.herd import fill, names
+from benchmarks.dataset import fill, names
 from benchmarks.measure import Row, at_least, interleave
 from benchmarks.sizes import Sizes
 

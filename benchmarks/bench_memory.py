@@ -9,7 +9,14 @@ from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
 
-from benchmarks.herd import ROUND, found, life, names, new, stream
+from benchmarks.dataset import (
+    EVENTS_PER_CYCLE,
+    first_facts,
+    lifecycle_facts,
+    names,
+    new_event,
+    stream,
+)
 from benchmarks.measure import Row, at_most
 from benchmarks.sizes import Sizes
 from herdbook.core.views import Views
@@ -51,10 +58,12 @@ def _read(models: int) -> Iterator[RecordedEvent]:
     """Yield the events of all models as they come from a log, nothing shared."""
     head = Head()
     for name in names(models):
-        facts = chain(found(name), islice(life(name), ROUND * 2 - 1))
-        draft = draft_append(stream(name), [new(fact) for fact in facts], ANY)
+        facts = chain(
+            first_facts(name), islice(lifecycle_facts(name), EVENTS_PER_CYCLE * 2 - 1)
+        )
+        draft = draft_append(stream(name), [new_event(fact) for fact in facts], ANY)
         plan = plan_group(
-            [draft], head=head, versions={}, recorded={}, moment=datetime.now(UTC)
+            [draft], head=head, versions={}, recorded={}, now=datetime.now(UTC)
         )
         head = plan.head
         yield from map(codec.read, plan.events)

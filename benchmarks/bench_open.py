@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks.herd import fill, opened
+from benchmarks.dataset import fill, open_manager
 from benchmarks.measure import Row, at_most_more, interleave
 from benchmarks.sizes import Sizes
 
@@ -15,7 +15,7 @@ async def run(folder: Path, sizes: Sizes) -> list[Row]:
     """Measure opening a manager."""
     full, empty = folder / "full.db", folder / "empty.db"
     await fill(full, sizes.opened, sizes.models)
-    async with opened(empty):
+    async with open_manager(empty):
         pass
     medians = await interleave(
         sizes.rounds, partial(_open, full), partial(_open, empty)
@@ -35,5 +35,5 @@ async def run(folder: Path, sizes: Sizes) -> list[Row]:
 
 async def _open(path: Path) -> float:
     begun = perf_counter()
-    async with opened(path):
+    async with open_manager(path):
         return perf_counter() - begun

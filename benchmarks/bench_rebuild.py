@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks.herd import fill
+from benchmarks.dataset import fill
 from benchmarks.measure import Goal, Row, at_least, interleave
 from benchmarks.sizes import Sizes
 from herdbook.core.views import Views

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks.herd import ROUND, fill, names, stream
+from benchmarks.dataset import EVENTS_PER_CYCLE, fill, names, stream
 from benchmarks.measure import Row, at_least, interleave
 from benchmarks.peer import PeerHerd, default_herd, tuned_herd
 from benchmarks.sizes import Sizes
@@ -29,7 +29,7 @@ async def run(folder: Path, sizes: Sizes) -> list[Row]:
     await fill(ours, sizes.replayed, models=1)
     for peer in (default_herd(default), tuned_herd(tuned)):
         peer.discover(NAME)
-        peer.grow(NAME, sizes.replayed // ROUND)
+        peer.grow(NAME, sizes.replayed // EVENTS_PER_CYCLE)
         peer.close()
 
     async def replay_ours() -> float:

@@ -22,7 +22,7 @@ from eventsourcing.domain import Aggregate, event
 from eventsourcing.persistence import Mapper, StoredEvent
 from eventsourcing.utils import get_topic
 
-from benchmarks.herd import CONTEXT, SIZE_BYTES, digest
+from benchmarks.dataset import CONTEXT, SIZE_BYTES, digest
 
 SPACE = UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")
 USABLE = frozenset({"available", "loaded"})

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
-from support.manager_fixture import Place, Time, pulled
+from support.manager_fixture import AutoClock, SandboxServer, pull_to_end
 
 from herdbook import sandbox
 from herdbook.core import (
@@ -47,53 +47,53 @@ class Days:
         herd: Its manager.
     """
 
-    def __init__(self, place: Place, herd: ModelManager) -> None:
-        self._place = place
-        self._herd = herd
+    def __init__(self, server: SandboxServer, manager: ModelManager) -> None:
+        self._server = server
+        self._manager = manager
 
     async def until(self, day: int, at: str) -> None:
         """Let nothing happen until a time of a day, the first of which is 1."""
         hours, minutes = map(int, at.split(":"))
         then = BEGAN.replace(hour=hours, minute=minutes) + timedelta(days=day - 1)
-        assert then > self._place.clock.now(), f"day {day} {at} is over"
-        self._place.time.stride_s = 60.0
-        while (wait := (then - self._place.clock.now()).total_seconds()) > 0:
-            await self._place.clock.sleep(min(wait, LOOK_EVERY_S))
+        assert then > self._server.clock.now(), f"day {day} {at} is over"
+        self._server.time.stride_s = 60.0
+        while (wait := (then - self._server.clock.now()).total_seconds()) > 0:
+            await self._server.clock.sleep(min(wait, LOOK_EVERY_S))
             if wait <= LOOK_EVERY_S or await self._something_is_loaded():
-                await self._herd.refresh()
-        self._place.time.stride_s = 1.0
+                await self._manager.refresh()
+        self._server.time.stride_s = 1.0
 
     async def _something_is_loaded(self) -> bool:
-        statuses = await self._herd.all_statuses()
+        statuses = await self._manager.all_statuses()
         return any(status.state is ModelState.LOADED for status in statuses)
 
     async def uses(self, actor: str, name: str, *purposes: str) -> None:
         """Load a model if need be, and use it a while for each purpose."""
-        with self._herd.acting_as(actor):
-            await self._herd.load(name)
+        with self._manager.acting_as(actor):
+            await self._manager.load(name)
             for purpose in purposes:
                 await self._asks(name)
-                await self._herd.mark_used(name, purpose=purpose)
-                await self._place.clock.sleep(95)
+                await self._manager.mark_used(name, purpose=purpose)
+                await self._server.clock.sleep(95)
 
     async def _asks(self, name: str) -> None:
         """Ask a model something, as an application does."""
         path = "/api/embed" if name.startswith("nomic") else "/api/generate"
-        answer = await self._place.somebody("POST", path, model=name, input="a")
+        answer = await self._server.request("POST", path, model=name, input="a")
         answer.raise_for_status()
 
     async def pulls(self, actor: str, name: str) -> None:
         """Pull a model, or come to know why not."""
-        with self._herd.acting_as(actor):
+        with self._manager.acting_as(actor):
             try:
-                await pulled(self._herd, name)
+                await pull_to_end(self._manager, name)
             except HerdbookError as error:
                 print(f"  (as it should: {error})")
 
     async def sets(self, actor: str, name: str, note: str, **settings: object) -> None:
         """Configure a model."""
-        with self._herd.acting_as(actor):
-            await self._herd.configure(name, settings, note=note)  # type: ignore[arg-type]
+        with self._manager.acting_as(actor):
+            await self._manager.configure(name, settings, note=note)  # type: ignore[arg-type]
 
     async def monday(self) -> None:
         """Find out what works."""
@@ -111,12 +111,12 @@ class Days:
     async def tuesday(self) -> None:
         """Run out of disk, and share weights."""
         await self.until(2, "09:03")
-        self._place.did(disk_bytes=self._kept() + 1_500_000_000)
+        self._server.apply(disk_bytes=self._kept() + 1_500_000_000)
         await self.pulls(OPS, "mistral:7b")
-        self._place.did(disk_bytes=None)
+        self._server.apply(disk_bytes=None)
         await self.until(2, "10:20")
-        await self._place.copies(CHAT, "llama3.1-short:latest")
-        await self._herd.refresh()
+        await self._server.copy(CHAT, "llama3.1-short:latest")
+        await self._manager.refresh()
         await self.sets(OPS, "llama3.1-short", "answers of a line", num_ctx=2048)
         await self.until(2, "14:10")
         await self.uses(AGENTS, "nomic-embed-text", "index of the wiki")
@@ -125,18 +125,18 @@ class Days:
     async def wednesday(self) -> None:
         """Lose the server for a while, and find it again."""
         await self.until(3, "08:30")
-        self._place.did(server="stopped")
+        self._server.apply(server="stopped")
         with suppress(NodeUnreachableError):
-            await self._herd.refresh()
-        await self._place.clock.sleep(380)
-        self._place.did(server="started")
-        await self._herd.refresh()
+            await self._manager.refresh()
+        await self._server.clock.sleep(380)
+        self._server.apply(server="started")
+        await self._manager.refresh()
         await self.until(3, "09:15")
-        self._place.did(
+        self._server.apply(
             registry={"alias": {"library/smollm2:135m": "library/qwen3:0.6b"}}
         )
         await self.pulls(OPS, "smollm2:135m")
-        self._place.did(registry={})
+        self._server.apply(registry={})
         await self.sets(
             OPS, CHAT, "the agents ask all day", keep_alive="30m", pinned=True
         )
@@ -151,9 +151,9 @@ class Days:
         await self.uses(AGENTS, CHAT, "nightly report", "triage of issues")
         await self.until(4, "11:47")
         await self.pulls(OPS, "mistral:7b")
-        self._place.did(disk_bytes=self._kept() + 1_500_000_000)
+        self._server.apply(disk_bytes=self._kept() + 1_500_000_000)
         await self.pulls(OPS, "gpt-oss:20b")
-        self._place.did(disk_bytes=None)
+        self._server.apply(disk_bytes=None)
         await self.until(4, "13:31")
         await self.uses(ANN, CODER, "review")
         await self.until(4, "14:04")
@@ -161,23 +161,23 @@ class Days:
 
     def _kept(self) -> int:
         """Return the bytes that the server keeps."""
-        blobs = self._place.world.store.blobs.values()
+        blobs = self._server.world.store.blobs.values()
         return sum(blob.size for blob in blobs)
 
 
-async def lived(place: Place, log: Path) -> None:
+async def lived(server: SandboxServer, log: Path) -> None:
     """Write the history of the four days."""
     settings = ManagerSettings(reconcile_every_s=None)
-    async with place.herd(log, settings=settings, actor="service") as herd:
-        days = Days(place, herd)
+    async with server.open_manager(log, settings=settings, actor="service") as manager:
+        days = Days(server, manager)
         for day in (days.monday, days.tuesday, days.wednesday, days.thursday):
             await day()
 
 
 @asynccontextmanager
-async def placed() -> AsyncIterator[Place]:
+async def placed() -> AsyncIterator[SandboxServer]:
     """Serve the pretend Ollama; its time stands still unless it is made to pass."""
-    time = Time(BEGAN)
+    time = AutoClock(BEGAN)
     world = sandbox.World(
         models=MODELS,
         clock=time,
@@ -188,13 +188,13 @@ async def placed() -> AsyncIterator[Place]:
         sandbox.serve(world) as url,
         httpx.AsyncClient(base_url=url, timeout=None, trust_env=False) as http,  # noqa: S113 - its time is not ours
     ):
-        yield Place(world, url, time, http)
+        yield SandboxServer(world, url, time, http)
 
 
 @asynccontextmanager
-async def passing(place: Place) -> AsyncIterator[None]:
+async def passing(server: SandboxServer) -> AsyncIterator[None]:
     """Let time pass, whenever everybody waits, while the block runs."""
-    task = asyncio.create_task(place.time.pass_by())
+    task = asyncio.create_task(server.time.pass_by())
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 from history import AGENTS, CODER, lived, passing, placed
 from playwright.async_api import Browser, Page, async_playwright
-from support.manager_fixture import Place
+from support.manager_fixture import SandboxServer
 
 from herdbook.core import ManagerSettings
 from herdbook.service.app import composed
@@ -93,8 +93,8 @@ class Camera:
 
 async def pages(camera: Camera, service: Service) -> None:
     """Take all pictures of a service without tokens."""
-    head = (await service.herd.now()).position
-    events = await service.herd.read_log(limit=head, newest_first=True)
+    head = (await service.manager.now()).position
+    events = await service.manager.read_log(limit=head, newest_first=True)
     loaded = next(
         e.position
         for e in events.events
@@ -128,32 +128,32 @@ async def signing_in(camera: Camera) -> None:
 
 @asynccontextmanager
 async def service_of(
-    place: Place, log: Path, *tokens: Token
+    server: SandboxServer, log: Path, *tokens: Token
 ) -> AsyncIterator[tuple[Service, str]]:
     """Serve the history, with a pull under way, and its time at a stand."""
     settings = ServiceSettings(port=0, tokens=tokens)
     async with composed(
         log,
-        ollama=place.url,
-        clock=place.clock,
+        ollama=server.url,
+        clock=server.clock,
         manager=ManagerSettings(reconcile_every_s=None),
         settings=settings,
     ) as (service, application):
         if not tokens:
-            async with passing(place):
-                await fetch_a_part(place, service)
+            async with passing(server):
+                await fetch_a_part(server, service)
         async with serve(application, settings) as address:
             yield service, address
 
 
-async def fetch_a_part(place: Place, service: Service) -> None:
+async def fetch_a_part(server: SandboxServer, service: Service) -> None:
     """Begin to pull a model, and be at a third of it."""
-    place.time.stride_s = 0.5
+    server.time.stride_s = 0.5
     wanted = OperationRequest(kind=Kind.PULL, model=FETCHED)
     await service.operations.start(wanted, Principal(name="ops", role=Role.OPERATE))
     while True:
-        await place.clock.sleep(1)
-        told = [work.progress for work in service.herd.under_way()]
+        await server.clock.sleep(1)
+        told = [work.progress for work in service.manager.under_way()]
         if any(one and one.completed_bytes > one.total_bytes * 0.38 for one in told):
             return
 
@@ -161,13 +161,13 @@ async def fetch_a_part(place: Place, service: Service) -> None:
 async def take_all(browser: Browser, folder: Path) -> None:
     """Live four days, and take the pictures of them."""
     log = folder / "herd.db"
-    async with placed() as place:
-        async with passing(place):
-            await lived(place, log)
-        async with service_of(place, log) as (service, address):
+    async with placed() as server:
+        async with passing(server):
+            await lived(server, log)
+        async with service_of(server, log) as (service, address):
             await pages(Camera(browser, address), service)
         token = Token(name="ann", role=Role.ADMIN, sha256=sha256_of(new_token()))
-        async with service_of(place, log, token) as (_, address):
+        async with service_of(server, log, token) as (_, address):
             await signing_in(Camera(browser, address))
 
 

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from support.cli_runner import Server
-from support.service_program import service
+from support.cli_runner import SandboxThread
+from support.service_program import run_service
 
 from herdbook import sandbox
 from herdbook.core import ModelRegistry
@@ -76,9 +76,11 @@ def shell_of(page: str) -> str:
 def test_lines_for_curl_run(page: str, tmp_path: Path) -> None:
     lines = shell_of(page)
     assert lines.count("curl ") > 4
-    server = Server(sandbox.World(models="some", clock=sandbox.RealClock(speed=100)))
+    server = SandboxThread(
+        sandbox.World(models="some", clock=sandbox.RealClock(speed=100))
+    )
 
-    with service(tmp_path / "herd.db", server.address) as program:
+    with run_service(tmp_path / "herd.db", server.address) as program:
         ran = subprocess.run(
             ["bash", "-c", lines.replace("http://127.0.0.1:11435", program.address)],
             env={"PATH": "/usr/bin:/bin", "HERDBOOK": program.address},

@@ -12,9 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.browser import MISSING, Stage, Visits, executable, pretended
-from support.cli_runner import Server
-from support.service_program import Thread, thread
+from support.browser import (
+    MISSING,
+    BrowserThread,
+    PageSession,
+    executable,
+    sandbox_world,
+)
+from support.cli_runner import SandboxThread
+from support.service_program import ServiceThread, run_in_thread
 
 HERE = Path(__file__).parent
 
@@ -32,49 +38,49 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a test that visits pages in the browser's thread, and see what it left."""
     visits = pyfuncitem.funcargs.get("visits")
-    if not isinstance(visits, Visits):
+    if not isinstance(visits, PageSession):
         return None
     names = pyfuncitem._fixtureinfo.argnames  # the arguments this test asked for
     given = {name: pyfuncitem.funcargs[name] for name in names}
-    visits.stage.run(lambda: visits.during(lambda: pyfuncitem.obj(**given)))
+    visits.stage.run(lambda: visits.run(lambda: pyfuncitem.obj(**given)))
     return True
 
 
 @pytest.fixture(scope="session")
-def stage() -> Iterator[Stage]:
+def stage() -> Iterator[BrowserThread]:
     """Return the browser of this worker."""
-    stage = Stage()
+    stage = BrowserThread()
     yield stage
     stage.close()
 
 
 @pytest.fixture
-def visits(stage: Stage) -> Visits:
+def visits(stage: BrowserThread) -> PageSession:
     """Return what opens pages, and watches over them."""
-    return Visits(stage)
+    return PageSession(stage)
 
 
 @pytest.fixture(scope="module")
-def ollama() -> Iterator[Server]:
+def ollama() -> Iterator[SandboxThread]:
     """Return a pretend server that is fast."""
-    server = Server(pretended())
+    server = SandboxThread(sandbox_world())
     yield server
     server.close()
 
 
 @pytest.fixture(scope="module")
 def herdbook(
-    tmp_path_factory: pytest.TempPathFactory, ollama: Server
-) -> Iterator[Thread]:
+    tmp_path_factory: pytest.TempPathFactory, ollama: SandboxThread
+) -> Iterator[ServiceThread]:
     """Return a service that the tests of a module share, each with its own model."""
     log = tmp_path_factory.mktemp("herdbook") / "herd.db"
-    with thread(log, ollama.address) as running:
+    with run_in_thread(log, ollama.address) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def slow_ollama() -> Iterator[Server]:
+def slow_ollama() -> Iterator[SandboxThread]:
     """Return a pretend server with a registry that takes its time."""
-    server = Server(pretended(speed=1))
+    server = SandboxThread(sandbox_world(speed=1))
     yield server
     server.close()

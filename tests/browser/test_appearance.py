@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, ViewportSize, expect
-from support.browser import Visits
-from support.cli_runner import Server
+from support.browser import PageSession
+from support.cli_runner import SandboxThread
 from support.http_fixture import TOKENS
-from support.page_assertions import lacks, pale, wide
-from support.service_program import Reached, thread
+from support.page_assertions import inaccessible, low_contrast, overflowing
+from support.service_program import RunningService, run_in_thread
 
 MODEL = "gemma3:4b"
 BROKEN = "no-such-model:7b"
@@ -31,7 +31,7 @@ PHONE: ViewportSize = {"width": 360, "height": 740}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def history(herdbook: Reached, ollama: Server) -> None:
+def history(herdbook: RunningService, ollama: SandboxThread) -> None:
     """Let something of each kind have happened."""
     herdbook.operate("load", MODEL)
     herdbook.operate("pull", BROKEN)
@@ -48,11 +48,11 @@ def history(herdbook: Reached, ollama: Server) -> None:
 def troubles(page: Page) -> list[str]:
     """Return what is wrong with a page: by day, by night, on a phone, to the ear."""
     page.evaluate(UNFOLDED)
-    found = [*lacks(page), *pale(page)]
+    found = [*inaccessible(page), *low_contrast(page)]
     page.emulate_media(color_scheme="dark")
-    found += [f"in the dark: {one}" for one in pale(page)]
+    found += [f"in the dark: {one}" for one in low_contrast(page)]
     page.set_viewport_size(PHONE)
-    found += [f"on a phone: {one}" for one in wide(page)]
+    found += [f"on a phone: {one}" for one in overflowing(page)]
     page.emulate_media(color_scheme="light")
     page.set_viewport_size(DESK)
     return found
@@ -60,7 +60,7 @@ def troubles(page: Page) -> list[str]:
 
 @pytest.mark.parametrize("paths", [PAGES[::2], PAGES[1::2]], ids=["some", "others"])
 def test_page_is_for_everybody(
-    paths: Sequence[str], herdbook: Reached, visits: Visits
+    paths: Sequence[str], herdbook: RunningService, visits: PageSession
 ) -> None:
     page = visits.open(herdbook, viewport=DESK, reduced_motion="reduce")
     found = {}
@@ -72,34 +72,34 @@ def test_page_is_for_everybody(
 
 
 def test_page_that_signs_in_is_for_everybody(
-    tmp_path: Path, ollama: Server, visits: Visits
+    tmp_path: Path, ollama: SandboxThread, visits: PageSession
 ) -> None:
-    with thread(tmp_path / "herd.db", ollama.address, tokens=TOKENS) as guarded:
+    with run_in_thread(tmp_path / "herd.db", ollama.address, tokens=TOKENS) as guarded:
         page = visits.open(guarded, viewport=DESK, reduced_motion="reduce")
 
         assert not troubles(page)
 
 
 def test_swapped_page_is_as_whole_as_a_loaded_one(
-    herdbook: Reached, visits: Visits
+    herdbook: RunningService, visits: PageSession
 ) -> None:
     model = "mistral:7b"
     page = visits.open(herdbook, f"/models/{model}", viewport=PHONE)
-    assert not lacks(page)
+    assert not inaccessible(page)
 
     herdbook.http.post(f"/v1/models/{model}/uses", json={"purpose": "swap"})
     expect(page.get_by_role("region", name="History")).to_contain_text("swap")
 
-    assert not lacks(page)
-    assert not wide(page)
+    assert not inaccessible(page)
+    assert not overflowing(page)
     page.get_by_role("link", name="mark used").click()
     expect(page.get_by_role("dialog").get_by_label("What for")).to_be_focused()
     page.evaluate("document.querySelector('body > main').remove()")
-    assert not lacks(page)
+    assert not inaccessible(page)
 
 
 def test_nothing_moves_for_who_does_not_want_it(
-    herdbook: Reached, visits: Visits
+    herdbook: RunningService, visits: PageSession
 ) -> None:
     moving = """() => [...document.querySelectorAll("*")].filter((one) => {
       const { transitionDuration, animationName } = getComputedStyle(one);
@@ -112,7 +112,7 @@ def test_nothing_moves_for_who_does_not_want_it(
     assert page.evaluate(moving) > 0, "it would not have been seen"
 
 
-def test_what_is_wrong_is_found(herdbook: Reached, visits: Visits) -> None:
+def test_what_is_wrong_is_found(herdbook: RunningService, visits: PageSession) -> None:
     page = visits.open(herdbook, viewport=PHONE)
     page.evaluate(
         """() => {
@@ -123,6 +123,6 @@ def test_what_is_wrong_is_found(herdbook: Reached, visits: Visits) -> None:
         }"""
     )
 
-    assert pale(page) == ["too pale: 2.61"]
-    assert lacks(page) == ["one element alone with the id herd"]
-    assert any("too pale" in one for one in wide(page))
+    assert low_contrast(page) == ["too pale: 2.61"]
+    assert inaccessible(page) == ["one element alone with the id herd"]
+    assert any("too pale" in one for one in overflowing(page))

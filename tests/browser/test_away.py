@@ -10,16 +10,24 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
-from support.browser import QUICK, SLOW, Visits, facts, free_port, pull, see_state
-from support.cli_runner import Server
-from support.service_program import Program, service
+from support.browser import (
+    FAST_REGISTRY,
+    SLOW_REGISTRY,
+    PageSession,
+    events_and_actors,
+    expect_state,
+    free_port,
+    pull,
+)
+from support.cli_runner import SandboxThread
+from support.service_program import ServiceProcess, run_service
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_service_that_ends_and_comes_back(
-    number: int, tmp_path: Path, slow_ollama: Server, visits: Visits
+    number: int, tmp_path: Path, slow_ollama: SandboxThread, visits: PageSession
 ) -> None:
-    visits.foresee(
+    visits.expect_errors(
         "ERR_CONNECTION_REFUSED",
         "ERR_INCOMPLETE_CHUNKED_ENCODING",
         "ERR_EMPTY_RESPONSE",
@@ -27,8 +35,8 @@ def test_service_that_ends_and_comes_back(
     )
     model = "embeddinggemma:latest" if number == signal.SIGTERM else "qwen3:0.6b"
     log, port = tmp_path / "herd.db", free_port()
-    slow_ollama.did(registry=SLOW)
-    with service(log, slow_ollama.address, port=port) as program:
+    slow_ollama.apply(registry=SLOW_REGISTRY)
+    with run_service(log, slow_ollama.address, port=port) as program:
         page = visits.open(program)
         connection = page.locator("#connection")
         pull(page, model)
@@ -37,22 +45,22 @@ def test_service_that_ends_and_comes_back(
         end(program, number)
         expect(connection).to_contain_text("disconnected since")
         page.evaluate("window.here = true")
-    slow_ollama.did(registry=QUICK)
-    with service(log, slow_ollama.address, port=port) as program:
+    slow_ollama.apply(registry=FAST_REGISTRY)
+    with run_service(log, slow_ollama.address, port=port) as program:
         expect(connection).to_have_text("live")
         expect(page.locator("#head")).to_contain_text("pull interrupted")
         assert page.evaluate("window.here"), "it was loaded anew"
         page.get_by_role("link", name="pull again", exact=True).click()
         page.get_by_role("dialog").get_by_role("button", name="pull").click()
-        see_state(page, program, model, "available")
+        expect_state(page, program, model, "available")
 
-        told = [fact for fact, _ in facts(program, model)]
+        told = [fact for fact, _ in events_and_actors(program, model)]
         assert [fact for fact in told if fact != "PullProgressed"][:4] == [
             *("PullStarted", "PullInterrupted", "PullStarted", "PullCompleted")
         ]
 
 
-def end(program: Program, number: int) -> None:
+def end(program: ServiceProcess, number: int) -> None:
     """End a service, with or without warning."""
     if number == signal.SIGKILL:
         program.kill()

@@ -6,15 +6,15 @@ import re
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
-from support.browser import Visits, row
-from support.service_program import Reached
+from support.browser import PageSession, row
+from support.service_program import RunningService
 
 MODEL = "gemma3:4b"
 AS_OF = re.compile(r"[?&]as_of=\d+")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def moment(herdbook: Reached) -> int:
+def moment(herdbook: RunningService) -> int:
     """Return where the log was before things happened."""
     position: int = herdbook.get("/v1/log/head")["position"]
     herdbook.operate("load", MODEL)
@@ -38,7 +38,7 @@ def see_the_past(page: Page) -> None:
 
 
 def test_keys_on_the_slider_lead_to_an_earlier_event(
-    herdbook: Reached, visits: Visits
+    herdbook: RunningService, visits: PageSession
 ) -> None:
     page = visits.open(herdbook)
     expect(row(page, MODEL)).to_contain_text("loaded")
@@ -61,7 +61,7 @@ def test_keys_on_the_slider_lead_to_an_earlier_event(
 
 
 def test_dragging_tells_the_moment_and_leads_there(
-    herdbook: Reached, visits: Visits
+    herdbook: RunningService, visits: PageSession
 ) -> None:
     page = visits.open(herdbook)
     box = slider(page).bounding_box()
@@ -79,7 +79,7 @@ def test_dragging_tells_the_moment_and_leads_there(
 
 
 def test_every_link_keeps_the_moment_and_leads_back(
-    moment: int, herdbook: Reached, visits: Visits
+    moment: int, herdbook: RunningService, visits: PageSession
 ) -> None:
     page = visits.open(herdbook, f"/?as_of={moment}")
 
@@ -97,7 +97,9 @@ def test_every_link_keeps_the_moment_and_leads_back(
     expect(page.locator("#head .state")).to_contain_text("loaded")
 
 
-def test_compare_with_now(moment: int, herdbook: Reached, visits: Visits) -> None:
+def test_compare_with_now(
+    moment: int, herdbook: RunningService, visits: PageSession
+) -> None:
     page = visits.open(herdbook, f"/?as_of={moment}")
 
     page.get_by_role("link", name="compare with now").click()
@@ -108,7 +110,9 @@ def test_compare_with_now(moment: int, herdbook: Reached, visits: Visits) -> Non
     expect(state).to_contain_text("loaded")
 
 
-def test_without_a_script_the_bar_is_a_form(herdbook: Reached, visits: Visits) -> None:
+def test_without_a_script_the_bar_is_a_form(
+    herdbook: RunningService, visits: PageSession
+) -> None:
     page = visits.open(herdbook, java_script_enabled=False)
 
     slider(page).focus()
@@ -120,7 +124,9 @@ def test_without_a_script_the_bar_is_a_form(herdbook: Reached, visits: Visits) -
     expect(page.get_by_role("note")).to_have_count(0)
 
 
-def test_the_past_stands_still(moment: int, herdbook: Reached, visits: Visits) -> None:
+def test_the_past_stands_still(
+    moment: int, herdbook: RunningService, visits: PageSession
+) -> None:
     page = visits.open(herdbook, f"/models/{MODEL}?as_of={moment}")
     before = page.get_by_role("main").inner_text()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from playwright.sync_api import Page, expect
-from support.browser import Visits, facts, see_state
-from support.service_program import Reached
+from support.browser import PageSession, events_and_actors, expect_state
+from support.service_program import RunningService
 
 FOCUSED = """() => {
   const one = document.activeElement, look = getComputedStyle(one);
@@ -25,7 +25,9 @@ def tab_to(page: Page, name: str, most: int = 80) -> None:
     pytest.fail(f"{name} is not reached with Tab")
 
 
-def test_load_with_the_keyboard_alone(herdbook: Reached, visits: Visits) -> None:
+def test_load_with_the_keyboard_alone(
+    herdbook: RunningService, visits: PageSession
+) -> None:
     model = "gemma3:4b"
     page = visits.open(herdbook)
 
@@ -51,12 +53,12 @@ def test_load_with_the_keyboard_alone(herdbook: Reached, visits: Visits) -> None
     expect(dialog.get_by_role("button", name="load")).to_be_visible()
     tab_to(page, "load")
     page.keyboard.press("Enter")
-    see_state(page, herdbook, model, "loaded")
+    expect_state(page, herdbook, model, "loaded")
 
-    assert ("ModelLoaded", "api:local") in facts(herdbook, model)
+    assert ("ModelLoaded", "api:local") in events_and_actors(herdbook, model)
 
 
-def test_keys_of_the_page(herdbook: Reached, visits: Visits) -> None:
+def test_keys_of_the_page(herdbook: RunningService, visits: PageSession) -> None:
     page = visits.open(herdbook)
 
     for key, path in (("l", "/log"), ("r", "/roles"), ("n", "/node"), ("h", "/")):
@@ -72,7 +74,7 @@ def test_keys_of_the_page(herdbook: Reached, visits: Visits) -> None:
 
 
 def test_focus_stays_where_it_was_when_the_page_changes(
-    herdbook: Reached, visits: Visits
+    herdbook: RunningService, visits: PageSession
 ) -> None:
     model = "mistral:7b"
     page = visits.open(herdbook, f"/models/{model}")

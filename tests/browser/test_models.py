@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import pytest
 from playwright.sync_api import expect
-from support.browser import Visits, facts, row, see_state, until
-from support.service_program import Reached
+from support.browser import (
+    PageSession,
+    events_and_actors,
+    expect_state,
+    row,
+    wait_until,
+)
+from support.service_program import RunningService
 
 WITH_AND_WITHOUT = pytest.mark.parametrize("script", [True, False])
 
 
-def test_shows_every_model(herdbook: Reached, visits: Visits) -> None:
+def test_shows_every_model(herdbook: RunningService, visits: PageSession) -> None:
     told = {each["name"] for each in herdbook.get("/v1/models")}
 
     page = visits.open(herdbook)
@@ -23,7 +29,9 @@ def test_shows_every_model(herdbook: Reached, visits: Visits) -> None:
 
 
 @WITH_AND_WITHOUT
-def test_load_and_unload(script: bool, herdbook: Reached, visits: Visits) -> None:
+def test_load_and_unload(
+    script: bool, herdbook: RunningService, visits: PageSession
+) -> None:
     model = "gemma3:4b" if script else "phi3:3.8b"
     page = visits.open(herdbook, java_script_enabled=script)
 
@@ -32,12 +40,12 @@ def test_load_and_unload(script: bool, herdbook: Reached, visits: Visits) -> Non
         page.get_by_role("heading", name=f"Load {model} into memory?")
     ).to_be_visible()
     page.get_by_role("button", name="load").click()
-    see_state(page, herdbook, model, "loaded", script=script)
+    expect_state(page, herdbook, model, "loaded", script=script)
     page.get_by_role("link", name="unload").click()
     page.get_by_role("button", name="unload").click()
-    see_state(page, herdbook, model, "available", script=script)
+    expect_state(page, herdbook, model, "available", script=script)
 
-    assert facts(herdbook, model)[-3:] == [
+    assert events_and_actors(herdbook, model)[-3:] == [
         ("LoadStarted", "api:local"),
         ("ModelLoaded", "api:local"),
         ("ModelUnloaded", "api:local"),
@@ -45,22 +53,26 @@ def test_load_and_unload(script: bool, herdbook: Reached, visits: Visits) -> Non
 
 
 @WITH_AND_WITHOUT
-def test_update(script: bool, herdbook: Reached, visits: Visits) -> None:
+def test_update(script: bool, herdbook: RunningService, visits: PageSession) -> None:
     model = "smollm2:135m" if script else "nomic-embed-text:latest"
     page = visits.open(herdbook, f"/models/{model}", java_script_enabled=script)
 
     page.get_by_role("link", name="update").click()
     page.get_by_role("button", name="update").click()
-    until(lambda: facts(herdbook, model)[-1] == ("UpdateUnchanged", "api:local"))
-    see_state(page, herdbook, model, "available", script=script)
+    wait_until(
+        lambda: (
+            events_and_actors(herdbook, model)[-1] == ("UpdateUnchanged", "api:local")
+        )
+    )
+    expect_state(page, herdbook, model, "available", script=script)
 
-    assert ("UpdateStarted", "api:local") in facts(herdbook, model)
+    assert ("UpdateStarted", "api:local") in events_and_actors(herdbook, model)
     expect(page.get_by_role("region", name="History")).to_contain_text("up to date")
 
 
 @WITH_AND_WITHOUT
 def test_delete_tells_the_bytes(
-    script: bool, herdbook: Reached, visits: Visits
+    script: bool, herdbook: RunningService, visits: PageSession
 ) -> None:
     model, size = ("mistral:7b", "4.4 GB") if script else ("codellama:7b", "3.8 GB")
     page = visits.open(herdbook, f"/models/{model}", java_script_enabled=script)
@@ -72,11 +84,13 @@ def test_delete_tells_the_bytes(
 
     page.wait_for_url("**/")
     expect(row(page, model)).to_have_count(0)
-    assert facts(herdbook, model)[-1] == ("ModelDeleted", "api:local")
+    assert events_and_actors(herdbook, model)[-1] == ("ModelDeleted", "api:local")
 
 
 @WITH_AND_WITHOUT
-def test_pull_by_name(script: bool, herdbook: Reached, visits: Visits) -> None:
+def test_pull_by_name(
+    script: bool, herdbook: RunningService, visits: PageSession
+) -> None:
     model = "qwen3:0.6b" if script else "llama3.2:1b"
     page = visits.open(herdbook, java_script_enabled=script)
 
@@ -84,8 +98,8 @@ def test_pull_by_name(script: bool, herdbook: Reached, visits: Visits) -> None:
     page.get_by_role("button", name="pull").click()
     expect(page.get_by_role("heading", name=f"Pull {model}?")).to_be_visible()
     page.get_by_role("main").get_by_role("button", name="pull").last.click()
-    see_state(page, herdbook, model, "available", script=script)
+    expect_state(page, herdbook, model, "available", script=script)
 
-    told = facts(herdbook, model)
+    told = events_and_actors(herdbook, model)
     assert told[0][0] == "PullStarted"
     assert {actor for _, actor in told} == {"api:local"}

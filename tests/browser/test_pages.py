@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 from playwright.sync_api import expect
-from support.browser import Visits
-from support.service_program import Reached
+from support.browser import PageSession
+from support.service_program import RunningService
 
 MODEL = "qwen2.5-coder:7b"
 
 
 def test_roles_tell_the_order_its_reasons_and_who_was_passed_over(
-    herdbook: Reached, visits: Visits
+    herdbook: RunningService, visits: PageSession
 ) -> None:
     herdbook.http.post(f"/v1/models/{MODEL}/uses", json={}).raise_for_status()
     page = visits.open(herdbook, "/roles")
@@ -26,7 +26,9 @@ def test_roles_tell_the_order_its_reasons_and_who_was_passed_over(
     expect(over).to_contain_text("no coding")
 
 
-def test_pull_a_model_that_a_role_suggests(herdbook: Reached, visits: Visits) -> None:
+def test_pull_a_model_that_a_role_suggests(
+    herdbook: RunningService, visits: PageSession
+) -> None:
     page = visits.open(herdbook, "/roles")
 
     vision = page.get_by_role("region", name="vision")
@@ -38,7 +40,9 @@ def test_pull_a_model_that_a_role_suggests(herdbook: Reached, visits: Visits) ->
     expect(page.get_by_role("dialog")).to_be_hidden()
 
 
-def test_log_is_filtered_and_an_event_opens(herdbook: Reached, visits: Visits) -> None:
+def test_log_is_filtered_and_an_event_opens(
+    herdbook: RunningService, visits: PageSession
+) -> None:
     herdbook.operate("load", "phi3:3.8b")
     page = visits.open(herdbook, "/log")
 
@@ -66,7 +70,7 @@ def test_log_is_filtered_and_an_event_opens(herdbook: Reached, visits: Visits) -
     expect(page.get_by_role("heading", level=1)).to_contain_text("LoadStarted")
 
 
-def test_event_is_copied_as_json(herdbook: Reached, visits: Visits) -> None:
+def test_event_is_copied_as_json(herdbook: RunningService, visits: PageSession) -> None:
     page = visits.open(
         herdbook, "/log/2", permissions=["clipboard-read", "clipboard-write"]
     )
@@ -78,7 +82,7 @@ def test_event_is_copied_as_json(herdbook: Reached, visits: Visits) -> None:
     assert copied == herdbook.get("/v1/events/2")
 
 
-def test_log_lives(herdbook: Reached, visits: Visits) -> None:
+def test_log_lives(herdbook: RunningService, visits: PageSession) -> None:
     page = visits.open(herdbook, "/log")
     expect(page.get_by_role("status").first).to_have_text("live")
 
@@ -91,7 +95,7 @@ def test_log_lives(herdbook: Reached, visits: Visits) -> None:
 
 @pytest.mark.parametrize("script", [True, False])
 def test_node_tells_of_server_and_log(
-    script: bool, herdbook: Reached, visits: Visits
+    script: bool, herdbook: RunningService, visits: PageSession
 ) -> None:
     page = visits.open(herdbook, "/node", java_script_enabled=script)
 
@@ -104,7 +108,9 @@ def test_node_tells_of_server_and_log(
     expect(page.get_by_role("region", name="Diagnosis")).to_contain_text("ok")
 
 
-def test_times_are_those_of_the_reader(herdbook: Reached, visits: Visits) -> None:
+def test_times_are_those_of_the_reader(
+    herdbook: RunningService, visits: PageSession
+) -> None:
     """The first visit tells the zone, and loads itself once more."""
     page = visits.open(herdbook, "/log/1", timezone_id="Asia/Kathmandu")
 
@@ -115,7 +121,7 @@ def test_times_are_those_of_the_reader(herdbook: Reached, visits: Visits) -> Non
     expect(page.get_by_role("region", name="Envelope")).to_contain_text(there)
 
 
-def test_api_is_told_to_people(herdbook: Reached, visits: Visits) -> None:
+def test_api_is_told_to_people(herdbook: RunningService, visits: PageSession) -> None:
     page = visits.open(herdbook, "/api")
 
     page.get_by_text("/v1/operations").first.click()

@@ -6,8 +6,8 @@ from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Page, expect
-from support.browser import Visits, facts
-from support.service_program import Reached
+from support.browser import PageSession, events_and_actors
+from support.service_program import RunningService
 
 HOSTILE = (
     "<img src=x onerror=\"document.title='owned'\">"
@@ -22,7 +22,7 @@ def opened_editor(page: Page) -> None:
 
 @pytest.mark.parametrize("script", [True, False])
 def test_change_shows_in_the_history_with_who(
-    script: bool, herdbook: Reached, visits: Visits
+    script: bool, herdbook: RunningService, visits: PageSession
 ) -> None:
     model = "gemma3:4b" if script else "phi3:3.8b"
     page = visits.open(herdbook, f"/models/{model}", java_script_enabled=script)
@@ -41,15 +41,18 @@ def test_change_shows_in_the_history_with_who(
     history = page.get_by_role("region", name="History").get_by_role("listitem").first
     expect(history).to_contain_text("num_ctx")
     expect(history).to_contain_text("api:local")
-    assert facts(herdbook, model)[-1] == ("ConfigurationChanged", "api:local")
+    assert events_and_actors(herdbook, model)[-1] == (
+        "ConfigurationChanged",
+        "api:local",
+    )
     kept = herdbook.get(f"/v1/models/{model}/configuration")
     assert kept["settings"] == {"num_ctx": 16384, "notes": "for long files"}
 
 
 def test_second_of_two_is_told_and_keeps_what_was_typed(
-    herdbook: Reached, visits: Visits
+    herdbook: RunningService, visits: PageSession
 ) -> None:
-    visits.foresee("409")
+    visits.expect_errors("409")
     model = "llama3.2:3b"
     one = visits.open(herdbook, f"/models/{model}/configuration")
     other = one.context.new_page()
@@ -69,7 +72,7 @@ def test_second_of_two_is_told_and_keeps_what_was_typed(
     expect(other.get_by_label("num_ctx")).to_have_value("8192")
     expect(other.get_by_label("temperature")).to_have_value("0.7")
     expect(other.get_by_label("Why, for the history")).to_have_value("mine")
-    assert len(facts(herdbook, model)) == 3, "nothing more was saved"
+    assert len(events_and_actors(herdbook, model)) == 3, "nothing more was saved"
     other.get_by_role("button", name="save").click()
     other.wait_for_url(f"**/models/{model}#settings")
 
@@ -78,9 +81,9 @@ def test_second_of_two_is_told_and_keeps_what_was_typed(
 
 
 def test_wrong_value_is_told_and_what_was_typed_stays(
-    herdbook: Reached, visits: Visits
+    herdbook: RunningService, visits: PageSession
 ) -> None:
-    visits.foresee("422")
+    visits.expect_errors("422")
     page = visits.open(herdbook, "/models/smollm2:135m/configuration")
 
     page.get_by_label("num_ctx").fill("many")
@@ -90,10 +93,14 @@ def test_wrong_value_is_told_and_what_was_typed_stays(
     expect(page.get_by_role("alert")).to_contain_text("Nothing was saved")
     expect(page.get_by_label("num_ctx")).to_have_value("many")
     expect(page.get_by_label("notes")).to_have_value("a note of some length")
-    assert "ConfigurationChanged" not in dict(facts(herdbook, "smollm2:135m"))
+    assert "ConfigurationChanged" not in dict(
+        events_and_actors(herdbook, "smollm2:135m")
+    )
 
 
-def test_what_is_typed_outlives_what_happens(herdbook: Reached, visits: Visits) -> None:
+def test_what_is_typed_outlives_what_happens(
+    herdbook: RunningService, visits: PageSession
+) -> None:
     model = "mistral:7b"
     page = visits.open(herdbook, f"/models/{model}")
 
@@ -107,7 +114,7 @@ def test_what_is_typed_outlives_what_happens(herdbook: Reached, visits: Visits) 
     expect(page.get_by_label("notes")).to_be_focused()
 
 
-def test_hostile_words_are_words(herdbook: Reached, visits: Visits) -> None:
+def test_hostile_words_are_words(herdbook: RunningService, visits: PageSession) -> None:
     model = "tinyllama:1.1b"
     path = f"/v1/models/{model}"
     herdbook.http.post(f"{path}/uses", json={"purpose": HOSTILE}).raise_for_status()
@@ -131,7 +138,7 @@ def test_hostile_words_are_words(herdbook: Reached, visits: Visits) -> None:
     page.goto(f"/log/{herdbook.get('/v1/log/head')['position']}")
     expect(page.get_by_label("Data as JSON")).to_contain_text("<img")
     expect(page.get_by_role("heading", level=1)).to_contain_text("ModelUsed")
-    visits.foresee("400")
+    visits.expect_errors("400")
     page.goto(f"/models/{quote(HOSTILE)}")
     expect(page.get_by_role("heading", level=1)).to_contain_text(
         "is not a valid model name"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
-from support.browser import Visits, facts, free_port, row, see_state
-from support.cli_runner import Server
+from support.browser import PageSession, events_and_actors, expect_state, free_port, row
+from support.cli_runner import SandboxThread
 from support.http_fixture import OPERATOR, READER, TOKENS
-from support.service_program import Reached, thread
+from support.service_program import RunningService, run_in_thread
 
 from herdbook.service.auth.tokens import Role, Token, new_token, sha256_of
 
@@ -20,11 +20,11 @@ ALL = (*TOKENS, Token(name="agents", role=Role.OPERATE, sha256=sha256_of(AGENTS)
 
 @pytest.fixture(scope="module")
 def guarded(
-    tmp_path_factory: pytest.TempPathFactory, ollama: Server
-) -> Iterator[Reached]:
+    tmp_path_factory: pytest.TempPathFactory, ollama: SandboxThread
+) -> Iterator[RunningService]:
     """Return a service that wants to know who asks."""
     log = tmp_path_factory.mktemp("tokens") / "herd.db"
-    with thread(log, ollama.address, tokens=ALL) as running:
+    with run_in_thread(log, ollama.address, tokens=ALL) as running:
         running.http.headers["authorization"] = f"Bearer {AGENTS}"
         yield running
 
@@ -37,9 +37,9 @@ def sign_in(page: Page, token: str) -> None:
 
 @pytest.mark.parametrize("script", [True, False])
 def test_signs_in_acts_as_the_token_and_signs_out(
-    script: bool, guarded: Reached, visits: Visits
+    script: bool, guarded: RunningService, visits: PageSession
 ) -> None:
-    visits.foresee("401")
+    visits.expect_errors("401")
     model = "gemma3:4b" if script else "phi3:3.8b"
     page = visits.open(guarded, f"/models/{model}", java_script_enabled=script)
     expect(page.get_by_label("Token")).to_be_focused()
@@ -50,18 +50,18 @@ def test_signs_in_acts_as_the_token_and_signs_out(
     expect(page).to_have_url(f"{guarded.address}/models/{model}")
     page.get_by_role("link", name="load").click()
     page.get_by_role("main").last.get_by_role("button", name="load").click()
-    see_state(page, guarded, model, "loaded", script=script)
+    expect_state(page, guarded, model, "loaded", script=script)
     page.get_by_role("link", name="Herd", exact=True).click()
     page.get_by_role("button", name="sign out").click()
     expect(page.get_by_label("Token")).to_be_visible()
     page.goto(f"/models/{model}")
 
     expect(page.get_by_label("Token")).to_be_visible()
-    assert ("LoadStarted", "api:olga") in facts(guarded, model)
+    assert ("LoadStarted", "api:olga") in events_and_actors(guarded, model)
 
 
 def test_reader_is_told_why_nothing_can_be_done(
-    guarded: Reached, visits: Visits
+    guarded: RunningService, visits: PageSession
 ) -> None:
     page = visits.open(guarded)
     sign_in(page, READER)
@@ -80,7 +80,7 @@ def test_reader_is_told_why_nothing_can_be_done(
     expect(page.get_by_role("status").first).to_have_text("live")
 
 
-def test_operator_may_not_delete(guarded: Reached, visits: Visits) -> None:
+def test_operator_may_not_delete(guarded: RunningService, visits: PageSession) -> None:
     page = visits.open(guarded, "/models/smollm2:135m")
     sign_in(page, OPERATOR)
 
@@ -91,7 +91,9 @@ def test_operator_may_not_delete(guarded: Reached, visits: Visits) -> None:
     )
 
 
-def test_the_page_says_who_configured_a_model(guarded: Reached, visits: Visits) -> None:
+def test_the_page_says_who_configured_a_model(
+    guarded: RunningService, visits: PageSession
+) -> None:
     answer = guarded.http.put(
         "/v1/models/mistral:7b/configuration",
         json={"settings": {"num_ctx": 4096}, "note": "short answers"},
@@ -111,18 +113,20 @@ def test_the_page_says_who_configured_a_model(guarded: Reached, visits: Visits) 
 
 
 def test_session_outlives_a_restart(
-    tmp_path: Path, ollama: Server, visits: Visits
+    tmp_path: Path, ollama: SandboxThread, visits: PageSession
 ) -> None:
-    visits.foresee("ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE", "ERR_EMPTY_RESPONSE")
+    visits.expect_errors(
+        "ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE", "ERR_EMPTY_RESPONSE"
+    )
     log, port = tmp_path / "herd.db", free_port()
-    with thread(log, ollama.address, tokens=ALL, port=port) as running:
+    with run_in_thread(log, ollama.address, tokens=ALL, port=port) as running:
         page = visits.open(running)
         sign_in(page, OPERATOR)
         connection = page.locator("#connection")
         expect(connection).to_have_text("live")
     expect(connection).to_contain_text("disconnected since")
 
-    with thread(log, ollama.address, tokens=ALL, port=port) as running:
+    with run_in_thread(log, ollama.address, tokens=ALL, port=port) as running:
         expect(connection).to_have_text("live")
         page.reload()
         expect(row(page, "gemma3:4b")).to_be_visible()

@@ -6,26 +6,35 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import expect
-from support.browser import QUICK, SLOW, Visits, facts, pull, row, see_state, until
-from support.cli_runner import Server
-from support.service_program import Reached, thread
+from support.browser import (
+    FAST_REGISTRY,
+    SLOW_REGISTRY,
+    PageSession,
+    events_and_actors,
+    expect_state,
+    pull,
+    row,
+    wait_until,
+)
+from support.cli_runner import SandboxThread
+from support.service_program import RunningService, run_in_thread
 
 LONG, SHORT = "llama3.1:8b", "mxbai-embed-large:latest"
 
 
 @pytest.fixture(scope="module")
 def slow(
-    tmp_path_factory: pytest.TempPathFactory, slow_ollama: Server
-) -> Iterator[Reached]:
+    tmp_path_factory: pytest.TempPathFactory, slow_ollama: SandboxThread
+) -> Iterator[RunningService]:
     log = tmp_path_factory.mktemp("herdbook") / "herd.db"
-    with thread(log, slow_ollama.address) as running:
+    with run_in_thread(log, slow_ollama.address) as running:
         yield running
 
 
 def test_pull_tells_bytes_moves_by_itself_and_ends(
-    slow: Reached, slow_ollama: Server, visits: Visits
+    slow: RunningService, slow_ollama: SandboxThread, visits: PageSession
 ) -> None:
-    slow_ollama.did(registry=SLOW)
+    slow_ollama.apply(registry=SLOW_REGISTRY)
     page = visits.open(slow)
 
     page.get_by_label("Pull a model").fill(SHORT)
@@ -45,37 +54,39 @@ def test_pull_tells_bytes_moves_by_itself_and_ends(
     page.reload()
     expect(work).to_contain_text("of 670 MB")
     page.evaluate("window.here = true")
-    see_state(page, slow, SHORT, "available")
+    expect_state(page, slow, SHORT, "available")
 
     assert page.evaluate("window.here"), "it was loaded anew"
     expect(work).to_be_empty()
-    assert facts(slow, SHORT)[0] == ("PullStarted", "api:local")
-    assert ("PullCompleted", "api:local") in facts(slow, SHORT)
+    assert events_and_actors(slow, SHORT)[0] == ("PullStarted", "api:local")
+    assert ("PullCompleted", "api:local") in events_and_actors(slow, SHORT)
 
 
 @pytest.mark.parametrize("script", [True, False])
 def test_cancel_a_pull(
-    script: bool, slow: Reached, slow_ollama: Server, visits: Visits
+    script: bool, slow: RunningService, slow_ollama: SandboxThread, visits: PageSession
 ) -> None:
     model = "mixtral:8x7b" if script else LONG
-    slow_ollama.did(registry=SLOW)
+    slow_ollama.apply(registry=SLOW_REGISTRY)
     page = visits.open(slow, java_script_enabled=script)
 
     pull(page, model)
-    until(lambda: facts(slow, model)[:1] == [("PullStarted", "api:local")])
+    wait_until(
+        lambda: events_and_actors(slow, model)[:1] == [("PullStarted", "api:local")]
+    )
     if not script:
         page.reload()
     page.get_by_role("link", name="cancel").click()
     page.get_by_role("main").last.get_by_role("button", name="cancel").click()
-    see_state(page, slow, model, "not present", script=script)
+    expect_state(page, slow, model, "not present", script=script)
 
-    assert facts(slow, model)[-1] == ("PullCancelled", "api:local")
+    assert events_and_actors(slow, model)[-1] == ("PullCancelled", "api:local")
 
 
 def test_two_who_watch_see_the_same(
-    slow: Reached, slow_ollama: Server, visits: Visits
+    slow: RunningService, slow_ollama: SandboxThread, visits: PageSession
 ) -> None:
-    slow_ollama.did(registry=QUICK)
+    slow_ollama.apply(registry=FAST_REGISTRY)
     one, other = visits.open(slow), visits.open(slow)
 
     pull(one, "tinyllama:latest")

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import httpx
 from campaign.faults import REGISTRY, stop
-from support.manager_fixture import Place
+from support.manager_fixture import SandboxServer
 
 from herdbook.core import ModelManager
 
@@ -42,9 +42,9 @@ class Scene(Protocol):
         herd: the manager that lives now.
     """
 
-    place: Place
+    server: SandboxServer
     chance: Random
-    herd: ModelManager
+    manager: ModelManager
 
 
 ActionRequest = Callable[[Scene], Awaitable[object]]
@@ -56,56 +56,56 @@ def a_name(scene: Scene) -> str:
 
 
 async def pull(scene: Scene) -> None:
-    async with aclosing(scene.herd.pull(a_name(scene))) as progress:
+    async with aclosing(scene.manager.pull(a_name(scene))) as progress:
         async for _ in progress:
             pass
 
 
 async def pull_for_a_while(scene: Scene) -> None:
-    async with scene.place.clock.timeout(scene.chance.uniform(0, 3)):
+    async with scene.server.clock.timeout(scene.chance.uniform(0, 3)):
         await pull(scene)
 
 
 async def ensure(scene: Scene) -> None:
-    await scene.herd.ensure_available(a_name(scene))
+    await scene.manager.ensure_available(a_name(scene))
 
 
 async def load(scene: Scene) -> None:
     context = scene.chance.choice([512, 1024, 2048])
-    await scene.herd.load(a_name(scene), options={"num_ctx": context})
+    await scene.manager.load(a_name(scene), options={"num_ctx": context})
 
 
 async def load_for_a_moment(scene: Scene) -> None:
     soon: list[int | str] = [0, 1, "2s", "10m"]
-    await scene.herd.load(a_name(scene), keep_alive=scene.chance.choice(soon))
+    await scene.manager.load(a_name(scene), keep_alive=scene.chance.choice(soon))
 
 
 async def unload(scene: Scene) -> None:
-    await scene.herd.unload(a_name(scene))
+    await scene.manager.unload(a_name(scene))
 
 
 async def delete(scene: Scene) -> None:
-    await scene.herd.delete(a_name(scene))
+    await scene.manager.delete(a_name(scene))
 
 
 async def configure(scene: Scene) -> None:
     tokens = scene.chance.choice([256, 4096])
-    await scene.herd.configure(a_name(scene), {"num_ctx": tokens})
+    await scene.manager.configure(a_name(scene), {"num_ctx": tokens})
 
 
 async def cancel(scene: Scene) -> None:
-    for running in [*scene.herd._pulls.all(), *scene.herd._loads.all()]:
-        await scene.herd.cancel(running.name)
+    for running in [*scene.manager._pulls.all(), *scene.manager._loads.all()]:
+        await scene.manager.cancel(running.name)
 
 
 async def use(scene: Scene) -> None:
-    await scene.herd.mark_used(a_name(scene))
+    await scene.manager.mark_used(a_name(scene))
 
 
 async def ask(scene: Scene, method: str, path: str, **body: object) -> None:
     """Ask as another client, whose failures and patience are its own."""
-    http, read = scene.place._http, 0
-    patience = scene.place.clock.timeout(scene.chance.choice([1, 300]))
+    http, read = scene.server._http, 0
+    patience = scene.server.clock.timeout(scene.chance.choice([1, 300]))
     with suppress(httpx.HTTPError, TimeoutError):
         async with patience, http.stream(method, path, json=body) as answer:
             async for chunk in answer.aiter_bytes():
@@ -139,7 +139,7 @@ async def others_create(scene: Scene) -> None:
 
 async def others_derive(scene: Scene) -> None:
     """Make a model of the weights that are in memory."""
-    for runner in scene.place.world.runners.listed():
+    for runner in scene.server.world.runners.listed():
         name = scene.chance.choice(["made:latest", "derived:latest", "Copy:One"])
         body = {"from": runner.wanted.name, "system": scene.chance.choice("ab")}
         await ask(scene, "POST", "/api/create", model=name, **body)
@@ -151,35 +151,35 @@ async def others_delete(scene: Scene) -> None:
 
 async def publish(scene: Scene) -> None:
     alias = {"library/update-me:latest": "library/update-me:v2"}
-    scene.place.did(registry={"alias": scene.chance.choice([alias, {}])})
+    scene.server.apply(registry={"alias": scene.chance.choice([alias, {}])})
 
 
 async def registry_fails(scene: Scene) -> None:
-    scene.place.did(registry=scene.chance.choice(REGISTRY))
+    scene.server.apply(registry=scene.chance.choice(REGISTRY))
 
 
 async def disk_fills(scene: Scene) -> None:
-    scene.place.did(disk_bytes=scene.place.world.store.used_bytes() + 100)
+    scene.server.apply(disk_bytes=scene.server.world.store.used_bytes() + 100)
 
 
 async def runners_die(scene: Scene) -> None:
-    scene.place.did(runner="killed")
+    scene.server.apply(runner="killed")
 
 
 async def loads_fail(scene: Scene) -> None:
-    scene.place.did(runner_dies_saying="CUDA error: out of memory")
+    scene.server.apply(runner_dies_saying="CUDA error: out of memory")
 
 
 async def loads_drag(scene: Scene) -> None:
-    scene.place.did(runner_start_delay_s=8.0)
+    scene.server.apply(runner_start_delay_s=8.0)
 
 
 async def unloads_drag(scene: Scene) -> None:
-    scene.place.did(unload_lag_s=8.0)
+    scene.server.apply(unload_lag_s=8.0)
 
 
 async def server_dies(scene: Scene) -> None:
-    stop(scene.place, scene.chance)
+    stop(scene.server, scene.chance)
 
 
 BY_US: tuple[ActionRequest, ...] = (

@@ -20,46 +20,46 @@ POLL_S = 0.05
 class Local:
     """A manager in this process."""
 
-    def __init__(self, herd: ModelManager) -> None:
-        self._herd = herd
+    def __init__(self, manager: ModelManager) -> None:
+        self._manager = manager
 
     async def load(self, name: str, context: int | None) -> None:
         options: dict[str, Setting] = {"num_ctx": context} if context else {}
-        await self._herd.load(name, options=options)
+        await self._manager.load(name, options=options)
 
     async def unload(self, name: str) -> None:
-        await self._herd.unload(name)
+        await self._manager.unload(name)
 
     async def delete(self, name: str) -> None:
-        await self._herd.delete(name)
+        await self._manager.delete(name)
 
     async def pull(self, name: str) -> None:
-        async with aclosing(self._herd.pull(name)) as progress:
+        async with aclosing(self._manager.pull(name)) as progress:
             async for _ in progress:
                 pass
 
     async def use(self, name: str, tag: str) -> None:
-        await self._herd.mark_used(name, purpose=tag)
+        await self._manager.mark_used(name, purpose=tag)
 
     async def configure(self, name: str, seed: int, tag: str) -> None:
-        await self._herd.configure(name, {"options.seed": seed}, note=tag)
+        await self._manager.configure(name, {"options.seed": seed}, note=tag)
 
     async def refresh(self) -> None:
-        await self._herd.refresh()
+        await self._manager.refresh()
 
     async def cancel(self, name: str) -> None:
-        await self._herd.cancel(name)
+        await self._manager.cancel(name)
 
     async def read(self, name: str) -> None:
-        await self._herd.get_status(name)
-        await self._herd.recommend("coding")
+        await self._manager.get_status(name)
+        await self._manager.recommend("coding")
 
     async def end_all(self) -> None:
-        for running in self._herd.under_way():
-            await self._herd.cancel(running.name)
+        for running in self._manager.under_way():
+            await self._manager.cancel(running.name)
 
     async def told(self) -> EventEntry:
-        statuses: list[ModelStatus] = await self._herd.all_statuses()
+        statuses: list[ModelStatus] = await self._manager.all_statuses()
         return {
             status.name: (status.digest or "", status.runner is not None)
             for status in statuses
@@ -67,7 +67,7 @@ class Local:
         }
 
     async def busy(self) -> list[str]:
-        statuses = await self._herd.all_statuses()
+        statuses = await self._manager.all_statuses()
         return [status.name for status in statuses if status.work or status.update]
 
 

@@ -64,7 +64,7 @@ async def load(crowd: Crowd, caller: Caller, name: str) -> None:
 
 async def load_for_a_while(crowd: Crowd, caller: Caller, name: str) -> None:
     with suppress(TimeoutError):
-        async with crowd.place.clock.timeout(crowd.chance.uniform(0.0, 2.0)):
+        async with crowd.server.clock.timeout(crowd.chance.uniform(0.0, 2.0)):
             await load(crowd, caller, name)
 
 
@@ -82,7 +82,7 @@ async def pull(_crowd: Crowd, caller: Caller, name: str) -> None:
 
 async def pull_for_a_while(crowd: Crowd, caller: Caller, name: str) -> None:
     with suppress(TimeoutError):
-        async with crowd.place.clock.timeout(crowd.chance.uniform(0.0, 2.0)):
+        async with crowd.server.clock.timeout(crowd.chance.uniform(0.0, 2.0)):
             await caller.pull(name)
 
 
@@ -128,7 +128,7 @@ async def others_pull(crowd: Crowd, _caller: Caller, name: str) -> None:
 
 async def _ask(crowd: Crowd, method: str, path: str, **body: object) -> None:
     with suppress(httpx.HTTPError):
-        await crowd.place.somebody(method, path, **body)
+        await crowd.server.request(method, path, **body)
 
 
 BY_US: tuple[Command, ...] = (

@@ -62,7 +62,7 @@ class Surroundings(Protocol):
     def clock(self) -> WaitingClock:
         """The time of all."""
 
-    async def somebody(self, method: str, path: str, **body: object) -> httpx.Response:
+    async def request(self, method: str, path: str, **body: object) -> httpx.Response:
         """Ask the server as another program would."""
 
 
@@ -99,7 +99,7 @@ class Crowd:
 
     def __init__(
         self,
-        place: Surroundings,
+        server: Surroundings,
         names: Sequence[str],
         seed: int,
         *,
@@ -107,10 +107,10 @@ class Crowd:
         slowest_s: float = 3.0,
         max_repeated_changes: int | None = None,
     ) -> None:
-        self.place = place
+        self.server = server
         self.names = names
         self.chance = Random(seed)
-        self.journal = Journal(place.world)
+        self.journal = Journal(server.world)
         self.judge = Judge(self.journal)
         self.asked: Counter[str] = Counter()
         self.hung: list[str] = []
@@ -144,7 +144,7 @@ class Crowd:
 
     async def run(self, callers: Sequence[Caller], commands: int) -> None:
         """Have all clients ask for so many commands together."""
-        self.place.world.delays = lambda _path: (self._delay(), self._delay())
+        self.server.world.delays = lambda _path: (self._delay(), self._delay())
         left = iter(range(commands))
 
         async def client(number: int) -> None:
@@ -152,7 +152,7 @@ class Crowd:
             for _ in left:
                 await self._one(caller)
                 if self.chance.random() < 0.5:
-                    await self.place.clock.sleep(self.chance.uniform(0.0, 2.0))
+                    await self.server.clock.sleep(self.chance.uniform(0.0, 2.0))
 
         async with asyncio.TaskGroup() as group:
             for number in range(CLIENTS):
@@ -160,7 +160,7 @@ class Crowd:
 
     async def rest(self, callers: Sequence[Caller], log: Path) -> None:
         """End all work, refresh, and hold the log and all callers against the truth."""
-        self.place.world.delays = lambda _path: (0.0, 0.0)
+        self.server.world.delays = lambda _path: (0.0, 0.0)
         for caller in callers:
             await caller.end_all()
         for caller in callers:
@@ -210,7 +210,7 @@ class Crowd:
         began = self.journal.now()
         what = command.__name__
         try:
-            async with self.place.clock.timeout(PATIENCE_S):
+            async with self.server.clock.timeout(PATIENCE_S):
                 await command(self, caller, name)
         except TimeoutError:
             self.hung.append(f"{what} {name} from {began:%H:%M:%S.%f}")

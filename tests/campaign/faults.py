@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from random import Random
 
-from support.manager_fixture import Place
+from support.manager_fixture import SandboxServer
 
 from herdbook import sandbox
 
@@ -72,32 +72,32 @@ REGISTRY: tuple[dict[str, object], ...] = (
 )
 
 
-def answer_nonsense(place: Place, chance: Random, which: str) -> str:
+def answer_nonsense(server: SandboxServer, chance: Random, which: str) -> str:
     """Have the server answer so, a few times or until it is calm; tell where."""
     path = chance.choice(PATHS + PATHS_OF_WORK)
     if which == VERDICT and path in {"", "/api/show"}:
         path = "/api/tags"
     huge = len(str(NONSENSE[which].get("body"))) > 2**20
     times = 1 if huge else chance.choice([1, 1, 3, 0])
-    place.did(answer={"path": path, "times": times, **NONSENSE[which]})
+    server.apply(answer={"path": path, "times": times, **NONSENSE[which]})
     return f"{which} at {path or 'all'}, {times or 'all'} times"
 
 
-def stop(place: Place, chance: Random) -> None:
+def stop(server: SandboxServer, chance: Random) -> None:
     """Stop the server, if it is up."""
-    if not place.world.down:
-        place.did(server=chance.choice(["killed", "stopped"]))
+    if not server.world.down:
+        server.apply(server=chance.choice(["killed", "stopped"]))
 
 
-def calm(place: Place, chance: Random) -> None:
+def calm(server: SandboxServer, chance: Random) -> None:
     """End whatever is wrong; a server that was away may be of another age then."""
-    place.did(answer=None, registry={}, disk_bytes=None, runner_dies_saying=None)
-    place.did(unload_lag_s=0.0, runner_start_delay_s=0.0)
-    if place.world.down:
-        place.world.profile = chance.choice([sandbox.CURRENT, sandbox.OLDER])
-        place.did(server="started")
+    server.apply(answer=None, registry={}, disk_bytes=None, runner_dies_saying=None)
+    server.apply(unload_lag_s=0.0, runner_start_delay_s=0.0)
+    if server.world.down:
+        server.world.profile = chance.choice([sandbox.CURRENT, sandbox.OLDER])
+        server.apply(server="started")
 
 
-def is_well(place: Place) -> bool:
+def is_well(server: SandboxServer) -> bool:
     """Tell whether the server is up and has no script but the truth."""
-    return not place.world.down and not place.world.answers._left
+    return not server.world.down and not server.world.answers._left

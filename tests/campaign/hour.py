@@ -25,7 +25,7 @@ from proof.oracle import (
     our_tasks,
     told_by,
 )
-from support.manager_fixture import Place
+from support.manager_fixture import SandboxServer
 
 from herdbook.core import HerdbookError, ManagerSettings, ModelManager, OllamaError
 
@@ -52,19 +52,19 @@ class Hour:
         told: What was done, step by step.
     """
 
-    herd: ModelManager
+    manager: ModelManager
 
-    def __init__(self, place: Place, seed: int, folder: Path) -> None:
-        self.place = place
+    def __init__(self, server: SandboxServer, seed: int, folder: Path) -> None:
+        self.server = server
         self.chance = Random(seed)
         self.told: list[str] = []
-        self.oracle = Oracle(place.world)
+        self.oracle = Oracle(server.world)
         self._folder = folder
         self._lives = 0
         self._life = AsyncExitStack()
         self._deck: list[ActionRequest | str] = []
         self._running: list[asyncio.Task[None]] = []
-        self._until = place.time.now() + HOUR_S
+        self._until = server.time.now() + HOUR_S
         self._threads = threading.active_count()
 
     @property
@@ -83,7 +83,7 @@ class Hour:
 
     async def _live(self) -> None:
         first = [DAY_AWAY]
-        while first or self.place.time.now() < self._until:
+        while first or self.server.time.now() < self._until:
             await self._turn(first.pop() if self._lives > 1 and first else self._deal())
 
     def _deal(self) -> ActionRequest | str:
@@ -96,7 +96,7 @@ class Hour:
 
     async def _turn(self, card: ActionRequest | str) -> None:
         name = card if isinstance(card, str) else card.__name__
-        self.told.append(f"{self.place.time.now():9.2f} s  {name}")
+        self.told.append(f"{self.server.time.now():9.2f} s  {name}")
         await self._play(card)
         await self._pause(self.chance.uniform(*self.chance.choice(PAUSES)))
         self._raise_failures()
@@ -116,7 +116,7 @@ class Hour:
         elif card == DAY_AWAY:
             await self._be_away_for_a_day()
         elif isinstance(card, str):
-            self.told.append(f"  {answer_nonsense(self.place, self.chance, card)}")
+            self.told.append(f"  {answer_nonsense(self.server, self.chance, card)}")
         elif card in AT_ONCE:
             await self._careful(card)
         else:
@@ -152,7 +152,7 @@ class Hour:
             task.result()
 
     async def _pause(self, seconds: float) -> None:
-        await self.place.clock.sleep(seconds)
+        await self.server.clock.sleep(seconds)
 
     async def _open(self) -> None:
         settings = ManagerSettings(
@@ -165,15 +165,15 @@ class Hour:
             resume_pulls=self.chance.random() < 0.5,
             snapshot_every=40,
         )
-        self.herd = await self._life.enter_async_context(
-            self.place.herd(self.log, settings=settings)
+        self.manager = await self._life.enter_async_context(
+            self.server.open_manager(self.log, settings=settings)
         )
 
     async def _close(self) -> None:
         """Close the manager: nothing of it is left."""
-        gone = weakref.ref(self.herd)
+        gone = weakref.ref(self.manager)
         await self._life.aclose()
-        del self.herd
+        del self.manager
         gc.collect()
         assert gone() is None, gc.get_referrers(gone())
         assert our_tasks() == set()
@@ -183,7 +183,7 @@ class Hour:
         """Kill the manager in the midst of what it does, and start the next."""
         for _ in range(self.chance.randrange(40)):
             await asyncio.sleep(0)
-        acknowledged = self.herd._repository.views
+        acknowledged = self.manager._repository.views
         end, last = acknowledged.position, acknowledged.hash
         self._leave_files()
         await self._ended(*self._running)
@@ -195,7 +195,7 @@ class Hour:
         await self._open()
         (kept,) = [
             event.hash
-            async for event in self.herd._storage.store.read_stored(
+            async for event in self.manager._storage.store.read_stored(
                 after=end - 1, limit=1
             )
         ]
@@ -219,12 +219,12 @@ class Hour:
         await self._life.aclose()
 
     async def _be_away_for_a_day(self) -> None:
-        stride_s = self.place.time.stride_s
-        if not self.place.world.down:
-            self.place.did(server="killed")
-        self.place.time.stride_s = HOUR_S
+        stride_s = self.server.time.stride_s
+        if not self.server.world.down:
+            self.server.apply(server="killed")
+        self.server.time.stride_s = HOUR_S
         await self._pause(DAY_S)
-        self.place.time.stride_s = stride_s
+        self.server.time.stride_s = stride_s
         self._until += DAY_S
 
     async def _look(self) -> None:
@@ -235,7 +235,7 @@ class Hour:
                 if await self._is_stale():
                     return
                 continue
-            seen, look = await self._seen(), self.herd._reconciler.look
+            seen, look = await self._seen(), self.manager._reconciler.look
             if look is not None and (look.unreadable or look.undecided):
                 continue  # nothing is concluded from what may be hidden there
             if self.oracle.now() == before == seen.truth:
@@ -245,22 +245,22 @@ class Hour:
 
     async def _refused(self) -> bool:
         """Look once; tell whether that failed, as it may where something is wrong."""
-        well, last = is_well(self.place), self.herd._reconciler.look
+        well, last = is_well(self.server), self.manager._reconciler.look
         try:
-            await self.herd.refresh()
+            await self.manager.refresh()
         except OllamaError as error:
             if well:
                 raise
             self.told.append(f"  look: {error}")
         else:
             return False
-        reached = (await self.herd.node_status()).reached
-        assert not reached or last is not self.herd._reconciler.look, "unrecorded"
+        reached = (await self.manager.node_status()).reached
+        assert not reached or last is not self.manager._reconciler.look, "unrecorded"
         return True
 
     async def _is_stale(self) -> bool:
         """Tell whether all statuses say that they are old; if not, none does."""
-        now = await self.herd.now()
+        now = await self.manager.now()
         names = {*NAMES, *(status.name for status in now.statuses())}
         old = {now.status(name).stale_since is not None for name in names}
         reached = now.node_status().reached
@@ -269,40 +269,40 @@ class Hour:
 
     async def _seen(self) -> Seen:
         """Return the truth with what this manager says to be at work on."""
-        own = self.herd._storage.instances.own
+        own = self.manager._storage.instances.own
         at_work = {
             status.name
-            for status in await self.herd.all_statuses()
+            for status in await self.manager.all_statuses()
             for work in (status.work, status.update)
             if work is not None and work.instance == own
         }
         return Seen(
-            self.herd._repository.views.position,
+            self.manager._repository.views.position,
             self.oracle.now(),
-            at_work | set(self.herd._changes.active),
+            at_work | set(self.manager._changes.active),
         )
 
     async def _compare(self, seen: Seen) -> None:
-        statuses = self.herd._repository.statuses()
+        statuses = self.manager._repository.statuses()
         assert not seen.differing(told_by(statuses)), seen.differing(told_by(statuses))
         assert not any(status.stale_since for status in statuses)
         self.oracle.story.append(seen)
 
     async def _rest(self) -> None:
         """End all trouble and all work; then everything has to be right."""
-        calm(self.place, self.chance)
+        calm(self.server, self.chance)
         await self._ended(*self._running)
         self._running.clear()
         await self._pause(self.chance.uniform(12.0, 20.0))
         await self._look()
-        for running in [*self.herd._pulls.all(), *self.herd._loads.all()]:
-            await self.herd.cancel(running.name)
+        for running in [*self.manager._pulls.all(), *self.manager._loads.all()]:
+            await self.manager.cancel(running.name)
         await self._look()
-        assert_nothing_held(self.herd)
-        statuses = await self.herd.all_statuses()
+        assert_nothing_held(self.manager)
+        statuses = await self.manager.all_statuses()
         assert not any(status.work or status.update for status in statuses)
-        await assert_live_is_replayed(self.herd)
-        await assert_sound(self.herd._storage.store)
+        await assert_live_is_replayed(self.manager)
+        await assert_sound(self.manager._storage.store)
         left = {task.get_name() for task in our_tasks()}
         left.discard("herdbook kept head")  # lives while there are commits to keep
         assert left == {f"herdbook {each}" for each in LIVING}, left

@@ -14,7 +14,7 @@ import pytest
 from campaign.callers import Local
 from campaign.crowd import Crowd
 from campaign.many_models import fill
-from support.manager_fixture import served
+from support.manager_fixture import serve_sandbox
 
 from herdbook import sandbox
 from herdbook.core import ManagerSettings
@@ -39,10 +39,17 @@ async def test_crowd_finds_only_what_happened(
     seed: int, managers: int, others: bool, tmp_path: Path
 ) -> None:
     log = tmp_path / "herd.db"
-    async with served("none", settings=SERVER) as place, AsyncExitStack() as stack:
-        crowd = Crowd(place, fill(place.world, MODELS), seed, others=others)
+    async with (
+        serve_sandbox("none", settings=SERVER) as server,
+        AsyncExitStack() as stack,
+    ):
+        crowd = Crowd(server, fill(server.world, MODELS), seed, others=others)
         callers = [
-            Local(await stack.enter_async_context(place.herd(log, settings=SETTINGS)))
+            Local(
+                await stack.enter_async_context(
+                    server.open_manager(log, settings=SETTINGS)
+                )
+            )
             for _ in range(managers)
         ]
         await crowd.run(callers, COMMANDS)

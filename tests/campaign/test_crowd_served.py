@@ -20,7 +20,7 @@ import pytest
 from campaign.callers import Remote
 from campaign.crowd import CLIENTS, Crowd
 from campaign.many_models import fill
-from support.service_program import Program, service
+from support.service_program import ServiceProcess, run_service
 
 from herdbook import sandbox
 from herdbook.core import ManagerSettings, SystemClock
@@ -62,12 +62,12 @@ class Place:
         self.clock = SystemClock()
         self._http = http
 
-    async def somebody(self, method: str, path: str, **body: object) -> httpx.Response:
+    async def request(self, method: str, path: str, **body: object) -> httpx.Response:
         """Ask the server as another program would."""
         return await self._http.request(method, path, json=body or None)
 
 
-def use_of(program: Program) -> Use:
+def use_of(program: ServiceProcess) -> Use:
     """Return what a service uses now."""
     process = Path(f"/proc/{program.process.pid}")
     pages = int((process / "statm").read_text().split()[1])
@@ -93,9 +93,9 @@ async def test_crowd_of_a_service_finds_only_what_happened(
     services: int, tmp_path: Path
 ) -> None:
     log, uses = tmp_path / "herd.db", list[list[Use]]()
-    async with served(MODELS) as (place, url, names), AsyncExitStack() as stack:
+    async with served(MODELS) as (server, url, names), AsyncExitStack() as stack:
         crowd = Crowd(
-            place,
+            server,
             names,
             SEED,
             others=True,
@@ -123,15 +123,15 @@ async def test_crowd_of_a_service_finds_only_what_happened(
     _assert_flat(uses)
 
 
-async def _start(stack: AsyncExitStack, log: Path, url: str) -> Program:
+async def _start(stack: AsyncExitStack, log: Path, url: str) -> ServiceProcess:
     """Start a service; its start and stop do not hold up the sandbox in this loop."""
-    running = service(log, url)
+    running = run_service(log, url)
     program = await asyncio.to_thread(running.__enter__)
     stack.push_async_callback(asyncio.to_thread, running.__exit__, None, None, None)
     return program
 
 
-def _client(program: Program) -> httpx.AsyncClient:
+def _client(program: ServiceProcess) -> httpx.AsyncClient:
     limits = httpx.Limits(max_connections=CLIENTS)
     return httpx.AsyncClient(
         base_url=program.address, timeout=60, trust_env=False, limits=limits

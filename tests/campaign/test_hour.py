@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from campaign.hour import Hour
-from support.manager_fixture import served
+from support.manager_fixture import serve_sandbox
 
 from herdbook import sandbox
 
@@ -23,8 +23,8 @@ LAST_STEPS = 40
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(SEEDS))
 async def test_hour_ends_in_truth(seed: int, tmp_path: Path) -> None:
-    async with served("herd", settings=SERVER) as place:
-        hour = Hour(place, seed, tmp_path)
+    async with serve_sandbox("herd", settings=SERVER) as server:
+        hour = Hour(server, seed, tmp_path)
         try:
             await hour.pass_by()
         except BaseException as error:

@@ -8,7 +8,12 @@ import pytest
 from campaign.faults import NONSENSE, VERDICT
 from campaign.oracle import Oracle
 from proof.oracle import told_by
-from support.manager_fixture import Place, herd_of, recorded, served
+from support.manager_fixture import (
+    SandboxServer,
+    recorded_events,
+    serve_manager,
+    serve_sandbox,
+)
 
 from herdbook import sandbox
 from herdbook.core import ModelManager, OllamaError
@@ -22,113 +27,118 @@ UNANSWERED = [
 ]
 
 
-async def makes_another(place: Place) -> None:
+async def makes_another(server: SandboxServer) -> None:
     """Somebody makes a model of the same weights, under another digest."""
     body = {"from": NAME, "parameters": {"seed": 1}}
-    await place.somebody("POST", "/api/create", model=MADE, stream=False, **body)
+    await server.request("POST", "/api/create", model=MADE, stream=False, **body)
 
 
-async def look_at_nonsense(place: Place, herd: ModelManager, which: str) -> None:
+async def look_at_nonsense(
+    server: SandboxServer, manager: ModelManager, which: str
+) -> None:
     """Look at a server that can list its models, and show none."""
-    place.did(answer={"path": "/api/show", "times": 0, **NONSENSE[which]})
+    server.apply(answer={"path": "/api/show", "times": 0, **NONSENSE[which]})
     with suppress(OllamaError):
-        await herd.refresh()
+        await manager.refresh()
 
 
 @pytest.mark.parametrize("which", UNANSWERED)
 async def test_whose_a_runner_is_is_told_or_said_to_be_unknown(which: str) -> None:
-    async with herd_of() as (place, herd):
-        await place.loads(NAME)
-        await herd.refresh()
-        await makes_another(place)
+    async with serve_manager() as (server, manager):
+        await server.load(NAME)
+        await manager.refresh()
+        await makes_another(server)
 
-        await look_at_nonsense(place, herd, which)
+        await look_at_nonsense(server, manager, which)
 
-        statuses = [*await herd.all_statuses(), await herd.get_status(MADE)]
-        truth = Oracle(place.world).now()
+        statuses = [*await manager.all_statuses(), await manager.get_status(MADE)]
+        truth = Oracle(server.world).now()
         assert all(
             status.stale_since is not None
             or told_by([status])[status.name] == truth[status.name]
             for status in statuses
         )
         assert statuses[-1].stale_since is not None
-        place.did(answer=None)
-        await herd.refresh()
-        assert told_by(await herd.all_statuses()) == Oracle(place.world).now()
+        server.apply(answer=None)
+        await manager.refresh()
+        assert told_by(await manager.all_statuses()) == Oracle(server.world).now()
 
 
 @pytest.mark.parametrize("which", ["a cut", "HTML from a proxy"])
 async def test_model_that_nobody_shows_is_there_where_no_runner_is(which: str) -> None:
-    async with herd_of() as (place, herd):
-        await makes_another(place)
+    async with serve_manager() as (server, manager):
+        await makes_another(server)
 
-        await look_at_nonsense(place, herd, which)
+        await look_at_nonsense(server, manager, which)
 
-        status = await herd.get_status(MADE)
+        status = await manager.get_status(MADE)
         assert status.present
         assert status.stale_since is None
 
 
 async def test_server_that_shows_nothing_is_recorded_once() -> None:
-    async with herd_of() as (place, herd):
-        await place.loads(NAME)
-        await makes_another(place)
-        before = (await herd.now()).position
+    async with serve_manager() as (server, manager):
+        await server.load(NAME)
+        await makes_another(server)
+        before = (await manager.now()).position
 
-        await look_at_nonsense(place, herd, "HTML from a proxy")
-        happened = await recorded(herd, after=before)
+        await look_at_nonsense(server, manager, "HTML from a proxy")
+        happened = await recorded_events(manager, after=before)
         for _ in range(3):
-            await look_at_nonsense(place, herd, "HTML from a proxy")
+            await look_at_nonsense(server, manager, "HTML from a proxy")
 
-        assert await recorded(herd, after=before) == happened
-        assert (await herd.get_status(NAME)).state == "loaded"
-        assert (await herd.get_status(MADE)).stale_since is not None
+        assert await recorded_events(manager, after=before) == happened
+        assert (await manager.get_status(NAME)).state == "loaded"
+        assert (await manager.get_status(MADE)).stale_since is not None
 
 
 async def test_model_that_nobody_has_seen_is_stale_too() -> None:
-    async with herd_of() as (place, herd):
-        place.did(server="killed")
+    async with serve_manager() as (server, manager):
+        server.apply(server="killed")
         with suppress(OllamaError):
-            await herd.refresh()
+            await manager.refresh()
 
-        unseen = await herd.get_status("nowhere:7b")
+        unseen = await manager.get_status("nowhere:7b")
 
-        assert unseen.stale_since == (await herd.get_status(NAME)).stale_since
+        assert unseen.stale_since == (await manager.get_status(NAME)).stale_since
         assert unseen.stale_since is not None
 
 
 async def test_first_look_knows_the_runner_of_every_name_of_its_weights() -> None:
-    async with served() as place:
-        await place.loads(NAME)
-        await makes_another(place)
+    async with serve_sandbox() as server:
+        await server.load(NAME)
+        await makes_another(server)
 
-        async with place.herd() as herd:
-            told = told_by(await herd.all_statuses())
+        async with server.open_manager() as manager:
+            told = told_by(await manager.all_statuses())
 
         assert told[MADE].loaded
-        assert told == Oracle(place.world).now()
+        assert told == Oracle(server.world).now()
 
 
 async def test_runner_whose_model_is_shown_at_last_is_everybodys_at_once() -> None:
-    async with herd_of() as (place, herd):
-        await makes_another(place)
-        await place.loads(MADE)
+    async with serve_manager() as (server, manager):
+        await makes_another(server)
+        await server.load(MADE)
 
-        await herd.refresh()
+        await manager.refresh()
 
-        assert told_by(await herd.all_statuses()) == Oracle(place.world).now()
+        assert told_by(await manager.all_statuses()) == Oracle(server.world).now()
 
 
 async def test_name_of_a_runner_is_no_proof_where_its_weights_are_known() -> None:
-    async with served(profile=sandbox.OLDER) as place, place.herd() as herd:
-        await makes_another(place)
-        await place.loads(MADE)
-        await herd.refresh()
+    async with (
+        serve_sandbox(profile=sandbox.OLDER) as server,
+        server.open_manager() as manager,
+    ):
+        await makes_another(server)
+        await server.load(MADE)
+        await manager.refresh()
         body = {"from": "nowhere:7b", "stream": False}  # has no weights: quirk of old
-        await place.somebody("POST", "/api/create", model=MADE, **body)
+        await server.request("POST", "/api/create", model=MADE, **body)
 
-        await herd.refresh()
+        await manager.refresh()
 
-        told = told_by(await herd.all_statuses())
+        told = told_by(await manager.all_statuses())
         assert not told[MADE].loaded
-        assert told == Oracle(place.world).now()
+        assert told == Oracle(server.world).now()

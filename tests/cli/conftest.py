@@ -6,25 +6,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.cli_runner import FAST, Answer, Herdbook, Server
+from support.cli_runner import FAST, CommandResult, Herdbook, SandboxThread
 
 from herdbook.cli import run
 from herdbook.sandbox import Behaviour, RealClock, Settings, World
 
 
 @pytest.fixture
-def serving() -> Iterator[Callable[..., Server]]:
+def serving() -> Iterator[Callable[..., SandboxThread]]:
     """Return what starts a server; all are closed at the end."""
-    servers: list[Server] = []
+    servers: list[SandboxThread] = []
 
-    def start(*, models: str = "some", speed: float = FAST, **usual: object) -> Server:
+    def start(
+        *, models: str = "some", speed: float = FAST, **usual: object
+    ) -> SandboxThread:
         world = World(
             models=models,
             clock=RealClock(speed=speed),
             settings=Settings(vram_bytes=64_000_000_000),
             usual=Behaviour(**usual),  # type: ignore[arg-type]  # its fields by name
         )
-        servers.append(Server(world))
+        servers.append(SandboxThread(world))
         return servers[-1]
 
     yield start
@@ -33,7 +35,9 @@ def serving() -> Iterator[Callable[..., Server]]:
 
 
 @pytest.fixture
-def server(serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> Server:
+def server(
+    serving: Callable[..., SandboxThread], monkeypatch: pytest.MonkeyPatch
+) -> SandboxThread:
     """Return a server that OLLAMA_HOST names."""
     started = serving()
     monkeypatch.setenv("OLLAMA_HOST", started.address)
@@ -59,10 +63,10 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def herdbook(log: Path, capsys: pytest.CaptureFixture[str]) -> Herdbook:
     """Return what runs the command in this process."""
 
-    def call(*words: str) -> Answer:
+    def call(*words: str) -> CommandResult:
         capsys.readouterr()
         code = run(words)
         out, err = capsys.readouterr()
-        return Answer(code, out, err)
+        return CommandResult(code, out, err)
 
     return call

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.cli_runner import Herdbook, Server
+from support.cli_runner import Herdbook, SandboxThread
 
 OWN = """
 [sources.house]
@@ -31,7 +31,7 @@ def own(tmp_path: Path) -> Path:
 
 
 def test_own_catalogue_is_suggested_from(
-    server: Server, herdbook: Herdbook, own: Path
+    server: SandboxThread, herdbook: Herdbook, own: Path
 ) -> None:
     answer = herdbook("suggest", "coding", "--catalogue", str(own))
 
@@ -39,7 +39,10 @@ def test_own_catalogue_is_suggested_from(
 
 
 def test_environment_names_the_own_catalogue(
-    server: Server, herdbook: Herdbook, own: Path, monkeypatch: pytest.MonkeyPatch
+    server: SandboxThread,
+    herdbook: Herdbook,
+    own: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HERDBOOK_CATALOGUE", str(own))
 
@@ -47,7 +50,7 @@ def test_environment_names_the_own_catalogue(
 
 
 def test_own_catalogue_among_the_configuration_is_found(
-    server: Server,
+    server: SandboxThread,
     herdbook: Herdbook,
     own: Path,
     tmp_path: Path,
@@ -61,7 +64,7 @@ def test_own_catalogue_among_the_configuration_is_found(
 
 
 def test_damaged_catalogue_is_one_line_and_usage(
-    server: Server, herdbook: Herdbook, own: Path
+    server: SandboxThread, herdbook: Herdbook, own: Path
 ) -> None:
     own.write_text(OWN.replace("65536", '"long"'))
 

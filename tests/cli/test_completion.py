@@ -3,12 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.cli_runner import Herdbook, Server
+from support.cli_runner import Herdbook, SandboxThread
 
 from herdbook.cli.options import complete_model, complete_role, complete_type
 
 
-def test_models_complete_from_the_log(herdbook: Herdbook, server: Server) -> None:
+def test_models_complete_from_the_log(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     herdbook("ls")
 
     assert complete_model("llama") == ["llama3.2:3b"]

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.cli_runner import Herdbook, Server
+from support.cli_runner import Herdbook, SandboxThread
 
 from herdbook.cli import errors
 from herdbook.core import (
@@ -124,7 +124,7 @@ def test_verbose_tells_causes_and_where() -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_what_goes_wrong_is_one_line_on_stderr(
-    herdbook: Herdbook, server: Server, words: list[str], code: int, told: str
+    herdbook: Herdbook, server: SandboxThread, words: list[str], code: int, told: str
 ) -> None:
     answer = herdbook(*words)
 
@@ -135,7 +135,9 @@ def test_what_goes_wrong_is_one_line_on_stderr(
     assert answer.err.count("\n") == 1
 
 
-def test_errors_in_json_have_the_parts(herdbook: Herdbook, server: Server) -> None:
+def test_errors_in_json_have_the_parts(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     answer = herdbook("load", "nope", "--json")
 
     assert answer.out == ""
@@ -148,13 +150,17 @@ def test_errors_in_json_have_the_parts(herdbook: Herdbook, server: Server) -> No
     }
 
 
-def test_verbose_tells_the_last_event(herdbook: Herdbook, server: Server) -> None:
+def test_verbose_tells_the_last_event(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     assert "  last event: #11\n" in herdbook("load", "nope", "--verbose").err
     assert "  last event: #11\n" in herdbook("ls", "--verbose").err
 
 
-def test_a_busy_model_is_exit_4(herdbook: Herdbook, server: Server, log: Path) -> None:
-    server.did(registry={"rate": 1e4})
+def test_a_busy_model_is_exit_4(
+    herdbook: Herdbook, server: SandboxThread, log: Path
+) -> None:
+    server.apply(registry={"rate": 1e4})
     with subprocess.Popen(
         [sys.executable, "-m", "herdbook.cli", "pull", "gemma3:27b", "--json"],
         env={**os.environ, "OLLAMA_HOST": server.address, "HERDBOOK_DB": str(log)},
@@ -199,7 +205,9 @@ def test_the_database_of_another_program_is_left_alone(
     assert "is not a Herdbook log" in answer.err
 
 
-def test_an_answer_that_cannot_be_written_is_said(server: Server, log: Path) -> None:
+def test_an_answer_that_cannot_be_written_is_said(
+    server: SandboxThread, log: Path
+) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "herdbook.cli", "ls"],
@@ -214,7 +222,9 @@ def test_an_answer_that_cannot_be_written_is_said(server: Server, log: Path) -> 
     assert done.stderr.startswith("herdbook: the answer cannot be written: No space")
 
 
-def test_a_reader_that_has_enough_is_no_failure(server: Server, log: Path) -> None:
+def test_a_reader_that_has_enough_is_no_failure(
+    server: SandboxThread, log: Path
+) -> None:
     done = subprocess.run(
         f"{sys.executable} -m herdbook.cli ls | true; exit ${{PIPESTATUS[0]}}",
         shell=True,
@@ -228,7 +238,7 @@ def test_a_reader_that_has_enough_is_no_failure(server: Server, log: Path) -> No
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_ctrl_c_ends_a_log_that_is_followed(server: Server, log: Path) -> None:
+def test_ctrl_c_ends_a_log_that_is_followed(server: SandboxThread, log: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "herdbook.cli", "log", "--follow", "--json"],
         env={**os.environ, "OLLAMA_HOST": server.address},
@@ -247,9 +257,9 @@ def test_ctrl_c_ends_a_log_that_is_followed(server: Server, log: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_elsewhere_is_one_line(
-    server: Server, log: Path, herdbook: Herdbook, number: signal.Signals
+    server: SandboxThread, log: Path, herdbook: Herdbook, number: signal.Signals
 ) -> None:
-    server.did(runner_start_delay_s=100_000.0)
+    server.apply(runner_start_delay_s=100_000.0)
     with subprocess.Popen(
         [sys.executable, "-m", "herdbook.cli", "load", "llama3.2:3b"],
         env={**os.environ, "OLLAMA_HOST": server.address},

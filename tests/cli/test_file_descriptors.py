@@ -10,14 +10,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.cli_runner import Server
+from support.cli_runner import SandboxThread
 
 from herdbook.core import HerdbookError, NodeUnreachableError, ResourceExhaustedError
 from herdbook.core.ollama.client import ClientLimits, translate
 
 
 @pytest.mark.parametrize("files", range(7, 16))
-def test_the_true_reason(tmp_path: Path, server: Server, files: int) -> None:
+def test_the_true_reason(tmp_path: Path, server: SandboxThread, files: int) -> None:
     log = tmp_path / "herd.db"
     command = [sys.executable, "-m", "herdbook.cli", "--db", str(log)]
     ls = [*command, "--ollama", server.address, "ls"]

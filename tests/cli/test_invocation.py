@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.cli_runner import Herdbook, Server
+from support.cli_runner import Herdbook, SandboxThread
 
 from herdbook.cli import run
 from herdbook.cli.errors import NoHomeError
@@ -14,7 +14,7 @@ from herdbook.cli.invocation import Invocation, actor
 
 
 def test_global_options_are_taken_before_the_verb(
-    herdbook: Herdbook, server: Server, tmp_path: Path
+    herdbook: Herdbook, server: SandboxThread, tmp_path: Path
 ) -> None:
     path = tmp_path / "other.db"
 
@@ -25,7 +25,7 @@ def test_global_options_are_taken_before_the_verb(
 
 
 def test_a_global_option_after_the_verb_wins(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
     answer = herdbook("--node", "cellar", "ls", "--node", "attic", "--json")
 
@@ -33,7 +33,7 @@ def test_a_global_option_after_the_verb_wins(
 
 
 def test_the_environment_names_the_node(
-    herdbook: Herdbook, server: Server, monkeypatch: pytest.MonkeyPatch
+    herdbook: Herdbook, server: SandboxThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HERDBOOK_NODE", "cellar")
 
@@ -88,7 +88,7 @@ def test_a_stop_outside_any_verb_is_one_line(
 
 
 def test_what_nobody_foresaw_is_one_line_too(
-    herdbook: Herdbook, server: Server, monkeypatch: pytest.MonkeyPatch
+    herdbook: Herdbook, server: SandboxThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("odd")
@@ -102,9 +102,9 @@ def test_what_nobody_foresaw_is_one_line_too(
 
 
 def test_warnings_of_the_library_are_plain_lines(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
-    server.did(answer={"path": "/api/show", "status": 200, "body": "[]", "times": 0})
+    server.apply(answer={"path": "/api/show", "status": 200, "body": "[]", "times": 0})
 
     answer = herdbook("ls")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.cli_runner import Herdbook, Server
+from support.cli_runner import Herdbook, SandboxThread
 from support.odd_log import MODEL, ODD, new_log, odd_log
 
 READING = (
@@ -40,7 +40,7 @@ READING = (
 
 @pytest.mark.parametrize("what", ODD)
 def test_every_verb_reads_an_odd_log(
-    what: str, herdbook: Herdbook, server: Server, log: Path
+    what: str, herdbook: Herdbook, server: SandboxThread, log: Path
 ) -> None:
     odd_log(log, what)
     herdbook("refresh")
@@ -51,7 +51,7 @@ def test_every_verb_reads_an_odd_log(
 
 @pytest.mark.parametrize("what", ODD)
 def test_verify_and_doctor_report_what_is_odd(
-    what: str, herdbook: Herdbook, server: Server, log: Path
+    what: str, herdbook: Herdbook, server: SandboxThread, log: Path
 ) -> None:
     position = odd_log(log, what)
 
@@ -71,7 +71,7 @@ def test_verify_and_doctor_report_what_is_odd(
 
 @pytest.mark.parametrize("page", range(7))
 def test_damaged_page_is_a_clear_error(
-    page: int, herdbook: Herdbook, server: Server, log: Path
+    page: int, herdbook: Herdbook, server: SandboxThread, log: Path
 ) -> None:
     new_log(log)
     assert log.stat().st_size == 7 * 4096

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.cli_runner import Herdbook, Server
+from support.cli_runner import Herdbook, SandboxThread
 
 CTRL_C = "\x03"
 STYLE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -64,21 +64,23 @@ def on_terminal(
     return process.wait(20), shown.decode().replace("\r\n", "\n")
 
 
-def test_a_terminal_gets_colours(server: Server, log: Path) -> None:
+def test_a_terminal_gets_colours(server: SandboxThread, log: Path) -> None:
     code, shown = on_terminal("ls")
 
     assert code == 0
     assert "\x1b[1mMODEL" in shown
 
 
-def test_no_color_is_respected(server: Server, log: Path) -> None:
+def test_no_color_is_respected(server: SandboxThread, log: Path) -> None:
     _, shown = on_terminal("ls", NO_COLOR="1")
 
     assert "\x1b[3" not in shown
     assert "qwen2.5-coder:7b" in shown
 
 
-def test_a_narrow_terminal_loses_columns_but_no_name(server: Server, log: Path) -> None:
+def test_a_narrow_terminal_loses_columns_but_no_name(
+    server: SandboxThread, log: Path
+) -> None:
     _, shown = on_terminal("ls", columns=50)
 
     lines = STYLE.sub("", shown).splitlines()
@@ -86,8 +88,8 @@ def test_a_narrow_terminal_loses_columns_but_no_name(server: Server, log: Path) 
     assert any(line.startswith("nomic-embed-text:latest   ") for line in lines)
 
 
-def test_a_pull_draws_a_bar(server: Server, log: Path) -> None:
-    server.did(registry={"rate": 1e6})
+def test_a_pull_draws_a_bar(server: SandboxThread, log: Path) -> None:
+    server.apply(registry={"rate": 1e6})
 
     code, shown = on_terminal("pull", "qwen3:0.6b")
 
@@ -96,7 +98,7 @@ def test_a_pull_draws_a_bar(server: Server, log: Path) -> None:
     assert STYLE.sub("", shown).splitlines()[-1].startswith("qwen3:0.6b pulled in ")
 
 
-def test_a_load_shows_that_it_takes_time(server: Server, log: Path) -> None:
+def test_a_load_shows_that_it_takes_time(server: SandboxThread, log: Path) -> None:
     code, shown = on_terminal("load", "llama3.2:3b")
 
     assert code == 0
@@ -104,7 +106,7 @@ def test_a_load_shows_that_it_takes_time(server: Server, log: Path) -> None:
 
 
 def test_rm_asks_and_takes_no_for_an_answer(
-    server: Server, log: Path, herdbook: Herdbook
+    server: SandboxThread, log: Path, herdbook: Herdbook
 ) -> None:
     code, shown = on_terminal("rm", "smollm2:135m", typed="n\n", when="[y/N]")
 
@@ -114,19 +116,23 @@ def test_rm_asks_and_takes_no_for_an_answer(
     assert herdbook("show", "smollm2:135m", "--json").json["present"]
 
 
-def test_rm_takes_the_end_of_input_for_a_no(server: Server, log: Path) -> None:
+def test_rm_takes_the_end_of_input_for_a_no(server: SandboxThread, log: Path) -> None:
     code, shown = on_terminal("rm", "smollm2:135m", typed="\x04", when="[y/N]")
 
     assert code == 1
     assert "Nothing was deleted." in shown
 
 
-def test_rm_deletes_after_yes(server: Server, log: Path, herdbook: Herdbook) -> None:
+def test_rm_deletes_after_yes(
+    server: SandboxThread, log: Path, herdbook: Herdbook
+) -> None:
     assert on_terminal("rm", "smollm2:135m", typed="y\n", when="[y/N]")[0] == 0
     assert not herdbook("show", "smollm2:135m", "--json").json["present"]
 
 
-def test_rm_does_not_ask_where_it_was_told_yes(server: Server, log: Path) -> None:
+def test_rm_does_not_ask_where_it_was_told_yes(
+    server: SandboxThread, log: Path
+) -> None:
     code, shown = on_terminal("rm", "smollm2:135m", "--yes")
 
     assert (code, "[y/N]" in shown) == (0, False)
@@ -134,7 +140,7 @@ def test_rm_does_not_ask_where_it_was_told_yes(server: Server, log: Path) -> Non
 
 @pytest.mark.timeout(180)
 def test_demo_asks_before_it_pulls_from_a_real_server(
-    serving: Callable[..., Server], log: Path, tmp_path: Path
+    serving: Callable[..., SandboxThread], log: Path, tmp_path: Path
 ) -> None:
     real = serving(speed=4.0, rate=3e7)
 
@@ -164,7 +170,7 @@ def test_help_has_panels(log: Path) -> None:
 PRUNING = "[models.'smollm2:135m']\n[models.'qwen3:0.6b']\nloaded = true\n"
 
 
-def test_apply_asks_before_it_deletes(server: Server, log: Path) -> None:
+def test_apply_asks_before_it_deletes(server: SandboxThread, log: Path) -> None:
     wanted = log.with_name("herd.toml")
     wanted.write_text(PRUNING)
     code, shown = on_terminal(
@@ -177,7 +183,7 @@ def test_apply_asks_before_it_deletes(server: Server, log: Path) -> None:
 
 
 def test_apply_does_it_all_after_a_yes(
-    server: Server, log: Path, herdbook: Herdbook
+    server: SandboxThread, log: Path, herdbook: Herdbook
 ) -> None:
     wanted = log.with_name("herd.toml")
     wanted.write_text(PRUNING)
@@ -191,7 +197,7 @@ def test_apply_does_it_all_after_a_yes(
 
 
 def test_apply_that_is_stopped_tells_what_is_not_done(
-    serving: Callable[..., Server], log: Path
+    serving: Callable[..., SandboxThread], log: Path
 ) -> None:
     slow = serving(speed=1.0, rate=2e7)
     wanted = log.with_name("herd.toml")
@@ -206,7 +212,9 @@ def test_apply_that_is_stopped_tells_what_is_not_done(
     assert "skipped: load qwen3:0.6b" in lines
 
 
-def test_apply_asks_nothing_where_nothing_is_deleted(server: Server, log: Path) -> None:
+def test_apply_asks_nothing_where_nothing_is_deleted(
+    server: SandboxThread, log: Path
+) -> None:
     wanted = log.with_name("herd.toml")
     wanted.write_text(PRUNING)
     code, shown = on_terminal("apply", str(wanted))

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 import structlog
-from support.manager_fixture import herd_of, pulled, recorded
+from support.manager_fixture import pull_to_end, recorded_events, serve_manager
 
 from herdbook.core import CallerError, acting_as
 from herdbook.core.actor import current_actor, current_correlation, operation
@@ -86,26 +86,28 @@ async def test_actor_travels_into_a_task_and_not_back() -> None:
 
 
 async def test_pull_is_recorded_in_the_name_of_who_asked() -> None:
-    async with herd_of("none") as (_, herd):
-        with herd.acting_as("api:ben"):
-            await pulled(herd, "plain")
+    async with serve_manager("none") as (_, manager):
+        with manager.acting_as("api:ben"):
+            await pull_to_end(manager, "plain")
 
-        assert {e.actor for e in await recorded(herd, "plain:latest")} == {"api:ben"}
+        assert {e.actor for e in await recorded_events(manager, "plain:latest")} == {
+            "api:ben"
+        }
 
 
 async def test_without_an_actor_the_managers_own_is_recorded() -> None:
-    async with herd_of() as (_, herd):
-        await herd.mark_used(NAME)
+    async with serve_manager() as (_, manager):
+        await manager.mark_used(NAME)
 
-        assert (await herd.get_status(NAME)).last_used_by == "library:python"
+        assert (await manager.get_status(NAME)).last_used_by == "library:python"
 
 
 async def test_all_events_of_a_pull_share_one_correlation() -> None:
-    async with herd_of("none") as (place, herd):
-        place.did(registry={"rate": 1e6})
-        await pulled(herd, "llama3.2:1b")
+    async with serve_manager("none") as (server, manager):
+        server.apply(registry={"rate": 1e6})
+        await pull_to_end(manager, "llama3.2:1b")
 
-        events = await recorded(herd, "llama3.2:1b")
+        events = await recorded_events(manager, "llama3.2:1b")
 
         assert len(events) > 3
         assert len({e.correlation_id for e in events}) == 1
@@ -113,15 +115,15 @@ async def test_all_events_of_a_pull_share_one_correlation() -> None:
 
 
 async def test_all_that_a_block_does_has_the_correlation_that_it_was_given() -> None:
-    async with herd_of() as (_, herd):
-        before = (await herd.now()).position
-        with herd.acting_as("api:ben", correlation_id="request-1"):
-            await herd.configure(NAME, {"num_ctx": 1024})
-            await pulled(herd, NAME)
-            await herd.load(NAME)
-            await herd.mark_used(NAME)
+    async with serve_manager() as (_, manager):
+        before = (await manager.now()).position
+        with manager.acting_as("api:ben", correlation_id="request-1"):
+            await manager.configure(NAME, {"num_ctx": 1024})
+            await pull_to_end(manager, NAME)
+            await manager.load(NAME)
+            await manager.mark_used(NAME)
 
-        events = await recorded(herd, after=before)
+        events = await recorded_events(manager, after=before)
 
         expected = {"ConfigurationChanged", "ModelUpdated", "ModelLoaded"}
         assert expected < {e.type for e in events}
@@ -132,55 +134,57 @@ async def test_all_that_a_block_does_has_the_correlation_that_it_was_given() -> 
 async def test_correlation_that_cannot_be_recorded_is_refused_by_the_log(
     correlation_id: str,
 ) -> None:
-    async with herd_of() as (_, herd):
-        before = (await herd.now()).position
+    async with serve_manager() as (_, manager):
+        before = (await manager.now()).position
 
         with (
-            herd.acting_as("api:ben", correlation_id=correlation_id),
+            manager.acting_as("api:ben", correlation_id=correlation_id),
             pytest.raises(CallerError, match="correlation"),
         ):
-            await herd.load(NAME)
+            await manager.load(NAME)
 
-        assert (await herd.now()).position == before
+        assert (await manager.now()).position == before
 
 
 async def test_all_events_of_a_load_share_one_correlation() -> None:
-    async with herd_of() as (_, herd):
-        await herd.load(NAME)
+    async with serve_manager() as (_, manager):
+        await manager.load(NAME)
 
-        *_, started, loaded = await recorded(herd, NAME)
+        *_, started, loaded = await recorded_events(manager, NAME)
 
         assert started.correlation_id == loaded.correlation_id is not None
 
 
 async def test_unload_of_shared_weights_is_one_operation() -> None:
-    async with herd_of() as (_, herd):
-        await herd.load("plain")
-        before = (await herd.now()).position
-        await herd.unload("plain")
+    async with serve_manager() as (_, manager):
+        await manager.load("plain")
+        before = (await manager.now()).position
+        await manager.unload("plain")
 
-        events = await recorded(herd, after=before)
+        events = await recorded_events(manager, after=before)
 
         assert len(events) == 4
         assert len({e.correlation_id for e in events}) == 1
 
 
 async def test_delete_and_its_unload_are_one_operation() -> None:
-    async with herd_of() as (_, herd):
-        await herd.load(NAME)
-        await herd.delete(NAME)
+    async with serve_manager() as (_, manager):
+        await manager.load(NAME)
+        await manager.delete(NAME)
 
-        *_, unloaded, deleted = await recorded(herd, NAME)
+        *_, unloaded, deleted = await recorded_events(manager, NAME)
 
         assert unloaded.correlation_id == deleted.correlation_id is not None
 
 
 async def test_two_operations_at_once_keep_their_ids_apart() -> None:
-    async with herd_of("none") as (_, herd):
-        await asyncio.gather(pulled(herd, "plain"), pulled(herd, "smollm2:135m"))
+    async with serve_manager("none") as (_, manager):
+        await asyncio.gather(
+            pull_to_end(manager, "plain"), pull_to_end(manager, "smollm2:135m")
+        )
 
         ids = {
-            name: {e.correlation_id for e in await recorded(herd, name)}
+            name: {e.correlation_id for e in await recorded_events(manager, name)}
             for name in ("plain:latest", "smollm2:135m")
         }
 

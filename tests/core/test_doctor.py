@@ -7,7 +7,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.manager_fixture import Place, herd_of, pulled, served
+from support.manager_fixture import (
+    SandboxServer,
+    pull_to_end,
+    serve_manager,
+    serve_sandbox,
+)
 
 from herdbook import sandbox
 from herdbook.core import HerdbookError, ModelManager
@@ -16,20 +21,20 @@ from herdbook.core.diagnosis import Diagnosis, Level
 from herdbook.core.doctor import DoctorOptions, check_catalogue, examine
 
 
-def at(place: Place, log: Path) -> DoctorOptions:
-    return DoctorOptions(log=log, ollama=place.url)
+def at(server: SandboxServer, log: Path) -> DoctorOptions:
+    return DoctorOptions(log=log, ollama=server.url)
 
 
-async def examined(place: Place, log: Path) -> dict[str, list[Diagnosis]]:
+async def examined(server: SandboxServer, log: Path) -> dict[str, list[Diagnosis]]:
     """Return what the doctor finds, by check."""
     found: dict[str, list[Diagnosis]] = {}
-    for each in await examine(at(place, log), clock=place.clock):
+    for each in await examine(at(server, log), clock=server.clock):
         found.setdefault(each.check, []).append(each)
     return found
 
 
-async def checked(herd: ModelManager, check: str) -> list[Diagnosis]:
-    return [each for each in await herd.doctor() if each.check == check]
+async def checked(manager: ModelManager, check: str) -> list[Diagnosis]:
+    return [each for each in await manager.doctor() if each.check == check]
 
 
 @pytest.fixture(autouse=True)
@@ -43,10 +48,10 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 async def test_doctor_tells_each_check_of_a_sound_herd(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
-    async with served() as place:
-        async with place.herd(log):
+    async with serve_sandbox() as server:
+        async with server.open_manager(log):
             pass
-        found = await examined(place, log)
+        found = await examined(server, log)
 
     assert [*found] == [
         "versions",
@@ -76,8 +81,8 @@ async def test_doctor_tells_each_check_of_a_sound_herd(tmp_path: Path) -> None:
 
 
 async def test_doctor_makes_no_log(tmp_path: Path) -> None:
-    async with served() as place:
-        found = await examined(place, tmp_path / "herd.db")
+    async with serve_sandbox() as server:
+        found = await examined(server, tmp_path / "herd.db")
 
     assert found["log"][0].level is Level.NOTICE
     assert found["server"][0].level is Level.OK
@@ -85,9 +90,9 @@ async def test_doctor_makes_no_log(tmp_path: Path) -> None:
 
 
 async def test_doctor_works_without_a_server(tmp_path: Path) -> None:
-    async with served() as place:
-        place.did(server="killed")
-        found = await examined(place, tmp_path / "herd.db")
+    async with serve_sandbox() as server:
+        server.apply(server="killed")
+        found = await examined(server, tmp_path / "herd.db")
 
     assert found["server"][0].level is Level.PROBLEM
     assert "cannot be reached" in found["server"][0].what
@@ -97,8 +102,8 @@ async def test_doctor_works_without_a_server(tmp_path: Path) -> None:
 async def test_doctor_works_with_a_log_of_another_program(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
     log.write_text("nonsense " * 1000)
-    async with served() as place:
-        found = await examined(place, log)
+    async with serve_sandbox() as server:
+        found = await examined(server, log)
 
     assert [each.level for each in found["log"]] == [Level.PROBLEM]
     assert found["server"][0].level is Level.OK
@@ -108,14 +113,14 @@ async def test_doctor_records_nothing_in_a_log_that_has_a_problem(
     tmp_path: Path,
 ) -> None:
     log = tmp_path / "herd.db"
-    async with served() as place:
-        async with place.herd(log):
+    async with serve_sandbox() as server:
+        async with server.open_manager(log):
             pass
         with closing(sqlite3.connect(log)) as connection:
             connection.execute("DROP TRIGGER events_are_not_changed")
         before = log.read_bytes()
-        await place.pulls("smollm2:135m")
-        found = await examined(place, log)
+        await server.pull("smollm2:135m")
+        found = await examined(server, log)
 
     assert found["triggers"][0].level is Level.PROBLEM
     assert found["server"][0].level is Level.OK
@@ -123,8 +128,8 @@ async def test_doctor_records_nothing_in_a_log_that_has_a_problem(
 
 
 async def test_doctor_works_where_no_log_can_be(tmp_path: Path) -> None:
-    async with served() as place:
-        found = await examined(place, tmp_path / ("x" * 300))
+    async with serve_sandbox() as server:
+        found = await examined(server, tmp_path / ("x" * 300))
 
     assert [each.level for each in found["log"]] == [Level.PROBLEM]
     assert found["server"][0].level is Level.OK
@@ -132,13 +137,13 @@ async def test_doctor_works_where_no_log_can_be(tmp_path: Path) -> None:
 
 async def test_doctor_works_with_a_log_that_cannot_be_opened(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
-    async with served() as place:
-        async with place.herd(log):
+    async with serve_sandbox() as server:
+        async with server.open_manager(log):
             pass
         instances = tmp_path / "herd.db-instances"
         instances.rmdir()
         instances.touch()  # a file where the lock files go
-        found = await examined(place, log)
+        found = await examined(server, log)
 
     assert [each.level for each in found["log"]] == [Level.OK, Level.PROBLEM]
     assert found["server"][0].level is Level.OK
@@ -146,13 +151,13 @@ async def test_doctor_works_with_a_log_that_cannot_be_opened(tmp_path: Path) -> 
 
 async def test_work_of_the_dead_is_told_with_how_to_go_on(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
-    async with served() as place, place.herd(log) as herd:
-        instance = herd._storage.instances
-        pull = herd.pull("llama3.1:latest")
+    async with serve_sandbox() as server, server.open_manager(log) as manager:
+        instance = manager._storage.instances
+        pull = manager.pull("llama3.1:latest")
         await anext(pull)
-        place.time.stride_s = 0.001  # the pull does not end before the doctor is there
+        server.time.stride_s = 0.001  # the pull does not end before the doctor is there
         instance.close()  # type: ignore[attr-defined]  # it dies in the middle
-        found = await examined(place, log)
+        found = await examined(server, log)
         await pull.aclose()
 
     dead = found["instances"][-1]
@@ -163,8 +168,8 @@ async def test_work_of_the_dead_is_told_with_how_to_go_on(tmp_path: Path) -> Non
 
 async def test_others_at_work_on_the_log_are_counted(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
-    async with served() as place, place.herd(log):
-        found = await examined(place, log)
+    async with serve_sandbox() as server, server.open_manager(log):
+        found = await examined(server, log)
 
     assert found["instances"][0].what == "1 more at work on the log"
 
@@ -186,10 +191,10 @@ def test_catalogue_that_is_valid_is_laid_on_the_shipped_one(tmp_path: Path) -> N
 
 
 async def test_runner_of_nobody_is_told_with_memory_and_expiry() -> None:
-    async with herd_of() as (place, herd):
-        await place.loads("llava:7b")
-        await place.deletes("llava:7b")
-        (found,) = await checked(herd, "runners")
+    async with serve_manager() as (server, manager):
+        await server.load("llava:7b")
+        await server.delete("llava:7b")
+        (found,) = await checked(manager, "runners")
 
     assert found.level is Level.WARNING
     assert "MB in memory for llava:7b, which is not there any more" in found.what
@@ -197,28 +202,28 @@ async def test_runner_of_nobody_is_told_with_memory_and_expiry() -> None:
 
 
 async def test_runner_of_nobody_may_stay_for_ever() -> None:
-    async with herd_of() as (place, herd):
-        await place.loads("llava:7b", keep_alive=-1)
-        await place.deletes("llava:7b")
-        (found,) = await checked(herd, "runners")
+    async with serve_manager() as (server, manager):
+        await server.load("llava:7b", keep_alive=-1)
+        await server.delete("llava:7b")
+        (found,) = await checked(manager, "runners")
 
     assert "it stays for ever" in found.what
 
 
 async def test_runner_of_shared_weights_is_somebodys() -> None:
-    async with herd_of() as (place, herd):
-        await place.loads("plain")
-        await herd.refresh()
-        await place.deletes("plain")
-        (found,) = await checked(herd, "runners")
+    async with serve_manager() as (server, manager):
+        await server.load("plain")
+        await manager.refresh()
+        await server.delete("plain")
+        (found,) = await checked(manager, "runners")
 
     assert found.level is Level.OK
 
 
 async def test_model_without_weights_is_a_problem() -> None:
-    async with herd_of() as (place, herd):
-        place.did(weights_deleted="llava:7b")
-        (found,) = await checked(herd, "models")
+    async with serve_manager() as (server, manager):
+        server.apply(weights_deleted="llava:7b")
+        (found,) = await checked(manager, "models")
 
     assert found.level is Level.PROBLEM
     assert "its weights are gone" in found.what
@@ -226,30 +231,30 @@ async def test_model_without_weights_is_a_problem() -> None:
 
 
 async def test_model_of_a_torn_manifest_is_a_problem() -> None:
-    async with herd_of() as (place, herd):
-        place.did(manifest_damaged="llava:7b")
-        await herd.refresh()
-        (found,) = await checked(herd, "models")
+    async with serve_manager() as (server, manager):
+        server.apply(manifest_damaged="llava:7b")
+        await manager.refresh()
+        (found,) = await checked(manager, "models")
 
     assert found.level is Level.PROBLEM
     assert "llava:7b is damaged" in found.what
 
 
 async def test_deleted_model_is_no_problem() -> None:
-    async with herd_of() as (place, herd):
-        await place.deletes("llava:7b")
-        await herd.refresh()
-        (found,) = await checked(herd, "models")
+    async with serve_manager() as (server, manager):
+        await server.delete("llava:7b")
+        await manager.refresh()
+        (found,) = await checked(manager, "models")
 
     assert found.level is Level.OK
 
 
 async def test_model_in_error_is_told_with_its_last_failure() -> None:
-    async with herd_of() as (place, herd):
+    async with serve_manager() as (server, manager):
         with pytest.raises(HerdbookError):
-            await pulled(herd, "no-such:1b")
-        place.did(server="killed")
-        (found,) = await checked(herd, "errors")
+            await pull_to_end(manager, "no-such:1b")
+        server.apply(server="killed")
+        (found,) = await checked(manager, "errors")
 
     assert found.level is Level.WARNING
     assert found.what.startswith("no-such:1b is in error: ")
@@ -257,9 +262,12 @@ async def test_model_in_error_is_told_with_its_last_failure() -> None:
 
 
 async def test_older_server_is_told_by_what_it_lacks() -> None:
-    async with served(profile=sandbox.OLDER) as place, place.herd() as herd:
-        await place.loads("plain")
-        (found,) = await checked(herd, "version")
+    async with (
+        serve_sandbox(profile=sandbox.OLDER) as server,
+        server.open_manager() as manager,
+    ):
+        await server.load("plain")
+        (found,) = await checked(manager, "version")
 
     assert found.level is Level.NOTICE
     assert "in its list what models can do nor the context in effect" in found.what
@@ -267,8 +275,11 @@ async def test_older_server_is_told_by_what_it_lacks() -> None:
 
 async def test_build_without_a_version_is_told() -> None:
     profile = sandbox.Profile(version="0.0.0")
-    async with served(profile=profile) as place, place.herd() as herd:
-        (found,) = await checked(herd, "version")
+    async with (
+        serve_sandbox(profile=profile) as server,
+        server.open_manager() as manager,
+    ):
+        (found,) = await checked(manager, "version")
 
     assert found.level is Level.NOTICE
     assert "does not know its version" in found.what
@@ -283,8 +294,8 @@ async def test_unfinished_download_is_told_with_its_bytes(models: Path) -> None:
     partial = models / "blobs" / "sha256-ab-partial"
     partial.write_bytes(b"x" * 10_000)
     (models / "blobs" / "sha256-ab-partial-0").write_text("{}")
-    async with herd_of() as (_, herd):
-        (found,) = await checked(herd, "partials")
+    async with serve_manager() as (_, manager):
+        (found,) = await checked(manager, "partials")
 
     assert found.level is Level.NOTICE
     assert found.what.startswith(f"1 in {models} hold 12 kB")
@@ -292,10 +303,10 @@ async def test_unfinished_download_is_told_with_its_bytes(models: Path) -> None:
 
 async def test_download_under_way_needs_nothing(models: Path) -> None:
     (models / "blobs" / "sha256-ab-partial").write_bytes(b"x")
-    async with herd_of() as (_, herd):
-        pull = herd.pull("llama3.1:latest")
+    async with serve_manager() as (_, manager):
+        pull = manager.pull("llama3.1:latest")
         await anext(pull)
-        (found,) = await checked(herd, "partials")
+        (found,) = await checked(manager, "partials")
         await pull.aclose()
 
     assert found.level is Level.OK
@@ -304,8 +315,8 @@ async def test_download_under_way_needs_nothing(models: Path) -> None:
 
 async def test_downloads_that_cannot_be_seen_are_told_as_such(models: Path) -> None:
     (models / "blobs").rmdir()
-    async with herd_of() as (_, herd):
-        (found,) = await checked(herd, "partials")
+    async with serve_manager() as (_, manager):
+        (found,) = await checked(manager, "partials")
 
     assert found.level is Level.NOTICE
     assert "cannot be told" in found.what

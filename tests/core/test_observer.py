@@ -9,7 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import NamedTuple
 
 import pytest
-from support.manager_fixture import Place, pulled, served
+from support.manager_fixture import SandboxServer, pull_to_end, serve_sandbox
 
 from herdbook.core import (
     CallerError,
@@ -58,22 +58,22 @@ class Figures:
 @asynccontextmanager
 async def observed(
     models: str = "herd",
-) -> AsyncIterator[tuple[Place, ModelManager, Figures]]:
+) -> AsyncIterator[tuple[SandboxServer, ModelManager, Figures]]:
     """Serve a world, with a manager of it that is observed; forget its first look."""
     figures = Figures()
     async with (
-        served(models) as place,
+        serve_sandbox(models) as server,
         ModelManager.open(
-            ":memory:", ollama=place.url, clock=place.clock, observer=figures
-        ) as herd,
+            ":memory:", ollama=server.url, clock=server.clock, observer=figures
+        ) as manager,
     ):
         figures.forget()
-        yield place, herd, figures
+        yield server, manager, figures
 
 
 async def test_every_request_of_a_look_is_told() -> None:
-    async with observed() as (_, herd, figures):
-        await herd.refresh()
+    async with observed() as (_, manager, figures):
+        await manager.refresh()
 
         told = {(one.method, one.path, one.failure) for one in figures.requests}
         assert told == {
@@ -86,41 +86,41 @@ async def test_every_request_of_a_look_is_told() -> None:
 
 
 async def test_as_many_requests_are_told_as_the_server_saw() -> None:
-    async with observed() as (place, herd, figures):
-        before = Counter(seen.path for seen in place.world.seen)
-        await herd.load(NAME)
-        await herd.unload(NAME)
-        await pulled(herd, "plain")
-        await herd.delete("plain")
+    async with observed() as (server, manager, figures):
+        before = Counter(seen.path for seen in server.world.seen)
+        await manager.load(NAME)
+        await manager.unload(NAME)
+        await pull_to_end(manager, "plain")
+        await manager.delete("plain")
 
-        seen = Counter(seen.path for seen in place.world.seen) - before
+        seen = Counter(seen.path for seen in server.world.seen) - before
         assert Counter(one.path for one in figures.requests) == seen
 
 
 async def test_every_append_is_told_with_its_events() -> None:
-    async with observed("none") as (_, herd, figures):
-        await herd.configure(NAME, {"num_ctx": 1024})
-        await herd.ensure_available(BIG)
+    async with observed("none") as (_, manager, figures):
+        await manager.configure(NAME, {"num_ctx": 1024})
+        await manager.ensure_available(BIG)
 
         assert sum(events for events, _ in figures.appends) == (
-            (await herd.now()).position - 1  # the node's first look
+            (await manager.now()).position - 1  # the node's first look
         )
         assert all(seconds >= 0 for _, seconds in figures.appends)
 
 
 async def test_append_that_the_log_refuses_is_not_told() -> None:
-    async with observed() as (_, herd, figures):
-        with herd.acting_as("two\nlines"), pytest.raises(CallerError):
-            await herd.mark_used(NAME)
+    async with observed() as (_, manager, figures):
+        with manager.acting_as("two\nlines"), pytest.raises(CallerError):
+            await manager.mark_used(NAME)
 
         assert figures.appends == []
 
 
 async def test_request_that_takes_long_is_told_with_its_seconds() -> None:
-    async with observed() as (place, herd, figures):
-        place.did(runner_start_delay_s=7)
+    async with observed() as (server, manager, figures):
+        server.apply(runner_start_delay_s=7)
 
-        await herd.load(NAME)
+        await manager.load(NAME)
 
         (load,) = figures.of("/api/generate")
         assert (load.method, load.failure) == ("POST", None)
@@ -128,10 +128,10 @@ async def test_request_that_takes_long_is_told_with_its_seconds() -> None:
 
 
 async def test_pull_is_one_request_from_its_beginning_to_success() -> None:
-    async with observed("none") as (place, herd, figures):
-        place.did(registry={"rate": 1e7})
+    async with observed("none") as (server, manager, figures):
+        server.apply(registry={"rate": 1e7})
 
-        await herd.ensure_available(BIG)
+        await manager.ensure_available(BIG)
 
         (pull,) = figures.of("/api/pull")
         assert pull.failure is None
@@ -139,36 +139,36 @@ async def test_pull_is_one_request_from_its_beginning_to_success() -> None:
 
 
 async def test_failure_is_told_by_its_word() -> None:
-    async with observed() as (place, herd, figures):
-        place.did(runner_dies_saying="CUDA error: out of memory")
+    async with observed() as (server, manager, figures):
+        server.apply(runner_dies_saying="CUDA error: out of memory")
         with pytest.raises(LoadFailedError) as raised:
-            await herd.load(NAME)
+            await manager.load(NAME)
 
         (load,) = figures.of("/api/generate")
         assert load.failure == raised.value.kind
 
 
 async def test_pull_that_fails_is_told_by_its_word() -> None:
-    async with observed("none") as (_, herd, figures):
+    async with observed("none") as (_, manager, figures):
         with pytest.raises(PullError) as raised:
-            await pulled(herd, "nobody:1b")
+            await pull_to_end(manager, "nobody:1b")
 
         assert [one.failure for one in figures.of("/api/pull")] == [raised.value.kind]
 
 
 async def test_answer_that_makes_no_sense_is_a_failure() -> None:
-    async with observed() as (place, herd, figures):
-        place.did(answer={"path": "/api/ps", "status": 200, "body": "nonsense"})
-        await herd._try_refresh()
+    async with observed() as (server, manager, figures):
+        server.apply(answer={"path": "/api/ps", "status": 200, "body": "nonsense"})
+        await manager._try_refresh()
 
         assert [one.failure for one in figures.of("/api/ps")] == ["bad_answer"]
 
 
 async def test_server_that_is_away_is_told_of_every_request() -> None:
-    async with observed() as (place, herd, figures):
-        place.did(server="killed")
+    async with observed() as (server, manager, figures):
+        server.apply(server="killed")
         with pytest.raises(NodeUnreachableError):
-            await herd.refresh()
+            await manager.refresh()
 
         failures = {one.failure for one in figures.requests}
         assert "node_unreachable" in failures
@@ -176,11 +176,11 @@ async def test_server_that_is_away_is_told_of_every_request() -> None:
 
 
 async def test_load_that_is_cancelled_is_told_as_that() -> None:
-    async with observed() as (place, herd, figures):
-        place.did(runner_start_delay_s=60)
-        loading = asyncio.create_task(herd.load(NAME))
-        await place.clock.sleep(5)
-        await herd.cancel(NAME)
+    async with observed() as (server, manager, figures):
+        server.apply(runner_start_delay_s=60)
+        loading = asyncio.create_task(manager.load(NAME))
+        await server.clock.sleep(5)
+        await manager.cancel(NAME)
         await asyncio.wait([loading])
 
         (load,) = figures.of("/api/generate")
@@ -189,9 +189,9 @@ async def test_load_that_is_cancelled_is_told_as_that() -> None:
 
 
 async def test_pull_that_is_left_is_told_as_cancelled() -> None:
-    async with observed("none") as (place, herd, figures):
-        place.did(registry={"rate": 1e6})
-        async with aclosing(herd.pull(BIG)) as progress:
+    async with observed("none") as (server, manager, figures):
+        server.apply(registry={"rate": 1e6})
+        async with aclosing(manager.pull(BIG)) as progress:
             await anext(progress)
 
         assert [one.failure for one in figures.of("/api/pull")] == ["cancelled"]

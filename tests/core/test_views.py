@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from structlog.testing import capture_logs
-from support.manager_fixture import served
+from support.manager_fixture import serve_sandbox
 
 from herdbook.core import Cause, ManagerSettings
 from herdbook.core.views import Views, restore, save
@@ -160,25 +160,25 @@ async def test_missing_snapshot_makes_the_others_useless(name: str) -> None:
 
 async def test_reopened_log_has_the_same_views(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
-    async with served() as place:
-        async with place.herd(log) as herd:
-            await herd.load("llava:7b")
-            await herd.mark_used("plain", purpose="a test")
-            before = (await herd.now()).statuses()
-        async with place.herd(log, look=False) as herd:
-            assert (await herd.now()).statuses() == before
+    async with serve_sandbox() as server:
+        async with server.open_manager(log) as manager:
+            await manager.load("llava:7b")
+            await manager.mark_used("plain", purpose="a test")
+            before = (await manager.now()).statuses()
+        async with server.open_manager(log, look=False) as manager:
+            assert (await manager.now()).statuses() == before
 
 
 async def test_manager_keeps_its_views_after_so_many_events(tmp_path: Path) -> None:
     log, settings = tmp_path / "herd.db", ManagerSettings(snapshot_every=5)
-    async with served() as place:
-        async with place.herd(log, settings=settings) as herd:
-            end = (await herd.now()).position
-            before = (await herd.now()).statuses()
+    async with serve_sandbox() as server:
+        async with server.open_manager(log, settings=settings) as manager:
+            end = (await manager.now()).position
+            before = (await manager.now()).statuses()
         async with await SQLiteEventStore.open(log) as store:
             snapshots = [await store.load_view(name) for name in NAMES]
-        async with place.herd(log, look=False) as herd:
-            after = (await herd.now()).statuses()
+        async with server.open_manager(log, look=False) as manager:
+            after = (await manager.now()).statuses()
 
     assert [view.position for view in snapshots if view] == [end] * 3
     assert after == before
@@ -186,20 +186,20 @@ async def test_manager_keeps_its_views_after_so_many_events(tmp_path: Path) -> N
 
 async def test_manager_keeps_no_views_of_few_events(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
-    async with served() as place:
-        async with place.herd(log) as herd:
-            await herd.refresh()
+    async with serve_sandbox() as server:
+        async with server.open_manager(log) as manager:
+            await manager.refresh()
         async with await SQLiteEventStore.open(log) as store:
             assert await store.load_view("status") is None
 
 
 async def test_nothing_is_logged_where_a_log_is_opened_again(tmp_path: Path) -> None:
     log, settings = tmp_path / "herd.db", ManagerSettings(snapshot_every=1)
-    async with served() as place:
-        async with place.herd(log, settings=settings):
+    async with serve_sandbox() as server:
+        async with server.open_manager(log, settings=settings):
             pass
         with capture_logs() as logs:
-            async with place.herd(log, settings=settings):
+            async with server.open_manager(log, settings=settings):
                 pass
 
     assert logs == []

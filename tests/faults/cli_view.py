@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Protocol
 
-from support.cli_runner import Answer
-from support.manager_fixture import Place
+from support.cli_runner import CommandResult
+from support.manager_fixture import SandboxServer
 
 from herdbook import sandbox
 from herdbook.cli.app import Verb
@@ -16,10 +16,10 @@ from herdbook.cli.invocation import Invocation
 from herdbook.cli.output import Screen
 from herdbook.core import ManagerSettings, ModelManager, ModelStatus
 
-Story = Callable[[Place, ModelManager], Awaitable[None]]
+Scenario = Callable[[SandboxServer, ModelManager], Awaitable[None]]
 
 
-class EventEntry(NamedTuple):
+class ScenarioResult(NamedTuple):
     """What is told of a story that is over.
 
     Attributes:
@@ -27,7 +27,7 @@ class EventEntry(NamedTuple):
         statuses: The models as the manager's view had them at the end, by name.
     """
 
-    herdbook: Callable[..., Answer]
+    herdbook: Callable[..., CommandResult]
     statuses: dict[str, ModelStatus]
 
     def screen(self, name: str) -> str:
@@ -53,36 +53,38 @@ class EventEntry(NamedTuple):
         return sorted(answer.json, key=lambda entry: int(entry["position"]))
 
 
-class Beside(Invocation):
+class InProcessInvocation(Invocation):
     """A call of the command in this process and this time, beside a manager."""
 
-    def __init__(self, herd: ModelManager) -> None:
+    def __init__(self, manager: ModelManager) -> None:
         self.said = io.StringIO()
         super().__init__(screen=Screen(self.said))
-        self._herd = herd
+        self._manager = manager
 
     @asynccontextmanager
     async def acting(self) -> AsyncIterator[ModelManager]:
         """Act through that manager."""
-        yield self._herd
+        yield self._manager
 
 
-async def said(herd: ModelManager, verb: Verb[[str]], name: str) -> list[str]:
+async def output_lines(
+    manager: ModelManager, verb: Verb[[str]], name: str
+) -> list[str]:
     """Return the lines that a verb says of a model."""
-    call = Beside(herd)
+    call = InProcessInvocation(manager)
     await verb(call, name)
     return call.said.getvalue().splitlines()
 
 
-class Lived(Protocol):
+class RunScenario(Protocol):
     """Lives a story against a server; see the fixture ``lived``."""
 
     def __call__(
         self,
-        story: Story,
+        scenario: Scenario,
         *,
         models: str = "herd",
-        server: sandbox.Settings | None = None,
+        sandbox_settings: sandbox.Settings | None = None,
         settings: ManagerSettings | None = None,
-    ) -> EventEntry:
+    ) -> ScenarioResult:
         """Live it to its end."""

@@ -6,9 +6,9 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from faults.cli_view import EventEntry, Lived, Story
-from support.cli_runner import Answer
-from support.manager_fixture import served
+from faults.cli_view import RunScenario, Scenario, ScenarioResult
+from support.cli_runner import CommandResult
+from support.manager_fixture import serve_sandbox
 
 from herdbook import sandbox
 from herdbook.cli import run
@@ -16,9 +16,9 @@ from herdbook.core import ManagerSettings, ModelStatus
 
 
 @pytest.fixture
-def lived(
+def run_scenario(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Lived:
+) -> RunScenario:
     """Return what lives a story against a server, and gives what is told of it.
 
     Whatever the story is, the log is whole afterwards, and the command, which folds
@@ -27,28 +27,28 @@ def lived(
     log = tmp_path / "herd.db"
     monkeypatch.setenv("HERDBOOK_DB", str(log))
 
-    def herdbook(*words: str) -> Answer:
+    def herdbook(*words: str) -> CommandResult:
         capsys.readouterr()
         code = run(words)
         out, err = capsys.readouterr()
-        return Answer(code, out, err)
+        return CommandResult(code, out, err)
 
     def live(
-        story: Story,
+        scenario: Scenario,
         *,
         models: str = "herd",
-        server: sandbox.Settings | None = None,
+        sandbox_settings: sandbox.Settings | None = None,
         settings: ManagerSettings | None = None,
-    ) -> EventEntry:
+    ) -> ScenarioResult:
         async def to_its_end() -> dict[str, ModelStatus]:
             async with (
-                served(models, settings=server) as place,
-                place.herd(log, settings=settings) as herd,
+                serve_sandbox(models, settings=sandbox_settings) as server,
+                server.open_manager(log, settings=settings) as manager,
             ):
-                await story(place, herd)
-                return {one.name: one for one in await herd.all_statuses()}
+                await scenario(server, manager)
+                return {one.name: one for one in await manager.all_statuses()}
 
-        told = EventEntry(herdbook, asyncio.run(to_its_end()))
+        told = ScenarioResult(herdbook, asyncio.run(to_its_end()))
         shown = herdbook("ls", "--all", "--json", "--no-refresh").json
         assert {one["name"]: one["state"] for one in shown} == {
             name: status.state for name, status in told.statuses.items()

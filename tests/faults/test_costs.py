@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.manager_fixture import herd_of, served
+from support.manager_fixture import serve_manager, serve_sandbox
 
 from herdbook.core import (
     CloudModelError,
@@ -26,8 +26,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def test_bytes_to_fetch_are_those_of_the_catalogue_for_that_tag() -> None:
-    async with herd_of("none") as (_, herd):
-        cost = await herd.cost_of_pull("llama3.1")
+    async with serve_manager("none") as (_, manager):
+        cost = await manager.cost_of_pull("llama3.1")
 
     assert (cost.name, cost.update) == ("llama3.1:latest", False)
     assert cost.fetch.size_bytes == 4_700_000_000
@@ -37,21 +37,21 @@ async def test_bytes_to_fetch_are_those_of_the_catalogue_for_that_tag() -> None:
 
 @pytest.mark.parametrize("name", ["llama3.1:70b", "nobody:1b", "llama3.3:1b"])
 async def test_size_that_the_catalogue_does_not_tell_is_not_known(name: str) -> None:
-    async with herd_of("none") as (_, herd):
-        fetch = (await herd.cost_of_pull(name)).fetch
+    async with serve_manager("none") as (_, manager):
+        fetch = (await manager.cost_of_pull(name)).fetch
 
     assert (fetch.size_bytes, fetch.source) == (None, CostSource.UNKNOWN)
     assert fetch.note == "the catalogue does not tell the size of that tag"
 
 
 async def test_pull_of_what_is_there_costs_an_update() -> None:
-    async with herd_of() as (_, herd):
-        assert (await herd.cost_of_pull("plain")).update
+    async with serve_manager() as (_, manager):
+        assert (await manager.cost_of_pull("plain")).update
 
 
 async def test_free_disk_is_that_of_the_servers_folder(folder: Path) -> None:
-    async with herd_of() as (_, herd):
-        free = (await herd.cost_of_pull(NAME)).free
+    async with serve_manager() as (_, manager):
+        free = (await manager.cost_of_pull(NAME)).free
 
     assert free.size_bytes
     assert (free.source, free.note) == (CostSource.DISK, str(folder))
@@ -72,44 +72,48 @@ def test_disk_of_a_folder_that_is_not_there_is_not_known(tmp_path: Path) -> None
 
 
 async def test_load_costs_the_models_size_beside_what_the_runners_hold() -> None:
-    async with herd_of() as (place, herd):
-        await place.loads("llama3.1:8b")
-        cost = await herd.cost_of_load(NAME)
-        (runner,) = place.world.runners.listed()
+    async with serve_manager() as (server, manager):
+        await server.load("llama3.1:8b")
+        cost = await manager.cost_of_load(NAME)
+        (runner,) = server.world.runners.listed()
 
-        assert cost.size.size_bytes == (await herd.get_status(NAME)).size_bytes
+        assert cost.size.size_bytes == (await manager.get_status(NAME)).size_bytes
         assert (cost.size.source, cost.held.source) == (CostSource.TAGS, CostSource.PS)
         assert (cost.runners, cost.held.size_bytes) == (1, runner.size)
         assert not cost.loaded
 
 
 async def test_load_of_what_is_in_memory_says_so() -> None:
-    async with herd_of() as (_, herd):
-        await herd.load(NAME)
+    async with serve_manager() as (_, manager):
+        await manager.load(NAME)
 
-        assert (await herd.cost_of_load(NAME)).loaded
+        assert (await manager.cost_of_load(NAME)).loaded
 
 
 async def test_asking_for_a_cost_begins_nothing() -> None:
-    async with herd_of() as (place, herd):
-        before = (await herd.now()).position
-        await herd.cost_of_pull("llama3.2:3b")
-        await herd.cost_of_load(NAME)
+    async with serve_manager() as (server, manager):
+        before = (await manager.now()).position
+        await manager.cost_of_pull("llama3.2:3b")
+        await manager.cost_of_load(NAME)
 
-        assert (await herd.now()).position == before
-        assert place.asked("/api/pull") == place.asked("/api/generate") == 0
+        assert (await manager.now()).position == before
+        assert (
+            server.request_count("/api/pull")
+            == server.request_count("/api/generate")
+            == 0
+        )
 
 
 async def test_load_of_what_is_not_there_has_no_cost() -> None:
-    async with herd_of("none") as (_, herd):
+    async with serve_manager("none") as (_, manager):
         with pytest.raises(ModelNotFoundError):
-            await herd.cost_of_load(NAME)
+            await manager.cost_of_load(NAME)
 
 
 async def test_load_of_a_cloud_model_has_no_cost() -> None:
-    async with served() as place:
+    async with serve_sandbox() as server:
         stub = {"from": "gpt-oss:120b", "remote_host": "https://ollama.com"}
-        await place.somebody("POST", "/api/create", model="far:cloud", **stub)
-        async with place.herd() as herd:
+        await server.request("POST", "/api/create", model="far:cloud", **stub)
+        async with server.open_manager() as manager:
             with pytest.raises(CloudModelError):
-                await herd.cost_of_load("far:cloud")
+                await manager.cost_of_load("far:cloud")

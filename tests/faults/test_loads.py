@@ -7,8 +7,8 @@ import os
 from typing import Any
 
 import pytest
-from faults.cli_view import Lived, said
-from support.manager_fixture import Place, end_of
+from faults.cli_view import RunScenario, output_lines
+from support.manager_fixture import SandboxServer, error_of
 
 from herdbook import sandbox
 from herdbook.cli.commands.act import unload
@@ -89,18 +89,18 @@ FAULTS: dict[str, tuple[Step, str, str]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_failed_load_is_told_to_all_who_wait_and_to_who_asks_later(
-    fault: str, lived: Lived
+    fault: str, run_scenario: RunScenario
 ) -> None:
     step, kind, words = FAULTS[fault]
     errors: list[BaseException | None] = []
 
-    async def story(place: Place, herd: ModelManager) -> None:
-        place.did(**step)
-        waiting = [asyncio.create_task(herd.load(NAME)) for _ in range(2)]
-        errors.extend([await end_of(one) for one in waiting])
-        assert place.asked("/api/generate") >= 1
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        server.apply(**step)
+        waiting = [asyncio.create_task(manager.load(NAME)) for _ in range(2)]
+        errors.extend([await error_of(one) for one in waiting])
+        assert server.request_count("/api/generate") >= 1
 
-    told = lived(story)
+    told = run_scenario(scenario)
 
     assert [isinstance(error, HerdbookError) for error in errors] == [True] * 2
     assert str(errors[0]) == str(errors[1])
@@ -114,135 +114,154 @@ def test_failed_load_is_told_to_all_who_wait_and_to_who_asks_later(
         assert told.shown(NAME)["last_failure"]["kind"] == kind
 
 
-def test_slow_load_is_waited_for(lived: Lived) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        place.did(runner_start_delay_s=200)
-        assert (await herd.load(NAME)).state is ModelState.LOADED
+def test_slow_load_is_waited_for(run_scenario: RunScenario) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        server.apply(runner_start_delay_s=200)
+        assert (await manager.load(NAME)).state is ModelState.LOADED
 
-    assert lived(story).last(NAME)[0].startswith("loaded in 3 min: 4k context")
+    assert (
+        run_scenario(scenario).last(NAME)[0].startswith("loaded in 3 min: 4k context")
+    )
 
 
-def test_load_that_everybody_left_is_aborted(lived: Lived) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        place.did(runner_start_delay_s=30)
-        loading = asyncio.create_task(herd.load(NAME))
-        await place.clock.sleep(3)
+def test_load_that_everybody_left_is_aborted(run_scenario: RunScenario) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        server.apply(runner_start_delay_s=30)
+        loading = asyncio.create_task(manager.load(NAME))
+        await server.clock.sleep(3)
         loading.cancel()
         await asyncio.wait([loading])
-        await place.clock.sleep(60)
-        assert (await place.somebody("GET", "/api/ps")).json() == {"models": []}
+        await server.clock.sleep(60)
+        assert (await server.request("GET", "/api/ps")).json() == {"models": []}
 
-    assert lived(story).last(NAME) == ("load cancelled", "command")
+    assert run_scenario(scenario).last(NAME) == ("load cancelled", "command")
 
 
-def test_unload_during_a_load_waits_for_it(lived: Lived) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        place.did(runner_start_delay_s=30)
-        loading = asyncio.create_task(herd.load(NAME))
-        await place.clock.sleep(3)
-        assert await herd.unload(NAME) is UnloadResult.UNLOADED
+def test_unload_during_a_load_waits_for_it(run_scenario: RunScenario) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        server.apply(runner_start_delay_s=30)
+        loading = asyncio.create_task(manager.load(NAME))
+        await server.clock.sleep(3)
+        assert await manager.unload(NAME) is UnloadResult.UNLOADED
         await loading
 
-    told = lived(story)
+    told = run_scenario(scenario)
 
     assert told.sentences(NAME)[-2].startswith("loaded in 30 s")
     assert told.last(NAME) == ("unloaded: on request", "command")
 
 
-def test_unload_during_the_load_of_another_herdbook_is_refused(lived: Lived) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        place.did(runner_start_delay_s=30)
-        async with place.herd(os.environ["HERDBOOK_DB"], actor="api:other") as other:
+def test_unload_during_the_load_of_another_herdbook_is_refused(
+    run_scenario: RunScenario,
+) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        server.apply(runner_start_delay_s=30)
+        async with server.open_manager(
+            os.environ["HERDBOOK_DB"], actor="api:other"
+        ) as other:
             loading = asyncio.create_task(other.load(NAME))
-            await place.clock.sleep(3)
+            await server.clock.sleep(3)
             with pytest.raises(BusyError, match="load under way for api:other"):
-                await herd.unload(NAME)
+                await manager.unload(NAME)
             await loading
 
-    assert lived(story).last(NAME)[0].startswith("loaded in 30 s")
+    assert run_scenario(scenario).last(NAME)[0].startswith("loaded in 30 s")
 
 
-def test_unload_of_a_busy_model_is_deferred_and_it_stays_loaded(lived: Lived) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        await herd.load(NAME)
+def test_unload_of_a_busy_model_is_deferred_and_it_stays_loaded(
+    run_scenario: RunScenario,
+) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        await manager.load(NAME)
         options = {"num_predict": 2000}
-        talk = place.loads(NAME, prompt="hi", stream=False, options=options)
+        talk = server.load(NAME, prompt="hi", stream=False, options=options)
         talking = asyncio.create_task(talk)
-        await place.clock.sleep(1)
-        assert await said(herd, unload, NAME) == [
+        await server.clock.sleep(1)
+        assert await output_lines(manager, unload, NAME) == [
             f"{NAME} is still in use; the server unloads it when that ends"
         ]
-        assert (await herd.get_status(NAME)).state is ModelState.LOADED
+        assert (await manager.get_status(NAME)).state is ModelState.LOADED
         await talking
 
-    assert lived(story).last(NAME)[0].startswith("loaded in ")
+    assert run_scenario(scenario).last(NAME)[0].startswith("loaded in ")
 
 
-async def full_queue(place: Place, *, for_s: float) -> list[asyncio.Task[None]]:
+async def full_queue(
+    server: SandboxServer, *, for_s: float
+) -> list[asyncio.Task[None]]:
     """Have others load: one is at it for so long, one waits, and no more may."""
-    place.did(runner_start_delay_s=for_s)
-    loads = [asyncio.create_task(place.loads(name)) for name in (OTHER, "qwen3:0.6b")]
-    await place.clock.sleep(1)
+    server.apply(runner_start_delay_s=for_s)
+    loads = [asyncio.create_task(server.load(name)) for name in (OTHER, "qwen3:0.6b")]
+    await server.clock.sleep(1)
     return loads
 
 
-def test_load_is_asked_for_again_until_the_queue_has_room(lived: Lived) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        theirs = await full_queue(place, for_s=5)
-        assert (await herd.load(NAME)).state is ModelState.LOADED
-        assert place.asked("/api/generate") > 2
+def test_load_is_asked_for_again_until_the_queue_has_room(
+    run_scenario: RunScenario,
+) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        theirs = await full_queue(server, for_s=5)
+        assert (await manager.load(NAME)).state is ModelState.LOADED
+        assert server.request_count("/api/generate") > 2
         await asyncio.gather(*theirs)
 
-    told = lived(story, server=sandbox.Settings(max_queue=1))
+    told = run_scenario(scenario, sandbox_settings=sandbox.Settings(max_queue=1))
 
     assert told.sentences(NAME)[-2:][0] == "load started"
     assert told.last(NAME)[0].startswith("loaded in ")
 
 
-def test_load_gives_up_on_a_queue_that_stays_full(lived: Lived) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        theirs = await full_queue(place, for_s=200)
+def test_load_gives_up_on_a_queue_that_stays_full(run_scenario: RunScenario) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        theirs = await full_queue(server, for_s=200)
         with pytest.raises(BusyServerError):
-            await herd.load(NAME)
-        assert place.time.now() == pytest.approx(1 + 0.5 + 1 + 2 + 4 + 8, abs=0.5)
+            await manager.load(NAME)
+        assert server.time.now() == pytest.approx(1 + 0.5 + 1 + 2 + 4 + 8, abs=0.5)
         await asyncio.gather(*theirs)
 
-    told = lived(story, server=sandbox.Settings(max_queue=1))
+    told = run_scenario(scenario, sandbox_settings=sandbox.Settings(max_queue=1))
 
     assert "the request queue of the server is full" in told.last(NAME)[0]
 
 
-def test_model_that_does_not_fit_into_memory_says_so(lived: Lived) -> None:
-    async def story(_: Place, herd: ModelManager) -> None:
+def test_model_that_does_not_fit_into_memory_says_so(run_scenario: RunScenario) -> None:
+    async def scenario(_: SandboxServer, manager: ModelManager) -> None:
         with pytest.raises(LoadFailedError):
-            await herd.load(OTHER)
+            await manager.load(OTHER)
 
-    told = lived(story, server=sandbox.Settings(memory_bytes=100_000_000))
+    told = run_scenario(
+        scenario, sandbox_settings=sandbox.Settings(memory_bytes=100_000_000)
+    )
 
     assert "Unload other models, or set a smaller num_ctx" in told.last(OTHER)[0]
 
 
-def test_embedding_model_is_loaded_by_its_own_endpoint(lived: Lived) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        await herd.load(EMBEDDING)
-        assert (place.asked("/api/embed"), place.asked("/api/generate")) == (1, 0)
-        await herd.unload(EMBEDDING)
+def test_embedding_model_is_loaded_by_its_own_endpoint(
+    run_scenario: RunScenario,
+) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        await manager.load(EMBEDDING)
+        assert (
+            server.request_count("/api/embed"),
+            server.request_count("/api/generate"),
+        ) == (1, 0)
+        await manager.unload(EMBEDDING)
 
-    told = lived(story)
+    told = run_scenario(scenario)
 
     assert told.sentences(EMBEDDING)[-2].startswith("loaded in ")
     assert told.last(EMBEDDING) == ("unloaded: on request", "command")
 
 
-def test_cloud_model_is_found_and_never_loaded(lived: Lived) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
+def test_cloud_model_is_found_and_never_loaded(run_scenario: RunScenario) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
         stub = {"from": "gpt-oss:120b", "remote_host": "https://ollama.com"}
-        await place.somebody("POST", "/api/create", model="far:cloud", **stub)
-        await herd.refresh()
+        await server.request("POST", "/api/create", model="far:cloud", **stub)
+        await manager.refresh()
         with pytest.raises(CloudModelError):
-            await herd.load("far:cloud")
+            await manager.load("far:cloud")
 
-    told = lived(story)
+    told = run_scenario(scenario)
 
     found = told.sentences("far:cloud")[0]
     assert found.startswith("found: a cloud model of https://ollama.com")
@@ -254,49 +273,49 @@ def test_cloud_model_is_found_and_never_loaded(lived: Lived) -> None:
     [({"num_ctx": "many"}, None), ({"top_k": [1]}, None), ({}, "5"), ({}, 1e30)],
 )
 def test_option_of_a_wrong_type_is_refused_before_anything_is_asked(
-    options: dict[str, Any], keep_alive: Any, lived: Lived
+    options: dict[str, Any], keep_alive: Any, run_scenario: RunScenario
 ) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
         with pytest.raises(InvalidConfigurationError):
-            await herd.load(NAME, options=options, keep_alive=keep_alive)
-        assert place.asked("/api/generate") == 0
+            await manager.load(NAME, options=options, keep_alive=keep_alive)
+        assert server.request_count("/api/generate") == 0
 
-    told = lived(story)
+    told = run_scenario(scenario)
 
     assert told.shown(NAME)["state"] == "available"
     assert told.sentences(NAME)[-1].startswith("can: ")
 
 
 def test_load_that_the_server_dies_in_is_interrupted_and_can_be_asked_again(
-    lived: Lived,
+    run_scenario: RunScenario,
 ) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        place.did(runner_start_delay_s=30)
-        loading = asyncio.create_task(herd.load(NAME))
-        await place.clock.sleep(3)
-        place.did(server="killed")
-        assert isinstance(await end_of(loading), NodeUnreachableError)
-        assert (await herd.get_status(NAME)).stale_since is not None
-        place.did(server="started", runner_start_delay_s=0)
-        await herd.refresh()
-        await herd.load(NAME)
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        server.apply(runner_start_delay_s=30)
+        loading = asyncio.create_task(manager.load(NAME))
+        await server.clock.sleep(3)
+        server.apply(server="killed")
+        assert isinstance(await error_of(loading), NodeUnreachableError)
+        assert (await manager.get_status(NAME)).stale_since is not None
+        server.apply(server="started", runner_start_delay_s=0)
+        await manager.refresh()
+        await manager.load(NAME)
 
-    told = lived(story)
+    told = run_scenario(scenario)
 
     assert told.sentences(NAME)[-3:-1] == ["load interrupted", "load started"]
     assert told.shown(NAME)["state"] == "loaded"
 
 
 def test_reload_that_fails_says_so_and_that_the_model_is_not_loaded_any_more(
-    lived: Lived,
+    run_scenario: RunScenario,
 ) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        await herd.load(NAME)
-        place.did(runner_dies_saying="out of memory")
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        await manager.load(NAME)
+        server.apply(runner_dies_saying="out of memory")
         with pytest.raises(LoadFailedError):
-            await herd.load(NAME, options={"num_ctx": 1024})
+            await manager.load(NAME, options={"num_ctx": 1024})
 
-    told = lived(story)
+    told = run_scenario(scenario)
 
     unloaded, started, failed = told.sentences(NAME)[-3:]
     assert (unloaded, started) == ("unloaded: on request", "load started: num_ctx 1024")
@@ -304,14 +323,16 @@ def test_reload_that_fails_says_so_and_that_the_model_is_not_loaded_any_more(
     assert told.shown(NAME)["state"] == "error"
 
 
-def test_reload_that_is_refused_leaves_the_model_loaded(lived: Lived) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        await herd.load(NAME)
-        place.did(answer=LOAD | {"status": 403, "body": ""})
+def test_reload_that_is_refused_leaves_the_model_loaded(
+    run_scenario: RunScenario,
+) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        await manager.load(NAME)
+        server.apply(answer=LOAD | {"status": 403, "body": ""})
         with pytest.raises(HerdbookError):
-            await herd.load(NAME, options={"num_ctx": 1024})
+            await manager.load(NAME, options={"num_ctx": 1024})
 
-    told = lived(story, settings=ManagerSettings(busy_retries=0))
+    told = run_scenario(scenario, settings=ManagerSettings(busy_retries=0))
 
     assert told.shown(NAME)["state"] == "loaded"
     assert told.last(NAME)[0].startswith("loaded in ")

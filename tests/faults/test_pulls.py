@@ -8,8 +8,8 @@ import os
 from typing import Any
 
 import pytest
-from faults.cli_view import EventEntry, Lived
-from support.manager_fixture import Place, end_of, pulled, under_way
+from faults.cli_view import RunScenario, ScenarioResult
+from support.manager_fixture import SandboxServer, error_of, pull_to_end, start_pull
 
 from herdbook.core import (
     ManagerSettings,
@@ -65,19 +65,19 @@ FAULTS: dict[str, tuple[Step, str, str]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_failed_pull_is_told_to_all_who_wait_and_to_who_asks_later(
-    fault: str, lived: Lived
+    fault: str, run_scenario: RunScenario
 ) -> None:
     step, kind, words = FAULTS[fault]
     errors: list[BaseException | None] = []
 
-    async def story(place: Place, herd: ModelManager) -> None:
-        place.did(**step)
-        waiting = [asyncio.create_task(pulled(herd, BIG)) for _ in range(3)]
-        errors.extend([await end_of(one) for one in waiting])
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        server.apply(**step)
+        waiting = [asyncio.create_task(pull_to_end(manager, BIG)) for _ in range(3)]
+        errors.extend([await error_of(one) for one in waiting])
         attempts = 1 + (kind == "stalled") * ManagerSettings().max_stalls
-        assert place.asked("/api/pull") == attempts
+        assert server.request_count("/api/pull") == attempts
 
-    told = lived(story, models="none")
+    told = run_scenario(scenario, models="none")
 
     assert len({str(error) for error in errors}) == 1
     assert [isinstance(error, OllamaError) for error in errors] == [True] * 3
@@ -88,83 +88,89 @@ def test_failed_pull_is_told_to_all_who_wait_and_to_who_asks_later(
     assert told.shown(BIG)["last_failure"]["kind"] == kind
 
 
-def steps(told: EventEntry, name: str = BIG) -> list[str]:
+def steps(told: ScenarioResult, name: str = BIG) -> list[str]:
     """Return the first two words of each sentence: what happened, in short."""
     return [" ".join(said.split()[:2]) for said in told.sentences(name)]
 
 
-def test_cut_connections_keep_their_bytes_and_the_pull_ends_well(lived: Lived) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        place.did(registry={"cut_after": 50_000_000})
-        progress = await pulled(herd, BIG)
+def test_cut_connections_keep_their_bytes_and_the_pull_ends_well(
+    run_scenario: RunScenario,
+) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        server.apply(registry={"cut_after": 50_000_000})
+        progress = await pull_to_end(manager, BIG)
         assert progress[-1].refetched_bytes == 0
 
-    told = lived(story, models="none")
+    told = run_scenario(scenario, models="none")
 
     assert steps(told) == ["pull started", "pulled in", "can: completion,"]
 
 
 def test_reset_connections_take_bytes_back_and_nobody_is_told_less(
-    lived: Lived,
+    run_scenario: RunScenario,
 ) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        place.time.stride_s = 0.5
-        place.did(registry={"rate": 5e6, "reset_after": 40_000_000})
-        pulling = asyncio.create_task(pulled(herd, BIG))
-        await place.clock.sleep(9)
-        place.did(registry={"rate": 5e6})
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        server.time.stride_s = 0.5
+        server.apply(registry={"rate": 5e6, "reset_after": 40_000_000})
+        pulling = asyncio.create_task(pull_to_end(manager, BIG))
+        await server.clock.sleep(9)
+        server.apply(registry={"rate": 5e6})
         told = [one.completed_bytes for one in await pulling]
         assert told == sorted(told)
 
-    told = lived(story, models="none")
+    told = run_scenario(scenario, models="none")
 
     shares = [said for said in told.sentences(BIG) if said.startswith("pull at ")]
     assert len(shares) >= 1
     assert told.sentences(BIG)[-2].startswith("pulled in ")
 
 
-def test_stall_is_over_before_the_server_throws_bytes_away(lived: Lived) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        place.time.stride_s = 1.0
-        place.did(registry={"rate": 5e6, "stall_after": 40_000_000})
-        progress = await pulled(herd, BIG)
+def test_stall_is_over_before_the_server_throws_bytes_away(
+    run_scenario: RunScenario,
+) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        server.time.stride_s = 1.0
+        server.apply(registry={"rate": 5e6, "stall_after": 40_000_000})
+        progress = await pull_to_end(manager, BIG)
         assert progress[-1].refetched_bytes == 0
-        assert place.asked("/api/pull") == 3
+        assert server.request_count("/api/pull") == 3
 
-    told = lived(story, models="none")
+    told = run_scenario(scenario, models="none")
 
     assert steps(told)[-2:] == ["pulled in", "can: completion,"]
 
 
-def test_bytes_that_only_come_again_are_no_progress(lived: Lived) -> None:
+def test_bytes_that_only_come_again_are_no_progress(run_scenario: RunScenario) -> None:
     layer = {"status": "pulling x", "digest": "sha256:" + "a" * 64, "total": 1000}
     lines = [layer | {"completed": done} for done in (0, 100, 200)]
     body = "".join(f"{json.dumps(line)}\n" for line in lines)
 
-    async def story(place: Place, herd: ModelManager) -> None:
-        place.did(answer=PULL | {"body": body, "hang": True, "times": 0})
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        server.apply(answer=PULL | {"body": body, "hang": True, "times": 0})
         with pytest.raises(StalledError):
-            await pulled(herd, BIG)
-        assert place.asked("/api/pull") == 1 + ManagerSettings().max_stalls
+            await pull_to_end(manager, BIG)
+        assert server.request_count("/api/pull") == 1 + ManagerSettings().max_stalls
 
-    told = lived(story, models="none")
+    told = run_scenario(scenario, models="none")
 
     assert "no data arrived for 20 s" in told.last(BIG)[0]
 
 
-def test_server_that_dies_and_comes_back_is_pulled_from_again(lived: Lived) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        place.did(registry=SLOW)
-        pulling = asyncio.create_task(pulled(herd, BIG))
-        await place.clock.sleep(30)
-        place.did(server="killed")
-        assert isinstance(await end_of(pulling), OllamaError)
-        assert not (await herd.node_status()).reached
-        place.did(server="started")
-        await pulled(herd, BIG)
-        await herd.refresh()
+def test_server_that_dies_and_comes_back_is_pulled_from_again(
+    run_scenario: RunScenario,
+) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        server.apply(registry=SLOW)
+        pulling = asyncio.create_task(pull_to_end(manager, BIG))
+        await server.clock.sleep(30)
+        server.apply(server="killed")
+        assert isinstance(await error_of(pulling), OllamaError)
+        assert not (await manager.node_status()).reached
+        server.apply(server="started")
+        await pull_to_end(manager, BIG)
+        await manager.refresh()
 
-    told = lived(story, models="none")
+    told = run_scenario(scenario, models="none")
 
     said = " | ".join(told.sentences(BIG))
     assert "pull failed at 361 MB of 1.3 GB" in said
@@ -176,15 +182,15 @@ def test_server_that_dies_and_comes_back_is_pulled_from_again(lived: Lived) -> N
 
 
 def test_pull_at_once_after_a_cancel_meets_the_dying_one_and_is_asked_again(
-    lived: Lived,
+    run_scenario: RunScenario,
 ) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        place.did(registry=SLOW, cancel_lag_s=0.003)
-        await under_way(herd, BIG)
-        await pulled(herd, BIG)
-        assert place.asked("/api/pull") == 3
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        server.apply(registry=SLOW, cancel_lag_s=0.003)
+        await start_pull(manager, BIG)
+        await pull_to_end(manager, BIG)
+        assert server.request_count("/api/pull") == 3
 
-    told = lived(story, models="none")
+    told = run_scenario(scenario, models="none")
 
     assert [step for step in steps(told) if step != "pull at"] == [
         "pull started",
@@ -195,57 +201,63 @@ def test_pull_at_once_after_a_cancel_meets_the_dying_one_and_is_asked_again(
     ]
 
 
-def test_two_herdbooks_pull_one_model_once(lived: Lived) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        place.did(registry={"rate": 5e6})
-        async with place.herd(os.environ["HERDBOOK_DB"], actor="api:other") as other:
-            mine = asyncio.create_task(pulled(herd, BIG))
-            await place.clock.sleep(5)
+def test_two_herdbooks_pull_one_model_once(run_scenario: RunScenario) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        server.apply(registry={"rate": 5e6})
+        async with server.open_manager(
+            os.environ["HERDBOOK_DB"], actor="api:other"
+        ) as other:
+            mine = asyncio.create_task(pull_to_end(manager, BIG))
+            await server.clock.sleep(5)
             theirs = asyncio.create_task(other.ensure_available(BIG))
             await mine
             assert (await theirs).present
-        assert place.asked("/api/pull") == 1
+        assert server.request_count("/api/pull") == 1
 
-    told = lived(story, models="none")
+    told = run_scenario(scenario, models="none")
 
     assert told.sentences(BIG).count("pull started") == 1
 
 
-def test_failure_of_anothers_pull_is_told_to_who_follows_it(lived: Lived) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        place.did(registry=SLOW, disk_bytes=30_000_000)
-        async with place.herd(os.environ["HERDBOOK_DB"], actor="api:other") as other:
-            mine = asyncio.create_task(pulled(herd, BIG))
-            await place.clock.sleep(2)
-            theirs = asyncio.create_task(pulled(other, BIG))
-            ends = [await end_of(one) for one in (mine, theirs)]
+def test_failure_of_anothers_pull_is_told_to_who_follows_it(
+    run_scenario: RunScenario,
+) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        server.apply(registry=SLOW, disk_bytes=30_000_000)
+        async with server.open_manager(
+            os.environ["HERDBOOK_DB"], actor="api:other"
+        ) as other:
+            mine = asyncio.create_task(pull_to_end(manager, BIG))
+            await server.clock.sleep(2)
+            theirs = asyncio.create_task(pull_to_end(other, BIG))
+            ends = [await error_of(one) for one in (mine, theirs)]
             assert str(ends[0]) == str(ends[1])
             for end in ends:
                 assert isinstance(end, PullError)
                 assert end.kind == "disk_full"
 
-    told = lived(story, models="none")
+    told = run_scenario(scenario, models="none")
 
     assert told.sentences(BIG).count("pull started") == 1
 
 
 @pytest.mark.parametrize("leaves", ["they", "we"])
 def test_foreign_pull_of_the_same_model_shares_its_bytes(
-    leaves: str, lived: Lived
+    leaves: str, run_scenario: RunScenario
 ) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        place.did(registry={"rate": 5e6})
-        theirs = asyncio.create_task(place.pulls(BIG))
-        await place.clock.sleep(5)
-        ours = asyncio.create_task(pulled(herd, BIG))
-        await place.clock.sleep(5)
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        server.apply(registry={"rate": 5e6})
+        theirs = asyncio.create_task(server.pull(BIG))
+        await server.clock.sleep(5)
+        ours = asyncio.create_task(pull_to_end(manager, BIG))
+        await server.clock.sleep(5)
         leaving, staying = (theirs, ours) if leaves == "they" else (ours, theirs)
         leaving.cancel()
         await asyncio.wait([leaving])
         await staying
-        await herd.refresh()
+        await manager.refresh()
 
-    told = lived(story, models="none")
+    told = run_scenario(scenario, models="none")
 
     ends = {"they": "pulled in", "we": "found: 1.3"}
     assert told.shown(BIG)["state"] == "available"
@@ -253,60 +265,64 @@ def test_foreign_pull_of_the_same_model_shares_its_bytes(
     assert ("pull cancelled" in steps(told)) is (leaves == "we")
 
 
-def test_update_of_a_loaded_model_that_changes_nothing(lived: Lived) -> None:
-    async def story(_: Place, herd: ModelManager) -> None:
-        await herd.load("plain")
-        await pulled(herd, "plain")
+def test_update_of_a_loaded_model_that_changes_nothing(
+    run_scenario: RunScenario,
+) -> None:
+    async def scenario(_: SandboxServer, manager: ModelManager) -> None:
+        await manager.load("plain")
+        await pull_to_end(manager, "plain")
 
-    told = lived(story)
+    told = run_scenario(scenario)
 
     assert told.last("plain") == ("up to date", "command")
     assert told.shown("plain")["state"] == "loaded"
 
 
 def test_update_of_a_loaded_model_to_other_weights_leaves_its_runner_to_nobody(
-    lived: Lived,
+    run_scenario: RunScenario,
 ) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        await herd.load("llava:7b", keep_alive=-1)
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        await manager.load("llava:7b", keep_alive=-1)
         alias = {"library/llava:7b": "library/llama3.1:8b"}
-        place.did(registry={"alias": alias, **SLOW})
-        pulling = asyncio.create_task(pulled(herd, "llava:7b"))
-        await place.clock.sleep(30)
-        assert (await herd.get_status("llava:7b")).state is ModelState.LOADED
+        server.apply(registry={"alias": alias, **SLOW})
+        pulling = asyncio.create_task(pull_to_end(manager, "llava:7b"))
+        await server.clock.sleep(30)
+        assert (await manager.get_status("llava:7b")).state is ModelState.LOADED
         await pulling
-        assert (await herd.get_status("llava:7b")).state is ModelState.AVAILABLE
+        assert (await manager.get_status("llava:7b")).state is ModelState.AVAILABLE
 
-    told = lived(story)
+    told = run_scenario(scenario)
 
     sentence = "unloaded: the model was replaced by another of its name"
     assert told.last("llava:7b") == (sentence, "observed")
 
 
-def test_server_that_says_nothing_at_all_is_given_up(lived: Lived) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        place.did(answer=PULL | {"hang": True, "times": 0})
+def test_server_that_says_nothing_at_all_is_given_up(run_scenario: RunScenario) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        server.apply(answer=PULL | {"hang": True, "times": 0})
         with pytest.raises(StalledError):
-            await pulled(herd, BIG)
+            await pull_to_end(manager, BIG)
 
     settings = ManagerSettings(silence_timeout_s=60, max_stalls=2)
-    told = lived(story, models="none", settings=settings)
+    told = run_scenario(scenario, models="none", settings=settings)
 
     assert "no data arrived for 60 s" in told.last(BIG)[0]
 
 
-def test_server_that_says_the_same_without_end_is_given_up(lived: Lived) -> None:
+def test_server_that_says_the_same_without_end_is_given_up(
+    run_scenario: RunScenario,
+) -> None:
     body = '{"status": "pulling manifest"}\n'
 
-    async def story(place: Place, herd: ModelManager) -> None:
-        place.did(answer=PULL | {"body": body, "repeat": True, "times": 0})
-        pulling = asyncio.create_task(pulled(herd, BIG))
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        server.apply(answer=PULL | {"body": body, "repeat": True, "times": 0})
+        pulling = asyncio.create_task(pull_to_end(manager, BIG))
         while not pulling.done():  # nobody waits, so time does not pass by itself
-            place.time.advance(1)
+            server.time.advance(1)
             await asyncio.sleep(0)
         assert isinstance(pulling.exception(), StalledError)
 
     settings = ManagerSettings(silence_timeout_s=60, max_stalls=1)
-    told = lived(story, models="none", settings=settings)
+    told = run_scenario(scenario, models="none", settings=settings)
 
     assert "no data arrived for 60 s" in told.last(BIG)[0]

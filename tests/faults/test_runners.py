@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from faults.cli_view import Lived
-from support.manager_fixture import Place
+from faults.cli_view import RunScenario
+from support.manager_fixture import SandboxServer
 
 from herdbook import sandbox
 from herdbook.core import ManagerSettings, ModelManager, UnloadResult
@@ -21,34 +21,34 @@ ALIAS = "llama3.2:1b"
 ONE_PLACE = sandbox.Settings(max_loaded=1)
 
 
-async def names_in_memory(place: Place) -> list[str]:
+async def names_in_memory(server: SandboxServer) -> list[str]:
     """Return the names that the server's runners go by."""
-    shown: Any = (await place.somebody("GET", "/api/ps")).json()
+    shown: Any = (await server.request("GET", "/api/ps")).json()
     return [runner["name"] for runner in shown["models"]]
 
 
-async def says_a_lot(place: Place, name: str) -> None:
+async def says_a_lot(server: SandboxServer, name: str) -> None:
     """Have a model talk for 22 s."""
-    await place.loads(name, prompt="hi", stream=False, options={"num_predict": 2000})
+    await server.load(name, prompt="hi", stream=False, options={"num_predict": 2000})
 
 
-async def replaced(place: Place, name: str, by: str) -> None:
+async def replaced(server: SandboxServer, name: str, by: str) -> None:
     """Have somebody pull a name that now stands for another model."""
-    place.did(registry={"alias": {f"library/{name}": f"library/{by}"}})
-    await place.pulls(name)
+    server.apply(registry={"alias": {f"library/{name}": f"library/{by}"}})
+    await server.pull(name)
 
 
 def test_alias_is_loaded_and_unloaded_with_the_name_that_was_asked_for(
-    lived: Lived,
+    run_scenario: RunScenario,
 ) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        await place.loads(PLAIN)
-        await herd.refresh()
-        assert await names_in_memory(place) == [PLAIN]
-        await place.unloads(ALIAS)
-        await herd.refresh()
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        await server.load(PLAIN)
+        await manager.refresh()
+        assert await names_in_memory(server) == [PLAIN]
+        await server.unload(ALIAS)
+        await manager.refresh()
 
-    told = lived(story)
+    told = run_scenario(scenario)
 
     assert told.last(PLAIN) == ("unloaded: on request", "observed")
     assert told.last(ALIAS) == ("unloaded: on request", "shared")
@@ -57,16 +57,16 @@ def test_alias_is_loaded_and_unloaded_with_the_name_that_was_asked_for(
 
 
 def test_same_weights_with_other_parameters_change_the_runner_of_both(
-    lived: Lived,
+    run_scenario: RunScenario,
 ) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
         twin: dict[str, Any] = {"from": PLAIN, "parameters": {"num_ctx": 1024}}
-        await place.somebody("POST", "/api/create", model="twin", **twin)
-        await herd.load(PLAIN)
-        await place.loads("twin")
-        await herd.refresh()
+        await server.request("POST", "/api/create", model="twin", **twin)
+        await manager.load(PLAIN)
+        await server.load("twin")
+        await manager.refresh()
 
-    told = lived(story)
+    told = run_scenario(scenario)
 
     assert told.last(PLAIN)[0].startswith("its runner changed: twin:latest, 1k context")
     assert told.shown(PLAIN)["context"]["in_effect"] == 1024
@@ -74,14 +74,14 @@ def test_same_weights_with_other_parameters_change_the_runner_of_both(
 
 
 def test_runner_of_an_older_digest_still_holds_the_model_of_its_weights(
-    lived: Lived,
+    run_scenario: RunScenario,
 ) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        await herd.load("update-me")
-        await replaced(place, "update-me:latest", by="update-me:v2")
-        await herd.refresh()
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        await manager.load("update-me")
+        await replaced(server, "update-me:latest", by="update-me:v2")
+        await manager.refresh()
 
-    told = lived(story)
+    told = run_scenario(scenario)
     shown = told.shown("update-me")
 
     assert shown["state"] == "loaded"
@@ -91,14 +91,14 @@ def test_runner_of_an_older_digest_still_holds_the_model_of_its_weights(
 
 
 def test_runner_of_an_older_digest_is_no_more_the_models_with_other_weights(
-    lived: Lived,
+    run_scenario: RunScenario,
 ) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        await herd.load(PLAIN)
-        await replaced(place, PLAIN, by=OTHER)
-        await herd.refresh()
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        await manager.load(PLAIN)
+        await replaced(server, PLAIN, by=OTHER)
+        await manager.refresh()
 
-    told = lived(story)
+    told = run_scenario(scenario)
 
     sentence = "unloaded: the model was replaced by another of its name"
     assert told.last(PLAIN) == (sentence, "observed")
@@ -107,16 +107,16 @@ def test_runner_of_an_older_digest_is_no_more_the_models_with_other_weights(
 
 
 def test_name_that_two_runners_bear_is_loaded_in_the_one_of_its_digest(
-    lived: Lived,
+    run_scenario: RunScenario,
 ) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        await herd.load(PLAIN)
-        await replaced(place, PLAIN, by=OTHER)
-        await place.loads(PLAIN)
-        assert await names_in_memory(place) == [PLAIN, PLAIN]
-        await herd.refresh()
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        await manager.load(PLAIN)
+        await replaced(server, PLAIN, by=OTHER)
+        await server.load(PLAIN)
+        assert await names_in_memory(server) == [PLAIN, PLAIN]
+        await manager.refresh()
 
-    told = lived(story)
+    told = run_scenario(scenario)
     plain, alias = told.shown(PLAIN), told.shown(ALIAS)
 
     assert plain["runner"]["digest"] == plain["digest"]
@@ -124,17 +124,19 @@ def test_name_that_two_runners_bear_is_loaded_in_the_one_of_its_digest(
     assert alias["runner"]["digest"] != plain["digest"]
 
 
-def test_runner_of_a_deleted_model_is_memory_of_nobody(lived: Lived) -> None:
+def test_runner_of_a_deleted_model_is_memory_of_nobody(
+    run_scenario: RunScenario,
+) -> None:
     found = []
 
-    async def story(place: Place, herd: ModelManager) -> None:
-        await herd.load(NAME)
-        await place.deletes(NAME)
-        await herd.refresh()
-        assert await names_in_memory(place) == [NAME]
-        found.extend([one.what for one in await herd.doctor()])
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        await manager.load(NAME)
+        await server.delete(NAME)
+        await manager.refresh()
+        assert await names_in_memory(server) == [NAME]
+        found.extend([one.what for one in await manager.doctor()])
 
-    told = lived(story)
+    told = run_scenario(scenario)
 
     assert told.last(NAME) == ("no longer on the server", "observed")
     assert told.shown(NAME)["runner"] is None
@@ -142,45 +144,45 @@ def test_runner_of_a_deleted_model_is_memory_of_nobody(lived: Lived) -> None:
 
 
 def test_model_that_comes_back_while_its_runner_is_there_is_loaded(
-    lived: Lived,
+    run_scenario: RunScenario,
 ) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        await herd.load(PLAIN)
-        await place.deletes(PLAIN)
-        await herd.refresh()
-        await place.pulls(PLAIN)
-        await herd.refresh()
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        await manager.load(PLAIN)
+        await server.delete(PLAIN)
+        await manager.refresh()
+        await server.pull(PLAIN)
+        await manager.refresh()
 
-    told = lived(story)
+    told = run_scenario(scenario)
 
     assert told.sentences(PLAIN)[-4] == "no longer on the server"
     assert told.sentences(PLAIN)[-1].startswith("loaded: 4k context")
 
 
 def test_dead_runner_is_in_memory_for_the_server_until_it_is_asked(
-    lived: Lived,
+    run_scenario: RunScenario,
 ) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        await herd.load(NAME)
-        place.did(runner="killed")
-        await herd.refresh()
-        assert await names_in_memory(place) == [NAME]
-        await place.loads(NAME)
-        await herd.refresh()
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        await manager.load(NAME)
+        server.apply(runner="killed")
+        await manager.refresh()
+        assert await names_in_memory(server) == [NAME]
+        await server.load(NAME)
+        await manager.refresh()
 
-    told = lived(story)
+    told = run_scenario(scenario)
 
     assert told.sentences(NAME)[-1].startswith("loaded in ")
     assert told.shown(NAME)["state"] == "loaded"
 
 
-def test_eviction_names_who_needed_the_room(lived: Lived) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        await herd.load(NAME)
-        await place.loads(OTHER)
-        await herd.refresh()
+def test_eviction_names_who_needed_the_room(run_scenario: RunScenario) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        await manager.load(NAME)
+        await server.load(OTHER)
+        await manager.refresh()
 
-    told = lived(story, server=ONE_PLACE)
+    told = run_scenario(scenario, sandbox_settings=ONE_PLACE)
 
     assert told.last(NAME) == (
         f"unloaded: evicted to make room for {OTHER}",
@@ -189,42 +191,46 @@ def test_eviction_names_who_needed_the_room(lived: Lived) -> None:
     assert f"evicted to make room for {OTHER} evicted, seen by" in told.screen(NAME)
 
 
-def test_what_was_kept_for_ever_is_evicted_as_well(lived: Lived) -> None:
-    async def story(_: Place, herd: ModelManager) -> None:
-        await herd.load(NAME, keep_alive=-1)
-        await herd.load(OTHER)
+def test_what_was_kept_for_ever_is_evicted_as_well(run_scenario: RunScenario) -> None:
+    async def scenario(_: SandboxServer, manager: ModelManager) -> None:
+        await manager.load(NAME, keep_alive=-1)
+        await manager.load(OTHER)
 
-    told = lived(story, server=ONE_PLACE)
+    told = run_scenario(scenario, sandbox_settings=ONE_PLACE)
 
     assert told.sentences(NAME)[-2].endswith("kept for ever")
     assert told.last(NAME)[0] == f"unloaded: evicted to make room for {OTHER}"
 
 
-def test_runner_that_became_bigger_is_who_needed_the_room(lived: Lived) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        await herd.load(OTHER)
-        await herd.load(NAME)
-        await place.loads(OTHER, options={"num_ctx": 8192})
-        await herd.refresh()
+def test_runner_that_became_bigger_is_who_needed_the_room(
+    run_scenario: RunScenario,
+) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        await manager.load(OTHER)
+        await manager.load(NAME)
+        await server.load(OTHER, options={"num_ctx": 8192})
+        await manager.refresh()
 
-    told = lived(story, server=sandbox.Settings(memory_bytes=473_000_000))
+    told = run_scenario(
+        scenario, sandbox_settings=sandbox.Settings(memory_bytes=473_000_000)
+    )
 
     assert told.last(NAME)[0] == f"unloaded: evicted to make room for {OTHER}"
 
 
 def test_load_under_way_is_who_needed_the_room_it_has_not_taken_yet(
-    lived: Lived,
+    run_scenario: RunScenario,
 ) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        await herd.load(NAME)
-        place.did(runner_start_delay_s=30)
-        loading = asyncio.create_task(herd.load(OTHER))
-        await place.clock.sleep(5)
-        assert await names_in_memory(place) == []
-        await herd.refresh()
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        await manager.load(NAME)
+        server.apply(runner_start_delay_s=30)
+        loading = asyncio.create_task(manager.load(OTHER))
+        await server.clock.sleep(5)
+        assert await names_in_memory(server) == []
+        await manager.refresh()
         await loading
 
-    told = lived(story, server=ONE_PLACE)
+    told = run_scenario(scenario, sandbox_settings=ONE_PLACE)
 
     assert told.last(NAME) == (
         f"unloaded: evicted to make room for {OTHER}",
@@ -232,75 +238,79 @@ def test_load_under_way_is_who_needed_the_room_it_has_not_taken_yet(
     )
 
 
-def test_pinned_model_waits_for_the_load_that_evicted_it(lived: Lived) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        await herd.configure(NAME, {"pinned": True})
-        await herd.load(NAME)
-        place.did(runner_start_delay_s=30)
-        loading = asyncio.create_task(herd.load(OTHER, keep_alive=60))
+def test_pinned_model_waits_for_the_load_that_evicted_it(
+    run_scenario: RunScenario,
+) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        await manager.configure(NAME, {"pinned": True})
+        await manager.load(NAME)
+        server.apply(runner_start_delay_s=30)
+        loading = asyncio.create_task(manager.load(OTHER, keep_alive=60))
         await loading
-        place.did(runner_start_delay_s=0)
-        await place.clock.sleep(30)
-        assert await names_in_memory(place) == [OTHER]
-        await place.clock.sleep(60)
+        server.apply(runner_start_delay_s=0)
+        await server.clock.sleep(30)
+        assert await names_in_memory(server) == [OTHER]
+        await server.clock.sleep(60)
 
     settings = ManagerSettings(reconcile_every_s=10)
-    told = lived(story, server=ONE_PLACE, settings=settings)
+    told = run_scenario(scenario, sandbox_settings=ONE_PLACE, settings=settings)
 
     assert told.shown(NAME)["state"] == "loaded"
     assert told.sentences(NAME).count("load started") == 2
 
 
-def test_runner_whose_time_is_over_has_expired(lived: Lived) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        await herd.load(NAME, keep_alive="10m")
-        place.time.advance(601)
-        await herd.refresh()
+def test_runner_whose_time_is_over_has_expired(run_scenario: RunScenario) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        await manager.load(NAME, keep_alive="10m")
+        server.time.advance(601)
+        await manager.refresh()
 
-    told = lived(story)
+    told = run_scenario(scenario)
 
     assert told.last(NAME) == ("unloaded: its keep-alive was over", "expiry")
 
 
-def test_restart_of_the_server_empties_its_memory(lived: Lived) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        await herd.load(NAME)
-        await herd.load(OTHER)
-        place.did(server="killed")
-        place.did(server="started")
-        await herd.refresh()
+def test_restart_of_the_server_empties_its_memory(run_scenario: RunScenario) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        await manager.load(NAME)
+        await manager.load(OTHER)
+        server.apply(server="killed")
+        server.apply(server="started")
+        await manager.refresh()
 
-    told = lived(story)
+    told = run_scenario(scenario)
 
     for name in (NAME, OTHER):
         assert told.last(name) == ("unloaded: the server was restarted", "restart")
 
 
-def test_unload_that_was_deferred_is_told_as_our_request(lived: Lived) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        await herd.load(NAME)
-        talking = asyncio.create_task(says_a_lot(place, NAME))
-        await place.clock.sleep(1)
-        assert await herd.unload(NAME) is UnloadResult.DEFERRED
+def test_unload_that_was_deferred_is_told_as_our_request(
+    run_scenario: RunScenario,
+) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        await manager.load(NAME)
+        talking = asyncio.create_task(says_a_lot(server, NAME))
+        await server.clock.sleep(1)
+        assert await manager.unload(NAME) is UnloadResult.DEFERRED
         await talking
-        await herd.refresh()
+        await manager.refresh()
 
-    told = lived(story)
+    told = run_scenario(scenario)
 
     assert told.last(NAME) == ("unloaded: on request", "observed")
 
 
-def test_reload_with_other_options_is_no_unload(lived: Lived) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        await herd.load(PLAIN)
-        place.did(runner_start_delay_s=30)
-        loading = asyncio.create_task(herd.load(PLAIN, options={"num_ctx": 1024}))
-        await place.clock.sleep(5)
-        assert await names_in_memory(place) == []
-        await herd.refresh()
+def test_reload_with_other_options_is_no_unload(run_scenario: RunScenario) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        await manager.load(PLAIN)
+        server.apply(runner_start_delay_s=30)
+        loading = asyncio.create_task(manager.load(PLAIN, options={"num_ctx": 1024}))
+        await server.clock.sleep(5)
+        assert await names_in_memory(server) == []
+        await manager.refresh()
         await loading
 
-    told = lived(story)
+    told = run_scenario(scenario)
 
     for name in (PLAIN, ALIAS):
         assert not any("unloaded" in said for said in told.sentences(name))

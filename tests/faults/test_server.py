@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from faults.cli_view import Lived
-from support.manager_fixture import Place
+from faults.cli_view import RunScenario
+from support.manager_fixture import SandboxServer
 
 from herdbook.core import ManagerSettings, ModelManager, OllamaError
 
@@ -26,17 +26,17 @@ LOSSES: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("kind", LOSSES)
 def test_server_that_gives_no_answer_is_lost_and_its_models_are_stale(
-    kind: str, lived: Lived
+    kind: str, run_scenario: RunScenario
 ) -> None:
     step, words = LOSSES[kind]
 
-    async def story(place: Place, herd: ModelManager) -> None:
-        place.did(**step)
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        server.apply(**step)
         with pytest.raises(OllamaError) as failure:
-            await herd.refresh()
+            await manager.refresh()
         assert failure.value.kind == kind
 
-    told = lived(story, settings=ManagerSettings(refresh_timeout_s=3))
+    told = run_scenario(scenario, settings=ManagerSettings(refresh_timeout_s=3))
 
     newest = told.herdbook("history", "--limit", "1", "--no-refresh").out
     assert "lost: " in newest
@@ -46,25 +46,27 @@ def test_server_that_gives_no_answer_is_lost_and_its_models_are_stale(
 
 
 def test_server_that_is_back_is_reached_and_its_models_are_not_stale(
-    lived: Lived,
+    run_scenario: RunScenario,
 ) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        place.did(server="killed")
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        server.apply(server="killed")
         with pytest.raises(OllamaError):
-            await herd.refresh()
-        place.did(server="started")
-        await herd.refresh()
+            await manager.refresh()
+        server.apply(server="started")
+        await manager.refresh()
 
-    told = lived(story)
+    told = run_scenario(scenario)
 
     newest = told.herdbook("history", "--limit", "1", "--no-refresh").out
     assert "reached at http://127.0.0.1:" in newest
     assert told.shown(NAME)["stale_since"] is None
 
 
-def test_model_whose_manifest_somebody_deleted_has_vanished(lived: Lived) -> None:
-    async def story(place: Place, herd: ModelManager) -> None:
-        place.did(manifest_deleted=NAME)
-        await herd.refresh()
+def test_model_whose_manifest_somebody_deleted_has_vanished(
+    run_scenario: RunScenario,
+) -> None:
+    async def scenario(server: SandboxServer, manager: ModelManager) -> None:
+        server.apply(manifest_deleted=NAME)
+        await manager.refresh()
 
-    assert lived(story).last(NAME) == ("no longer on the server", "observed")
+    assert run_scenario(scenario).last(NAME) == ("no longer on the server", "observed")

@@ -34,19 +34,19 @@ ENDS = {"PullInterrupted", "LoadInterrupted", "UpdateInterrupted"}
 async def live(path: Path, url: str, pipe: int) -> None:
     """Pull, load, use and delete for ever; tell each event that is recorded."""
 
-    async def tell(herd: ModelManager) -> None:
-        async with aclosing(herd.events(after=0)) as events:
+    async def tell(manager: ModelManager) -> None:
+        async with aclosing(manager.events(after=0)) as events:
             async for event in events:
                 os.write(pipe, f"{event.position} {event.event_id}\n".encode())
 
-    async with ModelManager.open(path, ollama=url, settings=SETTINGS) as herd:
-        telling = asyncio.create_task(tell(herd))
+    async with ModelManager.open(path, ollama=url, settings=SETTINGS) as manager:
+        telling = asyncio.create_task(tell(manager))
         while not telling.done():
-            await herd.ensure_available(MODEL)
-            await herd.load(MODEL)
-            await herd.mark_used(MODEL)
-            await herd.unload(MODEL)
-            await herd.delete(MODEL)
+            await manager.ensure_available(MODEL)
+            await manager.load(MODEL)
+            await manager.mark_used(MODEL)
+            await manager.unload(MODEL)
+            await manager.delete(MODEL)
 
 
 def killed_life(path: Path, url: str, seconds: float) -> dict[str, str]:
@@ -74,18 +74,18 @@ async def work_left(path: Path) -> list[str]:
 
 async def recover(path: Path, url: str, acknowledged: dict[str, str]) -> list[str]:
     """Open the log again: nothing is lost, and it says what the server says."""
-    async with ModelManager.open(path, ollama=url, settings=SETTINGS) as herd:
-        log = await log_of(herd._storage.store)
+    async with ModelManager.open(path, ollama=url, settings=SETTINGS) as manager:
+        log = await log_of(manager._storage.store)
         recorded = {event.event_id: str(event.position) for event in log}
         assert acknowledged.items() <= recorded.items()
-        statuses = [s for s in await herd.all_statuses() if s.present]
+        statuses = [s for s in await manager.all_statuses() if s.present]
         assert not any(status.work or status.update for status in statuses)
         async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
             listed = (await http.get("/api/tags")).json()["models"]
         digests = {status.name: status.digest for status in statuses}
         assert digests == {entry["name"]: entry["digest"] for entry in listed}
-        await assert_live_is_replayed(herd)
-        await assert_sound(herd._storage.store)
+        await assert_live_is_replayed(manager)
+        await assert_sound(manager._storage.store)
         return [event.type for event in log if event.cause == "recovery"]
 
 
@@ -104,8 +104,8 @@ def main(path: Path, url: str, seed: int, kills: int) -> None:
 
 async def once_more(path: Path, url: str) -> None:
     """A pull to its end: what was left behind is in nobody's way."""
-    async with ModelManager.open(path, ollama=url, settings=SETTINGS) as herd:
-        assert (await herd.ensure_available(MODEL)).present
+    async with ModelManager.open(path, ollama=url, settings=SETTINGS) as manager:
+        assert (await manager.ensure_available(MODEL)).present
 
 
 if __name__ == "__main__" and len(sys.argv) == 3:

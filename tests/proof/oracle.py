@@ -79,12 +79,12 @@ async def assert_sound(store: EventStore) -> None:
     assert verification.findings == (), verification.findings
 
 
-async def assert_live_is_replayed(herd: ModelManager) -> None:
+async def assert_live_is_replayed(manager: ModelManager) -> None:
     """The views that were kept are, byte by byte, those of a replay."""
-    moment = await herd.now()
-    views = await replayed(herd._storage.store)
+    moment = await manager.now()
+    views = await replayed(manager._storage.store)
     assert moment.position == views.position
-    assert dumps(herd._repository.views) == dumps(views)
+    assert dumps(manager._repository.views) == dumps(views)
 
 
 def our_tasks() -> set[asyncio.Task[object]]:
@@ -102,24 +102,24 @@ def _source(task: asyncio.Task[object]) -> str:
     return code.co_filename if code else ""
 
 
-def assert_nothing_held(herd: ModelManager) -> None:
+def assert_nothing_held(manager: ModelManager) -> None:
     """No lock is held, no place taken, nothing waits, nobody is left alone."""
-    register, reconciler = herd._repository, herd._reconciler
+    register, reconciler = manager._repository, manager._reconciler
     assert not any(lock.locked() for lock in register._locks.values())
     assert not register._reading.locked()
     assert not reconciler._looking.locked()
     assert not reconciler._changes.active
-    assert herd._puller._places._value == herd._settings.max_concurrent_pulls
-    assert herd._pulls.all() == []
-    assert herd._loads.all() == []
+    assert manager._puller._places._value == manager._settings.max_concurrent_pulls
+    assert manager._pulls.all() == []
+    assert manager._loads.all() == []
 
 
-async def facts_after(herd: ModelManager, position: int, name: str) -> list[Fact]:
+async def facts_after(manager: ModelManager, position: int, name: str) -> list[Fact]:
     """Return what was recorded about a model behind a position."""
-    stream = herd._repository.stream(name)
+    stream = manager._repository.stream(name)
     return [
         event.data
-        async for event in herd._storage.store.read_all(
+        async for event in manager._storage.store.read_all(
             after=position, stream_prefix=stream
         )
     ]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from proof.oracle import assert_live_is_replayed, assert_sound
-from support.manager_fixture import herd_of, pulled, served
+from support.manager_fixture import pull_to_end, serve_manager, serve_sandbox
 
 from herdbook.core import (
     CallerError,
@@ -41,13 +41,13 @@ BY_NAME: dict[str, Callable[[ModelManager, str], Awaitable[object]]] = {
     "get_status": ModelManager.get_status,
     "is_available": ModelManager.is_available,
     "ensure_available": ModelManager.ensure_available,
-    "pull": pulled,
+    "pull": pull_to_end,
     "cancel": ModelManager.cancel,
     "load": ModelManager.load,
     "unload": ModelManager.unload,
     "delete": ModelManager.delete,
     "mark_used": ModelManager.mark_used,
-    "configure": lambda herd, name: herd.configure(name, {"num_ctx": 512}),
+    "configure": lambda manager, name: manager.configure(name, {"num_ctx": 512}),
     "options_for": ModelManager.options_for,
     "capabilities": ModelManager.capabilities,
     "statistics": ModelManager.statistics,
@@ -71,26 +71,26 @@ async def refused(
 
 @pytest.mark.parametrize("command", BY_NAME)
 async def test_what_is_no_name_is_refused(command: str) -> None:
-    async with herd_of() as (place, herd):
-        before, seen = (await herd.now()).position, len(place.world.seen)
+    async with serve_manager() as (server, manager):
+        before, seen = (await manager.now()).position, len(server.world.seen)
         ask = BY_NAME[command]
         for text in ODD_TEXTS:
-            await refused(InvalidNameError, partial(ask, herd, text))
-        assert (await herd.now()).position == before
-        asked = list(place.world.seen)[seen:]
+            await refused(InvalidNameError, partial(ask, manager, text))
+        assert (await manager.now()).position == before
+        asked = list(server.world.seen)[seen:]
         assert {one.path for one in asked} <= {"/api/version", "/api/tags", "/api/ps"}
 
 
 @pytest.mark.parametrize("command", ["load", "unload", "delete", "mark_used"])
 async def test_unknown_model_is_not_found(command: str) -> None:
-    async with herd_of() as (_, herd):
-        before = (await herd.now()).position
+    async with serve_manager() as (_, manager):
+        before = (await manager.now()).position
         error = await refused(
-            HerdbookError, lambda: BY_NAME[command](herd, "never:heard-of")
+            HerdbookError, lambda: BY_NAME[command](manager, "never:heard-of")
         )
         assert error.code == "model_not_found"
         assert "herdbook pull never:heard-of" in error.remedy
-        assert (await herd.now()).position == before
+        assert (await manager.now()).position == before
 
 
 @pytest.mark.parametrize(
@@ -106,8 +106,8 @@ async def test_unknown_model_is_not_found(command: str) -> None:
     ],
 )
 async def test_value_that_no_setting_takes_is_refused(setting: str) -> None:
-    async with herd_of() as (_, herd):
-        before = (await herd.now()).position
+    async with serve_manager() as (_, manager):
+        before = (await manager.now()).position
         for value in (
             math.nan,
             math.inf,
@@ -117,45 +117,47 @@ async def test_value_that_no_setting_takes_is_refused(setting: str) -> None:
             "x" * 3000,
             "\ud800",
         ):
-            await refused(CallerError, partial(herd.configure, HERE, {setting: value}))
-        assert (await herd.now()).position == before
-        await assert_live_is_replayed(herd)
+            await refused(
+                CallerError, partial(manager.configure, HERE, {setting: value})
+            )
+        assert (await manager.now()).position == before
+        await assert_live_is_replayed(manager)
 
 
 @pytest.mark.parametrize(
     "setting", [t for t in ODD_TEXTS if t] + ["options.", "Num_ctx"]
 )
 async def test_setting_that_does_not_exist_is_refused(setting: str) -> None:
-    async with herd_of() as (_, herd):
+    async with serve_manager() as (_, manager):
         await refused(
-            InvalidConfigurationError, lambda: herd.configure(HERE, {setting: 1})
+            InvalidConfigurationError, lambda: manager.configure(HERE, {setting: 1})
         )
 
 
 @pytest.mark.parametrize("role", ODD_TEXTS)
 async def test_role_that_does_not_exist_is_refused(role: str) -> None:
-    async with herd_of() as (_, herd):
-        for ask in (herd.recommend, herd.explain, herd.suggest):
+    async with serve_manager() as (_, manager):
+        for ask in (manager.recommend, manager.explain, manager.suggest):
             await refused(UnknownRoleError, partial(ask, role))
 
 
 @pytest.mark.parametrize("text", ["\ud800", "x" * 3_000_000], ids=["half", "huge"])
 async def test_text_that_cannot_be_recorded_is_refused(text: str) -> None:
-    async with herd_of() as (_, herd):
-        await refused(CallerError, lambda: herd.mark_used(HERE, purpose=text))
+    async with serve_manager() as (_, manager):
+        await refused(CallerError, lambda: manager.mark_used(HERE, purpose=text))
         await refused(
-            CallerError, lambda: herd.configure(HERE, {"num_ctx": 512}, note=text)
+            CallerError, lambda: manager.configure(HERE, {"num_ctx": 512}, note=text)
         )
-        assert (await herd.mark_used(HERE, purpose="a line\nand\x00more")).uses == 1
-        await assert_live_is_replayed(herd)
+        assert (await manager.mark_used(HERE, purpose="a line\nand\x00more")).uses == 1
+        await assert_live_is_replayed(manager)
 
 
 @pytest.mark.parametrize("actor", ["\n", "x" * 500, "\ud800"])
 async def test_actor_that_cannot_be_recorded_is_refused(actor: str) -> None:
-    async with herd_of() as (_, herd):
-        with herd.acting_as(actor):
-            await refused(CallerError, lambda: herd.mark_used(HERE))
-        assert (await herd.mark_used(HERE)).uses == 1
+    async with serve_manager() as (_, manager):
+        with manager.acting_as(actor):
+            await refused(CallerError, lambda: manager.mark_used(HERE))
+        assert (await manager.mark_used(HERE)).uses == 1
 
 
 @pytest.mark.parametrize(
@@ -167,23 +169,23 @@ async def test_actor_that_cannot_be_recorded_is_refused(actor: str) -> None:
     ],
 )
 async def test_moment_that_cannot_be_is_refused(when: int | datetime) -> None:
-    async with herd_of() as (_, herd):
-        await refused(CallerError, lambda: herd.as_of(when))
+    async with serve_manager() as (_, manager):
+        await refused(CallerError, lambda: manager.as_of(when))
 
 
 @pytest.mark.parametrize(
     "when", [datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)]
 )
 async def test_moment_far_away_is_the_end_or_the_beginning(when: datetime) -> None:
-    async with herd_of() as (_, herd):
-        end = (await herd.now()).position
-        assert (await herd.as_of(when)).position in (0, end)
+    async with serve_manager() as (_, manager):
+        end = (await manager.now()).position
+        assert (await manager.as_of(when)).position in (0, end)
 
 
 @pytest.mark.parametrize("after", [-1, 2**63, 2**70])
 async def test_events_behind_no_position_are_refused(after: int) -> None:
-    async with herd_of() as (_, herd):
-        await refused(CallerError, lambda: anext(herd.events(after=after)))
+    async with serve_manager() as (_, manager):
+        await refused(CallerError, lambda: anext(manager.events(after=after)))
 
 
 @pytest.mark.parametrize(
@@ -204,8 +206,10 @@ async def test_node_name_that_is_none_is_refused(node: str, tmp_path: Path) -> N
 async def opened(
     log: Path | str, ollama: str = "127.0.0.1:9", node: str = "local"
 ) -> None:
-    async with ModelManager.open(log, ollama=ollama, node=node, refresh=False) as herd:
-        await herd.configure(HERE, {"num_ctx": 512})
+    async with ModelManager.open(
+        log, ollama=ollama, node=node, refresh=False
+    ) as manager:
+        await manager.configure(HERE, {"num_ctx": 512})
 
 
 def directory(path: Path) -> None:
@@ -287,36 +291,39 @@ async def test_path_that_cannot_be_is_refused(name: str, tmp_path: Path) -> None
 
 
 @contextmanager
-def small_disk(place: Path, size: str) -> Iterator[Path]:
+def small_disk(server: Path, size: str) -> Iterator[Path]:
     """Mount a small file system, where that is allowed."""
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(place)]
+    server.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(server)]
     done = subprocess.run(mount, capture_output=True, check=False)
     if done.returncode:
         pytest.skip("only root can mount a small disk")
     try:
-        yield place
+        yield server
     finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
+        subprocess.run(["umount", "-l", str(server)], check=True)
 
 
 async def test_full_disk_loses_nothing_and_is_left_behind(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "1m") as disk:
-        async with served("herd") as place, place.herd(disk / "herd.db") as herd:
+        async with (
+            serve_sandbox("herd") as server,
+            server.open_manager(disk / "herd.db") as manager,
+        ):
             ballast, uses = disk / "ballast", 0
             fill(ballast)
 
             async def use() -> None:
                 nonlocal uses
                 while True:
-                    uses = (await herd.mark_used(HERE, purpose="x" * 3000)).uses
+                    uses = (await manager.mark_used(HERE, purpose="x" * 3000)).uses
 
             await refused(StoreFullError, use)
-            assert (await herd.get_status(HERE)).uses == uses
+            assert (await manager.get_status(HERE)).uses == uses
             ballast.unlink()
-            assert (await herd.mark_used(HERE)).uses == uses + 1
-            await assert_live_is_replayed(herd)
-            await assert_sound(herd._storage.store)
+            assert (await manager.mark_used(HERE)).uses == uses + 1
+            await assert_live_is_replayed(manager)
+            await assert_sound(manager._storage.store)
 
 
 def fill(ballast: Path) -> None:
@@ -349,17 +356,17 @@ async def test_disk_that_became_read_only_loses_nothing(tmp_path: Path) -> None:
         await refused(StoreUnavailableError, lambda: opened(path))
         assert path.read_bytes() == before
         remount(disk, "rw")
-        async with ModelManager.open(path, refresh=False) as herd:
-            assert (await herd.get_status(HERE)).settings == {"num_ctx": 512}
+        async with ModelManager.open(path, refresh=False) as manager:
+            assert (await manager.get_status(HERE)).settings == {"num_ctx": 512}
 
 
 @pytest.mark.slow
 async def test_locked_log_is_refused_until_it_is_free(tmp_path: Path) -> None:
     path = tmp_path / "herd.db"
-    async with served("herd") as place, place.herd(path) as herd:
+    async with serve_sandbox("herd") as server, server.open_manager(path) as manager:
         holder = sqlite3.connect(path, isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")
-        await refused(StoreUnavailableError, lambda: herd.mark_used(HERE))
+        await refused(StoreUnavailableError, lambda: manager.mark_used(HERE))
         holder.close()
-        assert (await herd.mark_used(HERE)).uses == 1
-        await assert_live_is_replayed(herd)
+        assert (await manager.mark_used(HERE)).uses == 1
+        await assert_live_is_replayed(manager)

@@ -76,25 +76,25 @@ def take_away(world: World) -> None:
     world.store.partials.clear()
 
 
-async def absent(world: World, herd: ModelManager) -> None:
+async def absent(world: World, manager: ModelManager) -> None:
     take_away(world)
-    await herd.refresh()
-    assert not await herd.is_available(MODEL)
+    await manager.refresh()
+    assert not await manager.is_available(MODEL)
 
 
-async def present(world: World, herd: ModelManager) -> None:
+async def present(world: World, manager: ModelManager) -> None:
     world.runners.clear()
-    await herd.ensure_available(MODEL)
-    assert (await herd.get_status(MODEL)).state is ModelState.AVAILABLE
+    await manager.ensure_available(MODEL)
+    assert (await manager.get_status(MODEL)).state is ModelState.AVAILABLE
 
 
-async def loaded(world: World, herd: ModelManager) -> None:
-    await herd.ensure_available(MODEL)
-    await herd.load(MODEL)
+async def loaded(world: World, manager: ModelManager) -> None:
+    await manager.ensure_available(MODEL)
+    await manager.load(MODEL)
 
 
-async def drifted(world: World, herd: ModelManager) -> None:
-    await absent(world, herd)
+async def drifted(world: World, manager: ModelManager) -> None:
+    await absent(world, manager)
     async for _ in pull_outside(world):
         pass
 
@@ -108,17 +108,17 @@ async def pull_outside(world: World) -> AsyncIterator[object]:
     world.end_pull(under_way)
 
 
-async def follow_pull(herd: ModelManager) -> None:
-    async with aclosing(herd.pull(MODEL)) as progress:
+async def follow_pull(manager: ModelManager) -> None:
+    async with aclosing(manager.pull(MODEL)) as progress:
         async for _ in progress:
             pass
 
 
 @asynccontextmanager
-async def pull_under_way(herd: ModelManager) -> AsyncIterator[None]:
-    pulling = asyncio.create_task(follow_pull(herd), name="the pull")
+async def pull_under_way(manager: ModelManager) -> AsyncIterator[None]:
+    pulling = asyncio.create_task(follow_pull(manager), name="the pull")
     try:
-        while not herd.under_way():
+        while not manager.under_way():
             await asyncio.sleep(0)
         yield
     finally:
@@ -126,33 +126,33 @@ async def pull_under_way(herd: ModelManager) -> AsyncIterator[None]:
         await asyncio.wait({pulling})
 
 
-async def cancel_pull(herd: ModelManager) -> None:
-    async with pull_under_way(herd):
-        await herd.cancel(MODEL)
+async def cancel_pull(manager: ModelManager) -> None:
+    async with pull_under_way(manager):
+        await manager.cancel(MODEL)
 
 
-async def interrupt_pull(herd: ModelManager) -> None:
-    async with pull_under_way(herd):
-        await herd.interrupt()
+async def interrupt_pull(manager: ModelManager) -> None:
+    async with pull_under_way(manager):
+        await manager.interrupt()
 
 
-async def position_of_the_start(herd: ModelManager) -> None:
-    (first,) = (await herd.read_log(limit=1)).events
-    await herd.position_at(first.recorded_at)
+async def position_of_the_start(manager: ModelManager) -> None:
+    (first,) = (await manager.read_log(limit=1)).events
+    await manager.position_at(first.recorded_at)
 
 
-async def some_events(herd: ModelManager) -> None:
-    async with aclosing(herd.events(after=0)) as events:
+async def some_events(manager: ModelManager) -> None:
+    async with aclosing(manager.events(after=0)) as events:
         for _ in range(5):
             await anext(events)
 
 
-def statuses_as_of_the_start(herd: ModelManager) -> Coroutine[Any, Any, object]:
-    return herd.as_of(3)
+def statuses_as_of_the_start(manager: ModelManager) -> Coroutine[Any, Any, object]:
+    return manager.as_of(3)
 
 
-async def freeze_and_plan(herd: ModelManager) -> None:
-    await herd.plan(await herd.freeze())
+async def freeze_and_plan(manager: ModelManager) -> None:
+    await manager.plan(await manager.freeze())
 
 
 PULLED = (
@@ -218,20 +218,21 @@ CASES = {
 }
 
 
-async def check(case: Case, herd: ModelManager, world: World, position: int) -> None:
+async def check(case: Case, manager: ModelManager, world: World, position: int) -> None:
     """Nothing is held or left behind, and the outcome is one of the listed."""
-    await quiet(herd)
-    assert_nothing_held(herd)
+    await quiet(manager)
+    assert_nothing_held(manager)
     happened = "".join(
-        f"{type(fact).__name__} " for fact in await facts_after(herd, position, MODEL)
+        f"{type(fact).__name__} "
+        for fact in await facts_after(manager, position, MODEL)
     )
     assert re.fullmatch(case.outcomes, happened), happened
-    await assert_live_is_replayed(herd)
-    await herd.refresh()
-    assert told_by(await herd.all_statuses()) == truth_of(world)
+    await assert_live_is_replayed(manager)
+    await manager.refresh()
+    assert told_by(await manager.all_statuses()) == truth_of(world)
 
 
-async def quiet(herd: ModelManager) -> None:
+async def quiet(manager: ModelManager) -> None:
     """Let what was cancelled end: nothing else may be left."""
     left = {t for t in our_tasks() if t.get_name() not in BACKGROUND}
     if left:
@@ -243,18 +244,20 @@ async def sweep(case: Case, tmp_path: Path, again: int = 0) -> None:
     """Cancel a command at every turn, and look after each."""
     async with (
         pasture(tmp_path) as (world, url),
-        ModelManager.open(tmp_path / "herd.db", ollama=url, settings=SETTINGS) as herd,
+        ModelManager.open(
+            tmp_path / "herd.db", ollama=url, settings=SETTINGS
+        ) as manager,
     ):
-        await case.prepare(world, herd)
-        position = (await herd.now()).position
-        sweep = cancelled_at_every_turn(lambda: case.do(herd), again=again)
+        await case.prepare(world, manager)
+        position = (await manager.now()).position
+        sweep = cancelled_at_every_turn(lambda: case.do(manager), again=again)
         async for task in sweep:
             if not task.cancelled():
                 task.result()
-            await check(case, herd, world, position)
-            await case.prepare(world, herd)
-            position = (await herd.now()).position
-        await assert_sound(herd._storage.store)
+            await check(case, manager, world, position)
+            await case.prepare(world, manager)
+            position = (await manager.now()).position
+        await assert_sound(manager._storage.store)
 
 
 def test_every_public_coroutine_is_cancelled() -> None:
@@ -289,10 +292,10 @@ async def opened(path: Path, url: str) -> None:
 
 
 async def opened_and_left_in_a_pull(path: Path, url: str) -> None:
-    async with ModelManager.open(path, ollama=url, settings=BUSY) as herd:
-        pulling = asyncio.create_task(follow_pull(herd), name="the pull")
+    async with ModelManager.open(path, ollama=url, settings=BUSY) as manager:
+        pulling = asyncio.create_task(follow_pull(manager), name="the pull")
         try:
-            while not herd.under_way() and not pulling.done():
+            while not manager.under_way() and not pulling.done():
                 await asyncio.sleep(0)
         finally:
             pulling.cancel()
@@ -325,10 +328,10 @@ async def sweep_life(name: str, tmp_path: Path, again: int) -> None:
         for thread in set(threading.enumerate()) - threads:
             thread.join(PATIENCE_S)
             assert not thread.is_alive()
-        async with ModelManager.open(path, ollama=url) as herd:
-            assert told_by(await herd.all_statuses()) == truth_of(world)
-            await assert_live_is_replayed(herd)
-            await assert_sound(herd._storage.store)
+        async with ModelManager.open(path, ollama=url) as manager:
+            assert told_by(await manager.all_statuses()) == truth_of(world)
+            await assert_live_is_replayed(manager)
+            await assert_sound(manager._storage.store)
 
 
 @pytest.mark.parametrize("again", [0, 1000])

@@ -123,10 +123,10 @@ def test_damage_is_found_or_does_none(
 async def told_by_manager(path: Path) -> tuple[list[int], bool] | None:
     """Return the history that a manager tells, and whether it finds all well."""
     try:
-        async with ModelManager.open(path, node="n", refresh=False) as herd:
-            sound = not (await herd.verify()).findings
-            history = [entry.position for entry in await herd.history()]
-            await herd.configure("plain:latest", {"num_ctx": 512})
+        async with ModelManager.open(path, node="n", refresh=False) as manager:
+            sound = not (await manager.verify()).findings
+            history = [entry.position for entry in await manager.history()]
+            await manager.configure("plain:latest", {"num_ctx": 512})
             return history, sound
     except StoreError:
         return None

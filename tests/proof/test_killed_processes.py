@@ -62,10 +62,10 @@ def test_killed_manager_is_recovered_from(seed: int, tmp_path: Path) -> None:
 
 
 async def pull_until(
-    herd: ModelManager, share: float, process: subprocess.Popen[str]
+    manager: ModelManager, share: float, process: subprocess.Popen[str]
 ) -> None:
     """Pull, and kill the server when so much is there."""
-    async for progress in herd.pull(dying.MODEL):
+    async for progress in manager.pull(dying.MODEL):
         if (
             progress.total_bytes
             and progress.completed_bytes > share * progress.total_bytes
@@ -76,19 +76,19 @@ async def pull_until(
 async def test_killed_server_is_recovered_from(tmp_path: Path) -> None:
     path, state = tmp_path / "herd.db", str(tmp_path / "store")
     with sandbox_process("--speed", "20", "--state", state) as (process, url):
-        async with ModelManager.open(path, ollama=url) as herd:
+        async with ModelManager.open(path, ollama=url) as manager:
             with pytest.raises((PullCutError, NodeUnreachableError)):
-                await pull_until(herd, 0.3, process)
+                await pull_until(manager, 0.3, process)
             with pytest.raises(NodeUnreachableError):
-                await herd.refresh()
-            assert (await herd.get_status(dying.MODEL)).stale_since is not None
+                await manager.refresh()
+            assert (await manager.get_status(dying.MODEL)).stale_since is not None
     port = url.rpartition(":")[2]
     again = sandbox_process("--speed", "20", "--state", state, "--port", port)
     with again as (_, url):
-        async with ModelManager.open(path, ollama=url) as herd:
-            assert (await herd.ensure_available(dying.MODEL)).stale_since is None
-            await assert_live_is_replayed(herd)
-            await assert_sound(herd._storage.store)
+        async with ModelManager.open(path, ollama=url) as manager:
+            assert (await manager.ensure_available(dying.MODEL)).stale_since is None
+            await assert_live_is_replayed(manager)
+            await assert_sound(manager._storage.store)
 
 
 def living(path: Path, url: str) -> subprocess.Popen[bytes]:
@@ -97,9 +97,9 @@ def living(path: Path, url: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(words, stdout=subprocess.DEVNULL, env=ENVIRONMENT)
 
 
-async def kill_in_pull(herd: ModelManager, process: subprocess.Popen[bytes]) -> None:
+async def kill_in_pull(manager: ModelManager, process: subprocess.Popen[bytes]) -> None:
     """Kill a manager once it has recorded some of its pull."""
-    async with aclosing(herd.events(after=0)) as events:
+    async with aclosing(manager.events(after=0)) as events:
         async for event in events:
             if isinstance(event.data, PullProgressed):
                 break
@@ -112,13 +112,13 @@ async def test_manager_takes_over_the_pull_of_one_that_was_killed(
 ) -> None:
     path = tmp_path / "herd.db"
     with sandbox_process("--speed", "3") as (_, url):
-        async with ModelManager.open(path, ollama=url) as herd:
-            await kill_in_pull(herd, living(path, url))
-            assert (await herd.ensure_available(dying.MODEL)).present
-            log = [event async for event in herd._storage.store.read_all()]
+        async with ModelManager.open(path, ollama=url) as manager:
+            await kill_in_pull(manager, living(path, url))
+            assert (await manager.ensure_available(dying.MODEL)).present
+            log = [event async for event in manager._storage.store.read_all()]
             began, begun_anew = [e for e in log if isinstance(e.data, PullStarted)]
             (ended,) = [e for e in log if isinstance(e.data, PullInterrupted)]
             assert began.position < ended.position < begun_anew.position
             assert ended.cause is Cause.RECOVERY
-            await assert_live_is_replayed(herd)
-            await assert_sound(herd._storage.store)
+            await assert_live_is_replayed(manager)
+            await assert_sound(manager._storage.store)

@@ -23,7 +23,7 @@ from proof.oracle import (
     told_by,
     truth_of,
 )
-from support.manager_fixture import Place, served
+from support.manager_fixture import SandboxServer, serve_sandbox
 
 from herdbook import sandbox
 from herdbook.core import HerdbookError, ManagerSettings, ModelManager
@@ -54,43 +54,43 @@ Act = Callable[["History"], Awaitable[object]]
 class History:
     """One random history: a seed decides everything."""
 
-    herd: ModelManager
+    manager: ModelManager
 
-    def __init__(self, place: Place, seed: int) -> None:
-        self.place = place
+    def __init__(self, server: SandboxServer, seed: int) -> None:
+        self.server = server
         self.chance = Random(seed)
         self.told: list[str] = []
 
     async def live(self, path: Path) -> None:
         """Open the log, do things at random, and close it."""
-        async with self.place.herd(path, settings=SETTINGS) as self.herd:
+        async with self.server.open_manager(path, settings=SETTINGS) as self.manager:
             for _ in range(STEPS):
                 await self.step()
                 await self.calm()
                 await self.check()
-            await assert_sound(self.herd._storage.store)
+            await assert_sound(self.manager._storage.store)
 
     def name(self) -> str:
         return self.chance.choice(NAMES)
 
     async def pull(self) -> None:
-        async with aclosing(self.herd.pull(self.name())) as progress:
+        async with aclosing(self.manager.pull(self.name())) as progress:
             async for _ in progress:
                 pass
 
     async def unload_soon(self) -> None:
         soon: list[int | str] = [0, 1, "2s"]
-        await self.herd.load(self.name(), keep_alive=self.chance.choice(soon))
+        await self.manager.load(self.name(), keep_alive=self.chance.choice(soon))
 
     async def ask_others(self, method: str, path: str, **body: object) -> None:
         with suppress(httpx.HTTPError, TimeoutError):  # their failures are their own
-            async with self.place.clock.timeout(300):  # and so is their patience
-                await self.place.somebody(method, path, stream=False, **body)
+            async with self.server.clock.timeout(300):  # and so is their patience
+                await self.server.request(method, path, stream=False, **body)
 
     async def update_offered(self) -> None:
         """Somebody publishes another version of a name."""
         alias = {"library/update-me:latest": "library/update-me:v2"}
-        self.place.did(registry={"alias": self.chance.choice([alias, {}])})
+        self.server.apply(registry={"alias": self.chance.choice([alias, {}])})
 
     async def step(self) -> None:
         """Do a few things at once, some of which are cancelled."""
@@ -98,7 +98,7 @@ class History:
         self.told.append(" | ".join(act.__name__ for act in chosen))
         tasks = [asyncio.ensure_future(self.careful(act)) for act in chosen]
         if self.chance.random() < 0.3:
-            await self.place.clock.sleep(self.chance.uniform(0, 4))
+            await self.server.clock.sleep(self.chance.uniform(0, 4))
             self.told.append(f"cancelled: {tasks[0].cancel()}")
         await asyncio.wait(tasks)
         for task in tasks:
@@ -114,19 +114,19 @@ class History:
 
     async def calm(self) -> None:
         """End the faults, have the server up, and look."""
-        self.place.did(answer=None, registry={}, disk_bytes=None)
-        self.place.did(runner_dies_saying=None)
-        if self.place.world.down:
-            self.place.did(server="started")
-        await self.herd.refresh()
+        self.server.apply(answer=None, registry={}, disk_bytes=None)
+        self.server.apply(runner_dies_saying=None)
+        if self.server.world.down:
+            self.server.apply(server="started")
+        await self.manager.refresh()
 
     async def check(self) -> None:
         """The herd is what the server is, and what the log says."""
-        assert_nothing_held(self.herd)
-        statuses = await self.herd.all_statuses()
-        assert told_by(statuses) == truth_of(self.place.world)
+        assert_nothing_held(self.manager)
+        statuses = await self.manager.all_statuses()
+        assert told_by(statuses) == truth_of(self.server.world)
         assert not any(status.work or status.update for status in statuses)
-        await assert_live_is_replayed(self.herd)
+        await assert_live_is_replayed(self.manager)
 
 
 async def pull(history: History) -> None:
@@ -134,12 +134,12 @@ async def pull(history: History) -> None:
 
 
 async def ensure(history: History) -> None:
-    await history.herd.ensure_available(history.name())
+    await history.manager.ensure_available(history.name())
 
 
 async def load(history: History) -> None:
     context = history.chance.choice([512, 1024, 2048])
-    await history.herd.load(history.name(), options={"num_ctx": context})
+    await history.manager.load(history.name(), options={"num_ctx": context})
 
 
 async def load_for_a_moment(history: History) -> None:
@@ -147,30 +147,30 @@ async def load_for_a_moment(history: History) -> None:
 
 
 async def unload(history: History) -> None:
-    await history.herd.unload(history.name())
+    await history.manager.unload(history.name())
 
 
 async def delete(history: History) -> None:
-    await history.herd.delete(history.name())
+    await history.manager.delete(history.name())
 
 
 async def use(history: History) -> None:
-    await history.herd.mark_used(history.name())
+    await history.manager.mark_used(history.name())
 
 
 async def configure(history: History) -> None:
-    await history.herd.configure(
+    await history.manager.configure(
         history.name(), {"num_ctx": history.chance.choice([256, 4096])}
     )
 
 
 async def cancel(history: History) -> None:
-    await history.place.clock.sleep(history.chance.uniform(0, 2))
-    await history.herd.cancel(history.name())
+    await history.server.clock.sleep(history.chance.uniform(0, 2))
+    await history.manager.cancel(history.name())
 
 
 async def look(history: History) -> None:
-    await history.herd.refresh()
+    await history.manager.refresh()
 
 
 async def others_pull(history: History) -> None:
@@ -207,22 +207,22 @@ async def publish(history: History) -> None:
 
 
 async def time_passes(history: History) -> None:
-    await history.place.clock.sleep(history.chance.choice([1, 60, 200, 4000]))
+    await history.server.clock.sleep(history.chance.choice([1, 60, 200, 4000]))
 
 
 async def restart(history: History) -> None:
-    await history.place.clock.sleep(history.chance.uniform(0, 2))
-    history.place.did(server=history.chance.choice(["killed", "stopped"]))
-    await history.place.clock.sleep(history.chance.choice([0.1, 5]))
-    history.place.did(server="started")
+    await history.server.clock.sleep(history.chance.uniform(0, 2))
+    history.server.apply(server=history.chance.choice(["killed", "stopped"]))
+    await history.server.clock.sleep(history.chance.choice([0.1, 5]))
+    history.server.apply(server="started")
 
 
 async def runners_die(history: History) -> None:
-    history.place.did(runner="killed")
+    history.server.apply(runner="killed")
 
 
 async def loads_fail(history: History) -> None:
-    history.place.did(runner_dies_saying="CUDA error: out of memory")
+    history.server.apply(runner_dies_saying="CUDA error: out of memory")
 
 
 async def registry_fails(history: History) -> None:
@@ -236,11 +236,11 @@ async def registry_fails(history: History) -> None:
             {"rate": 1e5},
         ]
     )
-    history.place.did(registry=fault)
+    history.server.apply(registry=fault)
 
 
 async def disk_fills(history: History) -> None:
-    history.place.did(disk_bytes=history.place.world.store.used_bytes() + 100)
+    history.server.apply(disk_bytes=history.server.world.store.used_bytes() + 100)
 
 
 async def nonsense_comes(history: History) -> None:
@@ -251,7 +251,7 @@ async def nonsense_comes(history: History) -> None:
         {"cut": True},
     ]
     answer = history.chance.choice(answers)
-    history.place.did(answer={"path": path, **answer})
+    history.server.apply(answer={"path": path, **answer})
 
 
 ACTS: tuple[Act, ...] = (
@@ -264,8 +264,8 @@ ACTS: tuple[Act, ...] = (
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 async def test_random_history_stays_true(seed: int, tmp_path: Path) -> None:
-    async with served("herd", settings=SERVER) as place:
-        history = History(place, seed)
+    async with serve_sandbox("herd", settings=SERVER) as server:
+        history = History(server, seed)
         try:
             for _ in range(LIVES):
                 await history.live(tmp_path / "herd.db")

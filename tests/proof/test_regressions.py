@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.manager_fixture import herd_of, pulled, recorded
+from support.manager_fixture import pull_to_end, recorded_events, serve_manager
 
 from herdbook.core import HerdbookError, ModelState, OperationEndedError
 
@@ -14,45 +14,45 @@ SHARED, OTHER = "plain:latest", "update-me:v2"
 
 
 async def test_model_that_comes_back_is_known_by_its_weights() -> None:
-    async with herd_of() as (place, herd):
-        await place.deletes(OTHER)
-        await herd.refresh()
-        await place.pulls(OTHER)
-        await herd.refresh()
-        await herd.load(SHARED)
-        assert (await herd.get_status(OTHER)).state is ModelState.LOADED
+    async with serve_manager() as (server, manager):
+        await server.delete(OTHER)
+        await manager.refresh()
+        await server.pull(OTHER)
+        await manager.refresh()
+        await manager.load(SHARED)
+        assert (await manager.get_status(OTHER)).state is ModelState.LOADED
 
 
 async def test_model_that_could_not_be_shown_once_is_asked_anew() -> None:
-    async with herd_of() as (place, herd):
-        await place.deletes(OTHER)
-        await herd.refresh()
-        await place.pulls(OTHER)
-        place.did(answer={"path": "/api/show", "body": "<html>"})
-        await herd.refresh()
-        assert (await herd.get_status(OTHER)).weights is None
-        await herd.refresh()
-        assert (await herd.get_status(OTHER)).weights is not None
-        before = await recorded(herd)
-        await herd.refresh()
-        assert await recorded(herd) == before
+    async with serve_manager() as (server, manager):
+        await server.delete(OTHER)
+        await manager.refresh()
+        await server.pull(OTHER)
+        server.apply(answer={"path": "/api/show", "body": "<html>"})
+        await manager.refresh()
+        assert (await manager.get_status(OTHER)).weights is None
+        await manager.refresh()
+        assert (await manager.get_status(OTHER)).weights is not None
+        before = await recorded_events(manager)
+        await manager.refresh()
+        assert await recorded_events(manager) == before
 
 
 async def test_pull_cancelled_in_its_first_moment_leaves_nothing_loading() -> None:
-    async with herd_of() as (_, herd):
+    async with serve_manager() as (_, manager):
         for turns in range(0, 60, 3):
-            pulling = asyncio.create_task(pulled(herd, "smollm2:135m"))
+            pulling = asyncio.create_task(pull_to_end(manager, "smollm2:135m"))
             for _ in range(turns):
                 await asyncio.sleep(0)
             pulling.cancel()
             await asyncio.wait({pulling})
-            assert (await herd.get_status("smollm2:135m")).work is None
+            assert (await manager.get_status("smollm2:135m")).work is None
 
 
 async def test_closing_interrupts_and_tells_the_followers() -> None:
-    async with herd_of() as (place, herd):
-        pulling = asyncio.create_task(pulled(herd, "smollm2:135m"))
-        await place.until(lambda: place.asked("/api/pull") == 1)
+    async with serve_manager() as (server, manager):
+        pulling = asyncio.create_task(pull_to_end(manager, "smollm2:135m"))
+        await server.wait_until(lambda: server.request_count("/api/pull") == 1)
     with pytest.raises(OperationEndedError):
         await pulling
 

@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 from proof.oracle import assert_live_is_replayed, assert_sound, dumps, told_by, truth_of
-from support.manager_fixture import Place, pulled, served
+from support.manager_fixture import SandboxServer, pull_to_end, serve_sandbox
 
 from herdbook.core import BusyError, HerdbookError, ManagerSettings, ModelManager
 from herdbook.core.errors import IllegalTransitionError
@@ -25,86 +25,88 @@ SETTINGS = ManagerSettings(progress_every_s=0.0, progress_every_share=0.05)
 @asynccontextmanager
 async def two(
     tmp_path: Path,
-) -> AsyncIterator[tuple[Place, ModelManager, ModelManager]]:
+) -> AsyncIterator[tuple[SandboxServer, ModelManager, ModelManager]]:
     """Serve the herd, with two managers of it on one file."""
     path = tmp_path / "herd.db"
     async with (
-        served("herd") as place,
-        place.herd(path, settings=SETTINGS, actor="library:one") as one,
-        place.herd(path, settings=SETTINGS, actor="library:two") as other,
+        serve_sandbox("herd") as server,
+        server.open_manager(path, settings=SETTINGS, actor="library:one") as one,
+        server.open_manager(path, settings=SETTINGS, actor="library:two") as other,
     ):
-        yield place, one, other
+        yield server, one, other
 
 
-async def assert_agreed(place: Place, one: ModelManager, other: ModelManager) -> None:
+async def assert_agreed(
+    server: SandboxServer, one: ModelManager, other: ModelManager
+) -> None:
     """Both say the same, which is what the server is and what the log has."""
     await one.refresh()
     await other.refresh()
     await one.now()
     assert dumps(one._repository.views) == dumps(other._repository.views)
-    assert told_by(await one.all_statuses()) == truth_of(place.world)
+    assert told_by(await one.all_statuses()) == truth_of(server.world)
     await assert_live_is_replayed(other)
     await assert_sound(one._storage.store)
 
 
-async def types_of(herd: ModelManager, name: str) -> list[str]:
+async def types_of(manager: ModelManager, name: str) -> list[str]:
     """Return what is recorded of a model, by type."""
-    stream = herd._repository.stream(name)
-    return [event.type async for event in herd._storage.store.read_stream(stream)]
+    stream = manager._repository.stream(name)
+    return [event.type async for event in manager._storage.store.read_stream(stream)]
 
 
 async def test_uses_of_one_model_are_all_recorded(tmp_path: Path) -> None:
-    async with two(tmp_path) as (place, one, other):
+    async with two(tmp_path) as (server, one, other):
         await asyncio.gather(
             *(h.mark_used(HERE) for h in (one, other) for _ in range(20))
         )
         assert (await one.get_status(HERE)).uses == 40
-        await assert_agreed(place, one, other)
+        await assert_agreed(server, one, other)
 
 
 async def test_commands_on_different_models_do_not_disturb(tmp_path: Path) -> None:
-    async with two(tmp_path) as (place, one, other):
+    async with two(tmp_path) as (server, one, other):
         await asyncio.gather(
             one.load(HERE),
             other.load("nomic-embed-text:latest"),
             one.configure("llava:7b", {"num_ctx": 512}),
             other.ensure_available(MODEL),
         )
-        await assert_agreed(place, one, other)
+        await assert_agreed(server, one, other)
 
 
 async def test_one_pulls_while_the_other_makes_sure(tmp_path: Path) -> None:
-    async with two(tmp_path) as (place, one, other):
+    async with two(tmp_path) as (server, one, other):
         first, second = await asyncio.gather(
-            pulled(one, MODEL), other.ensure_available(MODEL)
+            pull_to_end(one, MODEL), other.ensure_available(MODEL)
         )
         assert first
         assert second.present
-        assert place.asked("/api/pull") == 1
+        assert server.request_count("/api/pull") == 1
         assert (await types_of(one, MODEL)).count("PullStarted") == 1
-        await assert_agreed(place, one, other)
+        await assert_agreed(server, one, other)
 
 
 async def test_both_begin_to_pull_at_once(tmp_path: Path) -> None:
-    async with two(tmp_path) as (place, one, other):
-        await asyncio.gather(pulled(one, MODEL), pulled(other, MODEL))
+    async with two(tmp_path) as (server, one, other):
+        await asyncio.gather(pull_to_end(one, MODEL), pull_to_end(other, MODEL))
         assert (await types_of(one, MODEL)).count("PullCompleted") == 1
-        await assert_agreed(place, one, other)
+        await assert_agreed(server, one, other)
 
 
 async def test_both_load_at_once(tmp_path: Path) -> None:
-    async with two(tmp_path) as (place, one, other):
+    async with two(tmp_path) as (server, one, other):
         answers = await asyncio.gather(
             one.load(HERE), other.load(HERE), return_exceptions=True
         )
         refused = [answer for answer in answers if isinstance(answer, Exception)]
         assert all(isinstance(e, BusyError | IllegalTransitionError) for e in refused)
         assert len(refused) < 2
-        await assert_agreed(place, one, other)
+        await assert_agreed(server, one, other)
 
 
 async def test_both_delete_at_once(tmp_path: Path) -> None:
-    async with two(tmp_path) as (place, one, other):
+    async with two(tmp_path) as (server, one, other):
         answers = await asyncio.gather(
             one.delete(HERE), other.delete(HERE), return_exceptions=True
         )
@@ -113,11 +115,11 @@ async def test_both_delete_at_once(tmp_path: Path) -> None:
         # Who is asked second may see that it is gone before the first has said so.
         ends = {"ModelDeleted", "ModelVanished"}
         assert len([t for t in await types_of(one, HERE) if t in ends]) == 1
-        await assert_agreed(place, one, other)
+        await assert_agreed(server, one, other)
 
 
 async def test_both_configure_at_once(tmp_path: Path) -> None:
-    async with two(tmp_path) as (place, one, other):
+    async with two(tmp_path) as (server, one, other):
         answers = await asyncio.gather(
             one.configure(HERE, {"num_ctx": 512}),
             other.configure(HERE, {"temperature": 0.5}),
@@ -129,13 +131,13 @@ async def test_both_configure_at_once(tmp_path: Path) -> None:
         )
         done = [a for a in answers if not isinstance(a, Exception)]
         assert len((await one.get_status(HERE)).settings) == len(done) > 0
-        await assert_agreed(place, one, other)
+        await assert_agreed(server, one, other)
 
 
 async def test_work_of_the_living_is_left_to_them(tmp_path: Path) -> None:
-    async with two(tmp_path) as (place, one, other):
-        pulling = asyncio.create_task(pulled(one, MODEL))
-        await place.until(lambda: place.asked("/api/pull") == 1)
+    async with two(tmp_path) as (server, one, other):
+        pulling = asyncio.create_task(pull_to_end(one, MODEL))
+        await server.wait_until(lambda: server.request_count("/api/pull") == 1)
         await other.refresh()
         with pytest.raises(BusyError):
             await other.cancel(MODEL)
@@ -143,17 +145,17 @@ async def test_work_of_the_living_is_left_to_them(tmp_path: Path) -> None:
             await other.delete(MODEL)
         await pulling
         assert "PullInterrupted" not in await types_of(one, MODEL)
-        await assert_agreed(place, one, other)
+        await assert_agreed(server, one, other)
 
 
 async def test_one_is_closed_in_a_pull_that_the_other_waits_for(tmp_path: Path) -> None:
     path = tmp_path / "herd.db"
-    async with served("herd") as place, place.herd(path) as other:
-        async with place.herd(path) as one:
-            pulling = asyncio.create_task(pulled(one, MODEL))
-            await place.until(lambda: place.asked("/api/pull") == 1)
+    async with serve_sandbox("herd") as server, server.open_manager(path) as other:
+        async with server.open_manager(path) as one:
+            pulling = asyncio.create_task(pull_to_end(one, MODEL))
+            await server.wait_until(lambda: server.request_count("/api/pull") == 1)
             waiting = asyncio.create_task(other.ensure_available(MODEL))
-            await place.clock.sleep(0.2)
+            await server.clock.sleep(0.2)
         assert (await waiting).present
         with pytest.raises(HerdbookError):
             await pulling
@@ -161,28 +163,28 @@ async def test_one_is_closed_in_a_pull_that_the_other_waits_for(tmp_path: Path) 
         await assert_sound(other._storage.store)
 
 
-async def command(herd: ModelManager, chance: Random) -> None:
+async def command(manager: ModelManager, chance: Random) -> None:
     """Do something at random; to be refused is fine."""
     name = chance.choice([HERE, MODEL, "llama3.2:1b"])
     what = chance.choice(["pull", "load", "unload", "delete", "use", "refresh"])
     with suppress(HerdbookError):
         match what:
             case "pull":
-                await pulled(herd, name)
+                await pull_to_end(manager, name)
             case "use":
-                await herd.mark_used(name)
+                await manager.mark_used(name)
             case "refresh":
-                await herd.refresh()
+                await manager.refresh()
             case _:
-                await getattr(herd, what)(name)
+                await getattr(manager, what)(name)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 async def test_random_commands_of_both_make_one_log(seed: int, tmp_path: Path) -> None:
-    async with two(tmp_path) as (place, one, other):
+    async with two(tmp_path) as (server, one, other):
         chance = Random(seed)
         for _ in range(8):
             await asyncio.gather(
                 *(command(chance.choice([one, other]), chance) for _ in range(4))
             )
-            await assert_agreed(place, one, other)
+            await assert_agreed(server, one, other)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import ollama
 import pytest
-from support.sandbox_program import program
+from support.sandbox_program import sandbox_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ TOOL = {"type": "function", "function": {"name": "now", "description": "tells it
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A program in which seconds are milliseconds, and the models of the herd."""
-    with program("--models", "herd", "--speed", "1000") as (_, url):
+    with sandbox_process("--models", "herd", "--speed", "1000") as (_, url):
         yield url
 
 
@@ -260,7 +260,7 @@ async def test_official_asynchronous_client_streams(address: str) -> None:
 
 
 def test_official_client_tells_that_nobody_answers() -> None:
-    with program() as (_, url):
+    with sandbox_process() as (_, url):
         pass
     with ollama.Client(url) as client, pytest.raises(ConnectionError):
         client.list()

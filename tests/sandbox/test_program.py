@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from support.sandbox_program import program
+from support.sandbox_program import sandbox_process
 
 from herdbook.sandbox import Options
 from herdbook.sandbox.__main__ import parse
@@ -30,7 +30,7 @@ def last_seen(url: str) -> Any:
 def test_program_tells_its_address_and_stops_at_a_signal(
     number: signal.Signals,
 ) -> None:
-    with program("--models", "herd") as (process, url):
+    with sandbox_process("--models", "herd") as (process, url):
         assert httpx.get(url).text == "Ollama is running"
         began = time.monotonic()
 
@@ -44,7 +44,7 @@ def test_program_tells_its_address_and_stops_at_a_signal(
 
 def test_killed_program_finds_its_store_again(tmp_path: Path) -> None:
     kept = ("--state", str(tmp_path), "--registry-rate", "20000000")
-    with program("--models", "none", *kept) as (process, url):
+    with sandbox_process("--models", "none", *kept) as (process, url):
         post(url, "/api/pull", model="plain")
         with httpx.stream(
             "POST", f"{url}/api/pull", json={"model": "smollm2:135m"}
@@ -56,7 +56,7 @@ def test_killed_program_finds_its_store_again(tmp_path: Path) -> None:
             pass
         process.send_signal(signal.SIGKILL)
         process.wait()
-    with program("--models", "some", *kept) as (_, url):
+    with sandbox_process("--models", "some", *kept) as (_, url):
         names = [one["name"] for one in httpx.get(f"{url}/api/tags").json()["models"]]
         with httpx.stream(
             "POST", f"{url}/api/pull", json={"model": "smollm2:135m"}
@@ -70,7 +70,7 @@ def test_killed_program_finds_its_store_again(tmp_path: Path) -> None:
 
 
 def test_manual_clock_stands_until_it_is_moved() -> None:
-    with program("--models", "herd", "--clock", "manual") as (_, url):
+    with sandbox_process("--models", "herd", "--clock", "manual") as (_, url):
         before = httpx.get(f"{url}/sandbox/clock").json()["now"]
         moved = post(url, "/sandbox/clock", advance=3600).json()["now"]
         after = httpx.get(f"{url}/sandbox/clock").json()["now"]

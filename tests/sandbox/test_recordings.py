@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.recorded_likeness import Reader, answered, recorded
-from support.recorded_play import RECORDINGS, Talk, name_of, play, read
+from support.recorded_comparison import (
+    AnswerReader,
+    comparable_answer,
+    comparable_recording,
+)
+from support.recorded_play import RECORDINGS, PlayedExchange, name_of, play, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,9 +62,9 @@ async def test_recording_is_answered_alike(path: Path) -> None:
     name, recording = name_of(path), read(path)
     talks = await play(name, recording)
 
-    theirs, ours = Reader(), Reader()
-    expected = [recorded(theirs, talk.exchange) for talk in talks]
-    found = [answered(ours, talk) for talk in talks]
+    theirs, ours = AnswerReader(), AnswerReader()
+    expected = [comparable_recording(theirs, talk.exchange) for talk in talks]
+    found = [comparable_answer(ours, talk) for talk in talks]
     if name in BY_CHANCE:
         assert by_chance(found) == by_chance(expected)
         return
@@ -85,7 +89,7 @@ def who_ended(exchange: dict[str, Any]) -> str:
     return "closed by client" if "closed_by" in exchange["response"] else "answered"
 
 
-def check_order(talks: list[Talk]) -> None:
+def check_order(talks: list[PlayedExchange]) -> None:
     """Compare in which order overlapping requests ended."""
     for one, other in combinations(talks, 2):
         apart = other.exchange["ended"] - one.exchange["ended"]
@@ -94,7 +98,9 @@ def check_order(talks: list[Talk]) -> None:
             assert first.until <= last.until, (first.exchange, last.exchange)
 
 
-def check_expiries(name: str, recording: dict[str, Any], talks: list[Talk]) -> None:
+def check_expiries(
+    name: str, recording: dict[str, Any], talks: list[PlayedExchange]
+) -> None:
     """Compare what ps says about how long runners stay."""
     looks = zip(talks, recorded_dates(recording), strict=True)
     for index, (talk, their_now) in enumerate(looks):

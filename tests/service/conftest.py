@@ -6,16 +6,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.cli_runner import FAST, Server
-from support.service_program import Program, Reached, service, thread
+from support.cli_runner import FAST, SandboxThread
+from support.service_program import (
+    RunningService,
+    ServiceProcess,
+    run_in_thread,
+    run_service,
+)
 
 from herdbook.sandbox import Behaviour, RealClock, Settings, World
 
 
 @pytest.fixture
-def ollama() -> Iterator[Server]:
+def ollama() -> Iterator[SandboxThread]:
     """Return a pretend server with a few models."""
-    server = Server(
+    server = SandboxThread(
         World(
             models="some",
             clock=RealClock(speed=FAST),
@@ -27,9 +32,9 @@ def ollama() -> Iterator[Server]:
 
 
 @pytest.fixture
-def slow_ollama() -> Iterator[Server]:
+def slow_ollama() -> Iterator[SandboxThread]:
     """Return a pretend server that takes its time with pulls."""
-    server = Server(
+    server = SandboxThread(
         World(
             models="some",
             clock=RealClock(speed=1),
@@ -42,14 +47,14 @@ def slow_ollama() -> Iterator[Server]:
 
 
 @pytest.fixture
-def herdbook(tmp_path: Path, ollama: Server) -> Iterator[Reached]:
+def herdbook(tmp_path: Path, ollama: SandboxThread) -> Iterator[RunningService]:
     """Return a service that runs in a thread."""
-    with thread(tmp_path / "herd.db", ollama.address) as running:
+    with run_in_thread(tmp_path / "herd.db", ollama.address) as running:
         yield running
 
 
 @pytest.fixture
-def program(tmp_path: Path, ollama: Server) -> Iterator[Program]:
+def program(tmp_path: Path, ollama: SandboxThread) -> Iterator[ServiceProcess]:
     """Return a service that is a process of its own."""
-    with service(tmp_path / "herd.db", ollama.address) as running:
+    with run_service(tmp_path / "herd.db", ollama.address) as running:
         yield running

@@ -13,8 +13,8 @@ from typing import Any, cast
 
 import httpx
 import pytest
-from support.cli_runner import Server
-from support.service_program import Program, service
+from support.cli_runner import SandboxThread
+from support.service_program import ServiceProcess, run_service
 
 from herdbook.core import RunningOperation
 from herdbook.sandbox import RealClock, World
@@ -31,13 +31,13 @@ def free_port() -> int:
 
 
 def test_starts_without_ollama_and_serves_what_the_log_knows(
-    tmp_path: Path, ollama: Server
+    tmp_path: Path, ollama: SandboxThread
 ) -> None:
     log = tmp_path / "herd.db"
-    with service(log, ollama.address):
+    with run_service(log, ollama.address):
         pass
-    ollama.did(server="stopped")
-    with service(log, ollama.address) as herdbook:
+    ollama.apply(server="stopped")
+    with run_service(log, ollama.address) as herdbook:
         ready = herdbook.get("/readyz")
         models = herdbook.get("/v1/models")
 
@@ -51,15 +51,15 @@ def test_starts_without_ollama_and_serves_what_the_log_knows(
 
 @pytest.mark.slow
 def test_server_that_comes_back_is_seen_by_itself(tmp_path: Path) -> None:
-    server = Server(World(models="some", clock=RealClock(speed=1)))
+    server = SandboxThread(World(models="some", clock=RealClock(speed=1)))
     try:
-        with service(tmp_path / "herd.db", server.address) as herdbook:
-            server.did(server="stopped")
+        with run_service(tmp_path / "herd.db", server.address) as herdbook:
+            server.apply(server="stopped")
             begun = monotonic()
             while herdbook.get("/readyz")["node_reached"]:
                 assert monotonic() - begun < 15
                 sleep(0.1)
-            server.did(server="started")
+            server.apply(server="started")
             begun = monotonic()
             while not herdbook.get("/readyz")["node_reached"]:
                 assert monotonic() - begun < 15
@@ -74,7 +74,7 @@ def test_server_that_comes_back_is_seen_by_itself(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stops_in_time_and_leaves_no_write_ahead_log(
-    program: Program, number: int
+    program: ServiceProcess, number: int
 ) -> None:
     program.operate("load", HERE)
     begun = monotonic()
@@ -90,9 +90,11 @@ def test_stops_in_time_and_leaves_no_write_ahead_log(
     file.close()
 
 
-def test_stops_in_time_while_the_server_hangs(tmp_path: Path, ollama: Server) -> None:
-    with service(tmp_path / "herd.db", ollama.address) as herdbook:
-        ollama.did(answer={"path": "/api/generate", "hang": True})
+def test_stops_in_time_while_the_server_hangs(
+    tmp_path: Path, ollama: SandboxThread
+) -> None:
+    with run_service(tmp_path / "herd.db", ollama.address) as herdbook:
+        ollama.apply(answer={"path": "/api/generate", "hang": True})
         body = {"kind": "load", "model": HERE}
         told = herdbook.http.post("/v1/operations", json=body).json()
         while "LoadStarted" not in herdbook.types(HERE):
@@ -100,8 +102,8 @@ def test_stops_in_time_while_the_server_hangs(tmp_path: Path, ollama: Server) ->
 
         assert herdbook.stop() == 0
 
-    ollama.did(server="stopped")
-    with service(tmp_path / "herd.db", ollama.address) as again:
+    ollama.apply(server="stopped")
+    with run_service(tmp_path / "herd.db", ollama.address) as again:
         assert again.types(HERE)[-1] == "LoadInterrupted"
         ended = again.get(f"/v1/operations/{told['id']}")
         assert ended["state"] == "interrupted"
@@ -109,7 +111,7 @@ def test_stops_in_time_while_the_server_hangs(tmp_path: Path, ollama: Server) ->
 
 def test_stopping_service_begins_nothing(tmp_path: Path) -> None:
     """What is told to clients that still hold a connection is in test_operations."""
-    with service(tmp_path / "herd.db", "127.0.0.1:9") as herdbook:
+    with run_service(tmp_path / "herd.db", "127.0.0.1:9") as herdbook:
         assert herdbook.stop() == 0
         with pytest.raises(httpx.TransportError):
             herdbook.http.get("/healthz")
@@ -117,15 +119,15 @@ def test_stopping_service_begins_nothing(tmp_path: Path) -> None:
 
 def test_address_is_the_first_line(tmp_path: Path) -> None:
     port = free_port()
-    with service(tmp_path / "herd.db", "127.0.0.1:9", port=port) as herdbook:
+    with run_service(tmp_path / "herd.db", "127.0.0.1:9", port=port) as herdbook:
         assert herdbook.address == f"http://127.0.0.1:{port}"
         assert herdbook.get("/healthz")["status"] == "ok"
 
 
-def test_port_that_is_taken(tmp_path: Path, program: Program) -> None:
+def test_port_that_is_taken(tmp_path: Path, program: ServiceProcess) -> None:
     with (
         pytest.raises(AssertionError, match="cannot be listened on"),
-        service(tmp_path / "other.db", "127.0.0.1:9", port=program.port),
+        run_service(tmp_path / "other.db", "127.0.0.1:9", port=program.port),
     ):
         pass
 
@@ -133,16 +135,16 @@ def test_port_that_is_taken(tmp_path: Path, program: Program) -> None:
 def test_bind_beyond_this_machine_needs_tokens(tmp_path: Path) -> None:
     with (
         pytest.raises(AssertionError, match="token"),
-        service(tmp_path / "herd.db", "127.0.0.1:9", "--host", "0.0.0.0"),
+        run_service(tmp_path / "herd.db", "127.0.0.1:9", "--host", "0.0.0.0"),
     ):
         pass
 
 
 def test_log_lines_are_json_where_that_is_asked_for(
-    tmp_path: Path, ollama: Server
+    tmp_path: Path, ollama: SandboxThread
 ) -> None:
     options = ("--log-format", "json")
-    with service(tmp_path / "herd.db", ollama.address, *options) as herdbook:
+    with run_service(tmp_path / "herd.db", ollama.address, *options) as herdbook:
         herdbook.get("/v1/models?state=loaded")
 
     lines = [json.loads(line) for line in herdbook.errors.read_text().splitlines()]
@@ -151,7 +153,7 @@ def test_log_lines_are_json_where_that_is_asked_for(
     assert request["actor"] == "api:local"
 
 
-def test_measures(program: Program) -> None:
+def test_measures(program: ServiceProcess) -> None:
     program.operate("pull", "qwen3:0.6b")
     program.operate("load", HERE)
 
@@ -179,7 +181,7 @@ def test_measures(program: Program) -> None:
     assert values["herdbook_log_wal_bytes"] > 0
 
 
-def test_failures_of_ollama_are_counted(program: Program) -> None:
+def test_failures_of_ollama_are_counted(program: ServiceProcess) -> None:
     program.operate("pull", "no-such-model:1b")
 
     text = program.http.get("/metrics").text
@@ -231,7 +233,9 @@ async def metrics_of(http: httpx.AsyncClient) -> str:
     return (await http.get("/metrics")).text
 
 
-def test_log_that_is_deleted_underneath_is_told_at_once(program: Program) -> None:
+def test_log_that_is_deleted_underneath_is_told_at_once(
+    program: ServiceProcess,
+) -> None:
     for file in program.log.parent.glob(f"{program.log.name}*"):
         if file.is_file() and file.suffix != ".stderr":
             file.unlink()

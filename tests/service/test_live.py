@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
-from support.manager_fixture import Place, herd_of, served
+from support.manager_fixture import SandboxServer, serve_manager, serve_sandbox
 
 from herdbook.core import HistoryFilter, ModelManager, RecordedEvent
 from herdbook.service.live import EndOfStream, Heartbeat, Live, Reason, StreamFilter
@@ -18,9 +18,13 @@ HERE = "gemma3:4b"
 
 @asynccontextmanager
 async def live_of(
-    herd: ModelManager, place: Place, *, most: int = 1000, heartbeat_s: float = 60.0
+    manager: ModelManager,
+    server: SandboxServer,
+    *,
+    most: int = 1000,
+    heartbeat_s: float = 60.0,
 ) -> AsyncIterator[Live]:
-    live = Live(herd, place.clock, reader_events=most, heartbeat_s=heartbeat_s)
+    live = Live(manager, server.clock, reader_events=most, heartbeat_s=heartbeat_s)
     async with live.running():
         yield live
 
@@ -37,17 +41,20 @@ async def positions(live: Live, after: int, upto: int) -> list[int]:
     return found
 
 
-async def use(herd: ModelManager, count: int) -> int:
+async def use(manager: ModelManager, count: int) -> int:
     """Record so many uses, and return the last position."""
     for _ in range(count):
-        await herd.mark_used(HERE)
-    return (await herd.head()).position
+        await manager.mark_used(HERE)
+    return (await manager.head()).position
 
 
 async def test_reader_that_catches_up_while_the_log_grows_misses_nothing() -> None:
-    async with herd_of("some") as (place, herd), live_of(herd, place) as live:
+    async with (
+        serve_manager("some") as (server, manager),
+        live_of(manager, server) as live,
+    ):
         readers = [asyncio.create_task(positions(live, n, 200)) for n in range(5)]
-        await use(herd, 200)
+        await use(manager, 200)
 
         async with asyncio.timeout(20):
             found = await asyncio.gather(*readers)
@@ -58,12 +65,15 @@ async def test_reader_that_catches_up_while_the_log_grows_misses_nothing() -> No
 
 
 async def test_who_falls_behind_is_sent_away_with_the_reason() -> None:
-    async with herd_of("some") as (place, herd), live_of(herd, place, most=10) as live:
-        begin = (await herd.head()).position
+    async with (
+        serve_manager("some") as (server, manager),
+        live_of(manager, server, most=10) as live,
+    ):
+        begin = (await manager.head()).position
         async with aclosing(live.read(begin, ALL)) as slow:
-            await use(herd, 1)
+            await use(manager, 1)
             first = await anext(slow)
-            await use(herd, 30)  # it takes none of them
+            await use(manager, 30)  # it takes none of them
             while live.position < begin + 31:
                 await asyncio.sleep(0)
             rest = [message async for message in slow]
@@ -79,13 +89,16 @@ async def test_who_falls_behind_is_sent_away_with_the_reason() -> None:
 
 
 async def test_slow_reader_holds_nobody_up() -> None:
-    async with herd_of("some") as (place, herd), live_of(herd, place, most=10) as live:
-        begin = (await herd.head()).position
+    async with (
+        serve_manager("some") as (server, manager),
+        live_of(manager, server, most=10) as live,
+    ):
+        begin = (await manager.head()).position
         async with aclosing(live.read(begin, ALL)) as slow:
             reading = asyncio.create_task(positions(live, begin, begin + 40))
-            await use(herd, 1)
+            await use(manager, 1)
             await anext(slow)
-            await use(herd, 39)
+            await use(manager, 39)
 
             async with asyncio.timeout(20):
                 assert len(await reading) == 40
@@ -93,10 +106,10 @@ async def test_slow_reader_holds_nobody_up() -> None:
 
 async def test_silence_is_told_with_how_far_the_log_was_read() -> None:
     async with (
-        herd_of("some") as (place, herd),
-        live_of(herd, place, heartbeat_s=0.01) as live,
+        serve_manager("some") as (server, manager),
+        live_of(manager, server, heartbeat_s=0.01) as live,
     ):
-        begin = await use(herd, 1)
+        begin = await use(manager, 1)
         wanted = StreamFilter(chosen=HistoryFilter(types=frozenset({"PullFailed"})))
         async with aclosing(live.read(0, wanted)) as messages:
             beat = await anext(messages)
@@ -107,12 +120,12 @@ async def test_silence_is_told_with_how_far_the_log_was_read() -> None:
 async def test_what_another_process_records_comes_too(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
     async with (
-        served("some") as place,
-        place.herd(log) as herd,
-        place.herd(log, look=False) as other,
-        live_of(herd, place) as live,
+        serve_sandbox("some") as server,
+        server.open_manager(log) as manager,
+        server.open_manager(log, look=False) as other,
+        live_of(manager, server) as live,
     ):
-        begin = (await herd.head()).position
+        begin = (await manager.head()).position
         reading = asyncio.create_task(positions(live, begin, begin + 3))
         await use(other, 3)
 
@@ -121,9 +134,12 @@ async def test_what_another_process_records_comes_too(tmp_path: Path) -> None:
 
 
 async def test_closed_hub_says_goodbye_at_once() -> None:
-    async with herd_of("some") as (place, herd), live_of(herd, place) as live:
+    async with (
+        serve_manager("some") as (server, manager),
+        live_of(manager, server) as live,
+    ):
         live.close(Reason.STOPPING)
-        begin = (await herd.head()).position
+        begin = (await manager.head()).position
         messages = [message async for message in live.read(begin, ALL)]
 
     assert messages == [EndOfStream(Reason.STOPPING)]

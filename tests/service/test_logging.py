@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 import structlog
-from support.cli_runner import Server
-from support.service_program import service
+from support.cli_runner import SandboxThread
+from support.service_program import run_service
 
 from herdbook.core.logging import Logger
 from herdbook.service.logging import configure, without_secrets
@@ -228,12 +228,12 @@ def test_secrets_are_taken_out_wherever_they_are() -> None:
 
 
 def test_service_whose_lines_nobody_takes_goes_on(
-    tmp_path: Path, ollama: Server
+    tmp_path: Path, ollama: SandboxThread
 ) -> None:
     (tmp_path / "herd.db.stderr").symlink_to("/dev/full")
-    with service(tmp_path / "herd.db", ollama.address) as herdbook:
+    with run_service(tmp_path / "herd.db", ollama.address) as herdbook:
         loaded = herdbook.operate("load", "gemma3:4b")
-        ollama.did(server="stopped")
+        ollama.apply(server="stopped")
         refused = herdbook.operate("refresh")
 
         assert loaded["state"] == "succeeded"

@@ -18,9 +18,9 @@ from support.http_fixture import (
     OPERATOR,
     READER,
     TOKENS,
-    Place,
+    GuardedServer,
     application,
-    guarded,
+    serve_guarded,
     status_of,
 )
 
@@ -41,14 +41,14 @@ def now() -> float:
 
 @asynccontextmanager
 async def connected(
-    place: Place, *, taking: int | None = None
+    server: GuardedServer, *, taking: int | None = None
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Open a connection; with ``taking`` one whose reader takes few bytes."""
     made = socket.socket()
     made.setblocking(False)
     if taking is not None:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, taking)
-    await asyncio.get_running_loop().sock_connect(made, ("127.0.0.1", place.port))
+    await asyncio.get_running_loop().sock_connect(made, ("127.0.0.1", server.port))
     limit = 1024 if taking is not None else 65536
     reader, writer = await asyncio.open_connection(sock=made, limit=limit)
     try:
@@ -72,7 +72,10 @@ async def gone(reader: asyncio.StreamReader) -> float:
 
 @pytest.mark.parametrize("begun", [b"", b"G", b"GET / HTTP/1.1\r\nHost: localh"])
 async def test_a_first_head_that_does_not_come_is_not_waited_for(begun: bytes) -> None:
-    async with guarded(request_within_s=0.3) as place, connected(place) as (a, b):
+    async with (
+        serve_guarded(request_within_s=0.3) as server,
+        connected(server) as (a, b),
+    ):
         b.write(begun)
         took = await gone(a)
 
@@ -80,14 +83,17 @@ async def test_a_first_head_that_does_not_come_is_not_waited_for(begun: bytes) -
 
 
 async def test_a_head_that_drips_is_cut_and_others_are_served_meanwhile() -> None:
-    async with guarded(request_within_s=0.6) as place, connected(place) as (a, b):
+    async with (
+        serve_guarded(request_within_s=0.6) as server,
+        connected(server) as (a, b),
+    ):
         cut = asyncio.ensure_future(gone(a))
         for byte in WHO:
             b.write(bytes([byte]))
             await asyncio.sleep(0.02)
             if cut.done():
                 break
-        async with place.client(READER) as client:
+        async with server.client(READER) as client:
             served = await client.get("/v1/who")
 
     assert 0.5 < cut.result() < 2
@@ -95,7 +101,10 @@ async def test_a_head_that_drips_is_cut_and_others_are_served_meanwhile() -> Non
 
 
 async def test_a_later_head_that_does_not_come_is_not_waited_for() -> None:
-    async with guarded(request_within_s=0.4) as place, connected(place) as (a, b):
+    async with (
+        serve_guarded(request_within_s=0.4) as server,
+        connected(server) as (a, b),
+    ):
         b.write(WHO)
         first = await a.readuntil(b"}")
         await asyncio.sleep(0.6)  # idle, which is no fault
@@ -110,7 +119,10 @@ async def test_a_later_head_that_does_not_come_is_not_waited_for() -> None:
 
 async def test_the_rest_of_a_refused_body_is_not_waited_for() -> None:
     post = f"POST /v1/body HTTP/1.1\r\n{HEAD}Content-Length: 9999999\r\n\r\n"
-    async with guarded(request_within_s=0.4) as place, connected(place) as (a, b):
+    async with (
+        serve_guarded(request_within_s=0.4) as server,
+        connected(server) as (a, b),
+    ):
         b.write(post.encode() + b"begun")
         refused = await a.readuntil(b"}")
         took = await gone(a)
@@ -122,7 +134,10 @@ async def test_the_rest_of_a_refused_body_is_not_waited_for() -> None:
 async def test_a_refused_body_is_not_read_without_end() -> None:
     post = f"POST /v1/body HTTP/1.1\r\n{HEAD}Content-Length: {10**12}\r\n\r\n"
     sent = 0
-    async with guarded(request_within_s=20) as place, connected(place) as (a, b):
+    async with (
+        serve_guarded(request_within_s=20) as server,
+        connected(server) as (a, b),
+    ):
         b.write(post.encode())
         refused = await a.readuntil(b"}")
         with contextlib.suppress(ConnectionError):
@@ -137,7 +152,7 @@ async def test_a_refused_body_is_not_read_without_end() -> None:
 
 async def test_what_comes_after_a_refusal_is_not_read() -> None:
     post = "POST /v1/body HTTP/1.1\r\nHost: evil\r\nContent-Length: 4\r\n\r\n"
-    async with guarded() as place, connected(place) as (a, b):
+    async with serve_guarded() as server, connected(server) as (a, b):
         b.write(post.encode() + b"ab")
         refused = await a.readuntil(b"}")
         b.write(b"cd" + WHO)
@@ -151,9 +166,9 @@ async def test_what_comes_after_a_refusal_is_not_read() -> None:
 async def test_a_refused_body_in_tiny_chunks_costs_nothing() -> None:
     """h11 would parse 8 MiB of them for minutes, and others would wait for it."""
     chunked = b"POST /v1/body HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked"
-    async with guarded() as place:
+    async with serve_guarded() as server:
         used = time.process_time()
-        answer = await place.raw(chunked + b"\r\n\r\n", b"1\r\na\r\n" * 1_000_000)
+        answer = await server.raw(chunked + b"\r\n\r\n", b"1\r\na\r\n" * 1_000_000)
         used = time.process_time() - used
 
     assert status_of(answer) in {401, 413}
@@ -163,12 +178,12 @@ async def test_a_refused_body_in_tiny_chunks_costs_nothing() -> None:
 
 async def test_a_body_that_is_taken_comes_in_few_chunks() -> None:
     chunked = f"POST /v1/body HTTP/1.1\r\n{HEAD}Transfer-Encoding: chunked\r\n\r\n"
-    async with guarded() as place:
-        fits = await place.raw(
+    async with serve_guarded() as server:
+        fits = await server.raw(
             chunked.replace(HEAD, f"{HEAD}Connection: close\r\n").encode(),
             b"1\r\na\r\n" * 1000 + b"0\r\n\r\n",
         )
-        refused = await place.raw(chunked.encode(), b"1\r\na\r\n" * 60_000)
+        refused = await server.raw(chunked.encode(), b"1\r\na\r\n" * 60_000)
 
     assert b'{"bytes":1000}' in fits
     assert status_of(refused) == 413
@@ -191,8 +206,8 @@ async def test_a_reader_that_takes_nothing_is_cut() -> None:
             await asyncio.sleep(0)
         ended.set()
 
-    opened = guarded(app=endless, send_within_s=0.5)
-    async with opened as place, connected(place, taking=4096) as (_, b):
+    opened = serve_guarded(app=endless, send_within_s=0.5)
+    async with opened as server, connected(server, taking=4096) as (_, b):
         b.write(WHO)
         began = now()
         await asyncio.wait_for(ended.wait(), 10)
@@ -213,8 +228,8 @@ async def test_a_reader_that_takes_little_is_not_cut() -> None:
         await send({"type": "http.response.body", "body": b"." * size})
 
     received = 0
-    opened = guarded(app=large, send_within_s=0.3)
-    async with opened as place, connected(place, taking=65536) as (a, b):
+    opened = serve_guarded(app=large, send_within_s=0.3)
+    async with opened as server, connected(server, taking=65536) as (a, b):
         b.write(LAST_WHO)
         while piece := await a.read(100_000):
             received += len(piece)
@@ -224,7 +239,7 @@ async def test_a_reader_that_takes_little_is_not_cut() -> None:
 
 
 async def test_an_application_can_cut_its_connection() -> None:
-    async with guarded() as place, connected(place) as (a, b):
+    async with serve_guarded() as server, connected(server) as (a, b):
         b.write(f"POST /v1/cut HTTP/1.1\r\n{HEAD}\r\n".encode())
         left = await a.read()
 
@@ -249,8 +264,8 @@ async def test_an_application_can_cut_its_connection() -> None:
     ],
 )
 async def test_what_is_no_http_is_answered_and_let_go(nonsense: bytes) -> None:
-    async with guarded(request_within_s=1) as place:
-        answer = await place.raw(nonsense)
+    async with serve_guarded(request_within_s=1) as server:
+        answer = await server.raw(nonsense)
 
     assert answer == b"" or status_of(answer) in {400, 421, 501}
 
@@ -271,8 +286,8 @@ async def test_what_is_no_http_is_answered_and_let_go(nonsense: bytes) -> None:
 )
 async def test_what_can_be_read_in_two_ways_ends_the_connection(head: str) -> None:
     post = f"POST /v1/body HTTP/1.1\r\n{HEAD}{head}\r\n".encode()
-    async with guarded() as place:
-        answer = await place.raw(post, b"0\r\n\r\n" + WHO)
+    async with serve_guarded() as server:
+        answer = await server.raw(post, b"0\r\n\r\n" + WHO)
 
     assert status_of(answer) == 400
     assert b"application/problem+json" in answer
@@ -285,8 +300,8 @@ async def test_what_can_be_read_in_two_ways_ends_the_connection(head: str) -> No
 )
 async def test_a_body_that_can_be_read_in_two_ways_does_so_too(body: bytes) -> None:
     chunked = f"POST /v1/body HTTP/1.1\r\n{HEAD}Transfer-Encoding: chunked\r\n\r\n"
-    async with guarded(request_within_s=1) as place:
-        answer = await place.raw(chunked.encode() + body + WHO)
+    async with serve_guarded(request_within_s=1) as server:
+        answer = await server.raw(chunked.encode() + body + WHO)
 
     assert status_of(answer) == 400
     assert answer.count(b"HTTP/1.1 ") == 1
@@ -295,18 +310,18 @@ async def test_a_body_that_can_be_read_in_two_ways_does_so_too(body: bytes) -> N
 async def test_a_head_has_few_lines() -> None:
     many = "".join(f"X{number}: a\r\n" for number in range(130))
     few = "".join(f"X{number}: a\r\n" for number in range(100))
-    async with guarded() as place:
-        refused = await place.raw(LAST_WHO[:-2] + many.encode() + b"\r\n")
-        fits = await place.raw(LAST_WHO[:-2] + few.encode() + b"\r\n")
+    async with serve_guarded() as server:
+        refused = await server.raw(LAST_WHO[:-2] + many.encode() + b"\r\n")
+        fits = await server.raw(LAST_WHO[:-2] + few.encode() + b"\r\n")
 
     assert (status_of(refused), status_of(fits)) == (413, 200)
 
 
 async def test_a_broken_chunk_ends_the_request_alone() -> None:
     chunked = f"POST /v1/body HTTP/1.1\r\n{HEAD}Transfer-Encoding: chunked\r\n\r\n"
-    async with guarded() as place:
-        answer = await place.raw(chunked.encode(), b"2\r\nab\r\n", 0.05, b"zz\r\n")
-        async with place.client(READER) as client:
+    async with serve_guarded() as server:
+        answer = await server.raw(chunked.encode(), b"2\r\nab\r\n", 0.05, b"zz\r\n")
+        async with server.client(READER) as client:
             served = await client.get("/v1/who")
 
     assert status_of(answer) == 400
@@ -316,7 +331,7 @@ async def test_a_broken_chunk_ends_the_request_alone() -> None:
 
 async def test_an_upgrade_to_web_sockets_is_none() -> None:
     upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n"
-    async with guarded() as place, connected(place) as (a, b):
+    async with serve_guarded() as server, connected(server) as (a, b):
         b.write(f"GET /v1/who HTTP/1.1\r\n{HEAD}{upgrade}\r\n".encode())
         answer = await a.readuntil(b"}")
 
@@ -334,8 +349,8 @@ async def test_requests_right_behind_one_another_share_no_context() -> None:
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
 
-    async with guarded(app=marking) as place:
-        await place.raw(WHO + WHO + WHO + LAST_WHO)
+    async with serve_guarded(app=marking) as server:
+        await server.raw(WHO + WHO + WHO + LAST_WHO)
 
     assert seen == ["none"] * 4
 
@@ -344,7 +359,7 @@ async def test_requests_right_behind_one_another_share_no_context() -> None:
 
 
 @asynccontextmanager
-async def serving(most: int) -> AsyncIterator[Place]:
+async def serving(most: int) -> AsyncIterator[GuardedServer]:
     """Serve so many connections at a time."""
     settings = ServiceSettings(port=0, tokens=TOKENS, stop_within_s=0.1)
     server = Server(Guard(application(), settings), settings, most_connections=most)
@@ -352,31 +367,33 @@ async def serving(most: int) -> AsyncIterator[Place]:
         port = open_socket.getsockname()[1]
         running = asyncio.ensure_future(server.serve(sockets=[open_socket]))
         await server.ready.wait()
-        yield Place(address_of(open_socket), port, Guard(_none, settings).authenticator)
+        yield GuardedServer(
+            address_of(open_socket), port, Guard(_none, settings).authenticator
+        )
         server.stop()
         await running
 
 
 async def test_too_many_connections_are_told_to_come_again_or_cut() -> None:
     long = WHO.replace(b"/v1/who", b"/v1/long")
-    async with serving(3) as place:
+    async with serving(3) as server:
         async with contextlib.AsyncExitStack() as opened:
             for _ in range(3):
-                _, writer = await opened.enter_async_context(connected(place))
+                _, writer = await opened.enter_async_context(connected(server))
                 writer.write(long)
             await asyncio.sleep(0.05)
-            too_many = await place.raw(LAST_WHO)
+            too_many = await server.raw(LAST_WHO)
         await asyncio.sleep(0.05)
-        again = await place.raw(LAST_WHO)
+        again = await server.raw(LAST_WHO)
         async with contextlib.AsyncExitStack() as opened:
             for _ in range(3):
-                _, writer = await opened.enter_async_context(connected(place))
+                _, writer = await opened.enter_async_context(connected(server))
                 writer.write(long)
             await asyncio.sleep(0.05)
             async with contextlib.AsyncExitStack() as more:
                 for _ in range(101):
-                    await more.enter_async_context(connected(place))
-                far_too_many = [await place.raw(LAST_WHO) for _ in range(2)]
+                    await more.enter_async_context(connected(server))
+                far_too_many = [await server.raw(LAST_WHO) for _ in range(2)]
 
     assert status_of(too_many) == 503
     assert b"retry-after: 1" in too_many
@@ -386,17 +403,17 @@ async def test_too_many_connections_are_told_to_come_again_or_cut() -> None:
 
 
 async def test_the_connection_that_is_idle_longest_makes_room() -> None:
-    async with serving(3) as place, contextlib.AsyncExitStack() as opened:
+    async with serving(3) as server, contextlib.AsyncExitStack() as opened:
         idle = []
         for _ in range(3):
-            reader, writer = await opened.enter_async_context(connected(place))
+            reader, writer = await opened.enter_async_context(connected(server))
             writer.write(WHO)
             await reader.readuntil(b"}")
             idle.append((reader, writer))
         first, used = idle[0], idle[1]
         first[1].write(WHO)
         await first[0].readuntil(b"}")
-        served = await place.raw(LAST_WHO)
+        served = await server.raw(LAST_WHO)
         cut = await used[0].read()
         first[1].write(WHO)
         kept = await first[0].readuntil(b"}")
@@ -407,10 +424,10 @@ async def test_the_connection_that_is_idle_longest_makes_room() -> None:
 
 
 async def test_silent_connections_keep_nobody_out() -> None:
-    async with serving(10) as place, contextlib.AsyncExitStack() as opened:
+    async with serving(10) as server, contextlib.AsyncExitStack() as opened:
         for _ in range(300):
-            await opened.enter_async_context(connected(place))
-        served = await place.raw(LAST_WHO)
+            await opened.enter_async_context(connected(server))
+        served = await server.raw(LAST_WHO)
 
     assert status_of(served) == 200
 
@@ -424,8 +441,8 @@ async def _none(scope: Any, receive: Any, send: Any) -> None:
 
 async def test_a_stop_lets_requests_end_and_takes_no_more() -> None:
     async with contextlib.AsyncExitStack() as stack:
-        place = await stack.enter_async_context(guarded(stop_within_s=5))
-        async with connected(place) as (idle, writer), place.client(READER) as client:
+        server = await stack.enter_async_context(serve_guarded(stop_within_s=5))
+        async with connected(server) as (idle, writer), server.client(READER) as client:
             writer.write(WHO)
             await idle.readuntil(b"}")
             under_way = asyncio.ensure_future(client.get("/v1/soon"))
@@ -434,7 +451,7 @@ async def test_a_stop_lets_requests_end_and_takes_no_more() -> None:
             stopping = asyncio.ensure_future(stack.aclose())
             closed = await gone(idle)
             with pytest.raises(httpx.ConnectError):
-                await place.client(READER).get("/v1/who")
+                await server.client(READER).get("/v1/who")
             answer = await under_way
             await stopping
             took = now() - began
@@ -447,8 +464,8 @@ async def test_a_stop_lets_requests_end_and_takes_no_more() -> None:
 async def test_a_stop_cuts_what_does_not_end() -> None:
     before = asyncio.all_tasks()
     async with contextlib.AsyncExitStack() as stack:
-        place = await stack.enter_async_context(guarded(stop_within_s=0.4))
-        async with connected(place) as (a, b), connected(place) as (half, begun):
+        server = await stack.enter_async_context(serve_guarded(stop_within_s=0.4))
+        async with connected(server) as (a, b), connected(server) as (half, begun):
             b.write(f"GET /v1/long HTTP/1.1\r\n{HEAD}\r\n".encode())
             begun.write(b"GET /v1/wh")
             await asyncio.sleep(0.1)
@@ -464,8 +481,8 @@ async def test_a_stop_cuts_what_does_not_end() -> None:
 
 async def test_a_stream_sees_that_it_is_time_to_end() -> None:
     async with contextlib.AsyncExitStack() as stack:
-        place = await stack.enter_async_context(guarded(stop_within_s=5))
-        async with connected(place) as (a, b):
+        server = await stack.enter_async_context(serve_guarded(stop_within_s=5))
+        async with connected(server) as (a, b):
             b.write(f"GET /v1/stream HTTP/1.1\r\n{HEAD}\r\n".encode())
             await a.read(100)
             reading = asyncio.ensure_future(a.read())
@@ -480,8 +497,8 @@ async def test_a_stream_sees_that_it_is_time_to_end() -> None:
 
 async def test_a_stop_does_not_wait_for_a_stuck_reader() -> None:
     async with contextlib.AsyncExitStack() as stack:
-        place = await stack.enter_async_context(guarded(stop_within_s=0.4))
-        async with connected(place, taking=4096) as (_, b):
+        server = await stack.enter_async_context(serve_guarded(stop_within_s=0.4))
+        async with connected(server, taking=4096) as (_, b):
             b.write(f"GET /v1/stream HTTP/1.1\r\n{HEAD}\r\n".encode())
             await asyncio.sleep(0.2)
             began = now()
@@ -492,17 +509,17 @@ async def test_a_stop_does_not_wait_for_a_stuck_reader() -> None:
 
 
 async def test_clients_that_vanish_leave_nothing() -> None:
-    async with guarded() as place:
+    async with serve_guarded() as server:
         before = len(asyncio.all_tasks())
         for _ in range(20):
-            vanishing = socket.create_connection(("127.0.0.1", place.port))
+            vanishing = socket.create_connection(("127.0.0.1", server.port))
             vanishing.sendall(f"GET /v1/long HTTP/1.1\r\n{HEAD}\r\n".encode()[:-1])
             reset = struct.pack("ii", 1, 0)
             vanishing.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
             vanishing.close()
         await asyncio.sleep(0.2)
         after = len(asyncio.all_tasks())
-        async with place.client(READER) as client:
+        async with server.client(READER) as client:
             served = await client.get("/v1/who")
 
     assert after == before
@@ -511,10 +528,10 @@ async def test_clients_that_vanish_leave_nothing() -> None:
 
 async def test_an_error_in_the_block_stops_the_server_as_well() -> None:
     with pytest.raises(KeyError):
-        async with guarded() as place:
+        async with serve_guarded() as server:
             raise KeyError
     with pytest.raises(ConnectionRefusedError):
-        await asyncio.open_connection("127.0.0.1", place.port)
+        await asyncio.open_connection("127.0.0.1", server.port)
 
 
 # Where it listens
@@ -573,7 +590,7 @@ async def test_an_application_that_cannot_start_is_told() -> None:
 
 async def test_answers_come_at_once() -> None:
     """Without TCP_NODELAY each would wait some 40 ms."""
-    async with guarded() as place, place.client(READER) as client:
+    async with serve_guarded() as server, server.client(READER) as client:
         await client.get("/v1/who")
         began = now()
         for _ in range(20):

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks.herd import fill, names
+from benchmarks.dataset import fill, names
 from herdbook.core.concurrency import time_slice
 from herdbook.service.api.openapi import document_of
 from herdbook.service.app import composed, routed

@@ -24,14 +24,14 @@ from playwright.sync_api import (
     sync_playwright,
 )
 from support.cli_runner import FAST
-from support.service_program import Reached
+from support.service_program import RunningService
 
 from herdbook.sandbox import RealClock, Settings, World
 
 T = TypeVar("T")
 
 MISSING = "no Chromium here; get it with: apt-get install chromium"
-QUIETLY = (
+CHROMIUM_FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update"),
     "--disable-sync",
@@ -56,7 +56,7 @@ MODELS = (
 """What the pretend server has: enough that each test has a model of its own."""
 
 
-SLOW, QUICK = {"rate": 2e7}, {"rate": 1e9}
+SLOW_REGISTRY, FAST_REGISTRY = {"rate": 2e7}, {"rate": 1e9}
 """Registries that take seconds for a small model, and next to no time."""
 
 
@@ -67,7 +67,7 @@ def executable() -> str | None:
     return next(filter(None, map(shutil.which, names)), None)
 
 
-class _Hand:
+class _Worker:
     """A browser, and the thread that alone may touch it."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class _Hand:
             expect.set_options(timeout=PATIENCE_MS)
             self._playwright = sync_playwright().start()
             self._browser = self._playwright.chromium.launch(
-                executable_path=path, args=list(QUIETLY)
+                executable_path=path, args=list(CHROMIUM_FLAGS)
             )
         return self._browser
 
@@ -113,11 +113,11 @@ class _Hand:
             self._playwright.stop()
 
 
-class Stage:
+class BrowserThread:
     """One browser in a thread of its own; another one where that does not answer."""
 
     def __init__(self) -> None:
-        self._hand = _Hand()
+        self._hand = _Worker()
 
     def run(self, call: Callable[[], T], within_s: float = LONGEST_S) -> T:
         """Do something in the browser's thread.
@@ -130,7 +130,7 @@ class Stage:
             return future.result(within_s)
         except TimeoutError:
             if not future.done():
-                self._hand = _Hand()
+                self._hand = _Worker()
             raise
 
     @property
@@ -144,20 +144,20 @@ class Stage:
             self.run(self._hand.end, 10)
 
 
-class Visits:
+class PageSession:
     """The pages that a test opens; what goes wrong on them fails it.
 
     Attributes:
         stage: The browser.
     """
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: BrowserThread) -> None:
         self.stage = stage
         self._contexts: list[Any] = []
         self._troubles: list[str] = []
         self._foreseen: list[str] = []
 
-    def open(self, herdbook: Reached, path: str = "/", **options: Any) -> Page:
+    def open(self, herdbook: RunningService, path: str = "/", **options: Any) -> Page:
         """Open a page of a service in a fresh profile.
 
         Args:
@@ -178,11 +178,11 @@ class Visits:
         page.goto(path)
         return page
 
-    def foresee(self, *words: str) -> None:
+    def expect_errors(self, *words: str) -> None:
         """Say which troubles belong to the test: those that hold one of these words."""
         self._foreseen += words
 
-    def during(self, test: Callable[[], None]) -> None:
+    def run(self, test: Callable[[], None]) -> None:
         """Run a test; fail it by what went wrong on its pages; close them."""
         try:
             test()
@@ -222,26 +222,26 @@ def row(page: Page, model: str) -> Locator:
     return page.get_by_role("row").filter(has=name)
 
 
-def facts(herdbook: Reached, model: str) -> list[tuple[str, str]]:
+def events_and_actors(herdbook: RunningService, model: str) -> list[tuple[str, str]]:
     """Return what the log has of a model, the oldest first, with who asked for it."""
     path = f"/v1/events?stream_prefix=model/local/{model}&limit=1000"
     told = herdbook.get(path)["events"]
     return [(event["type"], event["actor"]) for event in told]
 
 
-def see_state(
-    page: Page, herdbook: Reached, model: str, state: str, *, script: bool = True
+def expect_state(
+    page: Page, herdbook: RunningService, model: str, state: str, *, script: bool = True
 ) -> None:
     """See a model's page show a state: by itself, or loaded anew without a script."""
     if not script:
         word = state.replace(" ", "_")
         path = f"/v1/models/{model}"  # of which the log may have nothing yet
-        until(lambda: herdbook.http.get(path).json().get("state") == word)
+        wait_until(lambda: herdbook.http.get(path).json().get("state") == word)
         page.goto(f"/models/{model}")
     expect(page.locator("#head .state")).to_contain_text(state)
 
 
-def until(holds: Callable[[], bool]) -> None:
+def wait_until(holds: Callable[[], bool]) -> None:
     """Wait until something holds that a server brings about."""
     deadline = monotonic() + PATIENCE_MS / 1000
     while not holds():
@@ -249,7 +249,7 @@ def until(holds: Callable[[], bool]) -> None:
         sleep(0.02)
 
 
-def pretended(speed: float = FAST) -> World:
+def sandbox_world(speed: float = FAST) -> World:
     """Return a pretend world with room for everything."""
     room = Settings(vram_bytes=64_000_000_000, max_loaded=20, keep_alive_s=1e6)
     return World(models=MODELS, clock=RealClock(speed=speed), settings=room)

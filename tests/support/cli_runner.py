@@ -14,7 +14,7 @@ FAST = 100.0
 """Pretend seconds in a second."""
 
 
-class Server:
+class SandboxThread:
     """A pretend server that lives in a thread of its own."""
 
     def __init__(self, world: World) -> None:
@@ -36,7 +36,7 @@ class Server:
             self._ready.set()
             await self._ended.wait()
 
-    def did(self, **step: object) -> None:
+    def apply(self, **step: object) -> None:
         """Do something to the server, as seen from outside."""
 
         async def now() -> None:
@@ -51,7 +51,7 @@ class Server:
         assert not self._thread.is_alive()
 
 
-class Answer(NamedTuple):
+class CommandResult(NamedTuple):
     """What a call of the command gave."""
 
     code: int
@@ -69,4 +69,4 @@ class Answer(NamedTuple):
         return [json.loads(line) for line in self.out.splitlines()]
 
 
-Herdbook = Callable[..., Answer]
+Herdbook = Callable[..., CommandResult]

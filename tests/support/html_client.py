@@ -10,7 +10,7 @@ from time import monotonic, sleep
 from typing import Any
 
 import httpx
-from support.service_program import Reached
+from support.service_program import RunningService
 
 MODEL = "llama3.2:3b"
 """A model that the pretend server has."""
@@ -21,7 +21,7 @@ HOSTILE = "<script>alert('\"&\u202e1')</script>"
 SHOWN = HOSTILE.replace("\u202e", "\\u202e")
 """The same as a page shows it: what would not be seen is escaped."""
 
-LOOSE = ("img", "link", "meta", "input", "br", "hr")
+VOID_ELEMENTS = ("img", "link", "meta", "input", "br", "hr")
 """Elements that nothing closes."""
 
 
@@ -47,7 +47,7 @@ class Page(HTMLParser):
             self.links.append(str(told["href"]))
         if "id" in told:
             self.ids.append(str(told["id"]))
-        if tag not in LOOSE:
+        if tag not in VOID_ELEMENTS:
             self._open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -63,7 +63,7 @@ class Page(HTMLParser):
         return " ".join(self.words)
 
 
-class Browser:
+class HtmlClient:
     """One who looks at the pages."""
 
     def __init__(self, address: str, token: str = "") -> None:
@@ -94,14 +94,14 @@ class Browser:
 
 
 @contextmanager
-def browsing(address: str, token: str = "") -> Iterator[Browser]:
+def open_client(address: str, token: str = "") -> Iterator[HtmlClient]:
     """Look at the pages of a service while the block runs."""
-    looking = Browser(address, token)
+    looking = HtmlClient(address, token)
     with looking.http:
         yield looking
 
 
-def types_of(herdbook: Reached, name: str = MODEL) -> list[str]:
+def event_types(herdbook: RunningService, name: str = MODEL) -> list[str]:
     """Return what the log says of a model, the oldest first; nothing of a new one."""
     answer = herdbook.http.get(f"/v1/models/{name}/history?limit=1000")
     if answer.status_code == 404:
@@ -110,17 +110,17 @@ def types_of(herdbook: Reached, name: str = MODEL) -> list[str]:
     return [entry["type"] for entry in entries]
 
 
-def settings_of(herdbook: Reached, name: str = MODEL) -> dict[str, Any]:
+def settings_of(herdbook: RunningService, name: str = MODEL) -> dict[str, Any]:
     told: dict[str, Any] = herdbook.get(f"/v1/models/{name}/configuration")["settings"]
     return told
 
 
-def version_of(herdbook: Reached) -> str:
+def version_of(herdbook: RunningService) -> str:
     """Return the version that a form of today is based on."""
     return str(herdbook.get(f"/v1/models/{MODEL}/configuration")["version"])
 
 
-def until(holds: Callable[[], bool], within_s: float = 20.0) -> None:
+def wait_until(holds: Callable[[], bool], within_s: float = 20.0) -> None:
     """Wait until something holds."""
 
     deadline = monotonic() + within_s

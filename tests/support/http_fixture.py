@@ -138,7 +138,7 @@ def _raised(_: Request[Any, Any, Any], error: RuntimeError) -> Response[Any]:
     raise error
 
 
-class Place(NamedTuple):
+class GuardedServer(NamedTuple):
     """Where the application is."""
 
     address: str
@@ -202,9 +202,9 @@ def _http_alone(app: App) -> App:
 
 
 @asynccontextmanager
-async def guarded(
+async def serve_guarded(
     *, authenticator: Authenticator | None = None, app: App | None = None, **given: Any
-) -> AsyncIterator[Place]:
+) -> AsyncIterator[GuardedServer]:
     """Serve the application while the block runs."""
     given = {"port": 0, "tokens": TOKENS, **given}
     settings = ServiceSettings(**given)
@@ -214,7 +214,9 @@ async def guarded(
         authenticator=authenticator,
     )
     async with serve(guard, settings) as address:
-        yield Place(address, int(address.rpartition(":")[2]), guard.authenticator)
+        yield GuardedServer(
+            address, int(address.rpartition(":")[2]), guard.authenticator
+        )
 
 
 async def _main() -> None:
@@ -222,7 +224,7 @@ async def _main() -> None:
     configure("json")
     tokens = gather(None, os.environ)
     given = msgspec.json.decode(sys.argv[1]) if len(sys.argv) > 1 else {}
-    async with guarded(tokens=tokens, **given) as place:
+    async with serve_guarded(tokens=tokens, **given) as place:
         print(place.address, flush=True)  # noqa: T201 - what it says is how it is found
         await asyncio.to_thread(sys.stdin.read)
 

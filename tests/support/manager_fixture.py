@@ -42,7 +42,7 @@ from herdbook.sandbox.models.names import Name
 _AIOSQLITE = aiosqlite.core.__file__
 
 
-class Time(sandbox.ManualClock):
+class AutoClock(sandbox.ManualClock):
     """The clock of all.
 
     Attributes:
@@ -69,10 +69,10 @@ class Time(sandbox.ManualClock):
                 await asyncio.sleep(0.0005)
 
 
-class SharedClock:
+class ManagerClock:
     """The library's view of that clock."""
 
-    def __init__(self, time: Time) -> None:
+    def __init__(self, time: AutoClock) -> None:
         self._time = time
 
     def now(self) -> datetime:
@@ -93,7 +93,7 @@ class SharedClock:
         return Timeout(lambda expire: self._time.call_later(seconds, expire).cancel)
 
 
-class Place:
+class SandboxServer:
     """A server somewhere, and everybody who can reach it.
 
     Attributes:
@@ -104,15 +104,15 @@ class Place:
     """
 
     def __init__(
-        self, world: sandbox.World, url: str, time: Time, http: httpx.AsyncClient
+        self, world: sandbox.World, url: str, time: AutoClock, http: httpx.AsyncClient
     ) -> None:
         self.world = world
         self.url = url
         self.time = time
-        self.clock = SharedClock(time)
+        self.clock = ManagerClock(time)
         self._http = http
 
-    def herd(
+    def open_manager(
         self,
         log: str | Path = MEMORY,
         *,
@@ -132,64 +132,64 @@ class Place:
             refresh=look,
         )
 
-    async def somebody(self, method: str, path: str, **body: object) -> httpx.Response:
+    async def request(self, method: str, path: str, **body: object) -> httpx.Response:
         """Ask the server as another program would, behind Herdbook's back."""
         return await self._http.request(method, path, json=body or None)
 
-    async def loads(self, name: str, **body: object) -> None:
+    async def load(self, name: str, **body: object) -> None:
         """Load a model as another program would."""
-        answer = await self.somebody("POST", "/api/generate", model=name, **body)
+        answer = await self.request("POST", "/api/generate", model=name, **body)
         assert answer.status_code == 200, answer.text
 
-    async def unloads(self, name: str) -> None:
+    async def unload(self, name: str) -> None:
         """Unload a model as another program would."""
-        await self.loads(name, keep_alive=0)
+        await self.load(name, keep_alive=0)
 
-    async def pulls(self, name: str) -> None:
+    async def pull(self, name: str) -> None:
         """Pull a model as another program would."""
-        answer = await self.somebody("POST", "/api/pull", model=name, stream=False)
+        answer = await self.request("POST", "/api/pull", model=name, stream=False)
         assert answer.json() == {"status": "success"}, answer.text
 
-    async def copies(self, source: str, destination: str) -> None:
+    async def copy(self, source: str, destination: str) -> None:
         """Give a model a second name as another program would."""
-        await self.somebody("POST", "/api/copy", source=source, destination=destination)
+        await self.request("POST", "/api/copy", source=source, destination=destination)
 
-    async def deletes(self, name: str) -> None:
+    async def delete(self, name: str) -> None:
         """Delete a model as another program would."""
-        await self.somebody("DELETE", "/api/delete", model=name)
+        await self.request("DELETE", "/api/delete", model=name)
 
-    def did(self, **step: object) -> None:
+    def apply(self, **step: object) -> None:
         """Do something to the server from outside; see the sandbox's faults."""
         sandbox.did(self.world, step)
 
-    def asked(self, path: str) -> int:
+    def request_count(self, path: str) -> int:
         """Count the requests that the server has seen for a path."""
         return sum(seen.path == path for seen in self.world.seen)
 
-    def has(self, name: str) -> bool:
+    def has_model(self, name: str) -> bool:
         """Tell whether the server has a model."""
         parsed = Name.parse(name)
         return parsed is not None and self.world.store.find(parsed) is not None
 
-    def bytes_kept(self) -> int:
+    def partial_bytes(self) -> int:
         """Count the bytes of blobs that were not fetched to their end."""
         return sum(sum(part.saved) for part in self.world.store.partials.values())
 
-    async def until(self, holds: Callable[[], bool]) -> None:
+    async def wait_until(self, holds: Callable[[], bool]) -> None:
         """Wait until something holds that time will bring."""
         while not holds():
             await self.clock.sleep(0.05)
 
 
 @asynccontextmanager
-async def served(
+async def serve_sandbox(
     models: str = "herd",
     *,
     settings: sandbox.Settings | None = None,
     profile: sandbox.Profile = sandbox.CURRENT,
-) -> AsyncIterator[Place]:
+) -> AsyncIterator[SandboxServer]:
     """Serve a world over HTTP, in a time that passes as soon as all wait for it."""
-    time = Time()
+    time = AutoClock()
     world = sandbox.World(models=models, clock=time, settings=settings, profile=profile)
     passing = asyncio.create_task(time.pass_by(), name="time")
     try:
@@ -197,55 +197,55 @@ async def served(
             sandbox.serve(world) as url,
             httpx.AsyncClient(base_url=url, timeout=None, trust_env=False) as http,
         ):
-            yield Place(world, url, time, http)
+            yield SandboxServer(world, url, time, http)
     finally:
         passing.cancel()
         await asyncio.wait([passing])
 
 
 @asynccontextmanager
-async def herd_of(
+async def serve_manager(
     models: str = "herd",
     *,
     settings: ManagerSettings | None = None,
-    server: sandbox.Settings | None = None,
-) -> AsyncIterator[tuple[Place, ModelManager]]:
+    sandbox_settings: sandbox.Settings | None = None,
+) -> AsyncIterator[tuple[SandboxServer, ModelManager]]:
     """Serve a world, with one manager of it whose log is in memory."""
     async with (
-        served(models, settings=server) as place,
-        place.herd(settings=settings) as herd,
+        serve_sandbox(models, settings=sandbox_settings) as server,
+        server.open_manager(settings=settings) as manager,
     ):
-        yield place, herd
+        yield server, manager
 
 
-async def pulled(herd: ModelManager, name: str) -> list[PullProgress]:
+async def pull_to_end(manager: ModelManager, name: str) -> list[PullProgress]:
     """Pull a model to its end, and return all that was told."""
-    return [progress async for progress in herd.pull(name)]
+    return [progress async for progress in manager.pull(name)]
 
 
-async def under_way(herd: ModelManager, name: str, completed: int = 1) -> None:
+async def start_pull(manager: ModelManager, name: str, completed: int = 1) -> None:
     """Follow a pull until so many bytes are there, then go on without it."""
-    async with aclosing(herd.pull(name)) as progress:
+    async with aclosing(manager.pull(name)) as progress:
         async for one in progress:
             if one.completed_bytes >= completed:
                 return
 
 
-async def end_of(task: asyncio.Task[Any]) -> BaseException | None:
+async def error_of(task: asyncio.Task[Any]) -> BaseException | None:
     """Return what a task ended with."""
     await asyncio.wait([task])
     return task.exception()
 
 
-async def recorded(
-    herd: ModelManager, name: str | None = None, *, after: int = 0
+async def recorded_events(
+    manager: ModelManager, name: str | None = None, *, after: int = 0
 ) -> list[RecordedEvent]:
     """Return what stands in the log behind a position, of one model or of all."""
-    end = (await herd.now()).position
+    end = (await manager.now()).position
     found: list[RecordedEvent] = []
     if end <= after:
         return found
-    async with aclosing(herd.events(after=after)) as events:
+    async with aclosing(manager.events(after=after)) as events:
         async for event in events:
             if name is None or event.stream.endswith(f"/{name}"):
                 found.append(event)
@@ -254,14 +254,18 @@ async def recorded(
     return found
 
 
-async def told(herd: ModelManager, name: str, *, after: int = 0) -> list[str]:
+async def event_types(manager: ModelManager, name: str, *, after: int = 0) -> list[str]:
     """Return what was recorded of a model, by the names of the facts."""
-    return [event.type for event in await recorded(herd, name, after=after)]
+    return [event.type for event in await recorded_events(manager, name, after=after)]
 
 
-async def last_fact(herd: ModelManager, kind: type[Fact]) -> Fact:
+async def last_fact(manager: ModelManager, kind: type[Fact]) -> Fact:
     """Return the newest fact of a kind."""
-    found = [event.data for event in await recorded(herd) if type(event.data) is kind]
+    found = [
+        event.data
+        for event in await recorded_events(manager)
+        if type(event.data) is kind
+    ]
     assert found, f"no {kind.__name__} was recorded"
     return found[-1]
 

@@ -109,7 +109,7 @@ def alter(path: Path, *statements: str) -> None:
             connection.execute(sql)
 
 
-def not_utf_8(path: Path, table: str, column: str, where: str) -> None:
+def write_invalid_utf8(path: Path, table: str, column: str, where: str) -> None:
     """Put bytes that are not UTF-8 into a text column."""
     alter(
         path,
@@ -118,7 +118,7 @@ def not_utf_8(path: Path, table: str, column: str, where: str) -> None:
     )
 
 
-class Odd(NamedTuple):
+class OddLog(NamedTuple):
     """Something odd in a log.
 
     Attributes:
@@ -130,20 +130,20 @@ class Odd(NamedTuple):
     kind: Kind
 
 
-def _event(stream: str, type_: str, data: object, kind: Kind) -> Odd:
-    return Odd(lambda path: append_raw(path, stream, type_, data), kind)
+def _event(stream: str, type_: str, data: object, kind: Kind) -> OddLog:
+    return OddLog(lambda path: append_raw(path, stream, type_, data), kind)
 
 
-def _column(name: str) -> Odd:
+def _column(name: str) -> OddLog:
     def damage(path: Path) -> int:
         alter(path, f"UPDATE events SET {name} = 'x' WHERE position = 4")
-        not_utf_8(path, "events", name, "position = 4")
+        write_invalid_utf8(path, "events", name, "position = 4")
         return 4
 
-    return Odd(damage, Kind.UNREADABLE)
+    return OddLog(damage, Kind.UNREADABLE)
 
 
-ODD: dict[str, Odd] = {
+ODD: dict[str, OddLog] = {
     "load of an absent model": _event(
         "model/local/absent:1b", "ModelLoaded", RUNNER, Kind.TRANSITION
     ),

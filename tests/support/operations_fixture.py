@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from support.manager_fixture import Place, served
+from support.manager_fixture import SandboxServer, serve_sandbox
 
 from herdbook.core import ModelManager
 from herdbook.service.auth.tokens import Principal, Role
@@ -15,23 +15,23 @@ from herdbook.service.operations.operations import Operations
 
 ANN = Principal(name="ann", role=Role.OPERATE)
 BEN = Principal(name="ben", role=Role.OPERATE)
-HERE = "gemma3:4b"
+INSTALLED = "gemma3:4b"
 SLOW = "llama3.1:8b"
 
 
-class Desk:
+class OperationsFixture:
     """A manager with its operations, and what was fetched."""
 
-    def __init__(self, place: Place, herd: ModelManager) -> None:
-        self.place = place
-        self.herd = herd
+    def __init__(self, server: SandboxServer, manager: ModelManager) -> None:
+        self.server = server
+        self.manager = manager
         self.fetched = 0
-        self.operations = Operations(herd, place.clock, fetched=self._count)
+        self.operations = Operations(manager, server.clock, fetched=self._count)
 
     def _count(self, more: int) -> None:
         self.fetched += more
 
-    async def begin(
+    async def start(
         self,
         kind: Kind,
         model: str | None = None,
@@ -43,16 +43,16 @@ class Desk:
         request = OperationRequest(kind=kind, model=model)
         return await self.operations.start(request, by, key=key)
 
-    async def ended(self, operation: Operation) -> Operation:
+    async def wait_for(self, operation: Operation) -> Operation:
         """Return an operation once it is over."""
-        await self.place.until(lambda: not operation.running)
+        await self.server.wait_until(lambda: not operation.running)
         return operation
 
 
 @asynccontextmanager
-async def desk(log: Path) -> AsyncIterator[Desk]:
+async def open_operations(log: Path) -> AsyncIterator[OperationsFixture]:
     """Open a manager of a server with models, whose log is in a file."""
-    async with served("some") as place, place.herd(log) as herd:
-        opened = Desk(place, herd)
+    async with serve_sandbox("some") as server, server.open_manager(log) as manager:
+        opened = OperationsFixture(server, manager)
         yield opened
         await opened.operations.close()

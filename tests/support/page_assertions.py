@@ -9,21 +9,21 @@ from playwright.sync_api import Page
 SCRIPTS = Path(__file__).parents[1] / "browser"
 
 
-def pale(page: Page) -> list[str]:
+def low_contrast(page: Page) -> list[str]:
     """Return the words that do not stand out from what is behind them, as AA wants."""
-    return _asked(page, "pale")
+    return _evaluate(page, "low_contrast")
 
 
-def wide(page: Page) -> list[str]:
+def overflowing(page: Page) -> list[str]:
     """Return what makes a page wider than the screen."""
-    return _asked(page, "wide")
+    return _evaluate(page, "overflowing")
 
 
-def lacks(page: Page) -> list[str]:
+def inaccessible(page: Page) -> list[str]:
     """Return what a page lacks for who does not see it."""
-    return _asked(page, "lacks")
+    return _evaluate(page, "inaccessible")
 
 
-def _asked(page: Page, script: str) -> list[str]:
+def _evaluate(page: Page, script: str) -> list[str]:
     found: list[str] = page.evaluate((SCRIPTS / f"{script}.js").read_text("utf-8"))
     return found

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 from support.recorded_wire import WIRE
-from support.sandbox_program import program
+from support.sandbox_program import sandbox_process
 
 from herdbook.sandbox import ManualClock, let_others_run
 
@@ -53,7 +53,7 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(WIRE).with_suffix(""))
 
 
-class Talk:
+class PlayedExchange:
     """One request over a connection, and what has come of the answer so far."""
 
     def __init__(
@@ -103,11 +103,11 @@ class Talk:
             self.cut = True
 
 
-class Play:
+class RecordingPlayer:
     """A recording being played: the sandbox, its time, and what is under way."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
-        self.talks: list[Talk] = []
+        self.talks: list[PlayedExchange] = []
         self._client = client
         self._now = 0.0
         self._late = 0.0
@@ -120,7 +120,7 @@ class Play:
     async def start(self, exchange: dict[str, Any]) -> None:
         """Ask, and wait until the server has seen it."""
         date = ManualClock().wall(self._now)
-        self.talks.append(Talk(self._client, exchange, date))
+        self.talks.append(PlayedExchange(self._client, exchange, date))
         async with asyncio.timeout(PATIENCE):
             while len(await self._seen()) < len(self.talks):
                 await let_others_run()
@@ -162,13 +162,13 @@ class Play:
         seen: list[dict[str, Any]] = answer.json()["seen"]
         return seen
 
-    async def _under_way(self) -> list[Talk]:
+    async def _under_way(self) -> list[PlayedExchange]:
         seen = await self._seen()
         pairs = zip(self.talks, seen, strict=True)
         return [talk for talk, one in pairs if not one["ended"]]
 
 
-def _ended_by(talk: Talk, at: float) -> bool:
+def _ended_by(talk: PlayedExchange, at: float) -> bool:
     """Whether it had ended by itself; what broke ends when something is done."""
     broken = "broken" in talk.exchange["response"]
     return not broken and talk.exchange["ended"] <= at
@@ -192,18 +192,20 @@ def steps(recording: dict[str, Any]) -> Iterator[tuple[float, str, dict[str, Any
 
 
 @asynccontextmanager
-async def surroundings(name: str, given: dict[str, Any]) -> AsyncIterator[Play]:
+async def surroundings(
+    name: str, given: dict[str, Any]
+) -> AsyncIterator[RecordingPlayer]:
     """Run a sandbox as the recorded server was set up."""
     profile = "older" if name.startswith("older") else "current"
     options = ("--clock", "manual", "--models", given["models"], "--profile", profile)
     machine = MACHINES.get(name, ())
     disk = {"disk_bytes": given["disk_bytes"]} if "disk_bytes" in given else {}
-    with program(*options, *machine, environment=given["env"]) as (_, url):
+    with sandbox_process(*options, *machine, environment=given["env"]) as (_, url):
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(
             base_url=url, timeout=PATIENCE, limits=limits
         ) as client:
-            run = Play(client)
+            run = RecordingPlayer(client)
             await run.do(CIRCUMSTANCES.get(name, {}) | disk)
             try:
                 yield run
@@ -212,7 +214,7 @@ async def surroundings(name: str, given: dict[str, Any]) -> AsyncIterator[Play]:
                     talk.task.cancel()
 
 
-async def play(name: str, recording: dict[str, Any]) -> list[Talk]:
+async def play(name: str, recording: dict[str, Any]) -> list[PlayedExchange]:
     """Do all that was done, in its order."""
     async with surroundings(name, recording["given"]) as run:
         for at, kind, exchange in sorted(steps(recording), key=lambda step: step[0]):

@@ -18,7 +18,7 @@ from msgspec import UNSET, UnsetType
 WIRE = Path(__file__).parents[1] / "fixtures" / "wire"
 
 
-class Asked(msgspec.Struct, frozen=True):
+class RecordedRequest(msgspec.Struct, frozen=True):
     """A recorded request."""
 
     method: str
@@ -33,7 +33,7 @@ class Line(msgspec.Struct, frozen=True):
     json: dict[str, object]
 
 
-class Answered(msgspec.Struct, frozen=True):
+class RecordedAnswer(msgspec.Struct, frozen=True):
     """A recorded answer: a body, the lines of a stream, or nothing."""
 
     status: int | None = None
@@ -69,8 +69,8 @@ class Answered(msgspec.Struct, frozen=True):
 class Exchange(msgspec.Struct, frozen=True):
     """A request and its answer; steps of a scenario without a request have none."""
 
-    request: Asked | None = None
-    response: Answered = Answered()
+    request: RecordedRequest | None = None
+    response: RecordedAnswer = RecordedAnswer()
 
 
 class Scenario(msgspec.Struct, frozen=True):
@@ -91,7 +91,9 @@ def scenarios() -> dict[str, Scenario]:
     }
 
 
-def recorded(method: str, path: str) -> Iterator[tuple[str, Answered, Asked]]:
+def recorded_answers(
+    method: str, path: str
+) -> Iterator[tuple[str, RecordedAnswer, RecordedRequest]]:
     """Yield all that was answered at an endpoint, with the name of the file."""
     for file, scenario in scenarios().items():
         for exchange in scenario.exchanges:
@@ -100,7 +102,7 @@ def recorded(method: str, path: str) -> Iterator[tuple[str, Answered, Asked]]:
                 yield file, answer, asked
 
 
-def saying_again(answer: Answered) -> httpx.MockTransport:
+def replaying_transport(answer: RecordedAnswer) -> httpx.MockTransport:
     """Return a server that gives this answer to whatever it is asked."""
 
     async def stream() -> AsyncIterator[bytes]:

@@ -13,7 +13,7 @@ LONGEST_STOP = 10.0
 
 
 @contextmanager
-def program(
+def sandbox_process(
     *arguments: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run the sandbox, and tell its address; no variable of the person reaches it."""

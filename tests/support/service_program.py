@@ -27,7 +27,7 @@ from herdbook.service.settings import ServiceSettings
 LONGEST_STOP = 5.0
 
 
-class Reached:
+class RunningService:
     """A service that runs somewhere, and how to ask it.
 
     Attributes:
@@ -57,9 +57,9 @@ class Reached:
         body = {"kind": kind, "model": model, **given}
         answer = self.http.post("/v1/operations", json=body)
         assert answer.status_code == 202, answer.text
-        return self.ended(answer.headers["location"])
+        return self.wait_for(answer.headers["location"])
 
-    def ended(self, path: str, within_s: float = 30.0) -> Any:
+    def wait_for(self, path: str, within_s: float = 30.0) -> Any:
         """Return an operation that has ended."""
         deadline = monotonic() + within_s
         while (told := self.get(path))["state"] == "running":
@@ -72,7 +72,7 @@ class Reached:
         return [entry["type"] for entry in history]
 
 
-class Program(Reached):
+class ServiceProcess(RunningService):
     """One run of ``herdbook serve``, a process of its own.
 
     Attributes:
@@ -98,7 +98,7 @@ class Program(Reached):
         self.process.wait(LONGEST_STOP)
 
 
-class Thread(Reached):
+class ServiceThread(RunningService):
     """A service in a thread of this process: the same on the wire, and soon there.
 
     Attributes:
@@ -156,9 +156,9 @@ class Thread(Reached):
 
 
 @contextmanager
-def thread(log: Path, ollama: str, **settings: Any) -> Iterator[Thread]:
+def run_in_thread(log: Path, ollama: str, **settings: Any) -> Iterator[ServiceThread]:
     """Run the service in a thread."""
-    running = Thread(log, ollama, ServiceSettings(**{"port": 0, **settings}))
+    running = ServiceThread(log, ollama, ServiceSettings(**{"port": 0, **settings}))
     try:
         yield running
     finally:
@@ -166,14 +166,14 @@ def thread(log: Path, ollama: str, **settings: Any) -> Iterator[Thread]:
 
 
 @contextmanager
-def service(
+def run_service(
     log: Path,
     ollama: str,
     *options: str,
     port: int = 0,
     environment: Mapping[str, str] | None = None,
     files: int | None = None,
-) -> Iterator[Program]:
+) -> Iterator[ServiceProcess]:
     """Run the service, and tell its address; with ``files`` it may open so many."""
     errors = log.with_name(f"{log.name}.stderr")
     command = [sys.executable, "-m", "herdbook.cli", "serve", "--json"]
@@ -193,7 +193,7 @@ def service(
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line, errors.read_text()
-        program = Program(process, json.loads(line)["address"], log, errors)
+        program = ServiceProcess(process, json.loads(line)["address"], log, errors)
         try:
             with program.http:
                 yield program

@@ -3,10 +3,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from support.cli_runner import Herdbook, Server
+from support.cli_runner import Herdbook, SandboxThread
 
 
-def test_load_tells_what_is_in_memory(herdbook: Herdbook, server: Server) -> None:
+def test_load_tells_what_is_in_memory(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     answer = herdbook("load", "llama3.2:3b", "--num-ctx", "2048", "--keep-alive", "10m")
 
     assert answer.code == 0
@@ -15,7 +17,7 @@ def test_load_tells_what_is_in_memory(herdbook: Herdbook, server: Server) -> Non
     assert "all on the GPU" in answer.out
 
 
-def test_load_in_json_is_the_model(herdbook: Herdbook, server: Server) -> None:
+def test_load_in_json_is_the_model(herdbook: Herdbook, server: SandboxThread) -> None:
     told = herdbook("load", "llama3.2:3b", "--json").json
 
     assert told["state"] == "loaded"
@@ -23,7 +25,7 @@ def test_load_in_json_is_the_model(herdbook: Herdbook, server: Server) -> None:
 
 
 def test_load_keeps_for_ever_where_told_so(
-    herdbook: Herdbook, serving: Callable[..., Server]
+    herdbook: Herdbook, serving: Callable[..., SandboxThread]
 ) -> None:
     server = serving(speed=1.0)  # a faster one gets sooner to the end of ever
 
@@ -35,9 +37,9 @@ def test_load_keeps_for_ever_where_told_so(
 
 
 def test_load_that_fails_says_why_and_is_recorded(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
-    server.did(runner_dies_saying="CUDA error: out of memory")
+    server.apply(runner_dies_saying="CUDA error: out of memory")
 
     answer = herdbook("load", "llama3.2:3b")
 
@@ -46,7 +48,9 @@ def test_load_that_fails_says_why_and_is_recorded(
     assert "load failed" in herdbook("history", "llama3.2:3b").out
 
 
-def test_unload_says_what_became_of_it(herdbook: Herdbook, server: Server) -> None:
+def test_unload_says_what_became_of_it(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     herdbook("load", "llama3.2:3b")
 
     assert herdbook("unload", "llama3.2:3b").out == "llama3.2:3b unloaded\n"
@@ -54,7 +58,7 @@ def test_unload_says_what_became_of_it(herdbook: Herdbook, server: Server) -> No
 
 
 def test_unload_names_what_shares_the_weights(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("pull", "llama3.2:latest")
     herdbook("load", "llama3.2:3b")
@@ -64,21 +68,25 @@ def test_unload_names_what_shares_the_weights(
     assert answer.out == ("llama3.2:3b unloaded, with llama3.2:latest (same weights)\n")
 
 
-def test_unload_in_json_tells_the_result(herdbook: Herdbook, server: Server) -> None:
+def test_unload_in_json_tells_the_result(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     assert herdbook("unload", "llama3.2:3b", "--json").json == {
         "name": "llama3.2:3b",
         "result": "not_loaded",
     }
 
 
-def test_rm_says_what_it_freed(herdbook: Herdbook, server: Server) -> None:
+def test_rm_says_what_it_freed(herdbook: Herdbook, server: SandboxThread) -> None:
     answer = herdbook("rm", "smollm2:135m")
 
     assert answer.code == 0
     assert answer.out == "smollm2:135m deleted; this frees 271 MB\n"
 
 
-def test_rm_says_that_shared_weights_stay(herdbook: Herdbook, server: Server) -> None:
+def test_rm_says_that_shared_weights_stay(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     herdbook("pull", "llama3.2:latest")
 
     told = herdbook("rm", "llama3.2:3b", "--json").json
@@ -92,7 +100,7 @@ def test_rm_says_that_shared_weights_stay(herdbook: Herdbook, server: Server) ->
 
 
 def test_rm_in_words_says_that_shared_weights_stay(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("pull", "llama3.2:latest")
 
@@ -101,7 +109,9 @@ def test_rm_in_words_says_that_shared_weights_stay(
     assert "frees next to nothing: llama3.2:latest has the same weights" in answer.out
 
 
-def test_use_records_who_and_what_for(herdbook: Herdbook, server: Server) -> None:
+def test_use_records_who_and_what_for(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     answer = herdbook("use", "llama3.2:3b", "--for", "a test")
 
     assert answer.out == "llama3.2:3b used: a test\n"
@@ -109,11 +119,11 @@ def test_use_records_who_and_what_for(herdbook: Herdbook, server: Server) -> Non
     assert "by cli:ann" in herdbook("history", "llama3.2:3b").out
 
 
-def test_use_in_json_is_the_model(herdbook: Herdbook, server: Server) -> None:
+def test_use_in_json_is_the_model(herdbook: Herdbook, server: SandboxThread) -> None:
     assert herdbook("use", "llama3.2:3b", "--json").json["uses"] == 1
 
 
-def test_config_sets_and_shows(herdbook: Herdbook, server: Server) -> None:
+def test_config_sets_and_shows(herdbook: Herdbook, server: SandboxThread) -> None:
     answer = herdbook("config", "llama3.2:3b", "num_ctx=4096", "pinned=true")
 
     assert answer.code == 0
@@ -124,7 +134,7 @@ def test_config_sets_and_shows(herdbook: Herdbook, server: Server) -> None:
     ]
 
 
-def test_config_unsets_with_a_note(herdbook: Herdbook, server: Server) -> None:
+def test_config_unsets_with_a_note(herdbook: Herdbook, server: SandboxThread) -> None:
     herdbook("config", "llama3.2:3b", "num_ctx=4096")
 
     answer = herdbook("config", "llama3.2:3b", "--unset", "num_ctx", "--note", "done")
@@ -137,7 +147,7 @@ def test_config_unsets_with_a_note(herdbook: Herdbook, server: Server) -> None:
 
 
 def test_config_in_json_tells_what_requests_get(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("config", "llama3.2:3b", "num_ctx=4096", "keep_alive=10m")
 
@@ -154,7 +164,10 @@ def test_config_needs_no_server(herdbook: Herdbook, no_server: None) -> None:
 
 @pytest.mark.parametrize("user", ["", "a\x07b", "x" * 500])
 def test_any_user_can_be_recorded(
-    herdbook: Herdbook, server: Server, monkeypatch: pytest.MonkeyPatch, user: str
+    herdbook: Herdbook,
+    server: SandboxThread,
+    monkeypatch: pytest.MonkeyPatch,
+    user: str,
 ) -> None:
     monkeypatch.setenv("LOGNAME", user)
 

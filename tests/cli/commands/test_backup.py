@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.cli_runner import Herdbook, Server
+from support.cli_runner import Herdbook, SandboxThread
 
 
 @pytest.mark.usefixtures("server")
@@ -28,7 +28,7 @@ def test_backup_and_restore_move_a_log(herdbook: Herdbook, tmp_path: Path) -> No
 
 
 def test_restore_replaces_a_log_only_if_asked(
-    herdbook: Herdbook, server: Server, log: Path, tmp_path: Path
+    herdbook: Herdbook, server: SandboxThread, log: Path, tmp_path: Path
 ) -> None:
     assert server.address
     herdbook("ls")

@@ -5,14 +5,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.cli_runner import Herdbook, Server
+from support.cli_runner import Herdbook, SandboxThread
 
 from herdbook.core import ModelState
 from herdbook.presentation.diagram import edges, mermaid
 
 
 @pytest.fixture
-def altered(herdbook: Herdbook, server: Server, log: Path) -> Herdbook:
+def altered(herdbook: Herdbook, server: SandboxThread, log: Path) -> Herdbook:
     """Return the command on a log in which somebody changed an event."""
     herdbook("use", "llama3.2:3b", "--for", "honest work")
     with closing(sqlite3.connect(log)) as connection, connection:
@@ -28,7 +28,9 @@ def altered(herdbook: Herdbook, server: Server, log: Path) -> Herdbook:
     return herdbook
 
 
-def test_verify_tells_that_all_is_well(herdbook: Herdbook, server: Server) -> None:
+def test_verify_tells_that_all_is_well(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     herdbook("ls")
 
     answer = herdbook("verify")
@@ -56,7 +58,7 @@ def test_verify_in_json_has_head_and_findings(altered: Herdbook) -> None:
 
 
 def test_verify_judges_a_log_that_no_longer_folds(
-    herdbook: Herdbook, server: Server, log: Path
+    herdbook: Herdbook, server: SandboxThread, log: Path
 ) -> None:
     herdbook("ls")
     with closing(sqlite3.connect(log)) as connection, connection:
@@ -102,7 +104,7 @@ def test_verify_names_a_write_ahead_log_without_its_log(
 
 
 def test_verify_tells_of_a_lost_end_until_it_is_accepted(
-    herdbook: Herdbook, server: Server, log: Path
+    herdbook: Herdbook, server: SandboxThread, log: Path
 ) -> None:
     herdbook("refresh")
     kept = log.with_name(f"{log.name}-head")
@@ -116,7 +118,7 @@ def test_verify_tells_of_a_lost_end_until_it_is_accepted(
     assert not kept.read_text().startswith("99:")
 
 
-def test_refresh_says_what_it_found(herdbook: Herdbook, server: Server) -> None:
+def test_refresh_says_what_it_found(herdbook: Herdbook, server: SandboxThread) -> None:
     answer = herdbook("refresh")
 
     assert "llama3.2:3b               found: 2.0 GB" in answer.out
@@ -125,7 +127,9 @@ def test_refresh_says_what_it_found(herdbook: Herdbook, server: Server) -> None:
     )
 
 
-def test_refresh_says_that_nothing_is_new(herdbook: Herdbook, server: Server) -> None:
+def test_refresh_says_that_nothing_is_new(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     herdbook("ls")
 
     assert herdbook("refresh").out == (
@@ -134,10 +138,10 @@ def test_refresh_says_that_nothing_is_new(herdbook: Herdbook, server: Server) ->
 
 
 def test_refresh_in_json_has_what_was_recorded(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("ls")
-    server.did(manifest_deleted="smollm2:135m")
+    server.apply(manifest_deleted="smollm2:135m")
 
     told = herdbook("refresh", "--json").json
 
@@ -157,7 +161,9 @@ def test_graph_draws_every_edge_of_the_table(herdbook: Herdbook) -> None:
     assert "    loaded --> available: ModelUnloaded\n" in answer.out
 
 
-def test_graph_of_a_model_counts_and_marks(herdbook: Herdbook, server: Server) -> None:
+def test_graph_of_a_model_counts_and_marks(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     herdbook("load", "llama3.2:3b")
 
     answer = herdbook("graph", "llama3.2:3b")
@@ -166,7 +172,9 @@ def test_graph_of_a_model_counts_and_marks(herdbook: Herdbook, server: Server) -
     assert "class loaded here" in answer.out
 
 
-def test_graph_in_json_has_counts_by_edge(herdbook: Herdbook, server: Server) -> None:
+def test_graph_in_json_has_counts_by_edge(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     herdbook("ls")
 
     told = herdbook("graph", "llama3.2:3b", "--json").json
@@ -182,7 +190,9 @@ def test_mermaid_counts_what_never_happened_as_nothing() -> None:
     assert text.endswith("class error here")
 
 
-def test_verify_holds_the_log_to_an_anchor(herdbook: Herdbook, server: Server) -> None:
+def test_verify_holds_the_log_to_an_anchor(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     herdbook("ls")
     head = herdbook("verify", "--json").json
     herdbook("use", "llama3.2:3b")
@@ -192,7 +202,7 @@ def test_verify_holds_the_log_to_an_anchor(herdbook: Herdbook, server: Server) -
 
 
 def test_verify_finds_a_log_that_lacks_its_anchor(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("ls")
 
@@ -204,7 +214,9 @@ def test_verify_finds_a_log_that_lacks_its_anchor(
     assert "is missing, but an anchor names it" in cut.out
 
 
-def test_verify_refuses_what_is_no_anchor(herdbook: Herdbook, server: Server) -> None:
+def test_verify_refuses_what_is_no_anchor(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     answer = herdbook("verify", "--anchor", "12")
 
     assert answer.code == 2

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import pytest
-from support.cli_runner import Herdbook, Server
+from support.cli_runner import Herdbook, SandboxThread
 
 from herdbook.presentation.wording import NOTHING
 
 
 @pytest.fixture
-def lived(herdbook: Herdbook, server: Server) -> Herdbook:
+def lived(herdbook: Herdbook, server: SandboxThread) -> Herdbook:
     """Return the command on a log in which something happened behind #11."""
     herdbook("ls")
     herdbook("config", "qwen2.5-coder:7b", "num_ctx=4096", "--note", "long files")
@@ -41,9 +41,11 @@ def test_diff_tells_models_that_appeared_and_roles(lived: Herdbook) -> None:
     assert f"server server_version {NOTHING} 0.32.15" in lines
 
 
-def test_diff_tells_times_and_the_server(herdbook: Herdbook, server: Server) -> None:
+def test_diff_tells_times_and_the_server(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     herdbook("ls")
-    server.did(server="killed")
+    server.apply(server="killed")
     herdbook("ls")
     lines = told(herdbook, "11", "now")
 
@@ -52,7 +54,7 @@ def test_diff_tells_times_and_the_server(herdbook: Herdbook, server: Server) -> 
     assert "server reached yes no" in lines
 
 
-def test_diff_shortens_digests(herdbook: Herdbook, server: Server) -> None:
+def test_diff_shortens_digests(herdbook: Herdbook, server: SandboxThread) -> None:
     herdbook("ls")
     (weights,) = {each for each in told(herdbook, "2", "3") if " weights " in each}
 
@@ -91,9 +93,9 @@ def test_why_tells_what_led_to_a_state_oldest_first(lived: Herdbook) -> None:
 
 
 def test_why_names_other_models_where_they_are_the_reason(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
-    server.did(answer=None)
+    server.apply(answer=None)
     herdbook("pull", "llama3.2:latest")
     herdbook("load", "llama3.2:3b")
     out = herdbook("why", "llama3.2:latest").out

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cli_runner import Herdbook, Server
+from support.cli_runner import Herdbook, SandboxThread
 
 from herdbook.core.desired.desired import read
 
@@ -230,10 +230,10 @@ def test_freeze_answers_in_its_documented_shape(herdbook: Herdbook) -> None:
 
 
 def test_freeze_without_a_server_writes_what_the_log_knows(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("ls")
-    server.did(server="killed")
+    server.apply(server="killed")
 
     assert tomllib.loads(herdbook("freeze", "--no-refresh").out)["models"]
 
@@ -263,7 +263,7 @@ def test_mistake_is_told_as_documented(
 
 
 def test_example_in_python_runs(
-    server: Server,
+    server: SandboxThread,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.cli_runner import Herdbook, Server
+from support.cli_runner import Herdbook, SandboxThread
 
 
 @pytest.fixture(autouse=True)
@@ -12,7 +12,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "models"))
 
 
-def test_doctor_tells_each_check_and_a_sum(herdbook: Herdbook, server: Server) -> None:
+def test_doctor_tells_each_check_and_a_sum(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     herdbook("ls")
     answer = herdbook("doctor")
 
@@ -23,9 +25,9 @@ def test_doctor_tells_each_check_and_a_sum(herdbook: Herdbook, server: Server) -
 
 
 def test_doctor_tells_the_remedy_below_what_is_wrong(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
-    server.did(weights_deleted="smollm2:135m")
+    server.apply(weights_deleted="smollm2:135m")
     answer = herdbook("doctor")
     lines = answer.out.splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("problem"))

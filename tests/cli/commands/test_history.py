@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from support.cli_runner import Herdbook, Server
+from support.cli_runner import Herdbook, SandboxThread
 
 
 @pytest.fixture
-def lived(herdbook: Herdbook, server: Server) -> Herdbook:
+def lived(herdbook: Herdbook, server: SandboxThread) -> Herdbook:
     """Return the command on a log in which something happened."""
     herdbook("load", "llama3.2:3b")
     herdbook("use", "llama3.2:3b", "--for", "a test")

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from support.cli_runner import Herdbook, Server
+from support.cli_runner import Herdbook, SandboxThread
 
 from herdbook.cli.commands.inspect import read_size
 from herdbook.presentation.wording import NOTHING
@@ -36,7 +36,9 @@ MODEL_KEYS = {
 }
 
 
-def test_ls_lists_the_models_with_a_footer(herdbook: Herdbook, server: Server) -> None:
+def test_ls_lists_the_models_with_a_footer(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     answer = herdbook("ls")
 
     lines = answer.out.splitlines()
@@ -48,7 +50,9 @@ def test_ls_lists_the_models_with_a_footer(herdbook: Herdbook, server: Server) -
     )
 
 
-def test_ls_in_json_is_an_array_of_models(herdbook: Herdbook, server: Server) -> None:
+def test_ls_in_json_is_an_array_of_models(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     models = herdbook("ls", "--json").json
 
     assert [model["name"] for model in models] == sorted(m["name"] for m in models)
@@ -56,7 +60,9 @@ def test_ls_in_json_is_an_array_of_models(herdbook: Herdbook, server: Server) ->
     assert models[0]["since"].endswith("Z")
 
 
-def test_ls_shows_what_is_in_memory_first(herdbook: Herdbook, server: Server) -> None:
+def test_ls_shows_what_is_in_memory_first(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     herdbook("load", "llama3.2:3b", "--num-ctx", "8192")
 
     lines = herdbook("ls").out.splitlines()
@@ -65,7 +71,9 @@ def test_ls_shows_what_is_in_memory_first(herdbook: Herdbook, server: Server) ->
     assert "in memory" in lines[-1]
 
 
-def test_ls_says_which_models_are_one(herdbook: Herdbook, server: Server) -> None:
+def test_ls_says_which_models_are_one(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     herdbook("pull", "llama3.2:latest")
 
     answer = herdbook("ls")
@@ -77,8 +85,10 @@ def test_ls_says_which_models_are_one(herdbook: Herdbook, server: Server) -> Non
     assert "GB without shared weights)" in answer.out
 
 
-def test_ls_tells_a_failure_and_its_remedy(herdbook: Herdbook, server: Server) -> None:
-    server.did(disk_bytes=1_000_000)
+def test_ls_tells_a_failure_and_its_remedy(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
+    server.apply(disk_bytes=1_000_000)
     herdbook("pull", "mistral:7b")
 
     answer = herdbook("ls")
@@ -90,7 +100,7 @@ def test_ls_tells_a_failure_and_its_remedy(herdbook: Herdbook, server: Server) -
 
 
 def test_ls_leaves_out_what_is_gone_unless_asked(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("rm", "smollm2:135m")
 
@@ -99,10 +109,10 @@ def test_ls_leaves_out_what_is_gone_unless_asked(
 
 
 def test_ls_without_a_server_shows_the_log_as_stale(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("ls")
-    server.did(server="killed")
+    server.apply(server="killed")
 
     answer = herdbook("ls")
 
@@ -121,7 +131,9 @@ def test_ls_on_an_empty_log_without_a_server_says_what_to_do(
     assert answer.out.startswith("No server answers at http://127.0.0.1:9. Start it")
 
 
-def test_ls_without_refresh_asks_nobody(herdbook: Herdbook, server: Server) -> None:
+def test_ls_without_refresh_asks_nobody(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     herdbook("ls")
     seen = len(server.world.seen)
 
@@ -132,7 +144,7 @@ def test_ls_without_refresh_asks_nobody(herdbook: Herdbook, server: Server) -> N
 
 
 def test_a_look_that_finds_nothing_new_records_nothing(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
     first = herdbook("ls").out
 
@@ -140,16 +152,16 @@ def test_a_look_that_finds_nothing_new_records_nothing(
 
 
 def test_ls_on_a_server_without_models_says_how_to_find_one(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
     for model in herdbook("ls", "--json").json:
-        server.did(manifest_deleted=model["name"])
+        server.apply(manifest_deleted=model["name"])
 
     assert herdbook("ls").out.startswith("No models yet. To find one: herdbook")
 
 
 def test_show_tells_each_fact_with_its_source(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("config", "qwen2.5-coder:7b", "num_ctx=16384")
 
@@ -170,7 +182,7 @@ def test_show_tells_each_fact_with_its_source(
         assert told in answer.out
 
 
-def test_show_tells_memory_and_use(herdbook: Herdbook, server: Server) -> None:
+def test_show_tells_memory_and_use(herdbook: Herdbook, server: SandboxThread) -> None:
     herdbook("load", "llama3.2:3b")
     herdbook("use", "llama3.2:3b")
 
@@ -181,7 +193,7 @@ def test_show_tells_memory_and_use(herdbook: Herdbook, server: Server) -> None:
     assert "herdbook unload llama3.2:3b" in answer.out
 
 
-def test_show_tells_a_failure_first(herdbook: Herdbook, server: Server) -> None:
+def test_show_tells_a_failure_first(herdbook: Herdbook, server: SandboxThread) -> None:
     herdbook("pull", "no-such:1b")
 
     answer = herdbook("show", "no-such:1b")
@@ -193,20 +205,22 @@ def test_show_tells_a_failure_first(herdbook: Herdbook, server: Server) -> None:
 
 
 def test_show_says_since_when_a_server_is_away(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("ls")
-    server.did(server="killed")
+    server.apply(server="killed")
 
     assert ", stale since " in herdbook("show", "llama3.2:3b").out.splitlines()[0]
 
 
-def test_show_in_json_is_the_shape_of_ls(herdbook: Herdbook, server: Server) -> None:
+def test_show_in_json_is_the_shape_of_ls(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     assert {*herdbook("show", "llama3.2:3b", "--json").json} == MODEL_KEYS
 
 
 def test_recommend_gives_the_order_with_reasons(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("load", "llama3.2:3b")
     herdbook("use", "llama3.2:3b")
@@ -223,7 +237,7 @@ def test_recommend_gives_the_order_with_reasons(
 
 
 def test_recommend_tells_how_to_get_what_is_gone(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("rm", "qwen2.5-coder:7b")
 
@@ -237,7 +251,7 @@ def test_recommend_tells_how_to_get_what_is_gone(
 
 
 def test_recommend_without_a_role_tells_the_first_of_each(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
     answer = herdbook("recommend")
 
@@ -251,7 +265,7 @@ def test_recommend_without_a_role_tells_the_first_of_each(
 
 
 def test_recommend_in_json_has_chosen_and_passed_over(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
     told = herdbook("recommend", "coding", "--json").json
 
@@ -259,7 +273,7 @@ def test_recommend_in_json_has_chosen_and_passed_over(
     assert told["chosen"][0]["name"] == "qwen2.5-coder:7b"
 
 
-def test_suggest_tells_what_to_type(herdbook: Herdbook, server: Server) -> None:
+def test_suggest_tells_what_to_type(herdbook: Herdbook, server: SandboxThread) -> None:
     answer = herdbook("suggest", "coding", "--memory", "32GB")
 
     assert answer.out.splitlines()[1].startswith("herdbook pull ")
@@ -275,7 +289,9 @@ def test_suggest_tells_what_to_type(herdbook: Herdbook, server: Server) -> None:
     }
 
 
-def test_suggest_says_where_nothing_fits(herdbook: Herdbook, server: Server) -> None:
+def test_suggest_says_where_nothing_fits(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     answer = herdbook("suggest", "coding", "--memory", "1MB")
 
     assert answer.out == "The catalogue has no other model for coding that fits.\n"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from support.cli_runner import Herdbook, Server
+from support.cli_runner import Herdbook, SandboxThread
 
 NAME = "llama3.2:3b"
 
 
-def test_node_shows_the_address(herdbook: Herdbook, server: Server) -> None:
+def test_node_shows_the_address(herdbook: Herdbook, server: SandboxThread) -> None:
     herdbook("refresh")
 
     assert server.address in herdbook("node").out
@@ -20,7 +20,7 @@ def test_node_shows_the_address(herdbook: Herdbook, server: Server) -> None:
 
 
 def test_another_server_is_refused_until_the_node_is_moved(
-    herdbook: Herdbook, server: Server, serving: Callable[..., Server]
+    herdbook: Herdbook, server: SandboxThread, serving: Callable[..., SandboxThread]
 ) -> None:
     herdbook("refresh")
     events = len(herdbook("log", "--json").out.splitlines())

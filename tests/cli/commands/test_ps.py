@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import httpx
-from support.cli_runner import Herdbook, Server
+from support.cli_runner import Herdbook, SandboxThread
 
 from herdbook.cli.commands.ps import _processor
 from herdbook.core import Runner
 
 
-def copy(server: Server, source: str, destination: str) -> None:
+def copy(server: SandboxThread, source: str, destination: str) -> None:
     httpx.post(
         f"{server.address}/api/copy",
         json={"source": source, "destination": destination},
@@ -16,7 +16,7 @@ def copy(server: Server, source: str, destination: str) -> None:
 
 
 def test_ps_lists_the_loaded_models_with_a_total(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("load", "llama3.2:3b", "--keep-alive", "-1")
     herdbook("use", "llama3.2:3b")
@@ -34,7 +34,7 @@ def test_ps_lists_the_loaded_models_with_a_total(
 
 
 def test_ps_in_json_has_the_split_and_who_loaded(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("load", "llama3.2:3b")
     herdbook("load", "smollm2:135m", "--num-ctx", "2048")
@@ -54,7 +54,7 @@ def test_ps_in_json_has_the_split_and_who_loaded(
 
 
 def test_ps_shows_models_that_share_a_runner_once(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
     copy(server, "llama3.2:3b", "copy:1b")
     herdbook("load", "llama3.2:3b")
@@ -67,7 +67,9 @@ def test_ps_shows_models_that_share_a_runner_once(
     assert "also copy:1b (same weights)" in herdbook("ps").out
 
 
-def test_ps_without_loaded_models_says_so(herdbook: Herdbook, server: Server) -> None:
+def test_ps_without_loaded_models_says_so(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     answer = herdbook("ps")
 
     assert (answer.code, answer.out) == (0, "local · no models loaded\n")

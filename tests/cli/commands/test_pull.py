@@ -11,7 +11,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
-from support.cli_runner import Herdbook, Server
+from support.cli_runner import Herdbook, SandboxThread
 
 from herdbook.cli.commands.pull import PullFollower, left_behind
 from herdbook.cli.invocation import Invocation
@@ -27,21 +27,23 @@ HALF = PullProgress(
 )
 
 
-def test_pull_tells_how_it_ended(herdbook: Herdbook, server: Server) -> None:
+def test_pull_tells_how_it_ended(herdbook: Herdbook, server: SandboxThread) -> None:
     answer = herdbook("pull", "qwen3:0.6b")
 
     assert answer.code == 0
     assert answer.out.splitlines()[-1].startswith("qwen3:0.6b pulled in ")
 
 
-def test_pull_of_what_is_there_is_an_update(herdbook: Herdbook, server: Server) -> None:
+def test_pull_of_what_is_there_is_an_update(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     answer = herdbook("pull", "smollm2:135m")
 
     assert answer.out.splitlines()[-1] == "smollm2:135m up to date"
 
 
 def test_pull_in_json_tells_a_line_at_a_time(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
     lines = herdbook("pull", "qwen3:0.6b", "--json").json_lines
 
@@ -59,8 +61,10 @@ def test_pull_in_json_tells_a_line_at_a_time(
     }
 
 
-def test_pull_that_fails_says_what_to_do(herdbook: Herdbook, server: Server) -> None:
-    server.did(disk_bytes=1_000_000)
+def test_pull_that_fails_says_what_to_do(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
+    server.apply(disk_bytes=1_000_000)
 
     answer = herdbook("pull", "mistral:7b")
 
@@ -78,7 +82,9 @@ def test_pull_without_a_server_records_nothing(
     assert herdbook("log", "--json").json == []
 
 
-def stopped_in_the_middle(server: Server, log: Path, *words: str) -> tuple[int, str]:
+def stopped_in_the_middle(
+    server: SandboxThread, log: Path, *words: str
+) -> tuple[int, str]:
     """Return exit code and output of a pull that got Ctrl-C after its first byte."""
     process = subprocess.Popen(
         [sys.executable, "-m", "herdbook.cli", "pull", "gemma3:27b", "--json"],
@@ -97,7 +103,7 @@ def stopped_in_the_middle(server: Server, log: Path, *words: str) -> tuple[int, 
 
 
 def test_ctrl_c_cancels_a_pull_and_says_what_is_left(
-    serving: Callable[..., Server], log: Path, herdbook: Herdbook
+    serving: Callable[..., SandboxThread], log: Path, herdbook: Herdbook
 ) -> None:
     server = serving(speed=1.0, rate=2e7)
 
@@ -119,7 +125,7 @@ def test_a_cancelled_pull_tells_what_the_server_keeps() -> None:
 
 
 async def test_who_leaves_the_pull_of_another_is_told_that_it_goes_on(
-    serving: Callable[..., Server], log: Path
+    serving: Callable[..., SandboxThread], log: Path
 ) -> None:
     address = serving(speed=1.0, rate=1e5).address
     stream = io.StringIO()

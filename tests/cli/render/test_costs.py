@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.cli_runner import Herdbook, Server
+from support.cli_runner import Herdbook, SandboxThread
 
 from herdbook.cli.render.costs import line_of
 from herdbook.core import CostSource, Figure, LoadCost, PullCost
@@ -20,7 +20,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_pull_says_first_what_it_costs(
-    herdbook: Herdbook, server: Server, folder: Path
+    herdbook: Herdbook, server: SandboxThread, folder: Path
 ) -> None:
     first, *_, last = herdbook("pull", "qwen3:0.6b").out.splitlines()
 
@@ -29,7 +29,9 @@ def test_pull_says_first_what_it_costs(
     assert last.startswith("qwen3:0.6b pulled in ")
 
 
-def test_pull_as_a_dry_run_fetches_nothing(herdbook: Herdbook, server: Server) -> None:
+def test_pull_as_a_dry_run_fetches_nothing(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     answer = herdbook("pull", "llama3.1", "--dry-run")
 
     assert answer.code == 0
@@ -40,7 +42,7 @@ def test_pull_as_a_dry_run_fetches_nothing(herdbook: Herdbook, server: Server) -
 
 
 def test_dry_run_of_a_pull_in_json_has_every_source(
-    herdbook: Herdbook, server: Server, folder: Path
+    herdbook: Herdbook, server: SandboxThread, folder: Path
 ) -> None:
     told = herdbook("pull", "llama3.1", "--dry-run", "--json").json
 
@@ -53,21 +55,25 @@ def test_dry_run_of_a_pull_in_json_has_every_source(
     assert (told["free"]["source"], told["free"]["note"]) == ("disk", str(folder))
 
 
-def test_load_says_first_what_it_costs(herdbook: Herdbook, server: Server) -> None:
+def test_load_says_first_what_it_costs(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     first, last = herdbook("load", "llama3.2:3b").out.splitlines()
 
     assert first == "llama3.2:3b: at least 2.0 GB of memory; no runner holds any"
     assert last.startswith("llama3.2:3b loaded in ")
 
 
-def test_load_as_a_dry_run_loads_nothing(herdbook: Herdbook, server: Server) -> None:
+def test_load_as_a_dry_run_loads_nothing(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     assert herdbook("load", "llama3.2:3b", "--dry-run").code == 0
 
     assert herdbook("show", "llama3.2:3b", "--json").json["state"] == "available"
 
 
 def test_dry_run_of_a_load_in_json_has_every_source(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
     told = herdbook("load", "llama3.2:3b", "--dry-run", "--json").json
 
@@ -77,12 +83,14 @@ def test_dry_run_of_a_load_in_json_has_every_source(
 
 
 def test_answer_in_json_is_not_preceded_by_the_cost(
-    herdbook: Herdbook, server: Server
+    herdbook: Herdbook, server: SandboxThread
 ) -> None:
     assert herdbook("load", "llama3.2:3b", "--json").json["state"] == "loaded"
 
 
-def test_dry_run_of_a_load_needs_the_model(herdbook: Herdbook, server: Server) -> None:
+def test_dry_run_of_a_load_needs_the_model(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     assert herdbook("load", "nobody:1b", "--dry-run").code == 3
 
 

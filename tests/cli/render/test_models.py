@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from herdbook.cli.output import Line, table_lines
-from herdbook.cli.render import models as herd
+from herdbook.cli.render import models as models_table
 from herdbook.cli.render.model import Card
 from herdbook.core import Cause, ModelRegistry, ReadModel, RecordedEvent
 from herdbook.core.views import Views
@@ -51,8 +51,10 @@ def moment_of(*told: tuple[str, Fact]) -> ReadModel:
 
 
 def shown(moment: ReadModel, *, bars: bool = False) -> list[str]:
-    table = herd.ModelsTable(moment, REGISTRY, Now(NOON, UTC), bars=bars)
-    return plain(table_lines(herd.COLUMNS, table.rows(table.chosen()), headers=False))
+    table = models_table.ModelsTable(moment, REGISTRY, Now(NOON, UTC), bars=bars)
+    return plain(
+        table_lines(models_table.COLUMNS, table.rows(table.chosen()), headers=False)
+    )
 
 
 def plain(lines: list[Line]) -> list[str]:

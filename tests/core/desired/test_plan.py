@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import aclosing
 
 import pytest
-from support.manager_fixture import herd_of, told
+from support.manager_fixture import event_types, serve_manager
 
 from herdbook.core import (
     CloudModelError,
@@ -43,24 +43,24 @@ def wanted(*names: str, **models: dict[str, object]) -> DesiredSet:
     return parse({"models": {**{name: {} for name in names}, **models}})
 
 
-async def applied(herd: ModelManager, plan: Plan) -> list[PlanProgress]:
-    async with aclosing(herd.apply(plan)) as telling:
+async def applied(manager: ModelManager, plan: Plan) -> list[PlanProgress]:
+    async with aclosing(manager.apply(plan)) as telling:
         return [each async for each in telling]
 
 
 async def test_plan_to_what_is_there_is_empty() -> None:
-    async with herd_of() as (_, herd):
-        await herd.configure("plain", {"num_ctx": 1024, "options.stop": ["</s>"]})
-        await herd.load("plain")
+    async with serve_manager() as (_, manager):
+        await manager.configure("plain", {"num_ctx": 1024, "options.stop": ["</s>"]})
+        await manager.load("plain")
 
-        assert (await herd.plan(await herd.freeze(), prune=True)).steps == ()
+        assert (await manager.plan(await manager.freeze(), prune=True)).steps == ()
 
 
 async def test_plan_fetches_what_is_absent_with_the_size_of_the_catalogue() -> None:
-    async with herd_of() as (_, herd):
-        plan = await herd.plan(wanted("gpt-oss:20b", "tinyllama:1.1b"))
+    async with serve_manager() as (_, manager):
+        plan = await manager.plan(wanted("gpt-oss:20b", "tinyllama:1.1b"))
 
-    known = herd.registry.find("gpt-oss:20b")
+    known = manager.registry.find("gpt-oss:20b")
     assert known is not None
     assert plan.steps == (
         PullStep(name="gpt-oss:20b", size_bytes=known.download_bytes),
@@ -71,16 +71,16 @@ async def test_plan_fetches_what_is_absent_with_the_size_of_the_catalogue() -> N
 
 
 async def test_plan_deletes_nothing_unless_asked() -> None:
-    async with herd_of() as (_, herd):
-        assert (await herd.plan(wanted())).steps == ()
+    async with serve_manager() as (_, manager):
+        assert (await manager.plan(wanted())).steps == ()
 
 
 async def test_deleting_frees_shared_weights_once_and_last() -> None:
-    async with herd_of() as (_, herd):
+    async with serve_manager() as (_, manager):
         gone = {"llama3.2:1b", "plain:latest", "update-me:latest", "update-me:v2"}
         kept = [name for name in PRESENT if name not in gone]
-        plan = await herd.plan(wanted(*kept), prune=True)
-        v2 = await herd.get_status("update-me:v2")
+        plan = await manager.plan(wanted(*kept), prune=True)
+        v2 = await manager.get_status("update-me:v2")
 
     shared = {step.name: step.shared_with for step in plan.deletes}
     assert shared == {
@@ -93,9 +93,11 @@ async def test_deleting_frees_shared_weights_once_and_last() -> None:
 
 
 async def test_settings_that_are_not_named_stay() -> None:
-    async with herd_of() as (_, herd):
-        await herd.configure("plain", {"num_ctx": 1024, "pinned": True})
-        plan = await herd.plan(wanted(plain={"num_ctx": 2048, "note": "longer files"}))
+    async with serve_manager() as (_, manager):
+        await manager.configure("plain", {"num_ctx": 1024, "pinned": True})
+        plan = await manager.plan(
+            wanted(plain={"num_ctx": 2048, "note": "longer files"})
+        )
 
     assert plan.steps == (
         ConfigureStep(
@@ -109,9 +111,9 @@ async def test_settings_that_are_not_named_stay() -> None:
 
 
 async def test_settings_that_are_not_named_go_when_pruned() -> None:
-    async with herd_of() as (_, herd):
-        await herd.configure("plain", {"num_ctx": 1024, "pinned": True})
-        plan = await herd.plan(wanted(plain={"num_ctx": 1024}), prune=True)
+    async with serve_manager() as (_, manager):
+        await manager.configure("plain", {"num_ctx": 1024, "pinned": True})
+        plan = await manager.plan(wanted(plain={"num_ctx": 1024}), prune=True)
 
     configure = plan.steps[0]
     assert isinstance(configure, ConfigureStep)
@@ -119,20 +121,20 @@ async def test_settings_that_are_not_named_go_when_pruned() -> None:
 
 
 async def test_memory_is_left_alone_unless_named() -> None:
-    async with herd_of() as (_, herd):
-        await herd.load("plain")
+    async with serve_manager() as (_, manager):
+        await manager.load("plain")
 
-        assert (await herd.plan(wanted("plain", "llava:7b"))).steps == ()
+        assert (await manager.plan(wanted("plain", "llava:7b"))).steps == ()
 
 
 async def test_model_to_be_out_of_memory_is_unloaded_once_for_its_weights() -> None:
-    async with herd_of() as (_, herd):
-        loaded = await herd.load("plain")
+    async with serve_manager() as (_, manager):
+        loaded = await manager.load("plain")
         out = {"loaded": False}
         desired = parse({"models": {"plain": out, "llama3.2:1b": {}, "llava:7b": out}})
-        plan = await herd.plan(desired)
-        await applied(herd, plan)
-        after = await herd.get_status("plain")
+        plan = await manager.plan(desired)
+        await applied(manager, plan)
+        after = await manager.get_status("plain")
 
     assert loaded.runner is not None
     memory = loaded.runner.size_bytes
@@ -141,20 +143,20 @@ async def test_model_to_be_out_of_memory_is_unloaded_once_for_its_weights() -> N
 
 
 async def test_same_weights_cannot_be_in_memory_and_out_of_it() -> None:
-    async with herd_of() as (_, herd):
+    async with serve_manager() as (_, manager):
         desired = parse(
             {"models": {"plain": {"loaded": True}, "update-me": {"loaded": False}}}
         )
         with pytest.raises(InvalidDesiredError, match="have the same weights"):
-            await herd.plan(desired)
+            await manager.plan(desired)
 
 
 async def test_plan_needs_the_server() -> None:
-    async with herd_of() as (place, herd):
-        place.did(server="killed")
+    async with serve_manager() as (server, manager):
+        server.apply(server="killed")
 
         with pytest.raises(NodeUnreachableError):
-            await herd.plan(wanted("plain"), prune=True)
+            await manager.plan(wanted("plain"), prune=True)
 
 
 async def test_applied_plan_leaves_nothing_to_do() -> None:
@@ -166,28 +168,28 @@ async def test_applied_plan_leaves_nothing_to_do() -> None:
             }
         }
     )
-    async with herd_of() as (place, herd):
-        plan = await herd.plan(desired, prune=True)
-        telling = await applied(herd, plan)
+    async with serve_manager() as (server, manager):
+        plan = await manager.plan(desired, prune=True)
+        telling = await applied(manager, plan)
 
-        assert (await herd.plan(desired, prune=True)).steps == ()
+        assert (await manager.plan(desired, prune=True)).steps == ()
         assert [each.step for each in telling if each.done] == [*plan.steps]
-        assert not place.has("llava:7b")
-        assert (await herd.get_status("plain")).context_in_effect == 1024
+        assert not server.has_model("llava:7b")
+        assert (await manager.get_status("plain")).context_in_effect == 1024
 
 
 async def test_steps_come_in_an_order_that_loses_nothing_early() -> None:
     desired = parse({"models": {"smollm2:135m": {"loaded": True, "pinned": True}}})
-    async with herd_of() as (_, herd):
-        plan = await herd.plan(desired, prune=True)
+    async with serve_manager() as (_, manager):
+        plan = await manager.plan(desired, prune=True)
 
     kinds = list(dict.fromkeys(type(step) for step in plan.steps))
     assert kinds == [PullStep, ConfigureStep, DeleteStep, LoadStep]
 
 
 async def test_pull_tells_its_progress() -> None:
-    async with herd_of() as (_, herd):
-        telling = await applied(herd, await herd.plan(wanted("smollm2:135m")))
+    async with serve_manager() as (_, manager):
+        telling = await applied(manager, await manager.plan(wanted("smollm2:135m")))
 
     assert any(each.progress and each.progress.percent for each in telling)
 
@@ -195,12 +197,12 @@ async def test_pull_tells_its_progress() -> None:
 async def test_failure_ends_it_with_the_rest_undone() -> None:
     desired = parse({"models": {"no-such:1b": {}, "plain": {"num_ctx": 1024}}})
     done = []
-    async with herd_of() as (_, herd):
-        plan = await herd.plan(desired, prune=True)
+    async with serve_manager() as (_, manager):
+        plan = await manager.plan(desired, prune=True)
         with pytest.raises(HerdbookError):
-            async with aclosing(herd.apply(plan)) as telling:
+            async with aclosing(manager.apply(plan)) as telling:
                 done += [each.step async for each in telling if each.done]
-        after = await herd.get_status("plain")
+        after = await manager.get_status("plain")
 
     assert done == []
     assert after.settings == {}
@@ -208,22 +210,22 @@ async def test_failure_ends_it_with_the_rest_undone() -> None:
 
 async def test_what_others_did_meanwhile_is_not_done_again() -> None:
     desired = parse({"models": {"smollm2:135m": {}, "plain": {"loaded": True}}})
-    async with herd_of() as (place, herd):
-        plan = await herd.plan(desired, prune=True)
-        await place.pulls("smollm2:135m")
-        await place.loads("plain")
-        await place.deletes("llava:7b")
-        await herd.refresh()
-        await applied(herd, plan)
+    async with serve_manager() as (server, manager):
+        plan = await manager.plan(desired, prune=True)
+        await server.pull("smollm2:135m")
+        await server.load("plain")
+        await server.delete("llava:7b")
+        await manager.refresh()
+        await applied(manager, plan)
 
-        assert "UpdateStarted" not in await told(herd, "smollm2:135m")
-        assert "LoadStarted" not in await told(herd, "plain:latest")
-        assert "ModelDeleted" not in await told(herd, "llava:7b")
+        assert "UpdateStarted" not in await event_types(manager, "smollm2:135m")
+        assert "LoadStarted" not in await event_types(manager, "plain:latest")
+        assert "ModelDeleted" not in await event_types(manager, "llava:7b")
 
 
 async def test_cloud_model_cannot_be_wanted_in_memory() -> None:
-    async with herd_of() as (place, herd):
-        await place.somebody(
+    async with serve_manager() as (server, manager):
+        await server.request(
             "POST",
             "/api/create",
             model="far:cloud",
@@ -231,4 +233,4 @@ async def test_cloud_model_cannot_be_wanted_in_memory() -> None:
             **{"from": "gpt-oss:120b"},
         )
         with pytest.raises(CloudModelError):
-            await herd.plan(parse({"models": {"far:cloud": {"loaded": True}}}))
+            await manager.plan(parse({"models": {"far:cloud": {"loaded": True}}}))

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 import pytest
-from support.manager_fixture import herd_of
+from support.manager_fixture import serve_manager
 
 from herdbook.core import ModelManager, ModelRole
 from herdbook.core.concurrency import time_slice
@@ -24,20 +24,20 @@ def shortest_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time_slice, "SLICE_S", 0.0)
 
 
-async def while_used(herd: ModelManager, answer: Awaitable[T]) -> T:
+async def while_used(manager: ModelManager, answer: Awaitable[T]) -> T:
     """Wait for an answer while all models are used again and again."""
-    names = [status.name for status in await herd.all_statuses()]
+    names = [status.name for status in await manager.all_statuses()]
 
     async def use() -> None:
         while True:
             for name in names:
-                await herd.mark_used(name)
+                await manager.mark_used(name)
                 await asyncio.sleep(0)
 
-    before = (await herd.head()).position
+    before = (await manager.head()).position
     using = asyncio.create_task(use())
     try:
-        while (await herd.head()).position == before:
+        while (await manager.head()).position == before:
             await asyncio.sleep(0)
         return await answer
     finally:
@@ -45,16 +45,16 @@ async def while_used(herd: ModelManager, answer: Awaitable[T]) -> T:
 
 
 async def test_fixed_moment_stays_as_it_was() -> None:
-    async with herd_of() as (_, herd):
-        live = await herd.now()
+    async with serve_manager() as (_, manager):
+        live = await manager.now()
         fixed = live.fixed()
         before = await shapes.as_of(fixed, [])
         figures = fixed.statistics(NAME)
         order = fixed.explain(ModelRole.GENERAL)
 
-        await herd.load(NAME)
-        await herd.configure(NAME, {"num_ctx": 1024})
-        await herd.mark_used(NAME)
+        await manager.load(NAME)
+        await manager.configure(NAME, {"num_ctx": 1024})
+        await manager.mark_used(NAME)
 
         assert await shapes.as_of(fixed, []) == before
         assert fixed.statistics(NAME) == figures
@@ -64,40 +64,40 @@ async def test_fixed_moment_stays_as_it_was() -> None:
 
 
 async def test_moment_of_the_past_is_fixed_already() -> None:
-    async with herd_of() as (_, herd):
-        past = await herd.as_of(1)
+    async with serve_manager() as (_, manager):
+        past = await manager.as_of(1)
 
         assert past.fixed() is past
 
 
 async def test_status_in_slices_is_that_of_its_position() -> None:
     roles = [role.value for role in ModelRole]
-    async with herd_of() as (_, herd):
+    async with serve_manager() as (_, manager):
         for _ in range(10):
-            told = await while_used(herd, shapes.as_of(await herd.now(), roles))
+            told = await while_used(manager, shapes.as_of(await manager.now(), roles))
 
-            assert told == await shapes.as_of(await herd.as_of(told.position), roles)
+            assert told == await shapes.as_of(await manager.as_of(told.position), roles)
 
 
 async def test_difference_in_slices_is_that_of_its_positions() -> None:
-    async with herd_of() as (_, herd):
-        one = await herd.as_of(1)
-        await herd.load(NAME)
+    async with serve_manager() as (_, manager):
+        one = await manager.as_of(1)
+        await manager.load(NAME)
         for _ in range(10):
-            found = await while_used(herd, difference(one, await herd.now()))
+            found = await while_used(manager, difference(one, await manager.now()))
 
-            assert found == await herd.diff(1, found.until)
+            assert found == await manager.diff(1, found.until)
 
 
 async def test_replay_may_be_cancelled_at_every_checkpoint() -> None:
-    async with herd_of() as (_, herd):
-        head = (await herd.head()).position
+    async with serve_manager() as (_, manager):
+        head = (await manager.head()).position
         for turns in range(3 * head):
-            replaying = asyncio.create_task(herd.as_of(head))
+            replaying = asyncio.create_task(manager.as_of(head))
             for _ in range(turns):
                 await asyncio.sleep(0)
             replaying.cancel()
             await asyncio.wait([replaying])
 
-        expected = await shapes.as_of(await herd.now(), [])
-        assert await shapes.as_of(await herd.as_of(head), []) == expected
+        expected = await shapes.as_of(await manager.now(), [])
+        assert await shapes.as_of(await manager.as_of(head), []) == expected

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.manager_fixture import herd_of, recorded, served
+from support.manager_fixture import recorded_events, serve_manager, serve_sandbox
 from support.strategies import START
 
 from herdbook.core import CallerError, HistoryFilter
@@ -248,18 +248,21 @@ async def test_types_deep_in_the_log_are_found_from_the_newest_on() -> None:
     "asked", [{"limit": 0}, {"limit": -1}, {"after": -1}, {"before": -1}]
 )
 async def test_page_that_cannot_be_is_refused(asked: dict[str, int]) -> None:
-    async with herd_of("none") as (_, herd):
+    async with serve_manager("none") as (_, manager):
         with pytest.raises(CallerError):
-            await herd.read_log(**asked)  # type: ignore[arg-type]
+            await manager.read_log(**asked)  # type: ignore[arg-type]
 
 
 async def test_manager_reads_its_log_in_both_directions(tmp_path: Path) -> None:
-    async with served() as place, place.herd(tmp_path / "herd.db") as herd:
-        log = await recorded(herd)
+    async with (
+        serve_sandbox() as server,
+        server.open_manager(tmp_path / "herd.db") as manager,
+    ):
+        log = await recorded_events(manager)
 
-        first = await herd.read_log(limit=3)
-        newest = await herd.read_log(limit=3, newest_first=True)
-        nodes = await herd.read_log(stream_prefix="node/")
+        first = await manager.read_log(limit=3)
+        newest = await manager.read_log(limit=3, newest_first=True)
+        nodes = await manager.read_log(stream_prefix="node/")
 
         assert (list(first.events), first.next) == (log[:3], 3)
         assert (list(newest.events), newest.next) == (log[:-4:-1], len(log) - 2)
@@ -268,11 +271,11 @@ async def test_manager_reads_its_log_in_both_directions(tmp_path: Path) -> None:
 
 
 async def test_manager_reads_a_filtered_range_of_its_log() -> None:
-    async with herd_of() as (_, herd):
-        log = await recorded(herd)
+    async with serve_manager() as (_, manager):
+        log = await recorded_events(manager)
         chosen = HistoryFilter(types=frozenset({"ModelDiscovered"}))
 
-        page = await herd.read_log(after=2, before=9, chosen=chosen)
+        page = await manager.read_log(after=2, before=9, chosen=chosen)
 
         expected = [e for e in log[2:8] if e.type == "ModelDiscovered"]
         assert list(page.events) == expected

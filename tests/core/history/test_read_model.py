@@ -8,7 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 
 import pytest
-from support.manager_fixture import Place, herd_of, recorded
+from support.manager_fixture import SandboxServer, recorded_events, serve_manager
 
 from herdbook.core import (
     CallerError,
@@ -32,20 +32,20 @@ NAME = "llava:7b"
 
 
 @asynccontextmanager
-async def with_a_past() -> AsyncIterator[tuple[Place, ModelManager, list[int]]]:
+async def with_a_past() -> AsyncIterator[tuple[SandboxServer, ModelManager, list[int]]]:
     """Give a herd, and the log's positions before, during and after a load."""
-    async with herd_of() as (place, herd):
-        positions = [(await herd.now()).position]
-        for step in (herd.load, herd.unload):
-            place.time.advance(100)
+    async with serve_manager() as (server, manager):
+        positions = [(await manager.now()).position]
+        for step in (manager.load, manager.unload):
+            server.time.advance(100)
             await step(NAME)
-            positions.append((await herd.now()).position)
-        yield place, herd, positions
+            positions.append((await manager.now()).position)
+        yield server, manager, positions
 
 
 async def test_status_of_a_position_is_that_of_then() -> None:
-    async with with_a_past() as (_, herd, positions):
-        moments = [await herd.as_of(position) for position in positions]
+    async with with_a_past() as (_, manager, positions):
+        moments = [await manager.as_of(position) for position in positions]
 
         assert [moment.status(NAME).state for moment in moments] == [
             ModelState.AVAILABLE,
@@ -56,11 +56,11 @@ async def test_status_of_a_position_is_that_of_then() -> None:
 
 
 async def test_status_of_a_time_is_that_of_then() -> None:
-    async with with_a_past() as (place, herd, positions):
-        now = place.clock.now()
+    async with with_a_past() as (server, manager, positions):
+        now = server.clock.now()
 
-        before = await herd.as_of(now - timedelta(seconds=150))
-        during = await herd.as_of(now - timedelta(seconds=50))
+        before = await manager.as_of(now - timedelta(seconds=150))
+        during = await manager.as_of(now - timedelta(seconds=50))
 
         assert (before.position, during.position) == (positions[0], positions[1])
         assert during.status(NAME).state is ModelState.LOADED
@@ -68,9 +68,9 @@ async def test_status_of_a_time_is_that_of_then() -> None:
 
 
 async def test_before_the_first_event_nothing_is_known() -> None:
-    async with with_a_past() as (place, herd, _):
-        for when in (0, place.clock.now() - timedelta(days=1)):
-            moment = await herd.as_of(when)
+    async with with_a_past() as (server, manager, _):
+        for when in (0, server.clock.now() - timedelta(days=1)):
+            moment = await manager.as_of(when)
 
             assert (moment.position, moment.statuses()) == (0, [])
             assert moment.recommend(ModelRole.GENERAL) is None
@@ -78,12 +78,12 @@ async def test_before_the_first_event_nothing_is_known() -> None:
 
 
 async def test_recommendation_of_a_position_is_that_of_then() -> None:
-    async with herd_of() as (_, herd):
-        await herd.mark_used("qwen3:0.6b")
-        then = (await herd.now()).position
-        await herd.mark_used("plain")
+    async with serve_manager() as (_, manager):
+        await manager.mark_used("qwen3:0.6b")
+        then = (await manager.now()).position
+        await manager.mark_used("plain")
 
-        now, moment = await herd.recommend("general"), await herd.as_of(then)
+        now, moment = await manager.recommend("general"), await manager.as_of(then)
 
         chosen = moment.recommend("general")
         assert now is not None
@@ -93,8 +93,8 @@ async def test_recommendation_of_a_position_is_that_of_then() -> None:
 
 
 async def test_moment_of_the_newest_position_is_now() -> None:
-    async with with_a_past() as (_, herd, positions):
-        then, now = await herd.as_of(positions[-1]), await herd.now()
+    async with with_a_past() as (_, manager, positions):
+        then, now = await manager.as_of(positions[-1]), await manager.now()
 
         assert then.statuses() == now.statuses()
         assert then.node_status() == now.node_status()
@@ -102,53 +102,53 @@ async def test_moment_of_the_newest_position_is_now() -> None:
 
 @pytest.mark.parametrize("position", [-1, 10_000])
 async def test_position_that_the_log_does_not_have_is_refused(position: int) -> None:
-    async with herd_of() as (_, herd):
+    async with serve_manager() as (_, manager):
         with pytest.raises(CallerError):
-            await herd.as_of(position)
+            await manager.as_of(position)
 
 
 async def test_time_without_a_zone_is_refused() -> None:
-    async with herd_of() as (place, herd):
+    async with serve_manager() as (server, manager):
         with pytest.raises(CallerError):
-            await herd.as_of(place.clock.now().replace(tzinfo=None))
+            await manager.as_of(server.clock.now().replace(tzinfo=None))
 
 
 async def test_configuration_and_options_of_a_position_are_those_of_then() -> None:
-    async with herd_of() as (_, herd):
-        await herd.configure("plain", {"num_ctx": 1024})
-        then = (await herd.now()).position
-        await herd.configure("plain", {"num_ctx": 2048})
+    async with serve_manager() as (_, manager):
+        await manager.configure("plain", {"num_ctx": 1024})
+        then = (await manager.now()).position
+        await manager.configure("plain", {"num_ctx": 2048})
 
-        moment = await herd.as_of(then)
+        moment = await manager.as_of(then)
 
         assert moment.options_for("plain").options["num_ctx"] == 1024
 
 
 async def test_model_that_nobody_has_seen_is_not_present() -> None:
-    async with herd_of() as (_, herd):
-        status = await herd.get_status("nobody")
+    async with serve_manager() as (_, manager):
+        status = await manager.get_status("nobody")
 
         assert (status.name, status.state) == ("nobody:latest", ModelState.NOT_PRESENT)
         assert (status.version, status.since) == (0, None)
 
 
 async def test_capabilities_of_a_model_that_is_not_there_are_expected_ones() -> None:
-    async with herd_of() as (_, herd):
-        can = await herd.capabilities("qwen2.5-coder:7b")
+    async with serve_manager() as (_, manager):
+        can = await manager.capabilities("qwen2.5-coder:7b")
 
         assert can["coding"].value
         assert can["coding"].source is FactSource.REGISTRY
 
 
 async def test_name_that_is_none_is_refused() -> None:
-    async with herd_of() as (_, herd):
+    async with serve_manager() as (_, manager):
         with pytest.raises(InvalidNameError):
-            await herd.get_status("no name/at:all")
+            await manager.get_status("no name/at:all")
 
 
 async def test_role_that_does_not_exist_is_refused() -> None:
-    async with herd_of() as (_, herd):
-        for ask in (herd.recommend, herd.explain, herd.suggest):
+    async with serve_manager() as (_, manager):
+        for ask in (manager.recommend, manager.explain, manager.suggest):
             with pytest.raises(UnknownRoleError):
                 await ask("cooking")
 
@@ -161,8 +161,8 @@ def test_moment_of_an_empty_log_needs_no_server() -> None:
 
 
 async def test_history_of_a_model_is_told_in_order() -> None:
-    async with with_a_past() as (_, herd, _):
-        entries = await herd.history(NAME)
+    async with with_a_past() as (_, manager, _):
+        entries = await manager.history(NAME)
 
         assert [entry.type for entry in entries] == [
             "ModelDiscovered",
@@ -176,16 +176,16 @@ async def test_history_of_a_model_is_told_in_order() -> None:
 
 
 async def test_history_of_all_has_every_event() -> None:
-    async with with_a_past() as (_, herd, positions):
-        entries = await herd.history()
+    async with with_a_past() as (_, manager, positions):
+        entries = await manager.history()
 
         assert [e.position for e in entries] == list(range(1, positions[-1] + 1))
         assert entries[0].model is None
 
 
 async def test_history_takes_what_the_filter_says() -> None:
-    async with with_a_past() as (place, herd, _):
-        recent = place.clock.now() - timedelta(seconds=150)
+    async with with_a_past() as (server, manager, _):
+        recent = server.clock.now() - timedelta(seconds=150)
         filters = [
             HistoryFilter(types=frozenset({"ModelLoaded"})),
             HistoryFilter(causes=frozenset({Cause.COMMAND})),
@@ -195,30 +195,30 @@ async def test_history_takes_what_the_filter_says() -> None:
             HistoryFilter(until=recent, types=frozenset({"ModelLoaded"})),
         ]
 
-        counts = [len(await herd.history(NAME, chosen)) for chosen in filters]
+        counts = [len(await manager.history(NAME, chosen)) for chosen in filters]
 
         assert counts == [1, 3, 3, 3, 2, 0]
 
 
 async def test_history_of_one_operation_is_found_by_its_correlation() -> None:
-    async with with_a_past() as (_, herd, _):
-        loaded = next(e for e in await herd.history(NAME) if e.type == "ModelLoaded")
+    async with with_a_past() as (_, manager, _):
+        loaded = next(e for e in await manager.history(NAME) if e.type == "ModelLoaded")
 
         chosen = HistoryFilter(correlation_id=loaded.correlation_id)
 
-        types = [entry.type for entry in await herd.history(None, chosen)]
+        types = [entry.type for entry in await manager.history(None, chosen)]
         assert types == ["LoadStarted", "ModelLoaded"]
 
 
 async def test_statistics_count_what_happened() -> None:
-    async with with_a_past() as (place, herd, _):
-        await herd.mark_used(NAME)
-        await herd.refresh()
-        place.did(runner_dies_saying="out of memory")
+    async with with_a_past() as (server, manager, _):
+        await manager.mark_used(NAME)
+        await manager.refresh()
+        server.apply(runner_dies_saying="out of memory")
         with pytest.raises(LoadFailedError):
-            await herd.load(NAME)
+            await manager.load(NAME)
 
-        figures = await herd.statistics(NAME)
+        figures = await manager.statistics(NAME)
 
         assert (figures.loads, figures.timed_loads, figures.uses) == (1, 1, 1)
         assert figures.failures == {"out_of_memory": 1}
@@ -227,27 +227,27 @@ async def test_statistics_count_what_happened() -> None:
 
 
 async def test_statistics_of_a_pull_have_its_rate() -> None:
-    async with herd_of("none") as (place, herd):
-        await herd.ensure_available("llama3.2:1b")
+    async with serve_manager("none") as (server, manager):
+        await manager.ensure_available("llama3.2:1b")
 
-        figures = await herd.statistics("LLAMA3.2:1b")
+        figures = await manager.statistics("LLAMA3.2:1b")
 
         assert figures.pulls == 1
-        assert figures.pull_seconds == pytest.approx(place.time.now(), abs=0.01)
+        assert figures.pull_seconds == pytest.approx(server.time.now(), abs=0.01)
         assert figures.pull_rate_bytes_s is not None
         assert figures.pull_rate_bytes_s > 1e8
 
 
 async def test_statistics_of_an_unknown_model_are_empty() -> None:
-    async with herd_of() as (_, herd):
-        assert (await herd.statistics("nobody")).pulls == 0
+    async with serve_manager() as (_, manager):
+        assert (await manager.statistics("nobody")).pulls == 0
 
 
 async def test_events_come_live_to_who_subscribed() -> None:
-    async with herd_of() as (_, herd):
-        subscribed = asyncio.create_task(first(herd, 2))
+    async with serve_manager() as (_, manager):
+        subscribed = asyncio.create_task(first(manager, 2))
         await settle()
-        await herd.load(NAME)
+        await manager.load(NAME)
 
         events = await subscribed
 
@@ -255,24 +255,24 @@ async def test_events_come_live_to_who_subscribed() -> None:
 
 
 async def test_events_begin_behind_the_position_asked_for() -> None:
-    async with herd_of() as (_, herd):
-        events = await first(herd, 3, after=2)
+    async with serve_manager() as (_, manager):
+        events = await first(manager, 3, after=2)
 
         assert [event.position for event in events] == [3, 4, 5]
-        assert events == (await recorded(herd))[2:5]
+        assert events == (await recorded_events(manager))[2:5]
 
 
 async def first(
-    herd: ModelManager, count: int, *, after: int | None = None
+    manager: ModelManager, count: int, *, after: int | None = None
 ) -> list[RecordedEvent]:
     """Return the first so many events of a subscription."""
-    async with aclosing(herd.events(after=after)) as events:
+    async with aclosing(manager.events(after=after)) as events:
         return [await anext(events) for _ in range(count)]
 
 
 async def test_log_of_a_busy_day_is_found_true() -> None:
-    async with with_a_past() as (_, herd, positions):
-        verification = await herd.verify()
+    async with with_a_past() as (_, manager, positions):
+        verification = await manager.verify()
 
         assert verification.findings == ()
         assert verification.events == positions[-1]

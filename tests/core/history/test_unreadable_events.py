@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from support.manager_fixture import Place, herd_of, served
+from support.manager_fixture import SandboxServer, serve_manager, serve_sandbox
 from support.odd_log import append_raw
 
 from herdbook.core import CallerError, Level, ManagerSettings, ModelManager, ModelState
@@ -65,13 +65,13 @@ KINDS = {"empty name": Kind.STREAM, "name that is none": Kind.NAME}
 @asynccontextmanager
 async def poisoned(
     what: str, folder: Path, **settings: Any
-) -> AsyncIterator[tuple[Place, Path, int]]:
+) -> AsyncIterator[tuple[SandboxServer, Path, int]]:
     """Keep a log of a server, and append an event that cannot be read."""
     log = folder / "herd.db"
-    async with served() as place:
-        async with place.herd(log, settings=ManagerSettings(**settings)):
+    async with serve_sandbox() as server:
+        async with server.open_manager(log, settings=ManagerSettings(**settings)):
             pass
-        yield place, log, append_raw(log, *POISON[what])
+        yield server, log, append_raw(log, *POISON[what])
 
 
 async def everything(manager: ModelManager, position: int) -> None:
@@ -92,8 +92,8 @@ async def everything(manager: ModelManager, position: int) -> None:
 async def test_log_with_an_event_that_cannot_be_read_goes_on(
     what: str, tmp_path: Path
 ) -> None:
-    async with poisoned(what, tmp_path) as (place, log, position):
-        async with place.herd(log) as manager:
+    async with poisoned(what, tmp_path) as (server, log, position):
+        async with server.open_manager(log) as manager:
             await everything(manager, position)
             await manager.load(NAME)
             await manager.unload(NAME)
@@ -115,8 +115,8 @@ async def test_state_moves_as_the_type_of_an_unreadable_event_says(
     tmp_path: Path,
 ) -> None:
     async with (
-        poisoned("huge runner", tmp_path) as (place, log, position),
-        place.herd(log, look=False) as manager,
+        poisoned("huge runner", tmp_path) as (server, log, position),
+        server.open_manager(log, look=False) as manager,
     ):
         status = await manager.get_status(NAME)
         assert status.state is ModelState.LOADED
@@ -130,8 +130,8 @@ async def test_state_moves_as_the_type_of_an_unreadable_event_says(
 async def test_doctor_names_what_cannot_be_read(tmp_path: Path) -> None:
     from herdbook.core.doctor import DoctorOptions, examine  # noqa: PLC0415
 
-    async with poisoned("not JSON", tmp_path) as (place, log, position):
-        found = await examine(DoctorOptions(log=log, ollama=place.url, node="local"))
+    async with poisoned("not JSON", tmp_path) as (server, log, position):
+        found = await examine(DoctorOptions(log=log, ollama=server.url, node="local"))
         (events,) = [each for each in found if each.check == "events"]
         assert events.level is Level.NOTICE
         assert f"#{position}" in events.what
@@ -155,7 +155,7 @@ async def test_doctor_names_what_cannot_be_read(tmp_path: Path) -> None:
 async def test_what_could_not_be_read_back_is_not_recorded(
     fact: facts.Fact,
 ) -> None:
-    async with herd_of() as (_, manager):
+    async with serve_manager() as (_, manager):
         store = manager._storage.store
         before = await store.head()
         event = NewEvent(
@@ -172,10 +172,10 @@ async def test_what_could_not_be_read_back_is_not_recorded(
 
 async def test_every_altered_bit_of_a_snapshot_is_noticed(tmp_path: Path) -> None:
     log, settings = tmp_path / "herd.db", ManagerSettings(snapshot_every=1)
-    async with served() as place:
-        async with place.herd(log, settings=settings) as manager:
+    async with serve_sandbox() as server:
+        async with server.open_manager(log, settings=settings) as manager:
             await manager.load(NAME)
-        async with place.herd(log, look=False) as manager:
+        async with server.open_manager(log, look=False) as manager:
             expected = [view.dump() for view in all_views(manager._repository.views)]
     with closing(sqlite3.connect(log)) as connection, connection:
         (data,) = connection.execute(
@@ -190,7 +190,10 @@ async def test_every_altered_bit_of_a_snapshot_is_noticed(tmp_path: Path) -> Non
         async with await SQLiteEventStore.open(log) as store:
             views = await restore(store, store)
         assert [view.dump() for view in all_views(views)] == expected
-    async with served() as place, place.herd(log, look=False) as manager:
+    async with (
+        serve_sandbox() as server,
+        server.open_manager(log, look=False) as manager,
+    ):
         findings = (await manager.verify()).findings
     assert Kind.SNAPSHOT in {finding.kind for finding in findings}
 
@@ -199,8 +202,8 @@ async def test_snapshot_with_a_right_checksum_is_compared_with_a_replay(
     tmp_path: Path,
 ) -> None:
     log, settings = tmp_path / "herd.db", ManagerSettings(snapshot_every=1)
-    async with served() as place:
-        async with place.herd(log, settings=settings):
+    async with serve_sandbox() as server:
+        async with server.open_manager(log, settings=settings):
             pass
         async with await SQLiteEventStore.open(log) as store:
             view = await store.load_view("status")
@@ -215,7 +218,7 @@ async def test_snapshot_with_a_right_checksum_is_compared_with_a_replay(
                     data=altered,
                 )
             )
-        async with place.herd(log, look=False) as manager:
+        async with server.open_manager(log, look=False) as manager:
             findings = (await manager.verify()).findings
     assert [finding.kind for finding in findings] == [Kind.SNAPSHOT]
 

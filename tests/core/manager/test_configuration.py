@@ -6,7 +6,13 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from support.manager_fixture import herd_of, last_fact, recorded, served, told
+from support.manager_fixture import (
+    event_types,
+    last_fact,
+    recorded_events,
+    serve_manager,
+    serve_sandbox,
+)
 
 from herdbook.core import (
     Cause,
@@ -22,21 +28,21 @@ NAME = "llava:7b"
 
 
 async def test_configuration_is_recorded_with_what_was_and_why() -> None:
-    async with herd_of() as (_, herd):
-        await herd.configure(NAME, {"num_ctx": 1024, "temperature": 0.1})
-        await herd.configure(NAME, {"num_ctx": 2048}, note="longer letters")
+    async with serve_manager() as (_, manager):
+        await manager.configure(NAME, {"num_ctx": 1024, "temperature": 0.1})
+        await manager.configure(NAME, {"num_ctx": 2048}, note="longer letters")
 
-        changed = await last_fact(herd, facts.ConfigurationChanged)
+        changed = await last_fact(manager, facts.ConfigurationChanged)
 
         assert changed == facts.ConfigurationChanged(
             set={"num_ctx": 2048}, was={"num_ctx": 1024}, note="longer letters"
         )
-        assert (await recorded(herd, NAME))[-1].cause is Cause.CONFIGURATION
+        assert (await recorded_events(manager, NAME))[-1].cause is Cause.CONFIGURATION
 
 
 async def test_configure_returns_the_status_with_its_settings() -> None:
-    async with herd_of() as (_, herd):
-        status = await herd.configure(NAME, {"num_ctx": 1024, "pinned": True})
+    async with serve_manager() as (_, manager):
+        status = await manager.configure(NAME, {"num_ctx": 1024, "pinned": True})
 
         assert status.settings == {"num_ctx": 1024, "pinned": True}
         assert status.context_configured == 1024
@@ -44,13 +50,13 @@ async def test_configure_returns_the_status_with_its_settings() -> None:
 
 
 async def test_unset_setting_has_no_value_any_more() -> None:
-    async with herd_of() as (_, herd):
-        await herd.configure(NAME, {"num_ctx": 1024, "notes": "old"})
+    async with serve_manager() as (_, manager):
+        await manager.configure(NAME, {"num_ctx": 1024, "notes": "old"})
 
-        status = await herd.configure(NAME, unset=["num_ctx"])
+        status = await manager.configure(NAME, unset=["num_ctx"])
 
         assert status.settings == {"notes": "old"}
-        changed = await last_fact(herd, facts.ConfigurationChanged)
+        changed = await last_fact(manager, facts.ConfigurationChanged)
         assert changed == facts.ConfigurationChanged(
             unset=("num_ctx",), was={"num_ctx": 1024}
         )
@@ -73,111 +79,115 @@ async def test_unset_setting_has_no_value_any_more() -> None:
 async def test_rejected_settings_record_nothing(
     settings: dict[str, facts.Setting], unset: tuple[str, ...]
 ) -> None:
-    async with herd_of() as (_, herd):
-        before = (await herd.now()).position
+    async with serve_manager() as (_, manager):
+        before = (await manager.now()).position
 
         with pytest.raises(InvalidConfigurationError):
-            await herd.configure(NAME, settings, unset=unset)
+            await manager.configure(NAME, settings, unset=unset)
 
-        assert (await herd.now()).position == before
+        assert (await manager.now()).position == before
 
 
 async def test_configuration_that_changes_nothing_records_nothing() -> None:
-    async with herd_of() as (_, herd):
-        await herd.configure(NAME, {"num_ctx": 1024})
-        before = (await herd.now()).position
+    async with serve_manager() as (_, manager):
+        await manager.configure(NAME, {"num_ctx": 1024})
+        before = (await manager.now()).position
 
-        await herd.configure(NAME, {"num_ctx": 1024}, unset=["notes"])
+        await manager.configure(NAME, {"num_ctx": 1024}, unset=["notes"])
 
-        assert (await herd.now()).position == before
+        assert (await manager.now()).position == before
 
 
 async def test_options_for_has_the_configured_options() -> None:
-    async with herd_of() as (_, herd):
+    async with serve_manager() as (_, manager):
         settings: dict[str, facts.Setting] = {
             "num_ctx": 1024,
             "options.top_k": 5,
             "keep_alive": "1h",
             "notes": "none of the server's business",
         }
-        await herd.configure("plain", settings)
+        await manager.configure("plain", settings)
 
-        options = await herd.options_for("plain")
+        options = await manager.options_for("plain")
 
         assert options.options == {"num_ctx": 1024, "top_k": 5}
         assert options.keep_alive == "1h"
 
 
 async def test_options_for_has_the_temperature_that_the_model_recommends() -> None:
-    async with herd_of() as (_, herd):
-        assert (await herd.options_for("llama3.2:1b")).options == {"temperature": 0.7}
+    async with serve_manager() as (_, manager):
+        assert (await manager.options_for("llama3.2:1b")).options == {
+            "temperature": 0.7
+        }
 
-        await herd.configure("llama3.2:1b", {"temperature": 0.0})
+        await manager.configure("llama3.2:1b", {"temperature": 0.0})
 
-        assert (await herd.options_for("llama3.2:1b")).options == {"temperature": 0.0}
+        assert (await manager.options_for("llama3.2:1b")).options == {
+            "temperature": 0.0
+        }
 
 
 async def test_capability_that_was_denied_takes_a_model_out_of_the_role() -> None:
-    async with herd_of() as (_, herd):
-        assert await herd.recommend(ModelRole.VISION)
+    async with serve_manager() as (_, manager):
+        assert await manager.recommend(ModelRole.VISION)
 
-        await herd.configure(NAME, {"capability.vision": False})
+        await manager.configure(NAME, {"capability.vision": False})
 
-        assert await herd.recommend(ModelRole.VISION) is None
-        vision = (await herd.capabilities(NAME))["vision"]
+        assert await manager.recommend(ModelRole.VISION) is None
+        vision = (await manager.capabilities(NAME))["vision"]
         assert (vision.value, vision.source) == (False, FactSource.CONFIGURATION)
 
 
 async def test_capability_that_was_granted_lets_a_model_into_the_role() -> None:
-    async with herd_of() as (_, herd):
-        await herd.configure(NAME, {"capability.vision": False})
-        await herd.configure("plain", {"capability.vision": True})
-        chosen = await herd.recommend(ModelRole.VISION)
+    async with serve_manager() as (_, manager):
+        await manager.configure(NAME, {"capability.vision": False})
+        await manager.configure("plain", {"capability.vision": True})
+        chosen = await manager.recommend(ModelRole.VISION)
         assert chosen is not None
         assert chosen.name == "plain:latest"
 
-        await herd.configure("plain", unset=["capability.vision"])
+        await manager.configure("plain", unset=["capability.vision"])
 
-        assert await herd.recommend(ModelRole.VISION) is None
+        assert await manager.recommend(ModelRole.VISION) is None
 
 
 async def test_model_can_be_configured_before_it_is_there() -> None:
-    async with herd_of("none") as (_, herd):
-        status = await herd.configure("smollm2:135m", {"num_ctx": 1024})
+    async with serve_manager("none") as (_, manager):
+        status = await manager.configure("smollm2:135m", {"num_ctx": 1024})
         assert status.state is ModelState.NOT_PRESENT
 
-        await herd.ensure_available("smollm2:135m")
+        await manager.ensure_available("smollm2:135m")
 
-        status = await herd.load("smollm2:135m")
+        status = await manager.load("smollm2:135m")
         assert status.context_in_effect == 1024
 
 
 async def test_configuration_outlives_the_model() -> None:
-    async with herd_of() as (_, herd):
-        await herd.configure(NAME, {"num_ctx": 1024})
-        await herd.delete(NAME)
+    async with serve_manager() as (_, manager):
+        await manager.configure(NAME, {"num_ctx": 1024})
+        await manager.delete(NAME)
 
-        await herd.ensure_available(NAME)
+        await manager.ensure_available(NAME)
 
-        assert (await herd.get_status(NAME)).context_configured == 1024
-        assert (await told(herd, NAME)).count("ConfigurationChanged") == 1
+        assert (await manager.get_status(NAME)).context_configured == 1024
+        assert (await event_types(manager, NAME)).count("ConfigurationChanged") == 1
 
 
 async def test_configuration_at_the_version_that_it_was_decided_at_is_recorded() -> (
     None
 ):
-    async with herd_of() as (_, herd):
-        version = (await herd.get_status(NAME)).version
+    async with serve_manager() as (_, manager):
+        version = (await manager.get_status(NAME)).version
 
-        status = await herd.configure(NAME, {"num_ctx": 1024}, at_version=version)
+        status = await manager.configure(NAME, {"num_ctx": 1024}, at_version=version)
 
         assert status.context_configured == 1024
         assert status.version == version + 1
 
 
 async def test_model_that_nobody_has_seen_is_at_version_0() -> None:
-    async with herd_of("none") as (_, herd):
-        status = await herd.configure(NAME, {"num_ctx": 1024}, at_version=0)
+    async with serve_manager("none") as (_, manager):
+        status = await manager.configure(NAME, {"num_ctx": 1024}, at_version=0)
 
         assert status.version == 1
 
@@ -187,23 +197,27 @@ async def test_configuration_at_another_version_is_refused(
     settings: dict[str, facts.Setting],
 ) -> None:
     """Also one that would change nothing: it was decided on something else."""
-    async with herd_of() as (_, herd):
-        old = (await herd.get_status(NAME)).version
-        await herd.configure(NAME, {"num_ctx": 1024})
-        before = (await herd.now()).position
+    async with serve_manager() as (_, manager):
+        old = (await manager.get_status(NAME)).version
+        await manager.configure(NAME, {"num_ctx": 1024})
+        before = (await manager.now()).position
 
         with pytest.raises(WrongExpectedVersionError) as raised:
-            await herd.configure(NAME, settings, at_version=old)
+            await manager.configure(NAME, settings, at_version=old)
 
         assert (raised.value.expected, raised.value.actual) == (str(old), old + 1)
-        assert (await herd.now()).position == before
+        assert (await manager.now()).position == before
 
 
 async def test_of_two_who_configure_at_one_version_only_one_does(
     tmp_path: Path,
 ) -> None:
     log = tmp_path / "herd.db"
-    async with served() as place, place.herd(log) as one, place.herd(log) as other:
+    async with (
+        serve_sandbox() as server,
+        server.open_manager(log) as one,
+        server.open_manager(log) as other,
+    ):
         version = (await one.get_status(NAME)).version
 
         ended = await asyncio.gather(
@@ -214,12 +228,16 @@ async def test_of_two_who_configure_at_one_version_only_one_does(
 
         (refused,) = [end for end in ended if isinstance(end, BaseException)]
         assert isinstance(refused, WrongExpectedVersionError)
-        assert (await told(one, NAME)).count("ConfigurationChanged") == 1
+        assert (await event_types(one, NAME)).count("ConfigurationChanged") == 1
 
 
 async def test_of_two_who_configure_at_any_version_both_do(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
-    async with served() as place, place.herd(log) as one, place.herd(log) as other:
+    async with (
+        serve_sandbox() as server,
+        server.open_manager(log) as one,
+        server.open_manager(log) as other,
+    ):
         await asyncio.gather(
             one.configure(NAME, {"num_ctx": 1024}),
             other.configure(NAME, {"temperature": 0.5}),

@@ -7,7 +7,13 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from support.manager_fixture import herd_of, pulled, recorded, served, told
+from support.manager_fixture import (
+    event_types,
+    pull_to_end,
+    recorded_events,
+    serve_manager,
+    serve_sandbox,
+)
 
 from herdbook import sandbox
 from herdbook.core import (
@@ -30,8 +36,8 @@ BIG = "llama3.2:1b"
 
 
 async def test_registry_returns_the_capabilities_of_a_known_model() -> None:
-    async with herd_of("none") as (_, herd):
-        can = herd.registry.capabilities("qwen2.5-coder:7b")
+    async with serve_manager("none") as (_, manager):
+        can = manager.registry.capabilities("qwen2.5-coder:7b")
 
         assert (can.context, can.tools, can.coding, can.vision) == (
             32768,
@@ -47,46 +53,49 @@ async def test_own_registry_is_asked_before_the_model_is_there() -> None:
     registry = ModelRegistry().with_catalogue(
         {"sources": {"mine": source}, "models": {"herdling": herdling}}
     )
-    async with served("none") as place, place.herd(registry=registry) as herd:
-        known = herd.registry.find("herdling:1b")
+    async with (
+        serve_sandbox("none") as server,
+        server.open_manager(registry=registry) as manager,
+    ):
+        known = manager.registry.find("herdling:1b")
 
         assert known is not None
         assert known.family is ModelFamily.LLAMA
-        assert (await herd.capabilities("herdling:1b"))["tools"].value
+        assert (await manager.capabilities("herdling:1b"))["tools"].value
 
 
 async def test_refresh_updates_the_statuses() -> None:
-    async with herd_of("none") as (place, herd):
-        assert await herd.all_statuses() == []
-        await place.pulls(BIG)
+    async with serve_manager("none") as (server, manager):
+        assert await manager.all_statuses() == []
+        await server.pull(BIG)
 
-        look = await herd.refresh()
+        look = await manager.refresh()
 
         assert list(look.models) == [BIG]
-        assert [status.name for status in await herd.all_statuses()] == [BIG]
-        assert (await herd.get_status(BIG)).state is ModelState.AVAILABLE
+        assert [status.name for status in await manager.all_statuses()] == [BIG]
+        assert (await manager.get_status(BIG)).state is ModelState.AVAILABLE
 
 
 async def test_statuses_come_by_name() -> None:
-    async with herd_of() as (_, herd):
-        names = [status.name for status in await herd.all_statuses()]
+    async with serve_manager() as (_, manager):
+        names = [status.name for status in await manager.all_statuses()]
 
         assert names == sorted(names)
         assert len(names) == 9
 
 
 async def test_states_of_a_models_whole_life_are_the_expected_ones() -> None:
-    async with herd_of("none") as (place, herd):
-        place.did(registry={"rate": 1e7}, runner_start_delay_s=30)
-        seen = [(await herd.get_status(BIG)).lifecycle[:2]]
-        for work in (herd.ensure_available(BIG), herd.load(BIG)):
+    async with serve_manager("none") as (server, manager):
+        server.apply(registry={"rate": 1e7}, runner_start_delay_s=30)
+        seen = [(await manager.get_status(BIG)).lifecycle[:2]]
+        for work in (manager.ensure_available(BIG), manager.load(BIG)):
             task = asyncio.create_task(work)
-            await place.clock.sleep(2)
-            seen.append((await herd.get_status(BIG)).lifecycle[:2])
+            await server.clock.sleep(2)
+            seen.append((await manager.get_status(BIG)).lifecycle[:2])
             await task
-            seen.append((await herd.get_status(BIG)).lifecycle[:2])
-        await herd.delete(BIG)
-        seen.append((await herd.get_status(BIG)).lifecycle[:2])
+            seen.append((await manager.get_status(BIG)).lifecycle[:2])
+        await manager.delete(BIG)
+        seen.append((await manager.get_status(BIG)).lifecycle[:2])
 
     assert seen == [
         (ModelState.NOT_PRESENT, None),
@@ -99,94 +108,94 @@ async def test_states_of_a_models_whole_life_are_the_expected_ones() -> None:
 
 
 async def test_ensure_available_pulls_what_is_missing() -> None:
-    async with herd_of("none") as (place, herd):
-        status = await herd.ensure_available(BIG)
+    async with serve_manager("none") as (server, manager):
+        status = await manager.ensure_available(BIG)
 
         assert status.state is ModelState.AVAILABLE
-        assert place.has(BIG)
-        assert (await told(herd, BIG))[:2] == ["PullStarted", "PullCompleted"]
+        assert server.has_model(BIG)
+        assert (await event_types(manager, BIG))[:2] == ["PullStarted", "PullCompleted"]
 
 
 async def test_ensure_available_asks_for_no_pull_of_what_is_there() -> None:
-    async with herd_of() as (place, herd):
-        before = (await herd.now()).position
+    async with serve_manager() as (server, manager):
+        before = (await manager.now()).position
 
-        assert (await herd.ensure_available("plain")).present
+        assert (await manager.ensure_available("plain")).present
 
-        assert place.asked("/api/pull") == 0
-        assert (await herd.now()).position == before
+        assert server.request_count("/api/pull") == 0
+        assert (await manager.now()).position == before
 
 
 async def test_ensure_available_finds_what_somebody_else_has_pulled() -> None:
-    async with herd_of("none") as (place, herd):
-        await place.pulls(BIG)
+    async with serve_manager("none") as (server, manager):
+        await server.pull(BIG)
 
-        await herd.ensure_available(BIG)
+        await manager.ensure_available(BIG)
 
-        assert place.asked("/api/pull") == 1
+        assert server.request_count("/api/pull") == 1
 
 
 async def test_ensure_available_pulls_again_what_somebody_has_deleted() -> None:
-    async with herd_of() as (place, herd):
-        await place.deletes("plain")
+    async with serve_manager() as (server, manager):
+        await server.delete("plain")
 
-        assert (await herd.ensure_available("plain")).present
+        assert (await manager.ensure_available("plain")).present
 
-        assert place.asked("/api/pull") == 1
+        assert server.request_count("/api/pull") == 1
 
 
 async def test_ensure_available_waits_for_the_pull_under_way() -> None:
-    async with herd_of("none") as (place, herd):
-        place.did(registry={"rate": 1e6})
-        pulling = asyncio.create_task(pulled(herd, BIG))
-        await place.clock.sleep(5)
+    async with serve_manager("none") as (server, manager):
+        server.apply(registry={"rate": 1e6})
+        pulling = asyncio.create_task(pull_to_end(manager, BIG))
+        await server.clock.sleep(5)
 
-        assert (await herd.ensure_available(BIG)).present
+        assert (await manager.ensure_available(BIG)).present
 
         await pulling
-        assert place.asked("/api/pull") == 1
+        assert server.request_count("/api/pull") == 1
 
 
 async def test_ensure_available_tells_that_its_pull_was_cancelled() -> None:
-    async with herd_of("none") as (place, herd):
-        place.did(registry={"rate": 1e6})
-        waiting = asyncio.create_task(herd.ensure_available(BIG))
-        await place.clock.sleep(5)
-        await herd.cancel(BIG)
+    async with serve_manager("none") as (server, manager):
+        server.apply(registry={"rate": 1e6})
+        waiting = asyncio.create_task(manager.ensure_available(BIG))
+        await server.clock.sleep(5)
+        await manager.cancel(BIG)
 
         with pytest.raises(OperationEndedError):
             await waiting
 
 
 async def test_ensure_available_whose_caller_leaves_cancels_the_pull() -> None:
-    async with herd_of("none") as (place, herd):
-        place.did(registry={"rate": 1e6})
-        waiting = asyncio.create_task(herd.ensure_available(BIG))
-        await place.clock.sleep(5)
+    async with serve_manager("none") as (server, manager):
+        server.apply(registry={"rate": 1e6})
+        waiting = asyncio.create_task(manager.ensure_available(BIG))
+        await server.clock.sleep(5)
         waiting.cancel()
         await asyncio.wait([waiting])
 
-        assert (await told(herd, BIG))[-1] == "PullCancelled"
+        assert (await event_types(manager, BIG))[-1] == "PullCancelled"
 
 
 async def test_ensure_available_needs_the_server() -> None:
-    async with herd_of() as (place, herd):
-        place.did(server="killed")
+    async with serve_manager() as (server, manager):
+        server.apply(server="killed")
 
         with pytest.raises(NodeUnreachableError):
-            await herd.ensure_available("plain")
+            await manager.ensure_available("plain")
 
 
 async def test_pull_under_way_is_not_available_yet() -> None:
-    async with herd_of("none") as (place, herd):
-        place.did(registry={"rate": 1e6})
-        pulling = asyncio.create_task(pulled(herd, BIG))
-        await place.clock.sleep(5)
+    async with serve_manager("none") as (server, manager):
+        server.apply(registry={"rate": 1e6})
+        pulling = asyncio.create_task(pull_to_end(manager, BIG))
+        await server.clock.sleep(5)
 
-        assert not await herd.is_available(BIG)
+        assert not await manager.is_available(BIG)
 
         await pulling
-        assert await herd.is_available(BIG)
+        assert await manager.is_available(BIG)
 
 
 @pytest.mark.parametrize(
@@ -200,67 +209,78 @@ async def test_pull_under_way_is_not_available_yet() -> None:
     ],
 )
 async def test_all_spellings_of_a_name_are_one_model(name: str) -> None:
-    async with herd_of() as (_, herd):
-        status = await herd.mark_used(name)
+    async with serve_manager() as (_, manager):
+        status = await manager.mark_used(name)
 
         assert status.name == "plain:latest"
-        assert (await told(herd, "plain:latest"))[-1] == "ModelUsed"
+        assert (await event_types(manager, "plain:latest"))[-1] == "ModelUsed"
 
 
 async def test_name_without_a_tag_is_the_latest() -> None:
-    async with herd_of("none") as (_, herd):
-        await herd.ensure_available("llama3.1")
+    async with serve_manager("none") as (_, manager):
+        await manager.ensure_available("llama3.1")
 
-        assert (await herd.get_status("llama3.1:latest")).present
-        assert (await herd.get_status("llama3.1")).name == "llama3.1:latest"
+        assert (await manager.get_status("llama3.1:latest")).present
+        assert (await manager.get_status("llama3.1")).name == "llama3.1:latest"
 
 
 async def test_pulled_name_is_spelled_as_the_server_spells_it() -> None:
-    async with herd_of() as (_, herd):
-        await herd.ensure_available("LLaMA3.2:3B")
-        before = (await herd.now()).position
+    async with serve_manager() as (_, manager):
+        await manager.ensure_available("LLaMA3.2:3B")
+        before = (await manager.now()).position
 
-        look = await herd.refresh()
+        look = await manager.refresh()
 
         (name,) = [name for name in look.models if name.lower() == "llama3.2:3b"]
         assert name == "llama3.2:3B"  # the server knew that spelling of the model
-        assert (await told(herd, name))[0] == "PullStarted"
-        assert await recorded(herd, after=before) == []
+        assert (await event_types(manager, name))[0] == "PullStarted"
+        assert await recorded_events(manager, after=before) == []
 
 
 async def test_name_that_is_none_is_refused_before_anything_is_asked() -> None:
-    async with herd_of() as (place, herd):
-        asked = len(place.world.seen)
-        for refused in (herd.load, herd.unload, herd.delete, herd.mark_used):
+    async with serve_manager() as (server, manager):
+        asked = len(server.world.seen)
+        for refused in (
+            manager.load,
+            manager.unload,
+            manager.delete,
+            manager.mark_used,
+        ):
             with pytest.raises(InvalidNameError):
                 await refused("../etc:x y")
 
         with pytest.raises(InvalidNameError):
-            await pulled(herd, "../etc:x y")
+            await pull_to_end(manager, "../etc:x y")
 
-        assert len(place.world.seen) == asked
+        assert len(server.world.seen) == asked
 
 
 async def test_older_server_is_asked_by_show_what_its_models_can_do() -> None:
-    async with served(profile=sandbox.OLDER) as place, place.herd() as herd:
-        status = await herd.get_status(NAME)
+    async with (
+        serve_sandbox(profile=sandbox.OLDER) as server,
+        server.open_manager() as manager,
+    ):
+        status = await manager.get_status(NAME)
 
-        assert (await herd.node_status()).server_version == "0.9.6"
+        assert (await manager.node_status()).server_version == "0.9.6"
         assert status.can("vision")
         assert status.capabilities["vision"].source is FactSource.SHOW
         assert status.context_trained == 8192
 
 
 async def test_life_of_a_model_on_an_older_server_is_the_same() -> None:
-    async with served("none", profile=sandbox.OLDER) as place, place.herd() as herd:
-        await herd.ensure_available(BIG)
-        status = await herd.load(BIG)
+    async with (
+        serve_sandbox("none", profile=sandbox.OLDER) as server,
+        server.open_manager() as manager,
+    ):
+        await manager.ensure_available(BIG)
+        status = await manager.load(BIG)
         assert status.context_in_effect is None
-        await herd.unload(BIG)
-        await pulled(herd, BIG)
-        await herd.delete(BIG)
+        await manager.unload(BIG)
+        await pull_to_end(manager, BIG)
+        await manager.delete(BIG)
 
-        types = await told(herd, BIG)
+        types = await event_types(manager, BIG)
 
         assert [t for t in types if t != "CapabilitiesDetected"] == [
             "PullStarted",
@@ -277,65 +297,65 @@ async def test_life_of_a_model_on_an_older_server_is_the_same() -> None:
 async def test_address_of_the_environment_is_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with served() as place:
-        monkeypatch.setenv("OLLAMA_HOST", place.url)
-        async with ModelManager.open(":memory:", clock=place.clock) as herd:
-            assert (await herd.node_status()).url == place.url
+    async with serve_sandbox() as server:
+        monkeypatch.setenv("OLLAMA_HOST", server.url)
+        async with ModelManager.open(":memory:", clock=server.clock) as manager:
+            assert (await manager.node_status()).url == server.url
 
 
 async def test_nodes_of_one_log_are_kept_apart(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
-    async with served() as place:
-        async with place.herd(log) as herd:
-            assert len(await herd.all_statuses()) == 9
+    async with serve_sandbox() as server:
+        async with server.open_manager(log) as manager:
+            assert len(await manager.all_statuses()) == 9
         async with ModelManager.open(
-            log, ollama=place.url, node="other", clock=place.clock, refresh=False
+            log, ollama=server.url, node="other", clock=server.clock, refresh=False
         ) as other:
             assert await other.all_statuses() == []
             assert not (await other.node_status()).reached
 
 
 async def test_node_whose_name_is_none_is_refused() -> None:
-    async with served() as place:
+    async with serve_sandbox() as server:
         with pytest.raises(CallerError):
-            async with ModelManager.open(":memory:", ollama=place.url, node="a/b"):
+            async with ModelManager.open(":memory:", ollama=server.url, node="a/b"):
                 pass
 
 
 async def test_log_that_was_opened_twice_holds_together(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
-    async with served() as place:
+    async with serve_sandbox() as server:
         for _ in range(2):
-            async with place.herd(log) as herd:
-                await herd.load(NAME)
-                await herd.unload(NAME)
+            async with server.open_manager(log) as manager:
+                await manager.load(NAME)
+                await manager.unload(NAME)
 
-        async with place.herd(log) as herd:
-            assert (await herd.verify()).findings == ()
-            assert (await told(herd, NAME)).count("ModelLoaded") == 2
+        async with server.open_manager(log) as manager:
+            assert (await manager.verify()).findings == ()
+            assert (await event_types(manager, NAME)).count("ModelLoaded") == 2
 
 
 async def test_pull_asked_for_while_a_cancel_ends_is_begun_anew() -> None:
-    async with herd_of("none") as (place, herd):
-        place.did(registry={"rate": 1e6})
-        first = asyncio.create_task(pulled(herd, BIG))
-        await place.clock.sleep(5)
-        cancelling = asyncio.create_task(herd.cancel(BIG))
-        again = asyncio.create_task(pulled(herd, BIG))
+    async with serve_manager("none") as (server, manager):
+        server.apply(registry={"rate": 1e6})
+        first = asyncio.create_task(pull_to_end(manager, BIG))
+        await server.clock.sleep(5)
+        cancelling = asyncio.create_task(manager.cancel(BIG))
+        again = asyncio.create_task(pull_to_end(manager, BIG))
         await asyncio.wait([first, cancelling, again])
 
         assert isinstance(first.exception(), OperationEndedError)
         assert again.exception() is None
-        assert (await herd.get_status(BIG)).present
+        assert (await manager.get_status(BIG)).present
 
 
 async def test_load_asked_for_while_a_cancel_ends_is_begun_anew() -> None:
-    async with herd_of() as (place, herd):
-        place.did(runner_start_delay_s=30)
-        first = asyncio.create_task(herd.load(NAME))
-        await place.clock.sleep(5)
-        cancelling = asyncio.create_task(herd.cancel(NAME))
-        again = asyncio.create_task(herd.load(NAME))
+    async with serve_manager() as (server, manager):
+        server.apply(runner_start_delay_s=30)
+        first = asyncio.create_task(manager.load(NAME))
+        await server.clock.sleep(5)
+        cancelling = asyncio.create_task(manager.cancel(NAME))
+        again = asyncio.create_task(manager.load(NAME))
         await asyncio.wait([first, cancelling, again])
 
         assert isinstance(first.exception(), OperationEndedError)
@@ -343,19 +363,19 @@ async def test_load_asked_for_while_a_cancel_ends_is_begun_anew() -> None:
 
 
 async def test_not_found_says_how_to_fetch_it() -> None:
-    async with herd_of() as (_, herd):
+    async with serve_manager() as (_, manager):
         with pytest.raises(ModelNotFoundError, match="herdbook pull nobody:1b"):
-            await herd.load("nobody:1b")
+            await manager.load("nobody:1b")
 
 
 async def test_failed_pull_keeps_its_message_for_who_looks_later() -> None:
-    async with herd_of("none") as (place, herd):
-        place.did(disk_bytes=1000)
+    async with serve_manager("none") as (server, manager):
+        server.apply(disk_bytes=1000)
         with pytest.raises(PullError) as failure:
-            await herd.ensure_available(BIG)
+            await manager.ensure_available(BIG)
 
-        failed = (await herd.get_status(BIG)).last_failure
+        failed = (await manager.get_status(BIG)).last_failure
 
         assert failed is not None
         assert failed.message == str(failure.value)
-        assert failed.at == place.clock.now()
+        assert failed.at == server.clock.now()

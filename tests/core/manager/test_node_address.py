@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from support.manager_fixture import pulled, recorded, served
+from support.manager_fixture import pull_to_end, recorded_events, serve_sandbox
 
 from herdbook.core import ManagerSettings, ModelManager, NodeAddressError
 from herdbook.events import facts
@@ -20,12 +20,12 @@ async def head_of(log: Path) -> int:
 
 async def test_another_address_is_refused_and_nothing_is_asked(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
-    async with served("herd") as first, served("none") as second:
-        async with first.herd(log):
+    async with serve_sandbox("herd") as first, serve_sandbox("none") as second:
+        async with first.open_manager(log):
             pass
         end = await head_of(log)
         with pytest.raises(NodeAddressError) as refused:
-            async with second.herd(log):
+            async with second.open_manager(log):
                 pass
 
         assert first.url in str(refused.value)
@@ -36,7 +36,7 @@ async def test_another_address_is_refused_and_nothing_is_asked(tmp_path: Path) -
 
 
 COMMANDS: dict[str, Callable[[ModelManager, str], Awaitable[object]]] = {
-    "pull": pulled,
+    "pull": pull_to_end,
     "load": ModelManager.load,
     "unload": ModelManager.unload,
     "delete": ModelManager.delete,
@@ -49,11 +49,11 @@ async def test_commands_are_refused_at_another_address(
     command: str, tmp_path: Path
 ) -> None:
     log, name = tmp_path / "herd.db", "plain:latest"
-    async with served("herd") as first, served("herd") as second:
-        async with first.herd(log):
+    async with serve_sandbox("herd") as first, serve_sandbox("herd") as second:
+        async with first.open_manager(log):
             pass
         end = await head_of(log)
-        async with second.herd(log, look=False) as manager:
+        async with second.open_manager(log, look=False) as manager:
             with pytest.raises(NodeAddressError):
                 await COMMANDS[command](manager, name)
             assert await manager.history(name), "reading the log needs no server"
@@ -63,43 +63,46 @@ async def test_commands_are_refused_at_another_address(
 
 async def test_node_that_moved_is_recorded_with_who_from_and_to(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
-    async with served("herd") as first, served("herd") as second:
-        async with first.herd(log):
+    async with serve_sandbox("herd") as first, serve_sandbox("herd") as second:
+        async with first.open_manager(log):
             pass
-        async with second.herd(log, look=False, actor="cli:ann") as manager:
+        async with second.open_manager(log, look=False, actor="cli:ann") as manager:
             assert await manager.move_node()
             assert not await manager.move_node()
             assert not (await manager.node_status()).reached
             await manager.refresh()
             assert (await manager.node_status()).reached
-            moved = [e for e in await recorded(manager) if e.type == "NodeMoved"]
+            moved = [e for e in await recorded_events(manager) if e.type == "NodeMoved"]
 
         assert [event.data for event in moved] == [
             facts.NodeMoved(from_url=first.url, to_url=second.url)
         ]
         assert moved[0].actor == "cli:ann"
-        async with second.herd(log) as manager:
+        async with second.open_manager(log) as manager:
             assert (await manager.verify()).findings == ()
         with pytest.raises(NodeAddressError):
-            async with first.herd(log):
+            async with first.open_manager(log):
                 pass
 
 
 async def test_second_node_in_one_log_is_another_server(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
-    async with served("herd") as first, served("none") as second:
-        async with first.herd(log) as manager:
+    async with serve_sandbox("herd") as first, serve_sandbox("none") as second:
+        async with first.open_manager(log) as manager:
             names = {status.name for status in await manager.all_statuses()}
         async with ModelManager.open(
             log, ollama=second.url, node="second", clock=second.clock
         ) as manager:
             assert await manager.all_statuses() == []
-        async with first.herd(log) as manager:
+        async with first.open_manager(log) as manager:
             assert {status.name for status in await manager.all_statuses()} == names
 
 
 async def test_sandbox_may_change_its_port(tmp_path: Path) -> None:
     log, settings = tmp_path / "herd.db", ManagerSettings(follow_node=True)
     for _ in range(2):
-        async with served("herd") as place, place.herd(log, settings=settings) as herd:
-            assert (await herd.node_status()).url == place.url
+        async with (
+            serve_sandbox("herd") as server,
+            server.open_manager(log, settings=settings) as manager,
+        ):
+            assert (await manager.node_status()).url == server.url

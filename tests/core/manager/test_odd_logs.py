@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.manager_fixture import served
+from support.manager_fixture import serve_sandbox
 from support.odd_log import (
     MODEL,
     ODD,
@@ -13,8 +13,8 @@ from support.odd_log import (
     alter,
     append_raw,
     new_log,
-    not_utf_8,
     odd_log,
+    write_invalid_utf8,
 )
 
 from herdbook.core import Level, ManagerSettings, ModelManager, ModelState
@@ -59,18 +59,20 @@ async def everything(manager: ModelManager) -> None:
 async def test_odd_log_answers_everything(what: str, tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
     position = odd_log(log, what)
-    async with served("some") as place:
-        async with place.herd(log, look=False) as manager:
+    async with serve_sandbox("some") as server:
+        async with server.open_manager(log, look=False) as manager:
             await everything(manager)
             found = (await manager.verify()).findings
         assert (position, ODD[what].kind) in {(f.position, f.kind) for f in found}
-        async with place.herd(log, settings=ManagerSettings(snapshot_every=1)) as herd:
-            await everything(herd)
-            status = await herd.load(MODEL)
+        async with server.open_manager(
+            log, settings=ManagerSettings(snapshot_every=1)
+        ) as manager:
+            await everything(manager)
+            status = await manager.load(MODEL)
             assert status.state is ModelState.LOADED
-            await herd.refresh()
-            await herd.unload(MODEL)
-        async with place.herd(log) as again:  # from its snapshots
+            await manager.refresh()
+            await manager.unload(MODEL)
+        async with server.open_manager(log) as again:  # from its snapshots
             await everything(again)
             assert not [
                 one for one in (await again.verify()).findings if one not in found
@@ -81,8 +83,8 @@ async def test_odd_log_answers_everything(what: str, tmp_path: Path) -> None:
 async def test_doctor_reports_an_odd_event(what: str, tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
     position = odd_log(log, what)
-    async with served("some") as place:
-        found = await examine(DoctorOptions(log=log, ollama=place.url))
+    async with serve_sandbox("some") as server:
+        found = await examine(DoctorOptions(log=log, ollama=server.url))
     told = [each for each in found if each.check == "events"]
     if ODD[what].kind is Kind.NAME:
         assert [each.level for each in told] == [Level.OK]
@@ -95,7 +97,10 @@ async def test_doctor_reports_an_odd_event(what: str, tmp_path: Path) -> None:
 async def test_illegal_event_moves_the_state_that_it_names(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
     position = odd_log(log, "load of an absent model")
-    async with served("some") as place, place.herd(log, look=False) as manager:
+    async with (
+        serve_sandbox("some") as server,
+        server.open_manager(log, look=False) as manager,
+    ):
         status = await manager.get_status("absent:1b")
         assert status.state is ModelState.LOADED
         assert status.why is not None
@@ -115,11 +120,11 @@ async def test_illegal_event_that_names_no_state_changes_nothing(
 ) -> None:
     log = tmp_path / "herd.db"
     new_log(log)
-    async with served("some") as place:
-        async with place.herd(log, look=False) as manager:
+    async with serve_sandbox("some") as server:
+        async with server.open_manager(log, look=False) as manager:
             before = await manager.get_status(MODEL)
         append_raw(log, STREAM, "UpdateProgressed", {"completed_bytes": 1})
-        async with place.herd(log, look=False) as manager:
+        async with server.open_manager(log, look=False) as manager:
             after = await manager.get_status(MODEL)
     assert after.version == before.version + 1
     after.version = before.version
@@ -138,13 +143,13 @@ async def test_snapshot_that_is_not_utf_8_is_ignored_and_a_finding(
     table: str, column: str, where: str, tmp_path: Path
 ) -> None:
     log = tmp_path / "herd.db"
-    async with served("some") as place:
-        async with place.herd(log, settings=ManagerSettings(snapshot_every=1)):
+    async with serve_sandbox("some") as server:
+        async with server.open_manager(log, settings=ManagerSettings(snapshot_every=1)):
             pass
-        async with place.herd(log, look=False) as manager:
+        async with server.open_manager(log, look=False) as manager:
             expected = await manager.all_statuses()
-        not_utf_8(log, table, column, where)
-        async with place.herd(log, look=False) as manager:
+        write_invalid_utf8(log, table, column, where)
+        async with server.open_manager(log, look=False) as manager:
             assert await manager.all_statuses() == expected
             found = (await manager.verify()).findings
         assert {one.kind for one in found} <= {Kind.SNAPSHOT, Kind.FILE}
@@ -155,7 +160,10 @@ async def test_head_row_that_is_not_utf_8_stops_only_appends(tmp_path: Path) -> 
     log = tmp_path / "herd.db"
     new_log(log)
     alter(log, "UPDATE head SET hash = CAST(x'ff' AS TEXT)")
-    async with served("some") as place, place.herd(log, look=False) as manager:
+    async with (
+        serve_sandbox("some") as server,
+        server.open_manager(log, look=False) as manager,
+    ):
         await everything(manager)
         found = (await manager.verify()).findings
     assert Kind.HEAD in {one.kind for one in found}
@@ -166,7 +174,10 @@ async def test_log_of_an_older_version_with_an_unbounded_count_opens(
 ) -> None:
     log = tmp_path / "herd.db"
     log.write_bytes(FIXTURE.read_bytes())
-    async with served("some") as place, place.herd(log, look=False) as manager:
+    async with (
+        serve_sandbox("some") as server,
+        server.open_manager(log, look=False) as manager,
+    ):
         await everything(manager)
         (finding,) = (await manager.verify()).findings
         assert finding.kind is Kind.DATA

@@ -8,7 +8,12 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from support.manager_fixture import Place, pulled, served, told
+from support.manager_fixture import (
+    SandboxServer,
+    event_types,
+    pull_to_end,
+    serve_sandbox,
+)
 
 from herdbook.core import (
     BusyError,
@@ -29,13 +34,13 @@ PATIENT = ManagerSettings(poll_every_s=1.0)
 @asynccontextmanager
 async def two(
     log: Path, models: str = "none"
-) -> AsyncIterator[tuple[Place, ModelManager, ModelManager]]:
+) -> AsyncIterator[tuple[SandboxServer, ModelManager, ModelManager]]:
     async with (
-        served(models) as place,
-        place.herd(log, settings=PATIENT, actor="one") as one,
-        place.herd(log, settings=PATIENT, actor="other") as other,
+        serve_sandbox(models) as server,
+        server.open_manager(log, settings=PATIENT, actor="one") as one,
+        server.open_manager(log, settings=PATIENT, actor="other") as other,
     ):
-        yield place, one, other
+        yield server, one, other
 
 
 async def test_what_one_manager_records_the_other_sees(tmp_path: Path) -> None:
@@ -87,29 +92,29 @@ async def test_events_of_another_manager_come_live_as_well(tmp_path: Path) -> No
 async def test_second_manager_discovers_nothing_anew(tmp_path: Path) -> None:
     async with two(tmp_path / "herd.db", "herd") as (_, one, other):
         assert len(await other.all_statuses()) == 9
-        assert (await told(one, "plain:latest")).count("ModelDiscovered") == 1
+        assert (await event_types(one, "plain:latest")).count("ModelDiscovered") == 1
 
 
 async def test_ensure_available_waits_for_the_pull_of_another(tmp_path: Path) -> None:
-    async with two(tmp_path / "herd.db") as (place, one, other):
-        place.did(registry={"rate": 1e7})
-        pulling = asyncio.create_task(pulled(one, BIG))
-        await place.clock.sleep(2)
+    async with two(tmp_path / "herd.db") as (server, one, other):
+        server.apply(registry={"rate": 1e7})
+        pulling = asyncio.create_task(pull_to_end(one, BIG))
+        await server.clock.sleep(2)
 
         assert (await other.ensure_available(BIG)).present
 
         await pulling
-        assert place.asked("/api/pull") == 1
+        assert server.request_count("/api/pull") == 1
 
 
 async def test_pull_follows_what_another_records_of_its_own(tmp_path: Path) -> None:
-    async with two(tmp_path / "herd.db") as (place, one, other):
-        place.time.stride_s = 1.0
-        place.did(registry={"rate": 2e6})
-        pulling = asyncio.create_task(pulled(one, BIG))
-        await place.clock.sleep(2)
+    async with two(tmp_path / "herd.db") as (server, one, other):
+        server.time.stride_s = 1.0
+        server.apply(registry={"rate": 2e6})
+        pulling = asyncio.create_task(pull_to_end(one, BIG))
+        await server.clock.sleep(2)
 
-        completed = [p.completed_bytes for p in await pulled(other, BIG)]
+        completed = [p.completed_bytes for p in await pull_to_end(other, BIG)]
 
         await pulling
         assert len(completed) >= 2
@@ -117,35 +122,35 @@ async def test_pull_follows_what_another_records_of_its_own(tmp_path: Path) -> N
 
 
 async def test_pull_that_fails_for_another_fails_for_all(tmp_path: Path) -> None:
-    async with two(tmp_path / "herd.db") as (place, one, other):
-        place.did(registry={"corrupt": True, "rate": 1e7})
-        pulling = asyncio.create_task(pulled(one, BIG))
-        await place.clock.sleep(2)
+    async with two(tmp_path / "herd.db") as (server, one, other):
+        server.apply(registry={"corrupt": True, "rate": 1e7})
+        pulling = asyncio.create_task(pull_to_end(one, BIG))
+        await server.clock.sleep(2)
 
         with pytest.raises(PullError):
             await other.ensure_available(BIG)
 
         await asyncio.wait([pulling])
         assert isinstance(pulling.exception(), PullError)
-        assert place.asked("/api/pull") == 1
+        assert server.request_count("/api/pull") == 1
 
 
 async def test_pull_that_another_cancels_is_done_by_who_still_wants_it(
     tmp_path: Path,
 ) -> None:
-    async with two(tmp_path / "herd.db") as (place, one, other):
-        place.did(registry={"rate": 1e7})
-        pulling = asyncio.create_task(pulled(one, BIG))
-        await place.clock.sleep(2)
+    async with two(tmp_path / "herd.db") as (server, one, other):
+        server.apply(registry={"rate": 1e7})
+        pulling = asyncio.create_task(pull_to_end(one, BIG))
+        await server.clock.sleep(2)
         waiting = asyncio.create_task(other.ensure_available(BIG))
-        await place.clock.sleep(2)
+        await server.clock.sleep(2)
         await one.cancel(BIG)
 
         assert (await waiting).present
 
         await asyncio.wait([pulling])
         assert isinstance(pulling.exception(), OperationEndedError)
-        assert (await told(one, BIG))[:3] == [
+        assert (await event_types(one, BIG))[:3] == [
             "PullStarted",
             "PullCancelled",
             "PullStarted",
@@ -156,16 +161,19 @@ async def test_pull_of_an_instance_that_dies_is_done_by_who_waits(
     tmp_path: Path,
 ) -> None:
     log = tmp_path / "herd.db"
-    async with served("none") as place, place.herd(log, settings=PATIENT) as herd:
+    async with (
+        serve_sandbox("none") as server,
+        server.open_manager(log, settings=PATIENT) as manager,
+    ):
         with FileInstances(tmp_path / "herd.db-instances") as dying:
             begun = facts.PullStarted(instance=dying.own)
-            await herd._repository.record(BIG, [begun], cause=Cause.COMMAND)
-            waiting = asyncio.create_task(herd.ensure_available(BIG))
-            await place.clock.sleep(5)
-            assert place.asked("/api/pull") == 0
+            await manager._repository.record(BIG, [begun], cause=Cause.COMMAND)
+            waiting = asyncio.create_task(manager.ensure_available(BIG))
+            await server.clock.sleep(5)
+            assert server.request_count("/api/pull") == 0
 
         assert (await waiting).present
-        assert (await told(herd, BIG))[:4] == [
+        assert (await event_types(manager, BIG))[:4] == [
             "PullStarted",
             "PullInterrupted",
             "PullStarted",
@@ -174,10 +182,10 @@ async def test_pull_of_an_instance_that_dies_is_done_by_who_waits(
 
 
 async def test_work_of_another_cannot_be_cancelled_here(tmp_path: Path) -> None:
-    async with two(tmp_path / "herd.db") as (place, one, other):
-        place.did(registry={"rate": 1e7})
-        pulling = asyncio.create_task(pulled(one, BIG))
-        await place.clock.sleep(2)
+    async with two(tmp_path / "herd.db") as (server, one, other):
+        server.apply(registry={"rate": 1e7})
+        pulling = asyncio.create_task(pull_to_end(one, BIG))
+        await server.clock.sleep(2)
 
         with pytest.raises(BusyError, match="pull under way for one"):
             await other.cancel(BIG)
@@ -186,10 +194,10 @@ async def test_work_of_another_cannot_be_cancelled_here(tmp_path: Path) -> None:
 
 
 async def test_model_that_another_loads_is_busy(tmp_path: Path) -> None:
-    async with two(tmp_path / "herd.db", "herd") as (place, one, other):
-        place.did(runner_start_delay_s=30)
+    async with two(tmp_path / "herd.db", "herd") as (server, one, other):
+        server.apply(runner_start_delay_s=30)
         loading = asyncio.create_task(one.load("llava:7b"))
-        await place.clock.sleep(3)
+        await server.clock.sleep(3)
 
         for refused in (other.load, other.unload, other.delete):
             with pytest.raises(BusyError):
@@ -200,10 +208,10 @@ async def test_model_that_another_loads_is_busy(tmp_path: Path) -> None:
 
 
 async def test_look_of_another_leaves_a_load_under_way_alone(tmp_path: Path) -> None:
-    async with two(tmp_path / "herd.db", "herd") as (place, one, other):
-        place.did(runner_start_delay_s=30)
+    async with two(tmp_path / "herd.db", "herd") as (server, one, other):
+        server.apply(runner_start_delay_s=30)
         loading = asyncio.create_task(one.load("llava:7b"))
-        await place.clock.sleep(3)
+        await server.clock.sleep(3)
 
         await other.refresh()
 
@@ -220,7 +228,7 @@ async def test_two_managers_that_begin_one_pull_at_once_both_have_it(
         )
 
         assert [status.present for status in statuses] == [True, True]
-        assert (await told(one, BIG)).count("PullStarted") == 1
+        assert (await event_types(one, BIG)).count("PullStarted") == 1
 
 
 async def test_two_managers_that_load_at_once_take_turns(
@@ -232,4 +240,4 @@ async def test_two_managers_that_load_at_once_take_turns(
         loaded = await asyncio.gather(*loads)
 
         assert [status.state for status in loaded] == [ModelState.LOADED] * 2
-        assert (await told(one, "llava:7b")).count("LoadStarted") == 1
+        assert (await event_types(one, "llava:7b")).count("LoadStarted") == 1

@@ -10,7 +10,12 @@ from typing import Any, TypeAlias
 
 import msgspec
 import pytest
-from support.recorded_wire import Answered, recorded, saying_again, scenarios
+from support.recorded_wire import (
+    RecordedAnswer,
+    recorded_answers,
+    replaying_transport,
+    scenarios,
+)
 
 from herdbook.core.errors import HerdbookError, PullCutError
 from herdbook.core.ollama.client import OllamaClient
@@ -87,7 +92,7 @@ def lost(read: object, said: object, path: str = "") -> Iterator[str]:
 @pytest.mark.parametrize(("method", "path"), READ, ids=str)
 def test_every_recorded_answer_is_read_without_loss(method: str, path: str) -> None:
     missing = set()
-    for _, answer, _ in recorded(method, path):
+    for _, answer, _ in recorded_answers(method, path):
         if answer.status == 200 and not answer.lines:
             said = msgspec.json.decode(answer.body)
             for one in said.get("models", [said]) or []:
@@ -102,7 +107,7 @@ def test_every_recorded_answer_is_read_without_loss(method: str, path: str) -> N
 def test_every_recorded_line_of_a_pull_is_read_without_loss() -> None:
     lines = [
         line.json
-        for _, answer, _ in recorded("POST", "/api/pull")
+        for _, answer, _ in recorded_answers("POST", "/api/pull")
         for line in answer.lines
         if "error" not in line.json
     ]
@@ -172,11 +177,11 @@ SAID = {
 }
 
 
-def refusals() -> Iterator[tuple[str, str, Answered]]:
+def refusals() -> Iterator[tuple[str, str, RecordedAnswer]]:
     """Yield every refusal that a request of ours can meet, each text once."""
     seen = set()
     for method, path in ASK:
-        for _, answer, asked in recorded(method, path):
+        for _, answer, asked in recorded_answers(method, path):
             said = answer.error
             streamed = bool(answer.lines) and path == "/api/pull"
             unlike_ours = not isinstance(asked.json, dict) and method != "GET"
@@ -189,12 +194,12 @@ def refusals() -> Iterator[tuple[str, str, Answered]]:
 
 @pytest.mark.parametrize(("method", "path", "answer"), list(refusals()))
 async def test_every_recorded_refusal_becomes_its_own_error(
-    method: str, path: str, answer: Answered
+    method: str, path: str, answer: RecordedAnswer
 ) -> None:
     said = answer.error or ""
     word = next((word for part, word in SAID.items() if part in said), "refused")
 
-    async with OllamaClient(URL, transport=saying_again(answer)) as client:
+    async with OllamaClient(URL, transport=replaying_transport(answer)) as client:
         with pytest.raises(HerdbookError) as raised:
             await ASK[method, path](client)
 
@@ -209,20 +214,20 @@ def test_every_text_of_the_table_is_recorded() -> None:
     assert [part for part in SAID if not any(part in text for text in texts)] == []
 
 
-def pulls() -> Iterator[Answered]:
+def pulls() -> Iterator[RecordedAnswer]:
     """Yield every recorded pull that began, but for those that say what failed."""
-    for _, answer, _ in recorded("POST", "/api/pull"):
+    for _, answer, _ in recorded_answers("POST", "/api/pull"):
         if answer.status == 200 and answer.lines and answer.error is None:
             yield answer
 
 
 @pytest.mark.parametrize("answer", list(pulls()))
 async def test_every_recorded_pull_ends_with_success_or_is_cut(
-    answer: Answered,
+    answer: RecordedAnswer,
 ) -> None:
     succeeded = answer.lines[-1].json == {"status": "success"}
 
-    async with OllamaClient(URL, transport=saying_again(answer)) as client:
+    async with OllamaClient(URL, transport=replaying_transport(answer)) as client:
         if succeeded:
             assert len(await drain(client)) == len(answer.lines)
         else:
@@ -231,7 +236,9 @@ async def test_every_recorded_pull_ends_with_success_or_is_cut(
 
 
 @pytest.mark.parametrize("answer", list(pulls()))
-def test_progress_of_every_recorded_pull_never_goes_back(answer: Answered) -> None:
+def test_progress_of_every_recorded_pull_never_goes_back(
+    answer: RecordedAnswer,
+) -> None:
     tracker = PullTracker()
     told = []
 
@@ -248,7 +255,9 @@ def test_progress_of_every_recorded_pull_never_goes_back(answer: Answered) -> No
 
 def test_a_counter_that_went_back_is_told_as_fetched_twice() -> None:
     (_, answer, _), *_ = (
-        found for found in recorded("POST", "/api/pull") if "backwards" in found[0]
+        found
+        for found in recorded_answers("POST", "/api/pull")
+        if "backwards" in found[0]
     )
     tracker = PullTracker()
 

@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.manager_fixture import Place, herd_of, recorded, served
+from support.manager_fixture import (
+    SandboxServer,
+    recorded_events,
+    serve_manager,
+    serve_sandbox,
+)
 
 from herdbook.core import ManagerSettings, ModelManager
 from herdbook.core.errors import BadAnswerError
@@ -47,20 +52,22 @@ def text_of(entries: list[dict[str, str]]) -> str:
     return '{"models":[' + ",".join(written) + "]}"
 
 
-async def shown_by(place: Place, path: str) -> list[dict[str, str]]:
+async def shown_by(server: SandboxServer, path: str) -> list[dict[str, str]]:
     """Return the entries of a list, each field as JSON."""
-    entries = (await place.somebody("GET", path)).json()["models"]
+    entries = (await server.request("GET", path)).json()["models"]
     return [{key: json.dumps(v) for key, v in entry.items()} for entry in entries]
 
 
 async def looked_at(
-    place: Place, herd: ModelManager, path: str, body: str
+    server: SandboxServer, manager: ModelManager, path: str, body: str
 ) -> tuple[set[str], list[str]]:
     """Look once at an odd list; return what was seen, and what was recorded."""
-    before = (await herd.now()).position
-    place.did(answer={"path": path, "status": 200, "body": body})
-    look = await herd.refresh()
-    return {*look.models}, [one.type for one in await recorded(herd, after=before)]
+    before = (await manager.now()).position
+    server.apply(answer={"path": path, "status": 200, "body": body})
+    look = await manager.refresh()
+    return {*look.models}, [
+        one.type for one in await recorded_events(manager, after=before)
+    ]
 
 
 @settings(max_examples=40, deadline=None)
@@ -69,20 +76,22 @@ def test_odd_entry_of_the_list_hides_nothing_and_invents_nothing(
     field: str, value: str | None
 ) -> None:
     async def look() -> None:
-        async with served("herd") as place:
-            await place.loads(LOADED)
-            async with place.herd() as herd:
-                entries = await shown_by(place, MODELS)
+        async with serve_sandbox("herd") as server:
+            await server.load(LOADED)
+            async with server.open_manager() as manager:
+                entries = await shown_by(server, MODELS)
                 names = {json.loads(entry["name"]) for entry in entries}
                 odd = next(e for e in entries if json.loads(e["name"]) == LOADED)
                 if value is None:
                     odd.pop(field, None)
                 else:
                     odd[field] = value
-                seen, happened = await looked_at(place, herd, MODELS, text_of(entries))
+                seen, happened = await looked_at(
+                    server, manager, MODELS, text_of(entries)
+                )
                 assert names - {LOADED} <= seen <= names
                 assert happened == []
-                assert (await herd.get_status(LOADED)).state == "loaded"
+                assert (await manager.get_status(LOADED)).state == "loaded"
 
     asyncio.run(look())
 
@@ -91,17 +100,19 @@ def test_odd_entry_of_the_list_hides_nothing_and_invents_nothing(
 @given(field=st.sampled_from(RUNNER_FIELDS), value=st.sampled_from(ODD) | st.none())
 def test_odd_runner_unloads_nothing(field: str, value: str | None) -> None:
     async def look() -> None:
-        async with served("herd") as place:
-            await place.loads(LOADED)
-            async with place.herd() as herd:
-                entries = await shown_by(place, RUNNERS)
+        async with serve_sandbox("herd") as server:
+            await server.load(LOADED)
+            async with server.open_manager() as manager:
+                entries = await shown_by(server, RUNNERS)
                 if value is None:
                     entries[0].pop(field, None)
                 else:
                     entries[0][field] = value
-                _, happened = await looked_at(place, herd, RUNNERS, text_of(entries))
+                _, happened = await looked_at(
+                    server, manager, RUNNERS, text_of(entries)
+                )
                 assert {*happened} <= {"RunnerChanged"}
-                assert (await herd.get_status(LOADED)).state == "loaded"
+                assert (await manager.get_status(LOADED)).state == "loaded"
 
     asyncio.run(look())
 
@@ -162,50 +173,53 @@ async def test_entry_that_is_very_long_is_not_decoded() -> None:
 async def test_odd_names_are_told_and_never_recorded(tmp_path: Path) -> None:
     odd = ["", "a/../b:1", "a\nb:1", "x", "x:1\n", "registry.ollama.ai/library/x:1"]
     odd.append("h" * 340 + "/" + "n" * 80 + "/" + "m" * 80)
-    async with served("herd") as place, place.herd(tmp_path / "herd.db") as herd:
-        entries = await shown_by(place, MODELS)
+    async with (
+        serve_sandbox("herd") as server,
+        server.open_manager(tmp_path / "herd.db") as manager,
+    ):
+        entries = await shown_by(server, MODELS)
         digest = json.dumps("f" * 64)
         entries += [{"name": json.dumps(name), "digest": digest} for name in odd]
-        before = (await herd.now()).position
-        place.did(answer={"path": MODELS, "status": 200, "body": text_of(entries)})
-        look = await herd.refresh()
+        before = (await manager.now()).position
+        server.apply(answer={"path": MODELS, "status": 200, "body": text_of(entries)})
+        look = await manager.refresh()
 
         assert len(look.unreadable) == len(odd)
         assert all(one.name.isprintable() for one in look.unreadable)
         assert all(len(one.name) <= 100 for one in look.unreadable)
-        assert (await herd.now()).position == before
+        assert (await manager.now()).position == before
 
 
 async def test_model_that_is_gone_vanishes_beside_what_was_always_odd() -> None:
-    async with herd_of() as (place, herd):
-        entries = await shown_by(place, MODELS)
+    async with serve_manager() as (server, manager):
+        entries = await shown_by(server, MODELS)
         odd = {"name": "null"}
         whole = text_of([*entries, odd])
-        assert (await looked_at(place, herd, MODELS, whole))[1] == []
+        assert (await looked_at(server, manager, MODELS, whole))[1] == []
         gone = text_of([e for e in entries if json.loads(e["name"]) != OTHER] + [odd])
-        assert (await looked_at(place, herd, MODELS, gone))[1] == ["ModelVanished"]
+        assert (await looked_at(server, manager, MODELS, gone))[1] == ["ModelVanished"]
 
 
 async def test_unload_is_not_done_where_the_runner_cannot_be_read() -> None:
     patience = ManagerSettings(unload_timeout_s=1)
-    async with herd_of(settings=patience) as (place, herd):
-        await herd.load(LOADED)
-        (runner,) = await shown_by(place, RUNNERS)
+    async with serve_manager(settings=patience) as (server, manager):
+        await manager.load(LOADED)
+        (runner,) = await shown_by(server, RUNNERS)
         odd = text_of([{**runner, "size": "-1"}])
         whole = {"path": RUNNERS, "status": 200, "body": text_of([runner])}
-        place.did(answer={**whole, "times": 1})
-        place.did(answer={**whole, "body": odd, "times": 99})
+        server.apply(answer={**whole, "times": 1})
+        server.apply(answer={**whole, "body": odd, "times": 99})
 
-        assert await herd.unload(LOADED) is UnloadResult.DEFERRED
-        assert (await herd.get_status(LOADED)).state == "loaded"
+        assert await manager.unload(LOADED) is UnloadResult.DEFERRED
+        assert (await manager.get_status(LOADED)).state == "loaded"
 
 
 async def test_doctor_names_what_cannot_be_read() -> None:
-    async with herd_of() as (place, herd):
-        entries = await shown_by(place, MODELS)
+    async with serve_manager() as (server, manager):
+        entries = await shown_by(server, MODELS)
         body = text_of([*entries, {"name": '"模型:最新"', "digest": "7"}])
-        place.did(answer={"path": MODELS, "status": 200, "body": body})
-        (found,) = [one for one in await herd.doctor() if one.check == "entries"]
+        server.apply(answer={"path": MODELS, "status": 200, "body": body})
+        (found,) = [one for one in await manager.doctor() if one.check == "entries"]
 
         assert found.level == "warning"
         assert "1 entry" in found.what
@@ -213,15 +227,15 @@ async def test_doctor_names_what_cannot_be_read() -> None:
 
 
 async def test_show_that_cannot_be_read_costs_that_models_detection() -> None:
-    async with served("herd") as place:
-        await place.loads(LOADED)
+    async with serve_sandbox("herd") as server:
+        await server.load(LOADED)
         body = '{"details":{},"template":"' + "x" * (17 * 2**20) + '"}'
-        place.did(answer={"path": "/api/show", "status": 200, "body": body})
-        async with place.herd() as herd:
-            assert (await herd.node_status()).reached
-            statuses = await herd.all_statuses()
+        server.apply(answer={"path": "/api/show", "status": 200, "body": body})
+        async with server.open_manager() as manager:
+            assert (await manager.node_status()).reached
+            statuses = await manager.all_statuses()
             assert all(status.present for status in statuses)
-            assert (await herd.get_status(LOADED)).state == "loaded"
+            assert (await manager.get_status(LOADED)).state == "loaded"
 
 
 async def test_list_of_very_many_parts_is_a_bad_answer() -> None:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.recorded_wire import recorded
+from support.recorded_wire import recorded_answers
 
 from herdbook.core.ollama.parameters import parse_parameters
 from herdbook.core.ollama.wire import (
@@ -38,7 +38,7 @@ def a_show(**keys: object) -> ShowAnswer:
 
 def shown(file: str, name: str) -> ShowAnswer:
     """Return what a server showed of a model, from the recording ``file``."""
-    for found, answer, asked in recorded("POST", "/api/show"):
+    for found, answer, asked in recorded_answers("POST", "/api/show"):
         if (found, asked.json) == (file, {"model": name}):
             return msgspec.json.decode(answer.body, type=ShowAnswer)
     raise LookupError(name)
@@ -71,7 +71,7 @@ def test_a_model_without_parameters_asks_for_nothing() -> None:
 def test_older_tags_lack_what_newer_ones_have() -> None:
     (_, answer, _), *_ = (
         found
-        for found in recorded("GET", "/api/tags")
+        for found in recorded_answers("GET", "/api/tags")
         if found[0] == "older/discovery.json"
     )
     models = msgspec.json.decode(answer.body, type=dict[str, list[msgspec.Raw]])

@@ -5,7 +5,13 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.manager_fixture import Place, end_of, herd_of, pulled, recorded
+from support.manager_fixture import (
+    SandboxServer,
+    error_of,
+    pull_to_end,
+    recorded_events,
+    serve_manager,
+)
 
 from herdbook.core import ModelManager, OperationEndedError
 
@@ -14,26 +20,29 @@ NAME = "llava:7b"
 
 
 async def begun(
-    place: Place, herd: ModelManager, kind: str
+    server: SandboxServer, manager: ModelManager, kind: str
 ) -> tuple[asyncio.Task[object], str]:
     """Begin, in Ann's name, work of a kind that takes long."""
-    place.did(registry={"latency_s": 60}, runner_start_delay_s=60)
-    with herd.acting_as("api:ann"):
+    server.apply(registry={"latency_s": 60}, runner_start_delay_s=60)
+    with manager.acting_as("api:ann"):
         work: asyncio.Task[object]
         match kind:
             case "Load":
-                name, work = NAME, asyncio.create_task(herd.load(NAME))
+                name, work = NAME, asyncio.create_task(manager.load(NAME))
             case "Update":
-                name, work = NAME, asyncio.create_task(pulled(herd, NAME))
+                name, work = NAME, asyncio.create_task(pull_to_end(manager, NAME))
             case _:
-                name, work = BIG, asyncio.create_task(pulled(herd, BIG))
-    await place.clock.sleep(5)
+                name, work = BIG, asyncio.create_task(pull_to_end(manager, BIG))
+    await server.clock.sleep(5)
     return work, name
 
 
-async def actors(herd: ModelManager, name: str) -> list[tuple[str, str]]:
+async def actors(manager: ModelManager, name: str) -> list[tuple[str, str]]:
     """Return what was recorded last of a model, and in whose name."""
-    return [(event.type, event.actor) for event in (await recorded(herd, name))[-2:]]
+    return [
+        (event.type, event.actor)
+        for event in (await recorded_events(manager, name))[-2:]
+    ]
 
 
 async def leave(work: asyncio.Task[object]) -> None:
@@ -43,14 +52,14 @@ async def leave(work: asyncio.Task[object]) -> None:
 
 @pytest.mark.parametrize("kind", ["Pull", "Update", "Load"])
 async def test_cancel_is_recorded_in_the_name_of_who_cancels(kind: str) -> None:
-    async with herd_of("none" if kind == "Pull" else "herd") as (place, herd):
-        work, name = await begun(place, herd, kind)
+    async with serve_manager("none" if kind == "Pull" else "herd") as (server, manager):
+        work, name = await begun(server, manager, kind)
 
-        with herd.acting_as("api:ben"):
-            assert await herd.cancel(name)
+        with manager.acting_as("api:ben"):
+            assert await manager.cancel(name)
 
-        assert isinstance(await end_of(work), OperationEndedError)
-        assert await actors(herd, name) == [
+        assert isinstance(await error_of(work), OperationEndedError)
+        assert await actors(manager, name) == [
             (f"{kind}Started", "api:ann"),
             (f"{kind}Cancelled", "api:ben"),
         ]
@@ -60,83 +69,85 @@ async def test_cancel_is_recorded_in_the_name_of_who_cancels(kind: str) -> None:
 async def test_work_that_the_last_follower_leaves_is_cancelled_by_who_began_it(
     kind: str,
 ) -> None:
-    async with herd_of("none" if kind == "Pull" else "herd") as (place, herd):
-        work, name = await begun(place, herd, kind)
+    async with serve_manager("none" if kind == "Pull" else "herd") as (server, manager):
+        work, name = await begun(server, manager, kind)
 
-        with herd.acting_as("api:ben"):
+        with manager.acting_as("api:ben"):
             await leave(work)
 
-        assert await actors(herd, name) == [
+        assert await actors(manager, name) == [
             (f"{kind}Started", "api:ann"),
             (f"{kind}Cancelled", "api:ann"),
         ]
 
 
 async def test_cancel_of_somebody_without_a_name_is_the_managers_own() -> None:
-    async with herd_of("none") as (place, herd):
-        await begun(place, herd, "Pull")
+    async with serve_manager("none") as (server, manager):
+        await begun(server, manager, "Pull")
 
-        await herd.cancel(BIG)
+        await manager.cancel(BIG)
 
-        assert (await actors(herd, BIG))[-1] == ("PullCancelled", "library:python")
+        assert (await actors(manager, BIG))[-1] == ("PullCancelled", "library:python")
 
 
 async def test_first_who_cancels_is_recorded() -> None:
-    async with herd_of("none") as (place, herd):
-        await begun(place, herd, "Pull")
+    async with serve_manager("none") as (server, manager):
+        await begun(server, manager, "Pull")
 
         async def cancel(actor: str) -> None:
-            with herd.acting_as(actor):
-                await herd.cancel(BIG)
+            with manager.acting_as(actor):
+                await manager.cancel(BIG)
 
         await asyncio.gather(cancel("api:ben"), cancel("api:cid"))
 
-        assert (await actors(herd, BIG))[-1] == ("PullCancelled", "api:ben")
+        assert (await actors(manager, BIG))[-1] == ("PullCancelled", "api:ben")
 
 
 async def test_interruption_of_all_work_is_recorded_when_it_returns() -> None:
-    async with herd_of() as (place, herd):
-        loading, _ = await begun(place, herd, "Load")
-        pulling = asyncio.create_task(pulled(herd, BIG))
-        await place.clock.sleep(5)
-        before = (await herd.now()).position
+    async with serve_manager() as (server, manager):
+        loading, _ = await begun(server, manager, "Load")
+        pulling = asyncio.create_task(pull_to_end(manager, BIG))
+        await server.clock.sleep(5)
+        before = (await manager.now()).position
 
-        await herd.interrupt()
+        await manager.interrupt()
 
-        ended = {(e.type, e.actor) for e in await recorded(herd, after=before)}
+        ended = {
+            (e.type, e.actor) for e in await recorded_events(manager, after=before)
+        }
         assert ended == {
             ("LoadInterrupted", "api:ann"),
             ("UpdateInterrupted", "library:python"),
         }
-        assert isinstance(await end_of(pulling), OperationEndedError)
-        assert isinstance(await end_of(loading), OperationEndedError)
+        assert isinstance(await error_of(pulling), OperationEndedError)
+        assert isinstance(await error_of(loading), OperationEndedError)
 
 
 async def test_interruption_comes_to_its_end_though_its_caller_leaves() -> None:
-    async with herd_of("none") as (place, herd):
-        await begun(place, herd, "Pull")
-        interrupting = asyncio.create_task(herd.interrupt())
+    async with serve_manager("none") as (server, manager):
+        await begun(server, manager, "Pull")
+        interrupting = asyncio.create_task(manager.interrupt())
         await asyncio.sleep(0)
 
         await leave(interrupting)
 
         assert interrupting.cancelled()
-        assert (await actors(herd, BIG))[-1] == ("PullInterrupted", "api:ann")
+        assert (await actors(manager, BIG))[-1] == ("PullInterrupted", "api:ann")
 
 
 async def test_manager_goes_on_after_an_interruption() -> None:
-    async with herd_of("none") as (place, herd):
-        await begun(place, herd, "Pull")
-        await herd.interrupt()
-        place.did(registry={"latency_s": 0})
+    async with serve_manager("none") as (server, manager):
+        await begun(server, manager, "Pull")
+        await manager.interrupt()
+        server.apply(registry={"latency_s": 0})
 
-        assert (await herd.ensure_available(BIG)).present
+        assert (await manager.ensure_available(BIG)).present
 
 
 async def test_interruption_without_work_records_nothing() -> None:
-    async with herd_of() as (_, herd):
-        before = (await herd.now()).position
+    async with serve_manager() as (_, manager):
+        before = (await manager.now()).position
 
-        await herd.interrupt()
+        await manager.interrupt()
 
-        assert (await herd.now()).position == before
+        assert (await manager.now()).position == before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.manager_fixture import herd_of
+from support.manager_fixture import serve_manager
 
 from herdbook.core import (
     CostSource,
@@ -31,10 +31,10 @@ def a_status(state: ModelState) -> ModelStatus:
 
 
 async def test_deletion_frees_what_the_server_lists() -> None:
-    async with herd_of() as (_, herd):
-        size = (await herd.get_status(NAME)).size_bytes
+    async with serve_manager() as (_, manager):
+        size = (await manager.get_status(NAME)).size_bytes
 
-        assert await herd.cost_of_delete(NAME) == DeleteCost(
+        assert await manager.cost_of_delete(NAME) == DeleteCost(
             name=NAME,
             frees=Figure(size_bytes=size, source=CostSource.TAGS),
             shared_with=(),
@@ -43,10 +43,10 @@ async def test_deletion_frees_what_the_server_lists() -> None:
 
 
 async def test_deletion_of_shared_weights_frees_next_to_nothing() -> None:
-    async with herd_of() as (_, herd):
-        await herd.load("plain")
+    async with serve_manager() as (_, manager):
+        await manager.load("plain")
 
-        cost = await herd.cost_of_delete("plain")
+        cost = await manager.cost_of_delete("plain")
 
         assert cost.frees == Figure(
             size_bytes=0,
@@ -59,16 +59,16 @@ async def test_deletion_of_shared_weights_frees_next_to_nothing() -> None:
 
 
 async def test_deletion_of_what_only_the_log_knows_frees_nothing() -> None:
-    async with herd_of("none") as (place, herd):
-        place.did(registry={"corrupt": True})
+    async with serve_manager("none") as (server, manager):
+        server.apply(registry={"corrupt": True})
         with pytest.raises(PullError):
-            await herd.ensure_available("llama3.2:1b")
+            await manager.ensure_available("llama3.2:1b")
 
-        cost = await herd.cost_of_delete("llama3.2:1b")
+        cost = await manager.cost_of_delete("llama3.2:1b")
 
         assert cost.frees.size_bytes == 0
         assert cost.frees.note == "the server does not have it"
-        await herd.delete("llama3.2:1b")
+        await manager.delete("llama3.2:1b")
 
 
 def test_size_that_the_server_does_not_tell_is_not_guessed() -> None:
@@ -82,11 +82,11 @@ def test_size_that_the_server_does_not_tell_is_not_guessed() -> None:
 
 
 async def test_unload_frees_what_the_runner_holds() -> None:
-    async with herd_of() as (place, herd):
-        await herd.load(NAME)
-        (runner,) = place.world.runners.listed()
+    async with serve_manager() as (server, manager):
+        await manager.load(NAME)
+        (runner,) = server.world.runners.listed()
 
-        assert await herd.cost_of_unload(NAME) == UnloadCost(
+        assert await manager.cost_of_unload(NAME) == UnloadCost(
             name=NAME,
             frees=Figure(size_bytes=runner.size, source=CostSource.PS),
             also=(),
@@ -94,36 +94,36 @@ async def test_unload_frees_what_the_runner_holds() -> None:
 
 
 async def test_unload_names_who_leaves_with_it() -> None:
-    async with herd_of() as (_, herd):
-        await herd.load("plain")
-        position = (await herd.now()).position
+    async with serve_manager() as (_, manager):
+        await manager.load("plain")
+        position = (await manager.now()).position
 
-        cost = await herd.cost_of_unload("plain")
+        cost = await manager.cost_of_unload("plain")
 
         assert cost.also
-        assert await herd.unload("plain") is UnloadResult.UNLOADED
+        assert await manager.unload("plain") is UnloadResult.UNLOADED
         left = {
             entry.model
-            for entry in await herd.history()
+            for entry in await manager.history()
             if entry.position > position and entry.type == "ModelUnloaded"
         }
         assert {"plain:latest", *cost.also} == left
 
 
 async def test_unload_is_told_of_the_runner_as_it_is_now() -> None:
-    async with herd_of() as (place, herd):
-        await place.loads(NAME)
-        assert (await herd.cost_of_unload(NAME)).frees.size_bytes
+    async with serve_manager() as (server, manager):
+        await server.load(NAME)
+        assert (await manager.cost_of_unload(NAME)).frees.size_bytes
 
-        await place.unloads(NAME)
+        await server.unload(NAME)
 
-        frees = (await herd.cost_of_unload(NAME)).frees
+        frees = (await manager.cost_of_unload(NAME)).frees
         assert frees == Figure(size_bytes=0, source=CostSource.PS)
 
 
 async def test_unload_of_what_is_not_loaded_frees_nothing() -> None:
-    async with herd_of() as (_, herd):
-        cost = await herd.cost_of_unload("plain")
+    async with serve_manager() as (_, manager):
+        cost = await manager.cost_of_unload("plain")
 
         assert (cost.frees.size_bytes, cost.also) == (0, ())
 
@@ -137,29 +137,29 @@ def test_memory_of_a_runner_that_was_not_seen_is_not_guessed() -> None:
 
 
 async def test_asking_what_is_given_back_begins_nothing() -> None:
-    async with herd_of() as (place, herd):
-        await herd.load(NAME)
-        before = (await herd.now()).position
+    async with serve_manager() as (server, manager):
+        await manager.load(NAME)
+        before = (await manager.now()).position
 
-        await herd.cost_of_delete(NAME)
-        await herd.cost_of_unload(NAME)
+        await manager.cost_of_delete(NAME)
+        await manager.cost_of_unload(NAME)
 
-        assert (await herd.now()).position == before
-        assert place.asked("/api/delete") == 0
-        assert place.asked("/api/generate") == 1
+        assert (await manager.now()).position == before
+        assert server.request_count("/api/delete") == 0
+        assert server.request_count("/api/generate") == 1
 
 
 async def test_what_is_not_there_has_nothing_to_give_back() -> None:
-    async with herd_of("none") as (_, herd):
-        for asked in (herd.cost_of_delete, herd.cost_of_unload):
+    async with serve_manager("none") as (_, manager):
+        for asked in (manager.cost_of_delete, manager.cost_of_unload):
             with pytest.raises(ModelNotFoundError):
                 await asked(NAME)
 
 
 async def test_runner_of_a_server_that_is_away_cannot_be_asked_for() -> None:
-    async with herd_of() as (place, herd):
-        place.did(server="killed")
+    async with serve_manager() as (server, manager):
+        server.apply(server="killed")
 
         with pytest.raises(NodeUnreachableError):
-            await herd.cost_of_unload(NAME)
-        assert (await herd.cost_of_delete(NAME)).frees.size_bytes
+            await manager.cost_of_unload(NAME)
+        assert (await manager.cost_of_delete(NAME)).frees.size_bytes

@@ -6,7 +6,14 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.manager_fixture import Place, herd_of, last_fact, recorded, served, told
+from support.manager_fixture import (
+    SandboxServer,
+    event_types,
+    last_fact,
+    recorded_events,
+    serve_manager,
+    serve_sandbox,
+)
 
 from herdbook import sandbox
 from herdbook.core import (
@@ -39,91 +46,91 @@ NO_RUNNERS: dict[str, Any] = {
 SLOW_START = {"runner_start_delay_s": 30}
 
 
-async def runners(place: Place) -> list[dict[str, Any]]:
-    shown: list[dict[str, Any]] = (await place.somebody("GET", "/api/ps")).json()[
+async def runners(server: SandboxServer) -> list[dict[str, Any]]:
+    shown: list[dict[str, Any]] = (await server.request("GET", "/api/ps")).json()[
         "models"
     ]
     return shown
 
 
-async def causes(herd: ModelManager, name: str, kind: str) -> list[str]:
-    return [e.cause for e in await recorded(herd, name) if e.type == kind]
+async def causes(manager: ModelManager, name: str, kind: str) -> list[str]:
+    return [e.cause for e in await recorded_events(manager, name) if e.type == kind]
 
 
 async def test_loaded_model_was_seen_at_the_runners() -> None:
-    async with herd_of() as (place, herd):
-        status = await herd.load(NAME)
+    async with serve_manager() as (server, manager):
+        status = await manager.load(NAME)
 
-        (runner,) = await runners(place)
+        (runner,) = await runners(server)
         assert status.state is ModelState.LOADED
         assert status.runner is not None
         assert status.runner.digest == runner["digest"]
         assert status.context_in_effect == runner["context_length"]
-        assert (await told(herd, NAME))[-2:] == ["LoadStarted", "ModelLoaded"]
+        assert (await event_types(manager, NAME))[-2:] == ["LoadStarted", "ModelLoaded"]
 
 
 async def test_duration_of_a_load_is_recorded() -> None:
-    async with herd_of() as (place, herd):
-        place.did(runner_start_delay_s=7)
-        await herd.load(NAME)
+    async with serve_manager() as (server, manager):
+        server.apply(runner_start_delay_s=7)
+        await manager.load(NAME)
 
-        loaded = await last_fact(herd, facts.ModelLoaded)
+        loaded = await last_fact(manager, facts.ModelLoaded)
 
         assert isinstance(loaded, facts.ModelLoaded)
         assert loaded.duration_s == pytest.approx(7.25, abs=0.1)
 
 
 async def test_load_without_a_runner_is_a_failure() -> None:
-    async with herd_of() as (place, herd):
-        place.did(answer=NO_RUNNERS)
+    async with serve_manager() as (server, manager):
+        server.apply(answer=NO_RUNNERS)
 
         with pytest.raises(LoadFailedError, match="no runner"):
-            await herd.load(NAME)
+            await manager.load(NAME)
 
-        assert "LoadFailed" in await told(herd, NAME)
+        assert "LoadFailed" in await event_types(manager, NAME)
 
 
 async def test_load_that_was_evicted_before_it_was_seen_is_repeated() -> None:
     """It is no failure of the model: for the server the load has succeeded."""
     one_place = sandbox.Settings(max_loaded=1)
-    async with herd_of(server=one_place) as (place, herd):
+    async with serve_manager(sandbox_settings=one_place) as (server, manager):
         loads = iter([(0.0, 2.0)])  # the first answer is on its way for 2 s
-        place.world.delays = lambda path: (
+        server.world.delays = lambda path: (
             next(loads, (0.0, 0.0)) if path == "/api/generate" else (0.0, 0.0)
         )
-        loading = asyncio.create_task(herd.load(NAME))
-        await place.until(lambda: any(place.world.runners.listed()))
-        await place.loads(OTHER)
+        loading = asyncio.create_task(manager.load(NAME))
+        await server.wait_until(lambda: any(server.world.runners.listed()))
+        await server.load(OTHER)
 
         status = await loading
 
-        (runner,) = await runners(place)
+        (runner,) = await runners(server)
         assert status.state is ModelState.LOADED
         assert runner["name"] == NAME
-        assert "LoadFailed" not in await told(herd, NAME)
+        assert "LoadFailed" not in await event_types(manager, NAME)
 
 
 async def test_configured_options_and_keep_alive_are_applied() -> None:
-    async with herd_of() as (place, herd):
-        await herd.configure(NAME, {"num_ctx": 1024, "keep_alive": "1h"})
+    async with serve_manager() as (server, manager):
+        await manager.configure(NAME, {"num_ctx": 1024, "keep_alive": "1h"})
 
-        status = await herd.load(NAME)
+        status = await manager.load(NAME)
 
         assert status.context_in_effect == 1024
         assert status.runner is not None
         assert status.runner.expires_at is not None
-        left = status.runner.expires_at - place.clock.now()
+        left = status.runner.expires_at - server.clock.now()
         assert left.total_seconds() == pytest.approx(3600, abs=1)
-        started = await last_fact(herd, facts.LoadStarted)
+        started = await last_fact(manager, facts.LoadStarted)
         assert isinstance(started, facts.LoadStarted)
         assert (started.options["num_ctx"], started.keep_alive) == (1024, "1h")
 
 
 async def test_options_of_the_call_go_before_the_configured_ones() -> None:
-    async with herd_of() as (_, herd):
-        await herd.configure(NAME, {"num_ctx": 1024, "keep_alive": "1h"})
+    async with serve_manager() as (_, manager):
+        await manager.configure(NAME, {"num_ctx": 1024, "keep_alive": "1h"})
 
-        status = await herd.load(NAME, options={"num_ctx": 512}, keep_alive=-1)
+        status = await manager.load(NAME, options={"num_ctx": 512}, keep_alive=-1)
 
         assert status.context_in_effect == 512
         assert status.runner is not None
@@ -147,20 +154,20 @@ async def test_options_of_the_call_go_before_the_configured_ones() -> None:
 async def test_request_that_the_server_would_not_take_is_no_failure_of_the_model(
     options: dict[str, facts.Setting], keep_alive: str | float | None
 ) -> None:
-    async with herd_of() as (place, herd):
-        before = (await herd.now()).position
+    async with serve_manager() as (server, manager):
+        before = (await manager.now()).position
 
         with pytest.raises(InvalidConfigurationError):
-            await herd.load(NAME, options=options, keep_alive=keep_alive)
+            await manager.load(NAME, options=options, keep_alive=keep_alive)
 
-        assert (await herd.now()).position == before
-        assert place.asked("/api/generate") == 0
+        assert (await manager.now()).position == before
+        assert server.request_count("/api/generate") == 0
 
 
 @pytest.mark.parametrize("keep_alive", ["1h30m", 60, 0.5, -1, "-1m"])
 async def test_keep_alive_that_the_server_takes_loads(keep_alive: str | float) -> None:
-    async with herd_of() as (_, herd):
-        status = await herd.load(
+    async with serve_manager() as (_, manager):
+        status = await manager.load(
             NAME, options={"top_k": 5, "temperature": 0}, keep_alive=keep_alive
         )
 
@@ -168,68 +175,74 @@ async def test_keep_alive_that_the_server_takes_loads(keep_alive: str | float) -
 
 
 async def test_loading_a_loaded_model_with_another_context_changes_its_runner() -> None:
-    async with herd_of() as (_, herd):
-        await herd.load(NAME)
+    async with serve_manager() as (_, manager):
+        await manager.load(NAME)
 
-        status = await herd.load(NAME, options={"num_ctx": 512})
+        status = await manager.load(NAME, options={"num_ctx": 512})
 
         assert status.context_in_effect == 512
-        assert (await told(herd, NAME))[-2:] == ["ModelLoaded", "RunnerChanged"]
+        assert (await event_types(manager, NAME))[-2:] == [
+            "ModelLoaded",
+            "RunnerChanged",
+        ]
 
 
 async def test_loading_a_loaded_model_again_records_nothing() -> None:
-    async with herd_of() as (_, herd):
-        await herd.load(NAME)
-        before = (await herd.now()).position
+    async with serve_manager() as (_, manager):
+        await manager.load(NAME)
+        before = (await manager.now()).position
 
-        await herd.load(NAME)
+        await manager.load(NAME)
 
-        assert (await herd.now()).position == before
+        assert (await manager.now()).position == before
 
 
 async def test_embedding_model_is_loaded_by_its_own_endpoint() -> None:
-    async with herd_of() as (place, herd):
-        status = await herd.load("nomic-embed-text")
+    async with serve_manager() as (server, manager):
+        status = await manager.load("nomic-embed-text")
 
         assert status.state is ModelState.LOADED
-        assert (place.asked("/api/embed"), place.asked("/api/generate")) == (1, 0)
+        assert (
+            server.request_count("/api/embed"),
+            server.request_count("/api/generate"),
+        ) == (1, 0)
 
 
 async def test_embedding_model_that_is_thought_to_complete_is_loaded_all_the_same() -> (
     None
 ):
-    async with herd_of() as (_, herd):
-        await herd.configure("nomic-embed-text", {"capability.embedding": False})
+    async with serve_manager() as (_, manager):
+        await manager.configure("nomic-embed-text", {"capability.embedding": False})
 
-        status = await herd.load("nomic-embed-text")
+        status = await manager.load("nomic-embed-text")
 
         assert status.state is ModelState.LOADED
 
 
 async def test_model_whose_weights_are_gone_cannot_be_loaded() -> None:
-    async with herd_of() as (place, herd):
-        place.did(weights_deleted=NAME)
+    async with serve_manager() as (server, manager):
+        server.apply(weights_deleted=NAME)
 
         with pytest.raises(ModelNotFoundError):
-            await herd.load(NAME)
+            await manager.load(NAME)
 
-        failed = await last_fact(herd, facts.LoadFailed)
+        failed = await last_fact(manager, facts.LoadFailed)
         assert isinstance(failed, facts.LoadFailed)
         assert failed.kind == "model_not_found"
 
 
 async def test_cloud_model_is_refused_and_nothing_is_asked() -> None:
-    async with served() as place:
+    async with serve_sandbox() as server:
         stub = {"from": "gpt-oss:120b", "remote_host": "https://ollama.com"}
-        await place.somebody("POST", "/api/create", model="far:cloud", **stub)
-        async with place.herd() as herd:
-            status = await herd.get_status("far:cloud")
+        await server.request("POST", "/api/create", model="far:cloud", **stub)
+        async with server.open_manager() as manager:
+            status = await manager.get_status("far:cloud")
             assert status.remote_host
 
             with pytest.raises(CloudModelError):
-                await herd.load("far:cloud")
+                await manager.load("far:cloud")
 
-            assert place.asked("/api/generate") == 0
+            assert server.request_count("/api/generate") == 0
 
 
 LOAD_FAILURES: dict[str, dict[str, object]] = {
@@ -241,99 +254,99 @@ LOAD_FAILURES: dict[str, dict[str, object]] = {
 
 @pytest.mark.parametrize("kind", LOAD_FAILURES)
 async def test_failed_load_is_recorded_with_its_kind(kind: str) -> None:
-    async with herd_of() as (place, herd):
-        place.did(**LOAD_FAILURES[kind])
+    async with serve_manager() as (server, manager):
+        server.apply(**LOAD_FAILURES[kind])
 
         with pytest.raises(LoadFailedError) as failure:
-            await herd.load(NAME)
+            await manager.load(NAME)
 
-        failed = await last_fact(herd, facts.LoadFailed)
+        failed = await last_fact(manager, facts.LoadFailed)
         assert isinstance(failed, facts.LoadFailed)
         assert (failed.kind, failed.message) == (kind, str(failure.value))
-        assert (await herd.get_status(NAME)).state is ModelState.ERROR
+        assert (await manager.get_status(NAME)).state is ModelState.ERROR
 
 
 async def test_load_after_a_failure_succeeds_and_clears_it() -> None:
-    async with herd_of() as (place, herd):
-        place.did(runner_dies_saying="out of memory")
+    async with serve_manager() as (server, manager):
+        server.apply(runner_dies_saying="out of memory")
         with pytest.raises(LoadFailedError):
-            await herd.load(NAME)
-        place.did(runner_dies_saying=None)
+            await manager.load(NAME)
+        server.apply(runner_dies_saying=None)
 
-        status = await herd.load(NAME)
+        status = await manager.load(NAME)
 
         assert (status.state, status.last_failure) == (ModelState.LOADED, None)
 
 
 async def test_load_is_interrupted_when_the_server_dies() -> None:
-    async with herd_of() as (place, herd):
-        place.did(**SLOW_START)
-        loading = asyncio.create_task(herd.load(NAME))
-        await place.clock.sleep(3)
-        place.did(server="killed")
+    async with serve_manager() as (server, manager):
+        server.apply(**SLOW_START)
+        loading = asyncio.create_task(manager.load(NAME))
+        await server.clock.sleep(3)
+        server.apply(server="killed")
 
         with pytest.raises(NodeUnreachableError):
             await loading
 
-        assert "LoadInterrupted" in await told(herd, NAME)
-        assert (await herd.get_status(NAME)).stale_since is not None
+        assert "LoadInterrupted" in await event_types(manager, NAME)
+        assert (await manager.get_status(NAME)).stale_since is not None
 
 
 async def test_cancelled_load_is_recorded_and_aborted() -> None:
-    async with herd_of() as (place, herd):
-        place.did(**SLOW_START)
-        loading = asyncio.create_task(herd.load(NAME))
-        await place.clock.sleep(3)
-        assert (await herd.get_status(NAME)).state is ModelState.LOADING
+    async with serve_manager() as (server, manager):
+        server.apply(**SLOW_START)
+        loading = asyncio.create_task(manager.load(NAME))
+        await server.clock.sleep(3)
+        assert (await manager.get_status(NAME)).state is ModelState.LOADING
 
-        assert await herd.cancel(NAME)
+        assert await manager.cancel(NAME)
 
         with pytest.raises(OperationEndedError):
             await loading
-        assert (await told(herd, NAME))[-1] == "LoadCancelled"
-        await place.clock.sleep(60)
-        assert await runners(place) == []
+        assert (await event_types(manager, NAME))[-1] == "LoadCancelled"
+        await server.clock.sleep(60)
+        assert await runners(server) == []
 
 
 async def test_load_whose_caller_leaves_is_cancelled() -> None:
-    async with herd_of() as (place, herd):
-        place.did(**SLOW_START)
-        loading = asyncio.create_task(herd.load(NAME))
-        await place.clock.sleep(3)
+    async with serve_manager() as (server, manager):
+        server.apply(**SLOW_START)
+        loading = asyncio.create_task(manager.load(NAME))
+        await server.clock.sleep(3)
 
         loading.cancel()
         await asyncio.wait([loading])
 
-        assert (await told(herd, NAME))[-1] == "LoadCancelled"
+        assert (await event_types(manager, NAME))[-1] == "LoadCancelled"
 
 
 async def test_two_who_load_one_model_share_the_load() -> None:
-    async with herd_of() as (place, herd):
-        await asyncio.gather(herd.load(NAME), herd.load(NAME))
+    async with serve_manager() as (server, manager):
+        await asyncio.gather(manager.load(NAME), manager.load(NAME))
 
-        assert (await told(herd, NAME)).count("LoadStarted") == 1
-        assert place.asked("/api/generate") == 1
+        assert (await event_types(manager, NAME)).count("LoadStarted") == 1
+        assert server.request_count("/api/generate") == 1
 
 
 @pytest.mark.parametrize("verb", ["load", "unload", "delete", "mark_used"])
 async def test_what_the_server_does_not_have_is_not_found(verb: str) -> None:
-    async with herd_of() as (_, herd):
-        before = (await herd.now()).position
+    async with serve_manager() as (_, manager):
+        before = (await manager.now()).position
 
         with pytest.raises(ModelNotFoundError):
-            await getattr(herd, verb)("nobody:1b")
+            await getattr(manager, verb)("nobody:1b")
 
-        assert (await herd.now()).position == before
+        assert (await manager.now()).position == before
 
 
 async def test_closing_the_manager_interrupts_the_load() -> None:
-    async with served() as place:
-        async with place.herd() as herd:
-            place.did(**SLOW_START)
-            loading = asyncio.create_task(herd.load(NAME))
-            await place.clock.sleep(3)
-            store = herd._storage.store
-            await herd._close()
+    async with serve_sandbox() as server:
+        async with server.open_manager() as manager:
+            server.apply(**SLOW_START)
+            loading = asyncio.create_task(manager.load(NAME))
+            await server.clock.sleep(3)
+            store = manager._storage.store
+            await manager._close()
             types = [event.type async for event in store.read_all()]
 
         assert types[-1] == "LoadInterrupted"
@@ -343,46 +356,48 @@ async def test_closing_the_manager_interrupts_the_load() -> None:
 
 async def test_load_that_evicts_another_records_who_had_to_go() -> None:
     one_place = sandbox.Settings(max_loaded=1)
-    async with herd_of(server=one_place) as (_, herd):
-        await herd.load(NAME)
+    async with serve_manager(sandbox_settings=one_place) as (_, manager):
+        await manager.load(NAME)
 
-        await herd.load(OTHER)
+        await manager.load(OTHER)
 
-        gone = await last_fact(herd, facts.ModelUnloaded)
+        gone = await last_fact(manager, facts.ModelUnloaded)
         assert gone == facts.ModelUnloaded(
             reason=UnloadReason.EVICTED, evicted_by=OTHER
         )
-        assert await causes(herd, NAME, "ModelUnloaded") == [Cause.EVICTION]
+        assert await causes(manager, NAME, "ModelUnloaded") == [Cause.EVICTION]
 
 
 async def test_busy_server_is_asked_again_and_then_a_failed_load() -> None:
     settings = sandbox.Settings(max_queue=0)
-    async with herd_of(server=settings) as (place, herd):
+    async with serve_manager(sandbox_settings=settings) as (server, manager):
         with pytest.raises(OllamaError) as failure:
-            await herd.load(NAME)
+            await manager.load(NAME)
 
         assert failure.value.kind == "server_busy"
-        assert place.asked("/api/generate") == 1 + ManagerSettings().busy_retries
-        assert place.clock.monotonic() >= 0.5 + 1 + 2 + 4 + 8
+        assert (
+            server.request_count("/api/generate") == 1 + ManagerSettings().busy_retries
+        )
+        assert server.clock.monotonic() >= 0.5 + 1 + 2 + 4 + 8
 
 
 async def test_model_that_cannot_do_what_it_is_loaded_for_is_a_failed_load() -> None:
-    async with herd_of() as (_, herd):
-        await herd.configure(NAME, {"capability.embedding": True})
+    async with serve_manager() as (_, manager):
+        await manager.configure(NAME, {"capability.embedding": True})
 
-        status = await herd.load(NAME)  # today's server loads it for embeddings too
+        status = await manager.load(NAME)  # today's server loads it for embeddings too
 
         assert status.state is ModelState.LOADED
 
 
 async def test_embedding_refused_by_the_server_is_recorded() -> None:
-    async with herd_of() as (place, herd):
+    async with serve_manager() as (server, manager):
         said = '{"error": "this model does not support embeddings"}'
-        place.did(answer={"path": "/api/embed", "status": 501, "body": said})
+        server.apply(answer={"path": "/api/embed", "status": 501, "body": said})
 
         with pytest.raises(CapabilityMissingError):
-            await herd.load("nomic-embed-text")
+            await manager.load("nomic-embed-text")
 
-        failed = await last_fact(herd, facts.LoadFailed)
+        failed = await last_fact(manager, facts.LoadFailed)
         assert isinstance(failed, facts.LoadFailed)
         assert failed.kind == "capability_missing"

@@ -7,13 +7,13 @@ from itertools import pairwise
 
 import pytest
 from support.manager_fixture import (
-    end_of,
-    herd_of,
+    error_of,
+    event_types,
     last_fact,
-    pulled,
-    recorded,
-    told,
-    under_way,
+    pull_to_end,
+    recorded_events,
+    serve_manager,
+    start_pull,
 )
 
 from herdbook.core import (
@@ -31,23 +31,23 @@ SLOW = {"rate": 1e6}
 
 
 async def test_pull_is_recorded_from_start_to_detection() -> None:
-    async with herd_of("none") as (_, herd):
-        await pulled(herd, BIG)
+    async with serve_manager("none") as (_, manager):
+        await pull_to_end(manager, BIG)
 
-        assert await told(herd, BIG) == [
+        assert await event_types(manager, BIG) == [
             "PullStarted",
             "PullCompleted",
             "CapabilitiesDetected",
         ]
-        assert (await herd.get_status(BIG)).state is ModelState.AVAILABLE
+        assert (await manager.get_status(BIG)).state is ModelState.AVAILABLE
 
 
 async def test_pull_progress_never_goes_back_and_ends_with_all() -> None:
-    async with herd_of("none") as (place, herd):
-        place.time.stride_s = 0.5
-        place.did(registry={"rate": 5e6})
+    async with serve_manager("none") as (server, manager):
+        server.time.stride_s = 0.5
+        server.apply(registry={"rate": 5e6})
 
-        progress = await pulled(herd, BIG)
+        progress = await pull_to_end(manager, BIG)
 
     completed = [one.completed_bytes for one in progress]
     assert completed == sorted(completed)
@@ -57,12 +57,12 @@ async def test_pull_progress_never_goes_back_and_ends_with_all() -> None:
 
 
 async def test_pull_progress_does_not_go_back_where_the_server_loses_bytes() -> None:
-    async with herd_of("none") as (place, herd):
-        place.time.stride_s = 0.5
-        place.did(registry={"rate": 5e6, "reset_after": 40_000_000})
-        pulling = asyncio.create_task(pulled(herd, BIG))
-        await place.clock.sleep(9)
-        place.did(registry={"rate": 5e6})
+    async with serve_manager("none") as (server, manager):
+        server.time.stride_s = 0.5
+        server.apply(registry={"rate": 5e6, "reset_after": 40_000_000})
+        pulling = asyncio.create_task(pull_to_end(manager, BIG))
+        await server.clock.sleep(9)
+        server.apply(registry={"rate": 5e6})
 
         progress = await pulling
 
@@ -72,11 +72,11 @@ async def test_pull_progress_does_not_go_back_where_the_server_loses_bytes() -> 
 
 
 async def test_completed_pull_has_the_servers_digest_and_size() -> None:
-    async with herd_of("none") as (place, herd):
-        await pulled(herd, BIG)
-        (model,) = (await place.somebody("GET", "/api/tags")).json()["models"]
+    async with serve_manager("none") as (server, manager):
+        await pull_to_end(manager, BIG)
+        (model,) = (await server.request("GET", "/api/tags")).json()["models"]
 
-        completed = await last_fact(herd, facts.PullCompleted)
+        completed = await last_fact(manager, facts.PullCompleted)
 
         assert isinstance(completed, facts.PullCompleted)
         assert (completed.digest, completed.size_bytes) == (
@@ -85,14 +85,14 @@ async def test_completed_pull_has_the_servers_digest_and_size() -> None:
         )
         assert completed.fetched_bytes is not None
         assert 0 < completed.fetched_bytes <= completed.size_bytes
-        assert completed.duration_s == pytest.approx(place.time.now(), abs=0.01)
+        assert completed.duration_s == pytest.approx(server.time.now(), abs=0.01)
 
 
 async def test_pulled_model_has_its_capabilities_at_once() -> None:
-    async with herd_of("none") as (_, herd):
-        await pulled(herd, BIG)
+    async with serve_manager("none") as (_, manager):
+        await pull_to_end(manager, BIG)
 
-        status = await herd.get_status(BIG)
+        status = await manager.get_status(BIG)
 
         assert status.can("tools")
         assert status.capabilities["tools"].source == "show"
@@ -104,12 +104,12 @@ async def test_pulled_model_has_its_capabilities_at_once() -> None:
 async def test_progress_is_recorded_once_5_percent_and_10_seconds_have_passed(
     rate: float,
 ) -> None:
-    async with herd_of("none") as (place, herd):
-        place.time.stride_s = 1.0
-        place.did(registry={"rate": rate})
-        await pulled(herd, BIG)
+    async with serve_manager("none") as (server, manager):
+        server.time.stride_s = 1.0
+        server.apply(registry={"rate": rate})
+        await pull_to_end(manager, BIG)
 
-        events = await recorded(herd, BIG)
+        events = await recorded_events(manager, BIG)
 
     steps = [e for e in events if isinstance(e.data, facts.PullProgressed)]
     began = events[0].occurred_at
@@ -127,44 +127,44 @@ def share_of(fact: facts.Fact) -> float:
 
 
 async def test_all_who_pull_one_model_follow_one_operation() -> None:
-    async with herd_of("none") as (place, herd):
-        progress = await asyncio.gather(*(pulled(herd, BIG) for _ in range(3)))
+    async with serve_manager("none") as (server, manager):
+        progress = await asyncio.gather(*(pull_to_end(manager, BIG) for _ in range(3)))
 
-        assert place.asked("/api/pull") == 1
-        assert (await told(herd, BIG)).count("PullStarted") == 1
+        assert server.request_count("/api/pull") == 1
+        assert (await event_types(manager, BIG)).count("PullStarted") == 1
         assert {one[-1].status for one in progress} == {"success"}
 
 
 async def test_follower_that_leaves_does_not_end_the_pull_of_the_others() -> None:
-    async with herd_of("none") as (place, herd):
-        place.did(registry=SLOW)
-        staying = asyncio.create_task(pulled(herd, BIG))
-        await under_way(herd, BIG)
+    async with serve_manager("none") as (server, manager):
+        server.apply(registry=SLOW)
+        staying = asyncio.create_task(pull_to_end(manager, BIG))
+        await start_pull(manager, BIG)
 
         await staying
 
-        assert place.asked("/api/pull") == 1
-        assert (await herd.get_status(BIG)).present
+        assert server.request_count("/api/pull") == 1
+        assert (await manager.get_status(BIG)).present
 
 
 async def test_last_follower_that_leaves_cancels_the_pull() -> None:
-    async with herd_of("none") as (place, herd):
-        place.time.stride_s = 1.0
-        place.did(registry=SLOW)
-        await under_way(herd, BIG, 50_000_000)
+    async with serve_manager("none") as (server, manager):
+        server.time.stride_s = 1.0
+        server.apply(registry=SLOW)
+        await start_pull(manager, BIG, 50_000_000)
 
-        assert (await told(herd, BIG))[-1] == "PullCancelled"
-        (request,) = [one for one in place.world.seen if one.path == "/api/pull"]
-        await place.until(lambda: request.ended == "closed by client")
-        assert place.bytes_kept() >= 50_000_000
-        assert (await herd.get_status(BIG)).state is ModelState.NOT_PRESENT
+        assert (await event_types(manager, BIG))[-1] == "PullCancelled"
+        (request,) = [one for one in server.world.seen if one.path == "/api/pull"]
+        await server.wait_until(lambda: request.ended == "closed by client")
+        assert server.partial_bytes() >= 50_000_000
+        assert (await manager.get_status(BIG)).state is ModelState.NOT_PRESENT
 
 
 async def test_cancelled_follower_of_many_leaves_the_pull_alone() -> None:
-    async with herd_of("none") as (place, herd):
-        place.did(registry=SLOW)
-        tasks = [asyncio.create_task(pulled(herd, BIG)) for _ in range(2)]
-        await place.clock.sleep(5)
+    async with serve_manager("none") as (server, manager):
+        server.apply(registry=SLOW)
+        tasks = [asyncio.create_task(pull_to_end(manager, BIG)) for _ in range(2)]
+        await server.clock.sleep(5)
         tasks[0].cancel()
 
         assert (await tasks[1])[-1].status == "success"
@@ -172,49 +172,49 @@ async def test_cancelled_follower_of_many_leaves_the_pull_alone() -> None:
 
 
 async def test_cancel_ends_the_pull_for_all_who_follow() -> None:
-    async with herd_of("none") as (place, herd):
-        place.did(registry=SLOW)
-        tasks = [asyncio.create_task(pulled(herd, BIG)) for _ in range(2)]
-        await place.clock.sleep(5)
+    async with serve_manager("none") as (server, manager):
+        server.apply(registry=SLOW)
+        tasks = [asyncio.create_task(pull_to_end(manager, BIG)) for _ in range(2)]
+        await server.clock.sleep(5)
 
-        assert await herd.cancel(BIG)
+        assert await manager.cancel(BIG)
 
-        ends = [await end_of(task) for task in tasks]
+        ends = [await error_of(task) for task in tasks]
         assert [type(end) for end in ends] == [OperationEndedError] * 2
-        assert (await told(herd, BIG))[-1] == "PullCancelled"
+        assert (await event_types(manager, BIG))[-1] == "PullCancelled"
 
 
 async def test_cancelled_pull_goes_on_from_where_it_was() -> None:
-    async with herd_of("none") as (place, herd):
-        place.time.stride_s = 1.0
-        place.did(registry=SLOW)
-        await under_way(herd, BIG, 500_000_000)
+    async with serve_manager("none") as (server, manager):
+        server.time.stride_s = 1.0
+        server.apply(registry=SLOW)
+        await start_pull(manager, BIG, 500_000_000)
 
-        await pulled(herd, BIG)
+        await pull_to_end(manager, BIG)
 
-        completed = await last_fact(herd, facts.PullCompleted)
+        completed = await last_fact(manager, facts.PullCompleted)
         assert isinstance(completed, facts.PullCompleted)
         assert completed.fetched_bytes is not None
         assert completed.fetched_bytes < BIG_BYTES - 400_000_000
 
 
 async def test_cancel_without_work_changes_nothing() -> None:
-    async with herd_of() as (_, herd):
-        before = (await herd.now()).position
+    async with serve_manager() as (_, manager):
+        before = (await manager.now()).position
 
-        assert not await herd.cancel("plain")
+        assert not await manager.cancel("plain")
 
-        assert (await herd.now()).position == before
+        assert (await manager.now()).position == before
 
 
 async def test_pulls_beyond_the_limit_wait_for_their_turn() -> None:
     settings = ManagerSettings(max_concurrent_pulls=1)
-    async with herd_of("none", settings=settings) as (_, herd):
-        await asyncio.gather(pulled(herd, BIG), pulled(herd, "plain"))
+    async with serve_manager("none", settings=settings) as (_, manager):
+        await asyncio.gather(pull_to_end(manager, BIG), pull_to_end(manager, "plain"))
 
         pulls = [
             (event.type, event.stream.rpartition("/")[2])
-            for event in await recorded(herd)
+            for event in await recorded_events(manager)
             if event.type.startswith("Pull")
         ]
         assert pulls == [
@@ -227,38 +227,38 @@ async def test_pulls_beyond_the_limit_wait_for_their_turn() -> None:
 
 async def test_pull_that_waits_for_its_turn_can_be_cancelled() -> None:
     settings = ManagerSettings(max_concurrent_pulls=1)
-    async with herd_of("none", settings=settings) as (place, herd):
-        first = asyncio.create_task(pulled(herd, BIG))
-        second = asyncio.create_task(pulled(herd, "plain"))
-        await place.clock.sleep(0.5)
+    async with serve_manager("none", settings=settings) as (server, manager):
+        first = asyncio.create_task(pull_to_end(manager, BIG))
+        second = asyncio.create_task(pull_to_end(manager, "plain"))
+        await server.clock.sleep(0.5)
 
-        assert await herd.cancel("plain")
+        assert await manager.cancel("plain")
 
-        assert isinstance(await end_of(second), OperationEndedError)
-        assert await told(herd, "plain:latest") == []
+        assert isinstance(await error_of(second), OperationEndedError)
+        assert await event_types(manager, "plain:latest") == []
         await first
 
 
 async def test_pull_without_tls_is_asked_for_and_recorded() -> None:
     name = "127.0.0.1:5055/library/plain:latest"
-    async with herd_of("none") as (_, herd):
+    async with serve_manager("none") as (_, manager):
         with pytest.raises(PullError):
-            await pulled(herd, name)
+            await pull_to_end(manager, name)
 
-        await herd.ensure_available(name, insecure=True)
+        await manager.ensure_available(name, insecure=True)
 
-        started = await last_fact(herd, facts.PullStarted)
+        started = await last_fact(manager, facts.PullStarted)
         assert isinstance(started, facts.PullStarted)
         assert started.insecure
 
 
 async def test_load_or_delete_during_a_pull_is_refused_as_busy() -> None:
-    async with herd_of("none") as (place, herd):
-        place.did(registry=SLOW)
-        pulling = asyncio.create_task(pulled(herd, BIG))
-        await place.clock.sleep(5)
+    async with serve_manager("none") as (server, manager):
+        server.apply(registry=SLOW)
+        pulling = asyncio.create_task(pull_to_end(manager, BIG))
+        await server.clock.sleep(5)
 
-        for refused in (herd.load(BIG), herd.unload(BIG), herd.delete(BIG)):
+        for refused in (manager.load(BIG), manager.unload(BIG), manager.delete(BIG)):
             with pytest.raises(BusyError):
                 await refused
 
@@ -266,14 +266,14 @@ async def test_load_or_delete_during_a_pull_is_refused_as_busy() -> None:
 
 
 async def test_closing_the_manager_interrupts_the_pull() -> None:
-    async with herd_of("none") as (place, _):
-        place.did(registry=SLOW)
-        async with place.herd() as herd:
-            pulling = asyncio.create_task(pulled(herd, BIG))
-            await place.clock.sleep(5)
-            store = herd._storage.store
-            await herd._close()
+    async with serve_manager("none") as (server, _):
+        server.apply(registry=SLOW)
+        async with server.open_manager() as manager:
+            pulling = asyncio.create_task(pull_to_end(manager, BIG))
+            await server.clock.sleep(5)
+            store = manager._storage.store
+            await manager._close()
             types = [event.type async for event in store.read_all()]
 
         assert types[-1] == "PullInterrupted"
-        assert isinstance(await end_of(pulling), OperationEndedError)
+        assert isinstance(await error_of(pulling), OperationEndedError)

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from proof.oracle import assert_live_is_replayed, assert_sound, told_by, truth_of
 from support.manager_fixture import (
-    Place,
-    herd_of,
+    SandboxServer,
+    event_types,
     last_fact,
-    pulled,
-    recorded,
-    served,
-    told,
+    pull_to_end,
+    recorded_events,
+    serve_manager,
+    serve_sandbox,
 )
 
 from herdbook.core import (
@@ -48,7 +48,7 @@ COMMANDS: dict[str, Command] = {
     "unload": lambda manager: manager.unload(NAME),
     "delete": lambda manager: manager.delete(NAME),
     "use": lambda manager: manager.mark_used(NAME),
-    "pull": lambda manager: pulled(manager, NAME),
+    "pull": lambda manager: pull_to_end(manager, NAME),
     "refresh": lambda manager: manager.refresh(),
     "configure": lambda manager: manager.configure(NAME, {"num_ctx": 1024}),
     "cancel": lambda manager: manager.cancel(NAME),
@@ -100,18 +100,18 @@ async def paused_after(owner: object, method: str) -> AsyncIterator[Pause]:
 @asynccontextmanager
 async def two_managers(
     tmp_path: Path,
-) -> AsyncIterator[tuple[Place, ModelManager, ModelManager]]:
+) -> AsyncIterator[tuple[SandboxServer, ModelManager, ModelManager]]:
     log = tmp_path / "herd.db"
     async with (
-        served() as place,
-        place.herd(log, actor="library:one") as one,
-        place.herd(log, actor="library:two") as two,
+        serve_sandbox() as server,
+        server.open_manager(log, actor="library:one") as one,
+        server.open_manager(log, actor="library:two") as two,
     ):
-        yield place, one, two
+        yield server, one, two
 
 
 async def types_since(manager: ModelManager, position: int) -> list[str]:
-    return [event.type for event in await recorded(manager, after=position)]
+    return [event.type for event in await recorded_events(manager, after=position)]
 
 
 @pytest.mark.parametrize("command", ["unload", "reload", "delete"])
@@ -119,7 +119,7 @@ async def types_since(manager: ModelManager, position: int) -> list[str]:
 async def test_refresh_that_overlaps_a_command_leaves_its_models_to_it(
     command: str, ends_first: str
 ) -> None:
-    async with herd_of() as (_, manager):
+    async with serve_manager() as (_, manager):
         await manager.load(NAME)
         position = (await manager.now()).position
         step = "delete" if command == "delete" else "unload"
@@ -165,11 +165,11 @@ async def test_refresh_of_another_instance_leaves_models_to_a_command(
             running = asyncio.ensure_future(COMMANDS[command](one))
             await done.reached.wait()  # at the server, and not recorded yet
             await two.refresh()
-            assert await told(two, NAME, after=position) == []
+            assert await event_types(two, NAME, after=position) == []
             done.go_on.set()
             await running
 
-        last = await recorded(two, NAME, after=position)
+        last = await recorded_events(two, NAME, after=position)
         assert last[-1].type == (
             "ModelUnloaded" if command == "unload" else "ModelDeleted"
         )
@@ -177,9 +177,9 @@ async def test_refresh_of_another_instance_leaves_models_to_a_command(
 
 
 async def test_work_of_an_instance_that_died_is_seen_again(tmp_path: Path) -> None:
-    async with two_managers(tmp_path) as (place, one, two):
+    async with two_managers(tmp_path) as (server, one, two):
         with one._changes.changing(NAME):
-            await place.deletes(NAME)
+            await server.delete(NAME)
             await two.refresh()
             assert (await two.get_status(NAME)).present
             one._storage.instances.close()  # type: ignore[attr-defined]
@@ -225,7 +225,7 @@ async def test_use_during_a_load_is_recorded_and_the_load_goes_on(
             loaded.go_on.set()
             assert (await load).state is ModelState.LOADED
 
-        assert await told(two, NAME, after=position) == [
+        assert await event_types(two, NAME, after=position) == [
             "LoadStarted",
             "ModelUsed",
             "ModelLoaded",
@@ -234,7 +234,7 @@ async def test_use_during_a_load_is_recorded_and_the_load_goes_on(
 
 @pytest.mark.parametrize("raised", [OverflowError("10^400"), RecursionError("deep")])
 async def test_any_exception_ends_a_load_as_failed(raised: Exception) -> None:
-    async with herd_of() as (_, manager):
+    async with serve_manager() as (_, manager):
 
         async def fail(*_: object, **__: object) -> None:
             raise raised
@@ -255,7 +255,7 @@ async def test_any_exception_ends_a_load_as_failed(raised: Exception) -> None:
 
 @pytest.mark.parametrize("name", [NAME, "smollm2:135m"])
 async def test_any_exception_ends_a_pull_as_failed(name: str) -> None:
-    async with herd_of(settings=ManagerSettings()) as (_, manager):
+    async with serve_manager(settings=ManagerSettings()) as (_, manager):
 
         def fail(*_: object, **__: object) -> AsyncIterator[object]:
             raise OverflowError("10^400")
@@ -264,12 +264,12 @@ async def test_any_exception_ends_a_pull_as_failed(name: str) -> None:
             replaced(manager._client, "pull", fail),
             pytest.raises(OverflowError),
         ):
-            await pulled(manager, name)
+            await pull_to_end(manager, name)
 
         status = await manager.get_status(name)
         assert status.work is None
         assert status.update is None
-        await pulled(manager, name)
+        await pull_to_end(manager, name)
         assert await manager.is_available(name)
 
 
@@ -282,7 +282,7 @@ PAIRS = list(itertools.combinations_with_replacement(COMMANDS, 2))
 async def test_two_commands_at_once_record_only_what_happened(
     first: str, second: str, managers: int, *, loaded: bool, tmp_path: Path
 ) -> None:
-    async with two_managers(tmp_path) as (place, one, two):
+    async with two_managers(tmp_path) as (server, one, two):
         if loaded:
             await one.load(NAME)
         position = (await one.now()).position
@@ -302,6 +302,6 @@ async def test_two_commands_at_once_record_only_what_happened(
         assert "ModelVanished" not in later
         # What was deleted and pulled again may still be in memory by another name.
         assert "ModelLoaded" not in later or "ModelDeleted" in happened
-        assert told_by(await one.all_statuses()) == truth_of(place.world)
+        assert told_by(await one.all_statuses()) == truth_of(server.world)
         await assert_live_is_replayed(two)
         await assert_sound(one._storage.store)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.manager_fixture import herd_of, recorded, served
+from support.manager_fixture import recorded_events, serve_manager, serve_sandbox
 
 from herdbook.core import ManagerSettings
 from herdbook.core.clock import ManualClock
@@ -106,77 +106,79 @@ async def test_idle_things_are_forgotten() -> None:
 
 
 async def test_model_that_flaps_fills_no_log_and_is_right_in_the_end() -> None:
-    async with herd_of(settings=ManagerSettings(max_repeated_changes=4)) as (
-        place,
-        herd,
+    async with serve_manager(settings=ManagerSettings(max_repeated_changes=4)) as (
+        server,
+        manager,
     ):
-        before = (await herd.now()).position
+        before = (await manager.now()).position
         for number in range(60):
             if number % 2:
-                await place.deletes("flap:1")
+                await server.delete("flap:1")
             else:
-                await place.copies(SOURCE, "flap:1")
-            await herd.refresh()
-            await place.clock.sleep(EVERY_S)
-        events = await recorded(herd, after=before)
+                await server.copy(SOURCE, "flap:1")
+            await manager.refresh()
+            await server.clock.sleep(EVERY_S)
+        events = await recorded_events(manager, after=before)
         assert len(events) < 20
-        await place.copies(SOURCE, "flap:1")
+        await server.copy(SOURCE, "flap:1")
         for _ in range(30):
-            await herd.refresh()
-            await place.clock.sleep(EVERY_S)
-        status = await herd.get_status("flap:1")
+            await manager.refresh()
+            await server.clock.sleep(EVERY_S)
+        status = await manager.get_status("flap:1")
         assert status.present
         assert status.can("completion")
         counts = [
             one.data.held_back
-            for one in await recorded(herd, after=before)
+            for one in await recorded_events(manager, after=before)
             if isinstance(one.data, facts.DriftFact)
         ]
         assert any(isinstance(one, HeldBack) and one.changes > 9 for one in counts)
 
 
 async def test_runner_that_flaps_fills_no_log() -> None:
-    async with herd_of(settings=ManagerSettings(max_repeated_changes=4)) as (
-        place,
-        herd,
+    async with serve_manager(settings=ManagerSettings(max_repeated_changes=4)) as (
+        server,
+        manager,
     ):
-        before = (await herd.now()).position
+        before = (await manager.now()).position
         for _ in range(30):
-            await place.loads(NAME)
-            await herd.refresh()
-            await place.unloads(NAME)
-            await place.clock.sleep(1)
-            await herd.refresh()
-            status = await herd.get_status(NAME)
+            await server.load(NAME)
+            await manager.refresh()
+            await server.unload(NAME)
+            await server.clock.sleep(1)
+            await manager.refresh()
+            status = await manager.get_status(NAME)
             assert status.state == "available" or status.stale_since, "or it says so"
-        assert len(await recorded(herd, after=before)) < 12
+        assert len(await recorded_events(manager, after=before)) < 12
         for _ in range(30):
-            await herd.refresh()
-            await place.clock.sleep(EVERY_S)
-        settled = await herd.get_status(NAME)
+            await manager.refresh()
+            await server.clock.sleep(EVERY_S)
+        settled = await manager.get_status(NAME)
         assert (settled.state, settled.stale_since) == ("available", None)
 
 
 async def test_version_that_flaps_fills_no_log() -> None:
-    async with served("herd") as place:
+    async with serve_sandbox("herd") as server:
         settings = ManagerSettings(max_repeated_changes=4)
-        async with place.herd(settings=settings) as herd:
-            before = (await herd.now()).position
+        async with server.open_manager(settings=settings) as manager:
+            before = (await manager.now()).position
             for number in range(40):
                 body = f'{{"version":"{number}"}}'
-                place.did(answer={"path": "/api/version", "status": 200, "body": body})
-                await herd.refresh()
-                await place.clock.sleep(EVERY_S)
-            assert len(await recorded(herd, after=before)) < 8
+                server.apply(
+                    answer={"path": "/api/version", "status": 200, "body": body}
+                )
+                await manager.refresh()
+                await server.clock.sleep(EVERY_S)
+            assert len(await recorded_events(manager, after=before)) < 8
 
 
 @pytest.mark.parametrize("version", ['"' + "x" * 10**6 + '"', "7", "null", '"a\\nb"'])
 async def test_version_that_is_no_short_text_is_not_recorded(version: str) -> None:
-    async with herd_of() as (place, herd):
-        known = (await herd.node_status()).server_version
+    async with serve_manager() as (server, manager):
+        known = (await manager.node_status()).server_version
         body = f'{{"version":{version}}}'
-        place.did(answer={"path": "/api/version", "status": 200, "body": body})
-        before = (await herd.now()).position
-        await herd.refresh()
-        assert await recorded(herd, after=before) == []
-        assert (await herd.node_status()).server_version == known
+        server.apply(answer={"path": "/api/version", "status": 200, "body": body})
+        before = (await manager.now()).position
+        await manager.refresh()
+        assert await recorded_events(manager, after=before) == []
+        assert (await manager.node_status()).server_version == known

@@ -7,7 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from support.manager_fixture import Place, herd_of, recorded, served, told
+from support.manager_fixture import (
+    SandboxServer,
+    event_types,
+    recorded_events,
+    serve_manager,
+    serve_sandbox,
+)
 
 from herdbook import sandbox
 from herdbook.core import (
@@ -30,30 +36,30 @@ NAME = "llava:7b"
 PLAIN = "plain:latest"
 
 
-async def drift(herd: ModelManager) -> list[RecordedEvent]:
+async def drift(manager: ModelManager) -> list[RecordedEvent]:
     """Look once, and return what that recorded."""
-    before = (await herd.now()).position
-    await herd.refresh()
-    return await recorded(herd, after=before)
+    before = (await manager.now()).position
+    await manager.refresh()
+    return await recorded_events(manager, after=before)
 
 
 def seen(events: list[RecordedEvent]) -> list[tuple[str, str, Cause]]:
     return [(e.stream.rpartition("/")[2], e.type, e.cause) for e in events]
 
 
-async def only(herd: ModelManager) -> Fact:
+async def only(manager: ModelManager) -> Fact:
     """Look once, and return the one fact that this recorded."""
-    (event,) = await drift(herd)
+    (event,) = await drift(manager)
     return event.data
 
 
 async def test_first_look_discovers_every_model_with_its_abilities() -> None:
-    async with served() as place, place.herd(look=False) as herd:
-        assert await herd.all_statuses() == []
+    async with serve_sandbox() as server, server.open_manager(look=False) as manager:
+        assert await manager.all_statuses() == []
 
-        events = await drift(herd)
+        events = await drift(manager)
 
-        assert len(await herd.all_statuses()) == 9
+        assert len(await manager.all_statuses()) == 9
         assert [e.type for e in events[1:3]] == [
             "ModelDiscovered",
             "CapabilitiesDetected",
@@ -64,69 +70,69 @@ async def test_first_look_discovers_every_model_with_its_abilities() -> None:
 
 
 async def test_look_that_finds_nothing_new_records_nothing() -> None:
-    async with herd_of() as (place, herd):
-        await herd.load(NAME)
-        shown = place.asked("/api/show")
+    async with serve_manager() as (server, manager):
+        await manager.load(NAME)
+        shown = server.request_count("/api/show")
 
-        assert await drift(herd) == []
+        assert await drift(manager) == []
 
-        assert place.asked("/api/show") == shown
+        assert server.request_count("/api/show") == shown
 
 
 async def test_model_that_somebody_deleted_has_vanished() -> None:
-    async with herd_of() as (place, herd):
-        await place.deletes(NAME)
+    async with serve_manager() as (server, manager):
+        await server.delete(NAME)
 
-        assert seen(await drift(herd)) == [(NAME, "ModelVanished", Cause.OBSERVED)]
-        assert not await herd.is_available(NAME)
+        assert seen(await drift(manager)) == [(NAME, "ModelVanished", Cause.OBSERVED)]
+        assert not await manager.is_available(NAME)
 
 
 async def test_loaded_model_that_somebody_deleted_has_vanished() -> None:
-    async with herd_of() as (place, herd):
-        await herd.load(NAME)
-        await place.deletes(NAME)
+    async with serve_manager() as (server, manager):
+        await manager.load(NAME)
+        await server.delete(NAME)
 
-        assert seen(await drift(herd)) == [(NAME, "ModelVanished", Cause.OBSERVED)]
+        assert seen(await drift(manager)) == [(NAME, "ModelVanished", Cause.OBSERVED)]
 
 
 async def test_model_that_somebody_pulled_is_discovered() -> None:
-    async with herd_of() as (place, herd):
-        await place.pulls("smollm2:135m")
+    async with serve_manager() as (server, manager):
+        await server.pull("smollm2:135m")
 
-        assert seen(await drift(herd)) == [
+        assert seen(await drift(manager)) == [
             ("smollm2:135m", "ModelDiscovered", Cause.OBSERVED),
             ("smollm2:135m", "CapabilitiesDetected", Cause.OBSERVED),
         ]
-        assert await herd.is_available("smollm2:135m")
+        assert await manager.is_available("smollm2:135m")
 
 
 async def test_model_that_came_back_is_discovered_again() -> None:
-    async with herd_of() as (place, herd):
-        await place.deletes(NAME)
-        await drift(herd)
-        await place.pulls(NAME)
+    async with serve_manager() as (server, manager):
+        await server.delete(NAME)
+        await drift(manager)
+        await server.pull(NAME)
 
-        events = await drift(herd)
+        events = await drift(manager)
 
         assert events[0].type == "ModelDiscovered"
-        assert (await herd.get_status(NAME)).state is ModelState.AVAILABLE
+        assert (await manager.get_status(NAME)).state is ModelState.AVAILABLE
 
 
 async def test_model_that_somebody_loaded_is_loaded() -> None:
-    async with herd_of() as (place, herd):
-        await place.loads(NAME)
+    async with serve_manager() as (server, manager):
+        await server.load(NAME)
 
-        fact = await only(herd)
+        fact = await only(manager)
 
         assert isinstance(fact, facts.ModelLoaded)
         assert (fact.runner.name, fact.duration_s) == (NAME, None)
 
 
 async def test_names_that_share_a_runner_are_loaded_with_the_cause_shared() -> None:
-    async with herd_of() as (place, herd):
-        await place.loads(PLAIN)
+    async with serve_manager() as (server, manager):
+        await server.load(PLAIN)
 
-        events = await drift(herd)
+        events = await drift(manager)
 
         assert {e.type for e in events} == {"ModelLoaded"}
         causes = {name: cause for name, _, cause in seen(events)}
@@ -139,11 +145,11 @@ async def test_names_that_share_a_runner_are_loaded_with_the_cause_shared() -> N
 
 
 async def test_copy_of_a_loaded_model_is_discovered_loaded() -> None:
-    async with herd_of() as (place, herd):
-        await herd.load(NAME)
-        await place.copies(NAME, "twin")
+    async with serve_manager() as (server, manager):
+        await manager.load(NAME)
+        await server.copy(NAME, "twin")
 
-        events = await drift(herd)
+        events = await drift(manager)
 
         assert seen(events) == [
             ("twin:latest", "ModelDiscovered", Cause.OBSERVED),
@@ -153,88 +159,90 @@ async def test_copy_of_a_loaded_model_is_discovered_loaded() -> None:
 
 
 async def test_name_that_somebody_gave_to_other_weights_is_updated() -> None:
-    async with herd_of() as (place, herd):
-        before = await herd.get_status(NAME)
-        await place.copies(PLAIN, NAME)
+    async with serve_manager() as (server, manager):
+        before = await manager.get_status(NAME)
+        await server.copy(PLAIN, NAME)
 
-        updated, detected = await drift(herd)
+        updated, detected = await drift(manager)
 
         assert isinstance(updated.data, facts.ModelUpdated)
         assert updated.data.previous_digest == before.digest
         assert updated.cause is Cause.OBSERVED
         assert isinstance(detected.data, facts.CapabilitiesDetected)
-        assert not (await herd.get_status(NAME)).can("vision")
+        assert not (await manager.get_status(NAME)).can("vision")
 
 
 async def test_loaded_model_that_somebody_replaced_keeps_its_runner() -> None:
-    async with herd_of() as (place, herd):
-        await herd.load("update-me")
-        await place.copies("update-me:v2", "update-me")
+    async with serve_manager() as (server, manager):
+        await manager.load("update-me")
+        await server.copy("update-me:v2", "update-me")
 
-        updated, *_ = [e for e in await drift(herd) if e.type != "CapabilitiesDetected"]
+        updated, *_ = [
+            e for e in await drift(manager) if e.type != "CapabilitiesDetected"
+        ]
 
         assert updated.type == "ModelUpdated"
-        status = await herd.get_status("update-me")
+        status = await manager.get_status("update-me")
         assert status.state is ModelState.LOADED
         assert status.runner is not None
         assert status.runner.digest != status.digest
 
 
 async def test_loaded_name_that_got_other_weights_is_unloaded_as_replaced() -> None:
-    async with herd_of() as (place, herd):
-        await herd.load(NAME)
-        await place.copies(NAME, "twin")
-        await herd.refresh()
-        await place.copies("llama3.1:8b", NAME)
+    async with serve_manager() as (server, manager):
+        await manager.load(NAME)
+        await server.copy(NAME, "twin")
+        await manager.refresh()
+        await server.copy("llama3.1:8b", NAME)
 
-        events = await drift(herd)
+        events = await drift(manager)
 
         gone = [e.data for e in events if isinstance(e.data, facts.ModelUnloaded)]
         assert gone == [facts.ModelUnloaded(reason=UnloadReason.MODEL_REPLACED)]
-        assert (await herd.get_status("twin")).state is ModelState.LOADED
+        assert (await manager.get_status("twin")).state is ModelState.LOADED
 
 
 async def test_model_that_somebody_unloaded_is_unloaded_on_request() -> None:
-    async with herd_of() as (place, herd):
-        await herd.load(NAME)
-        await place.unloads(NAME)
+    async with serve_manager() as (server, manager):
+        await manager.load(NAME)
+        await server.unload(NAME)
 
-        (event,) = await drift(herd)
+        (event,) = await drift(manager)
 
         assert event.data == facts.ModelUnloaded(reason=UnloadReason.REQUESTED)
         assert event.cause is Cause.OBSERVED
 
 
 async def test_runner_whose_time_was_over_has_expired() -> None:
-    async with herd_of() as (place, herd):
-        await herd.load(NAME)
-        place.time.advance(3600)
+    async with serve_manager() as (server, manager):
+        await manager.load(NAME)
+        server.time.advance(3600)
 
-        (event,) = await drift(herd)
+        (event,) = await drift(manager)
 
         assert event.data == facts.ModelUnloaded(reason=UnloadReason.EXPIRED)
         assert event.cause is Cause.EXPIRY
 
 
 async def test_runner_that_was_used_meanwhile_expires_by_its_newest_time() -> None:
-    async with herd_of() as (place, herd):
-        await herd.load(NAME)
-        place.time.advance(200)
-        await place.loads(NAME)
-        assert await drift(herd) == []
-        place.time.advance(250)
-        await place.unloads(NAME)
+    async with serve_manager() as (server, manager):
+        await manager.load(NAME)
+        server.time.advance(200)
+        await server.load(NAME)
+        assert await drift(manager) == []
+        server.time.advance(250)
+        await server.unload(NAME)
 
-        assert await only(herd) == facts.ModelUnloaded(reason=UnloadReason.REQUESTED)
+        assert await only(manager) == facts.ModelUnloaded(reason=UnloadReason.REQUESTED)
 
 
 async def test_runner_that_another_load_pushed_out_was_evicted() -> None:
     one_place = sandbox.Settings(max_loaded=1)
-    async with herd_of(server=one_place) as (place, herd):
-        await herd.load(NAME)
-        await place.loads("llama3.1:8b")
+    async with serve_manager(sandbox_settings=one_place) as (server, manager):
+        await manager.load(NAME)
+        await server.load("llama3.1:8b")
 
-        loaded, evicted = await drift(herd)
+        loaded, evicted = await drift(manager)
 
         assert loaded.type == "ModelLoaded"
         assert evicted.data == facts.ModelUnloaded(
@@ -244,24 +252,24 @@ async def test_runner_that_another_load_pushed_out_was_evicted() -> None:
 
 
 async def test_runner_with_another_context_is_recorded_as_changed() -> None:
-    async with herd_of() as (place, herd):
-        await herd.load(NAME)
-        await place.loads(NAME, options={"num_ctx": 512})
+    async with serve_manager() as (server, manager):
+        await manager.load(NAME)
+        await server.load(NAME, options={"num_ctx": 512})
 
-        fact = await only(herd)
+        fact = await only(manager)
 
         assert isinstance(fact, facts.RunnerChanged)
         assert fact.runner.context_length == 512
 
 
 async def test_runners_that_went_together_are_gone_with_a_restart() -> None:
-    async with herd_of() as (place, herd):
-        await herd.load(NAME)
-        await herd.load("llama3.1:8b")
-        place.did(server="killed")
-        place.did(server="started")
+    async with serve_manager() as (server, manager):
+        await manager.load(NAME)
+        await manager.load("llama3.1:8b")
+        server.apply(server="killed")
+        server.apply(server="started")
 
-        events = await drift(herd)
+        events = await drift(manager)
 
         gone = facts.ModelUnloaded(reason=UnloadReason.SERVER_RESTARTED)
         assert [e.data for e in events] == [gone, gone]
@@ -269,94 +277,94 @@ async def test_runners_that_went_together_are_gone_with_a_restart() -> None:
 
 
 async def test_node_that_is_away_is_recorded_as_lost_once() -> None:
-    async with herd_of() as (place, herd):
-        place.did(server="killed")
-        before = (await herd.now()).position
+    async with serve_manager() as (server, manager):
+        server.apply(server="killed")
+        before = (await manager.now()).position
 
         for _ in range(2):
             with pytest.raises(NodeUnreachableError):
-                await herd.refresh()
+                await manager.refresh()
 
-        (event,) = await recorded(herd, after=before)
+        (event,) = await recorded_events(manager, after=before)
         assert isinstance(event.data, facts.NodeLost)
         assert event.data.kind == "node_unreachable"
-        assert not (await herd.node_status()).reached
+        assert not (await manager.node_status()).reached
 
 
 async def test_models_of_a_lost_node_are_stale_since_then() -> None:
-    async with herd_of() as (place, herd):
-        place.time.advance(60)
-        await away(place, herd)
+    async with serve_manager() as (server, manager):
+        server.time.advance(60)
+        await away(server, manager)
 
-        status = await herd.get_status(NAME)
+        status = await manager.get_status(NAME)
 
-        assert status.stale_since == place.clock.now()
+        assert status.stale_since == server.clock.now()
         assert status.state is ModelState.AVAILABLE
 
 
 async def test_node_that_is_back_is_reached_and_nothing_is_stale() -> None:
-    async with herd_of() as (place, herd):
-        await herd.load(NAME)
-        await away(place, herd)
-        place.did(server="started")
+    async with serve_manager() as (server, manager):
+        await manager.load(NAME)
+        await away(server, manager)
+        server.apply(server="started")
 
-        reached, unloaded = await drift(herd)
+        reached, unloaded = await drift(manager)
 
         assert isinstance(reached.data, facts.NodeReached)
-        assert reached.data.url == place.url
+        assert reached.data.url == server.url
         assert unloaded.data == facts.ModelUnloaded(
             reason=UnloadReason.SERVER_RESTARTED
         )
-        assert (await herd.get_status(NAME)).stale_since is None
+        assert (await manager.get_status(NAME)).stale_since is None
 
 
-async def away(place: Place, herd: ModelManager) -> None:
-    place.did(server="killed")
+async def away(server: SandboxServer, manager: ModelManager) -> None:
+    server.apply(server="killed")
     with pytest.raises(OllamaError):
-        await herd.refresh()
+        await manager.refresh()
 
 
 async def test_node_with_another_version_is_reached_anew() -> None:
-    async with herd_of() as (place, herd):
-        place.world.profile = sandbox.Profile(version="9.9.9")
+    async with serve_manager() as (server, manager):
+        server.world.profile = sandbox.Profile(version="9.9.9")
 
-        fact = await only(herd)
+        fact = await only(manager)
 
-        assert fact == facts.NodeReached(version="9.9.9", url=place.url)
+        assert fact == facts.NodeReached(version="9.9.9", url=server.url)
 
 
 async def test_server_that_is_away_at_the_start_is_no_error() -> None:
-    async with served() as place:
-        place.did(server="killed")
-        async with place.herd() as herd:
-            assert not (await herd.node_status()).reached
-            assert await herd.all_statuses() == []
-            place.did(server="started")
+    async with serve_sandbox() as server:
+        server.apply(server="killed")
+        async with server.open_manager() as manager:
+            assert not (await manager.node_status()).reached
+            assert await manager.all_statuses() == []
+            server.apply(server="started")
 
-            await herd.refresh()
+            await manager.refresh()
 
-            assert len(await herd.all_statuses()) == 9
+            assert len(await manager.all_statuses()) == 9
 
 
 async def test_server_that_does_not_answer_in_time_is_lost() -> None:
     settings = ManagerSettings(refresh_timeout_s=3)
-    async with herd_of(settings=settings) as (place, herd):
-        place.did(answer={"path": "/api/tags", "hang": True})
-        before = place.time.now()
+    async with serve_manager(settings=settings) as (server, manager):
+        server.apply(answer={"path": "/api/tags", "hang": True})
+        before = server.time.now()
 
         with pytest.raises(NodeTimeoutError):
-            await herd.refresh()
+            await manager.refresh()
 
-        assert place.time.now() - before == pytest.approx(3)
-        assert (await recorded(herd))[-1].type == "NodeLost"
+        assert server.time.now() - before == pytest.approx(3)
+        assert (await recorded_events(manager))[-1].type == "NodeLost"
 
 
 async def test_model_that_cannot_be_shown_has_what_the_list_says() -> None:
-    async with served() as place:
+    async with serve_sandbox() as server:
         said = {"path": "/api/show", "status": 500, "body": '{"error":"torn"}'}
-        place.did(answer={**said, "times": 9})
-        async with place.herd() as herd:
-            status = await herd.get_status("llama3.2:1b")
+        server.apply(answer={**said, "times": 9})
+        async with server.open_manager() as manager:
+            status = await manager.get_status("llama3.2:1b")
 
             assert status.can("tools")
             assert status.capabilities["tools"].source == "tags"
@@ -364,12 +372,12 @@ async def test_model_that_cannot_be_shown_has_what_the_list_says() -> None:
 
 async def test_background_reconciler_records_what_changed_meanwhile() -> None:
     settings = ManagerSettings(reconcile_every_s=60)
-    async with herd_of(settings=settings) as (place, herd):
-        await place.deletes(NAME)
+    async with serve_manager(settings=settings) as (server, manager):
+        await server.delete(NAME)
 
-        await place.clock.sleep(61)
+        await server.clock.sleep(61)
 
-        assert (await told(herd, NAME))[-1] == "ModelVanished"
+        assert (await event_types(manager, NAME))[-1] == "ModelVanished"
 
 
 class LookTimes(NoObserver):
@@ -394,92 +402,92 @@ class LookTimes(NoObserver):
 @asynccontextmanager
 async def watched(
     settings: ManagerSettings,
-) -> AsyncIterator[tuple[Place, ModelManager, LookTimes]]:
+) -> AsyncIterator[tuple[SandboxServer, ModelManager, LookTimes]]:
     times = LookTimes()
-    async with served() as place:
-        times.clock = place.clock
+    async with serve_sandbox() as server:
+        times.clock = server.clock
         opened = ModelManager.open(
             ":memory:",
-            ollama=place.url,
-            clock=place.clock,
+            ollama=server.url,
+            clock=server.clock,
             settings=settings,
             observer=times,
         )
-        async with opened as herd:
-            yield place, herd, times
+        async with opened as manager:
+            yield server, manager, times
 
 
 async def test_lost_server_is_looked_at_soon_then_ever_less_often() -> None:
     settings = ManagerSettings(reconcile_every_s=60)
-    async with watched(settings) as (place, herd, times):
-        place.did(server="killed")
-        await place.clock.sleep(60 + 1 + 2 + 4 + 8 + 16 + 30 + 30 + 1)
+    async with watched(settings) as (server, manager, times):
+        server.apply(server="killed")
+        await server.clock.sleep(60 + 1 + 2 + 4 + 8 + 16 + 30 + 30 + 1)
 
         assert times.waits() == [60, 1, 2, 4, 8, 16, 30, 30]
-        nodes = [e.type for e in await recorded(herd, "local")]
+        nodes = [e.type for e in await recorded_events(manager, "local")]
         assert nodes == ["NodeReached", "NodeLost"]
 
 
 async def test_server_that_comes_back_is_seen_at_the_next_look() -> None:
     settings = ManagerSettings(reconcile_every_s=60, lost_wait_s=2, lost_wait_max_s=5)
-    async with watched(settings) as (place, herd, times):
-        place.did(server="killed")
-        await place.clock.sleep(60 + 2 + 4 + 5 + 1)
-        assert not (await herd.node_status()).reached
-        place.did(server="started")
+    async with watched(settings) as (server, manager, times):
+        server.apply(server="killed")
+        await server.clock.sleep(60 + 2 + 4 + 5 + 1)
+        assert not (await manager.node_status()).reached
+        server.apply(server="started")
 
-        await place.clock.sleep(5)
-        assert (await herd.node_status()).reached
+        await server.clock.sleep(5)
+        assert (await manager.node_status()).reached
 
-        await place.clock.sleep(60)
+        await server.clock.sleep(60)
         assert times.waits() == [60, 2, 4, 5, 5, 60]
-        place.did(server="killed")
-        await place.clock.sleep(60 + 2)
+        server.apply(server="killed")
+        await server.clock.sleep(60 + 2)
         assert times.waits()[6:] == [60, 2]
-        nodes = [e.type for e in await recorded(herd, "local")]
+        nodes = [e.type for e in await recorded_events(manager, "local")]
         assert nodes == ["NodeReached", "NodeLost", "NodeReached", "NodeLost"]
 
 
 async def test_first_wait_for_a_lost_server_is_not_longer_than_the_longest() -> None:
     settings = ManagerSettings(reconcile_every_s=60, lost_wait_s=9, lost_wait_max_s=3)
-    async with watched(settings) as (place, _, times):
-        place.did(server="killed")
-        await place.clock.sleep(60 + 3 + 3 + 1)
+    async with watched(settings) as (server, _, times):
+        server.apply(server="killed")
+        await server.clock.sleep(60 + 3 + 3 + 1)
 
         assert times.waits() == [60, 3, 3]
 
 
 async def test_server_that_was_never_seen_is_looked_for_at_once() -> None:
     settings = ManagerSettings(reconcile_every_s=60)
-    async with served() as place:
-        place.did(server="killed")
-        async with place.herd(settings=settings) as herd:
-            assert (await herd.now()).position == 0
-            place.did(server="started")
+    async with serve_sandbox() as server:
+        server.apply(server="killed")
+        async with server.open_manager(settings=settings) as manager:
+            assert (await manager.now()).position == 0
+            server.apply(server="started")
 
-            await place.clock.sleep(1.5)
+            await server.clock.sleep(1.5)
 
-            assert (await herd.node_status()).reached
+            assert (await manager.node_status()).reached
 
 
 async def test_background_reconciler_outlives_a_server_that_is_away() -> None:
     settings = ManagerSettings(reconcile_every_s=60)
-    async with herd_of(settings=settings) as (place, herd):
-        place.did(server="killed")
-        await place.clock.sleep(200)
-        assert not (await herd.node_status()).reached
-        place.did(server="started")
+    async with serve_manager(settings=settings) as (server, manager):
+        server.apply(server="killed")
+        await server.clock.sleep(200)
+        assert not (await manager.node_status()).reached
+        server.apply(server="started")
 
-        await place.clock.sleep(61)
+        await server.clock.sleep(61)
 
-        assert (await herd.node_status()).reached
+        assert (await manager.node_status()).reached
 
 
 async def test_what_a_command_is_at_work_on_is_left_to_it() -> None:
-    async with herd_of("none") as (place, herd):
-        place.did(registry={"rate": 1e6})
-        async for progress in herd.pull("llama3.2:1b"):
+    async with serve_manager("none") as (server, manager):
+        server.apply(registry={"rate": 1e6})
+        async for progress in manager.pull("llama3.2:1b"):
             if progress.completed_bytes:
-                await herd.refresh()
+                await manager.refresh()
 
-        assert "ModelDiscovered" not in await told(herd, "llama3.2:1b")
+        assert "ModelDiscovered" not in await event_types(manager, "llama3.2:1b")

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from support.manager_fixture import Place, served, told
+from support.manager_fixture import SandboxServer, event_types, serve_sandbox
 
 from herdbook import sandbox
 from herdbook.core import Level, ManagerSettings, ModelManager, StoreFullError
@@ -34,122 +34,124 @@ class Faulty(NoObserver):
 
 @asynccontextmanager
 async def watched(
-    server: sandbox.Settings | None = None,
-) -> AsyncIterator[tuple[Place, ModelManager, Faulty]]:
+    sandbox_settings: sandbox.Settings | None = None,
+) -> AsyncIterator[tuple[SandboxServer, ModelManager, Faulty]]:
     observer = Faulty()
-    async with served(settings=server) as place:
+    async with serve_sandbox(settings=sandbox_settings) as server:
         opened = ModelManager.open(
             ":memory:",
-            ollama=place.url,
-            clock=place.clock,
+            ollama=server.url,
+            clock=server.clock,
             settings=SETTINGS,
             observer=observer,
         )
-        async with opened as herd:
-            yield place, herd, observer
+        async with opened as manager:
+            yield server, manager, observer
 
 
-def reconciler(herd: ModelManager) -> TaskStatus:
-    return next(one for one in herd.background_tasks() if one.name == "reconciler")
+def reconciler(manager: ModelManager) -> TaskStatus:
+    return next(one for one in manager.background_tasks() if one.name == "reconciler")
 
 
 async def test_refresh_that_breaks_is_shown_and_the_next_one_comes() -> None:
-    async with watched() as (place, herd, observer):
+    async with watched() as (server, manager, observer):
         observer.raises = OverflowError("a number of a million digits")
-        await place.clock.sleep(EVERY_S + 0.5)
+        await server.clock.sleep(EVERY_S + 0.5)
 
-        broken = reconciler(herd)
+        broken = reconciler(manager)
         assert not broken.up
         assert "OverflowError" in broken.failure or "ExceptionGroup" in broken.failure
-        assert (await herd.node_status()).reached, "nothing invented about the server"
+        assert (await manager.node_status()).reached, (
+            "nothing invented about the server"
+        )
 
         observer.raises = None
-        await place.deletes(NAME)
-        await place.clock.sleep(EVERY_S + 5)
+        await server.delete(NAME)
+        await server.clock.sleep(EVERY_S + 5)
 
-        well = reconciler(herd)
+        well = reconciler(manager)
         assert well == TaskStatus(name="reconciler", restarts=well.restarts)
         assert well.restarts > 0
-        assert (await told(herd, NAME))[-1] == "ModelVanished"
+        assert (await event_types(manager, NAME))[-1] == "ModelVanished"
 
 
 async def test_full_log_breaks_the_refreshes_until_there_is_room() -> None:
-    async with watched() as (place, herd, observer):
+    async with watched() as (server, manager, observer):
         observer.raises = StoreFullError("herd.db", "has no space left")
-        await place.clock.sleep(EVERY_S + 1)
-        assert reconciler(herd).code == "store_full"
+        await server.clock.sleep(EVERY_S + 1)
+        assert reconciler(manager).code == "store_full"
 
         observer.raises = None
-        await place.clock.sleep(EVERY_S + 5)
+        await server.clock.sleep(EVERY_S + 5)
 
-        assert reconciler(herd).up
+        assert reconciler(manager).up
 
 
 async def test_statuses_are_stale_while_no_refresh_succeeds() -> None:
-    async with watched() as (place, herd, observer):
-        seen = place.clock.now()
+    async with watched() as (server, manager, observer):
+        seen = server.clock.now()
         observer.raises = ZeroDivisionError()
-        await place.clock.sleep(2 * EVERY_S)
-        assert (await herd.get_status(NAME)).stale_since is None
+        await server.clock.sleep(2 * EVERY_S)
+        assert (await manager.get_status(NAME)).stale_since is None
 
-        await place.clock.sleep(2 * EVERY_S)
+        await server.clock.sleep(2 * EVERY_S)
 
-        status = await herd.get_status(NAME)
+        status = await manager.get_status(NAME)
         assert status.stale_since is not None
         assert abs((status.stale_since - seen).total_seconds()) < 1
-        assert all(one.stale_since for one in await herd.all_statuses())
-        assert (await herd.get_status("never-seen")).stale_since is not None
+        assert all(one.stale_since for one in await manager.all_statuses())
+        assert (await manager.get_status("never-seen")).stale_since is not None
 
         observer.raises = None
-        await herd.refresh()
+        await manager.refresh()
 
-        assert (await herd.get_status(NAME)).stale_since is None
+        assert (await manager.get_status(NAME)).stale_since is None
 
 
 async def test_lost_server_is_no_failure_of_the_task() -> None:
-    async with watched() as (place, herd, _):
-        place.did(server="killed")
-        await place.clock.sleep(10 * EVERY_S)
+    async with watched() as (server, manager, _):
+        server.apply(server="killed")
+        await server.clock.sleep(10 * EVERY_S)
 
-        assert not (await herd.node_status()).reached
-        assert reconciler(herd) == TaskStatus(name="reconciler")
+        assert not (await manager.node_status()).reached
+        assert reconciler(manager) == TaskStatus(name="reconciler")
 
 
 async def test_doctor_names_what_does_not_work() -> None:
-    async with watched() as (place, herd, observer):
-        (well,) = [one for one in await herd.doctor() if one.check == "background"]
+    async with watched() as (server, manager, observer):
+        (well,) = [one for one in await manager.doctor() if one.check == "background"]
         assert well.level is Level.OK
 
         observer.raises = ZeroDivisionError("a fault")
-        await place.clock.sleep(EVERY_S + 1)
+        await server.clock.sleep(EVERY_S + 1)
         observer.raises = None
 
-        (found,) = [one for one in await herd.doctor() if one.check == "background"]
+        (found,) = [one for one in await manager.doctor() if one.check == "background"]
         assert found.level is Level.PROBLEM
         assert found.what.startswith("reconciler does not work: unexpected error")
 
 
 async def test_long_load_of_a_pinned_model_delays_no_refresh() -> None:
     one_runner = sandbox.Settings(max_loaded=1)
-    async with watched(one_runner) as (place, herd, _):
-        await herd.configure(PINNED, {"pinned": True, "keep_alive": -1})
-        await herd.load(PINNED)
-        await place.loads(NAME, keep_alive="2m")
-        await place.clock.sleep(EVERY_S)
-        place.did(runner_start_delay_s=4 * EVERY_S)
-        await place.until(lambda: bool(herd.under_way()))
-        before = place.asked("/api/tags")
+    async with watched(one_runner) as (server, manager, _):
+        await manager.configure(PINNED, {"pinned": True, "keep_alive": -1})
+        await manager.load(PINNED)
+        await server.load(NAME, keep_alive="2m")
+        await server.clock.sleep(EVERY_S)
+        server.apply(runner_start_delay_s=4 * EVERY_S)
+        await server.wait_until(lambda: bool(manager.under_way()))
+        before = server.request_count("/api/tags")
 
-        await place.clock.sleep(3 * EVERY_S)
+        await server.clock.sleep(3 * EVERY_S)
 
-        assert herd.under_way()
-        assert place.asked("/api/tags") >= before + 2
+        assert manager.under_way()
+        assert server.request_count("/api/tags") >= before + 2
 
 
 async def test_nothing_is_left_running_at_the_end() -> None:
     before = asyncio.all_tasks()
-    async with watched() as (place, _, observer):
+    async with watched() as (server, _, observer):
         observer.raises = OverflowError()
-        await place.clock.sleep(EVERY_S + 0.5)  # it waits for its restart
+        await server.clock.sleep(EVERY_S + 0.5)  # it waits for its restart
 
     assert asyncio.all_tasks() <= before

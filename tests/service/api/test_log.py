@@ -6,12 +6,12 @@ import sqlite3
 from datetime import UTC, datetime
 
 import pytest
-from support.service_program import Reached
+from support.service_program import RunningService
 
 HERE = "gemma3:4b"
 
 
-def used(herdbook: Reached, times: int) -> None:
+def used(herdbook: RunningService, times: int) -> None:
     """Record so many uses."""
     for number in range(times):
         body = {"purpose": f"use {number}"}
@@ -19,7 +19,9 @@ def used(herdbook: Reached, times: int) -> None:
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
-def test_pages_together_are_the_log(herdbook: Reached, newest_first: bool) -> None:
+def test_pages_together_are_the_log(
+    herdbook: RunningService, newest_first: bool
+) -> None:
     used(herdbook, 20)
     head = herdbook.get("/v1/log/head")["position"]
 
@@ -39,7 +41,7 @@ def test_pages_together_are_the_log(herdbook: Reached, newest_first: bool) -> No
     assert page["head"] >= max(found) >= head
 
 
-def test_event_is_as_the_file_has_it(herdbook: Reached) -> None:
+def test_event_is_as_the_file_has_it(herdbook: RunningService) -> None:
     used(herdbook, 1)
     told = herdbook.get("/v1/events?newest_first=true&limit=1")["events"][0]
 
@@ -56,7 +58,7 @@ def test_event_is_as_the_file_has_it(herdbook: Reached) -> None:
     assert told["model"] == HERE
 
 
-def test_filters_of_events(herdbook: Reached) -> None:
+def test_filters_of_events(herdbook: RunningService) -> None:
     used(herdbook, 3)
     begun = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     used(herdbook, 2)
@@ -74,7 +76,7 @@ def test_filters_of_events(herdbook: Reached) -> None:
     assert count("correlation_id=nope") == 0
 
 
-def test_status_then_and_now(herdbook: Reached) -> None:
+def test_status_then_and_now(herdbook: RunningService) -> None:
     then = herdbook.get("/v1/log/head")["position"]
     herdbook.operate("load", HERE)
 
@@ -92,7 +94,7 @@ def test_status_then_and_now(herdbook: Reached) -> None:
     assert now["node"]["reached"] is True
 
 
-def test_difference_of_two_moments(herdbook: Reached) -> None:
+def test_difference_of_two_moments(herdbook: RunningService) -> None:
     then = herdbook.get("/v1/log/head")["position"]
     herdbook.operate("load", HERE)
 
@@ -121,7 +123,9 @@ def test_difference_of_two_moments(herdbook: Reached) -> None:
         ("/v1/events?stream_prefix=%ED%A0%80", None),
     ],
 )
-def test_what_cannot_be_asked(herdbook: Reached, path: str, code: str | None) -> None:
+def test_what_cannot_be_asked(
+    herdbook: RunningService, path: str, code: str | None
+) -> None:
     answer = herdbook.http.get(path)
 
     if code is None:  # no such stream is an answer too
@@ -130,7 +134,7 @@ def test_what_cannot_be_asked(herdbook: Reached, path: str, code: str | None) ->
         assert (answer.status_code, answer.json()["code"]) == (400, code)
 
 
-def test_roles(herdbook: Reached) -> None:
+def test_roles(herdbook: RunningService) -> None:
     coding = herdbook.get("/v1/roles/coding")
     every = {role["role"]: role for role in herdbook.get("/v1/roles")}
 
@@ -143,7 +147,7 @@ def test_roles(herdbook: Reached) -> None:
     assert herdbook.http.get("/v1/roles/juggling").status_code == 404
 
 
-def test_head_is_what_verify_holds_the_log_to(herdbook: Reached) -> None:
+def test_head_is_what_verify_holds_the_log_to(herdbook: RunningService) -> None:
     head = herdbook.get("/v1/log/head")
 
     assert len(head["hash"]) == 64

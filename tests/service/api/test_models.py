@@ -10,8 +10,8 @@ import httpx
 import msgspec
 import pytest
 from ollama import Client
-from support.cli_runner import Server
-from support.service_program import Reached
+from support.cli_runner import SandboxThread
+from support.service_program import RunningService
 
 from herdbook.presentation import shapes
 
@@ -25,7 +25,7 @@ def names(answer: Any) -> list[str]:
 
 
 def configure(
-    herdbook: Reached, name: str, settings: dict[str, Any], **headers: str
+    herdbook: RunningService, name: str, settings: dict[str, Any], **headers: str
 ) -> httpx.Response:
     """Set all settings of a model."""
     sent = {key.replace("_", "-"): value for key, value in headers.items()}
@@ -33,7 +33,7 @@ def configure(
     return herdbook.http.put(path, json={"settings": settings}, headers=sent)
 
 
-def seen_alike(herdbook: Reached, official: Client) -> bool:
+def seen_alike(herdbook: RunningService, official: Client) -> bool:
     """Tell whether the official client sees the models that we see."""
     theirs = {(one.model, one.digest, one.size) for one in official.list().models}
     ours = {
@@ -44,7 +44,7 @@ def seen_alike(herdbook: Reached, official: Client) -> bool:
 
 
 def test_models_are_those_of_the_official_client(
-    herdbook: Reached, ollama: Server
+    herdbook: RunningService, ollama: SandboxThread
 ) -> None:
     with Client(host=ollama.address) as official:
         assert seen_alike(herdbook, official)
@@ -56,7 +56,7 @@ def test_models_are_those_of_the_official_client(
         assert len(official.list().models) > 1
 
 
-def test_a_model_has_the_documented_shape(herdbook: Reached) -> None:
+def test_a_model_has_the_documented_shape(herdbook: RunningService) -> None:
     told = herdbook.http.get("/v1/models").content
 
     models = msgspec.json.decode(told, type=list[shapes.Model])
@@ -64,7 +64,7 @@ def test_a_model_has_the_documented_shape(herdbook: Reached) -> None:
     assert set(msgspec.json.decode(told)[0]) == set(shapes.Model.__struct_fields__)
 
 
-def test_filters(herdbook: Reached) -> None:
+def test_filters(herdbook: RunningService) -> None:
     herdbook.operate("load", HERE)
     every = names(herdbook.get("/v1/models"))
 
@@ -84,14 +84,16 @@ def test_filters(herdbook: Reached) -> None:
     ("sort", "field"),
     [("name", "name"), ("-name", "name"), ("size", "size_bytes"), ("-size", None)],
 )
-def test_order(herdbook: Reached, sort: str, field: str | None) -> None:
+def test_order(herdbook: RunningService, sort: str, field: str | None) -> None:
     models = herdbook.get(f"/v1/models?sort={sort}")
 
     values = [model[field or "size_bytes"] for model in models]
     assert values == sorted(values, reverse=sort.startswith("-"))
 
 
-def test_gone_models_are_told_where_they_are_asked_for(herdbook: Reached) -> None:
+def test_gone_models_are_told_where_they_are_asked_for(
+    herdbook: RunningService,
+) -> None:
     removed = herdbook.http.delete(f"/v1/models/{HERE}")
 
     assert removed.status_code == 200
@@ -107,7 +109,7 @@ def test_gone_models_are_told_where_they_are_asked_for(herdbook: Reached) -> Non
     assert herdbook.http.delete(f"/v1/models/{HERE}").status_code == 404
 
 
-def test_models_as_of_a_position(herdbook: Reached) -> None:
+def test_models_as_of_a_position(herdbook: RunningService) -> None:
     before = herdbook.get("/v1/log/head")["position"]
     herdbook.http.delete(f"/v1/models/{HERE}")
 
@@ -118,7 +120,7 @@ def test_models_as_of_a_position(herdbook: Reached) -> None:
 
 
 @pytest.mark.parametrize("written", [NESTED, NESTED.replace("/", "%2F")])
-def test_names_with_slashes(herdbook: Reached, written: str) -> None:
+def test_names_with_slashes(herdbook: RunningService, written: str) -> None:
     configured = configure(herdbook, written, {"num_ctx": 1024}, if_match="*")
 
     assert configured.json()["name"] == NESTED
@@ -129,7 +131,7 @@ def test_names_with_slashes(herdbook: Reached, written: str) -> None:
     }
 
 
-def test_name_that_ends_in_a_known_word(herdbook: Reached) -> None:
+def test_name_that_ends_in_a_known_word(herdbook: RunningService) -> None:
     for written in ("ann%2Fhistory", "ann/history:latest"):
         configured = configure(herdbook, written, {"num_ctx": 1024}, if_match="*")
 
@@ -138,7 +140,7 @@ def test_name_that_ends_in_a_known_word(herdbook: Reached) -> None:
 
 
 def test_configuration_is_changed_at_the_version_that_was_read(
-    herdbook: Reached,
+    herdbook: RunningService,
 ) -> None:
     read = herdbook.http.get(f"/v1/models/{HERE}/configuration")
     tag = read.headers["etag"]
@@ -160,7 +162,7 @@ def test_configuration_is_changed_at_the_version_that_was_read(
     assert third.json()["settings"] == {"temperature": 0.1}
 
 
-def test_configuration_needs_a_version(herdbook: Reached) -> None:
+def test_configuration_needs_a_version(herdbook: RunningService) -> None:
     missing = configure(herdbook, HERE, {"num_ctx": 4096})
     nonsense = configure(herdbook, HERE, {"num_ctx": 4096}, if_match='"x"')
     wrong = configure(herdbook, HERE, {"num_ctx": "many"}, if_match="*")
@@ -174,7 +176,7 @@ def test_configuration_needs_a_version(herdbook: Reached) -> None:
     assert herdbook.get(f"/v1/models/{HERE}/configuration")["settings"] == {}
 
 
-def test_use_is_recorded_in_the_callers_name(herdbook: Reached) -> None:
+def test_use_is_recorded_in_the_callers_name(herdbook: RunningService) -> None:
     answer = herdbook.http.post(f"/v1/models/{HERE}/uses", json={"purpose": "a test"})
 
     told = answer.json()
@@ -185,7 +187,7 @@ def test_use_is_recorded_in_the_callers_name(herdbook: Reached) -> None:
     assert herdbook.http.post("/v1/models/none:1b/uses").status_code == 404
 
 
-def test_history_filters_and_limits(herdbook: Reached) -> None:
+def test_history_filters_and_limits(herdbook: RunningService) -> None:
     herdbook.operate("load", HERE)
     herdbook.operate("unload", HERE)
     path = f"/v1/models/{HERE}/history"
@@ -199,7 +201,7 @@ def test_history_filters_and_limits(herdbook: Reached) -> None:
     assert herdbook.http.get(f"{path}?type=Nonsense").status_code == 400
 
 
-def test_why_statistics_and_costs(herdbook: Reached) -> None:
+def test_why_statistics_and_costs(herdbook: RunningService) -> None:
     herdbook.operate("load", HERE)
 
     why = herdbook.get(f"/v1/models/{HERE}/why")
@@ -215,7 +217,7 @@ def test_why_statistics_and_costs(herdbook: Reached) -> None:
     assert (pull["update"], pull["fetch"]["source"]) == (False, "catalogue")
 
 
-def test_unknown_models(herdbook: Reached) -> None:
+def test_unknown_models(herdbook: RunningService) -> None:
     for path in ("", "/history", "/why", "/statistics"):
         answer = herdbook.http.get(f"/v1/models/never-heard-of:1b{path}")
 
@@ -223,7 +225,7 @@ def test_unknown_models(herdbook: Reached) -> None:
     assert herdbook.http.get("/v1/models/a%20b").json()["code"] == "invalid_name"
 
 
-def test_unchanged_answers_are_not_sent_again(herdbook: Reached) -> None:
+def test_unchanged_answers_are_not_sent_again(herdbook: RunningService) -> None:
     for path in ("/v1/models", "/v1/status"):
         first = herdbook.http.get(path)
         tag = {"if-none-match": first.headers["etag"]}
@@ -238,7 +240,7 @@ def test_unchanged_answers_are_not_sent_again(herdbook: Reached) -> None:
 
 
 def test_change_based_on_any_version_is_made_whatever_is_recorded_meanwhile(
-    herdbook: Reached,
+    herdbook: RunningService,
 ) -> None:
     done = threading.Event()
 

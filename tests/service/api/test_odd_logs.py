@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.cli_runner import Server
+from support.cli_runner import SandboxThread
 from support.odd_log import MODEL, ODD, odd_log
-from support.service_program import thread
+from support.service_program import run_in_thread
 
 PAGES = (
     *("/", "/?gone=true", "/roles", "/log", "/node", "/compare?from=%231", "/api"),
@@ -20,11 +20,11 @@ ENDLESS = "/v1/events/stream"
 
 @pytest.mark.parametrize("what", ODD)
 def test_every_page_and_endpoint_answers_on_an_odd_log(
-    what: str, tmp_path: Path, ollama: Server
+    what: str, tmp_path: Path, ollama: SandboxThread
 ) -> None:
     log = tmp_path / "herd.db"
     position = odd_log(log, what)
-    with thread(log, ollama.address) as service:
+    with run_in_thread(log, ollama.address) as service:
         document = service.get("/v1/openapi.json")
         paths = [path for path, ways in document["paths"].items() if "get" in ways]
         assert ENDLESS in paths

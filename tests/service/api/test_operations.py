@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-from support.cli_runner import Server
-from support.service_program import Reached, service, thread
+from support.cli_runner import SandboxThread
+from support.service_program import RunningService, run_in_thread, run_service
 
 FETCHED = "qwen3:0.6b"
 SLOW = "llama3.1:8b"
@@ -19,7 +19,7 @@ HERE = "gemma3:4b"
 
 
 def begin(
-    herdbook: Reached, kind: str, model: str | None, key: str | None = None
+    herdbook: RunningService, kind: str, model: str | None, key: str | None = None
 ) -> httpx.Response:
     """Ask for an operation, and do not wait for it."""
     headers = {} if key is None else {"idempotency-key": key}
@@ -35,14 +35,14 @@ def until(holds: Callable[[], bool]) -> None:
         sleep(0.02)
 
 
-def began(herdbook: Reached, model: str) -> bool:
+def began(herdbook: RunningService, model: str) -> bool:
     """Tell whether the log has the start of a model's pull."""
     page = herdbook.get(f"/v1/events?stream_prefix=model/local/{model}&limit=1000")
     return "PullStarted" in [event["type"] for event in page["events"]]
 
 
 def test_pull_is_accepted_at_once_and_ends_with_the_model_there(
-    herdbook: Reached,
+    herdbook: RunningService,
 ) -> None:
     accepted = begin(herdbook, "pull", FETCHED)
 
@@ -53,13 +53,13 @@ def test_pull_is_accepted_at_once_and_ends_with_the_model_there(
         *("pull", "running"),
         "api:local",
     )
-    ended = herdbook.ended(accepted.headers["location"])
+    ended = herdbook.wait_for(accepted.headers["location"])
     assert (ended["state"], ended["error"]) == ("succeeded", None)
     assert ended["progress"]["completed_bytes"] == ended["progress"]["total_bytes"]
     assert herdbook.get(f"/v1/models/{FETCHED}")["state"] == "available"
 
 
-def test_all_that_an_operation_records_has_its_id(herdbook: Reached) -> None:
+def test_all_that_an_operation_records_has_its_id(herdbook: RunningService) -> None:
     ended = herdbook.operate("pull", FETCHED)
 
     page = herdbook.get(f"/v1/events?correlation_id={ended['id']}")
@@ -69,7 +69,7 @@ def test_all_that_an_operation_records_has_its_id(herdbook: Reached) -> None:
     assert {event["actor"] for event in page["events"]} == {"api:local"}
 
 
-def test_load_use_and_unload(herdbook: Reached) -> None:
+def test_load_use_and_unload(herdbook: RunningService) -> None:
     loaded = herdbook.operate("load", HERE, options={"num_ctx": 2048})
     seen = herdbook.get(f"/v1/models/{HERE}")
     unloaded = herdbook.operate("unload", HERE)
@@ -80,7 +80,9 @@ def test_load_use_and_unload(herdbook: Reached) -> None:
     assert herdbook.get(f"/v1/models/{HERE}")["state"] == "available"
 
 
-def test_refresh_finds_what_others_did(herdbook: Reached, ollama: Server) -> None:
+def test_refresh_finds_what_others_did(
+    herdbook: RunningService, ollama: SandboxThread
+) -> None:
     httpx.request("DELETE", f"{ollama.address}/api/delete", json={"model": HERE})
 
     ended = herdbook.operate("refresh")
@@ -89,7 +91,7 @@ def test_refresh_finds_what_others_did(herdbook: Reached, ollama: Server) -> Non
     assert herdbook.get(f"/v1/models/{HERE}")["state"] == "not_present"
 
 
-def test_failure_is_told_with_its_word_and_its_remedy(herdbook: Reached) -> None:
+def test_failure_is_told_with_its_word_and_its_remedy(herdbook: RunningService) -> None:
     ended = herdbook.operate("pull", "no-such-model:1b")
 
     assert ended["state"] == "failed"
@@ -115,7 +117,7 @@ def test_failure_is_told_with_its_word_and_its_remedy(herdbook: Reached) -> None
     ],
 )
 def test_what_cannot_be_is_refused_before_it_begins(
-    herdbook: Reached, body: dict[str, Any], status: int, code: str
+    herdbook: RunningService, body: dict[str, Any], status: int, code: str
 ) -> None:
     before = herdbook.get("/v1/log/head")
 
@@ -126,9 +128,9 @@ def test_what_cannot_be_is_refused_before_it_begins(
     assert herdbook.get("/v1/log/head") == before
 
 
-def test_same_key_finds_the_same_operation(herdbook: Reached) -> None:
+def test_same_key_finds_the_same_operation(herdbook: RunningService) -> None:
     first = begin(herdbook, "pull", FETCHED, "one").json()
-    herdbook.ended(f"/v1/operations/{first['id']}")
+    herdbook.wait_for(f"/v1/operations/{first['id']}")
 
     again = begin(herdbook, "pull", FETCHED, "one")
     other = begin(herdbook, "pull", FETCHED, "two").json()
@@ -141,7 +143,7 @@ def test_same_key_finds_the_same_operation(herdbook: Reached) -> None:
     assert misused.json()["code"] == "idempotency_key_reused"
 
 
-def test_same_key_at_the_same_moment_begins_once(herdbook: Reached) -> None:
+def test_same_key_at_the_same_moment_begins_once(herdbook: RunningService) -> None:
     answers: list[str] = []
 
     def ask() -> None:
@@ -155,17 +157,17 @@ def test_same_key_at_the_same_moment_begins_once(herdbook: Reached) -> None:
 
     assert len(answers) == 8
     assert len(set(answers)) == 1
-    herdbook.ended(f"/v1/operations/{answers[0]}")
+    herdbook.wait_for(f"/v1/operations/{answers[0]}")
     assert herdbook.types(FETCHED).count("PullStarted") == 1
 
 
-def test_key_is_known_after_a_restart(tmp_path: Path, ollama: Server) -> None:
+def test_key_is_known_after_a_restart(tmp_path: Path, ollama: SandboxThread) -> None:
     log = tmp_path / "herd.db"
-    with thread(log, ollama.address) as first:
+    with run_in_thread(log, ollama.address) as first:
         told = begin(first, "pull", FETCHED, "one").json()
-        ended = first.ended(f"/v1/operations/{told['id']}")
+        ended = first.wait_for(f"/v1/operations/{told['id']}")
 
-    with thread(log, ollama.address) as second:
+    with run_in_thread(log, ollama.address) as second:
         again = begin(second, "pull", FETCHED, "one").json()
         misused = begin(second, "load", FETCHED, "one")
 
@@ -179,9 +181,9 @@ def test_key_is_known_after_a_restart(tmp_path: Path, ollama: Server) -> None:
 
 
 def test_who_asks_for_what_is_under_way_joins_it(
-    tmp_path: Path, slow_ollama: Server
+    tmp_path: Path, slow_ollama: SandboxThread
 ) -> None:
-    with thread(tmp_path / "herd.db", slow_ollama.address) as herdbook:
+    with run_in_thread(tmp_path / "herd.db", slow_ollama.address) as herdbook:
         first = begin(herdbook, "pull", SLOW).json()
         second = begin(herdbook, "pull", SLOW).json()
         busy = begin(herdbook, "load", HERE).json()
@@ -197,9 +199,9 @@ def test_who_asks_for_what_is_under_way_joins_it(
 
 
 def test_cancel_has_happened_when_it_is_answered(
-    tmp_path: Path, slow_ollama: Server
+    tmp_path: Path, slow_ollama: SandboxThread
 ) -> None:
-    with thread(tmp_path / "herd.db", slow_ollama.address) as herdbook:
+    with run_in_thread(tmp_path / "herd.db", slow_ollama.address) as herdbook:
         path = begin(herdbook, "pull", SLOW).headers["location"]
         until(lambda: began(herdbook, SLOW))
 
@@ -212,8 +214,10 @@ def test_cancel_has_happened_when_it_is_answered(
         assert herdbook.get(path)["state"] == "cancelled"
 
 
-def test_progress_is_told_while_it_runs(tmp_path: Path, slow_ollama: Server) -> None:
-    with thread(tmp_path / "herd.db", slow_ollama.address) as herdbook:
+def test_progress_is_told_while_it_runs(
+    tmp_path: Path, slow_ollama: SandboxThread
+) -> None:
+    with run_in_thread(tmp_path / "herd.db", slow_ollama.address) as herdbook:
         path = begin(herdbook, "pull", SLOW).headers["location"]
         until(lambda: herdbook.get(path)["progress"] is not None)
         until(lambda: bool(herdbook.get(path)["progress"]["rate_bytes_s"]))
@@ -226,15 +230,15 @@ def test_progress_is_told_while_it_runs(tmp_path: Path, slow_ollama: Server) -> 
 
 
 def test_graceful_stop_interrupts_and_the_next_run_tells(
-    tmp_path: Path, slow_ollama: Server
+    tmp_path: Path, slow_ollama: SandboxThread
 ) -> None:
     log = tmp_path / "herd.db"
-    with service(log, slow_ollama.address) as herdbook:
+    with run_service(log, slow_ollama.address) as herdbook:
         told = begin(herdbook, "pull", SLOW, "one").json()
         until(lambda: began(herdbook, SLOW))
         assert herdbook.stop() == 0
 
-    with service(log, slow_ollama.address) as herdbook:
+    with run_service(log, slow_ollama.address) as herdbook:
         again = herdbook.get(f"/v1/operations/{told['id']}")
 
         assert again["state"] == "interrupted"
@@ -242,22 +246,22 @@ def test_graceful_stop_interrupts_and_the_next_run_tells(
 
 
 def test_killed_service_leaves_what_the_next_run_finds_out(
-    tmp_path: Path, slow_ollama: Server
+    tmp_path: Path, slow_ollama: SandboxThread
 ) -> None:
     log = tmp_path / "herd.db"
-    with service(log, slow_ollama.address) as herdbook:
+    with run_service(log, slow_ollama.address) as herdbook:
         told = begin(herdbook, "pull", SLOW, "one").json()
         until(lambda: began(herdbook, SLOW))
         herdbook.kill()
 
-    with service(log, slow_ollama.address) as herdbook:
+    with run_service(log, slow_ollama.address) as herdbook:
         again = begin(herdbook, "pull", SLOW, "one").json()
 
         assert (again["id"], again["state"]) == (told["id"], "interrupted")
         assert herdbook.types(SLOW) == ["PullStarted", "PullInterrupted"]
 
 
-def test_unknown_operation(herdbook: Reached) -> None:
+def test_unknown_operation(herdbook: RunningService) -> None:
     for method in ("GET", "DELETE"):
         answer = herdbook.http.request(method, "/v1/operations/nope")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.service_program import Program, Reached
+from support.service_program import RunningService, ServiceProcess
 
 RULES_BEYOND_SCHEMAS = (
     # A name, a moment, a role: what is none is refused, and no schema can say so.
@@ -23,7 +23,9 @@ RULES_BEYOND_SCHEMAS = (
 
 @pytest.mark.slow
 @pytest.mark.timeout(150)
-def test_every_answer_is_in_the_document(program: Program, tmp_path: Path) -> None:
+def test_every_answer_is_in_the_document(
+    program: ServiceProcess, tmp_path: Path
+) -> None:
     program.operate("load", "gemma3:4b")
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "run"),
@@ -45,7 +47,7 @@ def test_every_answer_is_in_the_document(program: Program, tmp_path: Path) -> No
     assert program.get("/readyz")["status"] == "ok"
 
 
-def test_document_names_every_path_and_no_more(herdbook: Reached) -> None:
+def test_document_names_every_path_and_no_more(herdbook: RunningService) -> None:
     document = herdbook.get("/v1/openapi.json")
 
     told = {
@@ -83,7 +85,7 @@ def test_document_names_every_path_and_no_more(herdbook: Reached) -> None:
     }
 
 
-def test_document_says_what_everything_means(herdbook: Reached) -> None:
+def test_document_says_what_everything_means(herdbook: RunningService) -> None:
     document = herdbook.get("/v1/openapi.json")
 
     for name, shape in document["components"]["schemas"].items():
@@ -96,7 +98,7 @@ def test_document_says_what_everything_means(herdbook: Reached) -> None:
                 assert parameter["description"].endswith("."), parameter["name"]
 
 
-def test_page_tells_the_same_to_people(herdbook: Reached) -> None:
+def test_page_tells_the_same_to_people(herdbook: RunningService) -> None:
     page = httpx.get(f"{herdbook.address}/api", trust_env=False).text
 
     for path in herdbook.get("/v1/openapi.json")["paths"]:
@@ -113,7 +115,7 @@ def test_page_tells_the_same_to_people(herdbook: Reached) -> None:
     ],
 )
 def test_methods_of_a_path(
-    herdbook: Reached, method: str, path: str, allowed: str
+    herdbook: RunningService, method: str, path: str, allowed: str
 ) -> None:
     answer = herdbook.http.request(method, path)
 
@@ -146,7 +148,7 @@ def test_methods_of_a_path(
     ],
 )
 def test_bodies_that_are_none(
-    herdbook: Reached, content: bytes, kind: str, status: int
+    herdbook: RunningService, content: bytes, kind: str, status: int
 ) -> None:
     before = herdbook.get("/v1/log/head")
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from support.cli_runner import Server
-from support.service_program import Program, Reached, thread
+from support.cli_runner import SandboxThread
+from support.service_program import RunningService, ServiceProcess, run_in_thread
 
 HERE = "gemma3:4b"
 LAST = "the last use"
@@ -82,14 +82,14 @@ async def uses(client: httpx.AsyncClient, count: int) -> int:
     return position
 
 
-def client_of(herdbook: Reached) -> httpx.AsyncClient:
+def client_of(herdbook: RunningService) -> httpx.AsyncClient:
     limits = httpx.Limits(max_connections=None)
     return httpx.AsyncClient(
         base_url=herdbook.address, timeout=30, trust_env=False, limits=limits
     )
 
 
-async def test_all_of_the_log_then_what_comes(herdbook: Reached) -> None:
+async def test_all_of_the_log_then_what_comes(herdbook: RunningService) -> None:
     async with client_of(herdbook) as client:
         reading = asyncio.create_task(read(client, after=0))
 
@@ -99,7 +99,7 @@ async def test_all_of_the_log_then_what_comes(herdbook: Reached) -> None:
 
 
 async def test_resumed_after_a_cut_it_misses_and_repeats_nothing(
-    herdbook: Reached,
+    herdbook: RunningService,
 ) -> None:
     async with client_of(herdbook) as client:
         using = asyncio.create_task(uses(client, 120))
@@ -116,7 +116,9 @@ async def test_resumed_after_a_cut_it_misses_and_repeats_nothing(
         assert found == list(range(1, last + 1))
 
 
-async def test_two_hundred_readers_at_once_get_the_same(program: Program) -> None:
+async def test_two_hundred_readers_at_once_get_the_same(
+    program: ServiceProcess,
+) -> None:
     async with client_of(program) as client:
         before = (await client.get("/v1/log/head")).json()["position"]
         readers = [
@@ -133,7 +135,7 @@ async def test_two_hundred_readers_at_once_get_the_same(program: Program) -> Non
         assert positions == list(range(number % before + 1, last + 1))
 
 
-async def test_filters_choose_and_keep_the_order(herdbook: Reached) -> None:
+async def test_filters_choose_and_keep_the_order(herdbook: RunningService) -> None:
     async with client_of(herdbook) as client:
         last = await uses(client, 3)
         url = (
@@ -152,9 +154,9 @@ async def test_filters_choose_and_keep_the_order(herdbook: Reached) -> None:
 
 
 async def test_progress_is_told_without_an_id(
-    tmp_path: Path, slow_ollama: Server
+    tmp_path: Path, slow_ollama: SandboxThread
 ) -> None:
-    with thread(tmp_path / "herd.db", slow_ollama.address) as herdbook:
+    with run_in_thread(tmp_path / "herd.db", slow_ollama.address) as herdbook:
         async with client_of(herdbook) as client:
             body = {"kind": "pull", "model": "llama3.1:8b"}
             await client.post("/v1/operations", json=body)
@@ -171,7 +173,7 @@ async def test_progress_is_told_without_an_id(
     assert told.data["progress"]["name"] == "llama3.1:8b"
 
 
-async def test_stop_says_goodbye(program: Program) -> None:
+async def test_stop_says_goodbye(program: ServiceProcess) -> None:
     async with client_of(program) as client:
         async with client.stream("GET", "/v1/events/stream") as answer:
             told = messages(answer.aiter_lines())
@@ -185,7 +187,9 @@ async def test_stop_says_goodbye(program: Program) -> None:
 
 
 @pytest.mark.parametrize("position", ["999999", "x", "-1"])
-async def test_position_that_the_log_has_not(herdbook: Reached, position: str) -> None:
+async def test_position_that_the_log_has_not(
+    herdbook: RunningService, position: str
+) -> None:
     async with client_of(herdbook) as client:
         answer = await client.get(
             "/v1/events/stream", headers={"last-event-id": position}
@@ -196,7 +200,7 @@ async def test_position_that_the_log_has_not(herdbook: Reached, position: str) -
 
 
 async def test_reader_that_takes_nothing_costs_the_others_nothing(
-    herdbook: Reached,
+    herdbook: RunningService,
 ) -> None:
     """It holds its connection, never reads, and is one of many."""
     with socket.socket() as stuck:
@@ -215,7 +219,7 @@ async def test_reader_that_takes_nothing_costs_the_others_nothing(
 
 
 async def test_stream_goes_on_after_the_log_could_not_be_read(
-    herdbook: Reached,
+    herdbook: RunningService,
 ) -> None:
     away = herdbook.log.with_name("away.db")
     async with client_of(herdbook) as client:

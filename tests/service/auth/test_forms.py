@@ -6,10 +6,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.cli_runner import Server
-from support.html_client import MODEL, browsing
+from support.cli_runner import SandboxThread
+from support.html_client import MODEL, open_client
 from support.http_fixture import ADMIN, OPERATOR, TOKENS
-from support.service_program import Thread, thread
+from support.service_program import ServiceThread, run_in_thread
 
 from herdbook.service.auth.forms import FormProofs
 from herdbook.service.auth.tokens import Principal, Role
@@ -31,9 +31,11 @@ def scope_of(set_cookie: str | None) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("path", ACTIONS)
-def test_a_form_without_proof_changes_nothing(herdbook: Thread, path: str) -> None:
+def test_a_form_without_proof_changes_nothing(
+    herdbook: ServiceThread, path: str
+) -> None:
     before = herdbook.get("/v1/log/head")
-    with browsing(herdbook.address) as looking:
+    with open_client(herdbook.address) as looking:
         bare = looking.http.post(path)
         looking.proof()  # now it has the cookie
         refused = [
@@ -49,9 +51,9 @@ def test_a_form_without_proof_changes_nothing(herdbook: Thread, path: str) -> No
     assert herdbook.get("/v1/log/head") == before
 
 
-def test_a_proof_is_good_for_its_browser_alone(herdbook: Thread) -> None:
+def test_a_proof_is_good_for_its_browser_alone(herdbook: ServiceThread) -> None:
     path = f"/models/{MODEL}/use"
-    with browsing(herdbook.address) as one, browsing(herdbook.address) as other:
+    with open_client(herdbook.address) as one, open_client(herdbook.address) as other:
         proof = one.proof()
         other.proof()
         stolen = other.http.post(path, data={"proof": proof})
@@ -63,13 +65,13 @@ def test_a_proof_is_good_for_its_browser_alone(herdbook: Thread) -> None:
 
 
 def test_a_proof_outlives_a_restart_and_a_new_session(
-    tmp_path: Path, ollama: Server
+    tmp_path: Path, ollama: SandboxThread
 ) -> None:
     path = f"/models/{MODEL}/use"
     log = tmp_path / "herd.db"
     with (
-        thread(log, ollama.address, tokens=TOKENS) as running,
-        browsing(running.address) as looking,
+        run_in_thread(log, ollama.address, tokens=TOKENS) as running,
+        open_client(running.address) as looking,
     ):
         looking.http.post("/login", data={"token": OPERATOR})
         proof = looking.proof()
@@ -78,7 +80,7 @@ def test_a_proof_outlives_a_restart_and_a_new_session(
         cookies = dict(looking.http.cookies)
         looking.http.post("/login", data={"token": ADMIN})
         of_another = looking.http.post(path, data={"proof": proof})
-    with thread(log, ollama.address, tokens=TOKENS) as running:
+    with run_in_thread(log, ollama.address, tokens=TOKENS) as running:
         restarted = httpx.post(
             f"{running.address}{path}", data={"proof": proof}, cookies=cookies
         )
@@ -102,10 +104,12 @@ def test_a_planted_cookie_does_not_make_a_proof() -> None:
         assert ours.prove(scope, OLGA)[1] is not None
 
 
-def test_a_program_with_a_token_needs_no_proof(tmp_path: Path, ollama: Server) -> None:
+def test_a_program_with_a_token_needs_no_proof(
+    tmp_path: Path, ollama: SandboxThread
+) -> None:
     with (
-        thread(tmp_path / "herd.db", ollama.address, tokens=TOKENS) as running,
-        browsing(running.address, OPERATOR) as looking,
+        run_in_thread(tmp_path / "herd.db", ollama.address, tokens=TOKENS) as running,
+        open_client(running.address, OPERATOR) as looking,
     ):
         assert looking.http.post(f"/models/{MODEL}/use").status_code == 303
 
@@ -127,7 +131,7 @@ def test_a_program_with_a_token_needs_no_proof(tmp_path: Path, ollama: Server) -
     ],
 )
 def test_forms_that_cannot_be_read(
-    herdbook: Thread, content: bytes, kind: str, status: int
+    herdbook: ServiceThread, content: bytes, kind: str, status: int
 ) -> None:
     answer = herdbook.http.post(
         f"/models/{MODEL}/use", content=content, headers={"content-type": kind}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import base64
 
 import pytest
-from support.http_fixture import ADMIN, OPERATOR, READER, TOKENS, guarded
+from support.http_fixture import ADMIN, OPERATOR, READER, TOKENS, serve_guarded
 
 from herdbook.service.auth.authentication import Authenticator
 from herdbook.service.auth.sessions import LASTS_S, Sessions, cookie_of
@@ -148,12 +148,12 @@ def test_two_cookies_are_none() -> None:
 
 
 async def test_a_session_lets_in_and_outlives_a_restart() -> None:
-    async with guarded() as place, place.client() as client:
+    async with serve_guarded() as server, server.client() as client:
         signed_in = await client.post("/login", data={"token": OPERATOR})
         value = value_of(signed_in.headers["set-cookie"])
         cookie = {"cookie": f"herdbook_session={value}"}
         first = await client.get("/v1/who", headers=cookie)
-    async with guarded() as place, place.client() as client:
+    async with serve_guarded() as server, server.client() as client:
         second = await client.get("/v1/who", headers=cookie)
         changed = await client.post("/v1/body", headers=cookie)
 
@@ -162,9 +162,9 @@ async def test_a_session_lets_in_and_outlives_a_restart() -> None:
 
 
 async def test_a_token_comes_before_a_session() -> None:
-    async with guarded() as place, place.client(READER) as client:
+    async with serve_guarded() as server, server.client(READER) as client:
         cookie = {
-            "cookie": place.authenticator.sessions.begin("olga").partition(";")[0]
+            "cookie": server.authenticator.sessions.begin("olga").partition(";")[0]
         }
         right = await client.get("/v1/who", headers=cookie)
         wrong = await client.get(
@@ -181,7 +181,10 @@ async def test_a_session_that_is_over_is_no_failure_and_is_taken_away() -> None:
     authenticator = Authenticator(settings, wall=wall)
     cookie = {"cookie": authenticator.sessions.begin("olga").partition(";")[0]}
     wall.now += LASTS_S
-    async with guarded(authenticator=authenticator) as place, place.client() as client:
+    async with (
+        serve_guarded(authenticator=authenticator) as server,
+        server.client() as client,
+    ):
         answers = [await client.get("/v1/who", headers=cookie) for _ in range(5)]
         still = await client.get(
             "/v1/who", headers={"authorization": f"Bearer {ADMIN}"}
@@ -193,7 +196,7 @@ async def test_a_session_that_is_over_is_no_failure_and_is_taken_away() -> None:
 
 
 async def test_a_forged_session_is_a_failure() -> None:
-    async with guarded(failures=3) as place, place.client() as client:
+    async with serve_guarded(failures=3) as server, server.client() as client:
         cookie = {"cookie": "herdbook_session=forged.forged"}
         answers = [await client.get("/v1/who", headers=cookie) for _ in range(4)]
 

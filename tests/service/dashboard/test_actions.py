@@ -8,31 +8,31 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.cli_runner import Server
+from support.cli_runner import SandboxThread
 from support.html_client import (
     HOSTILE,
     MODEL,
     SHOWN,
-    Browser,
+    HtmlClient,
     Page,
-    browsing,
+    event_types,
+    open_client,
     settings_of,
-    types_of,
-    until,
     version_of,
+    wait_until,
 )
 from support.http_fixture import ADMIN, OPERATOR, READER, TOKENS
-from support.service_program import Thread, thread
+from support.service_program import ServiceThread, run_in_thread
 
 
 @pytest.fixture
-def browser(herdbook: Thread) -> Iterator[Browser]:
+def browser(herdbook: ServiceThread) -> Iterator[HtmlClient]:
     """Return who looks at the pages of a service that runs."""
-    with browsing(herdbook.address) as looking:
+    with open_client(herdbook.address) as looking:
         yield looking
 
 
-def test_pull_by_name_leads_to_the_question(browser: Browser) -> None:
+def test_pull_by_name_leads_to_the_question(browser: HtmlClient) -> None:
     absent = browser.page("/pull?model=qwen3:0.6b")
     present = browser.page(f"/pull?model={MODEL}")
 
@@ -42,24 +42,26 @@ def test_pull_by_name_leads_to_the_question(browser: Browser) -> None:
 
 
 def test_pull_is_begun_by_the_form_and_recorded(
-    browser: Browser, herdbook: Thread
+    browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     answer = browser.send("/models/qwen3:0.6b/pull")
 
     assert answer.headers["location"] == "/models/qwen3:0.6b"
-    until(lambda: "PullCompleted" in types_of(herdbook, "qwen3:0.6b"))
+    wait_until(lambda: "PullCompleted" in event_types(herdbook, "qwen3:0.6b"))
     started = herdbook.get("/v1/models/qwen3:0.6b/history?limit=100")[0]
     assert (started["type"], started["actor"]) == ("PullStarted", "api:local")
 
 
-def test_load_use_and_unload_by_their_forms(browser: Browser, herdbook: Thread) -> None:
+def test_load_use_and_unload_by_their_forms(
+    browser: HtmlClient, herdbook: ServiceThread
+) -> None:
     browser.send(f"/models/{MODEL}/load", num_ctx="2048", keep_alive="10m")
-    until(lambda: "ModelLoaded" in types_of(herdbook, MODEL))
+    wait_until(lambda: "ModelLoaded" in event_types(herdbook, MODEL))
     browser.send(f"/models/{MODEL}/use", purpose=HOSTILE)
     page = browser.page(f"/models/{MODEL}")
     asked = browser.page(f"/models/{MODEL}/unload")
     browser.send(f"/models/{MODEL}/unload")
-    until(lambda: "ModelUnloaded" in types_of(herdbook, MODEL))
+    wait_until(lambda: "ModelUnloaded" in event_types(herdbook, MODEL))
 
     assert f"used: {SHOWN}" in page.text
     assert "2k context" in page.text
@@ -72,7 +74,7 @@ def test_load_use_and_unload_by_their_forms(browser: Browser, herdbook: Thread) 
     [({"num_ctx": "viele"}, "num_ctx"), ({"keep_alive": "0"}, "keep_alive")],
 )
 def test_load_that_cannot_be_is_refused(
-    browser: Browser, form: dict[str, str], words: str
+    browser: HtmlClient, form: dict[str, str], words: str
 ) -> None:
     answer = browser.http.post(
         f"/models/{MODEL}/load", data={"proof": browser.proof(), **form}
@@ -83,7 +85,7 @@ def test_load_that_cannot_be_is_refused(
 
 
 def test_questions_name_who_else_is_concerned(
-    browser: Browser, herdbook: Thread, ollama: Server
+    browser: HtmlClient, herdbook: ServiceThread, ollama: SandboxThread
 ) -> None:
     copied = {"source": MODEL, "destination": "twin:latest"}
     httpx.post(f"{ollama.address}/api/copy", json=copied).raise_for_status()
@@ -93,7 +95,7 @@ def test_questions_name_who_else_is_concerned(
     )
     load = browser.page(f"/models/{MODEL}/load")
     browser.send(f"/models/{MODEL}/load")
-    until(lambda: "ModelLoaded" in types_of(herdbook, "twin:latest"))
+    wait_until(lambda: "ModelLoaded" in event_types(herdbook, "twin:latest"))
 
     assert "It is loaded as it is configured: num_ctx 2048." in load.text
     unload = browser.page(f"/models/{MODEL}/unload")
@@ -106,55 +108,55 @@ def test_questions_name_who_else_is_concerned(
 
 
 def test_update_says_that_what_is_there_stays(
-    browser: Browser, herdbook: Thread
+    browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     asked = browser.page(f"/models/{MODEL}/update")
     browser.send(f"/models/{MODEL}/update")
-    until(lambda: "UpdateUnchanged" in types_of(herdbook))
+    wait_until(lambda: "UpdateUnchanged" in event_types(herdbook))
 
     assert "What has not changed is not fetched again." in asked.text
 
 
 def test_delete_says_what_it_frees_and_leads_to_the_herd(
-    browser: Browser, herdbook: Thread
+    browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     asked = browser.page(f"/models/{MODEL}/delete")
     answer = browser.send(f"/models/{MODEL}/delete")
 
     assert "That frees 2.0 GB." in asked.text
     assert answer.headers["location"] == "/"
-    assert types_of(herdbook, MODEL)[-1] == "ModelDeleted"
+    assert event_types(herdbook, MODEL)[-1] == "ModelDeleted"
     assert MODEL not in browser.page("/").text
     assert MODEL in browser.page("/?gone=1").text
 
 
-def test_cancel_ends_a_pull(tmp_path: Path, slow_ollama: Server) -> None:
+def test_cancel_ends_a_pull(tmp_path: Path, slow_ollama: SandboxThread) -> None:
     with (
-        thread(tmp_path / "herd.db", slow_ollama.address) as running,
-        browsing(running.address) as looking,
+        run_in_thread(tmp_path / "herd.db", slow_ollama.address) as running,
+        open_client(running.address) as looking,
     ):
         looking.send("/models/qwen3:0.6b/pull")
-        until(lambda: " MB/s" in looking.page("/").text)
-        herd = looking.page("/")
+        wait_until(lambda: " MB/s" in looking.page("/").text)
+        manager = looking.page("/")
         asked = looking.page("/models/qwen3:0.6b/cancel")
         looking.send("/models/qwen3:0.6b/cancel")
-        types = types_of(running, "qwen3:0.6b")
+        types = event_types(running, "qwen3:0.6b")
 
-    assert "asked for by api:local" in herd.text
+    assert "asked for by api:local" in manager.text
     assert "Cancel the pull of qwen3:0.6b?" in asked.text
     assert "a later pull goes on from there" in asked.text
     assert types[-1] == "PullCancelled"
 
 
-def test_cancel_where_nothing_is_under_way_says_so(browser: Browser) -> None:
+def test_cancel_where_nothing_is_under_way_says_so(browser: HtmlClient) -> None:
     assert "Nothing is under way" in browser.page(f"/models/{MODEL}/cancel").text
 
 
 def test_failure_is_told_once_with_its_remedy(
-    browser: Browser, herdbook: Thread
+    browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     browser.send("/models/no-such:1b/pull")
-    until(lambda: "PullFailed" in types_of(herdbook, "no-such:1b"))
+    wait_until(lambda: "PullFailed" in event_types(herdbook, "no-such:1b"))
 
     text = browser.page("/").text
 
@@ -162,9 +164,11 @@ def test_failure_is_told_once_with_its_remedy(
     assert "pull again" in text
 
 
-def test_model_in_error_can_be_forgotten(browser: Browser, herdbook: Thread) -> None:
+def test_model_in_error_can_be_forgotten(
+    browser: HtmlClient, herdbook: ServiceThread
+) -> None:
     browser.send("/models/no-such:1b/pull")
-    until(lambda: "PullFailed" in types_of(herdbook, "no-such:1b"))
+    wait_until(lambda: "PullFailed" in event_types(herdbook, "no-such:1b"))
     asked = browser.page("/models/no-such:1b/delete")
     browser.send("/models/no-such:1b/delete")
 
@@ -173,13 +177,15 @@ def test_model_in_error_can_be_forgotten(browser: Browser, herdbook: Thread) -> 
 
 
 @pytest.mark.parametrize("way", ["GET", "POST"])
-def test_word_that_is_no_deed_is_no_page(browser: Browser, way: str) -> None:
+def test_word_that_is_no_deed_is_no_page(browser: HtmlClient, way: str) -> None:
     answer = browser.http.request(way, f"/models/{MODEL}/explode")
 
     assert answer.status_code in (400, 404, 405)
 
 
-def test_settings_are_changed_by_the_form(browser: Browser, herdbook: Thread) -> None:
+def test_settings_are_changed_by_the_form(
+    browser: HtmlClient, herdbook: ServiceThread
+) -> None:
     browser.send(
         f"/models/{MODEL}/configuration",
         version=version_of(herdbook),
@@ -205,7 +211,7 @@ def test_settings_are_changed_by_the_form(browser: Browser, herdbook: Thread) ->
 
 
 def test_settings_that_cannot_be_lose_nothing(
-    browser: Browser, herdbook: Thread
+    browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     answer = browser.send(
         f"/models/{MODEL}/configuration",
@@ -224,7 +230,7 @@ def test_settings_that_cannot_be_lose_nothing(
 
 
 def test_settings_that_changed_meanwhile_are_shown_beside_what_was_typed(
-    browser: Browser, herdbook: Thread
+    browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     path, version = f"/models/{MODEL}/configuration", version_of(herdbook)
     browser.send(path, version=version, num_ctx="4096", notes="theirs", note="first")
@@ -244,7 +250,9 @@ def test_settings_that_changed_meanwhile_are_shown_beside_what_was_typed(
     assert settings_of(herdbook) == {"num_ctx": 4096, "temperature": 0.7}
 
 
-def test_use_meanwhile_is_no_conflict(browser: Browser, herdbook: Thread) -> None:
+def test_use_meanwhile_is_no_conflict(
+    browser: HtmlClient, herdbook: ServiceThread
+) -> None:
     version = version_of(herdbook)
     browser.send(f"/models/{MODEL}/use")
 
@@ -254,7 +262,7 @@ def test_use_meanwhile_is_no_conflict(browser: Browser, herdbook: Thread) -> Non
 
 
 def test_form_without_its_version_changes_nothing(
-    browser: Browser, herdbook: Thread
+    browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     browser.send(f"/models/{MODEL}/configuration", 400, num_ctx="4096")
 
@@ -262,14 +270,14 @@ def test_form_without_its_version_changes_nothing(
 
 
 @pytest.fixture
-def guarded(tmp_path: Path, ollama: Server) -> Iterator[Thread]:
+def guarded(tmp_path: Path, ollama: SandboxThread) -> Iterator[ServiceThread]:
     """Return a service that wants a token."""
-    with thread(tmp_path / "herd.db", ollama.address, tokens=TOKENS) as running:
+    with run_in_thread(tmp_path / "herd.db", ollama.address, tokens=TOKENS) as running:
         yield running
 
 
-def test_who_may_only_read_sees_why_buttons_are_off(guarded: Thread) -> None:
-    with browsing(guarded.address, READER) as looking:
+def test_who_may_only_read_sees_why_buttons_are_off(guarded: ServiceThread) -> None:
+    with open_client(guarded.address, READER) as looking:
         page = looking.page(f"/models/{MODEL}")
 
         assert "Off: it takes the role operate, and ruth has read." in page.text
@@ -278,10 +286,10 @@ def test_who_may_only_read_sees_why_buttons_are_off(guarded: Thread) -> None:
         assert looking.http.post(f"/models/{MODEL}/load").status_code == 403
 
 
-def test_delete_takes_an_administrator(guarded: Thread) -> None:
+def test_delete_takes_an_administrator(guarded: ServiceThread) -> None:
     with (
-        browsing(guarded.address, OPERATOR) as olga,
-        browsing(guarded.address, ADMIN) as anna,
+        open_client(guarded.address, OPERATOR) as olga,
+        open_client(guarded.address, ADMIN) as anna,
     ):
         page = olga.page(f"/models/{MODEL}")
 
@@ -292,10 +300,10 @@ def test_delete_takes_an_administrator(guarded: Thread) -> None:
         assert anna.http.post(f"/models/{MODEL}/delete").status_code == 303
 
 
-def test_read_only_service_says_so(tmp_path: Path, ollama: Server) -> None:
+def test_read_only_service_says_so(tmp_path: Path, ollama: SandboxThread) -> None:
     with (
-        thread(tmp_path / "herd.db", ollama.address, read_only=True) as running,
-        browsing(running.address) as looking,
+        run_in_thread(tmp_path / "herd.db", ollama.address, read_only=True) as running,
+        open_client(running.address) as looking,
     ):
         page = looking.page("/")
 

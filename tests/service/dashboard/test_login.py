@@ -4,7 +4,7 @@ import re
 
 import httpx
 import pytest
-from support.http_fixture import ADMIN, OPERATOR, READER, Place, guarded
+from support.http_fixture import ADMIN, OPERATOR, READER, GuardedServer, serve_guarded
 
 from herdbook.service.dashboard.pages.login import local_path
 
@@ -41,13 +41,13 @@ OURS = [
 ]
 
 
-async def proof_of(place: Place, one: httpx.AsyncClient) -> dict[str, str]:
+async def proof_of(server: GuardedServer, one: httpx.AsyncClient) -> dict[str, str]:
     """Return what the form to sign out would have: this application has no pages."""
     cookie = f"herdbook_session={one.cookies['herdbook_session']}".encode()
-    principal = place.authenticator.authenticate(
+    principal = server.authenticator.authenticate(
         {"headers": [(b"cookie", cookie)], "client": None}
     )
-    proof, planted = place.authenticator.forms.prove({"headers": []}, principal)
+    proof, planted = server.authenticator.forms.prove({"headers": []}, principal)
     assert planted is not None
     one.cookies.set("herdbook_form", planted.partition(";")[0].partition("=")[2])
     return {"proof": proof}
@@ -64,7 +64,10 @@ def test_everybody_is_led_to_where_they_were(text: str) -> None:
 
 
 async def test_a_person_signs_in_and_out_without_a_script() -> None:
-    async with guarded() as place, place.client(headers={"accept": "text/html"}) as one:
+    async with (
+        serve_guarded() as server,
+        server.client(headers={"accept": "text/html"}) as one,
+    ):
         led = await one.get("/models/a")
         form = await one.get(led.headers["location"])
         hidden = re.search(r'name="next" value="([^"]*)"', form.text)
@@ -74,7 +77,7 @@ async def test_a_person_signs_in_and_out_without_a_script() -> None:
         )
         page = await one.get(signed_in.headers["location"])
         unproven = await one.post("/logout")
-        signed_out = await one.post("/logout", data=await proof_of(place, one))
+        signed_out = await one.post("/logout", data=await proof_of(server, one))
         after = await one.get("/models/a")
 
     assert unproven.status_code == 403
@@ -92,7 +95,7 @@ async def test_a_person_signs_in_and_out_without_a_script() -> None:
 
 @pytest.mark.parametrize("wanted", HOSTILE[:10])
 async def test_the_form_leads_to_no_other_site(wanted: str) -> None:
-    async with guarded() as place, place.client() as client:
+    async with serve_guarded() as server, server.client() as client:
         form = await client.get("/login", params={"next": wanted})
         answer = await client.post("/login", data={"next": wanted, "token": ADMIN})
 
@@ -102,14 +105,14 @@ async def test_the_form_leads_to_no_other_site(wanted: str) -> None:
 
 async def test_who_followed_a_link_from_elsewhere_need_not_sign_in_again() -> None:
     """A browser sends the cookie with no link of another site, but with ours."""
-    async with guarded() as place, place.client() as client:
+    async with serve_guarded() as server, server.client() as client:
         form = await client.get("/login?next=/models/a")
 
     assert '<a href="/models/a">Go on</a>' in form.text
 
 
 async def test_what_the_link_says_cannot_become_a_part_of_the_page() -> None:
-    async with guarded() as place, place.client() as client:
+    async with serve_guarded() as server, server.client() as client:
         form = await client.get("/login", params={"next": '/"><script>x</script>'})
         wrong = await client.post(
             "/login", data={"token": "<script>y</script>", "next": "/'\"<b>"}
@@ -122,7 +125,7 @@ async def test_what_the_link_says_cannot_become_a_part_of_the_page() -> None:
 
 async def test_wrong_tokens_count_with_those_of_programs() -> None:
     wrong = {"authorization": "Bearer wrong"}
-    async with guarded(failures=4) as place, place.client() as client:
+    async with serve_guarded(failures=4) as server, server.client() as client:
         pages = [await client.post("/login", data={"token": "wrong"}) for _ in range(3)]
         asked = await client.get("/v1/who", headers=wrong)
         refused = await client.post("/login", data={"token": OPERATOR})
@@ -139,7 +142,7 @@ async def test_wrong_tokens_count_with_those_of_programs() -> None:
 
 
 async def test_an_empty_form_is_no_failure() -> None:
-    async with guarded(failures=1) as place, place.client() as client:
+    async with serve_guarded(failures=1) as server, server.client() as client:
         empty = [
             await client.post("/login", data=data)
             for data in ({"token": ""}, {"token": " "}, {"next": "/a"})
@@ -152,7 +155,7 @@ async def test_an_empty_form_is_no_failure() -> None:
 
 
 async def test_only_a_form_is_taken() -> None:
-    async with guarded() as place, place.client() as client:
+    async with serve_guarded() as server, server.client() as client:
         json = await client.post("/login", json={"token": OPERATOR})
         files = await client.post("/login", files={"token": OPERATOR.encode()})
         form = {"content-type": "application/x-www-form-urlencoded"}
@@ -168,7 +171,7 @@ async def test_only_a_form_is_taken() -> None:
 
 async def test_another_site_signs_nobody_in_or_out() -> None:
     foreign = {"origin": "http://evil.example"}
-    async with guarded() as place, place.client(headers=foreign) as client:
+    async with serve_guarded() as server, server.client(headers=foreign) as client:
         signed_in = await client.post("/login", data={"token": OPERATOR})
         signed_out = await client.post("/logout")
 
@@ -177,14 +180,14 @@ async def test_another_site_signs_nobody_in_or_out() -> None:
 
 
 async def test_behind_https_the_cookie_travels_there_alone() -> None:
-    async with guarded(secure=True) as place, place.client() as client:
+    async with serve_guarded(secure=True) as server, server.client() as client:
         answer = await client.post("/login", data={"token": OPERATOR})
 
     assert answer.headers["set-cookie"].endswith("; Secure")
 
 
 async def test_without_tokens_nobody_needs_to_sign_in() -> None:
-    async with guarded(tokens=()) as place, place.client() as client:
+    async with serve_guarded(tokens=()) as server, server.client() as client:
         asked = await client.get("/login")
         given = await client.post("/login", data={"token": "x"})
 

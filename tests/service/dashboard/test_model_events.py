@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.manager_fixture import herd_of
+from support.manager_fixture import serve_manager
 
 from herdbook.core import HistoryFilter
 from herdbook.events.facts import ConfigurationChanged
@@ -12,21 +12,21 @@ from herdbook.service.dashboard.model_events import Trail
 
 
 async def test_pages_of_a_stream_have_each_event_once_however_they_are_read() -> None:
-    async with herd_of() as (_, herd):
-        name = (await herd.all_statuses())[0].name
+    async with serve_manager() as (_, manager):
+        name = (await manager.all_statuses())[0].name
         stream = model_stream("local", name)
         for purpose in range(7):
-            await herd.mark_used(name, purpose=str(purpose))
-        end = (await herd.now()).position
-        known = await model_events.trail(herd, name, stream, until=end)
-        expected = [one.position for one in await herd.history(name)][::-1]
+            await manager.mark_used(name, purpose=str(purpose))
+        end = (await manager.now()).position
+        known = await model_events.trail(manager, name, stream, until=end)
+        expected = [one.position for one in await manager.history(name)][::-1]
 
         for trail in (known, Trail([], whole=False)):
             found: list[int] = []
             before: int | None = end + 1
             while before is not None:
                 page = await model_events.page(
-                    herd, stream, trail, before=before, limit=3
+                    manager, stream, trail, before=before, limit=3
                 )
                 found += [entry.position for entry in page.entries]
                 before = page.older
@@ -35,13 +35,13 @@ async def test_pages_of_a_stream_have_each_event_once_however_they_are_read() ->
 
 
 async def test_trail_ends_at_the_moment() -> None:
-    async with herd_of() as (_, herd):
-        name = (await herd.all_statuses())[0].name
-        end = (await herd.now()).position
-        await herd.mark_used(name)
+    async with serve_manager() as (_, manager):
+        name = (await manager.all_statuses())[0].name
+        end = (await manager.now()).position
+        await manager.mark_used(name)
 
         known = await model_events.trail(
-            herd, name, model_stream("local", name), until=end
+            manager, name, model_stream("local", name), until=end
         )
 
         assert known.entries
@@ -49,15 +49,18 @@ async def test_trail_ends_at_the_moment() -> None:
 
 
 async def test_setters_are_the_newest_who_set_what_is_in_force() -> None:
-    async with herd_of() as (_, herd):
-        name = (await herd.all_statuses())[0].name
-        await herd.configure(name, {"num_ctx": 1024, "notes": "a"}, note="first")
-        await herd.configure(name, {"num_ctx": 2048}, note="second")
+    async with serve_manager() as (_, manager):
+        name = (await manager.all_statuses())[0].name
+        await manager.configure(name, {"num_ctx": 1024, "notes": "a"}, note="first")
+        await manager.configure(name, {"num_ctx": 2048}, note="second")
         known = await model_events.trail(
-            herd, name, model_stream("local", name), until=(await herd.now()).position
+            manager,
+            name,
+            model_stream("local", name),
+            until=(await manager.now()).position,
         )
 
-        found = await model_events.setters(herd, known, ["notes", "num_ctx"])
+        found = await model_events.setters(manager, known, ["notes", "num_ctx"])
 
         data = {key: event.data for key, event in found.items()}
         notes = {

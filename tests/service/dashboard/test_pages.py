@@ -8,19 +8,19 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 import pytest
-from support.cli_runner import Server
+from support.cli_runner import SandboxThread
 from support.html_client import (
     HOSTILE,
     MODEL,
     SHOWN,
-    Browser,
+    HtmlClient,
     Page,
-    browsing,
-    types_of,
-    until,
+    event_types,
+    open_client,
     version_of,
+    wait_until,
 )
-from support.service_program import Thread, thread
+from support.service_program import ServiceThread, run_in_thread
 
 PAGES = [
     *("/", "/?gone=1", "/roles", "/log", "/log/1", "/node", "/compare?from=1"),
@@ -33,14 +33,14 @@ PAGES = [
 
 
 @pytest.fixture
-def browser(herdbook: Thread) -> Iterator[Browser]:
+def browser(herdbook: ServiceThread) -> Iterator[HtmlClient]:
     """Return who looks at the pages of a service that runs."""
-    with browsing(herdbook.address) as looking:
+    with open_client(herdbook.address) as looking:
         yield looking
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_page_is_well_formed_now_and_as_of(browser: Browser, path: str) -> None:
+def test_page_is_well_formed_now_and_as_of(browser: HtmlClient, path: str) -> None:
     now = browser.page(path)
     then = browser.page(f"{path}{'&' if '?' in path else '?'}as_of=9")
 
@@ -53,7 +53,7 @@ def test_page_is_well_formed_now_and_as_of(browser: Browser, path: str) -> None:
         assert leaves or not link.startswith("/") or "as_of=9" in link, link
 
 
-def test_page_of_the_past_has_no_live_updates(browser: Browser) -> None:
+def test_page_of_the_past_has_no_live_updates(browser: HtmlClient) -> None:
     now = browser.http.get("/").text
     then = browser.http.get("/?as_of=3").text
 
@@ -62,7 +62,7 @@ def test_page_of_the_past_has_no_live_updates(browser: Browser) -> None:
     assert 'class="past"' in then
 
 
-def test_moment_of_the_past_stays_the_same(browser: Browser) -> None:
+def test_moment_of_the_past_stays_the_same(browser: HtmlClient) -> None:
     links = browser.page("/log?as_of=1+min+ago").links
 
     kept = {found[1] for link in links if (found := re.search(r"as_of=([^&]+)", link))}
@@ -70,7 +70,7 @@ def test_moment_of_the_past_stays_the_same(browser: Browser) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT.*Z", kept.pop().replace("%3A", ":"))
 
 
-def test_herd_shows_each_model_with_what_can_be_done(browser: Browser) -> None:
+def test_herd_shows_each_model_with_what_can_be_done(browser: HtmlClient) -> None:
     page = browser.page("/")
 
     assert f"/models/{MODEL}" in page.links
@@ -81,8 +81,8 @@ def test_herd_shows_each_model_with_what_can_be_done(browser: Browser) -> None:
 
 def test_herd_without_a_server_says_what_to_do(tmp_path: Path) -> None:
     with (
-        thread(tmp_path / "herd.db", "127.0.0.1:9") as running,
-        browsing(running.address) as looking,
+        run_in_thread(tmp_path / "herd.db", "127.0.0.1:9") as running,
+        open_client(running.address) as looking,
     ):
         page = looking.page("/")
 
@@ -90,10 +90,10 @@ def test_herd_without_a_server_says_what_to_do(tmp_path: Path) -> None:
     assert "ollama serve" in page.text
 
 
-def test_banner_stands_on_every_page(tmp_path: Path, ollama: Server) -> None:
+def test_banner_stands_on_every_page(tmp_path: Path, ollama: SandboxThread) -> None:
     with (
-        thread(tmp_path / "herd.db", ollama.address, banner=HOSTILE) as running,
-        browsing(running.address) as looking,
+        run_in_thread(tmp_path / "herd.db", ollama.address, banner=HOSTILE) as running,
+        open_client(running.address) as looking,
     ):
         pages = [looking.page("/"), looking.page("/nowhere", 404)]
 
@@ -116,7 +116,7 @@ def test_banner_stands_on_every_page(tmp_path: Path, ollama: Server) -> None:
     ],
 )
 def test_what_cannot_be_shown_says_why(
-    browser: Browser, path: str, status: int, words: str
+    browser: HtmlClient, path: str, status: int, words: str
 ) -> None:
     page = browser.page(path, status)
 
@@ -124,7 +124,7 @@ def test_what_cannot_be_shown_says_why(
     assert "/" in page.links
 
 
-def test_static_files_are_kept_by_their_content(browser: Browser) -> None:
+def test_static_files_are_kept_by_their_content(browser: HtmlClient) -> None:
     link = re.search(
         r'href="(/static/herdbook.css\?v=\w+)"', browser.http.get("/").text
     )
@@ -138,7 +138,7 @@ def test_static_files_are_kept_by_their_content(browser: Browser) -> None:
     assert kept.headers["content-type"] == "text/css; charset=utf-8"
 
 
-def test_names_with_slashes_are_one_name(browser: Browser) -> None:
+def test_names_with_slashes_are_one_name(browser: HtmlClient) -> None:
     page = browser.page("/models/hf.co/some/body:q4")
 
     assert "Nothing is recorded of hf.co/some/body:q4 yet." in page.text
@@ -150,10 +150,10 @@ def test_names_with_slashes_are_one_name(browser: Browser) -> None:
 
 
 def test_event_tells_its_envelope_and_its_operation(
-    browser: Browser, herdbook: Thread
+    browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     browser.send(f"/models/{MODEL}/load")
-    until(lambda: "ModelLoaded" in types_of(herdbook, MODEL))
+    wait_until(lambda: "ModelLoaded" in event_types(herdbook, MODEL))
     event = next(
         e
         for e in herdbook.get("/v1/events?newest_first=true")["events"]
@@ -167,7 +167,9 @@ def test_event_tells_its_envelope_and_its_operation(
         assert word in page.text
 
 
-def test_roles_tell_who_was_chosen_and_what_is_worth_pulling(browser: Browser) -> None:
+def test_roles_tell_who_was_chosen_and_what_is_worth_pulling(
+    browser: HtmlClient,
+) -> None:
     page = browser.page("/roles")
 
     assert "coding needs completion and coding" in page.text
@@ -176,7 +178,7 @@ def test_roles_tell_who_was_chosen_and_what_is_worth_pulling(browser: Browser) -
 
 
 def test_node_tells_server_log_and_diagnosis(
-    browser: Browser, herdbook: Thread
+    browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     page = browser.page("/node")
 
@@ -186,7 +188,9 @@ def test_node_tells_server_log_and_diagnosis(
     assert browser.send("/node/refresh").headers["location"] == "/node"
 
 
-def test_compare_tells_what_differs(browser: Browser, herdbook: Thread) -> None:
+def test_compare_tells_what_differs(
+    browser: HtmlClient, herdbook: ServiceThread
+) -> None:
     begin = herdbook.get("/v1/log/head")["position"]
     browser.send(
         f"/models/{MODEL}/configuration", version=version_of(herdbook), num_ctx="4096"
@@ -199,7 +203,7 @@ def test_compare_tells_what_differs(browser: Browser, herdbook: Thread) -> None:
     assert "Between which moments?" in browser.page("/compare").text
 
 
-def test_times_are_told_in_the_readers_zone(browser: Browser) -> None:
+def test_times_are_told_in_the_readers_zone(browser: HtmlClient) -> None:
     def clock(zone: str) -> str:
         answer = browser.http.get("/", headers={"cookie": f"zone={zone}"})
         found = re.search(r'id="clock"[^>]*>(\d\d):', answer.text)
@@ -210,7 +214,7 @@ def test_times_are_told_in_the_readers_zone(browser: Browser) -> None:
     assert hours % 24 in (9, 10, 8)  # between the two an hour may end
 
 
-def test_find_shows_the_models_whose_name_has_it(browser: Browser) -> None:
+def test_find_shows_the_models_whose_name_has_it(browser: HtmlClient) -> None:
     page = browser.page("/?find=LLAMA")
 
     assert f"/models/{MODEL}" in page.links
@@ -221,7 +225,9 @@ def test_find_shows_the_models_whose_name_has_it(browser: Browser) -> None:
     )
 
 
-def test_compare_with_now_compares_with_now(browser: Browser, herdbook: Thread) -> None:
+def test_compare_with_now_compares_with_now(
+    browser: HtmlClient, herdbook: ServiceThread
+) -> None:
     begin = herdbook.get("/v1/log/head")["position"]
     browser.send(
         f"/models/{MODEL}/configuration", version=version_of(herdbook), num_ctx="4096"
@@ -240,14 +246,14 @@ def _same(link: str, path: str) -> bool:
 
 
 def test_herd_shows_a_pull_that_a_stop_interrupted(
-    tmp_path: Path, slow_ollama: Server
+    tmp_path: Path, slow_ollama: SandboxThread
 ) -> None:
     log, body = tmp_path / "herd.db", {"kind": "pull", "model": "qwen3:0.6b"}
-    with thread(log, slow_ollama.address) as first:
+    with run_in_thread(log, slow_ollama.address) as first:
         told = first.http.post("/v1/operations", json=body).json()
         while first.get(f"/v1/operations/{told['id']}")["progress"] is None:
             pass
-    with thread(log, slow_ollama.address) as second:
+    with run_in_thread(log, slow_ollama.address) as second:
         page = Page(second.http.get("/", headers={"accept": "text/html"}).text)
 
     assert "qwen3:0.6b" in page.text
@@ -257,7 +263,7 @@ def test_herd_shows_a_pull_that_a_stop_interrupted(
 
 
 def test_pages_hold_no_character_that_is_not_seen(
-    browser: Browser, herdbook: Thread
+    browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     hostile = "a\u202eb\u2066c\u200bd\u2028e"
     herdbook.http.post(f"/v1/models/{MODEL}/uses", json={"purpose": hostile})

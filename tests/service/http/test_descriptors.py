@@ -8,13 +8,15 @@ from pathlib import Path
 from time import monotonic
 
 import httpx
-from support.cli_runner import Server
-from support.service_program import service
+from support.cli_runner import SandboxThread
+from support.service_program import run_service
 
 
-def test_many_connections_and_few_descriptors(tmp_path: Path, ollama: Server) -> None:
+def test_many_connections_and_few_descriptors(
+    tmp_path: Path, ollama: SandboxThread
+) -> None:
     with (
-        service(tmp_path / "herd.db", ollama.address, files=40) as running,
+        run_service(tmp_path / "herd.db", ollama.address, files=40) as running,
         contextlib.ExitStack() as opened,
     ):
         until = monotonic() + 6  # as long as the next look at the server takes to come

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 import pytest
-from support.http_fixture import OPERATOR, READER, guarded, status_of
+from support.http_fixture import OPERATOR, READER, serve_guarded, status_of
 
 from herdbook.core import HerdbookError
 from herdbook.service.auth.tokens import Role
@@ -21,14 +21,14 @@ POST = f"POST /v1/body HTTP/1.1\r\nHost: localhost\r\n{BEARER}\r\n"
 
 
 async def test_a_body_that_says_that_it_is_too_long_is_not_read() -> None:
-    async with guarded(body_bytes=1000) as place:
-        answer = await place.raw(
+    async with serve_guarded(body_bytes=1000) as server:
+        answer = await server.raw(
             f"{POST}Content-Length: 1001\r\n{CLOSE}\r\n\r\n".encode()
         )
-        enormous = await place.raw(
+        enormous = await server.raw(
             f"{POST}Content-Length: {10**18}\r\n{CLOSE}\r\n\r\n".encode()
         )
-        async with place.client(OPERATOR) as client:
+        async with server.client(OPERATOR) as client:
             fits = await client.post("/v1/body", content=b"x" * 1000)
 
     assert status_of(answer) == status_of(enormous) == 413
@@ -41,7 +41,10 @@ async def test_a_body_in_chunks_is_counted() -> None:
         for _ in range(number):
             yield b"x" * 100
 
-    async with guarded(body_bytes=1000) as place, place.client(OPERATOR) as client:
+    async with (
+        serve_guarded(body_bytes=1000) as server,
+        server.client(OPERATOR) as client,
+    ):
         over = await client.post("/v1/body", content=pieces(11))  # type: ignore[arg-type]
         fits = await client.post("/v1/body", content=pieces(10))  # type: ignore[arg-type]
 
@@ -50,7 +53,7 @@ async def test_a_body_in_chunks_is_counted() -> None:
 
 
 async def test_who_sends_far_too_much_gets_to_read_why() -> None:
-    async with guarded() as place, place.client(OPERATOR) as client:
+    async with serve_guarded() as server, server.client(OPERATOR) as client:
         for _ in range(2):
             answer = await client.post("/v1/body", content=b"x" * 5_000_000)
             assert answer.status_code == 413
@@ -58,8 +61,8 @@ async def test_who_sends_far_too_much_gets_to_read_why() -> None:
 
 @pytest.mark.parametrize("length", ["-1", "1, 2", "0x10", "+5", "5 5", "1e3"])
 async def test_a_length_that_is_none_is_refused(length: str) -> None:
-    async with guarded() as place:
-        answer = await place.ask(
+    async with serve_guarded() as server:
+        answer = await server.ask(
             f"POST /v1/body HTTP/1.1\nHost: localhost\n{BEARER}\n"
             f"Content-Length: {length}"
         )
@@ -68,8 +71,8 @@ async def test_a_length_that_is_none_is_refused(length: str) -> None:
 
 
 async def test_two_lengths_are_refused() -> None:
-    async with guarded() as place:
-        answer = await place.raw(
+    async with serve_guarded() as server:
+        answer = await server.raw(
             f"{POST}{CLOSE}\r\n"
             "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
             "0\r\n\r\nGET /".encode()
@@ -82,9 +85,9 @@ async def test_two_lengths_are_refused() -> None:
 @pytest.mark.parametrize("how", ["Content-Length: 10", "Transfer-Encoding: chunked"])
 async def test_a_body_that_does_not_come_is_not_waited_for(how: str) -> None:
     loop = asyncio.get_running_loop()
-    async with guarded(request_within_s=0.4) as place:
+    async with serve_guarded(request_within_s=0.4) as server:
         began = loop.time()
-        answer = await place.raw(
+        answer = await server.raw(
             f"{POST}{how}\r\n\r\n".encode(),
             *(b"1", 0.1, b"1", 0.1, b"1", 0.1),
         )
@@ -96,8 +99,8 @@ async def test_a_body_that_does_not_come_is_not_waited_for(how: str) -> None:
 
 
 async def test_a_slow_body_that_comes_in_time_is_taken() -> None:
-    async with guarded(request_within_s=5) as place:
-        answer = await place.raw(
+    async with serve_guarded(request_within_s=5) as server:
+        answer = await server.raw(
             f"{POST}{CLOSE}\r\nContent-Length: 3\r\n\r\n".encode(),
             *(b"1", 0.05, b"2", 0.05, b"3"),
         )
@@ -106,7 +109,10 @@ async def test_a_slow_body_that_comes_in_time_is_taken() -> None:
 
 
 async def test_an_answer_may_take_longer_than_a_request() -> None:
-    async with guarded(request_within_s=0.1) as place, place.client(READER) as client:
+    async with (
+        serve_guarded(request_within_s=0.1) as server,
+        server.client(READER) as client,
+    ):
         answer = await client.get("/v1/soon")
 
     assert answer.text == "soon"
@@ -119,12 +125,12 @@ async def test_a_head_that_is_too_long_is_refused_in_one_piece_and_in_many() -> 
     head = f"GET /v1/who HTTP/1.1\r\nHost: localhost\r\n{BEARER}\r\n{CLOSE}\r\n"
     long = b"X: " + b"a" * 17_000
     many = "".join(f"X{number}: a\r\n" for number in range(2500)).encode()
-    async with guarded() as place:
-        one = await place.raw(head.encode() + long + b"\r\n\r\n")
-        unended = await place.raw(head.encode() + b"X: " + b"a" * 200_000)
-        lines = await place.raw(head.encode() + many + b"\r\n")
-        target = await place.ask(f"GET /{'a' * 17_000} HTTP/1.1\nHost: localhost")
-        fits = await place.raw(head.encode() + b"X: " + b"a" * 15_000 + b"\r\n\r\n")
+    async with serve_guarded() as server:
+        one = await server.raw(head.encode() + long + b"\r\n\r\n")
+        unended = await server.raw(head.encode() + b"X: " + b"a" * 200_000)
+        lines = await server.raw(head.encode() + many + b"\r\n")
+        target = await server.ask(f"GET /{'a' * 17_000} HTTP/1.1\nHost: localhost")
+        fits = await server.raw(head.encode() + b"X: " + b"a" * 15_000 + b"\r\n\r\n")
 
     for answer in (one, unended, lines, target):
         assert status_of(answer) == 413
@@ -152,8 +158,8 @@ async def test_a_head_that_is_too_long_is_refused_in_one_piece_and_in_many() -> 
     ],
 )
 async def test_every_answer_has_the_security_headers(head: str, status: int) -> None:
-    async with guarded() as place:
-        answer = await place.ask(head)
+    async with serve_guarded() as server:
+        answer = await server.ask(head)
 
     assert status_of(answer) == status
     lines = answer.partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
@@ -167,7 +173,7 @@ async def test_every_answer_has_the_security_headers(head: str, status: int) -> 
 
 
 async def test_what_nobody_foresaw_tells_nothing_of_itself() -> None:
-    async with guarded() as place, place.client(READER) as client:
+    async with serve_guarded() as server, server.client(READER) as client:
         answer = await client.get("/v1/broken")
 
     assert answer.status_code == 500
@@ -177,8 +183,8 @@ async def test_what_nobody_foresaw_tells_nothing_of_itself() -> None:
 
 async def test_a_connection_takes_requests_in_turn_and_ends_with_a_refusal() -> None:
     head = "Host: localhost\r\n"
-    async with guarded() as place:
-        answers = await place.raw(
+    async with serve_guarded() as server:
+        answers = await server.raw(
             (
                 f"{POST}Content-Length: 2\r\n\r\nab"
                 f"GET /v1/who HTTP/1.1\r\n{head}{BEARER}\r\n\r\n"
@@ -200,8 +206,8 @@ async def test_an_application_cannot_overlook_that_a_body_was_refused() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"never mind"})
 
-    async with guarded(app=stubborn, body_bytes=10) as place:
-        answer = await place.raw(
+    async with serve_guarded(app=stubborn, body_bytes=10) as server:
+        answer = await server.raw(
             f"{POST}{CLOSE}\r\nTransfer-Encoding: chunked\r\n\r\n".encode(),
             b"14\r\n" + b"x" * 20 + b"\r\n0\r\n\r\n",
         )
@@ -216,8 +222,8 @@ async def test_half_an_answer_is_cut_and_not_taken_for_whole() -> None:
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
         raise RuntimeError("in its midst")
 
-    async with guarded(app=half) as place:
-        answer = await place.ask(f"GET /v1/who HTTP/1.1\nHost: localhost\n{BEARER}")
+    async with serve_guarded(app=half) as server:
+        answer = await server.ask(f"GET /v1/who HTTP/1.1\nHost: localhost\n{BEARER}")
 
     assert answer.endswith(b"4\r\nhalf\r\n")  # and no last chunk
 

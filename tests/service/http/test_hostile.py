@@ -10,8 +10,8 @@ from pathlib import Path
 from time import monotonic
 
 import httpx
-from support.cli_runner import Server
-from support.service_program import Program, service
+from support.cli_runner import SandboxThread
+from support.service_program import ServiceProcess, run_service
 
 LASTS_S = 6.0
 """Seconds for which they go on."""
@@ -140,7 +140,7 @@ async def attack(port: int, number: int, until: float) -> None:
         writer.transport.abort()
 
 
-async def waits(running: Program, until: float) -> list[float]:
+async def waits(running: ServiceProcess, until: float) -> list[float]:
     """Ask again and again, and return how long each answer took."""
     took = []
     async with httpx.AsyncClient(base_url=running.address, trust_env=False) as client:
@@ -153,8 +153,10 @@ async def waits(running: Program, until: float) -> list[float]:
     return took
 
 
-def test_hostile_connections_hold_nobody_up(tmp_path: Path, ollama: Server) -> None:
-    with service(tmp_path / "herd.db", ollama.address) as running:
+def test_hostile_connections_hold_nobody_up(
+    tmp_path: Path, ollama: SandboxThread
+) -> None:
+    with run_service(tmp_path / "herd.db", ollama.address) as running:
 
         async def watched() -> list[float]:
             until = monotonic() + LASTS_S
@@ -171,6 +173,6 @@ def test_hostile_connections_hold_nobody_up(tmp_path: Path, ollama: Server) -> N
     assert " status=500" not in log
 
 
-def watch(running: Program, until: float) -> list[float]:
+def watch(running: ServiceProcess, until: float) -> list[float]:
     """Watch from a loop of its own: the attackers' is not always on time."""
     return asyncio.run(waits(running, until))

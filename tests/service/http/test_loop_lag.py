@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 from support.loop_lag import LoopLag, slowness
-from support.service_program import Thread, thread
+from support.service_program import ServiceThread, run_in_thread
 
-from benchmarks.herd import fill, names
+from benchmarks.dataset import fill, names
 from herdbook.core.concurrency.time_slice import SLICE_S
 
 LIMIT_S = 0.1
@@ -83,7 +83,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def requests_of(service: Thread) -> list[str]:
+def requests_of(service: ServiceThread) -> list[str]:
     """Return the requests to make: every path that the application answers to GET.
 
     Each is asked for the present, and for a moment of the past where it takes one.
@@ -99,7 +99,7 @@ def requests_of(service: Thread) -> list[str]:
     return asked
 
 
-def lag_of(service: Thread, request: str) -> float:
+def lag_of(service: ServiceThread, request: str) -> float:
     """Return the CPU seconds that a request holds the loop at most.
 
     Something is recorded first, so that no answer is one that was kept.
@@ -127,7 +127,7 @@ def test_no_request_holds_the_event_loop(
     gc.freeze()  # as the process of a service does
     request.addfinalizer(gc.unfreeze)
     for _ in range(ATTEMPTS):
-        with thread(log, "127.0.0.1:9") as service:
+        with run_in_thread(log, "127.0.0.1:9") as service:
             asked = list(over) or requests_of(service)
             over = {
                 path: lag for path in asked if (lag := lag_of(service, path)) > limit()

@@ -9,8 +9,8 @@ from support.http_fixture import (
     OPERATOR,
     READER,
     TOKENS,
-    Place,
-    guarded,
+    GuardedServer,
+    serve_guarded,
     status_of,
 )
 
@@ -35,8 +35,8 @@ class Ticks:
         return self.now
 
 
-async def statuses(place: Place, *heads: str) -> list[int]:
-    return [status_of(await place.ask(head)) for head in heads]
+async def statuses(server: GuardedServer, *heads: str) -> list[int]:
+    return [status_of(await server.ask(head)) for head in heads]
 
 
 # Hosts
@@ -59,19 +59,19 @@ async def test_it_is_addressed_by_its_own_names_alone() -> None:
         ),
         *("localhost,evil.example", "localhost/", "", "ä"),
     ]
-    async with guarded(hosts=("herd.example", "10.1.2.3:80")) as place:
+    async with serve_guarded(hosts=("herd.example", "10.1.2.3:80")) as server:
         heads = [f"GET /v1/who HTTP/1.1\nHost: {h}\n{BEARER}" for h in ours]
-        assert set(await statuses(place, *heads)) == {200}
+        assert set(await statuses(server, *heads)) == {200}
         for host in foreign:
-            answer = await place.ask(f"GET /healthz HTTP/1.1\nHost: {host}\n{BEARER}")
+            answer = await server.ask(f"GET /healthz HTTP/1.1\nHost: {host}\n{BEARER}")
             assert status_of(answer) in {400, 421}, host
             assert b"problem+json" in answer
 
 
 async def test_a_request_has_one_host() -> None:
-    async with guarded() as place:
+    async with serve_guarded() as server:
         none, two, alike, old = [
-            await place.ask(head)
+            await server.ask(head)
             for head in (
                 f"GET /v1/who HTTP/1.1\n{BEARER}",
                 f"GET /v1/who HTTP/1.1\nHost: localhost\nHost: evil\n{BEARER}",
@@ -85,10 +85,13 @@ async def test_a_request_has_one_host() -> None:
 
 
 async def test_it_is_addressed_by_the_address_that_it_listens_on() -> None:
-    async with guarded(host="127.0.0.3") as place, place.client(READER) as client:
+    async with (
+        serve_guarded(host="127.0.0.3") as server,
+        server.client(READER) as client,
+    ):
         own = await client.get("/v1/who")
         other = await client.get("/v1/who", headers={"host": "127.0.0.2"})
-    async with guarded(host="0.0.0.0") as place, place.client(READER) as client:
+    async with serve_guarded(host="0.0.0.0") as server, server.client(READER) as client:
         everywhere = await client.get("/v1/who", headers={"host": "0.0.0.0"})
 
     assert (own.status_code, other.status_code) == (200, 421)
@@ -98,7 +101,7 @@ async def test_it_is_addressed_by_the_address_that_it_listens_on() -> None:
 @pytest.mark.parametrize("host", ["*", "http://herd.example", "a b", "", "*.example"])
 async def test_a_name_that_is_none_is_refused_at_the_start(host: str) -> None:
     with pytest.raises(InvalidServiceError, match="is no host by which"):
-        async with guarded(hosts=(host,)):
+        async with serve_guarded(hosts=(host,)):
             raise AssertionError
 
 
@@ -117,8 +120,8 @@ async def test_a_name_that_is_none_is_refused_at_the_start(host: str) -> None:
     ],
 )
 async def test_a_path_is_read_in_one_way_alone(target: str) -> None:
-    async with guarded() as place:
-        answer = await place.ask(f"GET {target} HTTP/1.1\nHost: localhost")
+    async with serve_guarded() as server:
+        answer = await server.ask(f"GET {target} HTTP/1.1\nHost: localhost")
 
     assert status_of(answer) == 400
     assert b'"bad_request"' in answer
@@ -135,9 +138,9 @@ async def test_no_spelling_of_a_path_is_open_that_should_not_be() -> None:
             "/Static/style.css",
         ),
     ]
-    async with guarded() as place:
+    async with serve_guarded() as server:
         heads = [f"GET {path} HTTP/1.1\nHost: localhost" for path in paths]
-        assert set(await statuses(place, *heads)) <= {400, 401}
+        assert set(await statuses(server, *heads)) <= {400, 401}
 
 
 # Other sites
@@ -162,8 +165,8 @@ async def test_no_spelling_of_a_path_is_open_that_should_not_be() -> None:
     ],
 )
 async def test_no_other_site_changes_anything(method: str, header: str) -> None:
-    async with guarded() as place:
-        answer = await place.ask(
+    async with serve_guarded() as server:
+        answer = await server.ask(
             f"{method} /v1/body HTTP/1.1\nHost: localhost:8080\n{BEARER}\n{header}"
         )
 
@@ -181,8 +184,8 @@ async def test_no_other_site_changes_anything(method: str, header: str) -> None:
     ],
 )
 async def test_our_own_pages_and_programs_change_things(header: str) -> None:
-    async with guarded() as place:
-        answer = await place.ask(
+    async with serve_guarded() as server:
+        answer = await server.ask(
             f"POST /v1/body HTTP/1.1\nHost: localhost:8080\n{BEARER}\n{header}"
         )
 
@@ -191,9 +194,9 @@ async def test_our_own_pages_and_programs_change_things(header: str) -> None:
 
 async def test_behind_https_the_site_has_that_scheme_and_its_usual_port() -> None:
     head = f"POST /v1/body HTTP/1.1\nHost: herd.example\n{BEARER}\nOrigin: "
-    async with guarded(secure=True, hosts=("herd.example",)) as place:
+    async with serve_guarded(secure=True, hosts=("herd.example",)) as server:
         told = await statuses(
-            place,
+            server,
             f"{head}https://herd.example",
             f"{head}https://herd.example:443",
             f"{head}http://herd.example",
@@ -208,9 +211,9 @@ async def test_another_site_reads_nothing_but_may_link_to_pages(site: str) -> No
     asks = f"Host: localhost\n{BEARER}\nSec-Fetch-Site: {site}"
     follows = f"{asks}\nSec-Fetch-Mode: navigate\nSec-Fetch-Dest: document"
     frames = f"{asks}\nSec-Fetch-Mode: navigate\nSec-Fetch-Dest: iframe"
-    async with guarded() as place:
+    async with serve_guarded() as server:
         refused = await statuses(
-            place,
+            server,
             f"GET / HTTP/1.1\n{asks}",
             f"GET / HTTP/1.1\n{frames}",
             f"GET /v1/who HTTP/1.1\n{asks}",
@@ -219,19 +222,19 @@ async def test_another_site_reads_nothing_but_may_link_to_pages(site: str) -> No
             f"HEAD /v1/who HTTP/1.1\n{asks}",
             f"GET /static/style.css HTTP/1.1\n{asks}",
         )
-        led = await statuses(place, f"GET / HTTP/1.1\n{follows}")
+        led = await statuses(server, f"GET / HTTP/1.1\n{follows}")
 
     assert set(refused) == {403}
     assert led == [200]
 
 
 async def test_a_preflight_gets_no_allowance() -> None:
-    async with guarded() as place:
-        preflight = await place.ask(
+    async with serve_guarded() as server:
+        preflight = await server.ask(
             "OPTIONS /v1/body HTTP/1.1\nHost: localhost\nOrigin: http://evil.example\n"
             "Access-Control-Request-Method: POST"
         )
-        plain = await place.ask(f"OPTIONS /v1/who HTTP/1.1\nHost: localhost\n{BEARER}")
+        plain = await server.ask(f"OPTIONS /v1/who HTTP/1.1\nHost: localhost\n{BEARER}")
 
     assert status_of(preflight) == 403
     assert status_of(plain) == 204
@@ -242,7 +245,7 @@ async def test_a_preflight_gets_no_allowance() -> None:
 
 
 async def test_each_token_has_its_role() -> None:
-    async with guarded() as place, place.client() as client:
+    async with serve_guarded() as server, server.client() as client:
         for token, name, role, post, admin in (
             (READER, "ruth", "read", 403, 403),
             (OPERATOR, "olga", "operate", 200, 403),
@@ -258,7 +261,7 @@ async def test_each_token_has_its_role() -> None:
 
 
 async def test_without_tokens_everybody_is_local() -> None:
-    async with guarded(tokens=()) as place, place.client("anything") as client:
+    async with serve_guarded(tokens=()) as server, server.client("anything") as client:
         told = await client.get("/v1/who")
 
     assert told.json() == {"actor": "api:local", "role": "admin"}
@@ -266,7 +269,7 @@ async def test_without_tokens_everybody_is_local() -> None:
 
 async def test_health_style_and_the_way_in_are_open() -> None:
     paths = ("/healthz", "/readyz", "/static/style.css", "/login")
-    async with guarded() as place, place.client() as client:
+    async with serve_guarded() as server, server.client() as client:
         told = [(await client.get(path)).status_code for path in paths]
         head = await client.head("/v1/who")
 
@@ -277,7 +280,7 @@ async def test_health_style_and_the_way_in_are_open() -> None:
 
 @pytest.mark.parametrize("path", ["/v1/who", "/metrics", "/v1/nothing"])
 async def test_a_program_without_a_token_is_told_how(path: str) -> None:
-    async with guarded() as place, place.client() as client:
+    async with serve_guarded() as server, server.client() as client:
         answer = await client.get(path, headers={"accept": "text/html"})
 
     assert answer.status_code == 401
@@ -288,7 +291,7 @@ async def test_a_program_without_a_token_is_told_how(path: str) -> None:
 
 async def test_a_browser_without_a_session_is_led_to_the_way_in() -> None:
     html = {"accept": "text/html,application/xhtml+xml"}
-    async with guarded() as place, place.client() as client:
+    async with serve_guarded() as server, server.client() as client:
         led = await client.get("/models/hf.co/a%20b%2Fc?x=1", headers=html)
         page = await client.get(led.headers["location"])
         posted = await client.post("/models/a", headers=html)
@@ -319,15 +322,17 @@ async def test_a_browser_without_a_session_is_led_to_the_way_in() -> None:
     ],
 )
 async def test_what_is_not_the_token_does_not_let_in(credential: str) -> None:
-    async with guarded() as place:
-        answer = await place.ask(f"GET /v1/who HTTP/1.1\nHost: localhost\n{credential}")
+    async with serve_guarded() as server:
+        answer = await server.ask(
+            f"GET /v1/who HTTP/1.1\nHost: localhost\n{credential}"
+        )
 
     assert status_of(answer) == 401
     assert OPERATOR.encode() not in answer
 
 
 async def test_a_token_in_the_query_is_none() -> None:
-    async with guarded() as place, place.client() as client:
+    async with serve_guarded() as server, server.client() as client:
         names = ("token", "access_token", "authorization", "api_key")
         told = {
             (await client.get("/v1/who", params={name: ADMIN})).status_code
@@ -341,10 +346,10 @@ async def test_a_token_in_the_query_is_none() -> None:
 
 
 async def asked_from(
-    place: Place, source: str, token: str, times: int = 1
+    server: GuardedServer, source: str, token: str, times: int = 1
 ) -> list[int]:
     transport = httpx.AsyncHTTPTransport(local_address=source)
-    async with place.client(token, transport=transport) as client:
+    async with server.client(token, transport=transport) as client:
         return [(await client.get("/v1/who")).status_code for _ in range(times)]
 
 
@@ -353,20 +358,20 @@ async def test_who_fails_too_often_is_not_looked_at_and_others_are() -> None:
     authenticator = Authenticator(
         ServiceSettings(tokens=TOKENS, failures=3), monotonic=ticks
     )
-    async with guarded(authenticator=authenticator) as place:
-        failed = await asked_from(place, "127.0.0.2", "wrong", 5)
-        right = await asked_from(place, "127.0.0.2", ADMIN)
-        other = await asked_from(place, "127.0.0.1", ADMIN)
-        async with place.client(
+    async with serve_guarded(authenticator=authenticator) as server:
+        failed = await asked_from(server, "127.0.0.2", "wrong", 5)
+        right = await asked_from(server, "127.0.0.2", ADMIN)
+        other = await asked_from(server, "127.0.0.1", ADMIN)
+        async with server.client(
             transport=httpx.AsyncHTTPTransport(local_address="127.0.0.2")
         ) as client:
             without = (await client.get("/v1/who")).status_code
             healthy = (await client.get("/healthz")).status_code
             told = await client.get("/v1/who", headers={"authorization": "Bearer x"})
         ticks.now += 59.9
-        before = await asked_from(place, "127.0.0.2", ADMIN)
+        before = await asked_from(server, "127.0.0.2", ADMIN)
         ticks.now += 0.2
-        after = await asked_from(place, "127.0.0.2", ADMIN)
+        after = await asked_from(server, "127.0.0.2", ADMIN)
 
     assert failed == [401, 401, 401, 429, 429]
     assert (right, other, without, healthy) == ([429], [200], 401, 200)
@@ -376,7 +381,7 @@ async def test_who_fails_too_often_is_not_looked_at_and_others_are() -> None:
 
 
 async def test_no_token_is_no_failure() -> None:
-    async with guarded(failures=2) as place, place.client() as client:
+    async with serve_guarded(failures=2) as server, server.client() as client:
         for _ in range(5):
             assert (await client.get("/v1/who")).status_code == 401
         headers = {"authorization": f"Bearer {READER}"}
@@ -412,7 +417,7 @@ def test_a_site_of_ipv6_is_one_address() -> None:
 
 
 async def test_read_only_is_read_only_for_everybody() -> None:
-    async with guarded(read_only=True) as place, place.client(ADMIN) as client:
+    async with serve_guarded(read_only=True) as server, server.client(ADMIN) as client:
         changed = await client.post("/v1/body", content=b"x")
         read = await client.get("/v1/who")
         signed_in = await client.post("/login", data={"token": ADMIN})
@@ -424,8 +429,8 @@ async def test_read_only_is_read_only_for_everybody() -> None:
 
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT", "PROPFIND", "post", "QUERY"])
 async def test_a_method_that_nobody_knows_needs_a_role_as_well(method: str) -> None:
-    async with guarded() as place:
-        answer = await place.ask(
+    async with serve_guarded() as server:
+        answer = await server.ask(
             f"{method} /v1/who HTTP/1.1\nHost: localhost\n"
             f"Authorization: Bearer {READER}"
         )

@@ -31,10 +31,10 @@ from herdbook.events.streams import StreamName, model_stream
 NODE = "local"
 SIZE_BYTES = 2_019_393_189
 CONTEXT = 8192
-ROUND = 4
+EVENTS_PER_CYCLE = 4
 """Events in one round of a model's life: load started, loaded, used, unloaded."""
 
-APPEND = 400
+EVENTS_PER_APPEND = 400
 """Events that a log is filled with at once."""
 
 
@@ -48,7 +48,7 @@ def stream(name: str) -> StreamName:
     return model_stream(NODE, name)
 
 
-def found(name: str) -> tuple[Fact, ...]:
+def first_facts(name: str) -> tuple[Fact, ...]:
     """Return what is recorded when a model is first seen."""
     able = Capability(value=True, source=FactSource.SHOW, evidence="listed")
     return (
@@ -79,7 +79,7 @@ def digest(name: str) -> str:
     return sha256(name.encode()).hexdigest()
 
 
-def life(name: str) -> Iterator[Fact]:
+def lifecycle_facts(name: str) -> Iterator[Fact]:
     """Yield what happens to a model, round after round, without end."""
     runner = Runner(
         name=name,
@@ -98,7 +98,7 @@ def life(name: str) -> Iterator[Fact]:
     )
 
 
-def new(fact: Fact) -> NewEvent:
+def new_event(fact: Fact) -> NewEvent:
     """Return a fact as it is given to a store."""
     return NewEvent(
         fact=fact,
@@ -110,20 +110,22 @@ def new(fact: Fact) -> NewEvent:
 
 async def fill(path: Path, events: int, models: int) -> None:
     """Make a log of so many events, spread over so many models, with a snapshot."""
-    lives = {name: life(name) for name in names(models)}
+    lives = {name: lifecycle_facts(name) for name in names(models)}
     async with await SQLiteEventStore.open(path) as store:
         for name in lives:
-            await store.append(stream(name), [new(fact) for fact in found(name)], ANY)
+            await store.append(
+                stream(name), [new_event(fact) for fact in first_facts(name)], ANY
+            )
         left = events - (await store.head()).position
         for name in cycle(lives):
             if left <= 0:
                 break
-            facts = list(islice(lives[name], min(APPEND, left)))
-            await store.append(stream(name), [new(fact) for fact in facts], ANY)
+            facts = list(islice(lives[name], min(EVENTS_PER_APPEND, left)))
+            await store.append(stream(name), [new_event(fact) for fact in facts], ANY)
             left -= len(facts)
         await views.save(await views.restore(store, store), store)
 
 
-def opened(path: Path) -> AbstractAsyncContextManager[ModelManager]:
+def open_manager(path: Path) -> AbstractAsyncContextManager[ModelManager]:
     """Open a log without looking at any server."""
     return ModelManager.open(path, ollama="127.0.0.1:9", node=NODE, refresh=False)

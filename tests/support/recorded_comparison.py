@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-from support.recorded_play import Talk
+from support.recorded_play import PlayedExchange
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 SHORT = re.compile(r"pulling [0-9a-f]{12}$")
@@ -26,7 +26,7 @@ LOOSE = {
 }  # fmt: skip
 
 
-class Reader:
+class AnswerReader:
     """Bring answers into a form in which only what matters is left, keys in order."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Reader:
             case dict():
                 return [(name, self.value(name, value[name])) for name in value]
             case list() if key == "models":
-                ordered = sorted(value, key=self._place)
+                ordered = sorted(value, key=self._model_order)
                 return [self.value("", one) for one in ordered]
             case _ if key in self._loose:
                 return type(value).__name__
@@ -75,7 +75,7 @@ class Reader:
     def number(self, digest: str) -> str:
         return self._digests.setdefault(digest, f"digest {len(self._digests)}")
 
-    def _place(self, one: dict[str, Any]) -> tuple[str, str]:
+    def _model_order(self, one: dict[str, Any]) -> tuple[str, str]:
         return one["name"], self._digests.get(one["digest"], "new")
 
     def _squeezed(self, lines: list[Any]) -> Iterator[Any]:
@@ -109,7 +109,7 @@ def _shape(one: dict[str, Any], progress: dict[str, list[int]]) -> Any:
     }
 
 
-def recorded(reader: Reader, exchange: dict[str, Any]) -> Any:
+def comparable_recording(reader: AnswerReader, exchange: dict[str, Any]) -> Any:
     """Bring a recorded answer into the form."""
     response = exchange["response"]
     lines = response.get("lines")
@@ -121,7 +121,7 @@ def recorded(reader: Reader, exchange: dict[str, Any]) -> Any:
     )
 
 
-def answered(reader: Reader, talk: Talk) -> Any:
+def comparable_answer(reader: AnswerReader, talk: PlayedExchange) -> Any:
     """Bring an answer of the sandbox into the form."""
     kind = talk.headers.get("content-type", "")
     reader.look_at(talk.exchange["request"]["path"])
