@@ -1,7 +1,7 @@
-"""Time as everything in here takes it: one clock for what happened and for waiting.
+"""Clocks for timestamps and for waiting.
 
-The system's clock is the default. ``ManualClock`` stands still until it is moved,
-so that a test passes an hour without waiting for it.
+The system's clock is the default. ``ManualClock`` only moves when it is advanced, so
+that a test can pass an hour without waiting.
 """
 
 from __future__ import annotations
@@ -18,48 +18,48 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What time it is, and how to wait."""
+    """A source of time that can also wait."""
 
     def now(self) -> datetime:
-        """Return the time of day, UTC."""
+        """Return the current time, UTC."""
         ...
 
     def monotonic(self) -> float:
-        """Return seconds that never go back."""
+        """Return seconds that never decrease."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for a number of seconds."""
         ...
 
     def timeout(self, seconds: float) -> AbstractAsyncContextManager[object]:
-        """Return a block that raises ``TimeoutError`` if it takes longer."""
+        """Return a context manager that raises ``TimeoutError`` after the seconds."""
         ...
 
 
 class SystemClock:
-    """The clock of the machine."""
+    """The clock of the operating system."""
 
     def now(self) -> datetime:
-        """Return the time of day, UTC."""
+        """Return the current time, UTC."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        """Return seconds that never go back."""
+        """Return seconds that never decrease."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for a number of seconds."""
         await asyncio.sleep(seconds)
 
     def timeout(self, seconds: float) -> AbstractAsyncContextManager[object]:
-        """Return a block that raises ``TimeoutError`` if it takes longer."""
+        """Return a context manager that raises ``TimeoutError`` after the seconds."""
         loop = asyncio.get_running_loop()
         return Timeout(lambda expire: loop.call_later(seconds, expire).cancel)
 
 
 class ManualClock:
-    """A clock that stands still until ``advance`` moves it."""
+    """A clock that only moves when ``advance`` is called."""
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
         self._start = start
@@ -68,15 +68,15 @@ class ManualClock:
         self._order = itertools.count()
 
     def now(self) -> datetime:
-        """Return the start and what it was moved by."""
+        """Return the start time plus the seconds advanced."""
         return self._start + timedelta(seconds=self._elapsed)
 
     def monotonic(self) -> float:
-        """Return the seconds that it was moved by."""
+        """Return the seconds advanced."""
         return self._elapsed
 
     async def sleep(self, seconds: float) -> None:
-        """Wait until it was moved that far."""
+        """Wait until the clock was advanced by the seconds."""
         reached = asyncio.Event()
         self._call(reached.set, self._elapsed + max(seconds, 0))
         if seconds <= 0:
@@ -85,24 +85,24 @@ class ManualClock:
         await reached.wait()
 
     def timeout(self, seconds: float) -> AbstractAsyncContextManager[object]:
-        """Return a block that raises ``TimeoutError`` once it was moved that far."""
+        """Return a context manager that raises once the clock was advanced that far."""
         deadline = self._elapsed + seconds
         return Timeout(lambda expire: self._call(expire, deadline))
 
     def _call(self, wake: Callable[[], None], deadline: float) -> Callable[[], None]:
-        """Have a function called once the clock is there; return what undoes that."""
+        """Schedule a function; return a function that cancels it."""
         entry = (deadline, next(self._order), wake)
         heapq.heappush(self._waiting, entry)
 
-        def undo() -> None:
+        def cancel() -> None:
             if entry in self._waiting:
                 self._waiting.remove(entry)
                 heapq.heapify(self._waiting)
 
-        return undo
+        return cancel
 
     async def advance(self, seconds: float) -> None:
-        """Move it, stopping at each deadline so that what was due runs first."""
+        """Advance the clock, stopping at each deadline so that what is due runs."""
         end = self._elapsed + seconds
         while self._waiting and self._waiting[0][0] <= end:
             deadline, _, wake = heapq.heappop(self._waiting)
@@ -114,15 +114,15 @@ class ManualClock:
 
 
 class Timeout:
-    """A block that raises ``TimeoutError`` when it expires before it ends.
+    """A context manager that raises ``TimeoutError`` at a deadline.
 
     Not ``asyncio.timeout``: before Python 3.11.4 (Debian 12 has 3.11.2) that raises
-    ``CancelledError`` instead if the task had been cancelled earlier, as it was where
-    the end of a cancelled operation is recorded (CPython issue 102780).
+    ``CancelledError`` instead if the task was cancelled earlier, which is the case
+    while the end of a cancelled operation is recorded (CPython issue 102780).
 
     Args:
-        schedule: Arranges for a function to be called at the deadline, and returns
-            what undoes that.
+        schedule: Schedules a function for the deadline, and returns a function that
+            cancels it.
     """
 
     def __init__(
@@ -155,13 +155,13 @@ class Timeout:
         assert task is not None
         assert self._unschedule is not None
         self._unschedule()
-        # No more requests than on entry: nobody else cancelled the task.
+        # No more cancel requests than on entry: only this timeout cancelled the task.
         ours = self._expired and task.uncancel() <= self._cancelling
         if ours and isinstance(error, asyncio.CancelledError):
             raise TimeoutError from error
 
 
 async def settle(turns: int = 25) -> None:
-    """Let whatever is ready run: so many turns of the loop."""
+    """Let ready tasks run, for a number of turns of the event loop."""
     for _ in range(turns):
         await asyncio.sleep(0)

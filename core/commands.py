@@ -333,7 +333,7 @@ class Commands(Queries):
 
     async def _load_pinned(self) -> None:
         """Load pinned models again that were evicted, where there is room now."""
-        server = self._reconciler.look
+        server = self._reconciler.last_state
         if server is None or not self._repository.node_status().reached:
             return
         for name in self._pins.due(self._repository.statuses(), server):

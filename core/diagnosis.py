@@ -1,4 +1,4 @@
-"""What one check found out: how bad it is, what it is, and what to do about it."""
+"""The result of one check: its level, the finding and the remedy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 class Level(StrEnum):
-    """How bad it is, from nothing to what somebody has to see to."""
+    """The severity of a finding, in rising order."""
 
     OK = "ok"
     NOTICE = "notice"
@@ -17,13 +17,13 @@ class Level(StrEnum):
 
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
-    """What one check found out.
+    """The result of one check.
 
     Attributes:
-        check: Which check, by a stable word.
-        level: How bad it is.
-        what: What it found, in words.
-        remedy: What to do; empty where nothing is to be done.
+        check: The check's stable name.
+        level: The severity.
+        what: The finding, as text.
+        remedy: What to do; empty if nothing needs to be done.
     """
 
     check: str
@@ -35,5 +35,5 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
 def diagnosis(
     check: str, what: str, remedy: str = "", *, level: Level = Level.OK
 ) -> Diagnosis:
-    """Return what a check found out; that all is well unless it says otherwise."""
+    """Return the result of a check; by default that all is well."""
     return Diagnosis(check=check, level=level, what=what, remedy=remedy)

@@ -1,7 +1,7 @@
-"""What is logged, through structlog: imported with the first line, not before.
+"""Logging through structlog, which is imported when the first line is logged.
 
-Where Rich is installed, structlog brings it along, and whoever only imports the
-library should pay for neither.
+structlog imports Rich if that is installed; importing the library alone should not
+load either of them.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from contextlib import contextmanager
 
 
 class Logger:
-    """A logger of structlog by its name, made when something is logged."""
+    """A structlog logger by name, created when something is logged."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def debug(self, event: str, **values: object) -> None:
-        """Log what only a developer wants to know."""
+        """Log details for developers."""
         self._log("debug", event, values)
 
     def info(self, event: str, **values: object) -> None:
-        """Log what went as it should."""
+        """Log a normal event."""
         self._log("info", event, values)
 
     def warning(self, event: str, **values: object) -> None:
-        """Log what somebody should look at."""
+        """Log a problem that may need attention."""
         self._log("warning", event, values)
 
     def _log(self, level: str, event: str, values: dict[str, object]) -> None:
@@ -36,7 +36,7 @@ class Logger:
 
 @contextmanager
 def bound(**values: str) -> Iterator[None]:
-    """Bind values to every line that is logged inside."""
+    """Bind values to every line that is logged in the block."""
     from structlog.contextvars import bound_contextvars  # noqa: PLC0415 - see above
 
     with bound_contextvars(**values):

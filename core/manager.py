@@ -310,7 +310,7 @@ class ModelManager(Commands):
         ``core.doctor`` checks the log as well.
         """
         against = Checking(
-            moment=await self.now(),
+            read_model=await self.now(),
             weights_of=self._repository.views.status.weights_of,
             clock=self._clock,
             within_s=self._settings.refresh_timeout_s,

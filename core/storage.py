@@ -1,4 +1,4 @@
-"""Which store a log is kept in, chosen once: the composition of the storage."""
+"""Open the store of a log: an SQLite file, or memory."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from herdbook.events.store import EventStore, Instances, ViewStore
 _log = Logger("herdbook.storage")
 
 ACCEPT_LOSS = "Restore a backup, or accept the loss: herdbook verify --accept"
-"""What to do about a log that ends before its kept head."""
+"""The remedy for a log that ends before its saved head."""
 
 MEMORY = ":memory:"
-"""The log that is kept nowhere."""
+"""The name of a log that is only in memory."""
 
 
 class Storage(NamedTuple):
-    """A log, the snapshots of its views, and who is at work on it.
+    """A log, the snapshots of its views, and the instances that use it.
 
     Attributes:
         tasks: Returns the status of each task of the log itself.
@@ -43,16 +43,16 @@ class Storage(NamedTuple):
     async def open(
         log: str | Path, clock: Clock, *, accept_loss: bool = False
     ) -> AsyncIterator[Storage]:
-        """Open a log's file; close all of it at the end.
+        """Open a log; close it when the block ends.
 
         Args:
             log: The file, or ``MEMORY``.
-            clock: Tells when an event is recorded.
+            clock: The clock for the times of events.
             accept_loss: Accept that recorded events are missing; see
                 ``SQLiteEventStore.open``.
 
         Raises:
-            StoreError: It cannot be opened.
+            StoreError: The log cannot be opened.
         """
         if str(log) == MEMORY:
             async with MemoryEventStore(clock=clock.now) as memory:

@@ -86,7 +86,7 @@ def context_text(status: ModelStatus, registry: ModelRegistry) -> str:
 
 def _expected_context(status: ModelStatus, registry: ModelRegistry) -> int | None:
     known = registry.find(status.name)
-    return known.context if known is not None and known.tells("context") else None
+    return known.context if known is not None and known.has_fact("context") else None
 
 
 def abilities_text(can: Iterable[str]) -> str:

@@ -1,3 +1,3 @@
-"""Checks of the log and of the server, as the doctor runs them."""
+"""Checks of the log and of the server, for ``herdbook doctor``."""
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Checks of the log's file and of what it stands on, without opening it to write.
+"""Checks of the log's file and its file system; nothing is written.
 
-Each check tells what it found, well or not; one that cannot tell says so. A log that
-is not there is not made.
+Each check returns a result, also if all is well or if it cannot decide. A missing log
+is not created.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ NO_DISK = 100_000_000
 """Free bytes below which it is called full: a checkpoint may need that at once."""
 
 LARGE_WAL = 64_000_000
-"""Bytes of the write-ahead log beyond which something keeps it from being moved into
-the file: that is done at 4 MB (1,000 pages, SQLite's default)."""
+"""Bytes of the write-ahead log beyond which something must prevent the checkpoint,
+which SQLite makes at 4 MB (1,000 pages) by default."""
 
 CLOCK_TOLERANCE = timedelta(seconds=5)
 """How far ahead the clock of another process on the same log may be."""
 
 MOUNTS = Path("/proc/mounts")
-"""Where Linux tells which file systems there are."""
+"""Linux's list of mounted file systems."""
 
 _NETWORK = re.compile(
     r"9p|afs|beegfs|ceph|cifs|fuse\.(sshfs|s3fs|glusterfs|rclone)|glusterfs|gpfs"
@@ -48,7 +48,7 @@ _NETWORK = re.compile(
 
 
 def check_sqlite(version: str = sqlite3.sqlite_version) -> Diagnosis:
-    """Check SQLite's own version."""
+    """Check the version of SQLite."""
     if tuple(map(int, version.split("."))) >= FIRST_SQLITE_WITHOUT_RESET_BUG:
         return diagnosis("sqlite", f"SQLite {version}")
     return diagnosis(
@@ -61,17 +61,17 @@ def check_sqlite(version: str = sqlite3.sqlite_version) -> Diagnosis:
 
 
 def check_log(log: Path, now: datetime, *, mounts: Path = MOUNTS) -> list[Diagnosis]:
-    """Check the file of a log, and where it is kept.
+    """Check the file of a log, and its disk.
 
     Args:
         log: The file.
-        now: The present, UTC.
-        mounts: Where the mounted file systems are listed.
+        now: The current time, UTC.
+        mounts: The list of mounted file systems.
     """
     try:
         found = [*_file(log, examine(log), now)]
     except StoreUnavailableError as error:
-        return [failed("log", error)]  # and there is no place to tell more about
+        return [failed("log", error)]  # the other checks need the file
     except StoreError as error:
         found = [failed("log", error)]
     free_bytes = shutil.disk_usage(log.parent).free
@@ -85,13 +85,13 @@ def check_log(log: Path, now: datetime, *, mounts: Path = MOUNTS) -> list[Diagno
 
 def _file(log: Path, condition: Condition | None, now: datetime) -> Iterator[Diagnosis]:
     if condition is None:
-        what = f"{log} is not there yet; the first verb that needs it makes it"
+        what = f"{log} does not exist yet; the first command that needs it creates it"
         yield diagnosis("log", what, level=Level.NOTICE)
         return
     yield diagnosis(
         "log",
         f"{log}, {bytes_text(log.stat().st_size)}, schema {condition.schema}, "
-        f"{condition.last.position:,} events; to check each: herdbook verify",
+        f"{condition.last.position:,} events; to check each event: herdbook verify",
     )
     yield _settings(condition)
     yield _schema(condition)
@@ -102,29 +102,30 @@ def _file(log: Path, condition: Condition | None, now: datetime) -> Iterator[Dia
 
 
 def failed(check: str, error: HerdbookError) -> Diagnosis:
-    """Return that a check ended with an error, whose remedy is its own."""
+    """Return a failed check, with the state and remedy of an error."""
     what = f"{error.subject} {error.state}"
     return diagnosis(check, what, error.remedy, level=Level.PROBLEM)
 
 
 def _settings(condition: Condition) -> Diagnosis:
     if not condition.settings:
-        return diagnosis("pragmas", "as they should be")
+        return diagnosis("pragmas", "correct")
     return diagnosis(
         "pragmas",
         "; ".join(condition.settings),
-        "Keep the log on a local disk, with an SQLite as its makers build it",
+        "Put the log on a local disk, and use a standard build of SQLite",
         level=Level.PROBLEM,
     )
 
 
 def _schema(condition: Condition) -> Diagnosis:
     if not condition.altered:
-        return diagnosis("triggers", "all there: events cannot be changed or deleted")
+        return diagnosis("triggers", "complete: events cannot be changed or deleted")
     return diagnosis(
         "triggers",
-        f"missing, or not as they were made: {', '.join(condition.altered)}",
-        "Somebody altered the file. See what else: herdbook verify; restore a backup",
+        f"missing or altered: {', '.join(condition.altered)}",
+        "The file was altered. Run herdbook verify to find other changes, or restore "
+        "a backup",
         level=Level.PROBLEM,
     )
 
@@ -132,13 +133,14 @@ def _schema(condition: Condition) -> Diagnosis:
 def _head(condition: Condition) -> Diagnosis:
     if condition.head == condition.last:
         return diagnosis(
-            "head", f"the log ends where its head says, at #{_last(condition)}"
+            "head", f"the log ends at its recorded head, #{_last(condition)}"
         )
     return diagnosis(
         "head",
-        f"the head says that the log ends at #{condition.head.position}, and its "
-        f"newest event is #{_last(condition)}",
-        "Events are missing or altered. See which: herdbook verify; restore a backup",
+        f"the recorded head is #{condition.head.position}, but the newest event is "
+        f"#{_last(condition)}",
+        "Events are missing or altered. Run herdbook verify to find them, or restore "
+        "a backup",
         level=Level.PROBLEM,
     )
 
@@ -152,13 +154,13 @@ def _kept_head(condition: Condition) -> Diagnosis:
         return diagnosis(
             "kept_head",
             "cannot be read, so a missing end of the log would not be noticed",
-            "It is written again with the next event",
+            "The next event writes it again",
             level=Level.NOTICE,
         )
     if condition.kept is None:
-        return diagnosis("kept_head", "none yet; it is written with the next event")
+        return diagnosis("kept_head", "none yet; the next event writes it")
     return diagnosis(
-        "kept_head", f"#{condition.kept.position} is in the log, as it was kept"
+        "kept_head", f"the saved head, #{condition.kept.position}, is in the log"
     )
 
 
@@ -170,16 +172,16 @@ def check_wal(size_bytes: int) -> Diagnosis:
     """Check the size of the write-ahead log."""
     size = bytes_text(size_bytes)
     if not size_bytes:
-        return diagnosis("wal", "empty: the log's file alone has all events")
+        return diagnosis("wal", "empty: all events are in the log's file")
     if size_bytes <= LARGE_WAL:
         return diagnosis(
             "wal",
-            f"the newest events are in the -wal ({size}): a copy of the log's file "
+            f"the newest events are in the -wal file ({size}): a copy of the log "
             "without it lacks them",
         )
     return diagnosis(
         "wal",
-        f"the write-ahead log has {size}: something reads the file without an end",
+        f"the write-ahead log has {size}: a program keeps reading the file",
         "Close other programs that have the log open; the last one to close it "
         "moves the write-ahead log into the file",
         level=Level.WARNING,
@@ -187,11 +189,11 @@ def check_wal(size_bytes: int) -> Diagnosis:
 
 
 def check_clock(recorded_at: Sequence[datetime], now: datetime) -> Diagnosis:
-    """Check when the newest events say that they were recorded.
+    """Check the times of the newest events.
 
     Args:
-        recorded_at: The times, in order of position.
-        now: The present, UTC.
+        recorded_at: When they were recorded, in order of position.
+        now: The current time, UTC.
     """
     ahead = max(recorded_at, default=now) - now
     if ahead > CLOCK_TOLERANCE:
@@ -199,22 +201,22 @@ def check_clock(recorded_at: Sequence[datetime], now: datetime) -> Diagnosis:
             "clock",
             f"events were recorded up to {duration_text(ahead.total_seconds())} in the "
             "future, by this computer's clock",
-            "Set the clock right; until then questions as of a time may miss events",
+            "Correct the clock; until then, queries as of a time may miss events",
             level=Level.WARNING,
         )
     set_back = sum(one > other for one, other in pairwise(recorded_at))
     if not set_back:
-        return diagnosis("clock", "has not gone back among the newest events")
+        return diagnosis("clock", "the newest events are in order of time")
     return diagnosis(
         "clock",
-        f"went back {set_back} times among the newest {len(recorded_at)} events",
-        "Positions tell the order; a time in the overlap has several",
+        f"was set back {set_back} times within the newest {len(recorded_at)} events",
+        "Use positions instead of times in that range; they are unique",
         level=Level.NOTICE,
     )
 
 
 def _permissions(log: Path) -> Iterator[Diagnosis]:
-    """Yield who else may write the log or its directory."""
+    """Yield the files and directories that other users may write."""
     others = (log_file_path(log, ending) for ending in ("-wal", "-shm"))
     places = [place for place in (log.parent, log, *others) if place.exists()]
     found = [d for place in places if (d := check_mode(place, place.stat().st_mode))]
@@ -224,41 +226,42 @@ def _permissions(log: Path) -> Iterator[Diagnosis]:
 
 
 def check_mode(place: Path, mode: int) -> Diagnosis | None:
-    """Check who may write a file or directory; None where only its owner may.
+    """Check who may write a file or directory; None if only its owner may.
 
     Args:
-        place: It.
-        mode: Its mode, as ``stat`` tells. A directory that all may write is as good
-            as another one where only owners may remove (``/tmp``).
+        place: The file or directory.
+        mode: The mode, as ``stat`` returns it. A directory that all may write is
+            fine if only owners may remove files (``/tmp``).
     """
     if stat.S_ISDIR(mode) and mode & stat.S_ISVTX:
         return None
-    everybody = bool(mode & stat.S_IWOTH)
-    if not everybody and not mode & stat.S_IWGRP:
+    everyone = bool(mode & stat.S_IWOTH)
+    if not everyone and not mode & stat.S_IWGRP:
         return None
-    who = "everybody" if everybody else "its group"
+    who = "everyone" if everyone else "its group"
     return diagnosis(
         "permissions",
-        f"{place} may be written by {who}",
-        f"Unless that is meant: chmod {'o' if everybody else 'g'}-w {place}",
-        level=Level.WARNING if everybody else Level.NOTICE,
+        f"{place} is writable by {who}",
+        f"Unless this is intended: chmod {'o' if everyone else 'g'}-w {place}",
+        level=Level.WARNING if everyone else Level.NOTICE,
     )
 
 
 def check_file_system(log: Path, mounts: Path = MOUNTS) -> Diagnosis:
-    """Check that the log is not on a network file system, where that can be told."""
+    """Check that the log is not on a network file system."""
     try:
         lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        what = "cannot be told here; a network file system is no place for a log"
+        what = "not known; do not keep a log on a network file system"
         return diagnosis("file_system", what, level=Level.NOTICE)
     kind = _kind(log.absolute().parent, lines)
     if not _NETWORK.fullmatch(kind):
-        return diagnosis("file_system", f"{kind or 'unknown'}, not a network's")
+        return diagnosis("file_system", f"local disk ({kind or 'unknown type'})")
     return diagnosis(
         "file_system",
-        f"{kind} is a network's: the write-ahead log needs the memory of one machine",
-        "Keep the log on a local disk",
+        f"{kind} is a network file system: the write-ahead log only works on one "
+        "machine",
+        "Move the log to a local disk",
         level=Level.PROBLEM,
     )
 
@@ -278,12 +281,12 @@ def _unescaped(found: re.Match[str]) -> str:
 
 
 def check_disk(free_bytes: int, folder: Path) -> Diagnosis:
-    """Check the room that is left where the log is kept."""
+    """Check the free space on the log's disk."""
     what = f"{bytes_text(free_bytes)} free in {folder}"
     if free_bytes >= LITTLE_DISK:
         return diagnosis("disk", what)
     level = Level.PROBLEM if free_bytes < NO_DISK else Level.WARNING
-    return diagnosis("disk", what, "Make room there", level=level)
+    return diagnosis("disk", what, "Free some disk space", level=level)
 
 
 def _size(path: Path) -> int:

@@ -1,7 +1,7 @@
-"""Checks of a server and of its models: asked for now, held against what the log says.
+"""Checks of a server and its models: the current answers, compared with the log.
 
-One failure hides no other: what cannot be asked is itself a finding, and the rest is
-checked as far as the log alone tells.
+One failure hides no other: a failed request is a result of its own, and the other
+checks continue with the log.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from herdbook.core.history.read_model import ReadModel
 from herdbook.core.ollama.address import is_local
 from herdbook.core.ollama.entries import UnreadableEntry, unreadable_text
 from herdbook.core.ollama.wire import ShowAnswer
-from herdbook.core.reconcile.drift import unowned
+from herdbook.core.reconcile.drift import orphaned
 from herdbook.core.reconcile.observation import listed
 from herdbook.core.reconcile.server_state import ServerState, WeightsOf
 from herdbook.events.facts import ModelVanished, Runner
@@ -35,27 +35,27 @@ if TYPE_CHECKING:
     from herdbook.core.ollama.client import OllamaClient, ServerAnswers
 
 SLOW_ANSWER_S = 1.0
-"""Seconds for version, models and runners together, beyond which that is slow."""
+"""Seconds for version, models and runners together, beyond which a server is slow."""
 
 SHOWS_AT_ONCE = 4
-"""How many models are asked about at the same time."""
+"""Concurrent ``/api/show`` requests."""
 
 UNVERSIONED = "0.0.0"
-"""What a server says whose builder gave it no version."""
+"""The version of a build without a version."""
 
 
 class Checking(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server is held against.
+    """The data that a server is checked against.
 
     Attributes:
-        moment: What the log says.
-        weights_of: Tells the weights of digests that the log knows.
-        clock: What time it is.
-        within_s: Seconds that the server may take to answer.
-        folder: Where the server keeps its models, as far as that is known here.
+        read_model: The state in the log.
+        weights_of: Returns the weights of a digest, if the log knows them.
+        clock: The clock.
+        within_s: Timeout of the requests, seconds.
+        folder: The directory of the server's models, if known.
     """
 
-    moment: ReadModel
+    read_model: ReadModel
     weights_of: WeightsOf
     clock: Clock
     within_s: float
@@ -63,28 +63,28 @@ class Checking(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def check_server(client: OllamaClient, against: Checking) -> list[Diagnosis]:
-    """Check a server, and the models that it has."""
+    """Check a server and its models."""
     asked = against.clock.monotonic()
     try:
-        look = await client.look(within_s=against.within_s)
+        look = await client.poll(within_s=against.within_s)
     except OllamaError as error:
-        return [failed("server", error), *_in_error(against.moment)]
+        return [failed("server", error), *_in_error(against.read_model)]
     took = against.clock.monotonic() - asked
     there = [entry.name for entry in look.models]
-    shown = await _shows(client, [*there, *_vanished(against.moment, there)])
+    shown = await _shows(client, [*there, *_vanished(against.read_model, there)])
     return [
         check_latency(client.base_url, look.version, took),
         check_version(look),
         *_unreadable(look.unreadable),
         *_runners(look, shown, against),
         *await _damaged(client, there, shown),
-        *_in_error(against.moment),
+        *_in_error(against.read_model),
         check_partials(client.base_url, against),
     ]
 
 
 def check_latency(url: str, version: str, seconds: float) -> Diagnosis:
-    """Check how soon a server answers."""
+    """Check how fast a server answers."""
     what = f"Ollama {version} at {url} answers in {seconds * 1000:.0f} ms"
     if seconds <= SLOW_ANSWER_S:
         return diagnosis("server", what)
@@ -93,25 +93,25 @@ def check_latency(url: str, version: str, seconds: float) -> Diagnosis:
 
 
 def check_version(look: ServerAnswers) -> Diagnosis:
-    """Check what a server lacks: told by its answers, not by its number."""
+    """Check which features a server lacks, by its answers and not by its version."""
     lacks = [*_lacks(look)]
     if lacks:
         return diagnosis(
             "version",
-            f"Ollama {look.version} does not tell {' nor '.join(lacks)}",
-            "A newer Ollama does; until then models are asked about one by one",
+            f"Ollama {look.version} does not report {' or '.join(lacks)}",
+            "Update Ollama; until then, each model needs its own request",
             level=Level.NOTICE,
         )
     if look.version == UNVERSIONED:
-        what = f"{UNVERSIONED}: a build that does not know its version"
+        what = f"{UNVERSIONED}: a build without a version"
         return diagnosis("version", what, level=Level.NOTICE)
-    return diagnosis("version", f"{look.version} tells all that is asked for")
+    return diagnosis("version", f"{look.version}, with all features that Herdbook uses")
 
 
 def _lacks(look: ServerAnswers) -> Iterator[str]:
     local = [entry for entry in look.models if entry.remote_host is None]
     if local and all(entry.capabilities is None for entry in local):
-        yield "in its list what models can do"
+        yield "capabilities in its list of models"
     if look.runners and all(one.context_length is None for one in look.runners):
         yield "the context in effect"
 
@@ -119,7 +119,7 @@ def _lacks(look: ServerAnswers) -> Iterator[str]:
 async def _shows(
     client: OllamaClient, names: Iterable[str]
 ) -> dict[str, ShowAnswer | HerdbookError]:
-    """Return what the server shows of each model, or why it does not."""
+    """Return the details of each model, or the error."""
     places = asyncio.Semaphore(SHOWS_AT_ONCE)
 
     async def show(name: str) -> ShowAnswer | HerdbookError:
@@ -134,9 +134,9 @@ async def _shows(
     return dict(zip(names, found, strict=True))
 
 
-def _vanished(moment: ReadModel, there: Collection[str]) -> Iterator[str]:
-    """Yield the models that the server lost: one of a torn manifest is not listed."""
-    for status in moment.statuses():
+def _vanished(read_model: ReadModel, there: Collection[str]) -> Iterator[str]:
+    """Yield the models that vanished: one with a damaged manifest is not listed."""
+    for status in read_model.statuses():
         why = status.why
         if status.name not in there and why and why.event == ModelVanished.__name__:
             yield status.name
@@ -147,9 +147,9 @@ async def _damaged(
     there: Sequence[str],
     shown: Mapping[str, ShowAnswer | HerdbookError],
 ) -> list[Diagnosis]:
-    """Return the models that the server has and cannot show.
+    """Return the models that the server lists and cannot show.
 
-    It lists a model whose weights are gone, and says that it does not find it.
+    A server lists a model whose weights are gone, and answers "not found" for it.
     """
     found = [
         failed("models", error)
@@ -158,32 +158,32 @@ async def _damaged(
         and not isinstance(error, ModelNotFoundError)
     ]
     missing = [n for n in there if isinstance(shown[n], ModelNotFoundError)]
-    try:  # or it was deleted just now
+    try:  # a model can also have been deleted just now
         listed_now = (await client.tags()).entries if missing else []
     except OllamaError as error:
         return [*found, failed("server", error)]
     still = {entry.name for entry in listed_now}
     found += [_without_weights(name) for name in missing if name in still]
-    well = diagnosis("models", f"each of the {len(there)} that it lists can be shown")
+    well = diagnosis("models", f"{len(there)} listed, all readable")
     return found or [well]
 
 
 def _without_weights(name: str) -> Diagnosis:
     return diagnosis(
         "models",
-        f"{name} is listed by the server and not found there: its weights are gone",
-        f"Fetch it again: herdbook pull {name}",
+        f"{name} is listed, but its weights are missing on the server",
+        f"Pull it again: herdbook pull {name}",
         level=Level.PROBLEM,
     )
 
 
 def _unreadable(entries: Sequence[UnreadableEntry]) -> Iterator[Diagnosis]:
-    """Yield what of the server's lists cannot be read, the first few by name."""
+    """Yield a warning about entries of the server's lists that cannot be read."""
     if entries:
         yield diagnosis(
             "entries",
             unreadable_text(entries),
-            "See what the server says there, and copy or delete that model with Ollama",
+            "Check these entries with 'ollama list', and copy or delete them there",
             level=Level.WARNING,
         )
 
@@ -193,7 +193,7 @@ def _runners(
     shown: Mapping[str, ShowAnswer | HerdbookError],
     against: Checking,
 ) -> Iterator[Diagnosis]:
-    """Yield the runners that hold memory for no model."""
+    """Yield the orphaned runners, which hold memory for a deleted model."""
     weights = {
         name: answer.weights if isinstance(answer, ShowAnswer) else None
         for name, answer in shown.items()
@@ -204,85 +204,83 @@ def _runners(
         models={entry.name: listed(entry) for entry in look.models},
         runners=tuple(entry.runner for entry in look.runners),
     )
-    nobodys = unowned(seen, weights, against.weights_of)
-    if not nobodys:
-        yield diagnosis(
-            "runners", f"{len(look.runners)}, each of a model that is there"
-        )
-    for runner in nobodys:
-        yield _of_nobody(runner, seen.at)
+    runners = orphaned(seen, weights, against.weights_of)
+    if not runners:
+        yield diagnosis("runners", f"{len(look.runners)}, none orphaned")
+    for runner in runners:
+        yield _orphaned(runner, seen.at)
 
 
-def _of_nobody(runner: Runner, now: datetime) -> Diagnosis:
+def _orphaned(runner: Runner, now: datetime) -> Diagnosis:
     return diagnosis(
         "runners",
-        f"{bytes_text(runner.size_bytes)} in memory for {runner.name}, which is not "
-        f"there any more; {_leaves(runner.expires_at, now)}",
-        "Wait, or restart the server: it cannot unload what it no longer knows",
+        f"{bytes_text(runner.size_bytes)} in memory for {runner.name}, which was "
+        f"deleted; {_leaves(runner.expires_at, now)}",
+        "Wait, or restart the server: it cannot unload a deleted model",
         level=Level.WARNING,
     )
 
 
 def _leaves(expires_at: datetime | None, now: datetime) -> str:
     if expires_at is None or expires_at.year > FOREVER_YEAR:
-        return "it stays for ever"
+        return "it never expires"
     seconds = (expires_at - now).total_seconds()
-    return f"it leaves in {duration_text(seconds)}" if seconds > 0 else "it is in use"
+    return f"it expires in {duration_text(seconds)}" if seconds > 0 else "it is in use"
 
 
-def _in_error(moment: ReadModel) -> Iterator[Diagnosis]:
-    """Yield the models that are in error, with what went wrong last."""
-    for status in moment.statuses():
+def _in_error(read_model: ReadModel) -> Iterator[Diagnosis]:
+    """Yield the models in error, with their last failure."""
+    for status in read_model.statuses():
         failure = status.last_failure
         if status.state is ModelState.ERROR and failure is not None:
             command = f"herdbook {'load' if status.present else 'pull'} {status.name}"
-            said = command in failure.message
+            has_remedy = command in failure.message
             yield diagnosis(
                 "errors",
                 f"{status.name} is in error: {failure.message}",
-                "" if said else f"When that is seen to: {command}",
+                "" if has_remedy else f"When this is solved, run: {command}",
                 level=Level.WARNING,
             )
 
 
 def models_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Return where a server of this user keeps its models, as OLLAMA_MODELS says."""
-    told = environment.get("OLLAMA_MODELS")
-    return Path(told) if told else Path.home() / ".ollama" / "models"
+    """Return the directory of the models of this user's server (OLLAMA_MODELS)."""
+    configured = environment.get("OLLAMA_MODELS")
+    return Path(configured) if configured else Path.home() / ".ollama" / "models"
 
 
 def check_partials(url: str, against: Checking) -> Diagnosis:
-    """Check for downloads that were not finished, where they can be seen."""
+    """Check for unfinished downloads, if the directory is readable here."""
     folder = against.folder
     if folder is None or not is_local(url):
-        return _untold("the server is on another machine")
+        return _unknown_partials("the server is on another machine")
     try:
         partials = [*(folder / "blobs").iterdir()]
         sizes = [p.stat() for p in partials if p.name.endswith("-partial")]
     except OSError as error:
-        return _untold(f"{folder}: {error.strerror}")
+        return _unknown_partials(f"{folder}: {error.strerror}")
     if not sizes:
         return diagnosis("partials", f"no unfinished downloads in {folder}")
     held = sum(size.st_blocks for size in sizes) * 512  # POSIX: blocks of 512 bytes
     age = against.clock.now().timestamp() - min(size.st_mtime for size in sizes)
     what = (
-        f"{len(sizes)} in {folder} hold {bytes_text(held)}, the oldest written to "
-        f"{duration_text(max(age, 0))} ago"
+        f"{len(sizes)} unfinished in {folder} use {bytes_text(held)}, the oldest last "
+        f"written {duration_text(max(age, 0))} ago"
     )
-    pulling = [*_pulling(against.moment.statuses())]
+    pulling = [*_pulling(against.read_model.statuses())]
     if pulling:
         return diagnosis("partials", f"{what}; under way: {', '.join(pulling)}")
     return diagnosis(
         "partials",
         what,
-        "A pull of the same model goes on from there; the server removes those older "
-        "than an hour when it starts",
+        "Pull the same model again to resume; when the server starts, it removes those "
+        "older than an hour",
         level=Level.NOTICE,
     )
 
 
-def _untold(reason: str) -> Diagnosis:
-    what = f"unfinished downloads cannot be told: {reason}"
+def _unknown_partials(reason: str) -> Diagnosis:
+    what = f"unfinished downloads are not known: {reason}"
     remedy = "Run doctor on the server's machine, with its OLLAMA_MODELS"
     return diagnosis("partials", what, remedy, level=Level.NOTICE)
 

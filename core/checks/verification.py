@@ -1,4 +1,4 @@
-"""Verify a log whole: its events, its file and the snapshots of its views."""
+"""Verify a log: its events, its file and the snapshots of its views."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from herdbook.events.verify import verify as verify_events
 
 
 async def verify(storage: Storage, *, anchors: Collection[Head] = ()) -> Verification:
-    """Check a log, and its snapshots against a replay.
+    """Verify a log, and its snapshots against a replay.
 
     Args:
         storage: The log; others may append to it meanwhile.
-        anchors: Heads that were written down before; the log must still have them.
+        anchors: Heads that were saved before; the log must still contain them.
 
     Raises:
-        StoreError: It cannot be read at all.
+        StoreError: The log cannot be read.
     """
     found = await verify_events(
         storage.store, anchors=anchors, is_canonical=is_canonical
@@ -32,7 +32,7 @@ async def verify(storage: Storage, *, anchors: Collection[Head] = ()) -> Verific
     try:
         altered = await views.check(storage.store, storage.snapshots)
     except CorruptLogError:
-        return found  # what cannot be replayed is among the findings
+        return found  # the findings already name what cannot be replayed
     findings = [
         Finding(position=0, kind=Kind.SNAPSHOT, message=message) for message in altered
     ]

@@ -1,3 +1,3 @@
-"""Background tasks, cancellation, time slices and who changes which model."""
+"""Background tasks, cancellation, time slices and tracking of changes to models."""
 
 from __future__ import annotations

@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 async def finish(work: Awaitable[T]) -> T:
-    """Bring something short to its end even if the caller is cancelled meanwhile.
+    """Finish short work even if the caller is cancelled meanwhile.
 
     Raises:
-        asyncio.CancelledError: The caller was cancelled; the work is done.
+        asyncio.CancelledError: The caller was cancelled; the work is finished.
     """
     task = asyncio.ensure_future(work)
     cancelled = False

@@ -1,7 +1,7 @@
-"""Background tasks: each has an owner that notices its end and starts it again.
+"""Background tasks that are restarted when they fail.
 
-A task that ends with an exception is logged, and restarted with exponential back-off,
-until its owner closes it. Its status says since when it fails and why.
+A task that ends with an exception is logged, and restarted with exponential back-off
+until its owner closes it. Its status shows since when it fails and why.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class TaskStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: Its name.
-        up: Whether it runs and has not failed since it last did its work.
-        restarts: How often it was started again.
-        failing_since: When it began to fail, UTC; None while it is up.
-        code: A stable word for the last failure; empty while it is up.
-        failure: The last failure in words; empty while it is up.
-        next_try_at: When it starts again, UTC; None unless it waits for that.
+        up: Whether it runs and has not failed since its last success.
+        restarts: The number of restarts.
+        failing_since: When it started to fail, UTC; None while it is up.
+        code: The code of the last failure; empty while it is up.
+        failure: The last failure as text; empty while it is up.
+        next_try_at: When it restarts, UTC; None unless it waits for that.
     """
 
     name: str
@@ -57,12 +57,12 @@ class TaskStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BackgroundTask:
-    """Work that runs, and is restarted when it fails, until it is closed.
+    """Work that runs until it is closed, and is restarted when it fails.
 
     Args:
         name: The name in logs, metrics and pages.
-        work: Runs until it is cancelled, and calls ``worked`` whenever it has done
-            something successfully. If it returns, it is finished and not restarted.
+        work: Runs until it is cancelled, and calls ``worked`` after each success. If
+            it returns, it is finished and not restarted.
         clock: Measures the back-off.
     """
 
@@ -80,7 +80,7 @@ class BackgroundTask:
 
     @property
     def status(self) -> TaskStatus:
-        """The status now."""
+        """The current status."""
         return self._status
 
     def worked(self) -> None:
@@ -108,8 +108,8 @@ class BackgroundTask:
             except asyncio.CancelledError as error:
                 if _is_cancelled():
                     raise
-                self._fail(error, began)  # something that the work waited for was
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is restarted
+                self._fail(error, began)  # a task that the work awaited was cancelled
+            except Exception as error:  # noqa: BLE001 - any failure is a restart
                 self._fail(error, began)
             else:
                 return
@@ -144,7 +144,7 @@ class BackgroundTask:
 
 
 def task_status(name: str, failure: HerdbookError | None) -> TaskStatus:
-    """Return the status of a task that looks after itself."""
+    """Return the status of a task that handles its own failures."""
     if failure is None:
         return TaskStatus(name=name)
     code, words = _described(failure)
@@ -152,12 +152,12 @@ def task_status(name: str, failure: HerdbookError | None) -> TaskStatus:
 
 
 def check_tasks(tasks: Sequence[TaskStatus]) -> list[Diagnosis]:
-    """Return what is wrong with background tasks; one line if all of them run."""
+    """Return a result for each failing background task, or one if all run."""
     found = [
         diagnosis(
             "background",
-            f"{task.name.replace('_', ' ')} does not work: {task.failure}",
-            "It is tried again. If this stays, see the log output, and restart",
+            f"{task.name.replace('_', ' ')} is failing: {task.failure}",
+            "It is retried. If this persists, check the log output and restart",
             level=Level.PROBLEM,
         )
         for task in tasks
@@ -191,7 +191,7 @@ def _is_cancelled() -> bool:
 
 
 def _described(error: BaseException) -> tuple[str, str]:
-    """Return a stable word for an error, and the error in one line."""
+    """Return the code of an error, and the error in one line."""
     if isinstance(error, HerdbookError):
         return kind_of(error), str(error)
     kind = type(error).__name__
@@ -199,7 +199,7 @@ def _described(error: BaseException) -> tuple[str, str]:
 
 
 def _traceback(error: BaseException) -> str:
-    """Return the last frames of an unexpected error; nothing for one of our own."""
+    """Return the last frames of an unexpected error; empty for a Herdbook error."""
     if isinstance(error, HerdbookError):
         return ""
     lines = traceback.format_exception(error, limit=-_TRACEBACK_FRAMES)

@@ -1,4 +1,4 @@
-"""Long work on the event loop, in short slices, so that other tasks run in between."""
+"""Divide long work on the event loop into slices, so that other tasks can run."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ SLICE_S: Final = 0.005
 
 
 class TimeSlice:
-    """The time that one piece of work may use before other tasks run.
+    """The time that work may take before other tasks run.
 
-    Make one where the work starts, and await ``checkpoint`` after each step. A step
-    takes far less than a slice: a model, an event, a part of a template. State that
-    other tasks may change has to be copied first, as ``ReadModel.fixed`` does.
+    Create one where the work starts, and await ``checkpoint`` after each step. A step
+    takes much less than a slice: a model, an event, a part of a template. Copy state
+    that other tasks may change first, as ``ReadModel.fixed`` does.
 
-    For Python code this is better than a thread: the thread would compete with the
-    event loop for the interpreter lock, and needs data that nothing changes as well.
+    For Python code this is better than a thread, which would compete with the event
+    loop for the interpreter lock and also needs a copy of the data.
     """
 
     def __init__(self) -> None:

@@ -1,18 +1,18 @@
-"""Which models are being changed at the server right now, here and in other processes.
+"""Track the models that commands are changing, in this and in other processes.
 
-A refresh that overlaps an unload, a reload or a delete sees a state in between, and
-must not record it: how the command ends is recorded by the command. Pulls and loads
-of models that are not loaded are in the log from their start and need no entry here.
+A refresh that overlaps an unload, a reload or a delete sees an intermediate state and
+must not record it: the command records its own outcome. Pulls, and loads of models
+that are not loaded, are in the log from their start and need no entry here.
 
 Within a process the tracker knows every command that overlaps a refresh. Other
-processes announce the streams that they are changing through ``Instances``: before
-they ask the server, and until the outcome is recorded. So when a refresh has seen the
-effect of such a command, then either the command is still announced when the answers
-are compared, or its events are in the log and the append at the old version fails.
+processes announce the streams that they are changing through ``Instances``, from
+before the request until the outcome is recorded. If a refresh sees the effect of such
+a command, then either the command is still announced when the answers are compared,
+or its events are in the log and the append at the old version fails.
 
-Commands of two processes on one model take turns by the same means: each announces
-first and then reads what the others announced, so at least one of two sees the other,
-takes its announcement back and tries again.
+Commands of two processes on one model take turns in the same way: each announces
+first and then reads the announcements of the others, so at least one of the two sees
+the other, withdraws its announcement and tries again.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from herdbook.events.streams import StreamName
 _log = Logger("herdbook.work")
 
 RETRY_S = 0.1
-"""Seconds until a command tries again that met one of another instance, on average."""
+"""Average seconds until a command retries after a conflict with another instance."""
 
 
 class WorkTracker:
     """Tracks the models of one node that commands are changing.
 
     Args:
-        instances: Where the streams of these models are announced.
+        instances: Announces the streams of these models to other instances.
         stream_of: Returns the stream of a model.
-        clock: What time it is.
+        clock: The clock.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class WorkTracker:
 
     @property
     def active(self) -> frozenset[str]:
-        """The models that commands of this manager are changing now."""
+        """The models that commands of this manager are changing."""
         return frozenset(self._active)
 
     @asynccontextmanager
@@ -72,7 +72,7 @@ class WorkTracker:
 
         Raises:
             BusyError: Another instance is still changing one of them.
-            StoreError: This cannot be announced; nothing may be changed then.
+            StoreError: The change cannot be announced, and must not be made.
         """
         deadline = self._clock.monotonic() + within_s
         while True:
@@ -85,7 +85,7 @@ class WorkTracker:
                 raise BusyError(
                     other, "is being changed by another instance", "Try again later"
                 )
-            # Two that saw each other must not meet again and again.
+            # Random, so that two commands do not collide again and again.
             await self._clock.sleep(random.uniform(0.5, 1.5) * RETRY_S)  # noqa: S311
 
     def _changed_elsewhere(self, names: Collection[str]) -> str | None:
@@ -98,7 +98,7 @@ class WorkTracker:
         """Track models as being changed while the block runs.
 
         Raises:
-            StoreError: This cannot be announced; nothing may be changed then.
+            StoreError: The change cannot be announced, and must not be made.
         """
         self._active.update(names)
         if self._overlapping is not None:
@@ -133,7 +133,7 @@ class WorkTracker:
         self._instances.announce(sorted(map(self._stream_of, self._active)))
 
     def _announce_end(self) -> None:
-        """Announce what is left; the command is over, so a failure must not undo it."""
+        """Announce the remaining models; the command has ended, so do not raise."""
         try:
             self._announce()
         except StoreError as error:

@@ -121,7 +121,7 @@ def _settings(
         except msgspec.ValidationError as error:
             raise _invalid(origin, name, key, f"{value} is no value") from error
         except InvalidConfigurationError as error:
-            reason = f"{error.state}. {error.remedy}"
+            reason = ". ".join(filter(None, (error.state, error.remedy)))
             raise _invalid(origin, name, key, reason) from error
         yield key, setting
 

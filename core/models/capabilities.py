@@ -1,9 +1,9 @@
-"""What a model can do, each fact with its source: pure, from what was seen.
+"""Detect what a model can do, each fact with its source. Pure.
 
 The strongest source decides: ``show``, then ``tags``, then the registry, then the
-name, then a default; what the registry denies, a word of the name may still grant.
-The configuration is stronger than all of them; it is laid on top where the facts
-are read, so that taking it away brings back what was detected.
+name, then a default. A word of the name can grant what the registry denies. The
+user's configuration overrides them all; it is applied when the facts are read, so
+that removing it restores the detected values.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from herdbook.core.models.registry import (
 from herdbook.events.facts import CapabilitiesDetected, Capability, FactSource
 
 SERVER_WORDS = ("completion", "tools", "vision", "thinking", "insert", "embedding")
-"""The capabilities that are always told of; the server has more words, which are
-told of where they are seen."""
+"""The capabilities that are always reported. The server has more, which are reported
+only if a model has them."""
 
 _NAME_WORDS = {
     "embedding": frozenset({"embed", "embedding", "embeddings"}),
@@ -32,21 +32,21 @@ _NAME_WORDS = {
 
 
 class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server says of a model; None is what it does not say.
+    """The server's facts about a model; None is unknown.
 
     Attributes:
-        digest: Digest of its manifest.
-        weights: Digest of its file of numbers.
-        family: Architecture, as the server names it.
+        digest: Digest of the manifest.
+        weights: Digest of the weights.
+        family: The architecture.
         parameter_count: Number of parameters.
-        quantization: As the server names it.
-        shown: The capabilities of ``/api/show``.
-        listed: The capabilities of ``/api/tags``.
-        shown_context: Tokens it was trained for, of ``/api/show``.
-        listed_context: Tokens it was trained for, of ``/api/tags``.
-        num_ctx: That parameter of the model.
-        temperature: That parameter of the model.
-        cloud: Whether it runs elsewhere.
+        quantization: The quantization, such as ``Q4_K_M``.
+        shown: The capabilities in ``/api/show``.
+        listed: The capabilities in ``/api/tags``.
+        shown_context: Trained context in ``/api/show``, tokens.
+        listed_context: Trained context in ``/api/tags``, tokens.
+        num_ctx: The model's own parameter ``num_ctx``.
+        temperature: The model's own parameter ``temperature``.
+        cloud: Whether it is a cloud model.
     """
 
     digest: str | None = None
@@ -71,12 +71,12 @@ class _Number(NamedTuple):
 def detect(
     name: str, observed: ModelMetadata, registry: ModelRegistry
 ) -> CapabilitiesDetected:
-    """Return what is known of a model, each fact with its source.
+    """Return the facts about a model, each with its source.
 
     Args:
         name: The model's name.
-        observed: What the server says of it; all empty for a model that is absent.
-        registry: What is expected of it.
+        observed: The server's facts; all empty for an absent model.
+        registry: The expected facts.
     """
     known = registry.find(name)
     context = _context(observed, known)
@@ -117,7 +117,7 @@ def _capabilities(
 def _capability(
     word: str, name: str, observed: ModelMetadata, known: KnownModel | None
 ) -> Capability:
-    # The server leaves an empty list out, so an empty one says nothing.
+    # The server omits an empty list, so an empty list means unknown.
     if observed.shown:
         value = word in observed.shown
         differs = observed.listed and (word in observed.listed) is not value
@@ -128,7 +128,7 @@ def _capability(
     expected = _expected(word, known)
     if expected is not None and expected.value:
         return expected
-    # A name may begin like a known one and go on with what makes it another.
+    # A name can start like a known one, and its other words make it a different model.
     in_name = next((w for w in words_of(name) if w in _NAME_WORDS.get(word, ())), None)
     if in_name is not None:
         return Capability(value=True, source=FactSource.NAME, evidence=in_name)
@@ -137,8 +137,8 @@ def _capability(
 
 
 def _expected(word: str, known: KnownModel | None) -> Capability | None:
-    """Return what the registry says; nothing where its catalogue does not say it."""
-    if known is None or not known.tells(word):
+    """Return the registry's fact; None if its catalogue does not have it."""
+    if known is None or not known.has_fact(word):
         return None
     return Capability(
         value=word in known.capabilities.names,
@@ -154,8 +154,8 @@ def _json(
         return Capability(
             value=False, source=FactSource.DEFAULT, evidence="a cloud model"
         )
-    told_by_server = completion.source in {FactSource.SHOW, FactSource.TAGS}
-    if completion.value and not told_by_server:
+    from_server = completion.source in {FactSource.SHOW, FactSource.TAGS}
+    if completion.value and not from_server:
         expected = _expected("json_mode", known)
         if expected is not None:
             return expected
@@ -179,7 +179,7 @@ def _coding(name: str, insert: Capability, known: KnownModel | None) -> Capabili
 
 
 def _is_of_code(word: str) -> bool:
-    """Return whether a word of a name tells of code: coder, codestral, starcoder."""
+    """Return whether a word of a name means code: coder, codestral, starcoder."""
     return word.startswith("code") or word.endswith("coder") or word == "devstral"
 
 
@@ -188,7 +188,7 @@ def _context(observed: ModelMetadata, known: KnownModel | None) -> _Number:
         return _Number(observed.shown_context, FactSource.SHOW)
     if observed.listed_context:
         return _Number(observed.listed_context, FactSource.TAGS)
-    if known is not None and known.tells("context"):
+    if known is not None and known.has_fact("context"):
         return _Number(known.context, FactSource.REGISTRY)
     return _Number(DEFAULT_CONTEXT, FactSource.DEFAULT)
 
@@ -202,6 +202,6 @@ def _temperature(observed: ModelMetadata, known: KnownModel | None) -> _Number |
 
 
 def _expected_count(name: str, known: KnownModel | None) -> int | None:
-    """Return the number that the catalogue has, where it is about this very name."""
+    """Return the catalogue's number of parameters, if it is for exactly this name."""
     about = known is not None and known.is_about(name)
     return known.parameter_count if known is not None and about else None

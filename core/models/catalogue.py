@@ -1,11 +1,10 @@
-"""The catalogue: what is known of models before they are there, read from TOML.
+"""Catalogues: TOML files with facts about models before they are on the server.
 
-A catalogue has three tables. ``[sources.<id>]`` says where facts come from and
-when they were seen. ``[models."<name>"]`` holds the facts of a model; ``source``
-names where they come from, ``sources.<fact>`` where a single one does. ``[roles]``
-lists the models that are good for a role, the best first. It is read strictly and
-as a whole: a mistake is an error that names file, model and key, and nothing of
-the file is used.
+A catalogue has three tables. ``[sources.<id>]`` describes a source of facts and its
+date. ``[models."<name>"]`` has the facts about a model; ``source`` names the source
+of all of them, ``sources.<fact>`` that of a single fact. ``[roles]`` lists the models
+that fit a role, best first. Parsing is strict: a mistake is an error that names file,
+model and key, and nothing from the file is used.
 """
 
 from __future__ import annotations
@@ -37,13 +36,13 @@ class Source(
     omit_defaults=True,
     forbid_unknown_fields=True,
 ):
-    """Where a fact comes from.
+    """The source of a fact.
 
     Attributes:
-        title: What it is, in a few words.
+        title: A short description.
         date: When it was published or read: a year, month or day, ISO 8601.
-        url: Where it can be read; empty where it cannot.
-        verified: Whether somebody looked at it; False for what is held to be so.
+        url: The URL; empty if there is none.
+        verified: Whether the source was read; False for assumptions.
     """
 
     title: _Text
@@ -59,24 +58,24 @@ class ModelFacts(
     omit_defaults=True,
     forbid_unknown_fields=True,
 ):
-    """What one catalogue says of one model; None where it says nothing.
+    """The facts of one catalogue about one model; None for facts it does not have.
 
     Attributes:
-        family: Whose descent it is, such as ``llama``.
-        context: Tokens that it was trained for.
-        temperature: The recommended one.
+        family: The family, such as ``llama``.
+        context: Trained context, tokens.
+        temperature: The recommended temperature.
         tools: Whether it calls tools.
-        vision: Whether it sees images.
+        vision: Whether it reads images.
         thinking: Whether it thinks before it answers.
-        coding: Whether it was made for code.
+        coding: Whether it is made for code.
         insert: Whether it fills in the middle of a text.
-        embedding: Whether it makes embeddings, and nothing else.
+        embedding: Whether it is an embedding model.
         json_mode: Whether it answers in JSON on demand.
-        pull: What to ask the registry for.
-        parameter_count: Number of parameters of what ``pull`` names.
-        download_bytes: Size of what ``pull`` names, bytes.
-        memory_bytes: Memory that it is said to need, bytes.
-        note: What else there is to say, such as sources that disagree.
+        pull: The name to pull.
+        parameter_count: Number of parameters of the ``pull`` name.
+        download_bytes: Size of the ``pull`` name, bytes.
+        memory_bytes: Memory needed according to the source, bytes.
+        note: A remark, such as sources that disagree.
     """
 
     family: _Text | None = None
@@ -102,45 +101,47 @@ class _Entry(ModelFacts, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """The facts of a model, each with its source.
+    """The facts about a model, each with its source.
 
     Attributes:
         facts: The facts.
-        sources: By fact, for every fact that is there.
+        sources: The source of each fact, by the fact's name.
     """
 
     facts: ModelFacts
     sources: dict[str, Source]
 
-    def beneath(self, upper: Entry) -> Entry:
-        """Return this entry with another laid on top."""
-        facts = {**_told(self.facts), **_told(upper.facts)}
+    def overridden_by(self, upper: Entry) -> Entry:
+        """Return this entry with the facts of another one replacing its own."""
+        facts = {**_given(self.facts), **_given(upper.facts)}
         return Entry(
             msgspec.convert(facts, ModelFacts), {**self.sources, **upper.sources}
         )
 
 
 class Catalogue(msgspec.Struct, frozen=True):
-    """A catalogue that was read, or several laid on one another.
+    """A catalogue, or several combined.
 
     Attributes:
-        origin: Where it was read.
-        entries: By the model's key (see ``key_of``).
-        roles: By role, the keys of the models that are good for it, best first.
+        origin: The file it was read from.
+        entries: The entries by the model's key (see ``key_of``).
+        roles: By role, the keys of the models that fit it, best first.
     """
 
     origin: str
     entries: dict[str, Entry]
     roles: dict[ModelRole, tuple[str, ...]]
 
-    def beneath(self, upper: Catalogue) -> Catalogue:
-        """Return this catalogue with another laid on top.
+    def overridden_by(self, upper: Catalogue) -> Catalogue:
+        """Return this catalogue, overridden by another one.
 
-        Facts of the upper one replace ours; its models go first in its roles.
+        Facts of the other one replace these; its models come first in its roles.
         """
         entries = dict(self.entries)
         for key, entry in upper.entries.items():
-            entries[key] = entries[key].beneath(entry) if key in entries else entry
+            entries[key] = (
+                entries[key].overridden_by(entry) if key in entries else entry
+            )
         roles = {
             role: tuple(
                 dict.fromkeys((*upper.roles.get(role, ()), *self.roles.get(role, ())))
@@ -151,41 +152,40 @@ class Catalogue(msgspec.Struct, frozen=True):
 
 
 def key_of(name: str) -> str:
-    """Return what a name is looked up by: lower case, without ``:latest``."""
+    """Return the lookup key of a name: lower case, without ``:latest``."""
     return name.strip().lower().removesuffix(":latest")
 
 
 def shipped() -> Catalogue:
-    """Return the catalogue that comes with Herdbook."""
+    """Return the catalogue that is part of Herdbook."""
     text = files(__package__).joinpath("catalogue.toml").read_text("utf-8")
     return parse(tomllib.loads(text), origin="catalogue.toml")
 
 
 def read(path: Path) -> Catalogue:
-    """Return the catalogue in a file.
+    """Read a catalogue from a file.
 
     Raises:
-        InvalidCatalogueError: It cannot be read, or a part of it is not valid.
+        InvalidCatalogueError: The file cannot be read, or is not valid.
     """
     data = read_toml(path, "catalogue", InvalidCatalogueError)
     return parse(data, origin=str(path))
 
 
 def parse(data: Mapping[str, object], *, origin: str) -> Catalogue:
-    """Return the catalogue that the tables of a TOML document are.
+    """Parse a catalogue from the tables of a TOML document.
 
     Args:
         data: The document.
-        origin: Where it was read, for errors and as the source of facts that
-            name none.
+        origin: The file, for errors and as the source of facts without one.
 
     Raises:
-        InvalidCatalogueError: A part of it is not valid.
+        InvalidCatalogueError: The document is not valid.
     """
     extra = sorted(set(data) - {"sources", "models", "roles"})
     if extra:
         raise _invalid(
-            origin, "", extra[0], "no such table; known are sources, models and roles"
+            origin, "", extra[0], "unknown table; the tables are sources, models, roles"
         )
     plain = msgspec.to_builtins(dict(data))  # dates become text
     sources = {
@@ -195,7 +195,7 @@ def parse(data: Mapping[str, object], *, origin: str) -> Catalogue:
     entries: dict[str, Entry] = {}
     for name, table in _tables(plain, "models", origin):
         if key_of(name) in entries:
-            raise _invalid(origin, f"model {name}", "", "it stands there twice")
+            raise _invalid(origin, f"model {name}", "", "it is listed twice")
         entries[key_of(name)] = _entry(name, table, sources, origin)
     return Catalogue(origin, entries, _roles(plain, origin))
 
@@ -205,18 +205,20 @@ def _entry(
 ) -> Entry:
     where = f"model {name}"
     entry = _convert(table, _Entry, origin, where)
-    told = {f: v for f, v in _told(entry).items() if f not in {"source", "sources"}}
-    named = {fact: entry.sources.get(fact, entry.source) for fact in told}
+    given = {f: v for f, v in _given(entry).items() if f not in {"source", "sources"}}
+    named = {fact: entry.sources.get(fact, entry.source) for fact in given}
     for fact, source in entry.sources.items():
-        if fact not in told:
-            raise _invalid(origin, where, f"sources.{fact}", "no such fact is given")
+        if fact not in given:
+            raise _invalid(
+                origin, where, f"sources.{fact}", "the model has no such fact"
+            )
         if source not in sources:
-            raise _invalid(origin, where, f"sources.{fact}", f"no source {source}")
+            raise _invalid(origin, where, f"sources.{fact}", f"unknown source {source}")
     if entry.source is not None and entry.source not in sources:
-        raise _invalid(origin, where, "source", f"no source {entry.source}")
+        raise _invalid(origin, where, "source", f"unknown source {entry.source}")
     own = Source(title=f"catalogue {origin}")
     return Entry(
-        msgspec.convert(told, ModelFacts),
+        msgspec.convert(given, ModelFacts),
         {f: own if source is None else sources[source] for f, source in named.items()},
     )
 
@@ -227,7 +229,9 @@ def _roles(plain: object, origin: str) -> dict[ModelRole, tuple[str, ...]]:
         role = ModelRole.parse(name)
         if role is None:
             known = ", ".join(ModelRole)
-            raise _invalid(origin, "roles", name, f"no such role; known are {known}")
+            raise _invalid(
+                origin, "roles", name, f"unknown role; the roles are {known}"
+            )
         models = _convert(value, tuple[str, ...], origin, f"role {name}")
         roles[role] = tuple(key_of(model) for model in models)
     return roles
@@ -238,9 +242,9 @@ def _tables(plain: object, key: str, origin: str) -> Iterator[tuple[str, object]
     yield from _convert(tables, dict[str, object], origin, key).items()
 
 
-def _told(facts: ModelFacts) -> dict[str, object]:
-    told: dict[str, object] = msgspec.to_builtins(facts)
-    return told
+def _given(facts: ModelFacts) -> dict[str, object]:
+    given: dict[str, object] = msgspec.to_builtins(facts)
+    return given
 
 
 def _convert(value: object, type_: type[T], origin: str, where: str) -> T:
@@ -250,7 +254,7 @@ def _convert(value: object, type_: type[T], origin: str, where: str) -> T:
         text, _, key = re.sub(r"`| \| null", "", str(error)).partition(" - at $")
         unknown = re.fullmatch(r"Object contains unknown field (.+)", text)
         if unknown:
-            raise _invalid(origin, where, unknown[1], "no such key") from error
+            raise _invalid(origin, where, unknown[1], "unknown key") from error
         reason = text[:1].lower() + text[1:]
         raise _invalid(origin, where, key.lstrip("."), reason) from error
 

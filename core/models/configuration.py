@@ -1,9 +1,9 @@
-"""The settings of a model: what there is, what is valid, what callers get of it.
+"""The settings of a model: their names, valid values, and the request options.
 
 Settings are flat: ``num_ctx``, ``temperature``, ``keep_alive``, ``pinned``,
 ``notes``, ``options.<name>`` for the server's other options, and
-``capability.<name>`` to overrule what was detected. A value is checked before it is
-recorded: what the log has, the server takes.
+``capability.<name>`` to override detected capabilities. Values are checked before
+they are recorded, so that the server accepts every value in the log.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
+from difflib import get_close_matches
 from typing import NamedTuple, TypeAlias, TypeGuard
 
 import msgspec
@@ -21,14 +22,14 @@ from herdbook.events.facts import ConfigurationChanged, Setting
 from herdbook.projections.roles import CAPABILITY_SETTING
 
 KeepAlive: TypeAlias = str | int | float
-"""Seconds as a number, negative for ever; or a duration of Go, such as ``1h30m``."""
+"""Seconds as a number, negative for no end; or a Go duration, such as ``1h30m``."""
 
 OPTION = "options."
-"""What the names of the server's other options begin with."""
+"""The prefix of the server's other options."""
 
 LONGEST_KEEP_ALIVE_S = (2**63 - 1) / 1e9
-"""What fits the server's 64 bits of nanoseconds; more overflows there, and a model
-unloads at once (recorded from a real server)."""
+"""The server's limit of 64 bits of nanoseconds. A longer time overflows, and the model
+unloads immediately (recorded from a real server)."""
 
 _LARGEST = 2**31 - 1
 _SECONDS = {
@@ -46,11 +47,11 @@ _DURATION = re.compile(rf"[+-]?(?:{_PART})+")
 
 
 class ModelOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What to send with a request for a model.
+    """The options to send with a request for a model.
 
     Attributes:
         options: The options of the request.
-        keep_alive: How long the model is to stay in memory; None leaves it as it is.
+        keep_alive: How long the model stays in memory; None for no change.
     """
 
     options: dict[str, Setting] = {}
@@ -58,12 +59,12 @@ class ModelOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Rule(NamedTuple):
-    """What a setting takes.
+    """The rule for a setting's values.
 
     Attributes:
-        wants: That in words.
-        accepts: Whether it takes a value.
-        read: The value that a text of the command line means.
+        wants: The valid values, as text.
+        accepts: Returns whether a value is valid.
+        read: Parses a value from the command line.
     """
 
     wants: str
@@ -72,10 +73,10 @@ class _Rule(NamedTuple):
 
 
 def keep_alive_seconds(value: Setting) -> float | None:
-    """Return the seconds that a keep-alive is; None where the server takes it not.
+    """Return a keep-alive in seconds; None if the server would not accept it.
 
-    A number is seconds. A text is a duration of Go, with a unit for every number:
-    ``5m``, ``1h30m``, ``-1s``; ``"0"`` alone needs none.
+    A number is seconds. A text is a Go duration, with a unit for every number:
+    ``5m``, ``1h30m``, ``-1s``. Only ``"0"`` needs no unit.
     """
     if isinstance(value, str):
         seconds = _duration(value)
@@ -121,7 +122,7 @@ def _number(low: float, high: float) -> _Rule:
 
 
 def _read(kind: Callable[[str], Setting], text: str) -> Setting:
-    """Return what a text means; itself, to be refused, where it means nothing."""
+    """Convert a text; return it unchanged, to be rejected, if that fails."""
     try:
         return kind(text)
     except ValueError:
@@ -149,19 +150,19 @@ def _read_texts(text: str) -> Setting:
 
 _TRUTH = _Rule("true or false", lambda value: isinstance(value, bool), _read_truth)
 _TEXT = _Rule(
-    "a text of at most 2,000 characters",
+    "text of at most 2,000 characters",
     lambda value: isinstance(value, str) and len(value) <= 2000,
     str,
 )
 _TEXTS = _Rule(
-    'texts, such as ["</s>"]',
+    'a list of texts, such as ["</s>"]',
     lambda value: (
         isinstance(value, list) and all(isinstance(text, str) for text in value)
     ),
     _read_texts,
 )
 _KEEP_ALIVE = _Rule(
-    "seconds as a number, a negative number for ever, or a duration with units "
+    "a number of seconds, a negative number to keep the model loaded, or a duration "
     "such as 5m or 1h30m",
     lambda value: keep_alive_seconds(value) is not None,
     _read_number,
@@ -188,7 +189,7 @@ _OPTIONS: dict[str, _Rule] = {
     "typical_p": _number(0, 1),
     "use_mmap": _TRUTH,
 }
-_OWN_OPTIONS = ("num_ctx", "temperature")  # settings by the server's own names
+_OWN_OPTIONS = ("num_ctx", "temperature")  # options without the prefix
 _CAPABILITIES = (
     "audio",
     "coding",
@@ -212,31 +213,29 @@ _RULES: dict[str, _Rule] = {
 }
 
 SETTINGS: dict[str, str] = {name: rule.wants for name, rule in _RULES.items()}
-"""Every setting there is, and what it takes in words."""
+"""All settings, with a description of their values."""
 
 
 def check(name: str, value: Setting) -> None:
     """Check a setting before it is recorded.
 
     Raises:
-        InvalidConfigurationError: There is no such setting, or it does not take
-            the value.
+        InvalidConfigurationError: The setting does not exist, or the value is not
+            valid.
     """
     rule = _rule(name)
     if not rule.accepts(value):
         raise InvalidConfigurationError(
-            f"setting {name}",
-            f"does not take {in_line(repr(value), 80)}",
-            f"It takes {rule.wants}",
+            name, f"must be {rule.wants}, not {in_line(repr(value), 80)}"
         )
 
 
 def check_load(options: Mapping[str, Setting], keep_alive: KeepAlive | None) -> None:
-    """Check what a model is to be loaded with, before the server is asked.
+    """Check the options of a load before the request.
 
     Raises:
-        InvalidConfigurationError: There is no such option, it does not take the
-            value, or the keep-alive is nothing, which unloads.
+        InvalidConfigurationError: An option does not exist, its value is not valid,
+            or the keep-alive is 0, which unloads.
     """
     for name, value in options.items():
         check(name if name in _OWN_OPTIONS else f"{OPTION}{name}", value)
@@ -245,22 +244,22 @@ def check_load(options: Mapping[str, Setting], keep_alive: KeepAlive | None) -> 
     check("keep_alive", keep_alive)
     if keep_alive_seconds(keep_alive) == 0:
         raise InvalidConfigurationError(
-            f"keep_alive {keep_alive}",
-            "unloads a model, and is none to load it with",
-            "Load it with a longer one, or a negative number for ever",
+            f"keep_alive={keep_alive}",
+            "would unload the model immediately",
+            "Use a longer time, or -1 to keep it loaded",
         )
 
 
 def parse(text: str) -> tuple[str, Setting]:
-    """Return the name and value that a ``name=value`` of the command line means.
+    """Parse a ``name=value`` of the command line.
 
     Raises:
-        InvalidConfigurationError: It has no ``=``, or as ``check`` does.
+        InvalidConfigurationError: There is no ``=``, or as ``check`` does.
     """
     name, equals, value = text.partition("=")
     if not equals:
         raise InvalidConfigurationError(
-            f"setting {in_line(text, 80)}", "has no value", "Write it as name=value"
+            f"setting {in_line(text, 80)!r}", "has no value", "Write it as name=value"
         )
     name = name.strip()
     setting = _rule(name).read(value.strip())
@@ -271,13 +270,24 @@ def parse(text: str) -> tuple[str, Setting]:
 def _rule(name: str) -> _Rule:
     rule = _RULES.get(name)
     if rule is None:
-        alike = name.removeprefix(OPTION)
-        hint = alike if alike in _RULES else f"{OPTION}{name}"
-        remedy = f"It is {hint}" if hint in _RULES else f"Known: {', '.join(_RULES)}"
         raise InvalidConfigurationError(
-            f"setting {in_line(name, 80)}", "does not exist", remedy
+            f"setting {in_line(name, 80)!r}", "does not exist", _nearest(name)
         )
     return rule
+
+
+def _nearest(name: str) -> str:
+    """Return a remedy that suggests the setting with the most similar name."""
+    bare = name.removeprefix(OPTION)
+    if bare in _RULES:
+        return f"Did you mean {bare!r}?"
+    nearest = get_close_matches(f"{OPTION}{name}", _RULES, n=1, cutoff=0.8)
+    nearest = get_close_matches(name, _RULES, n=1, cutoff=0.8) or nearest
+    if f"{OPTION}{name}" in _RULES:
+        nearest = [f"{OPTION}{name}"]
+    if nearest:
+        return f"Did you mean {nearest[0]!r}?"
+    return f"The settings are {', '.join(_RULES)}"
 
 
 def change(
@@ -286,17 +296,17 @@ def change(
     unset: Collection[str] = (),
     note: str = "",
 ) -> ConfigurationChanged | None:
-    """Return the fact to record; None where nothing would change.
+    """Return the fact to record for a change of settings; None if nothing changes.
 
     Args:
-        current: The settings as they are.
+        current: The current settings.
         set: Settings with their new values.
-        unset: Settings that shall have no value of ours any more.
-        note: Why, in the words of who asks.
+        unset: Settings to remove.
+        note: The user's reason.
 
     Raises:
-        InvalidConfigurationError: A setting does not exist or does not take its
-            value, or one is to be set and unset.
+        InvalidConfigurationError: A setting does not exist, a value is not valid, or
+            a setting is both set and unset.
     """
     for name, value in set.items():
         check(name, value)
@@ -304,8 +314,8 @@ def change(
         if name in set:
             raise InvalidConfigurationError(
                 f"setting {name}",
-                "is to be set and unset",
-                "Do the one or the other",
+                "is both set and unset",
+                "Use one of the two",
             )
         if name not in current:
             _rule(name)
@@ -318,18 +328,18 @@ def change(
 
 
 def _differ(one: Setting, other: Setting) -> bool:
-    """Return whether two values are different in the log: 1 is neither 1.0 nor true."""
+    """Return whether two values differ in the log, where 1, 1.0 and true do."""
     return msgspec.json.encode(one) != msgspec.json.encode(other)
 
 
 def options_for(
     settings: Mapping[str, Setting], *, temperature: float | None = None
 ) -> ModelOptions:
-    """Return what to send with a request: what is configured, else recommended.
+    """Return the options for a request: configured, else recommended.
 
     Args:
         settings: The model's settings.
-        temperature: The one that is recommended for it, where one is known.
+        temperature: The recommended temperature, if known.
     """
     options: dict[str, Setting] = {}
     if temperature is not None:

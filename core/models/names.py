@@ -1,9 +1,8 @@
-"""Names of models, read and written as Ollama does.
+"""Names of models, parsed and written as Ollama does.
 
-One model has one name here: the canonical one, which is how the server itself
-spells it in ``/api/tags``. The default host and namespace are left out, the tag
-is always there, the case is kept; names that differ in case alone are the same
-model.
+Each model has one canonical name, which is the server's spelling in ``/api/tags``:
+without the default host and namespace, always with a tag, and with its case. Names
+that differ only in case are the same model.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ DEFAULT_NAMESPACE: Final = "library"
 DEFAULT_TAG: Final = "latest"
 
 LONGEST_NAME: Final = LONGEST - len(f"{MODEL_PREFIX}/") - LONGEST_NODE
-"""Characters that a name may have, so that it is the name of a stream on any node."""
+"""Maximum characters of a name, so that it fits into a stream's name on any node."""
 
 _PARTS: Final = {
     "host": re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}"),
@@ -35,13 +34,13 @@ _PARTS: Final = {
 
 
 class ModelName(msgspec.Struct, frozen=True, kw_only=True):
-    """A name in its parts, the defaults filled in.
+    """The parts of a name, including defaults.
 
     Attributes:
-        host: The registry, with a port where one was given.
-        namespace: Whose model it is there.
+        host: The registry, with its port if one was given.
+        namespace: The owner of the model in the registry.
         model: The model.
-        tag: Which one of them.
+        tag: The tag, which selects a variant of the model.
     """
 
     host: str = DEFAULT_HOST
@@ -63,19 +62,19 @@ class ModelName(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_cloud(self) -> bool:
-        """Whether the tag asks for a model that runs at ollama.com."""
+        """Whether the tag means a model that runs at ollama.com."""
         tag = self.tag.lower()
         return tag == "cloud" or tag.endswith("-cloud")
 
 
 def parse_name(text: str) -> ModelName:
-    """Read a name as a user writes it.
+    """Parse a name as a user writes it.
 
-    ``:local`` is left out and ``name:tag:cloud`` becomes ``name:tag-cloud``, which
-    is what a server makes of them when it pulls.
+    ``:local`` is removed and ``name:tag:cloud`` becomes ``name:tag-cloud``, as a
+    server does when it pulls.
 
     Raises:
-        InvalidNameError: It is no name by Ollama's grammar.
+        InvalidNameError: The name is not valid by Ollama's grammar.
     """
     rest = _without_source(text.strip(), original=text)
     tag = DEFAULT_TAG
@@ -97,37 +96,37 @@ def parse_name(text: str) -> ModelName:
 
 @lru_cache(maxsize=4096)
 def canonical_name(text: str) -> str:
-    """Return the one name of a model: ``llama3.1`` is ``llama3.1:latest``.
+    """Return the canonical name of a model: ``llama3.1`` is ``llama3.1:latest``.
 
     Raises:
-        InvalidNameError: It is no name by Ollama's grammar.
+        InvalidNameError: The name is not valid by Ollama's grammar.
     """
     return str(parse_name(text))
 
 
 def name_key(name: str) -> str:
-    """Return what two canonical names of the same model have in common."""
+    """Return a key that is equal for canonical names of the same model."""
     return name.lower()
 
 
 def same_name(one: str, other: str) -> bool:
-    """Tell whether two names, as users write them, mean the same model.
+    """Return whether two names, as users write them, mean the same model.
 
     Raises:
-        InvalidNameError: One of them is no name.
+        InvalidNameError: One of the names is not valid.
     """
     return name_key(canonical_name(one)) == name_key(canonical_name(other))
 
 
 def respelled(name: str, known: Iterable[str]) -> str:
-    """Return a name with each part spelled as in names that the server has.
+    """Return a name with each part in the server's spelling.
 
-    So does a server that pulls a name which it has not: it keeps the spelling of
-    the models, tags and namespaces that it knows already.
+    A server does the same when it pulls a new model: it uses the spelling of the
+    models, tags and namespaces that it already has.
 
     Args:
         name: A canonical name.
-        known: The canonical names that the server has.
+        known: The canonical names of the models on the server.
     """
     given = msgspec.structs.asdict(parse_name(name))
     spellings = {
@@ -141,7 +140,7 @@ def respelled(name: str, known: Iterable[str]) -> str:
 
 
 def _is_name(text: str) -> bool:
-    """Return whether it is a name; older versions recorded what a server listed."""
+    """Return whether a name is valid; older versions recorded any listed name."""
     try:
         parse_name(text)
     except InvalidNameError:
@@ -150,7 +149,7 @@ def _is_name(text: str) -> bool:
 
 
 def is_canonical(text: str) -> bool:
-    """Return whether it is the canonical name of a model."""
+    """Return whether a text is the canonical name of a model."""
     return _is_name(text) and canonical_name(text) == text
 
 
@@ -159,12 +158,12 @@ def _has_tag(text: str) -> bool:
 
 
 def _without_source(text: str, *, original: str) -> str:
-    """Undo the suffix that says where a model is to run, as a pull does."""
+    """Remove the suffix for where a model runs, as a pull does."""
     base, source = _cut_source(text)
     if source is None:
         return text
     if _cut_source(base)[1] is not None:
-        raise InvalidNameError(original, reason="it says twice where it is to run")
+        raise InvalidNameError(original, reason="it has two suffixes for where it runs")
     if source == "local":
         return base
     return f"{base}-cloud" if _has_tag(base) else f"{base}:cloud"

@@ -1,7 +1,7 @@
-"""The registry: which models are known, what they can do, what they are good for.
+"""The registry of known models: their capabilities, and the roles they fit.
 
-It is immutable; a catalogue laid on top gives another registry. What it says are
-expectations: what the server says of a model replaces them.
+It is immutable; adding a catalogue returns another registry. Its facts are
+expectations, which the server's facts about a model replace.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from herdbook.projections import roles
 from herdbook.projections.roles import ModelRole
 
 DEFAULT_CONTEXT = 4096
-"""Tokens that a model is taken to have where nothing is known of it."""
+"""Context assumed for an unknown model, tokens."""
 
 
 class ModelFamily(StrEnum):
-    """Whose descent a model is. A catalogue may name others, as plain text."""
+    """The family of a model. A catalogue can name others, as plain text."""
 
     CODELLAMA = "codellama"
     DEEPSEEK = "deepseek"
@@ -45,20 +45,20 @@ class ModelFamily(StrEnum):
 
 
 class ModelCapabilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model can do, as far as the registry can tell.
+    """The expected capabilities of a model.
 
     Attributes:
-        context: Tokens that it was trained for.
-        temperature: The recommended one, where one is known.
+        context: Trained context, tokens.
+        temperature: The recommended temperature, if known.
         completion: Whether it completes text.
         tools: Whether it calls tools.
-        vision: Whether it sees images.
+        vision: Whether it reads images.
         thinking: Whether it thinks before it answers.
-        coding: Whether it was made for code.
+        coding: Whether it is made for code.
         insert: Whether it fills in the middle of a text.
-        embedding: Whether it makes embeddings, and nothing else.
+        embedding: Whether it is an embedding model.
         json_mode: Whether it answers in JSON on demand.
-        source: ``registry``; ``default`` for a model that nobody knows.
+        source: ``registry``; ``default`` for an unknown model.
     """
 
     context: int = DEFAULT_CONTEXT
@@ -75,7 +75,7 @@ class ModelCapabilities(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def names(self) -> frozenset[str]:
-        """The names of what it can do."""
+        """The names of the capabilities that it has."""
         return frozenset(
             name
             for name in self.__struct_fields__
@@ -84,19 +84,19 @@ class ModelCapabilities(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KnownModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that the registry knows.
+    """A model in the registry.
 
     Attributes:
-        name: Its name in the catalogue.
-        family: Whose descent it is, where that is known.
-        capabilities: What it can do.
-        pull: What to ask Ollama's library for; None where no tag is known.
-        parameter_count: Number of parameters of what ``pull`` names.
-        download_bytes: Size of what ``pull`` names, bytes.
-        memory_bytes: Memory that it is said to need, bytes.
-        ranks: By role, its place among the models that are good for it, from 1.
-        sources: By fact, where it comes from; a fact without one is a default.
-        note: What else there is to say of it.
+        name: The name in the catalogue.
+        family: The family, if known.
+        capabilities: The expected capabilities.
+        pull: The name to pull from Ollama's library; None if no tag is known.
+        parameter_count: Number of parameters of the ``pull`` name.
+        download_bytes: Size of the ``pull`` name, bytes.
+        memory_bytes: Memory needed according to the source, bytes.
+        ranks: By role, the rank among the models that fit it, from 1.
+        sources: By fact, its source; a fact without one is a default.
+        note: A remark.
     """
 
     name: str
@@ -112,26 +112,26 @@ class KnownModel(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def context(self) -> int:
-        """Tokens that it was trained for."""
+        """Trained context, tokens."""
         return self.capabilities.context
 
     @property
     def temperature(self) -> float | None:
-        """The recommended temperature, where one is known."""
+        """The recommended temperature, if known."""
         return self.capabilities.temperature
 
-    def tells(self, fact: str) -> bool:
-        """Return whether its catalogue says this fact; else it is a default."""
+    def has_fact(self, fact: str) -> bool:
+        """Return whether the catalogue has this fact; else it is a default."""
         return fact in self.sources or (
             fact == "completion" and "embedding" in self.sources
         )
 
     def is_about(self, name: str) -> bool:
-        """Return whether what it says of ``pull`` holds for a name."""
+        """Return whether the facts about ``pull`` apply to a name."""
         return key_of(name) in {self.name, key_of(self.pull or self.name)}
 
     def lacks(self, role: ModelRole) -> str | None:
-        """Return in words what it lacks for a role; None where it lacks nothing."""
+        """Return what the model lacks for a role, as text; None if it fits."""
         return roles.lacking(
             role,
             can=self.capabilities.names,
@@ -144,10 +144,10 @@ class Suggestion(msgspec.Struct, frozen=True, kw_only=True):
     """A model that is worth pulling for a role.
 
     Attributes:
-        pull: What to ask Ollama's library for.
+        pull: The name to pull from Ollama's library.
         role: The role.
-        model: What is known of it.
-        reason: Why, in words.
+        model: The known model.
+        reason: Why it is suggested, as text.
     """
 
     pull: str
@@ -157,10 +157,10 @@ class Suggestion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_role(role: ModelRole | str) -> ModelRole:
-    """Return the role of that name, in any case and spelling.
+    """Return the role of a name, in any case and spelling.
 
     Raises:
-        UnknownRoleError: No role has that name.
+        UnknownRoleError: There is no role of that name.
     """
     found = ModelRole.parse(role)
     if found is None:
@@ -169,7 +169,7 @@ def parse_role(role: ModelRole | str) -> ModelRole:
 
 
 class ModelRegistry:
-    """What is known of models before they are there."""
+    """The models that are known before they are on the server."""
 
     def __init__(self, source: Catalogue | None = None) -> None:
         self._catalogue = catalogue.shipped() if source is None else source
@@ -194,28 +194,28 @@ class ModelRegistry:
     def with_catalogue(
         self, source: Path | str | Mapping[str, object]
     ) -> ModelRegistry:
-        """Return this registry with a catalogue laid on top.
+        """Return a registry in which a catalogue overrides this one's facts.
 
         Args:
-            source: A TOML file, or the tables of such a document.
+            source: A TOML file, or the tables of a TOML document.
 
         Raises:
-            InvalidCatalogueError: It cannot be used; this registry stays as it is.
+            InvalidCatalogueError: The catalogue is not valid.
         """
         if isinstance(source, Mapping):
             upper = catalogue.parse(source, origin="data")
         else:
             upper = catalogue.read(Path(source))
-        laid = ModelRegistry(self._catalogue.beneath(upper))
+        laid = ModelRegistry(self._catalogue.overridden_by(upper))
         laid._check(upper)
         return laid
 
     def find(self, name: str) -> KnownModel | None:
-        """Return the known model that a name belongs to; None for an unknown one.
+        """Return the known model that matches a name; None for an unknown model.
 
-        The exact name goes first, then the name without its tag, then the longest
-        known name that the words of this one begin with. Case does not matter; host
-        and namespace do only where a catalogue names them.
+        The exact name is tried first, then the name without its tag, then the longest
+        known name whose words this name starts with. Case does not matter. Host and
+        namespace only matter if a catalogue names them.
         """
         full = key_of(name)
         bare = full.rpartition("/")[2]
@@ -229,15 +229,15 @@ class ModelRegistry:
         return next((model for model in found if model is not None), None)
 
     def capabilities(self, name: str) -> ModelCapabilities:
-        """Return what a model can be expected to do; defaults for an unknown one."""
+        """Return the expected capabilities; defaults for an unknown model."""
         model = self.find(name)
         return ModelCapabilities() if model is None else model.capabilities
 
     def for_role(self, role: ModelRole | str) -> tuple[KnownModel, ...]:
-        """Return the known models that fit a role, the best first.
+        """Return the known models that fit a role, best first.
 
         Raises:
-            UnknownRoleError: No role has that name.
+            UnknownRoleError: There is no role of that name.
         """
         wanted = parse_role(role)
         last = len(self._models) + 1
@@ -251,19 +251,18 @@ class ModelRegistry:
         present: Collection[str] = (),
         memory_bytes: int | None = None,
     ) -> tuple[Suggestion, ...]:
-        """Return the models that are worth pulling for a role, the best first.
+        """Return the models that are worth pulling for a role, best first.
 
-        Only models with a rank, whose tag in Ollama's library a source shows. Of
-        models whose size is not known it cannot be told whether they fit; they are
-        left out where a limit is given.
+        Only ranked models with a verified tag in Ollama's library are suggested. With
+        a memory limit, models of unknown size are left out.
 
         Args:
             role: The role.
-            present: Names of the models that are there already.
-            memory_bytes: Memory that a model may need, bytes; None: any.
+            present: Names of the models that are on the server.
+            memory_bytes: Maximum memory of a model, bytes; None for no limit.
 
         Raises:
-            UnknownRoleError: No role has that name.
+            UnknownRoleError: There is no role of that name.
         """
         wanted = parse_role(role)
         there = {id(self.find(name)) for name in present}
@@ -277,7 +276,7 @@ class ModelRegistry:
         )
 
     def _check(self, upper: Catalogue) -> None:
-        """Refuse a catalogue that ranks a model for a role that it does not fit."""
+        """Reject a catalogue that ranks a model for a role that it does not fit."""
         for role, keys in upper.roles.items():
             for key in keys:
                 model = self._models.get(key)
@@ -292,7 +291,7 @@ class ModelRegistry:
 def _ranks(
     source: Catalogue, known: Mapping[str, KnownModel]
 ) -> dict[str, dict[ModelRole, int]]:
-    """Return by model its ranks; a catalogue on top may have ended a fitness."""
+    """Return the ranks by model, without roles that it no longer fits."""
     ranks: dict[str, dict[ModelRole, int]] = {}
     for role, keys in source.roles.items():
         fit = [key for key in keys if key in known and known[key].lacks(role) is None]
@@ -335,7 +334,7 @@ def _family(name: str | None) -> ModelFamily | str | None:
 
 
 def _reason(model: KnownModel, role: ModelRole, memory_bytes: int | None) -> str:
-    """Return why a model is suggested; nothing where it is not."""
+    """Return why a model is suggested; empty if it is not."""
     rank = model.ranks.get(role)
     needed = model.memory_bytes or model.download_bytes
     if rank is None:
@@ -350,7 +349,7 @@ def _reason(model: KnownModel, role: ModelRole, memory_bytes: int | None) -> str
 
 
 def _untagged(name: str) -> str:
-    """Return a name without its tag; a host's port is none."""
+    """Return a name without its tag; keep the port of a host."""
     head, slash, last = name.rpartition("/")
     return f"{head}{slash}{last.partition(':')[0]}"
 
@@ -361,7 +360,7 @@ _WORD = re.compile(r"[a-z]+|[0-9]+(?:\.[0-9]+)*")
 def words_of(name: str) -> tuple[str, ...]:
     """Return the words of a name in lower case: letters, and numbers with points.
 
-    ``qwen2.5-coder:7b`` is ``qwen``, ``2.5``, ``coder``, ``7``, ``b``: a version is
-    one word, so that 3.10 does not begin with 3.1.
+    ``qwen2.5-coder:7b`` is ``qwen``, ``2.5``, ``coder``, ``7``, ``b``. A version is
+    one word, so that 3.10 does not start with 3.1.
     """
     return tuple(_WORD.findall(name.lower()))

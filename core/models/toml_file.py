@@ -1,4 +1,4 @@
-"""A TOML file that a person wrote: read, or refused in one line that names it."""
+"""Read TOML files that users write; errors are one line that names the file."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from herdbook.core.errors import CallerError
 
 
 def read_toml(path: Path, what: str, refused: type[CallerError]) -> dict[str, object]:
-    """Return the tables of a file.
+    """Read the tables of a file.
 
     Args:
         path: The file.
-        what: What it is to be, for the error.
+        what: The kind of file, for the error.
         refused: The class of the error.
 
     Raises:
-        CallerError: As ``refused``: it cannot be read, or is not TOML.
+        CallerError: As ``refused``: the file cannot be read, or is not TOML.
     """
     try:
         with path.open("rb") as file:

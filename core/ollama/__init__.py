@@ -1,3 +1,3 @@
-"""The Ollama API: requests, and answers with types and bounds."""
+"""The Ollama API: requests, and typed answers within bounds."""
 
 from __future__ import annotations

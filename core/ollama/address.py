@@ -1,9 +1,9 @@
-"""Where the server is: the setting OLLAMA_HOST, read by Ollama's own rules.
+"""The server's address: OLLAMA_HOST, read by Ollama's own rules.
 
-What Ollama tolerates is tolerated here, so that one setting serves both. Two
-things differ, since Ollama also binds to that address and we only connect: an
-address that means *every interface* becomes the loopback, and an address that
-cannot be connected to, an invalid port among them, is refused.
+Herdbook accepts what Ollama accepts, so that one setting serves both. Ollama also
+binds to that address, while Herdbook only connects to it. Therefore an address that
+means every interface becomes the loopback address, and an address that cannot be
+connected to (such as an invalid port) is refused.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ def base_url(setting: str | None = None) -> str:
     """Return the server's URL, without a slash at its end.
 
     Args:
-        setting: The value of OLLAMA_HOST, or what stands for it; None or an empty
-            one is ``127.0.0.1:11434``.
+        setting: The value of OLLAMA_HOST or ``--ollama``. None or an empty value
+            means ``127.0.0.1:11434``.
 
     Raises:
-        InvalidAddressError: Nobody can connect to that.
+        InvalidAddressError: The value is not an address to connect to.
     """
     text = (setting or "").strip().strip("\"'").strip()
     scheme, separator, rest = text.partition("://")
@@ -38,7 +38,9 @@ def base_url(setting: str | None = None) -> str:
             scheme, rest = "https", "ollama.com:443"
     scheme = scheme.lower()
     if scheme not in _SCHEME_PORTS:
-        raise InvalidAddressError(text, reason=f"{scheme}:// is not spoken here")
+        raise InvalidAddressError(
+            text, reason=f"{scheme}:// is not supported; use http:// or https://"
+        )
     authority, _, path = rest.partition("/")
     if "@" in authority:
         # The text is not repeated: what stands before the @ is a secret.
@@ -47,7 +49,7 @@ def base_url(setting: str | None = None) -> str:
     host, port_text = _split(authority)
     port = _port(port_text, default_port)
     if not port:
-        # Ollama would go on with its default port, which may be another server.
+        # Ollama would use its default port instead, which may be another server.
         raise InvalidAddressError(
             text, reason=f"port {port_text!r} is not a number from 1 to 65535"
         )
@@ -56,7 +58,7 @@ def base_url(setting: str | None = None) -> str:
 
 
 def _split(authority: str) -> tuple[str, str | None]:
-    """Part the host from the port as Go's ``net.SplitHostPort`` does."""
+    """Split host and port as Go's ``net.SplitHostPort`` does."""
     host, colon, port = authority.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if colon and (bracketed or ":" not in host) and "]" not in port:
@@ -81,7 +83,7 @@ def _connectable(host: str, text: str) -> str:
     except ValueError:
         if not _HOST.fullmatch(host):
             raise InvalidAddressError(
-                text, reason=f"{host!r} is no name of a host"
+                text, reason=f"{host!r} is not a valid host name"
             ) from None
         return host
     if isinstance(address, ipaddress.IPv6Address):
@@ -90,14 +92,14 @@ def _connectable(host: str, text: str) -> str:
 
 
 def same_server(one: str, other: str) -> bool:
-    """Return whether two URLs, as ``base_url`` gives them, lead to the same server.
+    """Return whether two URLs, as ``base_url`` returns them, are the same server.
 
-    All loopback addresses are the same host, and the case of names does not count.
+    All loopback addresses count as one host. Host names ignore case.
     """
-    return _place(one) == _place(other)
+    return _identity(one) == _identity(other)
 
 
-def _place(url: str) -> tuple[str, str, int | None, str]:
+def _identity(url: str) -> tuple[str, str, int | None, str]:
     parts = urlsplit(url)
     host = "localhost" if is_local(url) else (parts.hostname or "").lower()
     port = parts.port or _SCHEME_PORTS.get(parts.scheme)
@@ -105,7 +107,7 @@ def _place(url: str) -> tuple[str, str, int | None, str]:
 
 
 def is_local(url: str) -> bool:
-    """Return whether a server's URL is one of this machine."""
+    """Return whether a server's URL points to this machine."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback

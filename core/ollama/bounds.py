@@ -1,8 +1,9 @@
 """Bounds for everything that a server answers: types, ranges and lengths.
 
 A required field that is out of bounds makes its entry unreadable. An optional field
-that is out of bounds counts as missing: see ``lenient``. The figures are far above
-anything real and far below what would hold up the program or not fit into the log.
+that is out of bounds counts as missing: see ``lenient``. The limits are far above
+real values, and far below values that would block the program or not fit into the
+log.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ LARGEST_COUNT: Final = 10**15
 """Parameters of a model."""
 
 LARGEST_CONTEXT: Final = 2**31 - 1
-"""Tokens of a context: Ollama keeps it in 32 bits."""
+"""Tokens of a context: Ollama stores it in 32 bits."""
 
 LONGEST_WORD: Final = 64
 """Characters of a word such as a family, a quantization or a capability."""
@@ -28,11 +29,11 @@ LONGEST_WORD: Final = 64
 MOST_CAPABILITIES: Final = 64
 """Capabilities of one model; Ollama knows about ten."""
 
-LONGEST_SAID: Final = 8192
-"""Characters that are kept of what a server says went wrong."""
+LONGEST_MESSAGE: Final = 8192
+"""Characters kept of a server's error message."""
 
 _SMALL: Final = 64 * 2**10
-"""Bytes of JSON that an optional field may have to be decoded at all."""
+"""Bytes of JSON beyond which an optional field is not decoded."""
 
 Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=600)]
 Digest: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -46,7 +47,7 @@ UNREADABLE: Final = (
     UnicodeDecodeError,
     RecursionError,
 )
-"""What msgspec raises for JSON that it cannot read: broken, too deep, no UTF-8."""
+"""Raised by msgspec for JSON that is broken, nested too deeply or not UTF-8."""
 
 NULL: Final = msgspec.Raw(b"null")
 
@@ -54,7 +55,7 @@ Value = TypeVar("Value")
 
 
 def optional(kind: Any) -> msgspec.json.Decoder[Any]:
-    """Return a decoder of a field that may be null: made once, it is fast."""
+    """Return a decoder for a field that may be null. Create it once: that is slow."""
     return msgspec.json.Decoder(kind | None)
 
 
@@ -65,13 +66,13 @@ def lenient(
     *,
     longest: int = _SMALL,
 ) -> Value:
-    """Return an optional field, or ``default`` where it is not what it should be.
+    """Return an optional field, or ``default`` if it is missing or not valid.
 
     Args:
         raw: The JSON of the field.
-        decoder: Decodes the type that it should have; see ``optional``.
-        default: What counts where it has another one, or is out of bounds.
-        longest: Bytes that it may have.
+        decoder: A decoder for the expected type; see ``optional``.
+        default: Returned if the field has another type or is out of bounds.
+        longest: Maximum size of the field's JSON, bytes.
     """
     if len(raw) > longest:
         return default
@@ -87,16 +88,13 @@ _LIST: Final = optional(list[msgspec.Raw])
 
 
 def word(raw: msgspec.Raw) -> str:
-    """Return a field that is a printable word, or an empty text."""
+    """Return a field that is a printable word, or an empty string."""
     text = lenient(raw, _WORD, "")
     return text if text.isprintable() else ""
 
 
 def words(raw: msgspec.Raw) -> list[str] | None:
-    """Return a list of words without those that are none; None where it is no list.
-
-    A list of too many words says nothing either.
-    """
+    """Return the valid words of a list; None if it is not a list or is too long."""
     found: list[msgspec.Raw] = lenient(raw, _LIST, [NULL])
     if found == [NULL] or len(found) > MOST_CAPABILITIES:
         return None
@@ -111,5 +109,5 @@ def in_range(value: object, largest: int) -> int | None:
 
 
 def printable(text: str, longest: int = 100) -> str:
-    """Return a server's text for people: short, in one line, without control codes."""
+    """Return a server's text as one short line without control characters."""
     return in_line(text, longest)

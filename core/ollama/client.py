@@ -1,11 +1,10 @@
-"""The client of one Ollama server: the only place that speaks HTTP.
+"""The HTTP client of one Ollama server; no other module sends requests to it.
 
-Every failure leaves here as one of our own errors: what httpx raises is translated
-at one seam, what the server says in ``failures.py``. Nothing here waits for ever on
-a server that is gone: what is answered at once has a deadline, and a load or a pull,
-which may take any time, has a connection whose end the operating system notices.
-Closing that connection cancels the load or the pull, so it is never reused, retried
-or left to a read timeout.
+Every failure leaves this module as a Herdbook error: httpx exceptions are translated
+in one place, the server's messages in ``failures.py``. No call waits forever for a
+dead server: short requests have a deadline, and loads and pulls, which may take any
+time, use TCP keep-alive. Closing the connection cancels a load or a pull, so such a
+connection is never reused, retried or given a read timeout.
 """
 
 from __future__ import annotations
@@ -77,10 +76,10 @@ from herdbook.events.file_descriptors import (
 __all__ = ["ClientLimits", "OllamaClient", "PullLine", "ServerAnswers"]
 
 SUCCESS: Final = "success"
-"""The status of the line that ends a pull; nothing else is success."""
+"""The status of the last line of a successful pull; no other status is success."""
 
 LINES_AT_ONCE: Final = 50
-"""Lines of a pull that are handled before other tasks get their turn."""
+"""Lines of a pull that are handled before other tasks run."""
 
 _FOREIGN: Final = (
     httpx.HTTPError,
@@ -88,7 +87,7 @@ _FOREIGN: Final = (
     httpx.CookieConflict,
     httpx.StreamError,
 )
-"""The roots of all that httpx raises."""
+"""The base classes of all httpx exceptions."""
 
 _BROKEN_OFF: Final = re.compile("disconnected|closed connection")
 _PROBES: Final = {
@@ -100,12 +99,12 @@ _PROBES: Final = {
 
 
 class ServerAnswers(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server shows, asked for all at once.
+    """The answers of a server to one poll.
 
     Attributes:
-        version: Its version, as it says; empty where that is no short text.
-        models: What it has.
-        runners: What it has in memory.
+        version: The server's version; empty if it is missing or not a short text.
+        models: The models on the server.
+        runners: The runners in memory.
         unreadable: Entries of both lists that cannot be read.
     """
 
@@ -116,7 +115,7 @@ class ServerAnswers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OllamaClient:
-    """One server, over one small pool of connections; ``async with`` closes it.
+    """A client for one server, with a connection pool; ``async with`` closes it.
 
     Attributes:
         base_url: The server's URL, without a slash at its end.
@@ -149,25 +148,25 @@ class OllamaClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections, which cancels what is under way on them."""
+        """Close all connections, which cancels the requests on them."""
         await finish(self._connections.close())
 
     async def version(self) -> str:
-        """Return the server's version, as it says."""
+        """Return the server's version."""
         return (
             await self._connections.answer(Call("GET", "/api/version"), VersionAnswer)
         ).version
 
     async def tags(self) -> Listing[TagEntry]:
-        """Return the models that the server has, as far as they can be read.
+        """Return the models on the server, and the entries that cannot be read.
 
         Raises:
-            OllamaError: The server is away, refuses or makes no sense.
+            OllamaError: The server is unreachable, refuses or answers nonsense.
         """
         return await self._listing(TagEntry, MODELS)
 
     async def ps(self) -> Listing[RunnerEntry]:
-        """Return the runners in the server's memory, as far as they can be read."""
+        """Return the runners in memory, and the entries that cannot be read."""
         return await self._listing(RunnerEntry, RUNNERS)
 
     async def _listing(self, kind: type[Entry], path: str) -> Listing[Entry]:
@@ -176,12 +175,12 @@ class OllamaClient:
             body = await self._connections.whole(call)
             return await read_list(body, kind, source=path, node=node)
 
-    async def look(self, *, within_s: float) -> ServerAnswers:
-        """Return version, models and runners, asked for at once.
+    async def poll(self, *, within_s: float) -> ServerAnswers:
+        """Return version, models and runners, from concurrent requests.
 
         Raises:
-            NodeTimeoutError: It took longer than ``within_s``.
-            OllamaError: The server is away, refuses or makes no sense.
+            NodeTimeoutError: It took longer than ``within_s`` seconds.
+            OllamaError: The server is unreachable, refuses or answers nonsense.
         """
         try:
             async with self._clock.timeout(within_s), asyncio.TaskGroup() as group:
@@ -201,18 +200,18 @@ class OllamaClient:
         )
 
     async def show(self, name: str) -> ShowAnswer:
-        """Return one model in full.
+        """Return the details of one model.
 
         Raises:
-            ModelNotFoundError: The server does not have it.
-            ModelDamagedError: Its manifest is torn.
-            BadAnswerError: The answer is not one about a model.
+            ModelNotFoundError: The model is not on the server.
+            ModelDamagedError: The model's manifest is damaged.
+            BadAnswerError: The answer does not describe a model.
         """
         call = Call("POST", "/api/show", {"model": name}, about=name)
         answer = await self._connections.answer(call, ShowAnswer)
         if not bytes(answer.details_raw).startswith(b"{"):
-            # Every version of the server shows this object; what lacks it may be
-            # another program's answer, and its silence about the weights means nothing.
+            # Every version of Ollama sends this object. An answer without it may come
+            # from another program, so missing weights in it prove nothing.
             raise BadAnswerError(name, raw="its details are not an object")
         return answer
 
@@ -224,23 +223,23 @@ class OllamaClient:
         keep_alive: str | float | None = None,
         embedding: bool = False,
     ) -> None:
-        """Load a model into memory; return when the server says that it is there.
+        """Load a model into memory; return when the server reports it as loaded.
 
-        It takes as long as it takes. Cancelling it closes the connection, which
-        aborts the load.
+        There is no timeout. Cancelling the call closes the connection, which aborts
+        the load.
 
         Args:
             name: The model.
-            options: What the runner is to be started with, ``num_ctx`` among it.
-            keep_alive: Seconds, or a duration such as ``5m``; negative is for ever,
-                None leaves it to the server.
-            embedding: Whether the model makes vectors, not text.
+            options: Options of the runner, such as ``num_ctx``.
+            keep_alive: Seconds, or a duration such as ``5m``; negative keeps the
+                model loaded, None uses the server's default.
+            embedding: Whether it is an embedding model, which has its own endpoint.
 
         Raises:
-            CapabilityMissingError: It makes vectors and ``embedding`` was not set, or
-                the reverse; so says the server too where the weights are gone.
-            LoadFailedError: The server could not.
-            BusyServerError: Its queue is full.
+            CapabilityMissingError: It is an embedding model and ``embedding`` was not
+                set, or the reverse. The server also says so if the weights are gone.
+            LoadFailedError: The server could not load it.
+            BusyServerError: The server's queue is full.
         """
         body: dict[str, object] = {"model": name}
         if options:
@@ -253,24 +252,25 @@ class OllamaClient:
         await self._connections.answer(call, kind)
 
     async def unload(self, name: str) -> None:
-        """Ask the server to unload a model, whichever kind it is of.
+        """Ask the server to unload a model of any kind.
 
-        Its yes is no proof: it says so too while a request runs (and unloads after
-        it), while the model loads (and does nothing), and when it was not loaded.
+        Success proves nothing: the server also reports it while a request runs (and
+        unloads afterwards), while the model loads (and does nothing), and if the
+        model was not loaded.
 
         Raises:
-            ModelNotFoundError: The server does not have it (any more).
+            ModelNotFoundError: The model is not on the server.
         """
         body: dict[str, object] = {"model": name, "keep_alive": 0}
         call = Call("POST", "/api/generate", body, name, Request.CHANGE)
         await self._connections.answer(call, GenerateAnswer)
 
     async def delete(self, name: str) -> None:
-        """Delete a model; what is in memory of it stays there.
+        """Delete a model; its runner stays in memory.
 
         Raises:
-            ModelNotFoundError: The server does not have it.
-            ModelDamagedError: Its manifest is torn.
+            ModelNotFoundError: The model is not on the server.
+            ModelDamagedError: The model's manifest is damaged.
         """
         body: dict[str, object] = {"model": name}
         await self._connections.ask(
@@ -278,10 +278,10 @@ class OllamaClient:
         )
 
     async def copy(self, source: str, destination: str) -> None:
-        """Give a model a second name, which may have been another model's.
+        """Copy a model to another name; replaces a model of that name.
 
         Raises:
-            ModelNotFoundError: The server does not have the source.
+            ModelNotFoundError: The source is not on the server.
         """
         body: dict[str, object] = {"source": source, "destination": destination}
         await self._connections.ask(
@@ -291,10 +291,10 @@ class OllamaClient:
     async def create(
         self, name: str, *, source: str, parameters: Mapping[str, Setting] | None = None
     ) -> None:
-        """Make a model of another one's weights, with parameters of its own.
+        """Create a model from another one's weights, with its own parameters.
 
         Raises:
-            ServerFailedError: The server could not.
+            ServerFailedError: The server could not create it.
         """
         body: dict[str, object] = {"model": name, "from": source, "stream": False}
         if parameters:
@@ -305,16 +305,16 @@ class OllamaClient:
     async def pull(
         self, name: str, *, insecure: bool = False
     ) -> AsyncGenerator[PullLine, None]:
-        """Fetch a model; yield what the server tells, up to ``success``.
+        """Pull a model; yield the server's lines, up to ``success``.
 
         Closing the iterator (``contextlib.aclosing``) closes the connection, which
-        cancels the pull; the server keeps what it has. Nothing here bounds the time
-        between two lines: see ``PullTracker.stalled``.
+        cancels the pull; the server keeps the downloaded part. The time between two
+        lines is not limited here: see ``PullTracker.stalled``.
 
         Raises:
-            PullError: It ended without success.
-            InvalidNameError: The server takes that for no name.
-            OllamaError: The server is away, refuses or makes no sense.
+            PullError: The pull ended without success.
+            InvalidNameError: The server does not accept the name.
+            OllamaError: The server is unreachable, refuses or answers nonsense.
         """
         body: dict[str, object] = {"model": name, "insecure": insecure, "stream": True}
         call = Call("POST", "/api/pull", body, name, Request.PULL, endless=True)
@@ -345,7 +345,7 @@ class OllamaClient:
 
 
 class _Connections:
-    """The pool to one server: requests go in, answers or our own errors come out.
+    """The connection pool of one server; returns answers or raises Herdbook errors.
 
     Attributes:
         node: The server, as an error's subject.
@@ -377,32 +377,32 @@ class _Connections:
             )
 
     async def close(self) -> None:
-        """Close them all."""
+        """Close all connections."""
         await self._http.aclose()
 
     async def answer(self, call: Call, kind: type[Answered]) -> Answered:
-        """Return a whole answer, read."""
+        """Send a request and return the decoded answer."""
         with self.observed(call):
             return read(await self.whole(call), kind, node=self.node)
 
     async def ask(self, call: Call) -> None:
-        """Take in a whole answer, within its time and length, that says nothing."""
+        """Send a request whose answer has no content."""
         with self.observed(call):
             await self.whole(call)
 
     def observed(self, call: Call) -> AbstractContextManager[None]:
-        """Return the block in which the whole of a request belongs."""
+        """Return a context manager that reports a request to the observer."""
         return observed_request(self._observer, self._clock, call.method, call.path)
 
     async def whole(self, call: Call) -> bytes:
-        """Return the body of a whole answer, within its time and length."""
+        """Return the body of an answer, within the limits of time and size."""
         wait = nullcontext() if call.endless else self._deadline()
         async with wait, self.stream(call) as response:
             return await self._body(response)
 
     @asynccontextmanager
     async def stream(self, call: Call) -> AsyncIterator[httpx.Response]:
-        """Send a request and hold its answer open; a refusal is raised here."""
+        """Send a request and hold its answer open; raise for any status but 200."""
         content = None if call.body is None else msgspec.json.encode(call.body)
         headers = {"content-type": "application/json"} if content else None
         with self._translated():
@@ -415,7 +415,7 @@ class _Connections:
                 yield response
 
     def line_reader(self, call: Call) -> LineReader:
-        """Return what reads the lines of the answer to ``call``."""
+        """Return a reader for the lines of the answer to ``call``."""
         return LineReader(call, node=self.node, longest=self._limits.line_bytes)
 
     @asynccontextmanager
@@ -428,7 +428,7 @@ class _Connections:
             raise NodeTimeoutError(self.node, seconds=seconds) from None
 
     async def _body(self, response: httpx.Response) -> bytes:
-        """Read what follows at once where an answer has begun."""
+        """Read the rest of an answer that has started, within the deadline."""
         body, longest = bytearray(), self._limits.answer_bytes
         async with self._deadline():
             async for chunk in response.aiter_bytes():
@@ -438,7 +438,7 @@ class _Connections:
         return bytes(body)
 
     async def _refusal(self, response: httpx.Response) -> bytes:
-        """Read the beginning of a refusal: a whole page of a proxy tells no more."""
+        """Read the start of an error: the rest of a proxy's page adds nothing."""
         body, longest = bytearray(), self._limits.refusal_bytes
         async with self._deadline():
             async for chunk in response.aiter_bytes():
@@ -449,7 +449,7 @@ class _Connections:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """The seam: what httpx raises inside leaves as one of our errors."""
+        """Translate httpx exceptions raised in the block into Herdbook errors."""
         try:
             yield
         except _FOREIGN as error:
@@ -457,11 +457,11 @@ class _Connections:
 
 
 def translate(error: Exception, base_url: str, limits: ClientLimits) -> HerdbookError:
-    """Turn whatever httpx raises into one of our errors."""
+    """Return the Herdbook error for an httpx exception."""
     node, reason = f"Ollama at {base_url}", _reason(error)
     if is_exhausted(error):
         return ResourceExhaustedError(
-            node, f"cannot be asked: {TOO_MANY}", RAISE_THE_LIMIT
+            node, f"cannot be reached: {TOO_MANY}", RAISE_THE_LIMIT
         )
     match error:
         case httpx.TimeoutException():
@@ -482,7 +482,7 @@ def translate(error: Exception, base_url: str, limits: ClientLimits) -> Herdbook
 
 
 def _reason(error: BaseException) -> str:
-    """Return what lies at the bottom of it: httpx tells only that it failed."""
+    """Return the root cause of an exception: httpx itself only says that it failed."""
     while (below := error.__cause__ or error.__context__) is not None:
         error = below
     if isinstance(error, socket.gaierror | ssl.SSLError):
@@ -494,7 +494,7 @@ def _reason(error: BaseException) -> str:
 
 def _transport(base_url: str, limits: ClientLimits) -> httpx.AsyncHTTPTransport:
     return httpx.AsyncHTTPTransport(
-        # Certificates take 40 ms to read; SSL_CERT_FILE may name others.
+        # Reading the certificates takes 40 ms; SSL_CERT_FILE can name others.
         verify=base_url.startswith("https:") and httpx.create_ssl_context(),
         limits=httpx.Limits(
             max_connections=limits.connections, max_keepalive_connections=4
@@ -505,7 +505,7 @@ def _transport(base_url: str, limits: ClientLimits) -> httpx.AsyncHTTPTransport:
 
 
 def _probing() -> list[tuple[int, int, int]]:
-    """Have the operating system notice within 90 s that the other side is gone."""
+    """Return TCP keep-alive options that detect a dead peer within 90 s."""
     options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
     for name, value in _PROBES.items():
         if number := getattr(socket, name, None):

@@ -1,9 +1,9 @@
-"""Lists that a server answers with, read entry by entry.
+"""Lists in a server's answers, decoded entry by entry.
 
-An entry that cannot be read costs itself and nothing else: the others are read, and
-the odd one is kept by its name and the reason, to be shown. What it hides is kept as
-well, as far as it can be told: nothing may be concluded from the absence of a model
-or a runner that an unreadable entry could be.
+An entry that cannot be read affects only itself: the others are returned, and the
+unreadable one is reported with its name and the reason. Its name and digest are kept
+if they are valid, because a model or runner that the entry may stand for must not
+count as absent.
 """
 
 from __future__ import annotations
@@ -33,34 +33,34 @@ MODELS: Final = "/api/tags"
 RUNNERS: Final = "/api/ps"
 
 MOST_ENTRIES: Final = {MODELS: 5_000, RUNNERS: 256}
-"""Entries that are read of a list; Ollama runs at most three runners per GPU."""
+"""Maximum entries read per list; Ollama runs at most three runners per GPU."""
 
 LONGEST_ENTRY: Final = 64 * 2**10
-"""Bytes of an entry; real ones have 600."""
+"""Maximum size of an entry, bytes; real ones have 600."""
 
 NAMELESS: Final = "(no name)"
 
 MOST_NAMED: Final = 3
-"""Unreadable entries that are named; more are counted."""
+"""Unreadable entries that are named; the others are counted."""
 
 MOST_PARTS: Final = 200_000
-"""Commas in a list that is read at all; 5,000 real entries have 125,000."""
+"""Maximum commas in a list; 5,000 real entries have 125,000."""
 
 ENTRIES_AT_ONCE: Final = 100
 TOKENS_AT_ONCE: Final = 5_000
-"""How much is read before other tasks get their turn: about 5 ms each."""
+"""Amounts read before other tasks run: about 5 ms each."""
 
 Entry = TypeVar("Entry", TagEntry, RunnerEntry)
 
-# A string (perhaps without its end), or what separates. Possessive: never quadratic.
+# A string (possibly unterminated) or a separator. Possessive: never quadratic.
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[][{},]', re.DOTALL)
 _FIELD: Final = re.compile(r"at `\$\.(\w+)`$")
 _REASONS: Final = {
-    "name": "its name is no name of a model",
+    "name": "its name is not a valid model name",
     "digest": "its digest is not 64 hexadecimal digits",
     "size": "its size is not from 0 to 2^50 bytes",
     "size_vram": "its size on the GPU is not from 0 to 2^50 bytes",
-    "remote_host": "its remote host is no short text",
+    "remote_host": "its remote host is not a short text",
 }
 _DEEPER: Final = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 _LIST: Final = re.compile(rb"\s*:\s*(?=\[)")
@@ -71,10 +71,10 @@ class UnreadableEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         source: The list: ``/api/tags`` or ``/api/ps``.
-        name: Its name for people; "(no name)" where it has none.
-        reason: Why it cannot be read.
-        model: The canonical name, if it has one.
-        digest: The model's digest, if it has a valid one.
+        name: The name as displayed; "(no name)" if it has none.
+        reason: Why the entry cannot be read.
+        model: The canonical name, if the name is valid.
+        digest: The model's digest, if it is valid.
     """
 
     source: str
@@ -85,9 +85,9 @@ class UnreadableEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def unreadable_text(entries: Sequence[UnreadableEntry]) -> str:
-    """Return which entries cannot be read and why: the first few, the others counted.
+    """Return a sentence that lists the first few unreadable entries with reasons.
 
-    Such as: 1 entry of the server's lists cannot be read: a b (/api/tags: ...).
+    Example: 1 entry of the server's lists cannot be read: a b (/api/tags: ...).
     """
     count = "1 entry" if len(entries) == 1 else f"{len(entries):,} entries"
     named = [f"{one.name} ({one.source}: {one.reason})" for one in entries[:MOST_NAMED]]
@@ -97,10 +97,10 @@ def unreadable_text(entries: Sequence[UnreadableEntry]) -> str:
 
 
 class Listing(msgspec.Struct, Generic[Entry], frozen=True, kw_only=True):
-    """A list as far as it can be read.
+    """A decoded list.
 
     Attributes:
-        entries: The entries, in the server's order.
+        entries: The valid entries, in the server's order.
         unreadable: The entries that cannot be read.
     """
 
@@ -126,10 +126,10 @@ _DIGEST: Final = optional(Digest)
 async def read_list(
     body: bytes, kind: type[Entry], *, source: str, node: str
 ) -> Listing[Entry]:
-    """Read a list, and let other tasks run meanwhile.
+    """Decode a list; other tasks run in between.
 
     Raises:
-        BadAnswerError: There is no list in the answer.
+        BadAnswerError: The answer contains no list.
     """
     raws = await _split(body, source=source, node=node)
     entries: list[Entry] = []
@@ -152,8 +152,8 @@ async def read_list(
             )
         )
     if source == MODELS:
-        entries, again = _without_contradictions(entries, source)
-        unreadable += again
+        entries, contradictory = _without_contradictions(entries, source)
+        unreadable += contradictory
     return Listing(entries=entries, unreadable=tuple(unreadable))
 
 
@@ -173,7 +173,7 @@ def _read(
 
 
 def _unreadable(raw: bytes | msgspec.Raw, source: str, reason: str) -> UnreadableEntry:
-    """Return what can be told of an entry that cannot be read."""
+    """Return the name and digest of an entry that cannot be read, if they are valid."""
     traits = lenient(msgspec.Raw(raw), _TRAITS, _Traits(), longest=LONGEST_ENTRY)
     name = lenient(traits.name, _TEXT, "")
     return UnreadableEntry(
@@ -195,24 +195,24 @@ def _canonical(name: str) -> str | None:
 def _without_contradictions(
     entries: list[Entry], source: str
 ) -> tuple[list[Entry], list[UnreadableEntry]]:
-    """Drop repetitions; of a name listed with two digests, neither can be believed."""
+    """Drop duplicates, and names that are listed with several digests."""
     if len({entry.name for entry in entries}) == len(entries):
         return entries, []
     digests = {(entry.name, entry.digest): entry for entry in reversed(entries)}
     times = Counter(name for name, _ in digests)
-    kept = [entry for entry in entries if digests.get(_key(entry)) is entry]
+    unique = [entry for entry in entries if digests.get(_key(entry)) is entry]
     unreadable = [
         UnreadableEntry(
             source=source,
             name=printable(entry.name),
-            reason="the list has it several times, with different digests",
+            reason="it is listed several times, with different digests",
             model=entry.name,
             digest=entry.digest,
         )
-        for entry in kept
+        for entry in unique
         if times[entry.name] > 1
     ]
-    return [entry for entry in kept if times[entry.name] == 1], unreadable
+    return [entry for entry in unique if times[entry.name] == 1], unreadable
 
 
 def _key(entry: TagEntry | RunnerEntry) -> tuple[str, str]:
@@ -222,10 +222,10 @@ def _key(entry: TagEntry | RunnerEntry) -> tuple[str, str]:
 async def _split(
     body: bytes, *, source: str, node: str
 ) -> list[msgspec.Raw] | list[bytes]:
-    """Return the entries of a list, each as its own JSON.
+    """Split a list into the JSON of its entries.
 
     Raises:
-        BadAnswerError: There is no list, or it has very many parts.
+        BadAnswerError: There is no list, or it has too many parts.
     """
     if body.count(b",") > MOST_PARTS:
         raise BadAnswerError(node, raw=f"{source}: over {MOST_PARTS:,} parts")
@@ -234,7 +234,7 @@ async def _split(
     except msgspec.ValidationError as error:
         raise BadAnswerError(node, raw=f"{source}: {error}") from error
     except UNREADABLE as error:
-        # One entry has what JSON does not: NaN, half a character, endless nesting.
+        # One entry is not valid JSON: NaN, half a character, nested too deeply.
         found = [one async for one in _pieces(body)]
         if not found or found[-1] is not None:
             raise BadAnswerError(node, raw=f"{source}: {error}") from error
@@ -242,7 +242,7 @@ async def _split(
 
 
 async def _pieces(body: bytes) -> AsyncIterator[bytes | None]:
-    """Yield what stands between the commas of the list, and None after its end."""
+    """Yield the texts between the commas of the list, then None if it is closed."""
     depth, begin = 0, None
     for number, found in enumerate(_TOKEN.finditer(body)):
         if number % TOKENS_AT_ONCE == 0:

@@ -1,8 +1,8 @@
-"""What the server says went wrong, turned into one of our errors.
+"""Translate the server's error messages into Herdbook errors.
 
-Ollama has no codes: there is a status and a sentence, and the sentence differs by
-version and endpoint. So each rule here is a pattern for what is common to them, the
-first that fits decides, and the sentence itself is kept in the error's ``raw``.
+Ollama has no error codes, only a status and a sentence that differs by version and
+endpoint. Each rule is a pattern for the common part of these sentences. The first
+matching rule decides, and the error's ``raw`` keeps the sentence.
 """
 
 from __future__ import annotations
@@ -34,83 +34,83 @@ from herdbook.core.errors import (
 )
 
 Failure: TypeAlias = Callable[[str, str], HerdbookError]
-"""Makes an error of a subject and what the server said."""
+"""Creates an error from a subject and the server's message."""
 
 Rules: TypeAlias = Sequence[tuple[re.Pattern[str], Failure]]
 
 
 class Request(StrEnum):
-    """What the server was asked for: the same words mean other things elsewhere."""
+    """The kind of a request: the same message means different things for each."""
 
-    LOOK = "look"
+    READ = "read"
     LOAD = "load"
     PULL = "pull"
     CHANGE = "change"
 
 
 def failure(
-    request: Request, subject: str, *, status: int, said: str | None, body: str = ""
+    request: Request, subject: str, *, status: int, message: str | None, body: str = ""
 ) -> HerdbookError:
-    """Return the error for an answer that is none.
+    """Return the error for a failed request.
 
     Args:
-        request: What was asked for.
-        subject: The model, or the server where it was about no model.
+        request: The kind of the request.
+        subject: The model, or the server if the request was not about a model.
         status: The HTTP status; 200 for an error inside a stream.
-        said: The server's own sentence; None if the body was not Ollama's.
-        body: The body as it came, where it was not Ollama's.
+        message: The server's error message; None if the body was not Ollama's.
+        body: The start of the body, if it was not Ollama's.
     """
     if status in {401, 403}:
-        return RefusedError(subject, raw=said or body or f"HTTP {status}")
-    if said is None:
+        return RefusedError(subject, raw=message or body or f"HTTP {status}")
+    if message is None:
         return BadAnswerError(subject, raw=f"HTTP {status} {body}".strip())
     if status == 503:
-        return BusyServerError(subject, raw=said)
+        return BusyServerError(subject, raw=message)
     for pattern, make in (*_ANY.get(status, ()), *_RULES[request]):
-        if pattern.search(said):
-            return make(subject, said)
-    return _OTHERWISE[request](subject, said)
+        if pattern.search(message):
+            return make(subject, message)
+    return _OTHERWISE[request](subject, message)
 
 
 def _pattern(*texts: str) -> re.Pattern[str]:
     return re.compile("|".join(texts), re.IGNORECASE)
 
 
-def _invalid_name(subject: str, said: str) -> HerdbookError:
-    return InvalidNameError(subject, reason=f"the server says: {said}")
+def _invalid_name(subject: str, message: str) -> HerdbookError:
+    return InvalidNameError(subject, reason=f"the server says: {message}")
 
 
-def _invalid_request(subject: str, said: str) -> HerdbookError:
+def _invalid_request(subject: str, message: str) -> HerdbookError:
     return InvalidConfigurationError(
-        subject, f"is asked for with what the server does not take: {said}"
+        subject, f"was requested with a value the server does not accept: {message}"
     )
 
 
-def _not_found(subject: str, said: str) -> HerdbookError:
-    return ModelNotFoundError(subject, raw=said)
+def _not_found(subject: str, message: str) -> HerdbookError:
+    return ModelNotFoundError(subject, raw=message)
 
 
-def _incapable(subject: str, said: str) -> HerdbookError:
-    found = re.search(r"does not support (\w+)", said)
+def _incapable(subject: str, message: str) -> HerdbookError:
+    found = re.search(r"does not support (\w+)", message)
     return CapabilityMissingError(
-        subject, capability=found[1] if found else "that", raw=said
+        subject, capability=found[1] if found else "that", raw=message
     )
 
 
-def _no_generate(subject: str, said: str) -> HerdbookError:
-    return CapabilityMissingError(subject, capability="generate", raw=said)
+def _no_generate(subject: str, message: str) -> HerdbookError:
+    return CapabilityMissingError(subject, capability="generate", raw=message)
 
 
 def _plain(kind: type[OllamaError]) -> Failure:
-    return lambda subject, said: kind(subject, raw=said)
+    return lambda subject, message: kind(subject, raw=message)
 
 
 def _not_loaded(why: LoadFailure) -> Failure:
-    return lambda subject, said: LoadFailedError(subject, failure=why, raw=said)
+    return lambda subject, message: LoadFailedError(subject, failure=why, raw=message)
 
 
 def _refused(why: PullRefusal) -> Failure:
-    return lambda subject, said: PullRefusedError(subject, refusal=why, raw=said)
+    return lambda subject, message: PullRefusedError(subject, refusal=why, raw=message)
 
 
 _NAMES: Final = (
@@ -150,9 +150,9 @@ _ANY: Final[dict[int, Rules]] = {
     500: (_NAMES, _REQUESTS, _DAMAGE),
     501: ((_pattern("does not support"), _incapable),),
 }
-"""What means the same whatever was asked for, by status."""
+"""Rules for all kinds of request, by status."""
 
-# The list of texts is the server's own (llm/status.go), and older servers' two.
+# The texts come from the server (llm/status.go), plus two of older servers.
 _OUT_OF_MEMORY: Final = _pattern(
     "out[ -]of[ -](device[ -])?memory",
     "(cuda|hip)Malloc failed",
@@ -165,7 +165,7 @@ _OUT_OF_MEMORY: Final = _pattern(
     "unable to load full model on GPU",
 )
 
-# The order counts: a reason may stand behind the number of tries that it took.
+# The order matters: a message can contain a reason and the number of retries.
 _PULL: Final[Rules] = (
     (
         _pattern("no space left on device", "not enough space", "quota exceeded"),
@@ -210,7 +210,7 @@ _PULL: Final[Rules] = (
 )
 
 _RULES: Final[dict[Request, Rules]] = {
-    Request.LOOK: (),
+    Request.READ: (),
     Request.CHANGE: (),
     Request.LOAD: (
         (_OUT_OF_MEMORY, _not_loaded(LoadFailure.OUT_OF_MEMORY)),
@@ -225,7 +225,7 @@ _RULES: Final[dict[Request, Rules]] = {
 }
 
 _OTHERWISE: Final[dict[Request, Failure]] = {
-    Request.LOOK: _plain(ServerFailedError),
+    Request.READ: _plain(ServerFailedError),
     Request.CHANGE: _plain(ServerFailedError),
     Request.LOAD: _not_loaded(LoadFailure.OTHER),
     Request.PULL: _refused(PullRefusal.OTHER),

@@ -1,4 +1,4 @@
-"""A model's own parameters, as ``/api/show`` writes them: one a line, as Go does."""
+"""Parse a model's own parameters in ``/api/show``: one per line, in Go syntax."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final, TypeAlias
 
 Parameter: TypeAlias = bool | int | float | str | list[bool | int | float | str]
-"""The value of a model's parameter; a list where it was given several times."""
+"""The value of a parameter; a list if the parameter is repeated, such as ``stop``."""
 
 _ESCAPE: Final = re.compile(
     r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|(.))", re.DOTALL
@@ -16,7 +16,7 @@ _ESCAPED: Final = dict(zip("abfnrtv", "\a\b\f\n\r\t\v", strict=True))
 
 
 def parse_parameters(text: str) -> dict[str, Parameter]:
-    """Read the lines of ``parameters``: a name, spaces, a value as Go writes it."""
+    """Parse lines of a name, spaces and a value in Go syntax; sorted by name."""
     parameters: dict[str, Parameter] = {}
     for name, value in sorted(_parameter_lines(text), key=lambda pair: pair[0]):
         before = parameters.get(name)
@@ -37,7 +37,7 @@ def _parameter_lines(text: str) -> Iterator[tuple[str, bool | int | float | str]
 
 
 def _go_value(text: str) -> bool | int | float | str:
-    """Read a value as Go's ``%#v`` writes it; what is none of that stays a text."""
+    """Parse a value in the form of Go's ``%#v``; anything else remains a string."""
     if text in {"true", "false"}:
         return text == "true"
     if len(text) > 1 and text[0] == text[-1] == '"':

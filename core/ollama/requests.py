@@ -1,7 +1,8 @@
-"""One exchange with the server, without the wire: what is asked, what is understood.
+"""Requests and the decoding of their answers, without I/O.
 
-Pure: bytes and a status go in, typed answers or our own errors come out. What is
-not Ollama's way of speaking is a ``BadAnswerError``; nothing of it is guessed.
+Decoding takes bytes and a status, and returns typed answers or raises Herdbook
+errors. An answer in another form than Ollama's is a ``BadAnswerError``; nothing in
+it is guessed.
 """
 
 from __future__ import annotations
@@ -12,29 +13,29 @@ from typing import Final, TypeVar
 import msgspec
 
 from herdbook.core.errors import BadAnswerError, HerdbookError
-from herdbook.core.ollama.bounds import LONGEST_SAID, UNREADABLE
+from herdbook.core.ollama.bounds import LONGEST_MESSAGE, UNREADABLE
 from herdbook.core.ollama.failures import Request, failure
 from herdbook.core.ollama.wire import Answer, ErrorAnswer, PullLine
 
 Answered = TypeVar("Answered", bound=Answer)
 
 MOST_LAYERS: Final = 1000
-"""Layers that a pull may name; a model has about ten."""
+"""Maximum layers in a pull; a model has about ten."""
 
 
 class ClientLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How long and how much the client takes from a server.
+    """Limits of time and size for the client.
 
     Attributes:
-        connect_s: Seconds until a connection stands, or one of the pool is free.
-        answer_s: Seconds for an answer to what is answered at once; a starting
-            server reads all its models before it lists them.
-        answer_bytes: The longest answer; a list of 5,000 models has 3 MB. One
-            of 16 MiB is decoded in less than 0.1 s.
-        refusal_bytes: How much is read of an answer that is a refusal.
-        line_bytes: The longest line of a stream; the longest text that a server
-            passes on has 8 KiB.
-        connections: Connections at a time; each pull and each load holds one.
+        connect_s: Seconds to connect, or to wait for a free connection of the pool.
+        answer_s: Seconds to answer a short request; a starting server reads all its
+            models before it lists them.
+        answer_bytes: Maximum size of an answer; a list of 5,000 models has 3 MB, and
+            16 MiB are decoded in less than 0.1 s.
+        refusal_bytes: Bytes read of an error answer.
+        line_bytes: Maximum size of a line of a stream; the longest text that a
+            server forwards has 8 KiB.
+        connections: Maximum connections; each pull and each load holds one.
     """
 
     connect_s: float = 5.0
@@ -49,11 +50,11 @@ class Call(msgspec.Struct, frozen=True):
     """A request.
 
     Attributes:
-        method: Of HTTP.
-        path: Of the endpoint.
-        body: What is sent as JSON.
-        about: The model; empty where it is about the server.
-        request: What it is for, which tells how to read a refusal.
+        method: The HTTP method.
+        path: The endpoint.
+        body: The JSON to send.
+        about: The model; empty if the request is about the server.
+        request: The kind of the request, which decides how errors are read.
         endless: Whether the answer may take any time.
     """
 
@@ -61,15 +62,15 @@ class Call(msgspec.Struct, frozen=True):
     path: str
     body: dict[str, object] | None = None
     about: str = ""
-    request: Request = Request.LOOK
+    request: Request = Request.READ
     endless: bool = False
 
 
 def read(body: bytes, kind: type[Answered], *, node: str) -> Answered:
-    """Read a whole answer, or a line.
+    """Decode an answer or a line.
 
     Raises:
-        BadAnswerError: It is no JSON, or of another form.
+        BadAnswerError: It is not JSON, or has another form.
     """
     try:
         return msgspec.json.decode(body, type=kind)
@@ -80,15 +81,15 @@ def read(body: bytes, kind: type[Answered], *, node: str) -> Answered:
 def refusal(call: Call, status: int, body: bytes, *, node: str) -> HerdbookError:
     """Return the error for an answer whose status is not 200."""
     try:
-        said = msgspec.json.decode(body, type=ErrorAnswer).said
+        message = msgspec.json.decode(body, type=ErrorAnswer).message
     except UNREADABLE:
-        said = None
+        message = None
     return failure(
         call.request,
         call.about or node,
         status=status,
-        said=said,
-        body=body[:LONGEST_SAID].decode(errors="replace"),
+        message=message,
+        body=body[:LONGEST_MESSAGE].decode(errors="replace"),
     )
 
 
@@ -124,10 +125,10 @@ class LineReader:
             raise BadAnswerError(self._node, raw=f"a line of over {self._longest} B")
 
     def _read(self, line: bytes) -> PullLine:
-        error = read(line, ErrorAnswer, node=self._node).said
+        error = read(line, ErrorAnswer, node=self._node).message
         if error is not None:
             about = self._call.about
-            raise failure(self._call.request, about, status=200, said=error)
+            raise failure(self._call.request, about, status=200, message=error)
         told = read(line, PullLine, node=self._node)
         if told.digest is not None:
             self._layers.add(told.digest)

@@ -1,9 +1,9 @@
-"""What Ollama's API answers, typed: as much of it as is read here.
+"""The answers of Ollama's API as types, with the fields that Herdbook reads.
 
-Servers differ by age: what an older one leaves out has a default, what a newer one
-adds is ignored, a null list is an empty one. Every field has bounds: a required one
-that is out of them makes its entry unreadable, an optional one counts as missing.
-Nothing is guessed. Times become UTC.
+Servers differ by version: missing fields have defaults, unknown fields are ignored,
+and a null list is an empty one. Every field has bounds: a required field out of
+bounds makes its entry unreadable, an optional one counts as missing. Nothing is
+guessed. Times become UTC.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from herdbook.core.ollama.bounds import (
     LARGEST_BYTES,
     LARGEST_CONTEXT,
     LARGEST_COUNT,
-    LONGEST_SAID,
+    LONGEST_MESSAGE,
     NULL,
     Context,
     Digest,
@@ -39,14 +39,14 @@ from herdbook.core.ollama.bounds import (
 from herdbook.core.ollama.parameters import Parameter, parse_parameters
 from herdbook.events.facts import Runner
 
-ReadModel: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
-"""A time with its offset, as Go writes it: nanoseconds, the server's own zone."""
+Timestamp: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A time as Go writes it: with nanoseconds and the offset of the server's zone."""
 
 LONGEST_PARAMETERS: Final = 64 * 2**10
-"""Characters of a model's own parameters."""
+"""Maximum characters of a model's own parameters."""
 
 LONGEST_INFO: Final = 512 * 2**10
-"""Bytes of what a model's file says of itself; real ones have 3 to 30 KiB."""
+"""Maximum size of ``model_info``, bytes; real ones have 3 to 30 KiB."""
 
 LARGEST_TEMPERATURE: Final = 100.0
 
@@ -57,22 +57,22 @@ _SIZE: Final = re.compile(r"([0-9.]{1,20})\s*([KMBT]?)", re.IGNORECASE)
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """The root of all answers: an object whose unknown keys are ignored."""
+    """Base of all answers: an object whose unknown keys are ignored."""
 
 
 class ErrorAnswer(Answer, frozen=True, kw_only=True):
-    """What stands in place of an answer, or in a line of a stream.
+    """An error, as an answer or as a line of a stream.
 
     Attributes:
-        error: What went wrong; None where the line is no error.
+        error: The error message; None if the line is not an error.
     """
 
     error: str | None = None
 
     @property
-    def said(self) -> str | None:
-        """The same, no longer than anybody needs."""
-        return self.error and self.error[:LONGEST_SAID]
+    def message(self) -> str | None:
+        """The error message, truncated."""
+        return self.error and self.error[:LONGEST_MESSAGE]
 
 
 class VersionAnswer(Answer, frozen=True, kw_only=True):
@@ -86,21 +86,21 @@ class VersionAnswer(Answer, frozen=True, kw_only=True):
 
     @property
     def version(self) -> str:
-        """Such as ``0.9.6``; ``0.0.0`` where it was built without one.
+        """The version, such as ``0.9.6``; ``0.0.0`` in builds without a version.
 
-        Empty where it is not a short text, and so not known.
+        Empty, which means unknown, if it is not a short text.
         """
         return word(self.raw)
 
 
 class Details(Answer, frozen=True, kw_only=True):
-    """What a model is made of; all of it may be empty, as in a cloud model.
+    """The details of a model; all may be empty, as for a cloud model.
 
     Attributes:
-        family: Its architecture.
-        parameter_size: Number of parameters for people, such as ``8.0B``.
-        quantization_level: Such as ``Q4_K_M``.
-        context_length: Tokens it was trained for; in ``/api/tags`` alone.
+        family: The architecture.
+        parameter_size: Number of parameters as text, such as ``8.0B``.
+        quantization_level: The quantization, such as ``Q4_K_M``.
+        context_length: Trained context, tokens; only in ``/api/tags``.
     """
 
     family: str = ""
@@ -110,12 +110,12 @@ class Details(Answer, frozen=True, kw_only=True):
 
     @property
     def parameter_count(self) -> int | None:
-        """The number of parameters, as exactly as the text for people has it."""
+        """The number of parameters, as precise as the text."""
         return parse_size(self.parameter_size)
 
 
 class _Details(msgspec.Struct):
-    """The same, each field still as JSON."""
+    """The details with each field still as JSON."""
 
     family: msgspec.Raw = NULL
     parameter_size: msgspec.Raw = NULL
@@ -125,13 +125,13 @@ class _Details(msgspec.Struct):
 
 _DETAILS: Final = optional(_Details)
 _CONTEXT: Final = optional(Context)
-_MOMENT: Final = optional(ReadModel)
+_TIMESTAMP: Final = optional(Timestamp)
 _INFO: Final = optional(dict[str, msgspec.Raw])
 _INT: Final = optional(int)
 
 
 def read_details(raw: msgspec.Raw) -> Details:
-    """Read what a model is made of, as far as each field is what it should be."""
+    """Decode the details of a model; fields that are not valid count as missing."""
     found = lenient(raw, _DETAILS, _Details())
     context: int = lenient(found.context_length, _CONTEXT, 0)
     return Details(
@@ -146,10 +146,10 @@ class TagEntry(Answer, frozen=True, kw_only=True):
     """A model in ``GET /api/tags``.
 
     Attributes:
-        name: Canonical, spelled as it was stored.
-        digest: SHA-256 of its manifest: 64 hexadecimal digits.
-        size: Sum of its layers, bytes.
-        remote_host: Where it runs if it is a cloud model.
+        name: The canonical name, in the server's spelling.
+        digest: SHA-256 of the manifest: 64 hexadecimal digits.
+        size: Sum of the layers, bytes.
+        remote_host: The host of a cloud model.
     """
 
     name: Name
@@ -160,19 +160,19 @@ class TagEntry(Answer, frozen=True, kw_only=True):
     capabilities_raw: msgspec.Raw = msgspec.field(default=NULL, name="capabilities")
 
     def __post_init__(self) -> None:
-        """Check the name, which no type can."""
+        """Check the name, which a type cannot express."""
         _check_name(self.name)
         if self.remote_host is not None and not self.remote_host.isprintable():
             raise ValueError("its remote host is not printable")
 
     @property
     def details(self) -> Details:
-        """What it is made of."""
+        """The model's details."""
         return read_details(self.details_raw)
 
     @property
     def capabilities(self) -> list[str] | None:
-        """What it can do; None where an older server does not say."""
+        """The capabilities; None if an older server does not send them."""
         return words(self.capabilities_raw)
 
 
@@ -180,10 +180,10 @@ class RunnerEntry(Answer, frozen=True, kw_only=True):
     """A runner in ``GET /api/ps``.
 
     Attributes:
-        name: The name that it was first loaded by.
-        digest: Digest of that model at that time.
-        size: Memory in all, bytes.
-        size_vram: The part of it on the GPU, bytes.
+        name: The name of the model that started the runner.
+        digest: The digest of that model at that time.
+        size: Total memory, bytes.
+        size_vram: Memory on the GPU, bytes.
     """
 
     name: Name
@@ -194,27 +194,27 @@ class RunnerEntry(Answer, frozen=True, kw_only=True):
     context_length_raw: msgspec.Raw = msgspec.field(default=NULL, name="context_length")
 
     def __post_init__(self) -> None:
-        """Check the name, which no type can."""
+        """Check the name, which a type cannot express."""
         _check_name(self.name)
 
     @property
     def expires_at(self) -> datetime | None:
-        """When keep-alive ends; None where that cannot be told.
+        """When keep-alive ends; None if unknown.
 
-        The past while a request outlasts it, a year beyond 2300 for never.
+        In the past while a request outlasts it; after the year 2300 for never.
         """
-        found: datetime | None = lenient(self.expires_at_raw, _MOMENT, None)
+        found: datetime | None = lenient(self.expires_at_raw, _TIMESTAMP, None)
         return to_utc(found)
 
     @property
     def context_length(self) -> int | None:
-        """Context in effect; None where an older server does not say."""
+        """The context in effect; None if an older server does not send it."""
         found: int = lenient(self.context_length_raw, _CONTEXT, 0)
         return found or None
 
     @property
     def runner(self) -> Runner:
-        """The same as it is recorded."""
+        """The runner as events record it."""
         return Runner(
             name=self.name,
             digest=self.digest,
@@ -226,12 +226,12 @@ class RunnerEntry(Answer, frozen=True, kw_only=True):
 
 
 class ShowAnswer(Answer, frozen=True, kw_only=True):
-    """``POST /api/show``: one model in full, without its tensors.
+    """``POST /api/show``: the details of one model, without its tensors.
 
     Attributes:
-        modelfile: The recipe; it names the file of the weights.
-        parameters_text: The model's own parameters, one a line, in random order.
-        template: How messages become a prompt.
+        modelfile: The Modelfile, which names the file of the weights.
+        parameters_text: The model's own parameters, one per line, in random order.
+        template: The prompt template, in Go's syntax.
     """
 
     modelfile: str = ""
@@ -244,31 +244,31 @@ class ShowAnswer(Answer, frozen=True, kw_only=True):
 
     @property
     def details(self) -> Details:
-        """What it is made of."""
+        """The model's details."""
         return read_details(self.details_raw)
 
     @property
     def capabilities(self) -> list[str] | None:
-        """What it can do; None where an older server does not say."""
+        """The capabilities; None if an older server does not send them."""
         return words(self.capabilities_raw)
 
     @property
     def weights(self) -> str | None:
-        """Digest of the file of numbers: 64 hexadecimal digits; None if elsewhere."""
+        """Digest of the weights: 64 hexadecimal digits; None if not in a blob."""
         line = _FROM.search(self.modelfile)
         found = _WEIGHTS.search(line[1][-200:]) if line else None
         return found[1] if found else None
 
     @property
     def parameters(self) -> dict[str, Parameter]:
-        """The model's own parameters, sorted by name; none where they are too long."""
+        """The model's own parameters, sorted by name; empty if they are too long."""
         if len(self.parameters_text) > LONGEST_PARAMETERS:
             return {}
         return parse_parameters(self.parameters_text)
 
     @property
     def num_ctx(self) -> int | None:
-        """The context that its own parameters ask for."""
+        """The context size in the model's own parameters, tokens."""
         value = self.parameters.get("num_ctx")
         if isinstance(value, float) and value.is_integer():
             value = int(value)
@@ -276,7 +276,7 @@ class ShowAnswer(Answer, frozen=True, kw_only=True):
 
     @property
     def temperature(self) -> float | None:
-        """The temperature that its own parameters ask for."""
+        """The temperature in the model's own parameters."""
         value = self.parameters.get("temperature")
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None
@@ -284,7 +284,7 @@ class ShowAnswer(Answer, frozen=True, kw_only=True):
 
     @property
     def context_trained(self) -> int | None:
-        """Tokens that the model was trained for."""
+        """The context size the model was trained for, tokens."""
         return self._of_architecture("context_length")
 
     @property
@@ -296,18 +296,19 @@ class ShowAnswer(Answer, frozen=True, kw_only=True):
 
     @property
     def has_projector(self) -> bool:
-        """Whether a file that reads images or sound belongs to it."""
+        """Whether the model has a projector, which reads images or sound."""
         return bytes(self.projector_info_raw).strip() not in {b"null", b"{}"}
 
     def _info(self) -> dict[str, msgspec.Raw]:
-        """Return what its file says of itself, by key; nothing where that is odd."""
+        """Return ``model_info`` by key; empty if it is not valid."""
         nothing: dict[str, msgspec.Raw] = {}
         return lenient(self.model_info_raw, _INFO, nothing, longest=LONGEST_INFO)
 
     def _of_architecture(self, key: str) -> int | None:
-        """Look a key up under the architecture, else under whatever else has it.
+        """Return a number under the architecture's prefix, else under any other.
 
-        A vision part has figures of its own, which are not the model's.
+        The numbers of a vision part, such as ``llava.vision.context_length``, are not
+        the model's.
         """
         info = self._info()
         own = f"{word(info.get('general.architecture', NULL))}.{key}"
@@ -323,7 +324,7 @@ class GenerateAnswer(Answer, frozen=True, kw_only=True):
     """``POST /api/generate`` without a prompt: a load or an unload.
 
     Attributes:
-        done: Whether that was all.
+        done: Whether this is the last part of the answer.
     """
 
     done: bool
@@ -333,7 +334,7 @@ class EmbedAnswer(Answer, frozen=True, kw_only=True):
     """``POST /api/embed`` without an input: a load.
 
     Attributes:
-        model: The name as it was asked for.
+        model: The name as requested.
     """
 
     model: str
@@ -343,11 +344,11 @@ class PullLine(Answer, frozen=True, kw_only=True):
     """A line of ``POST /api/pull`` or ``/api/create``.
 
     Attributes:
-        status: What the server is doing; ``success`` ends it.
-        digest: The layer that it is about, where it is about one.
-        total: Size of that layer, bytes; None where that is no possible size.
-        completed: What the server has of it, bytes; it can go back, to nothing too.
-            None where it is no possible figure.
+        status: The server's current step; ``success`` is the last one.
+        digest: The layer, if the line is about one.
+        total: Size of the layer, bytes; None if missing or not possible.
+        completed: Bytes of the layer on the server; can decrease, even to 0. None if
+            unknown or not possible.
     """
 
     status: str = ""
@@ -356,7 +357,7 @@ class PullLine(Answer, frozen=True, kw_only=True):
     completed: int | None = 0  # the server leaves out a zero
 
     def __post_init__(self) -> None:
-        """Drop figures that cannot be, and keep the text short."""
+        """Drop impossible numbers, and truncate the status."""
         force_setattr(self, "status", printable(self.status, 200))
         for name in ("total", "completed"):
             if not 0 <= (getattr(self, name) or 0) <= LARGEST_BYTES:
@@ -369,36 +370,36 @@ def _number(raw: msgspec.Raw) -> int:
 
 
 def _check_name(name: str) -> None:
-    """Check that a model may be recorded under a name that a server lists.
+    """Check that a model can be recorded under a name that a server lists.
 
     Raises:
-        ValueError: It is none, or spelled so that nothing would find it again.
+        ValueError: The name is not valid, or not in canonical form.
     """
     try:
         canonical = canonical_name(name)
     except InvalidNameError as error:
         raise ValueError(error.state) from None
     if canonical != name:
-        raise ValueError(f"its name would be {canonical[:100]!r} in Ollama's own form")
+        raise ValueError(f"its name is not in Ollama's form, {canonical[:100]!r}")
     if len(name) > LONGEST_NAME:
         raise ValueError(f"its name is longer than {LONGEST_NAME} characters")
 
 
-def to_utc(moment: datetime | None) -> datetime | None:
-    """Bring a time to UTC; one so early or late that it has none keeps its digits."""
+def to_utc(time: datetime | None) -> datetime | None:
+    """Convert a time to UTC; a time out of UTC's range only changes its zone."""
     try:
-        return moment and moment.astimezone(UTC)
+        return time and time.astimezone(UTC)
     except OverflowError:
-        return moment and moment.replace(tzinfo=UTC)
+        return time and time.replace(tzinfo=UTC)
 
 
 def parse_size(text: str) -> int | None:
-    """Read a number of parameters: ``134.92M`` is 134,920,000."""
+    """Parse a number of parameters: ``134.92M`` is 134,920,000."""
     found = _SIZE.fullmatch(text.strip())
     if found is None:
         return None
     try:
         count = int(Decimal(found[1]) * _SCALES[found[2].upper()])
-    except ArithmeticError:  # such as two points
+    except ArithmeticError:  # such as two decimal points
         return None
     return count if count <= LARGEST_COUNT else None

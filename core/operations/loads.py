@@ -329,7 +329,7 @@ class Loader:
                 return UnloadResult.NOT_LOADED
             await self._client.unload(name)
             if not await self._wait_until_gone(name):
-                self._reconciler.asked_to_leave(runner.digest)
+                self._reconciler.note_unload_requests(runner.digest)
                 return UnloadResult.DEFERRED
             await finish(self._record_unloaded(name, versions))
         return UnloadResult.UNLOADED

@@ -1,11 +1,11 @@
-"""Hold back changes that come too often, so that a server that flaps fills no log.
+"""Hold back changes that are too frequent, so that a flapping server fills no log.
 
-Each kind of change of a model has a budget. While it lasts, changes are recorded as
-they are seen. After that they are held back until one has lasted for a while, or
-until a hold is over; then the newest is recorded, with the number of those that were
-left out. Each hold is twice as long as the one before. A whole hold without a change
-restores the budget. Held back means late, never wrong: meanwhile the status is marked
-as stale, and what is recorded in the end is what the server shows.
+Each kind of change of a model has a budget. Within the budget, changes are recorded
+as they are seen. After that they are held back until one has lasted for a while, or
+until the hold ends; then the newest is recorded, with the number of omitted changes.
+Each hold is twice as long as the one before. A whole hold without a change restores
+the budget. Changes that are held back are late, never wrong: meanwhile the status is
+marked as stale, and the recorded change is the server's current state.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ FIRST_HOLD_S: Final = 480.0
 LONGEST_HOLD_S: Final = 3840.0
 
 LASTING_SHARE: Final = 1 / 8
-"""Share of a hold after which a change that lasts is recorded: 1 to 8 minutes."""
+"""Share of a hold after which a lasting change is recorded: 1 to 8 minutes."""
 
-KEPT: Final = 1000
-"""Changing things that are remembered before idle ones are forgotten."""
+MAX_TRACKS: Final = 1000
+"""Tracked changes beyond which idle ones are removed."""
 
 
 SWEPT_EVERY: Final = 100
-"""Refreshes between two sweeps of what is idle."""
+"""Refreshes between two removals of idle tracks."""
 
 
 class Change(NamedTuple):
-    """A kind of change, and what it leads to.
+    """A change of a model or node.
 
     Attributes:
         subject: The model or node.
         kind: ``presence``, ``detection``, ``memory`` or ``version``.
-        state: What it leads to: equal for changes that say the same.
+        state: The new state; equal for changes that mean the same.
     """
 
     subject: str
@@ -62,13 +62,13 @@ class Change(NamedTuple):
 
 
 def change_of(name: str, facts: tuple[Fact, ...]) -> Change:
-    """Return the change that facts about a model make, without what always moves."""
+    """Return the change that facts describe, without values that always change."""
     first = facts[0]
     match first:
         case ModelLoaded() | RunnerChanged():
             runner = msgspec.structs.replace(first.runner, expires_at=None)
             return Change(name, "memory", (type(first), runner))
-        case ModelUnloaded():  # the likeliest reason may be another at each refresh
+        case ModelUnloaded():  # the most likely reason can differ at each refresh
             return Change(name, "memory", type(first))
         case CapabilitiesDetected():
             return Change(name, "detection", first.digest)
@@ -77,7 +77,7 @@ def change_of(name: str, facts: tuple[Fact, ...]) -> Change:
 
 
 def with_count(facts: tuple[Fact, ...], held: HeldBack | None) -> tuple[Fact, ...]:
-    """Return facts that say how many changes were left out before them."""
+    """Return facts that include the number of changes omitted before them."""
     first, *others = facts
     if held is None or not isinstance(first, DriftFact):
         return facts
@@ -88,14 +88,14 @@ class _Track:
     """The recent changes of one kind.
 
     Attributes:
-        recorded: When the last ones were recorded.
-        hold_s: How long changes are held back now; None while there is a budget.
-        state: What the pending change leads to.
-        since: Since when it is the same.
-        changes: Changes since the last one that was recorded.
+        recorded: When the last changes were recorded.
+        hold_s: Seconds that changes are held back; None while there is a budget.
+        state: The new state of the pending change.
+        since: Since when that state is the same.
+        changes: Changes since the last recorded one.
         refresh: The number of the last refresh that saw a change.
-        seen_at: When that was.
-        pending: Whether that refresh held it back.
+        seen_at: The time of that refresh.
+        pending: Whether that refresh held the change back.
     """
 
     def __init__(self, budget: int) -> None:
@@ -109,7 +109,7 @@ class _Track:
         self.pending = False
 
     def is_calm(self, now: float) -> bool:
-        """Return whether no change was seen for as long as the hold, or the budget."""
+        """Return whether no change was seen during the hold, or the budget's time."""
         return now - self.seen_at >= (self.hold_s or BUDGET_WITHIN_S)
 
 
@@ -117,9 +117,9 @@ class Damper:
     """Decides which changes are recorded now.
 
     Args:
-        clock: What time it is.
-        budget: Changes of one kind within ``BUDGET_WITHIN_S`` that are recorded as
-            they come.
+        clock: The clock.
+        budget: Changes of one kind within ``BUDGET_WITHIN_S`` that are recorded
+            immediately.
     """
 
     def __init__(self, clock: Clock, *, budget: int) -> None:
@@ -131,27 +131,27 @@ class Damper:
         self._held_before: dict[str, datetime] = {}
 
     def begin(self) -> None:
-        """Count a refresh: a change that one did not see is another one later."""
+        """Start a refresh: a change that a refresh misses counts as new later."""
         self._refresh += 1
         self._held_before, self._held = self._held, {}
-        if len(self._tracks) > KEPT and self._refresh % SWEPT_EVERY == 0:
+        if len(self._tracks) > MAX_TRACKS and self._refresh % SWEPT_EVERY == 0:
             now = self._clock.monotonic()
             self._tracks = {k: t for k, t in self._tracks.items() if not t.is_calm(now)}
 
     def is_pending(self, subject: str, kind: str) -> bool:
-        """Return whether a change of that kind was held back and still waits."""
+        """Return whether a change of that kind is held back."""
         track = self._tracks.get((subject, kind))
         return track is not None and track.pending
 
     def held(self) -> dict[str, datetime]:
         """Return the models and nodes with a change held back, and since when.
 
-        As this refresh and the one before saw them.
+        Includes those of the previous refresh.
         """
         return self._held_before | self._held
 
     def may_record(self, change: Change) -> bool:
-        """Return whether a change that this refresh sees is to be recorded now."""
+        """Return whether to record a change that this refresh sees."""
         now, key = self._clock.monotonic(), (change.subject, change.kind)
         track = self._tracks.get(key)
         if track is None or track.is_calm(now):
@@ -174,7 +174,7 @@ class Damper:
         return not track.pending
 
     def recorded(self, change: Change) -> None:
-        """Take note that a change was recorded."""
+        """Note that a change was recorded."""
         now, track = self._clock.monotonic(), self._tracks[change.subject, change.kind]
         if track.hold_s is not None:
             track.hold_s = min(2 * track.hold_s, LONGEST_HOLD_S)
@@ -182,7 +182,7 @@ class Damper:
         track.state, track.changes, track.pending = None, 0, False
 
     def held_back(self, change: Change) -> HeldBack | None:
-        """Return how many changes were left out before one; None for none."""
+        """Return the number of changes omitted before one; None for none."""
         track = self._tracks[change.subject, change.kind]
         if track.hold_s is None or track.changes < 2:
             return None

@@ -1,11 +1,12 @@
-"""What differs between the server and the register, and what that means.
+"""Drift: the differences between server and log, and the facts to record for them.
 
-Pure: a look at the server and the statuses go in, the facts to record come out,
-each with its cause. What an instance is at work on is left to that instance.
+Pure: takes the state of the server and the statuses of the models, and returns facts
+with their causes. Models with an operation under way are left to the instance that
+runs it.
 
-A runner belongs to every present model of its weights: matched by weights, else by
-digest, else by name (a server lists runners, each under the name and digest that
-it was first loaded by).
+A runner belongs to every present model with the same weights: matched by weights,
+else by digest, else by name. (The server lists a runner under the name and digest of
+the model that started it.)
 """
 
 from __future__ import annotations
@@ -35,18 +36,18 @@ from herdbook.events.recorded import Cause
 from herdbook.projections.status import ModelStatus
 
 EXPIRY_TOLERANCE = timedelta(seconds=1)
-"""How much sooner than announced a runner may be gone and still have expired:
-clocks of server and observer differ, and the server removes it at once."""
+"""A runner may disappear this much before its announced expiry and still count as
+expired: the clocks differ, and the server removes an expired runner at once."""
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
-    """A change that somebody else made.
+    """A change to a model that was made outside Herdbook.
 
     Attributes:
         name: The model.
-        facts: What to record, in order.
-        cause: Why.
-        at_version: The version of its stream that this was decided at.
+        facts: The facts to record, in order.
+        cause: The cause to record.
+        at_version: The version of the model's stream when this was decided.
     """
 
     name: str
@@ -58,10 +59,10 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
 def undetected(
     models: Mapping[str, ListedModel], statuses: Mapping[str, ModelStatus]
 ) -> list[str]:
-    """Return the names of listed models of which there is more to find out.
+    """Return the names of listed models whose details are not completely known.
 
-    That is also where the weights are not known: without them it cannot be told
-    which runner is whose, and a server that could not show them once may do later.
+    Models with unknown weights are included: weights decide which runner is whose,
+    and a server that could not report them may do so later.
     """
     return [
         name
@@ -72,7 +73,7 @@ def undetected(
 
 
 def is_detected(listed: ListedModel, status: ModelStatus | None) -> bool:
-    """Return whether it was found out what a listed model can do."""
+    """Return whether the capabilities of a listed model are known."""
     return status is not None and status.detected_digest == listed.digest
 
 
@@ -84,46 +85,47 @@ _CAUSES = {
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """A look held against the register.
+    """A comparison of the server's state with the log.
 
     Attributes:
-        look: What the server shows.
-        statuses: What the register says, by name.
-        detected: What was found out about undetected models, by name.
-        weights_of: Tells the weights of digests, as far as they are known by now.
-        restarted: Whether the server is known to have been away since.
-        before: The look before this one; None at the first. What its runners tell
-            is fresher than the register, and free of what we loaded since.
-        asked: Digests of runners that we asked to leave as soon as they are idle.
-        newly_odd: Unreadable entries that the look before did not have.
-        changed: Models that commands were changing meanwhile: nothing is decided
-            about them, though they may be the reason for something else.
+        state: The state of the server.
+        statuses: The statuses of the models in the log, by name.
+        detected: New facts about undetected models, by name.
+        weights_of: Returns the weights of a digest, if they are known.
+        restarted: Whether the server was lost or changed its version since.
+        previous: The state of the previous refresh; None at the first. Its runners
+            are newer than the log's, and without those that we loaded since.
+        unload_requested: Digests of runners that the server unloads on our request
+            once they are idle.
+        newly_unreadable: Unreadable entries that the previous refresh did not have.
+        changed: Models that commands were changing during the refresh. Nothing is
+            decided about them, but they may be the reason for other changes.
     """
 
-    look: ServerState
+    state: ServerState
     statuses: Mapping[str, ModelStatus]
     detected: Mapping[str, CapabilitiesDetected]
     weights_of: WeightsOf
     restarted: bool = False
-    before: ServerState | None = None
-    asked: frozenset[str] = frozenset()
-    newly_odd: tuple[UnreadableEntry, ...] = ()
+    previous: ServerState | None = None
+    unload_requested: frozenset[str] = frozenset()
+    newly_unreadable: tuple[UnreadableEntry, ...] = ()
     changed: Collection[str] = ()
 
     def names(self) -> list[str]:
-        """Return the names of all models to decide about: listed or known."""
-        names = self.look.models.keys() | self.statuses.keys()
+        """Return the names of all models to compare: listed or in the log."""
+        names = self.state.models.keys() | self.statuses.keys()
         return sorted(names.difference(self.changed))
 
     def drifts(self) -> list[Drift]:
-        """Return what to record so that the register says what the server shows."""
+        """Return the drifts of all models."""
         return [drift for name in self.names() for drift in self.drifts_of(name)]
 
     def drifts_of(self, name: str) -> Iterator[Drift]:
-        """Yield what to record of one model."""
-        status, listed = self.statuses.get(name), self.look.models.get(name)
+        """Yield the drifts of one model."""
+        status, listed = self.statuses.get(name), self.state.models.get(name)
         if status is not None and status.lifecycle.activity is not None:
-            return  # the instance that is at work on it records how that ends
+            return  # the instance that runs the operation records its end
         version = status.version if status else 0
         presence = self._presence(listed, status)
         if presence:
@@ -145,12 +147,13 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     def _presence(
         self, listed: ListedModel | None, status: ModelStatus | None
     ) -> tuple[Fact, ...]:
-        """Return the facts about whether it is there, and what it is."""
+        """Return the facts about whether the model exists, and its content."""
         if listed is None:
             if status is None or not status.present:
                 return ()
-            beside = self.before is not None and status.name in self.before.models
-            hidden = may_hide_model(self._odd(beside=beside), status)
+            previous = self.previous.models if self.previous else {}
+            unreadable = self._unreadable(seen_before=status.name in previous)
+            hidden = may_hide_model(unreadable, status)
             return () if hidden else (ModelVanished(),)
         facts: list[Fact] = []
         if status is None or not status.present:
@@ -172,17 +175,17 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
                     remote_host=listed.remote_host,
                 )
             )
-        found_out = self.detected.get(listed.name)
-        return (*facts, found_out) if found_out else tuple(facts)
+        detected = self.detected.get(listed.name)
+        return (*facts, detected) if detected else tuple(facts)
 
     def _memory(
         self, listed: ListedModel, status: ModelStatus | None
     ) -> tuple[Fact, Cause] | None:
-        """Return the fact about its runner, with the cause."""
+        """Return the fact about the model's runner, with its cause."""
         runner = runner_for(
-            listed, self._weights(listed, status), self.look.runners, self.weights_of
+            listed, self._weights(listed, status), self.state.runners, self.weights_of
         )
-        undecided = listed.name in self.look.undecided
+        undecided = listed.name in self.state.undecided
         if undecided and (runner is None or runner.digest != listed.digest):
             return None
         if status is None or status.state is not ModelState.LOADED:
@@ -196,28 +199,29 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
     def _weights(self, listed: ListedModel, status: ModelStatus | None) -> str | None:
-        found_out = self.detected.get(listed.name)
-        if found_out is not None:
-            return found_out.weights
+        detected = self.detected.get(listed.name)
+        if detected is not None:
+            return detected.weights
         known = status is not None and status.digest == listed.digest
         return status.weights if status is not None and known else None
 
     def _is_hidden(self, status: ModelStatus) -> bool:
-        """Return whether its runner may be there, in an entry that cannot be read."""
-        beside = status.runner in self._runners_before()
-        return may_hide_runner(self._odd(beside=beside), status, self.weights_of)
+        """Return whether an unreadable entry may be the model's runner."""
+        seen_before = status.runner in self._previous_runners()
+        unreadable = self._unreadable(seen_before=seen_before)
+        return may_hide_runner(unreadable, status, self.weights_of)
 
-    def _odd(self, *, beside: bool) -> tuple[UnreadableEntry, ...]:
-        """Return the unreadable entries that may be a model or runner not seen now.
+    def _unreadable(self, *, seen_before: bool) -> tuple[UnreadableEntry, ...]:
+        """Return the unreadable entries that may be a missing model or runner.
 
         Args:
-            beside: Whether it was seen in the look before: what was unreadable
-                beside it then is something else.
+            seen_before: Whether the previous refresh saw it: entries that were
+                unreadable at the same time are something else.
         """
-        return self.newly_odd if beside else self.look.unreadable
+        return self.newly_unreadable if seen_before else self.state.unreadable
 
     def _unloaded(self, status: ModelStatus) -> tuple[Fact, Cause]:
-        """Return that its runner is gone, with the likeliest reason."""
+        """Return the unload of a model, with the most likely reason."""
         reason, evicted_by = self._reason(status)
         cause = _CAUSES.get(reason, Cause.OBSERVED)
         if reason is UnloadReason.REQUESTED and status.runner is not None:
@@ -231,43 +235,44 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             return UnloadReason.UNKNOWN, None
         if self.restarted:
             return UnloadReason.SERVER_RESTARTED, None
-        if any(runner.digest == gone.digest for runner in self.look.runners):
+        if any(runner.digest == gone.digest for runner in self.state.runners):
             return UnloadReason.MODEL_REPLACED, None
-        if self._expired(gone):  # so does one that was asked to leave
-            asked = gone.digest in self.asked
-            return UnloadReason.REQUESTED if asked else UnloadReason.EXPIRED, None
+        if self._expired(gone):  # a deferred unload ends the keep-alive too
+            requested = gone.digest in self.unload_requested
+            return UnloadReason.REQUESTED if requested else UnloadReason.EXPIRED, None
         newcomer = self._newcomer()
         if newcomer is not None:
             return UnloadReason.EVICTED, newcomer
-        if any(entry.source == RUNNERS for entry in self.look.unreadable):
+        if any(entry.source == RUNNERS for entry in self.state.unreadable):
             return UnloadReason.UNKNOWN, None
         if self._all_gone_at_once():
             return UnloadReason.SERVER_RESTARTED, None
         return UnloadReason.REQUESTED, None
 
     def _expired(self, gone: Runner) -> bool:
-        seen = {runner.digest: runner for runner in self._runners_before()}
+        seen = {runner.digest: runner for runner in self._previous_runners()}
         expiry = seen.get(gone.digest, gone).expires_at
-        return expiry is not None and expiry <= self.look.at + EXPIRY_TOLERANCE
+        return expiry is not None and expiry <= self.state.at + EXPIRY_TOLERANCE
 
-    def _runners_before(self) -> Sequence[Runner]:
-        return self.before.runners if self.before else ()
+    def _previous_runners(self) -> Sequence[Runner]:
+        return self.previous.runners if self.previous else ()
 
     def _recorded_runners(self) -> list[Runner]:
         loaded = (status.runner for status in self.statuses.values())
         return [runner for runner in loaded if runner is not None]
 
     def _newcomer(self) -> str | None:
-        """Return who needed the room: a runner that is new, or takes more than before.
+        """Return the model that needed memory: its runner is new, or has grown.
 
-        A load evicts before it shows in a runner of its own: one under way counts.
+        A load evicts others before its own runner is listed: one under way counts.
         """
-        before = self._runners_before() if self.before else self._recorded_runners()
-        sizes = {runner.digest: runner.size_bytes for runner in before}
-        new = [one.name for one in self.look.runners if one.digest not in sizes]
+        seen = self.previous is not None
+        runners = self._previous_runners() if seen else self._recorded_runners()
+        sizes = {runner.digest: runner.size_bytes for runner in runners}
+        new = [one.name for one in self.state.runners if one.digest not in sizes]
         grown = [
             one.name
-            for one in self.look.runners
+            for one in self.state.runners
             if one.size_bytes > sizes.get(one.digest, one.size_bytes)
         ]
         loading = [
@@ -278,9 +283,9 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         return next(iter((*new, *grown, *loading)), None)
 
     def _all_gone_at_once(self) -> bool:
-        """Return whether several runners went together: only a restart does that."""
+        """Return whether several runners ended together: only a restart does that."""
         several = len({runner.digest for runner in self._recorded_runners()}) > 1
-        return several and not self.look.runners
+        return several and not self.state.runners
 
 
 def runner_for(
@@ -290,9 +295,9 @@ def runner_for(
     weights_of: WeightsOf,
 ) -> Runner | None:
     """Return the runner that a model is loaded in, if there is one."""
-    mine = [one for one in runners if _serves(one, model, weights, weights_of)]
-    mine.sort(key=lambda r: (r.digest != model.digest, r.name != model.name))
-    return mine[0] if mine else None
+    own = [one for one in runners if _serves(one, model, weights, weights_of)]
+    own.sort(key=lambda r: (r.digest != model.digest, r.name != model.name))
+    return own[0] if own else None
 
 
 def _serves(
@@ -310,22 +315,22 @@ def _serves(
 
 
 def same_runner(one: Runner, other: Runner) -> bool:
-    """Return whether two looks show the same but for the moving expiry."""
+    """Return whether two runners are equal, apart from their expiry."""
     return msgspec.structs.replace(one, expires_at=None) == msgspec.structs.replace(
         other, expires_at=None
     )
 
 
-def unowned(
-    look: ServerState, weights_by_name: Mapping[str, str | None], weights_of: WeightsOf
+def orphaned(
+    state: ServerState, weights_by_name: Mapping[str, str | None], weights_of: WeightsOf
 ) -> list[Runner]:
-    """Return the runners that no present model is loaded in: memory of nobody."""
+    """Return the orphaned runners: no present model is loaded in them."""
     return [
         runner
-        for runner in look.runners
+        for runner in state.runners
         if not any(
             _serves(runner, listed, weights_by_name.get(name), weights_of)
-            for name, listed in look.models.items()
+            for name, listed in state.models.items()
         )
     ]
 

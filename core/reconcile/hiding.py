@@ -1,4 +1,4 @@
-"""What unreadable entries of a list may hide: nothing is concluded from its absence."""
+"""Models and runners that unreadable entries may stand for: they are not absent."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def may_hide_model(unreadable: Iterable[UnreadableEntry], status: ModelStatus) -> bool:
-    """Return whether a model that is not listed may be in an unreadable entry.
+    """Return whether an unreadable entry may be a model that is not listed.
 
-    A name or a digest tells it; an entry without either may be any model's.
+    Name or digest identify it; an entry without both may be any model.
     """
     for entry in unreadable:
         if entry.source != MODELS:
@@ -31,9 +31,10 @@ def may_hide_model(unreadable: Iterable[UnreadableEntry], status: ModelStatus) -
 def may_hide_runner(
     unreadable: Iterable[UnreadableEntry], status: ModelStatus, weights_of: WeightsOf
 ) -> bool:
-    """Return whether the runner of a model may be in an unreadable entry.
+    """Return whether an unreadable entry may be the runner of a model.
 
-    Only a digest tells, through the weights: names of one file share their runner.
+    Only the weights of its digest identify it: models of the same weights share a
+    runner.
     """
     own = {status.digest, status.runner.digest if status.runner else None}
     for entry in unreadable:
@@ -46,9 +47,9 @@ def may_hide_runner(
     return False
 
 
-def newly_odd(
-    look: ServerState, before: ServerState | None
+def newly_unreadable(
+    state: ServerState, previous: ServerState | None
 ) -> tuple[UnreadableEntry, ...]:
-    """Return the unreadable entries that the look before did not have."""
-    known = Counter(before.unreadable if before else ())
-    return tuple((Counter(look.unreadable) - known).elements())
+    """Return the unreadable entries that the previous refresh did not have."""
+    known = Counter(previous.unreadable if previous else ())
+    return tuple((Counter(state.unreadable) - known).elements())

@@ -1,4 +1,4 @@
-"""From what the server answers to what is compared and recorded."""
+"""Convert the server's answers into the values that are compared and recorded."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from herdbook.core.ollama.client import ServerAnswers
 
 MODELS_AT_ONCE = 200
-"""How many entries are turned before other tasks get their turn."""
+"""Entries converted before other tasks run."""
 
 
 def listed(entry: TagEntry) -> ListedModel:
-    """Return an entry of the server's list as it is compared."""
+    """Convert an entry of the server's list."""
     details, capabilities = entry.details, entry.capabilities
     return ListedModel(
         name=entry.name,
@@ -33,12 +33,12 @@ def listed(entry: TagEntry) -> ListedModel:
     )
 
 
-async def looked(shown: ServerAnswers, at: datetime) -> ServerState:
-    """Return a look at a server as it is compared, and let other tasks run meanwhile.
+async def server_state(shown: ServerAnswers, at: datetime) -> ServerState:
+    """Convert the answers of a server; other tasks run in between.
 
     Args:
-        shown: What the server shows.
-        at: When it was asked.
+        shown: The server's answers.
+        at: When they were requested.
     """
     models = {}
     for number, entry in enumerate(shown.models, start=1):
@@ -54,12 +54,12 @@ async def looked(shown: ServerAnswers, at: datetime) -> ServerState:
     )
 
 
-def observed(model: ListedModel, shown: ShowAnswer | None) -> ModelMetadata:
-    """Return what the server says of a model: of its list, and shown in full.
+def metadata_of(model: ListedModel, shown: ShowAnswer | None) -> ModelMetadata:
+    """Combine the facts about a model from the list and from ``/api/show``.
 
     Args:
         model: The entry of the list.
-        shown: What ``/api/show`` said; None where it could not.
+        shown: The answer of ``/api/show``; None if there is none.
     """
     if shown is None:
         return ModelMetadata(

@@ -1,7 +1,7 @@
-"""Looks at the server, and records what differs from the register.
+"""Refreshes the server's state, and records the differences to the log.
 
-Facts are recorded at the versions that the statuses had before the look: what a
-command changed meanwhile is left to the next look.
+Facts are recorded at the versions that the statuses had before the refresh. Changes
+that commands make meanwhile are left to the next refresh.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from herdbook.core.ollama.address import same_server
 from herdbook.core.ollama.entries import UnreadableEntry
 from herdbook.core.reconcile.damping import Change, Damper, change_of, with_count
 from herdbook.core.reconcile.drift import Comparison, Drift, is_detected, undetected
-from herdbook.core.reconcile.hiding import newly_odd
-from herdbook.core.reconcile.observation import looked, observed
+from herdbook.core.reconcile.hiding import newly_unreadable
+from herdbook.core.reconcile.observation import metadata_of, server_state
 from herdbook.core.reconcile.recovery import interrupt_dead
 from herdbook.core.reconcile.server_state import ListedModel, ServerState, WeightsOf
 from herdbook.core.repository import ModelRepository
@@ -60,32 +60,32 @@ _log = Logger("herdbook.reconciler")
 T = TypeVar("T")
 
 SHOWS_AT_ONCE = 4
-"""How many models are asked about at the same time."""
+"""Concurrent ``/api/show`` requests."""
 
 UNKNOWN_VERSION = "unknown"
-"""The version of a server that says none that can be read."""
+"""The version of a server that does not report a valid one."""
 
 COMPARED_AT_ONCE = 50
-"""How many models are compared before other tasks get their turn."""
+"""Models compared before other tasks run."""
 
 WARNED_AT_ONCE = 5
-"""How many unreadable entries are named in the logs; more are counted."""
+"""Unreadable entries that are named in the logs; the others are counted."""
 
 _AWAY = (NodeUnreachableError, NodeTimeoutError)
 _UNANSWERED = (*_AWAY, BadAnswerError, BusyServerError, RefusedError)
-"""Failures that say nothing about a model."""
+"""Errors about the server, not about a model."""
 
 
 class Reconciler:
-    """Compares one server with the register, and keeps the register right.
+    """Compares one server with the log, and records the differences.
 
     Attributes:
-        look: What the server showed last; None before the first look.
+        last_state: What the last refresh read; None before the first.
     """
 
     def __init__(
         self,
-        register: ModelRepository,
+        repository: ModelRepository,
         client: OllamaClient,
         registry: ModelRegistry,
         instances: Instances,
@@ -95,125 +95,125 @@ class Reconciler:
         changes: WorkTracker,
         at_work: Callable[[str], bool] | None = None,
     ) -> None:
-        self.look: ServerState | None = None
+        self.last_state: ServerState | None = None
         self._damper = Damper(clock, budget=settings.max_repeated_changes)
-        self._register = register
+        self._repository = repository
         self._client = client
         self._registry = registry
         self._instances = instances
         self._clock = clock
         self._settings = settings
         self._works_on = at_work
-        self._looking = asyncio.Lock()
+        self._refreshing = asyncio.Lock()
         self._changes = changes
-        self._asked: frozenset[str] = frozenset()
+        self._unload_requested: frozenset[str] = frozenset()
 
     def held_back(self) -> dict[str, datetime]:
-        """Return the models that may be other than the log says, and since when.
+        """Return the models whose recorded state may be out of date, and since when.
 
-        There is a change that is not recorded yet, or the server did not say whose a
-        runner is.
+        Either a change is not recorded yet, or the server did not report which model
+        a runner belongs to.
         """
-        look = self.look
-        undecided = look.undecided if look is not None and look.runners else ()
-        return {name: look.at for name in undecided if look} | self._damper.held()
+        state = self.last_state
+        undecided = state.undecided if state is not None and state.runners else ()
+        return {name: state.at for name in undecided if state} | self._damper.held()
 
-    def asked_to_leave(self, *digests: str) -> None:
-        """Remember runners that leave on our request, as soon as they are idle."""
-        self._asked |= {*digests}
+    def note_unload_requests(self, *digests: str) -> None:
+        """Remember runners that the server unloads on request once they are idle."""
+        self._unload_requested |= {*digests}
 
     async def refresh(self, *, recovered: Collection[str] = ()) -> ServerState:
-        """Look at the server, and record what differs; nothing new, nothing recorded.
+        """Refresh the server's state, and record the differences.
 
         Args:
-            recovered: Models whose work was found interrupted just now: what is
-                found out about them has the cause ``recovery``.
+            recovered: Models whose work was just found interrupted: changes of these
+                are recorded with the cause ``recovery``.
 
         Raises:
-            NodeAddressError: The log knows this node at another address; nothing was
-                asked or recorded.
-            OllamaError: The server cannot be asked; the node is recorded as lost.
+            NodeAddressError: The log has another address for this node; nothing was
+                requested or recorded.
+            OllamaError: The refresh failed; the node is recorded as lost.
         """
-        async with self._looking:
+        async with self._refreshing:
             with operation(), acting_as(RECONCILER):
-                await self._register.catch_up()
+                await self._repository.catch_up()
                 self.check_address()
                 found = await interrupt_dead(
-                    self._register, self._instances, at_work=self._works_on
+                    self._repository, self._instances, at_work=self._works_on
                 )
                 await asyncio.sleep(0)  # both read all statuses
                 return await self._reconcile({*recovered, *found})
 
     def check_address(self) -> None:
-        """Refuse to ask a server that may not be the one that the log is about.
+        """Check that the server is the one that the log is about.
 
         Raises:
-            NodeAddressError: The log knows this node at another address.
+            NodeAddressError: The log has another address for this node.
         """
-        node, url = self._register.node_status(), self._client.base_url
+        node, url = self._repository.node_status(), self._client.base_url
         if node.url and not same_server(node.url, url):
             raise NodeAddressError(node.name, known=node.url, given=url)
 
     async def _reconcile(self, recovered: Collection[str]) -> ServerState:
-        statuses = {status.name: status for status in self._register.statuses()}
+        statuses = {status.name: status for status in self._repository.statuses()}
         self._damper.begin()
         try:
             with self._changes.overlapping() as overlapping:
-                look = await self._ask()
-                settled = _without(look.models, overlapping)
-                detected, undecided = await self._detect(look, settled, statuses)
-                restarted = await self._reached(look)
+                state = await self._ask()
+                settled = _without(state.models, overlapping)
+                detected, undecided = await self._detect(state, settled, statuses)
+                restarted = await self._reached(state)
                 # After the answers: see work_tracker.py for why this order is sound.
-                changed = overlapping | self._changed_elsewhere(look, statuses)
-                look = msgspec.structs.replace(look, undecided=undecided)
+                changed = overlapping | self._changed_elsewhere(state, statuses)
+                state = msgspec.structs.replace(state, undecided=undecided)
         except OllamaError as error:
             await self._lost(error)
             raise
         comparison = Comparison(
-            look=look,
+            state=state,
             statuses=statuses,
             detected=detected,
             weights_of=self._weights_of(detected),
             restarted=restarted,
-            before=self.look,
-            asked=self._asked,
-            newly_odd=newly_odd(look, self.look),
+            previous=self.last_state,
+            unload_requested=self._unload_requested,
+            newly_unreadable=newly_unreadable(state, self.last_state),
             changed=changed,
         )
-        _warn_of(comparison.newly_odd)
+        _warn_of(comparison.newly_unreadable)
         for number, name in enumerate(comparison.names(), start=1):
             for drift in comparison.drifts_of(name):
                 if not await self._record(drift, recovered):
-                    break  # what follows was decided at the version after it
+                    break  # later facts were decided at the version after this one
             if number % COMPARED_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        self._asked &= {runner.digest for runner in look.runners}
-        self.look = look
-        return look
+        self._unload_requested &= {runner.digest for runner in state.runners}
+        self.last_state = state
+        return state
 
     def _changed_elsewhere(
-        self, look: ServerState, statuses: Mapping[str, ModelStatus]
+        self, state: ServerState, statuses: Mapping[str, ModelStatus]
     ) -> set[str]:
         """Return the names of models that other instances are changing."""
         streams = self._changes.changed_elsewhere()
-        names = look.models.keys() | statuses.keys()
-        return {name for name in names if self._register.stream(name) in streams}
+        names = state.models.keys() | statuses.keys()
+        return {name for name in names if self._repository.stream(name) in streams}
 
     async def _ask(self) -> ServerState:
-        """Return what the server shows, within the time that a look may take."""
-        shown = await self._client.look(within_s=self._settings.refresh_timeout_s)
-        return await looked(shown, self._clock.now())
+        """Return the server's state, within the timeout of a refresh."""
+        shown = await self._client.poll(within_s=self._settings.refresh_timeout_s)
+        return await server_state(shown, self._clock.now())
 
-    async def _reached(self, look: ServerState) -> bool:
-        """Record that the node answers, where that is new.
+    async def _reached(self, state: ServerState) -> bool:
+        """Record that the node answers, if it did not before.
 
         Returns:
-            Whether it was away before, or is another version now.
+            Whether the node was lost before, or has another version now.
         """
-        node = self._register.node_status()
+        node = self._repository.node_status()
         url = self._client.base_url
         known = node.version > 0
-        version = look.server_version or node.server_version or UNKNOWN_VERSION
+        version = state.server_version or node.server_version or UNKNOWN_VERSION
         same = node.server_version == version
         if node.reached and same and node.url == url:
             return False
@@ -228,17 +228,17 @@ class Reconciler:
         return known and not (node.reached and same)
 
     async def _lost(self, error: OllamaError) -> None:
-        if self._register.node_status().reached:
+        if self._repository.node_status().reached:
             await self._record_node(NodeLost(kind=error.kind, message=str(error)))
 
     async def _record_node(self, fact: Fact) -> None:
         try:
-            await self._register.record_node(fact, cause=Cause.OBSERVED)
+            await self._repository.record_node(fact, cause=Cause.OBSERVED)
         except WrongExpectedVersionError:
-            await self._register.catch_up()  # another instance saw it too
+            await self._repository.catch_up()  # another instance recorded it first
 
     async def _record(self, drift: Drift, recovered: Collection[str]) -> bool:
-        """Record a drift, unless there are too many; return whether it is recorded."""
+        """Record a drift, unless it is held back; return whether it was recorded."""
         change = change_of(drift.name, drift.facts)
         if not self._damper.may_record(change):
             return False
@@ -247,7 +247,7 @@ class Reconciler:
         if drift.name in recovered and cause in (Cause.OBSERVED, Cause.SHARED):
             cause = Cause.RECOVERY
         try:
-            await self._register.record(
+            await self._repository.record(
                 drift.name, facts, cause=cause, at_version=drift.at_version
             )
         except (WrongExpectedVersionError, IllegalTransitionError):
@@ -258,18 +258,18 @@ class Reconciler:
 
     async def _detect(
         self,
-        look: ServerState,
+        state: ServerState,
         models: dict[str, ListedModel],
         statuses: Mapping[str, ModelStatus],
     ) -> tuple[dict[str, CapabilitiesDetected], frozenset[str]]:
-        """Ask about models of which there is more to find out.
+        """Request the details of models that are not completely known.
 
         Returns:
-            What is new, and the models whose answers could not be read: what the
-            list says counts for them, and their weights are not known.
+            The new facts, and the models whose details are not available: for them,
+            the list's facts are used, and their weights are not known.
 
         Raises:
-            OllamaError: It cannot be told which runner is whose.
+            OllamaError: The owners of the runners cannot be determined.
         """
         places = asyncio.Semaphore(SHOWS_AT_ONCE)
         unreadable: set[str] = set()
@@ -277,11 +277,13 @@ class Reconciler:
         async def ask(name: str) -> CapabilitiesDetected | None:
             async with places:
                 try:
-                    found = await self.detect(models[name], look.runners)
+                    found = await self.detect(models[name], state.runners)
                 except BadAnswerError as error:
                     _log.warning("show_failed", model=name, reason=str(error))
                     unreadable.add(name)
-                    found = detect(name, observed(models[name], None), self._registry)
+                    found = detect(
+                        name, metadata_of(models[name], None), self._registry
+                    )
             known = is_detected(models[name], statuses.get(name))
             return None if known and found and found.weights is None else found
 
@@ -300,25 +302,25 @@ class Reconciler:
         return new, frozenset(unreadable)
 
     def _weights_of(self, detected: Mapping[str, CapabilitiesDetected]) -> WeightsOf:
-        """Return what tells the weights of a digest: this look, else the register."""
+        """Return a function from digests to weights: of this refresh, else the log."""
         shown = {found.digest: found.weights for found in detected.values()}
-        known = self._register.views.status.weights_of
+        known = self._repository.views.status.weights_of
         return lambda digest: shown.get(digest) or known(digest)
 
     async def detect(
         self, model: ListedModel, runners: Sequence[Runner] = ()
     ) -> CapabilitiesDetected | None:
-        """Return what a model can do, or None if the server does not answer now.
+        """Return the facts about a model, or None if the server does not answer.
 
-        Where it answers that it cannot show the model, the listing alone counts.
+        If the server cannot show the model, only the list's facts are used.
 
         Args:
-            model: The model, as it is listed.
-            runners: What is in memory. Only its weights tell of each model whether
-                one of them is its own.
+            model: The model, as listed.
+            runners: The runners in memory. A model's weights decide which of them
+                belong to it.
 
         Raises:
-            OllamaError: There is no answer, and there are runners.
+            OllamaError: The server does not answer, and there are runners.
         """
         try:
             shown = await self._client.show(model.name)
@@ -331,7 +333,7 @@ class Reconciler:
                 return None
             _log.warning("show_failed", model=model.name, reason=str(error))
             shown = None
-        return detect(model.name, observed(model, shown), self._registry)
+        return detect(model.name, metadata_of(model, shown), self._registry)
 
 
 def _without(by_name: Mapping[str, T], names: Collection[str]) -> dict[str, T]:
@@ -339,7 +341,7 @@ def _without(by_name: Mapping[str, T], names: Collection[str]) -> dict[str, T]:
 
 
 def _warn_of(entries: Sequence[UnreadableEntry]) -> None:
-    """Log which entries cannot be read: the first few, and how many more."""
+    """Log the first unreadable entries, and the number of the others."""
     for odd in entries[:WARNED_AT_ONCE]:
         _log.warning(
             "entry_unreadable", source=odd.source, name=odd.name, reason=odd.reason

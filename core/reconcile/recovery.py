@@ -1,7 +1,7 @@
-"""After a crash: what a dead instance was at work on is recorded as interrupted.
+"""Recovery after a crash: record the operations of dead instances as interrupted.
 
-An activity belongs to the instance that started it, and only those of dead
-instances are touched. What became of the work, the next look at the server tells.
+An operation belongs to the instance that started it; those of living instances are
+left alone. The next refresh finds the outcome of the interrupted operation.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from herdbook.projections.status import Work
 
 
 async def interrupt_dead(
-    register: ModelRepository,
+    repository: ModelRepository,
     instances: Instances,
     *,
     at_work: Callable[[str], bool] | None = None,
 ) -> dict[str, tuple[Work, ...]]:
-    """Record the activities of dead instances as interrupted.
+    """Record the operations of dead instances as interrupted.
 
     Args:
-        register: What is recorded.
-        instances: Who is alive.
-        at_work: Whether this instance is at work on a model. One of its own whose
-            end could not be recorded, since the log took nothing, is as dead.
+        repository: The models in the log.
+        instances: Knows which instances are alive.
+        at_work: Returns whether this instance has an operation on a model. One that
+            has ended, but whose end could not be recorded, counts as dead too.
 
     Returns:
-        What they were at work on, by the model's name.
+        The interrupted work, by the model's name.
     """
-    concerned: dict[str, tuple[Work, ...]] = {}
-    for status in register.statuses():
+    interrupted: dict[str, tuple[Work, ...]] = {}
+    for status in repository.statuses():
         dead = tuple(
             work
             for work in (status.work, status.update)
@@ -54,10 +54,10 @@ async def interrupt_dead(
         )
         if not dead:
             continue
-        concerned[status.name] = dead
+        interrupted[status.name] = dead
         facts = [_interrupted(work) for work in dead]
         try:
-            await register.record(
+            await repository.record(
                 status.name,
                 facts,
                 cause=Cause.RECOVERY,
@@ -65,8 +65,8 @@ async def interrupt_dead(
                 actor=RECONCILER,
             )
         except (WrongExpectedVersionError, IllegalTransitionError):
-            continue  # another instance recovers at the same time
-    return concerned
+            continue  # another instance recorded it first
+    return interrupted
 
 
 def _interrupted(work: Work) -> Fact:

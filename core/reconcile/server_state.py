@@ -15,18 +15,18 @@ WeightsOf = Callable[[str], str | None]
 
 
 class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A model as the server lists it.
+    """A model in the server's list.
 
     Attributes:
-        name: Its name, as the server spells it.
-        digest: Digest of its manifest.
-        size_bytes: Sum of its layers, bytes.
-        remote_host: Where it runs if it is a cloud model.
-        family: Its architecture.
-        quantization: As the server names it.
+        name: The name, in the server's spelling.
+        digest: Digest of the manifest.
+        size_bytes: Sum of the layers, bytes.
+        remote_host: The host of a cloud model.
+        family: The architecture.
+        quantization: The quantization, such as ``Q4_K_M``.
         parameter_count: Number of parameters.
-        capabilities: What the list says it can do; None where it does not say.
-        context_length: Tokens it was trained for, as the list has it.
+        capabilities: The capabilities in the list; None if it has none.
+        context_length: The trained context in the list, tokens.
     """
 
     name: str
@@ -41,16 +41,16 @@ class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerState(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server shows at one moment.
+    """The state of a server at one time.
 
     Attributes:
-        at: When it was asked.
-        server_version: Its version, as it says.
-        models: What it lists, by name.
-        runners: What it has in memory.
-        unreadable: Entries of its lists that cannot be read.
-        undecided: Models of which the server did not say what their weights are, so
-            that only a runner of their digest is known to be theirs.
+        at: When it was requested.
+        server_version: The version that the server reports.
+        models: The listed models, by name.
+        runners: The runners in memory.
+        unreadable: Entries of the lists that cannot be read.
+        undecided: Models whose weights are not known, so that only a runner with
+            their digest is known to be theirs.
     """
 
     at: datetime

@@ -1,7 +1,7 @@
-"""Watches the server in the background, and loads pinned models after each refresh.
+"""Watch the server in the background, and load pinned models after each refresh.
 
-Each runs as a background task: whatever ends it is logged and shown, and it starts
-again. A server that does not answer is not a failure of the task.
+Each runs as a background task, which is restarted if it fails. An unreachable server
+is not a failure of the task.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from herdbook.core.repository import ModelRepository
 from herdbook.core.settings import ManagerSettings
 
 MISSED: Final = 3
-"""Intervals without a successful refresh after which what is known is out of date."""
+"""Intervals without a successful refresh after which statuses are out of date."""
 
 
 _log = Logger("herdbook.watch")
@@ -31,17 +31,17 @@ class Watch:
     """The background tasks of one manager.
 
     Args:
-        register: Says whether the server was reached last.
-        reconciler: Refreshes what is known of the server.
-        keep_views: Keeps snapshots of the views where they are due.
-        load_pinned: Loads pinned models that were evicted and have room again.
+        repository: Knows whether the server is reachable.
+        reconciler: Refreshes the state of the server.
+        keep_views: Saves snapshots of the views when they are due.
+        load_pinned: Loads pinned models that were evicted, once there is room.
         clock: Measures the intervals.
         settings: The intervals.
     """
 
     def __init__(
         self,
-        register: ModelRepository,
+        repository: ModelRepository,
         reconciler: Reconciler,
         *,
         keep_views: Callable[[], Awaitable[None]],
@@ -49,7 +49,7 @@ class Watch:
         clock: Clock,
         settings: ManagerSettings,
     ) -> None:
-        self._register = register
+        self._repository = repository
         self._reconciler = reconciler
         self._keep_views = keep_views
         self._load_pinned = load_pinned
@@ -85,8 +85,8 @@ class Watch:
         every_s = self._settings.reconcile_every_s
         if self._began is None or every_s is None:
             return None
-        look = self._reconciler.look
-        last = look.at if look else self._began
+        state = self._reconciler.last_state
+        last = state.at if state else self._began
         allowed_s = MISSED * every_s + self._settings.refresh_timeout_s
         age_s = (self._clock.now() - last).total_seconds()
         return last if age_s > allowed_s else None
@@ -98,7 +98,7 @@ class Watch:
             try:
                 await self._reconciler.refresh()
             except OllamaError as error:  # recorded as a lost server
-                _log.warning("look_failed", reason=str(error))
+                _log.warning("refresh_failed", reason=str(error))
             await self._keep_views()
             task.worked()
             self._refreshed.set()
@@ -106,7 +106,7 @@ class Watch:
     def _next_wait_s(self) -> float:
         """Return the seconds until the next refresh; more while the server is lost."""
         assert self._settings.reconcile_every_s is not None
-        if self._register.node_status().reached:
+        if self._repository.node_status().reached:
             self._lost_wait_s = self._settings.lost_wait_s
             return self._settings.reconcile_every_s
         wait_s = min(self._lost_wait_s, self._settings.lost_wait_max_s)

@@ -235,7 +235,7 @@ class Hour:
                 if await self._is_stale():
                     return
                 continue
-            seen, look = await self._seen(), self.manager._reconciler.look
+            seen, look = await self._seen(), self.manager._reconciler.last_state
             if look is not None and (look.unreadable or look.undecided):
                 continue  # nothing is concluded from what may be hidden there
             if self.oracle.now() == before == seen.truth:
@@ -245,7 +245,7 @@ class Hour:
 
     async def _refused(self) -> bool:
         """Look once; tell whether that failed, as it may where something is wrong."""
-        well, last = is_well(self.server), self.manager._reconciler.look
+        well, last = is_well(self.server), self.manager._reconciler.last_state
         try:
             await self.manager.refresh()
         except OllamaError as error:
@@ -255,7 +255,8 @@ class Hour:
         else:
             return False
         reached = (await self.manager.node_status()).reached
-        assert not reached or last is not self.manager._reconciler.look, "unrecorded"
+        now = self.manager._reconciler.last_state
+        assert not reached or last is not now, "unrecorded"
         return True
 
     async def _is_stale(self) -> bool:

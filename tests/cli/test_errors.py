@@ -97,7 +97,7 @@ def test_verbose_tells_causes_and_where() -> None:
         (["unload", "nope"], 3, "unload needs it present."),
         (["rm", "nope"], 3, "rm needs it present."),
         (["use", "nope"], 3, "use needs it present."),
-        (["load", "llama3.2:3b", "--num-ctx", "1"], 2, "setting num_ctx"),
+        (["load", "llama3.2:3b", "--num-ctx", "1"], 2, "num_ctx must be"),
         (["load", "llama3.2:3b", "--num-ctx", "many"], 2, "--num-ctx"),
         (["load", "llama3.2:3b", "--keep-alive", "abc"], 2, "keep_alive"),
         (["config", "x", "foo=1"], 2, "foo"),

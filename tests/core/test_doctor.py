@@ -197,8 +197,8 @@ async def test_runner_of_nobody_is_told_with_memory_and_expiry() -> None:
         (found,) = await checked(manager, "runners")
 
     assert found.level is Level.WARNING
-    assert "MB in memory for llava:7b, which is not there any more" in found.what
-    assert "it leaves in" in found.what
+    assert "MB in memory for llava:7b, which was deleted" in found.what
+    assert "it expires in" in found.what
 
 
 async def test_runner_of_nobody_may_stay_for_ever() -> None:
@@ -207,7 +207,7 @@ async def test_runner_of_nobody_may_stay_for_ever() -> None:
         await server.delete("llava:7b")
         (found,) = await checked(manager, "runners")
 
-    assert "it stays for ever" in found.what
+    assert "it never expires" in found.what
 
 
 async def test_runner_of_shared_weights_is_somebodys() -> None:
@@ -226,8 +226,8 @@ async def test_model_without_weights_is_a_problem() -> None:
         (found,) = await checked(manager, "models")
 
     assert found.level is Level.PROBLEM
-    assert "its weights are gone" in found.what
-    assert found.remedy == "Fetch it again: herdbook pull llava:7b"
+    assert "its weights are missing" in found.what
+    assert found.remedy == "Pull it again: herdbook pull llava:7b"
 
 
 async def test_model_of_a_torn_manifest_is_a_problem() -> None:
@@ -270,7 +270,7 @@ async def test_older_server_is_told_by_what_it_lacks() -> None:
         (found,) = await checked(manager, "version")
 
     assert found.level is Level.NOTICE
-    assert "in its list what models can do nor the context in effect" in found.what
+    assert "capabilities in its list of models or the context in effect" in found.what
 
 
 async def test_build_without_a_version_is_told() -> None:
@@ -282,7 +282,7 @@ async def test_build_without_a_version_is_told() -> None:
         (found,) = await checked(manager, "version")
 
     assert found.level is Level.NOTICE
-    assert "does not know its version" in found.what
+    assert "a build without a version" in found.what
 
 
 @pytest.mark.parametrize(("seconds", "level"), [(0.1, Level.OK), (3, Level.NOTICE)])
@@ -298,7 +298,7 @@ async def test_unfinished_download_is_told_with_its_bytes(models: Path) -> None:
         (found,) = await checked(manager, "partials")
 
     assert found.level is Level.NOTICE
-    assert found.what.startswith(f"1 in {models} hold 12 kB")
+    assert found.what.startswith(f"1 unfinished in {models} use 12 kB")
 
 
 async def test_download_under_way_needs_nothing(models: Path) -> None:
@@ -319,7 +319,7 @@ async def test_downloads_that_cannot_be_seen_are_told_as_such(models: Path) -> N
         (found,) = await checked(manager, "partials")
 
     assert found.level is Level.NOTICE
-    assert "cannot be told" in found.what
+    assert "are not known" in found.what
 
 
 def test_folder_of_models_is_the_users_own_by_default() -> None:

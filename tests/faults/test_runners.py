@@ -140,7 +140,7 @@ def test_runner_of_a_deleted_model_is_memory_of_nobody(
 
     assert told.last(NAME) == ("no longer on the server", "observed")
     assert told.shown(NAME)["runner"] is None
-    assert any(f"in memory for {NAME}, which is not there" in what for what in found)
+    assert any(f"in memory for {NAME}, which was deleted" in what for what in found)
 
 
 def test_model_that_comes_back_while_its_runner_is_there_is_loaded(

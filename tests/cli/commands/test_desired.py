@@ -143,7 +143,7 @@ def test_file_that_is_not_valid_is_one_line(herdbook: Herdbook, wanted: Path) ->
 
     assert answer.code == 2
     assert len(answer.err.splitlines()) == 1
-    assert "model x, key num_ctx: does not take 1" in answer.err
+    assert "model x, key num_ctx: must be a whole number" in answer.err
 
 
 @pytest.mark.usefixtures("no_server")

@@ -33,7 +33,7 @@ def test_doctor_tells_the_remedy_below_what_is_wrong(
     at = next(i for i, line in enumerate(lines) if line.startswith("problem"))
 
     assert answer.code == 1
-    assert "its weights are gone" in lines[at]
+    assert "its weights are missing" in lines[at]
     assert lines[at + 1] == "  Fetch it again: herdbook pull smollm2:135m"
 
 

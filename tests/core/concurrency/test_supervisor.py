@@ -147,4 +147,4 @@ def test_doctor_names_the_task_that_does_not_work() -> None:
     assert [one.what for one in check_tasks([well])] == ["running: reconciler"]
     (found,) = check_tasks([well, failing])
     assert found.level is Level.PROBLEM
-    assert found.what == "log writer does not work: it ended"
+    assert found.what == "log writer is failing: it ended"

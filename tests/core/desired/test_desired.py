@@ -88,8 +88,11 @@ def test_file_names_models_settings_memory_and_reasons(tmp_path: Path) -> None:
         ("[models.a]\n[models.A]", "model A: A:latest stands there twice"),
         ("[models.a]\nloaded = 1", "model a, key loaded: 1 is neither true nor false"),
         ("[models.a]\nnote = 1", "model a, key note: 1 is no text"),
-        ("[models.a]\nnum_ctx = 1", "model a, key num_ctx: does not take 1. It takes"),
-        ("[models.a]\ntop_k = 1", "key top_k: does not exist. It is options.top_k"),
+        ("[models.a]\nnum_ctx = 1", "model a, key num_ctx: must be a whole number"),
+        (
+            "[models.a]\ntop_k = 1",
+            "key top_k: does not exist. Did you mean 'options.top_k'?",
+        ),
         ("[models.a]\noptions.x = 1", "key options.x: does not exist"),
         ("[models.a]\nnum_ctx.x = [[1]]", "key num_ctx: {'x': [[1]]} is no value"),
         ("[models.a]\nnotes = 2026-01-01", "key notes: 2026-01-01 is no value"),

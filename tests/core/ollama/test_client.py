@@ -204,7 +204,7 @@ async def test_a_look_asks_for_all_three() -> None:
     server = saying({"version": "1", "models": [entry]})
 
     async with server.client() as client:
-        look = await client.look(within_s=5)
+        look = await client.poll(within_s=5)
 
     assert look.version == "1"
     assert [entry.name for entry in look.models] == ["x:1"]
@@ -214,14 +214,14 @@ async def test_a_look_asks_for_all_three() -> None:
 async def test_a_look_fails_as_one_of_its_parts_does() -> None:
     async with saying({}, 403).client() as client:
         with pytest.raises(RefusedError):
-            await client.look(within_s=5)
+            await client.poll(within_s=5)
 
 
 async def test_a_look_has_its_own_deadline() -> None:
     clock = ManualClock()
 
     async with listening(silent) as url, OllamaClient(url, clock=clock) as client:
-        look = asyncio.create_task(client.look(within_s=2))
+        look = asyncio.create_task(client.poll(within_s=2))
         await settle()
         await clock.advance(2)
         with pytest.raises(NodeTimeoutError) as raised:

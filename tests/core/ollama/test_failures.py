@@ -41,41 +41,41 @@ PULLS = {
 }
 
 
-@pytest.mark.parametrize("said", LOADS)
-def test_a_failed_load_is_told_apart(said: str) -> None:
-    error = failure(Request.LOAD, "m", status=500, said=said)
+@pytest.mark.parametrize("message", LOADS)
+def test_a_failed_load_is_told_apart(message: str) -> None:
+    error = failure(Request.LOAD, "m", status=500, message=message)
 
     assert isinstance(error, OllamaError)
-    assert (error.kind, error.raw) == (LOADS[said], said)
+    assert (error.kind, error.raw) == (LOADS[message], message)
 
 
-@pytest.mark.parametrize("said", PULLS)
-def test_a_failed_pull_is_told_apart(said: str) -> None:
-    error = failure(Request.PULL, "m", status=200, said=said)
+@pytest.mark.parametrize("message", PULLS)
+def test_a_failed_pull_is_told_apart(message: str) -> None:
+    error = failure(Request.PULL, "m", status=200, message=message)
 
     assert isinstance(error, OllamaError)
-    assert (error.kind, error.raw) == (PULLS[said], said)
+    assert (error.kind, error.raw) == (PULLS[message], message)
 
 
-@pytest.mark.parametrize("request_", [Request.LOOK, Request.CHANGE])
+@pytest.mark.parametrize("request_", [Request.READ, Request.CHANGE])
 def test_what_nobody_knows_is_told_as_it_is(request_: Request) -> None:
-    error = failure(request_, "m", status=500, said="something new")
+    error = failure(request_, "m", status=500, message="something new")
 
     assert error.code == "server_failed"
     assert "something new" in str(error)
 
 
 def test_a_model_that_makes_pictures_is_not_loaded() -> None:
-    said = "image generation models are not currently supported"
+    message = "image generation models are not currently supported"
 
-    error = failure(Request.LOAD, "m", status=400, said=said)
+    error = failure(Request.LOAD, "m", status=400, message=message)
 
     assert isinstance(error, CapabilityMissingError)
     assert error.capability == "generate"
 
 
 def test_the_missing_capability_is_named() -> None:
-    error = failure(Request.LOAD, "m", status=400, said='"m" does not support tools')
+    error = failure(Request.LOAD, "m", status=400, message='"m" does not support tools')
 
     assert isinstance(error, CapabilityMissingError)
     assert error.capability == "tools"
@@ -84,7 +84,7 @@ def test_the_missing_capability_is_named() -> None:
 @pytest.mark.parametrize("status", [301, 400, 404, 405, 502, 503])
 def test_a_body_that_is_not_ollamas_is_a_bad_answer(status: int) -> None:
     error = failure(
-        Request.LOOK, "Ollama at x", status=status, said=None, body="<html>proxy"
+        Request.READ, "Ollama at x", status=status, message=None, body="<html>proxy"
     )
 
     assert isinstance(error, BadAnswerError)
@@ -92,6 +92,6 @@ def test_a_body_that_is_not_ollamas_is_a_bad_answer(status: int) -> None:
 
 
 def test_a_proxy_that_wants_a_password_refuses() -> None:
-    error = failure(Request.LOOK, "Ollama at x", status=401, said=None, body="login")
+    error = failure(Request.READ, "Ollama at x", status=401, message=None, body="login")
 
     assert (error.code, "login" in str(error)) == ("refused", True)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from herdbook.core.errors import BadAnswerError, DiskFullError
-from herdbook.core.ollama.bounds import LONGEST_SAID
+from herdbook.core.ollama.bounds import LONGEST_MESSAGE
 from herdbook.core.ollama.failures import Request
 from herdbook.core.ollama.requests import MOST_LAYERS, Call, LineReader, refusal
 
@@ -74,4 +74,4 @@ def test_a_line_is_too_long_with_its_end_or_without(end: bytes) -> None:
 def test_what_the_server_says_went_wrong_is_kept_in_part() -> None:
     body = msgspec.json.encode({"error": "x" * 10**6})
     error = refusal(PULL, 500, body, node="it")
-    assert len(getattr(error, "raw", "")) == LONGEST_SAID
+    assert len(getattr(error, "raw", "")) == LONGEST_MESSAGE

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from herdbook.core.reconcile.drift import Comparison, Drift, unowned
+from herdbook.core.reconcile.drift import Comparison, Drift, orphaned
 from herdbook.core.reconcile.server_state import ListedModel, ServerState
 from herdbook.events import facts
 from herdbook.events.facts import Fact, Runner, UnloadReason
@@ -74,7 +74,7 @@ def drifts(
         runners=tuple(runners),
     )
     return Comparison(
-        look=look,
+        state=look,
         statuses={one.name: one for one in statuses},
         detected={},
         weights_of=known.get,
@@ -293,4 +293,4 @@ def test_runner_of_a_deleted_model_belongs_to_nobody() -> None:
         runners=(held, nobodys),
     )
 
-    assert unowned(look, {"a:1": WEIGHTS}, {A: WEIGHTS}.get) == [nobodys]
+    assert orphaned(look, {"a:1": WEIGHTS}, {A: WEIGHTS}.get) == [nobodys]

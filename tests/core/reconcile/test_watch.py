@@ -128,7 +128,7 @@ async def test_doctor_names_what_does_not_work() -> None:
 
         (found,) = [one for one in await manager.doctor() if one.check == "background"]
         assert found.level is Level.PROBLEM
-        assert found.what.startswith("reconciler does not work: unexpected error")
+        assert found.what.startswith("reconciler is failing: unexpected error")
 
 
 async def test_long_load_of_a_pinned_model_delays_no_refresh() -> None:
