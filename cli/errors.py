@@ -129,8 +129,9 @@ def shape(error: HerdbookError, *, verb: str) -> ErrorShape:
 
 def sentence(error: ErrorShape) -> str:
     """Return an error as one line: subject, state, remedy, exit code."""
-    remedy = f". {error.remedy}" if error.remedy else ""
-    text = clean(f"{error.subject} {error.state}".strip() + remedy)
+    problem = f"{error.subject} {error.state}".strip()
+    end = " " if problem.endswith("?") else ". "
+    text = clean(problem + (f"{end}{error.remedy}" if error.remedy else ""))
     return f"herdbook: {text}   (exit {error.exit})"
 
 

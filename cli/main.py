@@ -25,6 +25,7 @@ from herdbook.cli.commands import (  # noqa: F401 - each registers its verbs
     proof,
     ps,
     pull,
+    rm,
     sandbox,
     serve,
     token,

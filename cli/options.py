@@ -49,6 +49,14 @@ Model = Annotated[
         autocompletion=complete_model,
     ),
 ]
+Models = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MODEL...",
+        help="Model names; the tag defaults to latest.",
+        autocompletion=complete_model,
+    ),
+]
 AnyModel = Annotated[
     str | None,
     typer.Argument(

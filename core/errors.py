@@ -122,8 +122,9 @@ __all__ = [
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Return a sentence that suggests the nearest known name; empty if none is near."""
-    near = get_close_matches(given.lower(), [str(name) for name in known], n=1)
-    return f"Did you mean {near[0]!r}? " if near else ""
+    by_key = {str(name).lower(): str(name) for name in known}
+    near = get_close_matches(given.lower(), by_key, n=1)
+    return f"Did you mean {by_key[near[0]]!r}? " if near else ""
 
 
 class InvalidNameError(CallerError):

@@ -1,22 +1,25 @@
-"""Verbs that change a model: ``load``, ``unload``, ``rm``, ``use`` and ``config``."""
+"""Verbs that change models: ``load``, ``unload``, ``use`` and ``config``."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from herdbook.cli.app import CHANGE, verb
-from herdbook.cli.errors import DONE, FAILED
+from herdbook.cli.batch import distinct, for_each
 from herdbook.cli.invocation import Invocation
-from herdbook.cli.options import DryRun, Model
+from herdbook.cli.lookup import find_present, known_status
+from herdbook.cli.options import DryRun, Model, Models
 from herdbook.cli.output import Column, Piece, Row
 from herdbook.cli.render import costs
 from herdbook.core import (
     HistoryFilter,
     ModelManager,
-    ModelNotFoundError,
+    ModelState,
     ModelStatus,
+    OllamaError,
     UnloadCost,
     UnloadResult,
 )
@@ -31,7 +34,7 @@ _LOADS = frozenset({"ModelLoaded", "RunnerChanged"})
 @verb("load", CHANGE)
 async def load(
     invocation: Invocation,
-    model: Model,
+    models: Models,
     *,
     num_ctx: Annotated[
         int | None,
@@ -45,23 +48,31 @@ async def load(
         ),
     ] = None,
     dry_run: DryRun = False,
-) -> None:
-    """Load a model into memory, with its settings."""
+) -> int:
+    """Load models into memory, with their settings."""
     options: dict[str, Setting] = {}
     if num_ctx is not None:
         check("num_ctx", num_ctx)
         options["num_ctx"] = num_ctx
+    kept_alive = _keep_alive(keep_alive)
     async with invocation.acting() as manager:
-        costs.write(invocation, await manager.cost_of_load(model), alone=dry_run)
-        if dry_run:
-            return
-        with invocation.screen.waiting(f"loading {model}", quiet=invocation.json):
-            status = await manager.load(
-                model, options=options, keep_alive=_keep_alive(keep_alive)
-            )
-        await _write_status(
-            invocation, manager, status, await _loaded_text(manager, status)
-        )
+        names = distinct(await manager.now(), models)
+        many = len(names) > 1
+
+        async def load_one(name: str) -> None:
+            await find_present(manager, name)
+            cost = await manager.cost_of_load(name)
+            costs.write(invocation, cost, alone=dry_run, in_lines=many)
+            if dry_run:
+                return
+            with invocation.screen.waiting(f"loading {name}", quiet=invocation.json):
+                status = await manager.load(
+                    name, options=options, keep_alive=kept_alive
+                )
+            text = await _loaded_text(manager, status)
+            await _write_status(invocation, manager, status, text, in_lines=many)
+
+        return await for_each(invocation, names, load_one)
 
 
 def _keep_alive(text: str | None) -> str | float | None:
@@ -80,27 +91,39 @@ async def _loaded_text(manager: ModelManager, status: ModelStatus) -> str:
 
 
 async def _write_status(
-    invocation: Invocation, manager: ModelManager, status: ModelStatus, text: str
+    invocation: Invocation,
+    manager: ModelManager,
+    status: ModelStatus,
+    text: str,
+    *,
+    in_lines: bool = False,
 ) -> None:
     """Write the result for a model: a sentence, or its status in JSON."""
     if invocation.json:
-        invocation.screen.write_json(shapes.model(status, await manager.now()))
+        result = shapes.model(status, await manager.now())
+        invocation.screen.write_json(result, in_lines=in_lines)
     else:
         invocation.screen.write(text)
 
 
 @verb("unload", CHANGE)
-async def unload(invocation: Invocation, model: Model) -> None:
-    """Unload a model, and all models with the same weights."""
+async def unload(invocation: Invocation, models: Models) -> int:
+    """Unload models, with all models that share their weights."""
     async with invocation.acting() as manager:
-        cost = await manager.cost_of_unload(model)
-        with invocation.screen.waiting(f"unloading {model}", quiet=invocation.json):
-            result = await manager.unload(model)
-        if invocation.json:
-            unloaded = shapes.Unloaded(name=cost.name, result=result.value)
-            invocation.screen.write_json(unloaded)
-        else:
-            invocation.screen.write(_unloaded_text(cost, result))
+        names = distinct(await manager.now(), models)
+
+        async def unload_one(name: str) -> None:
+            await find_present(manager, name)
+            cost = await manager.cost_of_unload(name)
+            with invocation.screen.waiting(f"unloading {name}", quiet=invocation.json):
+                result = await manager.unload(name)
+            if invocation.json:
+                unloaded = shapes.Unloaded(name=cost.name, result=result.value)
+                invocation.screen.write_json(unloaded, in_lines=len(names) > 1)
+            else:
+                invocation.screen.write(_unloaded_text(cost, result))
+
+        return await for_each(invocation, names, unload_one)
 
 
 def _unloaded_text(cost: UnloadCost, result: UnloadResult) -> str:
@@ -110,42 +133,6 @@ def _unloaded_text(cost: UnloadCost, result: UnloadResult) -> str:
         return f"{cost.name} is in use; the server unloads it after the current request"
     also = f", with {', '.join(cost.also)} (same weights)" if cost.also else ""
     return f"{cost.name} unloaded{also}"
-
-
-@verb("rm", CHANGE)
-async def rm(
-    invocation: Invocation,
-    model: Model,
-    *,
-    yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")
-    ] = False,
-) -> int:
-    """Delete a model from the server.
-
-    Asks for confirmation on a terminal, but not in a pipe or a script.
-    """
-    async with invocation.acting() as manager:
-        status = await manager.get_status(model)
-        if not status.present:
-            raise ModelNotFoundError(status.name, where=status.node)
-        cost = await manager.cost_of_delete(status.name)
-        freed = costs.freed_text(cost)
-        question = f"Delete {status.name}? This {freed}"
-        if invocation.attended and not yes and not invocation.agreed(question):
-            invocation.screen.write("Nothing was deleted.")
-            return FAILED
-        await manager.delete(status.name)
-        if invocation.json:
-            removed = shapes.Removed(
-                name=status.name,
-                freed_bytes=cost.frees.size_bytes or 0,
-                shared_with=cost.shared_with,
-            )
-            invocation.screen.write_json(removed)
-        else:
-            invocation.screen.write(f"{status.name} deleted; this {freed}")
-        return DONE
 
 
 @verb("use", CHANGE)
@@ -159,6 +146,7 @@ async def use(
 ) -> None:
     """Record that a model was used, which raises it in recommendations."""
     async with invocation.reading() as manager:
+        await find_present(manager, model)
         status = await manager.mark_used(model, purpose=purpose)
         why = f": {purpose}" if purpose else ""
         await _write_status(invocation, manager, status, f"{status.name} used{why}")
@@ -188,9 +176,21 @@ async def config(
     """
     wanted = dict(parse(setting) for setting in settings or [])
     async with invocation.reading(refresh=False) as manager:
+        if (await manager.get_status(model)).version == 0:
+            with suppress(OllamaError):  # then the log alone decides
+                await manager.refresh()
+        before = known_status(await manager.now(), model)
         if wanted or unset:
             await manager.configure(model, wanted, unset=unset or [], note=note)
         await _write_settings(invocation, manager, model)
+        after = await manager.get_status(model)
+        changed = before.settings != after.settings
+        if changed and after.state is ModelState.LOADED and not invocation.json:
+            invocation.screen.write(
+                f"{after.name} is loaded: the change takes effect at the next load. "
+                f"To reload it now: herdbook unload {after.name}, then "
+                f"herdbook load {after.name}"
+            )
 
 
 async def _write_settings(

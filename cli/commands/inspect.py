@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from herdbook.cli import model_filter
 from herdbook.cli.app import INSPECT, verb
 from herdbook.cli.errors import DONE, NOT_FOUND, UsageError
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import known_status
+from herdbook.cli.model_filter import CAPABILITIES, SORT_KEYS, STATES, ModelFilter
 from herdbook.cli.options import AnyRole, Model, NoRefresh, Role
 from herdbook.cli.render import model as card
 from herdbook.cli.render import models as models_table
@@ -23,27 +25,66 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([a-z]+)", re.IGNORECASE)
 
 
 @verb("ls", INSPECT)
-async def ls(
+async def ls(  # noqa: PLR0913 - the options of a verb
     invocation: Invocation,
+    text: Annotated[
+        str, typer.Argument(metavar="[TEXT]", help="Only names that contain TEXT.")
+    ] = "",
     *,
     every: Annotated[
         bool, typer.Option("--all", "-a", help="Include deleted models.")
     ] = False,
+    sort: Annotated[
+        str, typer.Option(metavar="KEY", help=f"Sort by {', '.join(SORT_KEYS)}.")
+    ] = "state",
+    can: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CAPABILITY", help="Only models with this capability. Repeatable."
+        ),
+    ] = None,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STATE", help=f"Only {', '.join(STATES)}. Repeatable."),
+    ] = None,
+    family: Annotated[
+        str, typer.Option(metavar="FAMILY", help="Only this family, such as llama.")
+    ] = "",
+    larger: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Only models of SIZE or more.")
+    ] = None,
+    smaller: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Only models of SIZE or less.")
+    ] = None,
     no_refresh: NoRefresh = False,
 ) -> None:
     """List the models, with work in progress."""
+    (key,) = model_filter.checked("--sort", [sort], SORT_KEYS)
+    states = model_filter.checked("--state", state or (), STATES)
+    chosen = ModelFilter(
+        text=text,
+        capabilities=tuple(model_filter.checked("--can", can or (), CAPABILITIES)),
+        states=frozenset(STATES[each] for each in states),
+        family=family,
+        larger_bytes=None if larger is None else read_size(larger),
+        smaller_bytes=None if smaller is None else read_size(smaller),
+    )
     async with invocation.reading(refresh=not no_refresh) as manager:
         models = await manager.now()
         screen = invocation.screen
         table = models_table.ModelsTable(
             models, manager.registry, invocation.now, bars=screen.interactive
         )
-        statuses = table.chosen(deleted=every)
+        all_statuses = table.chosen(deleted=every or "deleted" in states)
+        matching = [each for each in all_statuses if chosen.matches(each, models)]
+        statuses = model_filter.sort(matching, key)
         if invocation.json:
             screen.write_json([shapes.model(status, models) for status in statuses])
             return
         if statuses:
             screen.write_table(models_table.COLUMNS, table.rows(statuses))
+        elif all_statuses:
+            screen.write("No models match.")
         else:
             screen.write(_advice(invocation, models, asked=not no_refresh))
         remark = ", not refreshed" if no_refresh else ""

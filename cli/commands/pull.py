@@ -12,9 +12,10 @@ from typing import Annotated
 import typer
 
 from herdbook.cli.app import CHANGE, verb
+from herdbook.cli.batch import distinct, for_each
 from herdbook.cli.errors import DONE, FAILED
 from herdbook.cli.invocation import Invocation
-from herdbook.cli.options import DryRun, Model
+from herdbook.cli.options import DryRun, Models
 from herdbook.cli.render import costs, progress
 from herdbook.core import HistoryFilter, ModelManager, PullProgress
 from herdbook.presentation import shapes, wording
@@ -25,32 +26,41 @@ _ENDS = frozenset({"PullCompleted", "ModelUpdated", "UpdateUnchanged"})
 @verb("pull", CHANGE)
 async def pull(
     invocation: Invocation,
-    model: Model,
+    models: Models,
     *,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow a registry without TLS.")
     ] = False,
     dry_run: DryRun = False,
 ) -> int:
-    """Download or update a model, with its cost and progress.
+    """Download or update models, with cost and progress.
 
-    Ctrl-C cancels the pull. The server keeps the downloaded part, and the next pull
-    resumes there.
+    Ctrl-C cancels the pull and skips the models after it. The server keeps the
+    downloaded part, and the next pull resumes there.
     """
     async with invocation.acting() as manager:
-        name = (await manager.now()).spelled(model)
-        cost = await manager.cost_of_pull(name)
-        costs.write(invocation, cost, alone=dry_run)
-        if dry_run:
+        names = distinct(await manager.now(), models)
+        cancelled = False
+
+        async def pull_one(name: str) -> int:
+            nonlocal cancelled
+            if cancelled:
+                return FAILED
+            cost = await manager.cost_of_pull(name)
+            costs.write(invocation, cost, alone=dry_run, in_lines=len(names) > 1)
+            if dry_run:
+                return DONE
+            follower = PullFollower(invocation, manager, name)
+            try:
+                await follower.run(insecure=insecure)
+            except asyncio.CancelledError:
+                cancelled = True
+                await follower.write_cancelled()
+                return FAILED
+            await follower.write_done()
             return DONE
-        follower = PullFollower(invocation, manager, name)
-        try:
-            await follower.run(insecure=insecure)
-        except asyncio.CancelledError:
-            await follower.write_cancelled()
-            return FAILED
-        await follower.write_done()
-        return DONE
+
+        return await for_each(invocation, names, pull_one)
 
 
 class PullFollower:

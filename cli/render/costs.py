@@ -15,18 +15,25 @@ from herdbook.presentation.costs import (
 __all__ = ["freed_text", "line_of", "write"]
 
 
-def write(invocation: Invocation, cost: PullCost | LoadCost, *, alone: bool) -> None:
+def write(
+    invocation: Invocation,
+    cost: PullCost | LoadCost,
+    *,
+    alone: bool,
+    in_lines: bool = False,
+) -> None:
     """Write a cost; in JSON only if it is the whole answer.
 
     Args:
         invocation: The call.
         cost: The cost.
         alone: Whether the cost is the whole answer (``--dry-run``).
+        in_lines: Whether to write one JSON line per model.
     """
     if not invocation.json:
         invocation.screen.write(line_of(cost))
     elif alone:
-        invocation.screen.write_json(cost)
+        invocation.screen.write_json(cost, in_lines=in_lines)
 
 
 def line_of(cost: PullCost | LoadCost) -> str:

@@ -68,11 +68,11 @@ class InProcessInvocation(Invocation):
 
 
 async def output_lines(
-    manager: ModelManager, verb: Verb[[str]], name: str
+    manager: ModelManager, verb: Verb[[list[str]]], name: str
 ) -> list[str]:
     """Return the lines that a verb says of a model."""
     call = InProcessInvocation(manager)
-    await verb(call, name)
+    await verb(call, [name])
     return call.said.getvalue().splitlines()
 
 

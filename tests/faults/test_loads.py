@@ -178,7 +178,7 @@ def test_unload_of_a_busy_model_is_deferred_and_it_stays_loaded(
         talking = asyncio.create_task(talk)
         await server.clock.sleep(1)
         assert await output_lines(manager, unload, NAME) == [
-            f"{NAME} is still in use; the server unloads it when that ends"
+            f"{NAME} is in use; the server unloads it after the current request"
         ]
         assert (await manager.get_status(NAME)).state is ModelState.LOADED
         await talking

@@ -158,8 +158,14 @@ def test_config_in_json_tells_what_requests_get(
     assert told["keep_alive"] == "10m"
 
 
-def test_config_needs_no_server(herdbook: Herdbook, no_server: None) -> None:
+def test_config_of_a_known_model_needs_no_server(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
+    herdbook("ls")
+    seen = len(server.world.seen)
+
     assert herdbook("config", "llama3.2:3b", "num_ctx=4096").code == 0
+    assert len(server.world.seen) == seen
 
 
 @pytest.mark.parametrize("user", ["", "a\x07b", "x" * 500])

@@ -303,3 +303,65 @@ def test_suggest_says_where_nothing_fits(
 )
 def test_read_size_takes_sizes_as_people_write_them(text: str, size: int) -> None:
     assert read_size(text) == size
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["LLAMA"], ["llama3.2:3b"]),
+        (["--state", "loaded"], ["smollm2:135m"]),
+        (["--can", "vision"], ["gemma3:4b"]),
+        (["--can", "vision", "--can", "insert"], []),
+        (["--family", "qwen"], ["qwen2.5-coder:7b"]),
+        (["--larger", "3GB", "--smaller", "4GB"], ["gemma3:4b"]),
+        (
+            ["--sort", "size"],
+            [
+                "qwen2.5-coder:7b",
+                "gemma3:4b",
+                "llama3.2:3b",
+                "nomic-embed-text:latest",
+                "smollm2:135m",
+            ],
+        ),
+        (
+            ["--sort", "name", "--larger", "1GB"],
+            ["gemma3:4b", "llama3.2:3b", "qwen2.5-coder:7b"],
+        ),
+    ],
+    ids=" ".join,
+)
+def test_ls_filters_and_sorts(
+    herdbook: Herdbook, server: SandboxThread, words: list[str], names: list[str]
+) -> None:
+    herdbook("load", "smollm2:135m")
+
+    answer = herdbook("ls", *words, "--json")
+
+    assert answer.code == 0
+    assert [model["name"] for model in answer.json] == names
+
+
+def test_ls_says_that_no_model_matches(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
+    assert herdbook("ls", "nothing").out.startswith("No models match.\n")
+
+
+def test_ls_finds_deleted_models_by_state(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
+    herdbook("rm", "smollm2:135m")
+
+    answer = herdbook("ls", "--state", "deleted", "--json")
+
+    assert [model["name"] for model in answer.json] == ["smollm2:135m"]
+
+
+def test_ls_sorts_by_last_use(herdbook: Herdbook, server: SandboxThread) -> None:
+    herdbook("use", "smollm2:135m")
+    herdbook("use", "gemma3:4b")
+
+    names = [model["name"] for model in herdbook("ls", "--sort", "used", "--json").json]
+
+    assert names[:2] == ["gemma3:4b", "smollm2:135m"]

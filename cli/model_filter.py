@@ -1,0 +1,101 @@
+"""Select and sort models for ``ls``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+import msgspec
+
+from herdbook.cli.errors import UsageError
+from herdbook.core import ModelState, ModelStatus, ReadModel
+from herdbook.core.errors import did_you_mean
+from herdbook.core.models.capabilities import SERVER_WORDS
+
+SORT_KEYS = ("name", "size", "state", "used", "context", "family")
+STATES: Mapping[str, ModelState] = {
+    "loaded": ModelState.LOADED,
+    "available": ModelState.AVAILABLE,
+    "loading": ModelState.LOADING,
+    "error": ModelState.ERROR,
+    "deleted": ModelState.NOT_PRESENT,
+}
+CAPABILITIES = (*SERVER_WORDS, "coding", "json")
+
+
+class ModelFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Conditions that a model must meet, all of them.
+
+    Attributes:
+        text: Part of the name, in any case.
+        capabilities: Capabilities that the model has.
+        states: Accepted states; empty for any.
+        family: Start of the family, in any case.
+        larger_bytes: Least size on disk, bytes.
+        smaller_bytes: Greatest size on disk, bytes.
+    """
+
+    text: str = ""
+    capabilities: tuple[str, ...] = ()
+    states: frozenset[ModelState] = frozenset()
+    family: str = ""
+    larger_bytes: int | None = None
+    smaller_bytes: int | None = None
+
+    def matches(self, status: ModelStatus, models: ReadModel) -> bool:
+        """Return whether a model meets all conditions."""
+        size = status.size_bytes
+        known = models.capabilities(status.name) if self.capabilities else {}
+        return (
+            self.text.lower() in status.name.lower()
+            and (not self.states or status.state in self.states)
+            and (status.family or "").lower().startswith(self.family.lower())
+            and all(name in known and known[name].value for name in self.capabilities)
+            and (
+                self.larger_bytes is None
+                or (size is not None and size >= self.larger_bytes)
+            )
+            and (
+                self.smaller_bytes is None
+                or (size is not None and size <= self.smaller_bytes)
+            )
+        )
+
+
+def checked(option: str, values: Iterable[str], known: Collection[str]) -> list[str]:
+    """Return values in lower case.
+
+    Raises:
+        UsageError: A value is not one of the known ones.
+    """
+    lowered = [value.lower() for value in values]
+    for value in lowered:
+        if value not in known:
+            raise UsageError(
+                f"{option} {value[:80]!r}",
+                "is not known",
+                f"{did_you_mean(value, known)}Values: {', '.join(known)}",
+            )
+    return lowered
+
+
+def sort(statuses: list[ModelStatus], key: str) -> list[ModelStatus]:
+    """Return models sorted by a key; unknown values are last.
+
+    Args:
+        statuses: Models in the default order, which decides between equal ones.
+        key: One of ``SORT_KEYS``. Sizes, contexts and uses are in descending order.
+    """
+    if key == "name":
+        return sorted(statuses, key=lambda each: each.name)
+    if key == "family":
+        return sorted(statuses, key=lambda each: (each.family or "~", each.name))
+    if key == "state":
+        return statuses
+    values = {
+        "size": lambda each: each.size_bytes or 0,
+        "context": lambda each: each.context_trained or 0,
+        "used": lambda each: (
+            each.last_used_at.timestamp() if each.last_used_at else 0.0
+        ),
+    }
+    return sorted(statuses, key=values[key], reverse=True)
