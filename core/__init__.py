@@ -1,7 +1,7 @@
-"""Herdbook's library: the register of an Ollama server's models.
+"""Herdbook's library: manage the models of an Ollama server and record every change.
 
-``async with ModelManager.open("herd.db") as herd`` is all that one needs; the
-other names are what it takes, gives and raises.
+Start with ``async with ModelManager.open("herd.db") as manager``. The other names are
+its arguments, results and errors.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ from herdbook.projections.statistics import ModelStatistics
 from herdbook.projections.status import ModelStatus, NodeStatus
 
 ManagerError = HerdbookError
-"""Everything that a manager raises on purpose, under the name to catch it by."""
+"""The base of all errors that a manager raises: another name for ``HerdbookError``."""
 
 __all__ = [
     "Activity",

@@ -1,7 +1,7 @@
-"""Who asks, and which operation an event belongs to: carried along the call.
+"""The current actor and correlation id, carried in context variables.
 
-Both travel in context variables, so that a task started for somebody records in
-their name; the correlation id is bound into the logs as well.
+A task inherits them from the code that starts it, so its events name the same actor.
+The correlation id is bound into the logs as well.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from herdbook.core.logging import bound as bound_in_logs
 from herdbook.events.recorded import new_id
 
 RECONCILER = "reconciler"
-"""The actor of what nobody asked for."""
+"""The actor of changes that the background reconciler makes."""
 
 _actor: ContextVar[str | None] = ContextVar("herdbook_actor", default=None)
 _correlation: ContextVar[str | None] = ContextVar("herdbook_correlation", default=None)
@@ -22,12 +22,12 @@ _correlation: ContextVar[str | None] = ContextVar("herdbook_correlation", defaul
 
 @contextmanager
 def acting_as(actor: str, *, correlation_id: str | None = None) -> Iterator[None]:
-    """Record what happens inside in the name of ``actor``.
+    """Record everything inside the block with this actor.
 
     Args:
-        actor: Who asks.
-        correlation_id: What all that is recorded inside is to share, bound into the
-            logs too; by default each operation inside has an id of its own.
+        actor: Who requests the changes, such as ``cli:alice``.
+        correlation_id: The correlation id of all events in the block, bound into the
+            logs as well; by default each operation has its own.
     """
     shared = (
         _correlated(correlation_id) if correlation_id is not None else nullcontext()
@@ -41,18 +41,18 @@ def acting_as(actor: str, *, correlation_id: str | None = None) -> Iterator[None
 
 
 def current_actor(default: str) -> str:
-    """Return who acts here, or ``default`` if nobody said."""
+    """Return the current actor, or ``default`` if none is set."""
     return _actor.get() or default
 
 
 @contextmanager
 def operation(**bound: str) -> Iterator[str]:
-    """Give all events inside one correlation id, and bind it into the logs.
+    """Give all events in the block one correlation id, and bind it into the logs.
 
-    An operation inside another one is part of it.
+    A nested operation uses the id of the outer one.
     """
-    around = _correlation.get()
-    correlation_id = new_id() if around is None else around
+    outer = _correlation.get()
+    correlation_id = new_id() if outer is None else outer
     with _correlated(correlation_id, **bound):
         yield correlation_id
 
@@ -68,5 +68,5 @@ def _correlated(correlation_id: str, **bound: str) -> Iterator[None]:
 
 
 def current_correlation() -> str | None:
-    """Return the id of the operation here, if there is one."""
+    """Return the correlation id of the current operation; None outside of one."""
     return _correlation.get()

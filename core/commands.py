@@ -1,7 +1,8 @@
-"""What changes the models of a server: pull, load, unload, delete, and their ends.
+"""Commands of the manager: pull, load, unload, delete, cancel.
 
-Each is asked of the server, seen there, and recorded. Pulls and loads go on as
-operations, one per model; what others are at work on is left to them.
+A command changes the server, confirms the change there and records it. Pulls and loads
+run as operations, one per model. Operations of other instances are followed or refused,
+never changed.
 """
 
 from __future__ import annotations
@@ -49,11 +50,11 @@ from herdbook.projections.status import ModelStatus
 if TYPE_CHECKING:
     from herdbook.core.ollama.client import OllamaClient
 
-_log = Logger("herdbook.working")
+_log = Logger("herdbook.commands")
 
 
 class Commands(Queries):
-    """What a log about one node says, and the work on its models."""
+    """Queries and commands of a manager; see ``ModelManager``."""
 
     def __init__(
         self,
@@ -108,10 +109,10 @@ class Commands(Queries):
         self._loader = Loader(context)
 
     async def refresh(self) -> ServerState:
-        """Look at the server, and record what differs.
+        """Read the state of the server and record what has changed.
 
         Raises:
-            OllamaError: It cannot be asked; the node is recorded as lost.
+            OllamaError: The server does not answer; the node is recorded as lost.
         """
         server = await self._reconciler.refresh()
         await self._save_snapshots()
@@ -120,11 +121,20 @@ class Commands(Queries):
     async def ensure_available(
         self, name: str, *, insecure: bool = False
     ) -> ModelStatus:
-        """Make sure that the server has a model: pull it, or wait for its pull.
+        """Pull a model unless it is present, and wait until it is.
+
+        A running pull of the same model is joined.
+
+        Args:
+            name: The model.
+            insecure: Allow a registry without TLS.
+
+        Returns:
+            The status of the present model.
 
         Raises:
-            OllamaError: The server cannot be asked, or cannot get it.
-            OperationEndedError: Its pull was cancelled.
+            OllamaError: The server does not answer, or the pull failed.
+            OperationEndedError: The pull was cancelled.
         """
         await self.refresh()
         if not await self.is_available(name):
@@ -136,14 +146,18 @@ class Commands(Queries):
     async def pull(
         self, name: str, *, insecure: bool = False
     ) -> AsyncGenerator[PullProgress, None]:
-        """Pull a model, or update it if it is there; yield the newest progress.
+        """Pull a model, or update it if it is present, and yield the newest progress.
 
-        All who pull one model follow one operation. It is cancelled when the last
-        of them leaves.
+        All callers that pull the same model share one operation, which is cancelled
+        when the last of them stops iterating.
+
+        Args:
+            name: The model.
+            insecure: Allow a registry without TLS.
 
         Raises:
-            OllamaError: The server cannot get it.
-            OperationEndedError: It was cancelled.
+            OllamaError: The pull failed.
+            OperationEndedError: The pull was cancelled.
         """
         name = (await self.now()).spelled(name)
         for _ in range(ATTEMPTS):
@@ -158,7 +172,7 @@ class Commands(Queries):
                     async for progress in followed:
                         yield progress
             except IllegalTransitionError:
-                continue  # the model changed before the pull began: decide anew
+                continue  # the model changed before the pull started: decide again
             if work is None or await self.is_available(name):
                 return
         raise changes_too_often(name, ATTEMPTS)
@@ -174,7 +188,7 @@ class Commands(Queries):
                 await self._try_refresh()
                 raise
             if self._latest().status(name).state is ModelState.LOADED:
-                await self._try_refresh()  # perhaps in what it was before the update
+                await self._try_refresh()  # the runner may still have the old weights
 
         return self._pulls.get(name) or self._pulls.start(
             name,
@@ -188,42 +202,46 @@ class Commands(Queries):
         return any(works.get(name) for works in (self._pulls, self._loads))
 
     def under_way(self) -> list[RunningOperation]:
-        """Return what this manager is at work on; a status tells of others too."""
+        """Return the running operations of this manager.
+
+        For those of other instances, see ``ModelStatus.work`` and ``.update``.
+        """
         running = (*self._pulls.all(), *self._loads.all())
         return [operation.snapshot() for operation in running]
 
     async def cancel(self, name: str, activity: Activity | None = None) -> bool:
-        """Cancel the pull, update or load of a model, and see it recorded.
+        """Cancel the pull, update or load of a model and wait until it is recorded.
 
-        It is recorded in the name of who cancels, not of who started it.
+        The recorded actor is who cancels, not who started the operation.
 
         Args:
             name: The model.
-            activity: Only a load, or only a pull or an update; by default all.
+            activity: ``LOAD`` cancels only a load, ``PULL`` or ``UPDATE`` only a pull
+                or an update; None cancels all.
 
         Returns:
-            Whether there was one of this manager to cancel.
+            Whether this manager had an operation to cancel.
 
         Raises:
-            BusyError: Another instance is at work on it; cancel it there.
+            BusyError: Another instance runs the operation; cancel it there.
         """
         name = (await self.now()).spelled(name)
         loads = None if activity is None else activity is Activity.LOAD
         pull = None if loads else self._pulls.get(name)
         load = self._loads.get(name) if loads in (None, True) else None
-        mine = [one for one in (pull, load) if one]
-        for running in mine:
+        own = [one for one in (pull, load) if one]
+        for running in own:
             running.cancel(by=self._repository.actor())
             await running.ended()
-        if not mine:
+        if not own:
             self._other_instances.refuse(name)
-        return bool(mine)
+        return bool(own)
 
     async def interrupt(self) -> None:
-        """End all pulls, updates and loads of this manager, as interrupted.
+        """Interrupt all pulls, updates and loads of this manager.
 
-        That is recorded before this returns, even if its caller is cancelled
-        meanwhile. The manager can be used after it.
+        Their end is recorded before this returns, even if the caller is cancelled
+        meanwhile. The manager stays usable.
         """
         await finish(self._interrupt())
 
@@ -239,20 +257,24 @@ class Commands(Queries):
         options: Mapping[str, Setting] | None = None,
         keep_alive: str | float | None = None,
     ) -> ModelStatus:
-        """Load a model into memory, as it is configured; see it among the runners.
+        """Load a model into memory with its settings, and confirm that it is loaded.
 
         Args:
             name: The model.
-            options: Options on top of the configured ones.
-            keep_alive: As Ollama takes it; by default the configured one.
+            options: Options that override the settings, such as ``num_ctx``.
+            keep_alive: How long the model stays loaded, in Ollama's format (``"10m"``,
+                seconds, -1 for always); by default as configured.
+
+        Returns:
+            The status of the loaded model.
 
         Raises:
-            ModelNotFoundError: The server does not have it.
-            CloudModelError: It is a cloud model.
-            InvalidConfigurationError: The server does not take an option.
-            BusyError: Another instance loads it, or it is pulled.
-            OllamaError: The server cannot load it.
-            OperationEndedError: It was cancelled.
+            ModelNotFoundError: The server does not have the model.
+            CloudModelError: The model runs in the cloud.
+            InvalidConfigurationError: An option is not valid.
+            BusyError: Another instance loads the model, or it is being pulled.
+            OllamaError: The server cannot load the model.
+            OperationEndedError: The load was cancelled.
         """
         status = self._local(await self.get_status(name))
         self._reconciler.check_address()
@@ -295,15 +317,15 @@ class Commands(Queries):
         )
 
     async def unload(self, name: str) -> UnloadResult:
-        """Unload a model, and with it every other name of its weights.
+        """Unload a model, and with it all models that share its weights.
 
-        A load of this manager that is under way is waited for: the server does
-        nothing when it is asked to unload what it still loads.
+        A running load of the model by this manager is awaited first, because the
+        server ignores an unload during a load.
 
         Raises:
-            ModelNotFoundError: The server does not have it.
-            BusyError: Another instance loads it.
-            OllamaError: The server could not be asked.
+            ModelNotFoundError: The server does not have the model.
+            BusyError: Another instance loads the model.
+            OllamaError: The server does not answer or refuses.
         """
         status = self._present(await self.get_status(name))
         self._reconciler.check_address()
@@ -332,7 +354,7 @@ class Commands(Queries):
             await self._loader.delete(status.name)
 
     async def _load_pinned(self) -> None:
-        """Load pinned models again that were evicted, where there is room now."""
+        """Load evicted pinned models again, if there is room."""
         server = self._reconciler.last_state
         if server is None or not self._repository.node_status().reached:
             return
@@ -354,7 +376,7 @@ class Commands(Queries):
         return self._watch.overdue_since()
 
     async def _try_refresh(self) -> None:
-        """Look at the server; one that does not answer is recorded, not raised."""
+        """Refresh; an error is logged, not raised."""
         try:
             await self._reconciler.refresh()
         except HerdbookError as error:
@@ -363,7 +385,7 @@ class Commands(Queries):
 
     @asynccontextmanager
     async def _refreshed_after(self) -> AsyncIterator[None]:
-        """Look at the server after what is inside, done or failed."""
+        """Refresh after the block, whether it succeeds or fails."""
         try:
             yield
         except HerdbookError:
@@ -376,36 +398,36 @@ class Commands(Queries):
         if current.position - current.saved_position >= self._settings.snapshot_every:
             try:
                 await views.save(current, self._storage.snapshots)
-            except StoreError as error:  # a cache: the log has it all
-                _log.warning("views_not_kept", reason=str(error))
+            except StoreError as error:  # snapshots are a cache of the log
+                _log.warning("snapshots_not_saved", reason=str(error))
 
     def _local(self, status: ModelStatus) -> ModelStatus:
-        """Return the status of a model that the server has, and runs itself.
+        """Return the status if the model is present and runs on this server.
 
         Raises:
-            ModelNotFoundError: It does not have it.
-            CloudModelError: It is a cloud model.
-            BusyError: It is being pulled.
+            ModelNotFoundError: The server does not have the model.
+            CloudModelError: The model runs in the cloud.
+            BusyError: The model is being pulled.
         """
         if self._present(status).remote_host:
             raise CloudModelError(status.name)
         return status
 
     def _deletable(self, status: ModelStatus) -> ModelStatus:
-        """Return the status of a model that the server has, or that is in error.
+        """Return the status if the model is present or in error.
 
         Raises:
-            ModelNotFoundError: It is neither.
-            BusyError: It is being pulled.
+            ModelNotFoundError: The model is neither.
+            BusyError: The model is being pulled.
         """
         return status if status.state is ModelState.ERROR else self._present(status)
 
     def _present(self, status: ModelStatus) -> ModelStatus:
-        """Return the status of a model that the server has.
+        """Return the status if the model is present.
 
         Raises:
-            ModelNotFoundError: It does not have it.
-            BusyError: It is being pulled.
+            ModelNotFoundError: The server does not have the model.
+            BusyError: The model is being pulled.
         """
         if not status.present:
             self._other_instances.refuse(status.name)

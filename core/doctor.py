@@ -1,8 +1,8 @@
-"""The doctor: every check there is, of the log, the server and the models.
+"""The doctor: all checks of the log, the server and the models.
 
-It works where nothing else does: without a server, without a log, and with a log that
-cannot be opened. It makes no log, and writes to none that has a problem; else what it
-sees on the server is recorded, as by everything that reads.
+It works without a server, without a log, and with a log that cannot be opened. It never
+creates a log and does not write to a log that has a problem. Otherwise, what it sees on
+the server is recorded, as by every refresh.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from herdbook.events.streams import model_of
 from herdbook.projections.sentences import describe
 
 SHOWN_FINDINGS = 5
-"""Findings about events that are shown one by one; more are counted."""
+"""Findings about events that are shown; the others are counted."""
 
 _INTERRUPTED = frozenset(
     fact.__name__ for fact in (LoadInterrupted, PullInterrupted, UpdateInterrupted)
@@ -40,15 +40,16 @@ _INTERRUPTED = frozenset(
 
 
 class DoctorOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the doctor is to look at.
+    """Options of the doctor.
 
     Attributes:
-        log: The log's file.
-        ollama: The server, as ``OLLAMA_HOST`` takes it; by default that.
-        node: Our name for the server.
-        actor: Who asks.
-        catalogue: The user's own catalogue, if there is one.
-        refresh_timeout_s: Seconds that the server may take to answer.
+        log: File of the log.
+        ollama: Address of the server, in the format of ``OLLAMA_HOST``; by default
+            ``OLLAMA_HOST``.
+        node: Name of the server in the log.
+        actor: Recorded as who requested the refresh.
+        catalogue: File of the user's catalogue, if any.
+        refresh_timeout_s: Timeout of a refresh from the server, seconds.
     """
 
     log: Path
@@ -62,10 +63,10 @@ class DoctorOptions(msgspec.Struct, frozen=True, kw_only=True):
 async def examine(
     options: DoctorOptions, *, clock: Clock | None = None
 ) -> tuple[Diagnosis, ...]:
-    """Run every check, and return what each found out.
+    """Run all checks and return their results.
 
     Raises:
-        CallerError: The server's address or the node's name is none.
+        CallerError: The server's address or the node's name is not valid.
     """
     clock = clock or SystemClock()
     found = [_versions(), check_sqlite(), check_catalogue(options.catalogue)]
@@ -73,47 +74,49 @@ async def examine(
     found += of_log
     if _is_sound(of_log):
         try:
-            return (*found, *await _herd(options, clock))
+            return (*found, *await _check_log_and_server(options, clock))
         except StoreError as error:
             found.append(failed("log", error))
-    async with _open(options, MEMORY, clock) as herd:
-        return (*found, *await herd.doctor())
+    async with _open(options, MEMORY, clock) as manager:
+        return (*found, *await manager.doctor())
 
 
 def _is_sound(found: Sequence[Diagnosis]) -> bool:
-    """Return whether there is a log, and nothing wrong: else nothing is recorded."""
-    there = any(each.check == "log" and each.level is Level.OK for each in found)
-    return there and all(each.level is not Level.PROBLEM for each in found)
+    """Return whether the log exists and has no problem, so that it may be written."""
+    exists = any(each.check == "log" and each.level is Level.OK for each in found)
+    return exists and all(each.level is not Level.PROBLEM for each in found)
 
 
 def _versions() -> Diagnosis:
     names = ("herdbook", "aiosqlite", "httpx", "msgspec", "structlog", "transitions")
-    told = [f"{name} {metadata.version(name)}" for name in names]
-    return diagnosis("versions", ", ".join([*told, f"Python {python_version()}"]))
+    versions = [f"{name} {metadata.version(name)}" for name in names]
+    return diagnosis("versions", ", ".join([*versions, f"Python {python_version()}"]))
 
 
 def check_catalogue(path: Path | None) -> Diagnosis:
-    """Check the user's own catalogue, laid on the one that is shipped."""
+    """Check the user's catalogue on top of the shipped one."""
     registry = ModelRegistry()
     if path is None:
-        return diagnosis("catalogue", f"the shipped one alone: {len(registry)} models")
+        return diagnosis("catalogue", f"shipped catalogue: {len(registry)} models")
     try:
         registry = registry.with_catalogue(path)
     except HerdbookError as error:
         return failed("catalogue", error)
-    return diagnosis("catalogue", f"{path} on the shipped one: {len(registry)} models")
+    return diagnosis("catalogue", f"{path} and the shipped one: {len(registry)} models")
 
 
-async def _herd(options: DoctorOptions, clock: Clock) -> list[Diagnosis]:
-    """Open the log, and check what it says against the server."""
+async def _check_log_and_server(
+    options: DoctorOptions, clock: Clock
+) -> list[Diagnosis]:
+    """Open the log and compare it with the server."""
     async with Storage.open(options.log, clock) as storage:
         before = (await storage.store.head()).position
-    async with _open(options, options.log, clock) as herd:
+    async with _open(options, options.log, clock) as manager:
         return [
-            _alive(options.log),
-            *_events((await herd.now()).findings),
-            *[each async for each in _left_by_the_dead(herd, before)],
-            *await herd.doctor(),
+            _check_instances(options.log),
+            *_events((await manager.now()).findings),
+            *[each async for each in _interrupted_work(manager, before)],
+            *await manager.doctor(),
         ]
 
 
@@ -130,16 +133,17 @@ def _open(
     )
 
 
-def _alive(log: Path) -> Diagnosis:
-    """Count who else is at work on the log: each holds a lock file of its own."""
+def _check_instances(log: Path) -> Diagnosis:
+    """Count the other instances on the log: each has its own lock file."""
     others = len([*log_file_path(log, "-instances").glob("*.lock")]) - 1
     if not others:
-        return diagnosis("instances", "nobody else is at work on the log")
-    return diagnosis("instances", f"{others} more at work on the log")
+        return diagnosis("instances", "no other instance uses the log")
+    plural = "s" if others > 1 else ""
+    return diagnosis("instances", f"log in use by {others} other instance{plural}")
 
 
 def _events(findings: Sequence[Finding]) -> Iterator[Diagnosis]:
-    """Show the events that cannot be read, are not legal or are in a wrong stream."""
+    """Report events that are unreadable, illegal or in the wrong stream."""
     if not findings:
         yield diagnosis("events", "all readable and legal")
     for finding in findings[:SHOWN_FINDINGS]:
@@ -159,14 +163,14 @@ def _events(findings: Sequence[Finding]) -> Iterator[Diagnosis]:
         )
 
 
-async def _left_by_the_dead(
-    herd: ModelManager, before: int
+async def _interrupted_work(
+    manager: ModelManager, before: int
 ) -> AsyncIterator[Diagnosis]:
-    """Yield what an instance was at work on when it died, found at the opening."""
-    end = (await herd.now()).position
+    """Yield operations that were interrupted by a crash, found on opening the log."""
+    end = (await manager.now()).position
     if end <= before:
         return
-    async with aclosing(herd.events(after=before)) as events:
+    async with aclosing(manager.events(after=before)) as events:
         async for event in events:
             if event.type in _INTERRUPTED and event.cause is Cause.RECOVERY:
                 yield _interrupted(event)
@@ -180,8 +184,8 @@ def _interrupted(event: RecordedEvent) -> Diagnosis:
     verb = "load" if event.type == LoadInterrupted.__name__ else "pull"
     return diagnosis(
         "instances",
-        f"an instance that is gone left {name} at work; {describe(event)} (#"
+        f"an instance ended during an operation on {name}: {describe(event)} (#"
         f"{event.position}, recorded just now)",
-        f"To go on: herdbook {verb} {name}",
+        f"To resume, run: herdbook {verb} {name}",
         level=Level.NOTICE,
     )

@@ -173,9 +173,9 @@ class NodeAddressError(CallerError):
         self.given = given
         super().__init__(
             f"node {node}",
-            f"is {known} in this log, not {given}",
-            "If it is another server, give it a name or a log of its own: --node NAME "
-            "or --db FILE. If the server moved: herdbook node move",
+            f"has the address {known} in this log, not {given}",
+            "For another server, use another node or log: --node NAME or --db FILE. If "
+            "the server has moved, run: herdbook node move",
         )
 
 
@@ -204,10 +204,10 @@ class OperationEndedError(CallerError):
 
 
 class UnknownRoleError(CallerError):
-    """There is unknown role.
+    """A role does not exist.
 
     Attributes:
-        role: What was given.
+        role: The given role.
     """
 
     code = "unknown_role"
@@ -319,7 +319,7 @@ class NodeTimeoutError(OllamaError):
 
 
 class BadAnswerError(OllamaError):
-    """The answer is not one of Ollama: a proxy, or another program."""
+    """The answer is not one of Ollama, but of a proxy or another program."""
 
     code = "bad_answer"
     says = "gave an answer that cannot be read: {raw}"
@@ -360,7 +360,7 @@ class ModelDamagedError(OllamaError):
 
     code = "model_damaged"
     says = "is damaged on the disk of the server"
-    advises = "Pull it again: herdbook pull {subject}"
+    advises = "To pull it again, run: herdbook pull {subject}"
 
 
 class CapabilityMissingError(OllamaError):
@@ -371,7 +371,7 @@ class CapabilityMissingError(OllamaError):
     """
 
     code = "capability_missing"
-    advises = "To see its capabilities: herdbook show {subject}"
+    advises = "To see its capabilities, run: herdbook show {subject}"
 
     def __init__(self, subject: str, *, capability: str, raw: str = "") -> None:
         self.capability = capability
@@ -410,7 +410,7 @@ _LOAD_FAILURES: Final = {
     ),
     LoadFailure.INCOMPATIBLE: (
         "cannot be loaded: this version of Ollama does not support its file",
-        "Pull it again: herdbook pull {subject}; or update Ollama",
+        "Update Ollama, or pull it again: herdbook pull {subject}",
     ),
     LoadFailure.OTHER: ("cannot be loaded: {raw}", "See the log of the server"),
 }
@@ -513,7 +513,7 @@ class DigestMismatchError(PullError):
 
     code = "digest_mismatch"
     says = "cannot be pulled: the data does not match its digest"
-    advises = "Pull it again from the start: herdbook pull {subject}"
+    advises = "To start again, run: herdbook pull {subject}"
 
 
 class StalledError(PullError):
@@ -537,7 +537,7 @@ class PullCutError(PullError):
     """The stream ended without ``success``: the server or the connection died."""
 
     code = "pull_cut"
-    says = "is not pulled: the connection to the server broke: {raw}"
+    says = "cannot be pulled: the connection to the server broke: {raw}"
     advises = "Check that the server runs, then run: herdbook pull {subject}"
 
 
@@ -549,8 +549,8 @@ class PullCancelledError(PullError):
     """
 
     code = "pull_cancelled"
-    says = "is not fetched: the server cancelled the download"
-    advises = "Ask again: herdbook pull {subject}"
+    says = "cannot be pulled: the server cancelled the download"
+    advises = "Try again: herdbook pull {subject}"
 
 
 def _short(text: str, longest: int = 80) -> str:

@@ -1,12 +1,12 @@
-"""The state machine of the models: ``transitions``, built from the one table.
+"""The state machine of the models, built with ``transitions`` from the lifecycle table.
 
-The machine decides whether an event is legal and moves the state; it does nothing
-else. Its guards are pure, its callbacks set attributes, nothing in it waits: known
-faults of ``transitions`` 0.9 (a cancelled asynchronous trigger answers ``False``
-after the state has moved; a queue answers before it ran) cannot come up.
+The machine decides whether an event is legal, and moves the state. Guards are pure,
+callbacks only set attributes, and nothing is asynchronous. This avoids known faults of
+``transitions`` 0.9: a cancelled asynchronous trigger returns ``False`` after the state
+has moved, and a queued trigger returns before it has run.
 
-``Machine.add_model`` would bind some nine kilobytes of partial functions to each
-model. Here it sets the state, and events are triggered by name.
+``Machine.add_model`` would bind about 9 kB of partial functions to each model. Here it
+only sets the state, and events are triggered by name.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from herdbook.events.lifecycle import (
 
 
 class Model:
-    """A model as the machine sees it: what decides which events are legal.
+    """The state of a model that decides which events are legal.
 
     Attributes:
-        name: Its name, for errors.
+        name: Name of the model, for errors.
         state: One of the five states.
-        activity: What goes on while it is ``loading``.
-        present: Whether the server has it.
-        updating: Whether an update is under way.
+        activity: The activity while it is ``loading``.
+        present: Whether the server has the model.
+        updating: Whether an update is running.
     """
 
     __slots__ = ("activity", "name", "present", "state", "updating")
@@ -55,15 +55,15 @@ class Model:
 
     @property
     def lifecycle(self) -> Lifecycle:
-        """All that decides, as one value."""
+        """State, activity, presence and update, as one value."""
         return Lifecycle(self.state, self.activity, self.present, self.updating)
 
 
 class LifecycleMachine(Machine):
-    """One synchronous machine for all models; it keeps none of them.
+    """One synchronous machine for all models, without references to them.
 
-    What an event does depends on the lifecycle alone, so a decision of the machine
-    is remembered; a refusal is decided anew each time.
+    The effect of an event depends only on the lifecycle, so legal transitions are
+    cached. Refusals are not, because their errors name the model.
     """
 
     def __init__(self) -> None:
@@ -78,18 +78,18 @@ class LifecycleMachine(Machine):
         )
 
     def add_model(self, model: Any, initial: Any = None) -> None:
-        """Set the state of a model, and bind nothing to it."""
+        """Set the state of a model without binding methods to it."""
         model.state = initial or INITIAL.state
 
     def move(self, model: Model, event: str) -> None:
-        """Move a model by an event.
+        """Apply an event to a model.
 
         Args:
             model: The model.
             event: The name of the fact.
 
         Raises:
-            IllegalTransitionError: The table does not allow it; nothing moved.
+            IllegalTransitionError: The table does not allow the event.
         """
         before = model.lifecycle
         after = self._decided.get((before, event)) or self._decide(model, event)
@@ -97,7 +97,7 @@ class LifecycleMachine(Machine):
         model.state, model.activity, model.present, model.updating = after
 
     def _decide(self, model: Model, event: str) -> Lifecycle:
-        """Trigger an event on a copy of a model; return what it became."""
+        """Trigger an event on a copy of a model and return its new lifecycle."""
         trial = Model(model.name, model.lifecycle)
         try:
             moved = self.events[TRIGGERS[event]].trigger(trial)
@@ -113,12 +113,12 @@ class LifecycleMachine(Machine):
         return trial.lifecycle
 
     def ask(self, model: Model, events: Sequence[str]) -> Model:
-        """Return what a model becomes by events, one after another.
+        """Return a copy of a model after a sequence of events.
 
-        The model itself stays: its state moves when the events are recorded.
+        The model itself stays unchanged until the events are recorded.
 
         Raises:
-            IllegalTransitionError: One of them is not legal.
+            IllegalTransitionError: One of the events is not legal.
         """
         moved = Model(model.name, model.lifecycle)
         for event in events:

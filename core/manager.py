@@ -1,8 +1,8 @@
-"""The manager: the models of one Ollama server, kept in a log.
+"""The manager: the entry point of the library.
 
-Everything that a caller does goes through here. What is known is read from the log
-(``reading.py``); what changes is asked of the server, seen there, and recorded
-(``working.py``). Here it is opened and closed, and looks in the background.
+Queries are answered from the log (``queries.py``). Commands change the server and
+record the change (``commands.py``). This module opens and closes the manager, and adds
+what needs both: settings, plans, costs and checks.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ from herdbook.projections.status import ModelStatus, Work
 
 
 class ModelManager(Commands):
-    """The models of one Ollama server, and their log.
+    """The models of one Ollama server and their log.
 
-    Opened with ``async with ModelManager.open(...) as manager``. Names may be given as
-    Ollama takes them: ``llama3.1`` is ``llama3.1:latest``.
+    Open it with ``async with ModelManager.open(...) as manager``. Model names have
+    Ollama's format: ``llama3.1`` means ``llama3.1:latest``.
     """
 
     @classmethod
@@ -68,24 +68,25 @@ class ModelManager(Commands):
         observer: Observer | None = None,
         refresh: bool = True,
     ) -> AsyncIterator[Self]:
-        """Open a log and the server it is about; recover what a crash left.
+        """Open a log and connect to its server; recover from a crash.
 
         Args:
-            log: The log's file, made if it is not there; ``:memory:`` for none.
-            ollama: The server, as ``OLLAMA_HOST`` takes it; by default that, or
-                ``127.0.0.1:11434``.
-            node: Our name for the server; its models' streams carry it.
-            actor: Who asks, where a call does not say.
-            registry: What is known of models; by default what is shipped.
-            settings: How patient and how busy to be.
-            clock: What time it is.
-            observer: Who is told how long the log and the server took.
-            refresh: Whether to refresh from the server at once; a server that does not
-                answer is no error then.
+            log: File of the log, created if it does not exist; ``:memory:`` for a log
+                without a file.
+            ollama: Address of the server, in the format of ``OLLAMA_HOST``; by default
+                ``OLLAMA_HOST``, or ``127.0.0.1:11434``.
+            node: Name of the server in the log.
+            actor: Recorded as who requested a change, outside of ``acting_as``.
+            registry: Known models; by default the shipped catalogue.
+            settings: Timeouts, retries and intervals.
+            clock: The clock; for tests.
+            observer: Receives measurements of appends and requests.
+            refresh: Refresh from the server on opening. A server that does not answer
+                is recorded as lost and raises no error.
 
         Raises:
             StoreError: The log cannot be opened.
-            NodeAddressError: The log knows the node at another address.
+            NodeAddressError: The log has another address for the node.
             CallerError: An argument is not valid.
         """
         # httpx brings Rich and click along where they are installed: not on import.
@@ -136,7 +137,7 @@ class ModelManager(Commands):
         another address.
 
         Returns:
-            Whether that was new.
+            Whether the address changed.
         """
         await self._repository.catch_up()
         before, url = self._repository.node_status().url, self._client.base_url
@@ -147,7 +148,7 @@ class ModelManager(Commands):
         return True
 
     async def _resume(self, name: str, works: tuple[Work, ...]) -> None:
-        """Go on with a pull or an update that recovery found interrupted."""
+        """Resume the interrupted pulls and updates of a model."""
         for work in works:
             if work.activity is not Activity.LOAD:
                 await self._start_pull(name, insecure=work.insecure)
@@ -159,21 +160,25 @@ class ModelManager(Commands):
     def acting_as(
         self, actor: str, *, correlation_id: str | None = None
     ) -> AbstractContextManager[None]:
-        """Record what is done inside in the name of ``actor``.
+        """Record everything inside the block with this actor.
 
         Args:
-            actor: Who asks.
-            correlation_id: What all that is recorded inside is to share; by default
-                each operation inside has an id of its own.
+            actor: Who requests the changes, such as ``cli:alice``.
+            correlation_id: Correlation id of all events in the block; by default each
+                operation has its own.
         """
         return acting_as(actor, correlation_id=correlation_id)
 
     async def mark_used(self, name: str, *, purpose: str = "") -> ModelStatus:
-        """Record that a model was used: the order of recommendation follows it.
+        """Record that a model was used. Recommendations prefer recently used models.
+
+        Args:
+            name: The model.
+            purpose: What it was used for; free text.
 
         Raises:
-            ModelNotFoundError: The server does not have it.
-            IllegalTransitionError: It cannot have been used in its state.
+            ModelNotFoundError: The server does not have the model.
+            IllegalTransitionError: The model cannot be used in its state.
         """
         name = self._latest().status(name).name
         used = ModelUsed(purpose=purpose)
@@ -194,18 +199,21 @@ class ModelManager(Commands):
         note: str = "",
         at_version: int | None = None,
     ) -> ModelStatus:
-        """Change what a model is to be used with; checked before it is recorded.
+        """Change the settings of a model.
 
         Args:
             name: The model, present or not.
-            settings: Settings with their new values.
-            unset: Settings that are to have no value of ours any more.
-            note: Why.
-            at_version: The version of the model's stream that this was decided at;
-                None decides anew when somebody else was faster.
+            settings: Settings to change, by name.
+            unset: Settings to remove.
+            note: Reason for the change, shown in the history.
+            at_version: Expected version of the model's stream; None accepts any and
+                retries after a concurrent change.
+
+        Returns:
+            The status with the new settings.
 
         Raises:
-            InvalidConfigurationError: A setting is unknown or its value not valid.
+            InvalidConfigurationError: A setting is unknown or its value is not valid.
             WrongExpectedVersionError: The stream is not at ``at_version``.
         """
         while True:
@@ -235,25 +243,24 @@ class ModelManager(Commands):
                 return self._latest().status(status.name)
 
     async def plan(self, desired: DesiredSet, *, prune: bool = False) -> Plan:
-        """Return the steps from what is there to what is wanted; do none of them.
+        """Return the steps from the current state to a desired set; run none.
 
         Args:
-            desired: What is wanted.
-            prune: Whether models go that the set does not name, and settings that
-                it does not name of models that it does.
+            desired: The desired set.
+            prune: Also delete models, and remove settings, that the set does not name.
 
         Raises:
-            InvalidDesiredError: What is wanted cannot be at the same time.
-            CloudModelError: A cloud model is to be loaded.
-            OllamaError: The server cannot be asked.
+            InvalidDesiredError: The set contradicts itself.
+            CloudModelError: The set wants a cloud model in memory.
+            OllamaError: The server does not answer.
         """
         await self.refresh()
         return plan.plan(desired, await self.now(), self.registry, prune=prune)
 
     def apply(self, planned: Plan) -> AsyncGenerator[PlanProgress, None]:
-        """Do the steps of a plan in order; tell of each when it begins and is done.
+        """Run the steps of a plan in order; yield progress when each starts and ends.
 
-        It ends with the first failure; what was not begun is not done.
+        The first failure ends the run; later steps are skipped.
 
         Raises:
             HerdbookError: A step failed.
@@ -261,65 +268,65 @@ class ModelManager(Commands):
         return plan.apply(self, planned)
 
     async def cost_of_pull(self, name: str) -> PullCost:
-        """Return what a pull or an update will cost; begin nothing."""
+        """Return the download size and the free disk space for a pull or an update."""
         free = costs.free_disk(self._client.base_url, models_folder())
         return costs.of_pull(await self.get_status(name), self.registry, free)
 
     async def cost_of_load(self, name: str) -> LoadCost:
-        """Return what a load will cost, with the runners as they are now.
+        """Return the memory that a load needs and that is in use, after a refresh.
 
         Raises:
-            ModelNotFoundError: The server does not have it.
-            CloudModelError: It is a cloud model.
-            OllamaError: The server cannot be asked.
+            ModelNotFoundError: The server does not have the model.
+            CloudModelError: The model runs in the cloud.
+            OllamaError: The server does not answer.
         """
         server = await self.refresh()
         status = self._local(await self.get_status(name))
         return costs.of_load(status, server.runners)
 
     async def cost_of_delete(self, name: str) -> DeleteCost:
-        """Return what a deletion will give back; begin nothing.
+        """Return the disk space that deleting a model frees.
 
         Raises:
-            ModelNotFoundError: The server does not have it.
-            BusyError: It is being pulled.
+            ModelNotFoundError: The server does not have the model.
+            BusyError: The model is being pulled.
         """
         now = await self.now()
         status = self._deletable(now.status(name))
         return costs.of_delete(status, now.statuses())
 
     async def cost_of_unload(self, name: str) -> UnloadCost:
-        """Return what an unload will give back, with its runner as it is now.
+        """Return the memory that unloading a model frees, after a refresh.
 
         Raises:
-            ModelNotFoundError: The server does not have it.
-            BusyError: It is being pulled.
-            OllamaError: The server cannot be asked.
+            ModelNotFoundError: The server does not have the model.
+            BusyError: The model is being pulled.
+            OllamaError: The server does not answer.
         """
         await self.refresh()
         now = await self.now()
         return costs.of_unload(self._present(now.status(name)), now.statuses())
 
     def background_tasks(self) -> list[TaskStatus]:
-        """Return the status of each background task of this manager and its log."""
+        """Return the status of each background task of the manager and its log."""
         return [*self._watch.tasks(), *self._storage.tasks()]
 
     async def doctor(self) -> list[Diagnosis]:
-        """Check the server, its models and the background tasks of this manager.
+        """Check the server, its models and the manager's background tasks.
 
-        ``core.doctor`` checks the log as well.
+        ``herdbook.core.doctor`` checks the log as well.
         """
-        against = Checking(
+        checking = Checking(
             read_model=await self.now(),
             weights_of=self._repository.views.status.weights_of,
             clock=self._clock,
             within_s=self._settings.refresh_timeout_s,
             folder=models_folder(),
         )
-        watches = bool(self._watch.tasks())  # else nothing runs beyond this call
+        in_background = bool(self._watch.tasks())
         return [
-            *check_tasks(self.background_tasks() if watches else []),
-            *await check_server(self._client, against),
+            *check_tasks(self.background_tasks() if in_background else []),
+            *await check_server(self._client, checking),
         ]
 
 

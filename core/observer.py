@@ -1,7 +1,6 @@
-"""What a caller may measure of the library's work, told as it happens.
+"""Observers: callbacks that measure appends to the log and requests to the server.
 
-An observer sees figures and no content: how long the log took to append, and how
-long the server took to answer.
+An observer receives durations, counts and error codes, never content.
 """
 
 from __future__ import annotations
@@ -14,61 +13,60 @@ from herdbook.core.clock import Clock
 from herdbook.core.errors import HerdbookError, kind_of
 
 CANCELLED: Final = "cancelled"
-"""The failure of a request that was ended from this side, before it was answered: its
-caller was cancelled, or would wait no longer."""
+"""The failure of a request that Herdbook ended before the answer: the caller was
+cancelled or timed out."""
 
 
 class Observer(Protocol):
-    """Is told what was done, from inside the work: it returns at once, raises nothing.
+    """Callbacks for measurements. They run inline: return at once, raise nothing.
 
-    All seconds are those of the manager's clock.
+    Durations are in seconds of the manager's clock.
     """
 
     def appended(self, *, events: int, seconds: float) -> None:
-        """Take in that the log has new events, durably.
+        """Handle a durable append to the log.
 
         Args:
-            events: How many, of one append.
-            seconds: How long that took, the wait for other appends included.
+            events: Number of events of the append.
+            seconds: Duration, including the wait for other appends.
         """
         ...
 
     def asked(
         self, *, method: str, path: str, seconds: float, failure: str | None
     ) -> None:
-        """Take in that a request to the server is over.
+        """Handle the end of a request to the server.
 
         Args:
-            method: Of HTTP.
-            path: Of the endpoint, without a query.
-            seconds: From asking to the end of the answer; of a pull, all of it.
-            failure: The stable word of the error that it ended with, or
-                ``cancelled``; None if it was answered.
+            method: HTTP method.
+            path: Path of the endpoint, without the query.
+            seconds: Duration until the end of the answer; for a pull, the whole stream.
+            failure: Error code, or ``cancelled``; None if the request succeeded.
         """
         ...
 
 
 class NoObserver:
-    """Looks at nothing."""
+    """An observer that ignores everything."""
 
     def appended(self, *, events: int, seconds: float) -> None:
-        """Do nothing."""
+        """Ignore the measurement."""
 
     def asked(
         self, *, method: str, path: str, seconds: float, failure: str | None
     ) -> None:
-        """Do nothing."""
+        """Ignore the measurement."""
 
 
 NO_OBSERVER: Final[Observer] = NoObserver()
-"""Who observes where nobody was named."""
+"""The default observer."""
 
 
 @contextmanager
 def observed_request(
     observer: Observer, clock: Clock, method: str, path: str
 ) -> Iterator[None]:
-    """Tell an observer of the request that is made inside, once it is over."""
+    """Report the request made in the block to an observer when it ends."""
     began = clock.monotonic()
     failure: str | None = CANCELLED
     try:

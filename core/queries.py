@@ -1,7 +1,6 @@
-"""What can be asked of a log, and changes nothing.
+"""Queries of the manager, which change nothing.
 
-Every answer is read from the views after they have caught up with the log, or from
-the log itself.
+They read the views after these have caught up with the log, or the log itself.
 """
 
 from __future__ import annotations
@@ -38,10 +37,10 @@ from herdbook.projections.status import ModelStatus, NodeStatus
 
 
 class Queries:
-    """The answers of a log about one node.
+    """Queries of a manager, answered from the log; see ``ModelManager``.
 
     Attributes:
-        registry: What is known of models before they are there.
+        registry: Known models, with what to expect of them before they are present.
     """
 
     def __init__(
@@ -52,14 +51,14 @@ class Queries:
         self._repository = repository
 
     async def now(self) -> ReadModel:
-        """Return what the log says now, for several questions at once."""
+        """Return the read model at the end of the log, for several queries at once."""
         await self._repository.catch_up()
         return self._latest()
 
     def _latest(self) -> ReadModel:
-        """Return what the views say, without asking the log for more.
+        """Return the read model of the views, without catching up with the log.
 
-        Enough for a command: its append says if somebody else was faster.
+        Enough for a command: its append fails if the model has changed meanwhile.
         """
         return ReadModel(
             self._repository.views,
@@ -71,29 +70,29 @@ class Queries:
         )
 
     def _held_back(self) -> Mapping[str, datetime]:
-        """Return the models with a change that is not recorded yet, and since when."""
+        """Return the models with changes that are held back, and since when."""
         return {}
 
     def _overdue_since(self) -> datetime | None:
-        """Return since when the background refreshes that are due have not succeeded.
+        """Return the last successful background refresh if later ones are overdue.
 
-        None where nothing is refreshed in the background.
+        None if they are on time, or if there is no background refresh.
         """
         return None
 
     async def head(self) -> Head:
-        """Return the end of the log: the newest event's position and hash."""
+        """Return the position and hash of the newest event."""
         return await self._storage.store.head()
 
     async def lag(self) -> int:
-        """Return how many events the log has that the views have not taken in yet."""
+        """Return the number of events that the views have not applied yet."""
         return max((await self.head()).position - self._repository.views.position, 0)
 
     async def position_at(self, when: datetime) -> int:
-        """Return the last position that was recorded at or before a time.
+        """Return the position of the last event at or before a time.
 
         Raises:
-            CallerError: The time has no zone.
+            CallerError: The time has no time zone.
         """
         return await position_at(self._storage.store, when)
 
@@ -120,10 +119,10 @@ class Queries:
     async def diff(
         self, since: int | datetime, until: int | datetime | None = None
     ) -> Difference:
-        """Return what differs between two positions or times; by default until now.
+        """Return the differences between two positions or times; by default until now.
 
         Raises:
-            CallerError: The log has no such position, or a time has no zone.
+            CallerError: The log has no such position, or a time has no time zone.
         """
         then = await self.as_of(since)
         return await difference(
@@ -131,72 +130,77 @@ class Queries:
         )
 
     async def all_statuses(self) -> list[ModelStatus]:
-        """Return the status of every model that the log knows, by name."""
+        """Return the status of every model in the log, sorted by name."""
         return (await self.now()).statuses()
 
     async def get_status(self, name: str) -> ModelStatus:
-        """Return a model's status; ``not_present`` for one that nobody has seen.
+        """Return the status of a model; ``not_present`` for an unknown one.
 
         Raises:
-            InvalidNameError: It is no name.
+            InvalidNameError: The name is not valid.
         """
         return (await self.now()).status(name)
 
     async def is_available(self, name: str) -> bool:
-        """Return whether the server has a model; one under way is not there yet."""
+        """Return whether the server has a model; False while it is being pulled."""
         return (await self.get_status(name)).present
 
     async def node_status(self) -> NodeStatus:
-        """Return whether the server answers, and which version it is."""
+        """Return the status of the server: reachable, version, address."""
         return (await self.now()).node_status()
 
     async def capabilities(self, name: str) -> dict[str, Capability]:
-        """Return what a model can do, by name, each with its source."""
+        """Return the capabilities of a model by name, each with its source."""
         return (await self.now()).capabilities(name)
 
     async def options_for(self, name: str) -> ModelOptions:
-        """Return the options that a model is to be used with."""
+        """Return the options to send with a request to a model."""
         return (await self.now()).options_for(name)
 
     async def recommend(self, role: ModelRole | str) -> Candidate | None:
-        """Return the model to use for a role; None if there is none.
+        """Return the best present model for a role; None if there is none.
 
         Raises:
-            UnknownRoleError: No role has that name.
+            UnknownRoleError: The role does not exist.
         """
         return (await self.now()).recommend(role)
 
     async def explain(self, role: ModelRole | str) -> Recommendation:
-        """Return the order for a role, with reasons, and who was passed over.
+        """Return the candidates for a role in order, with reasons, and those rejected.
 
         Raises:
-            UnknownRoleError: No role has that name.
+            UnknownRoleError: The role does not exist.
         """
         return (await self.now()).explain(role)
 
     async def suggest(
         self, role: ModelRole | str, *, memory_bytes: int | None = None
     ) -> tuple[Suggestion, ...]:
-        """Return models worth pulling for a role, the best first.
+        """Return known models for a role that are not present, the best first.
 
         Args:
             role: The role.
-            memory_bytes: Memory that a model may need, bytes; None: any.
+            memory_bytes: Most memory that a model may need, bytes; None for any.
 
         Raises:
-            UnknownRoleError: No role has that name.
+            UnknownRoleError: The role does not exist.
         """
         there = [s.name for s in await self.all_statuses() if s.present]
         return self.registry.suggest(role, present=there, memory_bytes=memory_bytes)
 
     async def statistics(self, name: str) -> ModelStatistics:
-        """Return a model's figures over its whole history."""
+        """Return statistics of a model over its whole history."""
         return (await self.now()).statistics(name)
 
     async def history(
         self, name: str | None = None, chosen: HistoryFilter | None = None
     ) -> list[HistoryEntry]:
-        """Return what happened to a model, or to all, the oldest first."""
+        """Return the history of a model, or of all models, oldest first.
+
+        Args:
+            name: The model; None for all models and the node.
+            chosen: Filter; None for all events.
+        """
         view = HistoryView(chosen)
         if name is None:
             recorded = self._storage.store.read_all()
@@ -217,22 +221,22 @@ class Queries:
         stream_prefix: str = "",
         chosen: HistoryFilter | None = None,
     ) -> LogPage:
-        """Return a page of the log, and where to go on.
+        """Return a page of the log and the position where the next page starts.
 
-        A page looks at a bounded number of events, so that one may have none of them
-        although there are more.
+        A page scans a bounded number of events, so it may be empty although more
+        follow.
 
         Args:
-            after: Only events behind this position; 0 is before the first.
-            before: Only events before this position; None for all there are.
-            limit: At most this many events.
-            newest_first: Whether to begin at ``before`` and go down, instead of at
-                ``after`` and up.
-            stream_prefix: Only streams whose names begin with it.
-            chosen: Which events; by default all. Its own limit does not count.
+            after: Only events after this position; 0 is before the first.
+            before: Only events before this position; None for no bound.
+            limit: Most events on the page.
+            newest_first: Read downwards from ``before`` instead of upwards from
+                ``after``.
+            stream_prefix: Only streams with names that start with this text.
+            chosen: Filter; by default all events. Its own limit is ignored.
 
         Raises:
-            CallerError: There is no such position, or no page of that many events.
+            CallerError: A position is negative, or the limit is less than 1.
         """
         wanted = PageQuery(
             after=after,
@@ -245,23 +249,27 @@ class Queries:
         return await read(self._storage.store, wanted)
 
     async def why(self, name: str, read_model: ReadModel | None = None) -> Explanation:
-        """Return the events that a model's state goes back to.
+        """Return the events that explain the state of a model.
 
         Args:
             name: The model.
-            read_model: The read_model whose state is meant; by default now.
+            read_model: Explain the state there; by default now.
         """
-        then = await self.now() if read_model is None else read_model
-        return await explain_state(self._storage.store, then, name)
+        read_model = await self.now() if read_model is None else read_model
+        return await explain_state(self._storage.store, read_model, name)
 
     async def freeze(self) -> DesiredSet:
-        """Return what is there as a desired set; the plan to it has no steps."""
+        """Return the current state as a desired set, to which the plan has no steps."""
         return desired.freeze(await self.all_statuses())
 
     async def events(
         self, *, after: int | None = None
     ) -> AsyncGenerator[RecordedEvent, None]:
-        """Yield what is recorded from now on, or from behind a position, live."""
+        """Yield events as they are recorded, until the iterator is closed.
+
+        Args:
+            after: Start after this position; by default at the end of the log.
+        """
         position = (
             (await self._storage.store.head()).position if after is None else after
         )
@@ -270,10 +278,9 @@ class Queries:
                 yield event
 
     async def verify(self, *, anchors: Collection[Head] = ()) -> Verification:
-        """Check the whole log: chain, head, positions, versions, facts, legality.
+        """Verify the whole log: hash chain, head, positions, versions, data, legality.
 
         Args:
-            anchors: Heads that were written down before; the log must still have
-                them.
+            anchors: Heads that were recorded elsewhere; the log must still have them.
         """
         return await verify(self._storage, anchors=anchors)

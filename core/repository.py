@@ -1,10 +1,10 @@
-"""The log, the machine and the views of it: asked, appended and moved together.
+"""Append events about models, checked by the state machine, and update the views.
 
-One command goes in this order: the model's own lock; its folded state and
-version; the machine is asked whether the events are legal; the append, durable,
-at the expected version; the state moves. Nothing between the append's return and
-the move waits, so a cancellation happens before or after both. An append whose
-caller was cancelled is in the log or not: the views learn it from there.
+A command runs in this order: lock the model; read its state and version; check with
+the state machine that the events are legal; append durably at the expected version;
+update the state. There is no await between the return of the append and the update, so
+a cancellation takes effect before or after both. After a cancelled append, the views
+learn from the log whether it took place.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from herdbook.events.streams import StreamName, model_stream, node_stream
 from herdbook.projections.status import ModelStatus, NodeStatus
 
 ATTEMPTS = 20
-"""How often a command is decided anew when others were faster. Each time that it
-loses, somebody else has won; twenty losses in a row are somebody's fault."""
+"""How often a command is decided again after a concurrent change. Each failed attempt
+means that another command succeeded; twenty in a row point to a fault elsewhere."""
 
 
 class ModelRepository:
-    """What is recorded about the models of one node, and how to record more.
+    """The recorded models of one node.
 
     Attributes:
         store: The log.
-        views: What the log says, as far as it was taken in.
+        views: The views, up to the last event that was applied.
         node: Name of the node.
     """
 
@@ -62,7 +62,7 @@ class ModelRepository:
         self._reading = asyncio.Lock()
 
     def actor(self) -> str:
-        """Return in whose name something is recorded here."""
+        """Return the current actor."""
         return current_actor(self._actor)
 
     def stream(self, name: str) -> StreamName:
@@ -96,20 +96,20 @@ class ModelRepository:
         at_version: int | None = None,
         actor: str | None = None,
     ) -> tuple[RecordedEvent, ...]:
-        """Append facts about a model, if its lifecycle allows them one by one.
+        """Append facts about a model, if its lifecycle allows each of them in turn.
 
         Args:
             name: Canonical name of the model.
             facts: The facts, in order.
             cause: Why they are recorded.
-            at_version: The version that they were decided at; None decides anew
-                when somebody else was faster.
-            actor: Who asked; by default whoever acts here.
+            at_version: Expected version of the stream; None accepts any and
+                retries after a concurrent change.
+            actor: Who requested them; by default the current actor.
 
         Raises:
-            IllegalTransitionError: One is not legal; nothing was recorded.
-            WrongExpectedVersionError: The stream is past ``at_version``.
-            BusyError: Others were faster every time.
+            IllegalTransitionError: A fact is not legal; nothing was recorded.
+            WrongExpectedVersionError: The stream is not at ``at_version``.
+            BusyError: The model changed during every attempt.
         """
         return await self.decide(
             name, lambda _: facts, cause=cause, at_version=at_version, actor=actor
@@ -124,25 +124,25 @@ class ModelRepository:
         at_version: int | None = None,
         actor: str | None = None,
     ) -> tuple[RecordedEvent, ...]:
-        """Append what is decided from the current status of a model.
+        """Append facts that a function decides from the current status of a model.
 
-        The decision is made from the views first, and again whenever they turn out to
-        be behind the log. So a decision to record nothing, or to refuse, is never made
-        from an old status.
+        The decision is made from the views first, and again if they turn out to lag
+        behind the log. So a decision to record nothing, or to refuse, is never based on
+        an old status.
 
         Args:
             name: Canonical name of the model.
-            decision: Returns the facts to record for a status, none for nothing to
-                do, or raises. It is called once for each attempt.
+            decision: Returns the facts to record for a status, possibly none, or
+                raises. Called once per attempt.
             cause: Why they are recorded.
-            at_version: The version that the stream must be at.
-            actor: Who asked; by default whoever acts here.
+            at_version: Expected version of the stream; None accepts any.
+            actor: Who requested them; by default the current actor.
 
         Raises:
-            HerdbookError: What the decision raised.
+            HerdbookError: Raised by the decision.
             IllegalTransitionError: A fact is not legal; nothing was recorded.
-            WrongExpectedVersionError: The stream is past ``at_version``.
-            BusyError: Others were faster every time.
+            WrongExpectedVersionError: The stream is not at ``at_version``.
+            BusyError: The model changed during every attempt.
         """
         stream = self.stream(name)
         async with self._locks[stream]:
@@ -171,24 +171,24 @@ class ModelRepository:
                         raise
                     continue
                 self._models[stream] = moved
-                await self._take_in(recorded)
+                await self._apply(recorded)
                 return recorded
         raise changes_too_often(name, ATTEMPTS)
 
     async def _is_current(self, name: str, version: int) -> bool:
-        """Catch up with the log; return whether that left a model as it was."""
+        """Catch up with the log; return whether a model is still at a version."""
         await self.catch_up()
         return self.version(name) == version
 
     async def record_node(self, fact: Fact, *, cause: Cause) -> None:
-        """Append a fact about the node, at the version that the views have.
+        """Append a fact about the node, at its version in the views.
 
         Raises:
-            WrongExpectedVersionError: Somebody else was faster.
+            WrongExpectedVersionError: The node has changed meanwhile.
         """
         stream = node_stream(self.node)
         version = self.node_status().version
-        await self._take_in(await self._append(stream, [fact], version, cause, None))
+        await self._apply(await self._append(stream, [fact], version, cause, None))
 
     async def _append(
         self,
@@ -209,9 +209,9 @@ class ModelRepository:
             )
             for fact in facts
         ]
-        began = self._clock.monotonic()
+        started = self._clock.monotonic()
         recorded = await self.store.append(stream, events, version)
-        seconds = self._clock.monotonic() - began
+        seconds = self._clock.monotonic() - started
         self._observer.appended(events=len(events), seconds=seconds)
         return recorded
 
@@ -222,8 +222,8 @@ class ModelRepository:
             model = Model(name, known.lifecycle) if known else Model(name)
         return model
 
-    async def _take_in(self, recorded: tuple[RecordedEvent, ...]) -> None:
-        """Fold own events at once if they are next, else with what is between."""
+    async def _apply(self, recorded: tuple[RecordedEvent, ...]) -> None:
+        """Apply appended events: at once if next, else after those before."""
         if (
             recorded[0].position == self.views.position + 1
             and not self._reading.locked()
@@ -234,17 +234,17 @@ class ModelRepository:
             await self.catch_up(until=recorded[-1].position)
 
     async def catch_up(self, *, until: int | None = None) -> None:
-        """Take in what others, or cancelled callers, have appended.
+        """Apply events that others, or cancelled callers, have appended.
 
         Args:
-            until: Nothing is read if the views are there already; by default the
-                end of the log.
+            until: Position to reach; by default the end of the log. Nothing is read if
+                the views are there already.
         """
-        goal = (await self.store.head()).position if until is None else until
-        if self.views.position >= goal:
+        target = (await self.store.head()).position if until is None else until
+        if self.views.position >= target:
             return
         async with self._reading:
-            if self.views.position >= goal:
+            if self.views.position >= target:
                 return
             async for event in self.store.read_all(after=self.views.position):
                 self.views.apply(event)
@@ -252,9 +252,9 @@ class ModelRepository:
 
 
 def changes_too_often(name: str, attempts: int) -> BusyError:
-    """Return the error of a command that lost to others every time."""
+    """Return the error of a command whose model changed during every attempt."""
     return BusyError(
         name,
-        f"was changed by others {attempts} times while this was decided",
+        f"changed {attempts} times during the command",
         "Try again",
     )

@@ -1,4 +1,4 @@
-"""What a manager can be told about how to go about its work."""
+"""Settings of a manager: timeouts, retries and intervals."""
 
 from __future__ import annotations
 
@@ -6,43 +6,45 @@ import msgspec
 
 
 class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How patient and how busy a manager is.
+    """Timeouts, retries and intervals of a manager; all times are in seconds.
 
     Attributes:
-        refresh_timeout_s: Seconds that a look at the server may take.
-        stall_after_s: Seconds without a byte after which a pull is cancelled and
-            begun again. The server's own cure comes at 30 s and throws away what
-            the parts had; an earlier one keeps it (recorded from a real server).
-        max_stalls: How often in a row a pull may stall without a new byte in between;
-            one that comes again is none.
-        max_concurrent_pulls: How many pulls run at the same time; the others wait.
-        silence_timeout_s: Seconds that the server may be silent while no bytes are
-            due: it asks for the manifest, verifies a big layer, or loads.
-        progress_every_s: Progress is recorded when so many seconds and
-            ``progress_every_share`` have passed, whichever is later.
-        progress_every_share: Share of the whole, 0 to 1.
-        busy_retries: How often a load is asked for again when the server's queue is
-            full.
-        busy_wait_s: Seconds before the first of them; doubled each time.
-        load_timeout_s: Seconds in which a loaded model shows among the runners.
-        unload_timeout_s: Seconds in which an unloaded one disappears there; later
-            it is reported as deferred.
-        poll_every_s: Seconds between two looks at the runners while waiting.
-        reconcile_every_s: Seconds between two looks of the background reconciler;
-            None for looks on demand and after operations alone.
-        lost_wait_s: Seconds until the background reconciler looks again at a server
-            that it found lost; doubled with each look that finds it lost still.
-        lost_wait_max_s: Seconds that it waits at most then.
-        pinned_loads_per_hour: How often an hour the background reconciler loads a
-            pinned model again that was evicted.
-        resume_pulls: Whether pulls that recovery finds interrupted go on at once.
-        follow_node: Whether a node that is asked for at another address than the log
-            has is recorded as moved, instead of refused. For sandboxes, whose port
-            changes with every start.
-        max_repeated_changes: How many changes of one kind that others made to one model
-            are recorded within ten minutes as they are seen; of more, some are left
-            out and counted.
-        snapshot_every: Events after which snapshots of the views are kept.
+        refresh_timeout_s: Timeout of a refresh from the server.
+        stall_after_s: A pull without new data for this long is cancelled and started
+            again. It must be less than 30 s, when the server restarts the download
+            itself and discards partial data; a restart by the client keeps it
+            (recorded from a real server).
+        max_stalls: How often in a row a pull may stall without new data in between,
+            before it fails.
+        max_concurrent_pulls: Pulls that run at the same time; the others wait.
+        silence_timeout_s: How long the server may be silent while no data is
+            expected: it resolves the manifest, verifies a large layer, or loads.
+        progress_every_s: Minimum time between two recorded progress events of a
+            pull.
+        progress_every_share: Minimum progress between two of them, as a share of the
+            whole from 0 to 1. Both minimums apply.
+        busy_retries: How often a load is retried when the server's queue is full.
+        busy_wait_s: Wait before the first of these retries; doubled for each one.
+        load_timeout_s: How long a loaded model may take to appear in the server's
+            list of runners.
+        unload_timeout_s: How long an unloaded model may take to disappear from that
+            list; after that, the unload is reported as deferred.
+        poll_every_s: Interval between two requests for the runners while waiting.
+        reconcile_every_s: Interval between two background refreshes; None refreshes
+            only on demand and after operations.
+        lost_wait_s: Wait before the next background refresh of a server that does not
+            answer; doubled each time.
+        lost_wait_max_s: Longest such wait.
+        pinned_loads_per_hour: How often in an hour a pinned model that was evicted is
+            loaded again in the background.
+        resume_pulls: Whether pulls that were interrupted by a crash are resumed when
+            the manager opens.
+        follow_node: Whether a new address of the node is recorded instead of refused.
+            For sandboxes, whose port changes with every start.
+        max_repeated_changes: How many changes of one kind to one model, made by
+            others, are recorded within ten minutes. Further ones are held back and
+            counted.
+        snapshot_every: Save a snapshot of the views after this many events.
     """
 
     refresh_timeout_s: float = 10.0

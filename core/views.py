@@ -1,4 +1,4 @@
-"""The views that live with a log: moved together, kept and restored together."""
+"""The views of a log: applied, saved and restored together."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _log = Logger("herdbook.views")
 
 
 class Views:
-    """Status, recommendation and statistics up to one position of the log.
+    """Status, recommendation and statistics at one position of the log.
 
     Attributes:
-        status: What each model and node is.
-        recommendation: The order of the models per role.
-        statistics: Figures per model.
-        position: The last event that they have taken in.
-        hash: That event's hash.
-        kept: The position of their newest snapshot.
+        status: Status of each model and node.
+        recommendation: Order of the models per role.
+        statistics: Statistics per model.
+        position: Position of the last applied event.
+        hash: Hash of that event.
+        saved_position: Position of the newest snapshot.
     """
 
     def __init__(self) -> None:
@@ -40,14 +40,14 @@ class Views:
         self.saved_position = 0
 
     def apply(self, event: RecordedEvent) -> None:
-        """Take in the next event."""
+        """Apply the next event."""
         self.status.apply(event)
         self.recommendation.apply(event)
         self.statistics.apply(event)
         self.position, self.hash = event.position, event.hash
 
     async def replay(self, store: EventStore, *, until: int | None = None) -> None:
-        """Take in what the log has beyond the views, up to a position."""
+        """Apply the events after the current position, up to a position."""
         limit = None if until is None else max(until - self.position, 0)
         time_slice = TimeSlice()
         async for event in store.read_all(after=self.position, limit=limit):
@@ -55,7 +55,7 @@ class Views:
             await time_slice.checkpoint()
 
     def copy(self) -> Views:
-        """Return views of the same position, which later events do not change."""
+        """Return a copy that later events do not change."""
         copied = Views()
         copied.status = StatusView.copy_of(self.status)
         copied.recommendation = RecommendationView.copy_of(self.recommendation)
@@ -69,8 +69,8 @@ _KINDS: Final[tuple[type[View], ...]] = (StatusView, RecommendationView, Statist
 
 
 async def save(views: Views, store: ViewStore) -> None:
-    """Keep a snapshot of the views, all of one position."""
-    kept: tuple[View, ...] = (views.status, views.recommendation, views.statistics)
+    """Save a snapshot of each view, all at the same position."""
+    current: tuple[View, ...] = (views.status, views.recommendation, views.statistics)
     snapshots = [
         StoredView(
             name=view.name,
@@ -79,7 +79,7 @@ async def save(views: Views, store: ViewStore) -> None:
             hash=views.hash,
             data=view.dump(),
         )
-        for view in kept
+        for view in current
     ]
     for snapshot in snapshots:
         await store.save_view(snapshot)
@@ -87,10 +87,10 @@ async def save(views: Views, store: ViewStore) -> None:
 
 
 async def restore(store: EventStore, snapshots: ViewStore) -> Views:
-    """Return the views as the log has them now.
+    """Return the views at the end of the log.
 
-    A snapshot saves the replay; one that is missing, damaged, of another form or
-    of another log is a warning in the logs and a replay, never an error.
+    Snapshots shorten the replay. If one is missing, damaged, of another version or of
+    another log, a warning is logged and the whole log is replayed.
     """
     try:
         views = await _from_snapshots(store, snapshots)
@@ -117,14 +117,14 @@ async def _from_snapshots(store: EventStore, snapshots: ViewStore) -> Views:
     stored = [snapshot for snapshot in found if snapshot is not None]
     first = stored[0]
     if len(stored) < len(_KINDS):
-        raise _UnusableSnapshotError("one is missing")
+        raise _UnusableSnapshotError("a snapshot is missing")
     if any(
         snapshot.version != kind.form
         for snapshot, kind in zip(stored, _KINDS, strict=True)
     ):
-        raise _UnusableSnapshotError("another form")
+        raise _UnusableSnapshotError("a snapshot has another version")
     if any(snapshot.position != first.position for snapshot in stored):
-        raise _UnusableSnapshotError("not of one position")
+        raise _UnusableSnapshotError("the snapshots have different positions")
     await _check_same_log(store, first)
     views = Views()
     views.status = StatusView.load(stored[0].data)
@@ -139,11 +139,11 @@ async def _check_same_log(store: EventStore, snapshot: StoredView) -> None:
     async for event in store.read_stored(after=snapshot.position - 1, limit=1):
         if event.position == snapshot.position and event.hash == snapshot.hash:
             return
-    raise _UnusableSnapshotError("of another log")
+    raise _UnusableSnapshotError("the snapshots belong to another log")
 
 
 async def check(store: EventStore, snapshots: ViewStore) -> list[str]:
-    """Return which snapshots are not what a replay gives, in words; none is empty.
+    """Compare the snapshots with a replay; return a message for each difference.
 
     Raises:
         CorruptLogError: The log itself cannot be replayed.
@@ -163,7 +163,5 @@ async def check(store: EventStore, snapshots: ViewStore) -> list[str]:
         await views.replay(store, until=snapshot.position)
         replayed = (views.status, views.recommendation, views.statistics)[index].dump()
         if views.hash != snapshot.hash or replayed != snapshot.data:
-            findings.append(
-                f"the snapshot of {snapshot.name} is not what a replay gives"
-            )
+            findings.append(f"the snapshot of {snapshot.name} differs from a replay")
     return findings

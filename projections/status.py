@@ -206,6 +206,14 @@ class ModelStatus(msgspec.Struct, kw_only=True):
         }
         return {**self.detected, **overrides}
 
+    def shares_weights_with(self, other: ModelStatus) -> bool:
+        """Return whether another model, by its name, has the same weights."""
+        return (
+            self.weights is not None
+            and self.weights == other.weights
+            and self.name != other.name
+        )
+
     def can(self, capability: str) -> bool:
         """Return whether it can do a thing; False where nothing is known."""
         known = self.capabilities.get(capability)

@@ -1,8 +1,8 @@
-"""The desired set: which models are to be there, read from and written to TOML.
+"""The desired set: the models that a server should have, as TOML.
 
-A file is read strictly and as a whole: a mistake is an error that names file, model
-and key, and nothing of the file is used. What it does not name is not its business,
-unless it is asked to prune.
+A file is read strictly: a mistake is an error that names file, model and key, and
+nothing of the file is used. Models that the file does not name are left alone, unless
+pruning is requested.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from herdbook.core.errors import (
     InvalidConfigurationError,
     InvalidDesiredError,
     InvalidNameError,
+    did_you_mean,
 )
 from herdbook.core.models import configuration
 from herdbook.core.models.names import canonical_name, name_key
@@ -28,19 +29,19 @@ from herdbook.projections.roles import CAPABILITY_SETTING
 from herdbook.projections.status import ModelStatus
 
 _TABLES = (configuration.OPTION, CAPABILITY_SETTING)
-"""What begins the names of settings that TOML may write as a table of their own."""
+"""Prefixes of settings that may be written as a table of their own in TOML."""
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class DesiredModel(msgspec.Struct, frozen=True, kw_only=True):
-    """What is wanted of one model.
+    """The desired state of one model.
 
     Attributes:
-        name: Its canonical name.
-        loaded: Whether it is to be in memory; None leaves that as it is.
-        settings: Settings that it is to have, by name.
-        note: Why, recorded with a change of its settings.
+        name: Canonical name.
+        loaded: Whether it should be in memory; None leaves that as it is.
+        settings: Desired settings by name.
+        note: Reason, recorded with a change of the settings.
     """
 
     name: str
@@ -50,11 +51,11 @@ class DesiredModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DesiredSet(msgspec.Struct, frozen=True, kw_only=True):
-    """The models that are to be there.
+    """The models that a server should have.
 
     Attributes:
-        models: By name, in the order of the file.
-        origin: Where that was read, for errors.
+        models: The models, in the order of the file.
+        origin: File or source, for errors.
     """
 
     models: tuple[DesiredModel, ...]
@@ -62,47 +63,51 @@ class DesiredSet(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read(path: Path) -> DesiredSet:
-    """Return the desired set in a file.
+    """Read a desired set from a TOML file.
 
     Raises:
-        InvalidDesiredError: It cannot be read, or a part of it is not valid.
+        InvalidDesiredError: The file cannot be read or is not valid.
     """
     data = read_toml(path, "desired set", InvalidDesiredError)
     return parse(data, origin=str(path))
 
 
 def parse(data: Mapping[str, object], *, origin: str = "data") -> DesiredSet:
-    """Return the desired set that the tables of a TOML document are.
+    """Convert the tables of a TOML document to a desired set.
 
     Raises:
-        InvalidDesiredError: A part of it is not valid.
+        InvalidDesiredError: The document is not valid.
     """
     for name in sorted(data.keys() - {"models"}):
-        raise _invalid(origin, "", name, "there is no such table; models is the one")
+        raise InvalidDesiredError(
+            f"desired set {origin}",
+            f"is not valid: unknown table [{name}]",
+            f"{did_you_mean(name, ['models'])}The only table is [models]",
+        )
     tables = data.get("models")
     if not isinstance(tables, Mapping):
-        raise _invalid(origin, "", "models", "the table is missing")
+        raise _invalid(origin, "", "models", "must be a table")
     models: dict[str, DesiredModel] = {}
     for name, table in tables.items():
         model = _model(origin, name, table)
         if name_key(model.name) in models:
-            raise _invalid(origin, name, "", f"{model.name} stands there twice")
+            raise _invalid(origin, name, "", f"{model.name} is defined twice")
         models[name_key(model.name)] = model
     return DesiredSet(models=tuple(models.values()), origin=origin)
 
 
 def _model(origin: str, name: str, table: object) -> DesiredModel:
     if not isinstance(table, Mapping):
-        raise _invalid(origin, name, "", "it is no table")
+        raise _invalid(origin, name, "", "must be a table")
     try:
         canonical = canonical_name(name)
     except InvalidNameError as error:
         raise _invalid(origin, name, "", str(error)) from error
     loaded, note = table.get("loaded"), table.get("note", "")
     if not isinstance(loaded, bool | None):
-        raise _invalid(origin, name, "loaded", f"{loaded!r} is neither true nor false")
+        raise _invalid(origin, name, "loaded", f"must be true or false, not {loaded!r}")
     if not isinstance(note, str):
-        raise _invalid(origin, name, "note", f"{note!r} is no text")
+        raise _invalid(origin, name, "note", f"must be text, not {note!r}")
     return DesiredModel(
         name=canonical,
         loaded=loaded,
@@ -119,7 +124,7 @@ def _settings(
             setting = msgspec.convert(value, Setting)
             configuration.check(key, setting)
         except msgspec.ValidationError as error:
-            raise _invalid(origin, name, key, f"{value} is no value") from error
+            raise _invalid(origin, name, key, f"cannot be {value}") from error
         except InvalidConfigurationError as error:
             reason = ". ".join(filter(None, (error.state, error.remedy)))
             raise _invalid(origin, name, key, reason) from error
@@ -127,7 +132,7 @@ def _settings(
 
 
 def _flat(table: Mapping[str, object]) -> Iterator[tuple[str, object]]:
-    """Yield settings by their full names: ``options.top_k`` may stand in a table."""
+    """Yield settings by full name; ``options.top_k`` may be written as a table."""
     for key, value in table.items():
         if key in {"loaded", "note"}:
             continue
@@ -146,7 +151,7 @@ def _invalid(origin: str, model: str, key: str, reason: str) -> InvalidDesiredEr
 
 
 def freeze(statuses: Iterable[ModelStatus]) -> DesiredSet:
-    """Return the desired set that is there: what the server has, as it is used."""
+    """Return the present models with their settings as a desired set."""
     return DesiredSet(
         models=tuple(
             DesiredModel(
@@ -157,12 +162,12 @@ def freeze(statuses: Iterable[ModelStatus]) -> DesiredSet:
             for status in statuses
             if status.present
         ),
-        origin="what is there",
+        origin="the current state",
     )
 
 
 def toml_text(desired: DesiredSet) -> str:
-    """Return a desired set as the TOML that reads as it."""
+    """Format a desired set as TOML."""
     if not desired.models:
         return "[models]\n"
     return "\n".join("".join(_lines(model)) for model in desired.models)
@@ -193,5 +198,5 @@ def _value(value: Setting) -> str:
 
 
 def _text(text: str) -> str:
-    """Return a text as TOML quotes it: as JSON does, and DEL escaped as well."""
+    """Quote a text for TOML: as in JSON, with DEL escaped as well."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

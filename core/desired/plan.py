@@ -1,8 +1,7 @@
-"""From what is there to what is wanted: the steps, with their bytes, and their doing.
+"""Plan and apply the steps from the current state to a desired set.
 
-A plan is made whole before anything is done, and everything that will be done stands
-in it. What can fail without loss comes first: pulls, settings, then what ends
-something, and loads when there is room for them.
+A plan is complete before the first step runs. Steps that can fail without loss come
+first: pulls and settings, then unloads and deletes, then loads, when there is room.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from herdbook.projections.status import ModelStatus
 
 
 class _Step(msgspec.Struct, frozen=True, kw_only=True, tag_field="step"):
-    """One thing to do with one model.
+    """A step of a plan for one model.
 
     Attributes:
         name: The model.
@@ -36,24 +35,24 @@ class _Step(msgspec.Struct, frozen=True, kw_only=True, tag_field="step"):
 
 
 class PullStep(_Step, frozen=True, kw_only=True, tag="pull"):
-    """Fetch a model.
+    """Pull a model.
 
     Attributes:
-        size_bytes: What the catalogue says of its size, bytes; None: not known. What
-            the server has of it already need not be fetched.
+        size_bytes: Download size from the catalogue, bytes; None if not known. Layers
+            that the server has are not downloaded.
     """
 
     size_bytes: int | None
 
 
 class ConfigureStep(_Step, frozen=True, kw_only=True, tag="configure"):
-    """Change what a model is used with.
+    """Change the settings of a model.
 
     Attributes:
         set: Settings with their new values.
-        unset: Settings that are to have no value of ours any more.
-        was: What the changed ones are now.
-        note: Why.
+        unset: Settings to remove.
+        was: Current values of the changed settings.
+        note: Reason.
     """
 
     set: dict[str, Setting]
@@ -63,10 +62,10 @@ class ConfigureStep(_Step, frozen=True, kw_only=True, tag="configure"):
 
 
 class UnloadStep(_Step, frozen=True, kw_only=True, tag="unload"):
-    """Unload a model, and with it all of the same weights.
+    """Unload a model and all models that share its weights.
 
     Attributes:
-        memory_bytes: Memory that this frees, bytes; None: not known.
+        memory_bytes: Memory that this frees, bytes; None if not known.
     """
 
     memory_bytes: int | None
@@ -76,10 +75,10 @@ class DeleteStep(_Step, frozen=True, kw_only=True, tag="delete"):
     """Delete a model.
 
     Attributes:
-        frees_bytes: What that frees on the server's disk, bytes: next to nothing
-            where a model that stays has the same weights.
-        shared_with: The models of the same weights that are there then; some of
-            them may be deleted by a later step.
+        frees_bytes: Disk space that this frees, bytes; 0 if a remaining model shares
+            the weights.
+        shared_with: Models with the same weights that are present at that time; a
+            later step may delete some of them.
     """
 
     frees_bytes: int
@@ -90,7 +89,7 @@ class LoadStep(_Step, frozen=True, kw_only=True, tag="load"):
     """Load a model into memory.
 
     Attributes:
-        size_bytes: Size of the model, bytes, which it needs at least; None: not known.
+        size_bytes: Size of the model and least memory needed, bytes; None if not known.
     """
 
     size_bytes: int | None
@@ -100,11 +99,11 @@ Step: TypeAlias = PullStep | ConfigureStep | UnloadStep | DeleteStep | LoadStep
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be done, in order; nothing where all is as it is wanted.
+    """The steps to a desired set; empty if the current state matches it.
 
     Attributes:
-        origin: Where the desired set was read.
-        steps: The steps.
+        origin: Origin of the desired set.
+        steps: The steps, in order.
     """
 
     origin: str
@@ -112,18 +111,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def fetch_bytes(self) -> int:
-        """What is to be fetched, as far as sizes are known, bytes."""
+        """Sum of the known download sizes, bytes."""
         return sum(s.size_bytes or 0 for s in self.steps if isinstance(s, PullStep))
 
     @property
     def unknown_sizes(self) -> int:
-        """How many models of unknown size are to be fetched."""
+        """Number of pulls with unknown size."""
         pulls = [step for step in self.steps if isinstance(step, PullStep)]
         return sum(step.size_bytes is None for step in pulls)
 
     @property
     def frees_bytes(self) -> int:
-        """What deleting frees on the server's disk, bytes."""
+        """Disk space that the deletes free, bytes."""
         return sum(s.frees_bytes for s in self.deletes)
 
     @property
@@ -133,12 +132,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlanProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the doing of a plan is.
+    """Progress of a plan that is being applied.
 
     Attributes:
-        step: The step that is at work.
-        progress: How far a pull is.
-        done: Whether the step is done.
+        step: The current step.
+        progress: Progress of a pull.
+        done: Whether the step has ended.
     """
 
     step: Step
@@ -149,18 +148,17 @@ class PlanProgress(msgspec.Struct, frozen=True, kw_only=True):
 def plan(
     desired: DesiredSet, read_model: ReadModel, registry: ModelRegistry, *, prune: bool
 ) -> Plan:
-    """Return the steps from what is there to what is wanted.
+    """Return the steps from the current state to a desired set.
 
     Args:
-        desired: What is wanted.
-        read_model: What is there.
-        registry: What is known of models that are not.
-        prune: Whether what is not wanted goes: models that the set does not name,
-            and settings that it does not name of models that it does.
+        desired: The desired set.
+        read_model: The current state.
+        registry: Known models, for the sizes of pulls.
+        prune: Also delete models, and remove settings, that the set does not name.
 
     Raises:
-        InvalidDesiredError: It wants a model in memory and out of it.
-        CloudModelError: A cloud model is to be loaded.
+        InvalidDesiredError: The set contradicts itself.
+        CloudModelError: The set wants a cloud model in memory.
     """
     return Plan(
         origin=desired.origin,
@@ -169,7 +167,7 @@ def plan(
 
 
 class _Planner:
-    """The models that are wanted, each with what it is now."""
+    """The desired models, each with its current status."""
 
     def __init__(
         self, desired: DesiredSet, read_model: ReadModel, registry: ModelRegistry
@@ -193,7 +191,7 @@ class _Planner:
                 yield LoadStep(name=status.name, size_bytes=size)
 
     def _check_memory(self, origin: str) -> None:
-        """Refuse what cannot be at the same time, or not here."""
+        """Refuse contradictions, and cloud models in memory."""
         wanted: dict[str, DesiredModel] = {}
         for each, status in self._pairs:
             if each.loaded and status.remote_host:
@@ -204,8 +202,8 @@ class _Planner:
             if other.loaded is not each.loaded:
                 raise InvalidDesiredError(
                     f"desired set {origin}",
-                    f"is not valid: {other.name} and {each.name} have the same "
-                    "weights: both are to be loaded, or neither",
+                    f"is not valid: {other.name} and {each.name} share their "
+                    "weights, so both must be loaded or neither",
                 )
 
     def _pulls(self) -> Iterator[Step]:
@@ -246,10 +244,8 @@ class _Planner:
 
 
 def _sharing(status: ModelStatus, left: Mapping[str, ModelStatus]) -> tuple[str, ...]:
-    """Return the models that are left and have the same weights."""
-    if status.weights is None:
-        return ()
-    return tuple(n for n, other in left.items() if other.weights == status.weights)
+    """Return the remaining models with the same weights."""
+    return tuple(n for n, s in left.items() if s.shares_weights_with(status))
 
 
 def _configure(
@@ -270,7 +266,7 @@ def _configure(
 
 
 class PlanTarget(Protocol):
-    """What applies the steps: the manager, or whatever else has its commands."""
+    """The commands that a plan uses: those of a manager."""
 
     async def get_status(self, name: str) -> ModelStatus:
         """Return the status of a model."""
@@ -305,23 +301,23 @@ class PlanTarget(Protocol):
 
 
 async def apply(manager: PlanTarget, plan: Plan) -> AsyncGenerator[PlanProgress, None]:
-    """Do the steps of a plan in order; tell of each when it begins and is done.
+    """Run the steps of a plan in order; yield progress when each starts and ends.
 
-    It ends with the first failure: what was fields as done is done, and the rest is
-    not begun. A step that somebody else has done meanwhile is not done again.
+    The first failure ends the run; later steps are skipped. A step that was done by
+    others meanwhile is not repeated.
 
     Raises:
         HerdbookError: A step failed.
     """
     for step in plan.steps:
         yield PlanProgress(step=step)
-        async with aclosing(_do(manager, step)) as fields:
-            async for progress in fields:
+        async with aclosing(_run(manager, step)) as updates:
+            async for progress in updates:
                 yield PlanProgress(step=step, progress=progress)
         yield PlanProgress(step=step, done=True)
 
 
-async def _do(manager: PlanTarget, step: Step) -> AsyncGenerator[PullProgress, None]:
+async def _run(manager: PlanTarget, step: Step) -> AsyncGenerator[PullProgress, None]:
     status = await manager.get_status(step.name)
     match step:
         case PullStep():

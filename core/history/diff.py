@@ -1,8 +1,7 @@
-"""What differs between two moments: per model, per role, and of the node.
+"""Differences between two read models: per model, per role, and of the node.
 
-Two moments go in, and nothing else is asked. Each status is laid out flat, one value
-per fact, so that every fact is compared by the same rule and none is forgotten on one
-side.
+Each status is flattened to one value per field, so that all fields are compared by the
+same rule and none is forgotten on one side.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from herdbook.projections.status import ModelStatus, NodeStatus
 
 
 class Presence(StrEnum):
-    """What became of a model on the server between two moments."""
+    """Whether a model appeared on the server or vanished between two positions."""
 
     APPEARED = "appeared"
     VANISHED = "vanished"
@@ -28,12 +27,13 @@ class Presence(StrEnum):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One fact that is another one now.
+    """A field with a different value.
 
     Attributes:
-        fact: Which, such as ``state``, ``settings.num_ctx`` or ``runner.size_bytes``.
-        was: What it was; None where there was none.
-        now: What it is; None where there is none.
+        fact: The field, such as ``state``, ``settings.num_ctx`` or
+            ``runner.size_bytes``.
+        was: Value before; None if there was none.
+        now: Value after; None if there is none.
     """
 
     fact: str
@@ -42,12 +42,12 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelDifference(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that is not as it was.
+    """A model that has changed.
 
     Attributes:
         name: The model.
-        presence: Whether the server got it, lost it, or neither.
-        changes: What changed, by the name of the fact.
+        presence: Whether it appeared, vanished or stayed.
+        changes: The changed fields.
     """
 
     name: str
@@ -56,12 +56,12 @@ class ModelDifference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RoleDifference(msgspec.Struct, frozen=True, kw_only=True):
-    """A role for which another model was to be used.
+    """A role with a different best model.
 
     Attributes:
         role: The role.
-        was: The model then; None where there was none.
-        now: The model now.
+        was: The best model before; None if there was none.
+        now: The best model after; None if there is none.
     """
 
     role: ModelRole
@@ -70,14 +70,14 @@ class RoleDifference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """What differs between two moments.
+    """Differences between two positions of the log.
 
     Attributes:
-        since: Position of the one.
-        until: Position of the other.
-        node: What changed about the server.
-        models: The models that are not as they were, by name.
-        roles: The roles whose first choice is another.
+        since: Position before.
+        until: Position after.
+        node: Changes of the server.
+        models: Changed models, sorted by name.
+        roles: Roles with a different best model.
     """
 
     since: int
@@ -88,7 +88,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def difference(one: ReadModel, other: ReadModel) -> Difference:
-    """Return what differs between two moments of one log; other tasks run meanwhile."""
+    """Return the differences; give other tasks time to run in between."""
     one, other, time_slice = one.fixed(), other.fixed(), TimeSlice()
     before = {status.name: status for status in one.statuses()}
     after = {status.name: status for status in other.statuses()}
@@ -134,7 +134,7 @@ def _changes(
 
 
 def _of_model(status: ModelStatus | None) -> dict[str, Setting]:
-    """Lay a status out flat; one that nobody has seen is not present."""
+    """Flatten a status; None counts as a model that was never seen."""
     known = status or ModelStatus(node="", name="")
     failure, runner = known.last_failure, known.runner
     fields: dict[str, Setting] = {

@@ -1,8 +1,8 @@
-"""Why a model is as it is: the events that its present state goes back to.
+"""Explain the state of a model by the events that led to it.
 
-Nothing is guessed. An event belongs to the lineage because it made the state, is part
-of the operation that did, put a setting in force, or is named by one that does.
-Progress is left out: the event that ends the work says how far it came.
+Nothing is guessed. An event is part of an explanation if it changed the state, belongs
+to the same operation, set a current setting, or is referred to by such an event.
+Progress events are left out: the event that ends the operation has the final progress.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from herdbook.projections.status import ModelStatus
 
 
 class Link(StrEnum):
-    """How an event belongs to a lineage."""
+    """How an event is related to a state."""
 
     STATE = "state"
     ARRIVAL = "arrival"
@@ -48,10 +48,10 @@ class Link(StrEnum):
 
 
 class ExplanationEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that a present state goes back to.
+    """An event that explains a state.
 
     Attributes:
-        link: How it belongs there.
+        link: How it is related to the state.
         entry: The event.
     """
 
@@ -60,11 +60,11 @@ class ExplanationEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a model is as it is.
+    """The state of a model and the events that led to it.
 
     Attributes:
-        status: The model now.
-        ancestors: What that goes back to, the oldest first.
+        status: The explained status.
+        ancestors: The events, oldest first.
     """
 
     status: ModelStatus
@@ -77,7 +77,7 @@ _DEPARTURES = (ModelVanished, ModelDeleted)
 
 
 async def explain(store: EventStore, read_model: ReadModel, name: str) -> Explanation:
-    """Return the events that a model's state goes back to.
+    """Return the events that explain the state of a model.
 
     Args:
         store: The log.
@@ -89,7 +89,7 @@ async def explain(store: EventStore, read_model: ReadModel, name: str) -> Explan
     own = await reader.read(model_stream(status.node, status.name))
     found = _own(own)
     for event in [event for event, _ in found.values()]:
-        async for linked in _related_elsewhere(reader, read_model, status, event):
+        async for linked in _in_other_streams(reader, read_model, status, event):
             found.setdefault(linked.event.position, linked)
     view = HistoryView()
     ordered = [found[position] for position in sorted(found)]
@@ -110,7 +110,7 @@ class _Linked(NamedTuple):
 
 
 class _StreamReader:
-    """Streams up to a position, without their progress."""
+    """Read streams up to a position, without progress events."""
 
     def __init__(self, store: EventStore, *, until: int) -> None:
         self._store = store
@@ -126,20 +126,20 @@ class _StreamReader:
 
 
 def _own(events: Sequence[RecordedEvent]) -> dict[int, _Linked]:
-    """Return what of its own stream a model's state goes back to, by position."""
+    """Return the events of the model's own stream that explain it, by position."""
     direct = [*_states(events), *_arrival(events), *_runner(events)]
     found: dict[int, _Linked] = {}
     for linked in direct:
         found.setdefault(linked.event.position, linked)
     for event in _operations(events, [linked.event for linked in direct]):
         found.setdefault(event.position, _Linked(event, Link.OPERATION))
-    for event in _in_force(events):
+    for event in _current_settings(events):
         found.setdefault(event.position, _Linked(event, Link.SETTING))
     return found
 
 
 def _states(events: Iterable[RecordedEvent]) -> Iterator[_Linked]:
-    """Yield what made the state, and the load before if that ended a loaded one."""
+    """Yield the event that led to the state, and the load that it ended, if any."""
     turns, lifecycle = [], INITIAL
     for event in events:
         after = fold(lifecycle, event.type)
@@ -153,21 +153,21 @@ def _states(events: Iterable[RecordedEvent]) -> Iterator[_Linked]:
 
 
 def _arrival(events: Iterable[RecordedEvent]) -> Iterator[_Linked]:
-    """Yield what made it the model that it is, or was until the last event."""
+    """Yield the event by which the present model, or the last one, arrived."""
     arrival, gone = None, False
     for event in events:
         if isinstance(event.data, _ARRIVALS):
             arrival, gone = event, False
         elif isinstance(event.data, _DEPARTURES):
             gone = True
-        elif gone:  # what it is now has nothing to do with what it was
+        elif gone:  # a later model of this name is unrelated to the earlier one
             arrival = None
     if arrival is not None:
         yield _Linked(arrival, Link.ARRIVAL)
 
 
 def _runner(events: Iterable[RecordedEvent]) -> Iterator[_Linked]:
-    """Yield the newest change of the runner that it is loaded in."""
+    """Yield the newest change of its current runner."""
     changed = None
     for event in events:
         if isinstance(event.data, RunnerChanged):
@@ -181,7 +181,7 @@ def _runner(events: Iterable[RecordedEvent]) -> Iterator[_Linked]:
 def _operations(
     events: Sequence[RecordedEvent], of: Sequence[RecordedEvent]
 ) -> Iterator[RecordedEvent]:
-    """Yield what belongs to the operations of some events, or caused one of them."""
+    """Yield the events of the same operations as some events, and their causes."""
     operations = {event.correlation_id for event in of} - {None}
     causes = {event.causation_id for event in of} - {None}
     for event in reversed(events):
@@ -190,8 +190,8 @@ def _operations(
             yield event
 
 
-def _in_force(events: Iterable[RecordedEvent]) -> Iterator[RecordedEvent]:
-    """Yield what put each of the present settings in force."""
+def _current_settings(events: Iterable[RecordedEvent]) -> Iterator[RecordedEvent]:
+    """Yield the events that set the current settings."""
     setters: dict[str, RecordedEvent] = {}
     for event in events:
         if isinstance(event.data, ConfigurationChanged):
@@ -201,13 +201,13 @@ def _in_force(events: Iterable[RecordedEvent]) -> Iterator[RecordedEvent]:
     yield from setters.values()
 
 
-async def _related_elsewhere(
+async def _in_other_streams(
     reader: _StreamReader,
     read_model: ReadModel,
     status: ModelStatus,
     event: RecordedEvent,
 ) -> AsyncIterator[_Linked]:
-    """Yield what happened elsewhere that an event goes back to."""
+    """Yield events of other streams that explain an event."""
     for name in _loaded_instead(status, event):
         events = await reader.read(model_stream(status.node, name))
         for other in _load(events, event):
@@ -228,7 +228,7 @@ def _operation(event: RecordedEvent) -> tuple[str | None, str]:
 
 
 def _loaded_instead(status: ModelStatus, event: RecordedEvent) -> Iterator[str]:
-    """Yield the other model whose load an event names."""
+    """Yield the other model whose load an event refers to."""
     fact = event.data
     if isinstance(fact, ModelUnloaded) and fact.evicted_by:
         yield fact.evicted_by
@@ -241,10 +241,10 @@ def _loaded_instead(status: ModelStatus, event: RecordedEvent) -> Iterator[str]:
 def _load(
     events: Sequence[RecordedEvent], event: RecordedEvent
 ) -> Iterator[RecordedEvent]:
-    """Yield the load that an event of another model names, with its operation.
+    """Yield the load that an event of another model refers to, with its operation.
 
-    A look records what it finds in the order of the names: the load of its own
-    operation may stand behind the event.
+    A refresh records changes in order of model names, so a load of the same refresh
+    may come after the event.
     """
     loads = [
         other
@@ -261,8 +261,7 @@ def _load(
 
 
 def _sharing(read_model: ReadModel, status: ModelStatus) -> Iterator[str]:
-    """Yield the other models of the same weights."""
+    """Yield the other models with the same weights."""
     for other in read_model.statuses():
-        same = other.weights is not None and other.weights == status.weights
-        if same and other.name != status.name:
+        if other.shares_weights_with(status):
             yield other.name

@@ -1,8 +1,8 @@
 """The log in pages, in either direction.
 
-A page looks at no more than so many events, however long the log is and however
-little of it is wanted: it ends with what it has found, and says where to go on.
-Whoever reads page by page gets each event once, in order.
+A page scans a bounded number of events, however long the log is and however few events
+match: it ends with the events found so far and the position where the next page
+starts. Reading page by page returns each event once, in order.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from herdbook.events.store import EventStore
 from herdbook.projections.history import HistoryFilter
 
 MAX_SCANNED: Final = 20_000
-"""Events that one page looks at; that takes about 0.1 s."""
+"""Most events that one page scans, which takes about 0.1 s."""
 
 FIRST_WINDOW: Final = 1000
-"""Events of the first window backwards: what the store reads at once."""
+"""Events of the first window when reading backwards: one batch of the store."""
 
 WINDOW_GROWTH: Final = 4
-"""By how much each window backwards is wider than the one before."""
+"""Growth factor of each further window when reading backwards."""
 
 SKIPS_PER_READ: Final = 20
-"""Events that the store passes over in the time that one takes to be read."""
+"""Events that the store can skip in the time that it takes to read one."""
 
 
 class LogPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Some events of the log, and where to go on.
+    """Events of the log, and where the next page starts.
 
     Attributes:
-        events: The events, in the order that was asked for; there may be none
-            although there are more behind ``next``.
-        next: The ``after`` of the next page, or its ``before`` where the newest come
-            first; None where the end, or the beginning, was reached.
+        events: The events in the requested order; may be empty although the next page
+            has some.
+        next: The ``after`` of the next page, or its ``before`` for newest first; None
+            on the last page.
     """
 
     events: tuple[RecordedEvent, ...]
@@ -45,16 +45,16 @@ class LogPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """What a page is to hold.
+    """Selection of events for a page.
 
     Attributes:
-        after: Only events behind this position.
-        before: Only events before this position; None for all there are.
-        limit: At most this many events.
-        stream_prefix: Only streams whose names begin with it.
-        chosen: Which events; its own limit does not count.
-        max_scanned: Events to look at, whether they are wanted or not.
-        first_window: Events to look at first, where the newest come first.
+        after: Only events after this position.
+        before: Only events before this position; None for no bound.
+        limit: Most events on the page.
+        stream_prefix: Only streams with names that start with this text.
+        chosen: Filter; its own limit is ignored.
+        max_scanned: Most events to scan.
+        first_window: Events of the first window when reading backwards.
     """
 
     after: int = 0
@@ -68,23 +68,25 @@ class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.limit < 1:
             raise CallerError(
-                f"a page of {self.limit} events", "is not possible", "Ask for 1 or more"
+                f"a page of {self.limit} events",
+                "is not possible",
+                "Use a limit of 1 or more",
             )
         for position in (self.after, self.before or 0):
             if position < 0:
                 raise CallerError(
                     f"position #{position}",
                     "is not in the log",
-                    "Positions begin at 1; 0 is before the first",
+                    "Positions start at 1; 0 is before the first event",
                 )
 
     def takes(self, event: RecordedEvent) -> bool:
-        """Return whether an event of the range belongs on the page."""
+        """Return whether an event in the range is selected."""
         return event.stream.startswith(self.stream_prefix) and self.chosen.takes(event)
 
 
 async def oldest_first(store: EventStore, query: PageQuery) -> LogPage:
-    """Return the first page of what the query selects, in order of position."""
+    """Return the first page of the selected events, in order of position."""
     found: list[RecordedEvent] = []
     scanned, position = 0, query.after
     recorded = store.read_all(
@@ -105,7 +107,7 @@ async def oldest_first(store: EventStore, query: PageQuery) -> LogPage:
 
 
 async def newest_first(store: EventStore, query: PageQuery) -> LogPage:
-    """Return the first page of what the query selects, the newest event first."""
+    """Return the first page of the selected events, newest first."""
     head = (await store.head()).position
     high = head if query.before is None else min(query.before - 1, head)
     lowest = max(query.after, high - query.max_scanned)
@@ -134,15 +136,15 @@ async def _newest_of(
     *,
     filtered: bool,
 ) -> deque[RecordedEvent]:
-    """Return the newest events of a window that the query selects, the oldest first.
+    """Return the newest selected events of a window, oldest first.
 
     Args:
         store: The log.
         query: What to select.
-        window: The position that it begins behind, and its last one.
-        room: At most this many.
-        filtered: Whether the store is to leave out what is not selected. It cannot be
-            told where to end, so it may look at all that is behind the window.
+        window: The position before its first event, and its last position.
+        room: Most events to return.
+        filtered: Filter in the store. A read of the store has no end position, so the
+            store may scan all events after the window.
     """
     low, high = window
     newest: deque[RecordedEvent] = deque(maxlen=room)

@@ -1,7 +1,6 @@
-"""What the log says at one moment: now, or as of a position or a time.
+"""The read model: the models as recorded up to one position of the log.
 
-Every answer is read from the views alone, so that an old moment is answered by the
-same code as the present one.
+All answers come from the views, so the same code answers for the present and the past.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ from herdbook.projections.status import ModelStatus, NodeStatus
 
 
 class ReadModel:
-    """The models of one node, as the log has them at one position.
+    """The models of one node at one position of the log.
 
     Attributes:
-        position: The last event that counts; 0 before the first.
-        asked: The time that was asked for; None for a position, or for now.
-        overdue_since: The last successful refresh, if the ones after it are missing:
-            what is known of the server is out of date. None otherwise.
-        held_back: Models with a change that was seen and is not recorded yet, since
-            there were too many, and models whose state in memory the server did not
-            show; with the time of that.
+        position: Position of the last applied event; 0 before the first.
+        asked: The requested time; None for a position, or for now.
+        overdue_since: Time of the last successful refresh, if later ones are overdue,
+            so that the state of the server may be outdated. None otherwise.
+        held_back: Models whose status may be outdated, with the time since when: a
+            change was held back because there were too many, or the server did not
+            show whether the model is in memory.
     """
 
     def __init__(
@@ -57,10 +56,10 @@ class ReadModel:
         self.held_back = held_back or {}
 
     def fixed(self) -> ReadModel:
-        """Return this moment so that events that are recorded later do not change it.
+        """Return a copy that later events do not change.
 
-        Answers about now come from views that follow the log. Whoever awaits between
-        two questions takes this first, or the answers may be of two positions.
+        The read model of now follows the log. Use a copy to await between two queries,
+        or their answers may be of different positions.
         """
         if not self._is_live:
             return self
@@ -75,14 +74,14 @@ class ReadModel:
 
     @property
     def position(self) -> int:
-        """The last event that counts; 0 before the first."""
+        """Position of the last applied event; 0 before the first."""
         return self._views.position
 
     def spelled(self, name: str) -> str:
         """Return the canonical name, spelled as the server spells it.
 
         Raises:
-            InvalidNameError: It is no name.
+            InvalidNameError: The name is not valid.
         """
         try:
             canonical = canonical_name(name)
@@ -92,7 +91,7 @@ class ReadModel:
             raise
         if self._knows(canonical):
             return canonical
-        if self._knows(name):  # recorded by a version that took any name
+        if self._knows(name):  # recorded by a version that accepted any name
             return name
         known = self._views.status.all(self._node)
         alike = (one.name for one in known if name_key(one.name) == name_key(canonical))
@@ -104,19 +103,18 @@ class ReadModel:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What is wrong with events of the log, up to 100 findings.
+        """Events of the log that are unreadable, illegal or in the wrong stream.
 
-        Events that cannot be read, that are not legal where they are, or that are in
-        the wrong stream.
+        At most the first 100 findings.
         """
         return tuple(self._views.status.findings)
 
     def statuses(self) -> list[ModelStatus]:
-        """Return the status of every model that the log knows, by name."""
+        """Return the status of every model in the log, sorted by name."""
         return [self._aged(one) for one in self._views.status.all(self._node)]
 
     def status(self, name: str) -> ModelStatus:
-        """Return a model's status; ``not_present`` for one that nobody has seen."""
+        """Return the status of a model; ``not_present`` for an unknown one."""
         name = self.spelled(name)
         known = self._views.status.get(model_stream(self._node, name))
         if known is not None:
@@ -128,21 +126,21 @@ class ReadModel:
         )
 
     def _aged(self, status: ModelStatus) -> ModelStatus:
-        """Mark a status, which is a copy, as stale if the server may say otherwise."""
+        """Mark a status, which is a copy, as stale if it may be outdated."""
         if status.stale_since is None:
             held = self.held_back.get(status.name)
             status.stale_since = self.overdue_since or held
         return status
 
     def node_status(self) -> NodeStatus:
-        """Return the node's own status."""
+        """Return the status of the node."""
         known = self._views.status.node(node_stream(self._node))
         return known or NodeStatus(name=self._node)
 
     def capabilities(self, name: str) -> dict[str, Capability]:
-        """Return what a model can do, by name, each with its source.
+        """Return the capabilities of a model by name, each with its source.
 
-        Of a model that was never seen: what the registry expects of it.
+        For a model that was never seen, those that the registry expects.
         """
         status = self.status(name)
         if status.detected:
@@ -153,27 +151,27 @@ class ReadModel:
         return status.capabilities
 
     def statistics(self, name: str) -> ModelStatistics:
-        """Return a model's figures over its history up to the moment."""
+        """Return statistics of a model over its history up to this position."""
         stream = model_stream(self._node, self.spelled(name))
         return self._views.statistics.get(stream) or ModelStatistics()
 
     def options_for(self, name: str) -> ModelOptions:
-        """Return the options that a model is to be used with."""
+        """Return the options to send with a request to a model."""
         status = self.status(name)
         return options_for(status.settings, temperature=status.temperature)
 
     def explain(self, role: ModelRole | str) -> Recommendation:
-        """Return the order for a role, with reasons, and who was passed over.
+        """Return the candidates for a role in order, with reasons, and those rejected.
 
         Raises:
-            UnknownRoleError: No role has that name.
+            UnknownRoleError: The role does not exist.
         """
         return self._views.recommendation.explain(parse_role(role), self._node)
 
     def recommend(self, role: ModelRole | str) -> Candidate | None:
-        """Return the model to use for a role; None if there is none.
+        """Return the best present model for a role; None if there is none.
 
         Raises:
-            UnknownRoleError: No role has that name.
+            UnknownRoleError: The role does not exist.
         """
         return self._views.recommendation.first(parse_role(role), self._node)

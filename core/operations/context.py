@@ -1,30 +1,39 @@
-"""What long work on the models of one node is done with."""
+"""Dependencies of operations, and the recording of how they end."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from herdbook.core.actor import operation
 from herdbook.core.clock import Clock
+from herdbook.core.concurrency.cancellation import finish
 from herdbook.core.concurrency.work_tracker import WorkTracker
+from herdbook.core.operations.operations import Operation
 from herdbook.core.reconcile.reconciler import Reconciler
 from herdbook.core.repository import ModelRepository
 from herdbook.core.settings import ManagerSettings
+from herdbook.events.facts import Fact
+from herdbook.events.lifecycle import Activity
+from herdbook.events.recorded import Cause
 
 if TYPE_CHECKING:
     from herdbook.core.ollama.client import OllamaClient
 
 
 class OperationContext(NamedTuple):
-    """What pulls and loads share.
+    """Dependencies that pulls and loads share.
 
     Attributes:
-        repository: Where what happens is recorded.
+        repository: The models, and where events are recorded.
         client: The server.
-        reconciler: Looks at the server.
-        changes: Which models commands are changing at the server.
-        instance: This instance of Herdbook, as the log names who is at work.
-        clock: What time it is.
-        settings: How patient and how busy to be.
+        reconciler: Refreshes from the server.
+        changes: Models that commands are changing on the server.
+        instance: Id of this Herdbook instance in the log.
+        clock: The clock.
+        settings: Timeouts, retries and intervals.
     """
 
     repository: ModelRepository
@@ -34,3 +43,58 @@ class OperationContext(NamedTuple):
     instance: str
     clock: Clock
     settings: ManagerSettings
+
+    def is_running_here(self, work: Operation) -> bool:
+        """Return whether the log still has an operation of this instance as running.
+
+        A model that vanishes ends its pull in the log before the pull itself ends.
+        """
+        status = self.repository.status(work.name)
+        if status is None:
+            return False
+        update = work.activity is Activity.UPDATE
+        recorded = status.update if update else status.work
+        return recorded is not None and recorded.instance == self.instance
+
+    async def record_if_running(
+        self, work: Operation, fact: Fact, *, by: str | None = None
+    ) -> None:
+        """Record a fact about an operation, unless the log has it as ended.
+
+        Args:
+            work: The operation.
+            fact: What to record.
+            by: The actor; by default the current one.
+        """
+        await self.repository.decide(
+            work.name,
+            lambda _: (fact,) if self.is_running_here(work) else (),
+            cause=Cause.COMMAND,
+            actor=by,
+        )
+
+    @asynccontextmanager
+    async def recording_end(
+        self,
+        work: Operation,
+        *,
+        stopped: Callable[[], Fact],
+        failed: Callable[[Exception], Fact],
+    ) -> AsyncIterator[None]:
+        """Run the block as an operation; record its end if it does not succeed.
+
+        Args:
+            work: The operation.
+            stopped: Returns the fact to record when it is cancelled or interrupted.
+            failed: Returns the fact to record for an exception. Every exception counts,
+                because a model must not stay busy without a running operation.
+        """
+        with operation(model=work.name):
+            try:
+                yield
+            except asyncio.CancelledError:
+                await finish(self.record_if_running(work, stopped(), by=work.ended_by))
+                raise
+            except Exception as error:
+                await finish(self.record_if_running(work, failed(error)))
+                raise

@@ -1,12 +1,12 @@
-"""What a verb will cost, or give back, told before it is begun.
+"""Estimate the cost of a pull, load, unload or delete before it starts.
 
-Nothing is guessed: a figure says where it is known from, or why it is not known.
+Each figure has a source, or a note that says why it is not known.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from herdbook.projections.status import ModelStatus
 
 
 class CostSource(StrEnum):
-    """Where a figure is known from."""
+    """Source of a figure."""
 
     CATALOGUE = "catalogue"
     TAGS = "tags"
@@ -30,12 +30,13 @@ class CostSource(StrEnum):
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """A number of bytes, with where it is known from.
+    """A number of bytes and its source.
 
     Attributes:
-        size_bytes: The number; None where it is not known.
-        source: Where it is known from.
-        note: The catalogue's source, or the folder on the disk; why it is not known.
+        size_bytes: The number; None if it is not known.
+        source: Where it comes from.
+        note: Details: the source of the catalogue, the folder on the disk, or why the
+            number is not known.
     """
 
     size_bytes: int | None
@@ -44,13 +45,13 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PullCost(msgspec.Struct, frozen=True, kw_only=True):
-    """What a pull will cost.
+    """Cost of a pull.
 
     Attributes:
         name: The model.
-        update: Whether it is there: then what has not changed is not fetched.
-        fetch: Bytes to fetch at most; what the server has of them is not fetched.
-        free: Bytes free where the server keeps its models.
+        update: Whether the model is present, so that only changed layers are pulled.
+        fetch: Upper bound of the download; layers on the server are not pulled again.
+        free: Free space on the server's disk.
     """
 
     name: str
@@ -60,14 +61,14 @@ class PullCost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadCost(msgspec.Struct, frozen=True, kw_only=True):
-    """What a load will cost.
+    """Cost of a load.
 
     Attributes:
         name: The model.
         loaded: Whether it is in memory already.
-        size: Size of the model, which it needs at least.
-        held: Memory that all runners hold now.
-        runners: How many there are.
+        size: Size of the model: the memory that it needs at least.
+        held: Memory in use by all runners.
+        runners: Number of runners.
     """
 
     name: str
@@ -78,14 +79,14 @@ class LoadCost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeleteCost(msgspec.Struct, frozen=True, kw_only=True):
-    """What a deletion will give back.
+    """What a delete frees.
 
     Attributes:
         name: The model.
-        frees: Bytes on the server's disk; next to nothing, told as 0, where other
-            models keep its weights.
-        shared_with: The other models that have the same weights, by name.
-        loaded: Whether it is in memory, from where it goes too if nobody shares it.
+        frees: Space on the server's disk; 0 if other models share its weights.
+        shared_with: Names of the other models with the same weights.
+        loaded: Whether it is in memory. A delete unloads it if no other model shares
+            its weights.
     """
 
     name: str
@@ -95,12 +96,12 @@ class DeleteCost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UnloadCost(msgspec.Struct, frozen=True, kw_only=True):
-    """What an unload will give back.
+    """What an unload frees.
 
     Attributes:
         name: The model.
-        frees: Memory that its runner holds, bytes; 0 where it is not loaded.
-        also: The other loaded names of its weights, which leave with it.
+        frees: Memory of its runner; 0 if it is not loaded.
+        also: Other loaded models with the same weights, which are unloaded with it.
     """
 
     name: str
@@ -109,12 +110,12 @@ class UnloadCost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def of_pull(status: ModelStatus, registry: ModelRegistry, free: Figure) -> PullCost:
-    """Return what the pull of a model will cost.
+    """Return the cost of a pull.
 
     Args:
         status: The model, present or not.
-        registry: What is known of models; only what it says of that very tag counts.
-        free: What is free on the server's disk.
+        registry: Known models; only the size of this very tag is used.
+        free: Free space on the server's disk.
     """
     return PullCost(
         name=status.name,
@@ -125,11 +126,11 @@ def of_pull(status: ModelStatus, registry: ModelRegistry, free: Figure) -> PullC
 
 
 def of_load(status: ModelStatus, runners: Sequence[Runner]) -> LoadCost:
-    """Return what the load of a present model will cost.
+    """Return the cost of loading a present model.
 
     Args:
         status: The model.
-        runners: What the server has in memory now.
+        runners: The runners in memory.
     """
     held = sum(runner.size_bytes for runner in runners)
     return LoadCost(
@@ -142,10 +143,10 @@ def of_load(status: ModelStatus, runners: Sequence[Runner]) -> LoadCost:
 
 
 def of_delete(status: ModelStatus, statuses: Sequence[ModelStatus]) -> DeleteCost:
-    """Return what the deletion of a model will give back.
+    """Return what deleting a model frees.
 
     Args:
-        status: The model; one that is not there gives nothing back.
+        status: The model; one that is not present frees nothing.
         statuses: All models of its node.
     """
     shared_with = tuple(other.name for other in _sharing(status, statuses))
@@ -158,7 +159,7 @@ def of_delete(status: ModelStatus, statuses: Sequence[ModelStatus]) -> DeleteCos
 
 
 def of_unload(status: ModelStatus, statuses: Sequence[ModelStatus]) -> UnloadCost:
-    """Return what the unload of a model will give back.
+    """Return what unloading a model frees.
 
     Args:
         status: The model.
@@ -177,11 +178,11 @@ def of_unload(status: ModelStatus, statuses: Sequence[ModelStatus]) -> UnloadCos
 
 
 def free_disk(url: str, folder: Path) -> Figure:
-    """Return what is free where a server keeps its models, as far as that is here.
+    """Return the free disk space of the server's models folder, if it is local.
 
     Args:
         url: The server.
-        folder: Where a server of this machine keeps them.
+        folder: Models folder of a server on this machine.
     """
     if not is_local(url):
         return _unknown("the server is on another machine")
@@ -203,14 +204,9 @@ def _download(name: str, registry: ModelRegistry) -> Figure:
     )
 
 
-def _sharing(
-    status: ModelStatus, statuses: Sequence[ModelStatus]
-) -> Iterator[ModelStatus]:
-    """Yield the other present models of the same weights."""
-    for other in statuses:
-        same = status.weights is not None and other.weights == status.weights
-        if same and other.present and other.name != status.name:
-            yield other
+def _sharing(status: ModelStatus, statuses: Sequence[ModelStatus]) -> list[ModelStatus]:
+    """Return the other present models with the same weights."""
+    return [s for s in statuses if s.present and s.shares_weights_with(status)]
 
 
 def _freed(status: ModelStatus, shared_with: Sequence[str]) -> Figure:

@@ -1,7 +1,7 @@
-"""Loading into memory, unloading, deleting: asked for, then seen at the runners.
+"""Load, unload and delete models, and confirm the effect before recording it.
 
-The server's 200 is no proof: a load shows among the runners, an unload leaves
-them, and only what was seen is recorded as done.
+Status 200 of the server is not enough: a loaded model must appear in the server's list
+of runners, and an unloaded one must disappear from it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,10 @@ _log = Logger("herdbook.loads")
 
 
 class UnloadResult(StrEnum):
-    """How an unload went."""
+    """Result of an unload.
+
+    ``DEFERRED``: a request still uses the model; the server unloads it after that.
+    """
 
     UNLOADED = "unloaded"
     DEFERRED = "deferred"
@@ -66,12 +69,12 @@ class UnloadResult(StrEnum):
 
 
 class LoadRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model is to be loaded with.
+    """Parameters of a load.
 
     Attributes:
-        options: Options of the server, ``num_ctx`` among them.
-        keep_alive: How long it is to stay; None leaves it to the server.
-        cause: Why it is loaded.
+        options: Options for the server, such as ``num_ctx``.
+        keep_alive: How long the model stays loaded; None uses the server's default.
+        cause: Cause of the recorded events.
     """
 
     options: Mapping[str, Setting] = {}
@@ -80,9 +83,10 @@ class LoadRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Loader:
-    """Loads, unloads and deletes the models of one node."""
+    """Load, unload and delete the models of one node."""
 
     def __init__(self, context: OperationContext) -> None:
+        self._context = context
         self._repository = context.repository
         self._client = context.client
         self._reconciler = context.reconciler
@@ -94,13 +98,13 @@ class Loader:
 
     @asynccontextmanager
     async def _turn(self, name: str, *others: str) -> AsyncIterator[None]:
-        """Wait for the commands on a model that are under way, here and elsewhere.
+        """Wait for running commands on a model, here and in other instances.
 
-        Names that share weights share a runner, so they take turns as well.
+        Models that share weights share a runner, so they take turns as well.
 
         Raises:
-            BusyError: Another instance is at work on it for longer than an unload
-                may take.
+            BusyError: Another instance still uses the model after the time that an
+                unload may take.
         """
         within_s = self._settings.unload_timeout_s
         async with (
@@ -111,44 +115,42 @@ class Loader:
             yield
 
     async def load(self, work: Operation, request: LoadRequest) -> None:
-        """Load a present model; its operation records how that ends.
+        """Load a present model and record how that ends.
 
         Raises:
-            HerdbookError: It cannot be loaded, or another instance is at work on it;
-                what the server could not do is recorded as ``LoadFailed``.
+            HerdbookError: The model cannot be loaded, or another instance uses it.
+                Failures of the server are recorded as ``LoadFailed``.
         """
-        reloads = False
-        with operation(model=work.name):
+        async with (
+            self._context.recording_end(
+                work, stopped=lambda: self._stopped(work), failed=self._failed
+            ),
+            self._turn(work.name),
+        ):
+            reloads = await self._record_start(work.name, request)
             try:
-                async with self._turn(work.name):
-                    reloads = await self._begin(work.name, request)
-                    await self._load(work.name, request, reloads=reloads)
-            except asyncio.CancelledError:
-                stopped = self._stopped(work)
-                await finish(self._record_end(work.name, stopped, by=work.ended_by))
-                raise
-            except (NodeUnreachableError, NodeTimeoutError):
-                # The node is lost; that is no error of the model.
-                interrupted = LoadInterrupted(instance=self._instance)
-                await finish(self._record_end(work.name, interrupted))
-                raise
+                await self._load(work.name, request, reloads=reloads)
             except Exception as error:
-                # Whatever it is: a model must not stay busy with no one at work.
-                failed = LoadFailed(kind=kind_of(error), message=message_of(error))
-                await finish(self._record_end(work.name, failed))
-                if reloads:
-                    await self._record_lost_runner(work.name, request, failed)
+                fact = self._failed(error)
+                if reloads and isinstance(fact, LoadFailed):
+                    await self._record_lost_runner(work.name, request, fact)
                 raise
 
-    async def _begin(self, name: str, request: LoadRequest) -> bool:
-        """Record that a load starts, unless the model is loaded.
+    def _failed(self, error: Exception) -> LoadFailed | LoadInterrupted:
+        """Return the fact for an error. A lost node is no failure of the model."""
+        if isinstance(error, NodeUnreachableError | NodeTimeoutError):
+            return LoadInterrupted(instance=self._instance)
+        return LoadFailed(kind=kind_of(error), message=message_of(error))
+
+    async def _record_start(self, name: str, request: LoadRequest) -> bool:
+        """Record the start of a load, unless the model is loaded.
 
         Returns:
-            Whether it is loaded, and so will be reloaded if the options differ.
+            Whether it is loaded, so that other options will reload it.
 
         Raises:
-            ModelNotFoundError: The server has it no more.
-            BusyError: Another instance is at work on it.
+            ModelNotFoundError: The server no longer has the model.
+            BusyError: Another instance uses it.
         """
 
         def decide(status: ModelStatus | None) -> Sequence[Fact]:
@@ -164,7 +166,7 @@ class Loader:
 
     async def _load(self, name: str, request: LoadRequest, *, reloads: bool) -> None:
         started = self._clock.monotonic()
-        # With other options its runner leaves, and another comes.
+        # Other options replace its runner, which other models may share.
         with self._changes.changing(*(self._sharing(name) if reloads else ())):
             await self._confirm_load(name, request, started)
 
@@ -181,8 +183,8 @@ class Loader:
         await self._request_load(name, request)
         runner = await self._wait_for_runner(name)
         if runner is None:
-            # Another load took its place before it was seen: that is no failure of
-            # this model, so the load is decided anew.
+            # Another load may have evicted it before it was seen. That is no failure
+            # of this model, so try once more.
             _log.info("load_repeated", model=name)
             await self._request_load(name, request)
             runner = await self._wait_for_runner(name)
@@ -190,13 +192,13 @@ class Loader:
             raise LoadFailedError(
                 name,
                 failure=LoadFailure.OTHER,
-                raw="the server says it is, but no runner of it is in memory",
+                raw="the server reported success, but lists no runner for it",
             )
-        took = self._clock.monotonic() - started
-        await finish(self._record_loaded(name, runner, took, request.cause))
+        duration_s = self._clock.monotonic() - started
+        await finish(self._record_loaded(name, runner, duration_s, request.cause))
 
     async def _request_load(self, name: str, request: LoadRequest) -> None:
-        """Ask until the server has room in its queue, waiting longer each time."""
+        """Request the load; retry with backoff while the server's queue is full."""
         wait_s = self._settings.busy_wait_s
         for _ in range(self._settings.busy_retries):
             try:
@@ -208,7 +210,7 @@ class Loader:
         return await self._request_once(name, request)
 
     async def _request_once(self, name: str, request: LoadRequest) -> None:
-        """Ask as what the model is; one taken for the wrong kind is asked again."""
+        """Request the load once; retry as an embedding model if the server says so."""
         embedding = self._status(name).can("embedding")
         for kind in (embedding, True):
             try:
@@ -232,7 +234,7 @@ class Loader:
         return None
 
     async def _wait_for_runner(self, name: str) -> Runner | None:
-        """Return the runner of a model that the server says is loaded, if it shows."""
+        """Return the runner of a loaded model; None if it does not appear in time."""
         deadline = self._clock.monotonic() + self._settings.load_timeout_s
         while True:
             runner = await self._runner(name)
@@ -252,7 +254,7 @@ class Loader:
         return runner_for(status, status.weights, runners, weights_of)
 
     async def _is_gone(self, name: str) -> bool:
-        """Return whether no runner of a model is in memory, as far as can be read."""
+        """Return whether a model has no runner, not even an unreadable one."""
         there = await self._client.ps()
         weights_of = self._repository.views.status.weights_of
         return self._runner_in(name, there) is None and not may_hide_runner(
@@ -260,13 +262,13 @@ class Loader:
         )
 
     async def _record_loaded(
-        self, name: str, runner: Runner, took: float, cause: Cause
+        self, name: str, runner: Runner, duration_s: float, cause: Cause
     ) -> None:
         def decide(status: ModelStatus | None) -> Sequence[Fact]:
             if status is None or not status.present:
-                return ()  # deleted meanwhile, and that is recorded
+                return ()  # deleted meanwhile, which is recorded
             if status.state is not ModelState.LOADED:
-                return (ModelLoaded(runner=runner, duration_s=round(took, 3)),)
+                return (ModelLoaded(runner=runner, duration_s=round(duration_s, 3)),)
             same = status.runner is not None and same_runner(status.runner, runner)
             return () if same else (RunnerChanged(runner=runner),)
 
@@ -277,45 +279,33 @@ class Loader:
             return LoadInterrupted(instance=self._instance)
         return LoadCancelled()
 
-    async def _record_end(
-        self, name: str, fact: Fact, *, by: str | None = None
-    ) -> None:
-        """Record how our load ended early, if it is still under way in the log."""
-
-        def decide(status: ModelStatus | None) -> Sequence[Fact]:
-            work = status.work if status else None
-            return (fact,) if work and work.instance == self._instance else ()
-
-        await self._repository.decide(name, decide, cause=Cause.COMMAND, actor=by)
-
     async def _record_lost_runner(
         self, name: str, request: LoadRequest, failed: LoadFailed
     ) -> None:
-        """Record that a runner made way for one that never came, if it did."""
+        """Record that a failed reload has unloaded the previous runner, if it has."""
         try:
-            left = not await self._is_gone(name)
-        except HerdbookError as error:  # the failure itself counts; a refresh follows
+            still_loaded = not await self._is_gone(name)
+        except (
+            HerdbookError
+        ) as error:  # the load failure matters more; a refresh follows
             _log.warning("runner_not_seen", model=name, reason=str(error))
             return
 
         def decide(status: ModelStatus | None) -> Sequence[Fact]:
-            if left or status is None or status.state is not ModelState.LOADED:
+            if still_loaded or status is None or status.state is not ModelState.LOADED:
                 return ()
-            gone = ModelUnloaded(
+            unloaded = ModelUnloaded(
                 reason=UnloadReason.REQUESTED if status.runner else UnloadReason.UNKNOWN
             )
-            return gone, self._load_started(request), failed
+            return unloaded, self._load_started(request), failed
 
         await finish(self._repository.decide(name, decide, cause=request.cause))
 
     async def unload(self, name: str) -> UnloadResult:
-        """Unload a model, and every other name of its weights with it.
-
-        Returns:
-            ``DEFERRED`` if a request still runs: the server unloads it after that.
+        """Unload a model, and with it all models that share its weights.
 
         Raises:
-            OllamaError: The server could not be asked.
+            OllamaError: The server cannot be reached or refuses.
         """
         async with self._turn(name, *self._sharing(name)):
             return await self._unload(name)
@@ -335,12 +325,12 @@ class Loader:
         return UnloadResult.UNLOADED
 
     def _sharing(self, name: str) -> list[str]:
-        """Return the names of its weights, its own among them."""
-        weights = self._status(name).weights
+        """Return the models with the same weights, including this one."""
+        own = self._status(name)
         return [
             status.name
             for status in self._repository.statuses()
-            if status.name == name or (weights and status.weights == weights)
+            if status.name == name or status.shares_weights_with(own)
         ]
 
     async def _wait_until_gone(self, name: str) -> bool:
@@ -352,12 +342,12 @@ class Loader:
         return True
 
     async def _record_unloaded(self, name: str, versions: Mapping[str, int]) -> None:
-        """Record that a runner left, for each model that was loaded in it.
+        """Record the unload for each model that used the runner.
 
         Args:
             name: The model that was unloaded.
-            versions: All names of its weights, each with the version that its stream
-                had before. What another instance has recorded since may be a new load.
+            versions: Models that share its weights, with the version of each stream
+                before the unload. Later events of other instances may be a new load.
         """
         await self._repository.catch_up()
         for other, version in versions.items():
@@ -373,14 +363,14 @@ class Loader:
             await self._repository.decide(other, decide, cause=cause)
 
     async def delete(self, name: str) -> None:
-        """Delete a model; unload it first, unless others still need its runner.
+        """Delete a model; unload it first, unless other models share its runner.
 
-        The server cannot unload what it no longer knows: its memory would be
-        held by nobody until keep-alive ends.
+        The server cannot unload a model that it no longer has: its memory would stay
+        in use until keep-alive expires.
 
         Raises:
-            ModelNotFoundError: The server has it no more.
-            OllamaError: The server could not.
+            ModelNotFoundError: The server no longer has the model.
+            OllamaError: The server cannot delete it.
         """
         async with self._turn(name):
             await self._delete(name)
@@ -398,11 +388,11 @@ class Loader:
             await finish(self._record_deleted(name, deleted))
 
     async def _record_deleted(self, name: str, deleted: ModelDeleted) -> None:
-        """Record a deletion, unless another instance recorded that it is gone."""
+        """Record a deletion, unless another instance has recorded that it is gone."""
 
         def decide(status: ModelStatus | None) -> Sequence[Fact]:
             gone = status is None or status.state is ModelState.NOT_PRESENT
-            # Pulled again by another instance: it is gone, as that pull knows.
+            # Another instance pulls it again, and has recorded that it was gone.
             pulled = status is not None and status.activity is Activity.PULL
             return () if gone or pulled else (deleted,)
 

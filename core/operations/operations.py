@@ -1,9 +1,9 @@
-"""Long work, one operation per model: followed by many, ended exactly once.
+"""Running operations: at most one per model, shared by all who follow it.
 
-An operation is a task that its manager owns. Whoever follows it gets the newest
-progress, never a backlog; when the last follower leaves, the work is cancelled,
-as the server itself does when a connection closes. Closing the manager interrupts
-what is under way. How an operation ends is recorded before it is over.
+An operation is a task of the manager. Followers receive the newest progress, never a
+backlog. When the last follower leaves, the operation is cancelled, as Ollama does when
+a connection closes. Closing the manager interrupts all operations. The end of an
+operation is recorded before it counts as ended.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ T = TypeVar("T")
 
 
 class Ending(StrEnum):
-    """Why a running operation is to end early."""
+    """Reason to end a running operation early."""
 
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
 
 
 class RunningOperation(msgspec.Struct, frozen=True, kw_only=True):
-    """What can be told of an operation at one moment.
+    """A snapshot of a running operation.
 
     Attributes:
         name: The model.
         activity: Pull, update or load.
-        actor: Who asked for it.
-        since: When it was asked for, UTC.
-        progress: The newest progress of a pull or an update, if there is any yet.
-        waiting: Whether it is a pull or an update that waits for its turn: the log
-            knows of it when its turn comes.
+        actor: Who requested it.
+        since: When it was requested, UTC.
+        progress: Newest progress of a pull or an update; None before the first.
+        waiting: Whether it waits because too many pulls are running. Its start is
+            recorded in the log when it is its turn.
     """
 
     name: str
@@ -52,18 +52,18 @@ class RunningOperation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Operation:
-    """Work under way on one model.
+    """An operation on one model.
 
     Attributes:
         name: The model.
         activity: Pull, update or load.
-        actor: Who asked for it.
-        since: When it was asked for, UTC.
-        waiting: Whether it waits for its turn.
-        progress: The newest progress, if there is any yet.
-        ending: Why it was told to end early, if it was.
-        ended_by: Who told it to; None where nobody did, as when its last follower
-            left.
+        actor: Who requested it.
+        since: When it was requested, UTC.
+        waiting: Whether it waits because too many pulls are running.
+        progress: The newest progress; None before the first.
+        ending: Why it ends early; None otherwise.
+        ended_by: The actor who cancelled it; None if no actor did, as when the last
+            follower left.
     """
 
     def __init__(
@@ -82,24 +82,24 @@ class Operation:
         self._followers = 0
 
     def start(self, work: Callable[[Operation], Coroutine[Any, Any, None]]) -> None:
-        """Begin; the task keeps the actor and the operation's id of its starter."""
+        """Start the task; it inherits actor and correlation id from the caller."""
         self._task = asyncio.create_task(
             work(self), name=f"herdbook {self.activity} {self.name}"
         )
-        self._task.add_done_callback(self._over)
+        self._task.add_done_callback(self._on_done)
 
-    def _over(self, task: asyncio.Task[None]) -> None:
+    def _on_done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
-            task.exception()  # seen here, told to each follower
+            task.exception()  # retrieved here, raised in each follower
         self._changed.set()
 
     @property
     def running(self) -> bool:
-        """Whether it still goes on."""
+        """Whether the task has not ended."""
         return self._task is not None and not self._task.done()
 
     def snapshot(self) -> RunningOperation:
-        """Return what can be told of it now."""
+        """Return its current status."""
         return RunningOperation(
             name=self.name,
             activity=self.activity,
@@ -110,7 +110,7 @@ class Operation:
         )
 
     def publish(self, progress: PullProgress) -> None:
-        """Tell the followers how far it is."""
+        """Send progress to the followers."""
         self.progress = progress
         self._changed.set()
         self._changed = asyncio.Event()
@@ -118,38 +118,39 @@ class Operation:
     def cancel(
         self, ending: Ending = Ending.CANCELLED, *, by: str | None = None
     ) -> None:
-        """Tell it to end; it records that before it is over.
+        """Cancel the task, which records its end before it ends.
 
         Args:
-            ending: Why; the first who tells decides.
-            by: Who asked for it, and is recorded; by default who started it.
+            ending: The reason; the first call decides.
+            by: The actor to record; by default who started it.
         """
         if self._task is not None and self.running and self.ending is None:
             self.ending, self.ended_by = ending, by
             self._task.cancel()
 
     async def ended(self) -> None:
-        """Wait until it is over, however it ends."""
+        """Wait until the task has ended, with any result."""
         if self._task is not None and not self._task.done():
             await asyncio.wait([self._task])
 
     async def follow(self) -> AsyncGenerator[PullProgress, None]:
-        """Yield the newest progress until it is over.
+        """Yield the newest progress until the operation ends.
 
         Raises:
-            HerdbookError: As it ended; ``OperationEndedError`` if it was told to.
+            OperationEndedError: It was cancelled or interrupted.
+            HerdbookError: It failed.
         """
         self._followers += 1
         try:
-            told = None
+            seen = None
             while self.running:
                 changed = self._changed
-                if self.progress is not None and self.progress is not told:
-                    told = self.progress
-                    yield told
+                if self.progress is not None and self.progress is not seen:
+                    seen = self.progress
+                    yield seen
                 else:
                     await changed.wait()
-            if self.progress is not None and self.progress is not told:
+            if self.progress is not None and self.progress is not seen:
                 yield self.progress
         finally:
             self._followers -= 1
@@ -159,18 +160,18 @@ class Operation:
         self.result()
 
     async def wait(self) -> None:
-        """Wait until it is over, as ``follow`` does."""
+        """Follow the operation until it ends, and ignore its progress."""
         async for _ in self.follow():
             pass
 
     def result(self) -> None:
-        """Raise what it ended with, if that was no success."""
+        """Raise the exception that it ended with, if any."""
         assert self._task is not None
         if self._task.cancelled():
             raise OperationEndedError(
                 self.name,
                 f"{self.activity} was {self.ending or Ending.CANCELLED}",
-                "The server keeps what it has; start it again to go on from there"
+                "The server keeps the data so far. Pull again to resume"
                 if self.activity is not Activity.LOAD
                 else "",
             )
@@ -180,24 +181,24 @@ class Operation:
 
 
 class Operations:
-    """The operations of one manager; it owns their tasks."""
+    """The operations of one manager, by model."""
 
     def __init__(self) -> None:
         self._running: dict[str, Operation] = {}
 
     def get(self, name: str) -> Operation | None:
-        """Return the operation under way on a model, if there is one."""
+        """Return the running operation on a model, if any."""
         operation = self._running.get(name)
         return operation if operation is not None and operation.running else None
 
     async def joinable(self, name: str) -> Operation | None:
-        """Return the operation to join on a model; one told to end is waited for."""
+        """Return the operation to join on a model; wait for one that is ending."""
         while (operation := self.get(name)) is not None and operation.ending:
             await operation.ended()
         return operation
 
     def all(self) -> list[Operation]:
-        """Return the operations under way."""
+        """Return the running operations."""
         return [operation for operation in self._running.values() if operation.running]
 
     def start(
@@ -209,7 +210,7 @@ class Operations:
         actor: str,
         since: datetime,
     ) -> Operation:
-        """Begin an operation on a model that has none under way."""
+        """Start an operation on a model that has none running."""
         assert self.get(name) is None, "one operation per model"
         operation = Operation(name, activity, actor=actor, since=since)
         self._running[name] = operation
@@ -217,9 +218,9 @@ class Operations:
         return operation
 
     async def close(self) -> None:
-        """Interrupt what is under way, and wait until that is recorded.
+        """Interrupt all operations and wait until that is recorded.
 
-        What is begun meanwhile is interrupted as well.
+        Operations that start meanwhile are interrupted as well.
         """
         while running := self.all():
             for operation in running:

@@ -1,4 +1,4 @@
-"""What other instances of Herdbook are at work on, on the same log."""
+"""Operations of other Herdbook instances that use the same log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from herdbook.projections.status import Failure, Work
 
 
 class OtherInstances:
-    """Finds and follows the work of others; what the dead left is interrupted."""
+    """Find and follow operations of other instances.
+
+    Operations of instances that have died are recorded as interrupted.
+    """
 
     def __init__(
         self,
@@ -31,7 +34,7 @@ class OtherInstances:
         self._poll_every_s = poll_every_s
 
     async def work(self, name: str) -> Work | None:
-        """Return the pull or update that a living instance is at work on."""
+        """Return the pull or update of a model that another live instance runs."""
         await self._repository.catch_up()
         for work in self._works(name):
             if work.activity is Activity.LOAD or work.instance == self._instances.own:
@@ -42,16 +45,16 @@ class OtherInstances:
         return None
 
     async def follow(self, name: str, work: Work) -> AsyncGenerator[PullProgress, None]:
-        """Yield what another instance records of its pull, until that ends.
+        """Yield the recorded progress of another instance's pull until it ends.
 
         Raises:
-            PullError: It failed there.
+            PullError: The pull failed there.
         """
-        told = None
+        reported = None
         while (now := await self.work(name)) and now.since == work.since:
-            if now.completed_bytes is not None and now.completed_bytes != told:
-                told = now.completed_bytes
-                yield PullProgress.recorded(told, now.total_bytes)
+            if now.completed_bytes is not None and now.completed_bytes != reported:
+                reported = now.completed_bytes
+                yield PullProgress.recorded(reported, now.total_bytes)
             await self._clock.sleep(self._poll_every_s)
         status = self._repository.status(name)
         failure = status.last_failure if status else None
@@ -59,10 +62,10 @@ class OtherInstances:
             raise _failed_there(name, failure)
 
     def refuse(self, name: str) -> None:
-        """Refuse what cannot be done while work is under way.
+        """Refuse a command on a model that is in use.
 
         Raises:
-            BusyError: There is work under way.
+            BusyError: An operation on the model is running.
         """
         for work in self._works(name):
             raise busy_with(name, work)
@@ -74,17 +77,17 @@ class OtherInstances:
 
 
 def busy_with(name: str, work: Work) -> BusyError:
-    """Return the refusal of a command on a model that has work under way."""
+    """Return the error for a command on a model with a running operation."""
     return BusyError(
         name,
-        f"has a {work.activity} under way for {work.actor}",
-        "Wait for it, or cancel it where it was started",
+        f"has a running {work.activity}, started by {work.actor}",
+        "Wait until it ends, or cancel it where it was started",
     )
 
 
 def _failed_there(name: str, failure: Failure) -> PullError:
-    """Return the failure of another's pull, in the words and of the kind it had."""
-    said = failure.message.removeprefix(f"{name} ")
-    error = PullError(name, raw=said, says="{raw}")
+    """Return the error of a pull that failed in another instance, as recorded there."""
+    text = failure.message.removeprefix(f"{name} ")
+    error = PullError(name, raw=text, says="{raw}")
     error.kind = failure.kind
     return error

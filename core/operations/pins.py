@@ -1,9 +1,9 @@
-"""Pinned models stay loaded: one that was evicted is loaded again when there is room.
+"""Load pinned models again after an eviction, when there is room.
 
-The server has no pins: ``keep_alive: -1`` is evicted as well, only last. What made
-room for itself is waited for: a pinned model comes back once the runner that took
-its place is gone, and only so often an hour, since two pinned models that do not
-fit together would evict each other for ever.
+Ollama has no pinning: a model with ``keep_alive: -1`` can be evicted too, as the last
+one. A pinned model is loaded again once the model that evicted it has left memory. The
+number of loads per hour is limited, because two pinned models that do not fit into
+memory together would evict each other endlessly.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HOUR_S = 3600.0
 
 
 class Pins:
-    """Tells which pinned models are to be loaded again, and keeps count."""
+    """Choose the pinned models to load again, and limit how often."""
 
     def __init__(self, *, clock: Clock, settings: ManagerSettings) -> None:
         self._clock = clock
@@ -30,9 +30,13 @@ class Pins:
         self._loads: defaultdict[str, deque[float]] = defaultdict(deque)
 
     def due(self, statuses: list[ModelStatus], server: ServerState) -> Iterator[str]:
-        """Yield the names of evicted pinned models that have room again.
+        """Yield the names of evicted pinned models to load now.
 
-        Taking a name counts as loading it.
+        Each yielded name counts as a load of that model.
+
+        Args:
+            statuses: All models of the node.
+            server: State of the server at the last refresh.
         """
         in_memory = {runner.name for runner in server.runners}
         in_memory |= {s.name for s in statuses if s.activity is Activity.LOAD}

@@ -1,10 +1,10 @@
-"""How far a pull is: one total from the lines about its layers.
+"""Progress of a pull: one total, from the lines about its layers.
 
-Pure: lines and times go in. The sums are kept, so that a line costs the same however
-many layers there are. What is told never goes back, although the server's
-count does (to nothing, even) when it throws away what a part of a layer had. The
-server never tells the whole size in advance: a layer counts once it is named, so
-the total can grow, but never shrinks.
+Pure functions of lines and times. Sums are updated incrementally, so that a line costs
+the same for any number of layers. Reported progress never decreases, although the
+server's count does (even to zero) when it discards a part of a layer. The server does
+not announce the total size: a layer counts from its first line, so the total can grow
+but never shrinks.
 """
 
 from __future__ import annotations
@@ -17,29 +17,30 @@ import msgspec
 from herdbook.core.ollama.wire import PullLine
 
 STALL_AFTER_S: Final = 20.0
-"""Seconds without a byte until a pull counts as stalled: less than the 30 s after
-which the server starts the parts anew and loses what they had."""
+"""Seconds without new data until a pull counts as stalled: less than the 30 s after
+which the server restarts the download and discards partial data."""
 
 RATE_OVER_S: Final = 5.0
-"""Seconds over which the rate is smoothed: older bytes weigh less, by 1/e."""
+"""Time constant of the smoothed rate, seconds: older data weighs less, by 1/e."""
 
 _ASKING: Final = "pulling manifest"
 
 
 class PullProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """What can be told of a pull at one moment.
+    """Progress of a pull at one time.
 
     Attributes:
-        completed_bytes: What the server has of the model; never goes back.
-        total_bytes: All of it, as far as layers are known; None before the first.
-        fetched_bytes: Bytes that came since the start, those that came twice too.
-            What a layer's first line tells does not count: it cannot be told from
-            what was there before (with a line every 60 ms, that is little).
-        refetched_bytes: Those of them that came twice.
-        rate_bytes_s: Bytes a second that come now, smoothed; None while none are due.
-        eta_s: Seconds until the known layers are there, at that rate.
-        digest: The layer that is being fetched.
-        status: What the server says that it does.
+        completed_bytes: Data on the server; never decreases.
+        total_bytes: Size of all layers known so far; None before the first.
+        fetched_bytes: Data downloaded since the start, repeated data included. The
+            count in the first line of a layer is left out, because data that was
+            there before cannot be distinguished (with a line every 60 ms, that is
+            little).
+        refetched_bytes: The part of it that was downloaded again.
+        rate_bytes_s: Smoothed rate, bytes per second; None while no data is expected.
+        eta_s: Seconds until the known layers are complete, at that rate.
+        digest: The layer that is being downloaded.
+        status: Status text of the server.
     """
 
     completed_bytes: int
@@ -53,7 +54,7 @@ class PullProgress(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def percent(self) -> int | None:
-        """Whole percents, 100 only when all is there; None while nothing is known."""
+        """Completed percent, rounded down; None while the total is not known."""
         if self.total_bytes is None:
             return None
         if self.completed_bytes >= self.total_bytes:
@@ -62,12 +63,12 @@ class PullProgress(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def recorded(cls, completed_bytes: int, total_bytes: int | None) -> Self:
-        """Return what another instance's events tell of its pull."""
+        """Return the progress in another instance's events."""
         return cls(completed_bytes=completed_bytes, total_bytes=total_bytes)
 
 
 class _Layer:
-    """One layer: its size, what the server has now, the most that it ever had."""
+    """One layer: its size, the data on the server now, and the most it ever had."""
 
     __slots__ = ("completed", "most", "total")
 
@@ -100,11 +101,11 @@ class PullTracker:
 
     @property
     def verifying(self) -> bool:
-        """Whether all bytes are there: the server may be silent as it checks them."""
+        """Whether the server verifies the data, during which it may be silent."""
         return self._verifying
 
     def restart(self) -> None:
-        """Begin another attempt: what the server then has of each layer is open."""
+        """Start another attempt: the server may have lost parts of each layer."""
         for layer in self._layers.values():
             layer.completed = None
         self._open, self._there = dict(self._layers), 0
@@ -112,11 +113,11 @@ class PullTracker:
         self._rate.pause()
 
     def take(self, line: PullLine, now: float) -> None:
-        """Take in the next line.
+        """Apply the next line of the stream.
 
         Args:
-            line: It.
-            now: When it came: seconds of a clock that never goes back.
+            line: The line.
+            now: When it arrived, in seconds of a monotonic clock.
         """
         self._status = line.status
         if line.digest is not None:
@@ -128,7 +129,7 @@ class PullTracker:
         )
 
     def progress(self, now: float) -> PullProgress:
-        """Return what can be told now."""
+        """Return the current progress."""
         rate = self._rate.at(now) if self._layer is not None else None
         left = self._total - self._there
         return PullProgress(
@@ -143,10 +144,9 @@ class PullTracker:
         )
 
     def stalled(self, now: float, *, after_s: float = STALL_AFTER_S) -> bool:
-        """Tell whether bytes are due and none came for ``after_s``.
+        """Return whether data is expected and none arrived for ``after_s`` seconds.
 
-        The check of a big layer is silent, and so is the question for the manifest:
-        neither is a stall.
+        Verifying a layer and resolving the manifest are silent; neither is a stall.
         """
         if self._layer is None or self._byte_at is None:
             return False
@@ -159,13 +159,13 @@ class PullTracker:
     def _fetch(
         self, digest: str, total: int, completed: int | None, now: float
     ) -> None:
-        """Take in a line about a layer; layers come one after another.
+        """Apply a line about a layer; layers are downloaded one after another.
 
         Args:
             digest: The layer.
             total: Its size.
-            completed: What is there of it; None where the line does not say.
-            now: When the line came.
+            completed: Its data on the server; None if the line does not say.
+            now: When the line arrived.
         """
         if self._layer not in {None, digest}:
             self._finish(self._layers[self._layer or ""], now)
@@ -192,7 +192,7 @@ class PullTracker:
         self._rate.pause()
 
     def _finish(self, layer: _Layer, now: float) -> None:
-        """Complete a layer: its last line can come before its last byte."""
+        """Complete a layer, whose last line may not report all of its data."""
         if layer.completed is None:
             layer.completed = layer.total
             self._there += layer.total
@@ -200,12 +200,12 @@ class PullTracker:
 
     def _count(self, layer: _Layer, completed: int, now: float) -> None:
         before = layer.completed or 0
-        came = max(completed - before, 0)
-        if came:
+        received = max(completed - before, 0)
+        if received:
             self._byte_at = now
-        self._fetched += came
+        self._fetched += received
         self._refetched += max(min(completed, layer.most) - before, 0)
-        self._rate.add(came, now)
+        self._rate.add(received, now)
         self._there += completed - before
         self._most += max(completed - layer.most, 0)
         layer.completed = completed
@@ -213,7 +213,7 @@ class PullTracker:
 
 
 class _Rate:
-    """Bytes and seconds, both forgotten alike: their quotient is the rate."""
+    """Exponentially weighted rate: decayed bytes over decayed seconds."""
 
     def __init__(self) -> None:
         self._bytes = 0.0
@@ -221,26 +221,26 @@ class _Rate:
         self._at: float | None = None
 
     def add(self, count: int, now: float) -> None:
-        """Count bytes that came since the last call."""
-        kept, seconds = self._faded(now)
+        """Count bytes that arrived since the last call."""
+        decay, seconds = self._faded(now)
         elapsed = 0.0 if self._at is None else now - self._at
         weight = seconds / elapsed if elapsed > 0 else 1.0
-        self._bytes = self._bytes * kept + count * weight
-        self._seconds = self._seconds * kept + seconds
+        self._bytes = self._bytes * decay + count * weight
+        self._seconds = self._seconds * decay + seconds
         self._at = now
 
     def at(self, now: float) -> float | None:
-        """Return bytes a second; silence since the last call counts as well."""
-        kept, seconds = self._faded(now)
-        seconds += self._seconds * kept
-        return self._bytes * kept / seconds if seconds > 0 else None
+        """Return bytes per second, with the silence since the last call."""
+        decay, seconds = self._faded(now)
+        seconds += self._seconds * decay
+        return self._bytes * decay / seconds if seconds > 0 else None
 
     def pause(self) -> None:
-        """Leave out the time until the next call: no bytes are due."""
+        """Ignore the time until the next call, in which no data is expected."""
         self._at = None
 
     def _faded(self, now: float) -> tuple[float, float]:
-        """Return what is kept of the past, and the weighed seconds since then."""
+        """Return the decay since the last call, and the weighted seconds since then."""
         elapsed = 0.0 if self._at is None else max(now - self._at, 0.0)
-        kept = math.exp(-elapsed / RATE_OVER_S)
-        return kept, RATE_OVER_S * (1 - kept)
+        decay = math.exp(-elapsed / RATE_OVER_S)
+        return decay, RATE_OVER_S * (1 - decay)

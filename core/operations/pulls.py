@@ -1,8 +1,8 @@
-"""Pulling a model, or updating one that is there: one operation, recorded whole.
+"""Pull a model, or update a present one, and record its start, progress and end.
 
-Only ``success`` is success. A stall is cancelled and pulled again before the
-server's own cure, which throws away what the parts had. A pull at once after a
-cancel may end with ``context canceled``; it is tried once more.
+Only the line ``success`` counts as success. A stalled pull is cancelled and started
+again before the server restarts it itself, which would discard partial data. A pull
+right after a cancelled one may end with ``context canceled``; it is retried once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from herdbook.core.actor import operation
 from herdbook.core.concurrency.cancellation import finish
 from herdbook.core.errors import (
     BadAnswerError,
@@ -53,7 +52,7 @@ _log = Logger("herdbook.pulls")
 
 
 class _Progress:
-    """What was told and recorded of one pull so far."""
+    """Progress of one pull: the newest, and what was recorded."""
 
     def __init__(self, tracker: PullTracker, started: float) -> None:
         self.tracker = tracker
@@ -64,13 +63,15 @@ class _Progress:
         self.moved_at = started
 
     def update(self, line: PullLine, now: float) -> PullProgress:
-        """Take in a line, and return what is told now."""
+        """Apply a line of the stream and return the new progress."""
         self.tracker.take(line, now)
-        told = self.tracker.progress(now)
-        if self.latest is None or _visible_state(told) != _visible_state(self.latest):
+        progress = self.tracker.progress(now)
+        if self.latest is None or _visible_state(progress) != _visible_state(
+            self.latest
+        ):
             self.moved_at = now
-        self.latest = told
-        return told
+        self.latest = progress
+        return progress
 
     @property
     def completed_bytes(self) -> int | None:
@@ -92,40 +93,34 @@ class _Progress:
 
 
 class Puller:
-    """Pulls and updates the models of one node, a few at a time."""
+    """Pull and update models of one node, with a limit on concurrent pulls."""
 
     def __init__(self, context: OperationContext) -> None:
+        self._context = context
         self._repository = context.repository
         self._client = context.client
         self._reconciler = context.reconciler
         self._instance = context.instance
         self._clock = context.clock
         self._settings = context.settings
-        self._places = asyncio.Semaphore(context.settings.max_concurrent_pulls)
+        self._slots = asyncio.Semaphore(context.settings.max_concurrent_pulls)
 
     async def pull(self, work: Operation, *, insecure: bool) -> None:
-        """Pull a model, or update it if it is there; its operation records the end.
+        """Pull a model, or update it if it is present, and record how that ends.
 
         Raises:
-            HerdbookError: The server could not; recorded as failed.
+            HerdbookError: The pull failed; recorded as failed.
         """
         work.waiting = True
-        async with self._places:
+        async with self._slots:
             work.waiting = False
-            with operation(model=work.name):
-                progress = _Progress(PullTracker(), self._clock.monotonic())
-                try:
-                    await self._pull(work, progress, insecure=insecure)
-                except asyncio.CancelledError:
-                    stopped = self._stopped(work, progress)
-                    await finish(self._record_end(work, stopped, by=work.ended_by))
-                    raise
-                except Exception as error:
-                    # Whatever it is: a model must not stay busy with no one at work.
-                    await finish(
-                        self._record_end(work, self._failed(work, progress, error))
-                    )
-                    raise
+            progress = _Progress(PullTracker(), self._clock.monotonic())
+            async with self._context.recording_end(
+                work,
+                stopped=lambda: self._stopped(work, progress),
+                failed=lambda error: _failed(work, progress, error),
+            ):
+                await self._pull(work, progress, insecure=insecure)
 
     async def _pull(
         self, work: Operation, progress: _Progress, *, insecure: bool
@@ -139,7 +134,7 @@ class Puller:
     async def _fetch(
         self, work: Operation, progress: _Progress, *, insecure: bool
     ) -> None:
-        """Pull until it succeeds, again after stalls and after one stale cancel."""
+        """Pull until success; retry after stalls and after one stale cancel."""
         stalls, stale_cancels, completed = 0, 0, -1
         while True:
             try:
@@ -170,10 +165,10 @@ class Puller:
                 await self._record_progress(work, progress, now)
 
     def _check_moving(self, work: Operation, progress: _Progress, now: float) -> None:
-        """Refuse lines that tell nothing new for too long.
+        """Check that the stream still makes progress.
 
         Raises:
-            StalledError: They do.
+            StalledError: It repeats the same state for too long.
         """
         after_s = self._settings.stall_after_s
         if progress.tracker.stalled(now, after_s=after_s):
@@ -185,15 +180,19 @@ class Puller:
     async def _next(
         self, lines: AsyncIterator[PullLine], work: Operation, progress: _Progress
     ) -> PullLine | None:
-        due = progress.latest is not None and progress.latest.digest is not None
-        patience = (
-            self._settings.stall_after_s if due else self._settings.silence_timeout_s
+        data_expected = (
+            progress.latest is not None and progress.latest.digest is not None
+        )
+        timeout_s = (
+            self._settings.stall_after_s
+            if data_expected
+            else self._settings.silence_timeout_s
         )
         try:
-            async with self._clock.timeout(patience):
+            async with self._clock.timeout(timeout_s):
                 return await anext(lines, None)
         except TimeoutError:
-            raise StalledError(work.name, seconds=patience) from None
+            raise StalledError(work.name, seconds=timeout_s) from None
 
     async def _record_progress(
         self, work: Operation, progress: _Progress, now: float
@@ -212,23 +211,19 @@ class Puller:
             total_bytes=progress.total_bytes,
             fetched_bytes=progress.fetched_bytes,
         )
-        await self._repository.decide(
-            work.name,
-            lambda _: (fact,) if self._is_own(work) else (),
-            cause=Cause.COMMAND,
-        )
+        await self._context.record_if_running(work, fact)
 
     async def _complete(self, work: Operation, progress: _Progress) -> None:
-        """See the model at the server, and record that it is there.
+        """Find the model on the server and record the completed pull.
 
-        Whoever ends this before it was seen does not wait for a server that hangs:
-        the next look finds the model.
+        Only the append is shielded from cancellation, so that a cancel does not wait
+        for a server that hangs. The next refresh finds the model.
         """
         pulled = await self._pulled(work.name)
         detected = await self._reconciler.detect(pulled)
 
         def decide(_: object) -> list[Fact]:
-            if not self._is_own(work):
+            if not self._context.is_running_here(work):
                 return []
             fact = self._completed(work, progress, pulled)
             if detected is None or isinstance(fact, UpdateUnchanged):
@@ -238,18 +233,25 @@ class Puller:
         recorded = await finish(
             self._repository.decide(work.name, decide, cause=Cause.COMMAND)
         )
-        if not recorded:  # it vanished meanwhile, which ended the pull in the log
+        if not recorded:  # the model vanished meanwhile, which ended the pull
             await self._reconciler.refresh()
 
     async def _pulled(self, name: str) -> ListedModel:
-        """Return the model as the server lists it after its success."""
+        """Return the list entry of the pulled model.
+
+        Raises:
+            BadAnswerError: The server does not list it, or its entry is unreadable.
+        """
         there = await self._client.tags()
         for entry in there.entries:
             if entry.name.casefold() == name.casefold():
                 return listed(entry)
-        for odd in there.unreadable:
-            if odd.model is not None and odd.model.casefold() == name.casefold():
-                raw = f"its entry for {name}: {odd.reason}"
+        for unreadable in there.unreadable:
+            if (
+                unreadable.model is not None
+                and unreadable.model.casefold() == name.casefold()
+            ):
+                raw = f"its entry for {name}: {unreadable.reason}"
                 raise BadAnswerError(self._client.base_url, raw=raw)
         raise BadAnswerError(
             name,
@@ -261,34 +263,25 @@ class Puller:
     def _completed(
         self, work: Operation, progress: _Progress, pulled: ListedModel
     ) -> PullCompleted | ModelUpdated | UpdateUnchanged:
-        took = round(self._clock.monotonic() - progress.started, 3)
+        duration_s = round(self._clock.monotonic() - progress.started, 3)
         if work.activity is not Activity.UPDATE:
             return PullCompleted(
                 digest=pulled.digest,
                 size_bytes=pulled.size_bytes,
                 fetched_bytes=progress.fetched_bytes,
-                duration_s=took,
+                duration_s=duration_s,
                 remote_host=pulled.remote_host,
             )
         status = self._repository.status(work.name)
         if status is not None and status.digest == pulled.digest:
-            return UpdateUnchanged(digest=pulled.digest, duration_s=took)
+            return UpdateUnchanged(digest=pulled.digest, duration_s=duration_s)
         return ModelUpdated(
             digest=pulled.digest,
             previous_digest=status.digest if status else None,
             size_bytes=pulled.size_bytes,
             fetched_bytes=progress.fetched_bytes,
-            duration_s=took,
+            duration_s=duration_s,
             remote_host=pulled.remote_host,
-        )
-
-    def _failed(self, work: Operation, progress: _Progress, error: Exception) -> Fact:
-        kind = UpdateFailed if work.activity is Activity.UPDATE else PullFailed
-        return kind(
-            kind=kind_of(error),
-            message=message_of(error),
-            completed_bytes=progress.completed_bytes,
-            total_bytes=progress.total_bytes,
         )
 
     def _stopped(self, work: Operation, progress: _Progress) -> Fact:
@@ -303,27 +296,22 @@ class Puller:
         cancelled = UpdateCancelled if update else PullCancelled
         return cancelled(**so_far)
 
-    async def _record_end(
-        self, work: Operation, fact: Fact, *, by: str | None = None
-    ) -> None:
-        """Record how it ended early, if it is still under way in the log."""
-        await self._repository.decide(
-            work.name,
-            lambda _: (fact,) if self._is_own(work) else (),
-            cause=Cause.COMMAND,
-            actor=by,
-        )
 
-    def _is_own(self, work: Operation) -> bool:
-        """Tell whether the log has it under way; a model that vanished ended it."""
-        status = self._repository.status(work.name)
-        if status is None:
-            return False
-        update = work.activity is Activity.UPDATE
-        known = status.update if update else status.work
-        return known is not None and known.instance == self._instance
+def _failed(work: Operation, progress: _Progress, error: Exception) -> Fact:
+    kind = UpdateFailed if work.activity is Activity.UPDATE else PullFailed
+    return kind(
+        kind=kind_of(error),
+        message=message_of(error),
+        completed_bytes=progress.completed_bytes,
+        total_bytes=progress.total_bytes,
+    )
 
 
-def _visible_state(told: PullProgress) -> tuple[object, ...]:
-    """Return what of a progress is news: a line that repeats it is none."""
-    return told.status, told.digest, told.fetched_bytes, told.total_bytes
+def _visible_state(progress: PullProgress) -> tuple[object, ...]:
+    """Return the part of the progress that a stalled stream repeats."""
+    return (
+        progress.status,
+        progress.digest,
+        progress.fetched_bytes,
+        progress.total_bytes,
+    )

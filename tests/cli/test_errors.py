@@ -174,7 +174,7 @@ def test_a_busy_model_is_exit_4(
         other.send_signal(signal.SIGINT)
         other.communicate(timeout=20)
     assert answer.code == 4
-    assert "has a pull under way for cli:ann" in answer.err
+    assert "has a running pull, started by cli:ann" in answer.err
 
 
 def test_a_directory_is_no_log(herdbook: Herdbook, tmp_path: Path) -> None:

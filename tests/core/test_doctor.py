@@ -162,7 +162,7 @@ async def test_work_of_the_dead_is_told_with_how_to_go_on(tmp_path: Path) -> Non
 
     dead = found["instances"][-1]
     assert dead.level is Level.NOTICE
-    assert "left llama3.1:latest at work; pull interrupted" in dead.what
+    assert "during an operation on llama3.1:latest: pull interrupted" in dead.what
     assert dead.remedy == "To go on: herdbook pull llama3.1:latest"
 
 
@@ -171,7 +171,7 @@ async def test_others_at_work_on_the_log_are_counted(tmp_path: Path) -> None:
     async with serve_sandbox() as server, server.open_manager(log):
         found = await examined(server, log)
 
-    assert found["instances"][0].what == "1 more at work on the log"
+    assert found["instances"][0].what == "log in use by 1 other instance"
 
 
 def test_catalogue_that_is_not_valid_is_a_problem(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_unload_during_the_load_of_another_herdbook_is_refused(
         ) as other:
             loading = asyncio.create_task(other.load(NAME))
             await server.clock.sleep(3)
-            with pytest.raises(BusyError, match="load under way for api:other"):
+            with pytest.raises(BusyError, match="running load, started by api:other"):
                 await manager.unload(NAME)
             await loading
 

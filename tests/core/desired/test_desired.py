@@ -80,22 +80,22 @@ def test_file_names_models_settings_memory_and_reasons(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("x = 1", "key x: there is no such table; models is the one"),
-        ("", "key models: the table is missing"),
-        ("models = 3", "key models: the table is missing"),
-        ("[models]\na = 1", "model a: it is no table"),
+        ("x = 1", "unknown table [x]. The only table is [models]"),
+        ("", "key models: must be a table"),
+        ("models = 3", "key models: must be a table"),
+        ("[models]\na = 1", "model a: must be a table"),
         ('[models."a b"]', "model a b: 'a b' is not a valid model name"),
-        ("[models.a]\n[models.A]", "model A: A:latest stands there twice"),
-        ("[models.a]\nloaded = 1", "model a, key loaded: 1 is neither true nor false"),
-        ("[models.a]\nnote = 1", "model a, key note: 1 is no text"),
+        ("[models.a]\n[models.A]", "model A: A:latest is defined twice"),
+        ("[models.a]\nloaded = 1", "model a, key loaded: must be true or false"),
+        ("[models.a]\nnote = 1", "model a, key note: must be text, not 1"),
         ("[models.a]\nnum_ctx = 1", "model a, key num_ctx: must be a whole number"),
         (
             "[models.a]\ntop_k = 1",
             "key top_k: does not exist. Did you mean 'options.top_k'?",
         ),
         ("[models.a]\noptions.x = 1", "key options.x: does not exist"),
-        ("[models.a]\nnum_ctx.x = [[1]]", "key num_ctx: {'x': [[1]]} is no value"),
-        ("[models.a]\nnotes = 2026-01-01", "key notes: 2026-01-01 is no value"),
+        ("[models.a]\nnum_ctx.x = [[1]]", "key num_ctx: cannot be {'x': [[1]]}"),
+        ("[models.a]\nnotes = 2026-01-01", "key notes: cannot be 2026-01-01"),
     ],
 )
 def test_mistake_is_told_with_file_model_and_key(text: str, told: str) -> None:

@@ -147,7 +147,7 @@ async def test_same_weights_cannot_be_in_memory_and_out_of_it() -> None:
         desired = parse(
             {"models": {"plain": {"loaded": True}, "update-me": {"loaded": False}}}
         )
-        with pytest.raises(InvalidDesiredError, match="have the same weights"):
+        with pytest.raises(InvalidDesiredError, match="share their weights"):
             await manager.plan(desired)
 
 

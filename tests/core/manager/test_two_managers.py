@@ -187,7 +187,7 @@ async def test_work_of_another_cannot_be_cancelled_here(tmp_path: Path) -> None:
         pulling = asyncio.create_task(pull_to_end(one, BIG))
         await server.clock.sleep(2)
 
-        with pytest.raises(BusyError, match="pull under way for one"):
+        with pytest.raises(BusyError, match="running pull, started by one"):
             await other.cancel(BIG)
 
         await pulling

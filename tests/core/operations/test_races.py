@@ -200,13 +200,13 @@ async def test_command_on_a_model_that_another_instance_changes_is_busy(
 async def test_use_before_a_load_starts_makes_it_no_failure(tmp_path: Path) -> None:
     async with two_managers(tmp_path) as (_, one, two):
         position = (await one.now()).position
-        begin = one._loader._begin
+        begin = one._loader._record_start
 
         async def used_first(*args: Any) -> bool:
             await two.mark_used(NAME)
             return await begin(*args)
 
-        with replaced(one._loader, "_begin", used_first):
+        with replaced(one._loader, "_record_start", used_first):
             assert (await one.load(NAME)).state is ModelState.LOADED
 
         assert "LoadFailed" not in await types_since(two, position)
