@@ -67,11 +67,7 @@ class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.limit < 1:
-            raise CallerError(
-                f"a page of {self.limit} events",
-                "is not possible",
-                "Use a limit of 1 or more",
-            )
+            raise CallerError(f"limit {self.limit}", "is not valid", "Use 1 or more")
         for position in (self.after, self.before or 0):
             if position < 0:
                 raise CallerError(

@@ -163,7 +163,7 @@ async def test_work_of_the_dead_is_told_with_how_to_go_on(tmp_path: Path) -> Non
     dead = found["instances"][-1]
     assert dead.level is Level.NOTICE
     assert "during an operation on llama3.1:latest: pull interrupted" in dead.what
-    assert dead.remedy == "To go on: herdbook pull llama3.1:latest"
+    assert dead.remedy == "To resume, run: herdbook pull llama3.1:latest"
 
 
 async def test_others_at_work_on_the_log_are_counted(tmp_path: Path) -> None:

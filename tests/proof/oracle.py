@@ -109,7 +109,7 @@ def assert_nothing_held(manager: ModelManager) -> None:
     assert not register._reading.locked()
     assert not reconciler._looking.locked()
     assert not reconciler._changes.active
-    assert manager._puller._places._value == manager._settings.max_concurrent_pulls
+    assert manager._puller._slots._value == manager._settings.max_concurrent_pulls
     assert manager._pulls.all() == []
     assert manager._loads.all() == []
 
