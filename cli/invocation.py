@@ -50,7 +50,7 @@ class Invocation:
         self.json = False
         self.verbose = False
         self.verb = "herdbook"
-        self.now = now or Now.here()
+        self.now = now or Now.local()
         self.screen = screen or Screen()
         self.position: int | None = None
 

@@ -1,4 +1,4 @@
-"""What something will cost, or give back, in a few words before it begins."""
+"""Texts about the cost of an operation before it starts."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from herdbook.projections.sentences import bytes_text
 
 
 def fetch_text(cost: PullCost) -> str:
-    """Return what a pull or an update fetches."""
+    """Return the download size of a pull or an update."""
     size = cost.fetch.size_bytes
     if size is None:
-        return f"size unknown ({cost.fetch.note})"
-    what = "an update, at most" if cost.update else "at most"
-    return f"{what} {bytes_text(size)} to fetch (catalogue)"
+        return f"download size unknown ({cost.fetch.note})"
+    kind = "update" if cost.update else "download"
+    return f"{kind} of up to {bytes_text(size)} (catalogue)"
 
 
 def free_text(free: Figure) -> str:
-    """Return what is free on the server's disk."""
+    """Return the free space on the disk of the server."""
     if free.size_bytes is None:
         return f"free disk unknown ({free.note})"
     return f"{bytes_text(free.size_bytes)} free in {free.note}"
@@ -26,24 +26,24 @@ def free_text(free: Figure) -> str:
 def needed_text(cost: LoadCost) -> str:
     """Return the memory that a load needs."""
     if cost.loaded:
-        return "in memory already"
+        return "already loaded"
     size = cost.size.size_bytes
     if size is None:
         return f"size unknown ({cost.size.note})"
-    return f"at least {bytes_text(size)} of memory"
+    return f"needs at least {bytes_text(size)} of memory"
 
 
 def held_text(cost: LoadCost) -> str:
-    """Return the memory that is held already."""
+    """Return the memory that is already in use by runners."""
     if not cost.runners:
-        return "no runner holds any"
+        return "nothing else is loaded"
     held = bytes_text(cost.held.size_bytes or 0)
-    return f"{counted(cost.runners, 'runner')} in memory, {held} in all"
+    return f"{counted(cost.runners, 'runner')} loaded, {held} in total"
 
 
 def freed_text(cost: DeleteCost) -> str:
-    """Return what a deletion gives back, as the end of a sentence."""
+    """Return the disk space that a deletion frees, as the end of a sentence."""
     if cost.shared_with:
         others = ", ".join(cost.shared_with)
-        return f"frees next to nothing: {others} has the same weights"
+        return f"frees almost no space: shares its weights with {others}"
     return f"frees {bytes_text(cost.frees.size_bytes or 0)}"

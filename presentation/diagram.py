@@ -1,4 +1,4 @@
-"""The state diagram in Mermaid, drawn from the lifecycle's own table."""
+"""The state diagram in Mermaid, from the table of the lifecycle."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from herdbook.events.lifecycle import INITIAL, TABLE
 
 
 def edges() -> dict[tuple[ModelState, ModelState], list[str]]:
-    """Return what leads from a state to another: the events' names."""
+    """Return the types of the events between each pair of states."""
     found: dict[tuple[ModelState, ModelState], list[str]] = {}
     for row in TABLE:
         for source in row.sources:
@@ -24,8 +24,8 @@ def mermaid(
     """Return the diagram.
 
     Args:
-        counts: By ``from>to``, how often a model went so; None for no counts.
-        state: Where it is, to be marked.
+        counts: Number of transitions by ``from>to``; None to leave out counts.
+        state: State to highlight.
     """
     lines = ["stateDiagram-v2", f"    [*] --> {INITIAL.state}"]
     for (source, to), events in edges().items():

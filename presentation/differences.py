@@ -1,4 +1,4 @@
-"""What differs between two moments, as rows of a few words each."""
+"""Differences between two read models, as rows of short texts."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from herdbook.projections.sentences import bytes_text, setting_text
 _SHORT = frozenset({"digest", "weights"})
 
 
-class Differing(NamedTuple):
-    """One thing that is not as it was.
+class DifferenceRow(NamedTuple):
+    """A field that differs.
 
     Attributes:
-        whose: A model, ``server``, or for which role.
-        what: The fact.
-        was: What it was, in words.
-        now: What it is, in words.
-        model: The model that it is about, if it is about one.
+        subject: Name of a model, ``server``, or a role.
+        field: Name of the field.
+        before: Earlier value, as text.
+        after: Later value, as text.
+        model: Name of the model, if the row is about one.
     """
 
-    whose: str
-    what: str
-    was: str
-    now: str
+    subject: str
+    field: str
+    before: str
+    after: str
     model: str | None = None
 
 
-def rows_of(found: Difference) -> Iterator[Differing]:
-    """Yield what differs: of the server, of the models, of the roles."""
+def rows_of(found: Difference) -> Iterator[DifferenceRow]:
+    """Yield the differences of the server, the models and the roles."""
     for change in found.node:
         yield _row("server", change.fact, _text(change.was), _text(change.now))
     for model in found.models:
@@ -47,8 +47,8 @@ def rows_of(found: Difference) -> Iterator[Differing]:
         yield _row(f"for {name}", "first choice", role.was or "", role.now or "")
 
 
-def _of_model(model: ModelDifference) -> Iterator[Differing]:
-    """Yield what changed; of a model that came or went, what it is or was."""
+def _of_model(model: ModelDifference) -> Iterator[DifferenceRow]:
+    """Yield the changes of a model; a summary if it was added or removed."""
     name = model.name
     if model.presence is not Presence.STAYED:
         changes = {change.fact: change for change in model.changes}
@@ -61,16 +61,16 @@ def _of_model(model: ModelDifference) -> Iterator[Differing]:
 
 
 def _summary(changes: dict[str, Change], side: str) -> str:
-    """Return size and digest of a model on one side of a difference."""
-    told = (changes[fact] for fact in ("size_bytes", "digest") if fact in changes)
-    values = ((change.fact, getattr(change, side)) for change in told)
+    """Return size and digest of a model before (``was``) or after (``now``)."""
+    shown = (changes[fact] for fact in ("size_bytes", "digest") if fact in changes)
+    values = ((change.fact, getattr(change, side)) for change in shown)
     return ", ".join(_value(fact, value) for fact, value in values if value is not None)
 
 
 def _row(
-    whose: str, what: str, was: str, now: str, *, model: str | None = None
-) -> Differing:
-    return Differing(whose, what, was or NOTHING, now or NOTHING, model)
+    subject: str, field: str, before: str, after: str, *, model: str | None = None
+) -> DifferenceRow:
+    return DifferenceRow(subject, field, before or NOTHING, after or NOTHING, model)
 
 
 def _value(fact: str, value: Setting) -> str:

@@ -1,4 +1,4 @@
-"""What is known of one model, put into words: the same on every screen."""
+"""Texts about one model, shared by the command line and the dashboard."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ SYMBOLS: Final = {
     ModelState.LOADING: "◐",
     ModelState.AVAILABLE: "○",
     ModelState.ERROR: "▲",
-    ModelState.NOT_PRESENT: "–",  # noqa: RUF001 - what tables have for nothing
+    ModelState.NOT_PRESENT: "–",  # noqa: RUF001 - an empty cell in a table
 }
-"""A sign for each state, so that colour alone carries nothing."""
+"""A symbol for each state, so that no state is shown by colour alone."""
 
 
 def is_interrupted(status: ModelStatus) -> bool:
-    """Return whether a model is not there because its pull was interrupted."""
+    """Return whether a model is not present because its pull was interrupted."""
     interrupted = PullInterrupted.__name__
     return status.why is not None and status.why.event == interrupted
 
 
 def sharing(status: ModelStatus, statuses: Iterable[ModelStatus]) -> list[str]:
-    """Return the other present models of the same weights, by name."""
+    """Return the names of the other present models with the same weights."""
     if status.weights is None:
         return []
     return [
@@ -42,9 +42,9 @@ def sharing(status: ModelStatus, statuses: Iterable[ModelStatus]) -> list[str]:
 
 
 def weights_text(status: ModelStatus, shared_with: Iterable[str]) -> str:
-    """Return what a model's numbers are: digest, parameters, size, who shares them."""
+    """Return the weights of a model: digest, parameters, size and who shares them."""
     if status.remote_host:
-        return f"none here: a cloud model of {status.remote_host}"
+        return f"cloud model of {status.remote_host}"
     if not status.present:
         return NOTHING
     count, size = status.parameter_count, status.size_bytes
@@ -54,57 +54,57 @@ def weights_text(status: ModelStatus, shared_with: Iterable[str]) -> str:
         status.quantization or "",
         "" if size is None else bytes_text(size),
     ]
-    if status.weights is not None:
-        parts.append(f"shared with {', '.join(shared_with) or 'nothing'}")
+    if others := ", ".join(shared_with):
+        parts.append(f"shared with {others}")
     return ", ".join(filter(None, parts))
 
 
 def memory_text(runner: Runner, name: str) -> str:
-    """Return the memory that a runner holds, and where; and whose name it has."""
+    """Return the memory of a runner, its place, and the other name that it has."""
     by = "" if runner.name == name else f", loaded as {runner.name}"
     return f"{bytes_text(runner.size_bytes)}, {where_text(runner)}{by}"
 
 
 def where_text(runner: Runner) -> str:
-    """Return where a runner's memory is."""
+    """Return where the memory of a runner is: on the GPU, the CPU or both."""
     if not runner.size_vram_bytes:
-        return "on the CPU"
+        return "CPU"
     if runner.size_vram_bytes >= runner.size_bytes:
-        return "all on the GPU"
+        return "GPU"
     share = wording.share_text(runner.size_vram_bytes, runner.size_bytes)
     return f"{share} on the GPU"
 
 
 def expiry_text(runner: Runner, now: Now) -> str:
-    """Return when a runner leaves memory by itself; empty where nothing tells."""
+    """Return when keep-alive unloads a runner; empty if that is unknown."""
     if runner.expires_at is None:
         return ""
     if runner.expires_at.year > FOREVER_YEAR:
-        return "kept for ever"
+        return "no expiry"
     seconds = (runner.expires_at - now.at).total_seconds()
     if seconds <= 0:
-        return "in use, or about to leave memory"
-    return f"leaves memory in {wording.whole_text(seconds)}"
+        return "in use, or about to unload"
+    return f"unloads in {wording.whole_text(seconds)}"
 
 
 def uses_text(status: ModelStatus, now: Now) -> str:
-    """Return how often a model was used, and when last."""
+    """Return how often a model was used, and the last use."""
     if not status.uses:
-        return "never, as far as this log knows"
+        return "never (no use recorded)"
     times = wording.counted(status.uses, "time")
     return f"{times}, last {wording.used_text(status, now)}"
 
 
 def since_text(status: ModelStatus, now: Now) -> str:
-    """Return since when a model is in its state; empty where nothing tells."""
+    """Return since when a model is in its state; empty if that is unknown."""
     return f"since {now.clock(status.since)}" if status.since else ""
 
 
 def failure_text(status: ModelStatus, now: Now) -> str:
-    """Return what failed last, when and why; empty where nothing did."""
+    """Return the last failure, its time and its reason; empty without a failure."""
     failure = status.last_failure
     if failure is None:
         return ""
-    what = wording.failed_word(failure.event)
+    activity = wording.failed_word(failure.event)
     reason = wording.plain_failure(status.name, failure.message)
-    return f"{what} failed {now.ago(failure.at)}: {reason}"
+    return f"{activity} failed {now.ago(failure.at)}: {reason}"

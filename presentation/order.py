@@ -1,7 +1,7 @@
-"""The order of models on every screen: by what can be used soonest.
+"""The order of models on every screen: models that are ready for use first.
 
-Loaded, available, loading, in error, gone. Models of the same weights stand
-together, since they are one thing in memory and on disk.
+The order is loaded, available, loading, error, not present. Models of the same
+weights are adjacent, since they share memory and disk space.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _ORDER: Final = (
 )
 
 
-def in_order(statuses: Iterable[ModelStatus]) -> list[ModelStatus]:
-    """Return models in the order in which they are shown."""
+def display_order(statuses: Iterable[ModelStatus]) -> list[ModelStatus]:
+    """Sort models for display."""
     listed = [*statuses]
     first = {key: min(names) for key, names in _by_weights(listed).items()}
     return sorted(
@@ -36,10 +36,10 @@ def in_order(statuses: Iterable[ModelStatus]) -> list[ModelStatus]:
 
 
 def twins_of(statuses: Sequence[ModelStatus]) -> dict[str, str]:
-    """Return, by name, the model further up that has the same weights.
+    """Return, by name, the earlier model in the list that has the same weights.
 
     Args:
-        statuses: Models in the order in which they are shown.
+        statuses: Models in display order.
     """
     first: dict[str, str] = {}
     twins: dict[str, str] = {}

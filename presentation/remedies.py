@@ -1,6 +1,7 @@
-"""What to do about a failure that the log has: the words of the error that it was.
+"""Remedies of recorded failures.
 
-The log keeps a failure's stable word; its remedy is said anew, in today's words.
+The log has the stable code of a failure. The remedy comes from the present error
+class with this code, so that its wording is always current.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ from herdbook.core.errors import LoadFailure, PullRefusal
 
 
 def remedy_of(kind: str, name: str) -> str:
-    """Return what to do about a failure; empty where nothing is known to help.
+    """Return how to fix a failure; empty if there is no advice.
 
     Args:
-        kind: The stable word of the error, as the log has it.
-        name: The model.
+        kind: Stable code of the error, as recorded.
+        name: Name of the model.
     """
-    told: HerdbookError | None = None
+    error: HerdbookError | None = None
     if kind in tuple(LoadFailure):
-        told = LoadFailedError(name, failure=LoadFailure(kind))
+        error = LoadFailedError(name, failure=LoadFailure(kind))
     elif kind in tuple(PullRefusal):
-        told = PullRefusedError(name, refusal=PullRefusal(kind))
-    if told is not None:
-        return told.remedy
+        error = PullRefusedError(name, refusal=PullRefusal(kind))
+    if error is not None:
+        return error.remedy
     found = (each.advises for each in _kinds(OllamaError) if each.code == kind)
     return next(found, "").format(subject=name)
 

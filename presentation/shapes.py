@@ -1,7 +1,7 @@
-"""The shapes that ``--json`` answers with, one per verb, stable in a major version.
+"""The JSON output of ``--json``, one structure per command, stable in a major version.
 
-Sizes are bytes, durations seconds, times ISO 8601 with ``Z``. What is not known is
-``null``.
+Sizes are in bytes, durations in seconds, and times in ISO 8601 with ``Z``. Unknown
+values are ``null``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from herdbook.projections.status import Failure, Work
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """The context of a model, in tokens: what it was trained for, and the others."""
+    """The trained, configured and effective context of a model, in tokens."""
 
     trained: int | None
     source: FactSource | None
@@ -43,7 +43,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """A model: an element of ``ls``; the answer of ``show`` and of what changes one."""
+    """A model: an element of ``ls``, and the output of ``show`` and of changes."""
 
     name: str
     node: str
@@ -73,8 +73,13 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     update: Work | None
 
 
-def model(status: ModelStatus, moment: ReadModel) -> Model:
-    """Return a status as it is told."""
+def model(status: ModelStatus, models: ReadModel) -> Model:
+    """Return the JSON structure of a model.
+
+    Args:
+        status: The model.
+        models: The read model that the status is from.
+    """
     return Model(
         name=status.name,
         node=status.node,
@@ -98,7 +103,7 @@ def model(status: ModelStatus, moment: ReadModel) -> Model:
             configured=status.context_configured,
             in_effect=status.context_in_effect,
         ),
-        capabilities=moment.capabilities(status.name),
+        capabilities=models.capabilities(status.name),
         settings=status.settings,
         runner=status.runner,
         uses=status.uses,
@@ -111,7 +116,7 @@ def model(status: ModelStatus, moment: ReadModel) -> Model:
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``config``: our settings, and what requests get of them."""
+    """The output of ``config``: the settings, and the options of requests."""
 
     name: str
     settings: dict[str, Setting]
@@ -132,7 +137,7 @@ class Suggested(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def suggested(suggestion: Suggestion) -> Suggested:
-    """Return a suggestion as it is told."""
+    """Return the JSON structure of a suggestion."""
     known = suggestion.model
     return Suggested(
         pull=suggestion.pull,
@@ -146,7 +151,7 @@ def suggested(suggestion: Suggestion) -> Suggested:
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of ``pull``: how far it is, or with ``state`` how it ended."""
+    """A line of ``pull``: its progress, or the final ``state``."""
 
     name: str
     state: str
@@ -158,13 +163,13 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     status: str
 
 
-def progress(name: str, state: str, told: PullProgress | None) -> Progress:
-    """Return the progress of a pull as it is told."""
-    known = told or PullProgress(completed_bytes=0)
+def progress(name: str, state: str, latest: PullProgress | None) -> Progress:
+    """Return the JSON structure of the progress of a pull."""
+    known = latest or PullProgress(completed_bytes=0)
     return Progress(
         name=name,
         state=state,
-        completed_bytes=known.completed_bytes if told else None,
+        completed_bytes=known.completed_bytes if latest else None,
         total_bytes=known.total_bytes,
         fetched_bytes=known.fetched_bytes,
         rate_bytes_s=known.rate_bytes_s,
@@ -174,7 +179,7 @@ def progress(name: str, state: str, told: PullProgress | None) -> Progress:
 
 
 class Removed(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``rm``."""
+    """The output of ``rm``."""
 
     name: str
     freed_bytes: int
@@ -182,14 +187,14 @@ class Removed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unloaded(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``unload``: ``unloaded``, ``deferred`` or ``not_loaded``."""
+    """The output of ``unload``: ``unloaded``, ``deferred`` or ``not_loaded``."""
 
     name: str
     result: str
 
 
 class AsOf(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``as-of``: the models, and the first of each role."""
+    """The output of ``as-of``: the models, and the first choice for each role."""
 
     position: int
     asked: datetime | None
@@ -198,14 +203,14 @@ class AsOf(msgspec.Struct, frozen=True, kw_only=True):
     recommended: dict[str, Candidate | None]
 
 
-async def as_of(moment: ReadModel, roles: Iterable[str]) -> AsOf:
-    """Return a moment with the first choice for some roles; other tasks run meanwhile.
+async def as_of(read_model: ReadModel, roles: Iterable[str]) -> AsOf:
+    """Return the JSON structure of a read model, yielding to other tasks meanwhile.
 
     Args:
-        moment: The moment.
-        roles: The roles, by name.
+        read_model: The read model.
+        roles: Names of the roles to recommend a model for.
     """
-    moment, time_slice = moment.fixed(), TimeSlice()
+    moment, time_slice = read_model.fixed(), TimeSlice()
     models = []
     for status in moment.statuses():
         models.append(model(status, moment))
@@ -224,7 +229,7 @@ async def as_of(moment: ReadModel, roles: Iterable[str]) -> AsOf:
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``verify``."""
+    """The output of ``verify``."""
 
     events: int
     position: int
@@ -264,7 +269,7 @@ class Anchored(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refreshed(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``refresh``: the node, and what was recorded just now."""
+    """The output of ``refresh``: the node, and the events that it recorded."""
 
     node: NodeStatus
     models: int
@@ -273,33 +278,33 @@ class Refreshed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``node``: the node, and whether it was moved just now."""
+    """The output of ``node``: the node, and whether its address was changed."""
 
     node: NodeStatus
     moved: bool
 
 
 class Graph(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``graph``: the edges of the state diagram, and it in Mermaid."""
+    """The output of ``graph``: the state diagram, and the counts of its edges."""
 
     mermaid: str
     transitions: dict[str, int] | None
 
 
 class Why(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``why``: the model, and what its state goes back to."""
+    """The output of ``why``: the model, and the events that explain its state."""
 
     model: Model
     ancestors: tuple[ExplanationEvent, ...]
 
 
-def why(lineage: Explanation, moment: ReadModel) -> Why:
-    """Return a lineage as it is told."""
-    return Why(model=model(lineage.status, moment), ancestors=lineage.ancestors)
+def why(explanation: Explanation, models: ReadModel) -> Why:
+    """Return the JSON structure of an explanation."""
+    return Why(model=model(explanation.status, models), ancestors=explanation.ancestors)
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``apply --plan``: the steps, and their bytes in all."""
+    """The output of ``apply --plan``: the steps, and their total bytes."""
 
     origin: str
     steps: tuple[Step, ...]
@@ -309,7 +314,7 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def planned(plan: Plan) -> Planned:
-    """Return a plan as it is told."""
+    """Return the JSON structure of a plan."""
     return Planned(
         origin=plan.origin,
         steps=plan.steps,
@@ -320,7 +325,7 @@ def planned(plan: Plan) -> Planned:
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of ``apply``: what became of a step (``done``, ``failed`` or ``left``)."""
+    """A line of ``apply``: the outcome of a step (``done``, ``failed`` or ``left``)."""
 
     step: Step
     state: str

@@ -1,4 +1,4 @@
-"""How facts about models are put into a few words, the same on every screen."""
+"""Short texts about models, shared by the command line and the dashboard."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from herdbook.core.history.explain import Link
 from herdbook.presentation.times import Now
 from herdbook.projections.sentences import bytes_text, duration_text, tokens_text
 
-NOTHING = "–"  # noqa: RUF001 - what tables have for nothing
+NOTHING = "–"  # noqa: RUF001 - an empty cell in a table
 UNKNOWN = "?"
 
 SOURCES = {
@@ -26,45 +26,45 @@ SOURCES = {
     FactSource.SHOW: "server: show",
     FactSource.TAGS: "server: tags",
     FactSource.REGISTRY: "catalogue",
-    FactSource.NAME: "its name",
+    FactSource.NAME: "model name",
     FactSource.DEFAULT: "default",
 }
-"""Where a fact comes from, in words."""
+"""Labels of the sources of facts."""
 
-_ABILITIES = ("tools", "coding", "insert", "vision", "thinking", "embedding")
-_WORDS = {"coding": "code"}
-_UNTOLD = frozenset({"completion", "json"})  # nearly every model
+_CAPABILITIES = ("tools", "coding", "insert", "vision", "thinking", "embedding")
+_LABELS = {"coding": "code"}
+_COMMON = frozenset({"completion", "json"})  # not shown: nearly every model has them
 
 _CAUSES = {
     Cause.COMMAND: "by",
     Cause.CONFIGURATION: "by",
     Cause.OBSERVED: "observed by",
-    Cause.SHARED: "same weights, seen by",
-    Cause.EXPIRY: "expired, seen by",
-    Cause.EVICTION: "evicted, seen by",
-    Cause.RESTART: "server restart, seen by",
-    Cause.RECOVERY: "recovery, by",
+    Cause.SHARED: "same weights, observed by",
+    Cause.EXPIRY: "expired, observed by",
+    Cause.EVICTION: "evicted, observed by",
+    Cause.RESTART: "server restart, observed by",
+    Cause.RECOVERY: "recovery by",
 }
 
 LINKS = {
-    Link.STATE: "led to the state",
-    Link.ARRIVAL: "made it what it is",
+    Link.STATE: "cause",
+    Link.ARRIVAL: "origin",
     Link.MEMORY: "in memory",
-    Link.OPERATION: "same operation",
-    Link.SETTING: "in force",
-    Link.OTHER: "of another model",
-    Link.NODE: "of the server",
+    Link.OPERATION: "part of",
+    Link.SETTING: "setting",
+    Link.OTHER: "other model",
+    Link.NODE: "server",
 }
-"""How an event belongs to what led to a state, in words."""
+"""Labels of the events of an explanation."""
 
 
 def state_text(status: ModelStatus) -> str:
-    """Return a state as a word, with an update that is under way."""
+    """Return the state in words, with a running update."""
     return status.state.replace("_", " ") + (", updating" if status.updating else "")
 
 
 def size_text(status: ModelStatus) -> str:
-    """Return a model's size; while it is pulled, what it will be."""
+    """Return the size of a model; during a pull, the size that it will have."""
     if status.remote_host:
         return "cloud"
     size = status.size_bytes
@@ -74,7 +74,7 @@ def size_text(status: ModelStatus) -> str:
 
 
 def context_text(status: ModelStatus, registry: ModelRegistry) -> str:
-    """Return the context: ``8k of 128k`` where another than the trained is in use."""
+    """Return the context: ``8k of 128k`` if it differs from the trained context."""
     trained = status.context_trained or _expected_context(status, registry)
     if trained is None:
         return UNKNOWN
@@ -89,35 +89,35 @@ def _expected_context(status: ModelStatus, registry: ModelRegistry) -> int | Non
     return known.context if known is not None and known.has_fact("context") else None
 
 
-def abilities_text(can: Iterable[str]) -> str:
-    """Return what sets a model apart, in a fixed order."""
-    names = set(can)
-    rest = sorted(names - {*_ABILITIES} - _UNTOLD)
-    told = [name for name in _ABILITIES if name in names] + rest
-    return " ".join(_WORDS.get(name, name) for name in told) or NOTHING
+def capabilities_text(capabilities: Iterable[str]) -> str:
+    """Return the notable capabilities of a model, in a fixed order."""
+    names = set(capabilities)
+    rest = sorted(names - {*_CAPABILITIES} - _COMMON)
+    ordered = [name for name in _CAPABILITIES if name in names] + rest
+    return " ".join(_LABELS.get(name, name) for name in ordered) or NOTHING
 
 
 def used_text(status: ModelStatus, now: Now) -> str:
-    """Return when a model was last used, and by whom."""
+    """Return when a model was last used, and the actor."""
     if status.last_used_at is None:
         return NOTHING
     return f"{now.ago(status.last_used_at)} by {status.last_used_by}"
 
 
 def who_text(entry: HistoryEntry | RecordedEvent) -> str:
-    """Return who asked, or who saw it and why it happened."""
+    """Return who asked for an event, or who observed it and why it happened."""
     return f"{_CAUSES[entry.cause]} {entry.actor}"
 
 
 def share_text(completed: int, total: int | None) -> str:
-    """Return how far something is: ``6.6 of 17.4 GB (38 %)``."""
+    """Return progress: ``6.6 of 17.4 GB (38 %)``."""
     if not total:
         return bytes_text(completed)
     return f"{of_text(completed, total)} ({percent(completed, total)} %)"
 
 
 def of_text(completed: int, total: int) -> str:
-    """Return ``6.6 of 17.4 GB``: the unit once where it is the same."""
+    """Return ``6.6 of 17.4 GB``, with one unit if both are the same."""
     whole = bytes_text(total)
     part, _, unit = bytes_text(completed).partition(" ")
     return (
@@ -128,27 +128,27 @@ def of_text(completed: int, total: int) -> str:
 
 
 def percent(completed: int, total: int) -> int:
-    """Return whole percents, 100 only when all is there."""
+    """Return a percentage, rounded down, so that 100 means complete."""
     return min(completed * 100 // total, 100)
 
 
 def rate_text(rate: float | None) -> str:
-    """Return a rate: ``41 MB/s``; empty where there is none."""
+    """Return a rate: ``41 MB/s``; empty if unknown."""
     return "" if rate is None else f"{bytes_text(round(rate))}/s"
 
 
 def left_text(seconds: float | None) -> str:
-    """Return the time left: ``4 min left``; empty where nobody knows."""
+    """Return the time left: ``4 min left``; empty if unknown."""
     return "" if seconds is None else f"{whole_text(seconds)} left"
 
 
 def whole_text(seconds: float) -> str:
-    """Return a duration of which nobody wants tenths: ``3 s``, ``4 min``."""
+    """Return a duration without tenths: ``3 s``, ``4 min``."""
     return duration_text(max(round(seconds), 1)).replace(".0 s", " s")
 
 
 def failed_word(event: str) -> str:
-    """Return what failed, of the fact that says so: ``PullFailed`` is ``pull``."""
+    """Return the activity of a failure event: ``pull`` for ``PullFailed``."""
     return event.removesuffix("Failed").lower()
 
 
@@ -164,17 +164,17 @@ def plain_failure(name: str, message: str) -> str:
 
 
 def node_text(node: NodeStatus, now: Now) -> str:
-    """Return its version, and since when it does not answer if it does not."""
+    """Return the version of a node, and since when it does not answer."""
     if node.version == 0:
         return "no server has answered yet"
-    told = f"Ollama {node.server_version}"
+    version = f"Ollama {node.server_version}"
     if node.reached or node.since is None:
-        return told
-    return f"{told}, stale since {now.clock(node.since)}"
+        return version
+    return f"{version}, stale since {now.clock(node.since)}"
 
 
 def disk_text(statuses: Iterable[ModelStatus]) -> str:
-    """Return what models take on disk, with and without shared weights."""
+    """Return the disk usage of models, with and without shared weights."""
     sizes = [(s.weights or s.name, s.size_bytes) for s in statuses if s.size_bytes]
     if not sizes:
         return ""
@@ -188,13 +188,13 @@ def disk_text(statuses: Iterable[ModelStatus]) -> str:
 
 
 def memory_text(statuses: Iterable[ModelStatus]) -> str:
-    """Return the memory of the runners, each counted once."""
+    """Return the memory of all runners, each counted once."""
     runners = {s.runner.digest: s.runner.size_bytes for s in statuses if s.runner}
     return f"{bytes_text(sum(runners.values()))} in memory" if runners else ""
 
 
 def reasons_text(candidate: Candidate, now: Now) -> str:
-    """Return why a model stands where it does; the view has no clock, ``now`` has."""
+    """Return the reasons for the rank of a model, with the time of its last use."""
     words = list(candidate.reasons)
     if candidate.last_used_at is not None and words[:1] == ["used before"]:
         words[0] = f"used {now.ago(candidate.last_used_at)}"
@@ -215,5 +215,5 @@ def counted(number: int, word: str) -> str:
 
 
 def joined(parts: Sequence[str]) -> str:
-    """Return what is there of some parts, with a dot between."""
+    """Join the parts that are not empty with a dot."""
     return " · ".join(part for part in parts if part)

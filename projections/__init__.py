@@ -1,1 +1,1 @@
-"""Read models folded from facts."""
+"""Projections: views that are built from the events of the log."""

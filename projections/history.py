@@ -1,7 +1,7 @@
-"""The audit trail: what happened, when, why and at whose request.
+"""The audit trail: what happened, when, why and who asked for it.
 
-A history is folded for a question, from the events that it is about; it is not
-kept for the whole log.
+A history is built for one query, from the events that match its filter. There is no
+snapshot of it.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from herdbook.projections.sentences import describe
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the audit trail.
+    """A line of the audit trail.
 
     Attributes:
-        position: Place in the whole log.
-        version: Place in the stream.
-        stream: Whose event it is.
-        model: Name of the model; None for a node's own event.
-        event_id: The event's identity.
-        type: Name of the fact.
-        sentence: What it says, for people.
-        occurred_at: When it became true.
-        recorded_at: When it was recorded.
-        actor: Who asked.
+        position: Position in the log.
+        version: Position in the stream.
+        stream: Name of the stream.
+        model: Name of the model; None for an event of a node.
+        event_id: Unique id of the event.
+        type: Event type.
+        sentence: Description for people.
+        occurred_at: When the fact became true.
+        recorded_at: When the event was recorded.
+        actor: Who asked for it.
         cause: Why it was recorded.
-        correlation_id: What all events of one operation share.
+        correlation_id: Id of the operation, shared by all of its events.
     """
 
     position: int
@@ -51,16 +51,16 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HistoryFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which events a history is about; what is None does not matter.
+    """A filter for events; None matches everything.
 
     Attributes:
-        types: Names of facts.
+        types: Event types.
         causes: Causes.
-        actors: What an actor begins with, such as ``cli:``.
-        since: Recorded at or after.
-        until: Recorded at or before.
-        correlation_id: Of one operation.
-        limit: Only the newest so many.
+        actors: Prefixes of actors, such as ``cli:``.
+        since: Earliest time of recording, inclusive.
+        until: Latest time of recording, inclusive.
+        correlation_id: Id of an operation.
+        limit: Maximum number of events, the newest ones.
     """
 
     types: frozenset[str] | None = None
@@ -71,8 +71,8 @@ class HistoryFilter(msgspec.Struct, frozen=True, kw_only=True):
     correlation_id: str | None = None
     limit: int | None = None
 
-    def takes(self, event: RecordedEvent) -> bool:
-        """Return whether an event belongs into the history."""
+    def matches(self, event: RecordedEvent) -> bool:
+        """Return whether an event passes the filter."""
         return (
             _among(event.type, self.types)
             and _among(event.cause, self.causes)
@@ -97,7 +97,7 @@ _decode = msgspec.json.Decoder(_Dump).decode
 
 
 class HistoryView:
-    """The entries that a filter takes, the oldest first."""
+    """The events that match a filter, oldest first."""
 
     name: ClassVar[str] = "history"
     form: ClassVar[int] = 1
@@ -107,8 +107,8 @@ class HistoryView:
         self._entries: deque[HistoryEntry] = deque(maxlen=self.chosen.limit)
 
     def apply(self, event: RecordedEvent) -> None:
-        """Take in one event, if the filter takes it."""
-        if not self.chosen.takes(event):
+        """Add an event, if it matches the filter."""
+        if not self.chosen.matches(event):
             return
         key = model_of(event.stream)
         self._entries.append(
@@ -130,16 +130,16 @@ class HistoryView:
 
     @property
     def entries(self) -> list[HistoryEntry]:
-        """The entries, the oldest first."""
+        """The entries, oldest first."""
         return list(self._entries)
 
     def dump(self) -> bytes:
-        """Return the whole view: equal views have equal bytes."""
+        """Serialize the view; equal views have equal bytes."""
         return _encode(_Dump(self.chosen, list(self._entries)))
 
     @classmethod
     def load(cls, data: bytes) -> Self:
-        """Return the view that was dumped."""
+        """Load a view from a dump."""
         dump = _decode(data)
         view = cls(dump.chosen)
         view._entries.extend(dump.entries)

@@ -1,10 +1,9 @@
-"""Which model to use for a role, and why: the order that history suggests.
+"""Recommend models for a role, with reasons, from their history.
 
-A role gates hard on what a model can do. Of the models that pass, the most recently
-used goes first, then a loaded one before one that is only available, then the
-better rank for the role, then the one that failed less since it last succeeded,
-then the smaller, then the name. What is loading, in error or not present is passed
-over. The view holds only what that order needs.
+Only models that meet the requirements of the role are considered. They are sorted by
+last use (newest first), loaded before available, rank for the role, failures since
+the last success, size and name. Models that are loading, in error or not present are
+skipped. The view has only the data that this order needs.
 """
 
 from __future__ import annotations
@@ -36,15 +35,15 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """A model that was considered for a role.
 
     Attributes:
-        node: Its node.
-        name: Its name.
-        state: Its state.
-        last_used_at: When it was last used; None: never.
-        rank: Its place for the role in the catalogue, from 1; None without one.
-        failures: How often it failed since it last succeeded.
-        size_bytes: Its size, bytes; None while it is not there.
-        reasons: In words why it stands where it does, or why it was passed over;
-            what needs a clock is left to whoever has one.
+        node: Name of the node.
+        name: Name of the model.
+        state: Present state.
+        last_used_at: Time of the last use; None if it was never used.
+        rank: Rank for the role in the catalogue, from 1; None without a rank.
+        failures: Number of failures since the last success.
+        size_bytes: Size, bytes; None if the model is not present.
+        reasons: Why the model has its rank, or why it was skipped, in words without
+            relative times.
     """
 
     node: str
@@ -58,12 +57,12 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to which model to use for a role.
+    """The recommended models for a role.
 
     Attributes:
         role: The role.
-        chosen: The models that fit, the best first.
-        passed_over: The others, by node and name, each with why.
+        chosen: Suitable models, best first.
+        passed_over: The other models by node and name, with reasons.
     """
 
     role: ModelRole
@@ -72,7 +71,7 @@ class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Ability(NamedTuple):
-    """What was detected of a model; equal ones are shared between models."""
+    """Detected capabilities of a model; equal objects are shared between models."""
 
     can: frozenset[str] = frozenset()
     parameter_count: int | None = None
@@ -94,7 +93,7 @@ class _Model(msgspec.Struct, kw_only=True):
     failures: int = 0
 
     def can(self) -> frozenset[str] | set[str]:
-        """Return what it can do: as detected, the configuration laid on top."""
+        """Return the detected capabilities, overridden by the configuration."""
         if self.overrides is None:
             return self.ability.can
         can = set(self.ability.can)
@@ -103,13 +102,13 @@ class _Model(msgspec.Struct, kw_only=True):
         return can
 
     def rank(self, role: ModelRole) -> int | None:
-        """Return its place for a role, from 1."""
+        """Return the rank for a role, from 1."""
         return dict(self.ability.ranks).get(role)
 
     def lacks(self, role: ModelRole) -> str | None:
-        """Return in words what it lacks for a role; None where it lacks nothing."""
+        """Describe what the model lacks for a role; None if it lacks nothing."""
         if self.ability == _UNDETECTED:
-            return "what it can do is not known yet"
+            return "capabilities unknown"
         return lacking(
             role,
             can=self.can(),
@@ -139,7 +138,7 @@ class RecommendationView:
         self.position = 0
 
     def apply(self, event: RecordedEvent) -> None:
-        """Take in one event; only a model's event in a model's stream counts."""
+        """Apply one event; events that are not about a model are ignored."""
         self.position = event.position
         if event.type not in EVENTS:
             return
@@ -159,16 +158,16 @@ class RecommendationView:
         return model
 
     def shared(self, ability: _Ability) -> _Ability:
-        """Return the one ability that is kept for all that are equal to it."""
+        """Return the shared object that is equal to an ability."""
         return self._abilities.setdefault(ability, ability)
 
     def order(self, role: ModelRole, node: str | None = None) -> tuple[Candidate, ...]:
-        """Return the models to use for a role, on one node or on all, best first."""
+        """Return the suitable models for a role, on one node or all, best first."""
         fit = sorted(self._fit(role, node), key=lambda model: _place(model, role))
         return tuple(_candidate(model, role, _merits(model, role)) for model in fit)
 
     def first(self, role: ModelRole, node: str | None = None) -> Candidate | None:
-        """Return the first model of the order for a role; None if there is none."""
+        """Return the best model for a role; None if no model is suitable."""
         fit = self._fit(role, node)
         model = min(fit, key=lambda model: _place(model, role), default=None)
         if model is None:
@@ -183,7 +182,7 @@ class RecommendationView:
         )
 
     def explain(self, role: ModelRole, node: str | None = None) -> Recommendation:
-        """Return the order for a role, with why the other models were passed over."""
+        """Return the suitable models for a role, and why the others were skipped."""
         others = sorted(self._on(node), key=lambda model: (model.node, model.name))
         return Recommendation(
             role=role,
@@ -200,21 +199,21 @@ class RecommendationView:
         return (model for model in models if node is None or model.node == node)
 
     def dump(self) -> bytes:
-        """Return the whole view: equal views have equal bytes."""
+        """Serialize the view; equal views have equal bytes."""
         return _encode(_Dump(self._models, self.position))
 
     @classmethod
     def copy_of(cls, other: Self) -> Self:
-        """Return the same view, which later events do not change."""
+        """Copy a view, so that later events do not change the copy."""
         view = cls()
-        # What a record refers to is replaced, never changed in place.
+        # Objects inside a record are replaced, never changed, so they can be shared.
         view._models = {at: copy.copy(one) for at, one in other._models.items()}
         view._abilities, view.position = other._abilities, other.position
         return view
 
     @classmethod
     def load(cls, data: bytes) -> Self:
-        """Return the view that was dumped."""
+        """Load a view from a dump."""
         dump = _decode(data)
         view = cls()
         view._models, view.position = dump.models, dump.position
@@ -237,9 +236,9 @@ def _place(model: _Model, role: ModelRole) -> tuple[float, bool, float, int, int
 
 
 def _merits(model: _Model, role: ModelRole) -> tuple[str, ...]:
-    """Return in words why a model stands where it does, the weightiest first."""
+    """Return the reasons for the rank of a model, most important first."""
     words = [
-        "used before" if model.last_used_at else "never used here",
+        "used before" if model.last_used_at else "never used",
         model.lifecycle.state.value,
         _standing(model.rank(role), role),
     ]
@@ -257,7 +256,7 @@ def _standing(rank: int | None, role: ModelRole) -> str:
 
 
 def _faults(model: _Model, role: ModelRole) -> tuple[str, ...]:
-    """Return in words why a model is passed over; nothing where it is not."""
+    """Return why a model is skipped, in words; empty if it is suitable."""
     lifecycle = model.lifecycle
     words: list[str] = []
     match lifecycle.state:
@@ -265,9 +264,9 @@ def _faults(model: _Model, role: ModelRole) -> tuple[str, ...]:
             words.append("not present")
         case ModelState.LOADING:
             pulls = lifecycle.activity is Activity.PULL
-            words.append("is being pulled" if pulls else "is loading")
+            words.append("pulling" if pulls else "loading")
         case ModelState.ERROR:
-            words.append(f"in error: {_times(model.failures)}")
+            words.append(f"in error ({_times(model.failures)})")
         case _:
             pass
     lack = model.lacks(role)
@@ -275,7 +274,8 @@ def _faults(model: _Model, role: ModelRole) -> tuple[str, ...]:
 
 
 def _times(failures: int) -> str:
-    return f"failed {failures} {'time' if failures == 1 else 'times'} since it worked"
+    times = "1 time" if failures == 1 else f"{failures} times"
+    return f"failed {times} since the last success"
 
 
 def _candidate(model: _Model, role: ModelRole, reasons: tuple[str, ...]) -> Candidate:
@@ -291,7 +291,7 @@ def _candidate(model: _Model, role: ModelRole, reasons: tuple[str, ...]) -> Cand
     )
 
 
-def _there(_: RecommendationView, model: _Model, event: RecordedEvent) -> None:
+def _arrived(_: RecommendationView, model: _Model, event: RecordedEvent) -> None:
     fact = event.data
     assert isinstance(
         fact, facts.ModelDiscovered | facts.PullCompleted | facts.ModelUpdated
@@ -299,7 +299,7 @@ def _there(_: RecommendationView, model: _Model, event: RecordedEvent) -> None:
     model.size_bytes, model.failures = fact.size_bytes, 0
 
 
-def _gone(_: RecommendationView, model: _Model, __: RecordedEvent) -> None:
+def _removed(_: RecommendationView, model: _Model, __: RecordedEvent) -> None:
     model.size_bytes, model.failures = None, 0
 
 
@@ -343,11 +343,11 @@ def _configured(_: RecommendationView, model: _Model, event: RecordedEvent) -> N
 _Effect = Callable[[RecommendationView, _Model, RecordedEvent], None]
 
 _EFFECTS: dict[str, _Effect] = {
-    facts.ModelDiscovered.__name__: _there,
-    facts.PullCompleted.__name__: _there,
-    facts.ModelUpdated.__name__: _there,
-    facts.ModelVanished.__name__: _gone,
-    facts.ModelDeleted.__name__: _gone,
+    facts.ModelDiscovered.__name__: _arrived,
+    facts.PullCompleted.__name__: _arrived,
+    facts.ModelUpdated.__name__: _arrived,
+    facts.ModelVanished.__name__: _removed,
+    facts.ModelDeleted.__name__: _removed,
     facts.PullFailed.__name__: _failed,
     facts.LoadFailed.__name__: _failed,
     facts.ModelLoaded.__name__: _succeeded,

@@ -1,8 +1,7 @@
-"""The roles that a model can be wanted for, and what each asks of a model.
+"""The roles of models, and the requirements of each role.
 
-A role gates hard: a model that lacks what the role needs is never recommended for
-it, whatever its rank. The gates stand here alone; the registry and the
-recommendation view both ask them.
+A requirement is strict: a model that does not meet it is never recommended for the
+role, whatever its rank. The registry and the recommendation view share these rules.
 """
 
 from __future__ import annotations
@@ -11,17 +10,17 @@ from collections.abc import Collection
 from enum import StrEnum
 
 FAST_PARAMETERS = 4_000_000_000
-"""A model of at most that many parameters is fast."""
+"""Maximum number of parameters of a fast model."""
 
 FAST_CONTEXT = 8192
-"""Where the number of parameters is not known: one of at most that many tokens."""
+"""Maximum context of a fast model whose number of parameters is unknown, tokens."""
 
 CAPABILITY_SETTING = "capability."
-"""What the name of a setting begins with that overrules a capability."""
+"""Prefix of the settings that override a capability."""
 
 
 class ModelRole(StrEnum):
-    """What a model is wanted for."""
+    """A kind of task that a model is used for."""
 
     GENERAL = "general"
     CODING = "coding"
@@ -33,9 +32,9 @@ class ModelRole(StrEnum):
 
     @classmethod
     def parse(cls, text: str) -> ModelRole | None:
-        """Return the role of that name: ``ToolUse``, ``tool-use``, ``tools`` are one.
+        """Return the role with a name, or None.
 
-        None where no role has that name.
+        ``ToolUse``, ``tool-use`` and ``tools`` name the same role.
         """
         return _NAMES.get("".join(filter(str.isalnum, text)).lower())
 
@@ -55,7 +54,7 @@ NEEDS: dict[ModelRole, tuple[str, ...]] = {
     ModelRole.EMBEDDING: ("embedding",),
     ModelRole.THINKING: ("completion", "thinking"),
 }
-"""The capabilities that a role needs, all of them."""
+"""The capabilities that each role requires."""
 
 
 def lacking(
@@ -65,13 +64,13 @@ def lacking(
     parameter_count: int | None,
     context: int,
 ) -> str | None:
-    """Return in words what a model lacks for a role; None where it lacks nothing.
+    """Describe what a model lacks for a role; return None if it lacks nothing.
 
     Args:
         role: The role.
-        can: The capabilities that the model has.
-        parameter_count: Its number of parameters, where that is known.
-        context: Tokens that it was trained for.
+        can: Capabilities of the model.
+        parameter_count: Number of parameters, if known.
+        context: Trained context, tokens.
     """
     missing = [need for need in NEEDS[role] if need not in can]
     if missing:

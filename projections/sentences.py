@@ -1,7 +1,7 @@
-"""Events told to people: one sentence each, the same on every screen.
+"""A sentence for each event, shared by the command line and the dashboard.
 
-A sentence says what became true, with its reason; who asked and why it was
-recorded stand beside it. Numbers are as people read them.
+A sentence has what became true, with its reason. Screens show the actor and the
+cause next to it. Numbers are rounded for people.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from herdbook.events.facts import Fact, Runner, Setting, UnloadReason
 from herdbook.events.recorded import RecordedEvent
 
 FOREVER_YEAR = 2200
-"""A runner that expires after this year was loaded for ever."""
+"""A runner that expires after this year has no expiry."""
 
 
 def bytes_text(number: int) -> str:
@@ -58,11 +58,11 @@ def tokens_text(tokens: int) -> str:
 
 
 def describe(event: RecordedEvent) -> str:
-    """Return what an event says: one line, without a full stop."""
+    """Describe an event in one line, without a full stop."""
     if isinstance(event.data, facts.UnreadableFact):
         return f"cannot be read: {' '.join(event.data.reason.split())[:200]}"
-    told = " ".join(_SENTENCES[event.type](event.data).split())
-    return told + _left_out(event.data)
+    sentence = " ".join(_SENTENCES[event.type](event.data).split())
+    return sentence + _left_out(event.data)
 
 
 def _left_out(fact: Fact) -> str:
@@ -70,11 +70,11 @@ def _left_out(fact: Fact) -> str:
     if held is msgspec.UNSET:
         return ""
     count = "1 change" if held.changes == 1 else f"{held.changes:,} changes"
-    return f" ({count} before it left out, in {duration_text(held.seconds)})"
+    return f" ({count} not recorded before, in {duration_text(held.seconds)})"
 
 
 def setting_text(value: Setting) -> str:
-    """Return a setting's value as one would type it."""
+    """Return the value of a setting as a user would type it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)
@@ -87,15 +87,15 @@ def _runner(runner: Runner) -> str:
     if runner.size_bytes:
         parts += [bytes_text(runner.size_bytes), _where(runner)]
     if runner.expires_at is not None and runner.expires_at.year > FOREVER_YEAR:
-        parts.append("kept for ever")
+        parts.append("no expiry")
     return ", ".join(parts)
 
 
 def _where(runner: Runner) -> str:
     if runner.size_vram_bytes >= runner.size_bytes:
-        return "all on the GPU"
+        return "GPU"
     if runner.size_vram_bytes == 0:
-        return "on the CPU"
+        return "CPU"
     return f"{runner.size_vram_bytes * 100 // runner.size_bytes} % on the GPU"
 
 
@@ -115,7 +115,7 @@ def _took(seconds: float | None) -> str:
 def _discovered(fact: Fact) -> str:
     assert isinstance(fact, facts.ModelDiscovered)
     if fact.remote_host:
-        return f"found: a cloud model of {fact.remote_host}"
+        return f"found: cloud model of {fact.remote_host}"
     return f"found: {bytes_text(fact.size_bytes)}, digest {fact.digest[:12]}"
 
 
@@ -183,14 +183,14 @@ def _load_started(fact: Fact) -> str:
 
 def _loaded(fact: Fact) -> str:
     assert isinstance(fact, facts.ModelLoaded)
-    told = _runner(fact.runner)
-    return f"loaded{_took(fact.duration_s)}" + (f": {told}" if told else "")
+    runner = _runner(fact.runner)
+    return f"loaded{_took(fact.duration_s)}" + (f": {runner}" if runner else "")
 
 
 def _runner_changed(fact: Fact) -> str:
     assert isinstance(fact, facts.RunnerChanged)
-    told = _runner(fact.runner)
-    return f"its runner changed: {fact.runner.name}" + (f", {told}" if told else "")
+    runner = _runner(fact.runner)
+    return "reloaded" + (f": {runner}" if runner else "")
 
 
 def _unloaded(fact: Fact) -> str:
@@ -199,15 +199,15 @@ def _unloaded(fact: Fact) -> str:
         case UnloadReason.REQUESTED:
             reason = "on request"
         case UnloadReason.EXPIRED:
-            reason = "its keep-alive was over"
+            reason = "keep-alive expired"
         case UnloadReason.EVICTED:
             reason = f"evicted to make room for {fact.evicted_by or 'another model'}"
         case UnloadReason.SERVER_RESTARTED:
-            reason = "the server was restarted"
+            reason = "the server restarted"
         case UnloadReason.MODEL_REPLACED:
-            reason = "the model was replaced by another of its name"
+            reason = "the model was replaced"
         case UnloadReason.UNKNOWN:
-            reason = "no runner of it is in memory"
+            reason = "no longer in memory"
         case _:
             assert_never(fact.reason)
     return f"unloaded: {reason}"
@@ -222,7 +222,7 @@ def _detected(fact: Fact) -> str:
     assert isinstance(fact, facts.CapabilitiesDetected)
     names = [name for name, known in sorted(fact.capabilities.items()) if known.value]
     context = f"{tokens_text(fact.context_trained)} context"
-    return f"can: {', '.join(names) or 'nothing known'}; {context}"
+    return f"capabilities: {', '.join(names) or 'none known'}; {context}"
 
 
 def _configured(fact: Fact) -> str:
@@ -231,7 +231,7 @@ def _configured(fact: Fact) -> str:
         f"{name} set to {setting_text(value)} (was: {_was(fact, name)})"
         for name, value in fact.set.items()
     ]
-    parts += [f"{name} no longer set (was: {_was(fact, name)})" for name in fact.unset]
+    parts += [f"{name} removed (was: {_was(fact, name)})" for name in fact.unset]
     changed = ", ".join(parts) or "no setting changed"
     return changed + (f': "{fact.note}"' if fact.note else "")
 

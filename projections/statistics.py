@@ -1,4 +1,4 @@
-"""Figures per model: how often, how long, how much, and what failed."""
+"""Statistics per model: pulls, loads, uses, failures and time in each state."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from herdbook.events.streams import model_of
 
 
 class ModelStatistics(msgspec.Struct, kw_only=True):
-    """The figures of one model, over its whole history.
+    """The statistics of one model, over its whole history.
 
     Attributes:
-        pulls: Pulls and updates that ended with success.
-        pull_seconds: What they took together, where it was measured, s.
-        fetched_bytes: What they fetched together, bytes fetched twice included.
-        pulls_stopped: Pulls and updates cancelled or interrupted.
-        loads: Loads that ended with success, by whomever.
-        timed_loads: Those of them that were ours and measured.
-        load_seconds: What those took together, s.
-        longest_load_seconds: What the longest of them took, s.
-        unloads: By reason.
-        failures: By the error's word.
-        uses: How often it was used.
-        seconds_in: Seconds spent in each state so far, up to the last change.
-        transitions: By ``from>to``: how often the state changed so.
-        lifecycle: Where it is now.
-        since: Since when.
+        pulls: Number of successful pulls and updates.
+        pull_seconds: Total duration of the measured pulls, seconds.
+        fetched_bytes: Total bytes fetched, including repeated ones.
+        pulls_stopped: Number of cancelled and interrupted pulls and updates.
+        loads: Number of successful loads, including those by other programs.
+        timed_loads: Number of loads by Herdbook, which are measured.
+        load_seconds: Total duration of the measured loads, seconds.
+        longest_load_seconds: Duration of the longest measured load, seconds.
+        unloads: Number of unloads by reason.
+        failures: Number of failures by error code.
+        uses: Number of recorded uses.
+        seconds_in: Time in each state up to the last change, seconds.
+        transitions: Number of state changes by ``from>to``.
+        lifecycle: Present state and activity.
+        since: When the model entered this state.
     """
 
     pulls: int = 0
@@ -68,7 +68,7 @@ _decode = msgspec.json.Decoder(dict[str, ModelStatistics]).decode
 
 
 class StatisticsView:
-    """The figures of every model."""
+    """The statistics of every model."""
 
     name: ClassVar[str] = "statistics"
     form: ClassVar[int] = 3
@@ -77,7 +77,7 @@ class StatisticsView:
         self._models: dict[str, ModelStatistics] = {}  # by stream
 
     def apply(self, event: RecordedEvent) -> None:
-        """Take in one event; only a model's event in a model's stream counts."""
+        """Apply one event; events that are not about a model are ignored."""
         if event.type not in EVENTS:
             return
         model = self._models.get(event.stream)
@@ -96,31 +96,31 @@ class StatisticsView:
             count(model, event)
 
     def get(self, stream: str) -> ModelStatistics | None:
-        """Return the figures of a model's stream, as they are now."""
+        """Return a copy of the statistics of a model's stream."""
         model = self._models.get(stream)
         return None if model is None else _copy(model)
 
     def dump(self) -> bytes:
-        """Return the whole view: equal views have equal bytes."""
+        """Serialize the view; equal views have equal bytes."""
         return _encode(self._models)
 
     @classmethod
     def copy_of(cls, other: Self) -> Self:
-        """Return the same view, which later events do not change."""
+        """Copy a view, so that later events do not change the copy."""
         view = cls()
         view._models = {at: _copy(model) for at, model in other._models.items()}
         return view
 
     @classmethod
     def load(cls, data: bytes) -> Self:
-        """Return the view that was dumped."""
+        """Load a view from a dump."""
         view = cls()
         view._models = _decode(data)
         return view
 
 
 def _copy(model: ModelStatistics) -> ModelStatistics:
-    """Return a copy with dictionaries of its own."""
+    """Return a copy with its own dictionaries."""
     copied = copy.copy(model)
     copied.unloads, copied.failures = dict(model.unloads), dict(model.failures)
     copied.seconds_in = dict(model.seconds_in)

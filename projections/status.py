@@ -1,8 +1,7 @@
-"""What each model and each node is now: the view that everything asks first.
+"""The present status of every model and node: the main view.
 
-One mutable record per model, moved by the compiled lifecycle. A record is handed
-out as a copy; what hangs below it is never changed in place, so a copy is cheap
-and stays as it was.
+There is one mutable record per model, driven by the compiled lifecycle. Callers get a
+copy. Objects inside a record are replaced, never changed, so a shallow copy is enough.
 """
 
 from __future__ import annotations
@@ -40,15 +39,15 @@ T = TypeVar("T")
 
 
 class Why(msgspec.Struct, frozen=True):
-    """The event that led to the present state.
+    """The event that caused the present state.
 
     Attributes:
-        event: Name of the fact.
+        event: Event type.
         cause: Why it was recorded.
-        actor: Who asked.
-        position: Where it stands in the log.
-        detail: The reason that the fact itself gives, where it gives one.
-        evicted_by: The runner that took its place in memory, where that is why.
+        actor: Who asked for it.
+        position: Position in the log.
+        detail: Reason in the data of the event, if there is one.
+        evicted_by: Model that was loaded in its place, for an eviction.
     """
 
     event: str
@@ -60,13 +59,13 @@ class Why(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """What went wrong last.
+    """The last failure of a model.
 
     Attributes:
-        event: Name of the fact.
-        kind: The error's stable word.
-        message: What the server said, for people.
-        at: When.
+        event: Event type.
+        kind: Stable code of the error.
+        message: Error message of the server.
+        at: Time of the failure.
     """
 
     event: str
@@ -76,16 +75,16 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Work(msgspec.Struct, frozen=True):
-    """An activity under way.
+    """A running activity.
 
     Attributes:
         activity: Pull, update or load.
-        instance: The instance of Herdbook that is at work.
-        since: When it began.
+        instance: Instance of Herdbook that runs it.
+        since: When it started.
         actor: Who asked for it.
-        completed_bytes: What was last recorded of it, bytes.
-        total_bytes: All of it, as far as it was known, bytes.
-        insecure: Whether the registry may be asked without TLS.
+        completed_bytes: Last recorded progress, bytes.
+        total_bytes: Total size, if known, bytes.
+        insecure: Whether the registry may be used without TLS.
     """
 
     activity: Activity
@@ -98,38 +97,38 @@ class Work(msgspec.Struct, frozen=True):
 
 
 class ModelStatus(msgspec.Struct, kw_only=True):
-    """What is known of one model on one node.
+    """The present status of a model on a node.
 
     Attributes:
-        node: The node.
-        name: Canonical name, spelled as the server spells it.
-        lifecycle: State, activity, presence and whether an update is under way.
-        since: When the state, or the activity in it, began; None if nothing is known.
-        why: The event that led to it.
-        version: Version of its stream.
-        digest: Digest of its manifest; None while it is not there.
-        size_bytes: Sum of its layers, bytes.
-        remote_host: Where it runs if it is a cloud model.
-        weights: Digest of its file of numbers.
-        family: Architecture, as the server names it.
+        node: Name of the node.
+        name: Canonical name, in the spelling of the server.
+        lifecycle: State, activity, presence, and whether an update is running.
+        since: When the state or activity started; None if unknown.
+        why: The event that caused the state.
+        version: Version of the stream.
+        digest: Digest of the manifest; None if the model is not present.
+        size_bytes: Sum of the layers, bytes.
+        remote_host: Host that runs a cloud model.
+        weights: Digest of the weights file.
+        family: Architecture, as reported by the server.
         parameter_count: Number of parameters.
-        quantization: As the server names it.
-        context_trained: Tokens it was trained for; None if nothing says so yet.
-        context_source: Where that number comes from.
+        quantization: As reported by the server.
+        context_trained: Trained context, tokens; None if unknown.
+        context_source: Source of ``context_trained``.
         context_default: ``num_ctx`` of the model's own parameters.
-        temperature: The recommended one.
-        temperature_source: Where that comes from.
-        detected: Capabilities as they were detected, by name.
-        detected_digest: The digest that the detection was about.
-        settings: Its configuration, by name.
-        runner: The runner of its weights, while it is loaded and one was seen.
-        last_used_at: When it was last used.
-        last_used_by: Who used it.
-        uses: How often.
-        last_failure: What went wrong last; None after a success.
-        work: The pull or load under way, with the instance that is at work.
-        update: The update under way beside the state.
-        stale_since: Since when its node does not answer; None while it does.
+        temperature: Recommended temperature.
+        temperature_source: Source of ``temperature``.
+        detected: Detected capabilities, by name.
+        detected_digest: Digest for which the capabilities were detected.
+        settings: Configured settings, by name.
+        runner: The runner of the weights, while the model is loaded.
+        last_used_at: Time of the last use.
+        last_used_by: Actor of the last use.
+        uses: Number of uses.
+        last_failure: The last failure; None after a success.
+        work: The running pull or load.
+        update: The running update.
+        stale_since: Since when the node does not answer; None while it does.
     """
 
     node: str
@@ -164,39 +163,39 @@ class ModelStatus(msgspec.Struct, kw_only=True):
 
     @property
     def state(self) -> ModelState:
-        """Whether it can be used now."""
+        """Whether the model can be used now."""
         return self.lifecycle.state
 
     @property
     def present(self) -> bool:
-        """Whether the server has it."""
+        """Whether the server has the model."""
         return self.lifecycle.present
 
     @property
     def updating(self) -> bool:
-        """Whether an update is under way."""
+        """Whether an update is running."""
         return self.lifecycle.updating
 
     @property
     def activity(self) -> Activity | None:
-        """The work under way: a pull, a load, or else an update."""
+        """The running activity: a pull or a load, otherwise an update."""
         update = Activity.UPDATE if self.lifecycle.updating else None
         return self.lifecycle.activity or update
 
     @property
     def context_configured(self) -> int | None:
-        """Tokens that its configuration asks for."""
+        """The configured context, tokens."""
         tokens = self.settings.get("num_ctx")
         return tokens if isinstance(tokens, int) else None
 
     @property
     def context_in_effect(self) -> int | None:
-        """Tokens that its runner has, where one was seen."""
+        """The context of the runner, tokens, if known."""
         return self.runner.context_length if self.runner else None
 
     @property
     def capabilities(self) -> dict[str, Capability]:
-        """What it can do, by name: as detected, the configuration laid on top."""
+        """The detected capabilities by name, overridden by the configuration."""
         overrides = {
             name.removeprefix(CAPABILITY_SETTING): Capability(
                 value=bool(value), source=FactSource.CONFIGURATION
@@ -215,22 +214,22 @@ class ModelStatus(msgspec.Struct, kw_only=True):
         )
 
     def can(self, capability: str) -> bool:
-        """Return whether it can do a thing; False where nothing is known."""
+        """Return whether the model has a capability; False if unknown."""
         known = self.capabilities.get(capability)
         return known is not None and known.value
 
 
 class NodeStatus(msgspec.Struct, kw_only=True):
-    """What is known of one node.
+    """The present status of a node.
 
     Attributes:
-        name: Its name, as we call it.
-        url: Where it was last reached.
-        server_version: The server's version, as it says.
-        reached: Whether it answered when it was last asked.
+        name: Name of the node in Herdbook.
+        url: Address of the node.
+        server_version: Version of the server, as it reports it.
+        reached: Whether the node answered the last request.
         since: Since when that is so.
-        message: What was wrong, while it is lost.
-        version: Version of its stream.
+        message: The problem, if the node does not answer.
+        version: Version of the stream.
     """
 
     name: str
@@ -255,16 +254,16 @@ _decode = msgspec.json.Decoder(_Dump).decode
 
 
 MOST_FINDINGS = 100
-"""Findings that the view keeps; ``verify`` reports all of them."""
+"""Maximum number of findings in the view; ``verify`` reports all of them."""
 
 
 class StatusView:
     """State, activity, facts, configuration and memory of every model.
 
     Attributes:
-        position: The last event that it has taken in.
-        findings: What is wrong with events that it has taken in: data that cannot be
-            read, illegal events, and events in the wrong stream. The first 100.
+        position: Position of the last event that was applied.
+        findings: The first 100 problems of the applied events: data that cannot be
+            read, illegal events, and events in the wrong stream.
     """
 
     name: ClassVar[str] = "status"
@@ -278,7 +277,7 @@ class StatusView:
         self.findings: list[Finding] = []
 
     def apply(self, event: RecordedEvent) -> None:
-        """Take in one event; one that is odd is a finding, and never an error."""
+        """Apply one event; an invalid event is a finding and never an error."""
         self.position = event.position
         if isinstance(event.data, facts.UnreadableFact):
             self._note(
@@ -310,15 +309,15 @@ class StatusView:
                 model.since = event.occurred_at
                 model.why = Why(event.type, event.cause, event.actor, event.position)
         if is_legal or after != before:
-            self._take_in(model, event)
+            self._apply_data(model, event)
         if not is_legal:
             self._note(
                 illegal_event(event.position, event.type, event.stream, before, after)
             )
-            _tidy(model)
+            _clear_contradictions(model)
 
-    def _take_in(self, model: ModelStatus, event: RecordedEvent) -> None:
-        """Take in the data of an event, if they can be read."""
+    def _apply_data(self, model: ModelStatus, event: RecordedEvent) -> None:
+        """Apply the data of an event, if they can be read."""
         effect = _EFFECTS.get(event.type)
         if effect is None or isinstance(event.data, facts.UnreadableFact):
             return
@@ -363,7 +362,7 @@ class StatusView:
             node.url, node.server_version = event.data.url, event.data.version
             node.reached, node.message = True, ""
         elif isinstance(event.data, facts.NodeMoved):
-            # Not known to answer there until a refresh says so.
+            # Unreached until a refresh gets an answer from the new address.
             node.url, node.reached, node.since = (
                 event.data.to_url,
                 False,
@@ -376,25 +375,25 @@ class StatusView:
             self._note_wrong_stream(event)
 
     def find(self, stream: str) -> ModelStatus | None:
-        """Return the record of a model's stream itself, not to be changed."""
+        """Return the record of a model's stream without a copy; do not change it."""
         return self._models.get(stream)
 
     def get(self, stream: str) -> ModelStatus | None:
-        """Return the status of a model's stream, as it is now."""
+        """Return the present status of a model's stream."""
         model = self._models.get(stream)
-        return None if model is None else self._handed_out(model)
+        return None if model is None else self._copy_with_node(model)
 
     def all(self, node: str | None = None) -> list[ModelStatus]:
-        """Return the status of every model, on one node or on all, by name."""
+        """Return the status of every model, on one node or all, by name."""
         models = self._models.values()
         chosen = (m for m in models if node is None or m.node == node)
         return [
-            self._handed_out(model)
+            self._copy_with_node(model)
             for model in sorted(chosen, key=lambda m: (m.node, m.name))
         ]
 
     def weights_of(self, digest: str) -> str | None:
-        """Return the weights of a model's digest, also of one that is gone."""
+        """Return the weights of a digest, including digests of deleted models."""
         return self._weights.get(digest)
 
     def node(self, stream: str) -> NodeStatus | None:
@@ -406,7 +405,7 @@ class StatusView:
         """Return the status of every node, by name."""
         return [copy.copy(self._nodes[stream]) for stream in sorted(self._nodes)]
 
-    def _handed_out(self, model: ModelStatus) -> ModelStatus:
+    def _copy_with_node(self, model: ModelStatus) -> ModelStatus:
         status = copy.copy(model)
         node = self._nodes.get(f"node/{model.node}")
         if node is not None and not node.reached:
@@ -414,7 +413,7 @@ class StatusView:
         return status
 
     def dump(self) -> bytes:
-        """Return the whole view: equal views have equal bytes."""
+        """Serialize the view; equal views have equal bytes."""
         return _encode(
             _Dump(
                 self._models,
@@ -427,9 +426,9 @@ class StatusView:
 
     @classmethod
     def copy_of(cls, other: Self) -> Self:
-        """Return the same view, which later events do not change."""
+        """Copy a view, so that later events do not change the copy."""
         view = cls()
-        # What a record refers to is replaced, never changed in place.
+        # Objects inside a record are replaced, never changed, so they can be shared.
         view._models, view._nodes = _copies(other._models), _copies(other._nodes)
         view._weights, view.position = dict(other._weights), other.position
         view.findings = [*other.findings]
@@ -437,7 +436,7 @@ class StatusView:
 
     @classmethod
     def load(cls, data: bytes) -> Self:
-        """Return the view that was dumped."""
+        """Load a view from a dump."""
         dump = _decode(data)
         view = cls()
         view._models, view._nodes = dump.models, dump.nodes
@@ -446,8 +445,8 @@ class StatusView:
         return view
 
 
-def _tidy(model: ModelStatus) -> None:
-    """Drop what the lifecycle rules out, after an event that was not legal."""
+def _clear_contradictions(model: ModelStatus) -> None:
+    """Clear fields that contradict the lifecycle, after an illegal event."""
     if not model.present:
         model.digest = model.size_bytes = model.remote_host = None
         model.weights = model.detected_digest = None
@@ -463,7 +462,7 @@ def _copies(records: Mapping[str, T]) -> dict[str, T]:
     return {stream: copy.copy(record) for stream, record in records.items()}
 
 
-def _there(model: ModelStatus, event: RecordedEvent) -> None:
+def _arrived(model: ModelStatus, event: RecordedEvent) -> None:
     fact = cast("facts.ModelDiscovered | facts.ModelUpdated", event.data)
     model.digest, model.size_bytes = fact.digest, fact.size_bytes
     model.remote_host, model.last_failure = fact.remote_host, None
@@ -475,9 +474,9 @@ def _there(model: ModelStatus, event: RecordedEvent) -> None:
         model.update = None
 
 
-def _gone(model: ModelStatus, _: RecordedEvent) -> None:
+def _removed(model: ModelStatus, _: RecordedEvent) -> None:
     model.digest = model.size_bytes = model.remote_host = None
-    model.weights = model.detected_digest = None  # what comes back is asked anew
+    model.weights = model.detected_digest = None  # detect again if it returns
     model.runner = model.work = model.update = model.last_failure = None
 
 
@@ -576,8 +575,8 @@ def _configured(model: ModelStatus, event: RecordedEvent) -> None:
 _EFFECTS: dict[str, Callable[[ModelStatus, RecordedEvent], None]] = {
     fact.__name__: effect
     for effect, kinds in (
-        (_there, (facts.ModelDiscovered, facts.PullCompleted, facts.ModelUpdated)),
-        (_gone, (facts.ModelVanished, facts.ModelDeleted)),
+        (_arrived, (facts.ModelDiscovered, facts.PullCompleted, facts.ModelUpdated)),
+        (_removed, (facts.ModelVanished, facts.ModelDeleted)),
         (_work_started, (facts.PullStarted, facts.LoadStarted)),
         (_update_started, (facts.UpdateStarted,)),
         (_progressed, (facts.PullProgressed, facts.UpdateProgressed)),

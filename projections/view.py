@@ -1,8 +1,8 @@
-"""What a projection is: a pure fold of recorded events into a view.
+"""The interface of projections: pure functions of the recorded events.
 
-``apply`` is deterministic and does neither I/O nor look at a clock. Replaying
-the same events gives the same bytes (``dump``), and a view that was loaded from
-its dump goes on exactly as the one that was dumped.
+``apply`` is deterministic, without I/O and without a clock. Replaying the same
+events gives the same bytes (``dump``), and a view that is loaded from a dump then
+behaves exactly like the original.
 """
 
 from __future__ import annotations
@@ -14,36 +14,36 @@ from herdbook.events.recorded import RecordedEvent
 
 
 class View(Protocol):
-    """A read model folded from events.
+    """A projection of events.
 
     Attributes:
-        name: Its name, under which snapshots of it are kept.
-        form: Number of the form of its dump and of the rules of its fold; a
-            snapshot with another number is useless.
+        name: Name of the view and of its snapshots.
+        form: Format number of the dump and the rules; snapshots with another number
+            are ignored.
     """
 
     name: ClassVar[str]
     form: ClassVar[int]
 
     def apply(self, event: RecordedEvent) -> None:
-        """Take in one event; events come in order of position."""
+        """Apply one event; events come in order of position."""
         ...
 
     def dump(self) -> bytes:
-        """Return the whole view: equal views have equal bytes."""
+        """Serialize the view; equal views have equal bytes."""
         ...
 
     @classmethod
     def load(cls, data: bytes) -> Self:
-        """Return the view that was dumped.
+        """Load a view from a dump.
 
         Raises:
-            msgspec.MsgspecError: The bytes are not such a dump.
+            msgspec.MsgspecError: The bytes are not a dump of this view.
         """
         ...
 
 
 def fold(view: View, events: Iterable[RecordedEvent]) -> None:
-    """Take in events, one after another."""
+    """Apply events to a view, in order."""
     for event in events:
         view.apply(event)

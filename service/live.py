@@ -72,9 +72,11 @@ class StreamFilter(msgspec.Struct, frozen=True, kw_only=True):
     stream_prefix: str = ""
     chosen: HistoryFilter = HistoryFilter()
 
-    def takes(self, event: RecordedEvent) -> bool:
+    def matches(self, event: RecordedEvent) -> bool:
         """Return whether an event is wanted."""
-        return event.stream.startswith(self.stream_prefix) and self.chosen.takes(event)
+        return event.stream.startswith(self.stream_prefix) and self.chosen.matches(
+            event
+        )
 
 
 class _Reader:
@@ -264,7 +266,7 @@ class Live:
                 elif message is None:
                     if reader.ended is None:
                         yield Heartbeat(max(position, self.position))
-                elif message.position > position and wanted.takes(message):
+                elif message.position > position and wanted.matches(message):
                     yield message
             yield EndOfStream(reader.ended)
         finally:

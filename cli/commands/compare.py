@@ -51,8 +51,8 @@ async def diff(
     no_refresh: NoRefresh = False,
 ) -> None:
     """Show what changed between two times: models, roles, the server."""
-    first = invocation.now.read(since)
-    second = None if until is None else invocation.now.read(until)
+    first = invocation.now.parse(since)
+    second = None if until is None else invocation.now.parse(until)
     refresh = second is None and not no_refresh
     async with invocation.reading(refresh=refresh) as manager:
         one = await read_model_at(manager, first)

@@ -121,7 +121,7 @@ def _types(names: list[str] | None) -> frozenset[str] | None:
 def _time(text: str | None, now: Now) -> datetime | None:
     if text is None:
         return None
-    when = now.read(text)
+    when = now.parse(text)
     if isinstance(when, int):
         raise UsageError(
             repr(text), "is a position", "Use a time, such as yesterday 17:40"
@@ -248,7 +248,7 @@ async def as_of(
     ] = None,
 ) -> None:
     """Show the models as they were at a time or a position."""
-    asked = invocation.now.read(" ".join(when))
+    asked = invocation.now.parse(" ".join(when))
     async with invocation.reading(refresh=False) as manager:
         models = await read_model_at(manager, asked)
         if invocation.json:

@@ -12,7 +12,7 @@ from herdbook.cli.output import Column, Line, Piece, Row, bar, line
 from herdbook.cli.render.states import state_piece
 from herdbook.core import ModelRegistry, ModelState, ModelStatus, ReadModel
 from herdbook.presentation import facts, wording
-from herdbook.presentation.order import in_order, twins_of
+from herdbook.presentation.order import display_order, twins_of
 from herdbook.presentation.times import Now
 from herdbook.projections.status import Work
 
@@ -51,7 +51,7 @@ class ModelsTable:
 
     def chosen(self, *, deleted: bool = False) -> list[ModelStatus]:
         """Return the models in order; with ``deleted`` also those not present."""
-        return in_order(
+        return display_order(
             status
             for status in self._models.statuses()
             if deleted or status.state is not ModelState.NOT_PRESENT
@@ -69,7 +69,9 @@ class ModelsTable:
             state_piece(status),
             Piece(wording.size_text(status)),
             Piece(wording.context_text(status, self._registry)),
-            Piece(wording.abilities_text(n for n, known in can.items() if known.value)),
+            Piece(
+                wording.capabilities_text(n for n, known in can.items() if known.value)
+            ),
             Piece(wording.used_text(status, self._now)),
         ]
         remark = Piece(f" (same weights as {twin})", "dim")

@@ -76,9 +76,10 @@ class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
                     "Positions start at 1; 0 is before the first event",
                 )
 
-    def takes(self, event: RecordedEvent) -> bool:
+    def matches(self, event: RecordedEvent) -> bool:
         """Return whether an event in the range is selected."""
-        return event.stream.startswith(self.stream_prefix) and self.chosen.takes(event)
+        in_range = event.stream.startswith(self.stream_prefix)
+        return in_range and self.chosen.matches(event)
 
 
 async def oldest_first(store: EventStore, query: PageQuery) -> LogPage:
@@ -97,7 +98,7 @@ async def oldest_first(store: EventStore, query: PageQuery) -> LogPage:
         if len(found) == query.limit or scanned == query.max_scanned:
             return LogPage(events=tuple(found), next=position)
         scanned, position = scanned + 1, event.position
-        if query.takes(event):
+        if query.matches(event):
             found.append(event)
     return LogPage(events=tuple(found), next=None)
 
@@ -153,6 +154,6 @@ async def _newest_of(
     async for event in recorded:
         if event.position > high:
             break
-        if query.takes(event):
+        if query.matches(event):
             newest.append(event)
     return newest

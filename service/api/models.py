@@ -21,7 +21,7 @@ from herdbook.core import (
 )
 from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.presentation import shapes
-from herdbook.presentation.order import in_order
+from herdbook.presentation.order import display_order
 from herdbook.service.api import schemas as answers
 from herdbook.service.api.parameters import (
     Actors,
@@ -136,7 +136,7 @@ def _ordered(
         chosen = read_model.explain(role).chosen
         statuses = [by_name[one.name] for one in chosen if one.name in by_name]
     elif sort in (None, Sort.HERD):
-        return in_order(statuses)
+        return display_order(statuses)
     if sort in (None, Sort.HERD):
         return statuses
     name = sort.value

@@ -92,7 +92,7 @@ async def visit(request: AnyRequest) -> PageRequest:
     if asked is None:
         moment = latest.fixed()
     else:
-        moment = await service.past(present.read(asked))
+        moment = await service.past(present.parse(asked))
     at = None
     if asked is not None:
         at = moment.asked or await recorded_at(service.manager, moment.position)

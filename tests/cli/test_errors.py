@@ -113,7 +113,7 @@ def test_verbose_tells_causes_and_where() -> None:
         (["history", "--type", "Birth"], 2, "'Birth' is not an event type"),
         (["history", "--cause", "fun"], 2, "'fun'"),
         (["history", "--since", "#3"], 2, "'#3' is a position"),
-        (["as-of", "tomorrow"], 2, "'tomorrow' is no moment. Forms: #123"),
+        (["as-of", "tomorrow"], 2, "Cannot read 'tomorrow' as a time. Try: "),
         (["as-of", "#999"], 3, "#999 does not exist yet; the last event is #"),
         (["ls", "--node", "a/b"], 2, "'a/b'"),
         (["refresh", "--ollama", "127.0.0.1:9"], 5, "cannot be reached"),

@@ -283,7 +283,7 @@ def test_option_of_a_wrong_type_is_refused_before_anything_is_asked(
     told = run_scenario(scenario)
 
     assert told.shown(NAME)["state"] == "available"
-    assert told.sentences(NAME)[-1].startswith("can: ")
+    assert told.sentences(NAME)[-1].startswith("capabilities: ")
 
 
 def test_load_that_the_server_dies_in_is_interrupted_and_can_be_asked_again(

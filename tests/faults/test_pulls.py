@@ -103,7 +103,7 @@ def test_cut_connections_keep_their_bytes_and_the_pull_ends_well(
 
     told = run_scenario(scenario, models="none")
 
-    assert steps(told) == ["pull started", "pulled in", "can: completion,"]
+    assert steps(told) == ["pull started", "pulled in", "capabilities: completion,"]
 
 
 def test_reset_connections_take_bytes_back_and_nobody_is_told_less(
@@ -137,7 +137,7 @@ def test_stall_is_over_before_the_server_throws_bytes_away(
 
     told = run_scenario(scenario, models="none")
 
-    assert steps(told)[-2:] == ["pulled in", "can: completion,"]
+    assert steps(told)[-2:] == ["pulled in", "capabilities: completion,"]
 
 
 def test_bytes_that_only_come_again_are_no_progress(run_scenario: RunScenario) -> None:
@@ -175,7 +175,7 @@ def test_server_that_dies_and_comes_back_is_pulled_from_again(
     said = " | ".join(told.sentences(BIG))
     assert "pull failed at 361 MB of 1.3 GB" in said
     assert "the connection to the server broke" in said
-    assert steps(told)[-2:] == ["pulled in", "can: completion,"]
+    assert steps(told)[-2:] == ["pulled in", "capabilities: completion,"]
     node = told.herdbook("history", "--no-refresh").out
     assert "lost: " in node
     assert node.count("reached at") == 2
@@ -197,7 +197,7 @@ def test_pull_at_once_after_a_cancel_meets_the_dying_one_and_is_asked_again(
         "pull cancelled",
         "pull started",
         "pulled in",
-        "can: completion,",
+        "capabilities: completion,",
     ]
 
 

@@ -68,7 +68,7 @@ def test_same_weights_with_other_parameters_change_the_runner_of_both(
 
     told = run_scenario(scenario)
 
-    assert told.last(PLAIN)[0].startswith("its runner changed: twin:latest, 1k context")
+    assert told.last(PLAIN)[0].startswith("reloaded: 1k context")
     assert told.shown(PLAIN)["context"]["in_effect"] == 1024
     assert told.shown("twin")["state"] == "loaded"
 
@@ -188,7 +188,7 @@ def test_eviction_names_who_needed_the_room(run_scenario: RunScenario) -> None:
         f"unloaded: evicted to make room for {OTHER}",
         "eviction",
     )
-    assert f"evicted to make room for {OTHER} evicted, seen by" in told.screen(NAME)
+    assert f"evicted to make room for {OTHER} evicted, observed by" in told.screen(NAME)
 
 
 def test_what_was_kept_for_ever_is_evicted_as_well(run_scenario: RunScenario) -> None:
@@ -198,7 +198,7 @@ def test_what_was_kept_for_ever_is_evicted_as_well(run_scenario: RunScenario) ->
 
     told = run_scenario(scenario, sandbox_settings=ONE_PLACE)
 
-    assert told.sentences(NAME)[-2].endswith("kept for ever")
+    assert told.sentences(NAME)[-2].endswith("no expiry")
     assert told.last(NAME)[0] == f"unloaded: evicted to make room for {OTHER}"
 
 
@@ -267,7 +267,7 @@ def test_runner_whose_time_is_over_has_expired(run_scenario: RunScenario) -> Non
 
     told = run_scenario(scenario)
 
-    assert told.last(NAME) == ("unloaded: its keep-alive was over", "expiry")
+    assert told.last(NAME) == ("unloaded: keep-alive expired", "expiry")
 
 
 def test_restart_of_the_server_empties_its_memory(run_scenario: RunScenario) -> None:
@@ -314,4 +314,4 @@ def test_reload_with_other_options_is_no_unload(run_scenario: RunScenario) -> No
 
     for name in (PLAIN, ALIAS):
         assert not any("unloaded" in said for said in told.sentences(name))
-        assert told.last(name)[0].startswith(f"its runner changed: {PLAIN}, 1k context")
+        assert told.last(name)[0].startswith("reloaded: 1k context")

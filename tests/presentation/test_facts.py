@@ -28,10 +28,10 @@ def test_every_state_has_a_sign_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("seconds", "told"),
     [
-        (250, "leaves memory in 4 min"),
-        (0.2, "leaves memory in 1 s"),
-        (-1, "in use, or about to leave memory"),
-        (86_400 * 365 * 300, "kept for ever"),
+        (250, "unloads in 4 min"),
+        (0.2, "unloads in 1 s"),
+        (-1, "in use, or about to unload"),
+        (86_400 * 365 * 300, "no expiry"),
     ],
 )
 def test_expiry_is_counted_down(seconds: float, told: str) -> None:
@@ -47,8 +47,8 @@ def test_expiry_that_nobody_tells_is_not_told() -> None:
 @pytest.mark.parametrize(
     ("vram", "told"),
     [
-        (0, "2.0 GB, on the CPU"),
-        (2_000_000_000, "2.0 GB, all on the GPU"),
+        (0, "2.0 GB, CPU"),
+        (2_000_000_000, "2.0 GB, GPU"),
         (500_000_000, "2.0 GB, 500 MB of 2.0 GB (25 %) on the GPU"),
     ],
 )
@@ -87,5 +87,5 @@ def test_costs_say_what_is_not_known() -> None:
     unknown = Figure(size_bytes=None, source=CostSource.UNKNOWN, note="nobody knows")
     cost = PullCost(name="a", update=False, fetch=unknown, free=unknown)
 
-    assert fetch_text(cost) == "size unknown (nobody knows)"
+    assert fetch_text(cost) == "download size unknown (nobody knows)"
     assert free_text(unknown) == "free disk unknown (nobody knows)"

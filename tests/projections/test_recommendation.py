@@ -119,7 +119,7 @@ def test_fewer_failures_then_smaller_then_the_name() -> None:
     )
     assert order(view) == ["c", "d", "b", "a"]
     assert view.order(ModelRole.GENERAL)[-1].reasons[-1] == (
-        "failed 1 time since it worked"
+        "failed 1 time since the last success"
     )
 
 
@@ -146,19 +146,19 @@ def test_candidate_tells_its_reasons_and_the_data_behind_them() -> None:
 def test_lacking_rank_is_told() -> None:
     (candidate,) = view_of(*history("a", found(), CHATS)).order(ModelRole.GENERAL)
     assert "no rank for general in the catalogue" in candidate.reasons
-    assert "never used here" in candidate.reasons
+    assert "never used" in candidate.reasons
 
 
 @pytest.mark.parametrize(
     ("told", "reason"),
     [
-        ([found(), CHATS, LOADING], "is loading"),
-        ([CHATS, PULLING], "is being pulled"),
+        ([found(), CHATS, LOADING], "loading"),
+        ([CHATS, PULLING], "pulling"),
         ([found(), CHATS, facts.ModelDeleted()], "not present"),
         ([found(), CHATS, facts.ModelVanished()], "not present"),
         (
             [found(), CHATS, LOADING, FAILED, LOADING, FAILED],
-            "in error: failed 2 times since it worked",
+            "in error (failed 2 times since the last success)",
         ),
     ],
 )
@@ -172,9 +172,7 @@ def test_model_that_cannot_be_used_now_is_passed_over(
 
 def test_model_that_was_never_looked_at_is_passed_over() -> None:
     view = view_of(*history("a", found()))
-    assert why_not(view, ModelRole.GENERAL) == {
-        "a": ("what it can do is not known yet",)
-    }
+    assert why_not(view, ModelRole.GENERAL) == {"a": ("capabilities unknown",)}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from litestar import Response, get
 from herdbook.core import Difference, ReadModel
 from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.core.history.diff import difference
-from herdbook.presentation.differences import Differing, rows_of
+from herdbook.presentation.differences import DifferenceRow, rows_of
 from herdbook.presentation.times import FORMS
 from herdbook.service.dashboard.charts.sampling import recorded_at
 from herdbook.service.dashboard.layout import PageRequest, render, visit
@@ -42,7 +42,7 @@ async def compare_page(request: AnyRequest) -> Response[str]:
     )
 
 
-async def _rows(found: Difference) -> list[Differing]:
+async def _rows(found: Difference) -> list[DifferenceRow]:
     rows, time_slice = [], TimeSlice()
     for row in rows_of(found):
         rows.append(row)
@@ -51,7 +51,7 @@ async def _rows(found: Difference) -> list[Differing]:
 
 
 async def _moment(here: PageRequest, text: str) -> ReadModel:
-    return await here.service.past(here.present.read(text))
+    return await here.service.past(here.present.parse(text))
 
 
 async def _words(here: PageRequest, moment: ReadModel | None) -> tuple[str, int]:

@@ -99,7 +99,7 @@ def _chosen(query: Mapping[str, str], now: Now) -> HistoryFilter:
 def _time(text: str, now: Now) -> datetime | None:
     if not text:
         return None
-    when = now.read(text)
+    when = now.parse(text)
     if isinstance(when, int):
         raise BadRequestError(
             f"{text[:80]!r}", "is a position", "A time is wanted here"

@@ -18,7 +18,7 @@ from herdbook.core import (
 )
 from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.presentation import facts, wording
-from herdbook.presentation.order import in_order, twins_of
+from herdbook.presentation.order import display_order, twins_of
 from herdbook.presentation.remedies import remedy_of
 from herdbook.presentation.times import Now
 from herdbook.projections.status import Work
@@ -97,7 +97,7 @@ async def models_page(
     statuses = here.moment.statuses()
     known = {status.name for status in statuses}
     statuses += [here.moment.status(name) for name in works if name not in known]
-    shown = in_order(
+    shown = display_order(
         status
         for status in statuses
         if gone
@@ -173,7 +173,7 @@ def row_of(
         state=wording.state_text(status),
         size=wording.size_text(status),
         context=wording.context_text(status, here.service.manager.registry),
-        can=wording.abilities_text(n for n, known in can.items() if known.value),
+        can=wording.capabilities_text(n for n, known in can.items() if known.value),
         memory=facts.memory_text(runner, status.name) if runner else "",
         expiry=facts.expiry_text(runner, here.now) if runner else "",
         used=wording.used_text(status, here.now),

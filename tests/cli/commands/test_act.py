@@ -14,7 +14,7 @@ def test_load_tells_what_is_in_memory(
     assert answer.code == 0
     assert answer.out.splitlines()[-1].startswith("llama3.2:3b loaded in ")
     assert "2k context" in answer.out
-    assert "all on the GPU" in answer.out
+    assert "GPU" in answer.out
 
 
 def test_load_in_json_is_the_model(herdbook: Herdbook, server: SandboxThread) -> None:
@@ -33,7 +33,7 @@ def test_load_keeps_for_ever_where_told_so(
         "load", "smollm2:135m", "--keep-alive", "-1", "--ollama", server.address
     )
 
-    assert "kept for ever" in answer.out
+    assert "no expiry" in answer.out
 
 
 def test_load_that_fails_says_why_and_is_recorded(
@@ -106,7 +106,9 @@ def test_rm_in_words_says_that_shared_weights_stay(
 
     answer = herdbook("rm", "llama3.2:3b")
 
-    assert "frees next to nothing: llama3.2:latest has the same weights" in answer.out
+    assert (
+        "frees almost no space: shares its weights with llama3.2:latest" in answer.out
+    )
 
 
 def test_use_records_who_and_what_for(
@@ -143,7 +145,7 @@ def test_config_unsets_with_a_note(herdbook: Herdbook, server: SandboxThread) ->
         answer.out
         == "llama3.2:3b has no settings: the defaults of model and server apply.\n"
     )
-    assert 'num_ctx no longer set (was: 4096): "done"' in herdbook("history").out
+    assert 'num_ctx removed (was: 4096): "done"' in herdbook("history").out
 
 
 def test_config_in_json_tells_what_requests_get(

@@ -86,9 +86,9 @@ def test_why_tells_what_led_to_a_state_oldest_first(lived: Herdbook) -> None:
     lines = lived("why", "llama3.2:3b").out.splitlines()
 
     assert lines[0].startswith("llama3.2:3b is loaded since ")
-    assert "made it what it is   found: 2.0 GB" in lines[1]
-    assert "same operation       load started" in lines[-2]
-    assert "led to the state     loaded in" in lines[-1]
+    assert "origin    found: 2.0 GB" in lines[1]
+    assert "part of   load started" in lines[-2]
+    assert "cause     loaded in" in lines[-1]
     assert lines[-1].endswith("by cli:ann")
 
 
@@ -100,7 +100,7 @@ def test_why_names_other_models_where_they_are_the_reason(
     herdbook("load", "llama3.2:3b")
     out = herdbook("why", "llama3.2:latest").out
 
-    assert "of another model     llama3.2:3b   loaded" in out
+    assert "other model     llama3.2:3b   loaded" in out
 
 
 def test_why_of_a_model_that_nobody_knows_is_not_found(lived: Herdbook) -> None:

@@ -86,7 +86,7 @@ def test_demo_walks_to_its_end_without_a_terminal(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     told = done.stdout
     assert "The demo uses a sandbox (a simulated Ollama server)" in told
-    assert "recovery, by reconciler" in told
+    assert "recovery by reconciler" in told
     story = told[
         told.index("Its complete history:") : told.index("at the time of the crash")
     ]

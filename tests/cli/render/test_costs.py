@@ -24,7 +24,7 @@ def test_pull_says_first_what_it_costs(
 ) -> None:
     first, *_, last = herdbook("pull", "qwen3:0.6b").out.splitlines()
 
-    assert first.startswith("qwen3:0.6b: size unknown (the catalogue does not tell")
+    assert first.startswith("qwen3:0.6b: download size unknown (the catalogue")
     assert first.endswith(f"free in {folder}")
     assert last.startswith("qwen3:0.6b pulled in ")
 
@@ -36,7 +36,7 @@ def test_pull_as_a_dry_run_fetches_nothing(
 
     assert answer.code == 0
     assert answer.out.startswith(
-        "llama3.1:latest: at most 4.7 GB to fetch (catalogue); "
+        "llama3.1:latest: download of up to 4.7 GB (catalogue); "
     )
     assert herdbook("history", "llama3.1").code == 3
 
@@ -60,7 +60,9 @@ def test_load_says_first_what_it_costs(
 ) -> None:
     first, last = herdbook("load", "llama3.2:3b").out.splitlines()
 
-    assert first == "llama3.2:3b: at least 2.0 GB of memory; no runner holds any"
+    assert (
+        first == "llama3.2:3b: needs at least 2.0 GB of memory; nothing else is loaded"
+    )
     assert last.startswith("llama3.2:3b loaded in ")
 
 
@@ -99,19 +101,19 @@ def test_dry_run_of_a_load_needs_the_model(
     [
         (
             PullCost(name="a:1b", update=True, fetch=KNOWN, free=KNOWN),
-            "a:1b: an update, at most 4.7 GB to fetch (catalogue); 4.7 GB free in /m",
+            "a:1b: update of up to 4.7 GB (catalogue); 4.7 GB free in /m",
         ),
         (
             PullCost(name="a:1b", update=False, fetch=UNKNOWN, free=UNKNOWN),
-            "a:1b: size unknown (who knows); free disk unknown (who knows)",
+            "a:1b: download size unknown (who knows); free disk unknown (who knows)",
         ),
         (
             LoadCost(name="a:1b", loaded=True, size=KNOWN, held=KNOWN, runners=1),
-            "a:1b: in memory already; 1 runner in memory, 4.7 GB in all",
+            "a:1b: already loaded; 1 runner loaded, 4.7 GB in total",
         ),
         (
             LoadCost(name="a:1b", loaded=False, size=UNKNOWN, held=KNOWN, runners=2),
-            "a:1b: size unknown (who knows); 2 runners in memory, 4.7 GB in all",
+            "a:1b: size unknown (who knows); 2 runners loaded, 4.7 GB in total",
         ),
     ],
 )

@@ -103,7 +103,7 @@ def of_interest(log: Sequence[RecordedEvent], query: PageQuery) -> list[Recorded
         for event in log
         if query.after < event.position < before
         and event.stream.startswith(query.stream_prefix)
-        and query.chosen.takes(event)
+        and query.chosen.matches(event)
     ]
 
 

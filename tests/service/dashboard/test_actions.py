@@ -101,7 +101,7 @@ def test_questions_name_who_else_is_concerned(
     unload = browser.page(f"/models/{MODEL}/unload")
     assert "With it leaves twin:latest: they have the same weights." in unload.text
     delete = browser.page(f"/models/{MODEL}/delete")
-    assert "frees next to nothing: twin:latest has the same weights" in delete.text
+    assert "frees almost no space: shares its weights with twin:latest" in delete.text
     assert "same weights as" in browser.page("/").text
     assert "in memory already" in browser.page(f"/models/{MODEL}/load").text
     assert "/models/twin:latest" in browser.page("/node").links

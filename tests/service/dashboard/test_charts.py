@@ -96,7 +96,7 @@ def test_memory_bar_has_a_piece_for_each_runner() -> None:
     assert title is not None
     assert title.text == (
         "8.0 GB of memory in use: "
-        "big 6.0 GB, 3.0 of 6.0 GB (50 %) on the GPU; c 2.0 GB, on the CPU"
+        "big 6.0 GB, 3.0 of 6.0 GB (50 %) on the GPU; c 2.0 GB, CPU"
     )
 
 

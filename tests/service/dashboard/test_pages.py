@@ -105,7 +105,7 @@ def test_banner_stands_on_every_page(tmp_path: Path, ollama: SandboxThread) -> N
     [
         ("/nowhere", 404, "is not a path of this service"),
         ("/log/999999", 404, "is not in the log"),
-        ("/?as_of=soon", 400, "is no moment"),
+        ("/?as_of=soon", 400, "as a time"),
         ("/?as_of=999999", 400, "is not in the log"),
         ("/log?cause=whim", 400, "is no cause"),
         ("/log?type=Nothing", 400, "is no type of event"),
