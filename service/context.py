@@ -133,7 +133,7 @@ class Service:
         """
         if as_of is None:
             return await self.manager.now()
-        return await self.past(Now(self.clock.now()).read(as_of))
+        return await self.past(Now(self.clock.now()).parse(as_of))
 
     async def past(self, when: int | datetime) -> ReadModel:
         """Return what the log said at a position or a time; one replay at a time.

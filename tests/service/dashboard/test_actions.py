@@ -103,7 +103,7 @@ def test_questions_name_who_else_is_concerned(
     delete = browser.page(f"/models/{MODEL}/delete")
     assert "frees almost no space: shares its weights with twin:latest" in delete.text
     assert "same weights as" in browser.page("/").text
-    assert "in memory already" in browser.page(f"/models/{MODEL}/load").text
+    assert "already loaded" in browser.page(f"/models/{MODEL}/load").text
     assert "/models/twin:latest" in browser.page("/node").links
 
 
