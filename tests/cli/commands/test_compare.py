@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from support.cli_runner import Herdbook, SandboxThread
 
