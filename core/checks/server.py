@@ -18,7 +18,12 @@ import msgspec
 from herdbook.core.checks.log import failed
 from herdbook.core.clock import Clock
 from herdbook.core.diagnosis import Diagnosis, Level, diagnosis
-from herdbook.core.errors import HerdbookError, ModelNotFoundError, OllamaError
+from herdbook.core.errors import (
+    HerdbookError,
+    ModelNotFoundError,
+    NodeTimeoutError,
+    OllamaError,
+)
 from herdbook.core.history.read_model import ReadModel
 from herdbook.core.ollama.address import is_local
 from herdbook.core.ollama.entries import UnreadableEntry, unreadable_text
@@ -71,7 +76,8 @@ async def check_server(client: OllamaClient, against: Checking) -> list[Diagnosi
         return [failed("server", error), *_in_error(against.read_model)]
     took = against.clock.monotonic() - asked
     there = [entry.name for entry in look.models]
-    shown = await _shows(client, [*there, *_vanished(against.read_model, there)])
+    names = [*there, *_vanished(against.read_model, there)]
+    shown = await _shows(client, names, against)
     return [
         check_latency(client.base_url, look.version, took),
         check_version(look),
@@ -117,7 +123,7 @@ def _lacks(look: ServerAnswers) -> Iterator[str]:
 
 
 async def _shows(
-    client: OllamaClient, names: Iterable[str]
+    client: OllamaClient, names: Sequence[str], against: Checking
 ) -> dict[str, ShowAnswer | HerdbookError]:
     """Return the details of each model, or the error."""
     places = asyncio.Semaphore(SHOWS_AT_ONCE)
@@ -125,11 +131,13 @@ async def _shows(
     async def show(name: str) -> ShowAnswer | HerdbookError:
         async with places:
             try:
-                return await client.show(name)
+                async with against.clock.timeout(against.within_s):
+                    return await client.show(name)
+            except TimeoutError:
+                return NodeTimeoutError(name, seconds=against.within_s)
             except HerdbookError as error:
                 return error
 
-    names = list(names)
     found = await asyncio.gather(*(show(name) for name in names))
     return dict(zip(names, found, strict=True))
 

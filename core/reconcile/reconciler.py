@@ -62,6 +62,10 @@ T = TypeVar("T")
 SHOWS_AT_ONCE = 4
 """Concurrent ``/api/show`` requests."""
 
+RETRY_TIMEOUT_S = 0.25
+"""Timeout for the details of a model that did not answer at an earlier refresh: a
+model whose ``/api/show`` hangs must not delay every refresh."""
+
 UNKNOWN_VERSION = "unknown"
 """The version of a server that does not report a valid one."""
 
@@ -157,11 +161,14 @@ class Reconciler:
     async def _reconcile(self, recovered: Collection[str]) -> ServerState:
         statuses = {status.name: status for status in self._repository.statuses()}
         self._damper.begin()
+        deadline = self._clock.monotonic() + self._settings.refresh_timeout_s
         try:
             with self._changes.overlapping() as overlapping:
                 state = await self._ask()
                 settled = _without(state.models, overlapping)
-                detected, undecided = await self._detect(state, settled, statuses)
+                detected, undecided = await self._detect(
+                    state, settled, statuses, deadline=deadline
+                )
                 restarted = await self._reached(state)
                 # After the answers: see work_tracker.py for why this order is sound.
                 changed = overlapping | self._changed_elsewhere(state, statuses)
@@ -261,8 +268,16 @@ class Reconciler:
         state: ServerState,
         models: dict[str, ListedModel],
         statuses: Mapping[str, ModelStatus],
+        *,
+        deadline: float,
     ) -> tuple[dict[str, CapabilitiesDetected], frozenset[str]]:
         """Request the details of models that are not completely known.
+
+        Args:
+            state: The state of the server.
+            models: The models to request.
+            statuses: The statuses in the log.
+            deadline: When the refresh has to end, seconds of the monotonic clock.
 
         Returns:
             The new facts, and the models whose details are not available: for them,
@@ -275,16 +290,21 @@ class Reconciler:
         unreadable: set[str] = set()
 
         async def ask(name: str) -> CapabilitiesDetected | None:
+            known = is_detected(models[name], statuses.get(name))
             async with places:
+                timeout_s = max(deadline - self._clock.monotonic(), 0)
+                if known:
+                    timeout_s = min(timeout_s, RETRY_TIMEOUT_S)
                 try:
-                    found = await self.detect(models[name], state.runners)
-                except BadAnswerError as error:
-                    _log.warning("show_failed", model=name, reason=str(error))
+                    async with self._clock.timeout(timeout_s):
+                        found = await self.detect(models[name], state.runners)
+                except (BadAnswerError, TimeoutError) as error:
+                    reason = str(error) or f"no answer within {timeout_s:.1f} s"
+                    _log.warning("show_failed", model=name, reason=reason)
                     unreadable.add(name)
                     found = detect(
                         name, metadata_of(models[name], None), self._registry
                     )
-            known = is_detected(models[name], statuses.get(name))
             return None if known and found and found.weights is None else found
 
         names = [
