@@ -311,6 +311,14 @@ class ModelManager(Commands):
         """Return the status of each background task of the manager and its log."""
         return [*self._watch.tasks(), *self._storage.tasks()]
 
+    @property
+    def server_notice(self) -> str:
+        """Why the last refresh failed, or which facts the server does not report.
+
+        One line; empty if there is nothing to say.
+        """
+        return self._reconciler.notice
+
     async def doctor(self) -> list[Diagnosis]:
         """Check the server, its models and the manager's background tasks.
 

@@ -10,6 +10,7 @@ from herdbook.core import (
     FactSource,
     HistoryEntry,
     ModelRegistry,
+    ModelState,
     ModelStatus,
     NodeStatus,
     RecordedEvent,
@@ -60,7 +61,9 @@ LINKS = {
 
 def state_text(status: ModelStatus) -> str:
     """Return the state in words, with a running update."""
-    return status.state.replace("_", " ") + (", updating" if status.updating else "")
+    state = status.state.replace("_", " ") + (", updating" if status.updating else "")
+    stale = status.stale_since is not None and status.state is ModelState.LOADED
+    return f"was {state}" if stale else state
 
 
 def size_text(status: ModelStatus) -> str:
@@ -78,7 +81,8 @@ def context_text(status: ModelStatus, registry: ModelRegistry) -> str:
     trained = status.context_trained or _expected_context(status, registry)
     if trained is None:
         return UNKNOWN
-    effect = status.context_in_effect
+    configured = status.context_configured or status.context_default
+    effect = status.context_in_effect or configured
     if effect is None or effect == trained:
         return tokens_text(trained)
     return f"{tokens_text(effect)} of {tokens_text(trained)}"

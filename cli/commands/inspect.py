@@ -14,10 +14,11 @@ from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import known_status
 from herdbook.cli.model_filter import CAPABILITIES, SORT_KEYS, STATES, ModelFilter
 from herdbook.cli.options import AnyRole, Model, NoRefresh, Role
+from herdbook.cli.output import Piece, line
 from herdbook.cli.render import model as card
 from herdbook.cli.render import models as models_table
 from herdbook.cli.render import ranking
-from herdbook.core import ModelRole, ReadModel
+from herdbook.core import ModelManager, ModelRole, ReadModel
 from herdbook.presentation import shapes
 
 _UNITS = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "gib": 2**30, "mib": 2**20}
@@ -86,20 +87,19 @@ async def ls(  # noqa: PLR0913 - the options of a verb
         elif all_statuses:
             screen.write("No models match.")
         else:
-            screen.write(_advice(invocation, models, asked=not no_refresh))
+            screen.write(_advice(manager, models, asked=not no_refresh))
+        if statuses and manager.server_notice:
+            screen.write_lines([line(Piece(manager.server_notice, "yellow"))])
         remark = ", not refreshed" if no_refresh else ""
         foot = models_table.footer(models, statuses, invocation.now, remark=remark)
         screen.write_lines([foot])
 
 
-def _advice(invocation: Invocation, models: ReadModel, *, asked: bool) -> str:
+def _advice(manager: ModelManager, models: ReadModel, *, asked: bool) -> str:
     """Return a hint for an empty list."""
-    if models.node_status().reached or not asked:
-        return "No models yet. To find one: herdbook suggest general"
-    return (
-        f"No server answers at {invocation.url}. "
-        "Start it with 'ollama serve', or set OLLAMA_HOST to its address."
-    )
+    if asked and not models.node_status().reached and manager.server_notice:
+        return f"{manager.server_notice}."
+    return "No models yet. To find one: herdbook suggest general"
 
 
 @verb("show", INSPECT)

@@ -86,6 +86,8 @@ class Card:
             source = SOURCES[status.context_source]
             trained = f"{status.context_trained:,} ({source})"
         configured = _number(status.context_configured)
+        if status.context_configured is None and status.context_default is not None:
+            configured = f"{status.context_default:,} (model)"
         effect = _number(status.context_in_effect)
         return f"trained {trained}   configured {configured}   in effect {effect}"
 

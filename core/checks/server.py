@@ -115,6 +115,8 @@ def check_version(look: ServerAnswers) -> Diagnosis:
 
 
 def _lacks(look: ServerAnswers) -> Iterator[str]:
+    if look.runners is None:
+        yield "loaded models, so whether a model is loaded is unknown"
     local = [entry for entry in look.models if entry.remote_host is None]
     if local and all(entry.capabilities is None for entry in local):
         yield "capabilities in its list of models"
@@ -210,10 +212,12 @@ def _runners(
         at=against.clock.now(),
         server_version=look.version,
         models={entry.name: listed(entry) for entry in look.models},
-        runners=tuple(entry.runner for entry in look.runners),
+        runners=tuple(entry.runner for entry in look.runners or ()),
     )
     runners = orphaned(seen, weights, against.weights_of)
-    if not runners:
+    if look.runners is None:
+        yield diagnosis("runners", "not reported by the server", level=Level.NOTICE)
+    elif not runners:
         yield diagnosis("runners", f"{len(look.runners)}, none orphaned")
     for runner in runners:
         yield _orphaned(runner, seen.at)

@@ -8,7 +8,7 @@ that removing it restores the detected values.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -44,6 +44,8 @@ class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
         listed: The capabilities in ``/api/tags``.
         shown_context: Trained context in ``/api/show``, tokens.
         listed_context: Trained context in ``/api/tags``, tokens.
+        evidence: Capabilities by evidence in ``/api/show``, if it lists none: by
+            name, the field that shows it.
         num_ctx: The model's own parameter ``num_ctx``.
         temperature: The model's own parameter ``temperature``.
         cloud: Whether it is a cloud model.
@@ -56,6 +58,7 @@ class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
     quantization: str | None = None
     shown: Collection[str] | None = None
     listed: Collection[str] | None = None
+    evidence: Mapping[str, str] = {}
     shown_context: int | None = None
     listed_context: int | None = None
     num_ctx: int | None = None
@@ -125,6 +128,11 @@ def _capability(
         return Capability(value=value, source=FactSource.SHOW, evidence=evidence)
     if observed.listed:
         return Capability(value=word in observed.listed, source=FactSource.TAGS)
+    if word in observed.evidence:
+        evidence = observed.evidence[word]
+        return Capability(value=True, source=FactSource.SHOW, evidence=evidence)
+    if word == "completion" and "embedding" in observed.evidence:
+        return Capability(value=False, source=FactSource.SHOW, evidence="embedding")
     expected = _expected(word, known)
     if expected is not None and expected.value:
         return expected

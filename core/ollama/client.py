@@ -49,10 +49,12 @@ from herdbook.core.ollama.entries import (
 )
 from herdbook.core.ollama.failures import Request
 from herdbook.core.ollama.requests import (
+    MISSING,
     Answered,
     Call,
     ClientLimits,
     LineReader,
+    MissingEndpointError,
     read,
     refusal,
 )
@@ -104,13 +106,13 @@ class ServerAnswers(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         version: The server's version; empty if it is missing or not a short text.
         models: The models on the server.
-        runners: The runners in memory.
+        runners: The runners in memory; None if the server does not report them.
         unreadable: Entries of both lists that cannot be read.
     """
 
     version: str
     models: list[TagEntry]
-    runners: list[RunnerEntry]
+    runners: list[RunnerEntry] | None
     unreadable: tuple[UnreadableEntry, ...] = ()
 
 
@@ -169,8 +171,23 @@ class OllamaClient:
         """Return the runners in memory, and the entries that cannot be read."""
         return await self._listing(RunnerEntry, RUNNERS)
 
-    async def _listing(self, kind: type[Entry], path: str) -> Listing[Entry]:
-        call, node = Call("GET", path), self._connections.node
+    async def _version_if_reported(self) -> str:
+        call = Call("GET", "/api/version", optional=True)
+        try:
+            return (await self._connections.answer(call, VersionAnswer)).version
+        except MissingEndpointError:
+            return ""
+
+    async def _runners_if_reported(self) -> Listing[RunnerEntry] | None:
+        try:
+            return await self._listing(RunnerEntry, RUNNERS, optional=True)
+        except MissingEndpointError:
+            return None
+
+    async def _listing(
+        self, kind: type[Entry], path: str, *, optional: bool = False
+    ) -> Listing[Entry]:
+        call, node = Call("GET", path, optional=optional), self._connections.node
         with self._connections.observed(call):
             body = await self._connections.whole(call)
             return await read_list(body, kind, source=path, node=node)
@@ -178,15 +195,17 @@ class OllamaClient:
     async def poll(self, *, within_s: float) -> ServerAnswers:
         """Return version, models and runners, from concurrent requests.
 
+        Only the list of models is required; other endpoints may be missing.
+
         Raises:
             NodeTimeoutError: It took longer than ``within_s`` seconds.
             OllamaError: The server is unreachable, refuses or answers nonsense.
         """
         try:
             async with self._clock.timeout(within_s), asyncio.TaskGroup() as group:
-                version = group.create_task(self.version())
+                version = group.create_task(self._version_if_reported())
                 models = group.create_task(self.tags())
-                runners = group.create_task(self.ps())
+                runners = group.create_task(self._runners_if_reported())
         except TimeoutError:
             raise NodeTimeoutError(self._connections.node, seconds=within_s) from None
         except ExceptionGroup as errors:
@@ -195,8 +214,8 @@ class OllamaClient:
         return ServerAnswers(
             version=version.result(),
             models=listed.entries,
-            runners=loaded.entries,
-            unreadable=listed.unreadable + loaded.unreadable,
+            runners=loaded.entries if loaded else None,
+            unreadable=listed.unreadable + (loaded.unreadable if loaded else ()),
         )
 
     async def show(self, name: str) -> ShowAnswer:
@@ -409,6 +428,8 @@ class _Connections:
             async with self._http.stream(
                 call.method, call.path, content=content, headers=headers
             ) as response:
+                if call.optional and response.status_code in MISSING:
+                    raise MissingEndpointError
                 if response.status_code != httpx.codes.OK:
                     body = await self._refusal(response)
                     raise refusal(call, response.status_code, body, node=self.node)

@@ -56,6 +56,7 @@ class Call(msgspec.Struct, frozen=True):
         about: The model; empty if the request is about the server.
         request: The kind of the request, which decides how errors are read.
         endless: Whether the answer may take any time.
+        optional: Whether older or partial servers lack the endpoint.
     """
 
     method: str
@@ -64,6 +65,15 @@ class Call(msgspec.Struct, frozen=True):
     about: str = ""
     request: Request = Request.READ
     endless: bool = False
+    optional: bool = False
+
+
+class MissingEndpointError(Exception):
+    """The server lacks an optional endpoint; handled inside the client."""
+
+
+MISSING: Final = frozenset({404, 405, 501})
+"""Statuses of an endpoint that the server lacks."""
 
 
 def read(body: bytes, kind: type[Answered], *, node: str) -> Answered:

@@ -52,6 +52,10 @@ LARGEST_TEMPERATURE: Final = 100.0
 
 _FROM: Final = re.compile(r"^FROM (.*)$", re.MULTILINE)
 _WEIGHTS: Final = re.compile(r"[/\\]sha256[-:]([0-9a-f]{64})\W*$")
+_TEMPLATE_VARIABLES: Final = {
+    "tools": re.compile(r"\.Tools\b"),
+    "insert": re.compile(r"\.Suffix\b"),
+}
 _SCALES: Final = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 _SIZE: Final = re.compile(r"([0-9.]{1,20})\s*([KMBT]?)", re.IGNORECASE)
 
@@ -251,6 +255,29 @@ class ShowAnswer(Answer, frozen=True, kw_only=True):
     def capabilities(self) -> list[str] | None:
         """The capabilities; None if an older server does not send them."""
         return words(self.capabilities_raw)
+
+    @property
+    def capability_evidence(self) -> dict[str, str]:
+        """Capabilities by other fields than ``capabilities``, with these fields.
+
+        Newer servers derive the capabilities from the same fields.
+        """
+        found: dict[str, str] = {}
+        info = self._info()
+        architecture = word(info.get("general.architecture", NULL))
+        pooling = next((key for key in info if key.endswith(".pooling_type")), None)
+        if pooling is not None:
+            found["embedding"] = pooling
+        elif architecture.endswith("bert"):
+            found["embedding"] = f"architecture {architecture}"
+        if self.has_projector:
+            found["vision"] = "projector"
+        elif any(key.endswith(".vision.block_count") for key in info):
+            found["vision"] = "vision.block_count"
+        for name, variable in _TEMPLATE_VARIABLES.items():
+            if variable.search(self.template):
+                found[name] = f"template: {variable.pattern[1:-2]}"
+        return found
 
     @property
     def weights(self) -> str | None:

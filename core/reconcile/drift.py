@@ -132,7 +132,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             yield Drift(
                 name=name, facts=presence, cause=Cause.OBSERVED, at_version=version
             )
-        if listed is None or listed.remote_host:
+        if listed is None or listed.remote_host or not self.state.reports_runners:
             return
         change = self._memory(listed, status)
         if change is not None:

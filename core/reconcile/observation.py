@@ -49,8 +49,9 @@ async def server_state(shown: ServerAnswers, at: datetime) -> ServerState:
         at=at,
         server_version=shown.version,
         models=models,
-        runners=tuple(entry.runner for entry in shown.runners),
+        runners=tuple(entry.runner for entry in shown.runners or ()),
         unreadable=shown.unreadable,
+        reports_runners=shown.runners is not None,
     )
 
 
@@ -80,6 +81,7 @@ def metadata_of(model: ListedModel, shown: ShowAnswer | None) -> ModelMetadata:
         quantization=details.quantization_level or model.quantization,
         shown=None if capabilities is None else tuple(capabilities),
         listed=model.capabilities,
+        evidence=shown.capability_evidence,
         shown_context=shown.context_trained,
         listed_context=model.context_length,
         num_ctx=shown.num_ctx,

@@ -84,7 +84,8 @@ class Reconciler:
     """Compares one server with the log, and records the differences.
 
     Attributes:
-        last_state: What the last refresh read; None before the first.
+        last_state: The state at the last successful refresh; None before the first.
+        last_error: Why the last refresh failed; None if it succeeded.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Reconciler:
         at_work: Callable[[str], bool] | None = None,
     ) -> None:
         self.last_state: ServerState | None = None
+        self.last_error: OllamaError | None = None
         self._damper = Damper(clock, budget=settings.max_repeated_changes)
         self._repository = repository
         self._client = client
@@ -119,8 +121,26 @@ class Reconciler:
         a runner belongs to.
         """
         state = self.last_state
-        undecided = state.undecided if state is not None and state.runners else ()
-        return {name: state.at for name in undecided if state} | self._damper.held()
+        if state is None:
+            return self._damper.held()
+        undecided = state.undecided if state.runners else ()
+        if not state.reports_runners:
+            undecided = [n for n, one in state.models.items() if not one.remote_host]
+        return dict.fromkeys(undecided, state.at) | self._damper.held()
+
+    @property
+    def notice(self) -> str:
+        """What users need to know about the server in one line; empty for nothing."""
+        if self.last_error is not None:
+            return str(self.last_error)
+        state = self.last_state
+        if state is None or state.reports_runners:
+            return ""
+        version = state.server_version or "of unknown version"
+        return (
+            f"Ollama {version} does not report loaded models: whether a model is "
+            "loaded is unknown"
+        )
 
     def note_unload_requests(self, *digests: str) -> None:
         """Remember runners that the server unloads on request once they are idle."""
@@ -174,8 +194,10 @@ class Reconciler:
                 changed = overlapping | self._changed_elsewhere(state, statuses)
                 state = msgspec.structs.replace(state, undecided=undecided)
         except OllamaError as error:
+            self.last_error = error
             await self._lost(error)
             raise
+        self.last_error = None
         comparison = Comparison(
             state=state,
             statuses=statuses,

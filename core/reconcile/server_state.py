@@ -51,6 +51,8 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True):
         unreadable: Entries of the lists that cannot be read.
         undecided: Models whose weights are not known, so that only a runner with
             their digest is known to be theirs.
+        reports_runners: Whether the server reports its runners. If not, it is unknown
+            whether a model is loaded.
     """
 
     at: datetime
@@ -59,3 +61,4 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True):
     runners: tuple[Runner, ...]
     unreadable: tuple[UnreadableEntry, ...] = ()
     undecided: frozenset[str] = frozenset()
+    reports_runners: bool = True

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from support.fake_ollama import HANGS, Reply, answers, fake_ollama, tag
+import pytest
+from support.fake_ollama import HANGS, NOT_FOUND, Reply, answers, fake_ollama, show, tag
 
 from herdbook.core import ManagerSettings, ModelManager, ModelState
 from herdbook.core.storage import MEMORY
+from herdbook.events.facts import FactSource
 
 NAME = "llama3.1:8b"
 SETTINGS = ManagerSettings(refresh_timeout_s=0.5)
@@ -40,3 +42,87 @@ async def test_model_whose_details_hang_is_listed_within_the_bound(
     assert statuses[NAME].weights is None
     assert statuses[NAME].digest == "a" * 64
     assert "no answer within 0.5 s" in capsys.readouterr().out
+
+
+async def test_models_of_a_server_without_ps_are_listed_and_loaded_is_unknown() -> None:
+    replies = answers(NAME, ps=NOT_FOUND)
+    async with (
+        fake_ollama(replies) as url,
+        ModelManager.open(MEMORY, ollama=url, settings=SETTINGS) as manager,
+    ):
+        (status,) = await manager.all_statuses()
+        node = await manager.node_status()
+        found = {one.check: one for one in await manager.doctor()}
+
+        assert node.reached
+        assert status.state is ModelState.AVAILABLE
+        assert status.stale_since is not None
+        assert manager.server_notice == (
+            "Ollama 0.33.0 does not report loaded models: whether a model is loaded "
+            "is unknown"
+        )
+        assert "loaded models" in found["version"].what
+        assert found["runners"].what == "not reported by the server"
+
+
+async def test_server_without_a_version_or_details_is_reached() -> None:
+    replies = answers(NAME, version=NOT_FOUND, show=NOT_FOUND)
+    async with (
+        fake_ollama(replies) as url,
+        ModelManager.open(MEMORY, ollama=url, settings=SETTINGS) as manager,
+    ):
+        (status,) = await manager.all_statuses()
+
+        assert status.state is ModelState.AVAILABLE
+        assert (await manager.node_status()).server_version == "unknown"
+        assert manager.server_notice == ""
+
+
+async def test_failed_refresh_has_its_reason_as_the_notice() -> None:
+    replies = answers(tags=Reply("<html>Sign in</html>", 401))
+    async with (
+        fake_ollama(replies) as url,
+        ModelManager.open(MEMORY, ollama=url, settings=SETTINGS) as manager,
+    ):
+        assert "is refused by the server: <html>Sign in" in manager.server_notice
+
+
+async def test_models_own_parameters_are_the_default_context() -> None:
+    shown = show(parameters="num_ctx    32768\ntemperature    0.3")
+    async with (
+        fake_ollama(answers(NAME, shown=shown)) as url,
+        ModelManager.open(MEMORY, ollama=url, settings=SETTINGS) as manager,
+    ):
+        (status,) = await manager.all_statuses()
+
+        assert status.context_trained == 131072
+        assert status.context_default == 32768
+        assert status.temperature == 0.3
+
+
+@pytest.mark.parametrize(
+    ("shown", "has", "lacks"),
+    [
+        ({"model_info": {"bert.pooling_type": 2}}, "embedding", "completion"),
+        (
+            {"model_info": {"general.architecture": "nomic-bert"}},
+            "embedding",
+            "completion",
+        ),
+        ({"projector_info": {"clip.vision": True}}, "vision", "embedding"),
+        ({"template": "{{ if .Tools }}{{ end }}"}, "tools", "insert"),
+        ({"template": "<PRE>{{ .Suffix }}"}, "insert", "tools"),
+    ],
+)
+async def test_capabilities_of_an_older_server_come_from_other_fields(
+    shown: dict[str, object], has: str, lacks: str
+) -> None:
+    async with (
+        fake_ollama(answers("bge-m3:latest", shown=show(**shown))) as url,
+        ModelManager.open(MEMORY, ollama=url, settings=SETTINGS) as manager,
+    ):
+        (status,) = await manager.all_statuses()
+
+        assert status.capabilities[has].value
+        assert status.capabilities[has].source is FactSource.SHOW
+        assert not status.capabilities[lacks].value

@@ -128,7 +128,7 @@ def test_ls_on_an_empty_log_without_a_server_says_what_to_do(
     answer = herdbook("ls")
 
     assert answer.code == 0
-    assert answer.out.startswith("No server answers at http://127.0.0.1:9. Start it")
+    assert answer.out.startswith("Ollama at http://127.0.0.1:9 cannot be reached")
 
 
 def test_ls_without_refresh_asks_nobody(
