@@ -23,21 +23,29 @@ class Action(StrEnum):
     DELETE = "delete"
 
 
-LABELS: Final = {Action.USE: "mark used"}
-"""What stands on a button, where it is not the deed's own word."""
+LABELS: Final = {
+    Action.PULL: "Pull model",
+    Action.UPDATE: "Update model",
+    Action.LOAD: "Load model",
+    Action.UNLOAD: "Unload model",
+    Action.CANCEL: "Cancel",
+    Action.USE: "Mark as used",
+    Action.DELETE: "Delete model",
+}
+"""The labels of the buttons."""
 
 
 class Button(NamedTuple):
     """A way to do it.
 
     Attributes:
-        deed: What it does.
+        action: What it does.
         label: What stands on it.
         link: The page that says what will happen, and does it.
         off: Why it cannot be used; empty where it can.
     """
 
-    deed: Action
+    action: Action
     label: str
     link: str
     off: str
@@ -76,24 +84,24 @@ def buttons_for(
     """Return the buttons for what can be done with a model."""
     return [
         Button(
-            deed,
-            _label(deed, status),
-            visit.links.model(status.name, deed.value),
-            visit.off(needed(deed)),
+            action,
+            _label(action, status),
+            visit.links.model(status.name, action.value),
+            visit.off(needed(action)),
         )
-        for deed in actions_for(status, work)
+        for action in actions_for(status, work)
     ]
 
 
-def needed(deed: Action) -> Role:
-    """Return the role that a deed takes."""
-    return Role.ADMIN if deed is Action.DELETE else Role.OPERATE
+def needed(action: Action) -> Role:
+    """Return the role that a action takes."""
+    return Role.ADMIN if action is Action.DELETE else Role.OPERATE
 
 
-def _label(deed: Action, status: ModelStatus) -> str:
+def _label(action: Action, status: ModelStatus) -> str:
     failed = status.state is ModelState.ERROR or is_interrupted(status)
-    if failed and deed in (Action.PULL, Action.LOAD):
-        return f"{deed} again"
+    if failed and action in (Action.PULL, Action.LOAD):
+        return f"{action.capitalize()} again"
     if status.state is ModelState.ERROR and not status.present:
-        return "forget" if deed is Action.DELETE else deed.value
-    return LABELS.get(deed, deed.value)
+        return "Dismiss" if action is Action.DELETE else LABELS[action]
+    return LABELS[action]

@@ -24,7 +24,12 @@ from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import authenticator_of, principal_of
 from herdbook.service.problems import headers_of, status_of
 
-NAVIGATION = (("Herd", "/"), ("Roles", "/roles"), ("Log", "/log"), ("Node", "/node"))
+NAVIGATION = (
+    ("Models", "/"),
+    ("Roles", "/roles"),
+    ("Log", "/log"),
+    ("Server", "/node"),
+)
 
 
 class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,19 +66,19 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
         return self.present if self.at is None else Now(self.at, self.present.zone)
 
     def off(self, needed: Role = Role.OPERATE) -> str:
-        """Return why nothing may be changed here; empty where it may.
+        """Return why actions are disabled here; empty where it may.
 
         Args:
             needed: The role that it takes.
         """
         if self.past:
-            return "Actions are off: this is the past."
+            return "Actions are disabled: this page shows the past."
         if self.service.settings.read_only:
-            return "Actions are off: this service is read only."
+            return "Actions are disabled: the service is read-only."
         if not self.principal.role.allows(needed):
             return (
-                f"Off: it takes the role {needed.value}, "
-                f"and {self.principal.name} has {self.principal.role.value}."
+                f"Read-only: this needs the role {needed.value}. "
+                f"{self.principal.name} has the role {self.principal.role.value}."
             )
         return ""
 
@@ -187,7 +192,7 @@ async def render(
     )
 
 
-def led_to(path: str) -> Response[str]:
+def redirect(path: str) -> Response[str]:
     """Return what leads a browser on; the framework's own would quote the path again.
 
     Args:
@@ -283,7 +288,7 @@ def error_page(request: AnyRequest, error: HerdbookError) -> Response[str]:
 
 
 def _way_back(request: AnyRequest) -> str:
-    """Return where to go on: the model that it was about, or the herd."""
+    """Return where to go on: the model that it was about, or the manager."""
     path = _raw_path(request)
     name, slash, _ = path.removeprefix("/models/").rpartition("/")
     if path.startswith("/models/") and slash and request.method == "POST":

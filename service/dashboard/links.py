@@ -1,4 +1,4 @@
-"""Where the pages are: every link is made here, and keeps the moment looked at."""
+"""Where the pages are: every link is made page, and keeps the moment looked at."""
 
 from __future__ import annotations
 

@@ -48,12 +48,12 @@ class Trail(NamedTuple):
     whole: bool
 
 
-async def trail(herd: ModelManager, name: str, stream: str, *, until: int) -> Trail:
+async def trail(manager: ModelManager, name: str, stream: str, *, until: int) -> Trail:
     """Return a model's newest events up to a position."""
-    if (await herd.get_status(name)).version <= SHORT:
-        entries = await herd.history(name, HistoryFilter(types=TOLD))
+    if (await manager.get_status(name)).version <= SHORT:
+        entries = await manager.history(name, HistoryFilter(types=TOLD))
         return Trail([one for one in entries if one.position <= until], whole=True)
-    page = await _newest(herd, stream, before=until + 1, limit=DRAWN_AT_MOST)
+    page = await _newest(manager, stream, before=until + 1, limit=DRAWN_AT_MOST)
     return Trail(page.entries[::-1], whole=page.older is None)
 
 
@@ -70,18 +70,20 @@ class Page(NamedTuple):
 
 
 async def page(
-    herd: ModelManager, stream: str, known: Trail, *, before: int, limit: int
+    manager: ModelManager, stream: str, known: Trail, *, before: int, limit: int
 ) -> Page:
     """Return the newest events before a position."""
     if not known.whole:
-        return await _newest(herd, stream, before=before, limit=limit)
+        return await _newest(manager, stream, before=before, limit=limit)
     earlier = [one for one in known.entries if one.position < before]
     shown = earlier[-limit:][::-1]
     return Page(shown, shown[-1].position if len(earlier) > len(shown) else None)
 
 
-async def _newest(herd: ModelManager, stream: str, *, before: int, limit: int) -> Page:
-    found = await herd.read_log(
+async def _newest(
+    manager: ModelManager, stream: str, *, before: int, limit: int
+) -> Page:
+    found = await manager.read_log(
         before=before,
         limit=limit,
         newest_first=True,
@@ -93,7 +95,7 @@ async def _newest(herd: ModelManager, stream: str, *, before: int, limit: int) -
 
 
 async def setters(
-    herd: ModelManager, known: Trail, names: Sequence[str]
+    manager: ModelManager, known: Trail, names: Sequence[str]
 ) -> dict[str, RecordedEvent]:
     """Return, by setting, the newest event that put it in force."""
     found: dict[str, RecordedEvent] = {}
@@ -101,7 +103,7 @@ async def setters(
         if len(found) == len(names):
             break
         if entry.type == ConfigurationChanged.__name__:
-            event = await event_at(herd, entry.position)
+            event = await event_at(manager, entry.position)
             if not isinstance(event.data, ConfigurationChanged):
                 continue  # its data cannot be read
             for name in event.data.set:
@@ -111,21 +113,21 @@ async def setters(
 
 
 async def configured(
-    herd: ModelManager, name: str, *, after_version: int
+    manager: ModelManager, name: str, *, after_version: int
 ) -> list[RecordedEvent]:
     """Return the changes of a model's settings after a version, the newest first."""
     types = frozenset({ConfigurationChanged.__name__})
-    entries = await herd.history(name, HistoryFilter(types=types))
+    entries = await manager.history(name, HistoryFilter(types=types))
     return [
-        await event_at(herd, entry.position)
+        await event_at(manager, entry.position)
         for entry in reversed(entries)
         if entry.version > after_version
     ]
 
 
-async def event_at(herd: ModelManager, position: int) -> RecordedEvent:
+async def event_at(manager: ModelManager, position: int) -> RecordedEvent:
     """Return the event at a position that the log has."""
-    found = await herd.read_log(
+    found = await manager.read_log(
         after=position - 1, before=position + 1, limit=1, newest_first=True
     )
     return found.events[0]

@@ -15,9 +15,9 @@ from herdbook.service.dashboard.charts.state_diagram import state_diagram
 from herdbook.service.dashboard.layout import PageRequest
 
 
-def known_facts(here: PageRequest, status: ModelStatus) -> list[tuple[str, str, str]]:
+def known_facts(page: PageRequest, status: ModelStatus) -> list[tuple[str, str, str]]:
     """Return facts with their names, and where each comes from."""
-    shared_with = facts.sharing(status, here.moment.statuses())
+    shared_with = facts.sharing(status, page.moment.statuses())
     trained = status.context_trained
     source = SOURCES[status.context_source] if status.context_source else ""
     temperature = status.temperature
@@ -25,17 +25,23 @@ def known_facts(here: PageRequest, status: ModelStatus) -> list[tuple[str, str, 
         ("weights", facts.weights_text(status, shared_with), "server: show"),
         ("family", status.family or "", "server: show"),
         ("manifest", (status.digest or "")[:12], "server: tags"),
-        ("trained for", _tokens(trained), source),
-        ("configured", _tokens(status.context_configured), "num_ctx"),
-        ("in effect", _tokens(status.context_in_effect), "server: runners"),
+        ("trained context", _tokens(trained), source),
+        ("configured context", _tokens(status.context_configured), "num_ctx"),
+        ("context in effect", _tokens(status.context_in_effect), "server: runners"),
         (
             "temperature",
             "" if temperature is None else f"{temperature:g}",
             SOURCES[status.temperature_source] if status.temperature_source else "",
         ),
-        ("used", facts.uses_text(status, here.now), "this log"),
+        ("used", facts.uses_text(status, page.now), "log"),
     ]
-    always = {"weights", "trained for", "configured", "in effect", "used"}
+    always = {
+        "weights",
+        "trained context",
+        "configured context",
+        "context in effect",
+        "used",
+    }
     return [
         (name, text or NOTHING, where if text and text != NOTHING else "")
         for name, text, where in found
@@ -44,7 +50,7 @@ def known_facts(here: PageRequest, status: ModelStatus) -> list[tuple[str, str, 
 
 
 def _tokens(number: int | None) -> str:
-    return "" if number is None else f"{number:,} tokens of context"
+    return "" if number is None else f"{number:,} tokens"
 
 
 class Abilities(NamedTuple):
@@ -63,9 +69,9 @@ class Abilities(NamedTuple):
     evidence: str
 
 
-def abilities(here: PageRequest, status: ModelStatus) -> list[Abilities]:
+def abilities(page: PageRequest, status: ModelStatus) -> list[Abilities]:
     """Return what a model can and cannot do, by where that is known from."""
-    known = here.moment.capabilities(status.name)
+    known = page.moment.capabilities(status.name)
     groups: dict[tuple[bool, str], list[str]] = {}
     for name, one in known.items():
         groups.setdefault((one.value, SOURCES[one.source]), []).append(name)
@@ -92,13 +98,13 @@ class Figures(NamedTuple):
     diagram: Markup
 
 
-def figures(here: PageRequest, status: ModelStatus) -> Figures | None:
+def figures(page: PageRequest, status: ModelStatus) -> Figures | None:
     """Return what is counted of a model; None where there is nothing."""
     if not status.version:
         return None
-    counted = here.moment.statistics(status.name)
+    counted = page.moment.statistics(status.name)
     return Figures(
-        [*_counts(counted), *_times(counted, status, here)],
+        [*_counts(counted), *_times(counted, status, page)],
         state_diagram(counted.transitions, status.state),
     )
 
@@ -109,11 +115,14 @@ def _counts(counted: ModelStatistics) -> list[tuple[str, str]]:
     mean = counted.mean_load_seconds
     rows = [
         ("pulls and updates", f"{counted.pulls:,}"),
-        ("fetched", wording.joined([bytes_text(fetched), rate]) if fetched else ""),
-        ("stopped", f"{counted.pulls_stopped:,}" if counted.pulls_stopped else ""),
+        ("downloaded", wording.joined([bytes_text(fetched), rate]) if fetched else ""),
+        (
+            "cancelled pulls",
+            f"{counted.pulls_stopped:,}" if counted.pulls_stopped else "",
+        ),
         ("loads", f"{counted.loads:,}"),
         (
-            "took",
+            "load time",
             f"{duration_text(mean)} on average, "
             f"{duration_text(counted.longest_load_seconds)} at most"
             if mean is not None
@@ -132,12 +141,12 @@ def _by_word(counts: dict[str, int]) -> str:
 
 
 def _times(
-    counted: ModelStatistics, status: ModelStatus, here: PageRequest
+    counted: ModelStatistics, status: ModelStatus, page: PageRequest
 ) -> list[tuple[str, str]]:
     """Return how long it was in each state, the present stay included."""
     seconds = dict(counted.seconds_in)
     if counted.since is not None:
-        stay = max((here.now.at - counted.since).total_seconds(), 0.0)
+        stay = max((page.now.at - counted.since).total_seconds(), 0.0)
         seconds[status.state.value] = seconds.get(status.state.value, 0.0) + stay
     told_ = sorted(seconds.items(), key=lambda item: -item[1])
     return [

@@ -92,8 +92,8 @@ def test_swapped_page_is_as_whole_as_a_loaded_one(
 
     assert not inaccessible(page)
     assert not overflowing(page)
-    page.get_by_role("link", name="mark used").click()
-    expect(page.get_by_role("dialog").get_by_label("What for")).to_be_focused()
+    page.get_by_role("link", name="Mark as used").click()
+    expect(page.get_by_role("dialog").get_by_label("Purpose")).to_be_focused()
     page.evaluate("document.querySelector('body > main').remove()")
     assert not inaccessible(page)
 
@@ -117,12 +117,12 @@ def test_what_is_wrong_is_found(herdbook: RunningService, visits: PageSession) -
     page.evaluate(
         """() => {
           const wrong = document.createElement("p");
-          Object.assign(wrong, { id: "herd", textContent: "too pale" });
+          Object.assign(wrong, { id: "models", textContent: "too pale" });
           Object.assign(wrong.style, { color: "#999", width: "150vw" });
           document.getElementById("main").append(wrong);
         }"""
     )
 
     assert low_contrast(page) == ["too pale: 2.61"]
-    assert inaccessible(page) == ["one element alone with the id herd"]
+    assert inaccessible(page) == ["one element alone with the id models"]
     assert any("too pale" in one for one in overflowing(page))

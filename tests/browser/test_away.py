@@ -50,7 +50,7 @@ def test_service_that_ends_and_comes_back(
         expect(connection).to_have_text("live")
         expect(page.locator("#head")).to_contain_text("pull interrupted")
         assert page.evaluate("window.here"), "it was loaded anew"
-        page.get_by_role("link", name="pull again", exact=True).click()
+        page.get_by_role("link", name="Pull again", exact=True).click()
         page.get_by_role("dialog").get_by_role("button", name="pull").click()
         expect_state(page, program, model, "available")
 

@@ -24,14 +24,14 @@ def moment(herdbook: RunningService) -> int:
 
 def slider(page: Page) -> Locator:
     """Return the bar of time at the foot."""
-    return page.get_by_role("slider", name="Show this page as of an event of the log")
+    return page.get_by_role("slider", name="Show this page at an event of the log")
 
 
 def see_the_past(page: Page) -> None:
     """See that a page says that it is of the past, and that nothing can be done."""
     note = page.get_by_role("note")
     expect(note).to_contain_text("as of")
-    expect(note).to_contain_text("Actions are off")
+    expect(note).to_contain_text("Actions are disabled")
     expect(page.get_by_label("Pull a model")).to_be_disabled()
     expect(page.locator("a[data-dialog]")).to_have_count(0)
     expect(page.locator(".button.off").first).to_have_attribute("aria-disabled", "true")
@@ -53,7 +53,7 @@ def test_keys_on_the_slider_lead_to_an_earlier_event(
     expect(slider(page)).to_be_focused()
     page.keyboard.press("Home")
     page.wait_for_url(re.compile("as_of=0"))
-    expect(page.get_by_role("main")).to_contain_text("No models then.")
+    expect(page.get_by_role("main")).to_contain_text("No models at that time")
     expect(slider(page)).to_be_focused()
     page.keyboard.press("End")
     page.wait_for_url(lambda url: "as_of" not in url)
@@ -83,7 +83,7 @@ def test_every_link_keeps_the_moment_and_leads_back(
 ) -> None:
     page = visits.open(herdbook, f"/?as_of={moment}")
 
-    for name in ("Roles", "Log", "Node", "Herd"):
+    for name in ("Roles", "Log", "Server", "Models"):
         link = page.get_by_role("navigation").get_by_role("link", name=name)
         expect(link).to_have_attribute("href", AS_OF)
         link.click()
@@ -91,7 +91,7 @@ def test_every_link_keeps_the_moment_and_leads_back(
         expect(page.locator("main a[data-dialog]")).to_have_count(0)
     page.get_by_role("link", name=MODEL, exact=True).click()
     expect(page.get_by_role("note")).to_contain_text(f"(#{moment})")
-    page.get_by_role("link", name="back to now").click()
+    page.get_by_role("link", name="Back to now").click()
 
     expect(page).to_have_url(f"{herdbook.address}/models/{MODEL}")
     expect(page.locator("#head .state")).to_contain_text("loaded")
@@ -102,9 +102,9 @@ def test_compare_with_now(
 ) -> None:
     page = visits.open(herdbook, f"/?as_of={moment}")
 
-    page.get_by_role("link", name="compare with now").click()
+    page.get_by_role("link", name="Compare with now").click()
 
-    told = page.get_by_role("region", name="What differs").get_by_role("row")
+    told = page.get_by_role("region", name="Differences").get_by_role("row")
     state = told.filter(has_text=MODEL).filter(has_text="state")
     expect(state).to_contain_text("available")
     expect(state).to_contain_text("loaded")
@@ -120,7 +120,7 @@ def test_without_a_script_the_bar_is_a_form(
     page.get_by_role("button", name="show").click()
 
     expect(page.get_by_role("note")).to_contain_text("before the first event")
-    page.get_by_role("link", name="back to now").click()
+    page.get_by_role("link", name="Back to now").click()
     expect(page.get_by_role("note")).to_have_count(0)
 
 

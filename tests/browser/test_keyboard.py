@@ -31,14 +31,14 @@ def test_load_with_the_keyboard_alone(
     model = "gemma3:4b"
     page = visits.open(herdbook)
 
-    tab_to(page, "Skip to the content", 1)
-    expect(page.get_by_role("link", name="Skip to the content")).to_be_in_viewport()
+    tab_to(page, "Skip to content", 1)
+    expect(page.get_by_role("link", name="Skip to content")).to_be_in_viewport()
     page.keyboard.press("Enter")
     expect(page.get_by_role("main")).to_be_focused()
     tab_to(page, model)
     page.keyboard.press("Enter")
     page.wait_for_url(f"**/models/{model}")
-    tab_to(page, "load")
+    tab_to(page, "Load model")
     page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("button", name="load")).to_be_visible()
@@ -51,7 +51,7 @@ def test_load_with_the_keyboard_alone(
     expect(page.get_by_role("link", name="load")).to_be_focused()
     page.keyboard.press("Enter")
     expect(dialog.get_by_role("button", name="load")).to_be_visible()
-    tab_to(page, "load")
+    tab_to(page, "Load model")
     page.keyboard.press("Enter")
     expect_state(page, herdbook, model, "loaded")
 
@@ -61,7 +61,7 @@ def test_load_with_the_keyboard_alone(
 def test_keys_of_the_page(herdbook: RunningService, visits: PageSession) -> None:
     page = visits.open(herdbook)
 
-    for key, path in (("l", "/log"), ("r", "/roles"), ("n", "/node"), ("h", "/")):
+    for key, path in (("l", "/log"), ("r", "/roles"), ("s", "/node"), ("m", "/")):
         page.keyboard.press("g")
         page.keyboard.press(key)
         page.wait_for_url(f"{herdbook.address}{path}")

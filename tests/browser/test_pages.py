@@ -21,7 +21,7 @@ def test_roles_tell_the_order_its_reasons_and_who_was_passed_over(
     expect(first).to_contain_text("use")
     expect(first).to_contain_text(MODEL)
     expect(first).to_contain_text("used")
-    coding.get_by_text("passed over").click()
+    coding.get_by_text("not suitable").click()
     over = coding.get_by_role("listitem").filter(has_text="gemma3:4b")
     expect(over).to_contain_text("no coding")
 
@@ -32,11 +32,11 @@ def test_pull_a_model_that_a_role_suggests(
     page = visits.open(herdbook, "/roles")
 
     vision = page.get_by_role("region", name="vision")
-    vision.get_by_text("worth pulling").click()
+    vision.get_by_text("suggested").click()
     vision.get_by_role("link", name="pull").first.click()
 
     expect(page.get_by_role("dialog")).to_contain_text("Pull ")
-    page.get_by_role("dialog").get_by_role("link", name="leave it").click()
+    page.get_by_role("dialog").get_by_role("link", name="Cancel").click()
     expect(page.get_by_role("dialog")).to_be_hidden()
 
 
@@ -64,7 +64,7 @@ def test_log_is_filtered_and_an_event_opens(
         "model/local/phi3:3.8b",
     ):
         expect(envelope).to_contain_text(told)
-    led = page.get_by_role("region", name="What led to this")
+    led = page.get_by_role("region", name="Related events")
     expect(led).to_contain_text("load started")
     led.get_by_role("link", name=f"#{position - 1}", exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("LoadStarted")
@@ -77,7 +77,7 @@ def test_event_is_copied_as_json(herdbook: RunningService, visits: PageSession) 
 
     page.get_by_role("button", name="copy as JSON").click()
 
-    expect(page.locator("#copied")).to_have_text("copied")
+    expect(page.locator("#copied")).to_have_text("Copied")
     copied = page.evaluate("navigator.clipboard.readText().then(JSON.parse)")
     assert copied == herdbook.get("/v1/events/2")
 
@@ -99,8 +99,8 @@ def test_node_tells_of_server_and_log(
 ) -> None:
     page = visits.open(herdbook, "/node", java_script_enabled=script)
 
-    expect(page.get_by_role("region", name="Server")).to_contain_text("answers")
-    page.get_by_role("button", name="look again").click()
+    expect(page.get_by_role("region", name="Connection")).to_contain_text("connected")
+    page.get_by_role("button", name="Refresh now").click()
     head = herdbook.get("/v1/log/head")
     expect(page.get_by_role("region", name="Log and service")).to_contain_text(
         head["hash"]

@@ -30,7 +30,7 @@ def test_change_shows_in_the_history_with_who(
     opened_editor(page)
     page.get_by_label("num_ctx").fill("16384")
     page.get_by_label("notes").fill("for long files")
-    page.get_by_label("Why, for the history").fill("the agents asked")
+    page.get_by_label("Note for the history").fill("the agents asked")
     page.get_by_role("button", name="save").click()
 
     settings = page.get_by_role("region", name="Settings")
@@ -62,16 +62,16 @@ def test_second_of_two_is_told_and_keeps_what_was_typed(
     one.get_by_role("button", name="save").click()
     one.wait_for_url(f"**/models/{model}#settings")
     other.get_by_label("num_ctx").fill("8192")
-    other.get_by_label("Why, for the history").fill("mine")
+    other.get_by_label("Note for the history").fill("mine")
     other.get_by_role("button", name="save").click()
 
     alert = other.get_by_role("alert")
-    expect(alert).to_contain_text("changed while you were typing")
+    expect(alert).to_contain_text("The settings have changed")
     expect(alert).to_contain_text("temperature")
     expect(alert).to_contain_text("api:local")
     expect(other.get_by_label("num_ctx")).to_have_value("8192")
     expect(other.get_by_label("temperature")).to_have_value("0.7")
-    expect(other.get_by_label("Why, for the history")).to_have_value("mine")
+    expect(other.get_by_label("Note for the history")).to_have_value("mine")
     assert len(events_and_actors(herdbook, model)) == 3, "nothing more was saved"
     other.get_by_role("button", name="save").click()
     other.wait_for_url(f"**/models/{model}#settings")

@@ -51,8 +51,8 @@ def test_signs_in_acts_as_the_token_and_signs_out(
     page.get_by_role("link", name="load").click()
     page.get_by_role("main").last.get_by_role("button", name="load").click()
     expect_state(page, guarded, model, "loaded", script=script)
-    page.get_by_role("link", name="Herd", exact=True).click()
-    page.get_by_role("button", name="sign out").click()
+    page.get_by_role("link", name="Models", exact=True).click()
+    page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_label("Token")).to_be_visible()
     page.goto(f"/models/{model}")
 
@@ -66,7 +66,7 @@ def test_reader_is_told_why_nothing_can_be_done(
     page = visits.open(guarded)
     sign_in(page, READER)
 
-    why = "Off: it takes the role operate, and ruth has read."
+    why = "Read-only: this needs the role operate. ruth has the role read."
     expect(page.get_by_role("main")).to_contain_text(why)
     button = row(page, "smollm2:135m").get_by_role("link", name="load")
     expect(button).to_have_attribute("aria-disabled", "true")
@@ -74,7 +74,7 @@ def test_reader_is_told_why_nothing_can_be_done(
     expect(page.get_by_label("Pull a model")).to_be_disabled()
     page.goto("/models/smollm2:135m")
     expect(page.locator("a[data-dialog]")).to_have_count(0)
-    expect(page.locator("#actions")).to_contain_text("ruth has read")
+    expect(page.locator("#actions")).to_contain_text("ruth has the role read")
     page.get_by_text("Change settings").click()
     expect(page.get_by_role("button", name="save")).to_be_disabled()
     expect(page.get_by_role("status").first).to_have_text("live")
@@ -87,7 +87,7 @@ def test_operator_may_not_delete(guarded: RunningService, visits: PageSession) -
     button = page.locator("#actions").get_by_role("link", name="delete")
     expect(button).to_have_attribute("aria-disabled", "true")
     expect(button).to_have_accessible_description(
-        "Off: it takes the role admin, and olga has operate."
+        "Read-only: this needs the role admin. olga has the role operate."
     )
 
 
@@ -130,5 +130,5 @@ def test_session_outlives_a_restart(
         expect(connection).to_have_text("live")
         page.reload()
         expect(row(page, "gemma3:4b")).to_be_visible()
-        expect(page.get_by_role("button", name="sign out")).to_be_visible()
+        expect(page.get_by_role("button", name="Sign out")).to_be_visible()
         page.close()

@@ -32,23 +32,23 @@ class Samples:
     def __init__(self) -> None:
         self._times: dict[int, datetime] = {}
 
-    async def read(self, herd: ModelManager, head: int) -> list[Sample]:
+    async def read(self, manager: ModelManager, head: int) -> list[Sample]:
         """Return the samples of a log that ends at ``head``."""
         known = self._times  # of this call alone: others read at the same time
         times: dict[int, datetime] = {}
         for position in positions_of(head):
-            at = known.get(position) or await recorded_at(herd, position)
+            at = known.get(position) or await recorded_at(manager, position)
             if at is not None:
                 times[position] = at
         self._times = times
         return [Sample(position, at) for position, at in times.items()]
 
 
-async def recorded_at(herd: ModelManager, position: int) -> datetime | None:
+async def recorded_at(manager: ModelManager, position: int) -> datetime | None:
     """Return when an event was recorded; None before the first."""
     if position < 1:
         return None
-    page = await herd.read_log(
+    page = await manager.read_log(
         after=position - 1, before=position + 1, limit=1, newest_first=True
     )
     return page.events[0].recorded_at if page.events else None

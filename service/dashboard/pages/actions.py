@@ -26,7 +26,7 @@ from herdbook.service.auth.forms import read_form
 from herdbook.service.auth.tokens import Principal
 from herdbook.service.context import Service, service_of
 from herdbook.service.dashboard.buttons import Action, needed
-from herdbook.service.dashboard.layout import PageRequest, led_to, render, visit
+from herdbook.service.dashboard.layout import PageRequest, redirect, render, visit
 from herdbook.service.dashboard.links import model_path
 from herdbook.service.dashboard.pages.models import works_of
 from herdbook.service.errors import BadPathError, ForbiddenError
@@ -35,22 +35,24 @@ from herdbook.service.middleware import require
 from herdbook.service.operations.operation import Kind, OperationRequest
 
 
-class Prospect(NamedTuple):
-    """What a deed will do, before it is done.
+class Confirmation(NamedTuple):
+    """A question before an action, with its consequences.
 
     Attributes:
-        question: What is asked.
-        tells: What will happen, a sentence each.
-        verb: What stands on the button that does it.
-        figures: What it costs, each with its name.
-        loses: Whether something is lost by it.
+        question: The question.
+        consequences: What will happen, one sentence each.
+        verb: The label of the button that confirms.
+        figures: Costs with their names.
+        loses: Whether data is lost.
+        leave: The label of the link that goes back.
     """
 
     question: str
-    tells: list[str]
+    consequences: list[str]
     verb: str
     figures: tuple[tuple[str, str], ...] = ()
     loses: bool = False
+    leave: str = "Cancel"
 
 
 @get("/models/{name:str}/{word:str}", include_in_schema=False)
@@ -63,25 +65,25 @@ async def confirm_page(
         BadPathError: There is no such thing to do.
         HerdbookError: It cannot be told what it costs, or it cannot be done.
     """
-    here, deed = await visit(request), deed_of(request, word)
-    status = here.moment.status(name_of(name))
-    off = here.off(needed(deed))
+    page, action = await visit(request), action_of(request, word)
+    status = page.moment.status(name_of(name))
+    off = page.off(needed(action))
     if off:
-        raise ForbiddenError(f"{deed} of {status.name}", "is not possible here", off)
+        raise ForbiddenError(f"{action} of {status.name}", "is not possible here", off)
     return await render(
-        here,
+        page,
         "confirm.html",
-        title=f"{deed} {status.name}".capitalize(),
-        deed=deed,
+        title=f"{action} {status.name}".capitalize(),
+        action=action,
         status=status,
-        prospect=await PROSPECTS[deed](here, status),
-        action=model_path(status.name, deed),
+        confirmation=await CONFIRMATIONS[action](page, status),
+        target=model_path(status.name, action),
         back_link=model_path(status.name),
     )
 
 
-def deed_of(request: AnyRequest, word: str) -> Action:
-    """Return the deed that the last word of a path names.
+def action_of(request: AnyRequest, word: str) -> Action:
+    """Return the action that the last word of a path names.
 
     Raises:
         BadPathError: None.
@@ -93,89 +95,108 @@ def deed_of(request: AnyRequest, word: str) -> Action:
     return Action(word)
 
 
-async def _of_pull(here: PageRequest, status: ModelStatus) -> Prospect:
-    cost = await here.service.manager.cost_of_pull(status.name)
+async def _of_pull(page: PageRequest, status: ModelStatus) -> Confirmation:
+    cost = await page.service.manager.cost_of_pull(status.name)
     fetch, free = cost.fetch.size_bytes, cost.free.size_bytes
-    figures = (("to fetch", fetch_text(cost)), ("disk", free_text(cost.free)))
-    tells = []
+    figures = (("download", fetch_text(cost)), ("free disk", free_text(cost.free)))
+    consequences = []
     if fetch is not None and free is not None and fetch > free:
-        tells.append("That does not fit, unless the server has most of it already.")
+        consequences.append(
+            "This exceeds the free disk space, unless most of it is already there."
+        )
     if status.present:
-        tells += [
-            "What has not changed is not fetched again.",
-            "The model can be used meanwhile.",
+        consequences += [
+            "Unchanged parts are not downloaded again.",
+            "The model stays usable during the update.",
         ]
-        return Prospect(f"Update {status.name}?", tells, "update", figures)
-    tells.append("If it is cancelled, the server keeps what it has.")
-    return Prospect(f"Pull {status.name}?", tells, "pull", figures)
+        return Confirmation(
+            f"Update {status.name}?", consequences, "Update model", figures
+        )
+    consequences.append("If you cancel, the server keeps the data so far.")
+    return Confirmation(f"Pull {status.name}?", consequences, "Pull model", figures)
 
 
-async def _of_load(here: PageRequest, status: ModelStatus) -> Prospect:
-    cost = await here.service.manager.cost_of_load(status.name)
-    figures = (("needs", needed_text(cost)), ("held now", held_text(cost)))
-    tells = []
-    given = here.moment.options_for(status.name)
+async def _of_load(page: PageRequest, status: ModelStatus) -> Confirmation:
+    cost = await page.service.manager.cost_of_load(status.name)
+    figures = (("needs", needed_text(cost)), ("loaded now", held_text(cost)))
+    consequences = []
+    given = page.moment.options_for(status.name)
     if given.options:
         options = ", ".join(f"{name} {value}" for name, value in given.options.items())
-        tells.append(f"It is loaded as it is configured: {options}.")
-    tells.append("Where memory does not suffice, the server unloads others for it.")
-    return Prospect(f"Load {status.name} into memory?", tells, "load", figures)
+        consequences.append(f"Settings: {options}.")
+    consequences.append("If memory is short, the server unloads other models.")
+    return Confirmation(
+        f"Load {status.name} into memory?", consequences, "Load model", figures
+    )
 
 
-async def _of_unload(here: PageRequest, status: ModelStatus) -> Prospect:
-    cost = await here.service.manager.cost_of_unload(status.name)
+async def _of_unload(page: PageRequest, status: ModelStatus) -> Confirmation:
+    cost = await page.service.manager.cost_of_unload(status.name)
     size = cost.frees.size_bytes
     freed = "" if size is None else f": {bytes_text(size)}"
-    tells = [f"It gives back the memory of its runner{freed}."]
+    consequences = [f"This frees its memory{freed}."]
     if cost.also:
         others = ", ".join(cost.also)
-        tells.append(f"With it leaves {others}: they have the same weights.")
-    tells.append("The next use loads it again.")
-    return Prospect(f"Unload {status.name} from memory?", tells, "unload")
+        consequences.append(f"{others} will also be unloaded: same weights.")
+    consequences.append("The next use loads it again.")
+    return Confirmation(
+        f"Unload {status.name} from memory?", consequences, "Unload model"
+    )
 
 
-async def _of_delete(here: PageRequest, status: ModelStatus) -> Prospect:
+async def _of_delete(page: PageRequest, status: ModelStatus) -> Confirmation:
     if not status.present:
-        return Prospect(
-            f"Forget {status.name}?",
-            ["The server does not have it: only its failure is put aside."],
-            "forget",
+        return Confirmation(
+            f"Dismiss the failure of {status.name}?",
+            ["The server does not have this model. This only dismisses the failure."],
+            "Dismiss failure",
         )
-    cost = await here.service.manager.cost_of_delete(status.name)
-    tells = [f"That {freed_text(cost)}."]
+    cost = await page.service.manager.cost_of_delete(status.name)
+    consequences = [f"That {freed_text(cost)}."]
     if cost.loaded and not cost.shared_with:
-        tells.append("It leaves memory as well.")
-    tells.append("To have it again it must be pulled again. Its history stays.")
-    return Prospect(f"Delete {status.name}?", tells, "delete", loses=True)
+        consequences.append("It is also unloaded.")
+    consequences.append("You can pull it again later. Its history stays.")
+    return Confirmation(
+        f"Delete {status.name}?", consequences, "Delete model", loses=True
+    )
 
 
-async def _of_cancel(here: PageRequest, status: ModelStatus) -> Prospect:
-    work = works_of(here).get(status.name)
+async def _of_cancel(page: PageRequest, status: ModelStatus) -> Confirmation:
+    work = works_of(page).get(status.name)
     recorded = status.work or status.update
     activity = work.activity if work else status.activity
     asked = work or recorded
     if asked is None:
-        told = "Nothing is under way on it: there is nothing to cancel."
-        return Prospect(f"Cancel the work on {status.name}?", [told], "cancel it")
-    tells = [f"It was asked for by {asked.actor}."]
+        text = "No operation is in progress."
+        return Confirmation(f"Cancel work on {status.name}?", [text], "Cancel")
+    consequences = [f"Requested by {asked.actor}."]
     progress = work.progress if work else None
     if progress is not None:
         share = share_text(progress.completed_bytes, progress.total_bytes)
-        tells.append(f"The server has {share} of it.")
+        consequences.append(f"The server has {share}.")
     if activity != "load":
-        tells.append("The server keeps what it has; a later pull goes on from there.")
-    return Prospect(f"Cancel the {activity} of {status.name}?", tells, "cancel it")
+        consequences.append(
+            "The server keeps the data so far. Pull the model again to resume."
+        )
+    return Confirmation(
+        f"Cancel the {activity} of {status.name}?",
+        consequences,
+        f"Cancel {activity}",
+        leave="Keep loading" if activity == "load" else "Keep pulling",
+    )
 
 
-async def _of_use(_: PageRequest, status: ModelStatus) -> Prospect:
-    tells = [
-        "It is recorded in your name.",
-        "Of the models that fit a role, the one used last comes first.",
+async def _of_use(_: PageRequest, status: ModelStatus) -> Confirmation:
+    consequences = [
+        "The use is recorded in your name.",
+        "Recommendations prefer the model that was used last.",
     ]
-    return Prospect(f"Record that {status.name} was used?", tells, "record it")
+    return Confirmation(
+        f"Record that {status.name} was used?", consequences, "Record use"
+    )
 
 
-PROSPECTS: Final = {
+CONFIRMATIONS: Final = {
     Action.PULL: _of_pull,
     Action.UPDATE: _of_pull,
     Action.LOAD: _of_load,
@@ -184,11 +205,11 @@ PROSPECTS: Final = {
     Action.CANCEL: _of_cancel,
     Action.USE: _of_use,
 }
-"""By deed, what foretells it."""
+"""By action, what foretells it."""
 
 
 class ActionRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A deed that was agreed to.
+    """A action that was agreed to.
 
     Attributes:
         service: Who does it.
@@ -203,7 +224,7 @@ class ActionRequest(msgspec.Struct, frozen=True, kw_only=True):
     form: Mapping[str, str]
 
     @property
-    def herd(self) -> ModelManager:
+    def manager(self) -> ModelManager:
         """The manager."""
         return self.service.manager
 
@@ -227,7 +248,7 @@ class ActionRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @post("/models/{name:str}/{word:str}", include_in_schema=False)
-async def do_it(
+async def perform(
     request: AnyRequest, name: FromPath[str], word: FromPath[str]
 ) -> Response[str]:
     """Do what was agreed to, and lead back.
@@ -235,16 +256,16 @@ async def do_it(
     Raises:
         HerdbookError: It cannot be done.
     """
-    deed = deed_of(request, word)
-    principal, service = require(request, needed(deed)), service_of(request)
+    action = action_of(request, word)
+    principal, service = require(request, needed(action)), service_of(request)
     form = await read_form(request)
     status = await service.manager.get_status(name_of(name))
     doing = ActionRequest(
         service=service, principal=principal, name=status.name, form=form
     )
     with service.manager.acting_as(principal.actor):
-        await DOERS[deed](doing)
-    return led_to("/" if deed is Action.DELETE else model_path(status.name))
+        await PERFORM[action](doing)
+    return redirect("/" if action is Action.DELETE else model_path(status.name))
 
 
 async def _pull(doing: ActionRequest) -> None:
@@ -272,7 +293,7 @@ async def _unload(doing: ActionRequest) -> None:
 
 
 async def _delete(doing: ActionRequest) -> None:
-    await doing.herd.delete(doing.name)
+    await doing.manager.delete(doing.name)
 
 
 async def _cancel(doing: ActionRequest) -> None:
@@ -280,14 +301,16 @@ async def _cancel(doing: ActionRequest) -> None:
     if operation is not None:
         await doing.service.operations.cancel(operation.id, doing.principal)
     else:
-        await doing.herd.cancel(doing.name)
+        await doing.manager.cancel(doing.name)
 
 
 async def _use(doing: ActionRequest) -> None:
-    await doing.herd.mark_used(doing.name, purpose=doing.form.get("purpose", "")[:500])
+    await doing.manager.mark_used(
+        doing.name, purpose=doing.form.get("purpose", "")[:500]
+    )
 
 
-DOERS: Final = {
+PERFORM: Final = {
     Action.PULL: _pull,
     Action.UPDATE: _update,
     Action.LOAD: _load,
@@ -296,4 +319,4 @@ DOERS: Final = {
     Action.CANCEL: _cancel,
     Action.USE: _use,
 }
-"""By deed, what does it."""
+"""By action, what does it."""

@@ -23,21 +23,21 @@ async def compare_page(request: AnyRequest) -> Response[str]:
     Raises:
         CallerError: A moment is none, or the log has no such one.
     """
-    here = await visit(request)
+    page = await visit(request)
     since = request.query_params.get("from", "").strip()
     until = request.query_params.get("to", "").strip()
-    one = await _moment(here, since) if since else None
-    other = await _moment(here, until) if until else here.moment
+    one = await _moment(page, since) if since else None
+    other = await _moment(page, until) if until else page.moment
     found = None if one is None else await difference(one, other)
     return await render(
-        here,
+        page,
         "compare.html",
         title="Compare",
         since=since,
         until=until,
         rows=None if found is None else await _rows(found),
-        one=await _words(here, one),
-        other=await _words(here, other),
+        one=await _words(page, one),
+        other=await _words(page, other),
         forms=", ".join(FORMS),
     )
 
@@ -50,15 +50,15 @@ async def _rows(found: Difference) -> list[DifferenceRow]:
     return rows
 
 
-async def _moment(here: PageRequest, text: str) -> ReadModel:
-    return await here.service.past(here.present.parse(text))
+async def _moment(page: PageRequest, text: str) -> ReadModel:
+    return await page.service.past(page.present.parse(text))
 
 
-async def _words(here: PageRequest, moment: ReadModel | None) -> tuple[str, int]:
+async def _words(page: PageRequest, moment: ReadModel | None) -> tuple[str, int]:
     """Return when a moment was, and its position."""
     if moment is None:
         return "", 0
     at: datetime | None = moment.asked
-    at = at or await recorded_at(here.service.manager, moment.position)
-    told = here.present.clock(at) if at else "before the first event"
+    at = at or await recorded_at(page.service.manager, moment.position)
+    told = page.present.clock(at) if at else "before the first event"
     return told, moment.position

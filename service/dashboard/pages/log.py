@@ -37,23 +37,23 @@ Before = Annotated[int | None, QueryParameter(ge=1, lt=1 << 53)]
 @get("/log", include_in_schema=False)
 async def log_page(request: AnyRequest, before: Before = None) -> Response[str]:
     """Show what was recorded, the newest first."""
-    here = await visit(request)
+    page = await visit(request)
     query = {name: request.query_params.get(name, "").strip() for name in _FIELDS}
-    end = here.moment.position + 1
-    page = await here.service.manager.read_log(
+    end = page.moment.position + 1
+    found = await page.service.manager.read_log(
         before=min(before or end, end),
         limit=PAGE,
         newest_first=True,
-        stream_prefix=_prefix(here, query["model"]),
-        chosen=_chosen(query, here.present),
+        stream_prefix=_prefix(page, query["model"]),
+        chosen=_chosen(query, page.present),
     )
-    names = sorted(status.name for status in here.moment.statuses())
+    names = sorted(status.name for status in page.moment.statuses())
     return await render(
-        here,
+        page,
         "log.html",
         title="Log",
-        events=told_events(page.events),
-        older=page.next,
+        events=told_events(found.events),
+        older=found.next,
         newest=before is None,
         query=query,
         filtered=any(query.values()),
@@ -64,9 +64,9 @@ async def log_page(request: AnyRequest, before: Before = None) -> Response[str]:
     )
 
 
-def _prefix(here: PageRequest, model: str) -> str:
+def _prefix(page: PageRequest, model: str) -> str:
     """Return what the streams of a filter begin with; a name may be begun only."""
-    return model_stream(here.moment.node_status().name, model) if model else ""
+    return model_stream(page.moment.node_status().name, model) if model else ""
 
 
 def _chosen(query: Mapping[str, str], now: Now) -> HistoryFilter:
@@ -102,7 +102,7 @@ def _time(text: str, now: Now) -> datetime | None:
     when = now.parse(text)
     if isinstance(when, int):
         raise BadRequestError(
-            f"{text[:80]!r}", "is a position", "A time is wanted here"
+            f"{text[:80]!r}", "is a position", "Enter a time, such as 2h ago"
         )
     return when
 
@@ -128,57 +128,57 @@ async def event_page(request: AnyRequest, position: FromPath[int]) -> Response[s
     Raises:
         UnknownEventError: The log has none there.
     """
-    here = await visit(request)
-    if not 1 <= position <= here.moment.position:
+    page = await visit(request)
+    if not 1 <= position <= page.moment.position:
         raise UnknownEventError(
             f"event #{position}",
-            "is not in the log" if position > here.head or position < 1 else "is later",
-            f"The newest here is #{here.moment.position}",
+            "is not in the log" if position > page.head or position < 1 else "is later",
+            f"The newest event is #{page.moment.position}",
         )
-    event = await model_events.event_at(here.service.manager, position)
+    event = await model_events.event_at(page.service.manager, position)
     shown = told_events([event])[0]
-    related = await _related(here, event)
+    related = await _related(page, event)
     return await render(
-        here,
+        page,
         "event.html",
         title=f"Event #{position}",
         shown=shown,
-        envelope=_envelope(here, event),
+        envelope=_envelope(page, event),
         data=_json(event.data),
         whole=_json(answers.event(event)),
-        hash_before=await _hash_before(here, position),
+        hash_before=await _hash_before(page, position),
         led=told_events(related),
-        ends=here.moment.position,
+        ends=page.moment.position,
     )
 
 
-async def _hash_before(here: PageRequest, position: int) -> str:
+async def _hash_before(page: PageRequest, position: int) -> str:
     if position == 1:
         return GENESIS
-    return (await model_events.event_at(here.service.manager, position - 1)).hash
+    return (await model_events.event_at(page.service.manager, position - 1)).hash
 
 
-async def _related(here: PageRequest, event: RecordedEvent) -> list[RecordedEvent]:
+async def _related(page: PageRequest, event: RecordedEvent) -> list[RecordedEvent]:
     """Return the other events of the operation, and what caused this one."""
     if event.correlation_id is None:
         return []
-    herd = here.service.manager
+    manager = page.service.manager
     chosen = HistoryFilter(correlation_id=event.correlation_id)
-    earlier = await herd.read_log(
+    earlier = await manager.read_log(
         before=event.position, limit=RELATED, newest_first=True, chosen=chosen
     )
-    later = await herd.read_log(
+    later = await manager.read_log(
         after=event.position,
-        before=here.moment.position + 1,
+        before=page.moment.position + 1,
         limit=RELATED,
         chosen=chosen,
     )
     return [*reversed(earlier.events), *later.events]
 
 
-def _envelope(here: PageRequest, event: RecordedEvent) -> list[Envelope]:
-    now = here.present
-    links = here.links
+def _envelope(page: PageRequest, event: RecordedEvent) -> list[Envelope]:
+    now = page.present
+    links = page.links
     return [
         Envelope("type", event.type, links.to("/log", type_=event.type)),
         Envelope("stream", event.stream),

@@ -71,36 +71,36 @@ async def model_page(
     Raises:
         InvalidNameError: It is no name.
     """
-    here = await visit(request)
-    herd = here.service.manager
-    status = here.moment.status(name_of(name))
+    page = await visit(request)
+    manager = page.service.manager
+    status = page.moment.status(name_of(name))
     stream = model_stream(status.node, status.name)
-    end = here.moment.position
-    trail = await model_events.trail(herd, status.name, stream, until=end)
+    end = page.moment.position
+    trail = await model_events.trail(manager, status.name, stream, until=end)
     history = await model_events.page(
-        herd, stream, trail, before=min(before or end + 1, end + 1), limit=PAGE
+        manager, stream, trail, before=min(before or end + 1, end + 1), limit=PAGE
     )
-    work = works_of(here).get(status.name)
+    work = works_of(page).get(status.name)
     return await render(
-        here,
+        page,
         "model.html",
         title=status.name,
-        row=row_of(here, status, works_of(here)),
-        buttons=buttons_for(here, status, work),
-        since=facts.since_text(status, here.now),
+        row=row_of(page, status, works_of(page)),
+        buttons=buttons_for(page, status, work),
+        since=facts.since_text(status, page.now),
         why=_why(status, trail),
-        facts=known_facts(here, status),
-        abilities=abilities(here, status),
-        drawn=_timeline(here, trail, span),
-        setters=await _setters(here, status, trail),
+        facts=known_facts(page, status),
+        abilities=abilities(page, status),
+        drawn=_timeline(page, trail, span),
+        setters=await _setters(page, status, trail),
         fields=editing.fields_of(editing.texts_of(status.settings)),
         editing=editing,
-        figures=figures(here, status),
-        lineage=await _lineage(here, status, trail),
+        figures=figures(page, status),
+        lineage=await _lineage(page, status, trail),
         history=told(history.entries),
         older=history.older,
         newer=before is not None,
-        problem=_problem(here, status),
+        problem=_problem(page, status),
     )
 
 
@@ -127,17 +127,17 @@ class Drawn(NamedTuple):
     whole: bool
 
 
-def _timeline(here: PageRequest, trail: Trail, span: str) -> Drawn | None:
+def _timeline(page: PageRequest, trail: Trail, span: str) -> Drawn | None:
     if not trail.entries:
         return None
-    chosen = span if span in SPANS else _fitting(trail, here.now.at)
-    window = window_of(trail.entries, here.now.at, SPANS[chosen])
+    chosen = span if span in SPANS else _fitting(trail, page.now.at)
+    window = window_of(trail.entries, page.now.at, SPANS[chosen])
     return Drawn(
         timeline(
             trail_of(trail.entries),
             window,
-            here.now,
-            end="then" if here.past else "now",
+            page.now,
+            end="then" if page.past else "now",
         ),
         [_LANE_WORDS[lane] for lane in LANES],
         [(name, name == chosen) for name in SPANS],
@@ -146,7 +146,7 @@ def _timeline(here: PageRequest, trail: Trail, span: str) -> Drawn | None:
 
 
 _LANE_WORDS: Final = {
-    Lane.PULL: "fetched",
+    Lane.PULL: "pulling",
     Lane.LOAD: "loading",
     Lane.LOADED: "in memory",
     Lane.USED: "used",
@@ -161,11 +161,11 @@ def _fitting(trail: Trail, now: datetime) -> str:
 
 
 async def _setters(
-    here: PageRequest, status: ModelStatus, trail: Trail
+    page: PageRequest, status: ModelStatus, trail: Trail
 ) -> list[Setter]:
     """Return the settings in force, with who set each."""
     names = sorted(status.settings)
-    events = await model_events.setters(here.service.manager, trail, names)
+    events = await model_events.setters(page.service.manager, trail, names)
     return [
         Setter(
             name,
@@ -192,13 +192,13 @@ class ExplanationEvent(NamedTuple):
 
 
 async def _lineage(
-    here: PageRequest, status: ModelStatus, trail: Trail
+    page: PageRequest, status: ModelStatus, trail: Trail
 ) -> list[ExplanationEvent]:
     """Return what led to the state; of a long stream, the one event that made it."""
     if not status.version:
         return []
     if trail.whole:
-        found = await here.service.manager.why(status.name, here.moment)
+        found = await page.service.manager.why(status.name, page.moment)
         return [
             ExplanationEvent(
                 wording.LINKS[one.link], one.entry, wording.who_text(one.entry)
@@ -210,12 +210,12 @@ async def _lineage(
     return [] if why is None else [ExplanationEvent(link, why.event, why.who)]
 
 
-def _problem(here: PageRequest, status: ModelStatus) -> str:
+def _problem(page: PageRequest, status: ModelStatus) -> str:
     """Return what went wrong with the last operation, where the log does not say it."""
-    if here.past or status.last_failure is not None:
+    if page.past or status.last_failure is not None:
         return ""
-    known = [o for o in here.service.operations.all() if o.model == status.name]
+    known = [o for o in page.service.operations.all() if o.model == status.name]
     last = max(known, key=lambda one: one.started_at, default=None)
     if last is None or last.error is None:
         return ""
-    return f"The last {last.kind} came to nothing: {last.error.detail}"
+    return f"The last {last.kind} failed: {last.error.detail}"

@@ -1,4 +1,4 @@
-"""The herd: every model with what one asks first of it, and the server they are on."""
+"""The models page: every model with its state and actions, and the server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from herdbook.service.dashboard.charts.memory import (
     progress_bar,
     runners_of,
 )
-from herdbook.service.dashboard.layout import PageRequest, led_to, render, visit
+from herdbook.service.dashboard.layout import PageRequest, redirect, render, visit
 from herdbook.service.dashboard.links import model_path
 from herdbook.service.errors import BadRequestError
 from herdbook.service.http.request import AnyRequest
@@ -92,11 +92,11 @@ async def models_page(
     request: AnyRequest, gone: FromQuery[bool] = False, find: FromQuery[str] = ""
 ) -> Response[str]:
     """Show every model, or those whose name has a text."""
-    here = await visit(request)
-    works = works_of(here)
-    statuses = here.moment.statuses()
+    page = await visit(request)
+    works = works_of(page)
+    statuses = page.moment.statuses()
     known = {status.name for status in statuses}
-    statuses += [here.moment.status(name) for name in works if name not in known]
+    statuses += [page.moment.status(name) for name in works if name not in known]
     shown = display_order(
         status
         for status in statuses
@@ -109,16 +109,16 @@ async def models_page(
     twins = twins_of(shown)
     rows, time_slice = [], TimeSlice()
     for status in found:
-        rows.append(row_of(here, status, works, twins.get(status.name)))
+        rows.append(row_of(page, status, works, twins.get(status.name)))
         await time_slice.checkpoint()
     present = [status for status in shown if status.present]
     return await render(
-        here,
-        "herd.html",
-        title="Herd",
+        page,
+        "models.html",
+        title="Models",
         rows=rows,
-        node=here.moment.node_status(),
-        node_words=wording.node_text(here.moment.node_status(), here.now),
+        node=page.moment.node_status(),
+        node_words=wording.node_text(page.moment.node_status(), page.now),
         count=wording.counted(len(present), "model"),
         disk=wording.disk_text(present).removeprefix(", "),
         memory=wording.memory_text(statuses),
@@ -140,48 +140,48 @@ async def pull_by_name(
         BadRequestError: No name was given.
         InvalidNameError: It is no name.
     """
-    here = await visit(request)
+    page = await visit(request)
     if not model.strip():
         raise BadRequestError(
             "the name to pull", "is empty", "Write it as model:tag, such as qwen3:0.6b"
         )
-    name = here.moment.spelled(model.strip())
-    word = "update" if here.moment.status(name).present else "pull"
-    return led_to(model_path(name, word))
+    name = page.moment.spelled(model.strip())
+    word = "update" if page.moment.status(name).present else "pull"
+    return redirect(model_path(name, word))
 
 
-def works_of(here: PageRequest) -> dict[str, RunningOperation]:
+def works_of(page: PageRequest) -> dict[str, RunningOperation]:
     """Return what the service is at work on, by model; nothing in the past."""
-    if here.past:
+    if page.past:
         return {}
-    return {work.name: work for work in here.service.manager.under_way()}
+    return {work.name: work for work in page.service.manager.under_way()}
 
 
 def row_of(
-    here: PageRequest,
+    page: PageRequest,
     status: ModelStatus,
     works: Mapping[str, RunningOperation],
     twin: str | None = None,
 ) -> Row:
     """Return a model as it stands in the table."""
-    failed, remedy = failed_texts(status, here.now)
+    failed, remedy = failed_texts(status, page.now)
     runner = status.runner
-    can = here.moment.capabilities(status.name)
+    can = page.moment.capabilities(status.name)
     work = works.get(status.name)
     return Row(
         status=status,
         state=wording.state_text(status),
         size=wording.size_text(status),
-        context=wording.context_text(status, here.service.manager.registry),
+        context=wording.context_text(status, page.service.manager.registry),
         can=wording.capabilities_text(n for n, known in can.items() if known.value),
         memory=facts.memory_text(runner, status.name) if runner else "",
-        expiry=facts.expiry_text(runner, here.now) if runner else "",
-        used=wording.used_text(status, here.now),
+        expiry=facts.expiry_text(runner, page.now) if runner else "",
+        used=wording.used_text(status, page.now),
         twin=twin,
-        works=progressing(status, work, here.now),
+        works=progressing(status, work, page.now),
         failure=failed,
         remedy=remedy,
-        buttons=buttons_for(here, status, work),
+        buttons=buttons_for(page, status, work),
     )
 
 
@@ -189,7 +189,7 @@ def failed_texts(status: ModelStatus, now: Now) -> tuple[str, str]:
     """Return what failed last, and what to do about it, each without a full stop."""
     failure = status.last_failure
     if facts.is_interrupted(status) and status.since is not None:
-        goes_on = "The server keeps what it has: pulled again, it goes on from there"
+        goes_on = "Pull it again to resume"
         return f"pull interrupted {now.ago(status.since)}", goes_on
     if failure is None:
         return "", ""
@@ -213,14 +213,14 @@ def progressing(
 
 
 def _ours(work: RunningOperation, now: Now) -> Progressing:
-    asked = f"asked for by {work.actor}, {now.ago(work.since)}"
+    asked = f"requested by {work.actor}, {now.ago(work.since)}"
     if work.waiting:
-        return Progressing(work.activity, Markup(""), "waits for its turn", asked)
+        return Progressing(work.activity, Markup(""), "queued", asked)
     return _told(work.activity, work.progress, asked)
 
 
 def _recorded(work: Work, now: Now) -> Progressing:
-    asked = f"asked for by {work.actor}, {now.ago(work.since)}"
+    asked = f"requested by {work.actor}, {now.ago(work.since)}"
     progress = None
     if work.completed_bytes is not None:
         progress = PullProgress.recorded(work.completed_bytes, work.total_bytes)
@@ -229,10 +229,12 @@ def _recorded(work: Work, now: Now) -> Progressing:
 
 def _told(activity: Activity, progress: PullProgress | None, asked: str) -> Progressing:
     if progress is None:
-        return Progressing(activity, Markup(""), "under way", asked)
+        return Progressing(activity, Markup(""), "in progress", asked)
     total = progress.total_bytes
     if not total:
-        return Progressing(activity, Markup(""), progress.status or "under way", asked)
+        return Progressing(
+            activity, Markup(""), progress.status or "in progress", asked
+        )
     completed = progress.completed_bytes
     figures = wording.joined(
         [

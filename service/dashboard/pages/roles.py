@@ -82,21 +82,21 @@ class RoleShown(NamedTuple):
 @get("/roles", include_in_schema=False)
 async def roles_page(request: AnyRequest) -> Response[str]:
     """Show the order of each role."""
-    here, time_slice = await visit(request), TimeSlice()
-    registry, known = here.service.manager.registry, []
-    for status in here.moment.statuses():
+    page, time_slice = await visit(request), TimeSlice()
+    registry, known = page.service.manager.registry, []
+    for status in page.moment.statuses():
         if status.present and registry.find(status.name) is not None:
             known.append(status.name)  # others are never suggested
         await time_slice.checkpoint()
     roles = []
     for role in ModelRole:
-        answer = here.moment.explain(role)
+        answer = page.moment.explain(role)
         await time_slice.checkpoint()
         found = registry.suggest(role, present=known)
         await time_slice.checkpoint()
-        roles.append(_shown(here, answer, found))
+        roles.append(_shown(page, answer, found))
     return await render(
-        here,
+        page,
         "roles.html",
         title="Roles",
         roles=roles,
@@ -105,7 +105,7 @@ async def roles_page(request: AnyRequest) -> Response[str]:
 
 
 def _shown(
-    here: PageRequest, answer: Recommendation, found: Sequence[Suggestion]
+    page: PageRequest, answer: Recommendation, found: Sequence[Suggestion]
 ) -> RoleShown:
     role = answer.role
     over = [
@@ -115,8 +115,8 @@ def _shown(
         role=role,
         word=role.value.replace("_", " "),
         needs=" and ".join(need for need in NEEDS[role]) + _small(role),
-        chosen=[_choice(here, one) for one in answer.chosen[:SHOWN_AT_MOST]],
-        passed_over=[_choice(here, one) for one in over[:SHOWN_AT_MOST]],
+        chosen=[_choice(page, one) for one in answer.chosen[:SHOWN_AT_MOST]],
+        passed_over=[_choice(page, one) for one in over[:SHOWN_AT_MOST]],
         more=max(len(answer.chosen) - SHOWN_AT_MOST, 0),
         more_over=len(answer.passed_over) - min(len(over), SHOWN_AT_MOST),
         absent=len(answer.passed_over) - len(over),
@@ -128,9 +128,9 @@ def _small(role: ModelRole) -> str:
     return ", and few parameters" if role is ModelRole.FAST else ""
 
 
-def _choice(here: PageRequest, candidate: Candidate) -> Choice:
-    status = here.moment.status(candidate.name)
-    why = wording.reasons_text(candidate, here.now)
+def _choice(page: PageRequest, candidate: Candidate) -> Choice:
+    status = page.moment.status(candidate.name)
+    why = wording.reasons_text(candidate, page.now)
     return Choice(status, wording.state_text(status), why)
 
 

@@ -9,7 +9,7 @@ from litestar.handlers.base import BaseRouteHandler
 
 from herdbook.service.auth.forms import needs_proof, read_form
 from herdbook.service.dashboard.layout import error_page
-from herdbook.service.dashboard.pages.actions import confirm_page, do_it
+from herdbook.service.dashboard.pages.actions import confirm_page, perform
 from herdbook.service.dashboard.pages.compare import compare_page
 from herdbook.service.dashboard.pages.log import event_page, log_page
 from herdbook.service.dashboard.pages.model import model_page
@@ -45,7 +45,7 @@ _HANDLERS: Final[list[BaseRouteHandler]] = [
     settings_page,
     change_settings,
     confirm_page,
-    do_it,
+    perform,
     roles_page,
     log_page,
     event_page,

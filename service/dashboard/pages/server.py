@@ -20,7 +20,7 @@ from herdbook.presentation.times import Now
 from herdbook.service.auth.tokens import Role
 from herdbook.service.context import service_of
 from herdbook.service.dashboard.charts.memory import memory_bar, runners_of
-from herdbook.service.dashboard.layout import PageRequest, led_to, render, visit
+from herdbook.service.dashboard.layout import PageRequest, redirect, render, visit
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import require
 from herdbook.service.operations.operation import Kind, OperationRequest
@@ -74,11 +74,11 @@ class Examined:
         self._found: list[Diagnosis] = []
         self.at: datetime | None = None
 
-    async def read(self, herd: ModelManager, now: datetime) -> list[Diagnosis]:
+    async def read(self, manager: ModelManager, now: datetime) -> list[Diagnosis]:
         """Return what was found, asked anew where that is too old."""
         async with self._asking:
             if self.at is None or not timedelta() <= now - self.at < ASKED_EVERY:
-                self._found, self.at = await herd.doctor(), now
+                self._found, self.at = await manager.doctor(), now
             return self._found
 
     def forget(self) -> None:
@@ -89,35 +89,35 @@ class Examined:
 @get("/node", include_in_schema=False)
 async def node_page(request: AnyRequest) -> Response[str]:
     """Show the server and the log."""
-    here = await visit(request)
-    service, node = here.service, here.moment.node_status()
-    statuses = here.moment.statuses()
+    page = await visit(request)
+    service, node = page.service, page.moment.node_status()
+    statuses = page.moment.statuses()
     examined = _examined(request)
     found = []
-    if not here.past and node.reached:  # else it waits for each of its questions
-        found = await examined.read(service.manager, here.present.at)
+    if not page.past and node.reached:  # else it waits for each of its questions
+        found = await examined.read(service.manager, page.present.at)
     head = await service.manager.head()
     present = [status for status in statuses if status.present]
     return await render(
-        here,
-        "node.html",
-        title="Node",
+        page,
+        "server.html",
+        title="Server",
         node=node,
-        words=wording.node_text(node, here.now),
-        since=here.now.clock(node.since) if node.since else wording.NOTHING,
-        runners=_running(statuses, here.now),
+        words=wording.node_text(node, page.now),
+        since=page.now.clock(node.since) if node.since else wording.NOTHING,
+        runners=_running(statuses, page.now),
         memory=wording.memory_text(statuses),
         memory_bar=memory_bar(runners_of(statuses)),
         models=wording.counted(len(present), "model"),
         disk=wording.disk_text(present).removeprefix(", "),
-        free=_free(here),
+        free=_free(page),
         found=[_told(each) for each in found],
         summary=_summary(found),
-        asked=here.present.ago(examined.at) if examined.at else "",
+        asked=page.present.ago(examined.at) if examined.at else "",
         head=head,
         lag=await service.manager.lag(),
         readers=service.live.readers,
-        tasks=[_task(one, here.now) for one in service.background_tasks()],
+        tasks=[_task(one, page.now) for one in service.background_tasks()],
     )
 
 
@@ -130,7 +130,7 @@ async def look_again(request: AnyRequest) -> Response[str]:
     if operation.task is not None:
         await asyncio.wait([operation.task], timeout=10)
     _examined(request).forget()
-    return led_to("/node")
+    return redirect("/node")
 
 
 def _examined(request: AnyRequest) -> Examined:
@@ -150,11 +150,11 @@ def _task(status: TaskStatus, now: Now) -> Task:
     return Task(name, status.up, state, status.failure)
 
 
-def _free(here: PageRequest) -> str:
+def _free(page: PageRequest) -> str:
     """Return what is free on the server's disk; nothing of the past."""
-    if here.past:
+    if page.past:
         return ""
-    url = here.moment.node_status().url
+    url = page.moment.node_status().url
     return free_text(free_disk(url, models_folder())) if url else ""
 
 
@@ -183,4 +183,4 @@ def _summary(found: Sequence[Diagnosis]) -> str:
         for level in (Level.PROBLEM, Level.WARNING, Level.NOTICE)
         if levels[level]
     ]
-    return ", ".join(told) or "all is well"
+    return ", ".join(told) or "no problems"

@@ -28,7 +28,7 @@ from herdbook.service.dashboard import forms as editing
 from herdbook.service.dashboard import model_events
 from herdbook.service.dashboard.event_list import EventEntry, told_events
 from herdbook.service.dashboard.forms import Texts
-from herdbook.service.dashboard.layout import led_to, render, visit
+from herdbook.service.dashboard.layout import redirect, render, visit
 from herdbook.service.dashboard.links import model_path
 from herdbook.service.errors import BadRequestError
 from herdbook.service.http.request import AnyRequest
@@ -41,8 +41,8 @@ _INVALID: Final = 422
 @get("/models/{name:str}/configuration", include_in_schema=False)
 async def settings_page(request: AnyRequest, name: FromPath[str]) -> Response[str]:
     """Show the settings of a model, to be changed."""
-    here = await visit(request)
-    status = here.moment.status(name_of(name))
+    page = await visit(request)
+    status = page.moment.status(name_of(name))
     return await _form(
         request, status, editing.fields_of(editing.texts_of(status.settings))
     )
@@ -51,11 +51,11 @@ async def settings_page(request: AnyRequest, name: FromPath[str]) -> Response[st
 @post("/models/{name:str}/configuration", include_in_schema=False)
 async def change_settings(request: AnyRequest, name: FromPath[str]) -> Response[str]:
     """Change the settings of a model, if they are still those that the form had."""
-    principal, herd = require(request, Role.OPERATE), service_of(request).manager
+    principal, manager = require(request, Role.OPERATE), service_of(request).manager
     form = await read_form(request)
     while True:
-        status = await herd.get_status(name_of(name))
-        changes = await _since(herd, status, _version(form))
+        status = await manager.get_status(name_of(name))
+        changes = await _since(manager, status, _version(form))
         try:
             wanted = editing.read(form)
             if changes:
@@ -66,8 +66,8 @@ async def change_settings(request: AnyRequest, name: FromPath[str]) -> Response[
                 request, status, form, status_code=_INVALID, wrong=error, sent=form
             )
         try:
-            with herd.acting_as(principal.actor):
-                await herd.configure(
+            with manager.acting_as(principal.actor):
+                await manager.configure(
                     status.name,
                     edit.set,
                     unset=edit.unset,
@@ -76,7 +76,7 @@ async def change_settings(request: AnyRequest, name: FromPath[str]) -> Response[
                 )
         except WrongExpectedVersionError:
             continue  # something was recorded just now: see what
-        return led_to(f"{model_path(status.name)}#settings")
+        return redirect(f"{model_path(status.name)}#settings")
 
 
 def _version(form: Mapping[str, str]) -> int:
@@ -94,12 +94,12 @@ def _version(form: Mapping[str, str]) -> int:
 
 
 async def _since(
-    herd: ModelManager, status: ModelStatus, version: int
+    manager: ModelManager, status: ModelStatus, version: int
 ) -> list[RecordedEvent]:
     """Return the changes of settings after a version, the newest first."""
     if version >= status.version:
         return []
-    return await model_events.configured(herd, status.name, after_version=version)
+    return await model_events.configured(manager, status.name, after_version=version)
 
 
 async def _conflict(
@@ -133,17 +133,17 @@ async def _form(
     wrong: InvalidConfigurationError | None = None,
     sent: Mapping[str, str] | None = None,
 ) -> Response[str]:
-    here = await visit(request)
+    page = await visit(request)
     names = (*editing.PLAIN, *editing.ABILITIES, "options")
     return await render(
-        here,
+        page,
         "configuration.html",
         title=f"Settings of {status.name}",
         status_code=status_code,
         status=status,
         fields={name: fields.get(name, "") for name in names},
         editing=editing,
-        capabilities=here.moment.capabilities(status.name),
+        capabilities=page.moment.capabilities(status.name),
         version=(sent or {}).get("version", "") if wrong else status.version,
         note=(sent or {}).get("note", ""),
         meanwhile=meanwhile or [],

@@ -237,7 +237,7 @@
   // Questions in a dialog, by the same page and the same form
 
   async function ask(link) {
-    dialog.replaceChildren(Object.assign(document.createElement("main"), { textContent: "One moment …" }));
+    dialog.replaceChildren(Object.assign(document.createElement("main"), { textContent: "Loading …" }));
     dialog.showModal();
     try {
       const answer = await fetch(link, { headers: { accept: "text/html" } });
@@ -274,11 +274,11 @@
     const words = document.getElementById("copied");
     try {
       await navigator.clipboard.writeText(text);
-      words.textContent = "copied";
+      words.textContent = "Copied";
     } catch {
       document.getElementById(id).closest("details").open = true;
       getSelection().selectAllChildren(document.getElementById(id));
-      words.textContent = "Selected: copy it with the keyboard.";
+      words.textContent = "Selected. Copy it with the keyboard.";
     }
   }
 

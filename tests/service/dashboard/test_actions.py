@@ -37,7 +37,7 @@ def test_pull_by_name_leads_to_the_question(browser: HtmlClient) -> None:
     present = browser.page(f"/pull?model={MODEL}")
 
     assert "Pull qwen3:0.6b?" in absent.text
-    assert "to fetch" in absent.text
+    assert "download" in absent.text
     assert f"Update {MODEL}?" in present.text
 
 
@@ -65,8 +65,8 @@ def test_load_use_and_unload_by_their_forms(
 
     assert f"used: {SHOWN}" in page.text
     assert "2k context" in page.text
-    assert "in effect 2,048 tokens of context" in page.text
-    assert "gives back the memory of its runner" in asked.text
+    assert "context in effect 2,048 tokens" in page.text
+    assert "frees its memory" in asked.text
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,9 @@ def test_questions_name_who_else_is_concerned(
     browser.send(f"/models/{MODEL}/load")
     wait_until(lambda: "ModelLoaded" in event_types(herdbook, "twin:latest"))
 
-    assert "It is loaded as it is configured: num_ctx 2048." in load.text
+    assert "Settings: num_ctx 2048." in load.text
     unload = browser.page(f"/models/{MODEL}/unload")
-    assert "With it leaves twin:latest: they have the same weights." in unload.text
+    assert "twin:latest will also be unloaded: same weights." in unload.text
     delete = browser.page(f"/models/{MODEL}/delete")
     assert "frees almost no space: shares its weights with twin:latest" in delete.text
     assert "same weights as" in browser.page("/").text
@@ -114,7 +114,7 @@ def test_update_says_that_what_is_there_stays(
     browser.send(f"/models/{MODEL}/update")
     wait_until(lambda: "UpdateUnchanged" in event_types(herdbook))
 
-    assert "What has not changed is not fetched again." in asked.text
+    assert "Unchanged parts are not downloaded again." in asked.text
 
 
 def test_delete_says_what_it_frees_and_leads_to_the_herd(
@@ -142,14 +142,14 @@ def test_cancel_ends_a_pull(tmp_path: Path, slow_ollama: SandboxThread) -> None:
         looking.send("/models/qwen3:0.6b/cancel")
         types = event_types(running, "qwen3:0.6b")
 
-    assert "asked for by api:local" in manager.text
+    assert "requested by api:local" in manager.text
     assert "Cancel the pull of qwen3:0.6b?" in asked.text
-    assert "a later pull goes on from there" in asked.text
+    assert "Pull the model again to resume" in asked.text
     assert types[-1] == "PullCancelled"
 
 
 def test_cancel_where_nothing_is_under_way_says_so(browser: HtmlClient) -> None:
-    assert "Nothing is under way" in browser.page(f"/models/{MODEL}/cancel").text
+    assert "No operation is in progress" in browser.page(f"/models/{MODEL}/cancel").text
 
 
 def test_failure_is_told_once_with_its_remedy(
@@ -161,7 +161,7 @@ def test_failure_is_told_once_with_its_remedy(
     text = browser.page("/").text
 
     assert text.count("Check the name and the tag") == 1
-    assert "pull again" in text
+    assert "Pull again" in text
 
 
 def test_model_in_error_can_be_forgotten(
@@ -172,7 +172,7 @@ def test_model_in_error_can_be_forgotten(
     asked = browser.page("/models/no-such:1b/delete")
     browser.send("/models/no-such:1b/delete")
 
-    assert "Forget no-such:1b?" in asked.text
+    assert "Dismiss the failure of no-such:1b?" in asked.text
     assert "no-such:1b" not in browser.page("/").text
 
 
@@ -238,7 +238,7 @@ def test_settings_that_changed_meanwhile_are_shown_beside_what_was_typed(
     answer = browser.send(path, 409, version=version, temperature="0.7", note="mine")
 
     page = Page(answer.text)
-    assert "The settings changed while you were typing. Nothing was saved." in page.text
+    assert "The settings have changed. Nothing was saved." in page.text
     assert "num_ctx set to 4096 (was: not set)" in page.text
     assert 'name="num_ctx" inputmode="numeric" value="4096"' in answer.text
     assert 'name="temperature" inputmode="decimal" value="0.7"' in answer.text
@@ -280,7 +280,10 @@ def test_who_may_only_read_sees_why_buttons_are_off(guarded: ServiceThread) -> N
     with open_client(guarded.address, READER) as looking:
         page = looking.page(f"/models/{MODEL}")
 
-        assert "Off: it takes the role operate, and ruth has read." in page.text
+        assert (
+            "Read-only: this needs the role operate. ruth has the role read."
+            in page.text
+        )
         assert f"/models/{MODEL}/load" not in page.links
         assert "is not possible here" in looking.page(f"/models/{MODEL}/load", 403).text
         assert looking.http.post(f"/models/{MODEL}/load").status_code == 403
@@ -295,7 +298,7 @@ def test_delete_takes_an_administrator(guarded: ServiceThread) -> None:
 
         assert f"/models/{MODEL}/load" in page.links
         assert f"/models/{MODEL}/delete" not in page.links
-        assert "it takes the role admin" in page.text
+        assert "this needs the role admin" in page.text
         assert olga.http.post(f"/models/{MODEL}/delete").status_code == 403
         assert anna.http.post(f"/models/{MODEL}/delete").status_code == 303
 
@@ -307,6 +310,6 @@ def test_read_only_service_says_so(tmp_path: Path, ollama: SandboxThread) -> Non
     ):
         page = looking.page("/")
 
-        assert "Actions are off: this service is read only." in page.text
+        assert "Actions are disabled: the service is read-only." in page.text
         assert not [link for link in page.links if link.endswith("/load")]
         assert looking.http.post(f"/models/{MODEL}/load").status_code == 403

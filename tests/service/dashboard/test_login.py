@@ -108,7 +108,7 @@ async def test_who_followed_a_link_from_elsewhere_need_not_sign_in_again() -> No
     async with serve_guarded() as server, server.client() as client:
         form = await client.get("/login?next=/models/a")
 
-    assert '<a href="/models/a">Go on</a>' in form.text
+    assert '<a href="/models/a">Continue</a>' in form.text
 
 
 async def test_what_the_link_says_cannot_become_a_part_of_the_page() -> None:
