@@ -9,10 +9,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from herdbook.cli.invocation import Invocation
 from herdbook.core import HerdbookError
-from herdbook.sandbox import Options, serve
+from herdbook.sandbox import Options, World, serve
 from herdbook.sandbox.run import world_of
 
-__all__ = ["Options", "serve_until_stopped", "served"]
+__all__ = ["Options", "serve_until_stopped", "served", "world_of"]
 
 
 class CannotListenError(HerdbookError):
@@ -31,20 +31,20 @@ async def serve_until_stopped(invocation: Invocation, options: Options) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    async with served(options) as address:
+    async with served(options, world_of(options)) as address:
         _write_address(invocation, address)
         await stopped.wait()
 
 
 @asynccontextmanager
-async def served(options: Options) -> AsyncIterator[str]:
+async def served(options: Options, world: World) -> AsyncIterator[str]:
     """Serve a sandbox while the block runs; yield its address.
 
     Raises:
         CannotListenError: The port is in use or not permitted.
     """
     async with AsyncExitStack() as stack:
-        serving = serve(world_of(options), host=options.host, port=options.port)
+        serving = serve(world, host=options.host, port=options.port)
         try:
             address = await stack.enter_async_context(serving)
         except OSError as error:

@@ -19,7 +19,7 @@ from herdbook.service.settings import ServiceSettings
 
 BANNER = (
     "Sandbox: a simulated Ollama server. The models are not real and nothing is "
-    "downloaded."
+    "downloaded. Events by demo:… are sample history."
 )
 """Shown on every page while the sandbox replaces Ollama."""
 
@@ -95,18 +95,28 @@ async def _sandboxed(
     invocation: Invocation, options: RunOptions
 ) -> AsyncIterator[RunOptions]:
     """Serve a sandbox whose log and models persist between runs."""
-    from herdbook.cli.run_sandbox import Options, served  # noqa: PLC0415 - its own extra
+    # Imported late: uvicorn for the sandbox is an extra of its own.
+    from herdbook.cli import sample_history  # noqa: PLC0415
+    from herdbook.cli.run_sandbox import Options, served, world_of  # noqa: PLC0415
 
     log = invocation.db or invocation.data / "sandbox" / "herd.db"
     log.parent.mkdir(exist_ok=True)
     models = log.with_name(f"{log.name}-sandbox")
     sandbox = Options(registry_rate=SANDBOX_RATE, state=models)
-    async with served(sandbox) as address:
+    node = "sandbox" if invocation.node == "local" else invocation.node
+    # Only in the default demonstration log, and only when that is new: a log that the
+    # user named with --db holds nothing but what the user did.
+    is_new = invocation.db is None and not log.exists() and not models.exists()
+    clock = sample_history.clock() if is_new else None
+    world = world_of(sandbox, clock)
+    async with served(sandbox, world) as address:
+        if clock is not None:
+            await sample_history.record(world, clock, log, ollama=address, node=node)
         yield msgspec.structs.replace(
             options,
             log=log,
             ollama=address,
-            node="sandbox" if invocation.node == "local" else invocation.node,
+            node=node,
             follow_node=True,
             settings=msgspec.structs.replace(options.settings, banner=BANNER),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from herdbook.sandbox.api.app import application
 from herdbook.sandbox.clock import Clock, ManualClock, RealClock, let_others_run
-from herdbook.sandbox.faults import did
+from herdbook.sandbox.faults import apply_step
 from herdbook.sandbox.registry.registry import Behaviour
 from herdbook.sandbox.run import Options, run_sandbox
 from herdbook.sandbox.scripted_answers import Nonsense
@@ -32,7 +32,7 @@ __all__ = [
     "Settings",
     "World",
     "application",
-    "did",
+    "apply_step",
     "let_others_run",
     "run_sandbox",
     "serve",

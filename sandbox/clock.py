@@ -1,8 +1,8 @@
-"""Tell the pretend server's time, and do things when it comes.
+"""Clocks of the sandbox server, with timers.
 
-Invariant: everything in the sandbox that takes time waits on one clock, and timers
-fire in the order of their times, each seeing exactly its own time as ``now``. So a
-test that moves the clock by an hour sees what an hour would have brought, at once.
+Invariant: everything in the sandbox that takes time waits on one clock. Timers fire
+in the order of their times, and each sees exactly its own time as ``now``. A test
+that advances the clock by an hour gets the same result as an hour of waiting.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
@@ -18,17 +19,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Where a manual clock begins, so that runs are alike.
+#: Start of a manual clock, the same for every run.
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
-#: How often ``drive`` looks again when no timer is left.
+#: How often ``drive`` retries when no timer is left.
 _PATIENCE: Final = 1000
-#: From how many timers on the cancelled ones are dropped.
+#: Number of timers from which cancelled ones are removed.
 _CROWDED: Final = 1000
 
 
 class Timer:
-    """Something to do at a time; ``cancel`` forgets it."""
+    """A call at a time of the clock, until it is cancelled."""
 
     __slots__ = ("call", "soft", "when")
 
@@ -38,36 +39,36 @@ class Timer:
         self.soft = soft
 
     def cancel(self) -> None:
-        """Forget what was to be done; harmless when it is done already."""
+        """Cancel the call. Does nothing if it was made already."""
         self.call = None
 
 
 class Clock(Protocol):
-    """What the pretend server needs of time; seconds since it was made."""
+    """Time as the sandbox server uses it, in seconds since the clock started."""
 
     def now(self) -> float:
-        """Tell the seconds since the clock began."""
+        """Return the seconds since the clock started."""
 
     def wall(self, at: float) -> datetime:
-        """Tell the date of a moment of this clock."""
+        """Return the date of a time of this clock."""
 
     def call_later(
         self, delay: float, call: Callable[[], None], *, soft: bool = False
     ) -> Timer:
-        """Do ``call`` after ``delay`` seconds; a soft timer is none to jump to."""
+        """Call ``call`` after ``delay`` seconds; ``jump`` passes over soft timers."""
 
     def advance(self, seconds: float) -> None:
-        """Move ahead at once, doing on the way what was due."""
+        """Move ahead at once and fire the timers that fall due."""
 
     def due(self) -> float | None:
-        """Tell when the next timer rings; None where there is none."""
+        """Return the time of the next timer, or None."""
 
 
 class ManualClock:
-    """A clock that moves only when it is told to.
+    """A clock that moves only by ``advance`` and ``jump``.
 
     Args:
-        began: the date at which it stands at first.
+        began: Date at which it starts.
     """
 
     def __init__(self, began: datetime = EPOCH) -> None:
@@ -78,17 +79,17 @@ class ManualClock:
         self._crowded = _CROWDED
 
     def now(self) -> float:
-        """Tell the seconds since the clock began."""
+        """Return the seconds since the clock started."""
         return self._now
 
     def wall(self, at: float) -> datetime:
-        """Tell the date of a moment of this clock."""
+        """Return the date of a time of this clock."""
         return self._began + timedelta(seconds=at)
 
     def call_later(
         self, delay: float, call: Callable[[], None], *, soft: bool = False
     ) -> Timer:
-        """Do ``call`` after ``delay`` seconds; a soft timer is none to jump to."""
+        """Call ``call`` after ``delay`` seconds; ``jump`` passes over soft timers."""
         timer = Timer(self.now() + max(delay, 0.0), call, soft=soft)
         heapq.heappush(self._timers, (timer.when, next(self._order), timer))
         if len(self._timers) > self._crowded:
@@ -96,23 +97,27 @@ class ManualClock:
         return timer
 
     def advance(self, seconds: float) -> None:
-        """Move ahead at once, doing on the way what was due."""
+        """Move ahead at once and fire the timers that fall due."""
         until = self._now + seconds
         self._fire(until)
         self._now = until
 
     def due(self) -> float | None:
-        """Tell when the next timer rings; None where there is none."""
+        """Return the time of the next timer, or None."""
         while self._timers and self._timers[0][2].call is None:
             heapq.heappop(self._timers)
         return self._timers[0][0] if self._timers else None
 
-    def jump(self) -> bool:
-        """Advance to the next timer that is not soft; tell whether there was one."""
+    def jump(self, longest_s: float = math.inf) -> bool:
+        """Advance to the next timer that is not soft; return whether there was one.
+
+        Args:
+            longest_s: Seconds to advance at most; the timer may need several jumps.
+        """
         due = [timer.when for _, _, timer in self._timers if _is_hard(timer)]
         if not due:
             return False
-        self.advance(max(min(due) - self._now, 0.0))
+        self.advance(min(max(min(due) - self._now, 0.0), longest_s))
         return True
 
     async def drive(
@@ -121,11 +126,11 @@ class ManualClock:
         """Run ``work`` to its end, jumping whenever it seems to wait.
 
         Args:
-            work: what waits for the server whose time this is.
-            rest: real seconds to leave to sockets before each jump.
+            work: A client of the server that has this clock.
+            rest: Real seconds to leave to sockets before each jump.
 
         Raises:
-            TimeoutError: when it goes on waiting although no timer is left.
+            TimeoutError: The work still waits although no timer is left.
         """
         task = asyncio.ensure_future(work)
         idle = 0
@@ -135,13 +140,13 @@ class ManualClock:
                 await asyncio.wait({task}, timeout=rest)
                 idle = 0 if task.done() or self.jump() else idle + 1
                 if idle > _PATIENCE:
-                    raise TimeoutError("no timer brings what the work waits for")
+                    raise TimeoutError("the work waits, but no timer is left")
         finally:
             task.cancel()
         return await task
 
     def _clear_out(self) -> None:
-        """Drop the timers that were cancelled; many are, long before their time."""
+        """Remove cancelled timers; most are cancelled long before they are due."""
         self._timers = [entry for entry in self._timers if entry[2].call is not None]
         heapq.heapify(self._timers)
         self._crowded = max(_CROWDED, 2 * len(self._timers))
@@ -155,51 +160,65 @@ class ManualClock:
 
 
 class RealClock(ManualClock):
-    """The computer's clock, as many times as fast as it is told to be.
+    """The computer's clock, optionally faster.
 
-    Dates stay the computer's own: what the server says will happen in five of its
-    minutes is told as the moment when it will.
+    Dates stay the computer's own: an event that is due in five simulated minutes has
+    the date at which the computer reaches it.
 
     Args:
-        speed: pretend seconds per real second.
+        speed: Simulated seconds per real second.
+        held_at: Date to hold the clock at until ``release``. A held clock moves only
+            by ``advance``, as a manual one does; None to run at once.
     """
 
-    def __init__(self, *, speed: float = 1.0) -> None:
-        super().__init__()
+    def __init__(self, *, speed: float = 1.0, held_at: datetime | None = None) -> None:
+        super().__init__(held_at or EPOCH)
         self._speed = speed
+        self._held = held_at is not None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._origin = 0.0
         self._firing = False
         self._wake: asyncio.TimerHandle | None = None
 
     def now(self) -> float:
-        """Tell the seconds since the clock began."""
+        """Return the seconds since the clock started."""
         if self._loop is None or self._firing:
             return self._now  # a timer sees the time for which it was set
         return max(self._now, (self._loop.time() - self._origin) * self._speed)
 
     def wall(self, at: float) -> datetime:
-        """Tell the date of a moment of this clock."""
+        """Return the date of a time of this clock."""
+        if self._held:
+            return super().wall(at)
         real = timedelta(seconds=(at - self.now()) / self._speed)
         return datetime.now(UTC) + real
 
     def call_later(
         self, delay: float, call: Callable[[], None], *, soft: bool = False
     ) -> Timer:
-        """Do ``call`` after ``delay`` seconds; a soft timer is none to jump to."""
+        """Call ``call`` after ``delay`` seconds; ``jump`` passes over soft timers."""
         self._start()
         timer = super().call_later(delay, call, soft=soft)
         self._arm()
         return timer
 
     def advance(self, seconds: float) -> None:
-        """Move ahead at once, doing on the way what was due."""
+        """Move ahead at once and fire the timers that fall due."""
+        if self._held:
+            super().advance(seconds)
+            return
         self._start()
         self._origin -= seconds / self._speed
         self._catch_up(self.now())
 
+    def release(self) -> None:
+        """Run from now on, with the computer's dates. Pending timers stay pending."""
+        self._held = False
+        self._start()
+        self._arm()
+
     def _start(self) -> None:
-        if self._loop is None:
+        if self._loop is None and not self._held:
             self._loop = asyncio.get_running_loop()
             self._origin = self._loop.time() - self._now / self._speed
 
@@ -224,16 +243,16 @@ class RealClock(ManualClock):
 
 
 async def let_others_run(turns: int = 20) -> None:
-    """Give every task that can go on as many turns of the loop."""
+    """Yield to the event loop, so that every runnable task runs ``turns`` times."""
     for _ in range(turns):
         await asyncio.sleep(0)
 
 
 async def pass_time(clock: Clock, seconds: float) -> None:
-    """Move ahead from timer to timer, letting each bring what it brings.
+    """Advance from timer to timer, and let tasks run in between.
 
-    So a task that a timer wakes sets its next timer from that moment on, as it does
-    where time passes by itself.
+    A task that a timer wakes sets its next timer relative to that time, as it does on
+    a real clock.
     """
     until = clock.now() + seconds
     while (due := clock.due()) is not None and due <= until:

@@ -20,7 +20,7 @@ from herdbook.sandbox.scripted_answers import Nonsense
 from herdbook.sandbox.world import World
 
 
-def did(world: World, step: Json) -> None:
+def apply_step(world: World, step: Json) -> None:
     """Do one step; several keys are several steps.
 
     Args:

@@ -57,11 +57,16 @@ def run_sandbox(options: Options) -> None:
     asyncio.run(_serve(options))
 
 
-def world_of(options: Options) -> World:
-    """Make the world that the options describe."""
+def world_of(options: Options, clock: Clock | None = None) -> World:
+    """Make the world that the options describe.
+
+    Args:
+        options: The options.
+        clock: Clock to use in place of the one that the options name.
+    """
     world = World(
         models=options.models,
-        clock=_clock(options),
+        clock=clock or _clock(options),
         settings=Settings.from_environment(
             options.environment,
             memory_bytes=options.memory,

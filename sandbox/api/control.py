@@ -10,7 +10,7 @@ import msgspec
 
 from herdbook.sandbox.api.responses import Answer, json_answer, refusal_answer
 from herdbook.sandbox.clock import let_others_run, pass_time
-from herdbook.sandbox.faults import did
+from herdbook.sandbox.faults import apply_step
 from herdbook.sandbox.refusals import Refusal
 from herdbook.sandbox.request_bodies import Json
 from herdbook.sandbox.world import World
@@ -39,7 +39,7 @@ async def answer(world: World, path: str, raw: bytes) -> Answer:
 async def _answer(world: World, path: str, raw: bytes) -> Answer:
     match path:
         case "/sandbox/did" | "/sandbox/faults":
-            did(world, msgspec.json.decode(raw, type=Json))
+            apply_step(world, msgspec.json.decode(raw, type=Json))
         case "/sandbox/clock":
             if raw:
                 move = msgspec.json.decode(raw, type=_Move)

@@ -90,7 +90,7 @@ async def test_drive_runs_work_that_waits_on_the_clock() -> None:
 
 
 async def test_drive_gives_up_on_what_no_timer_brings() -> None:
-    with pytest.raises(TimeoutError, match="no timer brings"):
+    with pytest.raises(TimeoutError, match="no timer is left"):
         await ManualClock().drive(asyncio.Event().wait())
 
 
@@ -164,3 +164,40 @@ async def test_real_clock_tells_dates_of_the_computer() -> None:
 
 def test_real_clock_stands_still_before_it_is_used() -> None:
     assert RealClock().now() == 0.0
+
+
+async def test_held_clock_moves_only_when_advanced() -> None:
+    start = datetime(2026, 3, 9, tzinfo=UTC)
+    clock = RealClock(held_at=start)
+    fired: list[float] = []
+    clock.call_later(60, lambda: fired.append(clock.now()))
+
+    await asyncio.sleep(0.01)
+    assert clock.now() == 0
+    assert clock.wall(clock.now()) == start
+
+    clock.advance(90)
+    assert fired == [60]
+    assert clock.wall(clock.now()) == start + timedelta(seconds=90)
+
+
+async def test_released_clock_runs_with_the_dates_of_the_computer() -> None:
+    clock = RealClock(held_at=datetime(2026, 3, 9, tzinfo=UTC))
+    fired = asyncio.Event()
+    clock.advance(90)
+    clock.call_later(0.01, fired.set)
+
+    clock.release()
+
+    async with asyncio.timeout(5):
+        await fired.wait()
+    assert clock.now() > 90
+    assert abs(datetime.now(UTC) - clock.wall(clock.now())) < timedelta(seconds=5)
+
+
+def test_jump_can_be_limited() -> None:
+    clock = ManualClock()
+    clock.call_later(10, lambda: None)
+
+    assert clock.jump(4)
+    assert clock.now() == 4

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from herdbook.sandbox import did
+from herdbook.sandbox import apply_step
 from herdbook.sandbox.refusals import Refusal
 
 
@@ -87,13 +87,13 @@ async def test_unknown_path_of_the_sandbox_is_not_there(client: Any) -> None:
 
 def test_unknown_step_changes_nothing(client: Any) -> None:
     with pytest.raises(Refusal):
-        did(client.world, {"manifest_deleted": "plain", "earthquake": 9})
+        apply_step(client.world, {"manifest_deleted": "plain", "earthquake": 9})
 
     assert client.world.store.entries
 
 
 async def test_proxy_answers_in_its_own_words_once(client: Any) -> None:
-    did(client.world, {"answer": {"body": "<h1>Bad Gateway</h1>"}})
+    apply_step(client.world, {"answer": {"body": "<h1>Bad Gateway</h1>"}})
 
     talk = await client.ask("GET", "/api/tags")
 
@@ -112,7 +112,7 @@ async def test_answer_may_be_scripted_for_a_path_and_several_times(
         "status": 302,
         "headers": {"location": "/"},
     }
-    did(client.world, {"answer": script})
+    apply_step(client.world, {"answer": script})
 
     statuses = [(await client.ask("GET", "/api/ps")).status for _ in range(3)]
 
@@ -121,9 +121,9 @@ async def test_answer_may_be_scripted_for_a_path_and_several_times(
 
 
 async def test_answers_for_ever_end_when_they_are_cleared(client: Any) -> None:
-    did(client.world, {"answer": {"times": 0, "status": 500}})
+    apply_step(client.world, {"answer": {"times": 0, "status": 500}})
     statuses = [(await client.ask("GET", "/api/ps")).status for _ in range(3)]
-    did(client.world, {"answer": None})
+    apply_step(client.world, {"answer": None})
 
     assert statuses == [500] * 3
     assert await client.get("/api/ps") == {"models": []}
@@ -131,7 +131,7 @@ async def test_answers_for_ever_end_when_they_are_cleared(client: Any) -> None:
 
 async def test_nonsense_may_stand_in_the_middle_of_a_stream(client: Any) -> None:
     broken = base64.b64encode(b'{"status":"\xff\xfe"}\n').decode()
-    did(client.world, {"answer": {"after_lines": 2, "body_base64": broken}})
+    apply_step(client.world, {"answer": {"after_lines": 2, "body_base64": broken}})
 
     talk = await client.ask("POST", "/api/pull", {"model": "plain"})
 
@@ -141,7 +141,7 @@ async def test_nonsense_may_stand_in_the_middle_of_a_stream(client: Any) -> None
 
 
 async def test_answer_may_hang(client: Any) -> None:
-    did(client.world, {"answer": {"hang": True}})
+    apply_step(client.world, {"answer": {"hang": True}})
 
     talk = await client.begin("GET", "/api/tags")
     await client.advance(3600.0)
@@ -151,7 +151,7 @@ async def test_answer_may_hang(client: Any) -> None:
 
 
 async def test_answer_may_hang_after_its_beginning(client: Any) -> None:
-    did(client.world, {"answer": {"hang": True, "status": 200, "body": "{"}})
+    apply_step(client.world, {"answer": {"hang": True, "status": 200, "body": "{"}})
 
     talk = await client.begin("GET", "/api/tags")
 
@@ -160,7 +160,7 @@ async def test_answer_may_hang_after_its_beginning(client: Any) -> None:
 
 
 async def test_answer_may_have_no_end(client: Any) -> None:
-    did(client.world, {"answer": {"repeat": True, "status": 200, "body": "x"}})
+    apply_step(client.world, {"answer": {"repeat": True, "status": 200, "body": "x"}})
 
     talk = await client.begin("GET", "/api/tags")
 
@@ -170,7 +170,7 @@ async def test_answer_may_have_no_end(client: Any) -> None:
 
 
 async def test_answer_may_be_cut(client: Any) -> None:
-    did(client.world, {"answer": {"cut": True, "status": 200, "body": '{"mod'}})
+    apply_step(client.world, {"answer": {"cut": True, "status": 200, "body": '{"mod'}})
 
     talk = await client.begin("GET", "/api/tags")
 
@@ -179,7 +179,7 @@ async def test_answer_may_be_cut(client: Any) -> None:
 
 
 async def test_true_answer_may_be_late(client: Any) -> None:
-    did(client.world, {"answer": {"delay_s": 30, "truthful": True}})
+    apply_step(client.world, {"answer": {"delay_s": 30, "truthful": True}})
 
     talk = await client.begin("GET", "/api/ps")
     assert talk.status is None

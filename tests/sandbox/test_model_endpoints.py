@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from herdbook.sandbox import OLDER, ManualClock, Settings, did
+from herdbook.sandbox import OLDER, ManualClock, Settings, apply_step
 from herdbook.sandbox.clock import EPOCH
 from herdbook.sandbox.persistence import keep_in
 
@@ -141,7 +141,7 @@ async def test_deleted_model_takes_its_own_blobs_along(client: Any) -> None:
 
 
 async def test_weights_taken_away_show_only_when_they_are_needed(client: Any) -> None:
-    did(client.world, {"weights_deleted": "qwen3:0.6b"})
+    apply_step(client.world, {"weights_deleted": "qwen3:0.6b"})
 
     assert "qwen3:0.6b" in await client.names()
     assert (await client.post("/api/show", model="qwen3:0.6b")).status == 404
@@ -149,15 +149,15 @@ async def test_weights_taken_away_show_only_when_they_are_needed(client: Any) ->
 
 
 async def test_weights_taken_away_are_missed_after_a_restart(client: Any) -> None:
-    did(client.world, {"weights_deleted": "qwen3:0.6b"})
-    did(client.world, {"server": "stopped"})
-    did(client.world, {"server": "started"})
+    apply_step(client.world, {"weights_deleted": "qwen3:0.6b"})
+    apply_step(client.world, {"server": "stopped"})
+    apply_step(client.world, {"server": "started"})
 
     assert "qwen3:0.6b" not in await client.names()
 
 
 async def test_damaged_manifest_is_not_listed_and_not_deleted(client: Any) -> None:
-    did(client.world, {"manifest_damaged": "plain"})
+    apply_step(client.world, {"manifest_damaged": "plain"})
 
     talk = await client.ask("DELETE", "/api/delete", {"model": "plain"})
 
@@ -168,7 +168,7 @@ async def test_damaged_manifest_is_not_listed_and_not_deleted(client: Any) -> No
 async def test_store_is_kept_in_a_folder(client_of: Any, tmp_path: Path) -> None:
     client = client_of(models="herd")
     keep_in(tmp_path, client.world)
-    did(client.world, {"registry": {"rate": 10_000_000}})
+    apply_step(client.world, {"registry": {"rate": 10_000_000}})
     await client.ask("DELETE", "/api/delete", {"model": "llama3.1:8b"})
     talk = await client.begin("POST", "/api/pull", {"model": "smollm2:135m"})
     await client.advance(1.0)

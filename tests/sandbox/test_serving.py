@@ -11,7 +11,7 @@ import httpx
 import ollama
 import pytest
 
-from herdbook.sandbox import Behaviour, ManualClock, RealClock, World, did, serve
+from herdbook.sandbox import Behaviour, ManualClock, RealClock, World, apply_step, serve
 
 
 def quick(models: str = "herd", **options: Any) -> World:
@@ -65,12 +65,12 @@ async def test_killed_server_cuts_connections_without_a_word(
             client.post("/api/generate", json={"model": "plain"})
         )
         await seen_by(client, world)
-        did(world, {"server": "killed"})
+        apply_step(world, {"server": "killed"})
         with pytest.raises(httpx.TransportError):
             await loading
         with pytest.raises(httpx.TransportError):
             await client.get("/api/tags")
-        did(world, {"server": "started"})
+        apply_step(world, {"server": "started"})
         assert (await client.get("/api/ps")).json() == {"models": []}
 
     assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
@@ -78,7 +78,7 @@ async def test_killed_server_cuts_connections_without_a_word(
 
 async def test_endless_answer_ends_when_the_client_goes() -> None:
     world = World()
-    did(world, {"answer": {"repeat": True, "status": 200, "body": "x" * 1000}})
+    apply_step(world, {"answer": {"repeat": True, "status": 200, "body": "x" * 1000}})
     async with serve(world) as url, httpx.AsyncClient(base_url=url) as client:
         async with client.stream("GET", "/api/tags") as answer:
             await anext(answer.aiter_bytes())

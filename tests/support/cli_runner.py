@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from herdbook.sandbox import World, did, serve
+from herdbook.sandbox import World, apply_step, serve
 
 FAST = 100.0
 """Pretend seconds in a second."""
@@ -40,7 +40,7 @@ class SandboxThread:
         """Do something to the server, as seen from outside."""
 
         async def now() -> None:
-            did(self.world, step)
+            apply_step(self.world, step)
 
         asyncio.run_coroutine_threadsafe(now(), self._loop).result(20)
 

@@ -160,7 +160,7 @@ class SandboxServer:
 
     def apply(self, **step: object) -> None:
         """Do something to the server from outside; see the sandbox's faults."""
-        sandbox.did(self.world, step)
+        sandbox.apply_step(self.world, step)
 
     def request_count(self, path: str) -> int:
         """Count the requests that the server has seen for a path."""

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -57,6 +58,32 @@ def test_sandbox_takes_the_place_of_a_server_that_does_not_answer(
     assert {model["node"] for model in models} == {"sandbox"}
     assert (tmp_path / "herdbook" / "sandbox" / "herd.db").exists()
     assert not (tmp_path / "herdbook" / "herd.db").exists()
+
+
+def test_sandbox_starts_with_a_sample_history_once(tmp_path: Path) -> None:
+    words = ("--sandbox", "always")
+    with serving(tmp_path, *words) as (_, address):
+        models = httpx.get(f"{address}/v1/models", trust_env=False).json()
+        first = httpx.get(f"{address}/v1/events?limit=1000", trust_env=False).json()
+    with serving(tmp_path, *words) as (_, address):
+        second = httpx.get(f"{address}/v1/events?limit=1000", trust_env=False).json()
+
+    assert {"available", "loaded", "error"} <= {model["state"] for model in models}
+    assert by_demo(first) > 30
+    assert by_demo(second) == by_demo(first)
+
+
+def test_log_of_the_user_gets_no_sample_history(tmp_path: Path) -> None:
+    words = ("--sandbox", "always", "--db", str(tmp_path / "own.db"))
+    with serving(tmp_path, *words) as (_, address):
+        events = httpx.get(f"{address}/v1/events?limit=1000", trust_env=False).json()
+
+    assert by_demo(events) == 0
+
+
+def by_demo(page: dict[str, Any]) -> int:
+    """Count the events of the sample history's actors."""
+    return sum(event["actor"].startswith("demo") for event in page["events"])
 
 
 def test_sandbox_keeps_its_models_beside_its_log(tmp_path: Path) -> None:

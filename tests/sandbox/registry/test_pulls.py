@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from herdbook.sandbox import OLDER, Behaviour, Settings, did
+from herdbook.sandbox import OLDER, Behaviour, Settings, apply_step
 
 GEMMA = "gemma3:27b"
 LARGE = "127.0.0.1:5055/library/llama3.1:8b"
@@ -72,7 +72,7 @@ async def test_closing_the_connection_cancels_and_keeps_what_came(
     client_of: Any,
 ) -> None:
     client = client_of()
-    did(client.world, {"registry": SLOW})
+    apply_step(client.world, {"registry": SLOW})
     talk = await begin(client)
     await client.advance(3.0)
     await talk.close()
@@ -89,12 +89,12 @@ async def test_closing_the_connection_cancels_and_keeps_what_came(
 
 async def test_killed_server_loses_what_was_under_way(client_of: Any) -> None:
     client = client_of()
-    did(client.world, {"registry": SLOW})
+    apply_step(client.world, {"registry": SLOW})
     talk = await begin(client)
     await client.advance(3.0)
-    did(client.world, {"server": "killed"})
+    apply_step(client.world, {"server": "killed"})
     await client.advance(1.0)
-    did(client.world, {"server": "started"})
+    apply_step(client.world, {"server": "started"})
 
     again = await begin(client)
     await client.advance(0.1)
@@ -105,11 +105,11 @@ async def test_killed_server_loses_what_was_under_way(client_of: Any) -> None:
 
 async def test_stopped_server_keeps_what_came(client_of: Any) -> None:
     client = client_of()
-    did(client.world, {"registry": SLOW})
+    apply_step(client.world, {"registry": SLOW})
     await begin(client)
     await client.advance(3.0)
-    did(client.world, {"server": "stopped"})
-    did(client.world, {"server": "started"})
+    apply_step(client.world, {"server": "stopped"})
+    apply_step(client.world, {"server": "started"})
 
     again = await begin(client)
     await client.advance(0.1)
@@ -119,7 +119,7 @@ async def test_stopped_server_keeps_what_came(client_of: Any) -> None:
 
 async def test_start_drops_partial_files_older_than_an_hour(client_of: Any) -> None:
     client = client_of()
-    did(client.world, {"registry": SLOW})
+    apply_step(client.world, {"registry": SLOW})
     talk = await begin(client)
     await client.advance(3.0)
     await talk.close()
@@ -133,7 +133,7 @@ async def test_start_drops_partial_files_older_than_an_hour(client_of: Any) -> N
 
 async def test_start_keeps_partial_files_where_pruning_is_off(client_of: Any) -> None:
     client = client_of(settings=Settings.from_environment({"OLLAMA_NOPRUNE": "1"}))
-    did(client.world, {"registry": SLOW})
+    apply_step(client.world, {"registry": SLOW})
     talk = await begin(client)
     await client.advance(3.0)
     await talk.close()
@@ -147,7 +147,7 @@ async def test_start_keeps_partial_files_where_pruning_is_off(client_of: Any) ->
 
 async def test_two_pulls_share_their_bytes(client_of: Any) -> None:
     client = client_of()
-    did(client.world, {"registry": SLOW})
+    apply_step(client.world, {"registry": SLOW})
     one = await begin(client)
     await client.advance(2.0)
     other = await begin(client)
@@ -165,13 +165,13 @@ async def test_pull_at_once_after_a_cancel_may_meet_the_dying_one(
     client_of: Any,
 ) -> None:
     client = client_of()
-    did(client.world, {"registry": SLOW, "cancel_lag_s": 1.0})
+    apply_step(client.world, {"registry": SLOW, "cancel_lag_s": 1.0})
     talk = await begin(client)
     await client.advance(1.0)
     await talk.close()
 
     at_once = await pull(client)
-    did(client.world, {"registry": {}})
+    apply_step(client.world, {"registry": {}})
     await client.advance(1.0)
     later = await pull(client)
 
@@ -181,7 +181,9 @@ async def test_pull_at_once_after_a_cancel_may_meet_the_dying_one(
 
 async def test_reset_connections_take_back_what_they_brought(client_of: Any) -> None:
     client = client_of()
-    did(client.world, {"registry": {"rate": 10_000_000, "reset_after": 20_000_000}})
+    apply_step(
+        client.world, {"registry": {"rate": 10_000_000, "reset_after": 20_000_000}}
+    )
     talk = await begin(client)
     await client.advance(1.9)
     await client.advance(0.07)
@@ -196,7 +198,9 @@ async def test_reset_connections_take_back_what_they_brought(client_of: Any) -> 
 
 async def test_resets_without_end_exhaust_the_tries(client_of: Any) -> None:
     client = client_of()
-    did(client.world, {"registry": {"rate": 10_000_000, "reset_after": 20_000_000}})
+    apply_step(
+        client.world, {"registry": {"rate": 10_000_000, "reset_after": 20_000_000}}
+    )
 
     talk = await pull(client)
 
@@ -205,7 +209,9 @@ async def test_resets_without_end_exhaust_the_tries(client_of: Any) -> None:
 
 async def test_cut_connections_keep_what_they_brought(client_of: Any) -> None:
     client = client_of()
-    did(client.world, {"registry": {"rate": 10_000_000, "cut_after": 20_000_000}})
+    apply_step(
+        client.world, {"registry": {"rate": 10_000_000, "cut_after": 20_000_000}}
+    )
     talk = await begin(client)
 
     await client.advance(2.5)
@@ -216,12 +222,12 @@ async def test_cut_connections_keep_what_they_brought(client_of: Any) -> None:
 
 async def test_stalled_parts_begin_anew_after_thirty_seconds(client_of: Any) -> None:
     client = client_of()
-    did(client.world, {"registry": {"stall_after": 50_000_000}})
+    apply_step(client.world, {"registry": {"stall_after": 50_000_000}})
     talk = await begin(client)
     await client.advance(20.0)
     await client.advance(0.07)
     stalled = completed(talk)
-    did(client.world, {"registry": SLOW})
+    apply_step(client.world, {"registry": SLOW})
 
     await client.advance(11.0)
     await client.advance(0.07)
@@ -241,7 +247,7 @@ async def test_full_disk_ends_a_pull_and_leaves_what_came(client_of: Any) -> Non
 
 async def test_wrong_bytes_are_found_at_the_end_and_thrown_away(client_of: Any) -> None:
     client = client_of()
-    did(client.world, {"registry": {"corrupt": True}})
+    apply_step(client.world, {"registry": {"corrupt": True}})
 
     talk = await pull(client)
 
@@ -254,7 +260,7 @@ async def test_update_drops_layers_that_nobody_names_any_more(client: Any) -> No
     alias = {"library/llava:7b": "library/qwen3:0.6b"}
     await pull(client, "127.0.0.1:5055/library/llava:7b")
     await client.ask("DELETE", "/api/delete", {"model": "llava:7b"})
-    did(client.world, {"registry": {"alias": alias}})
+    apply_step(client.world, {"registry": {"alias": alias}})
 
     talk = await pull(client, "127.0.0.1:5055/library/llava:7b")
 
@@ -279,7 +285,7 @@ async def test_unknown_host_is_looked_up_in_vain(client_of: Any) -> None:
 
 
 async def test_manifest_that_the_registry_denies_does_not_exist(client: Any) -> None:
-    did(client.world, {"registry": {"manifest_status": 404}})
+    apply_step(client.world, {"registry": {"manifest_status": 404}})
 
     talk = await client.post("/api/pull", model="plain")
 

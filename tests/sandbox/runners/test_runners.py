@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from herdbook.sandbox import Settings, did
+from herdbook.sandbox import Settings, apply_step
 
 FOREVER = -1
 
@@ -126,7 +126,7 @@ async def test_unload_while_it_loads_does_nothing(client: Any) -> None:
 
 
 async def test_unloaded_runner_may_show_a_little_longer(client: Any) -> None:
-    did(client.world, {"unload_lag_s": 0.5})
+    apply_step(client.world, {"unload_lag_s": 0.5})
     await client.load("plain")
     await client.load("plain", keep_alive=0)
 
@@ -167,7 +167,7 @@ async def test_closing_the_connection_ends_an_answer(client: Any) -> None:
 
 
 async def test_loads_go_one_after_another(client: Any) -> None:
-    did(client.world, {"runner_start_delay_s": 3})
+    apply_step(client.world, {"runner_start_delay_s": 3})
     one = await begin(client, "plain")
     other = await begin(client, "llava:7b")
 
@@ -249,7 +249,7 @@ async def test_graphics_memory_is_told_as_far_as_it_goes(client_of: Any) -> None
 
 async def test_start_that_takes_too_long_fails(client_of: Any) -> None:
     client = client_of(models="herd", settings=Settings(load_timeout_s=2.0))
-    did(client.world, {"runner_start_delay_s": 8})
+    apply_step(client.world, {"runner_start_delay_s": 8})
 
     talk = await client.load("plain")
 
@@ -257,11 +257,11 @@ async def test_start_that_takes_too_long_fails(client_of: Any) -> None:
 
 
 async def test_failed_load_lets_the_next_one_pass(client: Any) -> None:
-    did(client.world, {"runner_dies_saying": "CUDA error: out of memory"})
+    apply_step(client.world, {"runner_dies_saying": "CUDA error: out of memory"})
     failing = await begin(client, "plain")
     waiting = await begin(client, "llava:7b")
     await client.advance(0.1)
-    did(client.world, {"runner_dies_saying": None})
+    apply_step(client.world, {"runner_dies_saying": None})
 
     await client.advance(1.0)
 
@@ -271,7 +271,7 @@ async def test_failed_load_lets_the_next_one_pass(client: Any) -> None:
 
 async def test_killed_runner_is_restarted_by_the_next_request(client: Any) -> None:
     await client.load("plain")
-    did(client.world, {"runner": "killed"})
+    apply_step(client.world, {"runner": "killed"})
     assert await client.loaded() == ["plain:latest"]
     began = client.world.clock.now()
 
@@ -284,16 +284,16 @@ async def test_killed_runner_is_restarted_by_the_next_request(client: Any) -> No
 async def test_restart_empties_the_memory(client: Any) -> None:
     await client.load("plain", keep_alive="1h")
     loading = await begin(client, "llava:7b")
-    did(client.world, {"server": "stopped"})
+    apply_step(client.world, {"server": "stopped"})
     await client.advance(1.0)
-    did(client.world, {"server": "started"})
+    apply_step(client.world, {"server": "started"})
 
     assert loading.cut
     assert await client.loaded() == []
 
 
 async def test_server_that_is_down_answers_nobody(client: Any) -> None:
-    did(client.world, {"server": "killed"})
+    apply_step(client.world, {"server": "killed"})
 
     talk = await client.begin("GET", "/api/tags")
 
