@@ -20,7 +20,7 @@ from herdbook.sandbox.models.names import Name
 QUICK = Options(registry_rate=20e6)
 
 
-async def read(manager: ModelManager) -> list[RecordedEvent]:
+async def read(manager: ModelManager) -> tuple[RecordedEvent, ...]:
     return (await manager.read_log(limit=1000)).events
 
 

@@ -52,7 +52,7 @@ class AutoClock(sandbox.ManualClock):
 
     stride_s = 5.0
 
-    def jump(self) -> bool:
+    def advance_to_next_timer(self) -> bool:
         """Advance towards the next timer; a soft one counts where there is no other."""
         timers = [timer for _, _, timer in self._timers if timer.call is not None]
         due = [one.when for one in timers if not one.soft]
@@ -65,7 +65,7 @@ class AutoClock(sandbox.ManualClock):
         """Pass whenever everybody waits, until cancelled."""
         while True:
             await _everybody_waits()
-            if not self.jump():
+            if not self.advance_to_next_timer():
                 await asyncio.sleep(0.0005)
 
 
