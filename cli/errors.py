@@ -12,6 +12,7 @@ from typing import IO
 
 import msgspec
 
+from herdbook.cli.encoding import is_unicode
 from herdbook.cli.output import clean, escaped
 from herdbook.core import (
     BadAnswerError,
@@ -164,7 +165,11 @@ def report(
     verbose: bool,
 ) -> int:
     """Write an error to a stream and return its exit code."""
-    text = escaped(msgspec.json.encode(shown).decode()) if as_json else sentence(shown)
+    text = (
+        escaped(msgspec.json.encode(shown).decode(), ascii_only=not is_unicode(stream))
+        if as_json
+        else sentence(shown)
+    )
     print(text, file=stream)
     if verbose and not as_json:
         for cause in _causes(error):

@@ -30,6 +30,7 @@ from herdbook.cli.commands import (  # noqa: F401 - each registers its verbs
     serve,
     token,
 )
+from herdbook.cli.encoding import tolerate
 from herdbook.cli.errors import UsageError, report, shape, unexpected
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.logging import configure
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see ``herdbook.cli.run``."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     given = given or ["--help"]
+    tolerate(sys.stdout, sys.stderr)
     invocation = Invocation()
     configure(verbose="--verbose" in given)
     sort_verbs()

@@ -8,16 +8,24 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from herdbook.cli.encoding import is_unicode
+from herdbook.presentation.wording import NOTHING
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 GAP = "   "
+_INDENT = "    "
+_NARROWEST = 20
+"""Least characters per line of a wrapped cell."""
+
 WIDEST = 60
 """Longest cell, in characters, that widens its column in a pipe."""
 
@@ -42,7 +50,8 @@ class Column(NamedTuple):
 
     Attributes:
         header: Name of the column.
-        gives_way: Order of removal where room is short, highest first; 0 for never.
+        gives_way: Order in which columns move below the row where the line is too
+            long, highest first; 0 for the last to move.
         right: Whether to align the cells to the right.
     """
 
@@ -72,10 +81,18 @@ def clean(text: str) -> str:
     return "".join(c if c.isprintable() else " " if c.isspace() else "�" for c in text)
 
 
-def escaped(text: str) -> str:
-    r"""Return JSON with every non-printing character as an escape, ``\u202e``."""
+def escaped(text: str, *, ascii_only: bool = False) -> str:
+    r"""Return JSON with every non-printing character as an escape, ``\u202e``.
+
+    Args:
+        text: The JSON text.
+        ascii_only: Whether to escape all other characters beyond ASCII too.
+    """
     return "".join(
-        c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text
+        c
+        if (c.isprintable() or c == "\n") and (c.isascii() or not ascii_only)
+        else json.dumps(c)[1:-1]
+        for c in text
     )
 
 
@@ -97,51 +114,114 @@ def table_lines(
     head = Row([Piece(column.header, "bold") for column in columns])
     all_rows = [head, *rows] if headers else list(rows)
     widths = [
-        max((_width(row, at) for row in all_rows), default=0)
+        max((_width(row, at, width) for row in all_rows), default=0)
         for at in range(len(columns))
     ]
-    visible = _visible(columns, widths, width)
-    return [
-        text for row in all_rows for text in _row_lines(row, columns, widths, visible)
-    ]
+    layout = _layout(columns, widths, width, headers=headers)
+    lines = [*_row_lines(head, layout, is_header=True)] if headers else []
+    return [*lines, *(text for row in rows for text in _row_lines(row, layout))]
 
 
-def _width(row: Row, at: int) -> int:
+def _width(row: Row, at: int, width: int | None) -> int:
     if at == 0 and row.above is not None:
         return 0
-    return min(len(row.cells[at].text), WIDEST)
+    longest = len(row.cells[at].text)
+    return longest if width is not None else min(longest, WIDEST)
 
 
-def _visible(
-    columns: Sequence[Column], widths: Sequence[int], width: int | None
-) -> list[int]:
-    """Return the columns to show: not the empty ones, the others as room allows."""
-    visible = [at for at in range(len(columns)) if widths[at]]
-    while width is not None and len(visible) > 1:
-        needed = sum(widths[at] for at in visible) + len(GAP) * (len(visible) - 1)
-        first = max(visible, key=lambda at: columns[at].gives_way)
-        if needed <= width or not columns[first].gives_way:
+class _Layout(NamedTuple):
+    """Positions of the columns of a table.
+
+    Attributes:
+        columns: All columns.
+        widths: Characters of each column.
+        shown: Indexes of the columns that are next to each other.
+        stacked: Indexes of the columns below them.
+        width: Characters per line; None for no limit.
+        headers: Whether the table shows the names of the columns.
+    """
+
+    columns: Sequence[Column]
+    widths: Sequence[int]
+    shown: Sequence[int]
+    stacked: Sequence[int]
+    width: int | None
+    headers: bool
+
+    def room(self, indent: int) -> int | None:
+        """Return the characters that are left in a line after an indent."""
+        return None if self.width is None else self.width - indent
+
+
+def _layout(
+    columns: Sequence[Column],
+    widths: Sequence[int],
+    width: int | None,
+    *,
+    headers: bool,
+) -> _Layout:
+    """Choose the columns that fit next to each other; the others are stacked."""
+    shown = [at for at in range(len(columns)) if widths[at]]
+    stacked: list[int] = []
+    while width is not None and len(shown) > 1:
+        # The last column wraps, so that it needs only part of its width.
+        last = shown[-1]
+        wraps = not columns[last].right and not columns[last].gives_way
+        needed = sum(widths[at] for at in shown) + len(GAP) * (len(shown) - 1)
+        if wraps:
+            needed -= max(widths[last] - _NARROWEST, 0)
+        if needed <= width:
             break
-        visible.remove(first)
-    return visible
+        moved = max(shown, key=lambda at: columns[at].gives_way)
+        moved = moved if columns[moved].gives_way else last
+        shown.remove(moved)
+        stacked.append(moved)
+    return _Layout(columns, widths, shown, sorted(stacked), width, headers)
 
 
-def _row_lines(
-    row: Row, columns: Sequence[Column], widths: Sequence[int], visible: Sequence[int]
-) -> list[Line]:
+def _row_lines(row: Row, layout: _Layout, *, is_header: bool = False) -> Iterator[Line]:
+    """Yield the lines of a row: its cells, then the cells that did not fit."""
     cells = list(row.cells)
     if row.above is not None:
+        yield row.above
         cells[0] = Piece("")
     pieces: list[Piece] = []
-    for at in visible:
+    for at in layout.shown:
+        column, (text, style) = layout.columns[at], cells[at]
+        aligned = text.rjust if column.right else text.ljust
+        if at != layout.shown[-1]:
+            pieces += [Piece(aligned(layout.widths[at]), style), Piece(GAP)]
+            continue
+        indent = sum(len(piece.text) for piece in pieces)
+        first, *rest = _wrapped(text, layout.room(indent))
+        last = first.rjust(layout.widths[at]) if column.right else first
+        yield _stripped([*pieces, Piece(last, style)])
+        for more in rest:
+            yield line(Piece(" " * indent), Piece(more, style))
+    if not is_header:
+        yield from _stacked(cells, layout)
+    yield from row.below
+
+
+def _stacked(cells: Sequence[Piece], layout: _Layout) -> Iterator[Line]:
+    """Yield the cells that did not fit next to the others, below them."""
+    for at in layout.stacked:
         text, style = cells[at]
-        aligned = text.rjust if columns[at].right else text.ljust
-        last = at == visible[-1] and not columns[at].right
-        pieces.append(Piece(text if last else aligned(widths[at]), style))
-        if at != visible[-1]:
-            pieces.append(Piece(GAP))
-    above = [] if row.above is None else [row.above]
-    return [*above, _stripped(pieces), *row.below]
+        if not text or text == NOTHING:
+            continue
+        header = layout.columns[at].header.lower() if layout.headers else ""
+        labelled = f"{header} {text}".lstrip()
+        for each in _wrapped(labelled, layout.room(len(_INDENT))):
+            yield line(_INDENT, Piece(each, style))
+
+
+def _wrapped(text: str, room: int | None) -> list[str]:
+    """Return a text in lines of at most ``room`` characters, broken between words."""
+    if room is None or len(text) <= room:
+        return [text]
+    return textwrap.wrap(
+        text, max(room, _NARROWEST), break_long_words=False, break_on_hyphens=False
+    ) or [text]
 
 
 def _stripped(pieces: Sequence[Piece]) -> Line:
@@ -202,8 +282,14 @@ class Screen:
         from rich.text import Text  # noqa: PLC0415
 
         if self._console is None:
-            self._console = Console(file=self.stream, highlight=False)
-        self._console.print(Text.assemble(*pieces), soft_wrap=True)
+            # Rich takes 80 columns where TERM is dumb, whatever COLUMNS says.
+            self._console = Console(
+                file=self.stream,
+                highlight=False,
+                width=self.width,
+                height=shutil.get_terminal_size().lines,
+            )
+        self._console.print(Text.assemble(*pieces))
 
     @contextmanager
     def waiting(self, text: str, *, quiet: bool = False) -> Iterator[None]:
@@ -228,4 +314,5 @@ class Screen:
         text = msgspec.json.encode(value)
         if not in_lines:
             text = msgspec.json.format(text, indent=2)
-        print(escaped(text.decode()), file=self.stream, flush=in_lines)
+        shown = escaped(text.decode(), ascii_only=not is_unicode(self.stream))
+        print(shown, file=self.stream, flush=in_lines)
