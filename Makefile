@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PACKAGES := herdbook.cli herdbook.core herdbook.events herdbook.presentation herdbook.projections herdbook.sandbox herdbook.service
+PACKAGES := herdbook.cli herdbook.core herdbook.events herdbook.gateway herdbook.presentation herdbook.projections herdbook.sandbox herdbook.service
 
 .DEFAULT_GOAL := help
 .PHONY: help install run demo test campaign lint types imports check bench docs screenshots build clean

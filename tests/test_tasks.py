@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("cli", "core", "events", "presentation", "projections", "sandbox", "service")
+ROOMS = (
+    *("cli", "core", "events", "gateway", "presentation", "projections", "sandbox"),
+    "service",
+)
 STARTS = {"create_task", "ensure_future", "run_coroutine_threadsafe"}
 
 #: Where tasks are started, and who notices their end.
@@ -22,6 +25,8 @@ OWNED = {
     "events/sqlite/store.py open": "awaited at once",
     "events/sqlite/store.py subscribe": "its followers, who start it again",
     "events/sqlite/writer.py __init__": "a callback answers everybody who waits",
+    "gateway/relay.py serve_gateway": "a callback reports its early end",
+    "gateway/server.py send": "the exchange; close()",
     "sandbox/api/app.py _compete": "awaited at once",
     "sandbox/clock.py drive": "awaited at once",
     "sandbox/server.py serve": "the block",

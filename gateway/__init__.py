@@ -1,0 +1,1 @@
+"""The gateway: a transparent HTTP relay before an Ollama server that records use."""

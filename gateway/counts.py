@@ -1,0 +1,91 @@
+"""Token counts and failures, read from the first and the last bytes of an answer.
+
+Each of the APIs reports the counts at the end: Ollama in the last line or in the whole
+answer, OpenAI and Anthropic in an event near the end of the stream. Anthropic sends the
+number of prompt tokens in the first event. Text of the model cannot imitate a count:
+its quotes are escaped, and only the last count matters.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+import msgspec
+
+HEAD_BYTES: Final = 2_048
+"""First bytes of an answer that are kept: Anthropic's first event fits."""
+
+TAIL_BYTES: Final = 8_192
+"""Last bytes of an answer that are kept: the counts and the end of the stream fit."""
+
+_NUMBER: Final = rb'"\s*:\s*(\d{1,15})'
+_PROMPT: Final = re.compile(
+    rb'"(?:prompt_eval_count|prompt_tokens|input_tokens)' + _NUMBER
+)
+_OUTPUT: Final = re.compile(
+    rb'"(?:eval_count|completion_tokens|output_tokens)' + _NUMBER
+)
+_LOAD: Final = re.compile(rb'"load_duration' + _NUMBER)
+_DONE_REASON: Final = re.compile(rb'"done_reason"\s*:\s*"(load|unload)"')
+
+
+class Counts(NamedTuple):
+    """What an answer reports about itself.
+
+    Attributes:
+        prompt_tokens: Tokens of the prompt; None if not reported.
+        output_tokens: Tokens of the answer; None if not reported.
+        load_s: Time that the server needed to load the model, seconds; None if not
+            reported.
+        only: ``load`` or ``unload`` if the request did only that; else empty.
+        error: The error inside a stream that began well; empty if there is none.
+    """
+
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    load_s: float | None = None
+    only: str = ""
+    error: str = ""
+
+
+class _Line(msgspec.Struct):
+    error: str | None = None
+
+
+def counts_of(head: bytes, tail: bytes) -> Counts:
+    """Read the counts of an answer.
+
+    Args:
+        head: The first bytes of the body, at most ``HEAD_BYTES``.
+        tail: The last bytes of the body, at most ``TAIL_BYTES``.
+    """
+    last = tail.rstrip().rpartition(b"\n")[2]
+    part = tail if b"data:" in tail or b"data:" in head else last
+    reason = _DONE_REASON.search(last)
+    load = _last(_LOAD, part)
+    prompt = _last(_PROMPT, part)
+    if prompt is None and head.startswith(b"event: message_start"):
+        prompt = _last(_PROMPT, head)
+    return Counts(
+        prompt_tokens=prompt,
+        output_tokens=_last(_OUTPUT, part),
+        load_s=None if load is None else load / 1e9,
+        only=reason[1].decode() if reason else "",
+        error=_error(last.removeprefix(b"data:").strip()),
+    )
+
+
+def _last(pattern: re.Pattern[bytes], data: bytes) -> int | None:
+    found = pattern.findall(data)
+    return int(found[-1]) if found else None
+
+
+def _error(line: bytes) -> str:
+    """Return the error in the last line of a stream; empty if it has none."""
+    if b'"error"' not in line:
+        return ""
+    try:
+        return msgspec.json.decode(line, type=_Line).error or ""
+    except msgspec.MsgspecError:
+        return ""

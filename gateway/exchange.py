@@ -1,0 +1,230 @@
+"""One request and its answer, between a connection of a client and one to the server.
+
+The exchange moves bytes and decides nothing about HTTP: the connections on both sides
+parse and frame. Pieces that arrive together are written together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from herdbook.gateway.answers import Refusal
+from herdbook.gateway.heads import Headers, Request, answer_head
+from herdbook.gateway.uses import Outcome
+
+if TYPE_CHECKING:
+    from herdbook.gateway.uses import Watched
+
+
+class ClientSide(Protocol):
+    """What an exchange needs of the connection of a client."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to the client."""
+
+    def hold(self, *, held: bool) -> None:
+        """Stop or continue to read from the client."""
+
+    def answered(self, *, close: bool) -> None:
+        """End the answer; close the connection, or wait for the next request."""
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer with an error, and close the connection."""
+
+    def abort(self) -> None:
+        """Close the connection at once: the client sees an incomplete answer."""
+
+
+class ServerSide(Protocol):
+    """What an exchange needs of the connection to the server."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to the server."""
+
+    def hold(self, *, held: bool) -> None:
+        """Stop or continue to read from the server."""
+
+    def release(self, *, reusable: bool) -> None:
+        """Give the connection back to the pool, or close it."""
+
+
+class Exchange:
+    """A request on its way to the server, and its answer on the way back.
+
+    Args:
+        request: The head of the request.
+        head: The head to send to the server.
+        client: The connection of the client.
+        watched: Records what the exchange shows about the use of a model.
+        finished: Called once at the end.
+
+    Attributes:
+        request: The head of the request.
+        request_complete: Whether the whole request was received.
+        answer_started: Whether the client was sent a part of the answer.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_client",
+        "_close",
+        "_ended",
+        "_finished",
+        "_request_out",
+        "_server",
+        "_to_client",
+        "answer_started",
+        "request",
+        "request_complete",
+        "watched",
+    )
+
+    def __init__(
+        self,
+        request: Request,
+        head: bytes,
+        client: ClientSide,
+        watched: Watched | None,
+        finished: Callable[[Exchange], None],
+    ) -> None:
+        self.request = request
+        self.watched = watched
+        self.request_complete = False
+        self.answer_started = False
+        self._client = client
+        self._server: ServerSide | None = None
+        self._finished = finished
+        self._request_out = [head]
+        self._to_client: list[bytes] = []
+        self._chunked = False
+        self._close = False
+        self._ended = False
+
+    def connect(self, server: ServerSide) -> None:
+        """Use a connection to the server; the next flush sends what was received."""
+        self._server = server
+        self._client.hold(held=False)
+
+    def request_body(self, data: bytes) -> None:
+        """Take a piece of the request's body."""
+        if self.request.chunked:
+            self._request_out += (b"%x\r\n" % len(data), data, b"\r\n")
+        else:
+            self._request_out.append(data)
+        if self.watched is not None:
+            self.watched.request_body(data)
+
+    def request_end(self) -> None:
+        """Take the end of the request."""
+        self.request_complete = True
+        if self.request.chunked:
+            self._request_out.append(b"0\r\n\r\n")
+
+    def flush_request(self) -> None:
+        """Send the pieces of the request that were taken, if connected."""
+        if self._server is not None and self._request_out:
+            out, self._request_out = self._request_out, []
+            self._server.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def answer_head(self, status: int, reason: bytes, headers: Headers) -> None:
+        """Take the head of the answer."""
+        head, framing = answer_head(
+            status, reason, headers, self.request, last=not self.request_complete
+        )
+        self._chunked, self._close = framing
+        self._to_client.append(head)
+        if self.watched is not None:
+            self.watched.answer_head(status)
+
+    def answer_body(self, data: bytes) -> None:
+        """Take a piece of the answer's body."""
+        if self._chunked:
+            self._to_client += (b"%x\r\n" % len(data), data, b"\r\n")
+        else:
+            self._to_client.append(data)
+        if self.watched is not None:
+            self.watched.answer_body(data)
+
+    def flush_answer(self) -> None:
+        """Send the pieces of the answer that were taken."""
+        if self._to_client and not self._ended:
+            out, self._to_client = self._to_client, []
+            self.answer_started = True
+            self._client.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def answer_end(self, *, reusable: bool) -> None:
+        """End the exchange after a complete answer.
+
+        Args:
+            reusable: Whether the server accepts another request on its connection.
+        """
+        if self._chunked:
+            self._to_client.append(b"0\r\n\r\n")
+        self.flush_answer()
+        server, self._server = self._server, None
+        if server is not None:
+            server.release(reusable=reusable and self.request_complete)
+        if self._end(Outcome.COMPLETED):
+            self._client.answered(close=self._close or not self.request_complete)
+
+    def server_failed(self, refusal: Refusal, failure: str) -> None:
+        """End the exchange because the server failed before the answer was complete.
+
+        Args:
+            refusal: The answer, if the client was not sent another one already.
+            failure: Stable code of the failure.
+        """
+        self._leave_server()
+        self._to_client.clear()
+        if self._end(Outcome.FAILED, failure):
+            if self.answer_started:
+                self._client.abort()
+            else:
+                self._client.refuse(refusal)
+
+    def refused(self, failure: str) -> None:
+        """End the exchange because the client sent something invalid."""
+        self._leave_server()
+        self._end(Outcome.FAILED, failure)
+
+    def client_left(self) -> None:
+        """End the exchange because the client closed its connection."""
+        self._leave_server()
+        self._end(Outcome.CLIENT_LEFT)
+
+    def hold_server(self, *, held: bool) -> None:
+        """Stop or continue to read the answer: the client reads slower or again."""
+        if self._server is not None:
+            self._server.hold(held=held)
+
+    def hold_client(self, *, held: bool) -> None:
+        """Stop or continue to read the request: the server reads slower or again."""
+        if not self._ended:
+            self._client.hold(held=held)
+
+    @property
+    def connected(self) -> bool:
+        """Whether a connection to the server is in use."""
+        return self._server is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the exchange has ended."""
+        return self._ended
+
+    def _leave_server(self) -> None:
+        """Close the connection to the server, which cancels the request there."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.release(reusable=False)
+
+    def _end(self, outcome: Outcome, failure: str = "") -> bool:
+        """End once; return whether this was the first call."""
+        if self._ended:
+            return False
+        self._ended = True
+        if self.watched is not None:
+            self.watched.end(outcome, failure)
+        self._finished(self)
+        return True

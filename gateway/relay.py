@@ -1,0 +1,173 @@
+"""The gateway itself: listen, check each request, relay it, and close in order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from herdbook.core import CallerError
+from herdbook.core.logging import Logger
+from herdbook.gateway.access import KEY_HEADERS, Access
+from herdbook.gateway.answers import Refusal
+from herdbook.gateway.client import ClientConnection
+from herdbook.gateway.endpoints import Effect, Endpoint
+from herdbook.gateway.exchange import Exchange
+from herdbook.gateway.heads import Request, request_head
+from herdbook.gateway.server import ServerPool
+from herdbook.gateway.settings import GatewaySettings
+from herdbook.gateway.uses import Use, Watched
+
+_log = Logger("herdbook.gateway")
+
+_CHECK_EVERY_S = 1.0
+"""Seconds between two checks of the time limits of all connections."""
+
+_STOP_WITHIN_S = 2.5
+"""Seconds that running requests have to end when the gateway stops."""
+
+
+class Recorder(Protocol):
+    """Takes the uses that the gateway sees."""
+
+    def add(self, use: Use) -> None:
+        """Take a request that has ended."""
+
+    @property
+    def works(self) -> bool:
+        """Whether uses can be recorded now."""
+        ...
+
+
+class Relay:
+    """The connections of clients, and how their requests reach the server.
+
+    Args:
+        settings: Where to relay to, and the limits.
+        access: Who may send what.
+        recorder: Takes the uses.
+
+    Attributes:
+        settings: The settings.
+        in_flight: Requests that are being relayed.
+    """
+
+    def __init__(
+        self, settings: GatewaySettings, access: Access, recorder: Recorder
+    ) -> None:
+        self.settings = settings
+        self.in_flight = 0
+        self._access = access
+        self._recorder = recorder
+        self._pool = ServerPool(settings)
+        self._clients: set[ClientConnection] = set()
+        self._without = KEY_HEADERS if access.uses_tokens else frozenset[bytes]()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def add(self, client: ClientConnection) -> bool:
+        """Take a new connection; return whether there is room for it."""
+        self._clients.add(client)
+        return len(self._clients) <= self.settings.connections
+
+    def discard(self, client: ClientConnection) -> None:
+        """Forget a connection that was closed."""
+        self._clients.discard(client)
+
+    def exchange(
+        self, client: ClientConnection, request: Request, endpoint: Endpoint
+    ) -> Exchange:
+        """Send a request to the server.
+
+        Raises:
+            Refusal: It must not be sent.
+        """
+        caller = self._access.check(request, endpoint, client.address)
+        watched = None
+        if endpoint.effect is not Effect.NONE:
+            if self.settings.strict and not self._recorder.works:
+                raise Refusal(503, "Uses cannot be recorded now. Try again later.")
+            watched = Watched(endpoint, caller, self._recorder.add)
+        pool = self._pool
+        head = request_head(
+            request, host=pool.host, prefix=pool.prefix, without=self._without
+        )
+        exchange = Exchange(request, head, client, watched, self._finished)
+        self.in_flight += 1
+        self._idle.clear()
+        pool.send(exchange)
+        return exchange
+
+    async def watch(self) -> None:
+        """Check the time limits of all connections until cancelled."""
+        while True:
+            await asyncio.sleep(_CHECK_EVERY_S)
+            now = time.monotonic()
+            for client in list(self._clients):
+                client.check_time(now)
+            self._pool.close_old()
+
+    async def close(self) -> None:
+        """Let running requests end for a short time, then close all connections."""
+        try:
+            async with asyncio.timeout(_STOP_WITHIN_S):
+                await self._idle.wait()
+        except TimeoutError:
+            _log.info("requests_cut_off", requests=self.in_flight)
+        for client in list(self._clients):
+            client.shut()
+        await self._pool.close()
+
+    def _finished(self, exchange: Exchange) -> None:
+        del exchange
+        self.in_flight -= 1
+        if not self.in_flight:
+            self._idle.set()
+
+
+@asynccontextmanager
+async def serve_gateway(
+    settings: GatewaySettings,
+    access: Access,
+    recorder: Recorder,
+    *,
+    failed: Callable[[], None],
+) -> AsyncIterator[str]:
+    """Listen, and relay requests while the block runs.
+
+    Args:
+        settings: Where to listen, where to relay to, and the limits.
+        access: Who may send what.
+        recorder: Takes the uses.
+        failed: Called if the gateway stops by itself, which only a bug causes.
+
+    Yields:
+        The address of the gateway, such as ``http://127.0.0.1:11436``.
+
+    Raises:
+        CallerError: The address cannot be listened on.
+    """
+    relay = Relay(settings, access, recorder)
+    loop = asyncio.get_running_loop()
+    try:
+        listening = await loop.create_server(
+            lambda: ClientConnection(relay), settings.host, settings.port, backlog=512
+        )
+    except OSError as error:
+        raise CallerError(
+            f"the gateway on {settings.host}:{settings.port}",
+            f"cannot listen there: {error.strerror or error}",
+            "Choose another port, or port 0 for any free one",
+        ) from error
+    watching = asyncio.ensure_future(relay.watch())
+    watching.add_done_callback(lambda task: None if task.cancelled() else failed())
+    try:
+        port = listening.sockets[0].getsockname()[1]
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        yield f"http://{host}:{port}"
+    finally:
+        listening.close()
+        watching.cancel()
+        await relay.close()

@@ -1,0 +1,144 @@
+"""What an exchange shows about the use of a model; never its prompt or its answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from herdbook.gateway.counts import HEAD_BYTES, TAIL_BYTES, Counts, counts_of
+from herdbook.gateway.scan import ModelScan
+
+if TYPE_CHECKING:
+    from herdbook.gateway.access import Caller
+    from herdbook.gateway.endpoints import Endpoint
+
+_KEYS: Final = ("model", "name", "destination")
+_FAILURES: Final = {
+    400: "invalid_request",
+    401: "refused",
+    403: "refused",
+    404: "model_not_found",
+    429: "server_busy",
+    501: "capability_missing",
+    503: "server_busy",
+}
+
+
+class Outcome(StrEnum):
+    """How a request ended."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CLIENT_LEFT = "client_left"
+
+
+class Use(msgspec.Struct, frozen=True, kw_only=True):
+    """A request about a model that has ended.
+
+    Attributes:
+        endpoint: What was asked.
+        caller: Who asked.
+        model: Name of the model as the client wrote it; empty if it named none.
+        started_at: When the request arrived.
+        duration_s: Time until the exchange ended, seconds.
+        first_token_s: Time until the first byte of a successful answer, seconds; None
+            if there was none.
+        outcome: How it ended.
+        failure: Stable code of the failure; empty if it did not fail.
+        counts: What the answer reported.
+    """
+
+    endpoint: Endpoint
+    caller: Caller
+    model: str
+    started_at: datetime
+    duration_s: float
+    first_token_s: float | None
+    outcome: Outcome
+    failure: str
+    counts: Counts
+
+
+class Watched:
+    """Follows an exchange, and reports the use when it ends.
+
+    Args:
+        endpoint: What was asked.
+        caller: Who asked.
+        report: Called with the use at the end.
+    """
+
+    __slots__ = (
+        "_caller",
+        "_endpoint",
+        "_first",
+        "_head",
+        "_report",
+        "_scan",
+        "_started",
+        "_started_at",
+        "_status",
+        "_tail",
+    )
+
+    def __init__(
+        self, endpoint: Endpoint, caller: Caller, report: Callable[[Use], None]
+    ) -> None:
+        self._endpoint = endpoint
+        self._caller = caller
+        self._report = report
+        self._scan = ModelScan(_KEYS)
+        self._started = time.monotonic()
+        self._started_at = time.time()
+        self._first: float | None = None
+        self._status = 0
+        self._head = b""
+        self._tail = b""
+
+    def request_body(self, data: bytes) -> None:
+        """Take a piece of the request's body."""
+        self._scan.feed(data)
+
+    def answer_head(self, status: int) -> None:
+        """Take the status of the answer."""
+        self._status = status
+
+    def answer_body(self, data: bytes) -> None:
+        """Take a piece of the answer's body."""
+        if self._first is None:
+            self._first = time.monotonic()
+            self._head = data[:HEAD_BYTES]
+        if len(self._tail) > 4 * TAIL_BYTES:
+            self._tail = self._tail[-TAIL_BYTES:]
+        self._tail += data[-TAIL_BYTES:]
+
+    def end(self, outcome: Outcome, failure: str) -> None:
+        """Report the use."""
+        now = time.monotonic()
+        succeeded = self._status < 400
+        counts = counts_of(self._head, self._tail) if succeeded else Counts()
+        if outcome is Outcome.COMPLETED and not succeeded:
+            outcome = Outcome.FAILED
+            failure = _FAILURES.get(self._status, "server_failed")
+        elif outcome is Outcome.COMPLETED and counts.error:
+            outcome, failure = Outcome.FAILED, "server_failed"
+        named = self._scan.found
+        first = self._first if succeeded else None
+        self._report(
+            Use(
+                endpoint=self._endpoint,
+                caller=self._caller,
+                model=next((named[key] for key in _KEYS if named.get(key)), ""),
+                started_at=datetime.fromtimestamp(self._started_at, UTC),
+                duration_s=now - self._started,
+                first_token_s=None if first is None else first - self._started,
+                outcome=outcome,
+                failure=failure,
+                counts=counts,
+            )
+        )
