@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import msgspec
 
@@ -91,7 +91,7 @@ def sort(statuses: list[ModelStatus], key: str) -> list[ModelStatus]:
         return sorted(statuses, key=lambda each: (each.family or "~", each.name))
     if key == "state":
         return statuses
-    values = {
+    values: dict[str, Callable[[ModelStatus], float]] = {
         "size": lambda each: each.size_bytes or 0,
         "context": lambda each: each.context_trained or 0,
         "used": lambda each: (
