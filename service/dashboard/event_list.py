@@ -1,4 +1,4 @@
-"""Events as lists tell them: a sentence, and who asked or who saw it."""
+"""Events as lists show them: a sentence, and who asked or observed."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class EventEntry(NamedTuple):
 
 
 def entries_of(events: Iterable[RecordedEvent]) -> list[HistoryEntry]:
-    """Return events as the audit trail has them."""
+    """Return events as entries of the history."""
     view = HistoryView()
     for event in events:
         view.apply(event)
     return view.entries
 
 
-def told(events: Iterable[HistoryEntry]) -> list[EventEntry]:
-    """Return entries of the audit trail as lists tell them."""
+def event_entries(events: Iterable[HistoryEntry]) -> list[EventEntry]:
+    """Return entries of the history as lists show them."""
     return [EventEntry(one, one.sentence, wording.who_text(one)) for one in events]
 
 
-def told_events(events: Iterable[RecordedEvent]) -> list[EventEntry]:
-    """Return events as lists tell them; their envelope is at hand."""
+def entries_with_events(events: Iterable[RecordedEvent]) -> list[EventEntry]:
+    """Return events as lists show them, with their envelopes."""
     events = list(events)
     entries = entries_of(events)
     return [

@@ -17,12 +17,17 @@ from herdbook.service.auth.tokens import Principal, Role
 from herdbook.service.context import Service, service_of
 from herdbook.service.dashboard.charts.memory import Sample, density_strip
 from herdbook.service.dashboard.charts.sampling import Samples, recorded_at
+from herdbook.service.dashboard.event_list import EventEntry, entries_with_events
 from herdbook.service.dashboard.links import Links, joined_link
+from herdbook.service.dashboard.model_events import event_at
 from herdbook.service.dashboard.templating import rendered, rendered_in_slices
 from herdbook.service.dashboard.time_zone import time_zone_of
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import authenticator_of, principal_of
 from herdbook.service.problems import headers_of, status_of
+
+DONE = "done"
+"""The query parameter with the position of the event that an action recorded."""
 
 NAVIGATION = (
     ("Models", "/"),
@@ -179,6 +184,8 @@ async def render(
             for word, path in NAVIGATION
         ],
         past=past_text(visit),
+        done=await _done(visit),
+        server_lost=visit.moment.node_status().message != "",
         back=_here(visit),
         clock=f"{visit.present.at.astimezone(visit.present.zone):%H:%M:%S}",
         off=visit.off(),
@@ -190,6 +197,15 @@ async def render(
         media_type=MediaType.HTML,
         headers={"set-cookie": cookie} if cookie else {},
     )
+
+
+async def _done(visit: PageRequest) -> EventEntry | None:
+    """Return the event that an action on the page before recorded."""
+    text = visit.request.query_params.get(DONE, "")
+    if visit.past or not text.isdecimal() or not 1 <= int(text[:18]) <= visit.head:
+        return None
+    event = await event_at(visit.service.manager, int(text[:18]))
+    return entries_with_events([event])[0]
 
 
 def redirect(path: str) -> Response[str]:
@@ -220,7 +236,11 @@ def past_text(visit: PageRequest) -> str:
 def query_of(visit: PageRequest) -> list[tuple[str, str]]:
     """Return what a page's query says beside the moment."""
     found: Iterable[tuple[str, Any]] = visit.request.query_params.multi_items()
-    return [(name, str(value)) for name, value in found if name != "as_of" and value]
+    return [
+        (name, str(value))
+        for name, value in found
+        if name not in {"as_of", DONE} and value
+    ]
 
 
 def _here(visit: PageRequest) -> str:
@@ -239,12 +259,12 @@ def _is_at(path: str, page: str) -> bool:
     return path == page or path.startswith(f"{page}/")
 
 
-_KEPT = "samples"
+_SAMPLES = "samples"
 
 
 async def _bar(visit: PageRequest) -> Bar:
     state = visit.request.app.state
-    samples = state.setdefault(_KEPT, Samples())
+    samples = state.setdefault(_SAMPLES, Samples())
     read = await samples.read(visit.service.manager, visit.head)
     position = visit.moment.position
     return Bar(

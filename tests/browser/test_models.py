@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 from support.browser import (
@@ -82,7 +84,8 @@ def test_delete_tells_the_bytes(
     expect(asked).to_contain_text(size)
     page.get_by_role("button", name="delete").click()
 
-    page.wait_for_url("**/")
+    page.wait_for_url(re.compile(r"/(\?done=\d+)?$"))
+    expect(page.locator("#toast")).to_contain_text("deleted")
     expect(row(page, model)).to_have_count(0)
     assert events_and_actors(herdbook, model)[-1] == ("ModelDeleted", "api:local")
 

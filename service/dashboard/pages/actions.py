@@ -12,6 +12,7 @@ from litestar.params import FromPath
 from herdbook.core import ModelManager, ModelStatus
 from herdbook.core.models.configuration import check_load, parse
 from herdbook.events.facts import Setting
+from herdbook.events.streams import model_stream
 from herdbook.presentation.costs import (
     fetch_text,
     free_text,
@@ -26,8 +27,8 @@ from herdbook.service.auth.forms import read_form
 from herdbook.service.auth.tokens import Principal
 from herdbook.service.context import Service, service_of
 from herdbook.service.dashboard.buttons import Action, needed
-from herdbook.service.dashboard.layout import PageRequest, redirect, render, visit
-from herdbook.service.dashboard.links import model_path
+from herdbook.service.dashboard.layout import DONE, PageRequest, redirect, render, visit
+from herdbook.service.dashboard.links import joined_link, model_path
 from herdbook.service.dashboard.pages.models import works_of
 from herdbook.service.errors import BadPathError, ForbiddenError
 from herdbook.service.http.request import AnyRequest
@@ -251,7 +252,7 @@ class ActionRequest(msgspec.Struct, frozen=True, kw_only=True):
 async def perform(
     request: AnyRequest, name: FromPath[str], word: FromPath[str]
 ) -> Response[str]:
-    """Do what was agreed to, and lead back.
+    """Perform a confirmed action, and lead to the page that shows the result.
 
     Raises:
         HerdbookError: It cannot be done.
@@ -265,7 +266,19 @@ async def perform(
     )
     with service.manager.acting_as(principal.actor):
         await PERFORM[action](doing)
-    return redirect("/" if action is Action.DELETE else model_path(status.name))
+    done = await _recorded(service.manager, status)
+    target = "/" if action is Action.DELETE else model_path(status.name)
+    return redirect(joined_link(target, {DONE: done}))
+
+
+async def _recorded(manager: ModelManager, before: ModelStatus) -> int | None:
+    """Return the position of the newest event of a model, if there is a new one."""
+    after = await manager.get_status(before.name)
+    if after.version == before.version:
+        return None
+    newest = await manager.read_log(limit=20, newest_first=True)
+    stream = model_stream(before.node, before.name)
+    return next((e.position for e in newest.events if e.stream == stream), None)
 
 
 async def _pull(doing: ActionRequest) -> None:

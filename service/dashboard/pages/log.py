@@ -18,7 +18,7 @@ from herdbook.presentation.times import FORMS, Now
 from herdbook.presentation.wording import NOTHING
 from herdbook.service.api import schemas as answers
 from herdbook.service.dashboard import model_events
-from herdbook.service.dashboard.event_list import told_events
+from herdbook.service.dashboard.event_list import entries_with_events
 from herdbook.service.dashboard.layout import PageRequest, render, visit
 from herdbook.service.errors import BadRequestError, UnknownEventError
 from herdbook.service.http.request import AnyRequest
@@ -52,7 +52,7 @@ async def log_page(request: AnyRequest, before: Before = None) -> Response[str]:
         page,
         "log.html",
         title="Log",
-        events=told_events(found.events),
+        events=entries_with_events(found.events),
         older=found.next,
         newest=before is None,
         query=query,
@@ -136,7 +136,7 @@ async def event_page(request: AnyRequest, position: FromPath[int]) -> Response[s
             f"The newest event is #{page.moment.position}",
         )
     event = await model_events.event_at(page.service.manager, position)
-    shown = told_events([event])[0]
+    shown = entries_with_events([event])[0]
     related = await _related(page, event)
     return await render(
         page,
@@ -147,7 +147,7 @@ async def event_page(request: AnyRequest, position: FromPath[int]) -> Response[s
         data=_json(event.data),
         whole=_json(answers.event(event)),
         hash_before=await _hash_before(page, position),
-        led=told_events(related),
+        led=entries_with_events(related),
         ends=page.moment.position,
     )
 

@@ -29,7 +29,7 @@ from herdbook.service.dashboard.charts.timeline import (
     trail_of,
     window_of,
 )
-from herdbook.service.dashboard.event_list import EventEntry, told
+from herdbook.service.dashboard.event_list import EventEntry, event_entries
 from herdbook.service.dashboard.layout import PageRequest, render, visit
 from herdbook.service.dashboard.model_events import Trail
 from herdbook.service.dashboard.model_facts import abilities, figures, known_facts
@@ -97,7 +97,7 @@ async def model_page(
         editing=editing,
         figures=figures(page, status),
         lineage=await _lineage(page, status, trail),
-        history=told(history.entries),
+        history=event_entries(history.entries),
         older=history.older,
         newer=before is not None,
         problem=_problem(page, status),
@@ -108,7 +108,7 @@ def _why(status: ModelStatus, trail: Trail) -> EventEntry | None:
     """Return the event that led to the present state."""
     position = status.why.position if status.why else None
     entries = [entry for entry in trail.entries if entry.position == position]
-    return next(iter(told(entries)), None)
+    return next(iter(event_entries(entries)), None)
 
 
 class Drawn(NamedTuple):

@@ -10,9 +10,17 @@ from typing import Final, NamedTuple
 
 from litestar import Response, get, post
 
-from herdbook.core import Diagnosis, Level, ModelManager, ModelStatus, Runner
+from herdbook.core import (
+    Diagnosis,
+    Level,
+    ModelManager,
+    ModelStatus,
+    NodeStatus,
+    Runner,
+)
 from herdbook.core.checks.server import models_folder
 from herdbook.core.concurrency.supervisor import TaskStatus
+from herdbook.core.diagnosis import diagnosis
 from herdbook.core.operations.costs import free_disk
 from herdbook.presentation import facts, wording
 from herdbook.presentation.costs import free_text
@@ -94,8 +102,11 @@ async def node_page(request: AnyRequest) -> Response[str]:
     statuses = page.moment.statuses()
     examined = _examined(request)
     found = []
-    if not page.past and node.reached:  # else it waits for each of its questions
-        found = await examined.read(service.manager, page.present.at)
+    if not page.past:
+        if node.reached:  # else each check would wait for the server
+            found = await examined.read(service.manager, page.present.at)
+        else:
+            found = [_unreached(node)]
     head = await service.manager.head()
     present = [status for status in statuses if status.present]
     return await render(
@@ -113,7 +124,7 @@ async def node_page(request: AnyRequest) -> Response[str]:
         free=_free(page),
         found=[_told(each) for each in found],
         summary=_summary(found),
-        asked=page.present.ago(examined.at) if examined.at else "",
+        asked=page.present.ago(examined.at) if examined.at and node.reached else "",
         head=head,
         lag=await service.manager.lag(),
         readers=service.live.readers,
@@ -131,6 +142,12 @@ async def look_again(request: AnyRequest) -> Response[str]:
         await asyncio.wait([operation.task], timeout=10)
     _examined(request).forget()
     return redirect("/node")
+
+
+def _unreached(node: NodeStatus) -> Diagnosis:
+    what = node.message or "no server has answered yet"
+    remedy = "" if node.message else "Start it with 'ollama serve', or set OLLAMA_HOST"
+    return diagnosis("server", what.removesuffix("."), remedy, level=Level.PROBLEM)
 
 
 def _examined(request: AnyRequest) -> Examined:

@@ -26,7 +26,7 @@ from herdbook.service.auth.tokens import Role
 from herdbook.service.context import service_of
 from herdbook.service.dashboard import forms as editing
 from herdbook.service.dashboard import model_events
-from herdbook.service.dashboard.event_list import EventEntry, told_events
+from herdbook.service.dashboard.event_list import EventEntry, entries_with_events
 from herdbook.service.dashboard.forms import Texts
 from herdbook.service.dashboard.layout import redirect, render, visit
 from herdbook.service.dashboard.links import model_path
@@ -118,7 +118,7 @@ async def _conflict(
         status,
         editing.fields_of(merged),
         status_code=_CONFLICT,
-        meanwhile=told_events(changes),
+        meanwhile=entries_with_events(changes),
         sent=form,
     )
 

@@ -282,6 +282,18 @@
     }
   }
 
+  // What the last action did is shown once: a reload does not show it again.
+
+  const toast = document.getElementById("toast");
+  if (toast) {
+    const here = new URL(location.href);
+    here.searchParams.delete("done");
+    history.replaceState(history.state, "", here);
+    document.addEventListener("click", (event) => {
+      if (event.target.closest("[data-dismiss]")) toast.remove();
+    });
+  }
+
   // Keys
 
   let going = 0;

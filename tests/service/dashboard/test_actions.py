@@ -124,7 +124,7 @@ def test_delete_says_what_it_frees_and_leads_to_the_herd(
     answer = browser.send(f"/models/{MODEL}/delete")
 
     assert "That frees 2.0 GB." in asked.text
-    assert answer.headers["location"] == "/"
+    assert answer.headers["location"].startswith("/?done=")
     assert event_types(herdbook, MODEL)[-1] == "ModelDeleted"
     assert MODEL not in browser.page("/").text
     assert MODEL in browser.page("/?gone=1").text
@@ -313,3 +313,26 @@ def test_read_only_service_says_so(tmp_path: Path, ollama: SandboxThread) -> Non
         assert "Actions are disabled: the service is read-only." in page.text
         assert not [link for link in page.links if link.endswith("/load")]
         assert looking.http.post(f"/models/{MODEL}/load").status_code == 403
+
+
+def test_action_is_reported_with_its_event(
+    herdbook: ServiceThread, browser: HtmlClient
+) -> None:
+    answer = browser.send(f"/models/{MODEL}/use", purpose="review")
+    position = herdbook.get("/v1/log/head")["position"]
+
+    def raw(done: object) -> str:
+        return browser.http.get(f"/models/{MODEL}?done={done}").text
+
+    assert answer.headers["location"].endswith(f"?done={position}")
+    assert 'id="toast"' in raw(position)
+    assert 'id="toast"' not in raw(999_999)
+    assert 'id="toast"' not in raw("x")
+
+
+def test_deletion_has_the_focus_on_cancel(browser: HtmlClient) -> None:
+    delete = browser.http.get(f"/models/{MODEL}/delete").text
+    load = browser.http.get(f"/models/{MODEL}/load").text
+
+    assert "data-close autofocus>Cancel</a>" in delete
+    assert "data-close autofocus" not in load
