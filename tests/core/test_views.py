@@ -165,7 +165,7 @@ async def test_reopened_log_has_the_same_views(tmp_path: Path) -> None:
             await manager.load("llava:7b")
             await manager.mark_used("plain", purpose="a test")
             before = (await manager.now()).statuses()
-        async with server.open_manager(log, look=False) as manager:
+        async with server.open_manager(log, refresh=False) as manager:
             assert (await manager.now()).statuses() == before
 
 
@@ -177,7 +177,7 @@ async def test_manager_keeps_its_views_after_so_many_events(tmp_path: Path) -> N
             before = (await manager.now()).statuses()
         async with await SQLiteEventStore.open(log) as store:
             snapshots = [await store.load_view(name) for name in NAMES]
-        async with server.open_manager(log, look=False) as manager:
+        async with server.open_manager(log, refresh=False) as manager:
             after = (await manager.now()).statuses()
 
     assert [view.position for view in snapshots if view] == [end] * 3

@@ -7,14 +7,14 @@ import os
 import socket
 import sqlite3
 import subprocess
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 
 import pytest
 from proof.oracle import assert_live_is_replayed, assert_sound
+from support.disk import fill, small_disk
 from support.manager_fixture import pull_to_end, serve_manager, serve_sandbox
 
 from herdbook.core import (
@@ -290,20 +290,6 @@ async def test_path_that_cannot_be_is_refused(name: str, tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-@contextmanager
-def small_disk(server: Path, size: str) -> Iterator[Path]:
-    """Mount a small file system, where that is allowed."""
-    server.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(server)]
-    done = subprocess.run(mount, capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip("only root can mount a small disk")
-    try:
-        yield server
-    finally:
-        subprocess.run(["umount", "-l", str(server)], check=True)
-
-
 async def test_full_disk_loses_nothing_and_is_left_behind(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "1m") as disk:
         async with (
@@ -324,16 +310,6 @@ async def test_full_disk_loses_nothing_and_is_left_behind(tmp_path: Path) -> Non
             assert (await manager.mark_used(HERE)).uses == uses + 1
             await assert_live_is_replayed(manager)
             await assert_sound(manager._storage.store)
-
-
-def fill(ballast: Path) -> None:
-    """Write until nothing more fits."""
-    with ballast.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            return
 
 
 async def test_new_log_on_a_full_disk_is_refused(tmp_path: Path) -> None:

@@ -9,14 +9,15 @@ import socket
 import sqlite3
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import httpx
 import pytest
 from support.cli_runner import SandboxThread
+from support.disk import fill, small_disk
 from support.service_program import ServiceProcess, run_service
 
-from herdbook.core import RunningOperation
+from herdbook.core import RunningOperation, StoreUnavailableError
 from herdbook.sandbox import RealClock, World
 from herdbook.service.app import composed
 
@@ -107,6 +108,42 @@ def test_stops_in_time_while_the_server_hangs(
         assert again.types(HERE)[-1] == "LoadInterrupted"
         ended = again.get(f"/v1/operations/{told['id']}")
         assert ended["state"] == "interrupted"
+
+
+def test_stops_with_0_after_a_refresh_that_failed(
+    tmp_path: Path, ollama: SandboxThread
+) -> None:
+    with run_service(tmp_path / "herd.db", ollama.address) as herdbook:
+        ollama.apply(server="stopped")
+        refused = herdbook.operate("refresh")
+
+        assert refused["error"]["code"] == "node_unreachable"
+        assert herdbook.stop(signal.SIGTERM) == 0
+        assert "Traceback" not in herdbook.errors.read_text()
+
+
+def test_full_disk_is_reported_and_forgotten_when_there_is_space_again(
+    tmp_path: Path, ollama: SandboxThread
+) -> None:
+    path = f"/v1/models/{HERE}/uses"
+    with (
+        small_disk(tmp_path / "disk", "2m") as disk,
+        run_service(disk / "herd.db", ollama.address) as herdbook,
+    ):
+        fill(disk / "ballast")
+        purpose = {"purpose": "x" * 1000}
+        deadline = monotonic() + 20
+        while (used := herdbook.http.post(path, json=purpose)).is_success:
+            assert monotonic() < deadline
+        before = herdbook.get(f"/v1/models/{HERE}")["uses"]
+        (disk / "ballast").unlink()
+        again = herdbook.http.post(path, json=purpose)
+
+        assert (used.status_code, used.json()["code"]) == (507, "store_full")
+        assert again.status_code == 201
+        assert again.json()["uses"] == before + 1
+        assert herdbook.get("/readyz")["status"] == "ok"
+        assert herdbook.stop() == 0
 
 
 def test_stopping_service_begins_nothing(tmp_path: Path) -> None:
@@ -223,6 +260,36 @@ async def test_failing_task_makes_it_unready_and_is_named(tmp_path: Path) -> Non
             assert 'herdbook_task_up{task="reconciler"} 1.0' in text
             assert 'herdbook_task_restarts_total{task="reconciler"} 0.0' in text
             assert 'herdbook_task_restarts_total{task="progress"} 0.0' not in text
+
+
+async def test_readiness_names_a_live_stream_that_lost_the_log(
+    tmp_path: Path,
+) -> None:
+    log, away = tmp_path / "herd.db", tmp_path / "away.db"
+    async with composed(log, ollama="127.0.0.1:9") as (made, application):
+        transport = httpx.ASGITransport(app=cast("Any", application))
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://127.0.0.1:11435"
+        ) as http:
+            log.rename(away)
+            async with asyncio.timeout(10):
+                while not made.live.failed:
+                    await asyncio.sleep(0.01)
+            made.manager.head = lost  # type: ignore[method-assign]  # a fault
+            away.rename(log)
+
+            unready = await http.get("/readyz")
+            assert unready.status_code == 503
+            assert unready.json()["status"] == "log_failed"
+
+            del made.manager.head
+            async with asyncio.timeout(10):
+                while (await http.get("/readyz")).status_code != 200:
+                    await asyncio.sleep(0.01)
+
+
+async def lost() -> NoReturn:
+    raise StoreUnavailableError("log", "is lost", "Find it")
 
 
 def fails() -> list[RunningOperation]:

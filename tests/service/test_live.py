@@ -122,7 +122,7 @@ async def test_what_another_process_records_comes_too(tmp_path: Path) -> None:
     async with (
         serve_sandbox("some") as server,
         server.open_manager(log) as manager,
-        server.open_manager(log, look=False) as other,
+        server.open_manager(log, refresh=False) as other,
         live_of(manager, server) as live,
     ):
         begin = (await manager.head()).position

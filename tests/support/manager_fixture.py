@@ -119,7 +119,7 @@ class SandboxServer:
         settings: ManagerSettings | None = None,
         registry: ModelRegistry | None = None,
         actor: str = "library:python",
-        look: bool = True,
+        refresh: bool = True,
     ) -> AbstractAsyncContextManager[ModelManager]:
         """Open a manager of this server."""
         return ModelManager.open(
@@ -129,7 +129,7 @@ class SandboxServer:
             registry=registry,
             settings=settings,
             clock=self.clock,
-            refresh=look,
+            refresh=refresh,
         )
 
     async def request(self, method: str, path: str, **body: object) -> httpx.Response:

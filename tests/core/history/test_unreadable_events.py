@@ -116,7 +116,7 @@ async def test_state_moves_as_the_type_of_an_unreadable_event_says(
 ) -> None:
     async with (
         poisoned("huge runner", tmp_path) as (server, log, position),
-        server.open_manager(log, look=False) as manager,
+        server.open_manager(log, refresh=False) as manager,
     ):
         status = await manager.get_status(NAME)
         assert status.state is ModelState.LOADED
@@ -175,7 +175,7 @@ async def test_every_altered_bit_of_a_snapshot_is_noticed(tmp_path: Path) -> Non
     async with serve_sandbox() as server:
         async with server.open_manager(log, settings=settings) as manager:
             await manager.load(NAME)
-        async with server.open_manager(log, look=False) as manager:
+        async with server.open_manager(log, refresh=False) as manager:
             expected = [view.dump() for view in all_views(manager._repository.views)]
     with closing(sqlite3.connect(log)) as connection, connection:
         (data,) = connection.execute(
@@ -192,7 +192,7 @@ async def test_every_altered_bit_of_a_snapshot_is_noticed(tmp_path: Path) -> Non
         assert [view.dump() for view in all_views(views)] == expected
     async with (
         serve_sandbox() as server,
-        server.open_manager(log, look=False) as manager,
+        server.open_manager(log, refresh=False) as manager,
     ):
         findings = (await manager.verify()).findings
     assert Kind.SNAPSHOT in {finding.kind for finding in findings}
@@ -218,7 +218,7 @@ async def test_snapshot_with_a_right_checksum_is_compared_with_a_replay(
                     data=altered,
                 )
             )
-        async with server.open_manager(log, look=False) as manager:
+        async with server.open_manager(log, refresh=False) as manager:
             findings = (await manager.verify()).findings
     assert [finding.kind for finding in findings] == [Kind.SNAPSHOT]
 

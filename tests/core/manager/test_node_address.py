@@ -53,7 +53,7 @@ async def test_commands_are_refused_at_another_address(
         async with first.open_manager(log):
             pass
         end = await head_of(log)
-        async with second.open_manager(log, look=False) as manager:
+        async with second.open_manager(log, refresh=False) as manager:
             with pytest.raises(NodeAddressError):
                 await COMMANDS[command](manager, name)
             assert await manager.history(name), "reading the log needs no server"
@@ -66,7 +66,7 @@ async def test_node_that_moved_is_recorded_with_who_from_and_to(tmp_path: Path) 
     async with serve_sandbox("herd") as first, serve_sandbox("herd") as second:
         async with first.open_manager(log):
             pass
-        async with second.open_manager(log, look=False, actor="cli:ann") as manager:
+        async with second.open_manager(log, refresh=False, actor="cli:ann") as manager:
             assert await manager.move_node()
             assert not await manager.move_node()
             assert not (await manager.node_status()).reached

@@ -60,7 +60,7 @@ async def test_odd_log_answers_everything(what: str, tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
     position = odd_log(log, what)
     async with serve_sandbox("some") as server:
-        async with server.open_manager(log, look=False) as manager:
+        async with server.open_manager(log, refresh=False) as manager:
             await everything(manager)
             found = (await manager.verify()).findings
         assert (position, ODD[what].kind) in {(f.position, f.kind) for f in found}
@@ -99,7 +99,7 @@ async def test_illegal_event_moves_the_state_that_it_names(tmp_path: Path) -> No
     position = odd_log(log, "load of an absent model")
     async with (
         serve_sandbox("some") as server,
-        server.open_manager(log, look=False) as manager,
+        server.open_manager(log, refresh=False) as manager,
     ):
         status = await manager.get_status("absent:1b")
         assert status.state is ModelState.LOADED
@@ -121,10 +121,10 @@ async def test_illegal_event_that_names_no_state_changes_nothing(
     log = tmp_path / "herd.db"
     new_log(log)
     async with serve_sandbox("some") as server:
-        async with server.open_manager(log, look=False) as manager:
+        async with server.open_manager(log, refresh=False) as manager:
             before = await manager.get_status(MODEL)
         append_raw(log, STREAM, "UpdateProgressed", {"completed_bytes": 1})
-        async with server.open_manager(log, look=False) as manager:
+        async with server.open_manager(log, refresh=False) as manager:
             after = await manager.get_status(MODEL)
     assert after.version == before.version + 1
     after.version = before.version
@@ -146,10 +146,10 @@ async def test_snapshot_that_is_not_utf_8_is_ignored_and_a_finding(
     async with serve_sandbox("some") as server:
         async with server.open_manager(log, settings=ManagerSettings(snapshot_every=1)):
             pass
-        async with server.open_manager(log, look=False) as manager:
+        async with server.open_manager(log, refresh=False) as manager:
             expected = await manager.all_statuses()
         write_invalid_utf8(log, table, column, where)
-        async with server.open_manager(log, look=False) as manager:
+        async with server.open_manager(log, refresh=False) as manager:
             assert await manager.all_statuses() == expected
             found = (await manager.verify()).findings
         assert {one.kind for one in found} <= {Kind.SNAPSHOT, Kind.FILE}
@@ -162,7 +162,7 @@ async def test_head_row_that_is_not_utf_8_stops_only_appends(tmp_path: Path) -> 
     alter(log, "UPDATE head SET hash = CAST(x'ff' AS TEXT)")
     async with (
         serve_sandbox("some") as server,
-        server.open_manager(log, look=False) as manager,
+        server.open_manager(log, refresh=False) as manager,
     ):
         await everything(manager)
         found = (await manager.verify()).findings
@@ -176,7 +176,7 @@ async def test_log_of_an_older_version_with_an_unbounded_count_opens(
     log.write_bytes(FIXTURE.read_bytes())
     async with (
         serve_sandbox("some") as server,
-        server.open_manager(log, look=False) as manager,
+        server.open_manager(log, refresh=False) as manager,
     ):
         await everything(manager)
         (finding,) = (await manager.verify()).findings

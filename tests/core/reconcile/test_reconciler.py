@@ -54,7 +54,7 @@ async def only(manager: ModelManager) -> Fact:
 
 
 async def test_first_look_discovers_every_model_with_its_abilities() -> None:
-    async with serve_sandbox() as server, server.open_manager(look=False) as manager:
+    async with serve_sandbox() as server, server.open_manager(refresh=False) as manager:
         assert await manager.all_statuses() == []
 
         events = await drift(manager)

@@ -84,7 +84,7 @@ async def test_work_of_another_instance_is_followed_but_not_cancelled(
     log = tmp_path / "herd.db"
     async with (
         open_operations(log) as fixture,
-        fixture.server.open_manager(log, look=False) as other,
+        fixture.server.open_manager(log, refresh=False) as other,
     ):
         pulling = asyncio.create_task(_all(other, SLOW))
         await start_pull(other, SLOW)
