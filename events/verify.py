@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
 from herdbook.events import codec
-from herdbook.events.errors import CorruptLogError
+from herdbook.events.errors import CorruptLogError, StoreError
 from herdbook.events.findings import (
     Finding,
     Kind,
@@ -27,8 +28,16 @@ from herdbook.events.findings import (
     not_canonical,
     wrong_stream,
 )
-from herdbook.events.lifecycle import EVENTS, INITIAL, TRANSITIONS, Lifecycle, fold
+from herdbook.events.lifecycle import (
+    EVENTS,
+    INITIAL,
+    TRANSITIONS,
+    Lifecycle,
+    fold,
+    state_implied_by,
+)
 from herdbook.events.recorded import (
+    RecordedEvent,
     StoredEvent,
     canonical_bytes,
     chained_hash,
@@ -68,10 +77,10 @@ class FileStore(Protocol):
 
 
 class _Stream(NamedTuple):
-    """Version and lifecycle of a stream."""
+    """Version and lifecycle of a stream; no lifecycle after an unknown event."""
 
     version: int = 0
-    lifecycle: Lifecycle = INITIAL
+    lifecycle: Lifecycle | None = INITIAL
 
 
 class _Check:
@@ -97,11 +106,25 @@ class _Check:
         """Add a finding."""
         self.findings.append(Finding(position=position, kind=kind, message=message))
 
-    def skip(self, position: int, message: str) -> None:
-        """Add a finding for a row that cannot be read, and continue after it."""
+    def skip(self, position: int, message: str, event: RecordedEvent | None) -> None:
+        """Add a finding for a row that cannot be read, and continue after it.
+
+        Args:
+            position: Position of the row.
+            message: Why the row cannot be read.
+            event: The columns that can be read, so that the next event of the stream
+                gets no finding of its own.
+        """
         self.unreadable += 1
         self.find(position, Kind.UNREADABLE, message)
         self.head = Head(position, "")
+        if event is None or event.stream not in self._streams:
+            return
+        before = self._streams[event.stream]
+        after = None
+        if event.type in EVENTS and before.lifecycle is not None:
+            after = fold(before.lifecycle, event.type)
+        self._streams[event.stream] = _Stream(before.version + 1, after)
 
     def take(self, event: StoredEvent) -> None:
         """Check an event, and update the state with it."""
@@ -147,7 +170,9 @@ class _Check:
         after = before
         if not belongs(type_, stream):
             yield wrong_stream(at, type_, stream)
-        elif type_ in EVENTS:
+        elif type_ in EVENTS and before is None:
+            after = state_implied_by(type_)
+        elif type_ in EVENTS and before is not None:
             after = fold(before, type_)
             if type_ not in TRANSITIONS[before]:
                 yield illegal_event(at, type_, stream, before, after)
@@ -262,12 +287,20 @@ async def _read(
                 continue
             position += 1
             limit = None
-            check.skip(position, str(error))
+            check.skip(position, str(error), await _readable_columns(store, position))
             if position >= begin.position or check.unreadable == MOST_UNREADABLE:
                 return
         else:
             if limit is None or position == before:
                 return
+
+
+async def _readable_columns(store: EventStore, position: int) -> RecordedEvent | None:
+    """Return a damaged event with the columns that can be read, if there are any."""
+    with suppress(StoreError):
+        async for event in store.read_all(after=position - 1, limit=1):
+            return event if event.position == position else None
+    return None
 
 
 def _check_order(event: StoredEvent, after: int) -> None:

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.odd_log import alter, append_raw
+from support.odd_log import alter, append_raw, write_invalid_utf8
 
 from herdbook.events import facts
 from herdbook.events.errors import CorruptLogError
@@ -337,3 +337,21 @@ async def test_name_that_is_not_canonical_is_found_once_per_stream(path: Path) -
         found = await verify(store, is_canonical=lambda name: name != "x")
     names = [each for each in found.findings if each.kind is Kind.NAME]
     assert [each.position for each in names] == [7]
+
+
+@pytest.mark.parametrize("column", ["data", "actor", "occurred_at", "type"])
+async def test_row_that_is_not_utf_8_is_the_only_finding(
+    tmp_path: Path, column: str
+) -> None:
+    path = tmp_path / "herd.db"
+    history = (
+        facts.ModelDiscovered(digest="d", size_bytes=1),
+        facts.ModelUsed(),
+        facts.ModelUnloaded(reason=facts.UnloadReason.EXPIRED),
+        facts.ModelUsed(),
+    )
+    async with await SQLiteEventStore.open(path) as store:
+        await store.append("model/n/m", [event(fact=fact) for fact in history], ANY)
+    write_invalid_utf8(path, "events", column, "position = 2")
+
+    assert await kinds(path) == [(2, Kind.UNREADABLE)]
