@@ -191,14 +191,22 @@ def _operations(
 
 
 def _current_settings(events: Iterable[RecordedEvent]) -> Iterator[RecordedEvent]:
-    """Yield the events that set the current settings."""
-    setters: dict[str, RecordedEvent] = {}
+    """Yield the events that set the current settings.
+
+    Such an event may also have set what was removed later. Then the event that
+    removed it follows, so that no removed setting looks current.
+    """
+    latest: dict[str, RecordedEvent] = {}
+    current: dict[str, frozenset[str]] = {}
     for event in events:
         if isinstance(event.data, ConfigurationChanged):
-            setters |= dict.fromkeys(event.data.set, event)
-            for name in event.data.unset:
-                setters.pop(name, None)
-    yield from setters.values()
+            latest |= dict.fromkeys((*event.data.set, *event.data.unset), event)
+            current[event.event_id] = frozenset(event.data.set)
+    for name, event in latest.items():
+        if name in current[event.event_id]:
+            yield event
+            for other in current[event.event_id]:
+                yield latest[other]
 
 
 async def _in_other_streams(

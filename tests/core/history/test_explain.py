@@ -210,3 +210,25 @@ async def test_lineage_and_figures_of_the_past_are_those_of_then() -> None:
         assert moment.statistics("gemma3:4b") == counted
         assert await manager.why("gemma3:4b") != known
         assert await manager.statistics("gemma3:4b") != counted
+
+
+async def test_setting_that_was_removed_is_followed_by_its_removal() -> None:
+    async with serve_manager() as (_, manager):
+        await manager.configure("llava:7b", {"num_ctx": 512, "temperature": 0.5})
+        await manager.configure("llava:7b", unset=["temperature"])
+        found = (await manager.why("llava:7b")).ancestors
+
+    sentences = [each.entry.sentence for each in found if each.link is Link.SETTING]
+    assert sentences == [
+        "num_ctx set to 512 (was: not set), temperature set to 0.5 (was: not set)",
+        "temperature removed (was: 0.5)",
+    ]
+
+
+async def test_removed_setting_does_not_explain_a_model() -> None:
+    async with serve_manager() as (_, manager):
+        await manager.configure("llava:7b", {"num_ctx": 512})
+        await manager.configure("llava:7b", unset=["num_ctx"])
+        found = await why(manager, "llava:7b")
+
+    assert Link.SETTING not in {link for link, *_ in found}
