@@ -111,6 +111,21 @@ def _integer(low: int, high: int = _LARGEST) -> _Rule:
     )
 
 
+def _tokens(low: int) -> _Rule:
+    return _Rule(
+        f"a whole number of at least {low}, such as 8192 or 8k",
+        _integer(low).accepts,
+        _read_tokens,
+    )
+
+
+def _read_tokens(text: str) -> Setting:
+    """Parse a number of tokens, with k for 1,024."""
+    if re.fullmatch(r"[0-9]{1,7}[kK]", text):
+        return int(text[:-1]) * 1024
+    return _read(int, text)
+
+
 def _number(low: float, high: float) -> _Rule:
     return _Rule(
         f"a number from {low:g} to {high:g}",
@@ -177,7 +192,7 @@ _OPTIONS: dict[str, _Rule] = {
     "num_batch": _integer(1),
     "num_gpu": _integer(-1),
     "num_keep": _integer(-1),
-    "num_predict": _integer(-2),
+    "num_predict": _tokens(-2),
     "num_thread": _integer(0),
     "presence_penalty": _number(-2, 2),
     "repeat_last_n": _integer(-1),
@@ -203,7 +218,7 @@ _CAPABILITIES = (
     "vision",
 )
 _RULES: dict[str, _Rule] = {
-    "num_ctx": _integer(4),  # the server makes 4 of anything less
+    "num_ctx": _tokens(4),  # the server makes 4 of anything less
     "temperature": _number(0, 2),
     "keep_alive": _KEEP_ALIVE,
     "pinned": _TRUTH,

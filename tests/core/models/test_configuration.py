@@ -156,6 +156,10 @@ def test_unknown_setting_is_refused_with_the_right_name(name: str, remedy: str) 
     ("text", "name", "value"),
     [
         ("num_ctx=16384", "num_ctx", 16384),
+        ("num_ctx=4k", "num_ctx", 4096),
+        ("num_ctx=8K", "num_ctx", 8192),
+        ("num_ctx=128k", "num_ctx", 131_072),
+        ("options.num_predict=2k", "options.num_predict", 2048),
         (" temperature = 0.2 ", "temperature", 0.2),
         ("temperature=1", "temperature", 1),
         ("keep_alive=5m", "keep_alive", "5m"),
@@ -179,7 +183,7 @@ def test_text_of_the_command_line_is_read(text: str, name: str, value: Setting) 
     ("text", "state"),
     [
         ("num_ctx", "has no value"),
-        ("num_ctx=16k", ", not '16k'"),
+        ("num_ctx=16q", ", not '16q'"),
         ("temperature=warm", ", not 'warm'"),
         ("pinned=1", ", not '1'"),
         ("options.stop=[1]", ", not '[1]'"),
