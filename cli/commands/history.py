@@ -28,10 +28,9 @@ from herdbook.core import (
     ReadModel,
     RecordedEvent,
 )
-from herdbook.core.errors import did_you_mean
-from herdbook.events.facts import FACTS
 from herdbook.events.recorded import time_text
 from herdbook.presentation import shapes
+from herdbook.presentation.event_types import event_type_remedy, parse_event_type
 from herdbook.presentation.times import FORMS, Now
 from herdbook.presentation.wording import who_text
 
@@ -107,15 +106,15 @@ async def history(  # noqa: PLR0913 - the options of a verb
 
 
 def _types(names: list[str] | None) -> frozenset[str] | None:
-    known = {fact.__name__ for fact in FACTS}
+    found = set()
     for name in names or []:
-        if name not in known:
+        type_ = parse_event_type(name)
+        if type_ is None:
             raise UsageError(
-                repr(name),
-                "is not an event type",
-                f"{did_you_mean(name, known)}Types: {', '.join(sorted(known))}",
+                repr(name), "is not an event type", event_type_remedy(name)
             )
-    return frozenset(names) if names else None
+        found.add(type_)
+    return frozenset(found) or None
 
 
 def _time(text: str | None, now: Now) -> datetime | None:

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from litestar.params import PathParameter, QueryParameter
 
 from herdbook.core import Cause, HistoryFilter, ModelStatus, ReadModel
-from herdbook.events.facts import FACTS
+from herdbook.presentation.event_types import event_type_remedy, parse_event_type
 from herdbook.service.errors import (
     BadRequestError,
     PreconditionMissingError,
@@ -80,8 +80,6 @@ Correlation = Annotated[
     QueryParameter(max_length=64, description="Only the events of this operation."),
 ]
 
-_NAMES: Final = frozenset(fact.__name__ for fact in FACTS)
-
 
 def name_of(segment: str) -> str:
     """Return the model's name of one segment of a path."""
@@ -119,12 +117,12 @@ def filter_of(
     Raises:
         BadRequestError: There is no such type, or a time has no zone.
     """
-    for unknown in {*(types or ())} - _NAMES:
+    for unknown in (name for name in types or () if parse_event_type(name) is None):
         raise BadRequestError(
-            f"type {unknown[:80]!r}", "is no type of event", "See GET /v1/events"
+            f"type {unknown[:80]!r}", "is not an event type", event_type_remedy(unknown)
         )
     return HistoryFilter(
-        types=frozenset(types) if types else None,
+        types=frozenset(filter(None, map(parse_event_type, types or ()))) or None,
         causes=frozenset(causes) if causes else None,
         actors=tuple(actors) if actors else None,
         since=_time_of(since),

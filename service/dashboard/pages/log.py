@@ -14,6 +14,7 @@ from herdbook.core import Cause, HistoryFilter, RecordedEvent
 from herdbook.events.facts import FACTS
 from herdbook.events.recorded import GENESIS
 from herdbook.events.streams import model_stream
+from herdbook.presentation.event_types import event_type_remedy, parse_event_type
 from herdbook.presentation.times import FORMS, Now
 from herdbook.presentation.wording import NOTHING
 from herdbook.service.api import schemas as answers
@@ -76,12 +77,13 @@ def _chosen(query: Mapping[str, str], now: Now) -> HistoryFilter:
         BadRequestError: There is no such type or cause, or a time is none.
         InvalidTimeError: A time is in no form that is understood.
     """
-    kind, cause, actor = query["type"], query["cause"], query["actor"]
-    if kind and kind not in TYPES:
+    cause, actor = query["cause"], query["actor"]
+    kind = parse_event_type(query["type"])
+    if query["type"] and kind is None:
         raise BadRequestError(
-            f"type {kind[:80]!r}",
-            "is no type of event",
-            f"Types are {', '.join(TYPES)}",
+            f"type {query['type'][:80]!r}",
+            "is not an event type",
+            event_type_remedy(query["type"]),
         )
     if cause and cause not in tuple(Cause):
         raise BadRequestError(

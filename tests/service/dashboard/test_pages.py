@@ -108,7 +108,7 @@ def test_banner_stands_on_every_page(tmp_path: Path, ollama: SandboxThread) -> N
         ("/?as_of=soon", 400, "as a time"),
         ("/?as_of=999999", 400, "is not in the log"),
         ("/log?cause=whim", 400, "is no cause"),
-        ("/log?type=Nothing", 400, "is no type of event"),
+        ("/log?type=Nothing", 400, "is not an event type"),
         ("/log?since=%2317", 400, "is a position"),
         ("/pull?model=", 400, "is empty"),
         ("/pull?model=a+b", 400, "is not a valid model name"),
