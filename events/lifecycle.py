@@ -68,9 +68,8 @@ class Lifecycle(NamedTuple):
     updating: bool = False
 
     def __str__(self) -> str:
-        words = self.state.value.replace("_", " ")
-        if self.activity:
-            words += f" ({self.activity})"
+        pulling = self.activity is Activity.PULL
+        words = "pulling" if pulling else self.state.value.replace("_", " ")
         return words + (", updating" if self.updating else "")
 
     def holds(self, guard: Guard) -> bool:
@@ -290,6 +289,12 @@ def fold(lifecycle: Lifecycle, event: str) -> Lifecycle:
     """
     after = TRANSITIONS[lifecycle].get(event)
     return _forced(lifecycle, event) if after is None else after
+
+
+def state_implied_by(event: str) -> Lifecycle | None:
+    """Return the lifecycle after an event in an unknown state; None if unknown."""
+    implied = any(row.event == event and row.to is not None for row in TABLE)
+    return _forced(INITIAL, event) if implied else None
 
 
 @cache

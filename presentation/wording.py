@@ -20,7 +20,7 @@ from herdbook.presentation.times import Now
 from herdbook.projections.sentences import bytes_text, duration_text, tokens_text
 
 NOTHING = "–"  # noqa: RUF001 - an empty cell in a table
-UNKNOWN = "?"
+UNKNOWN = NOTHING
 
 SOURCES = {
     FactSource.CONFIGURATION: "configured",
@@ -61,7 +61,7 @@ LINKS = {
 
 def state_text(status: ModelStatus) -> str:
     """Return the state in words, with a running update."""
-    state = status.state.replace("_", " ") + (", updating" if status.updating else "")
+    state = str(status.lifecycle)
     stale = status.stale_since is not None and status.state is ModelState.LOADED
     return f"was {state}" if stale else state
 
@@ -79,11 +79,11 @@ def size_text(status: ModelStatus) -> str:
 def context_text(status: ModelStatus, registry: ModelRegistry) -> str:
     """Return the context: ``8k of 128k`` if it differs from the trained context."""
     trained = status.context_trained or _expected_context(status, registry)
-    if trained is None:
+    if not trained:
         return UNKNOWN
     configured = status.context_configured or status.context_default
     effect = status.context_in_effect or configured
-    if effect is None or effect == trained:
+    if not effect or effect == trained:  # an old server reports 0 for unknown
         return tokens_text(trained)
     return f"{tokens_text(effect)} of {tokens_text(trained)}"
 

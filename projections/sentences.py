@@ -20,7 +20,12 @@ FOREVER_YEAR = 2200
 
 
 def bytes_text(number: int) -> str:
-    """Return a number of bytes in decimal units, as Ollama shows sizes: 4.9 GB."""
+    """Return a number of bytes in decimal units, as Ollama shows sizes: 4.9 GB.
+
+    A negative number means unknown: a dash.
+    """
+    if number < 0:
+        return "–"  # noqa: RUF001 - an empty cell in a table
     value = float(number)
     for unit in ("B", "kB", "MB"):
         if value < 1000 or (unit != "B" and value < 999.5):

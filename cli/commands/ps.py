@@ -114,7 +114,7 @@ def _row(group: Sequence[ModelStatus], load: HistoryEntry | None, now: Now) -> R
         Piece(status.name, "bold"),
         Piece(bytes_text(runner.size_bytes) if runner else wording.UNKNOWN),
         Piece(_processor(runner) if runner else wording.UNKNOWN),
-        Piece(wording.UNKNOWN if context is None else tokens_text(context)),
+        Piece(tokens_text(context) if context else wording.UNKNOWN),
         Piece((runner and facts.expiry_text(runner, now)) or wording.UNKNOWN),
         Piece(loaded),
         Piece(wording.used_text(_last_used(group), now)),

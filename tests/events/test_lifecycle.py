@@ -139,7 +139,7 @@ def test_error_of_an_illegal_event_lists_the_allowed_events() -> None:
 
 def test_text_of_a_lifecycle_has_state_and_activity() -> None:
     words = {str(now) for now in TRANSITIONS}
-    assert {"not present", "loading (pull)", "loading (load), updating"} <= words
+    assert {"not present", "pulling", "loading", "loading, updating"} <= words
 
 
 def test_trigger_is_the_event_type_in_snake_case() -> None:

@@ -10,7 +10,7 @@ from support.strategies import histories
 from herdbook.events.recorded import RecordedEvent
 from herdbook.projections.history import HistoryFilter, HistoryView
 from herdbook.projections.recommendation import RecommendationView
-from herdbook.projections.sentences import describe
+from herdbook.projections.sentences import bytes_text, describe
 from herdbook.projections.statistics import StatisticsView
 from herdbook.projections.status import StatusView
 from herdbook.projections.view import View, fold
@@ -88,3 +88,7 @@ def test_status_view_and_statistics_agree_on_the_lifecycle(
         figures = statistics.get(event.stream)
         if known is not None and figures is not None:
             assert figures.lifecycle == known.lifecycle
+
+
+def test_negative_size_is_unknown() -> None:
+    assert bytes_text(-1) == "–"  # noqa: RUF001 - an empty cell in a table

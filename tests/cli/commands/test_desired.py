@@ -10,6 +10,7 @@ import pytest
 from support.cli_runner import Herdbook, SandboxThread
 
 from herdbook.core.desired.desired import read
+from herdbook.presentation.wording import UNKNOWN
 
 PAGE = (Path(__file__).parents[3] / "docs" / "desired.md").read_text()
 SOME = (
@@ -44,7 +45,7 @@ def test_plan_shows_the_steps_with_their_bytes(
     lines = answer.out.splitlines()
 
     assert answer.code == 0
-    assert lines[1].split() == ["pull", "qwen3:0.6b", "?", "to", "download"]
+    assert lines[1].split() == ["pull", "qwen3:0.6b", UNKNOWN, "to", "download"]
     assert lines[2].endswith(
         "num_ctx set to 4096 (was: not set), pinned set to true (was: not set)"
     )

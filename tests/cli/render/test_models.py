@@ -76,7 +76,7 @@ PULLING = (
 
 def test_a_pull_is_told_below_its_model() -> None:
     assert shown(moment_of(*PULLING)) == [
-        f"gemma3:27b   loading   17.4 GB   128k   vision   {wording.NOTHING}",
+        f"gemma3:27b   pulling   17.4 GB   128k   vision   {wording.NOTHING}",
         "  pull 37 %   6.6 of 17.4 GB   by cli:ann, 1 min ago",
     ]
 
@@ -184,3 +184,16 @@ def test_wording_tells_small_counts_as_they_are() -> None:
     assert wording.of_text(287_000_000, 4_900_000_000) == "287 MB of 4.9 GB"
     assert wording.left_text(0.2) == "1 s left"
     assert wording.capabilities_text(["completion", "coding", "audio"]) == "code audio"
+
+
+def test_unknown_figures_are_shown_as_unknown() -> None:
+    runner = facts.Runner(name="a:1b", digest=DIGEST, context_length=0, size_bytes=1)
+    loaded = (("a:1b", found()), ("a:1b", facts.ModelLoaded(runner=runner)))
+    (line,) = shown(moment_of(*loaded))
+
+    assert "0 of" not in line
+    assert "–" in line  # noqa: RUF001 - an empty cell
+
+
+def test_pull_is_shown_as_pulling() -> None:
+    assert "pulling" in shown(moment_of(*PULLING))[0]
