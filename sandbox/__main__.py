@@ -19,7 +19,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     usual = Options()
     parser = argparse.ArgumentParser(
         prog="python -m herdbook.sandbox",
-        description="Pretend to be an Ollama server; no model is ever run.",
+        description="Serve a simulated Ollama server; no model is run.",
     )
     parser.add_argument("--host", default=usual.host)
     parser.add_argument("--port", type=int, default=usual.port)

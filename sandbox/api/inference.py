@@ -22,7 +22,7 @@ from herdbook.sandbox.runners.runner import Request, Wanted
 from herdbook.sandbox.world import World
 
 #: What every model says, token by token.
-_WORDS: Final = re.findall(r" ?\w+|\.", "This is a pretend answer of the sandbox.")
+_WORDS: Final = re.findall(r" ?\w+|\.", "This is a simulated answer of the sandbox.")
 
 #: Options that only a new runner can take on, beside ``num_ctx``.
 _OF_RUNNERS: Final = ("num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread")

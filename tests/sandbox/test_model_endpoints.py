@@ -285,5 +285,5 @@ async def test_answer_comes_word_by_word_over_time(client: Any) -> None:
         await client.advance(client.world.settings.token_s)
 
     words = [one["message"]["content"] for one in talk.lines]
-    assert "".join(words) == "This is a pretend answer of the sandbox."
+    assert "".join(words) == "This is a simulated answer of the sandbox."
     assert talk.lines[-1]["done_reason"] == "stop"
