@@ -32,7 +32,7 @@ from herdbook.core.errors import OllamaError, WrongExpectedVersionError
 from herdbook.core.models import configuration
 from herdbook.core.models.registry import ModelRegistry
 from herdbook.core.observer import NO_OBSERVER, Observer
-from herdbook.core.ollama.address import base_url, same_server
+from herdbook.core.ollama.address import authorization, base_url, same_server
 from herdbook.core.operations import costs
 from herdbook.core.operations.costs import DeleteCost, LoadCost, PullCost, UnloadCost
 from herdbook.core.reconcile.recovery import interrupt_dead
@@ -95,7 +95,13 @@ class ModelManager(Commands):
         clock, settings = clock or SystemClock(), settings or ManagerSettings()
         observer = observer or NO_OBSERVER
         async with AsyncExitStack() as stack:
-            client = OllamaClient(_url(ollama), clock=clock, observer=observer)
+            setting = os.environ.get("OLLAMA_HOST") if ollama is None else ollama
+            client = OllamaClient(
+                base_url(setting),
+                authorization=authorization(setting, os.environ.get("OLLAMA_API_KEY")),
+                clock=clock,
+                observer=observer,
+            )
             await stack.enter_async_context(client)
             storage = await stack.enter_async_context(Storage.open(log, clock))
             repository = ModelRepository(
@@ -336,7 +342,3 @@ class ModelManager(Commands):
             *check_tasks(self.background_tasks() if in_background else []),
             *await check_server(self._client, checking),
         ]
-
-
-def _url(ollama: str | None) -> str:
-    return base_url(os.environ.get("OLLAMA_HOST") if ollama is None else ollama)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from base64 import b64encode
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
-from herdbook.core.errors import InvalidAddressError
+from herdbook.core.errors import InvalidAddressError, InvalidConfigurationError
 
 DEFAULT_PORT: Final = 11434
 _SCHEME_PORTS: Final = {"http": 80, "https": 443}
@@ -23,6 +24,8 @@ _HOST: Final = re.compile(r"\w[\w.-]*")
 def base_url(setting: str | None = None) -> str:
     """Return the server's URL, without a slash at its end.
 
+    A user and a password in the address are left out; see ``authorization``.
+
     Args:
         setting: The value of OLLAMA_HOST or ``--ollama``. None or an empty value
             means ``127.0.0.1:11434``.
@@ -30,10 +33,10 @@ def base_url(setting: str | None = None) -> str:
     Raises:
         InvalidAddressError: The value is not an address to connect to.
     """
-    text = (setting or "").strip().strip("\"'").strip()
-    scheme, separator, rest = text.partition("://")
+    scheme, separator, _, rest = _parts(setting)
+    text = f"{scheme}{separator}{rest}"  # for errors: without the password
     if not separator:
-        scheme, rest = "http", text
+        scheme = "http"
         if text == "ollama.com":
             scheme, rest = "https", "ollama.com:443"
     scheme = scheme.lower()
@@ -42,9 +45,6 @@ def base_url(setting: str | None = None) -> str:
             text, reason=f"{scheme}:// is not supported; use http:// or https://"
         )
     authority, _, path = rest.partition("/")
-    if "@" in authority:
-        # The text is not repeated: what stands before the @ is a secret.
-        raise InvalidAddressError(f"{scheme}://…@…", reason="it names a user")
     default_port = _SCHEME_PORTS[scheme] if separator else DEFAULT_PORT
     host, port_text = _split(authority)
     port = _port(port_text, default_port)
@@ -55,6 +55,44 @@ def base_url(setting: str | None = None) -> str:
         )
     address = f"{scheme}://{_connectable(host, text)}:{port}"
     return f"{address}/{quote(path, safe='/%')}".rstrip("/")
+
+
+def authorization(setting: str | None, api_key: str | None = None) -> str | None:
+    """Return the Authorization header for a server; None if there is no credential.
+
+    Args:
+        setting: The value of OLLAMA_HOST or ``--ollama``; ``user:password@host`` in it
+            is sent as basic authentication, with percent-encoding decoded.
+        api_key: The value of OLLAMA_API_KEY, sent as a bearer token if the address has
+            no user, as Ollama's own clients do.
+
+    Raises:
+        InvalidConfigurationError: The API key is not printable ASCII.
+    """
+    _, _, userinfo, _ = _parts(setting)
+    if userinfo is not None:
+        user, _, password = userinfo.partition(":")
+        pair = f"{unquote(user)}:{unquote(password)}"
+        return f"Basic {b64encode(pair.encode()).decode()}"
+    key = (api_key or "").strip()
+    if not key:
+        return None
+    if not (key.isascii() and key.isprintable()):
+        raise InvalidConfigurationError(
+            "OLLAMA_API_KEY", "contains characters that a header cannot have"
+        )
+    return f"Bearer {key}"
+
+
+def _parts(setting: str | None) -> tuple[str, str, str | None, str]:
+    """Split an address into scheme, separator, user with password, and the rest."""
+    text = (setting or "").strip().strip("\"'").strip()
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "", text
+    # At the last @: a password may contain a slash or an @ that is not encoded.
+    userinfo, at, rest = rest.rpartition("@")
+    return scheme, separator, userinfo if at else None, rest
 
 
 def _split(authority: str) -> tuple[str, str | None]:

@@ -56,6 +56,7 @@ from herdbook.core.ollama.requests import (
     LineReader,
     MissingEndpointError,
     read,
+    redirected,
     refusal,
 )
 from herdbook.core.ollama.wire import (
@@ -119,6 +120,15 @@ class ServerAnswers(msgspec.Struct, frozen=True, kw_only=True):
 class OllamaClient:
     """A client for one server, with a connection pool; ``async with`` closes it.
 
+    Args:
+        base_url: The server's URL, without a slash at its end.
+        authorization: The Authorization header of every request. A secret: it is in
+            no error, event or log message.
+        limits: Limits of time and size.
+        clock: The clock.
+        observer: Receives the duration of each request.
+        transport: Replaces the connections, for tests.
+
     Attributes:
         base_url: The server's URL, without a slash at its end.
     """
@@ -127,6 +137,7 @@ class OllamaClient:
         self,
         base_url: str,
         *,
+        authorization: str | None = None,
         limits: ClientLimits | None = None,
         clock: Clock | None = None,
         observer: Observer = NO_OBSERVER,
@@ -137,6 +148,8 @@ class OllamaClient:
         self._connections = _Connections(
             base_url, limits or ClientLimits(), self._clock, observer, transport
         )
+        if authorization is not None:
+            self._connections.authorize(authorization)
 
     async def __aenter__(self) -> Self:
         return self
@@ -395,6 +408,10 @@ class _Connections:
                 trust_env=False,
             )
 
+    def authorize(self, header: str) -> None:
+        """Send an Authorization header with every request."""
+        self._http.headers["authorization"] = header
+
     async def close(self) -> None:
         """Close all connections."""
         await self._http.aclose()
@@ -432,6 +449,9 @@ class _Connections:
                     raise MissingEndpointError
                 if response.status_code != httpx.codes.OK:
                     body = await self._refusal(response)
+                    target = response.headers.get("location", "")
+                    if response.is_redirect and target:
+                        raise redirected(self.node, str(response.url), target, call)
                     raise refusal(call, response.status_code, body, node=self.node)
                 yield response
 

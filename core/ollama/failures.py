@@ -60,8 +60,8 @@ def failure(
         message: The server's error message; None if the body was not Ollama's.
         body: The start of the body, if it was not Ollama's.
     """
-    if status in {401, 403}:
-        return RefusedError(subject, raw=message or body or f"HTTP {status}")
+    if status in {401, 403, 407}:
+        return _not_allowed(subject, status, message, body)
     if message is None:
         return BadAnswerError(subject, raw=f"HTTP {status} {body}".strip())
     if status == 503:
@@ -70,6 +70,31 @@ def failure(
         if pattern.search(message):
             return make(subject, message)
     return _OTHERWISE[request](subject, message)
+
+
+def _not_allowed(
+    subject: str, status: int, message: str | None, body: str
+) -> HerdbookError:
+    """Return the error for a refused request, with the remedy that the answer shows."""
+    raw = message or body or f"HTTP {status}"
+    if message is not None and _CLOUD.search(message):
+        return RefusedError(subject, raw=raw, advises=_CLOUD_REMEDY)
+    if status == 403 and not body.strip():  # from Ollama itself, whose body is empty
+        return RefusedError(subject, raw=raw)
+    if status == 403:
+        return RefusedError(subject, raw=raw, advises=_CREDENTIALS_REMEDY)
+    says = f"requires authentication (HTTP {status}): {{raw}}"
+    return RefusedError(subject, raw=raw, says=says, advises=_CREDENTIALS_REMEDY)
+
+
+_CLOUD: Final = re.compile("cloud|signin|sign in", re.IGNORECASE)
+_CLOUD_REMEDY: Final = (
+    "Enable the cloud on the server, or sign in there with 'ollama signin'"
+)
+_CREDENTIALS_REMEDY: Final = (
+    "Set user and password in OLLAMA_HOST (http://user:password@host:port), or an API "
+    "key in OLLAMA_API_KEY"
+)
 
 
 def _pattern(*texts: str) -> re.Pattern[str]:

@@ -7,17 +7,21 @@ it is guessed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final, TypeVar
+from urllib.parse import urljoin
 
 import msgspec
 
 from herdbook.core.errors import BadAnswerError, HerdbookError
-from herdbook.core.ollama.bounds import LONGEST_MESSAGE, UNREADABLE
+from herdbook.core.ollama.bounds import LONGEST_MESSAGE, UNREADABLE, printable
 from herdbook.core.ollama.failures import Request, failure
 from herdbook.core.ollama.wire import Answer, ErrorAnswer, PullLine
 
 Answered = TypeVar("Answered", bound=Answer)
+
+_USERINFO: Final = re.compile(r"//[^/]*@")
 
 MOST_LAYERS: Final = 1000
 """Maximum layers in a pull; a model has about ten."""
@@ -100,6 +104,25 @@ def refusal(call: Call, status: int, body: bytes, *, node: str) -> HerdbookError
         status=status,
         message=message,
         body=body[:LONGEST_MESSAGE].decode(errors="replace"),
+    )
+
+
+def redirected(node: str, url: str, target: str, call: Call) -> HerdbookError:
+    """Return the error for a redirect, with the address to use instead.
+
+    Args:
+        node: The server, as the error's subject.
+        url: The requested URL.
+        target: The Location header.
+        call: The request, whose path is not part of the address.
+    """
+    address = _USERINFO.sub("//", urljoin(url, target)).partition("?")[0]
+    address = printable(address.removesuffix(call.path).rstrip("/"), 200)
+    return BadAnswerError(
+        node,
+        raw=address,
+        says="redirects to {raw}",
+        advises="Set OLLAMA_HOST to that address, if it is your Ollama server",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,7 +85,7 @@ async def test_failed_refresh_has_its_reason_as_the_notice() -> None:
         fake_ollama(replies) as url,
         ModelManager.open(MEMORY, ollama=url, settings=SETTINGS) as manager,
     ):
-        assert "is refused by the server: <html>Sign in" in manager.server_notice
+        assert "requires authentication (HTTP 401)" in manager.server_notice
 
 
 async def test_models_own_parameters_are_the_default_context() -> None:
@@ -126,3 +127,72 @@ async def test_capabilities_of_an_older_server_come_from_other_fields(
         assert status.capabilities[has].value
         assert status.capabilities[has].source is FactSource.SHOW
         assert not status.capabilities[lacks].value
+
+
+@pytest.mark.parametrize(
+    ("prefix", "key", "header"),
+    [
+        ("ann:s3cret@", "", "Basic YW5uOnMzY3JldA=="),
+        ("", "s3cret", "Bearer s3cret"),
+    ],
+)
+async def test_credentials_are_sent_and_never_shown(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    prefix: str,
+    key: str,
+    header: str,
+) -> None:
+    def replies(path: str, headers: dict[str, str], body: dict[str, object]) -> Reply:
+        allowed = headers.get("authorization") == header
+        return server(path, headers, body) if allowed else Reply("Who?", 401)
+
+    server = answers(NAME)
+    monkeypatch.setenv("OLLAMA_API_KEY", key)
+    log = tmp_path / "herd.db"
+    async with fake_ollama(replies) as url:
+        address = url.replace("://", f"://{prefix}")
+        async with ModelManager.open(log, ollama=address) as manager:
+            assert (await manager.node_status()).url == url
+            shown = str(await manager.doctor())
+        monkeypatch.delenv("OLLAMA_API_KEY")
+        wrong = url.replace("://", "://ann:wr0ng@")
+        async with ModelManager.open(log, ollama=wrong) as manager:
+            notice = manager.server_notice
+            shown += str(await manager.doctor())
+
+    assert "requires authentication (HTTP 401)" in notice
+    assert "OLLAMA_API_KEY" in notice
+    shown += notice + "".join(capsys.readouterr())
+    written = log.read_bytes()
+    for secret in ("s3cret", "wr0ng", header):
+        assert secret not in shown
+        assert secret.encode() not in written
+
+
+@pytest.mark.parametrize(
+    ("reply", "state", "remedy"),
+    [
+        (Reply("", 403), "is refused", "foreign Host and Origin headers"),
+        (Reply("<html>no", 403), "is refused", "OLLAMA_API_KEY"),
+        (Reply({"error": "ollama cloud is disabled"}, 403), "cloud", "ollama signin"),
+        (
+            Reply("", 301, {"location": "https://ann:pw@ollama.example/api/tags?a=1"}),
+            "redirects to https://ollama.example",
+            "Set OLLAMA_HOST to that address",
+        ),
+        (Reply("", 302, {"location": "/login"}), "/login", "Set OLLAMA_HOST"),
+        (Reply("", 304), "cannot be read: HTTP 304", "not a proxy"),
+    ],
+)
+async def test_remedy_follows_from_the_answer(
+    reply: Reply, state: str, remedy: str
+) -> None:
+    async with (
+        fake_ollama(answers(tags=reply)) as url,
+        ModelManager.open(MEMORY, ollama=url, settings=SETTINGS) as manager,
+    ):
+        assert state in manager.server_notice
+        assert remedy in manager.server_notice
+        assert "pw" not in manager.server_notice

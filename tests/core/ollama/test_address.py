@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from base64 import b64encode
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from herdbook.core.errors import InvalidAddressError
-from herdbook.core.ollama.address import base_url, same_server
+from herdbook.core.errors import InvalidAddressError, InvalidConfigurationError
+from herdbook.core.ollama.address import authorization, base_url, same_server
 
 
 @pytest.mark.parametrize(
@@ -93,11 +94,43 @@ def test_what_nobody_can_connect_to_is_refused(setting: str) -> None:
     assert setting in str(raised.value)
 
 
-def test_a_password_is_refused_and_not_repeated() -> None:
-    with pytest.raises(InvalidAddressError) as raised:
-        base_url("http://somebody:secret@example.com")
+@pytest.mark.parametrize(
+    ("setting", "url", "pair"),
+    [
+        ("http://ann:s3cret@x:1", "http://x:1", "ann:s3cret"),
+        ("ann:s3cret@x:1", "http://x:1", "ann:s3cret"),
+        ("https://ann@x", "https://x:443", "ann:"),
+        ("http://ann:p%40s%2Fs@x/o", "http://x:80/o", "ann:p@s/s"),
+        ("http://ann:p@s/s@x", "http://x:80", "ann:p@s/s"),
+    ],
+)
+def test_user_and_password_become_a_header(setting: str, url: str, pair: str) -> None:
+    assert base_url(setting) == url
+    header = f"Basic {b64encode(pair.encode()).decode()}"
+    assert authorization(setting, "key123") == header
 
-    assert "secret" not in str(raised.value)
+
+def test_api_key_is_a_bearer_token() -> None:
+    assert authorization("x:1", " key123\n") == "Bearer key123"
+    assert authorization("x:1", " ") is None
+    assert authorization(None, None) is None
+
+
+def test_api_key_that_no_header_can_have_is_refused_and_not_repeated() -> None:
+    with pytest.raises(InvalidConfigurationError) as raised:
+        authorization("x:1", "key\n123")
+
+    assert "123" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "setting", ["ftp://ann:s3cret@x", "http://ann:s3cret@x:0", "ann:s3cret@a b"]
+)
+def test_invalid_address_does_not_repeat_the_password(setting: str) -> None:
+    with pytest.raises(InvalidAddressError) as raised:
+        base_url(setting)
+
+    assert "s3cret" not in str(raised.value)
 
 
 @given(st.text(max_size=30))
