@@ -493,9 +493,16 @@ class PullRefusedError(PullError):
 
     code = "pull_refused"
 
-    def __init__(self, subject: str, *, refusal: PullRefusal, raw: str = "") -> None:
-        says, advises = _PULL_REFUSALS[refusal]
-        super().__init__(subject, raw=raw, says=says, advises=advises)
+    def __init__(
+        self,
+        subject: str,
+        *,
+        refusal: PullRefusal,
+        raw: str = "",
+        advises: str | None = None,
+    ) -> None:
+        says, remedy = _PULL_REFUSALS[refusal]
+        super().__init__(subject, raw=raw, says=says, advises=advises or remedy)
         self.refusal = refusal
         self.kind = refusal.value
 

@@ -369,6 +369,10 @@ class OllamaClient:
                         yield line
                         if line.status == SUCCESS:
                             return
+                for line in reader.end():
+                    yield line
+                    if line.status == SUCCESS:
+                        return
         except NodeUnreachableError as error:
             if not began:
                 raise

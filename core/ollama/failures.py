@@ -190,6 +190,10 @@ _OUT_OF_MEMORY: Final = _pattern(
     "unable to load full model on GPU",
 )
 
+_INSECURE_REMEDY: Final = (
+    "If the registry has no TLS, run: herdbook pull --insecure {subject}"
+)
+
 # The order matters: a message can contain a reason and the number of retries.
 _PULL: Final[Rules] = (
     (
@@ -220,6 +224,19 @@ _PULL: Final[Rules] = (
     ),
     (
         _pattern(
+            "HTTP response to HTTPS client",
+            r"https://[^ \"]+:\d+/[^\"]*\"?: EOF",
+            "first record does not look like a TLS handshake",
+        ),
+        lambda subject, message: PullRefusedError(
+            subject,
+            refusal=PullRefusal.REGISTRY_UNREACHABLE,
+            raw=message,
+            advises=_INSECURE_REMEDY,
+        ),
+    ),
+    (
+        _pattern(
             "dial tcp",
             r"\bEOF\b",
             "connection re(fused|set)",
@@ -228,7 +245,6 @@ _PULL: Final[Rules] = (
             "x509",
             "tls:",
             "no such host",
-            "HTTP response to HTTPS client",
         ),
         _refused(PullRefusal.REGISTRY_UNREACHABLE),
     ),

@@ -127,9 +127,10 @@ def redirected(node: str, url: str, target: str, call: Call) -> HerdbookError:
 
 
 class LineReader:
-    """Lines of a stream from the chunks that they come in, none of them endless.
+    """Splits a stream into lines of limited length.
 
-    A line without its end is none: the stream was cut there.
+    A line without a newline counts if the stream ended as HTTP says it should; see
+    ``end``. If the connection broke, the rest of the stream is dropped.
     """
 
     def __init__(self, call: Call, *, node: str, longest: int) -> None:
@@ -152,6 +153,21 @@ class LineReader:
             if line.strip():
                 yield self._read(line)
         self._check(self._rest)
+
+    def end(self) -> Iterator[PullLine]:
+        """Yield the last line if the stream ended properly and without a newline.
+
+        Raises:
+            HerdbookError: The line is an error of the server.
+        """
+        rest, self._rest = self._rest, b""
+        if not rest.strip():
+            return
+        try:
+            line = self._read(rest)
+        except BadAnswerError:  # half a line
+            return
+        yield line
 
     def _check(self, line: bytes) -> None:
         if len(line) > self._longest:

@@ -146,11 +146,20 @@ class PullTracker:
     def stalled(self, now: float, *, after_s: float = STALL_AFTER_S) -> bool:
         """Return whether data is expected and none arrived for ``after_s`` seconds.
 
-        Verifying a layer and resolving the manifest are silent; neither is a stall.
+        The server can be silent while it resolves the manifest, verifies a layer or
+        requests the next one; none of these is a stall.
         """
-        if self._layer is None or self._byte_at is None:
+        if not self.expects_data or self._byte_at is None:
             return False
         return now - self._byte_at >= after_s
+
+    @property
+    def expects_data(self) -> bool:
+        """Whether bytes of the current layer are missing, or its size is unknown."""
+        if self._layer is None:
+            return False
+        layer = self._layers[self._layer]
+        return not layer.total or (layer.completed or 0) < layer.total
 
     @property
     def _total(self) -> int:

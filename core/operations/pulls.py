@@ -180,12 +180,9 @@ class Puller:
     async def _next(
         self, lines: AsyncIterator[PullLine], work: Operation, progress: _Progress
     ) -> PullLine | None:
-        data_expected = (
-            progress.latest is not None and progress.latest.digest is not None
-        )
         timeout_s = (
             self._settings.stall_after_s
-            if data_expected
+            if progress.tracker.expects_data
             else self._settings.silence_timeout_s
         )
         try:

@@ -95,3 +95,17 @@ def test_a_proxy_that_wants_a_password_refuses() -> None:
     error = failure(Request.READ, "Ollama at x", status=401, message=None, body="login")
 
     assert (error.code, "login" in str(error)) == ("refused", True)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        'pull model manifest: Get "https://reg:5000/v2/m/manifests/latest": EOF',
+        "http: server gave HTTP response to HTTPS client",
+        "tls: first record does not look like a TLS handshake",
+    ],
+)
+def test_registry_without_tls_needs_insecure(message: str) -> None:
+    error = failure(Request.PULL, "reg:5000/a/m:1", status=200, message=message)
+
+    assert error.remedy.endswith("herdbook pull --insecure reg:5000/a/m:1")

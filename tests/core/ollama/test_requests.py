@@ -75,3 +75,28 @@ def test_what_the_server_says_went_wrong_is_kept_in_part() -> None:
     body = msgspec.json.encode({"error": "x" * 10**6})
     error = refusal(PULL, 500, body, node="it")
     assert len(getattr(error, "raw", "")) == LONGEST_MESSAGE
+
+
+@pytest.mark.parametrize(
+    ("rest", "statuses"),
+    [
+        (b'{"status":"success"}', ["success"]),
+        (b'{"status":"succ', []),
+        (b" \r", []),
+        (b"", []),
+    ],
+)
+def test_last_line_needs_no_newline(rest: bytes, statuses: list[str]) -> None:
+    reader = a_reader()
+    assert list(reader.feed(rest)) == []
+
+    assert [line.status for line in reader.end()] == statuses
+    assert list(reader.end()) == []
+
+
+def test_last_line_without_a_newline_can_be_an_error() -> None:
+    reader = a_reader()
+    assert list(reader.feed(b'{"error":"write x: no space left on device"}')) == []
+
+    with pytest.raises(DiskFullError):
+        list(reader.end())

@@ -207,6 +207,17 @@ def test_verifying_after_the_bytes_is_no_stall() -> None:
     assert not tracked(layer("a", 0), VERIFYING).stalled(1000)
 
 
+def test_silence_after_the_last_byte_of_a_layer_is_no_stall() -> None:
+    tracker = tracked(layer("a", 1000))
+
+    assert not tracker.expects_data
+    assert not tracker.stalled(10_000.0)
+
+    tracker.take(layer("b", 999), 10_000.0)
+    assert tracker.expects_data
+    assert tracker.stalled(10_020.0)
+
+
 def test_another_attempt_is_not_stalled_before_it_begins() -> None:
     tracker = tracked(layer("a", 0))
 
