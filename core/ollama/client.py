@@ -454,7 +454,7 @@ class _Connections:
                 if response.status_code != httpx.codes.OK:
                     body = await self._refusal(response)
                     target = response.headers.get("location", "")
-                    if response.is_redirect and target:
+                    if response.has_redirect_location:
                         raise redirected(self.node, str(response.url), target, call)
                     raise refusal(call, response.status_code, body, node=self.node)
                 yield response

@@ -302,7 +302,13 @@ async def test_a_pull_ends_with_success() -> None:
     assert server.bodies == [{"model": "m", "insecure": False, "stream": True}]
 
 
-@pytest.mark.parametrize("rest", [b"", SUCCESS[:10], SUCCESS.strip()])
+async def test_a_pull_ends_with_success_without_a_newline() -> None:
+    server = streaming(ASKING, SUCCESS.strip())
+
+    assert await pulled(server.client()) == ["pulling manifest", "success"]
+
+
+@pytest.mark.parametrize("rest", [b"", SUCCESS[:10]])
 async def test_a_pull_that_ends_without_a_line_of_success_is_cut(rest: bytes) -> None:
     with pytest.raises(PullCutError):
         await pulled(streaming(ASKING, rest).client())
