@@ -123,7 +123,7 @@ class Reconciler:
         state = self.last_state
         if state is None:
             return self._damper.held()
-        undecided = state.undecided if state.runners else ()
+        undecided: Collection[str] = state.undecided if state.runners else ()
         if not state.reports_runners:
             undecided = [n for n, one in state.models.items() if not one.remote_host]
         return dict.fromkeys(undecided, state.at) | self._damper.held()

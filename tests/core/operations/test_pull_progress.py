@@ -209,13 +209,12 @@ def test_verifying_after_the_bytes_is_no_stall() -> None:
 
 def test_silence_after_the_last_byte_of_a_layer_is_no_stall() -> None:
     tracker = tracked(layer("a", 1000))
-
-    assert not tracker.expects_data
-    assert not tracker.stalled(10_000.0)
+    whole = tracker.expects_data, tracker.stalled(10_000.0)
 
     tracker.take(layer("b", 999), 10_000.0)
-    assert tracker.expects_data
-    assert tracker.stalled(10_020.0)
+
+    assert whole == (False, False)
+    assert (tracker.expects_data, tracker.stalled(10_020.0)) == (True, True)
 
 
 def test_another_attempt_is_not_stalled_before_it_begins() -> None:
