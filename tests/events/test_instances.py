@@ -110,7 +110,7 @@ def test_two_that_ask_at_once_do_not_take_each_other_for_it(directory: Path) -> 
         os.close(descriptor)
 
 
-def test_place_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+def test_unusable_path_is_reported(tmp_path: Path) -> None:
     tmp_path.joinpath("file").touch()
     with pytest.raises(StoreUnavailableError) as caught:
         FileInstances(tmp_path / "file" / "instances")

@@ -27,7 +27,7 @@ async def test_commits_are_announced_once_and_never_backwards() -> None:
     assert await waiting
 
 
-async def test_end_is_told_to_all_who_wait() -> None:
+async def test_all_waiting_subscribers_get_the_end() -> None:
     commits = Commits()
     waiting = [asyncio.create_task(commits.wait_beyond(n)) for n in range(3)]
     await asyncio.sleep(0)

@@ -35,14 +35,14 @@ def test_position_is_the_last_one_by_then(seconds: list[int], at: int) -> None:
     assert asyncio.run(position()) == sum(second <= at for second in seconds)
 
 
-async def test_moment_may_be_in_any_zone() -> None:
+async def test_time_may_be_in_any_zone() -> None:
     store = await recorded_at([0, 10])
     zone = timezone(timedelta(hours=5))
     moment = MOMENT.astimezone(zone) + timedelta(seconds=5)
     assert await position_at(store, moment) == 1
 
 
-async def test_moment_without_a_zone_is_refused() -> None:
+async def test_time_without_a_zone_is_refused() -> None:
     with pytest.raises(CallerError):
         await position_at(MemoryEventStore(), MOMENT.replace(tzinfo=None))
 

@@ -200,7 +200,7 @@ async def test_forged_chain_is_found_by_an_anchor(path: Path) -> None:
     assert await kinds(path, *heads) == [(n, Kind.ANCHOR) for n in (1, 2, 6)]
 
 
-async def test_anchor_behind_the_end_is_missing(path: Path) -> None:
+async def test_anchor_after_the_end_is_missing(path: Path) -> None:
     assert await kinds(path, Head(9, "a" * 64)) == [(9, Kind.ANCHOR)]
 
 

@@ -40,7 +40,7 @@ def test_expiry_is_counted_down(seconds: float, told: str) -> None:
     assert facts.expiry_text(runner(expires_at=at), NOW) == told
 
 
-def test_expiry_that_nobody_tells_is_not_told() -> None:
+def test_unknown_expiry_is_not_shown() -> None:
     assert facts.expiry_text(runner(), NOW) == ""
 
 

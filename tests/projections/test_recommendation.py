@@ -129,7 +129,7 @@ def test_success_ends_the_count_of_failures() -> None:
     assert view.order(ModelRole.GENERAL)[0].failures == 0
 
 
-def test_candidate_tells_its_reasons_and_the_data_behind_them() -> None:
+def test_candidate_has_its_reasons_and_their_data() -> None:
     ability = detected("completion", "coding", coding=1)
     view = view_of(*history("a", found(7), ability, USED, UNLOADED))
     (candidate,) = view.order(ModelRole.CODING)
@@ -143,7 +143,7 @@ def test_candidate_tells_its_reasons_and_the_data_behind_them() -> None:
     assert candidate.state is ModelState.AVAILABLE
 
 
-def test_lacking_rank_is_told() -> None:
+def test_missing_rank_is_a_reason() -> None:
     (candidate,) = view_of(*history("a", found(), CHATS)).order(ModelRole.GENERAL)
     assert "no rank for general in the catalogue" in candidate.reasons
     assert "never used" in candidate.reasons
@@ -216,7 +216,7 @@ def test_model_that_has_what_the_role_needs_is_chosen(
     assert order(view_of(*history("a", found(), ability)), role) == ["a"]
 
 
-def test_both_reasons_are_told_where_two_hold() -> None:
+def test_candidate_has_all_reasons_that_apply() -> None:
     view = view_of(*history("a", CHATS))
     assert why_not(view, ModelRole.CODING) == {"a": ("not present", "no coding")}
 
@@ -319,7 +319,7 @@ def histories(draw: st.DrawFn) -> list[RecordedEvent]:
 
 
 @given(histories(), st.integers(0, 40))
-def test_view_loaded_from_its_dump_goes_on_as_the_one_that_was_dumped(
+def test_loaded_view_behaves_like_the_original(
     events: list[RecordedEvent], cut: int
 ) -> None:
     whole, half = RecommendationView(), RecommendationView()

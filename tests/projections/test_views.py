@@ -38,7 +38,7 @@ def test_view_replayed_twice_has_equal_bytes(
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(events=histories(), data=st.data())
-def test_view_loaded_from_its_dump_goes_on_as_the_one_dumped(
+def test_loaded_view_behaves_like_the_dumped_view(
     kind: type[View], events: list[RecordedEvent], data: st.DataObject
 ) -> None:
     cut = data.draw(st.integers(0, len(events)))

@@ -333,7 +333,7 @@ async def test_locked_log_is_unavailable_until_it_is_free(path: Path) -> None:
         assert (await store.append("model/n/m", new, 0))[0].position == 1
 
 
-async def test_full_log_keeps_nothing_and_goes_on_with_room(path: Path) -> None:
+async def test_full_disk_records_nothing_until_space_is_free(path: Path) -> None:
     async with await SQLiteEventStore.open(path) as store:
         session = writing(store)
         (pages,) = (await session.execute("PRAGMA page_count"))[0]
@@ -346,7 +346,7 @@ async def test_full_log_keeps_nothing_and_goes_on_with_room(path: Path) -> None:
         await assert_sound(store)
 
 
-async def test_closing_leaves_nothing_behind(path: Path, tmp_path: Path) -> None:
+async def test_closing_releases_everything(path: Path, tmp_path: Path) -> None:
     threads = set(threading.enumerate())
     store = await SQLiteEventStore.open(path)
     await store.append("model/n/m", [event()], ANY)
@@ -360,7 +360,7 @@ async def test_closing_leaves_nothing_behind(path: Path, tmp_path: Path) -> None
     assert names(tmp_path) == [path.name, f"{path.name}-head"]  # no -wal, no -shm
 
 
-async def test_cancelled_opening_leaves_nothing_behind(path: Path) -> None:
+async def test_cancelled_opening_releases_everything(path: Path) -> None:
     threads = set(threading.enumerate())
     for turns in range(0, 200, 7):
         opening = asyncio.create_task(SQLiteEventStore.open(path))

@@ -45,13 +45,13 @@ async def findings(path: Path) -> list[str]:
     return [each.message for each in found]
 
 
-async def test_head_is_kept_at_the_close(path: Path) -> None:
+async def test_kept_head_is_written_on_close(path: Path) -> None:
     head = await append(path, 3)
     assert KeptHead(path).read() == head
     assert await findings(path) == []
 
 
-async def test_head_is_kept_while_the_log_is_open(
+async def test_kept_head_is_written_while_the_log_is_open(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kept_head, "KEEP_EVERY_S", 0.01)
@@ -64,7 +64,7 @@ async def test_head_is_kept_while_the_log_is_open(
                     await asyncio.sleep(0.01)
 
 
-async def test_log_without_its_newest_events_is_told_of(
+async def test_log_without_its_newest_events_is_reported(
     path: Path, tmp_path: Path
 ) -> None:
     await append(path, 3)
@@ -102,7 +102,7 @@ async def test_loss_of_all_events_can_be_accepted(path: Path, tmp_path: Path) ->
     assert (KeptHead(path).read() or Head()).position == 1
 
 
-async def test_cut_write_ahead_log_is_told_of(path: Path, tmp_path: Path) -> None:
+async def test_cut_write_ahead_log_is_reported(path: Path, tmp_path: Path) -> None:
     left = tmp_path / "left"
     left.mkdir()
     async with await SQLiteEventStore.open(path) as store:
@@ -117,7 +117,7 @@ async def test_cut_write_ahead_log_is_told_of(path: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("text", ["", "x", "1:2\n", f"0:{'a' * 64}\n", "é" * 70])
-async def test_damaged_kept_head_is_no_error(path: Path, text: str) -> None:
+async def test_damaged_kept_head_is_not_an_error(path: Path, text: str) -> None:
     head = await append(path, 1)
     KeptHead(path).path.write_text(text)
     condition = examine(path)

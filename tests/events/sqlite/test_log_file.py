@@ -259,7 +259,7 @@ def test_fork_does_not_keep_a_dead_instance_alive(tmp_path: Path) -> None:
             os.close(descriptor)
 
 
-async def test_want_of_descriptors_is_told_as_such(path: Path, tmp_path: Path) -> None:
+async def test_lack_of_descriptors_is_reported(path: Path, tmp_path: Path) -> None:
     await log_at(path)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken: list[int] = []

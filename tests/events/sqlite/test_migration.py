@@ -61,7 +61,7 @@ async def test_migration_leaves_events_as_they_are(old: Path, tmp_path: Path) ->
     assert rows(old) == before
 
 
-async def test_migrated_log_is_sound_and_goes_on(old: Path) -> None:
+async def test_migrated_log_is_sound_and_accepts_appends(old: Path) -> None:
     view = StoredView(name="v", version=1, position=10, hash="a" * 64, data=b"x")
     async with await SQLiteEventStore.open(old) as store:
         await store.append("model/local/llama3.1:latest", [event()], 8)
@@ -90,7 +90,7 @@ async def test_many_migrate_at_once(old: Path) -> None:
 
 
 @pytest.mark.parametrize("statements", [1, len(MIGRATIONS[1])])
-async def test_migration_that_is_broken_off_has_not_begun(
+async def test_interrupted_migration_changes_nothing(
     old: Path, statements: int
 ) -> None:
     connection = sqlite3.connect(old, isolation_level=None)

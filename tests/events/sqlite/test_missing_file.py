@@ -37,7 +37,7 @@ def replace(path: Path) -> None:
 
 
 @pytest.mark.parametrize("goes", [delete, move, replace])
-async def test_nothing_is_taken_or_told_once_the_file_is_gone(
+async def test_append_and_read_fail_once_the_file_is_gone(
     tmp_path: Path, goes: Callable[[Path], None]
 ) -> None:
     path = tmp_path / "herd.db"
@@ -53,7 +53,7 @@ async def test_nothing_is_taken_or_told_once_the_file_is_gone(
             await store.head()
 
 
-async def test_who_follows_a_log_that_goes_away_is_told(tmp_path: Path) -> None:
+async def test_subscription_to_a_log_that_goes_away_fails(tmp_path: Path) -> None:
     path = tmp_path / "herd.db"
     async with (
         await SQLiteEventStore.open(path) as store,

@@ -126,7 +126,7 @@ async def test_writer_does_not_remember_every_stream(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("query", ["insert_events", "head", "stream_versions"])
-async def test_append_that_was_not_kept_may_be_unknown(
+async def test_append_that_was_not_recorded_may_be_unknown(
     tmp_path: Path, query: str
 ) -> None:
     async with faulty(tmp_path) as (store, session):
@@ -138,7 +138,7 @@ async def test_append_that_was_not_kept_may_be_unknown(
         assert [e.position for e in await store.append("model/n/m", new, 0)] == [1, 2]
 
 
-async def test_append_that_was_kept_is_found(tmp_path: Path) -> None:
+async def test_recorded_append_is_found_after_an_interruption(tmp_path: Path) -> None:
     async with faulty(tmp_path) as (store, session):
         session.behind["insert_events"] = DIED
         answers = await asyncio.gather(
@@ -150,7 +150,7 @@ async def test_append_that_was_kept_is_found(tmp_path: Path) -> None:
         await assert_sound(store)
 
 
-async def test_conflict_is_told_also_where_the_writing_broke_off(
+async def test_conflict_is_raised_after_an_interrupted_write(
     tmp_path: Path,
 ) -> None:
     async with faulty(tmp_path) as (store, session):
@@ -202,7 +202,7 @@ async def test_foreign_failure_reaches_the_callers_and_ends_nothing(
         await store.append("model/n/m", [event()], 0)
 
 
-async def test_view_that_could_not_be_kept_leaves_the_one_before(
+async def test_failed_snapshot_leaves_the_previous_one(
     tmp_path: Path,
 ) -> None:
     view = StoredView(name="v", version=1, position=1, hash="a" * 64, data=b"x")
@@ -243,7 +243,7 @@ async def test_taken_append_is_finished_when_cancelled(tmp_path: Path) -> None:
         assert [e.stream for e in await log_of(store)] == ["model/n/m"]
 
 
-async def test_queue_is_bounded_and_nobody_is_forgotten(tmp_path: Path) -> None:
+async def test_queue_is_bounded_and_every_caller_is_answered(tmp_path: Path) -> None:
     async with faulty(tmp_path) as (store, session):
         session.gate.clear()
         crowd = [
@@ -276,7 +276,7 @@ async def test_closing_answers_everybody(tmp_path: Path) -> None:
         assert (await store.head()).position == ROOM
 
 
-async def test_writer_that_breaks_answers_and_goes_on(tmp_path: Path) -> None:
+async def test_writer_continues_after_an_unexpected_error(tmp_path: Path) -> None:
     """A broken group may be kept or not; a broken view is not kept."""
     view = StoredView(name="v", version=1, position=1, hash="a" * 64, data=b"x")
     async with faulty(tmp_path) as (store, session):
@@ -294,7 +294,7 @@ async def test_writer_that_breaks_answers_and_goes_on(tmp_path: Path) -> None:
         assert store.failures() == dict.fromkeys(store.failures())
 
 
-async def test_writer_that_ends_leaves_nobody_waiting(tmp_path: Path) -> None:
+async def test_writer_that_ends_answers_every_caller(tmp_path: Path) -> None:
     async with faulty(tmp_path) as (store, session):
         session.gate.clear()
         taken = asyncio.create_task(store.append("model/n/m", [event()], ANY))
