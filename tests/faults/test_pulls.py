@@ -293,7 +293,7 @@ def test_update_of_a_loaded_model_to_other_weights_leaves_its_runner_to_nobody(
 
     told = run_scenario(scenario)
 
-    sentence = "unloaded: the model was replaced by another of its name"
+    sentence = "unloaded: the model was replaced"
     assert told.last("llava:7b") == (sentence, "observed")
 
 

@@ -53,7 +53,7 @@ def test_alias_is_loaded_and_unloaded_with_the_name_that_was_asked_for(
     assert told.last(PLAIN) == ("unloaded: on request", "observed")
     assert told.last(ALIAS) == ("unloaded: on request", "shared")
     assert told.sentences(ALIAS)[-2].startswith("loaded: 4k context")
-    assert "unloaded: on request same weights, seen by" in told.screen(ALIAS)
+    assert "unloaded: on request same weights, observed by" in told.screen(ALIAS)
 
 
 def test_same_weights_with_other_parameters_change_the_runner_of_both(
@@ -100,7 +100,7 @@ def test_runner_of_an_older_digest_is_no_more_the_models_with_other_weights(
 
     told = run_scenario(scenario)
 
-    sentence = "unloaded: the model was replaced by another of its name"
+    sentence = "unloaded: the model was replaced"
     assert told.last(PLAIN) == (sentence, "observed")
     assert told.shown(PLAIN)["state"] == "available"
     assert told.shown(ALIAS)["state"] == "loaded"
@@ -281,7 +281,7 @@ def test_restart_of_the_server_empties_its_memory(run_scenario: RunScenario) -> 
     told = run_scenario(scenario)
 
     for name in (NAME, OTHER):
-        assert told.last(name) == ("unloaded: the server was restarted", "restart")
+        assert told.last(name) == ("unloaded: the server restarted", "restart")
 
 
 def test_unload_that_was_deferred_is_told_as_our_request(
