@@ -12,7 +12,7 @@ import msgspec
 
 from herdbook.cli.invocation import READ_TIMEOUT_S, Invocation
 from herdbook.core import ManagerSettings, ModelManager
-from herdbook.service.auth.tokens import gather
+from herdbook.service.auth.tokens import load_tokens, take_from_environment
 from herdbook.service.logging import configure
 from herdbook.service.run import RunOptions, run
 from herdbook.service.settings import ServiceSettings
@@ -56,10 +56,13 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
 async def serve(invocation: Invocation, given: ServeOptions) -> None:
     """Print the address, then serve until a signal arrives."""
     configure(log_format=given.log_format, verbose=invocation.verbose)
+    tokens = take_from_environment(os.environ)
+    load_tokens(given.tokens, tokens)  # an invalid file fails before anything starts
     settings = ServiceSettings(
         host=given.host,
         port=given.port,
-        tokens=gather(given.tokens, os.environ),
+        tokens=tokens,
+        token_file=given.tokens,
         hosts=given.hosts,
         read_only=given.read_only,
         secure=given.secure,

@@ -1,7 +1,6 @@
-"""The application: which handlers there are, and how what goes wrong is answered.
+"""The ASGI application: its handlers, its middleware and its error responses.
 
-``composed`` opens the manager and the service and gives the ASGI application, in
-its guard; whoever enters it leaves it.
+``composed`` opens the manager, the service and the application, and closes them again.
 """
 
 from __future__ import annotations
@@ -60,16 +59,16 @@ _TYPE_OF_PARAMETER: Final = re.compile(r":\w+(?=})")
 OPENAPI: Final = OpenAPIConfig(
     title="Herdbook",
     version=VERSION,
-    description="The register of an Ollama server's models: their states, their "
-    "history, and the work on them. Sizes are bytes, durations seconds, times ISO 8601 "
-    "with Z; what is not known is null. What goes wrong is told as "
-    "application/problem+json, with a stable word in code.",
+    description="Manages the models of an Ollama server: their status, their history, "
+    "and operations such as pulls. Sizes are in bytes, durations in seconds, times in "
+    "ISO 8601 with Z; unknown values are null. Errors are application/problem+json "
+    "with a stable identifier in code.",
     components=Components(
         security_schemes={
             "token": SecurityScheme(
                 type="http",
                 scheme="bearer",
-                description="A token; where the service has none, nobody needs one.",
+                description="A token. A service without tokens accepts all requests.",
             )
         }
     ),
@@ -81,12 +80,12 @@ OPENAPI: Final = OpenAPIConfig(
 
 
 def application(service: Service) -> Guard:
-    """Return the application of a service, with everything that guards it."""
+    """Return the ASGI application of a service, with all middleware."""
     return Guard(NamesInPaths(routed(service)), service.settings)
 
 
 def routed(service: Service) -> Litestar:
-    """Return the handlers of a service, on their paths."""
+    """Return the Litestar application of a service, without access checks."""
     api: Router = Router(
         path="/v1",
         route_handlers=[
@@ -106,7 +105,7 @@ def routed(service: Service) -> Litestar:
             pages.PAGES,
         ],
         exception_handlers=FAILURES,
-        before_send=[_tell_methods],
+        before_send=[_set_allow_header],
         openapi_config=OPENAPI,
         state=State({"service": service}),
         request_max_body_size=service.settings.body_bytes,
@@ -127,19 +126,19 @@ async def composed(
     manager_settings: ManagerSettings | None = None,
     clock: Clock | None = None,
 ) -> AsyncIterator[tuple[Service, Guard]]:
-    """Open all that a service is made of, and close it at the end.
+    """Open the manager and the service, and close them at the end of the block.
 
-    The Ollama server need not answer: history and views are served, the node is
-    shown as lost, and the manager looks again with growing intervals.
+    The Ollama server may be unreachable: history and status are served, the node is
+    shown as lost, and the manager retries with growing intervals.
 
     Args:
-        log: The log's file.
-        settings: How to listen, and whom to let in.
-        ollama: The server, as ``OLLAMA_HOST`` takes it.
-        node: Our name for it.
-        registry: What is known of models.
+        log: The path of the log file.
+        settings: Settings of the service.
+        ollama: The address of the Ollama server, in the form of ``OLLAMA_HOST``.
+        node: The name of that server in the log.
+        registry: The catalogue of known models.
         manager_settings: Settings of the manager; those of a service by default.
-        clock: What time it is.
+        clock: The clock; for tests.
 
     Raises:
         StoreError: The log cannot be opened.
@@ -164,24 +163,26 @@ async def composed(
 
 
 async def _only_json(request: AnyRequest) -> None:
-    """Refuse a body that is not JSON: a form of another site's page never is.
+    """Refuse a body that is not declared as JSON.
+
+    Pages of other sites cannot send that content type without a preflight request.
 
     Raises:
-        UnsupportedMediaError: It is in another format, or does not say in which.
-        BadRequestError: It is not UTF-8, which the decoder does not expect.
+        UnsupportedMediaError: The content type is missing or not JSON.
+        BadRequestError: The body is not UTF-8; Litestar 2.25 would respond with 500.
     """
     kind = request.headers.get("content-type", "")
     if kind and kind.partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaError(
-            f"a body of type {kind[:80]!r}",
-            "is not taken here",
+            f"the content type {kind[:80]!r}",
+            "is not supported",
             "Send JSON, with Content-Type: application/json",
         )
     body = await request.body() if has_body(request.scope) else b""
     if body and not kind:
         raise UnsupportedMediaError(
-            "a body without a type",
-            "is not taken here",
+            "the body",
+            "has no content type",
             "Send JSON, with Content-Type: application/json",
         )
     try:
@@ -190,8 +191,11 @@ async def _only_json(request: AnyRequest) -> None:
         raise BadRequestError("the body", "is not UTF-8") from None
 
 
-async def _tell_methods(message: Message, scope: Scope) -> None:
-    """Say at ``OPTIONS`` all that a path takes: the framework knows its first alone."""
+async def _set_allow_header(message: Message, scope: Scope) -> None:
+    """List all methods of a path in ``Allow`` of an ``OPTIONS`` response.
+
+    Litestar 2.25 lists only those of the first of several routes with the same path.
+    """
     if scope["type"] == ScopeType.HTTP and scope["method"] == "OPTIONS":
         template = scope.get("path_template", "")
         routes = scope["litestar_app"].route_handler_method_map
@@ -206,9 +210,9 @@ async def _tell_methods(message: Message, scope: Scope) -> None:
             MutableScopeHeaders.from_message(message)["allow"] = ", ".join(methods)
 
 
-def _told(request: AnyRequest, error: HerdbookError) -> Response[Any]:
-    """Answer one of our errors: as a page to who reads pages, else as a problem."""
-    if _reads_pages(request):
+def _error_response(request: AnyRequest, error: HerdbookError) -> Response[Any]:
+    """Return the response to an error: a page for browsers, else a problem."""
+    if _wants_page(request):
         return pages.error_page(request, error)
     problem = problem_of(error)
     return Response(
@@ -219,66 +223,66 @@ def _told(request: AnyRequest, error: HerdbookError) -> Response[Any]:
     )
 
 
-def _translated(request: AnyRequest, error: HTTPException) -> Response[Any]:
-    """Answer what the framework found wrong, in our words."""
-    answered = _told(request, _ours(request, error))
+def _framework_error(request: AnyRequest, error: HTTPException) -> Response[Any]:
+    """Return the response to an exception of Litestar, in the form of all errors."""
+    response = _error_response(request, _converted(request, error))
     for name, value in (error.headers or {}).items():
         if name.lower() == "allow":
-            answered.headers["allow"] = value
-    return answered
+            response.headers["allow"] = value
+    return response
 
 
-def _ours(request: AnyRequest, error: HTTPException) -> HerdbookError:
+def _converted(request: AnyRequest, error: HTTPException) -> HerdbookError:
     path = request.url.path
     match error.status_code:
         case 404:
             return BadPathError(f"{path[:200]!r}", "is not a path of this service")
         case 405:
-            return BadMethodError(f"{request.method} {path[:200]}", "is not possible")
+            return BadMethodError(f"{request.method} {path[:200]}", "is not supported")
         case 413:
-            return TooLargeError("the body", "is longer than is taken here")
+            return TooLargeError("the body", "is too large")
         case 415:
-            return UnsupportedMediaError("the body", "is not in a format taken here")
+            return UnsupportedMediaError("the body", "has an unsupported format")
         case _:
-            return BadRequestError("the request", f"cannot be read: {_detail(error)}")
+            return BadRequestError("the request", f"is not valid: {_detail(error)}")
 
 
 def _detail(error: HTTPException) -> str:
-    """Return what is wrong with which parameter, in a line."""
+    """Return the invalid parameters with their errors, in one line."""
     extra = getattr(error, "extra", None)
     if isinstance(extra, list) and extra:
-        told = (
+        details = (
             f"{each.get('key', 'body')}: {each.get('message', '')}"
             for each in extra
             if isinstance(each, dict)
         )
-        return "; ".join(told)[:300]
+        return "; ".join(details)[:300]
     return str(error.detail)[:300]
 
 
 def _too_deep(request: AnyRequest, _: RecursionError) -> Response[Any]:
-    """Answer a body that is nested deeper than it can be read."""
-    return _told(request, BadRequestError("the body", "is nested too deeply"))
+    """Return the response to JSON that is nested more deeply than msgspec decodes."""
+    return _error_response(request, BadRequestError("the body", "is nested too deeply"))
 
 
-def _unforeseen(request: AnyRequest, error: Exception) -> Response[Any]:
-    """Answer what nobody foresaw; what it was stands in our own logs alone."""
+def _unexpected(request: AnyRequest, error: Exception) -> Response[Any]:
+    """Return the response to an unexpected exception; only the log has its text."""
     _log.warning("broken", path=request.url.path[:200], reason=repr(error)[:500])
-    if _reads_pages(request):
-        fault = HerdbookError("this page", "met an unexpected error", UNEXPECTED.remedy)
-        return pages.error_page(request, fault)
+    if _wants_page(request):
+        bug = HerdbookError("this page", "had an unexpected error", UNEXPECTED.remedy)
+        return pages.error_page(request, bug)
     return Response(UNEXPECTED, status_code=500, media_type=MEDIA_TYPE)
 
 
-def _reads_pages(request: AnyRequest) -> bool:
+def _wants_page(request: AnyRequest) -> bool:
     api = request.url.path.startswith(("/v1", "/metrics", "/healthz", "/readyz"))
     return not api and "text/html" in request.headers.get("accept", "")
 
 
 FAILURES: Final[Any] = {
-    HerdbookError: _told,
-    HTTPException: _translated,
+    HerdbookError: _error_response,
+    HTTPException: _framework_error,
     RecursionError: _too_deep,
-    Exception: _unforeseen,
+    Exception: _unexpected,
 }
-"""How what goes wrong is answered, by its class."""
+"""The exception handlers of the application, by class."""

@@ -1,8 +1,7 @@
-"""Answers that are kept, encoded, for as long as the log says the same.
+"""A cache of encoded responses, valid until the log changes.
 
-What the API tells of models follows from the log alone, so at one position it is the
-same bytes. Many ask at short intervals whether anything is new: they get what was
-made for the first of them, or only that nothing is (``If-None-Match``).
+Responses about models depend on the log only, so they are the same bytes at the same
+position. Clients that poll get the cached body, or 304 if they send ``If-None-Match``.
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ from litestar import Response
 from herdbook.core import ReadModel
 from herdbook.service.http.request import AnyRequest
 
-MOST: Final = 32
-"""Answers that are kept."""
+MAX_RESPONSES: Final = 32
+"""Maximum number of cached responses."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 class ResponseCache:
-    """The answers of one service."""
+    """The cached responses of one service."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, bytes], tuple[str, bytes]] = OrderedDict()
+        self._cached: OrderedDict[tuple[str, bytes], tuple[str, bytes]] = OrderedDict()
         self._building = asyncio.Lock()
 
     async def answer(
@@ -37,24 +36,24 @@ class ResponseCache:
         read_model: ReadModel,
         build: Callable[[ReadModel], Awaitable[object]],
     ) -> Response[Any]:
-        """Return the answer to a request, which follows from a moment of the log.
+        """Return the response to a request.
 
         Args:
-            request: The request; its path and query say what is asked.
-            read_model: What the answer is made of.
-            build: Makes it of that read_model, in slices.
+            request: The request; path and query are the key of the cache.
+            read_model: The state that the response shows.
+            build: Builds the content from that state, in time slices.
         """
         tag = _tag(read_model)
         if tag in request.headers.get("if-none-match", ""):
             return Response(b"", status_code=304, headers=_headers(tag))
         key = (request.url.path, request.scope["query_string"])
-        kept_tag, body = self._kept.get(key, ("", b""))
-        if kept_tag != tag:
-            # One at a time: whoever asks for the same meanwhile gets what is kept.
+        cached_tag, body = self._cached.get(key, ("", b""))
+        if cached_tag != tag:
+            # One at a time, so that concurrent requests share the result.
             async with self._building:
                 tag, body = await self._built(key, read_model.fixed(), build)
-        if key in self._kept:
-            self._kept.move_to_end(key)
+        if key in self._cached:
+            self._cached.move_to_end(key)
         return Response(body, media_type="application/json", headers=_headers(tag))
 
     async def _built(
@@ -65,18 +64,18 @@ class ResponseCache:
     ) -> tuple[str, bytes]:
         """Return the body and its entity tag, from the cache or built now."""
         tag = _tag(read_model)
-        kept_tag, body = self._kept.get(key, ("", b""))
-        if kept_tag == tag:
+        cached_tag, body = self._cached.get(key, ("", b""))
+        if cached_tag == tag:
             return tag, body
         body = _encode(await build(read_model))
-        self._kept[key] = (tag, body)
-        while len(self._kept) > MOST:
-            self._kept.popitem(last=False)
+        self._cached[key] = (tag, body)
+        while len(self._cached) > MAX_RESPONSES:
+            self._cached.popitem(last=False)
         return tag, body
 
 
 def _tag(read_model: ReadModel) -> str:
-    """Return the entity tag of what is answered at a read_model."""
+    """Return the entity tag of responses that show a state."""
     asked = f"@{read_model.asked.timestamp()}" if read_model.asked else ""
     overdue = read_model.overdue_since
     stale = f"~{overdue.timestamp()}" if overdue else ""

@@ -1,7 +1,4 @@
-"""What all handlers share: the manager, the operations, the live log, the answers.
-
-Made once by ``application.py``; whoever opens it closes it.
-"""
+"""The objects that all handlers share: manager, operations, event stream and cache."""
 
 from __future__ import annotations
 
@@ -23,20 +20,20 @@ from herdbook.service.metrics import Metrics, Readings
 from herdbook.service.operations.operations import Operations
 from herdbook.service.settings import ServiceSettings
 
-PAST_KEPT: Final = 16
-"""Moments of the past that are kept: who looks at one asks for it again soon."""
+MAX_PAST_MODELS: Final = 16
+"""Maximum number of cached read models of the past: pages ask for one repeatedly."""
 
-REPLAYS_WAITING: Final = 8
-"""How many may wait for a moment of the past: each takes seconds in a long log."""
+MAX_WAITING_REPLAYS: Final = 8
+"""Maximum number of requests that wait for a replay, which can take seconds."""
 
 RECONCILE_EVERY_S: Final = 5.0
-"""Seconds between two looks at the server."""
+"""Seconds between two refreshes of the server's state."""
 
 
 def default_manager_settings(
     *, resume_pulls: bool = False, follow_node: bool = False
 ) -> ManagerSettings:
-    """Return how the manager of a service goes about its work."""
+    """Return the settings of a manager that belongs to a service."""
     return ManagerSettings(
         refresh_timeout_s=5.0,
         reconcile_every_s=RECONCILE_EVERY_S,
@@ -46,16 +43,16 @@ def default_manager_settings(
 
 
 class Service:
-    """One service over one manager.
+    """One service and its manager.
 
     Attributes:
-        manager: The manager.
-        settings: What it was started with.
-        clock: What time it is.
-        operations: The long work.
-        live: The log as it grows.
-        metrics: What is measured.
-        kept: Answers that are the same until the log moves.
+        manager: The manager of the models.
+        settings: The settings of the service.
+        clock: The clock.
+        operations: The operations that clients started.
+        live: The live event stream.
+        metrics: The metrics.
+        response_cache: Encoded responses, valid until the log changes.
     """
 
     def __init__(
@@ -84,18 +81,18 @@ class Service:
 
     @property
     def stopping(self) -> bool:
-        """Whether it begins nothing any more."""
+        """Whether the service refuses new operations because it is stopping."""
         return self.operations.stopping
 
     def background_tasks(self) -> list[TaskStatus]:
-        """Return the status of each background task: of manager, log and service."""
+        """Return the status of the background tasks of manager, log and service."""
         return [*self.manager.background_tasks(), *self.live.background_tasks()]
 
     async def readings(self) -> Readings:
-        """Return what the gauges of the metrics show now.
+        """Return the current values of the gauges.
 
         Raises:
-            StoreError: The log does not answer.
+            StoreError: The log cannot be read.
         """
         lag = await self.manager.lag()
         return Readings(
@@ -108,7 +105,7 @@ class Service:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Follow the log while the block runs, and end all work behind it."""
+        """Run the background tasks during the block, then stop all operations."""
         async with self.live.running():
             try:
                 yield
@@ -116,35 +113,37 @@ class Service:
                 await self.stop()
 
     async def stop(self) -> None:
-        """Begin nothing more, interrupt what is under way, send readers away."""
+        """Refuse new operations, interrupt running ones and end event streams."""
         await self.operations.close()
         self.live.close(Reason.STOPPING)
 
     async def read_model(self, as_of: str | None = None) -> ReadModel:
-        """Return what the log says now, or said at a position or a time.
+        """Return the read model of now, or of a position or time.
 
         Args:
-            as_of: A moment as people write it: ``#988``, ISO 8601, ``2 hours ago``;
-                None for now.
+            as_of: A position or time: ``#988``, ISO 8601, ``2 hours ago``; None for
+                now.
 
         Raises:
-            CallerError: It is no read_model, lies in the future, or the log has no such
-                position.
+            CallerError: The text is not a time, is in the future, or the log has no
+                such position.
         """
         if as_of is None:
             return await self.manager.now()
         return await self.past(Now(self.clock.now()).parse(as_of))
 
     async def past(self, when: int | datetime) -> ReadModel:
-        """Return what the log said at a position or a time; one replay at a time.
+        """Return the read model of a position or time; replays run one at a time.
 
         Raises:
-            OverloadedError: Too many wait for theirs already.
+            OverloadedError: Too many requests wait for a replay.
             CallerError: The log has no such position.
         """
-        if when not in self._past and self._waiting >= REPLAYS_WAITING:
+        if when not in self._past and self._waiting >= MAX_WAITING_REPLAYS:
             raise OverloadedError(
-                "the past", "is asked for by too many at once", "Try again in a moment"
+                "the service",
+                "is replaying the log for too many other requests",
+                "Try again in a few seconds",
             )
         self._waiting += 1
         try:
@@ -158,12 +157,12 @@ class Service:
             if read_model is None:
                 read_model = self._past[when] = await self.manager.as_of(when)
             self._past.move_to_end(when)
-            while len(self._past) > PAST_KEPT:
+            while len(self._past) > MAX_PAST_MODELS:
                 self._past.popitem(last=False)
             return read_model
 
 
 def service_of(request: AnyRequest) -> Service:
-    """Return the service that a request was sent to."""
+    """Return the service that handles a request."""
     service: Service = request.app.state.service
     return service

@@ -1,31 +1,32 @@
-"""The errors of the service itself: what is wrong with a request, or its time.
+"""Errors of the service itself: invalid requests, denied access, overload.
 
     HerdbookError
     └── CallerError
-        ├── BadRequestError            what was sent cannot be read
-        ├── BadPathError               there is nothing at that path
-        ├── BadMethodError             not with that method
-        ├── UnknownOperationError      no operation of that id
-        ├── UnknownModelError          nothing was ever recorded of that model
-        ├── UnknownEventError          the log has no such event
-        ├── KeyReusedError             the key was sent with another request
-        ├── PreconditionMissingError   a change must say what it is based on
-        ├── PreconditionFailedError    it changed since
-        ├── UnsupportedMediaError      not in that format
-        ├── TooLargeError              more bytes than are taken
-        ├── TooSlowError               it took too long to send
-        ├── UnauthorizedError          no token, or a wrong one
-        ├── ForbiddenError             the token may not do that
-        ├── ReadOnlyError              nobody may change anything here
-        ├── CrossSiteError             another site's page asked
-        ├── UnprovenFormError          a form that no page of ours sent
-        ├── HostNotAllowedError        addressed by a name that is not ours
-        ├── TooManyFailuresError       too many wrong tokens from there
-        ├── OverloadedError            too many connections at once
-        ├── InvalidServiceError        the service cannot be started like that
-        └── StoppingError              it is about to stop
+        ├── BadRequestError            the request or a parameter is invalid
+        ├── BadPathError               no such path
+        ├── BadMethodError             the path does not support the method
+        ├── UnknownOperationError      no operation has the id
+        ├── UnknownModelError          the log has no events of the model
+        ├── UnknownEventError          the log has no event at the position
+        ├── UnknownTokenError          no token has the name
+        ├── KeyReusedError             idempotency key sent with another request
+        ├── PreconditionMissingError   If-Match is missing
+        ├── PreconditionFailedError    changed since the version in If-Match
+        ├── UnsupportedMediaError      unsupported format of a body
+        ├── TooLargeError              body or head too large
+        ├── TooSlowError               the request took too long to arrive
+        ├── UnauthorizedError          token missing or unknown
+        ├── ForbiddenError             the role of the token is not sufficient
+        ├── ReadOnlyError              the service is read-only
+        ├── CrossSiteError             sent by a page of another site
+        ├── UnprovenFormError          form without a valid proof
+        ├── HostNotAllowedError        the Host header is not allowed
+        ├── TooManyFailuresError       too many unknown tokens from one address
+        ├── OverloadedError            too many connections or replays
+        ├── InvalidServiceError        invalid address, token or token file
+        └── StoppingError              the service is stopping
 
-``problems.py`` says how each error is answered over HTTP.
+``problems.py`` maps each error to its HTTP status.
 """
 
 from __future__ import annotations
@@ -34,125 +35,131 @@ from herdbook.core import CallerError
 
 
 class BadRequestError(CallerError):
-    """What was sent cannot be read, or a parameter has no such value."""
+    """The request cannot be parsed, or a parameter has an invalid value."""
 
     code = "bad_request"
 
 
 class BadPathError(CallerError):
-    """There is nothing at that path."""
+    """The path does not exist."""
 
     code = "not_found"
 
 
 class BadMethodError(CallerError):
-    """What is at that path does not take that method."""
+    """The path exists, but does not support the method."""
 
     code = "method_not_allowed"
 
 
 class UnknownOperationError(CallerError):
-    """No operation has that id, or it is too long ago."""
+    """No operation of the last 24 hours has the id."""
 
     code = "unknown_operation"
 
     def __init__(self, operation: str) -> None:
         super().__init__(
             f"operation {operation[:80]!r}",
-            "is not known",
-            "The log has what ended long ago: GET /v1/events?correlation_id=…",
+            "does not exist, or ended more than 24 hours ago",
+            "Older ones are in the log: GET /v1/events?correlation_id=…",
         )
 
 
 class UnknownModelError(CallerError):
-    """Nothing was ever recorded of a model of that name."""
+    """The log has no events of the model."""
 
     code = "unknown_model"
 
 
 class UnknownEventError(CallerError):
-    """The log has no event at that position."""
+    """The log has no event at the position."""
 
     code = "unknown_event"
 
 
+class UnknownTokenError(CallerError):
+    """The token file has no token with the name."""
+
+    code = "unknown_token"
+
+
 class KeyReusedError(CallerError):
-    """An idempotency key came again, with another request than before."""
+    """An idempotency key was sent before, with another request."""
 
     code = "idempotency_key_reused"
 
 
 class PreconditionMissingError(CallerError):
-    """A change does not say which version it is based on."""
+    """A change has no ``If-Match`` header."""
 
     code = "precondition_required"
 
 
 class PreconditionFailedError(CallerError):
-    """What was to be changed is not any more at the version that was named."""
+    """The resource has changed since the version in ``If-Match``."""
 
     code = "precondition_failed"
 
 
 class UnsupportedMediaError(CallerError):
-    """A body is in a format that is not taken there."""
+    """The format of a body is not supported by the path."""
 
     code = "unsupported_media_type"
 
 
 class TooLargeError(CallerError):
-    """A body or a header has more bytes than are taken."""
+    """The body or the head of a request exceeds its limit."""
 
     code = "too_large"
 
 
 class TooSlowError(CallerError):
-    """A request took too long to come in."""
+    """A request did not arrive in time."""
 
     code = "request_timeout"
 
 
 class UnauthorizedError(CallerError):
-    """There is no token, or not one that is known."""
+    """The token or the session is missing, unknown or expired."""
 
     code = "unauthorized"
 
 
 class ForbiddenError(CallerError):
-    """The token is known, but its role does not reach."""
+    """The token is valid, but its role is not sufficient."""
 
     code = "forbidden"
 
 
 class ReadOnlyError(CallerError):
-    """The service was started to be read only."""
+    """The service was started with ``--read-only``."""
 
     code = "read_only"
 
 
 class CrossSiteError(CallerError):
-    """A browser asked for the page of another site."""
+    """A browser sent the request for a page of another site."""
 
     code = "cross_site"
 
 
 class UnprovenFormError(CallerError):
-    """A form without proof that a page of this service sent it."""
+    """A form has no valid proof that a page of this service sent it."""
 
     code = "unproven_form"
 
 
 class HostNotAllowedError(CallerError):
-    """The request is addressed to a host that this service is not."""
+    """The ``Host`` header is not a name of this service."""
 
     code = "host_not_allowed"
 
 
 class TooManyFailuresError(CallerError):
-    """Too many wrong tokens came from one address.
+    """One address has sent too many unknown tokens.
 
     Attributes:
-        retry_after_s: Seconds after which one more is looked at.
+        retry_after_s: Seconds until the address may try again.
     """
 
     code = "too_many_failures"
@@ -167,18 +174,18 @@ class TooManyFailuresError(CallerError):
 
 
 class OverloadedError(CallerError):
-    """The service has more connections than it answers at a time."""
+    """The service has too many connections, or too many replays are waiting."""
 
     code = "overloaded"
 
 
 class InvalidServiceError(CallerError):
-    """The service cannot be started like that: an address, a token, a file."""
+    """The service cannot start: its address, a token or a file is invalid."""
 
     code = "invalid_service"
 
 
 class StoppingError(CallerError):
-    """The service is about to stop and begins nothing more."""
+    """The service is stopping and starts no new operations."""
 
     code = "stopping"

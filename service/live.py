@@ -1,10 +1,9 @@
-"""The log as it grows, for many readers at once, each event once and in order.
+"""The live event stream: one subscription to the log, shared by many readers.
 
-One subscription follows the log, whoever has appended. A reader first reads pages of
-the log itself, until it has all that the subscription has told; only then does it
-get what comes, so nothing is missed and nothing told twice. What waits for a reader
-is bounded: one that falls behind is told so and sent away, and goes on later from
-the last position that it has seen.
+Each reader gets each event once and in order. It first reads pages of the log up to the
+position of the subscription, and only then gets new events, so that it misses none and
+gets none twice. The queue of a reader is limited: a reader that is too slow is
+disconnected with a reason, and can resume from the last position that it has seen.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from herdbook.core import (
 from herdbook.core.concurrency.supervisor import BackgroundTask, TaskStatus, all_running
 
 PROGRESS_EVERY_S: Final = 0.5
-"""Seconds between two messages about the progress of one model."""
+"""Minimum time between two progress messages of one model, in seconds."""
 
 PAGE: Final = 500
 """Events that a reader reads from the log at once while it catches up."""
@@ -40,6 +39,7 @@ class Reason(StrEnum):
     TOO_SLOW = "too_slow"
     STOPPING = "stopping"
     LOG_FAILED = "log_failed"
+    REVOKED = "revoked"
 
 
 class EndOfStream(msgspec.Struct, frozen=True):
@@ -49,10 +49,10 @@ class EndOfStream(msgspec.Struct, frozen=True):
 
 
 class Heartbeat(msgspec.Struct, frozen=True):
-    """Nothing has happened for a while; the stream is alive.
+    """A sign of life when there was no event for a while.
 
     Attributes:
-        position: How far the log was read for this reader.
+        position: The position up to which the log was read for this reader.
     """
 
     position: int
@@ -62,25 +62,25 @@ Message = RecordedEvent | RunningOperation | Heartbeat | EndOfStream
 
 
 class StreamFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which events a reader wants; all of them by default.
+    """Selects events; all of them by default.
 
     Attributes:
-        stream_prefix: What a stream's name begins with.
-        chosen: The rest of the filter.
+        stream_prefix: The start of the stream names.
+        chosen: The other criteria.
     """
 
     stream_prefix: str = ""
     chosen: HistoryFilter = HistoryFilter()
 
     def matches(self, event: RecordedEvent) -> bool:
-        """Return whether an event is wanted."""
+        """Return whether the filter selects an event."""
         return event.stream.startswith(self.stream_prefix) and self.chosen.matches(
             event
         )
 
 
 class _Reader:
-    """What waits for one reader: at most so many messages."""
+    """The queue of one reader, with a maximum length."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -89,7 +89,7 @@ class _Reader:
         self.ended: Reason | None = None
 
     def put(self, message: RecordedEvent | RunningOperation) -> None:
-        """Let a message wait; one too many ends the reader."""
+        """Queue a message; if the queue is full, end the reader instead."""
         if self.ended is not None:
             return
         if len(self._waiting) >= self._most:
@@ -99,13 +99,13 @@ class _Reader:
         self._woken.set()
 
     def end(self, reason: Reason) -> None:
-        """Send it away; what waits for it is forgotten, the log has it."""
+        """End the reader and drop its queue; the log still has the events."""
         self.ended = reason
         self._waiting.clear()
         self._woken.set()
 
     async def next(self, within_s: float) -> RecordedEvent | RunningOperation | None:
-        """Return the next message; None after that time without any, or at the end."""
+        """Return the next message, or None after a timeout or at the end."""
         while not self._waiting:
             if self.ended is not None:
                 return None
@@ -119,11 +119,11 @@ class _Reader:
 
 
 class Live:
-    """Follows the log for all readers.
+    """Follows the log on behalf of all readers.
 
     Attributes:
-        position: The last event that the readers were told.
-        readers: How many there are.
+        position: Position of the last event that was passed to the readers.
+        readers: Number of readers.
     """
 
     def __init__(
@@ -141,17 +141,17 @@ class Live:
         self._readers: set[_Reader] = set()
         self._ended: Reason | None = None
         self._following = BackgroundTask("live_stream", self._follow, clock=clock)
-        self._progress = BackgroundTask("progress", self._tell_progress, clock=clock)
+        self._progress = BackgroundTask("progress", self._publish_progress, clock=clock)
         self.position = 0
 
     @property
     def readers(self) -> int:
-        """How many readers there are."""
+        """Number of connected readers."""
         return len(self._readers)
 
     @property
     def failed(self) -> bool:
-        """Whether it does not follow now, since the log could not be read."""
+        """Whether the log cannot be read at present."""
         return self._ended is Reason.LOG_FAILED
 
     def background_tasks(self) -> list[TaskStatus]:
@@ -169,9 +169,9 @@ class Live:
                 self.close(Reason.STOPPING)
 
     def close(self, reason: Reason) -> None:
-        """Send all readers away, with the reason; none is accepted any more.
+        """End all readers with a reason, and accept no more.
 
-        After ``LOG_FAILED`` they are accepted again once the log is followed again.
+        After ``LOG_FAILED``, readers are accepted again once the log can be read.
         """
         if self._ended is not Reason.STOPPING:
             self._ended = reason
@@ -179,7 +179,7 @@ class Live:
             reader.end(reason)
 
     async def _follow(self, task: BackgroundTask) -> None:
-        """Follow the log from where the readers are."""
+        """Follow the log from the current position of the readers."""
         try:
             if (await self._manager.head()).position <= self.position:
                 self._accept(task)
@@ -187,8 +187,8 @@ class Live:
                 async for event in events:
                     self._accept(task)
                     self.position = event.position
-                    self._tell(event)
-                    # A whole page comes at once: let readers take what waits.
+                    self._publish(event)
+                    # A whole page arrives at once: let the readers empty their queues.
                     await asyncio.sleep(0)
             self.close(Reason.STOPPING)
         except Exception:
@@ -196,38 +196,38 @@ class Live:
             raise
 
     def _accept(self, task: BackgroundTask) -> None:
-        """Accept readers again: the log can be followed."""
+        """Accept readers again after a failure: the log can be read."""
         if self._ended is Reason.LOG_FAILED:
             self._ended = None
         task.worked()
 
-    async def _tell_progress(self, task: BackgroundTask) -> None:
-        """Tell how far work is, as often as somebody can see it."""
-        told: dict[str, RunningOperation] = {}
+    async def _publish_progress(self, task: BackgroundTask) -> None:
+        """Publish the progress of running operations when it has changed."""
+        published: dict[str, RunningOperation] = {}
         while True:
             await self._clock.sleep(PROGRESS_EVERY_S)
             now = {one.name: one for one in self._manager.under_way()}
             for name, one in now.items():
-                if one != told.get(name):
-                    self._tell(one)
-            told = now
+                if one != published.get(name):
+                    self._publish(one)
+            published = now
             task.worked()
 
-    def _tell(self, message: RecordedEvent | RunningOperation) -> None:
+    def _publish(self, message: RecordedEvent | RunningOperation) -> None:
         for reader in self._readers:
             reader.put(message)
 
     async def read(
         self, after: int, wanted: StreamFilter
     ) -> AsyncGenerator[Message, None]:
-        """Yield what the log has behind a position, then what comes.
+        """Yield the events of the log after a position, then new ones.
 
-        It ends with a goodbye. Between two messages nothing is held: the one who
-        reads sets the pace, within bounds.
+        The last message is an ``EndOfStream``. No lock is held between two messages,
+        so the reader sets the pace within its limits.
 
         Args:
             after: The last position that the reader has seen.
-            wanted: Which events it wants; progress is told to all.
+            wanted: Selects the events; progress is sent in any case.
         """
         position = after
         while self._ended is None and self.position > position:
@@ -244,16 +244,17 @@ class Live:
                     yield event
                 position = goal if page.next is None else page.next
                 if not page.events and position < goal:
-                    yield Heartbeat(position)  # a long way without anything wanted
-        # Nothing waits between the comparison above and here: nothing is missed.
-        async with aclosing(self._come(position, wanted)) as messages:
+                    yield Heartbeat(position)  # many events that are not selected
+        # There is no await between the comparison above and the registration of the
+        # reader, so no event is missed.
+        async with aclosing(self._new_messages(position, wanted)) as messages:
             async for message in messages:
                 yield message
 
-    async def _come(
+    async def _new_messages(
         self, position: int, wanted: StreamFilter
     ) -> AsyncGenerator[Message, None]:
-        """Yield what comes behind a position, to its end."""
+        """Yield new messages until the reader ends."""
         reader = _Reader(self._reader_events)
         if self._ended is not None:
             reader.end(self._ended)

@@ -1,7 +1,7 @@
-"""What the service logs, on stderr: an object a line for machines, or plain lines.
+"""Logging of the service to stderr, as JSON objects or plain lines.
 
-Whatever is logged, no secret is: values under a name that says so are left out, and
-what looks like a token of ours is left out of every text, a trace's too.
+Secrets are removed from every line: values whose key looks like a secret, and texts
+that look like a token, also in tracebacks.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from herdbook.service.auth.tokens import LOOKS_SECRET
+from herdbook.service.auth.tokens import SECRET_PATTERN
 
 REMOVED: Final = "[removed]"
-"""What stands where a secret was."""
+"""The replacement for a secret."""
 
 _SECRET_NAMES: Final = re.compile(
     r"authorization|cookie|token|passw|secret", re.IGNORECASE
@@ -32,18 +32,18 @@ _FIRST: Final = ("timestamp", "level", "logger", "event")
 
 
 class LogFormat(StrEnum):
-    """How lines are written."""
+    """The format of log lines."""
 
     PLAIN = "plain"
     JSON = "json"
 
 
 def configure(log_format: str, *, verbose: bool = False) -> None:
-    """Log to stderr, with everything that others log through the same.
+    """Log to stderr, including the standard logging of libraries.
 
     Args:
-        log_format: How lines are written: ``plain`` or ``json``.
-        verbose: Whether what only a developer wants to know is told too.
+        log_format: ``plain`` or ``json``.
+        verbose: Include debug messages.
     """
     level = logging.DEBUG if verbose else logging.INFO
     render = _json if LogFormat(log_format) is LogFormat.JSON else _plain
@@ -65,7 +65,7 @@ def configure(log_format: str, *, verbose: bool = False) -> None:
 
 
 def _redirect_other_loggers() -> None:
-    """Let what is logged through the standard library come out here, if it warns."""
+    """Pass warnings and errors of the standard ``logging`` on to structlog."""
     logging.basicConfig(handlers=[_Handler()], level=logging.WARNING, force=True)
     for name in _FOREIGN:
         logger = logging.getLogger(name)
@@ -84,12 +84,12 @@ def _named(
 def without_secrets(
     _: object, __: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Return a line without what could be a secret."""
+    """Remove secrets from all keys and values of a log line."""
     return {_text(key): _cleaned(value, str(key)) for key, value in event.items()}
 
 
 def _cleaned(value: object, key: str = "") -> object:
-    """Return a value without secrets; figures are none, whatever their name says."""
+    """Remove secrets from a value; numbers stay, whatever their key is."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if _SECRET_NAMES.search(key):
@@ -102,9 +102,9 @@ def _cleaned(value: object, key: str = "") -> object:
 
 
 def _text(value: object) -> str:
-    # Surrogates come from file names that are no text, and no stream takes them.
+    # Surrogates come from file names that are not UTF-8; streams cannot encode them.
     text = str(value).encode("utf-8", "backslashreplace").decode()
-    text = LOOKS_SECRET.sub(f"hb_{REMOVED}", text)
+    text = SECRET_PATTERN.sub(f"hb_{REMOVED}", text)
     text = _BEARER.sub(rf"\1{REMOVED}", text)
     return _SESSION.sub(rf"\1{REMOVED}", text)
 
@@ -120,32 +120,32 @@ def _json(_: object, __: str, event: MutableMapping[str, Any]) -> str:
 
 def _plain(_: object, __: str, event: MutableMapping[str, Any]) -> str:
     """Return ``2026-01-02T03:04:05Z info request method=GET path=/``, and a trace."""
-    told = _in_order(event)
-    trace = told.pop("exception", None)
-    head = [str(told.pop(key)) for key in _FIRST if key in told]
-    values = [f"{key}={value}" for key, value in told.items()]
+    fields = _in_order(event)
+    trace = fields.pop("exception", None)
+    head = [str(fields.pop(key)) for key in _FIRST if key in fields]
+    values = [f"{key}={value}" for key, value in fields.items()]
     line = _printable(" ".join([*head, *values]))
     return line if trace is None else f"{line}\n{_printable(str(trace), keep=chr(10))}"
 
 
 def _printable(text: str, keep: str = "") -> str:
-    """Return a text that no terminal obeys."""
+    """Escape control characters, so that a text cannot control the terminal."""
     return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
 
 
 class _Stderr:
-    """Writes to whatever standard error is at the read_model.
+    """Writes to the current ``sys.stderr``.
 
     Args:
-        name: The logger's, if it has one; ``logger`` then stands in its lines.
+        name: The name of the logger, for the field ``logger``.
     """
 
     def __init__(self, *name: str) -> None:
         self.name = name[0] if name else ""
 
     def msg(self, message: str) -> None:
-        """Write a line; one that nobody takes is lost, and breaks nothing."""
-        with suppress(OSError, ValueError):  # its disk is full, its reader gone
+        """Write a line; a failure to write it is ignored."""
+        with suppress(OSError, ValueError):  # a full disk, a closed pipe
             sys.stderr.write(f"{message}\n")
             sys.stderr.flush()
 
@@ -153,10 +153,10 @@ class _Stderr:
 
 
 class _Handler(logging.Handler):
-    """Hands lines of the standard library on."""
+    """Passes records of the standard ``logging`` on to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log a record as one of ours; one that cannot be told is told as that."""
+        """Log a record; if its arguments do not fit its format, log the format."""
         try:
             message = record.getMessage()
         except (TypeError, ValueError):

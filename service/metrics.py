@@ -1,4 +1,4 @@
-"""What is measured, in the form that Prometheus reads."""
+"""Prometheus metrics of the service."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from herdbook.core.concurrency.supervisor import TaskStatus
 from herdbook.service.operations.operation import Kind, Operation, OperationState
 
 MEDIA_TYPE: Final = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")
-"""What the measures are in; the framework adds the charset."""
+"""The content type of the metrics; Litestar adds the charset."""
 
 _APPEND_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1.0)
 _ASKED_S: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0)
@@ -28,14 +28,14 @@ _KNOWN_PATHS: Final = frozenset(
 
 
 class Readings(NamedTuple):
-    """What the gauges show, read at one time.
+    """The values of the gauges, read at one time.
 
     Attributes:
         read_model: The models and the node.
-        lag: Events that no view has yet.
-        readers: Readers of the event stream.
+        lag: Number of events that the views have not applied.
+        readers: Number of event stream readers.
         tasks: The background tasks.
-        operations: The operations that the service remembers.
+        operations: The operations in memory.
     """
 
     read_model: ReadModel
@@ -46,10 +46,10 @@ class Readings(NamedTuple):
 
 
 class Metrics:
-    """The measures of one service; an observer of its manager.
+    """The metrics of one service; the observer of its manager.
 
     Args:
-        log: The log's file, to tell the size of its write-ahead log.
+        log: The path of the log file, for the size of its write-ahead log.
     """
 
     def __init__(self, log: str | Path) -> None:
@@ -57,7 +57,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._append_s = Histogram(
             "herdbook_append_seconds",
-            "Seconds from an append's call to its durable return.",
+            "Seconds from the call of an append to its durable return.",
             buckets=_APPEND_S,
             registry=self.registry,
         )
@@ -66,7 +66,7 @@ class Metrics:
         )
         self._asked_s = Histogram(
             "herdbook_ollama_request_seconds",
-            "Seconds that a request to Ollama took, whole.",
+            "Duration of requests to Ollama in seconds.",
             ["method", "path"],
             buckets=_ASKED_S,
             registry=self.registry,
@@ -83,45 +83,43 @@ class Metrics:
         self._gauges = _Gauges(self.registry)
 
     def appended(self, *, events: int, seconds: float) -> None:
-        """Take in a successful append."""
+        """Count a successful append."""
         self._append_s.observe(seconds)
         self._appended.inc(events)
 
     def asked(
         self, *, method: str, path: str, seconds: float, failure: str | None
     ) -> None:
-        """Take in a request to Ollama that is over."""
+        """Count a finished request to Ollama."""
         known = path if path in _KNOWN_PATHS else "other"
         self._asked_s.labels(method, known).observe(seconds)
         if failure is not None:
             self._failures.labels(known, failure).inc()
 
     def text(self, readings: Readings) -> bytes:
-        """Return all metrics, with the gauges set to what was read."""
+        """Return all metrics as text, after setting the gauges."""
         self._gauges.set(readings, self._wal)
         return generate_latest(self.registry)
 
     def fetched(self, more_bytes: int) -> None:
-        """Take in that a pull has fetched more bytes."""
+        """Count bytes that a pull has downloaded."""
         self._pulled.inc(more_bytes)
 
 
 class _Gauges:
-    """What is read when it is asked for."""
+    """The gauges, which are set when the metrics are requested."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"herdbook_{name}", text, labels, registry=registry)
 
         self._head = gauge("log_head_position", "Position of the newest event.")
-        self._lag = gauge("projection_lag_events", "Events that no view has yet.")
+        self._lag = gauge("projection_lag_events", "Events not applied to views yet.")
         self._readers = gauge("stream_readers", "Readers of the event stream.")
         self._wal = gauge("log_wal_bytes", "Bytes of the write-ahead log.")
         self._node = gauge("node_up", "Whether the Ollama server answers.", "node")
         self._models = gauge("models", "Models by state.", "state")
-        self._operations = gauge(
-            "operations", "Operations that are remembered.", "kind", "state"
-        )
+        self._operations = gauge("operations", "Operations in memory.", "kind", "state")
         self._task_up = gauge("task_up", "Whether a background task works.", "task")
         self._task_restarts = Counter(
             "herdbook_task_restarts",
@@ -139,7 +137,7 @@ class _Gauges:
             self._counted_restarts[task.name] = task.restarts
 
     def set(self, readings: Readings, wal: Path) -> None:
-        """Set all of them."""
+        """Set all gauges."""
         read_model = readings.read_model
         self._read_tasks(readings.tasks)
         self._head.set(read_model.position)
@@ -160,7 +158,7 @@ class _Gauges:
 
 
 def _size(path: Path) -> int:
-    """Return the bytes of a file; 0 where there is none, as after a checkpoint."""
+    """Return the size of a file; 0 if it does not exist, as after a checkpoint."""
     try:
         return path.stat().st_size
     except OSError:

@@ -1,9 +1,8 @@
-"""The guard: what stands around the whole application, and what each answer has.
+"""ASGI middleware around the application: access checks, limits and request logging.
 
-In this order: is the request meant for us, does another site send it, who asks, may
-that be changed, is its body of a size. A refusal is answered here, without the
-application. The order matters: what a stranger can try is looked at first, and a
-credential only where nothing else was wrong.
+Checks in this order: form of the request, ``Host``, cross-site, authentication, role,
+length of the body. A refused request never reaches the application. The order matters:
+a credential is only tried if the checks that anyone can trigger have passed.
 """
 
 from __future__ import annotations
@@ -44,13 +43,13 @@ from herdbook.service.http.hosts import Hosts
 from herdbook.service.settings import ServiceSettings
 
 SIGN_IN: Final = ("/login", "/logout")
-"""Where a session begins and ends: open to all, and also where nothing may change."""
+"""Paths that start and end a session; also open if the service is read-only."""
 
 OPEN: Final = ("/healthz", "/readyz", *SIGN_IN)
-"""What needs no token, beside everything below ``/static/``."""
+"""Paths that need no token, besides everything below ``/static/``."""
 
 FOR_PROGRAMS: Final = ("/v1", "/metrics")
-"""What is never led to the page that signs in."""
+"""Paths that never redirect to the sign-in page."""
 
 _PRINCIPAL: Final = "principal"
 _AUTHENTICATOR: Final = "authenticator"
@@ -59,12 +58,15 @@ _LOG: Final = Logger("herdbook.http")
 
 
 class Guard:
-    """An ASGI application around another one.
+    """ASGI middleware that checks every request.
 
     Args:
-        app: What is guarded.
-        settings: Whom it lets in, and how much.
-        authenticator: Knows who is who; made from the settings by default.
+        app: The application.
+        settings: Tokens and limits.
+        authenticator: Created from the settings by default.
+
+    Attributes:
+        authenticator: Finds the user of a request.
     """
 
     def __init__(
@@ -80,17 +82,17 @@ class Guard:
         self._hosts = Hosts(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or refuse it; log either in one line."""
+        """Pass a request to the application, or refuse it; log it in one line."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        assert scope["type"] == "http", "the server speaks nothing else"
-        began = time.perf_counter()
+        assert scope["type"] == "http", "the server is configured without websockets"
+        started = time.perf_counter()
         exchange = Exchange(scope, receive, send, self._settings)
         try:
             await self._forward(scope, exchange)
         finally:
-            _tell(scope, exchange.status, time.perf_counter() - began)
+            _log_request(scope, exchange.status, time.perf_counter() - started)
 
     async def _forward(self, scope: Scope, exchange: Exchange) -> None:
         state = scope.setdefault("state", {})
@@ -110,7 +112,7 @@ class Guard:
             await self._run(scope, exchange)
 
     async def _run(self, scope: Scope, exchange: Exchange) -> None:
-        """Let the application answer; what nobody foresaw is answered here."""
+        """Call the application; convert an unexpected exception to a response."""
         try:
             await self._app(scope, exchange.receive, exchange.send)
         except Exception as error:
@@ -119,58 +121,62 @@ class Guard:
                     "unexpected_error", kind=type(error).__name__, exc_info=True
                 )
                 if exchange.status is not None:
-                    raise  # half an answer is cut, so that nobody takes it for whole
-                await _accept_connection(exchange)
+                    raise  # the server aborts: half a response must not look complete
+                await _send_unexpected(exchange)
         if exchange.refusal is not None:
             await exchange.refuse(exchange.refusal)
 
     def _check_form(self, scope: Scope) -> None:
-        """See that a request is written in the one way that is understood.
+        """Check that a request is unambiguous and not too large.
 
         Raises:
-            BadRequestError: Its path could be read in two ways, or its length.
-            TooLargeError: Its head is too long.
+            BadRequestError: The path or the length is ambiguous.
+            TooLargeError: The head is too large.
         """
         head = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
         head += len(scope.get("raw_path", b"")) + len(scope["query_string"])
         if head > self._settings.header_bytes:
             raise TooLargeError(
-                "the request's head",
-                f"has more than {self._settings.header_bytes} bytes",
+                "the request head",
+                f"is larger than {self._settings.header_bytes} bytes",
                 "Send fewer or shorter headers",
             )
         if not _is_plain(scope["path"]):
             raise BadRequestError(
-                "the request's path",
-                "is not written plainly",
-                "Begin it with one '/'; no '//', no '.' or '..' between slashes",
+                "the path",
+                "is ambiguous",
+                "Start it with one '/', without '//' and without '.' or '..' segments",
             )
         if header_values(scope, "transfer-encoding") and header_values(
             scope, "content-length"
         ):
-            raise BadRequestError("the request", "has two lengths", "Send one of them")
+            raise BadRequestError(
+                "the request",
+                "has both Content-Length and Transfer-Encoding",
+                "Send one of them",
+            )
 
     def _check_change(self, scope: Scope) -> None:
-        """See that a request that changes something may.
+        """Check that a request with an unsafe method is permitted.
 
         Raises:
-            ReadOnlyError: Nobody may.
-            ForbiddenError: The one who asks may not.
+            ReadOnlyError: The service is read-only.
+            ForbiddenError: The role of the user is not sufficient.
         """
         if scope["method"] in SAFE_METHODS or scope["path"] in SIGN_IN:
             return
         if self._settings.read_only:
             raise ReadOnlyError(
-                "this service", "is read only", "Start it without --read-only"
+                "this service", "is read-only", "Start it without --read-only"
             )
         if _PRINCIPAL in scope["state"]:
             _check_role(scope["state"][_PRINCIPAL], Role.OPERATE)
 
     def _check_length(self, scope: Scope) -> None:
-        """See that a body does not say that it is too long.
+        """Check the ``Content-Length`` of a request.
 
         Raises:
-            TooLargeError: It says so.
+            TooLargeError: It exceeds the limit, or is not a number.
         """
         lengths = header_values(scope, "content-length")
         if any(
@@ -182,10 +188,10 @@ class Guard:
     async def _ask_to_sign_in(
         self, scope: Scope, exchange: Exchange, error: UnauthorizedError
     ) -> None:
-        """Answer who is not known: a browser with the page that signs in."""
+        """Respond with 401, or redirect a browser to the sign-in page."""
         extra = {}
         if any(f"{COOKIE}=" in value for value in header_values(scope, "cookie")):
-            # Else its pages would ask on with it, and use up what may fail.
+            # Open pages would keep sending it and use up the limit on failures.
             extra["set-cookie"] = self.authenticator.sessions.end()
         if _asks_for_a_page(scope):
             path = quote(scope["raw_path"].decode("latin-1"), safe="/")
@@ -196,10 +202,10 @@ class Guard:
 
 
 def principal_of(scope_or_connection: Any) -> Principal:
-    """Return who asks, of a request or of its scope.
+    """Return the user of a request or scope.
 
     Raises:
-        UnauthorizedError: Nobody said; only what is open to all can meet that.
+        UnauthorizedError: The path is open and the request was not authenticated.
     """
     principal = _state_of(scope_or_connection).get(_PRINCIPAL)
     if not isinstance(principal, Principal):
@@ -208,11 +214,11 @@ def principal_of(scope_or_connection: Any) -> Principal:
 
 
 def require(scope_or_connection: Any, needed: Role) -> Principal:
-    """Return who asks, if their role reaches.
+    """Return the user of a request, if the role is sufficient.
 
     Raises:
-        ForbiddenError: It does not.
-        UnauthorizedError: Nobody said who asks.
+        ForbiddenError: The role is not sufficient.
+        UnauthorizedError: The request was not authenticated.
     """
     principal = principal_of(scope_or_connection)
     _check_role(principal, needed)
@@ -236,8 +242,8 @@ def _check_role(principal: Principal, needed: Role) -> None:
     if not principal.role.allows(needed):
         raise ForbiddenError(
             f"the role {principal.role.value} of {principal.name}",
-            "does not allow that",
-            f"It takes a token with the role {needed.value}",
+            "is not sufficient",
+            f"Use a token with the role {needed.value}",
         )
 
 
@@ -246,7 +252,7 @@ def _is_open(path: str) -> bool:
 
 
 def _is_plain(path: str) -> bool:
-    """Return whether a path can be read in one way alone."""
+    """Return whether a path is unambiguous, without empty or relative segments."""
     if not path.startswith("/") or "\\" in path or "\0" in path:
         return False
     inner = path[1:].removesuffix("/").split("/")
@@ -261,25 +267,26 @@ def _asks_for_a_page(scope: Scope) -> bool:
     )
 
 
-async def _accept_connection(exchange: Exchange) -> None:
-    told = problems.UNEXPECTED
+async def _send_unexpected(exchange: Exchange) -> None:
+    problem = problems.UNEXPECTED
     headers = {"content-type": problems.MEDIA_TYPE}
-    await exchange.answer(told.status, headers, msgspec.json.encode(told))
+    await exchange.answer(problem.status, headers, msgspec.json.encode(problem))
 
 
-def _tell(scope: Scope, status: int | None, seconds: float) -> None:
-    """Log a request: what was asked and how it went, and no more of what was sent."""
+def _log_request(scope: Scope, status: int | None, seconds: float) -> None:
+    """Log a request, without query, headers and body, which can contain secrets."""
     principal = scope.get("state", {}).get(_PRINCIPAL)
     _LOG.info(
         "request",
-        method=_in_line(scope["method"], 16),
-        path=_in_line(scope["path"], _LONGEST_PATH),
-        status=status,
+        method=_printable(scope["method"], 16),
+        path=_printable(scope["path"], _LONGEST_PATH),
+        # Litestar sends members of HTTPStatus, which plain lines would show by name.
+        status=None if status is None else int(status),
         duration_ms=round(seconds * 1000, 1),
         actor=principal.actor if isinstance(principal, Principal) else None,
         client=address_of(scope),
     )
 
 
-def _in_line(text: str, longest: int) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text[:longest])
+def _printable(text: str, max_length: int) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text[:max_length])

@@ -1,8 +1,7 @@
-"""How each error is answered over HTTP: one table, and ``problem+json`` (RFC 9457).
+"""Errors as HTTP responses: the status of each class, and ``problem+json`` (RFC 9457).
 
-An error's class decides: the nearest of its classes that the table has. A failure
-of the world is told as it is; what nobody foresaw is told as such and no more, since
-its text could say what is no caller's business.
+The status is that of the nearest class in the error's MRO that ``STATUSES`` has. The
+text of an unexpected error is not sent, because it could contain private data.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ MEDIA_TYPE: Final = "application/problem+json"
 
 STATUSES: Final[dict[type[HerdbookError], HTTPStatus]] = {
     HerdbookError: HTTPStatus.INTERNAL_SERVER_ERROR,
-    # The caller asked for what cannot be.
+    # The request cannot be carried out.
     CallerError: HTTPStatus.BAD_REQUEST,
     BusyError: HTTPStatus.CONFLICT,
     NodeAddressError: HTTPStatus.CONFLICT,
@@ -50,7 +49,7 @@ STATUSES: Final[dict[type[HerdbookError], HTTPStatus]] = {
     OperationEndedError: HTTPStatus.CONFLICT,
     UnknownRoleError: HTTPStatus.NOT_FOUND,
     ResourceExhaustedError: HTTPStatus.SERVICE_UNAVAILABLE,
-    # The server could not, would not, or is away.
+    # The Ollama server failed, refused, or cannot be reached.
     OllamaError: HTTPStatus.BAD_GATEWAY,
     BusyServerError: HTTPStatus.SERVICE_UNAVAILABLE,
     CapabilityMissingError: HTTPStatus.CONFLICT,
@@ -58,7 +57,7 @@ STATUSES: Final[dict[type[HerdbookError], HTTPStatus]] = {
     CloudModelError: HTTPStatus.CONFLICT,
     NodeTimeoutError: HTTPStatus.GATEWAY_TIMEOUT,
     StalledError: HTTPStatus.GATEWAY_TIMEOUT,
-    # The log could not do its part.
+    # The log failed.
     StoreError: HTTPStatus.INTERNAL_SERVER_ERROR,
     ConflictError: HTTPStatus.CONFLICT,
     StoreClosedError: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -83,26 +82,27 @@ STATUSES: Final[dict[type[HerdbookError], HTTPStatus]] = {
     errors.UnknownEventError: HTTPStatus.NOT_FOUND,
     errors.UnknownModelError: HTTPStatus.NOT_FOUND,
     errors.UnknownOperationError: HTTPStatus.NOT_FOUND,
+    errors.UnknownTokenError: HTTPStatus.NOT_FOUND,
     errors.UnprovenFormError: HTTPStatus.FORBIDDEN,
     errors.UnsupportedMediaError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
 }
-"""The status of each class of error."""
+"""The HTTP status of each error class; subclasses inherit it."""
 
 RETRY_AFTER_S: Final = 1
-"""Seconds after which something that passes by itself is worth another try."""
+"""``Retry-After`` of responses with status 503, in seconds."""
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """What went wrong, for programs and for people.
+    """An error, as ``application/problem+json``.
 
     Attributes:
         title: The HTTP status in words.
         status: The HTTP status.
-        code: A stable word for the kind of error.
-        detail: All of it in one line: subject, state, remedy.
-        subject: What it is about.
-        state: What is wrong with it.
-        remedy: What to do; may be empty.
+        code: A stable identifier of the kind of error.
+        detail: Subject, state and remedy in one line.
+        subject: The thing that the error is about, for example a model.
+        state: What is wrong with the subject.
+        remedy: How to fix it; may be empty.
     """
 
     title: str
@@ -120,7 +120,7 @@ def status_of(error: HerdbookError) -> HTTPStatus:
 
 
 def problem_of(error: HerdbookError) -> Problem:
-    """Return an error as it is told."""
+    """Convert an error to its problem document."""
     status = status_of(error)
     return Problem(
         title=status.phrase,
@@ -137,16 +137,17 @@ UNEXPECTED: Final = Problem(
     title=HTTPStatus.INTERNAL_SERVER_ERROR.phrase,
     status=HTTPStatus.INTERNAL_SERVER_ERROR.value,
     code="unexpected",
-    detail="unexpected error. This is a fault of Herdbook; its own log says where",
+    detail="unexpected error. This is a bug in Herdbook; its log output has the "
+    "traceback",
     subject="",
     state="unexpected error",
-    remedy="This is a fault of Herdbook; its own log says where",
+    remedy="This is a bug in Herdbook; its log output has the traceback",
 )
-"""What is said of an error that nobody foresaw."""
+"""The problem document of every unexpected error."""
 
 
 def headers_of(error: HerdbookError) -> dict[str, str]:
-    """Return the headers that an error's answer has beside its body."""
+    """Return the headers of an error response, without its content type."""
     status = status_of(error)
     if isinstance(error, errors.TooManyFailuresError):
         return {"retry-after": str(error.retry_after_s)}
@@ -158,7 +159,7 @@ def headers_of(error: HerdbookError) -> dict[str, str]:
 
 
 def answer(error: HerdbookError) -> tuple[int, dict[str, str], bytes]:
-    """Return status, headers and body of an error's answer."""
-    told = problem_of(error)
+    """Return status, headers and body of an error response."""
+    problem = problem_of(error)
     headers = {"content-type": MEDIA_TYPE, **headers_of(error)}
-    return told.status, headers, msgspec.json.encode(told)
+    return problem.status, headers, msgspec.json.encode(problem)

@@ -1,8 +1,8 @@
-"""The life of the process: start, serve until told to stop, stop in order.
+"""Run the service until SIGTERM or SIGINT, then shut down in order.
 
-On SIGTERM or SIGINT nothing more is begun; work under way is interrupted, and that
-is recorded; streams are told why they end; requests under way get their answers;
-then the log is closed, which moves what is in its write-ahead log into the file.
+The order of a shutdown: refuse new operations, interrupt running ones and record
+that, end event streams with their reason, finish open requests, close the log. Closing
+the log moves its write-ahead log into the file.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _log = Logger("herdbook.service")
 
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a service runs on.
+    """Arguments of ``run``.
 
     Attributes:
-        log: The log's file.
-        ollama: The Ollama server, as ``OLLAMA_HOST`` takes it.
-        node: Our name for it.
-        registry: What is known of models.
-        settings: How to listen, and whom to let in.
-        resume_pulls: Whether pulls that a crash interrupted go on at once.
-        follow_node: Whether the server may have another address than the log has.
+        log: The path of the log file.
+        ollama: The address of the Ollama server, in the form of ``OLLAMA_HOST``.
+        node: The name of that server in the log.
+        registry: The catalogue of known models.
+        settings: Settings of the service.
+        resume_pulls: Resume pulls that a crash interrupted.
+        follow_node: Accept a server address that differs from the one in the log.
     """
 
     log: Path
@@ -51,12 +51,12 @@ async def run(options: RunOptions, ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
-        options: What to run on.
-        ready: Is told the address once it answers there.
+        options: The log, the server and the settings.
+        ready: Called with the address once the service accepts connections.
 
     Raises:
         StoreError: The log cannot be opened.
-        CallerError: It cannot listen like that.
+        CallerError: An option is invalid, or the address is not available.
     """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -75,8 +75,8 @@ async def run(options: RunOptions, ready: Callable[[str], None]) -> None:
         ) as (service, application),
         serve(application, options.settings, ended=stopped.set) as address,
     ):
-        # A full garbage collection holds the event loop. With what was made so far it
-        # takes several times as long, and finds nothing: most of it is code.
+        # A full garbage collection blocks the event loop. Most objects that exist now
+        # are code and never become garbage; exempting them shortens it several times.
         gc.freeze()
         _log.info("serving", address=address, log=str(options.log))
         ready(address)

@@ -1,12 +1,13 @@
-"""Serve an application on a port of this machine.
+"""The HTTP server: uvicorn with limits on connections and on the time of a shutdown.
 
-Invariant: whoever opens a server closes it; nothing of it outlives its block. What
-runs when it stops has a bounded time to end by itself.
+Nothing outlives the block of ``serve``: requests that are open at a shutdown have a
+limited time to finish and are then cancelled.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,7 +17,7 @@ from typing import Any, Final, cast
 
 import uvicorn
 
-from herdbook.service.auth.tokens import MAKE_ONE
+from herdbook.service.auth.tokens import HOW_TO_CREATE
 from herdbook.service.errors import InvalidServiceError, OverloadedError
 from herdbook.service.http.asgi import App, Receive, Scope, Send
 from herdbook.service.http.connections import Acceptor, connections_possible
@@ -25,40 +26,39 @@ from herdbook.service.http.protocol import BoundedProtocol
 from herdbook.service.settings import ServiceSettings
 
 MOST_CONNECTIONS: Final = 800
-"""Connections that are answered, where there are descriptors for as many; the usual
-limit of open files is 1024."""
+"""Maximum number of connections, if the limit of open files (usually 1024) allows."""
 
 SPARE_CONNECTIONS: Final = 100
-"""Connections more that are told to come again; the ones beyond are cut."""
+"""Further connections that get a 503; those beyond are aborted."""
 
 KEEP_ALIVE_S: Final = 30
-"""Seconds for which a connection may stay idle."""
+"""Seconds after which an idle connection is closed."""
 
 SEND_BUFFER: Final = 131_072
-"""Bytes that the system keeps for a reader. It would take megabytes for one that does
-not read, and so hide for long that it does not."""
+"""Send buffer of a socket, in bytes. By default the system buffers megabytes, which
+would hide for a long time that a client does not read."""
 
 _AFTER_ABORT_S: Final = 0.5
-"""Seconds that a request has to notice that its connection was cut."""
+"""Seconds that a request has to end after its connection was aborted."""
 
 
 _Address = tuple[socket.AddressFamily, Any]
 
 
 class Server(uvicorn.Server):
-    """A server that leaves signals to its surroundings, and stops in bounded time.
+    """A uvicorn server that does not handle signals and stops within a time limit.
 
-    An application finds ``scope["state"]["abort"]``, which cuts its connection, and
-    ``scope["state"]["stopping"]``, an ``asyncio.Event``, set once it is time to end.
+    Each request gets ``scope["state"]["abort"]``, which aborts its connection, and
+    ``scope["state"]["stopping"]``, an ``asyncio.Event`` that is set at shutdown.
 
     Args:
-        app: What answers.
-        settings: How much it takes, and how long.
-        most_connections: How many it answers at a time.
+        app: The ASGI application.
+        settings: Limits on size and time.
+        most_connections: Maximum number of connections.
 
     Attributes:
-        ready: Set once it listens.
-        stopping: Set once it is to stop.
+        ready: Set when the server listens.
+        stopping: Set when the server has to stop.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Server(uvicorn.Server):
     ) -> None:
         self._app = app
         self._settings = settings
-        # What is open by now, the log above all, is not there for connections.
+        # Descriptors that are open now, such as those of the log, are not available.
         possible = connections_possible(most_connections + SPARE_CONNECTIONS)
         spare = max(possible - most_connections, possible // 8)
         self._spare = min(SPARE_CONNECTIONS, spare)
@@ -81,14 +81,14 @@ class Server(uvicorn.Server):
         super().__init__(self._configuration())
 
     def stop(self) -> None:
-        """Begin to stop; ``serve`` returns once everything has ended."""
+        """Start the shutdown; ``serve`` returns when it is complete."""
         self.stopping.set()
 
     def _configuration(self) -> uvicorn.Config:
         protocol = partial(
             BoundedProtocol,
             limits=self._settings,
-            admit=self._accept_connection,
+            admit=self._admit,
         )
         return uvicorn.Config(
             cast("Any", self._answer),
@@ -106,37 +106,37 @@ class Server(uvicorn.Server):
         )
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the application answer, unless too much is asked at once."""
+        """Call the application, unless there are too many connections."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         scope["state"]["stopping"] = self.stopping
         if len(self.server_state.connections) > self._most:
-            await _send_away(Exchange(scope, receive, send, self._settings))
+            await _refuse_overload(Exchange(scope, receive, send, self._settings))
             return
         try:
             await self._app(scope, receive, send)
         except asyncio.CancelledError:
             if not self.stopping.is_set():
                 raise
-            # It did not end in time, and its connection was cut: that is no fault.
+            # Cancelled by the shutdown, which is not an error.
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals alone."""
+        """Install no signal handlers; ``run`` has its own."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so.
+        """Start to accept connections, and set ``ready``.
 
         Raises:
-            InvalidServiceError: The application could not start.
+            InvalidServiceError: The application failed to start.
         """
         try:
             await super().startup(sockets=[])
         except SystemExit:
             raise InvalidServiceError(
-                "the application", "could not start", "The lines before say why"
+                "the application", "failed to start", "See the log lines above"
             ) from None
         for listening_socket in sockets or ():
             acceptor = Acceptor(listening_socket, self._protocol, self._make_room)
@@ -152,8 +152,8 @@ class Server(uvicorn.Server):
         )
         return protocol
 
-    def _accept_connection(self, newcomer: BoundedProtocol) -> None:
-        """Make room for a new connection; cut it where there is none at all."""
+    def _admit(self, newcomer: BoundedProtocol) -> None:
+        """Make room for a new connection, or abort it."""
         connections = len(self.server_state.connections)
         if connections <= self._most or self._make_room(newcomer):
             return
@@ -161,7 +161,7 @@ class Server(uvicorn.Server):
             newcomer.transport.abort()
 
     def _make_room(self, newcomer: BoundedProtocol | None = None) -> bool:
-        """Close the connection that has been idle longest; return if there is any."""
+        """Close the connection that has been idle longest; return whether one was."""
         idle = [
             one
             for one in self._connections()
@@ -172,17 +172,17 @@ class Server(uvicorn.Server):
         return bool(idle)
 
     async def main_loop(self) -> None:
-        """Keep the date of the answers right until it is time to leave."""
+        """Update the ``Date`` header every second until the server has to stop."""
         while not self.stopping.is_set():
             await self.on_tick(0)
             for task in self._accepting:
                 if task.done():
-                    task.result()  # without it nothing is served: end with its error
+                    task.result()  # raises: without this task nothing is accepted
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), timeout=1.0)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the port and what is idle, wait for the rest, then cut it."""
+        """Close the port and idle connections, wait for the others, then abort them."""
         for task in self._accepting:
             task.cancel()
         await asyncio.gather(*self._accepting, return_exceptions=True)
@@ -202,10 +202,10 @@ class Server(uvicorn.Server):
         await self.lifespan.shutdown()
 
     async def _ended(self, within_s: float) -> None:
-        """Wait until nothing runs and nothing is open, or that time is over."""
+        """Wait until no request runs and no connection is open, or until a timeout."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                # uvicorn has sets of both, and says of neither when it empties.
+                # uvicorn keeps plain sets of both, without a way to wait for them.
                 while self.server_state.tasks or self.server_state.connections:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
 
@@ -213,10 +213,10 @@ class Server(uvicorn.Server):
         return cast("list[BoundedProtocol]", list(self.server_state.connections))
 
 
-async def _send_away(exchange: Exchange) -> None:
+async def _refuse_overload(exchange: Exchange) -> None:
     await exchange.refuse(
         OverloadedError(
-            "this service", "has too many connections", "Try again in a moment"
+            "this service", "has too many connections", "Try again in a few seconds"
         )
     )
 
@@ -228,21 +228,21 @@ async def serve(
     *,
     ended: Callable[[], None] | None = None,
 ) -> AsyncIterator[str]:
-    """Serve an application while the block runs; the server stops with the block.
+    """Serve an application while the block runs.
 
-    It is served as it is: ``Guard`` is what is to stand around it.
+    This adds no access checks; wrap the application in ``Guard``.
 
     Args:
-        app: The application.
-        settings: Where to listen, and limits.
-        ended: Called when the server ends, also if that is not because of the block:
-            leave the block then, which raises the server's error.
+        app: The ASGI application.
+        settings: Address and limits.
+        ended: Called when the server ends, also after a failure. Leave the block then;
+            that raises the error of the server.
 
     Yields:
         The address, for example ``http://127.0.0.1:11435``.
 
     Raises:
-        InvalidServiceError: It may not, or cannot, listen there.
+        InvalidServiceError: The address is not valid, not available or not permitted.
     """
     server = Server(app, settings)
     with listening(settings) as listening_socket:
@@ -251,7 +251,7 @@ async def serve(
         try:
             await asyncio.wait({ready, running}, return_when=asyncio.FIRST_COMPLETED)
             if running.done():
-                await running  # raises what was wrong
+                await running  # raises the error of the start
             if ended is not None:
                 running.add_done_callback(lambda _: ended())
             yield address_of(listening_socket)
@@ -262,66 +262,68 @@ async def serve(
 
 
 def listening(settings: ServiceSettings) -> socket.socket:
-    """Return a socket that listens.
+    """Open a listening socket.
 
     Raises:
-        InvalidServiceError: The host is none, the port is taken or not allowed, or
-            there are no tokens and others than this machine's users would reach it.
+        InvalidServiceError: The host is not valid, the port is not available, or the
+            address is reachable from the network and there are no tokens.
     """
     host, port = settings.host, settings.port
     addresses = _addresses(host, port)
-    if not settings.tokens:
-        _check_port(host, addresses)
+    if not settings.tokens and settings.token_file is None:
+        _check_loopback(host, addresses)
     family, address = addresses[0]
     try:
-        # On POSIX this sets SO_REUSEADDR too: a restart does not wait for old ones.
+        # On POSIX this sets SO_REUSEADDR: a restart need not wait for TIME_WAIT.
         made = socket.create_server(address, family=family, backlog=128)
     except OSError as error:
         raise InvalidServiceError(
             f"port {port} of {host}",
-            f"cannot be listened on: {error.strerror}",
-            "Take another one, or 0 for any that is free",
+            "is already in use"
+            if error.errno == errno.EADDRINUSE
+            else f"is not available: {error.strerror}",
+            "Choose another with --port, or --port 0 for any free port",
         ) from error
-    # asyncio leaves this out for sockets that it has not made; each answer would
-    # wait 40 ms for the client to acknowledge its headers.
+    # asyncio sets this only on sockets that it creates itself. Without it, each
+    # response would wait 40 ms for the client to acknowledge the headers.
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     return made
 
 
-def _check_port(host: str, addresses: list[_Address]) -> None:
+def _check_loopback(host: str, addresses: list[_Address]) -> None:
     for _, address in addresses:
-        # A name can stand for several, and each must be of the loopback interface.
+        # A name can have several addresses; all must be loopback addresses.
         if not ipaddress.ip_address(address[0].partition("%")[0]).is_loopback:
             raise InvalidServiceError(
-                f"to listen on {host}",
-                "would let everybody on the network change models: there are no tokens",
-                f"Listen on 127.0.0.1, or give it tokens. {MAKE_ONE}",
+                f"host {host}",
+                "would let everyone on the network change models without a token",
+                f"Listen on 127.0.0.1, or use --tokens. {HOW_TO_CREATE}",
             )
 
 
 def address_of(listening_socket: socket.socket) -> str:
-    """Return where a socket is reached; from this machine, if it is everywhere."""
+    """Return the URL of a socket; a loopback URL if it listens on all addresses."""
     host, port = listening_socket.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _addresses(host: str, port: int) -> list[_Address]:
-    """Return what a host resolves to, at least one; IPv4 first.
+    """Resolve a host to at least one address; IPv4 addresses first.
 
     Raises:
-        InvalidServiceError: It resolves to nothing.
+        InvalidServiceError: The host cannot be resolved.
     """
     try:
         if not host:
-            raise OSError(None, "it is empty")  # noqa: TRY301 - told as the others
+            raise OSError(None, "it is empty")  # noqa: TRY301 - same error as below
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise InvalidServiceError(
-            f"{host[:100]!r}",
-            f"is no host to listen on: {getattr(error, 'strerror', error)}",
-            "Write an address of this machine, as 127.0.0.1",
+            f"host {host[:100]!r}",
+            f"cannot be resolved: {getattr(error, 'strerror', error)}",
+            "Use an address of this machine, for example 127.0.0.1",
         ) from error
     by_family = sorted(found, key=lambda one: one[0] is not socket.AF_INET)
     return [(one[0], one[4]) for one in by_family]

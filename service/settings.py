@@ -1,42 +1,47 @@
-"""What a service is started with."""
+"""Settings of the service: address, access and limits."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import msgspec
 
 from herdbook.service.auth.tokens import Token
 
 DEFAULT_PORT = 11435
-"""The port beside Ollama's own, 11434."""
+"""The default port; Ollama's own is 11434."""
 
 
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a service listens, whom it lets in, and how much it takes.
+    """Settings of the service.
 
     Attributes:
         host: The address to listen on.
-        port: The port; 0 for any that is free.
-        tokens: Who may do what; without any, whoever reaches a loopback address
-            may do everything.
-        hosts: Names, beside those of the loopback interface, by which it may be
-            addressed.
-        read_only: Whether nobody may change anything through it.
-        secure: Whether browsers reach it through HTTPS, at a proxy before it.
-        banner: What every page says at its top; empty for nothing.
-        body_bytes: The longest body that is taken.
-        header_bytes: The longest request line with its headers.
-        request_within_s: Seconds in which a request must have come in.
-        send_within_s: Seconds for which a reader may take nothing of what is sent.
-        failures: How many wrong tokens an address may send ...
-        failures_within_s: ... in so many seconds.
-        reader_events: Messages that wait for a reader of the stream at most.
-        heartbeat_s: Seconds of silence after which the stream sends a comment.
-        stop_within_s: Seconds that requests under way have to end when it stops.
+        port: The port to listen on; 0 for any free port.
+        tokens: The tokens. Without tokens and token file, every client that reaches
+            the loopback address is an administrator.
+        token_file: The file that ``tokens`` contains; changes to it apply while the
+            service runs. None to use ``tokens`` only.
+        hosts: Allowed values of the ``Host`` header, besides the loopback names.
+        read_only: Refuse every change.
+        secure: The service is reached through an HTTPS proxy: set secure cookies.
+        banner: A text at the top of every page; empty for none.
+        body_bytes: Maximum size of a request body, in bytes.
+        header_bytes: Maximum size of request line and headers together, in bytes.
+        request_within_s: Seconds in which a whole request must arrive.
+        send_within_s: Seconds without progress after which a slow reader is
+            disconnected.
+        failures: Unknown tokens that one address may send per period.
+        failures_within_s: Length of that period, in seconds.
+        reader_events: Maximum number of messages queued for one event stream.
+        heartbeat_s: Seconds of silence after which an event stream sends a comment.
+        stop_within_s: Seconds that open requests have to finish at shutdown.
     """
 
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     tokens: tuple[Token, ...] = ()
+    token_file: Path | None = None
     hosts: tuple[str, ...] = ()
     read_only: bool = False
     secure: bool = False

@@ -1,4 +1,4 @@
-"""Whether it lives, whether it is ready, and what it measures."""
+"""The API for monitoring: liveness, readiness and metrics."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from herdbook.service.context import service_of
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.live import Reason
 from herdbook.service.metrics import MEDIA_TYPE
+from herdbook.service.middleware import authenticator_of
 
 _TAG: Final = ["Health"]
 VERSION: Final = metadata.version("herdbook")
@@ -24,7 +25,7 @@ VERSION: Final = metadata.version("herdbook")
 
 @get("/healthz", responses=READS, tags=_TAG, operation_id="getHealth")
 async def healthz() -> answers.Alive:
-    """Say that the process lives: it asks neither the log nor the Ollama server."""
+    """Report liveness. Neither the log nor the Ollama server is checked."""
     return answers.Alive(status="ok", version=VERSION)
 
 
@@ -40,26 +41,28 @@ async def healthz() -> answers.Alive:
     operation_id="getReadiness",
 )
 async def readyz(request: AnyRequest) -> Response[answers.Ready]:
-    """Say whether it can serve: the log answers, and all background tasks work.
+    """Report readiness: the log can be read and all background tasks work.
 
-    It is not ready while it stops. A lost Ollama server does not make it unready:
-    history and views are served.
+    A service that is stopping is not ready. A lost Ollama server does not make the
+    service unready, because history and status are served. Nor does a token file that
+    cannot be reloaded: it is listed in `failing`, and the old tokens stay valid.
     """
     service = service_of(request)
-    failing = answers.failing(service.background_tasks())
+    tasks = answers.failing(service.background_tasks())
+    failing = (*tasks, *_token_file(request))
     try:
         read_model = await service.read_model()
     except StoreError as error:
-        told = answers.Ready(
+        unready = answers.Ready(
             status=error.code, position=None, node_reached=None, failing=failing
         )
-        return Response(told, status_code=503)
+        return Response(unready, status_code=503)
     status = "ok"
     if service.stopping:
         status = "stopping"
     elif service.live.failed:
         status = Reason.LOG_FAILED
-    elif failing:
+    elif tasks:
         status = "task_failing"
     known = read_model.overdue_since is None
     ready = answers.Ready(
@@ -71,6 +74,20 @@ async def readyz(request: AnyRequest) -> Response[answers.Ready]:
     return Response(ready, status_code=200 if status == "ok" else 503)
 
 
+def _token_file(request: AnyRequest) -> tuple[answers.FailingTask, ...]:
+    """Return the failure to reload the token file, if there is one."""
+    authenticator = authenticator_of(request)
+    authenticator.refresh()
+    source = authenticator.source
+    if source.error is None:
+        return ()
+    return (
+        answers.FailingTask(
+            task="token_file", code=source.error.code, since=source.failing_since
+        ),
+    )
+
+
 @get(
     "/metrics",
     responses={
@@ -79,14 +96,14 @@ async def readyz(request: AnyRequest) -> Response[answers.Ready]:
             str,
             generate_examples=False,
             media_type=MEDIA_TYPE,
-            description="The measures, as Prometheus reads them.",
+            description="The metrics in the Prometheus text format.",
         ),
     },
     tags=_TAG,
     operation_id="getMetrics",
 )
 async def metrics(request: AnyRequest) -> Response[bytes]:
-    """Return what is measured, as Prometheus reads it."""
+    """Return the metrics in the Prometheus text format."""
     service = service_of(request)
     text = service.metrics.text(await service.readings())
     return Response(text, media_type=MEDIA_TYPE)

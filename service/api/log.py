@@ -1,7 +1,9 @@
-"""The API about the log: its events, what was true when, and what differs."""
+"""The API for the log: events, the event stream, past states and differences."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Annotated, Final
 
 from litestar import Response, get
@@ -31,7 +33,8 @@ from herdbook.service.api.sse import EventStream
 from herdbook.service.context import service_of
 from herdbook.service.errors import BadRequestError, UnknownEventError
 from herdbook.service.http.request import AnyRequest
-from herdbook.service.live import StreamFilter
+from herdbook.service.live import EndOfStream, Message, Reason, StreamFilter
+from herdbook.service.middleware import authenticator_of, principal_of
 
 _TAG: Final = ["Log"]
 
@@ -43,11 +46,11 @@ async def list_events(  # noqa: PLR0913 - the parameters of a request
     after: Position = 0,
     before: Annotated[
         int | None,
-        QueryParameter(ge=1, lt=1 << 53, description="Only below this position."),
+        QueryParameter(ge=1, lt=1 << 53, description="Only before this position."),
     ] = None,
     limit: Limit = 100,
     newest_first: Annotated[
-        bool, QueryParameter(description="Whether to begin at the end of the log.")
+        bool, QueryParameter(description="Start at the end of the log.")
     ] = False,
     stream_prefix: Prefix = "",
     types: Types = None,
@@ -59,7 +62,7 @@ async def list_events(  # noqa: PLR0913 - the parameters of a request
 ) -> answers.EventPage:
     """Return a page of the log.
 
-    To go on, ask again with ``after`` (newest first: ``before``) set to ``next``.
+    For the next page, set `after` (or `before`, if newest first) to `next`.
     """
     manager = service_of(request).manager
     page = await manager.read_log(
@@ -88,14 +91,14 @@ async def list_events(  # noqa: PLR0913 - the parameters of a request
 async def get_event(
     request: AnyRequest,
     position: Annotated[
-        int, PathParameter(ge=1, lt=1 << 53, description="Its position.")
+        int, PathParameter(ge=1, lt=1 << 53, description="The position of the event.")
     ],
 ) -> answers.Event:
     """Return one event."""
     page = await service_of(request).manager.read_log(after=position - 1, limit=1)
     for event in page.events:
         return answers.event(event)
-    raise UnknownEventError(f"event #{position}", "is not in the log")
+    raise UnknownEventError(f"event #{position}", "does not exist")
 
 
 @get(
@@ -106,9 +109,9 @@ async def get_event(
             data_container=str,
             generate_examples=False,
             media_type="text/event-stream",
-            description="Messages: recorded (an event, its id is its position), "
-            "progress (work under way, without an id), goodbye (why the stream ends); "
-            "a comment where nothing happens for a while.",
+            description="Messages: recorded (an event; its id is the position), "
+            "progress (of a running operation, without an id), goodbye (the reason why "
+            "the stream ends), and a comment after some seconds of silence.",
         ),
     },
     tags=_TAG,
@@ -120,7 +123,9 @@ async def stream_events(
     after: Annotated[
         int | None,
         QueryParameter(
-            ge=0, lt=1 << 53, description="The last position seen; else the newest."
+            ge=0,
+            lt=1 << 53,
+            description="Start after this position. Default: the end of the log.",
         ),
     ] = None,
     last_event_id: Annotated[
@@ -128,7 +133,7 @@ async def stream_events(
         HeaderParameter(
             name="Last-Event-ID",
             max_length=20,
-            description="The same, as browsers send it; it wins.",
+            description="The same, as browsers send it; takes precedence over after.",
         ),
     ] = None,
     stream_prefix: Prefix = "",
@@ -137,10 +142,10 @@ async def stream_events(
     actors: Actors = None,
     correlation_id: Correlation = None,
 ) -> Response[None]:
-    """Follow the log: what it has behind a position, then what comes.
+    """Stream the events of the log after a position, then new ones.
 
-    Each event comes once, in order. A reader that takes nothing for long, or falls
-    behind too far, is sent away with a reason; it goes on where it was.
+    Each event is sent once, in order. A reader that is too slow is disconnected with a
+    reason; it can resume from its last position.
     """
     service = service_of(request)
     head = (await service.manager.head()).position
@@ -151,37 +156,54 @@ async def stream_events(
             types=types, causes=causes, actors=actors, correlation_id=correlation_id
         ),
     )
-    return EventStream(
-        service.live.read(begin, wanted), send_within_s=service.settings.send_within_s
+    authenticator, principal = authenticator_of(request), principal_of(request)
+    messages = _while_valid(
+        service.live.read(begin, wanted), lambda: authenticator.is_current(principal)
     )
+    return EventStream(messages, send_within_s=service.settings.send_within_s)
+
+
+async def _while_valid(
+    messages: AsyncGenerator[Message, None], is_valid: Callable[[], bool]
+) -> AsyncGenerator[Message, None]:
+    """Yield messages until the token of the reader is revoked.
+
+    Heartbeats are messages too, so a silent stream ends after a few seconds.
+    """
+    async with aclosing(messages):
+        async for message in messages:
+            if not is_valid():
+                yield EndOfStream(Reason.REVOKED)
+                return
+            yield message
 
 
 def _begin(after: int | None, last_event_id: str | None, head: int) -> int:
-    """Return the position to begin behind.
+    """Return the position after which a stream starts.
 
     Raises:
-        BadRequestError: It is no position, or the log has none such.
+        BadRequestError: The header is not a position, or the log is shorter.
     """
     if last_event_id:
         if not (last_event_id.isascii() and last_event_id.isdigit()):
             raise BadRequestError(
-                f"Last-Event-ID {last_event_id!r}", "is no position of this log"
+                f"Last-Event-ID {last_event_id!r}", "is not a position"
             )
         after = int(last_event_id)
     if after is None:
         return head
     if after > head:
         raise BadRequestError(
-            f"position #{after}",
-            "is not in the log",
-            f"The newest event is #{head}; is it another log than before?",
+            f"event #{after}",
+            "does not exist yet",
+            f"The last event is #{head}. Check that this is the same log as before",
         )
     return after
 
 
 @get("/status", responses=CACHED, tags=_TAG, operation_id="getStatus")
 async def get_status(request: AnyRequest, as_of: AsOf = None) -> Response[shapes.AsOf]:
-    """Return everything at one read_model: node, models, first choice for each role."""
+    """Return the whole state: node, models and the first choice for each role."""
     service = service_of(request)
     read_model = await service.read_model(as_of)
     roles = [role.value for role in ModelRole]
@@ -195,18 +217,14 @@ async def get_diff(
     request: AnyRequest,
     since: Annotated[
         str,
-        QueryParameter(
-            name="from", max_length=80, description="A read_model, as in as_of."
-        ),
+        QueryParameter(name="from", max_length=80, description="A position or time."),
     ],
     until: Annotated[
         str | None,
-        QueryParameter(
-            name="to", max_length=80, description="The same; by default now."
-        ),
+        QueryParameter(name="to", max_length=80, description="The same. Default: now."),
     ] = None,
 ) -> Difference:
-    """Return what differs between two moments: per model, per role, of the node."""
+    """Compare the state at two positions or times: models, roles and node."""
     service = service_of(request)
     then = await service.read_model(since)
     return await difference(then, await service.read_model(until))
@@ -214,7 +232,7 @@ async def get_diff(
 
 @get("/log/head", responses=READS, tags=_TAG, operation_id="getHead")
 async def get_head(request: AnyRequest) -> answers.Head:
-    """Return the end of the log: write it down, and verify holds the log to it."""
+    """Return position and hash of the last event, for a later `herdbook verify`."""
     head = await service_of(request).manager.head()
     return answers.Head(position=head.position, hash=head.hash)
 

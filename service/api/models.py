@@ -1,4 +1,4 @@
-"""The API about models: what they are, what happened to them, their configuration."""
+"""The API for models: status, history, costs and configuration."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _TAG: Final = ["Models"]
 
 
 class Sort(StrEnum):
-    """What models can be ordered by; a minus before it turns the order round."""
+    """The order of a list of models; a minus reverses it."""
 
     HERD = "herd"
     NAME = "name"
@@ -79,28 +79,29 @@ async def list_models(
     as_of: AsOf = None,
     states: Annotated[
         list[ModelState] | None,
-        QueryParameter(name="state", description="Only in these states."),
+        QueryParameter(name="state", description="Only models in these states."),
     ] = None,
     role: Annotated[
         str | None,
-        QueryParameter(description="Only models that fit this role, the best first."),
+        QueryParameter(description="Only models that fit this role, best first."),
     ] = None,
     capability: Annotated[
         list[str] | None,
-        QueryParameter(description="Only models that can do all of these."),
+        QueryParameter(description="Only models with all of these capabilities."),
     ] = None,
     node: Annotated[
-        str | None, QueryParameter(description="Only on this node.", max_length=64)
+        str | None,
+        QueryParameter(description="Only models on this node.", max_length=64),
     ] = None,
     gone: Annotated[
-        bool, QueryParameter(description="Also models that the server does not have.")
+        bool, QueryParameter(description="Include models that the server lacks.")
     ] = False,
-    sort: Annotated[Sort | None, QueryParameter(description="The order.")] = None,
+    sort: Annotated[Sort | None, QueryParameter(description="Sort order.")] = None,
 ) -> Response[list[shapes.Model]]:
-    """List the models.
+    """List models.
 
-    Without a filter: all that are there, under way or in error, in the order in which
-    they can be used soonest.
+    Without a filter, these are all models that are present, in progress or in error;
+    those that can be used soonest come first.
     """
     service = service_of(request)
     read_model = await service.read_model(as_of)
@@ -125,10 +126,10 @@ async def list_models(
 def _ordered(
     read_model: ReadModel, role: str | None, sort: Sort | None
 ) -> Sequence[ModelStatus]:
-    """Return the models in the order that is asked for; with a role, those that fit.
+    """Sort the models; with a role, only those that fit it.
 
     Raises:
-        UnknownRoleError: No role has that name.
+        UnknownRoleError: The role does not exist.
     """
     statuses: Sequence[ModelStatus] = read_model.statuses()
     if role is not None:
@@ -158,7 +159,7 @@ def _can_all(
 async def get_model(
     request: AnyRequest, name: Name, as_of: AsOf = None
 ) -> shapes.Model:
-    """Return one model in full."""
+    """Return one model."""
     read_model = await service_of(request).read_model(as_of)
     return shapes.model(known_status(read_model, name), read_model)
 
@@ -181,7 +182,7 @@ async def get_history(  # noqa: PLR0913 - the parameters of a request
     correlation_id: Correlation = None,
     limit: Limit = 100,
 ) -> list[HistoryEntry]:
-    """Return what happened to a model, the oldest first; of more, the newest."""
+    """Return the newest events of a model, oldest first."""
     service = service_of(request)
     status = known_status(await service.read_model(), name)
     chosen = filter_of(
@@ -198,7 +199,7 @@ async def get_history(  # noqa: PLR0913 - the parameters of a request
 
 @get("/models/{name:str}/why", responses=READS, tags=_TAG, operation_id="whyModel")
 async def get_why(request: AnyRequest, name: Name, as_of: AsOf = None) -> shapes.Why:
-    """Return the events that a model's state goes back to."""
+    """Return the events that explain the state of a model."""
     service = service_of(request)
     read_model = await service.read_model(as_of)
     status = known_status(read_model, name)
@@ -214,13 +215,13 @@ async def get_why(request: AnyRequest, name: Name, as_of: AsOf = None) -> shapes
 async def get_statistics(
     request: AnyRequest, name: Name, as_of: AsOf = None
 ) -> ModelStatistics:
-    """Return a model's figures over its whole history, or up to a read_model."""
+    """Return statistics of a model over its whole history, or up to a time."""
     read_model = await service_of(request).read_model(as_of)
     return read_model.statistics(known_status(read_model, name).name)
 
 
 class CostOf(StrEnum):
-    """What a cost is asked for."""
+    """The action of a cost estimate."""
 
     PULL = "pull"
     LOAD = "load"
@@ -237,11 +238,9 @@ class CostOf(StrEnum):
 async def get_cost(
     request: AnyRequest,
     name: Name,
-    of: Annotated[
-        CostOf, QueryParameter(description="What is thought of.")
-    ] = CostOf.PULL,
+    of: Annotated[CostOf, QueryParameter(description="The action.")] = CostOf.PULL,
 ) -> answers.Cost:
-    """Tell what a pull, load, unload or deletion would cost or free; do nothing."""
+    """Estimate what a pull, load, unload or deletion would need or free."""
     manager, model = service_of(request).manager, name_of(name)
     match of:
         case CostOf.PULL:
@@ -263,16 +262,16 @@ async def get_cost(
 async def get_configuration(
     request: AnyRequest, name: Name, as_of: AsOf = None
 ) -> Response[answers.Configuration]:
-    """Return what a model is used with; its ETag is what a change has to name.
+    """Return the configuration of a model; a change must send its ETag in If-Match.
 
-    Also of a model that is not there: it can be configured before it is pulled.
+    A model can be configured before it is pulled.
     """
     read_model = await service_of(request).read_model(as_of)
     return _configured(answers.configuration(read_model, name_of(name)))
 
 
-def _configured(told: answers.Configuration) -> Response[answers.Configuration]:
-    return Response(told, headers={"etag": etag(told.version)})
+def _configured(current: answers.Configuration) -> Response[answers.Configuration]:
+    return Response(current, headers={"etag": etag(current.version)})
 
 
 @put(
@@ -290,14 +289,14 @@ async def put_configuration(
         HeaderParameter(
             name="If-Match",
             max_length=80,
-            description="The ETag that the change is based on, or * for any.",
+            description="The ETag that the change is based on, or * for any version.",
         ),
     ] = None,
 ) -> Response[answers.Configuration]:
-    """Change what a model is used with: the whole of it, settings left out go.
+    """Replace the configuration of a model; omitted settings are removed.
 
-    The version is that of the model's stream: anything recorded of the model since,
-    a use too, makes it another, and the change is refused with 412.
+    The ETag is the version of the model's stream. Any later event of the model, also
+    a recorded use, changes the version; the request then fails with 412.
     """
     service, version = service_of(request), version_of(if_match)
     model = name_of(name)
@@ -313,14 +312,14 @@ async def put_configuration(
                     note=data.note,
                     at_version=version,
                 )
-                # Where any version will do, others may have set more meanwhile.
+                # With *, another client may have added settings in the meantime.
                 more = status.settings.keys() - data.settings.keys()
                 whole = version is not None or not more
     except WrongExpectedVersionError as error:
         raise PreconditionFailedError(
             status.name,
-            f"is at version {error.actual}; the change is based on {error.expected}",
-            "Read the configuration again, then retry",
+            f"has version {error.actual}; the change is based on {error.expected}",
+            "Read the configuration again, then repeat the change",
         ) from error
     return _configured(answers.configuration(await service.read_model(), model))
 
@@ -334,7 +333,7 @@ async def put_configuration(
 async def use_model(
     request: AnyRequest, name: Name, data: JSONBody[answers.Use | None] = None
 ) -> shapes.Model:
-    """Record that a model was used: the order of recommendation follows it."""
+    """Record a use of a model. Recommendations take recent uses into account."""
     service = service_of(request)
     purpose = data.purpose if data else ""
     with service.manager.acting_as(principal_of(request).actor):
@@ -350,7 +349,7 @@ async def use_model(
     operation_id="deleteModel",
 )
 async def delete_model(request: AnyRequest, name: Name) -> shapes.Removed:
-    """Delete a model from the server; tell what that freed. Needs the role admin."""
+    """Delete a model from the server and return what that freed. Needs role admin."""
     require(request, Role.ADMIN)
     manager = service_of(request).manager
     status = await manager.get_status(name_of(name))

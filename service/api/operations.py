@@ -1,4 +1,4 @@
-"""The API for long work: ask for it, see how far it is, cancel it."""
+"""The API for operations: start, follow and cancel them."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ async def start_operation(
         HeaderParameter(
             name="Idempotency-Key",
             max_length=255,
-            description="The same key of the same caller finds the same operation, "
-            "for a day and across restarts.",
+            description="A retry with the same key returns the same operation, for "
+            "24 hours and across restarts. Keys are per token.",
         ),
     ] = None,
 ) -> Response[answers.Operation]:
-    """Begin to pull, update, load, unload or refresh, and answer at once.
+    """Start a pull, update, load, unload or refresh.
 
-    Who asks for what is under way already gets that operation.
+    If the same operation is already running, it is returned.
     """
     operation = await service_of(request).operations.start(
         data, principal_of(request), key=idempotency_key
@@ -61,11 +61,11 @@ async def list_operations(
     request: AnyRequest,
     states: Annotated[
         list[OperationState] | None,
-        QueryParameter(name="state", description="Only in these states."),
+        QueryParameter(name="state", description="Only operations in these states."),
     ] = None,
     limit: Limit = 100,
 ) -> list[answers.Operation]:
-    """List the operations of this run of the service, the newest first."""
+    """List the operations since the start of the service, newest first."""
     known = service_of(request).operations.all()
     chosen = [one for one in known if not states or one.state in states]
     return [answers.operation(one) for one in chosen[:limit]]
@@ -78,9 +78,9 @@ async def list_operations(
     operation_id="getOperation",
 )
 async def get_operation(request: AnyRequest, operation_id: _Id) -> answers.Operation:
-    """Return an operation: how far it is, or how it ended.
+    """Return the progress or the result of an operation.
 
-    Of a run before this one, for a day: what the log tells of it.
+    Operations from before a restart are read from the log, for 24 hours.
     """
     return answers.operation(await service_of(request).operations.get(operation_id))
 
@@ -93,9 +93,9 @@ async def get_operation(request: AnyRequest, operation_id: _Id) -> answers.Opera
     operation_id="cancelOperation",
 )
 async def cancel_operation(request: AnyRequest, operation_id: _Id) -> answers.Operation:
-    """Cancel an operation; when this answers, it has ended and the log says how.
+    """Cancel an operation, and wait until it has ended.
 
-    One that had ended already stays as it was.
+    An operation that has already ended is returned unchanged.
     """
     operations = service_of(request).operations
     cancelled = await operations.cancel(operation_id, principal_of(request))

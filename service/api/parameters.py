@@ -1,4 +1,4 @@
-"""What requests name, read in one place: models, moments, filters, versions."""
+"""Parameters of requests: model names, times, event filters and versions."""
 
 from __future__ import annotations
 
@@ -18,52 +18,58 @@ from herdbook.service.errors import (
 )
 
 LONGEST_PAGE: Final = 1_000
-"""Events in a page at most."""
+"""Maximum number of entries of a page."""
 
 AsOf = Annotated[
     str | None,
     QueryParameter(
-        description="The moment to answer for: #123, ISO 8601, yesterday 17:40, "
-        "2 hours ago. Left out: now.",
+        description="A position or time: #123, ISO 8601, yesterday 17:40, 2 hours ago. "
+        "Default: now.",
         max_length=80,
     ),
 ]
 Limit = Annotated[
-    int, QueryParameter(ge=1, le=LONGEST_PAGE, description="At most so many.")
+    int,
+    QueryParameter(ge=1, le=LONGEST_PAGE, description="Maximum number of results."),
 ]
-Position = Annotated[int, QueryParameter(ge=0, lt=1 << 53, description="A position.")]
+Position = Annotated[
+    int, QueryParameter(ge=0, lt=1 << 53, description="Start after this position.")
+]
 Name = Annotated[
     str,
     PathParameter(
-        description="The model's name, as Ollama takes it: llama3.1 is "
-        "llama3.1:latest. Slashes may stand as they are or as %2F.",
+        description="The name of the model, as in Ollama: llama3.1 means "
+        "llama3.1:latest. Slashes may be written as they are or as %2F.",
         max_length=512,
     ),
 ]
 Types = Annotated[
     list[str] | None,
-    QueryParameter(name="type", description="Only these types, such as PullFailed."),
+    QueryParameter(name="type", description="Only events of these types."),
 ]
 Causes = Annotated[
-    list[Cause] | None, QueryParameter(name="cause", description="Only these causes.")
+    list[Cause] | None,
+    QueryParameter(name="cause", description="Only events with these causes."),
 ]
 Actors = Annotated[
     list[str] | None,
     QueryParameter(
-        name="actor", description="What an actor begins with, such as cli:."
+        name="actor",
+        description="Only events of actors that start with this text, such as cli:.",
     ),
 ]
 Prefix = Annotated[
     str,
     QueryParameter(
-        max_length=512, description="What a stream's name begins with: model/local/."
+        max_length=512,
+        description="Only streams that start with this text, such as model/local/.",
     ),
 ]
 Since = Annotated[
     str | None,
     QueryParameter(
         max_length=40,
-        description="Recorded at or after, ISO 8601 with a zone.",
+        description="Only events recorded at or after this time, with a time zone.",
         schema_extra={"format": "date-time"},
     ),
 ]
@@ -71,7 +77,7 @@ Until = Annotated[
     str | None,
     QueryParameter(
         max_length=40,
-        description="Recorded at or before, ISO 8601 with a zone.",
+        description="Only events recorded at or before this time, with a time zone.",
         schema_extra={"format": "date-time"},
     ),
 ]
@@ -82,7 +88,7 @@ Correlation = Annotated[
 
 
 def name_of(segment: str) -> str:
-    """Return the model's name of one segment of a path."""
+    """Decode the model name in a path segment."""
     return unquote(segment)
 
 
@@ -112,10 +118,10 @@ def filter_of(
     until: str | None = None,
     correlation_id: str | None = None,
 ) -> HistoryFilter:
-    """Return the filter that a request describes.
+    """Create an event filter from parameters.
 
     Raises:
-        BadRequestError: There is no such type, or a time has no zone.
+        BadRequestError: A type is unknown, or a time is not valid.
     """
     for unknown in (name for name in types or () if parse_event_type(name) is None):
         raise BadRequestError(
@@ -154,27 +160,31 @@ def _time_of(text: str | None) -> datetime | None:
 
 
 def etag(version: int) -> str:
-    """Return the entity tag of a stream's version."""
+    """Return the entity tag of the version of a stream."""
     return f'"{version}"'
 
 
 def version_of(if_match: str | None) -> int | None:
-    """Return the version that ``If-Match`` names; None for ``*``, any.
+    """Parse ``If-Match``; None for ``*``, which matches any version.
 
     Raises:
-        PreconditionMissingError: It names nothing.
-        BadRequestError: It is no version.
+        PreconditionMissingError: The header is missing.
+        BadRequestError: The header is not an ETag of a configuration.
     """
     if if_match is None:
         raise PreconditionMissingError(
-            "this change",
-            "does not say which version it is based on",
-            "Send If-Match with the ETag of GET …/configuration, or *",
+            "the header If-Match",
+            "is missing",
+            "Send the ETag of GET …/configuration, or * for any version",
         )
     text = if_match.strip()
     if text == "*":
         return None
     digits = text.removeprefix("W/").strip('"')
     if not digits.isascii() or not digits.isdigit() or len(digits) > 15:
-        raise BadRequestError(f"If-Match {text[:40]!r}", "is no version of ours")
+        raise BadRequestError(
+            f"If-Match {text[:40]!r}",
+            "is not an ETag of a configuration",
+            "Send the ETag of GET …/configuration, or * for any version",
+        )
     return int(digits)

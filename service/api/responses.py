@@ -1,4 +1,4 @@
-"""What the API document says of the answers that go wrong."""
+"""Error responses in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CHANGES: Final = (409, 415, 502, 504)
 
 
 def problems(*more: int) -> Mapping[int, ResponseSpec]:
-    """Return the answers that go wrong: those of every path, and some more."""
+    """Return the error responses of every path, and additional ones."""
     return {
         status: ResponseSpec(
             data_container=Problem,
@@ -28,15 +28,15 @@ def problems(*more: int) -> Mapping[int, ResponseSpec]:
 
 
 READS: Final = problems()
-"""What a path that only reads may answer when it goes wrong."""
+"""The error responses of paths that only read."""
 
 CHANGES: Final = problems(*_CHANGES)
-"""What a path that changes something may."""
+"""The error responses of paths that change something."""
 
 CACHED: Final = {
     **READS,
     304: ResponseSpec(
-        None, generate_examples=False, description="As If-None-Match has it."
+        None, generate_examples=False, description="Unchanged since If-None-Match."
     ),
 }
-"""What a path may answer whose answer stays the same while the log does."""
+"""The additional responses of paths with a cached response."""

@@ -27,7 +27,7 @@ _Role = Annotated[str, PathParameter(max_length=40, description=f"One of {_ROLES
 async def list_roles(
     request: AnyRequest, as_of: AsOf = None
 ) -> Response[list[Recommendation]]:
-    """Return the order for every role, with reasons, and who was passed over."""
+    """Return the recommendation for every role, with the reasons."""
     read_model = await service_of(request).read_model(as_of)
     read_model, time_slice = read_model.fixed(), TimeSlice()
     orders = []
@@ -42,7 +42,7 @@ async def list_roles(
 async def get_role(
     request: AnyRequest, role: _Role, as_of: AsOf = None
 ) -> Recommendation:
-    """Return the order for a role, with reasons, and who was passed over and why."""
+    """Return the recommendation for a role, with the reasons for and against models."""
     return (await service_of(request).read_model(as_of)).explain(role)
 
 
@@ -57,10 +57,10 @@ async def get_suggestions(
     role: _Role,
     memory_bytes: Annotated[
         Annotated[int, msgspec.Meta(ge=0, lt=1 << 60)] | None,
-        QueryParameter(description="Memory that a model may need, bytes."),
+        QueryParameter(description="Maximum memory of a model, in bytes."),
     ] = None,
 ) -> list[shapes.Suggested]:
-    """Suggest models that are worth pulling for a role, the best first."""
+    """Suggest models to pull for a role, best first."""
     found = await service_of(request).manager.suggest(role, memory_bytes=memory_bytes)
     return [shapes.suggested(each) for each in found]
 

@@ -1,4 +1,4 @@
-"""The JSON shapes of the API that the command line does not have."""
+"""JSON schemas of the API that the command line does not share."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """An operation.
 
     Attributes:
-        id: Its id; the events that it records have it as their correlation id.
-        kind: What it does.
+        id: The id, and the correlation id of the events that the operation records.
+        kind: The kind of operation.
         model: The model; null for a refresh.
-        state: ``running``, or how it ended.
-        actor: Who asked.
-        started_at: When.
-        ended_at: When it was over.
-        progress: How far a pull or an update is.
-        result: How an unload went.
-        error: What went wrong.
+        state: ``running``, or the outcome.
+        actor: The user who started it.
+        started_at: Start time.
+        ended_at: End time; null while it runs.
+        progress: Progress of a pull or an update.
+        result: Result of an unload.
+        error: The error of a failed operation.
     """
 
     id: str
@@ -57,7 +57,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def operation(known: ServiceOperation) -> Operation:
-    """Return an operation as it is told."""
+    """Convert an operation to its JSON schema."""
     progress = None
     if known.progress is not None and known.model is not None:
         progress = shapes.progress(known.model, known.state.value, known.progress)
@@ -76,25 +76,25 @@ def operation(known: ServiceOperation) -> Operation:
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """An event of the log: its envelope, its data, and what it says.
+    """An event of the log: envelope, data and a sentence about it.
 
     Attributes:
-        position: Place in the whole log.
-        stream: Whose event it is.
-        version: Place in the stream.
-        event_id: Its identity.
-        type: Name of the fact.
-        schema: Number of the form that the data have.
-        data: The fact.
-        occurred_at: When it became true.
-        recorded_at: When it was recorded.
-        actor: Who asked.
-        cause: Why it was recorded.
-        correlation_id: What all events of one operation share.
+        position: Number of the event in the log.
+        stream: The stream of the event.
+        version: Number of the event in its stream.
+        event_id: Unique id of the event.
+        type: Type of the event.
+        schema: Version of the schema of the data.
+        data: The data of the event.
+        occurred_at: Time of the event.
+        recorded_at: Time of its recording.
+        actor: The user or program that caused it.
+        cause: The reason why it was recorded.
+        correlation_id: The id of the operation that recorded it.
         causation_id: The id of the event that led to this one.
-        hash: SHA-256 over the hash before and this event; 64 hexadecimal digits.
-        model: Name of the model; null for a node's own event.
-        sentence: What it says, for people.
+        hash: SHA-256 of this event and the previous hash, 64 hexadecimal digits.
+        model: The model; null for an event of a node.
+        sentence: The event in one sentence.
     """
 
     position: int
@@ -116,7 +116,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def event(recorded: RecordedEvent) -> Event:
-    """Return an event as it is told."""
+    """Convert an event to its JSON schema."""
     key = model_of(recorded.stream)
     return Event(
         **{name: getattr(recorded, name) for name in _ENVELOPE},
@@ -137,11 +137,11 @@ class EventPage(msgspec.Struct, frozen=True, kw_only=True):
     """A page of the log.
 
     Attributes:
-        events: The events that the filter takes.
-        next: The ``after`` (or, newest first, the ``before``) to go on with; null
-            where there is nothing more. A page may be short, even empty, and have one:
-            so many events were looked at that the filter did not take.
-        head: Position of the newest event.
+        events: The events that match the filter.
+        next: The ``after`` (newest first: the ``before``) of the next page; null on
+            the last page. A short or empty page can have a next one: a page scans a
+            limited number of events.
+        head: Position of the last event of the log.
     """
 
     events: list[Event]
@@ -150,11 +150,11 @@ class EventPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of the log: what to write down to prove later that nothing was altered.
+    """The head of the log. Store it to verify later that the log was not altered.
 
     Attributes:
-        position: Position of the newest event; 0 in an empty log.
-        hash: Its hash.
+        position: Position of the last event; 0 in an empty log.
+        hash: Hash of the last event.
     """
 
     position: int
@@ -162,14 +162,14 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progressing(msgspec.Struct, frozen=True, kw_only=True):
-    """Work under way, as the stream tells it: not history, so it has no position.
+    """The progress of a running operation. It is not an event, so it has no position.
 
     Attributes:
         activity: ``pull``, ``update`` or ``load``.
-        actor: Who asked.
-        since: When.
-        waiting: Whether it waits for its turn.
-        progress: How far it is.
+        actor: The user who started it.
+        since: Start time.
+        waiting: Whether it waits for other operations.
+        progress: The progress.
     """
 
     activity: str
@@ -180,7 +180,7 @@ class Progressing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def progressing(work: RunningOperation) -> Progressing:
-    """Return work under way as it is told."""
+    """Convert a running operation to a progress message."""
     return Progressing(
         activity=work.activity.value,
         actor=work.actor,
@@ -193,11 +193,11 @@ def progressing(work: RunningOperation) -> Progressing:
 class SettingsChange(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 ):
-    """The whole configuration that a model is to have.
+    """The new configuration of a model.
 
     Attributes:
-        settings: Settings by name; one that is not here has no value of ours any more.
-        note: Why.
+        settings: All settings by name; omitted settings are removed.
+        note: A note about the reason.
     """
 
     settings: dict[str, Setting]
@@ -205,27 +205,27 @@ class SettingsChange(
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """That a model was used.
+    """A use of a model.
 
     Attributes:
-        purpose: What for.
+        purpose: The purpose.
     """
 
     purpose: str = ""
 
 
 class Configuration(shapes.Config, frozen=True, kw_only=True):
-    """A model's configuration.
+    """The configuration of a model.
 
     Attributes:
-        version: Version of its stream: what ``If-Match`` has to name.
+        version: Version of its stream, for ``If-Match``.
     """
 
     version: int
 
 
 def configuration(read_model: ReadModel, name: str) -> Configuration:
-    """Return a model's configuration as it is told."""
+    """Return the configuration of a model as its JSON schema."""
     status, given = read_model.status(name), read_model.options_for(name)
     return Configuration(
         name=status.name,
@@ -240,7 +240,7 @@ Cost = PullCost | LoadCost | UnloadCost | DeleteCost
 
 
 class Alive(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``/healthz``.
+    """The response of ``/healthz``.
 
     Attributes:
         status: ``ok``.
@@ -252,12 +252,12 @@ class Alive(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FailingTask(msgspec.Struct, frozen=True, kw_only=True):
-    """A background task that does not work now.
+    """A background task that is failing.
 
     Attributes:
-        task: Its name.
-        code: A stable word for the reason. The log output has the whole error.
-        since: When it began to fail; null where that is not known.
+        task: Name of the task; ``token_file`` if that file could not be reloaded.
+        code: Identifier of the error. The log output has the details.
+        since: Time of the first failure; null if unknown.
     """
 
     task: str
@@ -266,15 +266,15 @@ class FailingTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``/readyz``.
+    """The response of ``/readyz``.
 
     Attributes:
-        status: ``ok``, ``stopping``, ``task_failing``, or the word of what is wrong
-            with the log.
-        position: Position of the newest event.
-        node_reached: Whether the Ollama server answers; the service works without.
-            Null if the last refreshes failed, so that it is not known.
-        failing: Background tasks that do not work now; they are tried again.
+        status: ``ok``, ``stopping``, ``task_failing``, or the code of an error of the
+            log.
+        position: Position of the last event.
+        node_reached: Whether the Ollama server responds; the service works without.
+            Null if unknown because the last refreshes failed.
+        failing: Background tasks that are failing; they are retried.
     """
 
     status: str
@@ -284,7 +284,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def failing(tasks: Iterable[TaskStatus]) -> tuple[FailingTask, ...]:
-    """Return the tasks that do not work now."""
+    """Return the background tasks that are failing."""
     return tuple(
         FailingTask(task=task.name, code=task.code, since=task.failing_since)
         for task in tasks

@@ -1,8 +1,8 @@
-"""The log as server-sent events: the form on the wire, and readers that take nothing.
+"""The event stream as server-sent events, with a timeout for readers.
 
-An event's id is its position, so a browser that comes back says by itself where it
-was. Progress has no id: it is no history. Whoever takes nothing for too long, though
-there is something to send, is cut off, since nobody is there to be told why.
+The id of a message is the position of its event, so a browser that reconnects sends
+its last position by itself. Progress messages have no id, because they are not part of
+the log. A reader that accepts no data in time is disconnected without a message.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from herdbook.service.http.request import AnyRequest
 from herdbook.service.live import EndOfStream, Heartbeat, Message
 
 RETRY_MS: Final = 2_000
-"""Milliseconds after which a browser comes back."""
+"""Time after which a browser reconnects, in milliseconds."""
 
 _encode = msgspec.json.Encoder().encode
 _log = Logger("herdbook.stream")
 
 
-def on_the_wire(message: Message) -> bytes:
-    """Return a message as the stream has it."""
+def encode(message: Message) -> bytes:
+    """Encode a message as a server-sent event."""
     match message:
         case RecordedEvent():
             data = _encode(answers.event(message))
@@ -43,12 +43,12 @@ def on_the_wire(message: Message) -> bytes:
         case Heartbeat():
             return b": at %d\n\n" % message.position
         case EndOfStream():
-            told = (message.reason.value.encode(), _encode(message))
-            return b": %b\n\nevent: goodbye\ndata: %b\n\n" % told
+            fields = (message.reason.value.encode(), _encode(message))
+            return b": %b\n\nevent: goodbye\ndata: %b\n\n" % fields
 
 
 class EventStream(Response[None]):
-    """An answer that follows the log until one side has enough."""
+    """A response with an endless stream of messages."""
 
     def __init__(
         self, messages: AsyncGenerator[Message, None], *, send_within_s: float
@@ -58,8 +58,8 @@ class EventStream(Response[None]):
         self._messages = messages
         self._send_within_s = send_within_s
 
-    def to_asgi_response(self, request: AnyRequest, **given: Any) -> ASGIResponse:  # type: ignore[override]  # the parameters go through as they are
-        """Return the answer for the wire."""
+    def to_asgi_response(self, request: AnyRequest, **given: Any) -> ASGIResponse:  # type: ignore[override]  # passes all parameters on
+        """Return the ASGI response that sends the messages."""
         abort = request.scope.get("state", {}).get("abort")
         return _Streaming(
             iterator=_Pieces(self._messages),
@@ -74,7 +74,7 @@ class EventStream(Response[None]):
 
 
 class _Pieces:
-    """The messages as bytes, with how long a browser waits before it comes back."""
+    """The encoded messages, after the time to wait before reconnecting."""
 
     def __init__(self, messages: AsyncGenerator[Message, None]) -> None:
         self._messages = messages
@@ -83,11 +83,11 @@ class _Pieces:
         async with aclosing(self._messages) as messages:
             yield b"retry: %d\n\n" % RETRY_MS
             async for message in messages:
-                yield on_the_wire(message)
+                yield encode(message)
 
 
 class _Streaming(ASGIStreamingResponse):
-    """A stream whose every piece must be taken in time."""
+    """A streaming response with a timeout for each chunk."""
 
     __slots__ = ("_abort", "_send_within_s")
 

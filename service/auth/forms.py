@@ -1,10 +1,10 @@
-"""Forms: read strictly, and with proof that a page of ours sent them.
+"""Forms: strict parsing, and protection against cross-site request forgery.
 
-A browser sends what a page of another site has it send, with our cookies, and not
-every browser says where it came from. So each page of ours gives the browser a secret
-in a cookie and puts a proof made of it into its forms; only who can read our pages
-can send it. It needs no memory: a page stays good when the session is renewed and
-when the service restarts.
+A page of another site can make a browser send a form with the cookies of this
+service, and not every browser sends ``Origin``. So each page sets a random secret as a
+cookie, and its forms contain a proof derived from that secret; only a page of this
+service can read it. The service stores nothing: a page stays valid when the session
+is renewed and when the service restarts.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FIELD: Final = "proof"
 """The name of the hidden field."""
 
 MOST_FIELDS: Final = 100
-"""Fields of a form, at most."""
+"""Maximum number of fields of a form."""
 
 _PURPOSE: Final = b"herdbook form 1"
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{22,64}")
@@ -41,15 +41,15 @@ _TYPE: Final = "application/x-www-form-urlencoded"
 
 
 class FormProofs:
-    """Makes and checks the proofs.
+    """Creates and checks proofs.
 
-    A proof is an HMAC of the browser's secret and the user's name. Its key is derived
-    from the user's token, so that it cannot be made by who planted the cookie; where
-    there are no tokens there is no such key, and everybody is the same user.
+    A proof is an HMAC of the browser's secret and the user's name. The key is derived
+    from the user's token, so planting a cookie is not enough to forge a proof. Without
+    tokens there is no such key, and all requests have the same user.
 
     Args:
         tokens: The tokens of the service.
-        secure: Whether browsers reach it through HTTPS alone.
+        secure: Whether browsers reach the service through HTTPS only.
     """
 
     def __init__(self, tokens: Iterable[Token], *, secure: bool) -> None:
@@ -62,11 +62,14 @@ class FormProofs:
     def prove(
         self, scope: Mapping[str, Any], principal: Principal
     ) -> tuple[str, str | None]:
-        """Return the proof for the forms of a page, and the ``Set-Cookie`` it needs.
+        """Create the proof for the forms of a page.
 
         Args:
             scope: The request for the page.
-            principal: Who asks for it.
+            principal: The user.
+
+        Returns:
+            The proof, and the ``Set-Cookie`` header that the response needs, if any.
         """
         secret = _secret_of(scope)
         if secret is not None:
@@ -78,10 +81,10 @@ class FormProofs:
     def check(
         self, scope: Mapping[str, Any], principal: Principal, form: Mapping[str, str]
     ) -> None:
-        """Check that a form comes from a page that this browser got from us.
+        """Check that a page of this service, in this browser, sent a form.
 
         Raises:
-            UnprovenFormError: It does not.
+            UnprovenFormError: The proof is missing or not valid.
         """
         secret = _secret_of(scope)
         given = form.get(FIELD, "").encode("utf-8", "replace")
@@ -91,17 +94,17 @@ class FormProofs:
             raise UnprovenFormError(
                 "the form",
                 "was not sent by a page of this service, or the page is too old",
-                "Reload the page and try again; programs use the API below /v1",
+                "Reload the page and try again. Programs should use the API at /v1",
             )
 
     def _proof(self, secret: str, principal: Principal) -> str:
         key = self._keys.get(principal.name, _PURPOSE)
-        told = f"{secret}|{principal.name}".encode()
-        return hmac.digest(key, told, "sha256").hex()
+        message = f"{secret}|{principal.name}".encode()
+        return hmac.digest(key, message, "sha256").hex()
 
 
-def comes_from_a_program(scope: Mapping[str, Any]) -> bool:
-    """Return whether a request has a bearer token, which no page of others can add."""
+def has_bearer_token(scope: Mapping[str, Any]) -> bool:
+    """Return whether a request has a bearer token; other sites cannot add one."""
     return any(
         value.lower().startswith("bearer ")
         for value in header_values(scope, "authorization")
@@ -109,20 +112,20 @@ def comes_from_a_program(scope: Mapping[str, Any]) -> bool:
 
 
 def needs_proof(scope: Mapping[str, Any]) -> bool:
-    """Return whether a request to a page has to carry a proof."""
-    return scope["method"] not in SAFE_METHODS and not comes_from_a_program(scope)
+    """Return whether a request to a page must contain a proof."""
+    return scope["method"] not in SAFE_METHODS and not has_bearer_token(scope)
 
 
 async def read_form(request: AnyRequest, *, most: int = MOST_FIELDS) -> dict[str, str]:
-    """Return the fields of a form; of several with one name, the last.
+    """Parse a form; of several fields with the same name, the last one counts.
 
     Args:
         request: The request.
-        most: How many fields there may be.
+        most: Maximum number of fields.
 
     Raises:
-        BadRequestError: It is not UTF-8, or has too many fields.
-        UnsupportedMediaError: It is in another format.
+        BadRequestError: The form is not UTF-8, or has too many fields.
+        UnsupportedMediaError: The body has another format.
     """
     body = await request.body()
     if not body:

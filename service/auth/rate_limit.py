@@ -1,4 +1,4 @@
-"""Wrong credentials, counted by the address that they came from."""
+"""A limit on unknown credentials, per client address."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Final
 from herdbook.service.errors import TooManyFailuresError
 
 MOST_ADDRESSES: Final = 4096
-"""Addresses that are remembered; the one that failed longest ago is forgotten."""
+"""Maximum number of remembered addresses; the oldest failure is dropped first."""
 
 
 class FailedLogins:
-    """How often each address failed of late. It holds bounded memory.
+    """Counts recent failures per address, in bounded memory.
 
     Args:
-        most: How many failures an address has ...
-        within_s: ... in so many seconds, before nothing of it is looked at.
-        clock: Seconds that only grow.
+        most: Failures that one address may have within the period.
+        within_s: Length of the period, in seconds.
+        clock: A monotonic clock, in seconds.
     """
 
     def __init__(
@@ -40,10 +40,10 @@ class FailedLogins:
         return len(self._times)
 
     def check(self, address: str) -> None:
-        """See that what comes from an address may be looked at.
+        """Check that an address may try a credential.
 
         Raises:
-            TooManyFailuresError: It failed too often of late.
+            TooManyFailuresError: The address has used up its failures.
         """
         times = self._times.get(_network(address))
         if times is None or len(times) < self._most:
@@ -53,7 +53,7 @@ class FailedLogins:
             raise TooManyFailuresError(math.ceil(left))
 
     def add(self, address: str) -> None:
-        """Count a failure."""
+        """Count a failure of an address."""
         network = _network(address)
         times = self._times.setdefault(network, deque(maxlen=self._most))
         times.append(self._clock())
@@ -63,7 +63,7 @@ class FailedLogins:
 
 
 def _network(address: str) -> str:
-    """Return what counts as one address: of IPv6 the half that a site is given."""
+    """Return what counts as one address: for IPv6 the /64 that one site is given."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

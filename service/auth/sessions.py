@@ -1,10 +1,10 @@
-"""Sessions of browsers: a cookie that stands for a token, without having it.
+"""Sessions of browsers: a signed cookie that stands for a token.
 
-The cookie has the token's name, until when it is good, and an HMAC of both. Its key
-is derived from what is kept of the token: so the session outlives a restart of the
-service, ends with the token, and follows its role. It also means that whoever can
-read the token file can make a cookie, though no token, from it: it is for the
-service's own user alone.
+The cookie contains the name of the token, the expiry time and an HMAC of both. The
+key of the HMAC is derived from the stored hash of the token, so a session survives a
+restart of the service, ends when the token is revoked, and follows its role. It also
+means that anyone who can read the token file can forge a session cookie (but not a
+token): only the user that runs the service may read that file.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from herdbook.service.http.asgi import header_values
 COOKIE: Final = "herdbook_session"
 """The name of the cookie."""
 
-LASTS_S: Final = 12 * 3600
-"""Seconds for which a session is good."""
+SESSION_S: Final = 12 * 3600
+"""Lifetime of a session, in seconds."""
 
 _PURPOSE: Final = b"herdbook session 1"
-_LONGEST: Final = 512
+_MAX_COOKIE_LENGTH: Final = 512
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
     """A session of a browser.
 
     Attributes:
-        principal: Whose it is.
-        over: Whether it has lasted its time.
+        principal: The user.
+        expired: Whether its lifetime is over.
     """
 
     principal: Principal
-    over: bool
+    expired: bool
 
 
 class Sessions:
-    """Makes the cookies of sessions, and says whose one is.
+    """Creates and verifies session cookies.
 
     Args:
         tokens: The tokens of the service.
-        secure: Whether browsers reach it through HTTPS alone.
+        secure: Whether browsers reach the service through HTTPS only.
         clock: Seconds since 1970.
     """
 
@@ -64,45 +64,46 @@ class Sessions:
         self._clock = clock
 
     def begin(self, name: str) -> str:
-        """Return the ``Set-Cookie`` header that begins a session of a token."""
+        """Return the ``Set-Cookie`` header that starts a session for a token."""
         token = next(token for token in self._tokens if token.name == name)
-        told = f"{name}|{int(self._clock()) + LASTS_S}".encode()
-        value = f"{_encoded(told)}.{_encoded(_proof(token, told))}"
-        return self._header(value, LASTS_S)
+        payload = f"{name}|{int(self._clock()) + SESSION_S}".encode()
+        value = f"{_encoded(payload)}.{_encoded(_signature(token, payload))}"
+        return self._header(value, SESSION_S)
 
     def end(self) -> str:
-        """Return the ``Set-Cookie`` header that ends whatever session there is."""
+        """Return the ``Set-Cookie`` header that deletes the session cookie."""
         return self._header("", 0)
 
     def session(self, value: str) -> Session | None:
-        """Return the session that a cookie stands for; None if we did not make it.
+        """Return the session of a cookie; None if its signature is not valid.
 
-        It is compared with what each token would have made of it, found or not.
+        The signature is compared for all tokens in any case, so that the duration
+        reveals nothing.
         """
-        told, proof = _parts(value)
-        name, _, expiry = told.decode("utf-8", "replace").partition("|")
+        payload, signature = _parts(value)
+        name, _, expiry = payload.decode("utf-8", "replace").partition("|")
         found = None
         for token in self._tokens:
-            right = hmac.compare_digest(_proof(token, told), proof)
-            if right and token.name == name:
+            valid = hmac.compare_digest(_signature(token, payload), signature)
+            if valid and token.name == name:
                 found = token
         if found is None:
             return None
         return Session(
             principal=Principal(name=found.name, role=found.role),
-            over=int(expiry) <= self._clock(),
+            expired=int(expiry) <= self._clock(),
         )
 
-    def _header(self, value: str, lasts_s: int) -> str:
+    def _header(self, value: str, max_age_s: int) -> str:
         secure = "; Secure" if self._secure else ""
         return (
-            f"{COOKIE}={value}; Path=/; Max-Age={lasts_s}; HttpOnly; "
+            f"{COOKIE}={value}; Path=/; Max-Age={max_age_s}; HttpOnly; "
             f"SameSite=Strict{secure}"
         )
 
 
 def cookie_of(scope: Mapping[str, Any], cookie: str = COOKIE) -> str | None:
-    """Return a cookie's value; None where a request has none, or more than one."""
+    """Return the value of a cookie; None if it is missing or sent more than once."""
     pairs = "; ".join(header_values(scope, "cookie")).split(";")
     values = [
         value.strip()
@@ -112,17 +113,17 @@ def cookie_of(scope: Mapping[str, Any], cookie: str = COOKIE) -> str | None:
     return values[0] if len(values) == 1 and values[0] else None
 
 
-def _proof(token: Token, told: bytes) -> bytes:
+def _signature(token: Token, payload: bytes) -> bytes:
     key = hmac.digest(bytes.fromhex(token.sha256), _PURPOSE, "sha256")
-    return hmac.digest(key, told, "sha256")
+    return hmac.digest(key, payload, "sha256")
 
 
 def _parts(value: str) -> tuple[bytes, bytes]:
-    """Return what a cookie says and its proof; nothing of what is no cookie."""
-    told, _, proof = value.partition(".")
-    if len(value) > _LONGEST:
+    """Return payload and signature of a cookie; empty if it is not well-formed."""
+    payload, _, signature = value.partition(".")
+    if len(value) > _MAX_COOKIE_LENGTH:
         return b"", b""
-    return _decoded(told), _decoded(proof)
+    return _decoded(payload), _decoded(signature)
 
 
 def _encoded(data: bytes) -> str:
@@ -130,7 +131,7 @@ def _encoded(data: bytes) -> str:
 
 
 def _decoded(text: str) -> bytes:
-    """Return what a text stands for; nothing unless it is written as we write it."""
+    """Decode base64; empty unless the text is the canonical encoding of its data."""
     try:
         data = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
     except (binascii.Error, ValueError):

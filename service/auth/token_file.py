@@ -1,8 +1,8 @@
-"""The token file: a token is added to what is there, and nothing else changes.
+"""Edit the token file: add or remove one token and leave the rest as it is.
 
-What a person wrote stays to the byte, comments too. The file is written beside
-itself and then put in place, so that it is never half there; those who add at the
-same time wait for one another.
+The rest of the file stays the same to the byte, with its comments. The new content is
+written to a temporary file that then replaces the old one, so no reader sees half a
+file. A lock on the directory serializes concurrent edits.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Final
 from herdbook.service.auth.tokens import (
     Role,
     Token,
-    is_name,
+    is_token_name,
     new_token,
+    parse_tokens,
     sha256_of,
-    tokens_of,
 )
-from herdbook.service.errors import InvalidServiceError
+from herdbook.service.errors import InvalidServiceError, UnknownTokenError
 
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _TABLE: Final = re.compile(
@@ -37,34 +37,66 @@ _MODE: Final = 0o600
 
 
 def add_token(path: Path, name: str, role: Role, *, replace: bool = False) -> str:
-    """Make a token, keep its hash in a file, and return it: it is nowhere else.
+    """Create a token, add its hash to a file, and return the secret.
 
     Args:
-        path: The file; it is made, for its owner alone, if it is not there.
-        name: Whose it is to be.
-        role: What it is to allow.
-        replace: Whether one of that name gives way to it.
+        path: The file; it is created with mode 0600 if it does not exist.
+        name: The name of the token.
+        role: The role of the token.
+        replace: Replace a token of the same name.
 
     Raises:
-        InvalidServiceError: The name is none or taken, or the file is not valid, or
-            cannot be written.
+        InvalidServiceError: The name is not valid or exists already, or the file is
+            not valid or cannot be written.
     """
-    if not is_name(name):
+    if not is_token_name(name):
         raise InvalidServiceError(
             "the name",
-            "is none for a token",
-            "Take up to 64 letters, digits, '.', '_' and '-'",
+            "is not a valid token name",
+            "Use up to 64 letters, digits, '.', '_' and '-'",
         )
     secret = new_token()
     token = Token(name=name, role=role, sha256=sha256_of(secret))
+    with _locked(path):
+        _add(path, token, replace=replace)
+    return secret
+
+
+def remove_token(path: Path, name: str) -> None:
+    """Remove a token from a file.
+
+    Raises:
+        UnknownTokenError: The file has no token of that name.
+        InvalidServiceError: It is the only token of the file, or the file is not valid
+            or cannot be written.
+    """
+    with _locked(path):
+        before = path.read_bytes()
+        known = _tokens(before, path)
+        left = tuple(token for token in known if token.name != name)
+        if left == known:
+            raise UnknownTokenError(f"token {name}", f"does not exist in {path}")
+        if not left:
+            raise InvalidServiceError(
+                f"token {name}",
+                "is the only token of the file",
+                "Add another token first",
+            )
+        after = _without_table(before, name)
+        _check_result(after, left, path, name)
+        _replace_file(path, after)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Lock the directory of a file; convert errors of the system."""
     try:
-        with _alone(path.resolve().parent):
-            _add(path, token, replace=replace)
+        with _locked_directory(path.resolve().parent):
+            yield
     except OSError as error:
         raise InvalidServiceError(
             f"token file {path}", f"cannot be written: {error.strerror}"
         ) from error
-    return secret
 
 
 def _add(path: Path, token: Token, *, replace: bool) -> None:
@@ -77,16 +109,28 @@ def _add(path: Path, token: Token, *, replace: bool) -> None:
     else:
         raise InvalidServiceError(
             f"token {token.name}",
-            f"is in {path} already",
-            "Take another name, or replace it with --replace",
+            f"already exists in {path}",
+            "Choose another name, or replace it with --replace",
         )
-    if not _has(after, _expected(known, token), path):
+    _check_result(after, _expected(known, token), path, token.name)
+    _replace_file(path, after)
+
+
+def _check_result(
+    content: bytes, expected: tuple[Token, ...], path: Path, name: str
+) -> None:
+    """Check that an edit had exactly the wanted effect.
+
+    Raises:
+        InvalidServiceError: It had not: TOML allows forms that this module does not
+            edit, for example an inline table.
+    """
+    if not _has(content, expected, path):
         raise InvalidServiceError(
-            f"token {token.name}",
-            f"is written in {path} in a way that is only for people to change",
-            "Remove it there, then try again",
+            f"token {name}",
+            f"is written in {path} in a form that cannot be edited automatically",
+            "Remove it there by hand, then try again",
         )
-    _put_in_place(path, after)
 
 
 def _has(content: bytes, tokens: tuple[Token, ...], path: Path) -> bool:
@@ -102,13 +146,13 @@ def _expected(known: dict[str, Token], token: Token) -> tuple[Token, ...]:
 
 
 def _tokens(content: bytes, path: Path) -> tuple[Token, ...]:
-    """Return the tokens of what a file has or is to have.
+    """Parse the content of a token file.
 
     Raises:
-        InvalidServiceError: It is not valid.
+        InvalidServiceError: The content is not valid.
     """
     try:
-        return tokens_of(tomllib.loads(content.decode()), path)
+        return parse_tokens(tomllib.loads(content.decode()), path)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidServiceError(
             f"token file {path}", f"is not TOML: {error}"
@@ -121,7 +165,7 @@ def _with_table(before: bytes, token: Token) -> bytes:
 
 
 def _table(token: Token, before: bytes) -> bytes:
-    """Return a token as it stands in the file, after a line that is empty."""
+    """Return the TOML table of a token, after an empty line if one is needed."""
     name = token.name if _BARE.fullmatch(token.name) else f'"{token.name}"'
     gap = "\n" if before.strip() else ""
     text = f'{gap}[tokens.{name}]\nrole = "{token.role.value}"\n'
@@ -129,39 +173,39 @@ def _table(token: Token, before: bytes) -> bytes:
 
 
 def _without_table(before: bytes, name: str) -> bytes:
-    """Return a file without the table of a token, and the rest to the byte."""
-    kept: list[bytes] = []
+    """Return the content of a file without the table of one token."""
+    lines: list[bytes] = []
     inside = False
     for line in before.splitlines(keepends=True):
         if _ANY_TABLE.match(line):
             found = _TABLE.fullmatch(line.rstrip(b"\r\n"))
             inside = found is not None and found["name"] == name.encode()
         if not inside or line.lstrip().startswith(b"#"):
-            kept.append(line)
-    return b"".join(kept).rstrip(b"\r\n") + b"\n" if kept else b""
+            lines.append(line)
+    return b"".join(lines).rstrip(b"\r\n") + b"\n" if lines else b""
 
 
-def _put_in_place(path: Path, content: bytes) -> None:
-    """Write a file beside the one that it replaces, whole, and with its mode."""
+def _replace_file(path: Path, content: bytes) -> None:
+    """Replace a file atomically, with the same mode."""
     target = path.resolve()
     mode = target.stat().st_mode & 0o777 if target.exists() else _MODE
-    number, beside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    number, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(number, "wb") as file:
             os.fchmod(file.fileno(), mode)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(beside).replace(target)
+        Path(temporary).replace(target)
     except BaseException:
         with suppress(OSError):
-            Path(beside).unlink()
+            Path(temporary).unlink()
         raise
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a folder against others who add a token there at the same time."""
+def _locked_directory(folder: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a directory: the file itself is replaced."""
     number = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(number, fcntl.LOCK_EX)

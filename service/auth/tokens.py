@@ -1,8 +1,8 @@
-"""Tokens: who may do what. They are kept as hashes, and compared in constant time.
+"""Tokens: names, roles and hashes; loading them from a file and the environment.
 
-A plain SHA-256 suffices: it is to be slow to try every token that there could be,
-and 256 random bits are that at any speed. Slow, salted hashes are for what people
-think up; a token that somebody thought up nonetheless is as good as it is long.
+Only SHA-256 hashes are stored. A fast hash is sufficient, because guessing 256 random
+bits is not possible at any speed; slow, salted hashes protect passwords that people
+choose. A token that a person chose is only as strong as it is long.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from herdbook.core.models.toml_file import read_toml
 from herdbook.service.errors import InvalidServiceError
 
 VARIABLE: Final = "HERDBOOK_TOKENS"
-"""The environment variable that tokens may come from."""
+"""The environment variable with tokens, each as ``name:role:token``."""
 
-SHORTEST: Final = 16
-"""Characters that a token from the environment has at least."""
+MIN_SECRET_LENGTH: Final = 16
+"""Minimum length of a token from the environment, in characters."""
 
-MAKE_ONE: Final = "To make one: herdbook token NAME --file tokens.toml"
-"""What to do without a token."""
+HOW_TO_CREATE: Final = "To create a token: herdbook token NAME --file tokens.toml"
+"""The remedy of errors about missing tokens."""
 
-LOOKS_SECRET: Final = re.compile(r"hb_[A-Za-z0-9_-]{20,}")
-"""What a token looks like that we made; also one that was not copied whole."""
+SECRET_PATTERN: Final = re.compile(r"hb_[A-Za-z0-9_-]{20,}")
+"""Matches generated tokens, also incomplete copies of them."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SHA256: Final = re.compile(r"[0-9A-Fa-f]{64}")
@@ -41,25 +41,25 @@ _LOG: Final = Logger("herdbook.tokens")
 
 
 class Role(StrEnum):
-    """What a token allows; each role allows what those before it do."""
+    """What a token permits; each role includes those before it."""
 
     READ = "read"
     OPERATE = "operate"
     ADMIN = "admin"
 
     def allows(self, needed: Role) -> bool:
-        """Return whether this role reaches for what needs that one."""
+        """Return whether this role includes another one."""
         order = list(Role)
         return order.index(self) >= order.index(needed)
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True):
-    """A token as it is kept.
+    """A token, as it is stored.
 
     Attributes:
-        name: Whose it is; the log has it as the actor ``api:<name>``.
-        role: What it allows.
-        sha256: SHA-256 of the token, 64 hexadecimal digits in lower case.
+        name: The name of its user; events record the actor ``api:<name>``.
+        role: What the token permits.
+        sha256: SHA-256 of the secret, 64 hexadecimal digits in lower case.
     """
 
     name: str
@@ -74,11 +74,11 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks.
+    """The user who sent a request.
 
     Attributes:
         name: The name of the token.
-        role: What it allows.
+        role: The role of the token.
     """
 
     name: str
@@ -86,17 +86,16 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def actor(self) -> str:
-        """The actor that the log has for it."""
+        """The actor that events record for the user."""
         return f"api:{self.name}"
 
 
 class Tokens:
-    """The tokens of a service, to find whose a secret is.
+    """Finds the token that a secret belongs to.
 
     Args:
-        tokens: All of them.
-        compare: What compares two hashes, in a time that does not tell how alike
-            they are.
+        tokens: All tokens.
+        compare: Compares two hashes in constant time.
     """
 
     def __init__(
@@ -112,7 +111,10 @@ class Tokens:
         return f"Tokens({', '.join(token.name for token in self._tokens)})"
 
     def principal(self, secret: str) -> Principal | None:
-        """Return whose token a secret is, or None; each is compared, found or not."""
+        """Return the user of a secret, or None if it is unknown.
+
+        All tokens are compared in any case, so that the duration reveals nothing.
+        """
         given = sha256_of(secret)
         found = None
         for token in self._tokens:
@@ -122,61 +124,58 @@ class Tokens:
 
 
 def new_token() -> str:
-    """Return a token that nobody can guess: 256 random bits."""
+    """Generate a token with 256 random bits."""
     return f"hb_{secrets.token_urlsafe(32)}"
 
 
 def sha256_of(secret: str) -> str:
-    """Return what is kept of a token, 64 hexadecimal digits."""
+    """Return the stored form of a secret: 64 hexadecimal digits."""
     return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
 
 
-def is_name(text: str) -> bool:
-    """Return whether a token may be called that; what looks like a token may not."""
-    return bool(_NAME.fullmatch(text)) and not LOOKS_SECRET.search(text)
+def is_token_name(text: str) -> bool:
+    """Return whether a text is a valid name, and not by mistake a token itself."""
+    return bool(_NAME.fullmatch(text)) and not SECRET_PATTERN.search(text)
 
 
-def gather(
-    file: Path | None, environment: MutableMapping[str, str]
-) -> tuple[Token, ...]:
-    """Return the tokens of a file, if there is one, and those of the environment.
+def load_tokens(file: Path | None, others: tuple[Token, ...] = ()) -> tuple[Token, ...]:
+    """Return the tokens of a file, if one is given, followed by other tokens.
 
     Raises:
-        InvalidServiceError: One of them is not valid, or two are the same.
+        InvalidServiceError: The file is not valid, or two tokens share a name or hash.
     """
-    taken = take_from_environment(environment)
-    tokens = (*(read_tokens(file) if file else ()), *taken)
+    tokens = (*(read_tokens(file) if file else ()), *others)
     _check_distinct(tokens, f"{file} and {VARIABLE}")
     return tokens
 
 
 def read_tokens(path: Path) -> tuple[Token, ...]:
-    """Return the tokens of a file; there must be one at least.
+    """Read a token file; it must contain at least one token.
 
     Raises:
-        InvalidServiceError: The file cannot be read, or a part of it is not valid.
+        InvalidServiceError: The file cannot be read or is not valid.
     """
-    tokens = tokens_of(read_toml(path, "token file", InvalidServiceError), path)
+    tokens = parse_tokens(read_toml(path, "token file", InvalidServiceError), path)
     if not tokens:
         raise InvalidServiceError(
             f"token file {path}",
-            "has no token, and would leave the service open",
-            MAKE_ONE,
+            "contains no tokens, so everyone would have access",
+            HOW_TO_CREATE,
         )
     if path.stat().st_mode & 0o077:
         _LOG.warning("token_file_readable_by_others", file=str(path))
     return tokens
 
 
-def tokens_of(data: dict[str, object], path: Path) -> tuple[Token, ...]:
-    """Return the tokens that the tables of a file are.
+def parse_tokens(data: dict[str, object], path: Path) -> tuple[Token, ...]:
+    """Convert the content of a token file to tokens.
 
     Raises:
-        InvalidServiceError: A part of it is not valid.
+        InvalidServiceError: A part of the content is not valid.
     """
     tables = data.get("tokens", {})
     if set(data) - {"tokens"} or not isinstance(tables, dict):
-        _refuse(f"token file {path}", "has more than tables [tokens.<name>]")
+        _refuse(f"token file {path}", "may contain tables [tokens.<name>] only")
     tokens = tuple(
         _token(table, str(name), f"token {number} of {path}")
         for number, (name, table) in enumerate(tables.items(), start=1)
@@ -188,13 +187,13 @@ def tokens_of(data: dict[str, object], path: Path) -> tuple[Token, ...]:
 def take_from_environment(
     environment: MutableMapping[str, str],
 ) -> tuple[Token, ...]:
-    """Return the tokens of ``HERDBOOK_TOKENS``, and remove them from there.
+    """Return the tokens of ``HERDBOOK_TOKENS`` and remove the variable.
 
-    No process that this one starts has them then. What the system itself keeps of
-    the environment that this process was started with, as in ``/proc``, stays.
+    Child processes then do not inherit it. The environment that the system recorded
+    at the start of this process, as in ``/proc``, cannot be changed.
 
     Raises:
-        InvalidServiceError: One of them is not valid.
+        InvalidServiceError: A token is not valid.
     """
     entries = environment.pop(VARIABLE, "").replace(",", " ").split()
     tokens = tuple(
@@ -206,10 +205,10 @@ def take_from_environment(
 
 
 def _token(table: object, name: str, where: str) -> Token:
-    """Return a token of a file; what it might be by mistake is never told."""
-    where = _named(name, where)
+    """Return a token of a file; errors never quote values, which could be secrets."""
+    where = _with_name(name, where)
     if not isinstance(table, dict) or set(table) != _KEYS:
-        _refuse(where, "is no table of role and sha256, and of nothing else")
+        _refuse(where, "must be a table with the keys role and sha256 only")
     sha256 = table["sha256"]
     if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
         _refuse(where, "has a sha256 that is not 64 hexadecimal digits")
@@ -221,28 +220,28 @@ def _token_of_entry(entry: str, where: str) -> Token:
     if len(parts) != 3:
         _refuse(where, "is not written as name:role:token")
     name, role, secret = parts
-    where = _named(name, where)
-    if len(secret) < SHORTEST:
-        _refuse(where, f"has fewer than {SHORTEST} characters")
+    where = _with_name(name, where)
+    if len(secret) < MIN_SECRET_LENGTH:
+        _refuse(where, f"has fewer than {MIN_SECRET_LENGTH} characters")
     if not (secret.isascii() and secret.isprintable()):
-        _refuse(where, "has characters that no header can have")
+        _refuse(where, "has characters that an HTTP header cannot contain")
     return Token(name=name, role=_role(role, where), sha256=sha256_of(secret))
 
 
-def _named(name: str, where: str) -> str:
-    """Return what an error says of a token: its name too, now that it is one."""
-    if not is_name(name):
+def _with_name(name: str, where: str) -> str:
+    """Add a token's name to the subject of an error, once it is known to be a name."""
+    if not is_token_name(name):
         _refuse(
             where,
-            "has a name that is none",
-            "Take up to 64 letters, digits, '.', '_' and '-'; not the token itself",
+            "does not have a valid name",
+            "Use up to 64 letters, digits, '.', '_' and '-'; not the token itself",
         )
     return f"{where}, {name},"
 
 
 def _role(role: object, where: str) -> Role:
     if not isinstance(role, str) or role not in tuple(Role):
-        _refuse(where, "has no role that there is", f"Roles are {', '.join(Role)}")
+        _refuse(where, "has an unknown role", f"Use one of {', '.join(Role)}")
     return Role(role)
 
 
@@ -250,11 +249,13 @@ def _check_distinct(tokens: Iterable[Token], where: str) -> None:
     names: set[str] = set()
     hashes: dict[str, str] = {}
     for token in tokens:
-        told = f"token {token.name} of {where}"
+        subject = f"token {token.name} of {where}"
         if token.name in names:
-            _refuse(told, "is there twice", "Give each a name of its own")
+            _refuse(subject, "is defined twice", "Use each name once")
         if token.sha256 in hashes:
-            _refuse(told, f"is the same as that of {hashes[token.sha256]}", MAKE_ONE)
+            _refuse(
+                subject, f"is the same as that of {hashes[token.sha256]}", HOW_TO_CREATE
+            )
         names.add(token.name)
         hashes[token.sha256] = token.name
 

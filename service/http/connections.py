@@ -1,8 +1,8 @@
-"""Accepting connections, no more than there are file descriptors for.
+"""Accept connections within the limit of file descriptors.
 
-asyncio's own server accepts a hundred connections in one go, and without descriptors
-logs a hundred tracebacks each time and tries again without a pause. Here one is
-accepted at a time, and when descriptors run out it is logged once and waited for.
+The server of asyncio (Python 3.11) accepts up to a hundred connections per wakeup. If
+file descriptors run out, it logs a traceback for each. This module accepts one
+connection at a time; if descriptors run out, it logs that once and waits.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from herdbook.core.logging import Logger
 from herdbook.events.file_descriptors import is_exhausted
 
 RESERVE: Final = 16
-"""Descriptors kept for the log, for requests to Ollama and for files."""
+"""File descriptors reserved for the log, requests to Ollama and other files."""
 
 FEWEST: Final = 4
-"""Connections that are tried even where there are hardly any descriptors."""
+"""Minimum number of connections, even if almost no descriptors are left."""
 
 PAUSE_S: Final = 0.1
-"""Seconds until the next try when a connection could not be accepted."""
+"""Seconds to wait after a connection could not be accepted."""
 
 LOG_EVERY_S: Final = 10.0
-"""Seconds after which the same trouble is logged again."""
+"""Minimum time between two log messages about it, in seconds."""
 
 _FOLDERS: Final = ("/proc/self/fd", "/dev/fd")
 _LOG: Final = Logger("herdbook.http")
 
 
 def connections_possible(most: int) -> int:
-    """Return how many connections there are descriptors for, ``most`` at most."""
+    """Return how many connections the descriptor limit allows, up to ``most``."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return most
@@ -51,12 +51,12 @@ def _open_files() -> int:
 
 
 class Acceptor:
-    """Accepts connections on a listening socket while its task runs.
+    """Accepts connections on a listening socket.
 
     Args:
         listening: The socket.
-        make: Makes the protocol of a connection.
-        make_room: Closes a connection that can be spared, if there is one.
+        make: Creates the protocol of a connection.
+        make_room: Closes an idle connection, if there is one.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Acceptor:
             try:
                 made, _ = await loop.sock_accept(self._listening)
             except OSError as error:
-                # Also a client that left before it was accepted.
+                # Includes a client that disconnected before it was accepted.
                 await self._wait(error)
                 continue
             try:
@@ -88,7 +88,7 @@ class Acceptor:
                 await self._wait(error)
 
     async def _wait(self, error: OSError) -> None:
-        """Wait for descriptors; say so, but not each time."""
+        """Wait for free descriptors, and log at intervals."""
         if is_exhausted(error):
             self._make_room()
         now = asyncio.get_running_loop().time()

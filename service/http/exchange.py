@@ -1,4 +1,4 @@
-"""One request and its answer, bounded on the way in and completed on the way out."""
+"""One request and its response: limits on the body, security headers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-"""What a page may load: what this service serves, and nothing that stands in it."""
+"""The content security policy: resources of this service only, nothing inline."""
 
 SECURITY_HEADERS: Final[dict[str, str]] = {
     "content-security-policy": POLICY,
@@ -27,7 +27,7 @@ SECURITY_HEADERS: Final[dict[str, str]] = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=()",
 }
-"""What every answer has; an application cannot say otherwise."""
+"""Headers of every response; the application cannot override them."""
 
 _STORE: Final = b"cache-control"
 _NO_STORE: Final = (_STORE, b"no-store")
@@ -36,20 +36,20 @@ _CLOSE: Final = (b"connection", b"close")
 
 
 class Exchange:
-    """Receives and sends for the application.
+    """Receives and sends on behalf of the application.
 
-    A body that is too long or too slow is answered here, whatever the application
-    makes of the error that it meets.
+    A body that is too large or too slow gets its error response here, whatever the
+    application does with the exception.
 
     Args:
         scope: The request.
-        receive: What receives its parts.
-        send: What sends the answer's.
-        settings: How much and how long.
+        receive: Receives the request from the server.
+        send: Sends the response to the server.
+        settings: Limits on size and time.
 
     Attributes:
-        status: The status of the answer; None while there is none.
-        refusal: Why the body was not taken; None if it was.
+        status: The status of the response; None before it has started.
+        refusal: The error because of which the body was refused, if it was.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class Exchange:
         """Return the next part of the request.
 
         Raises:
-            TooLargeError: Its body is too long.
-            TooSlowError: It has not wholly come in time.
+            TooLargeError: The body is too large.
+            TooSlowError: The request did not arrive in time.
         """
         if self.refusal is not None:
             raise self.refusal
@@ -93,8 +93,8 @@ class Exchange:
         except TimeoutError:
             raise TooSlowError(
                 "the request",
-                f"has not come within {self._settings.request_within_s:g} s",
-                "Send it again, all at once",
+                f"did not arrive within {self._settings.request_within_s:g} s",
+                "Send the whole request without pauses",
             ) from None
         self._bytes += len(message.get("body", b""))
         if self._bytes > self._settings.body_bytes:
@@ -102,10 +102,10 @@ class Exchange:
         return message
 
     async def send(self, message: Message) -> None:
-        """Send a part of the answer.
+        """Send a part of the response.
 
-        What answers a request that was refused meanwhile, or broke off in its midst,
-        goes nowhere.
+        Nothing is sent if the request was refused or its client disconnected before
+        the response started.
         """
         if self.status is not None or not (self.refusal or self._left):
             await self._pass_on(message)
@@ -115,7 +115,7 @@ class Exchange:
             self.status = message["status"]
             headers = completed(message.get("headers", ()))
             if not self._whole and has_body(self._scope) and _CLOSE not in headers:
-                # The rest is not parsed to get at what might come behind it.
+                # The rest of the body is never parsed, so no next request is found.
                 headers.append(_CLOSE)
             message = {**message, "headers": headers}
         await self._send(message)
@@ -123,11 +123,13 @@ class Exchange:
     async def refuse(
         self, error: HerdbookError, extra: Mapping[str, str] | None = None
     ) -> None:
-        """Answer an error and close the connection; once an answer began, do not.
+        """Send an error response and close the connection.
+
+        Does nothing if a response has already started.
 
         Args:
-            error: Why the request is refused.
-            extra: More headers.
+            error: The reason of the refusal.
+            extra: Additional headers.
         """
         status, headers, body = problems.answer(error)
         headers = {**headers, "connection": "close"}
@@ -136,7 +138,7 @@ class Exchange:
     async def answer(
         self, status: int, headers: Mapping[str, str], body: bytes
     ) -> None:
-        """Answer at once and wholly, unless an answer has begun."""
+        """Send a complete response, unless one has already started."""
         if self.status is not None:
             return
         sent = {**headers, "content-length": str(len(body))}
@@ -151,24 +153,24 @@ class Exchange:
 
 
 def has_body(scope: Mapping[str, Any]) -> bool:
-    """Return whether a request says that it has a body."""
+    """Return whether the headers of a request announce a body."""
     lengths = header_values(scope, "content-length")
     return bool(header_values(scope, "transfer-encoding")) or lengths not in ([], ["0"])
 
 
 def too_large(settings: ServiceSettings) -> TooLargeError:
-    """Return what is said of a body that is too long."""
+    """Create the error for a body that exceeds the limit."""
     return TooLargeError(
-        "the request's body",
-        f"has more than {settings.body_bytes} bytes",
-        "Send less at once",
+        "the body",
+        f"is larger than {settings.body_bytes} bytes",
+        "Send a smaller body",
     )
 
 
 def completed(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Return an answer's headers with those that every answer has.
+    """Return the headers of a response with the security headers added.
 
-    What would let another site read the answer is left out.
+    Headers that would let another site read the response are removed.
     """
     ours = [(k.encode(), v.encode()) for k, v in SECURITY_HEADERS.items()]
     names = {name for name, _ in ours}

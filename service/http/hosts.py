@@ -1,8 +1,8 @@
-"""By which name a request addresses this service, and from which site it comes.
+"""Check the ``Host`` header and refuse requests from pages of other sites.
 
-A page of another site can let a name of its own point here (DNS rebinding), and can
-let a browser send requests here. Both show: in the ``Host`` header, and in what a
-browser says of the site that asks.
+Another site can point one of its own names at this service (DNS rebinding), and its
+pages can make a browser send requests to this service. The first shows in ``Host``,
+the second in ``Origin`` and ``Sec-Fetch-Site``.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from herdbook.service.http.asgi import (
 from herdbook.service.settings import ServiceSettings
 
 LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
-"""The names of the loopback interface by which every service may be addressed."""
+"""The names of the loopback interface; always allowed in ``Host``."""
 
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _ORIGIN: Final = re.compile(r"(https?)://(.+)")
 _USUAL_PORTS: Final = {"http": "80", "https": "443"}
 _OUR_SITE: Final = frozenset({"same-origin", "none"})
-"""What a browser says of a request of our own pages, and of a person."""
+"""``Sec-Fetch-Site`` of requests by pages of this service, and by typed addresses."""
 
 _NO_PAGES: Final = ("/v1", "/metrics")
-"""What no browser needs to be led to from elsewhere."""
+"""Paths without pages: links from other sites to them are refused too."""
 
 
 class Hosts:
-    """The names by which a service may be addressed.
+    """The allowed values of the ``Host`` header.
 
     Args:
-        settings: What it was started with.
+        settings: The address of the service and the additional names.
     """
 
     def __init__(self, settings: ServiceSettings) -> None:
@@ -50,43 +50,43 @@ class Hosts:
         self._scheme = "https" if settings.secure else "http"
 
     def check(self, scope: Mapping[str, Any]) -> None:
-        """See that a request is meant for this service, and not sent by another site.
+        """Check that a request is addressed to this service and not cross-site.
 
         Raises:
-            HostNotAllowedError: It names another host, none, or two.
-            CrossSiteError: A page of another site sent it.
+            HostNotAllowedError: ``Host`` is missing, repeated or not allowed.
+            CrossSiteError: A page of another site sent the request.
         """
         headers = header_values(scope, "host")
         host = _split(headers[0]) if len(headers) == 1 else None
         if host is None or host[0] not in self._names:
             raise HostNotAllowedError(
-                "the request",
-                "is addressed to a host that this service is not",
-                "Use its own address, or start it with --allow-host and that name",
+                "the Host header",
+                "is not a name of this service",
+                "Use the address of the service, or start it with --allow-host NAME",
             )
-        if self._crosses(scope, _site(self._scheme, host)):
+        if self._is_cross_site(scope, _site(self._scheme, host)):
             raise CrossSiteError(
                 "the request",
-                "comes from a page of another site",
-                "Use Herdbook's own pages, or a program with a token",
+                "was sent by a page of another site",
+                "Use the pages of Herdbook, or a program with a token",
             )
 
-    def _crosses(self, scope: Mapping[str, Any], ours: str) -> bool:
-        """Return whether a browser says that another site asks."""
+    def _is_cross_site(self, scope: Mapping[str, Any], site: str) -> bool:
+        """Return whether the headers of a browser show another site as the sender."""
         safe = scope["method"] in SAFE_METHODS
         if header_values(scope, "access-control-request-method"):
-            return True  # a browser asks that only on behalf of another site
+            return True  # a preflight request, which browsers send cross-site only
         origin = header_value(scope, "origin")
-        if origin is not None and not safe and _site_of(origin) != ours:
+        if origin is not None and not safe and _site_of(origin) != site:
             return True
-        asking = header_value(scope, "sec-fetch-site")
-        if asking is None or asking in _OUR_SITE:
+        fetch_site = header_value(scope, "sec-fetch-site")
+        if fetch_site is None or fetch_site in _OUR_SITE:
             return False
         return not (safe and _leads_to_a_page(scope))
 
 
 def _leads_to_a_page(scope: Mapping[str, Any]) -> bool:
-    """Return whether somebody followed a link to a page of ours."""
+    """Return whether a request follows a link to a page."""
     return (
         header_value(scope, "sec-fetch-mode") == "navigate"
         and header_value(scope, "sec-fetch-dest") == "document"
@@ -98,22 +98,22 @@ def _names(hosts: Iterable[str]) -> Iterator[str]:
     """Yield hosts in the form that is compared; a wildcard is no name.
 
     Raises:
-        InvalidServiceError: One of them is no host.
+        InvalidServiceError: A name is not a valid host.
     """
     for host in hosts:
         split = _split(host) or _split(f"[{host}]")
         if split is None:
             raise InvalidServiceError(
                 f"{host[:100]!r}",
-                "is no host by which a service can be addressed",
-                "Write the name alone, as manager.example; there is no wildcard",
+                "is not a valid host name",
+                "Use a plain name such as herd.example, without a wildcard",
             )
         if not _is_wildcard(split[0]):
             yield split[0]
 
 
 def _split(header: str) -> tuple[str, str] | None:
-    """Return host and port of a ``Host`` header; None if it is none."""
+    """Return host and port of a ``Host`` header; None if it is not valid."""
     found = _HOST.fullmatch(header)
     if found is None:
         return None
@@ -136,7 +136,7 @@ def _is_wildcard(name: str) -> bool:
 
 
 def _site_of(origin: str) -> str | None:
-    """Return the site of an ``Origin`` header; None for ``null`` and what is none."""
+    """Return the site of an ``Origin`` header; None if it is ``null`` or not valid."""
     found = _ORIGIN.fullmatch(origin)
     host = found and _split(found[2])
     return _site(found[1], host) if found and host else None

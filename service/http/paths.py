@@ -1,8 +1,8 @@
-"""Models' names in paths: they have slashes, and a path is parted at slashes.
+"""Model names in paths: encode a name with slashes as one path segment.
 
-What stands between ``/models/`` and a known last word is one name, however many
-slashes it has: it is put into one segment before the framework sees it. A name that
-itself ends in such a word is written with its tag, or with ``%2F`` for its slashes.
+Everything between ``/models/`` and a known last segment such as ``history`` is one
+model name. Its slashes are percent-encoded before Litestar splits the path. A name
+that ends in such a word itself must be written with its tag, or with ``%2F``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 from herdbook.service.http.asgi import App, Receive, Scope, Send
 
 ROOTS: Final = ("/v1/models/", "/models/")
-"""Where names begin."""
+"""The paths that are followed by a model name."""
 
 WORDS: Final = frozenset(
     {
@@ -21,16 +21,16 @@ WORDS: Final = frozenset(
         *("pull", "update", "load", "unload", "delete", "cancel", "use"),
     }
 )
-"""What may follow a name."""
+"""The path segments that may follow a model name."""
 
 
 def segment(name: str) -> str:
-    """Return a model's name as one segment of a path."""
+    """Percent-encode a model name as one path segment."""
     return quote(name, safe=":")
 
 
 def one_segment(path: str) -> str:
-    """Return a path, still percent-encoded, with the model's name as one segment."""
+    """Return a percent-encoded path with the model name as one segment."""
     root = next((root for root in ROOTS if path.startswith(root)), None)
     if root is None:
         return path
@@ -42,17 +42,17 @@ def one_segment(path: str) -> str:
 
 
 class NamesInPaths:
-    """The middleware that does so."""
+    """ASGI middleware that applies ``one_segment`` to every request."""
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Rewrite the path, and go on."""
+        """Rewrite the path and call the application."""
         if scope["type"] == "http":
             raw = scope["raw_path"].decode("latin-1")
             path = one_segment(raw)
             if path.startswith(ROOTS):
-                # Still encoded: the framework parts it, the handler decodes the name.
+                # Still encoded: Litestar splits the path, the handler decodes the name.
                 scope = {**scope, "path": path, "raw_path": path.encode("latin-1")}
         await self._app(scope, receive, send)

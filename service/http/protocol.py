@@ -1,8 +1,8 @@
-"""HTTP over one connection, with a bound on all that the other side can hold up.
+"""HTTP/1.1 on one connection, with a timeout wherever the client could stall it.
 
-uvicorn's own protocol waits without end for a request that does not come, for the
-rest of a body that nobody wants, and for a reader that does not read. Here each has
-its time, and then the connection is cut.
+``H11Protocol`` of uvicorn 0.54 waits without a limit for the head of a request, for
+the rest of a body that was refused, and for a client that does not read. This protocol
+aborts the connection in each case.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from herdbook.core import HerdbookError
 from herdbook.service import problems
 from herdbook.service.errors import BadRequestError, TooLargeError
 from herdbook.service.http.exchange import completed
-from herdbook.service.http.strict_parser import RefusedByUsError, StrictConnection
+from herdbook.service.http.strict_parser import RefusedRequestError, StrictConnection
 from herdbook.service.settings import ServiceSettings
 
 RECEIVE_BYTES: Final = 16_384
-"""Bytes that are received and parsed before other connections have their turn."""
+"""Bytes that are received and parsed at once, before other connections run."""
 
-MOST_UNWANTED: Final = 8 * 1024 * 1024
-"""Bytes behind a refusal that are received and thrown away, unparsed, so that their
-sender comes to read why it was refused."""
+MOST_DISCARDED: Final = 8 * 1024 * 1024
+"""Bytes that are received and discarded after a refusal, so that the client finishes
+sending and reads the response."""
 
 LINGER_S: Final = 2.0
-"""Seconds for which what still comes is thrown away once a request was refused."""
+"""Seconds for which incoming bytes are discarded after a refusal."""
 
 
 class BoundedProtocol(H11Protocol):
-    """A connection that cannot be held up.
+    """A connection with timeouts on reading and writing.
 
-    The application finds what cuts it at ``scope["state"]["abort"]``.
+    ``scope["state"]["abort"]`` lets the application abort the connection.
 
     Args:
-        limits: How long what may take.
-        admit: Makes room for this connection, or cuts it.
-        given: What uvicorn gives each protocol.
+        limits: The limits on size and time.
+        admit: Makes room for this connection, or aborts it.
+        given: The arguments of ``H11Protocol``.
 
     Attributes:
-        idle_since: Since when it is idle, if it is, by the loop's clock.
+        idle_since: When the connection became idle, by the clock of the event loop.
     """
 
     def __init__(
@@ -60,186 +60,188 @@ class BoundedProtocol(H11Protocol):
         self.conn = StrictConnection(h11.SERVER, limits.header_bytes)
         self.idle_since = 0.0
         self._limits = limits
-        self._accept_connection = admit
-        self._clock: asyncio.TimerHandle | None = None
-        self._reader_clock: asyncio.TimerHandle | None = None
+        self._admit = admit
+        self._timer: asyncio.TimerHandle | None = None
+        self._reader_timer: asyncio.TimerHandle | None = None
         self._unread = 0
-        self._unwanted = 0
-        self._deaf = False
-        self._around = contextvars.copy_context()
+        self._discarded = 0
+        self._discarding = False
+        self._context = contextvars.copy_context()
 
     @property
     def idle(self) -> bool:
-        """Whether no request is being answered."""
-        return self._begun is None or self._begun.response_complete
+        """Whether no request is in progress."""
+        return self._request is None or self._request.response_complete
 
     @property
-    def _begun(self) -> RequestResponseCycle | None:
-        """The last request; None before the first, which uvicorn's types leave out."""
+    def _request(self) -> RequestResponseCycle | None:
+        """The last request, or None; uvicorn declares ``cycle`` without the None."""
         return cast("RequestResponseCycle | None", self.cycle)
 
     def connection_made(  # type: ignore[override]  # uvicorn narrows the transport
         self, transport: asyncio.Transport
     ) -> None:
-        """Begin to wait for a request, if there is room for the connection."""
+        """Start to wait for a request, if there is room for the connection."""
         self.app_state = {**self.app_state, "abort": transport.abort}
         self.idle_since = self.loop.time()
-        # asyncio's own is 256 KiB, which h11 may parse for seconds in one go.
+        # The default of asyncio is 256 KiB, which h11 can take seconds to parse.
         cast("Any", transport).max_size = RECEIVE_BYTES
         super().connection_made(transport)
-        # Whatever waits to be sent counts, so that a reader who has stopped is seen.
+        # Any unsent byte calls pause_writing, which starts the timeout of the reader.
         transport.set_write_buffer_limits(high=0)
-        self._accept_connection(self)
-        self._watch()
+        self._admit(self)
+        self._update_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop all clocks."""
-        self._stop_clock()
-        self._stop_reader_clock()
+        """Cancel all timers."""
+        self._stop_timer()
+        self._stop_reader_timer()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take what has come, or throw it away."""
-        if self._deaf:
-            self._unwanted += len(data)
-            if self._unwanted > MOST_UNWANTED:
+        """Parse incoming bytes, or discard them after a refusal."""
+        if self._discarding:
+            self._discarded += len(data)
+            if self._discarded > MOST_DISCARDED:
                 self.transport.abort()
         elif not self.transport.is_closing():
             super().data_received(data)
-            self._watch()
+            self._update_timer()
 
     def handle_events(self) -> None:
-        """Begin requests in the connection's own context.
+        """Start requests in the context variables of the connection.
 
-        A request that came right behind another one is begun where that one's answer
-        ends, and would be recorded as a part of it.
+        uvicorn starts a pipelined request where the previous response ends, so it
+        would inherit the actor and the correlation id of the previous request.
         """
-        if self._deaf:
+        if self._discarding:
             return
-        self._around.copy().run(super().handle_events)
-        if self._begun is not None:
-            self._begun.transport = cast("Any", _Outlet(self.transport, self._let_go))
+        self._context.copy().run(super().handle_events)
+        if self._request is not None:
+            self._request.transport = cast(
+                "Any", _ResponseTransport(self.transport, self._close_gracefully)
+            )
 
     def _should_upgrade(self) -> bool:
-        """Answer a request for another protocol as a plain one, without a warning."""
+        """Treat a request to upgrade as a plain one; uvicorn would log a warning."""
         return False
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, unless this one has not wholly come."""
+        """Wait for the next request, unless this one has not fully arrived."""
         self.idle_since = self.loop.time()
         if self._unfinished and not self.transport.is_closing():
             self._linger()
         super().on_response_complete()
-        self._watch()
+        self._update_timer()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP as every error is answered, and hear no more."""
+        """Send a problem document for invalid HTTP, and discard all further bytes."""
         del msg
         if self.conn.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
-            self.transport.abort()  # an answer has begun, and a second cannot follow
+            self.transport.abort()  # a response has started; a second cannot follow
             return
-        for event in _answer(_refusal(sys.exc_info()[1], self._limits)):
+        for event in _response(_refusal(sys.exc_info()[1], self._limits)):
             self.transport.write(self.conn.send(event) or b"")
-        if self._begun is not None:
-            self._begun.disconnected = True
-            self._begun.message_event.set()
+        if self._request is not None:
+            self._request.disconnected = True
+            self._request.message_event.set()
         self._linger()
 
     @property
     def _unfinished(self) -> bool:
-        """Whether the other side has not sent all of the request yet."""
+        """Whether the body of the request has not fully arrived."""
         return self.conn.their_state is h11.SEND_BODY
 
-    def _let_go(self) -> None:
-        """Close the connection after its last answer."""
+    def _close_gracefully(self) -> None:
+        """Close the connection after its last response."""
         if self._unfinished or self.conn.trailing_data[0]:
             self._linger()
         else:
             self.transport.close()
 
     def _linger(self) -> None:
-        """End what we send, and wait a moment for the other side to have read it.
+        """Shut down the sending side, and give the client time to read the response.
 
-        To close at once, with something unread, would take the answer away from it.
-        What still comes is not parsed: whoever was refused shall not cost any more.
+        Closing a socket with unread bytes sends a reset, which can destroy the
+        response. Further bytes are discarded without parsing them.
         """
-        if self._deaf:
+        if self._discarding:
             return
-        self._deaf = True
+        self._discarding = True
         self._unset_keepalive_if_required()
         self.flow.resume_reading()
         self.transport.write_eof()
-        self._stop_clock()
-        self._clock = self.loop.call_later(
+        self._stop_timer()
+        self._timer = self.loop.call_later(
             min(LINGER_S, self._limits.request_within_s), self.transport.abort
         )
 
     def shutdown(self) -> None:
-        """Close a connection that is idle; let another one end with its answer."""
+        """Close an idle connection; close another one after its response."""
         if self.idle:
             self.transport.close()
         else:
             self.cycle.keep_alive = False
 
     def pause_writing(self) -> None:
-        """Begin to watch a reader for whom something waits."""
+        """Start the timeout of a client that has unread bytes."""
         super().pause_writing()
         self._unread = self.transport.get_write_buffer_size()
-        self._reader_clock = self._later(self._limits.send_within_s, self._look)
+        self._reader_timer = self._later(self._limits.send_within_s, self._check_reader)
 
     def resume_writing(self) -> None:
-        """Leave a reader alone that has taken everything."""
+        """Cancel the timeout: the client has read everything."""
         super().resume_writing()
-        self._stop_reader_clock()
+        self._stop_reader_timer()
 
-    def _look(self) -> None:
-        """Cut a reader that has taken nothing since the last look."""
+    def _check_reader(self) -> None:
+        """Abort the connection if the client has read nothing since the last check."""
         unread = self.transport.get_write_buffer_size()
         if unread >= self._unread:
             self.transport.abort()
             return
         self._unread = unread
-        self._reader_clock = self._later(self._limits.send_within_s, self._look)
+        self._reader_timer = self._later(self._limits.send_within_s, self._check_reader)
 
-    def _watch(self) -> None:
-        """Have a clock run exactly while something is due from the other side."""
-        if self._deaf or self.transport.is_closing():
+    def _update_timer(self) -> None:
+        """Run the request timer exactly while a request head is expected."""
+        if self._discarding or self.transport.is_closing():
             return
-        if self._is_due():
-            if self._clock is None:
-                self._clock = self._later(
+        if self._expects_head():
+            if self._timer is None:
+                self._timer = self._later(
                     self._limits.request_within_s, self.transport.abort
                 )
             return
-        self._stop_clock()
+        self._stop_timer()
         if self.cycle.response_complete and self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_task = self._later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
 
-    def _is_due(self) -> bool:
-        """Return whether the other side owes a head, or the rest of one."""
-        if self._begun is None:
+    def _expects_head(self) -> bool:
+        """Return whether the first head, or the rest of a head, has not arrived."""
+        if self._request is None:
             return True
         return self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
 
-    def _stop_clock(self) -> None:
-        if self._clock is not None:
-            self._clock.cancel()
-            self._clock = None
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _stop_reader_clock(self) -> None:
-        if self._reader_clock is not None:
-            self._reader_clock.cancel()
-            self._reader_clock = None
+    def _stop_reader_timer(self) -> None:
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
 
     def _later(self, seconds: float, call: Callable[[], object]) -> asyncio.TimerHandle:
         return self.loop.call_later(seconds, call)
 
 
-class _Outlet:
-    """What a request's answer is written to: closes the connection in our way."""
+class _ResponseTransport:
+    """The transport that a response is written to, with a graceful ``close``."""
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
         self.write = transport.write
@@ -248,22 +250,22 @@ class _Outlet:
 
 
 def _refusal(error: BaseException | None, limits: ServiceSettings) -> HerdbookError:
-    """Return why a request cannot be read."""
-    if isinstance(error, RefusedByUsError):
+    """Return the error for a request that could not be parsed."""
+    if isinstance(error, RefusedRequestError):
         return error.refusal
     if isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431:
         return TooLargeError(
-            "the request's head",
-            f"has more than {limits.header_bytes} bytes",
+            "the request head",
+            f"is larger than {limits.header_bytes} bytes",
             "Send fewer or shorter headers",
         )
     return BadRequestError("the request", "is not valid HTTP/1.1")
 
 
-def _answer(
+def _response(
     refusal: HerdbookError,
 ) -> tuple[h11.Response, h11.Data, h11.EndOfMessage]:
-    """Return the answer to a request that cannot be read."""
+    """Return the response to a request that could not be parsed."""
     status, headers, body = problems.answer(refusal)
     headers = {**headers, "content-length": str(len(body)), "connection": "close"}
     sent = completed([(k.encode(), v.encode()) for k, v in headers.items()])

@@ -1,4 +1,4 @@
-"""A request as every handler takes it: who asks stands beside it, not in it."""
+"""The type of requests in handlers."""
 
 from __future__ import annotations
 
@@ -7,4 +7,5 @@ from typing import Any, TypeAlias
 from litestar import Request
 
 AnyRequest: TypeAlias = Request[Any, Any, Any]
-"""A request, whatever its user, its credential and its state are typed as."""
+"""A Litestar request. Its user, auth and state types are not used: the middleware
+stores the user in the ASGI scope (``middleware.principal_of``)."""

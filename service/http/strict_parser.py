@@ -1,9 +1,9 @@
-"""HTTP/1.1 read strictly: one way to read each request, and a bound in pieces.
+"""A strict HTTP/1.1 parser on top of h11.
 
-A limit in bytes does not bound the work where the cost is in pieces: 64 KiB in
-chunks of one byte take a thousand times as long to parse as in one chunk. What h11
-accepts for old clients, and another server in front may read differently, is refused
-here: that is how a second request is smuggled in behind the first.
+It limits the number of headers and chunks, because a limit in bytes does not limit the
+work: 64 KiB in chunks of one byte take a thousand times as long to parse as one chunk.
+It refuses what h11 0.16 accepts for old clients but a proxy may read differently (bare
+LF, folded headers, trailers), because such differences allow request smuggling.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from herdbook.core import HerdbookError
 from herdbook.service.errors import BadRequestError, TooLargeError
 
 MOST_HEADERS: Final = 128
-"""Header lines of a request, at most."""
+"""Maximum number of header lines of a request."""
 
 MOST_CHUNKS: Final = 1024
-"""Chunks of a body, at most."""
+"""Maximum number of chunks of a body."""
 
 _END: Final = b"\r\n\r\n"
 _AMBIGUOUS: Final = re.compile(rb"(?<!\r)\n|\r[^\n]|\n[ \t]")
-"""A bare LF or CR, and a header that is continued on the next line."""
+"""A bare LF or CR, or a folded header."""
 
 _VERSIONS: Final = frozenset({b"1.0", b"1.1"})
 
 
-class RefusedByUsError(h11.RemoteProtocolError):
-    """A request that h11 would read and we refuse.
+class RefusedRequestError(h11.RemoteProtocolError):
+    """A request that h11 accepts and this parser refuses.
 
     Attributes:
-        refusal: The error to answer with.
+        refusal: The error of the response.
     """
 
     def __init__(self, refusal: HerdbookError) -> None:
@@ -42,7 +42,7 @@ class RefusedByUsError(h11.RemoteProtocolError):
 
 
 class StrictConnection(h11.Connection):
-    """The server's side of a connection; refuses what is ambiguous or too much."""
+    """The server side of a connection; refuses ambiguous or oversized requests."""
 
     _chunks = 0
 
@@ -50,11 +50,11 @@ class StrictConnection(h11.Connection):
         """Return the next event.
 
         Raises:
-            RefusedByUsError: The request is ambiguous, or in too many pieces.
-            h11.RemoteProtocolError: It is not HTTP.
+            RefusedRequestError: The request is ambiguous or has too many parts.
+            h11.RemoteProtocolError: The request is not valid HTTP.
         """
         if self.their_state is h11.IDLE:
-            # Before h11 parses it: that would take 5 microseconds per line.
+            # Checked before h11 parses the head, which takes 5 microseconds per line.
             check_head(self.trailing_data[0])
         event = super().next_event()
         if isinstance(event, h11.Request):
@@ -64,36 +64,36 @@ class StrictConnection(h11.Connection):
         elif isinstance(event, h11.Data) and event.chunk_start:
             self._chunks += 1
             if self._chunks > MOST_CHUNKS:
-                raise RefusedByUsError(
+                raise RefusedRequestError(
                     TooLargeError(
-                        "the request's body",
+                        "the body",
                         f"has more than {MOST_CHUNKS} chunks",
-                        "Send it in larger chunks, or with a Content-Length",
+                        "Send larger chunks, or a Content-Length",
                     )
                 )
         elif isinstance(event, h11.EndOfMessage) and event.headers:
-            raise _invalid("has headers behind its body")
+            raise _invalid("has trailers after its body")
         return event
 
 
 def check_head(received: bytes) -> None:
-    """Check what has come of a request's head.
+    """Check the part of a request head that has arrived.
 
     Raises:
-        RefusedByUsError: It is ambiguous, or has too many lines.
+        RefusedRequestError: The head is ambiguous or has too many lines.
     """
     head = received.partition(_END)[0]
     if _AMBIGUOUS.search(head):
         raise _invalid("has a line that does not end in CRLF, or a folded header")
     if head.count(b"\n") > MOST_HEADERS:
-        raise RefusedByUsError(
+        raise RefusedRequestError(
             TooLargeError(
-                "the request's head",
+                "the request",
                 f"has more than {MOST_HEADERS} headers",
                 "Send fewer headers",
             )
         )
 
 
-def _invalid(state: str) -> RefusedByUsError:
-    return RefusedByUsError(BadRequestError("the request", state))
+def _invalid(state: str) -> RefusedRequestError:
+    return RefusedRequestError(BadRequestError("the request", state))

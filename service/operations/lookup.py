@@ -1,7 +1,7 @@
-"""Which operations the log knows, by their ids: found without reading all of it.
+"""Look up operations of the last 24 hours in the log by id.
 
-What begins an operation is a rare kind of event, and the store finds it by its type.
-Those of the last day are remembered; each question reads only what is new.
+Events that start an operation are rare, and the store finds them by their type. Their
+positions are cached, so each lookup reads only new events.
 """
 
 from __future__ import annotations
@@ -11,48 +11,48 @@ from datetime import timedelta
 from typing import Final, NamedTuple
 
 from herdbook.core import Clock, HistoryFilter, ModelManager, RecordedEvent
-from herdbook.service.operations.restore import ENDS, STARTS, begins
+from herdbook.service.operations.restore import ENDS, STARTS, starts_operation
 
-CACHED: Final = timedelta(hours=24)
-"""For how long an operation is found by its id, and so by its key."""
+LOOKUP_PERIOD: Final = timedelta(hours=24)
+"""How long an operation can be found by its id or idempotency key."""
 
 _STARTS: Final = HistoryFilter(types=frozenset(fact.__name__ for fact in STARTS))
 _PAGE: Final = 1_000
 
 
-class _Begun(NamedTuple):
-    """Where an operation began."""
+class _Start(NamedTuple):
+    """Stream and position of the event that started an operation."""
 
     stream: str
     position: int
 
 
 class LoggedOperations:
-    """The operations of the last day, as the log has them."""
+    """The operations of the last 24 hours in the log."""
 
     def __init__(self, manager: ModelManager, clock: Clock) -> None:
         self._manager = manager
         self._clock = clock
         self._position: int | None = None
-        self._begun: dict[str, _Begun] = {}
+        self._starts: dict[str, _Start] = {}
 
     async def events(self, operation_id: str) -> Sequence[RecordedEvent]:
-        """Return the events of an operation up to its end; none of one not known."""
-        await self._read_on()
-        begun = self._begun.get(operation_id)
-        if begun is None:
+        """Return the events of an operation up to its end; empty if it is unknown."""
+        await self._read_new_events()
+        start = self._starts.get(operation_id)
+        if start is None:
             return ()
-        return await self.since(begun.position - 1, operation_id, stream=begun.stream)
+        return await self.since(start.position - 1, operation_id, stream=start.stream)
 
     async def since(
         self, position: int, operation_id: str, *, stream: str = ""
     ) -> Sequence[RecordedEvent]:
-        """Return the events of an operation behind a position, up to its end.
+        """Return the events of an operation after a position, up to its end.
 
         Args:
-            position: It began behind this one.
-            operation_id: Its id.
-            stream: Only events of this stream; of all by default.
+            position: A position before the start of the operation.
+            operation_id: The id of the operation.
+            stream: Only events of this stream; of all streams by default.
         """
         wanted = HistoryFilter(correlation_id=operation_id)
         found: list[RecordedEvent] = []
@@ -66,9 +66,9 @@ class LoggedOperations:
             after = None if ended else page.next
         return found
 
-    async def _read_on(self) -> None:
-        """Take in what began since the last question, and forget what is too old."""
-        oldest = await self._manager.position_at(self._clock.now() - CACHED)
+    async def _read_new_events(self) -> None:
+        """Add operations that started since the last lookup, and drop old ones."""
+        oldest = await self._manager.position_at(self._clock.now() - LOOKUP_PERIOD)
         after: int | None = max(oldest, self._position or 0)
         head = (await self._manager.head()).position
         while after is not None:
@@ -76,11 +76,11 @@ class LoggedOperations:
                 after=after, before=head + 1, limit=_PAGE, chosen=_STARTS
             )
             for event in page.events:
-                if event.correlation_id and begins(event):
-                    begun = _Begun(event.stream, event.position)
-                    self._begun.setdefault(event.correlation_id, begun)
+                if event.correlation_id and starts_operation(event):
+                    start = _Start(event.stream, event.position)
+                    self._starts.setdefault(event.correlation_id, start)
             after = page.next
         self._position = head
-        self._begun = {
-            k: one for k, one in self._begun.items() if one.position > oldest
+        self._starts = {
+            k: one for k, one in self._starts.items() if one.position > oldest
         }

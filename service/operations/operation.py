@@ -1,4 +1,4 @@
-"""One operation: what was asked for, how far it is, and how it ended."""
+"""One operation: its request, its progress and its outcome."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from herdbook.service.problems import Problem
 
 
 class Kind(StrEnum):
-    """What can be asked for."""
+    """The kind of an operation."""
 
     PULL = "pull"
     UPDATE = "update"
@@ -24,7 +24,7 @@ class Kind(StrEnum):
 
 
 class OperationState(StrEnum):
-    """How far an operation is."""
+    """The state of an operation."""
 
     RUNNING = "running"
     SUCCEEDED = "succeeded"
@@ -36,14 +36,14 @@ class OperationState(StrEnum):
 class OperationRequest(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 ):
-    """What is asked for.
+    """A request to start an operation.
 
     Attributes:
-        kind: What to do.
-        model: Which model; every kind but a refresh needs one.
-        insecure: Whether the registry may be asked without TLS (pull, update).
-        options: Options of the server for this load, on top of the configured ones.
-        keep_alive: How long it is to stay in memory (load), as Ollama takes it.
+        kind: The kind of operation.
+        model: The model; required for all kinds except refresh.
+        insecure: Allow a registry without TLS (pull, update).
+        options: Ollama options for this load, in addition to the configured ones.
+        keep_alive: How long the model stays loaded (load), in the format of Ollama.
     """
 
     kind: Kind
@@ -54,19 +54,21 @@ class OperationRequest(
 
 
 class Operation:
-    """One operation, under way or ended.
+    """An operation that is running or has ended.
 
     Attributes:
-        id: Its id, and the correlation id of what it records.
-        request: What was asked for, with the model's canonical name.
-        actor: Who asked.
-        started_at: When.
-        ended_at: When it was over; None while it runs.
-        state: How far it is.
-        progress: The newest progress of a pull or an update.
-        result: How an unload went: ``unloaded``, ``deferred`` or ``not_loaded``.
-        error: What went wrong.
-        after: The position of the log behind which it began.
+        id: The id, and the correlation id of the events that it records.
+        request: The request, with the canonical name of the model.
+        actor: The user who started it.
+        started_at: Start time.
+        ended_at: End time; None while it runs.
+        state: The state.
+        progress: The latest progress of a pull or an update.
+        result: Result of an unload: ``unloaded``, ``deferred`` or ``not_loaded``.
+        error: The error of a failed operation.
+        after: Position of the last event before its start.
+        cancelled: Whether a client asked to cancel it.
+        task: The task that runs it; None if it was read from the log.
     """
 
     def __init__(
@@ -87,19 +89,19 @@ class Operation:
 
     @property
     def kind(self) -> Kind:
-        """What it does."""
+        """The kind of operation."""
         return self.request.kind
 
     @property
     def model(self) -> str | None:
-        """The model that it is about."""
+        """The canonical name of the model; None for a refresh."""
         return self.request.model
 
     @property
     def running(self) -> bool:
-        """Whether it still goes on."""
+        """Whether it has not ended."""
         return self.state is OperationState.RUNNING
 
     def end(self, state: OperationState, at: datetime) -> None:
-        """Say how it ended."""
+        """Set the outcome and the end time."""
         self.state, self.ended_at = state, at

@@ -1,10 +1,9 @@
-"""Long work as others ask for it over HTTP: begun at once, followed, cancelled.
+"""Operations that clients start over HTTP: start, follow, cancel, find again.
 
-An operation's id is the correlation id of all that it records, so the log alone can
-tell what became of it after a restart. The id of one that was asked for with an
-idempotency key is made of that key: asking again, even after a restart, finds the
-same operation and begins nothing. The service owns the tasks; a graceful stop ends
-them, and what they were at is recorded as interrupted.
+The id of an operation is the correlation id of its events, so its outcome can be read
+from the log after a restart. The id is derived from the idempotency key, if there is
+one: a retry, even after a restart, finds the same operation and starts nothing. The
+service owns the tasks; a graceful stop interrupts them and records that.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ from herdbook.service.operations.restore import RestoredOperation, restored
 from herdbook.service.problems import UNEXPECTED, Problem, problem_of
 
 REMEMBERED: Final = 1_000
-"""Ended operations that are kept in memory; the log has the others."""
+"""Maximum number of ended operations in memory; older ones are read from the log."""
 
 _NAMESPACE: Final = UUID("8f1f1d3c-5f0e-4b6e-9b0a-6d1d0d7a3c11")
 _log = Logger("herdbook.operations")
@@ -62,12 +61,16 @@ _ACTIVITIES: Final = {
 
 
 class Operations:
-    """The operations of one service; it owns their tasks.
+    """The operations of one service, and their tasks.
 
     Args:
         manager: The manager that does the work.
-        clock: What time it is.
-        fetched: Is told how many bytes more a pull has fetched.
+        clock: The clock.
+        fetched: Called with the number of bytes that a pull has downloaded since the
+            previous call.
+
+    Attributes:
+        stopping: Whether new operations are refused.
     """
 
     def __init__(
@@ -76,27 +79,27 @@ class Operations:
         self._manager = manager
         self._clock = clock
         self._fetched = fetched
-        self._begun = LoggedOperations(manager, clock)
+        self._logged = LoggedOperations(manager, clock)
         self._known: dict[str, Operation] = {}
         self._starting = asyncio.Lock()
         self.stopping = False
 
     def all(self) -> list[Operation]:
-        """Return the operations that are remembered, the newest first."""
+        """Return the operations in memory, newest first."""
         unique = {operation.id: operation for operation in self._known.values()}
         return sorted(
             unique.values(), key=lambda one: (one.started_at, one.id), reverse=True
         )
 
     def of_model(self, name: str) -> Operation | None:
-        """Return the operation under way on a model, if there is one."""
+        """Return the running operation of a model, if there is one."""
         return next((o for o in self.all() if o.running and o.model == name), None)
 
     async def get(self, operation_id: str) -> Operation:
-        """Return an operation, from the log if it is of a run before this one.
+        """Return an operation, from memory or from the log.
 
         Raises:
-            UnknownOperationError: Nobody knows it.
+            UnknownOperationError: The id is unknown.
         """
         known = self._known.get(operation_id) or await self._from_log(operation_id)
         if known is None:
@@ -106,24 +109,24 @@ class Operations:
     async def start(
         self, request: OperationRequest, principal: Principal, *, key: str | None = None
     ) -> Operation:
-        """Begin an operation, or return the one that does that already.
+        """Start an operation, or return the running one that does the same.
 
         Args:
-            request: What is asked for.
-            principal: Who asks.
-            key: The idempotency key, if there is one: the same key of the same
-                caller finds the same operation, for a day and across restarts.
+            request: The request.
+            principal: The user.
+            key: The idempotency key. The same key of the same user finds the same
+                operation, for 24 hours and across restarts.
 
         Raises:
-            StoppingError: The service begins nothing any more.
-            KeyReusedError: The key came with another request before.
-            CallerError: What is asked for cannot be.
+            StoppingError: The service is stopping.
+            KeyReusedError: The key was sent before with another request.
+            CallerError: The request is not valid, or not possible now.
         """
         async with self._starting:
             if self.stopping:
                 raise StoppingError("the service", "is stopping", "Try again later")
             read_model = await self._manager.now()
-            request = _understood(request, read_model)
+            request = _validated(request, read_model)
             operation_id = new_id() if key is None else _id_of(key, principal)
             if key is not None:
                 found = self._known.get(operation_id)
@@ -141,10 +144,10 @@ class Operations:
             return operation
 
     def _joinable(self, request: OperationRequest) -> Operation | None:
-        """Return the running operation that does what is asked for.
+        """Return the running operation that does the same as a request.
 
         Raises:
-            BusyError: One is at work on the model in another way.
+            BusyError: A different operation is running on the model.
         """
         for running in self._known.values():
             if not running.running or running.model != request.model:
@@ -154,10 +157,10 @@ class Operations:
                 Kind.UPDATE,
             }:
                 return running
-            if request.kind is not Kind.UNLOAD:  # that waits for a load
+            if request.kind is not Kind.UNLOAD:  # an unload waits for a load
                 raise BusyError(
                     str(request.model),
-                    f"has a {running.kind} under way for {running.actor}",
+                    f"already has a running {running.kind}, started by {running.actor}",
                     f"Wait for operation {running.id}, or cancel it",
                 )
         return None
@@ -180,7 +183,7 @@ class Operations:
         return operation
 
     def _over(self, operation: Operation, task: asyncio.Task[None]) -> None:
-        """Leave no operation running whose task has ended, however that came about."""
+        """End the operation of a task that has ended, whatever the reason."""
         error = None if task.cancelled() else task.exception()
         if error is not None:
             _log.warning(
@@ -190,7 +193,7 @@ class Operations:
             self._fail(operation, UNEXPECTED)
 
     async def _run(self, operation: Operation) -> None:
-        """Do what was asked for; how it ends stands in the operation."""
+        """Run an operation and store its outcome in it."""
         try:
             with self._manager.acting_as(operation.actor, correlation_id=operation.id):
                 await self._do(operation)
@@ -201,7 +204,7 @@ class Operations:
             await finish(self._end_stopped(operation))
         except HerdbookError as error:
             self._fail(operation, problem_of(error))
-        except Exception as error:  # noqa: BLE001 - told as what it is: a fault of ours
+        except Exception as error:  # noqa: BLE001 - reported as an unexpected error
             self._fail(operation, UNEXPECTED)
             _log.warning(
                 "operation_broken", operation=operation.id, reason=repr(error)[:500]
@@ -214,11 +217,11 @@ class Operations:
         operation.end(OperationState.FAILED, self._clock.now())
 
     async def _end_stopped(self, operation: Operation) -> None:
-        """Say how one ended that was told to: it may have been through before that."""
+        """Set the outcome of a stopped operation; it may have succeeded before."""
         interrupted = self.stopping and not operation.cancelled
         state = OperationState.INTERRUPTED if interrupted else OperationState.CANCELLED
         try:
-            events = await self._begun.since(operation.after, operation.id)
+            events = await self._logged.since(operation.after, operation.id)
             found = restored(events, await self._manager.now())
         except HerdbookError as error:
             _log.warning("end_not_read", operation=operation.id, reason=str(error))
@@ -246,20 +249,21 @@ class Operations:
         pull = self._manager.pull(name, insecure=operation.request.insecure)
         before = 0
         async with aclosing(pull) as progress:
-            async for told in progress:
-                operation.progress = told
-                fetched = told.fetched_bytes or before
+            async for latest in progress:
+                operation.progress = latest
+                fetched = latest.fetched_bytes or before
                 self._fetched(max(fetched - before, 0))
                 before = fetched
 
     async def cancel(self, operation_id: str, principal: Principal) -> Operation:
-        """Cancel an operation, and see it ended; one that has ended stays as it is.
+        """Cancel an operation and wait for its end.
 
-        An unload is waited for: the server has been asked, and takes seconds.
+        An operation that has ended is returned unchanged. An unload is not cancelled
+        but waited for: the request to the server takes seconds and cannot be undone.
 
         Raises:
-            UnknownOperationError: Nobody knows it.
-            BusyError: Another instance does the work; it is cancelled there.
+            UnknownOperationError: The id is unknown.
+            BusyError: Another instance runs the operation.
         """
         operation = await self.get(operation_id)
         if not operation.running:
@@ -267,10 +271,11 @@ class Operations:
         if operation.task is None:
             raise BusyError(
                 str(operation.model),
-                f"has a {operation.kind} under way for {operation.actor} elsewhere",
+                f"has a {operation.kind} in another process, started by "
+                f"{operation.actor}",
                 "Wait for it, or cancel it where it was started",
             )
-        if operation.kind is not Kind.UNLOAD:  # the server cannot take that back
+        if operation.kind is not Kind.UNLOAD:
             operation.cancelled = True
             if operation.model is not None:
                 with self._manager.acting_as(principal.actor):
@@ -287,7 +292,7 @@ class Operations:
             raise
 
     async def close(self) -> None:
-        """Begin nothing more; interrupt what is under way, and see it recorded."""
+        """Refuse new operations and interrupt running ones, which records that."""
         self.stopping = True
         async with self._starting:
             tasks = [
@@ -307,36 +312,36 @@ class Operations:
             del self._known[key]
 
     async def _from_log(self, operation_id: str) -> Operation | None:
-        events = await self._begun.events(operation_id)
+        events = await self._logged.events(operation_id)
         found = restored(events, await self._manager.now())
         return None if found is None else _of_log(operation_id, found)
 
 
-def _understood(request: OperationRequest, read_model: ReadModel) -> OperationRequest:
-    """Return the request with its model's canonical name.
+def _validated(request: OperationRequest, read_model: ReadModel) -> OperationRequest:
+    """Validate a request and return it with the canonical name of the model.
 
     Raises:
-        CallerError: It makes no sense, whatever the state of the model.
+        CallerError: The request is not valid, whatever the state of the model.
     """
     if request.kind is Kind.REFRESH:
         return OperationRequest(kind=Kind.REFRESH)
     if request.model is None:
-        raise BadRequestError("model", f"is missing; {request.kind} needs one")
+        raise BadRequestError("model", f"is required for {request.kind}")
     if request.options or request.keep_alive is not None:
         if request.kind is not Kind.LOAD:
             raise BadRequestError(
-                "options and keep_alive", "are for a load", "Leave them out"
+                "options and keep_alive", "are only valid for load", "Remove them"
             )
         check_load(request.options, request.keep_alive)
     return msgspec.structs.replace(request, model=read_model.status(request.model).name)
 
 
 def _check_presence(request: OperationRequest, read_model: ReadModel) -> None:
-    """Refuse what needs a model that is not there.
+    """Check that the model is present, unless the request is a pull.
 
     Raises:
-        BusyError: It is being fetched, but not by an operation of this service.
-        ModelNotFoundError: It is not.
+        BusyError: The model is being pulled, but not by an operation of this service.
+        ModelNotFoundError: The model is not present.
     """
     if request.model is None or request.kind is Kind.PULL:
         return
@@ -346,7 +351,8 @@ def _check_presence(request: OperationRequest, read_model: ReadModel) -> None:
     if status.work is not None:
         raise BusyError(
             status.name,
-            f"has a {status.work.activity} under way for {status.work.actor}",
+            f"already has a running {status.work.activity}, started by "
+            f"{status.work.actor}",
             "Wait for it, or cancel it where it was started",
         )
     raise ModelNotFoundError(status.name, where=status.node)
@@ -370,30 +376,30 @@ def _of_log(operation_id: str, found: RestoredOperation) -> Operation:
 
 
 def _id_of(key: str, principal: Principal) -> str:
-    """Return the id that a caller's key stands for.
+    """Derive the id of an operation from a user's idempotency key.
 
     Raises:
-        BadRequestError: The key is empty, too long or does not print.
+        BadRequestError: The key is empty, too long or not printable.
     """
     if not key or len(key) > 255 or not key.isprintable():
         raise BadRequestError(
-            "Idempotency-Key", "is no key", "Send 1 to 255 printable characters"
+            "Idempotency-Key", "is not valid", "Send 1 to 255 printable characters"
         )
     return str(uuid5(_NAMESPACE, f"{principal.actor}\n{key}"))
 
 
 def _same(found: Operation, request: OperationRequest) -> Operation:
-    """Return the operation, if it is what is asked for.
+    """Return the operation of an idempotency key, if it fits the request.
 
     Raises:
-        KeyReusedError: It is not.
+        KeyReusedError: It was started by another request.
     """
     alike: Mapping[Kind, Kind] = {Kind.UPDATE: Kind.PULL}
     kinds = {alike.get(kind, kind) for kind in (found.kind, request.kind)}
     if len(kinds) > 1 or found.model != request.model:
         raise KeyReusedError(
             "this Idempotency-Key",
-            f"was sent before to {found.kind} {found.model or 'the server'}",
-            "Send another key with another request",
+            f"was used before, to {found.kind} {found.model or 'the server'}",
+            "Use a new key for each request",
         )
     return found

@@ -1,4 +1,4 @@
-"""What an operation was and how it ended, read from the events that it recorded."""
+"""Restore an operation from the events that it recorded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STARTS: Final = {
     facts.LoadStarted: "load",
     facts.ModelUnloaded: "unload",
 }
-"""What begins an operation, and its kind."""
+"""Events that start an operation, and the kind of the operation."""
 
 _ENDS_OF: Final[Mapping[str, Mapping[type, str]]] = {
     "pull": {
@@ -45,29 +45,29 @@ _ENDS_OF: Final[Mapping[str, Mapping[type, str]]] = {
     },
     "unload": {facts.ModelUnloaded: "succeeded"},
 }
-"""What ends an operation of a kind, and how. The look at the server that comes after
-it records what else it sees under the same id: that ends nothing."""
+"""Events that end an operation, and the outcome. The refresh that follows an operation
+records other events under the same id; they are not listed here."""
 
 ENDS: Final = frozenset(fact for ends in _ENDS_OF.values() for fact in ends)
-"""All that ends an operation."""
+"""All events that end an operation."""
 
 
 class RestoredOperation(msgspec.Struct, frozen=True, kw_only=True):
-    """An operation of a run that is over, as far as the log tells.
+    """An operation as far as the log shows it.
 
     Attributes:
-        kind: What it did.
+        kind: The kind of operation.
         model: The model.
-        actor: Who asked.
-        started_at: When it was first recorded.
-        ended_at: When its end was recorded; None if it was not.
-        state: How it ended; ``running`` while another instance is at it.
-        progress: The last that was recorded of it.
-        result: How an unload went.
-        error: What went wrong.
-        insecure: Whether the registry was asked without TLS.
+        actor: The user who started it.
+        started_at: Time of its first event.
+        ended_at: Time of its last event; None if no end was recorded.
+        state: The outcome; ``running`` if another process is running it.
+        progress: The last recorded progress.
+        result: Result of an unload.
+        error: The error of a failed operation.
+        insecure: Whether a registry without TLS was allowed.
         options: The options of a load.
-        keep_alive: That of a load.
+        keep_alive: The keep-alive of a load.
     """
 
     kind: str
@@ -84,10 +84,11 @@ class RestoredOperation(msgspec.Struct, frozen=True, kw_only=True):
     keep_alive: str | int | float | None
 
 
-def begins(event: RecordedEvent) -> bool:
-    """Return whether an event is what begins an operation.
+def starts_operation(event: RecordedEvent) -> bool:
+    """Return whether an event starts an operation.
 
-    A model may also leave memory by itself, which a look at the server records.
+    ``ModelUnloaded`` does so only with the cause ``command``: a refresh records it too
+    when the server has unloaded a model by itself.
     """
     if isinstance(event.data, facts.ModelUnloaded):
         return event.cause is Cause.COMMAND
@@ -97,17 +98,17 @@ def begins(event: RecordedEvent) -> bool:
 def restored(
     events: Sequence[RecordedEvent], read_model: ReadModel
 ) -> RestoredOperation | None:
-    """Return the operation that recorded some events; None if there was none.
+    """Return the operation that recorded some events, or None.
 
     Args:
         events: All events of its correlation id, in order.
-        read_model: What the log says now: work that has no end and is not under way
-            any more was interrupted, which its recovery recorded.
+        read_model: The current state. An operation without a recorded end that is not
+            running now was interrupted by a crash.
     """
-    # A load with other options whose runner never came is recorded as a whole after
-    # the runner before it has left.
+    # A load with new options whose runner never appeared is recorded as a whole after
+    # the previous runner was unloaded, so ModelUnloaded comes before LoadStarted.
     start = min(
-        filter(begins, events),
+        filter(starts_operation, events),
         key=lambda event: isinstance(event.data, facts.ModelUnloaded),
         default=None,
     )
@@ -138,8 +139,8 @@ def restored(
 def _open_state(start: RecordedEvent, name: str, read_model: ReadModel) -> str:
     status = read_model.status(name)
     works = (status.work, status.update)
-    going_on = any(work and work.since == start.occurred_at for work in works)
-    return "running" if going_on else "interrupted"
+    running = any(work and work.since == start.occurred_at for work in works)
+    return "running" if running else "interrupted"
 
 
 def _progress(events: Sequence[RecordedEvent]) -> PullProgress | None:

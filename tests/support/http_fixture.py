@@ -17,7 +17,7 @@ from litestar.response import Stream
 from herdbook.core import HerdbookError
 from herdbook.service import problems
 from herdbook.service.auth.authentication import Authenticator
-from herdbook.service.auth.tokens import Role, Token, gather, sha256_of
+from herdbook.service.auth.tokens import Role, Token, sha256_of, take_from_environment
 from herdbook.service.dashboard.pages import login
 from herdbook.service.http.asgi import App, Receive, Scope, Send
 from herdbook.service.logging import configure
@@ -222,7 +222,7 @@ async def serve_guarded(
 async def _main() -> None:
     """Serve with the tokens of the environment until the end of standard input."""
     configure("json")
-    tokens = gather(None, os.environ)
+    tokens = take_from_environment(os.environ)
     given = msgspec.json.decode(sys.argv[1]) if len(sys.argv) > 1 else {}
     async with serve_guarded(tokens=tokens, **given) as place:
         print(place.address, flush=True)  # noqa: T201 - what it says is how it is found

@@ -6,7 +6,7 @@ import pytest
 from support.http_fixture import ADMIN, OPERATOR, READER, TOKENS, serve_guarded
 
 from herdbook.service.auth.authentication import Authenticator
-from herdbook.service.auth.sessions import LASTS_S, Sessions, cookie_of
+from herdbook.service.auth.sessions import SESSION_S, Sessions, cookie_of
 from herdbook.service.auth.tokens import Role, Token, new_token, sha256_of
 from herdbook.service.settings import ServiceSettings
 
@@ -40,7 +40,7 @@ def test_a_session_stands_for_its_token_and_does_not_have_it() -> None:
     session = sessions().session(value_of(header))
     assert session is not None
     assert session.principal.actor == "api:olga"
-    assert not session.over
+    assert not session.expired
     assert OPERATOR not in header
     assert OLGA.sha256 not in header
 
@@ -59,15 +59,15 @@ def test_a_session_is_over_after_its_time() -> None:
     all_of_them = sessions(wall=wall)
     value = value_of(all_of_them.begin("olga"))
 
-    wall.now += LASTS_S - 1
+    wall.now += SESSION_S - 1
     before = all_of_them.session(value)
     wall.now += 1
     after = all_of_them.session(value)
 
     assert before is not None
-    assert not before.over
+    assert not before.expired
     assert after is not None
-    assert after.over
+    assert after.expired
 
 
 def test_a_session_follows_the_role_of_its_token() -> None:
@@ -93,7 +93,7 @@ def test_a_session_ends_with_its_token() -> None:
 def _forgeries(value: str) -> list[str]:
     told, _, proof = value.partition(".")
     later = base64.urlsafe_b64encode(b"olga|9999999999").rstrip(b"=").decode()
-    anna = base64.urlsafe_b64encode(f"anna|{int(NOW) + LASTS_S}".encode())
+    anna = base64.urlsafe_b64encode(f"anna|{int(NOW) + SESSION_S}".encode())
     return [
         "",
         ".",
@@ -180,7 +180,7 @@ async def test_a_session_that_is_over_is_no_failure_and_is_taken_away() -> None:
     settings = ServiceSettings(tokens=TOKENS, failures=3)
     authenticator = Authenticator(settings, wall=wall)
     cookie = {"cookie": authenticator.sessions.begin("olga").partition(";")[0]}
-    wall.now += LASTS_S
+    wall.now += SESSION_S
     async with (
         serve_guarded(authenticator=authenticator) as server,
         server.client() as client,

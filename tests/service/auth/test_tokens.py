@@ -11,8 +11,8 @@ from herdbook.service.auth.tokens import (
     Role,
     Token,
     Tokens,
-    gather,
-    is_name,
+    is_token_name,
+    load_tokens,
     new_token,
     read_tokens,
     sha256_of,
@@ -85,9 +85,9 @@ def test_the_variable_is_gone_from_this_process_and_its_children(
 ) -> None:
     monkeypatch.setenv("HERDBOOK_TOKENS", f"ann:read:{SECRET}")
 
-    assert len(gather(None, os.environ)) == 1
+    assert len(take_from_environment(os.environ)) == 1
     assert "HERDBOOK_TOKENS" not in os.environ
-    assert gather(None, os.environ) == ()
+    assert take_from_environment(os.environ) == ()
 
 
 @pytest.mark.parametrize(
@@ -95,14 +95,14 @@ def test_the_variable_is_gone_from_this_process_and_its_children(
     [
         (SECRET, "is not written as name:role:token"),
         (f"ann:{SECRET}", "is not written as name:role:token"),
-        (f"{SECRET}:read:ann", "has a name that is none"),
+        (f"{SECRET}:read:ann", "does not have a valid name"),
         (f"ann:{SECRET}:read", "has fewer than 16 characters"),
-        (f"ann:boss:{SECRET}", "has no role that there is"),
-        (f"an/n:read:{SECRET}", "has a name that is none"),
-        (f"{'a' * 65}:read:{SECRET}", "has a name that is none"),
+        (f"ann:boss:{SECRET}", "has an unknown role"),
+        (f"an/n:read:{SECRET}", "does not have a valid name"),
+        (f"{'a' * 65}:read:{SECRET}", "does not have a valid name"),
         (f"ann:read:{SECRET[:15]}", "has fewer than 16 characters"),
-        (f"ann:read:{SECRET}ä", "has characters that no header can have"),
-        (f"ann:read:{SECRET} ann:read:{LONG}", "is there twice"),
+        (f"ann:read:{SECRET}ä", "has characters that an HTTP header cannot contain"),
+        (f"ann:read:{SECRET} ann:read:{LONG}", "is defined twice"),
         (f"ann:read:{SECRET} bob:read:{SECRET}", "is the same as that of ann"),
     ],
 )
@@ -124,22 +124,31 @@ def test_a_defect_of_the_variable_is_told_without_the_token(
 @pytest.mark.parametrize(
     ("text", "state"),
     [
-        ("", "has no token"),
-        ("tokens = 3", "has more than tables"),
+        ("", "contains no tokens"),
+        ("tokens = 3", "may contain tables"),
         (
             f'[token.ann]\nrole = "read"\nsha256 = "{sha256_of(SECRET)}"',
-            "has more than",
+            "may contain tables",
         ),
-        (table() + '[other]\na = "b"', "has more than tables"),
-        (f'[tokens]\nann = "{SECRET}"', "is no table of role and sha256"),
-        (f'[tokens.ann]\ntoken = "{SECRET}"', "is no table of role and sha256"),
-        (table() + f'token = "{SECRET}"', "is no table of role and sha256"),
+        (table() + '[other]\na = "b"', "may contain tables"),
+        (
+            f'[tokens]\nann = "{SECRET}"',
+            "must be a table with the keys",
+        ),
+        (
+            f'[tokens.ann]\ntoken = "{SECRET}"',
+            "must be a table with the keys",
+        ),
+        (
+            table() + f'token = "{SECRET}"',
+            "must be a table with the keys",
+        ),
         (table(sha256=SECRET), "has a sha256 that is not 64"),
         (table(sha256="0" * 63), "has a sha256 that is not 64"),
-        (table(role=SECRET), "has no role that there is"),
+        (table(role=SECRET), "has an unknown role"),
         ("[tokens.ann]\nrole = 1\nsha256 = 1", "has a sha256 that is not 64"),
-        (table(name=SECRET), "has a name that is none"),
-        (table(name="'a b'"), "has a name that is none"),
+        (table(name=SECRET), "does not have a valid name"),
+        (table(name="'a b'"), "does not have a valid name"),
         (table() + table("bob"), "is the same as that of ann"),
         (f"hb = {SECRET}", "is not TOML"),
     ],
@@ -159,15 +168,18 @@ def test_a_defect_of_a_file_names_it_and_never_the_token(
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(InvalidServiceError, match=r"tokens\.toml cannot be read"):
-        gather(tmp_path / "tokens.toml", {})
+        load_tokens(tmp_path / "tokens.toml")
 
 
 def test_file_and_variable_have_no_name_in_common(file: Path) -> None:
     file.write_text(table())
 
-    with pytest.raises(InvalidServiceError, match=r"ann of .* is there twice"):
-        gather(file, {"HERDBOOK_TOKENS": f"ann:read:{LONG}"})
-    assert len(gather(file, {"HERDBOOK_TOKENS": f"bob:read:{LONG}"})) == 2
+    def others(entry: str) -> tuple[Token, ...]:
+        return take_from_environment({"HERDBOOK_TOKENS": entry})
+
+    with pytest.raises(InvalidServiceError, match=r"ann of .* is defined twice"):
+        load_tokens(file, others(f"ann:read:{LONG}"))
+    assert len(load_tokens(file, others(f"bob:read:{LONG}"))) == 2
 
 
 def test_a_file_that_others_may_read_is_warned_of(
@@ -228,9 +240,9 @@ def test_no_secret_is_in_any_repr() -> None:
 
 @pytest.mark.parametrize("name", ["ann", "a.b-c_D", "7", "a" * 64])
 def test_names(name: str) -> None:
-    assert is_name(name)
+    assert is_token_name(name)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "ä", "a\n", "a" * 65, SECRET])
 def test_what_is_no_name(name: str) -> None:
-    assert not is_name(name)
+    assert not is_token_name(name)
