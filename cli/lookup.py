@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 
 from herdbook.cli.errors import NothingFoundError
-from herdbook.core import ModelManager, ModelNotFoundError, ModelStatus, ReadModel
+from herdbook.core import ModelManager, ModelStatus, ReadModel
 from herdbook.events.sqlite.log_file import log_exists
-
-_SIMILAR = 0.75
-"""Least similarity of a suggested model name, from 0 to 1."""
+from herdbook.presentation.similar import model_not_found, similar_models
 
 
 def check_log(log: Path) -> None:
@@ -38,7 +35,7 @@ def known_status(models: ReadModel, model: str) -> ModelStatus:
         raise NothingFoundError(
             status.name,
             f"is not known on {status.node}",
-            suggestions(models, status.name)
+            similar_models(models, status.name)
             or f"List models: herdbook ls. Pull it: herdbook pull {status.name}",
         )
     return status
@@ -55,17 +52,5 @@ async def find_present(manager: ModelManager, model: str) -> ModelStatus:
     status = models.status(model)
     # A model that is being pulled or configured has its own, more precise error.
     if not status.present and status.version == 0:
-        error = ModelNotFoundError(status.name, where=status.node)
-        error.remedy = suggestions(models, status.name) or error.remedy
-        raise error
+        raise model_not_found(models, status.name)
     return status
-
-
-def suggestions(models: ReadModel, name: str) -> str:
-    """Return the present models with a similar name as a remedy; empty if none."""
-    present = [status.name for status in models.statuses() if status.present]
-    base = name.rpartition(":")[0].lower()
-    tags = [each for each in present if each.rpartition(":")[0].lower() == base]
-    close = get_close_matches(name, present, n=3, cutoff=_SIMILAR)
-    near = list(dict.fromkeys([*tags, *close]))
-    return f"Did you mean {' or '.join(near)}?" if near else ""

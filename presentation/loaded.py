@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Final
 
 import msgspec
 
-from herdbook.core import ModelState, ModelStatus
+from herdbook.core import (
+    Cause,
+    HistoryEntry,
+    HistoryFilter,
+    ModelManager,
+    ModelState,
+    ModelStatus,
+    NodeStatus,
+    Runner,
+)
+
+_LOADS: Final = HistoryFilter(types=frozenset({"ModelLoaded"}), limit=1)
 
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,3 +86,61 @@ def by_runner(statuses: Iterable[ModelStatus]) -> list[list[ModelStatus]]:
 
 def _size(group: list[ModelStatus]) -> int:
     return group[0].runner.size_bytes if group[0].runner else 0
+
+
+async def last_load(
+    manager: ModelManager, group: Sequence[ModelStatus]
+) -> HistoryEntry | None:
+    """Return the event that loaded the models of a runner; None if there is none."""
+    entries = await manager.history(group[0].name, _LOADS)
+    return entries[-1] if entries else None
+
+
+def loaded_models(
+    groups: Iterable[Sequence[ModelStatus]],
+    loads: Iterable[HistoryEntry | None],
+    node: NodeStatus,
+) -> LoadedModels:
+    """Describe the loaded models, with totals.
+
+    Args:
+        groups: The models of each runner, from ``by_runner``.
+        loads: The event that loaded each of them, in the same order.
+        node: The node that they are loaded on.
+    """
+    models = [_loaded(*each) for each in zip(groups, loads, strict=True)]
+    return LoadedModels(
+        models=models,
+        size_bytes=sum(each.size_bytes or 0 for each in models),
+        gpu_bytes=sum(each.gpu_bytes or 0 for each in models),
+        stale_since=None if node.reached else node.since,
+    )
+
+
+def last_used(group: Sequence[ModelStatus]) -> ModelStatus:
+    """Return the most recently used model; the first if none was used."""
+    used = [each for each in group if each.last_used_at is not None]
+    return max(used, key=lambda each: str(each.last_used_at), default=group[0])
+
+
+def _loaded(group: Sequence[ModelStatus], load: HistoryEntry | None) -> LoadedModel:
+    runner, used = group[0].runner, last_used(group)
+    return LoadedModel(
+        name=group[0].name,
+        also=tuple(each.name for each in group[1:]),
+        state=group[0].state,
+        size_bytes=runner.size_bytes if runner else None,
+        gpu_bytes=runner.size_vram_bytes if runner else None,
+        cpu_bytes=_cpu_bytes(runner) if runner else None,
+        context=group[0].context_in_effect,
+        expires_at=runner.expires_at if runner else None,
+        loaded_at=load.recorded_at if load else None,
+        loaded_by=load.actor if load else None,
+        observed=load is not None and load.cause is not Cause.COMMAND,
+        last_used_at=used.last_used_at,
+        last_used_by=used.last_used_by,
+    )
+
+
+def _cpu_bytes(runner: Runner) -> int:
+    return max(runner.size_bytes - runner.size_vram_bytes, 0)

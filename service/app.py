@@ -33,6 +33,7 @@ from herdbook.service.api import log as api_log
 from herdbook.service.api import models as api_models
 from herdbook.service.api import operations as api_operations
 from herdbook.service.api import roles as api_roles
+from herdbook.service.api import tokens as api_tokens
 from herdbook.service.api.health import VERSION
 from herdbook.service.api.openapi import Document
 from herdbook.service.context import Service, default_manager_settings
@@ -93,6 +94,7 @@ def routed(service: Service) -> Litestar:
             *api_operations.HANDLERS,
             *api_roles.HANDLERS,
             *api_log.HANDLERS,
+            *api_tokens.HANDLERS,
         ],
         before_request=_only_json,
     )

@@ -9,6 +9,7 @@
         ├── UnknownModelError          the log has no events of the model
         ├── UnknownEventError          the log has no event at the position
         ├── UnknownTokenError          no token has the name
+        ├── TokenConflictError         the tokens cannot be changed like that
         ├── KeyReusedError             idempotency key sent with another request
         ├── PreconditionMissingError   If-Match is missing
         ├── PreconditionFailedError    changed since the version in If-Match
@@ -81,6 +82,12 @@ class UnknownTokenError(CallerError):
     """The token file has no token with the name."""
 
     code = "unknown_token"
+
+
+class TokenConflictError(CallerError):
+    """The token exists, is needed, or the token file cannot be changed."""
+
+    code = "token_conflict"
 
 
 class KeyReusedError(CallerError):

@@ -75,6 +75,7 @@ STATUSES: Final[dict[type[HerdbookError], HTTPStatus]] = {
     errors.PreconditionMissingError: HTTPStatus.PRECONDITION_REQUIRED,
     errors.ReadOnlyError: HTTPStatus.FORBIDDEN,
     errors.StoppingError: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.TokenConflictError: HTTPStatus.CONFLICT,
     errors.TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.TooManyFailuresError: HTTPStatus.TOO_MANY_REQUESTS,
     errors.TooSlowError: HTTPStatus.REQUEST_TIMEOUT,

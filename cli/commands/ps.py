@@ -8,16 +8,15 @@ from herdbook.cli.app import INSPECT, verb
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.options import NoRefresh
 from herdbook.cli.output import Column, Piece, Row, line
-from herdbook.core import (
-    Cause,
-    HistoryEntry,
-    HistoryFilter,
-    ModelManager,
-    ModelStatus,
-    Runner,
-)
+from herdbook.core import HistoryEntry, ModelStatus, Runner
 from herdbook.presentation import facts, wording
-from herdbook.presentation.loaded import LoadedModel, LoadedModels, by_runner
+from herdbook.presentation.loaded import (
+    LoadedModels,
+    by_runner,
+    last_load,
+    last_used,
+    loaded_models,
+)
 from herdbook.presentation.times import Now
 from herdbook.projections.sentences import bytes_text, tokens_text
 
@@ -30,7 +29,6 @@ _COLUMNS = (
     Column("LOADED"),
     Column("LAST USED"),
 )
-_LOADS = HistoryFilter(types=frozenset({"ModelLoaded"}), limit=1)
 
 
 @verb("ps", INSPECT)
@@ -39,19 +37,12 @@ async def ps(invocation: Invocation, *, no_refresh: NoRefresh = False) -> None:
     async with invocation.reading(refresh=not no_refresh) as manager:
         models = await manager.now()
         groups = by_runner(models.statuses())
-        loads = [await _load(manager, group) for group in groups]
+        loads = [await last_load(manager, group) for group in groups]
         node = models.node_status()
     screen = invocation.screen
-    shown = [_shape(*each) for each in zip(groups, loads, strict=True)]
+    loaded = loaded_models(groups, loads, node)
     if invocation.json:
-        screen.write_json(
-            LoadedModels(
-                models=shown,
-                size_bytes=sum(each.size_bytes or 0 for each in shown),
-                gpu_bytes=sum(each.gpu_bytes or 0 for each in shown),
-                stale_since=None if node.reached else node.since,
-            )
-        )
+        screen.write_json(loaded)
         return
     rows = [
         _row(group, load, invocation.now)
@@ -61,45 +52,8 @@ async def ps(invocation: Invocation, *, no_refresh: NoRefresh = False) -> None:
         screen.write_table(_COLUMNS, rows)
     remark = "" if node.reached else wording.node_text(node, invocation.now)
     screen.write(
-        Piece(wording.joined([node.name, remark, _total(shown)]), "dim"),
+        Piece(wording.joined([node.name, remark, _total(loaded)]), "dim"),
     )
-
-
-async def _load(
-    manager: ModelManager, group: Sequence[ModelStatus]
-) -> HistoryEntry | None:
-    """Return the event that loaded a model; None if the log has none."""
-    entries = await manager.history(group[0].name, _LOADS)
-    return entries[-1] if entries else None
-
-
-def _shape(group: Sequence[ModelStatus], load: HistoryEntry | None) -> LoadedModel:
-    runner, used = group[0].runner, _last_used(group)
-    return LoadedModel(
-        name=group[0].name,
-        also=tuple(each.name for each in group[1:]),
-        state=group[0].state,
-        size_bytes=runner.size_bytes if runner else None,
-        gpu_bytes=runner.size_vram_bytes if runner else None,
-        cpu_bytes=_cpu_bytes(runner) if runner else None,
-        context=group[0].context_in_effect,
-        expires_at=runner.expires_at if runner else None,
-        loaded_at=load.recorded_at if load else None,
-        loaded_by=load.actor if load else None,
-        observed=load is not None and load.cause is not Cause.COMMAND,
-        last_used_at=used.last_used_at,
-        last_used_by=used.last_used_by,
-    )
-
-
-def _last_used(group: Sequence[ModelStatus]) -> ModelStatus:
-    """Return the most recently used model; the first if none was used."""
-    used = [each for each in group if each.last_used_at is not None]
-    return max(used, key=lambda each: str(each.last_used_at), default=group[0])
-
-
-def _cpu_bytes(runner: Runner) -> int:
-    return max(runner.size_bytes - runner.size_vram_bytes, 0)
 
 
 def _row(group: Sequence[ModelStatus], load: HistoryEntry | None, now: Now) -> Row:
@@ -117,7 +71,7 @@ def _row(group: Sequence[ModelStatus], load: HistoryEntry | None, now: Now) -> R
         Piece(tokens_text(context) if context else wording.UNKNOWN),
         Piece((runner and facts.expiry_text(runner, now)) or wording.UNKNOWN),
         Piece(loaded),
-        Piece(wording.used_text(_last_used(group), now)),
+        Piece(wording.used_text(last_used(group), now)),
     ]
     also = ", ".join(each.name for each in group[1:])
     below = [line(Piece(f"  also {also} (same weights)", "dim"))] if also else []
@@ -132,11 +86,10 @@ def _processor(runner: Runner) -> str:
     return "100 % GPU" if gpu == 100 else f"{100 - gpu} % CPU, {gpu} % GPU"
 
 
-def _total(shown: Sequence[LoadedModel]) -> str:
-    if not shown:
+def _total(loaded: LoadedModels) -> str:
+    if not loaded.models:
         return "no models loaded"
-    total = sum(each.size_bytes or 0 for each in shown)
-    gpu = sum(each.gpu_bytes or 0 for each in shown)
+    total, gpu = loaded.size_bytes, loaded.gpu_bytes
     split = f"{bytes_text(gpu)} on GPUs, {bytes_text(total - gpu)} in main memory"
-    loaded = wording.counted(len(shown), "model")
-    return f"{loaded} loaded, {bytes_text(total)} ({split})"
+    number = wording.counted(len(loaded.models), "model")
+    return f"{number} loaded, {bytes_text(total)} ({split})"

@@ -13,6 +13,7 @@ from litestar.params import HeaderParameter, JSONBody, QueryParameter
 
 from herdbook.core import (
     HistoryEntry,
+    ModelManager,
     ModelState,
     ModelStatistics,
     ModelStatus,
@@ -21,7 +22,14 @@ from herdbook.core import (
 )
 from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.presentation import shapes
+from herdbook.presentation.loaded import (
+    LoadedModels,
+    by_runner,
+    last_load,
+    loaded_models,
+)
 from herdbook.presentation.order import display_order
+from herdbook.presentation.similar import model_not_found
 from herdbook.service.api import schemas as answers
 from herdbook.service.api.parameters import (
     Actors,
@@ -153,6 +161,16 @@ def _can_all(
         return True
     known = read_model.capabilities(status.name)
     return all(name in known and known[name].value for name in wanted)
+
+
+@get("/ps", responses=READS, tags=_TAG, operation_id="listLoadedModels")
+async def list_loaded(request: AnyRequest) -> LoadedModels:
+    """List the loaded models with memory, expiry, who loaded them and last use."""
+    service = service_of(request)
+    read_model = await service.read_model()
+    groups = by_runner(read_model.statuses())
+    loads = [await last_load(service.manager, group) for group in groups]
+    return loaded_models(groups, loads, read_model.node_status())
 
 
 @get("/models/{name:str}", responses=READS, tags=_TAG, operation_id="getModel")
@@ -336,9 +354,22 @@ async def use_model(
     """Record a use of a model. Recommendations take recent uses into account."""
     service = service_of(request)
     purpose = data.purpose if data else ""
+    model = (await _existing(service.manager, name)).name
     with service.manager.acting_as(principal_of(request).actor):
-        status = await service.manager.mark_used(name_of(name), purpose=purpose)
+        status = await service.manager.mark_used(model, purpose=purpose)
     return shapes.model(status, await service.read_model())
+
+
+async def _existing(manager: ModelManager, segment: str) -> ModelStatus:
+    """Return the status of a model that exists, or has events in the log.
+
+    Raises:
+        ModelNotFoundError: Neither the server nor the log has the model.
+    """
+    status = await manager.get_status(name_of(segment))
+    if not status.present and status.version == 0:
+        raise model_not_found(await manager.now(), status.name)
+    return status
 
 
 @delete(
@@ -352,7 +383,7 @@ async def delete_model(request: AnyRequest, name: Name) -> shapes.Removed:
     """Delete a model from the server and return what that freed. Needs role admin."""
     require(request, Role.ADMIN)
     manager = service_of(request).manager
-    status = await manager.get_status(name_of(name))
+    status = await _existing(manager, name)
     cost = await manager.cost_of_delete(status.name)
     with manager.acting_as(principal_of(request).actor):
         await manager.delete(status.name)
@@ -365,6 +396,7 @@ async def delete_model(request: AnyRequest, name: Name) -> shapes.Removed:
 
 HANDLERS: Final[list[BaseRouteHandler]] = [
     list_models,
+    list_loaded,
     get_model,
     get_history,
     get_why,

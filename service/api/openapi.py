@@ -23,23 +23,30 @@ from herdbook.core.history import explain as lineage
 from herdbook.core.operations import costs
 from herdbook.events import facts
 from herdbook.events.facts import FACTS
-from herdbook.presentation import shapes
+from herdbook.presentation import loaded, shapes
 from herdbook.projections import roles, status
 from herdbook.service import problems
 from herdbook.service.api import models as api_models
 from herdbook.service.api import schemas as answers
+from herdbook.service.api import tokens as api_tokens
+from herdbook.service.auth import tokens
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.operations import operation
 from herdbook.service.operations.operation import OperationRequest
 
 Json = dict[str, Any]
 
-STRICT: Final = (answers.SettingsChange, answers.Use, OperationRequest)
+STRICT: Final = (
+    answers.SettingsChange,
+    answers.Use,
+    OperationRequest,
+    api_tokens.TokenRequest,
+)
 """Request bodies; unknown fields are refused."""
 
 _SHAPES: Final = (
-    *(answers, problems, operation, api_models),
-    *(shapes, core, facts, costs, difference, lineage, roles, status),
+    *(answers, problems, operation, api_models, api_tokens, tokens),
+    *(shapes, loaded, core, facts, costs, difference, lineage, roles, status),
 )
 """The modules with the structs of the schemas, in the order of the lookup by name."""
 

@@ -11,6 +11,7 @@ from litestar.params import PathParameter, QueryParameter
 
 from herdbook.core import Cause, HistoryFilter, ModelStatus, ReadModel
 from herdbook.presentation.event_types import event_type_remedy, parse_event_type
+from herdbook.presentation.similar import similar_models
 from herdbook.service.errors import (
     BadRequestError,
     PreconditionMissingError,
@@ -93,18 +94,18 @@ def name_of(segment: str) -> str:
 
 
 def known_status(read_model: ReadModel, segment: str) -> ModelStatus:
-    """Return the status of a model that something was ever recorded of.
+    """Return the status of a model that has events in the log.
 
     Raises:
-        InvalidNameError: It is no name.
-        UnknownModelError: The log knows no such model.
+        InvalidNameError: The name is not valid.
+        UnknownModelError: The log has no events of the model.
     """
     status = read_model.status(name_of(segment))
     if status.version == 0:
         raise UnknownModelError(
             status.name,
             f"is not known on {status.node}",
-            "To see what is: GET /v1/models",
+            similar_models(read_model, status.name) or "List models: GET /v1/models",
         )
     return status
 

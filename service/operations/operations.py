@@ -23,7 +23,6 @@ from herdbook.core import (
     Clock,
     HerdbookError,
     ModelManager,
-    ModelNotFoundError,
     OperationEndedError,
     ReadModel,
 )
@@ -31,6 +30,7 @@ from herdbook.core.concurrency.cancellation import finish
 from herdbook.core.logging import Logger
 from herdbook.core.models.configuration import check_load
 from herdbook.events.recorded import new_id
+from herdbook.presentation.similar import model_not_found
 from herdbook.service.auth.tokens import Principal
 from herdbook.service.errors import (
     BadRequestError,
@@ -355,7 +355,7 @@ def _check_presence(request: OperationRequest, read_model: ReadModel) -> None:
             f"{status.work.actor}",
             "Wait for it, or cancel it where it was started",
         )
-    raise ModelNotFoundError(status.name, where=status.node)
+    raise model_not_found(read_model, status.name)
 
 
 def _of_log(operation_id: str, found: RestoredOperation) -> Operation:

@@ -68,6 +68,8 @@ EXPECTED = {
     "BadPathError": 404,
     "BadMethodError": 405,
     "UnknownOperationError": 404,
+    "UnknownTokenError": 404,
+    "TokenConflictError": 409,
     "UnknownModelError": 404,
     "UnknownEventError": 404,
     "KeyReusedError": 422,

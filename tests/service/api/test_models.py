@@ -263,3 +263,54 @@ def test_change_based_on_any_version_is_made_whatever_is_recorded_meanwhile(
 
     assert {answer.status_code for answer in answers} == {200}
     assert answers[-1].json()["settings"] == {"num_ctx": 2067}
+
+
+def test_ps_lists_loaded_models_with_memory_and_who_loaded_them(
+    herdbook: RunningService,
+) -> None:
+    assert herdbook.get("/v1/ps")["models"] == []
+    herdbook.operate("load", "gemma3:4b")
+
+    loaded = herdbook.get("/v1/ps")
+
+    (model,) = loaded["models"]
+    assert model["name"] == "gemma3:4b"
+    assert model["loaded_by"] == "api:local"
+    assert model["size_bytes"] == model["gpu_bytes"] + model["cpu_bytes"]
+    assert model["context"] > 0
+    assert model["expires_at"] > model["loaded_at"]
+    assert loaded["size_bytes"] == model["size_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "hint"),
+    [
+        ("GET", "/v1/models/gemma3:4c", None, "Did you mean gemma3:4b?"),
+        ("DELETE", "/v1/models/gema3:4b", None, "Did you mean gemma3:4b?"),
+        ("POST", "/v1/models/gema3:4b/uses", {}, "Did you mean gemma3:4b?"),
+        (
+            "POST",
+            "/v1/operations",
+            {"kind": "load", "model": "gema3:4b"},
+            "Did you mean gemma3:4b?",
+        ),
+        ("GET", "/v1/roles/codign", None, "Did you mean 'coding'?"),
+        ("GET", "/v1/models?role=codign", None, "Did you mean 'coding'?"),
+        ("GET", "/v1/events?type=PullFaild", None, "Did you mean 'PullFailed'?"),
+        (
+            "PUT",
+            "/v1/models/gemma3:4b/configuration",
+            {"settings": {"num_ctz": 4096}},
+            "Did you mean 'num_ctx'?",
+        ),
+    ],
+)
+def test_misspelt_names_get_a_suggestion(
+    herdbook: RunningService, method: str, path: str, body: object, hint: str
+) -> None:
+    headers = {"if-match": "*"} if method == "PUT" else {}
+
+    answer = herdbook.http.request(method, path, json=body, headers=headers)
+
+    assert answer.status_code in {400, 404, 422}, answer.text
+    assert hint in answer.json()["remedy"]

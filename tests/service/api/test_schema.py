@@ -70,6 +70,10 @@ def test_document_names_every_path_and_no_more(herdbook: RunningService) -> None
         "POST /v1/operations",
         "GET /v1/operations/{operation_id}",
         "DELETE /v1/operations/{operation_id}",
+        "GET /v1/ps",
+        "GET /v1/tokens",
+        "POST /v1/tokens",
+        "DELETE /v1/tokens/{name}",
         "GET /v1/roles",
         "GET /v1/roles/{role}",
         "GET /v1/roles/{role}/suggestions",
@@ -103,7 +107,7 @@ def test_page_tells_the_same_to_people(herdbook: RunningService) -> None:
 
     for path in herdbook.get("/v1/openapi.json")["paths"]:
         assert path in page
-    assert "Sizes are bytes" in page
+    assert "Sizes are in bytes" in page
 
 
 @pytest.mark.parametrize(
