@@ -25,13 +25,13 @@ HERE = "gemma3:4b"
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a free port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port: int = listening.getsockname()[1]
     return port
 
 
-def test_starts_without_ollama_and_serves_what_the_log_knows(
+def test_starts_without_ollama_and_serves_the_log(
     tmp_path: Path, ollama: SandboxThread
 ) -> None:
     log = tmp_path / "herd.db"
@@ -163,7 +163,7 @@ def test_address_is_the_first_line(tmp_path: Path) -> None:
 
 def test_port_that_is_taken(tmp_path: Path, program: ServiceProcess) -> None:
     with (
-        pytest.raises(AssertionError, match="cannot be listened on"),
+        pytest.raises(AssertionError, match="is already in use"),
         run_service(tmp_path / "other.db", "127.0.0.1:9", port=program.port),
     ):
         pass
@@ -300,7 +300,7 @@ async def metrics_of(http: httpx.AsyncClient) -> str:
     return (await http.get("/metrics")).text
 
 
-def test_log_that_is_deleted_underneath_is_told_at_once(
+def test_deleted_log_is_reported_immediately(
     program: ServiceProcess,
 ) -> None:
     for file in program.log.parent.glob(f"{program.log.name}*"):

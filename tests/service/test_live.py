@@ -1,4 +1,4 @@
-"""The log for many readers: what waits is bounded, and who falls behind is told."""
+"""The live stream: queues are limited, and slow readers get the reason."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def live_of(
 
 
 async def positions(live: Live, after: int, upto: int) -> list[int]:
-    """Read behind a position up to another one."""
+    """Read after a position up to another one."""
     found: list[int] = []
     async with aclosing(live.read(after, ALL)) as messages:
         async for message in messages:
@@ -64,7 +64,7 @@ async def test_reader_that_catches_up_while_the_log_grows_misses_nothing() -> No
         assert one == list(range(number + 1, one[-1] + 1))
 
 
-async def test_who_falls_behind_is_sent_away_with_the_reason() -> None:
+async def test_slow_reader_is_disconnected_with_the_reason() -> None:
     async with (
         serve_manager("some") as (server, manager),
         live_of(manager, server, most=10) as live,
@@ -88,7 +88,7 @@ async def test_who_falls_behind_is_sent_away_with_the_reason() -> None:
         )
 
 
-async def test_slow_reader_holds_nobody_up() -> None:
+async def test_slow_reader_does_not_delay_others() -> None:
     async with (
         serve_manager("some") as (server, manager),
         live_of(manager, server, most=10) as live,
@@ -104,7 +104,7 @@ async def test_slow_reader_holds_nobody_up() -> None:
                 assert len(await reading) == 40
 
 
-async def test_silence_is_told_with_how_far_the_log_was_read() -> None:
+async def test_heartbeat_has_the_position_that_was_read() -> None:
     async with (
         serve_manager("some") as (server, manager),
         live_of(manager, server, heartbeat_s=0.01) as live,
@@ -117,7 +117,7 @@ async def test_silence_is_told_with_how_far_the_log_was_read() -> None:
         assert beat == Heartbeat(begin)
 
 
-async def test_what_another_process_records_comes_too(tmp_path: Path) -> None:
+async def test_events_of_another_process_are_sent_too(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
     async with (
         serve_sandbox("some") as server,

@@ -80,7 +80,7 @@ def running(**settings: Any) -> Iterator[Lines]:
             process.kill()
 
 
-def test_a_request_is_one_line_without_what_was_sent() -> None:
+def test_request_is_one_line_without_query_and_body() -> None:
     bearer = {"Authorization": f"Bearer {SECRET}", "Cookie": "a=b", "X-A": "header"}
     with running() as said:
         assert said.ask("GET", "/v1/who?q=query", headers=bearer) == 200
@@ -181,7 +181,7 @@ def test_plain_lines_are_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("_kept")
-def test_verbose_tells_more(capsys: pytest.CaptureFixture[str]) -> None:
+def test_verbose_logs_debug_messages(capsys: pytest.CaptureFixture[str]) -> None:
     configure("json", verbose=True)
 
     Logger("herdbook.here").debug("told", where="\udcff", path=Path("/x"))
@@ -227,7 +227,7 @@ def test_secrets_are_taken_out_wherever_they_are() -> None:
     }
 
 
-def test_service_whose_lines_nobody_takes_goes_on(
+def test_service_continues_if_its_log_output_is_not_read(
     tmp_path: Path, ollama: SandboxThread
 ) -> None:
     (tmp_path / "herd.db.stderr").symlink_to("/dev/full")

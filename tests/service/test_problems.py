@@ -157,7 +157,7 @@ def test_guard_answers_the_same(client: TestClient[Any], name: str) -> None:
     assert {n: answered.headers[n] for n in headers} == headers
 
 
-def test_what_passes_by_itself_says_when() -> None:
+def test_temporary_errors_have_a_retry_after() -> None:
     later = {"BusyServerError", "StoppingError", "StoreClosedError"}
     for name in later | {"StoreUnavailableError"}:
         assert answer(made(name))[1]["retry-after"] == "1"
@@ -169,7 +169,7 @@ def test_missing_token_says_how_to_send_one() -> None:
     assert answer(made("UnauthorizedError"))[1]["www-authenticate"].startswith("Bearer")
 
 
-def test_what_nobody_foresaw_is_told_without_its_text(client: TestClient[Any]) -> None:
+def test_unexpected_error_is_sent_without_its_text(client: TestClient[Any]) -> None:
     answered = client.get("/raise/ValueError", headers={"accept": "*/*"})
 
     assert answered.status_code == 500

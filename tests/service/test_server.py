@@ -150,7 +150,7 @@ async def test_a_refused_body_is_not_read_without_end() -> None:
     assert sent < 50_000_000
 
 
-async def test_what_comes_after_a_refusal_is_not_read() -> None:
+async def test_bytes_after_a_refusal_are_not_parsed() -> None:
     post = "POST /v1/body HTTP/1.1\r\nHost: evil\r\nContent-Length: 4\r\n\r\n"
     async with serve_guarded() as server, connected(server) as (a, b):
         b.write(post.encode() + b"ab")
@@ -263,7 +263,7 @@ async def test_an_application_can_cut_its_connection() -> None:
         b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
     ],
 )
-async def test_what_is_no_http_is_answered_and_let_go(nonsense: bytes) -> None:
+async def test_invalid_http_gets_a_response_and_is_closed(nonsense: bytes) -> None:
     async with serve_guarded(request_within_s=1) as server:
         answer = await server.raw(nonsense)
 
@@ -284,7 +284,7 @@ async def test_what_is_no_http_is_answered_and_let_go(nonsense: bytes) -> None:
         "Transfer-Encoding: xchunked\r\n",
     ],
 )
-async def test_what_can_be_read_in_two_ways_ends_the_connection(head: str) -> None:
+async def test_ambiguous_request_ends_the_connection(head: str) -> None:
     post = f"POST /v1/body HTTP/1.1\r\n{HEAD}{head}\r\n".encode()
     async with serve_guarded() as server:
         answer = await server.raw(post, b"0\r\n\r\n" + WHO)
@@ -338,7 +338,7 @@ async def test_an_upgrade_to_web_sockets_is_none() -> None:
     assert status_of(answer) == 200
 
 
-async def test_requests_right_behind_one_another_share_no_context() -> None:
+async def test_pipelined_requests_share_no_context() -> None:
     mark: ContextVar[str] = ContextVar("mark", default="none")
     seen = []
 
@@ -374,7 +374,7 @@ async def serving(most: int) -> AsyncIterator[GuardedServer]:
         await running
 
 
-async def test_too_many_connections_are_told_to_come_again_or_cut() -> None:
+async def test_too_many_connections_get_503_or_are_aborted() -> None:
     long = WHO.replace(b"/v1/who", b"/v1/long")
     async with serving(3) as server:
         async with contextlib.AsyncExitStack() as opened:
@@ -423,7 +423,7 @@ async def test_the_connection_that_is_idle_longest_makes_room() -> None:
     assert status_of(kept) == 200
 
 
-async def test_silent_connections_keep_nobody_out() -> None:
+async def test_silent_connections_do_not_block_new_ones() -> None:
     async with serving(10) as server, contextlib.AsyncExitStack() as opened:
         for _ in range(300):
             await opened.enter_async_context(connected(server))
@@ -461,7 +461,7 @@ async def test_a_stop_lets_requests_end_and_takes_no_more() -> None:
     assert took < 1
 
 
-async def test_a_stop_cuts_what_does_not_end() -> None:
+async def test_stop_aborts_requests_that_do_not_end() -> None:
     before = asyncio.all_tasks()
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(serve_guarded(stop_within_s=0.4))
@@ -544,7 +544,7 @@ def test_without_tokens_it_listens_on_the_loopback_interface_alone(host: str) ->
     with pytest.raises(InvalidServiceError) as caught:
         listening(ServiceSettings(host=host, port=0))
 
-    assert "there are no tokens" in caught.value.state
+    assert "without a token" in caught.value.state
     assert "herdbook token" in caught.value.remedy
 
 
@@ -555,20 +555,20 @@ def test_the_loopback_interface_needs_no_tokens(host: str) -> None:
         assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
 
 
-def test_with_tokens_it_listens_everywhere_and_tells_how_it_is_reached() -> None:
+def test_with_tokens_it_listens_everywhere_and_reports_its_address() -> None:
     with listening(ServiceSettings(host="0.0.0.0", port=0, tokens=TOKENS)) as made:
         assert address_of(made) == f"http://127.0.0.1:{made.getsockname()[1]}"
 
 
 @pytest.mark.parametrize("host", ["", "no.such.host.invalid", "a b", "x" * 300, "\0"])
-def test_what_is_no_host_is_told(host: str) -> None:
+def test_invalid_host_is_reported(host: str) -> None:
     with pytest.raises(InvalidServiceError) as caught:
         listening(ServiceSettings(host=host, port=0))
 
-    assert "is no host to listen on" in caught.value.state
+    assert "cannot be resolved" in caught.value.state
 
 
-def test_a_port_that_is_taken_is_told_and_one_just_left_is_not() -> None:
+def test_used_port_is_reported_and_a_just_released_one_works() -> None:
     with listening(ServiceSettings(port=0)) as made:
         port = made.getsockname()[1]
         with pytest.raises(InvalidServiceError, match=f"port {port} of 127.0.0.1"):
@@ -578,12 +578,12 @@ def test_a_port_that_is_taken_is_told_and_one_just_left_is_not() -> None:
     listening(ServiceSettings(port=port)).close()
 
 
-async def test_an_application_that_cannot_start_is_told() -> None:
+async def test_application_that_fails_to_start_is_reported() -> None:
     async def failing(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "lifespan.startup.failed", "message": "no"})
 
-    with pytest.raises(InvalidServiceError, match="could not start"):
+    with pytest.raises(InvalidServiceError, match="failed to start"):
         async with serve(failing, ServiceSettings(port=0)):
             raise AssertionError
 

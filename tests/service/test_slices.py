@@ -38,7 +38,7 @@ async def made(folder: Path) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]
 
 
 @pytest.mark.parametrize("path", ["/v1/status", "/v1/models?gone=true"])
-async def test_kept_answer_is_of_the_position_of_its_tag(
+async def test_cached_response_has_the_position_of_its_tag(
     tmp_path: Path, path: str
 ) -> None:
     async with made(tmp_path) as (service, client):

@@ -88,7 +88,7 @@ async def soon() -> str:
 
 @get("/v1/stream")
 async def stream(request: Request[Any, Any, Any]) -> Stream:
-    """Send without end, as much as somebody reads, until it is time to stop."""
+    """Send endlessly until the service stops."""
     stopping = request.scope["state"]["stopping"]
 
     async def pieces() -> AsyncIterator[bytes]:

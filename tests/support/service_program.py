@@ -174,7 +174,7 @@ def run_service(
     environment: Mapping[str, str] | None = None,
     files: int | None = None,
 ) -> Iterator[ServiceProcess]:
-    """Run the service, and tell its address; with ``files`` it may open so many."""
+    """Run the service; ``files`` limits its open files."""
     errors = log.with_name(f"{log.name}.stderr")
     command = [sys.executable, "-m", "herdbook.cli", "serve", "--json"]
     if files is not None:

@@ -88,7 +88,7 @@ def test_token_refuses_a_name_that_is_taken_unless_told(
     refused = herdbook("token", name, "--file", str(written))
 
     assert refused.code == 2
-    assert f"token {name} is in {written} already" in refused.err
+    assert f"token {name} already exists in {written}" in refused.err
     assert "--replace" in refused.err
     assert written.read_bytes() == before
 
@@ -112,7 +112,7 @@ def test_token_does_not_touch_what_only_a_person_can_change(
     replaced = herdbook("token", "ann", "--file", str(file), "--replace")
 
     assert replaced.code == 2
-    assert "only for people to change" in replaced.err
+    assert "cannot be edited automatically" in replaced.err
     assert file.read_text() == text
     assert herdbook("token", "bob", "--file", str(file)).code == 0
 
@@ -140,7 +140,7 @@ def test_token_refuses_what_is_no_name(
     answer = herdbook("token", "--file", str(file), "--", name)
 
     assert answer.code == 2
-    assert "is none for a token" in answer.err
+    assert "is not a valid token name" in answer.err
     assert not file.exists()
 
 

@@ -123,7 +123,7 @@ def test_difference_of_two_moments(herdbook: RunningService) -> None:
         ("/v1/events?stream_prefix=%ED%A0%80", None),
     ],
 )
-def test_what_cannot_be_asked(
+def test_invalid_queries_are_refused(
     herdbook: RunningService, path: str, code: str | None
 ) -> None:
     answer = herdbook.http.get(path)
@@ -147,7 +147,9 @@ def test_roles(herdbook: RunningService) -> None:
     assert herdbook.http.get("/v1/roles/juggling").status_code == 404
 
 
-def test_head_is_what_verify_holds_the_log_to(herdbook: RunningService) -> None:
+def test_head_has_the_position_and_hash_for_verify(
+    herdbook: RunningService,
+) -> None:
     head = herdbook.get("/v1/log/head")
 
     assert len(head["hash"]) == 64

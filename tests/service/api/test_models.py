@@ -91,7 +91,7 @@ def test_order(herdbook: RunningService, sort: str, field: str | None) -> None:
     assert values == sorted(values, reverse=sort.startswith("-"))
 
 
-def test_gone_models_are_told_where_they_are_asked_for(
+def test_gone_models_are_listed_on_request(
     herdbook: RunningService,
 ) -> None:
     removed = herdbook.http.delete(f"/v1/models/{HERE}")

@@ -1,4 +1,4 @@
-"""Long work over HTTP: begun once, followed, cancelled, and told after a restart."""
+"""Operations over HTTP: start, follow, cancel, find again after a restart."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_load_use_and_unload(herdbook: RunningService) -> None:
     assert herdbook.get(f"/v1/models/{HERE}")["state"] == "available"
 
 
-def test_refresh_finds_what_others_did(
+def test_refresh_records_changes_by_other_programs(
     herdbook: RunningService, ollama: SandboxThread
 ) -> None:
     httpx.request("DELETE", f"{ollama.address}/api/delete", json={"model": HERE})
@@ -91,7 +91,7 @@ def test_refresh_finds_what_others_did(
     assert herdbook.get(f"/v1/models/{HERE}")["state"] == "not_present"
 
 
-def test_failure_is_told_with_its_word_and_its_remedy(herdbook: RunningService) -> None:
+def test_failure_has_a_code_and_a_remedy(herdbook: RunningService) -> None:
     ended = herdbook.operate("pull", "no-such-model:1b")
 
     assert ended["state"] == "failed"
@@ -116,7 +116,7 @@ def test_failure_is_told_with_its_word_and_its_remedy(herdbook: RunningService) 
         ),
     ],
 )
-def test_what_cannot_be_is_refused_before_it_begins(
+def test_invalid_requests_are_refused_before_they_start(
     herdbook: RunningService, body: dict[str, Any], status: int, code: str
 ) -> None:
     before = herdbook.get("/v1/log/head")
@@ -180,7 +180,7 @@ def test_key_is_known_after_a_restart(tmp_path: Path, ollama: SandboxThread) -> 
         assert second.types(FETCHED).count("PullStarted") == 1
 
 
-def test_who_asks_for_what_is_under_way_joins_it(
+def test_request_for_a_running_operation_joins_it(
     tmp_path: Path, slow_ollama: SandboxThread
 ) -> None:
     with run_in_thread(tmp_path / "herd.db", slow_ollama.address) as herdbook:
@@ -214,7 +214,7 @@ def test_cancel_has_happened_when_it_is_answered(
         assert herdbook.get(path)["state"] == "cancelled"
 
 
-def test_progress_is_told_while_it_runs(
+def test_progress_is_reported_while_it_runs(
     tmp_path: Path, slow_ollama: SandboxThread
 ) -> None:
     with run_in_thread(tmp_path / "herd.db", slow_ollama.address) as herdbook:
@@ -229,7 +229,7 @@ def test_progress_is_told_while_it_runs(
         herdbook.http.delete(path)
 
 
-def test_graceful_stop_interrupts_and_the_next_run_tells(
+def test_graceful_stop_interrupts_and_the_next_run_reports_it(
     tmp_path: Path, slow_ollama: SandboxThread
 ) -> None:
     log = tmp_path / "herd.db"
@@ -245,7 +245,7 @@ def test_graceful_stop_interrupts_and_the_next_run_tells(
         assert herdbook.types(SLOW) == ["PullStarted", "PullInterrupted"]
 
 
-def test_killed_service_leaves_what_the_next_run_finds_out(
+def test_next_run_records_what_a_kill_interrupted(
     tmp_path: Path, slow_ollama: SandboxThread
 ) -> None:
     log = tmp_path / "herd.db"

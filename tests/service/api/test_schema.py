@@ -1,4 +1,4 @@
-"""The API against its own document: schemathesis asks, and every answer is in it."""
+"""The API against its OpenAPI document, tested with schemathesis."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 from support.service_program import RunningService, ServiceProcess
 
 RULES_BEYOND_SCHEMAS = (
-    # A name, a moment, a role: what is none is refused, and no schema can say so.
+    # Invalid names, times and roles are refused, which a schema cannot express.
     "positive_data_acceptance",
-    # The answer is 428 and not the 400 that it wants.
+    # A missing If-Match gets 428; schemathesis expects 400.
     "missing_required_header",
-    # What DELETE ends (a model, an operation) has a history, and is told for ever.
+    # A deleted model and a cancelled operation can still be read: they have a history.
     "use_after_free",
 )
 
@@ -30,7 +30,7 @@ def test_every_answer_is_in_the_document(
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "run"),
         f"{program.address}/v1/openapi.json",
-        *("--exclude-path", "/v1/events/stream"),  # it has no end; see test_stream
+        *("--exclude-path", "/v1/events/stream"),  # endless; see test_stream
         *("--exclude-checks", ",".join(RULES_BEYOND_SCHEMAS)),
         *("--max-examples", "8", "--generation-deterministic"),
     ]
@@ -89,7 +89,7 @@ def test_document_names_every_path_and_no_more(herdbook: RunningService) -> None
     }
 
 
-def test_document_says_what_everything_means(herdbook: RunningService) -> None:
+def test_document_describes_everything(herdbook: RunningService) -> None:
     document = herdbook.get("/v1/openapi.json")
 
     for name, shape in document["components"]["schemas"].items():
@@ -102,7 +102,7 @@ def test_document_says_what_everything_means(herdbook: RunningService) -> None:
                 assert parameter["description"].endswith("."), parameter["name"]
 
 
-def test_page_tells_the_same_to_people(herdbook: RunningService) -> None:
+def test_reference_page_shows_every_path(herdbook: RunningService) -> None:
     page = httpx.get(f"{herdbook.address}/api", trust_env=False).text
 
     for path in herdbook.get("/v1/openapi.json")["paths"]:

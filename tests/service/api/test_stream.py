@@ -1,4 +1,4 @@
-"""The event stream: nothing missed, nothing twice, nobody holds anybody up."""
+"""The event stream: each event once, and slow readers do not delay others."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def read(
     upto: int | None = None,
     seen: int | None = None,
 ) -> list[int]:
-    """Read the stream behind a position up to another, or to the last of ``uses``."""
+    """Read the stream after a position up to another, or to the last of ``uses``."""
     found: list[int] = []
     url = f"/v1/events/stream?after={after}"
     headers = {} if seen is None else {"last-event-id": str(seen)}
@@ -89,7 +89,7 @@ def client_of(herdbook: RunningService) -> httpx.AsyncClient:
     )
 
 
-async def test_all_of_the_log_then_what_comes(herdbook: RunningService) -> None:
+async def test_all_of_the_log_then_new_events(herdbook: RunningService) -> None:
     async with client_of(herdbook) as client:
         reading = asyncio.create_task(read(client, after=0))
 
@@ -153,7 +153,7 @@ async def test_filters_choose_and_keep_the_order(herdbook: RunningService) -> No
     assert found[-1].data["sentence"] == f"used: {LAST}"
 
 
-async def test_progress_is_told_without_an_id(
+async def test_progress_is_sent_without_an_id(
     tmp_path: Path, slow_ollama: SandboxThread
 ) -> None:
     with run_in_thread(tmp_path / "herd.db", slow_ollama.address) as herdbook:
@@ -218,7 +218,7 @@ async def test_reader_that_takes_nothing_costs_the_others_nothing(
             assert await reading == list(range(1, last + 1))
 
 
-async def test_stream_goes_on_after_the_log_could_not_be_read(
+async def test_stream_resumes_after_the_log_could_not_be_read(
     herdbook: RunningService,
 ) -> None:
     away = herdbook.log.with_name("away.db")

@@ -45,7 +45,7 @@ def test_a_session_stands_for_its_token_and_does_not_have_it() -> None:
     assert OLGA.sha256 not in header
 
 
-def test_the_cookie_is_kept_from_scripts_and_other_sites() -> None:
+def test_cookie_is_not_available_to_scripts_and_other_sites() -> None:
     plain, secure = sessions().begin("olga"), sessions(secure=True).begin("olga")
 
     attributes = set(plain.split("; ")[1:])
@@ -118,7 +118,7 @@ def _forgeries(value: str) -> list[str]:
 
 
 @pytest.mark.parametrize("number", range(19))
-def test_what_was_not_made_here_is_no_session(number: int) -> None:
+def test_forged_cookies_are_not_sessions(number: int) -> None:
     forged = _forgeries(value_of(sessions().begin("olga")))
 
     assert len(forged) == 19

@@ -38,7 +38,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_role_allows_what_those_before_it_do() -> None:
+def test_role_includes_the_roles_before_it() -> None:
     allowed = {(a, b) for a in Role for b in Role if a.allows(b)}
 
     assert (Role.READ, Role.OPERATE) not in allowed
@@ -106,9 +106,7 @@ def test_the_variable_is_gone_from_this_process_and_its_children(
         (f"ann:read:{SECRET} bob:read:{SECRET}", "is the same as that of ann"),
     ],
 )
-def test_a_defect_of_the_variable_is_told_without_the_token(
-    entry: str, state: str
-) -> None:
+def test_error_in_the_variable_does_not_quote_the_token(entry: str, state: str) -> None:
     environment = {"HERDBOOK_TOKENS": entry}
 
     with pytest.raises(InvalidServiceError) as caught:
@@ -153,7 +151,7 @@ def test_a_defect_of_the_variable_is_told_without_the_token(
         (f"hb = {SECRET}", "is not TOML"),
     ],
 )
-def test_a_defect_of_a_file_names_it_and_never_the_token(
+def test_error_in_a_file_names_it_and_never_quotes_the_token(
     file: Path, text: str, state: str
 ) -> None:
     file.write_text(text)
@@ -166,12 +164,12 @@ def test_a_defect_of_a_file_names_it_and_never_the_token(
     assert SECRET not in f"{caught.value!r} {caught.value} {caught.value.__cause__}"
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InvalidServiceError, match=r"tokens\.toml cannot be read"):
         load_tokens(tmp_path / "tokens.toml")
 
 
-def test_file_and_variable_have_no_name_in_common(file: Path) -> None:
+def test_file_and_variable_must_not_share_a_name(file: Path) -> None:
     file.write_text(table())
 
     def others(entry: str) -> tuple[Token, ...]:
@@ -222,7 +220,7 @@ def test_every_token_is_compared_whichever_it_is(given: int | None) -> None:
 
 
 @pytest.mark.parametrize("secret", ["", " ", "ä", "\udcff", "\0", "x" * 100_000])
-def test_what_is_no_token_is_nobodys(secret: str) -> None:
+def test_invalid_secrets_have_no_user(secret: str) -> None:
     tokens = Tokens([Token(name="a", role=Role.READ, sha256=sha256_of(SECRET))])
 
     assert tokens.principal(secret) is None
@@ -244,5 +242,5 @@ def test_names(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "ä", "a\n", "a" * 65, SECRET])
-def test_what_is_no_name(name: str) -> None:
+def test_invalid_token_names(name: str) -> None:
     assert not is_token_name(name)

@@ -132,7 +132,7 @@ async def test_wrong_tokens_count_with_those_of_programs() -> None:
         program = await client.get("/v1/who", headers=wrong)
 
     assert [page.status_code for page in pages] == [401, 401, 401]
-    assert "The token is not known here." in pages[0].text
+    assert "The token is unknown." in pages[0].text
     assert "set-cookie" not in pages[0].headers
     assert asked.status_code == 401
     assert (refused.status_code, program.status_code) == (429, 429)

@@ -1,4 +1,4 @@
-"""Few file descriptors: the service bounds itself, and its lack is nobody else's."""
+"""Few file descriptors: the service limits its connections."""
 
 from __future__ import annotations
 

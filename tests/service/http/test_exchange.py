@@ -172,7 +172,7 @@ async def test_every_answer_has_the_security_headers(head: str, status: int) -> 
     assert not [name for name, _ in told if name == "server"]
 
 
-async def test_what_nobody_foresaw_tells_nothing_of_itself() -> None:
+async def test_unexpected_errors_reveal_no_details() -> None:
     async with serve_guarded() as server, server.client(READER) as client:
         answer = await client.get("/v1/broken")
 
@@ -228,7 +228,7 @@ async def test_half_an_answer_is_cut_and_not_taken_for_whole() -> None:
     assert answer.endswith(b"4\r\nhalf\r\n")  # and no last chunk
 
 
-def test_nobody_asks_where_nobody_said_who() -> None:
+def test_open_paths_have_no_user() -> None:
     with pytest.raises(UnauthorizedError):
         principal_of({"state": {}})
     with pytest.raises(UnauthorizedError):

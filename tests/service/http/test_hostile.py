@@ -153,7 +153,7 @@ async def waits(running: ServiceProcess, until: float) -> list[float]:
     return took
 
 
-def test_hostile_connections_hold_nobody_up(
+def test_hostile_connections_do_not_delay_others(
     tmp_path: Path, ollama: SandboxThread
 ) -> None:
     with run_service(tmp_path / "herd.db", ollama.address) as running:

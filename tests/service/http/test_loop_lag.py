@@ -69,7 +69,7 @@ QUERIES = {
 """Queries that make much work, or that a path needs; the others are asked without."""
 
 ENDLESS = {"/v1/events/stream"}
-"""Paths whose answer has no end."""
+"""Paths with an endless response."""
 
 EXPECTED = {200, 303, 403, 404, 502}
 """Answers to these requests; some need a server, or an operation that is not there."""

@@ -99,8 +99,8 @@ async def test_it_is_addressed_by_the_address_that_it_listens_on() -> None:
 
 
 @pytest.mark.parametrize("host", ["*", "http://herd.example", "a b", "", "*.example"])
-async def test_a_name_that_is_none_is_refused_at_the_start(host: str) -> None:
-    with pytest.raises(InvalidServiceError, match="is no host by which"):
+async def test_invalid_host_name_is_refused_at_the_start(host: str) -> None:
+    with pytest.raises(InvalidServiceError, match="is not a valid host name"):
         async with serve_guarded(hosts=(host,)):
             raise AssertionError
 
@@ -192,7 +192,7 @@ async def test_our_own_pages_and_programs_change_things(header: str) -> None:
     assert status_of(answer) == 200
 
 
-async def test_behind_https_the_site_has_that_scheme_and_its_usual_port() -> None:
+async def test_https_proxy_gives_the_site_its_scheme_and_port() -> None:
     head = f"POST /v1/body HTTP/1.1\nHost: herd.example\n{BEARER}\nOrigin: "
     async with serve_guarded(secure=True, hosts=("herd.example",)) as server:
         told = await statuses(
@@ -279,7 +279,7 @@ async def test_health_style_and_the_way_in_are_open() -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/who", "/metrics", "/v1/nothing"])
-async def test_a_program_without_a_token_is_told_how(path: str) -> None:
+async def test_program_without_a_token_gets_instructions(path: str) -> None:
     async with serve_guarded() as server, server.client() as client:
         answer = await client.get(path, headers={"accept": "text/html"})
 
@@ -321,7 +321,7 @@ async def test_a_browser_without_a_session_is_led_to_the_way_in() -> None:
         f"X-Api-Key: {OPERATOR}",
     ],
 )
-async def test_what_is_not_the_token_does_not_let_in(credential: str) -> None:
+async def test_wrong_tokens_are_refused(credential: str) -> None:
     async with serve_guarded() as server:
         answer = await server.ask(
             f"GET /v1/who HTTP/1.1\nHost: localhost\n{credential}"
@@ -428,7 +428,7 @@ async def test_read_only_is_read_only_for_everybody() -> None:
 
 
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT", "PROPFIND", "post", "QUERY"])
-async def test_a_method_that_nobody_knows_needs_a_role_as_well(method: str) -> None:
+async def test_unknown_method_needs_a_role_too(method: str) -> None:
     async with serve_guarded() as server:
         answer = await server.ask(
             f"{method} /v1/who HTTP/1.1\nHost: localhost\n"

@@ -60,7 +60,7 @@ async def test_load_that_was_through_before_its_end_was_asked_for_has_succeeded(
 
 
 @pytest.mark.parametrize("way", ["cancel", "stop"])
-async def test_pull_whose_model_cannot_be_seen_ends_at_once_when_it_is_to(
+async def test_pull_of_an_unseen_model_can_be_cancelled_immediately(
     tmp_path: Path, way: str
 ) -> None:
     async with open_operations(tmp_path / "herd.db") as fixture:
@@ -85,7 +85,7 @@ async def test_pull_whose_model_cannot_be_seen_ends_at_once_when_it_is_to(
         assert await fixture.manager.is_available(SLOW)
 
 
-async def test_load_whose_runner_was_lost_ends_at_once_when_it_is_to(
+async def test_load_with_a_lost_runner_can_be_cancelled_immediately(
     tmp_path: Path,
 ) -> None:
     async with open_operations(tmp_path / "herd.db") as fixture:
@@ -132,7 +132,7 @@ async def test_key_finds_a_load_that_failed_and_cost_the_runner_before_it(
         assert found.request.options["num_ctx"] == 64
 
 
-async def test_what_a_refresh_saw_leave_is_no_operation(tmp_path: Path) -> None:
+async def test_unload_seen_by_a_refresh_is_not_an_operation(tmp_path: Path) -> None:
     async with open_operations(tmp_path / "herd.db") as fixture:
         await fixture.wait_for(await fixture.start(Kind.LOAD, INSTALLED))
         await fixture.server.unload(INSTALLED)
@@ -198,7 +198,7 @@ async def test_model_that_is_being_pulled_is_busy_and_not_unknown(
                 await elsewhere.start(OperationRequest(kind=kind, model=SLOW), BEN)
 
 
-async def test_operation_of_another_instance_is_told_but_not_cancelled(
+async def test_operation_of_another_instance_is_shown_but_not_cancelled(
     tmp_path: Path,
 ) -> None:
     log = tmp_path / "herd.db"

@@ -1,4 +1,4 @@
-"""Operations by themselves: on a clock that nobody waits for, faults included."""
+"""Operations with a simulated clock, also with faults."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from herdbook.service.operations.operations import REMEMBERED, Operations
 DAY_S = 24 * 3600.0
 
 
-async def test_pull_tells_its_bytes_and_its_end(tmp_path: Path) -> None:
+async def test_pull_reports_its_bytes_and_its_end(tmp_path: Path) -> None:
     async with open_operations(tmp_path / "herd.db") as fixture:
         pull = await fixture.wait_for(await fixture.start(Kind.PULL, SLOW))
 
@@ -168,7 +168,7 @@ async def test_nothing_begins_once_it_stops(tmp_path: Path) -> None:
             await fixture.start(Kind.LOAD, INSTALLED)
 
 
-async def test_fault_of_ours_is_told_without_its_text(tmp_path: Path) -> None:
+async def test_unexpected_error_is_reported_without_its_text(tmp_path: Path) -> None:
     async with open_operations(tmp_path / "herd.db") as fixture:
 
         def broken(_: int) -> None:
