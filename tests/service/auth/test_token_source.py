@@ -94,7 +94,7 @@ def test_invalid_file_keeps_the_tokens_until_it_is_valid(
 
     file.write_text(good)
     assert not source.refresh(now=True)
-    assert (source.error, source.failing_since) == (None, None)
+    assert [source.error, source.failing_since] == [None, None]
 
 
 def test_missing_file_keeps_the_tokens(file: Path) -> None:
