@@ -28,7 +28,7 @@ from herdbook.core.desired import plan
 from herdbook.core.desired.desired import DesiredSet
 from herdbook.core.desired.plan import Plan, PlanProgress
 from herdbook.core.diagnosis import Diagnosis
-from herdbook.core.errors import OllamaError, WrongExpectedVersionError
+from herdbook.core.errors import CallerError, OllamaError, WrongExpectedVersionError
 from herdbook.core.models import configuration
 from herdbook.core.models.registry import ModelRegistry
 from herdbook.core.observer import NO_OBSERVER, Observer
@@ -52,6 +52,18 @@ class ModelManager(Commands):
     Open it with ``async with ModelManager.open(...) as manager``. Model names have
     Ollama's format: ``llama3.1`` means ``llama3.1:latest``.
     """
+
+    def __init__(self, *_: object, **__: object) -> None:
+        """Refuse: a manager needs an open log and a connection.
+
+        Raises:
+            CallerError: Always.
+        """
+        raise CallerError(
+            "ModelManager",
+            "cannot be created directly",
+            'Use: async with ModelManager.open("herd.db") as manager',
+        )
 
     @classmethod
     @asynccontextmanager
@@ -112,7 +124,9 @@ class ModelManager(Commands):
                 actor=actor,
                 observer=observer,
             )
-            manager = cls(
+            manager = cls.__new__(cls)
+            Commands.__init__(
+                manager,
                 storage,
                 repository,
                 client,
@@ -120,8 +134,8 @@ class ModelManager(Commands):
                 clock=clock,
                 settings=settings,
             )
-            stack.push_async_callback(manager._close)
-            await manager._start(stack, refresh=refresh)
+            stack.push_async_callback(manager._close)  # noqa: SLF001 - its own
+            await manager._start(stack, refresh=refresh)  # noqa: SLF001 - its own
             yield manager
 
     async def _start(self, stack: AsyncExitStack, *, refresh: bool) -> None:
@@ -204,16 +218,18 @@ class ModelManager(Commands):
         unset: Collection[str] = (),
         note: str = "",
         at_version: int | None = None,
+        **options: Setting,
     ) -> ModelStatus:
         """Change the settings of a model.
 
         Args:
             name: The model, present or not.
-            settings: Settings to change, by name.
+            settings: Settings to change, by name, such as ``{"options.top_k": 40}``.
             unset: Settings to remove.
             note: Reason for the change, shown in the history.
             at_version: Expected version of the model's stream; None accepts any and
                 retries after a concurrent change.
+            **options: More settings to change, such as ``num_ctx=8192``.
 
         Returns:
             The status with the new settings.
@@ -222,6 +238,7 @@ class ModelManager(Commands):
             InvalidConfigurationError: A setting is unknown or its value is not valid.
             WrongExpectedVersionError: The stream is not at ``at_version``.
         """
+        changed = {**(settings or {}), **options}
         while True:
             status = await self.get_status(name)
             if at_version not in (None, status.version):
@@ -231,7 +248,7 @@ class ModelManager(Commands):
                     actual=status.version,
                 )
             change = configuration.change(
-                status.settings, settings or {}, unset=unset, note=note
+                status.settings, changed, unset=unset, note=note
             )
             if change is None:
                 return status

@@ -100,8 +100,15 @@ class Queries:
         """Return what the log said at a position, or at a time.
 
         Raises:
-            CallerError: The log has no such position, or the time has no zone.
+            CallerError: The log has no such position, or the time has no time zone, or
+                ``when`` is neither.
         """
+        if not isinstance(when, int | datetime):
+            raise CallerError(
+                f"{when!r}"[:80],
+                "is not a position or a time",
+                "Use a position, such as 123, or a datetime with a time zone",
+            )
         store = self._storage.store
         head = (await store.head()).position
         asked = None if isinstance(when, int) else when

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+from herdbook import core
+from herdbook.core import ModelManager
 from herdbook.events.codec import SCHEMAS
 from herdbook.events.facts import FACTS
 from herdbook.events.lifecycle import TABLE, Transition
 from herdbook.presentation.diagram import mermaid
+from herdbook.sync import public_methods
 
 HERE = Path(__file__).parent
 
@@ -67,7 +72,84 @@ def _text(docstring: str) -> str:
     return "\n".join([summary.strip(), *([""] if items else []), *items])
 
 
-PAGES = {"lifecycle.md": lifecycle, "facts.md": facts}
+def sync_stub() -> str:
+    """Return the stub of the synchronous manager, made from the asynchronous one."""
+    methods = {"open": ModelManager.open, **public_methods()}
+    imports, lines = set[str](), list[str]()
+    for name, method in methods.items():
+        origin = inspect.unwrap(method)
+        signature = inspect.signature(origin)
+        for annotation in origin.__annotations__.values():
+            imports |= set(_imports(annotation, origin.__globals__))
+        kind = "    @classmethod\n" if name == "open" else ""
+        parameters = _parameters(signature)
+        result = _synchronous(str(signature.return_annotation))
+        lines.append(f"{kind}    def {name}({', '.join(parameters)}) -> {result}: ...")
+    return "\n".join(
+        (
+            "# Made by `make docs` from the asynchronous manager.",
+            *sorted(imports - {"from collections.abc import AsyncIterator"}),
+            "from collections.abc import Generator",
+            "from contextlib import AbstractContextManager",
+            "from typing import NoReturn",
+            "from herdbook.core import ModelRegistry",
+            "",
+            "class ModelManager:",
+            "    def __init__(self, *_: NoReturn) -> None: ...",
+            "    @property",
+            "    def registry(self) -> ModelRegistry: ...",
+            *lines,
+            "",
+        )
+    )
+
+
+def _parameters(signature: inspect.Signature) -> list[str]:
+    parameters = []
+    starred = False
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and not starred:
+            parameters.append("*")
+            starred = True
+        prefix = "**" if parameter.kind is parameter.VAR_KEYWORD else ""
+        if parameter.name in {"self", "cls"}:
+            parameters.append(parameter.name)
+            continue
+        default = "" if parameter.default is parameter.empty else " = ..."
+        parameters.append(f"{prefix}{parameter.name}: {parameter.annotation}{default}")
+    return parameters
+
+
+def _synchronous(annotation: str) -> str:
+    """Return the result of a synchronous method: generators and context managers."""
+    if annotation.startswith("AsyncGenerator["):
+        return (
+            annotation.removeprefix("Async").removesuffix(", None]") + ", None, None]"
+        )
+    if annotation.startswith("AsyncIterator["):
+        return annotation.replace("AsyncIterator", "AbstractContextManager")
+    return annotation
+
+
+def _imports(annotation: str, names: dict[str, object]) -> Iterator[str]:
+    """Yield the imports that an annotation needs."""
+    for name in re.findall(r"[A-Za-z_]\w*", annotation):
+        module = getattr(names.get(name), "__module__", None)
+        if name in core.__all__:
+            yield f"from herdbook.core import {name}"
+        elif name == "Setting":
+            yield "from herdbook.events.facts import Setting"
+        elif name == "AsyncGenerator" or name not in names:
+            continue
+        elif module:
+            yield f"from {module} import {name}"
+
+
+PAGES = {
+    "lifecycle.md": lifecycle,
+    "facts.md": facts,
+    "../library/sync.pyi": sync_stub,
+}
 
 
 def main() -> int:

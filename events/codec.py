@@ -12,12 +12,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import msgspec
 
 from herdbook.events.errors import UndecodableEventError, UnknownEventTypeError
-from herdbook.events.facts import FACTS, Fact, ModelUnloaded, UnreadableFact
+from herdbook.events.facts import FACTS, AnyFact, Fact, ModelUnloaded, UnreadableFact
 from herdbook.events.raw_text import column_text
 from herdbook.events.recorded import Cause, Position, RecordedEvent, StoredEvent
 
@@ -161,7 +161,7 @@ def _read_row(  # noqa: PLR0913, PLR0917 - one parameter a column, for speed
         event_id,
         type_,
         schema,
-        decode(type_, schema, data),
+        cast("AnyFact", decode(type_, schema, data)),
         datetime.fromisoformat(occurred_at),
         datetime.fromisoformat(recorded_at),
         actor,

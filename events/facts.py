@@ -524,3 +524,39 @@ FACTS: tuple[type[Fact], ...] = (
     NodeMoved,
 )
 """All facts."""
+
+AnyFact: TypeAlias = (
+    ModelDiscovered
+    | ModelVanished
+    | ModelDeleted
+    | PullStarted
+    | PullProgressed
+    | PullCompleted
+    | PullFailed
+    | PullCancelled
+    | PullInterrupted
+    | UpdateStarted
+    | UpdateProgressed
+    | UpdateFailed
+    | UpdateCancelled
+    | UpdateInterrupted
+    | UpdateUnchanged
+    | ModelUpdated
+    | LoadStarted
+    | ModelLoaded
+    | LoadFailed
+    | LoadCancelled
+    | LoadInterrupted
+    | RunnerChanged
+    | ModelUnloaded
+    | ModelUsed
+    | CapabilitiesDetected
+    | ConfigurationChanged
+    | NodeReached
+    | NodeLost
+    | NodeMoved
+    | UnreadableFact
+)
+"""The data of a recorded event: one class per event type, or ``UnreadableFact``.
+
+Use ``isinstance`` or ``match`` to narrow it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
 import msgspec
 
@@ -23,7 +23,7 @@ from herdbook.events.errors import (
     WrongExpectedVersionError,
     WrongStreamError,
 )
-from herdbook.events.facts import Fact
+from herdbook.events.facts import AnyFact, Fact
 from herdbook.events.findings import belongs, home_of
 from herdbook.events.recorded import (
     Cause,
@@ -278,7 +278,7 @@ def _recorded(stored: StoredEvent, draft: DraftEvent, now: datetime) -> Recorded
         event_id=stored.event_id,
         type=stored.type,
         schema=stored.schema,
-        data=draft.fact,
+        data=cast("AnyFact", draft.fact),
         occurred_at=draft.event.occurred_at.astimezone(UTC),
         recorded_at=now,
         actor=stored.actor,

@@ -17,7 +17,7 @@ from typing import NewType
 
 import msgspec
 
-from herdbook.events.facts import Fact
+from herdbook.events.facts import AnyFact, Fact
 
 Position = NewType("Position", int)
 """A position in the log, from 1, without gaps; 0 is before the first event."""
@@ -128,7 +128,7 @@ class RecordedEvent(msgspec.Struct, frozen=True, gc=False):
     event_id: str
     type: str
     schema: int
-    data: Fact
+    data: AnyFact
     occurred_at: datetime
     recorded_at: datetime
     actor: str

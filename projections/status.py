@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import ClassVar, Self, TypeVar, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import msgspec
 
@@ -212,6 +212,24 @@ class ModelStatus(msgspec.Struct, kw_only=True):
             and self.weights == other.weights
             and self.name != other.name
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the status as a dictionary that ``json.dumps`` accepts.
+
+        It has the attributes, with times as ISO 8601 text, and the properties
+        ``state``, ``present``, ``updating``, ``activity`` and ``capabilities``.
+        """
+        properties = {
+            "state": self.state,
+            "present": self.present,
+            "updating": self.updating,
+            "activity": self.activity,
+            "capabilities": self.capabilities,
+        }
+        fields = msgspec.structs.asdict(self)
+        del fields["lifecycle"], fields["detected"], fields["detected_digest"]
+        result: dict[str, Any] = msgspec.to_builtins(fields | properties, str_keys=True)
+        return result
 
     def can(self, capability: str) -> bool:
         """Return whether the model has a capability; False if unknown."""

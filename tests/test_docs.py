@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -111,6 +112,67 @@ async def test_library_page_example_runs(tmp_path: Path) -> None:
     assert ran.stderr == ""
     assert "loaded Runner(" in ran.stdout
     assert "8192" in ran.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that has the package as a wheel lays it out."""
+    package = tmp_path_factory.mktemp("typing") / "herdbook"
+    shutil.copytree(ROOT / "library", package)
+    for folder in ("core", "events", "projections"):
+        shutil.copytree(ROOT / folder, package / folder)
+    return package.parent
+
+
+SNIPPETS = {
+    "README.md": "",
+    "docs/library.md": "",
+    "docs/desired.md": "",
+    "synchronous": """
+from herdbook.sync import ModelManager
+from herdbook.core import Plan
+
+
+def example(plan: Plan) -> None:
+    with ModelManager.open("herd.db", ollama="127.0.0.1") as manager:
+        for progress in manager.pull("llama3.2:3b"):
+            print(progress.percent)
+        for step in manager.apply(plan):
+            print(step.done)
+        status = manager.configure("llama3.2:3b", num_ctx=8192)
+        print(status.to_dict()["state"], manager.registry.find("llama3.2"))
+""",
+    "event.data": """
+from herdbook.core import RecordedEvent
+from herdbook.events.facts import ModelLoaded, PullCompleted
+
+
+def describe(event: RecordedEvent) -> str:
+    match event.data:
+        case PullCompleted(size_bytes=size):
+            return f"{size:,} bytes"
+        case ModelLoaded(runner=runner):
+            return runner.name
+        case _:
+            return event.type
+""",
+}
+
+
+@pytest.mark.parametrize("source", SNIPPETS)
+async def test_example_passes_strict_type_checks(
+    source: str, installed: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "example.py").write_text(SNIPPETS[source] or python_of(source))
+
+    ran = await run(
+        *("-m", "mypy", "--strict", "--follow-imports=silent", "example.py"),
+        *("--cache-dir", str(installed / "cache")),
+        cwd=tmp_path,
+        MYPYPATH=str(installed),
+    )
+
+    assert ran.stdout == "Success: no issues found in 1 source file\n"
 
 
 async def a_log(path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import herdbook
 import herdbook.core
 
 ROOT = Path(__file__).parent.parent
@@ -47,14 +48,15 @@ def test_wheel_has_every_file_of_every_room(wheel: zipfile.ZipFile) -> None:
         *("cli", "core", "events", "gateway", "presentation", "projections"),
         *("sandbox", "service"),
     )
-    kept = {
-        f"herdbook/{path.relative_to(ROOT)}"
-        for room in rooms
+    expected = {
+        f"herdbook/{path.relative_to(ROOT / room if room == 'library' else ROOT)}"
+        for room in (*rooms, "library")
         for path in (ROOT / room).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
 
-    assert shipped == kept
+    assert shipped == expected
+    assert "herdbook/py.typed" in shipped
     assert {f"herdbook/{room}/py.typed" for room in rooms} <= shipped
 
 
@@ -102,3 +104,7 @@ def test_make_lists_its_verbs() -> None:
     verbs = [line.split()[1] for line in ran.stdout.splitlines()]
     expected = "install run test lint types imports check bench docs build clean"
     assert set(expected.split()) <= set(verbs)
+
+
+def test_package_has_the_version_of_the_project() -> None:
+    assert herdbook.__version__ == PROJECT["version"]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from herdbook.events import facts
-from herdbook.events.facts import Capability, Fact, FactSource, UnloadReason
+from herdbook.events.facts import AnyFact, Capability, FactSource, UnloadReason
 from herdbook.events.lifecycle import INITIAL, TRANSITIONS, ModelState, allowed
 from herdbook.events.recorded import Cause, Position, RecordedEvent
 from herdbook.events.streams import model_stream, node_stream
@@ -22,7 +22,7 @@ DIGEST = "d" * 64
 RUNNER = facts.Runner(name="a", digest=DIGEST)
 
 
-def event(position: int, stream: str, fact: Fact) -> RecordedEvent:
+def event(position: int, stream: str, fact: AnyFact) -> RecordedEvent:
     at = T0 + timedelta(seconds=position)
     return RecordedEvent(
         position=Position(position),
@@ -44,7 +44,7 @@ def event(position: int, stream: str, fact: Fact) -> RecordedEvent:
 
 def detected(
     *can: str, parameters: int | None = None, context: int = 32_768, **ranks: int
-) -> Fact:
+) -> AnyFact:
     return facts.CapabilitiesDetected(
         context_trained=context,
         context_source=FactSource.SHOW,
@@ -57,7 +57,7 @@ def detected(
     )
 
 
-def found(size_bytes: int = 1) -> Fact:
+def found(size_bytes: int = 1) -> AnyFact:
     return facts.ModelDiscovered(digest=DIGEST, size_bytes=size_bytes)
 
 
@@ -70,14 +70,14 @@ FAILED = facts.LoadFailed(kind="out_of_memory", message="")
 PULLING = facts.PullStarted(instance="i")
 
 
-def view_of(*told: tuple[str, Fact], node: str = "local") -> RecommendationView:
+def view_of(*told: tuple[str, AnyFact], node: str = "local") -> RecommendationView:
     view = RecommendationView()
     for position, (name, fact) in enumerate(told, start=1):
         view.apply(event(position, model_stream(node, name), fact))
     return view
 
 
-def history(name: str, *told: Fact) -> list[tuple[str, Fact]]:
+def history(name: str, *told: AnyFact) -> list[tuple[str, AnyFact]]:
     return [(name, fact) for fact in told]
 
 
@@ -163,7 +163,7 @@ def test_missing_rank_is_a_reason() -> None:
     ],
 )
 def test_model_that_cannot_be_used_now_is_passed_over(
-    told: list[Fact], reason: str
+    told: list[AnyFact], reason: str
 ) -> None:
     view = view_of(*history("a", *told))
     assert order(view) == []
@@ -194,7 +194,7 @@ def test_model_that_was_never_looked_at_is_passed_over() -> None:
     ],
 )
 def test_model_that_lacks_what_the_role_needs_is_passed_over(
-    role: ModelRole, ability: Fact, lack: str
+    role: ModelRole, ability: AnyFact, lack: str
 ) -> None:
     view = view_of(*history("a", found(), ability))
     assert why_not(view, role) == {"a": (lack,)}
@@ -211,7 +211,7 @@ def test_model_that_lacks_what_the_role_needs_is_passed_over(
     ],
 )
 def test_model_that_has_what_the_role_needs_is_chosen(
-    role: ModelRole, ability: Fact
+    role: ModelRole, ability: AnyFact
 ) -> None:
     assert order(view_of(*history("a", found(), ability)), role) == ["a"]
 
@@ -257,7 +257,7 @@ def test_order_is_asked_of_one_node_or_of_all() -> None:
     ],
 )
 def test_events_of_other_streams_change_nothing_but_the_position(
-    stream: str, fact: Fact
+    stream: str, fact: AnyFact
 ) -> None:
     view = RecommendationView()
     view.apply(event(5, stream, fact))
@@ -271,7 +271,7 @@ def test_event_that_the_lifecycle_does_not_allow_moves_the_state_it_names() -> N
     assert other.state is ModelState.AVAILABLE
 
 
-PLAIN: dict[str, Fact] = {
+PLAIN: dict[str, AnyFact] = {
     type(fact).__name__: fact
     for fact in (
         found(5),

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import strategies as st
 
 from herdbook.events import facts
-from herdbook.events.facts import Capability, Fact, FactSource, Runner, UnloadReason
+from herdbook.events.facts import AnyFact, Capability, FactSource, Runner, UnloadReason
 from herdbook.events.lifecycle import INITIAL, TRANSITIONS, Lifecycle
 from herdbook.events.recorded import Cause, Position, RecordedEvent
 from herdbook.events.streams import model_stream, node_stream
@@ -78,9 +78,9 @@ _FIELDS: dict[str, Mapping[str, st.SearchStrategy[object]]] = {
 }
 
 
-def fact(name: str) -> st.SearchStrategy[Fact]:
+def fact(name: str) -> st.SearchStrategy[AnyFact]:
     """Return a strategy for facts of one type."""
-    kind: Callable[..., Fact] = getattr(facts, name)
+    kind: Callable[..., AnyFact] = getattr(facts, name)
     return st.builds(kind, **_FIELDS.get(name, {}))
 
 

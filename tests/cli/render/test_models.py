@@ -10,7 +10,7 @@ from herdbook.cli.render.model import Card
 from herdbook.core import Cause, ModelRegistry, ReadModel, RecordedEvent
 from herdbook.core.views import Views
 from herdbook.events import facts
-from herdbook.events.facts import Fact, FactSource, Runner
+from herdbook.events.facts import AnyFact, FactSource, Runner
 from herdbook.events.recorded import Position
 from herdbook.events.streams import model_stream, node_stream
 from herdbook.presentation import wording
@@ -21,7 +21,7 @@ DIGEST = "a" * 64
 REGISTRY = ModelRegistry()
 
 
-def moment_of(*told: tuple[str, Fact]) -> ReadModel:
+def moment_of(*told: tuple[str, AnyFact]) -> ReadModel:
     """Return the moment after some facts, a minute apart, the last at noon."""
     views = Views()
     versions: dict[str, int] = {}
@@ -61,7 +61,7 @@ def plain(lines: list[Line]) -> list[str]:
     return ["".join(piece.text for piece in line) for line in lines]
 
 
-def found(size: int = 4_900_000_000) -> Fact:
+def found(size: int = 4_900_000_000) -> AnyFact:
     return facts.ModelDiscovered(digest=DIGEST, size_bytes=size)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
@@ -65,6 +66,28 @@ async def test_status_of_a_time_is_that_of_then() -> None:
         assert (before.position, during.position) == (positions[0], positions[1])
         assert during.status(NAME).state is ModelState.LOADED
         assert during.asked == now - timedelta(seconds=50)
+
+
+@pytest.mark.parametrize("when", ["yesterday 10:00", None, 1.5])
+async def test_what_is_neither_position_nor_time_is_refused(when: object) -> None:
+    async with serve_manager() as (_, manager):
+        with pytest.raises(CallerError, match="not a position or a time") as refused:
+            await manager.as_of(when)  # type: ignore[arg-type]
+
+        assert "datetime with a time zone" in refused.value.remedy
+
+
+async def test_status_is_plain_data_for_json() -> None:
+    async with serve_manager() as (_, manager):
+        status = await manager.load("llava:7b")
+        data = json.loads(json.dumps(status.to_dict()))
+
+        assert data["state"] == "loaded"
+        assert data["present"] is True
+        assert data["name"] == "llava:7b"
+        assert data["runner"]["size_bytes"] > 0
+        assert data["capabilities"]["vision"]["value"] is True
+        assert data["since"].endswith("Z")
 
 
 async def test_before_the_first_event_nothing_is_known() -> None:

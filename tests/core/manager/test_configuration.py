@@ -27,6 +27,17 @@ from herdbook.events import facts
 NAME = "llava:7b"
 
 
+async def test_settings_are_accepted_as_keyword_arguments() -> None:
+    async with serve_manager() as (_, manager):
+        status = await manager.configure(
+            NAME, {"temperature": 0.1, "num_ctx": 1024}, num_ctx=8192
+        )
+
+        assert status.settings == {"num_ctx": 8192, "temperature": 0.1}
+        with pytest.raises(InvalidConfigurationError, match="num_ctxx"):
+            await manager.configure(NAME, num_ctxx=1)
+
+
 async def test_configuration_is_recorded_with_what_was_and_why() -> None:
     async with serve_manager() as (_, manager):
         await manager.configure(NAME, {"num_ctx": 1024, "temperature": 0.1})
