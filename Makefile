@@ -55,7 +55,7 @@ lint: $(READY) ## check style and form
 
 # What ships is laid out as one folder, for tools that do not see editable installs.
 wheel: $(READY)
-	rm -rf build/typing build/wheel
+	rm -rf build/typing build/wheel build/lib
 	$(BIN)/python -m uv build --quiet --wheel --out-dir build/wheel .
 	$(BIN)/python -m uv pip install --quiet --no-deps --target build/typing build/wheel/*.whl
 

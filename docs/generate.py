@@ -14,7 +14,7 @@ from herdbook.events.codec import SCHEMAS
 from herdbook.events.facts import FACTS
 from herdbook.events.lifecycle import TABLE, Transition
 from herdbook.presentation.diagram import mermaid
-from herdbook.sync import public_methods
+from herdbook.sync import public_methods, public_properties
 
 HERE = Path(__file__).parent
 
@@ -85,6 +85,12 @@ def sync_stub() -> str:
         parameters = _parameters(signature)
         result = _synchronous(str(signature.return_annotation))
         lines.append(f"{kind}    def {name}({', '.join(parameters)}) -> {result}: ...")
+    for name, each in public_properties().items():
+        getter = each.fget
+        assert getter is not None
+        result = str(inspect.signature(getter).return_annotation)
+        lines += ["    @property", f"    def {name}(self) -> {result}: ..."]
+        imports |= set(_imports(result, getter.__globals__))
     return "\n".join(
         (
             "# Made by `make docs` from the asynchronous manager.",

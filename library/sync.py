@@ -89,6 +89,16 @@ def _blocking(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     return blocking
 
 
+def _blocking_property(name: str, original: property) -> Callable[..., Any]:
+    """Return a getter that reads a property in the thread of the loop."""
+
+    def getter(self: ModelManager) -> Any:
+        return self._thread.call(lambda: getattr(self._manager, name))
+
+    getter.__doc__ = original.__doc__
+    return getter
+
+
 def _iterating(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     """Return a generator method that iterates over an asynchronous one."""
 
@@ -125,6 +135,14 @@ def public_methods() -> dict[str, Callable[..., Any]]:
     }
 
 
+def public_properties() -> dict[str, property]:
+    """Return the properties of the asynchronous manager by name."""
+    found = inspect.getmembers(AsyncModelManager, lambda one: isinstance(one, property))
+    return {name: each for name, each in found if not name.startswith("_")}
+
+
+for _name, _property in public_properties().items():
+    setattr(ModelManager, _name, property(_blocking_property(_name, _property)))
 for _name, _method in public_methods().items():
     if _name == "acting_as":  # sets context variables of the calling thread
         _made = _direct(_name, _method)
