@@ -38,10 +38,18 @@ PAGES = (
     "docs/lifecycle.md",
     "docs/proof.md",
     "docs/sandbox.md",
+    "docs/service.md",
 )
 """Pages of documentation without banned words."""
 
-SOURCES = ("cli", "events", "presentation", "projections", "sandbox")
+SOURCES = (
+    *("cli", "events", "presentation", "projections", "sandbox"),
+    *("service/api", "service/auth", "service/http", "service/operations"),
+    *("service/app.py", "service/cache.py", "service/context.py", "service/errors.py"),
+    *("service/live.py", "service/logging.py", "service/metrics.py"),
+    *("service/middleware.py", "service/problems.py", "service/run.py"),
+    *("service/server.py", "service/settings.py"),
+)
 """Folders and files of Python and templates without banned words in their texts."""
 
 

@@ -142,6 +142,8 @@ class Authenticator:
         self.sessions = Sessions(tokens, secure=self._secure, clock=self._wall)
         self.forms = FormProofs(tokens, secure=self._secure)
         self._tokens = Tokens(tokens)
+        names = {token.name for token in tokens}
+        self.last_used = {k: at for k, at in self.last_used.items() if k in names}
 
 
 def _bearer_tokens(scope: Mapping[str, Any]) -> list[str]:
