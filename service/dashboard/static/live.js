@@ -6,7 +6,7 @@
   const SOONEST = 500; // milliseconds between two looks, at least ...
   const PATIENCE = 5; // ... and so many times what the last one took
   const LONGEST_WAIT = 15000; // between two attempts to connect
-  const REASONS = { too_slow: "this page was too slow", stopping: "it is stopping", log_failed: "its log failed" };
+  const REASONS = { too_slow: "this page was too slow", stopping: "it is stopping", log_failed: "its log failed", revoked: "your token was revoked" };
 
   const page = document.body;
   const live = "after" in page.dataset;
