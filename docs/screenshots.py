@@ -1,7 +1,7 @@
-"""Make the pictures of the dashboard in docs/screens/: `make screenshots`.
+"""Take the pictures of the dashboard in docs/screens: `make screenshots`.
 
-They show a sandbox with a history of four days (``history.py``), as of a moment at
-which its clock stands still.
+They show a sandbox with a history of four days (``history.py``), at a time when
+its clock stands still.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from herdbook.service.settings import ServiceSettings
 
 SCREENS = Path(__file__).parent / "screens"
 MODELS = Path(tempfile.gettempdir()) / "ollama" / "models"
-"""A folder on whose disk is told what is free."""
+"""A directory whose disk provides the free space shown."""
 
 LARGEST = 250_000
 WIDE, TALL, LOW, PHONE = (1280, 800), (1280, 1160), (1280, 440), (360, 740)
@@ -75,7 +75,7 @@ class Camera:
         await context.close()
 
     async def take(self, page: Page, name: str) -> None:
-        """Take a picture of what is to be seen of a page."""
+        """Take a picture of the visible part of a page."""
         file = SCREENS / f"{name}.png"
         await page.screenshot(path=file, animations="disabled")
         size = file.stat().st_size
@@ -83,7 +83,7 @@ class Camera:
         assert size < LARGEST, f"{file.name} is larger than it may be"
 
     async def see(self, name: str, path: str, **options: Any) -> None:
-        """Take a picture of a page, once it lives."""
+        """Take a picture of a page when it is connected."""
         async with self.at(path, **options) as page:
             live = page.locator("#connection[data-state=live]")
             if await page.locator("#connection").count():
@@ -101,20 +101,20 @@ async def pages(camera: Camera, service: Service) -> None:
         if e.type == "ModelLoaded" and e.actor == AGENTS
     )
     past = next(e.position for e in events.events if e.type == "NodeLost")
-    await camera.see("herd", "/")
-    await camera.see("herd-dark", "/", color_scheme="dark")
-    await camera.see("herd-phone", "/", size=PHONE)
+    await camera.see("models", "/")
+    await camera.see("models-dark", "/", color_scheme="dark")
+    await camera.see("models-phone", "/", size=PHONE)
     await camera.see("model", f"/models/{CODER}", size=TALL)
     await camera.see("roles", "/roles")
     await camera.see("log", "/log")
     await camera.see("event", f"/log/{loaded}", size=TALL)
-    await camera.see("node", "/node", size=TALL)
+    await camera.see("server", "/node", size=TALL)
     await camera.see("compare", "/compare?from=yesterday+17:40", size=TALL)
     await camera.see("past", f"/?as_of={past}")
     await camera.see("api", "/api")
     async with camera.at("/") as page:
         await page.get_by_label("Pull a model").fill("phi4-mini")
-        await page.get_by_role("button", name="pull").click()
+        await page.get_by_role("button", name="Pull model").click()
         await page.get_by_role("heading", name="Pull phi4-mini").wait_for()
         await camera.take(page, "confirm")
 
@@ -136,7 +136,7 @@ async def service_of(
         log,
         ollama=server.url,
         clock=server.clock,
-        manager=ManagerSettings(reconcile_every_s=None),
+        manager_settings=ManagerSettings(reconcile_every_s=None),
         settings=settings,
     ) as (service, application):
         if not tokens:
