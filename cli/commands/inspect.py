@@ -7,12 +7,10 @@ from typing import Annotated
 
 import typer
 
-from herdbook.cli import model_filter
 from herdbook.cli.app import INSPECT, verb
 from herdbook.cli.errors import DONE, NOT_FOUND, UsageError
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import known_status
-from herdbook.cli.model_filter import CAPABILITIES, SORT_KEYS, STATES, ModelFilter
 from herdbook.cli.options import AnyRole, Model, NoRefresh, Role
 from herdbook.cli.output import Piece, line
 from herdbook.cli.render import model as card
@@ -20,6 +18,14 @@ from herdbook.cli.render import models as models_table
 from herdbook.cli.render import ranking
 from herdbook.core import ModelManager, ModelRole, ReadModel
 from herdbook.presentation import shapes
+from herdbook.presentation.selection import (
+    CAPABILITIES,
+    SORT_KEYS,
+    STATES,
+    ModelFilter,
+    checked,
+    sort_models,
+)
 
 _UNITS = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "gib": 2**30, "mib": 2**20}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([a-z]+)", re.IGNORECASE)
@@ -60,11 +66,11 @@ async def ls(  # noqa: PLR0913 - the options of a verb
     no_refresh: NoRefresh = False,
 ) -> None:
     """List the models, with work in progress."""
-    (key,) = model_filter.checked("--sort", [sort], SORT_KEYS)
-    states = model_filter.checked("--state", state or (), STATES)
+    (key,) = checked("--sort", [sort], SORT_KEYS)
+    states = checked("--state", state or (), STATES)
     chosen = ModelFilter(
         text=text,
-        capabilities=tuple(model_filter.checked("--can", can or (), CAPABILITIES)),
+        capabilities=tuple(checked("--can", can or (), CAPABILITIES)),
         states=frozenset(STATES[each] for each in states),
         family=family,
         larger_bytes=None if larger is None else read_size(larger),
@@ -78,7 +84,7 @@ async def ls(  # noqa: PLR0913 - the options of a verb
         )
         all_statuses = table.chosen(deleted=every or "deleted" in states)
         matching = [each for each in all_statuses if chosen.matches(each, models)]
-        statuses = model_filter.sort(matching, key)
+        statuses = sort_models(matching, key)
         if invocation.json:
             screen.write_json([shapes.model(status, models) for status in statuses])
             return

@@ -35,6 +35,7 @@ def _made() -> Environment:
     }
     made.filters["bytes"] = bytes_text
     made.filters["as_typed"] = as_typed
+    made.filters["merged"] = lambda query, **changes: {**query, **changes}
     for name in made.list_templates():
         made.get_template(name)  # compiled now, and not while others wait
     return made

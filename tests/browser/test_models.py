@@ -106,3 +106,21 @@ def test_pull_by_name(
     told = events_and_actors(herdbook, model)
     assert told[0][0] == "PullStarted"
     assert {actor for _, actor in told} == {"api:local"}
+
+
+def test_filter_applies_while_one_types(
+    herdbook: RunningService, visits: PageSession
+) -> None:
+    page = visits.open(herdbook, "/?find=a")
+    before = page.get_by_role("rowheader").count()
+
+    page.get_by_label("Filter", exact=True).fill("coder")
+
+    rows = page.get_by_role("rowheader")
+    expect(rows).to_have_count(1)
+    assert before > 1
+    expect(page).to_have_url(re.compile("find=coder"))
+    page.get_by_role("link", name="Size").click()
+    expect(page).to_have_url(re.compile("sort=size"))
+    page.reload()
+    expect(page.get_by_role("rowheader")).to_have_count(1)

@@ -20,6 +20,14 @@ from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.presentation import facts, wording
 from herdbook.presentation.order import display_order, twins_of
 from herdbook.presentation.remedies import remedy_of
+from herdbook.presentation.selection import (
+    CAPABILITIES,
+    SORT_KEYS,
+    STATES,
+    ModelFilter,
+    checked,
+    sort_models,
+)
 from herdbook.presentation.times import Now
 from herdbook.projections.status import Work
 from herdbook.service.dashboard.buttons import Button, buttons_for
@@ -89,10 +97,20 @@ class Row(NamedTuple):
 
 @get("/", include_in_schema=False)
 async def models_page(
-    request: AnyRequest, gone: FromQuery[bool] = False, find: FromQuery[str] = ""
+    request: AnyRequest,
+    gone: FromQuery[bool] = False,
+    find: FromQuery[str] = "",
+    sort: FromQuery[str] = "",
+    can: FromQuery[str] = "",
+    family: FromQuery[str] = "",
 ) -> Response[str]:
-    """Show every model, or those whose name has a text."""
+    """Show the models that match the filter, in the chosen order.
+
+    Raises:
+        CallerError: A sort key, capability or state does not exist.
+    """
     page = await visit(request)
+    state = request.query_params.get("state", "")  # Litestar reserves the name
     works = works_of(page)
     statuses = page.moment.statuses()
     known = {status.name for status in statuses}
@@ -105,7 +123,13 @@ async def models_page(
         or status.state is not ModelState.NOT_PRESENT
         or facts.is_interrupted(status)
     )
-    found = [one for one in shown if find.strip().lower() in one.name.lower()]
+    chosen = _filter(find, can, state, family)
+    found = [one for one in shown if chosen.matches(one, page.moment)]
+    if sort:
+        checked("sort", [sort], SORT_KEYS)
+        found = sort_models(found, sort.lower())
+    else:  # what needs attention is above the fold
+        found.sort(key=lambda one: not (one.name in works or _needs_attention(one)))
     twins = twins_of(shown)
     rows, time_slice = [], TimeSlice()
     for status in found:
@@ -124,10 +148,34 @@ async def models_page(
         memory=wording.memory_text(statuses),
         memory_bar=memory_bar(runners_of(statuses)),
         gone=gone,
-        find=find,
+        query={
+            "gone": "1" if gone else "",
+            "find": find,
+            "sort": sort,
+            "can": can,
+            "state": state,
+            "family": family,
+        },
+        filtered=any((find.strip(), can, state, family.strip())),
+        capabilities=CAPABILITIES,
+        states=STATES,
         many=len(shown) > MANY,
         hidden=len(statuses) - len(shown),
     )
+
+
+def _filter(find: str, can: str, state: str, family: str) -> ModelFilter:
+    states = checked("state", [state] if state else [], STATES)
+    return ModelFilter(
+        text=find.strip(),
+        capabilities=tuple(checked("can", [can] if can else [], CAPABILITIES)),
+        states=frozenset(STATES[each] for each in states),
+        family=family.strip(),
+    )
+
+
+def _needs_attention(status: ModelStatus) -> bool:
+    return status.activity is not None or status.state is ModelState.ERROR
 
 
 @get("/pull", include_in_schema=False)

@@ -282,6 +282,15 @@
     }
   }
 
+  // The filter applies while one types; without a script its button sends it.
+
+  const filter = document.getElementById("filter");
+  filter?.addEventListener("input", () => {
+    const query = new URLSearchParams([...new FormData(filter)].filter(([, value]) => value));
+    history.replaceState(history.state, "", `${location.pathname}?${query}`.replace(/\?$/, ""));
+    soon();
+  });
+
   // What the last action did is shown once: a reload does not show it again.
 
   const toast = document.getElementById("toast");

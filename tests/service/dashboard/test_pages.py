@@ -220,8 +220,7 @@ def test_find_shows_the_models_whose_name_has_it(browser: HtmlClient) -> None:
     assert f"/models/{MODEL}" in page.links
     assert "/models/smollm2:135m" not in page.links
     assert (
-        f"No model name contains “{SHOWN}”."
-        in browser.page(f"/?find={quote(HOSTILE)}").text
+        f"No models match “{SHOWN}”." in browser.page(f"/?find={quote(HOSTILE)}").text
     )
 
 
@@ -284,3 +283,56 @@ def test_pages_hold_no_character_that_is_not_seen(
         assert not set("\u202e\u2066\u200b\u2028") & set(text)
     page = browser.page(f"/models/{MODEL}/configuration")
     assert " ".join(hostile.split()) in page.text  # the form sends it back as it was
+
+
+def names_on(browser: HtmlClient, path: str) -> list[str]:
+    rows = re.findall(
+        r'class="c-name"><a class="name" href="[^"]*">([^<]*)</a>',
+        browser.http.get(path).text,
+    )
+    return list(rows)
+
+
+def test_models_are_sorted_by_a_column(
+    browser: HtmlClient, herdbook: ServiceThread
+) -> None:
+    sizes = {one["name"]: one["size_bytes"] for one in herdbook.get("/v1/models")}
+
+    assert names_on(browser, "/?sort=name") == sorted(sizes)
+    by_size = [sizes[name] for name in names_on(browser, "/?sort=size")]
+    assert by_size == sorted(by_size, reverse=True)
+    assert 'aria-current="true">Size' in browser.http.get("/?sort=size").text
+    assert "sort=size" in browser.http.get("/?sort=name&find=ll").text
+
+
+def test_models_are_filtered_by_capability_state_and_family(
+    browser: HtmlClient, herdbook: ServiceThread
+) -> None:
+    models = herdbook.get("/v1/models")
+    embedding = {
+        m["name"] for m in models if m["capabilities"].get("embedding", {}).get("value")
+    }
+
+    assert set(names_on(browser, "/?can=embedding")) == embedding
+    assert names_on(browser, "/?state=loaded") == []
+    assert "No models match" in browser.http.get("/?state=loaded").text
+    family = models[0]["family"]
+    expected = {m["name"] for m in models if (m["family"] or "").startswith(family)}
+    assert set(names_on(browser, f"/?family={family}")) == expected
+
+
+@pytest.mark.parametrize("query", ["sort=sizes", "can=tool", "state=loded"])
+def test_unknown_filters_suggest_a_value(browser: HtmlClient, query: str) -> None:
+    answer = browser.http.get(f"/?{query}")
+
+    assert answer.status_code == 400
+    assert "Did you mean" in answer.text
+
+
+def test_errors_are_above_the_fold(
+    browser: HtmlClient, herdbook: ServiceThread
+) -> None:
+    browser.send("/models/no-such:1b/pull")
+    wait_until(lambda: "Pull again" in browser.page("/").text)
+
+    assert names_on(browser, "/")[0] == "no-such:1b"

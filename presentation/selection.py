@@ -1,4 +1,4 @@
-"""Select and sort models for ``ls``."""
+"""Select and sort models, for ``ls`` and the models page."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 import msgspec
 
-from herdbook.cli.errors import UsageError
-from herdbook.core import ModelState, ModelStatus, ReadModel
+from herdbook.core import CallerError, ModelState, ModelStatus, ReadModel
 from herdbook.core.errors import did_you_mean
 from herdbook.core.models.capabilities import SERVER_WORDS
 
@@ -65,12 +64,12 @@ def checked(option: str, values: Iterable[str], known: Collection[str]) -> list[
     """Return values in lower case.
 
     Raises:
-        UsageError: A value is not one of the known ones.
+        CallerError: A value is not one of the known ones.
     """
     lowered = [value.lower() for value in values]
     for value in lowered:
         if value not in known:
-            raise UsageError(
+            raise CallerError(
                 f"{option} {value[:80]!r}",
                 "is not known",
                 f"{did_you_mean(value, known)}Values: {', '.join(known)}",
@@ -78,7 +77,7 @@ def checked(option: str, values: Iterable[str], known: Collection[str]) -> list[
     return lowered
 
 
-def sort(statuses: list[ModelStatus], key: str) -> list[ModelStatus]:
+def sort_models(statuses: list[ModelStatus], key: str) -> list[ModelStatus]:
     """Return models sorted by a key; unknown values are last.
 
     Args:
