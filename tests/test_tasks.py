@@ -15,8 +15,9 @@ STARTS = {"create_task", "ensure_future", "run_coroutine_threadsafe"}
 
 #: Where tasks are started, and who notices their end.
 OWNED = {
+    "cli/sample_history.py _moving": "its block cancels and awaits it",
     "core/concurrency/supervisor.py running": "its block; it restarts failures",
-    "core/ollama/client.py look": "a task group",
+    "core/ollama/client.py poll": "a task group",
     "core/concurrency/cancellation.py finish": "awaited at once",
     "core/operations/operations.py start": "a callback; whoever follows the operation",
     "core/reconcile/reconciler.py _detect": "a task group",
