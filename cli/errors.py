@@ -26,8 +26,10 @@ from herdbook.core import (
     NodeTimeoutError,
     NodeUnreachableError,
     OperationEndedError,
+    PullRefusedError,
     ResourceExhaustedError,
 )
+from herdbook.core.errors import PullRefusal
 from herdbook.events.file_descriptors import RAISE_THE_LIMIT, TOO_MANY, is_exhausted
 
 DONE = 0
@@ -90,6 +92,9 @@ EXITS: dict[type[HerdbookError], int] = {
 }
 """Exit codes by class of error."""
 
+EXITS_BY_REFUSAL = {PullRefusal.NOT_IN_REGISTRY: NOT_FOUND}
+"""Exit codes of refused pulls; others are ``FAILED``."""
+
 
 class ErrorShape(msgspec.Struct, frozen=True, kw_only=True):
     """An error as ``--json`` prints it.
@@ -110,7 +115,9 @@ class ErrorShape(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def exit_code(error: HerdbookError) -> int:
-    """Return the exit code of an error."""
+    """Return the exit code of an error; 3 for a model that the registry lacks."""
+    if isinstance(error, PullRefusedError):
+        return EXITS_BY_REFUSAL.get(error.refusal, FAILED)
     return next(EXITS[kind] for kind in type(error).__mro__ if kind in EXITS)
 
 

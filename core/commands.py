@@ -338,14 +338,15 @@ class Commands(Queries):
             return await self._loader.unload(status.name)
 
     async def delete(self, name: str) -> None:
-        """Delete a model from the server; what others share of it stays.
+        """Delete a model from the server. Layers of other models stay.
 
-        One in error that the server does not have is forgotten by its status.
+        For a model that is not present, after a failed pull, this dismisses the
+        failure: the model is no longer in error.
 
         Raises:
-            ModelNotFoundError: The server does not have it.
-            BusyError: Work on it is under way.
-            OllamaError: The server could not.
+            ModelNotFoundError: The model is neither present nor in error.
+            BusyError: An operation on the model is running.
+            OllamaError: The server does not answer or refuses.
         """
         status = self._deletable(await self.get_status(name))
         self._reconciler.check_address()

@@ -43,7 +43,7 @@ class DoctorOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options of the doctor.
 
     Attributes:
-        log: File of the log.
+        log: File of the log; None to check only the rest.
         ollama: Address of the server, in the format of ``OLLAMA_HOST``; by default
             ``OLLAMA_HOST``.
         node: Name of the server in the log.
@@ -52,7 +52,7 @@ class DoctorOptions(msgspec.Struct, frozen=True, kw_only=True):
         refresh_timeout_s: Timeout of a refresh from the server, seconds.
     """
 
-    log: Path
+    log: Path | None
     ollama: str | None = None
     node: str = "local"
     actor: str = "library:python"
@@ -70,13 +70,17 @@ async def examine(
     """
     clock = clock or SystemClock()
     found = [_versions(), check_sqlite(), check_catalogue(options.catalogue)]
-    of_log = await asyncio.to_thread(check_log, options.log, clock.now())
-    found += of_log
-    if _is_sound(of_log):
-        try:
-            return (*found, *await _check_log_and_server(options, clock))
-        except StoreError as error:
-            found.append(failed("log", error))
+    if options.log is not None:
+        of_log = await asyncio.to_thread(check_log, options.log, clock.now())
+        found += of_log
+        if _is_sound(of_log):
+            try:
+                return (
+                    *found,
+                    *await _check_log_and_server(options, options.log, clock),
+                )
+            except StoreError as error:
+                found.append(failed("log", error))
     async with _open(options, MEMORY, clock) as manager:
         return (*found, *await manager.doctor())
 
@@ -106,14 +110,14 @@ def check_catalogue(path: Path | None) -> Diagnosis:
 
 
 async def _check_log_and_server(
-    options: DoctorOptions, clock: Clock
+    options: DoctorOptions, log: Path, clock: Clock
 ) -> list[Diagnosis]:
     """Open the log and compare it with the server."""
-    async with Storage.open(options.log, clock) as storage:
+    async with Storage.open(log, clock) as storage:
         before = (await storage.store.head()).position
-    async with _open(options, options.log, clock) as manager:
+    async with _open(options, log, clock) as manager:
         return [
-            _check_instances(options.log),
+            _check_instances(log),
             *_events((await manager.now()).findings),
             *[each async for each in _interrupted_work(manager, before)],
             *await manager.doctor(),

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from herdbook.cli.app import INSPECT, verb
-from herdbook.cli.errors import DONE, FAILED
+from herdbook.cli.errors import DONE, FAILED, NoHomeError
 from herdbook.cli.invocation import READ_TIMEOUT_S, Invocation, actor
 from herdbook.cli.output import Column, Piece, Row, line
 from herdbook.core.diagnosis import Diagnosis, Level
@@ -29,10 +29,17 @@ async def doctor(invocation: Invocation) -> int:
     there is a problem.
     """
     # Imported late: only this verb needs all the checks.
+    from herdbook.core.checks.log import failed  # noqa: PLC0415
     from herdbook.core.doctor import DoctorOptions, examine  # noqa: PLC0415
 
+    no_log: list[Diagnosis] = []
+    log = None
+    try:
+        log = invocation.log
+    except NoHomeError as error:
+        no_log.append(failed("log", error))
     options = DoctorOptions(
-        log=invocation.log,
+        log=log,
         ollama=invocation.ollama,
         node=invocation.node,
         actor=actor(),
@@ -40,7 +47,7 @@ async def doctor(invocation: Invocation) -> int:
         refresh_timeout_s=READ_TIMEOUT_S,
     )
     with invocation.screen.waiting("checking", quiet=invocation.json):
-        found = await examine(options)
+        found = (*no_log, *await examine(options))
     if invocation.json:
         invocation.screen.write_json(found)
     else:

@@ -34,6 +34,10 @@ async def rm(invocation: Invocation, models: Models, *, yes: Yes = False) -> int
             status = await find_present(manager, name)
             cost = await manager.cost_of_delete(status.name)
             await manager.delete(status.name)
+            if not status.present and not invocation.json:
+                text = f"{status.name} was not on the server; its failure is dismissed"
+                invocation.screen.write(text)
+                return
             if invocation.json:
                 removed = shapes.Removed(
                     name=status.name,
@@ -53,6 +57,8 @@ async def _question(manager: ModelManager, names: Sequence[str]) -> str:
     if len(names) == 1:
         status = await find_present(manager, names[0])
         cost = await manager.cost_of_delete(status.name)
+        if not status.present:
+            return f"{status.name} is not on the server. Dismiss its failure?"
         return f"Delete {status.name}? This {costs.freed_text(cost)}"
     models = await manager.now()
     present = [name for name in names if models.status(name).present]

@@ -119,6 +119,13 @@ def _settings(condition: Condition) -> Diagnosis:
 
 
 def _schema(condition: Condition) -> Diagnosis:
+    if condition.foreign and not condition.altered:
+        return diagnosis(
+            "triggers",
+            f"complete; tables of other programs: {', '.join(condition.foreign)}",
+            "No action is needed if a backup or replication tool created them",
+            level=Level.NOTICE,
+        )
     if not condition.altered:
         return diagnosis("triggers", "complete: events cannot be changed or deleted")
     return diagnosis(

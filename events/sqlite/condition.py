@@ -26,6 +26,7 @@ from herdbook.events.sqlite.schema import (
     NEWEST,
     QUERIES,
 )
+from herdbook.events.sqlite.schema_difference import SchemaDifference, compare
 from herdbook.events.sqlite.wal import check_wal
 from herdbook.events.store import Head
 
@@ -52,6 +53,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
         schema: Number of the last migration that was applied.
         settings: Settings of the connection that had no effect, in words.
         altered: Tables, indexes and triggers that differ from the migrations.
+        foreign: Tables of other programs, and their indexes.
         head: End of the log, from its head row.
         last: Position and hash of the newest event.
         recorded_at: Times of recording of the newest events, oldest first.
@@ -63,6 +65,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
     schema: int
     settings: tuple[str, ...]
     altered: tuple[str, ...]
+    foreign: tuple[str, ...]
     head: Head
     last: Head
     recorded_at: tuple[datetime, ...]
@@ -122,10 +125,12 @@ def _examine(connection: sqlite3.Connection, path: Path) -> Condition:
         "SELECT position, hash, recorded_at FROM events ORDER BY position DESC LIMIT ?",
         [NEWEST_TIMES],
     ).fetchall()
+    difference = _difference(connection, schema)
     return Condition(
         schema=schema,
         settings=tuple(_not_taken(connection, path)),
-        altered=tuple(_altered(connection, schema)),
+        altered=difference.altered,
+        foreign=difference.foreign,
         head=_head(connection.execute(QUERIES["head"]).fetchone()),
         last=_head(newest[0][:2] if newest else None),
         recorded_at=tuple(_times(row[2] for row in reversed(newest))),
@@ -171,13 +176,10 @@ def _not_taken(connection: sqlite3.Connection, path: Path) -> Iterator[str]:
             yield f"{name} is {found}, not {wanted}"
 
 
-def _altered(connection: sqlite3.Connection, schema: int) -> list[str]:
-    found = {
-        column_text(name): sql for name, sql in connection.execute(QUERIES["schema"])
-    }
+def _difference(connection: sqlite3.Connection, schema: int) -> SchemaDifference:
+    found = connection.execute(QUERIES["schema"]).fetchall()
     with closing(sqlite3.connect(":memory:")) as pristine:
         for migration in MIGRATIONS[:schema]:
             for statement in migration:
                 pristine.execute(statement)
-        made = dict(pristine.execute(QUERIES["schema"]).fetchall())
-    return sorted(n for n in made.keys() | found.keys() if made.get(n) != found.get(n))
+        return compare(found, pristine.execute(QUERIES["schema"]).fetchall())

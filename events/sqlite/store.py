@@ -44,6 +44,7 @@ from herdbook.events.sqlite.log_file import (
     log_exists,
     log_file_path,
 )
+from herdbook.events.sqlite.schema_difference import compare
 from herdbook.events.sqlite.session import (
     LOCK_WAIT_S,
     PAGE,
@@ -460,11 +461,11 @@ async def _head_of_file(path: Path) -> Head | None:
 async def _check_file(path: Path) -> list[str]:
     async with _connected(path) as session:
         findings = [column_text(row[0]) for row in await session.run("integrity")]
-        found = {column_text(name): sql for name, sql in await session.run("schema")}
+        found = await session.run("schema")
         names = [name for (name,) in await session.run("view_names")]
     async with _connected(None) as pristine:
         await migrate(pristine)
-        made: dict[str, str] = dict(await pristine.run("schema"))
+        difference = compare(found, await pristine.run("schema"))
     return [
         *(text for text in findings if text != "ok"),
         *(
@@ -472,11 +473,7 @@ async def _check_file(path: Path) -> list[str]:
             for name in names
             if isinstance(name, bytes)
         ),
-        *(
-            f"{name} is missing or was changed"
-            for name in sorted(made.keys() | found.keys())
-            if made.get(name) != found.get(name)
-        ),
+        *(f"{name} is missing or was changed" for name in difference.altered),
     ]
 
 

@@ -21,8 +21,10 @@ from herdbook.core import (
     InvalidNameError,
     ModelNotFoundError,
     NodeUnreachableError,
+    PullRefusedError,
     StoreError,
 )
+from herdbook.core.errors import PullRefusal
 
 
 def classes(root: type[HerdbookError]) -> Iterator[type[HerdbookError]]:
@@ -34,6 +36,8 @@ def classes(root: type[HerdbookError]) -> Iterator[type[HerdbookError]]:
 @pytest.mark.parametrize("kind", sorted(set(classes(HerdbookError)), key=str))
 def test_every_error_has_an_exit_code(kind: type[HerdbookError]) -> None:
     error = kind.__new__(kind)
+    if isinstance(error, PullRefusedError):
+        error = PullRefusedError("m:1", refusal=PullRefusal.OTHER)
 
     assert 1 <= errors.exit_code(error) <= 5
 
@@ -119,7 +123,7 @@ def test_verbose_tells_causes_and_where() -> None:
         (["refresh", "--ollama", "127.0.0.1:9"], 5, "cannot be reached"),
         (["load", "x", "--ollama", "127.0.0.1:9"], 5, "cannot be reached"),
         (["ls", "--ollama", "ftp://x"], 2, "is not a valid server address"),
-        (["pull", "no-such:1b"], 1, "the registry does not have it"),
+        (["pull", "no-such:1b"], 3, "the registry does not have it"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -204,6 +204,29 @@ async def test_anchor_after_the_end_is_missing(path: Path) -> None:
     assert await kinds(path, Head(9, "a" * 64)) == [(9, Kind.ANCHOR)]
 
 
+async def test_tables_of_other_programs_are_no_finding(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE _litestream_seq (id INTEGER, seq INTEGER)")
+        connection.execute("CREATE INDEX other ON _litestream_seq (seq)")
+    assert (await verified(path)).findings == ()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TRIGGER other AFTER INSERT ON events BEGIN SELECT 1; END",
+        "CREATE INDEX other ON events (actor)",
+    ],
+)
+async def test_foreign_trigger_or_index_on_the_log_is_found(
+    path: Path, statement: str
+) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(statement)
+    (finding,) = (await verified(path)).findings
+    assert finding.message == "other is missing or was changed"
+
+
 async def test_missing_trigger_is_found(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("DROP TRIGGER events_are_not_changed")

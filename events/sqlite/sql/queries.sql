@@ -45,8 +45,8 @@ SELECT
 PRAGMA integrity_check;
 
 -- name: schema
--- Every table, index and trigger with its SQL.
-SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name;
+-- Every table, index and trigger with its SQL and its table.
+SELECT name, sql, tbl_name FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name;
 
 -- name: begin
 -- Take the write lock now rather than at the first write.

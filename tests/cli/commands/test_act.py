@@ -84,6 +84,19 @@ def test_rm_says_what_it_freed(herdbook: Herdbook, server: SandboxThread) -> Non
     assert answer.out == "smollm2:135m deleted; this frees 271 MB\n"
 
 
+def test_rm_dismisses_the_failure_of_a_pull(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
+    herdbook("pull", "no-such:1b")
+    answer = herdbook("rm", "no-such:1b")
+
+    assert answer.code == 0
+    assert answer.out == (
+        "no-such:1b was not on the server; its failure is dismissed\n"
+    )
+    assert "no-such" not in herdbook("ls").out
+
+
 def test_rm_says_that_shared_weights_stay(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:

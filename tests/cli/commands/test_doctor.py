@@ -34,7 +34,7 @@ def test_doctor_tells_the_remedy_below_what_is_wrong(
 
     assert answer.code == 1
     assert "its weights are missing" in lines[at]
-    assert lines[at + 1] == "  Fetch it again: herdbook pull smollm2:135m"
+    assert lines[at + 1] == "  Pull it again: herdbook pull smollm2:135m"
 
 
 @pytest.mark.usefixtures("no_server")
@@ -79,3 +79,22 @@ def test_doctor_answers_in_its_documented_shape(herdbook: Herdbook) -> None:
 
 def test_address_that_is_none_is_a_mistake(herdbook: Herdbook) -> None:
     assert herdbook("doctor", "--ollama", "ftp://x").code == 2
+
+
+def test_doctor_works_without_a_data_directory(
+    herdbook: Herdbook,
+    server: SandboxThread,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("HERDBOOK_DB")
+    for name in ("HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "file" / "home"))
+
+    answer = herdbook("doctor")
+
+    assert answer.code == 1
+    assert "cannot be used: Not a directory" in answer.out
+    assert "--db PATH" in answer.out
+    assert f"at {server.address} answers in" in answer.out

@@ -309,3 +309,13 @@ async def test_condition_of_a_log_is_told_whole(tmp_path: Path) -> None:
     assert (condition.schema, condition.settings, condition.altered) == (3, (), ())
     assert condition.head.position == 2
     assert len(condition.recorded_at) == 2
+
+
+async def test_tables_of_other_programs_are_a_notice(tmp_path: Path) -> None:
+    log = await log_at(tmp_path / "herd.db")
+    alter(log, "CREATE TABLE _litestream_lock (id INTEGER)")
+
+    triggers = found(log)["triggers"]
+
+    assert triggers.level is Level.NOTICE
+    assert "_litestream_lock" in triggers.what
