@@ -1,8 +1,8 @@
-"""Four days of a herd that never was, for pictures: on a clock that nobody waits for.
+"""Record four days of history for the screenshots.
 
-It runs on what the tests run on: the sandbox, and a time that passes as soon as
-everybody waits for it (``tests/support/manager_fixture.py``). So it is the same
-each time, but for ids and hashes.
+It runs against the sandbox, on a clock that advances by itself
+(``tests/support/manager_fixture.py``), so that it is the same each time except for ids
+and hashes.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ BEGAN = datetime(2026, 3, 9, 8, 55, tzinfo=UTC)
 
 MODELS = ("llama3.1:8b", "qwen2.5-coder:7b", "nomic-embed-text:latest", "smollm2:135m")
 RATE = 6e6
-"""Bytes per second of each of the registry's connections."""
+"""Bytes per second of each connection to the registry."""
 
-LOOK_EVERY_S = 300.0
-"""Seconds between two looks at the server while it has something in memory."""
+REFRESH_EVERY_S = 300.0
+"""Seconds between two refreshes while a model is loaded."""
 
 AGENTS, ANN, OPS = "api:agents", "api:ann", "cli:ops"
 CODER, CHAT = "qwen2.5-coder:7b", "llama3.1:8b"
 
 
 class Days:
-    """What happens, one after another.
+    """The days, in order.
 
     Args:
-        place: The server.
-        herd: Its manager.
+        server: The server.
+        manager: Its manager.
     """
 
     def __init__(self, server: SandboxServer, manager: ModelManager) -> None:
@@ -52,43 +52,43 @@ class Days:
         self._manager = manager
 
     async def until(self, day: int, at: str) -> None:
-        """Let nothing happen until a time of a day, the first of which is 1."""
+        """Wait until a time of a day; the first day is 1."""
         hours, minutes = map(int, at.split(":"))
         then = BEGAN.replace(hour=hours, minute=minutes) + timedelta(days=day - 1)
         assert then > self._server.clock.now(), f"day {day} {at} is over"
         self._server.time.stride_s = 60.0
         while (wait := (then - self._server.clock.now()).total_seconds()) > 0:
-            await self._server.clock.sleep(min(wait, LOOK_EVERY_S))
-            if wait <= LOOK_EVERY_S or await self._something_is_loaded():
+            await self._server.clock.sleep(min(wait, REFRESH_EVERY_S))
+            if wait <= REFRESH_EVERY_S or await self._has_loaded():
                 await self._manager.refresh()
         self._server.time.stride_s = 1.0
 
-    async def _something_is_loaded(self) -> bool:
+    async def _has_loaded(self) -> bool:
         statuses = await self._manager.all_statuses()
         return any(status.state is ModelState.LOADED for status in statuses)
 
     async def uses(self, actor: str, name: str, *purposes: str) -> None:
-        """Load a model if need be, and use it a while for each purpose."""
+        """Load a model if it is not loaded, and use it for each purpose."""
         with self._manager.acting_as(actor):
             await self._manager.load(name)
             for purpose in purposes:
-                await self._asks(name)
+                await self._generate(name)
                 await self._manager.mark_used(name, purpose=purpose)
                 await self._server.clock.sleep(95)
 
-    async def _asks(self, name: str) -> None:
-        """Ask a model something, as an application does."""
+    async def _generate(self, name: str) -> None:
+        """Send a request to a model, as an application does."""
         path = "/api/embed" if name.startswith("nomic") else "/api/generate"
         answer = await self._server.request("POST", path, model=name, input="a")
         answer.raise_for_status()
 
     async def pulls(self, actor: str, name: str) -> None:
-        """Pull a model, or come to know why not."""
+        """Pull a model; print why if it fails."""
         with self._manager.acting_as(actor):
             try:
                 await pull_to_end(self._manager, name)
             except HerdbookError as error:
-                print(f"  (as it should: {error})")
+                print(f"  (expected: {error})")
 
     async def sets(self, actor: str, name: str, note: str, **settings: object) -> None:
         """Configure a model."""
@@ -96,7 +96,7 @@ class Days:
             await self._manager.configure(name, settings, note=note)  # type: ignore[arg-type]
 
     async def monday(self) -> None:
-        """Find out what works."""
+        """Try the models."""
         await self.until(1, "09:12")
         await self.uses(AGENTS, CHAT, "summaries", "summaries", "triage of issues")
         await self.until(1, "10:05")
@@ -111,7 +111,7 @@ class Days:
     async def tuesday(self) -> None:
         """Run out of disk, and share weights."""
         await self.until(2, "09:03")
-        self._server.apply(disk_bytes=self._kept() + 1_500_000_000)
+        self._server.apply(disk_bytes=self._stored_bytes() + 1_500_000_000)
         await self.pulls(OPS, "mistral:7b")
         self._server.apply(disk_bytes=None)
         await self.until(2, "10:20")
@@ -123,7 +123,7 @@ class Days:
         await self.uses(AGENTS, CODER, "review", "review", "review")
 
     async def wednesday(self) -> None:
-        """Lose the server for a while, and find it again."""
+        """Lose the server for six minutes."""
         await self.until(3, "08:30")
         self._server.apply(server="stopped")
         with suppress(NodeUnreachableError):
@@ -146,12 +146,12 @@ class Days:
         await self.uses(ANN, CODER, "a parser", "tests for it")
 
     async def thursday(self) -> None:
-        """Be in the middle of it."""
+        """End with loaded models."""
         await self.until(4, "08:58")
         await self.uses(AGENTS, CHAT, "nightly report", "triage of issues")
         await self.until(4, "11:47")
         await self.pulls(OPS, "mistral:7b")
-        self._server.apply(disk_bytes=self._kept() + 1_500_000_000)
+        self._server.apply(disk_bytes=self._stored_bytes() + 1_500_000_000)
         await self.pulls(OPS, "gpt-oss:20b")
         self._server.apply(disk_bytes=None)
         await self.until(4, "13:31")
@@ -159,13 +159,13 @@ class Days:
         await self.until(4, "14:04")
         await self.uses(AGENTS, CHAT, "triage of issues")
 
-    def _kept(self) -> int:
-        """Return the bytes that the server keeps."""
+    def _stored_bytes(self) -> int:
+        """Return the bytes that the server stores."""
         blobs = self._server.world.store.blobs.values()
         return sum(blob.size for blob in blobs)
 
 
-async def lived(server: SandboxServer, log: Path) -> None:
+async def record(server: SandboxServer, log: Path) -> None:
     """Write the history of the four days."""
     settings = ManagerSettings(reconcile_every_s=None)
     async with server.open_manager(log, settings=settings, actor="service") as manager:
@@ -175,8 +175,8 @@ async def lived(server: SandboxServer, log: Path) -> None:
 
 
 @asynccontextmanager
-async def placed() -> AsyncIterator[SandboxServer]:
-    """Serve the pretend Ollama; its time stands still unless it is made to pass."""
+async def serve_sandbox() -> AsyncIterator[SandboxServer]:
+    """Serve the sandbox, on a clock that stands still outside ``advancing``."""
     time = AutoClock(BEGAN)
     world = sandbox.World(
         models=MODELS,
@@ -186,14 +186,14 @@ async def placed() -> AsyncIterator[SandboxServer]:
     )
     async with (
         sandbox.serve(world) as url,
-        httpx.AsyncClient(base_url=url, timeout=None, trust_env=False) as http,  # noqa: S113 - its time is not ours
+        httpx.AsyncClient(base_url=url, timeout=None, trust_env=False) as http,  # noqa: S113 - simulated time
     ):
         yield SandboxServer(world, url, time, http)
 
 
 @asynccontextmanager
-async def passing(server: SandboxServer) -> AsyncIterator[None]:
-    """Let time pass, whenever everybody waits, while the block runs."""
+async def advancing(server: SandboxServer) -> AsyncIterator[None]:
+    """Let the clock advance by itself while the block runs."""
     task = asyncio.create_task(server.time.pass_by())
     try:
         yield

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from history import AGENTS, CODER, lived, passing, placed
+from history import AGENTS, CODER, advancing, record, serve_sandbox
 from playwright.async_api import Browser, Page, async_playwright
 from support.manager_fixture import SandboxServer
 
@@ -140,7 +140,7 @@ async def service_of(
         settings=settings,
     ) as (service, application):
         if not tokens:
-            async with passing(server):
+            async with advancing(server):
                 await fetch_a_part(server, service)
         async with serve(application, settings) as address:
             yield service, address
@@ -161,9 +161,9 @@ async def fetch_a_part(server: SandboxServer, service: Service) -> None:
 async def take_all(browser: Browser, folder: Path) -> None:
     """Live four days, and take the pictures of them."""
     log = folder / "herd.db"
-    async with placed() as server:
-        async with passing(server):
-            await lived(server, log)
+    async with serve_sandbox() as server:
+        async with advancing(server):
+            await record(server, log)
         async with service_of(server, log) as (service, address):
             await pages(Camera(browser, address), service)
         token = Token(name="ann", role=Role.ADMIN, sha256=sha256_of(new_token()))

@@ -1,7 +1,7 @@
-"""A small server that speaks Ollama's API over a pretend store of models.
+"""A sandbox server that speaks Ollama's API over a simulated store of models.
 
-Invariant: what this room shows is what the recordings of a real server show; it
-imports nothing of the other rooms, so that nothing of them can make it agree.
+Invariant: its answers match the recordings of a real server. It imports no other
+package of Herdbook, so that a mistake there cannot hide a mistake here.
 """
 
 from __future__ import annotations

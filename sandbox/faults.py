@@ -1,6 +1,6 @@
-"""Do things to the pretend server from outside, as the recordings' ``did`` steps.
+"""Inject faults and other changes from outside, as the recordings' ``did`` steps.
 
-Invariant: a step that is not known is refused by name and changes nothing.
+Invariant: an unknown step is refused by name and changes nothing.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from herdbook.sandbox.world import World
 
 
 def apply_step(world: World, step: Json) -> None:
-    """Do one step; several keys are several steps.
+    """Apply a step; each key is a step of its own.
 
     Args:
-        world: to whom it is done.
-        step: for example ``{"registry": {"rate": 1000000}}``, ``{"server":
+        world: The world to change.
+        step: For example ``{"registry": {"rate": 1000000}}``, ``{"server":
             "killed"}`` or ``{"manifest_deleted": "plain:latest"}``.
 
     Raises:
-        Refusal: where a step is not known or cannot be done.
+        Refusal: A step is unknown or cannot be applied.
     """
     unknown = step.keys() - _STEPS.keys()
     if unknown:
         known = ", ".join(sorted(_STEPS))
         raise Refusal(
-            400, f"no such step: {', '.join(sorted(unknown))}; known: {known}"
+            400, f"unknown step: {', '.join(sorted(unknown))}; known: {known}"
         )
     for key, value in step.items():
         try:
@@ -45,19 +45,19 @@ def apply_step(world: World, step: Json) -> None:
 
 
 def _registry(world: World, value: object) -> None:
-    """Set how the registry behaves from now on; without anything, as usual."""
-    told = msgspec.convert(value, Json)
+    """Set the behaviour of the registry; an empty object restores the default."""
+    changes = msgspec.convert(value, Json)
     usual = msgspec.structs.asdict(world.registry.usual)
-    world.registry.behaviour = msgspec.convert({**usual, **told}, Behaviour)
+    world.registry.behaviour = msgspec.convert({**usual, **changes}, Behaviour)
 
 
 def _server(world: World, value: object) -> None:
-    fates: dict[object, Callable[[], None]] = {
+    actions: dict[object, Callable[[], None]] = {
         "killed": world.kill,
         "stopped": world.stop,
         "started": world.start,
     }
-    _choose(fates, value)()
+    _choose(actions, value)()
 
 
 def _runner(world: World, value: object) -> None:
@@ -85,7 +85,7 @@ def _disk(world: World, value: object) -> None:
 
 
 def _manifest_deleted(world: World, value: object) -> None:
-    """Delete the manifest alone: the blobs stay, named by nobody."""
+    """Delete only the manifest; its blobs stay."""
     del world.store.entries[_entry(world, value).name.key]
     world.store.changed()
 
@@ -103,7 +103,7 @@ def _weights_deleted(world: World, value: object) -> None:
 
 
 def _answer(world: World, value: object) -> None:
-    """Script an answer; none clears what was scripted."""
+    """Script an answer; null removes all scripted answers."""
     if value is None:
         world.answers.clear()
     else:
@@ -127,16 +127,16 @@ _STEPS: Final[dict[str, Callable[[World, object], None]]] = {
 
 
 def _choose(
-    fates: dict[object, Callable[[], None]], value: object
+    actions: dict[object, Callable[[], None]], value: object
 ) -> Callable[[], None]:
-    if value not in fates:
-        raise Refusal(400, f"{value!r} is none of {', '.join(map(str, fates))}")
-    return fates[value]
+    if value not in actions:
+        raise Refusal(400, f"{value!r} is not one of {', '.join(map(str, actions))}")
+    return actions[value]
 
 
 def _entry(world: World, value: object) -> Entry:
     name = Name.parse(str(value))
     entry = world.store.find(name) if name else None
     if entry is None:
-        raise Refusal(400, f"no model {value!r} here")
+        raise Refusal(400, f"model {value!r} not found")
     return entry

@@ -1,6 +1,6 @@
 """Read and write times as the server does: Go's durations and dates.
 
-Invariant: what Go would refuse is refused with Go's words.
+Invariant: what Go refuses is refused with the same text.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _GO_NAMES: Final = {
     dict: "map[string]interface {}",
 }
 
-#: The longest time that Go can tell in nanoseconds; more overflows to below zero.
+#: The longest time that Go can express in nanoseconds; more overflows to below zero.
 _LONGEST_S: Final = (2**63 - 1) / 1e9
-#: What the server shows for ever: now plus the longest time.
+#: How the server shows an unlimited keep-alive: now plus the longest time.
 FOREVER_S: Final = _LONGEST_S
 
 
@@ -41,7 +41,7 @@ def duration_s(text: str) -> float:
     """Read a Go duration such as ``1h30m``, in seconds.
 
     Raises:
-        Refusal: with the words of ``time.ParseDuration``.
+        Refusal: The text is not a duration; with the text of ``time.ParseDuration``.
     """
     if text in {"0", "+0", "-0"}:
         return 0.0
@@ -62,12 +62,12 @@ def keep_alive_s(value: object, *, whole_seconds: bool = False) -> float | None:
     """Read ``keep_alive``, in seconds; None where none was given.
 
     Args:
-        value: what stood in the request.
-        whole_seconds: as older servers did, which cut fractions, and whose
-            overflow ends at zero and not below.
+        value: Value in the request.
+        whole_seconds: Whether to cut fractions and to end an overflow at zero, as
+            older servers do.
 
     Raises:
-        Refusal: where it is neither a number nor a duration.
+        Refusal: It is neither a number nor a duration.
     """
     match value:
         case None:
@@ -85,15 +85,15 @@ def keep_alive_s(value: object, *, whole_seconds: bool = False) -> float | None:
     return float(seconds)
 
 
-def go_date(moment: datetime, zone_minutes: int = 0) -> str:
+def go_date(at: datetime, zone_minutes: int = 0) -> str:
     """Write a date as Go does: nanoseconds without the zeros at their end.
 
     Args:
-        moment: the date; the nanoseconds that it lacks are made up from it.
-        zone_minutes: the time zone in which it is told, minutes east of Greenwich.
+        at: The date. The missing nanoseconds are derived from its microseconds.
+        zone_minutes: Time zone to write it in, minutes east of Greenwich.
     """
-    made_up = moment.microsecond * 7919 % 1000
-    fraction = f"{moment.microsecond * 1000 + made_up:09d}".rstrip("0")
-    moment = moment.astimezone(timezone(timedelta(minutes=zone_minutes)))
-    zone = moment.isoformat()[-6:] if zone_minutes else "Z"
-    return f"{moment:%Y-%m-%dT%H:%M:%S}{'.' if fraction else ''}{fraction}{zone}"
+    nanoseconds = at.microsecond * 1000 + at.microsecond * 7919 % 1000
+    fraction = f"{nanoseconds:09d}".rstrip("0")
+    at = at.astimezone(timezone(timedelta(minutes=zone_minutes)))
+    zone = at.isoformat()[-6:] if zone_minutes else "Z"
+    return f"{at:%Y-%m-%dT%H:%M:%S}{'.' if fraction else ''}{fraction}{zone}"

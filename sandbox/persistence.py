@@ -1,8 +1,7 @@
-"""Keep the pretend store in a folder, so that a killed server finds it again.
+"""Persist the simulated store in a folder, for the next run.
 
-Invariant: what is written is whole or not there at all; it holds what a real disk
-would hold, so the parts of a download under way count only as far as they were
-saved.
+Invariant: the file is written completely or not at all. It holds what a real disk
+would hold: of a download in progress, only the parts that were saved.
 """
 
 from __future__ import annotations
@@ -17,39 +16,39 @@ from herdbook.sandbox.models.store import Entry, Partial
 from herdbook.sandbox.world import World
 
 
-class _Kept(msgspec.Struct, frozen=True, kw_only=True):
+class _StoreFile(msgspec.Struct, frozen=True, kw_only=True):
     entries: list[Entry]
     blobs: list[Blob]
     partials: dict[str, Partial]
 
 
-def keep_in(folder: Path, world: World) -> None:
-    """Read the store from a folder, where it was kept, and keep it there from now on.
+def persist(folder: Path, world: World) -> None:
+    """Read the store from a folder if it is there, and save every change to it.
 
     Args:
-        folder: made where it is missing; it holds one small file of JSON.
-        world: whose store it is; partial blobs older than an hour are dropped, as
-            at every start of the server.
+        folder: Folder for one small JSON file; created if missing.
+        world: The world with the store. Partial blobs older than an hour are dropped,
+            as at every start of the server.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "store.json"
     store = world.store
     if file.exists():
-        kept = msgspec.json.decode(file.read_bytes(), type=_Kept)
-        store.entries = {entry.name.key: entry for entry in kept.entries}
-        store.blobs = {blob.digest: blob for blob in kept.blobs}
-        store.partials = kept.partials
+        saved = msgspec.json.decode(file.read_bytes(), type=_StoreFile)
+        store.entries = {entry.name.key: entry for entry in saved.entries}
+        store.blobs = {blob.digest: blob for blob in saved.blobs}
+        store.partials = saved.partials
         store.prune(world.clock.wall(world.clock.now()) - timedelta(hours=1))
 
-    def keep() -> None:
-        whole = _Kept(
+    def save() -> None:
+        content = _StoreFile(
             entries=list(store.entries.values()),
             blobs=list(store.blobs.values()),
             partials=store.partials,
         )
         fresh = folder / "store.json.new"
-        fresh.write_bytes(msgspec.json.encode(whole))
+        fresh.write_bytes(msgspec.json.encode(content))
         fresh.replace(file)
 
-    store.changed = keep
-    keep()
+    store.changed = save
+    save()

@@ -1,13 +1,13 @@
-"""Say no with a status and a text, as the server does.
+"""Refusals: error answers with the status and text of the real server.
 
-Invariant: every refusal of the pretend server is a ``Refusal``; any other exception
+Invariant: every refusal of the sandbox server is a ``Refusal``; any other exception
 is a mistake of the sandbox and shows as one.
 """
 
 from __future__ import annotations
 
 
-class Refusal(Exception):  # noqa: N818 - an answer of the pretend server, no error
+class Refusal(Exception):  # noqa: N818 - an answer of the sandbox server, not an error
     """An answer that refuses.
 
     Attributes:
@@ -21,5 +21,5 @@ class Refusal(Exception):  # noqa: N818 - an answer of the pretend server, no er
         super().__init__(status, text)
 
 
-class Dropped(Exception):  # noqa: N818 - the fate of a connection, no error
-    """The connection is cut without a word."""
+class Dropped(Exception):  # noqa: N818 - the end of a connection, not an error
+    """The connection is cut without an answer."""

@@ -1,6 +1,6 @@
-"""Run a sandbox as a program: until a signal, with its address on the first line.
+"""Run a sandbox as a program until a signal arrives.
 
-Invariant: standard output carries the address alone, so that a script can read it.
+Invariant: standard output holds only the address, so that a script can read it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from herdbook.sandbox.clock import Clock, ManualClock, RealClock
-from herdbook.sandbox.persistence import keep_in
+from herdbook.sandbox.persistence import persist
 from herdbook.sandbox.registry.registry import Behaviour
 from herdbook.sandbox.server import serve
 from herdbook.sandbox.settings import PROFILES, Settings
@@ -21,21 +21,21 @@ from herdbook.sandbox.world import World
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sandbox is started with.
+    """Options of a sandbox.
 
     Attributes:
-        port: 0 for any that is free.
-        models: what the store holds at first: ``none``, ``herd`` or ``some``.
-        clock: ``real``, or ``manual``: one that stands still until a request to
-            ``/sandbox/clock`` moves it.
-        speed: pretend seconds per real second of a real clock.
-        token_s: pretend seconds that one token of an answer takes.
-        memory: bytes that all runners together may hold; None for no limit.
-        vram: how many of them are on a graphics card.
-        registry_rate: bytes per second of one connection to the registry.
-        profile: the version to pretend: ``current`` or ``older``.
-        state: a folder that keeps the store from one run to the next.
-        environment: variables of the real server, such as ``OLLAMA_KEEP_ALIVE``.
+        host: Address to listen on.
+        port: Port to listen on; 0 for any free one.
+        models: Initial content of the store: ``none``, ``herd`` or ``some``.
+        clock: ``real``, or ``manual``, which only ``/sandbox/clock`` moves.
+        speed: Simulated seconds per real second of a real clock.
+        token_s: Simulated seconds per token of an answer.
+        memory: Bytes for all runners together; None for no limit.
+        vram: Bytes of these on a graphics card.
+        registry_rate: Bytes per second of one connection to the registry.
+        profile: The version to simulate: ``current`` or ``older``.
+        state: Folder that holds the store between runs.
+        environment: Variables of the real server, such as ``OLLAMA_KEEP_ALIVE``.
     """
 
     host: str = "127.0.0.1"
@@ -53,7 +53,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run_sandbox(options: Options) -> None:
-    """Serve a pretend server until SIGTERM or SIGINT comes."""
+    """Serve a sandbox until SIGTERM or SIGINT."""
     asyncio.run(_serve(options))
 
 
@@ -77,7 +77,7 @@ def world_of(options: Options, clock: Clock | None = None) -> World:
         usual=Behaviour(rate=options.registry_rate),
     )
     if options.state is not None:
-        keep_in(options.state, world)
+        persist(options.state, world)
     return world
 
 
@@ -88,12 +88,12 @@ def _clock(options: Options) -> Clock:
 
 
 async def _serve(options: Options) -> None:
-    asked_to_stop = asyncio.Event()
+    stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, asked_to_stop.set)
+        loop.add_signal_handler(name, stopped.set)
     world = world_of(options)
     async with serve(world, host=options.host, port=options.port) as address:
         sys.stdout.write(f"{address}\n")
         sys.stdout.flush()
-        await asked_to_stop.wait()
+        await stopped.wait()

@@ -1,7 +1,7 @@
-"""Answers that no Ollama gives: a proxy's nonsense, a silence, an endless stream.
+"""Scripted answers: a proxy's error page, a hang, an endless stream.
 
-Invariant: a scripted answer takes the place of the true one for as many requests as
-it was asked to, and leaves the world untouched.
+Invariant: a scripted answer replaces the real one for the given number of requests,
+and does not change the world.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ def _html() -> dict[str, str]:
 
 
 class Nonsense(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to answer in place of the truth.
+    """A scripted answer.
 
     Attributes:
-        path: the path that it is for; every path where it is empty.
-        times: for how many requests; 0 for all.
-        status: the HTTP status.
-        headers: its headers.
-        body: its body, as text.
-        body_base64: its body, where it is no text.
-        after_lines: how many lines of the true stream come before it; the status
-            and the headers are the true ones then.
-        repeat: whether the body comes again and again without end.
-        delay_s: seconds of the world's clock to wait first.
-        truthful: whether the true answer comes after the delay.
-        hang: whether nothing comes after that, and the connection stays open.
-        cut: whether the connection is cut after that.
+        path: Path to answer; empty for every path.
+        times: Number of requests; 0 for all.
+        status: HTTP status.
+        headers: Headers.
+        body: Body, as text.
+        body_base64: Body, if it is binary.
+        after_lines: Lines of the real stream to send first; the status and the
+            headers are the real ones then.
+        repeat: Whether to repeat the body without end.
+        delay_s: Seconds of the world's clock to wait first.
+        truthful: Whether to send the real answer after the delay.
+        hang: Whether to leave the connection open afterwards.
+        cut: Whether to cut the connection afterwards.
     """
 
     path: str = ""
@@ -49,26 +49,26 @@ class Nonsense(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def raw(self) -> bytes:
-        """The bytes of the body."""
+        """Body as bytes."""
         return base64.b64decode(self.body_base64) or self.body.encode()
 
 
 class Answers:
-    """The scripted answers that are still to be given."""
+    """The scripted answers that remain."""
 
     def __init__(self) -> None:
         self._left: list[tuple[Nonsense, int]] = []
 
     def script(self, nonsense: Nonsense) -> None:
-        """Add an answer behind those that are there."""
+        """Append an answer."""
         self._left.append((nonsense, nonsense.times))
 
     def clear(self) -> None:
-        """Tell the truth again."""
+        """Remove all scripted answers."""
         self._left.clear()
 
     def take(self, path: str) -> Nonsense | None:
-        """Take the first answer for a path, None where the truth shall be told."""
+        """Take the first answer for a path; None for the real answer."""
         for index, (nonsense, times) in enumerate(self._left):
             if nonsense.path in {"", path}:
                 if times == 1:

@@ -1,7 +1,6 @@
-"""Serve a pretend server on a port of this machine.
+"""Serve a sandbox on a local port.
 
-Invariant: whoever opens a server closes it, at once and with every connection that
-is still open; nothing of it outlives its block.
+Invariant: when its block ends, the server closes at once, with all connections.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from herdbook.sandbox.world import World
 
 
 class CuttableProtocol(H11Protocol):
-    """HTTP whose connections the application can cut, as a dying server does."""
+    """HTTP with connections that the application can cut, as a dying server does."""
 
     def connection_made(  # type: ignore[override]  # uvicorn narrows the transport
         self, transport: asyncio.Transport
     ) -> None:
-        """Let the application know how to cut this connection."""
+        """Give the application a function that cuts this connection."""
         self.app_state = {**self.app_state, "cut_connection": transport.abort}
         super().connection_made(transport)
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves signals to its surroundings and stops without delay."""
+    """A server that leaves signals alone and stops without delay."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -40,24 +39,24 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals alone."""
+        """Install no signal handlers."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
+        """Listen, then set ``ready``."""
         await super().startup(sockets)
         self.ready.set()
 
     async def main_loop(self) -> None:
-        """Keep the date of the answers right until it is time to leave."""
+        """Keep the ``Date`` header current until the server stops."""
         while not self.leaving.is_set():
             await self.on_tick(0)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.leaving.wait(), timeout=1.0)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the port, cut what is open, and see the last task end."""
-        del sockets  # whoever opened them closes them
+        """Close the port, abort connections and wait for the last task."""
+        del sockets  # ``serve`` opened them and closes them
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
@@ -72,19 +71,19 @@ class _Server(uvicorn.Server):
 async def serve(
     world: World, *, host: str = "127.0.0.1", port: int = 0
 ) -> AsyncIterator[str]:
-    """Serve a world while the block runs; its server stops with the block.
+    """Serve a world while the block runs.
 
     Args:
-        world: what to serve; one whose server is down is started again.
-        host: the address to listen on.
-        port: the port, 0 for any that is free.
+        world: The world; its server is started if it is down.
+        host: Address to listen on.
+        port: Port; 0 for any free one.
 
     Yields:
         The address, for example ``http://127.0.0.1:40123``.
     """
     listening = socket.create_server((host, port), backlog=128)
-    # asyncio leaves this out for sockets that it has not made; each answer would
-    # wait 40 ms for the client to acknowledge its headers.
+    # asyncio does not set this for sockets that it did not create; without it each
+    # answer waits 40 ms for the client to acknowledge its headers.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     server = _Server(_config(world))
     running = asyncio.ensure_future(server.serve(sockets=[listening]))

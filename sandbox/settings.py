@@ -1,7 +1,7 @@
-"""How the pretend server is set up, and which server it pretends to be.
+"""Settings of the sandbox server, and the versions of Ollama that it simulates.
 
-Invariant: nothing here changes while a server runs; what tests change meanwhile are
-faults (``faults.py``) and the registry's behaviour.
+Invariant: nothing here changes while a server runs. Tests change faults
+(``faults.py``) and the registry's behaviour instead.
 """
 
 from __future__ import annotations
@@ -15,43 +15,44 @@ from herdbook.sandbox.go_time import FOREVER, duration_s
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """What sets one version of the server apart from another.
+    """Differences between versions of the server.
 
     Attributes:
-        version: what it answers to ``/api/version``.
-        tells_capabilities: tags tell capabilities and lengths, ps the context.
-        knows_cloud: it has models that live elsewhere, ``:cloud`` and ``:local``.
-        embeds_with_any: completion models embed too.
-        respells_manifests: a pulled manifest is stored in another spelling, so
-            that its digest is not the registry's.
-        tells_parent: tags tell from which model another was made.
-        whole_seconds: ``keep_alive`` numbers are cut to whole seconds.
-        layer_lag_s: how long a pull dwells on a layer that has been fetched.
+        version: Answer to ``/api/version``.
+        lists_capabilities: Whether tags list capabilities and context lengths, and
+            ps the context.
+        knows_cloud: Whether there are remote models, ``:cloud`` and ``:local``.
+        embeds_with_any: Whether completion models embed too.
+        respells_manifests: Whether a pulled manifest is stored in another spelling,
+            so that its digest differs from the registry's.
+        lists_parent: Whether tags list the model that another was made from.
+        whole_seconds: Whether ``keep_alive`` numbers are cut to whole seconds.
+        layer_lag_s: Seconds that a pull stays on a downloaded layer.
     """
 
     version: str
-    tells_capabilities: bool = True
+    lists_capabilities: bool = True
     knows_cloud: bool = True
     embeds_with_any: bool = False
     respells_manifests: bool = False
-    tells_parent: bool = True
+    lists_parent: bool = True
     whole_seconds: bool = False
     layer_lag_s: float = 0.0
 
     @property
     def old(self) -> bool:
-        """Whether its refusals are worded as they were in 2025."""
+        """Whether its refusals have the wording of 2025."""
         return not self.knows_cloud
 
 
 CURRENT = Profile(version="0.32.15")
 OLDER = Profile(
     version="0.9.6",
-    tells_capabilities=False,
+    lists_capabilities=False,
     knows_cloud=False,
     embeds_with_any=True,
     respells_manifests=True,
-    tells_parent=False,
+    lists_parent=False,
     whole_seconds=True,
     layer_lag_s=0.6,
 )
@@ -64,20 +65,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     Times in seconds, sizes in bytes, rates in bytes per second.
 
     Attributes:
-        keep_alive_s: how long an idle model stays where nobody said.
-        max_loaded: how many runners there may be.
-        max_queue: how many loads may wait beside the one under way.
-        context_length: the context of a model that says nothing about it.
-        load_timeout_s: how long a runner may take to start.
-        memory_bytes: what all runners together may hold; None for no limit.
-        vram_bytes: how much of that is on a graphics card.
-        disk_bytes: what the store may hold; None for no limit.
-        prune: whether a start removes partial files older than an hour.
-        start_s: what the start of any runner takes.
-        load_rate: how fast weights come into memory.
-        verify_rate: how fast a fetched layer is checked.
-        token_s: what one token of an answer takes.
-        zone_minutes: the server's time zone, minutes east of Greenwich.
+        keep_alive_s: Default time that an idle model stays loaded.
+        max_loaded: Maximum number of runners.
+        max_queue: Maximum number of loads that wait.
+        context_length: Context of a model without one of its own.
+        load_timeout_s: Maximum time for a runner to start.
+        memory_bytes: Memory for all runners together; None for no limit.
+        vram_bytes: Part of it on a graphics card.
+        disk_bytes: Maximum size of the store; None for no limit.
+        prune: Whether a start removes partial files older than an hour.
+        start_s: Time to start any runner.
+        load_rate: Rate at which weights are read into memory.
+        verify_rate: Rate at which a downloaded layer is verified.
+        token_s: Time per token of an answer.
+        zone_minutes: The server's time zone, minutes east of Greenwich.
     """
 
     keep_alive_s: float = 300.0
@@ -100,15 +101,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Read the variables that the real server reads.
 
         Args:
-            env: names such as ``OLLAMA_KEEP_ALIVE`` and their values.
-            others: settings that no variable tells.
+            env: Variables such as ``OLLAMA_KEEP_ALIVE``.
+            others: Settings without a variable.
         """
-        told = {
+        values = {
             field: read(env[name])
             for name, (field, read) in _VARIABLES.items()
             if name in env
         }
-        return msgspec.convert({**told, **others}, cls)
+        return msgspec.convert({**values, **others}, cls)
 
 
 def _duration(text: str) -> float:

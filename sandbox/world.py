@@ -1,7 +1,7 @@
-"""The pretend server without its connections: a store, a registry, runners, a clock.
+"""The simulated server without its connections: store, registry, runners, clock.
 
-Invariant: everything that HTTP shows is read from here, and everything that changes
-here changes by a request, by a fault or by the clock.
+Invariant: every answer is read from here, and only requests, faults and the clock
+change anything here.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from herdbook.sandbox.runners.runners import Runners
 from herdbook.sandbox.scripted_answers import Answers
 from herdbook.sandbox.settings import CURRENT, Profile, Settings
 
-#: Where the recordings' registry listened; it spoke plain http.
+#: Address of the registry in the recordings; it speaks plain HTTP.
 HERD_HOST: Final = "127.0.0.1:5055"
 
 #: A start of the server drops partial blobs older than this.
 _PARTIALS_KEPT: Final = timedelta(hours=1)
-#: How many requests are remembered.
+#: Number of requests that ``seen`` holds.
 _REMEMBERED: Final = 10_000
-#: How long before the clock began the models of the herd were made.
+#: Age of the oldest recorded model when the clock starts.
 _HERD_AGE: Final = timedelta(minutes=10)
 
 
@@ -41,13 +41,13 @@ class Seen(msgspec.Struct, kw_only=True):
     """A request that the server saw.
 
     Attributes:
-        at: seconds of the clock.
-        model: the model that its body names; of a copy, the new name.
-        agent: the client, as its ``User-Agent`` header names it.
-        status: the HTTP status of the answer; 0 while there is none.
-        ended: how it ended: ``answered``, ``closed by client`` or ``cut``; empty
-            while it is under way.
-        until: seconds of the clock when it ended; None while it is under way.
+        at: Time of the clock, seconds.
+        model: Model that the body names; for a copy, the new name.
+        agent: The client's ``User-Agent`` header.
+        status: HTTP status of the answer; 0 while there is none.
+        ended: How it ended: ``answered``, ``closed by client`` or ``cut``; empty
+            while it is in progress.
+        until: Time of the clock when it ended, seconds; None while in progress.
     """
 
     at: float
@@ -61,19 +61,19 @@ class Seen(msgspec.Struct, kw_only=True):
 
 
 class World:
-    """A pretend server and all that is around it.
+    """A simulated server with its surroundings.
 
     Args:
-        models: what its store holds: ``none``, ``herd``, a set of the library, or
+        models: Content of the store: ``none``, ``herd``, a set of the library, or
             names of models.
-        clock: its time; one that stands still unless it is moved, if not given.
-        settings: its environment.
-        profile: the version that it pretends to be.
-        usual: how its registry behaves when all is well.
+        clock: Its clock; a manual one by default.
+        settings: Its environment.
+        profile: The version to simulate.
+        usual: Behaviour of the registry without faults.
 
     Attributes:
-        delays: returns how many seconds a request to a path takes to arrive, and how
-            many its answer takes to leave after it was made.
+        delays: Returns, for a path, the seconds that a request takes to arrive and
+            the seconds that its answer takes to leave.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class World:
         """Find a model of the store.
 
         Raises:
-            Refusal: where its manifest is damaged.
+            Refusal: Its manifest is damaged.
         """
         entry = self.store.find(name)
         if entry is not None and entry.damaged:
@@ -113,11 +113,11 @@ class World:
         return entry
 
     def contents(self, entry: Entry) -> Contents:
-        """Read what stands in a model's layers."""
+        """Read the contents of a model's layers."""
         return self.store.contents(entry)
 
     def pull(self, name: Name, *, insecure: bool) -> Pull:
-        """Begin to pull a model."""
+        """Start a pull."""
         pull = Pull(
             self.store.spelled(name),
             clock=self.clock,
@@ -134,24 +134,24 @@ class World:
         return pull
 
     def end_pull(self, pull: Pull) -> None:
-        """End a pull: nobody reads its lines any more."""
+        """End a pull that no client reads any more."""
         self._pulls.discard(pull)
         pull.cancel()
 
     def kill(self) -> None:
-        """Kill the server: connections break, parts under way are lost."""
+        """Kill the server: connections break, and unsaved parts are lost."""
         self._die(keep=False)
 
     def stop(self) -> None:
-        """Stop the server: connections break, what was fetched is kept."""
+        """Stop the server: connections break, and downloaded parts are saved."""
         self._die(keep=True)
 
     def start(self) -> None:
-        """Start the server again: the memory is empty, the models are there."""
+        """Start the server again, with its models and without runners."""
         if self.settings.prune:
             now = self.clock.wall(self.clock.now())
             self.store.prune(now - _PARTIALS_KEPT)
-        self.store.summarize(anew=True)
+        self.store.summarize(reread=True)
         self.down = False
         self.death = PendingResult()
 

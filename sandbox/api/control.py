@@ -1,7 +1,6 @@
-"""Drive a sandbox over HTTP, for tests and scripts in other processes.
+"""Control a sandbox over HTTP, for tests and scripts in other processes.
 
-Invariant: these paths stand beside Ollama's and are answered even while the pretend
-server is down.
+Invariant: these paths are answered even while the simulated server is down.
 """
 
 from __future__ import annotations
@@ -23,10 +22,9 @@ class _Move(msgspec.Struct, forbid_unknown_fields=True):
 async def answer(world: World, path: str, raw: bytes) -> Answer:
     """Answer one of the sandbox's own paths.
 
-    ``POST /sandbox/did`` and ``/sandbox/faults`` take a step of ``faults.py``;
-    ``POST /sandbox/clock`` takes ``{"advance": seconds}`` and is answered when all
-    that was due by then has happened; ``GET /sandbox/seen`` lists the requests that
-    the pretend server saw.
+    ``POST /sandbox/did`` and ``/sandbox/faults`` take a step of ``faults.py``.
+    ``POST /sandbox/clock`` takes ``{"advance": seconds}`` and answers after the
+    timers that fall due. ``GET /sandbox/seen`` lists the requests received.
     """
     try:
         return await _answer(world, path, raw)

@@ -100,14 +100,14 @@ def _tag(world: World, entry: Entry, contents: Contents) -> Json:
     config = contents.config
     if config.remote_host:
         told |= {"remote_model": config.remote_model, "remote_host": config.remote_host}
-    parent = _parent(entry) if world.profile.tells_parent else ""
+    parent = _parent(entry) if world.profile.lists_parent else ""
     told |= {
         "modified_at": go_date(entry.modified, world.settings.zone_minutes),
         "size": entry.manifest.size,
         "digest": entry.digest,
         "details": details(config, parent),
     }
-    if world.profile.tells_capabilities:
+    if world.profile.lists_capabilities:
         told["details"] = details(config, parent) | _lengths(contents)
         told["capabilities"] = list(_glanced(contents))
     return told
@@ -149,7 +149,7 @@ def _runner(world: World, runner: Runner) -> Json:
         "expires_at": go_date(expires, world.settings.zone_minutes),
         "size_vram": world.runners.vram(runner),
     }
-    if world.profile.tells_capabilities:
+    if world.profile.lists_capabilities:
         told["context_length"] = wanted.context
     return told
 

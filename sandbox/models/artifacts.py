@@ -1,4 +1,4 @@
-"""What the pretend store is made of: weights, layers, manifests, packages.
+"""Contents of the simulated store: weights, layers, manifests, packages.
 
 Invariant: a layer is named by the digest of its content, so equal content is one
 blob, and a manifest's digest says everything about the model that it names. Weights

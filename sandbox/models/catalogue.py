@@ -1,7 +1,7 @@
-"""Read the pretend models that the package carries.
+"""Read the simulated models that the package contains.
 
-Invariant: the same name is always the same content, down to the digests, so that
-two sandboxes agree about every model and tests may name what they expect.
+Invariant: the same name always has the same content and digests, so that two
+sandboxes agree about every model and tests can name digests.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One model of the catalogue.
 
     Attributes:
-        made: seconds by which it is younger than the oldest of its store.
+        made: Seconds by which it is newer than the oldest model of its store.
     """
 
     name: str
@@ -40,13 +40,13 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
-    """All pretend models, by name.
+    """All simulated models, by name.
 
     Attributes:
-        herd: the models of the recordings.
-        library: everyday models.
-        made: when the models of the herd were made, seconds.
-        sets: named lists of models of the library.
+        herd: Models of the recordings.
+        library: Common models.
+        made: Seconds by which each model of ``herd`` is newer than the oldest.
+        sets: Named lists of models of the library.
     """
 
     herd: dict[str, Package]
@@ -65,7 +65,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
 
 @cache
 def read_catalogue() -> Catalogue:
-    """Read the catalogue that lies beside this module."""
+    """Read the catalogue next to this module."""
     text = (
         files("herdbook.sandbox.models").joinpath("catalogue.toml").read_text("utf-8")
     )

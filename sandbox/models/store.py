@@ -1,7 +1,7 @@
-"""Keep the pretend models: manifests, blobs and what of them has been fetched.
+"""The store of simulated models: manifests, blobs and partial downloads.
 
-Invariant: a blob is kept exactly as long as a manifest names it; a manifest may
-outlive its blobs only where a fault took them away.
+Invariant: a blob exists as long as a manifest names it. Only a fault can delete
+blobs that a manifest still names.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Entry(msgspec.Struct, kw_only=True):
     """A model of the store.
 
     Attributes:
-        digest: of the manifest as it is stored here, 64 hexadecimal digits.
-        damaged: whether the manifest cannot be read any more.
+        digest: Digest of the stored manifest, 64 hexadecimal digits.
+        damaged: Whether the manifest is unreadable.
     """
 
     name: Name
@@ -38,12 +38,12 @@ class Entry(msgspec.Struct, kw_only=True):
 
 
 class Partial(msgspec.Struct, kw_only=True):
-    """What is kept of a blob that was not fetched to its end.
+    """A blob that is not completely downloaded.
 
     Attributes:
-        sizes: the bytes of each part.
-        saved: the bytes of each part that are on disk for good.
-        touched: when it was last written.
+        sizes: Bytes of each part.
+        saved: Bytes of each part that are saved on disk.
+        touched: Time of the last write.
     """
 
     sizes: list[int]
@@ -52,11 +52,11 @@ class Partial(msgspec.Struct, kw_only=True):
 
 
 class Store:
-    """The models folder of the pretend server.
+    """The models folder of the simulated server.
 
     Attributes:
-        changed: called after each change, so that it can be kept elsewhere.
-        corrupted: digests of blobs whose bytes are not what they should be.
+        changed: Called after each change, to persist it.
+        corrupted: Digests of blobs with wrong bytes.
     """
 
     def __init__(self) -> None:
@@ -68,11 +68,11 @@ class Store:
         self.changed: Callable[[], None] = _nothing
 
     def find(self, name: Name) -> Entry | None:
-        """Find a model, whatever the case of its letters."""
+        """Find a model; names are case-insensitive."""
         return self.entries.get(name.key)
 
     def spelled(self, name: Name) -> Name:
-        """Give a name the spelling of the names that are here, part by part."""
+        """Return a name in the spelling of the stored names, part by part."""
         parts = {}
         for part in ("host", "namespace", "model", "tag"):
             given = getattr(name, part)
@@ -84,13 +84,13 @@ class Store:
     def write(
         self, name: Name, manifest: Manifest, modified: datetime, digest: str = ""
     ) -> Entry:
-        """Write a manifest; another of that name is replaced, its blobs stay.
+        """Write a manifest. It replaces one of the same name; the blobs of that stay.
 
         Args:
-            name: the name, in any spelling.
-            manifest: what it shall be.
-            modified: the date of the change.
-            digest: of the bytes that are stored, where they are spelled otherwise.
+            name: The name, in any spelling.
+            manifest: The manifest.
+            modified: Date of the change.
+            digest: Digest of the stored bytes, if their spelling differs.
         """
         name = self.spelled(name)
         digest = digest or manifest.digest
@@ -100,7 +100,7 @@ class Store:
         return entry
 
     def add(self, name: Name, package: Package, modified: datetime) -> Entry:
-        """Put a whole model here."""
+        """Add a complete model."""
         self.blobs.update({blob.digest: blob for blob in package.blobs})
         return self.write(name, package.manifest, modified)
 
@@ -111,7 +111,7 @@ class Store:
         self.changed()
 
     def drop_unused(self, former: Manifest) -> int:
-        """Drop those blobs of a former manifest that no other names; count them."""
+        """Delete the blobs that only a former manifest names; return their number."""
         used = self._used_digests()
         unused = [
             layer.digest for layer in former.all_layers if layer.digest not in used
@@ -120,14 +120,14 @@ class Store:
         return sum(blob is not None for blob in gone)
 
     def contents(self, entry: Entry) -> Contents:
-        """Read what stands in a model's layers."""
+        """Read the contents of a model's layers."""
         return unpack(entry.manifest, self.blobs)
 
     def listed(self) -> list[tuple[Entry, Contents]]:
-        """List the models that can be read, the youngest first, with their contents.
+        """List the readable models with their contents, newest first.
 
-        What has been read once is remembered until the server starts again, even if
-        its blobs are taken away meanwhile.
+        Contents that were read once are cached until the server restarts, even if
+        the blobs are deleted meanwhile.
         """
         self.summarize()
         readable = [
@@ -137,21 +137,21 @@ class Store:
         ]
         return sorted(readable, key=_second, reverse=True)
 
-    def summarize(self, *, anew: bool = False) -> None:
-        """Read what can be read and has not been; ``anew`` forgets the rest."""
-        if anew:
+    def summarize(self, *, reread: bool = False) -> None:
+        """Cache the contents of readable models; ``reread`` empties the cache first."""
+        if reread:
             self._summaries.clear()
         for entry in self.entries.values():
             if entry.digest not in self._summaries and self._has_weights(entry):
                 self._summaries[entry.digest] = self.contents(entry)
 
     def used_bytes(self) -> int:
-        """Tell how much is stored, partial blobs included."""
+        """Return the bytes stored, including partial blobs."""
         whole = sum(blob.size for blob in self.blobs.values())
         return whole + sum(sum(part.saved) for part in self.partials.values())
 
     def prune(self, before: datetime) -> None:
-        """Drop partial blobs untouched since then, as a start of the server does."""
+        """Delete partial blobs not written since then, as the server's start does."""
         kept = {k: v for k, v in self.partials.items() if v.touched >= before}
         self.partials = kept
         self.changed()
@@ -176,4 +176,4 @@ def _second(listed: tuple[Entry, Contents]) -> int:
 
 
 def _nothing() -> None:
-    """Tell nobody."""
+    """Do nothing."""

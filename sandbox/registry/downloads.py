@@ -1,8 +1,8 @@
-"""Fetch blobs from the pretend registry, in parts, as the real server does.
+"""Download blobs from the simulated registry, in parts, as the real server does.
 
-Invariant: how much of a blob is there is a function of the clock alone. Progress is
-saved when a part's connection ends by itself or by a cancel, and lost when it is
-reset, stalls for too long or the server is killed.
+Invariant: the bytes downloaded are a function of the clock alone. Progress is saved
+when a part's connection ends by itself or by a cancel, and lost when the connection
+is reset, stalls for too long or the server is killed.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from herdbook.sandbox.models.artifacts import Blob
 from herdbook.sandbox.models.store import Partial, Store
 from herdbook.sandbox.registry.registry import FAST, Behaviour, Registry
 
-#: Sizes of the real server's parts, and how many it fetches at a time.
+#: Sizes of the real server's parts, and how many it downloads at a time.
 _SMALLEST_PART: Final = 100_000_000
 _LARGEST_PART: Final = 1_000_000_000
 _AT_A_TIME: Final = 16
-#: After so many failures of one part the download fails; 1, 2, 4 … seconds between.
+#: Failures of one part after which the download fails; 1, 2, 4 … seconds between.
 _TRIES: Final = 6
-#: Seconds without a byte after which a part is begun anew.
+#: Seconds without a byte after which a part is restarted.
 _PATIENCE_S: Final = 30.0
 
 Watcher = Callable[[str], None]
-"""Told how a download ended: an empty text, or the words of the failure."""
+"""Called with the end of a download: an empty text, or the text of the failure."""
 
 
-class _Fate(Enum):
+class _Ending(Enum):
     DONE = auto()
     CUT = auto()
     RESET = auto()
@@ -37,7 +37,7 @@ class _Fate(Enum):
 
 
 class _Part:
-    """One range of a blob, and the connection that brings it."""
+    """One range of a blob, and its connection."""
 
     def __init__(self, size: int, saved: int) -> None:
         self.size = size
@@ -54,8 +54,8 @@ class _Part:
         come = int(max(now - self.began, 0.0) * self.rate)
         return self.saved + min(come, self.brings)
 
-    def let_go(self, *, keep: int) -> None:
-        self.saved = keep
+    def close(self, *, saved: int) -> None:
+        self.saved = saved
         self.began = None
         if self.timer is not None:
             self.timer.cancel()
@@ -63,7 +63,7 @@ class _Part:
 
 
 class Download:
-    """The fetching of one blob, shared by all who want it."""
+    """The download of one blob, shared by all pulls that need it."""
 
     def __init__(
         self, blob: Blob, store: Store, registry: Registry, clock: Clock, room: int
@@ -83,18 +83,18 @@ class Download:
         self._parts = [_Part(*pair) for pair in zip(sizes, saved, strict=True)]
 
     def completed(self) -> int:
-        """Tell how many bytes are there now."""
+        """Return the bytes downloaded so far."""
         return sum(part.completed(self._clock.now()) for part in self._parts)
 
     def join(self, watcher: Watcher) -> None:
-        """Wait for the end; the first who joins begins it."""
+        """Wait for the end; the first call starts the download."""
         self._watchers.append(watcher)
         if len(self._watchers) == 1:
             self._keep()
             self._fill()
 
     def leave(self, watcher: Watcher) -> bool:
-        """Wait no more; tell whether nobody waits, which cancels the download."""
+        """Stop waiting; cancel the download, and return True, if no other waits."""
         if watcher in self._watchers:
             self._watchers.remove(watcher)
         if self._watchers or self.ended:
@@ -103,12 +103,12 @@ class Download:
         return True
 
     def die(self, *, keep: bool) -> None:
-        """End with the server; a kill loses what open connections have brought."""
+        """End with the server; a kill loses what open connections have downloaded."""
         self._watchers.clear()
         self._stop(keep=keep)
 
     def _fill(self) -> None:
-        """Begin parts as long as connections are free, or see that all is there."""
+        """Start parts while connections are free; finish if all are complete."""
         now = self._clock.now()
         open_parts = [part for part in self._parts if part.saved < part.size]
         if not open_parts:
@@ -122,34 +122,36 @@ class Download:
 
     def _connect(self, part: _Part, now: float) -> None:
         self._registry.requests += 1
-        told = self._registry.behaviour
-        if told.blob_status:
-            part.timer = self._later(told.latency_s, lambda: self._retry(part, "EOF"))
+        behaviour = self._registry.behaviour
+        if behaviour.blob_status:
+            part.timer = self._later(
+                behaviour.latency_s, lambda: self._retry(part, "EOF")
+            )
             return
-        fate, part.brings = _fate(told, part.size - part.saved)
-        part.rate = told.rate or FAST
-        part.began = now + told.latency_s
-        takes = told.latency_s + part.brings / part.rate
-        part.timer = self._later(takes, lambda: self._meet(part, fate))
+        ending, part.brings = _ending(behaviour, part.size - part.saved)
+        part.rate = behaviour.rate or FAST
+        part.began = now + behaviour.latency_s
+        takes = behaviour.latency_s + part.brings / part.rate
+        part.timer = self._later(takes, lambda: self._end_part(part, ending))
 
-    def _meet(self, part: _Part, fate: _Fate) -> None:
-        match fate:
-            case _Fate.DONE:
-                part.let_go(keep=part.size)
+    def _end_part(self, part: _Part, ending: _Ending) -> None:
+        match ending:
+            case _Ending.DONE:
+                part.close(saved=part.size)
                 self._keep()
                 self._fill()
-            case _Fate.CUT:
-                part.let_go(keep=part.saved + part.brings)
+            case _Ending.CUT:
+                part.close(saved=part.saved + part.brings)
                 self._keep()
                 self._retry(part, "unexpected EOF")
-            case _Fate.RESET:
-                part.let_go(keep=part.saved)
+            case _Ending.RESET:
+                part.close(saved=part.saved)
                 self._retry(part, "connection reset by peer")
-            case _Fate.STALL:
-                part.timer = self._later(_PATIENCE_S, lambda: self._begin_anew(part))
+            case _Ending.STALL:
+                part.timer = self._later(_PATIENCE_S, lambda: self._restart(part))
 
-    def _begin_anew(self, part: _Part) -> None:
-        part.let_go(keep=part.saved)
+    def _restart(self, part: _Part) -> None:
+        part.close(saved=part.saved)
         self._fill()
 
     def _retry(self, part: _Part, words: str) -> None:
@@ -166,7 +168,7 @@ class Download:
             self._fill()
 
     def _watch_disk(self) -> None:
-        """Fail at the moment when the disk is full."""
+        """Fail as soon as the disk is full."""
         if self._disk is not None:
             self._disk.cancel()
         if self.blob.size <= self._room:
@@ -202,12 +204,12 @@ class Download:
         now = self._clock.now()
         self.ended = True
         for part in self._parts:
-            part.let_go(keep=part.completed(now) if keep else part.saved)
+            part.close(saved=part.completed(now) if keep else part.saved)
         self._stop_timers()
         self._keep()
 
     def _keep(self) -> None:
-        """Write down what is saved, as it would stand on disk."""
+        """Save the state of the parts, as a disk would hold it."""
         self._store.partials[self.blob.digest] = Partial(
             sizes=[part.size for part in self._parts],
             saved=[part.saved for part in self._parts],
@@ -229,12 +231,15 @@ def _split(size: int) -> list[int]:
     return [part] * whole + ([rest] if rest or not whole else [])
 
 
-def _fate(told: Behaviour, wanted: int) -> tuple[_Fate, int]:
+def _ending(behaviour: Behaviour, wanted: int) -> tuple[_Ending, int]:
     limits = (
-        (told.cut_after, _Fate.CUT),
-        (told.reset_after, _Fate.RESET),
-        (told.stall_after, _Fate.STALL),
+        (behaviour.cut_after, _Ending.CUT),
+        (behaviour.reset_after, _Ending.RESET),
+        (behaviour.stall_after, _Ending.STALL),
     )
-    met = [(after, fate) for after, fate in limits if after is not None]
-    ends = [(fate, after) for after, fate in met if after < wanted]
-    return min(ends, key=lambda end: end[1], default=(_Fate.DONE, wanted))
+    ends = [
+        (ending, after)
+        for after, ending in limits
+        if after is not None and after < wanted
+    ]
+    return min(ends, key=lambda end: end[1], default=(_Ending.DONE, wanted))

@@ -1,7 +1,7 @@
-"""Pretend the registry that models are pulled from, and how badly it behaves.
+"""The simulated registry that models are pulled from, and its faults.
 
-Invariant: a connection keeps the behaviour that it began with; a change reaches the
-connections that begin later, as on a real network.
+Invariant: a connection keeps the behaviour that it started with. A change applies to
+later connections, as on a real network.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 from herdbook.sandbox.models.artifacts import Package
 from herdbook.sandbox.models.names import DEFAULT_HOST, Name
 
-#: Bytes per second of one connection where nothing is said: what a loopback gives.
+#: Default bytes per second of one connection, as over a loopback.
 FAST: Final = 90e6
 
 
@@ -27,20 +27,20 @@ class PullError(Exception):
 
 
 class Behaviour(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the registry behaves; without arguments, well.
+    """Behaviour of the registry; by default, without faults.
 
     Attributes:
-        rate: bytes per second of each connection.
-        latency_s: what any answer takes.
-        manifest_status: the status for manifests, 0 for what is true.
-        manifest_body: what stands in that answer.
-        blob_status: the status for blobs, 0 for what is true.
-        cut_after: bytes after which a connection ends as if all were sent.
-        reset_after: bytes after which a connection is reset.
-        stall_after: bytes after which nothing more comes.
-        corrupt: whether the bytes of blobs are wrong.
-        alias: names (``library/x:latest``) that stand for others.
-        unreachable: the network's words, where nobody can be reached.
+        rate: Bytes per second of each connection.
+        latency_s: Seconds before any answer.
+        manifest_status: Status for manifests; 0 for the correct one.
+        manifest_body: Body of that answer.
+        blob_status: Status for blobs; 0 for the correct one.
+        cut_after: Bytes after which a connection ends as if it were complete.
+        reset_after: Bytes after which a connection is reset.
+        stall_after: Bytes after which a connection stalls.
+        corrupt: Whether the bytes of blobs are wrong.
+        alias: Names (``library/x:latest``) that resolve to others.
+        unreachable: Text of the network error while no host can be reached.
     """
 
     rate: float | None = None
@@ -60,9 +60,9 @@ class Registry:
     """Registries by host, and the behaviour that they share.
 
     Attributes:
-        hosts: by host, packages by ``namespace/model:tag``.
-        plain: hosts that speak plain http alone.
-        usual: the behaviour to come back to.
+        hosts: For each host, packages by ``namespace/model:tag``.
+        plain: Hosts that speak only plain HTTP.
+        usual: Behaviour without faults.
     """
 
     def __init__(self, usual: Behaviour | None = None) -> None:
@@ -84,24 +84,24 @@ class Registry:
         """Fetch a manifest.
 
         Args:
-            name: what to fetch.
-            insecure: whether plain http will do.
-            old: whether the asking server words refusals as in 2025.
+            name: The model.
+            insecure: Whether plain HTTP is allowed.
+            old: Whether the server has the refusal texts of 2025.
 
         Raises:
-            PullError: with the text that the pull ends with.
+            PullError: The pull fails, with this text.
         """
         self.requests += 1
         self._reach(name, insecure=insecure)
-        told = self.behaviour
-        if told.manifest_status == 401:
+        behaviour = self.behaviour
+        if behaviour.manifest_status == 401:
             raise PullError(f"pull model manifest: {_no_realm(name.host, old=old)}")
-        if told.manifest_status not in {0, 200, 404}:
-            answer = f"{told.manifest_status}: {told.manifest_body}"
+        if behaviour.manifest_status not in {0, 200, 404}:
+            answer = f"{behaviour.manifest_status}: {behaviour.manifest_body}"
             raise PullError(f"pull model manifest: {answer}")
-        path = told.alias.get(_path(name), _path(name))
+        path = behaviour.alias.get(_path(name), _path(name))
         package = self.hosts[name.host].get(path)
-        if package is None or told.manifest_status == 404:
+        if package is None or behaviour.manifest_status == 404:
             raise PullError("pull model manifest: file does not exist")
         return package
 
@@ -112,7 +112,7 @@ class Registry:
         if self.behaviour.unreachable:
             raise PullError(f"{asked}: {self.behaviour.unreachable}")
         if name.host not in self.hosts:
-            raise PullError(f"{asked}: {_nobody_there(name.host)}")
+            raise PullError(f"{asked}: {_unreachable(name.host)}")
         if name.host in self.plain and not insecure:
             raise PullError(f"{asked}: EOF")
 
@@ -128,7 +128,7 @@ def _no_realm(host: str, *, old: bool) -> str:
     return f'realm host "" does not match original host "{host}"'
 
 
-def _nobody_there(host: str) -> str:
+def _unreachable(host: str) -> str:
     if re.fullmatch(r"[\d.]+(:\d+)?|localhost(:\d+)?", host):
         address = host if ":" in host else f"{host}:443"
         return f"dial tcp {address}: connect: connection refused"

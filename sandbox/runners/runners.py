@@ -1,4 +1,4 @@
-"""Hold weights in memory: the pretend runners, and the queue of those who want one.
+"""Simulated runners that hold weights in memory, and the queue of waiting loads.
 
 Invariant: runners are keyed by weights, not by names. Loads go one after another;
 a request for weights that are loaded passes them by. A runner leaves when nobody

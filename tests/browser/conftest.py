@@ -62,7 +62,7 @@ def visits(stage: BrowserThread) -> PageSession:
 
 @pytest.fixture(scope="module")
 def ollama() -> Iterator[SandboxThread]:
-    """Return a pretend server that is fast."""
+    """Return a fast sandbox server."""
     server = SandboxThread(sandbox_world())
     yield server
     server.close()
@@ -80,7 +80,7 @@ def herdbook(
 
 @pytest.fixture(scope="module")
 def slow_ollama() -> Iterator[SandboxThread]:
-    """Return a pretend server with a registry that takes its time."""
+    """Return a sandbox server with a slow registry."""
     server = SandboxThread(sandbox_world(speed=1))
     yield server
     server.close()

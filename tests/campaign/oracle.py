@@ -1,6 +1,6 @@
 """What is true of the server, and what the log's file tells: neither asks Herdbook.
 
-Truth is read in the pretend server's own store and runners. The log is read with
+Truth is read in the sandbox server's own store and runners. The log is read with
 SQLite alone, its columns of type and data, and folded by rules of this file.
 """
 

@@ -40,7 +40,7 @@ async def blocks_after(
     """Count the blocks of memory in use after so many rounds."""
     for _ in range(rounds):
         await a_round(server, manager)
-    server.world.seen.clear()  # the pretend server remembers who asked
+    server.world.seen.clear()  # the sandbox server lists all requests
     gc.collect()
     return sys.getallocatedblocks()
 

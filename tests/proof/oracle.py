@@ -1,6 +1,6 @@
 """What must hold whatever happened: asked of the files and of the sandbox itself.
 
-The oracle reads the pretend server's store and runners, and shares no code with
+The oracle reads the sandbox server's store and runners, and shares no code with
 Herdbook's own reading of a server.
 """
 

@@ -1,4 +1,4 @@
-"""Talk to a pretend server without a socket, so that nothing waits for real."""
+"""Clients of a sandbox server without a socket, so that nothing waits for real time."""
 
 from __future__ import annotations
 

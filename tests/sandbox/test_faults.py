@@ -64,10 +64,10 @@ async def test_request_and_its_answer_take_their_time(client: Any) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "words"),
     [
-        ("/sandbox/did", {"earthquake": 9}, "no such step: earthquake"),
-        ("/sandbox/did", {"server": "sleeping"}, "'sleeping' is none of killed"),
+        ("/sandbox/did", {"earthquake": 9}, "unknown step: earthquake"),
+        ("/sandbox/did", {"server": "sleeping"}, "'sleeping' is not one of killed"),
         ("/sandbox/did", {"registry": {"speed": 1}}, "registry: "),
-        ("/sandbox/did", {"weights_deleted": "missing"}, "no model 'missing' here"),
+        ("/sandbox/did", {"weights_deleted": "missing"}, "model 'missing' not found"),
         ("/sandbox/did", [], "Expected `object`"),
         ("/sandbox/clock", {"forward": 1}, "Object contains unknown field"),
     ],

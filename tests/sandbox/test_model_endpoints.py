@@ -10,7 +10,7 @@ import pytest
 
 from herdbook.sandbox import OLDER, ManualClock, Settings, apply_step
 from herdbook.sandbox.clock import EPOCH
-from herdbook.sandbox.persistence import keep_in
+from herdbook.sandbox.persistence import persist
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -167,7 +167,7 @@ async def test_damaged_manifest_is_not_listed_and_not_deleted(client: Any) -> No
 
 async def test_store_is_kept_in_a_folder(client_of: Any, tmp_path: Path) -> None:
     client = client_of(models="herd")
-    keep_in(tmp_path, client.world)
+    persist(tmp_path, client.world)
     apply_step(client.world, {"registry": {"rate": 10_000_000}})
     await client.ask("DELETE", "/api/delete", {"model": "llama3.1:8b"})
     talk = await client.begin("POST", "/api/pull", {"model": "smollm2:135m"})
@@ -175,7 +175,7 @@ async def test_store_is_kept_in_a_folder(client_of: Any, tmp_path: Path) -> None
     await talk.close()
 
     other = client_of(models="none")
-    keep_in(tmp_path, other.world)
+    persist(tmp_path, other.world)
 
     assert await other.names() == await client.names()
     assert other.world.store.partials == client.world.store.partials != {}
@@ -185,13 +185,13 @@ async def test_store_that_was_kept_forgets_old_partial_files(
     client_of: Any, tmp_path: Path
 ) -> None:
     client = client_of()
-    keep_in(tmp_path, client.world)
+    persist(tmp_path, client.world)
     talk = await client.begin("POST", "/api/pull", {"model": "smollm2:135m"})
     await client.advance(1.0)
     await talk.close()
 
     later = client_of(clock=ManualClock(EPOCH + timedelta(hours=2)))
-    keep_in(tmp_path, later.world)
+    persist(tmp_path, later.world)
 
     assert later.world.store.partials == {}
 

@@ -1,4 +1,4 @@
-"""A real browser in a thread of its own, and pages whose every trouble is noticed."""
+"""A real browser in a thread, and pages that fail a test on any error."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ CHROMIUM_FLAGS = (
     *("--disable-background-networking", "--disable-component-update"),
     "--disable-sync",
 )
-"""Chromium without anything that would go to the network by itself."""
+"""Options that keep Chromium off the network."""
 
 PATIENCE_MS = 10_000
 LONGEST_S = 55.0
-"""Seconds that a test may take: less than what the runner allows."""
+"""Maximum seconds of a test, below the limit of the runner."""
 
 VIOLATIONS = """
 document.addEventListener("securitypolicyviolation", (event) =>
@@ -53,22 +53,22 @@ MODELS = (
     *("llama3.2:3b", "qwen2.5-coder:7b", "nomic-embed-text:latest", "smollm2:135m"),
     *("gemma3:4b", "mistral:7b", "phi3:3.8b", "tinyllama:1.1b", "codellama:7b"),
 )
-"""What the pretend server has: enough that each test has a model of its own."""
+"""Models of the sandbox server, enough for one per test."""
 
 
 SLOW_REGISTRY, FAST_REGISTRY = {"rate": 2e7}, {"rate": 1e9}
-"""Registries that take seconds for a small model, and next to no time."""
+"""Registries that take seconds for a small model, and almost no time."""
 
 
 @cache
 def executable() -> str | None:
-    """Return where Chromium is; None where it is not."""
+    """Return the path of Chromium, or None."""
     names = ("chromium", "chromium-browser", "google-chrome")
     return next(filter(None, map(shutil.which, names)), None)
 
 
 class _Worker:
-    """A browser, and the thread that alone may touch it."""
+    """A browser, and the only thread that may use it."""
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -81,7 +81,7 @@ class _Worker:
             self._calls.get()()
 
     def begin(self, call: Callable[[], T]) -> Future[T]:
-        """Begin something in the thread."""
+        """Start a call in the thread."""
         future: Future[T] = Future()
 
         def called() -> None:
@@ -95,7 +95,7 @@ class _Worker:
 
     @property
     def browser(self) -> Browser:
-        """The browser, started by the first who needs it."""
+        """The browser, started on first use."""
         if self._browser is None:
             path = executable()
             assert path, MISSING
@@ -114,16 +114,16 @@ class _Worker:
 
 
 class BrowserThread:
-    """One browser in a thread of its own; another one where that does not answer."""
+    """A browser in a thread, replaced if it does not answer."""
 
     def __init__(self) -> None:
         self._hand = _Worker()
 
     def run(self, call: Callable[[], T], within_s: float = LONGEST_S) -> T:
-        """Do something in the browser's thread.
+        """Run a call in the browser's thread.
 
         Raises:
-            TimeoutError: It was not done in time; the browser is left behind.
+            TimeoutError: The call took too long; the browser is replaced.
         """
         future = self._hand.begin(call)
         try:
@@ -135,7 +135,7 @@ class BrowserThread:
 
     @property
     def browser(self) -> Browser:
-        """The browser; to be asked for in its thread alone."""
+        """The browser; use it only in its thread."""
         return self._hand.browser
 
     def close(self) -> None:
@@ -145,7 +145,7 @@ class BrowserThread:
 
 
 class PageSession:
-    """The pages that a test opens; what goes wrong on them fails it.
+    """The pages that a test opens; an error on them fails the test.
 
     Attributes:
         stage: The browser.
@@ -154,16 +154,16 @@ class PageSession:
     def __init__(self, stage: BrowserThread) -> None:
         self.stage = stage
         self._contexts: list[Any] = []
-        self._troubles: list[str] = []
-        self._foreseen: list[str] = []
+        self._errors: list[str] = []
+        self._expected: list[str] = []
 
     def open(self, herdbook: RunningService, path: str = "/", **options: Any) -> Page:
         """Open a page of a service in a fresh profile.
 
         Args:
             herdbook: The service.
-            path: Which page.
-            options: How the browser is, as Playwright's ``new_context`` takes it.
+            path: Path of the page.
+            options: Options of Playwright's ``new_context``.
         """
         given = {"timezone_id": ZONE, "locale": "en-GB", **options}
         context = self.stage.browser.new_context(base_url=herdbook.address, **given)
@@ -179,11 +179,11 @@ class PageSession:
         return page
 
     def expect_errors(self, *words: str) -> None:
-        """Say which troubles belong to the test: those that hold one of these words."""
-        self._foreseen += words
+        """Expect errors that contain one of these texts."""
+        self._expected += words
 
     def run(self, test: Callable[[], None]) -> None:
-        """Run a test; fail it by what went wrong on its pages; close them."""
+        """Run a test, fail it on unexpected errors, and close its pages."""
         try:
             test()
             assert not self._left(), self._left()
@@ -192,47 +192,47 @@ class PageSession:
                 context.close()
 
     def _left(self) -> list[str]:
-        """Return what went wrong, without what was foreseen."""
-        foreseen = self._foreseen
-        return [t for t in self._troubles if not any(word in t for word in foreseen)]
+        """Return the unexpected errors."""
+        expected = self._expected
+        return [t for t in self._errors if not any(word in t for word in expected)]
 
     def _watch(self, context: Any, host: str) -> None:
         def console(message: ConsoleMessage) -> None:
             if message.type in {"error", "warning"}:
-                self._troubles.append(f"console: {message.text} {message.location}")
+                self._errors.append(f"console: {message.text} {message.location}")
 
         def failed(request: Request) -> None:
-            # A page that is left gives up what it still asked for.
+            # A page that is left aborts its pending requests.
             if "ERR_ABORTED" not in str(request.failure):
-                self._troubles.append(f"failed: {request.url} {request.failure}")
+                self._errors.append(f"failed: {request.url} {request.failure}")
 
         def asked(request: Request) -> None:
             if urlsplit(request.url).netloc != host:
-                self._troubles.append(f"stranger: {request.url}")
+                self._errors.append(f"stranger: {request.url}")
 
         context.on("console", console)
-        context.on("weberror", lambda e: self._troubles.append(f"error: {e.error}"))
+        context.on("weberror", lambda e: self._errors.append(f"error: {e.error}"))
         context.on("requestfailed", failed)
         context.on("request", asked)
 
 
 def row(page: Page, model: str) -> Locator:
-    """Return the row of a model in the herd."""
+    """Return the row of a model in the list of models."""
     name = page.get_by_role("link", name=model, exact=True)
     return page.get_by_role("row").filter(has=name)
 
 
 def events_and_actors(herdbook: RunningService, model: str) -> list[tuple[str, str]]:
-    """Return what the log has of a model, the oldest first, with who asked for it."""
+    """Return the types and actors of a model's events, oldest first."""
     path = f"/v1/events?stream_prefix=model/local/{model}&limit=1000"
-    told = herdbook.get(path)["events"]
-    return [(event["type"], event["actor"]) for event in told]
+    events = herdbook.get(path)["events"]
+    return [(event["type"], event["actor"]) for event in events]
 
 
 def expect_state(
     page: Page, herdbook: RunningService, model: str, state: str, *, script: bool = True
 ) -> None:
-    """See a model's page show a state: by itself, or loaded anew without a script."""
+    """Expect a state on a model's page: live, or after a reload without a script."""
     if not script:
         word = state.replace(" ", "_")
         path = f"/v1/models/{model}"  # of which the log may have nothing yet
@@ -242,7 +242,7 @@ def expect_state(
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    """Wait until something holds that a server brings about."""
+    """Wait until a condition holds."""
     deadline = monotonic() + PATIENCE_MS / 1000
     while not holds():
         assert monotonic() < deadline
@@ -250,20 +250,20 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 
 def sandbox_world(speed: float = FAST) -> World:
-    """Return a pretend world with room for everything."""
+    """Return a world with memory for all models."""
     room = Settings(vram_bytes=64_000_000_000, max_loaded=20, keep_alive_s=1e6)
     return World(models=MODELS, clock=RealClock(speed=speed), settings=room)
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a free port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port: int = listening.getsockname()[1]
     return port
 
 
 def pull(page: Page, model: str) -> None:
-    """Pull a model by its name, as a person does from the herd."""
+    """Pull a model by its name from the list of models."""
     page.get_by_label("Pull a model").fill(model)
     page.get_by_role("button", name="pull").click()
     asked = page.get_by_role("main").last

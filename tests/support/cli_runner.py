@@ -1,4 +1,4 @@
-"""A pretend server in a thread of its own, and what a call of the command gives."""
+"""A sandbox server in a thread, and the result of a command."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 from herdbook.sandbox import World, apply_step, serve
 
 FAST = 100.0
-"""Pretend seconds in a second."""
+"""Simulated seconds per second."""
 
 
 class SandboxThread:
-    """A pretend server that lives in a thread of its own."""
+    """A sandbox server in a thread of its own."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -37,7 +37,7 @@ class SandboxThread:
             await self._ended.wait()
 
     def apply(self, **step: object) -> None:
-        """Do something to the server, as seen from outside."""
+        """Apply a step to the server; see the sandbox's faults."""
 
         async def now() -> None:
             apply_step(self.world, step)
@@ -45,14 +45,14 @@ class SandboxThread:
         asyncio.run_coroutine_threadsafe(now(), self._loop).result(20)
 
     def close(self) -> None:
-        """Stop serving, and see the thread end."""
+        """Stop serving and wait for the thread."""
         self._loop.call_soon_threadsafe(self._ended.set)
         self._thread.join(20)
         assert not self._thread.is_alive()
 
 
 class CommandResult(NamedTuple):
-    """What a call of the command gave."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -60,12 +60,12 @@ class CommandResult(NamedTuple):
 
     @property
     def json(self) -> Any:
-        """The answer, read as one JSON value."""
+        """The output as one JSON value."""
         return json.loads(self.out)
 
     @property
     def json_lines(self) -> list[Any]:
-        """The answer, read as one JSON value a line."""
+        """The output as one JSON value per line."""
         return [json.loads(line) for line in self.out.splitlines()]
 
 

@@ -1,4 +1,4 @@
-"""The pages of a service as one gets them who has no script: read, and acted on."""
+"""A client of the pages of a service, without scripts."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import httpx
 from support.service_program import RunningService
 
 MODEL = "llama3.2:3b"
-"""A model that the pretend server has."""
+"""A model of the sandbox server."""
 
 HOSTILE = "<script>alert('\"&\u202e1')</script>"
-"""What somebody would like to put into a page."""
+"""Text that must not become markup on a page."""
 
 SHOWN = HOSTILE.replace("\u202e", "\\u202e")
-"""The same as a page shows it: what would not be seen is escaped."""
+"""The same text as a page shows it, with invisible characters escaped."""
 
 VOID_ELEMENTS = ("img", "link", "meta", "input", "br", "hr")
-"""Elements that nothing closes."""
+"""Elements without an end tag."""
 
 
 class Page(HTMLParser):
-    """A page, read: its links, its forms, and whether all that opens is closed."""
+    """A parsed page: its links and texts. Every element must be closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -38,15 +38,17 @@ class Page(HTMLParser):
         assert not self._open
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        told = dict(attrs)
-        assert "style" not in told
-        assert not [name for name in told if name.startswith("on")]
+        attributes = dict(attrs)
+        assert "style" not in attributes
+        assert not [name for name in attributes if name.startswith("on")]
         assert tag != "style"
-        assert tag != "script" or str(told["src"]).startswith("/static/live.js?v=")
+        assert tag != "script" or str(attributes["src"]).startswith(
+            "/static/live.js?v="
+        )
         if tag == "a":
-            self.links.append(str(told["href"]))
-        if "id" in told:
-            self.ids.append(str(told["id"]))
+            self.links.append(str(attributes["href"]))
+        if "id" in attributes:
+            self.ids.append(str(attributes["id"]))
         if tag not in VOID_ELEMENTS:
             self._open.append(tag)
 
@@ -59,12 +61,12 @@ class Page(HTMLParser):
 
     @property
     def text(self) -> str:
-        """What stands on it."""
+        """The text of the page."""
         return " ".join(self.words)
 
 
 class HtmlClient:
-    """One who looks at the pages."""
+    """A client that reads pages and sends forms."""
 
     def __init__(self, address: str, token: str = "") -> None:
         headers = {"accept": "text/html"}
@@ -81,7 +83,7 @@ class HtmlClient:
         return Page(answer.text)
 
     def proof(self) -> str:
-        """Return what the forms of our pages carry."""
+        """Return the token that forms contain."""
         found = re.search(r'name="proof" value="(\w+)"', self.http.get("/node").text)
         assert found is not None
         return found[1]
@@ -95,14 +97,14 @@ class HtmlClient:
 
 @contextmanager
 def open_client(address: str, token: str = "") -> Iterator[HtmlClient]:
-    """Look at the pages of a service while the block runs."""
+    """Open a client of a service while the block runs."""
     looking = HtmlClient(address, token)
     with looking.http:
         yield looking
 
 
 def event_types(herdbook: RunningService, name: str = MODEL) -> list[str]:
-    """Return what the log says of a model, the oldest first; nothing of a new one."""
+    """Return the types of a model's events, oldest first; none for a new model."""
     answer = herdbook.http.get(f"/v1/models/{name}/history?limit=1000")
     if answer.status_code == 404:
         return []
@@ -111,17 +113,19 @@ def event_types(herdbook: RunningService, name: str = MODEL) -> list[str]:
 
 
 def settings_of(herdbook: RunningService, name: str = MODEL) -> dict[str, Any]:
-    told: dict[str, Any] = herdbook.get(f"/v1/models/{name}/configuration")["settings"]
-    return told
+    settings: dict[str, Any] = herdbook.get(f"/v1/models/{name}/configuration")[
+        "settings"
+    ]
+    return settings
 
 
 def version_of(herdbook: RunningService) -> str:
-    """Return the version that a form of today is based on."""
+    """Return the present version of the settings, for a form."""
     return str(herdbook.get(f"/v1/models/{MODEL}/configuration")["version"])
 
 
 def wait_until(holds: Callable[[], bool], within_s: float = 20.0) -> None:
-    """Wait until something holds."""
+    """Wait until a condition holds."""
 
     deadline = monotonic() + within_s
     while not holds():

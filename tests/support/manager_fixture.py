@@ -1,9 +1,9 @@
-"""A pretend server and managers of it, all on one clock that nobody waits for.
+"""A sandbox server and its managers on one clock that advances by itself.
 
-Invariant: time passes only while everybody waits for it. Whenever no task of the loop
-can go on, nothing is on its way between client and server, and no thread of a log's
-file has work, the clock jumps to what is due next.
-So hours pass in milliseconds, and a slow machine changes nothing.
+Invariant: time passes only while everything waits for it. When no task of the loop
+can run, no bytes are in transit between client and server, and no thread of a log has
+work, the clock advances to the next timer. Hours pass in milliseconds, and a slow
+machine does not change the result.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ _AIOSQLITE = aiosqlite.core.__file__
 
 
 class AutoClock(sandbox.ManualClock):
-    """The clock of all.
+    """The clock of the sandbox server, which advances by itself.
 
     Attributes:
-        stride_s: the longest jump, shorter than any patience with a silent server;
-            a finer one shows more of what comes between.
+        stride_s: Longest step in seconds, shorter than any timeout of the manager. A
+            shorter one records more intermediate progress.
     """
 
     stride_s = 5.0
 
     def advance_to_next_timer(self) -> bool:
-        """Advance towards the next timer; a soft one counts where there is no other."""
+        """Advance towards the next timer, or the next soft one if there is no other."""
         timers = [timer for _, _, timer in self._timers if timer.call is not None]
         due = [one.when for one in timers if not one.soft]
         due = due or [one.when for one in timers]
@@ -62,15 +62,15 @@ class AutoClock(sandbox.ManualClock):
         return bool(due)
 
     async def pass_by(self) -> None:
-        """Pass whenever everybody waits, until cancelled."""
+        """Advance whenever everything waits, until cancelled."""
         while True:
-            await _everybody_waits()
+            await _all_waiting()
             if not self.advance_to_next_timer():
                 await asyncio.sleep(0.0005)
 
 
 class ManagerClock:
-    """The library's view of that clock."""
+    """The same clock, as the manager takes it."""
 
     def __init__(self, time: AutoClock) -> None:
         self._time = time
@@ -94,13 +94,13 @@ class ManagerClock:
 
 
 class SandboxServer:
-    """A server somewhere, and everybody who can reach it.
+    """A sandbox server, and its clients.
 
     Attributes:
-        world: the server's inside.
-        url: where it listens.
-        time: the clock of all.
-        clock: the same as the library takes it.
+        world: The simulated world.
+        url: Address of the server.
+        time: The clock.
+        clock: The same clock, as the manager takes it.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class SandboxServer:
         )
 
     async def request(self, method: str, path: str, **body: object) -> httpx.Response:
-        """Ask the server as another program would, behind Herdbook's back."""
+        """Send a request as another program would, without Herdbook."""
         return await self._http.request(method, path, json=body or None)
 
     async def load(self, name: str, **body: object) -> None:
@@ -159,24 +159,24 @@ class SandboxServer:
         await self.request("DELETE", "/api/delete", model=name)
 
     def apply(self, **step: object) -> None:
-        """Do something to the server from outside; see the sandbox's faults."""
+        """Apply a step to the server; see the sandbox's faults."""
         sandbox.apply_step(self.world, step)
 
     def request_count(self, path: str) -> int:
-        """Count the requests that the server has seen for a path."""
+        """Return the number of requests for a path."""
         return sum(seen.path == path for seen in self.world.seen)
 
     def has_model(self, name: str) -> bool:
-        """Tell whether the server has a model."""
+        """Return whether the server has a model."""
         parsed = Name.parse(name)
         return parsed is not None and self.world.store.find(parsed) is not None
 
     def partial_bytes(self) -> int:
-        """Count the bytes of blobs that were not fetched to their end."""
+        """Return the saved bytes of incomplete blobs."""
         return sum(sum(part.saved) for part in self.world.store.partials.values())
 
     async def wait_until(self, holds: Callable[[], bool]) -> None:
-        """Wait until something holds that time will bring."""
+        """Wait until a condition holds, while time passes."""
         while not holds():
             await self.clock.sleep(0.05)
 
@@ -188,7 +188,7 @@ async def serve_sandbox(
     settings: sandbox.Settings | None = None,
     profile: sandbox.Profile = sandbox.CURRENT,
 ) -> AsyncIterator[SandboxServer]:
-    """Serve a world over HTTP, in a time that passes as soon as all wait for it."""
+    """Serve a world over HTTP, on a clock that advances by itself."""
     time = AutoClock()
     world = sandbox.World(models=models, clock=time, settings=settings, profile=profile)
     passing = asyncio.create_task(time.pass_by(), name="time")
@@ -210,7 +210,7 @@ async def serve_manager(
     settings: ManagerSettings | None = None,
     sandbox_settings: sandbox.Settings | None = None,
 ) -> AsyncIterator[tuple[SandboxServer, ModelManager]]:
-    """Serve a world, with one manager of it whose log is in memory."""
+    """Serve a world with one manager, which has its log in memory."""
     async with (
         serve_sandbox(models, settings=sandbox_settings) as server,
         server.open_manager(settings=settings) as manager,
@@ -219,12 +219,12 @@ async def serve_manager(
 
 
 async def pull_to_end(manager: ModelManager, name: str) -> list[PullProgress]:
-    """Pull a model to its end, and return all that was told."""
+    """Pull a model to its end; return all progress."""
     return [progress async for progress in manager.pull(name)]
 
 
 async def start_pull(manager: ModelManager, name: str, completed: int = 1) -> None:
-    """Follow a pull until so many bytes are there, then go on without it."""
+    """Follow a pull until ``completed`` bytes are there, then leave it running."""
     async with aclosing(manager.pull(name)) as progress:
         async for one in progress:
             if one.completed_bytes >= completed:
@@ -232,7 +232,7 @@ async def start_pull(manager: ModelManager, name: str, completed: int = 1) -> No
 
 
 async def error_of(task: asyncio.Task[Any]) -> BaseException | None:
-    """Return what a task ended with."""
+    """Wait for the end of a task; return its exception."""
     await asyncio.wait([task])
     return task.exception()
 
@@ -240,7 +240,7 @@ async def error_of(task: asyncio.Task[Any]) -> BaseException | None:
 async def recorded_events(
     manager: ModelManager, name: str | None = None, *, after: int = 0
 ) -> list[RecordedEvent]:
-    """Return what stands in the log behind a position, of one model or of all."""
+    """Return the events after a position, of one model or of all."""
     end = (await manager.now()).position
     found: list[RecordedEvent] = []
     if end <= after:
@@ -255,7 +255,7 @@ async def recorded_events(
 
 
 async def event_types(manager: ModelManager, name: str, *, after: int = 0) -> list[str]:
-    """Return what was recorded of a model, by the names of the facts."""
+    """Return the types of a model's events."""
     return [event.type for event in await recorded_events(manager, name, after=after)]
 
 
@@ -270,23 +270,23 @@ async def last_fact(manager: ModelManager, kind: type[Fact]) -> Fact:
     return found[-1]
 
 
-async def _everybody_waits() -> None:
-    """Return once no task can go on, nothing is on its way, and no log has work."""
+async def _all_waiting() -> None:
+    """Return once no task can run, no bytes are in transit and no log has work."""
     loop = vars(asyncio.get_running_loop())
     while True:
         await asyncio.sleep(0)
         if loop["_ready"]:
             continue
-        if not _on_the_way(loop) and not _a_log_works() and not loop["_ready"]:
+        if not _in_transit(loop) and not _log_has_work() and not loop["_ready"]:
             return
         await asyncio.sleep(0.0001)
 
 
-def _on_the_way(loop: dict[str, Any]) -> bool:
-    """Tell whether bytes, or the end of a connection, have yet to be noticed.
+def _in_transit(loop: dict[str, Any]) -> bool:
+    """Return whether bytes, or the end of a connection, are still unread.
 
     Both ends of every connection are in this loop. A machine under load delivers
-    late what is sent to itself.
+    late even to itself.
     """
     watched = list(loop["_selector"].get_map().values())
     if any(key.events & selectors.EVENT_WRITE for key in watched):
@@ -307,19 +307,19 @@ def _on_the_way(loop: dict[str, Any]) -> bool:
 
 
 def _queued(fd: int, which: int) -> int:
-    """Count the bytes that a socket holds unread, or has not yet delivered."""
+    """Return the bytes of a socket that are unread or undelivered."""
     count = array("i", [0])
     fcntl.ioctl(fd, which, count)
     return count[0]
 
 
-def _a_log_works() -> bool:
-    """Tell whether a thread of SQLite's has something to do."""
+def _log_has_work() -> bool:
+    """Return whether a thread of SQLite has work."""
     return any(_works(frame) for frame in sys._current_frames().values())
 
 
 def _works(top: FrameType) -> bool:
-    """Tell whether a thread is SQLite's, and not waiting for its next task."""
+    """Return whether a thread belongs to SQLite and is not waiting for a task."""
     frames = (frame for frame, _ in traceback.walk_stack(top))
     own = [frame for frame in frames if frame.f_code.co_filename == _AIOSQLITE]
     if not own:

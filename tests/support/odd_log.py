@@ -16,7 +16,7 @@ from herdbook.events.recorded import StoredEvent, canonical_bytes, chained_hash
 from herdbook.events.sqlite.schema import APPLICATION_ID, MIGRATIONS, NEWEST
 
 MODEL = "llama3.2:3b"
-"""The model of the logs made here; the pretend server has it."""
+"""The model of these logs; the sandbox server has it."""
 
 STREAM = f"model/local/{MODEL}"
 DIGEST = "a" * 64

@@ -1,4 +1,4 @@
-"""Operations over a manager of a pretend server, on a clock that nobody waits for."""
+"""Operations of a manager of a sandbox server, on a clock that advances by itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SLOW = "llama3.1:8b"
 
 
 class OperationsFixture:
-    """A manager with its operations, and what was fetched."""
+    """A manager with its operations, and the bytes they downloaded."""
 
     def __init__(self, server: SandboxServer, manager: ModelManager) -> None:
         self.server = server
@@ -39,19 +39,19 @@ class OperationsFixture:
         by: Principal = ANN,
         key: str | None = None,
     ) -> Operation:
-        """Begin an operation."""
+        """Start an operation."""
         request = OperationRequest(kind=kind, model=model)
         return await self.operations.start(request, by, key=key)
 
     async def wait_for(self, operation: Operation) -> Operation:
-        """Return an operation once it is over."""
+        """Wait for the end of an operation."""
         await self.server.wait_until(lambda: not operation.running)
         return operation
 
 
 @asynccontextmanager
 async def open_operations(log: Path) -> AsyncIterator[OperationsFixture]:
-    """Open a manager of a server with models, whose log is in a file."""
+    """Open a manager of a server with models, with its log in a file."""
     async with serve_sandbox("some") as server, server.open_manager(log) as manager:
         opened = OperationsFixture(server, manager)
         yield opened

@@ -1,4 +1,4 @@
-"""What a page looks like and is made of, asked in the browser that shows it."""
+"""Checks of a page's appearance and accessibility, run in the browser."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ SCRIPTS = Path(__file__).parents[1] / "browser"
 
 
 def low_contrast(page: Page) -> list[str]:
-    """Return the words that do not stand out from what is behind them, as AA wants."""
+    """Return the texts with less contrast than WCAG AA requires."""
     return _evaluate(page, "low_contrast")
 
 
 def overflowing(page: Page) -> list[str]:
-    """Return what makes a page wider than the screen."""
+    """Return the elements that make a page wider than the screen."""
     return _evaluate(page, "overflowing")
 
 
 def inaccessible(page: Page) -> list[str]:
-    """Return what a page lacks for who does not see it."""
+    """Return the accessibility problems of a page."""
     return _evaluate(page, "inaccessible")
 
 

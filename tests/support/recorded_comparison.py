@@ -1,7 +1,7 @@
-"""Bring what a recorded server and the sandbox said into a form that can be compared.
+"""Normalize recorded answers and answers of the sandbox, to compare them.
 
-What may differ stands in ``fixtures/wire/README.md``: it is reduced to its type here,
-or to what matters of it. Everything else has to be equal.
+``fixtures/wire/README.md`` lists the values that may differ: they are reduced to their
+type or to the part that matters. All others must be equal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from support.recorded_play import PlayedExchange
 DIGEST = re.compile(r"[0-9a-f]{64}")
 SHORT = re.compile(r"pulling [0-9a-f]{12}$")
 DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
-#: Values of which only the type has to be equal.
+#: Values for which only the type must be equal.
 LOOSE = {
     "id", "created", "context", "prompt_eval_count", "eval_count", "total_duration",
     "load_duration", "prompt_eval_duration", "eval_duration", "size_vram", "response",
@@ -27,7 +27,7 @@ LOOSE = {
 
 
 class AnswerReader:
-    """Bring answers into a form in which only what matters is left, keys in order."""
+    """Normalize answers: only the parts that must be equal, with keys in order."""
 
     def __init__(self) -> None:
         self._digests: dict[str, str] = {}
@@ -38,11 +38,11 @@ class AnswerReader:
         self._loose = LOOSE | {"size"} if path == "/api/ps" else LOOSE
 
     def answer(self, status: Any, headers: Any, body: Any, lines: Any) -> Any:
-        told = {key: headers.get(key) for key in ("content-type", "allow")}
-        told["length told"] = "content-length" in headers
+        shown = {key: headers.get(key) for key in ("content-type", "allow")}
+        shown["has length"] = "content-length" in headers
         if lines is not None:
-            return status, told, [self.value("", one) for one in self._squeezed(lines)]
-        return status, told, self.value("", body)
+            return status, shown, [self.value("", one) for one in self._squeezed(lines)]
+        return status, shown, self.value("", body)
 
     def value(self, key: str, value: Any) -> Any:
         match value:
@@ -79,7 +79,7 @@ class AnswerReader:
         return one["name"], self._digests.get(one["digest"], "new")
 
     def _squeezed(self, lines: list[Any]) -> Iterator[Any]:
-        """Leave one line of each layer, and one of each word of an answer."""
+        """Keep one line per layer, and one for the words of an answer."""
         progress: dict[str, list[int]] = {}
         for one in lines:
             if "digest" in one:
@@ -110,19 +110,19 @@ def _shape(one: dict[str, Any], progress: dict[str, list[int]]) -> Any:
 
 
 def comparable_recording(reader: AnswerReader, exchange: dict[str, Any]) -> Any:
-    """Bring a recorded answer into the form."""
+    """Normalize a recorded answer."""
     response = exchange["response"]
     lines = response.get("lines")
     body = response.get("json", response.get("text"))
-    told = [one["json"] for one in lines] if lines is not None else None
+    parsed = [one["json"] for one in lines] if lines is not None else None
     reader.look_at(exchange["request"]["path"])
     return reader.answer(
-        response.get("status"), response.get("headers", {}), body or None, told
+        response.get("status"), response.get("headers", {}), body or None, parsed
     )
 
 
 def comparable_answer(reader: AnswerReader, talk: PlayedExchange) -> Any:
-    """Bring an answer of the sandbox into the form."""
+    """Normalize an answer of the sandbox."""
     kind = talk.headers.get("content-type", "")
     reader.look_at(talk.exchange["request"]["path"])
     if kind == "application/x-ndjson":

@@ -1,4 +1,4 @@
-"""The sandbox as a program of its own, for as long as a block runs."""
+"""The sandbox as a process, while a block runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-#: In seconds; it takes a fraction of one where nothing else runs.
+#: Maximum seconds for a stop; on an idle machine it takes a fraction of one.
 LONGEST_STOP = 10.0
 
 
@@ -16,11 +16,15 @@ LONGEST_STOP = 10.0
 def sandbox_process(
     *arguments: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run the sandbox, and tell its address; no variable of the person reaches it."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("OLLAMA_")}
+    """Run the sandbox; yield its process and address. OLLAMA_* is not inherited."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("OLLAMA_")}
+    variables = inherited | dict(environment or {})
     command = [sys.executable, "-m", "herdbook.sandbox", *arguments]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=kept | dict(environment or {})
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=variables,
     ) as process:
         assert process.stdout is not None
         try:

@@ -23,15 +23,15 @@ from herdbook.service.context import Service
 from herdbook.service.server import serve
 from herdbook.service.settings import ServiceSettings
 
-#: In seconds; a stop must take less, and so says the issue that asks for it.
+#: Maximum seconds for a stop.
 LONGEST_STOP = 5.0
 
 
 class RunningService:
-    """A service that runs somewhere, and how to ask it.
+    """A running service, with a client.
 
     Attributes:
-        address: Where it listens.
+        address: Its address.
         http: A client of it.
         log: Its log's file.
     """
@@ -47,27 +47,27 @@ class RunningService:
         return int(self.address.rpartition(":")[2])
 
     def get(self, path: str, **given: Any) -> Any:
-        """Ask for something that is there, and return it as it is read."""
+        """Get a path that exists; return its JSON."""
         answer = self.http.get(path, **given)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
     def operate(self, kind: str, model: str | None = None, **given: Any) -> Any:
-        """Begin an operation, and see it ended."""
+        """Run an operation to its end."""
         body = {"kind": kind, "model": model, **given}
         answer = self.http.post("/v1/operations", json=body)
         assert answer.status_code == 202, answer.text
         return self.wait_for(answer.headers["location"])
 
     def wait_for(self, path: str, within_s: float = 30.0) -> Any:
-        """Return an operation that has ended."""
+        """Wait for the end of an operation."""
         deadline = monotonic() + within_s
-        while (told := self.get(path))["state"] == "running":
-            assert monotonic() < deadline, told
-        return told
+        while (operation := self.get(path))["state"] == "running":
+            assert monotonic() < deadline, operation
+        return operation
 
     def types(self, model: str) -> list[str]:
-        """Return what the log says of a model, by the names of the facts."""
+        """Return the types of a model's events."""
         history = self.get(f"/v1/models/{model}/history?limit=1000")
         return [entry["type"] for entry in history]
 
@@ -88,23 +88,23 @@ class ServiceProcess(RunningService):
         self.errors = errors
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Stop it, in time, and return its exit code."""
+        """Stop it within ``LONGEST_STOP``; return its exit code."""
         self.process.send_signal(number)
         return self.process.wait(LONGEST_STOP)
 
     def kill(self) -> None:
-        """End it without warning."""
+        """Kill it."""
         self.process.kill()
         self.process.wait(LONGEST_STOP)
 
 
 class ServiceThread(RunningService):
-    """A service in a thread of this process: the same on the wire, and soon there.
+    """A service in a thread of this process, which starts faster.
 
     Attributes:
-        settings: What it was started with.
+        settings: Its settings.
         loop: Its event loop.
-        service: What its handlers share.
+        service: State that its handlers share.
     """
 
     service: Service
@@ -148,7 +148,7 @@ class ServiceThread(RunningService):
         )
 
     def close(self) -> None:
-        """Stop serving, and see the thread end."""
+        """Stop serving and wait for the thread."""
         self.http.close()
         self.loop.call_soon_threadsafe(self._ended.set)
         self._thread.join(20)
