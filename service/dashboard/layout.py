@@ -128,17 +128,19 @@ def _fixed(asked: str | None, moment: ReadModel) -> str | None:
 
 
 class Bar(NamedTuple):
-    """The bar of time at the foot.
+    """The time bar at the bottom of a page.
 
     Attributes:
         head: The newest position.
-        position: The one that the page is about.
-        action: The page's own path.
-        kept: What else its query says.
-        strip: How close together events are.
-        samples: Positions with their times, for who drags it.
-        begin: When the log begins, in words.
-        told: The moment of the page, in words.
+        position: The position that the page shows.
+        action: The path of the page.
+        kept: The rest of its query.
+        strip: The density of events over the log.
+        samples: Positions with their times, for the slider's script.
+        begin: The time of the first event, as text.
+        told: The time that the page shows, as text.
+        local: The same for a date-and-time field; empty for now.
+        latest: The current time for such a field.
     """
 
     head: int
@@ -149,6 +151,8 @@ class Bar(NamedTuple):
     samples: str
     begin: str
     told: str
+    local: str
+    latest: str
 
 
 async def render(
@@ -276,7 +280,14 @@ async def _bar(visit: PageRequest) -> Bar:
         samples=_for_the_script(read),
         begin=visit.present.clock(read[0].at, seconds=False) if read else "",
         told=past_text(visit) or "now",
+        local=_local(visit.at, visit.present) if visit.at else "",
+        latest=_local(visit.present.at, visit.present),
     )
+
+
+def _local(at: datetime, now: Now) -> str:
+    """Return a time as a date-and-time field has it, in the zone of the reader."""
+    return f"{at.astimezone(now.zone):%Y-%m-%dT%H:%M:%S}"
 
 
 def _for_the_script(samples: list[Sample]) -> str:

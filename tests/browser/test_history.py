@@ -134,3 +134,19 @@ def test_the_past_stands_still(
     page.reload()
 
     assert page.get_by_role("main").inner_text() == before
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_time_is_entered_in_a_field(
+    *, script: bool, moment: int, herdbook: RunningService, visits: PageSession
+) -> None:
+    event = herdbook.get(f"/v1/events/{moment}")
+    page = visits.open(
+        herdbook, "/roles", java_script_enabled=script, timezone_id="UTC"
+    )
+
+    page.get_by_label("Time", exact=True).fill(event["recorded_at"][:19])
+    page.get_by_role("button", name="Go to time").click()
+
+    page.wait_for_url(re.compile(r"/roles\?.*as_of=\d{4}-"))
+    expect(page.get_by_role("note")).to_contain_text("as of")
