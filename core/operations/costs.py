@@ -196,7 +196,7 @@ def free_disk(url: str, folder: Path) -> Figure:
 def _download(name: str, registry: ModelRegistry) -> Figure:
     known = registry.find(name)
     if known is None or not known.is_about(name) or known.download_bytes is None:
-        return _unknown("the catalogue does not tell the size of that tag")
+        return _unknown("not known until the pull starts")
     return Figure(
         size_bytes=known.download_bytes,
         source=CostSource.CATALOGUE,
@@ -219,7 +219,7 @@ def _freed(status: ModelStatus, shared_with: Sequence[str]) -> Figure:
 
 def _size(status: ModelStatus) -> Figure:
     if status.size_bytes is None:
-        return _unknown("the server does not tell its size")
+        return _unknown("the server does not report its size")
     return Figure(size_bytes=status.size_bytes, source=CostSource.TAGS)
 
 

@@ -14,7 +14,7 @@ from herdbook.core.actor import current_actor, current_correlation, operation
 NAME = "llava:7b"
 
 
-def test_actor_is_the_default_where_nobody_said() -> None:
+def test_actor_is_the_default_by_default() -> None:
     assert current_actor("library:python") == "library:python"
 
 

@@ -46,7 +46,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-async def test_doctor_tells_each_check_of_a_sound_herd(tmp_path: Path) -> None:
+async def test_doctor_reports_each_check_of_a_sound_log(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
     async with serve_sandbox() as server:
         async with server.open_manager(log):
@@ -149,7 +149,7 @@ async def test_doctor_works_with_a_log_that_cannot_be_opened(tmp_path: Path) -> 
     assert found["server"][0].level is Level.OK
 
 
-async def test_work_of_the_dead_is_told_with_how_to_go_on(tmp_path: Path) -> None:
+async def test_work_of_the_dead_is_reported_with_how_to_go_on(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
     async with serve_sandbox() as server, server.open_manager(log) as manager:
         instance = manager._storage.instances
@@ -190,7 +190,7 @@ def test_catalogue_that_is_valid_is_laid_on_the_shipped_one(tmp_path: Path) -> N
     assert check_catalogue(path).level is Level.OK
 
 
-async def test_runner_of_nobody_is_told_with_memory_and_expiry() -> None:
+async def test_runner_without_a_model_is_reported_with_memory_and_expiry() -> None:
     async with serve_manager() as (server, manager):
         await server.load("llava:7b")
         await server.delete("llava:7b")
@@ -201,7 +201,7 @@ async def test_runner_of_nobody_is_told_with_memory_and_expiry() -> None:
     assert "it expires in" in found.what
 
 
-async def test_runner_of_nobody_may_stay_for_ever() -> None:
+async def test_runner_without_a_model_may_stay_for_ever() -> None:
     async with serve_manager() as (server, manager):
         await server.load("llava:7b", keep_alive=-1)
         await server.delete("llava:7b")
@@ -249,7 +249,7 @@ async def test_deleted_model_is_no_problem() -> None:
     assert found.level is Level.OK
 
 
-async def test_model_in_error_is_told_with_its_last_failure() -> None:
+async def test_model_in_error_is_reported_with_its_last_failure() -> None:
     async with serve_manager() as (server, manager):
         with pytest.raises(HerdbookError):
             await pull_to_end(manager, "no-such:1b")
@@ -261,7 +261,7 @@ async def test_model_in_error_is_told_with_its_last_failure() -> None:
     assert found.remedy.endswith("herdbook pull no-such:1b")
 
 
-async def test_older_server_is_told_by_what_it_lacks() -> None:
+async def test_older_server_is_reported_by_what_it_lacks() -> None:
     async with (
         serve_sandbox(profile=sandbox.OLDER) as server,
         server.open_manager() as manager,
@@ -273,7 +273,7 @@ async def test_older_server_is_told_by_what_it_lacks() -> None:
     assert "capabilities in its list of models or the context in effect" in found.what
 
 
-async def test_build_without_a_version_is_told() -> None:
+async def test_build_without_a_version_is_reported() -> None:
     profile = sandbox.Profile(version="0.0.0")
     async with (
         serve_sandbox(profile=profile) as server,
@@ -286,11 +286,11 @@ async def test_build_without_a_version_is_told() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "level"), [(0.1, Level.OK), (3, Level.NOTICE)])
-def test_slow_answer_is_told(seconds: float, level: Level) -> None:
+def test_slow_answer_is_reported(seconds: float, level: Level) -> None:
     assert check_latency("http://x", "0.9.6", seconds).level is level
 
 
-async def test_unfinished_download_is_told_with_its_bytes(models: Path) -> None:
+async def test_unfinished_download_is_reported_with_its_bytes(models: Path) -> None:
     partial = models / "blobs" / "sha256-ab-partial"
     partial.write_bytes(b"x" * 10_000)
     (models / "blobs" / "sha256-ab-partial-0").write_text("{}")
@@ -313,7 +313,7 @@ async def test_download_under_way_needs_nothing(models: Path) -> None:
     assert "under way: llama3.1:latest" in found.what
 
 
-async def test_downloads_that_cannot_be_seen_are_told_as_such(models: Path) -> None:
+async def test_downloads_that_cannot_be_seen_are_reported_as_such(models: Path) -> None:
     (models / "blobs").rmdir()
     async with serve_manager() as (_, manager):
         (found,) = await checked(manager, "partials")

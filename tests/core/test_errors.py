@@ -72,7 +72,7 @@ def test_every_class_has_a_word_of_its_own() -> None:
     assert all(re.fullmatch(r"[a-z_]+", code) for code in codes)
 
 
-def test_every_class_says_whose_fault_it_is() -> None:
+def test_every_class_belongs_to_a_branch_of_the_tree() -> None:
     for each in CLASSES:
         if each is not HerdbookError:
             assert issubclass(
@@ -128,13 +128,13 @@ def test_other_errors_have_their_class_as_kind() -> None:
     assert "no data arrived for 20 s" in str(StalledError("m", seconds=20))
 
 
-def test_a_model_that_is_not_there_is_told_with_how_to_fetch_it() -> None:
+def test_a_model_that_is_not_there_error_says_how_to_pull_it() -> None:
     error = ModelNotFoundError("m:1", where="local")
 
     assert str(error) == "m:1 is not on local. To pull it: herdbook pull m:1"
 
 
-def test_an_unknown_role_is_told_with_the_known_ones() -> None:
+def test_an_unknown_role_error_lists_the_roles() -> None:
     error = UnknownRoleError("x" * 200, known=("coding", "fast"))
 
     assert error.remedy == "Roles: coding, fast"

@@ -71,7 +71,7 @@ async def observed(
         yield server, manager, figures
 
 
-async def test_every_request_of_a_look_is_told() -> None:
+async def test_every_request_of_a_refresh_is_reported() -> None:
     async with observed() as (_, manager, figures):
         await manager.refresh()
 
@@ -85,7 +85,7 @@ async def test_every_request_of_a_look_is_told() -> None:
         assert figures.appends == []
 
 
-async def test_as_many_requests_are_told_as_the_server_saw() -> None:
+async def test_as_many_requests_are_observed_as_the_server_received() -> None:
     async with observed() as (server, manager, figures):
         before = Counter(seen.path for seen in server.world.seen)
         await manager.load(NAME)
@@ -97,7 +97,7 @@ async def test_as_many_requests_are_told_as_the_server_saw() -> None:
         assert Counter(one.path for one in figures.requests) == seen
 
 
-async def test_every_append_is_told_with_its_events() -> None:
+async def test_every_append_is_reported_with_its_events() -> None:
     async with observed("none") as (_, manager, figures):
         await manager.configure(NAME, {"num_ctx": 1024})
         await manager.ensure_available(BIG)
@@ -108,7 +108,7 @@ async def test_every_append_is_told_with_its_events() -> None:
         assert all(seconds >= 0 for _, seconds in figures.appends)
 
 
-async def test_append_that_the_log_refuses_is_not_told() -> None:
+async def test_append_that_the_log_refuses_is_not_reported() -> None:
     async with observed() as (_, manager, figures):
         with manager.acting_as("two\nlines"), pytest.raises(CallerError):
             await manager.mark_used(NAME)
@@ -116,7 +116,7 @@ async def test_append_that_the_log_refuses_is_not_told() -> None:
         assert figures.appends == []
 
 
-async def test_request_that_takes_long_is_told_with_its_seconds() -> None:
+async def test_request_that_takes_long_is_reported_with_its_seconds() -> None:
     async with observed() as (server, manager, figures):
         server.apply(runner_start_delay_s=7)
 
@@ -138,7 +138,7 @@ async def test_pull_is_one_request_from_its_beginning_to_success() -> None:
         assert pull.seconds > 10
 
 
-async def test_failure_is_told_by_its_word() -> None:
+async def test_failure_is_reported_by_its_code() -> None:
     async with observed() as (server, manager, figures):
         server.apply(runner_dies_saying="CUDA error: out of memory")
         with pytest.raises(LoadFailedError) as raised:
@@ -148,7 +148,7 @@ async def test_failure_is_told_by_its_word() -> None:
         assert load.failure == raised.value.kind
 
 
-async def test_pull_that_fails_is_told_by_its_word() -> None:
+async def test_pull_that_fails_is_reported_by_its_code() -> None:
     async with observed("none") as (_, manager, figures):
         with pytest.raises(PullError) as raised:
             await pull_to_end(manager, "nobody:1b")
@@ -175,7 +175,7 @@ async def test_server_that_is_away_is_told_of_every_request() -> None:
         assert failures <= {"node_unreachable", "cancelled"}
 
 
-async def test_load_that_is_cancelled_is_told_as_that() -> None:
+async def test_load_that_is_cancelled_is_reported_as_that() -> None:
     async with observed() as (server, manager, figures):
         server.apply(runner_start_delay_s=60)
         loading = asyncio.create_task(manager.load(NAME))
@@ -188,7 +188,7 @@ async def test_load_that_is_cancelled_is_told_as_that() -> None:
         assert load.seconds == pytest.approx(5, abs=1)
 
 
-async def test_pull_that_is_left_is_told_as_cancelled() -> None:
+async def test_pull_that_is_left_is_reported_as_cancelled() -> None:
     async with observed("none") as (server, manager, figures):
         server.apply(registry={"rate": 1e6})
         async with aclosing(manager.pull(BIG)) as progress:
@@ -197,7 +197,7 @@ async def test_pull_that_is_left_is_told_as_cancelled() -> None:
         assert [one.failure for one in figures.of("/api/pull")] == ["cancelled"]
 
 
-def test_nobody_is_an_observer_who_does_nothing() -> None:
+def test_default_observer_does_nothing() -> None:
     nobody: Observer = NO_OBSERVER
 
     nobody.appended(events=1, seconds=0.1)

@@ -72,7 +72,7 @@ async def test_two_registers_on_one_log_decide_anew_when_beaten() -> None:
     assert one.views.status.dump() == other.views.status.dump()
 
 
-async def test_facts_decided_at_a_version_are_not_decided_anew() -> None:
+async def test_facts_decided_at_a_version_are_not_decided_again() -> None:
     store = MemoryEventStore()
     one, other = a_register(store), a_register(store)
     await one.record("a:1", [FOUND], cause=Cause.OBSERVED)
@@ -174,7 +174,7 @@ class AlwaysBeaten(MemoryEventStore):
         return await super().append(stream, events, expected_version)
 
 
-async def test_losing_for_ever_ends_with_an_error() -> None:
+async def test_losing_every_time_ends_with_an_error() -> None:
     register = a_register(AlwaysBeaten())
 
     with pytest.raises(BusyError, match="changed 20 times"):

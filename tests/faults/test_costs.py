@@ -41,7 +41,7 @@ async def test_size_that_the_catalogue_does_not_tell_is_not_known(name: str) -> 
         fetch = (await manager.cost_of_pull(name)).fetch
 
     assert (fetch.size_bytes, fetch.source) == (None, CostSource.UNKNOWN)
-    assert fetch.note == "the catalogue does not tell the size of that tag"
+    assert fetch.note == "not known until the pull starts"
 
 
 async def test_pull_of_what_is_there_costs_an_update() -> None:

@@ -98,7 +98,7 @@ def test_file_names_models_settings_memory_and_reasons(tmp_path: Path) -> None:
         ("[models.a]\nnotes = 2026-01-01", "key notes: cannot be 2026-01-01"),
     ],
 )
-def test_mistake_is_told_with_file_model_and_key(text: str, told: str) -> None:
+def test_mistake_is_reported_with_file_model_and_key(text: str, told: str) -> None:
     with pytest.raises(InvalidDesiredError) as error:
         parse(tomllib.loads(text), origin="herd.toml")
 

@@ -187,7 +187,7 @@ async def test_steps_come_in_an_order_that_loses_nothing_early() -> None:
     assert kinds == [PullStep, ConfigureStep, DeleteStep, LoadStep]
 
 
-async def test_pull_tells_its_progress() -> None:
+async def test_pull_step_yields_progress() -> None:
     async with serve_manager() as (_, manager):
         telling = await applied(manager, await manager.plan(wanted("smollm2:135m")))
 

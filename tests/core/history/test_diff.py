@@ -15,7 +15,7 @@ def of(found: Difference, name: str) -> dict[str, tuple[object, object]]:
     return {change.fact: (change.was, change.now) for change in model.changes}
 
 
-async def test_moment_does_not_differ_from_itself() -> None:
+async def test_read_model_does_not_differ_from_itself() -> None:
     async with serve_manager() as (_, manager):
         here = (await manager.now()).position
         found = await manager.diff(here)
@@ -108,7 +108,7 @@ async def test_difference_can_be_read_backwards() -> None:
     assert of(found, "plain:latest") == {"settings.pinned": (True, None)}
 
 
-async def test_position_behind_the_end_is_refused() -> None:
+async def test_position_after_the_end_is_refused() -> None:
     async with serve_manager() as (_, manager):
         with pytest.raises(CallerError, match="is not in the log"):
             await manager.diff(1, 10_000)

@@ -39,7 +39,7 @@ async def test_model_that_was_found_goes_back_to_that() -> None:
     )
 
 
-async def test_nothing_led_to_a_model_that_nobody_has_seen() -> None:
+async def test_nothing_led_to_a_model_that_was_never_seen() -> None:
     async with serve_manager() as (_, manager):
         lineage = await manager.why("mistral")
 

@@ -44,7 +44,7 @@ async def while_used(manager: ModelManager, answer: Awaitable[T]) -> T:
         using.cancel()
 
 
-async def test_fixed_moment_stays_as_it_was() -> None:
+async def test_fixed_read_model_stays_as_it_was() -> None:
     async with serve_manager() as (_, manager):
         live = await manager.now()
         fixed = live.fixed()
@@ -63,7 +63,7 @@ async def test_fixed_moment_stays_as_it_was() -> None:
         assert live.statistics(NAME) != figures
 
 
-async def test_moment_of_the_past_is_fixed_already() -> None:
+async def test_read_model_of_the_past_is_fixed_already() -> None:
     async with serve_manager() as (_, manager):
         past = await manager.as_of(1)
 

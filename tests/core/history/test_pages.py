@@ -154,7 +154,7 @@ def test_pages_downwards_are_what_is_wanted_once_from_the_newest_on(
 
 
 @given(appends, st.integers(1, 30))
-def test_page_looks_at_no_more_than_it_may(
+def test_page_scans_at_most_its_bound(
     appended: list[tuple[str, NewEvent]], bound: int
 ) -> None:
     async def run() -> None:

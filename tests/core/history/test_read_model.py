@@ -115,7 +115,7 @@ async def test_recommendation_of_a_position_is_that_of_then() -> None:
         assert moment.explain("general").chosen[0] == chosen
 
 
-async def test_moment_of_the_newest_position_is_now() -> None:
+async def test_read_model_of_the_newest_position_is_now() -> None:
     async with with_a_past() as (_, manager, positions):
         then, now = await manager.as_of(positions[-1]), await manager.now()
 
@@ -147,7 +147,7 @@ async def test_configuration_and_options_of_a_position_are_those_of_then() -> No
         assert moment.options_for("plain").options["num_ctx"] == 1024
 
 
-async def test_model_that_nobody_has_seen_is_not_present() -> None:
+async def test_model_that_was_never_seen_is_not_present() -> None:
     async with serve_manager() as (_, manager):
         status = await manager.get_status("nobody")
 
@@ -176,14 +176,14 @@ async def test_role_that_does_not_exist_is_refused() -> None:
                 await ask("cooking")
 
 
-def test_moment_of_an_empty_log_needs_no_server() -> None:
+def test_read_model_of_an_empty_log_needs_no_server() -> None:
     moment = ReadModel(Views(), ModelRegistry(), "local")
 
     assert moment.spelled("LLaMA3.1") == "LLaMA3.1:latest"
     assert moment.statuses() == []
 
 
-async def test_history_of_a_model_is_told_in_order() -> None:
+async def test_history_of_a_model_is_in_order() -> None:
     async with with_a_past() as (_, manager, _):
         entries = await manager.history(NAME)
 
@@ -277,7 +277,7 @@ async def test_events_come_live_to_who_subscribed() -> None:
         assert [event.type for event in events] == ["LoadStarted", "ModelLoaded"]
 
 
-async def test_events_begin_behind_the_position_asked_for() -> None:
+async def test_events_start_after_the_requested_position() -> None:
     async with serve_manager() as (_, manager):
         events = await first(manager, 3, after=2)
 

@@ -196,7 +196,7 @@ async def test_configuration_at_the_version_that_it_was_decided_at_is_recorded()
         assert status.version == version + 1
 
 
-async def test_model_that_nobody_has_seen_is_at_version_0() -> None:
+async def test_model_that_was_never_seen_is_at_version_0() -> None:
     async with serve_manager("none") as (_, manager):
         status = await manager.configure(NAME, {"num_ctx": 1024}, at_version=0)
 

@@ -126,7 +126,7 @@ async def test_ensure_available_asks_for_no_pull_of_what_is_there() -> None:
         assert (await manager.now()).position == before
 
 
-async def test_ensure_available_finds_what_somebody_else_has_pulled() -> None:
+async def test_ensure_available_finds_a_model_pulled_by_others() -> None:
     async with serve_manager("none") as (server, manager):
         await server.pull(BIG)
 
@@ -135,7 +135,7 @@ async def test_ensure_available_finds_what_somebody_else_has_pulled() -> None:
         assert server.request_count("/api/pull") == 1
 
 
-async def test_ensure_available_pulls_again_what_somebody_has_deleted() -> None:
+async def test_ensure_available_pulls_a_deleted_model_again() -> None:
     async with serve_manager() as (server, manager):
         await server.delete("plain")
 
@@ -156,7 +156,7 @@ async def test_ensure_available_waits_for_the_pull_under_way() -> None:
         assert server.request_count("/api/pull") == 1
 
 
-async def test_ensure_available_tells_that_its_pull_was_cancelled() -> None:
+async def test_ensure_available_raises_if_its_pull_is_cancelled() -> None:
     async with serve_manager("none") as (server, manager):
         server.apply(registry={"rate": 1e6})
         waiting = asyncio.create_task(manager.ensure_available(BIG))
@@ -315,7 +315,7 @@ async def test_nodes_of_one_log_are_kept_apart(tmp_path: Path) -> None:
             assert not (await other.node_status()).reached
 
 
-async def test_node_whose_name_is_none_is_refused() -> None:
+async def test_invalid_node_name_is_refused() -> None:
     async with serve_sandbox() as server:
         with pytest.raises(CallerError):
             async with ModelManager.open(":memory:", ollama=server.url, node="a/b"):
@@ -335,7 +335,7 @@ async def test_log_that_was_opened_twice_holds_together(tmp_path: Path) -> None:
             assert (await event_types(manager, NAME)).count("ModelLoaded") == 2
 
 
-async def test_pull_asked_for_while_a_cancel_ends_is_begun_anew() -> None:
+async def test_pull_asked_for_while_a_cancel_ends_starts_again() -> None:
     async with serve_manager("none") as (server, manager):
         server.apply(registry={"rate": 1e6})
         first = asyncio.create_task(pull_to_end(manager, BIG))
@@ -349,7 +349,7 @@ async def test_pull_asked_for_while_a_cancel_ends_is_begun_anew() -> None:
         assert (await manager.get_status(BIG)).present
 
 
-async def test_load_asked_for_while_a_cancel_ends_is_begun_anew() -> None:
+async def test_load_asked_for_while_a_cancel_ends_starts_again() -> None:
     async with serve_manager() as (server, manager):
         server.apply(runner_start_delay_s=30)
         first = asyncio.create_task(manager.load(NAME))
@@ -368,7 +368,7 @@ async def test_not_found_says_how_to_fetch_it() -> None:
             await manager.load("nobody:1b")
 
 
-async def test_failed_pull_keeps_its_message_for_who_looks_later() -> None:
+async def test_failed_pull_keeps_its_message_for_later_readers() -> None:
     async with serve_manager("none") as (server, manager):
         server.apply(disk_bytes=1000)
         with pytest.raises(PullError) as failure:

@@ -54,7 +54,7 @@ async def test_what_one_manager_records_the_other_sees(tmp_path: Path) -> None:
         assert (await one.now()).statuses() == (await other.now()).statuses()
 
 
-async def test_event_behind_one_that_was_not_seen_yet_takes_both_in(
+async def test_event_after_an_unseen_one_applies_both(
     tmp_path: Path,
 ) -> None:
     async with two(tmp_path / "herd.db", "herd") as (_, one, other):

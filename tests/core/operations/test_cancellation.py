@@ -81,7 +81,7 @@ async def test_work_that_the_last_follower_leaves_is_cancelled_by_who_began_it(
         ]
 
 
-async def test_cancel_of_somebody_without_a_name_is_the_managers_own() -> None:
+async def test_cancel_without_an_actor_is_the_managers_own() -> None:
     async with serve_manager("none") as (server, manager):
         await begun(server, manager, "Pull")
 

@@ -77,7 +77,7 @@ def test_size_that_the_server_does_not_tell_is_not_guessed() -> None:
     assert of_delete(status, [status]).frees == Figure(
         size_bytes=None,
         source=CostSource.UNKNOWN,
-        note="the server does not tell its size",
+        note="the server does not report its size",
     )
 
 

@@ -83,7 +83,7 @@ async def test_follower_gets_the_newest_progress_and_no_backlog() -> None:
         assert await following == [20, 30]
 
 
-async def test_progress_told_with_the_last_step_reaches_the_follower() -> None:
+async def test_progress_of_the_last_step_reaches_the_follower() -> None:
     async with begun() as (operations, _, _):
         gate = asyncio.Event()
 
@@ -99,7 +99,7 @@ async def test_progress_told_with_the_last_step_reaches_the_follower() -> None:
         assert await following == [100]
 
 
-async def test_operation_that_is_told_to_end_is_none_to_join() -> None:
+async def test_ending_operation_cannot_be_joined() -> None:
     async with begun() as (operations, operation, work):
         await settle()
         assert await operations.joinable("a:1") is operation
@@ -110,7 +110,7 @@ async def test_operation_that_is_told_to_end_is_none_to_join() -> None:
         assert work.cleaned
 
 
-async def test_late_follower_begins_with_what_was_told_last() -> None:
+async def test_late_follower_starts_with_the_newest_progress() -> None:
     async with begun() as (_, operation, work):
         operation.publish(so_far(10))
         following = asyncio.create_task(followed(operation))
@@ -131,7 +131,7 @@ async def test_failure_is_raised_to_every_follower() -> None:
         assert [type(end) for end in ends] == [StalledError] * 3
 
 
-async def test_failure_that_nobody_follows_is_no_stray_exception() -> None:
+async def test_failure_without_followers_is_no_stray_exception() -> None:
     async with begun() as (_, operation, work):
         work.end.set_exception(StalledError("a:1", seconds=20))
 
@@ -151,7 +151,7 @@ async def test_last_follower_to_leave_sees_the_work_cancelled() -> None:
         assert operation.ending is Ending.CANCELLED
 
 
-async def test_follower_that_leaves_others_behind_leaves_the_work_alone() -> None:
+async def test_follower_that_is_not_the_last_leaves_the_operation_running() -> None:
     async with begun() as (_, operation, work):
         operation.publish(so_far(10))
         staying = asyncio.create_task(operation.wait())

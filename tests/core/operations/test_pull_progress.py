@@ -66,7 +66,7 @@ def test_a_layer_without_a_last_line_is_whole_once_it_is_verified() -> None:
     )
 
 
-def test_a_counter_that_goes_back_is_not_told_but_counted() -> None:
+def test_a_counter_that_goes_back_is_not_reported_but_counted() -> None:
     tracker = tracked(layer("a", 0), layer("a", 800), layer("a", 0))
 
     assert tracker.progress(2).completed_bytes == 800
@@ -105,7 +105,7 @@ def test_the_rate_falls_while_no_line_comes() -> None:
     assert tracker.progress(59).eta_s is None
 
 
-def test_lines_of_one_moment_count_as_much_as_others() -> None:
+def test_lines_of_one_time_count_as_much_as_others() -> None:
     tracker = PullTracker()
     for completed, now in [(0, 0.0), (100, 1.0), (200, 1.0), (300, 2.0)]:
         tracker.take(layer("a", completed), now)

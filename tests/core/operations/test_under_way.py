@@ -14,7 +14,7 @@ BIG = "llama3.2:1b"
 NAME = "llava:7b"
 
 
-async def test_nothing_is_under_way_where_nobody_asked_for_anything() -> None:
+async def test_no_operation_runs_without_a_request() -> None:
     async with serve_manager() as (_, manager):
         await manager.load(NAME)
         await pull_to_end(manager, NAME)
@@ -22,7 +22,7 @@ async def test_nothing_is_under_way_where_nobody_asked_for_anything() -> None:
         assert manager.under_way() == []
 
 
-async def test_pull_tells_who_asked_since_when_and_how_far_it_is() -> None:
+async def test_running_pull_has_actor_start_and_progress() -> None:
     async with serve_manager("none") as (server, manager):
         server.apply(registry={"rate": 1e6})
         began = server.clock.now()
@@ -65,7 +65,9 @@ async def test_update_and_load_of_one_model_are_two() -> None:
         await asyncio.wait(works)
 
 
-async def test_pull_beyond_the_limit_is_told_as_waiting_until_its_turn_comes() -> None:
+async def test_pull_beyond_the_limit_is_reported_as_waiting_until_its_turn_comes() -> (
+    None
+):
     settings = ManagerSettings(max_concurrent_pulls=1)
     async with serve_manager("none", settings=settings) as (server, manager):
         server.apply(registry={"latency_s": 10})

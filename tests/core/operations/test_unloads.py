@@ -189,7 +189,7 @@ async def test_deleted_fact_says_what_it_was() -> None:
         assert (await manager.get_status(NAME)).state is ModelState.NOT_PRESENT
 
 
-async def test_delete_of_what_somebody_deleted_meanwhile_is_not_found() -> None:
+async def test_delete_of_a_model_deleted_meanwhile_is_not_found() -> None:
     async with serve_manager() as (server, manager):
         await server.delete(NAME)
 
