@@ -187,7 +187,7 @@ class PullTracker:
             completed = layer.completed or 0
         completed = min(max(completed, 0), layer.total)
         if layer.completed is None:
-            # The data in its first line may be older, so it does not count for the rate.
+            # Data in its first line may be older, so it does not count for the rate.
             layer.completed, self._byte_at = completed, now
             self._there += completed
         self._count(layer, completed, now)
