@@ -34,15 +34,19 @@ BANNED = re.compile(
 """Words that are odd in the sense in which they were used here."""
 
 PAGES = (
+    "CONTRIBUTING.md",
     "README.md",
     "docs/architecture.md",
     "docs/catalogue.md",
+    "docs/command-line.md",
     "docs/dashboard.md",
     "docs/decisions.md",
     "docs/desired.md",
     "docs/facts.md",
+    "docs/faults.md",
     "docs/library.md",
     "docs/lifecycle.md",
+    "docs/log.md",
     "docs/proof.md",
     "docs/sandbox.md",
     "docs/service.md",
