@@ -292,9 +292,13 @@ def fold(lifecycle: Lifecycle, event: str) -> Lifecycle:
 
 
 def state_implied_by(event: str) -> Lifecycle | None:
-    """Return the lifecycle after an event in an unknown state; None if unknown."""
-    implied = any(row.event == event and row.to is not None for row in TABLE)
-    return _forced(INITIAL, event) if implied else None
+    """Return the lifecycle after an event in an unknown state; None if unknown.
+
+    It is known where the event leads to the same state from every state.
+    """
+    targets = {row.to for row in TABLE if row.event == event}
+    is_known = len(targets) == 1 and targets != {None}
+    return _forced(INITIAL, event) if is_known else None
 
 
 @cache

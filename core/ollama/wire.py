@@ -36,7 +36,7 @@ from herdbook.core.ollama.bounds import (
     word,
     words,
 )
-from herdbook.core.ollama.parameters import Parameter, parse_parameters
+from herdbook.core.ollama.show_parameters import Parameter, parse_parameters
 from herdbook.events.facts import Runner
 
 Timestamp: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]

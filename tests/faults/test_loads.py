@@ -264,7 +264,7 @@ def test_cloud_model_is_found_and_never_loaded(run_scenario: RunScenario) -> Non
     told = run_scenario(scenario)
 
     found = told.sentences("far:cloud")[0]
-    assert found.startswith("found: a cloud model of https://ollama.com")
+    assert found.startswith("found: cloud model of https://ollama.com")
     assert told.shown("far:cloud")["state"] == "available"
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.recorded_wire import recorded_answers
 
-from herdbook.core.ollama.parameters import parse_parameters
+from herdbook.core.ollama.show_parameters import parse_parameters
 from herdbook.core.ollama.wire import (
     Answer,
     Details,
