@@ -10,11 +10,12 @@ from pathlib import Path
 
 import msgspec
 
+from herdbook.cli.errors import MissingExtraError
 from herdbook.cli.invocation import READ_TIMEOUT_S, Invocation
 from herdbook.core import ManagerSettings, ModelManager
 from herdbook.service.auth.tokens import load_tokens, take_from_environment
 from herdbook.service.logging import configure
-from herdbook.service.run import RunOptions, run
+from herdbook.service.run import Companion, RunOptions, run
 from herdbook.service.settings import ServiceSettings
 
 BANNER = (
@@ -38,6 +39,8 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
         read_only: Whether to refuse every change.
         secure: Whether clients connect through HTTPS.
         resume_pulls: Whether to resume interrupted pulls.
+        gateway: Address of the gateway, ``HOST:PORT``; None for none.
+        gateway_strict: Whether the gateway answers 503 while uses cannot be recorded.
         sandbox: When to replace Ollama: ``never``, ``auto`` or ``always``.
         log_format: Format of log lines, ``plain`` or ``json``.
     """
@@ -49,6 +52,8 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     read_only: bool
     secure: bool
     resume_pulls: bool
+    gateway: str | None
+    gateway_strict: bool
     sandbox: str
     log_format: str
 
@@ -79,10 +84,40 @@ async def serve(invocation: Invocation, given: ServeOptions) -> None:
     if given.sandbox == "always" or missing:
         remark = f"No Ollama server answers. {BANNER}" if missing else BANNER
         async with _sandboxed(invocation, options) as sandboxed:
-            started = partial(_write_start, invocation, sandboxed.log, remark)
-            await run(sandboxed, started)
+            await _run(invocation, given, sandboxed, remark)
     else:
-        await run(options, partial(_write_start, invocation, options.log, ""))
+        await _run(invocation, given, options, "")
+
+
+async def _run(
+    invocation: Invocation, given: ServeOptions, options: RunOptions, remark: str
+) -> None:
+    """Run the service, and the gateway if it was requested."""
+    ready = partial(_write_start, invocation, options.log, remark)
+    await run(options, ready, _gateway(given, options) if given.gateway else None)
+
+
+def _gateway(given: ServeOptions, options: RunOptions) -> Companion:
+    """Return what serves the gateway next to the service.
+
+    Raises:
+        MissingExtraError: The gateway is not installed.
+        CallerError: Its address is not valid.
+    """
+    try:
+        # Imported late: the gateway is an extra of its own.
+        from herdbook.cli import run_gateway  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "the gateway",
+            f"is not installed ({error.name} is missing)",
+            "Install it: pip install 'herdbook[gateway]'",
+        ) from error
+    assert given.gateway is not None
+    wanted = run_gateway.GatewayOptions(
+        listen=given.gateway, hosts=given.hosts, strict=given.gateway_strict
+    )
+    return run_gateway.companion(wanted, options.ollama, options.settings.tokens)
 
 
 async def _answers(invocation: Invocation) -> bool:
@@ -125,12 +160,17 @@ async def _sandboxed(
         )
 
 
-def _write_start(invocation: Invocation, log: Path, remark: str, address: str) -> None:
+def _write_start(
+    invocation: Invocation, log: Path, remark: str, address: str, gateway: str
+) -> None:
     screen = invocation.screen
     if invocation.json:
-        screen.write_json({"address": address, "log": str(log)}, in_lines=True)
+        addresses = {"address": address} | ({"gateway": gateway} if gateway else {})
+        screen.write_json({**addresses, "log": str(log)}, in_lines=True)
     else:
         screen.write(address)
+        if gateway:
+            screen.write(f"Gateway: {gateway}")
         if remark:
             screen.write(remark)
         screen.write(f"Log: {log}. Stop with Ctrl-C.")

@@ -35,6 +35,7 @@ from herdbook.core.operations.other_instances import OtherInstances
 from herdbook.core.operations.pins import Pins
 from herdbook.core.operations.pull_progress import PullProgress
 from herdbook.core.operations.pulls import Puller
+from herdbook.core.operations.uses import Uses
 from herdbook.core.queries import Queries
 from herdbook.core.reconcile.reconciler import Reconciler
 from herdbook.core.reconcile.server_state import ServerState
@@ -105,6 +106,7 @@ class Commands(Queries):
             clock=clock,
             settings=settings,
         )
+        self.uses = Uses(repository, self._reconciler, self._latest)
         self._puller = Puller(context)
         self._loader = Loader(context)
 

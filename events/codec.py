@@ -17,7 +17,14 @@ from typing import Any, TypeAlias, cast
 import msgspec
 
 from herdbook.events.errors import UndecodableEventError, UnknownEventTypeError
-from herdbook.events.facts import FACTS, AnyFact, Fact, ModelUnloaded, UnreadableFact
+from herdbook.events.facts import (
+    FACTS,
+    AnyFact,
+    Fact,
+    ModelUnloaded,
+    ModelUsed,
+    UnreadableFact,
+)
 from herdbook.events.raw_text import column_text
 from herdbook.events.recorded import Cause, Position, RecordedEvent, StoredEvent
 
@@ -39,7 +46,17 @@ def _unloaded_2(data: dict[str, Any]) -> dict[str, Any]:
     return {"reason": reason, "evicted_by": evicted_by or None}
 
 
-UPCASTERS: dict[tuple[str, int], Upcaster] = {(ModelUnloaded.__name__, 1): _unloaded_2}
+def _used_2(data: dict[str, Any]) -> dict[str, Any]:
+    """Convert schema 1, which had one field: ``purpose``."""
+    if unknown := sorted(data.keys() - {"purpose"}):
+        raise LookupError(f"unknown field {unknown[0]!r}")
+    return data
+
+
+UPCASTERS: dict[tuple[str, int], Upcaster] = {
+    (ModelUnloaded.__name__, 1): _unloaded_2,
+    (ModelUsed.__name__, 1): _used_2,
+}
 """Upcasters by event type and the schema that they read."""
 
 SCHEMAS: dict[str, int] = {

@@ -398,14 +398,87 @@ class ModelUnloaded(DriftFact, frozen=True, kw_only=True):
     evicted_by: str | None = None
 
 
+class UseOutcome(StrEnum):
+    """How a request to a model ended."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CLIENT_LEFT = "client_left"
+
+
 class ModelUsed(Fact, frozen=True, kw_only=True):
-    """Recorded when a client reports that it used the model.
+    """Recorded when a client reports a use, or when the gateway relayed one.
+
+    The gateway records requests that the model began to answer. All fields except
+    ``purpose`` are its measurements, and are missing in the report of a client.
+    Requests of one client that end within a second are recorded together.
 
     Attributes:
         purpose: Purpose of the use, as given by the client; may be empty.
+        endpoint: Path that was requested, such as ``/api/chat``.
+        client: Name of the client's token, or its address without tokens.
+        role: Role that was requested instead of a model.
+        started_at: When the request began, or the first of several.
+        duration_s: Duration until the end of the answer, seconds; the sum of several.
+        first_token_s: Time to the first byte of the answer, seconds; the sum of
+            several.
+        prompt_tokens: Tokens of the prompt, as the server reports them; the sum of
+            several.
+        output_tokens: Tokens of the answer, as the server reports them; the sum of
+            several.
+        outcome: How the request ended.
+        failure: Stable code of the error, if it failed.
+        loaded_by_it: Whether the request loaded the model, if known.
+        count: Number of requests that are recorded together.
     """
 
     purpose: str = ""
+    endpoint: str | msgspec.UnsetType = msgspec.UNSET
+    client: str | msgspec.UnsetType = msgspec.UNSET
+    role: str | msgspec.UnsetType = msgspec.UNSET
+    started_at: datetime | msgspec.UnsetType = msgspec.UNSET
+    duration_s: float | msgspec.UnsetType = msgspec.UNSET
+    first_token_s: float | msgspec.UnsetType = msgspec.UNSET
+    prompt_tokens: Count | msgspec.UnsetType = msgspec.UNSET
+    output_tokens: Count | msgspec.UnsetType = msgspec.UNSET
+    outcome: UseOutcome | msgspec.UnsetType = msgspec.UNSET
+    failure: str | msgspec.UnsetType = msgspec.UNSET
+    loaded_by_it: bool | msgspec.UnsetType = msgspec.UNSET
+    count: Count | msgspec.UnsetType = msgspec.UNSET
+
+
+def uses_of(fact: Fact) -> int:
+    """Return how many uses an event of the type ``ModelUsed`` stands for.
+
+    An event that cannot be read stands for one.
+    """
+    count = fact.count if isinstance(fact, ModelUsed) else 1
+    return 1 if count is msgspec.UNSET else count
+
+
+class UseFailed(Fact, frozen=True, kw_only=True):
+    """Recorded when a request through the gateway ended before the model answered.
+
+    The state does not change: such a request does not show whether the model is in
+    memory.
+
+    Attributes:
+        endpoint: Path that was requested, such as ``/api/chat``.
+        client: Name of the client's token, or its address without tokens.
+        started_at: When the request began, or the first of several.
+        duration_s: Duration until the end of the request, seconds; the sum of several.
+        outcome: ``failed`` or ``client_left``.
+        failure: Stable code of the error; empty if the client left.
+        count: Number of requests that are recorded together.
+    """
+
+    endpoint: str
+    client: str
+    started_at: datetime
+    duration_s: float
+    outcome: UseOutcome
+    failure: str = ""
+    count: Count = 1
 
 
 class CapabilitiesDetected(Fact, frozen=True, kw_only=True):
@@ -492,6 +565,22 @@ class NodeMoved(Fact, frozen=True, kw_only=True):
     to_url: str
 
 
+class UsesNotRecorded(Fact, frozen=True, kw_only=True):
+    """Recorded when uses through the gateway could not be recorded for some time.
+
+    Attributes:
+        count: Number of requests that are missing in the log.
+        since: When the first of them ended.
+        until: When the last of them ended.
+        reason: Why they could not be recorded.
+    """
+
+    count: Count
+    since: datetime
+    until: datetime
+    reason: str
+
+
 FACTS: tuple[type[Fact], ...] = (
     ModelDiscovered,
     ModelVanished,
@@ -517,11 +606,13 @@ FACTS: tuple[type[Fact], ...] = (
     RunnerChanged,
     ModelUnloaded,
     ModelUsed,
+    UseFailed,
     CapabilitiesDetected,
     ConfigurationChanged,
     NodeReached,
     NodeLost,
     NodeMoved,
+    UsesNotRecorded,
 )
 """All facts."""
 
@@ -550,11 +641,13 @@ AnyFact: TypeAlias = (
     | RunnerChanged
     | ModelUnloaded
     | ModelUsed
+    | UseFailed
     | CapabilitiesDetected
     | ConfigurationChanged
     | NodeReached
     | NodeLost
     | NodeMoved
+    | UsesNotRecorded
     | UnreadableFact
 )
 """The data of a recorded event: one class per event type, or ``UnreadableFact``.

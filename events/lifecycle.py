@@ -244,6 +244,7 @@ TABLE: tuple[Transition, ...] = (
     _row(facts.ModelUnloaded, (_LOADED,), _AVAILABLE),
     _row(facts.ModelUsed, (_LOADED, _AVAILABLE), _LOADED),
     _row(facts.ModelUsed, (_LOADING,), None, Guard.LOADING),
+    _row(facts.UseFailed, _PRESENT_STATES, None, Guard.PRESENT),
     _row(facts.CapabilitiesDetected, _EVERY_STATE, None),
     _row(facts.ConfigurationChanged, _EVERY_STATE, None),
 )

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from herdbook.events.facts import UseOutcome
 from herdbook.gateway.answers import Refusal
 from herdbook.gateway.heads import Headers, Request, answer_head
-from herdbook.gateway.uses import Outcome
 
 if TYPE_CHECKING:
     from herdbook.gateway.uses import Watched
@@ -165,7 +165,7 @@ class Exchange:
         server, self._server = self._server, None
         if server is not None:
             server.release(reusable=reusable and self.request_complete)
-        if self._end(Outcome.COMPLETED):
+        if self._end(UseOutcome.COMPLETED):
             self._client.answered(close=self._close or not self.request_complete)
 
     def server_failed(self, refusal: Refusal, failure: str) -> None:
@@ -177,7 +177,7 @@ class Exchange:
         """
         self._leave_server()
         self._to_client.clear()
-        if self._end(Outcome.FAILED, failure):
+        if self._end(UseOutcome.FAILED, failure):
             if self.answer_started:
                 self._client.abort()
             else:
@@ -186,12 +186,12 @@ class Exchange:
     def refused(self, failure: str) -> None:
         """End the exchange because the client sent something invalid."""
         self._leave_server()
-        self._end(Outcome.FAILED, failure)
+        self._end(UseOutcome.FAILED, failure)
 
     def client_left(self) -> None:
         """End the exchange because the client closed its connection."""
         self._leave_server()
-        self._end(Outcome.CLIENT_LEFT)
+        self._end(UseOutcome.CLIENT_LEFT)
 
     def hold_server(self, *, held: bool) -> None:
         """Stop or continue to read the answer: the client reads slower or again."""
@@ -219,7 +219,7 @@ class Exchange:
         if server is not None:
             server.release(reusable=False)
 
-    def _end(self, outcome: Outcome, failure: str = "") -> bool:
+    def _end(self, outcome: UseOutcome, failure: str = "") -> bool:
         """End once; return whether this was the first call."""
         if self._ended:
             return False

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from herdbook.events.facts import UseOutcome
 from herdbook.gateway.counts import HEAD_BYTES, TAIL_BYTES, Counts, counts_of
 from herdbook.gateway.scan import ModelScan
 
@@ -27,14 +27,6 @@ _FAILURES: Final = {
     501: "capability_missing",
     503: "server_busy",
 }
-
-
-class Outcome(StrEnum):
-    """How a request ended."""
-
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CLIENT_LEFT = "client_left"
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +51,7 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime
     duration_s: float
     first_token_s: float | None
-    outcome: Outcome
+    outcome: UseOutcome
     failure: str
     counts: Counts
 
@@ -117,16 +109,16 @@ class Watched:
             self._tail = self._tail[-TAIL_BYTES:]
         self._tail += data[-TAIL_BYTES:]
 
-    def end(self, outcome: Outcome, failure: str) -> None:
+    def end(self, outcome: UseOutcome, failure: str) -> None:
         """Report the use."""
         now = time.monotonic()
         succeeded = self._status < 400
         counts = counts_of(self._head, self._tail) if succeeded else Counts()
-        if outcome is Outcome.COMPLETED and not succeeded:
-            outcome = Outcome.FAILED
+        if outcome is UseOutcome.COMPLETED and not succeeded:
+            outcome = UseOutcome.FAILED
             failure = _FAILURES.get(self._status, "server_failed")
-        elif outcome is Outcome.COMPLETED and counts.error:
-            outcome, failure = Outcome.FAILED, "server_failed"
+        elif outcome is UseOutcome.COMPLETED and counts.error:
+            outcome, failure = UseOutcome.FAILED, "server_failed"
         named = self._scan.found
         first = self._first if succeeded else None
         self._report(

@@ -12,7 +12,7 @@ from typing import assert_never
 import msgspec
 
 from herdbook.events import facts
-from herdbook.events.facts import Fact, Runner, Setting, UnloadReason
+from herdbook.events.facts import Fact, Runner, Setting, UnloadReason, UseOutcome
 from herdbook.events.recorded import RecordedEvent
 
 FOREVER_YEAR = 2200
@@ -220,7 +220,56 @@ def _unloaded(fact: Fact) -> str:
 
 def _used(fact: Fact) -> str:
     assert isinstance(fact, facts.ModelUsed)
-    return "used" + (f": {fact.purpose}" if fact.purpose else "")
+    if fact.endpoint is msgspec.UNSET:
+        return "used" + (f": {fact.purpose}" if fact.purpose else "")
+    parts = [f"used through {fact.endpoint}"]
+    count = facts.uses_of(fact)
+    if count > 1:
+        parts.append(f"{count} requests")
+    tokens = [
+        f"{number} {word}"
+        for number, word in (
+            (fact.prompt_tokens, "prompt tokens"),
+            (fact.output_tokens, "output tokens"),
+        )
+        if number is not msgspec.UNSET
+    ]
+    parts += tokens
+    if fact.duration_s is not msgspec.UNSET:
+        parts.append(duration_text(fact.duration_s))
+    if fact.outcome is not msgspec.UNSET:
+        parts += _outcome(fact.outcome, fact.failure or "")
+    return ", ".join(parts)
+
+
+def _outcome(outcome: UseOutcome, failure: str) -> list[str]:
+    """Return how a request ended; nothing if it was completed."""
+    match outcome:
+        case UseOutcome.COMPLETED:
+            return []
+        case UseOutcome.CLIENT_LEFT:
+            return ["client left"]
+        case UseOutcome.FAILED:
+            return [f"failed: {failure}"]
+        case _:
+            assert_never(outcome)
+
+
+def _use_failed(fact: Fact) -> str:
+    assert isinstance(fact, facts.UseFailed)
+    parts = [f"request to {fact.endpoint}"]
+    if fact.count > 1:
+        parts = [f"{fact.count} requests to {fact.endpoint}"]
+    return ", ".join([*parts, *_outcome(fact.outcome, fact.failure)])
+
+
+def _not_recorded(fact: Fact) -> str:
+    assert isinstance(fact, facts.UsesNotRecorded)
+    seconds = (fact.until - fact.since).total_seconds()
+    return (
+        f"{fact.count} requests not recorded within {duration_text(seconds)}: "
+        f"{fact.reason}"
+    )
 
 
 def _detected(fact: Fact) -> str:
@@ -291,10 +340,12 @@ _SENTENCES: dict[str, Callable[[Fact], str]] = {
         (facts.RunnerChanged, _runner_changed),
         (facts.ModelUnloaded, _unloaded),
         (facts.ModelUsed, _used),
+        (facts.UseFailed, _use_failed),
         (facts.CapabilitiesDetected, _detected),
         (facts.ConfigurationChanged, _configured),
         (facts.NodeReached, _reached),
         (facts.NodeLost, _lost),
         (facts.NodeMoved, _moved),
+        (facts.UsesNotRecorded, _not_recorded),
     )
 }

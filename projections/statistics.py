@@ -174,8 +174,8 @@ def _unloaded(model: ModelStatistics, event: RecordedEvent) -> None:
     model.unloads[fact.reason.value] = model.unloads.get(fact.reason.value, 0) + 1
 
 
-def _used(model: ModelStatistics, _: RecordedEvent) -> None:
-    model.uses += 1
+def _used(model: ModelStatistics, event: RecordedEvent) -> None:
+    model.uses += facts.uses_of(event.data)
 
 
 _COUNTS: dict[str, Callable[[ModelStatistics, RecordedEvent], None]] = {

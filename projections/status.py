@@ -389,7 +389,7 @@ class StatusView:
         elif isinstance(event.data, facts.NodeLost):
             node.since, node.message = event.occurred_at, event.data.message
             node.reached = False
-        else:
+        elif not isinstance(event.data, facts.UsesNotRecorded):
             self._note_wrong_stream(event)
 
     def find(self, stream: str) -> ModelStatus | None:
@@ -568,7 +568,7 @@ def _unloaded(model: ModelStatus, event: RecordedEvent) -> None:
 
 def _used(model: ModelStatus, event: RecordedEvent) -> None:
     model.last_used_at, model.last_used_by = event.occurred_at, event.actor
-    model.uses += 1
+    model.uses += facts.uses_of(event.data)
 
 
 def _detected(model: ModelStatus, event: RecordedEvent) -> None:

@@ -11,11 +11,13 @@ import asyncio
 import gc
 import signal
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 
-from herdbook.core import ModelRegistry
+from herdbook.core import ModelManager, ModelRegistry
 from herdbook.core.logging import Logger
 from herdbook.service.app import composed
 from herdbook.service.context import default_manager_settings
@@ -23,6 +25,12 @@ from herdbook.service.server import serve
 from herdbook.service.settings import ServiceSettings
 
 _log = Logger("herdbook.service")
+
+Companion: TypeAlias = Callable[
+    [ModelManager, Callable[[], None]], AbstractAsyncContextManager[str]
+]
+"""Serves something else over the same manager, and yields its address. The second
+argument is called if it stops by itself."""
 
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,12 +55,18 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     follow_node: bool = False
 
 
-async def run(options: RunOptions, ready: Callable[[str], None]) -> None:
+async def run(
+    options: RunOptions,
+    ready: Callable[[str, str], None],
+    companion: Companion | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
         options: The log, the server and the settings.
-        ready: Called with the address once the service accepts connections.
+        ready: Called with the addresses of the service and of the companion once both
+            accept connections; the second is empty without a companion.
+        companion: Served for as long as the service.
 
     Raises:
         StoreError: The log cannot be opened.
@@ -74,12 +88,15 @@ async def run(options: RunOptions, ready: Callable[[str], None]) -> None:
             ),
         ) as (service, application),
         serve(application, options.settings, ended=stopped.set) as address,
+        (
+            companion(service.manager, stopped.set) if companion else nullcontext("")
+        ) as other,
     ):
         # A full garbage collection blocks the event loop. Most objects that exist now
         # are code and never become garbage; exempting them shortens it several times.
         gc.freeze()
         _log.info("serving", address=address, log=str(options.log))
-        ready(address)
+        ready(address, other)
         await stopped.wait()
         _log.info("stopping")
         await service.stop()

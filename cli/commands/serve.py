@@ -69,6 +69,20 @@ async def serve(  # noqa: PLR0913 - the options of a verb
         bool,
         typer.Option("--resume-pulls", help="Resume interrupted pulls."),
     ] = False,
+    gateway: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Also relay requests to Ollama there; see herdbook gateway.",
+        ),
+    ] = None,
+    gateway_strict: Annotated[
+        bool,
+        typer.Option(
+            "--gateway-strict",
+            help="Gateway: answer 503 while uses cannot be recorded.",
+        ),
+    ] = False,
     sandbox: Annotated[
         Sandbox,
         typer.Option(help="When to use a sandbox in place of Ollama."),
@@ -98,6 +112,8 @@ async def serve(  # noqa: PLR0913 - the options of a verb
         read_only=read_only,
         secure=https,
         resume_pulls=resume_pulls,
+        gateway=gateway,
+        gateway_strict=gateway_strict,
         sandbox=sandbox.value,
         log_format=log_format.value,
     )

@@ -146,12 +146,19 @@ class Reconciler:
         """Remember runners that the server unloads on request once they are idle."""
         self._unload_requested |= {*digests}
 
-    async def refresh(self, *, recovered: Collection[str] = ()) -> ServerState:
+    async def refresh(
+        self,
+        *,
+        recovered: Collection[str] = (),
+        actors: Mapping[str, str] | None = None,
+    ) -> ServerState:
         """Refresh the server's state, and record the differences.
 
         Args:
             recovered: Models whose work was just found interrupted: changes of these
                 are recorded with the cause ``recovery``.
+            actors: Who is known to have changed a model, by its name; all other
+                changes are recorded with the actor ``reconciler``.
 
         Raises:
             NodeAddressError: The log has another address for this node; nothing was
@@ -166,7 +173,7 @@ class Reconciler:
                     self._repository, self._instances, at_work=self._works_on
                 )
                 await asyncio.sleep(0)  # both read all statuses
-                return await self._reconcile({*recovered, *found})
+                return await self._reconcile({*recovered, *found}, actors or {})
 
     def check_address(self) -> None:
         """Check that the server is the one that the log is about.
@@ -178,7 +185,9 @@ class Reconciler:
         if node.url and not same_server(node.url, url):
             raise NodeAddressError(node.name, known=node.url, given=url)
 
-    async def _reconcile(self, recovered: Collection[str]) -> ServerState:
+    async def _reconcile(
+        self, recovered: Collection[str], actors: Mapping[str, str]
+    ) -> ServerState:
         statuses = {status.name: status for status in self._repository.statuses()}
         self._damper.begin()
         deadline = self._clock.monotonic() + self._settings.refresh_timeout_s
@@ -212,7 +221,7 @@ class Reconciler:
         _warn_of(comparison.newly_unreadable)
         for number, name in enumerate(comparison.names(), start=1):
             for drift in comparison.drifts_of(name):
-                if not await self._record(drift, recovered):
+                if not await self._record(drift, recovered, actors.get(drift.name)):
                     break  # later facts were decided at the version after this one
             if number % COMPARED_AT_ONCE == 0:
                 await asyncio.sleep(0)
@@ -266,7 +275,9 @@ class Reconciler:
         except WrongExpectedVersionError:
             await self._repository.catch_up()  # another instance recorded it first
 
-    async def _record(self, drift: Drift, recovered: Collection[str]) -> bool:
+    async def _record(
+        self, drift: Drift, recovered: Collection[str], actor: str | None
+    ) -> bool:
         """Record a drift, unless it is held back; return whether it was recorded."""
         change = change_of(drift.name, drift.facts)
         if not self._damper.may_record(change):
@@ -277,7 +288,11 @@ class Reconciler:
             cause = Cause.RECOVERY
         try:
             await self._repository.record(
-                drift.name, facts, cause=cause, at_version=drift.at_version
+                drift.name,
+                facts,
+                cause=cause,
+                at_version=drift.at_version,
+                actor=actor,
             )
         except (WrongExpectedVersionError, IllegalTransitionError):
             _log.debug("drift_overtaken", model=drift.name)

@@ -22,6 +22,7 @@ from herdbook.events.facts import (
     UnreadableFact,
 )
 from herdbook.events.group import draft_append
+from herdbook.events.lifecycle import EVENTS
 from herdbook.events.recorded import Cause, NewEvent, StoredEvent
 
 PLAIN: dict[type[inspect.Type], st.SearchStrategy[object]] = {
@@ -76,7 +77,8 @@ def test_data_are_canonical(fact: Fact) -> None:
 @given(facts, st.datetimes(timezones=st.just(UTC)), st.sampled_from(Cause))
 def test_every_fact_can_be_appended(fact: Fact, moment: datetime, cause: Cause) -> None:
     new = NewEvent(fact=fact, occurred_at=moment, actor="cli:ann", cause=cause)
-    stream = "node/n" if type(fact).__name__.startswith("Node") else "model/n/m"
+    of_model = type(fact).__name__ in EVENTS
+    stream = "model/n/m" if of_model else "node/n"
     (draft,) = draft_append(stream, [new], 0).events
     assert draft.fact == fact
 
@@ -110,7 +112,7 @@ def test_unloading_of_schema_1_is_understood(
 
 @pytest.mark.parametrize(
     ("name", "schema"),
-    [("ModelWashed", 1), ("ModelUsed", 2), ("ModelUsed", 0), ("ModelUnloaded", 3)],
+    [("ModelWashed", 1), ("ModelUsed", 3), ("ModelUsed", 0), ("ModelUnloaded", 3)],
 )
 def test_unknown_type_or_schema_is_named(name: str, schema: int) -> None:
     with pytest.raises(UnknownEventTypeError) as caught:
@@ -125,6 +127,8 @@ def test_unknown_type_or_schema_is_named(name: str, schema: int) -> None:
         ("ModelUsed", 1, "[]"),
         ("ModelUsed", 1, '{"purpose":7}'),
         ("ModelUsed", 1, '{"reason":"x"}'),
+        ("ModelUsed", 1, '{"endpoint":"/api/chat"}'),
+        ("ModelUsed", 2, '{"outcome":"well"}'),
         ("ModelUsed", 1, b'{"purpose":"\xff"}'),
         ("ModelDiscovered", 1, '{"digest":"d"}'),
         ("ModelUnloaded", 1, "7"),

@@ -53,6 +53,7 @@ RunnerChanged        | L       | =    |
 ModelUnloaded        | L       | A    |
 ModelUsed            | L A     | L    |
 ModelUsed            | G       | =    | a load
+UseFailed            | A L E G | =    | present
 CapabilitiesDetected | N A L E G | =  |
 ConfigurationChanged | N A L E G | =  |
 """

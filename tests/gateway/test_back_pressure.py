@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.gateway_fixture import Uses, gateway, raw, scripted, until
 
-from herdbook.gateway.uses import Outcome
+from herdbook.events.facts import UseOutcome
 
 MB = 1 << 20
 
@@ -101,7 +101,7 @@ async def test_a_client_that_stops_reading_is_cut_off() -> None:
                 client.send(b"Content-Length: 1\r\n\r\n\0")
                 await until(lambda: server.connections == 1)
                 await until(lambda: server.open == 0)
-    assert (await uses.first()).outcome is Outcome.CLIENT_LEFT
+    assert (await uses.first()).outcome is UseOutcome.CLIENT_LEFT
 
 
 async def test_a_slow_server_stops_the_client_from_sending() -> None:

@@ -16,7 +16,7 @@ from support.gateway_fixture import (
     until,
 )
 
-from herdbook.gateway.uses import Outcome
+from herdbook.events.facts import UseOutcome
 
 POST = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
 GET = b"GET /api/tags HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -258,7 +258,7 @@ async def test_a_client_that_leaves_ends_the_request_to_the_server() -> None:
             assert server.open == 1
             client.leave()
             await until(lambda: server.open == 0, 1.0)
-        assert (await uses.first()).outcome is Outcome.CLIENT_LEFT
+        assert (await uses.first()).outcome is UseOutcome.CLIENT_LEFT
 
 
 async def test_a_client_that_closes_its_half_has_left() -> None:
@@ -296,4 +296,4 @@ async def test_many_streams_at_once_all_arrive() -> None:
 
     whole = "".join(f"{number:08d}" for number in range(20))
     assert all(answer.text == whole for answer in answers)
-    assert [use.outcome for use in uses.all] == [Outcome.COMPLETED] * 200
+    assert [use.outcome for use in uses.all] == [UseOutcome.COMPLETED] * 200

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from support.gateway_fixture import Uses, gateway, raw, request_of, scripted, until
 
-from herdbook.gateway.uses import Outcome
+from herdbook.events.facts import UseOutcome
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 CHAT = (
@@ -88,7 +88,7 @@ async def test_a_server_that_dies_in_the_middle_leaves_an_incomplete_answer() ->
             with pytest.raises(httpx.RemoteProtocolError):
                 await client.post(f"{address}/api/chat", json={"model": "m"})
     (use,) = uses.all
-    assert (use.outcome, use.failure) == (Outcome.FAILED, "node_unreachable")
+    assert (use.outcome, use.failure) == (UseOutcome.FAILED, "node_unreachable")
 
 
 @pytest.mark.parametrize(

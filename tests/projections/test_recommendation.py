@@ -298,6 +298,13 @@ PLAIN: dict[str, AnyFact] = {
         facts.RunnerChanged(runner=RUNNER),
         UNLOADED,
         USED,
+        facts.UseFailed(
+            endpoint="/api/chat",
+            client="ann",
+            started_at=datetime(2026, 1, 1, tzinfo=UTC),
+            duration_s=1.0,
+            outcome=facts.UseOutcome.CLIENT_LEFT,
+        ),
         detected("completion", "tools", general=3),
         facts.ConfigurationChanged(set={"capability.vision": True}),
     )

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 from hypothesis import strategies as st
 
 from herdbook.events import facts
-from herdbook.events.facts import AnyFact, Capability, FactSource, Runner, UnloadReason
+from herdbook.events.facts import (
+    AnyFact,
+    Capability,
+    FactSource,
+    Runner,
+    UnloadReason,
+    UseOutcome,
+)
 from herdbook.events.lifecycle import INITIAL, TRANSITIONS, Lifecycle
 from herdbook.events.recorded import Cause, Position, RecordedEvent
 from herdbook.events.streams import model_stream, node_stream
@@ -62,6 +70,17 @@ _FIELDS: dict[str, Mapping[str, st.SearchStrategy[object]]] = {
     "LoadInterrupted": _instances,
     "RunnerChanged": {"runner": runners},
     "ModelUnloaded": {"reason": st.sampled_from(list(UnloadReason))},
+    "ModelUsed": {
+        "purpose": st.text(),
+        "count": st.one_of(st.just(msgspec.UNSET), st.integers(1, 99)),
+    },
+    "UseFailed": {
+        "endpoint": st.just("/api/chat"),
+        "client": st.just("ann"),
+        "started_at": st.datetimes(timezones=st.just(UTC)),
+        "duration_s": st.floats(0, 5000, allow_nan=False),
+        "outcome": st.sampled_from(list(UseOutcome)),
+    },
     "CapabilitiesDetected": {
         "digest": digests,
         "weights": digests,

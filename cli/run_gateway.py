@@ -1,0 +1,159 @@
+"""Run a gateway for ``gateway`` and ``serve``. Imported only where it is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from herdbook.cli.invocation import Invocation
+from herdbook.core import HerdbookError, ManagerSettings, ModelManager, base_url
+from herdbook.gateway.access import Authenticate, Caller
+from herdbook.gateway.run import listen_address, recorded_gateway
+from herdbook.gateway.settings import GatewaySettings
+from herdbook.service.auth.rate_limit import FailedLogins
+from herdbook.service.auth.tokens import Token, Tokens, gather
+
+if TYPE_CHECKING:
+    from herdbook.service.run import Companion
+
+REFRESH_EVERY_S = 10.0
+"""Seconds between two refreshes of the server."""
+
+FAILURES = 10
+"""Unknown tokens that an address may send within ``FAILURES_WITHIN_S``."""
+
+FAILURES_WITHIN_S = 60.0
+"""Seconds after which unknown tokens of an address are forgotten."""
+
+
+class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of a gateway.
+
+    Attributes:
+        listen: Address to listen on, ``HOST:PORT``.
+        hosts: Accepted host names.
+        strict: Whether to answer 503 while uses cannot be recorded.
+    """
+
+    listen: str
+    hosts: tuple[str, ...]
+    strict: bool
+
+    def settings(self, server: str | None) -> GatewaySettings:
+        """Return the settings of the gateway.
+
+        Args:
+            server: The Ollama server, as ``OLLAMA_HOST`` takes it.
+
+        Raises:
+            CallerError: The address to listen on is not valid.
+        """
+        host, port = listen_address(self.listen)
+        address = os.environ.get("OLLAMA_HOST") if server is None else server
+        return GatewaySettings(
+            server=base_url(address),
+            host=host,
+            port=port,
+            hosts=self.hosts,
+            strict=self.strict,
+        )
+
+
+def authenticator(tokens: tuple[Token, ...]) -> Authenticate | None:
+    """Return what checks the tokens of the service; None without tokens."""
+    if not tokens:
+        return None
+    known = Tokens(tokens)
+    failures = FailedLogins(
+        most=FAILURES, within_s=FAILURES_WITHIN_S, clock=time.monotonic
+    )
+
+    def authenticate(secret: str, address: str) -> Caller | None:
+        try:
+            failures.check(address)
+        except HerdbookError:  # too many wrong tokens: this one is not checked
+            return None
+        user = known.principal(secret)
+        if user is None:
+            failures.add(address)
+            return None
+        return Caller(name=user.name, actor=user.actor, role=user.role.value)
+
+    return authenticate
+
+
+def companion(
+    options: GatewayOptions, server: str | None, tokens: tuple[Token, ...]
+) -> Companion:
+    """Return what serves a gateway next to the service.
+
+    Args:
+        options: The options of the gateway.
+        server: The Ollama server, as ``OLLAMA_HOST`` takes it.
+        tokens: The tokens of the service.
+
+    Raises:
+        CallerError: The address to listen on is not valid.
+    """
+    settings = options.settings(server)
+    authenticate = authenticator(tokens)
+
+    def served(
+        manager: ModelManager, failed: Callable[[], None]
+    ) -> AbstractAsyncContextManager[str]:
+        return recorded_gateway(
+            manager, settings, authenticate=authenticate, failed=failed
+        )
+
+    return served
+
+
+async def serve_until_stopped(
+    invocation: Invocation, options: GatewayOptions, tokens: Path | None
+) -> None:
+    """Print the address, then relay requests until SIGINT or SIGTERM."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    settings = options.settings(invocation.ollama)
+    authenticate = authenticator(gather(tokens, os.environ))
+    opened = ModelManager.open(
+        invocation.log,
+        ollama=invocation.ollama,
+        node=invocation.node,
+        actor="gateway",
+        registry=invocation.registry,
+        settings=ManagerSettings(
+            refresh_timeout_s=5.0, reconcile_every_s=REFRESH_EVERY_S
+        ),
+    )
+    async with (
+        opened as manager,
+        recorded_gateway(
+            manager, settings, authenticate=authenticate, failed=stopped.set
+        ) as address,
+    ):
+        _write_start(invocation, address, settings.server)
+        await stopped.wait()
+
+
+def _write_start(invocation: Invocation, address: str, server: str) -> None:
+    screen = invocation.screen
+    if invocation.json:
+        log = str(invocation.log)
+        screen.write_json(
+            {"address": address, "server": server, "log": log}, in_lines=True
+        )
+    else:
+        screen.write(address)
+        screen.write(f"Relays to {server}. Log: {invocation.log}. Stop with Ctrl-C.")
+    screen.stream.flush()

@@ -1,0 +1,345 @@
+"""Record uses in the log, without ever delaying or failing a request.
+
+Uses of one model by one client with one outcome that end within a second become one
+event, so that a flood of small requests cannot flood the log. Uses that cannot be
+recorded are counted, and the count is recorded once the log works again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from msgspec import UNSET
+
+from herdbook.core import HerdbookError, ModelState
+from herdbook.core.logging import Logger
+from herdbook.core.operations.uses import Uses
+from herdbook.events.errors import IllegalTransitionError, StoreError
+from herdbook.events.facts import ModelUsed, UseFailed, UseOutcome, UsesNotRecorded
+from herdbook.gateway.access import Caller
+from herdbook.gateway.endpoints import Effect
+from herdbook.gateway.uses import Use
+
+_log = Logger("herdbook.gateway")
+
+FOLD_S: Final = 1.0
+"""Seconds for which uses are collected before they are recorded."""
+
+_LOADING_S: Final = 0.1
+"""A server that reports less for loading found the model in memory."""
+
+_LONGEST_REASON: Final = 500
+
+
+class _Key(NamedTuple):
+    model: str
+    caller: Caller
+    endpoint: str
+    outcome: UseOutcome
+    failure: str
+    answered: bool
+
+
+class Fold:
+    """Uses that are recorded together.
+
+    Attributes:
+        count: Number of uses.
+        ended: When the first and the last of them ended.
+        loaded_by_it: Whether one of them loaded the model; None if that is unknown.
+    """
+
+    def __init__(self, use: Use, *, loaded_by_it: bool | None) -> None:
+        self.count = 0
+        self.loaded_by_it = loaded_by_it
+        now = datetime.now(UTC)
+        self.ended = (now, now)
+        self._started_at = use.started_at
+        self._duration_s = 0.0
+        self._first_token_s: float | None = None
+        self._prompt_tokens: int | None = None
+        self._output_tokens: int | None = None
+
+    def add(self, use: Use) -> None:
+        """Add a use."""
+        self.count += 1
+        self._duration_s += use.duration_s
+        self._started_at = min(self._started_at, use.started_at)
+        if use.first_token_s is not None:
+            self._first_token_s = (self._first_token_s or 0.0) + use.first_token_s
+        prompt, output = use.counts.prompt_tokens, use.counts.output_tokens
+        if prompt is not None:
+            self._prompt_tokens = (self._prompt_tokens or 0) + prompt
+        if output is not None:
+            self._output_tokens = (self._output_tokens or 0) + output
+
+    def close(self) -> None:
+        """Note when the last use ended."""
+        self.ended = (self.ended[0], datetime.now(UTC))
+
+    def fact(self, key: _Key) -> ModelUsed | UseFailed:
+        """Return the fact to record."""
+        if not key.answered:
+            return UseFailed(
+                endpoint=key.endpoint,
+                client=key.caller.name,
+                started_at=self._started_at,
+                duration_s=round(self._duration_s, 6),
+                outcome=key.outcome,
+                failure=key.failure,
+                count=self.count,
+            )
+        first, loaded = self._first_token_s, self.loaded_by_it
+        prompt, output = self._prompt_tokens, self._output_tokens
+        return ModelUsed(
+            endpoint=key.endpoint,
+            client=key.caller.name,
+            started_at=self._started_at,
+            duration_s=round(self._duration_s, 6),
+            first_token_s=UNSET if first is None else round(first, 6),
+            prompt_tokens=UNSET if prompt is None else prompt,
+            output_tokens=UNSET if output is None else output,
+            outcome=key.outcome,
+            failure=key.failure or UNSET,
+            loaded_by_it=UNSET if loaded is None else loaded,
+            count=self.count,
+        )
+
+
+class Missing:
+    """Uses that are missing in the log.
+
+    Attributes:
+        count: Their number.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._since: datetime | None = None
+        self._until: datetime | None = None
+        self._reason = ""
+
+    def add(self, folds: Iterable[Fold], reason: str) -> None:
+        """Add uses that could not be recorded."""
+        for fold in folds:
+            self.count += fold.count
+            first, last = fold.ended
+            self._since = first if self._since is None else min(first, self._since)
+            self._until = last if self._until is None else max(last, self._until)
+        self._reason = reason[:_LONGEST_REASON]
+
+    def fact(self) -> UsesNotRecorded:
+        """Return the fact to record."""
+        assert self._since is not None
+        assert self._until is not None
+        return UsesNotRecorded(
+            count=self.count,
+            since=self._since,
+            until=self._until,
+            reason=self._reason,
+        )
+
+
+class UseRecorder:
+    """Collects uses, and records them once a second.
+
+    Args:
+        uses: The uses of the models of the server.
+    """
+
+    def __init__(self, uses: Uses) -> None:
+        self._uses = uses
+        self._folds: dict[_Key, Fold] = {}
+        self._changes: dict[str, str | None] = {}
+        self._missing = Missing()
+        self._works = True
+        self._wake = asyncio.Event()
+        self._stopped = asyncio.Event()
+
+    @property
+    def works(self) -> bool:
+        """Whether the last attempt to record succeeded."""
+        return self._works
+
+    @property
+    def stopped(self) -> bool:
+        """Whether ``stop`` was called."""
+        return self._stopped.is_set()
+
+    @property
+    def missing(self) -> int:
+        """Number of uses that are missing in the log so far."""
+        return self._missing.count
+
+    def add(self, use: Use) -> None:
+        """Take a request that has ended."""
+        if not use.model:
+            return
+        answered = use.first_token_s is not None
+        if use.endpoint.effect is Effect.CHANGE or use.counts.only:
+            if answered or use.outcome is UseOutcome.COMPLETED:
+                self._changes[use.model] = use.caller.actor
+        else:
+            key = _Key(
+                use.model,
+                use.caller,
+                use.endpoint.path,
+                use.outcome,
+                use.failure,
+                answered,
+            )
+            fold = self._folds.get(key)
+            if fold is None:
+                fold = Fold(use, loaded_by_it=self._loaded_by(use))
+                self._folds[key] = fold
+            fold.add(use)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Record what was collected, once a second, until ``stop``."""
+        while not self._stopped.is_set():
+            await self._wake.wait()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), FOLD_S)
+            self._wake.clear()
+            await self.flush()
+            if self._missing.count or self._changes:
+                self._wake.set()
+
+    def stop(self) -> None:
+        """Let ``run`` record what is left, and return."""
+        self._stopped.set()
+        self._wake.set()
+
+    async def flush(self) -> None:
+        """Record what was collected so far."""
+        folds, self._folds = self._folds, {}
+        changes, self._changes = self._changes, {}
+        for fold in folds.values():
+            fold.close()
+        named = self._named(folds)
+        await self._refresh(changes, named)
+        left = list(named)
+        while left:
+            name, key, fold = left[0]
+            try:
+                await self._record(name, key, fold)
+            except StoreError as error:
+                self._fail([one for _, _, one in left], error)
+                return
+            left.pop(0)
+        await self._record_missing()
+
+    def _loaded_by(self, use: Use) -> bool | None:
+        """Return whether a use loaded its model; None if log and answer disagree."""
+        status = self._uses.status(use.model)
+        if status is None or not status.present:
+            return None
+        was_loaded = status.state is ModelState.LOADED
+        load_s = use.counts.load_s
+        if load_s is not None and (load_s < _LOADING_S) is not was_loaded:
+            return None
+        return not was_loaded
+
+    def _named(self, folds: dict[_Key, Fold]) -> list[tuple[str, _Key, Fold]]:
+        """Return the folds with canonical names; invalid names are left out."""
+        found = []
+        for key, fold in folds.items():
+            status = self._uses.status(key.model)
+            if status is not None:
+                found.append((status.name, key, fold))
+        return found
+
+    async def _refresh(
+        self,
+        changes: dict[str, str | None],
+        named: list[tuple[str, _Key, Fold]],
+    ) -> None:
+        """Refresh if clients changed models, or used some that are not loaded."""
+        actors = {}
+        due = bool(changes)
+        for model, actor in changes.items():
+            status = self._uses.status(model)
+            if status is not None and actor is not None:
+                actors[status.name] = actor
+        for name, key, _ in named:
+            status = self._uses.status(name)
+            if status is not None and status.state is not ModelState.LOADED:
+                due = True
+                if key.answered:
+                    actors[name] = key.caller.actor
+        if not due:
+            return
+        try:
+            await self._uses.refresh(actors)
+        except HerdbookError as error:
+            _log.warning("refresh_failed", reason=str(error))
+
+    async def _record(self, name: str, key: _Key, fold: Fold) -> None:
+        """Record a fold.
+
+        Raises:
+            StoreError: The log cannot be written.
+        """
+        before = self._uses.status(name)
+        try:
+            recorded = await self._uses.record(
+                name, fold.fact(key), actor=key.caller.actor
+            )
+        except IllegalTransitionError as error:
+            self._missing.add([fold], str(error))
+            return
+        self._works = True
+        if not recorded:
+            _log.info("use_of_missing_model", model=name, requests=fold.count)
+        elif (
+            key.answered
+            and before is not None
+            and before.state is not ModelState.LOADED
+        ):
+            # The use shows that the model was in memory. Check whether it still is.
+            self._changes.setdefault(name, None)
+
+    def _fail(self, folds: list[Fold], error: StoreError) -> None:
+        self._works = False
+        self._missing.add(folds, str(error))
+        _log.warning(
+            "uses_not_recorded", requests=self._missing.count, reason=str(error)
+        )
+
+    async def _record_missing(self) -> None:
+        if not self._missing.count:
+            return
+        missing, self._missing = self._missing, Missing()
+        try:
+            await self._uses.record_missing(missing.fact())
+        except StoreError as error:
+            self._works = False
+            self._missing = missing
+            _log.warning("uses_not_recorded", requests=missing.count, reason=str(error))
+        else:
+            self._works = True
+
+
+@asynccontextmanager
+async def recording(
+    uses: Uses, *, failed: Callable[[], None]
+) -> AsyncIterator[UseRecorder]:
+    """Record uses while the block runs; those that are left are recorded at its end.
+
+    Args:
+        uses: The uses of the models of the server.
+        failed: Called if recording stops by itself, which only a bug causes.
+    """
+    recorder = UseRecorder(uses)
+    running = asyncio.ensure_future(recorder.run())
+    running.add_done_callback(lambda _: None if recorder.stopped else failed())
+    try:
+        yield recorder
+    finally:
+        recorder.stop()
+        await running

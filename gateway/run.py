@@ -1,0 +1,66 @@
+"""A gateway with a manager: relay requests, and record them in its log."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from herdbook.core import CallerError, ModelManager
+from herdbook.gateway.access import Access, Authenticate
+from herdbook.gateway.recording import recording
+from herdbook.gateway.relay import serve_gateway
+from herdbook.gateway.settings import GatewaySettings
+
+
+def listen_address(text: str) -> tuple[str, int]:
+    """Return host and port of ``HOST:PORT``.
+
+    Raises:
+        CallerError: The text has another form.
+    """
+    host, colon, port = text.rpartition(":")
+    host = host.strip("[]")
+    if not colon or not host or not port.isascii() or not port.isdecimal():
+        raise _invalid(text)
+    number = int(port)
+    if number > 65_535:
+        raise _invalid(text)
+    return host, number
+
+
+def _invalid(text: str) -> CallerError:
+    return CallerError(
+        f"the address {text[:100]!r}",
+        "is not HOST:PORT",
+        "Use an address and a port, such as 127.0.0.1:11436",
+    )
+
+
+@asynccontextmanager
+async def recorded_gateway(
+    manager: ModelManager,
+    settings: GatewaySettings,
+    *,
+    authenticate: Authenticate | None,
+    failed: Callable[[], None],
+) -> AsyncIterator[str]:
+    """Serve a gateway while the block runs; its uses are recorded.
+
+    Args:
+        manager: The manager of the server.
+        settings: Where to listen, where to relay to, and the limits.
+        authenticate: Checks a token; None if there are no tokens.
+        failed: Called if the gateway stops by itself, which only a bug causes.
+
+    Yields:
+        The address of the gateway.
+
+    Raises:
+        CallerError: The address cannot be listened on, or must not without tokens.
+    """
+    access = Access(settings.host, settings.hosts, authenticate)
+    async with (
+        recording(manager.uses, failed=failed) as recorder,
+        serve_gateway(settings, access, recorder, failed=failed) as address,
+    ):
+        yield address

@@ -1,0 +1,140 @@
+"""Who may send what through the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+from support.gateway_fixture import OK, gateway, raw, request_of, scripted
+
+from herdbook.core import CallerError
+from herdbook.gateway.access import Access, Caller
+
+CALLERS = {
+    f"key-{role}": Caller(name=f"the-{role}", actor=f"api:the-{role}", role=role)
+    for role in ("read", "operate", "admin")
+}
+
+
+def authenticate(secret: str, address: str) -> Caller | None:
+    assert address == "127.0.0.1"
+    return CALLERS.get(secret)
+
+
+class Echo:
+    """Answers every request, and remembers the heads."""
+
+    def __init__(self) -> None:
+        self.heads: list[bytes] = []
+
+    async def __call__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        while True:
+            self.heads.append((await request_of(reader))[0])
+            writer.write(OK)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "needed"),
+    [
+        ("GET", "/", "read"),
+        ("GET", "/api/tags", "read"),
+        ("POST", "/api/show", "read"),
+        ("POST", "/api/generate", "read"),
+        ("POST", "/v1/chat/completions", "read"),
+        ("POST", "/v1/messages", "read"),
+        ("POST", "/api/pull", "operate"),
+        ("POST", "/api/pull?x=1", "operate"),
+        ("POST", "/api/create", "admin"),
+        ("POST", "/api/copy", "admin"),
+        ("POST", "/api/push", "admin"),
+        ("POST", "/api/blobs/sha256-0", "admin"),
+        ("DELETE", "/api/delete", "admin"),
+        ("DELETE", "/api/%64elete", "admin"),
+        ("DELETE", "/api/generate", "admin"),
+        ("PUT", "/anything", "admin"),
+    ],
+)
+async def test_each_path_needs_its_role(method: str, path: str, needed: str) -> None:
+    order = ("read", "operate", "admin")
+    async with scripted(Echo()) as server:
+        async with gateway(server.url, authenticate=authenticate) as address:
+            async with httpx.AsyncClient(base_url=address) as client:
+                for role in order:
+                    key = {"Authorization": f"Bearer key-{role}"}
+                    answer = await client.request(method, path, headers=key)
+                    allowed = order.index(role) >= order.index(needed)
+                    assert answer.status_code == (200 if allowed else 403)
+                    assert allowed or needed in answer.text
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"Authorization": "Bearer nonsense"}, 401),
+        ({"Authorization": "Basic abc"}, 401),
+        ({"Authorization": "bearer key-read"}, 200),
+        ({"X-Api-Key": "key-read"}, 200),
+        ({"X-Api-Key": "key-read", "Authorization": "Bearer key-admin"}, 401),
+        ({"X-Api-Key": "key-read", "Authorization": "Bearer key-read"}, 200),
+    ],
+)
+async def test_a_token_is_a_key_and_stays_at_the_gateway(
+    headers: dict[str, str], status: int
+) -> None:
+    echo = Echo()
+    async with scripted(echo) as server:
+        async with gateway(server.url, authenticate=authenticate) as address:
+            async with httpx.AsyncClient(base_url=address) as client:
+                answer = await client.post("/v1/chat/completions", headers=headers)
+    assert answer.status_code == status
+    if status == 401:
+        assert answer.json()["error"]["type"] == "authentication_error"
+        assert answer.headers["www-authenticate"] == 'Bearer realm="herdbook"'
+        assert echo.heads == []
+    else:
+        assert b"key-" not in echo.heads[0]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (b"Host: localhost", 200),
+        (b"Host: LOCALHOST:80", 200),
+        (b"Host: 127.0.0.1:1", 200),
+        (b"Host: [::1]:1", 200),
+        (b"Host: gateway.lan:11436", 200),
+        (b"Host: evil.example", 403),
+        (b"Host: localhost.evil.example", 403),
+        (b"Host: localhost\r\nHost: localhost", 403),
+        (b"X: y", 403),
+        (b"Host: localhost\r\nOrigin: http://localhost:3000", 200),
+        (b"Host: localhost\r\nOrigin: https://gateway.lan", 200),
+        (b"Host: localhost\r\nOrigin: vscode-webview://abc", 200),
+        (b"Host: localhost\r\nOrigin: https://evil.example", 403),
+        (b"Host: localhost\r\nOrigin: null", 403),
+    ],
+)
+async def test_only_the_names_of_the_gateway_are_answered(
+    headers: bytes, status: int
+) -> None:
+    async with scripted(Echo()) as server:
+        async with gateway(server.url, hosts=("gateway.lan",)) as address:
+            async with raw(address) as client:
+                client.send(b"GET / HTTP/1.1\r\n" + headers + b"\r\n\r\n")
+                assert (await client.head()).startswith(b"HTTP/1.1 %d " % status)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "gateway.lan"])
+def test_other_machines_need_tokens(host: str) -> None:
+    with pytest.raises(CallerError, match="there are no tokens"):
+        Access(host, (), None)
+    assert Access(host, (), authenticate).uses_tokens
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "::1"])
+def test_loopback_is_open_without_tokens(host: str) -> None:
+    assert not Access(host, (), None).uses_tokens

@@ -1,0 +1,315 @@
+"""Uses through the gateway, as the log has them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from support.gateway_fixture import raw, until
+
+from herdbook.core import ManagerSettings, ModelManager, ModelState, RecordedEvent
+from herdbook.events.errors import StoreFullError
+from herdbook.events.facts import ModelUsed, UseFailed, UseOutcome, UsesNotRecorded
+from herdbook.gateway import recording
+from herdbook.gateway.access import Caller
+from herdbook.gateway.run import recorded_gateway
+from herdbook.gateway.settings import GatewaySettings
+from herdbook.sandbox import RealClock, Settings, World, serve
+
+MODEL = "llama3.2:3b"
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Record a tenth of a second after a use instead of a whole one."""
+    monkeypatch.setattr(recording, "FOLD_S", 0.1)
+
+
+class Place:
+    """A sandbox, a manager of it and a gateway in front of it."""
+
+    def __init__(self, world: World, manager: ModelManager, address: str) -> None:
+        self.world = world
+        self.manager = manager
+        self.address = address
+        self.http = httpx.AsyncClient(base_url=address, timeout=20)
+
+    async def events(self, *kinds: type) -> list[RecordedEvent]:
+        """Return the events of some types."""
+        names = {kind.__name__ for kind in kinds}
+        store = self.manager._storage.store
+        return [one async for one in store.read_all() if one.type in names]
+
+    async def wait_for(self, kind: type, count: int = 1) -> list[RecordedEvent]:
+        """Wait until there are as many events of a type."""
+        async with asyncio.timeout(10):
+            while len(found := await self.events(kind)) < count:
+                await asyncio.sleep(0.02)
+        return found
+
+    async def wait_for_state(self, name: str, state: ModelState) -> None:
+        """Wait until a model is in a state."""
+        async with asyncio.timeout(10):
+            while (await self.manager.get_status(name)).state is not state:
+                await asyncio.sleep(0.02)
+
+
+def authenticate(secret: str, _: str) -> Caller | None:
+    name = secret.removeprefix("key-")
+    return Caller(name=name, actor=f"api:{name}", role="admin")
+
+
+@asynccontextmanager
+async def place(
+    *, tokens: bool = False, strict: bool = False, log: Path | str = ":memory:"
+) -> AsyncIterator[Place]:
+    world = World(
+        models="some", clock=RealClock(speed=20), settings=Settings(token_s=0.02)
+    )
+    async with (
+        serve(world) as url,
+        ModelManager.open(log, ollama=url, settings=ManagerSettings()) as manager,
+        recorded_gateway(
+            manager,
+            GatewaySettings(server=url, port=0, strict=strict),
+            authenticate=authenticate if tokens else None,
+            failed=lambda: pytest.fail("the gateway stopped"),
+        ) as address,
+    ):
+        there = Place(world, manager, address)
+        async with there.http:
+            yield there
+
+
+def used(event: RecordedEvent) -> ModelUsed:
+    assert isinstance(event.data, ModelUsed)
+    return event.data
+
+
+def generate(model: str = MODEL, **more: Any) -> dict[str, Any]:
+    return {"model": model, "prompt": "hi", "options": {"num_predict": 3}, **more}
+
+
+async def test_a_use_is_recorded_with_its_measures() -> None:
+    before = datetime.now(UTC)
+    async with place() as there:
+        answer = await there.http.post("/api/generate", json=generate())
+        assert answer.status_code == 200
+        (event,) = await there.wait_for(ModelUsed)
+        status = await there.manager.get_status(MODEL)
+
+    use = used(event)
+    assert event.actor == "gateway:127.0.0.1"
+    assert event.stream == f"model/local/{MODEL}"
+    assert (use.endpoint, use.client) == ("/api/generate", "127.0.0.1")
+    assert use.outcome is UseOutcome.COMPLETED
+    assert (use.prompt_tokens, use.output_tokens) == (24, 3)
+    assert use.loaded_by_it is True
+    assert use.count == 1
+    assert use.failure is msgspec.UNSET
+    assert isinstance(use.first_token_s, float)
+    assert isinstance(use.duration_s, float)
+    assert 0 < use.first_token_s <= use.duration_s
+    assert isinstance(use.started_at, datetime)
+    assert before <= use.started_at <= event.recorded_at
+    assert (status.uses, status.state) == (1, ModelState.LOADED)
+
+
+async def test_the_client_is_the_actor_of_what_it_caused() -> None:
+    async with place(tokens=True) as there:
+        key = {"Authorization": "Bearer key-ann"}
+        await there.http.post("/api/generate", json=generate(), headers=key)
+        await there.wait_for(ModelUsed)
+        pull = {"model": "tinyllama", "stream": False}
+        await there.http.post("/api/pull", json=pull, headers=key)
+        names = {"model": "tinyllama"}
+        await there.wait_for_state("tinyllama", ModelState.AVAILABLE)
+        await there.http.request("DELETE", "/api/delete", json=names, headers=key)
+        await there.wait_for_state("tinyllama", ModelState.NOT_PRESENT)
+        told = [
+            (one.type, one.actor)
+            async for one in there.manager._storage.store.read_all()
+            if one.actor != "reconciler"
+        ]
+    assert told == [
+        ("ModelLoaded", "api:ann"),
+        ("ModelUsed", "api:ann"),
+        ("ModelDiscovered", "api:ann"),
+        ("CapabilitiesDetected", "api:ann"),
+        ("ModelVanished", "api:ann"),
+    ]
+
+
+async def test_uses_that_end_together_become_one_event() -> None:
+    async with place(tokens=True) as there:
+        await there.http.post(
+            "/api/generate", json=generate(), headers={"X-Api-Key": "key-ann"}
+        )
+        await there.wait_for(ModelUsed)
+        asked = [
+            there.http.post(
+                "/api/generate", json=generate(), headers={"X-Api-Key": f"key-{name}"}
+            )
+            for name in ("ann", "bob", "bob", "ann", "ann")
+        ]
+        await asyncio.gather(*asked)
+        await until_uses(there, 6)
+        events = (await there.events(ModelUsed))[1:]
+
+    by_client: dict[str, int] = {}
+    for event in events:
+        use = used(event)
+        assert isinstance(use.count, int)
+        assert use.output_tokens == 3 * use.count
+        client = str(use.client)
+        by_client[client] = by_client.get(client, 0) + use.count
+    assert by_client == {"ann": 3, "bob": 2}
+
+
+async def test_a_name_is_recorded_as_the_server_spells_it() -> None:
+    async with place() as there:
+        for name in ("LLAMA3.2:3B", "registry.ollama.ai/library/llama3.2:3b"):
+            await there.http.post("/api/generate", json=generate(name))
+        await until_uses(there, 2)
+        events = await there.events(ModelUsed)
+    assert {event.stream for event in events} == {f"model/local/{MODEL}"}
+
+
+async def test_a_client_that_left_is_recorded() -> None:
+    async with place() as there:
+        await there.http.post("/api/generate", json=generate())
+        await there.wait_for(ModelUsed)
+        body = b'{"model":"llama3.2:3b","prompt":"x","options":{"num_predict":5000}}'
+        async with raw(there.address) as client:
+            client.send(b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\n")
+            client.send(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            await client.head()
+            await client.exactly(10)
+            client.leave()
+        use = used((await there.wait_for(ModelUsed, 2))[1])
+        await until(lambda: there.world.seen[-1].ended == "closed by client", 1.0)
+    assert use.outcome is UseOutcome.CLIENT_LEFT
+    assert use.output_tokens is msgspec.UNSET
+
+
+async def test_a_request_that_the_server_refused_changes_no_state() -> None:
+    async with place() as there:
+        tools = [{"type": "function", "function": {"name": "x"}}]
+        refused = {"model": "nomic-embed-text", "messages": [{}], "tools": tools}
+        answer = await there.http.post("/api/chat", json=refused)
+        assert answer.status_code == 400
+        (event,) = await there.wait_for(UseFailed)
+        status = await there.manager.get_status("nomic-embed-text")
+    assert isinstance(event.data, UseFailed)
+    assert event.data.outcome is UseOutcome.FAILED
+    assert event.data.failure == "invalid_request"
+    assert event.data.count == 1
+    assert (status.state, status.uses) == (ModelState.AVAILABLE, 0)
+
+
+async def test_a_model_that_does_not_exist_is_no_error_of_the_gateway() -> None:
+    async with place() as there:
+        answer = await there.http.post("/api/generate", json=generate("nosuch:1b"))
+        assert answer.status_code == 404
+        assert answer.json() == {"error": "model 'nosuch:1b' not found"}
+        await there.http.post("/api/generate", json=generate("bad name!"))
+        await there.http.post("/api/generate", content=b"{")
+        await there.http.post("/api/generate", json=generate())
+        await there.wait_for(ModelUsed)
+        assert await there.events(UseFailed, UsesNotRecorded) == []
+
+
+async def test_a_model_that_the_log_does_not_know_is_found_by_its_use() -> None:
+    async with place() as there:
+        async with httpx.AsyncClient(base_url=there.manager._client.base_url) as other:
+            copied = {"source": MODEL, "destination": "mine"}
+            await other.post("/api/copy", json=copied)
+        await there.http.post("/api/generate", json=generate("mine"))
+        (event,) = await there.wait_for(ModelUsed)
+    assert event.stream == "model/local/mine:latest"
+
+
+async def test_a_load_and_an_unload_are_recorded_as_such() -> None:
+    async with place() as there:
+        await there.http.post("/api/generate", json={"model": MODEL})
+        await there.wait_for_state(MODEL, ModelState.LOADED)
+        unload = {"model": MODEL, "keep_alive": 0}
+        await there.http.post("/api/generate", json=unload)
+        await there.wait_for_state(MODEL, ModelState.AVAILABLE)
+        assert await there.events(ModelUsed) == []
+
+
+async def test_uses_are_counted_while_the_log_is_full_and_recorded_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with place() as there:
+        await there.http.post("/api/generate", json=generate())
+        await there.wait_for(ModelUsed)
+        store = there.manager._storage.store
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "append", full)
+            for _ in range(3):
+                answer = await there.http.post("/api/generate", json=generate())
+                assert answer.status_code == 200
+            await asyncio.sleep(0.3)
+        (event,) = await there.wait_for(UsesNotRecorded)
+        await there.http.post("/api/generate", json=generate())
+        await there.wait_for(ModelUsed, 2)
+
+    missing = event.data
+    assert isinstance(missing, UsesNotRecorded)
+    assert missing.count == 3
+    assert missing.since <= missing.until <= event.recorded_at
+    assert missing.reason == "the log disk is full"
+
+
+async def test_a_strict_gateway_refuses_uses_while_the_log_is_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with place(strict=True) as there:
+        await there.http.post("/api/generate", json=generate())
+        await there.wait_for(ModelUsed)
+        store = there.manager._storage.store
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "append", full)
+            await there.http.post("/api/generate", json=generate())
+            await asyncio.sleep(0.3)
+            answer = await there.http.post("/v1/messages", json=generate())
+            assert answer.status_code == 503
+            assert answer.json()["error"] == {
+                "type": "overloaded_error",
+                "message": "Uses cannot be recorded now. Try again later.",
+            }
+            assert (await there.http.get("/api/tags")).status_code == 200
+        await there.wait_for(UsesNotRecorded)
+        answer = await there.http.post("/api/generate", json=generate())
+        assert answer.status_code == 200
+
+
+async def test_uses_that_are_left_are_recorded_when_the_gateway_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "FOLD_S", 100.0)
+    log = tmp_path / "herd.db"
+    async with place(log=log) as there:
+        await there.http.post("/api/generate", json=generate())
+        assert await there.events(ModelUsed) == []
+    async with ModelManager.open(log, ollama="127.0.0.1:9", refresh=False) as manager:
+        assert (await manager.get_status(MODEL)).uses == 1
+
+
+async def full(*_: object) -> None:
+    raise StoreFullError("the log", "disk is full")
+
+
+async def until_uses(there: Place, count: int) -> None:
+    async with asyncio.timeout(10):
+        while (await there.manager.get_status(MODEL)).uses < count:
+            await asyncio.sleep(0.02)
