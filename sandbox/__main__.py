@@ -23,7 +23,9 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     )
     parser.add_argument("--host", default=usual.host)
     parser.add_argument("--port", type=int, default=usual.port)
-    parser.add_argument("--models", choices=("none", "herd", "some"), default="some")
+    parser.add_argument(
+        "--models", choices=("none", "herd", "some", "use"), default="some"
+    )
     parser.add_argument(
         "--clock",
         choices=("real", "manual"),

@@ -13,11 +13,13 @@ class Refusal(Exception):  # noqa: N818 - an answer of the sandbox server, not a
     Attributes:
         status: the HTTP status.
         text: what stands under ``error``.
+        plain: whether the content type names no charset.
     """
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, *, plain: bool = False) -> None:
         self.status = status
         self.text = text
+        self.plain = plain
         super().__init__(status, text)
 
 

@@ -14,11 +14,9 @@ from typing import TypeAlias
 from herdbook.sandbox.api import control
 from herdbook.sandbox.api.inference import pause
 from herdbook.sandbox.api.responses import (
-    LINES,
     Answer,
     Stream,
     json_answer,
-    line,
     refusal_answer,
 )
 from herdbook.sandbox.api.routes import Request, answer
@@ -137,15 +135,20 @@ async def _respond(world: World, request: Request, send: Send) -> str:
 def _refusal(path: str, refusal: Refusal) -> Answer:
     """Refuse in the form of the API that was asked."""
     if not path.startswith("/v1/"):
-        return refusal_answer(refusal.status, refusal.text)
+        return refusal_answer(refusal.status, refusal.text, plain=refusal.plain)
     missing = refusal.status == 404
-    error: Json = {
-        "message": refusal.text,
-        "type": "not_found_error" if missing else "invalid_request_error",
-        "param": None,
-        "code": None,
-    }
-    return json_answer({"error": error}, status=refusal.status, plain=True)
+    kind = "not_found_error" if missing else "invalid_request_error"
+    if path == "/v1/messages":
+        said: Json = {"type": kind, "message": refusal.text}
+        error: Json = {
+            "type": "error",
+            "error": said,
+            "request_id": "req_3982b1e88a2f11c652b0fcff",
+        }
+    else:
+        said = {"message": refusal.text, "type": kind, "param": None, "code": None}
+        error = {"error": said}
+    return json_answer(error, status=refusal.status, plain=missing)
 
 
 async def _read(receive: Receive) -> bytes | None:
@@ -176,12 +179,12 @@ async def _send(send: Send, answer: Answer, *, head: bool) -> None:
 
 async def _stream(send: Send, stream: Stream, nonsense: Nonsense | None) -> str:
     async with aclosing(stream.lines) as lines:
-        await _start(send, 200, {"content-type": LINES})
+        await _start(send, 200, {"content-type": stream.content_type, **stream.headers})
         sent = 0
         async for one in lines:
             if nonsense is not None and sent == nonsense.after_lines:
                 return await _nonsense(send, nonsense, begun=True)
-            await _piece(send, line(one))
+            await _piece(send, stream.write(one))
             sent += 1
     await send({"type": "http.response.body", "body": b""})
     return "answered"

@@ -110,11 +110,13 @@ async def runner_for(world: World, entry: Entry, body: Body) -> AsyncIterator[Re
 def answer_of(request: Request, body: Body, limit: object) -> Usage:
     """Compose the answer: as many tokens as asked for, of a few words."""
     if body.get("images") and "vision" not in request.wanted.weights.capabilities:
-        raise Refusal(400, _NO_IMAGES)
+        raise Refusal(400, _NO_IMAGES, plain=body.flag("stream", default=True))
     form = body.get("format")
     if form is not None and form != "json" and not isinstance(form, dict):
         told = f'invalid format: "\\"{form}\\""; expected "json"'
         raise Refusal(500, f"{told} or a valid JSON Schema object")
+    if limit is not None and not isinstance(limit, (int, float)):
+        raise Refusal(500, 'option "num_predict" must be of type integer')
     if not isinstance(limit, int) or limit < 0:
         return Usage(request, _WORDS, "stop")
     words = [_WORDS[index % len(_WORDS)] for index in range(limit)]

@@ -1,4 +1,4 @@
-"""The endpoints that use models: generate, chat, embed, and OpenAI's chat.
+"""The endpoints that use models in Ollama's own form: generate, chat and embed.
 
 Invariant: what is refused is refused in the order of the real server: the body, the
 name, what the model can do, then the runner.
@@ -27,6 +27,7 @@ from herdbook.sandbox.go_time import go_date
 from herdbook.sandbox.models.store import Entry
 from herdbook.sandbox.refusals import Refusal
 from herdbook.sandbox.request_bodies import Body, Json
+from herdbook.sandbox.runners.runner import Request
 from herdbook.sandbox.world import World
 
 Wrap = Callable[[str], Json]
@@ -57,28 +58,38 @@ async def embed(world: World, body: Body) -> Answer:
         told: Json = {"model": body.model, "embeddings": []}
         if not texts:
             return json_answer(told)
-        weights = request.wanted.weights
-        if (
-            "embedding" not in weights.capabilities
-            and not world.profile.embeds_with_any
-        ):
-            start = "Start it with `--embeddings`"
-            raise Refusal(501, f"This server does not support embeddings. {start}")
-        tokens = [len(text.split()) + 2 for text in texts]
-        if max(tokens) > request.wanted.context:
-            if not body.flag("truncate", default=True):
-                raise Refusal(400, _too_long(world))
-            tokens = [min(count, request.wanted.context) for count in tokens]
-        vectors = [_vector(text, weights.embedding_length) for text in texts]
+        told["embeddings"], tokens = _vectors(world, body, texts, request)
         return json_answer(
-            {
-                "model": body.model,
-                "embeddings": vectors,
+            told
+            | {
                 "total_duration": int(request.loaded_s * 1e9) + 2_000_000,
                 "load_duration": int(request.loaded_s * 1e9) + 1_000_000,
-                "prompt_eval_count": sum(tokens),
+                "prompt_eval_count": tokens,
             }
         )
+
+
+async def vectors(world: World, body: Body) -> tuple[list[list[float]], int]:
+    """Turn texts into vectors for another form; also return the number of tokens."""
+    texts = _texts(body.get("input"))
+    entry = lookup.to_embed(world, body.model)
+    async with runner_for(world, entry, Body({})) as request:
+        return _vectors(world, body, texts, request)
+
+
+def _vectors(
+    world: World, body: Body, texts: list[str], request: Request
+) -> tuple[list[list[float]], int]:
+    weights = request.wanted.weights
+    if "embedding" not in weights.capabilities and not world.profile.embeds_with_any:
+        start = "Start it with `--embeddings`"
+        raise Refusal(501, f"This server does not support embeddings. {start}")
+    tokens = [len(text.split()) + 2 for text in texts]
+    if tokens and max(tokens) > request.wanted.context:
+        if not body.flag("truncate", default=True):
+            raise Refusal(400, _too_long(world))
+        tokens = [min(count, request.wanted.context) for count in tokens]
+    return [_vector(text, weights.embedding_length) for text in texts], sum(tokens)
 
 
 async def embeddings(world: World, body: Body) -> Answer:
@@ -91,35 +102,6 @@ async def embeddings(world: World, body: Body) -> Answer:
         length = request.wanted.weights.embedding_length
         vector = _vector(prompt, length) if prompt else []
         return json_answer({"embedding": vector})
-
-
-async def openai_chat(world: World, body: Body) -> Answer | Stream:
-    """Answer messages in OpenAI's form; the model stays as long as before."""
-    entry = lookup.to_generate(world, body.model)
-    require(entry, given_capabilities(world, entry), body, "chat")
-    async with runner_for(world, entry, Body({})) as request:
-        usage = answer_of(request, Body({}), body.get("max_tokens"))
-        content = "".join([text async for text in spoken(world, usage.words)])
-    count = len(usage.words)
-    choice = {
-        "index": 0,
-        "message": {"role": "assistant", "content": content},
-        "finish_reason": usage.reason,
-    }
-    told: Json = {
-        "id": "chatcmpl-547",
-        "object": "chat.completion",
-        "created": int(world.clock.wall(world.clock.now()).timestamp()),
-        "model": body.model,
-        "system_fingerprint": "fp_ollama",
-        "choices": [choice],
-        "usage": {
-            "prompt_tokens": 24,
-            "completion_tokens": count,
-            "total_tokens": 24 + count,
-        },
-    }
-    return json_answer(told, plain=True)
 
 
 async def _complete(
@@ -148,7 +130,7 @@ async def _lines(
         usage = answer_of(request, body, body.table("options").get("num_predict"))
         async for text in spoken(world, usage.words):
             yield _head(world, body) | wrap(text) | {"done": False}
-        yield _head(world, body) | wrap("") | _tail(world, usage, wrap)
+        yield _head(world, body) | wrap("") | _tail(world, body, usage, wrap)
 
 
 async def _whole(lines: Lines, wrap: Wrap) -> Json:
@@ -168,9 +150,9 @@ def _head(world: World, body: Body) -> Json:
     return {"model": body.model, "created_at": _now(world)}
 
 
-def _tail(world: World, usage: Usage, wrap: Wrap) -> Json:
+def _tail(world: World, body: Body, usage: Usage, wrap: Wrap) -> Json:
     told = _done(world, wrap, usage.reason)
-    if wrap is _response:
+    if wrap is _response and not body.flag("raw"):
         told["context"] = list(range(24 + len(usage.words)))
     return told | figures(world, usage)
 

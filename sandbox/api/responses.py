@@ -6,7 +6,7 @@ HTML knows are escaped. A body of more than 2 kB is sent in chunks.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
 import msgspec
@@ -71,12 +71,6 @@ class Lines:
         await self._rest.aclose()
 
 
-class Stream(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer that comes line by line."""
-
-    lines: Lines
-
-
 def encode(value: object) -> bytes:
     """Write JSON as Go does."""
     raw = msgspec.json.encode(value)
@@ -103,3 +97,29 @@ def refusal_answer(status: int, text: str, *, plain: bool = False) -> Answer:
 def line(value: Json) -> bytes:
     """Write one line of a stream."""
     return encode(value) + b"\n"
+
+
+def data_line(value: Json) -> bytes:
+    """Write one event of OpenAI's streams; a value without keys ends the stream."""
+    return b"data: %b\n\n" % (encode(value) if value else b"[DONE]")
+
+
+def event_lines(value: Json) -> bytes:
+    """Write one event of Anthropic's streams, under its type."""
+    return b"event: %b\ndata: %b\n\n" % (str(value["type"]).encode(), encode(value))
+
+
+class Stream(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer that is sent line by line.
+
+    Attributes:
+        lines: The values of the lines.
+        content_type: The media type.
+        write: Encodes a line.
+        headers: Further headers.
+    """
+
+    lines: Lines
+    content_type: str = LINES
+    write: Callable[[Json], bytes] = line
+    headers: dict[str, str] = {}

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from herdbook.sandbox.api import compatible
 from herdbook.sandbox.api import inference_endpoints as using
 from herdbook.sandbox.api import model_endpoints as keeping
 from herdbook.sandbox.api.describe import openai_models, running, tags
@@ -59,7 +60,10 @@ _DOES: Final[dict[str, tuple[str, _Do]]] = {
     "/api/chat": ("ChatRequest", using.chat),
     "/api/embed": ("EmbedRequest", using.embed),
     "/api/embeddings": ("EmbeddingRequest", using.embeddings),
-    "/v1/chat/completions": ("ChatCompletionRequest", using.openai_chat),
+    "/v1/chat/completions": ("ChatCompletionRequest", compatible.chat),
+    "/v1/completions": ("CompletionRequest", compatible.completions),
+    "/v1/embeddings": ("EmbedRequest", compatible.embeddings),
+    "/v1/messages": ("MessagesRequest", compatible.messages),
 }
 _BLOBS: Final = {"HEAD": keeping.has_blob, "POST": keeping.take_blob}
 
@@ -108,7 +112,7 @@ def _routes(path: str) -> dict[str, _Route]:
         return {method: _doing(*_DOES[path])}
     if path.startswith("/api/blobs/"):
         return {method: _carrying(do) for method, do in _BLOBS.items()}
-    if path.startswith("/v1/models/"):
+    if path.startswith("/v1/models/") and path.count("/") == 3:
         return {"GET": _one_model}
     return {}
 
