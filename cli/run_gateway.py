@@ -19,7 +19,8 @@ from herdbook.gateway.access import Authenticate, Caller
 from herdbook.gateway.run import listen_address, recorded_gateway
 from herdbook.gateway.settings import GatewaySettings
 from herdbook.service.auth.rate_limit import FailedLogins
-from herdbook.service.auth.tokens import Token, Tokens, gather
+from herdbook.service.auth.token_source import TokenSource
+from herdbook.service.auth.tokens import Token, Tokens, take_from_environment
 
 if TYPE_CHECKING:
     from herdbook.service.run import Companion
@@ -67,19 +68,31 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def authenticator(tokens: tuple[Token, ...]) -> Authenticate | None:
-    """Return what checks the tokens of the service; None without tokens."""
-    if not tokens:
+def authenticator(fixed: tuple[Token, ...], file: Path | None) -> Authenticate | None:
+    """Return what checks the tokens of the service; None without tokens.
+
+    Args:
+        fixed: The tokens of the environment.
+        file: The token file; changes of it apply within a second.
+
+    Raises:
+        InvalidServiceError: The file is not valid.
+    """
+    source = TokenSource(fixed, file)
+    if not source.tokens:
         return None
-    known = Tokens(tokens)
+    known = Tokens(source.tokens)
     failures = FailedLogins(
         most=FAILURES, within_s=FAILURES_WITHIN_S, clock=time.monotonic
     )
 
     def authenticate(secret: str, address: str) -> Caller | None:
+        nonlocal known
+        if source.refresh():
+            known = Tokens(source.tokens)
         try:
             failures.check(address)
-        except HerdbookError:  # too many wrong tokens: this one is not checked
+        except HerdbookError:  # too many unknown tokens: this one is not checked
             return None
         user = known.principal(secret)
         if user is None:
@@ -91,20 +104,19 @@ def authenticator(tokens: tuple[Token, ...]) -> Authenticate | None:
 
 
 def companion(
-    options: GatewayOptions, server: str | None, tokens: tuple[Token, ...]
+    options: GatewayOptions, server: str | None, authenticate: Authenticate | None
 ) -> Companion:
     """Return what serves a gateway next to the service.
 
     Args:
         options: The options of the gateway.
         server: The Ollama server, as ``OLLAMA_HOST`` takes it.
-        tokens: The tokens of the service.
+        authenticate: Checks a token; None if there are no tokens.
 
     Raises:
         CallerError: The address to listen on is not valid.
     """
     settings = options.settings(server)
-    authenticate = authenticator(tokens)
 
     def served(
         manager: ModelManager, failed: Callable[[], None]
@@ -125,7 +137,7 @@ async def serve_until_stopped(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     settings = options.settings(invocation.ollama)
-    authenticate = authenticator(gather(tokens, os.environ))
+    authenticate = authenticator(take_from_environment(os.environ), tokens)
     opened = ModelManager.open(
         invocation.log,
         ollama=invocation.ollama,

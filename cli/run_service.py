@@ -117,7 +117,10 @@ def _gateway(given: ServeOptions, options: RunOptions) -> Companion:
     wanted = run_gateway.GatewayOptions(
         listen=given.gateway, hosts=given.hosts, strict=given.gateway_strict
     )
-    return run_gateway.companion(wanted, options.ollama, options.settings.tokens)
+    authenticate = run_gateway.authenticator(
+        options.settings.tokens, options.settings.token_file
+    )
+    return run_gateway.companion(wanted, options.ollama, authenticate)
 
 
 async def _answers(invocation: Invocation) -> bool:
