@@ -87,7 +87,7 @@ async def back_up(
         log: The log.
         target: The file to write.
         replace: Whether an existing target is replaced.
-        clock: Tells the time.
+        clock: The clock; by default the system's.
 
     Raises:
         CallerError: The target exists, or is the log itself.
@@ -123,7 +123,7 @@ async def restore(
         backup: The backup.
         log: The log; its directory must exist.
         replace: Whether an existing log is replaced.
-        clock: Tells the time.
+        clock: The clock; by default the system's.
 
     Raises:
         CallerError: There is no backup, the log exists, or a process uses it.

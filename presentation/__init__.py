@@ -1,1 +1,1 @@
-"""What all faces tell alike: words, times, JSON shapes, the state diagram."""
+"""Texts, times, JSON shapes and the state diagram that CLI and dashboard share."""

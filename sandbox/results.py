@@ -30,12 +30,12 @@ class PendingResult(Generic[T]):
         return self._told.is_set()
 
     def settle(self, value: T) -> None:
-        """Tell the result."""
+        """Set the result."""
         self._values.append(value)
         self._told.set()
 
     def fail(self, error: Exception) -> None:
-        """Tell that there is none, and why."""
+        """Set the error instead of a result."""
         if not self.settled:
             self._error = error
             self._told.set()

@@ -137,7 +137,7 @@ class Loader:
                 raise
 
     def _failed(self, error: Exception) -> LoadFailed | LoadInterrupted:
-        """Return the fact for an error. A lost node is no failure of the model."""
+        """Return the fact for an error. A lost node is not a failure of the model."""
         if isinstance(error, NodeUnreachableError | NodeTimeoutError):
             return LoadInterrupted(instance=self._instance)
         return LoadFailed(kind=kind_of(error), message=message_of(error))

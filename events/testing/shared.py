@@ -22,7 +22,7 @@ from herdbook.events.testing.base import (
 
 
 async def reopened_log_is_the_same(open_: Opener) -> None:
-    """Nothing is lost or changed by closing, and appending goes on."""
+    """Closing loses and changes nothing, and appending continues."""
     view = StoredView(name="v", version=1, position=2, hash="a" * 64, data=b"x")
     async with open_() as store:
         written = await store.append("model/n/m", [event("a"), event("b")], ANY)

@@ -1,7 +1,7 @@
-"""Tell what is there: the bodies of tags, ps and show.
+"""The bodies of tags, ps and show.
 
 Invariant: keys are present and absent exactly as the server has them; the two ways
-to tell capabilities may disagree, as they do there.
+to detect capabilities may disagree, as they do there.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def openai_models(world: World) -> list[Json]:
 
 
 def show(world: World, entry: Entry, body: Body) -> Json:
-    """Tell everything about a model."""
+    """Return everything about a model."""
     contents = world.contents(entry)
     weights = contents.weights
     if weights is None:
@@ -73,7 +73,7 @@ def show(world: World, entry: Entry, body: Body) -> Json:
 
 
 def capabilities(contents: Contents) -> tuple[str, ...]:
-    """Tell what a model can do, looking closely."""
+    """Return the capabilities of a model, from its files."""
     if contents.weights is None:
         return contents.config.capabilities
     given = [
@@ -83,7 +83,7 @@ def capabilities(contents: Contents) -> tuple[str, ...]:
 
 
 def details(config: Config, parent: str = "") -> Json:
-    """Tell what a model is, in the words of its config layer."""
+    """Return the details of a model, from its config layer."""
     families = config.model_families
     return {
         "parent_model": parent,
@@ -123,7 +123,7 @@ def _lengths(contents: Contents) -> Json:
 
 
 def _glanced(contents: Contents) -> tuple[str, ...]:
-    """Tell what a model can do, as the list sees it."""
+    """Return the capabilities of a model, as the list has them."""
     weights = contents.weights
     close = capabilities(contents)
     if weights is None or weights.capabilities_in_tags is None:
@@ -132,7 +132,7 @@ def _glanced(contents: Contents) -> tuple[str, ...]:
 
 
 def _parent(entry: Entry) -> str:
-    """Tell from which model another was made."""
+    """Return the model that another was made from."""
     weights = (one for one in entry.manifest.layers if one.kind is Kind.WEIGHTS)
     return next((layer.origin for layer in weights), "")
 

@@ -1,7 +1,7 @@
 """Use models: load and unload them, and say something short in their name.
 
 Invariant: a request holds its runner from the moment it is granted until its answer
-has ended, however it ends; a client that goes away lets go at once.
+has ended, however it ends; a client that disconnects releases it at once.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ async def pause(clock: Clock, seconds: float, *, soft: bool = False) -> None:
 
 
 def figures(world: World, usage: Usage) -> Json:
-    """Tell what an answer has cost, in nanoseconds and tokens."""
+    """Return the cost of an answer, in nanoseconds and tokens."""
     took = len(usage.words) * world.settings.token_s
     loaded = usage.request.loaded_s
     return {
@@ -160,7 +160,7 @@ def figures(world: World, usage: Usage) -> Json:
 
 
 def given_capabilities(world: World, entry: Entry) -> tuple[str, ...]:
-    """Tell what a model can do; nothing where its weights are gone."""
+    """Return the capabilities of a model; none if its weights are missing."""
     return capabilities(world.contents(entry))
 
 

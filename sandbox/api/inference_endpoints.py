@@ -162,7 +162,10 @@ def _idle(world: World, body: Body, wrap: Wrap, reason: str) -> Json:
 
 
 def _done(world: World, wrap: Wrap, reason: str) -> Json:
-    """Tell that it is done, and why; of old, chat told it the other way round."""
+    """Return the fields that end an answer.
+
+    Older versions order them differently for chat.
+    """
     told: Json = {"done": True, "done_reason": reason}
     turned = world.profile.old and wrap is _message
     return dict(reversed(told.items())) if turned else told

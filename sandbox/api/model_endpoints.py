@@ -33,7 +33,7 @@ _DIGEST: Final = re.compile(r"sha256[:-][0-9a-f]{64}")
 
 
 async def show(world: World, body: Body) -> Answer:
-    """Tell everything about a model."""
+    """Answer with everything about a model."""
     entry = lookup.to_show(world, body.model)
     return json_answer(describe_model(world, entry, body))
 
@@ -73,7 +73,7 @@ async def delete(world: World, body: Body) -> Answer:
 
 
 async def has_blob(world: World, digest: str, _raw: bytes) -> Answer:
-    """Tell whether a blob is there."""
+    """Answer whether a blob exists."""
     _check_digest(digest)
     if digest not in world.store.blobs:
         raise Refusal(404, f'blob "{digest}" not found')
@@ -112,7 +112,7 @@ async def _one_line(told: Json) -> AsyncGenerator[Json, None]:
 
 
 async def _told(source: AsyncGenerator[Json, None], body: Body) -> Answer | Stream:
-    """Stream the lines, or tell how they end where no stream is wanted."""
+    """Stream the lines, or answer with the last one if no stream is wanted."""
     lines = await Lines.begun(source)
     if body.flag("stream", default=True):
         return Stream(lines=lines)

@@ -148,7 +148,7 @@ async def _one_model(world: World, request: Request) -> Answer:
 
 
 def _welcome(headers: dict[str, str]) -> bool:
-    """Tell whether the host and the origin are of this machine or its network."""
+    """Return whether host and origin belong to this machine or its network."""
     origin = headers.get("origin", "")
     if origin and not _LOCAL_ORIGIN.fullmatch(origin):
         return False

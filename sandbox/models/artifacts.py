@@ -2,7 +2,7 @@
 
 Invariant: a layer is named by the digest of its content, so equal content is one
 blob, and a manifest's digest says everything about the model that it names. Weights
-alone are not there: of them only their size and what is told about them is kept.
+alone do not exist: only their size and description are stored.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Kind(StrEnum):
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
-    """What is told about a file of numbers; sizes in bytes.
+    """The description of a weights file; sizes in bytes.
 
     Attributes:
         tokens: how many tokens the vocabulary names.
@@ -115,7 +115,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Blob(msgspec.Struct, frozen=True, kw_only=True):
-    """The content behind a digest: text, or what is told about weights."""
+    """The content behind a digest: text, or the description of weights."""
 
     digest: str
     size: int
@@ -130,7 +130,7 @@ class Blob(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of_weights(cls, weights: Weights) -> Blob:
-        """Make the blob of weights that are only told about."""
+        """Make the blob of weights that exist as a description only."""
         return cls(digest=weights.digest, size=weights.size, weights=weights)
 
 

@@ -1,6 +1,6 @@
 """List the tensors that weights of a known build are made of.
 
-Invariant: names and shapes follow from the lengths that the weights tell.
+Invariant: names and shapes follow from the lengths in the description of the weights.
 """
 
 from __future__ import annotations

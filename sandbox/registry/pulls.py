@@ -78,7 +78,7 @@ class Downloads:
             del self._by_digest[digest]
 
     def _room(self, blob: Blob) -> int:
-        """Tell how large a blob may become before the disk is full."""
+        """Return how large a blob may become before the disk is full."""
         if self.disk_bytes is None:
             return blob.size
         own = self._store.partials.get(blob.digest)
@@ -244,7 +244,7 @@ def _respelled(digest: str) -> str:
 
 
 def _progress(layer: Layer, completed: int) -> Json:
-    """Compose a line; nothing is told of ``completed`` while it is nothing."""
+    """Compose a line; ``completed`` is left out while it is zero."""
     hexadecimal = layer.digest.removeprefix("sha256:")
     line: Json = {
         "status": f"pulling {hexadecimal[:12]}",

@@ -30,7 +30,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: the model's shortest name.
         digest: of its manifest.
-        details: what ps tells of it.
+        details: the details that ps shows.
         context: the effective context length.
         others: further options that only a new runner can take on.
     """
@@ -70,7 +70,7 @@ class Runner:
         return weights.size + cells * 24
 
     def expires_at(self, now: float) -> float:
-        """Tell when it would go."""
+        """Return when it expires."""
         session = min(self.session_s, FOREVER_S)
         return now + session if self.expires is None else self.expires
 
@@ -81,7 +81,7 @@ class Runner:
         self.timer = None
 
     def serves(self, wanted: Wanted) -> bool:
-        """Tell whether it will do as it is."""
+        """Return whether it can serve a request as it is."""
         mine = (self.wanted.context, self.wanted.others)
         return not self.dead and mine == (wanted.context, wanted.others)
 

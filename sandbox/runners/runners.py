@@ -53,7 +53,7 @@ class Runners:
         )
 
     def vram(self, runner: Runner) -> int:
-        """Tell how much of a runner is on the graphics card, first come first."""
+        """Return how much of a runner is on the GPU, in order of loading."""
         free = self._settings.vram_bytes
         for other in self._loaded.values():
             if other is runner:

@@ -1,7 +1,7 @@
 """Settings as one types them: texts in a form, and what they change.
 
 A form is based on the settings that it was made of. Only what differs from those is
-changed; what others changed meanwhile is told, and stays where it was not typed over.
+changed; changes by others are shown, and stay unless they were overwritten.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every page has: whose it is, which moment it is about, and the bar of time."""
+"""The parts of every page: navigation, user, time, and the time bar."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
         request: The request.
         service: Whose page it is.
         principal: Who looks.
-        moment: What the log says at the moment that the page is about.
+        moment: The read model that the page shows.
         at: When that was; None for now.
         present: The present, in the reader's zone.
         head: The newest position of the log.
@@ -62,12 +62,12 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def past(self) -> bool:
-        """Whether the page is about a moment of the past."""
+        """Whether the page shows the past."""
         return self.links.as_of is not None
 
     @property
     def now(self) -> Now:
-        """The moment that the page is about: what is told is relative to it."""
+        """The time that the page shows; texts are relative to it."""
         return self.present if self.at is None else Now(self.at, self.present.zone)
 
     def off(self, needed: Role = Role.OPERATE) -> str:
@@ -92,7 +92,7 @@ async def visit(request: AnyRequest) -> PageRequest:
     """Return what a request for a page is about.
 
     Raises:
-        CallerError: The moment that it asks for is none, or the log has no such one.
+        CallerError: The requested time is invalid, or outside the log.
     """
     service = service_of(request)
     present = Now(service.clock.now(), time_zone_of(request.cookies))
@@ -119,7 +119,7 @@ async def visit(request: AnyRequest) -> PageRequest:
 
 
 def _fixed(asked: str | None, moment: ReadModel) -> str | None:
-    """Return a moment so that every link means the same: ``2 hours ago`` goes on."""
+    """Return the requested time as an absolute one: links keep their meaning."""
     if asked is None:
         return None
     if moment.asked is None:
@@ -138,7 +138,7 @@ class Bar(NamedTuple):
         strip: The density of events over the log.
         samples: Positions with their times, for the slider's script.
         begin: The time of the first event, as text.
-        told: The time that the page shows, as text.
+        told: Text of the time that the page shows.
         local: The same for a date-and-time field; empty for now.
         latest: The current time for such a field.
     """
@@ -238,7 +238,7 @@ def past_text(visit: PageRequest) -> str:
 
 
 def query_of(visit: PageRequest) -> list[tuple[str, str]]:
-    """Return what a page's query says beside the moment."""
+    """Return the query of a page without the time."""
     found: Iterable[tuple[str, Any]] = visit.request.query_params.multi_items()
     return [
         (name, str(value))

@@ -1,4 +1,4 @@
-"""Where the pages are: every link is made page, and keeps the moment looked at."""
+"""Links between pages; each keeps the time that is shown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Links:
     """The links of one page.
 
     Attributes:
-        as_of: The moment that the page is about, as it was asked for; None for now.
+        as_of: The time that the page shows, as requested; None for now.
     """
 
     def __init__(self, as_of: str | None = None) -> None:

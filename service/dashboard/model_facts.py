@@ -1,4 +1,4 @@
-"""What a page tells of one model: facts with their sources, and its figures."""
+"""The facts about a model with their sources, and its statistics."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The stylesheet, the script and the icon: read once, and never stale in a browser.
 
-A link to a file carries a part of its content's hash, so what is cached for ever
+A link to a file contains a part of its content's hash, so a cached file
 under that link is never another version.
 """
 
@@ -64,7 +64,7 @@ def static_link(name: str) -> str:
 
 @get("/static/{name:str}", include_in_schema=False, sync_to_thread=False)
 def static_file(name: FromPath[str], v: FromQuery[str] = "") -> Response[bytes]:
-    """Serve a file; what asks for its very version may keep it for ever.
+    """Serve a file; a link with the current hash may be cached permanently.
 
     Raises:
         BadPathError: There is none of that name.

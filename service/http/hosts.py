@@ -95,7 +95,7 @@ def _leads_to_a_page(scope: Mapping[str, Any]) -> bool:
 
 
 def _names(hosts: Iterable[str]) -> Iterator[str]:
-    """Yield hosts in the form that is compared; a wildcard is no name.
+    """Yield hosts in the form that is compared; a wildcard is not a name.
 
     Raises:
         InvalidServiceError: A name is not a valid host.

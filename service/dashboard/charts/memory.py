@@ -31,7 +31,7 @@ def runners_of(statuses: Iterable[ModelStatus]) -> list[Runner]:
 def memory_bar(runners: Sequence[Runner]) -> Markup:
     """Return the memory in use: a piece for each runner, the GPU's part filled.
 
-    How much there is in all no server tells; the pieces are shares of what is in
+    Servers do not report the total memory; the pieces are shares of the memory in
     use, and one alone would look as if memory were full.
     """
     total = sum(runner.size_bytes for runner in runners)

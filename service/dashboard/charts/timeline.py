@@ -1,7 +1,7 @@
 """A model's timeline: when it was fetched, loaded, in memory and used, as bars.
 
 Events go in, spans and marks come out, and from them SVG. A span that has not ended
-goes on to the end of the window; one that began before it is cut at its beginning.
+extends to the end of the window; one that began before it is cut at its start.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Ending(StrEnum):
 
 
 class Span(NamedTuple):
-    """A bar: what went on from one moment to another, with what ended it."""
+    """A bar: an activity from one time to another, with its ending."""
 
     lane: Lane
     begin: datetime
@@ -131,7 +131,7 @@ class Window(NamedTuple):
     end: datetime
 
     def share(self, moment: datetime) -> float:
-        """Return where a moment stands in it, 0 to 1 inside."""
+        """Return where a time is in it, 0 to 1 inside."""
         return (moment - self.begin) / self.length
 
     @property
@@ -156,8 +156,8 @@ def timeline(trail: Trail, window: Window, now: Now, *, end: str = "now") -> Mar
     Args:
         trail: What went on.
         window: The stretch of time to show.
-        now: The moment that it ends at, in the reader's zone.
-        end: What that moment is called.
+        now: The time at its end, in the reader's zone.
+        end: The label of that time.
     """
     height = ROW * len(LANES)
     tracks = [

@@ -64,7 +64,7 @@ async def confirm_page(
 
     Raises:
         BadPathError: There is no such thing to do.
-        HerdbookError: It cannot be told what it costs, or it cannot be done.
+        HerdbookError: The cost cannot be found out, or the action is not possible.
     """
     page, action = await visit(request), action_of(request, word)
     status = page.moment.status(name_of(name))
@@ -216,7 +216,7 @@ class ActionRequest(msgspec.Struct, frozen=True, kw_only=True):
         service: Who does it.
         principal: For whom.
         name: With which model.
-        form: What was typed beside the button.
+        form: The fields of the form.
     """
 
     service: Service
@@ -237,7 +237,7 @@ class ActionRequest(msgspec.Struct, frozen=True, kw_only=True):
         options: Mapping[str, Setting] | None = None,
         keep_alive: str | float | None = None,
     ) -> None:
-        """Begin long work; it goes on when the page is gone."""
+        """Start an operation; it continues when the page is closed."""
         wanted = OperationRequest(
             kind=kind,
             model=self.name,

@@ -18,10 +18,10 @@ from herdbook.service.http.request import AnyRequest
 
 @get("/compare", include_in_schema=False)
 async def compare_page(request: AnyRequest) -> Response[str]:
-    """Show what differs; without ``to``: until now, or the moment looked at.
+    """Show the differences; without ``to`` up to the time that is shown.
 
     Raises:
-        CallerError: A moment is none, or the log has no such one.
+        CallerError: A time is invalid, or outside the log.
     """
     page = await visit(request)
     since = request.query_params.get("from", "").strip()
@@ -55,7 +55,7 @@ async def _moment(page: PageRequest, text: str) -> ReadModel:
 
 
 async def _words(page: PageRequest, moment: ReadModel | None) -> tuple[str, int]:
-    """Return when a moment was, and its position."""
+    """Return the time of a read model as text, and its position."""
     if moment is None:
         return "", 0
     at: datetime | None = moment.asked

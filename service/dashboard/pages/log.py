@@ -66,7 +66,7 @@ async def log_page(request: AnyRequest, before: Before = None) -> Response[str]:
 
 
 def _prefix(page: PageRequest, model: str) -> str:
-    """Return what the streams of a filter begin with; a name may be begun only."""
+    """Return the stream prefix of a filter; the name may be incomplete."""
     return model_stream(page.moment.node_status().name, model) if model else ""
 
 

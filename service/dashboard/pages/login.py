@@ -47,7 +47,7 @@ async def sign_in(request: AnyRequest) -> Response[str]:
 
     Raises:
         BadRequestError: The form cannot be read.
-        UnsupportedMediaError: It is no form.
+        UnsupportedMediaError: The body is not a form.
     """
     authenticator = authenticator_of(request)
     if authenticator.is_open:

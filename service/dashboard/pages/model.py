@@ -69,7 +69,7 @@ async def model_page(
     """Show one model.
 
     Raises:
-        InvalidNameError: It is no name.
+        InvalidNameError: The name is not valid.
     """
     page = await visit(request)
     manager = page.service.manager
@@ -112,7 +112,7 @@ def _why(status: ModelStatus, trail: Trail) -> EventEntry | None:
 
 
 class Drawn(NamedTuple):
-    """A timeline with the words beside it.
+    """A timeline with its labels.
 
     Attributes:
         picture: The bars.

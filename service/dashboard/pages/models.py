@@ -74,7 +74,7 @@ class Row(NamedTuple):
         expiry: When it leaves it.
         used: Its last use.
         twin: The model further up of the same weights.
-        works: What goes on.
+        works: Work in progress.
         failure: What failed last.
         remedy: What to do about that.
         buttons: What can be done with it, the first thing first.
@@ -186,7 +186,7 @@ async def pull_by_name(
 
     Raises:
         BadRequestError: No name was given.
-        InvalidNameError: It is no name.
+        InvalidNameError: The name is not valid.
     """
     page = await visit(request)
     if not model.strip():
@@ -250,7 +250,7 @@ def failed_texts(status: ModelStatus, now: Now) -> tuple[str, str]:
 def progressing(
     status: ModelStatus, work: RunningOperation | None, now: Now
 ) -> list[Progressing]:
-    """Return what goes on with a model: as we know it, else as the log does."""
+    """Return the work in progress on a model: from this service, else from the log."""
     told = [_ours(work, now)] if work is not None else []
     recorded: Sequence[Work | None] = (status.work, status.update)
     return told + [

@@ -1,4 +1,4 @@
-"""The API told to people: one page, made from the same document that programs read."""
+"""The API reference: one page, made from the OpenAPI document."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ __all__ = ["PAGES", "error_page"]
 
 
 async def _only_our_forms(request: AnyRequest) -> None:
-    """Refuse a form that no page of ours sent.
+    """Refuse a form that no page of this service sent.
 
     Raises:
         UnprovenFormError: It has no proof.

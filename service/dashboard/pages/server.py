@@ -83,7 +83,7 @@ class Examined:
         self.at: datetime | None = None
 
     async def read(self, manager: ModelManager, now: datetime) -> list[Diagnosis]:
-        """Return what was found, asked anew where that is too old."""
+        """Return the findings, checked again if they are too old."""
         async with self._asking:
             if self.at is None or not timedelta() <= now - self.at < ASKED_EVERY:
                 self._found, self.at = await manager.doctor(), now

@@ -1,7 +1,7 @@
 """The editor of a model's settings: what was typed is not lost, nothing overwritten.
 
 A form says at which version of the model's stream it was made. If somebody changed the
-settings since, that is shown beside what was typed, and asked again.
+settings since, the page shows it next to the input, and asks again.
 """
 
 from __future__ import annotations
