@@ -235,15 +235,17 @@ class UseRecorder:
         await self._record_missing()
 
     def _loaded_by(self, use: Use) -> bool | None:
-        """Return whether a use loaded its model; None if log and answer disagree."""
+        """Return whether a use loaded its model; None if that is not certain.
+
+        It is certain where the answer reports the load and the log agrees. Answers in
+        the forms of OpenAI and Anthropic report no load, and the log alone may be late.
+        """
         status = self._uses.status(use.model)
-        if status is None or not status.present:
+        load_s = use.counts.load_s
+        if status is None or not status.present or load_s is None:
             return None
         was_loaded = status.state is ModelState.LOADED
-        load_s = use.counts.load_s
-        if load_s is not None and (load_s < _LOADING_S) is not was_loaded:
-            return None
-        return not was_loaded
+        return None if (load_s < _LOADING_S) is not was_loaded else not was_loaded
 
     def _named(self, folds: dict[_Key, Fold]) -> list[tuple[str, _Key, Fold]]:
         """Return the folds with canonical names; invalid names are left out."""
