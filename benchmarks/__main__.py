@@ -15,6 +15,7 @@ import msgspec
 from benchmarks import (
     bench_append,
     bench_command,
+    bench_gateway,
     bench_http,
     bench_import,
     bench_memory,
@@ -41,6 +42,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "memory": bench_memory.run,
     "import": bench_import.run,
     "http": bench_http.run,
+    "gateway": bench_gateway.run,
 }
 
 

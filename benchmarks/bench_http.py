@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -15,6 +12,7 @@ from time import perf_counter
 
 from benchmarks.dataset import fill, names
 from benchmarks.measure import Row, at_least, interleave
+from benchmarks.program import program
 from benchmarks.sizes import Sizes
 
 _STATUS = "/v1/status"
@@ -25,10 +23,10 @@ async def run(folder: Path, sizes: Sizes) -> list[Row]:
     log, same = folder / "full.db", folder / "bytes"
     await fill(log, sizes.served * 4, sizes.served)
     serve = ["-m", "herdbook.cli", "serve", "--json", "--port", "0", "--db", str(log)]
-    with _program(*serve, "--ollama", "127.0.0.1:9") as line:
+    with program(*serve, "--ollama", "127.0.0.1:9") as line:
         service = _connected(json.loads(line)["address"])
         same.write_bytes(_ask(service, _STATUS))
-        with _program("-m", "benchmarks.bare", str(same)) as address:
+        with program("-m", "benchmarks.bare", str(same)) as address:
             bare = _connected(address)
             still = partial(_timed, service, _STATUS, sizes.requests)
             moved = partial(_moved, service, sizes.requests)
@@ -54,22 +52,6 @@ async def run(folder: Path, sizes: Sizes) -> list[Row]:
             theirs=theirs,
         ),
     ]
-
-
-@contextmanager
-def _program(*arguments: str) -> Iterator[str]:
-    """Run a program that serves, and tell its first line."""
-    with subprocess.Popen(
-        [sys.executable, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
 
 
 def _connected(address: str) -> http.client.HTTPConnection:

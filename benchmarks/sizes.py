@@ -18,6 +18,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
         remembered: Models whose views are weighed.
         served: Models whose statuses are asked for over HTTP.
         requests: Requests in a run.
+        relayed: Requests through the gateway in a run.
     """
 
     rounds: int = 5
@@ -29,6 +30,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     remembered: int = 10_000
     served: int = 1_000
     requests: int = 50
+    relayed: int = 1_000
 
 
 QUICK = Sizes(
@@ -40,5 +42,6 @@ QUICK = Sizes(
     remembered=50,
     served=20,
     requests=3,
+    relayed=20,
 )
 """Enough to see that everything runs; its figures say nothing."""

@@ -23,6 +23,9 @@ GOALS = {
     "open from a snapshot": "≤ 50 ms more",
     "memory of a model": "≤ 4 kB",
     "status of 20 models over HTTP": "≥ 0.5x",
+    "gateway: time to first byte, p50": "≤ 0.3 ms more",
+    "gateway: time to first byte, p99": "≤ 1.5 ms more",
+    "gateway: 1,000 requests of 50 clients": "≤ 250 ms",
 }
 
 

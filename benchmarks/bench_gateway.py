@@ -1,0 +1,143 @@
+"""The gateway, recording included, beside the server that it relays to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Final, TypeAlias
+from urllib.parse import urlsplit
+
+from benchmarks.fast_server import MODEL
+from benchmarks.measure import Row, at_most, at_most_more, interleave, percentile
+from benchmarks.program import program
+from benchmarks.sizes import Sizes
+
+_BODY: Final = b'{"model":"%b","prompt":"hi"}' % MODEL.encode()
+_REQUEST: Final = (
+    b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b"
+    % (len(_BODY), _BODY)
+)
+_END: Final = b"0\r\n\r\n"
+_CLIENTS: Final = 50
+
+Measured: TypeAlias = Callable[[], Awaitable[list[float]]]
+
+
+class Client(asyncio.Protocol):
+    """A connection that asks again and again.
+
+    Attributes:
+        first_s: Seconds to the first byte of each answer.
+    """
+
+    def __init__(self) -> None:
+        self.first_s: list[float] = []
+        self._answered: asyncio.Future[None] | None = None
+        self._asked_at = 0.0
+        self._waits = False
+        self._last = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._waits:
+            self.first_s.append(perf_counter() - self._asked_at)
+            self._waits = False
+        self._last = (self._last + data)[-len(_END) :]
+        if self._last == _END and self._answered is not None:
+            self._answered.set_result(None)
+
+    async def ask(self, times: int) -> None:
+        """Send requests, one after the other."""
+        loop = asyncio.get_running_loop()
+        for _ in range(times):
+            self._answered = loop.create_future()
+            self._waits, self._last = True, b""
+            self._asked_at = perf_counter()
+            self.transport.write(_REQUEST)
+            await self._answered
+
+
+async def run(folder: Path, sizes: Sizes) -> list[Row]:
+    """Measure requests through the gateway and directly."""
+    log = str(folder / "gateway.db")
+    words = ("--listen", "127.0.0.1:0", "--db", log, "--ollama")
+    with program("-m", "benchmarks.fast_server") as server:
+        gateway = ("-m", "herdbook.cli", "gateway", *words, server)
+        with program(*gateway) as address:
+            one = [partial(_first_s, url, sizes.relayed) for url in (address, server)]
+            ours, theirs, *late = await interleave(
+                sizes.rounds,
+                *(partial(_median, run) for run in one),
+                *(partial(_late, run) for run in one),
+            )
+            many = [partial(_many_s, url, sizes.relayed) for url in (address, server)]
+            crowd, bare_crowd = await interleave(sizes.rounds, *many)
+    beside = "the bare server"
+    return [
+        Row(
+            what="gateway: time to first byte, p50",
+            unit="ms",
+            ours=ours * 1e3,
+            beside=beside,
+            theirs=theirs * 1e3,
+            goal=at_most_more(0.3),
+        ),
+        Row(
+            what="gateway: time to first byte, p99",
+            unit="ms",
+            ours=late[0] * 1e3,
+            beside=beside,
+            theirs=late[1] * 1e3,
+            goal=at_most_more(1.5),
+        ),
+        Row(
+            what=f"gateway: 1,000 requests of {_CLIENTS} clients",
+            unit="ms",
+            ours=crowd * 1e6,
+            goal=at_most(250),
+            beside=beside,
+            theirs=bare_crowd * 1e6,
+        ),
+    ]
+
+
+async def _connected(url: str) -> Client:
+    address = urlsplit(url)
+    loop = asyncio.get_running_loop()
+    host, port = address.hostname or "", address.port or 0
+    _, client = await loop.create_connection(Client, host, port)
+    return client
+
+
+async def _first_s(url: str, requests: int) -> list[float]:
+    client = await _connected(url)
+    await client.ask(requests)
+    client.transport.close()
+    return client.first_s
+
+
+async def _median(run: Measured) -> float:
+    return median(await run())
+
+
+async def _late(run: Measured) -> float:
+    return percentile(await run(), 99)
+
+
+async def _many_s(url: str, requests: int) -> float:
+    """Return the seconds that one request takes when many clients ask."""
+    clients = [await _connected(url) for _ in range(_CLIENTS)]
+    each = -(-requests // _CLIENTS) * 4
+    began = perf_counter()
+    await asyncio.gather(*(client.ask(each) for client in clients))
+    taken = perf_counter() - began
+    for client in clients:
+        client.transport.close()
+    return taken / (each * _CLIENTS)
