@@ -42,7 +42,7 @@ TRY = "Try it"
 
 VERBS = (
     *("ls", "ps", "show", "recommend", "suggest", "refresh", "node", "doctor", "graph"),
-    *("pull", "load", "unload", "use", "config", "rm", "apply", "freeze"),
+    *("pull", "load", "unload", "use", "config", "rm", "free", "apply", "freeze"),
     *("history", "log", "as-of", "diff", "why", "verify", "backup", "restore"),
     *("anchor", "key", "prove", "consistent"),
     *("serve", "gateway", "token"),

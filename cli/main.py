@@ -19,6 +19,7 @@ from herdbook.cli.commands import (  # noqa: F401 - each registers its verbs
     demo,
     desired,
     doctor,
+    free,
     gateway,
     history,
     inspect,

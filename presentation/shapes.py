@@ -27,6 +27,7 @@ from herdbook.core import (
     Suggestion,
 )
 from herdbook.core.concurrency.time_slice import TimeSlice
+from herdbook.core.desired.free_space import Group
 from herdbook.core.desired.plan import Plan, Step
 from herdbook.core.history.explain import Explanation, ExplanationEvent
 from herdbook.events.facts import Setting
@@ -236,6 +237,17 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
     hash: str
     findings: tuple[Finding, ...]
     seconds: float
+
+
+class FreedSpace(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``free``; ``deleted`` has the names of deleted models."""
+
+    wanted_bytes: int
+    frees_bytes: int
+    is_enough: bool
+    chosen: tuple[Group, ...]
+    alternatives: tuple[Group, ...]
+    deleted: list[str]
 
 
 class BackedUp(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,131 @@
+"""Which models to delete to free disk space on the server."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from datetime import UTC, datetime
+
+import msgspec
+
+from herdbook.core.desired.plan import DeleteStep
+from herdbook.events.lifecycle import ModelState
+from herdbook.projections.status import ModelStatus
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """Models with the same weights, which free space only together.
+
+    Attributes:
+        steps: The deletions; the last one frees the space.
+        frees_bytes: Disk space that they free together, bytes.
+        last_used_at: When one of them was last used, as far as that is recorded.
+    """
+
+    steps: tuple[DeleteStep, ...]
+    frees_bytes: int
+    last_used_at: datetime | None
+
+
+class FreeSpace(msgspec.Struct, frozen=True, kw_only=True):
+    """A proposal of what to delete.
+
+    Attributes:
+        wanted_bytes: The disk space that is wanted, bytes.
+        chosen: What to delete, the least recently used first.
+        alternatives: What else could be deleted, in the same order.
+    """
+
+    wanted_bytes: int
+    chosen: tuple[Group, ...]
+    alternatives: tuple[Group, ...]
+
+    @property
+    def frees_bytes(self) -> int:
+        """Disk space that the proposal frees, bytes."""
+        return sum(group.frees_bytes for group in self.chosen)
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether the proposal frees what is wanted."""
+        return self.frees_bytes >= self.wanted_bytes
+
+
+def free_space(
+    models: Iterable[ModelStatus], wanted_bytes: int, *, keep: Collection[str] = ()
+) -> FreeSpace:
+    """Choose models to delete.
+
+    Models that are loaded, in use, pinned or to be kept are never chosen, nor are
+    models whose weights such a model shares: deleting them frees nothing. Of the others
+    the least recently used go first, and of those that were never used the largest. A
+    model that turns out not to be needed is left out again.
+
+    Args:
+        models: All models of the server.
+        wanted_bytes: The disk space that is wanted, bytes.
+        keep: Names of models to keep, such as those of a desired set.
+    """
+    groups = sorted(
+        _groups([each for each in models if each.present], keep),
+        key=lambda group: (group.last_used_at or _NEVER, -group.frees_bytes),
+    )
+    chosen: list[Group] = []
+    for group in groups:
+        if sum(each.frees_bytes for each in chosen) >= wanted_bytes:
+            break
+        chosen.append(group)
+    for group in reversed(chosen.copy()):
+        others = sum(each.frees_bytes for each in chosen) - group.frees_bytes
+        if others >= wanted_bytes:
+            chosen.remove(group)
+    return FreeSpace(
+        wanted_bytes=wanted_bytes,
+        chosen=tuple(chosen),
+        alternatives=tuple(group for group in groups if group not in chosen),
+    )
+
+
+def _groups(present: list[ModelStatus], keep: Collection[str]) -> list[Group]:
+    by_weights: dict[str, list[ModelStatus]] = {}
+    for status in present:
+        if status.remote_host is None:  # cloud models take no disk space
+            by_weights.setdefault(status.weights or status.name, []).append(status)
+    return [
+        _group(statuses)
+        for statuses in by_weights.values()
+        if all(_may_go(status, keep) for status in statuses)
+        and any(status.size_bytes for status in statuses)
+    ]
+
+
+def _may_go(status: ModelStatus, keep: Collection[str]) -> bool:
+    return (
+        status.state is not ModelState.LOADED
+        and status.activity is None
+        and not status.updating
+        and status.settings.get("pinned") is not True
+        and status.name not in keep
+    )
+
+
+def _group(statuses: list[ModelStatus]) -> Group:
+    size = max(status.size_bytes or 0 for status in statuses)
+    names = [status.name for status in statuses]
+    last = len(names) - 1
+    return Group(
+        steps=tuple(
+            DeleteStep(
+                name=name,
+                frees_bytes=size if at == last else 0,
+                shared_with=tuple(names[at + 1 :]),
+            )
+            for at, name in enumerate(names)
+        ),
+        frees_bytes=size,
+        last_used_at=max(
+            (status.last_used_at for status in statuses if status.last_used_at),
+            default=None,
+        ),
+    )

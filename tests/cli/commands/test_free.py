@@ -1,0 +1,45 @@
+"""The verb free."""
+
+from __future__ import annotations
+
+import pytest
+from support.cli_runner import Herdbook
+
+pytestmark = pytest.mark.usefixtures("server")
+
+
+def test_free_proposes_and_deletes_nothing(herdbook: Herdbook) -> None:
+    before = herdbook("ls", "--json").json
+
+    answer = herdbook("free", "1MB")
+
+    assert answer.code == 0
+    assert "To delete these models: --yes" in answer.out
+    assert [one["name"] for one in herdbook("ls", "--json").json] == [
+        one["name"] for one in before
+    ]
+
+
+def test_free_deletes_the_proposal(herdbook: Herdbook) -> None:
+    proposal = herdbook("free", "1MB", "--json").json
+    wanted = [step["name"] for group in proposal["chosen"] for step in group["steps"]]
+
+    answer = herdbook("free", "1MB", "--yes", "--json").json
+
+    assert answer["deleted"] == wanted
+    left = {one["name"] for one in herdbook("ls", "--json").json}
+    assert not left & set(wanted)
+
+
+def test_free_says_what_cannot_be_freed(herdbook: Herdbook) -> None:
+    answer = herdbook("free", "900TB")
+
+    assert answer.code == 1
+    assert "can be freed" in answer.out
+
+
+def test_free_refuses_what_is_not_a_size(herdbook: Herdbook) -> None:
+    answer = herdbook("free", "much")
+
+    assert answer.code == 2
+    assert "is not a size" in answer.err

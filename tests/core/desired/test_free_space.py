@@ -1,0 +1,121 @@
+"""What to delete to free disk space."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from herdbook.core import ModelState, ModelStatus
+from herdbook.core.desired.free_space import FreeSpace, free_space
+from herdbook.core.history.read_model import ReadModel
+from herdbook.core.models.registry import ModelRegistry
+from herdbook.core.views import Views
+from herdbook.events.lifecycle import Lifecycle
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+NONE = ReadModel(Views(), ModelRegistry(), "local").status("none:latest")
+
+
+def model(
+    name: str,
+    size: int,
+    *,
+    used_days_ago: int | None = None,
+    weights: str | None = None,
+    state: ModelState = ModelState.AVAILABLE,
+    pinned: bool = False,
+) -> ModelStatus:
+    used = None if used_days_ago is None else NOW - timedelta(days=used_days_ago)
+    return msgspec.structs.replace(
+        NONE,
+        name=name,
+        lifecycle=Lifecycle(state, present=True),
+        size_bytes=size,
+        weights=weights or name,
+        last_used_at=used,
+        settings={"pinned": True} if pinned else {},
+    )
+
+
+def names(proposal: FreeSpace) -> list[str]:
+    return [step.name for group in proposal.chosen for step in group.steps]
+
+
+def test_least_recently_used_goes_first() -> None:
+    models = [
+        model("new", 10, used_days_ago=1),
+        model("old", 10, used_days_ago=9),
+        model("never", 10),
+    ]
+
+    assert names(free_space(models, 10)) == ["never"]
+    assert names(free_space(models, 15)) == ["never", "old"]
+    assert names(free_space(models, 0)) == []
+
+
+def test_what_is_not_needed_is_left_out_again() -> None:
+    models = [model("small", 1), model("large", 10, used_days_ago=3)]
+
+    assert names(free_space(models, 10)) == ["large"]
+    assert [g.steps[0].name for g in free_space(models, 10).alternatives] == ["small"]
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        model("kept", 10, state=ModelState.LOADED),
+        model("kept", 10, pinned=True),
+    ],
+)
+def test_loaded_and_pinned_models_stay(kept: ModelStatus) -> None:
+    proposal = free_space([kept], 5)
+
+    assert names(proposal) == []
+    assert not proposal.is_enough
+
+
+def test_desired_models_stay() -> None:
+    assert names(free_space([model("a", 10)], 5, keep={"a"})) == []
+
+
+def test_shared_weights_count_once_and_only_if_all_names_go() -> None:
+    one, two = model("one", 10, weights="w"), model("two", 10, weights="w")
+    pinned = model("three", 10, weights="w", pinned=True)
+
+    together = free_space([one, two], 5)
+
+    assert names(together) == ["one", "two"]
+    assert together.frees_bytes == 10
+    assert [step.frees_bytes for step in together.chosen[0].steps] == [0, 10]
+    assert names(free_space([one, two, pinned], 5)) == []
+
+
+MODELS = st.lists(
+    st.builds(
+        model,
+        st.uuids().map(str),
+        st.integers(1, 100),
+        used_days_ago=st.none() | st.integers(0, 9),
+        weights=st.none() | st.sampled_from(["w1", "w2"]),
+        state=st.sampled_from([ModelState.AVAILABLE, ModelState.LOADED]),
+        pinned=st.booleans(),
+    ),
+    max_size=8,
+)
+
+
+@given(MODELS, st.integers(0, 400))
+def test_it_frees_enough_or_everything_that_can_go(
+    models: list[ModelStatus], wanted: int
+) -> None:
+    proposal = free_space(models, wanted)
+
+    assert proposal.is_enough or not proposal.alternatives
+    stay = {m.name for m in models if m.state is ModelState.LOADED or m.settings}
+    assert not stay & set(names(proposal))
+    for group in proposal.chosen:  # none of them could be left out
+        assert proposal.frees_bytes - group.frees_bytes < wanted
