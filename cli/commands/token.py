@@ -12,8 +12,12 @@ from typing import Annotated
 import typer
 
 from herdbook.cli.app import SERVE, verb
-from herdbook.cli.errors import MissingExtraError
+from herdbook.cli.errors import MissingExtraError, UsageError
 from herdbook.cli.invocation import Invocation
+from herdbook.cli.output import Column, Piece, Row
+
+LIST, REVOKE = "list", "revoke"
+"""Words that are not names of new tokens."""
 
 
 class Role(StrEnum):
@@ -29,8 +33,14 @@ async def token(
     invocation: Invocation,
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME", help="User of the token, api:NAME in the log."),
+        typer.Argument(
+            metavar="NAME|list|revoke",
+            help="User of a new token, api:NAME in the log; or what to do.",
+        ),
     ],
+    revoked: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="Token to revoke.")
+    ] = "",
     *,
     file: Annotated[
         Path,
@@ -43,10 +53,10 @@ async def token(
         bool, typer.Option("--replace", help="Replace the token of that name.")
     ] = False,
 ) -> None:
-    """Create a token for the service.
+    """Create, list or revoke tokens of the service.
 
-    Prints the token once and stores only its hash. A new file is readable by its
-    owner alone.
+    A new token is printed once, and only its hash is stored. A new file is readable by
+    its owner alone. A running service notices changes of its file within a second.
     """
     try:
         # Imported late: the service is an optional extra.
@@ -57,10 +67,33 @@ async def token(
             f"is not installed ({error.name} is missing)",
             "Install it: pip install 'herdbook[service]'",
         ) from error
-    wanted = tokens.Role(role.value)
-    secret = token_file.add_token(file, name, wanted, replace=replace)
-    if invocation.json:
-        shape = {"name": name, "role": role.value, "token": secret, "file": str(file)}
-        invocation.screen.write_json(shape)
+    screen = invocation.screen
+    if name == LIST and not revoked:
+        known = [(one.name, one.role.value) for one in tokens.read_tokens(file)]
+        if invocation.json:
+            screen.write_json([{"name": user, "role": may} for user, may in known])
+        else:
+            rows = [Row([Piece(user), Piece(may)]) for user, may in known]
+            screen.write_table((Column("NAME"), Column("ROLE")), rows)
+    elif name == REVOKE:
+        if not revoked:
+            raise UsageError(
+                "token revoke", "needs a name", "Write: herdbook token revoke NAME"
+            )
+        token_file.remove_token(file, revoked)
+        if invocation.json:
+            screen.write_json({"name": revoked, "revoked": True, "file": str(file)})
+        else:
+            screen.write(f"{revoked} revoked")
+    elif revoked:
+        raise UsageError(
+            f"{revoked!r}", "is one word too many", "Write: herdbook token NAME"
+        )
     else:
-        invocation.screen.write(secret)
+        wanted = tokens.Role(role.value)
+        secret = token_file.add_token(file, name, wanted, replace=replace)
+        if invocation.json:
+            values = {"name": name, "role": role.value, "token": secret}
+            screen.write_json({**values, "file": str(file)})
+        else:
+            screen.write(secret)

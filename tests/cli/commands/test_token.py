@@ -187,3 +187,33 @@ def test_token_says_what_is_missing(
 
     assert run(["token", "ann", "--file", str(file)]) == 1
     assert "Install it: pip install 'herdbook[service]'" in capsys.readouterr().err
+
+
+def test_tokens_are_listed_and_revoked(herdbook: Herdbook, tmp_path: Path) -> None:
+    file = ("--file", str(tmp_path / "tokens.toml"))
+    herdbook("token", "ann", "--role", "admin", *file)
+    herdbook("token", "bob", *file)
+
+    listed = herdbook("token", "list", "--json", *file).json
+    revoked = herdbook("token", "revoke", "bob", *file)
+    left = herdbook("token", "list", *file)
+
+    assert listed == [
+        {"name": "ann", "role": "admin"},
+        {"name": "bob", "role": "read"},
+    ]
+    assert revoked.out == "bob revoked\n"
+    assert "ann" in left.out
+    assert "bob" not in left.out
+
+
+def test_revoking_what_does_not_exist_is_refused(
+    herdbook: Herdbook, tmp_path: Path
+) -> None:
+    file = ("--file", str(tmp_path / "tokens.toml"))
+    herdbook("token", "ann", *file)
+
+    assert herdbook("token", "revoke", "eve", *file).code != 0
+    assert herdbook("token", "revoke", *file).code == 2
+    assert herdbook("token", "ann", "bob", *file).code == 2
+    assert "ann" in herdbook("token", "list", *file).out
