@@ -42,11 +42,13 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
         listen: Address to listen on, ``HOST:PORT``.
         hosts: Accepted host names.
         strict: Whether to answer 503 while uses cannot be recorded.
+        plain: Whether to change no request.
     """
 
     listen: str
     hosts: tuple[str, ...]
     strict: bool
+    plain: bool
 
     def settings(self, server: str | None) -> GatewaySettings:
         """Return the settings of the gateway.
@@ -65,6 +67,7 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
             port=port,
             hosts=self.hosts,
             strict=self.strict,
+            plain=self.plain,
         )
 
 

@@ -41,6 +41,7 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
         resume_pulls: Whether to resume interrupted pulls.
         gateway: Address of the gateway, ``HOST:PORT``; None for none.
         gateway_strict: Whether the gateway answers 503 while uses cannot be recorded.
+        gateway_plain: Whether the gateway changes no request.
         sandbox: When to replace Ollama: ``never``, ``auto`` or ``always``.
         log_format: Format of log lines, ``plain`` or ``json``.
     """
@@ -54,6 +55,7 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     resume_pulls: bool
     gateway: str | None
     gateway_strict: bool
+    gateway_plain: bool
     sandbox: str
     log_format: str
 
@@ -115,7 +117,10 @@ def _gateway(given: ServeOptions, options: RunOptions) -> Companion:
         ) from error
     assert given.gateway is not None
     wanted = run_gateway.GatewayOptions(
-        listen=given.gateway, hosts=given.hosts, strict=given.gateway_strict
+        listen=given.gateway,
+        hosts=given.hosts,
+        strict=given.gateway_strict,
+        plain=given.gateway_plain,
     )
     authenticate = run_gateway.authenticator(
         options.settings.tokens, options.settings.token_file

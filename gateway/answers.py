@@ -19,6 +19,7 @@ _REASONS: Final = {
     400: "Bad Request",
     401: "Unauthorized",
     403: "Forbidden",
+    404: "Not Found",
     408: "Request Timeout",
     431: "Request Header Fields Too Large",
     501: "Not Implemented",
@@ -30,9 +31,14 @@ _REASONS: Final = {
 _ANTHROPIC: Final = {
     401: "authentication_error",
     403: "permission_error",
+    404: "not_found_error",
     503: "overloaded_error",
 }
-_OPENAI: Final = {401: "authentication_error", 403: "permission_error"}
+_OPENAI: Final = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+}
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a failure of the gateway

@@ -312,7 +312,8 @@ class ClientConnection(asyncio.Protocol):
         if exchange is None:
             self.refuse(refusal)
             return
-        exchange.refused("invalid_request")
+        missing = refusal.status == 404
+        exchange.refused("model_not_found" if missing else "invalid_request")
         if exchange.answer_started:
             self.abort()
         else:

@@ -7,7 +7,7 @@ parse and frame. Pieces that arrive together are written together.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from herdbook.events.facts import UseOutcome
 from herdbook.gateway.answers import Refusal
@@ -15,6 +15,10 @@ from herdbook.gateway.heads import Headers, Request, answer_head
 
 if TYPE_CHECKING:
     from herdbook.gateway.uses import Watched
+
+
+LONGEST_BODY: Final = 16 << 20
+"""Bytes up to which a body is collected; a longer one is sent as it is."""
 
 
 class ClientSide(Protocol):
@@ -49,18 +53,25 @@ class ServerSide(Protocol):
         """Give the connection back to the pool, or close it."""
 
 
+Ready: TypeAlias = Callable[["Exchange", bytes | None], None]
+"""Called with the whole body of a request that was collected, or with None if it is
+too long for that. It must call ``Exchange.begin``, or raise a ``Refusal``."""
+
+
 class Exchange:
     """A request on its way to the server, and its answer on the way back.
 
+    ``begin`` or ``collect`` must be called next.
+
     Args:
-        request: The head of the request.
-        head: The head to send to the server.
+        request: The head of the request, as received.
         client: The connection of the client.
         watched: Records what the exchange shows about the use of a model.
         finished: Called once at the end.
 
     Attributes:
         request: The head of the request.
+        answer_headers: Headers to add to the answer.
         request_complete: Whether the whole request was received.
         answer_started: Whether the client was sent a part of the answer.
     """
@@ -69,11 +80,15 @@ class Exchange:
         "_chunked",
         "_client",
         "_close",
+        "_collected",
         "_ended",
         "_finished",
+        "_ready",
         "_request_out",
         "_server",
+        "_size",
         "_to_client",
+        "answer_headers",
         "answer_started",
         "request",
         "request_complete",
@@ -83,7 +98,6 @@ class Exchange:
     def __init__(
         self,
         request: Request,
-        head: bytes,
         client: ClientSide,
         watched: Watched | None,
         finished: Callable[[Exchange], None],
@@ -95,7 +109,11 @@ class Exchange:
         self._client = client
         self._server: ServerSide | None = None
         self._finished = finished
-        self._request_out = [head]
+        self.answer_headers: Headers = []
+        self._request_out: list[bytes] = []
+        self._collected: list[bytes] | None = None
+        self._ready: Ready | None = None
+        self._size = 0
         self._to_client: list[bytes] = []
         self._chunked = False
         self._close = False
@@ -106,20 +124,58 @@ class Exchange:
         self._server = server
         self._client.hold(held=False)
 
+    def begin(self, request: Request, head: bytes, body: bytes | None) -> None:
+        """Send a head, and then what was collected of the body or another body.
+
+        Args:
+            request: How the body is framed for the server.
+            head: The head to send to the server.
+            body: The whole body in place of what was collected; None for that.
+        """
+        self.request = request
+        self._request_out.append(head)
+        collected, self._collected = self._collected or [], None
+        for piece in collected if body is None else [body]:
+            self._add(piece)
+        if self.request_complete and request.chunked:
+            self._request_out.append(b"0\r\n\r\n")
+
+    def collect(self, ready: Ready) -> None:
+        """Collect the body until it is complete, or longer than ``LONGEST_BODY``."""
+        self._collected = []
+        self._ready = ready
+
     def request_body(self, data: bytes) -> None:
         """Take a piece of the request's body."""
+        if self.watched is not None:
+            self.watched.request_body(data)
+        if self._collected is None:
+            self._add(data)
+            return
+        self._collected.append(data)
+        self._size += len(data)
+        if self._size > LONGEST_BODY:
+            assert self._ready is not None
+            self._ready(self, None)
+
+    def request_end(self) -> None:
+        """Take the end of the request.
+
+        Raises:
+            Refusal: The request that was collected must not be sent.
+        """
+        self.request_complete = True
+        if self._collected is not None:
+            assert self._ready is not None
+            self._ready(self, b"".join(self._collected))
+        elif self.request.chunked:
+            self._request_out.append(b"0\r\n\r\n")
+
+    def _add(self, data: bytes) -> None:
         if self.request.chunked:
             self._request_out += (b"%x\r\n" % len(data), data, b"\r\n")
         else:
             self._request_out.append(data)
-        if self.watched is not None:
-            self.watched.request_body(data)
-
-    def request_end(self) -> None:
-        """Take the end of the request."""
-        self.request_complete = True
-        if self.request.chunked:
-            self._request_out.append(b"0\r\n\r\n")
 
     def flush_request(self) -> None:
         """Send the pieces of the request that were taken, if connected."""
@@ -130,7 +186,11 @@ class Exchange:
     def answer_head(self, status: int, reason: bytes, headers: Headers) -> None:
         """Take the head of the answer."""
         head, framing = answer_head(
-            status, reason, headers, self.request, last=not self.request_complete
+            status,
+            reason,
+            headers + self.answer_headers,
+            self.request,
+            last=not self.request_complete,
         )
         self._chunked, self._close = framing
         self._to_client.append(head)

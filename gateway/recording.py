@@ -41,6 +41,7 @@ class _Key(NamedTuple):
     endpoint: str
     outcome: UseOutcome
     failure: str
+    role: str
     answered: bool
 
 
@@ -98,6 +99,7 @@ class Fold:
         return ModelUsed(
             endpoint=key.endpoint,
             client=key.caller.name,
+            role=key.role or UNSET,
             started_at=self._started_at,
             duration_s=round(self._duration_s, 6),
             first_token_s=UNSET if first is None else round(first, 6),
@@ -190,6 +192,7 @@ class UseRecorder:
                 use.endpoint.path,
                 use.outcome,
                 use.failure,
+                use.role,
                 answered,
             )
             fold = self._folds.get(key)

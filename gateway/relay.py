@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Protocol
 
 from herdbook.core import CallerError
@@ -15,7 +16,8 @@ from herdbook.gateway.answers import Refusal
 from herdbook.gateway.client import ClientConnection
 from herdbook.gateway.endpoints import Effect, Endpoint
 from herdbook.gateway.exchange import Exchange
-from herdbook.gateway.heads import Request, request_head
+from herdbook.gateway.heads import Request, request_head, value_of, with_length
+from herdbook.gateway.rewriting import Rewriter
 from herdbook.gateway.server import ServerPool
 from herdbook.gateway.settings import GatewaySettings
 from herdbook.gateway.uses import Use, Watched
@@ -48,6 +50,7 @@ class Relay:
         settings: Where to relay to, and the limits.
         access: Who may send what.
         recorder: Takes the uses.
+        rewriter: Changes requests; None to change none.
 
     Attributes:
         settings: The settings.
@@ -55,12 +58,17 @@ class Relay:
     """
 
     def __init__(
-        self, settings: GatewaySettings, access: Access, recorder: Recorder
+        self,
+        settings: GatewaySettings,
+        access: Access,
+        recorder: Recorder,
+        rewriter: Rewriter | None,
     ) -> None:
         self.settings = settings
         self.in_flight = 0
         self._access = access
         self._recorder = recorder
+        self._rewriter = rewriter
         self._pool = ServerPool(settings)
         self._clients: set[ClientConnection] = set()
         self._without = KEY_HEADERS if access.uses_tokens else frozenset[bytes]()
@@ -90,15 +98,52 @@ class Relay:
             if self.settings.strict and not self._recorder.works:
                 raise Refusal(503, "Uses cannot be recorded now. Try again later.")
             watched = Watched(endpoint, caller, self._recorder.add)
+        exchange = Exchange(request, client, watched, self._finished)
+        self.in_flight += 1
+        self._idle.clear()
+        if watched is not None and self._changes(request, endpoint):
+            exchange.collect(partial(self._rewrite, endpoint, watched))
+        else:
+            self._send(exchange, request, None)
+        return exchange
+
+    def _changes(self, request: Request, endpoint: Endpoint) -> bool:
+        """Whether a request may have to be changed; that needs its whole body."""
+        return (
+            self._rewriter is not None
+            and endpoint.effect is Effect.USE
+            and value_of(request.headers, b"content-encoding") is None
+        )
+
+    def _rewrite(
+        self,
+        endpoint: Endpoint,
+        watched: Watched,
+        exchange: Exchange,
+        body: bytes | None,
+    ) -> None:
+        """Change a request that was collected, and send it.
+
+        Raises:
+            Refusal: No model fits what is requested.
+        """
+        request = exchange.request
+        assert self._rewriter is not None
+        changed = None if body is None else self._rewriter.rewrite(endpoint, body)
+        if changed is None:
+            self._send(exchange, request, None)
+            return
+        watched.choose(changed.model, changed.role)
+        exchange.answer_headers = changed.headers
+        self._send(exchange, with_length(request, len(changed.body)), changed.body)
+
+    def _send(self, exchange: Exchange, request: Request, body: bytes | None) -> None:
         pool = self._pool
         head = request_head(
             request, host=pool.host, prefix=pool.prefix, without=self._without
         )
-        exchange = Exchange(request, head, client, watched, self._finished)
-        self.in_flight += 1
-        self._idle.clear()
+        exchange.begin(request, head, body)
         pool.send(exchange)
-        return exchange
 
     async def watch(self) -> None:
         """Check the time limits of all connections until cancelled."""
@@ -132,6 +177,7 @@ async def serve_gateway(
     settings: GatewaySettings,
     access: Access,
     recorder: Recorder,
+    rewriter: Rewriter | None = None,
     *,
     failed: Callable[[], None],
 ) -> AsyncIterator[str]:
@@ -141,6 +187,7 @@ async def serve_gateway(
         settings: Where to listen, where to relay to, and the limits.
         access: Who may send what.
         recorder: Takes the uses.
+        rewriter: Changes requests; None to change none.
         failed: Called if the gateway stops by itself, which only a bug causes.
 
     Yields:
@@ -149,7 +196,7 @@ async def serve_gateway(
     Raises:
         CallerError: The address cannot be listened on.
     """
-    relay = Relay(settings, access, recorder)
+    relay = Relay(settings, access, recorder, rewriter)
     loop = asyncio.get_running_loop()
     try:
         listening = await loop.create_server(

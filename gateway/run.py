@@ -9,6 +9,7 @@ from herdbook.core import CallerError, ModelManager
 from herdbook.gateway.access import Access, Authenticate
 from herdbook.gateway.recording import recording
 from herdbook.gateway.relay import serve_gateway
+from herdbook.gateway.rewriting import Rewriter
 from herdbook.gateway.settings import GatewaySettings
 
 
@@ -59,8 +60,9 @@ async def recorded_gateway(
         CallerError: The address cannot be listened on, or must not without tokens.
     """
     access = Access(settings.host, settings.hosts, authenticate)
+    rewriter = None if settings.plain else Rewriter(manager.uses.latest)
     async with (
         recording(manager.uses, failed=failed) as recorder,
-        serve_gateway(settings, access, recorder, failed=failed) as address,
+        serve_gateway(settings, access, recorder, rewriter, failed=failed) as address,
     ):
         yield address

@@ -16,6 +16,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
         port: Port to listen on; 0 for any free port.
         hosts: Accepted host names, in addition to loopback and ``host``.
         strict: Whether to answer 503 while uses cannot be recorded.
+        plain: Whether to change no request: no roles, fallback lists or settings.
         head_bytes: Longest request line with its headers, bytes.
         headers: Most header lines of a request.
         connections: Most connections of clients at the same time.
@@ -35,6 +36,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 11436
     hosts: tuple[str, ...] = ()
     strict: bool = False
+    plain: bool = False
     head_bytes: int = 65_536
     headers: int = 128
     connections: int = 1_000

@@ -35,7 +35,9 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         endpoint: What was asked.
         caller: Who asked.
-        model: Name of the model as the client wrote it; empty if it named none.
+        model: Name of the model as the client wrote it, or as the gateway chose it;
+            empty if there is none.
+        role: The role that was requested; empty if none was.
         started_at: When the request arrived.
         duration_s: Time until the exchange ended, seconds.
         first_token_s: Time until the first byte of a successful answer, seconds; None
@@ -48,6 +50,7 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: Endpoint
     caller: Caller
     model: str
+    role: str
     started_at: datetime
     duration_s: float
     first_token_s: float | None
@@ -67,6 +70,7 @@ class Watched:
 
     __slots__ = (
         "_caller",
+        "_chosen",
         "_endpoint",
         "_first",
         "_head",
@@ -87,6 +91,7 @@ class Watched:
         self._scan = ModelScan(_KEYS)
         self._started = time.monotonic()
         self._started_at = time.time()
+        self._chosen = ("", "")
         self._first: float | None = None
         self._status = 0
         self._head = b""
@@ -95,6 +100,10 @@ class Watched:
     def request_body(self, data: bytes) -> None:
         """Take a piece of the request's body."""
         self._scan.feed(data)
+
+    def choose(self, model: str, role: str) -> None:
+        """Take the model that the gateway chose, and the requested role."""
+        self._chosen = (model, role)
 
     def answer_head(self, status: int) -> None:
         """Take the status of the answer."""
@@ -120,12 +129,15 @@ class Watched:
         elif outcome is UseOutcome.COMPLETED and counts.error:
             outcome, failure = UseOutcome.FAILED, "server_failed"
         named = self._scan.found
+        model, role = self._chosen
         first = self._first if succeeded else None
         self._report(
             Use(
                 endpoint=self._endpoint,
                 caller=self._caller,
-                model=next((named[key] for key in _KEYS if named.get(key)), ""),
+                model=model
+                or next((named[key] for key in _KEYS if named.get(key)), ""),
+                role=role,
                 started_at=datetime.fromtimestamp(self._started_at, UTC),
                 duration_s=now - self._started,
                 first_token_s=None if first is None else first - self._started,

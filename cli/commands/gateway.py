@@ -40,6 +40,12 @@ async def gateway(
         bool,
         typer.Option("--strict", help="Answer 503 while uses cannot be recorded."),
     ] = False,
+    plain: Annotated[
+        bool,
+        typer.Option(
+            "--plain", help="Change no request: no roles, fallbacks or settings."
+        ),
+    ] = False,
 ) -> None:
     """Relay requests to Ollama and record which models are used.
 
@@ -56,6 +62,6 @@ async def gateway(
             "Install it: pip install 'herdbook[gateway,service]'",
         ) from error
     options = run_gateway.GatewayOptions(
-        listen=listen, hosts=tuple(allow_host or ()), strict=strict
+        listen=listen, hosts=tuple(allow_host or ()), strict=strict, plain=plain
     )
     await run_gateway.serve_until_stopped(invocation, options, tokens)

@@ -83,6 +83,10 @@ async def serve(  # noqa: PLR0913 - the options of a verb
             help="Gateway: answer 503 while uses cannot be recorded.",
         ),
     ] = False,
+    gateway_plain: Annotated[
+        bool,
+        typer.Option("--gateway-plain", help="Gateway: change no request."),
+    ] = False,
     sandbox: Annotated[
         Sandbox,
         typer.Option(help="When to use a sandbox in place of Ollama."),
@@ -114,6 +118,7 @@ async def serve(  # noqa: PLR0913 - the options of a verb
         resume_pulls=resume_pulls,
         gateway=gateway,
         gateway_strict=gateway_strict,
+        gateway_plain=gateway_plain,
         sandbox=sandbox.value,
         log_format=log_format.value,
     )

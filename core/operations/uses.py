@@ -20,6 +20,9 @@ class Uses:
         repository: Where they are recorded.
         reconciler: Finds the changes of the server that clients caused.
         latest: Returns the newest read model without reading the log.
+
+    Attributes:
+        latest: The same function.
     """
 
     def __init__(
@@ -30,7 +33,7 @@ class Uses:
     ) -> None:
         self._repository = repository
         self._reconciler = reconciler
-        self._latest = latest
+        self.latest = latest
 
     def status(self, name: str) -> ModelStatus | None:
         """Return the status of a model, as the log had it last.
@@ -42,7 +45,7 @@ class Uses:
             The status with the canonical name; None if the name is not valid.
         """
         try:
-            return self._latest().status(name)
+            return self.latest().status(name)
         except InvalidNameError:
             return None
 

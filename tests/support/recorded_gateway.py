@@ -1,0 +1,77 @@
+"""A sandbox, a manager of it and a gateway that records in the manager's log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from herdbook.core import ManagerSettings, ModelManager, ModelState, RecordedEvent
+from herdbook.gateway.access import Caller
+from herdbook.gateway.run import recorded_gateway
+from herdbook.gateway.settings import GatewaySettings
+from herdbook.sandbox import RealClock, Settings, World, serve
+
+
+class Place:
+    """A sandbox, a manager of it and a gateway in front of it."""
+
+    def __init__(self, world: World, manager: ModelManager, address: str) -> None:
+        self.world = world
+        self.manager = manager
+        self.address = address
+        self.http = httpx.AsyncClient(base_url=address, timeout=20)
+
+    async def events(self, *kinds: type) -> list[RecordedEvent]:
+        """Return the events of some types."""
+        names = {kind.__name__ for kind in kinds}
+        store = self.manager._storage.store
+        return [one async for one in store.read_all() if one.type in names]
+
+    async def wait_for(self, kind: type, count: int = 1) -> list[RecordedEvent]:
+        """Wait until there are as many events of a type."""
+        async with asyncio.timeout(10):
+            while len(found := await self.events(kind)) < count:
+                await asyncio.sleep(0.02)
+        return found
+
+    async def wait_for_state(self, name: str, state: ModelState) -> None:
+        """Wait until a model is in a state."""
+        async with asyncio.timeout(10):
+            while (await self.manager.get_status(name)).state is not state:
+                await asyncio.sleep(0.02)
+
+
+def authenticate(secret: str, _: str) -> Caller | None:
+    name = secret.removeprefix("key-")
+    return Caller(name=name, actor=f"api:{name}", role="admin")
+
+
+@asynccontextmanager
+async def place(
+    *,
+    tokens: bool = False,
+    strict: bool = False,
+    plain: bool = False,
+    log: Path | str = ":memory:",
+) -> AsyncIterator[Place]:
+    world = World(
+        models="some", clock=RealClock(speed=20), settings=Settings(token_s=0.02)
+    )
+    async with (
+        serve(world) as url,
+        ModelManager.open(log, ollama=url, settings=ManagerSettings()) as manager,
+        recorded_gateway(
+            manager,
+            GatewaySettings(server=url, port=0, strict=strict, plain=plain),
+            authenticate=authenticate if tokens else None,
+            failed=lambda: pytest.fail("the gateway stopped"),
+        ) as address,
+    ):
+        there = Place(world, manager, address)
+        async with there.http:
+            yield there
