@@ -18,7 +18,7 @@ from msgspec import UNSET
 from herdbook.core import HerdbookError, ModelState
 from herdbook.core.logging import Logger
 from herdbook.core.operations.uses import Uses
-from herdbook.events.errors import IllegalTransitionError, StoreError
+from herdbook.events.errors import StoreError
 from herdbook.events.facts import ModelUsed, UseFailed, UseOutcome, UsesNotRecorded
 from herdbook.gateway.access import Caller
 from herdbook.gateway.endpoints import Effect
@@ -295,7 +295,9 @@ class UseRecorder:
             recorded = await self._uses.record(
                 name, fold.fact(key), actor=key.caller.actor
             )
-        except IllegalTransitionError as error:
+        except StoreError:
+            raise
+        except HerdbookError as error:  # illegal in the state, or others were faster
             self._missing.add([fold], str(error))
             return
         self._works = True

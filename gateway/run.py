@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from herdbook.core import CallerError, ModelManager
+from herdbook.core import CallerError, ModelManager, base_url
+from herdbook.core.ollama.address import same_server
 from herdbook.gateway.access import Access, Authenticate
 from herdbook.gateway.recording import recording
 from herdbook.gateway.relay import serve_gateway
@@ -37,6 +38,25 @@ def _invalid(text: str) -> CallerError:
     )
 
 
+def _check_target(settings: GatewaySettings) -> None:
+    """Check that the gateway does not relay to itself.
+
+    Clients find the gateway through ``OLLAMA_HOST``, and the gateway finds the server
+    through it, so one value is easily used for both.
+
+    Raises:
+        CallerError: The server has the address to listen on.
+    """
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    own = f"http://{host}:{settings.port}"
+    if settings.port and same_server(base_url(own), settings.server):
+        raise CallerError(
+            f"the server {settings.server}",
+            "is the address that the gateway itself listens on",
+            "Set OLLAMA_HOST or --ollama to the Ollama server",
+        )
+
+
 @asynccontextmanager
 async def recorded_gateway(
     manager: ModelManager,
@@ -59,6 +79,7 @@ async def recorded_gateway(
     Raises:
         CallerError: The address cannot be listened on, or must not without tokens.
     """
+    _check_target(settings)
     access = Access(settings.host, settings.hosts, authenticate)
     rewriter = None if settings.plain else Rewriter(manager.uses.latest)
     async with (

@@ -126,8 +126,17 @@ def test_gateway_refuses_an_address(
     assert message in refused.err
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_gateway_does_not_relay_to_itself(
+    log: Path, herdbook: Herdbook, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:11436")
+    refused = herdbook("gateway", "--listen", f"{host}:11436")
+    assert "is the address that the gateway itself listens on" in refused.err
+
+
 def test_gateway_names_a_port_that_is_in_use(
-    server: SandboxThread, log: Path, herdbook: Herdbook
+    server: SandboxThread, no_server: None, log: Path, herdbook: Herdbook
 ) -> None:
     listen = server.address.removeprefix("http://")
     refused = herdbook("gateway", "--listen", listen)
