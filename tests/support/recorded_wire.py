@@ -27,10 +27,11 @@ class RecordedRequest(msgspec.Struct, frozen=True):
 
 
 class Line(msgspec.Struct, frozen=True):
-    """A line of a stream, and when it came."""
+    """A line of a stream, and when it came: JSON, or text of an event stream."""
 
     at: float
-    json: dict[str, object]
+    json: dict[str, object] | None = None
+    text: str = ""
 
 
 class RecordedAnswer(msgspec.Struct, frozen=True):
@@ -63,7 +64,9 @@ class RecordedAnswer(msgspec.Struct, frozen=True):
     def chunks(self) -> Iterator[bytes]:
         """Yield the lines, each with its end."""
         for line in self.lines:
-            yield msgspec.json.encode(line.json) + b"\n"
+            is_text = line.json is None
+            data = line.text.encode() if is_text else msgspec.json.encode(line.json)
+            yield data + b"\n"
 
 
 class Exchange(msgspec.Struct, frozen=True):

@@ -104,7 +104,7 @@ def test_failure_tells_what_is_not_done(herdbook: Herdbook, tmp_path: Path) -> N
     path.write_text('[models."no-such:1b"]\n[models."smollm2:135m"]\nloaded = true\n')
     answer = herdbook("apply", str(path))
 
-    assert answer.code == 1
+    assert answer.code == 3
     assert answer.out.splitlines()[-2:] == [
         "failed: pull no-such:1b",
         "skipped: load smollm2:135m",

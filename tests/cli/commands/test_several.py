@@ -58,7 +58,7 @@ def test_load_and_pull_take_several(herdbook: Herdbook, server: SandboxThread) -
     pulled = herdbook("pull", "qwen3:0.6b", "no-such:1b")
 
     assert [each["state"] for each in loaded.json_lines] == ["loaded", "loaded"]
-    assert pulled.code == 1
+    assert pulled.code == 3
     assert "qwen3:0.6b pulled in" in pulled.out
     assert pulled.err.count("\n") == 1
 

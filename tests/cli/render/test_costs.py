@@ -24,7 +24,7 @@ def test_pull_says_first_what_it_costs(
 ) -> None:
     first, *_, last = herdbook("pull", "qwen3:0.6b").out.splitlines()
 
-    assert first.startswith("qwen3:0.6b: download size unknown (the catalogue")
+    assert first.startswith("qwen3:0.6b: download size unknown (not known")
     assert first.endswith(f"free in {folder}")
     assert last.startswith("qwen3:0.6b pulled in ")
 
