@@ -27,11 +27,10 @@ class RecordedRequest(msgspec.Struct, frozen=True):
 
 
 class Line(msgspec.Struct, frozen=True):
-    """A line of a stream, and when it came: JSON, or text of an event stream."""
+    """A line of a stream, and when it came."""
 
     at: float
-    json: dict[str, object] | None = None
-    text: str = ""
+    json: dict[str, object]
 
 
 class RecordedAnswer(msgspec.Struct, frozen=True):
@@ -64,9 +63,7 @@ class RecordedAnswer(msgspec.Struct, frozen=True):
     def chunks(self) -> Iterator[bytes]:
         """Yield the lines, each with its end."""
         for line in self.lines:
-            is_text = line.json is None
-            data = line.text.encode() if is_text else msgspec.json.encode(line.json)
-            yield data + b"\n"
+            yield msgspec.json.encode(line.json) + b"\n"
 
 
 class Exchange(msgspec.Struct, frozen=True):
@@ -85,12 +82,13 @@ class Scenario(msgspec.Struct, frozen=True):
 
 @cache
 def scenarios() -> dict[str, Scenario]:
-    """Return every recording by its file's name."""
+    """Return the recordings by file name, but for those of other clients (``use``)."""
     return {
         str(path.relative_to(WIRE)): msgspec.json.decode(
             path.read_bytes(), type=Scenario
         )
         for path in sorted(WIRE.rglob("*.json"))
+        if path.parent != WIRE / "use"
     }
 
 
