@@ -114,7 +114,7 @@ def lag_of(service: ServiceThread, request: str) -> float:
 
 def limit() -> float:
     """Return the CPU seconds that one request may hold the loop here and now."""
-    return SLICES_S + (LIMIT_S - SLICES_S) * slowness()
+    return SLICES_S + (LIMIT_S - SLICES_S) * max(1.0, slowness())
 
 
 @pytest.mark.slow
