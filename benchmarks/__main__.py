@@ -12,7 +12,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from benchmarks import (
+from benchmarks.measure import Row, as_json, look_around, say, table
+from benchmarks.rows import (
     bench_append,
     bench_command,
     bench_gateway,
@@ -23,7 +24,6 @@ from benchmarks import (
     bench_rebuild,
     bench_replay,
 )
-from benchmarks.measure import Row, as_json, look_around, say, table
 from benchmarks.sizes import QUICK, Sizes
 
 Benchmark: TypeAlias = Callable[[Path, Sizes], Awaitable[list[Row]]]

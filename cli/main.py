@@ -11,23 +11,27 @@ from collections.abc import Sequence
 import typer
 
 from herdbook.cli.app import VERBS, app, sort_verbs
-from herdbook.cli.commands import (  # noqa: F401 - each registers its verbs
-    act,
+from herdbook.cli.commands.log import (  # noqa: F401 - each registers its verbs
     backup,
     check,
     compare,
-    demo,
-    desired,
-    doctor,
-    free,
-    gateway,
     history,
-    inspect,
-    node,
     proof,
+)
+from herdbook.cli.commands.models import (  # noqa: F401
+    change,
+    desired,
+    free,
+    inspect,
     ps,
     pull,
     rm,
+)
+from herdbook.cli.commands.servers import (  # noqa: F401
+    demo,
+    doctor,
+    gateway,
+    node,
     sandbox,
     serve,
     token,

@@ -25,7 +25,6 @@ from herdbook.events.facts import (
     ModelUsed,
     UnreadableFact,
 )
-from herdbook.events.raw_text import column_text
 from herdbook.events.recorded import Cause, Position, RecordedEvent, StoredEvent
 
 Upcaster: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
@@ -236,3 +235,22 @@ def _time(value: object) -> datetime:
     except ValueError:
         return _UNKNOWN_TIME
     return time if time.tzinfo is not None else _UNKNOWN_TIME
+
+
+def text_or_bytes(raw: bytes) -> str | bytes:
+    """Decode text of SQLite; return the bytes if they are not UTF-8.
+
+    Every connection uses this text factory. Without it, one such text fails the
+    whole page, and the failed statement keeps its read transaction open.
+    """
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
+
+
+def column_text(value: object) -> str:
+    r"""Return a column as text; invalid UTF-8 becomes ``\xff``."""
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return str(value)

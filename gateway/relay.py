@@ -13,12 +13,12 @@ from herdbook.core import CallerError
 from herdbook.core.logging import Logger
 from herdbook.gateway.access import KEY_HEADERS, Access
 from herdbook.gateway.answers import Refusal
-from herdbook.gateway.client import ClientConnection
+from herdbook.gateway.connections.client import ClientConnection
+from herdbook.gateway.connections.exchange import Exchange
+from herdbook.gateway.connections.server import ServerPool
 from herdbook.gateway.endpoints import Effect, Endpoint
-from herdbook.gateway.exchange import Exchange
 from herdbook.gateway.heads import Request, request_head, value_of, with_length
 from herdbook.gateway.rewriting import Rewriter
-from herdbook.gateway.server import ServerPool
 from herdbook.gateway.settings import GatewaySettings
 from herdbook.gateway.uses import Use, Watched
 

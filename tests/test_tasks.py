@@ -15,7 +15,7 @@ STARTS = {"create_task", "ensure_future", "run_coroutine_threadsafe"}
 
 #: Where tasks are started, and who notices their end.
 OWNED = {
-    "cli/sample_history.py _moving": "its block cancels and awaits it",
+    "cli/programs/sample_history.py _moving": "its block cancels and awaits it",
     "core/concurrency/supervisor.py running": "its block; it restarts failures",
     "core/ollama/client.py poll": "a task group",
     "core/concurrency/cancellation.py finish": "awaited at once",
@@ -28,7 +28,7 @@ OWNED = {
     "events/sqlite/writer.py __init__": "a callback answers everybody who waits",
     "gateway/recording.py recording": "the block; a callback reports its early end",
     "gateway/relay.py serve_gateway": "a callback reports its early end",
-    "gateway/server.py send": "the exchange; close()",
+    "gateway/connections/server.py send": "the exchange; close()",
     "sandbox/api/app.py _compete": "awaited at once",
     "sandbox/clock.py drive": "awaited at once",
     "sandbox/server.py serve": "the block",

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
+from herdbook.events.codec import column_text, text_or_bytes
 from herdbook.events.errors import NewerSchemaError, NotALogError
-from herdbook.events.raw_text import column_text, text_or_bytes
 from herdbook.events.sqlite.errors import SQLITE_ERRORS, translate
 from herdbook.events.sqlite.kept_head import KeptHead, contradiction
 from herdbook.events.sqlite.log_file import log_exists, log_file_path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from herdbook.events.raw_text import column_text
+from herdbook.events.codec import column_text
 
 
 class SchemaDifference(NamedTuple):

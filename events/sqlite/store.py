@@ -27,6 +27,7 @@ import aiosqlite
 import msgspec
 
 from herdbook.events import codec
+from herdbook.events.codec import column_text, text_or_bytes
 from herdbook.events.errors import (
     CorruptLogError,
     StoreClosedError,
@@ -35,7 +36,6 @@ from herdbook.events.errors import (
 )
 from herdbook.events.group import draft_append
 from herdbook.events.memory import utc_now
-from herdbook.events.raw_text import column_text, text_or_bytes
 from herdbook.events.recorded import NewEvent, RecordedEvent, StoredEvent
 from herdbook.events.sqlite.kept_head import HeadKeeper, KeptHead, contradiction
 from herdbook.events.sqlite.log_file import (

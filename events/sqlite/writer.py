@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import msgspec
 
 from herdbook.events import codec
+from herdbook.events.codec import column_text
 from herdbook.events.errors import (
     ConflictError,
     CorruptLogError,
@@ -28,7 +29,6 @@ from herdbook.events.errors import (
     StoreUnavailableError,
 )
 from herdbook.events.group import Draft, Plan, find_originals, plan_group
-from herdbook.events.raw_text import column_text
 from herdbook.events.recorded import RecordedEvent
 from herdbook.events.sqlite.errors import InterruptedWriteError
 from herdbook.events.store import Head, StoredView

@@ -12,15 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.browser import (
+from support.cli_runner import SandboxThread
+from support.service_program import ServiceThread, run_in_thread
+from support.web.browser import (
     MISSING,
     BrowserThread,
     PageSession,
     executable,
     sandbox_world,
 )
-from support.cli_runner import SandboxThread
-from support.service_program import ServiceThread, run_in_thread
 
 HERE = Path(__file__).parent
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, ViewportSize, expect
-from support.browser import PageSession
 from support.cli_runner import SandboxThread
-from support.http_fixture import TOKENS
-from support.page_assertions import inaccessible, low_contrast, overflowing
 from support.service_program import RunningService, run_in_thread
+from support.web.browser import PageSession
+from support.web.http_fixture import TOKENS
+from support.web.page_assertions import inaccessible, low_contrast, overflowing
 
 MODEL = "gemma3:4b"
 BROKEN = "no-such-model:7b"

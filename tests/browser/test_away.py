@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
-from support.browser import (
+from support.cli_runner import SandboxThread
+from support.service_program import ServiceProcess, run_service
+from support.web.browser import (
     FAST_REGISTRY,
     SLOW_REGISTRY,
     PageSession,
@@ -19,8 +21,6 @@ from support.browser import (
     free_port,
     pull,
 )
-from support.cli_runner import SandboxThread
-from support.service_program import ServiceProcess, run_service
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

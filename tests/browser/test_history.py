@@ -6,8 +6,8 @@ import re
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
-from support.browser import PageSession, row
 from support.service_program import RunningService
+from support.web.browser import PageSession, row
 
 MODEL = "gemma3:4b"
 AS_OF = re.compile(r"[?&]as_of=\d+")

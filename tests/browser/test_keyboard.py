@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from playwright.sync_api import Page, expect
-from support.browser import PageSession, events_and_actors, expect_state
 from support.service_program import RunningService
+from support.web.browser import PageSession, events_and_actors, expect_state
 
 FOCUSED = """() => {
   const one = document.activeElement, look = getComputedStyle(one);

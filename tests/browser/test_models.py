@@ -6,14 +6,14 @@ import re
 
 import pytest
 from playwright.sync_api import expect
-from support.browser import (
+from support.service_program import RunningService
+from support.web.browser import (
     PageSession,
     events_and_actors,
     expect_state,
     row,
     wait_until,
 )
-from support.service_program import RunningService
 
 WITH_AND_WITHOUT = pytest.mark.parametrize("script", [True, False])
 

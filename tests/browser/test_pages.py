@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from playwright.sync_api import expect
-from support.browser import PageSession
 from support.service_program import RunningService
+from support.web.browser import PageSession
 
 MODEL = "qwen2.5-coder:7b"
 

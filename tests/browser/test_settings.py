@@ -6,8 +6,8 @@ from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Page, expect
-from support.browser import PageSession, events_and_actors
 from support.service_program import RunningService
+from support.web.browser import PageSession, events_and_actors
 
 HOSTILE = (
     "<img src=x onerror=\"document.title='owned'\">"

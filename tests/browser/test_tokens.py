@@ -7,10 +7,16 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
-from support.browser import PageSession, events_and_actors, expect_state, free_port, row
 from support.cli_runner import SandboxThread
-from support.http_fixture import OPERATOR, READER, TOKENS
 from support.service_program import RunningService, run_in_thread
+from support.web.browser import (
+    PageSession,
+    events_and_actors,
+    expect_state,
+    free_port,
+    row,
+)
+from support.web.http_fixture import OPERATOR, READER, TOKENS
 
 from herdbook.service.auth.tokens import Role, Token, new_token, sha256_of
 

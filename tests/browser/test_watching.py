@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import expect
-from support.browser import (
+from support.cli_runner import SandboxThread
+from support.service_program import RunningService, run_in_thread
+from support.web.browser import (
     FAST_REGISTRY,
     SLOW_REGISTRY,
     PageSession,
@@ -16,8 +18,6 @@ from support.browser import (
     row,
     wait_until,
 )
-from support.cli_runner import SandboxThread
-from support.service_program import RunningService, run_in_thread
 
 LONG, SHORT = "llama3.1:8b", "mxbai-embed-large:latest"
 

@@ -11,9 +11,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from campaign.callers import Local
-from campaign.crowd import Crowd
-from campaign.many_models import fill
+from campaign.crowd.callers import Local
+from campaign.crowd.crowd import Crowd
+from campaign.crowd.many_models import fill
 from support.manager_fixture import serve_sandbox
 
 from herdbook import sandbox

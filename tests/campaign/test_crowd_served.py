@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import httpx
 import pytest
-from campaign.callers import Remote
-from campaign.crowd import CLIENTS, Crowd
-from campaign.many_models import fill
+from campaign.crowd.callers import Remote
+from campaign.crowd.crowd import CLIENTS, Crowd
+from campaign.crowd.many_models import fill
 from support.service_program import ServiceProcess, run_service
 
 from herdbook import sandbox

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from campaign.faults import NONSENSE
+from campaign.hour.faults import NONSENSE
 from proof.oracle import our_tasks
 from support.manager_fixture import SandboxServer, serve_sandbox
 

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
-from campaign.hour import Hour
+from campaign.hour.hour import Hour
 from support.manager_fixture import serve_sandbox
 
 from herdbook import sandbox

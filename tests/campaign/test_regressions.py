@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from campaign.faults import NONSENSE, VERDICT
-from campaign.oracle import Oracle
+from campaign.hour.faults import NONSENSE, VERDICT
+from campaign.hour.oracle import Oracle
 from proof.oracle import told_by
 from support.manager_fixture import (
     SandboxServer,

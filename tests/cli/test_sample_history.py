@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from herdbook.cli import sample_history
-from herdbook.cli.run_sandbox import Options, served, world_of
+from herdbook.cli.programs import sample_history
+from herdbook.cli.programs.run_sandbox import Options, served, world_of
 from herdbook.core import ModelManager, ModelRegistry, ModelState, RecordedEvent
 from herdbook.events.facts import ModelUnloaded, UnloadReason
 from herdbook.projections.roles import ModelRole

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from msgspec import UNSET
 from support.gateway_fixture import raw, until
-from support.recorded_gateway import Place, place
+from support.recordings.gateway import Place, place
 
 from herdbook.events.facts import ModelUsed, UseFailed, UseOutcome
 from herdbook.events.verify import verify

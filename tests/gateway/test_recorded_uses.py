@@ -18,7 +18,7 @@ import httptools
 import httpx
 import pytest
 from support.gateway_fixture import gateway
-from support.recorded_wire import WIRE
+from support.recordings.wire import WIRE
 
 from herdbook.sandbox import RealClock, Settings, World, serve
 

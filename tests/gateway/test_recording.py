@@ -11,7 +11,7 @@ import httpx
 import msgspec
 import pytest
 from support.gateway_fixture import raw, until
-from support.recorded_gateway import Place, place
+from support.recordings.gateway import Place, place
 
 from herdbook.core import ModelManager, ModelState, RecordedEvent
 from herdbook.events.errors import StoreFullError

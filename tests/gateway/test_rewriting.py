@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 from support.gateway_fixture import raw
-from support.recorded_gateway import Place, place
+from support.recordings.gateway import Place, place
 
 from herdbook.events.facts import ModelUsed, Setting
-from herdbook.gateway import exchange, recording
+from herdbook.gateway import recording
+from herdbook.gateway.connections import exchange
 from herdbook.gateway.endpoints import endpoint_of
 from herdbook.gateway.rewriting import Rewriter
 

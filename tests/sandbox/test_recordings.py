@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.recorded_comparison import (
+from support.recordings.comparison import (
     AnswerReader,
     comparable_answer,
     comparable_recording,
 )
-from support.recorded_play import RECORDINGS, PlayedExchange, name_of, play, read
+from support.recordings.play import RECORDINGS, PlayedExchange, name_of, play, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

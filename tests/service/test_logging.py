@@ -25,7 +25,7 @@ from herdbook.service.logging import configure, without_secrets
 
 SECRET = f"hb_{'s' * 43}"
 FOREIGN = f"hb_{'f' * 43}"
-PROGRAM = Path(__file__).parents[1] / "support" / "http_fixture.py"
+PROGRAM = Path(__file__).parents[1] / "support" / "web" / "http_fixture.py"
 
 
 class Lines:

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from support.http_fixture import (
+from support.web.http_fixture import (
     OPERATOR,
     READER,
     TOKENS,

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 import pytest
-from support.recorded_wire import (
+from support.recordings.wire import (
     RecordedAnswer,
     recorded_answers,
     replaying_transport,

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.recorded_wire import recorded_answers
+from support.recordings.wire import recorded_answers
 
 from herdbook.core.ollama.show_parameters import parse_parameters
 from herdbook.core.ollama.wire import (

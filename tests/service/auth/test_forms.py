@@ -7,9 +7,9 @@ from pathlib import Path
 import httpx
 import pytest
 from support.cli_runner import SandboxThread
-from support.html_client import MODEL, open_client
-from support.http_fixture import ADMIN, OPERATOR, TOKENS
 from support.service_program import ServiceThread, run_in_thread
+from support.web.html_client import MODEL, open_client
+from support.web.http_fixture import ADMIN, OPERATOR, TOKENS
 
 from herdbook.service.auth.forms import FormProofs
 from herdbook.service.auth.tokens import Principal, Role

@@ -3,7 +3,7 @@ from __future__ import annotations
 import base64
 
 import pytest
-from support.http_fixture import ADMIN, OPERATOR, READER, TOKENS, serve_guarded
+from support.web.http_fixture import ADMIN, OPERATOR, READER, TOKENS, serve_guarded
 
 from herdbook.service.auth.authentication import Authenticator
 from herdbook.service.auth.sessions import SESSION_S, Sessions, cookie_of

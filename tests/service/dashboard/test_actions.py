@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 from support.cli_runner import SandboxThread
-from support.html_client import (
+from support.service_program import ServiceThread, run_in_thread
+from support.web.html_client import (
     HOSTILE,
     MODEL,
     SHOWN,
@@ -21,8 +22,7 @@ from support.html_client import (
     version_of,
     wait_until,
 )
-from support.http_fixture import ADMIN, OPERATOR, READER, TOKENS
-from support.service_program import ServiceThread, run_in_thread
+from support.web.http_fixture import ADMIN, OPERATOR, READER, TOKENS
 
 
 @pytest.fixture

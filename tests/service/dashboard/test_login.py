@@ -4,7 +4,13 @@ import re
 
 import httpx
 import pytest
-from support.http_fixture import ADMIN, OPERATOR, READER, GuardedServer, serve_guarded
+from support.web.http_fixture import (
+    ADMIN,
+    OPERATOR,
+    READER,
+    GuardedServer,
+    serve_guarded,
+)
 
 from herdbook.service.dashboard.pages.login import local_path
 

@@ -9,7 +9,8 @@ from urllib.parse import quote, unquote
 
 import pytest
 from support.cli_runner import SandboxThread
-from support.html_client import (
+from support.service_program import ServiceThread, run_in_thread
+from support.web.html_client import (
     HOSTILE,
     MODEL,
     SHOWN,
@@ -20,7 +21,6 @@ from support.html_client import (
     version_of,
     wait_until,
 )
-from support.service_program import ServiceThread, run_in_thread
 
 PAGES = [
     *("/", "/?gone=1", "/roles", "/log", "/log/1", "/node", "/compare?from=1"),

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 import pytest
-from support.http_fixture import OPERATOR, READER, serve_guarded, status_of
+from support.web.http_fixture import OPERATOR, READER, serve_guarded, status_of
 
 from herdbook.core import HerdbookError
 from herdbook.service.auth.tokens import Role

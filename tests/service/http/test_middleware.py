@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from support.http_fixture import (
+from support.web.http_fixture import (
     ADMIN,
     OPERATOR,
     READER,

@@ -1,0 +1,1 @@
+"""Verbs for the log: history, comparison, verification, backup, proof."""

@@ -1,0 +1,95 @@
+"""The verbs ``backup`` and ``restore``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from herdbook.cli.app import HISTORY, verb
+from herdbook.cli.errors import DONE
+from herdbook.cli.invocation import Invocation
+from herdbook.cli.lookup import check_log
+from herdbook.presentation import shapes
+from herdbook.presentation.wording import counted
+from herdbook.projections.sentences import bytes_text
+
+
+@verb("backup", HISTORY)
+async def backup(
+    invocation: Invocation,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write.")],
+    *,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace an existing file.")
+    ] = False,
+) -> int:
+    """Write a verified copy of the log to a file.
+
+    Other Herdbook processes may use the log meanwhile. The file appears when it is
+    complete and verified. Do not use cp for a log in use: it misses recent events.
+    """
+    from herdbook.core.transfer.backup import back_up  # noqa: PLC0415 - only for this verb
+
+    check_log(invocation.log)
+    made = await back_up(invocation.log, file, replace=replace)
+    if invocation.json:
+        invocation.screen.write_json(
+            shapes.BackedUp(
+                path=str(made.path),
+                position=made.position,
+                hash=made.hash,
+                size_bytes=made.size_bytes,
+                findings=made.findings,
+            )
+        )
+        return DONE
+    size = bytes_text(made.size_bytes)
+    text = f"{made.path}: {counted(made.position, 'event')}, {size}, verified"
+    invocation.screen.write(f"{text}{_findings(len(made.findings))}")
+    return DONE
+
+
+@verb("restore", HISTORY)
+async def restore(
+    invocation: Invocation,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Backup to restore.")],
+    *,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace", help="Replace an existing log; its files stay next to it."
+        ),
+    ] = False,
+) -> int:
+    """Verify a backup and put it in the place of the log.
+
+    The backup itself is only read. An existing log is replaced only with --replace,
+    and its files move to a directory next to it.
+    """
+    from herdbook.core.transfer.backup import restore  # noqa: PLC0415 - only for this verb
+
+    done = await restore(file, invocation.log, replace=replace)
+    if invocation.json:
+        invocation.screen.write_json(
+            shapes.Restored(
+                path=str(done.path),
+                position=done.position,
+                hash=done.hash,
+                replaced=str(done.replaced) if done.replaced else None,
+                findings=done.findings,
+            )
+        )
+        return DONE
+    text = f"{done.path}: {counted(done.position, 'event')}, verified"
+    invocation.screen.write(f"{text}{_findings(len(done.findings))}")
+    if done.replaced:
+        invocation.screen.write(f"The replaced files are in {done.replaced}")
+    return DONE
+
+
+def _findings(count: int) -> str:
+    if not count:
+        return ""
+    return f"; {counted(count, 'finding')}: run herdbook verify"

@@ -1,0 +1,194 @@
+"""Verbs that check: ``verify``, ``refresh`` and ``graph``."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from herdbook.cli.app import HISTORY, INSPECT, verb
+from herdbook.cli.commands.log.history import events_between, show_entries
+from herdbook.cli.commands.log.proof import read_anchors, read_keys
+from herdbook.cli.errors import DONE, FAILED, UsageError
+from herdbook.cli.invocation import Invocation
+from herdbook.cli.lookup import check_log, known_status
+from herdbook.cli.options import AnyModel
+from herdbook.cli.output import Column, Piece, Row, Screen
+from herdbook.core import (
+    Storage,
+    SystemClock,
+    Verification,
+)
+from herdbook.core.checks.verification import verify as check
+from herdbook.core.proof.proof import check_anchors
+from herdbook.events.store import Head
+from herdbook.presentation import diagram as drawing
+from herdbook.presentation import shapes
+from herdbook.presentation.wording import counted
+from herdbook.projections.history import HistoryView
+
+
+@verb("verify", HISTORY)
+async def verify(
+    invocation: Invocation,
+    *,
+    anchor: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="POSITION:HASH",
+            help="Position and hash noted earlier; the log must have both. Repeatable.",
+        ),
+    ] = None,
+    anchors: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--anchors",
+            metavar="FILE",
+            help="Anchors of this log, as herdbook anchor prints them. Repeatable.",
+        ),
+    ] = None,
+    key: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A public key; each anchor must be signed by one. Repeatable.",
+        ),
+    ] = None,
+    accept: Annotated[
+        bool,
+        typer.Option(
+            "--accept",
+            help="Accept that recorded events are missing, and continue without them.",
+        ),
+    ] = False,
+) -> int:
+    """Check every event of the log.
+
+    Checks hashes, positions, versions, data, streams, state transitions and the file.
+    Needs no server. The exit code is 1 if there are findings.
+
+    --accept continues with a log that lost its last events or has a damaged
+    write-ahead log. Copy the log and the files next to it first.
+    """
+    heads = [_anchor(text) for text in anchor or ()]
+    made, public = read_anchors(anchors or ()), read_keys(key or ())
+    log = invocation.log
+    check_log(log)
+    began = time.perf_counter()
+    async with Storage.open(log, SystemClock(), accept_loss=accept) as storage:
+        found = await check(storage, anchors=heads)
+        more = await check_anchors(storage, made, public)
+        found = msgspec.structs.replace(found, findings=(*found.findings, *more))
+    seconds = time.perf_counter() - began
+    if invocation.json:
+        invocation.screen.write_json(
+            shapes.Verified(
+                events=found.events,
+                position=found.head.position,
+                hash=found.head.hash,
+                findings=found.findings,
+                seconds=round(seconds, 3),
+            )
+        )
+    else:
+        _write_findings(invocation.screen, found, seconds)
+    return FAILED if found.findings else DONE
+
+
+def _anchor(text: str) -> Head:
+    found = re.fullmatch(r"#?([1-9][0-9]*):([0-9a-f]{64})", text.strip().lower())
+    if found is None:
+        raise UsageError(
+            f"{text!r}",
+            "is not a valid anchor",
+            "Write POSITION:HASH; verify --json prints both",
+        )
+    return Head(int(found[1]), found[2])
+
+
+def _write_findings(screen: Screen, found: Verification, seconds: float) -> None:
+    rows = [
+        Row(
+            [
+                Piece(f"#{finding.position}" if finding.position else "log"),
+                Piece(finding.kind.value, "bold red"),
+                Piece(
+                    f"{finding.message}. {finding.remedy}"
+                    if finding.remedy
+                    else finding.message
+                ),
+            ]
+        )
+        for finding in found.findings
+    ]
+    columns = (Column("AT", right=True), Column("KIND"), Column("MESSAGE"))
+    screen.write_table(columns, rows, headers=False)
+    screen.write(_summary(found, seconds))
+
+
+def _summary(found: Verification, seconds: float) -> str:
+    if not found.events and not found.findings:
+        return "no events yet"
+    condition = (
+        "damaged"
+        if found.findings
+        else f"chain intact from #1 to #{found.head.position}"
+    )
+    return (
+        f"{counted(found.events, 'event')}, {condition}, head {found.head.hash[:8]}…, "
+        f"{counted(len(found.findings), 'finding')}, {seconds:.2f} s"
+    )
+
+
+@verb("refresh", INSPECT)
+async def refresh(invocation: Invocation) -> None:
+    """Refresh from the server now; record and show the changes."""
+    async with invocation.reading(refresh=False) as manager:
+        before = (await manager.now()).position
+        seen = await manager.refresh()
+        models = await manager.now()
+        view = HistoryView()
+        async for event in events_between(manager, before, models.position):
+            view.apply(event)
+        recorded = view.entries
+        if invocation.json:
+            invocation.screen.write_json(
+                shapes.Refreshed(
+                    node=models.node_status(),
+                    models=len(seen.models),
+                    runners=len(seen.runners),
+                    recorded=recorded,
+                )
+            )
+            return
+        if recorded:
+            show_entries(invocation.screen, recorded, invocation.now, named=True)
+        found = f"{counted(len(seen.models), 'model')}, {len(seen.runners)} loaded"
+        changes = counted(len(recorded), "new event") if recorded else "no changes"
+        invocation.screen.write(f"Ollama {seen.server_version}: {found}; {changes}")
+
+
+@verb("graph", INSPECT)
+async def graph(invocation: Invocation, model: AnyModel = None) -> None:
+    """Print the state diagram, in Mermaid.
+
+    With a model: with its number of transitions, and its state marked.
+    """
+    transitions, state = None, None
+    if model is not None:
+        async with invocation.reading(refresh=False) as manager:
+            status = known_status(await manager.now(), model)
+            figures = await manager.statistics(status.name)
+            transitions, state = figures.transitions, figures.lifecycle.state
+    text = drawing.mermaid(transitions, state)
+    if invocation.json:
+        invocation.screen.write_json(
+            shapes.Graph(mermaid=text, transitions=transitions)
+        )
+    else:
+        for each in text.splitlines():
+            invocation.screen.write(each)

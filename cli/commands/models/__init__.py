@@ -1,0 +1,1 @@
+"""Verbs for models: list, pull, load, configure, delete."""

@@ -1,0 +1,108 @@
+"""The verb ``free``: free disk space on the server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from herdbook.cli.app import CHANGE, verb
+from herdbook.cli.commands.models.inspect import read_size
+from herdbook.cli.errors import DONE, FAILED
+from herdbook.cli.invocation import Invocation
+from herdbook.cli.options import Yes
+from herdbook.cli.output import Column, Piece, Row
+from herdbook.core.desired.free_space import FreeSpace, Group, free_space
+from herdbook.presentation import shapes
+from herdbook.presentation.wording import NOTHING, counted
+from herdbook.projections.sentences import bytes_text
+
+_COLUMNS = (
+    Column("MODEL"),
+    Column("FREES", right=True),
+    Column("LAST USED"),
+)
+
+
+@verb("free", CHANGE)
+async def free(
+    invocation: Invocation,
+    size: Annotated[
+        str, typer.Argument(metavar="SIZE", help="Space to free, such as 10GB.")
+    ],
+    *,
+    yes: Yes = False,
+) -> int:
+    """Propose models to delete to free disk space; delete them with --yes.
+
+    The least recently used go first. Models that are pinned, loaded or in use stay.
+    Exit code 1 if not enough can be freed, or nothing was deleted.
+    """
+    wanted = read_size(size)
+    async with invocation.acting() as manager:
+        await manager.refresh()
+        proposal = free_space((await manager.now()).statuses(), wanted)
+        names = [step.name for group in proposal.chosen for step in group.steps]
+        if not invocation.json:
+            _show(invocation, proposal)
+        agreed = yes or (
+            invocation.attended
+            and bool(names)
+            and invocation.agreed(_question(names, proposal))
+        )
+        if agreed:
+            for name in names:
+                await manager.delete(name)
+    deleted = names if agreed else []
+    if invocation.json:
+        invocation.screen.write_json(
+            shapes.FreedSpace(
+                wanted_bytes=wanted,
+                frees_bytes=proposal.frees_bytes,
+                is_enough=proposal.is_enough,
+                chosen=proposal.chosen,
+                alternatives=proposal.alternatives,
+                deleted=deleted,
+            )
+        )
+    elif deleted:
+        freed = bytes_text(proposal.frees_bytes)
+        text = f"{counted(len(deleted), 'model')} deleted; this frees {freed}"
+        invocation.screen.write(text)
+    elif names and not invocation.attended:
+        invocation.screen.write("Nothing was deleted. To delete these models: --yes")
+    return DONE if proposal.is_enough else FAILED
+
+
+def _question(names: Sequence[str], proposal: FreeSpace) -> str:
+    freed = bytes_text(proposal.frees_bytes)
+    models = counted(len(names), "model")
+    return f"Delete {models} ({', '.join(names)})? This frees {freed}"
+
+
+def _show(invocation: Invocation, proposal: FreeSpace) -> None:
+    screen = invocation.screen
+    if proposal.chosen:
+        rows = [_row(invocation, group) for group in proposal.chosen]
+        screen.write_table(_COLUMNS, rows)
+    freed = bytes_text(proposal.frees_bytes)
+    wanted = bytes_text(proposal.wanted_bytes)
+    if not proposal.is_enough:
+        screen.write(f"Only {freed} of {wanted} can be freed. Pinned and loaded stay.")
+    else:
+        screen.write(f"Frees {freed} (wanted: {wanted})")
+    others = [step.name for group in proposal.alternatives for step in group.steps]
+    if others:
+        screen.write(f"Alternatives: {', '.join(others)}")
+
+
+def _row(invocation: Invocation, group: Group) -> Row:
+    used = group.last_used_at
+    return Row(
+        [
+            Piece(", ".join(step.name for step in group.steps)),
+            Piece(bytes_text(group.frees_bytes)),
+            Piece(NOTHING if used is None else invocation.now.ago(used)),
+        ]
+    )

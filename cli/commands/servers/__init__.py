@@ -1,0 +1,1 @@
+"""Verbs that start programs, and verbs for the Ollama server."""

@@ -1,0 +1,103 @@
+"""The verb ``sandbox``: a simulated Ollama server.
+
+Its first line of output is the address alone.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from herdbook.cli.app import TRY, verb
+from herdbook.cli.errors import MissingExtraError
+from herdbook.cli.invocation import Invocation
+
+
+class Models(StrEnum):
+    """Models that the sandbox starts with."""
+
+    NONE = "none"
+    HERD = "herd"
+    SOME = "some"
+
+
+class Profile(StrEnum):
+    """Ollama version that the sandbox simulates."""
+
+    CURRENT = "current"
+    OLDER = "older"
+
+
+@verb("sandbox", TRY)
+async def sandbox(  # noqa: PLR0913 - the options of a verb
+    invocation: Invocation,
+    *,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65535, metavar="PORT", help="Port, or 0 for any free one."
+        ),
+    ] = 0,
+    models: Annotated[Models, typer.Option(help="Models to start with.")] = Models.SOME,
+    speed: Annotated[
+        float,
+        typer.Option(
+            min=0.001, metavar="FACTOR", help="Simulated seconds per real second."
+        ),
+    ] = 1.0,
+    memory: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="BYTES", help="Memory for all loaded models."),
+    ] = None,
+    vram: Annotated[
+        int, typer.Option(min=0, metavar="BYTES", help="Part of that memory on a GPU.")
+    ] = 0,
+    registry_rate: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            metavar="BYTES",
+            help="Bytes per second of each download connection.",
+        ),
+    ] = None,
+    profile: Annotated[
+        Profile, typer.Option(help="Ollama version to simulate.")
+    ] = Profile.CURRENT,
+    state: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder that stores its models."),
+    ] = None,
+) -> None:
+    """Run a simulated Ollama server until Ctrl-C.
+
+    The first line of output is its address alone.
+    """
+    try:
+        # Imported late: the sandbox is an optional extra.
+        from herdbook.cli.programs.run_sandbox import Options, serve_until_stopped  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "the sandbox",
+            f"is not installed ({error.name} is missing)",
+            "Install it: pip install 'herdbook[sandbox]'",
+        ) from error
+    options = Options(
+        host=host,
+        port=port,
+        models=models.value,
+        speed=speed,
+        memory=memory,
+        vram=vram,
+        registry_rate=registry_rate,
+        profile=profile.value,
+        state=state,
+        environment={k: v for k, v in os.environ.items() if k.startswith("OLLAMA_")},
+    )
+    await serve_until_stopped(invocation, options)

@@ -1,0 +1,125 @@
+"""The verb ``serve``: the HTTP API and the dashboard.
+
+Its first line of output is the address alone.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from herdbook.cli.app import SERVE, verb
+from herdbook.cli.errors import MissingExtraError
+from herdbook.cli.invocation import Invocation
+
+
+class Sandbox(StrEnum):
+    """When to use a sandbox in place of Ollama."""
+
+    NEVER = "never"
+    AUTO = "auto"
+    ALWAYS = "always"
+
+
+class LogFormat(StrEnum):
+    """Format of log lines."""
+
+    PLAIN = "plain"
+    JSON = "json"
+
+
+@verb("serve", SERVE)
+async def serve(  # noqa: PLR0913 - the options of a verb
+    invocation: Invocation,
+    *,
+    host: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address to listen on; other than loopback needs tokens.",
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65535, metavar="PORT", help="Port, or 0 for any free one."
+        ),
+    ] = 11435,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File with tokens; see herdbook token."),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Accept requests for this host name. Repeatable."
+        ),
+    ] = None,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Refuse every change.")
+    ] = False,
+    https: Annotated[
+        bool,
+        typer.Option("--https", help="Served behind an HTTPS proxy (secure cookies)."),
+    ] = False,
+    resume_pulls: Annotated[
+        bool,
+        typer.Option("--resume-pulls", help="Resume interrupted pulls."),
+    ] = False,
+    gateway: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Also relay requests to Ollama there; see herdbook gateway.",
+        ),
+    ] = None,
+    gateway_strict: Annotated[
+        bool,
+        typer.Option(
+            "--gateway-strict",
+            help="Gateway: answer 503 while uses cannot be recorded.",
+        ),
+    ] = False,
+    gateway_plain: Annotated[
+        bool,
+        typer.Option("--gateway-plain", help="Gateway: change no request."),
+    ] = False,
+    sandbox: Annotated[
+        Sandbox,
+        typer.Option(help="When to use a sandbox in place of Ollama."),
+    ] = Sandbox.NEVER,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="Format of log lines on stderr.")
+    ] = LogFormat.PLAIN,
+) -> None:
+    """Serve the HTTP API and the dashboard until Ctrl-C.
+
+    The first line of output is its address alone.
+    """
+    try:
+        # Imported late: the service is an optional extra.
+        from herdbook.cli.programs import run_service  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "the service",
+            f"is not installed ({error.name} is missing)",
+            "Install it: pip install 'herdbook[service]'",
+        ) from error
+    options = run_service.ServeOptions(
+        host=host,
+        port=port,
+        tokens=tokens,
+        hosts=tuple(allow_host or ()),
+        read_only=read_only,
+        secure=https,
+        resume_pulls=resume_pulls,
+        gateway=gateway,
+        gateway_strict=gateway_strict,
+        gateway_plain=gateway_plain,
+        sandbox=sandbox.value,
+        log_format=log_format.value,
+    )
+    await run_service.serve(invocation, options)

@@ -1,0 +1,1 @@
+"""What the verbs run: service, gateway, sandbox, the guided tour."""

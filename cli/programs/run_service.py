@@ -1,0 +1,185 @@
+"""Run the service for ``serve``. Imported only where it is needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from herdbook.cli.errors import MissingExtraError
+from herdbook.cli.invocation import READ_TIMEOUT_S, Invocation
+from herdbook.core import ManagerSettings, ModelManager
+from herdbook.service.auth.tokens import load_tokens, take_from_environment
+from herdbook.service.logging import configure
+from herdbook.service.run import Companion, RunOptions, run
+from herdbook.service.settings import ServiceSettings
+
+BANNER = (
+    "Sandbox: a simulated Ollama server. The models are not real and nothing is "
+    "downloaded. Events by demo:… are sample history."
+)
+"""Shown on every page while the sandbox replaces Ollama."""
+
+SANDBOX_RATE = 20e6
+"""Bytes per second of each simulated connection to the registry."""
+
+
+class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of ``serve``.
+
+    Attributes:
+        host: Address to listen on.
+        port: Port to listen on.
+        tokens: File with the token hashes.
+        hosts: Accepted host names.
+        read_only: Whether to refuse every change.
+        secure: Whether clients connect through HTTPS.
+        resume_pulls: Whether to resume interrupted pulls.
+        gateway: Address of the gateway, ``HOST:PORT``; None for none.
+        gateway_strict: Whether the gateway answers 503 while uses cannot be recorded.
+        gateway_plain: Whether the gateway changes no request.
+        sandbox: When to replace Ollama: ``never``, ``auto`` or ``always``.
+        log_format: Format of log lines, ``plain`` or ``json``.
+    """
+
+    host: str
+    port: int
+    tokens: Path | None
+    hosts: tuple[str, ...]
+    read_only: bool
+    secure: bool
+    resume_pulls: bool
+    gateway: str | None
+    gateway_strict: bool
+    gateway_plain: bool
+    sandbox: str
+    log_format: str
+
+
+async def serve(invocation: Invocation, given: ServeOptions) -> None:
+    """Print the address, then serve until a signal arrives."""
+    configure(log_format=given.log_format, verbose=invocation.verbose)
+    tokens = take_from_environment(os.environ)
+    load_tokens(given.tokens, tokens)  # an invalid file fails before anything starts
+    settings = ServiceSettings(
+        host=given.host,
+        port=given.port,
+        tokens=tokens,
+        token_file=given.tokens,
+        hosts=given.hosts,
+        read_only=given.read_only,
+        secure=given.secure,
+    )
+    options = RunOptions(
+        log=invocation.log,
+        ollama=invocation.ollama,
+        node=invocation.node,
+        registry=invocation.registry,
+        settings=settings,
+        resume_pulls=given.resume_pulls,
+    )
+    missing = given.sandbox == "auto" and not await _answers(invocation)
+    if given.sandbox == "always" or missing:
+        remark = f"No Ollama server answers. {BANNER}" if missing else BANNER
+        async with _sandboxed(invocation, options) as sandboxed:
+            await _run(invocation, given, sandboxed, remark)
+    else:
+        await _run(invocation, given, options, "")
+
+
+async def _run(
+    invocation: Invocation, given: ServeOptions, options: RunOptions, remark: str
+) -> None:
+    """Run the service, and the gateway if it was requested."""
+    ready = partial(_write_start, invocation, options.log, remark)
+    await run(options, ready, _gateway(given, options) if given.gateway else None)
+
+
+def _gateway(given: ServeOptions, options: RunOptions) -> Companion:
+    """Return what serves the gateway next to the service.
+
+    Raises:
+        MissingExtraError: The gateway is not installed.
+        CallerError: Its address is not valid.
+    """
+    try:
+        # Imported late: the gateway is an extra of its own.
+        from herdbook.cli.programs import run_gateway  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "the gateway",
+            f"is not installed ({error.name} is missing)",
+            "Install it: pip install 'herdbook[gateway]'",
+        ) from error
+    assert given.gateway is not None
+    wanted = run_gateway.GatewayOptions(
+        listen=given.gateway,
+        hosts=given.hosts,
+        strict=given.gateway_strict,
+        plain=given.gateway_plain,
+    )
+    authenticate = run_gateway.authenticator(
+        options.settings.tokens, options.settings.token_file
+    )
+    return run_gateway.companion(wanted, options.ollama, authenticate)
+
+
+async def _answers(invocation: Invocation) -> bool:
+    """Return whether an Ollama server answers."""
+    settings = ManagerSettings(refresh_timeout_s=READ_TIMEOUT_S)
+    opened = ModelManager.open(":memory:", ollama=invocation.ollama, settings=settings)
+    async with opened as manager:
+        return (await manager.node_status()).reached
+
+
+@asynccontextmanager
+async def _sandboxed(
+    invocation: Invocation, options: RunOptions
+) -> AsyncIterator[RunOptions]:
+    """Serve a sandbox whose log and models persist between runs."""
+    # Imported late: uvicorn for the sandbox is an extra of its own.
+    from herdbook.cli.programs import sample_history  # noqa: PLC0415
+    from herdbook.cli.programs.run_sandbox import Options, served, world_of  # noqa: PLC0415
+
+    log = invocation.db or invocation.data / "sandbox" / "herd.db"
+    log.parent.mkdir(exist_ok=True)
+    models = log.with_name(f"{log.name}-sandbox")
+    sandbox = Options(registry_rate=SANDBOX_RATE, state=models)
+    node = "sandbox" if invocation.node == "local" else invocation.node
+    # Only in the default demonstration log, and only when that is new: a log that the
+    # user named with --db holds nothing but what the user did.
+    is_new = invocation.db is None and not log.exists() and not models.exists()
+    clock = sample_history.clock() if is_new else None
+    world = world_of(sandbox, clock)
+    async with served(sandbox, world) as address:
+        if clock is not None:
+            await sample_history.record(world, clock, log, ollama=address, node=node)
+        yield msgspec.structs.replace(
+            options,
+            log=log,
+            ollama=address,
+            node=node,
+            follow_node=True,
+            settings=msgspec.structs.replace(options.settings, banner=BANNER),
+        )
+
+
+def _write_start(
+    invocation: Invocation, log: Path, remark: str, address: str, gateway: str
+) -> None:
+    screen = invocation.screen
+    if invocation.json:
+        addresses = {"address": address} | ({"gateway": gateway} if gateway else {})
+        screen.write_json({**addresses, "log": str(log)}, in_lines=True)
+    else:
+        screen.write(address)
+        if gateway:
+            screen.write(f"Gateway: {gateway}")
+        if remark:
+            screen.write(remark)
+        screen.write(f"Log: {log}. Stop with Ctrl-C.")
+    screen.stream.flush()

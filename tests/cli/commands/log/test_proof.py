@@ -1,0 +1,149 @@
+"""The commands anchor, key, prove and consistent, and the program in the docs."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from support.cli_runner import Herdbook
+
+PAGE = (Path(__file__).parents[4] / "docs" / "proof.md").read_text()
+PROGRAM = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0]
+
+pytestmark = pytest.mark.usefixtures("server")
+
+
+@pytest.fixture
+def key(herdbook: Herdbook, tmp_path: Path) -> Path:
+    made = herdbook("key", "new", str(tmp_path / "key.pem"), "--name", "alice")
+    assert made.code == 0
+    assert made.out.startswith("alice+")
+    return tmp_path / "key.pem"
+
+
+def use(herdbook: Herdbook) -> None:
+    """Record one event more."""
+    name = herdbook("ls", "--json").json[0]["name"]
+    assert herdbook("use", name).code == 0
+
+
+def checked(
+    tmp_path: Path, proof: object, key: Path
+) -> subprocess.CompletedProcess[str]:
+    program, file = tmp_path / "check.py", tmp_path / "proof.json"
+    program.write_text(PROGRAM)
+    file.write_text(json.dumps(proof))
+    return subprocess.run(
+        [sys.executable, str(program), str(file), f"{key}.pub"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_proof_is_checked_by_the_program_of_the_docs(
+    herdbook: Herdbook, key: Path, tmp_path: Path
+) -> None:
+    herdbook("ls")
+    proof = herdbook("prove", "#2", "--key", str(key)).json
+
+    assert checked(tmp_path, proof, key).stdout.startswith("#2 is in herdbook/")
+    for changed in (
+        proof | {"canonical": proof["canonical"].replace("reconciler", "nobody")},
+        proof | {"position": 3},
+        proof | {"path": proof["path"][1:]},
+        proof | {"path": [*proof["path"], "00" * 32]},
+        proof | {"previous": "0" * 64},
+        proof | {"anchor": proof["anchor"].replace("\ntime 2", "\ntime 3")},
+    ):
+        assert checked(tmp_path, changed, key).returncode == 1
+
+
+def test_anchors_in_a_file_are_compared_with_the_log(
+    herdbook: Herdbook, key: Path, tmp_path: Path, log: Path
+) -> None:
+    anchors = tmp_path / "anchors.txt"
+    herdbook("ls")
+    herdbook("anchor", "--key", str(key), "--append", str(anchors))
+    use(herdbook)
+    signed = herdbook("anchor", "--key", str(key), "--append", str(anchors))
+    verify = ("verify", "--anchors", str(anchors), "--key", f"{key}.pub")
+
+    assert "\n\n— alice " in signed.out
+    assert herdbook(*verify).code == 0
+
+    with closing(sqlite3.connect(log, isolation_level=None)) as db:
+        db.execute("DROP TRIGGER events_are_not_changed")
+        db.execute("UPDATE events SET actor = 'somebody' WHERE position = 2")
+    answer = herdbook(*verify)
+    assert answer.code == 1
+
+
+def test_verify_refuses_anchors_of_other_keys(
+    herdbook: Herdbook, key: Path, tmp_path: Path
+) -> None:
+    anchors = tmp_path / "anchors.txt"
+    herdbook("ls")
+    herdbook("anchor", "--append", str(anchors))
+
+    answer = herdbook("verify", "--anchors", str(anchors), "--key", f"{key}.pub")
+
+    assert answer.code == 1
+    assert "is not signed by a key that was given" in " ".join(answer.out.split())
+
+
+def test_later_anchor_is_consistent_with_an_earlier_one(
+    herdbook: Herdbook, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first.txt", tmp_path / "second.txt"
+    herdbook("ls")
+    herdbook("anchor", "--append", str(first))
+    use(herdbook)
+    herdbook("anchor", "--append", str(second))
+
+    proof = herdbook("consistent", str(first), str(second))
+    backwards = herdbook("consistent", str(second), str(first))
+
+    assert proof.code == 0
+    assert proof.json["format"] == "herdbook-consistency/1"
+    assert backwards.code == 2
+
+
+def test_anchor_in_json_has_its_text(herdbook: Herdbook) -> None:
+    herdbook("ls")
+
+    anchor = herdbook("anchor", "--json").json
+
+    assert anchor["text"].splitlines()[1] == str(anchor["position"])
+    assert anchor["root"] in anchor["text"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["prove", "two"], 2, "is not a position"),
+        (["prove", "#99999"], 2, "does not exist"),
+        (["verify", "--anchors", "nowhere.txt"], 2, "cannot be read"),
+        (["anchor", "--key", "nowhere.pem"], 2, "is not a private key"),
+    ],
+)
+def test_mistakes_are_one_line(
+    herdbook: Herdbook, words: list[str], code: int, said: str
+) -> None:
+    herdbook("ls")
+
+    answer = herdbook(*words)
+
+    assert answer.code == code
+    assert said in answer.err
+
+
+def test_anchor_of_an_empty_log_is_refused(herdbook: Herdbook, log: Path) -> None:
+    assert herdbook("anchor").code == 3
+    assert not log.exists()

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import httpx
+from support.cli_runner import Herdbook, SandboxThread
+
+from herdbook.cli.commands.models.ps import _processor
+from herdbook.core import Runner
+
+
+def copy(server: SandboxThread, source: str, destination: str) -> None:
+    httpx.post(
+        f"{server.address}/api/copy",
+        json={"source": source, "destination": destination},
+        trust_env=False,
+    ).raise_for_status()
+
+
+def test_ps_lists_the_loaded_models_with_a_total(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
+    herdbook("load", "llama3.2:3b", "--keep-alive", "-1")
+    herdbook("use", "llama3.2:3b")
+
+    lines = herdbook("ps").out.splitlines()
+
+    assert lines[0].split() == [
+        *("MODEL", "MEMORY", "PROCESSOR", "CONTEXT", "EXPIRES", "LOADED"),
+        *("LAST", "USED"),
+    ]
+    assert lines[1].startswith("llama3.2:3b   ")
+    assert "100 % GPU" in lines[1]
+    assert "by cli:ann" in lines[1]
+    assert "1 model loaded, " in lines[-1]
+
+
+def test_ps_in_json_has_the_split_and_who_loaded(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
+    herdbook("load", "llama3.2:3b")
+    herdbook("load", "smollm2:135m", "--num-ctx", "2048")
+
+    answer = herdbook("ps", "--json").json
+
+    assert [each["name"] for each in answer["models"]] == [
+        "llama3.2:3b",
+        "smollm2:135m",
+    ]
+    first, second = answer["models"]
+    assert first["size_bytes"] == first["gpu_bytes"] + first["cpu_bytes"]
+    assert answer["size_bytes"] == first["size_bytes"] + second["size_bytes"]
+    assert (second["context"], second["loaded_by"]) == (2048, "cli:ann")
+    assert second["observed"] is False
+    assert answer["stale_since"] is None
+
+
+def test_ps_shows_models_that_share_a_runner_once(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
+    copy(server, "llama3.2:3b", "copy:1b")
+    herdbook("load", "llama3.2:3b")
+
+    shown = herdbook("ps", "--json").json["models"]
+
+    assert [(each["name"], each["also"]) for each in shown] == [
+        ("llama3.2:3b", ["copy:1b"])
+    ]
+    assert "also copy:1b (same weights)" in herdbook("ps").out
+
+
+def test_ps_without_loaded_models_says_so(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
+    answer = herdbook("ps")
+
+    assert (answer.code, answer.out) == (0, "local · no models loaded\n")
+
+
+def test_ps_splits_memory_in_percent() -> None:
+    split = Runner(name="a:1b", digest="0", size_bytes=100, size_vram_bytes=52)
+    none = Runner(name="a:1b", digest="0", size_bytes=100)
+
+    assert _processor(split) == "48 % CPU, 52 % GPU"
+    assert _processor(none) == "100 % CPU"
