@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Concatenate, ParamSpec
 
@@ -39,16 +38,6 @@ CHANGE = "Change"
 HISTORY = "History"
 SERVE = "Serve"
 TRY = "Try it"
-
-VERBS = (
-    *("ls", "ps", "show", "recommend", "suggest", "refresh", "node", "doctor", "graph"),
-    *("pull", "load", "unload", "use", "config", "rm", "free", "apply", "freeze"),
-    *("history", "log", "as-of", "diff", "why", "verify", "backup", "restore"),
-    *("anchor", "key", "prove", "consistent"),
-    *("serve", "gateway", "token"),
-    *("sandbox", "demo"),
-)
-"""Every verb, in the order of the help."""
 
 _PANEL = "Global options, before or after the verb"
 
@@ -101,6 +90,12 @@ def _global_options(
 
 
 _GLOBALS = tuple(inspect.signature(_global_options, eval_str=True).parameters.values())
+
+GLOBALS_WITH_VALUE = frozenset(
+    f"--{option.name}" for option in _GLOBALS if option.default is None
+)
+"""The global options that are followed by a value."""
+
 _CONTEXT = inspect.Parameter(
     "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
 )
@@ -132,11 +127,6 @@ def verb(
         return function
 
     return add
-
-
-def sort_verbs() -> None:
-    """Sort the verbs for the help."""
-    app.registered_commands.sort(key=lambda command: VERBS.index(str(command.name)))
 
 
 def _apply_globals(invocation: Invocation, given: dict[str, object]) -> None:
@@ -213,6 +203,8 @@ def _before_the_verb(context: typer.Context, **given: object) -> None:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from importlib import metadata  # noqa: PLC0415 - slow to import
+
         typer.echo(f"herdbook {metadata.version('herdbook')}")
         raise typer.Exit
 

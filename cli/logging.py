@@ -7,9 +7,8 @@ import sys
 from collections.abc import MutableMapping
 from typing import Any
 
-import structlog
-
 from herdbook.cli.output import clean
+from herdbook.core.logging import configure_later
 
 _QUIET = frozenset({"event", "level", "correlation_id"})
 
@@ -17,6 +16,12 @@ _QUIET = frozenset({"event", "level", "correlation_id"})
 def configure(*, verbose: bool) -> None:
     """Log warnings; with ``verbose`` all messages."""
     level = logging.DEBUG if verbose else logging.WARNING
+    configure_later(lambda: _configure(level), level=level)
+
+
+def _configure(level: int) -> None:
+    import structlog  # noqa: PLC0415 - imports Rich, which few calls need
+
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(level),
         processors=[

@@ -10,32 +10,8 @@ from collections.abc import Sequence
 
 import typer
 
-from herdbook.cli.app import VERBS, app, sort_verbs
-from herdbook.cli.commands.log import (  # noqa: F401 - each registers its verbs
-    backup,
-    check,
-    compare,
-    history,
-    proof,
-)
-from herdbook.cli.commands.models import (  # noqa: F401
-    change,
-    desired,
-    free,
-    inspect,
-    ps,
-    pull,
-    rm,
-)
-from herdbook.cli.commands.servers import (  # noqa: F401
-    demo,
-    doctor,
-    gateway,
-    node,
-    sandbox,
-    serve,
-    token,
-)
+from herdbook.cli.app import app
+from herdbook.cli.commands import VERBS, register
 from herdbook.cli.encoding import tolerate
 from herdbook.cli.errors import UsageError, report, shape, unexpected
 from herdbook.cli.invocation import Invocation
@@ -50,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tolerate(sys.stdout, sys.stderr)
     invocation = Invocation()
     configure(verbose="--verbose" in given)
-    sort_verbs()
+    register(given)
     try:
         code = app(given, prog_name="herdbook", obj=invocation, standalone_mode=False)
     except typer.TyperException as error:

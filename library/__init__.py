@@ -5,8 +5,16 @@ The library is ``herdbook.core``; ``herdbook.sync`` is the same without asyncio.
 
 from __future__ import annotations
 
-from importlib import metadata
+__version__: str
+"""The installed version."""
 
 __all__ = ["__version__"]
 
-__version__ = metadata.version("herdbook")
+
+def __getattr__(name: str) -> str:
+    """Look up the version when it is asked for: that import is slow."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import metadata  # noqa: PLC0415 - see above
+
+    return metadata.version("herdbook")

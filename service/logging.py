@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from herdbook.core.logging import configure_later
 from herdbook.service.auth.tokens import SECRET_PATTERN
 
 REMOVED: Final = "[removed]"
@@ -47,6 +48,7 @@ def configure(log_format: str, *, verbose: bool = False) -> None:
     """
     level = logging.DEBUG if verbose else logging.INFO
     render = _json if LogFormat(log_format) is LogFormat.JSON else _plain
+    configure_later(None)
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(level),
         processors=[

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import typer.main
 
-from herdbook.cli import main  # noqa: F401 - importing it adds the verbs to the app
-from herdbook.cli.app import VERBS, app
+from herdbook.cli.app import app
+from herdbook.cli.commands import VERBS, register_all
 
 ROOT = Path(__file__).parent.parent
 
@@ -111,6 +111,7 @@ def verbs(command: Any, name: str = "herdbook") -> Iterator[tuple[str, str]]:
         yield from verbs(one, f"{name} {key}")
 
 
+register_all()
 HELP = dict(verbs(typer.main.get_command(app)))
 assert len(HELP) == len(VERBS) + 1
 

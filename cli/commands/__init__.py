@@ -1,3 +1,90 @@
-"""The verbs of the command, one module per group."""
+"""The verbs of the command, in the order of the help, and the module of each.
+
+A module is imported when its verb is called, so that a verb loads only what it uses.
+"""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib import import_module
+
+from herdbook.cli.app import GLOBALS_WITH_VALUE, app
+
+MODULES = {
+    "ls": "models.inspect",
+    "ps": "models.ps",
+    "show": "models.inspect",
+    "recommend": "models.inspect",
+    "suggest": "models.inspect",
+    "refresh": "log.check",
+    "node": "servers.node",
+    "doctor": "servers.doctor",
+    "graph": "log.check",
+    "pull": "models.pull",
+    "load": "models.change",
+    "unload": "models.change",
+    "use": "models.change",
+    "config": "models.change",
+    "rm": "models.rm",
+    "free": "models.free",
+    "apply": "models.desired",
+    "freeze": "models.desired",
+    "history": "log.history",
+    "log": "log.history",
+    "as-of": "log.history",
+    "diff": "log.compare",
+    "why": "log.compare",
+    "verify": "log.check",
+    "backup": "log.backup",
+    "restore": "log.backup",
+    "anchor": "log.proof",
+    "key": "log.proof",
+    "prove": "log.proof",
+    "consistent": "log.proof",
+    "serve": "servers.serve",
+    "gateway": "servers.gateway",
+    "token": "servers.token",
+    "sandbox": "servers.sandbox",
+    "demo": "servers.demo",
+}
+"""The module of each verb, below this package."""
+
+VERBS = tuple(MODULES)
+"""Every verb, in the order of the help."""
+
+_COMPLETION = "_HERDBOOK_COMPLETE"
+"""Set by the shell that asks for completions."""
+
+
+def register(arguments: Sequence[str]) -> None:
+    """Import the module of the verb that is called, or all if that is not clear.
+
+    All verbs are needed for the help, for completion and to suggest the nearest one.
+    """
+    verb = _called_verb(arguments)
+    if verb is not None:
+        import_module(f"{__name__}.{MODULES[verb]}")
+    elif "--version" not in arguments or _COMPLETION in os.environ:
+        register_all()
+
+
+def register_all() -> None:
+    """Import every verb, and sort them for the help."""
+    for module in dict.fromkeys(MODULES.values()):
+        import_module(f"{__name__}.{module}")
+    app.registered_commands.sort(key=lambda command: VERBS.index(str(command.name)))
+
+
+def _called_verb(arguments: Sequence[str]) -> str | None:
+    if _COMPLETION in os.environ:
+        return None
+    words = iter(arguments)
+    for word in words:
+        if word in GLOBALS_WITH_VALUE:
+            next(words, None)
+        elif word in {"-h", "--help"}:
+            return None  # the help of the command lists every verb
+        elif not word.startswith("-"):
+            return word if word in MODULES else None
+    return None

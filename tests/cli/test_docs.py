@@ -11,8 +11,8 @@ import pytest
 import typer.main
 from support.cli_runner import Herdbook
 
-from herdbook.cli import main as _  # noqa: F401 - adds the verbs
-from herdbook.cli.app import VERBS, app
+from herdbook.cli.app import app
+from herdbook.cli.commands import VERBS, register_all
 from herdbook.cli.errors import EXITS, ErrorShape
 from herdbook.core import (
     Candidate,
@@ -43,6 +43,7 @@ GLOBAL = {
     *("--db", "--ollama", "--node", "--catalogue", "--json", "--verbose"),
     *("--help", "-h"),
 }
+register_all()
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group
 
 

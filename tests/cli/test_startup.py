@@ -1,0 +1,84 @@
+"""The command imports only what the verb uses: imports decide how fast it starts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from support.cli_runner import SandboxThread
+
+PROGRAM = """
+import json, sys
+from herdbook.cli import run
+code = run(sys.argv[1:])
+print("\\n" + json.dumps([code, sorted(sys.modules)]))
+"""
+
+STARTING = {
+    *("aiosqlite", "herdbook", "msgspec", "transitions"),
+    *("platformdirs", "shellingham", "typer", "annotated_doc", "typing_extensions"),
+    "six",  # of transitions
+}
+"""Packages that every call imports."""
+
+CLIENT = {
+    *("httpx", "httpcore", "h11", "certifi", "idna", "anyio", "sniffio", "socksio"),
+    *("click", "pygments", "rich"),  # httpx imports them where they are installed
+}
+"""Packages that asking the server takes."""
+
+ALWAYS_THERE = {"__main__", "_distutils_hack", "distutils-precedence"}
+"""What Python itself imports in a virtual environment."""
+
+ONLY_FOR_OTHERS = (
+    *("pydantic", "structlog", "rich.traceback", "rich.markdown"),
+    *("litestar", "jinja2", "uvicorn", "prometheus_client", "cryptography"),
+    *("herdbook.service", "herdbook.gateway", "herdbook.sandbox"),
+)
+
+
+def imported(*arguments: str) -> set[str]:
+    """Run the command in a process of its own; return the modules it imported."""
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    code, modules = json.loads(process.stdout.splitlines()[-1])
+    assert code == 0, process.stderr
+    return set(modules)
+
+
+def packages(modules: set[str]) -> set[str]:
+    """The packages of modules that neither Python nor an installer brings."""
+    names = {module.partition(".")[0] for module in modules}
+    names -= set(sys.stdlib_module_names) | ALWAYS_THERE
+    return {name for name in names if not name.startswith("__editable__")}
+
+
+def test_the_version_imports_no_more_than_the_parser() -> None:
+    modules = imported("--version")
+
+    assert packages(modules) <= STARTING
+    assert not modules & set(ONLY_FOR_OTHERS)
+    assert not [name for name in modules if name.startswith("herdbook.cli.commands.")]
+
+
+def test_a_list_of_models_imports_the_client_and_the_parser(
+    tmp_path: Path, server: SandboxThread
+) -> None:
+    arguments = ["ls", "--db", str(tmp_path / "herd.db"), "--ollama", server.address]
+
+    modules = imported(*arguments)
+
+    assert "httpx" in packages(modules) <= STARTING | CLIENT
+    assert not modules & set(ONLY_FOR_OTHERS)
+
+
+def test_importing_the_library_loads_neither_client_nor_logging() -> None:
+    program = "import json, sys, herdbook.core; print(json.dumps(sorted(sys.modules)))"
+    command = [sys.executable, "-c", program]
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    modules = set(json.loads(process.stdout))
+
+    assert packages(modules) <= STARTING - {"platformdirs", "shellingham", "typer"}
