@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO
 
 import msgspec
@@ -74,6 +75,27 @@ class MissingExtraError(HerdbookError):
     """The command needs a part of Herdbook that is not installed."""
 
     code = "missing_extra"
+
+
+@contextmanager
+def from_extra(part: str, extra: str) -> Iterator[None]:
+    """Import something of an optional extra in the block.
+
+    Args:
+        part: What is not installed if that fails, such as ``the service``.
+        extra: What to install, such as ``service`` or ``gateway,service``.
+
+    Raises:
+        MissingExtraError: A module is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            part,
+            f"is not installed ({error.name} is missing)",
+            f"Install it: pip install 'herdbook[{extra}]'",
+        ) from error
 
 
 EXITS: dict[type[HerdbookError], int] = {

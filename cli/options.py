@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -82,6 +83,24 @@ NoRefresh = Annotated[
 DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Show what it would cost, without doing it."),
+]
+Port = Annotated[
+    int,
+    typer.Option(min=0, max=65535, metavar="PORT", help="Port, or 0 for any free one."),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--tokens", metavar="FILE", help="File with tokens; see herdbook token."
+    ),
+]
+AllowedHosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host",
+        metavar="NAME",
+        help="Accept requests for this host name. Repeatable.",
+    ),
 ]
 AnyRole = Annotated[
     str | None,

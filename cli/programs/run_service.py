@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from herdbook.cli.errors import MissingExtraError
+from herdbook.cli.errors import from_extra
 from herdbook.cli.invocation import READ_TIMEOUT_S, Invocation
 from herdbook.core import ManagerSettings, ModelManager
 from herdbook.service.auth.tokens import load_tokens, take_from_environment
@@ -106,15 +106,9 @@ def _gateway(given: ServeOptions, options: RunOptions) -> Companion:
         MissingExtraError: The gateway is not installed.
         CallerError: Its address is not valid.
     """
-    try:
+    with from_extra("the gateway", "gateway"):
         # Imported late: the gateway is an extra of its own.
         from herdbook.cli.programs import run_gateway  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "the gateway",
-            f"is not installed ({error.name} is missing)",
-            "Install it: pip install 'herdbook[gateway]'",
-        ) from error
     assert given.gateway is not None
     wanted = run_gateway.GatewayOptions(
         listen=given.gateway,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Collection, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Collection
+from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from herdbook.cli.app import HISTORY, verb
-from herdbook.cli.errors import DONE, MissingExtraError, UsageError
+from herdbook.cli.errors import DONE, UsageError, from_extra
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import check_log
 from herdbook.core import Storage, SystemClock
@@ -63,7 +63,7 @@ async def anchor(
     async with _storage(invocation) as storage:
         made = await proof.make_anchor(storage, SystemClock())
     if key:
-        with _extra():
+        with from_extra("the signature package", "proof"):
             made = keys.sign(made, key)
     if append:
         _append(append, f"{made.text()}\n")
@@ -98,7 +98,7 @@ async def key(
     The public key is also written to FILE.pub. Give it to those who verify.
     """
     if action is KeyAction.NEW:
-        with _extra():
+        with from_extra("the signature package", "proof"):
             invocation.screen.write(keys.new_key(file, name).text())
     return DONE
 
@@ -124,7 +124,7 @@ async def prove(
         if against is None:
             against = await proof.make_anchor(storage, SystemClock())
         if key:
-            with _extra():
+            with from_extra("the signature package", "proof"):
                 against = keys.sign(against, key)
         made = await proof.prove(storage, wanted, against)
     invocation.screen.write_json(made)
@@ -176,28 +176,9 @@ def read_keys(files: Collection[Path]) -> list[keys.PublicKey]:
     """
     found = [keys.parse_public_key(_text(file)) for file in files]
     if found:
-        with _extra():
+        with from_extra("the signature package", "proof"):
             import_module("cryptography")  # fail before the log is read
     return found
-
-
-@contextmanager
-def _extra() -> Iterator[None]:
-    """Report a missing package with its remedy.
-
-    Raises:
-        MissingExtraError: The package that signs and verifies is not installed.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name != "cryptography":
-            raise
-        raise MissingExtraError(
-            "Signatures",
-            "need a package that is not installed",
-            "Run: pip install 'herdbook[proof]'",
-        ) from error
 
 
 def _storage(invocation: Invocation) -> AbstractAsyncContextManager[Storage]:

@@ -5,14 +5,14 @@ Its first line of output is the address alone.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from herdbook.cli.app import SERVE, verb
-from herdbook.cli.errors import MissingExtraError
+from herdbook.cli.errors import from_extra
 from herdbook.cli.invocation import Invocation
+from herdbook.cli.options import AllowedHosts, TokenFile
 
 
 @verb("gateway", SERVE, fast=True)
@@ -26,16 +26,8 @@ async def gateway(
             help="Address to listen on; other than loopback needs tokens.",
         ),
     ] = "127.0.0.1:11436",
-    tokens: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="File with tokens; see herdbook token."),
-    ] = None,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME", help="Accept requests for this host name. Repeatable."
-        ),
-    ] = None,
+    tokens: TokenFile = None,
+    allow_host: AllowedHosts = None,
     strict: Annotated[
         bool,
         typer.Option("--strict", help="Answer 503 while uses cannot be recorded."),
@@ -52,15 +44,9 @@ async def gateway(
     Clients of Ollama, OpenAI and Anthropic work with its address. The first line of
     output is that address alone.
     """
-    try:
+    with from_extra("the gateway", "gateway,service"):
         # Imported late: the gateway is an optional extra.
         from herdbook.cli.programs import run_gateway  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "the gateway",
-            f"is not installed ({error.name} is missing)",
-            "Install it: pip install 'herdbook[gateway,service]'",
-        ) from error
     options = run_gateway.GatewayOptions(
         listen=listen, hosts=tuple(allow_host or ()), strict=strict, plain=plain
     )

@@ -13,8 +13,9 @@ from typing import Annotated
 import typer
 
 from herdbook.cli.app import TRY, verb
-from herdbook.cli.errors import MissingExtraError
+from herdbook.cli.errors import from_extra
 from herdbook.cli.invocation import Invocation
+from herdbook.cli.options import Port
 
 
 class Models(StrEnum):
@@ -39,12 +40,7 @@ async def sandbox(  # noqa: PLR0913 - the options of a verb
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Address to listen on.")
     ] = "127.0.0.1",
-    port: Annotated[
-        int,
-        typer.Option(
-            min=0, max=65535, metavar="PORT", help="Port, or 0 for any free one."
-        ),
-    ] = 0,
+    port: Port = 0,
     models: Annotated[Models, typer.Option(help="Models to start with.")] = Models.SOME,
     speed: Annotated[
         float,
@@ -79,15 +75,9 @@ async def sandbox(  # noqa: PLR0913 - the options of a verb
 
     The first line of output is its address alone.
     """
-    try:
+    with from_extra("the sandbox", "sandbox"):
         # Imported late: the sandbox is an optional extra.
         from herdbook.cli.programs.run_sandbox import Options, serve_until_stopped  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "the sandbox",
-            f"is not installed ({error.name} is missing)",
-            "Install it: pip install 'herdbook[sandbox]'",
-        ) from error
     options = Options(
         host=host,
         port=port,

@@ -6,14 +6,14 @@ Its first line of output is the address alone.
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from herdbook.cli.app import SERVE, verb
-from herdbook.cli.errors import MissingExtraError
+from herdbook.cli.errors import from_extra
 from herdbook.cli.invocation import Invocation
+from herdbook.cli.options import AllowedHosts, Port, TokenFile
 
 
 class Sandbox(StrEnum):
@@ -42,22 +42,9 @@ async def serve(  # noqa: PLR0913 - the options of a verb
             help="Address to listen on; other than loopback needs tokens.",
         ),
     ] = "127.0.0.1",
-    port: Annotated[
-        int,
-        typer.Option(
-            min=0, max=65535, metavar="PORT", help="Port, or 0 for any free one."
-        ),
-    ] = 11435,
-    tokens: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="File with tokens; see herdbook token."),
-    ] = None,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME", help="Accept requests for this host name. Repeatable."
-        ),
-    ] = None,
+    port: Port = 11435,
+    tokens: TokenFile = None,
+    allow_host: AllowedHosts = None,
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Refuse every change.")
     ] = False,
@@ -99,15 +86,9 @@ async def serve(  # noqa: PLR0913 - the options of a verb
 
     The first line of output is its address alone.
     """
-    try:
+    with from_extra("the service", "service"):
         # Imported late: the service is an optional extra.
         from herdbook.cli.programs import run_service  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "the service",
-            f"is not installed ({error.name} is missing)",
-            "Install it: pip install 'herdbook[service]'",
-        ) from error
     options = run_service.ServeOptions(
         host=host,
         port=port,

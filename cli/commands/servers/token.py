@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from herdbook.cli.app import SERVE, verb
-from herdbook.cli.errors import MissingExtraError, UsageError
+from herdbook.cli.errors import UsageError, from_extra
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.output import Column, Piece, Row
 
@@ -58,15 +58,9 @@ async def token(
     A new token is printed once, and only its hash is stored. A new file is readable by
     its owner alone. A running service notices changes of its file within a second.
     """
-    try:
+    with from_extra("the service", "service"):
         # Imported late: the service is an optional extra.
         from herdbook.service.auth import token_file, tokens  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "the service",
-            f"is not installed ({error.name} is missing)",
-            "Install it: pip install 'herdbook[service]'",
-        ) from error
     screen = invocation.screen
     if name == LIST and not revoked:
         known = [(one.name, one.role.value) for one in tokens.read_tokens(file)]
