@@ -51,6 +51,7 @@ from herdbook.core.errors import (
     StoreError,
     StoreFullError,
     StoreUnavailableError,
+    UnknownDimensionError,
     UnknownRoleError,
     WrongExpectedVersionError,
     WrongStreamError,
@@ -96,6 +97,7 @@ from herdbook.projections.recommendation import Candidate, Recommendation
 from herdbook.projections.roles import ModelRole
 from herdbook.projections.statistics import ModelStatistics
 from herdbook.projections.status import ModelStatus, NodeStatus
+from herdbook.projections.usage.report import Usage, UsageDimension, UsageRow
 
 ManagerError = HerdbookError
 """The base of all errors that a manager raises: another name for ``HerdbookError``."""
@@ -193,10 +195,14 @@ __all__ = [
     "StoreUnavailableError",
     "Suggestion",
     "SystemClock",
+    "UnknownDimensionError",
     "UnknownRoleError",
     "UnloadCost",
     "UnloadReason",
     "UnloadResult",
+    "Usage",
+    "UsageDimension",
+    "UsageRow",
     "Verification",
     "WrongExpectedVersionError",
     "WrongStreamError",

@@ -11,6 +11,7 @@
     │   ├── NodeAddressError           the log has another address for the node
     │   ├── InvalidDesiredError        invalid desired set
     │   ├── UnknownRoleError           unknown role
+    │   ├── UnknownDimensionError      use cannot be grouped by it
     │   ├── ModelNotFoundError         the model does not exist there
     │   ├── OperationEndedError        cancelled, or the manager was closed
     │   └── BusyError                  another operation uses the model
@@ -112,6 +113,7 @@ __all__ = [
     "StoreFullError",
     "StoreUnavailableError",
     "UndecodableEventError",
+    "UnknownDimensionError",
     "UnknownEventTypeError",
     "UnknownRoleError",
     "WrongExpectedVersionError",
@@ -218,6 +220,24 @@ class UnknownRoleError(CallerError):
             f"{_short(role)!r}",
             "is not a role",
             f"{did_you_mean(role, known)}Roles: {', '.join(known)}",
+        )
+
+
+class UnknownDimensionError(CallerError):
+    """Use cannot be grouped by a name.
+
+    Attributes:
+        name: The given name.
+    """
+
+    code = "unknown_dimension"
+
+    def __init__(self, name: str, *, known: tuple[str, ...]) -> None:
+        self.name = name
+        super().__init__(
+            f"{_short(name)!r}",
+            "is not something to group use by",
+            f"{did_you_mean(name, known)}Use one of: {', '.join(known)}",
         )
 
 

@@ -20,6 +20,7 @@ from herdbook.core.history.explain import Explanation
 from herdbook.core.history.explain import explain as explain_state
 from herdbook.core.history.pages import LogPage, PageQuery
 from herdbook.core.history.read_model import ReadModel
+from herdbook.core.history.usage import UsageHistory, parse_dimensions
 from herdbook.core.models.configuration import ModelOptions
 from herdbook.core.models.registry import ModelRegistry, Suggestion
 from herdbook.core.repository import ModelRepository
@@ -34,6 +35,7 @@ from herdbook.projections.recommendation import Candidate, Recommendation
 from herdbook.projections.roles import ModelRole
 from herdbook.projections.statistics import ModelStatistics
 from herdbook.projections.status import ModelStatus, NodeStatus
+from herdbook.projections.usage.report import Usage, UsageDimension
 
 
 class Queries:
@@ -49,6 +51,7 @@ class Queries:
         self.registry = registry
         self._storage = storage
         self._repository = repository
+        self._usage = UsageHistory(storage, repository.node)
 
     async def now(self) -> ReadModel:
         """Return the read model at the end of the log, for several queries at once."""
@@ -198,6 +201,41 @@ class Queries:
     async def statistics(self, name: str) -> ModelStatistics:
         """Return statistics of a model over its whole history."""
         return (await self.now()).statistics(name)
+
+    async def usage(
+        self,
+        by: str | Collection[str] = UsageDimension.MODEL,
+        *,
+        since: int | datetime | None = None,
+        until: int | datetime | None = None,
+    ) -> Usage:
+        """Return how models were used: requests, tokens, durations and errors.
+
+        The first call folds all uses of the log; later calls read the new ones only.
+
+        Args:
+            by: What to group by: ``model``, ``client``, ``role``, ``day``, ``hour``,
+                ``outcome``, ``endpoint`` or ``failure``, or by several of these.
+            since: Only uses recorded after this position or time.
+            until: Only uses recorded up to this position or time; by default all.
+                The answer of a past position never changes.
+
+        Raises:
+            UnknownDimensionError: Use cannot be grouped by this name.
+            CallerError: A time has no time zone, or a position is negative.
+            StoreError: The log cannot be read.
+        """
+        dimensions = parse_dimensions([by] if isinstance(by, str) else by)
+        after, last = await self._position(since), await self._position(until)
+        return await self._usage.read(dimensions, after=after or 0, until=last)
+
+    async def _position(self, when: int | datetime | None) -> int | None:
+        """Return the last position at or before a position or time."""
+        if isinstance(when, datetime):
+            return await position_at(self._storage.store, when)
+        if when is not None and when < 0:
+            raise CallerError(f"position #{when}", "is not in the log")
+        return when
 
     async def history(
         self, name: str | None = None, chosen: HistoryFilter | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -14,6 +15,7 @@ from herdbook.events.store import EventStore, StoredView, ViewStore
 from herdbook.projections.recommendation import RecommendationView
 from herdbook.projections.statistics import StatisticsView
 from herdbook.projections.status import StatusView
+from herdbook.projections.usage.view import UsageView
 from herdbook.projections.view import View
 
 _log = Logger("herdbook.views")
@@ -46,12 +48,26 @@ class Views:
         self.statistics.apply(event)
         self.position, self.hash = event.position, event.hash
 
-    async def replay(self, store: EventStore, *, until: int | None = None) -> None:
-        """Apply the events after the current position, up to a position."""
+    async def replay(
+        self,
+        store: EventStore,
+        *,
+        until: int | None = None,
+        follow: Callable[[RecordedEvent], None] | None = None,
+    ) -> None:
+        """Apply the events after the current position, up to a position.
+
+        Args:
+            store: The log.
+            until: The last position; None for the end of the log.
+            follow: Called with each event after it was applied.
+        """
         limit = None if until is None else max(until - self.position, 0)
         time_slice = TimeSlice()
         async for event in store.read_all(after=self.position, limit=limit):
             self.apply(event)
+            if follow is not None:
+                follow(event)
             await time_slice.checkpoint()
 
     def copy(self) -> Views:
@@ -125,7 +141,8 @@ async def _from_snapshots(store: EventStore, snapshots: ViewStore) -> Views:
         raise _UnusableSnapshotError("a snapshot has another version")
     if any(snapshot.position != first.position for snapshot in stored):
         raise _UnusableSnapshotError("the snapshots have different positions")
-    await _check_same_log(store, first)
+    if not await is_of_log(store, first):
+        raise _UnusableSnapshotError("the snapshots belong to another log")
     views = Views()
     views.status = StatusView.load(stored[0].data)
     views.recommendation = RecommendationView.load(stored[1].data)
@@ -135,11 +152,11 @@ async def _from_snapshots(store: EventStore, snapshots: ViewStore) -> Views:
     return views
 
 
-async def _check_same_log(store: EventStore, snapshot: StoredView) -> None:
+async def is_of_log(store: EventStore, snapshot: StoredView) -> bool:
+    """Return whether the log has the event at which a snapshot was taken."""
     async for event in store.read_stored(after=snapshot.position - 1, limit=1):
-        if event.position == snapshot.position and event.hash == snapshot.hash:
-            return
-    raise _UnusableSnapshotError("the snapshots belong to another log")
+        return event.position == snapshot.position and event.hash == snapshot.hash
+    return False
 
 
 async def check(store: EventStore, snapshots: ViewStore) -> list[str]:
@@ -149,19 +166,23 @@ async def check(store: EventStore, snapshots: ViewStore) -> list[str]:
         CorruptLogError: The log itself cannot be replayed.
     """
     findings: list[str] = []
-    stored: list[tuple[int, StoredView]] = []
-    for index, kind in enumerate(_KINDS):
+    stored: list[StoredView] = []
+    kinds: tuple[type[View], ...] = (*_KINDS, UsageView)
+    for kind in kinds:
         try:
             snapshot = await snapshots.load_view(kind.name)
         except CorruptLogError as error:
             findings.append(str(error))
             continue
         if snapshot is not None and snapshot.version == kind.form:
-            stored.append((index, snapshot))
-    views = Views()
-    for index, snapshot in sorted(stored, key=lambda one: one[1].position):
-        await views.replay(store, until=snapshot.position)
-        replayed = (views.status, views.recommendation, views.statistics)[index].dump()
-        if views.hash != snapshot.hash or replayed != snapshot.data:
+            stored.append(snapshot)
+    views, usage = Views(), UsageView()
+    replayed = (views.status, views.recommendation, views.statistics, usage)
+    by_name: dict[str, View] = {view.name: view for view in replayed}
+    follow = usage.apply if any(one.name == usage.name for one in stored) else None
+    for snapshot in sorted(stored, key=lambda one: one.position):
+        await views.replay(store, until=snapshot.position, follow=follow)
+        data = by_name[snapshot.name].dump()
+        if views.hash != snapshot.hash or data != snapshot.data:
             findings.append(f"the snapshot of {snapshot.name} differs from a replay")
     return findings

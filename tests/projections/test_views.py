@@ -13,6 +13,7 @@ from herdbook.projections.recommendation import RecommendationView
 from herdbook.projections.sentences import bytes_text, describe
 from herdbook.projections.statistics import StatisticsView
 from herdbook.projections.status import StatusView
+from herdbook.projections.usage.view import UsageView
 from herdbook.projections.view import View, fold
 
 KINDS: list[type[View]] = [
@@ -20,6 +21,7 @@ KINDS: list[type[View]] = [
     RecommendationView,
     StatisticsView,
     HistoryView,
+    UsageView,
 ]
 
 

@@ -29,6 +29,7 @@ EXPECTED = {
     "NodeAddressError": 409,
     "InvalidDesiredError": 400,
     "UnknownRoleError": 404,
+    "UnknownDimensionError": 400,
     "ModelNotFoundError": 404,
     "OperationEndedError": 409,
     "BusyError": 409,

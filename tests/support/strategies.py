@@ -47,6 +47,12 @@ capabilities = st.dictionaries(
         Capability, value=st.booleans(), source=st.sampled_from(list(FactSource))
     ),
 )
+
+
+def _maybe(strategy: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    return st.one_of(st.just(msgspec.UNSET), strategy)
+
+
 _progress = {"completed_bytes": sizes, "total_bytes": st.one_of(st.none(), sizes)}
 _failure = {"kind": st.sampled_from(["disk_full", "stalled"]), "message": st.text()}
 _instances = {"instance": st.sampled_from(["one", "two"])}
@@ -72,7 +78,16 @@ _FIELDS: dict[str, Mapping[str, st.SearchStrategy[object]]] = {
     "ModelUnloaded": {"reason": st.sampled_from(list(UnloadReason))},
     "ModelUsed": {
         "purpose": st.text(),
-        "count": st.one_of(st.just(msgspec.UNSET), st.integers(1, 99)),
+        "endpoint": _maybe(st.sampled_from(["/api/chat", "/v1/messages"])),
+        "client": _maybe(st.sampled_from(["ann", "ben", "127.0.0.1"])),
+        "role": _maybe(st.sampled_from(["coding", "general"])),
+        "duration_s": _maybe(st.floats(0, 5000, allow_nan=False)),
+        "first_token_s": _maybe(st.floats(0, 5000, allow_nan=False)),
+        "prompt_tokens": _maybe(st.integers(0, 99_999)),
+        "output_tokens": _maybe(st.integers(0, 99_999)),
+        "outcome": _maybe(st.sampled_from(list(UseOutcome))),
+        "loaded_by_it": _maybe(st.booleans()),
+        "count": _maybe(st.integers(1, 99)),
     },
     "UseFailed": {
         "endpoint": st.just("/api/chat"),

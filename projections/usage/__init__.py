@@ -1,0 +1,1 @@
+"""How models are used: requests, tokens, durations and errors over time."""

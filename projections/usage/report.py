@@ -1,0 +1,218 @@
+"""Answers about use: sums by model, client, role, time, outcome or endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+
+import msgspec
+
+from herdbook.events.streams import model_of
+from herdbook.projections.usage.histogram import quantile
+from herdbook.projections.usage.measures import Key, Measures
+from herdbook.projections.usage.view import Period, Span
+
+
+class UsageDimension(StrEnum):
+    """What use can be grouped by."""
+
+    MODEL = "model"
+    CLIENT = "client"
+    ROLE = "role"
+    DAY = "day"
+    HOUR = "hour"
+    OUTCOME = "outcome"
+    ENDPOINT = "endpoint"
+    FAILURE = "failure"
+
+
+TIMES = frozenset({UsageDimension.DAY, UsageDimension.HOUR})
+"""The dimensions that are times; their rows are sorted by time."""
+
+
+class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
+    """The use of one group, or of all.
+
+    The quantiles are of completed requests and differ from the exact ones by 5 % at
+    most. Requests that were recorded together count with their mean.
+
+    Attributes:
+        group: The value of each dimension; null where it is not known.
+        requests: Number of requests: relayed by the gateway, or reported by programs.
+        failed: Number of these that failed.
+        client_left: Number of these where the client left.
+        observed: Number of uses that the server's state revealed; each stands for one
+            or more requests, which are not among ``requests``.
+        not_recorded: Number of requests that could not be recorded. They are known by
+            time only, and are not among ``requests``.
+        loads: Number of times that a request loaded the model, as far as known.
+        prompt_tokens: Tokens of the prompts, as the server reports them.
+        output_tokens: Tokens of the answers, as the server reports them.
+        duration_s: Duration of all requests, seconds.
+        duration_p50_s: Median duration, seconds.
+        duration_p95_s: 95th percentile of the duration, seconds.
+        first_token_p50_s: Median time to the first token, seconds.
+        first_token_p95_s: 95th percentile of the time to the first token, seconds.
+        tokens_per_s: Output tokens per second of the requests that reported some.
+    """
+
+    group: dict[str, str | None]
+    requests: int
+    failed: int
+    client_left: int
+    observed: int
+    not_recorded: int
+    loads: int
+    prompt_tokens: int
+    output_tokens: int
+    duration_s: float
+    duration_p50_s: float | None
+    duration_p95_s: float | None
+    first_token_p50_s: float | None
+    first_token_p95_s: float | None
+    tokens_per_s: float | None
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """The use of the models of a node in a part of the log.
+
+    Attributes:
+        by: What the rows are grouped by.
+        after: The part begins after this position.
+        until: Position of the last event of the part.
+        total: The use of all groups.
+        rows: The use of each group: by time, or the most requests first.
+    """
+
+    by: tuple[UsageDimension, ...]
+    after: int
+    until: int
+    total: UsageRow
+    rows: tuple[UsageRow, ...]
+
+
+_Group = tuple[str, ...]
+
+
+class UsageSums:
+    """Adds up periods, grouped by some dimensions.
+
+    Args:
+        by: The dimensions.
+        node: The node.
+    """
+
+    def __init__(self, by: Sequence[UsageDimension], node: str) -> None:
+        self._by = tuple(by)
+        self._node = node
+        self._groups: dict[_Group, Measures] = {}
+        self._missing: dict[_Group, int] = {}
+        self._by_time = all(each in TIMES for each in self._by)
+
+    def add(self, period: Period) -> None:
+        """Add a period."""
+        for key, measures in period.sums.items():
+            model = model_of(key.stream)
+            if model is None or model.node != self._node:
+                continue
+            group = tuple(_value(each, key, model.name, period) for each in self._by)
+            known = self._groups.get(group)
+            if known is None:
+                known = self._groups[group] = Measures()
+            known.add(measures)
+        if missing := period.missing.get(self._node, 0):
+            times = tuple(_time(each, period) for each in self._by)
+            group = times if self._by_time else ()
+            self._missing[group] = self._missing.get(group, 0) + missing
+
+    def result(self, *, after: int, until: int) -> Usage:
+        """Return the sums of the periods that were added.
+
+        Args:
+            after: Position before the first event.
+            until: Position of the last event.
+        """
+        total = Measures()
+        for measures in self._groups.values():
+            total.add(measures)
+        groups: Iterable[_Group] = self._groups
+        if self._by_time:
+            groups = {**self._groups, **dict.fromkeys(self._missing)}
+        rows = [
+            self._row(group, self._groups.get(group) or Measures())
+            for group in sorted(groups, key=self._place)
+        ]
+        return Usage(
+            by=self._by,
+            after=after,
+            until=until,
+            total=_row({}, total, sum(self._missing.values())),
+            rows=tuple(rows),
+        )
+
+    def _place(self, group: _Group) -> tuple[_Group, int, _Group]:
+        times = tuple(
+            value for each, value in zip(self._by, group, strict=True) if each in TIMES
+        )
+        measures = self._groups.get(group)
+        uses = measures.requests + measures.observed if measures else 0
+        return times, -uses, group
+
+    def _row(self, group: _Group, measures: Measures) -> UsageRow:
+        named = {
+            each.value: value or None
+            for each, value in zip(self._by, group, strict=True)
+        }
+        missing = self._missing.get(group, 0) if self._by_time else 0
+        return _row(named, measures, missing)
+
+
+def _value(dimension: UsageDimension, key: Key, model: str, period: Period) -> str:
+    match dimension:
+        case UsageDimension.MODEL:
+            return model
+        case UsageDimension.CLIENT:
+            return key.client
+        case UsageDimension.ROLE:
+            return key.role
+        case UsageDimension.OUTCOME:
+            return key.outcome
+        case UsageDimension.ENDPOINT:
+            return key.endpoint
+        case UsageDimension.FAILURE:
+            return key.failure
+        case UsageDimension.DAY | UsageDimension.HOUR:
+            return _time(dimension, period)
+
+
+def _time(dimension: UsageDimension, period: Period) -> str:
+    """Return the day or hour of a period; longer periods have their own name."""
+    span = Span.DAY if dimension is UsageDimension.DAY else Span.HOUR
+    span = max(span, period.span)
+    return span.text(span.begin(period.begin))
+
+
+def _row(group: dict[str, str | None], sums: Measures, missing: int) -> UsageRow:
+    busy_s = sums.generating_s
+    return UsageRow(
+        group=group,
+        requests=sums.requests,
+        failed=sums.failed,
+        client_left=sums.left,
+        observed=sums.observed,
+        not_recorded=missing,
+        loads=sums.loads,
+        prompt_tokens=sums.prompt_tokens,
+        output_tokens=sums.output_tokens,
+        duration_s=round(sums.duration_s, 6),
+        duration_p50_s=_rounded(quantile(sums.durations, 0.5)),
+        duration_p95_s=_rounded(quantile(sums.durations, 0.95)),
+        first_token_p50_s=_rounded(quantile(sums.first_tokens, 0.5)),
+        first_token_p95_s=_rounded(quantile(sums.first_tokens, 0.95)),
+        tokens_per_s=round(sums.output_tokens / busy_s, 3) if busy_s else None,
+    )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    """Round to microseconds."""
+    return None if seconds is None else round(seconds, 6)

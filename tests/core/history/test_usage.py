@@ -1,0 +1,211 @@
+"""Use between two positions of a log, with snapshots, restarts and other writers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+from support.manager_fixture import serve_manager
+from support.uses import START, brute_force, random_events, recorded, used
+
+from herdbook.core import (
+    CallerError,
+    ManualClock,
+    Storage,
+    UnknownDimensionError,
+    Usage,
+    UsageDimension,
+)
+from herdbook.core.checks.verification import verify as verify_log
+from herdbook.core.history import usage as module
+from herdbook.core.history.usage import UsageHistory
+from herdbook.core.storage import MEMORY
+from herdbook.events.facts import ModelDiscovered
+from herdbook.events.findings import Kind
+from herdbook.events.recorded import NewEvent, RecordedEvent
+from herdbook.events.store import ANY
+from herdbook.projections.usage import view as view_module
+
+BY = (UsageDimension.CLIENT,)
+
+
+async def append(
+    storage: Storage, clock: ManualClock, events: Iterable[RecordedEvent]
+) -> None:
+    """Record events at their times."""
+    for event in events:
+        clock._start = event.recorded_at  # the clock may go back
+        new = NewEvent(
+            fact=event.data,
+            occurred_at=event.occurred_at,
+            actor=event.actor,
+            cause=event.cause,
+        )
+        await storage.store.append(event.stream, [new], ANY)
+
+
+def counts(usage: Usage) -> dict[str, int]:
+    total = usage.total
+    return {name: getattr(total, name) for name in brute_force([])}
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_any_range_is_what_the_events_add_up_to(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view_module, "HOURS", 20)
+    monkeypatch.setattr(view_module, "DAYS", 8)
+    events, clock = random_events(seed, 250), ManualClock(START)
+    chance = random.Random(seed)
+    async with Storage.open(MEMORY, clock) as storage:
+        history = UsageHistory(storage, "local")
+        known = 0
+        for grown in (60, 100, 101, 250):
+            await append(storage, clock, events[known:grown])
+            known = grown
+            for _ in range(20):
+                after, until = sorted(chance.choices(range(grown + 20), k=2))
+                usage = await history.read(BY, after=after, until=until)
+                assert counts(usage) == brute_force(events[after : min(until, known)])
+                assert usage.until == min(until, known)
+            usage = await history.read(BY)
+            assert counts(usage) == brute_force(events[:grown])
+
+
+async def test_answer_of_the_past_does_not_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(view_module, "HOURS", 20)
+    events, clock = random_events(3, 300), ManualClock(START)
+    async with Storage.open(MEMORY, clock) as storage:
+        history = UsageHistory(storage, "local")
+        await append(storage, clock, events[:150])
+        then = await history.read(BY)
+        await append(storage, clock, events[150:])
+
+        assert await history.read(BY, until=150) == then
+
+
+async def test_snapshot_is_used_after_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SAVE_EVERY", 50)
+    events, clock = random_events(1, 130), ManualClock(START)
+    async with Storage.open(tmp_path / "herd.db", clock) as storage:
+        await append(storage, clock, events[:100])
+        first = await UsageHistory(storage, "local").read(BY)
+        await append(storage, clock, events[100:])
+    async with Storage.open(tmp_path / "herd.db", clock) as storage:
+        snapshot = await storage.snapshots.load_view("usage")
+        assert snapshot is not None
+        assert snapshot.position == 100
+        history = UsageHistory(storage, "local")
+        assert counts(await history.read(BY)) == brute_force(events)
+        assert await history.read(BY, until=100) == first
+        found = (await verify_log(storage)).findings
+        assert not [each for each in found if each.kind is Kind.SNAPSHOT]
+
+
+async def test_snapshot_of_another_log_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SAVE_EVERY", 50)
+    clock = ManualClock(START)
+    async with Storage.open(tmp_path / "one.db", clock) as one:
+        await append(one, clock, random_events(1, 60))
+        await UsageHistory(one, "local").read(BY)
+        snapshot = await one.snapshots.load_view("usage")
+    assert snapshot is not None
+    events = random_events(2, 70)
+    async with Storage.open(tmp_path / "other.db", clock) as other:
+        await append(other, clock, events)
+        await other.snapshots.save_view(snapshot)
+        with capture_logs() as logs:
+            usage = await UsageHistory(other, "local").read(BY)
+        assert counts(usage) == brute_force(events)
+        assert [each["event"] for each in logs] == ["snapshot_unusable"]
+
+
+async def test_verify_finds_a_changed_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SAVE_EVERY", 5)
+    clock = ManualClock(START)
+    async with Storage.open(tmp_path / "herd.db", clock) as storage:
+        discovered = ModelDiscovered(digest="a" * 64, size_bytes=1)
+        events = [recorded(1, discovered), *[recorded(n, used()) for n in range(2, 9)]]
+        await append(storage, clock, events)
+        await UsageHistory(storage, "local").read(BY)
+        assert (await verify_log(storage)).findings == ()
+        stored = await storage.snapshots.load_view("usage")
+        assert stored is not None
+        changed = stored.data.replace(b'"ann"', b'"bob"')
+        await storage.snapshots.save_view(
+            type(stored)(
+                name=stored.name,
+                version=stored.version,
+                position=stored.position,
+                hash=stored.hash,
+                data=changed,
+            )
+        )
+
+        found = [each.message for each in (await verify_log(storage)).findings]
+
+        assert found == ["the snapshot of usage differs from a replay"]
+
+
+async def test_concurrent_queries_see_one_log() -> None:
+    events, clock = random_events(5, 200), ManualClock(START)
+    async with Storage.open(MEMORY, clock) as storage:
+        await append(storage, clock, events)
+        history = UsageHistory(storage, "local")
+
+        answers = await asyncio.gather(*(history.read(BY) for _ in range(5)))
+
+        assert all(counts(each) == brute_force(events) for each in answers)
+
+
+async def test_cancelled_query_leaves_a_view_that_continues() -> None:
+    events, clock = random_events(6, 250), ManualClock(START)
+    async with Storage.open(MEMORY, clock) as storage:
+        await append(storage, clock, events)
+        history = UsageHistory(storage, "local")
+        for _ in range(5):
+            reading = asyncio.ensure_future(history.read(BY))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+        assert counts(await history.read(BY)) == brute_force(events)
+
+
+async def test_manager_answers_by_time_and_by_name() -> None:
+    async with serve_manager("some") as (server, manager):
+        name = next(one.name for one in await manager.all_statuses() if one.present)
+        await manager.mark_used(name)
+        server.time.advance(3_600)
+        middle = server.clock.now()
+        server.time.advance(3_600)
+        with manager.acting_as("api:ann"):
+            await manager.mark_used(name)
+
+        since = await manager.usage("client", since=middle)
+        before = await manager.usage("client", until=middle)
+        every = await manager.usage()
+
+        assert [row.group for row in since.rows] == [{"client": "api:ann"}]
+        assert [row.group for row in before.rows] == [{"client": "library:python"}]
+        assert [row.group for row in every.rows] == [{"model": name}]
+        assert every.total.requests == 2
+        with pytest.raises(UnknownDimensionError, match="Did you mean 'model'"):
+            await manager.usage("modle")
+        with pytest.raises(CallerError):
+            await manager.usage(since=-1)
+        with pytest.raises(CallerError):
+            await manager.usage(until=middle.replace(tzinfo=None))
