@@ -112,18 +112,9 @@ class Queries:
                 "is not a position or a time",
                 "Use a position, such as 123, or a datetime with a time zone",
             )
-        store = self._storage.store
-        head = (await store.head()).position
         asked = None if isinstance(when, int) else when
-        until = when if isinstance(when, int) else await position_at(store, when)
-        if not 0 <= until <= head:
-            raise CallerError(
-                f"position #{until}",
-                "is not in the log",
-                f"The newest event is #{head}; #0 is before the first",
-            )
         then = views.Views()
-        await then.replay(store, until=until)
+        await then.replay(self._storage.store, until=await self._position(when))
         return ReadModel(then, self.registry, self._repository.node, asked=asked)
 
     async def diff(
@@ -222,19 +213,29 @@ class Queries:
 
         Raises:
             UnknownDimensionError: Use cannot be grouped by this name.
-            CallerError: A time has no time zone, or a position is negative.
+            CallerError: The log has no such position, or a time has no time zone.
             StoreError: The log cannot be read.
         """
         dimensions = parse_dimensions([by] if isinstance(by, str) else by)
-        after, last = await self._position(since), await self._position(until)
-        return await self._usage.read(dimensions, after=after or 0, until=last)
+        after = 0 if since is None else await self._position(since)
+        last = None if until is None else await self._position(until)
+        return await self._usage.read(dimensions, after=after, until=last)
 
-    async def _position(self, when: int | datetime | None) -> int | None:
-        """Return the last position at or before a position or time."""
+    async def _position(self, when: int | datetime) -> int:
+        """Return a position, or the last one at or before a time.
+
+        Raises:
+            CallerError: The log has no such position, or the time has no time zone.
+        """
         if isinstance(when, datetime):
             return await position_at(self._storage.store, when)
-        if when is not None and when < 0:
-            raise CallerError(f"position #{when}", "is not in the log")
+        head = (await self._storage.store.head()).position
+        if not 0 <= when <= head:
+            raise CallerError(
+                f"position #{when}",
+                "is not in the log",
+                f"The newest event is #{head}; #0 is before the first",
+            )
         return when
 
     async def history(

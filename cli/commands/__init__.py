@@ -17,6 +17,7 @@ MODULES = {
     "show": "models.inspect",
     "recommend": "models.inspect",
     "suggest": "models.inspect",
+    "usage": "log.usage",
     "refresh": "log.check",
     "node": "servers.node",
     "doctor": "servers.doctor",

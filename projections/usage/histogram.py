@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 Histogram: TypeAlias = dict[int, int]
 """The number of values in each bin that has some."""
 
-ERROR: Final = 0.05
+ERROR: Final = 0.02
 """Largest relative error of a quantile."""
 
 LEAST_S: Final = 1e-4

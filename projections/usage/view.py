@@ -44,7 +44,7 @@ HOURS: Final = 24 * 35
 DAYS: Final = 400
 """Days with use that are kept before the oldest become months."""
 
-MOST_OF_A_SPAN: Final = 20_000
+MOST_OF_A_SPAN: Final = 10_000
 """Sums in all hours, and in all days, before the oldest are put together."""
 
 _HOUR: Final = timedelta(hours=1)

@@ -21,6 +21,8 @@ from herdbook.core import (
     LoadCost,
     PullCost,
     RecordedEvent,
+    Usage,
+    UsageRow,
 )
 from herdbook.core.desired.desired import DesiredModel, DesiredSet
 from herdbook.core.desired.plan import Step
@@ -91,6 +93,8 @@ def test_every_global_option_is_documented(option: str) -> None:
         ("ps", LoadedModel),
         ("recommend", Candidate),
         ("suggest", shapes.Suggested),
+        ("usage", Usage),
+        ("usage", UsageRow),
         ("refresh", shapes.Refreshed),
         ("graph", shapes.Graph),
         ("pull", shapes.Progress),

@@ -14,6 +14,8 @@ VERBS = [
     ["recommend"],
     ["recommend", "coding"],
     ["suggest", "coding"],
+    ["usage"],
+    ["usage", "--by", "client", "--by", "outcome"],
     ["node"],
     ["config", "llama3.2:3b"],
     ["history"],

@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from msgspec import UNSET
 
+from herdbook.core import ManualClock
 from herdbook.events.facts import (
     Fact,
     ModelUsed,
@@ -17,7 +19,9 @@ from herdbook.events.facts import (
     UseOutcome,
     UsesNotRecorded,
 )
-from herdbook.events.recorded import Cause, Position, RecordedEvent
+from herdbook.events.recorded import Cause, NewEvent, Position, RecordedEvent
+from herdbook.events.sqlite.store import SQLiteEventStore
+from herdbook.events.store import ANY
 from herdbook.events.streams import model_stream, node_stream
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -152,3 +156,18 @@ def brute_force(events: Iterable[RecordedEvent], node: str = "local") -> dict[st
                 tokens = getattr(fact, name)
                 total[name] += tokens if isinstance(tokens, int) else 0
     return total
+
+
+async def record(path: Path, events: Iterable[RecordedEvent]) -> None:
+    """Append events to the log in a file, at their times."""
+    clock = ManualClock(START)
+    async with await SQLiteEventStore.open(path, clock=clock.now) as store:
+        for event in events:
+            clock._start = event.recorded_at  # the clock may go back
+            new = NewEvent(
+                fact=event.data,
+                occurred_at=event.occurred_at,
+                actor=event.actor,
+                cause=event.cause,
+            )
+            await store.append(event.stream, [new], ANY)

@@ -1,0 +1,90 @@
+"""Texts and tables about the use of models."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Final
+
+from herdbook.core import Usage, UsageDimension, UsageRow
+from herdbook.presentation.wording import UNKNOWN, counted, joined
+from herdbook.projections.sentences import duration_text
+
+_UNNAMED: Final = {
+    UsageDimension.CLIENT: "(not known)",
+    UsageDimension.ROLE: "(no role)",
+    UsageDimension.ENDPOINT: "(no request)",
+    UsageDimension.FAILURE: "(no failure)",
+}
+
+_FIGURES: Final = tuple(name for name in UsageRow.__struct_fields__ if name != "group")
+
+
+def group_text(row: UsageRow, dimension: UsageDimension) -> str:
+    """Return the value of a group in words."""
+    value = row.group[dimension.value]
+    if value is None:
+        return _UNNAMED.get(dimension, UNKNOWN)
+    if dimension in {UsageDimension.OUTCOME, UsageDimension.ROLE}:
+        return value.replace("_", " ")
+    return value
+
+
+def number_text(number: int) -> str:
+    """Return a number: ``950``, ``12,345``, ``1.2 million``."""
+    for size, word in ((10**9, "billion"), (10**6, "million")):
+        if number >= size:
+            return f"{number / size:.1f} {word}"
+    return f"{number:,}"
+
+
+def seconds_text(seconds: float | None) -> str:
+    """Return a duration: ``85 ms``, ``3.1 s``, ``4 min``; a dash for an unknown one."""
+    if seconds is None:
+        return UNKNOWN
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.{0 if seconds >= 0.01 else 1}f} ms"
+    return duration_text(seconds)
+
+
+def rate_text(tokens_per_s: float | None) -> str:
+    """Return a number of tokens per second; a dash for an unknown one."""
+    if tokens_per_s is None:
+        return UNKNOWN
+    return f"{tokens_per_s:.{0 if tokens_per_s >= 10 else 1}f}"
+
+
+def summary_text(usage: Usage) -> str:
+    """Return the totals in words, with what is not among the requests."""
+    total = usage.total
+    parts = [
+        counted(total.requests, "request"),
+        f"{number_text(total.failed)} failed" if total.failed else "",
+        f"{counted(total.client_left, 'client')} left" if total.client_left else "",
+        f"{number_text(total.prompt_tokens + total.output_tokens)} tokens"
+        if total.prompt_tokens or total.output_tokens
+        else "",
+        f"{counted(total.observed, 'use')} observed at the server"
+        if total.observed
+        else "",
+        f"{counted(total.not_recorded, 'request')} not recorded"
+        if total.not_recorded
+        else "",
+    ]
+    return joined(parts)
+
+
+def csv_text(usage: Usage) -> str:
+    """Return the rows as CSV (RFC 4180) with a header; unknown values are empty."""
+    written = io.StringIO()
+    writer = csv.writer(written)
+    writer.writerow([*(each.value for each in usage.by), *_FIGURES])
+    for row in usage.rows:
+        names = (_printable(value or "") for value in row.group.values())
+        writer.writerow([*names, *(getattr(row, name) for name in _FIGURES)])
+    return written.getvalue()
+
+
+def _printable(text: str) -> str:
+    """Replace characters that could control a terminal."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
