@@ -249,6 +249,13 @@ class StoreUnavailableError(StoreError):
     code = "store_unavailable"
 
 
+class InterruptedWriteError(StoreUnavailableError):
+    """A write was interrupted: it may or may not be stored.
+
+    The writer of a log finds out by the ids of the events.
+    """
+
+
 class StoreFullError(StoreError):
     """The disk of the log is full; nothing was appended."""
 

@@ -51,7 +51,7 @@ class FileInstances:
             self._lock: int | None = self._take_lock()
         _open_instances.add(self)
         for path in list(directory.glob(f"*{_SUFFIX}")):
-            self.alive(path.name.removesuffix(_SUFFIX))
+            self._is_alive(path.name.removesuffix(_SUFFIX))
 
     def _take_lock(self) -> int:
         """Lock a file before it gets its name, so that no process finds it unlocked."""
@@ -66,12 +66,15 @@ class FileInstances:
         """The id of this instance."""
         return self._own
 
-    def alive(self, instance: str) -> bool:
+    async def alive(self, instance: str) -> bool:
         """Return whether an instance is alive; remove its files if it is not.
 
         Raises:
             StoreUnavailableError: The lock file of the instance cannot be read.
         """
+        return self._is_alive(instance)
+
+    def _is_alive(self, instance: str) -> bool:
         if instance == self._own:
             return self._lock is not None
         if not _is_id(instance):
@@ -94,7 +97,7 @@ class FileInstances:
             finally:
                 os.close(descriptor)
 
-    def announce(self, streams: Collection[str]) -> None:
+    async def announce(self, streams: Collection[str]) -> None:
         """Publish the streams that this instance changes, instead of earlier ones."""
         path = self._announced_path(self._own)
         with self._translated():
@@ -107,14 +110,14 @@ class FileInstances:
             new.write_bytes(msgspec.json.encode(list(streams)))
             new.replace(path)
 
-    def announced(self) -> frozenset[str]:
+    async def announced(self) -> frozenset[str]:
         """Return the streams that the other living instances announced."""
         found: set[str] = set()
         with self._translated():
             paths = list(self._directory.glob(f"*{_ANNOUNCED}"))
         for path in paths:
             instance = path.name.removesuffix(_ANNOUNCED)
-            if instance == self._own or not self.alive(instance):
+            if instance == self._own or not self._is_alive(instance):
                 continue
             with self._translated(), suppress(FileNotFoundError):
                 found.update(_streams_in(path))
@@ -179,7 +182,11 @@ def living(directory: Path) -> list[str]:
         ids = [
             path.name.removesuffix(_SUFFIX) for path in directory.glob(f"*{_SUFFIX}")
         ]
-        return [each for each in ids if each != instances.own and instances.alive(each)]
+        return [
+            each
+            for each in ids
+            if each != instances.own and instances._is_alive(each)  # noqa: SLF001 - the same module
+        ]
 
 
 def _streams_in(path: Path) -> list[str]:
@@ -238,14 +245,14 @@ class MemoryInstances:
         """The id of this instance."""
         return self._own
 
-    def alive(self, instance: str) -> bool:
+    async def alive(self, instance: str) -> bool:
         """Return whether an instance is alive."""
         return instance in self._living
 
-    def announce(self, streams: Collection[str]) -> None:
+    async def announce(self, streams: Collection[str]) -> None:
         """Publish nothing: a log in memory has one manager."""
 
-    def announced(self) -> frozenset[str]:
+    async def announced(self) -> frozenset[str]:
         """Return an empty set: there are no other instances."""
         return frozenset()
 

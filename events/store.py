@@ -217,11 +217,15 @@ class Instances(Protocol):
         """The id of this instance."""
         ...
 
-    def alive(self, instance: str) -> bool:
-        """Return whether an instance is alive, in this process or another."""
+    async def alive(self, instance: str) -> bool:
+        """Return whether an instance is alive, in this process or another.
+
+        Raises:
+            StoreUnavailableError: It cannot be found out.
+        """
         ...
 
-    def announce(self, streams: Collection[str]) -> None:
+    async def announce(self, streams: Collection[str]) -> None:
         """Publish the streams that this instance changes, instead of earlier ones.
 
         Raises:
@@ -229,7 +233,7 @@ class Instances(Protocol):
         """
         ...
 
-    def announced(self) -> frozenset[str]:
+    async def announced(self) -> frozenset[str]:
         """Return the streams that the other living instances announced.
 
         Raises:

@@ -76,8 +76,8 @@ class WorkTracker:
         """
         deadline = self._clock.monotonic() + within_s
         while True:
-            with self.changing(*names):
-                other = self._changed_elsewhere(names)
+            async with self.changing(*names):
+                other = await self._changed_elsewhere(names)
                 if other is None:
                     yield
                     return
@@ -88,13 +88,13 @@ class WorkTracker:
             # Random, so that two commands do not collide again and again.
             await self._clock.sleep(random.uniform(0.5, 1.5) * RETRY_S)  # noqa: S311
 
-    def _changed_elsewhere(self, names: Collection[str]) -> str | None:
+    async def _changed_elsewhere(self, names: Collection[str]) -> str | None:
         """Return the first of these models that another instance is changing."""
-        streams = self.changed_elsewhere()
+        streams = await self.changed_elsewhere()
         return next((n for n in names if self._stream_of(n) in streams), None)
 
-    @contextmanager
-    def changing(self, *names: str) -> Iterator[None]:
+    @asynccontextmanager
+    async def changing(self, *names: str) -> AsyncIterator[None]:
         """Track models as being changed while the block runs.
 
         Raises:
@@ -105,12 +105,12 @@ class WorkTracker:
             self._overlapping.update(names)
         try:
             if names:
-                self._announce()
+                await self._announce()
             yield
         finally:
             self._active -= Counter(names)
             if names:
-                self._announce_end()
+                await self._announce_end()
 
     @contextmanager
     def overlapping(self) -> Iterator[set[str]]:
@@ -125,16 +125,16 @@ class WorkTracker:
         finally:
             self._overlapping = None
 
-    def changed_elsewhere(self) -> frozenset[str]:
+    async def changed_elsewhere(self) -> frozenset[str]:
         """Return the streams that other living instances are changing."""
-        return self._instances.announced()
+        return await self._instances.announced()
 
-    def _announce(self) -> None:
-        self._instances.announce(sorted(map(self._stream_of, self._active)))
+    async def _announce(self) -> None:
+        await self._instances.announce(sorted(map(self._stream_of, self._active)))
 
-    def _announce_end(self) -> None:
+    async def _announce_end(self) -> None:
         """Announce the remaining models; the command has ended, so do not raise."""
         try:
-            self._announce()
+            await self._announce()
         except StoreError as error:
             _log.warning("work_not_announced", reason=str(error))

@@ -167,7 +167,7 @@ class Loader:
     async def _load(self, name: str, request: LoadRequest, *, reloads: bool) -> None:
         started = self._clock.monotonic()
         # Other options replace its runner, which other models may share.
-        with self._changes.changing(*(self._sharing(name) if reloads else ())):
+        async with self._changes.changing(*(self._sharing(name) if reloads else ())):
             await self._confirm_load(name, request, started)
 
     def _load_started(self, request: LoadRequest) -> LoadStarted:
@@ -312,16 +312,17 @@ class Loader:
 
     async def _unload(self, name: str) -> UnloadResult:
         sharing = self._sharing(name)
-        with operation(model=name), self._changes.changing(*sharing):
-            versions = {other: self._repository.version(other) for other in sharing}
-            runner = await self._runner(name)
-            if runner is None:
-                return UnloadResult.NOT_LOADED
-            await self._client.unload(name)
-            if not await self._wait_until_gone(name):
-                self._reconciler.note_unload_requests(runner.digest)
-                return UnloadResult.DEFERRED
-            await finish(self._record_unloaded(name, versions))
+        with operation(model=name):
+            async with self._changes.changing(*sharing):
+                versions = {other: self._repository.version(other) for other in sharing}
+                runner = await self._runner(name)
+                if runner is None:
+                    return UnloadResult.NOT_LOADED
+                await self._client.unload(name)
+                if not await self._wait_until_gone(name):
+                    self._reconciler.note_unload_requests(runner.digest)
+                    return UnloadResult.DEFERRED
+                await finish(self._record_unloaded(name, versions))
         return UnloadResult.UNLOADED
 
     def _sharing(self, name: str) -> list[str]:

@@ -39,7 +39,7 @@ class OtherInstances:
         for work in self._works(name):
             if work.activity is Activity.LOAD or work.instance == self._instances.own:
                 continue
-            if self._instances.alive(work.instance):
+            if await self._instances.alive(work.instance):
                 return work
             await interrupt_dead(self._repository, self._instances)
         return None

@@ -200,7 +200,8 @@ class Reconciler:
                 )
                 restarted = await self._reached(state)
                 # After the answers: see work_tracker.py for why this order is sound.
-                changed = overlapping | self._changed_elsewhere(state, statuses)
+                elsewhere = await self._changed_elsewhere(state, statuses)
+                changed = overlapping | elsewhere
                 state = msgspec.structs.replace(state, undecided=undecided)
         except OllamaError as error:
             self.last_error = error
@@ -229,11 +230,11 @@ class Reconciler:
         self.last_state = state
         return state
 
-    def _changed_elsewhere(
+    async def _changed_elsewhere(
         self, state: ServerState, statuses: Mapping[str, ModelStatus]
     ) -> set[str]:
         """Return the names of models that other instances are changing."""
-        streams = self._changes.changed_elsewhere()
+        streams = await self._changes.changed_elsewhere()
         names = state.models.keys() | statuses.keys()
         return {name for name in names if self._repository.stream(name) in streams}
 

@@ -43,14 +43,16 @@ async def interrupt_dead(
     interrupted: dict[str, tuple[Work, ...]] = {}
     for status in repository.statuses():
         dead = tuple(
-            work
-            for work in (status.work, status.update)
-            if work is not None
-            and not (
-                at_work(status.name)
-                if at_work is not None and work.instance == instances.own
-                else instances.alive(work.instance)
-            )
+            [
+                work
+                for work in (status.work, status.update)
+                if work is not None
+                and not (
+                    at_work(status.name)
+                    if at_work is not None and work.instance == instances.own
+                    else await instances.alive(work.instance)
+                )
+            ]
         )
         if not dead:
             continue

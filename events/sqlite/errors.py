@@ -13,6 +13,7 @@ from typing import TypeAlias
 from herdbook.events.errors import (
     ConflictError,
     CorruptLogError,
+    InterruptedWriteError,
     NotALogError,
     StoreClosedError,
     StoreError,
@@ -31,10 +32,6 @@ SQLITE_ERRORS: tuple[type[SQLiteError], ...] = (
     UnicodeError,
 )
 """The same, for ``except``."""
-
-
-class InterruptedWriteError(StoreUnavailableError):
-    """SQLite was interrupted by the system: a write may or may not be stored."""
 
 
 class InUseError(StoreUnavailableError):

@@ -28,6 +28,7 @@ from herdbook.events.errors import (
     StoreUnavailableError,
 )
 from herdbook.events.sqlite.errors import SQLITE_ERRORS, InUseError, translate
+from herdbook.events.sqlite.recorder import Row
 from herdbook.events.sqlite.schema import (
     APPLICATION_ID,
     CONNECTION,
@@ -35,7 +36,6 @@ from herdbook.events.sqlite.schema import (
     NEWEST,
     QUERIES,
 )
-from herdbook.events.sqlite.writer import Row
 
 E = TypeVar("E")
 

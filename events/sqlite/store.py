@@ -1,8 +1,8 @@
 """An event store in a SQLite file: durable, shared by processes and append-only.
 
-One task writes, through a connection of its own (``writer.py``). Reads use another
-connection, page by page, so that no read holds a transaction open. Every error of
-SQLite is translated (``errors.py``).
+One task writes (``events/writer.py``), through a connection of its own. Reads use
+another connection, page by page, so that no read holds a transaction open. Every error
+of SQLite is translated (``errors.py``).
 """
 
 from __future__ import annotations
@@ -44,6 +44,12 @@ from herdbook.events.sqlite.log_file import (
     log_exists,
     log_file_path,
 )
+from herdbook.events.sqlite.recorder import (
+    Row,
+    SQLiteRecorder,
+    find_recorded,
+    read_head,
+)
 from herdbook.events.sqlite.schema_difference import compare
 from herdbook.events.sqlite.session import (
     LOCK_WAIT_S,
@@ -58,14 +64,9 @@ from herdbook.events.sqlite.session import (
     translated,
 )
 from herdbook.events.sqlite.wal import check_wal, needs_check
-from herdbook.events.sqlite.writer import (
-    Row,
-    Writer,
-    find_recorded,
-    read_head,
-)
 from herdbook.events.store import ExpectedVersion, Head, StoredView, check_read
 from herdbook.events.subscription import Commits, follow, watch
+from herdbook.events.writer import Writer
 
 E = TypeVar("E")
 
@@ -90,13 +91,13 @@ class SQLiteEventStore:
         self._reading = reading
         self._connections = connections
         self._commits = Commits()
-        self._writer = Writer(
+        recorder = SQLiteRecorder(
             writing,
             find_afresh=self._find_afresh,
             check_file=self._check_shared_file,
             clock=clock,
-            commits=self._commits,
         )
+        self._writer = Writer(recorder, self._commits)
         self._watching: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 

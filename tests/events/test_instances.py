@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import subprocess
@@ -29,22 +30,22 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "herd.db.instances"
 
 
-def test_instances_know_each_other(directory: Path) -> None:
+async def test_instances_know_each_other(directory: Path) -> None:
     with FileInstances(directory) as one, FileInstances(directory) as two:
         assert one.own != two.own
-        assert one.alive(one.own)
-        assert one.alive(two.own)
-        assert two.alive(one.own)
+        assert await one.alive(one.own)
+        assert await one.alive(two.own)
+        assert await two.alive(one.own)
 
 
-def test_closed_instance_is_dead(directory: Path) -> None:
+async def test_closed_instance_is_dead(directory: Path) -> None:
     with FileInstances(directory) as one:
         with FileInstances(directory) as two:
             pass
         two.close()
-        assert not one.alive(two.own)
-        assert not two.alive(two.own)
-        assert two.alive(one.own)
+        assert not await one.alive(two.own)
+        assert not await two.alive(two.own)
+        assert await two.alive(one.own)
 
 
 def test_nothing_is_left_when_all_are_closed(directory: Path) -> None:
@@ -53,16 +54,16 @@ def test_nothing_is_left_when_all_are_closed(directory: Path) -> None:
     assert list(directory.iterdir()) == []
 
 
-def test_unknown_instance_is_dead(directory: Path) -> None:
+async def test_unknown_instance_is_dead(directory: Path) -> None:
     with FileInstances(directory) as one:
-        assert not one.alive(new_id())
+        assert not await one.alive(new_id())
 
 
 @pytest.mark.parametrize("name", ["", ".", "../herd", "a/b", "x\0y", "A" * 300])
-def test_what_is_no_id_is_dead_and_no_file(directory: Path, name: str) -> None:
+async def test_what_is_no_id_is_dead_and_no_file(directory: Path, name: str) -> None:
     directory.parent.joinpath("herd.lock").touch()
     with FileInstances(directory) as one:
-        assert not one.alive(name)
+        assert not await one.alive(name)
     assert directory.parent.joinpath("herd.lock").exists()
 
 
@@ -79,11 +80,11 @@ def test_process_is_alive_until_it_is_not(directory: Path, how: str) -> None:
     ):
         assert process.stdout
         other = process.stdout.readline().strip()
-        assert one.alive(other)
+        assert asyncio.run(one.alive(other))
         if how == "killed":
             process.kill()
         process.communicate("\n")
-        assert not one.alive(other)
+        assert not asyncio.run(one.alive(other))
         assert [path.stem for path in directory.iterdir()] == [one.own]
 
 
@@ -101,12 +102,14 @@ def test_opening_removes_the_files_of_the_dead_alone(directory: Path) -> None:
         }
 
 
-def test_two_that_ask_at_once_do_not_take_each_other_for_it(directory: Path) -> None:
+async def test_two_that_ask_at_once_do_not_take_each_other_for_it(
+    directory: Path,
+) -> None:
     with FileInstances(directory) as one:
         dead = directory / f"{new_id()}.lock"
         descriptor = os.open(dead, os.O_CREAT | os.O_RDWR)
         fcntl.flock(descriptor, fcntl.LOCK_SH)  # as another one that asks just now
-        assert not one.alive(dead.stem)
+        assert not await one.alive(dead.stem)
         os.close(descriptor)
 
 
@@ -117,27 +120,29 @@ def test_unusable_path_is_reported(tmp_path: Path) -> None:
     assert "Not a directory" in str(caught.value)
 
 
-def test_instances_in_memory_know_each_other() -> None:
+async def test_instances_in_memory_know_each_other() -> None:
     living: set[str] = set()
     with MemoryInstances(living) as one:
         with MemoryInstances(living) as two:
-            assert one.alive(two.own)
-            assert two.alive(one.own)
-        assert not one.alive(two.own)
+            assert await one.alive(two.own)
+            assert await two.alive(one.own)
+        assert not await one.alive(two.own)
     assert not living
 
 
-def test_instances_in_memory_may_be_alone() -> None:
+async def test_instances_in_memory_may_be_alone() -> None:
     with MemoryInstances() as one, MemoryInstances() as two:
-        assert one.alive(one.own)
-        assert not one.alive(two.own)
+        assert await one.alive(one.own)
+        assert not await one.alive(two.own)
 
 
 @pytest.mark.parametrize("damaged", [b"\xff", b"[1]", b'["\xff"]', b""])
-def test_damaged_announcement_is_a_clear_error(damaged: bytes, directory: Path) -> None:
+async def test_damaged_announcement_is_a_clear_error(
+    damaged: bytes, directory: Path
+) -> None:
     with FileInstances(directory) as one, FileInstances(directory) as two:
-        two.announce(["model/local/a:b"])
+        await two.announce(["model/local/a:b"])
         (path,) = (p for p in directory.iterdir() if p.suffix != ".lock")
         path.write_bytes(damaged)
         with pytest.raises(StoreUnavailableError, match="is damaged"):
-            one.announced()
+            await one.announced()

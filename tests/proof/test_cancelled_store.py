@@ -14,9 +14,9 @@ from proof.oracle import assert_sound, our_tasks
 from proof.stepping import PATIENCE_S, cancelled_at_every_turn, run
 
 from herdbook.events.sqlite.store import SQLiteEventStore
-from herdbook.events.sqlite.writer import ROOM
 from herdbook.events.store import ANY, StoredView
 from herdbook.events.testing.base import event, log_of
+from herdbook.events.writer import ROOM
 
 STREAM = "model/n/m"
 LIVING = {"herdbook writer", "herdbook watch", "herdbook kept head"}

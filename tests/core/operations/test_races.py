@@ -178,7 +178,7 @@ async def test_refresh_of_another_instance_leaves_models_to_a_command(
 
 async def test_work_of_an_instance_that_died_is_seen_again(tmp_path: Path) -> None:
     async with two_managers(tmp_path) as (server, one, two):
-        with one._changes.changing(NAME):
+        async with one._changes.changing(NAME):
             await server.delete(NAME)
             await two.refresh()
             assert (await two.get_status(NAME)).present
@@ -191,7 +191,7 @@ async def test_command_on_a_model_that_another_instance_changes_is_busy(
     tmp_path: Path,
 ) -> None:
     async with two_managers(tmp_path) as (_, one, two):
-        with one._changes.changing(NAME):
+        async with one._changes.changing(NAME):
             for command in ("load", "unload", "delete"):
                 with pytest.raises(BusyError, match="another instance"):
                     await COMMANDS[command](two)

@@ -7,10 +7,9 @@ import sqlite3
 import pytest
 
 from herdbook.events import errors
-from herdbook.events.errors import HerdbookError, StoreError
+from herdbook.events.errors import HerdbookError, InterruptedWriteError, StoreError
 from herdbook.events.sqlite.errors import (
     SQLITE_ERRORS,
-    InterruptedWriteError,
     InUseError,
     SQLiteError,
     translate,

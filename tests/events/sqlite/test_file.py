@@ -22,6 +22,7 @@ from herdbook.events.errors import (
     StoreFullError,
     StoreUnavailableError,
 )
+from herdbook.events.sqlite.recorder import SQLiteRecorder
 from herdbook.events.sqlite.schema import APPLICATION_ID, NEWEST
 from herdbook.events.sqlite.session import Session, check_library, migrate
 from herdbook.events.sqlite.store import SQLiteEventStore, _connected
@@ -64,7 +65,9 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 
 def writing(store: SQLiteEventStore) -> Session:
-    session = store._writer._session
+    recorder = store._writer._recorder
+    assert isinstance(recorder, SQLiteRecorder)
+    session = recorder._session
     assert isinstance(session, Session)
     return session
 

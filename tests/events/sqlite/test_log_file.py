@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import shutil
@@ -252,7 +253,7 @@ def test_fork_does_not_keep_a_dead_instance_alive(tmp_path: Path) -> None:
         assert dying._lock is not None
         os.close(dying._lock)  # as its process ends
         dying._lock = None
-        assert not one.alive(dying.own)
+        assert not asyncio.run(one.alive(dying.own))
         os.close(end)
         os.waitpid(child, 0)
         for descriptor in (ready, ready_in, end_out):

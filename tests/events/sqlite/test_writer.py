@@ -12,22 +12,22 @@ import pytest
 
 from herdbook.events.errors import (
     EventIdConflictError,
+    InterruptedWriteError,
     OutcomeUnknownError,
     StoreClosedError,
     StoreUnavailableError,
 )
-from herdbook.events.sqlite.errors import InterruptedWriteError
 from herdbook.events.sqlite.log_file import OpenFile
-from herdbook.events.sqlite.store import SQLiteEventStore
-from herdbook.events.sqlite.writer import (
-    LARGEST_GROUP,
+from herdbook.events.sqlite.recorder import (
     REMEMBERED_STREAMS,
-    ROOM,
     QueryRunner,
     Row,
+    SQLiteRecorder,
 )
+from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import ANY, StoredView
 from herdbook.events.testing.base import assert_sound, event, log_of
+from herdbook.events.writer import LARGEST_GROUP, ROOM
 
 
 class FaultySession:
@@ -66,13 +66,20 @@ class FaultySession:
         await self._session.rollback()
 
 
+def recorder_of(store: SQLiteEventStore) -> SQLiteRecorder:
+    recorder = store._writer._recorder
+    assert isinstance(recorder, SQLiteRecorder)
+    return recorder
+
+
 @asynccontextmanager
 async def faulty(
     tmp_path: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 ) -> AsyncIterator[tuple[SQLiteEventStore, FaultySession]]:
     async with await SQLiteEventStore.open(tmp_path / "herd.db", clock=clock) as store:
-        session = FaultySession(store._writer._session)
-        store._writer._session = session
+        recorder = recorder_of(store)
+        session = FaultySession(recorder._session)
+        recorder._session = session
         yield store, session
 
 
@@ -115,7 +122,9 @@ async def test_other_process_costs_one_transaction(tmp_path: Path) -> None:
 async def test_writer_does_not_remember_every_stream(tmp_path: Path) -> None:
     async with faulty(tmp_path) as (store, session):
         await store.append("model/n/m", [event()], 0)
-        store._writer._versions |= dict.fromkeys(map(str, range(REMEMBERED_STREAMS)), 0)
+        recorder_of(store)._versions |= dict.fromkeys(
+            map(str, range(REMEMBERED_STREAMS)), 0
+        )
         await store.append("model/n/m", [event()], 1)
         await store.append("model/n/m", [event()], 2)
         assert session.runs[-3:] == [
@@ -281,7 +290,7 @@ async def test_writer_continues_after_an_unexpected_error(tmp_path: Path) -> Non
     view = StoredView(name="v", version=1, position=1, hash="a" * 64, data=b"x")
     async with faulty(tmp_path) as (store, session):
         session.before["insert_events"] = DIED
-        store._writer._find_afresh = None  # type: ignore[assignment]  # breaks _resolve
+        recorder_of(store)._find_afresh = None  # type: ignore[assignment]  # breaks _resolve
         with pytest.raises(OutcomeUnknownError, match="TypeError"):
             await store.append("model/n/m", [event()], 0)
         session.before["save_view"] = ZeroDivisionError()

@@ -1,37 +1,29 @@
-"""The writer of a SQLite log: a queue and a task that commits groups of appends.
+"""The writer of a log: a queue and a task that commits groups of appends.
 
-Waiting appends are committed together, but each is decided on its own. A group is
-planned from the cached head and versions and written with one statement, which
-writes nothing if another process has appended meanwhile. In that case, and before
-any append is refused, the group is planned again under the write lock. Callers get
-their result after the commit, never before it.
+Waiting appends are committed together, but each is decided on its own. A
+``Recorder`` decides and writes a group. Callers get their result after the commit,
+never before it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from datetime import datetime
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-import msgspec
-
-from herdbook.events import codec
-from herdbook.events.codec import column_text
 from herdbook.events.errors import (
     ConflictError,
-    CorruptLogError,
+    InterruptedWriteError,
     OutcomeUnknownError,
     StoreClosedError,
     StoreError,
     StoreUnavailableError,
 )
-from herdbook.events.group import Draft, Plan, find_originals, plan_group
+from herdbook.events.group import Draft, Plan, find_originals
 from herdbook.events.recorded import RecordedEvent
-from herdbook.events.sqlite.errors import InterruptedWriteError
-from herdbook.events.store import Head, StoredView
+from herdbook.events.store import StoredView
 from herdbook.events.subscription import Commits
 
 LARGEST_GROUP = 256
@@ -40,53 +32,40 @@ LARGEST_GROUP = 256
 ROOM = 1024
 """Capacity of the queue; further callers wait for a free slot."""
 
-REMEMBERED_STREAMS = 10_000
-"""Number of streams whose version is cached."""
-
-Row: TypeAlias = tuple[Any, ...]
-"""A row of SQLite; the schema is STRICT, so its types are known."""
-
 Answer: TypeAlias = tuple[RecordedEvent, ...]
 
 
-class QueryRunner(Protocol):
-    """A connection that runs queries by name."""
+class Recorder(Protocol):
+    """Decides and writes groups of appends to a log."""
 
-    async def run(self, query: str, /, **parameters: object) -> Sequence[Row]:
-        """Run a query and return its rows.
+    async def record(self, drafts: Sequence[Draft]) -> Plan:
+        """Decide a group of appends, and write its events in one transaction.
 
         Raises:
-            StoreError: SQLite failed.
+            InterruptedWriteError: The events may or may not be written.
+            StoreError: Nothing was written.
         """
         ...
 
-    async def rollback(self) -> None:
-        """Roll back the transaction, if there is one."""
+    async def save(self, view: StoredView) -> None:
+        """Write a snapshot of a view.
+
+        Raises:
+            StoreError: It was not written.
+        """
         ...
 
+    async def find(self, ids: Sequence[str]) -> dict[str, RecordedEvent]:
+        """Find recorded events by id, after an interrupted write.
 
-async def read_head(session: QueryRunner) -> Head:
-    """Return the end of the log.
+        Raises:
+            StoreError: The log cannot be read.
+        """
+        ...
 
-    Raises:
-        CorruptLogError: The head row is missing or damaged.
-    """
-    for position, hash_ in await session.run("head"):
-        if type(position) is int and isinstance(hash_, str | bytes):
-            return Head(position, column_text(hash_))  # a damaged hash matches no event
-        raise CorruptLogError(
-            "the log", "has a damaged head row", "Run: herdbook verify"
-        )
-    raise CorruptLogError("the log", "has no head row", "Run: herdbook verify")
-
-
-async def find_recorded(
-    session: QueryRunner, ids: Iterable[str]
-) -> dict[str, RecordedEvent]:
-    """Return the recorded events with the given ids, by id."""
-    rows = await session.run("events_by_id", ids=_json(list(ids)))
-    events = [codec.read_row(*row) for row in rows]
-    return {event.event_id: event for event in events}
+    def forget(self) -> None:
+        """Forget what is cached about the log, since a write failed."""
+        ...
 
 
 class _Request(NamedTuple):
@@ -118,30 +97,13 @@ class Writer:
     """Writes appends and snapshots in its own task, which callers cannot cancel.
 
     Args:
-        session: The connection for writes, used by the writer alone.
-        find_afresh: Finds recorded events by id through a new connection.
-        check_file: Raises ``StoreUnavailableError`` if the file is gone, or if a
-            process writes to it that does not share the write-ahead log.
-        clock: Returns the current time, UTC, for ``recorded_at``.
+        recorder: Decides and writes groups; used by the writer alone.
         commits: Receives the position of each commit.
     """
 
-    def __init__(
-        self,
-        session: QueryRunner,
-        *,
-        find_afresh: Callable[[Sequence[str]], Awaitable[dict[str, RecordedEvent]]],
-        check_file: Callable[[], Awaitable[None]],
-        clock: Callable[[], datetime],
-        commits: Commits,
-    ) -> None:
-        self._session = session
-        self._find_afresh = find_afresh
-        self._check_file = check_file
-        self._clock = clock
+    def __init__(self, recorder: Recorder, commits: Commits) -> None:
+        self._recorder = recorder
         self._commits = commits
-        self._head: Head | None = None
-        self._versions: dict[str, int] = {}
         self._room = asyncio.Semaphore(ROOM)
         self._waiting: deque[_Request] = deque()
         self._taken: list[_Request] = []
@@ -213,7 +175,7 @@ class Writer:
             try:
                 await self._write(self._taken)
             except Exception as error:  # noqa: BLE001 - the writer serves all others
-                self._clear_cache()
+                self._recorder.forget()
                 _leave_undecided(self._taken, repr(error))
             self._taken = []
             if not self._waiting and not self._is_closing:
@@ -250,8 +212,7 @@ class Writer:
 
     async def _append(self, drafts: Sequence[Draft]) -> Sequence[Answer | Exception]:
         try:
-            await self._check_file()
-            plan = await self._record(drafts)
+            plan = await self._recorder.record(drafts)
         except InterruptedWriteError as error:
             return await self._resolve(drafts, error)
         except Exception as error:  # noqa: BLE001 - raised in the callers; the
@@ -261,86 +222,19 @@ class Writer:
 
     async def _save(self, view: StoredView) -> Answer | StoreError:
         try:
-            await self._check_file()
-            await self._session.run(
-                "save_view", **msgspec.structs.asdict(view), checksum=view.checksum
-            )
+            await self._recorder.save(view)
         except StoreError as error:
             return error
         return ()
-
-    async def _record(self, drafts: Sequence[Draft]) -> Plan:
-        plan = await self._plan(drafts, {})
-        if plan.refuses or not await self._insert(plan):
-            plan = await self._record_locked(drafts)
-        self._head = plan.head
-        self._versions |= plan.versions
-        if len(self._versions) > REMEMBERED_STREAMS:
-            self._versions.clear()
-        return plan
-
-    async def _record_locked(self, drafts: Sequence[Draft]) -> Plan:
-        """Clear the cache, then plan and write under the write lock."""
-        self._clear_cache()
-        try:
-            await self._session.run("begin")
-            plan = await self._record_alone(drafts)
-            await self._session.run("commit")
-        except BaseException:
-            await self._session.rollback()
-            raise
-        return plan
-
-    async def _record_alone(self, drafts: Sequence[Draft]) -> Plan:
-        ids = [event_id for draft in drafts for event_id in draft.ids]
-        plan = await self._plan(drafts, await find_recorded(self._session, ids))
-        if not await self._insert(plan):
-            raise CorruptLogError(
-                "the log", "does not match its head row", "Run: herdbook verify"
-            )
-        return plan
-
-    def _clear_cache(self) -> None:
-        self._head = None
-        self._versions.clear()
-
-    async def _plan(
-        self, drafts: Sequence[Draft], recorded: dict[str, RecordedEvent]
-    ) -> Plan:
-        head = self._head or await read_head(self._session)
-        streams = {draft.stream for draft in drafts}
-        if unknown := streams - self._versions.keys():
-            rows = await self._session.run("stream_versions", streams=_json(unknown))
-            self._versions |= dict(rows)
-        return plan_group(
-            drafts,
-            head=head,
-            versions={stream: self._versions[stream] for stream in streams},
-            recorded=recorded,
-            now=self._clock(),
-        )
-
-    async def _insert(self, plan: Plan) -> bool:
-        """Write the events of a plan; return False if the log has changed meanwhile."""
-        if not plan.events:
-            return True
-        rows = [msgspec.structs.astuple(event) for event in plan.events]
-        try:
-            written = await self._session.run(
-                "insert_events", events=_json(rows), previous=plan.begin.hash
-            )
-        except ConflictError:
-            return False
-        return len(written) == len(rows)
 
     async def _resolve(
         self, drafts: Sequence[Draft], interrupted: InterruptedWriteError
     ) -> list[Answer | StoreError]:
         """Find out which events of an interrupted write are recorded."""
-        self._clear_cache()
+        self._recorder.forget()
         ids = [event_id for draft in drafts for event_id in draft.ids]
         try:
-            recorded = await self._find_afresh(ids)
+            recorded = await self._recorder.find(ids)
         except StoreError:  # the cause prevents reading too
             recorded = {}
         return [_resolved(draft, recorded, interrupted) for draft in drafts]
@@ -371,7 +265,3 @@ def _resolved(
     return originals or OutcomeUnknownError(
         draft.stream, event_ids=draft.ids, reason=interrupted.state
     )
-
-
-def _json(values: Iterable[object]) -> str:
-    return msgspec.json.encode(values).decode()
