@@ -7,7 +7,7 @@ from pathlib import Path
 from herdbook.cli.errors import NothingFoundError
 from herdbook.core import ModelManager, ModelStatus, ReadModel
 from herdbook.events.sqlite.log_file import log_exists
-from herdbook.presentation.similar import model_not_found, similar_models
+from herdbook.presentation.model_not_found import model_not_found, similar_models
 
 
 def check_log(log: Path) -> None:

@@ -42,11 +42,10 @@ word that events record for the error; ``raw`` is the server's own text, unchang
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from difflib import get_close_matches
 from enum import StrEnum
 from typing import ClassVar, Final
 
+from herdbook.core.suggestions import did_you_mean
 from herdbook.events.errors import (
     CallerError,
     ConflictError,
@@ -120,13 +119,6 @@ __all__ = [
     "WrongStreamError",
     "kind_of",
 ]
-
-
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """Return a sentence that suggests the nearest known name; empty if none is near."""
-    by_key = {str(name).lower(): str(name) for name in known}
-    near = get_close_matches(given.lower(), by_key, n=1)
-    return f"Did you mean {by_key[near[0]]!r}? " if near else ""
 
 
 class InvalidNameError(CallerError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from herdbook.core.errors import did_you_mean
+from herdbook.core.suggestions import did_you_mean
 from herdbook.events.facts import FACTS
 
 _PREFIXES = ("Model", "Pull")

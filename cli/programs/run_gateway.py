@@ -19,7 +19,7 @@ from herdbook.gateway.access import Authenticate, Caller
 from herdbook.gateway.run import listen_address, recorded_gateway
 from herdbook.gateway.settings import GatewaySettings
 from herdbook.service.auth.rate_limit import FailedLogins
-from herdbook.service.auth.token_source import TokenSource
+from herdbook.service.auth.token_reload import TokenReloader
 from herdbook.service.auth.tokens import Token, Tokens, take_from_environment
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def authenticator(fixed: tuple[Token, ...], file: Path | None) -> Authenticate |
     Raises:
         InvalidServiceError: The file is not valid.
     """
-    source = TokenSource(fixed, file)
+    source = TokenReloader(fixed, file)
     if not source.tokens:
         return None
     known = Tokens(source.tokens)

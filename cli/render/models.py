@@ -12,7 +12,7 @@ from herdbook.cli.output import Column, Line, Piece, Row, bar, line
 from herdbook.cli.render.states import state_piece
 from herdbook.core import ModelRegistry, ModelState, ModelStatus, ReadModel
 from herdbook.presentation import facts, wording
-from herdbook.presentation.order import display_order, twins_of
+from herdbook.presentation.sorting import display_order, twins_of
 from herdbook.presentation.times import Now
 from herdbook.projections.status import Work
 

@@ -8,10 +8,10 @@ from datetime import UTC
 import msgspec
 
 from herdbook.core.clock import Clock
-from herdbook.core.proof import merkle
+from herdbook.core.proof import rfc9162
 from herdbook.core.proof.checkpoint import ORIGIN, Anchor
 from herdbook.core.proof.keys import PublicKey
-from herdbook.core.proof.tree import EventTree
+from herdbook.core.proof.merkle_tree import EventTree
 from herdbook.core.storage import Storage
 from herdbook.events.errors import CallerError, CorruptLogError
 from herdbook.events.findings import Finding, Kind
@@ -141,9 +141,9 @@ async def prove_consistency(
 def is_included(proof: Inclusion, anchor: Anchor) -> bool:
     """Return whether a proof shows that its event is in the log of an anchor."""
     hash_ = chained_hash(proof.previous, proof.canonical.encode())
-    leaf = merkle.leaf_hash(bytes.fromhex(hash_))
+    leaf = rfc9162.leaf_hash(bytes.fromhex(hash_))
     path = [bytes.fromhex(each) for each in proof.path]
-    root = merkle.root_from_inclusion(leaf, proof.position - 1, anchor.position, path)
+    root = rfc9162.root_from_inclusion(leaf, proof.position - 1, anchor.position, path)
     return root == anchor.root
 
 
@@ -151,7 +151,7 @@ def is_extended(proof: Consistency, first: Anchor, second: Anchor) -> bool:
     """Return whether a proof shows that the second anchor extends the first."""
     path = [bytes.fromhex(each) for each in proof.path]
     roots = first.root, second.root
-    return merkle.is_consistent(first.position, second.position, roots, path)
+    return rfc9162.is_consistent(first.position, second.position, roots, path)
 
 
 async def check_anchors(

@@ -28,8 +28,8 @@ from herdbook.presentation.loaded import (
     last_load,
     loaded_models,
 )
-from herdbook.presentation.order import display_order
-from herdbook.presentation.similar import model_not_found
+from herdbook.presentation.model_not_found import model_not_found
+from herdbook.presentation.sorting import display_order
 from herdbook.service.api import schemas as answers
 from herdbook.service.api.parameters import (
     Actors,

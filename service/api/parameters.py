@@ -11,7 +11,7 @@ from litestar.params import PathParameter, QueryParameter
 
 from herdbook.core import Cause, HistoryFilter, ModelStatus, ReadModel
 from herdbook.presentation.event_types import event_type_remedy, parse_event_type
-from herdbook.presentation.similar import similar_models
+from herdbook.presentation.model_not_found import similar_models
 from herdbook.service.errors import (
     BadRequestError,
     PreconditionMissingError,

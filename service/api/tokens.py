@@ -14,11 +14,11 @@ from litestar import Response, delete, get, post
 from litestar.handlers.base import BaseRouteHandler
 from litestar.params import JSONBody, PathParameter
 
-from herdbook.core.errors import did_you_mean
 from herdbook.core.logging import Logger
+from herdbook.core.suggestions import did_you_mean
 from herdbook.service.api.responses import READS, problems
 from herdbook.service.auth.authentication import Authenticator
-from herdbook.service.auth.token_file import add_token, remove_token
+from herdbook.service.auth.token_file_editor import add_token, remove_token
 from herdbook.service.auth.tokens import VARIABLE, Role, is_token_name
 from herdbook.service.errors import (
     BadRequestError,

@@ -10,7 +10,7 @@ from typing import Any, Final
 from herdbook.service.auth.forms import FormProofs
 from herdbook.service.auth.rate_limit import FailedLogins
 from herdbook.service.auth.sessions import Sessions, cookie_of
-from herdbook.service.auth.token_source import TokenSource
+from herdbook.service.auth.token_reload import TokenReloader
 from herdbook.service.auth.tokens import HOW_TO_CREATE, Principal, Role, Tokens
 from herdbook.service.errors import UnauthorizedError
 from herdbook.service.http.asgi import address_of, header_values
@@ -42,7 +42,7 @@ class Authenticator:
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self.source = TokenSource(
+        self.source = TokenReloader(
             settings.tokens, settings.token_file, monotonic=monotonic, wall=wall
         )
         # Fixed at the start: a change of the file never opens the service.

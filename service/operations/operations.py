@@ -30,7 +30,7 @@ from herdbook.core.concurrency.cancellation import finish
 from herdbook.core.logging import Logger
 from herdbook.core.models.configuration import check_load
 from herdbook.events.recorded import new_id
-from herdbook.presentation.similar import model_not_found
+from herdbook.presentation.model_not_found import model_not_found
 from herdbook.service.auth.tokens import Principal
 from herdbook.service.errors import (
     BadRequestError,

@@ -18,14 +18,8 @@ from herdbook.cli.render import models as models_table
 from herdbook.cli.render import ranking
 from herdbook.core import ModelManager, ModelRole, ReadModel
 from herdbook.presentation import shapes
-from herdbook.presentation.selection import (
-    CAPABILITIES,
-    SORT_KEYS,
-    STATES,
-    ModelFilter,
-    checked,
-    sort_models,
-)
+from herdbook.presentation.filtering import CAPABILITIES, STATES, ModelFilter, checked
+from herdbook.presentation.sorting import SORT_KEYS, sort_models
 
 _UNITS = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "gib": 2**30, "mib": 2**20}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([a-z]+)", re.IGNORECASE)

@@ -60,7 +60,7 @@ async def token(
     """
     with from_extra("the service", "service"):
         # Imported late: the service is an optional extra.
-        from herdbook.service.auth import token_file, tokens  # noqa: PLC0415
+        from herdbook.service.auth import token_file_editor, tokens  # noqa: PLC0415
     screen = invocation.screen
     if name == LIST and not revoked:
         known = [(one.name, one.role.value) for one in tokens.read_tokens(file)]
@@ -74,7 +74,7 @@ async def token(
             raise UsageError(
                 "token revoke", "needs a name", "Write: herdbook token revoke NAME"
             )
-        token_file.remove_token(file, revoked)
+        token_file_editor.remove_token(file, revoked)
         if invocation.json:
             screen.write_json({"name": revoked, "revoked": True, "file": str(file)})
         else:
@@ -85,7 +85,7 @@ async def token(
         )
     else:
         wanted = tokens.Role(role.value)
-        secret = token_file.add_token(file, name, wanted, replace=replace)
+        secret = token_file_editor.add_token(file, name, wanted, replace=replace)
         if invocation.json:
             values = {"name": name, "role": role.value, "token": secret}
             screen.write_json({**values, "file": str(file)})

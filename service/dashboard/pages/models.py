@@ -18,15 +18,13 @@ from herdbook.core import (
 )
 from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.presentation import facts, wording
-from herdbook.presentation.order import display_order, twins_of
+from herdbook.presentation.filtering import CAPABILITIES, STATES, ModelFilter, checked
 from herdbook.presentation.remedies import remedy_of
-from herdbook.presentation.selection import (
-    CAPABILITIES,
+from herdbook.presentation.sorting import (
     SORT_KEYS,
-    STATES,
-    ModelFilter,
-    checked,
+    display_order,
     sort_models,
+    twins_of,
 )
 from herdbook.presentation.times import Now
 from herdbook.projections.status import Work

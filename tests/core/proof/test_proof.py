@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from herdbook.core import CallerError, ManualClock, Storage, SystemClock
-from herdbook.core.proof import merkle, tree
+from herdbook.core.proof import merkle_tree, rfc9162
 from herdbook.core.proof.checkpoint import Anchor, parse_anchors
 from herdbook.core.proof.keys import PublicKey, new_key, parse_public_key, sign
+from herdbook.core.proof.merkle_tree import EventTree
 from herdbook.core.proof.proof import (
     check_anchors,
     is_extended,
@@ -22,7 +23,6 @@ from herdbook.core.proof.proof import (
     prove,
     prove_consistency,
 )
-from herdbook.core.proof.tree import EventTree
 from herdbook.events.errors import CorruptLogError
 from herdbook.events.facts import ModelDiscovered
 from herdbook.events.recorded import (
@@ -52,7 +52,7 @@ async def append(storage: Storage, start: int, count: int) -> None:
 
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(tree, "BLOCK", 4)
+    monkeypatch.setattr(merkle_tree, "BLOCK", 4)
     return tmp_path / "herd.db"
 
 
@@ -103,8 +103,8 @@ async def test_anchor_has_the_root_over_the_hashes_of_the_events(log: Path) -> N
         for _ in ("computed", "with stored blocks"):
             anchor = await make_anchor(storage, CLOCK)
 
-            leaves = [merkle.leaf_hash(bytes.fromhex(each)) for each in hashes]
-            assert anchor.root == merkle.root_of(leaves)
+            leaves = [rfc9162.leaf_hash(bytes.fromhex(each)) for each in hashes]
+            assert anchor.root == rfc9162.root_of(leaves)
             assert (anchor.position, anchor.hash) == (13, hashes[-1])
             assert anchor.origin.startswith("herdbook/")
 
@@ -181,7 +181,7 @@ async def test_empty_log_has_nothing_to_anchor(log: Path) -> None:
         with pytest.raises(CallerError, match="no events yet"):
             await make_anchor(storage, CLOCK)
         tree_of_none = await EventTree.read(storage, 0)
-        assert await tree_of_none.root() == merkle.EMPTY_ROOT
+        assert await tree_of_none.root() == rfc9162.EMPTY_ROOT
         with pytest.raises(CallerError, match="does not exist"):
             await EventTree.read(storage, 1)
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from support.service_program import RunningService, run_in_thread
 
-from herdbook.service.auth.token_file import add_token
+from herdbook.service.auth.token_file_editor import add_token
 from herdbook.service.auth.tokens import Role, Token, new_token, sha256_of
 
 FIXED_SECRET = new_token()

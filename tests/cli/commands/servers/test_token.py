@@ -9,7 +9,7 @@ import pytest
 from support.cli_runner import Herdbook
 
 from herdbook.cli import run
-from herdbook.service.auth.token_file import add_token
+from herdbook.service.auth.token_file_editor import add_token
 from herdbook.service.auth.tokens import Role, Tokens, read_tokens
 
 WRITTEN = """\

@@ -1,16 +1,15 @@
-"""Select and sort models, for ``ls`` and the models page."""
+"""Filter models, for ``ls`` and the models page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
 from herdbook.core import CallerError, ModelState, ModelStatus, ReadModel
-from herdbook.core.errors import did_you_mean
 from herdbook.core.models.capabilities import SERVER_WORDS
+from herdbook.core.suggestions import did_you_mean
 
-SORT_KEYS = ("name", "size", "state", "used", "context", "family")
 STATES: Mapping[str, ModelState] = {
     "loaded": ModelState.LOADED,
     "available": ModelState.AVAILABLE,
@@ -75,26 +74,3 @@ def checked(option: str, values: Iterable[str], known: Collection[str]) -> list[
                 f"{did_you_mean(value, known)}Values: {', '.join(known)}",
             )
     return lowered
-
-
-def sort_models(statuses: list[ModelStatus], key: str) -> list[ModelStatus]:
-    """Return models sorted by a key; unknown values are last.
-
-    Args:
-        statuses: Models in the default order, which decides between equal ones.
-        key: One of ``SORT_KEYS``. Sizes, contexts and uses are in descending order.
-    """
-    if key == "name":
-        return sorted(statuses, key=lambda each: each.name)
-    if key == "family":
-        return sorted(statuses, key=lambda each: (each.family or "~", each.name))
-    if key == "state":
-        return statuses
-    values: dict[str, Callable[[ModelStatus], float]] = {
-        "size": lambda each: each.size_bytes or 0,
-        "context": lambda each: each.context_trained or 0,
-        "used": lambda each: (
-            each.last_used_at.timestamp() if each.last_used_at else 0.0
-        ),
-    }
-    return sorted(statuses, key=values[key], reverse=True)

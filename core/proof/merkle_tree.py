@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from herdbook.core.proof import merkle
+from herdbook.core.proof import rfc9162
 from herdbook.core.storage import Storage
 from herdbook.events.errors import CallerError, CorruptLogError
 from herdbook.events.store import StoredView
@@ -60,7 +60,7 @@ class EventTree:
         tree = cls(storage, size, blocks)
         known = len(blocks)
         while (len(blocks) + 1) * BLOCK <= size:
-            blocks.append(merkle.root_of(await tree._read_block(len(blocks))))
+            blocks.append(rfc9162.root_of(await tree._read_block(len(blocks))))
         if cached and len(blocks) > known:
             await _store(storage, blocks)
         return tree
@@ -68,7 +68,7 @@ class EventTree:
     async def root(self) -> bytes:
         """Return the root, 32 bytes."""
         await self._load([self.size])
-        return merkle.EMPTY_ROOT if not self.size else self._subtree(0, self.size)
+        return rfc9162.EMPTY_ROOT if not self.size else self._subtree(0, self.size)
 
     async def inclusion(self, position: int) -> list[bytes]:
         """Return the path from the event at a position to the root.
@@ -81,7 +81,7 @@ class EventTree:
                 f"#{position}", f"is not among the first {self.size} events"
             )
         await self._load([position - 1, self.size])
-        return merkle.inclusion_path(position - 1, self.size, self._subtree)
+        return rfc9162.inclusion_path(position - 1, self.size, self._subtree)
 
     async def consistency(self, first: int) -> list[bytes]:
         """Return the proof that this tree extends the tree over ``first`` events.
@@ -92,7 +92,7 @@ class EventTree:
         if not 1 <= first <= self.size:
             raise CallerError(f"#{first}", f"is not among the first {self.size} events")
         await self._load([first, self.size])
-        return merkle.consistency_path(first, self.size, self._subtree)
+        return rfc9162.consistency_path(first, self.size, self._subtree)
 
     async def _load(self, places: Iterable[int]) -> None:
         """Read the leaves of the blocks that a proof takes apart."""
@@ -104,7 +104,7 @@ class EventTree:
         start = block * BLOCK
         count = min(BLOCK, self.size - start)
         stored = self._storage.store.read_stored(after=start, limit=count)
-        leaves = [merkle.leaf_hash(bytes.fromhex(each.hash)) async for each in stored]
+        leaves = [rfc9162.leaf_hash(bytes.fromhex(each.hash)) async for each in stored]
         if len(leaves) != count:
             raise CorruptLogError(
                 f"#{start + 1}", "and later events are missing", "Run: herdbook verify"
@@ -113,14 +113,14 @@ class EventTree:
 
     def _subtree(self, start: int, end: int) -> bytes:
         if start % BLOCK == 0 and end % BLOCK == 0:
-            return merkle.root_of(self._blocks[start // BLOCK : end // BLOCK])
+            return rfc9162.root_of(self._blocks[start // BLOCK : end // BLOCK])
         block = start // BLOCK
         if end <= (block + 1) * BLOCK:
             leaves = self._leaves[block]
-            return merkle.root_of(leaves[start - block * BLOCK : end - block * BLOCK])
-        middle = start + merkle.split(end - start)
+            return rfc9162.root_of(leaves[start - block * BLOCK : end - block * BLOCK])
+        middle = start + rfc9162.split(end - start)
         left, right = self._subtree(start, middle), self._subtree(middle, end)
-        return merkle.node_hash(left, right)
+        return rfc9162.node_hash(left, right)
 
 
 async def _stored(storage: Storage, size: int) -> list[bytes]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from herdbook.core.proof import merkle
+from herdbook.core.proof import rfc9162
 
 #: Test vectors of Certificate Transparency: the leaves, and the root over the first n.
 LEAVES = [
@@ -51,7 +51,7 @@ def data(size: int) -> list[bytes]:
 
 @pytest.mark.parametrize("size", ROOTS)
 def test_roots_are_those_of_the_test_vectors(size: int) -> None:
-    root = merkle.root_of([merkle.leaf_hash(leaf) for leaf in LEAVES[:size]])
+    root = rfc9162.root_of([rfc9162.leaf_hash(leaf) for leaf in LEAVES[:size]])
 
     assert root.hex() == ROOTS[size]
 
@@ -60,7 +60,7 @@ def test_roots_are_those_of_the_test_vectors(size: int) -> None:
 def test_root_is_the_one_of_the_definition(size: int) -> None:
     leaves = data(size)
 
-    root = merkle.root_of([merkle.leaf_hash(leaf) for leaf in leaves])
+    root = rfc9162.root_of([rfc9162.leaf_hash(leaf) for leaf in leaves])
 
     assert root == defined(leaves)
 
@@ -69,10 +69,10 @@ def test_root_is_the_one_of_the_definition(size: int) -> None:
 def test_every_leaf_can_be_proved_and_no_other(size: int, draw: st.DataObject) -> None:
     index = draw.draw(st.integers(0, size - 1))
     leaves = data(size)
-    path = merkle.inclusion_path(index, size, lambda a, b: defined(leaves[a:b]))
+    path = rfc9162.inclusion_path(index, size, lambda a, b: defined(leaves[a:b]))
 
     def leads_to(leaf: bytes, at: int) -> bytes | None:
-        return merkle.root_from_inclusion(merkle.leaf_hash(leaf), at, size, path)
+        return rfc9162.root_from_inclusion(rfc9162.leaf_hash(leaf), at, size, path)
 
     assert leads_to(leaves[index], index) == defined(leaves)
     assert leads_to(b"another", index) != defined(leaves)
@@ -87,16 +87,16 @@ def test_a_longer_tree_is_consistent_and_another_is_not(
 ) -> None:
     first = draw.draw(st.integers(1, second))
     leaves = data(second)
-    path = merkle.consistency_path(first, second, lambda a, b: defined(leaves[a:b]))
+    path = rfc9162.consistency_path(first, second, lambda a, b: defined(leaves[a:b]))
     roots = defined(leaves[:first]), defined(leaves)
     changed = [b"another", *leaves[1:]]
 
-    assert merkle.is_consistent(first, second, roots, path)
+    assert rfc9162.is_consistent(first, second, roots, path)
     for wrong in (
         (defined(changed[:first]), roots[1]),
         (roots[0], defined(changed)),
     ):
-        assert not merkle.is_consistent(first, second, wrong, path)
+        assert not rfc9162.is_consistent(first, second, wrong, path)
     if first != second:
-        assert not merkle.is_consistent(first, second, roots, path[:-1])
-        assert not merkle.is_consistent(first, second, roots, [*path, bytes(32)])
+        assert not rfc9162.is_consistent(first, second, roots, path[:-1])
+        assert not rfc9162.is_consistent(first, second, roots, [*path, bytes(32)])

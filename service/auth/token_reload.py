@@ -20,7 +20,7 @@ _LOG: Final = Logger("herdbook.tokens")
 _Stamp = tuple[int, int, int] | None
 
 
-class TokenSource:
+class TokenReloader:
     """The tokens of a file and of the environment.
 
     The file is checked when a request arrives, at most once a second. Its inode is

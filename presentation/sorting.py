@@ -1,16 +1,19 @@
-"""The order of models on every screen: models that are ready for use first.
+"""Sort models, for ``ls`` and the models page.
 
-The order is loaded, available, loading, error, not present. Models of the same
-weights are adjacent, since they share memory and disk space.
+The default order has models that are ready for use first: loaded, available, loading,
+error, not present. Models of the same weights are adjacent, since they share memory
+and disk space.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from herdbook.core import ModelState, ModelStatus
+
+SORT_KEYS = ("name", "size", "state", "used", "context", "family")
 
 _ORDER: Final = (
     ModelState.LOADED,
@@ -33,6 +36,29 @@ def display_order(statuses: Iterable[ModelStatus]) -> list[ModelStatus]:
             status.name,
         ),
     )
+
+
+def sort_models(statuses: list[ModelStatus], key: str) -> list[ModelStatus]:
+    """Return models sorted by a key; unknown values are last.
+
+    Args:
+        statuses: Models in the default order, which decides between equal ones.
+        key: One of ``SORT_KEYS``. Sizes, contexts and uses are in descending order.
+    """
+    if key == "name":
+        return sorted(statuses, key=lambda each: each.name)
+    if key == "family":
+        return sorted(statuses, key=lambda each: (each.family or "~", each.name))
+    if key == "state":
+        return statuses
+    values: dict[str, Callable[[ModelStatus], float]] = {
+        "size": lambda each: each.size_bytes or 0,
+        "context": lambda each: each.context_trained or 0,
+        "used": lambda each: (
+            each.last_used_at.timestamp() if each.last_used_at else 0.0
+        ),
+    }
+    return sorted(statuses, key=values[key], reverse=True)
 
 
 def twins_of(statuses: Sequence[ModelStatus]) -> dict[str, str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from herdbook.service.auth.authentication import Authenticator
-from herdbook.service.auth.token_file import add_token, remove_token
-from herdbook.service.auth.token_source import CHECK_EVERY_S, TokenSource
+from herdbook.service.auth.token_file_editor import add_token, remove_token
+from herdbook.service.auth.token_reload import CHECK_EVERY_S, TokenReloader
 from herdbook.service.auth.tokens import Role, Token, sha256_of
 from herdbook.service.errors import (
     InvalidServiceError,
@@ -38,13 +38,13 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def names(source: TokenSource) -> list[str]:
+def names(source: TokenReloader) -> list[str]:
     return [token.name for token in source.tokens]
 
 
 def test_file_is_checked_at_most_once_a_second(file: Path) -> None:
     ticks = Ticks()
-    source = TokenSource(FIXED, file, monotonic=ticks)
+    source = TokenReloader(FIXED, file, monotonic=ticks)
     add_token(file, "bob", Role.READ)
 
     ticks.now = CHECK_EVERY_S / 2
@@ -57,7 +57,7 @@ def test_file_is_checked_at_most_once_a_second(file: Path) -> None:
 
 
 def test_forced_check_needs_no_wait(file: Path) -> None:
-    source = TokenSource((), file, monotonic=Ticks())
+    source = TokenReloader((), file, monotonic=Ticks())
     add_token(file, "bob", Role.READ)
 
     assert source.refresh(now=True)
@@ -65,7 +65,7 @@ def test_forced_check_needs_no_wait(file: Path) -> None:
 
 
 def test_replaced_file_with_the_same_time_and_size_is_read(file: Path) -> None:
-    source = TokenSource((), file, monotonic=Ticks())
+    source = TokenReloader((), file, monotonic=Ticks())
     before = file.stat()
     other = file.with_name("other.toml")
     other.write_text(file.read_text().replace("tokens.ann", "tokens.bob"))
@@ -81,7 +81,7 @@ def test_invalid_file_keeps_the_tokens_until_it_is_valid(
     file: Path, content: str
 ) -> None:
     good = file.read_text()
-    source = TokenSource(FIXED, file, monotonic=Ticks(), wall=lambda: 60.0)
+    source = TokenReloader(FIXED, file, monotonic=Ticks(), wall=lambda: 60.0)
 
     file.write_text(content)
     assert not source.refresh(now=True)
@@ -98,7 +98,7 @@ def test_invalid_file_keeps_the_tokens_until_it_is_valid(
 
 
 def test_missing_file_keeps_the_tokens(file: Path) -> None:
-    source = TokenSource((), file, monotonic=Ticks())
+    source = TokenReloader((), file, monotonic=Ticks())
     file.unlink()
 
     assert not source.refresh(now=True)
@@ -108,7 +108,7 @@ def test_missing_file_keeps_the_tokens(file: Path) -> None:
 
 
 def test_without_a_file_nothing_is_reloaded() -> None:
-    source = TokenSource(FIXED, None)
+    source = TokenReloader(FIXED, None)
 
     assert not source.refresh(now=True)
     assert source.tokens == FIXED
@@ -116,7 +116,7 @@ def test_without_a_file_nothing_is_reloaded() -> None:
 
 def test_invalid_file_fails_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(InvalidServiceError, match="cannot be read"):
-        TokenSource((), tmp_path / "tokens.toml")
+        TokenReloader((), tmp_path / "tokens.toml")
 
 
 def test_revoked_token_and_its_session_end(file: Path) -> None:
