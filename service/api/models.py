@@ -22,7 +22,7 @@ from herdbook.core import (
 )
 from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.presentation import shapes
-from herdbook.presentation.loaded import (
+from herdbook.presentation.loaded_models import (
     LoadedModels,
     by_runner,
     last_load,

@@ -35,7 +35,7 @@ from herdbook.core.history.diff import (
 )
 from herdbook.core.history.explain import ExplanationEvent
 from herdbook.presentation import shapes
-from herdbook.presentation.loaded import LoadedModel, LoadedModels
+from herdbook.presentation.loaded_models import LoadedModel, LoadedModels
 
 DOCS = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
 SECTIONS = dict(

@@ -10,7 +10,7 @@ from herdbook.cli.options import NoRefresh
 from herdbook.cli.output import Column, Piece, Row, line
 from herdbook.core import HistoryEntry, ModelStatus, Runner
 from herdbook.presentation import facts, wording
-from herdbook.presentation.loaded import (
+from herdbook.presentation.loaded_models import (
     LoadedModels,
     by_runner,
     last_load,
