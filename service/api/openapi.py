@@ -46,7 +46,7 @@ STRICT: Final = (
 
 _SHAPES: Final = (
     *(answers, problems, operation, api_models, api_tokens, tokens),
-    *(shapes, loaded, core, facts, costs, difference, lineage, roles, status),
+    *(shapes, loaded_models, core, facts, costs, difference, lineage, roles, status),
 )
 """The modules with the structs of the schemas, in the order of the lookup by name."""
 
