@@ -15,7 +15,7 @@ from herdbook.events.instances import FileInstances, MemoryInstances
 from herdbook.events.memory import MemoryEventStore
 from herdbook.events.sqlite.log_file import log_file_path
 from herdbook.events.sqlite.store import SQLiteEventStore
-from herdbook.events.store import EventStore, Instances, ViewStore
+from herdbook.events.store import EventStore, Instances, SnapshotStore
 
 _log = Logger("herdbook.storage")
 
@@ -34,7 +34,7 @@ class Storage(NamedTuple):
     """
 
     store: EventStore
-    snapshots: ViewStore
+    snapshots: SnapshotStore
     instances: Instances
     tasks: Callable[[], list[TaskStatus]] = list
 

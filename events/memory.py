@@ -15,7 +15,13 @@ from typing import Self, TypeVar
 from herdbook.events.errors import ConflictError, StoreClosedError
 from herdbook.events.group import draft_append, plan_group
 from herdbook.events.recorded import NewEvent, RecordedEvent, StoredEvent
-from herdbook.events.store import ExpectedVersion, Head, StoredView, check_read
+from herdbook.events.store import (
+    ExpectedVersion,
+    Head,
+    KeptView,
+    StoredView,
+    check_read,
+)
 from herdbook.events.subscription import Commits, follow
 
 E = TypeVar("E")
@@ -40,6 +46,7 @@ class MemoryEventStore:
         self._streams: dict[str, list[RecordedEvent]] = {}
         self._by_id: dict[str, RecordedEvent] = {}
         self._views: dict[str, StoredView] = {}
+        self._kept: dict[tuple[str, int, int], StoredView] = {}
         self._head = Head()
         self._commits = Commits()
         self._is_closed = False
@@ -162,6 +169,42 @@ class MemoryEventStore:
         check_read(view.position, None, view.name)
         self._check_open()
         self._views[view.name] = view
+
+    async def keep_view(self, view: StoredView) -> None:
+        """Keep a snapshot at its position; see ``KeptViewStore.keep_view``."""
+        check_read(view.position, None, view.name)
+        self._check_open()
+        self._kept[view.name, view.version, view.position] = view
+
+    async def kept_views(self, name: str) -> list[KeptView]:
+        """Return the kept snapshots of a view; see ``KeptViewStore.kept_views``."""
+        check_read(0, None, name)
+        self._check_open()
+        return sorted(
+            (
+                KeptView(view.version, view.position, len(view.data))
+                for view in self._kept.values()
+                if view.name == name
+            ),
+            key=lambda kept: (kept.position, kept.version),
+        )
+
+    async def load_kept_view(
+        self, name: str, *, version: int, position: int
+    ) -> StoredView | None:
+        """Return a kept snapshot, if there is one."""
+        check_read(position, None, name)
+        self._check_open()
+        return self._kept.get((name, version, position))
+
+    async def drop_views(
+        self, name: str, *, version: int, positions: Collection[int]
+    ) -> None:
+        """Delete kept snapshots; see ``KeptViewStore.drop_views``."""
+        check_read(0, None, name)
+        self._check_open()
+        for position in positions:
+            self._kept.pop((name, version, position), None)
 
     async def close(self) -> None:
         """Refuse further calls and end the subscriptions; safe to call twice."""

@@ -189,8 +189,22 @@ class StoredView(msgspec.Struct, frozen=True, kw_only=True):
         return sha256(head.encode() + self.data).hexdigest()
 
 
+class KeptView(NamedTuple):
+    """A snapshot that is kept at its position, without its data.
+
+    Attributes:
+        version: Format number, as in ``StoredView``.
+        position: Position of the last event in the snapshot.
+        size: Size of the data, bytes.
+    """
+
+    version: int
+    position: int
+    size: int
+
+
 class ViewStore(Protocol):
-    """A store for snapshots of views."""
+    """A store for the newest snapshot of each view, a cache of the log."""
 
     async def load_view(self, name: str) -> StoredView | None:
         """Return the snapshot of a view, if there is one.
@@ -207,6 +221,51 @@ class ViewStore(Protocol):
             StoreError: The snapshot was not saved; the previous one is unchanged.
         """
         ...
+
+
+class KeptViewStore(Protocol):
+    """A store for snapshots of views at many positions, a cache of the log.
+
+    They are independent of the newest snapshots of ``ViewStore``.
+    """
+
+    async def keep_view(self, view: StoredView) -> None:
+        """Keep a snapshot in addition to those at other positions.
+
+        It replaces a kept snapshot of the same name, version and position.
+
+        Raises:
+            StoreError: The snapshot was not saved.
+        """
+        ...
+
+    async def kept_views(self, name: str) -> Sequence[KeptView]:
+        """Return the kept snapshots of a view, sorted by position, then version."""
+        ...
+
+    async def load_kept_view(
+        self, name: str, *, version: int, position: int
+    ) -> StoredView | None:
+        """Return a kept snapshot, if there is one.
+
+        Raises:
+            CorruptLogError: The snapshot is damaged.
+        """
+        ...
+
+    async def drop_views(
+        self, name: str, *, version: int, positions: Collection[int]
+    ) -> None:
+        """Delete kept snapshots; positions without one are ignored.
+
+        Raises:
+            StoreError: They were not deleted.
+        """
+        ...
+
+
+class SnapshotStore(ViewStore, KeptViewStore, Protocol):
+    """A store for all snapshots of views."""
 
 
 class Instances(Protocol):

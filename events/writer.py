@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -23,7 +23,6 @@ from herdbook.events.errors import (
 )
 from herdbook.events.group import Draft, Plan, find_originals
 from herdbook.events.recorded import RecordedEvent
-from herdbook.events.store import StoredView
 from herdbook.events.subscription import Commits
 
 LARGEST_GROUP = 256
@@ -47,14 +46,6 @@ class Recorder(Protocol):
         """
         ...
 
-    async def save(self, view: StoredView) -> None:
-        """Write a snapshot of a view.
-
-        Raises:
-            StoreError: It was not written.
-        """
-        ...
-
     async def find(self, ids: Sequence[str]) -> dict[str, RecordedEvent]:
         """Find recorded events by id, after an interrupted write.
 
@@ -68,16 +59,28 @@ class Recorder(Protocol):
         ...
 
 
-class _Request(NamedTuple):
-    """A waiting append or snapshot.
+class ViewChange(NamedTuple):
+    """A change of snapshots of views.
 
     Attributes:
-        work: The append or the snapshot.
+        subject: What is changed, for errors.
+        write: Writes it, between two groups of appends; raises ``StoreError``.
+    """
+
+    subject: str
+    write: Callable[[], Awaitable[None]]
+
+
+class _Request(NamedTuple):
+    """A waiting append or change of snapshots.
+
+    Attributes:
+        work: The append or the change.
         future: Result for the caller; cancelled with the caller.
         decided: Done when the work is written or refused; never cancelled.
     """
 
-    work: Draft | StoredView
+    work: Draft | ViewChange
     future: asyncio.Future[Answer]
     decided: asyncio.Future[None]
 
@@ -94,7 +97,7 @@ class _Request(NamedTuple):
 
 
 class Writer:
-    """Writes appends and snapshots in its own task, which callers cannot cancel.
+    """Writes in its own task, which callers cannot cancel: appends, and snapshots.
 
     Args:
         recorder: Decides and writes groups; used by the writer alone.
@@ -124,15 +127,15 @@ class Writer:
             "Open it again",
         )
 
-    async def write(self, work: Draft | StoredView) -> Answer:
-        """Write an append or a snapshot; the result for a snapshot is empty.
+    async def write(self, work: Draft | ViewChange) -> Answer:
+        """Write an append or a change of snapshots; the latter has an empty result.
 
         A caller that is cancelled while its work is in the queue withdraws the work.
         Later, the cancellation is raised once the work is decided, so that the
         log then shows whether the events are recorded.
 
         Raises:
-            StoreError: As ``EventStore.append`` and ``ViewStore.save_view``.
+            StoreError: As ``EventStore.append`` and the methods of ``SnapshotStore``.
         """
         async with self._room:
             if self._is_closing:
@@ -207,7 +210,7 @@ class Writer:
             if isinstance(request.work, Draft):
                 outcome: Answer | Exception = next(outcomes)
             else:
-                outcome = await self._save(request.work)
+                outcome = await self._change(request.work)
             request.answer(outcome)
 
     async def _append(self, drafts: Sequence[Draft]) -> Sequence[Answer | Exception]:
@@ -220,9 +223,9 @@ class Writer:
         self._commits.announce(plan.head.position)
         return plan.outcomes
 
-    async def _save(self, view: StoredView) -> Answer | StoreError:
+    async def _change(self, change: ViewChange) -> Answer | StoreError:
         try:
-            await self._recorder.save(view)
+            await change.write()
         except StoreError as error:
             return error
         return ()
@@ -251,7 +254,7 @@ def _leave_undecided(requests: Iterable[_Request], reason: str) -> None:
             )
         else:
             request.answer(
-                StoreUnavailableError(f"view {work.name}", f"was not saved: {reason}")
+                StoreUnavailableError(work.subject, f"was not saved: {reason}")
             )
 
 

@@ -18,7 +18,7 @@ from herdbook.events.codec import column_text
 from herdbook.events.errors import ConflictError, CorruptLogError
 from herdbook.events.group import Draft, Plan, plan_group
 from herdbook.events.recorded import RecordedEvent
-from herdbook.events.store import Head, StoredView
+from herdbook.events.store import Head
 
 REMEMBERED_STREAMS = 10_000
 """Number of streams whose version is cached."""
@@ -105,12 +105,14 @@ class SQLiteRecorder:
             self._versions.clear()
         return plan
 
-    async def save(self, view: StoredView) -> None:
-        """Write a snapshot; see ``Recorder.save``."""
+    async def change_views(self, query: str, /, **parameters: object) -> None:
+        """Change snapshots of views with a query.
+
+        Raises:
+            StoreError: They were not changed.
+        """
         await self._check_file()
-        await self._session.run(
-            "save_view", **msgspec.structs.asdict(view), checksum=view.checksum
-        )
+        await self._session.run(query, **parameters)
 
     async def find(self, ids: Sequence[str]) -> dict[str, RecordedEvent]:
         """Find recorded events by id; see ``Recorder.find``."""

@@ -41,7 +41,12 @@ QUERIES = dict(_named((_SQL / "queries.sql").read_text("utf-8")))
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = tuple(
     tuple(_statements((_SQL / "migrations" / name).read_text("utf-8")))
-    for name in ("001_events.sql", "002_views.sql", "003_view_checksums.sql")
+    for name in (
+        "001_events.sql",
+        "002_views.sql",
+        "003_view_checksums.sql",
+        "004_kept_views.sql",
+    )
 )
 """The statements of each migration; the n-th migration creates schema n."""
 

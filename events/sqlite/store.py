@@ -19,6 +19,7 @@ from collections.abc import (
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -64,9 +65,15 @@ from herdbook.events.sqlite.session import (
     translated,
 )
 from herdbook.events.sqlite.wal import check_wal, needs_check
-from herdbook.events.store import ExpectedVersion, Head, StoredView, check_read
+from herdbook.events.store import (
+    ExpectedVersion,
+    Head,
+    KeptView,
+    StoredView,
+    check_read,
+)
 from herdbook.events.subscription import Commits, follow, watch
-from herdbook.events.writer import Writer
+from herdbook.events.writer import ViewChange, Writer
 
 E = TypeVar("E")
 
@@ -91,13 +98,13 @@ class SQLiteEventStore:
         self._reading = reading
         self._connections = connections
         self._commits = Commits()
-        recorder = SQLiteRecorder(
+        self._recorder = SQLiteRecorder(
             writing,
             find_afresh=self._find_afresh,
             check_file=self._check_shared_file,
             clock=clock,
         )
-        self._writer = Writer(recorder, self._commits)
+        self._writer = Writer(self._recorder, self._commits)
         self._watching: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -328,27 +335,54 @@ class SQLiteEventStore:
     async def load_view(self, name: str) -> StoredView | None:
         """Return the snapshot of a view, if there is one."""
         check_read(0, None, name)
-        for row in await self._reading.run("load_view", name=name):
-            name, version, position, hash_, data, checksum = row
-            if checksum is None:  # saved by a version without checksums
-                return None
-            view = StoredView(
-                name=name, version=version, position=position, hash=hash_, data=data
-            )
-            if not isinstance(data, bytes) or view.checksum != checksum:
-                raise CorruptLogError(
-                    f"snapshot of {name}",
-                    "is damaged",
-                    "It is ignored, and the next snapshot replaces it",
-                )
-            return view
-        return None
+        rows = await self._reading.run("load_view", name=name)
+        return _stored_view(rows[0]) if rows else None
 
     async def save_view(self, view: StoredView) -> None:
         """Replace the snapshot of a view."""
         check_read(view.position, None, view.name)
         self._file.check()
-        await self._writer.write(view)
+        await self._change_views("save_view", view.name, **_columns(view))
+
+    async def keep_view(self, view: StoredView) -> None:
+        """Keep a snapshot at its position; see ``KeptViewStore.keep_view``."""
+        check_read(view.position, None, view.name)
+        self._file.check()
+        await self._change_views("keep_view", view.name, **_columns(view))
+
+    async def kept_views(self, name: str) -> list[KeptView]:
+        """Return the kept snapshots of a view; see ``KeptViewStore.kept_views``."""
+        check_read(0, None, name)
+        rows = await self._reading.run("kept_views", name=name)
+        return [KeptView(*row) for row in rows]
+
+    async def load_kept_view(
+        self, name: str, *, version: int, position: int
+    ) -> StoredView | None:
+        """Return a kept snapshot, if there is one."""
+        check_read(position, None, name)
+        rows = await self._reading.run(
+            "load_kept_view", name=name, version=version, position=position
+        )
+        return _stored_view(rows[0]) if rows else None
+
+    async def drop_views(
+        self, name: str, *, version: int, positions: Collection[int]
+    ) -> None:
+        """Delete kept snapshots; see ``KeptViewStore.drop_views``."""
+        check_read(0, None, name)
+        self._file.check()
+        at = msgspec.json.encode(list(positions)).decode()
+        await self._change_views(
+            "drop_views", name, name=name, version=version, positions=at
+        )
+
+    async def _change_views(
+        self, query: str, view: str, /, **parameters: object
+    ) -> None:
+        """Change snapshots of a view between two groups of appends."""
+        write = partial(self._recorder.change_views, query, **parameters)
+        await self._writer.write(ViewChange(f"view {view}", write))
 
     async def check_file(self) -> list[str]:
         """Return the problems of the file itself, in words; empty for a sound file.
@@ -498,6 +532,26 @@ def _stored_event(row: Row) -> StoredEvent:
             "The other events are not affected",
         )
     return StoredEvent(*row)
+
+
+def _stored_view(row: Row) -> StoredView | None:
+    name, version, position, hash_, data, checksum = row
+    if checksum is None:  # saved by a version without checksums
+        return None
+    view = StoredView(
+        name=name, version=version, position=position, hash=hash_, data=data
+    )
+    if not isinstance(data, bytes) or view.checksum != checksum:
+        raise CorruptLogError(
+            f"snapshot of {name} at #{position}",
+            "is damaged",
+            "It is ignored, and the next snapshot replaces it",
+        )
+    return view
+
+
+def _columns(view: StoredView) -> dict[str, object]:
+    return msgspec.structs.asdict(view) | {"checksum": view.checksum}
 
 
 async def _finished(task: asyncio.Task[E]) -> E:

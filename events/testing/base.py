@@ -14,7 +14,7 @@ import msgspec
 
 from herdbook.events.facts import ConfigurationChanged, Fact
 from herdbook.events.recorded import Cause, NewEvent, RecordedEvent
-from herdbook.events.store import EventStore, ViewStore
+from herdbook.events.store import EventStore, SnapshotStore
 from herdbook.events.verify import verify
 
 K = TypeVar("K", bound=BaseException)
@@ -23,7 +23,7 @@ MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 """When everything in the cases occurred."""
 
 
-class Store(EventStore, ViewStore, Protocol):
+class Store(EventStore, SnapshotStore, Protocol):
     """What the contract is about: events, and snapshots of views."""
 
 

@@ -189,6 +189,10 @@ async def closed_store_refuses_everything(open_: Opener) -> None:
             store.stream_version("model/n/m"),
             store.load_view("v"),
             store.save_view(view),
+            store.keep_view(view),
+            store.kept_views("v"),
+            store.load_kept_view("v", version=1, position=0),
+            store.drop_views("v", version=1, positions=[0]),
             log_of(store),
             _drain(store.read_stored()),
             _drain(store.read_stream("model/n/m")),
@@ -215,6 +219,36 @@ async def view_is_kept_and_replaced(open_: Opener) -> None:
         assert await store.load_view("history") == other
 
 
+async def views_are_kept_at_many_positions(open_: Opener) -> None:
+    """Each is loaded byte for byte, replaced by its like, and dropped alone."""
+    data = bytes(range(256))
+    view = StoredView(name="past", version=1, position=3, hash="a" * 64, data=data)
+    later = msgspec.structs.replace(view, position=7, hash="b" * 64)
+    newer_form = msgspec.structs.replace(view, version=2, data=b"")
+    other = msgspec.structs.replace(view, name="other")
+    async with open_() as store:
+        assert list(await store.kept_views("past")) == []
+        assert await store.load_kept_view("past", version=1, position=3) is None
+        for kept in (later, view, newer_form, other):
+            await store.keep_view(kept)
+        assert list(await store.kept_views("past")) == [
+            (1, 3, 256),
+            (2, 3, 0),
+            (1, 7, 256),
+        ]
+        for kept in (later, view, newer_form, other):
+            assert kept == await store.load_kept_view(
+                kept.name, version=kept.version, position=kept.position
+            )
+        replaced = msgspec.structs.replace(view, data=b"other")
+        await store.keep_view(replaced)
+        assert await store.load_kept_view("past", version=1, position=3) == replaced
+        await store.drop_views("past", version=1, positions=[3, 5])
+        assert list(await store.kept_views("past")) == [(2, 3, 0), (1, 7, 256)]
+        assert list(await store.kept_views("other")) == [(1, 3, 256)]
+        assert await store.load_view("past") is None  # the newest is another matter
+
+
 READ_CASES: tuple[Case, ...] = (
     stream_is_read_from_any_version,
     log_is_filtered,
@@ -228,5 +262,6 @@ READ_CASES: tuple[Case, ...] = (
     cancelled_subscription_harms_nobody,
     closed_store_refuses_everything,
     view_is_kept_and_replaced,
+    views_are_kept_at_many_positions,
 )
 """The cases about reading."""

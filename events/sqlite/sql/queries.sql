@@ -146,3 +146,34 @@ ON CONFLICT (name) DO UPDATE SET
     hash = excluded.hash,
     data = excluded.data,
     checksum = excluded.checksum;
+
+-- name: keep_view
+-- Insert or replace a snapshot at its position.
+INSERT INTO kept_views (name, version, position, hash, size, checksum, data)
+VALUES (:name, :version, :position, :hash, length(:data), :checksum, :data)
+ON CONFLICT (name, position, version) DO UPDATE SET
+    hash = excluded.hash,
+    size = excluded.size,
+    checksum = excluded.checksum,
+    data = excluded.data;
+
+-- name: kept_views
+-- The kept snapshots of a view, without their data.
+SELECT version, position, size
+FROM kept_views
+WHERE name = :name
+ORDER BY position, version;
+
+-- name: load_kept_view
+-- A kept snapshot, in the columns of load_view.
+SELECT name, version, position, hash, data, checksum
+FROM kept_views
+WHERE name = :name AND version = :version AND position = :position;
+
+-- name: drop_views
+-- Delete kept snapshots.
+DELETE FROM kept_views
+WHERE
+    name = :name
+    AND version = :version
+    AND position IN (SELECT value FROM json_each(:positions));

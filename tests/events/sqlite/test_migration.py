@@ -101,3 +101,22 @@ async def test_interrupted_migration_changes_nothing(
     assert schema_of(old)["user_version"] == 1
     async with await SQLiteEventStore.open(old) as store:
         assert not (await verify(store)).findings
+
+
+@pytest.mark.parametrize("schema", range(1, NEWEST))
+async def test_logs_of_every_older_schema_open(
+    old: Path, tmp_path: Path, schema: int
+) -> None:
+    connection = sqlite3.connect(old, isolation_level=None)
+    for migration in MIGRATIONS[1:schema]:
+        for statement in migration:
+            connection.execute(statement)
+    connection.close()
+    assert schema_of(old)["user_version"] == schema
+    view = StoredView(name="v", version=1, position=10, hash="a" * 64, data=b"x")
+    async with await SQLiteEventStore.open(old) as store:
+        await store.keep_view(view)
+        assert await store.load_kept_view("v", version=1, position=10) == view
+        assert not (await verify(store)).findings
+    await (await SQLiteEventStore.open(tmp_path / "new.db")).close()
+    assert schema_of(old) == schema_of(tmp_path / "new.db")
