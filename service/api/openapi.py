@@ -23,7 +23,7 @@ from herdbook.core.history import explain as lineage
 from herdbook.core.operations import costs
 from herdbook.events import facts
 from herdbook.events.facts import FACTS
-from herdbook.presentation import shapes
+from herdbook.presentation import loaded_models, shapes
 from herdbook.projections import roles, status
 from herdbook.service import problems
 from herdbook.service.api import models as api_models
