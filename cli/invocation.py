@@ -116,7 +116,14 @@ class Invocation:
     async def reading(self, *, refresh: bool = True) -> AsyncIterator[ModelManager]:
         """Open the manager to read; refresh first, if the server answers in time."""
         settings = ManagerSettings(refresh_timeout_s=READ_TIMEOUT_S)
-        async with self._open(settings, refresh=refresh) as manager:
+        async with self._open(settings, refresh=refresh, reading=True) as manager:
+            yield manager
+
+    @asynccontextmanager
+    async def recording(self) -> AsyncIterator[ModelManager]:
+        """Open the manager to record what the verb asks the server, which it does."""
+        settings = ManagerSettings(refresh_timeout_s=READ_TIMEOUT_S)
+        async with self._open(settings, refresh=False) as manager:
             yield manager
 
     @asynccontextmanager
@@ -134,7 +141,7 @@ class Invocation:
 
     @asynccontextmanager
     async def _open(
-        self, settings: ManagerSettings, *, refresh: bool
+        self, settings: ManagerSettings, *, refresh: bool, reading: bool = False
     ) -> AsyncIterator[ModelManager]:
         opened = ModelManager.open(
             self.log,
@@ -144,6 +151,7 @@ class Invocation:
             registry=self.registry,
             settings=settings,
             refresh=refresh,
+            reading=reading,
         )
         async with opened as manager:
             try:

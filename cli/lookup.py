@@ -17,7 +17,7 @@ def check_log(log: Path) -> None:
         NothingFoundError: The log does not exist.
         StoreError: It is not readable, or only its ``-wal`` file is left.
     """
-    if not log_exists(log) and not log.exists():
+    if not log_exists(log, writable=False) and not log.exists():
         raise NothingFoundError(
             str(log), "does not exist", "Choose a log with --db PATH"
         )

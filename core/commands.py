@@ -397,6 +397,8 @@ class Commands(Queries):
         await self._try_refresh()
 
     async def _save_snapshots(self) -> None:
+        if self._storage.read_only:
+            return
         current = self._repository.views
         if current.position - current.saved_position >= self._settings.snapshot_every:
             try:

@@ -79,6 +79,7 @@ class ModelManager(Commands):
         clock: Clock | None = None,
         observer: Observer | None = None,
         refresh: bool = True,
+        reading: bool = False,
     ) -> AsyncIterator[Self]:
         """Open a log and connect to its server; recover from a crash.
 
@@ -95,6 +96,8 @@ class ModelManager(Commands):
             observer: Receives measurements of appends and requests.
             refresh: Refresh from the server on opening. A server that does not answer
                 is recorded as lost and raises no error.
+            reading: Open a log that cannot be written too. Then the server is not
+                asked, and commands are refused.
 
         Raises:
             StoreError: The log cannot be opened.
@@ -115,7 +118,9 @@ class ModelManager(Commands):
                 observer=observer,
             )
             await stack.enter_async_context(client)
-            storage = await stack.enter_async_context(Storage.open(log, clock))
+            storage = await stack.enter_async_context(
+                Storage.open(log, clock, reading=reading)
+            )
             repository = ModelRepository(
                 storage.store,
                 await views.restore(storage.store, storage.snapshots),
@@ -139,6 +144,8 @@ class ModelManager(Commands):
             yield manager
 
     async def _start(self, stack: AsyncExitStack, *, refresh: bool) -> None:
+        if self._storage.read_only:
+            return
         interrupted = await interrupt_dead(self._repository, self._storage.instances)
         if self._settings.follow_node:
             await self.move_node()

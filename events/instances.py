@@ -274,6 +274,42 @@ class MemoryInstances:
         self.close()
 
 
+class UnknownInstances:
+    """The instances of a log that this process cannot write: nobody knows them.
+
+    Every instance counts as alive, so that no activity is taken for interrupted.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+
+    @property
+    def own(self) -> str:
+        """The id of this instance: it never starts an activity."""
+        return ""
+
+    def alive(self, instance: str) -> bool:  # noqa: ARG002 - of the protocol
+        """Return True: it is not known to have ended."""
+        return True
+
+    def announce(self, streams: Collection[str]) -> None:
+        """Refuse changes, which every command announces before it asks the server.
+
+        Raises:
+            StoreUnavailableError: There is something to announce.
+        """
+        if streams:
+            raise StoreUnavailableError(
+                str(self._log),
+                "cannot be written, so nothing was changed",
+                "Give permission to write the file and its directory",
+            )
+
+    def announced(self) -> frozenset[str]:
+        """Return an empty set: what other instances do is not known."""
+        return frozenset()
+
+
 def _is_id(text: str) -> bool:
     """Return whether a text has the form of an instance id, and is a safe file name."""
     try:

@@ -157,6 +157,7 @@ async def composed(
         settings=manager_settings or default_manager_settings(),
         clock=clock,
         observer=metrics,
+        reading=settings.read_only,
     )
     async with opened as manager:
         service = Service(manager, settings, clock=clock, metrics=metrics)

@@ -20,6 +20,7 @@ from herdbook.core.errors import HerdbookError, StoreError, StoreUnavailableErro
 from herdbook.core.storage import ACCEPT_LOSS
 from herdbook.events.sqlite.condition import Condition, examine
 from herdbook.events.sqlite.log_file import log_file_path
+from herdbook.events.sqlite.read_only import is_read_only
 from herdbook.projections.sentences import bytes_text, duration_text
 
 FIRST_SQLITE_WITHOUT_RESET_BUG = (3, 51, 3)
@@ -68,6 +69,10 @@ def check_log(log: Path, now: datetime, *, mounts: Path = MOUNTS) -> list[Diagno
         now: The current time, UTC.
         mounts: The list of mounted file systems.
     """
+    if is_read_only(log):
+        what = f"{log} cannot be written: it can be read, and nothing is recorded"
+        remedy = "To record events, give permission to write it and its directory"
+        return [diagnosis("log", what, remedy, level=Level.WARNING)]
     try:
         found = [*_file(log, examine(log), now)]
     except StoreUnavailableError as error:

@@ -16,6 +16,7 @@ import re
 import stat
 import sys
 from contextlib import suppress
+from enum import Enum
 from pathlib import Path
 
 from herdbook.events.errors import (
@@ -40,8 +41,22 @@ def log_file_path(log: str | os.PathLike[str], ending: str = "") -> Path:
     return real.with_name(f"{real.name}{ending}")
 
 
-def log_exists(path: Path) -> bool:
+class Access(Enum):
+    """What a store may do with the file of a log; the value is for SQLite's URI."""
+
+    WRITE = "mode=rwc"
+    COPY = "mode=rwc&cache=private"
+    """The file is a private copy: it may change, but appends would be lost."""
+    IMMUTABLE = "mode=ro&immutable=1"
+    """Nobody writes to the file, and no other file is read or written."""
+
+
+def log_exists(path: Path, *, writable: bool = True) -> bool:
     """Return whether the log exists and is not empty.
+
+    Args:
+        path: The log.
+        writable: Whether the file and its directory must be writable.
 
     Raises:
         StoreUnavailableError: The directory is missing, the log is not writable, or
@@ -49,7 +64,7 @@ def log_exists(path: Path) -> bool:
         CorruptLogError: The log is missing or empty, but its ``-wal`` is not.
     """
     try:
-        _check_place(path)
+        _check_place(path, os.R_OK | os.W_OK if writable else os.R_OK)
         _check_names(path)
         # In this order: a new log gets its main file first, then its -wal.
         wal_bytes = _size(log_file_path(path, "-wal"))
@@ -68,7 +83,7 @@ def log_exists(path: Path) -> bool:
     return False
 
 
-def _check_place(path: Path) -> None:
+def _check_place(path: Path, access: int) -> None:
     """Refuse early what SQLite would refuse late, or block on, such as a pipe."""
     if path.is_dir():
         raise StoreUnavailableError(
@@ -84,11 +99,11 @@ def _check_place(path: Path) -> None:
             str(path), "is in a directory that does not exist", f"Create {home} first"
         )
     for place in (home, path):
-        if place.exists() and not os.access(place, os.R_OK | os.W_OK):
+        if place.exists() and not os.access(place, access):
+            verbs = "read and written", "read and write"
+            done, to_do = verbs if access & os.W_OK else ("read", "read")
             raise StoreUnavailableError(
-                str(path),
-                "cannot be read and written",
-                f"Give permission to read and write {place}",
+                str(path), f"cannot be {done}", f"Give permission to {to_do} {place}"
             )
 
 
@@ -166,6 +181,7 @@ class OpenFile:
         found = path.stat()
         self._identity = found.st_dev, found.st_ino
         self._checked = 0, 0
+        self._opened = found.st_size, found.st_mtime_ns
 
     def check(self) -> None:
         """Check that this process opened the file, and that it is still at its path.
@@ -210,6 +226,19 @@ class OpenFile:
         found = self.path.stat()
         stamp = found.st_size, found.st_mtime_ns
         return stamp if stamp != self._checked else None
+
+    def check_unchanged(self) -> None:
+        """Check that nobody has written to the file since it was opened.
+
+        Raises:
+            StoreUnavailableError: The file has changed, or has a ``-wal`` now.
+        """
+        found = self.path.stat()
+        changed = (found.st_size, found.st_mtime_ns) != self._opened
+        if changed or _size(log_file_path(self.path, "-wal")):
+            raise StoreUnavailableError(
+                str(self.path), "was changed while it was read", "Run this again"
+            )
 
     def mark_checked(self, stamp: tuple[int, int]) -> None:
         """Remember the stamp of a file that was checked."""

@@ -40,6 +40,7 @@ from herdbook.events.memory import utc_now
 from herdbook.events.recorded import NewEvent, RecordedEvent, StoredEvent
 from herdbook.events.sqlite.kept_head import HeadKeeper, KeptHead, contradiction
 from herdbook.events.sqlite.log_file import (
+    Access,
     OpenFile,
     create_private,
     log_exists,
@@ -89,8 +90,10 @@ class SQLiteEventStore:
         reading: Session,
         connections: AsyncExitStack,
         clock: Callable[[], datetime],
+        access: Access = Access.WRITE,
     ) -> None:
         self._path = path
+        self._access = access
         self._file = OpenFile(path)
         self._kept = KeptHead(path)
         self._keeper = HeadKeeper(self._kept, self._when_idle)
@@ -115,6 +118,7 @@ class SQLiteEventStore:
         *,
         clock: Callable[[], datetime] = utc_now,
         accept_loss: bool = False,
+        access: Access = Access.WRITE,
     ) -> Self:
         """Open the log in a file; create it if it does not exist.
 
@@ -126,6 +130,7 @@ class SQLiteEventStore:
             accept_loss: Accept that recorded events are missing: commits after damage
                 in the write-ahead log are dropped, and the kept head becomes the
                 present end of the log.
+            access: What the store may do; ``open_for_reading`` chooses it.
 
         Raises:
             StoreUnavailableError: The path is a directory, or the file is locked, not
@@ -135,7 +140,7 @@ class SQLiteEventStore:
             CorruptLogError: The log is damaged. If its write-ahead log is damaged, or
                 the log is missing next to it, nothing was changed.
         """
-        opening = asyncio.create_task(cls._open(Path(path), clock, accept_loss))
+        opening = asyncio.create_task(cls._open(Path(path), clock, accept_loss, access))
         try:
             return await _finished(opening)
         except asyncio.CancelledError:
@@ -145,10 +150,14 @@ class SQLiteEventStore:
 
     @classmethod
     async def _open(
-        cls, path: Path, clock: Callable[[], datetime], accept_loss: bool
+        cls,
+        path: Path,
+        clock: Callable[[], datetime],
+        accept_loss: bool,
+        access: Access,
     ) -> Self:
         check_library(sqlite3.sqlite_version_info)
-        exists = log_exists(path)
+        exists = log_exists(path, writable=access is not Access.IMMUTABLE)
         path = log_file_path(path)
         if exists:
             await _check_is_log(path)
@@ -157,10 +166,14 @@ class SQLiteEventStore:
         else:
             create_private(path)
         async with AsyncExitStack() as stack:
-            writing = await stack.enter_async_context(_connected(path))
-            await prepare(writing)
-            reading = await stack.enter_async_context(_connected(path))
-            await reading.set_up()
+            connect = partial(_connected, path, access.value)
+            writing = await stack.enter_async_context(connect())
+            if access is Access.IMMUTABLE:
+                reading = writing
+            else:
+                await prepare(writing)
+                reading = await stack.enter_async_context(connect())
+                await reading.set_up()
             await reading.run("query_only")
             store = cls(
                 path,
@@ -168,6 +181,7 @@ class SQLiteEventStore:
                 reading=reading,
                 connections=stack.pop_all(),
                 clock=clock,
+                access=access,
             )
         try:
             await store._compare_kept_head(accept_loss)
@@ -183,6 +197,7 @@ class SQLiteEventStore:
         expected_version: ExpectedVersion,
     ) -> tuple[RecordedEvent, ...]:
         """Append events to a stream, all or none; see ``EventStore.append``."""
+        self._check_writable()
         self._file.check()
         draft = draft_append(stream, events, expected_version)
         recorded = await self._writer.write(draft)
@@ -231,6 +246,8 @@ class SQLiteEventStore:
     async def head(self) -> Head:
         """Return the end of the log, from its head row."""
         self._file.check()
+        if self._access is Access.IMMUTABLE:
+            self._file.check_unchanged()
         return await read_head(self._reading)
 
     def failures(self) -> dict[str, StoreError | None]:
@@ -340,6 +357,7 @@ class SQLiteEventStore:
 
     async def save_view(self, view: StoredView) -> None:
         """Replace the snapshot of a view."""
+        self._check_writable()
         check_read(view.position, None, view.name)
         self._file.check()
         await self._change_views("save_view", view.name, **_columns(view))
@@ -391,10 +409,18 @@ class SQLiteEventStore:
         triggers with the migrations, and compares the log with its kept head.
         """
         missing = [self._missing] if self._missing else []
-        return [*missing, *await _check_file(self._path)]
+        return [*missing, *await _check_file(self._path, self._access.value)]
+
+    def _check_writable(self) -> None:
+        if self._access is not Access.WRITE:
+            raise StoreUnavailableError(
+                str(self._path),
+                "was opened for reading, because it cannot be written",
+                "Give permission to write the file and its directory",
+            )
 
     async def _find_afresh(self, ids: Sequence[str]) -> dict[str, RecordedEvent]:
-        async with _connected(self._path) as session:
+        async with _connected(self._path, self._access.value) as session:
             return await find_recorded(session, ids)
 
     async def close(self) -> None:
@@ -420,7 +446,7 @@ class SQLiteEventStore:
                     await self._watching
 
     async def _head_to_keep(self) -> Head | None:
-        if self._missing:
+        if self._missing or self._access is not Access.WRITE:
             return None
         try:
             return await self.head()
@@ -443,7 +469,7 @@ class SQLiteEventStore:
 
 @asynccontextmanager
 async def _connected(
-    path: Path | None, options: str = "mode=rwc"
+    path: Path | None, options: str = Access.WRITE.value
 ) -> AsyncGenerator[Session, None]:
     """Connect to a file, or to a database in memory if there is no path."""
     uri = f"{_uri(path)}?{options}" if path else "file::memory:"
@@ -479,7 +505,7 @@ async def _check_is_log(path: Path) -> None:
         NotALogError: The file is not a Herdbook log.
     """
     with suppress(CorruptLogError):  # a log looks damaged while it is written
-        async with _connected(path, "mode=ro&immutable=1") as session:
+        async with _connected(path, Access.IMMUTABLE.value) as session:
             if not await check_owner(session):  # too short for a database
                 raise not_a_log(session)
 
@@ -487,14 +513,14 @@ async def _check_is_log(path: Path) -> None:
 async def _head_of_file(path: Path) -> Head | None:
     """Return the end of the log in the main file alone; None if it cannot be read."""
     try:
-        async with _connected(path, "mode=ro&immutable=1") as session:
+        async with _connected(path, Access.IMMUTABLE.value) as session:
             return await read_head(session)
     except StoreError:  # during a checkpoint, or without tables yet
         return None
 
 
-async def _check_file(path: Path) -> list[str]:
-    async with _connected(path) as session:
+async def _check_file(path: Path, options: str) -> list[str]:
+    async with _connected(path, options) as session:
         findings = [column_text(row[0]) for row in await session.run("integrity")]
         found = await session.run("schema")
         names = [name for (name,) in await session.run("view_names")]

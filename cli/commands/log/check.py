@@ -79,7 +79,9 @@ async def verify(
     log = invocation.log
     check_log(log)
     began = time.perf_counter()
-    async with Storage.open(log, SystemClock(), accept_loss=accept) as storage:
+    async with Storage.open(
+        log, SystemClock(), accept_loss=accept, reading=not accept
+    ) as storage:
         found = await check(storage, anchors=heads)
         more = await check_anchors(storage, made, public)
         found = msgspec.structs.replace(found, findings=(*found.findings, *more))
@@ -147,7 +149,7 @@ def _summary(found: Verification, seconds: float) -> str:
 @verb("refresh", INSPECT)
 async def refresh(invocation: Invocation) -> None:
     """Refresh from the server now; record and show the changes."""
-    async with invocation.reading(refresh=False) as manager:
+    async with invocation.recording() as manager:
         before = (await manager.now()).position
         seen = await manager.refresh()
         models = await manager.now()

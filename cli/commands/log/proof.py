@@ -183,7 +183,7 @@ def read_keys(files: Collection[Path]) -> list[keys.PublicKey]:
 
 def _storage(invocation: Invocation) -> AbstractAsyncContextManager[Storage]:
     check_log(invocation.log)
-    return Storage.open(invocation.log, SystemClock())
+    return Storage.open(invocation.log, SystemClock(), reading=True)
 
 
 def _last(file: Path) -> Anchor:
