@@ -288,11 +288,11 @@ class UnknownInstances:
         """The id of this instance: it never starts an activity."""
         return ""
 
-    def alive(self, instance: str) -> bool:  # noqa: ARG002 - of the protocol
+    async def alive(self, instance: str) -> bool:  # noqa: ARG002 - of the protocol
         """Return True: it is not known to have ended."""
         return True
 
-    def announce(self, streams: Collection[str]) -> None:
+    async def announce(self, streams: Collection[str]) -> None:
         """Refuse changes, which every command announces before it asks the server.
 
         Raises:
@@ -305,7 +305,7 @@ class UnknownInstances:
                 "Give permission to write the file and its directory",
             )
 
-    def announced(self) -> frozenset[str]:
+    async def announced(self) -> frozenset[str]:
         """Return an empty set: what other instances do is not known."""
         return frozenset()
 
