@@ -25,7 +25,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-async def test_bytes_to_fetch_are_those_of_the_catalogue_for_that_tag() -> None:
+async def test_download_size_is_that_of_the_tag_in_the_catalogue() -> None:
     async with serve_manager("none") as (_, manager):
         cost = await manager.cost_of_pull("llama3.1")
 
@@ -36,7 +36,7 @@ async def test_bytes_to_fetch_are_those_of_the_catalogue_for_that_tag() -> None:
 
 
 @pytest.mark.parametrize("name", ["llama3.1:70b", "nobody:1b", "llama3.3:1b"])
-async def test_size_that_the_catalogue_does_not_tell_is_not_known(name: str) -> None:
+async def test_size_that_is_not_in_the_catalogue_is_unknown(name: str) -> None:
     async with serve_manager("none") as (_, manager):
         fetch = (await manager.cost_of_pull(name)).fetch
 
@@ -44,7 +44,7 @@ async def test_size_that_the_catalogue_does_not_tell_is_not_known(name: str) -> 
     assert fetch.note == "not known until the pull starts"
 
 
-async def test_pull_of_what_is_there_costs_an_update() -> None:
+async def test_cost_of_pulling_a_present_model_is_that_of_an_update() -> None:
     async with serve_manager() as (_, manager):
         assert (await manager.cost_of_pull("plain")).update
 
@@ -58,20 +58,20 @@ async def test_free_disk_is_that_of_the_servers_folder(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://10.0.0.5:11434", "https://ollama.example"])
-def test_disk_of_another_machine_is_not_known(url: str, tmp_path: Path) -> None:
+def test_disk_of_another_machine_is_unknown(url: str, tmp_path: Path) -> None:
     free = free_disk(url, tmp_path)
 
     assert (free.size_bytes, free.note) == (None, "the server is on another machine")
 
 
-def test_disk_of_a_folder_that_is_not_there_is_not_known(tmp_path: Path) -> None:
+def test_disk_of_a_missing_folder_is_unknown(tmp_path: Path) -> None:
     free = free_disk(HERE, tmp_path / "none")
 
     assert free.size_bytes is None
     assert free.note.endswith("none: No such file or directory")
 
 
-async def test_load_costs_the_models_size_beside_what_the_runners_hold() -> None:
+async def test_cost_of_a_load_has_the_models_size_and_the_memory_in_use() -> None:
     async with serve_manager() as (server, manager):
         await server.load("llama3.1:8b")
         cost = await manager.cost_of_load(NAME)
@@ -83,14 +83,14 @@ async def test_load_costs_the_models_size_beside_what_the_runners_hold() -> None
         assert not cost.loaded
 
 
-async def test_load_of_what_is_in_memory_says_so() -> None:
+async def test_cost_of_loading_a_loaded_model_says_that_it_is_loaded() -> None:
     async with serve_manager() as (_, manager):
         await manager.load(NAME)
 
         assert (await manager.cost_of_load(NAME)).loaded
 
 
-async def test_asking_for_a_cost_begins_nothing() -> None:
+async def test_cost_starts_no_operation() -> None:
     async with serve_manager() as (server, manager):
         before = (await manager.now()).position
         await manager.cost_of_pull("llama3.2:3b")
@@ -104,13 +104,13 @@ async def test_asking_for_a_cost_begins_nothing() -> None:
         )
 
 
-async def test_load_of_what_is_not_there_has_no_cost() -> None:
+async def test_cost_of_loading_a_missing_model_is_refused() -> None:
     async with serve_manager("none") as (_, manager):
         with pytest.raises(ModelNotFoundError):
             await manager.cost_of_load(NAME)
 
 
-async def test_load_of_a_cloud_model_has_no_cost() -> None:
+async def test_cost_of_loading_a_cloud_model_is_refused() -> None:
     async with serve_sandbox() as server:
         stub = {"from": "gpt-oss:120b", "remote_host": "https://ollama.com"}
         await server.request("POST", "/api/create", model="far:cloud", **stub)

@@ -88,7 +88,7 @@ FAULTS: dict[str, tuple[Step, str, str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_failed_load_is_told_to_all_who_wait_and_to_who_asks_later(
+def test_failed_load_is_reported_to_all_callers_and_recorded(
     fault: str, run_scenario: RunScenario
 ) -> None:
     step, kind, words = FAULTS[fault]
@@ -114,7 +114,7 @@ def test_failed_load_is_told_to_all_who_wait_and_to_who_asks_later(
         assert told.shown(NAME)["last_failure"]["kind"] == kind
 
 
-def test_slow_load_is_waited_for(run_scenario: RunScenario) -> None:
+def test_caller_waits_for_a_slow_load(run_scenario: RunScenario) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
         server.apply(runner_start_delay_s=200)
         assert (await manager.load(NAME)).state is ModelState.LOADED
@@ -124,7 +124,7 @@ def test_slow_load_is_waited_for(run_scenario: RunScenario) -> None:
     )
 
 
-def test_load_that_everybody_left_is_aborted(run_scenario: RunScenario) -> None:
+def test_load_is_aborted_when_its_last_caller_leaves(run_scenario: RunScenario) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
         server.apply(runner_start_delay_s=30)
         loading = asyncio.create_task(manager.load(NAME))
@@ -151,7 +151,7 @@ def test_unload_during_a_load_waits_for_it(run_scenario: RunScenario) -> None:
     assert told.last(NAME) == ("unloaded: on request", "command")
 
 
-def test_unload_during_the_load_of_another_herdbook_is_refused(
+def test_unload_during_the_load_of_another_instance_is_refused(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
@@ -168,7 +168,7 @@ def test_unload_during_the_load_of_another_herdbook_is_refused(
     assert run_scenario(scenario).last(NAME)[0].startswith("loaded in 30 s")
 
 
-def test_unload_of_a_busy_model_is_deferred_and_it_stays_loaded(
+def test_unload_of_a_model_in_use_is_deferred(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
@@ -196,7 +196,7 @@ async def full_queue(
     return loads
 
 
-def test_load_is_asked_for_again_until_the_queue_has_room(
+def test_load_is_retried_until_the_queue_has_room(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
@@ -211,7 +211,7 @@ def test_load_is_asked_for_again_until_the_queue_has_room(
     assert told.last(NAME)[0].startswith("loaded in ")
 
 
-def test_load_gives_up_on_a_queue_that_stays_full(run_scenario: RunScenario) -> None:
+def test_load_fails_if_the_queue_stays_full(run_scenario: RunScenario) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
         theirs = await full_queue(server, for_s=200)
         with pytest.raises(BusyServerError):
@@ -224,7 +224,9 @@ def test_load_gives_up_on_a_queue_that_stays_full(run_scenario: RunScenario) -> 
     assert "the request queue of the server is full" in told.last(NAME)[0]
 
 
-def test_model_that_does_not_fit_into_memory_says_so(run_scenario: RunScenario) -> None:
+def test_load_fails_if_the_model_does_not_fit_into_memory(
+    run_scenario: RunScenario,
+) -> None:
     async def scenario(_: SandboxServer, manager: ModelManager) -> None:
         with pytest.raises(LoadFailedError):
             await manager.load(OTHER)
@@ -236,7 +238,7 @@ def test_model_that_does_not_fit_into_memory_says_so(run_scenario: RunScenario) 
     assert "Unload other models, or set a smaller num_ctx" in told.last(OTHER)[0]
 
 
-def test_embedding_model_is_loaded_by_its_own_endpoint(
+def test_embedding_model_is_loaded_with_the_embedding_endpoint(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
@@ -272,7 +274,7 @@ def test_cloud_model_is_found_and_never_loaded(run_scenario: RunScenario) -> Non
     ("options", "keep_alive"),
     [({"num_ctx": "many"}, None), ({"top_k": [1]}, None), ({}, "5"), ({}, 1e30)],
 )
-def test_option_of_a_wrong_type_is_refused_before_anything_is_asked(
+def test_option_of_a_wrong_type_is_refused_before_a_request(
     options: dict[str, Any], keep_alive: Any, run_scenario: RunScenario
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
@@ -286,7 +288,7 @@ def test_option_of_a_wrong_type_is_refused_before_anything_is_asked(
     assert told.sentences(NAME)[-1].startswith("capabilities: ")
 
 
-def test_load_that_the_server_dies_in_is_interrupted_and_can_be_asked_again(
+def test_load_is_interrupted_if_the_server_dies_and_can_be_repeated(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
@@ -306,7 +308,7 @@ def test_load_that_the_server_dies_in_is_interrupted_and_can_be_asked_again(
     assert told.shown(NAME)["state"] == "loaded"
 
 
-def test_reload_that_fails_says_so_and_that_the_model_is_not_loaded_any_more(
+def test_failed_reload_is_recorded_with_the_unload(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:

@@ -79,7 +79,7 @@ async def test_server_without_a_version_or_details_is_reached() -> None:
         assert manager.server_notice == ""
 
 
-async def test_failed_refresh_has_its_reason_as_the_notice() -> None:
+async def test_failed_refresh_shows_its_reason() -> None:
     replies = answers(tags=Reply("<html>Sign in</html>", 401))
     async with (
         fake_ollama(replies) as url,
@@ -88,7 +88,7 @@ async def test_failed_refresh_has_its_reason_as_the_notice() -> None:
         assert "requires authentication (HTTP 401)" in manager.server_notice
 
 
-async def test_models_own_parameters_are_the_default_context() -> None:
+async def test_default_context_is_in_the_models_own_parameters() -> None:
     shown = show(parameters="num_ctx    32768\ntemperature    0.3")
     async with (
         fake_ollama(answers(NAME, shown=shown)) as url,
@@ -186,7 +186,7 @@ async def test_credentials_are_sent_and_never_shown(
         (Reply("", 304), "cannot be read: HTTP 304", "not a proxy"),
     ],
 )
-async def test_remedy_follows_from_the_answer(
+async def test_remedy_depends_on_the_answer(
     reply: Reply, state: str, remedy: str
 ) -> None:
     async with (

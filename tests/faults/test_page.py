@@ -58,7 +58,7 @@ def test_every_kind_of_failure_has_a_row(kind: str) -> None:
 
 
 @pytest.mark.parametrize("test", ["runners", "pulls", "loads", "server"])
-def test_every_story_stands_on_the_page(test: str) -> None:
+def test_every_scenario_is_on_the_page(test: str) -> None:
     source = (Path(__file__).parent / f"test_{test}.py").read_text()
     stories = set(re.findall(r"^def (test_\w+)\(", source, re.MULTILINE))
 

@@ -64,7 +64,7 @@ FAULTS: dict[str, tuple[Step, str, str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_failed_pull_is_told_to_all_who_wait_and_to_who_asks_later(
+def test_failed_pull_is_reported_to_all_callers_and_recorded(
     fault: str, run_scenario: RunScenario
 ) -> None:
     step, kind, words = FAULTS[fault]
@@ -93,7 +93,7 @@ def steps(told: ScenarioResult, name: str = BIG) -> list[str]:
     return [" ".join(said.split()[:2]) for said in told.sentences(name)]
 
 
-def test_cut_connections_keep_their_bytes_and_the_pull_ends_well(
+def test_pull_completes_when_connections_are_cut(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
@@ -106,7 +106,7 @@ def test_cut_connections_keep_their_bytes_and_the_pull_ends_well(
     assert steps(told) == ["pull started", "pulled in", "capabilities: completion,"]
 
 
-def test_reset_connections_take_bytes_back_and_nobody_is_told_less(
+def test_progress_does_not_decrease_when_reset_connections_lose_data(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
@@ -125,7 +125,7 @@ def test_reset_connections_take_bytes_back_and_nobody_is_told_less(
     assert told.sentences(BIG)[-2].startswith("pulled in ")
 
 
-def test_stall_is_over_before_the_server_throws_bytes_away(
+def test_stalled_pull_is_restarted_before_the_server_discards_data(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
@@ -140,7 +140,7 @@ def test_stall_is_over_before_the_server_throws_bytes_away(
     assert steps(told)[-2:] == ["pulled in", "capabilities: completion,"]
 
 
-def test_bytes_that_only_come_again_are_no_progress(run_scenario: RunScenario) -> None:
+def test_repeated_data_does_not_count_as_progress(run_scenario: RunScenario) -> None:
     layer = {"status": "pulling x", "digest": "sha256:" + "a" * 64, "total": 1000}
     lines = [layer | {"completed": done} for done in (0, 100, 200)]
     body = "".join(f"{json.dumps(line)}\n" for line in lines)
@@ -156,7 +156,7 @@ def test_bytes_that_only_come_again_are_no_progress(run_scenario: RunScenario) -
     assert "no data arrived for 20 s" in told.last(BIG)[0]
 
 
-def test_server_that_dies_and_comes_back_is_pulled_from_again(
+def test_pull_works_again_after_a_restart_of_the_server(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
@@ -181,7 +181,7 @@ def test_server_that_dies_and_comes_back_is_pulled_from_again(
     assert node.count("reached at") == 2
 
 
-def test_pull_at_once_after_a_cancel_meets_the_dying_one_and_is_asked_again(
+def test_pull_right_after_a_cancel_is_repeated(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
@@ -201,7 +201,7 @@ def test_pull_at_once_after_a_cancel_meets_the_dying_one_and_is_asked_again(
     ]
 
 
-def test_two_herdbooks_pull_one_model_once(run_scenario: RunScenario) -> None:
+def test_two_instances_pull_a_model_once(run_scenario: RunScenario) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
         server.apply(registry={"rate": 5e6})
         async with server.open_manager(
@@ -219,7 +219,7 @@ def test_two_herdbooks_pull_one_model_once(run_scenario: RunScenario) -> None:
     assert told.sentences(BIG).count("pull started") == 1
 
 
-def test_failure_of_anothers_pull_is_told_to_who_follows_it(
+def test_follower_of_another_instances_pull_gets_its_error(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
@@ -242,7 +242,7 @@ def test_failure_of_anothers_pull_is_told_to_who_follows_it(
 
 
 @pytest.mark.parametrize("leaves", ["they", "we"])
-def test_foreign_pull_of_the_same_model_shares_its_bytes(
+def test_pull_shares_the_download_of_another_client(
     leaves: str, run_scenario: RunScenario
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
@@ -278,7 +278,7 @@ def test_update_of_a_loaded_model_that_changes_nothing(
     assert told.shown("plain")["state"] == "loaded"
 
 
-def test_update_of_a_loaded_model_to_other_weights_leaves_its_runner_to_nobody(
+def test_update_of_a_loaded_model_to_other_weights_leaves_a_runner_of_no_model(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
@@ -297,7 +297,7 @@ def test_update_of_a_loaded_model_to_other_weights_leaves_its_runner_to_nobody(
     assert told.last("llava:7b") == (sentence, "observed")
 
 
-def test_server_that_says_nothing_at_all_is_given_up(run_scenario: RunScenario) -> None:
+def test_pull_fails_if_the_server_sends_nothing(run_scenario: RunScenario) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
         server.apply(answer=PULL | {"hang": True, "times": 0})
         with pytest.raises(StalledError):
@@ -309,7 +309,7 @@ def test_server_that_says_nothing_at_all_is_given_up(run_scenario: RunScenario) 
     assert "no data arrived for 60 s" in told.last(BIG)[0]
 
 
-def test_server_that_says_the_same_without_end_is_given_up(
+def test_pull_fails_if_the_server_repeats_one_line_endlessly(
     run_scenario: RunScenario,
 ) -> None:
     body = '{"status": "pulling manifest"}\n'

@@ -38,7 +38,7 @@ async def replaced(server: SandboxServer, name: str, by: str) -> None:
     await server.pull(name)
 
 
-def test_alias_is_loaded_and_unloaded_with_the_name_that_was_asked_for(
+def test_names_of_the_same_weights_are_loaded_and_unloaded_together(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
@@ -56,7 +56,7 @@ def test_alias_is_loaded_and_unloaded_with_the_name_that_was_asked_for(
     assert "unloaded: on request same weights, observed by" in told.screen(ALIAS)
 
 
-def test_same_weights_with_other_parameters_change_the_runner_of_both(
+def test_load_with_other_parameters_replaces_the_runner_of_all_names(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
@@ -73,7 +73,7 @@ def test_same_weights_with_other_parameters_change_the_runner_of_both(
     assert told.shown("twin")["state"] == "loaded"
 
 
-def test_runner_of_an_older_digest_still_holds_the_model_of_its_weights(
+def test_model_stays_loaded_if_an_update_keeps_its_weights(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
@@ -90,7 +90,7 @@ def test_runner_of_an_older_digest_still_holds_the_model_of_its_weights(
     assert not any("unloaded" in said for said in told.sentences("update-me"))
 
 
-def test_runner_of_an_older_digest_is_no_more_the_models_with_other_weights(
+def test_update_to_other_weights_unloads_the_model(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
@@ -106,7 +106,7 @@ def test_runner_of_an_older_digest_is_no_more_the_models_with_other_weights(
     assert told.shown(ALIAS)["state"] == "loaded"
 
 
-def test_name_that_two_runners_bear_is_loaded_in_the_one_of_its_digest(
+def test_runner_with_the_digest_of_the_model_counts_if_two_have_its_name(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
@@ -124,7 +124,7 @@ def test_name_that_two_runners_bear_is_loaded_in_the_one_of_its_digest(
     assert alias["runner"]["digest"] != plain["digest"]
 
 
-def test_runner_of_a_deleted_model_is_memory_of_nobody(
+def test_runner_of_a_deleted_model_belongs_to_no_model(
     run_scenario: RunScenario,
 ) -> None:
     found = []
@@ -143,7 +143,7 @@ def test_runner_of_a_deleted_model_is_memory_of_nobody(
     assert any(f"in memory for {NAME}, which was deleted" in what for what in found)
 
 
-def test_model_that_comes_back_while_its_runner_is_there_is_loaded(
+def test_model_that_is_pulled_again_while_its_runner_exists_is_loaded(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
@@ -159,7 +159,7 @@ def test_model_that_comes_back_while_its_runner_is_there_is_loaded(
     assert told.sentences(PLAIN)[-1].startswith("loaded: 4k context")
 
 
-def test_dead_runner_is_in_memory_for_the_server_until_it_is_asked(
+def test_dead_runner_is_listed_until_the_next_request(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
@@ -176,7 +176,9 @@ def test_dead_runner_is_in_memory_for_the_server_until_it_is_asked(
     assert told.shown(NAME)["state"] == "loaded"
 
 
-def test_eviction_names_who_needed_the_room(run_scenario: RunScenario) -> None:
+def test_eviction_names_the_model_that_needed_the_memory(
+    run_scenario: RunScenario,
+) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
         await manager.load(NAME)
         await server.load(OTHER)
@@ -191,7 +193,7 @@ def test_eviction_names_who_needed_the_room(run_scenario: RunScenario) -> None:
     assert f"evicted to make room for {OTHER} evicted, observed by" in told.screen(NAME)
 
 
-def test_what_was_kept_for_ever_is_evicted_as_well(run_scenario: RunScenario) -> None:
+def test_model_without_expiry_can_be_evicted(run_scenario: RunScenario) -> None:
     async def scenario(_: SandboxServer, manager: ModelManager) -> None:
         await manager.load(NAME, keep_alive=-1)
         await manager.load(OTHER)
@@ -202,7 +204,7 @@ def test_what_was_kept_for_ever_is_evicted_as_well(run_scenario: RunScenario) ->
     assert told.last(NAME)[0] == f"unloaded: evicted to make room for {OTHER}"
 
 
-def test_runner_that_became_bigger_is_who_needed_the_room(
+def test_eviction_names_a_model_that_was_reloaded_with_more_memory(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
@@ -218,7 +220,7 @@ def test_runner_that_became_bigger_is_who_needed_the_room(
     assert told.last(NAME)[0] == f"unloaded: evicted to make room for {OTHER}"
 
 
-def test_load_under_way_is_who_needed_the_room_it_has_not_taken_yet(
+def test_eviction_names_a_load_that_is_still_running(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
@@ -259,7 +261,7 @@ def test_pinned_model_waits_for_the_load_that_evicted_it(
     assert told.sentences(NAME).count("load started") == 2
 
 
-def test_runner_whose_time_is_over_has_expired(run_scenario: RunScenario) -> None:
+def test_runner_expires_when_keep_alive_ends(run_scenario: RunScenario) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
         await manager.load(NAME, keep_alive="10m")
         server.time.advance(601)
@@ -270,7 +272,7 @@ def test_runner_whose_time_is_over_has_expired(run_scenario: RunScenario) -> Non
     assert told.last(NAME) == ("unloaded: keep-alive expired", "expiry")
 
 
-def test_restart_of_the_server_empties_its_memory(run_scenario: RunScenario) -> None:
+def test_restart_of_the_server_unloads_all_models(run_scenario: RunScenario) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
         await manager.load(NAME)
         await manager.load(OTHER)
@@ -284,7 +286,7 @@ def test_restart_of_the_server_empties_its_memory(run_scenario: RunScenario) -> 
         assert told.last(name) == ("unloaded: the server restarted", "restart")
 
 
-def test_unload_that_was_deferred_is_told_as_our_request(
+def test_deferred_unload_is_recorded_as_requested(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
@@ -300,7 +302,9 @@ def test_unload_that_was_deferred_is_told_as_our_request(
     assert told.last(NAME) == ("unloaded: on request", "observed")
 
 
-def test_reload_with_other_options_is_no_unload(run_scenario: RunScenario) -> None:
+def test_reload_with_other_options_is_not_recorded_as_an_unload(
+    run_scenario: RunScenario,
+) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
         await manager.load(PLAIN)
         server.apply(runner_start_delay_s=30)

@@ -25,7 +25,7 @@ LOSSES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("kind", LOSSES)
-def test_server_that_gives_no_answer_is_lost_and_its_models_are_stale(
+def test_server_that_does_not_answer_is_lost_and_its_models_are_stale(
     kind: str, run_scenario: RunScenario
 ) -> None:
     step, words = LOSSES[kind]
@@ -45,7 +45,7 @@ def test_server_that_gives_no_answer_is_lost_and_its_models_are_stale(
     assert told.shown(NAME)["stale_since"] is not None
 
 
-def test_server_that_is_back_is_reached_and_its_models_are_not_stale(
+def test_server_that_answers_again_is_reached_and_its_models_are_current(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:
@@ -62,7 +62,7 @@ def test_server_that_is_back_is_reached_and_its_models_are_not_stale(
     assert told.shown(NAME)["stale_since"] is None
 
 
-def test_model_whose_manifest_somebody_deleted_has_vanished(
+def test_model_that_another_program_deleted_has_vanished(
     run_scenario: RunScenario,
 ) -> None:
     async def scenario(server: SandboxServer, manager: ModelManager) -> None:

@@ -90,7 +90,7 @@ async def test_load_without_a_runner_is_a_failure() -> None:
         assert "LoadFailed" in await event_types(manager, NAME)
 
 
-async def test_load_that_was_evicted_before_it_was_seen_is_repeated() -> None:
+async def test_load_that_was_evicted_before_it_was_observed_is_repeated() -> None:
     """It is no failure of the model: for the server the load has succeeded."""
     one_place = sandbox.Settings(max_loaded=1)
     async with serve_manager(sandbox_settings=one_place) as (server, manager):
@@ -197,7 +197,7 @@ async def test_loading_a_loaded_model_again_records_nothing() -> None:
         assert (await manager.now()).position == before
 
 
-async def test_embedding_model_is_loaded_by_its_own_endpoint() -> None:
+async def test_embedding_model_is_loaded_with_the_embedding_endpoint() -> None:
     async with serve_manager() as (server, manager):
         status = await manager.load("nomic-embed-text")
 

@@ -194,7 +194,7 @@ async def test_stale_cancel_of_the_server_is_tried_once_more() -> None:
         assert (await manager.get_status(BIG)).present
 
 
-async def test_second_stale_cancel_is_a_failure() -> None:
+async def test_second_old_cancellation_fails_the_pull() -> None:
     async with serve_manager("none") as (server, manager):
         server.apply(registry=SLOW, cancel_lag_s=60)
         await start_pull(manager, BIG)

@@ -260,7 +260,7 @@ def test_server_known_to_have_been_away_means_a_restart() -> None:
     assert told(found) == [("a:1", restarted, Cause.RESTART)]
 
 
-def test_use_without_a_runner_is_corrected_without_a_guess() -> None:
+def test_use_without_a_runner_is_corrected_with_an_unknown_reason() -> None:
     found = drifts([listed("a:1")], [], [status("a:1", LOADED)])
 
     assert told(found) == [("a:1", unloaded(UnloadReason.UNKNOWN), Cause.OBSERVED)]

@@ -95,7 +95,7 @@ async def test_loaded_model_that_somebody_deleted_has_vanished() -> None:
         assert seen(await drift(manager)) == [(NAME, "ModelVanished", Cause.OBSERVED)]
 
 
-async def test_model_that_somebody_pulled_is_discovered() -> None:
+async def test_model_that_another_program_pulled_is_discovered() -> None:
     async with serve_manager() as (server, manager):
         await server.pull("smollm2:135m")
 
@@ -158,7 +158,7 @@ async def test_copy_of_a_loaded_model_is_discovered_loaded() -> None:
         ]
 
 
-async def test_name_that_somebody_gave_to_other_weights_is_updated() -> None:
+async def test_name_that_another_program_gave_to_other_weights_is_updated() -> None:
     async with serve_manager() as (server, manager):
         before = await manager.get_status(NAME)
         await server.copy(PLAIN, NAME)
@@ -324,7 +324,7 @@ async def away(server: SandboxServer, manager: ModelManager) -> None:
         await manager.refresh()
 
 
-async def test_node_with_another_version_is_reached_anew() -> None:
+async def test_new_version_of_the_server_is_recorded() -> None:
     async with serve_manager() as (server, manager):
         server.world.profile = sandbox.Profile(version="9.9.9")
 
