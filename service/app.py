@@ -34,6 +34,7 @@ from herdbook.service.api import models as api_models
 from herdbook.service.api import operations as api_operations
 from herdbook.service.api import roles as api_roles
 from herdbook.service.api import tokens as api_tokens
+from herdbook.service.api import usage as api_usage
 from herdbook.service.api.health import VERSION
 from herdbook.service.api.openapi import Document
 from herdbook.service.context import Service, default_manager_settings
@@ -93,6 +94,7 @@ def routed(service: Service) -> Litestar:
             *api_models.HANDLERS,
             *api_operations.HANDLERS,
             *api_roles.HANDLERS,
+            *api_usage.HANDLERS,
             *api_log.HANDLERS,
             *api_tokens.HANDLERS,
         ],

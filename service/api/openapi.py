@@ -29,6 +29,8 @@ from herdbook.service import problems
 from herdbook.service.api import models as api_models
 from herdbook.service.api import schemas as answers
 from herdbook.service.api import tokens as api_tokens
+from herdbook.service.api import usage as api_usage
+from herdbook.service.api.usage import CSV
 from herdbook.service.auth import tokens
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.operations import operation
@@ -45,7 +47,7 @@ STRICT: Final = (
 """Request bodies; unknown fields are refused."""
 
 _SHAPES: Final = (
-    *(answers, problems, operation, api_models, api_tokens, tokens),
+    *(answers, problems, operation, api_models, api_tokens, api_usage, tokens),
     *(shapes, loaded_models, core, facts, costs, difference, lineage, roles, status),
 )
 """The modules with the structs of the schemas, in the order of the lookup by name."""
@@ -217,5 +219,7 @@ def _complete_call(call: Json) -> None:
     if name in _HEADERS:
         status, headers = _HEADERS[name]
         call["responses"][status].setdefault("headers", {}).update(headers)
+    if name == "getUsage":
+        call["responses"]["200"]["content"][CSV] = {"schema": {"type": "string"}}
     if name == "startOperation":
         call["responses"]["202"]["links"] = msgspec.to_builtins(_LINKS)

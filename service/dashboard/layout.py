@@ -32,6 +32,7 @@ DONE = "done"
 NAVIGATION = (
     ("Models", "/"),
     ("Roles", "/roles"),
+    ("Usage", "/usage"),
     ("Log", "/log"),
     ("Server", "/node"),
 )

@@ -23,6 +23,7 @@ PAGES = (
     *(f"/models/{BROKEN}", "/models/never-seen:1b", f"/models/{MODEL}/configuration"),
     *(f"/models/{MODEL}/unload", f"/models/{MODEL}/delete", f"/models/{LONG}/pull"),
     *(f"/models/{LONG}", "/roles", "/log", "/log?type=ModelUsed", "/log/5", "/node"),
+    *("/usage", "/usage?range=all"),
     *("/compare", "/compare?from=1", "/api"),
 )
 UNFOLDED = "document.querySelectorAll('details').forEach((one) => one.open = true)"

@@ -61,7 +61,7 @@ def test_load_with_the_keyboard_alone(
 def test_keys_of_the_page(herdbook: RunningService, visits: PageSession) -> None:
     page = visits.open(herdbook)
 
-    for key, path in (("l", "/log"), ("r", "/roles"), ("s", "/node"), ("m", "/")):
+    for key, path in (("l", "/log"), ("u", "/usage"), ("s", "/node"), ("m", "/")):
         page.keyboard.press("g")
         page.keyboard.press(key)
         page.wait_for_url(f"{herdbook.address}{path}")

@@ -17,6 +17,7 @@ from herdbook.service.dashboard.pages.models import models_page, pull_by_name
 from herdbook.service.dashboard.pages.roles import roles_page
 from herdbook.service.dashboard.pages.server import look_again, node_page
 from herdbook.service.dashboard.pages.settings import change_settings, settings_page
+from herdbook.service.dashboard.pages.usage import usage_page
 from herdbook.service.dashboard.static_files import static_file
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import authenticator_of, principal_of
@@ -47,6 +48,7 @@ _HANDLERS: Final[list[BaseRouteHandler]] = [
     confirm_page,
     perform,
     roles_page,
+    usage_page,
     log_page,
     event_page,
     node_page,

@@ -74,6 +74,7 @@ def test_document_names_every_path_and_no_more(herdbook: RunningService) -> None
         "GET /v1/tokens",
         "POST /v1/tokens",
         "DELETE /v1/tokens/{name}",
+        "GET /v1/usage",
         "GET /v1/roles",
         "GET /v1/roles/{role}",
         "GET /v1/roles/{role}/suggestions",

@@ -27,6 +27,7 @@ PAGES = [
     *("/log?type=ModelDiscovered", "/log?model=llama", "/log?cause=observed"),
     *("/log?actor=reconciler&since=2+hours+ago&until=now", "/log?before=3"),
     *(f"/models/{MODEL}", f"/models/{MODEL}?span=hour", f"/models/{MODEL}?before=5"),
+    *("/usage", "/usage?range=7d", "/usage?range=30d", "/usage?range=all"),
     *("/models/never:seen", "/models/hf.co/some/body:q4", "/models/hf.co%2Fa%2Fb"),
     f"/models/{MODEL}/configuration",
 ]

@@ -64,6 +64,12 @@ QUERIES = {
     "/v1/models/{name}/history": ("limit=1000", "actor=nobody"),
     "/v1/models/{name}/cost": ("of=pull", "of=load", "of=unload", "of=delete"),
     "/": ("", "gone=true", f"as_of={OLD}"),
+    "/v1/usage": (
+        "",
+        "by=day&by=client&format=csv",
+        f"by=model&since={OLD}",
+        f"as_of={OLD}",
+    ),
     "/pull": (f"model={names(1)[0]}",),
 }
 """Queries that make much work, or that a path needs; the others are asked without."""
