@@ -10,6 +10,8 @@ from collections.abc import Generator
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["support.postgres_fixture"]
+
 settings.register_profile(
     "herdbook",
     deadline=None,  # machines are noisy
@@ -34,6 +36,7 @@ def quiet_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the person who runs the tests reaches them."""
     settings_of_the_person = (
         *("OLLAMA_HOST", "HERDBOOK_DB", "HERDBOOK_NODE", "HERDBOOK_CATALOGUE"),
+        *("PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE", "PGSERVICE"),
         *("NO_COLOR", "COLUMNS", "LINES"),
     )
     for name in settings_of_the_person:

@@ -9,6 +9,8 @@ import sqlite3
 from collections.abc import Iterator
 from importlib.resources import files
 
+from herdbook.events.named_queries import named_queries
+
 APPLICATION_ID = 0x48455244
 """The application id in the header of a Herdbook log: ``HERD`` in ASCII."""
 
@@ -16,13 +18,6 @@ _SQL = files("herdbook.events.sqlite") / "sql"
 
 CONNECTION = (_SQL / "connection.sql").read_text("utf-8")
 """The statements that set up every connection."""
-
-
-def _named(text: str) -> Iterator[tuple[str, str]]:
-    for part in text.split("-- name: ")[1:]:
-        name, _, body = part.partition("\n")
-        lines = [line for line in body.splitlines() if not line.startswith("--")]
-        yield name, "\n".join(lines).strip()
 
 
 def _statements(script: str) -> Iterator[str]:
@@ -36,7 +31,7 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
 
 
-QUERIES = dict(_named((_SQL / "queries.sql").read_text("utf-8")))
+QUERIES = named_queries((_SQL / "queries.sql").read_text("utf-8"))
 """Queries by name."""
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = tuple(

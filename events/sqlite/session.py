@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import (
-    AsyncGenerator,
     Awaitable,
-    Callable,
     Iterable,
     Iterator,
     Sequence,
 )
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol
 
 from herdbook.events.errors import (
-    CorruptLogError,
     NewerSchemaError,
     NotALogError,
     StoreClosedError,
@@ -37,8 +33,6 @@ from herdbook.events.sqlite.schema import (
     QUERIES,
 )
 
-E = TypeVar("E")
-
 OLDEST_SQLITE = (3, 38)
 """STRICT tables came with SQLite 3.37, the operator ``->>`` with 3.38."""
 
@@ -47,9 +41,6 @@ LOCK_WAIT_S = 5.0
 
 RETRY_S = 0.01
 """Interval between two attempts to set up a file, seconds."""
-
-PAGE = 1000
-"""Number of events per page."""
 
 
 class Connection(Protocol):
@@ -135,43 +126,6 @@ def translated(subject: str) -> Iterator[None]:
         yield
     except SQLITE_ERRORS as error:
         raise translate(error, subject) from error
-
-
-class Pages(NamedTuple):
-    """A read in pages, so that no read holds a transaction open.
-
-    Attributes:
-        query: Name of the query of a page, with ``:after`` and ``:limit``.
-        after: Key after which the first page starts.
-        limit: Maximum number of rows in total.
-        key: Index of the key column, by which pages continue.
-    """
-
-    query: str
-    after: int
-    limit: int | None
-    key: int = 0
-
-    async def read(
-        self, session: Session, make: Callable[[Row], E], **parameters: object
-    ) -> AsyncGenerator[E, None]:
-        """Yield the result of ``make`` for each row, in order."""
-        after = self.after
-        left = sys.maxsize if self.limit is None else self.limit
-        while left > 0:
-            size = min(PAGE, left)
-            rows = await session.run(self.query, after=after, limit=size, **parameters)
-            for row in rows:
-                yield make(row)
-            if len(rows) < size:
-                return
-            last = rows[-1][self.key]
-            if type(last) is not int or last <= after:  # else endless
-                raise CorruptLogError(
-                    session.subject, "is not in order", "Run: herdbook verify"
-                )
-            after = last
-            left -= size
 
 
 def check_library(version: tuple[int, ...]) -> None:

@@ -22,7 +22,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 import aiosqlite
 import msgspec
@@ -35,8 +35,10 @@ from herdbook.events.errors import (
     StoreError,
     StoreUnavailableError,
 )
+from herdbook.events.finished import finished
 from herdbook.events.group import draft_append
 from herdbook.events.memory import utc_now
+from herdbook.events.pages import PAGE, Pages
 from herdbook.events.recorded import NewEvent, RecordedEvent, StoredEvent
 from herdbook.events.sqlite.kept_head import HeadKeeper, KeptHead, contradiction
 from herdbook.events.sqlite.log_file import (
@@ -55,8 +57,6 @@ from herdbook.events.sqlite.recorder import (
 from herdbook.events.sqlite.schema_difference import compare
 from herdbook.events.sqlite.session import (
     LOCK_WAIT_S,
-    PAGE,
-    Pages,
     Session,
     check_library,
     check_owner,
@@ -75,8 +75,6 @@ from herdbook.events.store import (
 )
 from herdbook.events.subscription import Commits, follow, watch
 from herdbook.events.writer import ViewChange, Writer
-
-E = TypeVar("E")
 
 
 class SQLiteEventStore:
@@ -142,7 +140,7 @@ class SQLiteEventStore:
         """
         opening = asyncio.create_task(cls._open(Path(path), clock, accept_loss, access))
         try:
-            return await _finished(opening)
+            return await finished(opening)
         except asyncio.CancelledError:
             if not opening.exception():
                 await opening.result().close()
@@ -433,7 +431,7 @@ class SQLiteEventStore:
             return
         if not self._closing:
             self._closing = asyncio.create_task(self._close())
-        await _finished(self._closing)
+        await finished(self._closing)
 
     async def _close(self) -> None:
         async with self._connections:
@@ -578,16 +576,3 @@ def _stored_view(row: Row) -> StoredView | None:
 
 def _columns(view: StoredView) -> dict[str, object]:
     return msgspec.structs.asdict(view) | {"checksum": view.checksum}
-
-
-async def _finished(task: asyncio.Task[E]) -> E:
-    """Return the result of a task; raise a cancellation after the task has ended."""
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled:
-        raise cancelled
-    return task.result()

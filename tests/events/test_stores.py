@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from herdbook.events.memory import MemoryEventStore
+from herdbook.events.postgres.address import PostgresAddress
+from herdbook.events.postgres.store import PostgresEventStore
 from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.testing import CONTRACT, SHARED_CONTRACT, Case, Store, name_of
 
@@ -23,6 +25,18 @@ async def test_sqlite_store_keeps_the_contract(case: Case, tmp_path: Path) -> No
     @asynccontextmanager
     async def opened() -> AsyncIterator[Store]:
         async with await SQLiteEventStore.open(tmp_path / "herd.db") as store:
+            yield store
+
+    await case(opened)
+
+
+@pytest.mark.parametrize("case", CONTRACT + SHARED_CONTRACT, ids=name_of)
+async def test_postgres_store_keeps_the_contract(
+    case: Case, address: PostgresAddress
+) -> None:
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Store]:
+        async with await PostgresEventStore.open(address) as store:
             yield store
 
     await case(opened)

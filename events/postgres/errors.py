@@ -1,0 +1,239 @@
+"""Translate the errors of PostgreSQL to errors of Herdbook.
+
+A running statement fails with an SQLSTATE
+(https://www.postgresql.org/docs/current/errcodes-appendix.html). libpq reports a
+failed connection as text alone, so that table is by text; an unknown text is shown as
+it is. Neither has a password in it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import psycopg
+
+from herdbook.events.errors import (
+    ConflictError,
+    CorruptLogError,
+    InterruptedWriteError,
+    StoreError,
+    StoreFullError,
+    StoreUnavailableError,
+)
+
+CHECK_ADDRESS = "Check the address, and that the server is running and reachable"
+
+
+class ConnectionLostError(InterruptedWriteError):
+    """The connection was lost while a statement ran; it may be committed."""
+
+
+class NoConnectionError(StoreUnavailableError):
+    """There is no connection, and another attempt may succeed; nothing was written."""
+
+
+class StartingError(NoConnectionError):
+    """The server is starting, and will soon accept connections."""
+
+
+class ReplanError(ConflictError):
+    """The log has changed since the group was planned; nothing was written."""
+
+
+class _Known(NamedTuple):
+    """An error that is known by a part of its text.
+
+    Attributes:
+        text: The part.
+        kind: The class of the error.
+        state: The problem.
+        remedy: How to fix it.
+    """
+
+    text: str
+    kind: type[StoreUnavailableError]
+    state: str
+    remedy: str
+
+
+_ON_CONNECTING = (
+    _Known(
+        "password authentication failed",
+        StoreUnavailableError,
+        "refuses the user or the password",
+        "Correct the address, or use a password file: PGPASSFILE",
+    ),
+    _Known(
+        "no password supplied",
+        StoreUnavailableError,
+        "asks for a password",
+        "Add it to the address, or to a password file: PGPASSFILE",
+    ),
+    _Known(
+        "no pg_hba.conf entry",
+        StoreUnavailableError,
+        "does not accept this user from this host",
+        "Allow it in pg_hba.conf, or add sslmode=require to the address",
+    ),
+    _Known(
+        'role "',
+        StoreUnavailableError,
+        "does not know the user",
+        "Correct the user, or create it: CREATE USER",
+    ),
+    _Known(
+        'database "',
+        StoreUnavailableError,
+        "does not have the database",
+        "Correct its name, or create it: createdb",
+    ),
+    _Known(
+        "session is read-only",
+        NoConnectionError,
+        "is read-only: it is a replica",
+        "Use the address of the primary, or list all servers: "
+        "postgresql://USER@HOST1,HOST2/DATABASE",
+    ),
+    _Known(
+        "certificate verify failed",
+        StoreUnavailableError,
+        "has a certificate that cannot be verified",
+        "Set sslrootcert in the address to the file of its authority",
+    ),
+    _Known(
+        "server does not support SSL",
+        StoreUnavailableError,
+        "does not support TLS",
+        "Enable it at the server, or remove sslmode from the address",
+    ),
+    _Known(
+        "too many clients",
+        NoConnectionError,
+        "has no free connection",
+        "Raise max_connections, or stop other clients",
+    ),
+    _Known(
+        "remaining connection slots",
+        NoConnectionError,
+        "has no free connection",
+        "Raise max_connections, or stop other clients",
+    ),
+    _Known(
+        "could not translate host name",
+        NoConnectionError,
+        "has a host name that is not known",
+        "Correct the host name in the address",
+    ),
+    _Known(
+        "failed to resolve host",
+        NoConnectionError,
+        "has a host name that is not known",
+        "Correct the host name in the address",
+    ),
+    _Known(
+        "Connection refused",
+        NoConnectionError,
+        "is not reachable: the connection was refused",
+        CHECK_ADDRESS,
+    ),
+    _Known(
+        "timeout expired",
+        NoConnectionError,
+        "is not reachable: it does not answer",
+        CHECK_ADDRESS,
+    ),
+    _Known(
+        "starting up",
+        StartingError,
+        "is starting",
+        "Try again in a few seconds",
+    ),
+    _Known(
+        "shutting down",
+        NoConnectionError,
+        "is shutting down",
+        "Start it again",
+    ),
+)
+
+_BY_STATE: dict[str, tuple[type[StoreError], str, str]] = {
+    "23": (ReplanError, "has moved on", "Read it again, then retry"),
+    "40": (ReplanError, "has moved on", "Read it again, then retry"),
+    "25006": (
+        ConnectionLostError,
+        "is read-only: it is a replica",
+        "Use the address of the primary",
+    ),
+    "42501": (
+        StoreUnavailableError,
+        "does not permit this user to use the log",
+        "Grant it: GRANT CREATE ON DATABASE, or name a schema that it owns",
+    ),
+    "42": (
+        CorruptLogError,
+        "lacks a table or a function of the log",
+        "Run: herdbook verify, or restore a backup of the database",
+    ),
+    "P0002": (CorruptLogError, "has no head row", "Run: herdbook verify"),
+    "53100": (
+        StoreFullError,
+        "cannot grow: its disk is full",
+        "Free some disk space on the server",
+    ),
+    "53": (
+        StoreUnavailableError,
+        "has too little memory or too many connections",
+        "Reduce its load, or raise its limits",
+    ),
+    "55P03": (
+        StoreUnavailableError,
+        "is locked by another session",
+        "Retry later, or end the session that holds the lock: see pg_locks",
+    ),
+    "57014": (
+        StoreUnavailableError,
+        "takes too long to answer",
+        "Retry later, or find out what slows the server down",
+    ),
+    "XX001": (
+        CorruptLogError,
+        "is damaged",
+        "Restore a backup of the database",
+    ),
+    "XX002": (CorruptLogError, "has a damaged index", "Rebuild it: REINDEX"),
+}
+
+
+def translate(error: psycopg.Error, subject: str) -> StoreError:
+    """Return the error of Herdbook for a statement that failed.
+
+    Args:
+        error: The error of the driver.
+        subject: Address of the log, without a password.
+    """
+    code = error.sqlstate or ""
+    if code[:3] == "57P" or code[:2] == "08" or not code:  # the session has ended
+        return ConnectionLostError(
+            subject, f"lost the connection: {text_of(error)}", CHECK_ADDRESS
+        )
+    known = _BY_STATE.get(code) or _BY_STATE.get(code[:2])
+    if known is None:
+        return StoreUnavailableError(subject, f"failed: {text_of(error)} ({code})")
+    kind, state, remedy = known
+    return kind(subject, state, f"{remedy} ({text_of(error)})")
+
+
+def translate_connecting(error: Exception, subject: str) -> StoreUnavailableError:
+    """Return the error of Herdbook for a connection that could not be made."""
+    text = text_of(error)
+    for known in _ON_CONNECTING:
+        if known.text in text:
+            return known.kind(subject, known.state, known.remedy)
+    return NoConnectionError(subject, f"cannot be reached: {text}", CHECK_ADDRESS)
+
+
+def text_of(error: Exception) -> str:
+    """Return the message of an error in one line, without the address."""
+    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    text = primary or str(error) or type(error).__name__
+    return "; ".join(line.strip() for line in text.splitlines() if line.strip())

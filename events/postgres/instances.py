@@ -1,0 +1,120 @@
+"""The running instances on a PostgreSQL log: one is alive while it holds its lock.
+
+The lock is an advisory lock of a session, which the server releases when the session
+ends for any reason. An instance that loses its connection takes the lock again on a
+new one. So an instance counts as dead only if its lock has been free for a while, and
+if the one that asks has been connected for as long: after a restart or a failover of
+the server, all instances need a moment to return. The times are the server's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager, suppress
+from typing import Self
+
+from herdbook.events.errors import StoreError
+from herdbook.events.postgres.address import PostgresAddress
+from herdbook.events.postgres.session import Session, patiently
+from herdbook.events.recorded import new_id
+
+BEAT_S = 1.0
+"""Interval at which an instance notes that it is running, seconds."""
+
+GRACE_S = 3.0
+"""Time without a lock after which an instance counts as dead, seconds. An instance
+needs about a second to reconnect once the server is back."""
+
+
+class PostgresInstances:
+    """Instances that share a log; use ``open`` to create one.
+
+    Attributes:
+        failure: Why this instance cannot note that it is running; None if it can.
+    """
+
+    def __init__(self, address: PostgresAddress) -> None:
+        self.failure: StoreError | None = None
+        self._own = new_id()
+        self._session = Session(address, is_durable=False, instance=self._own)
+        self._streams: list[str] = []
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, address: PostgresAddress) -> AsyncIterator[Self]:
+        """Take the lock of a new instance; release it when the block ends.
+
+        The log must exist.
+
+        Raises:
+            StoreError: The server cannot be reached, or refuses.
+        """
+        instances = cls(address)
+        try:
+            await patiently(instances._note)
+            await instances._session.run("remove_old_instances")
+            beating = asyncio.create_task(instances._beat(), name="herdbook presence")
+            try:
+                yield instances
+            finally:
+                beating.cancel()
+                with suppress(asyncio.CancelledError):
+                    await beating
+                await instances._leave()
+        finally:
+            await instances._session.close()
+
+    @property
+    def own(self) -> str:
+        """The id of this instance."""
+        return self._own
+
+    async def alive(self, instance: str) -> bool:
+        """Return whether an instance is alive.
+
+        Waits until the answer is certain, at most a few seconds after connecting.
+
+        Raises:
+            StoreUnavailableError: The server cannot be reached.
+        """
+        if instance == self._own:
+            return True
+        loop = asyncio.get_running_loop()
+        while instance not in await self._living():
+            age_s = loop.time() - self._session.connected_at
+            if age_s >= GRACE_S:
+                return False
+            await asyncio.sleep(GRACE_S - age_s)
+        return True
+
+    async def announce(self, streams: Collection[str]) -> None:
+        """Publish the streams that this instance changes, instead of earlier ones."""
+        self._streams = list(streams)
+        await patiently(self._note)
+
+    async def announced(self) -> frozenset[str]:
+        """Return the streams that the other living instances announced."""
+        living = await self._living()
+        others = (living[each] for each in living if each != self._own)
+        return frozenset(stream for streams in others for stream in streams)
+
+    async def _living(self) -> dict[str, list[str]]:
+        return dict(await self._session.run("living", grace_s=GRACE_S))
+
+    async def _note(self) -> None:
+        await self._session.once("note_instance", id=self._own, streams=self._streams)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_S)
+            try:
+                await self._note()
+            except StoreError as error:
+                self.failure = error
+            else:
+                self.failure = None
+
+    async def _leave(self) -> None:
+        with suppress(StoreError):  # then the others wait until the lock is free
+            await self._session.once("remove_instance", id=self._own)

@@ -1,0 +1,195 @@
+"""Record groups of appends in a log on a PostgreSQL server.
+
+A group is planned from the cached head and versions and written with one statement.
+That statement locks the head row, writes nothing if another instance has appended
+meanwhile, and then returns the new head and versions, so that the next attempt needs
+no other round trip. The lock is never held while this process does anything.
+
+If the connection is lost, the group is recorded again on a new one. That is safe even
+while the server still runs the first statement: both need the same head, so at most
+one of them writes, and the events are found by their ids before they are planned again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+
+import msgspec
+
+from herdbook.events import codec
+from herdbook.events.errors import CorruptLogError, StoreUnavailableError
+from herdbook.events.group import Draft, Plan, plan_group
+from herdbook.events.postgres.errors import (
+    ConnectionLostError,
+    NoConnectionError,
+    ReplanError,
+)
+from herdbook.events.postgres.session import Backoff, Session
+from herdbook.events.recorded import RecordedEvent
+from herdbook.events.store import Head
+
+REMEMBERED_STREAMS = 10_000
+"""Number of streams whose version is cached."""
+
+
+async def find_recorded(
+    session: Session, ids: Iterable[str]
+) -> dict[str, RecordedEvent]:
+    """Return the recorded events with the given ids, by id."""
+    rows = await session.once("events_by_id", ids=list(ids))
+    events = [codec.read_row(*row) for row in rows]
+    return {event.event_id: event for event in events}
+
+
+async def read_head(session: Session) -> Head:
+    """Return the end of the log.
+
+    Raises:
+        CorruptLogError: The head row is missing.
+    """
+    for position, hash_ in await session.run("head"):
+        return Head(position, hash_)
+    raise CorruptLogError("the log", "has no head row", "Run: herdbook verify")
+
+
+class PostgresRecorder:
+    """Decides and writes groups of appends; used by one ``Writer`` alone.
+
+    Args:
+        session: The connection for writes, used by the recorder alone.
+        clock: Returns the current time, UTC, for ``recorded_at``.
+    """
+
+    def __init__(self, session: Session, *, clock: Callable[[], datetime]) -> None:
+        self._session = session
+        self._clock = clock
+        self._head: Head | None = None
+        self._versions: dict[str, int] = {}
+
+    async def record(self, drafts: Sequence[Draft]) -> Plan:
+        """Write a group of appends; see ``Recorder.record``.
+
+        While the server cannot be reached, this waits for its return.
+        """
+        backoff = Backoff()
+        in_doubt: ConnectionLostError | None = None
+        while True:
+            try:
+                plan = await self._record(drafts, backoff, afresh=in_doubt is not None)
+            except ConnectionLostError as error:
+                in_doubt = error
+            except NoConnectionError as error:
+                if backoff.is_over:
+                    raise in_doubt or error from error
+            else:
+                return plan
+            self.forget()
+            if backoff.is_over:
+                assert in_doubt
+                raise in_doubt
+            await backoff.wait()
+
+    async def find(self, ids: Sequence[str]) -> dict[str, RecordedEvent]:
+        """Find recorded events by id; see ``Recorder.find``."""
+        return await find_recorded(self._session, ids)
+
+    def forget(self) -> None:
+        """Clear the cached head and versions."""
+        self._head = None
+        self._versions.clear()
+
+    async def _record(
+        self, drafts: Sequence[Draft], backoff: Backoff, *, afresh: bool
+    ) -> Plan:
+        """Plan and write until no other instance comes first."""
+        streams = sorted({draft.stream for draft in drafts})
+        while True:
+            plan = None if afresh else await self._plan(drafts, streams, {})
+            if plan is None or plan.refuses:  # or an earlier append may be recorded
+                plan = await self._plan_afresh(drafts, streams)
+                afresh = False
+            try:
+                if not plan.events or await self._insert(plan, streams):
+                    break
+            except ReplanError:  # an event is recorded already
+                afresh = True
+            if backoff.is_over:
+                raise StoreUnavailableError(
+                    self._session.subject,
+                    "is so busy that other instances always came first",
+                    "Retry later, or run fewer instances on this log",
+                )
+        self._head = plan.head
+        self._versions |= plan.versions
+        if len(self._versions) > REMEMBERED_STREAMS:
+            self._versions.clear()
+        return plan
+
+    async def _plan(
+        self,
+        drafts: Sequence[Draft],
+        streams: Sequence[str],
+        recorded: dict[str, RecordedEvent],
+    ) -> Plan:
+        """Plan from what is cached.
+
+        A version that is newer than the cached head does no harm: such a head is not
+        the log's any more, and the server refuses the plan.
+        """
+        if self._head is None:
+            await self._read_state(streams)
+        elif unknown := [each for each in streams if each not in self._versions]:
+            rows = await self._session.once("stream_versions", streams=unknown)
+            self._versions |= zip(unknown, rows[0][0], strict=True)
+        assert self._head is not None
+        return plan_group(
+            drafts,
+            head=self._head,
+            versions={stream: self._versions[stream] for stream in streams},
+            recorded=recorded,
+            now=self._clock(),
+        )
+
+    async def _plan_afresh(
+        self, drafts: Sequence[Draft], streams: Sequence[str]
+    ) -> Plan:
+        """Plan from the log itself.
+
+        The ids are read after the versions: an event that another instance records in
+        between is found, rather than refused for the version that it changed.
+        """
+        self.forget()
+        await self._read_state(streams)
+        ids = [event_id for draft in drafts for event_id in draft.ids]
+        recorded = await find_recorded(self._session, ids)
+        return await self._plan(drafts, streams, recorded)
+
+    async def _read_state(self, streams: Sequence[str]) -> None:
+        rows = await self._session.once("state", streams=list(streams))
+        if not rows:
+            raise CorruptLogError(
+                self._session.subject, "has no head row", "Run: herdbook verify"
+            )
+        self._keep_state(streams, *rows[0])
+
+    def _keep_state(
+        self, streams: Sequence[str], position: int, hash_: str, versions: list[int]
+    ) -> None:
+        self._head = Head(position, hash_)
+        self._versions = dict(zip(streams, versions, strict=True))
+
+    async def _insert(self, plan: Plan, streams: Sequence[str]) -> bool:
+        """Write the events of a plan; return False if the log has changed meanwhile."""
+        events = [msgspec.structs.astuple(event) for event in plan.events]
+        is_written, *state = (
+            await self._session.once(
+                "append_group",
+                previous=plan.begin.hash,
+                rows=msgspec.json.encode(events).decode(),
+                streams=streams,
+            )
+        )[0]
+        if not is_written:
+            self._keep_state(streams, *state)
+        return bool(is_written)

@@ -1,0 +1,36 @@
+"""The SQL of the PostgreSQL store: queries by name, and migrations by number.
+
+The SQL is in ``sql/*.sql`` and is read once, when this module is imported.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from herdbook.events.named_queries import named_queries
+
+_SQL = files("herdbook.events.postgres") / "sql"
+
+QUERIES = {
+    name: text.encode()
+    for name, text in named_queries((_SQL / "queries.sql").read_text("utf-8")).items()
+}
+"""Queries by name, in the form that the driver takes."""
+
+MIGRATIONS: tuple[bytes, ...] = tuple(
+    (_SQL / "migrations" / name).read_bytes() for name in ("001_log.sql",)
+)
+"""The scripts of the migrations; the n-th migration creates schema n."""
+
+NEWEST = len(MIGRATIONS)
+"""The schema that this version writes."""
+
+TRIGGERS = frozenset(
+    {
+        "events_are_not_changed",
+        "events_follow_the_head",
+        "head_is_an_event",
+        "head_is_not_deleted",
+    }
+)
+"""The triggers that keep events from being changed."""

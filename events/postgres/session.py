@@ -1,0 +1,359 @@
+"""Connections to a PostgreSQL server: named queries, timeouts and reconnection.
+
+Every error of the driver is translated here. A session connects when it is first used,
+and again after its connection was lost. It has one statement under way at a time, and
+each statement is a transaction of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias, TypeVar
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
+
+from herdbook.events.errors import CallerError, StoreClosedError, StoreUnavailableError
+from herdbook.events.postgres.address import PostgresAddress
+from herdbook.events.postgres.errors import (
+    ConnectionLostError,
+    NoConnectionError,
+    translate,
+    translate_connecting,
+)
+from herdbook.events.postgres.schema import QUERIES
+
+T = TypeVar("T")
+
+Row: TypeAlias = tuple[Any, ...]
+"""A row of a query; its types are those of the columns."""
+
+OLDEST_SERVER = 150_000
+"""PostgreSQL 15; older versions are not tested."""
+
+PATIENCE_S = 10.0
+"""Time that a call waits for a lost server to return, seconds."""
+
+FIRST_WAIT_S = 0.05
+"""Time until the second attempt to connect, seconds; it doubles with each."""
+
+LONGEST_WAIT_S = 0.8
+"""Longest time between two attempts to connect, seconds."""
+
+STATEMENT_S = 20
+"""Time that a statement may take on the server, seconds."""
+
+LOCK_S = 5
+"""Time that a statement waits for a lock of another session, seconds."""
+
+ANSWER_S = STATEMENT_S + 5.0
+"""Time until a connection without an answer counts as lost, seconds."""
+
+_DEFAULTS: dict[str, str | int] = {
+    "application_name": "herdbook",
+    "connect_timeout": 5,
+    # A failover is noticed, and followed where the address names several servers.
+    "target_session_attrs": "read-write",
+    # A server that vanished without a word is noticed after about ten seconds.
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+
+_SETTINGS = (
+    f"SET statement_timeout = '{STATEMENT_S}s'; SET lock_timeout = '{LOCK_S}s'; "
+    f"SET idle_in_transaction_session_timeout = '{STATEMENT_S}s'; "
+    "SET default_transaction_isolation = 'read committed'; "
+    "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; "
+    "SET tcp_keepalives_count = 3; "
+    "SET client_encoding = 'UTF8'; SET client_min_messages = 'warning'"
+).encode()
+
+
+def connection_parameters(address: PostgresAddress) -> dict[str, Any]:
+    """Return the parameters for libpq.
+
+    Raises:
+        CallerError: libpq does not accept the address.
+    """
+    try:
+        given = conninfo_to_dict(address.url)
+    except psycopg.Error:
+        raise CallerError(  # libpq's message may quote the password
+            str(address),
+            "is not a valid address",
+            "Use postgresql://USER@HOST:PORT/DATABASE?PARAMETER=VALUE with the "
+            "parameters of libpq, and encode special characters of the password",
+        ) from None
+    return {**_DEFAULTS, **given}
+
+
+class Session:
+    """A connection that runs queries by name and reconnects.
+
+    Args:
+        address: Address of the log.
+        is_durable: Whether commits must survive a crash of the server.
+        instance: Id of an instance; each connection takes its lock.
+
+    Attributes:
+        subject: Address of the log, without its password.
+        connected_at: When the present connection was made, by the loop's clock.
+    """
+
+    def __init__(
+        self,
+        address: PostgresAddress,
+        *,
+        is_durable: bool = True,
+        instance: str | None = None,
+    ) -> None:
+        self._address = address
+        self._parameters = connection_parameters(address)
+        self._is_durable = is_durable
+        self._instance = instance
+        self._connection: psycopg.AsyncConnection[Row] | None = None
+        self._turn = asyncio.Lock()
+        self._is_closed = False
+        self._process = os.getpid()
+        self.subject = str(address)
+        self.connected_at = 0.0
+
+    async def run(self, query: str, /, **parameters: object) -> Sequence[Row]:
+        """Run a query by its name, and again if the connection is lost.
+
+        For queries that may be repeated.
+
+        Raises:
+            StoreError: The query failed, or the server does not return in time.
+        """
+        return await patiently(lambda: self.once(query, **parameters))
+
+    async def once(self, query: str, /, **parameters: object) -> Sequence[Row]:
+        """Run a query by its name, once.
+
+        Raises:
+            NoConnectionError: There is no connection; the query was not sent.
+            ConnectionLostError: The connection was lost while the query ran.
+            StoreError: The query failed.
+        """
+        return await self._execute(QUERIES[query], parameters)
+
+    async def script(self, text: bytes) -> None:
+        """Run statements without parameters."""
+        await self._execute(text, None)
+
+    async def _execute(
+        self, statement: bytes, parameters: dict[str, object] | None
+    ) -> Sequence[Row]:
+        async with self._turn:
+            connection = await self._connected()
+            with self._noticing_loss(connection):
+                async with asyncio.timeout(ANSWER_S):
+                    cursor = await connection.execute(statement, parameters)
+                    return await cursor.fetchall() if cursor.description else []
+
+    async def notified(self, within_s: float) -> list[str]:
+        """Wait for notifications; return their payloads, or nothing after a time.
+
+        Raises:
+            StoreUnavailableError: The connection was lost.
+        """
+        async with self._turn:
+            connection = await self._connected()
+            with self._noticing_loss(connection):
+                return [
+                    notification.payload
+                    async for notification in connection.notifies(
+                        timeout=within_s, stop_after=1
+                    )
+                ]
+
+    async def listen(self, channel: str) -> None:
+        """Receive the notifications of a channel on the present connection."""
+        async with self._turn:
+            connection = await self._connected()
+            with self._noticing_loss(connection):
+                await connection.execute(
+                    sql.SQL("LISTEN {}").format(sql.Identifier(channel))
+                )
+
+    async def connect(self) -> None:
+        """Connect, unless the session is connected.
+
+        Raises:
+            StoreUnavailableError: The server is not reachable or refuses.
+        """
+        async with self._turn:
+            await self._connected()
+
+    def drop(self) -> None:
+        """Close the connection without waiting; the next call connects again."""
+        connection, self._connection = self._connection, None
+        if connection is not None and os.getpid() == self._process:
+            connection.pgconn.finish()
+
+    async def close(self) -> None:
+        """Close the connection, after the running statement; safe to call twice."""
+        self._is_closed = True
+        async with self._turn:
+            self.drop()
+
+    async def _connected(self) -> psycopg.AsyncConnection[Row]:
+        if self._is_closed:
+            raise StoreClosedError(self.subject, "is closed", "Open it again")
+        if os.getpid() != self._process:  # both would speak on one connection
+            raise StoreClosedError(
+                self.subject,
+                f"was opened by process {self._process}, but this is a fork of it",
+                "Open the log in this process",
+            )
+        if self._connection is not None and not self._connection.closed:
+            return self._connection
+        try:
+            connection = await psycopg.AsyncConnection.connect(
+                **self._parameters, autocommit=True
+            )
+        except (psycopg.Error, OSError) as error:
+            raise translate_connecting(error, self.subject) from None
+        try:
+            with self._translated():
+                await self._set_up(connection)
+        except BaseException:
+            connection.pgconn.finish()
+            raise
+        self._connection = connection
+        self.connected_at = asyncio.get_running_loop().time()
+        return connection
+
+    async def _set_up(self, connection: psycopg.AsyncConnection[Row]) -> None:
+        await connection.execute(_SETTINGS)
+        parameters = {"schema": self._address.schema}
+        await connection.execute(QUERIES["search_path"], parameters)
+        if self._is_durable:
+            await connection.execute(QUERIES["durable"])
+        else:
+            await connection.execute("SET synchronous_commit = off")
+        row = await (await connection.execute(QUERIES["server"])).fetchone()
+        version, encoding, read_only = row or (0, "", "")
+        if version < OLDEST_SERVER:
+            raise StoreUnavailableError(
+                f"PostgreSQL {version // 10_000}",
+                "is too old",
+                f"Use {OLDEST_SERVER // 10_000} or newer",
+            )
+        if encoding != "UTF8":
+            raise StoreUnavailableError(
+                self.subject,
+                f"has the encoding {encoding}",
+                "Create a database with the encoding UTF8",
+            )
+        if read_only != "off":
+            raise NoConnectionError(
+                self.subject,
+                "is read-only: it is a replica",
+                "Use the address of the primary",
+            )
+        if self._instance is not None:
+            await self._hold(connection, {"id": self._instance})
+
+    async def _hold(
+        self, connection: psycopg.AsyncConnection[Row], instance: dict[str, str]
+    ) -> None:
+        """Take the lock of an instance on a new connection.
+
+        The server may not have noticed yet that the last connection was lost. Nobody
+        else takes this lock, so that connection is ended.
+        """
+        held = await connection.execute(QUERIES["hold_instance"], instance)
+        if await held.fetchone() != (True,):
+            await connection.execute(QUERIES["end_holder"], instance)
+            raise NoConnectionError(
+                self.subject, "still has the last session of this instance"
+            )
+
+    @contextmanager
+    def _noticing_loss(
+        self, connection: psycopg.AsyncConnection[Row]
+    ) -> Iterator[None]:
+        """Translate errors; drop a connection that is lost or in an unknown state."""
+        try:
+            with self._translated():
+                yield
+        except TimeoutError:
+            self.drop()
+            raise ConnectionLostError(
+                self.subject, f"did not answer within {ANSWER_S:.0f} s"
+            ) from None
+        except ConnectionLostError:
+            self.drop()
+            raise
+        except BaseException:
+            if connection.info.transaction_status is TransactionStatus.ACTIVE:
+                self.drop()  # cancelled while the statement ran
+            raise
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except psycopg.DataError as error:  # a NUL, or a number out of range
+            raise CallerError(self.subject, f"cannot store a value: {error}") from error
+        except psycopg.Error as error:
+            raise translate(error, self.subject) from error
+        except OSError as error:
+            if isinstance(error, TimeoutError):
+                raise
+            raise ConnectionLostError(
+                self.subject, f"lost the connection: {error}"
+            ) from error
+
+
+class Backoff:
+    """The times between attempts to reach a lost server, up to a deadline.
+
+    Args:
+        patience_s: Seconds until the last attempt.
+    """
+
+    def __init__(self, patience_s: float | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        patience_s = PATIENCE_S if patience_s is None else patience_s
+        self._deadline = self._loop.time() + patience_s
+        self._wait_s = FIRST_WAIT_S
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is no time for another attempt."""
+        return self._loop.time() >= self._deadline
+
+    async def wait(self) -> None:
+        """Wait before the next attempt, a random time, so that clients spread."""
+        wait_s = self._wait_s * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)
+        await asyncio.sleep(wait_s)
+
+
+async def patiently(
+    attempt: Callable[[], Awaitable[T]], *, patience_s: float | None = None
+) -> T:
+    """Repeat an attempt while the server cannot be reached, for a limited time.
+
+    Raises:
+        StoreError: The attempt failed for another reason, or still at the end.
+    """
+    backoff = Backoff(patience_s)
+    while True:
+        try:
+            return await attempt()
+        except (ConnectionLostError, NoConnectionError):
+            if backoff.is_over:
+                raise
+        await backoff.wait()

