@@ -45,7 +45,7 @@ async def for_each(
         try:
             code = await action(name) or DONE
         except HerdbookError as error:
-            failed = shape(error, verb=invocation.verb)
+            failed = shape(error)
             code = failed.exit
             if invocation.json:
                 line = Failed(name=name, error=failed)

@@ -143,15 +143,12 @@ def exit_code(error: HerdbookError) -> int:
     return next(EXITS[kind] for kind in type(error).__mro__ if kind in EXITS)
 
 
-def shape(error: HerdbookError, *, verb: str) -> ErrorShape:
-    """Return an error in parts; a missing model is reported with the verb."""
-    state = error.state
-    if isinstance(error, ModelNotFoundError):
-        state = f"{state}; {verb} needs it present"
+def shape(error: HerdbookError) -> ErrorShape:
+    """Return an error in parts."""
     return ErrorShape(
         code=error.code,
         subject=error.subject,
-        state=state,
+        state=error.state,
         remedy=error.remedy,
         exit=exit_code(error),
     )

@@ -52,7 +52,7 @@ def _fail(
     given: Sequence[str],
 ) -> int:
     code = report(
-        unexpected(error) if known is None else shape(known, verb=invocation.verb),
+        unexpected(error) if known is None else shape(known),
         error,
         sys.stderr,
         as_json=invocation.json or "--json" in given,

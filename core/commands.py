@@ -436,5 +436,5 @@ class Commands(Queries):
         """
         if not status.present:
             self._other_instances.refuse(status.name)
-            raise ModelNotFoundError(status.name, where=status.node)
+            raise ModelNotFoundError(status.name, where=f"node {status.node}")
         return status

@@ -228,7 +228,7 @@ class UnknownDimensionError(CallerError):
         self.name = name
         super().__init__(
             f"{_short(name)!r}",
-            "is not something to group use by",
+            "cannot be used to group usage",
             f"{did_you_mean(name, known)}Use one of: {', '.join(known)}",
         )
 
@@ -238,7 +238,7 @@ class ModelNotFoundError(CallerError):
 
     Attributes:
         name: The model.
-        where: A node's name, ``the server`` or ``the log``.
+        where: ``node NAME``, ``the server`` or ``the log``.
         raw: The answer of the server, if it was asked.
     """
 

@@ -232,9 +232,9 @@ class Queries:
         head = (await self._storage.store.head()).position
         if not 0 <= when <= head:
             raise CallerError(
-                f"position #{when}",
-                "is not in the log",
-                f"The newest event is #{head}; #0 is before the first",
+                f"#{when}",
+                "does not exist" if when < 0 else "does not exist yet",
+                f"The last event is #{head}; #0 is the state before the first",
             )
         return when
 

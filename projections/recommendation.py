@@ -251,7 +251,7 @@ def _standing(rank: int | None, role: ModelRole) -> str:
     wanted = role.replace("_", " ")
     if rank is None:
         return f"no rank for {wanted} in the catalogue"
-    place = "best" if rank == 1 else f"number {rank}"
+    place = "best" if rank == 1 else f"rank {rank}"
     return f"{place} for {wanted} in the catalogue"
 
 

@@ -193,7 +193,7 @@ async def test_log_page_checks_a_whole_log(tmp_path: Path) -> None:
 
     ran = await run("-c", python_of("docs/log.md"), "herd.db", cwd=tmp_path)
 
-    assert ran.stdout.startswith("2 events, chain whole, head ")
+    assert ran.stdout.startswith("2 events, chain intact, head ")
     assert ran.returncode == 0
 
 
@@ -201,7 +201,7 @@ async def test_log_page_checks_a_whole_log(tmp_path: Path) -> None:
     ("alteration", "found"),
     [
         ("UPDATE events SET actor = 'cli:bob' WHERE position = 1", "breaks at #1"),
-        ("DELETE FROM events WHERE position = 2", "does not end where its head says"),
+        ("DELETE FROM events WHERE position = 2", "does not end at its head"),
     ],
 )
 async def test_log_page_finds_an_alteration(

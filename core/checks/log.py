@@ -55,7 +55,7 @@ def check_sqlite(version: str = sqlite3.sqlite_version) -> Diagnosis:
     return diagnosis(
         "sqlite",
         f"SQLite {version} has the WAL-reset bug (3.7.0 to 3.51.2): in rare cases two "
-        "processes that write at the same moment damage the log",
+        "processes that write at the same time damage the log",
         "Use a Python with SQLite 3.51.3 or newer; until then keep backups",
         level=Level.WARNING,
     )
@@ -184,7 +184,7 @@ def check_wal(size_bytes: int) -> Diagnosis:
     """Check the size of the write-ahead log."""
     size = bytes_text(size_bytes)
     if not size_bytes:
-        return diagnosis("wal", "empty: all events are in the log's file")
+        return diagnosis("wal", "empty: all events are in the log file")
     if size_bytes <= LARGE_WAL:
         return diagnosis(
             "wal",

@@ -250,7 +250,7 @@ def _in_error(read_model: ReadModel) -> Iterator[Diagnosis]:
             yield diagnosis(
                 "errors",
                 f"{status.name} is in error: {failure.message}",
-                "" if has_remedy else f"When this is solved, run: {command}",
+                "" if has_remedy else f"Once that is fixed, run: {command}",
                 level=Level.WARNING,
             )
 
@@ -292,7 +292,7 @@ def check_partials(url: str, against: Checking) -> Diagnosis:
 
 
 def _unknown_partials(reason: str) -> Diagnosis:
-    what = f"unfinished downloads are not known: {reason}"
+    what = f"unfinished downloads unknown ({reason})"
     remedy = "Run doctor on the server's machine, with its OLLAMA_MODELS"
     return diagnosis("partials", what, remedy, level=Level.NOTICE)
 

@@ -71,8 +71,8 @@ class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
         for position in (self.after, self.before or 0):
             if position < 0:
                 raise CallerError(
-                    f"position #{position}",
-                    "is not in the log",
+                    f"#{position}",
+                    "does not exist",
                     "Positions start at 1; 0 is before the first event",
                 )
 

@@ -32,6 +32,8 @@ _PARTS: Final = {
 }
 """Ollama's own grammar (``types/model/name.go``): ASCII, the lengths in bytes."""
 
+_PART_NAMES: Final = {"model": "part before the tag"}
+
 
 class ModelName(msgspec.Struct, frozen=True, kw_only=True):
     """The parts of a name, including defaults.
@@ -90,7 +92,9 @@ def parse_name(text: str) -> ModelName:
     )
     for part, grammar in _PARTS.items():
         if not grammar.fullmatch(getattr(name, part)):
-            raise InvalidNameError(text, reason=f"its {part} is not valid")
+            raise InvalidNameError(
+                text, reason=f"the {_PART_NAMES.get(part, part)} is not valid"
+            )
     return name
 
 

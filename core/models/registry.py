@@ -339,7 +339,7 @@ def _reason(model: KnownModel, role: ModelRole, memory_bytes: int | None) -> str
     needed = model.memory_bytes or model.download_bytes
     if rank is None:
         return ""
-    place = "best" if rank == 1 else f"number {rank}"
+    place = "best" if rank == 1 else f"rank {rank}"
     words = f"{place} for {role.replace('_', ' ')} in the catalogue"
     if memory_bytes is None:
         return words

@@ -155,7 +155,7 @@ class Loader:
 
         def decide(status: ModelStatus | None) -> Sequence[Fact]:
             if status is None or not status.present:
-                raise ModelNotFoundError(name, where=self._repository.node)
+                raise ModelNotFoundError(name, where=f"node {self._repository.node}")
             if status.work is not None:
                 raise busy_with(name, status.work)
             loaded = status.state is ModelState.LOADED

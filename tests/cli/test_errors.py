@@ -57,10 +57,10 @@ def test_exit_codes_are_those_of_the_table(error: HerdbookError, code: int) -> N
 
 
 def test_sentence_has_what_state_and_remedy_in_one_line() -> None:
-    told = errors.shape(ModelNotFoundError("mistral:9b", where="local"), verb="load")
+    told = errors.shape(ModelNotFoundError("mistral:9b", where="node local"))
 
     assert errors.sentence(told) == (
-        "herdbook: mistral:9b is not on local; load needs it present. "
+        "herdbook: mistral:9b is not on node local. "
         "To pull it: herdbook pull mistral:9b   (exit 3)"
     )
 
@@ -97,10 +97,10 @@ def test_verbose_tells_causes_and_where() -> None:
         (["show", "nope"], 3, "nope:latest is not known on local."),
         (["graph", "nope"], 3, "nope:latest is not known on local."),
         (["history", "nope"], 3, "nope:latest is not known on local."),
-        (["load", "nope"], 3, "nope:latest is not on local; load needs it present."),
-        (["unload", "nope"], 3, "unload needs it present."),
-        (["rm", "nope"], 3, "rm needs it present."),
-        (["use", "nope"], 3, "use needs it present."),
+        (["load", "nope"], 3, "nope:latest is not on node local."),
+        (["unload", "nope"], 3, "is not on node local."),
+        (["rm", "nope"], 3, "is not on node local."),
+        (["use", "nope"], 3, "is not on node local."),
         (["load", "llama3.2:3b", "--num-ctx", "1"], 2, "num_ctx must be"),
         (["load", "llama3.2:3b", "--num-ctx", "many"], 2, "--num-ctx"),
         (["load", "llama3.2:3b", "--keep-alive", "abc"], 2, "keep_alive"),
@@ -148,7 +148,7 @@ def test_errors_in_json_have_the_parts(
     assert json.loads(answer.err) == {
         "code": "model_not_found",
         "subject": "nope:latest",
-        "state": "is not on local; load needs it present",
+        "state": "is not on node local",
         "remedy": "To pull it: herdbook pull nope:latest",
         "exit": 3,
     }

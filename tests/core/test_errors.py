@@ -129,9 +129,9 @@ def test_other_errors_have_their_class_as_kind() -> None:
 
 
 def test_a_model_that_is_not_there_error_says_how_to_pull_it() -> None:
-    error = ModelNotFoundError("m:1", where="local")
+    error = ModelNotFoundError("m:1", where="node local")
 
-    assert str(error) == "m:1 is not on local. To pull it: herdbook pull m:1"
+    assert str(error) == "m:1 is not on node local. To pull it: herdbook pull m:1"
 
 
 def test_an_unknown_role_error_lists_the_roles() -> None:

@@ -63,7 +63,7 @@ async def restore(
         ),
     ] = False,
 ) -> int:
-    """Verify a backup and put it in the place of the log.
+    """Verify a backup and replace the log with it.
 
     The backup itself is only read. An existing log is replaced only with --replace,
     and its files move to a directory next to it.

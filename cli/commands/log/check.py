@@ -178,7 +178,7 @@ async def refresh(invocation: Invocation) -> None:
 async def graph(invocation: Invocation, model: AnyModel = None) -> None:
     """Print the state diagram, in Mermaid.
 
-    With a model: with its number of transitions, and its state marked.
+    With a model, adds its number of transitions and marks its state.
     """
     transitions, state = None, None
     if model is not None:

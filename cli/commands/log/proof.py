@@ -116,7 +116,7 @@ async def prove(
     """Print the proof that one event is in the log, as JSON.
 
     The proof can be checked without the log and without Herdbook: docs/log.md has a
-    program of thirty lines.
+    short program for that.
     """
     wanted = _position(position)
     async with _storage(invocation) as storage:
@@ -135,7 +135,7 @@ async def prove(
 async def consistent(
     invocation: Invocation,
     first: Annotated[
-        Path, typer.Argument(metavar="FIRST", help="File of the earlier anchor.")
+        Path, typer.Argument(metavar="FIRST", help="File with the earlier anchor.")
     ],
     second: Annotated[
         Path, typer.Argument(metavar="SECOND", help="File with the later anchor.")
@@ -143,7 +143,7 @@ async def consistent(
 ) -> int:
     """Print the proof that the log of one anchor extends that of another, as JSON.
 
-    Fails if it does not. The last anchor of each file counts.
+    Fails if it does not. Uses the last anchor of each file.
     """
     earlier, later = _last(first), _last(second)
     async with _storage(invocation) as storage:
@@ -194,7 +194,8 @@ def _text(file: Path) -> str:
     try:
         return file.read_text("utf-8")
     except (OSError, UnicodeError) as error:
-        raise CallerError(str(file), f"cannot be read: {error}", "") from error
+        reason = getattr(error, "strerror", None) or error
+        raise CallerError(str(file), f"cannot be read: {reason}", "") from error
 
 
 def _append(file: Path, text: str) -> None:

@@ -71,7 +71,9 @@ async def free(
         text = f"{counted(len(deleted), 'model')} deleted; this frees {freed}"
         invocation.screen.write(text)
     elif names and not invocation.attended:
-        invocation.screen.write("Nothing was deleted. To delete these models: --yes")
+        invocation.screen.write(
+            "Nothing was deleted. Add --yes to delete these models."
+        )
     return DONE if proposal.is_enough else FAILED
 
 
@@ -89,7 +91,9 @@ def _show(invocation: Invocation, proposal: FreeSpace) -> None:
     freed = bytes_text(proposal.frees_bytes)
     wanted = bytes_text(proposal.wanted_bytes)
     if not proposal.is_enough:
-        screen.write(f"Only {freed} of {wanted} can be freed. Pinned and loaded stay.")
+        screen.write(
+            f"Only {freed} of {wanted} can be freed. Pinned and loaded models are kept."
+        )
     else:
         screen.write(f"Frees {freed} (wanted: {wanted})")
     others = [step.name for group in proposal.alternatives for step in group.steps]

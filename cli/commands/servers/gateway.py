@@ -1,6 +1,6 @@
 """The verb ``gateway``: an Ollama server for clients that records every use.
 
-Its first line of output is the address alone.
+Its first line of output contains only the address.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ async def gateway(
     """Relay requests to Ollama and record which models are used.
 
     Clients of Ollama, OpenAI and Anthropic work with its address. The first line of
-    output is that address alone.
+    output contains only that address.
     """
     with from_extra("the gateway", "gateway,service"):
         # Imported late: the gateway is an optional extra.

@@ -1,6 +1,6 @@
 """The verb ``sandbox``: a simulated Ollama server.
 
-Its first line of output is the address alone.
+Its first line of output contains only the address.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ async def sandbox(  # noqa: PLR0913 - the options of a verb
 ) -> None:
     """Run a simulated Ollama server until Ctrl-C.
 
-    The first line of output is its address alone.
+    The first line of output contains only its address.
     """
     with from_extra("the sandbox", "sandbox"):
         # Imported late: the sandbox is an optional extra.

@@ -1,6 +1,6 @@
 """The verb ``serve``: the HTTP API and the dashboard.
 
-Its first line of output is the address alone.
+Its first line of output contains only the address.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ async def serve(  # noqa: PLR0913 - the options of a verb
 ) -> None:
     """Serve the HTTP API and the dashboard until Ctrl-C.
 
-    The first line of output is its address alone.
+    The first line of output contains only its address.
     """
     with from_extra("the service", "service"):
         # Imported late: the service is an optional extra.

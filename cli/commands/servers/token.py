@@ -35,7 +35,7 @@ async def token(
         str,
         typer.Argument(
             metavar="NAME|list|revoke",
-            help="User of a new token, api:NAME in the log; or what to do.",
+            help="Name of the new token (api:NAME in the log), or an action.",
         ),
     ],
     revoked: Annotated[
@@ -55,8 +55,8 @@ async def token(
 ) -> None:
     """Create, list or revoke tokens of the service.
 
-    A new token is printed once, and only its hash is stored. A new file is readable by
-    its owner alone. A running service notices changes of its file within a second.
+    A new token is printed once, and only its hash is stored. Only the owner
+    can read a new file. A running service notices changes of its file within a second.
     """
     with from_extra("the service", "service"):
         # Imported late: the service is an optional extra.

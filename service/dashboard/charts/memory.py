@@ -131,7 +131,7 @@ def density_strip(samples: Sequence[Sample], *, chosen: int, now: Now) -> Markup
     return picture(
         *bars,
         mark,
-        title=f"How close together the events #1 to #{last} are, since {since}",
+        title=f"Events #1 to #{last} over time, since {since}",
         class_="density",
         width="100%",
         height=STRIP,

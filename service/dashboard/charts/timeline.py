@@ -185,8 +185,8 @@ def _told(
     counts = {lane: sum(span.lane is lane for span in spans) for lane in LANES}
     return (
         f"Since {now.clock(window.begin)}: "
-        f"fetched {counted(counts[Lane.PULL], 'time')}, "
-        f"being loaded {counted(counts[Lane.LOAD], 'time')}, "
+        f"pulled {counted(counts[Lane.PULL], 'time')}, "
+        f"loading {counted(counts[Lane.LOAD], 'time')}, "
         f"in memory {counted(counts[Lane.LOADED], 'time')}, "
         f"used {counted(len(uses), 'time')}"
     )
@@ -206,7 +206,7 @@ def _bar(span: Span, window: Window, now: Now) -> Markup:
     lasted = (_end(span, window) - span.begin).total_seconds()
     told = (
         f"{span.lane}: from {now.clock(span.begin)}, {duration_text(max(lasted, 0))}"
-        f"{', goes on' if span.end is None else ''}"
+        f"{' so far' if span.end is None else ''}"
         f"{f'; {span.told}' if span.told else ''}"
     )
     bar = element(

@@ -1,4 +1,4 @@
-"""Pages that say what something will do, and forms that do it."""
+"""Confirmation pages, and the forms that perform actions."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ class Confirmation(NamedTuple):
 async def confirm_page(
     request: AnyRequest, name: FromPath[str], word: FromPath[str]
 ) -> Response[str]:
-    """Say what will happen, and ask.
+    """Show the consequences of an action, and ask for confirmation.
 
     Raises:
-        BadPathError: There is no such thing to do.
-        HerdbookError: The cost cannot be found out, or the action is not possible.
+        BadPathError: The action does not exist.
+        HerdbookError: The cost cannot be determined, or the action is not possible.
     """
     page, action = await visit(request), action_of(request, word)
     status = page.moment.status(name_of(name))
@@ -99,7 +99,7 @@ def action_of(request: AnyRequest, word: str) -> Action:
 async def _of_pull(page: PageRequest, status: ModelStatus) -> Confirmation:
     cost = await page.service.manager.cost_of_pull(status.name)
     fetch, free = cost.fetch.size_bytes, cost.free.size_bytes
-    figures = (("download", fetch_text(cost)), ("free disk", free_text(cost.free)))
+    figures = (("size", fetch_text(cost)), ("disk", free_text(cost.free)))
     consequences = []
     if fetch is not None and free is not None and fetch > free:
         consequences.append(
@@ -119,7 +119,7 @@ async def _of_pull(page: PageRequest, status: ModelStatus) -> Confirmation:
 
 async def _of_load(page: PageRequest, status: ModelStatus) -> Confirmation:
     cost = await page.service.manager.cost_of_load(status.name)
-    figures = (("needs", needed_text(cost)), ("loaded now", held_text(cost)))
+    figures = (("memory", needed_text(cost)), ("in use", held_text(cost)))
     consequences = []
     given = page.moment.options_for(status.name)
     if given.options:
@@ -134,8 +134,8 @@ async def _of_load(page: PageRequest, status: ModelStatus) -> Confirmation:
 async def _of_unload(page: PageRequest, status: ModelStatus) -> Confirmation:
     cost = await page.service.manager.cost_of_unload(status.name)
     size = cost.frees.size_bytes
-    freed = "" if size is None else f": {bytes_text(size)}"
-    consequences = [f"This frees its memory{freed}."]
+    freed = "its memory" if size is None else f"{bytes_text(size)} of memory"
+    consequences = [f"This frees {freed}."]
     if cost.also:
         others = ", ".join(cost.also)
         consequences.append(f"{others} will also be unloaded: same weights.")
@@ -153,7 +153,7 @@ async def _of_delete(page: PageRequest, status: ModelStatus) -> Confirmation:
             "Dismiss failure",
         )
     cost = await page.service.manager.cost_of_delete(status.name)
-    consequences = [f"That {freed_text(cost)}."]
+    consequences = [f"This {freed_text(cost)}."]
     if cost.loaded and not cost.shared_with:
         consequences.append("It is also unloaded.")
     consequences.append("You can pull it again later. Its history stays.")
@@ -169,7 +169,9 @@ async def _of_cancel(page: PageRequest, status: ModelStatus) -> Confirmation:
     asked = work or recorded
     if asked is None:
         text = "No operation is in progress."
-        return Confirmation(f"Cancel work on {status.name}?", [text], "Cancel")
+        return Confirmation(
+            f"Cancel work on {status.name}?", [text], "Cancel operation", leave="Back"
+        )
     consequences = [f"Requested by {asked.actor}."]
     progress = work.progress if work else None
     if progress is not None:
@@ -190,7 +192,7 @@ async def _of_cancel(page: PageRequest, status: ModelStatus) -> Confirmation:
 async def _of_use(_: PageRequest, status: ModelStatus) -> Confirmation:
     consequences = [
         "The use is recorded in your name.",
-        "Recommendations prefer the model that was used last.",
+        "Recommendations prefer recently used models.",
     ]
     return Confirmation(
         f"Record that {status.name} was used?", consequences, "Record use"
@@ -206,16 +208,16 @@ CONFIRMATIONS: Final = {
     Action.CANCEL: _of_cancel,
     Action.USE: _of_use,
 }
-"""By action, what foretells it."""
+"""The confirmation of each action."""
 
 
 class ActionRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A action that was agreed to.
+    """A confirmed action.
 
     Attributes:
-        service: Who does it.
-        principal: For whom.
-        name: With which model.
+        service: The service.
+        principal: The user.
+        name: The model.
         form: The fields of the form.
     """
 
@@ -332,4 +334,4 @@ PERFORM: Final = {
     Action.CANCEL: _cancel,
     Action.USE: _use,
 }
-"""By action, what does it."""
+"""The function that performs each action."""

@@ -134,8 +134,8 @@ async def event_page(request: AnyRequest, position: FromPath[int]) -> Response[s
     if not 1 <= position <= page.moment.position:
         raise UnknownEventError(
             f"event #{position}",
-            "is not in the log" if position > page.head or position < 1 else "is later",
-            f"The newest event is #{page.moment.position}",
+            "does not exist" if position > page.head or position < 1 else "is later",
+            f"The last event is #{page.moment.position}",
         )
     event = await model_events.event_at(page.service.manager, position)
     shown = entries_with_events([event])[0]

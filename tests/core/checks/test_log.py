@@ -294,7 +294,7 @@ def test_clock_is_judged_by_the_newest_events(
 async def test_write_ahead_log_of_a_log_in_use_is_measured(tmp_path: Path) -> None:
     log = await log_at(tmp_path / "herd.db")
     async with Storage.open(log, SystemClock()) as storage:
-        assert "all events are in the log's file" in found(log)["wal"].what
+        assert "all events are in the log file" in found(log)["wal"].what
         event = NewEvent(
             fact=ModelVanished(), occurred_at=NOW, actor="test", cause=Cause.COMMAND
         )

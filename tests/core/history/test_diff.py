@@ -110,5 +110,5 @@ async def test_difference_can_be_read_backwards() -> None:
 
 async def test_position_after_the_end_is_refused() -> None:
     async with serve_manager() as (_, manager):
-        with pytest.raises(CallerError, match="is not in the log"):
+        with pytest.raises(CallerError, match="does not exist"):
             await manager.diff(1, 10_000)

@@ -95,7 +95,7 @@ def test_usage_as_csv(service: RunningService, query: str, accept: str) -> None:
     [
         ("by=modell", "modell"),
         ("since=soon", "Cannot read 'soon' as a time"),
-        ("as_of=%2399999", "is not in the log"),
+        ("as_of=%2399999", "does not exist yet"),
         ("format=xml", "xml"),
     ],
 )

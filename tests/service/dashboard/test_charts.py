@@ -214,7 +214,7 @@ def test_timeline_draws_failures_with_a_sign_and_cuts_at_its_beginning() -> None
     assert "▲" in texts
     assert texts[-1] == "now" or "now" in texts
     assert picture.get("aria-label") == (
-        "Since 13:00:00: fetched 2 times, being loaded 0 times, in memory 0 times, "
+        "Since 13:00:00: pulled 2 times, loading 0 times, in memory 0 times, "
         "used 0 times"
     )
 

@@ -105,9 +105,9 @@ def test_banner_stands_on_every_page(tmp_path: Path, ollama: SandboxThread) -> N
     ("path", "status", "words"),
     [
         ("/nowhere", 404, "is not a path of this service"),
-        ("/log/999999", 404, "is not in the log"),
+        ("/log/999999", 404, "does not exist"),
         ("/?as_of=soon", 400, "as a time"),
-        ("/?as_of=999999", 400, "is not in the log"),
+        ("/?as_of=999999", 400, "does not exist yet"),
         ("/log?cause=whim", 400, "is no cause"),
         ("/log?type=Nothing", 400, "is not an event type"),
         ("/log?since=%2317", 400, "is a position"),

@@ -123,9 +123,9 @@ def test_usage_counts_what_was_just_reported(
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--by", "modell"], "'modell' is not something to group use by"),
+        (["--by", "modell"], "'modell' cannot be used to group usage"),
         (["--by", "modell"], "Did you mean 'model'"),
-        (["--since", "#99"], "is not in the log"),
+        (["--since", "#99"], "does not exist yet"),
         (["--since", "soon"], "Cannot read 'soon' as a time"),
         (["--csv", "--json"], "cannot be used together"),
     ],

@@ -14,7 +14,7 @@ def test_free_proposes_and_deletes_nothing(herdbook: Herdbook) -> None:
     answer = herdbook("free", "1MB")
 
     assert answer.code == 0
-    assert "To delete these models: --yes" in answer.out
+    assert "Add --yes to delete these models" in answer.out
     assert [one["name"] for one in herdbook("ls", "--json").json] == [
         one["name"] for one in before
     ]
