@@ -213,7 +213,8 @@ class Queries:
 
         Raises:
             UnknownDimensionError: Use cannot be grouped by this name.
-            CallerError: The log has no such position, or a time has no time zone.
+            CallerError: The log has no such position, a time has no time zone, or the
+                answer has more than 10,000 groups.
             StoreError: The log cannot be read.
         """
         dimensions = parse_dimensions([by] if isinstance(by, str) else by)

@@ -7,6 +7,7 @@ import io
 from typing import Final
 
 from herdbook.core import Usage, UsageDimension, UsageRow
+from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.presentation.wording import UNKNOWN, counted, joined
 from herdbook.projections.sentences import duration_text
 
@@ -74,14 +75,15 @@ def summary_text(usage: Usage) -> str:
     return joined(parts)
 
 
-def csv_text(usage: Usage) -> str:
+async def csv_text(usage: Usage) -> str:
     """Return the rows as CSV (RFC 4180) with a header; unknown values are empty."""
-    written = io.StringIO()
+    written, time_slice = io.StringIO(), TimeSlice()
     writer = csv.writer(written)
     writer.writerow([*(each.value for each in usage.by), *_FIGURES])
     for row in usage.rows:
         names = (_printable(value or "") for value in row.group.values())
         writer.writerow([*names, *(getattr(row, name) for name in _FIGURES)])
+        await time_slice.checkpoint()
     return written.getvalue()
 
 

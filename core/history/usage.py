@@ -73,6 +73,7 @@ class UsageHistory:
             until: Only up to this position; None for the end of the log.
 
         Raises:
+            CallerError: The answer has too many groups.
             StoreError: The log cannot be read.
         """
         async with self._turn:
@@ -82,7 +83,11 @@ class UsageHistory:
             for period in await self._periods(view, Range(after, end)):
                 sums.add(period)
                 await time_slice.checkpoint()
-            return sums.result(after=min(after, end), until=end)
+            rows = []
+            for row in sums.rows():
+                rows.append(row)
+                await time_slice.checkpoint()
+            return sums.result(rows, after=min(after, end), until=end)
 
     async def _periods(self, view: UsageView, wanted: Range) -> list[Period]:
         found, parts = view.between(wanted)
@@ -136,7 +141,9 @@ class UsageHistory:
             if not await is_of_log(self._storage.store, snapshot):
                 _log.warning("snapshot_unusable", reason="it belongs to another log")
                 return UsageView()
-            view = UsageView.load(snapshot.data)
+            view, time_slice = UsageView(), TimeSlice()
+            for _ in view.restore(snapshot.data):
+                await time_slice.checkpoint()
         except (HerdbookError, msgspec.MsgspecError, ValueError) as error:
             _log.warning("snapshot_unusable", reason=str(error))
             return UsageView()
@@ -144,12 +151,16 @@ class UsageHistory:
         return view
 
     async def _save(self, view: UsageView, hash_: str) -> None:
+        pieces, time_slice = [], TimeSlice()
+        for piece in view.pieces():
+            pieces.append(piece)
+            await time_slice.checkpoint()
         snapshot = StoredView(
             name=view.name,
             version=view.form,
             position=view.position,
             hash=hash_,
-            data=view.dump(),
+            data=b"".join(pieces),
         )
         try:
             await self._storage.snapshots.save_view(snapshot)

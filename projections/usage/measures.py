@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 from msgspec import UNSET
@@ -22,7 +22,7 @@ OTHERS: Final = "(others)"
 _COMPLETED: Final = UseOutcome.COMPLETED.value
 
 
-class Key(NamedTuple):
+class Key(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What uses that are counted together have in common; empty where unknown.
 
     Attributes:
@@ -42,7 +42,7 @@ class Key(NamedTuple):
     failure: str
 
 
-class Measures(msgspec.Struct, array_like=True):
+class Measures(msgspec.Struct, gc=False, array_like=True):
     """Sums over uses.
 
     Requests that are recorded together have one sum of their durations. In the

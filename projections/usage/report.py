@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
+from herdbook.events.errors import CallerError
 from herdbook.events.streams import model_of
 from herdbook.projections.usage.histogram import quantile
 from herdbook.projections.usage.measures import Key, Measures
@@ -25,6 +27,9 @@ class UsageDimension(StrEnum):
     ENDPOINT = "endpoint"
     FAILURE = "failure"
 
+
+MOST_GROUPS: Final = 10_000
+"""Groups that one answer has at most."""
 
 TIMES = frozenset({UsageDimension.DAY, UsageDimension.HOUR})
 """The dimensions that are times; their rows are sorted by time."""
@@ -110,7 +115,11 @@ class UsageSums:
         self._by_time = all(each in TIMES for each in self._by)
 
     def add(self, period: Period) -> None:
-        """Add a period."""
+        """Add a period.
+
+        Raises:
+            CallerError: There are more than ``MOST_GROUPS`` groups.
+        """
         for key, measures in period.sums.items():
             model = model_of(key.stream)
             if model is None or model.node != self._node:
@@ -120,28 +129,36 @@ class UsageSums:
             if known is None:
                 known = self._groups[group] = Measures()
             known.add(measures)
+        if len(self._groups) > MOST_GROUPS:
+            raise CallerError(
+                f"Use by {' and '.join(self._by)}",
+                f"has more than {MOST_GROUPS:,} groups",
+                "Group by less, or choose a shorter time with since",
+            )
         if missing := period.missing.get(self._node, 0):
             times = tuple(_time(each, period) for each in self._by)
             group = times if self._by_time else ()
             self._missing[group] = self._missing.get(group, 0) + missing
 
-    def result(self, *, after: int, until: int) -> Usage:
+    def rows(self) -> Iterator[UsageRow]:
+        """Yield the row of each group, in order."""
+        groups: Iterable[_Group] = self._groups
+        if self._by_time:
+            groups = {**self._groups, **dict.fromkeys(self._missing)}
+        for group in sorted(groups, key=self._place):
+            yield self._row(group, self._groups.get(group) or Measures())
+
+    def result(self, rows: Iterable[UsageRow], *, after: int, until: int) -> Usage:
         """Return the sums of the periods that were added.
 
         Args:
+            rows: The rows.
             after: Position before the first event.
             until: Position of the last event.
         """
         total = Measures()
         for measures in self._groups.values():
             total.add(measures)
-        groups: Iterable[_Group] = self._groups
-        if self._by_time:
-            groups = {**self._groups, **dict.fromkeys(self._missing)}
-        rows = [
-            self._row(group, self._groups.get(group) or Measures())
-            for group in sorted(groups, key=self._place)
-        ]
         return Usage(
             by=self._by,
             after=after,

@@ -70,7 +70,7 @@ async def get_usage(
     headers = {"vary": "accept"}
     accepted = request.headers.get("accept", "")
     if output is UsageFormat.CSV or (output is None and accepted.startswith(CSV)):
-        text: Any = csv_text(usage)
+        text: Any = await csv_text(usage)
         headers["content-disposition"] = 'attachment; filename="usage.csv"'
         return Response(text, media_type=CSV, headers=headers)
     return Response(usage, headers=headers)

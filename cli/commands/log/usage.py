@@ -65,7 +65,7 @@ async def usage(
     if invocation.json:
         screen.write_json(found)
     elif csv:
-        screen.stream.write(texts.csv_text(found))
+        screen.stream.write(await texts.csv_text(found))
     else:
         _show(invocation, found)
 

@@ -10,8 +10,10 @@ import msgspec
 import pytest
 from support.uses import START, brute_force, failed, random_events, recorded, used
 
+from herdbook.events.errors import CallerError
 from herdbook.events.facts import ModelUsed, UnreadableFact, UsesNotRecorded
 from herdbook.events.recorded import Cause, RecordedEvent
+from herdbook.projections.usage import report
 from herdbook.projections.usage import view as module
 from herdbook.projections.usage.histogram import ERROR
 from herdbook.projections.usage.report import Usage, UsageDimension, UsageRow, UsageSums
@@ -29,7 +31,7 @@ def usage(view: UsageView, *by: UsageDimension) -> Usage:
     sums = UsageSums(by, "local")
     for period in view.periods():
         sums.add(period)
-    return sums.result(after=0, until=view.position)
+    return sums.result(sums.rows(), after=0, until=view.position)
 
 
 def rows(view: UsageView, *by: UsageDimension) -> dict[Any, UsageRow]:
@@ -242,7 +244,7 @@ def test_range_is_whole_periods_and_parts(
             for part in parts:
                 for period in folded(events[part.after : part.until]).periods():
                     sums.add(period)
-            total = sums.result(after=after, until=until).total
+            total = sums.result([], after=after, until=until).total
             assert counts(total) == brute_force(events[after:until])
 
 
@@ -259,3 +261,14 @@ def test_loaded_view_continues_as_the_original(
         loaded = UsageView.load(folded(events[:cut]).dump())
         fold(loaded, events[cut:])
         assert loaded.dump() == whole.dump()
+
+
+def test_answer_with_too_many_groups_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(report, "MOST_GROUPS", 10)
+    view = folded([recorded(n, used(client=f"c{n}")) for n in range(1, 12)])
+
+    assert usage(view, UsageDimension.MODEL).total.requests == 11
+    with pytest.raises(CallerError, match="has more than 10 groups"):
+        usage(view, UsageDimension.CLIENT)
