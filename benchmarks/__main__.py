@@ -21,6 +21,7 @@ from benchmarks.rows import (
     bench_import,
     bench_memory,
     bench_open,
+    bench_past,
     bench_rebuild,
     bench_replay,
 )
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "replay": bench_replay.run,
     "rebuild": bench_rebuild.run,
     "open": bench_open.run,
+    "past": bench_past.run,
     "memory": bench_memory.run,
     "import": bench_import.run,
     "http": bench_http.run,

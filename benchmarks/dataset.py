@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
@@ -36,6 +37,9 @@ EVENTS_PER_CYCLE = 4
 
 EVENTS_PER_APPEND = 400
 """Events that a log is filled with at once."""
+
+APPENDS_TOGETHER = 200
+"""Appends at the same time where the models take turns; fewer than ``models``."""
 
 
 def names(count: int) -> list[str]:
@@ -124,6 +128,26 @@ async def fill(path: Path, events: int, models: int) -> None:
             await store.append(stream(name), [new_event(fact) for fact in facts], ANY)
             left -= len(facts)
         await views.save(await views.restore(store, store), store)
+
+
+async def fill_in_turns(path: Path, events: int, models: int) -> None:
+    """Make a log of so many events, of which the models have a cycle each in turn."""
+    lives = {name: lifecycle_facts(name) for name in names(models)}
+    async with await SQLiteEventStore.open(path) as store:
+        for name in lives:
+            first = [new_event(fact) for fact in first_facts(name)]
+            await store.append(stream(name), first, ANY)
+        left = events - (await store.head()).position
+        turns = cycle(lives)
+        while left > 0:
+            appends = []
+            for name in islice(turns, APPENDS_TOGETHER):
+                facts = list(islice(lives[name], min(EVENTS_PER_CYCLE, left)))
+                left -= len(facts)
+                if facts:
+                    new = [new_event(fact) for fact in facts]
+                    appends.append(store.append(stream(name), new, ANY))
+            await asyncio.gather(*appends)
 
 
 def open_manager(path: Path) -> AbstractAsyncContextManager[ModelManager]:

@@ -15,6 +15,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
         replayed: Events of the one stream that is replayed.
         rebuilt: Events of the log that views are rebuilt from.
         opened: Events of the log that is opened from a snapshot.
+        past: Events of the log that is asked about the past.
         remembered: Models whose views are weighed.
         served: Models whose statuses are asked for over HTTP.
         requests: Requests in a run.
@@ -27,6 +28,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     replayed: int = 10_000
     rebuilt: int = 50_000
     opened: int = 200_000
+    past: int = 1_000_000
     remembered: int = 10_000
     served: int = 1_000
     requests: int = 50
@@ -39,6 +41,7 @@ QUICK = Sizes(
     replayed=100,
     rebuilt=300,
     opened=300,
+    past=300,
     remembered=50,
     served=20,
     requests=3,

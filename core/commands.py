@@ -25,6 +25,7 @@ from herdbook.core.errors import (
     OllamaError,
     StoreError,
 )
+from herdbook.core.history.past import MOST_AT_ONCE
 from herdbook.core.logging import Logger
 from herdbook.core.models import configuration
 from herdbook.core.models.registry import ModelRegistry
@@ -106,6 +107,7 @@ class Commands(Queries):
             clock=clock,
             settings=settings,
         )
+        self._following = self._past.following(repository.views, clock)
         self.uses = Uses(repository, self._reconciler, self._latest)
         self._puller = Puller(context)
         self._loader = Loader(context)
@@ -405,6 +407,10 @@ class Commands(Queries):
                 await views.save(current, self._storage.snapshots)
             except StoreError as error:  # snapshots are a cache of the log
                 _log.warning("snapshots_not_saved", reason=str(error))
+        try:
+            await self._past.follow(current, most=MOST_AT_ONCE)
+        except StoreError as error:
+            _log.warning("snapshots_not_saved", reason=str(error))
 
     def _local(self, status: ModelStatus) -> ModelStatus:
         """Return the status if the model is present and runs on this server.

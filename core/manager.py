@@ -156,6 +156,8 @@ class ModelManager(Commands):
             for name, works in interrupted.items():
                 await self._resume(name, works)
         await stack.enter_async_context(self._watch.running())
+        if self._watch.tasks():
+            await stack.enter_async_context(self._following.running())
 
     async def move_node(self) -> bool:
         """Record that the node has the address of this manager's server from now on.
@@ -339,7 +341,9 @@ class ModelManager(Commands):
 
     def background_tasks(self) -> list[TaskStatus]:
         """Return the status of each background task of the manager and its log."""
-        return [*self._watch.tasks(), *self._storage.tasks()]
+        watching = self._watch.tasks()
+        following = [self._following.status] if watching else []
+        return [*watching, *following, *self._storage.tasks()]
 
     @property
     def server_notice(self) -> str:

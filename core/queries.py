@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing
 from datetime import datetime
 
-from herdbook.core import views
 from herdbook.core.checks.verification import verify
 from herdbook.core.desired import desired
 from herdbook.core.desired.desired import DesiredSet
@@ -19,6 +18,7 @@ from herdbook.core.history.diff import Difference, difference
 from herdbook.core.history.explain import Explanation
 from herdbook.core.history.explain import explain as explain_state
 from herdbook.core.history.pages import LogPage, PageQuery
+from herdbook.core.history.past import Past
 from herdbook.core.history.read_model import ReadModel
 from herdbook.core.history.usage import UsageHistory, parse_dimensions
 from herdbook.core.models.configuration import ModelOptions
@@ -51,6 +51,7 @@ class Queries:
         self.registry = registry
         self._storage = storage
         self._repository = repository
+        self._past = Past(storage)
         self._usage = UsageHistory(storage, repository.node)
 
     async def now(self) -> ReadModel:
@@ -113,8 +114,7 @@ class Queries:
                 "Use a position, such as 123, or a datetime with a time zone",
             )
         asked = None if isinstance(when, int) else when
-        then = views.Views()
-        await then.replay(self._storage.store, until=await self._position(when))
+        then = await self._past.views_at(await self._position(when))
         return ReadModel(then, self.registry, self._repository.node, asked=asked)
 
     async def diff(

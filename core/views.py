@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -159,14 +160,27 @@ async def is_of_log(store: EventStore, snapshot: StoredView) -> bool:
     return False
 
 
-async def check(store: EventStore, snapshots: ViewStore) -> list[str]:
+Check: TypeAlias = tuple[int, Callable[[Views], Awaitable[str]]]
+"""A position, and a check of the replayed views there: a message, empty if correct."""
+
+
+async def check(
+    store: EventStore, snapshots: ViewStore, more: Sequence[Check] = ()
+) -> list[str]:
     """Compare the snapshots with a replay; return a message for each difference.
+
+    Args:
+        store: The log.
+        snapshots: The newest snapshots.
+        more: Further checks of the replayed views.
 
     Raises:
         CorruptLogError: The log itself cannot be replayed.
     """
     findings: list[str] = []
-    stored: list[StoredView] = []
+    checks = [*more]
+    usage = UsageView()
+    follow = None
     kinds: tuple[type[View], ...] = (*_KINDS, UsageView)
     for kind in kinds:
         try:
@@ -175,14 +189,21 @@ async def check(store: EventStore, snapshots: ViewStore) -> list[str]:
             findings.append(str(error))
             continue
         if snapshot is not None and snapshot.version == kind.form:
-            stored.append(snapshot)
-    views, usage = Views(), UsageView()
-    replayed = (views.status, views.recommendation, views.statistics, usage)
-    by_name: dict[str, View] = {view.name: view for view in replayed}
-    follow = usage.apply if any(one.name == usage.name for one in stored) else None
-    for snapshot in sorted(stored, key=lambda one: one.position):
-        await views.replay(store, until=snapshot.position, follow=follow)
-        data = by_name[snapshot.name].dump()
-        if views.hash != snapshot.hash or data != snapshot.data:
-            findings.append(f"the snapshot of {snapshot.name} differs from a replay")
+            checks.append((snapshot.position, partial(_compare, snapshot, usage)))
+            if kind is UsageView:
+                follow = usage.apply
+    views = Views()
+    for position, compare in sorted(checks, key=lambda one: one[0]):
+        await views.replay(store, until=position, follow=follow)
+        if message := await compare(views):
+            findings.append(message)
     return findings
+
+
+async def _compare(snapshot: StoredView, usage: UsageView, replayed: Views) -> str:
+    views = (replayed.status, replayed.recommendation, replayed.statistics, usage)
+    by_name: dict[str, View] = {view.name: view for view in views}
+    data = by_name[snapshot.name].dump()
+    if replayed.hash == snapshot.hash and data == snapshot.data:
+        return ""
+    return f"the snapshot of {snapshot.name} differs from a replay"

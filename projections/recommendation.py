@@ -175,11 +175,19 @@ class RecommendationView:
         return _candidate(model, role, _merits(model, role))
 
     def _fit(self, role: ModelRole, node: str | None) -> Iterator[_Model]:
-        return (
-            model
-            for model in self._on(node)
-            if model.lifecycle.state in _USABLE and model.lacks(role) is None
-        )
+        suits: dict[int, bool] = {}  # by shared ability: many models have the same
+        for model in self._on(node):
+            if model.lifecycle.state not in _USABLE:
+                continue
+            if model.overrides is not None:
+                fits: bool | None = model.lacks(role) is None
+            else:
+                key = id(model.ability)
+                fits = suits.get(key)
+                if fits is None:
+                    fits = suits[key] = model.lacks(role) is None
+            if fits:
+                yield model
 
     def explain(self, role: ModelRole, node: str | None = None) -> Recommendation:
         """Return the suitable models for a role, and why the others were skipped."""

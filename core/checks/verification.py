@@ -7,6 +7,7 @@ from collections.abc import Collection
 import msgspec
 
 from herdbook.core import views
+from herdbook.core.history import past
 from herdbook.core.models.names import is_canonical
 from herdbook.core.storage import Storage
 from herdbook.events.errors import CorruptLogError
@@ -30,7 +31,9 @@ async def verify(storage: Storage, *, anchors: Collection[Head] = ()) -> Verific
         storage.store, anchors=anchors, is_canonical=is_canonical
     )
     try:
-        altered = await views.check(storage.store, storage.snapshots)
+        altered = await views.check(
+            storage.store, storage.snapshots, await past.checks(storage)
+        )
     except CorruptLogError:
         return found  # the findings already name what cannot be replayed
     findings = [
