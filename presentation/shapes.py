@@ -104,7 +104,9 @@ def model(status: ModelStatus, models: ReadModel) -> Model:
             configured=status.context_configured,
             in_effect=status.context_in_effect,
         ),
-        capabilities=models.capabilities(status.name),
+        capabilities=(
+            status.capabilities if status.detected else models.capabilities(status.name)
+        ),
         settings=status.settings,
         runner=status.runner,
         uses=status.uses,

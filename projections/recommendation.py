@@ -134,6 +134,7 @@ class RecommendationView:
 
     def __init__(self) -> None:
         self._models: dict[str, _Model] = {}  # by stream
+        self._own: set[str] | None = None  # streams of records that no copy shares
         self._abilities: dict[_Ability, _Ability] = {_UNDETECTED: _UNDETECTED}
         self.position = 0
 
@@ -145,6 +146,9 @@ class RecommendationView:
         model = self._models.get(event.stream) or self._new(event.stream)
         if model is None:
             return
+        if self._own is not None and event.stream not in self._own:
+            model = self._models[event.stream] = copy.copy(model)
+            self._own.add(event.stream)
         model.lifecycle = fold(model.lifecycle, event.type)
         effect = _EFFECTS.get(event.type)
         if effect is not None and not isinstance(event.data, facts.UnreadableFact):
@@ -168,10 +172,13 @@ class RecommendationView:
 
     def first(self, role: ModelRole, node: str | None = None) -> Candidate | None:
         """Return the best model for a role; None if no model is suitable."""
-        fit = self._fit(role, node)
-        model = min(fit, key=lambda model: _place(model, role), default=None)
-        if model is None:
+        fit = list(self._fit(role, node))
+        if not fit:
             return None
+        # The last use comes first in the order, and is cheap to compare.
+        newest = max((m.last_used_at for m in fit if m.last_used_at), default=None)
+        best = [model for model in fit if model.last_used_at == newest]
+        model = min(best, key=lambda model: _place(model, role))
         return _candidate(model, role, _merits(model, role))
 
     def _fit(self, role: ModelRole, node: str | None) -> Iterator[_Model]:
@@ -212,10 +219,13 @@ class RecommendationView:
 
     @classmethod
     def copy_of(cls, other: Self) -> Self:
-        """Copy a view, so that later events do not change the copy."""
+        """Copy a view, so that later events do not change the copy.
+
+        The records are shared until an event changes one, as in the status view.
+        """
         view = cls()
-        # Objects inside a record are replaced, never changed, so they can be shared.
-        view._models = {at: copy.copy(one) for at, one in other._models.items()}
+        view._models = dict(other._models)
+        view._own, other._own = set(), set()
         view._abilities, view.position = other._abilities, other.position
         return view
 

@@ -75,6 +75,7 @@ class StatisticsView:
 
     def __init__(self) -> None:
         self._models: dict[str, ModelStatistics] = {}  # by stream
+        self._own: set[str] | None = None  # streams of records that no copy shares
 
     def apply(self, event: RecordedEvent) -> None:
         """Apply one event; events that are not about a model are ignored."""
@@ -87,6 +88,9 @@ class StatisticsView:
             model = self._models[event.stream] = ModelStatistics(
                 since=event.occurred_at
             )
+        if self._own is not None and event.stream not in self._own:
+            model = self._models[event.stream] = _copy(model)
+            self._own.add(event.stream)
         after = fold(model.lifecycle, event.type)
         if after.state is not model.lifecycle.state:
             _move(model, after, event.occurred_at)
@@ -106,9 +110,13 @@ class StatisticsView:
 
     @classmethod
     def copy_of(cls, other: Self) -> Self:
-        """Copy a view, so that later events do not change the copy."""
+        """Copy a view, so that later events do not change the copy.
+
+        The records are shared until an event changes one, as in the status view.
+        """
         view = cls()
-        view._models = {at: _copy(model) for at, model in other._models.items()}
+        view._models = dict(other._models)
+        view._own, other._own = set(), set()
         return view
 
     @classmethod

@@ -291,6 +291,7 @@ class StatusView:
         self._models: dict[str, ModelStatus] = {}  # by stream
         self._nodes: dict[str, NodeStatus] = {}  # by stream
         self._weights: dict[str, str] = {}  # by digest of a model, the present and past
+        self._own: set[str] | None = None  # streams of records that no copy shares
         self.position = 0
         self.findings: list[Finding] = []
 
@@ -305,6 +306,9 @@ class StatusView:
             )
         model = self._models.get(event.stream) or self._new_model(event)
         if model is not None:
+            if self._own is not None and event.stream not in self._own:
+                model = self._models[event.stream] = copy.copy(model)
+                self._own.add(event.stream)
             self._apply_to_model(model, event)
             return
         node = self._nodes.get(event.stream) or self._new_node(event)
@@ -444,10 +448,14 @@ class StatusView:
 
     @classmethod
     def copy_of(cls, other: Self) -> Self:
-        """Copy a view, so that later events do not change the copy."""
+        """Copy a view, so that later events do not change the copy.
+
+        The records of models are shared until an event changes one: then its view
+        replaces it by a copy. So a record that a copy has seen is never changed.
+        """
         view = cls()
-        # Objects inside a record are replaced, never changed, so they can be shared.
-        view._models, view._nodes = _copies(other._models), _copies(other._nodes)
+        view._models, view._nodes = dict(other._models), _copies(other._nodes)
+        view._own, other._own = set(), set()
         view._weights, view.position = dict(other._weights), other.position
         view.findings = [*other.findings]
         return view
