@@ -1,7 +1,7 @@
 """Twenty clients of a real service, or of two on one log, over HTTP.
 
-``HERDBOOK_CAMPAIGN_MINUTES`` sets how long they go on. A longer run also watches that
-the services' memory and descriptors stay as they are.
+``HERDBOOK_CAMPAIGN_MINUTES`` sets the duration. A longer run also checks that memory
+and descriptors of the services do not grow.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ SERVER = sandbox.Settings(max_loaded=3, keep_alive_s=60.0)
 MAX_POLL_S = 0.5
 
 WARM_UP = 3
-"""Rounds until a service has seen everything once, and its memory counts."""
+"""Rounds before the memory of a service is measured."""
 
 FEW_DESCRIPTORS = 10
-"""How many more may be open at the end of a round than after the warm-up."""
+"""Permitted number of additional open descriptors after the warm-up."""
 
 GROWTH = 1.5
-"""How much memory may be in use at the end, as a multiple of that after the warm-up;
-what a service keeps of a log grows with the models in it, not with its events."""
+"""Permitted memory at the end, relative to that after the warm-up. A service keeps
+data for each model of the log, but not for each event."""
 
 
 class Use(NamedTuple):
-    """What a process uses.
+    """The resources of a process.
 
     Attributes:
-        memory_bytes: its resident memory.
-        descriptors: how many files and sockets it has open.
+        memory_bytes: Resident memory.
+        descriptors: Number of open files and sockets.
     """
 
     memory_bytes: int
     descriptors: int
 
 
-class Place:
-    """A sandbox's server in real time."""
+class RealTimeServer:
+    """A sandbox server in real time."""
 
     def __init__(self, world: sandbox.World, http: httpx.AsyncClient) -> None:
         self.world = world
@@ -63,12 +63,12 @@ class Place:
         self._http = http
 
     async def request(self, method: str, path: str, **body: object) -> httpx.Response:
-        """Ask the server as another program would."""
+        """Send a request to the server as another program would."""
         return await self._http.request(method, path, json=body or None)
 
 
 def use_of(program: ServiceProcess) -> Use:
-    """Return what a service uses now."""
+    """Return the resources that a service uses."""
     process = Path(f"/proc/{program.process.pid}")
     pages = int((process / "statm").read_text().split()[1])
     descriptors = sum(1 for _ in (process / "fd").iterdir())
@@ -76,20 +76,20 @@ def use_of(program: ServiceProcess) -> Use:
 
 
 @asynccontextmanager
-async def served(models: int) -> AsyncIterator[tuple[Place, str, list[str]]]:
+async def served(models: int) -> AsyncIterator[tuple[RealTimeServer, str, list[str]]]:
     """Serve many models; yield the place, the server's address and their names."""
     world = sandbox.World(clock=sandbox.RealClock(), settings=SERVER)
     async with (
         sandbox.serve(world) as url,
         httpx.AsyncClient(base_url=url, timeout=None, trust_env=False) as http,
     ):
-        yield Place(world, http), url, fill(world, models)
+        yield RealTimeServer(world, http), url, fill(world, models)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(int(MINUTES * 60) + 300)
 @pytest.mark.parametrize("services", [1, 2] if MINUTES else [2])
-async def test_crowd_of_a_service_finds_only_what_happened(
+async def test_crowd_of_a_service_finds_no_invented_or_lost_event(
     services: int, tmp_path: Path
 ) -> None:
     log, uses = tmp_path / "herd.db", list[list[Use]]()
@@ -110,21 +110,21 @@ async def test_crowd_of_a_service_finds_only_what_happened(
         until = monotonic() + MINUTES * 60
         while not uses or (monotonic() < until and not crowd.found):
             await crowd.run(callers, COMMANDS)
-            await crowd.rest(callers, log)
+            await crowd.settle(callers, log)
             uses.append([use_of(program) for program in programs])
     failed = [one for caller in callers for one in caller.failed]
-    told = (
+    summary = (
         f"seed {SEED}, {services} services, {len(uses)} rounds, {crowd.summary()}, "
         f"{len(failed)} answers from 500 on; memory and descriptors "
         f"{[tuple(one) for one in uses[0]]} to {[tuple(one) for one in uses[-1]]}"
     )
-    sys.stdout.write(f"{told}\n")
-    assert not [*crowd.found, *failed], "\n".join([told, *crowd.found, *failed])
+    sys.stdout.write(f"{summary}\n")
+    assert not [*crowd.found, *failed], "\n".join([summary, *crowd.found, *failed])
     _assert_flat(uses)
 
 
 async def _start(stack: AsyncExitStack, log: Path, url: str) -> ServiceProcess:
-    """Start a service; its start and stop do not hold up the sandbox in this loop."""
+    """Start a service without blocking the sandbox, which runs in this loop."""
     running = run_service(log, url)
     program = await asyncio.to_thread(running.__enter__)
     stack.push_async_callback(asyncio.to_thread, running.__exit__, None, None, None)
@@ -139,7 +139,7 @@ def _client(program: ServiceProcess) -> httpx.AsyncClient:
 
 
 def _assert_flat(uses: list[list[Use]]) -> None:
-    """Hold that nothing grows once everything has been seen."""
+    """Assert that resources do not grow after the warm-up."""
     if len(uses) <= WARM_UP:
         return
     for at_first, at_last in zip(uses[WARM_UP], uses[-1], strict=True):

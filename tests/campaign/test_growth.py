@@ -1,4 +1,4 @@
-"""A manager that looks for ever keeps nothing of it but its log."""
+"""A manager that refreshes endlessly uses no more memory and tasks."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 from campaign.hour.faults import NONSENSE
-from proof.oracle import our_tasks
+from proof.oracle import herdbook_tasks
 from support.manager_fixture import SandboxServer, serve_sandbox
 
 from herdbook.core import ManagerSettings, ModelManager, OllamaError
 
 NAME = "plain:latest"
 ROUNDS = 20
-BLOCKS_A_ROUND = 20
-"""Blocks of memory; whoever kept the events of a round would keep nearly a hundred."""
+BLOCKS_PER_ROUND = 20
+"""Permitted blocks of memory per round; the events of a round would be about 100."""
 
 
-async def a_round(server: SandboxServer, manager: ModelManager) -> None:
-    """Load, unload, delete and make behind its back; fail once between."""
+async def run_round(server: SandboxServer, manager: ModelManager) -> None:
+    """Load, unload, delete and recreate through another client, with one failure."""
     await server.load(NAME)
     await manager.refresh()
     server.apply(answer={"path": "/api/tags", **NONSENSE["HTML from a proxy"]})
@@ -37,9 +37,9 @@ async def a_round(server: SandboxServer, manager: ModelManager) -> None:
 async def blocks_after(
     rounds: int, server: SandboxServer, manager: ModelManager
 ) -> int:
-    """Count the blocks of memory in use after so many rounds."""
+    """Count the blocks of memory in use after a number of rounds."""
     for _ in range(rounds):
-        await a_round(server, manager)
+        await run_round(server, manager)
     server.world.seen.clear()  # the sandbox server lists all requests
     gc.collect()
     return sys.getallocatedblocks()
@@ -53,9 +53,9 @@ async def test_memory_and_tasks_do_not_grow(tmp_path: Path) -> None:
         server.open_manager(tmp_path / "herd.db", settings=settings) as manager,
     ):
         before = await blocks_after(ROUNDS, server, manager)
-        tasks = len(our_tasks())
+        tasks = len(herdbook_tasks())
 
         after = await blocks_after(ROUNDS, server, manager)
 
-        assert after - before < BLOCKS_A_ROUND * ROUNDS
-        assert len(our_tasks()) == tasks
+        assert after - before < BLOCKS_PER_ROUND * ROUNDS
+        assert len(herdbook_tasks()) == tasks

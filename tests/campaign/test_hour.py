@@ -1,6 +1,6 @@
-"""Reconciler and recovery at length: an hour of everything, seed by seed.
+"""Random simulated hours with faults, which test reconciler and recovery.
 
-``HERDBOOK_CAMPAIGN`` sets how many hours; ``make campaign`` has twenty.
+``HERDBOOK_CAMPAIGN`` sets the number of hours; ``make campaign`` runs twenty.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ LAST_STEPS = 40
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(SEEDS))
-async def test_hour_ends_in_truth(seed: int, tmp_path: Path) -> None:
+async def test_random_hour_ends_in_the_true_state(seed: int, tmp_path: Path) -> None:
     async with serve_sandbox("herd", settings=SERVER) as server:
         hour = Hour(server, seed, tmp_path)
         try:
-            await hour.pass_by()
+            await hour.run()
         except BaseException as error:
             error.add_note(f"seed {seed}, its last steps:")
-            error.add_note("\n".join(hour.told[-LAST_STEPS:]))
+            error.add_note("\n".join(hour.steps[-LAST_STEPS:]))
             raise

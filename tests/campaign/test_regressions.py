@@ -1,4 +1,4 @@
-"""What the hours have shown to be wrong, each as a case of its own."""
+"""Faults that the campaign has found, one test each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 from campaign.hour.faults import NONSENSE, VERDICT
 from campaign.hour.oracle import Oracle
-from proof.oracle import told_by
+from proof.oracle import reported_models
 from support.manager_fixture import (
     SandboxServer,
     recorded_events,
@@ -27,72 +27,76 @@ UNANSWERED = [
 ]
 
 
-async def makes_another(server: SandboxServer) -> None:
-    """Somebody makes a model of the same weights, under another digest."""
+async def create_twin(server: SandboxServer) -> None:
+    """Create a model of the same weights under another digest, as another client."""
     body = {"from": NAME, "parameters": {"seed": 1}}
     await server.request("POST", "/api/create", model=MADE, stream=False, **body)
 
 
-async def look_at_nonsense(
+async def refresh_without_details(
     server: SandboxServer, manager: ModelManager, which: str
 ) -> None:
-    """Look at a server that can list its models, and show none."""
+    """Refresh from a server that can list its models but not show them."""
     server.apply(answer={"path": "/api/show", "times": 0, **NONSENSE[which]})
     with suppress(OllamaError):
         await manager.refresh()
 
 
 @pytest.mark.parametrize("which", UNANSWERED)
-async def test_whose_a_runner_is_is_told_or_said_to_be_unknown(which: str) -> None:
+async def test_model_of_a_runner_is_correct_or_unknown(which: str) -> None:
     async with serve_manager() as (server, manager):
         await server.load(NAME)
         await manager.refresh()
-        await makes_another(server)
+        await create_twin(server)
 
-        await look_at_nonsense(server, manager, which)
+        await refresh_without_details(server, manager, which)
 
         statuses = [*await manager.all_statuses(), await manager.get_status(MADE)]
         truth = Oracle(server.world).now()
         assert all(
             status.stale_since is not None
-            or told_by([status])[status.name] == truth[status.name]
+            or reported_models([status])[status.name] == truth[status.name]
             for status in statuses
         )
         assert statuses[-1].stale_since is not None
         server.apply(answer=None)
         await manager.refresh()
-        assert told_by(await manager.all_statuses()) == Oracle(server.world).now()
+        assert (
+            reported_models(await manager.all_statuses()) == Oracle(server.world).now()
+        )
 
 
 @pytest.mark.parametrize("which", ["a cut", "HTML from a proxy"])
-async def test_model_that_nobody_shows_is_there_where_no_runner_is(which: str) -> None:
+async def test_model_without_details_is_present_if_there_is_no_runner(
+    which: str,
+) -> None:
     async with serve_manager() as (server, manager):
-        await makes_another(server)
+        await create_twin(server)
 
-        await look_at_nonsense(server, manager, which)
+        await refresh_without_details(server, manager, which)
 
         status = await manager.get_status(MADE)
         assert status.present
         assert status.stale_since is None
 
 
-async def test_server_that_shows_nothing_is_recorded_once() -> None:
+async def test_server_without_model_details_is_recorded_once() -> None:
     async with serve_manager() as (server, manager):
         await server.load(NAME)
-        await makes_another(server)
+        await create_twin(server)
         before = (await manager.now()).position
 
-        await look_at_nonsense(server, manager, "HTML from a proxy")
+        await refresh_without_details(server, manager, "HTML from a proxy")
         happened = await recorded_events(manager, after=before)
         for _ in range(3):
-            await look_at_nonsense(server, manager, "HTML from a proxy")
+            await refresh_without_details(server, manager, "HTML from a proxy")
 
         assert await recorded_events(manager, after=before) == happened
         assert (await manager.get_status(NAME)).state == "loaded"
         assert (await manager.get_status(MADE)).stale_since is not None
 
 
-async def test_model_that_nobody_has_seen_is_stale_too() -> None:
+async def test_unknown_model_is_stale_too() -> None:
     async with serve_manager() as (server, manager):
         server.apply(server="killed")
         with suppress(OllamaError):
@@ -104,34 +108,36 @@ async def test_model_that_nobody_has_seen_is_stale_too() -> None:
         assert unseen.stale_since is not None
 
 
-async def test_first_look_knows_the_runner_of_every_name_of_its_weights() -> None:
+async def test_first_refresh_finds_the_runner_of_all_names_of_its_weights() -> None:
     async with serve_sandbox() as server:
         await server.load(NAME)
-        await makes_another(server)
+        await create_twin(server)
 
         async with server.open_manager() as manager:
-            told = told_by(await manager.all_statuses())
+            reported = reported_models(await manager.all_statuses())
 
-        assert told[MADE].loaded
-        assert told == Oracle(server.world).now()
+        assert reported[MADE].loaded
+        assert reported == Oracle(server.world).now()
 
 
-async def test_runner_whose_model_is_shown_at_last_is_everybodys_at_once() -> None:
+async def test_runner_belongs_to_all_names_once_its_model_can_be_shown() -> None:
     async with serve_manager() as (server, manager):
-        await makes_another(server)
+        await create_twin(server)
         await server.load(MADE)
 
         await manager.refresh()
 
-        assert told_by(await manager.all_statuses()) == Oracle(server.world).now()
+        assert (
+            reported_models(await manager.all_statuses()) == Oracle(server.world).now()
+        )
 
 
-async def test_name_of_a_runner_is_no_proof_where_its_weights_are_known() -> None:
+async def test_weights_of_a_runner_count_more_than_its_name() -> None:
     async with (
         serve_sandbox(profile=sandbox.OLDER) as server,
         server.open_manager() as manager,
     ):
-        await makes_another(server)
+        await create_twin(server)
         await server.load(MADE)
         await manager.refresh()
         body = {"from": "nowhere:7b", "stream": False}  # has no weights: quirk of old
@@ -139,6 +145,6 @@ async def test_name_of_a_runner_is_no_proof_where_its_weights_are_known() -> Non
 
         await manager.refresh()
 
-        told = told_by(await manager.all_statuses())
-        assert not told[MADE].loaded
-        assert told == Oracle(server.world).now()
+        reported = reported_models(await manager.all_statuses())
+        assert not reported[MADE].loaded
+        assert reported == Oracle(server.world).now()

@@ -1,4 +1,4 @@
-"""The command, run in this process against a pretend server."""
+"""Run the command in this process against a fake server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from herdbook.sandbox import Behaviour, RealClock, Settings, World
 
 @pytest.fixture
 def serving() -> Iterator[Callable[..., SandboxThread]]:
-    """Return what starts a server; all are closed at the end."""
+    """Return a function that starts a server; all are closed at the end."""
     servers: list[SandboxThread] = []
 
     def start(
@@ -24,7 +24,7 @@ def serving() -> Iterator[Callable[..., SandboxThread]]:
             models=models,
             clock=RealClock(speed=speed),
             settings=Settings(vram_bytes=64_000_000_000),
-            usual=Behaviour(**usual),  # type: ignore[arg-type]  # its fields by name
+            usual=Behaviour(**usual),  # type: ignore[arg-type]  # fields by name
         )
         servers.append(SandboxThread(world))
         return servers[-1]
@@ -38,7 +38,7 @@ def serving() -> Iterator[Callable[..., SandboxThread]]:
 def server(
     serving: Callable[..., SandboxThread], monkeypatch: pytest.MonkeyPatch
 ) -> SandboxThread:
-    """Return a server that OLLAMA_HOST names."""
+    """Return a server to which OLLAMA_HOST points."""
     started = serving()
     monkeypatch.setenv("OLLAMA_HOST", started.address)
     return started
@@ -46,13 +46,13 @@ def server(
 
 @pytest.fixture
 def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let OLLAMA_HOST name a place where nothing answers."""
+    """Let OLLAMA_HOST point to an address where nothing answers."""
     monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
 
 
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the log that HERDBOOK_DB names; it is not there yet."""
+    """Return the path in HERDBOOK_DB; the file does not exist yet."""
     path = tmp_path / "herd.db"
     monkeypatch.setenv("HERDBOOK_DB", str(path))
     monkeypatch.setenv("LOGNAME", "ann")
@@ -61,7 +61,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def herdbook(log: Path, capsys: pytest.CaptureFixture[str]) -> Herdbook:
-    """Return what runs the command in this process."""
+    """Return a function that runs the command in this process."""
 
     def call(*words: str) -> CommandResult:
         capsys.readouterr()

@@ -1,8 +1,8 @@
-"""Live with a herd, be killed at a random moment, and see what the next one finds.
+"""Use models, be killed at a random time, and check what the next process finds.
 
-A program, run by ``test_killed_processes.py``: arguments are the log, the server,
-a seed and a number of kills; it prints one line for each kill. With the first two
-alone it just lives, until it is killed from outside.
+A program that ``test_killed_processes.py`` runs. The arguments are the log, the server,
+a seed and a number of kills; it prints one line per kill. With only the first two
+arguments it runs until it is killed from outside.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 
 import httpx
-from proof.oracle import assert_live_is_replayed, assert_sound
+from proof.oracle import assert_replay_equals_live, assert_sound
 
 from herdbook.core import ManagerSettings, ModelManager
 from herdbook.events.sqlite.store import SQLiteEventStore
@@ -31,16 +31,16 @@ SETTINGS = ManagerSettings(
 ENDS = {"PullInterrupted", "LoadInterrupted", "UpdateInterrupted"}
 
 
-async def live(path: Path, url: str, pipe: int) -> None:
-    """Pull, load, use and delete for ever; tell each event that is recorded."""
+async def use_models(path: Path, url: str, pipe: int) -> None:
+    """Pull, load, use and delete endlessly; print each recorded event."""
 
-    async def tell(manager: ModelManager) -> None:
+    async def print_event(manager: ModelManager) -> None:
         async with aclosing(manager.events(after=0)) as events:
             async for event in events:
                 os.write(pipe, f"{event.position} {event.event_id}\n".encode())
 
     async with ModelManager.open(path, ollama=url, settings=SETTINGS) as manager:
-        telling = asyncio.create_task(tell(manager))
+        telling = asyncio.create_task(print_event(manager))
         while not telling.done():
             await manager.ensure_available(MODEL)
             await manager.load(MODEL)
@@ -49,31 +49,31 @@ async def live(path: Path, url: str, pipe: int) -> None:
             await manager.delete(MODEL)
 
 
-def killed_life(path: Path, url: str, seconds: float) -> dict[str, str]:
-    """Return what a life had acknowledged, by id, when it was killed."""
+def run_and_kill(path: Path, url: str, seconds: float) -> dict[str, str]:
+    """Run a process, kill it, and return the ids of its acknowledged events."""
     acknowledged, pipe = os.pipe()
     child = os.fork()
     if not child:
-        asyncio.run(live(path, url, pipe))
+        asyncio.run(use_models(path, url, pipe))
         os._exit(1)
     os.close(pipe)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1]), "it ended before it was killed"
     with os.fdopen(acknowledged) as lines:
-        told = [line.split() for line in lines if line.endswith("\n")]
-    return {event_id: position for position, event_id in told}
+        acknowledged = [line.split() for line in lines if line.endswith("\n")]
+    return {event_id: position for position, event_id in acknowledged}
 
 
-async def work_left(path: Path) -> list[str]:
-    """Return the last event of the model, as the dead left it."""
+async def last_event(path: Path) -> list[str]:
+    """Return the last event of the model that the killed process left."""
     async with await SQLiteEventStore.open(path) as store:
         await assert_sound(store)
         return [e.type for e in await log_of(store) if e.stream.endswith(MODEL)]
 
 
 async def recover(path: Path, url: str, acknowledged: dict[str, str]) -> list[str]:
-    """Open the log again: nothing is lost, and it says what the server says."""
+    """Open the log again; no event is lost, and the state is that of the server."""
     async with ModelManager.open(path, ollama=url, settings=SETTINGS) as manager:
         log = await log_of(manager._storage.store)
         recorded = {event.event_id: str(event.position) for event in log}
@@ -84,31 +84,31 @@ async def recover(path: Path, url: str, acknowledged: dict[str, str]) -> list[st
             listed = (await http.get("/api/tags")).json()["models"]
         digests = {status.name: status.digest for status in statuses}
         assert digests == {entry["name"]: entry["digest"] for entry in listed}
-        await assert_live_is_replayed(manager)
+        await assert_replay_equals_live(manager)
         await assert_sound(manager._storage.store)
         return [event.type for event in log if event.cause == "recovery"]
 
 
 def main(path: Path, url: str, seed: int, kills: int) -> None:
-    """Be killed so many times."""
+    """Be killed a number of times."""
     chance, interrupted = Random(seed), Counter[str]()
     for _ in range(kills):
-        told = killed_life(path, url, chance.uniform(0.03, 0.7))
-        before = asyncio.run(work_left(path)) if path.exists() else []
-        recovered = asyncio.run(recover(path, url, told))
+        acknowledged = run_and_kill(path, url, chance.uniform(0.03, 0.7))
+        before = asyncio.run(last_event(path)) if path.exists() else []
+        recovered = asyncio.run(recover(path, url, acknowledged))
         found = Counter(t for t in recovered if t in ENDS) - interrupted
         interrupted += found
-        sys.stdout.write(f"{len(told)} {before[-1:]} {sorted(found)}\n")
-    asyncio.run(once_more(path, url))
+        sys.stdout.write(f"{len(acknowledged)} {before[-1:]} {sorted(found)}\n")
+    asyncio.run(pull_again(path, url))
 
 
-async def once_more(path: Path, url: str) -> None:
-    """A pull to its end: what was left behind is in nobody's way."""
+async def pull_again(path: Path, url: str) -> None:
+    """Pull to the end: nothing that was left behind prevents it."""
     async with ModelManager.open(path, ollama=url, settings=SETTINGS) as manager:
         assert (await manager.ensure_available(MODEL)).present
 
 
 if __name__ == "__main__" and len(sys.argv) == 3:
-    asyncio.run(live(Path(sys.argv[1]), sys.argv[2], sys.stdout.fileno()))
+    asyncio.run(use_models(Path(sys.argv[1]), sys.argv[2], sys.stdout.fileno()))
 elif __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

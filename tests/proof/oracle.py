@@ -1,4 +1,4 @@
-"""What must hold whatever happened: asked of the files and of the sandbox itself.
+"""Checks that must hold in any case, on the files and on the sandbox itself.
 
 The oracle reads the sandbox server's store and runners, and shares no code with
 Herdbook's own reading of a server.
@@ -19,23 +19,23 @@ from herdbook.sandbox import World
 from herdbook.sandbox.models.artifacts import Kind
 from herdbook.sandbox.models.store import Entry
 
-ROOMS = ("/core/", "/events/", "/projections/")
-"""Where our own tasks come from; those of the sandbox and of uvicorn do not."""
+PACKAGES = ("/core/", "/events/", "/projections/")
+"""Folders of Herdbook's own code; the sandbox and uvicorn are not among them."""
 
 
-class Truth(NamedTuple):
-    """What a model is on the server."""
+class TrueModel(NamedTuple):
+    """The true state of a model on the server."""
 
     digest: str
     size_bytes: int
     loaded: bool
 
 
-def truth_of(world: World) -> dict[str, Truth]:
-    """Return what the server has, by name, read from its own store."""
+def true_models(world: World) -> dict[str, TrueModel]:
+    """Return the models of the server, by name, from its own store."""
     held = {runner.wanted.weights.digest for runner in world.runners.listed()}
     return {
-        entry.name.display: Truth(
+        entry.name.display: TrueModel(
             entry.digest, entry.manifest.size, weights_digest(entry) in held
         )
         for entry, _ in world.store.listed()
@@ -43,15 +43,15 @@ def truth_of(world: World) -> dict[str, Truth]:
 
 
 def weights_digest(entry: Entry) -> str:
-    """Return the digest of a model's file of numbers."""
+    """Return the digest of a model's weights file."""
     layers = entry.manifest.layers
     return next(layer.digest for layer in layers if layer.kind is Kind.WEIGHTS)
 
 
-def told_by(statuses: Iterable[ModelStatus]) -> dict[str, Truth]:
-    """Return the same as the manager's statuses tell it."""
+def reported_models(statuses: Iterable[ModelStatus]) -> dict[str, TrueModel]:
+    """Return the models as the statuses of the manager report them."""
     return {
-        status.name: Truth(
+        status.name: TrueModel(
             status.digest or "",
             status.size_bytes or 0,
             status.state is ModelState.LOADED,
@@ -67,32 +67,32 @@ def dumps(views: Views) -> tuple[bytes, bytes, bytes]:
 
 
 async def replayed(store: EventStore) -> Views:
-    """Return the views of a log, folded anew."""
+    """Return the views of a log, replayed from its start."""
     views = Views()
     await views.replay(store)
     return views
 
 
 async def assert_sound(store: EventStore) -> None:
-    """The log verifies."""
+    """Assert that the log passes verification."""
     verification = await verify(store)
     assert verification.findings == (), verification.findings
 
 
-async def assert_live_is_replayed(manager: ModelManager) -> None:
-    """The views that were kept are, byte by byte, those of a replay."""
+async def assert_replay_equals_live(manager: ModelManager) -> None:
+    """Assert that the live views equal those of a replay, byte for byte."""
     moment = await manager.now()
     views = await replayed(manager._storage.store)
     assert moment.position == views.position
     assert dumps(manager._repository.views) == dumps(views)
 
 
-def our_tasks() -> set[asyncio.Task[object]]:
-    """Return the tasks that run code of ours."""
+def herdbook_tasks() -> set[asyncio.Task[object]]:
+    """Return the tasks that run Herdbook's code."""
     return {
         task
         for task in asyncio.all_tasks()
-        if any(room in _source(task) for room in ROOMS)
+        if any(room in _source(task) for room in PACKAGES)
         and "/tests/" not in _source(task)
     }
 
@@ -103,7 +103,7 @@ def _source(task: asyncio.Task[object]) -> str:
 
 
 def assert_nothing_held(manager: ModelManager) -> None:
-    """No lock is held, no place taken, nothing waits, nobody is left alone."""
+    """Assert that no lock is held, no slot is in use and nothing waits."""
     register, reconciler = manager._repository, manager._reconciler
     assert not any(lock.locked() for lock in register._locks.values())
     assert not register._reading.locked()
@@ -115,7 +115,7 @@ def assert_nothing_held(manager: ModelManager) -> None:
 
 
 async def facts_after(manager: ModelManager, position: int, name: str) -> list[Fact]:
-    """Return what was recorded about a model behind a position."""
+    """Return the facts of a model that were recorded after a position."""
     stream = manager._repository.stream(name)
     return [
         event.data

@@ -1,7 +1,7 @@
-"""Cancel a coroutine after each turn of the event loop, one after another.
+"""Cancel a coroutine at each turn of the event loop, one after another.
 
-A turn is one round of callbacks, so every await of the coroutine, and of every
-task that it waits for, is met by some turn.
+A turn is one round of callbacks, so some turn meets every await of the coroutine and of
+every task that it waits for.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
-PATIENCE_S = 20.0
-"""Seconds after which something that should have ended hangs."""
+TIMEOUT_S = 20.0
+"""Seconds after which a task counts as hung."""
 
 
 class SteppingLoop(asyncio.SelectorEventLoop):
-    """A loop that cancels a task after so many of its turns, and at each from then.
+    """A loop that cancels a task after a number of turns, and at each turn from then.
 
-    One that is cancelled again and again has no turn in peace to tidy up in.
+    A task that is cancelled repeatedly is cancelled during its clean-up too.
     """
 
     def __init__(self) -> None:
@@ -27,16 +27,16 @@ class SteppingLoop(asyncio.SelectorEventLoop):
         self._victim: asyncio.Task[Any] | None = None
 
     def cancel_after(self, turns: int, victim: asyncio.Task[Any], again: int) -> None:
-        """Cancel a task after ``turns`` turns from now, if it is not over then."""
+        """Cancel a task after ``turns`` turns, unless it has ended."""
         self._left, self._victim, self._again = turns + 1, victim, again
 
     @property
     def has_cancelled(self) -> bool:
-        """Whether the last task that was to be cancelled was not over in time."""
+        """Whether the last task was cancelled before it ended."""
         return self._left <= 0
 
     def _run_once(self) -> None:
-        super()._run_once()  # type: ignore[misc]  # the loop's own turn, not typed
+        super()._run_once()  # type: ignore[misc]  # private in asyncio, not typed
         if self._victim is None or self._victim.done():
             return
         self._left -= 1
@@ -47,13 +47,13 @@ class SteppingLoop(asyncio.SelectorEventLoop):
 async def cancelled_at_every_turn(
     start: Callable[[], Coroutine[Any, Any, object]], *, again: int = 0, most: int = 60
 ) -> AsyncIterator[asyncio.Task[object]]:
-    """Yield a started task for each turn that it was cancelled at, once it is over.
+    """Yield an ended task for each turn at which it was cancelled.
 
-    The last one was fast enough to end by itself. The steps grow once ``most``
-    have been tried, so that long work is met all along.
+    The last one ended by itself before it was cancelled. After ``most`` cancellations
+    the steps grow, so that long work is covered to its end.
 
     Args:
-        start: Makes the coroutine, anew each time.
+        start: Creates a new coroutine.
         again: How often it is cancelled again, at the turns that follow.
         most: Cancellations before the steps grow.
     """
@@ -63,7 +63,7 @@ async def cancelled_at_every_turn(
     while True:
         task = asyncio.create_task(start(), name="the victim")
         loop.cancel_after(turn, task, again)
-        done, _ = await asyncio.wait({task}, timeout=PATIENCE_S)
+        done, _ = await asyncio.wait({task}, timeout=TIMEOUT_S)
         assert done, f"hangs after a cancellation at turn {turn}"
         if loop.has_cancelled:
             assert task.cancelled(), f"swallowed at turn {turn}: {task}"

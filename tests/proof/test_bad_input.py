@@ -1,4 +1,4 @@
-"""Bad input of every kind: one clear line of ours, and nothing is lost or changed."""
+"""Invalid input of every kind: a one-line error, and nothing is lost or changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from proof.oracle import assert_live_is_replayed, assert_sound
+from proof.oracle import assert_replay_equals_live, assert_sound
 from support.disk import fill, small_disk
 from support.manager_fixture import pull_to_end, serve_manager, serve_sandbox
 
@@ -58,7 +58,7 @@ BY_NAME: dict[str, Callable[[ModelManager, str], Awaitable[object]]] = {
 async def refused(
     kind: type[HerdbookError], call: Callable[[], Awaitable[object]]
 ) -> HerdbookError:
-    """Return the error that a call is refused with: one line, in three parts."""
+    """Return the error of a refused call: one line with three parts."""
     with pytest.raises(kind) as caught:
         await call()
     error = caught.value
@@ -70,7 +70,7 @@ async def refused(
 
 
 @pytest.mark.parametrize("command", BY_NAME)
-async def test_what_is_no_name_is_refused(command: str) -> None:
+async def test_invalid_name_is_refused(command: str) -> None:
     async with serve_manager() as (server, manager):
         before, seen = (await manager.now()).position, len(server.world.seen)
         ask = BY_NAME[command]
@@ -105,7 +105,7 @@ async def test_unknown_model_is_not_found(command: str) -> None:
         "options.stop",
     ],
 )
-async def test_value_that_no_setting_takes_is_refused(setting: str) -> None:
+async def test_invalid_value_of_a_setting_is_refused(setting: str) -> None:
     async with serve_manager() as (_, manager):
         before = (await manager.now()).position
         for value in (
@@ -121,13 +121,13 @@ async def test_value_that_no_setting_takes_is_refused(setting: str) -> None:
                 CallerError, partial(manager.configure, HERE, {setting: value})
             )
         assert (await manager.now()).position == before
-        await assert_live_is_replayed(manager)
+        await assert_replay_equals_live(manager)
 
 
 @pytest.mark.parametrize(
     "setting", [t for t in ODD_TEXTS if t] + ["options.", "Num_ctx"]
 )
-async def test_setting_that_does_not_exist_is_refused(setting: str) -> None:
+async def test_unknown_setting_is_refused(setting: str) -> None:
     async with serve_manager() as (_, manager):
         await refused(
             InvalidConfigurationError, lambda: manager.configure(HERE, {setting: 1})
@@ -135,7 +135,7 @@ async def test_setting_that_does_not_exist_is_refused(setting: str) -> None:
 
 
 @pytest.mark.parametrize("role", ODD_TEXTS)
-async def test_role_that_does_not_exist_is_refused(role: str) -> None:
+async def test_unknown_role_is_refused(role: str) -> None:
     async with serve_manager() as (_, manager):
         for ask in (manager.recommend, manager.explain, manager.suggest):
             await refused(UnknownRoleError, partial(ask, role))
@@ -149,7 +149,7 @@ async def test_text_that_cannot_be_recorded_is_refused(text: str) -> None:
             CallerError, lambda: manager.configure(HERE, {"num_ctx": 512}, note=text)
         )
         assert (await manager.mark_used(HERE, purpose="a line\nand\x00more")).uses == 1
-        await assert_live_is_replayed(manager)
+        await assert_replay_equals_live(manager)
 
 
 @pytest.mark.parametrize("actor", ["\n", "x" * 500, "\ud800"])
@@ -168,7 +168,7 @@ async def test_actor_that_cannot_be_recorded_is_refused(actor: str) -> None:
         datetime.min.replace(tzinfo=timezone(timedelta(hours=12))),
     ],
 )
-async def test_moment_that_cannot_be_is_refused(when: int | datetime) -> None:
+async def test_invalid_position_or_time_is_refused(when: int | datetime) -> None:
     async with serve_manager() as (_, manager):
         await refused(CallerError, lambda: manager.as_of(when))
 
@@ -176,14 +176,16 @@ async def test_moment_that_cannot_be_is_refused(when: int | datetime) -> None:
 @pytest.mark.parametrize(
     "when", [datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)]
 )
-async def test_moment_far_away_is_the_end_or_the_beginning(when: datetime) -> None:
+async def test_distant_time_is_the_end_or_the_beginning_of_the_log(
+    when: datetime,
+) -> None:
     async with serve_manager() as (_, manager):
         end = (await manager.now()).position
         assert (await manager.as_of(when)).position in (0, end)
 
 
 @pytest.mark.parametrize("after", [-1, 2**63, 2**70])
-async def test_events_behind_no_position_are_refused(after: int) -> None:
+async def test_invalid_position_of_events_is_refused(after: int) -> None:
     async with serve_manager() as (_, manager):
         await refused(CallerError, lambda: anext(manager.events(after=after)))
 
@@ -192,14 +194,14 @@ async def test_events_behind_no_position_are_refused(after: int) -> None:
     "address",
     ["ftp://x", "a b", "\x00", "x:y:z"],
 )
-async def test_address_that_is_none_is_refused(address: str, tmp_path: Path) -> None:
+async def test_invalid_address_is_refused(address: str, tmp_path: Path) -> None:
     path = tmp_path / "herd.db"
     await refused(InvalidAddressError, lambda: opened(path, ollama=address))
     assert not path.exists()
 
 
 @pytest.mark.parametrize("node", [t for t in ODD_TEXTS if t != "a" * 9])
-async def test_node_name_that_is_none_is_refused(node: str, tmp_path: Path) -> None:
+async def test_invalid_node_name_is_refused(node: str, tmp_path: Path) -> None:
     await refused(CallerError, lambda: opened(tmp_path / "herd.db", node=node))
 
 
@@ -263,18 +265,18 @@ MADE = (directory, text, foreign, newer, pipe, listening, loop, nowhere, nothing
 
 
 @pytest.mark.parametrize("make", MADE, ids=lambda make: make.__name__)
-async def test_what_is_no_log_is_refused_and_left_alone(
+async def test_file_that_is_not_a_log_is_refused_and_unchanged(
     make: Callable[[Path], None], tmp_path: Path
 ) -> None:
     path = tmp_path / "it"
     make(path)
-    before = looks(tmp_path)
+    before = contents(tmp_path)
     await refused(StoreError, lambda: opened(path))
-    assert looks(tmp_path) == before
+    assert contents(tmp_path) == before
 
 
-def looks(folder: Path) -> dict[str, object]:
-    """Return what is in a folder: kinds, and the bytes of ordinary files."""
+def contents(folder: Path) -> dict[str, object]:
+    """Return the content of a folder: kinds, and the bytes of ordinary files."""
     return {
         one.name: (
             one.lstat().st_mode,
@@ -285,12 +287,14 @@ def looks(folder: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\x00b", "no/such/place.db"])
-async def test_path_that_cannot_be_is_refused(name: str, tmp_path: Path) -> None:
+async def test_invalid_path_is_refused(name: str, tmp_path: Path) -> None:
     await refused(HerdbookError, lambda: opened(tmp_path / name))
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_full_disk_loses_nothing_and_is_left_behind(tmp_path: Path) -> None:
+async def test_full_disk_loses_no_event_and_work_continues_after_it(
+    tmp_path: Path,
+) -> None:
     with small_disk(tmp_path / "disk", "1m") as disk:
         async with (
             serve_sandbox("herd") as server,
@@ -308,7 +312,7 @@ async def test_full_disk_loses_nothing_and_is_left_behind(tmp_path: Path) -> Non
             assert (await manager.get_status(HERE)).uses == uses
             ballast.unlink()
             assert (await manager.mark_used(HERE)).uses == uses + 1
-            await assert_live_is_replayed(manager)
+            await assert_replay_equals_live(manager)
             await assert_sound(manager._storage.store)
 
 
@@ -323,7 +327,7 @@ def remount(disk: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
 
 
-async def test_disk_that_became_read_only_loses_nothing(tmp_path: Path) -> None:
+async def test_read_only_disk_loses_no_event(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "2m") as disk:
         path = disk / "herd.db"
         await opened(path)
@@ -345,4 +349,4 @@ async def test_locked_log_is_refused_until_it_is_free(tmp_path: Path) -> None:
         await refused(StoreUnavailableError, lambda: manager.mark_used(HERE))
         holder.close()
         assert (await manager.mark_used(HERE)).uses == 1
-        await assert_live_is_replayed(manager)
+        await assert_replay_equals_live(manager)

@@ -1,8 +1,8 @@
 """Every public coroutine of the manager, cancelled at every turn of the loop.
 
-After each cancellation: it came out as one, nothing is held, no task is left, what
-was recorded is one of the outcomes listed here, the views are those of a replay,
-and a next command on the same model does its work.
+After each cancellation: the caller gets a CancelledError, nothing is held, no task is
+left, the recorded events are one of the outcomes listed here, the views equal a replay,
+and a next command on the same model succeeds.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 from proof.oracle import (
-    assert_live_is_replayed,
     assert_nothing_held,
+    assert_replay_equals_live,
     assert_sound,
     facts_after,
-    our_tasks,
+    herdbook_tasks,
     replayed,
-    told_by,
-    truth_of,
+    reported_models,
+    true_models,
 )
-from proof.stepping import PATIENCE_S, cancelled_at_every_turn, run
+from proof.stepping import TIMEOUT_S, cancelled_at_every_turn, run
 
 from herdbook import sandbox
 from herdbook.core import ManagerSettings, ModelManager, ModelState
@@ -44,14 +44,14 @@ SETTINGS = ManagerSettings(
     max_repeated_changes=10_000,
 )
 BACKGROUND = {"herdbook writer", "herdbook watch", "herdbook kept head"}
-"""Tasks that live as long as the log is open."""
+"""Tasks that run as long as the log is open."""
 
 Do = Callable[[ModelManager], Coroutine[Any, Any, object]]
 Prepare = Callable[[World, ModelManager], Awaitable[None]]
 
 
 class Case(NamedTuple):
-    """A command, how things stand before it, and what it may have recorded."""
+    """A command, the state before it, and the events that it may have recorded."""
 
     do: Do
     prepare: Prepare
@@ -59,15 +59,15 @@ class Case(NamedTuple):
 
 
 @asynccontextmanager
-async def pasture(tmp_path: Path) -> AsyncIterator[tuple[World, str]]:
-    """A quick sandbox with a few models."""
+async def fast_sandbox(tmp_path: Path) -> AsyncIterator[tuple[World, str]]:
+    """A fast sandbox with a few models."""
     world = World(models="some", clock=sandbox.RealClock(speed=400))
     async with sandbox.serve(world) as url:
         yield world, url
 
 
-def take_away(world: World) -> None:
-    """Remove the model behind everybody's back, with what is kept of it."""
+def remove_model(world: World) -> None:
+    """Remove the model as another client, with its downloaded data."""
     name = Name.parse(MODEL)
     assert name is not None
     world.runners.clear()
@@ -77,7 +77,7 @@ def take_away(world: World) -> None:
 
 
 async def absent(world: World, manager: ModelManager) -> None:
-    take_away(world)
+    remove_model(world)
     await manager.refresh()
     assert not await manager.is_available(MODEL)
 
@@ -219,7 +219,7 @@ CASES = {
 
 
 async def check(case: Case, manager: ModelManager, world: World, position: int) -> None:
-    """Nothing is held or left behind, and the outcome is one of the listed."""
+    """Assert that nothing is held or left, and that the outcome is a listed one."""
     await quiet(manager)
     assert_nothing_held(manager)
     happened = "".join(
@@ -227,23 +227,23 @@ async def check(case: Case, manager: ModelManager, world: World, position: int) 
         for fact in await facts_after(manager, position, MODEL)
     )
     assert re.fullmatch(case.outcomes, happened), happened
-    await assert_live_is_replayed(manager)
+    await assert_replay_equals_live(manager)
     await manager.refresh()
-    assert told_by(await manager.all_statuses()) == truth_of(world)
+    assert reported_models(await manager.all_statuses()) == true_models(world)
 
 
 async def quiet(manager: ModelManager) -> None:
-    """Let what was cancelled end: nothing else may be left."""
-    left = {t for t in our_tasks() if t.get_name() not in BACKGROUND}
+    """Wait for cancelled work to end; no other work may be left."""
+    left = {t for t in herdbook_tasks() if t.get_name() not in BACKGROUND}
     if left:
-        _, left = await asyncio.wait(left, timeout=PATIENCE_S)
+        _, left = await asyncio.wait(left, timeout=TIMEOUT_S)
     assert left == set(), left
 
 
 async def sweep(case: Case, tmp_path: Path, again: int = 0) -> None:
-    """Cancel a command at every turn, and look after each."""
+    """Cancel a command at every turn, and check the state after each."""
     async with (
-        pasture(tmp_path) as (world, url),
+        fast_sandbox(tmp_path) as (world, url),
         ModelManager.open(
             tmp_path / "herd.db", ollama=url, settings=SETTINGS
         ) as manager,
@@ -277,7 +277,7 @@ def test_cancelled_command_has_a_listed_outcome(name: str, tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["pull", "load", "unload", "delete", "refresh"])
-def test_command_cancelled_again_and_again_has_a_listed_outcome(
+def test_repeatedly_cancelled_command_has_a_listed_outcome(
     name: str, tmp_path: Path
 ) -> None:
     run(sweep(CASES[name], tmp_path, again=1000))
@@ -304,39 +304,39 @@ async def opened_and_left_in_a_pull(path: Path, url: str) -> None:
 LIVES = {"opened": opened, "left in a pull": opened_and_left_in_a_pull}
 
 
-async def work_under_way(path: Path) -> list[str]:
-    """Return the models that the log leaves loading."""
+async def loading_models(path: Path) -> list[str]:
+    """Return the models that are loading in the log."""
     async with await SQLiteEventStore.open(path) as store:
         views = await replayed(store)
     return [status.name for status in views.status.all() if status.work]
 
 
-async def sweep_life(name: str, tmp_path: Path, again: int) -> None:
-    """Cancel opening and closing at every turn: nothing is left, the log is whole."""
+async def sweep_open_and_close(name: str, tmp_path: Path, again: int) -> None:
+    """Cancel opening and closing at every turn: nothing is left, the log is sound."""
     path = tmp_path / "herd.db"
     threads = set(threading.enumerate())
-    async with pasture(tmp_path) as (world, url):
-        take_away(world)
+    async with fast_sandbox(tmp_path) as (world, url):
+        remove_model(world)
         sweep = cancelled_at_every_turn(lambda: LIVES[name](path, url), again=again)
         async for task in sweep:
             if not task.cancelled():
                 task.result()
-            assert our_tasks() == set()
+            assert herdbook_tasks() == set()
             assert list(tmp_path.glob("herd.db-instances/*")) == []
-            assert await work_under_way(path) == []
-            take_away(world)
+            assert await loading_models(path) == []
+            remove_model(world)
         for thread in set(threading.enumerate()) - threads:
-            thread.join(PATIENCE_S)
+            thread.join(TIMEOUT_S)
             assert not thread.is_alive()
         async with ModelManager.open(path, ollama=url) as manager:
-            assert told_by(await manager.all_statuses()) == truth_of(world)
-            await assert_live_is_replayed(manager)
+            assert reported_models(await manager.all_statuses()) == true_models(world)
+            await assert_replay_equals_live(manager)
             await assert_sound(manager._storage.store)
 
 
 @pytest.mark.parametrize("again", [0, 1000])
 @pytest.mark.parametrize("name", LIVES)
-def test_cancelled_life_leaves_nothing_behind(
+def test_cancelled_open_and_close_leave_nothing_behind(
     name: str, again: int, tmp_path: Path
 ) -> None:
-    run(sweep_life(name, tmp_path, again))
+    run(sweep_open_and_close(name, tmp_path, again))

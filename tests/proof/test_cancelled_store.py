@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proof.oracle import assert_sound, our_tasks
-from proof.stepping import PATIENCE_S, cancelled_at_every_turn, run
+from proof.oracle import assert_sound, herdbook_tasks
+from proof.stepping import TIMEOUT_S, cancelled_at_every_turn, run
 
 from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import ANY, StoredView
@@ -19,7 +19,7 @@ from herdbook.events.testing.base import event, log_of
 from herdbook.events.writer import ROOM
 
 STREAM = "model/n/m"
-LIVING = {"herdbook writer", "herdbook watch", "herdbook kept head"}
+BACKGROUND = {"herdbook writer", "herdbook watch", "herdbook kept head"}
 
 Do = Callable[[SQLiteEventStore], Coroutine[Any, Any, object]]
 
@@ -52,8 +52,8 @@ async def follow(store: SQLiteEventStore) -> None:
         await anext(events)
 
 
-async def hear(store: SQLiteEventStore) -> None:
-    """Wait for an event that is yet to come."""
+async def wait_for_event(store: SQLiteEventStore) -> None:
+    """Wait for an event that has not been recorded yet."""
     head = await store.head()
     async with aclosing(store.subscribe(head.position)) as events:
         hearing = asyncio.ensure_future(anext(events))
@@ -81,20 +81,24 @@ READS: dict[str, Do] = {
     "save_view": save,
     "check_file": SQLiteEventStore.check_file,
 }
-WRITES: dict[str, Do] = {"append": append, "append_many": append_many, "hear": hear}
+WRITES: dict[str, Do] = {
+    "append": append,
+    "append_many": append_many,
+    "wait_for_event": wait_for_event,
+}
 
 
 async def sweep(
     do: Do, path: Path, again: int, check: Callable[..., Awaitable[None]]
 ) -> None:
-    """Cancel at every turn; the store goes on as if nothing had been."""
+    """Cancel at every turn; the store then works as before."""
     async with await SQLiteEventStore.open(path) as store:
         await append(store)
         before = await log_of(store)
         async for task in cancelled_at_every_turn(lambda: do(store), again=again):
             if not task.cancelled():
                 task.result()
-            left = {t for t in our_tasks() if t.get_name() not in LIVING}
+            left = {t for t in herdbook_tasks() if t.get_name() not in BACKGROUND}
             assert left == set(), left
             log = await log_of(store)
             await check(before, log)
@@ -109,8 +113,8 @@ async def nothing_new(before: list[object], log: list[object]) -> None:
     assert log == before
 
 
-async def whole_appends_only(before: list[object], log: list[object]) -> None:
-    """What is new are whole appends, decided before the cancellation came out."""
+async def complete_appends_only(before: list[object], log: list[object]) -> None:
+    """Assert that new events are complete appends, from before the cancellation."""
     assert log[: len(before)] == before
     assert (len(log) - len(before)) % 2 == 0
 
@@ -122,10 +126,10 @@ def test_cancelled_read_changes_nothing(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("again", [0, 1000])
 @pytest.mark.parametrize("name", WRITES)
-def test_cancelled_append_is_whole_or_not_at_all(
+def test_cancelled_append_is_complete_or_absent(
     name: str, again: int, tmp_path: Path
 ) -> None:
-    run(sweep(WRITES[name], tmp_path / "herd.db", again, whole_appends_only))
+    run(sweep(WRITES[name], tmp_path / "herd.db", again, complete_appends_only))
 
 
 async def open_and_close(path: Path) -> None:
@@ -136,17 +140,17 @@ async def open_and_close(path: Path) -> None:
         await store.close()
 
 
-async def sweep_lives(path: Path, again: int) -> None:
-    """Cancel a whole life at every turn: no task, no thread and no lock is left."""
+async def sweep_open_and_close(path: Path, again: int) -> None:
+    """Cancel opening and closing at every turn: no task, thread or lock is left."""
     threads = set(threading.enumerate())
     async for task in cancelled_at_every_turn(
         lambda: open_and_close(path), again=again
     ):
         if not task.cancelled():
             task.result()
-        assert our_tasks() == set()
+        assert herdbook_tasks() == set()
     for thread in set(threading.enumerate()) - threads:
-        thread.join(PATIENCE_S)
+        thread.join(TIMEOUT_S)
         assert not thread.is_alive()
     async with await SQLiteEventStore.open(path) as store:
         assert len(await log_of(store)) % 2 == 0
@@ -154,7 +158,7 @@ async def sweep_lives(path: Path, again: int) -> None:
 
 
 @pytest.mark.parametrize("again", [0, 1000])
-def test_cancelled_life_of_a_store_leaves_nothing_behind(
+def test_cancelled_open_and_close_of_a_store_leave_nothing_behind(
     again: int, tmp_path: Path
 ) -> None:
-    run(sweep_lives(tmp_path / "herd.db", again))
+    run(sweep_open_and_close(tmp_path / "herd.db", again))

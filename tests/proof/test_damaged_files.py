@@ -1,8 +1,8 @@
-"""Files damaged on purpose: whatever reads fine is the truth, or verify says not.
+"""Damaged files: what can be read is true, or verification reports it.
 
-A copy of a log has bytes flipped or an end cut off, in the file or in its
-write-ahead log. Opening, reading and verifying it then ends, with an error of ours
-or with findings; never does it quietly give other events than were recorded.
+A copy of a log has bytes flipped or its end cut off, in the file or in its write-ahead
+log. Opening, reading and verifying it must end with one of Herdbook's errors or with
+findings, and must never give other events than were recorded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SEEDS = int(os.environ.get("HERDBOOK_SEEDS", "25"))
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[RecordedEvent]]:
-    """A log with a write-ahead log that is not yet in the file, as a kill leaves it."""
+    """A log with events that are only in the write-ahead log, as after a kill."""
     path = tmp_path_factory.mktemp("whole") / "herd.db"
     left = path.with_name("left") / "herd.db"
     left.parent.mkdir()
@@ -55,7 +55,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Recorded
 
 
 def copy_of(whole: Path, folder: Path) -> Path:
-    """Copy a log; its index of the write-ahead log is made anew from that."""
+    """Copy a log; the index of its write-ahead log is created again."""
     for file in whole.parent.glob("herd.db*"):
         if not file.name.endswith("-shm"):
             shutil.copy(file, folder)
@@ -63,7 +63,7 @@ def copy_of(whole: Path, folder: Path) -> Path:
 
 
 def flip(file: Path, chance: Random) -> None:
-    """Change a few bytes, anywhere."""
+    """Change a few bytes at random places."""
     data = bytearray(file.read_bytes())
     for _ in range(chance.choice([1, 1, 1, 2, 16])):
         data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
@@ -71,12 +71,12 @@ def flip(file: Path, chance: Random) -> None:
 
 
 def cut(file: Path, chance: Random) -> None:
-    """Cut the end off, anywhere."""
+    """Cut the end off at a random place."""
     os.truncate(file, chance.randrange(file.stat().st_size))
 
 
 def overwrite(file: Path, chance: Random) -> None:
-    """Put a page of something else in the place of one."""
+    """Replace a page by another one."""
     pages = file.stat().st_size // 4096
     with file.open("r+b") as raw:
         raw.seek(4096 * chance.randrange(max(pages, 1)))
@@ -84,7 +84,7 @@ def overwrite(file: Path, chance: Random) -> None:
 
 
 async def read(path: Path) -> tuple[list[RecordedEvent], bool]:
-    """Return what can be read, and whether everything said that all is well."""
+    """Return the events that can be read, and whether no error was reported."""
     try:
         async with await SQLiteEventStore.open(path) as store:
             sound = not (await verify(store)).findings
@@ -99,7 +99,7 @@ async def read(path: Path) -> tuple[list[RecordedEvent], bool]:
 
 @pytest.mark.parametrize("name", ["herd.db", "herd.db-wal"])
 @pytest.mark.parametrize("damage", [flip, cut, overwrite])
-def test_damage_is_found_or_does_none(
+def test_damage_is_detected_or_harmless(
     whole: tuple[Path, list[RecordedEvent]],
     name: str,
     damage: object,
@@ -115,13 +115,13 @@ def test_damage_is_found_or_does_none(
         found, sound = asyncio.run(read(path))
         if sound:
             assert found == log[: len(found)], f"seed {seed} gives other events"
-            # A write-ahead log that is cut or torn ends where its last whole commit
-            # does: that is what SQLite promises, and only an anchor tells more.
+            # A write-ahead log that is cut or torn ends at its last complete
+            # commit: SQLite guarantees that, and only an anchor detects it.
             assert name == "herd.db-wal" or found == log, f"seed {seed}"
 
 
-async def told_by_manager(path: Path) -> tuple[list[int], bool] | None:
-    """Return the history that a manager tells, and whether it finds all well."""
+async def history_of_manager(path: Path) -> tuple[list[int], bool] | None:
+    """Return the history that a manager reports, and whether it reports no error."""
     try:
         async with ModelManager.open(path, node="n", refresh=False) as manager:
             sound = not (await manager.verify()).findings
@@ -133,7 +133,7 @@ async def told_by_manager(path: Path) -> tuple[list[int], bool] | None:
 
 
 @pytest.mark.parametrize("name", ["herd.db", "herd.db-wal"])
-def test_manager_of_a_damaged_log_tells_the_truth_or_nothing(
+def test_manager_of_a_damaged_log_reports_true_history_or_an_error(
     whole: tuple[Path, list[RecordedEvent]], name: str, tmp_path: Path
 ) -> None:
     positions = [event.position for event in whole[1]]
@@ -143,10 +143,10 @@ def test_manager_of_a_damaged_log_tells_the_truth_or_nothing(
         folder.mkdir()
         path = copy_of(whole[0], folder)
         flip(folder / name, Random(seed))
-        answer = asyncio.run(told_by_manager(path))
+        answer = asyncio.run(history_of_manager(path))
         if answer is not None and answer[1]:
             assert answer[0] == positions[: len(answer[0])], f"seed {seed}"
             answered += 1
-    # In the write-ahead log, only what hits the last commit looks like a crash.
+    # In the write-ahead log, only damage to the last commit looks like a crash.
     is_proof = answered or name == "herd.db-wal"
     assert is_proof, "every flip was refused: nothing was proved"

@@ -1,4 +1,4 @@
-"""Herdbook or the server is killed at any moment: the log and the server agree."""
+"""Herdbook or the server is killed at a random time: the log matches the server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from proof import killing as dying
-from proof.oracle import assert_live_is_replayed, assert_sound
+from proof.oracle import assert_replay_equals_live, assert_sound
 
 from herdbook.core import Cause, ModelManager, NodeUnreachableError, PullCutError
 from herdbook.events.facts import PullInterrupted, PullProgressed, PullStarted
@@ -22,7 +22,7 @@ TESTS = Path(__file__).parent.parent
 
 @contextmanager
 def sandbox_process(*words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run a sandbox as a program of its own; give its address."""
+    """Run a sandbox as a separate process; yield its address."""
     with subprocess.Popen(
         [sys.executable, "-m", "herdbook.sandbox", "--models", "none", *words],
         stdout=subprocess.PIPE,
@@ -40,7 +40,9 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([f"{TESTS}", *sys.pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-def test_killed_manager_is_recovered_from(seed: int, tmp_path: Path) -> None:
+def test_log_is_recovered_after_a_kill_of_the_manager(
+    seed: int, tmp_path: Path
+) -> None:
     with sandbox_process("--speed", "20") as (_, url):
         done = subprocess.run(
             [
@@ -64,7 +66,7 @@ def test_killed_manager_is_recovered_from(seed: int, tmp_path: Path) -> None:
 async def pull_until(
     manager: ModelManager, share: float, process: subprocess.Popen[str]
 ) -> None:
-    """Pull, and kill the server when so much is there."""
+    """Pull, and kill the server once it has an amount of data."""
     async for progress in manager.pull(dying.MODEL):
         if (
             progress.total_bytes
@@ -73,7 +75,7 @@ async def pull_until(
             process.send_signal(signal.SIGKILL)
 
 
-async def test_killed_server_is_recovered_from(tmp_path: Path) -> None:
+async def test_state_is_correct_after_a_kill_of_the_server(tmp_path: Path) -> None:
     path, state = tmp_path / "herd.db", str(tmp_path / "store")
     with sandbox_process("--speed", "20", "--state", state) as (process, url):
         async with ModelManager.open(path, ollama=url) as manager:
@@ -87,18 +89,18 @@ async def test_killed_server_is_recovered_from(tmp_path: Path) -> None:
     with again as (_, url):
         async with ModelManager.open(path, ollama=url) as manager:
             assert (await manager.ensure_available(dying.MODEL)).stale_since is None
-            await assert_live_is_replayed(manager)
+            await assert_replay_equals_live(manager)
             await assert_sound(manager._storage.store)
 
 
-def living(path: Path, url: str) -> subprocess.Popen[bytes]:
-    """Start a manager in a process of its own."""
+def manager_process(path: Path, url: str) -> subprocess.Popen[bytes]:
+    """Start a manager in a separate process."""
     words = [sys.executable, dying.__file__, str(path), url]
     return subprocess.Popen(words, stdout=subprocess.DEVNULL, env=ENVIRONMENT)
 
 
 async def kill_in_pull(manager: ModelManager, process: subprocess.Popen[bytes]) -> None:
-    """Kill a manager once it has recorded some of its pull."""
+    """Kill a manager after it has recorded a part of its pull."""
     async with aclosing(manager.events(after=0)) as events:
         async for event in events:
             if isinstance(event.data, PullProgressed):
@@ -107,18 +109,18 @@ async def kill_in_pull(manager: ModelManager, process: subprocess.Popen[bytes]) 
     process.wait()
 
 
-async def test_manager_takes_over_the_pull_of_one_that_was_killed(
+async def test_manager_continues_the_pull_of_a_killed_one(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "herd.db"
     with sandbox_process("--speed", "3") as (_, url):
         async with ModelManager.open(path, ollama=url) as manager:
-            await kill_in_pull(manager, living(path, url))
+            await kill_in_pull(manager, manager_process(path, url))
             assert (await manager.ensure_available(dying.MODEL)).present
             log = [event async for event in manager._storage.store.read_all()]
             began, begun_anew = [e for e in log if isinstance(e.data, PullStarted)]
             (ended,) = [e for e in log if isinstance(e.data, PullInterrupted)]
             assert began.position < ended.position < begun_anew.position
             assert ended.cause is Cause.RECOVERY
-            await assert_live_is_replayed(manager)
+            await assert_replay_equals_live(manager)
             await assert_sound(manager._storage.store)

@@ -1,8 +1,8 @@
-"""Random commands, random changes by others, random faults: the herd stays right.
+"""Random commands, changes by other clients and faults: the state stays right.
 
-After each step and one look: every status is what the server's own store and
-runners say, and the views that were kept are those of a replay, byte by byte.
-``HERDBOOK_SEEDS`` sets how many histories are tried.
+After each step and a refresh, every status is the state in the server's own store and
+runners, and the live views equal those of a replay, byte for byte. ``HERDBOOK_SEEDS``
+sets the number of histories.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from random import Random
 import httpx
 import pytest
 from proof.oracle import (
-    assert_live_is_replayed,
     assert_nothing_held,
+    assert_replay_equals_live,
     assert_sound,
-    told_by,
-    truth_of,
+    reported_models,
+    true_models,
 )
 from support.manager_fixture import SandboxServer, serve_sandbox
 
@@ -31,7 +31,7 @@ from herdbook.core import HerdbookError, ManagerSettings, ModelManager
 SEEDS = int(os.environ.get("HERDBOOK_SEEDS", "8"))
 LIVES = 3
 STEPS = 8
-"""Steps in each of the lives of one log."""
+"""Number of steps between an open and a close of the log."""
 NAMES = (
     "plain:latest",
     "llama3.2:1b",
@@ -52,17 +52,17 @@ Act = Callable[["History"], Awaitable[object]]
 
 
 class History:
-    """One random history: a seed decides everything."""
+    """A random history; a seed decides everything."""
 
     manager: ModelManager
 
     def __init__(self, server: SandboxServer, seed: int) -> None:
         self.server = server
         self.chance = Random(seed)
-        self.told: list[str] = []
+        self.steps: list[str] = []
 
-    async def live(self, path: Path) -> None:
-        """Open the log, do things at random, and close it."""
+    async def run(self, path: Path) -> None:
+        """Open the log, run random steps, and close it."""
         async with self.server.open_manager(path, settings=SETTINGS) as self.manager:
             for _ in range(STEPS):
                 await self.step()
@@ -83,37 +83,39 @@ class History:
         await self.manager.load(self.name(), keep_alive=self.chance.choice(soon))
 
     async def ask_others(self, method: str, path: str, **body: object) -> None:
-        with suppress(httpx.HTTPError, TimeoutError):  # their failures are their own
-            async with self.server.clock.timeout(300):  # and so is their patience
+        with suppress(
+            httpx.HTTPError, TimeoutError
+        ):  # failures of other clients do not matter
+            async with self.server.clock.timeout(300):  # nor do their timeouts
                 await self.server.request(method, path, stream=False, **body)
 
     async def update_offered(self) -> None:
-        """Somebody publishes another version of a name."""
+        """Publish another version of a name."""
         alias = {"library/update-me:latest": "library/update-me:v2"}
         self.server.apply(registry={"alias": self.chance.choice([alias, {}])})
 
     async def step(self) -> None:
-        """Do a few things at once, some of which are cancelled."""
+        """Run a few actions concurrently, and cancel some of them."""
         chosen = self.chance.choices(ACTS, k=self.chance.choice([1, 1, 2, 3]))
-        self.told.append(" | ".join(act.__name__ for act in chosen))
-        tasks = [asyncio.ensure_future(self.careful(act)) for act in chosen]
+        self.steps.append(" | ".join(act.__name__ for act in chosen))
+        tasks = [asyncio.ensure_future(self.run_action(act)) for act in chosen]
         if self.chance.random() < 0.3:
             await self.server.clock.sleep(self.chance.uniform(0, 4))
-            self.told.append(f"cancelled: {tasks[0].cancel()}")
+            self.steps.append(f"cancelled: {tasks[0].cancel()}")
         await asyncio.wait(tasks)
         for task in tasks:
             if not task.cancelled():
                 task.result()
 
-    async def careful(self, act: Act) -> None:
-        """Do it; what we raise on purpose is fine, anything else is not."""
+    async def run_action(self, act: Act) -> None:
+        """Run an action; Herdbook's own errors are permitted, others are not."""
         try:
             await act(self)
         except HerdbookError as error:
-            self.told.append(f"  {error}")
+            self.steps.append(f"  {error}")
 
     async def calm(self) -> None:
-        """End the faults, have the server up, and look."""
+        """End the faults, start the server, and refresh."""
         self.server.apply(answer=None, registry={}, disk_bytes=None)
         self.server.apply(runner_dies_saying=None)
         if self.server.world.down:
@@ -121,12 +123,12 @@ class History:
         await self.manager.refresh()
 
     async def check(self) -> None:
-        """The herd is what the server is, and what the log says."""
+        """Assert that the state is that of the server and of the log."""
         assert_nothing_held(self.manager)
         statuses = await self.manager.all_statuses()
-        assert told_by(statuses) == truth_of(self.server.world)
+        assert reported_models(statuses) == true_models(self.server.world)
         assert not any(status.work or status.update for status in statuses)
-        await assert_live_is_replayed(self.manager)
+        await assert_replay_equals_live(self.manager)
 
 
 async def pull(history: History) -> None:
@@ -142,7 +144,7 @@ async def load(history: History) -> None:
     await history.manager.load(history.name(), options={"num_ctx": context})
 
 
-async def load_for_a_moment(history: History) -> None:
+async def load_with_short_keep_alive(history: History) -> None:
     await history.unload_soon()
 
 
@@ -255,7 +257,7 @@ async def nonsense_comes(history: History) -> None:
 
 
 ACTS: tuple[Act, ...] = (
-    *(pull, ensure, load, load_for_a_moment, unload, delete, use, configure),
+    *(pull, ensure, load, load_with_short_keep_alive, unload, delete, use, configure),
     *(cancel, look, others_pull, others_load, others_unload, others_copy),
     *(others_create, others_delete, publish, time_passes, restart, runners_die),
     *(loads_fail, registry_fails, disk_fills, nonsense_comes),
@@ -263,12 +265,12 @@ ACTS: tuple[Act, ...] = (
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-async def test_random_history_stays_true(seed: int, tmp_path: Path) -> None:
+async def test_random_history_matches_the_server(seed: int, tmp_path: Path) -> None:
     async with serve_sandbox("herd", settings=SERVER) as server:
         history = History(server, seed)
         try:
             for _ in range(LIVES):
-                await history.live(tmp_path / "herd.db")
+                await history.run(tmp_path / "herd.db")
         except BaseException as error:
-            error.add_note("\n".join(history.told))
+            error.add_note("\n".join(history.steps))
             raise

@@ -1,4 +1,4 @@
-"""What random histories have found once, each as a case of its own."""
+"""Faults that random histories have found, one test each."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from support.manager_fixture import pull_to_end, recorded_events, serve_manager
 from herdbook.core import HerdbookError, ModelState, OperationEndedError
 
 SHARED, OTHER = "plain:latest", "update-me:v2"
-"""Two names of one file of weights, with digests of their own."""
+"""Two names with the same weights file and different digests."""
 
 
-async def test_model_that_comes_back_is_known_by_its_weights() -> None:
+async def test_model_that_reappears_is_recognized_by_its_weights() -> None:
     async with serve_manager() as (server, manager):
         await server.delete(OTHER)
         await manager.refresh()
@@ -23,7 +23,7 @@ async def test_model_that_comes_back_is_known_by_its_weights() -> None:
         assert (await manager.get_status(OTHER)).state is ModelState.LOADED
 
 
-async def test_model_that_could_not_be_shown_once_is_asked_anew() -> None:
+async def test_model_whose_details_failed_once_is_requested_again() -> None:
     async with serve_manager() as (server, manager):
         await server.delete(OTHER)
         await manager.refresh()
@@ -38,7 +38,7 @@ async def test_model_that_could_not_be_shown_once_is_asked_anew() -> None:
         assert await recorded_events(manager) == before
 
 
-async def test_pull_cancelled_in_its_first_moment_leaves_nothing_loading() -> None:
+async def test_pull_that_is_cancelled_at_its_start_leaves_no_model_loading() -> None:
     async with serve_manager() as (_, manager):
         for turns in range(0, 60, 3):
             pulling = asyncio.create_task(pull_to_end(manager, "smollm2:135m"))
@@ -49,7 +49,7 @@ async def test_pull_cancelled_in_its_first_moment_leaves_nothing_loading() -> No
             assert (await manager.get_status("smollm2:135m")).work is None
 
 
-async def test_closing_interrupts_and_tells_the_followers() -> None:
+async def test_closing_interrupts_operations_and_their_followers() -> None:
     async with serve_manager() as (server, manager):
         pulling = asyncio.create_task(pull_to_end(manager, "smollm2:135m"))
         await server.wait_until(lambda: server.request_count("/api/pull") == 1)
@@ -58,7 +58,7 @@ async def test_closing_interrupts_and_tells_the_followers() -> None:
 
 
 @pytest.mark.parametrize("text", ["a\nb", "\x1b[31m", "\ud800", "x" * 100_000])
-def test_error_is_one_line_whatever_it_is_about(text: str) -> None:
+def test_error_is_one_line_for_any_subject(text: str) -> None:
     line = str(HerdbookError(text, text, text))
     assert line.isprintable()
     assert len(line.encode()) < 10_000

@@ -10,7 +10,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from proof.oracle import assert_live_is_replayed, assert_sound, dumps, told_by, truth_of
+from proof.oracle import (
+    assert_replay_equals_live,
+    assert_sound,
+    dumps,
+    reported_models,
+    true_models,
+)
 from support.manager_fixture import SandboxServer, pull_to_end, serve_sandbox
 
 from herdbook.core import BusyError, HerdbookError, ManagerSettings, ModelManager
@@ -26,7 +32,7 @@ SETTINGS = ManagerSettings(progress_every_s=0.0, progress_every_share=0.05)
 async def two(
     tmp_path: Path,
 ) -> AsyncIterator[tuple[SandboxServer, ModelManager, ModelManager]]:
-    """Serve the herd, with two managers of it on one file."""
+    """Serve models, and open two managers on one file."""
     path = tmp_path / "herd.db"
     async with (
         serve_sandbox("herd") as server,
@@ -39,18 +45,18 @@ async def two(
 async def assert_agreed(
     server: SandboxServer, one: ModelManager, other: ModelManager
 ) -> None:
-    """Both say the same, which is what the server is and what the log has."""
+    """Assert that both report the state of the server and of the log."""
     await one.refresh()
     await other.refresh()
     await one.now()
     assert dumps(one._repository.views) == dumps(other._repository.views)
-    assert told_by(await one.all_statuses()) == truth_of(server.world)
-    await assert_live_is_replayed(other)
+    assert reported_models(await one.all_statuses()) == true_models(server.world)
+    await assert_replay_equals_live(other)
     await assert_sound(one._storage.store)
 
 
 async def types_of(manager: ModelManager, name: str) -> list[str]:
-    """Return what is recorded of a model, by type."""
+    """Return the event types of a model."""
     stream = manager._repository.stream(name)
     return [event.type async for event in manager._storage.store.read_stream(stream)]
 
@@ -64,7 +70,7 @@ async def test_uses_of_one_model_are_all_recorded(tmp_path: Path) -> None:
         await assert_agreed(server, one, other)
 
 
-async def test_commands_on_different_models_do_not_disturb(tmp_path: Path) -> None:
+async def test_commands_on_different_models_do_not_interfere(tmp_path: Path) -> None:
     async with two(tmp_path) as (server, one, other):
         await asyncio.gather(
             one.load(HERE),
@@ -75,7 +81,9 @@ async def test_commands_on_different_models_do_not_disturb(tmp_path: Path) -> No
         await assert_agreed(server, one, other)
 
 
-async def test_one_pulls_while_the_other_makes_sure(tmp_path: Path) -> None:
+async def test_ensure_available_joins_the_pull_of_the_other_manager(
+    tmp_path: Path,
+) -> None:
     async with two(tmp_path) as (server, one, other):
         first, second = await asyncio.gather(
             pull_to_end(one, MODEL), other.ensure_available(MODEL)
@@ -87,14 +95,14 @@ async def test_one_pulls_while_the_other_makes_sure(tmp_path: Path) -> None:
         await assert_agreed(server, one, other)
 
 
-async def test_both_begin_to_pull_at_once(tmp_path: Path) -> None:
+async def test_concurrent_pulls(tmp_path: Path) -> None:
     async with two(tmp_path) as (server, one, other):
         await asyncio.gather(pull_to_end(one, MODEL), pull_to_end(other, MODEL))
         assert (await types_of(one, MODEL)).count("PullCompleted") == 1
         await assert_agreed(server, one, other)
 
 
-async def test_both_load_at_once(tmp_path: Path) -> None:
+async def test_concurrent_loads(tmp_path: Path) -> None:
     async with two(tmp_path) as (server, one, other):
         answers = await asyncio.gather(
             one.load(HERE), other.load(HERE), return_exceptions=True
@@ -105,20 +113,20 @@ async def test_both_load_at_once(tmp_path: Path) -> None:
         await assert_agreed(server, one, other)
 
 
-async def test_both_delete_at_once(tmp_path: Path) -> None:
+async def test_concurrent_deletions(tmp_path: Path) -> None:
     async with two(tmp_path) as (server, one, other):
         answers = await asyncio.gather(
             one.delete(HERE), other.delete(HERE), return_exceptions=True
         )
         assert None in answers
         assert all(a is None or isinstance(a, HerdbookError) for a in answers)
-        # Who is asked second may see that it is gone before the first has said so.
+        # The second manager may see that the model is gone before the first records it.
         ends = {"ModelDeleted", "ModelVanished"}
         assert len([t for t in await types_of(one, HERE) if t in ends]) == 1
         await assert_agreed(server, one, other)
 
 
-async def test_both_configure_at_once(tmp_path: Path) -> None:
+async def test_concurrent_configurations(tmp_path: Path) -> None:
     async with two(tmp_path) as (server, one, other):
         answers = await asyncio.gather(
             one.configure(HERE, {"num_ctx": 512}),
@@ -134,7 +142,9 @@ async def test_both_configure_at_once(tmp_path: Path) -> None:
         await assert_agreed(server, one, other)
 
 
-async def test_work_of_the_living_is_left_to_them(tmp_path: Path) -> None:
+async def test_operations_of_a_running_instance_are_not_interrupted(
+    tmp_path: Path,
+) -> None:
     async with two(tmp_path) as (server, one, other):
         pulling = asyncio.create_task(pull_to_end(one, MODEL))
         await server.wait_until(lambda: server.request_count("/api/pull") == 1)
@@ -148,7 +158,9 @@ async def test_work_of_the_living_is_left_to_them(tmp_path: Path) -> None:
         await assert_agreed(server, one, other)
 
 
-async def test_one_is_closed_in_a_pull_that_the_other_waits_for(tmp_path: Path) -> None:
+async def test_manager_is_closed_during_a_pull_that_the_other_follows(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "herd.db"
     async with serve_sandbox("herd") as server, server.open_manager(path) as other:
         async with server.open_manager(path) as one:
@@ -164,7 +176,7 @@ async def test_one_is_closed_in_a_pull_that_the_other_waits_for(tmp_path: Path) 
 
 
 async def command(manager: ModelManager, chance: Random) -> None:
-    """Do something at random; to be refused is fine."""
+    """Run a random command; it may be refused."""
     name = chance.choice([HERE, MODEL, "llama3.2:1b"])
     what = chance.choice(["pull", "load", "unload", "delete", "use", "refresh"])
     with suppress(HerdbookError):
@@ -180,7 +192,9 @@ async def command(manager: ModelManager, chance: Random) -> None:
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-async def test_random_commands_of_both_make_one_log(seed: int, tmp_path: Path) -> None:
+async def test_random_commands_of_two_managers_make_one_log(
+    seed: int, tmp_path: Path
+) -> None:
     async with two(tmp_path) as (server, one, other):
         chance = Random(seed)
         for _ in range(8):

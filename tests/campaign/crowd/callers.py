@@ -1,4 +1,4 @@
-"""The two ways of a crowd to Herdbook: a manager in this process, or a service."""
+"""The two kinds of callers: a manager in this process, and a service over HTTP."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from contextlib import aclosing, suppress
 from typing import Any
 
 import httpx
-from campaign.crowd.commands import EventEntry
+from campaign.crowd.commands import ReportedModels
 from campaign.crowd.crowd import RefusedError
 
 from herdbook.core import ModelManager, ModelStatus
 from herdbook.events.facts import Setting
 
 POLL_S = 0.05
-"""Seconds between two questions about an operation."""
+"""Seconds between two requests for the state of an operation."""
 
 
 class Local:
@@ -58,7 +58,7 @@ class Local:
         for running in self._manager.under_way():
             await self._manager.cancel(running.name)
 
-    async def told(self) -> EventEntry:
+    async def models(self) -> ReportedModels:
         statuses: list[ModelStatus] = await self._manager.all_statuses()
         return {
             status.name: (status.digest or "", status.runner is not None)
@@ -72,10 +72,10 @@ class Local:
 
 
 class Remote:
-    """A service, asked over HTTP; every answer from 500 on is refused by the test.
+    """A service, called over HTTP; server errors fail the test.
 
     Attributes:
-        failed: the answers from 500 on.
+        failed: Answers with a status of 500 or more.
     """
 
     def __init__(self, http: httpx.AsyncClient) -> None:
@@ -122,7 +122,7 @@ class Remote:
         for one in await self._ask("GET", "/v1/operations?state=running"):
             await self._ask("DELETE", f"/v1/operations/{one['id']}")
 
-    async def told(self) -> EventEntry:
+    async def models(self) -> ReportedModels:
         return {
             one["name"]: (one["digest"] or "", one["runner"] is not None)
             for one in await self._ask("GET", "/v1/models")
@@ -134,10 +134,10 @@ class Remote:
         return [one["name"] for one in models if one["work"] or one["update"]]
 
     async def _ask(self, method: str, path: str, **given: Any) -> Any:
-        """Ask, and return the answer as it is read.
+        """Send a request and return the decoded answer.
 
         Raises:
-            RefusedError: the service refused.
+            RefusedError: The service refused the request.
         """
         answer = await self._http.request(method, path, **given)
         if answer.status_code >= 500:
@@ -149,10 +149,10 @@ class Remote:
         return answer.json() if is_json else answer.text
 
     async def _operate(self, kind: str, model: str | None = None, **more: Any) -> None:
-        """Begin an operation and see it end; whoever leaves cancels.
+        """Start an operation and wait for its end; cancelling the caller cancels it.
 
         Raises:
-            RefusedError: it was refused, or it failed.
+            RefusedError: The operation was refused, or it failed.
         """
         body = {"kind": kind, "model": model, **more}
         one = await self._ask("POST", "/v1/operations", json=body)

@@ -1,4 +1,4 @@
-"""What the clients of a crowd ask for, through Herdbook and past it."""
+"""The commands of the clients, through Herdbook and directly to the server."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import httpx
 if TYPE_CHECKING:
     from campaign.crowd.crowd import Crowd
 
-EventEntry = dict[str, tuple[str, bool]]
-"""What is told of the models that are there: digest, and whether it is in memory."""
+ReportedModels = dict[str, tuple[str, bool]]
+"""The present models by name: digest, and whether each is in memory."""
 
 
 class Caller(Protocol):
-    """One way to Herdbook: a manager in this process, or a service."""
+    """Access to Herdbook: a manager in this process, or a service."""
 
     async def load(self, name: str, context: int | None) -> None:
         """Load a model."""
@@ -28,7 +28,7 @@ class Caller(Protocol):
         """Delete a model."""
 
     async def pull(self, name: str) -> None:
-        """Pull a model; whoever leaves cancels."""
+        """Pull a model; cancelling the caller cancels the pull."""
 
     async def use(self, name: str, tag: str) -> None:
         """Record a use, with a tag as its purpose."""
@@ -40,19 +40,19 @@ class Caller(Protocol):
         """Refresh."""
 
     async def cancel(self, name: str) -> None:
-        """Cancel what is under way on a model."""
+        """Cancel the running operation of a model."""
 
     async def read(self, name: str) -> None:
         """Read something."""
 
     async def end_all(self) -> None:
-        """Cancel all that is under way."""
+        """Cancel all running operations."""
 
-    async def told(self) -> EventEntry:
-        """Return what Herdbook says of the models."""
+    async def models(self) -> ReportedModels:
+        """Return the models as Herdbook reports them."""
 
     async def busy(self) -> list[str]:
-        """Return the models on which Herdbook says that work is under way."""
+        """Return the models with a running operation, as Herdbook reports them."""
 
 
 Command = Callable[["Crowd", Caller, str], Awaitable[None]]

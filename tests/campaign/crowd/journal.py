@@ -1,7 +1,7 @@
-"""What truly happened on the sandbox's server, in the order in which it happened.
+"""The true history of the sandbox server, in order.
 
-The journal is kept by the sandbox's own store and runners, at the moment of each
-change. It shares no code with what Herdbook reads of the server.
+The sandbox's own store and runners record each change when it happens. The journal
+shares no code with Herdbook's reading of a server.
 """
 
 from __future__ import annotations
@@ -19,21 +19,20 @@ HERDBOOK = "herdbook"
 """The user agent of Herdbook's own requests."""
 
 
-class Held(NamedTuple):
-    """What a runner is, as far as a client can see."""
+class RunnerState(NamedTuple):
+    """The properties of a runner that a client can see."""
 
     digest: str
     context: int
 
 
-class Stretch(NamedTuple):
-    """A time during which something about a model did not change.
+class Period(NamedTuple):
+    """A period in which the presence or the memory of a model did not change.
 
     Attributes:
-        state: a digest or None where it is about presence; a runner or None where it
-            is about memory.
-        began: when it began.
-        agents: who had a request about this model under way when it began.
+        state: For presence, a digest or None; for memory, a runner or None.
+        began: Start of the period.
+        agents: Senders of the requests for this model that were running at the start.
     """
 
     state: object
@@ -41,27 +40,27 @@ class Stretch(NamedTuple):
     agents: frozenset[str]
 
     def is_by(self, *, ours: bool) -> bool:
-        """Return whether Herdbook can have caused it, or else another client."""
+        """Return whether Herdbook, or else another client, can have caused it."""
         mine = {agent for agent in self.agents if agent.startswith(HERDBOOK)}
         return bool(mine if ours else self.agents - mine) or not self.agents
 
 
 class Journal:
-    """Keeps the presence and the memory of every model, stretch by stretch.
+    """Records presence and memory of every model, period by period.
 
-    A model is in memory while a runner has its weights, also while it is not there: a
-    server lists its models in one answer and its runners in another.
+    A model counts as in memory while a runner has its weights, even if it was deleted:
+    a server lists its models in one answer and its runners in another.
 
     Args:
-        world: the sandbox's server.
+        world: The sandbox server.
     """
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._weights: dict[str, str] = {}
-        self.presence: defaultdict[str, list[Stretch]] = defaultdict(list)
-        self.memory: defaultdict[str, list[Stretch]] = defaultdict(list)
-        world.seen = deque()  # all of them, until they are judged
+        self.presence: defaultdict[str, list[Period]] = defaultdict(list)
+        self.memory: defaultdict[str, list[Period]] = defaultdict(list)
+        world.seen = deque()  # unlimited, until they are checked
         self._note()
         world.store.changed = self._note
         world.runners.changed = self._note
@@ -71,15 +70,15 @@ class Journal:
         return self._world.clock.wall(self._world.clock.now())
 
     def date(self, at: float | None) -> datetime | None:
-        """Return the date of a time of the server's clock."""
+        """Return the date of a time on the server's clock."""
         return None if at is None else self._world.clock.wall(at)
 
-    def truth(self) -> dict[str, tuple[str, bool]]:
-        """Return what is there now, by name: digest, and whether it is in memory."""
+    def present_models(self) -> dict[str, tuple[str, bool]]:
+        """Return the present models: digest, and whether each is in memory."""
         return {
-            name: (str(stretches[-1].state), self.memory[name][-1].state is not None)
-            for name, stretches in self.presence.items()
-            if stretches[-1].state is not None
+            name: (str(periods[-1].state), self.memory[name][-1].state is not None)
+            for name, periods in self.presence.items()
+            if periods[-1].state is not None
         }
 
     def was_absent(self, name: str, since: datetime) -> bool:
@@ -98,7 +97,7 @@ class Journal:
     def asked(
         self, name: str, *paths: str, since: datetime, until: datetime
     ) -> list[Seen]:
-        """Return Herdbook's requests about a model that were under way then."""
+        """Return Herdbook's requests for a model that were running in a period."""
         clock = self._world.clock
         return [
             one
@@ -110,8 +109,8 @@ class Journal:
             and (one.until is None or clock.wall(one.until) >= since)
         ]
 
-    def story(self, name: str, since: datetime) -> list[tuple[datetime, str]]:
-        """Return what happened to a model since then, and what was asked about it."""
+    def history(self, name: str, since: datetime) -> list[tuple[datetime, str]]:
+        """Return changes of a model and requests for it since a time."""
         clock = self._world.clock
         lines = [
             (clock.wall(one.at), f"{one.agent}: {one.method} {one.path} {one.ended}")
@@ -128,10 +127,10 @@ class Journal:
         return [(at, line) for at, line in lines if at >= since]
 
     def forget(self) -> None:
-        """Forget all but what is so now."""
+        """Forget everything except the present state."""
         for kept in (self.presence, self.memory):
-            for stretches in kept.values():
-                del stretches[:-1]
+            for periods in kept.values():
+                del periods[:-1]
         under_way = (one for one in self._world.seen if one.until is None)
         self._world.seen = deque(under_way)
 
@@ -146,7 +145,9 @@ class Journal:
                 if layer.kind is Kind.WEIGHTS
             )
         held = {
-            one.wanted.weights.digest: Held(one.wanted.digest, one.wanted.context)
+            one.wanted.weights.digest: RunnerState(
+                one.wanted.digest, one.wanted.context
+            )
             for one in self._world.runners.listed()
         }
         self._keep(self.presence, present)
@@ -156,13 +157,13 @@ class Journal:
         )
 
     def _keep(
-        self, kept: defaultdict[str, list[Stretch]], states: Mapping[str, object]
+        self, kept: defaultdict[str, list[Period]], states: Mapping[str, object]
     ) -> None:
         for name in kept.keys() | states.keys():
             state = states.get(name)
             if not kept[name] or kept[name][-1].state != state:
                 agents = frozenset(self._under_way(name))
-                kept[name].append(Stretch(state, self.now(), agents))
+                kept[name].append(Period(state, self.now(), agents))
 
     def _under_way(self, name: str) -> Iterator[str]:
         for one in self._world.seen:
@@ -170,11 +171,11 @@ class Journal:
                 yield one.agent
 
 
-def _since(stretches: list[Stretch], since: datetime) -> list[Stretch]:
-    """Return the stretches that had not ended then."""
-    ends = [one.began for one in stretches[1:]]
+def _since(periods: list[Period], since: datetime) -> list[Period]:
+    """Return the periods that ended after a time."""
+    ends = [one.began for one in periods[1:]]
     return [
         one
-        for one, ended in zip(stretches, [*ends, None], strict=True)
+        for one, ended in zip(periods, [*ends, None], strict=True)
         if ended is None or ended >= since
     ]

@@ -1,4 +1,4 @@
-"""Hundreds of models for a sandbox, some of which share their weights."""
+"""Hundreds of models for a sandbox, some of which share weights."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from herdbook.sandbox.models.catalogue import read_catalogue
 from herdbook.sandbox.models.names import DEFAULT_HOST, Name
 
 SHARING = 3
-"""How many of the first models have the same weights."""
+"""Number of models that share the same weights, among the first models."""
 
 SHARED = 10
-"""How many weights are shared."""
+"""Number of shared weights."""
 
 SIZE = 50_000_000
-"""Bytes of each model's weights, more or less."""
+"""Approximate size of the weights of each model, bytes."""
 
 
 def fill(world: World, count: int) -> list[str]:
-    """Put models into a server and offer them for pulls.
+    """Add models to a server and offer them for pulls.
 
     Returns:
         Their names; those that share weights come first.

@@ -1,6 +1,6 @@
-"""What is done in an hour: by Herdbook's callers, by other clients, to the server.
+"""The actions of an hour: of Herdbook's callers, of other clients, of the server.
 
-Each doing is one card of the deck that a seed shuffles (``hour.py``).
+Each action is in the list that a seed shuffles (``hour.py``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from support.manager_fixture import SandboxServer
 from herdbook.core import ModelManager
 
 LONGEST = 2**20
-"""How many bytes of an answer other clients read."""
+"""Number of bytes of an answer that other clients read."""
 
 NAMES = (
     "plain:latest",
@@ -34,12 +34,12 @@ NAMES = (
 
 
 class Scene(Protocol):
-    """Where something is done.
+    """The context of an action.
 
     Attributes:
-        place: the server, and everybody who can reach it.
-        chance: the seed's dice.
-        herd: the manager that lives now.
+        place: The server and its clients.
+        chance: The random generator of the seed.
+        herd: The present manager.
     """
 
     server: SandboxServer
@@ -47,16 +47,16 @@ class Scene(Protocol):
     manager: ModelManager
 
 
-ActionRequest = Callable[[Scene], Awaitable[object]]
+Action = Callable[[Scene], Awaitable[object]]
 
 
-def a_name(scene: Scene) -> str:
+def random_name(scene: Scene) -> str:
     """Choose a model."""
     return scene.chance.choice(NAMES)
 
 
 async def pull(scene: Scene) -> None:
-    async with aclosing(scene.manager.pull(a_name(scene))) as progress:
+    async with aclosing(scene.manager.pull(random_name(scene))) as progress:
         async for _ in progress:
             pass
 
@@ -67,30 +67,30 @@ async def pull_for_a_while(scene: Scene) -> None:
 
 
 async def ensure(scene: Scene) -> None:
-    await scene.manager.ensure_available(a_name(scene))
+    await scene.manager.ensure_available(random_name(scene))
 
 
 async def load(scene: Scene) -> None:
     context = scene.chance.choice([512, 1024, 2048])
-    await scene.manager.load(a_name(scene), options={"num_ctx": context})
+    await scene.manager.load(random_name(scene), options={"num_ctx": context})
 
 
-async def load_for_a_moment(scene: Scene) -> None:
+async def load_with_short_keep_alive(scene: Scene) -> None:
     soon: list[int | str] = [0, 1, "2s", "10m"]
-    await scene.manager.load(a_name(scene), keep_alive=scene.chance.choice(soon))
+    await scene.manager.load(random_name(scene), keep_alive=scene.chance.choice(soon))
 
 
 async def unload(scene: Scene) -> None:
-    await scene.manager.unload(a_name(scene))
+    await scene.manager.unload(random_name(scene))
 
 
 async def delete(scene: Scene) -> None:
-    await scene.manager.delete(a_name(scene))
+    await scene.manager.delete(random_name(scene))
 
 
 async def configure(scene: Scene) -> None:
     tokens = scene.chance.choice([256, 4096])
-    await scene.manager.configure(a_name(scene), {"num_ctx": tokens})
+    await scene.manager.configure(random_name(scene), {"num_ctx": tokens})
 
 
 async def cancel(scene: Scene) -> None:
@@ -99,11 +99,11 @@ async def cancel(scene: Scene) -> None:
 
 
 async def use(scene: Scene) -> None:
-    await scene.manager.mark_used(a_name(scene))
+    await scene.manager.mark_used(random_name(scene))
 
 
 async def ask(scene: Scene, method: str, path: str, **body: object) -> None:
-    """Ask as another client, whose failures and patience are its own."""
+    """Send a request as another client, which may time out or fail."""
     http, read = scene.server._http, 0
     patience = scene.server.clock.timeout(scene.chance.choice([1, 300]))
     with suppress(httpx.HTTPError, TimeoutError):
@@ -115,30 +115,30 @@ async def ask(scene: Scene, method: str, path: str, **body: object) -> None:
 
 
 async def others_pull(scene: Scene) -> None:
-    await ask(scene, "POST", "/api/pull", model=a_name(scene))
+    await ask(scene, "POST", "/api/pull", model=random_name(scene))
 
 
 async def others_load(scene: Scene) -> None:
-    await ask(scene, "POST", "/api/generate", model=a_name(scene))
+    await ask(scene, "POST", "/api/generate", model=random_name(scene))
 
 
 async def others_unload(scene: Scene) -> None:
-    await ask(scene, "POST", "/api/generate", model=a_name(scene), keep_alive=0)
+    await ask(scene, "POST", "/api/generate", model=random_name(scene), keep_alive=0)
 
 
 async def others_copy(scene: Scene) -> None:
-    names = {"source": a_name(scene), "destination": "Copy:One"}
+    names = {"source": random_name(scene), "destination": "Copy:One"}
     await ask(scene, "POST", "/api/copy", **names)
 
 
 async def others_create(scene: Scene) -> None:
     parameters = {"seed": scene.chance.randrange(3)}
-    body = {"from": a_name(scene), "parameters": parameters}
+    body = {"from": random_name(scene), "parameters": parameters}
     await ask(scene, "POST", "/api/create", model="made:latest", **body)
 
 
 async def others_derive(scene: Scene) -> None:
-    """Make a model of the weights that are in memory."""
+    """Create a model of weights that are in memory."""
     for runner in scene.server.world.runners.listed():
         name = scene.chance.choice(["made:latest", "derived:latest", "Copy:One"])
         body = {"from": runner.wanted.name, "system": scene.chance.choice("ab")}
@@ -146,7 +146,7 @@ async def others_derive(scene: Scene) -> None:
 
 
 async def others_delete(scene: Scene) -> None:
-    await ask(scene, "DELETE", "/api/delete", model=a_name(scene))
+    await ask(scene, "DELETE", "/api/delete", model=random_name(scene))
 
 
 async def publish(scene: Scene) -> None:
@@ -170,11 +170,11 @@ async def loads_fail(scene: Scene) -> None:
     scene.server.apply(runner_dies_saying="CUDA error: out of memory")
 
 
-async def loads_drag(scene: Scene) -> None:
+async def slow_loads(scene: Scene) -> None:
     scene.server.apply(runner_start_delay_s=8.0)
 
 
-async def unloads_drag(scene: Scene) -> None:
+async def slow_unloads(scene: Scene) -> None:
     scene.server.apply(unload_lag_s=8.0)
 
 
@@ -182,16 +182,16 @@ async def server_dies(scene: Scene) -> None:
     stop(scene.server, scene.chance)
 
 
-BY_US: tuple[ActionRequest, ...] = (
-    *(pull, pull_for_a_while, ensure, load, load_for_a_moment),
+BY_US: tuple[Action, ...] = (
+    *(pull, pull_for_a_while, ensure, load, load_with_short_keep_alive),
     *(unload, delete, configure),
 )
-BY_OTHERS: tuple[ActionRequest, ...] = (
+BY_OTHERS: tuple[Action, ...] = (
     *(others_pull, others_load, others_unload),
     *(others_copy, others_create, others_derive, others_delete),
 )
-AT_ONCE: tuple[ActionRequest, ...] = (
+INSTANT: tuple[Action, ...] = (
     *(use, cancel, publish, registry_fails, disk_fills, runners_die, loads_fail),
-    *(loads_drag, unloads_drag, server_dies),
+    *(slow_loads, slow_unloads, server_dies),
 )
-"""What takes no time: nothing of it is under way when the herd is looked at."""
+"""Actions that take no time, so none is in progress during a comparison."""

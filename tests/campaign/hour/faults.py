@@ -1,4 +1,4 @@
-"""What goes wrong with a server: no answer, no sense, no disk, no registry."""
+"""Faults of a server: no answer, invalid answers, a full disk, no registry."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _JSON = {"content-type": "application/json"}
 
 
 VERDICT = "an error"
-"""What Ollama itself says of a model that it cannot show: that counts as an answer,
-so a list has to do, which does not tell whose a runner is."""
+"""Ollama's own error for a model that it cannot show. It counts as an answer, so
+only the list is left, which does not say which model a runner belongs to."""
 
 
 def _says(body: str) -> Script:
@@ -60,7 +60,7 @@ NONSENSE: dict[str, Script] = {
     "patience, then the truth": {"delay_s": 4.0, "truthful": True},
     "more patience than there is": {"delay_s": 40.0, "truthful": True},
 }
-"""What a server may answer that no Ollama does."""
+"""Answers that no Ollama server gives."""
 
 REGISTRY: tuple[dict[str, object], ...] = (
     {"reset_after": 1000},
@@ -73,7 +73,7 @@ REGISTRY: tuple[dict[str, object], ...] = (
 
 
 def answer_nonsense(server: SandboxServer, chance: Random, which: str) -> str:
-    """Have the server answer so, a few times or until it is calm; tell where."""
+    """Script invalid answers, a few or until the calm; return the path."""
     path = chance.choice(PATHS + PATHS_OF_WORK)
     if which == VERDICT and path in {"", "/api/show"}:
         path = "/api/tags"
@@ -84,13 +84,13 @@ def answer_nonsense(server: SandboxServer, chance: Random, which: str) -> str:
 
 
 def stop(server: SandboxServer, chance: Random) -> None:
-    """Stop the server, if it is up."""
+    """Stop the server, if it runs."""
     if not server.world.down:
         server.apply(server=chance.choice(["killed", "stopped"]))
 
 
 def calm(server: SandboxServer, chance: Random) -> None:
-    """End whatever is wrong; a server that was away may be of another age then."""
+    """End all faults; a server that was stopped may have another version then."""
     server.apply(answer=None, registry={}, disk_bytes=None, runner_dies_saying=None)
     server.apply(unload_lag_s=0.0, runner_start_delay_s=0.0)
     if server.world.down:
@@ -99,5 +99,5 @@ def calm(server: SandboxServer, chance: Random) -> None:
 
 
 def is_well(server: SandboxServer) -> bool:
-    """Tell whether the server is up and has no script but the truth."""
+    """Return whether the server runs and has no scripted answers."""
     return not server.world.down and not server.world.answers._left

@@ -1,7 +1,7 @@
-"""What is true of the server, and what the log's file tells: neither asks Herdbook.
+"""The true state of the server, and the state in the log, both without Herdbook.
 
-Truth is read in the sandbox server's own store and runners. The log is read with
-SQLite alone, its columns of type and data, and folded by rules of this file.
+The true state is read from the sandbox server's own store and runners. The log is read
+with SQLite alone (type and data), and folded by the rules in this file.
 """
 
 from __future__ import annotations
@@ -13,51 +13,51 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from proof.oracle import Truth
+from proof.oracle import TrueModel
 
 from herdbook.sandbox import World
 from herdbook.sandbox.models.artifacts import Kind
 
-COMES = ("ModelDiscovered", "PullCompleted")
-GOES = ("ModelVanished", "ModelDeleted")
+ARRIVALS = ("ModelDiscovered", "PullCompleted")
+REMOVALS = ("ModelVanished", "ModelDeleted")
 IN_MEMORY = ("ModelLoaded", "ModelUsed", "RunnerChanged")
 NOT_IN_MEMORY = ("ModelUnloaded", "LoadStarted")
 
 
 class Seen(NamedTuple):
-    """What was true at a moment when the herd had looked.
+    """The true state at the time of a refresh.
 
     Attributes:
-        position: How far the log went then.
-        truth: What the server had, by name.
-        at_work: What Herdbook was at work on then, and may tell later.
+        position: Position of the log.
+        truth: The models of the server, by name.
+        at_work: Models that Herdbook was changing and may record later.
     """
 
     position: int
-    truth: dict[str, Truth]
+    truth: dict[str, TrueModel]
     at_work: set[str]
 
-    def differing(self, told: dict[str, Truth]) -> list[str]:
-        """Return the models of which something else is told, with both."""
+    def differences(self, reported: dict[str, TrueModel]) -> list[str]:
+        """Return the models with another reported state than the true one."""
         return [
-            f"{name}: told {told.get(name)}, true is {self.truth.get(name)}"
-            for name in sorted((told.keys() | self.truth.keys()) - self.at_work)
-            if told.get(name) != self.truth.get(name)
+            f"{name}: {reported.get(name)} is reported, true is {self.truth.get(name)}"
+            for name in sorted((reported.keys() | self.truth.keys()) - self.at_work)
+            if reported.get(name) != self.truth.get(name)
         ]
 
 
 class Oracle:
-    """Knows the server from inside, and keeps its story."""
+    """Reads the server's own state, and keeps its history."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.story: list[Seen] = []
+        self.refreshes: list[Seen] = []
 
-    def now(self) -> dict[str, Truth]:
-        """Return what is true now; what has no weights cannot be in memory."""
+    def now(self) -> dict[str, TrueModel]:
+        """Return the true state; a model without weights cannot be in memory."""
         held = {one.wanted.weights.digest for one in self._world.runners.listed()}
         return {
-            entry.name.display: Truth(
+            entry.name.display: TrueModel(
                 entry.digest,
                 entry.manifest.size,
                 any(
@@ -69,16 +69,19 @@ class Oracle:
             for entry, _ in self._world.store.listed()
         }
 
-    def assert_log_tells_it(self, log: Path) -> None:
-        """At each moment of the story, the log's own ends where it does."""
-        told: dict[str, Truth] = {}
+    def assert_log_agrees(self, log: Path) -> None:
+        """Assert that the log had the true state at the position of each refresh."""
+        reported: dict[str, TrueModel] = {}
         recorded = _recorded(log)
         position = 0
-        for seen in self.story:
+        for seen in self.refreshes:
             while position < seen.position:
                 position, name, kind, data = next(recorded)
-                _tell(told, name, kind, data)
-            assert not seen.differing(told), (seen.position, seen.differing(told))
+                _apply(reported, name, kind, data)
+            assert not seen.differences(reported), (
+                seen.position,
+                seen.differences(reported),
+            )
 
 
 def _recorded(log: Path) -> Iterator[tuple[int, str, str, dict[str, object]]]:
@@ -90,14 +93,16 @@ def _recorded(log: Path) -> Iterator[tuple[int, str, str, dict[str, object]]]:
             yield position, stream.removeprefix("model/local/"), kind, json.loads(data)
 
 
-def _tell(
-    told: dict[str, Truth], name: str, kind: str, data: dict[str, object]
+def _apply(
+    reported: dict[str, TrueModel], name: str, kind: str, data: dict[str, object]
 ) -> None:
-    """Take one event into what is told of the models."""
-    if kind in GOES:
-        told.pop(name, None)
-    elif kind in (*COMES, "ModelUpdated"):
-        held = kind == "ModelUpdated" and told[name].loaded
-        told[name] = Truth(str(data["digest"]), int(str(data["size_bytes"])), held)
+    """Apply one event to the reported models."""
+    if kind in REMOVALS:
+        reported.pop(name, None)
+    elif kind in (*ARRIVALS, "ModelUpdated"):
+        held = kind == "ModelUpdated" and reported[name].loaded
+        reported[name] = TrueModel(
+            str(data["digest"]), int(str(data["size_bytes"])), held
+        )
     elif kind in (*IN_MEMORY, *NOT_IN_MEMORY):
-        told[name] = told[name]._replace(loaded=kind in IN_MEMORY)
+        reported[name] = reported[name]._replace(loaded=kind in IN_MEMORY)

@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proof.oracle import assert_live_is_replayed, assert_sound, told_by, truth_of
+from proof.oracle import (
+    assert_replay_equals_live,
+    assert_sound,
+    reported_models,
+    true_models,
+)
 from support.manager_fixture import (
     SandboxServer,
     event_types,
@@ -302,6 +307,6 @@ async def test_two_commands_at_once_record_only_what_happened(
         assert "ModelVanished" not in later
         # What was deleted and pulled again may still be in memory by another name.
         assert "ModelLoaded" not in later or "ModelDeleted" in happened
-        assert told_by(await one.all_statuses()) == truth_of(server.world)
-        await assert_live_is_replayed(two)
+        assert reported_models(await one.all_statuses()) == true_models(server.world)
+        await assert_replay_equals_live(two)
         await assert_sound(one._storage.store)

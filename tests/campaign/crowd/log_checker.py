@@ -1,8 +1,8 @@
-"""Hold a log against what truly happened: what is invented, what is lost.
+"""Compare a log with the true history: invented events and lost events.
 
-The log is read with SQLite alone. What it says of each model's presence and memory
-must be found in the journal in the same order, though not all of it: a look sees no
-more than what is so when it looks.
+The log is read with SQLite alone. The changes of presence and memory in it must be in
+the journal in the same order. Some may be missing, because a refresh sees only the
+state at its time.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from campaign.crowd.journal import Held, Journal, Stretch
+from campaign.crowd.journal import Journal, Period, RunnerState
 
-COMES = ("ModelDiscovered", "PullCompleted", "ModelUpdated", "UpdateUnchanged")
-GOES = ("ModelVanished", "ModelDeleted")
+ARRIVALS = ("ModelDiscovered", "PullCompleted", "ModelUpdated", "UpdateUnchanged")
+REMOVALS = ("ModelVanished", "ModelDeleted")
 IN_MEMORY = ("ModelLoaded", "RunnerChanged")
 LOADS = ("/api/generate", "/api/embed", "/api/chat")
 RELOAD = timedelta(minutes=2)
-"""How long a reload takes at most."""
+"""Maximum duration of a reload."""
 
-STORY = timedelta(seconds=30)
-"""How much of what came before is told of an event that did not happen."""
+CONTEXT = timedelta(seconds=30)
+"""How much history before an invented event is reported."""
 
 NEVER = ("illegal_transition", "busy", "conflict", "internal_error")
-"""Kinds of failure that are about Herdbook itself and never about a model."""
+"""Failure codes that are about Herdbook itself and never about a model."""
 
 
 class Event(NamedTuple):
@@ -44,21 +44,21 @@ class Event(NamedTuple):
     actor: str
 
     def __str__(self) -> str:
-        told = json.dumps(self.data)[:200]
+        data = json.dumps(self.data)[:200]
         return (
             f"#{self.position} {self.kind} of {self.name} ({self.cause}, {self.actor})"
-            f" {told}"
+            f" {data}"
         )
 
 
-class Judge:
-    """Reads a log as it grows, and names what it says that did not happen.
+class LogChecker:
+    """Reads a log as it grows, and reports events that did not happen.
 
     Attributes:
-        invented: the events that nothing in the journal explains, with the reason.
-        counts: how many events of each type were read.
-        tags: how often each purpose of a use and each note of a change was read.
-        drifts: how many changes of each model a refresh recorded.
+        invented: Events that nothing in the journal explains, with the reason.
+        counts: Number of events by type.
+        tags: Number of events by purpose of a use or note of a change.
+        drifts: Number of changes of each model that a refresh recorded.
     """
 
     def __init__(self, journal: Journal, *, node: str = "local") -> None:
@@ -75,15 +75,15 @@ class Judge:
         self.drifts: Counter[str] = Counter()
 
     def read(self, log: Path) -> None:
-        """Judge what the log says since it was last read."""
+        """Check the new events of the log."""
         self._read = self._rows(log)
         for event in self._read:
             self.counts[event.kind] += 1
             self.drifts[event.name] += event.actor == "reconciler"
-            self._judge(event)
+            self._check(event)
 
     def forget(self) -> None:
-        """Forget what was matched; the journal forgets all but what is so now."""
+        """Forget what was matched, in the journal too, except the present state."""
         self._present.clear()
         self._loaded.clear()
         self.tags.clear()
@@ -112,14 +112,14 @@ class Judge:
             if stream.startswith(self._prefix)
         ]
 
-    def _judge(self, event: Event) -> None:
-        if event.kind in COMES:
+    def _check(self, event: Event) -> None:
+        if event.kind in ARRIVALS:
             self._presence(event, event.data["digest"])
-        elif event.kind in GOES and event.data.get("digest", True) is not None:
+        elif event.kind in REMOVALS and event.data.get("digest", True) is not None:
             self._presence(event, None, ours=event.kind == "ModelDeleted")
         elif event.kind in IN_MEMORY:
             runner = event.data["runner"]
-            held = Held(runner["digest"], runner["context_length"])
+            held = RunnerState(runner["digest"], runner["context_length"])
             self._match(event, self._journal.memory, self._loaded, held)
         elif event.kind == "ModelUnloaded":
             self._match(event, self._journal.memory, self._loaded, None)
@@ -135,7 +135,7 @@ class Judge:
     def _presence(
         self, event: Event, digest: str | None, *, ours: bool | None = None
     ) -> None:
-        """Match a coming or a going; of a going it matters whose it was."""
+        """Match an arrival or a removal; a removal must have the right cause."""
         at = (self._journal.presence, self._present)
         if ours is None:
             self._match(event, *at, digest)
@@ -145,19 +145,19 @@ class Judge:
     def _match(
         self,
         event: Event,
-        kept: dict[str, list[Stretch]],
+        kept: dict[str, list[Period]],
         matched: Counter[str],
         state: object,
-        fits: Callable[[Stretch], bool] = lambda _: True,
+        fits: Callable[[Period], bool] = lambda _: True,
     ) -> bool:
-        """Find the first stretch of a state, from the one that was matched last."""
-        stretches: Sequence[Stretch] = kept.get(event.name) or [_NEVER_THERE]
-        for index in range(matched[event.name], len(stretches)):
-            one = stretches[index]
+        """Find the first period with a state, from the last match onwards."""
+        periods: Sequence[Period] = kept.get(event.name) or [_ALWAYS_ABSENT]
+        for index in range(matched[event.name], len(periods)):
+            one = periods[index]
             if one.state == state and one.began <= event.at and fits(one):
                 matched[event.name] = index
                 return True
-        self._invented(event, f"{state} was not so")
+        self._invented(event, f"{state} never was the state")
         return False
 
     def _failure(self, event: Event) -> None:
@@ -168,26 +168,26 @@ class Judge:
         paths = LOADS if event.kind == "LoadFailed" else ("/api/pull",)
         asked = self._journal.asked(event.name, *paths, since=since, until=event.at)
         if event.data["kind"] in NEVER or not asked:
-            self._invented(event, f"{len(asked)} requests of it")
+            self._invented(event, f"{len(asked)} requests for it")
         elif event.kind == "LoadFailed" and asked[-1].status == 200:
             answered = self._journal.date(asked[-1].until) or event.at
             if not self._journal.was_unloaded(event.name, answered):
                 self._invented(event, "it was in memory all the time")
 
     def _invented(self, event: Event, reason: str) -> None:
-        """Keep an event that did not happen, with all that is known of its time."""
-        since = event.at - STORY
+        """Record an event that did not happen, with the history of that time."""
+        since = event.at - CONTEXT
         lines = [(one.at, f"log: {one}") for one in self._rows_of(event.name, since)]
-        lines += self._journal.story(event.name, since)
-        story = [
+        lines += self._journal.history(event.name, since)
+        history = [
             f"    {at:%H:%M:%S.%f} {line}"
             for at, line in sorted(lines)
             if at <= event.at
         ]
-        self.invented.append("\n".join([f"{event}: {reason}", *story]))
+        self.invented.append("\n".join([f"{event}: {reason}", *history]))
 
     def _rows_of(self, name: str, since: datetime) -> list[Event]:
         return [one for one in self._read if one.name == name and one.at >= since]
 
 
-_NEVER_THERE = Stretch(None, datetime.min.replace(tzinfo=UTC), frozenset())
+_ALWAYS_ABSENT = Period(None, datetime.min.replace(tzinfo=UTC), frozenset())
