@@ -40,8 +40,8 @@ async def use_models(path: Path, url: str, pipe: int) -> None:
                 os.write(pipe, f"{event.position} {event.event_id}\n".encode())
 
     async with ModelManager.open(path, ollama=url, settings=SETTINGS) as manager:
-        telling = asyncio.create_task(print_event(manager))
-        while not telling.done():
+        printing = asyncio.create_task(print_event(manager))
+        while not printing.done():
             await manager.ensure_available(MODEL)
             await manager.load(MODEL)
             await manager.mark_used(MODEL)
@@ -51,7 +51,7 @@ async def use_models(path: Path, url: str, pipe: int) -> None:
 
 def run_and_kill(path: Path, url: str, seconds: float) -> dict[str, str]:
     """Run a process, kill it, and return the ids of its acknowledged events."""
-    acknowledged, pipe = os.pipe()
+    output, pipe = os.pipe()
     child = os.fork()
     if not child:
         asyncio.run(use_models(path, url, pipe))
@@ -60,7 +60,7 @@ def run_and_kill(path: Path, url: str, seconds: float) -> dict[str, str]:
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1]), "it ended before it was killed"
-    with os.fdopen(acknowledged) as lines:
+    with os.fdopen(output) as lines:
         acknowledged = [line.split() for line in lines if line.endswith("\n")]
     return {event_id: position for position, event_id in acknowledged}
 

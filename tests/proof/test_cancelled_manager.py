@@ -198,6 +198,7 @@ CASES = {
     "explain": Case(lambda h: h.explain("general"), present, ""),
     "suggest": Case(lambda h: h.suggest("vision"), present, ""),
     "statistics": Case(lambda h: h.statistics(MODEL), present, ""),
+    "usage": Case(ModelManager.usage, present, ""),
     "history": Case(ModelManager.history, present, ""),
     "as_of": Case(statuses_as_of_the_start, present, ""),
     "events": Case(some_events, present, ""),
