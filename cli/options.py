@@ -18,23 +18,29 @@ from herdbook.events.streams import MODEL_PREFIX, model_of
 
 def complete_model(incomplete: str) -> list[str]:
     """Return the names of models in the log that start with a text."""
+    keys = map(model_of, _streams(MODEL_PREFIX))
+    return sorted({key.name for key in keys if key and key.name.startswith(incomplete)})
+
+
+def complete_stream(incomplete: str) -> list[str]:
+    """Return the streams of the log that start with a text."""
+    return sorted(_streams(incomplete))
+
+
+def _streams(prefix: str) -> set[str]:
     log = Invocation().log
     if not log.exists():
-        return []
+        return set()
     try:
-        names = asyncio.run(_names(str(log)))
+        return asyncio.run(_read_streams(str(log), prefix))
     except HerdbookError:
-        return []  # an error would garble the shell's prompt
-    return [name for name in names if name.startswith(incomplete)]
+        return set()  # an error would garble the shell's prompt
 
 
-async def _names(log: str) -> list[str]:
+async def _read_streams(log: str, prefix: str) -> set[str]:
     async with Storage.open(log, SystemClock()) as storage:
-        found = set()
-        async for event in storage.store.read_all(stream_prefix=MODEL_PREFIX):
-            key = model_of(event.stream)
-            found.add(key.name if key else "")
-        return sorted(found)
+        events = storage.store.read_all(stream_prefix=prefix)
+        return {event.stream async for event in events}
 
 
 def complete_role(incomplete: str) -> list[str]:

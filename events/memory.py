@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self, TypeVar
 
+from herdbook.events import codec
+from herdbook.events.chain import check_chain, moved_on
 from herdbook.events.errors import ConflictError, StoreClosedError
 from herdbook.events.group import draft_append, plan_group
 from herdbook.events.recorded import NewEvent, RecordedEvent, StoredEvent
@@ -86,6 +88,31 @@ class MemoryEventStore:
         self._by_id |= {event.event_id: event for event in recorded}
         self._head = Head(stored[-1].position, stored[-1].hash)
         self._commits.announce(self._head.position)
+
+    async def append_stored(
+        self, events: Sequence[StoredEvent], *, after: Head
+    ) -> None:
+        """Append events unchanged; see ``ImportingStore.append_stored``."""
+        check_chain(events, after)
+        self._check_open()
+        if self._head != after:
+            raise moved_on(after)
+        versions: dict[str, int] = {}
+        ids = set[str]()
+        for event in events:  # all checks come before the first effect
+            before = versions.get(
+                event.stream, len(self._streams.get(event.stream, ()))
+            )
+            is_taken = event.event_id in self._by_id or event.event_id in ids
+            if is_taken or event.version != before + 1:
+                raise ConflictError(
+                    f"event #{event.position}", "has an id or a version that is taken"
+                )
+            versions[event.stream] = event.version
+            ids.add(event.event_id)
+        recorded = [codec.read(event) for event in events]
+        for stored, decoded in zip(events, recorded, strict=True):
+            self._add(stored.stream, [stored], [decoded])
 
     def read_stream(
         self, stream: str, *, after_version: int = 0, limit: int | None = None

@@ -20,7 +20,7 @@ from datetime import datetime
 from enum import Enum
 from hashlib import sha256
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self, TypeAlias
+from typing import NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -162,6 +162,32 @@ class EventStore(Protocol):
         traceback: TracebackType | None,
     ) -> None:
         """Close the store."""
+        ...
+
+
+@runtime_checkable
+class ImportingStore(Protocol):
+    """A store that takes the events of another log exactly as they are."""
+
+    async def append_stored(
+        self, events: Sequence[StoredEvent], *, after: Head
+    ) -> None:
+        """Append recorded events unchanged, all or none, durably.
+
+        Ids, positions, versions, times, data and hashes stay as they are; the data
+        need not be readable.
+
+        Args:
+            events: At least one event; they continue the chain after ``after``.
+            after: The end that the log must have.
+
+        Raises:
+            CallerError: The events do not continue the chain; nothing was appended.
+            ConflictError: The log has another end, or an id or a version is taken;
+                nothing was appended.
+            StoreError: As for ``EventStore.append``; if it is not known whether the
+                events are recorded, the head of the log shows it.
+        """
         ...
 
 

@@ -60,7 +60,7 @@ class Recorder(Protocol):
 
 
 class ViewChange(NamedTuple):
-    """A change of snapshots of views.
+    """A change of snapshots of views, or another write that is decided already.
 
     Attributes:
         subject: What is changed, for errors.
@@ -128,7 +128,7 @@ class Writer:
         )
 
     async def write(self, work: Draft | ViewChange) -> Answer:
-        """Write an append or a change of snapshots; the latter has an empty result.
+        """Write an append or another change; the latter has an empty result.
 
         A caller that is cancelled while its work is in the queue withdraws the work.
         Later, the cancellation is raised once the work is decided, so that the

@@ -272,6 +272,41 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]
 
 
+class Exported(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``export`` to a file; position and hash are of its last event."""
+
+    path: str
+    events: int
+    position: int
+    hash: str
+    size_bytes: int
+
+
+class Imported(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``import``: the log, and how many events it did not have before."""
+
+    path: str
+    added: int
+    present: int
+    position: int
+    hash: str
+
+
+class CheckedExport(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``import --check``; position and hash are those of the log."""
+
+    path: str
+    events: int
+    complete: bool
+    after: int
+    until: int
+    streams: tuple[str, ...]
+    types: tuple[str, ...]
+    position: int
+    hash: str
+    anchor: str
+
+
 class Anchored(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of ``anchor``; ``text`` is the anchor itself."""
 

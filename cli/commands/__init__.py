@@ -39,6 +39,8 @@ MODULES = {
     "verify": "log.check",
     "backup": "log.backup",
     "restore": "log.backup",
+    "export": "log.transfer",
+    "import": "log.transfer",
     "anchor": "log.proof",
     "key": "log.proof",
     "prove": "log.proof",

@@ -33,6 +33,8 @@ class EventTree:
         self._storage = storage
         self._blocks = blocks
         self._leaves: dict[int, list[bytes]] = {}
+        self._above: dict[tuple[int, int], bytes] = {}
+        self._within: dict[tuple[int, int], bytes] = {}
 
     @classmethod
     async def read(
@@ -61,7 +63,7 @@ class EventTree:
         known = len(blocks)
         while (len(blocks) + 1) * BLOCK <= size:
             blocks.append(rfc9162.root_of(await tree._read_block(len(blocks))))
-        if cached and len(blocks) > known:
+        if cached and len(blocks) > known and not storage.read_only:
             await _store(storage, blocks)
         return tree
 
@@ -95,10 +97,15 @@ class EventTree:
         return rfc9162.consistency_path(first, self.size, self._subtree)
 
     async def _load(self, places: Iterable[int]) -> None:
-        """Read the leaves of the blocks that a proof takes apart."""
-        for block in {place // BLOCK for place in places}:
-            if block not in self._leaves and block * BLOCK < self.size:
-                self._leaves[block] = await self._read_block(block)
+        """Read the leaves of the blocks that a proof takes apart; drop all others."""
+        wanted = {place // BLOCK for place in places}
+        if wanted != self._leaves.keys():
+            self._within.clear()
+        leaves = {at: self._leaves[at] for at in wanted & self._leaves.keys()}
+        for block in wanted - leaves.keys():
+            if block * BLOCK < self.size:
+                leaves[block] = await self._read_block(block)
+        self._leaves = leaves
 
     async def _read_block(self, block: int) -> list[bytes]:
         start = block * BLOCK
@@ -112,15 +119,20 @@ class EventTree:
         return leaves
 
     def _subtree(self, start: int, end: int) -> bytes:
-        if start % BLOCK == 0 and end % BLOCK == 0:
-            return rfc9162.root_of(self._blocks[start // BLOCK : end // BLOCK])
-        block = start // BLOCK
-        if end <= (block + 1) * BLOCK:
-            leaves = self._leaves[block]
-            return rfc9162.root_of(leaves[start - block * BLOCK : end - block * BLOCK])
-        middle = start + rfc9162.split(end - start)
-        left, right = self._subtree(start, middle), self._subtree(middle, end)
-        return rfc9162.node_hash(left, right)
+        """Return the root over some events; proofs of neighbors share most of them."""
+        of_blocks = start % BLOCK == 0 and end % BLOCK == 0
+        if of_blocks and end - start == BLOCK:
+            return self._blocks[start // BLOCK]
+        if end - start == 1:
+            return self._leaves[start // BLOCK][start % BLOCK]
+        known = self._above if of_blocks else self._within
+        if (found := known.get((start, end))) is None:
+            middle = start + rfc9162.split(end - start)
+            found = rfc9162.node_hash(
+                self._subtree(start, middle), self._subtree(middle, end)
+            )
+            known[start, end] = found
+        return found
 
 
 async def _stored(storage: Storage, size: int) -> list[bytes]:

@@ -61,22 +61,26 @@ class Consistency(msgspec.Struct, frozen=True, kw_only=True):
     second: str
 
 
-async def make_anchor(storage: Storage, clock: Clock) -> Anchor:
-    """Return the anchor of a log as it is now.
+async def make_anchor(
+    storage: Storage, clock: Clock, *, position: int | None = None
+) -> Anchor:
+    """Return the anchor of a log as it is now, or as it was at a position.
 
     Raises:
-        CallerError: The log has no events.
+        CallerError: The log has no events, or no such position.
         StoreError: It cannot be read.
     """
     head = await storage.store.head()
     if not head.position:
         raise CallerError("the log", "has no events yet", "There is nothing to anchor")
-    tree = await EventTree.read(storage, head.position)
+    end = head.position if position is None else position
+    tree = await EventTree.read(storage, end)
+    last, _ = await _event(storage, end)
     return Anchor(
         origin=await _origin(storage),
-        position=head.position,
+        position=end,
         root=await tree.root(),
-        hash=head.hash,
+        hash=last.hash,
         time=clock.now().astimezone(UTC).replace(microsecond=0),
     )
 

@@ -95,8 +95,8 @@ async def back_up(
         CorruptLogError: The copy is damaged; nothing was written.
     """
     clock = clock or SystemClock()
-    _check_target(target, log, replace=replace)
-    async with _directory(target.parent) as directory:
+    check_target(target, log, replace=replace)
+    async with private_directory(target.parent) as directory:
         copy = directory / target.name
         async with Storage.open(log, clock):  # refuses what is not a whole log
             await asyncio.to_thread(copy_online, log, copy)
@@ -133,7 +133,7 @@ async def restore(
     clock = clock or SystemClock()
     exists = _check_backup(backup, log, replace=replace)
     _check_unused(log)
-    async with _directory(log_file_path(log).parent) as directory:
+    async with private_directory(log_file_path(log).parent) as directory:
         copy = directory / log_file_path(log).name
         await asyncio.to_thread(copy_offline, backup, copy)
         head, findings = await _verified(copy, clock, subject=backup)
@@ -152,7 +152,12 @@ async def restore(
     )
 
 
-def _check_target(target: Path, log: Path, *, replace: bool) -> None:
+def check_target(target: Path, log: Path, *, replace: bool) -> None:
+    """Check the name of a file to write.
+
+    Raises:
+        CallerError: It is the log itself, or exists and must not be replaced.
+    """
     if log_file_path(target) == log_file_path(log):
         raise CallerError(str(target), "is the log itself", "Choose another file")
     if target.exists() and not replace:
@@ -187,7 +192,7 @@ def _check_unused(log: Path) -> None:
 
 
 @asynccontextmanager
-async def _directory(parent: Path) -> AsyncIterator[Path]:
+async def private_directory(parent: Path) -> AsyncIterator[Path]:
     """Make a private directory next to the target, so that a rename is atomic."""
     try:
         made = Path(tempfile.mkdtemp(prefix=".herdbook-", dir=parent))

@@ -18,7 +18,8 @@ from datetime import datetime
 import msgspec
 
 from herdbook.events import codec
-from herdbook.events.errors import CorruptLogError, StoreUnavailableError
+from herdbook.events.chain import moved_on
+from herdbook.events.errors import ConflictError, CorruptLogError, StoreUnavailableError
 from herdbook.events.group import Draft, Plan, plan_group
 from herdbook.events.postgres.errors import (
     ConnectionLostError,
@@ -26,7 +27,7 @@ from herdbook.events.postgres.errors import (
     ReplanError,
 )
 from herdbook.events.postgres.session import Backoff, Session
-from herdbook.events.recorded import RecordedEvent
+from herdbook.events.recorded import RecordedEvent, StoredEvent
 from herdbook.events.store import Head
 
 REMEMBERED_STREAMS = 10_000
@@ -89,6 +90,29 @@ class PostgresRecorder:
                 assert in_doubt
                 raise in_doubt
             await backoff.wait()
+
+    async def record_stored(self, events: Sequence[StoredEvent], after: Head) -> None:
+        """Write events exactly as they are, if the log ends at ``after``.
+
+        Raises:
+            ConflictError: The log has another end, or an id or a version is taken.
+            StoreError: They were not written, or the connection was lost meanwhile.
+        """
+        self.forget()
+        rows = [msgspec.structs.astuple(event) for event in events]
+        try:
+            written = await self._session.once(
+                "append_group",
+                previous=after.hash,
+                rows=msgspec.json.encode(rows).decode(),
+                streams=[],
+            )
+        except ReplanError as error:
+            raise ConflictError(
+                "the log", "has one of the ids or versions already"
+            ) from error
+        if not written[0][0]:
+            raise moved_on(after)
 
     async def find(self, ids: Sequence[str]) -> dict[str, RecordedEvent]:
         """Find recorded events by id; see ``Recorder.find``."""

@@ -17,6 +17,7 @@ from typing import Self
 import msgspec
 
 from herdbook.events import codec
+from herdbook.events.chain import check_chain
 from herdbook.events.errors import CorruptLogError, StoreClosedError, StoreError
 from herdbook.events.finished import finished
 from herdbook.events.group import draft_append
@@ -54,8 +55,8 @@ class PostgresEventStore:
         self._writing = Session(address)
         self._listening = Session(address)
         self._commits = Commits()
-        recorder = PostgresRecorder(self._writing, clock=clock)
-        self._writer = Writer(recorder, self._commits)
+        self._recorder = PostgresRecorder(self._writing, clock=clock)
+        self._writer = Writer(self._recorder, self._commits)
         self._watching: asyncio.Task[None] | None = None
         self._outage: StoreError | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -95,6 +96,18 @@ class PostgresEventStore:
     ) -> tuple[RecordedEvent, ...]:
         """Append events to a stream, all or none; see ``EventStore.append``."""
         return await self._writer.write(draft_append(stream, events, expected_version))
+
+    async def append_stored(
+        self, events: Sequence[StoredEvent], *, after: Head
+    ) -> None:
+        """Append events unchanged; see ``ImportingStore.append_stored``."""
+        head = check_chain(events, after)
+
+        async def write() -> None:
+            await self._recorder.record_stored(events, after)
+
+        await self._writer.write(ViewChange("the import", write))
+        self._commits.announce(head.position)
 
     def read_stream(
         self, stream: str, *, after_version: int = 0, limit: int | None = None

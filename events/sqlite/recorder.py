@@ -14,10 +14,11 @@ from typing import Any, Protocol, TypeAlias
 import msgspec
 
 from herdbook.events import codec
+from herdbook.events.chain import moved_on
 from herdbook.events.codec import column_text
 from herdbook.events.errors import ConflictError, CorruptLogError
 from herdbook.events.group import Draft, Plan, plan_group
-from herdbook.events.recorded import RecordedEvent
+from herdbook.events.recorded import RecordedEvent, StoredEvent
 from herdbook.events.store import Head
 
 REMEMBERED_STREAMS = 10_000
@@ -113,6 +114,22 @@ class SQLiteRecorder:
         """
         await self._check_file()
         await self._session.run(query, **parameters)
+
+    async def record_stored(self, events: Sequence[StoredEvent], after: Head) -> None:
+        """Write events exactly as they are, if the log ends at ``after``.
+
+        Raises:
+            ConflictError: The log has another end, or an id or a version is taken.
+            StoreError: They were not written.
+        """
+        await self._check_file()
+        self.forget()
+        rows = [msgspec.structs.astuple(event) for event in events]
+        written = await self._session.run(
+            "insert_events", events=_json(rows), previous=after.hash
+        )
+        if not written:
+            raise moved_on(after)
 
     async def find(self, ids: Sequence[str]) -> dict[str, RecordedEvent]:
         """Find recorded events by id; see ``Recorder.find``."""

@@ -28,6 +28,7 @@ import aiosqlite
 import msgspec
 
 from herdbook.events import codec
+from herdbook.events.chain import check_chain
 from herdbook.events.codec import column_text, text_or_bytes
 from herdbook.events.errors import (
     CorruptLogError,
@@ -202,6 +203,19 @@ class SQLiteEventStore:
         if not self._missing:
             self._keeper.note(Head(recorded[-1].position, recorded[-1].hash))
         return recorded
+
+    async def append_stored(
+        self, events: Sequence[StoredEvent], *, after: Head
+    ) -> None:
+        """Append events unchanged; see ``ImportingStore.append_stored``."""
+        self._check_writable()
+        self._file.check()
+        head = check_chain(events, after)
+        write = partial(self._recorder.record_stored, events, after)
+        await self._writer.write(ViewChange("the import", write))
+        self._commits.announce(head.position)
+        if not self._missing:
+            self._keeper.note(head)
 
     def read_stream(
         self, stream: str, *, after_version: int = 0, limit: int | None = None

@@ -9,19 +9,32 @@ test framework. With pytest::
 
 An opener opens a log that was empty before the case. ``SHARED_CONTRACT`` is for
 stores whose log outlives them: there, every call opens the same log.
+``IMPORT_CONTRACT`` is for stores that take the events of another log.
 """
 
 from __future__ import annotations
 
 from herdbook.events.testing.append import APPEND_CASES
 from herdbook.events.testing.base import Case, Opener, Store, name_of
+from herdbook.events.testing.imports import IMPORT_CASES
 from herdbook.events.testing.read import READ_CASES
 from herdbook.events.testing.shared import SHARED_CASES
 
-__all__ = ["CONTRACT", "SHARED_CONTRACT", "Case", "Opener", "Store", "name_of"]
+__all__ = [
+    "CONTRACT",
+    "IMPORT_CONTRACT",
+    "SHARED_CONTRACT",
+    "Case",
+    "Opener",
+    "Store",
+    "name_of",
+]
 
 CONTRACT: tuple[Case, ...] = APPEND_CASES + READ_CASES
 """What every store must hold."""
 
 SHARED_CONTRACT: tuple[Case, ...] = SHARED_CASES
 """What a store must also hold if its log outlives it."""
+
+IMPORT_CONTRACT: tuple[Case, ...] = IMPORT_CASES
+"""What an ``ImportingStore`` must hold."""

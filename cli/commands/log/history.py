@@ -86,7 +86,7 @@ async def history(  # noqa: PLR0913 - the options of a verb
 ) -> None:
     """Show the events of a model, or of all models, newest first."""
     chosen = HistoryFilter(
-        types=_types(types),
+        types=parse_types(types),
         causes=frozenset(causes) if causes else None,
         actors=tuple(actors) if actors else None,
         since=_time(since, invocation.now),
@@ -105,7 +105,12 @@ async def history(  # noqa: PLR0913 - the options of a verb
             )
 
 
-def _types(names: list[str] | None) -> frozenset[str] | None:
+def parse_types(names: list[str] | None) -> frozenset[str] | None:
+    """Return the event types of an option; None if it was not given.
+
+    Raises:
+        UsageError: There is no such type.
+    """
     found = set()
     for name in names or []:
         type_ = parse_event_type(name)

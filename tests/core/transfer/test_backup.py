@@ -48,12 +48,6 @@ async def head_of(path: Path) -> Head:
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Path:
-    (tmp_path / "data").mkdir()
-    return tmp_path / "data" / "herd.db"
-
-
-@pytest.fixture
 def target(tmp_path: Path) -> Path:
     (tmp_path / "backups").mkdir()
     return tmp_path / "backups" / "herd.db"

@@ -1,0 +1,278 @@
+"""The verbs ``export`` and ``import``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from herdbook.cli.app import HISTORY, verb
+from herdbook.cli.commands.log.history import parse_types
+from herdbook.cli.commands.log.proof import read_anchors, read_keys
+from herdbook.cli.errors import DONE, from_extra
+from herdbook.cli.invocation import Invocation
+from herdbook.cli.lookup import check_log
+from herdbook.cli.options import complete_stream, complete_type
+from herdbook.cli.output import Screen
+from herdbook.cli.render.counting import counting
+from herdbook.core import Storage, SystemClock
+from herdbook.core.proof import keys
+from herdbook.core.transfer.backup import check_target
+from herdbook.core.transfer.contents import Selection
+from herdbook.core.transfer.export import export as export_to_stream
+from herdbook.core.transfer.export import export_to_file
+from herdbook.core.transfer.export_check import ExportCheck
+from herdbook.core.transfer.import_events import (
+    check_export,
+    import_events,
+    refuse_gaps,
+)
+from herdbook.events.errors import CallerError
+from herdbook.events.times import position_at
+from herdbook.presentation import shapes
+from herdbook.presentation.times import FORMS
+from herdbook.presentation.wording import counted
+from herdbook.projections.sentences import bytes_text
+
+STREAM = "-"
+"""The name of standard input and output."""
+
+SIGNATURES = "the signature package", "proof"
+"""What signs exports, and the extra that has it."""
+
+_FORMS = f"Forms: {', '.join(FORMS)}."
+
+
+@verb("export", HISTORY)
+async def export(
+    invocation: Invocation,
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="[FILE]", help="File to write; - for standard output (default)."
+        ),
+    ] = STREAM,
+    *,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="WHEN", help=f"Only events recorded since WHEN. {_FORMS}"),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="WHEN", help="Only events recorded until WHEN."),
+    ] = None,
+    streams: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stream",
+            metavar="NAME",
+            help="Only this stream; a name that ends with / stands for all below it. "
+            "Repeatable.",
+            autocompletion=complete_stream,
+        ),
+    ] = None,
+    types: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--type",
+            metavar="TYPE",
+            help="Only events of this type. Repeatable.",
+            autocompletion=complete_type,
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Sign the export with this private key."),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace an existing file.")
+    ] = False,
+) -> int:
+    """Write the events of the log as JSON lines, to import elsewhere or to analyze.
+
+    Each line is a CloudEvent 1.0 with the hash that chains it. An export of some events
+    has the proof of each event that it is in the log. Other Herdbook processes may use
+    the log meanwhile.
+    """
+    log, to_file = invocation.log, file != STREAM
+    check_log(log)
+    if to_file:
+        check_target(Path(file), log, replace=replace)
+    chosen = tuple(sorted(parse_types(types) or ()))
+    clock = SystemClock()
+    screen = invocation.screen if to_file else Screen(sys.stderr)
+    async with Storage.open(log, clock, reading=True) as storage:
+        selection = Selection(
+            after=await _start(storage, since, invocation),
+            until=await _end(storage, until, invocation),
+            streams=tuple(streams or ()),
+            types=chosen,
+        )
+        sign = partial(keys.sign, path=key) if key else None
+        with counting(screen, "Exporting") as show, from_extra(*SIGNATURES):
+            if not to_file:
+                await export_to_stream(
+                    storage,
+                    sys.stdout.buffer,
+                    clock,
+                    selection=selection,
+                    sign=sign,
+                    progress=show,
+                )
+                return DONE
+            ending, size = await export_to_file(
+                storage,
+                Path(file),
+                clock,
+                selection=selection,
+                sign=sign,
+                progress=show,
+            )
+    if invocation.json:
+        invocation.screen.write_json(
+            shapes.Exported(
+                path=file,
+                events=ending.events,
+                position=ending.position,
+                hash=ending.hash,
+                size_bytes=size,
+            )
+        )
+    else:
+        events = counted(ending.events, "event")
+        invocation.screen.write(f"{file}: {events}, {bytes_text(size)}")
+    return DONE
+
+
+@verb("import", HISTORY)
+async def import_(
+    invocation: Invocation,
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="Export; - for standard input.")
+    ],
+    *,
+    check: Annotated[
+        bool, typer.Option("--check", help="Check the export, and record nothing.")
+    ] = False,
+    anchors: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--anchors",
+            metavar="FILE",
+            help="The export must match one of these anchors. Repeatable.",
+        ),
+    ] = None,
+    key: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A public key; one must have signed the export. Repeatable.",
+        ),
+    ] = None,
+) -> int:
+    """Record the events of an export in the log, exactly as they are.
+
+    Checks every line first. Events that the log has already are compared, so that the
+    command can be repeated, also after a crash. A log with another history is refused.
+    """
+    checks = ExportCheck(
+        "standard input" if file == STREAM else file,
+        anchors=read_anchors(anchors or ()),
+        keys=read_keys(key or ()),
+    )
+    with _opened(file) as source:
+        # A file is read twice, so that a damaged one changes nothing.
+        if check or source.seekable():
+            with counting(invocation.screen, "Checking") as show:
+                await check_export(source, checks, progress=show)
+            if check:
+                return _show_checked(invocation, file, checks)
+            refuse_gaps(checks)  # before a log is made
+            source.seek(0)
+            checks = ExportCheck(file)
+        clock = SystemClock()
+        async with Storage.open(invocation.log, clock) as storage:
+            with counting(invocation.screen, "Importing") as show:
+                done = await import_events(storage, source, checks, progress=show)
+    if invocation.json:
+        invocation.screen.write_json(
+            shapes.Imported(
+                path=str(invocation.log),
+                added=done.added,
+                present=done.present,
+                position=done.position,
+                hash=done.hash,
+            )
+        )
+        return DONE
+    present = f", {done.present:,} were there already" if done.present else ""
+    added = counted(done.added, "event")
+    end = f"ends at #{done.position}"
+    invocation.screen.write(f"{invocation.log}: {added} imported{present}; {end}")
+    return DONE
+
+
+def _show_checked(invocation: Invocation, file: str, checks: ExportCheck) -> int:
+    contents, ending = checks.contents, checks.ending
+    assert contents is not None  # a checked export has a first line
+    if invocation.json:
+        invocation.screen.write_json(
+            shapes.CheckedExport(
+                path=file,
+                events=ending.events,
+                complete=contents.complete,
+                after=contents.after,
+                until=contents.until,
+                streams=contents.streams,
+                types=contents.types,
+                position=contents.position,
+                hash=contents.hash,
+                anchor=contents.anchor,
+            )
+        )
+        return DONE
+    events = counted(ending.events, "event")
+    if contents.complete:
+        what = f"the whole log up to #{contents.position}"
+    else:
+        what = f"a part of a log that ends at #{contents.position}"
+    invocation.screen.write(f"{file}: {events}, {what} {contents.hash[:12]}, verified")
+    return DONE
+
+
+@contextmanager
+def _opened(file: str) -> Iterator[BinaryIO]:
+    if file == STREAM:
+        yield sys.stdin.buffer
+        return
+    try:
+        source = Path(file).open("rb")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise CallerError(
+            file, f"cannot be read: {error.strerror or error}", "Name an export"
+        ) from error
+    with source:
+        yield source
+
+
+async def _start(storage: Storage, since: str | None, invocation: Invocation) -> int:
+    """Return the position after which the events begin."""
+    when = 0 if since is None else invocation.now.parse(since)
+    if isinstance(when, int):
+        return max(when - 1, 0)
+    return await position_at(storage.store, when - timedelta(microseconds=1))
+
+
+async def _end(
+    storage: Storage, until: str | None, invocation: Invocation
+) -> int | None:
+    if until is None:
+        return None
+    when = invocation.now.parse(until)
+    return when if isinstance(when, int) else await position_at(storage.store, when)

@@ -1,0 +1,270 @@
+"""Read an export, and check every line of it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import AsyncIterator, Collection, Sequence
+from typing import BinaryIO, TypeVar
+
+import msgspec
+
+from herdbook.core.proof import rfc9162
+from herdbook.core.proof.checkpoint import Anchor, parse_anchors
+from herdbook.core.proof.keys import PublicKey
+from herdbook.core.transfer.cloud_events import CloudEvent, source_of, to_stored
+from herdbook.core.transfer.contents import BEGIN, END, FORMAT, Contents, Ending
+from herdbook.events.chain import check_link
+from herdbook.events.errors import CallerError, CorruptLogError
+from herdbook.events.recorded import StoredEvent, canonical_bytes, chained_hash
+from herdbook.events.store import Head
+
+LINES = 1000
+"""Maximum number of lines that are read, and recorded, at once."""
+
+LONGEST_LINE = 16 << 20
+"""Maximum length of a line, bytes: data of 2^20 characters, each as an escape."""
+
+BATCH_BYTES = 8 << 20
+"""Bytes of lines after which a batch ends."""
+
+_T = TypeVar("_T")
+_decode = msgspec.json.Decoder(CloudEvent).decode
+
+
+class ExportCheck:
+    """The checks of an export, line by line.
+
+    Args:
+        name: The name of the file, for errors.
+        anchors: If there are any, the export must be from the log of one of them, as it
+            was then.
+        keys: If there are any, one of them must have signed the export's anchor.
+
+    Attributes:
+        contents: What the export has, once its first line was read.
+        ending: What was read so far; after the last line, how the export ends.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        anchors: Collection[Anchor] = (),
+        keys: Collection[PublicKey] = (),
+    ) -> None:
+        self.name = name
+        self.contents: Contents | None = None
+        self.ending = Ending()
+        self._anchors = anchors
+        self._keys = keys
+        self._anchor: Anchor | None = None
+        self._source = ""
+        self._head = Head()
+        self._lines = 0
+        self._is_ended = False
+
+    def take(self, line: bytes) -> StoredEvent | None:
+        """Check a line; return its event, or None for the first and the last line.
+
+        Raises:
+            CallerError: The file is not an export, or not one of an anchor or key.
+            CorruptLogError: The line was changed, or is not the next one.
+        """
+        self._lines += 1
+        try:
+            read = _decode(line)
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            if self.contents is None:
+                raise self._not_an_export() from error
+            raise self._damaged(f"cannot be read: {error}") from error
+        if read.specversion != "1.0":
+            raise self._damaged(f"has version {read.specversion!r} of CloudEvents")
+        if self.contents is None:
+            self._begin(read)
+        elif self._is_ended:
+            raise self._damaged("follows the end of the export")
+        elif read.source != self._source:
+            raise self._damaged(f"is from another log, {read.source}")
+        elif read.type == END:
+            self._end(read)
+        else:
+            return self._event(read, self.contents)
+        return None
+
+    def finish(self) -> None:
+        """Check that the export is whole.
+
+        Raises:
+            CallerError: The file is empty.
+            CorruptLogError: The last line is missing.
+        """
+        if self.contents is None:
+            raise self._not_an_export()
+        if not self._is_ended:
+            raise CorruptLogError(
+                self.name,
+                f"ends after #{self.ending.position}, before the end of the export",
+                "Copy the whole file, or export again",
+            )
+
+    def _begin(self, line: CloudEvent) -> None:
+        if line.type != BEGIN:
+            raise self._not_an_export()
+        contents = self._data(line, Contents)
+        if contents.format != FORMAT:
+            raise CallerError(
+                self.name,
+                f"has the format {contents.format!r}",
+                f"This version reads {FORMAT}. Use a newer version of Herdbook",
+            )
+        if contents.anchor:
+            (self._anchor,) = parse_anchors(contents.anchor, source=self.name)
+            if (self._anchor.position, self._anchor.hash) != (
+                contents.position,
+                contents.hash,
+            ):
+                raise self._damaged("does not match its anchor")
+        elif not contents.complete:
+            raise self._damaged("has no anchor")
+        self._check_trust()
+        self._source = line.source
+        self._head = Head(contents.after, contents.previous)
+        self.contents = contents
+
+    def _check_trust(self) -> None:
+        """Compare the anchor of the export with what the caller trusts."""
+        if not self._anchors and not self._keys:
+            return
+        if self._anchor is None:
+            raise CallerError(
+                self.name, "has no anchor", "Export it with --key, to sign it"
+            )
+        if self._keys and not any(key.has_signed(self._anchor) for key in self._keys):
+            raise CallerError(self.name, "is not signed by a key that was given")
+        same = (
+            (each.origin, each.position, each.root, each.hash) for each in self._anchors
+        )
+        mine = self._anchor
+        if (
+            self._anchors
+            and (mine.origin, mine.position, mine.root, mine.hash) not in same
+        ):
+            raise CallerError(
+                self.name,
+                f"does not match an anchor that was given: it ends at #{mine.position}",
+            )
+
+    def _event(self, line: CloudEvent, contents: Contents) -> StoredEvent:
+        try:
+            event = to_stored(line)
+        except (ValueError, UnicodeError) as error:
+            raise self._damaged(f"cannot be read: {error}") from error
+        if not self.ending.position < event.position <= contents.until:
+            raise self._damaged(f"has #{event.position}, which is not the next event")
+        if event.position == 1 and line.source != source_of(event.event_id):
+            raise self._damaged("has the first event of another log")
+        if not contents.has_gaps:
+            try:
+                self._head = check_link(event, self._head)
+            except CallerError as error:
+                raise self._damaged(f"has {error.subject}, which {error.state}") from (
+                    error
+                )
+        if not contents.complete:
+            self._check_proof(line, event)
+        self.ending = Ending(
+            events=self.ending.events + 1, position=event.position, hash=event.hash
+        )
+        return event
+
+    def _check_proof(self, line: CloudEvent, event: StoredEvent) -> None:
+        """Check that the event is in the log of the anchor."""
+        assert self._anchor is not None  # checked in _begin
+        try:
+            raw = base64.b64decode(line.inclusion or "", validate=True)
+            hash_ = chained_hash(line.previoushash, canonical_bytes(event))
+            leaf = rfc9162.leaf_hash(bytes.fromhex(event.hash))
+        except (binascii.Error, ValueError, UnicodeError) as error:
+            raise self._damaged(f"cannot be read: {error}") from error
+        path = [raw[at : at + 32] for at in range(0, len(raw), 32)]
+        root = rfc9162.root_from_inclusion(
+            leaf, event.position - 1, self._anchor.position, path
+        )
+        if hash_ != event.hash or root != self._anchor.root:
+            raise self._damaged(
+                f"has #{event.position}, which was changed, or is not in the log of "
+                f"the anchor"
+            )
+
+    def _end(self, line: CloudEvent) -> None:
+        found = self._data(line, Ending)
+        if found != self.ending:
+            raise self._damaged(
+                f"says that {found.events} events end at #{found.position}, but the "
+                f"file has {self.ending.events} that end at #{self.ending.position}"
+            )
+        contents = self.contents
+        if contents and not contents.has_gaps and self._head.position != contents.until:
+            raise self._damaged(
+                f"is the end, but the events end before #{contents.until}"
+            )
+        if contents and contents.complete and found.hash != contents.hash:
+            raise self._damaged("does not match the first line")
+        self._is_ended = True
+
+    def _data(self, line: CloudEvent, kind: type[_T]) -> _T:
+        try:
+            raw = b"" if line.data is msgspec.UNSET else bytes(line.data)
+            return msgspec.json.decode(raw, type=kind)
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            raise self._damaged(f"cannot be read: {error}") from error
+
+    def _damaged(self, state: str) -> CorruptLogError:
+        return CorruptLogError(
+            f"{self.name}, line {self._lines},", state, "Copy the file, or export again"
+        )
+
+    def _not_an_export(self) -> CallerError:
+        return CallerError(
+            self.name, "is not an export", "Use a file that herdbook export wrote"
+        )
+
+
+async def read_export(
+    file: BinaryIO, check: ExportCheck
+) -> AsyncIterator[list[StoredEvent]]:
+    """Read an export in batches of checked events; use bounded memory.
+
+    Args:
+        file: The file, at its beginning.
+        check: The checks; ``check.contents`` is set before the first batch.
+
+    Raises:
+        CallerError: As ``ExportCheck``.
+        CorruptLogError: As ``ExportCheck``; earlier batches were sound.
+        OSError: The file cannot be read.
+    """
+    while lines := await asyncio.to_thread(_read_lines, file, check.name):
+        taken = (check.take(line) for line in lines)
+        yield [event for event in taken if event is not None]
+    check.finish()
+
+
+def _read_lines(file: BinaryIO, name: str) -> Sequence[bytes]:
+    lines: list[bytes] = []
+    size = 0
+    while len(lines) < LINES and size < BATCH_BYTES:
+        line = file.readline(LONGEST_LINE + 1)
+        if not line:
+            break
+        if len(line) > LONGEST_LINE:
+            raise CallerError(
+                name,
+                f"has a line of more than {LONGEST_LINE >> 20} MiB",
+                "Use a file that herdbook export wrote",
+            )
+        lines.append(line)
+        size += len(line)
+    return lines

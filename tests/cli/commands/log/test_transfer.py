@@ -1,0 +1,141 @@
+"""The commands export and import."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from support.cli_runner import Herdbook
+from support.log_lines import rows_of
+
+from herdbook.cli.options import complete_stream
+from herdbook.cli.render.counting import count_line
+
+
+@pytest.fixture
+def used(herdbook: Herdbook, server: object) -> None:
+    herdbook("ls")
+    herdbook("use", herdbook("ls", "--json").json[0]["name"])
+
+
+@pytest.mark.usefixtures("used")
+def test_whole_register_moves_with_two_commands(
+    herdbook: Herdbook, log: Path, tmp_path: Path
+) -> None:
+    file, new = tmp_path / "herd.jsonl", tmp_path / "new.db"
+
+    made = herdbook("export", str(file))
+    done = herdbook("import", str(file), "--db", str(new))
+
+    count = len(rows_of(log))
+    assert made.out.startswith(f"{file}: {count} events, ")
+    assert done.out == f"{new}: {count} events imported; ends at #{count}\n"
+    assert rows_of(new) == rows_of(log)
+    assert herdbook("verify", "--db", str(new)).code == 0
+    again = herdbook("import", str(file), "--db", str(new)).out
+    assert f"0 events imported, {count} were there already" in again
+
+
+@pytest.mark.usefixtures("used")
+def test_export_and_import_in_a_pipe(
+    herdbook: Herdbook, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = herdbook("export").out
+    assert all(json.loads(line)["specversion"] == "1.0" for line in lines.splitlines())
+
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Pipe(lines.encode())))
+    done = herdbook("import", "-", "--json", "--db", str(tmp_path / "new.db")).json
+
+    assert (done["added"], done["present"]) == (len(rows_of(log)), 0)
+    assert done["hash"] == rows_of(log)[-1][-1]
+    assert rows_of(tmp_path / "new.db") == rows_of(log)
+
+
+@pytest.mark.usefixtures("used")
+def test_filtered_export_is_checked_against_anchors_and_keys(
+    herdbook: Herdbook, tmp_path: Path
+) -> None:
+    key, stranger = tmp_path / "key.pem", tmp_path / "other.pem"
+    herdbook("key", "new", str(key), "--name", "ann")
+    herdbook("key", "new", str(stranger), "--name", "bob")
+    anchors, file = tmp_path / "anchors.txt", tmp_path / "part.jsonl"
+    herdbook("anchor", "--append", str(anchors))
+    made = herdbook(
+        "export", str(file), "--type", "ModelUsed", "--key", str(key), "--json"
+    ).json
+    assert made["events"] == 1
+
+    check = ("import", "--check", str(file))
+    found = herdbook(*check, "--json", "--anchors", str(anchors)).json
+    assert (found["events"], found["complete"]) == (1, False)
+    assert found["types"] == ["ModelUsed"]
+    assert "— ann " in found["anchor"]
+    assert herdbook(*check, "--key", f"{key}.pub").code == 0
+    assert herdbook(*check, "--key", f"{stranger}.pub").code == 2
+    herdbook("use", herdbook("ls", "--json").json[0]["name"])
+    anchors.unlink()
+    herdbook("anchor", "--append", str(anchors))
+    assert "does not match an anchor" in herdbook(*check, "--anchors", anchors).err
+
+
+@pytest.mark.usefixtures("used")
+def test_refused_import_makes_no_log(herdbook: Herdbook, tmp_path: Path) -> None:
+    file, new = tmp_path / "part.jsonl", tmp_path / "new.db"
+    stream = complete_stream("model/local/")[0]
+    herdbook("export", str(file), "--stream", stream)
+    damaged = tmp_path / "damaged.jsonl"
+    damaged.write_bytes(file.read_bytes().replace(b"reconciler", b"nobody"))
+
+    part = herdbook("import", str(file), "--db", str(new))
+    broken = herdbook("import", str(damaged), "--db", str(new))
+    missing = herdbook("import", str(tmp_path / "none"), "--db", str(new))
+
+    assert (part.code, broken.code, missing.code) == (2, 1, 2)
+    assert "add --check" in part.err
+    assert "line 2, has #" in broken.err
+    assert not new.exists()
+
+
+@pytest.mark.usefixtures("used")
+def test_range_of_an_export(herdbook: Herdbook, tmp_path: Path) -> None:
+    part = herdbook("export", "--since", "#3", "--until", "#5").out.splitlines()
+    positions = [json.loads(line)["position"] for line in part[1:-1]]
+    assert positions == [3, 4, 5]
+
+    recent = herdbook("export", "--since", "1h ago", "--until", "now").out.splitlines()
+    none = herdbook("export", "--until", "1h ago").out.splitlines()
+    assert len(recent) > 5
+    assert len(none) == 2
+
+
+@pytest.mark.usefixtures("used")
+def test_export_never_replaces_a_file_without_being_asked(
+    herdbook: Herdbook, log: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "herd.jsonl"
+    file.write_text("mine")
+
+    assert herdbook("export", str(file)).code == 2
+    assert herdbook("export", str(log), "--replace").code == 2
+    assert file.read_text() == "mine"
+    assert herdbook("export", str(file), "--replace").code == 0
+
+
+def test_export_without_a_log_makes_none(herdbook: Herdbook, log: Path) -> None:
+    assert herdbook("export").code == 3
+    assert not log.exists()
+
+
+@pytest.mark.parametrize("width", [30, 60, 200])
+def test_progress_fits_the_terminal(width: int) -> None:
+    line = "".join(piece.text for piece in count_line("Exporting", 5, 20_000, width))
+
+    assert "5 of 20,000 events" in line
+    assert len(line) < max(width, 31)
