@@ -18,6 +18,8 @@ from contextlib import (
 from pathlib import Path
 from typing import Self
 
+from msgspec import UNSET
+
 from herdbook.core import views
 from herdbook.core.actor import acting_as
 from herdbook.core.checks.server import Checking, check_server, models_folder
@@ -30,7 +32,7 @@ from herdbook.core.desired.plan import Plan, PlanProgress
 from herdbook.core.diagnosis import Diagnosis
 from herdbook.core.errors import CallerError, OllamaError, WrongExpectedVersionError
 from herdbook.core.models import configuration
-from herdbook.core.models.registry import ModelRegistry
+from herdbook.core.models.registry import ModelRegistry, parse_role
 from herdbook.core.observer import NO_OBSERVER, Observer
 from herdbook.core.ollama.address import authorization, base_url, same_server
 from herdbook.core.operations import costs
@@ -43,6 +45,7 @@ from herdbook.events.facts import ModelUsed, NodeMoved, Setting
 from herdbook.events.lifecycle import Activity
 from herdbook.events.recorded import Cause
 from herdbook.events.streams import check_node
+from herdbook.projections.roles import ModelRole
 from herdbook.projections.status import ModelStatus, Work
 
 
@@ -198,19 +201,26 @@ class ModelManager(Commands):
         """
         return acting_as(actor, correlation_id=correlation_id)
 
-    async def mark_used(self, name: str, *, purpose: str = "") -> ModelStatus:
+    async def mark_used(
+        self, name: str, *, purpose: str = "", role: ModelRole | str | None = None
+    ) -> ModelStatus:
         """Record that a model was used. Recommendations prefer recently used models.
 
         Args:
             name: The model.
             purpose: What it was used for; free text.
+            role: The role that it was used for. The use counts for recommendations for
+                this role only; without a role, for those that the model is suited to.
 
         Raises:
+            UnknownRoleError: The role does not exist.
             ModelNotFoundError: The server does not have the model.
             IllegalTransitionError: The model cannot be used in its state.
         """
         name = self._latest().status(name).name
-        used = ModelUsed(purpose=purpose)
+        used = ModelUsed(
+            purpose=purpose, role=UNSET if role is None else parse_role(role).value
+        )
 
         def decide(_: object) -> tuple[ModelUsed]:
             self._present(self._latest().status(name))

@@ -52,9 +52,18 @@ def _used_2(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
+def _used_3(data: dict[str, Any]) -> dict[str, Any]:
+    """Convert schema 2, which has the same fields.
+
+    Uses of schema 3 count in recommendations for some roles; earlier ones for all.
+    """
+    return data
+
+
 UPCASTERS: dict[tuple[str, int], Upcaster] = {
     (ModelUnloaded.__name__, 1): _unloaded_2,
     (ModelUsed.__name__, 1): _used_2,
+    (ModelUsed.__name__, 2): _used_3,
 }
 """Upcasters by event type and the schema that they read."""
 

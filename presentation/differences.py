@@ -43,7 +43,7 @@ def rows_of(found: Difference) -> Iterator[DifferenceRow]:
     for model in found.models:
         yield from _of_model(model)
     for role in found.roles:
-        name = role.role.value.replace("_", " ")
+        name = role.role.words
         yield _row(f"for {name}", "first choice", role.was or "", role.now or "")
 
 

@@ -200,8 +200,9 @@ def memory_text(statuses: Iterable[ModelStatus]) -> str:
 def reasons_text(candidate: Candidate, now: Now) -> str:
     """Return the reasons for the rank of a model, with the time of its last use."""
     words = list(candidate.reasons)
-    if candidate.last_used_at is not None and words[:1] == ["used before"]:
-        words[0] = f"used {now.ago(candidate.last_used_at)}"
+    if candidate.last_used_at is not None and words[0].startswith("used "):
+        used = "used" if words[0] == "used before" else words[0]
+        words[0] = f"{used} {now.ago(candidate.last_used_at)}"
     return "; ".join(words)
 
 

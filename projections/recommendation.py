@@ -4,6 +4,10 @@ Only models that meet the requirements of the role are considered. They are sort
 last use (newest first), loaded before available, rank for the role, failures since
 the last success, size and name. Models that are loading, in error or not present are
 skipped. The view has only the data that this order needs.
+
+A use that names a role counts for that role, and a request for embeddings for that of
+embedding. Any other use counts for the roles that the model is suited to. Uses recorded
+before schema 3 count for every role, so that answers about the past stay the same.
 """
 
 from __future__ import annotations
@@ -26,7 +30,19 @@ from herdbook.events.lifecycle import (
 )
 from herdbook.events.recorded import RecordedEvent
 from herdbook.events.streams import model_of
-from herdbook.projections.roles import CAPABILITY_SETTING, ModelRole, lacking
+from herdbook.projections.roles import (
+    CAPABILITY_SETTING,
+    ModelRole,
+    is_suited,
+    lacking,
+    role_of_use,
+)
+
+_BY_ROLE = 3
+"""Schema of ``ModelUsed`` from which on uses count by role."""
+
+_UNNAMED = ""
+"""The key of the uses that name no role."""
 
 _USABLE = (ModelState.LOADED, ModelState.AVAILABLE)
 
@@ -38,7 +54,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         node: Name of the node.
         name: Name of the model.
         state: Present state.
-        last_used_at: Time of the last use; None if it was never used.
+        last_used_at: Time of the last use that counts for the role; None if there was
+            none.
         rank: Rank for the role in the catalogue, from 1; None without a rank.
         failures: Number of failures since the last success.
         size_bytes: Size, bytes; None if the model is not present.
@@ -89,8 +106,27 @@ class _Model(msgspec.Struct, kw_only=True):
     size_bytes: int | None = None
     ability: _Ability = _UNDETECTED
     overrides: dict[str, bool] | None = None
-    last_used_at: datetime | None = None
+    last_used_at: datetime | None = None  # for any role, before schema 3
+    used_for: dict[str, datetime] | None = None
     failures: int = 0
+
+    def used(self, role: ModelRole) -> tuple[datetime | None, str]:
+        """Return the last use that counts for a role, and the reason in words."""
+        used, word = self.last_used_at, "used before" if self.last_used_at else ""
+        for name, at in (self.used_for or {}).items():
+            if name == role:
+                reason = f"used for {role.words}"
+            elif name == _UNNAMED and is_suited(
+                role, can=self.can(), ranked=dict(self.ability.ranks)
+            ):
+                reason = "used before"
+            else:
+                continue
+            if used is None or at > used:
+                used, word = at, reason
+        if used is None:
+            word = f"not used for {role.words}" if self.used_for else "never used"
+        return used, word
 
     def can(self) -> frozenset[str] | set[str]:
         """Return the detected capabilities, overridden by the configuration."""
@@ -130,7 +166,7 @@ class RecommendationView:
     """The order of the models for each role."""
 
     name: ClassVar[str] = "recommendation"
-    form: ClassVar[int] = 2
+    form: ClassVar[int] = 3
 
     def __init__(self) -> None:
         self._models: dict[str, _Model] = {}  # by stream
@@ -241,7 +277,7 @@ class RecommendationView:
 
 
 def _place(model: _Model, role: ModelRole) -> tuple[float, bool, float, int, int, str]:
-    used = model.last_used_at
+    used, _ = model.used(role)
     rank = model.rank(role)
     return (
         -used.timestamp() if used else float("inf"),
@@ -256,7 +292,7 @@ def _place(model: _Model, role: ModelRole) -> tuple[float, bool, float, int, int
 def _merits(model: _Model, role: ModelRole) -> tuple[str, ...]:
     """Return the reasons for the rank of a model, most important first."""
     words = [
-        "used before" if model.last_used_at else "never used",
+        model.used(role)[1],
         model.lifecycle.state.value,
         _standing(model.rank(role), role),
     ]
@@ -266,11 +302,10 @@ def _merits(model: _Model, role: ModelRole) -> tuple[str, ...]:
 
 
 def _standing(rank: int | None, role: ModelRole) -> str:
-    wanted = role.replace("_", " ")
     if rank is None:
-        return f"no rank for {wanted} in the catalogue"
+        return f"no rank for {role.words} in the catalogue"
     place = "best" if rank == 1 else f"rank {rank}"
-    return f"{place} for {wanted} in the catalogue"
+    return f"{place} for {role.words} in the catalogue"
 
 
 def _faults(model: _Model, role: ModelRole) -> tuple[str, ...]:
@@ -301,7 +336,7 @@ def _candidate(model: _Model, role: ModelRole, reasons: tuple[str, ...]) -> Cand
         node=model.node,
         name=model.name,
         state=model.lifecycle.state,
-        last_used_at=model.last_used_at,
+        last_used_at=model.used(role)[0],
         rank=model.rank(role),
         failures=model.failures,
         size_bytes=model.size_bytes,
@@ -330,7 +365,14 @@ def _succeeded(_: RecommendationView, model: _Model, __: RecordedEvent) -> None:
 
 
 def _used(_: RecommendationView, model: _Model, event: RecordedEvent) -> None:
-    model.last_used_at, model.failures = event.occurred_at, 0
+    model.failures = 0
+    fact, at = event.data, event.occurred_at
+    if event.schema < _BY_ROLE:
+        model.last_used_at = at
+        return
+    assert isinstance(fact, facts.ModelUsed)
+    known, name = model.used_for or {}, role_of_use(fact) or _UNNAMED
+    model.used_for = {**known, name: max(known.get(name, at), at)}
 
 
 def _detected(view: RecommendationView, model: _Model, event: RecordedEvent) -> None:

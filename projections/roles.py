@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from enum import StrEnum
 
+from herdbook.events.facts import ModelUsed
+
 FAST_PARAMETERS = 4_000_000_000
 """Maximum number of parameters of a fast model."""
 
 FAST_CONTEXT = 8192
 """Maximum context of a fast model whose number of parameters is unknown, tokens."""
+
+_EMBEDDING_PATHS = frozenset({"/api/embed", "/api/embeddings", "/v1/embeddings"})
 
 CAPABILITY_SETTING = "capability."
 """Prefix of the settings that override a capability."""
@@ -29,6 +33,11 @@ class ModelRole(StrEnum):
     VISION = "vision"
     EMBEDDING = "embedding"
     THINKING = "thinking"
+
+    @property
+    def words(self) -> str:
+        """The name in words: ``tool use``."""
+        return self.value.replace("_", " ")
 
     @classmethod
     def parse(cls, text: str) -> ModelRole | None:
@@ -83,3 +92,27 @@ def lacking(
         small = parameter_count <= FAST_PARAMETERS
         size = f"{parameter_count / 1e9:.1f} billion parameters"
     return None if small else f"not small: {size}"
+
+
+def is_suited(
+    role: ModelRole, *, can: Collection[str], ranked: Collection[str]
+) -> bool:
+    """Return whether a use that names no role counts for a role that the model fits.
+
+    A coding model is used to code, and for what the catalogue ranks it. Any other model
+    may have been used for each role that it fits.
+
+    Args:
+        role: A role that the model fits.
+        can: Capabilities of the model.
+        ranked: Roles for which the catalogue ranks the model.
+    """
+    return role is ModelRole.CODING or "coding" not in can or role in ranked
+
+
+def role_of_use(use: ModelUsed) -> ModelRole | None:
+    """Return the role that a use names, or shows by its endpoint; None if neither."""
+    role = ModelRole.parse(use.role) if isinstance(use.role, str) else None
+    if role is None and use.endpoint in _EMBEDDING_PATHS:
+        return ModelRole.EMBEDDING
+    return role

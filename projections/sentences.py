@@ -221,7 +221,8 @@ def _unloaded(fact: Fact) -> str:
 def _used(fact: Fact) -> str:
     assert isinstance(fact, facts.ModelUsed)
     if fact.endpoint is msgspec.UNSET:
-        return "used" + (f": {fact.purpose}" if fact.purpose else "")
+        role = "" if fact.role is msgspec.UNSET else f" for {fact.role}"
+        return f"used{role}" + (f": {fact.purpose}" if fact.purpose else "")
     parts = [f"used through {fact.endpoint}"]
     count = facts.uses_of(fact)
     if count > 1:

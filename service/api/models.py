@@ -353,10 +353,12 @@ async def use_model(
 ) -> shapes.Model:
     """Record a use of a model. Recommendations take recent uses into account."""
     service = service_of(request)
-    purpose = data.purpose if data else ""
+    use = data or answers.Use()
     model = (await _existing(service.manager, name)).name
     with service.manager.acting_as(principal_of(request).actor):
-        status = await service.manager.mark_used(model, purpose=purpose)
+        status = await service.manager.mark_used(
+            model, purpose=use.purpose, role=use.role
+        )
     return shapes.model(status, await service.read_model())
 
 

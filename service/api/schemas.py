@@ -12,6 +12,7 @@ from herdbook.core import (
     Cause,
     DeleteCost,
     LoadCost,
+    ModelRole,
     PullCost,
     ReadModel,
     RecordedEvent,
@@ -209,9 +210,11 @@ class Use(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     Attributes:
         purpose: The purpose.
+        role: The role that the model was used for; the use counts for it only.
     """
 
     purpose: str = ""
+    role: ModelRole | None = None
 
 
 class Configuration(shapes.Config, frozen=True, kw_only=True):

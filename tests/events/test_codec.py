@@ -112,7 +112,7 @@ def test_unloading_of_schema_1_is_understood(
 
 @pytest.mark.parametrize(
     ("name", "schema"),
-    [("ModelWashed", 1), ("ModelUsed", 3), ("ModelUsed", 0), ("ModelUnloaded", 3)],
+    [("ModelWashed", 1), ("ModelUsed", 4), ("ModelUsed", 0), ("ModelUnloaded", 3)],
 )
 def test_unknown_type_or_schema_is_named(name: str, schema: int) -> None:
     with pytest.raises(UnknownEventTypeError) as caught:
@@ -129,6 +129,8 @@ def test_unknown_type_or_schema_is_named(name: str, schema: int) -> None:
         ("ModelUsed", 1, '{"reason":"x"}'),
         ("ModelUsed", 1, '{"endpoint":"/api/chat"}'),
         ("ModelUsed", 2, '{"outcome":"well"}'),
+        ("ModelUsed", 2, '{"reason":"x"}'),
+        ("ModelUsed", 3, '{"outcome":"well"}'),
         ("ModelUsed", 1, b'{"purpose":"\xff"}'),
         ("ModelDiscovered", 1, '{"digest":"d"}'),
         ("ModelUnloaded", 1, "7"),

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from herdbook.events import facts
+from herdbook.events.codec import SCHEMAS
 from herdbook.events.facts import AnyFact, Capability, FactSource, UnloadReason
 from herdbook.events.lifecycle import INITIAL, TRANSITIONS, ModelState, allowed
 from herdbook.events.recorded import Cause, Position, RecordedEvent
@@ -22,7 +23,9 @@ DIGEST = "d" * 64
 RUNNER = facts.Runner(name="a", digest=DIGEST)
 
 
-def event(position: int, stream: str, fact: AnyFact) -> RecordedEvent:
+def event(
+    position: int, stream: str, fact: AnyFact, *, schema: int = 1
+) -> RecordedEvent:
     at = T0 + timedelta(seconds=position)
     return RecordedEvent(
         position=Position(position),
@@ -30,7 +33,7 @@ def event(position: int, stream: str, fact: AnyFact) -> RecordedEvent:
         version=position,
         event_id=str(position),
         type=type(fact).__name__,
-        schema=1,
+        schema=schema,
         data=fact,
         occurred_at=at,
         recorded_at=at,
@@ -367,3 +370,123 @@ def test_first_is_the_first_of_the_order() -> None:
     for role in ModelRole:
         assert view.first(role) == next(iter(view.order(role)), None)
     assert view.first(ModelRole.GENERAL) is not None
+
+
+CODES = detected("completion", "coding", coding=3)
+
+
+def used_since_3(*told: tuple[str, AnyFact]) -> RecommendationView:
+    """Return a view of a log that has uses of the newest schema."""
+    view = RecommendationView()
+    for position, (name, fact) in enumerate(told, start=1):
+        view.apply(
+            event(
+                position,
+                model_stream("local", name),
+                fact,
+                schema=SCHEMAS[type(fact).__name__],
+            )
+        )
+    return view
+
+
+def reasons(view: RecommendationView, role: ModelRole) -> dict[str, str]:
+    return {candidate.name: candidate.reasons[0] for candidate in view.order(role)}
+
+
+def test_use_for_a_role_counts_for_that_role_alone() -> None:
+    able = detected("completion", "coding", "tools")
+    view = used_since_3(
+        *history("a", found(), able, facts.ModelUsed(), UNLOADED),
+        *history("b", found(), able, facts.ModelUsed(role="coding"), UNLOADED),
+    )
+
+    assert order(view, ModelRole.CODING) == ["b", "a"]
+    assert reasons(view, ModelRole.CODING) == {
+        "a": "used before",
+        "b": "used for coding",
+    }
+    assert order(view, ModelRole.GENERAL) == ["a", "b"]
+    assert reasons(view, ModelRole.GENERAL) == {
+        "a": "not used for general",
+        "b": "not used for general",
+    }
+    last = {one.name: one.last_used_at for one in view.order(ModelRole.GENERAL)}
+    assert last == {"a": None, "b": None}
+
+
+def test_used_coding_model_is_not_first_for_general() -> None:
+    view = used_since_3(
+        *history("chat", found(), detected("completion", general=5)),
+        *history("coder", found(), CODES, facts.ModelUsed(), UNLOADED),
+    )
+
+    assert order(view, ModelRole.GENERAL) == ["chat", "coder"]
+    assert order(view, ModelRole.CODING) == ["coder"]
+    assert reasons(view, ModelRole.CODING) == {"coder": "used before"}
+
+
+def test_coding_model_that_is_ranked_for_a_role_is_suited_to_it() -> None:
+    ability = detected("completion", "coding", coding=3, general=2)
+    view = used_since_3(
+        *history("chat", found(), detected("completion", general=1)),
+        *history("coder", found(), ability, facts.ModelUsed(), UNLOADED),
+    )
+
+    assert order(view, ModelRole.GENERAL) == ["coder", "chat"]
+
+
+def test_request_for_embeddings_counts_for_embedding_alone() -> None:
+    both = detected("completion", "embedding")
+    embeds = facts.ModelUsed(endpoint="/v1/embeddings")
+    view = used_since_3(
+        *history("a", found(), both),
+        *history("b", found(), both, embeds, UNLOADED),
+    )
+
+    assert order(view, ModelRole.EMBEDDING) == ["b", "a"]
+    assert reasons(view, ModelRole.EMBEDDING)["b"] == "used for embedding"
+    assert order(view, ModelRole.GENERAL) == ["a", "b"]
+
+
+def test_use_for_an_unknown_role_counts_like_one_without_a_role() -> None:
+    view = used_since_3(
+        *history("a", found(), CHATS),
+        *history("b", found(), CHATS, facts.ModelUsed(role="poetry"), UNLOADED),
+    )
+
+    assert order(view) == ["b", "a"]
+    assert reasons(view, ModelRole.GENERAL)["b"] == "used before"
+
+
+def test_latest_of_several_uses_decides() -> None:
+    view = used_since_3(
+        *history("a", found(), CHATS, facts.ModelUsed(role="general")),
+        *history("b", found(), CHATS, facts.ModelUsed()),
+        ("a", facts.ModelUsed(role="fast")),
+        ("b", facts.ModelUsed(role="general")),
+        ("a", facts.ModelUsed()),
+    )
+
+    assert order(view) == ["a", "b"]
+    assert reasons(view, ModelRole.GENERAL) == {
+        "a": "used before",
+        "b": "used for general",
+    }
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+@pytest.mark.parametrize("role", list(ModelRole))
+def test_uses_of_old_schemas_count_for_every_role(schema: int, role: ModelRole) -> None:
+    view = RecommendationView()
+    able = detected(
+        "completion", "coding", "tools", "vision", "thinking", "embedding", parameters=1
+    )
+    told = [*history("a", found(), able), *history("b", found(), able)]
+    told.append(("b", facts.ModelUsed(role="vision")))
+    for position, (name, fact) in enumerate(told, start=1):
+        stream = model_stream("local", name)
+        view.apply(event(position, stream, fact, schema=schema))
+
+    assert order(view, role) == ["b", "a"]
+    assert reasons(view, role) == {"b": "used before", "a": "never used"}

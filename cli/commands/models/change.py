@@ -11,12 +11,13 @@ from herdbook.cli.app import CHANGE, verb
 from herdbook.cli.batch import distinct, for_each
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import find_present, known_status
-from herdbook.cli.options import DryRun, Model, Models
+from herdbook.cli.options import DryRun, Model, Models, complete_role
 from herdbook.cli.output import Column, Piece, Row
 from herdbook.cli.render import costs
 from herdbook.core import (
     HistoryFilter,
     ModelManager,
+    ModelRole,
     ModelState,
     ModelStatus,
     OllamaError,
@@ -143,11 +144,19 @@ async def use(
     purpose: Annotated[
         str, typer.Option("--for", metavar="PURPOSE", help="Purpose, as free text.")
     ] = "",
+    role: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROLE",
+            help=f"Role that it was used for: {', '.join(ModelRole)}.",
+            autocompletion=complete_role,
+        ),
+    ] = None,
 ) -> None:
     """Record that a model was used, which raises it in recommendations."""
     async with invocation.reading() as manager:
         await find_present(manager, model)
-        status = await manager.mark_used(model, purpose=purpose)
+        status = await manager.mark_used(model, purpose=purpose, role=role)
         why = f": {purpose}" if purpose else ""
         await _write_status(invocation, manager, status, f"{status.name} used{why}")
 

@@ -113,7 +113,7 @@ def _shown(
     ]
     return RoleShown(
         role=role,
-        word=role.value.replace("_", " "),
+        word=role.words,
         needs=" and ".join(need for need in NEEDS[role]) + _small(role),
         chosen=[_choice(page, one) for one in answer.chosen[:SHOWN_AT_MOST]],
         passed_over=[_choice(page, one) for one in over[:SHOWN_AT_MOST]],

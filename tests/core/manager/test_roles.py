@@ -9,6 +9,7 @@ from herdbook.core import (
     IllegalTransitionError,
     ModelRole,
     ModelState,
+    UnknownRoleError,
 )
 from herdbook.events import facts
 
@@ -105,6 +106,19 @@ async def test_use_is_recorded_with_its_purpose_and_makes_it_loaded() -> None:
         assert used == facts.ModelUsed(purpose="a photo")
         assert (status.uses, status.last_used_at) == (1, server.clock.now())
         assert status.state is ModelState.LOADED
+
+
+async def test_use_for_a_role_is_recorded_and_counts_for_it() -> None:
+    async with serve_manager() as (_, manager):
+        await manager.mark_used(NAME, role="Vision")
+
+        used = await last_fact(manager, facts.ModelUsed)
+        assert used == facts.ModelUsed(role="vision")
+        best = await manager.recommend("vision")
+        assert best is not None
+        assert (best.name, best.reasons[0]) == (NAME, "used for vision")
+        with pytest.raises(UnknownRoleError):
+            await manager.mark_used(NAME, role="poetry")
 
 
 async def test_use_that_no_runner_confirms_is_corrected_by_the_next_look() -> None:
