@@ -212,8 +212,9 @@ class RecommendationView:
         if not fit:
             return None
         # The last use comes first in the order, and is cheap to compare.
-        newest = max((m.last_used_at for m in fit if m.last_used_at), default=None)
-        best = [model for model in fit if model.last_used_at == newest]
+        used = [(model.used(role)[0], model) for model in fit]
+        newest = max((at for at, _ in used if at), default=None)
+        best = [model for at, model in used if at == newest]
         model = min(best, key=lambda model: _place(model, role))
         return _candidate(model, role, _merits(model, role))
 

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.strategies import histories
 
 from herdbook.events import facts
 from herdbook.events.codec import SCHEMAS
@@ -490,3 +491,12 @@ def test_uses_of_old_schemas_count_for_every_role(schema: int, role: ModelRole) 
 
     assert order(view, role) == ["b", "a"]
     assert reasons(view, role) == {"b": "used before", "a": "never used"}
+
+
+@given(events=histories(longest=60))
+def test_first_is_the_first_of_the_order(events: list[RecordedEvent]) -> None:
+    view = RecommendationView()
+    fold(view, events)
+
+    for role in ModelRole:
+        assert view.first(role) == next(iter(view.order(role)), None)

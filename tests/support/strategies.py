@@ -9,6 +9,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from herdbook.events import facts
+from herdbook.events.codec import SCHEMAS
 from herdbook.events.facts import (
     AnyFact,
     Capability,
@@ -145,7 +146,7 @@ def histories(
                 version=versions[stream],
                 event_id=f"event-{position}",
                 type=type_,
-                schema=1,
+                schema=draw(st.integers(1, SCHEMAS[type_])),
                 data=draw(fact(type_)),
                 occurred_at=moment,
                 recorded_at=moment,
