@@ -21,12 +21,22 @@ from herdbook.sandbox.world import World
 class CuttableProtocol(H11Protocol):
     """HTTP with connections that the application can cut, as a dying server does."""
 
+    world: World
+
     def connection_made(  # type: ignore[override]  # uvicorn narrows the transport
         self, transport: asyncio.Transport
     ) -> None:
         """Give the application a function that cuts this connection."""
         self.app_state = {**self.app_state, "cut_connection": transport.abort}
         super().connection_made(transport)
+        if self.world.down:
+            transport.abort()
+        self.world.connections.add(transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self.world.connections.discard(self.transport.abort)
+        super().connection_lost(exc)
 
 
 class _Server(uvicorn.Server):
@@ -111,9 +121,13 @@ def _config(world: World) -> uvicorn.Config:
         except Dropped:
             await asyncio.sleep(0)  # uvicorn notices that the connection is gone
 
+    class Protocol(CuttableProtocol):
+        pass
+
+    Protocol.world = world
     return uvicorn.Config(
         quiet,
-        http=CuttableProtocol,
+        http=Protocol,
         loop="none",
         lifespan="off",
         log_config=None,

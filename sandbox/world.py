@@ -72,6 +72,7 @@ class World:
         usual: Behaviour of the registry without faults.
 
     Attributes:
+        connections: Functions that close an open connection each.
         delays: Returns, for a path, the seconds that a request takes to arrive and
             the seconds that its answer takes to leave.
     """
@@ -97,6 +98,7 @@ class World:
         self.seen: deque[Seen] = deque(maxlen=_REMEMBERED)
         self.delays: Callable[[str], tuple[float, float]] = _no_delays
         self.down = False
+        self.connections: set[Callable[[], None]] = set()
         self.death: PendingResult[None] = PendingResult()
         self._pulls: set[Pull] = set()
         self._fill(models)
@@ -157,6 +159,8 @@ class World:
 
     def _die(self, *, keep: bool) -> None:
         self.down = True
+        for close in tuple(self.connections):
+            close()
         self.downloads.die(keep=keep)
         for pull in list(self._pulls):
             self.end_pull(pull)

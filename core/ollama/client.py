@@ -48,6 +48,7 @@ from herdbook.core.ollama.entries import (
     read_list,
 )
 from herdbook.core.ollama.failures import Request
+from herdbook.core.ollama.held_connection import HeldConnection
 from herdbook.core.ollama.requests import (
     MISSING,
     Answered,
@@ -131,6 +132,7 @@ class OllamaClient:
 
     Attributes:
         base_url: The server's URL, without a slash at its end.
+        held: An idle connection, whose end shows that the server was restarted.
     """
 
     def __init__(
@@ -148,6 +150,7 @@ class OllamaClient:
         self._connections = _Connections(
             base_url, limits or ClientLimits(), self._clock, observer, transport
         )
+        self.held = HeldConnection(base_url, self._clock)
         if authorization is not None:
             self._connections.authorize(authorization)
 
@@ -164,6 +167,7 @@ class OllamaClient:
 
     async def close(self) -> None:
         """Close all connections, which cancels the requests on them."""
+        self.held.close()
         await finish(self._connections.close())
 
     async def version(self) -> str:

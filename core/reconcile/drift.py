@@ -17,6 +17,7 @@ from datetime import timedelta
 import msgspec
 
 from herdbook.core.ollama.entries import RUNNERS, UnreadableEntry
+from herdbook.core.ollama.held_connection import Continuity
 from herdbook.core.reconcile.hiding import may_hide_model, may_hide_runner
 from herdbook.core.reconcile.server_state import ListedModel, ServerState, WeightsOf
 from herdbook.events.facts import (
@@ -93,6 +94,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         detected: New facts about undetected models, by name.
         weights_of: Returns the weights of a digest, if they are known.
         restarted: Whether the server was lost or changed its version since.
+        continuity: What an idle connection shows about the server's process.
         previous: The state of the previous refresh; None at the first. Its runners
             are newer than the log's, and without those that we loaded since.
         unload_requested: Digests of runners that the server unloads on our request
@@ -107,6 +109,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     detected: Mapping[str, CapabilitiesDetected]
     weights_of: WeightsOf
     restarted: bool = False
+    continuity: Continuity = Continuity.UNKNOWN
     previous: ServerState | None = None
     unload_requested: frozenset[str] = frozenset()
     newly_unreadable: tuple[UnreadableEntry, ...] = ()
@@ -245,9 +248,11 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             return UnloadReason.EVICTED, newcomer
         if any(entry.source == RUNNERS for entry in self.state.unreadable):
             return UnloadReason.UNKNOWN, None
-        if self._all_gone_at_once():
+        if self._shows_restart():
             return UnloadReason.SERVER_RESTARTED, None
-        return UnloadReason.REQUESTED, None
+        # Without evidence that the same process runs, a restart cannot be excluded.
+        same = self.continuity is Continuity.SAME
+        return UnloadReason.REQUESTED if same else UnloadReason.UNKNOWN, None
 
     def _expired(self, gone: Runner) -> bool:
         seen = {runner.digest: runner for runner in self._previous_runners()}
@@ -282,10 +287,21 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         ]
         return next(iter((*new, *grown, *loading)), None)
 
-    def _all_gone_at_once(self) -> bool:
-        """Return whether several runners ended together: only a restart does that."""
+    def lost_all_runners(self) -> bool:
+        """Return whether there were runners, and none of them is left."""
+        before = {runner.digest for runner in self._recorded_runners()}
+        return bool(before) and not before & {r.digest for r in self.state.runners}
+
+    def _shows_restart(self) -> bool:
+        """Return whether the missing runners are best explained by a restart.
+
+        The server closed an idle connection; or several runners ended together, which
+        requests of clients rarely do, while nothing shows that the process is the same.
+        """
+        if self.state.runners or self.continuity is Continuity.SAME:
+            return False
         several = len({runner.digest for runner in self._recorded_runners()}) > 1
-        return several and not self.state.runners
+        return several or self.continuity is Continuity.CLOSED
 
 
 def runner_for(

@@ -193,11 +193,13 @@ class Reconciler:
         deadline = self._clock.monotonic() + self._settings.refresh_timeout_s
         try:
             with self._changes.overlapping() as overlapping:
+                await self._client.held.begin()
                 state = await self._ask()
                 settled = _without(state.models, overlapping)
                 detected, undecided = await self._detect(
                     state, settled, statuses, deadline=deadline
                 )
+                continuity = self._client.held.continuity()
                 restarted = await self._reached(state)
                 # After the answers: see work_tracker.py for why this order is sound.
                 elsewhere = await self._changed_elsewhere(state, statuses)
@@ -214,6 +216,7 @@ class Reconciler:
             detected=detected,
             weights_of=self._weights_of(detected),
             restarted=restarted,
+            continuity=continuity,
             previous=self.last_state,
             unload_requested=self._unload_requested,
             newly_unreadable=newly_unreadable(state, self.last_state),
@@ -226,6 +229,7 @@ class Reconciler:
                     break  # later facts were decided at the version after this one
             if number % COMPARED_AT_ONCE == 0:
                 await asyncio.sleep(0)
+        self._client.held.complete(restarted=restarted or comparison.lost_all_runners())
         self._unload_requested &= {runner.digest for runner in state.runners}
         self.last_state = state
         return state

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
+from herdbook.core.ollama.held_connection import Continuity
 from herdbook.core.reconcile.drift import Comparison, Drift, orphaned
 from herdbook.core.reconcile.server_state import ListedModel, ServerState
 from herdbook.events import facts
@@ -64,6 +65,7 @@ def drifts(
     statuses: list[ModelStatus],
     *,
     restarted: bool = False,
+    continuity: Continuity = Continuity.SAME,
     weights: dict[str, str] | None = None,
 ) -> list[Drift]:
     known = {A: WEIGHTS, B: OTHER_WEIGHTS} if weights is None else weights
@@ -79,6 +81,7 @@ def drifts(
         detected={},
         weights_of=known.get,
         restarted=restarted,
+        continuity=continuity,
     ).drifts()
 
 
@@ -237,7 +240,38 @@ def test_shared_runner_gone_was_unloaded_through_the_other_name() -> None:
     assert told(found) == [("twin:1", unloaded(UnloadReason.REQUESTED), Cause.SHARED)]
 
 
-def test_all_of_several_runners_gone_at_once_means_a_restart() -> None:
+def one_gone(continuity: Continuity) -> list[tuple[str, Fact, Cause]]:
+    """Return the drift of the only loaded model, which is no longer loaded."""
+    loaded = status("a:1", LOADED, runner=runner("a:1"))
+    return told(drifts([listed("a:1")], [], [loaded], continuity=continuity))
+
+
+def test_runner_gone_when_the_server_closed_its_connection_means_a_restart() -> None:
+    restarted = unloaded(UnloadReason.SERVER_RESTARTED)
+    assert one_gone(Continuity.CLOSED) == [("a:1", restarted, Cause.RESTART)]
+
+
+def test_runner_gone_without_evidence_has_an_unknown_reason() -> None:
+    unknown = unloaded(UnloadReason.UNKNOWN)
+    assert one_gone(Continuity.UNKNOWN) == [("a:1", unknown, Cause.OBSERVED)]
+
+
+def test_closed_connection_means_nothing_while_another_runner_stays() -> None:
+    found = drifts(
+        [listed("a:1"), listed("b:1", B)],
+        [runner("b:1", B)],
+        [
+            status("a:1", LOADED, runner=runner("a:1")),
+            status("b:1", LOADED, digest=B, runner=runner("b:1", B)),
+        ],
+        continuity=Continuity.CLOSED,
+    )
+
+    assert told(found) == [("a:1", unloaded(UnloadReason.UNKNOWN), Cause.OBSERVED)]
+
+
+def two_gone(continuity: Continuity) -> list[tuple[Fact, Cause]]:
+    """Return the drifts of two loaded models that are no longer loaded."""
     found = drifts(
         [listed("a:1"), listed("b:1", B)],
         [],
@@ -245,10 +279,19 @@ def test_all_of_several_runners_gone_at_once_means_a_restart() -> None:
             status("a:1", LOADED, runner=runner("a:1")),
             status("b:1", LOADED, digest=B, runner=runner("b:1", B)),
         ],
+        continuity=continuity,
     )
+    return [one[1:] for one in told(found)]
 
+
+def test_all_of_several_runners_gone_at_once_means_a_restart() -> None:
     restarted = unloaded(UnloadReason.SERVER_RESTARTED)
-    assert [one[1:] for one in told(found)] == [(restarted, Cause.RESTART)] * 2
+    assert two_gone(Continuity.UNKNOWN) == [(restarted, Cause.RESTART)] * 2
+
+
+def test_several_runners_gone_from_the_same_process_were_unloaded_on_request() -> None:
+    requested = unloaded(UnloadReason.REQUESTED)
+    assert two_gone(Continuity.SAME) == [(requested, Cause.OBSERVED)] * 2
 
 
 def test_server_known_to_have_been_away_means_a_restart() -> None:
