@@ -6,7 +6,7 @@ values are ``null``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import msgspec
@@ -27,7 +27,7 @@ from herdbook.core import (
     Suggestion,
 )
 from herdbook.core.concurrency.time_slice import TimeSlice
-from herdbook.core.desired.free_space import Group
+from herdbook.core.desired.free_space import FreeSpace, Group
 from herdbook.core.desired.plan import Plan, Step
 from herdbook.core.history.explain import Explanation, ExplanationEvent
 from herdbook.events.facts import Setting
@@ -250,6 +250,23 @@ class FreedSpace(msgspec.Struct, frozen=True, kw_only=True):
     chosen: tuple[Group, ...]
     alternatives: tuple[Group, ...]
     deleted: list[str]
+
+
+def freed_space(proposal: FreeSpace, deleted: Sequence[str] = ()) -> FreedSpace:
+    """Convert a proposal to its JSON schema.
+
+    Args:
+        proposal: The proposal.
+        deleted: The models of it that were deleted.
+    """
+    return FreedSpace(
+        wanted_bytes=proposal.wanted_bytes,
+        frees_bytes=proposal.frees_bytes,
+        is_enough=proposal.is_enough,
+        chosen=proposal.chosen,
+        alternatives=proposal.alternatives,
+        deleted=list(deleted),
+    )
 
 
 class BackedUp(msgspec.Struct, frozen=True, kw_only=True):

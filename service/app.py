@@ -28,6 +28,7 @@ from herdbook.core import (
     SystemClock,
 )
 from herdbook.core.logging import Logger
+from herdbook.service.api import free as api_free
 from herdbook.service.api import health
 from herdbook.service.api import log as api_log
 from herdbook.service.api import models as api_models
@@ -92,6 +93,7 @@ def routed(service: Service) -> Litestar:
         path="/v1",
         route_handlers=[
             *api_models.HANDLERS,
+            *api_free.HANDLERS,
             *api_operations.HANDLERS,
             *api_roles.HANDLERS,
             *api_usage.HANDLERS,

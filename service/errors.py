@@ -8,6 +8,7 @@
         ├── UnknownOperationError      no operation has the id
         ├── UnknownModelError          the log has no events of the model
         ├── UnknownEventError          the log has no event at the position
+        ├── ModelKeptError             free may not delete the model
         ├── UnknownTokenError          no token has the name
         ├── TokenConflictError         the tokens cannot be changed like that
         ├── KeyReusedError             idempotency key sent with another request
@@ -51,6 +52,12 @@ class BadMethodError(CallerError):
     """The path exists, but does not support the method."""
 
     code = "method_not_allowed"
+
+
+class ModelKeptError(CallerError):
+    """Freeing disk space may not delete the model."""
+
+    code = "model_kept"
 
 
 class UnknownOperationError(CallerError):

@@ -70,6 +70,7 @@ STATUSES: Final[dict[type[HerdbookError], HTTPStatus]] = {
     errors.ForbiddenError: HTTPStatus.FORBIDDEN,
     errors.HostNotAllowedError: HTTPStatus.MISDIRECTED_REQUEST,
     errors.KeyReusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.ModelKeptError: HTTPStatus.CONFLICT,
     errors.OverloadedError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.PreconditionFailedError: HTTPStatus.PRECONDITION_FAILED,
     errors.PreconditionMissingError: HTTPStatus.PRECONDITION_REQUIRED,

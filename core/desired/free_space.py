@@ -87,6 +87,34 @@ def free_space(
     )
 
 
+def deletions(models: Iterable[ModelStatus], names: Iterable[str]) -> list[DeleteStep]:
+    """Return what deleting some models frees, each after those before it.
+
+    Args:
+        models: All models of the server.
+        names: The models to delete; names of models that are not present are left out.
+    """
+    left = {status.name: status for status in models if status.present}
+    sizes: dict[str, int] = {}
+    steps = []
+    for name in names:
+        status = left.pop(name, None)
+        if status is None:
+            continue
+        shared = tuple(o.name for o in left.values() if o.shares_weights_with(status))
+        weights = status.weights or name
+        size = 0 if status.remote_host else status.size_bytes or 0
+        sizes[weights] = max(size, sizes.get(weights, 0))
+        steps.append(
+            DeleteStep(
+                name=name,
+                frees_bytes=0 if shared else sizes[weights],
+                shared_with=shared,
+            )
+        )
+    return steps
+
+
 def _groups(present: list[ModelStatus], keep: Collection[str]) -> list[Group]:
     by_weights: dict[str, list[ModelStatus]] = {}
     for status in present:

@@ -18,6 +18,7 @@ from litestar.enums import OpenAPIMediaType
 from litestar.openapi.plugins import JsonRenderPlugin
 
 from herdbook import core
+from herdbook.core.desired import free_space, plan
 from herdbook.core.history import diff as difference
 from herdbook.core.history import explain as lineage
 from herdbook.core.operations import costs
@@ -26,6 +27,7 @@ from herdbook.events.facts import FACTS
 from herdbook.presentation import loaded_models, shapes
 from herdbook.projections import roles, status
 from herdbook.service import problems
+from herdbook.service.api import free as api_free
 from herdbook.service.api import models as api_models
 from herdbook.service.api import schemas as answers
 from herdbook.service.api import tokens as api_tokens
@@ -33,7 +35,7 @@ from herdbook.service.api import usage as api_usage
 from herdbook.service.api.usage import CSV
 from herdbook.service.auth import tokens
 from herdbook.service.http.request import AnyRequest
-from herdbook.service.operations import operation
+from herdbook.service.operations import bulk, operation
 from herdbook.service.operations.operation import OperationRequest
 
 Json = dict[str, Any]
@@ -42,13 +44,36 @@ STRICT: Final = (
     answers.SettingsChange,
     answers.Use,
     OperationRequest,
+    api_free.FreeRequest,
     api_tokens.TokenRequest,
 )
 """Request bodies; unknown fields are refused."""
 
 _SHAPES: Final = (
-    *(answers, problems, operation, api_models, api_tokens, api_usage, tokens),
-    *(shapes, loaded_models, core, facts, costs, difference, lineage, roles, status),
+    *(
+        answers,
+        problems,
+        operation,
+        bulk,
+        api_free,
+        api_models,
+        api_tokens,
+        api_usage,
+        tokens,
+    ),
+    *(
+        shapes,
+        loaded_models,
+        core,
+        facts,
+        costs,
+        free_space,
+        plan,
+        difference,
+        lineage,
+        roles,
+        status,
+    ),
 )
 """The modules with the structs of the schemas, in the order of the lookup by name."""
 

@@ -98,7 +98,7 @@ def test_pull_by_name(
     page = visits.open(herdbook, java_script_enabled=script)
 
     page.get_by_label("Pull a model").fill(model)
-    page.get_by_role("button", name="pull").click()
+    page.get_by_role("button", name="Pull model").click()
     expect(page.get_by_role("heading", name=f"Pull {model}?")).to_be_visible()
     page.get_by_role("main").get_by_role("button", name="pull").last.click()
     expect_state(page, herdbook, model, "available", script=script)

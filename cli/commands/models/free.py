@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ from herdbook.cli.errors import DONE, FAILED
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.options import Yes
 from herdbook.cli.output import Column, Piece, Row
+from herdbook.core.desired.desired import read
 from herdbook.core.desired.free_space import FreeSpace, Group, free_space
 from herdbook.presentation import shapes
 from herdbook.presentation.wording import NOTHING, counted
@@ -32,6 +34,10 @@ async def free(
         str, typer.Argument(metavar="SIZE", help="Space to free, such as 10GB.")
     ],
     *,
+    keep: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep the models of a desired set."),
+    ] = None,
     yes: Yes = False,
 ) -> int:
     """Propose models to delete to free disk space; delete them with --yes.
@@ -40,9 +46,12 @@ async def free(
     Exit code 1 if not enough can be freed, or nothing was deleted.
     """
     wanted = read_size(size)
+    desired = read(keep) if keep is not None else None
     async with invocation.acting() as manager:
         await manager.refresh()
-        proposal = free_space((await manager.now()).statuses(), wanted)
+        now = await manager.now()
+        kept = [now.spelled(each.name) for each in desired.models] if desired else []
+        proposal = free_space(now.statuses(), wanted, keep=kept)
         names = [step.name for group in proposal.chosen for step in group.steps]
         if not invocation.json:
             _show(invocation, proposal)
@@ -56,16 +65,7 @@ async def free(
                 await manager.delete(name)
     deleted = names if agreed else []
     if invocation.json:
-        invocation.screen.write_json(
-            shapes.FreedSpace(
-                wanted_bytes=wanted,
-                frees_bytes=proposal.frees_bytes,
-                is_enough=proposal.is_enough,
-                chosen=proposal.chosen,
-                alternatives=proposal.alternatives,
-                deleted=deleted,
-            )
-        )
+        invocation.screen.write_json(shapes.freed_space(proposal, deleted))
     elif deleted:
         freed = bytes_text(proposal.frees_bytes)
         text = f"{counted(len(deleted), 'model')} deleted; this frees {freed}"

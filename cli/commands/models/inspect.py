@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import typer
@@ -19,10 +18,8 @@ from herdbook.cli.render import ranking
 from herdbook.core import ModelManager, ModelRole, ReadModel
 from herdbook.presentation import shapes
 from herdbook.presentation.filtering import CAPABILITIES, STATES, ModelFilter, checked
+from herdbook.presentation.sizes import parse_size
 from herdbook.presentation.sorting import SORT_KEYS, sort_models
-
-_UNITS = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "gib": 2**30, "mib": 2**20}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([a-z]+)", re.IGNORECASE)
 
 
 @verb("ls", INSPECT)
@@ -174,8 +171,7 @@ def read_size(text: str) -> int:
     Raises:
         UsageError: The text is not a size.
     """
-    found = _SIZE.fullmatch(text.strip())
-    unit = _UNITS.get(found[2].lower()) if found else None
-    if found is None or unit is None:
+    size = parse_size(text)
+    if size is None:
         raise UsageError(f"{text[:80]!r}", "is not a size", "Write it as 16GB")
-    return round(float(found[1]) * unit)
+    return size

@@ -28,6 +28,7 @@ from herdbook.presentation.sorting import (
 )
 from herdbook.presentation.times import Now
 from herdbook.projections.status import Work
+from herdbook.service.auth.tokens import Role
 from herdbook.service.dashboard.buttons import Button, buttons_for
 from herdbook.service.dashboard.charts.memory import (
     memory_bar,
@@ -145,6 +146,7 @@ async def models_page(
         disk=wording.disk_text(present).removeprefix(", "),
         memory=wording.memory_text(statuses),
         memory_bar=memory_bar(runners_of(statuses)),
+        may_delete=not page.off(Role.ADMIN),
         gone=gone,
         query={
             "gone": "1" if gone else "",

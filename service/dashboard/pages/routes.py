@@ -10,6 +10,11 @@ from litestar.handlers.base import BaseRouteHandler
 from herdbook.service.auth.forms import needs_proof, read_form
 from herdbook.service.dashboard.layout import error_page
 from herdbook.service.dashboard.pages.actions import confirm_page, perform
+from herdbook.service.dashboard.pages.bulk import (
+    confirm_bulk,
+    free_page,
+    perform_bulk,
+)
 from herdbook.service.dashboard.pages.compare import compare_page
 from herdbook.service.dashboard.pages.log import event_page, log_page
 from herdbook.service.dashboard.pages.model import model_page
@@ -47,6 +52,9 @@ _HANDLERS: Final[list[BaseRouteHandler]] = [
     change_settings,
     confirm_page,
     perform,
+    confirm_bulk,
+    perform_bulk,
+    free_page,
     roles_page,
     usage_page,
     log_page,

@@ -122,6 +122,7 @@ async def node_page(request: AnyRequest) -> Response[str]:
         models=wording.counted(len(present), "model"),
         disk=wording.disk_text(present).removeprefix(", "),
         free=_free(page),
+        free_off=page.off(Role.ADMIN),
         found=[_told(each) for each in found],
         summary=_summary(found),
         asked=page.present.ago(examined.at) if examined.at and node.reached else "",

@@ -19,7 +19,7 @@
   const parse = (text) => new DOMParser().parseFromString(text, "text/html");
   const clock = (date) => date.toLocaleTimeString([], { hour12: false });
   const liveOf = (root) => [...root.querySelectorAll("[data-live][id]")];
-  const typing = (element) => element?.matches?.("input:not([type=range]), textarea, select");
+  const typing = (element) => element?.matches?.("input:not([type=range], [type=checkbox]), textarea, select");
 
   document.documentElement.classList.add("scripted");
   for (const element of document.querySelectorAll("[data-with-script]")) element.hidden = false;
@@ -84,6 +84,10 @@
       const same = next.querySelector(`#${CSS.escape(details.id)}`);
       if (same) same.open = details.open;
     }
+    for (const picked of old.querySelectorAll("[data-pick]:checked")) {
+      const same = next.querySelector(`[data-pick][value="${CSS.escape(picked.value)}"]`);
+      if (same) same.toggleAttribute("checked", true);
+    }
     old.className = next.className;
     old.replaceChildren(...document.importNode(next, true).childNodes);
     if (focused) old.querySelector(focused)?.focus({ preventScroll: true });
@@ -98,7 +102,7 @@
 
   function edited(element) {
     if (element.contains(document.activeElement) && typing(document.activeElement)) return true;
-    const fields = element.querySelectorAll("input, textarea, select");
+    const fields = element.querySelectorAll("input:not([data-pick], [data-pick-all]), textarea, select");
     return [...fields].some((field) => {
       if (field.options) return [...field.options].some((one) => one.selected && !one.defaultSelected && one.value);
       return field.checked !== field.defaultChecked || (field.type !== "hidden" && field.value !== field.defaultValue);
@@ -245,7 +249,7 @@
       if (!main || new URL(answer.url).pathname === "/login") throw new Error("no page");
       main.removeAttribute("id");
       dialog.replaceChildren(document.importNode(main, true));
-      dialog.querySelector("[autofocus], button, a")?.focus();
+      (dialog.querySelector("[autofocus]") ?? dialog.querySelector("button, a"))?.focus();
     } catch {
       location.assign(link);
     }
@@ -266,7 +270,14 @@
     const form = event.target;
     if (!form.matches("form[data-dialog]")) return;
     event.preventDefault();
-    ask(`${form.action}?${new URLSearchParams(new FormData(form))}`);
+    ask(`${form.action}?${new URLSearchParams(new FormData(form, event.submitter))}`);
+  });
+
+  // Selecting several models
+
+  document.addEventListener("change", (event) => {
+    if (!event.target.matches("[data-pick-all]")) return;
+    for (const one of document.querySelectorAll("[data-pick]")) one.checked = event.target.checked;
   });
 
   async function copy(id) {

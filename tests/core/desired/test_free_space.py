@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from herdbook.core import ModelState, ModelStatus
-from herdbook.core.desired.free_space import FreeSpace, free_space
+from herdbook.core.desired.free_space import FreeSpace, deletions, free_space
 from herdbook.core.history.read_model import ReadModel
 from herdbook.core.models.registry import ModelRegistry
 from herdbook.core.views import Views
@@ -119,3 +119,20 @@ def test_it_frees_enough_or_everything_that_can_go(
     assert not stay & set(names(proposal))
     for group in proposal.chosen:  # none of them could be left out
         assert proposal.frees_bytes - group.frees_bytes < wanted
+
+
+def test_deletions_free_shared_weights_with_the_last_of_them() -> None:
+    models = [
+        model("a", 10, weights="w"),
+        model("b", 12, weights="w"),
+        model("c", 5),
+    ]
+
+    one = deletions(models, ["a", "c", "absent"])
+    both = deletions(models, ["a", "b"])
+
+    assert [(s.name, s.frees_bytes, s.shared_with) for s in one] == [
+        ("a", 0, ("b",)),
+        ("c", 5, ()),
+    ]
+    assert [s.frees_bytes for s in both] == [0, 12]

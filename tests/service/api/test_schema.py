@@ -70,6 +70,8 @@ def test_document_names_every_path_and_no_more(herdbook: RunningService) -> None
         "POST /v1/operations",
         "GET /v1/operations/{operation_id}",
         "DELETE /v1/operations/{operation_id}",
+        "GET /v1/free",
+        "POST /v1/free",
         "GET /v1/ps",
         "GET /v1/tokens",
         "POST /v1/tokens",

@@ -1,0 +1,112 @@
+"""The API to free disk space: propose models to delete, and delete them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+from litestar import get, post
+from litestar.handlers.base import BaseRouteHandler
+from litestar.params import JSONBody, QueryParameter
+
+from herdbook.core.desired.free_space import free_space
+from herdbook.presentation import shapes
+from herdbook.service.api.responses import CHANGES, READS
+from herdbook.service.auth.tokens import Role
+from herdbook.service.context import service_of
+from herdbook.service.errors import ModelKeptError
+from herdbook.service.http.request import AnyRequest
+from herdbook.service.middleware import require
+from herdbook.service.operations.bulk import MOST_MODELS, BulkResult, delete_models
+from herdbook.service.problems import problem_of
+
+_TAG: Final = ["Models"]
+_Names = Annotated[
+    list[Annotated[str, msgspec.Meta(min_length=1, max_length=512)]],
+    msgspec.Meta(min_length=1, max_length=MOST_MODELS),
+]
+
+
+class FreeRequest(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
+):
+    """A request to delete models that a proposal names.
+
+    Attributes:
+        models: The models to delete; others stay.
+    """
+
+    models: _Names
+
+
+class Freed(msgspec.Struct, frozen=True, kw_only=True):
+    """What was deleted.
+
+    Attributes:
+        freed_bytes: Disk space that this freed, bytes.
+        models: The result of each model.
+    """
+
+    freed_bytes: int
+    models: list[BulkResult]
+
+
+@get("/free", responses=READS, tags=_TAG, operation_id="proposeFree")
+async def propose_free(
+    request: AnyRequest,
+    wanted: Annotated[
+        int,
+        QueryParameter(
+            name="bytes", ge=1, lt=1 << 53, description="Disk space to free, bytes."
+        ),
+    ],
+    keep: Annotated[
+        list[str] | None,
+        QueryParameter(description="Models to keep, such as those of a desired set."),
+    ] = None,
+) -> shapes.FreedSpace:
+    """Propose models to delete to free disk space. Nothing is deleted.
+
+    The least recently used go first. Models that are pinned, loaded or in use are
+    never proposed, nor are models whose weights such a model shares.
+    """
+    read_model = await service_of(request).read_model()
+    kept = [read_model.spelled(name) for name in keep or ()]
+    return shapes.freed_space(free_space(read_model.statuses(), wanted, keep=kept))
+
+
+@post("/free", status_code=200, responses=CHANGES, tags=_TAG, operation_id="free")
+async def free(request: AnyRequest, data: JSONBody[FreeRequest]) -> Freed:
+    """Delete models that the proposal names, and no others. Needs the role admin.
+
+    A model that fails does not stop the others. A model that the proposal does not
+    name, because it is pinned, loaded or in use, stays.
+    """
+    principal, service = require(request, Role.ADMIN), service_of(request)
+    read_model = await service.read_model()
+    names = list(dict.fromkeys(read_model.spelled(name) for name in data.models))
+    proposed = {
+        step.name
+        for group in free_space(read_model.statuses(), 0).alternatives
+        for step in group.steps
+    }
+    with service.manager.acting_as(principal.actor):
+        deleted = await delete_models(
+            service.manager, [name for name in names if name in proposed]
+        )
+    results = {result.name: result for result in deleted}
+    models = [results.get(name) or _kept(name) for name in names]
+    return Freed(freed_bytes=sum(each.freed_bytes for each in models), models=models)
+
+
+def _kept(name: str) -> BulkResult:
+    error = ModelKeptError(
+        name,
+        "is absent, pinned, loaded or in use, or shares its weights with such a model",
+        f"See the proposal, or delete it with DELETE /v1/models/{name}",
+    )
+    return BulkResult(name=name, done=False, error=problem_of(error))
+
+
+HANDLERS: Final[list[BaseRouteHandler]] = [propose_free, free]
+"""The handlers of this module."""

@@ -1,0 +1,343 @@
+"""The same action for several models, and the proposal of what to delete for space.
+
+Both are two steps: a page that lists every model and its bytes, and a form that acts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from litestar import Response, get, post
+
+from herdbook.core import ModelStatus, ReadModel
+from herdbook.core.desired.free_space import Group, deletions, free_space
+from herdbook.presentation import wording
+from herdbook.presentation.sizes import parse_size
+from herdbook.projections.sentences import bytes_text
+from herdbook.service.auth.forms import read_form
+from herdbook.service.auth.tokens import Role
+from herdbook.service.context import service_of
+from herdbook.service.dashboard.event_list import EventEntry, entries_with_events
+from herdbook.service.dashboard.layout import PageRequest, render, visit
+from herdbook.service.errors import BadRequestError, ForbiddenError
+from herdbook.service.http.request import AnyRequest
+from herdbook.service.middleware import require
+from herdbook.service.operations.bulk import (
+    MOST_MODELS,
+    BulkAction,
+    BulkResult,
+    delete_models,
+    start_operations,
+)
+
+_LABELS: Final = {
+    BulkAction.DELETE: "Delete",
+    BulkAction.UNLOAD: "Unload",
+    BulkAction.PULL: "Pull",
+}
+_DONE: Final = {
+    BulkAction.DELETE: "deleted",
+    BulkAction.UNLOAD: "unloaded",
+    BulkAction.PULL: "pull started",
+}
+_NEWEST: Final = 500
+"""Events of the log among which those of the results are searched."""
+
+
+class Consequence(NamedTuple):
+    """A model, and what the action does to it.
+
+    Attributes:
+        name: The model.
+        text: The effect, with the bytes.
+        warns: Whether the effect needs attention.
+    """
+
+    name: str
+    text: str
+    warns: bool = False
+
+
+class Outcome(NamedTuple):
+    """What became of a model.
+
+    Attributes:
+        name: The model.
+        done: Whether it succeeded.
+        text: The result, or the reason of the failure.
+        event: The newest event that this recorded.
+    """
+
+    name: str
+    done: bool
+    text: str
+    event: EventEntry | None
+
+
+@get("/bulk", include_in_schema=False)
+async def confirm_bulk(request: AnyRequest) -> Response[str]:
+    """List the chosen models with the effect on each, and ask for confirmation.
+
+    Raises:
+        BadRequestError: No model was chosen, too many, or the action does not exist.
+        ForbiddenError: The user may not do that here.
+    """
+    page = await visit(request)
+    action = _action(request.query_params.get("do", ""))
+    chosen = request.query_params.getall("model", [])
+    names = _names(page.moment, [str(name) for name in chosen])
+    _check(page, _needed(action), f"{action} of {len(names)} models")
+    statuses = [page.moment.status(name) for name in names]
+    models = f"{wording.counted(len(names), 'model')}"
+    consequences, total = _CONSEQUENCES[action](page, statuses)
+    return await render(
+        page,
+        "bulk.html",
+        title=f"{_LABELS[action]} {models}",
+        question=f"{_LABELS[action]} {models}?",
+        verb=f"{_LABELS[action]} {models}",
+        total=total,
+        consequences=consequences,
+        action=action,
+        names=" ".join(names),
+        loses=action is BulkAction.DELETE,
+    )
+
+
+@post("/bulk", include_in_schema=False)
+async def perform_bulk(request: AnyRequest) -> Response[str]:
+    """Do it with each model, and show every result.
+
+    Raises:
+        BadRequestError: No model was named, too many, or the action does not exist.
+        ForbiddenError: The user may not do that.
+    """
+    form = await read_form(request)
+    action = _action(form.get("do", ""))
+    principal, service = require(request, _needed(action)), service_of(request)
+    before = await service.manager.now()
+    head = before.position
+    names = _names(before, form.get("models", "").split())
+    with service.manager.acting_as(principal.actor):
+        if action is BulkAction.DELETE:
+            results = await delete_models(service.manager, names)
+        else:
+            results = await start_operations(
+                service.operations, service.manager, action, names, principal
+            )
+    page = await visit(request)
+    outcomes = await _outcomes(page, action, results, after=head)
+    failed = sum(not each.done for each in outcomes)
+    freed = sum(result.freed_bytes for result in results)
+    summary = f"{wording.counted(len(outcomes) - failed, 'model')} {_DONE[action]}"
+    return await render(
+        page,
+        "bulk_result.html",
+        title=f"{_LABELS[action]} models",
+        outcomes=sorted(outcomes, key=lambda each: each.done),
+        summary=summary
+        + (f", {failed} failed" if failed else "")
+        + (f". This frees {bytes_text(freed)} on disk" if freed else ""),
+        failed=failed,
+    )
+
+
+@get("/free", include_in_schema=False)
+async def free_page(request: AnyRequest) -> Response[str]:
+    """Propose models to delete to free disk space. Nothing is deleted.
+
+    Raises:
+        BadRequestError: The size cannot be read.
+        ForbiddenError: The user may not delete.
+    """
+    page = await visit(request)
+    _check(page, Role.ADMIN, "freeing disk space")
+    text = request.query_params.get("size", "").strip()
+    wanted = parse_size(text)
+    if wanted is None:
+        raise BadRequestError(
+            f"{text[:80]!r}", "is not a size", "Write it as 10GB, with its unit"
+        )
+    statuses = page.moment.statuses()
+    proposal = free_space(statuses, wanted)
+    kept = [
+        Consequence(status.name, _kept_because(status))
+        for status in statuses
+        if status.present and _kept_because(status)
+    ]
+    return await render(
+        page,
+        "free.html",
+        title="Free disk space",
+        wanted=bytes_text(wanted),
+        frees=bytes_text(proposal.frees_bytes),
+        enough=proposal.is_enough,
+        chosen=_groups(page, proposal.chosen),
+        alternatives=_groups(page, proposal.alternatives),
+        kept=kept,
+    )
+
+
+class Choice(NamedTuple):
+    """Models that free space together, for a row of the proposal.
+
+    Attributes:
+        names: The models, which share their weights.
+        frees: Disk space that they free.
+        used: When one of them was last used.
+    """
+
+    names: list[str]
+    frees: str
+    used: str
+
+
+def _groups(page: PageRequest, groups: Sequence[Group]) -> list[Choice]:
+    return [
+        Choice(
+            [step.name for step in group.steps],
+            bytes_text(group.frees_bytes),
+            page.now.ago(group.last_used_at) if group.last_used_at else "never",
+        )
+        for group in groups
+    ]
+
+
+def _kept_because(status: ModelStatus) -> str:
+    if status.settings.get("pinned") is True:
+        return "pinned"
+    if status.activity is not None or status.updating:
+        return "in use"
+    return "loaded" if status.state == "loaded" else ""
+
+
+def _action(text: str) -> BulkAction:
+    if text not in tuple(BulkAction):
+        raise BadRequestError(
+            f"{text[:80]!r}",
+            "is not an action for several models",
+            f"Use {', '.join(BulkAction)}",
+        )
+    return BulkAction(text)
+
+
+def _names(read_model: ReadModel, given: Sequence[str]) -> list[str]:
+    names = list(dict.fromkeys(read_model.spelled(name) for name in given if name))
+    if not names:
+        raise BadRequestError(
+            "the selection", "is empty", "Select models on the models page first"
+        )
+    if len(names) > MOST_MODELS:
+        raise BadRequestError(
+            "the selection",
+            f"has {len(names)} models",
+            f"Select at most {MOST_MODELS} at once",
+        )
+    return names
+
+
+def _needed(action: BulkAction) -> Role:
+    return Role.ADMIN if action is BulkAction.DELETE else Role.OPERATE
+
+
+def _check(page: PageRequest, needed: Role, what: str) -> None:
+    off = page.off(needed)
+    if off:
+        raise ForbiddenError(what, "is not possible here", off)
+
+
+Consequences = tuple[list[Consequence], str]
+
+
+def _of_delete(page: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
+    names = [status.name for status in statuses]
+    steps = {s.name: s for s in deletions(page.moment.statuses(), names)}
+    told = []
+    for status in statuses:
+        step = steps.get(status.name)
+        if step is None:
+            told.append(Consequence(status.name, "not on the server", warns=True))
+            continue
+        if step.frees_bytes:
+            text = f"frees {bytes_text(step.frees_bytes)}"
+        elif status.remote_host:
+            text = "frees nothing: runs in the cloud"
+        else:
+            text = f"same weights as {', '.join(step.shared_with)}"
+        notes = _kept_because(status)
+        told.append(
+            Consequence(
+                status.name, f"{text}; {notes}" if notes else text, warns=bool(notes)
+            )
+        )
+    frees = sum(step.frees_bytes for step in steps.values())
+    return told, f"This frees {bytes_text(frees)} on disk. Their history stays."
+
+
+def _of_unload(_: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
+    told = [
+        Consequence(
+            status.name,
+            f"{bytes_text(status.runner.size_bytes)} of memory"
+            if status.runner
+            else "not loaded",
+        )
+        for status in statuses
+    ]
+    sizes = {s.runner.digest: s.runner.size_bytes for s in statuses if s.runner}
+    frees = bytes_text(sum(sizes.values()))
+    return told, f"This frees {frees} of memory. The next use loads a model again."
+
+
+def _of_pull(_: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
+    told = [
+        Consequence(
+            status.name,
+            f"{wording.size_text(status)}; unchanged parts are not downloaded again"
+            if status.present
+            else "not on the server: downloads all of it",
+        )
+        for status in statuses
+    ]
+    return told, "Models that are present stay usable during the update."
+
+
+_CONSEQUENCES: Final = {
+    BulkAction.DELETE: _of_delete,
+    BulkAction.UNLOAD: _of_unload,
+    BulkAction.PULL: _of_pull,
+}
+
+
+async def _outcomes(
+    page: PageRequest, action: BulkAction, results: Sequence[BulkResult], *, after: int
+) -> list[Outcome]:
+    found = await page.service.manager.read_log(
+        after=after, before=page.head + 1, limit=_NEWEST, newest_first=True
+    )
+    events: dict[str, EventEntry] = {}
+    for entry in entries_with_events(found.events):
+        stream = entry.event.stream.split("/", 2)
+        if stream[0] == "model":
+            events.setdefault(stream[-1], entry)
+    return [
+        Outcome(
+            result.name,
+            result.done,
+            _result_text(action, result),
+            events.get(result.name),
+        )
+        for result in results
+    ]
+
+
+def _result_text(action: BulkAction, result: BulkResult) -> str:
+    if result.error is not None:
+        remedy = f". {result.error.remedy}" if result.error.remedy else ""
+        return f"{result.error.state}{remedy}"
+    if result.running and action is BulkAction.UNLOAD:
+        return "still in progress"
+    if result.freed_bytes:
+        return f"{_DONE[action]}, frees {bytes_text(result.freed_bytes)}"
+    return _DONE[action] if result.done else "stopped"

@@ -1,0 +1,69 @@
+"""Disk space is freed by a proposal, and by an explicit list of models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from support.cli_runner import SandboxThread
+from support.service_program import ServiceThread, run_in_thread
+from support.web.http_fixture import ADMIN, OPERATOR, TOKENS
+
+
+def present(herdbook: ServiceThread) -> dict[str, int]:
+    return {each["name"]: each["size_bytes"] for each in herdbook.get("/v1/models")}
+
+
+def chosen(proposal: dict[str, Any]) -> list[str]:
+    return [step["name"] for group in proposal["chosen"] for step in group["steps"]]
+
+
+def test_proposal_deletes_nothing(herdbook: ServiceThread) -> None:
+    before = present(herdbook)
+
+    proposal = herdbook.get("/v1/free?bytes=1")
+    kept = herdbook.get(f"/v1/free?bytes=1&keep={chosen(proposal)[0]}")
+
+    assert proposal["is_enough"]
+    assert proposal["deleted"] == []
+    assert len(chosen(proposal)) == 1
+    assert chosen(kept) != chosen(proposal)
+    assert present(herdbook) == before
+
+
+def test_named_models_are_deleted_and_others_stay(herdbook: ServiceThread) -> None:
+    before = present(herdbook)
+    name, loaded = sorted(before)[:2]
+    herdbook.operate("load", loaded)
+
+    answer = herdbook.http.post("/v1/free", json={"models": [loaded, "no:1b", name]})
+
+    assert answer.status_code == 200
+    freed = answer.json()
+    assert freed["freed_bytes"] == before[name]
+    assert [(each["name"], each["done"]) for each in freed["models"]] == [
+        (loaded, False),
+        ("no:1b", False),
+        (name, True),
+    ]
+    assert freed["models"][0]["error"]["code"] == "model_kept"
+    assert present(herdbook).keys() == before.keys() - {name}
+
+
+def test_empty_list_and_unknown_fields_are_refused(herdbook: ServiceThread) -> None:
+    bodies: list[dict[str, Any]] = [{"models": []}, {}, {"models": ["a:b"], "bytes": 1}]
+    for body in bodies:
+        assert herdbook.http.post("/v1/free", json=body).status_code == 400
+    assert herdbook.http.get("/v1/free?bytes=0").status_code == 400
+
+
+def test_only_an_admin_frees_space(tmp_path: Path, ollama: SandboxThread) -> None:
+    with run_in_thread(tmp_path / "herd.db", ollama.address, tokens=TOKENS) as running:
+
+        def status(token: str) -> int:
+            headers = {"authorization": f"Bearer {token}"}
+            body = {"models": ["no:1b"]}
+            answer = running.http.post("/v1/free", json=body, headers=headers)
+            return answer.status_code
+
+        assert (status(OPERATOR), status(ADMIN)) == (403, 200)

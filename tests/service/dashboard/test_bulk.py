@@ -1,0 +1,143 @@
+"""One action for several models, and the dialog that frees disk space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.cli_runner import SandboxThread
+from support.service_program import ServiceThread, run_in_thread
+from support.web.html_client import (
+    HOSTILE,
+    MODEL,
+    HtmlClient,
+    event_types,
+    open_client,
+    wait_until,
+)
+from support.web.http_fixture import OPERATOR, TOKENS
+
+from herdbook.projections.sentences import bytes_text
+
+
+@pytest.fixture
+def browser(herdbook: ServiceThread) -> Iterator[HtmlClient]:
+    with open_client(herdbook.address) as looking:
+        yield looking
+
+
+def present(herdbook: ServiceThread) -> dict[str, int]:
+    return {each["name"]: each["size_bytes"] for each in herdbook.get("/v1/models")}
+
+
+def test_confirmation_lists_every_model_and_its_bytes(
+    browser: HtmlClient, herdbook: ServiceThread
+) -> None:
+    sizes = present(herdbook)
+    one, other = sorted(sizes)[:2]
+
+    asked = browser.page(f"/bulk?do=delete&model={one}&model={other}&model=no:1b")
+
+    assert "Delete 3 models?" in asked.text
+    for name in (one, other):
+        assert f"{name} frees {bytes_text(sizes[name])}" in asked.text
+    assert "no:1b not on the server" in asked.text
+    whole = bytes_text(sizes[one] + sizes[other])
+    assert f"This frees {whole} on disk." in asked.text
+    assert present(herdbook) == sizes
+
+
+def test_failing_model_does_not_stop_the_others(
+    browser: HtmlClient, herdbook: ServiceThread
+) -> None:
+    names = sorted(present(herdbook))
+    one, other = names[:2]
+
+    answer = browser.send("/bulk", 200, do="delete", models=f"{one} no:1b {other}")
+
+    assert present(herdbook).keys() == set(names[2:])
+    assert "2 models deleted, 1 failed. This frees" in answer.text
+    assert f'href="/models/{one}"' in answer.text
+    assert event_types(herdbook, other)[-1] == "ModelDeleted"
+    newest = herdbook.get("/v1/log/head")["position"]
+    assert f'href="/log/{newest}"' in answer.text
+
+
+def test_unload_and_pull_again(browser: HtmlClient, herdbook: ServiceThread) -> None:
+    herdbook.operate("load", MODEL)
+
+    asked = browser.page(f"/bulk?do=unload&model={MODEL}")
+    unloaded = browser.send("/bulk", 200, do="unload", models=MODEL)
+    browser.page(f"/bulk?do=pull&model={MODEL}&model=qwen3:0.6b")
+    pulled = browser.send("/bulk", 200, do="pull", models=f"{MODEL} qwen3:0.6b")
+
+    assert "of memory" in asked.text
+    assert "1 model unloaded." in unloaded.text
+    assert event_types(herdbook)[-1] == "ModelUnloaded" or "Update" in str(
+        event_types(herdbook)[-1]
+    )
+    assert "2 models pull started." in pulled.text
+    wait_until(lambda: "PullCompleted" in event_types(herdbook, "qwen3:0.6b"))
+    wait_until(lambda: "UpdateUnchanged" in event_types(herdbook))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "do=delete",
+        "do=explode&model=a:b",
+        "do=delete&model=a%20b",
+        "do=delete&" + "&".join(f"model=m{n}:1b" for n in range(101)),
+    ],
+)
+def test_selection_that_cannot_be_is_refused(browser: HtmlClient, query: str) -> None:
+    browser.page(f"/bulk?{query}", 400)
+
+
+def test_form_without_proof_changes_nothing(
+    browser: HtmlClient, herdbook: ServiceThread
+) -> None:
+    before = present(herdbook)
+
+    answer = browser.http.post("/bulk", data={"do": "delete", "models": MODEL})
+
+    assert answer.status_code == 403
+    assert present(herdbook) == before
+
+
+def test_operator_may_not_delete_several(tmp_path: Path, ollama: SandboxThread) -> None:
+    with (
+        run_in_thread(tmp_path / "herd.db", ollama.address, tokens=TOKENS) as running,
+        open_client(running.address, OPERATOR) as browser,
+    ):
+        browser.page(f"/bulk?do=delete&model={MODEL}", 403)
+        browser.page("/free?size=1GB", 403)
+        browser.send("/bulk", 403, do="delete", models=MODEL)
+        browser.page(f"/bulk?do=unload&model={MODEL}")
+
+
+def test_free_space_is_proposed_with_alternatives(
+    browser: HtmlClient, herdbook: ServiceThread
+) -> None:
+    before = present(herdbook)
+    loaded = min(before)
+    herdbook.operate("load", loaded)
+
+    page = browser.page("/free?size=1GB")
+    too_much = browser.page("/free?size=900GB")
+
+    assert "Free 1.0 GB of disk space" in page.text
+    assert "alternative" in page.text
+    assert "Nothing is deleted yet." in page.text
+    assert f"{loaded} loaded" in page.text
+    assert "of 900.0 GB can be freed." in too_much.text
+    assert present(herdbook).keys() == before.keys()
+
+
+@pytest.mark.parametrize("size", ["", "much", "10", HOSTILE])
+def test_size_that_is_none_is_refused(browser: HtmlClient, size: str) -> None:
+    answer = browser.http.get("/free", params={"size": size})
+
+    assert answer.status_code == 400
+    assert "<script>alert" not in answer.text
