@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from support.cli_runner import Herdbook
 
@@ -43,3 +45,20 @@ def test_free_refuses_what_is_not_a_size(herdbook: Herdbook) -> None:
 
     assert answer.code == 2
     assert "is not a size" in answer.err
+
+
+def test_free_keeps_a_desired_set(herdbook: Herdbook, tmp_path: Path) -> None:
+    proposal = herdbook("free", "1MB", "--json").json
+    kept = proposal["chosen"][0]["steps"][0]["name"]
+    file = tmp_path / "herd.toml"
+    file.write_text(f'[models."{kept}"]\n')
+
+    answer = herdbook("free", "1MB", "--keep", str(file), "--json").json
+
+    names = [
+        step["name"]
+        for group in (*answer["chosen"], *answer["alternatives"])
+        for step in group["steps"]
+    ]
+    assert names
+    assert kept not in names
