@@ -1,1 +1,1 @@
-"""What Herdbook costs, measured beside peers and floors in the same run."""
+"""Benchmarks, relative to peers and floors in the same run."""

@@ -1,4 +1,4 @@
-"""Measure everything and print one table: ``python -m benchmarks``."""
+"""Run the benchmarks and print one table: ``python -m benchmarks``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from benchmarks.measure import Row, as_json, look_around, say, table
+from benchmarks.measure import Row, as_json, describe_machine, say, table
 from benchmarks.rows import (
     bench_append,
     bench_command,
@@ -49,25 +49,25 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 def main() -> None:
-    """Measure what is asked for, and print it."""
+    """Run the requested benchmarks and print the table."""
     asked = _parse()
     sizes = QUICK if asked.quick else Sizes()
     if asked.events:
         sizes = msgspec.structs.replace(sizes, opened=asked.events)
     begun = perf_counter()
-    # Beside the code and not in /tmp, which may be no disk but memory.
+    # Not in /tmp, which may be in memory.
     place = Path("build")
     place.mkdir(exist_ok=True)
     with TemporaryDirectory(prefix="bench-", dir=place) as folder:
-        machine = look_around(Path(folder))
+        machine = describe_machine(Path(folder))
         rows = asyncio.run(_measure(asked.only or BENCHMARKS, sizes, Path(folder)))
     print(table(rows))
     print(
         f"\nMedians of {sizes.rounds} interleaved runs, in "
-        f"{perf_counter() - begun:.0f} s. A ratio above 1: ours is better.\n"
+        f"{perf_counter() - begun:.0f} s. A ratio above 1: Herdbook is better.\n"
         f"Python {machine.python}, SQLite {machine.sqlite}, "
-        f"{machine.processors} processors; a page is on the disk "
-        f"after {machine.sync_us:.0f} µs."
+        f"{machine.processors} processors; syncing a page takes "
+        f"{machine.sync_us:.0f} µs."
     )
     if asked.json:
         asked.json.write_bytes(as_json(rows, machine))
@@ -75,11 +75,13 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, help="not all of it")
-    parser.add_argument("--quick", action="store_true", help="see that it runs")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep it, too")
+    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, help="run only these")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, for a test")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write FILE")
     parser.add_argument(
-        "--events", type=int, help="of the log that is opened; 200,000 by default"
+        "--events",
+        type=int,
+        help="events of the opened log; default: 200,000",
     )
     return parser.parse_args()
 

@@ -1,7 +1,7 @@
-"""The floor of an answer over HTTP: a route of the framework that gives fixed bytes.
+"""The floor of an HTTP answer: a route of the framework that returns fixed bytes.
 
-``python -m benchmarks.bare FILE`` serves what is in the file, at the port that it
-prints, by the same framework and the same server as the service.
+``python -m benchmarks.bare FILE`` serves the content of a file, at the port that it
+prints, with the same framework and server as the service.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from herdbook.service.settings import ServiceSettings
 
 @get("/bare")
 async def bare(request: AnyRequest) -> Response[bytes]:
-    """Give the bytes."""
+    """Return the bytes."""
     return Response(request.app.state.bytes, media_type="application/json")
 
 

@@ -1,4 +1,4 @@
-"""The models that are measured with, and what happens to them."""
+"""The models of the benchmarks, and their events."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ NODE = "local"
 SIZE_BYTES = 2_019_393_189
 CONTEXT = 8192
 EVENTS_PER_CYCLE = 4
-"""Events in one round of a model's life: load started, loaded, used, unloaded."""
+"""Events in one cycle of a model: load started, loaded, used, unloaded."""
 
 EVENTS_PER_APPEND = 400
-"""Events that a log is filled with at once."""
+"""Events in each append that fills a log."""
 
 APPENDS_TOGETHER = 200
 """Appends at the same time where the models take turns; fewer than ``models``."""
 
 
 def names(count: int) -> list[str]:
-    """Return the names of so many models."""
+    """Return a number of model names."""
     return [f"model-{number}:latest" for number in range(count)]
 
 
@@ -53,7 +53,7 @@ def stream(name: str) -> StreamName:
 
 
 def first_facts(name: str) -> tuple[Fact, ...]:
-    """Return what is recorded when a model is first seen."""
+    """Return the facts of the first refresh of a model."""
     able = Capability(value=True, source=FactSource.SHOW, evidence="listed")
     return (
         ModelDiscovered(digest=digest(name), size_bytes=SIZE_BYTES),
@@ -79,12 +79,12 @@ def first_facts(name: str) -> tuple[Fact, ...]:
 
 
 def digest(name: str) -> str:
-    """Return a digest that no other model has."""
+    """Return a unique digest."""
     return sha256(name.encode()).hexdigest()
 
 
 def lifecycle_facts(name: str) -> Iterator[Fact]:
-    """Yield what happens to a model, round after round, without end."""
+    """Yield the facts of a model's life, cycle after cycle, without end."""
     runner = Runner(
         name=name,
         digest=digest(name),
@@ -103,7 +103,7 @@ def lifecycle_facts(name: str) -> Iterator[Fact]:
 
 
 def new_event(fact: Fact) -> NewEvent:
-    """Return a fact as it is given to a store."""
+    """Return a fact as a new event for a store."""
     return NewEvent(
         fact=fact,
         occurred_at=datetime.now(UTC),
@@ -113,7 +113,7 @@ def new_event(fact: Fact) -> NewEvent:
 
 
 async def fill(path: Path, events: int, models: int) -> None:
-    """Make a log of so many events, spread over so many models, with a snapshot."""
+    """Create a log of a number of events over a number of models, with a snapshot."""
     lives = {name: lifecycle_facts(name) for name in names(models)}
     async with await SQLiteEventStore.open(path) as store:
         for name in lives:
@@ -151,5 +151,5 @@ async def fill_in_turns(path: Path, events: int, models: int) -> None:
 
 
 def open_manager(path: Path) -> AbstractAsyncContextManager[ModelManager]:
-    """Open a log without looking at any server."""
+    """Open a log without connecting to a server."""
     return ModelManager.open(path, ollama="127.0.0.1:9", node=NODE, refresh=False)

@@ -1,7 +1,7 @@
-"""How figures are taken and shown: interleaved runs, medians, one table.
+"""Measure and report: interleaved runs, medians, one table.
 
-What is compared is run in turns, so that a slow minute of the machine meets all of
-it. Nothing here judges by absolute speed: a goal that is missed is said, not raised.
+Compared runs are interleaved, so that a slow minute of the machine affects all of them.
+A missed goal is reported, not raised.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from typing import TypeAlias
 import msgspec
 
 Run: TypeAlias = Callable[[], Awaitable[float]]
-"""One run of what is measured; it returns its own figure, such as seconds."""
+"""One run; it returns its own figure, such as seconds."""
 
 
 class Kind(StrEnum):
-    """What a goal is about."""
+    """The kind of a goal."""
 
     RATIO = "ratio"
     OURS = "ours"
@@ -33,12 +33,12 @@ class Kind(StrEnum):
 
 
 class Goal(msgspec.Struct, frozen=True):
-    """What is aimed at.
+    """A goal for a figure.
 
     Attributes:
-        kind: The ratio is at least ``bound``, our figure at most, or what ours is
-            more than the other's at most.
-        bound: The bound, in the unit of the figure; a ratio has none.
+        kind: A minimum ratio, a maximum for our figure, or a maximum difference to the
+            other figure.
+        bound: The bound, in the unit of the figure; ratios have no unit.
     """
 
     kind: Kind
@@ -46,15 +46,15 @@ class Goal(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the table.
+    """A line of the table.
 
     Attributes:
-        what: What was measured.
-        unit: Of both figures; less is better in all of them.
+        what: The subject.
+        unit: The unit of both figures; lower is better in all units.
         ours: Our figure.
-        beside: The peer or the floor; empty where there is none.
+        beside: The peer or the floor; empty if there is none.
         theirs: Its figure.
-        goal: What is aimed at, if anything.
+        goal: The goal, if any.
     """
 
     what: str
@@ -66,12 +66,12 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ratio(self) -> float | None:
-        """How many times as good as the other we are; below 1 is worse."""
+        """How many times better our figure is; below 1 is worse."""
         return None if self.theirs is None else self.theirs / self.ours
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is met; None where there is none."""
+        """Whether the goal is met; None without a goal."""
         if self.goal is None:
             return None
         if self.goal.kind is Kind.OURS:
@@ -83,14 +83,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """Where it was measured.
+    """The machine of the run.
 
     Attributes:
         python: Version of the interpreter.
         sqlite: Version of SQLite.
-        processors: How many there are.
-        sync_us: What it takes to write a page and see it on the disk, µs. Whoever
-            commits each command on its own pays it each time, so the ratios of
+        processors: Number of processors.
+        sync_us: Time to write a page and sync it to the disk, µs. A program that
+            commits each command separately pays it each time, so the ratios of
             commands grow with it.
     """
 
@@ -100,8 +100,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     sync_us: float
 
 
-def look_around(folder: Path) -> Machine:
-    """Return where we are, and how fast the disk below a folder syncs."""
+def describe_machine(folder: Path) -> Machine:
+    """Return the versions, and how fast the disk of a folder syncs."""
     page = bytes(4096)
     taken = []
     with (folder / "sync").open("wb", buffering=0) as file:
@@ -120,25 +120,25 @@ def look_around(folder: Path) -> Machine:
 
 
 def at_least(ratio: float) -> Goal:
-    """Aim at being that many times as good as the other."""
+    """Require a minimum ratio."""
     return Goal(Kind.RATIO, ratio)
 
 
 def at_most(figure: float) -> Goal:
-    """Aim at a figure of ours."""
+    """Require a maximum for our figure."""
     return Goal(Kind.OURS, figure)
 
 
 def at_most_more(difference: float) -> Goal:
-    """Aim at a figure that is not much more than the other's."""
+    """Require a maximum difference to the other figure."""
     return Goal(Kind.MORE, difference)
 
 
 async def interleave(rounds: int, *runs: Run) -> list[float]:
     """Return the median of each run's figures.
 
-    They are run in turns, once more than ``rounds``: what the first round gives is
-    not counted, since it fills caches.
+    The runs take turns, once more than ``rounds``: the first round fills caches and
+    does not count.
     """
     figures: list[list[float]] = [[] for _ in runs]
     for _ in range(rounds + 1):
@@ -149,12 +149,12 @@ async def interleave(rounds: int, *runs: Run) -> list[float]:
 
 
 def percentile(figures: Sequence[float], percent: int) -> float:
-    """Return the figure that so many percent of all are not above."""
+    """Return the figure that this percentage of all figures does not exceed."""
     return sorted(figures)[max(-(-len(figures) * percent // 100), 1) - 1]
 
 
 def say(text: str) -> None:
-    """Tell what is being measured, beside the table."""
+    """Print progress to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -206,19 +206,19 @@ def _figure(figure: float, unit: str) -> str:
 
 
 def _digits(figure: float) -> str:
-    """Return three digits that count: more would be noise."""
+    """Return three significant digits."""
     if abs(figure) >= 100:
         return f"{figure:,.0f}"
     return f"{figure:.1f}" if abs(figure) >= 10 else f"{figure:.2f}"
 
 
 def as_json(rows: Sequence[Row], machine: Machine) -> bytes:
-    """Return the rows for programs, with what follows from them."""
-    told = {
+    """Return the rows for programs, with ratios and met goals."""
+    results = {
         "machine": machine,
         "rows": [
             {**msgspec.to_builtins(row), "ratio": row.ratio, "met": row.met}
             for row in rows
         ],
     }
-    return msgspec.json.format(msgspec.json.encode(told))
+    return msgspec.json.format(msgspec.json.encode(results))

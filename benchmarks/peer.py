@@ -1,11 +1,11 @@
-"""The peer: the same models kept with the ``eventsourcing`` library, in two forms.
+"""The peer: the same models with the ``eventsourcing`` library, in two forms.
 
-``default_herd`` is what its tutorial teaches: declarative aggregates, JSON, no
-cache. ``tuned_herd`` is the fastest form that we found and that stays correct with
-one process on the file: events as msgspec structs with one decoder each, as its own
-examples do it; a projector that changes the aggregate in place; every aggregate in
-the cache, neither copied nor fast-forwarded. Both keep a SQLite file in WAL mode at
-the default ``synchronous=FULL``, as ours does.
+``default_herd`` follows its tutorial: declarative aggregates, JSON, no cache.
+``tuned_herd`` is the fastest form that we found that stays correct with one process per
+file: events as msgspec structs with one decoder each, as in its own examples; a
+projector that changes the aggregate in place; every aggregate in the cache, neither
+copied nor fast-forwarded. Both keep a SQLite file in WAL mode at the default
+``synchronous=FULL``, as Herdbook does.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def id_of(name: str) -> UUID:
 
 
 class PeerHerd(Protocol):
-    """What is measured of it."""
+    """The measured functions of the peer."""
 
     def discover(self, name: str) -> None: ...
 

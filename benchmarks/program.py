@@ -1,4 +1,4 @@
-"""Programs that serve, for as long as a block runs."""
+"""Run a program that serves while a block runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def program(*arguments: str) -> Iterator[str]:
-    """Run a program that serves, and tell its first line."""
+    """Run a program that serves, and yield its first line."""
     with subprocess.Popen(
         [sys.executable, *arguments],
         stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""How much is measured with."""
+"""The sizes of the benchmarks."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import msgspec
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is measured with.
+    """The sizes of the benchmarks.
 
     Attributes:
-        rounds: Interleaved runs of which the medians are taken.
-        commands: How many callers there are, and how many commands each gives in a run.
-        models: Models that the commands are spread over.
-        replayed: Events of the one stream that is replayed.
-        rebuilt: Events of the log that views are rebuilt from.
+        rounds: Interleaved runs; the median counts.
+        commands: Numbers of callers, with the number of commands of each in a run.
+        models: Models of the commands.
+        replayed: Events of the stream that is replayed.
+        rebuilt: Events of the log from which views are rebuilt.
         opened: Events of the log that is opened from a snapshot.
-        past: Events of the log that is asked about the past.
-        remembered: Models whose views are weighed.
-        served: Models whose statuses are asked for over HTTP.
+        past: Events of the log for queries about the past.
+        remembered: Models for the memory of the views.
+        served: Models in the statuses that are requested over HTTP.
         requests: Requests in a run.
         relayed: Requests through the gateway in a run.
     """
@@ -47,4 +47,4 @@ QUICK = Sizes(
     requests=3,
     relayed=20,
 )
-"""Enough to see that everything runs; its figures say nothing."""
+"""Tiny sizes, to check that everything runs; the figures mean nothing."""

@@ -96,7 +96,7 @@ class Days:
             await self._manager.configure(name, settings, note=note)  # type: ignore[arg-type]
 
     async def monday(self) -> None:
-        """Try the models."""
+        """Try models."""
         await self.until(1, "09:12")
         await self.uses(AGENTS, CHAT, "summaries", "summaries", "triage of issues")
         await self.until(1, "10:05")
@@ -176,7 +176,7 @@ async def record(server: SandboxServer, log: Path) -> None:
 
 @asynccontextmanager
 async def serve_sandbox() -> AsyncIterator[SandboxServer]:
-    """Serve the sandbox, on a clock that stands still outside ``advancing``."""
+    """Serve the sandbox, on a clock that moves only inside ``advancing``."""
     time = AutoClock(BEGAN)
     world = sandbox.World(
         models=MODELS,

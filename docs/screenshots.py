@@ -1,7 +1,7 @@
-"""Take the pictures of the dashboard in docs/screens: `make screenshots`.
+"""Take the screenshots of the dashboard in docs/screens: `make screenshots`.
 
-They show a sandbox with a history of four days (``history.py``), at a time when
-its clock stands still.
+They show a sandbox with a history of four days (``history.py``), at a time when its
+clock is stopped.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ QUIETLY = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync")
 
 
 class Camera:
-    """Takes pictures of a service.
+    """Takes screenshots of a service.
 
     Args:
         browser: The browser.
@@ -75,7 +75,7 @@ class Camera:
         await context.close()
 
     async def take(self, page: Page, name: str) -> None:
-        """Take a picture of the visible part of a page."""
+        """Take a screenshot of the visible part of a page."""
         file = SCREENS / f"{name}.png"
         await page.screenshot(path=file, animations="disabled")
         size = file.stat().st_size
@@ -83,7 +83,7 @@ class Camera:
         assert size < LARGEST, f"{file.name} is larger than it may be"
 
     async def see(self, name: str, path: str, **options: Any) -> None:
-        """Take a picture of a page when it is connected."""
+        """Take a screenshot of a page once it is connected."""
         async with self.at(path, **options) as page:
             live = page.locator("#connection[data-state=live]")
             if await page.locator("#connection").count():
@@ -92,7 +92,7 @@ class Camera:
 
 
 async def pages(camera: Camera, service: Service) -> None:
-    """Take all pictures of a service without tokens."""
+    """Take all screenshots of a service without tokens."""
     head = (await service.manager.now()).position
     events = await service.manager.read_log(limit=head, newest_first=True)
     loaded = next(
@@ -120,7 +120,7 @@ async def pages(camera: Camera, service: Service) -> None:
 
 
 async def signing_in(camera: Camera) -> None:
-    """Take the picture of a service that wants to know who asks."""
+    """Take the screenshot of a service that requires a token."""
     async with camera.at("/", size=LOW) as page:
         await page.get_by_label("Token").wait_for()
         await camera.take(page, "login")
@@ -130,7 +130,7 @@ async def signing_in(camera: Camera) -> None:
 async def service_of(
     server: SandboxServer, log: Path, *tokens: Token
 ) -> AsyncIterator[tuple[Service, str]]:
-    """Serve the history, with a pull under way, and its time at a stand."""
+    """Serve the history with a running pull and a stopped clock."""
     settings = ServiceSettings(port=0, tokens=tokens)
     async with composed(
         log,
@@ -147,7 +147,7 @@ async def service_of(
 
 
 async def fetch_a_part(server: SandboxServer, service: Service) -> None:
-    """Begin to pull a model, and be at a third of it."""
+    """Start to pull a model, up to a third of it."""
     server.time.stride_s = 0.5
     wanted = OperationRequest(kind=Kind.PULL, model=FETCHED)
     await service.operations.start(wanted, Principal(name="ops", role=Role.OPERATE))
@@ -159,7 +159,7 @@ async def fetch_a_part(server: SandboxServer, service: Service) -> None:
 
 
 async def take_all(browser: Browser, folder: Path) -> None:
-    """Live four days, and take the pictures of them."""
+    """Record the history of four days, and take the screenshots."""
     log = folder / "herd.db"
     async with serve_sandbox() as server:
         async with advancing(server):
@@ -172,7 +172,7 @@ async def take_all(browser: Browser, folder: Path) -> None:
 
 
 async def main() -> int:
-    """Take the pictures."""
+    """Take the screenshots."""
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         print("No Chromium here; to get it: apt-get install chromium")

@@ -1,8 +1,8 @@
-"""What the log itself costs: appending, reading and opening, beside bare SQLite.
+"""The log itself: appending, reading and opening, compared with bare SQLite.
 
-The floor is the module ``sqlite3`` on the same table, with its indexes and its
-triggers, and the same settings of durability: one INSERT, one commit, without a
-chain, checks of what was expected, or a thread.
+The floor is the module ``sqlite3`` on the same table, with its indexes and triggers,
+and the same durability: one INSERT, one commit, without a chain, version checks or a
+thread.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import ANY
 
 TURNS = 1000
-"""Appends that are measured alone, each one beside one of the floor's."""
+"""Appends that are measured alone, alternating with the floor."""
 
 CALLERS = 100
-"""Callers at once, in those with many."""
+"""Concurrent callers."""
 
 
 def used(number: int) -> NewEvent:
-    """Return a new event, of the size that most have."""
+    """Return a new event of the usual size."""
     return NewEvent(
         fact=ModelUsed(purpose=f"benchmark {number}"),
         occurred_at=datetime.now(UTC),
@@ -88,7 +88,7 @@ class Raw:
 
 
 async def alone(store: SQLiteEventStore, raw: Raw) -> tuple[float, float]:
-    """Return the medians of one append and one INSERT, taken in turns, in µs."""
+    """Return the medians of one append and one INSERT, alternating, in µs."""
     ours, theirs = [], []
     for number in range(TURNS):
         begin = time.perf_counter()
@@ -101,7 +101,7 @@ async def alone(store: SQLiteEventStore, raw: Raw) -> tuple[float, float]:
 
 
 def together(store: SQLiteEventStore) -> Run:
-    """Return a run of many callers: microseconds of one append, on average."""
+    """Return a run of many callers: microseconds per append, on average."""
 
     async def call(caller: int) -> None:
         for number in range(10):
@@ -116,7 +116,7 @@ def together(store: SQLiteEventStore) -> Run:
 
 
 async def fill(path: Path, events: int) -> None:
-    """Make a log of so many events, over the streams of a hundred models."""
+    """Create a log of a number of events, in a hundred streams."""
     async with await SQLiteEventStore.open(path) as store:
         for number in range(0, events, 500):
             new = [used(number + each) for each in range(500)]
@@ -158,7 +158,7 @@ def reads(
 
 
 def opens(path: Path) -> Run:
-    """Return a run that opens a log and closes it again: milliseconds."""
+    """Return a run that opens and closes a log: milliseconds."""
 
     async def run() -> float:
         begin = time.perf_counter()
@@ -171,12 +171,12 @@ def opens(path: Path) -> Run:
 
 
 async def run(directory: Path, *, events: int = 100_000, rounds: int = 9) -> list[Row]:
-    """Measure, and return a row for each thing.
+    """Measure, and return a row for each subject.
 
     Args:
-        directory: Where the logs are made; on the disk that is meant.
+        directory: Where the logs are created; on the disk of interest.
         events: Length of the log that is read.
-        rounds: How often each is measured; the median counts.
+        rounds: Number of measurements; the median counts.
     """
     return [
         *await _appends(directory, rounds),
@@ -246,7 +246,7 @@ async def _reads(directory: Path, events: int, rounds: int) -> list[Row]:
 
 
 def main() -> None:
-    """Measure in a directory of its own, and print the table."""
+    """Measure in a temporary directory, and print the table."""
     with tempfile.TemporaryDirectory() as directory:
         print(table(asyncio.run(run(Path(directory)))))
 

@@ -1,9 +1,9 @@
 """A whole command: load the model, decide, append durably, know the result.
 
-Ours is ``await herd.mark_used(name)``. The peer is synchronous, so a program like
-ours calls it in a thread; one thread is what serves it best, since SQLite has one
-writer. On few models the callers stand in one another's way: a model's commands are
-decided one after another.
+Ours is ``await manager.mark_used(name)``. The peer is synchronous, so an asynchronous
+program calls it in a thread; one thread is the fastest, since SQLite has one writer.
+With few models the callers wait for each other: commands on one model are decided one
+after another.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from herdbook.events.recorded import Cause
 Command: TypeAlias = Callable[[str], Awaitable[object]]
 
 FEW = 5
-"""Models that are few for a hundred callers."""
+"""A number of models that is small for a hundred callers."""
 
 PEERS = ("eventsourcing, tuned", "eventsourcing")
 
 GOALS = {10: at_least(9), 100: at_least(20)}
-"""By how many callers: beside the tuned peer."""
+"""Goals compared with the tuned peer, by number of callers."""
 
 LATE_GOALS = {100: at_most(8)}
-"""By how many callers: what one command in a hundred may take, ms."""
+"""Goals for the slowest of a hundred commands, by number of callers, ms."""
 
 
 class Load:
-    """Callers that give one command after another, each for itself.
+    """Callers that send commands one after another.
 
     Attributes:
-        latencies: What each command took, in all runs, s.
+        latencies: Duration of each command in all runs, s.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Load:
         self._turn = 0
 
     async def run(self) -> float:
-        """Return the seconds for one command, all callers together."""
+        """Return the seconds per command over all callers."""
         begun = perf_counter()
         await asyncio.gather(*(self._call(number) for number in range(self._callers)))
         self._turn += self._each
@@ -65,7 +65,7 @@ class Load:
 
     async def _call(self, number: int) -> None:
         for turn in range(self._turn, self._turn + self._each):
-            # A lone caller goes round the models, many stay at one each.
+            # A single caller alternates between models; many use one each.
             place = turn if self._callers == 1 else number
             begun = perf_counter()
             await self._command(self._models[place % len(self._models)])
@@ -91,7 +91,7 @@ async def run(folder: Path, sizes: Sizes) -> list[Row]:
         for callers, each in sizes.commands:
             rows += await _compare(commands, models, callers, each, sizes.rounds)
         callers, each = max(sizes.commands)
-        # Without a cache the peer would read ever longer streams here.
+        # Without a cache the peer would read longer and longer streams here.
         few, cached = models[:FEW], commands[:2]
         rows += await _compare(cached, few, callers, each, sizes.rounds)
     return rows

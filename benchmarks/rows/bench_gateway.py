@@ -1,4 +1,4 @@
-"""The gateway, recording included, beside the server that it relays to."""
+"""The gateway with recording, compared with the server that it relays to."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Measured: TypeAlias = Callable[[], Awaitable[list[float]]]
 
 
 class Client(asyncio.Protocol):
-    """A connection that asks again and again.
+    """A connection that sends one request after another.
 
     Attributes:
         first_s: Seconds to the first byte of each answer.
@@ -54,7 +54,7 @@ class Client(asyncio.Protocol):
             self._answered.set_result(None)
 
     async def ask(self, times: int) -> None:
-        """Send requests, one after the other."""
+        """Send requests, one after another."""
         loop = asyncio.get_running_loop()
         for _ in range(times):
             self._answered = loop.create_future()

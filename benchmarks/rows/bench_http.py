@@ -1,4 +1,4 @@
-"""Over HTTP: all statuses, beside the same bytes from a bare route of the framework."""
+"""HTTP: all statuses, compared with the same bytes from a bare route."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STATUS = "/v1/status"
 
 
 async def run(folder: Path, sizes: Sizes) -> list[Row]:
-    """Measure the answers that many ask for again and again."""
+    """Measure the most frequent answers."""
     log, same = folder / "full.db", folder / "bytes"
     await fill(log, sizes.served * 4, sizes.served)
     serve = ["-m", "herdbook.cli", "serve", "--json", "--port", "0", "--db", str(log)]
@@ -74,12 +74,12 @@ def _ask(
 async def _timed(
     connection: http.client.HTTPConnection, path: str, requests: int
 ) -> float:
-    """Return the median of so many requests, one after the other, s."""
+    """Return the median of a number of requests, one after another, s."""
     return median(_times(connection, path, [None] * requests))
 
 
 async def _moved(connection: http.client.HTTPConnection, requests: int) -> float:
-    """Return the same where something is recorded before each request."""
+    """Return the same with an event before each request."""
     uses = [f"/v1/models/{name}/uses" for name in names(1)] * requests
     return median(_times(connection, _STATUS, uses))
 

@@ -1,4 +1,4 @@
-"""Import: what ``import herdbook.core`` costs beside what it loads of others."""
+"""Import: ``import herdbook.core``, compared with its dependencies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory: what a model costs in all of the manager's views together."""
+"""Memory: one model in all views of the manager."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from herdbook.events.store import ANY, Head
 
 
 async def run(folder: Path, sizes: Sizes) -> list[Row]:  # noqa: ARG001 - as all
-    """Weigh the views."""
+    """Measure the memory of the views."""
     bytes_ = _weigh(sizes.remembered)
     return [
         Row(
@@ -40,7 +40,7 @@ async def run(folder: Path, sizes: Sizes) -> list[Row]:  # noqa: ARG001 - as all
 
 
 def _weigh(models: int) -> int:
-    """Return the bytes that are kept when the events are gone."""
+    """Return the bytes that remain after the events are freed."""
     views = Views()
     gc.collect()
     tracemalloc.start()
@@ -55,7 +55,7 @@ def _weigh(models: int) -> int:
 
 
 def _read(models: int) -> Iterator[RecordedEvent]:
-    """Yield the events of all models as they come from a log, nothing shared."""
+    """Yield the events of all models as a log returns them, without shared objects."""
     head = Head()
     for name in names(models):
         facts = chain(

@@ -1,4 +1,4 @@
-"""Opening: a long log from a snapshot of its views, beside an empty one."""
+"""Opening: a long log with a snapshot, compared with an empty one."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Rebuild of views from the whole log, beside reading the same columns.
+"""Rebuilding views from the whole log, compared with reading the same columns.
 
-The floor is ``sqlite3`` alone: every row becomes a tuple, and nothing is done with it.
+The floor is ``sqlite3`` alone: every row becomes a tuple.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FROM events ORDER BY position
 
 
 async def run(folder: Path, sizes: Sizes) -> list[Row]:
-    """Measure what it takes to have the views again."""
+    """Measure rebuilding the views."""
     path = folder / "rebuild.db"
     await fill(path, sizes.rebuilt, sizes.models)
     async with await SQLiteEventStore.open(path) as store:

@@ -1,8 +1,8 @@
 """Replay: from the events of one stream to the state of its model.
 
-Nothing is cached on either side: each run reads the stream from its file. The best
-of the peer also runs without assertions (``python -O``), which counts there, so it
-has an interpreter of its own.
+Neither side caches: each run reads the stream from its file. The tuned peer also runs
+without assertions (``python -O``), which makes a difference there, in a separate
+interpreter.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ async def _replay(path: Path) -> float:
 
 
 def replay_peer(peer: PeerHerd) -> float:
-    """Return the seconds that the peer needs."""
+    """Return the seconds of the peer."""
     begun = perf_counter()
     uses = peer.uses(NAME)
     taken = perf_counter() - begun
@@ -88,7 +88,7 @@ def replay_peer(peer: PeerHerd) -> float:
 
 
 async def _replay_elsewhere(path: Path) -> float:
-    """Have the tuned peer replay without assertions, the second time."""
+    """Replay with the tuned peer without assertions; return the second duration."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-O",
@@ -102,7 +102,7 @@ async def _replay_elsewhere(path: Path) -> float:
 
 
 def main() -> None:
-    """Replay twice and print what the second time took, s."""
+    """Replay twice and print the duration of the second replay, s."""
     path = Path(sys.argv[1])
     replay_peer(tuned_herd(path))
     print(replay_peer(tuned_herd(path)))

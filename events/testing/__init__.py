@@ -1,15 +1,15 @@
-"""The contract of a store as a suite of tests, for whoever writes one.
+"""The contract of an event store, as a test suite for authors of stores.
 
-A case is a coroutine function that is given an opener and asserts; it needs no
-test framework. With pytest::
+A case is a coroutine function that gets an opener and asserts; it needs no test
+framework. With pytest::
 
     @pytest.mark.parametrize("case", CONTRACT + SHARED_CONTRACT, ids=name_of)
     def test_my_store_keeps_the_contract(case, tmp_path):
         asyncio.run(case(lambda: MyStore.open(tmp_path / "log")))
 
-An opener opens a log that was empty before the case. ``SHARED_CONTRACT`` is for
-stores whose log outlives them: there, every call opens the same log.
-``IMPORT_CONTRACT`` is for stores that take the events of another log.
+An opener opens a log that was empty before the case. ``SHARED_CONTRACT`` is for stores
+with logs that outlive them: there, every call opens the same log. ``IMPORT_CONTRACT``
+is for stores that import the events of another log.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ __all__ = [
 ]
 
 CONTRACT: tuple[Case, ...] = APPEND_CASES + READ_CASES
-"""What every store must hold."""
+"""The cases for every store."""
 
 SHARED_CONTRACT: tuple[Case, ...] = SHARED_CASES
-"""What a store must also hold if its log outlives it."""
+"""Additional cases for a store with a log that outlives it."""
 
 IMPORT_CONTRACT: tuple[Case, ...] = IMPORT_CASES
-"""What an ``ImportingStore`` must hold."""
+"""Additional cases for an ``ImportingStore``."""

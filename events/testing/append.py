@@ -1,4 +1,4 @@
-"""The contract of appending: what is kept, what is refused, what is answered."""
+"""The contract of appending: what is recorded, refused and returned."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from herdbook.events.facts import Fact, PullCompleted, Runner, RunnerChanged
 from herdbook.events.recorded import Cause, NewEvent
 from herdbook.events.store import ANY, EXISTS, NO_STREAM, Expected
 from herdbook.events.testing.base import (
-    MOMENT,
+    OCCURRED_AT,
     Case,
     Opener,
     assert_sound,
@@ -30,8 +30,8 @@ from herdbook.events.testing.base import (
 )
 
 
-async def append_answers_what_reading_gives(open_: Opener) -> None:
-    """The answer to an append is the recorded events."""
+async def append_returns_what_reading_returns(open_: Opener) -> None:
+    """An append returns the recorded events, as reading does."""
     async with open_() as store:
         new = [event("a", correlation_id="c", causation_id="d"), event("b")]
         answer = await store.append("model/n/m", new, NO_STREAM)
@@ -41,7 +41,7 @@ async def append_answers_what_reading_gives(open_: Opener) -> None:
 
 
 async def positions_and_versions_have_no_gaps(open_: Opener) -> None:
-    """Positions count over the log, versions in each stream."""
+    """Positions count in the log, versions in each stream."""
     async with open_() as store:
         for stream in ("model/n/a", "model/n/b", "model/n/a"):
             await store.append(stream, [event(), event()], ANY)
@@ -53,7 +53,7 @@ async def positions_and_versions_have_no_gaps(open_: Opener) -> None:
 
 
 async def head_is_the_last_event(open_: Opener) -> None:
-    """The head is position and hash of the newest event, and the chain holds."""
+    """The head has position and hash of the newest event, and the chain is intact."""
     async with open_() as store:
         assert (await store.head()) == (0, "0" * 64)
         (last,) = await store.append("model/n/m", [event()], ANY)
@@ -61,8 +61,8 @@ async def head_is_the_last_event(open_: Opener) -> None:
         await assert_sound(store)
 
 
-async def expected_version_is_kept_to(open_: Opener) -> None:
-    """Only what holds is let through; refusal says what is there."""
+async def expected_version_is_required(open_: Opener) -> None:
+    """Only the right expected version is accepted; a refusal has the actual one."""
     holds: tuple[tuple[int | Expected, bool, bool], ...] = (
         # expected, of a stream without events, of one with two
         (0, True, False),
@@ -87,8 +87,8 @@ async def expected_version_is_kept_to(open_: Opener) -> None:
                     assert error.stream == stream
 
 
-async def refused_append_keeps_nothing(open_: Opener) -> None:
-    """All events of an append are kept, or none."""
+async def refused_append_records_nothing(open_: Opener) -> None:
+    """All events of an append are recorded, or none."""
     async with open_() as store:
         (kept,) = await store.append("model/n/m", [event()], ANY)
         taken = event("other", event_id=kept.event_id)
@@ -100,7 +100,7 @@ async def refused_append_keeps_nothing(open_: Opener) -> None:
 
 
 async def same_append_is_recorded_once(open_: Opener) -> None:
-    """Appending again answers with what was recorded, whatever was expected."""
+    """A repeated append returns the recorded events, for any expected version."""
     async with open_() as store:
         new = [event("a"), event("b")]
         first = await store.append("model/n/m", new, NO_STREAM)
@@ -111,8 +111,8 @@ async def same_append_is_recorded_once(open_: Opener) -> None:
         await assert_sound(store)
 
 
-async def same_append_at_once_is_recorded_once(open_: Opener) -> None:
-    """Also if all of them are under way together."""
+async def same_concurrent_append_is_recorded_once(open_: Opener) -> None:
+    """This also holds for concurrent appends."""
     async with open_() as store:
         new = [event("a"), event("b")]
         attempts = (store.append("model/n/m", new, ANY) for _ in range(20))
@@ -122,13 +122,13 @@ async def same_append_at_once_is_recorded_once(open_: Opener) -> None:
 
 
 async def event_id_with_other_content_conflicts(open_: Opener) -> None:
-    """Everything that the caller gives is content, the stream too."""
+    """All fields from the caller count as content, the stream too."""
     async with open_() as store:
         new = event("a")
         await store.append("model/n/m", [new], ANY)
         others: tuple[dict[str, Any], ...] = (
             {"fact": fact("b")},
-            {"occurred_at": MOMENT + timedelta(microseconds=1)},
+            {"occurred_at": OCCURRED_AT + timedelta(microseconds=1)},
             {"actor": "cli:else"},
             {"cause": Cause.OBSERVED},
             {"correlation_id": "c"},
@@ -142,8 +142,8 @@ async def event_id_with_other_content_conflicts(open_: Opener) -> None:
         assert (await store.head()).position == 1
 
 
-async def half_recorded_append_conflicts(open_: Opener) -> None:
-    """An append of which a part is recorded is not the same append."""
+async def partly_recorded_append_conflicts(open_: Opener) -> None:
+    """An append that is only partly recorded is not the same append."""
     async with open_() as store:
         old, new = event("a"), event("b")
         await store.append("model/n/m", [old], ANY)
@@ -154,8 +154,8 @@ async def half_recorded_append_conflicts(open_: Opener) -> None:
         assert len(await log_of(store)) == 1
 
 
-async def crowd_is_recorded_without_gaps(open_: Opener) -> None:
-    """Many callers at once: every append whole and in one piece."""
+async def concurrent_appends_are_recorded_without_gaps(open_: Opener) -> None:
+    """Each of many concurrent appends is complete and contiguous."""
     async with open_() as store:
         answers = await asyncio.gather(
             *(
@@ -172,8 +172,8 @@ async def crowd_is_recorded_without_gaps(open_: Opener) -> None:
         await assert_sound(store)
 
 
-async def one_of_a_crowd_wins(open_: Opener) -> None:
-    """Of those that expect the same version, one is let through."""
+async def one_of_concurrent_appends_wins(open_: Opener) -> None:
+    """Of concurrent appends that expect the same version, one succeeds."""
     async with open_() as store:
         answers = await asyncio.gather(
             *(store.append("model/n/m", [event()], 0) for _ in range(50)),
@@ -183,8 +183,8 @@ async def one_of_a_crowd_wins(open_: Opener) -> None:
         assert (await store.head()).position == 1
 
 
-async def conflict_fails_its_caller_alone(open_: Opener) -> None:
-    """In a crowd, those without a conflict are recorded."""
+async def conflict_fails_only_its_caller(open_: Opener) -> None:
+    """Concurrent appends without a conflict are recorded."""
     async with open_() as store:
         (taken,) = await store.append("model/n/m", [event("a")], ANY)
         answers = await asyncio.gather(
@@ -211,11 +211,11 @@ TEXTS = (
     "{}[],:%_?;--",
     "x" * 100_000,
 )
-"""Texts that something on the way might take for something else."""
+"""Texts that an implementation could confuse with something else."""
 
 
-async def text_comes_back_as_it_was(open_: Opener) -> None:
-    """Whatever the text: decoded it is the same, stored it is canonical."""
+async def text_is_unchanged(open_: Opener) -> None:
+    """Any text is the same after decoding, and is stored in canonical form."""
     async with open_() as store:
         new = [event(text) for text in TEXTS]
         await store.append("model/n/ü 🚀'\"\\%_", new, NO_STREAM)
@@ -227,14 +227,14 @@ async def text_comes_back_as_it_was(open_: Opener) -> None:
 
 
 class _Foreign(Fact, frozen=True, kw_only=True):
-    """A fact that is in no table."""
+    """A fact that is not in the table of event types."""
 
 
-class _Unbelievable(Fact, frozen=True, kw_only=True):
-    """A fact whose name is in the table, and which is another one."""
+class _WrongFact(Fact, frozen=True, kw_only=True):
+    """A fact with the name of another event type."""
 
 
-_Unbelievable.__name__ = "ModelVanished"
+_WrongFact.__name__ = "ModelVanished"
 
 
 def _bad_events() -> Sequence[NewEvent]:
@@ -243,7 +243,7 @@ def _bad_events() -> Sequence[NewEvent]:
     runner: Any = Runner(name="m", digest="d", size_bytes=number)
     return (
         event(fact=_Foreign()),
-        event(fact=_Unbelievable()),
+        event(fact=_WrongFact()),
         event("\ud800"),
         event("x" * (1 << 20)),
         event(fact=PullCompleted(digest="d", size_bytes=1, duration_s=float("nan"))),
@@ -259,13 +259,13 @@ def _bad_events() -> Sequence[NewEvent]:
         event(event_id="i" * 65),
         event(correlation_id=""),
         event(causation_id="\0"),
-        event(occurred_at=MOMENT.replace(tzinfo=None)),
-        event(occurred_at=MOMENT.astimezone(timezone(timedelta(hours=1)))),
+        event(occurred_at=OCCURRED_AT.replace(tzinfo=None)),
+        event(occurred_at=OCCURRED_AT.astimezone(timezone(timedelta(hours=1)))),
     )
 
 
 async def bad_input_is_the_callers_error(open_: Opener) -> None:
-    """What cannot be recorded is refused, and nothing of it is kept."""
+    """Data that cannot be recorded is refused as a whole."""
     async with open_() as store:
         for bad in _bad_events():
             await refused(CallerError, store.append("model/n/m", [event(), bad], ANY))
@@ -279,7 +279,7 @@ async def bad_input_is_the_callers_error(open_: Opener) -> None:
 
 
 async def cancelled_append_happened_or_not(open_: Opener) -> None:
-    """Cancelled at any await, an append is whole or absent, and the store well."""
+    """An append that is cancelled at any await is complete or absent."""
     async with open_() as store:
         for turns in range(100):
             new = [event(), event()]
@@ -299,19 +299,19 @@ async def cancelled_append_happened_or_not(open_: Opener) -> None:
 
 
 APPEND_CASES: tuple[Case, ...] = (
-    append_answers_what_reading_gives,
+    append_returns_what_reading_returns,
     positions_and_versions_have_no_gaps,
     head_is_the_last_event,
-    expected_version_is_kept_to,
-    refused_append_keeps_nothing,
+    expected_version_is_required,
+    refused_append_records_nothing,
     same_append_is_recorded_once,
-    same_append_at_once_is_recorded_once,
+    same_concurrent_append_is_recorded_once,
     event_id_with_other_content_conflicts,
-    half_recorded_append_conflicts,
-    crowd_is_recorded_without_gaps,
-    one_of_a_crowd_wins,
-    conflict_fails_its_caller_alone,
-    text_comes_back_as_it_was,
+    partly_recorded_append_conflicts,
+    concurrent_appends_are_recorded_without_gaps,
+    one_of_concurrent_appends_wins,
+    conflict_fails_only_its_caller,
+    text_is_unchanged,
     bad_input_is_the_callers_error,
     cancelled_append_happened_or_not,
 )

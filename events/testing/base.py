@@ -1,6 +1,6 @@
-"""What the cases of the contract share: openers, events, and what is refused.
+"""Helpers of the contract's cases: openers, events and refusals.
 
-``testing.py`` is the contract as others use it.
+``herdbook.events.testing`` is the public module.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from herdbook.events.verify import verify
 
 K = TypeVar("K", bound=BaseException)
 
-MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
-"""When everything in the cases occurred."""
+OCCURRED_AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+"""When all events of the cases occurred."""
 
 
 class Store(EventStore, SnapshotStore, Protocol):
-    """What the contract is about: events, and snapshots of views."""
+    """A store of events and snapshots of views."""
 
 
 Opener: TypeAlias = Callable[[], AbstractAsyncContextManager[Store]]
@@ -48,7 +48,7 @@ def event(note: str = "", **fields: Any) -> NewEvent:
     """Return a new event; the fields are those of ``NewEvent``."""
     plain = NewEvent(
         fact=fact(note),
-        occurred_at=MOMENT,
+        occurred_at=OCCURRED_AT,
         actor="library:contract",
         cause=Cause.COMMAND,
     )
@@ -56,10 +56,10 @@ def event(note: str = "", **fields: Any) -> NewEvent:
 
 
 async def refused(kind: type[K], attempt: Awaitable[object]) -> K:
-    """Return the error that an attempt must raise.
+    """Return the error that a call must raise.
 
     Raises:
-        AssertionError: It was not refused.
+        AssertionError: The call did not raise it.
     """
     try:
         answer = await attempt

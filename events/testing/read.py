@@ -1,4 +1,4 @@
-"""The contract of reading: pages, filters, subscriptions, views, and the end."""
+"""The contract of reading: pages, filters, subscriptions, snapshots, closing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def _drain(events: AsyncIterator[object]) -> int:
 
 
 async def stream_is_read_from_any_version(open_: Opener) -> None:
-    """From a version, up to a limit; a stream that is not there is empty."""
+    """From a version, up to a limit; an unknown stream is empty."""
     async with open_() as store:
         for stream in ("model/n/a", "model/n/b", "model/n/a"):
             await store.append(stream, [event(), event()], ANY)
@@ -42,7 +42,7 @@ async def stream_is_read_from_any_version(open_: Opener) -> None:
 
 
 async def log_is_filtered(open_: Opener) -> None:
-    """By place, prefix and type; a prefix is text and no pattern."""
+    """By position, prefix and type; a prefix is text, not a pattern."""
     async with open_() as store:
         for stream in ("model/a/x", "model/A/x", "model/a_/x", "model/a%/x"):
             await store.append(stream, [event(), event(fact=ModelUsed())], ANY)
@@ -73,7 +73,7 @@ async def log_is_filtered(open_: Opener) -> None:
 
 
 async def long_log_is_read_whole(open_: Opener) -> None:
-    """However it is read, whatever a page is: every event once, in order."""
+    """For any page size, each event is read once, in order."""
     async with open_() as store:
         await store.append("model/n/m", [event() for _ in range(2500)], ANY)
         whole = list(range(1, 2501))
@@ -87,7 +87,7 @@ async def long_log_is_read_whole(open_: Opener) -> None:
 
 
 async def stored_events_are_chained(open_: Opener) -> None:
-    """Each hash is made of the one before and the canonical bytes."""
+    """Each hash covers the previous hash and the canonical bytes."""
     async with open_() as store:
         await store.append("model/n/m", [event() for _ in range(5)], ANY)
         stored = [e async for e in store.read_stored()]
@@ -96,8 +96,8 @@ async def stored_events_are_chained(open_: Opener) -> None:
             assert after.hash == chained_hash(before.hash, canonical_bytes(after))
 
 
-async def bad_places_are_the_callers_error(open_: Opener) -> None:
-    """A place is a number from 0, a limit too, and a text is Unicode."""
+async def bad_positions_are_the_callers_error(open_: Opener) -> None:
+    """Positions and limits are numbers from 0, and texts are Unicode."""
     async with open_() as store:
         reads: tuple[Callable[[], AsyncIterator[object]], ...] = (
             lambda: store.read_all(after=-1),
@@ -117,8 +117,8 @@ async def bad_places_are_the_callers_error(open_: Opener) -> None:
             raise AssertionError("a bad place was let through")
 
 
-async def subscription_catches_up_and_goes_on(open_: Opener) -> None:
-    """First what is there, then what is appended, each once and in order."""
+async def subscription_catches_up_and_continues(open_: Opener) -> None:
+    """Existing events first, then new ones, each once and in order."""
     async with open_() as store:
         await store.append("model/n/m", [event() for _ in range(3)], ANY)
         events = store.subscribe(1)
@@ -130,7 +130,7 @@ async def subscription_catches_up_and_goes_on(open_: Opener) -> None:
 
 
 async def subscriptions_see_the_same(open_: Opener) -> None:
-    """Several, from several places, while many append."""
+    """Several, from several positions, during many appends."""
     async with open_() as store:
         tasks = [
             asyncio.create_task(_take(store.subscribe(after), 200 - after))
@@ -143,8 +143,8 @@ async def subscriptions_see_the_same(open_: Opener) -> None:
             assert await task == list(range(after + 1, 201))
 
 
-async def subscription_waits_behind_the_end(open_: Opener) -> None:
-    """It may begin at a place that the log has not reached yet."""
+async def subscription_waits_after_the_end(open_: Opener) -> None:
+    """It may start at a position that the log has not reached yet."""
     async with open_() as store:
         waiting = asyncio.create_task(_take(store.subscribe(2), 1))
         await store.append("model/n/m", [event(), event()], ANY)
@@ -153,7 +153,7 @@ async def subscription_waits_behind_the_end(open_: Opener) -> None:
 
 
 async def subscription_ends_with_the_store(open_: Opener) -> None:
-    """Closing ends it, at whatever it is."""
+    """Closing the store ends it at any point."""
     async with open_() as store:
         await store.append("model/n/m", [event()], ANY)
         events = store.subscribe(0)
@@ -164,8 +164,8 @@ async def subscription_ends_with_the_store(open_: Opener) -> None:
         assert await waiting == 0
 
 
-async def cancelled_subscription_harms_nobody(open_: Opener) -> None:
-    """Others go on, and so does the store."""
+async def cancelled_subscription_affects_no_other(open_: Opener) -> None:
+    """The store and other subscriptions continue."""
     async with open_() as store:
         cancelled = asyncio.create_task(_take(store.subscribe(0), 1))
         other = asyncio.create_task(_take(store.subscribe(0), 1))
@@ -177,7 +177,7 @@ async def cancelled_subscription_harms_nobody(open_: Opener) -> None:
 
 
 async def closed_store_refuses_everything(open_: Opener) -> None:
-    """Closing twice is fine; whatever is asked then is refused by name."""
+    """Closing twice is permitted; every other call is refused."""
     view = StoredView(name="v", version=1, position=0, hash="0" * 64, data=b"")
     async with open_() as store:
         await store.append("model/n/m", [event()], ANY)
@@ -220,7 +220,7 @@ async def view_is_kept_and_replaced(open_: Opener) -> None:
 
 
 async def views_are_kept_at_many_positions(open_: Opener) -> None:
-    """Each is loaded byte for byte, replaced by its like, and dropped alone."""
+    """Each is loaded byte for byte, replaced, and dropped separately."""
     data = bytes(range(256))
     view = StoredView(name="past", version=1, position=3, hash="a" * 64, data=data)
     later = msgspec.structs.replace(view, position=7, hash="b" * 64)
@@ -246,7 +246,7 @@ async def views_are_kept_at_many_positions(open_: Opener) -> None:
         await store.drop_views("past", version=1, positions=[3, 5])
         assert list(await store.kept_views("past")) == [(2, 3, 0), (1, 7, 256)]
         assert list(await store.kept_views("other")) == [(1, 3, 256)]
-        assert await store.load_view("past") is None  # the newest is another matter
+        assert await store.load_view("past") is None  # the newest is stored separately
 
 
 READ_CASES: tuple[Case, ...] = (
@@ -254,12 +254,12 @@ READ_CASES: tuple[Case, ...] = (
     log_is_filtered,
     long_log_is_read_whole,
     stored_events_are_chained,
-    bad_places_are_the_callers_error,
-    subscription_catches_up_and_goes_on,
+    bad_positions_are_the_callers_error,
+    subscription_catches_up_and_continues,
     subscriptions_see_the_same,
-    subscription_waits_behind_the_end,
+    subscription_waits_after_the_end,
     subscription_ends_with_the_store,
-    cancelled_subscription_harms_nobody,
+    cancelled_subscription_affects_no_other,
     closed_store_refuses_everything,
     view_is_kept_and_replaced,
     views_are_kept_at_many_positions,

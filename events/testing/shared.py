@@ -1,4 +1,4 @@
-"""The contract of a log that outlives its store, and that several have open."""
+"""The contract of a log that outlives its store, and that several stores open."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def reopened_log_is_the_same(open_: Opener) -> None:
 
 
 async def closing_commits_what_was_accepted(open_: Opener) -> None:
-    """Each append that was under way is in the log, or was refused."""
+    """Each running append is in the log, or was refused."""
     new = [event() for _ in range(50)]
     async with open_() as store:
         tasks = [asyncio.create_task(store.append("model/n/m", [e], ANY)) for e in new]
@@ -51,7 +51,7 @@ async def closing_commits_what_was_accepted(open_: Opener) -> None:
 
 
 async def two_stores_make_one_log(open_: Opener) -> None:
-    """Appends through both: no gap, no fork, nothing lost."""
+    """Appends through both make one log, without gaps and losses."""
     async with open_() as one, open_() as two:
         for _ in range(10):
             await asyncio.gather(
@@ -64,7 +64,7 @@ async def two_stores_make_one_log(open_: Opener) -> None:
         await assert_sound(two)
 
 
-async def other_store_is_noticed(open_: Opener) -> None:
+async def events_of_another_store_count(open_: Opener) -> None:
     """Versions and ids that another store has recorded count here."""
     async with open_() as one, open_() as two:
         new = event("a")
@@ -80,7 +80,7 @@ async def other_store_is_noticed(open_: Opener) -> None:
 
 
 async def one_of_two_stores_wins(open_: Opener) -> None:
-    """Of those that expect the same version through both, one is let through."""
+    """Of appends through both that expect the same version, one succeeds."""
     async with open_() as one, open_() as two:
         for version in range(10):
             answers = await asyncio.gather(
@@ -93,8 +93,8 @@ async def one_of_two_stores_wins(open_: Opener) -> None:
         await assert_sound(one)
 
 
-async def subscription_hears_of_both(open_: Opener) -> None:
-    """What another store commits arrives too, in its place."""
+async def subscription_gets_events_of_both(open_: Opener) -> None:
+    """Events of another store arrive too, in order."""
     async with open_() as one, open_() as two:
         heard: list[RecordedEvent] = []
 
@@ -116,8 +116,8 @@ SHARED_CASES: tuple[Case, ...] = (
     reopened_log_is_the_same,
     closing_commits_what_was_accepted,
     two_stores_make_one_log,
-    other_store_is_noticed,
+    events_of_another_store_count,
     one_of_two_stores_wins,
-    subscription_hears_of_both,
+    subscription_gets_events_of_both,
 )
 """The cases about a log that several stores have open, or one after another."""

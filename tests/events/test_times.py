@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from herdbook.events.errors import CallerError
 from herdbook.events.memory import MemoryEventStore
 from herdbook.events.store import ANY
-from herdbook.events.testing.base import MOMENT, event
+from herdbook.events.testing.base import OCCURRED_AT, event
 from herdbook.events.times import position_at
 
 
 async def recorded_at(seconds: Sequence[int]) -> MemoryEventStore:
     """Return a log whose events were recorded at these seconds."""
     times = iter(seconds)
-    store = MemoryEventStore(clock=lambda: MOMENT + timedelta(seconds=next(times)))
+    store = MemoryEventStore(clock=lambda: OCCURRED_AT + timedelta(seconds=next(times)))
     for _ in seconds:
         await store.append("model/n/m", [event()], ANY)
     return store
@@ -30,7 +30,7 @@ async def recorded_at(seconds: Sequence[int]) -> MemoryEventStore:
 def test_position_is_the_last_one_by_then(seconds: list[int], at: int) -> None:
     async def position() -> int:
         store = await recorded_at(seconds)
-        return await position_at(store, MOMENT + timedelta(seconds=at))
+        return await position_at(store, OCCURRED_AT + timedelta(seconds=at))
 
     assert asyncio.run(position()) == sum(second <= at for second in seconds)
 
@@ -38,16 +38,16 @@ def test_position_is_the_last_one_by_then(seconds: list[int], at: int) -> None:
 async def test_time_may_be_in_any_zone() -> None:
     store = await recorded_at([0, 10])
     zone = timezone(timedelta(hours=5))
-    moment = MOMENT.astimezone(zone) + timedelta(seconds=5)
+    moment = OCCURRED_AT.astimezone(zone) + timedelta(seconds=5)
     assert await position_at(store, moment) == 1
 
 
 async def test_time_without_a_zone_is_refused() -> None:
     with pytest.raises(CallerError):
-        await position_at(MemoryEventStore(), MOMENT.replace(tzinfo=None))
+        await position_at(MemoryEventStore(), OCCURRED_AT.replace(tzinfo=None))
 
 
 async def test_clock_that_was_set_back_gives_one_of_the_places() -> None:
     store = await recorded_at([1, 5, 9, 3, 7, 11])
-    at = await position_at(store, MOMENT + timedelta(seconds=6))
+    at = await position_at(store, OCCURRED_AT + timedelta(seconds=6))
     assert at in {2, 4}  # recorded by then, and the next one was not

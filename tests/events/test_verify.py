@@ -28,7 +28,7 @@ from herdbook.events.recorded import (
 )
 from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import ANY, Head
-from herdbook.events.testing.base import MOMENT, event
+from herdbook.events.testing.base import OCCURRED_AT, event
 from herdbook.events.times import position_at
 from herdbook.events.verify import (
     MOST_UNREADABLE,
@@ -308,7 +308,7 @@ async def test_illegal_transition_is_found_and_the_stream_continues() -> None:
 
 async def test_clock_that_was_set_back_is_counted() -> None:
     times = iter([5, 6, 4, 5, 5, 1])
-    store = MemoryEventStore(clock=lambda: MOMENT + timedelta(seconds=next(times)))
+    store = MemoryEventStore(clock=lambda: OCCURRED_AT + timedelta(seconds=next(times)))
     for _ in range(6):
         await store.append("model/n/m", [event()], ANY)
     verification = await verify(store)
