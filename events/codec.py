@@ -20,6 +20,7 @@ from herdbook.events.errors import UndecodableEventError, UnknownEventTypeError
 from herdbook.events.facts import (
     FACTS,
     AnyFact,
+    CapabilitiesDetected,
     Fact,
     ModelUnloaded,
     ModelUsed,
@@ -60,10 +61,18 @@ def _used_3(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
+def _detected_2(data: dict[str, Any]) -> dict[str, Any]:
+    """Convert schema 1, which did not have the model's own parameters."""
+    if "parameters" in data:
+        raise LookupError("unknown field 'parameters'")
+    return data
+
+
 UPCASTERS: dict[tuple[str, int], Upcaster] = {
     (ModelUnloaded.__name__, 1): _unloaded_2,
     (ModelUsed.__name__, 1): _used_2,
     (ModelUsed.__name__, 2): _used_3,
+    (CapabilitiesDetected.__name__, 1): _detected_2,
 }
 """Upcasters by event type and the schema that they read."""
 

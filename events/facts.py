@@ -495,6 +495,7 @@ class CapabilitiesDetected(Fact, frozen=True, kw_only=True):
         context_default: ``num_ctx`` of the model's own parameters, if set.
         temperature: Recommended temperature, if known.
         temperature_source: Source of ``temperature``.
+        parameters: The model's own parameters, by name; a list if it repeats one.
         capabilities: Capabilities by name, each with its source.
         ranks: Rank in the catalogue by role, from 1.
     """
@@ -509,6 +510,7 @@ class CapabilitiesDetected(Fact, frozen=True, kw_only=True):
     context_default: Count | None = None
     temperature: float | None = None
     temperature_source: FactSource | None = None
+    parameters: dict[str, Setting] = {}
     capabilities: dict[str, Capability]
     ranks: dict[str, Count] = {}
 

@@ -64,6 +64,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     quantization: str | None
     context: Context
     capabilities: dict[str, Capability]
+    parameters: dict[str, Setting]
     settings: dict[str, Setting]
     runner: Runner | None
     uses: int
@@ -107,6 +108,7 @@ def model(status: ModelStatus, models: ReadModel) -> Model:
         capabilities=(
             status.capabilities if status.detected else models.capabilities(status.name)
         ),
+        parameters=status.parameters,
         settings=status.settings,
         runner=status.runner,
         uses=status.uses,

@@ -82,6 +82,8 @@ def setting_text(value: Setting) -> str:
     """Return the value of a setting as a user would type it."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, list | dict):
+        return msgspec.json.encode(value).decode()
     return str(value)
 
 

@@ -118,8 +118,10 @@ class ModelStatus(msgspec.Struct, kw_only=True):
         context_default: ``num_ctx`` of the model's own parameters.
         temperature: Recommended temperature.
         temperature_source: Source of ``temperature``.
+        parameters: The model's own parameters, by name.
         detected: Detected capabilities, by name.
         detected_digest: Digest for which the capabilities were detected.
+        detected_schema: Schema of the event that recorded them; 0 if there is none.
         settings: Configured settings, by name.
         runner: The runner of the weights, while the model is loaded.
         last_used_at: Time of the last use.
@@ -151,6 +153,8 @@ class ModelStatus(msgspec.Struct, kw_only=True):
     temperature_source: FactSource | None = None
     detected: dict[str, Capability] = {}
     detected_digest: str | None = None
+    detected_schema: int = 0
+    parameters: dict[str, facts.Setting] = {}
     settings: dict[str, Setting] = {}
     runner: Runner | None = None
     last_used_at: datetime | None = None
@@ -227,7 +231,8 @@ class ModelStatus(msgspec.Struct, kw_only=True):
             "capabilities": self.capabilities,
         }
         fields = msgspec.structs.asdict(self)
-        del fields["lifecycle"], fields["detected"], fields["detected_digest"]
+        for name in ("lifecycle", "detected", "detected_digest", "detected_schema"):
+            del fields[name]
         result: dict[str, Any] = msgspec.to_builtins(fields | properties, str_keys=True)
         return result
 
@@ -285,7 +290,7 @@ class StatusView:
     """
 
     name: ClassVar[str] = "status"
-    form: ClassVar[int] = 3
+    form: ClassVar[int] = 4
 
     def __init__(self) -> None:
         self._models: dict[str, ModelStatus] = {}  # by stream
@@ -590,6 +595,7 @@ def _detected(model: ModelStatus, event: RecordedEvent) -> None:
     model.context_default = fact.context_default
     model.temperature = fact.temperature
     model.temperature_source = fact.temperature_source
+    model.parameters, model.detected_schema = fact.parameters, event.schema
 
 
 def _configured(model: ModelStatus, event: RecordedEvent) -> None:

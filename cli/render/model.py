@@ -101,11 +101,17 @@ class Card:
     def _settings(self) -> str:
         status = self._status
         parts = []
-        if "temperature" not in status.settings and status.temperature is not None:
+        own = set(status.parameters) | set(status.settings)
+        if "temperature" not in own and status.temperature is not None:
             source = (
                 SOURCES[status.temperature_source] if status.temperature_source else "?"
             )
             parts.append(f"temperature {status.temperature:g} ({source})")
+        parts += [
+            f"{name} {setting_text(value)} (model)"
+            for name, value in sorted(status.parameters.items())
+            if name not in status.settings
+        ]
         parts += [
             f"{name} {setting_text(value)} (configured)"
             for name, value in sorted(status.settings.items())

@@ -19,7 +19,12 @@ from herdbook.core.models.registry import (
     ModelRegistry,
     words_of,
 )
-from herdbook.events.facts import CapabilitiesDetected, Capability, FactSource
+from herdbook.events.facts import (
+    CapabilitiesDetected,
+    Capability,
+    FactSource,
+    Setting,
+)
 
 SERVER_WORDS = ("completion", "tools", "vision", "thinking", "insert", "embedding")
 """The capabilities that are always reported. The server has more, which are reported
@@ -48,6 +53,7 @@ class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
             name, the field that shows it.
         num_ctx: The model's own parameter ``num_ctx``.
         temperature: The model's own parameter ``temperature``.
+        parameters: All of the model's own parameters.
         cloud: Whether it is a cloud model.
     """
 
@@ -63,6 +69,7 @@ class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
     listed_context: int | None = None
     num_ctx: int | None = None
     temperature: float | None = None
+    parameters: Mapping[str, Setting] = {}
     cloud: bool = False
 
 
@@ -95,6 +102,7 @@ def detect(
         context_default=observed.num_ctx,
         temperature=temperature.value if temperature else None,
         temperature_source=temperature.source if temperature else None,
+        parameters=dict(observed.parameters),
         capabilities=_capabilities(name, observed, known),
         ranks={role.value: rank for role, rank in known.ranks.items()} if known else {},
     )

@@ -41,7 +41,7 @@ class HeldConnection(asyncio.Protocol):
 
     def __init__(self, base_url: str, clock: Clock) -> None:
         address = urlsplit(base_url)
-        self._address = address.hostname, address.port
+        self._address = address.hostname or "", address.port or 0
         self._clock = clock
         self._transport: asyncio.BaseTransport | None = None
         self._refresh = 0

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, TypeAlias
+
+from herdbook.core.ollama.bounds import LONGEST_WORD
 
 Parameter: TypeAlias = bool | int | float | str | list[bool | int | float | str]
 """The value of a parameter; a list if the parameter is repeated, such as ``stop``."""
+
+MOST: Final = 64
+"""Parameters of a model, and values of one: Ollama knows about 30 parameters."""
+
+LONGEST_TEXT: Final = 1000
+"""Characters of a text in an event, such as a stop sequence."""
+
+LARGEST_NUMBER: Final = 2**53
+"""Beyond this, JSON numbers are not exact in every program."""
 
 _ESCAPE: Final = re.compile(
     r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|(.))", re.DOTALL
@@ -27,6 +39,27 @@ def parse_parameters(text: str) -> dict[str, Parameter]:
         else:
             parameters[name] = [before, value]
     return parameters
+
+
+def bounded(parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
+    """Return the parameters that an event may contain; the others are left out.
+
+    At most ``MOST`` names; texts of at most ``LONGEST_TEXT`` characters and lists of at
+    most ``MOST`` of them; finite numbers that JSON can represent exactly.
+    """
+    found: dict[str, Parameter] = {}
+    for name, value in parameters.items():
+        values = value if isinstance(value, list) else [value]
+        few = len(found) < MOST and len(values) <= MOST
+        if few and len(name) <= LONGEST_WORD and all(map(_is_exact, values)):
+            found[name] = value
+    return found
+
+
+def _is_exact(value: bool | float | str) -> bool:
+    if isinstance(value, str):
+        return len(value) <= LONGEST_TEXT
+    return math.isfinite(value) and abs(value) < LARGEST_NUMBER
 
 
 def _parameter_lines(text: str) -> Iterator[tuple[str, bool | int | float | str]]:

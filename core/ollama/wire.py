@@ -36,7 +36,7 @@ from herdbook.core.ollama.bounds import (
     word,
     words,
 )
-from herdbook.core.ollama.show_parameters import Parameter, parse_parameters
+from herdbook.core.ollama.show_parameters import Parameter, bounded, parse_parameters
 from herdbook.events.facts import Runner
 
 Timestamp: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -292,6 +292,11 @@ class ShowAnswer(Answer, frozen=True, kw_only=True):
         if len(self.parameters_text) > LONGEST_PARAMETERS:
             return {}
         return parse_parameters(self.parameters_text)
+
+    @property
+    def recordable_parameters(self) -> dict[str, Parameter]:
+        """The model's own parameters, within the bounds of an event."""
+        return bounded(self.parameters)
 
     @property
     def num_ctx(self) -> int | None:

@@ -20,6 +20,7 @@ from herdbook.core.ollama.entries import RUNNERS, UnreadableEntry
 from herdbook.core.ollama.held_connection import Continuity
 from herdbook.core.reconcile.hiding import may_hide_model, may_hide_runner
 from herdbook.core.reconcile.server_state import ListedModel, ServerState, WeightsOf
+from herdbook.events.codec import SCHEMAS
 from herdbook.events.facts import (
     CapabilitiesDetected,
     Fact,
@@ -63,12 +64,14 @@ def undetected(
     """Return the names of listed models whose details are not completely known.
 
     Models with unknown weights are included: weights decide which runner is whose,
-    and a server that could not report them may do so later.
+    and a server that could not report them may do so later. So are models that an
+    older version detected.
     """
     return [
         name
         for name, listed in models.items()
         if not is_detected(listed, statuses.get(name))
+        or is_outdated(statuses[name])
         or (statuses[name].weights is None and not listed.remote_host)
     ]
 
@@ -76,6 +79,11 @@ def undetected(
 def is_detected(listed: ListedModel, status: ModelStatus | None) -> bool:
     """Return whether the capabilities of a listed model are known."""
     return status is not None and status.detected_digest == listed.digest
+
+
+def is_outdated(status: ModelStatus) -> bool:
+    """Return whether an older version, which recorded less, detected a model."""
+    return status.detected_schema < SCHEMAS[CapabilitiesDetected.__name__]
 
 
 _CAUSES = {

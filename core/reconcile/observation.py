@@ -86,5 +86,6 @@ def metadata_of(model: ListedModel, shown: ShowAnswer | None) -> ModelMetadata:
         listed_context=model.context_length,
         num_ctx=shown.num_ctx,
         temperature=shown.temperature,
+        parameters=shown.recordable_parameters,
         cloud=model.remote_host is not None,
     )

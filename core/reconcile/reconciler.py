@@ -32,7 +32,13 @@ from herdbook.core.models.capabilities import detect
 from herdbook.core.ollama.address import same_server
 from herdbook.core.ollama.entries import UnreadableEntry
 from herdbook.core.reconcile.damping import Change, Damper, change_of, with_count
-from herdbook.core.reconcile.drift import Comparison, Drift, is_detected, undetected
+from herdbook.core.reconcile.drift import (
+    Comparison,
+    Drift,
+    is_detected,
+    is_outdated,
+    undetected,
+)
 from herdbook.core.reconcile.hiding import newly_unreadable
 from herdbook.core.reconcile.observation import metadata_of, server_state
 from herdbook.core.reconcile.recovery import interrupt_dead
@@ -343,11 +349,15 @@ class Reconciler:
                 except (BadAnswerError, TimeoutError) as error:
                     reason = str(error) or f"no answer within {timeout_s:.1f} s"
                     _log.warning("show_failed", model=name, reason=reason)
-                    unreadable.add(name)
-                    found = detect(
-                        name, metadata_of(models[name], None), self._registry
-                    )
-            return None if known and found and found.weights is None else found
+                    if not known or statuses[name].weights is None:
+                        unreadable.add(name)
+                    if known:
+                        return None  # what is known is more than the list has
+                    return detect(name, metadata_of(models[name], None), self._registry)
+            if known and found and found.weights is None:
+                newer = is_outdated(statuses[name]) and not statuses[name].weights
+                return found if newer else None
+            return found
 
         names = [
             name

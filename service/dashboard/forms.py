@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-import msgspec
-
 from herdbook.core.models.configuration import OPTION, SETTINGS, parse
 from herdbook.events.facts import ConfigurationChanged, Setting
 from herdbook.projections.roles import CAPABILITY_SETTING
@@ -42,16 +40,9 @@ class Edit(NamedTuple):
     unset: list[str]
 
 
-def typed(value: Setting) -> str:
-    """Return a setting's value as one types it."""
-    if isinstance(value, list | dict):
-        return msgspec.json.encode(value).decode()
-    return setting_text(value)
-
-
 def texts_of(settings: Mapping[str, Setting]) -> Texts:
     """Return settings as one types them."""
-    return {name: typed(value) for name, value in settings.items()}
+    return {name: setting_text(value) for name, value in settings.items()}
 
 
 def fields_of(texts: Mapping[str, str]) -> Texts:
@@ -108,7 +99,7 @@ def edit_of(base: Mapping[str, str], wanted: Mapping[str, str]) -> Edit:
         {
             name: value
             for name, value in values.items()
-            if base.get(name) != typed(value)
+            if base.get(name) != setting_text(value)
         },
         [name for name in base if name not in wanted],
     )

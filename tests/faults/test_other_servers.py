@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.fake_ollama import HANGS, NOT_FOUND, Reply, answers, fake_ollama, show, tag
+from support.odd_log import alter
 
 from herdbook.core import ManagerSettings, ModelManager, ModelState
 from herdbook.core.storage import MEMORY
@@ -89,7 +90,8 @@ async def test_failed_refresh_shows_its_reason() -> None:
 
 
 async def test_default_context_is_in_the_models_own_parameters() -> None:
-    shown = show(parameters="num_ctx    32768\ntemperature    0.3")
+    text = 'num_ctx    32768\ntemperature    0.3\nstop    "a"\nstop    "b"'
+    shown = show(parameters=text)
     async with (
         fake_ollama(answers(NAME, shown=shown)) as url,
         ModelManager.open(MEMORY, ollama=url, settings=SETTINGS) as manager,
@@ -99,6 +101,55 @@ async def test_default_context_is_in_the_models_own_parameters() -> None:
         assert status.context_trained == 131072
         assert status.context_default == 32768
         assert status.temperature == 0.3
+        assert status.parameters == {
+            "num_ctx": 32768,
+            "stop": ["a", "b"],
+            "temperature": 0.3,
+        }
+
+
+async def test_parameters_that_json_cannot_hold_are_left_out() -> None:
+    long, many = "x" * 1001, "\n".join(f"p{number}    1" for number in range(90))
+    text = f'a    inf\nb    nan\nc    {2**60}\nd    "{long}"\nok    1\n{many}'
+    async with (
+        fake_ollama(answers(NAME, shown=show(parameters=text))) as url,
+        ModelManager.open(MEMORY, ollama=url, settings=SETTINGS) as manager,
+    ):
+        (status,) = await manager.all_statuses()
+
+        assert status.parameters["ok"] == 1
+        assert len(status.parameters) == 64
+        assert not status.parameters.keys() & set("abcd")
+        assert (await manager.verify()).findings == ()
+
+
+async def test_model_that_an_older_version_detected_is_detected_again(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "herd.db"
+    shown = show(parameters="num_ctx    32768")
+    async with fake_ollama(answers(NAME, shown=shown)) as url:
+
+        async def recorded() -> list[int]:
+            opened = ModelManager.open(log, ollama=url, settings=SETTINGS)
+            async with opened as manager:
+                (status,) = await manager.all_statuses()
+                assert status.context_default == 32768
+                return [
+                    event.schema
+                    for event in (await manager.read_log()).events
+                    if event.type == "CapabilitiesDetected"
+                ]
+
+        await recorded()
+        alter(  # what an older version would have written
+            log,
+            "UPDATE events SET schema = 1, data = json_remove(data, '$.parameters') "
+            "WHERE type = 'CapabilitiesDetected'",
+        )
+
+        assert await recorded() == [1, 2]
+        assert await recorded() == [1, 2]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from herdbook.core.history.explain import Link
 from herdbook.events.facts import ConfigurationChanged
 from herdbook.events.streams import model_stream
 from herdbook.presentation import facts, wording
+from herdbook.projections.sentences import setting_text
 from herdbook.service.api.parameters import name_of
 from herdbook.service.dashboard import forms as editing
 from herdbook.service.dashboard import model_events
@@ -93,6 +94,7 @@ async def model_page(
         abilities=abilities(page, status),
         drawn=_timeline(page, trail, span),
         setters=await _setters(page, status, trail),
+        parameters=_parameters(status),
         fields=editing.fields_of(editing.texts_of(status.settings)),
         editing=editing,
         figures=figures(page, status),
@@ -169,11 +171,20 @@ async def _setters(
     return [
         Setter(
             name,
-            editing.typed(status.settings[name]),
+            setting_text(status.settings[name]),
             events.get(name),
             _note(events.get(name)),
         )
         for name in names
+    ]
+
+
+def _parameters(status: ModelStatus) -> list[tuple[str, str]]:
+    """Return the model's own parameters that no setting overrides, as texts."""
+    return [
+        (name, setting_text(value))
+        for name, value in sorted(status.parameters.items())
+        if name not in status.settings
     ]
 
 

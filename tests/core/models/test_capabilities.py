@@ -191,7 +191,7 @@ def test_detection_is_whole_and_can_be_recorded(
 ) -> None:
     detected = detect(name, observed, REGISTRY)
     assert {*SERVER_WORDS, "json", "coding"} <= set(detected.capabilities)
-    recorded = decode(CapabilitiesDetected.__name__, 1, encode(detected))
+    recorded = decode(CapabilitiesDetected.__name__, 2, encode(detected))
     assert recorded == detected
 
 

@@ -23,6 +23,7 @@ MODEL_KEYS = {
     "family",
     "parameter_count",
     "quantization",
+    "parameters",
     "context",
     "capabilities",
     "settings",
