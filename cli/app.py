@@ -7,6 +7,7 @@ options are accepted before and after the verb; the later one wins.
 from __future__ import annotations
 
 import asyncio
+import glob
 import inspect
 import os
 import signal
@@ -42,13 +43,20 @@ TRY = "Try it"
 _PANEL = "Global options, before or after the verb"
 
 
+def complete_file(incomplete: str) -> list[str]:
+    """Return the files and directories whose paths start with a text."""
+    return sorted(glob.glob(f"{glob.escape(incomplete)}*"))  # noqa: PTH207 - keeps ./
+
+
 def _global_options(
     *,
     db: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Log file [env HERDBOOK_DB; default herd.db in the user data "
-            "directory].",
+            metavar="LOG",
+            help="Log: a file or postgresql://USER@HOST/DATABASE [env HERDBOOK_DB; "
+            "default herd.db in the user data directory].",
+            autocompletion=complete_file,
             rich_help_panel=_PANEL,
         ),
     ] = None,

@@ -23,6 +23,7 @@ from herdbook.core import (
     ConflictError,
     HerdbookError,
     IllegalTransitionError,
+    MissingExtraError,
     ModelNotFoundError,
     NodeTimeoutError,
     NodeUnreachableError,
@@ -69,12 +70,6 @@ class NoHomeError(HerdbookError):
     """The user's data directory cannot be used."""
 
     code = "no_home"
-
-
-class MissingExtraError(HerdbookError):
-    """The command needs a part of Herdbook that is not installed."""
-
-    code = "missing_extra"
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import typer
 from herdbook.cli.errors import NoHomeError
 from herdbook.cli.output import Screen
 from herdbook.core import ManagerSettings, ModelManager, ModelRegistry, base_url
+from herdbook.core.log_location import LogLocation, log_location
 from herdbook.presentation.times import Now
 
 READ_TIMEOUT_S = 2.0
@@ -29,7 +30,7 @@ class Invocation:
     """The global options of one call, with their defaults from the environment.
 
     Attributes:
-        db: The log file; None for the one in the user data directory.
+        db: The log, as given; None for the file in the user data directory.
         ollama: Address of the server; None uses OLLAMA_HOST.
         node: Name of the server in the log.
         catalogue: The user's own catalogue; None if there is none.
@@ -42,8 +43,7 @@ class Invocation:
     """
 
     def __init__(self, *, now: Now | None = None, screen: Screen | None = None) -> None:
-        db = os.environ.get("HERDBOOK_DB")
-        self.db = Path(db) if db else None
+        self.db = os.environ.get("HERDBOOK_DB") or None
         self.ollama: str | None = None
         self.node = os.environ.get("HERDBOOK_NODE") or "local"
         self.catalogue = _own_catalogue()
@@ -80,9 +80,13 @@ class Invocation:
             signal.signal(signal.SIGINT, before)
 
     @property
-    def log(self) -> Path:
-        """The log file; creates the user data directory if it is the default."""
-        return self.data / "herd.db" if self.db is None else self.db
+    def log(self) -> LogLocation:
+        """The log; creates the user data directory if it is the default.
+
+        Raises:
+            CallerError: The address of the database is not valid.
+        """
+        return self.data / "herd.db" if self.db is None else log_location(self.db)
 
     @property
     def data(self) -> Path:

@@ -6,20 +6,24 @@ from pathlib import Path
 
 from herdbook.cli.errors import NothingFoundError
 from herdbook.core import ModelManager, ModelStatus, ReadModel
-from herdbook.events.sqlite.log_file import log_exists
+from herdbook.core.log_location import LogLocation
+from herdbook.core.storage import log_exists
 from herdbook.presentation.model_not_found import model_not_found, similar_models
 
 
-def check_log(log: Path) -> None:
+async def check_log(log: LogLocation) -> None:
     """Check that the log exists, for verbs that must not create it.
 
     Raises:
         NothingFoundError: The log does not exist.
         StoreError: It is not readable, or only its ``-wal`` file is left.
+        MissingExtraError: The driver of the database is not installed.
     """
-    if not log_exists(log, writable=False) and not log.exists():
+    if not await log_exists(log):
         raise NothingFoundError(
-            str(log), "does not exist", "Choose a log with --db PATH"
+            str(log),
+            "does not exist" if isinstance(log, Path) else "has no log",
+            "Choose a log with --db LOG",
         )
 
 

@@ -11,7 +11,8 @@ import typer
 from herdbook.cli.invocation import Invocation
 from herdbook.core import HerdbookError, ModelRole
 from herdbook.core.clock import SystemClock
-from herdbook.core.storage import Storage
+from herdbook.core.log_location import LogLocation
+from herdbook.core.storage import Storage, log_exists
 from herdbook.events.facts import FACTS
 from herdbook.events.streams import MODEL_PREFIX, model_of
 
@@ -28,16 +29,15 @@ def complete_stream(incomplete: str) -> list[str]:
 
 
 def _streams(prefix: str) -> set[str]:
-    log = Invocation().log
-    if not log.exists():
-        return set()
     try:
-        return asyncio.run(_read_streams(str(log), prefix))
+        return asyncio.run(_read_streams(Invocation().log, prefix))
     except HerdbookError:
         return set()  # an error would garble the shell's prompt
 
 
-async def _read_streams(log: str, prefix: str) -> set[str]:
+async def _read_streams(log: LogLocation, prefix: str) -> set[str]:
+    if not await log_exists(log):
+        return set()
     async with Storage.open(log, SystemClock()) as storage:
         events = storage.store.read_all(stream_prefix=prefix)
         return {event.stream async for event in events}

@@ -10,22 +10,31 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from platform import python_version
 
 import msgspec
 
-from herdbook.core.checks.log import check_log, check_sqlite, failed
+from herdbook.core.checks.database import check_database
+from herdbook.core.checks.log import (
+    check_instances,
+    check_log,
+    check_sqlite,
+    failed,
+)
 from herdbook.core.clock import Clock, SystemClock
 from herdbook.core.diagnosis import Diagnosis, Level, diagnosis
 from herdbook.core.errors import HerdbookError, StoreError
+from herdbook.core.log_location import MEMORY, LogLocation
 from herdbook.core.manager import ModelManager
 from herdbook.core.models.registry import ModelRegistry
 from herdbook.core.settings import ManagerSettings
-from herdbook.core.storage import MEMORY, Storage
+from herdbook.core.storage import Storage
 from herdbook.events.facts import LoadInterrupted, PullInterrupted, UpdateInterrupted
 from herdbook.events.findings import Finding
+from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.recorded import Cause, RecordedEvent
 from herdbook.events.sqlite.log_file import log_file_path
 from herdbook.events.streams import model_of
@@ -43,7 +52,7 @@ class DoctorOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options of the doctor.
 
     Attributes:
-        log: File of the log; None to check only the rest.
+        log: The log; None to check only the rest.
         ollama: Address of the server, in the format of ``OLLAMA_HOST``; by default
             ``OLLAMA_HOST``.
         node: Name of the server in the log.
@@ -52,7 +61,7 @@ class DoctorOptions(msgspec.Struct, frozen=True, kw_only=True):
         refresh_timeout_s: Timeout of a refresh from the server, seconds.
     """
 
-    log: Path | None
+    log: LogLocation | None
     ollama: str | None = None
     node: str = "local"
     actor: str = "library:python"
@@ -71,7 +80,7 @@ async def examine(
     clock = clock or SystemClock()
     found = [_versions(), check_sqlite(), check_catalogue(options.catalogue)]
     if options.log is not None:
-        of_log = await asyncio.to_thread(check_log, options.log, clock.now())
+        of_log = await _check_log(options.log, clock.now())
         found += of_log
         if _is_sound(of_log):
             try:
@@ -109,15 +118,21 @@ def check_catalogue(path: Path | None) -> Diagnosis:
     return diagnosis("catalogue", f"{path} and the shipped one: {len(registry)} models")
 
 
+async def _check_log(log: LogLocation, now: datetime) -> list[Diagnosis]:
+    if isinstance(log, PostgresAddress):
+        return await check_database(log, now)
+    return await asyncio.to_thread(check_log, log, now)
+
+
 async def _check_log_and_server(
-    options: DoctorOptions, log: Path, clock: Clock
+    options: DoctorOptions, log: LogLocation, clock: Clock
 ) -> list[Diagnosis]:
     """Open the log and compare it with the server."""
     async with Storage.open(log, clock) as storage:
         before = (await storage.store.head()).position
     async with _open(options, log, clock) as manager:
         return [
-            _check_instances(log),
+            *([_check_instances(log)] if isinstance(log, Path) else []),
             *_events((await manager.now()).findings),
             *[each async for each in _interrupted_work(manager, before)],
             *await manager.doctor(),
@@ -125,7 +140,7 @@ async def _check_log_and_server(
 
 
 def _open(
-    options: DoctorOptions, log: Path | str, clock: Clock
+    options: DoctorOptions, log: LogLocation | str, clock: Clock
 ) -> AbstractAsyncContextManager[ModelManager]:
     return ModelManager.open(
         log,
@@ -139,11 +154,7 @@ def _open(
 
 def _check_instances(log: Path) -> Diagnosis:
     """Count the other instances on the log: each has its own lock file."""
-    others = len([*log_file_path(log, "-instances").glob("*.lock")]) - 1
-    if not others:
-        return diagnosis("instances", "no other instance uses the log")
-    plural = "s" if others > 1 else ""
-    return diagnosis("instances", f"log in use by {others} other instance{plural}")
+    return check_instances(len([*log_file_path(log, "-instances").glob("*.lock")]) - 1)
 
 
 def _events(findings: Sequence[Finding]) -> Iterator[Diagnosis]:

@@ -34,6 +34,7 @@
     │       ├── PullCutError           the stream ended without ``success``
     │       └── PullCancelledError     the server cancelled the download
     ├── ResourceExhaustedError         this process has too many open files
+    ├── MissingExtraError              a part of Herdbook is not installed
     └── StoreError                     the log cannot be read or written
 
 A message is composed of typed fields: subject, state, remedy. ``kind`` is the stable

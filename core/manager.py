@@ -15,7 +15,6 @@ from contextlib import (
     asynccontextmanager,
     suppress,
 )
-from pathlib import Path
 from typing import Self
 
 from msgspec import UNSET
@@ -31,6 +30,7 @@ from herdbook.core.desired.desired import DesiredSet
 from herdbook.core.desired.plan import Plan, PlanProgress
 from herdbook.core.diagnosis import Diagnosis
 from herdbook.core.errors import CallerError, OllamaError, WrongExpectedVersionError
+from herdbook.core.log_location import LogLocation
 from herdbook.core.models import configuration
 from herdbook.core.models.registry import ModelRegistry, parse_role
 from herdbook.core.observer import NO_OBSERVER, Observer
@@ -72,7 +72,7 @@ class ModelManager(Commands):
     @asynccontextmanager
     async def open(  # noqa: PLR0913 - each may be left out, and most are
         cls,
-        log: str | Path = "herd.db",
+        log: str | LogLocation = "herd.db",
         *,
         ollama: str | None = None,
         node: str = "local",
@@ -87,8 +87,8 @@ class ModelManager(Commands):
         """Open a log and connect to its server; recover from a crash.
 
         Args:
-            log: File of the log, created if it does not exist; ``:memory:`` for a log
-                without a file.
+            log: File of the log, created if it does not exist, or the address of a
+                PostgreSQL database; ``:memory:`` for a log without a file.
             ollama: Address of the server, in the format of ``OLLAMA_HOST``; by default
                 ``OLLAMA_HOST``, or ``127.0.0.1:11434``.
             node: Name of the server in the log.

@@ -5,6 +5,7 @@
     │   ├── IllegalTransitionError     an event that the lifecycle does not allow
     │   └── WrongStreamError           an event in a stream of another kind
     ├── ResourceExhaustedError         too many open files (``file_descriptors.py``)
+    ├── MissingExtraError              a part of Herdbook is not installed
     └── StoreError                     the log failed
         ├── ConflictError              another append came first, or the id is taken
         │   ├── WrongExpectedVersionError
@@ -119,6 +120,12 @@ class WrongStreamError(CallerError):
             f"cannot be appended to the stream {stream[:80]!r}",
             f"Append it to a stream named {home}",
         )
+
+
+class MissingExtraError(HerdbookError):
+    """Something needs a part of Herdbook that is not installed."""
+
+    code = "missing_extra"
 
 
 class StoreError(HerdbookError):

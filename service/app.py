@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Final
 
 from litestar import Litestar, Response, Router
@@ -27,6 +26,7 @@ from herdbook.core import (
     ModelRegistry,
     SystemClock,
 )
+from herdbook.core.log_location import LogLocation
 from herdbook.core.logging import Logger
 from herdbook.service.api import free as api_free
 from herdbook.service.api import health
@@ -123,7 +123,7 @@ def routed(service: Service) -> Litestar:
 
 @asynccontextmanager
 async def composed(
-    log: str | Path,
+    log: str | LogLocation,
     *,
     settings: ServiceSettings | None = None,
     ollama: str | None = None,
@@ -138,7 +138,7 @@ async def composed(
     shown as lost, and the manager retries with growing intervals.
 
     Args:
-        log: The path of the log file.
+        log: The log: a file, or the address of a database.
         settings: Settings of the service.
         ollama: The address of the Ollama server, in the form of ``OLLAMA_HOST``.
         node: The name of that server in the log.

@@ -11,6 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from herdbook.core import ModelState, ReadModel
 from herdbook.core.concurrency.supervisor import TaskStatus
+from herdbook.core.log_location import LogLocation
 from herdbook.service.operations.operation import Kind, Operation, OperationState
 
 MEDIA_TYPE: Final = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")
@@ -49,10 +50,10 @@ class Metrics:
     """The metrics of one service; the observer of its manager.
 
     Args:
-        log: The path of the log file, for the size of its write-ahead log.
+        log: The log; a file has a write-ahead log, whose size is measured.
     """
 
-    def __init__(self, log: str | Path) -> None:
+    def __init__(self, log: str | LogLocation) -> None:
         self._wal = Path(f"{log}-wal")
         self.registry = CollectorRegistry()
         self._append_s = Histogram(

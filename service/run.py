@@ -12,12 +12,12 @@ import gc
 import signal
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from pathlib import Path
 from typing import TypeAlias
 
 import msgspec
 
 from herdbook.core import ModelManager, ModelRegistry
+from herdbook.core.log_location import LogLocation
 from herdbook.core.logging import Logger
 from herdbook.service.app import composed
 from herdbook.service.context import default_manager_settings
@@ -37,7 +37,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Arguments of ``run``.
 
     Attributes:
-        log: The path of the log file.
+        log: The log.
         ollama: The address of the Ollama server, in the form of ``OLLAMA_HOST``.
         node: The name of that server in the log.
         registry: The catalogue of known models.
@@ -46,7 +46,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
         follow_node: Accept a server address that differs from the one in the log.
     """
 
-    log: Path
+    log: LogLocation
     ollama: str | None
     node: str
     registry: ModelRegistry

@@ -13,6 +13,8 @@ import msgspec
 from herdbook.cli.errors import from_extra
 from herdbook.cli.invocation import READ_TIMEOUT_S, Invocation
 from herdbook.core import ManagerSettings, ModelManager
+from herdbook.core.log_location import LogLocation
+from herdbook.core.storage import log_exists
 from herdbook.service.auth.tokens import load_tokens, take_from_environment
 from herdbook.service.logging import configure
 from herdbook.service.run import Companion, RunOptions, run
@@ -139,15 +141,19 @@ async def _sandboxed(
     from herdbook.cli.programs import sample_history  # noqa: PLC0415
     from herdbook.cli.programs.run_sandbox import Options, served, world_of  # noqa: PLC0415
 
-    log = invocation.db or invocation.data / "sandbox" / "herd.db"
-    log.parent.mkdir(exist_ok=True)
-    models = log.with_name(f"{log.name}-sandbox")
+    is_named = invocation.db is not None
+    log = invocation.log if is_named else invocation.data / "sandbox" / "herd.db"
+    if isinstance(log, Path):
+        log.parent.mkdir(exist_ok=True)
+        models = log.with_name(f"{log.name}-sandbox")
+    else:
+        models = invocation.data / f"{log.schema}-sandbox"
     sandbox = Options(registry_rate=SANDBOX_RATE, state=models)
     node = "sandbox" if invocation.node == "local" else invocation.node
     # Only in the default demonstration log, and only when that is new: a log that the
     # user named with --db holds nothing but what the user did.
-    is_new = invocation.db is None and not log.exists() and not models.exists()
-    clock = sample_history.clock() if is_new else None
+    is_old = is_named or await log_exists(log) or models.exists()
+    clock = None if is_old else sample_history.clock()
     world = world_of(sandbox, clock)
     async with served(sandbox, world) as address:
         if clock is not None:
@@ -163,7 +169,7 @@ async def _sandboxed(
 
 
 def _write_start(
-    invocation: Invocation, log: Path, remark: str, address: str, gateway: str
+    invocation: Invocation, log: LogLocation, remark: str, address: str, gateway: str
 ) -> None:
     screen = invocation.screen
     if invocation.json:

@@ -12,7 +12,6 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Final
 
 from herdbook.core import (
@@ -23,6 +22,7 @@ from herdbook.core import (
     OllamaError,
 )
 from herdbook.core.clock import Timeout
+from herdbook.core.log_location import LogLocation
 from herdbook.sandbox import RealClock, World, apply_step
 
 DAYS: Final = 3
@@ -61,7 +61,7 @@ def clock() -> RealClock:
 
 
 async def record(
-    world: World, clock: RealClock, log: Path, *, ollama: str, node: str
+    world: World, clock: RealClock, log: LogLocation, *, ollama: str, node: str
 ) -> None:
     """Record the history, then release the clock.
 

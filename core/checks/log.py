@@ -21,6 +21,7 @@ from herdbook.core.storage import ACCEPT_LOSS
 from herdbook.events.sqlite.condition import Condition, examine
 from herdbook.events.sqlite.log_file import log_file_path
 from herdbook.events.sqlite.read_only import is_read_only
+from herdbook.events.store import Head
 from herdbook.projections.sentences import bytes_text, duration_text
 
 FIRST_SQLITE_WITHOUT_RESET_BUG = (3, 51, 3)
@@ -100,7 +101,7 @@ def _file(log: Path, condition: Condition | None, now: datetime) -> Iterator[Dia
     )
     yield _settings(condition)
     yield _schema(condition)
-    yield _head(condition)
+    yield check_head(condition.head, condition.last)
     yield _kept_head(condition)
     yield check_wal(_size(log_file_path(log, "-wal")))
     yield check_clock(condition.recorded_at, now)
@@ -142,15 +143,27 @@ def _schema(condition: Condition) -> Diagnosis:
     )
 
 
-def _head(condition: Condition) -> Diagnosis:
-    if condition.head == condition.last:
-        return diagnosis(
-            "head", f"the log ends at its recorded head, #{_last(condition)}"
-        )
+def check_instances(others: int) -> Diagnosis:
+    """Report how many other instances use the log."""
+    if not others:
+        return diagnosis("instances", "no other instance uses the log")
+    plural = "s" if others > 1 else ""
+    return diagnosis("instances", f"log in use by {others} other instance{plural}")
+
+
+def check_head(head: Head, last: Head) -> Diagnosis:
+    """Check that the head row is about the newest event.
+
+    Args:
+        head: The head row.
+        last: The newest event.
+    """
+    if head == last:
+        return diagnosis("head", f"the log ends at its recorded head, #{last.position}")
     return diagnosis(
         "head",
-        f"the recorded head is #{condition.head.position}, but the newest event is "
-        f"#{_last(condition)}",
+        f"the recorded head is #{head.position}, but the newest event is "
+        f"#{last.position}",
         "Events are missing or altered. Run herdbook verify to find them, or restore "
         "a backup",
         level=Level.PROBLEM,
@@ -174,10 +187,6 @@ def _kept_head(condition: Condition) -> Diagnosis:
     return diagnosis(
         "kept_head", f"the saved head, #{condition.kept.position}, is in the log"
     )
-
-
-def _last(condition: Condition) -> int:
-    return condition.last.position
 
 
 def check_wal(size_bytes: int) -> Diagnosis:

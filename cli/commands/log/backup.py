@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from herdbook.cli.app import HISTORY, verb
-from herdbook.cli.errors import DONE
+from herdbook.cli.errors import DONE, UsageError
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import check_log
+from herdbook.core.log_location import LogLocation
 from herdbook.presentation import shapes
 from herdbook.presentation.wording import counted
 from herdbook.projections.sentences import bytes_text
@@ -32,8 +33,8 @@ async def backup(
     """
     from herdbook.core.transfer.backup import back_up  # noqa: PLC0415 - only for this verb
 
-    check_log(invocation.log)
-    made = await back_up(invocation.log, file, replace=replace)
+    await check_log(invocation.log)
+    made = await back_up(_file(invocation.log), file, replace=replace)
     if invocation.json:
         invocation.screen.write_json(
             shapes.BackedUp(
@@ -70,7 +71,7 @@ async def restore(
     """
     from herdbook.core.transfer.backup import restore  # noqa: PLC0415 - only for this verb
 
-    done = await restore(file, invocation.log, replace=replace)
+    done = await restore(file, _file(invocation.log), replace=replace)
     if invocation.json:
         invocation.screen.write_json(
             shapes.Restored(
@@ -87,6 +88,21 @@ async def restore(
     if done.replaced:
         invocation.screen.write(f"The replaced files are in {done.replaced}")
     return DONE
+
+
+def _file(log: LogLocation) -> Path:
+    """Return the file of a log.
+
+    Raises:
+        UsageError: The log is in a database.
+    """
+    if isinstance(log, Path):
+        return log
+    raise UsageError(
+        str(log),
+        "is a database, not a file",
+        "Back it up with pg_dump, or copy the log to a file: herdbook copy --to FILE",
+    )
 
 
 def _findings(count: int) -> str:

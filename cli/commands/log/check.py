@@ -77,7 +77,7 @@ async def verify(
     heads = [_anchor(text) for text in anchor or ()]
     made, public = read_anchors(anchors or ()), read_keys(key or ())
     log = invocation.log
-    check_log(log)
+    await check_log(log)
     began = time.perf_counter()
     async with Storage.open(
         log, SystemClock(), accept_loss=accept, reading=not accept

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Collection
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
@@ -181,9 +181,11 @@ def read_keys(files: Collection[Path]) -> list[keys.PublicKey]:
     return found
 
 
-def _storage(invocation: Invocation) -> AbstractAsyncContextManager[Storage]:
-    check_log(invocation.log)
-    return Storage.open(invocation.log, SystemClock(), reading=True)
+@asynccontextmanager
+async def _storage(invocation: Invocation) -> AsyncIterator[Storage]:
+    await check_log(invocation.log)
+    async with Storage.open(invocation.log, SystemClock(), reading=True) as storage:
+        yield storage
 
 
 def _last(file: Path) -> Anchor:

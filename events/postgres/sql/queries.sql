@@ -5,6 +5,15 @@ SELECT
     current_setting('server_encoding'),
     current_setting('transaction_read_only');
 
+-- name: connection
+-- Version of the server, the connection to it, and settings that a crash matters to.
+SELECT
+    current_setting('server_version'),
+    coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false),
+    inet_client_addr() IS NULL OR inet_client_addr() = inet_server_addr(),
+    current_setting('fsync'),
+    current_setting('full_page_writes');
+
 -- name: search_path
 -- Find the tables of the log, and nothing else.
 SELECT set_config('search_path', quote_ident(%(schema)s), false);
