@@ -78,7 +78,12 @@ async def examine(
         CallerError: The server's address or the node's name is not valid.
     """
     clock = clock or SystemClock()
-    found = [_versions(), check_sqlite(), check_catalogue(options.catalogue)]
+    in_database = isinstance(options.log, PostgresAddress)
+    found = [
+        _versions(in_database=in_database),
+        *([] if in_database else [check_sqlite()]),
+        check_catalogue(options.catalogue),
+    ]
     if options.log is not None:
         of_log = await _check_log(options.log, clock.now())
         found += of_log
@@ -100,10 +105,18 @@ def _is_sound(found: Sequence[Diagnosis]) -> bool:
     return exists and all(each.level is not Level.PROBLEM for each in found)
 
 
-def _versions() -> Diagnosis:
-    names = ("herdbook", "aiosqlite", "httpx", "msgspec", "structlog", "transitions")
-    versions = [f"{name} {metadata.version(name)}" for name in names]
+def _versions(*, in_database: bool) -> Diagnosis:
+    driver = "psycopg" if in_database else "aiosqlite"
+    names = ("herdbook", driver, "httpx", "msgspec", "structlog", "transitions")
+    versions = [f"{name} {_version(name)}" for name in names]
     return diagnosis("versions", ", ".join([*versions, f"Python {python_version()}"]))
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # the driver is an extra
+        return "not installed"
 
 
 def check_catalogue(path: Path | None) -> Diagnosis:

@@ -15,6 +15,7 @@ from contextlib import (
     asynccontextmanager,
     suppress,
 )
+from pathlib import Path
 from typing import Self
 
 from msgspec import UNSET
@@ -30,7 +31,6 @@ from herdbook.core.desired.desired import DesiredSet
 from herdbook.core.desired.plan import Plan, PlanProgress
 from herdbook.core.diagnosis import Diagnosis
 from herdbook.core.errors import CallerError, OllamaError, WrongExpectedVersionError
-from herdbook.core.log_location import LogLocation
 from herdbook.core.models import configuration
 from herdbook.core.models.registry import ModelRegistry, parse_role
 from herdbook.core.observer import NO_OBSERVER, Observer
@@ -43,6 +43,7 @@ from herdbook.core.settings import ManagerSettings
 from herdbook.core.storage import Storage
 from herdbook.events.facts import ModelUsed, NodeMoved, Setting
 from herdbook.events.lifecycle import Activity
+from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.recorded import Cause
 from herdbook.events.streams import check_node
 from herdbook.projections.roles import ModelRole
@@ -72,7 +73,7 @@ class ModelManager(Commands):
     @asynccontextmanager
     async def open(  # noqa: PLR0913 - each may be left out, and most are
         cls,
-        log: str | LogLocation = "herd.db",
+        log: str | Path | PostgresAddress = "herd.db",
         *,
         ollama: str | None = None,
         node: str = "local",

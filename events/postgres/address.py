@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
 from herdbook.events.errors import CallerError
 
@@ -22,6 +22,8 @@ LONGEST_SCHEMA: Final = 48
 bytes, includes it."""
 
 _SCHEMA = re.compile(rf"[a-z_][a-z0-9_]{{0,{LONGEST_SCHEMA - 1}}}")
+
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]\0]*)(:[0-9]*)?")
 
 _SECRETS = frozenset({"password", "sslpassword"})
 
@@ -44,10 +46,14 @@ class PostgresAddress:
     def __init__(self, url: str) -> None:
         try:
             parts = urlsplit(url)
-            query = parse_qsl(parts.query, strict_parsing=bool(parts.query))
+            query = parse_qsl(
+                parts.query,
+                keep_blank_values=True,
+                strict_parsing=bool(parts.query),
+            )
         except ValueError:
             raise _invalid("cannot be read") from None  # it may quote the password
-        if not url.startswith(SCHEMES) or parts.fragment or "\0" in url:
+        if not url.startswith(SCHEMES) or not _is_plain(parts):
             raise _invalid("is not valid")
         self.schema = dict(query).get("schema", DEFAULT_SCHEMA)
         if not _SCHEMA.fullmatch(self.schema) or self.schema.startswith("pg_"):
@@ -58,14 +64,9 @@ class PostgresAddress:
                 f"{LONGEST_SCHEMA} characters",
             )
         others = [(key, value) for key, value in query if key != "schema"]
-        self._url = urlunsplit(parts._replace(query=urlencode(others, quote_via=quote)))
+        self._url = _joined(parts, parts.netloc, others)
         shown = [(key, value) for key, value in query if key not in _SECRETS]
-        self._text = urlunsplit(
-            parts._replace(
-                netloc=_without_password(parts.netloc),
-                query=urlencode(shown, quote_via=quote, safe="/,"),
-            )
-        )
+        self._text = _joined(parts, _without_password(parts.netloc), shown)
 
     @property
     def url(self) -> str:
@@ -91,6 +92,24 @@ class PostgresAddress:
 def is_postgres(text: str) -> bool:
     """Return whether a text is meant as the address of a PostgreSQL server."""
     return text.startswith(SCHEMES)
+
+
+def _is_plain(parts: SplitResult) -> bool:
+    """Return whether no part of a password can be outside of its place.
+
+    A password that is not encoded ends at its first ``/``, ``?`` or ``#``.
+    """
+    user, _, hosts = parts.netloc.rpartition("@")
+    return (
+        not parts.fragment
+        and "@" not in f"{user}{parts.path}{parts.query}"
+        and all(_HOST.fullmatch(host) for host in hosts.split(","))
+    )
+
+
+def _joined(parts: SplitResult, netloc: str, query: list[tuple[str, str]]) -> str:
+    text = f"{parts.scheme}://{netloc}{parts.path}"
+    return f"{text}?{urlencode(query, quote_via=quote, safe='/,')}" if query else text
 
 
 def _without_password(netloc: str) -> str:

@@ -48,6 +48,7 @@ def test_the_log_is_among_the_users_data_by_default(
 
     log = Invocation().log
 
+    assert isinstance(log, Path)
     assert log.name == "herd.db"
     assert tmp_path in log.parents
     assert log.parent.is_dir()

@@ -1,0 +1,150 @@
+"""The command on a log in a PostgreSQL database."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.cli_runner import Herdbook, SandboxThread
+
+from herdbook.cli.options import complete_model
+from herdbook.events.postgres.address import PostgresAddress
+
+WITHOUT_DRIVER = """
+import sys
+sys.modules["psycopg"] = None
+from herdbook.cli import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+NAME = "llama3.2:3b"
+
+
+def full(address: PostgresAddress) -> str:
+    """Return an address as a user writes it."""
+    joint = "&" if "?" in address.url else "?"
+    return f"{address.url}{joint}schema={address.schema}"
+
+
+@pytest.fixture
+def database(
+    log: Path, address: PostgresAddress, monkeypatch: pytest.MonkeyPatch
+) -> PostgresAddress:
+    """Let HERDBOOK_DB name a database, instead of a file."""
+    monkeypatch.setenv("HERDBOOK_DB", full(address))
+    return address
+
+
+def test_verbs_use_the_database(
+    herdbook: Herdbook, server: SandboxThread, database: PostgresAddress, log: Path
+) -> None:
+    assert NAME in herdbook("ls").out
+    assert herdbook("load", NAME).code == 0
+    assert herdbook("use", NAME, "--for", "tests").code == 0
+    assert herdbook("config", NAME, "num_ctx=8192").code == 0
+    assert herdbook("show", NAME, "--json").json["state"] == "loaded"
+    assert herdbook("unload", NAME).code == 0
+    types = [event["type"] for event in herdbook("log", "--after", "0", "--json").json]
+    assert types[0] == "NodeReached"
+    assert {"ModelUsed", "ConfigurationChanged", "ModelUnloaded"} <= {*types}
+    assert herdbook("history", NAME).code == 0
+    assert herdbook("diff", "--from", "#1").code == 0
+    verified = herdbook("verify", "--json")
+    assert verified.json["events"] == len(types)
+    assert verified.json["findings"] == []
+    assert herdbook("anchor").code == 0
+    assert complete_model("llama") == [NAME]
+    assert not log.exists()
+
+
+def test_doctor_checks_the_database(
+    herdbook: Herdbook, server: SandboxThread, database: PostgresAddress
+) -> None:
+    absent = {each["check"]: each for each in herdbook("doctor", "--json").json}
+    herdbook("ls")
+    found = {each["check"]: each for each in herdbook("doctor", "--json").json}
+
+    assert absent["log"]["level"] == "notice"
+    assert "no log yet" in absent["log"]["what"]
+    assert database.schema in found["log"]["what"]
+    assert found["database"]["what"].startswith("PostgreSQL 1")
+    assert "psycopg" in found["versions"]["what"]
+    for check in ("log", "triggers", "head", "clock", "instances", "events"):
+        assert found[check]["level"] == "ok", found[check]
+    assert not {"sqlite", "pragmas", "wal", "kept_head", "file_system"} & found.keys()
+
+
+@pytest.mark.parametrize("verb", ["verify", "anchor"])
+def test_reading_verbs_create_no_log(
+    verb: str, herdbook: Herdbook, database: PostgresAddress
+) -> None:
+    answer = herdbook(verb)
+
+    assert answer.code == 3
+    assert "has no log" in answer.err
+    assert complete_model("") == []
+    doctor = {each["check"]: each for each in herdbook("doctor", "--json").json}
+    assert "no log yet" in doctor["log"]["what"]
+
+
+@pytest.mark.parametrize("verb", ["backup", "restore"])
+def test_backups_are_of_files(
+    verb: str,
+    herdbook: Herdbook,
+    server: SandboxThread,
+    database: PostgresAddress,
+    tmp_path: Path,
+) -> None:
+    herdbook("ls")
+
+    answer = herdbook(verb, str(tmp_path / "backup.db"))
+
+    assert answer.code == 2
+    assert "pg_dump" in answer.err
+    assert not (tmp_path / "backup.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("postgresql://ann:secret@127.0.0.1:9/herd", "the connection was refused"),
+        ("postgresql://ann:secret@herd.invalid/herd", "host name that is not known"),
+        ("postgresql://ann:sec/ret@db/herd", "is not valid"),
+        ("postgresql://ann:secret@db/herd?colour=red", "parameters of libpq"),
+    ],
+)
+@pytest.mark.usefixtures("no_server")
+def test_unusable_address_is_one_line_without_the_password(
+    url: str, wanted: str, herdbook: Herdbook
+) -> None:
+    for verb in ("ls", "verify", "doctor"):
+        answer = herdbook(verb, "--db", url, "--verbose")
+
+        assert answer.code in {1, 2}
+        assert wanted in answer.out + answer.err
+        assert "sec" not in (answer.out + answer.err).replace("1 second", "")
+
+
+@pytest.mark.usefixtures("no_server")
+def test_missing_database_and_user_are_named(herdbook: Herdbook, postgres: str) -> None:
+    other = postgres.replace("/postgres?", "/nowhere?")
+    no_database = herdbook("ls", "--db", other.removesuffix("/postgres") + "/nowhere")
+    no_user = herdbook("ls", "--db", postgres.replace("//postgres@", "//nobody@"))
+
+    assert "does not have the database" in no_database.err
+    assert "createdb" in no_database.err
+    assert "does not know the user" in no_user.err
+
+
+def test_missing_driver_names_the_extra(database: PostgresAddress) -> None:
+    for verb in ("ls", "verify"):
+        answer = subprocess.run(
+            [sys.executable, "-c", WITHOUT_DRIVER, verb],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert answer.returncode == 1
+        assert "pip install 'herdbook[postgres]'" in answer.stderr
