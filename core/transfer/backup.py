@@ -13,6 +13,7 @@ import msgspec
 
 from herdbook.core.checks.verification import verify
 from herdbook.core.clock import Clock, SystemClock
+from herdbook.core.log_location import LogLocation
 from herdbook.core.storage import Storage
 from herdbook.events.errors import CallerError, CorruptLogError, NotALogError
 from herdbook.events.findings import Finding, Kind
@@ -152,13 +153,13 @@ async def restore(
     )
 
 
-def check_target(target: Path, log: Path, *, replace: bool) -> None:
+def check_target(target: Path, log: LogLocation, *, replace: bool) -> None:
     """Check the name of a file to write.
 
     Raises:
         CallerError: It is the log itself, or exists and must not be replaced.
     """
-    if log_file_path(target) == log_file_path(log):
+    if isinstance(log, Path) and log_file_path(target) == log_file_path(log):
         raise CallerError(str(target), "is the log itself", "Choose another file")
     if target.exists() and not replace:
         raise CallerError(

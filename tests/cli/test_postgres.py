@@ -50,7 +50,7 @@ def test_verbs_use_the_database(
     assert types[0] == "NodeReached"
     assert {"ModelUsed", "ConfigurationChanged", "ModelUnloaded"} <= {*types}
     assert herdbook("history", NAME).code == 0
-    assert herdbook("diff", "--from", "#1").code == 0
+    assert herdbook("diff", "#1").code == 0
     verified = herdbook("verify", "--json")
     assert verified.json["events"] == len(types)
     assert verified.json["findings"] == []

@@ -101,7 +101,7 @@ async def export(
     the log meanwhile.
     """
     log, to_file = invocation.log, file != STREAM
-    check_log(log)
+    await check_log(log)
     if to_file:
         check_target(Path(file), log, replace=replace)
     chosen = tuple(sorted(parse_types(types) or ()))
