@@ -179,6 +179,8 @@ class Queries:
     ) -> tuple[Suggestion, ...]:
         """Return known models for a role that are not present, the best first.
 
+        Models that were used before, and are gone, come first.
+
         Args:
             role: The role.
             memory_bytes: Most memory that a model may need, bytes; None for any.
@@ -186,8 +188,13 @@ class Queries:
         Raises:
             UnknownRoleError: The role does not exist.
         """
-        there = [s.name for s in await self.all_statuses() if s.present]
-        return self.registry.suggest(role, present=there, memory_bytes=memory_bytes)
+        models = await self.now()
+        return self.registry.suggest(
+            role,
+            present=[each.name for each in models.statuses() if each.present],
+            used=models.used_before(),
+            memory_bytes=memory_bytes,
+        )
 
     async def statistics(self, name: str) -> ModelStatistics:
         """Return statistics of a model over its whole history."""

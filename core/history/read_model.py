@@ -132,6 +132,15 @@ class ReadModel:
             status.stale_since = self.overdue_since or held
         return status
 
+    def used_before(self) -> list[str]:
+        """Return the models that were used and are gone, the last used first."""
+        gone = [
+            (each.last_used_at, each.name)
+            for each in self._views.status.all(self._node)
+            if not each.present and each.last_used_at is not None
+        ]
+        return [name for _, name in sorted(gone, reverse=True)]
+
     def node_status(self) -> NodeStatus:
         """Return the status of the node."""
         known = self._views.status.node(node_stream(self._node))

@@ -7,7 +7,7 @@ expectations, which the server's facts about a model replace.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 
@@ -249,16 +249,19 @@ class ModelRegistry:
         role: ModelRole | str,
         *,
         present: Collection[str] = (),
+        used: Iterable[str] = (),
         memory_bytes: int | None = None,
     ) -> tuple[Suggestion, ...]:
         """Return the models that are worth pulling for a role, best first.
 
-        Only ranked models with a verified tag in Ollama's library are suggested. With
-        a memory limit, models of unknown size are left out.
+        Models that were used before come first. Only ranked models with a verified tag
+        in Ollama's library are suggested. With a memory limit, models of unknown size
+        are left out.
 
         Args:
             role: The role.
             present: Names of the models that are on the server.
+            used: Names of the models that were used before, the last used first.
             memory_bytes: Maximum memory of a model, bytes; None for no limit.
 
         Raises:
@@ -266,9 +269,20 @@ class ModelRegistry:
         """
         wanted = parse_role(role)
         there = {id(self.find(name)) for name in present}
+        places: dict[int, int] = {}
+        for place, name in enumerate(used):
+            places.setdefault(id(self.find(name)), place)
+        models = self.for_role(wanted)
         return tuple(
-            Suggestion(pull=model.pull, role=wanted, model=model, reason=reason)
-            for model in self.for_role(wanted)
+            Suggestion(
+                pull=model.pull,
+                role=wanted,
+                model=model,
+                reason=f"used before; {reason}" if id(model) in places else reason,
+            )
+            for model in sorted(
+                models, key=lambda model: places.get(id(model), len(places))
+            )
             if id(model) not in there
             and model.pull is not None
             and model.sources["pull"].verified

@@ -30,7 +30,7 @@ class Pins:
         self._loads: defaultdict[str, deque[float]] = defaultdict(deque)
 
     def due(self, statuses: list[ModelStatus], server: ServerState) -> Iterator[str]:
-        """Yield the names of evicted pinned models to load now.
+        """Yield the names of evicted pinned models to load, the last used first.
 
         Each yielded name counts as a load of that model.
 
@@ -40,7 +40,7 @@ class Pins:
         """
         in_memory = {runner.name for runner in server.runners}
         in_memory |= {s.name for s in statuses if s.activity is Activity.LOAD}
-        for status in statuses:
+        for status in sorted(statuses, key=_last_use, reverse=True):
             if not _was_evicted(status) or _evicted_by(status) in in_memory:
                 continue
             recent = self._recent(status.name)
@@ -53,6 +53,10 @@ class Pins:
         while loads and loads[0] <= self._clock.monotonic() - HOUR_S:
             loads.popleft()
         return loads
+
+
+def _last_use(status: ModelStatus) -> float:
+    return status.last_used_at.timestamp() if status.last_used_at else 0.0
 
 
 def _was_evicted(status: ModelStatus) -> bool:

@@ -88,11 +88,11 @@ async def roles_page(request: AnyRequest) -> Response[str]:
         if status.present and registry.find(status.name) is not None:
             known.append(status.name)  # others are never suggested
         await time_slice.checkpoint()
-    roles = []
+    used, roles = page.moment.used_before(), []
     for role in ModelRole:
         answer = page.moment.explain(role)
         await time_slice.checkpoint()
-        found = registry.suggest(role, present=known)
+        found = registry.suggest(role, present=known, used=used)
         await time_slice.checkpoint()
         roles.append(_shown(page, answer, found))
     return await render(

@@ -98,6 +98,17 @@ async def test_suggestions_leave_out_what_is_there() -> None:
         assert len(suggested) < len(everything)
 
 
+async def test_used_model_that_is_gone_is_suggested_first() -> None:
+    async with serve_manager() as (_, manager):
+        await manager.mark_used(NAME)
+        await manager.delete(NAME)
+
+        first, *_ = await manager.suggest("vision")
+
+        assert NAME in (first.pull, f"{first.pull}:7b")
+        assert first.reason.startswith("used before; ")
+
+
 async def test_use_is_recorded_with_its_purpose_and_makes_it_loaded() -> None:
     async with serve_manager() as (server, manager):
         status = await manager.mark_used(NAME, purpose="a photo")

@@ -171,6 +171,18 @@ def test_suggest_names_only_what_can_be_pulled(role: ModelRole) -> None:
         assert f"for {role.replace('_', ' ')} in the catalogue" in suggestion.reason
 
 
+def test_suggest_puts_what_was_used_before_first() -> None:
+    usual = REGISTRY.suggest("coding")
+    third, fifth = usual[2], usual[4]
+
+    suggested = REGISTRY.suggest("coding", used=[fifth.pull, "unknown", third.pull])
+
+    assert [one.pull for one in suggested[:2]] == [fifth.pull, third.pull]
+    assert suggested[0].reason == f"used before; {fifth.reason}"
+    rest = [one for one in usual if one not in (third, fifth)]
+    assert list(suggested[2:]) == rest
+
+
 def test_suggest_names_only_what_is_known_to_fit() -> None:
     suggested = REGISTRY.suggest("general", memory_bytes=10_000_000_000)
     assert suggested

@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from support.manager_fixture import SandboxServer, event_types, serve_manager
+from support.uses import START
 
 from herdbook import sandbox
-from herdbook.core import Cause, ManagerSettings, ModelManager, ModelState
+from herdbook.core import (
+    Cause,
+    ManagerSettings,
+    ManualClock,
+    ModelManager,
+    ModelState,
+    ServerState,
+)
+from herdbook.core.operations.pins import Pins
+from herdbook.core.views import Views
+from herdbook.events.facts import (
+    ConfigurationChanged,
+    Fact,
+    ModelDiscovered,
+    ModelUnloaded,
+    ModelUsed,
+    UnloadReason,
+)
+from herdbook.events.memory import MemoryEventStore
+from herdbook.events.recorded import NewEvent
+from herdbook.events.store import ANY
+from herdbook.events.streams import model_stream
 
 NAME = "llama3.1:8b"
 OTHER = "llama3.2:1b"
@@ -79,3 +103,30 @@ async def test_pinned_model_that_was_unloaded_on_request_stays_unloaded() -> Non
         await server.clock.sleep(300)
 
         assert (await manager.get_status(NAME)).state is ModelState.AVAILABLE
+
+
+async def test_last_used_of_several_evicted_models_comes_back_first() -> None:
+    names = ["a:1", "b:1", "c:1"]
+    store = MemoryEventStore()
+    facts: list[Fact] = [
+        ModelDiscovered(digest="a" * 64, size_bytes=1),
+        ConfigurationChanged(set={"pinned": True}, was={}, note=""),
+        ModelUsed(),
+        ModelUnloaded(reason=UnloadReason.EVICTED, evicted_by="gone:1"),
+    ]
+    async with store:
+        for name, used_s in zip(names, (10, 30, 20), strict=True):
+            at = START + timedelta(seconds=used_s)
+            new = [
+                NewEvent(fact=fact, occurred_at=at, actor="x:y", cause=Cause.OBSERVED)
+                for fact in facts
+            ]
+            await store.append(model_stream("local", name), new, ANY)
+        views = Views()
+        await views.replay(store)
+    statuses = views.status.all("local")
+    server = ServerState(at=START, server_version="1", models={}, runners=())
+
+    pins = Pins(clock=ManualClock(), settings=ManagerSettings())
+
+    assert list(pins.due(statuses, server)) == ["b:1", "c:1", "a:1"]
