@@ -10,6 +10,7 @@ detects that too.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import suppress
@@ -41,7 +42,6 @@ from herdbook.events.recorded import (
     StoredEvent,
     canonical_bytes,
     chained_hash,
-    time_text,
 )
 from herdbook.events.store import EventStore, Head
 from herdbook.events.streams import model_of
@@ -76,11 +76,24 @@ class FileStore(Protocol):
         ...
 
 
+_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}\.[0-9]{6}Z"
+)
+"""The form of ``time_text``; since Python 3.13, ``fromisoformat`` also takes 24:00."""
+
+
 class _Stream(NamedTuple):
-    """Version and lifecycle of a stream; no lifecycle after an unknown event."""
+    """What is known about a stream.
+
+    Attributes:
+        version: Version of the last event.
+        lifecycle: Lifecycle of the model; None after an unknown event.
+        is_model: Whether it is the stream of a model.
+    """
 
     version: int = 0
     lifecycle: Lifecycle | None = INITIAL
+    is_model: bool = False
 
 
 class _Check:
@@ -124,11 +137,55 @@ class _Check:
         after = None
         if event.type in EVENTS and before.lifecycle is not None:
             after = fold(before.lifecycle, event.type)
-        self._streams[event.stream] = _Stream(before.version + 1, after)
+        self._streams[event.stream] = _Stream(
+            before.version + 1, after, before.is_model
+        )
 
     def take(self, event: StoredEvent) -> None:
         """Check an event, and update the state with it."""
         self.events += 1
+        if not self._take_sound(event):
+            self._take_each(event)
+        self.set_back += event.recorded_at < self._recorded_at
+        self._recorded_at = event.recorded_at
+        self.head = Head(event.position, event.hash)
+
+    def _take_sound(self, event: StoredEvent) -> bool:
+        """Take an event that passes all checks, at a third of the cost.
+
+        Returns:
+            Whether it does; if not, nothing is changed, and ``_take_each`` finds out
+            what is wrong. Events of nodes, and the first of a stream, go there too.
+        """
+        position, previous = self.head
+        stream = self._streams.get(event.stream)
+        if (
+            stream is None
+            or not stream.is_model
+            or stream.lifecycle is None
+            or not previous
+            or event.position != position + 1
+            or event.position in self._anchors
+            or event.version != stream.version + 1
+            or event.type not in EVENTS
+        ):
+            return False
+        after = TRANSITIONS[stream.lifecycle].get(event.type)
+        if after is None or event.hash != chained_hash(
+            previous, canonical_bytes(event)
+        ):
+            return False
+        if not (_is_time(event.occurred_at) and _is_time(event.recorded_at)):
+            return False
+        try:
+            codec.decode(event.type, event.schema, event.data)
+        except CorruptLogError:
+            return False
+        self._streams[event.stream] = _Stream(event.version, after, is_model=True)
+        return True
+
+    def _take_each(self, event: StoredEvent) -> None:
+        """Run each check on its own, and note all findings."""
         for kind, message in (
             *self._check_chain(event),
             *self._check_version(event),
@@ -137,9 +194,6 @@ class _Check:
         ):
             self.find(event.position, kind, message)
         self.findings += self._check_stream(event)
-        self.set_back += event.recorded_at < self._recorded_at
-        self._recorded_at = event.recorded_at
-        self.head = Head(event.position, event.hash)
 
     def _check_chain(self, event: StoredEvent) -> Iterator[tuple[Kind, str]]:
         if event.position != self.head.position + 1:
@@ -176,7 +230,7 @@ class _Check:
             after = fold(before, type_)
             if type_ not in TRANSITIONS[before]:
                 yield illegal_event(at, type_, stream, before, after)
-        self._streams[stream] = _Stream(event.version, after)
+        self._streams[stream] = _Stream(event.version, after, key is not None)
 
     def finish(self, begin: Head, end: Head) -> None:
         """Compare the last event with the head row before and after the read."""
@@ -207,12 +261,19 @@ def _check_data(event: StoredEvent) -> Iterator[tuple[Kind, str]]:
 
 def _check_times(event: StoredEvent) -> Iterator[tuple[Kind, str]]:
     for text in (event.occurred_at, event.recorded_at):
-        try:
-            is_time = time_text(datetime.fromisoformat(text)) == text
-        except ValueError:
-            is_time = False
-        if not is_time:
+        if not _is_time(text):
             yield Kind.TIME, f"{text!r} is not a time in the format of the log"
+
+
+def _is_time(text: str) -> bool:
+    """Return whether a text is a time, exactly as ``time_text`` writes it."""
+    if not _TIME.fullmatch(text):
+        return False
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:  # such as the 30th of February
+        return False
+    return True
 
 
 def _any_name(_: str) -> bool:

@@ -328,8 +328,9 @@ class StatusView:
             self._note_wrong_stream(event)
             return
         before = model.lifecycle
-        after = fold(before, event.type)
-        is_legal = event.type in TRANSITIONS[before]
+        legal = TRANSITIONS[before].get(event.type)
+        is_legal = legal is not None
+        after = fold(before, event.type) if legal is None else legal
         if after is not before:
             model.lifecycle = after
             if after[0] is not before[0] or after[1] is not before[1]:

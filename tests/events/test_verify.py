@@ -25,6 +25,7 @@ from herdbook.events.recorded import (
     StoredEvent,
     canonical_bytes,
     chained_hash,
+    time_text,
 )
 from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import ANY, Head
@@ -33,6 +34,7 @@ from herdbook.events.times import position_at
 from herdbook.events.verify import (
     MOST_UNREADABLE,
     Verification,
+    _is_time,
     verify,
 )
 
@@ -351,6 +353,37 @@ async def test_event_in_a_wrong_stream_is_found(
 
     assert (finding.position, finding.kind) == (position, Kind.STREAM)
     assert finding.message.startswith(f"{type_} is in the stream {stream}, but")
+
+
+async def test_each_event_in_a_wrong_stream_is_found(path: Path) -> None:
+    data = DATA["ConfigurationChanged"]
+    positions = [append_raw(path, "notes", "ConfigurationChanged", data)]
+    positions.append(append_raw(path, "notes", "ConfigurationChanged", data))
+
+    findings = (await verified(path)).findings
+
+    assert [(one.position, one.kind) for one in findings] == [
+        (position, Kind.STREAM) for position in positions
+    ]
+
+
+@given(
+    st.one_of(
+        st.datetimes().map(time_text),
+        st.from_regex(
+            r"[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9]"
+            r"[.,][0-9]{6}(Z|\+00:00)",
+            fullmatch=True,
+        ),
+        st.text(max_size=30),
+    )
+)
+def test_only_times_as_the_log_writes_them_are_times(text: str) -> None:
+    try:
+        expected = time_text(datetime.fromisoformat(text)) == text
+    except ValueError:
+        expected = False
+    assert _is_time(text) == expected
 
 
 async def test_name_that_is_not_canonical_is_found_once_per_stream(path: Path) -> None:
