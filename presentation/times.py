@@ -86,6 +86,13 @@ class Now(NamedTuple):
         word = "tomorrow" if days == -1 else _day_text(days, local.date(), most=6)
         return f"{word} {at}"
 
+    def exact(self, time: datetime) -> str:
+        """Return a time with date and zone: ``2026-11-27 14:02:11 UTC+01:00``."""
+        local = self._local(time)
+        offset = f"{local:%z}"
+        zone = "UTC" if offset == "+0000" else f"UTC{offset[:3]}:{offset[3:5]}"
+        return f"{local:%Y-%m-%d %H:%M:%S} {zone}"
+
     def parse(self, text: str) -> int | datetime:
         """Parse a position or a time, such as ``#123``, ``yesterday`` or ``24h``.
 

@@ -22,6 +22,12 @@ from herdbook.service.dashboard.pages.models import models_page, pull_by_name
 from herdbook.service.dashboard.pages.roles import roles_page
 from herdbook.service.dashboard.pages.server import look_again, node_page
 from herdbook.service.dashboard.pages.settings import change_settings, settings_page
+from herdbook.service.dashboard.pages.tokens import (
+    confirm_revoke,
+    create_on_page,
+    revoke_on_page,
+    tokens_page,
+)
 from herdbook.service.dashboard.pages.usage import usage_page
 from herdbook.service.dashboard.static_files import static_file
 from herdbook.service.http.request import AnyRequest
@@ -62,6 +68,10 @@ _HANDLERS: Final[list[BaseRouteHandler]] = [
     node_page,
     look_again,
     compare_page,
+    tokens_page,
+    create_on_page,
+    confirm_revoke,
+    revoke_on_page,
     static_file,
 ]
 

@@ -260,10 +260,12 @@
     const link = event.target.closest("a[data-dialog]");
     const close = event.target.closest("[data-close]");
     const copies = event.target.closest("[data-copy]");
+    const text = event.target.closest("[data-copy-text]");
     if (link && plain) { event.preventDefault(); ask(link.href); }
     else if (close && dialog.contains(close)) { event.preventDefault(); dialog.close(); }
     else if (event.target === dialog) dialog.close();
     else if (copies) copy(copies.dataset.copy);
+    else if (text) copyText(text);
   });
 
   document.addEventListener("submit", (event) => {
@@ -279,6 +281,21 @@
     if (!event.target.matches("[data-pick-all]")) return;
     for (const one of document.querySelectorAll("[data-pick]")) one.checked = event.target.checked;
   });
+
+  async function copyText(button) {
+    let words = "Copied";
+    try {
+      await navigator.clipboard.writeText(button.dataset.copyText);
+    } catch { // without HTTPS a browser allows only the selection
+      const text = button.previousElementSibling ?? button.parentElement;
+      getSelection().selectAllChildren(text);
+      words = "Selected";
+    }
+    const announced = document.getElementById("announced");
+    if (announced) announced.textContent = `${words}: ${button.dataset.copyText}`;
+    button.dataset.done = words;
+    setTimeout(() => delete button.dataset.done, 1500);
+  }
 
   async function copy(id) {
     const text = document.getElementById(id).textContent;
