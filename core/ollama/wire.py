@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -47,6 +47,9 @@ LONGEST_PARAMETERS: Final = 64 * 2**10
 
 LONGEST_INFO: Final = 512 * 2**10
 """Maximum size of ``model_info``, bytes; real ones have 3 to 30 KiB."""
+
+LONGEST_DIGEST: Final = 256
+"""Characters of a layer's digest in a line of a pull."""
 
 LARGEST_TEMPERATURE: Final = 100.0
 
@@ -375,6 +378,8 @@ class EmbedAnswer(Answer, frozen=True, kw_only=True):
 class PullLine(Answer, frozen=True, kw_only=True):
     """A line of ``POST /api/pull`` or ``/api/create``.
 
+    A field of another type counts as missing: progress is no reason to end a pull.
+
     Attributes:
         status: The server's current step; ``success`` is the last one.
         digest: The layer, if the line is about one.
@@ -383,17 +388,26 @@ class PullLine(Answer, frozen=True, kw_only=True):
             unknown or not possible.
     """
 
-    status: str = ""
-    digest: Annotated[str, msgspec.Meta(max_length=256)] | None = None
-    total: int | None = None
-    completed: int | None = 0  # the server leaves out a zero
+    status: Any = ""
+    digest: Any = None
+    total: Any = None
+    completed: Any = 0  # the server leaves out a zero
 
     def __post_init__(self) -> None:
-        """Drop impossible numbers, and truncate the status."""
-        force_setattr(self, "status", printable(self.status, 200))
+        """Drop what is not possible, and truncate the status."""
+        status = self.status if isinstance(self.status, str) else ""
+        force_setattr(self, "status", printable(status, 200))
+        if not isinstance(self.digest, str) or len(self.digest) > LONGEST_DIGEST:
+            force_setattr(self, "digest", None)
         for name in ("total", "completed"):
-            if not 0 <= (getattr(self, name) or 0) <= LARGEST_BYTES:
-                force_setattr(self, name, None)
+            force_setattr(self, name, _bytes(getattr(self, name)))
+
+
+def _bytes(value: object) -> int | None:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    is_zero = value == 0 and not isinstance(value, bool)
+    return 0 if is_zero else in_range(value, LARGEST_BYTES)
 
 
 def _number(raw: msgspec.Raw) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -271,14 +272,30 @@ def test_progress_never_goes_back_and_ends_at_the_total(
     assert told[-1].completed_bytes == (told[-1].total_bytes or 0)
 
 
-@pytest.mark.parametrize("odd", [None, -1, 10**400])
-def test_a_figure_that_cannot_be_leaves_the_layer_as_it_was(odd: int | None) -> None:
+@pytest.mark.parametrize("odd", [None, -1, 10**400, 1.5, "12", True, [1], {}])
+def test_a_figure_that_cannot_be_leaves_the_layer_as_it_was(odd: object) -> None:
     tracker = PullTracker()
     tracker.take(PullLine(status="pulling", digest="a", total=100, completed=40), 0)
     tracker.take(PullLine(status="pulling", digest="a", total=odd, completed=odd), 1)
 
     told = tracker.progress(1)
     assert (told.completed_bytes, told.total_bytes) == (40, 100)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"status":7,"digest":"a","total":100,"completed":"40"}',
+        b'{"status":"pulling","digest":5,"total":1e2,"completed":40.0}',
+        b'{"status":null,"digest":null,"total":false,"completed":{"a":[1]}}',
+    ],
+)
+def test_a_line_with_fields_of_other_types_is_read(line: bytes) -> None:
+    found = msgspec.json.decode(line, type=PullLine)
+
+    assert found.total in {100, None}
+    assert found.completed in {40, None}
+    assert isinstance(found.status, str)
 
 
 @given(
