@@ -311,6 +311,17 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
     hash: str
 
 
+class Copied(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``copy``: both logs, and the end of the one that was written."""
+
+    source: str
+    target: str
+    added: int
+    present: int
+    position: int
+    hash: str
+
+
 class CheckedExport(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of ``import --check``; position and hash are those of the log."""
 

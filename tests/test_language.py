@@ -48,6 +48,7 @@ PAGES = (
     "docs/library.md",
     "docs/lifecycle.md",
     "docs/log.md",
+    "docs/postgresql.md",
     "docs/proof.md",
     "docs/sandbox.md",
     "docs/service.md",

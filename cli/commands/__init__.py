@@ -41,6 +41,7 @@ MODULES = {
     "restore": "log.backup",
     "export": "log.transfer",
     "import": "log.transfer",
+    "copy": "log.copy",
     "anchor": "log.proof",
     "key": "log.proof",
     "prove": "log.proof",

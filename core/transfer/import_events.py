@@ -37,12 +37,19 @@ class ForkError(StoreError):
 
     code = "fork"
 
-    def __init__(self, subject: str, *, position: int, difference: str) -> None:
+    def __init__(
+        self,
+        subject: str,
+        *,
+        position: int,
+        difference: str,
+        remedy: str = "Nothing was recorded. Import it into another log with --db",
+    ) -> None:
         self.position = position
         super().__init__(
             subject,
             f"has another history than the log from #{position} on: {difference}",
-            "Nothing was recorded. Import it into another log with --db",
+            remedy,
         )
 
 

@@ -148,3 +148,37 @@ def test_missing_driver_names_the_extra(database: PostgresAddress) -> None:
         )
         assert answer.returncode == 1
         assert "pip install 'herdbook[postgres]'" in answer.stderr
+
+
+def test_log_is_copied_to_a_database_and_back(
+    herdbook: Herdbook,
+    server: SandboxThread,
+    log: Path,
+    address: PostgresAddress,
+    tmp_path: Path,
+) -> None:
+    herdbook("ls")
+    url, back = full(address), tmp_path / "back.db"
+
+    there = herdbook("copy", "--to", url)
+    again = herdbook("copy", "--from", url, "--to", str(back), "--json")
+
+    head = herdbook("verify", "--json").json
+    added, end = f"{head['events']} events copied", f"ends at #{head['position']}"
+    assert there.out == f"{address}: {added}; {end}\n"
+    assert again.json == {
+        "source": str(address),
+        "target": str(back),
+        "added": head["events"],
+        "present": 0,
+        "position": head["position"],
+        "hash": head["hash"],
+    }
+    assert herdbook("verify", "--db", url, "--json").json["hash"] == head["hash"]
+    herdbook("use", NAME, "--db", url)
+    herdbook("use", NAME)
+    fork = herdbook("copy", "--to", url)
+    assert fork.code == 1
+    assert f"another history than the log from #{head['position'] + 1}" in fork.err
+    missing = herdbook("copy", "--from", str(tmp_path / "none.db"), "--to", url)
+    assert missing.code == 3

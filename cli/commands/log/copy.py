@@ -1,0 +1,72 @@
+"""The verb ``copy``: move a log between a file and a database."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from herdbook.cli.app import HISTORY, complete_file, verb
+from herdbook.cli.errors import DONE
+from herdbook.cli.invocation import Invocation
+from herdbook.cli.lookup import check_log
+from herdbook.cli.render.counting import counting
+from herdbook.core.clock import SystemClock
+from herdbook.core.log_location import log_location
+from herdbook.presentation import shapes
+from herdbook.presentation.wording import counted
+
+
+@verb("copy", HISTORY)
+async def copy(
+    invocation: Invocation,
+    *,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="LOG",
+            help="Log to write: a file or postgresql://USER@HOST/DATABASE.",
+            autocompletion=complete_file,
+        ),
+    ],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="LOG",
+            help="Log to read; default: the log of --db.",
+            autocompletion=complete_file,
+        ),
+    ] = None,
+) -> int:
+    """Copy the events of a log to another log, exactly as they are.
+
+    Moves a log between a file and a database. Other Herdbook processes may use the log
+    that is read. Repeat the command to continue after an interruption, or to add newer
+    events. A target with another history is refused.
+    """
+    from herdbook.core.transfer.copy import copy as copy_log  # noqa: PLC0415 - only for this verb
+
+    log = invocation.log if source is None else log_location(source)
+    target = log_location(to)
+    await check_log(log)
+    with counting(invocation.screen, "Copying") as show:
+        done = await copy_log(log, target, SystemClock(), progress=show)
+    if invocation.json:
+        invocation.screen.write_json(
+            shapes.Copied(
+                source=str(log),
+                target=str(target),
+                added=done.added,
+                present=done.present,
+                position=done.position,
+                hash=done.hash,
+            )
+        )
+        return DONE
+    present = f", {done.present:,} were there already" if done.present else ""
+    added = counted(done.added, "event")
+    end = f"ends at #{done.position}"
+    invocation.screen.write(f"{target}: {added} copied{present}; {end}")
+    return DONE
