@@ -24,6 +24,7 @@ from herdbook.core import (
     ModelState,
     NodeUnreachableError,
 )
+from herdbook.events.facts import ModelUsed, UseOutcome
 
 BEGAN = datetime(2026, 3, 9, 8, 55, tzinfo=UTC)
 """A Monday morning."""
@@ -81,6 +82,44 @@ class Days:
         path = "/api/embed" if name.startswith("nomic") else "/api/generate"
         answer = await self._server.request("POST", path, model=name, input="a")
         answer.raise_for_status()
+
+    async def asks(self, client: str, name: str, *lengths: int) -> None:
+        """Send requests of some numbers of tokens, and record what a gateway would."""
+        for length in lengths:
+            began = self._server.clock.now()
+            answer = await self._server.request(
+                "POST",
+                "/api/generate",
+                model=name,
+                prompt="word " * (3 * length),
+                stream=False,
+                options={"num_predict": length},
+            )
+            told = answer.raise_for_status().json()
+            first_s = (told["load_duration"] + told["prompt_eval_duration"]) / 1e9
+            await self._manager.uses.record(
+                name,
+                ModelUsed(
+                    endpoint="/api/generate",
+                    client=client,
+                    started_at=began,
+                    duration_s=told["total_duration"] / 1e9,
+                    first_token_s=first_s,
+                    prompt_tokens=told["prompt_eval_count"],
+                    output_tokens=told["eval_count"],
+                    outcome=UseOutcome.COMPLETED,
+                    count=1,
+                ),
+                actor=f"api:{client}",
+            )
+            await self._server.clock.sleep(40)
+
+    async def works(self, day: int, at: str, requests: int) -> None:
+        """Let the clients of a gateway ask for a while."""
+        await self.until(day, at)
+        await self.asks("agents", CHAT, *(40 + 25 * n for n in range(requests)))
+        await self.asks("editor", CODER, *(90 + 60 * n for n in range(requests // 2)))
+        await self.asks("ann", CHAT, 180)
 
     async def pulls(self, actor: str, name: str) -> None:
         """Pull a model; print why if it fails."""
@@ -144,11 +183,15 @@ class Days:
         await self.uses(AGENTS, CHAT, *["triage of issues"] * 4)
         await self.until(3, "15:20")
         await self.uses(ANN, CODER, "a parser", "tests for it")
+        for at, requests in (("16:05", 5), ("17:05", 8), ("18:05", 3), ("19:05", 2)):
+            await self.works(3, at, requests)
 
     async def thursday(self) -> None:
         """End with loaded models."""
         await self.until(4, "08:58")
         await self.uses(AGENTS, CHAT, "nightly report", "triage of issues")
+        for at, requests in (("09:10", 4), ("10:05", 9), ("11:05", 6)):
+            await self.works(4, at, requests)
         await self.until(4, "11:47")
         await self.pulls(OPS, "mistral:7b")
         self._server.apply(disk_bytes=self._stored_bytes() + 1_500_000_000)

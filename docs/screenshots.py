@@ -106,6 +106,7 @@ async def pages(camera: Camera, service: Service) -> None:
     await camera.see("models-phone", "/", size=PHONE)
     await camera.see("model", f"/models/{CODER}", size=TALL)
     await camera.see("roles", "/roles")
+    await camera.see("usage", "/usage", size=TALL)
     await camera.see("log", "/log")
     await camera.see("event", f"/log/{loaded}", size=TALL)
     await camera.see("server", "/node", size=TALL)
