@@ -10,7 +10,7 @@ decoded become an ``UnreadableFact``, so that one event never hides the others.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, cast
 
@@ -83,9 +83,17 @@ SCHEMAS: dict[str, int] = {
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 _decoders = {name: msgspec.json.Decoder(fact).decode for name, fact in TYPES.items()}
+_newest = {name: (SCHEMAS[name], decoder) for name, decoder in _decoders.items()}
+_parse_time = datetime.fromisoformat
 _causes = {cause.value: cause for cause in Cause}
 _TYPE_NAME = re.compile(r"[A-Z][A-Za-z]{2,60}")
 """The form of every event type, including those of newer versions."""
+COLUMN_TYPES = frozenset(
+    (int, str, int, str, str, int, str, str, str, str, str, correlation, causation, str)
+    for correlation in (str, type(None))
+    for causation in (str, type(None))
+)
+"""The valid types of the columns of an event; a damaged page may have others."""
 _UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -130,6 +138,67 @@ def read(event: StoredEvent) -> RecordedEvent:
         UnknownEventTypeError: A newer version recorded the event.
     """
     return read_row(*msgspec.structs.astuple(event))
+
+
+def read_rows(rows: Iterable[Sequence[Any]]) -> Iterator[RecordedEvent]:
+    """Decode events from rows of the log, as ``read_row`` does.
+
+    An event in its newest schema is decoded here, in half of the time; all others, and
+    those that cannot be read, are left to ``read_row``.
+
+    Raises:
+        UnknownEventTypeError: A newer version recorded an event.
+    """
+    for row in rows:
+        # Unpacked, checked and decoded in one place: calls would double the time.
+        (
+            position,
+            stream,
+            version,
+            event_id,
+            type_,
+            schema,
+            data,
+            occurred_at,
+            recorded_at,
+            actor,
+            cause,
+            correlation_id,
+            causation_id,
+            hash_,
+        ) = row
+        if (
+            type(stream) is type(event_id) is type(type_) is type(actor) is type(hash_)
+            and type(stream) is str
+            and (correlation_id is None or type(correlation_id) is str)
+            and (causation_id is None or type(causation_id) is str)
+            and type(version) is type(schema) is int
+        ):
+            known = _newest.get(type_)
+            if known is not None and known[0] == schema:
+                try:
+                    event = RecordedEvent(
+                        position,
+                        stream,
+                        version,
+                        event_id,
+                        type_,
+                        schema,
+                        known[1](data),
+                        _parse_time(occurred_at),
+                        _parse_time(recorded_at),
+                        actor,
+                        _causes[cause],
+                        correlation_id,
+                        causation_id,
+                        hash_,
+                    )
+                except (ValueError, LookupError, TypeError, msgspec.MsgspecError):
+                    pass  # read_row describes it
+                else:
+                    yield event
+                    continue
+        yield read_row(*row)
 
 
 def read_row(*row: Any) -> RecordedEvent:

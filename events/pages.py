@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from herdbook.events.errors import CorruptLogError
@@ -44,16 +44,19 @@ class Pages(NamedTuple):
     key: int = 0
 
     async def read(
-        self, session: QuerySource, make: Callable[[Any], E], **parameters: object
+        self,
+        session: QuerySource,
+        make: Callable[[Sequence[Any]], Iterable[E]],
+        **parameters: object,
     ) -> AsyncGenerator[E, None]:
-        """Yield the result of ``make`` for each row, in order."""
+        """Yield the results of ``make`` for the rows of each page, in order."""
         after = self.after
         left = sys.maxsize if self.limit is None else self.limit
         while left > 0:
             size = min(PAGE, left)
             rows = await session.run(self.query, after=after, limit=size, **parameters)
-            for row in rows:
-                yield make(row)
+            for one in make(rows):
+                yield one
             if len(rows) < size:
                 return
             last = rows[-1][self.key]

@@ -5,12 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from datetime import datetime
-from typing import ClassVar, Self, cast
+from typing import ClassVar, Final, Self, cast
 
 import msgspec
 
 from herdbook.events import facts
-from herdbook.events.lifecycle import EVENTS, INITIAL, Lifecycle, fold
+from herdbook.events.lifecycle import (
+    EVENTS,
+    INITIAL,
+    Lifecycle,
+    ModelState,
+    fold,
+)
 from herdbook.events.recorded import RecordedEvent
 from herdbook.events.streams import model_of
 
@@ -136,13 +142,20 @@ def _copy(model: ModelStatistics) -> ModelStatistics:
     return copied
 
 
+_EDGES: Final = {
+    (before, after): f"{before}>{after}"
+    for before in ModelState
+    for after in ModelState
+}
+
+
 def _move(model: ModelStatistics, after: Lifecycle, at: datetime) -> None:
     before = model.lifecycle.state
     if model.since is not None:
         seconds = max((at - model.since).total_seconds(), 0.0)
         _add(model.seconds_in, before.value, seconds)
     model.since = at
-    edge = f"{before}>{after.state}"
+    edge = _EDGES[before, after.state]
     model.transitions[edge] = model.transitions.get(edge, 0) + 1
 
 

@@ -8,7 +8,14 @@ is a subscription. All of them reconnect.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
@@ -115,7 +122,7 @@ class PostgresEventStore:
         """Read a stream in order; see ``EventStore.read_stream``."""
         check_read(after_version, limit, stream)
         query = Pages("stream", after_version, limit, key=2)
-        return query.read(self._reading, _recorded_event, stream=_storable(stream))
+        return query.read(self._reading, codec.read_rows, stream=_storable(stream))
 
     def read_all(
         self,
@@ -128,10 +135,10 @@ class PostgresEventStore:
         """Read the log in order of position; see ``EventStore.read_all``."""
         check_read(after, limit, stream_prefix, *(types or ()))
         if not stream_prefix and types is None:
-            return Pages("log", after, limit).read(self._reading, _recorded_event)
+            return Pages("log", after, limit).read(self._reading, codec.read_rows)
         return Pages("filtered_log", after, limit).read(
             self._reading,
-            _recorded_event,
+            codec.read_rows,
             prefix=_storable(stream_prefix),
             types=None if types is None else [_storable(type_) for type_ in types],
         )
@@ -141,7 +148,7 @@ class PostgresEventStore:
     ) -> AsyncGenerator[StoredEvent, None]:
         """Read the log undecoded; see ``EventStore.read_stored``."""
         check_read(after, limit)
-        return Pages("log", after, limit).read(self._reading, _stored_event)
+        return Pages("log", after, limit).read(self._reading, _stored_events)
 
     async def stream_version(self, stream: str) -> int:
         """Return the version of a stream; 0 if the stream has no events."""
@@ -177,7 +184,7 @@ class PostgresEventStore:
 
     async def _events_after(self, position: int) -> list[RecordedEvent]:
         rows = await self._reading.run("log", after=position, limit=PAGE)
-        return [_recorded_event(row) for row in rows]
+        return list(codec.read_rows(rows))
 
     async def _watch(self) -> None:
         """Announce the commits of all instances, until cancelled."""
@@ -323,12 +330,8 @@ def _storable(text: str) -> str:
     return text.replace("\0", "\ufffe")
 
 
-def _recorded_event(row: Row) -> RecordedEvent:
-    return codec.read_row(*row)
-
-
-def _stored_event(row: Row) -> StoredEvent:
-    return StoredEvent(*row)
+def _stored_events(rows: Iterable[Row]) -> Iterator[StoredEvent]:
+    return (StoredEvent(*row) for row in rows)
 
 
 def _stored_view(row: Row) -> StoredView:

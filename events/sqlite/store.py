@@ -14,6 +14,8 @@ from collections.abc import (
     AsyncGenerator,
     Callable,
     Collection,
+    Iterable,
+    Iterator,
     Sequence,
 )
 from concurrent.futures import ThreadPoolExecutor
@@ -223,7 +225,7 @@ class SQLiteEventStore:
         """Read a stream in order; see ``EventStore.read_stream``."""
         check_read(after_version, limit, stream)
         query = Pages("stream", after_version, limit, key=2)
-        return query.read(self._reading, _recorded_event, stream=stream)
+        return query.read(self._reading, codec.read_rows, stream=stream)
 
     def read_all(
         self,
@@ -236,10 +238,10 @@ class SQLiteEventStore:
         """Read the log in order of position; see ``EventStore.read_all``."""
         check_read(after, limit, stream_prefix, *(types or ()))
         if not stream_prefix and types is None:
-            return Pages("log", after, limit).read(self._reading, _recorded_event)
+            return Pages("log", after, limit).read(self._reading, codec.read_rows)
         wanted = None if types is None else msgspec.json.encode(list(types)).decode()
         return Pages("filtered_log", after, limit).read(
-            self._reading, _recorded_event, prefix=stream_prefix, types=wanted
+            self._reading, codec.read_rows, prefix=stream_prefix, types=wanted
         )
 
     def read_stored(
@@ -247,7 +249,7 @@ class SQLiteEventStore:
     ) -> AsyncGenerator[StoredEvent, None]:
         """Read the log undecoded; see ``EventStore.read_stored``."""
         check_read(after, limit)
-        return Pages("log", after, limit).read(self._reading, _stored_event)
+        return Pages("log", after, limit).read(self._reading, _stored_events)
 
     async def stream_version(self, stream: str) -> int:
         """Return the version of a stream; 0 if the stream has no events."""
@@ -354,7 +356,7 @@ class SQLiteEventStore:
 
     async def _events_after(self, position: int) -> list[RecordedEvent]:
         rows = await self._reading.run("log", after=position, limit=PAGE)
-        return [_recorded_event(row) for row in rows]
+        return list(codec.read_rows(rows))
 
     async def _data_version(self) -> int:
         self._file.check()
@@ -550,26 +552,15 @@ async def _check_file(path: Path, options: str) -> list[str]:
     ]
 
 
-def _recorded_event(row: Row) -> RecordedEvent:
-    return codec.read_row(*row)
-
-
-_COLUMNS = {
-    (int, str, int, str, str, int, str, str, str, str, str, correlation, causation, str)
-    for correlation in (str, type(None))
-    for causation in (str, type(None))
-}
-"""The valid types of a row; a damaged page may have others despite STRICT tables."""
-
-
-def _stored_event(row: Row) -> StoredEvent:
-    if tuple(map(type, row)) not in _COLUMNS:
-        raise CorruptLogError(
-            f"event #{row[0]}",
-            f"has a damaged column ({codec.not_utf_8(row) or 'of another type'})",
-            "The other events are not affected",
-        )
-    return StoredEvent(*row)
+def _stored_events(rows: Iterable[Row]) -> Iterator[StoredEvent]:
+    for row in rows:
+        if tuple(map(type, row)) not in codec.COLUMN_TYPES:
+            raise CorruptLogError(
+                f"event #{row[0]}",
+                f"has a damaged column ({codec.not_utf_8(row) or 'of another type'})",
+                "The other events are not affected",
+            )
+        yield StoredEvent(*row)
 
 
 def _stored_view(row: Row) -> StoredView | None:

@@ -23,7 +23,7 @@ from herdbook.events.facts import (
 )
 from herdbook.events.group import draft_append
 from herdbook.events.lifecycle import EVENTS
-from herdbook.events.recorded import Cause, NewEvent, StoredEvent
+from herdbook.events.recorded import Cause, NewEvent, RecordedEvent, StoredEvent
 
 PLAIN: dict[type[inspect.Type], st.SearchStrategy[object]] = {
     inspect.BoolType: st.booleans(),
@@ -196,3 +196,30 @@ def test_damaged_column_hides_no_event(column: int, torn: object) -> None:
     assert isinstance(event.stream, str)
     assert isinstance(event.version, int)
     assert event.occurred_at.tzinfo is not None
+
+
+@pytest.mark.parametrize("column", range(14))
+@pytest.mark.parametrize(
+    "value", [None, b"\xff", "", "x", 1.5, 7, "{}", "[", "NodeLost"]
+)
+def test_rows_are_read_together_as_they_are_alone(column: int, value: object) -> None:
+    sound = (
+        *(1, "model/n/m", 1, "id", "ConfigurationChanged", 1),
+        '{"note":"a","set":{},"unset":[]}',
+        *("2026-01-02T03:04:05.678901Z", "2026-01-02T03:04:05.678902Z"),
+        *("library:test", "command", None, "other", "a" * 64),
+    )
+    damaged = (*sound[:column], value, *sound[column + 1 :])
+    rows = [sound, damaged, sound]
+
+    def alone() -> list[RecordedEvent]:
+        return [codec.read_row(*row) for row in rows]
+
+    try:
+        expected = alone()
+    except UnknownEventTypeError:
+        with pytest.raises(UnknownEventTypeError):
+            list(codec.read_rows(rows))
+    else:
+        assert list(codec.read_rows(rows)) == expected
+        assert type(expected[0].data).__name__ == "ConfigurationChanged"
