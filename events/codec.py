@@ -83,7 +83,10 @@ SCHEMAS: dict[str, int] = {
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 _decoders = {name: msgspec.json.Decoder(fact).decode for name, fact in TYPES.items()}
-_newest = {name: (SCHEMAS[name], decoder) for name, decoder in _decoders.items()}
+_newest = {
+    name: (SCHEMAS[name], cast("Callable[[str | bytes], AnyFact]", decoder))
+    for name, decoder in _decoders.items()
+}
 _parse_time = datetime.fromisoformat
 _causes = {cause.value: cause for cause in Cause}
 _TYPE_NAME = re.compile(r"[A-Z][A-Za-z]{2,60}")
