@@ -46,6 +46,21 @@ class InvalidTimeError(CallerError):
             super().__init__(f"Cannot read {text[:80]!r}", "as a time", remedy)
 
 
+def parse_duration(text: str) -> float:
+    """Parse an interval, such as ``1d``, ``12h`` or ``30 minutes``; return seconds.
+
+    Raises:
+        CallerError: The text is not an interval.
+    """
+    found = _AGO.fullmatch(" ".join(text.lower().split()))
+    unit = _SHORT.get(found[2], found[2]) if found else ""
+    if found is None or unit not in _SECONDS or len(found[1]) > 6:
+        raise CallerError(
+            f"Cannot read {text[:80]!r}", "as an interval", "Try: 1d, 12h, 30m"
+        )
+    return float(int(found[1]) * _SECONDS[unit])
+
+
 class Now(NamedTuple):
     """The present time and the time zone of the reader.
 

@@ -28,6 +28,7 @@ from herdbook.core import (
 )
 from herdbook.core.log_location import LogLocation
 from herdbook.core.logging import Logger
+from herdbook.core.upkeep.upkeep import Upkeep, UpkeepSettings
 from herdbook.service.api import free as api_free
 from herdbook.service.api import health
 from herdbook.service.api import log as api_log
@@ -131,6 +132,7 @@ async def composed(
     registry: ModelRegistry | None = None,
     manager_settings: ManagerSettings | None = None,
     clock: Clock | None = None,
+    upkeep: UpkeepSettings | None = None,
 ) -> AsyncIterator[tuple[Service, Guard]]:
     """Open the manager and the service, and close them at the end of the block.
 
@@ -145,6 +147,7 @@ async def composed(
         registry: The catalogue of known models.
         manager_settings: Settings of the manager; those of a service by default.
         clock: The clock; for tests.
+        upkeep: Backups and anchors of the log at intervals; none by default.
 
     Raises:
         StoreError: The log cannot be opened.
@@ -152,6 +155,7 @@ async def composed(
     """
     clock, settings = clock or SystemClock(), settings or ServiceSettings()
     metrics = Metrics(log)
+    work = Upkeep(log, upkeep or UpkeepSettings(), clock=clock)
     opened = ModelManager.open(
         log,
         ollama=ollama,
@@ -164,7 +168,7 @@ async def composed(
         reading=settings.read_only,
     )
     async with opened as manager:
-        service = Service(manager, settings, clock=clock, metrics=metrics)
+        service = Service(manager, settings, clock=clock, metrics=metrics, upkeep=work)
         async with service.running():
             yield service, application(service)
 

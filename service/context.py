@@ -11,6 +11,7 @@ from typing import Final
 
 from herdbook.core import Clock, ManagerSettings, ModelManager, ReadModel
 from herdbook.core.concurrency.supervisor import TaskStatus
+from herdbook.core.upkeep.upkeep import Upkeep
 from herdbook.presentation.times import Now
 from herdbook.service.cache import ResponseCache
 from herdbook.service.errors import OverloadedError
@@ -51,6 +52,7 @@ class Service:
         clock: The clock.
         operations: The operations that clients started.
         live: The live event stream.
+        upkeep: Backups and anchors of the log at intervals.
         metrics: The metrics.
         response_cache: Encoded responses, valid until the log changes.
     """
@@ -62,11 +64,13 @@ class Service:
         *,
         clock: Clock,
         metrics: Metrics,
+        upkeep: Upkeep,
     ) -> None:
         self.manager = manager
         self.settings = settings
         self.clock = clock
         self.metrics = metrics
+        self.upkeep = upkeep
         self.operations = Operations(manager, clock, fetched=metrics.fetched)
         self.live = Live(
             manager,
@@ -99,14 +103,15 @@ class Service:
             read_model=await self.manager.now(),
             lag=lag,
             readers=self.live.readers,
-            tasks=self.background_tasks(),
+            tasks=[*self.background_tasks(), *self.upkeep.tasks()],
+            upkeep=self.upkeep.statuses(),
             operations=self.operations.all(),
         )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the background tasks during the block, then stop all operations."""
-        async with self.live.running():
+        async with self.live.running(), self.upkeep.running():
             try:
                 yield
             finally:

@@ -12,6 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from herdbook.core import ModelState, ReadModel
 from herdbook.core.concurrency.supervisor import TaskStatus
 from herdbook.core.log_location import LogLocation
+from herdbook.core.upkeep.recurring import UpkeepStatus
 from herdbook.service.operations.operation import Kind, Operation, OperationState
 
 MEDIA_TYPE: Final = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")
@@ -37,6 +38,7 @@ class Readings(NamedTuple):
         readers: Number of event stream readers.
         tasks: The background tasks.
         operations: The operations in memory.
+        upkeep: The backups and anchors at intervals.
     """
 
     read_model: ReadModel
@@ -44,6 +46,7 @@ class Readings(NamedTuple):
     readers: int
     tasks: Iterable[TaskStatus]
     operations: Iterable[Operation]
+    upkeep: Iterable[UpkeepStatus] = ()
 
 
 class Metrics:
@@ -129,6 +132,16 @@ class _Gauges:
             registry=registry,
         )
         self._counted_restarts: dict[str, int] = {}
+        self._upkeep_at = gauge(
+            "upkeep_last_timestamp_seconds",
+            "When a backup or an anchor was made last, Unix time.",
+            "task",
+        )
+        self._upkeep_position = gauge(
+            "upkeep_last_position",
+            "Position of the log in the last backup or anchor.",
+            "task",
+        )
 
     def _read_tasks(self, tasks: Iterable[TaskStatus]) -> None:
         for task in tasks:
@@ -137,10 +150,18 @@ class _Gauges:
             self._task_restarts.labels(task.name).inc(more)
             self._counted_restarts[task.name] = task.restarts
 
+    def _read_upkeep(self, upkeep: Iterable[UpkeepStatus]) -> None:
+        for work in upkeep:
+            if work.last_at is not None:
+                self._upkeep_at.labels(work.task).set(work.last_at.timestamp())
+            if work.last_position is not None:
+                self._upkeep_position.labels(work.task).set(work.last_position)
+
     def set(self, readings: Readings, wal: Path) -> None:
         """Set all gauges."""
         read_model = readings.read_model
         self._read_tasks(readings.tasks)
+        self._read_upkeep(readings.upkeep)
         self._head.set(read_model.position)
         self._lag.set(readings.lag)
         self._readers.set(readings.readers)

@@ -19,6 +19,7 @@ import msgspec
 from herdbook.core import ModelManager, ModelRegistry
 from herdbook.core.log_location import LogLocation
 from herdbook.core.logging import Logger
+from herdbook.core.upkeep.upkeep import UpkeepSettings
 from herdbook.service.app import composed
 from herdbook.service.context import default_manager_settings
 from herdbook.service.server import serve
@@ -44,6 +45,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
         settings: Settings of the service.
         resume_pulls: Resume pulls that a crash interrupted.
         follow_node: Accept a server address that differs from the one in the log.
+        upkeep: Backups and anchors of the log at intervals.
     """
 
     log: LogLocation
@@ -53,6 +55,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     settings: ServiceSettings
     resume_pulls: bool = False
     follow_node: bool = False
+    upkeep: UpkeepSettings = UpkeepSettings()
 
 
 async def run(
@@ -86,6 +89,7 @@ async def run(
             manager_settings=default_manager_settings(
                 resume_pulls=options.resume_pulls, follow_node=options.follow_node
             ),
+            upkeep=options.upkeep,
         ) as (service, application),
         serve(application, options.settings, ended=stopped.set) as address,
         (

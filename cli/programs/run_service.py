@@ -10,11 +10,15 @@ from pathlib import Path
 
 import msgspec
 
-from herdbook.cli.errors import from_extra
+from herdbook.cli.errors import UsageError, from_extra
 from herdbook.cli.invocation import READ_TIMEOUT_S, Invocation
 from herdbook.core import ManagerSettings, ModelManager
 from herdbook.core.log_location import LogLocation
 from herdbook.core.storage import log_exists
+from herdbook.core.upkeep.anchors import AnchorSchedule
+from herdbook.core.upkeep.backups import BackupSchedule
+from herdbook.core.upkeep.upkeep import UpkeepSettings
+from herdbook.presentation.times import parse_duration
 from herdbook.service.auth.tokens import load_tokens, take_from_environment
 from herdbook.service.logging import configure
 from herdbook.service.run import Companion, RunOptions, run
@@ -28,6 +32,70 @@ BANNER = (
 
 SANDBOX_RATE = 20e6
 """Bytes per second of each simulated connection to the registry."""
+
+
+class UpkeepOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of ``serve`` for backups and anchors.
+
+    Attributes:
+        backup_every: Interval of the backups as text; None for none.
+        backup_dir: Directory of the backups.
+        backup_keep: How many are kept.
+        anchor_every: Interval of the anchors as text; None for none.
+        anchor_files: Files that anchors are appended to.
+        anchor_urls: URLs that anchors are sent to.
+        anchor_key: Private key that signs anchors.
+    """
+
+    backup_every: str | None = None
+    backup_dir: Path | None = None
+    backup_keep: int = 7
+    anchor_every: str | None = None
+    anchor_files: tuple[Path, ...] = ()
+    anchor_urls: tuple[str, ...] = ()
+    anchor_key: Path | None = None
+
+    def settings(self) -> UpkeepSettings:
+        """Return the settings of the service.
+
+        Raises:
+            UsageError: An option needs another one.
+            CallerError: An interval cannot be read.
+        """
+        return UpkeepSettings(backups=self._backups(), anchors=self._anchors())
+
+    def _backups(self) -> BackupSchedule | None:
+        if self.backup_every is None and self.backup_dir is None:
+            return None
+        if self.backup_every is None or self.backup_dir is None:
+            raise UsageError(
+                "backups",
+                "need an interval and a directory",
+                "Add both: --backup-every 1d --backup-dir DIRECTORY",
+            )
+        return BackupSchedule(
+            directory=self.backup_dir,
+            every_s=parse_duration(self.backup_every),
+            keep=self.backup_keep,
+        )
+
+    def _anchors(self) -> AnchorSchedule | None:
+        has_destination = bool(self.anchor_files or self.anchor_urls)
+        if self.anchor_every is None and not has_destination:
+            return None
+        if self.anchor_every is None or not has_destination:
+            raise UsageError(
+                "anchors",
+                "need an interval and a destination",
+                "Add both: "
+                "--anchor-every 1h, and --anchor-file FILE or --anchor-url URL",
+            )
+        return AnchorSchedule(
+            every_s=parse_duration(self.anchor_every),
+            files=self.anchor_files,
+            urls=self.anchor_urls,
+            key=self.anchor_key,
+        )
 
 
 class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +114,7 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
         gateway_plain: Whether the gateway changes no request.
         sandbox: When to replace Ollama: ``never``, ``auto`` or ``always``.
         log_format: Format of log lines, ``plain`` or ``json``.
+        upkeep: Backups and anchors at intervals.
     """
 
     host: str
@@ -60,6 +129,7 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     gateway_plain: bool
     sandbox: str
     log_format: str
+    upkeep: UpkeepOptions = UpkeepOptions()
 
 
 async def serve(invocation: Invocation, given: ServeOptions) -> None:
@@ -83,6 +153,7 @@ async def serve(invocation: Invocation, given: ServeOptions) -> None:
         registry=invocation.registry,
         settings=settings,
         resume_pulls=given.resume_pulls,
+        upkeep=given.upkeep.settings(),
     )
     missing = given.sandbox == "auto" and not await _answers(invocation)
     if given.sandbox == "always" or missing:

@@ -45,16 +45,22 @@ async def readyz(request: AnyRequest) -> Response[answers.Ready]:
 
     A service that is stopping is not ready. A lost Ollama server does not make the
     service unready, because history and status are served. Nor does a token file that
-    cannot be reloaded: it is listed in `failing`, and the old tokens stay valid.
+    cannot be reloaded, or a backup or anchor that fails: they are listed in `failing`.
     """
     service = service_of(request)
     tasks = answers.failing(service.background_tasks())
-    failing = (*tasks, *_token_file(request))
+    kept = answers.failing(service.upkeep.tasks())
+    failing = (*tasks, *kept, *_token_file(request))
+    upkeep = tuple(service.upkeep.statuses())
     try:
         read_model = await service.read_model()
     except StoreError as error:
         unready = answers.Ready(
-            status=error.code, position=None, node_reached=None, failing=failing
+            status=error.code,
+            position=None,
+            node_reached=None,
+            failing=failing,
+            upkeep=upkeep,
         )
         return Response(unready, status_code=503)
     status = "ok"
@@ -70,6 +76,7 @@ async def readyz(request: AnyRequest) -> Response[answers.Ready]:
         position=read_model.position,
         node_reached=read_model.node_status().reached if known else None,
         failing=failing,
+        upkeep=upkeep,
     )
     return Response(ready, status_code=200 if status == "ok" else 503)
 

@@ -20,6 +20,7 @@ from herdbook.core import (
     UnloadCost,
 )
 from herdbook.core.concurrency.supervisor import TaskStatus
+from herdbook.core.upkeep.recurring import UpkeepStatus
 from herdbook.events.facts import Setting
 from herdbook.events.streams import model_of
 from herdbook.presentation import shapes
@@ -278,12 +279,15 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
         node_reached: Whether the Ollama server responds; the service works without.
             Null if unknown because the last refreshes failed.
         failing: Background tasks that are failing; they are retried.
+        upkeep: Backups and anchors at intervals: when they were made, and when the next
+            one is due.
     """
 
     status: str
     position: int | None
     node_reached: bool | None
     failing: tuple[FailingTask, ...] = ()
+    upkeep: tuple[UpkeepStatus, ...] = ()
 
 
 def failing(tasks: Iterable[TaskStatus]) -> tuple[FailingTask, ...]:

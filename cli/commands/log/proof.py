@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import re
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
@@ -20,7 +19,8 @@ from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import check_log
 from herdbook.core import Storage, SystemClock
 from herdbook.core.proof import keys, proof
-from herdbook.core.proof.checkpoint import Anchor, parse_anchors
+from herdbook.core.proof.anchor_file import append_anchor, read_anchor_file
+from herdbook.core.proof.checkpoint import Anchor
 from herdbook.events.errors import CallerError
 from herdbook.presentation import shapes
 
@@ -66,7 +66,7 @@ async def anchor(
         with from_extra("the signature package", "proof"):
             made = keys.sign(made, key)
     if append:
-        _append(append, f"{made.text()}\n")
+        append_anchor(append, made)
     if invocation.json:
         invocation.screen.write_json(
             shapes.Anchored(
@@ -160,7 +160,7 @@ def read_anchors(files: Collection[Path]) -> list[Anchor]:
     """
     found: list[Anchor] = []
     for file in files:
-        anchors = parse_anchors(_text(file), source=str(file))
+        anchors = read_anchor_file(file)
         if not anchors:
             raise CallerError(str(file), "has no anchors", "Name another file")
         found += anchors
@@ -198,18 +198,6 @@ def _text(file: Path) -> str:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CallerError(str(file), f"cannot be read: {reason}", "") from error
-
-
-def _append(file: Path, text: str) -> None:
-    try:
-        with file.open("a", encoding="utf-8") as target:
-            target.write(text)
-            target.flush()
-            os.fsync(target.fileno())
-    except OSError as error:
-        raise CallerError(
-            str(file), f"cannot be written: {error.strerror or error}", ""
-        ) from error
 
 
 def _position(text: str) -> int:

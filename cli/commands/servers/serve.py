@@ -6,6 +6,7 @@ Its first line of output contains only the address.
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -78,6 +79,38 @@ async def serve(  # noqa: PLR0913 - the options of a verb
         Sandbox,
         typer.Option(help="When to use a sandbox in place of Ollama."),
     ] = Sandbox.NEVER,
+    backup_every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INTERVAL", help="Back up the log at this interval, such as 1d."
+        ),
+    ] = None,
+    backup_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIRECTORY", help="Directory of the backups."),
+    ] = None,
+    backup_keep: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Keep the newest N backups."),
+    ] = 7,
+    anchor_every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INTERVAL", help="Anchor the log at this interval, such as 1h."
+        ),
+    ] = None,
+    anchor_file: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Append anchors to a file. Repeatable."),
+    ] = None,
+    anchor_url: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="Send anchors to a URL (POST). Repeatable."),
+    ] = None,
+    anchor_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Sign anchors with this private key."),
+    ] = None,
     log_format: Annotated[
         LogFormat, typer.Option(help="Format of log lines on stderr.")
     ] = LogFormat.PLAIN,
@@ -102,5 +135,14 @@ async def serve(  # noqa: PLR0913 - the options of a verb
         gateway_plain=gateway_plain,
         sandbox=sandbox.value,
         log_format=log_format.value,
+        upkeep=run_service.UpkeepOptions(
+            backup_every=backup_every,
+            backup_dir=backup_dir,
+            backup_keep=backup_keep,
+            anchor_every=anchor_every,
+            anchor_files=tuple(anchor_file or ()),
+            anchor_urls=tuple(anchor_url or ()),
+            anchor_key=anchor_key,
+        ),
     )
     await run_service.serve(invocation, options)

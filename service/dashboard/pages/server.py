@@ -129,7 +129,10 @@ async def node_page(request: AnyRequest) -> Response[str]:
         head=head,
         lag=await service.manager.lag(),
         readers=service.live.readers,
-        tasks=[_task(one, page.now) for one in service.background_tasks()],
+        tasks=[
+            _task(one, page.now)
+            for one in (*service.background_tasks(), *service.upkeep.tasks())
+        ],
     )
 
 
