@@ -99,7 +99,9 @@ def test_only_admins_see_tokens(place: Place) -> None:
 
 def test_form_without_proof_is_refused(place: Place) -> None:
     place.running.http.cookies.clear()
-    answer = place.running.http.post("/tokens", data={"name": "mallory", "role": "admin"})
+    answer = place.running.http.post(
+        "/tokens", data={"name": "mallory", "role": "admin"}
+    )
 
     assert answer.status_code in (401, 403)
 

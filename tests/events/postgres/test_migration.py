@@ -1,0 +1,171 @@
+"""Creating and migrating a log, by several instances, and what is left alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+from support.postgres_fixture import administrator
+
+from herdbook.events.errors import (
+    NewerSchemaError,
+    NotALogError,
+    StoreError,
+    StoreUnavailableError,
+)
+from herdbook.events.postgres import session
+from herdbook.events.postgres.address import PostgresAddress
+from herdbook.events.postgres.condition import examine, log_exists
+from herdbook.events.postgres.schema import MIGRATIONS, NEWEST
+from herdbook.events.postgres.store import PostgresEventStore
+from herdbook.events.store import ANY
+from herdbook.events.testing.base import assert_sound, event, log_of
+
+
+@asynccontextmanager
+async def role(
+    address: PostgresAddress, *settings: str
+) -> AsyncIterator[PostgresAddress]:
+    """Create a user; yield the address with that user."""
+    name = f"test_{uuid4().hex}"
+    parts = urlsplit(address.url)
+    _, _, host = parts.netloc.rpartition("@")
+    url = parts._replace(netloc=f"{name}@{host}").geturl()
+    joint = "&" if parts.query else "?"
+    async with await psycopg.AsyncConnection.connect(
+        address.url, autocommit=True
+    ) as admin:
+        user = sql.Identifier(name)
+        await admin.execute(sql.SQL("CREATE USER {}").format(user))
+        for setting in settings:
+            await admin.execute(f"ALTER USER {name} SET {setting}".encode())
+        try:
+            yield PostgresAddress(f"{url}{joint}schema={address.schema}")
+        finally:
+            await admin.execute(sql.SQL("DROP OWNED BY {}").format(user))
+            await admin.execute(sql.SQL("DROP USER {}").format(user))
+
+
+async def test_instances_that_start_at_once_make_one_log(
+    address: PostgresAddress,
+) -> None:
+    stores = await asyncio.gather(*(PostgresEventStore.open(address) for _ in range(8)))
+    try:
+        await asyncio.gather(
+            *(store.append("model/n/m", [event()], ANY) for store in stores)
+        )
+        assert len(await log_of(stores[0])) == 8
+        await assert_sound(stores[0])
+    finally:
+        for store in stores:
+            await store.close()
+
+
+async def test_examining_creates_nothing(address: PostgresAddress) -> None:
+    assert not await log_exists(address)
+    assert await examine(address) is None
+    assert not await log_exists(address)
+    async with await PostgresEventStore.open(address):
+        assert await log_exists(address)
+        found = await examine(address)
+        assert found
+        assert (found.schema, found.missing, found.head) == (NEWEST, (), found.last)
+
+
+async def test_tables_of_another_program_are_left_alone(
+    address: PostgresAddress,
+) -> None:
+    async with await psycopg.AsyncConnection.connect(address.url) as connection:
+        for statement in ("CREATE SCHEMA {}", "CREATE TABLE {}.orders (id int)"):
+            schema = sql.Identifier(address.schema)
+            await connection.execute(sql.SQL(statement).format(schema))
+
+    with pytest.raises(NotALogError, match=r"another program.*\?schema="):
+        await PostgresEventStore.open(address)
+    async with administrator(address) as connection:
+        found = await connection.execute(
+            "SELECT tablename FROM pg_tables WHERE schemaname = %s", (address.schema,)
+        )
+        assert await found.fetchall() == [("orders",)]
+
+
+async def test_log_of_a_newer_version_is_refused(address: PostgresAddress) -> None:
+    await (await PostgresEventStore.open(address)).close()
+    async with administrator(address) as connection:
+        await connection.execute("UPDATE herdbook_log SET schema_version = 99")
+        await connection.commit()
+
+    with pytest.raises(NewerSchemaError, match="schema 99"):
+        await PostgresEventStore.open(address)
+
+
+async def test_failed_migration_leaves_nothing(
+    address: PostgresAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = (*MIGRATIONS, b"SELECT 1 FROM nothing")
+    monkeypatch.setattr("herdbook.events.postgres.migration.MIGRATIONS", broken)
+    with pytest.raises(StoreError, match="lacks a table"):
+        await PostgresEventStore.open(address)
+
+    assert not await log_exists(address)
+    monkeypatch.undo()
+    await (await PostgresEventStore.open(address)).close()
+
+
+async def test_user_without_permission_is_refused_with_the_remedy(
+    address: PostgresAddress,
+) -> None:
+    async with role(address) as stranger:
+        with pytest.raises(StoreUnavailableError, match="GRANT CREATE ON DATABASE"):
+            await PostgresEventStore.open(stranger)
+        await (await PostgresEventStore.open(address)).close()
+        with pytest.raises(StoreUnavailableError, match="does not permit"):
+            await PostgresEventStore.open(stranger)
+
+
+async def test_replica_is_refused_with_the_remedy(
+    address: PostgresAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "PATIENCE_S", 0.2)
+    async with role(address, "default_transaction_read_only = on") as reader:
+        with pytest.raises(
+            StoreUnavailableError, match="is read-only: it is a replica"
+        ):
+            await PostgresEventStore.open(reader)
+
+
+async def test_commits_are_durable_where_the_server_is_lax(
+    address: PostgresAddress,
+) -> None:
+    async with role(address, "synchronous_commit = off") as lax:
+        durable, relaxed = session.Session(lax), session.Session(lax, is_durable=False)
+        for one, wanted in ((durable, "on"), (relaxed, "off")):
+            await one.connect()
+            assert one._connection
+            found = await one._connection.execute("SHOW synchronous_commit")
+            assert await found.fetchone() == (wanted,)
+            await one.close()
+
+
+async def test_database_must_have_unicode(postgres: str) -> None:
+    name = f"test_{uuid4().hex}"
+    url = urlsplit(postgres)._replace(path=f"/{name}").geturl()
+    async with await psycopg.AsyncConnection.connect(
+        postgres, autocommit=True
+    ) as admin:
+        await admin.execute(
+            sql.SQL(
+                "CREATE DATABASE {} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
+            ).format(sql.Identifier(name))
+        )
+        try:
+            with pytest.raises(StoreUnavailableError, match="encoding LATIN1"):
+                await PostgresEventStore.open(PostgresAddress(url))
+        finally:
+            await admin.execute(f"DROP DATABASE {name}".encode())
