@@ -5,6 +5,7 @@ They read the views after these have caught up with the log, or the log itself.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing
 from datetime import datetime
@@ -17,6 +18,7 @@ from herdbook.core.history import pages as log_pages
 from herdbook.core.history.diff import Difference, difference
 from herdbook.core.history.explain import Explanation
 from herdbook.core.history.explain import explain as explain_state
+from herdbook.core.history.levels import Column, LevelKind, LevelsHistory
 from herdbook.core.history.pages import LogPage, PageQuery
 from herdbook.core.history.past import Past
 from herdbook.core.history.read_model import ReadModel
@@ -53,6 +55,7 @@ class Queries:
         self._repository = repository
         self._past = Past(storage)
         self._usage = UsageHistory(storage, repository.node)
+        self._levels = LevelsHistory(storage, repository.node)
 
     async def now(self) -> ReadModel:
         """Return the read model at the end of the log, for several queries at once."""
@@ -228,6 +231,42 @@ class Queries:
         after = 0 if since is None else await self._position(since)
         last = None if until is None else await self._position(until)
         return await self._usage.read(dimensions, after=after, until=last)
+
+    async def levels(
+        self,
+        kind: LevelKind | str,
+        *,
+        begin: datetime | None = None,
+        end: datetime,
+        columns: int = 96,
+        until: int | None = None,
+        model: str | None = None,
+    ) -> list[Column]:
+        """Return memory, disk space or requests over time, by model.
+
+        Models with the same weights count once, under the name of one of them. The
+        first call folds the log; later calls read the new events only.
+
+        Args:
+            kind: ``memory``, ``disk`` or ``requests``.
+            begin: Start of the first column; None for the first event that counts.
+            end: End of the last column.
+            columns: Number of columns of equal length. Each is at the time in it when
+                most was in use, or counts its requests.
+            until: Position of the last event that counts; None for all.
+            model: Only this model.
+
+        Raises:
+            StoreError: The log cannot be read.
+        """
+        return await self._levels.read(
+            LevelKind(kind),
+            begin=begin,
+            end=end,
+            columns=columns,
+            until=sys.maxsize if until is None else until,
+            model=model,
+        )
 
     async def _position(self, when: int | datetime) -> int:
         """Return a position, or the last one at or before a time.

@@ -167,7 +167,7 @@ def timeline(trail: Trail, window: Window, now: Now, *, end: str = "now") -> Mar
     shown = [span for span in trail.spans if _end(span, window) >= window.begin]
     uses = [at for at in trail.uses if at >= window.begin]
     return picture(
-        *_grid(window, now, height, end),
+        *time_grid(window, now, height, end),
         *tracks,
         *(_bar(span, window, now) for span in shown),
         *_marks(uses, window, now),
@@ -253,7 +253,7 @@ def _marks(uses: Sequence[datetime], window: Window, now: Now) -> list[Markup]:
     ]
 
 
-def _grid(window: Window, now: Now, height: int, end: str) -> list[Markup]:
+def time_grid(window: Window, now: Now, height: int, end: str) -> list[Markup]:
     """Return lines at round times, with the times below them."""
     step = next((step for step in _TICKS if window.length / step <= 4), _TICKS[-1])
     parts: list[Markup] = []

@@ -32,18 +32,11 @@ from herdbook.service.dashboard.charts.timeline import (
 )
 from herdbook.service.dashboard.event_list import EventEntry, event_entries
 from herdbook.service.dashboard.layout import PageRequest, render, visit
+from herdbook.service.dashboard.level_charts import SPANS, level_charts, span_of
 from herdbook.service.dashboard.model_events import Trail
 from herdbook.service.dashboard.model_facts import abilities, figures, known_facts
 from herdbook.service.dashboard.pages.models import row_of, works_of
 from herdbook.service.http.request import AnyRequest
-
-SPANS: Final = {
-    "hour": timedelta(hours=1),
-    "day": timedelta(days=1),
-    "week": timedelta(days=7),
-    "all": None,
-}
-"""The stretches of time that a timeline can show."""
 
 PAGE: Final = 25
 """Events of the history on one page."""
@@ -92,7 +85,10 @@ async def model_page(
         why=_why(status, trail),
         facts=known_facts(page, status),
         abilities=abilities(page, status),
-        drawn=_timeline(page, trail, span),
+        drawn=(drawn := _timeline(page, trail, span)),
+        charts=await level_charts(page, _shown_span(drawn), status.name)
+        if status.version
+        else [],
         setters=await _setters(page, status, trail),
         parameters=_parameters(status),
         fields=editing.fields_of(editing.texts_of(status.settings)),
@@ -145,6 +141,12 @@ def _timeline(page: PageRequest, trail: Trail, span: str) -> Drawn | None:
         [(name, name == chosen) for name in SPANS],
         trail.whole,
     )
+
+
+def _shown_span(drawn: Drawn | None) -> str:
+    """Return the part of time that the timeline shows; the charts show the same."""
+    shown = [name for name, here in drawn.spans if here] if drawn else []
+    return span_of(shown[0] if shown else "")
 
 
 _LANE_WORDS: Final = {

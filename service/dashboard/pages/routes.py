@@ -16,6 +16,7 @@ from herdbook.service.dashboard.pages.bulk import (
     perform_bulk,
 )
 from herdbook.service.dashboard.pages.compare import compare_page
+from herdbook.service.dashboard.pages.figures import figures_page
 from herdbook.service.dashboard.pages.log import event_page, log_page
 from herdbook.service.dashboard.pages.model import model_page
 from herdbook.service.dashboard.pages.models import models_page, pull_by_name
@@ -67,6 +68,7 @@ _HANDLERS: Final[list[BaseRouteHandler]] = [
     event_page,
     node_page,
     look_again,
+    figures_page,
     compare_page,
     tokens_page,
     create_on_page,

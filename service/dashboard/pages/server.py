@@ -29,6 +29,7 @@ from herdbook.service.auth.tokens import Role
 from herdbook.service.context import service_of
 from herdbook.service.dashboard.charts.memory import memory_bar, runners_of
 from herdbook.service.dashboard.layout import PageRequest, redirect, render, visit
+from herdbook.service.dashboard.level_charts import SPANS, level_charts, span_of
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import require
 from herdbook.service.operations.operation import Kind, OperationRequest
@@ -107,6 +108,7 @@ async def node_page(request: AnyRequest) -> Response[str]:
             found = await examined.read(service.manager, page.present.at)
         else:
             found = [_unreached(node)]
+    span = span_of(request.query_params.get("span", ""))
     head = await service.manager.head()
     present = [status for status in statuses if status.present]
     return await render(
@@ -122,6 +124,10 @@ async def node_page(request: AnyRequest) -> Response[str]:
         models=wording.counted(len(present), "model"),
         disk=wording.disk_text(present).removeprefix(", "),
         free=_free(page),
+        charts=await level_charts(page, span),
+        spans=[
+            (name, page.links.to("/node", span=name), name == span) for name in SPANS
+        ],
         free_off=page.off(Role.ADMIN),
         found=[_told(each) for each in found],
         summary=_summary(found),
