@@ -24,6 +24,7 @@ from benchmarks.rows import (
     bench_past,
     bench_rebuild,
     bench_replay,
+    bench_usage,
 )
 from benchmarks.sizes import QUICK, Sizes
 
@@ -41,6 +42,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "rebuild": bench_rebuild.run,
     "open": bench_open.run,
     "past": bench_past.run,
+    "usage": bench_usage.run,
     "memory": bench_memory.run,
     "import": bench_import.run,
     "http": bench_http.run,

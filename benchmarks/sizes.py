@@ -15,7 +15,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
         replayed: Events of the stream that is replayed.
         rebuilt: Events of the log from which views are rebuilt.
         opened: Events of the log that is opened from a snapshot.
-        past: Events of the log for queries about the past.
+        past: Events of the log for queries about the past and about use.
         remembered: Models for the memory of the views.
         served: Models in the statuses that are requested over HTTP.
         requests: Requests in a run.

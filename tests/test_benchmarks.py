@@ -21,6 +21,7 @@ GOALS = {
     "rebuild of the status view, chain verified": "≥ 0.28x",
     "replay, one stream": "≥ 50x",
     "open from a snapshot": "≤ 50 ms more",
+    "fold of usage, an event": "≤ 4 us",
     "memory of a model": "≤ 4 kB",
     "status of 20 models over HTTP": "≥ 0.5x",
     "gateway: time to first byte, p50": "≤ 0.3 ms more",

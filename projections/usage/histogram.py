@@ -43,6 +43,9 @@ def bin_of(seconds: float) -> int:
 
 def merge(into: Histogram, other: Mapping[int, int]) -> None:
     """Add the values of another histogram."""
+    if not into:
+        into.update(other)
+        return
     for at, count in other.items():
         into[at] = into.get(at, 0) + count
 

@@ -112,6 +112,7 @@ class UsageSums:
         self._node = node
         self._groups: dict[_Group, Measures] = {}
         self._missing: dict[_Group, int] = {}
+        self._models: dict[str, str | None] = {}
         self._by_time = all(each in TIMES for each in self._by)
 
     def add(self, period: Period) -> None:
@@ -120,11 +121,13 @@ class UsageSums:
         Raises:
             CallerError: There are more than ``MOST_GROUPS`` groups.
         """
+        by = self._by
+        times = {each: _time(each, period) for each in by if each in TIMES}
         for key, measures in period.sums.items():
-            model = model_of(key.stream)
-            if model is None or model.node != self._node:
+            model = self._model(key.stream)
+            if model is None:
                 continue
-            group = tuple(_value(each, key, model.name, period) for each in self._by)
+            group = tuple([times.get(each) or _value(each, key, model) for each in by])
             known = self._groups.get(group)
             if known is None:
                 known = self._groups[group] = Measures()
@@ -136,9 +139,16 @@ class UsageSums:
                 "Group by less, or choose a shorter time with since",
             )
         if missing := period.missing.get(self._node, 0):
-            times = tuple(_time(each, period) for each in self._by)
-            group = times if self._by_time else ()
+            group = tuple(times.values()) if self._by_time else ()
             self._missing[group] = self._missing.get(group, 0) + missing
+
+    def _model(self, stream: str) -> str | None:
+        """Return the model of a stream; None if it is on another node."""
+        if stream not in self._models:
+            model = model_of(stream)
+            is_here = model is not None and model.node == self._node
+            self._models[stream] = model.name if model and is_here else None
+        return self._models[stream]
 
     def rows(self) -> Iterator[UsageRow]:
         """Yield the row of each group, in order."""
@@ -183,22 +193,11 @@ class UsageSums:
         return _row(named, measures, missing)
 
 
-def _value(dimension: UsageDimension, key: Key, model: str, period: Period) -> str:
-    match dimension:
-        case UsageDimension.MODEL:
-            return model
-        case UsageDimension.CLIENT:
-            return key.client
-        case UsageDimension.ROLE:
-            return key.role
-        case UsageDimension.OUTCOME:
-            return key.outcome
-        case UsageDimension.ENDPOINT:
-            return key.endpoint
-        case UsageDimension.FAILURE:
-            return key.failure
-        case UsageDimension.DAY | UsageDimension.HOUR:
-            return _time(dimension, period)
+def _value(dimension: UsageDimension, key: Key, model: str) -> str:
+    if dimension is UsageDimension.MODEL:
+        return model
+    value: str = getattr(key, dimension.value)
+    return value
 
 
 def _time(dimension: UsageDimension, period: Period) -> str:
