@@ -22,6 +22,8 @@ T = TypeVar("T")
 #: Start of a manual clock, the same for every run.
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
+#: Difference by which the computer's clock was set, rather than read a bit later.
+_SET: Final = timedelta(seconds=1)
 #: How often ``drive`` retries when no timer is left.
 _PATIENCE: Final = 1000
 #: Number of timers from which cancelled ones are removed.
@@ -177,6 +179,7 @@ class RealClock(ManualClock):
         self._held = held_at is not None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._origin = 0.0
+        self._date = EPOCH
         self._firing = False
         self._wake: asyncio.TimerHandle | None = None
 
@@ -190,8 +193,16 @@ class RealClock(ManualClock):
         """Return the date of a time of this clock."""
         if self._held:
             return super().wall(at)
-        real = timedelta(seconds=(at - self.now()) / self._speed)
-        return datetime.now(UTC) + real
+        if self._loop is None:
+            return datetime.now(UTC) + timedelta(
+                seconds=(at - self.now()) / self._speed
+            )
+        # From one date, not from the time of each call: the date of an event must not
+        # change by itself, since clients compare the expiry of a runner.
+        now, real = datetime.now(UTC), self._loop.time()
+        if abs(now - self._date - timedelta(seconds=real)) > _SET:
+            self._date = now - timedelta(seconds=real)  # the computer's clock was set
+        return self._date + timedelta(seconds=self._origin + at / self._speed)
 
     def call_later(
         self, delay: float, call: Callable[[], None], *, soft: bool = False
@@ -221,6 +232,7 @@ class RealClock(ManualClock):
         if self._loop is None and not self._held:
             self._loop = asyncio.get_running_loop()
             self._origin = self._loop.time() - self._now / self._speed
+            self._date = datetime.now(UTC) - timedelta(seconds=self._loop.time())
 
     def _catch_up(self, until: float) -> None:
         self._firing = True

@@ -201,3 +201,18 @@ def test_jump_can_be_limited() -> None:
 
     assert clock.jump(4)
     assert clock.now() == 4
+
+
+async def test_date_of_an_event_does_not_change_while_time_passes() -> None:
+    clock = RealClock(speed=20)
+    clock.call_later(300, lambda: None)
+    at = clock.now() + 300
+    dates = set()
+    for _ in range(20):
+        dates.add(clock.wall(at))
+        await asyncio.sleep(0.001)
+
+    assert len(dates) == 1
+    (date,) = dates
+    left = date - datetime.now(UTC)
+    assert timedelta(seconds=14) < left <= timedelta(seconds=15)
