@@ -76,7 +76,9 @@ class Commands(Queries):
         self._pulls = Operations()
         self._loads = Operations()
         instances = storage.instances
-        self._changes = WorkTracker(instances, repository.stream, clock=clock)
+        self._changes = WorkTracker(
+            instances, repository.stream, clock=clock, node=repository.node
+        )
         self._other_instances = OtherInstances(
             repository, instances, clock=clock, poll_every_s=settings.poll_every_s
         )

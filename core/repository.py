@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 from herdbook.core.actor import current_actor, current_correlation
 from herdbook.core.clock import Clock
@@ -95,6 +96,7 @@ class ModelRepository:
         cause: Cause,
         at_version: int | None = None,
         actor: str | None = None,
+        occurred_at: datetime | None = None,
     ) -> tuple[RecordedEvent, ...]:
         """Append facts about a model, if its lifecycle allows each of them in turn.
 
@@ -105,6 +107,7 @@ class ModelRepository:
             at_version: Expected version of the stream; None accepts any and
                 retries after a concurrent change.
             actor: Who requested them; by default the current actor.
+            occurred_at: When they became true; by default now.
 
         Raises:
             IllegalTransitionError: A fact is not legal; nothing was recorded.
@@ -112,7 +115,12 @@ class ModelRepository:
             BusyError: The model changed during every attempt.
         """
         return await self.decide(
-            name, lambda _: facts, cause=cause, at_version=at_version, actor=actor
+            name,
+            lambda _: facts,
+            cause=cause,
+            at_version=at_version,
+            actor=actor,
+            occurred_at=occurred_at,
         )
 
     async def decide(
@@ -123,6 +131,7 @@ class ModelRepository:
         cause: Cause,
         at_version: int | None = None,
         actor: str | None = None,
+        occurred_at: datetime | None = None,
     ) -> tuple[RecordedEvent, ...]:
         """Append facts that a function decides from the current status of a model.
 
@@ -137,6 +146,7 @@ class ModelRepository:
             cause: Why they are recorded.
             at_version: Expected version of the stream; None accepts any.
             actor: Who requested them; by default the current actor.
+            occurred_at: When they became true; by default now.
 
         Raises:
             HerdbookError: Raised by the decision.
@@ -165,7 +175,9 @@ class ModelRepository:
                         return ()
                     continue
                 try:
-                    recorded = await self._append(stream, facts, version, cause, actor)
+                    recorded = await self._append(
+                        stream, facts, version, cause, actor, occurred_at
+                    )
                 except WrongExpectedVersionError:
                     if await self._is_current(name, version):
                         raise
@@ -197,12 +209,13 @@ class ModelRepository:
         version: int,
         cause: Cause,
         actor: str | None,
+        occurred_at: datetime | None = None,
     ) -> tuple[RecordedEvent, ...]:
-        now = self._clock.now()
+        at = occurred_at or self._clock.now()
         events = [
             NewEvent(
                 fact=fact,
-                occurred_at=now,
+                occurred_at=at,
                 actor=actor or self.actor(),
                 cause=cause,
                 correlation_id=current_correlation(),

@@ -37,6 +37,8 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
         lost_wait_max_s: Longest such wait.
         pinned_loads_per_hour: How often in an hour a pinned model that was evicted is
             loaded again in the background.
+        pinned_idle_s: How long the models in memory must be unused, if they have no
+            expiry, before a pinned model that was evicted may take their place.
         resume_pulls: Whether pulls that were interrupted by a crash are resumed when
             the manager opens.
         follow_node: Whether a new address of the node is recorded instead of refused.
@@ -63,6 +65,7 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
     lost_wait_s: float = 1.0
     lost_wait_max_s: float = 30.0
     pinned_loads_per_hour: int = 3
+    pinned_idle_s: float = 1800.0
     resume_pulls: bool = False
     follow_node: bool = False
     max_repeated_changes: int = 30

@@ -386,6 +386,18 @@ class RunnerChanged(DriftFact, frozen=True, kw_only=True):
     runner: Runner
 
 
+class KeepAliveRenewed(Fact, frozen=True, kw_only=True):
+    """Recorded when a load of a loaded model changed only when its runner expires.
+
+    Attributes:
+        expires_at: When keep-alive ends now; a year after 2300 means never.
+        keep_alive: Requested keep-alive; None if none was requested.
+    """
+
+    expires_at: datetime
+    keep_alive: str | int | float | None = None
+
+
 class ModelUnloaded(DriftFact, frozen=True, kw_only=True):
     """Recorded when the runner of the model's weights is no longer in memory.
 
@@ -407,11 +419,15 @@ class UseOutcome(StrEnum):
 
 
 class ModelUsed(Fact, frozen=True, kw_only=True):
-    """Recorded when a client reports a use, or when the gateway relayed one.
+    """Recorded when a client reports a use, the gateway relayed one, or one was seen.
 
-    The gateway records requests that the model began to answer. All fields except
-    ``purpose`` are its measurements, and are missing in the report of a client.
+    The gateway records requests that the model began to answer. All fields from
+    ``endpoint`` to ``count`` are its measurements, and are missing otherwise.
     Requests of one client that end within a second are recorded together.
+
+    A use with the cause ``observed`` was seen in the list of runners: a request moves
+    the expiry of the runner. It stands for one or more requests by unknown clients.
+    Its event has the time at which the last of them ended, as far as that is known.
 
     Attributes:
         purpose: Purpose of the use, as given by the client; may be empty.
@@ -430,6 +446,9 @@ class ModelUsed(Fact, frozen=True, kw_only=True):
         failure: Stable code of the error, if it failed.
         loaded_by_it: Whether the request loaded the model, if known.
         count: Number of requests that are recorded together.
+        uncertainty_s: How much earlier than the time of the event an observed use may
+            have ended, seconds.
+        expires_at: When the runner expires since an observed use.
     """
 
     purpose: str = ""
@@ -445,6 +464,8 @@ class ModelUsed(Fact, frozen=True, kw_only=True):
     failure: str | msgspec.UnsetType = msgspec.UNSET
     loaded_by_it: bool | msgspec.UnsetType = msgspec.UNSET
     count: Count | msgspec.UnsetType = msgspec.UNSET
+    uncertainty_s: float | msgspec.UnsetType = msgspec.UNSET
+    expires_at: datetime | msgspec.UnsetType = msgspec.UNSET
 
 
 def uses_of(fact: Fact) -> int:
@@ -606,6 +627,7 @@ FACTS: tuple[type[Fact], ...] = (
     LoadCancelled,
     LoadInterrupted,
     RunnerChanged,
+    KeepAliveRenewed,
     ModelUnloaded,
     ModelUsed,
     UseFailed,
@@ -641,6 +663,7 @@ AnyFact: TypeAlias = (
     | LoadCancelled
     | LoadInterrupted
     | RunnerChanged
+    | KeepAliveRenewed
     | ModelUnloaded
     | ModelUsed
     | UseFailed

@@ -241,6 +241,7 @@ TABLE: tuple[Transition, ...] = (
     _ends_load(facts.LoadCancelled, _AVAILABLE),
     _ends_load(facts.LoadInterrupted, _AVAILABLE),
     _row(facts.RunnerChanged, (_LOADED,), None),
+    _row(facts.KeepAliveRenewed, (_LOADED,), None),
     _row(facts.ModelUnloaded, (_LOADED,), _AVAILABLE),
     _row(facts.ModelUsed, (_LOADED, _AVAILABLE), _LOADED),
     _row(facts.ModelUsed, (_LOADING,), None, Guard.LOADING),

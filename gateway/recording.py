@@ -8,7 +8,7 @@ recorded are counted, and the count is recorded once the log works again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -22,7 +22,7 @@ from herdbook.events.errors import StoreError
 from herdbook.events.facts import ModelUsed, UseFailed, UseOutcome, UsesNotRecorded
 from herdbook.gateway.access import Caller
 from herdbook.gateway.endpoints import Effect
-from herdbook.gateway.uses import Use
+from herdbook.gateway.uses import Use, Watched
 
 _log = Logger("herdbook.gateway")
 
@@ -151,11 +151,14 @@ class UseRecorder:
 
     Args:
         uses: The uses of the models of the server.
+        running: The requests about models that are being relayed.
     """
 
-    def __init__(self, uses: Uses) -> None:
+    def __init__(self, uses: Uses, running: Collection[Watched] = ()) -> None:
         self._uses = uses
+        self._running = running
         self._folds: dict[_Key, Fold] = {}
+        self._flushing: frozenset[str] = frozenset()
         self._changes: dict[str, str | None] = {}
         self._missing = Missing()
         self._works = True
@@ -176,6 +179,14 @@ class UseRecorder:
     def missing(self) -> int:
         """Number of uses that are missing in the log so far."""
         return self._missing.count
+
+    def unrecorded(self) -> set[str]:
+        """Return the models with uses or changes that are not in the log yet."""
+        names = {watched.model for watched in self._running}
+        names |= {key.model for key in self._folds}
+        names |= self._flushing | self._changes.keys()
+        found = (self._uses.status(name) for name in names if name)
+        return {status.name for status in found if status is not None}
 
     def add(self, use: Use) -> None:
         """Take a request that has ended."""
@@ -222,6 +233,15 @@ class UseRecorder:
         """Record what was collected so far."""
         folds, self._folds = self._folds, {}
         changes, self._changes = self._changes, {}
+        self._flushing = frozenset(key.model for key in folds)
+        try:
+            await self._record_all(folds, changes)
+        finally:
+            self._flushing = frozenset()
+
+    async def _record_all(
+        self, folds: dict[_Key, Fold], changes: dict[str, str | None]
+    ) -> None:
         for fold in folds.values():
             fold.close()
         named = self._named(folds)
@@ -334,19 +354,21 @@ class UseRecorder:
 
 @asynccontextmanager
 async def recording(
-    uses: Uses, *, failed: Callable[[], None]
+    uses: Uses, *, running: Collection[Watched] = (), failed: Callable[[], None]
 ) -> AsyncIterator[UseRecorder]:
     """Record uses while the block runs; those that are left are recorded at its end.
 
     Args:
         uses: The uses of the models of the server.
+        running: The requests about models that are being relayed.
         failed: Called if recording stops by itself, which only a bug causes.
     """
-    recorder = UseRecorder(uses)
-    running = asyncio.ensure_future(recorder.run())
-    running.add_done_callback(lambda _: None if recorder.stopped else failed())
-    try:
-        yield recorder
-    finally:
-        recorder.stop()
-        await running
+    recorder = UseRecorder(uses, running)
+    async with uses.relaying(recorder.unrecorded):
+        task = asyncio.ensure_future(recorder.run())
+        task.add_done_callback(lambda _: None if recorder.stopped else failed())
+        try:
+            yield recorder
+        finally:
+            recorder.stop()
+            await task

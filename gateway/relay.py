@@ -51,6 +51,7 @@ class Relay:
         access: Who may send what.
         recorder: Takes the uses.
         rewriter: Changes requests; None to change none.
+        running: Filled with the requests about models that are being relayed.
 
     Attributes:
         settings: The settings.
@@ -63,8 +64,10 @@ class Relay:
         access: Access,
         recorder: Recorder,
         rewriter: Rewriter | None,
+        running: set[Watched] | None = None,
     ) -> None:
         self.settings = settings
+        self._running = set[Watched]() if running is None else running
         self.in_flight = 0
         self._access = access
         self._recorder = recorder
@@ -98,6 +101,7 @@ class Relay:
             if self.settings.strict and not self._recorder.works:
                 raise Refusal(503, "Uses cannot be recorded now. Try again later.")
             watched = Watched(endpoint, caller, self._recorder.add)
+            self._running.add(watched)
         exchange = Exchange(request, client, watched, self._finished)
         self.in_flight += 1
         self._idle.clear()
@@ -166,7 +170,8 @@ class Relay:
         await self._pool.close()
 
     def _finished(self, exchange: Exchange) -> None:
-        del exchange
+        if exchange.watched is not None:
+            self._running.discard(exchange.watched)
         self.in_flight -= 1
         if not self.in_flight:
             self._idle.set()
@@ -179,6 +184,7 @@ async def serve_gateway(
     recorder: Recorder,
     rewriter: Rewriter | None = None,
     *,
+    running: set[Watched] | None = None,
     failed: Callable[[], None],
 ) -> AsyncIterator[str]:
     """Listen, and relay requests while the block runs.
@@ -188,6 +194,7 @@ async def serve_gateway(
         access: Who may send what.
         recorder: Takes the uses.
         rewriter: Changes requests; None to change none.
+        running: Filled with the requests about models that are being relayed.
         failed: Called if the gateway stops by itself, which only a bug causes.
 
     Yields:
@@ -196,7 +203,7 @@ async def serve_gateway(
     Raises:
         CallerError: The address cannot be listened on.
     """
-    relay = Relay(settings, access, recorder, rewriter)
+    relay = Relay(settings, access, recorder, rewriter, running)
     loop = asyncio.get_running_loop()
     try:
         listening = await loop.create_server(

@@ -12,6 +12,7 @@ from herdbook.gateway.recording import recording
 from herdbook.gateway.relay import serve_gateway
 from herdbook.gateway.rewriting import Rewriter
 from herdbook.gateway.settings import GatewaySettings
+from herdbook.gateway.uses import Watched
 
 
 def listen_address(text: str) -> tuple[str, int]:
@@ -82,8 +83,11 @@ async def recorded_gateway(
     _check_target(settings)
     access = Access(settings.host, settings.hosts, authenticate)
     rewriter = None if settings.plain else Rewriter(manager.uses.latest)
+    running: set[Watched] = set()
     async with (
-        recording(manager.uses, failed=failed) as recorder,
-        serve_gateway(settings, access, recorder, rewriter, failed=failed) as address,
+        recording(manager.uses, running=running, failed=failed) as recorder,
+        serve_gateway(
+            settings, access, recorder, rewriter, running=running, failed=failed
+        ) as address,
     ):
         yield address

@@ -97,6 +97,13 @@ class Watched:
         self._head = b""
         self._tail = b""
 
+    @property
+    def model(self) -> str:
+        """Name of the model, as far as the request was read; else empty."""
+        named = self._scan.found
+        first = next((named[key] for key in _KEYS if named.get(key)), "")
+        return self._chosen[0] or first
+
     def request_body(self, data: bytes) -> None:
         """Take a piece of the request's body."""
         self._scan.feed(data)
@@ -128,16 +135,13 @@ class Watched:
             failure = _FAILURES.get(self._status, "server_failed")
         elif outcome is UseOutcome.COMPLETED and counts.error:
             outcome, failure = UseOutcome.FAILED, "server_failed"
-        named = self._scan.found
-        model, role = self._chosen
         first = self._first if succeeded else None
         self._report(
             Use(
                 endpoint=self._endpoint,
                 caller=self._caller,
-                model=model
-                or next((named[key] for key in _KEYS if named.get(key)), ""),
-                role=role,
+                model=self.model,
+                role=self._chosen[1],
                 started_at=datetime.fromtimestamp(self._started_at, UTC),
                 duration_s=now - self._started,
                 first_token_s=None if first is None else first - self._started,

@@ -38,7 +38,8 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
         loaded_by: Actor of the load, or of the observation of a load by others.
         observed: Whether another program loaded it.
         last_used_at: Last recorded use.
-        last_used_by: Actor of that use.
+        last_used_by: Actor of that use; None for an observed one.
+        last_used_within_s: How much earlier an observed use may have ended, seconds.
     """
 
     name: str
@@ -54,6 +55,7 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     observed: bool
     last_used_at: datetime | None
     last_used_by: str | None
+    last_used_within_s: float
 
 
 class LoadedModels(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +141,7 @@ def _loaded(group: Sequence[ModelStatus], load: HistoryEntry | None) -> LoadedMo
         observed=load is not None and load.cause is not Cause.COMMAND,
         last_used_at=used.last_used_at,
         last_used_by=used.last_used_by,
+        last_used_within_s=used.last_used_within_s,
     )
 
 

@@ -70,6 +70,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     uses: int
     last_used_at: datetime | None
     last_used_by: str | None
+    last_used_within_s: float
     last_failure: Failure | None
     work: Work | None
     update: Work | None
@@ -114,6 +115,7 @@ def model(status: ModelStatus, models: ReadModel) -> Model:
         uses=status.uses,
         last_used_at=status.last_used_at,
         last_used_by=status.last_used_by,
+        last_used_within_s=status.last_used_within_s,
         last_failure=status.last_failure,
         work=status.work,
         update=status.update,

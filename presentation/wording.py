@@ -105,6 +105,8 @@ def used_text(status: ModelStatus, now: Now) -> str:
     """Return when a model was last used, and the actor."""
     if status.last_used_at is None:
         return NOTHING
+    if status.last_used_by is None:
+        return f"{now.ago(status.last_used_at)}, observed"
     return f"{now.ago(status.last_used_at)} by {status.last_used_by}"
 
 

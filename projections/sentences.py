@@ -18,6 +18,9 @@ from herdbook.events.recorded import RecordedEvent
 FOREVER_YEAR = 2200
 """A runner that expires after this year has no expiry."""
 
+EXACT_WITHIN_S = 0.5
+"""A smaller uncertainty of the time of an observed use is not mentioned."""
+
 
 def bytes_text(number: int) -> str:
     """Return a number of bytes in decimal units, as Ollama shows sizes: 4.9 GB.
@@ -200,6 +203,13 @@ def _runner_changed(fact: Fact) -> str:
     return "reloaded" + (f": {runner}" if runner else "")
 
 
+def _renewed(fact: Fact) -> str:
+    assert isinstance(fact, facts.KeepAliveRenewed)
+    if fact.keep_alive is None:
+        return "keep-alive renewed"
+    return f"keep-alive renewed: {setting_text(fact.keep_alive)}"
+
+
 def _unloaded(fact: Fact) -> str:
     assert isinstance(fact, facts.ModelUnloaded)
     match fact.reason:
@@ -222,6 +232,8 @@ def _unloaded(fact: Fact) -> str:
 
 def _used(fact: Fact) -> str:
     assert isinstance(fact, facts.ModelUsed)
+    if fact.uncertainty_s is not msgspec.UNSET:
+        return _observed_use(fact.uncertainty_s)
     if fact.endpoint is msgspec.UNSET:
         role = "" if fact.role is msgspec.UNSET else f" for {fact.role}"
         return f"used{role}" + (f": {fact.purpose}" if fact.purpose else "")
@@ -243,6 +255,13 @@ def _used(fact: Fact) -> str:
     if fact.outcome is not msgspec.UNSET:
         parts += _outcome(fact.outcome, fact.failure or "")
     return ", ".join(parts)
+
+
+def _observed_use(uncertainty_s: float) -> str:
+    """Return a use by another program; its client is not known."""
+    if uncertainty_s < EXACT_WITHIN_S:
+        return "used by another program"
+    return f"used by another program, up to {duration_text(uncertainty_s)} earlier"
 
 
 def _outcome(outcome: UseOutcome, failure: str) -> list[str]:
@@ -341,6 +360,7 @@ _SENTENCES: dict[str, Callable[[Fact], str]] = {
         (facts.LoadCancelled, _plain("load cancelled")),
         (facts.LoadInterrupted, _plain("load interrupted")),
         (facts.RunnerChanged, _runner_changed),
+        (facts.KeepAliveRenewed, _renewed),
         (facts.ModelUnloaded, _unloaded),
         (facts.ModelUsed, _used),
         (facts.UseFailed, _use_failed),

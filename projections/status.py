@@ -96,6 +96,18 @@ class Work(msgspec.Struct, frozen=True):
     insecure: bool = False
 
 
+class KeepAlive(msgspec.Struct, frozen=True):
+    """How long a runner stays in memory after a request, as far as that is known.
+
+    Attributes:
+        at_least_s: Lower bound, seconds.
+        at_most_s: Upper bound, seconds.
+    """
+
+    at_least_s: float
+    at_most_s: float
+
+
 class ModelStatus(msgspec.Struct, kw_only=True):
     """The present status of a model on a node.
 
@@ -124,9 +136,11 @@ class ModelStatus(msgspec.Struct, kw_only=True):
         detected_schema: Schema of the event that recorded them; 0 if there is none.
         settings: Configured settings, by name.
         runner: The runner of the weights, while the model is loaded.
-        last_used_at: Time of the last use.
-        last_used_by: Actor of the last use.
-        uses: Number of uses.
+        keep_alive: The keep-alive that the runner was last seen with, if known.
+        last_used_at: Time of the last use; of an observed one, the latest possible.
+        last_used_by: Actor of the last use; None for an observed one.
+        last_used_within_s: How much earlier an observed use may have ended, seconds.
+        uses: Number of uses; an observed one stands for one or more requests.
         last_failure: The last failure; None after a success.
         work: The running pull or load.
         update: The running update.
@@ -157,8 +171,10 @@ class ModelStatus(msgspec.Struct, kw_only=True):
     parameters: dict[str, facts.Setting] = {}
     settings: dict[str, Setting] = {}
     runner: Runner | None = None
+    keep_alive: KeepAlive | None = None
     last_used_at: datetime | None = None
     last_used_by: str | None = None
+    last_used_within_s: float = 0.0
     uses: int = 0
     last_failure: Failure | None = None
     work: Work | None = None
@@ -275,6 +291,9 @@ class _Dump(msgspec.Struct):
 _encode = msgspec.json.Encoder(order="sorted").encode
 _decode = msgspec.json.Decoder(_Dump).decode
 
+
+CONFIRMED_WITHIN_S = 1.0
+"""Seconds from the end of a load at the server until Herdbook has recorded it."""
 
 MOST_FINDINGS = 100
 """Maximum number of findings in the view; ``verify`` reports all of them."""
@@ -483,7 +502,7 @@ def _clear_contradictions(model: ModelStatus) -> None:
         model.digest = model.size_bytes = model.remote_host = None
         model.weights = model.detected_digest = None
     if model.state is not ModelState.LOADED:
-        model.runner = None
+        model.runner = model.keep_alive = None
     if model.lifecycle.activity is None:
         model.work = None
     if not model.updating:
@@ -509,7 +528,8 @@ def _arrived(model: ModelStatus, event: RecordedEvent) -> None:
 def _removed(model: ModelStatus, _: RecordedEvent) -> None:
     model.digest = model.size_bytes = model.remote_host = None
     model.weights = model.detected_digest = None  # detect again if it returns
-    model.runner = model.work = model.update = model.last_failure = None
+    model.runner = model.keep_alive = None
+    model.work = model.update = model.last_failure = None
 
 
 def _work_started(model: ModelStatus, event: RecordedEvent) -> None:
@@ -567,13 +587,37 @@ def _failed(model: ModelStatus, event: RecordedEvent) -> None:
 def _loaded(model: ModelStatus, event: RecordedEvent) -> None:
     fact = cast("facts.ModelLoaded | facts.RunnerChanged", event.data)
     model.runner = fact.runner
+    model.keep_alive = None
     if isinstance(fact, facts.ModelLoaded):
         model.work = model.last_failure = None
+        if fact.duration_s is not None:
+            _learn_keep_alive(model, event.occurred_at, CONFIRMED_WITHIN_S)
+
+
+def _renewed(model: ModelStatus, event: RecordedEvent) -> None:
+    fact = cast("facts.KeepAliveRenewed", event.data)
+    if model.runner is not None:
+        model.runner = msgspec.structs.replace(model.runner, expires_at=fact.expires_at)
+        _learn_keep_alive(model, event.occurred_at, CONFIRMED_WITHIN_S)
+
+
+def _learn_keep_alive(model: ModelStatus, at: datetime, within_s: float) -> None:
+    """Derive the keep-alive of a runner from the end of its last request.
+
+    Args:
+        model: The model; its runner has the expiry that the request led to.
+        at: The latest time at which the request may have ended.
+        within_s: How much earlier it may have ended, seconds.
+    """
+    expires_at = model.runner.expires_at if model.runner else None
+    if expires_at is not None:
+        seconds = (expires_at - at).total_seconds()
+        model.keep_alive = KeepAlive(seconds, seconds + within_s)
 
 
 def _unloaded(model: ModelStatus, event: RecordedEvent) -> None:
     fact = cast("facts.ModelUnloaded", event.data)
-    model.runner = None
+    model.runner = model.keep_alive = None
     if model.why is not None:
         model.why = msgspec.structs.replace(
             model.why, detail=fact.reason.value, evicted_by=fact.evicted_by
@@ -581,8 +625,16 @@ def _unloaded(model: ModelStatus, event: RecordedEvent) -> None:
 
 
 def _used(model: ModelStatus, event: RecordedEvent) -> None:
+    fact = cast("facts.ModelUsed", event.data)
+    model.uses += facts.uses_of(fact)
     model.last_used_at, model.last_used_by = event.occurred_at, event.actor
-    model.uses += facts.uses_of(event.data)
+    model.last_used_within_s = 0.0
+    if fact.uncertainty_s is msgspec.UNSET:
+        return
+    model.last_used_by, model.last_used_within_s = None, fact.uncertainty_s
+    if fact.expires_at is not msgspec.UNSET and model.runner is not None:
+        model.runner = msgspec.structs.replace(model.runner, expires_at=fact.expires_at)
+        _learn_keep_alive(model, event.occurred_at, fact.uncertainty_s)
 
 
 def _detected(model: ModelStatus, event: RecordedEvent) -> None:
@@ -632,6 +684,7 @@ _EFFECTS: dict[str, Callable[[ModelStatus, RecordedEvent], None]] = {
         ),
         (_failed, (facts.PullFailed, facts.UpdateFailed, facts.LoadFailed)),
         (_loaded, (facts.ModelLoaded, facts.RunnerChanged)),
+        (_renewed, (facts.KeepAliveRenewed,)),
         (_unloaded, (facts.ModelUnloaded,)),
         (_used, (facts.ModelUsed,)),
         (_detected, (facts.CapabilitiesDetected,)),

@@ -42,6 +42,10 @@ class WorkTracker:
         instances: Announces the streams of these models to other instances.
         stream_of: Returns the stream of a model.
         clock: The clock.
+        node: Name of the node.
+
+    Attributes:
+        relay_mark: What an instance with a gateway announces besides streams.
     """
 
     def __init__(
@@ -50,12 +54,15 @@ class WorkTracker:
         stream_of: Callable[[str], StreamName],
         *,
         clock: Clock,
+        node: str,
     ) -> None:
         self._clock = clock
         self._instances = instances
         self._stream_of = stream_of
         self._active: Counter[str] = Counter()
         self._overlapping: set[str] | None = None
+        self.relay_mark = f"gateway/{node}"
+        self._relays = False
 
     @property
     def active(self) -> frozenset[str]:
@@ -112,6 +119,21 @@ class WorkTracker:
             if names:
                 await self._announce_end()
 
+    @asynccontextmanager
+    async def relaying(self) -> AsyncIterator[None]:
+        """Announce that this instance runs a gateway, while the block runs.
+
+        Raises:
+            StoreError: It cannot be announced.
+        """
+        self._relays = True
+        try:
+            await self._announce()
+            yield
+        finally:
+            self._relays = False
+            await self._announce_end()
+
     @contextmanager
     def overlapping(self) -> Iterator[set[str]]:
         """Collect the models that are changed at any time while the block runs.
@@ -130,7 +152,9 @@ class WorkTracker:
         return await self._instances.announced()
 
     async def _announce(self) -> None:
-        await self._instances.announce(sorted(map(self._stream_of, self._active)))
+        marks = [self.relay_mark] if self._relays else []
+        streams = sorted(map(self._stream_of, self._active))
+        await self._instances.announce([*streams, *marks])
 
     async def _announce_end(self) -> None:
         """Announce the remaining models; the command has ended, so do not raise."""

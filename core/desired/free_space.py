@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import msgspec
 
 from herdbook.core.desired.plan import DeleteStep
+from herdbook.core.reconcile.observed_uses import idle_since
 from herdbook.events.lifecycle import ModelState
 from herdbook.projections.status import ModelStatus
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
+
+IDLE_AFTER: Final = timedelta(days=1)
+"""Time after which a loaded model that was not used is not in use any more."""
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,11 +26,14 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
         steps: The deletions; the last one frees the space.
         frees_bytes: Disk space that they free together, bytes.
         last_used_at: When one of them was last used, as far as that is recorded.
+        idle_since: Since when they are loaded without being used; None if they are
+            not loaded.
     """
 
     steps: tuple[DeleteStep, ...]
     frees_bytes: int
     last_used_at: datetime | None
+    idle_since: datetime | None = None
 
 
 class FreeSpace(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +61,11 @@ class FreeSpace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def free_space(
-    models: Iterable[ModelStatus], wanted_bytes: int, *, keep: Collection[str] = ()
+    models: Iterable[ModelStatus],
+    wanted_bytes: int,
+    *,
+    keep: Collection[str] = (),
+    now: datetime | None = None,
 ) -> FreeSpace:
     """Choose models to delete.
 
@@ -62,14 +74,21 @@ def free_space(
     the least recently used go first, and of those that were never used the largest. A
     model that turns out not to be needed is left out again.
 
+    A loaded model without expiry that nobody has used for ``IDLE_AFTER`` counts as the
+    others: it is loaded only because nothing has unloaded it.
+
     Args:
         models: All models of the server.
         wanted_bytes: The disk space that is wanted, bytes.
         keep: Names of models to keep, such as those of a desired set.
+        now: The present time; None to keep all loaded models.
     """
     groups = sorted(
-        _groups([each for each in models if each.present], keep),
-        key=lambda group: (group.last_used_at or _NEVER, -group.frees_bytes),
+        _groups([each for each in models if each.present], keep, now),
+        key=lambda group: (
+            group.idle_since or group.last_used_at or _NEVER,
+            -group.frees_bytes,
+        ),
     )
     chosen: list[Group] = []
     for group in groups:
@@ -115,7 +134,9 @@ def deletions(models: Iterable[ModelStatus], names: Iterable[str]) -> list[Delet
     return steps
 
 
-def _groups(present: list[ModelStatus], keep: Collection[str]) -> list[Group]:
+def _groups(
+    present: list[ModelStatus], keep: Collection[str], now: datetime | None
+) -> list[Group]:
     by_weights: dict[str, list[ModelStatus]] = {}
     for status in present:
         if status.remote_host is None:  # cloud models take no disk space
@@ -123,19 +144,24 @@ def _groups(present: list[ModelStatus], keep: Collection[str]) -> list[Group]:
     return [
         _group(statuses)
         for statuses in by_weights.values()
-        if all(_may_go(status, keep) for status in statuses)
+        if all(_may_go(status, keep, now) for status in statuses)
         and any(status.size_bytes for status in statuses)
     ]
 
 
-def _may_go(status: ModelStatus, keep: Collection[str]) -> bool:
+def _may_go(status: ModelStatus, keep: Collection[str], now: datetime | None) -> bool:
     return (
-        status.state is not ModelState.LOADED
+        (status.state is not ModelState.LOADED or _is_idle(status, now))
         and status.activity is None
         and not status.updating
         and status.settings.get("pinned") is not True
         and status.name not in keep
     )
+
+
+def _is_idle(status: ModelStatus, now: datetime | None) -> bool:
+    since = idle_since(status)
+    return now is not None and since is not None and now - since >= IDLE_AFTER
 
 
 def _group(statuses: list[ModelStatus]) -> Group:
@@ -154,6 +180,10 @@ def _group(statuses: list[ModelStatus]) -> Group:
         frees_bytes=size,
         last_used_at=max(
             (status.last_used_at for status in statuses if status.last_used_at),
+            default=None,
+        ),
+        idle_since=max(
+            (since for status in statuses if (since := idle_since(status))),
             default=None,
         ),
     )

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
@@ -38,6 +39,7 @@ from herdbook.core.reconcile.drift import runner_for, same_runner
 from herdbook.core.reconcile.hiding import may_hide_runner
 from herdbook.events.facts import (
     Fact,
+    KeepAliveRenewed,
     LoadCancelled,
     LoadFailed,
     LoadInterrupted,
@@ -55,6 +57,11 @@ from herdbook.events.recorded import Cause
 from herdbook.projections.status import ModelStatus
 
 _log = Logger("herdbook.loads")
+
+
+SETTLING_READS: Final = 5
+SETTLING_S: Final = 0.01
+"""Reads of the expiry of a loaded runner until it is settled, and the wait between."""
 
 
 class UnloadResult(StrEnum):
@@ -195,7 +202,27 @@ class Loader:
                 raw="the server reported success, but lists no runner for it",
             )
         duration_s = self._clock.monotonic() - started
-        await finish(self._record_loaded(name, runner, duration_s, request.cause))
+        runner = await self._settled(name, runner)
+        await finish(self._record_loaded(name, runner, duration_s, request))
+
+    async def _settled(self, name: str, runner: Runner) -> Runner:
+        """Return the runner once its expiry is that of the load.
+
+        The server sets it shortly after its answer. An older one would make a refresh
+        take this load for a use by another program.
+        """
+        status = self._status(name)
+        before = status.runner.expires_at if status.runner else None
+        for _ in range(SETTLING_READS):
+            again = await self._runner(name)
+            if again is None:
+                break
+            settled = again.expires_at == runner.expires_at != before
+            runner = again
+            if settled:
+                break
+            await self._clock.sleep(SETTLING_S)
+        return runner
 
     async def _request_load(self, name: str, request: LoadRequest) -> None:
         """Request the load; retry with backoff while the server's queue is full."""
@@ -262,17 +289,24 @@ class Loader:
         )
 
     async def _record_loaded(
-        self, name: str, runner: Runner, duration_s: float, cause: Cause
+        self, name: str, runner: Runner, duration_s: float, request: LoadRequest
     ) -> None:
         def decide(status: ModelStatus | None) -> Sequence[Fact]:
             if status is None or not status.present:
                 return ()  # deleted meanwhile, which is recorded
             if status.state is not ModelState.LOADED:
                 return (ModelLoaded(runner=runner, duration_s=round(duration_s, 3)),)
-            same = status.runner is not None and same_runner(status.runner, runner)
-            return () if same else (RunnerChanged(runner=runner),)
+            if status.runner is None or not same_runner(status.runner, runner):
+                return (RunnerChanged(runner=runner),)
+            expires_at = runner.expires_at
+            if expires_at is None or expires_at == status.runner.expires_at:
+                return ()
+            renewed = KeepAliveRenewed(
+                expires_at=expires_at, keep_alive=request.keep_alive
+            )
+            return (renewed,)
 
-        await self._repository.decide(name, decide, cause=cause)
+        await self._repository.decide(name, decide, cause=request.cause)
 
     def _stopped(self, work: Operation) -> Fact:
         if work.ending is Ending.INTERRUPTED:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager
 
 from herdbook.core.errors import InvalidNameError, WrongExpectedVersionError
 from herdbook.core.history.read_model import ReadModel
@@ -48,6 +49,19 @@ class Uses:
             return self.latest().status(name)
         except InvalidNameError:
             return None
+
+    def relaying(
+        self, unrecorded: Callable[[], Collection[str]]
+    ) -> AbstractAsyncContextManager[None]:
+        """Let a gateway record the uses that it relays, while the block runs.
+
+        They move the expiry of runners like other uses, and are not observed again.
+
+        Args:
+            unrecorded: Returns the canonical names of models with uses that the
+                gateway relays now or has not recorded yet.
+        """
+        return self._reconciler.relaying(unrecorded)
 
     async def refresh(self, actors: Mapping[str, str]) -> None:
         """Refresh, and record the changes of some models with their actors.

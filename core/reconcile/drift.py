@@ -12,18 +12,20 @@ the model that started it.)
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 
 from herdbook.core.ollama.entries import RUNNERS, UnreadableEntry
 from herdbook.core.ollama.held_connection import Continuity
 from herdbook.core.reconcile.hiding import may_hide_model, may_hide_runner
+from herdbook.core.reconcile.observed_uses import UseEvidence, observed_use
 from herdbook.core.reconcile.server_state import ListedModel, ServerState, WeightsOf
 from herdbook.events.codec import SCHEMAS
 from herdbook.events.facts import (
     CapabilitiesDetected,
     Fact,
+    KeepAliveRenewed,
     ModelDiscovered,
     ModelLoaded,
     ModelUnloaded,
@@ -50,12 +52,14 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
         facts: The facts to record, in order.
         cause: The cause to record.
         at_version: The version of the model's stream when this was decided.
+        occurred_at: When it happened; None for now.
     """
 
     name: str
     facts: tuple[Fact, ...]
     cause: Cause
     at_version: int
+    occurred_at: datetime | None = None
 
 
 def undetected(
@@ -110,6 +114,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         newly_unreadable: Unreadable entries that the previous refresh did not have.
         changed: Models that commands were changing during the refresh. Nothing is
             decided about them, but they may be the reason for other changes.
+        uses: Evidence of uses; None leaves them to another instance.
+        changed_by_clients: Models that clients of the gateway loaded or changed.
     """
 
     state: ServerState
@@ -122,6 +128,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     unload_requested: frozenset[str] = frozenset()
     newly_unreadable: tuple[UnreadableEntry, ...] = ()
     changed: Collection[str] = ()
+    uses: UseEvidence | None = None
+    changed_by_clients: Collection[str] = ()
 
     def names(self) -> list[str]:
         """Return the names of all models to compare: listed or in the log."""
@@ -153,6 +161,37 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
                 facts=(fact,),
                 cause=cause,
                 at_version=version + len(presence),
+            )
+        elif status is not None and not presence:
+            yield from self._use(listed, status)
+
+    def _use(self, listed: ListedModel, status: ModelStatus) -> Iterator[Drift]:
+        """Yield the use that the expiry of the model's runner shows, if any.
+
+        Models of the same weights share a runner. The use is attributed to the model
+        that ``/api/ps`` names; if that was deleted, to the only other one.
+        """
+        runner = self._runner_of(listed, status)
+        if self.uses is None or runner is None or listed.name in self.state.undecided:
+            return
+        sharing = [
+            each
+            for each in self.statuses.values()
+            if each.runner is not None and each.runner.digest == runner.digest
+        ]
+        owners = {runner.name} & self.state.models.keys() or {e.name for e in sharing}
+        if owners != {status.name} or any(e.name in self.changed for e in sharing):
+            return
+        use = observed_use(runner, status.name, sharing, self.uses, self.state.at)
+        if use is not None:
+            clients = not {e.name for e in sharing}.isdisjoint(self.changed_by_clients)
+            fact = KeepAliveRenewed(expires_at=use.expires_at) if clients else use.fact
+            yield Drift(
+                name=status.name,
+                facts=(fact,),
+                cause=Cause.OBSERVED,
+                at_version=status.version,
+                occurred_at=use.ended_at,
             )
 
     def _presence(
@@ -193,9 +232,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         self, listed: ListedModel, status: ModelStatus | None
     ) -> tuple[Fact, Cause] | None:
         """Return the fact about the model's runner, with its cause."""
-        runner = runner_for(
-            listed, self._weights(listed, status), self.state.runners, self.weights_of
-        )
+        runner = self._runner_of(listed, status)
         undecided = listed.name in self.state.undecided
         if undecided and (runner is None or runner.digest != listed.digest):
             return None
@@ -208,6 +245,12 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         if status.runner is None or not same_runner(status.runner, runner):
             return RunnerChanged(runner=runner), Cause.OBSERVED
         return None
+
+    def _runner_of(
+        self, listed: ListedModel, status: ModelStatus | None
+    ) -> Runner | None:
+        weights = self._weights(listed, status)
+        return runner_for(listed, weights, self.state.runners, self.weights_of)
 
     def _weights(self, listed: ListedModel, status: ModelStatus | None) -> str | None:
         detected = self.detected.get(listed.name)

@@ -33,12 +33,15 @@ def listed(entry: TagEntry) -> ListedModel:
     )
 
 
-async def server_state(shown: ServerAnswers, at: datetime) -> ServerState:
+async def server_state(
+    shown: ServerAnswers, at: datetime, *, began_at: datetime
+) -> ServerState:
     """Convert the answers of a server; other tasks run in between.
 
     Args:
         shown: The server's answers.
-        at: When they were requested.
+        at: When the last of them arrived.
+        began_at: When the first of them was requested.
     """
     models = {}
     for number, entry in enumerate(shown.models, start=1):
@@ -52,6 +55,7 @@ async def server_state(shown: ServerAnswers, at: datetime) -> ServerState:
         runners=tuple(entry.runner for entry in shown.runners or ()),
         unreadable=shown.unreadable,
         reports_runners=shown.runners is not None,
+        began_at=began_at,
     )
 
 

@@ -7,7 +7,8 @@ that commands make meanwhile are left to the next refresh.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
@@ -41,6 +42,11 @@ from herdbook.core.reconcile.drift import (
 )
 from herdbook.core.reconcile.hiding import newly_unreadable
 from herdbook.core.reconcile.observation import metadata_of, server_state
+from herdbook.core.reconcile.observed_uses import (
+    Sighting,
+    UseEvidence,
+    sightings,
+)
 from herdbook.core.reconcile.recovery import interrupt_dead
 from herdbook.core.reconcile.server_state import ListedModel, ServerState, WeightsOf
 from herdbook.core.repository import ModelRepository
@@ -49,6 +55,7 @@ from herdbook.events.errors import IllegalTransitionError, WrongExpectedVersionE
 from herdbook.events.facts import (
     CapabilitiesDetected,
     Fact,
+    ModelUsed,
     NodeLost,
     NodeReached,
     Runner,
@@ -119,6 +126,9 @@ class Reconciler:
         self._refreshing = asyncio.Lock()
         self._changes = changes
         self._unload_requested: frozenset[str] = frozenset()
+        self._sightings: dict[str, Sighting] = {}
+        self._uses_recorded_at: dict[str, datetime] = {}
+        self._unrecorded_uses: Callable[[], Collection[str]] | None = None
 
     def held_back(self) -> dict[str, datetime]:
         """Return the models whose recorded state may be out of date, and since when.
@@ -151,6 +161,25 @@ class Reconciler:
     def note_unload_requests(self, *digests: str) -> None:
         """Remember runners that the server unloads on request once they are idle."""
         self._unload_requested |= {*digests}
+
+    @asynccontextmanager
+    async def relaying(
+        self, unrecorded: Callable[[], Collection[str]]
+    ) -> AsyncIterator[None]:
+        """Leave uses that a gateway relays to it, while the block runs.
+
+        Only this instance observes uses meanwhile: others do not know which uses the
+        gateway has not recorded yet.
+
+        Args:
+            unrecorded: Returns the models with uses that are not recorded yet.
+        """
+        self._unrecorded_uses = unrecorded
+        try:
+            async with self._changes.relaying():
+                yield
+        finally:
+            self._unrecorded_uses = None
 
     async def refresh(
         self,
@@ -208,7 +237,8 @@ class Reconciler:
                 continuity = self._client.held.continuity()
                 restarted = await self._reached(state)
                 # After the answers: see work_tracker.py for why this order is sound.
-                elsewhere = await self._changed_elsewhere(state, statuses)
+                streams = await self._changes.changed_elsewhere()
+                elsewhere = self._names_of(streams, state, statuses)
                 changed = overlapping | elsewhere
                 state = msgspec.structs.replace(state, undecided=undecided)
         except OllamaError as error:
@@ -216,6 +246,9 @@ class Reconciler:
             await self._lost(error)
             raise
         self.last_error = None
+        self._sightings = sightings(
+            self._sightings, self.last_state, state, restarted=restarted
+        )
         comparison = Comparison(
             state=state,
             statuses=statuses,
@@ -227,6 +260,8 @@ class Reconciler:
             unload_requested=self._unload_requested,
             newly_unreadable=newly_unreadable(state, self.last_state),
             changed=changed,
+            uses=self._use_evidence(streams),
+            changed_by_clients=actors,
         )
         _warn_of(comparison.newly_unreadable)
         for number, name in enumerate(comparison.names(), start=1):
@@ -240,18 +275,32 @@ class Reconciler:
         self.last_state = state
         return state
 
-    async def _changed_elsewhere(
-        self, state: ServerState, statuses: Mapping[str, ModelStatus]
+    def _use_evidence(self, streams: Collection[str]) -> UseEvidence | None:
+        """Return the evidence of uses; None if another instance runs a gateway."""
+        relays = self._unrecorded_uses
+        if relays is None and self._changes.relay_mark in streams:
+            return None
+        return UseEvidence(
+            sightings=self._sightings,
+            recorded_at=self._uses_recorded_at,
+            unrecorded={*relays()} if relays else (),
+        )
+
+    def _names_of(
+        self,
+        streams: Collection[str],
+        state: ServerState,
+        statuses: Mapping[str, ModelStatus],
     ) -> set[str]:
-        """Return the names of models that other instances are changing."""
-        streams = await self._changes.changed_elsewhere()
+        """Return the names of the models that have some streams."""
         names = state.models.keys() | statuses.keys()
         return {name for name in names if self._repository.stream(name) in streams}
 
     async def _ask(self) -> ServerState:
         """Return the server's state, within the timeout of a refresh."""
+        began_at = self._clock.now()
         shown = await self._client.poll(within_s=self._settings.refresh_timeout_s)
-        return await server_state(shown, self._clock.now())
+        return await server_state(shown, self._clock.now(), began_at=began_at)
 
     async def _reached(self, state: ServerState) -> bool:
         """Record that the node answers, if it did not before.
@@ -290,6 +339,8 @@ class Reconciler:
         self, drift: Drift, recovered: Collection[str], actor: str | None
     ) -> bool:
         """Record a drift, unless it is held back; return whether it was recorded."""
+        if drift.occurred_at is not None:
+            return await self._record_use(drift, drift.occurred_at, actor)
         change = change_of(drift.name, drift.facts)
         if not self._damper.may_record(change):
             return False
@@ -309,6 +360,26 @@ class Reconciler:
             _log.debug("drift_overtaken", model=drift.name)
             return False
         self._damper.recorded(change)
+        return True
+
+    async def _record_use(
+        self, drift: Drift, ended_at: datetime, actor: str | None
+    ) -> bool:
+        """Record an observed use or renewal; return whether it was recorded."""
+        try:
+            await self._repository.record(
+                drift.name,
+                drift.facts,
+                cause=drift.cause,
+                at_version=drift.at_version,
+                actor=actor,
+                occurred_at=ended_at,
+            )
+        except (WrongExpectedVersionError, IllegalTransitionError):
+            _log.debug("use_overtaken", model=drift.name)
+            return False
+        if isinstance(drift.facts[0], ModelUsed):
+            self._uses_recorded_at[drift.name] = self._clock.now()
         return True
 
     async def _detect(

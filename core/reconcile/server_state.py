@@ -44,7 +44,7 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True):
     """The state of a server at one time.
 
     Attributes:
-        at: When it was requested.
+        at: When it was answered.
         server_version: The version that the server reports.
         models: The listed models, by name.
         runners: The runners in memory.
@@ -53,6 +53,7 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True):
             their digest is known to be theirs.
         reports_runners: Whether the server reports its runners. If not, it is unknown
             whether a model is loaded.
+        began_at: When it was requested; None if that is not known.
     """
 
     at: datetime
@@ -62,3 +63,4 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True):
     unreadable: tuple[UnreadableEntry, ...] = ()
     undecided: frozenset[str] = frozenset()
     reports_runners: bool = True
+    began_at: datetime | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Final
 
 import msgspec
@@ -68,11 +69,15 @@ async def propose_free(
     """Propose models to delete to free disk space. Nothing is deleted.
 
     The least recently used go first. Models that are pinned, loaded or in use are
-    never proposed, nor are models whose weights such a model shares.
+    never proposed, nor are models whose weights such a model shares. A loaded model
+    without expiry that was not used for a day is not in use.
     """
     read_model = await service_of(request).read_model()
     kept = [read_model.spelled(name) for name in keep or ()]
-    return shapes.freed_space(free_space(read_model.statuses(), wanted, keep=kept))
+    proposal = free_space(
+        read_model.statuses(), wanted, keep=kept, now=datetime.now(UTC)
+    )
+    return shapes.freed_space(proposal)
 
 
 @post("/free", status_code=200, responses=CHANGES, tags=_TAG, operation_id="free")
@@ -87,7 +92,9 @@ async def free(request: AnyRequest, data: JSONBody[FreeRequest]) -> Freed:
     names = list(dict.fromkeys(read_model.spelled(name) for name in data.models))
     proposed = {
         step.name
-        for group in free_space(read_model.statuses(), 0).alternatives
+        for group in free_space(
+            read_model.statuses(), 0, now=datetime.now(UTC)
+        ).alternatives
         for step in group.steps
     }
     with service.manager.acting_as(principal.actor):

@@ -50,6 +50,7 @@ LoadFailed           | G       | E    | a load
 LoadCancelled        | G       | A    | a load
 LoadInterrupted      | G       | A    | a load
 RunnerChanged        | L       | =    |
+KeepAliveRenewed     | L       | =    |
 ModelUnloaded        | L       | A    |
 ModelUsed            | L A     | L    |
 ModelUsed            | G       | =    | a load

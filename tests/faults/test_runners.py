@@ -172,7 +172,8 @@ def test_dead_runner_is_listed_until_the_next_request(
 
     told = run_scenario(scenario)
 
-    assert told.sentences(NAME)[-1].startswith("loaded in ")
+    assert told.sentences(NAME)[-2].startswith("loaded in ")
+    assert told.last(NAME) == ("used by another program", "observed")
     assert told.shown(NAME)["state"] == "loaded"
 
 

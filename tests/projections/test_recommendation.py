@@ -299,6 +299,7 @@ PLAIN: dict[str, AnyFact] = {
         facts.LoadCancelled(),
         facts.LoadInterrupted(instance="i"),
         facts.RunnerChanged(runner=RUNNER),
+        facts.KeepAliveRenewed(expires_at=T0),
         UNLOADED,
         USED,
         facts.UseFailed(

@@ -76,6 +76,7 @@ _FIELDS: dict[str, Mapping[str, st.SearchStrategy[object]]] = {
     "LoadFailed": _failure,
     "LoadInterrupted": _instances,
     "RunnerChanged": {"runner": runners},
+    "KeepAliveRenewed": {"expires_at": st.datetimes(timezones=st.just(UTC))},
     "ModelUnloaded": {"reason": st.sampled_from(list(UnloadReason))},
     "ModelUsed": {
         "purpose": st.text(),
@@ -89,6 +90,8 @@ _FIELDS: dict[str, Mapping[str, st.SearchStrategy[object]]] = {
         "outcome": _maybe(st.sampled_from(list(UseOutcome))),
         "loaded_by_it": _maybe(st.booleans()),
         "count": _maybe(st.integers(1, 99)),
+        "uncertainty_s": _maybe(st.floats(0, 5000, allow_nan=False)),
+        "expires_at": _maybe(st.datetimes(timezones=st.just(UTC))),
     },
     "UseFailed": {
         "endpoint": st.just("/api/chat"),

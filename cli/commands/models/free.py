@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +43,8 @@ async def free(
 ) -> int:
     """Propose models to delete to free disk space; delete them with --yes.
 
-    The least recently used go first. Models that are pinned, loaded or in use stay.
+    The least recently used go first. Models that are pinned or in use stay, and so
+    do loaded ones, unless they have no expiry and were not used for a day.
     Exit code 1 if not enough can be freed, or nothing was deleted.
     """
     wanted = read_size(size)
@@ -51,7 +53,7 @@ async def free(
         await manager.refresh()
         now = await manager.now()
         kept = [now.spelled(each.name) for each in desired.models] if desired else []
-        proposal = free_space(now.statuses(), wanted, keep=kept)
+        proposal = free_space(now.statuses(), wanted, keep=kept, now=datetime.now(UTC))
         names = [step.name for group in proposal.chosen for step in group.steps]
         if not invocation.json:
             _show(invocation, proposal)
@@ -92,7 +94,8 @@ def _show(invocation: Invocation, proposal: FreeSpace) -> None:
     wanted = bytes_text(proposal.wanted_bytes)
     if not proposal.is_enough:
         screen.write(
-            f"Only {freed} of {wanted} can be freed. Pinned and loaded models are kept."
+            f"Only {freed} of {wanted} can be freed. "
+            "Models that are pinned or in use are kept."
         )
     else:
         screen.write(f"Frees {freed} (wanted: {wanted})")
@@ -102,11 +105,12 @@ def _show(invocation: Invocation, proposal: FreeSpace) -> None:
 
 
 def _row(invocation: Invocation, group: Group) -> Row:
-    used = group.last_used_at
+    used = group.idle_since or group.last_used_at
+    ago = NOTHING if used is None else invocation.now.ago(used)
     return Row(
         [
             Piece(", ".join(step.name for step in group.steps)),
             Piece(bytes_text(group.frees_bytes)),
-            Piece(NOTHING if used is None else invocation.now.ago(used)),
+            Piece(f"{ago}, still loaded" if group.idle_since else ago),
         ]
     )

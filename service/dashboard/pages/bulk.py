@@ -6,6 +6,7 @@ Both are two steps: a page that lists every model and its bytes, and a form that
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from litestar import Response, get, post
@@ -160,11 +161,13 @@ async def free_page(request: AnyRequest) -> Response[str]:
             f"{text[:80]!r}", "is not a size", "Write it as 10GB, with its unit"
         )
     statuses = page.moment.statuses()
-    proposal = free_space(statuses, wanted)
+    proposal = free_space(statuses, wanted, now=datetime.now(UTC))
+    groups = (*proposal.chosen, *proposal.alternatives)
+    proposed = {step.name for group in groups for step in group.steps}
     kept = [
         Consequence(status.name, _kept_because(status))
         for status in statuses
-        if status.present and _kept_because(status)
+        if status.present and status.name not in proposed and _kept_because(status)
     ]
     return await render(
         page,

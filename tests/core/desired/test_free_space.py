@@ -13,7 +13,9 @@ from herdbook.core import ModelState, ModelStatus
 from herdbook.core.desired.free_space import FreeSpace, deletions, free_space
 from herdbook.core.history.read_model import ReadModel
 from herdbook.core.models.registry import ModelRegistry
+from herdbook.core.reconcile.observed_uses import FOREVER
 from herdbook.core.views import Views
+from herdbook.events.facts import Runner
 from herdbook.events.lifecycle import Lifecycle
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -39,6 +41,40 @@ def model(
         last_used_at=used,
         settings={"pinned": True} if pinned else {},
     )
+
+
+def kept_loaded(idle_hours: float, *, used_hours: float | None = None) -> ModelStatus:
+    """Return a loaded model without expiry, idle for some hours."""
+    expires_at = NOW - timedelta(hours=idle_hours) + FOREVER
+    used = None if used_hours is None else NOW - timedelta(hours=used_hours)
+    return msgspec.structs.replace(
+        model("kept", 10, state=ModelState.LOADED),
+        runner=Runner(name="kept", digest="d" * 64, expires_at=expires_at),
+        last_used_at=used,
+    )
+
+
+def test_model_that_is_loaded_but_not_used_for_a_day_may_go() -> None:
+    old = model("old", 10, used_days_ago=9)
+
+    assert names(free_space([kept_loaded(25)], 10, now=NOW)) == ["kept"]
+    assert names(free_space([kept_loaded(25), old], 10, now=NOW)) == ["old"]
+    (group,) = free_space([kept_loaded(25)], 10, now=NOW).chosen
+    assert group.idle_since == NOW - timedelta(hours=25)
+
+
+def test_loaded_model_that_may_be_in_use_stays() -> None:
+    expires = msgspec.structs.replace(
+        kept_loaded(25),
+        runner=Runner(name="kept", digest="d" * 64, expires_at=NOW + timedelta(1)),
+    )
+    lost = msgspec.structs.replace(kept_loaded(25), stale_since=NOW)
+
+    assert names(free_space([kept_loaded(23)], 10, now=NOW)) == []
+    assert names(free_space([kept_loaded(25, used_hours=2)], 10, now=NOW)) == []
+    assert names(free_space([kept_loaded(25)], 10)) == []
+    assert names(free_space([expires], 10, now=NOW)) == []
+    assert names(free_space([lost], 10, now=NOW)) == []
 
 
 def names(proposal: FreeSpace) -> list[str]:

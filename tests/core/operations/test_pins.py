@@ -130,3 +130,34 @@ async def test_last_used_of_several_evicted_models_comes_back_first() -> None:
     pins = Pins(clock=ManualClock(), settings=ManagerSettings())
 
     assert list(pins.due(statuses, server)) == ["b:1", "c:1", "a:1"]
+
+
+async def test_pinned_model_takes_the_place_of_one_that_is_kept_but_not_used() -> None:
+    async with serve_manager(sandbox_settings=ONE_RUNNER, settings=WATCHFUL) as (
+        server,
+        manager,
+    ):
+        await manager.configure(NAME, {"pinned": True, "keep_alive": -1})
+        await manager.load(NAME)
+        await server.load(OTHER, keep_alive=-1)
+        for _ in range(5):
+            await server.clock.sleep(600)
+            await server.load(OTHER, prompt="used")
+        assert (await manager.get_status(OTHER)).state is ModelState.LOADED
+        await server.clock.sleep(WATCHFUL.pinned_idle_s + 120)
+
+        assert (await manager.get_status(NAME)).state is ModelState.LOADED
+
+
+async def test_pinned_model_does_not_take_the_place_of_a_pinned_one() -> None:
+    async with serve_manager(sandbox_settings=ONE_RUNNER, settings=WATCHFUL) as (
+        server,
+        manager,
+    ):
+        for name in (NAME, OTHER):
+            await manager.configure(name, {"pinned": True, "keep_alive": -1})
+        await manager.load(NAME)
+        await manager.load(OTHER)
+        await server.clock.sleep(2 * WATCHFUL.pinned_idle_s)
+
+        assert (await manager.get_status(OTHER)).state is ModelState.LOADED

@@ -229,7 +229,7 @@ async def test_runner_that_was_used_meanwhile_expires_by_its_newest_time() -> No
         await manager.load(NAME)
         server.time.advance(200)
         await server.load(NAME)
-        assert await drift(manager) == []
+        assert seen(await drift(manager)) == [(NAME, "ModelUsed", Cause.OBSERVED)]
         server.time.advance(250)
         await server.unload(NAME)
 

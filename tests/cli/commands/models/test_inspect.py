@@ -31,6 +31,7 @@ MODEL_KEYS = {
     "uses",
     "last_used_at",
     "last_used_by",
+    "last_used_within_s",
     "last_failure",
     "work",
     "update",
