@@ -90,19 +90,22 @@ def free_space(
             -group.frees_bytes,
         ),
     )
+    count, freed = 0, 0
+    while count < len(groups) and freed < wanted_bytes:
+        freed += groups[count].frees_bytes
+        count += 1
     chosen: list[Group] = []
-    for group in groups:
-        if sum(each.frees_bytes for each in chosen) >= wanted_bytes:
-            break
-        chosen.append(group)
-    for group in reversed(chosen.copy()):
-        others = sum(each.frees_bytes for each in chosen) - group.frees_bytes
-        if others >= wanted_bytes:
-            chosen.remove(group)
+    left: list[Group] = []
+    for group in reversed(groups[:count]):
+        if freed - group.frees_bytes >= wanted_bytes:
+            freed -= group.frees_bytes
+            left.append(group)
+        else:
+            chosen.append(group)
     return FreeSpace(
         wanted_bytes=wanted_bytes,
-        chosen=tuple(chosen),
-        alternatives=tuple(group for group in groups if group not in chosen),
+        chosen=tuple(reversed(chosen)),
+        alternatives=(*reversed(left), *groups[count:]),
     )
 
 

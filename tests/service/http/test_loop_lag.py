@@ -71,6 +71,14 @@ QUERIES = {
         f"as_of={OLD}",
     ),
     "/pull": (f"model={names(1)[0]}",),
+    "/bulk": tuple(
+        f"do={action}&" + "&".join(f"model={name}" for name in names(100))
+        for action in ("delete", "unload", "pull")
+    ),
+    "/free": ("size=1MB", "size=900GB", "size=900TB"),
+    "/v1/free": ("bytes=1", "bytes=900000000000000"),
+    "/node": ("", "span=all", f"span=all&as_of={OLD}"),
+    "/figures": tuple(f"of={each}&span=all" for each in ("memory", "disk", "requests")),
 }
 """Queries that make much work, or that a path needs; the others are asked without."""
 
