@@ -218,13 +218,13 @@ class ModelManager(Commands):
             ModelNotFoundError: The server does not have the model.
             IllegalTransitionError: The model cannot be used in its state.
         """
-        name = self._latest().status(name).name
+        name, node = self._latest().spelled(name), self._repository.node
         used = ModelUsed(
             purpose=purpose, role=UNSET if role is None else parse_role(role).value
         )
 
-        def decide(_: object) -> tuple[ModelUsed]:
-            self._present(self._latest().status(name))
+        def decide(status: ModelStatus | None) -> tuple[ModelUsed]:
+            self._present(status or ModelStatus(node=node, name=name))
             return (used,)
 
         await self._repository.decide(name, decide, cause=Cause.COMMAND)

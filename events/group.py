@@ -183,7 +183,7 @@ class Plan:
 
     def _record(self, stream: str, draft: DraftEvent) -> RecordedEvent:
         event = draft.event
-        unhashed = StoredEvent(
+        stored = StoredEvent(
             position=self.head.position + 1,
             stream=stream,
             version=self.versions.get(stream, 0) + 1,
@@ -199,8 +199,9 @@ class Plan:
             causation_id=event.causation_id,
             hash="",
         )
-        digest = chained_hash(self.head.hash, canonical_bytes(unhashed))
-        stored = msgspec.structs.replace(unhashed, hash=digest)
+        digest = chained_hash(self.head.hash, canonical_bytes(stored))
+        # Nobody has it yet, and a copy would take as long as the hash.
+        msgspec.structs.force_setattr(stored, "hash", digest)
         recorded = _recorded(stored, draft, self._now)
         self.events.append(stored)
         self.head = Head(stored.position, digest)

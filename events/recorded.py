@@ -185,6 +185,9 @@ def chained_hash(previous: str, canonical: bytes) -> str:
     return sha256(previous.encode() + canonical).hexdigest()
 
 
+_TIME_LENGTH = len("2026-01-02T03:04:05.678901")
+
+
 def time_text(at: datetime) -> str:
     """Return a UTC time as ISO 8601 with microseconds and ``Z``."""
-    return at.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    return at.isoformat(timespec="microseconds")[:_TIME_LENGTH] + "Z"

@@ -7,6 +7,7 @@ name may have several, so the first two slashes split a stream's name exactly.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple, NewType
 
 from herdbook.events.errors import CallerError
@@ -59,6 +60,7 @@ def check_node(node: str) -> str:
     return node
 
 
+@lru_cache(4096)
 def model_stream(node: str, name: str) -> StreamName:
     """Return the stream of a model on a node."""
     return StreamName(f"{MODEL_PREFIX}{node}/{name}")
