@@ -15,6 +15,8 @@ from contextlib import (
     asynccontextmanager,
     suppress,
 )
+from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Self
 
@@ -41,11 +43,13 @@ from herdbook.core.reconcile.recovery import interrupt_dead
 from herdbook.core.repository import ModelRepository
 from herdbook.core.settings import ManagerSettings
 from herdbook.core.storage import Storage
-from herdbook.events.facts import ModelUsed, NodeMoved, Setting
+from herdbook.events.errors import EventIdConflictError
+from herdbook.events.facts import AnchorReceived, ModelUsed, NodeMoved, Setting
 from herdbook.events.lifecycle import Activity
 from herdbook.events.postgres.address import PostgresAddress
-from herdbook.events.recorded import Cause
-from herdbook.events.streams import check_node
+from herdbook.events.recorded import Cause, NewEvent
+from herdbook.events.store import ANY
+from herdbook.events.streams import check_node, node_stream
 from herdbook.projections.roles import ModelRole
 from herdbook.projections.status import ModelStatus, Work
 
@@ -349,6 +353,42 @@ class ModelManager(Commands):
         await self.refresh()
         now = await self.now()
         return costs.of_unload(self._present(now.status(name)), now.statuses())
+
+    async def record_anchor(self, anchor: AnchorReceived, *, made_at: datetime) -> int:
+        """Record an anchor of another log, once, however often it arrives.
+
+        Args:
+            anchor: The anchor.
+            made_at: When it was made, UTC.
+
+        Returns:
+            The position of the event.
+
+        Raises:
+            CallerError: It is an anchor of this log itself.
+            StoreError: The log cannot be written.
+        """
+        first = await self.read_log(limit=1)
+        if any(anchor.origin.endswith(f"/{one.event_id}") for one in first.events):
+            raise CallerError(
+                "the anchor",
+                "is of this log itself",
+                "Send it to another Herdbook, with a log of its own",
+            )
+        received = NewEvent(
+            fact=anchor,
+            occurred_at=made_at,
+            actor=self._repository.actor(),
+            cause=Cause.OBSERVED,
+            event_id=f"anchor-{sha256(anchor.text.encode()).hexdigest()[:32]}",
+        )
+        stream = node_stream(self._repository.node)
+        try:
+            (event,) = await self._storage.store.append(stream, [received], ANY)
+        except EventIdConflictError as error:  # sent before with another token
+            return error.position
+        await self._repository.catch_up()
+        return event.position
 
     def background_tasks(self) -> list[TaskStatus]:
         """Return the status of each background task of the manager and its log."""

@@ -604,6 +604,20 @@ class UsesNotRecorded(Fact, frozen=True, kw_only=True):
     reason: str
 
 
+class AnchorReceived(Fact, frozen=True, kw_only=True):
+    """Recorded when another Herdbook sent an anchor of its log.
+
+    Attributes:
+        origin: Which log: ``herdbook/`` and the id of its first event.
+        position: Number of events of that log when the anchor was made.
+        text: The whole anchor, with its signatures.
+    """
+
+    origin: str
+    position: Count
+    text: str
+
+
 FACTS: tuple[type[Fact], ...] = (
     ModelDiscovered,
     ModelVanished,
@@ -637,6 +651,7 @@ FACTS: tuple[type[Fact], ...] = (
     NodeLost,
     NodeMoved,
     UsesNotRecorded,
+    AnchorReceived,
 )
 """All facts."""
 
@@ -673,6 +688,7 @@ AnyFact: TypeAlias = (
     | NodeLost
     | NodeMoved
     | UsesNotRecorded
+    | AnchorReceived
     | UnreadableFact
 )
 """The data of a recorded event: one class per event type, or ``UnreadableFact``.

@@ -294,6 +294,11 @@ def _not_recorded(fact: Fact) -> str:
     )
 
 
+def _anchor_received(fact: Fact) -> str:
+    assert isinstance(fact, facts.AnchorReceived)
+    return f"received an anchor of {fact.origin} at #{fact.position}"
+
+
 def _detected(fact: Fact) -> str:
     assert isinstance(fact, facts.CapabilitiesDetected)
     names = [name for name, known in sorted(fact.capabilities.items()) if known.value]
@@ -370,5 +375,6 @@ _SENTENCES: dict[str, Callable[[Fact], str]] = {
         (facts.NodeLost, _lost),
         (facts.NodeMoved, _moved),
         (facts.UsesNotRecorded, _not_recorded),
+        (facts.AnchorReceived, _anchor_received),
     )
 }

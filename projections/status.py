@@ -418,7 +418,7 @@ class StatusView:
         elif isinstance(event.data, facts.NodeLost):
             node.since, node.message = event.occurred_at, event.data.message
             node.reached = False
-        elif not isinstance(event.data, facts.UsesNotRecorded):
+        elif not isinstance(event.data, facts.UsesNotRecorded | facts.AnchorReceived):
             self._note_wrong_stream(event)
 
     def find(self, stream: str) -> ModelStatus | None:

@@ -29,6 +29,7 @@ from herdbook.core import (
 from herdbook.core.log_location import LogLocation
 from herdbook.core.logging import Logger
 from herdbook.core.upkeep.upkeep import Upkeep, UpkeepSettings
+from herdbook.service.api import anchors as api_anchors
 from herdbook.service.api import free as api_free
 from herdbook.service.api import health
 from herdbook.service.api import log as api_log
@@ -100,6 +101,7 @@ def routed(service: Service) -> Litestar:
             *api_usage.HANDLERS,
             *api_log.HANDLERS,
             *api_tokens.HANDLERS,
+            *api_anchors.HANDLERS,
         ],
         before_request=_only_json,
     )

@@ -34,6 +34,11 @@ SANDBOX_RATE = 20e6
 """Bytes per second of each simulated connection to the registry."""
 
 
+ANCHOR_TOKEN = "HERDBOOK_ANCHOR_TOKEN"  # noqa: S105 - a name
+"""The variable with the token for the services that record anchors. It is removed, so
+that no process that the service starts has it."""
+
+
 class UpkeepOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The options of ``serve`` for backups and anchors.
 
@@ -44,6 +49,7 @@ class UpkeepOptions(msgspec.Struct, frozen=True, kw_only=True):
         anchor_every: Interval of the anchors as text; None for none.
         anchor_files: Files that anchors are appended to.
         anchor_urls: URLs that anchors are sent to.
+        anchor_herdbooks: Services of other Herdbooks that anchors are sent to.
         anchor_key: Private key that signs anchors.
     """
 
@@ -53,6 +59,7 @@ class UpkeepOptions(msgspec.Struct, frozen=True, kw_only=True):
     anchor_every: str | None = None
     anchor_files: tuple[Path, ...] = ()
     anchor_urls: tuple[str, ...] = ()
+    anchor_herdbooks: tuple[str, ...] = ()
     anchor_key: Path | None = None
 
     def settings(self) -> UpkeepSettings:
@@ -80,7 +87,9 @@ class UpkeepOptions(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def _anchors(self) -> AnchorSchedule | None:
-        has_destination = bool(self.anchor_files or self.anchor_urls)
+        has_destination = bool(
+            self.anchor_files or self.anchor_urls or self.anchor_herdbooks
+        )
         if self.anchor_every is None and not has_destination:
             return None
         if self.anchor_every is None or not has_destination:
@@ -94,6 +103,8 @@ class UpkeepOptions(msgspec.Struct, frozen=True, kw_only=True):
             every_s=parse_duration(self.anchor_every),
             files=self.anchor_files,
             urls=self.anchor_urls,
+            herdbooks=self.anchor_herdbooks,
+            token=os.environ.pop(ANCHOR_TOKEN, ""),
             key=self.anchor_key,
         )
 

@@ -27,6 +27,7 @@ from herdbook.events.facts import FACTS
 from herdbook.presentation import loaded_models, shapes
 from herdbook.projections import roles, status
 from herdbook.service import problems
+from herdbook.service.api import anchors as api_anchors
 from herdbook.service.api import free as api_free
 from herdbook.service.api import models as api_models
 from herdbook.service.api import schemas as answers
@@ -46,6 +47,7 @@ STRICT: Final = (
     OperationRequest,
     api_free.FreeRequest,
     api_tokens.TokenRequest,
+    api_anchors.AnchorRequest,
 )
 """Request bodies; unknown fields are refused."""
 
@@ -55,6 +57,7 @@ _SHAPES: Final = (
         problems,
         operation,
         bulk,
+        api_anchors,
         api_free,
         api_models,
         api_tokens,

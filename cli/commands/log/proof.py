@@ -22,6 +22,7 @@ from herdbook.core.proof import keys, proof
 from herdbook.core.proof.anchor_file import append_anchor, read_anchor_file
 from herdbook.core.proof.checkpoint import Anchor
 from herdbook.events.errors import CallerError
+from herdbook.events.facts import AnchorReceived
 from herdbook.presentation import shapes
 
 SigningKey = Annotated[
@@ -53,6 +54,19 @@ async def anchor(
         Path | None,
         typer.Option("--append", metavar="FILE", help="Append the anchor to a file."),
     ] = None,
+    received: Annotated[
+        bool,
+        typer.Option(
+            "--received", help="Print the anchors that other Herdbooks sent instead."
+        ),
+    ] = False,
+    origin: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="With --received: only those of this log, herdbook/ID.",
+        ),
+    ] = None,
 ) -> int:
     """Print the head of the log as an anchor, to store away from the log.
 
@@ -60,6 +74,8 @@ async def anchor(
     the last one and the time. `verify --anchors` shows later whether an event before it
     was changed.
     """
+    if received:
+        return await _show_received(invocation, origin)
     async with _storage(invocation) as storage:
         made = await proof.make_anchor(storage, SystemClock())
     if key:
@@ -79,6 +95,24 @@ async def anchor(
         )
     else:
         for line in made.text().splitlines():
+            invocation.screen.write(line)
+    return DONE
+
+
+async def _show_received(invocation: Invocation, origin: str | None) -> int:
+    """Print the anchors of other logs, the oldest first."""
+    found: list[AnchorReceived] = []
+    async with _storage(invocation) as storage:
+        types = {AnchorReceived.__name__}
+        async for event in storage.store.read_all(types=types):
+            fact = event.data
+            if isinstance(fact, AnchorReceived) and origin in {None, fact.origin}:
+                found.append(fact)
+    if invocation.json:
+        invocation.screen.write_json(found)
+        return DONE
+    for fact in found:
+        for line in fact.text.splitlines():
             invocation.screen.write(line)
     return DONE
 

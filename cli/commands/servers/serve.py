@@ -107,6 +107,14 @@ async def serve(  # noqa: PLR0913 - the options of a verb
         list[str] | None,
         typer.Option(metavar="URL", help="Send anchors to a URL (POST). Repeatable."),
     ] = None,
+    anchor_to: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="Send anchors to the service of another Herdbook; its token is in "
+            "HERDBOOK_ANCHOR_TOKEN. Repeatable.",
+        ),
+    ] = None,
     anchor_key: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Sign anchors with this private key."),
@@ -142,6 +150,7 @@ async def serve(  # noqa: PLR0913 - the options of a verb
             anchor_every=anchor_every,
             anchor_files=tuple(anchor_file or ()),
             anchor_urls=tuple(anchor_url or ()),
+            anchor_herdbooks=tuple(anchor_to or ()),
             anchor_key=anchor_key,
         ),
     )

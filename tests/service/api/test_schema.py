@@ -73,6 +73,7 @@ def test_document_names_every_path_and_no_more(herdbook: RunningService) -> None
         "GET /v1/free",
         "POST /v1/free",
         "GET /v1/ps",
+        "POST /v1/anchors",
         "GET /v1/tokens",
         "POST /v1/tokens",
         "DELETE /v1/tokens/{name}",
