@@ -93,3 +93,15 @@ def test_two_who_watch_see_the_same(
 
     expect(row(other, "tinyllama:latest")).to_contain_text("available")
     expect(other.get_by_role("row").filter(has_text="same weights")).to_have_count(1)
+
+
+def test_usage_moves_by_itself(slow: RunningService, visits: PageSession) -> None:
+    page = visits.open(slow, "/usage")
+    expect(page.locator("#connection[data-state=live]")).to_be_visible()
+    page.evaluate("window.here = true")
+
+    for _ in range(2):
+        slow.http.post("/v1/models/llama3.2:3b/uses", json={}).raise_for_status()
+
+    expect(page.locator("#usage-total")).to_contain_text("2 requests")
+    assert page.evaluate("window.here"), "it was loaded again"

@@ -209,3 +209,19 @@ async def test_manager_answers_by_time_and_by_name() -> None:
             await manager.usage(since=-1)
         with pytest.raises(CallerError):
             await manager.usage(until=middle.replace(tzinfo=None))
+
+
+async def test_uses_by_other_programs_are_observed_not_requests() -> None:
+    async with serve_manager("some") as (server, manager):
+        name = "llama3.2:3b"
+        await server.load(name)
+        await manager.refresh()
+        await server.clock.sleep(70)
+        await server.request("POST", "/api/generate", model=name, stream=False)
+        await manager.refresh()
+
+        usage = await manager.usage(["model", "client", "outcome"])
+
+        (row,) = usage.rows
+        assert row.group == {"model": name, "client": None, "outcome": "observed"}
+        assert (row.requests, row.observed) == (0, 1)
