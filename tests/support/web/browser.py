@@ -265,7 +265,7 @@ def free_port() -> int:
 def pull(page: Page, model: str) -> None:
     """Pull a model by its name from the list of models."""
     page.get_by_label("Pull a model").fill(model)
-    page.get_by_role("button", name="pull").click()
+    page.get_by_role("button", name="Pull model", exact=True).click()
     asked = page.get_by_role("main").last
     expect(asked).to_contain_text(f"Pull {model}?")
     asked.get_by_role("button", name="pull").click()
