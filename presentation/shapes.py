@@ -210,18 +210,22 @@ class AsOf(msgspec.Struct, frozen=True, kw_only=True):
     recommended: dict[str, Candidate | None]
 
 
-async def as_of(read_model: ReadModel, roles: Iterable[str]) -> AsOf:
+async def as_of(
+    read_model: ReadModel, roles: Iterable[str], models: list[Model] | None = None
+) -> AsOf:
     """Return the JSON structure of a read model, yielding to other tasks meanwhile.
 
     Args:
         read_model: The read model.
         roles: Names of the roles to recommend a model for.
+        models: The structures of the models, if they are known.
     """
     moment, time_slice = read_model.fixed(), TimeSlice()
-    models = []
-    for status in moment.statuses():
-        models.append(model(status, moment))
-        await time_slice.checkpoint()
+    if models is None:
+        models = []
+        for status in moment.statuses():
+            models.append(model(status, moment))
+            await time_slice.checkpoint()
     recommended = {}
     for role in roles:
         recommended[role] = moment.recommend(role)

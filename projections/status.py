@@ -432,12 +432,17 @@ class StatusView:
 
     def all(self, node: str | None = None) -> list[ModelStatus]:
         """Return the status of every model, on one node or all, by name."""
+        return [self._copy_with_node(model) for model in self.records(node)]
+
+    def records(self, node: str | None = None) -> list[ModelStatus]:
+        """Return the records of the models as ``all`` does, without copies.
+
+        They do not show whether their node answers; do not change them. A record that
+        a copy of the view shares is never changed: its view replaces it.
+        """
         models = self._models.values()
         chosen = (m for m in models if node is None or m.node == node)
-        return [
-            self._copy_with_node(model)
-            for model in sorted(chosen, key=lambda m: (m.node, m.name))
-        ]
+        return sorted(chosen, key=lambda m: (m.node, m.name))
 
     def weights_of(self, digest: str) -> str | None:
         """Return the weights of a digest, including digests of deleted models."""

@@ -14,6 +14,7 @@ from herdbook.core.concurrency.supervisor import TaskStatus
 from herdbook.core.upkeep.upkeep import Upkeep
 from herdbook.presentation.times import Now
 from herdbook.service.cache import ResponseCache
+from herdbook.service.encoded_models import EncodedModels
 from herdbook.service.errors import OverloadedError
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.live import Live, Reason
@@ -55,6 +56,7 @@ class Service:
         upkeep: Backups and anchors of the log at intervals.
         metrics: The metrics.
         response_cache: Encoded responses, valid until the log changes.
+        encoded_models: The JSON of each model, valid until the model changes.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Service:
             heartbeat_s=settings.heartbeat_s,
         )
         self.response_cache = ResponseCache()
+        self.encoded_models = EncodedModels()
         self._past: OrderedDict[int | datetime, ReadModel] = OrderedDict()
         self._replaying = asyncio.Lock()
         self._waiting = 0

@@ -113,6 +113,15 @@ class ReadModel:
         """Return the status of every model in the log, sorted by name."""
         return [self._aged(one) for one in self._views.status.all(self._node)]
 
+    def records(self) -> list[ModelStatus]:
+        """Return the records of all models without copies, sorted by name.
+
+        They lack the time since when they may be outdated. A record of a fixed read
+        model stands for one state of its model: it is never changed, and the read
+        models of later positions have the same object until the model changes.
+        """
+        return self._views.status.records(self._node)
+
     def status(self, name: str) -> ModelStatus:
         """Return the status of a model; ``not_present`` for an unknown one."""
         name = self.spelled(name)

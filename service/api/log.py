@@ -11,7 +11,7 @@ from litestar.handlers.base import BaseRouteHandler
 from litestar.openapi import ResponseSpec
 from litestar.params import HeaderParameter, PathParameter, QueryParameter
 
-from herdbook.core import Difference, ModelRole
+from herdbook.core import Difference, ModelRole, ReadModel
 from herdbook.core.history.diff import difference
 from herdbook.presentation import shapes
 from herdbook.service.api import schemas as answers
@@ -207,9 +207,13 @@ async def get_status(request: AnyRequest, as_of: AsOf = None) -> Response[shapes
     service = service_of(request)
     read_model = await service.read_model(as_of)
     roles = [role.value for role in ModelRole]
-    return await service.response_cache.answer(
-        request, read_model, lambda fixed: shapes.as_of(fixed, roles)
-    )
+
+    async def build(fixed: ReadModel) -> shapes.AsOf:
+        # The past has records of its own, of which none would be found again.
+        models = await service.encoded_models.of(fixed) if as_of is None else None
+        return await shapes.as_of(fixed, roles, models)
+
+    return await service.response_cache.answer(request, read_model, build)
 
 
 @get("/diff", responses=READS, tags=_TAG, operation_id="getDiff")
