@@ -180,7 +180,7 @@ def node_text(node: NodeStatus, now: Now) -> str:
 
 
 def disk_text(statuses: Iterable[ModelStatus]) -> str:
-    """Return the disk usage of models, with and without shared weights."""
+    """Return the disk usage of models: shared weights once, then for each model."""
     sizes = [(s.weights or s.name, s.size_bytes) for s in statuses if s.size_bytes]
     if not sizes:
         return ""
@@ -189,8 +189,8 @@ def disk_text(statuses: Iterable[ModelStatus]) -> str:
     for weights, size in sizes:
         largest[weights] = max(size, largest.get(weights, 0))
     once = sum(largest.values())
-    shared = f" ({bytes_text(once)} without shared weights)" if once != total else ""
-    return f", {bytes_text(total)} on disk{shared}"
+    each = f" ({bytes_text(total)} with shared weights counted for each model)"
+    return f", {bytes_text(once)} on disk{each if once != total else ''}"
 
 
 def memory_text(statuses: Iterable[ModelStatus]) -> str:

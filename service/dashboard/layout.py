@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -22,12 +22,16 @@ from herdbook.service.dashboard.links import Links, joined_link
 from herdbook.service.dashboard.model_events import event_at
 from herdbook.service.dashboard.templating import rendered, rendered_in_slices
 from herdbook.service.dashboard.time_zone import time_zone_of
+from herdbook.service.errors import BadRequestError
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import authenticator_of, principal_of
 from herdbook.service.problems import headers_of, status_of
 
 DONE = "done"
 """The query parameter with the position of the event that an action recorded."""
+
+SLIDER = "time"
+"""The query parameter of the slider without a script: milliseconds since 1970."""
 
 NAVIGATION = (
     ("Models", "/"),
@@ -97,7 +101,7 @@ async def visit(request: AnyRequest) -> PageRequest:
     """
     service = service_of(request)
     present = Now(service.clock.now(), time_zone_of(request.cookies))
-    asked = request.query_params.get("as_of", "").strip() or None
+    asked = _asked(request)
     latest = await service.manager.now()
     head = latest.position
     if asked is None:
@@ -119,6 +123,25 @@ async def visit(request: AnyRequest) -> PageRequest:
     )
 
 
+def _asked(request: AnyRequest) -> str | None:
+    """Return the time that a page is asked for: as text, or from the slider.
+
+    Raises:
+        BadRequestError: The slider's time is not a number of milliseconds.
+    """
+    text = str(request.query_params.get("as_of", "")).strip()
+    slider = str(request.query_params.get(SLIDER, "")).strip()
+    if text or not slider:
+        return text or None
+    try:
+        at = datetime.fromtimestamp(int(slider) / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        raise BadRequestError(
+            f"{SLIDER} {slider[:80]!r}", "is not a time", "Use as_of instead"
+        ) from None
+    return at.isoformat()
+
+
 def _fixed(asked: str | None, moment: ReadModel) -> str | None:
     """Return the requested time as an absolute one: links keep their meaning."""
     if asked is None:
@@ -138,6 +161,11 @@ class Bar(NamedTuple):
         kept: The rest of its query.
         strip: The density of events over the log.
         samples: Positions with their times, for the slider's script.
+        first: Begin of the slider, milliseconds since 1970: before the first event.
+        last: End of the slider: now.
+        shown: The time that the page shows.
+        earlier: The same page one event earlier; empty at the beginning.
+        later: The same page one event later; empty for now.
         begin: The time of the first event, as text.
         told: Text of the time that the page shows.
         local: The same for a date-and-time field; empty for now.
@@ -150,6 +178,11 @@ class Bar(NamedTuple):
     kept: list[tuple[str, str]]
     strip: Markup
     samples: str
+    first: int
+    last: int
+    shown: int
+    earlier: str
+    later: str
     begin: str
     told: str
     local: str
@@ -232,7 +265,7 @@ def past_text(visit: PageRequest) -> str:
     if not visit.past:
         return ""
     position = visit.moment.position
-    if visit.at is None:
+    if visit.at is None or not position:
         return f"as of before the first event (#{position})"
     day, _, time = visit.present.clock(visit.at).rpartition(" ")
     return f"as of {f'{day}, ' if day else ''}{time} (#{position})"
@@ -244,7 +277,7 @@ def query_of(visit: PageRequest) -> list[tuple[str, str]]:
     return [
         (name, str(value))
         for name, value in found
-        if name not in {"as_of", DONE} and value
+        if name not in {"as_of", SLIDER, DONE} and value
     ]
 
 
@@ -272,18 +305,46 @@ async def _bar(visit: PageRequest) -> Bar:
     samples = state.setdefault(_SAMPLES, Samples())
     read = await samples.read(visit.service.manager, visit.head)
     position = visit.moment.position
+    last = _milliseconds(visit.present.at)
+    first = _milliseconds(read[0].at) - 1 if read else last
+    shown = last
+    if visit.past:
+        shown = _milliseconds(visit.at) if visit.at else first
     return Bar(
         head=visit.head,
         position=position,
         action=_raw_path(visit.request),
         kept=query_of(visit),
-        strip=density_strip(read, chosen=position, now=visit.present),
+        strip=density_strip(
+            read,
+            chosen=datetime.fromtimestamp(shown / 1000, UTC),
+            now=visit.present,
+        ),
         samples=_for_the_script(read),
+        first=first,
+        last=last,
+        shown=shown,
+        earlier=_at(visit, position - 1),
+        later=_at(visit, position + 1),
         begin=visit.present.clock(read[0].at, seconds=False) if read else "",
         told=past_text(visit) or "now",
         local=_local(visit.at, visit.present) if visit.at else "",
         latest=_local(visit.present.at, visit.present),
     )
+
+
+def _at(visit: PageRequest, position: int) -> str:
+    """Return the same page at an event; empty if there is no such event."""
+    if position < 0 or (position > visit.head and not visit.past):
+        return ""
+    as_of = str(position) if position < visit.head else None
+    return joined_link(
+        _raw_path(visit.request), {**dict(query_of(visit)), "as_of": as_of}
+    )
+
+
+def _milliseconds(at: datetime) -> int:
+    return round(at.timestamp() * 1000)
 
 
 def _local(at: datetime, now: Now) -> str:
@@ -292,7 +353,7 @@ def _local(at: datetime, now: Now) -> str:
 
 
 def _for_the_script(samples: list[Sample]) -> str:
-    told = [[one.position, round(one.at.timestamp())] for one in samples]
+    told = [[one.position, _milliseconds(one.at)] for one in samples]
     return msgspec.json.encode(told).decode()
 
 

@@ -24,7 +24,7 @@ def moment(herdbook: RunningService) -> int:
 
 def slider(page: Page) -> Locator:
     """Return the bar of time at the foot."""
-    return page.get_by_role("slider", name="Show this page at an event of the log")
+    return page.get_by_role("slider", name="Show this page at a time")
 
 
 def see_the_past(page: Page) -> None:
@@ -43,7 +43,7 @@ def test_keys_on_the_slider_lead_to_an_earlier_event(
     page = visits.open(herdbook)
     expect(row(page, MODEL)).to_contain_text("loaded")
     slider(page).focus()
-    head = int(slider(page).input_value())
+    head = int(str(page.locator("#time").get_attribute("data-head")))
 
     page.keyboard.press("ArrowLeft")
     page.wait_for_url(AS_OF)
@@ -150,3 +150,16 @@ def test_time_is_entered_in_a_field(
 
     page.wait_for_url(re.compile(r"/roles\?.*as_of=\d{4}-"))
     expect(page.get_by_role("note")).to_contain_text("as of")
+
+
+def test_steps_lead_from_event_to_event(
+    moment: int, herdbook: RunningService, visits: PageSession
+) -> None:
+    page = visits.open(herdbook, f"/log?as_of={moment}", java_script_enabled=False)
+
+    page.get_by_role("link", name="One event earlier").click()
+    expect(page.get_by_role("note")).to_contain_text(f"(#{moment - 1})")
+    page.get_by_role("link", name="One event later").click()
+    expect(page.get_by_role("note")).to_contain_text(f"(#{moment})")
+
+    assert "/log" in page.url

@@ -21,6 +21,9 @@ from herdbook.presentation.wording import counted, share_text
 from herdbook.projections.sentences import bytes_text, duration_text
 from herdbook.service.dashboard.charts.markup import element, percent, picture
 
+MOST_COLOURS: Final = 8
+"""Colours of models in the style sheet; further models share the last."""
+
 
 def runners_of(statuses: Iterable[ModelStatus]) -> list[Runner]:
     """Return the runners of some models, each once, the largest first."""
@@ -29,7 +32,7 @@ def runners_of(statuses: Iterable[ModelStatus]) -> list[Runner]:
 
 
 def memory_bar(runners: Sequence[Runner]) -> Markup:
-    """Return the memory in use: a piece for each runner, the GPU's part filled.
+    """Return the memory in use: a piece for each runner, the GPU's part stronger.
 
     Servers do not report the total memory; the pieces are shares of the memory in
     use, and one alone would look as if memory were full.
@@ -38,8 +41,8 @@ def memory_bar(runners: Sequence[Runner]) -> Markup:
     if not total or len(runners) < 2:
         return Markup("")
     pieces, begin = [], 0
-    for runner in runners:
-        pieces.append(_runner_piece(runner, begin, total))
+    for number, runner in enumerate(runners):
+        pieces.append(_runner_piece(runner, begin, total, series_class(number)))
         begin += runner.size_bytes
     told = "; ".join(_told(runner) for runner in runners)
     return picture(
@@ -51,11 +54,36 @@ def memory_bar(runners: Sequence[Runner]) -> Markup:
     )
 
 
+def memory_legend(runners: Sequence[Runner]) -> Markup:
+    """Return which piece of the memory bar is which model."""
+    if len(runners) < 2:
+        return Markup("")
+    return element(
+        "ul",
+        *(
+            element(
+                "li",
+                element("span", "", class_=f"swatch {series_class(number)}"),
+                " ",
+                element("span", runner.name, class_="name"),
+                f" {bytes_text(runner.size_bytes)}, {where_text(runner)}",
+            )
+            for number, runner in enumerate(runners)
+        ),
+        class_="legend",
+    )
+
+
+def series_class(number: int) -> str:
+    """Return the class that colours the model of a number in a chart."""
+    return f"s{min(number, MOST_COLOURS - 1)}"
+
+
 def _told(runner: Runner) -> str:
     return f"{runner.name} {bytes_text(runner.size_bytes)}, {where_text(runner)}"
 
 
-def _runner_piece(runner: Runner, begin: int, total: int) -> Markup:
+def _runner_piece(runner: Runner, begin: int, total: int, colour: str) -> Markup:
     whole = element(
         "rect",
         element("title", _told(runner)),
@@ -63,7 +91,7 @@ def _runner_piece(runner: Runner, begin: int, total: int) -> Markup:
         width=percent(runner.size_bytes / total),
         y=0,
         height=14,
-        class_="held",
+        class_=f"held {colour}",
     )
     gpu = element(
         "rect",
@@ -71,7 +99,7 @@ def _runner_piece(runner: Runner, begin: int, total: int) -> Markup:
         width=percent(runner.size_vram_bytes / total),
         y=0,
         height=14,
-        class_="gpu",
+        class_=f"gpu {colour}",
     )
     edge = element(
         "line",
@@ -101,6 +129,10 @@ STRIP: Final = 28
 """Height of the strip."""
 
 
+_NARROWEST: Final = 0.002
+"""The least width of a bar: events that come at once can be seen."""
+
+
 class Sample(NamedTuple):
     """When an event was recorded that stands for those around it."""
 
@@ -108,34 +140,46 @@ class Sample(NamedTuple):
     at: datetime
 
 
-def density_strip(samples: Sequence[Sample], *, chosen: int, now: Now) -> Markup:
-    """Return how close together in time the events of the log are.
+def density_strip(samples: Sequence[Sample], *, chosen: datetime, now: Now) -> Markup:
+    """Return when the events of the log came, and how close together.
 
     Args:
         samples: Some of the events, by position, the first and the newest among them.
-        chosen: The position that the page is about.
-        now: The present.
+        chosen: The time that the page shows.
+        now: The present, at the right end.
     """
     if len(samples) < 2:
         return Markup("")
-    last = samples[-1].position
+    axis = Axis(samples[0].at, now.at)
     pairs = [pair for pair in pairwise(samples) if pair[1].position > pair[0].position]
     rates = [_rate(one, other) for one, other in pairs]
     bars = [
-        _bar(pair, last, _height(rate, rates), now)
+        _bar(pair, axis, _height(rate, rates), now)
         for pair, rate in zip(pairs, rates, strict=True)
     ]
-    at = percent(chosen / last)
+    at = percent(axis.share(chosen))
     mark = element("line", x1=at, x2=at, y1=0, y2=STRIP, class_="chosen")
     since = now.clock(samples[0].at, seconds=False)
     return picture(
         *bars,
         mark,
-        title=f"Events #1 to #{last} over time, since {since}",
+        title=f"Events #1 to #{samples[-1].position} over time, since {since}",
         class_="density",
         width="100%",
         height=STRIP,
     )
+
+
+class Axis(NamedTuple):
+    """The time from the first event to the present."""
+
+    begin: datetime
+    end: datetime
+
+    def share(self, at: datetime) -> float:
+        """Return where a time is, 0 to 1."""
+        length = max((self.end - self.begin).total_seconds(), 0.001)
+        return min(max((at - self.begin).total_seconds() / length, 0.0), 1.0)
 
 
 def _rate(one: Sample, other: Sample) -> float:
@@ -150,7 +194,7 @@ def _height(rate: float, rates: Sequence[float]) -> float:
     return 0.15 + 0.85 * (rate - low) / (high - low) if high > low else 0.5
 
 
-def _bar(pair: tuple[Sample, Sample], last: int, share: float, now: Now) -> Markup:
+def _bar(pair: tuple[Sample, Sample], axis: Axis, share: float, now: Now) -> Markup:
     one, other = pair
     count = other.position - one.position
     seconds = (other.at - one.at).total_seconds()
@@ -158,11 +202,12 @@ def _bar(pair: tuple[Sample, Sample], last: int, share: float, now: Now) -> Mark
         f"{counted(count, 'event')} in {duration_text(max(seconds, 0))}, "
         f"from {now.clock(one.at)} (#{one.position})"
     )
+    left = axis.share(one.at)
     return element(
         "rect",
         element("title", told),
-        x=percent(one.position / last),
-        width=percent(count / last),
+        x=percent(left),
+        width=percent(max(axis.share(other.at) - left, _NARROWEST)),
         y=STRIP * (1 - share),
         height=STRIP * share,
     )

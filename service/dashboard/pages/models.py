@@ -32,6 +32,7 @@ from herdbook.service.auth.tokens import Role
 from herdbook.service.dashboard.buttons import Button, buttons_for
 from herdbook.service.dashboard.charts.memory import (
     memory_bar,
+    memory_legend,
     progress_bar,
     runners_of,
 )
@@ -146,6 +147,7 @@ async def models_page(
         disk=wording.disk_text(present).removeprefix(", "),
         memory=wording.memory_text(statuses),
         memory_bar=memory_bar(runners_of(statuses)),
+        memory_legend=memory_legend(runners_of(statuses)),
         may_delete=not page.off(Role.ADMIN),
         gone=gone,
         query={

@@ -27,7 +27,11 @@ from herdbook.presentation.costs import free_text
 from herdbook.presentation.times import Now
 from herdbook.service.auth.tokens import Role
 from herdbook.service.context import service_of
-from herdbook.service.dashboard.charts.memory import memory_bar, runners_of
+from herdbook.service.dashboard.charts.memory import (
+    memory_bar,
+    memory_legend,
+    runners_of,
+)
 from herdbook.service.dashboard.layout import PageRequest, redirect, render, visit
 from herdbook.service.dashboard.level_charts import SPANS, level_charts, span_of
 from herdbook.service.http.request import AnyRequest
@@ -121,6 +125,7 @@ async def node_page(request: AnyRequest) -> Response[str]:
         runners=_running(statuses, page.now),
         memory=wording.memory_text(statuses),
         memory_bar=memory_bar(runners_of(statuses)),
+        memory_legend=memory_legend(runners_of(statuses)),
         models=wording.counted(len(present), "model"),
         disk=wording.disk_text(present).removeprefix(", "),
         free=_free(page),

@@ -195,44 +195,72 @@
 
   // The bar of time
 
-  const range = time?.elements.as_of;
+  const range = time?.elements.time;
   const output = document.getElementById("time-told");
-  let samples = time ? JSON.parse(time.dataset.samples) : [];
+  let samples = time ? JSON.parse(time.dataset.samples) : []; // [position, milliseconds]
   let moving = 0;
+  let stepped = null; // the event that keys have led to
 
   function moveBar(fresh) {
     const next = fresh.getElementById("time");
     if (!range || !next || !live || moving || document.activeElement === range) return;
     samples = JSON.parse(next.dataset.samples);
-    range.disabled = next.elements.as_of.disabled;
-    range.max = next.elements.as_of.max;
-    range.value = next.elements.as_of.value;
+    Object.assign(time.dataset, next.dataset);
+    const { disabled, min, max, value } = next.elements.time;
+    Object.assign(range, { disabled, min, max, value });
     output.textContent = fresh.getElementById("time-told").textContent;
+    const steps = (root) => root.querySelectorAll("#time .step");
+    steps(fresh).forEach((link, index) => steps(document)[index]?.setAttribute("href", link.getAttribute("href")));
+  }
+
+  // A value between two samples, of which one column is known and the other wanted.
+  function between(value, known, wanted) {
+    const next = samples.findIndex((sample) => sample[known] > value);
+    if (next === 0) return null;
+    const one = samples.at(next < 0 ? -1 : next - 1);
+    const other = next < 0 ? one : samples[next];
+    const share = other === one ? 0 : (value - one[known]) / (other[known] - one[known]);
+    return Math.round(one[wanted] + (other[wanted] - one[wanted]) * share);
   }
 
   function preview() {
-    const position = Number(range.value);
-    if (position === Number(range.max)) { output.textContent = "now"; return; }
-    const next = samples.findIndex(([at]) => at >= position);
-    const [to, until] = samples[Math.max(next, 0)] ?? [0, 0];
-    const [from, since] = samples[Math.max(next - 1, 0)] ?? [to, until];
-    const share = to > from ? (position - from) / (to - from) : 1;
-    const at = new Date((since + (until - since) * share) * 1000);
-    const exact = share === 0 || share === 1;
-    output.textContent = `as of ${exact ? "" : "about "}${at.toLocaleString([], { hour12: false })} (#${position})`;
+    const at = Number(range.value);
+    if (at >= Number(range.max)) { output.textContent = "now"; return; }
+    const when = new Date(at).toLocaleString([], { hour12: false });
+    output.textContent = `as of ${when} (about #${between(at, 1, 0) ?? 0})`;
   }
 
   function travel() {
-    const there = new URL(time.action);
+    const at = Number(range.value);
+    let there = new Date(at).toISOString();
+    if (stepped !== null) there = stepped >= Number(time.dataset.head) ? "" : stepped;
+    else if (at >= Number(range.max)) there = "";
+    else if (at <= Number(range.min)) there = "0";
+    const link = new URL(time.action);
     for (const [name, value] of new FormData(time)) {
-      if (name !== "as_of" || value !== range.max) there.searchParams.append(name, value);
+      if (name !== "time") link.searchParams.append(name, value);
     }
+    if (there !== "") link.searchParams.append("as_of", there);
     sessionStorage.setItem("travelled", document.activeElement === range ? "1" : "");
-    location.assign(there);
+    location.assign(link);
+  }
+
+  // Events may be close together in time: the arrow keys go from one to the next.
+  function step(event) {
+    const by = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 }[event.key];
+    if (!by || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    const head = Number(time.dataset.head);
+    stepped = Math.min(Math.max((stepped ?? Number(time.dataset.position)) + by, 0), head);
+    range.value = stepped === head ? range.max : between(stepped, 0, 1) ?? range.min;
+    output.textContent = stepped === head ? "now" : `as of event #${stepped}`;
+    clearTimeout(moving);
+    moving = setTimeout(travel, 350);
   }
 
   if (range) {
-    range.addEventListener("input", () => { moving = 1; preview(); });
+    range.addEventListener("keydown", step);
+    range.addEventListener("input", () => { moving = 1; stepped = null; preview(); });
     range.addEventListener("change", () => { clearTimeout(moving); moving = setTimeout(travel, 350); });
     if (sessionStorage.getItem("travelled")) range.focus({ preventScroll: true });
     sessionStorage.removeItem("travelled");

@@ -16,6 +16,7 @@ from herdbook.service.dashboard.charts.memory import (
     Sample,
     density_strip,
     memory_bar,
+    memory_legend,
     progress_bar,
 )
 from herdbook.service.dashboard.charts.sampling import MOST, positions_of
@@ -29,6 +30,7 @@ from herdbook.service.dashboard.charts.timeline import (
 )
 
 START = datetime(2026, 11, 24, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
 NOW = Now(START + timedelta(hours=2), UTC)
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -85,8 +87,8 @@ def test_memory_bar_has_a_piece_for_each_runner() -> None:
         )
     )
 
-    held = [r for r in bar.iter(f"{SVG}rect") if r.get("class") == "held"]
-    gpu = [r for r in bar.iter(f"{SVG}rect") if r.get("class") == "gpu"]
+    held = [r for r in bar.iter(f"{SVG}rect") if "held" in r.get("class", "")]
+    gpu = [r for r in bar.iter(f"{SVG}rect") if "gpu" in r.get("class", "")]
     assert [(r.get("x"), r.get("width")) for r in held] == [
         ("0%", "75%"),
         ("75%", "25%"),
@@ -98,6 +100,17 @@ def test_memory_bar_has_a_piece_for_each_runner() -> None:
         "8.0 GB of memory in use: "
         "big 6.0 GB, 3.0 of 6.0 GB (50 %) on the GPU; c 2.0 GB, CPU"
     )
+
+
+def test_memory_legend_names_each_piece() -> None:
+    runners = [runner("big", 6_000_000_000, 6_000_000_000), runner("c<", 10**9, 0)]
+
+    legend = drawn(memory_legend(runners))
+
+    items = ["".join(item.itertext()).strip() for item in legend.iter("li")]
+    assert items == ["big 6.0 GB, GPU", "c< 1.0 GB, CPU"]
+    swatches = [e.get("class") for e in legend.iter("span") if not e.text]
+    assert swatches == ["swatch s0", "swatch s1"]
 
 
 def test_memory_bar_of_nothing_is_nothing() -> None:
@@ -126,19 +139,29 @@ def test_density_strip_is_high_where_events_are_close() -> None:
     at = [0.0, 1.0, 3601.0]
     samples = [Sample(n, START + timedelta(seconds=s)) for n, s in enumerate(at, 1)]
 
-    strip = drawn(density_strip(samples, chosen=2, now=NOW))
+    strip = drawn(density_strip(samples, chosen=START + HOUR, now=NOW))
 
     heights = [float(r.get("height", 0)) for r in strip.iter(f"{SVG}rect")]
     assert heights[0] > heights[1] > 0
     marks = [line.get("x1") for line in strip.iter(f"{SVG}line")]
-    assert marks == ["66.667%"]
+    assert marks == ["50%"]
+
+
+def test_density_strip_is_an_axis_of_time() -> None:
+    at = [0, 0, 3600, 3600]
+    samples = [Sample(n, START + timedelta(seconds=s)) for n, s in enumerate(at, 1)]
+
+    strip = drawn(density_strip(samples, chosen=START, now=NOW))
+
+    bars = [(r.get("x"), r.get("width")) for r in strip.iter(f"{SVG}rect")]
+    assert bars == [("0%", "0.2%"), ("0%", "50%"), ("50%", "0.2%")]
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_density_strip_of_next_to_nothing_is_nothing(count: int) -> None:
     samples = [Sample(1, START)] * count
 
-    assert density_strip(samples, chosen=0, now=NOW) == ""
+    assert density_strip(samples, chosen=START, now=NOW) == ""
 
 
 @pytest.mark.parametrize("head", [0, 1, 2, 119, 120, 121, 999, 1_000_000])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -24,6 +25,7 @@ from support.web.html_client import (
 
 PAGES = [
     *("/", "/?gone=1", "/roles", "/log", "/log/1", "/node", "/compare?from=1"),
+    *("/figures?of=memory", "/figures?of=disk&span=all", "/node?span=week"),
     *("/log?type=ModelDiscovered", "/log?model=llama", "/log?cause=observed"),
     *("/log?actor=reconciler&since=2+hours+ago&until=now", "/log?before=3"),
     *(f"/models/{MODEL}", f"/models/{MODEL}?span=hour", f"/models/{MODEL}?before=5"),
@@ -67,6 +69,7 @@ def test_moment_of_the_past_stays_the_same(browser: HtmlClient) -> None:
     links = browser.page("/log?as_of=1+min+ago").links
 
     kept = {found[1] for link in links if (found := re.search(r"as_of=([^&]+)", link))}
+    kept.remove("1")  # one event later
     assert len(kept) == 1
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT.*Z", kept.pop().replace("%3A", ":"))
 
@@ -337,3 +340,19 @@ def test_errors_are_above_the_fold(
     wait_until(lambda: "Pull again" in browser.page("/").text)
 
     assert names_on(browser, "/")[0] == "no-such:1b"
+
+
+def test_slider_is_an_axis_of_time(herdbook: ServiceThread) -> None:
+    event = herdbook.get("/v1/events/3")
+    at = round(datetime.fromisoformat(event["recorded_at"]).timestamp() * 1000) + 1
+
+    with open_client(herdbook.address) as browser:
+        answer = browser.http.get(f"/log?time={at}")
+        browser.page("/log?time=never", 400)
+        browser.page(f"/log?time={10**30}", 400)
+
+    shown = re.search(r'name="time" min="(\d+)" max="(\d+)" value="(\d+)"', answer.text)
+    assert shown is not None
+    first, last, value = map(int, shown.groups())
+    assert first < value <= at < last
+    assert "This page shows the state at that time" in answer.text

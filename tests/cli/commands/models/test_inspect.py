@@ -84,7 +84,7 @@ def test_ls_says_which_models_are_one(
     at = lines.index("llama3.2:latest (same weights as llama3.2:3b)")
     assert lines[at - 1].startswith("llama3.2:3b  ")
     assert lines[at + 1].split()[0] == "available"
-    assert "GB without shared weights)" in answer.out
+    assert "GB with shared weights counted for each model)" in answer.out
 
 
 def test_ls_tells_a_failure_and_its_remedy(
