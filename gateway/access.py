@@ -17,6 +17,7 @@ from herdbook.core import CallerError
 from herdbook.gateway.answers import Refusal
 from herdbook.gateway.endpoints import ADMIN, ROLES, Endpoint
 from herdbook.gateway.heads import Headers, Request, value_of
+from herdbook.gateway.limits import UNLIMITED, Limits
 
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
@@ -37,11 +38,13 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         name: Name of the token, or the address of the client without tokens.
         actor: The actor that is recorded.
         role: ``read``, ``operate`` or ``admin``.
+        limits: What it may use.
     """
 
     name: str
     actor: str
     role: str
+    limits: Limits = UNLIMITED
 
 
 Authenticate: TypeAlias = Callable[[str, str], Caller | None]

@@ -21,6 +21,8 @@ _REASONS: Final = {
     403: "Forbidden",
     404: "Not Found",
     408: "Request Timeout",
+    413: "Content Too Large",
+    429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     501: "Not Implemented",
     502: "Bad Gateway",
@@ -32,12 +34,15 @@ _ANTHROPIC: Final = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
     503: "overloaded_error",
 }
 _OPENAI: Final = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
+    429: "rate_limit_error",
 }
 
 
@@ -47,10 +52,14 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a failure of the gatewa
     Attributes:
         status: The HTTP status.
         message: What is wrong, and what to do.
+        retry_after_s: Seconds after which another try makes sense; None if unknown.
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(
+        self, status: int, message: str, *, retry_after_s: int | None = None
+    ) -> None:
         super().__init__(message)
+        self.retry_after_s = retry_after_s
         self.status = status
         self.message = message
 
@@ -85,6 +94,8 @@ def error_answer(form: Form, refusal: Refusal, *, head_only: bool) -> bytes:
         f"Content-Length: {len(body)}",
         "Connection: close",
     ]
+    if refusal.retry_after_s is not None:
+        lines.append(f"Retry-After: {refusal.retry_after_s}")
     if refusal.status == 401:
         lines.append('WWW-Authenticate: Bearer realm="herdbook"')
     head = "\r\n".join(lines).encode() + b"\r\n\r\n"

@@ -63,6 +63,9 @@ _USES: Final = frozenset(
         *("/v1/messages", "/v1/responses"),
     }
 )
+SHOWS: Final = frozenset({"/api/show"})
+"""Paths that show the model which the body of the request names."""
+
 _READS: Final = frozenset({"/api/show", "/v1/messages/count_tokens"})
 _CHANGES: Final = {
     ("POST", "/api/pull"): OPERATE,

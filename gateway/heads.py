@@ -18,7 +18,7 @@ _HOP_BY_HOP: Final = frozenset(
         b"proxy-authorization",
     }
 )
-_OF_LENGTH: Final = frozenset({b"content-length", b"transfer-encoding"})
+OF_LENGTH: Final = frozenset({b"content-length", b"transfer-encoding"})
 _OF_REQUESTS: Final = _HOP_BY_HOP | {b"host", b"expect"}
 """``Host`` is the server's own name: Ollama refuses other names. ``Expect`` is
 answered by the gateway."""
@@ -59,7 +59,7 @@ class Framing(NamedTuple):
 def with_length(request: Request, length: int) -> Request:
     """Return a request whose body has another length."""
     headers = [
-        header for header in request.headers if header[0].lower() not in _OF_LENGTH
+        header for header in request.headers if header[0].lower() not in OF_LENGTH
     ]
     headers.append((b"Content-Length", b"%d" % length))
     return request._replace(headers=headers, chunked=False)

@@ -7,18 +7,20 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from herdbook.core import CallerError
 from herdbook.core.logging import Logger
-from herdbook.gateway.access import KEY_HEADERS, Access
+from herdbook.gateway.access import KEY_HEADERS, Access, Caller
 from herdbook.gateway.answers import Refusal
 from herdbook.gateway.connections.client import ClientConnection
 from herdbook.gateway.connections.exchange import Exchange
 from herdbook.gateway.connections.server import ServerPool
-from herdbook.gateway.endpoints import Effect, Endpoint
+from herdbook.gateway.endpoints import SHOWS, Effect, Endpoint
 from herdbook.gateway.heads import Request, request_head, value_of, with_length
-from herdbook.gateway.rewriting import Rewriter
+from herdbook.gateway.limits import Quotas
+from herdbook.gateway.listing import LISTS, changed_list
+from herdbook.gateway.rewriting import Rewriter, named_models
 from herdbook.gateway.settings import GatewaySettings
 from herdbook.gateway.uses import Use, Watched
 
@@ -43,6 +45,43 @@ class Recorder(Protocol):
         ...
 
 
+class RunningRequests(Protocol):
+    """Takes the number of requests that are being relayed."""
+
+    def set(self, value: float) -> None:
+        """Take the number."""
+
+
+class GatewayObserver(Protocol):
+    """Receives what the gateway does, for metrics."""
+
+    @property
+    def in_flight(self) -> RunningRequests:
+        """Takes the number of requests that are being relayed."""
+        ...
+
+    def used(self, use: Use) -> None:
+        """Take a request to a model that has ended."""
+
+
+class _Nobody:
+    """Observes nothing."""
+
+    @property
+    def in_flight(self) -> _Nobody:
+        return self
+
+    def set(self, value: float) -> None:
+        """Ignore the number."""
+
+    def used(self, use: Use) -> None:
+        """Ignore the use."""
+
+
+NO_OBSERVER: Final[GatewayObserver] = _Nobody()
+"""The observer of a gateway without metrics."""
+
+
 class Relay:
     """The connections of clients, and how their requests reach the server.
 
@@ -51,6 +90,8 @@ class Relay:
         access: Who may send what.
         recorder: Takes the uses.
         rewriter: Changes requests; None to change none.
+        quotas: What tokens use now, and have used today.
+        observer: Receives each use that ended, and the number of running requests.
         running: Filled with the requests about models that are being relayed.
 
     Attributes:
@@ -64,8 +105,12 @@ class Relay:
         access: Access,
         recorder: Recorder,
         rewriter: Rewriter | None,
+        quotas: Quotas,
+        observer: GatewayObserver,
         running: set[Watched] | None = None,
     ) -> None:
+        self._quotas = quotas
+        self._observer = observer
         self.settings = settings
         self._running = set[Watched]() if running is None else running
         self.in_flight = 0
@@ -100,46 +145,93 @@ class Relay:
         if endpoint.effect is not Effect.NONE:
             if self.settings.strict and not self._recorder.works:
                 raise Refusal(503, "Uses cannot be recorded now. Try again later.")
-            watched = Watched(endpoint, caller, self._recorder.add)
+            watched = Watched(endpoint, caller, self._report)
+        collects = self._collects(request, endpoint, caller)
+        self._quotas.begin(caller.name, caller.limits)
+        if watched is not None:
             self._running.add(watched)
-        exchange = Exchange(request, client, watched, self._finished)
+        exchange = Exchange(request, client, watched, partial(self._finished, caller))
         self.in_flight += 1
+        self._observer.in_flight.set(self.in_flight)
         self._idle.clear()
-        if watched is not None and self._changes(request, endpoint):
-            exchange.collect(partial(self._rewrite, endpoint, watched))
+        if request.method == "GET" and endpoint.path in LISTS:
+            self._change_list(exchange, endpoint, caller)
+        if collects:
+            exchange.collect(partial(self._check_body, endpoint, caller, watched))
         else:
             self._send(exchange, request, None)
         return exchange
 
-    def _changes(self, request: Request, endpoint: Endpoint) -> bool:
-        """Whether a request may have to be changed; that needs its whole body."""
-        return (
-            self._rewriter is not None
-            and endpoint.effect is Effect.USE
-            and value_of(request.headers, b"content-encoding") is None
-        )
+    def _collects(self, request: Request, endpoint: Endpoint, caller: Caller) -> bool:
+        """Whether a request may have to be changed or refused by its body.
 
-    def _rewrite(
+        Raises:
+            Refusal: The body is compressed, so that its model cannot be checked.
+        """
+        names_model = endpoint.effect is not Effect.NONE or endpoint.path in SHOWS
+        compressed = value_of(request.headers, b"content-encoding") is not None
+        if names_model and caller.limits.models:
+            if compressed:
+                raise Refusal(403, "A token limited to models cannot send this coding.")
+            return True
+        changes = endpoint.effect is Effect.USE or endpoint.path in SHOWS
+        return self._rewriter is not None and changes and not compressed
+
+    def _check_body(
         self,
         endpoint: Endpoint,
-        watched: Watched,
+        caller: Caller,
+        watched: Watched | None,
         exchange: Exchange,
         body: bytes | None,
     ) -> None:
-        """Change a request that was collected, and send it.
+        """Check a request that was collected, change it if need be, and send it.
 
         Raises:
-            Refusal: No model fits what is requested.
+            Refusal: No model fits what is requested, or the token must not use it.
         """
-        request = exchange.request
-        assert self._rewriter is not None
-        changed = None if body is None else self._rewriter.rewrite(endpoint, body)
+        request, limits = exchange.request, caller.limits
+        if body is None:
+            if limits.models:
+                raise Refusal(413, "A token limited to models cannot send this much.")
+            self._send(exchange, request, None)
+            return
+        changed = None
+        if self._rewriter is not None and endpoint.effect is not Effect.CHANGE:
+            changed = self._rewriter.rewrite(endpoint, body)
+        models = named_models(body) if changed is None else [changed.model]
+        limits.check_models(models, caller.name)
         if changed is None:
             self._send(exchange, request, None)
             return
-        watched.choose(changed.model, changed.role)
+        if watched is not None:
+            watched.choose(changed.model, changed.role)
         exchange.answer_headers = changed.headers
         self._send(exchange, with_length(request, len(changed.body)), changed.body)
+
+    def _change_list(
+        self, exchange: Exchange, endpoint: Endpoint, caller: Caller
+    ) -> None:
+        """Add roles to a list of models, and leave out what the token must not use."""
+        roles = self.settings.roles and self._rewriter is not None
+        if not roles and not caller.limits.models:
+            return
+
+        def change(status: int, body: bytes) -> bytes:
+            if status != 200:
+                return body
+            latest = self._rewriter.latest() if roles and self._rewriter else None
+            return changed_list(
+                endpoint.path, body, read_model=latest, allowed=caller.limits.allow
+            )
+
+        exchange.change_answer(change)
+
+    def _report(self, use: Use) -> None:
+        """Take the use of a model that has ended."""
+        self._quotas.spend(use.caller.name, sum(use.tokens))
+        self._recorder.add(use)
+        self._observer.used(use)
 
     def _send(self, exchange: Exchange, request: Request, body: bytes | None) -> None:
         pool = self._pool
@@ -169,10 +261,12 @@ class Relay:
             client.shut()
         await self._pool.close()
 
-    def _finished(self, exchange: Exchange) -> None:
+    def _finished(self, caller: Caller, exchange: Exchange) -> None:
         if exchange.watched is not None:
             self._running.discard(exchange.watched)
+        self._quotas.end(caller.name)
         self.in_flight -= 1
+        self._observer.in_flight.set(self.in_flight)
         if not self.in_flight:
             self._idle.set()
 
@@ -186,6 +280,8 @@ async def serve_gateway(
     *,
     running: set[Watched] | None = None,
     failed: Callable[[], None],
+    quotas: Quotas | None = None,
+    observer: GatewayObserver = NO_OBSERVER,
 ) -> AsyncIterator[str]:
     """Listen, and relay requests while the block runs.
 
@@ -196,6 +292,8 @@ async def serve_gateway(
         rewriter: Changes requests; None to change none.
         running: Filled with the requests about models that are being relayed.
         failed: Called if the gateway stops by itself, which only a bug causes.
+        quotas: What tokens have used today; nothing by default.
+        observer: Receives each use that ended, and the number of running requests.
 
     Yields:
         The address of the gateway, such as ``http://127.0.0.1:11436``.
@@ -203,7 +301,9 @@ async def serve_gateway(
     Raises:
         CallerError: The address cannot be listened on.
     """
-    relay = Relay(settings, access, recorder, rewriter, running)
+    relay = Relay(
+        settings, access, recorder, rewriter, quotas or Quotas(), observer, running
+    )
     loop = asyncio.get_running_loop()
     try:
         listening = await loop.create_server(

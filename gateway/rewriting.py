@@ -14,7 +14,7 @@ import msgspec
 from herdbook.core import InvalidNameError, ReadModel, UnknownRoleError
 from herdbook.core.models.configuration import options_for
 from herdbook.gateway.answers import Refusal
-from herdbook.gateway.endpoints import Endpoint, Form
+from herdbook.gateway.endpoints import Effect, Endpoint, Form
 from herdbook.gateway.heads import Headers
 
 ROLE: Final = "role:"
@@ -27,6 +27,9 @@ _TOP_LEVEL: Final = {
     "/v1/messages": ("temperature", "top_p", "top_k"),
 }
 """Options that the compatible APIs have too, by endpoint, with the same meaning."""
+
+_NAMES: Final = ("model", "name", "source", "destination")
+"""Fields of a request that name a model."""
 
 _Body: TypeAlias = dict[str, msgspec.Raw]
 
@@ -61,6 +64,10 @@ class Rewriter:
     def __init__(self, latest: Callable[[], ReadModel]) -> None:
         self._latest = latest
 
+    def latest(self) -> ReadModel:
+        """Return the newest read model without reading the log."""
+        return self._latest()
+
     def rewrite(self, endpoint: Endpoint, body: bytes) -> Rewritten | None:
         """Return the changed request; None if it can pass as it is.
 
@@ -84,7 +91,9 @@ class Rewriter:
             headers = _chosen(model, f"first of {asked}")
         if model != asked:
             fields["model"] = msgspec.Raw(_encode(model))
-        if applied := _apply_settings(read_model, endpoint, model, fields):
+        if endpoint.effect is Effect.USE and (
+            applied := _apply_settings(read_model, endpoint, model, fields)
+        ):
             headers.append((b"X-Herdbook-Settings", _header(", ".join(applied))))
         if not headers:
             return None
@@ -122,31 +131,50 @@ def _first_present(read_model: ReadModel, names: str) -> str:
     raise Refusal(404, f"The server has none of the models '{names}'.")
 
 
+def named_models(body: bytes) -> list[str]:
+    """Return the models that a request names; empty if it is not valid."""
+    try:
+        fields = _decode_body(body)
+        found = [_decode_text(fields[key]) for key in _NAMES if key in fields]
+    except msgspec.DecodeError:
+        return []
+    return [name for one in found for name in one.split(",")]
+
+
 def _apply_settings(
     read_model: ReadModel, endpoint: Endpoint, model: str, fields: _Body
 ) -> list[str]:
-    """Add the configured settings that a request lacks; return them as text."""
+    """Add the configured settings that a request lacks; return them as text.
+
+    With the setting ``override``, the configured values replace those of the request.
+    """
     try:
         settings = read_model.status(model).settings
     except InvalidNameError:
         return []
-    configured = options_for(settings)
+    configured, overrides = options_for(settings), settings.get("override") is True
     applied = {}
     if endpoint.form is Form.OLLAMA:
         try:
             given = _decode_body(fields.get("options", b"{}"))
         except msgspec.DecodeError:
             return []
-        added = {k: v for k, v in configured.options.items() if k not in given}
+        added = {
+            key: value
+            for key, value in configured.options.items()
+            if overrides or key not in given
+        }
         if added:
             raw = {key: msgspec.Raw(_encode(value)) for key, value in added.items()}
             fields["options"] = msgspec.Raw(_encode(given | raw))
         applied.update(added)
-        if configured.keep_alive is not None and "keep_alive" not in fields:
+        if configured.keep_alive is not None and (
+            overrides or "keep_alive" not in fields
+        ):
             fields["keep_alive"] = msgspec.Raw(_encode(configured.keep_alive))
             applied["keep_alive"] = configured.keep_alive
     for name in _TOP_LEVEL.get(endpoint.path, ()):
-        if name in configured.options and name not in fields:
+        if name in configured.options and (overrides or name not in fields):
             fields[name] = msgspec.Raw(_encode(configured.options[name]))
             applied[name] = configured.options[name]
     return [f"{name}={value}" for name, value in applied.items()]

@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from herdbook.core import CallerError, ModelManager, base_url
 from herdbook.core.ollama.address import same_server
 from herdbook.gateway.access import Access, Authenticate
+from herdbook.gateway.limits import quotas_of
 from herdbook.gateway.recording import recording
-from herdbook.gateway.relay import serve_gateway
+from herdbook.gateway.relay import NO_OBSERVER, GatewayObserver, serve_gateway
 from herdbook.gateway.rewriting import Rewriter
 from herdbook.gateway.settings import GatewaySettings
 from herdbook.gateway.uses import Watched
@@ -65,6 +66,7 @@ async def recorded_gateway(
     *,
     authenticate: Authenticate | None,
     failed: Callable[[], None],
+    observer: GatewayObserver = NO_OBSERVER,
 ) -> AsyncIterator[str]:
     """Serve a gateway while the block runs; its uses are recorded.
 
@@ -73,6 +75,7 @@ async def recorded_gateway(
         settings: Where to listen, where to relay to, and the limits.
         authenticate: Checks a token; None if there are no tokens.
         failed: Called if the gateway stops by itself, which only a bug causes.
+        observer: Receives what the gateway does, for metrics.
 
     Yields:
         The address of the gateway.
@@ -81,13 +84,26 @@ async def recorded_gateway(
         CallerError: The address cannot be listened on, or must not without tokens.
     """
     _check_target(settings)
+    if settings.plain and settings.roles:
+        raise CallerError(
+            "the gateway",
+            "cannot list roles and change no request",
+            "Leave out --plain or --roles",
+        )
     access = Access(settings.host, settings.hosts, authenticate)
     rewriter = None if settings.plain else Rewriter(manager.uses.latest)
     running: set[Watched] = set()
     async with (
         recording(manager.uses, running=running, failed=failed) as recorder,
         serve_gateway(
-            settings, access, recorder, rewriter, running=running, failed=failed
+            settings,
+            access,
+            recorder,
+            rewriter,
+            running=running,
+            failed=failed,
+            quotas=await quotas_of(manager) if authenticate else None,
+            observer=observer,
         ) as address,
     ):
         yield address

@@ -17,6 +17,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
         hosts: Accepted host names, in addition to loopback and ``host``.
         strict: Whether to answer 503 while uses cannot be recorded.
         plain: Whether to change no request: no roles, fallback lists or settings.
+        roles: Whether lists of models contain the roles as models.
         head_bytes: Longest request line with its headers, bytes.
         headers: Most header lines of a request.
         connections: Most connections of clients at the same time.
@@ -37,6 +38,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     hosts: tuple[str, ...] = ()
     strict: bool = False
     plain: bool = False
+    roles: bool = False
     head_bytes: int = 65_536
     headers: int = 128
     connections: int = 1_000

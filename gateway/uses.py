@@ -58,6 +58,11 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
     failure: str
     counts: Counts
 
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Tokens of the prompt and of the answer, as the server reports them."""
+        return self.counts.prompt_tokens or 0, self.counts.output_tokens or 0
+
 
 class Watched:
     """Follows an exchange, and reports the use when it ends.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -13,6 +13,7 @@ from herdbook.core import ModelState, ReadModel
 from herdbook.core.concurrency.supervisor import TaskStatus
 from herdbook.core.log_location import LogLocation
 from herdbook.core.upkeep.recurring import UpkeepStatus
+from herdbook.events.facts import UseOutcome
 from herdbook.service.operations.operation import Kind, Operation, OperationState
 
 MEDIA_TYPE: Final = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")
@@ -20,6 +21,11 @@ MEDIA_TYPE: Final = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")
 
 _APPEND_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1.0)
 _ASKED_S: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0)
+_USED_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+MOST_MODELS: Final = 200
+"""Names of models that are labels of the gateway's metrics."""
+
+_LONGEST_NAME: Final = 200
 _KNOWN_PATHS: Final = frozenset(
     f"/api/{name}"
     for name in (
@@ -85,6 +91,7 @@ class Metrics:
             "herdbook_pulled_bytes", "Bytes that pulls fetched.", registry=self.registry
         )
         self._gauges = _Gauges(self.registry)
+        self.gateway = GatewayMetrics(self.registry)
 
     def appended(self, *, events: int, seconds: float) -> None:
         """Count a successful append."""
@@ -108,6 +115,97 @@ class Metrics:
     def fetched(self, more_bytes: int) -> None:
         """Count bytes that a pull has downloaded."""
         self._pulled.inc(more_bytes)
+
+
+class GatewayUse(Protocol):
+    """A request of the gateway that ended, as far as metrics need it."""
+
+    @property
+    def model(self) -> str:
+        """Name of the model, as requested; not every request names a known one."""
+        ...
+
+    @property
+    def duration_s(self) -> float:
+        """Time until the exchange ended, seconds."""
+        ...
+
+    @property
+    def first_token_s(self) -> float | None:
+        """Time until the first byte of a successful answer, seconds."""
+        ...
+
+    @property
+    def outcome(self) -> UseOutcome:
+        """How it ended."""
+        ...
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Tokens of the prompt and of the answer."""
+        ...
+
+
+class GatewayMetrics:
+    """The metrics of the gateway next to the service.
+
+    Models are a label. Clients choose the names, so that only the first
+    ``MOST_MODELS`` names are labels; the others share the label ``other``.
+
+    Args:
+        registry: The registry of all metrics.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._names: set[str] = set()
+        self._requests = Counter(
+            "herdbook_gateway_requests",
+            "Requests to models that ended.",
+            ["model", "outcome"],
+            registry=registry,
+        )
+        self._tokens = Counter(
+            "herdbook_gateway_tokens",
+            "Tokens of prompts and of answers.",
+            ["model", "kind"],
+            registry=registry,
+        )
+        self._duration_s = Histogram(
+            "herdbook_gateway_request_seconds",
+            "Seconds from a request to the end of its answer.",
+            ["model", "outcome"],
+            buckets=_USED_S,
+            registry=registry,
+        )
+        self._first_token_s = Histogram(
+            "herdbook_gateway_first_token_seconds",
+            "Seconds from a request to the first byte of a successful answer.",
+            ["model"],
+            buckets=_USED_S,
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "herdbook_gateway_in_flight", "Requests in progress.", registry=registry
+        )
+
+    def used(self, use: GatewayUse) -> None:
+        """Count a request to a model that ended."""
+        if not use.model:
+            return
+        model, outcome = self._label(use.model), use.outcome.value
+        self._requests.labels(model, outcome).inc()
+        self._duration_s.labels(model, outcome).observe(use.duration_s)
+        if use.first_token_s is not None:
+            self._first_token_s.labels(model).observe(use.first_token_s)
+        for kind, count in zip(("prompt", "output"), use.tokens, strict=True):
+            self._tokens.labels(model, kind).inc(count)
+
+    def _label(self, model: str) -> str:
+        if model not in self._names:
+            if len(self._names) >= MOST_MODELS or len(model) > _LONGEST_NAME:
+                return "other"
+            self._names.add(model)
+        return model
 
 
 class _Gauges:

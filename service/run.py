@@ -22,16 +22,17 @@ from herdbook.core.logging import Logger
 from herdbook.core.upkeep.upkeep import UpkeepSettings
 from herdbook.service.app import composed
 from herdbook.service.context import default_manager_settings
+from herdbook.service.metrics import Metrics
 from herdbook.service.server import serve
 from herdbook.service.settings import ServiceSettings
 
 _log = Logger("herdbook.service")
 
 Companion: TypeAlias = Callable[
-    [ModelManager, Callable[[], None]], AbstractAsyncContextManager[str]
+    [ModelManager, Metrics, Callable[[], None]], AbstractAsyncContextManager[str]
 ]
-"""Serves something else over the same manager, and yields its address. The second
-argument is called if it stops by itself."""
+"""Serves something else over the same manager and with the same metrics, and yields its
+address. The third argument is called if it stops by itself."""
 
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +94,9 @@ async def run(
         ) as (service, application),
         serve(application, options.settings, ended=stopped.set) as address,
         (
-            companion(service.manager, stopped.set) if companion else nullcontext("")
+            companion(service.manager, service.metrics, stopped.set)
+            if companion
+            else nullcontext("")
         ) as other,
     ):
         # A full garbage collection blocks the event loop. Most objects that exist now

@@ -16,6 +16,7 @@ import msgspec
 from herdbook.cli.invocation import Invocation
 from herdbook.core import HerdbookError, ManagerSettings, ModelManager, base_url
 from herdbook.gateway.access import Authenticate, Caller
+from herdbook.gateway.limits import Limits
 from herdbook.gateway.run import listen_address, recorded_gateway
 from herdbook.gateway.settings import GatewaySettings
 from herdbook.service.auth.rate_limit import FailedLogins
@@ -23,6 +24,7 @@ from herdbook.service.auth.token_reload import TokenReloader
 from herdbook.service.auth.tokens import Token, Tokens, take_from_environment
 
 if TYPE_CHECKING:
+    from herdbook.service.metrics import Metrics
     from herdbook.service.run import Companion
 
 REFRESH_EVERY_S = 10.0
@@ -43,12 +45,14 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
         hosts: Accepted host names.
         strict: Whether to answer 503 while uses cannot be recorded.
         plain: Whether to change no request.
+        roles: Whether lists of models contain the roles.
     """
 
     listen: str
     hosts: tuple[str, ...]
     strict: bool
     plain: bool
+    roles: bool
 
     def settings(self, server: str | None) -> GatewaySettings:
         """Return the settings of the gateway.
@@ -68,6 +72,7 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
             hosts=self.hosts,
             strict=self.strict,
             plain=self.plain,
+            roles=self.roles,
         )
 
 
@@ -101,7 +106,9 @@ def authenticator(fixed: tuple[Token, ...], file: Path | None) -> Authenticate |
         if user is None:
             failures.add(address)
             return None
-        return Caller(name=user.name, actor=user.actor, role=user.role.value)
+        limits = Limits(**msgspec.structs.asdict(user.limits))
+        role = user.role.value
+        return Caller(name=user.name, actor=user.actor, role=role, limits=limits)
 
     return authenticate
 
@@ -122,10 +129,14 @@ def companion(
     settings = options.settings(server)
 
     def served(
-        manager: ModelManager, failed: Callable[[], None]
+        manager: ModelManager, metrics: Metrics, failed: Callable[[], None]
     ) -> AbstractAsyncContextManager[str]:
         return recorded_gateway(
-            manager, settings, authenticate=authenticate, failed=failed
+            manager,
+            settings,
+            authenticate=authenticate,
+            failed=failed,
+            observer=metrics.gateway,
         )
 
     return served

@@ -123,6 +123,7 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
         gateway: Address of the gateway, ``HOST:PORT``; None for none.
         gateway_strict: Whether the gateway answers 503 while uses cannot be recorded.
         gateway_plain: Whether the gateway changes no request.
+        gateway_roles: Whether the gateway lists the roles as models.
         sandbox: When to replace Ollama: ``never``, ``auto`` or ``always``.
         log_format: Format of log lines, ``plain`` or ``json``.
         upkeep: Backups and anchors at intervals.
@@ -138,6 +139,7 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     gateway: str | None
     gateway_strict: bool
     gateway_plain: bool
+    gateway_roles: bool
     sandbox: str
     log_format: str
     upkeep: UpkeepOptions = UpkeepOptions()
@@ -199,6 +201,7 @@ def _gateway(given: ServeOptions, options: RunOptions) -> Companion:
         hosts=given.hosts,
         strict=given.gateway_strict,
         plain=given.gateway_plain,
+        roles=given.gateway_roles,
     )
     authenticate = run_gateway.authenticator(
         options.settings.tokens, options.settings.token_file

@@ -222,6 +222,7 @@ _RULES: dict[str, _Rule] = {
     "temperature": _number(0, 2),
     "keep_alive": _KEEP_ALIVE,
     "pinned": _TRUTH,
+    "override": _TRUTH,
     "notes": _TEXT,
     **{f"{OPTION}{name}": rule for name, rule in _OPTIONS.items()},
     **{f"{CAPABILITY_SETTING}{name}": _TRUTH for name in _CAPABILITIES},

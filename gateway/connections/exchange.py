@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from herdbook.events.facts import UseOutcome
 from herdbook.gateway.answers import Refusal
-from herdbook.gateway.heads import Headers, Request, answer_head
+from herdbook.gateway.heads import OF_LENGTH, Headers, Request, answer_head, value_of
 
 if TYPE_CHECKING:
     from herdbook.gateway.uses import Watched
@@ -58,6 +58,20 @@ Ready: TypeAlias = Callable[["Exchange", bytes | None], None]
 too long for that. It must call ``Exchange.begin``, or raise a ``Refusal``."""
 
 
+Change: TypeAlias = Callable[[int, bytes], bytes]
+"""Returns the body to send in place of an answer's body, by its status."""
+
+
+class _HeldAnswer:
+    """An answer that is collected until it is complete, to change its body."""
+
+    def __init__(self, change: Change) -> None:
+        self.change = change
+        self.head: tuple[int, bytes, Headers] | None = None
+        self.pieces: list[bytes] = []
+        self.size = 0
+
+
 class Exchange:
     """A request on its way to the server, and its answer on the way back.
 
@@ -83,6 +97,7 @@ class Exchange:
         "_collected",
         "_ended",
         "_finished",
+        "_held",
         "_ready",
         "_request_out",
         "_server",
@@ -114,6 +129,7 @@ class Exchange:
         self._collected: list[bytes] | None = None
         self._ready: Ready | None = None
         self._size = 0
+        self._held: _HeldAnswer | None = None
         self._to_client: list[bytes] = []
         self._chunked = False
         self._close = False
@@ -144,6 +160,13 @@ class Exchange:
         """Collect the body until it is complete, or longer than ``LONGEST_BODY``."""
         self._collected = []
         self._ready = ready
+
+    def change_answer(self, change: Change) -> None:
+        """Collect the answer and change its body.
+
+        An answer that is compressed or longer than ``LONGEST_BODY`` passes as it is.
+        """
+        self._held = _HeldAnswer(change)
 
     def request_body(self, data: bytes) -> None:
         """Take a piece of the request's body."""
@@ -185,6 +208,11 @@ class Exchange:
 
     def answer_head(self, status: int, reason: bytes, headers: Headers) -> None:
         """Take the head of the answer."""
+        if self._held is not None:
+            if value_of(headers, b"content-encoding") is None:
+                self._held.head = (status, reason, headers)
+                return
+            self._held = None
         head, framing = answer_head(
             status,
             reason,
@@ -199,12 +227,33 @@ class Exchange:
 
     def answer_body(self, data: bytes) -> None:
         """Take a piece of the answer's body."""
+        if self._held is not None:
+            self._hold_answer(self._held, data)
+            return
         if self._chunked:
             self._to_client += (b"%x\r\n" % len(data), data, b"\r\n")
         else:
             self._to_client.append(data)
         if self.watched is not None:
             self.watched.answer_body(data)
+
+    def _hold_answer(self, held: _HeldAnswer, data: bytes) -> None:
+        held.pieces.append(data)
+        held.size += len(data)
+        if held.size > LONGEST_BODY:
+            self._release_answer(held, None)
+
+    def _release_answer(self, held: _HeldAnswer, body: bytes | None) -> None:
+        """Send what was collected of the answer, or another body in its place."""
+        assert held.head is not None
+        status, reason, headers = held.head
+        if body is not None:
+            headers = [one for one in headers if one[0].lower() not in OF_LENGTH]
+            headers.append((b"Content-Length", b"%d" % len(body)))
+        self._held = None
+        self.answer_head(status, reason, headers)
+        for piece in held.pieces if body is None else [body]:
+            self.answer_body(piece)
 
     def flush_answer(self) -> None:
         """Send the pieces of the answer that were taken."""
@@ -219,6 +268,10 @@ class Exchange:
         Args:
             reusable: Whether the server accepts another request on its connection.
         """
+        if (held := self._held) is not None:
+            whole = b"".join(held.pieces)
+            status = held.head[0] if held.head else 0
+            self._release_answer(held, held.change(status, whole))
         if self._chunked:
             self._to_client.append(b"0\r\n\r\n")
         self.flush_answer()

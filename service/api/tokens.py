@@ -16,7 +16,8 @@ from herdbook.service.auth.administration import (
     known_tokens,
     revoke,
 )
-from herdbook.service.auth.tokens import Role
+from herdbook.service.auth.tokens import Role, token_limits
+from herdbook.service.errors import BadRequestError, InvalidServiceError
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import authenticator_of, require
 
@@ -34,10 +35,19 @@ class TokenRequest(
     Attributes:
         name: The name: up to 64 letters, digits, dots, hyphens and underscores.
         role: The role.
+        models: Patterns of the models that it may use through the gateway, such as
+            ``llama3*``; empty for all.
+        max_requests: Most requests at the same time through the gateway; null for no
+            limit.
+        tokens_per_day: Tokens of prompts and answers in a day (UTC) through the
+            gateway; null for no limit.
     """
 
     name: str
     role: Role = Role.READ
+    models: list[str] = []
+    max_requests: int | None = None
+    tokens_per_day: int | None = None
 
 
 class CreatedToken(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +86,18 @@ async def create_token(
     Needs the role admin, and a service that was started with `--tokens`.
     """
     principal = require(request, Role.ADMIN)
-    secret = await create(authenticator_of(request), data.name, data.role, by=principal)
+    given = {
+        "models": data.models,
+        "max_requests": data.max_requests,
+        "tokens_per_day": data.tokens_per_day,
+    }
+    try:
+        limits = token_limits(given, "the token")
+    except InvalidServiceError as error:
+        raise BadRequestError(error.subject, error.state, error.remedy) from error
+    secret = await create(
+        authenticator_of(request), data.name, data.role, by=principal, limits=limits
+    )
     return Response(CreatedToken(name=data.name, role=data.role, token=secret))
 
 

@@ -15,7 +15,13 @@ from herdbook.core.logging import Logger
 from herdbook.core.suggestions import did_you_mean
 from herdbook.service.auth.authentication import Authenticator
 from herdbook.service.auth.token_file_editor import add_token, remove_token
-from herdbook.service.auth.tokens import VARIABLE, Principal, Role, is_token_name
+from herdbook.service.auth.tokens import (
+    VARIABLE,
+    Principal,
+    Role,
+    TokenLimits,
+    is_token_name,
+)
 from herdbook.service.errors import (
     BadRequestError,
     InvalidServiceError,
@@ -35,12 +41,14 @@ class TokenInfo(msgspec.Struct, frozen=True, kw_only=True):
         role: The role.
         last_used_at: Last use since the start of the service; null if there was none.
         changeable: Whether it can be revoked here; others come from the environment.
+        limits: What it may use of the gateway.
     """
 
     name: str
     role: Role
     last_used_at: datetime | None
     changeable: bool
+    limits: TokenLimits
 
 
 def known_tokens(authenticator: Authenticator) -> list[TokenInfo]:
@@ -53,13 +61,19 @@ def known_tokens(authenticator: Authenticator) -> list[TokenInfo]:
             role=token.role,
             last_used_at=authenticator.last_used.get(token.name),
             changeable=source.file is not None and token not in source.fixed,
+            limits=token.limits,
         )
         for token in source.tokens
     ]
 
 
 async def create(
-    authenticator: Authenticator, name: str, role: Role, *, by: Principal
+    authenticator: Authenticator,
+    name: str,
+    role: Role,
+    *,
+    by: Principal,
+    limits: TokenLimits | None = None,
 ) -> str:
     """Create a token and return its secret, which is not stored.
 
@@ -79,7 +93,9 @@ async def create(
         raise TokenConflictError(
             f"token {name}", "already exists", "Choose another name"
         )
-    secret = await _edit(authenticator, partial(add_token, file, name, role))
+    secret = await _edit(
+        authenticator, partial(add_token, file, name, role, limits=limits)
+    )
     _LOG.info("token_created", name=name, actor=by.actor)
     return secret
 

@@ -17,9 +17,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from herdbook.service.auth.tokens import (
     Role,
     Token,
+    TokenLimits,
     is_token_name,
     new_token,
     parse_tokens,
@@ -36,7 +39,14 @@ _ANY_TABLE: Final = re.compile(rb"[ \t]*\[")
 _MODE: Final = 0o600
 
 
-def add_token(path: Path, name: str, role: Role, *, replace: bool = False) -> str:
+def add_token(
+    path: Path,
+    name: str,
+    role: Role,
+    *,
+    replace: bool = False,
+    limits: TokenLimits | None = None,
+) -> str:
     """Create a token, add its hash to a file, and return the secret.
 
     Args:
@@ -44,6 +54,7 @@ def add_token(path: Path, name: str, role: Role, *, replace: bool = False) -> st
         name: The name of the token.
         role: The role of the token.
         replace: Replace a token of the same name.
+        limits: What the token may use of the gateway; everything by default.
 
     Raises:
         InvalidServiceError: The name is not valid or exists already, or the file is
@@ -56,7 +67,12 @@ def add_token(path: Path, name: str, role: Role, *, replace: bool = False) -> st
             "Use up to 64 letters, digits, '.', '_' and '-'",
         )
     secret = new_token()
-    token = Token(name=name, role=role, sha256=sha256_of(secret))
+    token = Token(
+        name=name,
+        role=role,
+        sha256=sha256_of(secret),
+        limits=limits or TokenLimits(),
+    )
     with _locked(path):
         _add(path, token, replace=replace)
     return secret
@@ -169,7 +185,11 @@ def _table(token: Token, before: bytes) -> bytes:
     name = token.name if _BARE.fullmatch(token.name) else f'"{token.name}"'
     gap = "\n" if before.strip() else ""
     text = f'{gap}[tokens.{name}]\nrole = "{token.role.value}"\n'
-    return f'{text}sha256 = "{token.sha256}"\n'.encode()
+    text += f'sha256 = "{token.sha256}"\n'
+    for key, value in msgspec.structs.asdict(token.limits).items():
+        if value:  # JSON of texts and numbers is TOML too
+            text += f"{key} = {msgspec.json.encode(value).decode()}\n"
+    return text.encode()
 
 
 def _without_table(before: bytes, name: str) -> bytes:

@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -37,6 +37,10 @@ SECRET_PATTERN: Final = re.compile(r"hb_[A-Za-z0-9_-]{20,}")
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SHA256: Final = re.compile(r"[0-9A-Fa-f]{64}")
 _KEYS: Final = frozenset({"role", "sha256"})
+_LIMITS: Final = frozenset({"models", "max_requests", "tokens_per_day"})
+_PATTERN: Final = re.compile(r"[A-Za-z0-9._:/*?\[\]!-]{1,256}")
+_MOST_PATTERNS: Final = 100
+_LARGEST_LIMIT: Final = 2**53 - 1
 _LOG: Final = Logger("herdbook.tokens")
 
 
@@ -53,6 +57,20 @@ class Role(StrEnum):
         return order.index(self) >= order.index(needed)
 
 
+class TokenLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a token may use of the gateway.
+
+    Attributes:
+        models: Patterns of model names, such as ``llama3*``; empty for every model.
+        max_requests: Most requests at the same time; None for no limit.
+        tokens_per_day: Tokens of prompts and answers in a day (UTC); None for no limit.
+    """
+
+    models: tuple[str, ...] = ()
+    max_requests: int | None = None
+    tokens_per_day: int | None = None
+
+
 class Token(msgspec.Struct, frozen=True, kw_only=True):
     """A token, as it is stored.
 
@@ -60,11 +78,13 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
         name: The name of its user; events record the actor ``api:<name>``.
         role: What the token permits.
         sha256: SHA-256 of the secret, 64 hexadecimal digits in lower case.
+        limits: What it may use of the gateway.
     """
 
     name: str
     role: Role
     sha256: str
+    limits: TokenLimits = TokenLimits()
 
     def __repr__(self) -> str:
         return f"Token(name={self.name!r}, role={self.role.value!r})"
@@ -79,10 +99,12 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: The name of the token.
         role: The role of the token.
+        limits: What the token may use of the gateway.
     """
 
     name: str
     role: Role
+    limits: TokenLimits = TokenLimits()
 
     @property
     def actor(self) -> str:
@@ -120,7 +142,9 @@ class Tokens:
         for token in self._tokens:
             if self._compare(token.sha256, given):
                 found = token
-        return None if found is None else Principal(name=found.name, role=found.role)
+        if found is None:
+            return None
+        return Principal(name=found.name, role=found.role, limits=found.limits)
 
 
 def new_token() -> str:
@@ -207,12 +231,44 @@ def take_from_environment(
 def _token(table: object, name: str, where: str) -> Token:
     """Return a token of a file; errors never quote values, which could be secrets."""
     where = _with_name(name, where)
-    if not isinstance(table, dict) or set(table) != _KEYS:
-        _refuse(where, "must be a table with the keys role and sha256 only")
+    if not isinstance(table, dict) or set(table) - _LIMITS != _KEYS:
+        limits = ", ".join(sorted(_LIMITS))
+        _refuse(where, f"must be a table with role and sha256, and may have {limits}")
     sha256 = table["sha256"]
     if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
         _refuse(where, "has a sha256 that is not 64 hexadecimal digits")
-    return Token(name=name, role=_role(table["role"], where), sha256=sha256.lower())
+    return Token(
+        name=name,
+        role=_role(table["role"], where),
+        sha256=sha256.lower(),
+        limits=token_limits({key: table[key] for key in _LIMITS & set(table)}, where),
+    )
+
+
+def token_limits(given: Mapping[str, object], where: str) -> TokenLimits:
+    """Return limits of a token after checking them.
+
+    Args:
+        given: The limits by name, such as ``max_requests``.
+        where: The subject of errors.
+
+    Raises:
+        InvalidServiceError: A limit is not valid.
+    """
+    models = given.get("models", ())
+    if not isinstance(models, list | tuple) or len(models) > _MOST_PATTERNS:
+        _refuse(where, f"must have up to {_MOST_PATTERNS} patterns of model names")
+    for pattern in models:
+        if not isinstance(pattern, str) or not _PATTERN.fullmatch(pattern):
+            _refuse(where, "has an invalid pattern of model names", "Write: llama3*")
+    numbers = {}
+    for name in ("max_requests", "tokens_per_day"):
+        number = given.get(name)
+        is_number = type(number) is int and 1 <= number <= _LARGEST_LIMIT
+        if number is not None and not is_number:
+            _refuse(where, f"has a {name} that is not a whole number of at least 1")
+        numbers[name] = number
+    return msgspec.convert({"models": tuple(models), **numbers}, TokenLimits)
 
 
 def _token_of_entry(entry: str, where: str) -> Token:

@@ -66,6 +66,22 @@ async def test_settings_are_added_where_a_request_lacks_them() -> None:
             assert rewritten(rewriter, path, body % MODEL) == wanted
 
 
+async def test_settings_that_override_replace_those_of_a_request() -> None:
+    async with configured() as (there, rewriter):
+        await there.manager.configure(MODEL, {"override": True})
+        expected = {
+            ("/api/chat", '{"model":"%s","options":{"num_ctx":2,"y":1.50}}'): (
+                '{"model":"%s","options":{"num_ctx":8192,"y":1.50,"temperature":0.2},'
+                '"keep_alive":"10m"}'
+            ),
+            ("/v1/messages", '{"model":"%s","temperature":1}'): (
+                '{"model":"%s","temperature":0.2}'
+            ),
+        }
+        for (path, body), changed in expected.items():
+            assert rewritten(rewriter, path, body % MODEL) == changed % MODEL
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -38,6 +38,10 @@ async def gateway(
             "--plain", help="Change no request: no roles, fallbacks or settings."
         ),
     ] = False,
+    roles: Annotated[
+        bool,
+        typer.Option("--roles", help="List the roles as models, such as role:coding."),
+    ] = False,
 ) -> None:
     """Relay requests to Ollama and record which models are used.
 
@@ -48,6 +52,10 @@ async def gateway(
         # Imported late: the gateway is an optional extra.
         from herdbook.cli.programs import run_gateway  # noqa: PLC0415
     options = run_gateway.GatewayOptions(
-        listen=listen, hosts=tuple(allow_host or ()), strict=strict, plain=plain
+        listen=listen,
+        hosts=tuple(allow_host or ()),
+        strict=strict,
+        plain=plain,
+        roles=roles,
     )
     await run_gateway.serve_until_stopped(invocation, options, tokens)

@@ -75,6 +75,10 @@ async def serve(  # noqa: PLR0913 - the options of a verb
         bool,
         typer.Option("--gateway-plain", help="Gateway: change no request."),
     ] = False,
+    gateway_roles: Annotated[
+        bool,
+        typer.Option("--gateway-roles", help="Gateway: list the roles as models."),
+    ] = False,
     sandbox: Annotated[
         Sandbox,
         typer.Option(help="When to use a sandbox in place of Ollama."),
@@ -141,6 +145,7 @@ async def serve(  # noqa: PLR0913 - the options of a verb
         gateway=gateway,
         gateway_strict=gateway_strict,
         gateway_plain=gateway_plain,
+        gateway_roles=gateway_roles,
         sandbox=sandbox.value,
         log_format=log_format.value,
         upkeep=run_service.UpkeepOptions(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,10 @@ from herdbook.cli.app import SERVE, verb
 from herdbook.cli.errors import UsageError, from_extra
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.output import Column, Piece, Row
+from herdbook.presentation.wording import NOTHING
+
+if TYPE_CHECKING:
+    from herdbook.service.auth.tokens import Token
 
 LIST, REVOKE = "list", "revoke"
 """Words that are not names of new tokens."""
@@ -29,7 +33,7 @@ class Role(StrEnum):
 
 
 @verb("token", SERVE)
-async def token(
+async def token(  # noqa: PLR0913 - the options of a verb
     invocation: Invocation,
     name: Annotated[
         str,
@@ -52,6 +56,21 @@ async def token(
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace the token of that name.")
     ] = False,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Gateway: only models that match, such as 'llama3*'. Repeatable.",
+        ),
+    ] = None,
+    max_requests: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Gateway: at most N requests at once."),
+    ] = None,
+    tokens_per_day: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Gateway: at most N tokens a day (UTC)."),
+    ] = None,
 ) -> None:
     """Create, list or revoke tokens of the service.
 
@@ -63,12 +82,21 @@ async def token(
         from herdbook.service.auth import token_file_editor, tokens  # noqa: PLC0415
     screen = invocation.screen
     if name == LIST and not revoked:
-        known = [(one.name, one.role.value) for one in tokens.read_tokens(file)]
+        known = tokens.read_tokens(file)
         if invocation.json:
-            screen.write_json([{"name": user, "role": may} for user, may in known])
+            screen.write_json(
+                [
+                    {"name": one.name, "role": one.role.value, "limits": one.limits}
+                    for one in known
+                ]
+            )
         else:
-            rows = [Row([Piece(user), Piece(may)]) for user, may in known]
-            screen.write_table((Column("NAME"), Column("ROLE")), rows)
+            rows = [
+                Row([Piece(one.name), Piece(one.role.value), Piece(_limits(one))])
+                for one in known
+            ]
+            columns = (Column("NAME"), Column("ROLE"), Column("LIMITS"))
+            screen.write_table(columns, rows)
     elif name == REVOKE:
         if not revoked:
             raise UsageError(
@@ -85,9 +113,27 @@ async def token(
         )
     else:
         wanted = tokens.Role(role.value)
-        secret = token_file_editor.add_token(file, name, wanted, replace=replace)
+        given = {
+            "models": models or [],
+            "max_requests": max_requests,
+            "tokens_per_day": tokens_per_day,
+        }
+        limits = tokens.token_limits(given, f"token {name}")
+        secret = token_file_editor.add_token(
+            file, name, wanted, replace=replace, limits=limits
+        )
         if invocation.json:
             values = {"name": name, "role": role.value, "token": secret}
             screen.write_json({**values, "file": str(file)})
         else:
             screen.write(secret)
+
+
+def _limits(token: Token) -> str:
+    limits = token.limits
+    parts = [
+        f"models {' '.join(limits.models)}" if limits.models else "",
+        f"{limits.max_requests:,} requests at once" if limits.max_requests else "",
+        f"{limits.tokens_per_day:,} tokens a day" if limits.tokens_per_day else "",
+    ]
+    return ", ".join(filter(None, parts)) or NOTHING

@@ -57,6 +57,13 @@ def test_created_token_works_at_once_and_until_it_is_revoked(service: Service) -
     assert service.send("GET", "/v1/status", secret).status_code == 401
 
 
+NO_LIMITS: dict[str, object] = {
+    "models": [],
+    "max_requests": None,
+    "tokens_per_day": None,
+}
+
+
 def test_list_shows_names_roles_and_last_use_without_secrets(service: Service) -> None:
     listed = service.send("GET", "/v1/tokens")
 
@@ -67,12 +74,14 @@ def test_list_shows_names_roles_and_last_use_without_secrets(service: Service) -
         "role": "admin",
         "last_used_at": None,
         "changeable": True,
+        "limits": NO_LIMITS,
     }
     assert env == {
         "name": "env",
         "role": "read",
         "last_used_at": None,
         "changeable": False,
+        "limits": NO_LIMITS,
     }
     assert "sha256" not in listed.text
 
@@ -81,6 +90,13 @@ def test_list_shows_names_roles_and_last_use_without_secrets(service: Service) -
     ("method", "path", "body", "status", "detail"),
     [
         ("POST", "/v1/tokens", {"name": "ann"}, 409, "token ann already exists"),
+        (
+            "POST",
+            "/v1/tokens",
+            {"name": "x", "max_requests": 0},
+            400,
+            "has a max_requests that is not a whole number",
+        ),
         ("POST", "/v1/tokens", {"name": "a b"}, 400, "is not a valid token name"),
         ("POST", "/v1/tokens", {"name": "x", "sha256": "y"}, 400, "unknown field"),
         ("DELETE", "/v1/tokens/anm", None, 404, "Did you mean 'ann'?"),

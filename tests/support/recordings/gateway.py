@@ -12,6 +12,8 @@ import pytest
 
 from herdbook.core import ManagerSettings, ModelManager, ModelState, RecordedEvent
 from herdbook.gateway.access import Caller
+from herdbook.gateway.limits import UNLIMITED, Limits
+from herdbook.gateway.relay import NO_OBSERVER, GatewayObserver
 from herdbook.gateway.run import recorded_gateway
 from herdbook.gateway.settings import GatewaySettings
 from herdbook.sandbox import RealClock, Settings, World, serve
@@ -46,9 +48,14 @@ class Place:
                 await asyncio.sleep(0.02)
 
 
+LIMITS: dict[str, Limits] = {}
+"""The limits of tokens by name, for tests that set some."""
+
+
 def authenticate(secret: str, _: str) -> Caller | None:
     name = secret.removeprefix("key-")
-    return Caller(name=name, actor=f"api:{name}", role="admin")
+    limits = LIMITS.get(name, UNLIMITED)
+    return Caller(name=name, actor=f"api:{name}", role="admin", limits=limits)
 
 
 @asynccontextmanager
@@ -57,6 +64,9 @@ async def place(
     tokens: bool = False,
     strict: bool = False,
     plain: bool = False,
+    roles: bool = False,
+    follow: bool = False,
+    observer: GatewayObserver = NO_OBSERVER,
     log: Path | str = ":memory:",
 ) -> AsyncIterator[Place]:
     world = World(
@@ -64,12 +74,17 @@ async def place(
     )
     async with (
         serve(world) as url,
-        ModelManager.open(log, ollama=url, settings=ManagerSettings()) as manager,
+        ModelManager.open(
+            log, ollama=url, settings=ManagerSettings(follow_node=follow)
+        ) as manager,
         recorded_gateway(
             manager,
-            GatewaySettings(server=url, port=0, strict=strict, plain=plain),
+            GatewaySettings(
+                server=url, port=0, strict=strict, plain=plain, roles=roles
+            ),
             authenticate=authenticate if tokens else None,
             failed=lambda: pytest.fail("the gateway stopped"),
+            observer=observer,
         ) as address,
     ):
         there = Place(world, manager, address)

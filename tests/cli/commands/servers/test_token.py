@@ -10,7 +10,7 @@ from support.cli_runner import Herdbook
 
 from herdbook.cli import run
 from herdbook.service.auth.token_file_editor import add_token
-from herdbook.service.auth.tokens import Role, Tokens, read_tokens
+from herdbook.service.auth.tokens import Role, TokenLimits, Tokens, read_tokens
 
 WRITTEN = """\
 # Who may ask.
@@ -198,13 +198,66 @@ def test_tokens_are_listed_and_revoked(herdbook: Herdbook, tmp_path: Path) -> No
     revoked = herdbook("token", "revoke", "bob", *file)
     left = herdbook("token", "list", *file)
 
+    limits: dict[str, object] = {
+        "models": [],
+        "max_requests": None,
+        "tokens_per_day": None,
+    }
     assert listed == [
-        {"name": "ann", "role": "admin"},
-        {"name": "bob", "role": "read"},
+        {"name": "ann", "role": "admin", "limits": limits},
+        {"name": "bob", "role": "read", "limits": limits},
     ]
     assert revoked.out == "bob revoked\n"
     assert "ann" in left.out
     assert "bob" not in left.out
+
+
+def test_token_has_limits_for_the_gateway(herdbook: Herdbook, file: Path) -> None:
+    limits = ("--models", "llama3*", "--models", "qwen3:8b", "--max-requests", "2")
+    written = herdbook(
+        "token", "ann", *limits, "--tokens-per-day", "1000", "--file", str(file)
+    )
+    assert written.code == 0, written.err
+
+    (token,) = read_tokens(file)
+    listed = herdbook("token", "list", "--file", str(file))
+
+    assert token.limits == TokenLimits(
+        models=("llama3*", "qwen3:8b"), max_requests=2, tokens_per_day=1000
+    )
+    assert "models llama3* qwen3:8b" in listed.out
+    assert "2 requests at once" in listed.out
+    assert "1,000 tokens a day" in listed.out
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--models", "a b"), "has an invalid pattern"),
+        (("--max-requests", "0"), "0 is not in the range"),
+        (("--tokens-per-day", "many"), "is not a valid"),
+    ],
+)
+def test_invalid_limits_are_refused(
+    herdbook: Herdbook, file: Path, given: tuple[str, ...], message: str
+) -> None:
+    refused = herdbook("token", "ann", *given, "--file", str(file))
+
+    assert refused.code == 2
+    assert message in refused.err
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["max_requests = 0", "max_requests = true", "tokens_per_day = 1.5", "models = 'a'"],
+)
+def test_file_with_invalid_limits_is_refused(
+    herdbook: Herdbook, file: Path, line: str
+) -> None:
+    file.write_text(f'[tokens.ann]\nrole = "read"\nsha256 = "{"a" * 64}"\n{line}\n')
+
+    assert herdbook("token", "list", "--file", str(file)).code != 0
 
 
 def test_revoking_what_does_not_exist_is_refused(

@@ -1,0 +1,141 @@
+"""What a token may use: which models, how much at once, how much a day."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.recordings.gateway import LIMITS, Place, place
+
+from herdbook.events.facts import ModelUsed
+from herdbook.gateway.answers import Refusal
+from herdbook.gateway.limits import Limits, Quotas
+
+MODEL = "llama3.2:3b"
+HEADERS = {"Authorization": "Bearer key-ann"}
+
+
+@pytest.fixture(autouse=True)
+def _no_limits() -> Iterator[None]:
+    """Forget the limits of the last test."""
+    LIMITS.clear()
+    yield
+    LIMITS.clear()
+
+
+async def ask(there: Place, path: str = "/api/generate", **body: Any) -> Any:
+    given = {"model": MODEL, "prompt": "x", "stream": False} | body
+    return await there.http.request("POST", path, json=given, headers=HEADERS)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "model", "is_allowed"),
+    [
+        ((), "anything:7b", True),
+        (("llama3*",), "llama3.2:3b", True),
+        (("llama3*",), "qwen3:8b", False),
+        (("llama3.2",), "llama3.2", True),
+        (("llama3.2",), "llama3.2:latest", True),
+        (("llama3.2",), "llama3.2:3b", False),
+        (("LLAMA3*",), "llama3.2:3b", True),
+        (("hf.co/*",), "hf.co/unsloth/x:Q4", True),
+        (("*",), "not a name!", False),
+    ],
+)
+def test_patterns_match_names(
+    patterns: tuple[str, ...], model: str, is_allowed: bool
+) -> None:
+    assert Limits(models=patterns).allow(model) is is_allowed
+
+
+async def test_token_uses_only_its_models() -> None:
+    LIMITS["ann"] = Limits(models=("llama3*",))
+    async with place(tokens=True) as there:
+        fine = await ask(there)
+        refused = {
+            path: await ask(there, path, model="qwen2.5-coder:7b")
+            for path in ("/api/generate", "/v1/chat/completions", "/api/show")
+        }
+        role = await ask(there, model="role:coding")
+        several = await ask(there, model=f"nosuch:1b,{MODEL}")
+        deleted = await there.http.request(
+            "DELETE",
+            "/api/delete",
+            json={"model": "qwen2.5-coder:7b"},
+            headers=HEADERS,
+        )
+
+    assert fine.status_code == 200
+    assert several.status_code == 200
+    for answer in (*refused.values(), role, deleted):
+        assert answer.status_code == 403, answer.text
+        assert "limited to the models llama3*" in answer.text
+
+
+async def test_compressed_or_very_long_requests_cannot_avoid_the_check() -> None:
+    LIMITS["ann"] = Limits(models=("llama3*",))
+    async with place(tokens=True, plain=True) as there:
+        gzip = await there.http.post(
+            "/api/generate",
+            content=b"x",
+            headers={**HEADERS, "Content-Encoding": "gzip"},
+        )
+        long = await ask(there, model="qwen2.5-coder:7b", prompt="x" * (17 << 20))
+
+    assert gzip.status_code == 403
+    assert long.status_code == 413
+
+
+async def test_token_has_so_many_requests_at_once() -> None:
+    LIMITS["ann"] = Limits(max_requests=2)
+    async with place(tokens=True) as there:
+        many = [asyncio.ensure_future(ask(there)) for _ in range(6)]
+        answers = await asyncio.gather(*many)
+        later = await ask(there)
+
+    codes = sorted(answer.status_code for answer in answers)
+    assert codes == [200, 200, 429, 429, 429, 429]
+    assert later.status_code == 200
+    refused = next(one for one in answers if one.status_code == 429)
+    assert refused.headers["Retry-After"] == "1"
+    assert "may have 2 requests at once" in refused.json()["error"]
+
+
+async def test_budget_of_a_day_is_counted_from_the_log(tmp_path: Path) -> None:
+    LIMITS["ann"] = Limits(tokens_per_day=1)
+    log = tmp_path / "herd.db"
+    async with place(tokens=True, log=log) as there:
+        first = await ask(there)
+        second = await ask(there, "/v1/chat/completions", messages=[])
+        (event,) = await there.wait_for(ModelUsed)
+    assert first.status_code == 200
+    assert second.status_code == 429
+    assert second.json()["error"]["type"] == "rate_limit_error"
+    assert 0 < int(second.headers["Retry-After"]) <= 86_400
+    assert isinstance(event.data, ModelUsed)
+    assert event.data.output_tokens
+
+    async with place(tokens=True, log=log, follow=True) as restarted:
+        third = await ask(restarted)
+    assert third.status_code == 429
+
+
+def test_budget_is_full_again_on_the_next_day() -> None:
+    time = datetime(2026, 11, 27, 23, 59, tzinfo=UTC)
+    quotas = Quotas({"ann": 5}, now=lambda: time)
+    limits = Limits(tokens_per_day=5)
+    with pytest.raises(Refusal) as refused:
+        quotas.begin("ann", limits)
+    assert refused.value.retry_after_s == 61
+
+    time = datetime(2026, 11, 28, tzinfo=UTC)
+
+    quotas.begin("ann", limits)
+    quotas.spend("ann", 5)
+    with pytest.raises(Refusal):
+        quotas.begin("ann", limits)
+    quotas.begin("ben", limits)
