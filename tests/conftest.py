@@ -10,6 +10,8 @@ from collections.abc import Generator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from herdbook.core.logging import configure_later
+
 pytest_plugins = ["support.postgres_fixture"]
 
 settings.register_profile(
@@ -42,6 +44,7 @@ def quiet_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in settings_of_the_person:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", os.devnull)
+    configure_later(None)  # a command in this process may have left it for later
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

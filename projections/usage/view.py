@@ -73,13 +73,10 @@ class Span(IntEnum):
 
         The names of one length sort by time.
         """
-        match self:
-            case Span.HOUR:
-                return f"{begin:%Y-%m-%dT%HZ}"
-            case Span.DAY:
-                return f"{begin:%Y-%m-%d}"
-            case Span.MONTH:
-                return f"{begin:%Y-%m}"
+        text = begin.isoformat()
+        if self is Span.HOUR:
+            return f"{text[:13]}Z"
+        return text[:10] if self is Span.DAY else text[:7]
 
 
 class Period(msgspec.Struct, array_like=True):

@@ -43,13 +43,17 @@ def span_of(name: str) -> tuple[datetime, datetime]:
         name: ``2026-11-27T14Z``, ``2026-11-27`` or ``2026-11``.
     """
     if "T" in name:
-        begin = datetime.strptime(name, "%Y-%m-%dT%HZ").replace(tzinfo=UTC)
-        return begin, begin + timedelta(hours=1)
-    if name.count("-") == 2:
-        begin = datetime.strptime(name, "%Y-%m-%d").replace(tzinfo=UTC)
-        return begin, begin + timedelta(days=1)
-    begin = datetime.strptime(name, "%Y-%m").replace(tzinfo=UTC)
-    return begin, (begin + timedelta(days=32)).replace(day=1)
+        text, length = f"{name[:13]}:00", timedelta(hours=1)
+    elif name.count("-") == 2:
+        text, length = name, timedelta(days=1)
+    else:
+        text, length = f"{name}-01", timedelta(days=32)
+    begin = datetime.fromisoformat(text).replace(tzinfo=UTC)
+    try:
+        end = begin + length
+    except OverflowError:  # a damaged time, at the end of the year 9999
+        return begin, datetime.max.replace(tzinfo=UTC)
+    return begin, end.replace(day=1) if length.days > 1 else end
 
 
 def usage_chart(

@@ -18,6 +18,7 @@ from support.web.html_client import HtmlClient, open_client
 from herdbook.events.facts import ModelDiscovered, ModelUsed, UsesNotRecorded
 from herdbook.events.recorded import Cause
 from herdbook.presentation.times import Now
+from herdbook.projections.usage.view import Span
 from herdbook.service.dashboard.charts.usage import (
     HEIGHT,
     Bar,
@@ -92,6 +93,17 @@ def test_span_of_a_period(name: str, hours: int) -> None:
 
     assert end - begin == timedelta(hours=hours)
     assert name.startswith(f"{begin:%Y-%m}")
+
+
+@pytest.mark.parametrize("year", [1, 9999])
+def test_span_of_a_damaged_time(year: int) -> None:
+    for span in Span:
+        at = span.begin(datetime(year, 12, 31, 23, 30, tzinfo=UTC))
+
+        begin, end = span_of(span.text(at))
+
+        assert begin == at
+        assert end > begin
 
 
 @pytest.fixture
