@@ -22,6 +22,7 @@ from benchmarks.rows import (
     bench_memory,
     bench_open,
     bench_past,
+    bench_postgres,
     bench_rebuild,
     bench_replay,
     bench_usage,
@@ -38,6 +39,7 @@ async def _append(folder: Path, sizes: Sizes) -> list[Row]:
 BENCHMARKS: dict[str, Benchmark] = {
     "append": _append,
     "command": bench_command.run,
+    "postgres": bench_postgres.run,
     "replay": bench_replay.run,
     "rebuild": bench_rebuild.run,
     "open": bench_open.run,

@@ -150,6 +150,6 @@ async def fill_in_turns(path: Path, events: int, models: int) -> None:
             await asyncio.gather(*appends)
 
 
-def open_manager(path: Path) -> AbstractAsyncContextManager[ModelManager]:
+def open_manager(path: str | Path) -> AbstractAsyncContextManager[ModelManager]:
     """Open a log without connecting to a server."""
     return ModelManager.open(path, ollama="127.0.0.1:9", node=NODE, refresh=False)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 from uuid import UUID, uuid5
 
 import msgspec
@@ -282,9 +283,29 @@ class _TunedHerd(Application[UUID]):
 
 
 def tuned_herd(path: Path) -> PeerHerd:
+    return _tuned(_environment(path))
+
+
+def tuned_herd_on_postgres(url: str, schema: str) -> PeerHerd:
+    parts = urlsplit(url)
+    return _tuned(
+        {
+            "PERSISTENCE_MODULE": "eventsourcing.postgres",
+            "POSTGRES_HOST": parts.hostname or "",
+            "POSTGRES_PORT": str(parts.port),
+            "POSTGRES_USER": parts.username or "",
+            "POSTGRES_PASSWORD": parts.password or "",
+            "POSTGRES_DBNAME": parts.path.lstrip("/"),
+            "POSTGRES_SCHEMA": schema,
+            "POSTGRES_ENABLE_DB_FUNCTIONS": "y",
+        }
+    )
+
+
+def _tuned(environment: dict[str, str]) -> PeerHerd:
     return _TunedHerd(
         {
-            **_environment(path),
+            **environment,
             "MAPPER_TOPIC": get_topic(StructMapper),
             "AGGREGATE_CACHE_MAXSIZE": "0",  # without a limit
             "AGGREGATE_CACHE_FASTFORWARD": "n",

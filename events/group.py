@@ -136,6 +136,7 @@ class Plan:
 
     Attributes:
         begin: End of the log before the plan.
+        begin_versions: Versions of the streams before the plan.
         head: End of the log after the plan.
         versions: Versions of the streams after the plan.
         events: The events to write, in order.
@@ -151,6 +152,7 @@ class Plan:
     ) -> None:
         self.begin = head
         self.head = head
+        self.begin_versions = versions
         self.versions = dict(versions)
         self.events: list[StoredEvent] = []
         self.outcomes: list[PendingResult] = []
@@ -162,6 +164,27 @@ class Plan:
     def refuses(self) -> bool:
         """Whether an append of the group is refused."""
         return any(isinstance(outcome, ConflictError) for outcome in self.outcomes)
+
+    def move(self, position: int, hashes: Sequence[str]) -> None:
+        """Move the planned events to the end that the log had when they were written.
+
+        Args:
+            position: Position of the last one.
+            hashes: Their hashes there.
+        """
+        shift = position - self.head.position
+        self.events = [
+            msgspec.structs.replace(event, position=event.position + shift, hash=hash_)
+            for event, hash_ in zip(self.events, hashes, strict=True)
+        ]
+        self.head = Head(position, hashes[-1])
+        moved = {event.event_id: event for event in self.events}
+        self.outcomes = [
+            outcome
+            if isinstance(outcome, ConflictError)
+            else tuple(_moved(event, moved.get(event.event_id)) for event in outcome)
+            for outcome in self.outcomes
+        ]
 
     def add(self, draft: Draft) -> None:
         """Decide one append, as if all earlier ones were written."""
@@ -287,6 +310,14 @@ def _recorded(stored: StoredEvent, draft: DraftEvent, now: datetime) -> Recorded
         correlation_id=stored.correlation_id,
         causation_id=stored.causation_id,
         hash=stored.hash,
+    )
+
+
+def _moved(recorded: RecordedEvent, stored: StoredEvent | None) -> RecordedEvent:
+    if stored is None:  # recorded before
+        return recorded
+    return msgspec.structs.replace(
+        recorded, position=Position(stored.position), hash=stored.hash
     )
 
 

@@ -180,6 +180,13 @@ def canonical_bytes(event: StoredEvent) -> bytes:
     )
 
 
+def split_at_position(canonical: bytes) -> tuple[str, str]:
+    """Return the hashed text before and after the number of its position."""
+    # The last such key: inside of a text, its quotes would be escaped.
+    before, key, after = canonical.decode().rpartition(',"position":')
+    return before + key, after[after.index(",") :]
+
+
 def chained_hash(previous: str, canonical: bytes) -> str:
     """Return the hash of an event that follows an event with the hash ``previous``."""
     return sha256(previous.encode() + canonical).hexdigest()

@@ -17,6 +17,8 @@ GOALS = {
     "command, 10 callers": "≥ 9x",
     "command, 100 callers": "≥ 20x",
     "command, 100 callers, p99": "≤ 8 ms",
+    "command, PostgreSQL, 1 instance, 100 callers": "≥ 3x",
+    "command, PostgreSQL, 4 instances, 100 callers": "≥ 3x",
     "rebuild of the status view": "≥ 0.4x",
     "rebuild of the status view, chain verified": "≥ 0.28x",
     "replay, one stream": "≥ 50x",

@@ -149,6 +149,12 @@ _ON_CONNECTING = (
         "Try again in a few seconds",
     ),
     _Known(
+        "not yet accepting connections",
+        StartingError,
+        "is starting",
+        "Try again in a few seconds",
+    ),
+    _Known(
         "shutting down",
         NoConnectionError,
         "is shutting down",

@@ -1,9 +1,12 @@
 """Record groups of appends in a log on a PostgreSQL server.
 
-A group is planned from the cached head and versions and written with one statement.
-That statement locks the head row, writes nothing if another instance has appended
-meanwhile, and then returns the new head and versions, so that the next attempt needs
-no other round trip. The lock is never held while this process does anything.
+A group is planned from the cached head and versions and written with one statement,
+which locks the head row. If another instance has appended meanwhile, the statement
+writes nothing and returns the new head and versions, so that the next attempt needs no
+other round trip. While other instances are that busy, the statement has all that it
+needs to chain the group to whatever head it finds, so that no attempt is wasted as
+long as the streams are unchanged. The lock is never held while this process does
+anything.
 
 If the connection is lost, the group is recorded again on a new one. That is safe even
 while the server still runs the first statement: both need the same head, so at most
@@ -27,8 +30,16 @@ from herdbook.events.postgres.errors import (
     ReplanError,
 )
 from herdbook.events.postgres.session import Backoff, Session
-from herdbook.events.recorded import RecordedEvent, StoredEvent
+from herdbook.events.recorded import (
+    RecordedEvent,
+    StoredEvent,
+    canonical_bytes,
+    split_at_position,
+)
 from herdbook.events.store import Head
+
+BUSY_GROUPS = 64
+"""Number of groups for which other instances count as busy after they came first."""
 
 REMEMBERED_STREAMS = 10_000
 """Number of streams whose version is cached."""
@@ -67,6 +78,7 @@ class PostgresRecorder:
         self._clock = clock
         self._head: Head | None = None
         self._versions: dict[str, int] = {}
+        self._busy_groups = 0
 
     async def record(self, drafts: Sequence[Draft]) -> Plan:
         """Write a group of appends; see ``Recorder.record``.
@@ -104,8 +116,10 @@ class PostgresRecorder:
             written = await self._session.once(
                 "append_group",
                 previous=after.hash,
-                rows=msgspec.json.encode(rows).decode(),
+                rows=_json(rows),
                 streams=[],
+                versions=[],
+                pieces=None,
             )
         except ReplanError as error:
             raise ConflictError(
@@ -158,8 +172,8 @@ class PostgresRecorder:
     ) -> Plan:
         """Plan from what is cached.
 
-        A version that is newer than the cached head does no harm: such a head is not
-        the log's any more, and the server refuses the plan.
+        A cached version may be wrong where other instances write to the same stream.
+        Then the server refuses the plan, as for a wrong head.
         """
         if self._head is None:
             await self._read_state(streams)
@@ -201,19 +215,35 @@ class PostgresRecorder:
         self, streams: Sequence[str], position: int, hash_: str, versions: list[int]
     ) -> None:
         self._head = Head(position, hash_)
-        self._versions = dict(zip(streams, versions, strict=True))
+        self._versions |= zip(streams, versions, strict=True)
 
     async def _insert(self, plan: Plan, streams: Sequence[str]) -> bool:
-        """Write the events of a plan; return False if the log has changed meanwhile."""
-        events = [msgspec.structs.astuple(event) for event in plan.events]
-        is_written, *state = (
+        """Write the events of a plan; return False if it must be made again."""
+        is_busy = self._busy_groups > 0
+        is_written, position, hash_, versions, hashes = (
             await self._session.once(
                 "append_group",
                 previous=plan.begin.hash,
-                rows=msgspec.json.encode(events).decode(),
+                rows=_json([msgspec.structs.astuple(event) for event in plan.events]),
                 streams=streams,
+                versions=[plan.begin_versions[stream] for stream in streams],
+                pieces=_json(list(map(_pieces, plan.events))) if is_busy else None,
             )
         )[0]
-        if not is_written:
-            self._keep_state(streams, *state)
+        if is_written and hashes is None:
+            self._busy_groups = max(self._busy_groups - 1, 0)
+            return True
+        self._busy_groups = BUSY_GROUPS
+        if is_written:
+            plan.move(position, hashes)
+        else:
+            self._keep_state(streams, position, hash_, versions)
         return bool(is_written)
+
+
+def _pieces(event: StoredEvent) -> tuple[str, str]:
+    return split_at_position(canonical_bytes(event))
+
+
+def _json(values: Sequence[object]) -> str:
+    return msgspec.json.encode(values).decode()

@@ -209,7 +209,7 @@ async def view_is_kept_and_replaced(open_: Opener) -> None:
     """The newest snapshot of each name, byte for byte."""
     data = bytes(range(256))
     view = StoredView(name="status", version=1, position=3, hash="a" * 64, data=data)
-    newer = msgspec.structs.replace(view, version=2, position=7, data=b"")
+    newer = msgspec.structs.replace(view, version=1 << 62, position=7, data=b"")
     other = msgspec.structs.replace(view, name="history")
     async with open_() as store:
         assert await store.load_view("status") is None

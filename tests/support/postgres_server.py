@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,12 +43,13 @@ class PostgresServer:
 
     Args:
         directory: The directory; created if it does not exist.
-        port: The port on 127.0.0.1; by default a free one.
+        settings: Settings of the server.
     """
 
-    def __init__(self, directory: Path, port: int | None = None) -> None:
+    def __init__(self, directory: Path, settings: Sequence[str] = SETTINGS) -> None:
         self.directory = directory
-        self.port = port or _free_port()
+        self.port = _free_port()
+        self._settings = settings
         self.data = directory / "data"
         self._user = unprivileged()
         self._programs = self._find_programs()
@@ -66,7 +68,7 @@ class PostgresServer:
         self._run("initdb", "-D", str(self.data), *options)
 
     def start(self) -> None:
-        settings = [part for setting in SETTINGS for part in ("-c", setting)]
+        settings = [part for setting in self._settings for part in ("-c", setting)]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -140,9 +142,9 @@ class PostgresServer:
         return copied / programs
 
 
-def new_directory() -> Path:
+def new_directory(parent: str | None = None) -> Path:
     """Return a directory that every user may enter, unlike those of pytest."""
-    directory = Path(tempfile.mkdtemp(prefix="herdbook-postgres-"))
+    directory = Path(tempfile.mkdtemp(prefix="herdbook-postgres-", dir=parent))
     directory.chmod(0o755)
     return directory
 

@@ -63,9 +63,15 @@ SELECT position, hash FROM head;
 SELECT position, hash, stream_versions(%(streams)s::text[]) FROM head;
 
 -- name: append_group
--- Write a group of events, if the head is still the one that the plan started from.
-SELECT is_written, head_position, head_hash, versions
-FROM append_group(%(previous)s, %(rows)s::json, %(streams)s::text[]);
+-- Write a group of events, if it can follow the head; see the migration.
+SELECT is_written, head_position, head_hash, versions, hashes
+FROM append_group(
+    %(previous)s,
+    %(rows)s::json,
+    %(streams)s::text[],
+    %(versions)s::bigint[],
+    %(pieces)s::json
+);
 
 -- name: stream_versions
 -- The versions of some streams.

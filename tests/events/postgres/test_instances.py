@@ -119,8 +119,8 @@ async def test_lost_connection_is_no_death(log: PostgresAddress) -> None:
             proxy.cut()
             assert await one.alive(two.own)
             assert await one.announced() == {"model/n/m"}
-            await asyncio.sleep(0.1)
-        assert proxy.cuts > 5
+            await asyncio.sleep(0.4)
+        assert proxy.cuts > 3
 
 
 async def test_nobody_is_dead_just_after_a_restart(log: PostgresAddress) -> None:

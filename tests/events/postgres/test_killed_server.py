@@ -115,7 +115,7 @@ async def test_killed_server_loses_and_doubles_nothing(server: PostgresServer) -
 async def test_server_that_starts_is_waited_for(server: PostgresServer) -> None:
     server.kill()
     address = PostgresAddress(server.url)
-    with pytest.raises(StoreUnavailableError, match="refused"):
+    with pytest.raises(StoreUnavailableError, match="reach"):
         await PostgresEventStore.open(address)
 
     starting = asyncio.create_task(asyncio.to_thread(server.start))
@@ -129,4 +129,4 @@ async def test_server_that_starts_is_waited_for(server: PostgresServer) -> None:
     await starting
     await (await PostgresEventStore.open(address)).close()
 
-    assert refusals <= {"is not reachable: the connection was refused"}
+    assert not [state for state in refusals if "start" in state or "yet" in state]

@@ -10,14 +10,15 @@ import psycopg
 import pytest
 from support.postgres_fixture import administrator
 
+from herdbook.events.errors import WrongExpectedVersionError
 from herdbook.events.group import Plan, draft_append, plan_group
 from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.postgres.store import PostgresEventStore
 from herdbook.events.recorded import RecordedEvent
-from herdbook.events.store import ANY, Head
+from herdbook.events.store import ANY, NO_STREAM, Head
 from herdbook.events.testing.base import assert_sound, event, log_of
 
-APPEND = "SELECT is_written FROM append_group(%s, %s::json, %s::text[])"
+APPEND = "SELECT is_written FROM append_group(%s, %s::json, %s::text[], '{}', NULL)"
 WAITING = """
 SELECT count(*) FROM pg_stat_activity
 WHERE wait_event_type = 'Lock' AND query LIKE '%%append_group%%' AND pid <> %s
@@ -193,3 +194,53 @@ async def test_many_instances_append_at_once(address: PostgresAddress) -> None:
     finally:
         for store in stores:
             await store.close()
+
+
+@pytest.mark.parametrize(
+    "note",
+    ["", 'a,"position":7,"x":1', '\\",\\"position":', "\0\x1f\u2028 \U0001f600 ü"],
+)
+async def test_group_is_chained_to_the_head_that_the_server_finds(
+    note: str, address: PostgresAddress
+) -> None:
+    async with (
+        await PostgresEventStore.open(address) as one,
+        await PostgresEventStore.open(address) as two,
+    ):
+        answers: list[RecordedEvent] = []
+        for number in range(6):
+            store, stream = (one, "model/n/a") if number % 2 else (two, "model/n/b")
+            new = [event(note), event(f"{note}{number}")]
+            answers += await store.append(stream, new, number // 2 * 2)
+        recorders = (one._recorder, two._recorder)
+        assert all(recorder._busy_groups for recorder in recorders)
+
+        assert answers == await log_of(one)
+        await assert_sound(one)
+
+
+async def test_busy_group_is_planned_again_where_its_stream_has_changed(
+    address: PostgresAddress,
+) -> None:
+    async with (
+        await PostgresEventStore.open(address) as one,
+        await PostgresEventStore.open(address) as two,
+    ):
+        for store in (one, two, one, two):
+            await store.append("model/n/m", [event()], ANY)
+        taken = event()
+        await two.append("model/n/m", [taken], 4)
+        with pytest.raises(WrongExpectedVersionError):
+            await one.append("model/n/m", [event()], 4)
+        await two.append("model/n/m", [event()], 5)
+        answers = await asyncio.gather(
+            one.append("model/n/m", [taken], 4),
+            one.append("model/n/other", [event()], NO_STREAM),
+            one.append("model/n/m", [event()], 6),
+            one.append("model/n/m", [event()], 6),
+            return_exceptions=True,
+        )
+
+        assert [a[0].position for a in answers if isinstance(a, tuple)] == [5, 7, 8]
+        assert isinstance(answers[3], WrongExpectedVersionError)
+        await assert_sound(one)

@@ -104,26 +104,66 @@ CREATE TRIGGER head_is_an_event BEFORE UPDATE ON head
 FOR EACH ROW EXECUTE FUNCTION head_is_an_event();
 
 -- Write a group of events if the head has the hash that the plan started from.
+--
+-- If it has not, but the streams still have the versions of the plan, and the group
+-- comes with its pieces (the hashed text of each event before and after its position),
+-- the events get the next positions, are chained to the head, and are written.
 -- Otherwise return the head and the versions of the streams, to plan again.
-CREATE FUNCTION append_group(previous text, group_rows json, group_streams text[])
+CREATE FUNCTION append_group(
+    previous text,
+    group_rows json,
+    group_streams text[],
+    planned_versions bigint[],
+    group_pieces json
+)
 RETURNS TABLE (
-    is_written boolean, head_position bigint, head_hash text, versions bigint[]
+    is_written boolean,
+    head_position bigint,
+    head_hash text,
+    versions bigint[],
+    hashes text[]
 )
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    start bigint;
+    chained text;
+    piece json;
 BEGIN
     SELECT head.position, head.hash INTO STRICT head_position, head_hash
     FROM head FOR UPDATE;
+    start := head_position;
     is_written := head_hash = previous;
-    IF is_written THEN
-        INSERT INTO events
-        SELECT
-            (value ->> 0)::bigint, value ->> 1, (value ->> 2)::bigint, value ->> 3,
-            value ->> 4, (value ->> 5)::integer, value ->> 6, value ->> 7, value ->> 8,
-            value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13
-        FROM json_array_elements(group_rows);
-    ELSE
+    IF NOT is_written THEN
         versions := stream_versions(group_streams);
+        IF group_pieces IS NULL OR versions IS DISTINCT FROM planned_versions THEN
+            RETURN NEXT;
+            RETURN;
+        END IF;
+        is_written := true;
+        chained := head_hash;
+        FOR piece IN SELECT value FROM json_array_elements(group_pieces) LOOP
+            head_position := head_position + 1;
+            chained := encode(
+                sha256(
+                    convert_to(
+                        chained || (piece ->> 0) || head_position || (piece ->> 1),
+                        'UTF8'
+                    )
+                ),
+                'hex'
+            );
+            hashes := hashes || chained;
+        END LOOP;
+        head_hash := chained;
     END IF;
+    INSERT INTO events
+    SELECT
+        CASE WHEN hashes IS NULL THEN (value ->> 0)::bigint ELSE start + nth END,
+        value ->> 1, (value ->> 2)::bigint, value ->> 3,
+        value ->> 4, (value ->> 5)::integer, value ->> 6, value ->> 7, value ->> 8,
+        value ->> 9, value ->> 10, value ->> 11, value ->> 12,
+        coalesce(hashes[nth], value ->> 13)
+    FROM json_array_elements(group_rows) WITH ORDINALITY AS row (value, nth);
     RETURN NEXT;
 END $$;
 
@@ -142,7 +182,7 @@ $$;
 -- Snapshots of views: a cache that may be replaced or deleted.
 CREATE TABLE views (
     name text PRIMARY KEY,
-    version integer NOT NULL,
+    version bigint NOT NULL,
     position bigint NOT NULL,
     hash text NOT NULL,
     data bytea NOT NULL,
@@ -152,7 +192,7 @@ CREATE TABLE views (
 -- Snapshots of views at many positions, so that the past needs no long replay.
 CREATE TABLE kept_views (
     name text NOT NULL,
-    version integer NOT NULL,
+    version bigint NOT NULL,
     position bigint NOT NULL,
     hash text NOT NULL,
     data bytea NOT NULL,
