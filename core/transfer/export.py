@@ -8,7 +8,9 @@ exported as if it were whole.
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncIterator, Callable
+import gzip
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -41,6 +43,9 @@ REPORT_EVERY = 1000
 """Events between two calls of ``Progress``."""
 
 EVERYTHING = Selection()
+
+COMPRESSED = ".gz"
+"""The end of the name of a file that is compressed with gzip."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -124,6 +129,8 @@ async def export_to_file(
 ) -> tuple[Ending, int]:
     """Write an export to a file, which appears when it is complete, or not at all.
 
+    A file with a name that ends with ``.gz`` is compressed.
+
     The other arguments and errors are those of ``export``.
 
     Returns:
@@ -136,7 +143,7 @@ async def export_to_file(
         made = directory / file.name
         try:
             create_private(made)
-            with made.open("wb", buffering=1 << 20) as target:
+            with _opened(made, compress=file.suffix == COMPRESSED) as target:
                 ending = await export(
                     storage,
                     target,
@@ -153,6 +160,17 @@ async def export_to_file(
                 "Choose a directory with free space and permission to write",
             ) from error
         return ending, place(made, file)
+
+
+@contextmanager
+def _opened(file: Path, *, compress: bool) -> Iterator[Target]:
+    with file.open("wb", buffering=1 << 20) as raw:
+        if not compress:
+            yield raw
+            return
+        # Without name and time: the same events make the same bytes.
+        with gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
+            yield packed
 
 
 async def _contents(storage: Storage, selection: Selection) -> tuple[Contents, str]:

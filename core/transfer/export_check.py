@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator, Collection, Sequence
-from typing import BinaryIO, TypeVar
+import gzip
+import zlib
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO, TypeVar, cast
 
 import msgspec
 
@@ -16,7 +20,11 @@ from herdbook.core.proof.keys import PublicKey
 from herdbook.core.transfer.cloud_events import CloudEvent, source_of, to_stored
 from herdbook.core.transfer.contents import BEGIN, END, FORMAT, Contents, Ending
 from herdbook.events.chain import check_link
-from herdbook.events.errors import CallerError, CorruptLogError
+from herdbook.events.errors import (
+    CallerError,
+    CorruptLogError,
+    StoreUnavailableError,
+)
 from herdbook.events.recorded import StoredEvent, canonical_bytes, chained_hash
 from herdbook.events.store import Head
 
@@ -28,6 +36,9 @@ LONGEST_LINE = 16 << 20
 
 BATCH_BYTES = 8 << 20
 """Bytes of lines after which a batch ends."""
+
+_GZIP = b"\x1f\x8b"
+"""What a file that is compressed with gzip starts with (RFC 1952)."""
 
 _T = TypeVar("_T")
 _decode = msgspec.json.Decoder(CloudEvent).decode
@@ -244,7 +255,7 @@ async def read_export(
     Raises:
         CallerError: As ``ExportCheck``.
         CorruptLogError: As ``ExportCheck``; earlier batches were sound.
-        OSError: The file cannot be read.
+        StoreUnavailableError: The file cannot be read.
     """
     while lines := await asyncio.to_thread(_read_lines, file, check.name):
         taken = (check.take(line) for line in lines)
@@ -252,7 +263,43 @@ async def read_export(
     check.finish()
 
 
+@contextmanager
+def open_export(file: Path) -> Iterator[BinaryIO]:
+    """Open an export, compressed or not; it may be a pipe.
+
+    Raises:
+        CallerError: The file cannot be read.
+    """
+    with ExitStack() as stack:
+        try:
+            raw = stack.enter_context(file.open("rb"))
+            is_compressed = raw.peek(len(_GZIP)).startswith(_GZIP)
+        except OSError as error:
+            raise CallerError(
+                str(file),
+                f"cannot be read: {error.strerror or error}",
+                "Name an export",
+            ) from error
+        if is_compressed:
+            yield cast("BinaryIO", stack.enter_context(gzip.open(raw)))
+        else:
+            yield raw
+
+
 def _read_lines(file: BinaryIO, name: str) -> Sequence[bytes]:
+    try:
+        return _next_lines(file, name)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise CorruptLogError(
+            name, f"is damaged: {error}", "Copy the whole file, or export again"
+        ) from error
+    except OSError as error:
+        raise StoreUnavailableError(
+            name, f"cannot be read: {error.strerror or error}", "Check the disk"
+        ) from error
+
+
+def _next_lines(file: BinaryIO, name: str) -> Sequence[bytes]:
     lines: list[bytes] = []
     size = 0
     while len(lines) < LINES and size < BATCH_BYTES:

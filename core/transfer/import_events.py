@@ -77,7 +77,7 @@ async def check_export(
     Raises:
         CallerError: The file is not an export, or not one of an anchor or key.
         CorruptLogError: A line was changed, or is missing.
-        OSError: The file cannot be read.
+        StoreUnavailableError: The file cannot be read.
     """
     async for _ in read_export(file, check):
         _report(check, progress)
@@ -108,7 +108,6 @@ async def import_events(
             are recorded.
         ConflictError: Another process appended meanwhile.
         StoreError: The log cannot be read or written; import again to continue.
-        OSError: The file cannot be read.
     """
     store = storage.store
     if not isinstance(store, ImportingStore):

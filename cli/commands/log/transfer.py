@@ -27,13 +27,12 @@ from herdbook.core.transfer.backup import check_target
 from herdbook.core.transfer.contents import Selection
 from herdbook.core.transfer.export import export as export_to_stream
 from herdbook.core.transfer.export import export_to_file
-from herdbook.core.transfer.export_check import ExportCheck
+from herdbook.core.transfer.export_check import ExportCheck, open_export
 from herdbook.core.transfer.import_events import (
     check_export,
     import_events,
     refuse_gaps,
 )
-from herdbook.events.errors import CallerError
 from herdbook.events.times import position_at
 from herdbook.presentation import shapes
 from herdbook.presentation.times import FORMS
@@ -55,7 +54,9 @@ async def export(
     file: Annotated[
         str,
         typer.Argument(
-            metavar="[FILE]", help="File to write; - for standard output (default)."
+            metavar="[FILE]",
+            help="File to write, compressed if it ends with .gz; - for standard output "
+            "(default).",
         ),
     ] = STREAM,
     *,
@@ -186,9 +187,9 @@ async def import_(
         anchors=read_anchors(anchors or ()),
         keys=read_keys(key or ()),
     )
-    with _opened(file) as source:
+    with _opened(file) as (source, is_file):
         # A file is read twice, so that a damaged one changes nothing.
-        if check or source.seekable():
+        if check or is_file:
             with counting(invocation.screen, "Checking") as show:
                 await check_export(source, checks, progress=show)
             if check:
@@ -247,18 +248,13 @@ def _show_checked(invocation: Invocation, file: str, checks: ExportCheck) -> int
 
 
 @contextmanager
-def _opened(file: str) -> Iterator[BinaryIO]:
+def _opened(file: str) -> Iterator[tuple[BinaryIO, bool]]:
+    """Open an export; yield it, and whether it can be read twice."""
     if file == STREAM:
-        yield sys.stdin.buffer
+        yield sys.stdin.buffer, sys.stdin.seekable()
         return
-    try:
-        source = Path(file).open("rb")  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise CallerError(
-            file, f"cannot be read: {error.strerror or error}", "Name an export"
-        ) from error
-    with source:
-        yield source
+    with open_export(Path(file)) as source:
+        yield source, Path(file).is_file()
 
 
 async def _start(storage: Storage, since: str | None, invocation: Invocation) -> int:

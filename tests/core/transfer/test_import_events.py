@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,8 +21,14 @@ from herdbook.core import CallerError, Storage, SystemClock
 from herdbook.core.checks.verification import verify
 from herdbook.core.transfer import export_check
 from herdbook.core.transfer.contents import Selection
-from herdbook.core.transfer.export_check import ExportCheck
-from herdbook.core.transfer.import_events import ForkError, Imported, import_events
+from herdbook.core.transfer.export import export_to_file
+from herdbook.core.transfer.export_check import ExportCheck, open_export
+from herdbook.core.transfer.import_events import (
+    ForkError,
+    Imported,
+    check_export,
+    import_events,
+)
 from herdbook.events.errors import ConflictError, CorruptLogError, StoreFullError
 from herdbook.events.memory import MemoryEventStore
 from herdbook.events.recorded import StoredEvent
@@ -352,6 +360,61 @@ async def test_lines_without_end_are_refused(
 
     with pytest.raises(CallerError, match="a line of more than"):
         await imported(other, b" " * 2000)
+
+
+async def test_compressed_export(log: Path, other: Path, tmp_path: Path) -> None:
+    await append(log, 30)
+    plain, packed = tmp_path / "herd.jsonl", tmp_path / "herd.jsonl.gz"
+    clock = SystemClock()
+    async with Storage.open(log, clock) as storage:
+        for file in (plain, packed):
+            await export_to_file(storage, file, clock)
+    size = packed.stat().st_size
+    assert size < plain.stat().st_size / 3
+
+    with open_export(packed) as source:
+        check = ExportCheck("a file")
+        await check_export(source, check)
+        source.seek(0)
+        async with Storage.open(other, clock) as storage:
+            await import_events(storage, source, ExportCheck("a file"))
+    assert rows_of(other) == rows_of(log)
+
+    whole = packed.read_bytes()
+    for damaged in (
+        whole[: size // 2],
+        whole[:-4],
+        whole[: size // 2] + b"\x00" + whole[size // 2 + 1 :],
+        whole[:20],
+    ):
+        packed.write_bytes(damaged)
+        with (
+            open_export(packed) as source,
+            pytest.raises(CorruptLogError, match=r"is damaged|cannot be read"),
+        ):
+            await check_export(source, ExportCheck("a file"))
+
+
+async def test_named_pipe_is_read_once(log: Path, other: Path, tmp_path: Path) -> None:
+    await append(log, 9)
+    data = gzip.compress(await export_of(log))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writing = asyncio.create_task(asyncio.to_thread(pipe.write_bytes, data))
+
+    with ExitStack() as stack:
+        source = await asyncio.to_thread(stack.enter_context, open_export(pipe))
+        async with Storage.open(other, SystemClock()) as storage:
+            await import_events(storage, source, ExportCheck("a pipe"))
+
+    await writing
+    assert rows_of(other) == rows_of(log)
+
+
+async def test_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    for file in (tmp_path, tmp_path / "none"):
+        with pytest.raises(CallerError, match="cannot be read"), open_export(file):
+            pass
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,27 @@ def test_export_and_import_in_a_pipe(
     assert (done["added"], done["present"]) == (len(rows_of(log)), 0)
     assert done["hash"] == rows_of(log)[-1][-1]
     assert rows_of(tmp_path / "new.db") == rows_of(log)
+
+
+@pytest.mark.usefixtures("used")
+def test_compressed_export_from_a_file_and_a_named_pipe(
+    herdbook: Herdbook, log: Path, tmp_path: Path
+) -> None:
+    file, pipe = tmp_path / "herd.jsonl.gz", tmp_path / "pipe"
+    herdbook("export", str(file))
+    os.mkfifo(pipe)
+    writing = threading.Thread(target=pipe.write_bytes, args=[file.read_bytes()])
+    writing.start()
+
+    done = [
+        herdbook("import", str(source), "--db", str(tmp_path / f"{source.name}.db"))
+        for source in (file, pipe)
+    ]
+
+    writing.join()
+    assert [answer.err for answer in done] == ["", ""]
+    assert rows_of(tmp_path / "pipe.db") == rows_of(log)
+    assert rows_of(tmp_path / f"{file.name}.db") == rows_of(log)
 
 
 @pytest.mark.usefixtures("used")
