@@ -64,10 +64,6 @@ QUERIES = {
     "/v1/models/{name}/history": ("limit=1000", "actor=nobody"),
     "/v1/models/{name}/cost": ("of=pull", "of=load", "of=unload", "of=delete"),
     "/": ("", "gone=true", f"as_of={OLD}"),
-    "/v1/free": ("bytes=10000000000",),
-    "/free": ("size=10GB",),
-    "/figures": ("of=memory", "of=requests"),
-    "/bulk": (f"do=delete&model={names(1)[0]}",),
     "/v1/usage": (
         "",
         "by=day&by=client&format=csv",
