@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.core.history.read_model import ReadModel
 from herdbook.events.facts import (
     ConfigurationChanged,
@@ -118,11 +119,14 @@ class _StreamReader:
 
     async def read(self, stream: str) -> list[RecordedEvent]:
         """Return the events of a stream."""
-        return [
-            event
-            async for event in self._store.read_stream(stream)
-            if event.position <= self._until and not isinstance(event.data, _PROGRESS)
-        ]
+        events, time_slice = [], TimeSlice()
+        async for event in self._store.read_stream(stream):
+            if event.position > self._until:
+                break
+            if not isinstance(event.data, _PROGRESS):
+                events.append(event)
+            await time_slice.checkpoint()
+        return events
 
 
 def _own(events: Sequence[RecordedEvent]) -> dict[int, _Linked]:
