@@ -31,13 +31,22 @@ def write(
         in_lines: Whether to write one JSON line per model.
     """
     if not invocation.json:
-        invocation.screen.write(line_of(cost))
+        if (line := line_of(cost, alone=alone)) is not None:
+            invocation.screen.write(line)
     elif alone:
         invocation.screen.write_json(cost, in_lines=in_lines)
 
 
-def line_of(cost: PullCost | LoadCost) -> str:
-    """Return a cost in one line."""
+def line_of(cost: PullCost | LoadCost, *, alone: bool) -> str | None:
+    """Return a cost in one line; None if nothing of it is known.
+
+    Args:
+        cost: The cost.
+        alone: Whether the cost is the whole answer; then it also says what is unknown.
+    """
     if isinstance(cost, PullCost):
-        return f"{cost.name}: {fetch_text(cost)}; {free_text(cost.free)}"
+        fetch = fetch_text(cost) if alone or cost.fetch.size_bytes is not None else ""
+        free = free_text(cost.free) if alone or cost.free.size_bytes is not None else ""
+        parts = [part for part in (fetch, free) if part]
+        return f"{cost.name}: {'; '.join(parts)}" if parts else None
     return f"{cost.name}: {needed_text(cost)}; {held_text(cost)}"

@@ -24,8 +24,9 @@ def test_pull_says_first_what_it_costs(
 ) -> None:
     first, *_, last = herdbook("pull", "qwen3:0.6b").out.splitlines()
 
-    assert first.startswith("qwen3:0.6b: download size unknown (not known")
+    assert first.startswith("qwen3:0.6b: ")
     assert first.endswith(f"free in {folder}")
+    assert "unknown" not in first
     assert last.startswith("qwen3:0.6b pulled in ")
 
 
@@ -118,4 +119,12 @@ def test_dry_run_of_a_load_needs_the_model(
     ],
 )
 def test_cost_is_one_line(cost: PullCost | LoadCost, line: str) -> None:
-    assert line_of(cost) == line
+    assert line_of(cost, alone=True) == line
+
+
+def test_pull_says_nothing_of_what_it_does_not_know() -> None:
+    unknown = PullCost(name="a:1b", update=False, fetch=UNKNOWN, free=UNKNOWN)
+    half = PullCost(name="a:1b", update=False, fetch=KNOWN, free=UNKNOWN)
+
+    assert line_of(unknown, alone=False) is None
+    assert line_of(half, alone=False) == "a:1b: download of up to 4.7 GB (catalogue)"
