@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -15,6 +11,7 @@ from herdbook.core.checks.verification import verify
 from herdbook.core.clock import Clock, SystemClock
 from herdbook.core.log_location import LogLocation
 from herdbook.core.storage import Storage
+from herdbook.core.transfer.private_directory import private_directory
 from herdbook.events.errors import CallerError, CorruptLogError, NotALogError
 from herdbook.events.findings import Finding, Kind
 from herdbook.events.instances import living
@@ -190,23 +187,6 @@ def _check_unused(log: Path) -> None:
             "is in use by another process",
             "Stop all Herdbook processes that use it",
         )
-
-
-@asynccontextmanager
-async def private_directory(parent: Path) -> AsyncIterator[Path]:
-    """Make a private directory next to the target, so that a rename is atomic."""
-    try:
-        made = Path(tempfile.mkdtemp(prefix=".herdbook-", dir=parent))
-    except OSError as error:
-        raise CallerError(
-            str(parent),
-            f"cannot be written: {error.strerror or error}",
-            "Choose a directory that exists and that you may write",
-        ) from error
-    try:
-        yield made
-    finally:
-        await asyncio.to_thread(shutil.rmtree, made, ignore_errors=True)
 
 
 async def _verified(

@@ -21,9 +21,9 @@ from herdbook.core.proof.checkpoint import Anchor
 from herdbook.core.proof.merkle_tree import EventTree
 from herdbook.core.proof.proof import make_anchor
 from herdbook.core.storage import Storage
-from herdbook.core.transfer.backup import private_directory
 from herdbook.core.transfer.cloud_events import source_of, to_line
 from herdbook.core.transfer.contents import Contents, Ending, Selection, frame_line
+from herdbook.core.transfer.private_directory import private_directory
 from herdbook.events.chain import check_link
 from herdbook.events.errors import (
     CallerError,

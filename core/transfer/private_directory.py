@@ -1,0 +1,77 @@
+"""A directory for a file that is being written, next to its final place.
+
+A process that is killed leaves the directory with a copy of the log in it. The next one
+that writes to the same place removes it: each directory is locked (``flock``) by the
+process that uses it, and the lock ends with the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from herdbook.events.errors import CallerError
+
+_NEW = ".herdbook-new-"
+"""The name of a directory that is not locked yet, or cannot be locked."""
+
+_LOCKED = ".herdbook-writing-"
+"""The name of a directory once it is locked."""
+
+
+@asynccontextmanager
+async def private_directory(parent: Path) -> AsyncIterator[Path]:
+    """Make a private directory next to the target, so that a rename is atomic.
+
+    Raises:
+        CallerError: It cannot be made.
+    """
+    try:
+        made, lock = await asyncio.to_thread(_make, parent)
+    except OSError as error:
+        raise CallerError(
+            str(parent),
+            f"cannot be written: {error.strerror or error}",
+            "Choose a directory that exists and that you may write",
+        ) from error
+    try:
+        yield made
+    finally:
+        await asyncio.to_thread(shutil.rmtree, made, ignore_errors=True)
+        os.close(lock)
+
+
+def _make(parent: Path) -> tuple[Path, int]:
+    """Return a new directory, and the file descriptor that locks it."""
+    for left in parent.glob(f"{_LOCKED}*"):
+        _remove_if_dead(left)
+    new = Path(tempfile.mkdtemp(prefix=_NEW, dir=parent))
+    lock = os.open(new, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:  # NFS cannot lock a directory; others leave this name alone
+            return new, lock
+        made = new.with_name(new.name.replace(_NEW, _LOCKED))
+        new.rename(made)
+    except BaseException:
+        os.close(lock)
+        raise
+    return made, lock
+
+
+def _remove_if_dead(left: Path) -> None:
+    """Remove a directory unless a process uses it, or it is another user's."""
+    with suppress(OSError):
+        lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left, ignore_errors=True)
+        finally:
+            os.close(lock)
