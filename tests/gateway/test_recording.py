@@ -201,6 +201,8 @@ async def test_uses_are_counted_while_the_log_is_full_and_recorded_later(
         (event,) = await there.wait_for(UsesNotRecorded)
         await there.http.post("/api/generate", json=generate())
         await there.wait_for(ModelUsed, 2)
+        total = (await there.manager.usage()).total
+        assert (total.requests, total.not_recorded) == (2, 3)
 
     missing = event.data
     assert isinstance(missing, UsesNotRecorded)
