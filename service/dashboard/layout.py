@@ -369,6 +369,7 @@ def error_page(request: AnyRequest, error: HerdbookError) -> Response[str]:
         title=status.phrase,
         error=error,
         status=status,
+        navigation=NAVIGATION,
         banner=service.settings.banner,
         back=_way_back(request),
     )

@@ -189,11 +189,13 @@ class Choice(NamedTuple):
         names: The models, which share their weights.
         frees: Disk space that they free.
         used: When one of them was last used.
+        used_at: The same as a time.
     """
 
     names: list[str]
     frees: str
     used: str
+    used_at: datetime | None
 
 
 def _groups(page: PageRequest, groups: Sequence[Group]) -> list[Choice]:
@@ -202,6 +204,7 @@ def _groups(page: PageRequest, groups: Sequence[Group]) -> list[Choice]:
             [step.name for step in group.steps],
             bytes_text(group.frees_bytes),
             page.now.ago(group.last_used_at) if group.last_used_at else "never",
+            group.last_used_at,
         )
         for group in groups
     ]

@@ -116,11 +116,13 @@ class Envelope(NamedTuple):
         name: Which.
         text: Its value.
         link: Where it leads to, if it does.
+        copied: Whether there is a button that copies it.
     """
 
     name: str
     text: str
     link: str = ""
+    copied: bool = False
 
 
 @get("/log/{position:int}", include_in_schema=False)
@@ -183,7 +185,7 @@ def _envelope(page: PageRequest, event: RecordedEvent) -> list[Envelope]:
     links = page.links
     return [
         Envelope("type", event.type, links.to("/log", type_=event.type)),
-        Envelope("stream", event.stream),
+        Envelope("stream", event.stream, copied=True),
         Envelope("version", f"{event.version:,} of that stream"),
         Envelope(
             "occurred", f"{now.clock(event.occurred_at)} ({_iso(event.occurred_at)})"
@@ -193,9 +195,17 @@ def _envelope(page: PageRequest, event: RecordedEvent) -> list[Envelope]:
         ),
         Envelope("actor", event.actor, links.to("/log", actor=event.actor)),
         Envelope("cause", event.cause.value, links.to("/log", cause=event.cause.value)),
-        Envelope("event id", event.event_id),
-        Envelope("correlation id", event.correlation_id or NOTHING),
-        Envelope("causation id", event.causation_id or NOTHING),
+        Envelope("event id", event.event_id, copied=True),
+        Envelope(
+            "correlation id",
+            event.correlation_id or NOTHING,
+            copied=event.correlation_id is not None,
+        ),
+        Envelope(
+            "causation id",
+            event.causation_id or NOTHING,
+            copied=event.causation_id is not None,
+        ),
         Envelope("schema", str(event.schema)),
     ]
 

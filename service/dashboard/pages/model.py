@@ -84,6 +84,8 @@ async def model_page(
         since=facts.since_text(status, page.now),
         why=_why(status, trail),
         facts=known_facts(page, status),
+        fact_times={"used": status.last_used_at},
+        digests={"weights": status.weights, "manifest": status.digest},
         abilities=abilities(page, status),
         drawn=(drawn := _timeline(page, trail, span)),
         charts=await level_charts(page, _shown_span(drawn), status.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Final, NamedTuple
 
 from litestar import Response, get
@@ -53,12 +54,14 @@ class Progressing(NamedTuple):
         bar: How far it is, as a bar; empty where nobody knows.
         figures: The same in numbers, with rate and time left.
         asked: Who asked for it, and when.
+        since: When it began.
     """
 
     verb: str
     bar: Markup
     figures: str
     asked: str
+    since: datetime
 
 
 class Row(NamedTuple):
@@ -72,10 +75,12 @@ class Row(NamedTuple):
         can: What sets it apart.
         memory: The memory that it is in, if it is.
         expiry: When it leaves it.
+        expires_at: The same as a time.
         used: Its last use.
         twin: The model further up of the same weights.
         works: Work in progress.
         failure: What failed last.
+        failed_at: When that was.
         remedy: What to do about that.
         buttons: What can be done with it, the first thing first.
     """
@@ -87,10 +92,12 @@ class Row(NamedTuple):
     can: str
     memory: str
     expiry: str
+    expires_at: datetime | None
     used: str
     twin: str | None
     works: list[Progressing]
     failure: str
+    failed_at: datetime | None
     remedy: str
     buttons: list[Button]
 
@@ -226,13 +233,21 @@ def row_of(
         can=wording.capabilities_text(n for n, known in can.items() if known.value),
         memory=facts.memory_text(runner, status.name) if runner else "",
         expiry=facts.expiry_text(runner, page.now) if runner else "",
+        expires_at=runner.expires_at if runner else None,
         used=wording.used_text(status, page.now),
         twin=twin,
         works=progressing(status, work, page.now),
         failure=failed,
+        failed_at=_failed_at(status),
         remedy=remedy,
         buttons=buttons_for(page, status, work),
     )
+
+
+def _failed_at(status: ModelStatus) -> datetime | None:
+    if facts.is_interrupted(status):
+        return status.since
+    return status.last_failure.at if status.last_failure else None
 
 
 def failed_texts(status: ModelStatus, now: Now) -> tuple[str, str]:
@@ -265,8 +280,8 @@ def progressing(
 def _ours(work: RunningOperation, now: Now) -> Progressing:
     asked = f"requested by {work.actor}, {now.ago(work.since)}"
     if work.waiting:
-        return Progressing(work.activity, Markup(""), "queued", asked)
-    return _told(work.activity, work.progress, asked)
+        return Progressing(work.activity, Markup(""), "queued", asked, work.since)
+    return _told(work.activity, work.progress, asked, work.since)
 
 
 def _recorded(work: Work, now: Now) -> Progressing:
@@ -274,16 +289,18 @@ def _recorded(work: Work, now: Now) -> Progressing:
     progress = None
     if work.completed_bytes is not None:
         progress = PullProgress.recorded(work.completed_bytes, work.total_bytes)
-    return _told(work.activity, progress, asked)
+    return _told(work.activity, progress, asked, work.since)
 
 
-def _told(activity: Activity, progress: PullProgress | None, asked: str) -> Progressing:
+def _told(
+    activity: Activity, progress: PullProgress | None, asked: str, since: datetime
+) -> Progressing:
     if progress is None:
-        return Progressing(activity, Markup(""), "in progress", asked)
+        return Progressing(activity, Markup(""), "in progress", asked, since)
     total = progress.total_bytes
     if not total:
         return Progressing(
-            activity, Markup(""), progress.status or "in progress", asked
+            activity, Markup(""), progress.status or "in progress", asked, since
         )
     completed = progress.completed_bytes
     figures = wording.joined(
@@ -295,4 +312,4 @@ def _told(activity: Activity, progress: PullProgress | None, asked: str) -> Prog
             progress.status if progress.rate_bytes_s is None else "",
         ]
     )
-    return Progressing(activity, progress_bar(completed, total), figures, asked)
+    return Progressing(activity, progress_bar(completed, total), figures, asked, since)

@@ -136,6 +136,7 @@ async def node_page(request: AnyRequest) -> Response[str]:
         free_off=page.off(Role.ADMIN),
         found=[_told(each) for each in found],
         summary=_summary(found),
+        asked_at=examined.at,
         asked=page.present.ago(examined.at) if examined.at and node.reached else "",
         head=head,
         lag=await service.manager.lag(),

@@ -356,3 +356,15 @@ def test_slider_is_an_axis_of_time(herdbook: ServiceThread) -> None:
     first, last, value = map(int, shown.groups())
     assert first < value <= at < last
     assert "This page shows the state at that time" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/nowhere", 404), ("/log/99999", 404), ("/log?since=never", 400)],
+)
+def test_error_page_has_the_navigation(
+    browser: HtmlClient, path: str, status: int
+) -> None:
+    page = browser.page(path, status)
+
+    assert page.links[:6] == ["/", "/", "/roles", "/usage", "/log", "/node"]
