@@ -116,7 +116,8 @@ class UsageHistory:
         view, head = self._view, await self._storage.store.head()
         if head.position > view.position:
             await self._follow(view, head.position)
-        if view.position - self._saved >= SAVE_EVERY:
+        grown = view.position - self._saved
+        if grown >= SAVE_EVERY and not self._storage.read_only:
             await self._save(view, head.hash)
         return view
 

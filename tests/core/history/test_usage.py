@@ -110,6 +110,19 @@ async def test_snapshot_is_used_after_a_restart(
         assert not [each for each in found if each.kind is Kind.SNAPSHOT]
 
 
+async def test_snapshot_of_a_log_that_is_only_read_is_not_saved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "SAVE_EVERY", 5)
+    clock = ManualClock(START)
+    async with Storage.open(MEMORY, clock) as storage:
+        await append(storage, clock, random_events(1, 10))
+        await UsageHistory(storage._replace(read_only=True), "local").read(BY)
+        assert await storage.snapshots.load_view("usage") is None
+        await UsageHistory(storage, "local").read(BY)
+        assert await storage.snapshots.load_view("usage") is not None
+
+
 async def test_snapshot_of_another_log_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
