@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -56,6 +57,9 @@ def test_service_makes_backups_and_anchors(
     assert 'herdbook_task_up{task="anchors_to_url"} 0.0' in metrics
     assert 'herdbook_upkeep_last_timestamp_seconds{task="backups"}' in metrics
     assert "Anchors to url" in page
+    assert re.search(
+        r"Backups.{1,400}last made [^<]+ at #\d+, next tomorrow", page, re.DOTALL
+    )
     (backup,) = backups.iterdir()
     assert run(["verify", "--db", str(backup)]) == 0
     assert run(["verify", "--db", str(log), "--anchors", str(file)]) == 0

@@ -22,6 +22,7 @@ from herdbook.core.checks.server import models_folder
 from herdbook.core.concurrency.supervisor import TaskStatus
 from herdbook.core.diagnosis import diagnosis
 from herdbook.core.operations.costs import free_disk
+from herdbook.core.upkeep.recurring import UpkeepStatus
 from herdbook.presentation import facts, wording
 from herdbook.presentation.costs import free_text
 from herdbook.presentation.times import Now
@@ -142,8 +143,13 @@ async def node_page(request: AnyRequest) -> Response[str]:
         lag=await service.manager.lag(),
         readers=service.live.readers,
         tasks=[
-            _task(one, page.now)
-            for one in (*service.background_tasks(), *service.upkeep.tasks())
+            *(_task(one, page.now) for one in service.background_tasks()),
+            *(
+                _upkeep(task, status, page.now)
+                for task, status in zip(
+                    service.upkeep.tasks(), service.upkeep.statuses(), strict=True
+                )
+            ),
         ],
     )
 
@@ -181,6 +187,18 @@ def _task(status: TaskStatus, now: Now) -> Task:
     if status.restarts:
         state = f"{state} ({wording.counted(status.restarts, 'restart')})"
     return Task(name, status.up, state, status.failure)
+
+
+def _upkeep(task: TaskStatus, status: UpkeepStatus, now: Now) -> Task:
+    """Return a row for work at intervals, with its last and its next time."""
+    row = _task(task, now)
+    parts = [row.state]
+    if status.last_at:
+        at = f" at #{status.last_position}" if status.last_position else ""
+        parts.append(f"last made {now.clock(status.last_at)}{at}")
+    if status.next_at:
+        parts.append(f"next {now.clock(status.next_at)}")
+    return row._replace(state=", ".join(parts))
 
 
 def _free(page: PageRequest) -> str:
