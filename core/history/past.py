@@ -127,7 +127,7 @@ class Past:
                 await self.follow(live)
                 task.worked()
 
-        return BackgroundTask("past", follow, clock=clock)
+        return BackgroundTask("past_snapshots", follow, clock=clock)
 
     async def _climb(self, views: Views, until: int) -> Views:
         """Fold the events up to a position, and add the missing rungs on the way.
