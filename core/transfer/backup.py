@@ -60,14 +60,14 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     """A log that was restored.
 
     Attributes:
-        path: The log.
+        path: The log, a file or a database.
         position: The position of its last event; 0 if it has none.
         hash: The hash of that event.
         replaced: The directory with the files that were there before, if there were.
         findings: Findings of the backup that are no damage.
     """
 
-    path: Path
+    path: LogLocation
     position: int
     hash: str
     replaced: Path | None = None
@@ -98,7 +98,7 @@ async def back_up(
         copy = directory / target.name
         async with Storage.open(log, clock):  # refuses what is not a whole log
             await asyncio.to_thread(copy_online, log, copy)
-        head, findings = await _verified(copy, clock, subject=target)
+        head, findings = await verified(copy, clock, subject=target)
         size = await asyncio.to_thread(place, copy, target)
     return Backup(
         path=target,
@@ -134,7 +134,7 @@ async def restore(
     async with private_directory(log_file_path(log).parent) as directory:
         copy = directory / log_file_path(log).name
         await asyncio.to_thread(copy_offline, backup, copy)
-        head, findings = await _verified(copy, clock, subject=backup)
+        head, findings = await verified(copy, clock, subject=backup)
         aside = log_file_path(log, f".before-restore-{clock.now():%Y%m%dT%H%M%S.%fZ}")
         _check_unused(log)
         if exists:
@@ -189,10 +189,19 @@ def _check_unused(log: Path) -> None:
         )
 
 
-async def _verified(
+async def verified(
     copy: Path, clock: Clock, *, subject: Path
 ) -> tuple[Head, tuple[Finding, ...]]:
-    """Verify a copy; return its head, and the findings that are no damage."""
+    """Verify a copy; return its head, and the findings that are no damage.
+
+    Args:
+        copy: The copy.
+        clock: The clock of the store.
+        subject: What errors are about.
+
+    Raises:
+        CorruptLogError: The copy is damaged.
+    """
     try:
         async with Storage.open(copy, clock) as storage:
             found = await verify(storage)

@@ -89,21 +89,40 @@ def test_reading_verbs_create_no_log(
     assert "no log yet" in doctor["log"]["what"]
 
 
-@pytest.mark.parametrize("verb", ["backup", "restore"])
-def test_backups_are_of_files(
-    verb: str,
+def test_database_is_backed_up_to_a_file_and_restored(
     herdbook: Herdbook,
     server: SandboxThread,
     database: PostgresAddress,
     tmp_path: Path,
 ) -> None:
+    file = tmp_path / "backup.db"
     herdbook("ls")
+    events = herdbook("verify", "--json").json
 
-    answer = herdbook(verb, str(tmp_path / "backup.db"))
+    made = herdbook("backup", str(file), "--json").json
+    again = herdbook("restore", str(file), "--json").json
+    moved = herdbook("restore", str(file), "--db", str(tmp_path / "moved.db"))
 
-    assert answer.code == 2
-    assert "pg_dump" in answer.err
-    assert not (tmp_path / "backup.db").exists()
+    assert (made["position"], made["hash"]) == (events["position"], events["hash"])
+    assert again == {
+        "path": str(database),
+        "position": events["position"],
+        "hash": events["hash"],
+        "replaced": None,
+        "findings": [],
+    }
+    assert moved.code == 0
+    assert herdbook("backup", str(file)).code == 2  # it exists
+    assert herdbook("restore", str(tmp_path / "none.db")).code == 2
+    refused = herdbook("restore", str(file), "--replace")
+    assert refused.code == 2
+    assert "?schema=" in refused.err
+    herdbook("use", NAME)
+    herdbook("use", NAME, "--db", str(tmp_path / "moved.db"))
+    assert herdbook(
+        "backup", str(file), "--replace", "--db", str(tmp_path / "moved.db")
+    )
+    assert "another history" in herdbook("restore", str(file)).err
 
 
 @pytest.mark.parametrize(

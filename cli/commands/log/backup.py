@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from herdbook.cli.app import HISTORY, verb
-from herdbook.cli.errors import DONE, UsageError
+from herdbook.cli.errors import DONE
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import check_log
 from herdbook.core.log_location import LogLocation
 from herdbook.presentation import shapes
 from herdbook.presentation.wording import counted
 from herdbook.projections.sentences import bytes_text
+
+if TYPE_CHECKING:
+    from herdbook.core.transfer.backup import Backup, Restored
 
 
 @verb("backup", HISTORY)
@@ -31,10 +34,8 @@ async def backup(
     Other Herdbook processes may use the log meanwhile. The file appears when it is
     complete and verified. Do not use cp for a log in use: it misses recent events.
     """
-    from herdbook.core.transfer.backup import back_up  # noqa: PLC0415 - only for this verb
-
     await check_log(invocation.log)
-    made = await back_up(_file(invocation.log), file, replace=replace)
+    made = await _back_up(invocation.log, file, replace=replace)
     if invocation.json:
         invocation.screen.write_json(
             shapes.BackedUp(
@@ -67,11 +68,10 @@ async def restore(
     """Verify a backup and replace the log with it.
 
     The backup itself is only read. An existing log is replaced only with --replace,
-    and its files move to a directory next to it.
+    and its files move to a directory next to it. A database is never replaced: its log
+    must be empty, or have the first events of the backup.
     """
-    from herdbook.core.transfer.backup import restore  # noqa: PLC0415 - only for this verb
-
-    done = await restore(file, _file(invocation.log), replace=replace)
+    done = await _restore(file, invocation.log, replace=replace)
     if invocation.json:
         invocation.screen.write_json(
             shapes.Restored(
@@ -90,19 +90,29 @@ async def restore(
     return DONE
 
 
-def _file(log: LogLocation) -> Path:
-    """Return the file of a log.
+# Imported late: only these verbs need the modules.
 
-    Raises:
-        UsageError: The log is in a database.
-    """
+
+async def _back_up(log: LogLocation, file: Path, *, replace: bool) -> Backup:
     if isinstance(log, Path):
-        return log
-    raise UsageError(
-        str(log),
-        "is a database, not a file",
-        "Back it up with pg_dump, or copy the log to a file: herdbook copy --to FILE",
+        from herdbook.core.transfer.backup import back_up  # noqa: PLC0415
+
+        return await back_up(log, file, replace=replace)
+    from herdbook.core.transfer.database_backup import back_up_database  # noqa: PLC0415
+
+    return await back_up_database(log, file, replace=replace)
+
+
+async def _restore(file: Path, log: LogLocation, *, replace: bool) -> Restored:
+    if isinstance(log, Path):
+        from herdbook.core.transfer.backup import restore  # noqa: PLC0415
+
+        return await restore(file, log, replace=replace)
+    from herdbook.core.transfer.database_backup import (  # noqa: PLC0415
+        restore_to_database,
     )
+
+    return await restore_to_database(file, log, replace=replace)
 
 
 def _findings(count: int) -> str:
