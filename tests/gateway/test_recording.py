@@ -254,3 +254,33 @@ async def until_uses(there: Place, count: int) -> None:
     async with asyncio.timeout(10):
         while (await there.manager.get_status(MODEL)).uses < count:
             await asyncio.sleep(0.02)
+
+
+async def test_a_request_for_a_role_teaches_the_recommendation() -> None:
+    async with place(tokens=True) as there:
+        best = await there.manager.recommend("coding")
+        assert best is not None
+        key = {"Authorization": "Bearer key-ann"}
+        for _ in range(2):
+            answer = await there.http.post(
+                "/api/generate", json=generate(model="role:coding"), headers=key
+            )
+            assert answer.headers["x-herdbook-model"] == best.name
+        await there.http.post("/api/generate", json=generate(), headers=key)
+        async with asyncio.timeout(10):
+            while (await there.manager.usage()).total.requests < 3:
+                await asyncio.sleep(0.02)
+
+        usage = await there.manager.usage(["role", "client", "model"])
+        known = await there.manager.recommend("coding")
+        other = await there.manager.recommend("general")
+
+    found = {tuple(row.group.values()): row.requests for row in usage.rows}
+    assert found == {
+        ("coding", "ann", best.name): 2,
+        (None, "ann", "llama3.2:3b"): 1,
+    }
+    assert known is not None
+    assert (known.name, known.reasons[0]) == (best.name, "used for coding")
+    assert other is not None
+    assert other.name == "llama3.2:3b"
