@@ -251,8 +251,9 @@ class Queries:
             kind: ``memory``, ``disk`` or ``requests``.
             begin: Start of the first column; None for the first event that counts.
             end: End of the last column.
-            columns: Number of columns of equal length. Each is at the time in it when
-                most was in use, or counts its requests.
+            columns: Number of columns of equal length. Each has the memory at the time
+                in it when most was in use, the disk space after its last change, or
+                the number of its requests.
             until: Position of the last event that counts; None for all.
             model: Only this model.
 

@@ -35,7 +35,8 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         begin: When it begins.
         end: When it ends.
-        at: The time in it when the sum was highest; its begin for requests.
+        at: The time of the amounts: when memory was highest, or of the last change of
+            disk space. The begin for requests.
         parts: The amounts by label, bytes or requests.
         unknown: Whether the server did not answer at that time.
     """
@@ -181,7 +182,7 @@ class _Sum:
     """The sum of one level over its groups, each with the largest of its models."""
 
     def __init__(self, level: Level, levels: Levels, model: str | None) -> None:
-        self._level = level
+        self.level = level
         self._model = model
         self._groups: dict[str, dict[str, int]] = {}
         self._of: dict[str, str] = {}
@@ -196,7 +197,7 @@ class _Sum:
         if change.level is Level.NODE:
             self.lost = change.amount > 0
             return False
-        if change.level is not self._level:
+        if change.level is not self.level:
             return False
         self._set(change.model, change.group, change.amount)
         return True
@@ -238,6 +239,7 @@ class _Columns:
         self._labels = labels
         self.done: list[Column] = []
         self._unknown = now.lost
+        self._takes_last = now.level is Level.DISK
         self._start(scale.first)
 
     def close(self, until: int) -> None:
@@ -255,7 +257,9 @@ class _Columns:
         self.close(self._scale.column(change.at))
         counts = self._now.apply(change)
         self._unknown = self._unknown or self._now.lost
-        if counts and self._now.total > self._highest:
+        # Weights are known to be shared a moment after a model arrives: the last amount
+        # of a column is right where the highest would count them twice.
+        if counts and (self._takes_last or self._now.total > self._highest):
             self._start(change.at)
 
     def _start(self, at: float) -> None:
@@ -267,7 +271,7 @@ class _Columns:
 async def _levels(
     view: LevelsView, level: Level, scale: _Scale, until: int, model: str | None
 ) -> list[Column]:
-    """Return each column at the time in it when most was in use."""
+    """Return the columns of memory or disk space."""
     index, kept = view.levels_before(scale.first)
     now, time_slice = _Sum(level, kept, model), TimeSlice()
     columns: _Columns | None = None

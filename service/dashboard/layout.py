@@ -223,7 +223,7 @@ async def render(
         ],
         past=past_text(visit),
         done=await _done(visit),
-        server_lost=visit.moment.node_status().message != "",
+        server_lost=_server_lost(visit),
         back=_here(visit),
         clock=f"{visit.present.at.astimezone(visit.present.zone):%H:%M:%S}",
         off=visit.off(),
@@ -235,6 +235,13 @@ async def render(
         media_type=MediaType.HTML,
         headers={"set-cookie": cookie} if cookie else {},
     )
+
+
+def _server_lost(visit: PageRequest) -> bool:
+    node = visit.moment.node_status()
+    if node.reached or visit.past:
+        return node.message != ""
+    return bool(node.message or visit.service.manager.server_notice)
 
 
 async def _done(visit: PageRequest) -> EventEntry | None:

@@ -26,7 +26,11 @@ def known_facts(page: PageRequest, status: ModelStatus) -> list[tuple[str, str, 
         ("family", status.family or "", "server: show"),
         ("manifest", (status.digest or "")[:12], "server: tags"),
         ("trained context", _tokens(trained), source),
-        ("configured context", _tokens(status.context_configured), "num_ctx"),
+        (
+            "configured context",
+            _tokens(status.context_configured or status.context_default),
+            "num_ctx" if status.context_configured else "the model's parameters",
+        ),
         ("context in effect", _tokens(status.context_in_effect), "server: runners"),
         (
             "temperature",

@@ -154,6 +154,7 @@ async def models_page(
         disk=wording.disk_text(present).removeprefix(", "),
         memory=wording.memory_text(statuses),
         memory_bar=memory_bar(runners_of(statuses)),
+        notice="" if page.past else page.service.manager.server_notice,
         memory_legend=memory_legend(runners_of(statuses)),
         may_delete=not page.off(Role.ADMIN),
         gone=gone,

@@ -112,7 +112,7 @@ async def node_page(request: AnyRequest) -> Response[str]:
         if node.reached:  # else each check would wait for the server
             found = await examined.read(service.manager, page.present.at)
         else:
-            found = [_unreached(node)]
+            found = [_unreached(node, service.manager.server_notice)]
     span = span_of(request.query_params.get("span", ""))
     head = await service.manager.head()
     present = [status for status in statuses if status.present]
@@ -126,6 +126,7 @@ async def node_page(request: AnyRequest) -> Response[str]:
         runners=_running(statuses, page.now),
         memory=wording.memory_text(statuses),
         memory_bar=memory_bar(runners_of(statuses)),
+        notice="" if page.past else service.manager.server_notice,
         memory_legend=memory_legend(runners_of(statuses)),
         models=wording.counted(len(present), "model"),
         disk=wording.disk_text(present).removeprefix(", "),
@@ -166,9 +167,14 @@ async def look_again(request: AnyRequest) -> Response[str]:
     return redirect("/node")
 
 
-def _unreached(node: NodeStatus) -> Diagnosis:
-    what = node.message or "no server has answered yet"
-    remedy = "" if node.message else "Start it with 'ollama serve', or set OLLAMA_HOST"
+def _unreached(node: NodeStatus, notice: str) -> Diagnosis:
+    """Return why the server is not connected, as the last refresh failed."""
+    what = node.message or notice or "no server has answered yet"
+    remedy = (
+        ""
+        if node.message or notice
+        else "Start it with 'ollama serve', or set OLLAMA_HOST"
+    )
     return diagnosis("server", what.removesuffix("."), remedy, level=Level.PROBLEM)
 
 

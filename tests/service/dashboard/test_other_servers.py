@@ -1,0 +1,69 @@
+"""What the pages say about servers that refuse, or report less than others."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from support.fake_ollama import NOT_FOUND, Reply, answers, fake_ollama
+from support.service_program import run_in_thread
+from support.web.html_client import open_client
+
+
+async def texts(tmp_path: Path, *paths: str, **replies: Reply) -> list[str]:
+    """Return the text of pages while a server with such replies runs."""
+
+    def read(address: str) -> list[str]:
+        with (
+            run_in_thread(tmp_path / "herd.db", address) as running,
+            open_client(running.address) as browser,
+        ):
+            return [browser.page(path).text for path in paths]
+
+    async with fake_ollama(answers("llama3.1:8b", **replies)) as address:
+        return await asyncio.to_thread(read, address)
+
+
+async def test_loaded_is_unknown_where_the_server_does_not_report_it(
+    tmp_path: Path,
+) -> None:
+    models, server = await texts(tmp_path, "/", "/node", ps=NOT_FOUND)
+
+    assert "llama3.1:8b" in models
+    for text in (models, server):
+        assert "does not report loaded models: whether a model is loaded" in text
+    assert "No models are loaded." not in server
+
+
+@pytest.mark.parametrize("path", ["/", "/node"])
+async def test_refusal_is_the_reason_and_not_a_lack_of_a_server(
+    tmp_path: Path, path: str
+) -> None:
+    refused = Reply({"error": "unauthorized"}, 401)
+
+    (text,) = await texts(tmp_path, path, version=refused, tags=refused, ps=refused)
+
+    assert "requires authentication (HTTP 401)" in text
+    assert "OLLAMA_API_KEY" in text
+    assert "ollama serve" not in text
+    assert "server: no answer" in text
+    assert "no problems" not in text
+
+
+async def test_context_of_the_models_own_parameters_is_the_configured_one(
+    tmp_path: Path,
+) -> None:
+    shown = {
+        "parameters": "num_ctx                        32768",
+        "modelfile": f"FROM /models/blobs/sha256-{'d' * 64}",
+        "details": {},
+        "model_info": {
+            "general.architecture": "llama",
+            "llama.context_length": 131072,
+        },
+    }
+
+    (text,) = await texts(tmp_path, "/models/llama3.1:8b", show=Reply(shown))
+
+    assert "configured context 32,768 tokens the model's parameters" in text
