@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from herdbook.core import (
     HistoryEntry,
+    ModelState,
     ModelStatus,
     RecordedEvent,
 )
@@ -91,7 +92,8 @@ async def model_page(
         charts=await level_charts(page, _shown_span(drawn), status.name)
         if status.version
         else [],
-        setters=await _setters(page, status, trail),
+        setters=(setters := await _setters(page, status, trail)),
+        pending=_pending(status, setters),
         parameters=_parameters(status),
         fields=editing.fields_of(editing.texts_of(status.settings)),
         editing=editing,
@@ -190,6 +192,21 @@ def _parameters(status: ModelStatus) -> list[tuple[str, str]]:
         for name, value in sorted(status.parameters.items())
         if name not in status.settings
     ]
+
+
+def _pending(status: ModelStatus, setters: list[Setter]) -> list[str]:
+    """Return the settings of a loaded model that apply at its next load."""
+    if status.state is not ModelState.LOADED or status.since is None:
+        return []
+    return [
+        one.name
+        for one in setters
+        if one.name in _AT_LOAD or one.name.startswith("options.")
+        if one.event is not None and one.event.recorded_at > status.since
+    ]
+
+
+_AT_LOAD: Final = {"num_ctx", "temperature", "keep_alive"}
 
 
 def _note(event: RecordedEvent | None) -> str:

@@ -210,6 +210,23 @@ def test_settings_are_changed_by_the_form(
     assert "api:local" in page.text
 
 
+def test_settings_of_a_loaded_model_apply_at_its_next_load(
+    browser: HtmlClient, herdbook: ServiceThread
+) -> None:
+    def change(**fields: str) -> str:
+        browser.send(
+            f"/models/{MODEL}/configuration", version=version_of(herdbook), **fields
+        )
+        return browser.page(f"/models/{MODEL}").text
+
+    before = change(num_ctx="4096")
+    herdbook.operate("load", MODEL)
+    after = change(num_ctx="8192", notes="long files")
+
+    assert "next load" not in before
+    assert "num_ctx: takes effect at the next load. Unload model" in after
+
+
 def test_settings_that_cannot_be_lose_nothing(
     browser: HtmlClient, herdbook: ServiceThread
 ) -> None:

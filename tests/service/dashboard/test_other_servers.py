@@ -21,7 +21,7 @@ async def texts(tmp_path: Path, *paths: str, **replies: Reply) -> list[str]:
         ):
             return [browser.page(path).text for path in paths]
 
-    async with fake_ollama(answers("llama3.1:8b", **replies)) as address:
+    async with fake_ollama(answers("llama3.1:8b", shown=None, **replies)) as address:
         return await asyncio.to_thread(read, address)
 
 
