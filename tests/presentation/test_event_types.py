@@ -30,7 +30,7 @@ def test_unknown_event_type_suggests_the_nearest(text: str, nearest: str) -> Non
 
 
 def test_unknown_event_type_without_a_similar_one_lists_all() -> None:
-    assert event_type_remedy("xyzzy").startswith("Types: CapabilitiesDetected, ")
+    assert event_type_remedy("xyzzy").startswith("Types: AnchorReceived, ")
 
 
 def test_ambiguous_name_without_prefix_is_unknown() -> None:
