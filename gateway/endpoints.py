@@ -55,7 +55,12 @@ ADMIN: Final = "admin"
 ROLES: Final = (READ, OPERATE, ADMIN)
 """Each role allows what those before it allow."""
 
-_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing."""
+
+MODEL_CARDS: Final = "/v1/models/"
+"""Prefix of the paths that each describe one model."""
+
 _USES: Final = frozenset(
     {
         *("/api/generate", "/api/chat", "/api/embed", "/api/embeddings"),
@@ -65,6 +70,9 @@ _USES: Final = frozenset(
 )
 SHOWS: Final = frozenset({"/api/show"})
 """Paths that show the model which the body of the request names."""
+
+NAMING: Final = SHOWS | {"/api/push", "/v1/messages/count_tokens"}
+"""Paths that neither use nor change a model, and name one in the request's body."""
 
 _READS: Final = frozenset({"/api/show", "/v1/messages/count_tokens"})
 _CHANGES: Final = {
@@ -101,7 +109,7 @@ def _endpoint(method: str, raw: bytes) -> Endpoint:
         return Endpoint(path, form, Effect.USE, READ)
     if (method, path) in _CHANGES:
         return Endpoint(path, form, Effect.CHANGE, _CHANGES[method, path])
-    reads = method in _SAFE or (method == "POST" and path in _READS)
+    reads = method in SAFE_METHODS or (method == "POST" and path in _READS)
     return Endpoint(path, form, Effect.NONE, READ if reads else ADMIN)
 
 

@@ -19,6 +19,12 @@ from herdbook.core import InvalidNameError, ModelManager, UsageDimension
 from herdbook.core.models.names import canonical_name
 from herdbook.gateway.answers import Refusal
 
+_NAMING: Final = frozenset({"model", "name", "source", "destination", "from"})
+"""Fields of requests that name a model, in any of the APIs."""
+
+_decode_body = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_name = msgspec.json.Decoder(str).decode
+
 _RETRY_S: Final = 1
 """Seconds after which a client with too many requests at once is to try again."""
 
@@ -63,6 +69,29 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
                 raise Refusal(
                     403, f"The token {token!r} is limited to the models {allowed}."
                 )
+
+
+def named_models(body: bytes) -> list[str]:
+    """Return every name in a request that the server may take as that of a model.
+
+    Go's JSON decoder ignores the case of keys, takes the last of several equal ones
+    unless it is null, and reads no further than the first value. So all spellings
+    count, and a body that is anything but one plain object is refused: the model that
+    is checked must be the one that the server uses.
+
+    Raises:
+        Refusal: The body is not one JSON object, or a name is not a text.
+    """
+    try:
+        return [
+            _decode_name(value)
+            for key, value in _decode_body(body).items()
+            if key.casefold() in _NAMING
+        ]
+    except msgspec.MsgspecError as error:
+        raise Refusal(
+            400, f"The models of the request cannot be checked: {error}."
+        ) from None
 
 
 UNLIMITED: Final = Limits()

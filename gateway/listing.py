@@ -11,7 +11,10 @@ from herdbook.core import ModelRole, ReadModel
 from herdbook.core.models.names import same_name
 from herdbook.gateway.rewriting import ROLE
 
-LISTS: Final = {"/api/tags": "models", "/v1/models": "data"}
+PS: Final = "/api/ps"
+"""The path that lists the loaded models; it never contains roles."""
+
+LISTS: Final = {"/api/tags": "models", PS: "models", "/v1/models": "data"}
 """Paths that list models, and the field of the answer with the list."""
 
 _NAMES: Final = ("name", "model", "id")

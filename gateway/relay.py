@@ -16,11 +16,18 @@ from herdbook.gateway.answers import Refusal
 from herdbook.gateway.connections.client import ClientConnection
 from herdbook.gateway.connections.exchange import Exchange
 from herdbook.gateway.connections.server import ServerPool
-from herdbook.gateway.endpoints import SHOWS, Effect, Endpoint
+from herdbook.gateway.endpoints import (
+    MODEL_CARDS,
+    NAMING,
+    SAFE_METHODS,
+    SHOWS,
+    Effect,
+    Endpoint,
+)
 from herdbook.gateway.heads import Request, request_head, value_of, with_length
-from herdbook.gateway.limits import Quotas
-from herdbook.gateway.listing import LISTS, changed_list
-from herdbook.gateway.rewriting import Rewriter, named_models
+from herdbook.gateway.limits import Quotas, named_models
+from herdbook.gateway.listing import LISTS, PS, changed_list
+from herdbook.gateway.rewriting import Rewriter
 from herdbook.gateway.settings import GatewaySettings
 from herdbook.gateway.uses import Use, Watched
 
@@ -166,14 +173,12 @@ class Relay:
         """Whether a request may have to be changed or refused by its body.
 
         Raises:
-            Refusal: The body is compressed, so that its model cannot be checked.
+            Refusal: The models of the request cannot be checked, or are not those
+                that the token may use.
         """
-        names_model = endpoint.effect is not Effect.NONE or endpoint.path in SHOWS
         compressed = value_of(request.headers, b"content-encoding") is not None
-        if names_model and caller.limits.models:
-            if compressed:
-                raise Refusal(403, "A token limited to models cannot send this coding.")
-            return True
+        if caller.limits.models:
+            return _has_checked_body(request, endpoint, caller, compressed=compressed)
         changes = endpoint.effect is Effect.USE or endpoint.path in SHOWS
         return self._rewriter is not None and changes and not compressed
 
@@ -198,9 +203,11 @@ class Relay:
             return
         changed = None
         if self._rewriter is not None and endpoint.effect is not Effect.CHANGE:
-            changed = self._rewriter.rewrite(endpoint, body)
-        models = named_models(body) if changed is None else [changed.model]
-        limits.check_models(models, caller.name)
+            counted = limits.tokens_per_day is not None
+            changed = self._rewriter.rewrite(endpoint, body, counted=counted)
+        if limits.models:
+            names = named_models(body if changed is None else changed.body)
+            limits.check_models(names, caller.name)
         if changed is None:
             self._send(exchange, request, None)
             return
@@ -220,7 +227,8 @@ class Relay:
         def change(status: int, body: bytes) -> bytes:
             if status != 200:
                 return body
-            latest = self._rewriter.latest() if roles and self._rewriter else None
+            listed = roles and endpoint.path != PS
+            latest = self._rewriter.latest() if listed and self._rewriter else None
             return changed_list(
                 endpoint.path, body, read_model=latest, allowed=caller.limits.allow
             )
@@ -269,6 +277,29 @@ class Relay:
         self._observer.in_flight.set(self.in_flight)
         if not self.in_flight:
             self._idle.set()
+
+
+def _has_checked_body(
+    request: Request, endpoint: Endpoint, caller: Caller, *, compressed: bool
+) -> bool:
+    """Return whether the body of a token limited to models has to be checked.
+
+    Raises:
+        Refusal: The models of the request cannot be checked, or are not those that
+            the token may use.
+    """
+    if endpoint.effect is not Effect.NONE or endpoint.path in NAMING:
+        if compressed:
+            raise Refusal(403, "A token limited to models cannot send this coding.")
+        return request.method not in SAFE_METHODS
+    if request.method not in SAFE_METHODS:
+        raise Refusal(
+            403, f"A token limited to models cannot use {endpoint.path[:200]}."
+        )
+    card = endpoint.path.removeprefix(MODEL_CARDS)
+    if card != endpoint.path:
+        caller.limits.check_models([card], caller.name)
+    return False
 
 
 @asynccontextmanager

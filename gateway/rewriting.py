@@ -6,15 +6,16 @@ keeps its bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
 from herdbook.core import InvalidNameError, ReadModel, UnknownRoleError
-from herdbook.core.models.configuration import options_for
+from herdbook.core.models.configuration import keep_alive_seconds, options_for
+from herdbook.events.facts import Setting
 from herdbook.gateway.answers import Refusal
-from herdbook.gateway.endpoints import Effect, Endpoint, Form
+from herdbook.gateway.endpoints import SHOWS, Effect, Endpoint, Form
 from herdbook.gateway.heads import Headers
 
 ROLE: Final = "role:"
@@ -28,8 +29,8 @@ _TOP_LEVEL: Final = {
 }
 """Options that the compatible APIs have too, by endpoint, with the same meaning."""
 
-_NAMES: Final = ("model", "name", "source", "destination")
-"""Fields of a request that name a model."""
+_COUNTED_ON_REQUEST: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
+"""Endpoints whose streams report their tokens only if the request asks for them."""
 
 _Body: TypeAlias = dict[str, msgspec.Raw]
 
@@ -68,15 +69,23 @@ class Rewriter:
         """Return the newest read model without reading the log."""
         return self._latest()
 
-    def rewrite(self, endpoint: Endpoint, body: bytes) -> Rewritten | None:
+    def rewrite(
+        self, endpoint: Endpoint, body: bytes, *, counted: bool = False
+    ) -> Rewritten | None:
         """Return the changed request; None if it can pass as it is.
+
+        Args:
+            endpoint: What is requested.
+            body: The whole body.
+            counted: Whether the answer must report its tokens, for a budget.
 
         Raises:
             Refusal: No model fits what is requested.
         """
         try:
             fields = _decode_body(body)
-            asked = _decode_text(fields.get("model", b"null"))
+            key = "name" if _is_named(endpoint, fields) else "model"
+            asked = _decode_text(fields.get(key, b"null"))
         except msgspec.DecodeError:  # the server reports what is wrong
             return None
         read_model = self._latest()
@@ -90,14 +99,22 @@ class Rewriter:
             model = _first_present(read_model, asked)
             headers = _chosen(model, f"first of {asked}")
         if model != asked:
-            fields["model"] = msgspec.Raw(_encode(model))
-        if endpoint.effect is Effect.USE and (
-            applied := _apply_settings(read_model, endpoint, model, fields)
-        ):
+            fields[key] = msgspec.Raw(_encode(model))
+        applied: list[str] = []
+        if endpoint.effect is Effect.USE:
+            applied = _apply_settings(read_model, endpoint, model, fields)
+        if counted:
+            applied += _ask_for_counts(endpoint, fields)
+        if applied:
             headers.append((b"X-Herdbook-Settings", _header(", ".join(applied))))
         if not headers:
             return None
         return Rewritten(_encode(fields), model, role, headers)
+
+
+def _is_named(endpoint: Endpoint, fields: _Body) -> bool:
+    """Return whether a request calls its model ``name``, as old clients do."""
+    return endpoint.path in SHOWS and "model" not in fields
 
 
 def _by_role(read_model: ReadModel, role: str) -> tuple[str, str]:
@@ -131,16 +148,6 @@ def _first_present(read_model: ReadModel, names: str) -> str:
     raise Refusal(404, f"The server has none of the models '{names}'.")
 
 
-def named_models(body: bytes) -> list[str]:
-    """Return the models that a request names; empty if it is not valid."""
-    try:
-        fields = _decode_body(body)
-        found = [_decode_text(fields[key]) for key in _NAMES if key in fields]
-    except msgspec.DecodeError:
-        return []
-    return [name for one in found for name in one.split(",")]
-
-
 def _apply_settings(
     read_model: ReadModel, endpoint: Endpoint, model: str, fields: _Body
 ) -> list[str]:
@@ -152,32 +159,80 @@ def _apply_settings(
         settings = read_model.status(model).settings
     except InvalidNameError:
         return []
-    configured, overrides = options_for(settings), settings.get("override") is True
-    applied = {}
+    configured, wins = options_for(settings), settings.get("override") is True
+    applied = []
     if endpoint.form is Form.OLLAMA:
         try:
             given = _decode_body(fields.get("options", b"{}"))
         except msgspec.DecodeError:
             return []
-        added = {
-            key: value
-            for key, value in configured.options.items()
-            if overrides or key not in given
-        }
-        if added:
-            raw = {key: msgspec.Raw(_encode(value)) for key, value in added.items()}
-            fields["options"] = msgspec.Raw(_encode(given | raw))
-        applied.update(added)
-        if configured.keep_alive is not None and (
-            overrides or "keep_alive" not in fields
-        ):
-            fields["keep_alive"] = msgspec.Raw(_encode(configured.keep_alive))
-            applied["keep_alive"] = configured.keep_alive
-    for name in _TOP_LEVEL.get(endpoint.path, ()):
-        if name in configured.options and (overrides or name not in fields):
-            fields[name] = msgspec.Raw(_encode(configured.options[name]))
-            applied[name] = configured.options[name]
-    return [f"{name}={value}" for name, value in applied.items()]
+        applied = _merge(configured.options, given, wins=wins)
+        if applied:
+            fields["options"] = msgspec.Raw(_encode(given))
+        if configured.keep_alive is not None and not _unloads(fields):
+            applied += _merge({"keep_alive": configured.keep_alive}, fields, wins=wins)
+    top = {
+        name: configured.options[name]
+        for name in _TOP_LEVEL.get(endpoint.path, ())
+        if name in configured.options
+    }
+    return applied + _merge(top, fields, wins=wins)
+
+
+def _merge(values: Mapping[str, Setting], into: _Body, *, wins: bool) -> list[str]:
+    """Set values where they are missing, or also where they differ.
+
+    Args:
+        values: The configured values.
+        into: The fields of the request.
+        wins: Whether to replace other values.
+
+    Returns:
+        The changes as text: ``num_ctx=8192 (was 4096)``.
+    """
+    changed = []
+    for name, value in values.items():
+        raw = _encode(value)
+        was = into.get(name)
+        if was is None:
+            changed.append(f"{name}={value}")
+        elif wins and bytes(was).strip() != raw:
+            old = bytes(was).strip()[:80].decode("utf-8", "replace").strip('"')
+            changed.append(f"{name}={value} (was {old})")
+        else:
+            continue
+        into[name] = msgspec.Raw(raw)
+    return changed
+
+
+def _unloads(fields: _Body) -> bool:
+    """Return whether a request only unloads its model: its keep-alive must stay."""
+    if {"prompt", "messages", "input"} & fields.keys():
+        return False
+    try:
+        keep_alive = msgspec.json.decode(fields.get("keep_alive", b"null"))
+    except msgspec.DecodeError:
+        return False
+    return keep_alive_seconds(keep_alive) == 0
+
+
+def _ask_for_counts(endpoint: Endpoint, fields: _Body) -> list[str]:
+    """Let a stream in OpenAI's form report its tokens; return the change as text."""
+    if endpoint.path not in _COUNTED_ON_REQUEST or not _is_true(fields.get("stream")):
+        return []
+    try:
+        given = _decode_body(fields.get("stream_options", b"{}"))
+    except msgspec.DecodeError:
+        return []
+    if _is_true(given.get("include_usage")):
+        return []
+    counted = given | {"include_usage": msgspec.Raw(b"true")}
+    fields["stream_options"] = msgspec.Raw(_encode(counted))
+    return ["stream_options.include_usage=true"]
+
+
+def _is_true(value: msgspec.Raw | None) -> bool:
+    return value is not None and bytes(value).strip() == b"true"
 
 
 def _chosen(model: str, reason: str) -> Headers:

@@ -14,7 +14,7 @@ from herdbook.events.facts import ConfigurationChanged, Setting
 from herdbook.projections.roles import CAPABILITY_SETTING
 from herdbook.projections.sentences import setting_text
 
-PLAIN: Final = ("num_ctx", "temperature", "keep_alive", "pinned", "notes")
+PLAIN: Final = ("num_ctx", "temperature", "keep_alive", "pinned", "override", "notes")
 """Settings with a field of their own."""
 
 ABILITIES: Final = tuple(

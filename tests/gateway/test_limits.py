@@ -90,6 +90,63 @@ async def test_compressed_or_very_long_requests_cannot_avoid_the_check() -> None
     assert long.status_code == 413
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"Model": "qwen2.5-coder:7b"}',
+        '{"model": "llama3.2:3b", "MODEL": "qwen2.5-coder:7b"}',
+        '{"model": "llama3.2:3b", "model": "qwen2.5-coder:7b"}',
+        '{"model": "qwen2.5-coder:7b", "model": null}',
+        '{"model": "qwen2.5-coder:7b"}{"model": "llama3.2:3b"}',
+        '{"model": "qwen2.5-coder:7b"} x',
+        '{"model": "role:general", "mOdel": "qwen2.5-coder:7b"}',
+        "[]",
+        "",
+    ],
+)
+@pytest.mark.parametrize("plain", [False, True])
+async def test_no_spelling_of_a_request_avoids_the_check(
+    body: str, *, plain: bool
+) -> None:
+    LIMITS["ann"] = Limits(models=("llama3*",))
+    async with place(tokens=True, plain=plain) as there:
+        answer = await there.http.post("/api/chat", content=body, headers=HEADERS)
+        assert answer.status_code in {400, 403}, answer.text
+        assert not [one for one in there.world.seen if one.path == "/api/chat"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/api/push", {"model": "qwen2.5-coder:7b"}),
+        ("POST", "/api/show", {"name": "qwen2.5-coder:7b"}),
+        ("POST", "/api/create", {"model": "llama3:x", "from": "qwen2.5-coder:7b"}),
+        ("POST", "/api/copy", {"source": "qwen2.5-coder:7b", "destination": "llama3"}),
+        ("POST", "/v1/messages/count_tokens", {"model": "qwen2.5-coder:7b"}),
+        ("POST", "/api/unknown", {"model": "llama3.2:3b"}),
+        ("GET", "/v1/models/qwen2.5-coder:7b", None),
+    ],
+)
+async def test_other_paths_name_only_models_of_the_token(
+    method: str, path: str, body: dict[str, str] | None
+) -> None:
+    LIMITS["ann"] = Limits(models=("llama3*",))
+    async with place(tokens=True) as there:
+        answer = await there.http.request(method, path, json=body, headers=HEADERS)
+    assert answer.status_code == 403, answer.text
+
+
+async def test_streams_in_the_form_of_openai_count_for_a_budget() -> None:
+    LIMITS["ann"] = Limits(tokens_per_day=1)
+    async with place(tokens=True) as there:
+        asked = {"messages": [{"role": "user", "content": "x"}], "stream": True}
+        streamed = await ask(there, "/v1/chat/completions", **asked)
+        refused = await ask(there, "/v1/chat/completions", **asked)
+    settings = streamed.headers["x-herdbook-settings"]
+    assert settings == "stream_options.include_usage=true"
+    assert refused.status_code == 429
+
+
 async def test_token_has_so_many_requests_at_once() -> None:
     LIMITS["ann"] = Limits(max_requests=2)
     async with place(tokens=True) as there:

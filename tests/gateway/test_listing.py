@@ -38,10 +38,11 @@ async def test_role_can_be_shown_and_used_as_it_is_listed() -> None:
         assert chosen is not None
         shown = await there.http.post("/api/show", json={"model": "role:coding"})
         same = await there.http.post("/api/show", json={"model": chosen.name})
+        old = await there.http.post("/api/show", json={"name": "role:coding"})
         missing = await there.http.post("/api/show", json={"model": "role:nonsense"})
 
     assert shown.status_code == 200
-    assert shown.content == same.content
+    assert old.content == shown.content == same.content
     assert shown.headers["X-Herdbook-Model"] == chosen.name
     assert missing.status_code == 404
 

@@ -80,6 +80,18 @@ async def test_settings_that_override_replace_those_of_a_request() -> None:
         }
         for (path, body), changed in expected.items():
             assert rewritten(rewriter, path, body % MODEL) == changed % MODEL
+        # What is the same already is not changed, and an unload stays an unload.
+        same = '{"model":"%s","options":{"num_ctx":8192,"temperature":0.2},'
+        for keep_alive in ('"keep_alive":"10m","prompt":"x"}', '"keep_alive":0}'):
+            body = same % MODEL + keep_alive
+            assert rewritten(rewriter, "/api/generate", body) is None
+        answer = await there.http.post(
+            "/api/generate",
+            json={"model": MODEL, "options": {"num_ctx": 4096}, "keep_alive": -1},
+        )
+    assert answer.headers["x-herdbook-settings"] == (
+        "num_ctx=8192 (was 4096), temperature=0.2, keep_alive=10m (was -1)"
+    )
 
 
 @pytest.mark.parametrize(
