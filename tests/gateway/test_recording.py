@@ -284,3 +284,25 @@ async def test_a_request_for_a_role_teaches_the_recommendation() -> None:
     assert (known.name, known.reasons[0]) == (best.name, "used for coding")
     assert other is not None
     assert other.name == "llama3.2:3b"
+
+
+async def test_prompts_and_answers_are_never_recorded(tmp_path: Path) -> None:
+    marks = ("zebra-prompt", "zebra-system", "zebra-input")
+    async with place(log=tmp_path / "herd.db") as there:
+        answer = await there.http.post(
+            "/api/generate",
+            json={
+                "model": MODEL,
+                "prompt": marks[0],
+                "system": marks[1],
+                "stream": False,
+            },
+        )
+        await there.http.post("/api/embed", json={"model": MODEL, "input": marks[2]})
+        await there.wait_for(ModelUsed)
+    said = answer.json()["response"]
+    assert len(said) > 10
+
+    for file in tmp_path.rglob("*"):
+        data = file.read_bytes() if file.is_file() else b""
+        assert not [text for text in (*marks, said) if text.encode() in data]

@@ -25,6 +25,8 @@ from herdbook.events.verify import verify
 
 SEEDS = int(os.environ.get("HERDBOOK_SEEDS", "25"))
 
+pytestmark = pytest.mark.timeout(60 + SEEDS)
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[RecordedEvent]]:
