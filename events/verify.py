@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import suppress
 from datetime import datetime
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NoReturn, Protocol, runtime_checkable
 
 import msgspec
 
@@ -82,7 +82,7 @@ _TIME = re.compile(
 """The form of ``time_text``; since Python 3.13, ``fromisoformat`` also takes 24:00."""
 
 
-class _Stream(NamedTuple):
+class _Stream(msgspec.Struct, gc=False):
     """What is known about a stream.
 
     Attributes:
@@ -167,7 +167,6 @@ class _Check:
             or event.position != position + 1
             or event.position in self._anchors
             or event.version != stream.version + 1
-            or event.type not in EVENTS
         ):
             return False
         after = TRANSITIONS[stream.lifecycle].get(event.type)
@@ -181,7 +180,7 @@ class _Check:
             codec.decode(event.type, event.schema, event.data)
         except CorruptLogError:
             return False
-        self._streams[event.stream] = _Stream(event.version, after, is_model=True)
+        stream.version, stream.lifecycle = event.version, after
         return True
 
     def _take_each(self, event: StoredEvent) -> None:
@@ -339,7 +338,8 @@ async def _read(
         before = position
         try:
             async for event in store.read_stored(after=position, limit=limit):
-                _check_order(event, position)
+                if event.position <= position:
+                    _refuse_order(event, position)
                 yield event
                 position = event.position
         except CorruptLogError as error:
@@ -364,7 +364,6 @@ async def _readable_columns(store: EventStore, position: int) -> RecordedEvent |
     return None
 
 
-def _check_order(event: StoredEvent, after: int) -> None:
+def _refuse_order(event: StoredEvent, after: int) -> NoReturn:
     """Refuse a position that does not grow: a damaged index would read in circles."""
-    if event.position <= after:
-        raise CorruptLogError(f"event #{event.position}", f"was read after #{after}")
+    raise CorruptLogError(f"event #{event.position}", f"was read after #{after}")
