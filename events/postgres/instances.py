@@ -91,7 +91,7 @@ class PostgresInstances:
     async def announce(self, streams: Collection[str]) -> None:
         """Publish the streams that this instance changes, instead of earlier ones."""
         self._streams = list(streams)
-        await patiently(self._note)
+        await patiently(self._note, since=self._session.lost_since)
 
     async def announced(self) -> frozenset[str]:
         """Return the streams that the other living instances announced."""

@@ -85,7 +85,7 @@ class PostgresRecorder:
 
         While the server cannot be reached, this waits for its return.
         """
-        backoff = Backoff()
+        backoff = Backoff(self._session.lost_since)
         in_doubt: ConnectionLostError | None = None
         while True:
             try:

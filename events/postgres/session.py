@@ -106,6 +106,8 @@ class Session:
     Attributes:
         subject: Address of the log, without its password.
         connected_at: When the present connection was made, by the loop's clock.
+        lost_since: When the server could not be reached first; None while it can. Calls
+            wait for it no longer than ``PATIENCE_S`` from then on.
     """
 
     def __init__(
@@ -125,6 +127,9 @@ class Session:
         self._process = os.getpid()
         self.subject = str(address)
         self.connected_at = 0.0
+        self.lost_since: float | None = None
+        self._failed_at = 0.0
+        self._failure: StoreUnavailableError | None = None
 
     async def run(self, query: str, /, **parameters: object) -> Sequence[Row]:
         """Run a query by its name, and again if the connection is lost.
@@ -134,7 +139,9 @@ class Session:
         Raises:
             StoreError: The query failed, or the server does not return in time.
         """
-        return await patiently(lambda: self.once(query, **parameters))
+        return await patiently(
+            lambda: self.once(query, **parameters), since=self.lost_since
+        )
 
     async def once(self, query: str, /, **parameters: object) -> Sequence[Row]:
         """Run a query by its name, once.
@@ -144,7 +151,9 @@ class Session:
             ConnectionLostError: The connection was lost while the query ran.
             StoreError: The query failed.
         """
-        return await self._execute(QUERIES[query], parameters)
+        rows = await self._execute(QUERIES[query], parameters)
+        self.lost_since = None
+        return rows
 
     async def script(self, text: bytes) -> None:
         """Run statements without parameters."""
@@ -217,12 +226,13 @@ class Session:
             )
         if self._connection is not None and not self._connection.closed:
             return self._connection
+        self._check_outage()
         try:
             connection = await psycopg.AsyncConnection.connect(
                 **self._parameters, autocommit=True
             )
         except (psycopg.Error, OSError) as error:
-            raise translate_connecting(error, self.subject) from None
+            raise self._unreachable(error) from None
         try:
             with self._translated():
                 await self._set_up(connection)
@@ -232,6 +242,33 @@ class Session:
         self._connection = connection
         self.connected_at = asyncio.get_running_loop().time()
         return connection
+
+    def _check_outage(self) -> None:
+        """Fail at once while a long outage was found a moment ago.
+
+        Else each of many callers would wait for an attempt of its own.
+
+        Raises:
+            StoreUnavailableError: The last attempt failed so.
+        """
+        now = asyncio.get_running_loop().time()
+        if (
+            self._failure is not None
+            and self.lost_since is not None
+            and now - self.lost_since > PATIENCE_S
+            and now - self._failed_at < LONGEST_WAIT_S
+        ):
+            raise self._failure.with_traceback(None)
+
+    def _unreachable(self, error: Exception) -> StoreUnavailableError:
+        self._failure = translate_connecting(error, self.subject)
+        self._note_loss()
+        return self._failure
+
+    def _note_loss(self) -> None:
+        self._failed_at = asyncio.get_running_loop().time()
+        if self.lost_since is None:
+            self.lost_since = self._failed_at
 
     async def _set_up(self, connection: psycopg.AsyncConnection[Row]) -> None:
         await connection.execute(_SETTINGS)
@@ -289,11 +326,13 @@ class Session:
                 yield
         except TimeoutError:
             self.drop()
+            self._note_loss()
             raise ConnectionLostError(
                 self.subject, f"did not answer within {ANSWER_S:.0f} s"
             ) from None
         except ConnectionLostError:
             self.drop()
+            self._note_loss()
             raise
         except BaseException:
             if connection.info.transaction_status is TransactionStatus.ACTIVE:
@@ -320,13 +359,13 @@ class Backoff:
     """The times between attempts to reach a lost server, up to a deadline.
 
     Args:
-        patience_s: Seconds until the last attempt.
+        since: When the server was lost, by the loop's clock; by default now.
     """
 
-    def __init__(self, patience_s: float | None = None) -> None:
+    def __init__(self, since: float | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        patience_s = PATIENCE_S if patience_s is None else patience_s
-        self._deadline = self._loop.time() + patience_s
+        began = self._loop.time() if since is None else since
+        self._deadline = began + PATIENCE_S
         self._wait_s = FIRST_WAIT_S
 
     @property
@@ -342,14 +381,14 @@ class Backoff:
 
 
 async def patiently(
-    attempt: Callable[[], Awaitable[T]], *, patience_s: float | None = None
+    attempt: Callable[[], Awaitable[T]], *, since: float | None = None
 ) -> T:
     """Repeat an attempt while the server cannot be reached, for a limited time.
 
     Raises:
         StoreError: The attempt failed for another reason, or still at the end.
     """
-    backoff = Backoff(patience_s)
+    backoff = Backoff(since)
     while True:
         try:
             return await attempt()

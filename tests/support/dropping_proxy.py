@@ -15,6 +15,7 @@ class DroppingProxy:
 
     Attributes:
         port: The port that it listens on.
+        attempts: Number of connections that clients have tried to make.
         cuts: Number of connections that were cut.
         loses: Asked before each piece of data is relayed, with whether it is an answer
             of the server; if it returns true, the connection is cut instead.
@@ -26,6 +27,7 @@ class DroppingProxy:
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
+        self.attempts = 0
         self.cuts = 0
         self.is_open = True
         self.loses: Callable[[bool], bool] = lambda _: False
@@ -51,6 +53,7 @@ class DroppingProxy:
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        self.attempts += 1
         if not self.is_open:
             writer.transport.abort()
             return

@@ -158,6 +158,7 @@ async def test_announcement_fails_while_the_server_is_away(
     log: PostgresAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(session, "LONGEST_WAIT_S", 0.05)
     async with (
         proxied(log) as (proxy, through),
         PostgresInstances.open(through) as one,
@@ -170,6 +171,7 @@ async def test_announcement_fails_while_the_server_is_away(
             while one.failure is None:
                 await asyncio.sleep(0.01)
         proxy.is_open = True
+        await asyncio.sleep(session.LONGEST_WAIT_S)
         await one.announce(["model/n/m"])
         async with asyncio.timeout(20):
             while one.failure is not None:

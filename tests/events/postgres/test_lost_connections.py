@@ -8,7 +8,11 @@ from random import Random
 import pytest
 from support.dropping_proxy import proxied
 
-from herdbook.events.errors import OutcomeUnknownError, StoreUnavailableError
+from herdbook.events.errors import (
+    OutcomeUnknownError,
+    StoreError,
+    StoreUnavailableError,
+)
 from herdbook.events.postgres import session
 from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.postgres.store import PostgresEventStore
@@ -20,6 +24,7 @@ from herdbook.events.testing.base import assert_sound, event, log_of
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(session, "LONGEST_WAIT_S", 0.05)
 
 
 async def test_lost_answer_of_a_commit_is_found_by_the_ids(
@@ -81,6 +86,7 @@ async def test_outcome_is_unknown_while_the_server_is_away(
         assert not isinstance(refused.value, OutcomeUnknownError)
 
         proxy.is_open = True
+        await asyncio.sleep(session.LONGEST_WAIT_S)
         (recorded,) = await store.append("model/n/m", [new], 1)
         assert recorded.position == 2
         await assert_sound(store)
@@ -204,5 +210,37 @@ async def test_silent_server_counts_as_lost(
 
         (recorded,) = await store.append("model/n/m", [event()], ANY)
 
+        assert recorded.position == 2
+        await assert_sound(store)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_long_outage_is_reported_at_once_and_ends_at_once(
+    address: PostgresAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        proxied(address) as (proxy, through),
+        await PostgresEventStore.open(through) as store,
+    ):
+        await store.append("model/n/m", [event()], ANY)
+        proxy.is_open = False
+        proxy.cut()
+        for call in (store.head, lambda: store.append("model/n/m", [event()], ANY)):
+            with pytest.raises(StoreError):
+                await call()
+        monkeypatch.setattr(session, "LONGEST_WAIT_S", 60.0)
+        before = proxy.attempts
+        answers = await asyncio.gather(
+            *(store.head() for _ in range(20)),
+            *(store.append("model/n/m", [event()], ANY) for _ in range(20)),
+            return_exceptions=True,
+        )
+        assert all(isinstance(each, StoreUnavailableError) for each in answers)
+        assert proxy.attempts == before
+
+        monkeypatch.setattr(session, "LONGEST_WAIT_S", 0.0)
+        proxy.is_open = True
+        assert (await store.head()).position == 1
+        (recorded,) = await store.append("model/n/m", [event()], ANY)
         assert recorded.position == 2
         await assert_sound(store)
