@@ -110,23 +110,26 @@ class _Model(msgspec.Struct, kw_only=True):
     used_for: dict[str, datetime] | None = None
     failures: int = 0
 
-    def used(self, role: ModelRole) -> tuple[datetime | None, str]:
-        """Return the last use that counts for a role, and the reason in words."""
-        used, word = self.last_used_at, "used before" if self.last_used_at else ""
-        for name, at in (self.used_for or {}).items():
-            if name == role:
-                reason = f"used for {role.words}"
-            elif name == _UNNAMED and is_suited(
-                role, can=self.can(), ranked=dict(self.ability.ranks)
-            ):
-                reason = "used before"
-            else:
-                continue
-            if used is None or at > used:
-                used, word = at, reason
-        if used is None:
-            word = f"not used for {role.words}" if self.used_for else "never used"
-        return used, word
+    def last_use(self, role: ModelRole) -> datetime | None:
+        """Return the last use that counts for a role."""
+        last, known = self.last_used_at, self.used_for
+        if known is None:
+            return last
+        named, unnamed = known.get(role), known.get(_UNNAMED)
+        if named is not None and (last is None or named > last):
+            last = named
+        if unnamed is None or (last is not None and unnamed <= last):
+            return last
+        suits = is_suited(role, can=self.can(), ranks=self.ability.ranks)
+        return unnamed if suits else last
+
+    def use_words(self, role: ModelRole) -> str:
+        """Return the reason for the last use that counts for a role."""
+        last, known = self.last_use(role), self.used_for or {}
+        if last is None:
+            return f"not used for {role.words}" if known else "never used"
+        is_named = last == known.get(role) and last != self.last_used_at
+        return f"used for {role.words}" if is_named else "used before"
 
     def can(self) -> frozenset[str] | set[str]:
         """Return the detected capabilities, overridden by the configuration."""
@@ -212,7 +215,7 @@ class RecommendationView:
         if not fit:
             return None
         # The last use comes first in the order, and is cheap to compare.
-        used = [(model.used(role)[0], model) for model in fit]
+        used = [(model.last_use(role), model) for model in fit]
         newest = max((at for at, _ in used if at), default=None)
         best = [model for at, model in used if at == newest]
         model = min(best, key=lambda model: _place(model, role))
@@ -278,7 +281,7 @@ class RecommendationView:
 
 
 def _place(model: _Model, role: ModelRole) -> tuple[float, bool, float, int, int, str]:
-    used, _ = model.used(role)
+    used = model.last_use(role)
     rank = model.rank(role)
     return (
         -used.timestamp() if used else float("inf"),
@@ -293,7 +296,7 @@ def _place(model: _Model, role: ModelRole) -> tuple[float, bool, float, int, int
 def _merits(model: _Model, role: ModelRole) -> tuple[str, ...]:
     """Return the reasons for the rank of a model, most important first."""
     words = [
-        model.used(role)[1],
+        model.use_words(role),
         model.lifecycle.state.value,
         _standing(model.rank(role), role),
     ]
@@ -337,7 +340,7 @@ def _candidate(model: _Model, role: ModelRole, reasons: tuple[str, ...]) -> Cand
         node=model.node,
         name=model.name,
         state=model.lifecycle.state,
-        last_used_at=model.used(role)[0],
+        last_used_at=model.last_use(role),
         rank=model.rank(role),
         failures=model.failures,
         size_bytes=model.size_bytes,

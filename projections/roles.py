@@ -6,7 +6,7 @@ role, whatever its rank. The registry and the recommendation view share these ru
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 
 from herdbook.events.facts import ModelUsed
@@ -95,7 +95,7 @@ def lacking(
 
 
 def is_suited(
-    role: ModelRole, *, can: Collection[str], ranked: Collection[str]
+    role: ModelRole, *, can: Collection[str], ranks: Iterable[tuple[str, int]]
 ) -> bool:
     """Return whether a use that names no role counts for a role that the model fits.
 
@@ -105,9 +105,11 @@ def is_suited(
     Args:
         role: A role that the model fits.
         can: Capabilities of the model.
-        ranked: Roles for which the catalogue ranks the model.
+        ranks: Roles for which the catalogue ranks the model, with the rank.
     """
-    return role is ModelRole.CODING or "coding" not in can or role in ranked
+    if role is ModelRole.CODING or "coding" not in can:
+        return True
+    return any(name == role for name, _ in ranks)
 
 
 def role_of_use(use: ModelUsed) -> ModelRole | None:
