@@ -82,8 +82,9 @@ def context_text(status: ModelStatus, registry: ModelRegistry) -> str:
     if not trained:
         return UNKNOWN
     configured = status.context_configured or status.context_default
-    effect = status.context_in_effect or configured
-    if not effect or effect == trained:  # an old server reports 0 for unknown
+    # Ollama silently reduces a larger context to the trained one.
+    effect = status.context_in_effect or min(configured or trained, trained)
+    if effect == trained:  # an old server reports 0 for unknown
         return tokens_text(trained)
     return f"{tokens_text(effect)} of {tokens_text(trained)}"
 
