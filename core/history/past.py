@@ -69,9 +69,11 @@ class Past:
     def __init__(self, storage: Storage) -> None:
         self._store = storage.store
         self._snapshots = storage.snapshots
+        self._is_read_only = storage.read_only
         # One at a time, so that many questions delay other tasks no more than one does.
         self._working = asyncio.Lock()
         self._followed = 0
+        self._unusable: set[int] = set()  # positions of rungs that were not deleted
 
     async def views_at(self, position: int) -> Views:
         """Return the views at a position of the log.
@@ -134,6 +136,7 @@ class Past:
 
         Climbers take turns after each rung and use what the others have added.
         """
+        saves = not self._is_read_only
         while views.position < until:
             async with self._working:
                 head = (await self._store.head()).position
@@ -146,10 +149,15 @@ class Past:
                 stop = (views.position // width + 1) * width
                 before = views.position
                 await views.replay(self._store, until=min(stop, until))
-                if views.position == stop and is_wanted(rungs, stop, head, scale=scale):
+                if (
+                    saves
+                    and views.position == stop
+                    and is_wanted(rungs, stop, head, scale=scale)
+                ):
                     try:
                         await self._keep(views)
                     except StoreError as error:  # the answer does not need it
+                        saves = False
                         _log.warning("snapshots_not_saved", reason=str(error))
             if views.position == before:
                 break  # the log ends before its head
@@ -158,7 +166,11 @@ class Past:
     async def _rungs(self) -> list[KeptView]:
         """Return the rungs of this form, by position."""
         kept = await self._snapshots.kept_views(NAME)
-        return [rung for rung in kept if rung.version == FORM]
+        return [
+            rung
+            for rung in kept
+            if rung.version == FORM and rung.position not in self._unusable
+        ]
 
     async def _nearest(self, rungs: Sequence[KeptView], position: int) -> Views:
         """Return the views of the last usable rung up to a position."""
@@ -170,6 +182,7 @@ class Past:
                 _log.warning(
                     "snapshot_unusable", position=rung.position, reason=str(error)
                 )
+                self._unusable.add(rung.position)
                 await self._drop([rung])
             else:
                 if views is not None:
@@ -218,6 +231,7 @@ class Past:
                 data=await pack(dumps),
             )
         )
+        self._unusable.discard(views.position)
         head = (await self._store.head()).position
         kept = await self._snapshots.kept_views(NAME)
         rungs = [rung for rung in kept if rung.version == FORM]
@@ -231,6 +245,8 @@ class Past:
         await self._drop(unneeded)
 
     async def _drop(self, rungs: Sequence[KeptView]) -> None:
+        if self._is_read_only:
+            return
         try:
             for version in {rung.version for rung in rungs}:
                 positions = [r.position for r in rungs if r.version == version]

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -17,8 +18,9 @@ from herdbook.core.history.ladder import SPACING
 from herdbook.core.history.past import FORM, MOST_AT_ONCE, NAME, Past
 from herdbook.core.storage import Storage
 from herdbook.core.views import Views
+from herdbook.events.errors import StoreFullError
 from herdbook.events.findings import Kind
-from herdbook.events.store import KeptView, StoredView
+from herdbook.events.store import KeptView, SnapshotStore, StoredView
 
 EVENTS = 4 * SPACING + 100
 MODELS = 5
@@ -219,3 +221,50 @@ async def test_answers_of_a_manager_use_the_ladder(log: Path) -> None:
 async def test_log_in_memory_has_a_past_too() -> None:
     async with Storage.open(":memory:", SystemClock()) as storage:
         assert dumps(await Past(storage).views_at(0)) == dumps(Views())
+
+
+async def test_read_only_log_is_answered_without_a_ladder(log: Path) -> None:
+    async with Storage.open(log, SystemClock()) as storage:
+        with capture_logs() as logs:
+            await assert_like_a_replay(storage._replace(read_only=True))
+        assert logs == []
+        assert not await rungs_of(storage)
+
+
+async def test_damaged_rung_that_cannot_be_deleted_is_reported_once(log: Path) -> None:
+    async with Storage.open(log, SystemClock()) as storage:
+        await Past(storage).views_at(EVENTS)
+    with sqlite3.connect(log) as connection:
+        connection.execute("UPDATE kept_views SET data = x'00'")
+    connection.close()
+    async with Storage.open(log, SystemClock()) as storage:
+        past = Past(storage._replace(read_only=True))
+        with capture_logs() as logs:
+            for position in (EVENTS, 3 * SPACING + 1, EVENTS):
+                assert (await past.views_at(position)).position == position
+        assert [entry["event"] for entry in logs] == ["snapshot_unusable"] * 4
+
+
+class FullSnapshots:
+    """Kept snapshots on a full disk."""
+
+    def __init__(self) -> None:
+        self.attempts = 0
+
+    async def kept_views(self, _: str) -> list[KeptView]:
+        return []
+
+    async def keep_view(self, _: StoredView) -> None:
+        self.attempts += 1
+        raise StoreFullError("herd.db", "cannot grow: the disk is full")
+
+
+async def test_full_disk_costs_the_ladder_and_not_the_answer(log: Path) -> None:
+    snapshots = FullSnapshots()
+    async with Storage.open(log, SystemClock()) as storage:
+        full = storage._replace(snapshots=cast("SnapshotStore", snapshots))
+        with capture_logs() as logs:
+            views = await Past(full).views_at(EVENTS)
+        assert views.position == EVENTS
+    assert snapshots.attempts == 1
+    assert [entry["event"] for entry in logs] == ["snapshots_not_saved"]
