@@ -18,8 +18,8 @@ from herdbook.events.recorded import RecordedEvent
 FOREVER_YEAR = 2200
 """A runner that expires after this year has no expiry."""
 
-EXACT_WITHIN_S = 0.5
-"""A smaller uncertainty of the time of an observed use is not mentioned."""
+_AT_ONCE_S = 0.5
+"""An observed use that ended this long before its event needs no other time."""
 
 
 def bytes_text(number: int) -> str:
@@ -70,7 +70,29 @@ def describe(event: RecordedEvent) -> str:
     if isinstance(event.data, facts.UnreadableFact):
         return f"cannot be read: {' '.join(event.data.reason.split())[:200]}"
     sentence = " ".join(_SENTENCES[event.type](event.data).split())
-    return sentence + _left_out(event.data)
+    return sentence + _earlier(event) + _left_out(event.data)
+
+
+def _earlier(event: RecordedEvent) -> str:
+    """Return how long before its event an observed use ended; empty if at once.
+
+    Screens show when an event was recorded.
+    """
+    fact = event.data
+    if not isinstance(fact, facts.ModelUsed) or fact.uncertainty_s is msgspec.UNSET:
+        return ""
+    least_s = max((event.recorded_at - event.occurred_at).total_seconds(), 0.0)
+    most_s = least_s + fact.uncertainty_s
+    if most_s < _AT_ONCE_S:
+        return ""
+    least, most = duration_text(least_s), duration_text(most_s)
+    if least == most:
+        return f", {most} earlier"
+    return (
+        f", up to {most} earlier"
+        if least_s < _AT_ONCE_S
+        else (f", {least} to {most} earlier")
+    )
 
 
 def _left_out(fact: Fact) -> str:
@@ -233,7 +255,7 @@ def _unloaded(fact: Fact) -> str:
 def _used(fact: Fact) -> str:
     assert isinstance(fact, facts.ModelUsed)
     if fact.uncertainty_s is not msgspec.UNSET:
-        return _observed_use(fact.uncertainty_s)
+        return "used by another program"
     if fact.endpoint is msgspec.UNSET:
         role = "" if fact.role is msgspec.UNSET else f" for {fact.role}"
         return f"used{role}" + (f": {fact.purpose}" if fact.purpose else "")
@@ -255,13 +277,6 @@ def _used(fact: Fact) -> str:
     if fact.outcome is not msgspec.UNSET:
         parts += _outcome(fact.outcome, fact.failure or "")
     return ", ".join(parts)
-
-
-def _observed_use(uncertainty_s: float) -> str:
-    """Return a use by another program; its client is not known."""
-    if uncertainty_s < EXACT_WITHIN_S:
-        return "used by another program"
-    return f"used by another program, up to {duration_text(uncertainty_s)} earlier"
 
 
 def _outcome(outcome: UseOutcome, failure: str) -> list[str]:

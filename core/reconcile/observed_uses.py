@@ -35,6 +35,9 @@ _CLOCKS_DIFFER: Final = timedelta(seconds=1)
 _ANSWERED_BEFORE: Final = timedelta(milliseconds=100)
 """Longest time from an answer of the server until it sets the expiry."""
 
+_ROUNDED: Final = timedelta(milliseconds=5)
+"""Tolerance for times that were rounded or read one after the other."""
+
 _IN_STEP: Final = timedelta(milliseconds=5)
 """Tolerance for an expiry that moves along with the time, besides the time that the
 server took to answer."""
@@ -214,7 +217,8 @@ def _window(
     for keep_alive in _keep_alives(sharing, seen.expires_at):
         low = seen.expires_at - timedelta(seconds=keep_alive.at_most_s)
         high = seen.expires_at - timedelta(seconds=keep_alive.at_least_s)
-        if low <= latest and high >= earliest:
+        if low <= latest + _ROUNDED and high >= earliest - _ROUNDED:
+            low, high = min(low, latest), max(high, earliest)
             return max(low, earliest), min(high, latest)
     return earliest, latest
 

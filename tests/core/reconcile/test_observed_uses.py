@@ -15,7 +15,7 @@ from support.manager_fixture import (
     serve_sandbox,
 )
 
-from herdbook.core import Cause, ManagerSettings, ModelManager
+from herdbook.core import Cause, HistoryFilter, ManagerSettings, ModelManager
 from herdbook.events.facts import ModelUsed
 from herdbook.events.recorded import RecordedEvent
 
@@ -301,3 +301,27 @@ async def test_background_refreshes_observe_uses() -> None:
         (event,) = [event for event in events if event.type == "ModelUsed"]
         assert uncertainty_s(event) <= 10.5
         assert ended <= event.occurred_at
+
+
+@pytest.mark.parametrize(
+    ("keep_alive", "wait_s", "text"),
+    [
+        (-1, 0, ""),
+        (-1, 300, ", 5 min earlier"),
+        ("5m", 90, ", up to 2 min earlier"),
+    ],
+)
+async def test_sentence_says_how_long_before_its_event_a_use_ended(
+    keep_alive: int | str, wait_s: float, text: str
+) -> None:
+    async with serve_manager() as (server, manager):
+        await server.load(NAME, keep_alive=keep_alive)
+        await manager.refresh()
+        await server.clock.sleep(20)
+        await generate(server)
+        await server.clock.sleep(wait_s)
+        await manager.refresh()
+
+        chosen = HistoryFilter(types=frozenset({"ModelUsed"}))
+        (entry,) = await manager.history(NAME, chosen)
+        assert entry.sentence == f"used by another program{text}"
