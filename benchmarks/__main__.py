@@ -58,7 +58,7 @@ def main() -> None:
     sizes = QUICK if asked.quick else Sizes()
     if asked.events:
         sizes = msgspec.structs.replace(sizes, opened=asked.events)
-    begun = perf_counter()
+    started = perf_counter()
     # Not in /tmp, which may be in memory.
     place = Path("build")
     place.mkdir(exist_ok=True)
@@ -68,7 +68,7 @@ def main() -> None:
     print(table(rows))
     print(
         f"\nMedians of {sizes.rounds} interleaved runs, in "
-        f"{perf_counter() - begun:.0f} s. A ratio above 1: Herdbook is better.\n"
+        f"{perf_counter() - started:.0f} s. A ratio above 1: Herdbook is better.\n"
         f"Python {machine.python}, SQLite {machine.sqlite}, "
         f"{machine.processors} processors; syncing a page takes "
         f"{machine.sync_us:.0f} µs."

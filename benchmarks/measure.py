@@ -106,11 +106,11 @@ def describe_machine(folder: Path) -> Machine:
     taken = []
     with (folder / "sync").open("wb", buffering=0) as file:
         for _ in range(50):
-            begun = perf_counter()
+            started = perf_counter()
             file.seek(0)
             file.write(page)
             os.fsync(file.fileno())
-            taken.append(perf_counter() - begun)
+            taken.append(perf_counter() - started)
     return Machine(
         python=platform.python_version(),
         sqlite=sqlite3.sqlite_version,

@@ -187,10 +187,10 @@ class StructMapper(Mapper[UUID]):
 class TunedModel:
     __slots__ = ("id", "name", "pending", "runner", "state", "uses", "version")
 
-    def __init__(self, begun: Discovered) -> None:
-        self.id = begun.originator_id
-        self.version = begun.originator_version
-        self.name = begun.name
+    def __init__(self, started: Discovered) -> None:
+        self.id = started.originator_id
+        self.version = started.originator_version
+        self.name = started.name
         self.state = "available"
         self.uses = 0
         self.runner: dict[str, Any] | None = None
@@ -248,7 +248,7 @@ def project(model: TunedModel | None, events: Iterable[Any]) -> TunedModel | Non
 
 class _TunedHerd(Application[UUID]):
     def discover(self, name: str) -> None:
-        begun = Discovered(
+        started = Discovered(
             originator_id=id_of(name),
             originator_version=1,
             timestamp=datetime.now(UTC),
@@ -256,7 +256,7 @@ class _TunedHerd(Application[UUID]):
             digest=digest(name),
             size_bytes=SIZE_BYTES,
         )
-        self.save(begun)
+        self.save(started)
 
     def use(self, name: str) -> None:
         model = self._get(name)

@@ -58,18 +58,18 @@ class Load:
 
     async def run(self) -> float:
         """Return the seconds per command over all callers."""
-        begun = perf_counter()
+        started = perf_counter()
         await asyncio.gather(*(self._call(number) for number in range(self._callers)))
         self._turn += self._each
-        return (perf_counter() - begun) / (self._callers * self._each)
+        return (perf_counter() - started) / (self._callers * self._each)
 
     async def _call(self, number: int) -> None:
         for turn in range(self._turn, self._turn + self._each):
             # A single caller alternates between models; many use one each.
             place = turn if self._callers == 1 else number
-            begun = perf_counter()
+            started = perf_counter()
             await self._command(self._models[place % len(self._models)])
-            self.latencies.append(perf_counter() - begun)
+            self.latencies.append(perf_counter() - started)
 
 
 async def run(folder: Path, sizes: Sizes) -> list[Row]:

@@ -91,7 +91,7 @@ def _times(
     for first in before:
         if first is not None:
             _ask(connection, first, b"{}")
-        begun = perf_counter()
+        started = perf_counter()
         _ask(connection, path)
-        taken.append(perf_counter() - begun)
+        taken.append(perf_counter() - started)
     return taken

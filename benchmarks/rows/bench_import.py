@@ -14,9 +14,9 @@ DEPENDENCIES = ("aiosqlite", "httpx", "msgspec", "structlog", "transitions")
 
 PROGRAM = """
 import sys, time
-begun = time.perf_counter()
+started = time.perf_counter()
 import {modules}
-print(time.perf_counter() - begun, *sys.modules)
+print(time.perf_counter() - started, *sys.modules)
 """
 
 

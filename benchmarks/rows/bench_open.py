@@ -34,6 +34,6 @@ async def run(folder: Path, sizes: Sizes) -> list[Row]:
 
 
 async def _open(path: Path) -> float:
-    begun = perf_counter()
+    started = perf_counter()
     async with open_manager(path):
-        return perf_counter() - begun
+        return perf_counter() - started

@@ -64,6 +64,6 @@ async def _slowest(
 
 
 async def _timed(ask: Callable[[], Awaitable[object]]) -> float:
-    begun = perf_counter()
+    started = perf_counter()
     await ask()
-    return (perf_counter() - begun) * 1e3
+    return (perf_counter() - started) * 1e3

@@ -65,37 +65,37 @@ async def run(folder: Path, sizes: Sizes) -> list[Row]:
 
 async def _select(path: Path) -> float:
     with closing(sqlite3.connect(path)) as connection:
-        begun = perf_counter()
+        started = perf_counter()
         deque(connection.execute(SELECT), maxlen=0)
-        return perf_counter() - begun
+        return perf_counter() - started
 
 
 async def _rebuild(store: SQLiteEventStore) -> float:
-    begun = perf_counter()
+    started = perf_counter()
     view = StatusView()
     async for event in store.read_all():
         view.apply(event)
-    return perf_counter() - begun
+    return perf_counter() - started
 
 
 async def _rebuild_verified(store: SQLiteEventStore) -> float:
-    begun = perf_counter()
+    started = perf_counter()
     view, previous = StatusView(), GENESIS
     async for event in store.read_stored():
         previous = chained_hash(previous, canonical_bytes(event))
         assert event.hash == previous
         view.apply(codec.read(event))
-    return perf_counter() - begun
+    return perf_counter() - started
 
 
 async def _rebuild_all(store: SQLiteEventStore) -> float:
-    begun = perf_counter()
+    started = perf_counter()
     await Views().replay(store)
-    return perf_counter() - begun
+    return perf_counter() - started
 
 
 async def _verify(store: SQLiteEventStore) -> float:
-    begun = perf_counter()
+    started = perf_counter()
     found = await verify(store)
     assert not found.findings
-    return perf_counter() - begun
+    return perf_counter() - started

@@ -66,12 +66,12 @@ async def run(folder: Path, sizes: Sizes) -> list[Row]:
 
 async def _replay(path: Path) -> float:
     async with await SQLiteEventStore.open(path) as store:
-        begun = perf_counter()
+        started = perf_counter()
         view = StatusView()
         async for event in store.read_stream(stream(NAME)):
             view.apply(event)
         status = view.get(stream(NAME))
-        taken = perf_counter() - begun
+        taken = perf_counter() - started
     assert status is not None
     assert status.uses > 0
     return taken
@@ -79,9 +79,9 @@ async def _replay(path: Path) -> float:
 
 def replay_peer(peer: PeerHerd) -> float:
     """Return the seconds of the peer."""
-    begun = perf_counter()
+    started = perf_counter()
     uses = peer.uses(NAME)
-    taken = perf_counter() - begun
+    taken = perf_counter() - started
     assert uses > 0
     peer.close()
     return taken

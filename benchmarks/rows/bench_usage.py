@@ -40,18 +40,18 @@ async def run(folder: Path, sizes: Sizes) -> list[Row]:
     await _fill(path, sizes.past)
     fold = await _fold_us(path, sizes.rounds)
     async with open_manager(path) as manager:
-        begun = perf_counter()
+        started = perf_counter()
         await manager.usage()
-        first = (perf_counter() - begun) * 1e3
+        first = (perf_counter() - started) * 1e3
         taken = []
         for _ in range(sizes.rounds):
-            begun = perf_counter()
+            started = perf_counter()
             await manager.usage(["client", "day"])
-            taken.append((perf_counter() - begun) * 1e3)
+            taken.append((perf_counter() - started) * 1e3)
     async with open_manager(path) as manager:
-        begun = perf_counter()
+        started = perf_counter()
         await manager.usage()
-        restored = (perf_counter() - begun) * 1e3
+        restored = (perf_counter() - started) * 1e3
     what = f"{sizes.past:,} uses"
     return [
         Row(what="fold of usage, an event", unit="us", ours=fold, goal=at_most(4)),
@@ -99,8 +99,8 @@ async def _fold_us(path: Path, rounds: int) -> float:
     taken = []
     for _ in range(rounds):
         view = UsageView()
-        begun = perf_counter()
+        started = perf_counter()
         for event in events:
             view.apply(event)
-        taken.append((perf_counter() - begun) / len(events) * 1e6)
+        taken.append((perf_counter() - started) / len(events) * 1e6)
     return median(taken)

@@ -200,8 +200,9 @@ def _with_any_of(schema: Any) -> Any:
 
 
 def _docstring(name: str) -> str:
-    """Return the docstring of the class of a schema."""
-    found = next((getattr(m, name) for m in _SHAPES if hasattr(m, name)), None)
+    """Return the docstring of the class of a schema; aliases of types have none."""
+    candidates = (getattr(module, name, None) for module in _SHAPES)
+    found = next((each for each in candidates if isinstance(each, type)), None)
     return inspect.getdoc(found) or ""
 
 

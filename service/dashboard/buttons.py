@@ -1,4 +1,4 @@
-"""What can be done with a model in its state, and who may."""
+"""The actions that a model's state and the user's role permit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from herdbook.service.dashboard.layout import PageRequest
 
 
 class Action(StrEnum):
-    """Something that one does with a model; the last word of its page's path."""
+    """An action on a model; the last segment of its page's path."""
 
     PULL = "pull"
     UPDATE = "update"
@@ -36,13 +36,13 @@ LABELS: Final = {
 
 
 class Button(NamedTuple):
-    """A way to do it.
+    """A button for an action.
 
     Attributes:
-        action: What it does.
-        label: What stands on it.
-        link: The page that says what will happen, and does it.
-        off: Why it cannot be used; empty where it can.
+        action: The action.
+        label: The label.
+        link: The page that shows the consequences and performs it.
+        off: Why it is disabled; empty if it is not.
     """
 
     action: Action
@@ -54,11 +54,11 @@ class Button(NamedTuple):
 def actions_for(
     status: ModelStatus, work: RunningOperation | None = None
 ) -> list[Action]:
-    """Return what can be done with a model, the most likely first.
+    """Return the possible actions on a model, most likely first.
 
     Args:
         status: The model.
-        work: What the service is at work on with it, if the log does not have it yet.
+        work: The operation of the service on it, if the log does not have it yet.
     """
     if work is not None or status.activity is not None:
         ways = [Action.CANCEL]
@@ -74,14 +74,14 @@ def actions_for(
 
 
 def _can_load(status: ModelStatus) -> bool:
-    """Return whether a model that is updated can be loaded meanwhile."""
+    """Return whether a model can be loaded during its update."""
     return status.updating and status.state is ModelState.AVAILABLE
 
 
 def buttons_for(
     visit: PageRequest, status: ModelStatus, work: RunningOperation | None = None
 ) -> list[Button]:
-    """Return the buttons for what can be done with a model."""
+    """Return the buttons for the possible actions on a model."""
     return [
         Button(
             action,
@@ -94,7 +94,7 @@ def buttons_for(
 
 
 def needed(action: Action) -> Role:
-    """Return the role that a action takes."""
+    """Return the role that an action needs."""
     return Role.ADMIN if action is Action.DELETE else Role.OPERATE
 
 

@@ -1,4 +1,4 @@
-"""Events as lists show them: a sentence, and who asked or observed."""
+"""Events as lists show them: a sentence and the actor."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def entries_of(events: Iterable[RecordedEvent]) -> list[HistoryEntry]:
 
 
 def event_entries(events: Iterable[HistoryEntry]) -> list[EventEntry]:
-    """Return entries of the history as lists show them."""
+    """Return entries of the history for a list."""
     return [EventEntry(one, one.sentence, wording.who_text(one)) for one in events]
 
 
 def entries_with_events(events: Iterable[RecordedEvent]) -> list[EventEntry]:
-    """Return events as lists show them, with their envelopes."""
+    """Return events for a list, with their envelopes."""
     events = list(events)
     entries = entries_of(events)
     return [

@@ -1,7 +1,8 @@
-"""Settings as one types them: texts in a form, and what they change.
+"""The settings form: texts as typed, and the changes that they mean.
 
-A form is based on the settings that it was made of. Only what differs from those is
-changed; changes by others are shown, and stay unless they were overwritten.
+A form is based on the settings at the time when it was rendered. Only what the user
+edited is changed; changes by others are shown, and stay unless the user overwrites
+them.
 """
 
 from __future__ import annotations
@@ -15,38 +16,38 @@ from herdbook.projections.roles import CAPABILITY_SETTING
 from herdbook.projections.sentences import setting_text
 
 PLAIN: Final = ("num_ctx", "temperature", "keep_alive", "pinned", "override", "notes")
-"""Settings with a field of their own."""
+"""Settings with their own field."""
 
 ABILITIES: Final = tuple(
     name for name in SETTINGS if name.startswith(CAPABILITY_SETTING)
 )
-"""Settings that overrule what was detected."""
+"""Settings that override detected capabilities."""
 
 OPTIONS: Final = tuple(
     name.removeprefix(OPTION) for name in SETTINGS if name.startswith(OPTION)
 )
-"""The server's other options, by its own names."""
+"""Other options of the server, by its own names."""
 
 _LINES: Final = "options"
 
 Texts = dict[str, str]
-"""Settings by name, each as one types it; one without a value is not among them."""
+"""Settings by name, each as typed; settings without a value are missing."""
 
 
 class Edit(NamedTuple):
-    """What a form changes."""
+    """The changes of a form."""
 
     set: dict[str, Setting]
     unset: list[str]
 
 
 def texts_of(settings: Mapping[str, Setting]) -> Texts:
-    """Return settings as one types them."""
+    """Return settings as a user types them."""
     return {name: setting_text(value) for name, value in settings.items()}
 
 
 def fields_of(texts: Mapping[str, str]) -> Texts:
-    """Return the fields of a form; the other options are lines of one of them."""
+    """Return the fields of a form; the other options are lines of one field."""
     fields = {name: texts.get(name, "") for name in (*PLAIN, *ABILITIES)}
     lines = [
         f"{name.removeprefix(OPTION)}={text}"
@@ -57,7 +58,7 @@ def fields_of(texts: Mapping[str, str]) -> Texts:
 
 
 def read(form: Mapping[str, str]) -> Texts:
-    """Return the settings that a form has.
+    """Return the settings of a submitted form.
 
     Raises:
         InvalidConfigurationError: A line of the other options has no value.
@@ -82,14 +83,14 @@ def _options(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def edit_of(base: Mapping[str, str], wanted: Mapping[str, str]) -> Edit:
-    """Return what is changed.
+    """Return the changes.
 
     Args:
-        base: The settings that the form was made of, as texts.
-        wanted: What it has now.
+        base: The settings when the form was rendered, as texts.
+        wanted: The settings in the submitted form.
 
     Raises:
-        InvalidConfigurationError: A setting does not take its value.
+        InvalidConfigurationError: A value is not valid for its setting.
     """
     changed = [
         f"{name}={text}" for name, text in wanted.items() if base.get(name) != text
@@ -108,7 +109,7 @@ def edit_of(base: Mapping[str, str], wanted: Mapping[str, str]) -> Edit:
 def before(
     settings: Mapping[str, Setting], changes: Iterable[ConfigurationChanged]
 ) -> dict[str, Setting]:
-    """Return what settings were before some changes; the newest comes first."""
+    """Return the settings before some changes, which are given newest first."""
     base = dict(settings)
     for change in changes:
         for name in (*change.set, *change.unset):
@@ -120,7 +121,7 @@ def before(
 def laid_on(
     base: Mapping[str, str], wanted: Mapping[str, str], current: Mapping[str, str]
 ) -> Texts:
-    """Return what was typed, laid on what others made of the settings meanwhile."""
+    """Return the user's edits, applied to the settings as others changed them."""
     names = dict.fromkeys((*base, *wanted, *current))
     texts = {
         name: (wanted if wanted.get(name) != base.get(name) else current).get(name, "")

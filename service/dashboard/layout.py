@@ -43,15 +43,15 @@ NAVIGATION = (
 
 
 class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One request for a page.
+    """A request for a page.
 
     Attributes:
         request: The request.
-        service: Whose page it is.
-        principal: Who looks.
+        service: The service.
+        principal: The user.
         moment: The read model that the page shows.
-        at: When that was; None for now.
-        present: The present, in the reader's zone.
+        at: Its time; None for now.
+        present: The current time, in the reader's zone.
         head: The newest position of the log.
         links: The links of the page.
     """
@@ -76,10 +76,10 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
         return self.present if self.at is None else Now(self.at, self.present.zone)
 
     def off(self, needed: Role = Role.OPERATE) -> str:
-        """Return why actions are disabled here; empty where it may.
+        """Return why actions are disabled here; empty if they are not.
 
         Args:
-            needed: The role that it takes.
+            needed: The role that the action needs.
         """
         if self.past:
             return "Actions are disabled: this page shows the past."
@@ -94,7 +94,7 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def visit(request: AnyRequest) -> PageRequest:
-    """Return what a request for a page is about.
+    """Return the page request for an HTTP request.
 
     Raises:
         CallerError: The requested time is invalid, or outside the log.
@@ -167,7 +167,7 @@ class Bar(NamedTuple):
         earlier: The same page one event earlier; empty at the beginning.
         later: The same page one event later; empty for now.
         begin: The time of the first event, as text.
-        told: Text of the time that the page shows.
+        label: Text of the time that the page shows.
         local: The same for a date-and-time field; empty for now.
         latest: The current time for such a field.
     """
@@ -184,7 +184,7 @@ class Bar(NamedTuple):
     earlier: str
     later: str
     begin: str
-    told: str
+    label: str
     local: str
     latest: str
 
@@ -202,9 +202,9 @@ async def render(
     Args:
         visit: The request for it.
         template: Its template.
-        title: What the browser calls it.
+        title: The title in the browser.
         status_code: The HTTP status.
-        values: What the template is filled with.
+        values: The variables of the template.
     """
     forms = authenticator_of(visit.request).forms
     proof, cookie = forms.prove(visit.request.scope, visit.principal)
@@ -245,7 +245,7 @@ def _server_lost(visit: PageRequest) -> bool:
 
 
 async def _done(visit: PageRequest) -> EventEntry | None:
-    """Return the event that an action on the page before recorded."""
+    """Return the event that the last action recorded."""
     text = visit.request.query_params.get(DONE, "")
     if visit.past or not text.isdecimal() or not 1 <= int(text[:18]) <= visit.head:
         return None
@@ -254,7 +254,7 @@ async def _done(visit: PageRequest) -> EventEntry | None:
 
 
 def redirect(path: str) -> Response[str]:
-    """Return what leads a browser on; the framework's own would quote the path again.
+    """Return a redirect; the framework's own would quote the path again.
 
     Args:
         path: A link made by ``links.py``.
@@ -334,7 +334,7 @@ async def _bar(visit: PageRequest) -> Bar:
         earlier=_at(visit, position - 1),
         later=_at(visit, position + 1),
         begin=visit.present.clock(read[0].at, seconds=False) if read else "",
-        told=past_text(visit) or "now",
+        label=past_text(visit) or "now",
         local=_local(visit.at, visit.present) if visit.at else "",
         latest=_local(visit.present.at, visit.present),
     )
@@ -355,19 +355,19 @@ def _milliseconds(at: datetime) -> int:
 
 
 def _local(at: datetime, now: Now) -> str:
-    """Return a time as a date-and-time field has it, in the zone of the reader."""
+    """Return a time for a date-and-time field, in the zone of the reader."""
     return f"{at.astimezone(now.zone):%Y-%m-%dT%H:%M:%S}"
 
 
 def _for_the_script(samples: list[Sample]) -> str:
-    told = [[one.position, _milliseconds(one.at)] for one in samples]
-    return msgspec.json.encode(told).decode()
+    data = [[one.position, _milliseconds(one.at)] for one in samples]
+    return msgspec.json.encode(data).decode()
 
 
 def error_page(request: AnyRequest, error: HerdbookError) -> Response[str]:
-    """Return what went wrong as a page: what, its state, a remedy, a way back.
+    """Return an error as a page: subject, state, remedy, and a link back.
 
-    It asks the log for nothing: it is shown also where there is none to ask.
+    It does not read the log, so that it also works if the log cannot be read.
     """
     status = status_of(error)
     service: Service = request.app.state.service
@@ -389,7 +389,7 @@ def error_page(request: AnyRequest, error: HerdbookError) -> Response[str]:
 
 
 def _way_back(request: AnyRequest) -> str:
-    """Return where to go on: the model that it was about, or the manager."""
+    """Return the link back: to the model that the error was about, or to the models."""
     path = _raw_path(request)
     name, slash, _ = path.removeprefix("/models/").rpartition("/")
     if path.startswith("/models/") and slash and request.method == "POST":

@@ -21,16 +21,16 @@ class Links:
         self.as_of = as_of
 
     def to(self, path: str, **query: Value) -> str:
-        """Return a page of the same moment; what is None or empty is left out.
+        """Return a page at the same time; values that are None or empty are omitted.
 
         Args:
-            path: Its path, encoded where that is needed.
-            query: Its query; ``_`` at the end of a name is left out.
+            path: Its path, encoded where necessary.
+            query: Its query; a trailing ``_`` of a name is removed.
         """
         return joined_link(path, {**query, "as_of": self.as_of})
 
     def model(self, name: str, word: str = "", **query: Value) -> str:
-        """Return the page of a model, or what a word behind it names."""
+        """Return the page of a model, or a page below it."""
         return self.to(model_path(name, word), **query)
 
     def event(self, position: int) -> str:
@@ -39,16 +39,16 @@ class Links:
 
 
 def model_path(name: str, word: str = "") -> str:
-    """Return the path of a model's page, or of what a word behind it names."""
+    """Return the path of a model's page, or of a page below it."""
     path = f"/models/{segment(name)}"
     return f"{path}/{word}" if word else path
 
 
 def joined_link(path: str, query: Mapping[str, Value]) -> str:
-    """Return a path with what is there of a query."""
-    told = {
+    """Return a path with the non-empty values of a query."""
+    given = {
         name.rstrip("_"): str(value)
         for name, value in query.items()
         if value is not None and value != ""
     }
-    return f"{path}?{urlencode(told)}" if told else path
+    return f"{path}?{urlencode(given)}" if given else path

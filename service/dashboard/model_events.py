@@ -1,7 +1,7 @@
 """The events of one model, as far as a page needs them.
 
-A short stream is read whole, by itself. Of a long one the newest events are read, from
-the log's end, so that a page never takes longer than a bounded part of the log does.
+A short stream is read completely. Of a long one the newest events are read, from the
+end of the log, so that a page takes a bounded time.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from herdbook.events.facts import (
 from herdbook.service.dashboard.event_list import entries_of
 
 _PROGRESS: Final = (PullProgressed, UpdateProgressed)
-TOLD: Final = frozenset(
+SHOWN_TYPES: Final = frozenset(
     fact.__name__ for fact in FACTS if not issubclass(fact, _PROGRESS)
 )
-"""The types of all events but progress: what ends a pull says how far it came."""
+"""The types of all events except progress; the end of a pull has its progress."""
 
 SHORT: Final = 5_000
-"""Events of a stream that is read whole."""
+"""Maximum events of a stream that is read completely."""
 
 DRAWN_AT_MOST: Final = 2_000
-"""Events that a timeline is drawn of where the stream is long."""
+"""Maximum events in the timeline of a long stream."""
 
 
 class Trail(NamedTuple):
-    """The newest events of a model, the oldest of them first.
+    """The newest events of a model, oldest first.
 
     Attributes:
         entries: The events, without progress.
-        whole: Whether these are all there are.
+        whole: Whether these are all events.
     """
 
     entries: list[HistoryEntry]
@@ -51,18 +51,18 @@ class Trail(NamedTuple):
 async def trail(manager: ModelManager, name: str, stream: str, *, until: int) -> Trail:
     """Return a model's newest events up to a position."""
     if (await manager.get_status(name)).version <= SHORT:
-        entries = await manager.history(name, HistoryFilter(types=TOLD))
+        entries = await manager.history(name, HistoryFilter(types=SHOWN_TYPES))
         return Trail([one for one in entries if one.position <= until], whole=True)
     page = await _newest(manager, stream, before=until + 1, limit=DRAWN_AT_MOST)
     return Trail(page.entries[::-1], whole=page.older is None)
 
 
 class Page(NamedTuple):
-    """Some events of a model, the newest first.
+    """Some events of a model, newest first.
 
     Attributes:
         entries: The events.
-        older: The ``before`` of the next page; None where there is nothing more.
+        older: The ``before`` of the next page; None on the last page.
     """
 
     entries: list[HistoryEntry]
@@ -88,7 +88,7 @@ async def _newest(
         limit=limit,
         newest_first=True,
         stream_prefix=stream,
-        chosen=HistoryFilter(types=TOLD),
+        chosen=HistoryFilter(types=SHOWN_TYPES),
     )
     own = [event for event in found.events if event.stream == stream]
     return Page(entries_of(own), found.next)
@@ -97,7 +97,7 @@ async def _newest(
 async def setters(
     manager: ModelManager, known: Trail, names: Sequence[str]
 ) -> dict[str, RecordedEvent]:
-    """Return, by setting, the newest event that put it in force."""
+    """Return, by setting, the event that set its present value."""
     found: dict[str, RecordedEvent] = {}
     for entry in reversed(known.entries):
         if len(found) == len(names):
@@ -115,7 +115,7 @@ async def setters(
 async def configured(
     manager: ModelManager, name: str, *, after_version: int
 ) -> list[RecordedEvent]:
-    """Return the changes of a model's settings after a version, the newest first."""
+    """Return the changes of a model's settings after a version, newest first."""
     types = frozenset({ConfigurationChanged.__name__})
     entries = await manager.history(name, HistoryFilter(types=types))
     return [
@@ -126,7 +126,7 @@ async def configured(
 
 
 async def event_at(manager: ModelManager, position: int) -> RecordedEvent:
-    """Return the event at a position that the log has."""
+    """Return the event at a position of the log."""
     found = await manager.read_log(
         after=position - 1, before=position + 1, limit=1, newest_first=True
     )

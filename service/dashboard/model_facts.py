@@ -16,7 +16,7 @@ from herdbook.service.dashboard.layout import PageRequest
 
 
 def known_facts(page: PageRequest, status: ModelStatus) -> list[tuple[str, str, str]]:
-    """Return facts with their names, and where each comes from."""
+    """Return facts with their names and sources."""
     shared_with = facts.sharing(status, page.moment.statuses())
     trained = status.context_trained
     source = SOURCES[status.context_source] if status.context_source else ""
@@ -58,13 +58,13 @@ def _tokens(number: int | None) -> str:
 
 
 class Abilities(NamedTuple):
-    """What a model can or cannot do, of those known from one source.
+    """Capabilities of a model from one source: those it has, or those it lacks.
 
     Attributes:
-        can: Whether it can.
-        names: What, in words.
-        source: Where that comes from.
-        evidence: What was seen there.
+        can: Whether it has them.
+        names: The capabilities, as text.
+        source: The source.
+        evidence: What the source says.
     """
 
     can: bool
@@ -74,7 +74,7 @@ class Abilities(NamedTuple):
 
 
 def abilities(page: PageRequest, status: ModelStatus) -> list[Abilities]:
-    """Return what a model can and cannot do, by where that is known from."""
+    """Return the capabilities that a model has and lacks, by source."""
     known = page.moment.capabilities(status.name)
     groups: dict[tuple[bool, str], list[str]] = {}
     for name, one in known.items():
@@ -91,11 +91,11 @@ def _evidence(known: Mapping[str, Capability], names: Sequence[str]) -> str:
 
 
 class Figures(NamedTuple):
-    """What is counted of a model.
+    """Statistics of a model.
 
     Attributes:
         rows: Names and numbers.
-        diagram: The states with the path taken.
+        diagram: The states with the transitions so far.
     """
 
     rows: list[tuple[str, str]]
@@ -103,7 +103,7 @@ class Figures(NamedTuple):
 
 
 def figures(page: PageRequest, status: ModelStatus) -> Figures | None:
-    """Return what is counted of a model; None where there is nothing."""
+    """Return the statistics of a model; None if there are none."""
     if not status.version:
         return None
     counted = page.moment.statistics(status.name)
@@ -147,7 +147,7 @@ def _by_word(counts: dict[str, int]) -> str:
 def _times(
     counted: ModelStatistics, status: ModelStatus, page: PageRequest
 ) -> list[tuple[str, str]]:
-    """Return how long it was in each state, the present stay included."""
+    """Return the time in each state, including the present one."""
     seconds = dict(counted.seconds_in)
     if counted.since is not None:
         stay = max((page.now.at - counted.since).total_seconds(), 0.0)

@@ -1,7 +1,7 @@
 """The stylesheet, the script and the icon: read once, and never stale in a browser.
 
-A link to a file contains a part of its content's hash, so a cached file
-under that link is never another version.
+A link to a file contains a part of the hash of its content, so a cached file is never
+another version.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _FOR_EVER: Final = "public, max-age=31536000, immutable"
 
 
 class StaticFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A file as it is served.
+    """A static file.
 
     Attributes:
         content: Its bytes.
         kind: Its media type.
-        version: A part of its content's hash.
+        version: A part of the hash of its content.
     """
 
     content: bytes
@@ -67,7 +67,7 @@ def static_file(name: FromPath[str], v: FromQuery[str] = "") -> Response[bytes]:
     """Serve a file; a link with the current hash may be cached permanently.
 
     Raises:
-        BadPathError: There is none of that name.
+        BadPathError: The file does not exist.
     """
     found = FILES.get(name)
     if found is None:

@@ -1,4 +1,4 @@
-"""The templates: what goes in is escaped, and what is missing is an error."""
+"""Templates: values are escaped, and a missing value is an error."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _made() -> Environment:
     made.filters["as_typed"] = as_typed
     made.filters["merged"] = lambda query, **changes: {**query, **changes}
     for name in made.list_templates():
-        made.get_template(name)  # compiled now, and not while others wait
+        made.get_template(name)  # compiled now, not during a request
     return made
 
 
@@ -45,7 +45,7 @@ TEMPLATES: Final = _made()
 
 
 async def rendered_in_slices(template: str, **values: object) -> str:
-    """Return a template, filled; other tasks run in between.
+    """Return a rendered template; other tasks run in between.
 
     A page of a thousand models takes a quarter of a second.
     """
@@ -57,5 +57,5 @@ async def rendered_in_slices(template: str, **values: object) -> str:
 
 
 def rendered(template: str, **values: object) -> str:
-    """Return a template, filled."""
+    """Return a rendered template."""
     return TEMPLATES.get_template(template).render(**values)

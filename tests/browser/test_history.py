@@ -71,7 +71,7 @@ def test_dragging_tells_the_moment_and_leads_there(
     page.mouse.move(box["x"] + box["width"] - 8, middle)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] / 2, middle, steps=5)
-    expect(page.locator("#time-told")).to_contain_text("as of")
+    expect(page.locator("#time-shown")).to_contain_text("as of")
     page.mouse.up()
     page.wait_for_url(AS_OF)
 

@@ -1,7 +1,7 @@
-"""The small charts: memory by runner, and how much the log has of which time.
+"""Small charts: memory by runner, progress, and the density of events over time.
 
-Data go in, SVG comes out. Widths are shares of the place that the page gives, so
-that nothing is scaled and text keeps its size; looks are left to the stylesheet.
+Data go in, SVG comes out. Widths are percentages of the space on the page, so that
+text keeps its size; the style sheet defines colours.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ MOST_COLOURS: Final = 8
 
 
 def runners_of(statuses: Iterable[ModelStatus]) -> list[Runner]:
-    """Return the runners of some models, each once, the largest first."""
+    """Return the distinct runners of some models, largest first."""
     found = {s.runner.digest: s.runner for s in statuses if s.runner is not None}
     return sorted(found.values(), key=lambda runner: (-runner.size_bytes, runner.name))
 
 
 def memory_bar(runners: Sequence[Runner]) -> Markup:
-    """Return the memory in use: a piece for each runner, the GPU's part stronger.
+    """Return the memory in use: a segment for each runner, with the GPU part stronger.
 
-    Servers do not report the total memory; the pieces are shares of the memory in
-    use, and one alone would look as if memory were full.
+    Servers do not report their total memory, so segments are shares of the memory in
+    use. A single segment would look as if memory were full, so there is none.
     """
     total = sum(runner.size_bytes for runner in runners)
     if not total or len(runners) < 2:
@@ -44,10 +44,10 @@ def memory_bar(runners: Sequence[Runner]) -> Markup:
     for number, runner in enumerate(runners):
         pieces.append(_runner_piece(runner, begin, total, series_class(number)))
         begin += runner.size_bytes
-    told = "; ".join(_told(runner) for runner in runners)
+    text = "; ".join(_runner_text(runner) for runner in runners)
     return picture(
         *pieces,
-        title=f"{bytes_text(total)} of memory in use: {told}",
+        title=f"{bytes_text(total)} of memory in use: {text}",
         class_="memory",
         width="100%",
         height=14,
@@ -79,14 +79,14 @@ def series_class(number: int) -> str:
     return f"s{min(number, MOST_COLOURS - 1)}"
 
 
-def _told(runner: Runner) -> str:
+def _runner_text(runner: Runner) -> str:
     return f"{runner.name} {bytes_text(runner.size_bytes)}, {where_text(runner)}"
 
 
 def _runner_piece(runner: Runner, begin: int, total: int, colour: str) -> Markup:
     whole = element(
         "rect",
-        element("title", _told(runner)),
+        element("title", _runner_text(runner)),
         x=percent(begin / total),
         width=percent(runner.size_bytes / total),
         y=0,
@@ -113,7 +113,7 @@ def _runner_piece(runner: Runner, begin: int, total: int, colour: str) -> Markup
 
 
 def progress_bar(completed: int, total: int) -> Markup:
-    """Return how far a download is."""
+    """Return the progress of a download."""
     share = completed / total if total else 0.0
     return picture(
         element("rect", x=0, y=0, width="100%", height=10, class_="track"),
@@ -134,19 +134,19 @@ _NARROWEST: Final = 0.002
 
 
 class Sample(NamedTuple):
-    """When an event was recorded that stands for those around it."""
+    """The time of an event that represents the events around it."""
 
     position: int
     at: datetime
 
 
 def density_strip(samples: Sequence[Sample], *, chosen: datetime, now: Now) -> Markup:
-    """Return when the events of the log came, and how close together.
+    """Return how many events the log has over time.
 
     Args:
-        samples: Some of the events, by position, the first and the newest among them.
+        samples: Some of the events by position, including the first and the newest.
         chosen: The time that the page shows.
-        now: The present, at the right end.
+        now: The current time, at the right end.
     """
     if len(samples) < 2:
         return Markup("")
@@ -183,13 +183,13 @@ class Axis(NamedTuple):
 
 
 def _rate(one: Sample, other: Sample) -> float:
-    """Return how many events came in a second, as a power of ten."""
+    """Return the events per second, as a power of ten."""
     seconds = max((other.at - one.at).total_seconds(), 0.001)
     return math.log10((other.position - one.position) / seconds)
 
 
 def _height(rate: float, rates: Sequence[float]) -> float:
-    """Return how high a rate stands among those of the log, 0 to 1."""
+    """Return the height of a rate among those of the log, 0 to 1."""
     low, high = min(rates), max(rates)
     return 0.15 + 0.85 * (rate - low) / (high - low) if high > low else 0.5
 
@@ -198,14 +198,14 @@ def _bar(pair: tuple[Sample, Sample], axis: Axis, share: float, now: Now) -> Mar
     one, other = pair
     count = other.position - one.position
     seconds = (other.at - one.at).total_seconds()
-    told = (
+    text = (
         f"{counted(count, 'event')} in {duration_text(max(seconds, 0))}, "
         f"from {now.clock(one.at)} (#{one.position})"
     )
     left = axis.share(one.at)
     return element(
         "rect",
-        element("title", told),
+        element("title", text),
         x=percent(left),
         width=percent(max(axis.share(other.at) - left, _NARROWEST)),
         y=STRIP * (1 - share),

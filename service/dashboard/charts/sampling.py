@@ -1,7 +1,7 @@
-"""When some events of a log were recorded: enough to draw it, read once each.
+"""Times of some events of a log: enough for a chart, and read once each.
 
-The events are so many apart that there are about a hundred; the distance is a power
-of two, so that when the log grows what is known of it can be used on.
+The samples have equal distances, about a hundred in all. The distance is a power of
+two, so that the samples stay useful when the log grows.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from herdbook.core import ModelManager
 from herdbook.service.dashboard.charts.memory import Sample
 
 MOST: Final = 120
-"""Samples at most."""
+"""Maximum number of samples."""
 
 
 def positions_of(head: int) -> list[int]:
-    """Return the positions to look at in a log that ends at ``head``."""
+    """Return the positions to sample in a log that ends at ``head``."""
     if head < 1:
         return []
     step = 1
@@ -27,14 +27,14 @@ def positions_of(head: int) -> list[int]:
 
 
 class Samples:
-    """What is known of one log."""
+    """The samples of one log."""
 
     def __init__(self) -> None:
         self._times: dict[int, datetime] = {}
 
     async def read(self, manager: ModelManager, head: int) -> list[Sample]:
         """Return the samples of a log that ends at ``head``."""
-        known = self._times  # of this call alone: others read at the same time
+        known = self._times  # local: other requests read at the same time
         times: dict[int, datetime] = {}
         for position in positions_of(head):
             at = known.get(position) or await recorded_at(manager, position)

@@ -1,7 +1,7 @@
-"""The five states and the ways between them, with those that a model has gone.
+"""The five states and their transitions, with those that a model has made.
 
-The ways are the lifecycle's own (``presentation.diagram``); only where each state
-stands is laid down here. One that was never gone is drawn faintly.
+The transitions come from the lifecycle (``presentation.diagram``); only the layout is
+defined here. Transitions that the model has not made are drawn faintly.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _HALF_HEIGHT: Final = 17
 
 
 class Point(NamedTuple):
-    """A place in the picture."""
+    """A point in the picture."""
 
     x: float
     y: float
 
     def towards(self, other: Point, share: float) -> Point:
-        """Return the place so far on the way to another."""
+        """Return the point at a share of the way to another."""
         return Point(
             self.x + (other.x - self.x) * share, self.y + (other.y - self.y) * share
         )
@@ -51,8 +51,8 @@ def state_diagram(counts: Mapping[str, int], state: ModelState) -> Markup:
     """Return the diagram.
 
     Args:
-        counts: By ``from>to``, how often a model went so.
-        state: Where it is.
+        counts: Number of transitions by ``from>to``.
+        state: The present state.
     """
     ways = sorted(edges().items(), key=lambda way: counts.get(_key(*way[0]), 0))
     lines = [
@@ -69,7 +69,7 @@ def state_diagram(counts: Mapping[str, int], state: ModelState) -> Markup:
         *lines,
         *(_box(each, here=each is state) for each in _PLACES),
         *labels,
-        title=_told(counts, state),
+        title=_summary(counts, state),
         class_="states",
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
     )
@@ -79,15 +79,13 @@ def _key(source: ModelState, to: ModelState) -> str:
     return f"{source}>{to}"
 
 
-def _told(counts: Mapping[str, int], state: ModelState) -> str:
+def _summary(counts: Mapping[str, int], state: ModelState) -> str:
     gone = [
         f"{key.replace('_', ' ').replace('>', ' to ')} {counted(count, 'time')}"
         for key, count in sorted(counts.items(), key=lambda item: -item[1])
     ]
-    here = f"It is {_word(state)}"
-    return (
-        f"{here}; it went from {', '.join(gone)}" if gone else f"{here}; it never moved"
-    )
+    here = f"State: {_word(state)}"
+    return f"{here}. Transitions: {', '.join(gone) or 'none'}"
 
 
 def _word(state: ModelState) -> str:
@@ -139,12 +137,12 @@ def _way(
 ) -> Markup:
     begin, bend, end = _curve(source, to)
     kind = "gone" if count else "open"
-    told = (
+    text = (
         f"{_word(source)} to {_word(to)}, {counted(count, 'time')}: {', '.join(events)}"
     )
     return element(
         "path",
-        element("title", told),
+        element("title", text),
         d=f"M{begin.x:.1f},{begin.y:.1f} Q{bend.x:.1f},{bend.y:.1f} "
         f"{end.x:.1f},{end.y:.1f}",
         fill="none",
@@ -156,7 +154,7 @@ def _way(
 
 def _label(source: ModelState, to: ModelState, count: int) -> Markup:
     begin, bend, end = _curve(source, to)
-    # The middle of the curve, or where ways cross: nearer to where it begins.
+    # The middle of the curve; nearer to its start where curves cross.
     at = begin.towards(bend, 0.42).towards(bend.towards(end, 0.42), 0.42)
     return element(
         "text", f"{count:,}", x=at.x, y=at.y + 4, text_anchor="middle", class_="count"
@@ -164,7 +162,7 @@ def _label(source: ModelState, to: ModelState, count: int) -> Markup:
 
 
 def _curve(source: ModelState, to: ModelState) -> tuple[Point, Point, Point]:
-    """Return where a way begins, bends and ends; a pair parts to the right."""
+    """Return start, bend and end of a transition; opposite ones are separated."""
     one, other = _PLACES[source], _PLACES[to]
     length = math.dist(one, other)
     side = Point(-(other.y - one.y) / length, (other.x - one.x) / length)
@@ -174,7 +172,7 @@ def _curve(source: ModelState, to: ModelState) -> tuple[Point, Point, Point]:
 
 
 def _edge_of(place: Point, towards: Point) -> Point:
-    """Return where the line from a box's middle leaves the box, with a little air."""
+    """Return where a line from a box's centre leaves the box, with a margin."""
     across, down = towards.x - place.x, towards.y - place.y
     reach = min(
         (_HALF_WIDTH + 3) / abs(across) if across else math.inf,

@@ -1,7 +1,7 @@
-"""A model's timeline: when it was fetched, loaded, in memory and used, as bars.
+"""A model's timeline: bars for pulls, loads and time in memory, marks for uses.
 
-Events go in, spans and marks come out, and from them SVG. A span that has not ended
-extends to the end of the window; one that began before it is cut at its start.
+Events become spans and marks, and these become SVG. A span that has not ended extends
+to the end of the window; one that began before the window is cut at its start.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from herdbook.service.dashboard.charts.markup import element, percent, picture
 
 
 class Lane(StrEnum):
-    """What a bar is about."""
+    """The subject of a bar."""
 
     PULL = "pull"
     LOAD = "load"
@@ -31,7 +31,7 @@ class Lane(StrEnum):
 
 
 class Ending(StrEnum):
-    """How what a bar shows came to its end."""
+    """How the activity of a bar ended."""
 
     OPEN = "open"
     DONE = "done"
@@ -46,14 +46,14 @@ class Span(NamedTuple):
     begin: datetime
     end: datetime | None
     ending: Ending
-    told: str
+    sentence: str
 
 
 class Trail(NamedTuple):
-    """What a timeline shows.
+    """The content of a timeline.
 
     Attributes:
-        spans: What went on for a while.
+        spans: Activities with a duration.
         uses: When the model was used.
     """
 
@@ -62,7 +62,7 @@ class Trail(NamedTuple):
 
 
 ROW: Final = 22
-"""Height of a lane; the labels beside it have the same."""
+"""Height of a lane; the labels next to it have the same."""
 
 LANES: Final = tuple(Lane)
 _BAR = 12
@@ -100,7 +100,7 @@ _LEAVES = (facts.ModelDeleted.__name__, facts.ModelVanished.__name__)
 
 
 def trail_of(events: Iterable[HistoryEntry]) -> Trail:
-    """Return what a model's events, the oldest first, say went on."""
+    """Return the content of a timeline from a model's events, oldest first."""
     spans: list[Span] = []
     open_: dict[Lane, datetime] = {}
     uses: list[datetime] = []
@@ -108,7 +108,8 @@ def trail_of(events: Iterable[HistoryEntry]) -> Trail:
         kind, at = event.type, event.occurred_at
         if kind == facts.ModelUsed.__name__:
             uses.append(at)
-            open_.setdefault(Lane.LOADED, at)  # it was in memory, whoever loaded it
+            # It was in memory, even if another program loaded it.
+            open_.setdefault(Lane.LOADED, at)
         ended = _ENDS.get(kind)
         endings = [ended] if ended else []
         if kind in _LEAVES:
@@ -125,25 +126,25 @@ def trail_of(events: Iterable[HistoryEntry]) -> Trail:
 
 
 class Window(NamedTuple):
-    """The stretch of time that is shown."""
+    """The period that is shown."""
 
     begin: datetime
     end: datetime
 
     def share(self, moment: datetime) -> float:
-        """Return where a time is in it, 0 to 1 inside."""
+        """Return the place of a time in it, 0 to 1 if inside."""
         return (moment - self.begin) / self.length
 
     @property
     def length(self) -> timedelta:
-        """How long it is; never nothing."""
+        """Its length; at least a second."""
         return max(self.end - self.begin, timedelta(seconds=1))
 
 
 def window_of(
     events: Sequence[HistoryEntry], now: datetime, span: timedelta | None
 ) -> Window:
-    """Return what to show: the given length up to now, or all that there is."""
+    """Return the period to show: a given length up to now, or everything."""
     first = events[0].occurred_at if events else now
     if span is not None:
         return Window(max(now - span, min(first, now - timedelta(seconds=30))), now)
@@ -154,8 +155,8 @@ def timeline(trail: Trail, window: Window, now: Now, *, end: str = "now") -> Mar
     """Return the bars of a model, with the times below them.
 
     Args:
-        trail: What went on.
-        window: The stretch of time to show.
+        trail: The content.
+        window: The period to show.
         now: The time at its end, in the reader's zone.
         end: The label of that time.
     """
@@ -171,17 +172,17 @@ def timeline(trail: Trail, window: Window, now: Now, *, end: str = "now") -> Mar
         *tracks,
         *(_bar(span, window, now) for span in shown),
         *_marks(uses, window, now),
-        title=_told(shown, uses, window, now),
+        title=_summary(shown, uses, window, now),
         class_="timeline",
         width="100%",
         height=height + 20,
     )
 
 
-def _told(
+def _summary(
     spans: Sequence[Span], uses: Sequence[datetime], window: Window, now: Now
 ) -> str:
-    """Return in words what the bars show."""
+    """Return the bars as text."""
     counts = {lane: sum(span.lane is lane for span in spans) for lane in LANES}
     return (
         f"Since {now.clock(window.begin)}: "
@@ -204,14 +205,14 @@ def _bar(span: Span, window: Window, now: Now) -> Markup:
     begin = max(window.share(span.begin), 0.0)
     end = min(window.share(_end(span, window)), 1.0)
     lasted = (_end(span, window) - span.begin).total_seconds()
-    told = (
+    text = (
         f"{span.lane}: from {now.clock(span.begin)}, {duration_text(max(lasted, 0))}"
         f"{' so far' if span.end is None else ''}"
-        f"{f'; {span.told}' if span.told else ''}"
+        f"{f'; {span.sentence}' if span.sentence else ''}"
     )
     bar = element(
         "rect",
-        element("title", told),
+        element("title", text),
         x=percent(begin),
         y=_top(span.lane),
         width=percent(end - begin),
@@ -234,7 +235,7 @@ def _bar(span: Span, window: Window, now: Now) -> Markup:
 
 
 def _marks(uses: Sequence[datetime], window: Window, now: Now) -> list[Markup]:
-    """Return a mark for each use; those that would stand on one another are one."""
+    """Return a mark for each use; overlapping ones are merged."""
     places: dict[int, list[datetime]] = {}
     for at in uses:
         places.setdefault(round(window.share(at) * 400), []).append(at)

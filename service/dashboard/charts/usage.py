@@ -26,14 +26,14 @@ class Bar(NamedTuple):
         end: When it ends.
         whole: The number that is drawn.
         marked: The part of it that is marked.
-        told: The bar in words.
+        text: The bar as text.
     """
 
     begin: datetime
     end: datetime
     whole: int
     marked: int
-    told: str
+    text: str
 
 
 def span_of(name: str) -> tuple[datetime, datetime]:
@@ -93,7 +93,7 @@ def _piece(bar: Bar, begin: datetime, length: float, highest: int) -> Markup:
     place = {"x": percent(left), "width": percent(max(right - left, 0.002))}
     whole = element(
         "rect",
-        element("title", bar.told),
+        element("title", bar.text),
         y=HEIGHT - height,
         height=height,
         class_="bar",
@@ -103,7 +103,7 @@ def _piece(bar: Bar, begin: datetime, length: float, highest: int) -> Markup:
         return whole
     part = element(
         "rect",
-        element("title", bar.told),
+        element("title", bar.text),
         y=HEIGHT - marked,
         height=marked,
         class_="failed",

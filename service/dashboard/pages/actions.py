@@ -254,7 +254,7 @@ class ActionRequest(msgspec.Struct, frozen=True, kw_only=True):
 async def perform(
     request: AnyRequest, name: FromPath[str], word: FromPath[str]
 ) -> Response[str]:
-    """Perform a confirmed action, and lead to the page that shows the result.
+    """Perform a confirmed action, and redirect to the page that shows the result.
 
     Raises:
         HerdbookError: It cannot be done.

@@ -61,7 +61,7 @@ class Consequence(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a model.
+    """The result of the action on a model.
 
     Attributes:
         name: The model.
@@ -108,7 +108,7 @@ async def confirm_bulk(request: AnyRequest) -> Response[str]:
 
 @post("/bulk", include_in_schema=False)
 async def perform_bulk(request: AnyRequest) -> Response[str]:
-    """Do it with each model, and show every result.
+    """Perform the action on each model, and show every result.
 
     Raises:
         BadRequestError: No model was named, too many, or the action does not exist.

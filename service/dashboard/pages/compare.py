@@ -1,4 +1,4 @@
-"""What differs between two moments, in words."""
+"""The page that compares two times."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from herdbook.service.http.request import AnyRequest
 
 @get("/compare", include_in_schema=False)
 async def compare_page(request: AnyRequest) -> Response[str]:
-    """Show the differences; without ``to`` up to the time that is shown.
+    """Show the differences; without ``to`` up to the time that the page shows.
 
     Raises:
         CallerError: A time is invalid, or outside the log.
@@ -60,5 +60,5 @@ async def _words(page: PageRequest, moment: ReadModel | None) -> tuple[str, int]
         return "", 0
     at: datetime | None = moment.asked
     at = at or await recorded_at(page.service.manager, moment.position)
-    told = page.present.clock(at) if at else "before the first event"
-    return told, moment.position
+    text = page.present.clock(at) if at else "before the first event"
+    return text, moment.position

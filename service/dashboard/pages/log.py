@@ -1,4 +1,4 @@
-"""The log: newest first, filtered, in pages; and one event with its envelope."""
+"""The log, newest events first, with filters and pages; and the page of one event."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PAGE: Final = 50
 """Events on one page."""
 
 RELATED: Final = 200
-"""Events of one operation that are shown at most."""
+"""Maximum number of events of one operation that are shown."""
 
 TYPES: Final = tuple(sorted(fact.__name__ for fact in FACTS))
 _FIELDS: Final = ("model", "type", "cause", "actor", "since", "until")
@@ -37,7 +37,7 @@ Before = Annotated[int | None, QueryParameter(ge=1, lt=1 << 53)]
 
 @get("/log", include_in_schema=False)
 async def log_page(request: AnyRequest, before: Before = None) -> Response[str]:
-    """Show what was recorded, the newest first."""
+    """Show the recorded events, newest first."""
     page = await visit(request)
     query = {name: request.query_params.get(name, "").strip() for name in _FIELDS}
     end = page.moment.position + 1
@@ -74,8 +74,8 @@ def _chosen(query: Mapping[str, str], now: Now) -> HistoryFilter:
     """Return the filter that a query describes.
 
     Raises:
-        BadRequestError: There is no such type or cause, or a time is none.
-        InvalidTimeError: A time is in no form that is understood.
+        BadRequestError: The type, cause or time is invalid.
+        InvalidTimeError: A time cannot be read.
     """
     cause, actor = query["cause"], query["actor"]
     kind = parse_event_type(query["type"])
@@ -87,7 +87,7 @@ def _chosen(query: Mapping[str, str], now: Now) -> HistoryFilter:
         )
     if cause and cause not in tuple(Cause):
         raise BadRequestError(
-            f"cause {cause[:80]!r}", "is no cause", f"Causes are {', '.join(Cause)}"
+            f"cause {cause[:80]!r}", "is not a cause", f"Causes are {', '.join(Cause)}"
         )
     return HistoryFilter(
         types=frozenset({kind}) if kind else None,
@@ -110,12 +110,12 @@ def _time(text: str, now: Now) -> datetime | None:
 
 
 class Envelope(NamedTuple):
-    """A fact about an event, as its page lists it.
+    """A field of an event's envelope.
 
     Attributes:
-        name: Which.
+        name: Its name.
         text: Its value.
-        link: Where it leads to, if it does.
+        link: Its link, if it has one.
         copied: Whether there is a button that copies it.
     """
 
@@ -130,7 +130,7 @@ async def event_page(request: AnyRequest, position: FromPath[int]) -> Response[s
     """Show one event.
 
     Raises:
-        UnknownEventError: The log has none there.
+        UnknownEventError: The event does not exist.
     """
     page = await visit(request)
     if not 1 <= position <= page.moment.position:
@@ -151,7 +151,7 @@ async def event_page(request: AnyRequest, position: FromPath[int]) -> Response[s
         data=_json(event.data),
         whole=_json(answers.event(event)),
         hash_before=await _hash_before(page, position),
-        led=entries_with_events(related),
+        related=entries_with_events(related),
         ends=page.moment.position,
     )
 
@@ -163,7 +163,7 @@ async def _hash_before(page: PageRequest, position: int) -> str:
 
 
 async def _related(page: PageRequest, event: RecordedEvent) -> list[RecordedEvent]:
-    """Return the other events of the operation, and what caused this one."""
+    """Return the other events of the operation, and the cause of this one."""
     if event.correlation_id is None:
         return []
     manager = page.service.manager

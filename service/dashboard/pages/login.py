@@ -1,7 +1,7 @@
-"""Signing in: a browser gives a token once and gets a session for it.
+"""Sign in: a browser sends a token once and gets a session for it.
 
-Works without a script. Wrong tokens count as they do everywhere; where a person is
-led to afterwards is a page of this service, whatever the link said.
+Works without a script. Wrong tokens count towards the limit of all requests. After
+signing in, a user is only ever redirected to pages of this service.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from herdbook.service.middleware import SIGN_IN, authenticator_of
 from herdbook.service.problems import headers_of, status_of
 
 _LOCAL: Final = re.compile(r"/(?:[!-.0-\[\]-~][!-\[\]-~]*)?")
-"""A path of printable ASCII without backslashes, and its second sign no slash."""
+"""A path of printable ASCII without backslashes; the second character is no slash."""
 
 _LONGEST: Final = 2000
 _LOG: Final = Logger("herdbook.login")
@@ -35,15 +35,15 @@ _LOG: Final = Logger("herdbook.login")
 
 @get("/login", include_in_schema=False)
 async def show_login(request: AnyRequest) -> Response[str]:
-    """Show the page that signs in; where there are no tokens nobody needs it."""
+    """Show the sign-in page; without tokens, redirect."""
     if authenticator_of(request).is_open:
-        return _led_to("/")
+        return _redirect("/")
     return _page(request.query_params.get("next", "/"))
 
 
 @post("/login", include_in_schema=False)
 async def sign_in(request: AnyRequest) -> Response[str]:
-    """Begin a session of the token that was given.
+    """Start a session for the given token.
 
     Raises:
         BadRequestError: The form cannot be read.
@@ -51,7 +51,7 @@ async def sign_in(request: AnyRequest) -> Response[str]:
     """
     authenticator = authenticator_of(request)
     if authenticator.is_open:
-        return _led_to("/")
+        return _redirect("/")
     form = await read_form(request, most=8)
     wanted = form.get("next", "/")
     secret = form.get("token", "").strip()
@@ -60,7 +60,7 @@ async def sign_in(request: AnyRequest) -> Response[str]:
     except (TooManyFailuresError, UnauthorizedError) as error:
         return _page(wanted, error)
     _LOG.info("signed_in", actor=principal.actor, client=address_of(request.scope))
-    return _led_to(
+    return _redirect(
         local_path(wanted), cookie=authenticator.sessions.begin(principal.name)
     )
 
@@ -70,27 +70,27 @@ async def sign_out(request: AnyRequest) -> Response[str]:
     """End the session of this browser.
 
     Raises:
-        UnprovenFormError: Another site's page asks for that.
+        UnprovenFormError: A page of another site sent the form.
     """
     authenticator = authenticator_of(request)
     try:
         principal = authenticator.authenticate(request.scope)
     except (TooManyFailuresError, UnauthorizedError):
-        pass  # there is no session that could be ended against its owner's will
+        pass  # there is no session to protect
     else:
         if needs_proof(request.scope):
             authenticator.forms.check(
                 request.scope, principal, await read_form(request)
             )
-    return _led_to("/login", cookie=authenticator_of(request).sessions.end())
+    return _redirect("/login", cookie=authenticator_of(request).sessions.end())
 
 
 HANDLERS: Final = [show_login, sign_in, sign_out]
-"""What the application serves of this."""
+"""The handlers of this module."""
 
 
 def _principal(request: AnyRequest, secret: str) -> Principal:
-    """Return whose a token is; an empty form is not a wrong one."""
+    """Return the user of a token; an empty form is not a wrong token."""
     if not secret:
         raise UnauthorizedError("the form", "has no token", "Paste yours")
     return authenticator_of(request).authenticate_token(
@@ -99,10 +99,10 @@ def _principal(request: AnyRequest, secret: str) -> Principal:
 
 
 def local_path(text: str) -> str:
-    r"""Return a path of this service to lead to: that text, if it is one, or ``/``.
+    r"""Return a text if it is a path of this service, and ``/`` otherwise.
 
-    A browser takes ``//`` and ``/\`` for another host, and leaves out signs that do
-    not print; none of those is led to.
+    Browsers treat ``//`` and ``/\`` as another host, and drop characters that are not
+    printable.
     """
     path = text.partition("?")[0]
     fits = len(text) <= _LONGEST and _LOCAL.fullmatch(text) is not None
@@ -110,7 +110,7 @@ def local_path(text: str) -> str:
 
 
 def _page(wanted: str, error: HerdbookError | None = None) -> Response[str]:
-    """Return the page that signs in, with what was wrong the time before."""
+    """Return the sign-in page, with the error of the last attempt."""
     text = rendered(
         "login.html",
         wanted=local_path(wanted),
@@ -125,8 +125,8 @@ def _page(wanted: str, error: HerdbookError | None = None) -> Response[str]:
     )
 
 
-def _led_to(path: str, *, cookie: str | None = None) -> Response[str]:
-    """Return what leads a browser on; Litestar's own would quote the path again."""
+def _redirect(path: str, *, cookie: str | None = None) -> Response[str]:
+    """Return a redirect; Litestar's own would quote the path again."""
     headers = {"location": path} | ({"set-cookie": cookie} if cookie else {})
     return Response(
         "",

@@ -1,4 +1,4 @@
-"""One model: what is known of it and from where, its path, its time, its history."""
+"""The page of one model: facts with sources, states, timeline, settings, history."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Before = Annotated[int | None, QueryParameter(ge=1, lt=1 << 53)]
 
 
 class Setter(NamedTuple):
-    """A setting that is in force, and who made it so."""
+    """A setting with its value, and the event that set it."""
 
     name: str
     text: str
@@ -119,8 +119,8 @@ class Drawn(NamedTuple):
     Attributes:
         picture: The bars.
         labels: The names of its lanes.
-        spans: The stretches that one can choose, each with whether it is shown.
-        whole: Whether all of the model's events were looked at.
+        spans: The periods to choose from, each with whether it is shown.
+        whole: Whether it has all events of the model.
     """
 
     picture: Markup
@@ -162,7 +162,7 @@ _LANE_WORDS: Final = {
 
 
 def _fitting(trail: Trail, now: datetime) -> str:
-    """Return the stretch to begin with: the last week, if more is there than that."""
+    """Return the initial period: the last week, if there is more than that."""
     first, last = trail.entries[0].occurred_at, trail.entries[-1].occurred_at
     week = timedelta(days=7)
     return "week" if now - first > 2 * week and now - last < week else "all"
@@ -171,7 +171,7 @@ def _fitting(trail: Trail, now: datetime) -> str:
 async def _setters(
     page: PageRequest, status: ModelStatus, trail: Trail
 ) -> list[Setter]:
-    """Return the settings in force, with who set each."""
+    """Return the present settings, with who set each."""
     names = sorted(status.settings)
     events = await model_events.setters(page.service.manager, trail, names)
     return [
@@ -216,7 +216,7 @@ def _note(event: RecordedEvent | None) -> str:
 
 
 class ExplanationEvent(NamedTuple):
-    """An event that a state goes back to, and how."""
+    """An event that explains a state, and its relation to it."""
 
     link: str
     entry: HistoryEntry | RecordedEvent
@@ -226,7 +226,7 @@ class ExplanationEvent(NamedTuple):
 async def _lineage(
     page: PageRequest, status: ModelStatus, trail: Trail
 ) -> list[ExplanationEvent]:
-    """Return what led to the state; of a long stream, the one event that made it."""
+    """Return the explanation of the state; of a long stream, only the causing event."""
     if not status.version:
         return []
     if trail.whole:
@@ -243,7 +243,7 @@ async def _lineage(
 
 
 def _problem(page: PageRequest, status: ModelStatus) -> str:
-    """Return what went wrong with the last operation, where the log does not say it."""
+    """Return the error of the last operation, if the log does not have it."""
     if page.past or status.last_failure is not None:
         return ""
     known = [o for o in page.service.operations.all() if o.model == status.name]

@@ -43,18 +43,18 @@ from herdbook.service.errors import BadRequestError
 from herdbook.service.http.request import AnyRequest
 
 MANY: Final = 12
-"""Models among which one wants to search."""
+"""Number of models from which there is a filter."""
 
 
 class Progressing(NamedTuple):
-    """Work under way on a model, in words.
+    """Work in progress on a model.
 
     Attributes:
-        verb: What is done.
-        bar: How far it is, as a bar; empty where nobody knows.
+        verb: The activity.
+        bar: Its progress as a bar; empty if it is not known.
         figures: The same in numbers, with rate and time left.
-        asked: Who asked for it, and when.
-        since: When it began.
+        asked: Who started it, and when.
+        since: When it started.
     """
 
     verb: str
@@ -68,21 +68,21 @@ class Row(NamedTuple):
     """A model in the table.
 
     Attributes:
-        status: What is known of it.
-        state: Its state, as a word.
-        size: Its size.
-        context: Its context.
-        can: What sets it apart.
-        memory: The memory that it is in, if it is.
-        expiry: When it leaves it.
+        status: The status.
+        state: The state, as text.
+        size: The size.
+        context: The context.
+        can: The notable capabilities.
+        memory: The memory in use, if it is loaded.
+        expiry: When keep-alive ends, as text.
         expires_at: The same as a time.
-        used: Its last use.
-        twin: The model further up of the same weights.
+        used: The last use.
+        twin: An earlier model in the table with the same weights.
         works: Work in progress.
-        failure: What failed last.
-        failed_at: When that was.
-        remedy: What to do about that.
-        buttons: What can be done with it, the first thing first.
+        failure: The last failure.
+        failed_at: When it happened.
+        remedy: Its remedy.
+        buttons: The possible actions, most likely first.
     """
 
     status: ModelStatus
@@ -135,7 +135,7 @@ async def models_page(
     if sort:
         checked("sort", [sort], SORT_KEYS)
         found = sort_models(found, sort.lower())
-    else:  # what needs attention is above the fold
+    else:  # what needs attention is at the top
         found.sort(key=lambda one: not (one.name in works or _needs_attention(one)))
     twins = twins_of(shown)
     rows, time_slice = [], TimeSlice()
@@ -192,7 +192,7 @@ def _needs_attention(status: ModelStatus) -> bool:
 async def pull_by_name(
     request: AnyRequest, model: FromQuery[str] = ""
 ) -> Response[str]:
-    """Lead from a name to the page that says what pulling it means.
+    """Redirect to the confirmation of a pull.
 
     Raises:
         BadRequestError: No name was given.
@@ -209,7 +209,7 @@ async def pull_by_name(
 
 
 def works_of(page: PageRequest) -> dict[str, RunningOperation]:
-    """Return what the service is at work on, by model; nothing in the past."""
+    """Return the running operations of the service by model; none for the past."""
     if page.past:
         return {}
     return {work.name: work for work in page.service.manager.under_way()}
@@ -221,7 +221,7 @@ def row_of(
     works: Mapping[str, RunningOperation],
     twin: str | None = None,
 ) -> Row:
-    """Return a model as it stands in the table."""
+    """Return a row of the table."""
     failed, remedy = failed_texts(status, page.now)
     runner = status.runner
     can = page.moment.capabilities(status.name)
@@ -252,7 +252,7 @@ def _failed_at(status: ModelStatus) -> datetime | None:
 
 
 def failed_texts(status: ModelStatus, now: Now) -> tuple[str, str]:
-    """Return what failed last, and what to do about it, each without a full stop."""
+    """Return the last failure and its remedy, without full stops."""
     failure = status.last_failure
     if facts.is_interrupted(status) and status.since is not None:
         goes_on = "Pull it again to resume"
@@ -261,7 +261,7 @@ def failed_texts(status: ModelStatus, now: Now) -> tuple[str, str]:
         return "", ""
     failed = facts.failure_text(status, now)
     remedy = remedy_of(failure.kind, status.name)
-    # The message of old has the remedy of old, which may be today's.
+    # An old message ends with the remedy of its time, which may be the same.
     return failed.removesuffix(".").removesuffix(remedy).rstrip(". "), remedy
 
 
@@ -269,9 +269,9 @@ def progressing(
     status: ModelStatus, work: RunningOperation | None, now: Now
 ) -> list[Progressing]:
     """Return the work in progress on a model: from this service, else from the log."""
-    told = [_ours(work, now)] if work is not None else []
+    own = [_ours(work, now)] if work is not None else []
     recorded: Sequence[Work | None] = (status.work, status.update)
-    return told + [
+    return own + [
         _recorded(one, now)
         for one in recorded
         if one is not None and (work is None or one.activity is not work.activity)
@@ -282,7 +282,7 @@ def _ours(work: RunningOperation, now: Now) -> Progressing:
     asked = f"requested by {work.actor}, {now.ago(work.since)}"
     if work.waiting:
         return Progressing(work.activity, Markup(""), "queued", asked, work.since)
-    return _told(work.activity, work.progress, asked, work.since)
+    return _progress(work.activity, work.progress, asked, work.since)
 
 
 def _recorded(work: Work, now: Now) -> Progressing:
@@ -290,10 +290,10 @@ def _recorded(work: Work, now: Now) -> Progressing:
     progress = None
     if work.completed_bytes is not None:
         progress = PullProgress.recorded(work.completed_bytes, work.total_bytes)
-    return _told(work.activity, progress, asked, work.since)
+    return _progress(work.activity, progress, asked, work.since)
 
 
-def _told(
+def _progress(
     activity: Activity, progress: PullProgress | None, asked: str, since: datetime
 ) -> Progressing:
     if progress is None:

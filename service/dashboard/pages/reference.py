@@ -17,15 +17,15 @@ Json = Mapping[str, Any]
 
 
 class Field(msgspec.Struct, frozen=True, kw_only=True):
-    """A parameter of a request, or a field of a shape.
+    """A parameter of a request, or a field of a schema.
 
     Attributes:
         name: Its name.
-        place: Where it stands: ``path``, ``query``, ``header``; empty in a shape.
-        kind: What it may be, in words.
-        shape: The shape that it is or holds; empty for a plain value.
-        required: Whether it must be there.
-        text: What it says.
+        place: ``path``, ``query`` or ``header``; empty in a schema.
+        kind: Its type, as text.
+        shape: The schema of its values; empty for a plain value.
+        required: Whether it is required.
+        text: Its description.
     """
 
     name: str
@@ -37,13 +37,13 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request may be answered with.
+    """A response to a request.
 
     Attributes:
         status: The HTTP status.
-        kind: What it holds, in words.
-        shape: The shape that it is or holds; empty for none.
-        text: When it is so.
+        kind: The type of its content, as text.
+        shape: The schema of its content; empty for none.
+        text: Its description.
     """
 
     status: str
@@ -56,15 +56,15 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """A method of a path.
 
     Attributes:
-        name: Its name in the document.
+        name: The operation id.
         method: The method.
         path: The path.
-        tag: What it belongs to.
-        title: What it does, in a sentence.
-        text: More about that.
-        parameters: What it takes.
-        body: The body that it takes; None for none.
-        answers: What it answers, first what is as it should be.
+        tag: The tag.
+        title: The summary.
+        text: The rest of the description.
+        parameters: The parameters.
+        body: The body of the request; None for none.
+        answers: The responses, success first.
     """
 
     name: str
@@ -79,13 +79,13 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """A shape that requests and answers have.
+    """A schema of requests and responses.
 
     Attributes:
         name: Its name.
-        text: What it is.
-        fields: What it has.
-        values: What it may be, where it is one of some words.
+        text: Its description.
+        fields: Its fields.
+        values: The values of an enumeration.
     """
 
     name: str
@@ -102,65 +102,65 @@ def calls_of(document: Json) -> Iterator[Call]:
                 yield _call(path, method, methods[method])
 
 
-def _call(path: str, method: str, told: Json) -> Call:
-    title, _, text = told.get("description", "").strip().partition("\n")
-    body = told.get("requestBody")
-    answers = [_answer(status, each) for status, each in told["responses"].items()]
+def _call(path: str, method: str, part: Json) -> Call:
+    title, _, text = part.get("description", "").strip().partition("\n")
+    body = part.get("requestBody")
+    answers = [_answer(status, each) for status, each in part["responses"].items()]
     return Call(
-        name=told["operationId"],
+        name=part["operationId"],
         method=method.upper(),
         path=path,
-        tag=told.get("tags", ["Other"])[0],
+        tag=part.get("tags", ["Other"])[0],
         title=title,
         text=" ".join(text.split()),
         parameters=tuple(
             _field(each["name"], each["schema"], each)
-            for each in told.get("parameters", ())
+            for each in part.get("parameters", ())
         ),
         body=_answer("", body) if body else None,
         answers=tuple(sorted(answers, key=lambda answer: answer.status)),
     )
 
 
-def _answer(status: str, told: Json) -> Answer:
-    content: Json = told.get("content") or {}
+def _answer(status: str, part: Json) -> Answer:
+    content: Json = part.get("content") or {}
     schema: Json = next((each["schema"] for each in content.values()), {})
     return Answer(
         status=status,
         kind=_kind(schema) if schema else "",
         shape=_shape_in(schema),
-        text=told.get("description", ""),
+        text=part.get("description", ""),
     )
 
 
 def shapes_of(document: Json) -> Iterator[Shape]:
-    """Yield every shape of an OpenAPI document."""
-    for name, told in document["components"]["schemas"].items():
-        needed = told.get("required", ())
+    """Yield every schema of an OpenAPI document."""
+    for name, part in document["components"]["schemas"].items():
+        needed = part.get("required", ())
         yield Shape(
             name=name,
-            text=told["description"],
+            text=part["description"],
             fields=tuple(
                 _field(field, schema, {"required": field in needed})
-                for field, schema in told.get("properties", {}).items()
+                for field, schema in part.get("properties", {}).items()
             ),
-            values=tuple(str(value) for value in told.get("enum", ())),
+            values=tuple(str(value) for value in part.get("enum", ())),
         )
 
 
-def _field(name: str, schema: Json, told: Json) -> Field:
+def _field(name: str, schema: Json, part: Json) -> Field:
     return Field(
         name=name,
-        place=told.get("in", ""),
+        place=part.get("in", ""),
         kind=_kind(schema),
         shape=_shape_in(schema),
-        required=bool(told.get("required")),
-        text=told.get("description") or schema.get("description") or "",
+        required=bool(part.get("required")),
+        text=part.get("description") or schema.get("description") or "",
     )
 
 
 def _kind(schema: Json) -> str:
-    """Return in words what a value may be."""
+    """Return the type of a value as text."""
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]
     if "anyOf" in schema:
@@ -178,7 +178,7 @@ def _kind(schema: Json) -> str:
 
 
 def _shape_in(schema: Any) -> str:
-    """Return the first shape that a schema names; empty for none."""
+    """Return the first schema that a schema refers to; empty for none."""
     if isinstance(schema, dict):
         if "$ref" in schema:
             return str(schema["$ref"].rpartition("/")[2])
@@ -190,7 +190,7 @@ def _shape_in(schema: Any) -> str:
 
 @get("/api", include_in_schema=False)
 async def reference(request: AnyRequest) -> Response[str]:
-    """Show the API."""
+    """Show the API reference."""
     document = (await document_of(request.app)).content
     calls = sorted(calls_of(document), key=lambda call: call.tag)
     return await render(

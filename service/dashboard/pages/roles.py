@@ -1,4 +1,4 @@
-"""The roles: which model to use for each, why, who was passed over, what to fetch."""
+"""The roles: the models for each with reasons, those not suitable, and suggestions."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from herdbook.service.dashboard.layout import PageRequest, render, visit
 from herdbook.service.http.request import AnyRequest
 
 AT_ONCE: Final = 4
-"""Models for a role that are shown at once; the others are folded."""
+"""Models of a role that are shown unfolded."""
 
 SHOWN_AT_MOST: Final = 30
-"""Models for a role that are shown at all, of each kind."""
+"""Maximum number of models of a role that are shown, of each kind."""
 
 
 class Choice(NamedTuple):
     """A model that was considered for a role.
 
     Attributes:
-        status: What is known of it.
-        word: Its state, as a word.
-        why: Why it stands where it does.
+        status: The status.
+        word: The state, as text.
+        why: The reasons for its rank.
     """
 
     status: ModelStatus
@@ -54,18 +54,18 @@ class Offer(NamedTuple):
 
 
 class RoleShown(NamedTuple):
-    """A role with its answer.
+    """A role with its models.
 
     Attributes:
         role: The role.
         word: Its name.
-        needs: What it takes.
-        chosen: The models that fit, the best first.
-        passed_over: The others that the server has, or could have soon.
-        more: How many fit besides.
-        more_over: How many were passed over besides.
-        absent: How many of them are not there.
-        offers: What to pull.
+        needs: The required capabilities.
+        chosen: The suitable models, best first.
+        passed_over: The other present models, and those in progress.
+        more: Number of suitable models that are not shown.
+        more_over: Number of other models that are not shown.
+        absent: Number of other models that are not present.
+        offers: Models to pull.
     """
 
     role: ModelRole

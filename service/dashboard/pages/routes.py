@@ -1,4 +1,4 @@
-"""The dashboard: its pages, what they load, and the page for what went wrong."""
+"""The handlers of the dashboard, and the page for errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from herdbook.service.dashboard.pages.log import event_page, log_page
 from herdbook.service.dashboard.pages.model import model_page
 from herdbook.service.dashboard.pages.models import models_page, pull_by_name
 from herdbook.service.dashboard.pages.roles import roles_page
-from herdbook.service.dashboard.pages.server import look_again, node_page
+from herdbook.service.dashboard.pages.server import node_page, refresh_now
 from herdbook.service.dashboard.pages.settings import change_settings, settings_page
 from herdbook.service.dashboard.pages.tokens import (
     confirm_revoke,
@@ -67,7 +67,7 @@ _HANDLERS: Final[list[BaseRouteHandler]] = [
     log_page,
     event_page,
     node_page,
-    look_again,
+    refresh_now,
     figures_page,
     compare_page,
     tokens_page,

@@ -1,4 +1,4 @@
-"""The node: the server, what it has in memory, what is wrong, and the log's end."""
+"""The page of the server: connection, loaded models, diagnosis, head of the log."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from herdbook.service.middleware import require
 from herdbook.service.operations.operation import Kind, OperationRequest
 
 ASKED_EVERY: Final = timedelta(seconds=20)
-"""How old a diagnosis may be: it asks the server about every model."""
+"""Maximum age of a diagnosis, which requests the details of every model."""
 
 _KEPT: Final = "examined"
 _SIGNS: Final = {
@@ -52,7 +52,7 @@ _SIGNS: Final = {
 
 
 class Running(NamedTuple):
-    """A runner, with the models whose weights it holds."""
+    """A runner, with the models of its weights."""
 
     runner: Runner
     names: list[str]
@@ -62,7 +62,7 @@ class Running(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a check found."""
+    """A finding of a check."""
 
     level: str
     sign: str
@@ -81,7 +81,7 @@ class Task(NamedTuple):
 
 
 class Examined:
-    """The newest diagnosis, for all who look; one question at a time."""
+    """The newest diagnosis, shared by all requests; only one runs at a time."""
 
     def __init__(self) -> None:
         self._asking = asyncio.Lock()
@@ -96,7 +96,7 @@ class Examined:
             return self._found
 
     def forget(self) -> None:
-        """See that the next one asks."""
+        """Make the next request check again."""
         self.at = None
 
 
@@ -109,7 +109,7 @@ async def node_page(request: AnyRequest) -> Response[str]:
     examined = _examined(request)
     found = []
     if not page.past:
-        if node.reached:  # else each check would wait for the server
+        if node.reached:  # otherwise each check would wait for the server
             found = await examined.read(service.manager, page.present.at)
         else:
             found = [_unreached(node, service.manager.server_notice)]
@@ -136,7 +136,7 @@ async def node_page(request: AnyRequest) -> Response[str]:
             (name, page.links.to("/node", span=name), name == span) for name in SPANS
         ],
         free_off=page.off(Role.ADMIN),
-        found=[_told(each) for each in found],
+        found=[_finding(each) for each in found],
         summary=_summary(found),
         asked_at=examined.at,
         asked=page.present.ago(examined.at) if examined.at and node.reached else "",
@@ -156,8 +156,8 @@ async def node_page(request: AnyRequest) -> Response[str]:
 
 
 @post("/node/refresh", include_in_schema=False)
-async def look_again(request: AnyRequest) -> Response[str]:
-    """Look at the server now, and record what differs."""
+async def refresh_now(request: AnyRequest) -> Response[str]:
+    """Refresh from the server, and record the changes."""
     principal, service = require(request, Role.OPERATE), service_of(request)
     wanted = OperationRequest(kind=Kind.REFRESH)
     operation = await service.operations.start(wanted, principal)
@@ -208,7 +208,7 @@ def _upkeep(task: TaskStatus, status: UpkeepStatus, now: Now) -> Task:
 
 
 def _free(page: PageRequest) -> str:
-    """Return what is free on the server's disk; nothing of the past."""
+    """Return the free space on the server's disk; nothing for the past."""
     if page.past:
         return ""
     url = page.moment.node_status().url
@@ -228,16 +228,16 @@ def _running(statuses: Sequence[ModelStatus], now: Now) -> list[Running]:
     ]
 
 
-def _told(each: Diagnosis) -> Found:
+def _finding(each: Diagnosis) -> Found:
     check = each.check.replace("_", " ")
     return Found(each.level.value, _SIGNS[each.level], check, each.what, each.remedy)
 
 
 def _summary(found: Sequence[Diagnosis]) -> str:
     levels = Counter(each.level for each in found)
-    told = [
+    counts = [
         wording.counted(levels[level], level.value)
         for level in (Level.PROBLEM, Level.WARNING, Level.NOTICE)
         if levels[level]
     ]
-    return ", ".join(told) or "no problems"
+    return ", ".join(counts) or "no problems"

@@ -1,7 +1,7 @@
-"""The editor of a model's settings: what was typed is not lost, nothing overwritten.
+"""The form for a model's settings, which loses no input and overwrites no change.
 
-A form says at which version of the model's stream it was made. If somebody changed the
-settings since, the page shows it next to the input, and asks again.
+A form contains the version of the model's stream. If the settings have changed since,
+the page shows the changes next to the input, and asks again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _INVALID: Final = 422
 
 @get("/models/{name:str}/configuration", include_in_schema=False)
 async def settings_page(request: AnyRequest, name: FromPath[str]) -> Response[str]:
-    """Show the settings of a model, to be changed."""
+    """Show the form with the settings of a model."""
     page = await visit(request)
     status = page.moment.status(name_of(name))
     return await _form(
@@ -50,7 +50,7 @@ async def settings_page(request: AnyRequest, name: FromPath[str]) -> Response[st
 
 @post("/models/{name:str}/configuration", include_in_schema=False)
 async def change_settings(request: AnyRequest, name: FromPath[str]) -> Response[str]:
-    """Change the settings of a model, if they are still those that the form had."""
+    """Change the settings of a model, unless they have changed since the form."""
     principal, manager = require(request, Role.OPERATE), service_of(request).manager
     form = await read_form(request)
     while True:
@@ -75,15 +75,15 @@ async def change_settings(request: AnyRequest, name: FromPath[str]) -> Response[
                     at_version=status.version,
                 )
         except WrongExpectedVersionError:
-            continue  # something was recorded just now: see what
+            continue  # an event was recorded meanwhile
         return redirect(f"{model_path(status.name)}#settings")
 
 
 def _version(form: Mapping[str, str]) -> int:
-    """Return the version that a form was made at.
+    """Return the version in a form.
 
     Raises:
-        BadRequestError: It says none.
+        BadRequestError: The form has none.
     """
     text = form.get("version", "")
     if not text.isascii() or not text.isdigit() or len(text) > 15:
@@ -96,7 +96,7 @@ def _version(form: Mapping[str, str]) -> int:
 async def _since(
     manager: ModelManager, status: ModelStatus, version: int
 ) -> list[RecordedEvent]:
-    """Return the changes of settings after a version, the newest first."""
+    """Return the changes of settings after a version, newest first."""
     if version >= status.version:
         return []
     return await model_events.configured(manager, status.name, after_version=version)
@@ -109,7 +109,7 @@ async def _conflict(
     changes: list[RecordedEvent],
     form: Mapping[str, str],
 ) -> Response[str]:
-    """Say what changed meanwhile, with what was typed laid on it."""
+    """Show the changes of others, with the user's edits applied to them."""
     undone = [one.data for one in changes if isinstance(one.data, ConfigurationChanged)]
     base = editing.texts_of(editing.before(status.settings, undone))
     merged = editing.laid_on(base, wanted, editing.texts_of(status.settings))

@@ -227,11 +227,11 @@ def _pair(median: float | None, high: float | None) -> str:
 
 def _requests(row: UsageRow) -> tuple[int, int, str]:
     whole = row.requests + row.observed
-    told = counted(row.requests, "request")
-    told += f", {row.failed:,} failed" if row.failed else ""
-    told += f", {row.observed:,} observed" if row.observed else ""
-    told += f", {row.not_recorded:,} not recorded" if row.not_recorded else ""
-    return whole, row.failed, told
+    text = counted(row.requests, "request")
+    text += f", {row.failed:,} failed" if row.failed else ""
+    text += f", {row.observed:,} observed" if row.observed else ""
+    text += f", {row.not_recorded:,} not recorded" if row.not_recorded else ""
+    return whole, row.failed, text
 
 
 def _tokens(row: UsageRow) -> tuple[int, int, str]:
@@ -250,8 +250,8 @@ def _chart(
     for row in usage.rows:
         name = next(iter(row.group.values())) or ""
         begin, end = span_of(name)
-        whole, marked, told = figures(row)
-        bars.append(Bar(begin, end, whole, marked, f"{name}: {told}"))
+        whole, marked, text = figures(row)
+        bars.append(Bar(begin, end, whole, marked, f"{name}: {text}"))
     begin = since or min((bar.begin for bar in bars), default=page.now.at)
     if since is not None and window.days is not None:
         end = since + timedelta(days=window.days)

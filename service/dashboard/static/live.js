@@ -1,11 +1,11 @@
-// Keeps a page of Herdbook as the log is. The server renders; this swaps what changed.
-// Everything here is a convenience: each page and each form works without it.
+// Keeps a page up to date. The server renders; this script replaces what changed.
+// It is optional: every page and form works without it.
 "use strict";
 
 (() => {
-  const SOONEST = 500; // milliseconds between two looks, at least ...
-  const PATIENCE = 5; // ... and so many times what the last one took
-  const LONGEST_WAIT = 15000; // between two attempts to connect
+  const SOONEST = 500; // minimum milliseconds between two fetches ...
+  const PATIENCE = 5; // ... and the minimum as a multiple of the last fetch
+  const LONGEST_WAIT = 15000; // milliseconds between two attempts to connect
   const REASONS = { too_slow: "this page was too slow", stopping: "it is stopping", log_failed: "its log failed", revoked: "your token was revoked" };
 
   const page = document.body;
@@ -13,7 +13,7 @@
   const connection = document.getElementById("connection");
   const dialog = document.getElementById("dialog");
   const time = document.getElementById("time");
-  const shown = new Map(); // by id: what the server said last
+  const shown = new Map(); // by id: the last content from the server
   let after = Number(page.dataset.after ?? 0);
 
   const parse = (text) => new DOMParser().parseFromString(text, "text/html");
@@ -25,30 +25,30 @@
   for (const element of document.querySelectorAll("[data-with-script]")) element.hidden = false;
   for (const element of liveOf(document)) shown.set(element.id, element.innerHTML);
 
-  // The page itself
+  // Fetching the page
 
   let timer = 0;
-  let looking = null;
+  let fetching = null;
   let wanted = false;
   let readyAt = 0;
 
   function soon() {
     wanted = true;
-    if (timer || looking || document.hidden) return;
+    if (timer || fetching || document.hidden) return;
     const wait = Math.max(readyAt - performance.now(), 40);
-    timer = setTimeout(() => { timer = 0; look(); }, wait);
+    timer = setTimeout(() => { timer = 0; refresh(); }, wait);
   }
 
-  // Resolves to the page as it is now; to nothing where nobody answers.
-  function look() {
+  // Resolves to the current page; to null if the service does not answer.
+  function refresh() {
     wanted = false;
     const began = performance.now();
-    looking ??= fetched().catch(() => null).finally(() => {
+    fetching ??= fetched().catch(() => null).finally(() => {
       readyAt = performance.now() + Math.max(SOONEST, PATIENCE * (performance.now() - began));
-      looking = null;
+      fetching = null;
       if (wanted) soon();
     });
-    return looking;
+    return fetching;
   }
 
   async function fetched() {
@@ -77,7 +77,7 @@
     moveBar(fresh);
   }
 
-  // The element itself stays, so that what announces its changes does.
+  // The element itself stays, so that screen readers announce its changes.
   function put(old, next) {
     const focused = old.contains(document.activeElement) ? keyOf(document.activeElement) : "";
     for (const details of old.querySelectorAll("details[id]")) {
@@ -154,20 +154,20 @@
     attempts += 1;
   }
 
-  // The page first: it says where the log is now, and whether anybody answers.
+  // Fetch the page first: it has the newest position, and shows if the service answers.
   async function again() {
-    const fresh = await look();
+    const fresh = await refresh();
     if (!fresh) { lost(); return; }
     if (fresh.body?.dataset.after) after = Number(fresh.body.dataset.after);
     connect();
   }
 
-  let told = 0;
+  let announcedAt = 0;
   function announce(data) {
-    if (Date.now() - told < 2000) return;
+    if (Date.now() - announcedAt < 2000) return;
     const event = JSON.parse(data);
     if (/Progressed$/.test(event.type)) return;
-    told = Date.now();
+    announcedAt = Date.now();
     const words = document.getElementById("announced");
     if (words) words.textContent = `${event.model ?? event.stream}: ${event.sentence}`;
   }
@@ -183,7 +183,7 @@
     });
   }
 
-  // The reader's time zone: the server tells times by it
+  // The reader's time zone: the server formats times in it
 
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
   const cookie = `zone=${encodeURIComponent(zone)}`;
@@ -193,10 +193,10 @@
     if (known()) location.reload();
   }
 
-  // The bar of time
+  // The time bar
 
   const range = time?.elements.time;
-  const output = document.getElementById("time-told");
+  const output = document.getElementById("time-shown");
   let samples = time ? JSON.parse(time.dataset.samples) : []; // [position, milliseconds]
   let moving = 0;
   let stepped = null; // the event that keys have led to
@@ -208,7 +208,7 @@
     Object.assign(time.dataset, next.dataset);
     const { disabled, min, max, value } = next.elements.time;
     Object.assign(range, { disabled, min, max, value });
-    output.textContent = fresh.getElementById("time-told").textContent;
+    output.textContent = fresh.getElementById("time-shown").textContent;
     const steps = (root) => root.querySelectorAll("#time .step");
     steps(fresh).forEach((link, index) => steps(document)[index]?.setAttribute("href", link.getAttribute("href")));
   }
@@ -266,7 +266,7 @@
     sessionStorage.removeItem("travelled");
   }
 
-  // Questions in a dialog, by the same page and the same form
+  // Confirmations in a dialog, with the same page and the same form
 
   async function ask(link) {
     dialog.replaceChildren(Object.assign(document.createElement("main"), { textContent: "Loading …" }));
@@ -338,7 +338,7 @@
     }
   }
 
-  // The filter applies while one types; without a script its button sends it.
+  // The filter applies during typing; without a script, a button sends it.
 
   const filter = document.getElementById("filter");
   filter?.addEventListener("input", () => {
@@ -347,7 +347,7 @@
     soon();
   });
 
-  // What the last action did is shown once: a reload does not show it again.
+  // The message about the last action is shown once, not after a reload.
 
   const toast = document.getElementById("toast");
   if (toast) {
@@ -359,7 +359,7 @@
     });
   }
 
-  // Keys
+  // Keyboard shortcuts
 
   let going = 0;
   document.addEventListener("keydown", (event) => {

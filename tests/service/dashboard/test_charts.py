@@ -285,7 +285,7 @@ def test_state_diagram_has_every_way_of_the_lifecycle() -> None:
 
     ways = [p for p in diagram.iter(f"{SVG}path") if "way" in p.get("class", "")]
     assert len(ways) == len(edges())
-    assert diagram.get("aria-label") == "It is not present; it never moved"
+    assert diagram.get("aria-label") == "State: not present. Transitions: none"
 
 
 def test_state_diagram_stays_inside_its_frame() -> None:

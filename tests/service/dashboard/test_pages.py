@@ -111,7 +111,7 @@ def test_banner_stands_on_every_page(tmp_path: Path, ollama: SandboxThread) -> N
         ("/log/999999", 404, "does not exist"),
         ("/?as_of=soon", 400, "as a time"),
         ("/?as_of=999999", 400, "does not exist yet"),
-        ("/log?cause=whim", 400, "is no cause"),
+        ("/log?cause=whim", 400, "is not a cause"),
         ("/log?type=Nothing", 400, "is not an event type"),
         ("/log?since=%2317", 400, "is a position"),
         ("/pull?model=", 400, "is empty"),

@@ -76,7 +76,7 @@ def test_chart_without_uses_is_empty() -> None:
 
 
 def test_text_in_a_chart_is_escaped() -> None:
-    hostile = bar(1, 1)._replace(told="<script>&")
+    hostile = bar(1, 1)._replace(text="<script>&")
     chart = usage_chart(
         [hostile], begin=BEGIN, end=NOW, title='"><b>', now=Now(NOW, UTC)
     )
