@@ -61,7 +61,7 @@ class Uses:
             unrecorded: Returns the canonical names of models with uses that the
                 gateway relays now or has not recorded yet.
         """
-        return self._reconciler.relaying(unrecorded)
+        return self._reconciler.uses.relaying(unrecorded)
 
     async def refresh(self, actors: Mapping[str, str]) -> None:
         """Refresh, and record the changes of some models with their actors.

@@ -7,8 +7,7 @@ that commands make meanwhile are left to the next refresh.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
@@ -32,6 +31,7 @@ from herdbook.core.logging import Logger
 from herdbook.core.models.capabilities import detect
 from herdbook.core.ollama.address import same_server
 from herdbook.core.ollama.entries import UnreadableEntry
+from herdbook.core.ollama.held_connection import Continuity
 from herdbook.core.reconcile.damping import Change, Damper, change_of, with_count
 from herdbook.core.reconcile.drift import (
     Comparison,
@@ -42,13 +42,9 @@ from herdbook.core.reconcile.drift import (
 )
 from herdbook.core.reconcile.hiding import newly_unreadable
 from herdbook.core.reconcile.observation import metadata_of, server_state
-from herdbook.core.reconcile.observed_uses import (
-    Sighting,
-    UseEvidence,
-    sightings,
-)
 from herdbook.core.reconcile.recovery import interrupt_dead
 from herdbook.core.reconcile.server_state import ListedModel, ServerState, WeightsOf
+from herdbook.core.reconcile.use_watch import UseWatch
 from herdbook.core.repository import ModelRepository
 from herdbook.core.settings import ManagerSettings
 from herdbook.events.errors import IllegalTransitionError, WrongExpectedVersionError
@@ -99,6 +95,7 @@ class Reconciler:
     Attributes:
         last_state: The state at the last successful refresh; None before the first.
         last_error: Why the last refresh failed; None if it succeeded.
+        uses: What is known about uses by other programs.
     """
 
     def __init__(
@@ -115,6 +112,7 @@ class Reconciler:
     ) -> None:
         self.last_state: ServerState | None = None
         self.last_error: OllamaError | None = None
+        self.uses = UseWatch(changes)
         self._damper = Damper(clock, budget=settings.max_repeated_changes)
         self._repository = repository
         self._client = client
@@ -126,9 +124,6 @@ class Reconciler:
         self._refreshing = asyncio.Lock()
         self._changes = changes
         self._unload_requested: frozenset[str] = frozenset()
-        self._sightings: dict[str, Sighting] = {}
-        self._uses_recorded_at: dict[str, datetime] = {}
-        self._unrecorded_uses: Callable[[], Collection[str]] | None = None
 
     def held_back(self) -> dict[str, datetime]:
         """Return the models whose recorded state may be out of date, and since when.
@@ -161,25 +156,6 @@ class Reconciler:
     def note_unload_requests(self, *digests: str) -> None:
         """Remember runners that the server unloads on request once they are idle."""
         self._unload_requested |= {*digests}
-
-    @asynccontextmanager
-    async def relaying(
-        self, unrecorded: Callable[[], Collection[str]]
-    ) -> AsyncIterator[None]:
-        """Leave uses that a gateway relays to it, while the block runs.
-
-        Only this instance observes uses meanwhile: others do not know which uses the
-        gateway has not recorded yet.
-
-        Args:
-            unrecorded: Returns the models with uses that are not recorded yet.
-        """
-        self._unrecorded_uses = unrecorded
-        try:
-            async with self._changes.relaying():
-                yield
-        finally:
-            self._unrecorded_uses = None
 
     async def refresh(
         self,
@@ -246,8 +222,13 @@ class Reconciler:
             await self._lost(error)
             raise
         self.last_error = None
-        self._sightings = sightings(
-            self._sightings, self.last_state, state, restarted=restarted
+        # A node can be lost without a restart; a restart can be missed without a loss.
+        same = continuity is Continuity.SAME
+        uses = self.uses.evidence(
+            self.last_state,
+            state,
+            announced=streams,
+            restarted=continuity is Continuity.CLOSED or (restarted and not same),
         )
         comparison = Comparison(
             state=state,
@@ -260,7 +241,7 @@ class Reconciler:
             unload_requested=self._unload_requested,
             newly_unreadable=newly_unreadable(state, self.last_state),
             changed=changed,
-            uses=self._use_evidence(streams),
+            uses=uses,
             changed_by_clients=actors,
         )
         _warn_of(comparison.newly_unreadable)
@@ -274,17 +255,6 @@ class Reconciler:
         self._unload_requested &= {runner.digest for runner in state.runners}
         self.last_state = state
         return state
-
-    def _use_evidence(self, streams: Collection[str]) -> UseEvidence | None:
-        """Return the evidence of uses; None if another instance runs a gateway."""
-        relays = self._unrecorded_uses
-        if relays is None and self._changes.relay_mark in streams:
-            return None
-        return UseEvidence(
-            sightings=self._sightings,
-            recorded_at=self._uses_recorded_at,
-            unrecorded={*relays()} if relays else (),
-        )
 
     def _names_of(
         self,
@@ -340,7 +310,7 @@ class Reconciler:
     ) -> bool:
         """Record a drift, unless it is held back; return whether it was recorded."""
         if drift.occurred_at is not None:
-            return await self._record_use(drift, drift.occurred_at, actor)
+            return await self._append(drift, drift.facts, drift.cause, actor)
         change = change_of(drift.name, drift.facts)
         if not self._damper.may_record(change):
             return False
@@ -348,6 +318,15 @@ class Reconciler:
         cause = drift.cause
         if drift.name in recovered and cause in (Cause.OBSERVED, Cause.SHARED):
             cause = Cause.RECOVERY
+        if not await self._append(drift, facts, cause, actor):
+            return False
+        self._damper.recorded(change)
+        return True
+
+    async def _append(
+        self, drift: Drift, facts: tuple[Fact, ...], cause: Cause, actor: str | None
+    ) -> bool:
+        """Append the facts of a drift, unless the model has changed meanwhile."""
         try:
             await self._repository.record(
                 drift.name,
@@ -355,31 +334,13 @@ class Reconciler:
                 cause=cause,
                 at_version=drift.at_version,
                 actor=actor,
+                occurred_at=drift.occurred_at,
             )
         except (WrongExpectedVersionError, IllegalTransitionError):
             _log.debug("drift_overtaken", model=drift.name)
             return False
-        self._damper.recorded(change)
-        return True
-
-    async def _record_use(
-        self, drift: Drift, ended_at: datetime, actor: str | None
-    ) -> bool:
-        """Record an observed use or renewal; return whether it was recorded."""
-        try:
-            await self._repository.record(
-                drift.name,
-                drift.facts,
-                cause=drift.cause,
-                at_version=drift.at_version,
-                actor=actor,
-                occurred_at=ended_at,
-            )
-        except (WrongExpectedVersionError, IllegalTransitionError):
-            _log.debug("use_overtaken", model=drift.name)
-            return False
-        if isinstance(drift.facts[0], ModelUsed):
-            self._uses_recorded_at[drift.name] = self._clock.now()
+        if isinstance(facts[0], ModelUsed):
+            self.uses.recorded(drift.name, self._clock.now())
         return True
 
     async def _detect(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+import httpx
 import msgspec
 import pytest
 from support.manager_fixture import (
@@ -325,3 +327,21 @@ async def test_sentence_says_how_long_before_its_event_a_use_ended(
         chosen = HistoryFilter(types=frozenset({"ModelUsed"}))
         (entry,) = await manager.history(NAME, chosen)
         assert entry.sentence == f"used by another program{text}"
+
+
+async def test_restart_between_two_refreshes_is_no_use() -> None:
+    async with serve_manager() as (server, manager):
+        await server.load(NAME)
+        await manager.refresh()
+        await server.clock.sleep(30)
+        server.apply(server="stopped")
+        server.apply(server="started")
+        with suppress(httpx.TransportError):  # on a connection of before
+            await server.request("GET", "/api/version")
+        await server.load(NAME)
+
+        assert await used(manager) == []
+        await server.clock.sleep(30)
+        assert await used(manager) == []
+        await generate(server)
+        assert len(await used(manager)) == 1
