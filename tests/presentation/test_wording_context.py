@@ -1,4 +1,4 @@
-"""The context of a model in a list: in effect, else configured, of what it was trained."""
+"""The context of a model in a list: in effect or configured, and trained."""
 
 from __future__ import annotations
 
