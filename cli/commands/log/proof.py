@@ -124,12 +124,12 @@ async def key(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The private key.")],
     *,
     name: Annotated[
-        str, typer.Option(metavar="NAME", help="The name of the key; who signs.")
+        str, typer.Option(metavar="NAME", help="Name of the key, such as the signer.")
     ],
 ) -> int:
     """Make an Ed25519 key that signs anchors, and print its public key.
 
-    The public key is also written to FILE.pub. Give it to those who verify.
+    The public key is also written to FILE.pub. Share it with those who verify anchors.
     """
     if action is KeyAction.NEW:
         with from_extra("the signature package", "proof"):
@@ -149,7 +149,7 @@ async def prove(
 ) -> int:
     """Print the proof that one event is in the log, as JSON.
 
-    The proof can be checked without the log and without Herdbook: docs/log.md has a
+    The proof can be checked without the log and without Herdbook: docs/proof.md has a
     short program for that.
     """
     wanted = _position(position)

@@ -97,9 +97,9 @@ async def export(
 ) -> int:
     """Write the events of the log as JSON lines, to import elsewhere or to analyze.
 
-    Each line is a CloudEvent 1.0 with the hash that chains it. An export of some events
-    has the proof of each event that it is in the log. Other Herdbook processes may use
-    the log meanwhile.
+    Each line is a CloudEvent 1.0 with the hash that chains it. A partial export has
+    a proof for each event that it is in the log. Other Herdbook processes may use the
+    log meanwhile.
     """
     log, to_file = invocation.log, file != STREAM
     await check_log(log)

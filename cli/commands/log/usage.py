@@ -46,7 +46,7 @@ async def usage(
             "--until",
             "--as-of",
             metavar="WHEN",
-            help="Only uses recorded until WHEN: the answer as of then.",
+            help="Only uses recorded until WHEN.",
         ),
     ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
