@@ -34,8 +34,10 @@ from herdbook.sandbox.refusals import Refusal
 from herdbook.sandbox.request_bodies import Body, Json
 from herdbook.sandbox.world import World
 
-_PROMPT_TOKENS: Final = 24
-_NO_CACHE: Final = {"cache-control": "no-cache"}
+PROMPT_TOKENS: Final = 24
+"""Tokens that each prompt has."""
+
+NO_CACHE: Final = {"cache-control": "no-cache"}
 _FINISHED: Final = {"stop": "end_turn", "length": "max_tokens"}
 """Anthropic's words for why an answer ends."""
 
@@ -44,7 +46,7 @@ async def chat(world: World, body: Body) -> Answer | Stream:
     """Answer messages in OpenAI's form."""
     if not body.items("messages"):
         raise Refusal(400, "[] is too short - 'messages'")
-    entry = _entry(world, body, "chat")
+    entry = entry_for(world, body, "chat")
     head = _head(world, body, "chatcmpl-547", "chat.completion")
     if body.flag("stream"):
         head["object"] = "chat.completion.chunk"
@@ -60,7 +62,7 @@ async def chat(world: World, body: Body) -> Answer | Stream:
 
 async def completions(world: World, body: Body) -> Answer | Stream:
     """Complete a prompt in OpenAI's form."""
-    entry = _entry(world, body, "generate")
+    entry = entry_for(world, body, "generate")
     head = _head(world, body, "cmpl-547", "text_completion")
     if body.flag("stream"):
         return await _stream(_texts(world, entry, body, head))
@@ -94,7 +96,7 @@ async def messages(world: World, body: Body) -> Answer | Stream:
     limit = body.get("max_tokens")
     if not isinstance(limit, int) or limit <= 0:
         raise Refusal(400, "max_tokens is required and must be positive")
-    entry = _entry(world, body, "chat")
+    entry = entry_for(world, body, "chat")
     head: Json = {
         "id": "msg_26ce2e229dccc0b9b6af3403",
         "type": "message",
@@ -104,11 +106,11 @@ async def messages(world: World, body: Body) -> Answer | Stream:
     if body.flag("stream"):
         lines = await Lines.begun(_events(world, entry, body, head))
         return Stream(
-            lines=lines, content_type=LINES, write=event_lines, headers=_NO_CACHE
+            lines=lines, content_type=LINES, write=event_lines, headers=NO_CACHE
         )
 
     def whole(text: str, reason: str, count: int) -> Json:
-        usage = {"input_tokens": _PROMPT_TOKENS, "output_tokens": count}
+        usage = {"input_tokens": PROMPT_TOKENS, "output_tokens": count}
         content = [{"type": "text", "text": text}]
         return head | {
             "content": content,
@@ -119,7 +121,12 @@ async def messages(world: World, body: Body) -> Answer | Stream:
     return await _whole(world, entry, body, whole)
 
 
-def _entry(world: World, body: Body, verb: str) -> Entry:
+def entry_for(world: World, body: Body, verb: str) -> Entry:
+    """Return the model of a request.
+
+    Raises:
+        Refusal: The model does not exist, or cannot do what is asked.
+    """
     entry = lookup.to_generate(world, body.model)
     require(entry, given_capabilities(world, entry), body, verb)
     return entry
@@ -137,9 +144,9 @@ def _head(world: World, body: Body, id_: str, kind: str) -> Json:
 
 def _usage(count: int) -> Json:
     return {
-        "prompt_tokens": _PROMPT_TOKENS,
+        "prompt_tokens": PROMPT_TOKENS,
         "completion_tokens": count,
-        "total_tokens": _PROMPT_TOKENS + count,
+        "total_tokens": PROMPT_TOKENS + count,
     }
 
 
@@ -213,7 +220,7 @@ async def _events(
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": {"input_tokens": _PROMPT_TOKENS, "output_tokens": 0},
+            "usage": {"input_tokens": PROMPT_TOKENS, "output_tokens": 0},
         }
         yield {"type": "message_start", "message": started}
         block: Json = {"type": "text", "text": ""}
@@ -223,7 +230,7 @@ async def _events(
             yield {"type": "content_block_delta", "index": 0, "delta": delta}
     yield {"type": "content_block_stop", "index": 0}
     ended: Json = {"stop_reason": _FINISHED[usage.reason], "stop_sequence": None}
-    spent: Json = {"input_tokens": _PROMPT_TOKENS, "output_tokens": len(usage.words)}
+    spent: Json = {"input_tokens": PROMPT_TOKENS, "output_tokens": len(usage.words)}
     yield {"type": "message_delta", "delta": ended, "usage": spent}
     yield {"type": "message_stop"}
 

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from herdbook.sandbox.api import compatible
+from herdbook.sandbox.api import compatible, openai_responses
 from herdbook.sandbox.api import inference_endpoints as using
 from herdbook.sandbox.api import model_endpoints as keeping
 from herdbook.sandbox.api.describe import openai_models, running, tags
@@ -63,6 +63,7 @@ _DOES: Final[dict[str, tuple[str, _Do]]] = {
     "/v1/chat/completions": ("ChatCompletionRequest", compatible.chat),
     "/v1/completions": ("CompletionRequest", compatible.completions),
     "/v1/embeddings": ("EmbedRequest", compatible.embeddings),
+    "/v1/responses": ("ResponsesRequest", openai_responses.respond),
     "/v1/messages": ("MessagesRequest", compatible.messages),
 }
 _BLOBS: Final = {"HEAD": keeping.has_blob, "POST": keeping.take_blob}

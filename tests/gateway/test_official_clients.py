@@ -106,6 +106,20 @@ async def test_every_call_of_the_openai_client() -> None:
             prompt = (await last(uses, 5)).counts.prompt_tokens
             assert prompt == embedded.usage.prompt_tokens
             assert [one.id async for one in client.models.list()]
+            response = await client.responses.create(
+                model=MODEL, input="hello", max_output_tokens=3
+            )
+            assert response.usage is not None
+            counts = (await last(uses, 6)).counts
+            assert counts.prompt_tokens == response.usage.input_tokens
+            assert counts.output_tokens == response.usage.output_tokens == 3
+            async with client.responses.stream(model=MODEL, input="hello") as events:
+                ended = await events.get_final_response()
+            assert ended.usage is not None
+            counts = (await last(uses, 7)).counts
+            assert counts.prompt_tokens == ended.usage.input_tokens
+            assert counts.output_tokens == ended.usage.output_tokens
+            assert ended.output_text
             with pytest.raises(openai.NotFoundError):
                 await client.chat.completions.create(model="nosuch", messages=ASKED)
 

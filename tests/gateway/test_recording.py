@@ -15,7 +15,14 @@ from support.recordings.gateway import Place, place
 
 from herdbook.core import ModelManager, ModelState, RecordedEvent
 from herdbook.events.errors import StoreFullError
-from herdbook.events.facts import ModelUsed, UseFailed, UseOutcome, UsesNotRecorded
+from herdbook.events.facts import (
+    ModelUnloaded,
+    ModelUsed,
+    UnloadReason,
+    UseFailed,
+    UseOutcome,
+    UsesNotRecorded,
+)
 from herdbook.gateway import recording
 
 MODEL = "llama3.2:3b"
@@ -84,6 +91,53 @@ async def test_the_client_is_the_actor_of_what_it_caused() -> None:
         ("CapabilitiesDetected", "api:ann"),
         ("ModelVanished", "api:ann"),
     ]
+
+
+CREATE = {"model": "made", "from": MODEL, "system": "Be short.", "stream": False}
+CHANGES: dict[str, tuple[dict[str, Any], str, str]] = {
+    "/api/copy": (
+        {"source": MODEL, "destination": "mine"},
+        "mine:latest",
+        "ModelDiscovered",
+    ),
+    "/api/create": (CREATE, "made:latest", "ModelDiscovered"),
+    "/api/pull": (
+        {"model": "tinyllama", "stream": False},
+        "tinyllama:latest",
+        "ModelDiscovered",
+    ),
+    "/api/generate": ({"model": MODEL}, MODEL, "ModelLoaded"),
+}
+
+
+@pytest.mark.parametrize("path", CHANGES)
+async def test_each_change_has_the_client_as_its_actor(path: str) -> None:
+    body, name, expected = CHANGES[path]
+    async with place(tokens=True) as there:
+        key = {"Authorization": "Bearer key-ann"}
+        answer = await there.http.post(path, json=body, headers=key)
+        assert answer.status_code == 200, answer.text
+        async with asyncio.timeout(10):
+            while True:
+                found = [
+                    (one.type, one.actor)
+                    async for one in there.manager._storage.store.read_all()
+                    if one.stream == f"model/local/{name}" and one.type == expected
+                ]
+                if found and found[-1][1] != "reconciler":
+                    break
+                await asyncio.sleep(0.02)
+        if expected != "ModelLoaded":
+            assert await there.events(ModelUsed) == []
+            assert found == [(expected, "api:ann")]
+            return
+        unload = {"model": MODEL, "keep_alive": 0}
+        await there.http.post("/api/generate", json=unload, headers=key)
+        await there.wait_for_state(MODEL, ModelState.AVAILABLE)
+        (unloaded,) = await there.events(ModelUnloaded)
+        assert unloaded.actor == "api:ann"
+        assert isinstance(unloaded.data, ModelUnloaded)
+        assert unloaded.data.reason is UnloadReason.REQUESTED
 
 
 async def test_uses_that_end_together_become_one_event() -> None:

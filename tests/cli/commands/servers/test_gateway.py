@@ -16,6 +16,8 @@ import httpx
 import pytest
 from support.cli_runner import Herdbook, SandboxThread
 
+from herdbook.cli.app import _fastest_loop
+
 MODEL = "llama3.2:3b"
 ASKED = {"model": MODEL, "prompt": "hi", "options": {"num_predict": 2}}
 
@@ -141,6 +143,20 @@ def test_gateway_names_a_port_that_is_in_use(
     listen = server.address.removeprefix("http://")
     refused = herdbook("gateway", "--listen", listen)
     assert f"the gateway on {listen} cannot listen there" in refused.err
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_gateway_works_without_uvloop(
+    monkeypatch: pytest.MonkeyPatch, *, installed: bool
+) -> None:
+    if not installed:
+        monkeypatch.setitem(sys.modules, "uvloop", None)
+    loop = _fastest_loop()
+    try:
+        found = type(loop).__module__.partition(".")[0]
+        assert found == ("uvloop" if installed else "asyncio")
+    finally:
+        loop.close()
 
 
 @pytest.mark.parametrize("verb", ["gateway", "serve"])
