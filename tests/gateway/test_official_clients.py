@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anthropic
@@ -39,7 +41,7 @@ async def last(uses: Uses, count: int) -> Use:
     return uses.all[-1]
 
 
-async def test_every_call_of_the_ollama_client() -> None:
+async def test_every_call_of_the_ollama_client(tmp_path: Path) -> None:
     async with served() as (address, uses), AsyncExitStack() as stack:
         client = await stack.enter_async_context(ollama.AsyncClient(address))
         whole = await client.chat(MODEL, ASKED, options={"num_predict": 3})
@@ -53,11 +55,23 @@ async def test_every_call_of_the_ollama_client() -> None:
         embedded = await client.embed(EMBEDDER, ["a", "b c"])
         assert (await last(uses, 3)).counts.prompt_tokens == embedded.prompt_eval_count
 
+        old = await client.embeddings(EMBEDDER, "a")
+        assert len(old.embedding) == len(embedded.embeddings[0])
+        said = [part async for part in await client.chat(MODEL, ASKED, stream=True)]
+        assert (await last(uses, 5)).counts.output_tokens == said[-1].eval_count
+        one = await client.generate(MODEL, "x", options={"num_predict": 2})
+        assert (await last(uses, 6)).counts.output_tokens == one.eval_count == 2
+
         await client.copy(MODEL, "mine")
         assert "mine:latest" in {one.model for one in (await client.list()).models}
         await client.delete("mine")
         await client.create("made", from_=MODEL, system="be short")
         assert (await client.show("made")).capabilities == ["completion", "tools"]
+        blob = tmp_path / "blob"
+        blob.write_bytes(b"x" * 100_000)
+        digest = await client.create_blob(blob)
+        assert digest == f"sha256:{hashlib.sha256(blob.read_bytes()).hexdigest()}"
+        assert (await client.pull("tinyllama")).status == "success"
         steps = [
             step.status async for step in await client.pull("tinyllama", stream=True)
         ]
@@ -65,7 +79,7 @@ async def test_every_call_of_the_ollama_client() -> None:
         assert {one.model for one in (await client.ps()).models} >= {MODEL, EMBEDDER}
         with pytest.raises(ollama.ResponseError, match="not found"):
             await client.chat("nosuch", ASKED)
-        assert (await last(uses, 8)).failure == "model_not_found"
+        assert (await last(uses, 11)).failure == "model_not_found"
 
 
 async def test_every_call_of_the_openai_client() -> None:
