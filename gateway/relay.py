@@ -154,10 +154,13 @@ class Relay:
                 raise Refusal(503, "Uses cannot be recorded now. Try again later.")
             watched = Watched(endpoint, caller, self._report)
         collects = self._collects(request, endpoint, caller)
-        self._quotas.begin(caller.name, caller.limits)
+        counted = endpoint.effect is Effect.USE
+        if counted:
+            self._quotas.begin(caller.name, caller.limits)
         if watched is not None:
             self._running.add(watched)
-        exchange = Exchange(request, client, watched, partial(self._finished, caller))
+        ended = partial(self._finished, caller.name if counted else None)
+        exchange = Exchange(request, client, watched, ended)
         self.in_flight += 1
         self._observer.in_flight.set(self.in_flight)
         self._idle.clear()
@@ -269,10 +272,11 @@ class Relay:
             client.shut()
         await self._pool.close()
 
-    def _finished(self, caller: Caller, exchange: Exchange) -> None:
+    def _finished(self, token: str | None, exchange: Exchange) -> None:
         if exchange.watched is not None:
             self._running.discard(exchange.watched)
-        self._quotas.end(caller.name)
+        if token is not None:
+            self._quotas.end(token)
         self.in_flight -= 1
         self._observer.in_flight.set(self.in_flight)
         if not self.in_flight:

@@ -169,7 +169,8 @@ async def test_budget_of_a_day_is_counted_from_the_log(tmp_path: Path) -> None:
         first = await ask(there)
         second = await ask(there, "/v1/chat/completions", messages=[])
         (event,) = await there.wait_for(ModelUsed)
-    assert first.status_code == 200
+        listed = await there.http.get("/api/tags", headers=HEADERS)
+    assert first.status_code == listed.status_code == 200
     assert second.status_code == 429
     assert second.json()["error"]["type"] == "rate_limit_error"
     assert 0 < int(second.headers["Retry-After"]) <= 86_400
