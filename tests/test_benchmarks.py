@@ -13,13 +13,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 GOALS = {
-    "one durable append, alone": "≥ 0.55x",
+    "one durable append, alone": "≥ 0.6x",
     "command, 10 callers": "≥ 9x",
     "command, 100 callers": "≥ 20x",
     "command, 100 callers, p99": "≤ 8 ms",
     "command, PostgreSQL, 1 instance, 100 callers": "≥ 3x",
     "command, PostgreSQL, 4 instances, 100 callers": "≥ 3x",
-    "rebuild of the status view": "≥ 0.4x",
+    "rebuild of the status view": "≥ 0.5x",
     "rebuild of the status view, chain verified": "≥ 0.28x",
     "replay, one stream": "≥ 50x",
     "open from a snapshot": "≤ 50 ms more",

@@ -201,7 +201,7 @@ async def _appends(directory: Path, rounds: int) -> list[Row]:
             ours=one,
             beside=beside,
             theirs=floor,
-            goal=at_least(0.55),
+            goal=at_least(0.6),
         ),
         Row(
             what=f"one durable append, {CALLERS} callers at once",

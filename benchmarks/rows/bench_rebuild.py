@@ -45,7 +45,7 @@ async def run(folder: Path, sizes: Sizes) -> list[Row]:
         )
     floor, *ours = (median * 1e3 for median in medians)
     lines: tuple[tuple[str, Goal | None], ...] = (
-        ("rebuild of the status view", at_least(0.40)),
+        ("rebuild of the status view", at_least(0.5)),
         ("rebuild of the status view, chain verified", at_least(0.28)),
         ("rebuild of all the manager's views", None),
         ("verification of everything", None),

