@@ -54,11 +54,13 @@ async def _moment(page: PageRequest, text: str) -> ReadModel:
     return await page.service.past(page.present.parse(text))
 
 
-async def _words(page: PageRequest, moment: ReadModel | None) -> tuple[str, int]:
-    """Return the time of a read model as text, and its position."""
+async def _words(
+    page: PageRequest, moment: ReadModel | None
+) -> tuple[str, int, datetime | None]:
+    """Return the time of a read model as text, its position, and the time."""
     if moment is None:
-        return "", 0
+        return "", 0, None
     at: datetime | None = moment.asked
     at = at or await recorded_at(page.service.manager, moment.position)
     text = page.present.clock(at) if at else "before the first event"
-    return text, moment.position
+    return text, moment.position, at
