@@ -73,6 +73,7 @@ EXPECTED = {
     "TokenConflictError": 409,
     "UnknownModelError": 404,
     "UnknownEventError": 404,
+    "MissingExtraError": 500,
     "ModelKeptError": 409,
     "KeyReusedError": 422,
     "PreconditionMissingError": 428,
