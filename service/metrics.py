@@ -9,9 +9,10 @@ from typing import Final, NamedTuple, Protocol
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from herdbook.core import ModelState, ReadModel
+from herdbook.core import InvalidNameError, ModelState, ReadModel
 from herdbook.core.concurrency.supervisor import TaskStatus
 from herdbook.core.log_location import LogLocation
+from herdbook.core.models.names import canonical_name
 from herdbook.core.upkeep.recurring import UpkeepStatus
 from herdbook.events.facts import UseOutcome
 from herdbook.service.operations.operation import Kind, Operation, OperationState
@@ -25,7 +26,6 @@ _USED_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 MOST_MODELS: Final = 200
 """Names of models that are labels of the gateway's metrics."""
 
-_LONGEST_NAME: Final = 200
 _KNOWN_PATHS: Final = frozenset(
     f"/api/{name}"
     for name in (
@@ -150,7 +150,8 @@ class GatewayMetrics:
     """The metrics of the gateway next to the service.
 
     Models are a label. Clients choose the names, so that only the first
-    ``MOST_MODELS`` names are labels; the others share the label ``other``.
+    ``MOST_MODELS`` models that answered are labels; all other names share the label
+    ``other``, and so do failures of a model that has not answered yet.
 
     Args:
         registry: The registry of all metrics.
@@ -192,7 +193,7 @@ class GatewayMetrics:
         """Count a request to a model that ended."""
         if not use.model:
             return
-        model, outcome = self._label(use.model), use.outcome.value
+        model, outcome = self._label(use), use.outcome.value
         self._requests.labels(model, outcome).inc()
         self._duration_s.labels(model, outcome).observe(use.duration_s)
         if use.first_token_s is not None:
@@ -200,12 +201,16 @@ class GatewayMetrics:
         for kind, count in zip(("prompt", "output"), use.tokens, strict=True):
             self._tokens.labels(model, kind).inc(count)
 
-    def _label(self, model: str) -> str:
-        if model not in self._names:
-            if len(self._names) >= MOST_MODELS or len(model) > _LONGEST_NAME:
+    def _label(self, use: GatewayUse) -> str:
+        try:
+            name = canonical_name(use.model).lower()
+        except InvalidNameError:
+            return "other"
+        if name not in self._names:
+            if use.first_token_s is None or len(self._names) >= MOST_MODELS:
                 return "other"
-            self._names.add(model)
-        return model
+            self._names.add(name)
+        return name
 
 
 class _Gauges:

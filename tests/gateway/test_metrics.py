@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 from support.gateway_fixture import until
 from support.recordings.gateway import place
 
+from herdbook.events.facts import UseOutcome
 from herdbook.service.metrics import MOST_MODELS, Metrics
 
 MODEL = "llama3.2:3b"
@@ -53,13 +56,36 @@ def exposition(metrics: Metrics) -> bytes:
 async def test_clients_cannot_make_labels_without_end() -> None:
     metrics = Metrics(":memory:")
     async with place(observer=metrics.gateway) as there:
-        for number in range(MOST_MODELS + 20):
+        for number in range(20):
             body = {"model": f"nosuch{number}:1b", "prompt": "x"}
             await there.http.post("/api/generate", json=body)
+        for name in (MODEL, MODEL.upper(), f"library/{MODEL}"):
+            body = {"model": name, "prompt": "x"}
+            await there.http.post("/api/generate", json=body)
 
-    failed = {"outcome": "failed"}
-    assert value(metrics, "requests_total", model="other", **failed) == 20
-    assert value(metrics, "requests_total", model="nosuch0:1b", **failed) == 1
+    other = {"model": "other", "outcome": "failed"}
+    assert value(metrics, "requests_total", **other) == 20
+    spelled = {"model": MODEL, "outcome": "completed"}
+    assert value(metrics, "requests_total", **spelled) == 3
+
+
+class Answered(NamedTuple):
+    """A request that a model answered."""
+
+    model: str
+    duration_s: float = 1.0
+    first_token_s: float | None = 0.5
+    outcome: UseOutcome = UseOutcome.COMPLETED
+    tokens: tuple[int, int] = (1, 1)
+
+
+def test_models_without_end_share_a_label() -> None:
+    metrics = Metrics(":memory:")
+    for number in range(MOST_MODELS + 5):
+        metrics.gateway.used(Answered(f"made{number}:1b"))
+    completed = {"outcome": "completed"}
+    assert value(metrics, "requests_total", model="other", **completed) == 5
+    assert value(metrics, "requests_total", model="made0:1b", **completed) == 1
 
 
 @pytest.mark.parametrize("name", ["", "x" * 300])
