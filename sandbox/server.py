@@ -31,12 +31,17 @@ class CuttableProtocol(H11Protocol):
         super().connection_made(transport)
         if self.world.down:
             transport.abort()
-        self.world.connections.add(transport.abort)
+        self.world.connections.add(self.cut_if_idle)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
-        self.world.connections.discard(self.transport.abort)
+        self.world.connections.discard(self.cut_if_idle)
         super().connection_lost(exc)
+
+    def cut_if_idle(self) -> None:
+        """Close the connection, unless it has a request, which the application cuts."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.abort()
 
 
 class _Server(uvicorn.Server):

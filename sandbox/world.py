@@ -72,7 +72,7 @@ class World:
         usual: Behaviour of the registry without faults.
 
     Attributes:
-        connections: Functions that close an open connection each.
+        connections: Functions that close an idle connection each.
         delays: Returns, for a path, the seconds that a request takes to arrive and
             the seconds that its answer takes to leave.
     """
