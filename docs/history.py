@@ -137,13 +137,13 @@ class Days:
     async def monday(self) -> None:
         """Try models."""
         await self.until(1, "09:12")
-        await self.uses(AGENTS, CHAT, "summaries", "summaries", "triage of issues")
+        await self.uses(AGENTS, CHAT, "summaries", "summaries", "issue triage")
         await self.until(1, "10:05")
         await self.uses(ANN, CODER, "refactoring")
         await self.sets(ANN, CODER, "long files", num_ctx=16384)
         await self.until(1, "11:30")
         await self.pulls(ANN, "gemma3:4b")
-        await self.uses(ANN, "gemma3:4b", "screenshots of bugs")
+        await self.uses(ANN, "gemma3:4b", "bug screenshots")
         await self.until(1, "16:40")
         await self.uses(AGENTS, CHAT, "nightly report")
 
@@ -158,7 +158,7 @@ class Days:
         await self._manager.refresh()
         await self.sets(OPS, "llama3.1-short", "answers of a line", num_ctx=2048)
         await self.until(2, "14:10")
-        await self.uses(AGENTS, "nomic-embed-text", "index of the wiki")
+        await self.uses(AGENTS, "nomic-embed-text", "wiki index")
         await self.uses(AGENTS, CODER, "review", "review", "review")
 
     async def wednesday(self) -> None:
@@ -180,7 +180,7 @@ class Days:
             OPS, CHAT, "the agents ask all day", keep_alive="30m", pinned=True
         )
         await self.until(3, "10:00")
-        await self.uses(AGENTS, CHAT, *["triage of issues"] * 4)
+        await self.uses(AGENTS, CHAT, *["issue triage"] * 4)
         await self.until(3, "15:20")
         await self.uses(ANN, CODER, "a parser", "tests for it")
         for at, requests in (("16:05", 5), ("17:05", 8), ("18:05", 3), ("19:05", 2)):
@@ -189,7 +189,7 @@ class Days:
     async def thursday(self) -> None:
         """End with loaded models."""
         await self.until(4, "08:58")
-        await self.uses(AGENTS, CHAT, "nightly report", "triage of issues")
+        await self.uses(AGENTS, CHAT, "nightly report", "issue triage")
         for at, requests in (("09:10", 4), ("10:05", 9), ("11:05", 6)):
             await self.works(4, at, requests)
         await self.until(4, "11:47")
@@ -200,7 +200,7 @@ class Days:
         await self.until(4, "13:31")
         await self.uses(ANN, CODER, "review")
         await self.until(4, "14:04")
-        await self.uses(AGENTS, CHAT, "triage of issues")
+        await self.uses(AGENTS, CHAT, "issue triage")
 
     def _stored_bytes(self) -> int:
         """Return the bytes that the server stores."""

@@ -134,7 +134,7 @@ class _Days:
     async def first(self) -> None:
         """Use the models, pull another, and run out of room for runners."""
         await self._wait(minutes=10)
-        await self._use(AGENTS, CHAT, "summaries", "triage of issues")
+        await self._use(AGENTS, CHAT, "summaries", "issue triage")
         await self._wait(minutes=30)
         await self._use(ANN, CODER, "refactoring")
         await self._configure(ANN, CODER, "long files", num_ctx=16_384)
@@ -143,9 +143,9 @@ class _Days:
         await self._pull(OPS, "mistral:7b")
         await self._wait(hours=4)
         await self._use(AGENTS, CHAT, "nightly report")
-        await self._use(AGENTS, EMBEDDING, "index of the wiki")
+        await self._use(AGENTS, EMBEDDING, "wiki index")
         await self._use(ANN, CODER, "review")
-        await self._use(ANN, VISION, "screenshots of bugs")  # evicts the oldest
+        await self._use(ANN, VISION, "bug screenshots")  # evicts the oldest
         await self._wait(hours=17)
 
     async def second(self) -> None:
@@ -155,8 +155,8 @@ class _Days:
         await self._pull(OPS, "gpt-oss:20b")
         apply_step(self._world, {"disk_bytes": None})
         await self._wait(hours=1)
-        await self._use(AGENTS, CHAT, "triage of issues", "triage of issues")
-        await self._use(ANN, CODER, "review", "tests for a parser")
+        await self._use(AGENTS, CHAT, "issue triage", "issue triage")
+        await self._use(ANN, CODER, "review", "parser tests")
         with self._manager.acting_as(ANN):
             async with self._moving():
                 await self._manager.unload(CODER)
@@ -167,7 +167,7 @@ class _Days:
     async def third(self) -> None:
         """Lose the server, pin a model, and end with models in memory."""
         await self._use(AGENTS, CHAT, "nightly report")
-        await self._use(AGENTS, EMBEDDING, "index of the wiki")
+        await self._use(AGENTS, EMBEDDING, "wiki index")
         await self._wait(hours=16)
         apply_step(self._world, {"server": "stopped"})
         await self._refresh()
@@ -179,7 +179,7 @@ class _Days:
             OPS, CHAT, "the agents use it all day", keep_alive="6h", pinned=True
         )
         await self._wait(seconds=self._left_s() - 20 * 60)
-        await self._use(AGENTS, CHAT, *["triage of issues"] * 3)
+        await self._use(AGENTS, CHAT, *["issue triage"] * 3)
         await self._wait(minutes=15)
         await self._use(ANN, CODER, "review")
         # The coder is still loaded when the clock reaches the present.
