@@ -16,7 +16,7 @@ import typer
 from herdbook.cli.errors import NoHomeError
 from herdbook.cli.output import Screen
 from herdbook.core import ManagerSettings, ModelManager, ModelRegistry, base_url
-from herdbook.core.log_location import LogLocation, log_location
+from herdbook.core.log.location import LogLocation, log_location
 from herdbook.presentation.times import Now
 
 READ_TIMEOUT_S = 2.0

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from herdbook.cli.errors import NothingFoundError
 from herdbook.core import ModelManager, ModelStatus, ReadModel
-from herdbook.core.log_location import LogLocation
-from herdbook.core.storage import log_exists
+from herdbook.core.log.location import LogLocation
+from herdbook.core.log.storage import log_exists
 from herdbook.presentation.model_not_found import model_not_found, similar_models
 
 

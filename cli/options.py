@@ -11,8 +11,8 @@ import typer
 from herdbook.cli.invocation import Invocation
 from herdbook.core import HerdbookError, ModelRole
 from herdbook.core.clock import SystemClock
-from herdbook.core.log_location import LogLocation
-from herdbook.core.storage import Storage, log_exists
+from herdbook.core.log.location import LogLocation
+from herdbook.core.log.storage import Storage, log_exists
 from herdbook.events.facts import FACTS
 from herdbook.events.streams import MODEL_PREFIX, model_of
 

@@ -61,6 +61,7 @@ from herdbook.core.history.diff import Difference, ModelDifference, RoleDifferen
 from herdbook.core.history.explain import Explanation, ExplanationEvent
 from herdbook.core.history.pages import LogPage
 from herdbook.core.history.read_model import ReadModel
+from herdbook.core.log.storage import Storage
 from herdbook.core.manager import ModelManager
 from herdbook.core.models.capabilities import ModelMetadata, detect
 from herdbook.core.models.configuration import ModelOptions
@@ -87,7 +88,6 @@ from herdbook.core.operations.operations import RunningOperation
 from herdbook.core.operations.pull_progress import PullProgress
 from herdbook.core.reconcile.server_state import ListedModel, ServerState
 from herdbook.core.settings import ManagerSettings
-from herdbook.core.storage import Storage
 from herdbook.events.facts import Capability, FactSource, Runner, UnloadReason
 from herdbook.events.findings import Finding
 from herdbook.events.lifecycle import Activity, ModelState

@@ -26,6 +26,7 @@ from herdbook.core.errors import (
     StoreError,
 )
 from herdbook.core.history.past import MOST_AT_ONCE
+from herdbook.core.log.storage import Storage
 from herdbook.core.logging import Logger
 from herdbook.core.models import configuration
 from herdbook.core.models.registry import ModelRegistry
@@ -43,7 +44,6 @@ from herdbook.core.reconcile.server_state import ServerState
 from herdbook.core.reconcile.watch import Watch
 from herdbook.core.repository import ATTEMPTS, ModelRepository, changes_too_often
 from herdbook.core.settings import ManagerSettings
-from herdbook.core.storage import Storage
 from herdbook.events.facts import Setting
 from herdbook.events.lifecycle import Activity, ModelState
 from herdbook.events.recorded import Cause

@@ -27,11 +27,11 @@ from herdbook.core.checks.log import (
 from herdbook.core.clock import Clock, SystemClock
 from herdbook.core.diagnosis import Diagnosis, Level, diagnosis
 from herdbook.core.errors import HerdbookError, StoreError
-from herdbook.core.log_location import MEMORY, LogLocation
+from herdbook.core.log.location import MEMORY, LogLocation
+from herdbook.core.log.storage import Storage
 from herdbook.core.manager import ModelManager
 from herdbook.core.models.registry import ModelRegistry
 from herdbook.core.settings import ManagerSettings
-from herdbook.core.storage import Storage
 from herdbook.events.facts import LoadInterrupted, PullInterrupted, UpdateInterrupted
 from herdbook.events.findings import Finding
 from herdbook.events.postgres.address import PostgresAddress

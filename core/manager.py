@@ -33,6 +33,7 @@ from herdbook.core.desired.desired import DesiredSet
 from herdbook.core.desired.plan import Plan, PlanProgress
 from herdbook.core.diagnosis import Diagnosis
 from herdbook.core.errors import CallerError, OllamaError, WrongExpectedVersionError
+from herdbook.core.log.storage import Storage
 from herdbook.core.models import configuration
 from herdbook.core.models.registry import ModelRegistry, parse_role
 from herdbook.core.observer import NO_OBSERVER, Observer
@@ -42,7 +43,6 @@ from herdbook.core.operations.costs import DeleteCost, LoadCost, PullCost, Unloa
 from herdbook.core.reconcile.recovery import interrupt_dead
 from herdbook.core.repository import ModelRepository
 from herdbook.core.settings import ManagerSettings
-from herdbook.core.storage import Storage
 from herdbook.events.errors import EventIdConflictError
 from herdbook.events.facts import AnchorReceived, ModelUsed, NodeMoved, Setting
 from herdbook.events.lifecycle import Activity

@@ -23,10 +23,10 @@ from herdbook.core.history.pages import LogPage, PageQuery
 from herdbook.core.history.past import Past
 from herdbook.core.history.read_model import ReadModel
 from herdbook.core.history.usage import UsageHistory, parse_dimensions
+from herdbook.core.log.storage import Storage
 from herdbook.core.models.configuration import ModelOptions
 from herdbook.core.models.registry import ModelRegistry, Suggestion
 from herdbook.core.repository import ModelRepository
-from herdbook.core.storage import Storage
 from herdbook.events.facts import Capability
 from herdbook.events.recorded import RecordedEvent
 from herdbook.events.store import Head

@@ -13,10 +13,10 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from herdbook.events import codec
-from herdbook.events.chain import check_chain, moved_on
 from herdbook.events.errors import ConflictError, StoreClosedError
-from herdbook.events.group import draft_append, plan_group
 from herdbook.events.recorded import NewEvent, RecordedEvent, StoredEvent
+from herdbook.events.shared.chain import check_chain, moved_on
+from herdbook.events.shared.group import draft_append, plan_group
 from herdbook.events.store import (
     ExpectedVersion,
     Head,

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from herdbook.sandbox.api.app import Message, Receive, Send, application
 from herdbook.sandbox.refusals import Dropped
@@ -40,7 +40,8 @@ class CuttableProtocol(H11Protocol):
 
     def cut_if_idle(self) -> None:
         """Close the connection, unless it has a request, which the application cuts."""
-        if self.cycle is None or self.cycle.response_complete:
+        cycle: RequestResponseCycle | None = self.cycle  # None before any request
+        if cycle is None or cycle.response_complete:
             self.transport.abort()
 
 

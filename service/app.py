@@ -26,7 +26,7 @@ from herdbook.core import (
     ModelRegistry,
     SystemClock,
 )
-from herdbook.core.log_location import LogLocation
+from herdbook.core.log.location import LogLocation
 from herdbook.core.logging import Logger
 from herdbook.core.upkeep.upkeep import Upkeep, UpkeepSettings
 from herdbook.service.api import anchors as api_anchors

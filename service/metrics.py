@@ -11,7 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from herdbook.core import InvalidNameError, ModelState, ReadModel
 from herdbook.core.concurrency.supervisor import TaskStatus
-from herdbook.core.log_location import LogLocation
+from herdbook.core.log.location import LogLocation
 from herdbook.core.models.names import canonical_name
 from herdbook.core.upkeep.recurring import UpkeepStatus
 from herdbook.events.facts import UseOutcome

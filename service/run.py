@@ -17,7 +17,7 @@ from typing import TypeAlias
 import msgspec
 
 from herdbook.core import ModelManager, ModelRegistry
-from herdbook.core.log_location import LogLocation
+from herdbook.core.log.location import LogLocation
 from herdbook.core.logging import Logger
 from herdbook.core.upkeep.upkeep import UpkeepSettings
 from herdbook.service.app import composed

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from herdbook.core.logging import configure_later
 
-pytest_plugins = ["support.postgres_fixture"]
+pytest_plugins = ["support.postgres.fixture"]
 
 settings.register_profile(
     "herdbook",

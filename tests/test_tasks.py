@@ -28,7 +28,7 @@ OWNED = {
     "events/sqlite/store.py close": "awaited at once",
     "events/sqlite/store.py open": "awaited at once",
     "events/sqlite/store.py subscribe": "its followers, who start it again",
-    "events/writer.py __init__": "a callback answers everybody who waits",
+    "events/shared/writer.py __init__": "a callback answers everybody who waits",
     "gateway/recording.py recording": "the block; a callback reports its early end",
     "gateway/relay.py serve_gateway": "a callback reports its early end",
     "gateway/connections/server.py send": "the exchange; close()",

@@ -21,8 +21,8 @@ from benchmarks.measure import Row, at_most
 from benchmarks.sizes import Sizes
 from herdbook.core.views import Views
 from herdbook.events import codec
-from herdbook.events.group import draft_append, plan_group
 from herdbook.events.recorded import RecordedEvent
+from herdbook.events.shared.group import draft_append, plan_group
 from herdbook.events.store import ANY, Head
 
 

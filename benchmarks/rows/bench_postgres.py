@@ -23,7 +23,7 @@ from benchmarks.rows.bench_command import Command, Load
 from benchmarks.sizes import Sizes
 from herdbook.core import ModelManager
 from herdbook.events.recorded import Cause
-from tests.support.postgres_server import PostgresServer, new_directory
+from tests.support.postgres.server import PostgresServer, new_directory
 
 INSTANCES = (1, 4)
 

@@ -13,8 +13,8 @@ import msgspec
 from herdbook.cli.errors import UsageError, from_extra
 from herdbook.cli.invocation import READ_TIMEOUT_S, Invocation
 from herdbook.core import ManagerSettings, ModelManager
-from herdbook.core.log_location import LogLocation
-from herdbook.core.storage import log_exists
+from herdbook.core.log.location import LogLocation
+from herdbook.core.log.storage import log_exists
 from herdbook.core.upkeep.anchors import AnchorSchedule
 from herdbook.core.upkeep.backups import BackupSchedule
 from herdbook.core.upkeep.upkeep import UpkeepSettings

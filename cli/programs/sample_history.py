@@ -22,7 +22,7 @@ from herdbook.core import (
     OllamaError,
 )
 from herdbook.core.clock import Timeout
-from herdbook.core.log_location import LogLocation
+from herdbook.core.log.location import LogLocation
 from herdbook.sandbox import RealClock, World, apply_step
 
 DAYS: Final = 3

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from herdbook.core.checks.log import check_clock, check_head, check_instances, failed
 from herdbook.core.diagnosis import Diagnosis, Level, diagnosis
 from herdbook.core.errors import HerdbookError
-from herdbook.core.storage import from_postgres_extra
+from herdbook.core.log.storage import from_postgres_extra
 from herdbook.events.postgres.address import PostgresAddress
 from herdbook.projections.sentences import bytes_text
 

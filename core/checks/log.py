@@ -17,7 +17,7 @@ from pathlib import Path
 
 from herdbook.core.diagnosis import Diagnosis, Level, diagnosis
 from herdbook.core.errors import HerdbookError, StoreError, StoreUnavailableError
-from herdbook.core.storage import ACCEPT_LOSS
+from herdbook.core.log.storage import ACCEPT_LOSS
 from herdbook.events.sqlite.condition import Condition, examine
 from herdbook.events.sqlite.log_file import log_file_path
 from herdbook.events.sqlite.read_only import is_read_only

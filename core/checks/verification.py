@@ -8,8 +8,8 @@ import msgspec
 
 from herdbook.core import views
 from herdbook.core.history import past
+from herdbook.core.log.storage import Storage
 from herdbook.core.models.names import is_canonical
-from herdbook.core.storage import Storage
 from herdbook.events.errors import CorruptLogError
 from herdbook.events.findings import Finding, Kind
 from herdbook.events.store import Head

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from herdbook.core.concurrency.time_slice import TimeSlice
-from herdbook.core.storage import Storage
+from herdbook.core.log.storage import Storage
 from herdbook.projections.levels import LEVEL_TYPES, Change, Level, Levels, LevelsView
 
 _AT_ONCE: Final = 50

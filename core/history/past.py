@@ -25,8 +25,8 @@ from herdbook.core.history.ladder import (
     spacing,
     surplus,
 )
+from herdbook.core.log.storage import Storage
 from herdbook.core.logging import Logger
-from herdbook.core.storage import Storage
 from herdbook.core.views import Check, Views, is_of_log
 from herdbook.events.errors import CorruptLogError, StoreError
 from herdbook.events.store import KeptView, StoredView

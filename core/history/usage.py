@@ -15,8 +15,8 @@ import msgspec
 
 from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.core.errors import UnknownDimensionError
+from herdbook.core.log.storage import Storage
 from herdbook.core.logging import Logger
-from herdbook.core.storage import Storage
 from herdbook.core.views import is_of_log
 from herdbook.events.errors import HerdbookError, StoreError
 from herdbook.events.store import StoredView

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from enum import StrEnum
+from typing import cast
 from urllib.parse import urlsplit
 
 from herdbook.core.clock import Clock
@@ -43,7 +44,7 @@ class HeldConnection(asyncio.Protocol):
         address = urlsplit(base_url)
         self._address = address.hostname or "", address.port or 0
         self._clock = clock
-        self._transport: asyncio.BaseTransport | None = None
+        self._transport: asyncio.Transport | None = None
         self._refresh = 0
         self._completed = 0
         self._opened_at = 0
@@ -86,12 +87,14 @@ class HeldConnection(asyncio.Protocol):
     def close(self) -> None:
         """Close the connection."""
         transport, self._transport = self._transport, None
-        if isinstance(transport, asyncio.Transport):
+        if transport is not None:
             transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the connection; asyncio calls this."""
-        self._transport, self._opened_at = transport, self._refresh
+        # Not checked with isinstance: transports of uvloop are no asyncio.Transport.
+        self._transport = cast("asyncio.Transport", transport)
+        self._opened_at = self._refresh
 
     def data_received(self, data: bytes) -> None:  # noqa: ARG002 - of the protocol
         """Ignore that this server closes: it writes first, as proxies do and Go not."""

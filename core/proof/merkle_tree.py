@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from herdbook.core.log.storage import Storage
 from herdbook.core.proof import rfc9162
-from herdbook.core.storage import Storage
 from herdbook.events.errors import CallerError, CorruptLogError
 from herdbook.events.store import StoredView
 

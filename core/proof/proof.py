@@ -8,11 +8,11 @@ from datetime import UTC
 import msgspec
 
 from herdbook.core.clock import Clock
+from herdbook.core.log.storage import Storage
 from herdbook.core.proof import rfc9162
 from herdbook.core.proof.checkpoint import ORIGIN, Anchor
 from herdbook.core.proof.keys import PublicKey
 from herdbook.core.proof.merkle_tree import EventTree
-from herdbook.core.storage import Storage
 from herdbook.events.errors import CallerError, CorruptLogError
 from herdbook.events.findings import Finding, Kind
 from herdbook.events.recorded import (

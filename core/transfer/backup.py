@@ -9,8 +9,8 @@ import msgspec
 
 from herdbook.core.checks.verification import verify
 from herdbook.core.clock import Clock, SystemClock
-from herdbook.core.log_location import LogLocation
-from herdbook.core.storage import Storage
+from herdbook.core.log.location import LogLocation
+from herdbook.core.log.storage import Storage
 from herdbook.core.transfer.private_directory import private_directory
 from herdbook.events.errors import CallerError, CorruptLogError, NotALogError
 from herdbook.events.findings import Finding, Kind

@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 
 from herdbook.core.clock import Clock
-from herdbook.core.log_location import LogLocation
-from herdbook.core.storage import Storage
+from herdbook.core.log.location import LogLocation
+from herdbook.core.log.storage import Storage
 from herdbook.core.transfer.import_events import ForkError
 from herdbook.events.errors import (
     CallerError,

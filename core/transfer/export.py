@@ -17,14 +17,13 @@ from typing import Protocol
 import msgspec
 
 from herdbook.core.clock import Clock
+from herdbook.core.log.storage import Storage
 from herdbook.core.proof.checkpoint import Anchor
 from herdbook.core.proof.merkle_tree import EventTree
 from herdbook.core.proof.proof import make_anchor
-from herdbook.core.storage import Storage
 from herdbook.core.transfer.cloud_events import source_of, to_line
 from herdbook.core.transfer.contents import Contents, Ending, Selection, frame_line
 from herdbook.core.transfer.private_directory import private_directory
-from herdbook.events.chain import check_link
 from herdbook.events.errors import (
     CallerError,
     CorruptLogError,
@@ -32,6 +31,7 @@ from herdbook.events.errors import (
     StoreUnavailableError,
 )
 from herdbook.events.recorded import StoredEvent
+from herdbook.events.shared.chain import check_link
 from herdbook.events.sqlite.backup import place
 from herdbook.events.sqlite.log_file import create_private
 from herdbook.events.store import Head

@@ -19,13 +19,13 @@ from herdbook.core.proof.checkpoint import Anchor, parse_anchors
 from herdbook.core.proof.keys import PublicKey
 from herdbook.core.transfer.cloud_events import CloudEvent, source_of, to_stored
 from herdbook.core.transfer.contents import BEGIN, END, FORMAT, Contents, Ending
-from herdbook.events.chain import check_link
 from herdbook.events.errors import (
     CallerError,
     CorruptLogError,
     StoreUnavailableError,
 )
 from herdbook.events.recorded import StoredEvent, canonical_bytes, chained_hash
+from herdbook.events.shared.chain import check_link
 from herdbook.events.store import Head
 
 LINES = 1000

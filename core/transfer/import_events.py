@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from herdbook.core.storage import Storage
+from herdbook.core.log.storage import Storage
 from herdbook.core.transfer.contents import Contents
 from herdbook.core.transfer.export_check import ExportCheck, read_export
 from herdbook.events.errors import (

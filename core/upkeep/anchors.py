@@ -15,13 +15,13 @@ import msgspec
 
 from herdbook.core.clock import Clock
 from herdbook.core.errors import CallerError
-from herdbook.core.log_location import LogLocation
+from herdbook.core.log.location import LogLocation
+from herdbook.core.log.storage import Storage
 from herdbook.core.logging import Logger
 from herdbook.core.proof.anchor_file import append_anchor, read_anchor_file
 from herdbook.core.proof.checkpoint import Anchor
 from herdbook.core.proof.keys import sign
 from herdbook.core.proof.proof import make_anchor
-from herdbook.core.storage import Storage
 from herdbook.core.upkeep.publish import check_url, post_text, post_to_herdbook
 from herdbook.core.upkeep.recurring import SHORTEST_S, Recurring
 

@@ -11,7 +11,7 @@ import msgspec
 from herdbook.core.clock import Clock
 from herdbook.core.concurrency.supervisor import TaskStatus
 from herdbook.core.errors import CallerError
-from herdbook.core.log_location import MEMORY, LogLocation, log_location
+from herdbook.core.log.location import MEMORY, LogLocation, log_location
 from herdbook.core.upkeep.anchors import AnchorSchedule, scheduled_anchors
 from herdbook.core.upkeep.backups import BackupSchedule, ScheduledBackups
 from herdbook.core.upkeep.recurring import Recurring, UpkeepStatus

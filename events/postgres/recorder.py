@@ -21,9 +21,7 @@ from datetime import datetime
 import msgspec
 
 from herdbook.events import codec
-from herdbook.events.chain import moved_on
 from herdbook.events.errors import ConflictError, CorruptLogError, StoreUnavailableError
-from herdbook.events.group import Draft, Plan, plan_group
 from herdbook.events.postgres.errors import (
     ConnectionLostError,
     NoConnectionError,
@@ -36,6 +34,8 @@ from herdbook.events.recorded import (
     canonical_bytes,
     split_at_position,
 )
+from herdbook.events.shared.chain import moved_on
+from herdbook.events.shared.group import Draft, Plan, plan_group
 from herdbook.events.store import Head
 
 BUSY_GROUPS = 64

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from herdbook.events.named_queries import named_queries
+from herdbook.events.shared.named_queries import named_queries
 
 _SQL = files("herdbook.events.postgres") / "sql"
 

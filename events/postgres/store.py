@@ -1,7 +1,7 @@
 """An event store on a PostgreSQL server: durable, and shared by instances anywhere.
 
-One task writes (``events/writer.py``), through a connection of its own. Reads use
-another connection, page by page, and a third one waits for notifications once there
+One task writes (``events/shared/writer.py``), through a connection of its own. Reads
+use another connection, page by page, and a third one waits for notifications once there
 is a subscription. All of them reconnect.
 """
 
@@ -24,12 +24,8 @@ from typing import Self
 import msgspec
 
 from herdbook.events import codec
-from herdbook.events.chain import check_chain
 from herdbook.events.errors import CorruptLogError, StoreClosedError, StoreError
-from herdbook.events.finished import finished
-from herdbook.events.group import draft_append
 from herdbook.events.memory import utc_now
-from herdbook.events.pages import PAGE, Pages
 from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.postgres.errors import StartingError
 from herdbook.events.postgres.migration import migrate
@@ -37,6 +33,11 @@ from herdbook.events.postgres.recorder import PostgresRecorder, read_head
 from herdbook.events.postgres.schema import TRIGGERS
 from herdbook.events.postgres.session import Backoff, Row, Session
 from herdbook.events.recorded import NewEvent, RecordedEvent, StoredEvent
+from herdbook.events.shared.chain import check_chain
+from herdbook.events.shared.finished import finished
+from herdbook.events.shared.group import draft_append
+from herdbook.events.shared.pages import PAGE, Pages
+from herdbook.events.shared.writer import ViewChange, Writer
 from herdbook.events.store import (
     ExpectedVersion,
     Head,
@@ -45,7 +46,6 @@ from herdbook.events.store import (
     check_read,
 )
 from herdbook.events.subscription import Commits, follow
-from herdbook.events.writer import ViewChange, Writer
 
 POLL_S = 1.0
 """Interval between polls for commits whose notification was lost, seconds."""

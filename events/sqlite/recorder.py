@@ -14,11 +14,11 @@ from typing import Any, Protocol, TypeAlias
 import msgspec
 
 from herdbook.events import codec
-from herdbook.events.chain import moved_on
 from herdbook.events.codec import column_text
 from herdbook.events.errors import ConflictError, CorruptLogError
-from herdbook.events.group import Draft, Plan, plan_group
 from herdbook.events.recorded import RecordedEvent, StoredEvent
+from herdbook.events.shared.chain import moved_on
+from herdbook.events.shared.group import Draft, Plan, plan_group
 from herdbook.events.store import Head
 
 REMEMBERED_STREAMS = 10_000

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterator
 from importlib.resources import files
 
-from herdbook.events.named_queries import named_queries
+from herdbook.events.shared.named_queries import named_queries
 
 APPLICATION_ID = 0x48455244
 """The application id in the header of a Herdbook log: ``HERD`` in ASCII."""

@@ -1,8 +1,8 @@
 """An event store in a SQLite file: durable, shared by processes and append-only.
 
-One task writes (``events/writer.py``), through a connection of its own. Reads use
-another connection, page by page, so that no read holds a transaction open. Every error
-of SQLite is translated (``errors.py``).
+One task writes (``events/shared/writer.py``), through a connection of its own. Reads
+use another connection, page by page, so that no read holds a transaction open. Every
+error of SQLite is translated (``errors.py``).
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ import aiosqlite
 import msgspec
 
 from herdbook.events import codec
-from herdbook.events.chain import check_chain
 from herdbook.events.codec import column_text, text_or_bytes
 from herdbook.events.errors import (
     CorruptLogError,
@@ -38,11 +37,13 @@ from herdbook.events.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from herdbook.events.finished import finished
-from herdbook.events.group import draft_append
 from herdbook.events.memory import utc_now
-from herdbook.events.pages import PAGE, Pages
 from herdbook.events.recorded import NewEvent, RecordedEvent, StoredEvent
+from herdbook.events.shared.chain import check_chain
+from herdbook.events.shared.finished import finished
+from herdbook.events.shared.group import draft_append
+from herdbook.events.shared.pages import PAGE, Pages
+from herdbook.events.shared.writer import ViewChange, Writer
 from herdbook.events.sqlite.kept_head import HeadKeeper, KeptHead, contradiction
 from herdbook.events.sqlite.log_file import (
     Access,
@@ -77,7 +78,6 @@ from herdbook.events.store import (
     check_read,
 )
 from herdbook.events.subscription import Commits, follow, watch
-from herdbook.events.writer import ViewChange, Writer
 
 
 class SQLiteEventStore:

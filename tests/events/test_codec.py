@@ -21,9 +21,9 @@ from herdbook.events.facts import (
     UnloadReason,
     UnreadableFact,
 )
-from herdbook.events.group import draft_append
 from herdbook.events.lifecycle import EVENTS
 from herdbook.events.recorded import Cause, NewEvent, RecordedEvent, StoredEvent
+from herdbook.events.shared.group import draft_append
 
 PLAIN: dict[type[inspect.Type], st.SearchStrategy[object]] = {
     inspect.BoolType: st.booleans(),

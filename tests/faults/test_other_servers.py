@@ -11,7 +11,7 @@ from support.fake_ollama import HANGS, NOT_FOUND, Reply, answers, fake_ollama, s
 from support.odd_log import alter
 
 from herdbook.core import ManagerSettings, ModelManager, ModelState
-from herdbook.core.log_location import MEMORY
+from herdbook.core.log.location import MEMORY
 from herdbook.events.facts import FactSource
 
 NAME = "llama3.1:8b"

@@ -13,10 +13,10 @@ import pytest
 from proof.oracle import assert_sound, herdbook_tasks
 from proof.stepping import TIMEOUT_S, cancelled_at_every_turn, run
 
+from herdbook.events.shared.writer import ROOM
 from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import ANY, StoredView
 from herdbook.events.testing.base import event, log_of
-from herdbook.events.writer import ROOM
 
 STREAM = "model/n/m"
 BACKGROUND = {"herdbook writer", "herdbook watch", "herdbook kept head"}

@@ -35,7 +35,7 @@ from herdbook.core import (
     RecordedEvent,
 )
 from herdbook.core.clock import Timeout
-from herdbook.core.log_location import MEMORY
+from herdbook.core.log.location import MEMORY
 from herdbook.events.facts import Fact
 from herdbook.sandbox.models.names import Name
 

@@ -11,7 +11,7 @@ from herdbook.cli.app import HISTORY, verb
 from herdbook.cli.errors import DONE
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import check_log
-from herdbook.core.log_location import LogLocation
+from herdbook.core.log.location import LogLocation
 from herdbook.presentation import shapes
 from herdbook.presentation.wording import counted
 from herdbook.projections.sentences import bytes_text

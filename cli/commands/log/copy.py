@@ -12,7 +12,7 @@ from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import check_log
 from herdbook.cli.render.counting import counting
 from herdbook.core.clock import SystemClock
-from herdbook.core.log_location import log_location
+from herdbook.core.log.location import log_location
 from herdbook.presentation import shapes
 from herdbook.presentation.wording import counted
 

@@ -21,7 +21,7 @@ from herdbook.core.checks.log import (
 )
 from herdbook.core.clock import SystemClock
 from herdbook.core.diagnosis import Diagnosis, Level
-from herdbook.core.storage import Storage
+from herdbook.core.log.storage import Storage
 from herdbook.events.facts import ModelVanished
 from herdbook.events.recorded import Cause, NewEvent
 from herdbook.events.sqlite.condition import examine

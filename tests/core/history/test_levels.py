@@ -13,7 +13,7 @@ from support.uses import START, recorded, used
 
 from herdbook.core import ManualClock, Storage
 from herdbook.core.history.levels import Column, LevelKind, LevelsHistory
-from herdbook.core.log_location import MEMORY
+from herdbook.core.log.location import MEMORY
 from herdbook.events.facts import (
     CapabilitiesDetected,
     Fact,

@@ -16,7 +16,7 @@ from herdbook.core import ModelRole
 from herdbook.core.clock import SystemClock
 from herdbook.core.history.ladder import SPACING
 from herdbook.core.history.past import FORM, MOST_AT_ONCE, NAME, Past
-from herdbook.core.storage import Storage
+from herdbook.core.log.storage import Storage
 from herdbook.core.views import Views
 from herdbook.events.errors import StoreFullError
 from herdbook.events.findings import Kind

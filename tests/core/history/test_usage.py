@@ -23,7 +23,7 @@ from herdbook.core import (
 from herdbook.core.checks.verification import verify as verify_log
 from herdbook.core.history import usage as module
 from herdbook.core.history.usage import UsageHistory
-from herdbook.core.log_location import MEMORY
+from herdbook.core.log.location import MEMORY
 from herdbook.events.facts import ModelDiscovered
 from herdbook.events.findings import Kind
 from herdbook.events.recorded import NewEvent, RecordedEvent

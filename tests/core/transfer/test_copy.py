@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from herdbook.core.clock import SystemClock
-from herdbook.core.log_location import LogLocation
-from herdbook.core.storage import Storage
+from herdbook.core.log.location import LogLocation
+from herdbook.core.log.storage import Storage
 from herdbook.core.transfer import copy as module
 from herdbook.core.transfer.copy import copy
 from herdbook.core.transfer.import_events import ForkError

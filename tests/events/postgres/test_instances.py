@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from support.dropping_proxy import proxied
-from support.postgres_fixture import administrator
+from support.postgres.dropping_proxy import proxied
+from support.postgres.fixture import administrator
 
 from herdbook.events.errors import StoreUnavailableError
 from herdbook.events.postgres import instances, session

@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from support.postgres_fixture import NAMED
-from support.postgres_server import PostgresServer, new_directory
+from support.postgres.fixture import NAMED
+from support.postgres.server import PostgresServer, new_directory
 
 from herdbook.events.errors import OutcomeUnknownError, StoreUnavailableError
 from herdbook.events.postgres.address import PostgresAddress

@@ -6,7 +6,7 @@ import asyncio
 from random import Random
 
 import pytest
-from support.dropping_proxy import proxied
+from support.postgres.dropping_proxy import proxied
 
 from herdbook.events.errors import (
     OutcomeUnknownError,

@@ -11,7 +11,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import sql
-from support.postgres_fixture import administrator
+from support.postgres.fixture import administrator
 
 from herdbook.events.errors import (
     NewerSchemaError,

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 import msgspec
 import psycopg
 import pytest
-from support.postgres_fixture import administrator
+from support.postgres.fixture import administrator
 
 from herdbook.events.errors import WrongExpectedVersionError
-from herdbook.events.group import Plan, draft_append, plan_group
 from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.postgres.store import PostgresEventStore
 from herdbook.events.recorded import RecordedEvent
+from herdbook.events.shared.group import Plan, draft_append, plan_group
 from herdbook.events.store import ANY, NO_STREAM, Head
 from herdbook.events.testing.base import assert_sound, event, log_of
 

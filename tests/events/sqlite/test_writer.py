@@ -17,6 +17,7 @@ from herdbook.events.errors import (
     StoreClosedError,
     StoreUnavailableError,
 )
+from herdbook.events.shared.writer import LARGEST_GROUP, ROOM
 from herdbook.events.sqlite.log_file import OpenFile
 from herdbook.events.sqlite.recorder import (
     REMEMBERED_STREAMS,
@@ -27,7 +28,6 @@ from herdbook.events.sqlite.recorder import (
 from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import ANY, StoredView
 from herdbook.events.testing.base import assert_sound, event, log_of
-from herdbook.events.writer import LARGEST_GROUP, ROOM
 
 
 class FaultySession:

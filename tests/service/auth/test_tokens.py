@@ -131,15 +131,15 @@ def test_error_in_the_variable_does_not_quote_the_token(entry: str, state: str) 
         (table() + '[other]\na = "b"', "may contain tables"),
         (
             f'[tokens]\nann = "{SECRET}"',
-            "must be a table with the keys",
+            "must be a table with role and sha256",
         ),
         (
             f'[tokens.ann]\ntoken = "{SECRET}"',
-            "must be a table with the keys",
+            "must be a table with role and sha256",
         ),
         (
             table() + f'token = "{SECRET}"',
-            "must be a table with the keys",
+            "must be a table with role and sha256",
         ),
         (table(sha256=SECRET), "has a sha256 that is not 64"),
         (table(sha256="0" * 63), "has a sha256 that is not 64"),

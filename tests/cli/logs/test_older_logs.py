@@ -15,7 +15,7 @@ from support.cli_runner import Herdbook
 from herdbook.core.desired.desired import read
 from herdbook.service.auth.tokens import Role, read_tokens
 
-BEFORE = Path(__file__).parents[1] / "fixtures" / "before-layout"
+BEFORE = Path(__file__).parents[2] / "fixtures" / "before-layout"
 
 WORDING = {"message", "note", "reasons", "remedy", "seconds", "sentence"}
 """Fields that hold text for people, or the time that an answer took."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
-from support import postgres_server
+from support.postgres import server as program
 
 from herdbook.events.postgres.address import PostgresAddress
 
@@ -50,7 +50,7 @@ def _start(address: Path, run: int) -> None:
     output = address.with_suffix(".output")
     with output.open("w") as file:
         server = subprocess.Popen(
-            [sys.executable, postgres_server.__file__, str(address), str(run)],
+            [sys.executable, program.__file__, str(address), str(run)],
             stdout=file,
             stderr=file,
             start_new_session=True,

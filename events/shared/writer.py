@@ -21,8 +21,8 @@ from herdbook.events.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from herdbook.events.group import Draft, Plan, find_originals
 from herdbook.events.recorded import RecordedEvent
+from herdbook.events.shared.group import Draft, Plan, find_originals
 from herdbook.events.subscription import Commits
 
 LARGEST_GROUP = 256

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from herdbook.core.clock import Clock
 from herdbook.core.concurrency.supervisor import TaskStatus, task_status
-from herdbook.core.log_location import MEMORY, LogLocation, log_location
+from herdbook.core.log.location import MEMORY, LogLocation, log_location
 from herdbook.core.logging import Logger
 from herdbook.events.errors import MissingExtraError
 from herdbook.events.instances import FileInstances, MemoryInstances, UnknownInstances

@@ -38,6 +38,10 @@ READING = (
 """What is asked of a log; ``verify`` and ``doctor`` report what is odd."""
 
 
+PAGES = 9
+"""Pages of the file that ``new_log`` makes."""
+
+
 @pytest.mark.parametrize("what", ODD)
 def test_every_verb_reads_an_odd_log(
     what: str, herdbook: Herdbook, server: SandboxThread, log: Path
@@ -69,12 +73,12 @@ def test_verify_and_doctor_report_what_is_odd(
     assert f"#{position} " in doctor.out or what == "name without a tag"
 
 
-@pytest.mark.parametrize("page", range(7))
+@pytest.mark.parametrize("page", range(PAGES))
 def test_damaged_page_is_a_clear_error(
     page: int, herdbook: Herdbook, server: SandboxThread, log: Path
 ) -> None:
     new_log(log)
-    assert log.stat().st_size == 7 * 4096
+    assert log.stat().st_size == PAGES * 4096
     with log.open("r+b") as file:
         file.seek(page * 4096)
         file.write(b"\xa5" * 4096)

@@ -1,0 +1,1 @@
+"""The log of a manager: where it is, and the store that opens it."""

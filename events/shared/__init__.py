@@ -1,0 +1,1 @@
+"""What the stores share: planning groups of appends, the writer, pages of a read."""
