@@ -29,8 +29,6 @@ class CuttableProtocol(H11Protocol):
         """Give the application a function that cuts this connection."""
         self.app_state = {**self.app_state, "cut_connection": transport.abort}
         super().connection_made(transport)
-        if self.world.down:
-            transport.abort()
         self.world.connections.add(self.cut_if_idle)
 
     def connection_lost(self, exc: Exception | None) -> None:

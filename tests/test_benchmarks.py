@@ -59,7 +59,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 
 
 @pytest.mark.parametrize("what", GOALS)
-def test_table_tells_each_goal_and_whether_it_is_met(ran: Ran, what: str) -> None:
+def test_table_shows_each_goal_and_whether_it_is_met(ran: Ran, what: str) -> None:
     lines = [
         line for line in ran.lines if line.startswith(what) and GOALS[what] in line
     ]
@@ -90,7 +90,7 @@ def test_figures_are_more_than_nothing(ran: Ran) -> None:
     assert min(figure for figure in figures if figure is not None) > 0
 
 
-def test_machine_is_told(ran: Ran) -> None:
+def test_machine_is_shown(ran: Ran) -> None:
     assert set(ran.machine) == {"python", "sqlite", "processors", "sync_us"}
 
 

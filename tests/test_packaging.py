@@ -35,7 +35,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 
 @pytest.mark.slow
-def test_wheel_installs_herdbook_and_nothing_beside_it(wheel: zipfile.ZipFile) -> None:
+def test_wheel_installs_herdbook_and_nothing_next_to_it(wheel: zipfile.ZipFile) -> None:
     tops = {name.split("/")[0] for name in wheel.namelist()}
 
     assert tops == {"herdbook", f"herdbook-{PROJECT['version']}.dist-info"}

@@ -13,7 +13,7 @@ MODEL = "llama3.2:3b"
 
 
 @pytest.mark.parametrize("path", ["/node?span=hour", f"/models/{MODEL}?span=hour"])
-def test_chart_tells_value_and_time_and_leads_to_its_table(
+def test_chart_shows_value_and_time_and_leads_to_its_table(
     path: str, herdbook: RunningService, visits: PageSession
 ) -> None:
     herdbook.operate("load", MODEL)

@@ -36,7 +36,7 @@ def test_button_copies_the_whole_text(
     assert len(copied) == 64 or copied in {MODEL, "herdbook anchor"}
 
 
-def test_without_a_script_there_are_no_buttons_to_copy(
+def test_without_a_script_there_are_no_copy_buttons(
     herdbook: RunningService, visits: PageSession
 ) -> None:
     page = visits.open(herdbook, java_script_enabled=False)
@@ -44,7 +44,7 @@ def test_without_a_script_there_are_no_buttons_to_copy(
     expect(page.get_by_role("button", name="Copy")).to_have_count(0)
 
 
-def test_time_tells_date_and_zone_on_hover(
+def test_time_shows_date_and_zone_on_hover(
     herdbook: RunningService, visits: PageSession
 ) -> None:
     event = herdbook.get("/v1/events/1")

@@ -60,7 +60,7 @@ def test_keys_on_the_slider_lead_to_an_earlier_event(
     expect(page.get_by_role("note")).to_have_count(0)
 
 
-def test_dragging_tells_the_moment_and_leads_there(
+def test_dragging_shows_the_time_and_leads_there(
     herdbook: RunningService, visits: PageSession
 ) -> None:
     page = visits.open(herdbook)
@@ -78,7 +78,7 @@ def test_dragging_tells_the_moment_and_leads_there(
     see_the_past(page)
 
 
-def test_every_link_keeps_the_moment_and_leads_back(
+def test_every_link_keeps_the_time_and_leads_back(
     moment: int, herdbook: RunningService, visits: PageSession
 ) -> None:
     page = visits.open(herdbook, f"/?as_of={moment}")

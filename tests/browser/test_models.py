@@ -73,7 +73,7 @@ def test_update(script: bool, herdbook: RunningService, visits: PageSession) -> 
 
 
 @WITH_AND_WITHOUT
-def test_delete_tells_the_bytes(
+def test_delete_shows_the_bytes(
     script: bool, herdbook: RunningService, visits: PageSession
 ) -> None:
     model, size = ("mistral:7b", "4.4 GB") if script else ("codellama:7b", "3.8 GB")

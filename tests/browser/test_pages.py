@@ -10,7 +10,7 @@ from support.web.browser import PageSession
 MODEL = "qwen2.5-coder:7b"
 
 
-def test_roles_tell_the_order_its_reasons_and_who_was_passed_over(
+def test_roles_show_the_order_its_reasons_and_who_was_passed_over(
     herdbook: RunningService, visits: PageSession
 ) -> None:
     herdbook.http.post(f"/v1/models/{MODEL}/uses", json={}).raise_for_status()
@@ -94,7 +94,7 @@ def test_log_lives(herdbook: RunningService, visits: PageSession) -> None:
 
 
 @pytest.mark.parametrize("script", [True, False])
-def test_node_tells_of_server_and_log(
+def test_node_page_shows_server_and_log(
     script: bool, herdbook: RunningService, visits: PageSession
 ) -> None:
     page = visits.open(herdbook, "/node", java_script_enabled=script)
@@ -121,7 +121,9 @@ def test_times_are_those_of_the_reader(
     expect(page.get_by_role("region", name="Envelope")).to_contain_text(there)
 
 
-def test_api_is_told_to_people(herdbook: RunningService, visits: PageSession) -> None:
+def test_api_is_documented_for_people(
+    herdbook: RunningService, visits: PageSession
+) -> None:
     page = visits.open(herdbook, "/api")
 
     page.get_by_text("/v1/operations").first.click()

@@ -49,7 +49,7 @@ def test_change_shows_in_the_history_with_who(
     assert kept["settings"] == {"num_ctx": 16384, "notes": "for long files"}
 
 
-def test_second_of_two_is_told_and_keeps_what_was_typed(
+def test_second_of_two_is_shown_and_keeps_what_was_typed(
     herdbook: RunningService, visits: PageSession
 ) -> None:
     visits.expect_errors("409")
@@ -80,7 +80,7 @@ def test_second_of_two_is_told_and_keeps_what_was_typed(
     assert kept["settings"] == {"num_ctx": 8192, "temperature": 0.7}
 
 
-def test_wrong_value_is_told_and_what_was_typed_stays(
+def test_wrong_value_is_shown_and_what_was_typed_stays(
     herdbook: RunningService, visits: PageSession
 ) -> None:
     visits.expect_errors("422")

@@ -66,7 +66,7 @@ def test_signs_in_acts_as_the_token_and_signs_out(
     assert ("LoadStarted", "api:olga") in events_and_actors(guarded, model)
 
 
-def test_reader_is_told_why_nothing_can_be_done(
+def test_reader_sees_why_nothing_can_be_done(
     guarded: RunningService, visits: PageSession
 ) -> None:
     page = visits.open(guarded)

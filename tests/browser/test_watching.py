@@ -31,7 +31,7 @@ def slow(
         yield running
 
 
-def test_pull_tells_bytes_moves_by_itself_and_ends(
+def test_pull_shows_bytes_moves_by_itself_and_ends(
     slow: RunningService, slow_ollama: SandboxThread, visits: PageSession
 ) -> None:
     slow_ollama.apply(registry=SLOW_REGISTRY)

@@ -150,5 +150,5 @@ def test_no_word_at_all_is_a_call_for_help(herdbook: Herdbook) -> None:
     assert herdbook().out == herdbook("--help").out
 
 
-def test_version_is_told(herdbook: Herdbook) -> None:
+def test_version_is_shown(herdbook: Herdbook) -> None:
     assert re.fullmatch(r"herdbook \d+\.\d+\.\d+\n", herdbook("--version").out)

@@ -74,7 +74,7 @@ def test_unexpected_errors_hint_at_verbose() -> None:
     )
 
 
-def test_verbose_tells_causes_and_where() -> None:
+def test_verbose_shows_causes_and_where() -> None:
     error, stream = RuntimeError("odd"), io.StringIO()
     error.__cause__ = KeyError("deep")
 
@@ -154,7 +154,7 @@ def test_errors_in_json_have_the_parts(
     }
 
 
-def test_verbose_tells_the_last_event(
+def test_verbose_shows_the_last_event(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     assert "  last event: #11\n" in herdbook("load", "nope", "--verbose").err
@@ -181,7 +181,7 @@ def test_a_busy_model_is_exit_4(
     assert "has a running pull, started by cli:ann" in answer.err
 
 
-def test_a_directory_is_no_log(herdbook: Herdbook, tmp_path: Path) -> None:
+def test_a_directory_is_not_a_log(herdbook: Herdbook, tmp_path: Path) -> None:
     answer = herdbook("ls", "--db", str(tmp_path))
 
     assert answer.code == 1
@@ -226,7 +226,7 @@ def test_an_answer_that_cannot_be_written_is_said(
     assert done.stderr.startswith("herdbook: the answer cannot be written: No space")
 
 
-def test_a_reader_that_has_enough_is_no_failure(
+def test_a_reader_that_has_enough_is_not_a_failure(
     server: SandboxThread, log: Path
 ) -> None:
     done = subprocess.run(

@@ -130,9 +130,7 @@ def test_rm_deletes_after_yes(
     assert not herdbook("show", "smollm2:135m", "--json").json["present"]
 
 
-def test_rm_does_not_ask_where_it_was_told_yes(
-    server: SandboxThread, log: Path
-) -> None:
+def test_rm_does_not_ask_with_yes(server: SandboxThread, log: Path) -> None:
     code, shown = on_terminal("rm", "smollm2:135m", "--yes")
 
     assert (code, "[y/N]" in shown) == (0, False)
@@ -196,7 +194,7 @@ def test_apply_does_it_all_after_a_yes(
     assert len(herdbook("ls", "--json").json) == 2
 
 
-def test_apply_that_is_stopped_tells_what_is_not_done(
+def test_apply_that_is_stopped_shows_what_is_not_done(
     serving: Callable[..., SandboxThread], log: Path
 ) -> None:
     slow = serving(speed=1.0, rate=2e7)

@@ -58,7 +58,7 @@ async def test_manual_timeout_that_was_left_in_time_does_nothing() -> None:
     assert clock.monotonic() == 10
 
 
-async def test_system_clock_goes_on_in_utc() -> None:
+async def test_system_clock_continues_in_utc() -> None:
     clock = SystemClock()
     before = clock.monotonic()
 

@@ -240,7 +240,7 @@ async def test_model_of_a_torn_manifest_is_a_problem() -> None:
     assert "llava:7b is damaged" in found.what
 
 
-async def test_deleted_model_is_no_problem() -> None:
+async def test_deleted_model_is_not_a_problem() -> None:
     async with serve_manager() as (server, manager):
         await server.delete("llava:7b")
         await manager.refresh()

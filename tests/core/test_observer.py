@@ -164,7 +164,7 @@ async def test_answer_that_makes_no_sense_is_a_failure() -> None:
         assert [one.failure for one in figures.of("/api/ps")] == ["bad_answer"]
 
 
-async def test_server_that_is_away_is_told_of_every_request() -> None:
+async def test_server_that_is_away_is_reported_for_every_request() -> None:
     async with observed() as (server, manager, figures):
         server.apply(server="killed")
         with pytest.raises(NodeUnreachableError):

@@ -60,7 +60,7 @@ async def test_illegal_facts_leave_log_and_views_as_they_are() -> None:
     assert register.status("a:1") is None
 
 
-async def test_two_registers_on_one_log_decide_anew_when_beaten() -> None:
+async def test_two_registers_on_one_log_decide_again_when_beaten() -> None:
     store = MemoryEventStore()
     one, other = a_register(store), a_register(store)
     await one.record("a:1", [FOUND], cause=Cause.OBSERVED)

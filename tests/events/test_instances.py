@@ -60,7 +60,9 @@ async def test_unknown_instance_is_dead(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "../herd", "a/b", "x\0y", "A" * 300])
-async def test_what_is_no_id_is_dead_and_no_file(directory: Path, name: str) -> None:
+async def test_an_invalid_id_is_dead_and_is_not_a_file_name(
+    directory: Path, name: str
+) -> None:
     directory.parent.joinpath("herd.lock").touch()
     with FileInstances(directory) as one:
         assert not await one.alive(name)

@@ -45,7 +45,7 @@ def test_name_of_a_node_is_let_through(node: str) -> None:
 
 
 @pytest.mark.parametrize("node", ["", "-a", ".a", "a/b", "a b", "ü", "n" * 65, "a\n"])
-def test_what_is_no_name_of_a_node_is_refused(node: str) -> None:
+def test_an_invalid_node_name_is_refused(node: str) -> None:
     with pytest.raises(CallerError):
         check_node(node)
 

@@ -206,7 +206,7 @@ async def test_anchor_after_the_end_is_missing(path: Path) -> None:
     assert await kinds(path, Head(9, "a" * 64)) == [(9, Kind.ANCHOR)]
 
 
-async def test_tables_of_other_programs_are_no_finding(path: Path) -> None:
+async def test_tables_of_other_programs_are_not_findings(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE _litestream_seq (id INTEGER, seq INTEGER)")
         connection.execute("CREATE INDEX other ON _litestream_seq (seq)")

@@ -147,7 +147,7 @@ async def test_streams_in_the_form_of_openai_count_for_a_budget() -> None:
     assert refused.status_code == 429
 
 
-async def test_token_has_so_many_requests_at_once() -> None:
+async def test_token_is_limited_to_requests_at_once() -> None:
     LIMITS["ann"] = Limits(max_requests=2)
     async with place(tokens=True) as there:
         many = [asyncio.ensure_future(ask(there)) for _ in range(6)]

@@ -89,7 +89,7 @@ def test_models_without_end_share_a_label() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "x" * 300])
-async def test_names_that_are_no_labels(name: str) -> None:
+async def test_names_that_are_not_labels(name: str) -> None:
     metrics = Metrics(":memory:")
     async with place(observer=metrics.gateway) as there:
         await there.http.post("/api/generate", json={"model": name, "prompt": "x"})

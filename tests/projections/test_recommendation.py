@@ -360,7 +360,7 @@ def test_every_model_is_either_chosen_or_passed_over_with_a_reason(
     assert {candidate.state for candidate in answer.chosen} <= usable
 
 
-def test_dump_that_is_none_is_refused() -> None:
+def test_invalid_dump_is_refused() -> None:
     with pytest.raises(msgspec.MsgspecError):
         RecommendationView.load(b"{}")
 

@@ -17,7 +17,7 @@ def test_role_is_known_by_its_name_in_any_spelling(
 
 
 @pytest.mark.parametrize("text", ["", "poetry", "general purpose", "-"])
-def test_other_names_are_no_role(text: str) -> None:
+def test_other_names_are_not_roles(text: str) -> None:
     assert ModelRole.parse(text) is None
 
 

@@ -13,6 +13,7 @@ import re
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ from proof.stepping import TIMEOUT_S, cancelled_at_every_turn, run
 
 from herdbook import sandbox
 from herdbook.core import ManagerSettings, ModelManager, ModelState
+from herdbook.events.facts import AnchorReceived
 from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.sandbox import World
 from herdbook.sandbox.models.names import Name
@@ -155,6 +157,10 @@ async def freeze_and_plan(manager: ModelManager) -> None:
     await manager.plan(await manager.freeze())
 
 
+LATER = datetime(2100, 1, 1, tzinfo=UTC)
+ANCHOR = AnchorReceived(origin="herdbook/other", position=1, text="an anchor")
+"""An anchor of another log; it is recorded in the stream of the node."""
+
 PULLED = (
     "(PullStarted (PullProgressed )*"
     "(PullCancelled |PullCompleted (CapabilitiesDetected )?))?"
@@ -199,6 +205,10 @@ CASES = {
     "suggest": Case(lambda h: h.suggest("vision"), present, ""),
     "statistics": Case(lambda h: h.statistics(MODEL), present, ""),
     "usage": Case(ModelManager.usage, present, ""),
+    "levels": Case(lambda h: h.levels("memory", end=LATER), present, ""),
+    "record_anchor": Case(
+        lambda h: h.record_anchor(ANCHOR, made_at=LATER), present, ""
+    ),
     "history": Case(ModelManager.history, present, ""),
     "as_of": Case(statuses_as_of_the_start, present, ""),
     "events": Case(some_events, present, ""),

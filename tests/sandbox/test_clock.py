@@ -132,7 +132,7 @@ def test_manual_date_moves_with_the_clock() -> None:
     assert clock.wall(clock.now()) == began + timedelta(seconds=90)
 
 
-async def test_real_clock_runs_as_fast_as_it_is_told() -> None:
+async def test_real_clock_runs_as_fast_as_configured() -> None:
     clock = RealClock(speed=1000.0)
     due = asyncio.Event()
 
@@ -153,7 +153,7 @@ async def test_real_clock_can_be_moved() -> None:
     assert clock.now() >= 3601.0
 
 
-async def test_real_clock_tells_dates_of_the_computer() -> None:
+async def test_real_clock_shows_dates_of_the_computer() -> None:
     clock = RealClock(speed=60.0)
     clock.call_later(0.0, lambda: None)
 

@@ -39,7 +39,7 @@ async def test_server_can_be_started_again_over_http(client: Any) -> None:
     assert await client.get("/api/ps") == {"models": []}
 
 
-async def test_requests_that_were_seen_are_told(client: Any) -> None:
+async def test_requests_that_were_seen_are_listed(client: Any) -> None:
     await client.get("/api/ps")
     await client.post("/api/show", model="nowhere:7b")
 

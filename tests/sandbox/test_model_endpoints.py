@@ -22,7 +22,7 @@ async def show(client: Any, model: str) -> Any:
     return (await client.post("/api/show", model=model)).json
 
 
-async def test_everyday_model_is_told_in_full(client_of: Any) -> None:
+async def test_everyday_model_is_described_completely(client_of: Any) -> None:
     client = client_of(models="some")
 
     told = await show(client, "gemma3:4b")
@@ -46,7 +46,7 @@ async def test_tags_may_see_less_than_show(client: Any) -> None:
     assert (await show(client, "llava:7b"))["capabilities"] == ["completion", "vision"]
 
 
-async def test_older_server_tells_less_in_tags(client_of: Any) -> None:
+async def test_older_server_shows_less_in_tags(client_of: Any) -> None:
     client = client_of(models="herd", profile=OLDER)
 
     listed = (await client.get("/api/tags"))["models"]
@@ -55,7 +55,7 @@ async def test_older_server_tells_less_in_tags(client_of: Any) -> None:
     assert "context_length" not in listed[0]["details"]
 
 
-async def test_order_of_parameters_is_no_order(client: Any) -> None:
+async def test_order_of_parameters_does_not_matter(client: Any) -> None:
     orders = {(await show(client, "llama3.2:1b"))["parameters"] for _ in range(60)}
 
     assert len(orders) > 1
@@ -83,7 +83,7 @@ async def test_modelfile_quotes_what_would_not_stand_on_a_line(client: Any) -> N
     assert 'TEMPLATE """one\ntwo"""\n' in modelfile
 
 
-async def test_dates_are_told_in_the_zone_of_the_server(client_of: Any) -> None:
+async def test_dates_are_shown_in_the_zone_of_the_server(client_of: Any) -> None:
     client = client_of(models="herd", settings=Settings(zone_minutes=120))
 
     assert (await show(client, "plain"))["modified_at"].endswith("+02:00")

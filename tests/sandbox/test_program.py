@@ -27,7 +27,7 @@ def last_seen(url: str) -> Any:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_program_tells_its_address_and_stops_at_a_signal(
+def test_program_shows_its_address_and_stops_at_a_signal(
     number: signal.Signals,
 ) -> None:
     with sandbox_process("--models", "herd") as (process, url):

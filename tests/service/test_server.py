@@ -338,7 +338,7 @@ async def test_an_upgrade_to_web_sockets_is_none() -> None:
     assert status_of(answer) == 200
 
 
-async def test_pipelined_requests_share_no_context() -> None:
+async def test_pipelined_requests_do_not_share_context() -> None:
     mark: ContextVar[str] = ContextVar("mark", default="none")
     seen = []
 

@@ -41,7 +41,7 @@ SERVER_AWAY = "the server is away for a day"
 KILLED = "Herdbook is killed"
 CLOSED = "Herdbook is closed and opened"
 
-BACKGROUND_TASKS = ("past", "pinned_models", "reconciler", "writer")
+BACKGROUND_TASKS = ("past_snapshots", "pinned_models", "reconciler", "writer")
 """The tasks that run as long as a manager."""
 
 

@@ -74,7 +74,7 @@ PULLING = (
 )
 
 
-def test_a_pull_is_told_below_its_model() -> None:
+def test_a_pull_is_shown_below_its_model() -> None:
     assert shown(moment_of(*PULLING)) == [
         f"gemma3:27b   pulling   17.4 GB   128k   vision   {wording.NOTHING}",
         "  pull 37 %   6.6 of 17.4 GB   by cli:ann, 1 min ago",
@@ -87,13 +87,13 @@ def test_a_pull_has_a_bar_where_there_is_someone_to_see_it() -> None:
     assert line.startswith("  pull ━━━━━━━━━━━━────")
 
 
-def test_a_load_is_told_without_figures() -> None:
+def test_a_load_is_shown_without_figures() -> None:
     moment = moment_of(("a:1b", found()), ("a:1b", facts.LoadStarted(instance="one")))
 
     assert shown(moment)[1] == "  load started by cli:ann, just now"
 
 
-def test_an_update_leaves_the_state_and_is_told() -> None:
+def test_an_update_leaves_the_state_and_is_shown() -> None:
     moment = moment_of(("a:1b", found()), ("a:1b", facts.UpdateStarted(instance="one")))
 
     lines = shown(moment)
@@ -125,7 +125,7 @@ def test_the_order_is_by_what_can_be_used_soonest() -> None:
     assert names == ["z:1b", "b:1b", "gemma3:27b", "bad:1b"]
 
 
-def test_a_failure_is_told_without_saying_the_name_twice() -> None:
+def test_a_failure_is_shown_without_saying_the_name_twice() -> None:
     moment = moment_of(
         ("bad:1b", facts.PullStarted(instance="one")),
         (
@@ -178,7 +178,7 @@ def test_the_card_names_who_shares_the_weights() -> None:
     assert weights.endswith("bbbbbbbbbbbb, 125 k parameters, 4.9 GB, shared with b:1b")
 
 
-def test_wording_tells_small_counts_as_they_are() -> None:
+def test_wording_shows_small_counts_as_they_are() -> None:
     assert wording.counted(1, "model") == "1 model"
     assert wording.counted(1284, "event") == "1,284 events"
     assert wording.of_text(287_000_000, 4_900_000_000) == "287 MB of 4.9 GB"

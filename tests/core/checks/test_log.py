@@ -113,7 +113,7 @@ def test_pipe_in_the_place_of_a_log_is_a_problem(tmp_path: Path) -> None:
     assert found(tmp_path / "herd.db")["log"].level is Level.PROBLEM
 
 
-async def test_log_of_a_newer_version_is_told_as_such(tmp_path: Path) -> None:
+async def test_log_of_a_newer_version_is_shown_as_such(tmp_path: Path) -> None:
     log = await log_at(tmp_path / "herd.db")
     alter(log, "PRAGMA user_version = 99")
     checks = found(log)
@@ -187,7 +187,7 @@ async def test_log_without_its_tables_is_a_problem(tmp_path: Path) -> None:
     assert found(log)["log"].level is Level.PROBLEM
 
 
-async def test_log_that_others_may_write_is_told(tmp_path: Path) -> None:
+async def test_log_that_others_may_write_is_shown(tmp_path: Path) -> None:
     log = await log_at(tmp_path / "herd.db")
     log.chmod(0o666)
     permissions = found(log)["permissions"]
@@ -206,7 +206,7 @@ async def test_log_that_others_may_write_is_told(tmp_path: Path) -> None:
         (stat.S_IFDIR | 0o1777, None),
     ],
 )
-def test_mode_tells_who_may_write(mode: int, level: Level | None) -> None:
+def test_mode_shows_who_may_write(mode: int, level: Level | None) -> None:
     checked = check_mode(Path("place"), mode)
 
     assert (checked.level if checked else None) is level
@@ -248,7 +248,7 @@ def test_file_system_of_the_root_counts_where_nothing_is_nearer(tmp_path: Path) 
     assert check_file_system(tmp_path / "x", mounts).level is Level.PROBLEM
 
 
-def test_file_system_that_cannot_be_told_is_told(tmp_path: Path) -> None:
+def test_file_system_that_cannot_be_told_is_shown(tmp_path: Path) -> None:
     checked = check_file_system(tmp_path / "x", tmp_path / "no")
 
     assert checked.level is Level.NOTICE
@@ -259,7 +259,7 @@ def test_file_system_that_cannot_be_told_is_told(tmp_path: Path) -> None:
     ("free", "level"),
     [(5e10, Level.OK), (5e8, Level.WARNING), (5e6, Level.PROBLEM)],
 )
-def test_full_disk_is_told(tmp_path: Path, free: float, level: Level) -> None:
+def test_full_disk_is_shown(tmp_path: Path, free: float, level: Level) -> None:
     assert check_disk(int(free), tmp_path).level is level
 
 
@@ -302,7 +302,7 @@ async def test_write_ahead_log_of_a_log_in_use_is_measured(tmp_path: Path) -> No
         assert "without it lacks them" in found(log)["wal"].what
 
 
-async def test_condition_of_a_log_is_told_whole(tmp_path: Path) -> None:
+async def test_condition_of_a_log_is_shown_whole(tmp_path: Path) -> None:
     condition = examine(await log_at(tmp_path / "herd.db"))
 
     assert condition is not None

@@ -106,7 +106,7 @@ def test_mistake_is_reported_with_file_model_and_key(text: str, told: str) -> No
     assert told in str(error.value)
 
 
-def test_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "herd.toml"
     path.write_text("[models")
 

@@ -163,7 +163,7 @@ async def test_capabilities_of_a_model_that_is_not_there_are_expected_ones() -> 
         assert can["coding"].source is FactSource.REGISTRY
 
 
-async def test_name_that_is_none_is_refused() -> None:
+async def test_invalid_name_is_refused() -> None:
     async with serve_manager() as (_, manager):
         with pytest.raises(InvalidNameError):
             await manager.get_status("no name/at:all")

@@ -89,7 +89,7 @@ async def everything(manager: ModelManager, position: int) -> None:
 
 
 @pytest.mark.parametrize("what", POISON)
-async def test_log_with_an_event_that_cannot_be_read_goes_on(
+async def test_log_with_an_event_that_cannot_be_read_continues(
     what: str, tmp_path: Path
 ) -> None:
     async with poisoned(what, tmp_path) as (server, log, position):

@@ -237,7 +237,7 @@ async def test_pulled_name_is_spelled_as_the_server_spells_it() -> None:
         assert await recorded_events(manager, after=before) == []
 
 
-async def test_name_that_is_none_is_refused_before_anything_is_asked() -> None:
+async def test_invalid_name_is_refused_before_anything_is_asked() -> None:
     async with serve_manager() as (server, manager):
         asked = len(server.world.seen)
         for refused in (

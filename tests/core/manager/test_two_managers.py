@@ -89,7 +89,7 @@ async def test_events_of_another_manager_come_live_as_well(tmp_path: Path) -> No
         assert live.position == before.position + 1
 
 
-async def test_second_manager_discovers_nothing_anew(tmp_path: Path) -> None:
+async def test_second_manager_discovers_nothing_again(tmp_path: Path) -> None:
     async with two(tmp_path / "herd.db", "herd") as (_, one, other):
         assert len(await other.all_statuses()) == 9
         assert (await event_types(one, "plain:latest")).count("ModelDiscovered") == 1

@@ -24,7 +24,7 @@ def test_show_decides_over_tags_and_the_difference_is_seen() -> None:
     assert capability("x", "completion", observed).evidence == ""
 
 
-def test_what_only_tags_say_is_seen_beside_show() -> None:
+def test_what_only_tags_say_is_seen_next_to_show() -> None:
     observed = ModelMetadata(shown=("completion",), listed=("completion", "tools"))
     assert capability("x", "tools", observed) == Capability(
         value=False, source=FactSource.SHOW, evidence="tags: yes"
@@ -114,7 +114,7 @@ def test_catalogue_may_say_that_a_model_speaks_no_json() -> None:
         ("llama3.1-coder", ("completion",), FactSource.NAME, "coder"),
     ],
 )
-def test_coding_is_told_with_its_evidence(
+def test_coding_is_shown_with_its_evidence(
     name: str, shown: tuple[str, ...], source: FactSource, evidence: str
 ) -> None:
     found = capability(name, "coding", ModelMetadata(shown=shown))

@@ -102,7 +102,7 @@ def test_nothing_of_a_catalogue_with_a_mistake_is_applied(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("text", [b"models = [", b"# \xff"])
-def test_file_that_is_no_toml_is_refused(tmp_path: Path, text: bytes) -> None:
+def test_file_that_is_not_toml_is_refused(tmp_path: Path, text: bytes) -> None:
     with pytest.raises(InvalidCatalogueError, match="is not TOML"):
         catalogue.read(written(tmp_path, text))
 

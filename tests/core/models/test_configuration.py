@@ -211,7 +211,7 @@ def test_change_that_changes_nothing_is_none() -> None:
     assert change({}, {}) is None
 
 
-def test_change_tells_values_of_other_types_apart() -> None:
+def test_change_shows_values_of_other_types_apart() -> None:
     fact = change({"keep_alive": 1}, {"keep_alive": 1.0})
     assert fact is not None
     assert fact.was == {"keep_alive": 1}

@@ -92,7 +92,7 @@ def test_where_it_is_to_run_is_read_as_a_pull_does(text: str, canonical: str) ->
         "foo:20b-cloud:cloud",
     ],
 )
-def test_what_is_no_name_is_refused_with_a_remedy(text: str) -> None:
+def test_an_invalid_name_is_refused_with_a_remedy(text: str) -> None:
     with pytest.raises(InvalidNameError) as raised:
         canonical_name(text)
 
@@ -106,7 +106,7 @@ def test_names_that_differ_in_case_alone_are_the_same_model() -> None:
     assert not same_name("llama3.1", "llama3.1:8b")
 
 
-def test_a_name_tells_its_base_and_its_tag() -> None:
+def test_a_name_shows_its_base_and_its_tag() -> None:
     name = parse_name("hf.co/me/repo:Q4")
 
     assert (name.base, name.tag) == ("hf.co/me/repo", "Q4")
@@ -117,7 +117,7 @@ def test_a_name_tells_its_base_and_its_tag() -> None:
     ("text", "cloud"),
     [("kimi:cloud", True), ("gpt-oss:20b-cloud", True), ("my-cloud", False)],
 )
-def test_a_name_tells_whether_it_asks_for_a_cloud_model(
+def test_a_name_shows_whether_it_asks_for_a_cloud_model(
     text: str,
     cloud: bool,
 ) -> None:

@@ -337,7 +337,7 @@ async def test_a_pull_that_cannot_begin_is_not_cut_but_unreachable() -> None:
     "line",
     [b"nonsense\n", b"[]\n", b'{"status":"\xff"}\n', b"x" * 300],
 )
-async def test_a_line_that_is_none_is_a_bad_answer(line: bytes) -> None:
+async def test_an_invalid_line_is_a_bad_answer(line: bytes) -> None:
     server = streaming(ASKING, line)
 
     with pytest.raises(BadAnswerError):
@@ -357,7 +357,7 @@ async def test_a_line_that_is_none_is_a_bad_answer(line: bytes) -> None:
     ],
     ids=lambda body: body[:20],
 )
-async def test_a_body_that_is_none_of_ollamas_is_a_bad_answer(body: bytes) -> None:
+async def test_an_invalid_body_of_ollamas_is_a_bad_answer(body: bytes) -> None:
     server = streaming(body)
 
     async with server.client() as client:
@@ -388,7 +388,7 @@ async def test_what_a_proxy_says_is_a_bad_answer(status: int) -> None:
     assert len(server.asked) == 1
 
 
-async def test_a_model_that_is_not_there_is_told_by_its_name() -> None:
+async def test_a_model_that_is_not_there_is_shown_by_its_name() -> None:
     async with saying({"error": "model 'm' not found"}, 404).client() as client:
         with pytest.raises(ModelNotFoundError) as raised:
             await client.show("m")
@@ -402,7 +402,7 @@ def closed_url() -> str:
         return f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-async def test_nobody_listening_is_told_as_the_system_does() -> None:
+async def test_nobody_listening_is_shown_as_the_system_does() -> None:
     url = closed_url()
 
     async with OllamaClient(url) as client:
@@ -414,7 +414,7 @@ async def test_nobody_listening_is_told_as_the_system_does() -> None:
     )
 
 
-async def test_a_name_that_nobody_has_is_told_as_the_resolver_does() -> None:
+async def test_a_name_that_nobody_has_is_shown_as_the_resolver_does() -> None:
     async with OllamaClient("http://nobody.invalid:1") as client:
         with pytest.raises(NodeUnreachableError) as raised:
             await client.version()
@@ -422,7 +422,7 @@ async def test_a_name_that_nobody_has_is_told_as_the_resolver_does() -> None:
     assert "Errno" not in raised.value.raw
 
 
-async def test_a_server_without_tls_is_told_apart_from_none() -> None:
+async def test_a_server_without_tls_is_shown_apart_from_none() -> None:
     async def serve(reader: StreamReader, writer: StreamWriter) -> None:
         await reader.read(1)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -462,7 +462,7 @@ async def test_what_does_not_speak_http_is_a_bad_answer() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://x:port"])
-def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
+def test_an_invalid_address_is_refused_at_once(url: str) -> None:
     with pytest.raises(InvalidAddressError):
         OllamaClient(url)
 

@@ -42,7 +42,7 @@ PULLS = {
 
 
 @pytest.mark.parametrize("message", LOADS)
-def test_a_failed_load_is_told_apart(message: str) -> None:
+def test_a_failed_load_is_shown_apart(message: str) -> None:
     error = failure(Request.LOAD, "m", status=500, message=message)
 
     assert isinstance(error, OllamaError)
@@ -50,7 +50,7 @@ def test_a_failed_load_is_told_apart(message: str) -> None:
 
 
 @pytest.mark.parametrize("message", PULLS)
-def test_a_failed_pull_is_told_apart(message: str) -> None:
+def test_a_failed_pull_is_shown_apart(message: str) -> None:
     error = failure(Request.PULL, "m", status=200, message=message)
 
     assert isinstance(error, OllamaError)
@@ -58,7 +58,7 @@ def test_a_failed_pull_is_told_apart(message: str) -> None:
 
 
 @pytest.mark.parametrize("request_", [Request.READ, Request.CHANGE])
-def test_what_nobody_knows_is_told_as_it_is(request_: Request) -> None:
+def test_what_nobody_knows_is_shown_as_it_is(request_: Request) -> None:
     error = failure(request_, "m", status=500, message="something new")
 
     assert error.code == "server_failed"

@@ -119,7 +119,7 @@ async def test_proxy_that_writes_before_it_closes_is_not_believed() -> None:
     assert found is Continuity.UNKNOWN
 
 
-async def test_server_that_is_away_is_no_error() -> None:
+async def test_server_that_is_away_is_not_an_error() -> None:
     held = HeldConnection("http://127.0.0.1:9", SystemClock())
 
     assert await refresh(held) is Continuity.UNKNOWN

@@ -253,7 +253,7 @@ def test_progress_of_every_recorded_pull_never_goes_back(
         assert told[-1].completed_bytes == (told[-1].total_bytes or 0)
 
 
-def test_a_counter_that_went_back_is_told_as_fetched_twice() -> None:
+def test_a_counter_that_went_back_is_shown_as_fetched_twice() -> None:
     (_, answer, _), *_ = (
         found
         for found in recorded_answers("POST", "/api/pull")

@@ -118,7 +118,7 @@ def test_odd_runner_unloads_nothing(field: str, value: str | None) -> None:
 
 
 @pytest.mark.parametrize("odd", ["null", "7", '"x"', "[]", "{}", "[[[", "}"])
-async def test_entry_that_is_no_object_costs_itself(odd: str) -> None:
+async def test_entry_that_is_not_an_object_costs_itself(odd: str) -> None:
     good = '{"name":"x:1","digest":"' + "a" * 64 + '"}'
     body = f'{{"models":[{good},{odd},{good.replace("x:1", "y:1")}]}}'.encode()
     if odd in {"[[[", "}"}:  # where it ends cannot be told
@@ -170,7 +170,7 @@ async def test_entry_that_is_very_long_is_not_decoded() -> None:
     assert [one.name for one in found.unreadable] == ["(no name)"]
 
 
-async def test_odd_names_are_told_and_never_recorded(tmp_path: Path) -> None:
+async def test_odd_names_are_shown_and_never_recorded(tmp_path: Path) -> None:
     odd = ["", "a/../b:1", "a\nb:1", "x", "x:1\n", "registry.ollama.ai/library/x:1"]
     odd.append("h" * 340 + "/" + "n" * 80 + "/" + "m" * 80)
     async with (
@@ -190,7 +190,7 @@ async def test_odd_names_are_told_and_never_recorded(tmp_path: Path) -> None:
         assert (await manager.now()).position == before
 
 
-async def test_model_that_is_gone_vanishes_beside_what_was_always_odd() -> None:
+async def test_model_that_is_gone_vanishes_next_to_what_was_always_odd() -> None:
     async with serve_manager() as (server, manager):
         entries = await shown_by(server, MODELS)
         odd = {"name": "null"}

@@ -101,7 +101,7 @@ def test_times_become_utc(written: str, utc: str) -> None:
 @pytest.mark.parametrize(
     "written", [None, "", "soon", 5, "2026-08-20T08", [], "9" * 99]
 )
-def test_a_time_that_is_none_is_not_known(written: object) -> None:
+def test_an_invalid_time_is_not_known(written: object) -> None:
     assert read(RunnerEntry, **GOOD, expires_at=written).expires_at is None
 
 
@@ -288,7 +288,7 @@ def test_parameters_are_sorted_and_those_given_again_are_lists() -> None:
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "true", '"8"', "1\np 2"])
-def test_a_number_that_is_none_is_not_asked_for(value: str) -> None:
+def test_an_invalid_number_is_not_asked_for(value: str) -> None:
     show = a_show(parameters=f"num_ctx {value}".replace("\np", "\nnum_ctx"))
 
     assert show.num_ctx is None

@@ -135,7 +135,7 @@ async def test_interruption_comes_to_its_end_though_its_caller_leaves() -> None:
         assert (await actors(manager, BIG))[-1] == ("PullInterrupted", "api:ann")
 
 
-async def test_manager_goes_on_after_an_interruption() -> None:
+async def test_manager_continues_after_an_interruption() -> None:
     async with serve_manager("none") as (server, manager):
         await begun(server, manager, "Pull")
         await manager.interrupt()

@@ -71,7 +71,7 @@ async def test_deletion_of_what_only_the_log_knows_frees_nothing() -> None:
         await manager.delete("llama3.2:1b")
 
 
-def test_size_that_the_server_does_not_tell_is_not_guessed() -> None:
+def test_size_that_the_server_does_not_show_is_not_guessed() -> None:
     status = a_status(ModelState.AVAILABLE)
 
     assert of_delete(status, [status]).frees == Figure(
@@ -110,7 +110,7 @@ async def test_unload_names_who_leaves_with_it() -> None:
         assert {"plain:latest", *cost.also} == left
 
 
-async def test_unload_is_told_of_the_runner_as_it_is_now() -> None:
+async def test_unload_shows_the_runner_as_it_is_now() -> None:
     async with serve_manager() as (server, manager):
         await server.load(NAME)
         assert (await manager.cost_of_unload(NAME)).frees.size_bytes

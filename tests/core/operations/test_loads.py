@@ -151,7 +151,7 @@ async def test_options_of_the_call_go_before_the_configured_ones() -> None:
         ({}, "0s"),
     ],
 )
-async def test_request_that_the_server_would_not_take_is_no_failure_of_the_model(
+async def test_request_that_the_server_would_not_take_is_not_a_failure_of_the_model(
     options: dict[str, facts.Setting], keep_alive: str | float | None
 ) -> None:
     async with serve_manager() as (server, manager):

@@ -131,7 +131,7 @@ async def test_failure_is_raised_to_every_follower() -> None:
         assert [type(end) for end in ends] == [StalledError] * 3
 
 
-async def test_failure_without_followers_is_no_stray_exception() -> None:
+async def test_failure_without_followers_is_not_a_stray_exception() -> None:
     async with begun() as (_, operation, work):
         work.end.set_exception(StalledError("a:1", seconds=20))
 

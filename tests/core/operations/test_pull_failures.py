@@ -79,7 +79,7 @@ async def test_failed_pull_says_how_far_it_was() -> None:
         assert failed.total_bytes is not None
 
 
-async def test_pull_that_the_servers_death_cut_goes_on_once_it_is_back() -> None:
+async def test_pull_that_the_servers_death_cut_continues_once_it_is_back() -> None:
     async with serve_manager("none") as (server, manager):
         server.apply(registry=SLOW)
         pulling = asyncio.create_task(pull_to_end(manager, BIG))
@@ -150,7 +150,7 @@ async def test_connection_that_falls_silent_is_a_stall_too() -> None:
         assert completed.duration_s < 140
 
 
-async def test_slow_answer_about_the_manifest_is_no_stall() -> None:
+async def test_slow_answer_about_the_manifest_is_not_a_stall() -> None:
     async with serve_manager("none") as (server, manager):
         server.apply(registry={"latency_s": 300})
         pulling = asyncio.create_task(pull_to_end(manager, "plain"))
@@ -162,7 +162,7 @@ async def test_slow_answer_about_the_manifest_is_no_stall() -> None:
         assert server.request_count("/api/pull") == 1
 
 
-async def test_slow_check_of_a_big_layer_is_no_stall() -> None:
+async def test_slow_check_of_a_big_layer_is_not_a_stall() -> None:
     slow_disk = sandbox.Settings(verify_rate=1e6)
     async with serve_manager("none", sandbox_settings=slow_disk) as (server, manager):
         await pull_to_end(manager, BIG)
@@ -218,7 +218,7 @@ async def test_pull_that_finds_the_server_away_records_the_node_as_lost() -> Non
         assert (await manager.get_status("llava:7b")).stale_since is not None
 
 
-async def test_success_for_what_the_server_does_not_list_is_no_success() -> None:
+async def test_success_for_what_the_server_does_not_list_is_not_a_success() -> None:
     body = '{"status":"success"}\n'
     async with serve_manager("none") as (server, manager):
         server.apply(answer=PULL | {"body": body})

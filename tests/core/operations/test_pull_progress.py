@@ -147,7 +147,7 @@ def test_an_empty_layer_counts_nothing(total: int | None) -> None:
     assert not tracker.verifying
 
 
-def test_another_attempt_goes_on_where_the_server_does() -> None:
+def test_another_attempt_continues_where_the_server_does() -> None:
     tracker = tracked(layer("a", 0), layer("a", 600))
 
     tracker.restart()
@@ -196,7 +196,7 @@ def test_a_counter_that_only_goes_back_is_a_stall() -> None:
 
 
 @pytest.mark.parametrize("line", [ASKING, VERIFYING, SUCCESS])
-def test_it_is_no_stall_while_no_bytes_are_due(line: PullLine) -> None:
+def test_it_is_not_a_stall_while_no_bytes_are_due(line: PullLine) -> None:
     tracker = PullTracker()
 
     assert not tracker.stalled(1000)
@@ -204,11 +204,11 @@ def test_it_is_no_stall_while_no_bytes_are_due(line: PullLine) -> None:
     assert not tracker.stalled(1000)
 
 
-def test_verifying_after_the_bytes_is_no_stall() -> None:
+def test_verifying_after_the_bytes_is_not_a_stall() -> None:
     assert not tracked(layer("a", 0), VERIFYING).stalled(1000)
 
 
-def test_silence_after_the_last_byte_of_a_layer_is_no_stall() -> None:
+def test_silence_after_the_last_byte_of_a_layer_is_not_a_stall() -> None:
     tracker = tracked(layer("a", 1000))
     whole = tracker.expects_data, tracker.stalled(10_000.0)
 

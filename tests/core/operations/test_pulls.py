@@ -184,7 +184,7 @@ async def test_cancel_ends_the_pull_for_all_who_follow() -> None:
         assert (await event_types(manager, BIG))[-1] == "PullCancelled"
 
 
-async def test_cancelled_pull_goes_on_from_where_it_was() -> None:
+async def test_cancelled_pull_continues_from_where_it_was() -> None:
     async with serve_manager("none") as (server, manager):
         server.time.stride_s = 1.0
         server.apply(registry=SLOW)

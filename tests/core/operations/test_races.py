@@ -218,7 +218,7 @@ async def test_use_before_a_load_starts_makes_it_no_failure(tmp_path: Path) -> N
         assert (await last_fact(two, facts.RunnerChanged)) is not None
 
 
-async def test_use_during_a_load_is_recorded_and_the_load_goes_on(
+async def test_use_during_a_load_is_recorded_and_the_load_continues(
     tmp_path: Path,
 ) -> None:
     async with two_managers(tmp_path) as (_, one, two):

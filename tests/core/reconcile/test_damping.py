@@ -173,7 +173,7 @@ async def test_version_that_flaps_fills_no_log() -> None:
 
 
 @pytest.mark.parametrize("version", ['"' + "x" * 10**6 + '"', "7", "null", '"a\\nb"'])
-async def test_version_that_is_no_short_text_is_not_recorded(version: str) -> None:
+async def test_version_that_is_not_a_short_text_is_not_recorded(version: str) -> None:
     async with serve_manager() as (server, manager):
         known = (await manager.node_status()).server_version
         body = f'{{"version":{version}}}'

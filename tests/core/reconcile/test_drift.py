@@ -89,7 +89,7 @@ def told(found: list[Drift]) -> list[tuple[str, Fact, Cause]]:
     return [(one.name, fact, one.cause) for one in found for fact in one.facts]
 
 
-def test_nothing_new_is_no_drift() -> None:
+def test_nothing_new_is_not_a_drift() -> None:
     held = runner("a:1")
 
     assert drifts([listed("a:1")], [held], [status("a:1", LOADED, runner=held)]) == []
@@ -194,7 +194,7 @@ def test_runner_with_another_context_has_changed() -> None:
     assert told(found) == [("a:1", facts.RunnerChanged(runner=now), Cause.OBSERVED)]
 
 
-def test_runner_that_only_expires_later_is_no_drift() -> None:
+def test_runner_that_only_expires_later_is_not_a_drift() -> None:
     before, now = runner("a:1", expires_in_s=5), runner("a:1", expires_in_s=300)
 
     assert drifts([listed("a:1")], [now], [status("a:1", LOADED, runner=before)]) == []

@@ -76,7 +76,7 @@ async def test_use_with_a_known_keep_alive_has_an_exact_time() -> None:
         assert abs(event.occurred_at - ended) < timedelta(milliseconds=50)
 
 
-async def test_own_load_tells_the_keep_alive() -> None:
+async def test_own_load_shows_the_keep_alive() -> None:
     async with serve_manager() as (server, manager):
         await manager.load(NAME, keep_alive="1h")
         await server.clock.sleep(1000)
@@ -142,7 +142,7 @@ async def test_one_use_a_minute_is_recorded_and_the_last_one_later() -> None:
         assert events[-1].occurred_at >= ended
 
 
-async def test_loads_reloads_and_shows_are_no_uses() -> None:
+async def test_loads_reloads_and_shows_are_not_uses() -> None:
     async with serve_manager() as (server, manager):
         await server.load(NAME)
         assert await used(manager) == []
@@ -155,7 +155,7 @@ async def test_loads_reloads_and_shows_are_no_uses() -> None:
         assert await used(manager) == []
 
 
-async def test_own_loads_are_no_uses_for_this_and_other_managers(
+async def test_own_loads_are_not_uses_for_this_and_other_managers(
     tmp_path: object,
 ) -> None:
     log = f"{tmp_path}/herd.db"
@@ -263,7 +263,7 @@ async def test_long_first_request_to_a_runner_is_seen_at_its_start_and_end() -> 
         assert len(events) == 2
 
 
-async def test_request_beyond_its_keep_alive_is_no_ended_use() -> None:
+async def test_request_beyond_its_keep_alive_is_not_an_ended_use() -> None:
     async with serve_manager() as (server, manager):
         await server.load(NAME, keep_alive="5s")
         await manager.refresh()
@@ -276,7 +276,7 @@ async def test_request_beyond_its_keep_alive_is_no_ended_use() -> None:
 
 
 @pytest.mark.parametrize("keep_alive", [-1, "1h"])
-async def test_restart_with_a_load_is_no_use(keep_alive: int | str) -> None:
+async def test_restart_with_a_load_is_not_a_use(keep_alive: int | str) -> None:
     async with serve_manager() as (server, manager):
         await server.load(NAME, keep_alive=keep_alive)
         await manager.refresh()
@@ -329,7 +329,7 @@ async def test_sentence_says_how_long_before_its_event_a_use_ended(
         assert entry.sentence == f"used by another program{text}"
 
 
-async def test_restart_between_two_refreshes_is_no_use() -> None:
+async def test_restart_between_two_refreshes_is_not_a_use() -> None:
     async with serve_manager() as (server, manager):
         await server.load(NAME)
         await manager.refresh()

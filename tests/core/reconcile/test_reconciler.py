@@ -333,7 +333,7 @@ async def test_new_version_of_the_server_is_recorded() -> None:
         assert fact == facts.NodeReached(version="9.9.9", url=server.url)
 
 
-async def test_server_that_is_away_at_the_start_is_no_error() -> None:
+async def test_server_that_is_away_at_the_start_is_not_an_error() -> None:
     async with serve_sandbox() as server:
         server.apply(server="killed")
         async with server.open_manager() as manager:

@@ -195,7 +195,7 @@ async def test_interrupted_pull_can_be_pulled_again(tmp_path: Path) -> None:
         assert (await manager.ensure_available(ABSENT)).present
 
 
-async def test_interrupted_pull_goes_on_by_itself_where_that_is_set(
+async def test_interrupted_pull_continues_by_itself_where_that_is_set(
     tmp_path: Path,
 ) -> None:
     log, settings = tmp_path / "herd.db", ManagerSettings(resume_pulls=True)

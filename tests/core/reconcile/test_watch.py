@@ -108,7 +108,7 @@ async def test_statuses_are_stale_while_no_refresh_succeeds() -> None:
         assert (await manager.get_status(NAME)).stale_since is None
 
 
-async def test_lost_server_is_no_failure_of_the_task() -> None:
+async def test_lost_server_is_not_a_failure_of_the_task() -> None:
     async with watched() as (server, manager, _):
         server.apply(server="killed")
         await server.clock.sleep(10 * EVERY_S)

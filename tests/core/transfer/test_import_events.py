@@ -210,7 +210,7 @@ async def test_damaged_export_leaves_a_valid_prefix(
     assert rows_of(other) == rows_of(log)
 
 
-async def test_changed_event_of_the_log_is_no_fork(log: Path, other: Path) -> None:
+async def test_changed_event_of_the_log_is_not_a_fork(log: Path, other: Path) -> None:
     await append(log, 5)
     data = await export_of(log)
     await imported(other, data)
@@ -420,7 +420,7 @@ async def test_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"\n", b"{}\n", b"[1]\n", b"\xff\n", b'{"specversion":"1.0"}\n']
 )
-async def test_other_files_are_no_exports(other: Path, data: bytes) -> None:
+async def test_other_files_are_not_exports(other: Path, data: bytes) -> None:
     with pytest.raises((CallerError, CorruptLogError)):
         await imported(other, data)
     assert rows_of(other) == []

@@ -79,7 +79,7 @@ async def test_failed_backup_deletes_none(tmp_path: Path, directory: Path) -> No
     assert names(directory) == [old.name]
 
 
-async def test_process_makes_a_verified_backup_beside_a_writer(
+async def test_process_makes_a_verified_backup_next_to_a_writer(
     tmp_path: Path, directory: Path
 ) -> None:
     log, target = tmp_path / "herd.db", directory / "made.db"

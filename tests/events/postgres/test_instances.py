@@ -106,7 +106,7 @@ async def test_killed_process_is_dead_after_the_grace(log: PostgresAddress) -> N
             assert await one.announced() == frozenset()
 
 
-async def test_lost_connection_is_no_death(log: PostgresAddress) -> None:
+async def test_lost_connection_is_not_a_death(log: PostgresAddress) -> None:
     async with (
         proxied(log) as (proxy, through),
         PostgresInstances.open(log) as one,

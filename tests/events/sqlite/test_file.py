@@ -188,7 +188,7 @@ async def test_database_of_another_program_is_left_alone(
 
 
 @pytest.mark.parametrize("content", [b"x", b"Dear diary,\n" * 1000, bytes(8192)])
-async def test_file_that_is_no_database_is_left_alone(
+async def test_file_that_is_not_a_database_is_left_alone(
     path: Path, tmp_path: Path, content: bytes
 ) -> None:
     write(path, content)
@@ -196,7 +196,7 @@ async def test_file_that_is_no_database_is_left_alone(
     assert contents(tmp_path) == {path.name: content}
 
 
-async def test_directory_is_no_log(tmp_path: Path) -> None:
+async def test_directory_is_not_a_log(tmp_path: Path) -> None:
     error = await refusal(tmp_path, StoreUnavailableError)
     assert error.state == "is a directory"
 

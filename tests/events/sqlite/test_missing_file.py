@@ -68,7 +68,7 @@ async def test_subscription_to_a_log_that_goes_away_fails(tmp_path: Path) -> Non
                 await waiting
 
 
-async def test_file_that_is_put_back_is_gone_on_with(tmp_path: Path) -> None:
+async def test_file_that_is_put_back_is_used_again(tmp_path: Path) -> None:
     path, away = tmp_path / "herd.db", tmp_path / "away.db"
     async with await SQLiteEventStore.open(path) as store:
         await store.append(STREAM, [event()], ANY)

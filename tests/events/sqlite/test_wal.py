@@ -143,7 +143,7 @@ async def test_every_torn_end_that_a_crash_can_leave_opens(
 
 
 @pytest.mark.parametrize("damage", [b"", b"x" * 20, b"\0" * 40_000, b"y" * 40_000])
-def test_what_is_no_write_ahead_log_has_no_commits(
+def test_a_file_that_is_not_a_write_ahead_log_has_no_commits(
     damage: bytes, tmp_path: Path
 ) -> None:
     wal = tmp_path / "herd.db-wal"
@@ -161,7 +161,7 @@ def test_damaged_header_hides_no_commits(left: Path, tmp_path: Path) -> None:
         assert find_damage(wal_of(path)) == Damage(1, len(commit_marks(data)))
 
 
-async def test_frames_of_an_earlier_use_are_no_damage(tmp_path: Path) -> None:
+async def test_frames_of_an_earlier_use_are_not_damage(tmp_path: Path) -> None:
     path = tmp_path / "herd.db"
     async with await SQLiteEventStore.open(path) as store:
         for _ in range(12):
@@ -173,7 +173,7 @@ async def test_frames_of_an_earlier_use_are_no_damage(tmp_path: Path) -> None:
             assert find_damage(wal_of(path)) is None
 
 
-async def test_rolled_back_frames_are_no_damage(tmp_path: Path) -> None:
+async def test_rolled_back_frames_are_not_damage(tmp_path: Path) -> None:
     path = tmp_path / "herd.db"
     async with await SQLiteEventStore.open(path) as store:
         await store.append("model/n/m", [event()], ANY)

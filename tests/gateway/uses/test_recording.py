@@ -207,7 +207,7 @@ async def test_a_request_that_the_server_refused_changes_no_state() -> None:
     assert (status.state, status.uses) == (ModelState.AVAILABLE, 0)
 
 
-async def test_a_model_that_does_not_exist_is_no_error_of_the_gateway() -> None:
+async def test_a_model_that_does_not_exist_is_not_an_error_of_the_gateway() -> None:
     async with place() as there:
         answer = await there.http.post("/api/generate", json=generate("nosuch:1b"))
         assert answer.status_code == 404

@@ -97,7 +97,7 @@ def test_failed_requests_are_counted_by_kind_and_do_not_change_the_quantiles() -
     assert total.duration_p95_s == pytest.approx(2.0, rel=1.001 * ERROR)
 
 
-def test_observed_uses_are_no_requests_and_have_no_client() -> None:
+def test_observed_uses_are_not_requests_and_have_no_client() -> None:
     fact = ModelUsed()
     view = folded([recorded(1, fact, cause=Cause.OBSERVED, actor="reconciler")])
 

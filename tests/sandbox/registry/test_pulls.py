@@ -220,7 +220,7 @@ async def test_cut_connections_keep_what_they_brought(client_of: Any) -> None:
     assert completed(talk) == 60_000_000
 
 
-async def test_stalled_parts_begin_anew_after_thirty_seconds(client_of: Any) -> None:
+async def test_stalled_parts_begin_again_after_thirty_seconds(client_of: Any) -> None:
     client = client_of()
     apply_step(client.world, {"registry": {"stall_after": 50_000_000}})
     talk = await begin(client)
@@ -276,7 +276,7 @@ async def test_failed_pull_without_a_stream_is_an_error(client_of: Any) -> None:
     assert talk.json == {"error": "pull model manifest: file does not exist"}
 
 
-async def test_unknown_host_is_looked_up_in_vain(client_of: Any) -> None:
+async def test_unknown_host_is_looked_up_without_success(client_of: Any) -> None:
     client = client_of()
 
     talk = await client.post("/api/pull", model="nowhere.example/a/b")

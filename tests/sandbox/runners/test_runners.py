@@ -63,7 +63,7 @@ async def test_runner_goes_when_its_time_is_over(client: Any) -> None:
     assert await client.loaded() == []
 
 
-async def test_use_begins_the_time_anew(client: Any) -> None:
+async def test_use_restarts_the_keep_alive(client: Any) -> None:
     await client.load("plain", keep_alive="10m")
     await client.advance(500.0)
     await client.load("plain")
@@ -234,7 +234,7 @@ async def test_what_does_not_fit_at_all_is_refused(client_of: Any) -> None:
     assert talk.json["error"].startswith("model requires more system memory (")
 
 
-async def test_graphics_memory_is_told_as_far_as_it_goes(client_of: Any) -> None:
+async def test_graphics_memory_is_shown_as_far_as_it_goes(client_of: Any) -> None:
     client = client_of(models="some", settings=Settings(vram_bytes=2_000_000_000))
     await client.load("smollm2:135m")
     await client.load("llama3.2:3b")

@@ -94,7 +94,7 @@ def test_status_then_and_now(herdbook: RunningService) -> None:
     assert now["node"]["reached"] is True
 
 
-def test_difference_of_two_moments(herdbook: RunningService) -> None:
+def test_difference_of_two_times(herdbook: RunningService) -> None:
     then = herdbook.get("/v1/log/head")["position"]
     herdbook.operate("load", HERE)
 

@@ -143,7 +143,7 @@ def test_same_key_finds_the_same_operation(herdbook: RunningService) -> None:
     assert misused.json()["code"] == "idempotency_key_reused"
 
 
-def test_same_key_at_the_same_moment_begins_once(herdbook: RunningService) -> None:
+def test_same_key_at_the_same_time_begins_once(herdbook: RunningService) -> None:
     answers: list[str] = []
 
     def ask() -> None:

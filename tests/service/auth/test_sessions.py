@@ -175,7 +175,7 @@ async def test_a_token_comes_before_a_session() -> None:
     assert wrong.status_code == 401
 
 
-async def test_a_session_that_is_over_is_no_failure_and_is_taken_away() -> None:
+async def test_a_session_that_is_over_is_not_a_failure_and_is_taken_away() -> None:
     wall = Wall()
     settings = ServiceSettings(tokens=TOKENS, failures=3)
     authenticator = Authenticator(settings, wall=wall)

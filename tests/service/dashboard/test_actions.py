@@ -152,7 +152,7 @@ def test_cancel_where_nothing_is_under_way_says_so(browser: HtmlClient) -> None:
     assert "No operation is in progress" in browser.page(f"/models/{MODEL}/cancel").text
 
 
-def test_failure_is_told_once_with_its_remedy(
+def test_failure_is_shown_once_with_its_remedy(
     browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     browser.send("/models/no-such:1b/pull")
@@ -177,7 +177,7 @@ def test_model_in_error_can_be_forgotten(
 
 
 @pytest.mark.parametrize("way", ["GET", "POST"])
-def test_word_that_is_no_deed_is_no_page(browser: HtmlClient, way: str) -> None:
+def test_unknown_action_has_no_page(browser: HtmlClient, way: str) -> None:
     answer = browser.http.request(way, f"/models/{MODEL}/explode")
 
     assert answer.status_code in (400, 404, 405)
@@ -246,7 +246,7 @@ def test_settings_that_cannot_be_lose_nothing(
     assert settings_of(herdbook) == {}
 
 
-def test_settings_that_changed_meanwhile_are_shown_beside_what_was_typed(
+def test_settings_that_changed_meanwhile_are_shown_next_to_what_was_typed(
     browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     path, version = f"/models/{MODEL}/configuration", version_of(herdbook)
@@ -267,7 +267,7 @@ def test_settings_that_changed_meanwhile_are_shown_beside_what_was_typed(
     assert settings_of(herdbook) == {"num_ctx": 4096, "temperature": 0.7}
 
 
-def test_use_meanwhile_is_no_conflict(
+def test_use_meanwhile_is_not_a_conflict(
     browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     version = version_of(herdbook)

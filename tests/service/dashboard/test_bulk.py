@@ -136,7 +136,7 @@ def test_free_space_is_proposed_with_alternatives(
 
 
 @pytest.mark.parametrize("size", ["", "much", "10", HOSTILE])
-def test_size_that_is_none_is_refused(browser: HtmlClient, size: str) -> None:
+def test_invalid_size_is_refused(browser: HtmlClient, size: str) -> None:
     answer = browser.http.get("/free", params={"size": size})
 
     assert answer.status_code == 400

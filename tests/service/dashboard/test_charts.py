@@ -208,13 +208,13 @@ def test_trail_has_a_span_for_what_began_and_ended() -> None:
         ("ModelVanished", Ending.DONE),
     ],
 )
-def test_trail_tells_how_a_pull_ended(last: str, ending: Ending) -> None:
+def test_trail_shows_how_a_pull_ended(last: str, ending: Ending) -> None:
     trail = trail_of(entries(("PullStarted", 0), (last, 2)))
 
     assert [span.ending for span in trail.spans] == [ending]
 
 
-def test_trail_goes_on_with_what_has_not_ended() -> None:
+def test_trail_continues_with_what_has_not_ended() -> None:
     trail = trail_of(entries(("ModelDiscovered", 0), ("ModelUsed", 3)))
 
     assert [(s.lane, s.end) for s in trail.spans] == [(Lane.LOADED, None)]

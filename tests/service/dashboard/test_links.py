@@ -30,7 +30,7 @@ def test_links_leave_out_what_is_empty() -> None:
     assert links.model("a:b", "pull") == "/models/a:b/pull"
 
 
-def test_links_keep_the_moment() -> None:
+def test_links_keep_the_time() -> None:
     links = Links("2026-11-24T14:02:00Z")
 
     assert links.event(3) == "/log/3?as_of=2026-11-24T14%3A02%3A00Z"
@@ -54,7 +54,7 @@ def test_zone_is_what_the_browser_says(cookie: str) -> None:
         "a\0b",
     ],
 )
-def test_zone_that_is_none_is_the_servers(cookie: str) -> None:
+def test_invalid_zone_means_that_of_the_server(cookie: str) -> None:
     assert time_zone_of({"zone": cookie}) is None
 
 

@@ -147,7 +147,7 @@ async def test_wrong_tokens_count_with_those_of_programs() -> None:
     assert "set-cookie" not in refused.headers
 
 
-async def test_an_empty_form_is_no_failure() -> None:
+async def test_an_empty_form_is_not_a_failure() -> None:
     async with serve_guarded(failures=1) as server, server.client() as client:
         empty = [
             await client.post("/login", data=data)

@@ -34,7 +34,7 @@ async def test_pages_of_a_stream_have_each_event_once_however_they_are_read() ->
             assert found == expected
 
 
-async def test_trail_ends_at_the_moment() -> None:
+async def test_trail_ends_at_the_time() -> None:
     async with serve_manager() as (_, manager):
         name = (await manager.all_statuses())[0].name
         end = (await manager.now()).position

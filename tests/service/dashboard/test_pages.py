@@ -65,7 +65,7 @@ def test_page_of_the_past_has_no_live_updates(browser: HtmlClient) -> None:
     assert 'class="past"' in then
 
 
-def test_moment_of_the_past_stays_the_same(browser: HtmlClient) -> None:
+def test_past_state_stays_the_same(browser: HtmlClient) -> None:
     links = browser.page("/log?as_of=1+min+ago").links
 
     kept = {found[1] for link in links if (found := re.search(r"as_of=([^&]+)", link))}
@@ -153,7 +153,7 @@ def test_names_with_slashes_are_one_name(browser: HtmlClient) -> None:
     )
 
 
-def test_event_tells_its_envelope_and_its_operation(
+def test_event_shows_its_envelope_and_its_operation(
     browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     browser.send(f"/models/{MODEL}/load")
@@ -171,7 +171,7 @@ def test_event_tells_its_envelope_and_its_operation(
         assert word in page.text
 
 
-def test_roles_tell_who_was_chosen_and_what_is_worth_pulling(
+def test_roles_show_who_was_chosen_and_what_is_worth_pulling(
     browser: HtmlClient,
 ) -> None:
     page = browser.page("/roles")
@@ -181,7 +181,7 @@ def test_roles_tell_who_was_chosen_and_what_is_worth_pulling(
     assert any(link.endswith("/pull") for link in page.links)
 
 
-def test_node_tells_server_log_and_diagnosis(
+def test_node_shows_server_log_and_diagnosis(
     browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     page = browser.page("/node")
@@ -192,7 +192,7 @@ def test_node_tells_server_log_and_diagnosis(
     assert browser.send("/node/refresh").headers["location"] == "/node"
 
 
-def test_compare_tells_what_differs(
+def test_compare_shows_what_differs(
     browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     begin = herdbook.get("/v1/log/head")["position"]
@@ -207,7 +207,7 @@ def test_compare_tells_what_differs(
     assert "Choose two times" in browser.page("/compare").text
 
 
-def test_times_are_told_in_the_readers_zone(browser: HtmlClient) -> None:
+def test_times_are_shown_in_the_readers_zone(browser: HtmlClient) -> None:
     def clock(zone: str) -> str:
         answer = browser.http.get("/", headers={"cookie": f"zone={zone}"})
         found = re.search(r'id="clock"[^>]*>(\d\d):', answer.text)

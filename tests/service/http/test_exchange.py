@@ -60,7 +60,7 @@ async def test_who_sends_far_too_much_gets_to_read_why() -> None:
 
 
 @pytest.mark.parametrize("length", ["-1", "1, 2", "0x10", "+5", "5 5", "1e3"])
-async def test_a_length_that_is_none_is_refused(length: str) -> None:
+async def test_an_invalid_length_is_refused(length: str) -> None:
     async with serve_guarded() as server:
         answer = await server.ask(
             f"POST /v1/body HTTP/1.1\nHost: localhost\n{BEARER}\n"

@@ -380,7 +380,7 @@ async def test_who_fails_too_often_is_not_looked_at_and_others_are() -> None:
     assert (before, after) == ([429], [200])
 
 
-async def test_no_token_is_no_failure() -> None:
+async def test_no_token_is_not_a_failure() -> None:
     async with serve_guarded(failures=2) as server, server.client() as client:
         for _ in range(5):
             assert (await client.get("/v1/who")).status_code == 401

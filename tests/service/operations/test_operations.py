@@ -185,7 +185,7 @@ async def test_unexpected_error_is_reported_without_its_text(tmp_path: Path) -> 
         assert "secret" not in pull.error.detail
 
 
-async def test_only_so_many_ended_ones_are_remembered(tmp_path: Path) -> None:
+async def test_a_limited_number_of_ended_ones_are_remembered(tmp_path: Path) -> None:
     async with open_operations(tmp_path / "herd.db") as fixture:
         for number in range(REMEMBERED):
             request = OperationRequest(kind=Kind.REFRESH)

@@ -28,7 +28,7 @@ def altered(herdbook: Herdbook, server: SandboxThread, log: Path) -> Herdbook:
     return herdbook
 
 
-def test_verify_tells_that_all_is_well(
+def test_verify_shows_that_all_is_well(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("ls")
@@ -40,7 +40,7 @@ def test_verify_tells_that_all_is_well(
     assert "…, 0 findings, " in answer.out
 
 
-def test_verify_tells_what_is_wrong_and_where(altered: Herdbook) -> None:
+def test_verify_shows_what_is_wrong_and_where(altered: Herdbook) -> None:
     answer = altered("verify")
 
     assert answer.code == 1
@@ -103,7 +103,7 @@ def test_verify_names_a_write_ahead_log_without_its_log(
     assert not log.exists()
 
 
-def test_verify_tells_of_a_lost_end_until_it_is_accepted(
+def test_verify_shows_a_lost_end_until_it_is_accepted(
     herdbook: Herdbook, server: SandboxThread, log: Path
 ) -> None:
     herdbook("refresh")
@@ -214,7 +214,7 @@ def test_verify_finds_a_log_that_lacks_its_anchor(
     assert "is missing, but an anchor names it" in cut.out
 
 
-def test_verify_refuses_what_is_no_anchor(
+def test_verify_refuses_an_invalid_anchor(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     answer = herdbook("verify", "--anchor", "12")

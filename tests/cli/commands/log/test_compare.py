@@ -25,7 +25,7 @@ def told(herdbook: Herdbook, *words: str) -> list[str]:
     ]
 
 
-def test_diff_tells_what_changed_since_a_position(lived: Herdbook) -> None:
+def test_diff_shows_what_changed_since_a_position(lived: Herdbook) -> None:
     lines = told(lived, "11")
 
     assert lines[0].startswith("From #11 to #")
@@ -35,7 +35,7 @@ def test_diff_tells_what_changed_since_a_position(lived: Herdbook) -> None:
     assert f"smollm2:135m vanished 271 MB, a2cb21fb5a4c {NOTHING}" in lines
 
 
-def test_diff_tells_models_that_appeared_and_roles(lived: Herdbook) -> None:
+def test_diff_shows_models_that_appeared_and_roles(lived: Herdbook) -> None:
     lines = told(lived, "0", "11")
 
     assert f"gemma3:4b appeared {NOTHING} 3.3 GB, 18de26b4225a" in lines
@@ -43,7 +43,7 @@ def test_diff_tells_models_that_appeared_and_roles(lived: Herdbook) -> None:
     assert f"server server_version {NOTHING} 0.32.15" in lines
 
 
-def test_diff_tells_times_and_the_server(
+def test_diff_shows_times_and_the_server(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("ls")
@@ -63,7 +63,7 @@ def test_diff_shortens_digests(herdbook: Herdbook, server: SandboxThread) -> Non
     assert len(weights.split()[-1]) == 12
 
 
-def test_diff_of_a_moment_with_itself_is_nothing(lived: Herdbook) -> None:
+def test_diff_of_a_time_with_itself_is_nothing(lived: Herdbook) -> None:
     assert lived("diff", "5", "5").out == "From #5 to #5:\nNo changes.\n"
 
 
@@ -80,11 +80,11 @@ def test_diff_behind_the_end_is_not_found(lived: Herdbook) -> None:
     assert lived("diff", "1", "4000").code == 3
 
 
-def test_diff_of_what_is_no_moment_is_a_mistake(herdbook: Herdbook) -> None:
+def test_diff_of_an_invalid_time_is_a_mistake(herdbook: Herdbook) -> None:
     assert herdbook("diff", "some day").code == 2
 
 
-def test_why_tells_what_led_to_a_state_oldest_first(lived: Herdbook) -> None:
+def test_why_shows_what_led_to_a_state_oldest_first(lived: Herdbook) -> None:
     lines = lived("why", "llama3.2:3b").out.splitlines()
 
     assert lines[0].startswith("llama3.2:3b is loaded since ")

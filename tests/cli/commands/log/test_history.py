@@ -24,7 +24,7 @@ def test_history_of_a_model_is_newest_first(lived: Herdbook) -> None:
     assert lines[-1].endswith("observed by reconciler")
 
 
-def test_history_of_all_names_whose_it_is(lived: Herdbook) -> None:
+def test_history_of_all_names_the_model(lived: Herdbook) -> None:
     answer = lived("history", "--limit", "2")
 
     assert len(answer.out.splitlines()) == 2
@@ -102,7 +102,7 @@ def test_as_of_shows_the_models_as_they_were(lived: Herdbook) -> None:
     assert "general     llama3.2:3b               used " in then.out
 
 
-def test_as_of_for_a_role_tells_the_order_then(lived: Herdbook) -> None:
+def test_as_of_for_a_role_shows_the_order_then(lived: Herdbook) -> None:
     answer = lived("as-of", "now", "--role", "coding")
 
     assert answer.out.splitlines()[1].startswith("use   qwen2.5-coder:7b")
@@ -122,7 +122,7 @@ def test_as_of_in_json_marks_the_position(lived: Herdbook) -> None:
     assert told["recommended"]["vision"]["name"] == "gemma3:4b"
 
 
-def test_as_of_in_json_for_a_role_tells_that_role(lived: Herdbook) -> None:
+def test_as_of_in_json_for_a_role_shows_that_role(lived: Herdbook) -> None:
     told = lived("as-of", "now", "--role", "coding", "--json").json
 
     assert [*told["recommended"]] == ["coding"]

@@ -6,7 +6,7 @@ import pytest
 from support.cli_runner import Herdbook, SandboxThread
 
 
-def test_load_tells_what_is_in_memory(
+def test_load_shows_what_is_in_memory(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     answer = herdbook("load", "llama3.2:3b", "--num-ctx", "2048", "--keep-alive", "10m")
@@ -24,7 +24,7 @@ def test_load_in_json_is_the_model(herdbook: Herdbook, server: SandboxThread) ->
     assert told["runner"]["name"] == "llama3.2:3b"
 
 
-def test_load_keeps_for_ever_where_told_so(
+def test_load_keeps_without_end_if_requested(
     herdbook: Herdbook, serving: Callable[..., SandboxThread]
 ) -> None:
     server = serving(speed=1.0)  # a faster one gets sooner to the end of ever
@@ -68,7 +68,7 @@ def test_unload_names_what_shares_the_weights(
     assert answer.out == ("llama3.2:3b unloaded, with llama3.2:latest (same weights)\n")
 
 
-def test_unload_in_json_tells_the_result(
+def test_unload_in_json_shows_the_result(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     assert herdbook("unload", "llama3.2:3b", "--json").json == {
@@ -161,7 +161,7 @@ def test_config_unsets_with_a_note(herdbook: Herdbook, server: SandboxThread) ->
     assert 'num_ctx removed (was: 4096): "done"' in herdbook("history").out
 
 
-def test_config_in_json_tells_what_requests_get(
+def test_config_in_json_shows_what_requests_get(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("config", "llama3.2:3b", "num_ctx=4096", "keep_alive=10m")

@@ -99,7 +99,7 @@ def test_prune_without_a_person_needs_a_yes(
 
 
 @pytest.mark.usefixtures("server")
-def test_failure_tells_what_is_not_done(herdbook: Herdbook, tmp_path: Path) -> None:
+def test_failure_shows_what_is_not_done(herdbook: Herdbook, tmp_path: Path) -> None:
     path = tmp_path / "herd.toml"
     path.write_text('[models."no-such:1b"]\n[models."smollm2:135m"]\nloaded = true\n')
     answer = herdbook("apply", str(path))
@@ -126,7 +126,7 @@ def test_memory_is_freed_where_the_file_says_so(
 
 
 @pytest.mark.usefixtures("server")
-def test_plan_tells_what_stays_on_the_disk(herdbook: Herdbook, tmp_path: Path) -> None:
+def test_plan_shows_what_stays_on_the_disk(herdbook: Herdbook, tmp_path: Path) -> None:
     herdbook("pull", "llama3.2:latest")
     herdbook("config", "llama3.2:3b", "pinned=true")
     path = tmp_path / "herd.toml"
@@ -186,7 +186,7 @@ def test_apply_answers_in_lines(herdbook: Herdbook, wanted: Path) -> None:
 
 
 @pytest.mark.usefixtures("server")
-def test_failure_in_lines_tells_what_is_left(
+def test_failure_in_lines_shows_what_is_left(
     herdbook: Herdbook, tmp_path: Path
 ) -> None:
     path = tmp_path / "herd.toml"
@@ -254,7 +254,7 @@ def test_example_of_the_documentation_is_valid(tmp_path: Path) -> None:
     assert (second.name, third.name) == ("qwen2.5-coder:7b", "nomic-embed-text:latest")
 
 
-def test_mistake_is_told_as_documented(
+def test_usage_error_is_reported_as_documented(
     herdbook: Herdbook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

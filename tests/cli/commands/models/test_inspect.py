@@ -87,7 +87,7 @@ def test_ls_says_which_models_are_one(
     assert "GB with shared weights counted for each model)" in answer.out
 
 
-def test_ls_tells_a_failure_and_its_remedy(
+def test_ls_shows_a_failure_and_its_remedy(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     server.apply(disk_bytes=1_000_000)
@@ -145,7 +145,7 @@ def test_ls_without_refresh_asks_nobody(
     assert len(server.world.seen) == seen
 
 
-def test_a_look_that_finds_nothing_new_records_nothing(
+def test_a_refresh_that_finds_nothing_new_records_nothing(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     first = herdbook("ls").out
@@ -162,7 +162,7 @@ def test_ls_on_a_server_without_models_says_how_to_find_one(
     assert herdbook("ls").out.startswith("No models yet. To find one: herdbook")
 
 
-def test_show_tells_each_fact_with_its_source(
+def test_show_prints_each_fact_with_its_source(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("config", "qwen2.5-coder:7b", "num_ctx=16384")
@@ -184,7 +184,7 @@ def test_show_tells_each_fact_with_its_source(
         assert told in answer.out
 
 
-def test_show_tells_memory_and_use(herdbook: Herdbook, server: SandboxThread) -> None:
+def test_show_prints_memory_and_use(herdbook: Herdbook, server: SandboxThread) -> None:
     herdbook("load", "llama3.2:3b")
     herdbook("use", "llama3.2:3b")
 
@@ -195,7 +195,7 @@ def test_show_tells_memory_and_use(herdbook: Herdbook, server: SandboxThread) ->
     assert "herdbook unload llama3.2:3b" in answer.out
 
 
-def test_show_tells_a_failure_first(herdbook: Herdbook, server: SandboxThread) -> None:
+def test_show_prints_a_failure_first(herdbook: Herdbook, server: SandboxThread) -> None:
     herdbook("pull", "no-such:1b")
 
     answer = herdbook("show", "no-such:1b")
@@ -238,7 +238,7 @@ def test_recommend_gives_the_order_with_reasons(
     assert "not    nomic-embed-text:latest   no completion" in answer.out
 
 
-def test_recommend_tells_how_to_get_what_is_gone(
+def test_recommend_shows_how_to_get_what_is_gone(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("rm", "qwen2.5-coder:7b")
@@ -252,7 +252,7 @@ def test_recommend_tells_how_to_get_what_is_gone(
     )
 
 
-def test_recommend_without_a_role_tells_the_first_of_each(
+def test_recommend_without_a_role_shows_the_first_of_each(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     answer = herdbook("recommend")
@@ -275,7 +275,7 @@ def test_recommend_in_json_has_chosen_and_passed_over(
     assert told["chosen"][0]["name"] == "qwen2.5-coder:7b"
 
 
-def test_suggest_tells_what_to_type(herdbook: Herdbook, server: SandboxThread) -> None:
+def test_suggest_shows_what_to_type(herdbook: Herdbook, server: SandboxThread) -> None:
     answer = herdbook("suggest", "coding", "--memory", "32GB")
 
     assert answer.out.splitlines()[1].startswith("herdbook pull ")

@@ -24,7 +24,7 @@ def started(*words: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_sandbox_tells_its_address_alone_and_ends_on_a_signal(
+def test_sandbox_shows_its_address_alone_and_ends_on_a_signal(
     herdbook: Herdbook, number: signal.Signals
 ) -> None:
     with started("--models", "herd", "--profile", "older") as process:
@@ -38,7 +38,7 @@ def test_sandbox_tells_its_address_alone_and_ends_on_a_signal(
     assert (process.returncode, out, err) == (0, "", "")
 
 
-def test_sandbox_in_json_tells_its_address() -> None:
+def test_sandbox_in_json_shows_its_address() -> None:
     with started("--json") as process:
         assert process.stdout is not None
         told = json.loads(process.stdout.readline())

@@ -86,7 +86,7 @@ def by_demo(page: dict[str, Any]) -> int:
     return sum(event["actor"].startswith("demo") for event in page["events"])
 
 
-def test_sandbox_keeps_its_models_beside_its_log(tmp_path: Path) -> None:
+def test_sandbox_keeps_its_models_next_to_its_log(tmp_path: Path) -> None:
     words = ("--sandbox", "always", "--db", str(tmp_path / "play.db"))
     with serving(tmp_path, *words) as (_, address):
         gone = httpx.get(f"{address}/v1/models", trust_env=False).json()[0]["name"]

@@ -80,7 +80,7 @@ def test_token_leaves_what_is_there_as_it_is(herdbook: Herdbook, written: Path) 
 
 
 @pytest.mark.parametrize("name", ["ann", "b.c"])
-def test_token_refuses_a_name_that_is_taken_unless_told(
+def test_token_refuses_a_name_that_is_taken_without_replace(
     herdbook: Herdbook, written: Path, name: str
 ) -> None:
     before = written.read_bytes()
@@ -134,7 +134,7 @@ def test_token_does_not_add_to_a_file_that_is_not_valid(
 @pytest.mark.parametrize(
     "name", ["", "a b", "a/b", "a\n", "é", "a" * 65, "hb_" + "a" * 43]
 )
-def test_token_refuses_what_is_no_name(
+def test_token_refuses_an_invalid_name(
     herdbook: Herdbook, file: Path, name: str
 ) -> None:
     answer = herdbook("token", "--file", str(file), "--", name)
