@@ -31,7 +31,8 @@ demo: $(READY) ## tour of the main commands, including a crash
 
 # Slow tests run without coverage, which would double their time.
 UNCOVERED := tests/browser tests/campaign tests/proof tests/faults \
-	tests/service/api/test_schema.py tests/test_benchmarks.py
+	tests/service/api/test_schema.py tests/service/http/test_loop_lag.py \
+	tests/test_benchmarks.py
 
 ONLY ?=
 

@@ -16,6 +16,7 @@
         ├── OutcomeUnknownError        recorded or not; append again to resolve
         ├── StoreClosedError
         ├── StoreUnavailableError      locked, unreadable, not writable
+        │   └── InterruptedWriteError  resolved by the writer; never raised to callers
         ├── StoreFullError             no space left for the log
         ├── NotALogError               the file belongs to another program
         └── NewerSchemaError           the log was written by a newer Herdbook

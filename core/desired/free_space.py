@@ -117,13 +117,22 @@ def deletions(models: Iterable[ModelStatus], names: Iterable[str]) -> list[Delet
         names: The models to delete; names of models that are not present are left out.
     """
     left = {status.name: status for status in models if status.present}
+    sharing: dict[str | None, list[ModelStatus]] = {}
+    for one in left.values():
+        sharing.setdefault(one.weights, []).append(one)
     sizes: dict[str, int] = {}
     steps = []
     for name in names:
         status = left.pop(name, None)
         if status is None:
             continue
-        shared = tuple(o.name for o in left.values() if o.shares_weights_with(status))
+        shared = tuple(
+            other.name
+            for other in sharing[status.weights]
+            if status.weights is not None
+            and other.name in left
+            and other.shares_weights_with(status)
+        )
         weights = status.weights or name
         size = 0 if status.remote_host else status.size_bytes or 0
         sizes[weights] = max(size, sizes.get(weights, 0))

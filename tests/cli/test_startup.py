@@ -29,8 +29,8 @@ CLIENT = {
 }
 """Packages that asking the server takes."""
 
-ALWAYS_THERE = {"__main__", "_distutils_hack", "distutils-precedence"}
-"""What Python itself imports in a virtual environment."""
+ALWAYS_THERE = {"coverage"}
+"""What measures the tests. Names that begin with ``_`` are of Python and installers."""
 
 ONLY_FOR_OTHERS = (
     *("pydantic", "structlog", "rich.traceback", "rich.markdown"),
@@ -52,7 +52,7 @@ def packages(modules: set[str]) -> set[str]:
     """The packages of modules that neither Python nor an installer brings."""
     names = {module.partition(".")[0] for module in modules}
     names -= set(sys.stdlib_module_names) | ALWAYS_THERE
-    return {name for name in names if not name.startswith("__editable__")}
+    return {name for name in names if not name.startswith(("_", "$"))}
 
 
 def test_the_version_imports_no_more_than_the_parser() -> None:

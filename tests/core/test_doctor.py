@@ -319,7 +319,7 @@ async def test_downloads_that_cannot_be_seen_are_reported_as_such(models: Path) 
         (found,) = await checked(manager, "partials")
 
     assert found.level is Level.NOTICE
-    assert "are not known" in found.what
+    assert "unknown" in found.what
 
 
 def test_folder_of_models_is_the_users_own_by_default() -> None:

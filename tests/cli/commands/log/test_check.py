@@ -86,7 +86,7 @@ def test_verify_makes_no_log(herdbook: Herdbook, log: Path) -> None:
 
     assert answer.code == 3
     assert answer.err == (
-        f"herdbook: {log} does not exist. Choose a log with --db PATH   (exit 3)\n"
+        f"herdbook: {log} does not exist. Choose a log with --db LOG   (exit 3)\n"
     )
     assert not log.exists()
 
