@@ -12,7 +12,6 @@ from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from herdbook.core import views
 from herdbook.core.actor import RECONCILER, acting_as
 from herdbook.core.clock import Clock
 from herdbook.core.concurrency.cancellation import finish
@@ -23,13 +22,11 @@ from herdbook.core.errors import (
     IllegalTransitionError,
     ModelNotFoundError,
     OllamaError,
-    StoreError,
 )
-from herdbook.core.history.past import MOST_AT_ONCE
-from herdbook.core.log.storage import Storage
 from herdbook.core.logging import Logger
 from herdbook.core.models import configuration
 from herdbook.core.models.registry import ModelRegistry
+from herdbook.core.open_log import OpenLog
 from herdbook.core.operations.context import OperationContext
 from herdbook.core.operations.loads import Loader, LoadRequest, UnloadResult
 from herdbook.core.operations.operations import Operation, Operations, RunningOperation
@@ -60,7 +57,7 @@ class Commands(Queries):
 
     def __init__(
         self,
-        storage: Storage,
+        log: OpenLog,
         repository: ModelRepository,
         client: OllamaClient,
         registry: ModelRegistry,
@@ -68,14 +65,15 @@ class Commands(Queries):
         clock: Clock,
         settings: ManagerSettings,
     ) -> None:
-        super().__init__(storage, repository, registry)
+        super().__init__(log, repository, registry)
         self._client = client
         self._clock = clock
         self._settings = settings
         self._pins = Pins(clock=clock, settings=settings)
         self._pulls = Operations()
         self._loads = Operations()
-        instances = storage.instances
+        instances = log.instances()
+        self._instances = instances
         self._changes = WorkTracker(
             instances, repository.stream, clock=clock, node=repository.node
         )
@@ -106,10 +104,10 @@ class Commands(Queries):
             self._reconciler,
             keep_views=self._save_snapshots,
             load_pinned=self._load_pinned,
+            refreshing=log.refreshing,
             clock=clock,
             settings=settings,
         )
-        self._following = self._past.following(repository.views, clock)
         self.uses = Uses(repository, self._reconciler, self._latest)
         self._puller = Puller(context)
         self._loader = Loader(context)
@@ -401,18 +399,7 @@ class Commands(Queries):
         await self._try_refresh()
 
     async def _save_snapshots(self) -> None:
-        if self._storage.read_only:
-            return
-        current = self._repository.views
-        if current.position - current.saved_position >= self._settings.snapshot_every:
-            try:
-                await views.save(current, self._storage.snapshots)
-            except StoreError as error:  # snapshots are a cache of the log
-                _log.warning("snapshots_not_saved", reason=str(error))
-        try:
-            await self._past.follow(current, most=MOST_AT_ONCE)
-        except StoreError as error:
-            _log.warning("snapshots_not_saved", reason=str(error))
+        await self._log.save_snapshots(every=self._settings.snapshot_every)
 
     def _local(self, status: ModelStatus) -> ModelStatus:
         """Return the status if the model is present and runs on this server.

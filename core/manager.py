@@ -22,7 +22,6 @@ from typing import Self
 
 from msgspec import UNSET
 
-from herdbook.core import views
 from herdbook.core.actor import acting_as
 from herdbook.core.checks.server import Checking, check_server, models_folder
 from herdbook.core.clock import Clock, SystemClock
@@ -33,11 +32,11 @@ from herdbook.core.desired.desired import DesiredSet
 from herdbook.core.desired.plan import Plan, PlanProgress
 from herdbook.core.diagnosis import Diagnosis
 from herdbook.core.errors import CallerError, OllamaError, WrongExpectedVersionError
-from herdbook.core.log.storage import Storage
 from herdbook.core.models import configuration
 from herdbook.core.models.registry import ModelRegistry, parse_role
 from herdbook.core.observer import NO_OBSERVER, Observer
 from herdbook.core.ollama.address import authorization, base_url, same_server
+from herdbook.core.open_log import OpenLog
 from herdbook.core.operations import costs
 from herdbook.core.operations.costs import DeleteCost, LoadCost, PullCost, UnloadCost
 from herdbook.core.reconcile.recovery import interrupt_dead
@@ -112,26 +111,78 @@ class ModelManager(Commands):
             NodeAddressError: The log has another address for the node.
             CallerError: An argument is not valid.
         """
+        clock, settings = clock or SystemClock(), settings or ManagerSettings()
+        async with (
+            OpenLog.open(log, clock, reading=reading) as opened,
+            cls.on(
+                opened,
+                ollama=ollama,
+                node=node,
+                actor=actor,
+                registry=registry,
+                settings=settings,
+                clock=clock,
+                observer=observer,
+                refresh=refresh,
+            ) as manager,
+            AsyncExitStack() as stack,
+        ):
+            if settings.reconcile_every_s is not None:
+                await stack.enter_async_context(opened.following())
+            yield manager
+
+    @classmethod
+    @asynccontextmanager
+    async def on(  # noqa: PLR0913 - each may be left out, and most are
+        cls,
+        log: OpenLog,
+        *,
+        ollama: str | None = None,
+        api_key: str | None = None,
+        node: str = "local",
+        actor: str = "library:python",
+        registry: ModelRegistry | None = None,
+        settings: ManagerSettings | None = None,
+        clock: Clock | None = None,
+        observer: Observer | None = None,
+        refresh: bool = True,
+    ) -> AsyncIterator[Self]:
+        """Manage a node of a log that is open already, beside the other nodes.
+
+        Args:
+            log: The log.
+            ollama: As ``open`` has it.
+            api_key: API key of the server; by default ``OLLAMA_API_KEY``.
+            node: As ``open`` has it, like all that follow.
+            actor: See ``open``.
+            registry: See ``open``.
+            settings: See ``open``.
+            clock: See ``open``.
+            observer: See ``open``.
+            refresh: See ``open``.
+
+        Raises:
+            StoreError: The log cannot be written.
+            NodeAddressError: The log has another address for the node.
+            CallerError: An argument is not valid.
+        """
         # httpx brings Rich and click along where they are installed: not on import.
         from herdbook.core.ollama.client import OllamaClient  # noqa: PLC0415
 
         clock, settings = clock or SystemClock(), settings or ManagerSettings()
         observer = observer or NO_OBSERVER
+        setting = os.environ.get("OLLAMA_HOST") if ollama is None else ollama
+        key = os.environ.get("OLLAMA_API_KEY") if api_key is None else api_key
         async with AsyncExitStack() as stack:
-            setting = os.environ.get("OLLAMA_HOST") if ollama is None else ollama
             client = OllamaClient(
                 base_url(setting),
-                authorization=authorization(setting, os.environ.get("OLLAMA_API_KEY")),
+                authorization=authorization(setting, key),
                 clock=clock,
                 observer=observer,
             )
             await stack.enter_async_context(client)
-            storage = await stack.enter_async_context(
-                Storage.open(log, clock, reading=reading)
-            )
             repository = ModelRepository(
-                storage.store,
-                await views.restore(storage.store, storage.snapshots),
+                log.live,
                 node=check_node(node),
                 clock=clock,
                 actor=actor,
@@ -140,7 +191,7 @@ class ModelManager(Commands):
             manager = cls.__new__(cls)
             Commands.__init__(
                 manager,
-                storage,
+                log,
                 repository,
                 client,
                 registry or ModelRegistry(),
@@ -154,7 +205,7 @@ class ModelManager(Commands):
     async def _start(self, stack: AsyncExitStack, *, refresh: bool) -> None:
         if self._storage.read_only:
             return
-        interrupted = await interrupt_dead(self._repository, self._storage.instances)
+        interrupted = await interrupt_dead(self._repository, self._instances)
         if self._settings.follow_node:
             await self.move_node()
         if refresh:
@@ -164,8 +215,6 @@ class ModelManager(Commands):
             for name, works in interrupted.items():
                 await self._resume(name, works)
         await stack.enter_async_context(self._watch.running())
-        if self._watch.tasks():
-            await stack.enter_async_context(self._following.running())
 
     async def move_node(self) -> bool:
         """Record that the node has the address of this manager's server from now on.
@@ -392,9 +441,7 @@ class ModelManager(Commands):
 
     def background_tasks(self) -> list[TaskStatus]:
         """Return the status of each background task of the manager and its log."""
-        watching = self._watch.tasks()
-        following = [self._following.status] if watching else []
-        return [*watching, *following, *self._storage.tasks()]
+        return [*self._watch.tasks(), *self._log.tasks()]
 
     @property
     def server_notice(self) -> str:

@@ -20,12 +20,11 @@ from herdbook.core.history.explain import Explanation
 from herdbook.core.history.explain import explain as explain_state
 from herdbook.core.history.levels import Column, LevelKind, LevelsHistory
 from herdbook.core.history.pages import LogPage, PageQuery
-from herdbook.core.history.past import Past
 from herdbook.core.history.read_model import ReadModel
-from herdbook.core.history.usage import UsageHistory, parse_dimensions
-from herdbook.core.log.storage import Storage
+from herdbook.core.history.usage import parse_dimensions
 from herdbook.core.models.configuration import ModelOptions
 from herdbook.core.models.registry import ModelRegistry, Suggestion
+from herdbook.core.open_log import OpenLog
 from herdbook.core.repository import ModelRepository
 from herdbook.events.facts import Capability
 from herdbook.events.recorded import RecordedEvent
@@ -48,14 +47,13 @@ class Queries:
     """
 
     def __init__(
-        self, storage: Storage, repository: ModelRepository, registry: ModelRegistry
+        self, log: OpenLog, repository: ModelRepository, registry: ModelRegistry
     ) -> None:
         self.registry = registry
-        self._storage = storage
+        self._log = log
+        self._storage = log.storage
         self._repository = repository
-        self._past = Past(storage)
-        self._usage = UsageHistory(storage, repository.node)
-        self._levels = LevelsHistory(storage, repository.node)
+        self._levels = LevelsHistory(log.storage, repository.node)
 
     async def now(self) -> ReadModel:
         """Return the read model at the end of the log, for several queries at once."""
@@ -117,7 +115,7 @@ class Queries:
                 "Use a position, such as 123, or a datetime with a time zone",
             )
         asked = None if isinstance(when, int) else when
-        then = await self._past.views_at(await self._position(when))
+        then = await self._log.past.views_at(await self._position(when))
         return ReadModel(then, self.registry, self._repository.node, asked=asked)
 
     async def diff(
@@ -215,8 +213,8 @@ class Queries:
         The first call folds all uses of the log; later calls read the new ones only.
 
         Args:
-            by: What to group by: ``model``, ``client``, ``role``, ``day``, ``hour``,
-                ``outcome``, ``endpoint`` or ``failure``, or by several of these.
+            by: What to group by: ``model``, ``node``, ``client``, ``role``, ``day``,
+                ``hour``, ``outcome``, ``endpoint`` or ``failure``, or by several.
             since: Only uses recorded after this position or time.
             until: Only uses recorded up to this position or time; by default all.
                 The answer of a past position never changes.
@@ -230,7 +228,9 @@ class Queries:
         dimensions = parse_dimensions([by] if isinstance(by, str) else by)
         after = 0 if since is None else await self._position(since)
         last = None if until is None else await self._position(until)
-        return await self._usage.read(dimensions, after=after, until=last)
+        return await self._log.usage.read(
+            dimensions, node=self._repository.node, after=after, until=last
+        )
 
     async def levels(
         self,

@@ -32,8 +32,63 @@ ATTEMPTS = 20
 means that another command succeeded; twenty in a row point to a fault elsewhere."""
 
 
+class LiveViews:
+    """The views of a log that follow it, shared by the repositories of its nodes.
+
+    Args:
+        store: The log.
+        views: The views, up to the last event that was applied.
+
+    Attributes:
+        store: The log.
+        views: The views.
+        models: The state machine of each model that a command has changed, by stream.
+    """
+
+    def __init__(self, store: EventStore, views: Views) -> None:
+        self.store = store
+        self.views = views
+        self.models: dict[str, Model] = {}
+        self._reading = asyncio.Lock()
+
+    async def apply(self, recorded: tuple[RecordedEvent, ...]) -> None:
+        """Apply appended events: at once if next, else after those before."""
+        if (
+            recorded[0].position == self.views.position + 1
+            and not self._reading.locked()
+        ):
+            for event in recorded:
+                self.views.apply(event)
+        elif recorded[-1].position > self.views.position:
+            await self.catch_up(until=recorded[-1].position)
+
+    async def catch_up(self, *, until: int | None = None) -> None:
+        """Apply events that others, or cancelled callers, have appended.
+
+        Args:
+            until: Position to reach; by default the end of the log. Nothing is read if
+                the views are there already.
+        """
+        target = (await self.store.head()).position if until is None else until
+        if self.views.position >= target:
+            return
+        async with self._reading:
+            if self.views.position >= target:
+                return
+            async for event in self.store.read_all(after=self.views.position):
+                self.views.apply(event)
+                self.models.pop(event.stream, None)
+
+
 class ModelRepository:
     """The recorded models of one node.
+
+    Args:
+        live: The log and its views.
+        node: Name of the node.
+        clock: The clock.
+        actor: Recorded as who requested a change, outside of ``acting_as``.
+        observer: Receives the duration of each append.
 
     Attributes:
         store: The log.
@@ -43,24 +98,22 @@ class ModelRepository:
 
     def __init__(
         self,
-        store: EventStore,
-        views: Views,
+        live: LiveViews,
         *,
         node: str,
         clock: Clock,
         actor: str,
         observer: Observer = NO_OBSERVER,
     ) -> None:
-        self.store = store
-        self.views = views
+        self.store = live.store
+        self.views = live.views
         self.node = node
+        self._live = live
         self._clock = clock
         self._actor = actor
         self._observer = observer
         self._machine = LifecycleMachine()
-        self._models: dict[str, Model] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._reading = asyncio.Lock()
 
     def actor(self) -> str:
         """Return the current actor."""
@@ -182,8 +235,8 @@ class ModelRepository:
                     if await self._is_current(name, version):
                         raise
                     continue
-                self._models[stream] = moved
-                await self._apply(recorded)
+                self._live.models[stream] = moved
+                await self._live.apply(recorded)
                 return recorded
         raise changes_too_often(name, ATTEMPTS)
 
@@ -192,15 +245,15 @@ class ModelRepository:
         await self.catch_up()
         return self.version(name) == version
 
-    async def record_node(self, fact: Fact, *, cause: Cause) -> None:
-        """Append a fact about the node, at its version in the views.
+    async def record_node(self, *facts: Fact, cause: Cause) -> None:
+        """Append facts about the node, at its version in the views.
 
         Raises:
             WrongExpectedVersionError: The node has changed meanwhile.
         """
         stream = node_stream(self.node)
         version = self.node_status().version
-        await self._apply(await self._append(stream, [fact], version, cause, None))
+        await self._live.apply(await self._append(stream, facts, version, cause, None))
 
     async def _append(
         self,
@@ -229,39 +282,15 @@ class ModelRepository:
         return recorded
 
     def _model(self, stream: StreamName, name: str) -> Model:
-        model = self._models.get(stream)
+        model = self._live.models.get(stream)
         if model is None:
             known = self.views.status.find(stream)
             model = Model(name, known.lifecycle) if known else Model(name)
         return model
 
-    async def _apply(self, recorded: tuple[RecordedEvent, ...]) -> None:
-        """Apply appended events: at once if next, else after those before."""
-        if (
-            recorded[0].position == self.views.position + 1
-            and not self._reading.locked()
-        ):
-            for event in recorded:
-                self.views.apply(event)
-        elif recorded[-1].position > self.views.position:
-            await self.catch_up(until=recorded[-1].position)
-
-    async def catch_up(self, *, until: int | None = None) -> None:
-        """Apply events that others, or cancelled callers, have appended.
-
-        Args:
-            until: Position to reach; by default the end of the log. Nothing is read if
-                the views are there already.
-        """
-        target = (await self.store.head()).position if until is None else until
-        if self.views.position >= target:
-            return
-        async with self._reading:
-            if self.views.position >= target:
-                return
-            async for event in self.store.read_all(after=self.views.position):
-                self.views.apply(event)
-                self._models.pop(event.stream, None)
+    async def catch_up(self) -> None:
+        """Apply events that others, or cancelled callers, have appended."""
+        await self._live.catch_up()
 
 
 def changes_too_often(name: str, attempts: int) -> BusyError:

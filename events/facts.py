@@ -588,6 +588,57 @@ class NodeMoved(Fact, frozen=True, kw_only=True):
     to_url: str
 
 
+class NodeSettings(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True
+):
+    """How Herdbook uses a node.
+
+    Attributes:
+        key_env: Environment variable with the API key of the server; empty for none.
+            The key itself is never recorded.
+        tags: What a user says about the node, by key, such as ``{"ram": "64GB"}``.
+        weight: Share of the requests that the node gets, relative to the others.
+        models: Patterns of the models that the node may have, such as ``qwen*``; empty
+            for all.
+        prefer: Patterns of the models that should go to this node first.
+        max_model_bytes: Size of the largest model that the node may have, bytes; None
+            for any.
+        drained: Whether the node gets no new requests and no new models.
+    """
+
+    key_env: str = ""
+    tags: dict[str, str] = msgspec.field(default_factory=dict)
+    weight: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 1.0
+    models: tuple[str, ...] = ()
+    prefer: tuple[str, ...] = ()
+    max_model_bytes: Count | None = None
+    drained: bool = False
+
+
+class NodeAdded(Fact, frozen=True, kw_only=True):
+    """Recorded when a user adds a node to those that Herdbook manages.
+
+    Attributes:
+        url: Address of the node.
+    """
+
+    url: str
+
+
+class NodeConfigured(Fact, frozen=True, kw_only=True):
+    """Recorded when a user changes how Herdbook uses a node.
+
+    Attributes:
+        settings: All settings of the node from now on.
+    """
+
+    settings: NodeSettings
+
+
+class NodeRemoved(Fact, frozen=True, kw_only=True):
+    """Recorded when a user removes a node. Its models stay on its server."""
+
+
 class UsesNotRecorded(Fact, frozen=True, kw_only=True):
     """Recorded when uses through the gateway could not be recorded for some time.
 
@@ -650,6 +701,9 @@ FACTS: tuple[type[Fact], ...] = (
     NodeReached,
     NodeLost,
     NodeMoved,
+    NodeAdded,
+    NodeConfigured,
+    NodeRemoved,
     UsesNotRecorded,
     AnchorReceived,
 )
@@ -687,6 +741,9 @@ AnyFact: TypeAlias = (
     | NodeReached
     | NodeLost
     | NodeMoved
+    | NodeAdded
+    | NodeConfigured
+    | NodeRemoved
     | UsesNotRecorded
     | AnchorReceived
     | UnreadableFact

@@ -351,6 +351,33 @@ def _moved(fact: Fact) -> str:
     return f"moved from {fact.from_url} to {fact.to_url}"
 
 
+def _node_added(fact: Fact) -> str:
+    assert isinstance(fact, facts.NodeAdded)
+    return f"added at {fact.url}"
+
+
+def _node_configured(fact: Fact) -> str:
+    assert isinstance(fact, facts.NodeConfigured)
+    defaults, chosen = facts.NodeSettings(), fact.settings
+    parts = [
+        f"{name.replace('_', ' ')} {_node_setting(getattr(chosen, name))}"
+        for name in chosen.__struct_fields__
+        if getattr(chosen, name) != getattr(defaults, name)
+    ]
+    return f"settings: {'; '.join(parts) or 'the defaults'}"
+
+
+def _node_setting(value: object) -> str:
+    match value:
+        case dict():
+            return ", ".join(f"{key}={text}" for key, text in sorted(value.items()))
+        case tuple():
+            return ", ".join(value)
+        case True:
+            return "yes"
+    return str(value)
+
+
 def _plain(sentence: str) -> Callable[[Fact], str]:
     return lambda _: sentence
 
@@ -389,6 +416,9 @@ _SENTENCES: dict[str, Callable[[Fact], str]] = {
         (facts.NodeReached, _reached),
         (facts.NodeLost, _lost),
         (facts.NodeMoved, _moved),
+        (facts.NodeAdded, _node_added),
+        (facts.NodeConfigured, _node_configured),
+        (facts.NodeRemoved, _plain("removed")),
         (facts.UsesNotRecorded, _not_recorded),
         (facts.AnchorReceived, _anchor_received),
     )

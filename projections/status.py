@@ -269,6 +269,9 @@ class NodeStatus(msgspec.Struct, kw_only=True):
         since: Since when that is so.
         message: The problem, if the node does not answer.
         version: Version of the stream.
+        added_at: When a user added it; None if it was never added.
+        removed_at: When a user removed it; None if it was not, or was added again.
+        settings: How Herdbook uses it.
     """
 
     name: str
@@ -278,6 +281,14 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     since: datetime | None = None
     message: str = ""
     version: int = 0
+    added_at: datetime | None = None
+    removed_at: datetime | None = None
+    settings: facts.NodeSettings = msgspec.field(default_factory=facts.NodeSettings)
+
+    @property
+    def managed(self) -> bool:
+        """Whether a user added the node and did not remove it."""
+        return self.added_at is not None and self.removed_at is None
 
 
 class _Dump(msgspec.Struct):
@@ -309,7 +320,7 @@ class StatusView:
     """
 
     name: ClassVar[str] = "status"
-    form: ClassVar[int] = 4
+    form: ClassVar[int] = 5
 
     def __init__(self) -> None:
         self._models: dict[str, ModelStatus] = {}  # by stream
@@ -402,24 +413,30 @@ class StatusView:
         return node
 
     def _apply_to_node(self, node: NodeStatus, event: RecordedEvent) -> None:
-        node.version = event.version
-        if isinstance(event.data, facts.NodeReached):
-            if not node.reached:
-                node.since = event.occurred_at
-            node.url, node.server_version = event.data.url, event.data.version
-            node.reached, node.message = True, ""
-        elif isinstance(event.data, facts.NodeMoved):
-            # Unreached until a refresh gets an answer from the new address.
-            node.url, node.reached, node.since = (
-                event.data.to_url,
-                False,
-                event.occurred_at,
-            )
-        elif isinstance(event.data, facts.NodeLost):
-            node.since, node.message = event.occurred_at, event.data.message
-            node.reached = False
-        elif not isinstance(event.data, facts.UsesNotRecorded | facts.AnchorReceived):
-            self._note_wrong_stream(event)
+        node.version, at = event.version, event.occurred_at
+        match event.data:
+            case facts.NodeReached(version=version, url=url):
+                if not node.reached:
+                    node.since = at
+                node.url, node.server_version = url, version
+                node.reached, node.message = True, ""
+            case facts.NodeMoved(to_url=url):
+                # Unreached until a refresh gets an answer from the new address.
+                node.url, node.reached, node.since = url, False, at
+            case facts.NodeLost(message=message):
+                node.reached, node.since, node.message = False, at, message
+            case facts.NodeAdded(url=url):
+                if node.url != url:
+                    node.url, node.reached, node.since = url, False, at
+                node.added_at, node.removed_at = at, None
+            case facts.NodeConfigured(settings=settings):
+                node.settings = settings
+            case facts.NodeRemoved():
+                node.removed_at = at
+            case facts.UsesNotRecorded() | facts.AnchorReceived():
+                pass
+            case _:
+                self._note_wrong_stream(event)
 
     def find(self, stream: str) -> ModelStatus | None:
         """Return the record of a model's stream without a copy; do not change it."""

@@ -46,16 +46,14 @@ def parse_dimensions(by: Iterable[str]) -> tuple[UsageDimension, ...]:
 
 
 class UsageHistory:
-    """The use of the models of one node.
+    """The use of the models of a log.
 
     Args:
         storage: The log.
-        node: The node.
     """
 
-    def __init__(self, storage: Storage, node: str) -> None:
+    def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._node = node
         self._view: UsageView | None = None
         self._saved = 0
         self._parts: dict[Range, UsageView] = {}
@@ -63,12 +61,18 @@ class UsageHistory:
         self._turn = asyncio.Lock()
 
     async def read(
-        self, by: Sequence[UsageDimension], *, after: int = 0, until: int | None = None
+        self,
+        by: Sequence[UsageDimension],
+        *,
+        node: str | None = None,
+        after: int = 0,
+        until: int | None = None,
     ) -> Usage:
         """Return the use in a range of positions.
 
         Args:
             by: What to group by.
+            node: Only the models of this node; None for all.
             after: Only after this position.
             until: Only up to this position; None for the end of the log.
 
@@ -79,7 +83,7 @@ class UsageHistory:
         async with self._turn:
             view = await self._caught_up()
             end = view.position if until is None else min(until, view.position)
-            sums, time_slice = UsageSums(by, self._node), TimeSlice()
+            sums, time_slice = UsageSums(by, node), TimeSlice()
             for period in await self._periods(view, Range(after, end)):
                 sums.add(period)
                 await time_slice.checkpoint()

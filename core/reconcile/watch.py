@@ -35,6 +35,7 @@ class Watch:
         reconciler: Refreshes the state of the server.
         keep_views: Saves snapshots of the views when they are due.
         load_pinned: Loads pinned models that were evicted, once there is room.
+        refreshing: Limits the refreshes of all nodes that run at the same time.
         clock: Measures the intervals.
         settings: The intervals.
     """
@@ -46,6 +47,7 @@ class Watch:
         *,
         keep_views: Callable[[], Awaitable[None]],
         load_pinned: Callable[[], Awaitable[None]],
+        refreshing: asyncio.Semaphore,
         clock: Clock,
         settings: ManagerSettings,
     ) -> None:
@@ -53,6 +55,7 @@ class Watch:
         self._reconciler = reconciler
         self._keep_views = keep_views
         self._load_pinned = load_pinned
+        self._refreshing = refreshing
         self._clock = clock
         self._settings = settings
         self._lost_wait_s = settings.lost_wait_s
@@ -96,9 +99,12 @@ class Watch:
             if task.status.up:  # else it has just waited for its restart
                 await self._clock.sleep(self._next_wait_s())
             try:
-                await self._reconciler.refresh()
+                async with self._refreshing:
+                    await self._reconciler.refresh()
             except OllamaError as error:  # recorded as a lost server
-                _log.warning("refresh_failed", reason=str(error))
+                _log.warning(
+                    "refresh_failed", node=self._repository.node, reason=str(error)
+                )
             await self._keep_views()
             task.worked()
             self._refreshed.set()

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from herdbook.events.errors import CallerError
-from herdbook.events.streams import model_of
+from herdbook.events.streams import ModelKey, model_of
 from herdbook.projections.usage.histogram import quantile
 from herdbook.projections.usage.measures import Key, Measures
 from herdbook.projections.usage.view import Period, Span
@@ -18,6 +18,7 @@ from herdbook.projections.usage.view import Period, Span
 class UsageDimension(StrEnum):
     """What use can be grouped by."""
 
+    NODE = "node"
     MODEL = "model"
     CLIENT = "client"
     ROLE = "role"
@@ -79,7 +80,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """The use of the models of a node in a part of the log.
+    """The use of the models of a node, or of all nodes, in a part of the log.
 
     Attributes:
         by: What the rows are grouped by.
@@ -104,15 +105,15 @@ class UsageSums:
 
     Args:
         by: The dimensions.
-        node: The node.
+        node: Only the models of this node; None for all.
     """
 
-    def __init__(self, by: Sequence[UsageDimension], node: str) -> None:
+    def __init__(self, by: Sequence[UsageDimension], node: str | None = None) -> None:
         self._by = tuple(by)
         self._node = node
         self._groups: dict[_Group, Measures] = {}
         self._missing: dict[_Group, int] = {}
-        self._models: dict[str, str | None] = {}
+        self._models: dict[str, ModelKey | None] = {}
         self._by_time = all(each in TIMES for each in self._by)
 
     def add(self, period: Period) -> None:
@@ -138,16 +139,18 @@ class UsageSums:
                 f"has more than {MOST_GROUPS:,} groups",
                 "Group by less, or choose a shorter time with since",
             )
-        if missing := period.missing.get(self._node, 0):
+        for node, missing in period.missing.items():
+            if self._node not in (None, node):
+                continue
             group = tuple(times.values()) if self._by_time else ()
             self._missing[group] = self._missing.get(group, 0) + missing
 
-    def _model(self, stream: str) -> str | None:
+    def _model(self, stream: str) -> ModelKey | None:
         """Return the model of a stream; None if it is on another node."""
         if stream not in self._models:
             model = model_of(stream)
-            is_here = model is not None and model.node == self._node
-            self._models[stream] = model.name if model and is_here else None
+            is_here = model is not None and self._node in (None, model.node)
+            self._models[stream] = model if is_here else None
         return self._models[stream]
 
     def rows(self) -> Iterator[UsageRow]:
@@ -193,9 +196,11 @@ class UsageSums:
         return _row(named, measures, missing)
 
 
-def _value(dimension: UsageDimension, key: Key, model: str) -> str:
+def _value(dimension: UsageDimension, key: Key, model: ModelKey) -> str:
     if dimension is UsageDimension.MODEL:
-        return model
+        return model.name
+    if dimension is UsageDimension.NODE:
+        return model.node
     value: str = getattr(key, dimension.value)
     return value
 

@@ -11,7 +11,7 @@ import pytest
 from herdbook.core.actor import acting_as, operation
 from herdbook.core.clock import ManualClock
 from herdbook.core.errors import BusyError
-from herdbook.core.repository import ModelRepository
+from herdbook.core.repository import LiveViews, ModelRepository
 from herdbook.core.views import Views
 from herdbook.events.errors import IllegalTransitionError, WrongExpectedVersionError
 from herdbook.events.facts import (
@@ -33,7 +33,7 @@ FOUND = ModelDiscovered(digest="a" * 64, size_bytes=10)
 def a_register(store: MemoryEventStore) -> ModelRepository:
     clock = ManualClock()
     return ModelRepository(
-        store, Views(), node="local", clock=clock, actor="library:test"
+        LiveViews(store, Views()), node="local", clock=clock, actor="library:test"
     )
 
 

@@ -28,7 +28,6 @@ from herdbook.events.shared.group import draft_append
 PLAIN: dict[type[inspect.Type], st.SearchStrategy[object]] = {
     inspect.BoolType: st.booleans(),
     inspect.IntType: st.integers(0, 2**53 - 1),
-    inspect.FloatType: st.floats(allow_nan=False, allow_infinity=False),
     inspect.StrType: st.text(),
     inspect.NoneType: st.none(),
     inspect.DateTimeType: st.datetimes(timezones=st.just(UTC)),
@@ -40,6 +39,8 @@ def values(type_: inspect.Type) -> st.SearchStrategy[object]:
     match type_:
         case inspect.UnionType(types=types):
             return st.one_of(*(values(t) for t in types))
+        case inspect.FloatType(ge=least, le=most):
+            return st.floats(least, most, allow_nan=False, allow_infinity=False)
         case inspect.EnumType(cls=cls):
             return st.sampled_from(list(cls))
         case inspect.StructType(cls=cls, fields=fields):

@@ -62,17 +62,17 @@ async def test_any_range_is_what_the_events_add_up_to(
     events, clock = random_events(seed, 250), ManualClock(START)
     chance = random.Random(seed)
     async with Storage.open(MEMORY, clock) as storage:
-        history = UsageHistory(storage, "local")
+        history = UsageHistory(storage)
         known = 0
         for grown in (60, 100, 101, 250):
             await append(storage, clock, events[known:grown])
             known = grown
             for _ in range(20):
                 after, until = sorted(chance.choices(range(grown + 20), k=2))
-                usage = await history.read(BY, after=after, until=until)
+                usage = await history.read(BY, node="local", after=after, until=until)
                 assert counts(usage) == brute_force(events[after : min(until, known)])
                 assert usage.until == min(until, known)
-            usage = await history.read(BY)
+            usage = await history.read(BY, node="local")
             assert counts(usage) == brute_force(events[:grown])
 
 
@@ -82,12 +82,12 @@ async def test_answer_of_the_past_does_not_change(
     monkeypatch.setattr(view_module, "HOURS", 20)
     events, clock = random_events(3, 300), ManualClock(START)
     async with Storage.open(MEMORY, clock) as storage:
-        history = UsageHistory(storage, "local")
+        history = UsageHistory(storage)
         await append(storage, clock, events[:150])
-        then = await history.read(BY)
+        then = await history.read(BY, node="local")
         await append(storage, clock, events[150:])
 
-        assert await history.read(BY, until=150) == then
+        assert await history.read(BY, node="local", until=150) == then
 
 
 async def test_snapshot_is_used_after_a_restart(
@@ -97,15 +97,15 @@ async def test_snapshot_is_used_after_a_restart(
     events, clock = random_events(1, 130), ManualClock(START)
     async with Storage.open(tmp_path / "herd.db", clock) as storage:
         await append(storage, clock, events[:100])
-        first = await UsageHistory(storage, "local").read(BY)
+        first = await UsageHistory(storage).read(BY, node="local")
         await append(storage, clock, events[100:])
     async with Storage.open(tmp_path / "herd.db", clock) as storage:
         snapshot = await storage.snapshots.load_view("usage")
         assert snapshot is not None
         assert snapshot.position == 100
-        history = UsageHistory(storage, "local")
-        assert counts(await history.read(BY)) == brute_force(events)
-        assert await history.read(BY, until=100) == first
+        history = UsageHistory(storage)
+        assert counts(await history.read(BY, node="local")) == brute_force(events)
+        assert await history.read(BY, node="local", until=100) == first
         found = (await verify_log(storage)).findings
         assert not [each for each in found if each.kind is Kind.SNAPSHOT]
 
@@ -117,9 +117,9 @@ async def test_snapshot_of_a_log_that_is_only_read_is_not_saved(
     clock = ManualClock(START)
     async with Storage.open(MEMORY, clock) as storage:
         await append(storage, clock, random_events(1, 10))
-        await UsageHistory(storage._replace(read_only=True), "local").read(BY)
+        await UsageHistory(storage._replace(read_only=True)).read(BY, node="local")
         assert await storage.snapshots.load_view("usage") is None
-        await UsageHistory(storage, "local").read(BY)
+        await UsageHistory(storage).read(BY, node="local")
         assert await storage.snapshots.load_view("usage") is not None
 
 
@@ -130,7 +130,7 @@ async def test_snapshot_of_another_log_is_not_used(
     clock = ManualClock(START)
     async with Storage.open(tmp_path / "one.db", clock) as one:
         await append(one, clock, random_events(1, 60))
-        await UsageHistory(one, "local").read(BY)
+        await UsageHistory(one).read(BY, node="local")
         snapshot = await one.snapshots.load_view("usage")
     assert snapshot is not None
     events = random_events(2, 70)
@@ -138,7 +138,7 @@ async def test_snapshot_of_another_log_is_not_used(
         await append(other, clock, events)
         await other.snapshots.save_view(snapshot)
         with capture_logs() as logs:
-            usage = await UsageHistory(other, "local").read(BY)
+            usage = await UsageHistory(other).read(BY, node="local")
         assert counts(usage) == brute_force(events)
         assert [each["event"] for each in logs] == ["snapshot_unusable"]
 
@@ -152,7 +152,7 @@ async def test_verify_finds_a_changed_snapshot(
         discovered = ModelDiscovered(digest="a" * 64, size_bytes=1)
         events = [recorded(1, discovered), *[recorded(n, used()) for n in range(2, 9)]]
         await append(storage, clock, events)
-        await UsageHistory(storage, "local").read(BY)
+        await UsageHistory(storage).read(BY, node="local")
         assert (await verify_log(storage)).findings == ()
         stored = await storage.snapshots.load_view("usage")
         assert stored is not None
@@ -176,9 +176,11 @@ async def test_concurrent_queries_see_one_log() -> None:
     events, clock = random_events(5, 200), ManualClock(START)
     async with Storage.open(MEMORY, clock) as storage:
         await append(storage, clock, events)
-        history = UsageHistory(storage, "local")
+        history = UsageHistory(storage)
 
-        answers = await asyncio.gather(*(history.read(BY) for _ in range(5)))
+        answers = await asyncio.gather(
+            *(history.read(BY, node="local") for _ in range(5))
+        )
 
         assert all(counts(each) == brute_force(events) for each in answers)
 
@@ -187,15 +189,15 @@ async def test_cancelled_query_leaves_a_view_that_continues() -> None:
     events, clock = random_events(6, 250), ManualClock(START)
     async with Storage.open(MEMORY, clock) as storage:
         await append(storage, clock, events)
-        history = UsageHistory(storage, "local")
+        history = UsageHistory(storage)
         for _ in range(5):
-            reading = asyncio.ensure_future(history.read(BY))
+            reading = asyncio.ensure_future(history.read(BY, node="local"))
             for _ in range(3):
                 await asyncio.sleep(0)
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
 
-        assert counts(await history.read(BY)) == brute_force(events)
+        assert counts(await history.read(BY, node="local")) == brute_force(events)
 
 
 async def test_manager_answers_by_time_and_by_name() -> None:
