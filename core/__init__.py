@@ -53,10 +53,12 @@ from herdbook.core.errors import (
     StoreFullError,
     StoreUnavailableError,
     UnknownDimensionError,
+    UnknownNodeError,
     UnknownRoleError,
     WrongExpectedVersionError,
     WrongStreamError,
 )
+from herdbook.core.fleet.fleet import Fleet
 from herdbook.core.history.diff import Difference, ModelDifference, RoleDifference
 from herdbook.core.history.explain import Explanation, ExplanationEvent
 from herdbook.core.history.pages import LogPage
@@ -130,6 +132,7 @@ __all__ = [
     "FactSource",
     "Figure",
     "Finding",
+    "Fleet",
     "HerdbookError",
     "HistoryEntry",
     "HistoryFilter",
@@ -198,6 +201,7 @@ __all__ = [
     "Suggestion",
     "SystemClock",
     "UnknownDimensionError",
+    "UnknownNodeError",
     "UnknownRoleError",
     "UnloadCost",
     "UnloadReason",

@@ -108,7 +108,7 @@ class Commands(Queries):
             clock=clock,
             settings=settings,
         )
-        self.uses = Uses(repository, self._reconciler, self._latest)
+        self.uses = Uses(repository, self._reconciler, self.latest)
         self._puller = Puller(context)
         self._loader = Loader(context)
 
@@ -191,7 +191,7 @@ class Commands(Queries):
             except OllamaError:
                 await self._try_refresh()
                 raise
-            if self._latest().status(name).state is ModelState.LOADED:
+            if self.latest().status(name).state is ModelState.LOADED:
                 await self._try_refresh()  # the runner may still have the old weights
 
         return self._pulls.get(name) or self._pulls.start(
@@ -284,7 +284,7 @@ class Commands(Queries):
         self._reconciler.check_address()
         running = await self._loads.joinable(status.name)
         if running is None:
-            status = self._local(self._latest().status(status.name))
+            status = self._local(self.latest().status(status.name))
             if status.work is not None:
                 self._other_instances.refuse(status.name)
             running = self._start_load(status, options or {}, keep_alive)
@@ -364,7 +364,7 @@ class Commands(Queries):
         if server is None or not self._repository.node_status().reached:
             return
         for name in self._pins.due(self._repository.statuses(), server):
-            status = self._latest().status(name)
+            status = self.latest().status(name)
             try:
                 with acting_as(RECONCILER):
                     load = self._loads.get(name) or self._start_load(

@@ -11,6 +11,7 @@
     │   ├── NodeAddressError           the log has another address for the node
     │   ├── InvalidDesiredError        invalid desired set
     │   ├── UnknownRoleError           unknown role
+    │   ├── UnknownNodeError           unknown node
     │   ├── UnknownDimensionError      use cannot be grouped by it
     │   ├── ModelNotFoundError         the model does not exist there
     │   ├── OperationEndedError        cancelled, or the manager was closed
@@ -117,6 +118,7 @@ __all__ = [
     "UndecodableEventError",
     "UnknownDimensionError",
     "UnknownEventTypeError",
+    "UnknownNodeError",
     "UnknownRoleError",
     "WrongExpectedVersionError",
     "WrongStreamError",
@@ -215,6 +217,24 @@ class UnknownRoleError(CallerError):
             f"{_short(role)!r}",
             "is not a role",
             f"{did_you_mean(role, known)}Roles: {', '.join(known)}",
+        )
+
+
+class UnknownNodeError(CallerError):
+    """Herdbook does not manage a node of this name.
+
+    Attributes:
+        node: The given name.
+    """
+
+    code = "unknown_node"
+
+    def __init__(self, node: str, *, known: tuple[str, ...]) -> None:
+        self.node = node
+        super().__init__(
+            f"{_short(node)!r}",
+            "is not a node of this log",
+            f"{did_you_mean(node, known)}Nodes: {', '.join(known)}",
         )
 
 

@@ -271,7 +271,7 @@ class ModelManager(Commands):
             ModelNotFoundError: The server does not have the model.
             IllegalTransitionError: The model cannot be used in its state.
         """
-        name, node = self._latest().spelled(name), self._repository.node
+        name, node = self.latest().spelled(name), self._repository.node
         used = ModelUsed(
             purpose=purpose, role=UNSET if role is None else parse_role(role).value
         )
@@ -281,7 +281,7 @@ class ModelManager(Commands):
             return (used,)
 
         await self._repository.decide(name, decide, cause=Cause.COMMAND)
-        return self._latest().status(name)
+        return self.latest().status(name)
 
     async def configure(
         self,
@@ -336,7 +336,7 @@ class ModelManager(Commands):
                 if at_version is not None:
                     raise
             else:
-                return self._latest().status(status.name)
+                return self.latest().status(status.name)
 
     async def plan(self, desired: DesiredSet, *, prune: bool = False) -> Plan:
         """Return the steps from the current state to a desired set; run none.
@@ -441,7 +441,11 @@ class ModelManager(Commands):
 
     def background_tasks(self) -> list[TaskStatus]:
         """Return the status of each background task of the manager and its log."""
-        return [*self._watch.tasks(), *self._log.tasks()]
+        return [*self.watch_tasks(), *self._log.tasks()]
+
+    def watch_tasks(self) -> list[TaskStatus]:
+        """Return the status of each background task of the manager alone."""
+        return self._watch.tasks()
 
     @property
     def server_notice(self) -> str:

@@ -58,9 +58,9 @@ class Queries:
     async def now(self) -> ReadModel:
         """Return the read model at the end of the log, for several queries at once."""
         await self._repository.catch_up()
-        return self._latest()
+        return self.latest()
 
-    def _latest(self) -> ReadModel:
+    def latest(self) -> ReadModel:
         """Return the read model of the views, without catching up with the log.
 
         Enough for a command: its append fails if the model has changed meanwhile.

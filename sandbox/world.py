@@ -44,6 +44,7 @@ class Seen(msgspec.Struct, kw_only=True):
         at: Time of the clock, seconds.
         model: Model that the body names; for a copy, the new name.
         agent: The client's ``User-Agent`` header.
+        authorization: The client's ``Authorization`` header.
         status: HTTP status of the answer; 0 while there is none.
         ended: How it ended: ``answered``, ``closed by client`` or ``cut``; empty
             while it is in progress.
@@ -55,6 +56,7 @@ class Seen(msgspec.Struct, kw_only=True):
     path: str
     model: str = ""
     agent: str = ""
+    authorization: str = ""
     status: int = 0
     ended: str = ""
     until: float | None = None

@@ -32,6 +32,7 @@ from herdbook.core import (
     StoreError,
     StoreFullError,
     StoreUnavailableError,
+    UnknownNodeError,
     UnknownRoleError,
 )
 from herdbook.service import errors
@@ -47,6 +48,7 @@ STATUSES: Final[dict[type[HerdbookError], HTTPStatus]] = {
     IllegalTransitionError: HTTPStatus.CONFLICT,
     ModelNotFoundError: HTTPStatus.NOT_FOUND,
     OperationEndedError: HTTPStatus.CONFLICT,
+    UnknownNodeError: HTTPStatus.NOT_FOUND,
     UnknownRoleError: HTTPStatus.NOT_FOUND,
     ResourceExhaustedError: HTTPStatus.SERVICE_UNAVAILABLE,
     # The Ollama server failed, refused, or cannot be reached.

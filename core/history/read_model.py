@@ -55,6 +55,19 @@ class ReadModel:
         self.overdue_since = overdue_since
         self.held_back = held_back or {}
 
+    @property
+    def node(self) -> str:
+        """Name of the node."""
+        return self._node
+
+    def of(self, node: str) -> ReadModel:
+        """Return the read model of another node at the same position of the past."""
+        return ReadModel(self._views, self._registry, node, asked=self.asked)
+
+    def nodes(self) -> list[NodeStatus]:
+        """Return the status of every node in the log, by name."""
+        return self._views.status.nodes()
+
     def fixed(self) -> ReadModel:
         """Return a copy that later events do not change.
 

@@ -69,6 +69,7 @@ async def _converse(world: World, scope: Message, receive: Receive, send: Send) 
         path=request.path,
         model=subject(raw),
         agent=request.headers.get("user-agent", ""),
+        authorization=request.headers.get("authorization", ""),
     )
     world.seen.append(seen)
     if world.down:

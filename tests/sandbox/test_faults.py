@@ -45,7 +45,13 @@ async def test_requests_that_were_seen_are_listed(client: Any) -> None:
 
     ps, show = (await client.get("/sandbox/seen"))["seen"]
 
-    ended = {"at": 0.0, "agent": ps["agent"], "ended": "answered", "until": 0.0}
+    ended = {
+        "at": 0.0,
+        "agent": ps["agent"],
+        "authorization": "",
+        "ended": "answered",
+        "until": 0.0,
+    }
     asked = {"method": "GET", "path": "/api/ps", "model": "", "status": 200}
     assert ps == ended | asked
     asked = {"method": "POST", "path": "/api/show", "model": "nowhere:7b"}

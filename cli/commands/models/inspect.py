@@ -16,9 +16,9 @@ from herdbook.cli.render import model as card
 from herdbook.cli.render import models as models_table
 from herdbook.cli.render import ranking
 from herdbook.core import ModelManager, ModelRole, ReadModel
+from herdbook.core.sizes import parse_size
 from herdbook.presentation import shapes
 from herdbook.presentation.filtering import CAPABILITIES, STATES, ModelFilter, checked
-from herdbook.presentation.sizes import parse_size
 from herdbook.presentation.sorting import SORT_KEYS, sort_models
 
 

@@ -62,7 +62,7 @@ async def test_event_after_an_unseen_one_applies_both(
         await other.mark_used("plain")
         await one.mark_used("llava:7b")
 
-        assert one._latest().status("plain").uses == 1
+        assert one.latest().status("plain").uses == 1
 
 
 async def test_questions_at_once_read_the_events_of_others_once(

@@ -1,0 +1,269 @@
+"""Which nodes of a log Herdbook manages, and the events that change that."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from herdbook.core.clock import Clock
+from herdbook.core.errors import (
+    BusyError,
+    CallerError,
+    NodeAddressError,
+    UnknownNodeError,
+)
+from herdbook.core.ollama.address import authorization, base_url, same_server
+from herdbook.core.repository import (
+    ATTEMPTS,
+    LiveViews,
+    ModelRepository,
+    changes_too_often,
+)
+from herdbook.events.errors import WrongExpectedVersionError
+from herdbook.events.facts import (
+    Fact,
+    NodeAdded,
+    NodeConfigured,
+    NodeMoved,
+    NodeRemoved,
+    NodeSettings,
+)
+from herdbook.events.recorded import Cause
+from herdbook.events.streams import check_node, node_stream
+from herdbook.projections.status import NodeStatus
+
+DEFAULT: Final = "local"
+"""Name of the node that exists without having been added."""
+
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LONGEST_TEXT: Final = 200
+_MOST_TEXTS: Final = 100
+
+
+def members(nodes: Iterable[NodeStatus], default: str = DEFAULT) -> list[NodeStatus]:
+    """Return the nodes to manage, by name.
+
+    These are the nodes that were added, and the default one if it has an address in
+    the log or if there is no other.
+
+    Args:
+        nodes: The nodes of a log.
+        default: Name of the default node.
+    """
+    known = {node.name: node for node in nodes}
+    chosen = [
+        node
+        for node in known.values()
+        if node.managed
+        or (node.name == default and node.url and node.removed_at is None)
+    ]
+    chosen = chosen or [known.get(default) or NodeStatus(name=default)]
+    return sorted(chosen, key=lambda node: node.name)
+
+
+def node_url(node: str, given: str) -> str:
+    """Return the URL of a node to record.
+
+    Raises:
+        InvalidAddressError: It is not an address to connect to.
+        CallerError: It contains a password, which must not be recorded.
+    """
+    if authorization(given) is not None:
+        raise CallerError(
+            f"the address of node {node!r}",
+            "contains a user or a password, which would be recorded",
+            "Leave it out, and name an environment variable with the API key: "
+            "--key-env NAME",
+        )
+    return base_url(given)
+
+
+def check_settings(node: str, settings: NodeSettings) -> NodeSettings:
+    """Check the settings of a node, and return them unchanged.
+
+    Raises:
+        CallerError: One of them is not valid.
+    """
+    if settings.key_env and not _VARIABLE.fullmatch(settings.key_env):
+        raise _invalid(node, "key_env", "is not the name of an environment variable")
+    try:
+        msgspec.convert(msgspec.to_builtins(settings), NodeSettings)
+    except msgspec.ValidationError as error:
+        raise _invalid(node, "", f"are not valid: {error}") from error
+    texts = {
+        "tags": [text for pair in settings.tags.items() for text in pair],
+        "models": settings.models,
+        "prefer": settings.prefer,
+    }
+    for name, each in texts.items():
+        if len(each) > _MOST_TEXTS:
+            raise _invalid(node, name, f"has more than {_MOST_TEXTS} texts")
+        for text in each:
+            if not text or len(text) > _LONGEST_TEXT or not text.isprintable():
+                raise _invalid(
+                    node,
+                    name,
+                    f"has {text[:80]!r}, which is empty, long or unprintable",
+                )
+    return settings
+
+
+def _invalid(node: str, setting: str, problem: str) -> CallerError:
+    subject = f"setting {setting!r}" if setting else "the settings"
+    return CallerError(f"{subject} of node {node!r}", problem, "Correct it")
+
+
+class Members:
+    """Records which nodes of a log are managed.
+
+    Args:
+        live: The log and its views.
+        clock: The clock.
+        actor: Recorded as who requested a change, outside of ``acting_as``.
+        default: Name of the default node.
+
+    Attributes:
+        default: The same name.
+    """
+
+    def __init__(
+        self, live: LiveViews, *, clock: Clock, actor: str, default: str = DEFAULT
+    ) -> None:
+        self._live = live
+        self._clock = clock
+        self._actor = actor
+        self.default = default
+
+    async def now(self) -> list[NodeStatus]:
+        """Return the managed nodes, by name, at the end of the log.
+
+        Raises:
+            StoreError: The log cannot be read.
+        """
+        await self._live.catch_up()
+        return self._members()
+
+    def status(self, name: str) -> NodeStatus:
+        """Return the status of a node, managed or not, as the views have it."""
+        known = self._live.views.status.node(node_stream(name))
+        return known or NodeStatus(name=name)
+
+    async def add(self, name: str, url: str, settings: NodeSettings) -> None:
+        """Record that a node is managed from now on.
+
+        Raises:
+            CallerError: The name, the address or a setting is not valid, or the node
+                is managed already.
+            NodeAddressError: The log has another address for a node with this name.
+        """
+        check_node(name)
+        address, settings = node_url(name, url), check_settings(name, settings)
+
+        def decide(node: NodeStatus) -> list[Fact]:
+            if node.managed:
+                raise CallerError(
+                    f"node {name!r}",
+                    f"exists already, at {node.url}",
+                    f"To change it: herdbook node configure {name}",
+                )
+            known = node.url and node.removed_at is None
+            if known and not same_server(node.url, address):
+                raise NodeAddressError(name, known=node.url, given=address)
+            changed = settings != node.settings
+            configured = [NodeConfigured(settings=settings)] if changed else []
+            return [NodeAdded(url=address), *configured]
+
+        await self._record(name, decide)
+
+    async def configure(self, name: str, settings: NodeSettings) -> None:
+        """Record the settings of a node, if they change.
+
+        Raises:
+            UnknownNodeError: There is no such node.
+            CallerError: A setting is not valid.
+        """
+        check_settings(name, settings)
+
+        def decide(node: NodeStatus) -> list[Fact]:
+            self._check_member(node)
+            changed = settings != node.settings
+            return [NodeConfigured(settings=settings)] if changed else []
+
+        await self._record(name, decide)
+
+    async def move(self, name: str, url: str) -> None:
+        """Record another address of a node, if it changes.
+
+        Raises:
+            UnknownNodeError: There is no such node.
+            CallerError: The address is not valid.
+        """
+        address = node_url(name, url)
+
+        def decide(node: NodeStatus) -> list[Fact]:
+            self._check_member(node)
+            if not node.url or same_server(node.url, address):
+                return []
+            return [NodeMoved(from_url=node.url, to_url=address)]
+
+        await self._record(name, decide)
+
+    async def remove(self, name: str) -> None:
+        """Record that a node is not managed any more. Its models stay on its server.
+
+        Raises:
+            UnknownNodeError: There is no such node.
+            BusyError: An operation on one of its models is running.
+            CallerError: It is the only node.
+        """
+
+        def decide(node: NodeStatus) -> list[Fact]:
+            self._check_member(node)
+            if not node.managed and len(self._members()) == 1:
+                raise CallerError(
+                    f"node {name!r}", "is the only node", "Add another one first"
+                )
+            for status in self._live.views.status.records(name):
+                if status.work is not None or status.update is not None:
+                    raise BusyError(
+                        f"node {name!r}",
+                        f"has a running operation on {status.name}",
+                        f"Wait until it ends, or: herdbook cancel {status.name}",
+                    )
+            return [NodeRemoved()]
+
+        await self._record(name, decide)
+
+    def _members(self) -> list[NodeStatus]:
+        return members(self._live.views.status.nodes(), self.default)
+
+    def _check_member(self, node: NodeStatus) -> None:
+        """Check that a node is managed.
+
+        Raises:
+            UnknownNodeError: It is not.
+        """
+        known = tuple(each.name for each in self._members())
+        if node.name not in known:
+            raise UnknownNodeError(node.name, known=known)
+
+    async def _record(
+        self, name: str, decide: Callable[[NodeStatus], Sequence[Fact]]
+    ) -> None:
+        """Record what a function decides from the current status of a node."""
+        repository = ModelRepository(
+            self._live, node=name, clock=self._clock, actor=self._actor
+        )
+        for _ in range(ATTEMPTS):
+            await repository.catch_up()
+            facts = decide(self.status(name))
+            try:
+                if facts:
+                    await repository.record_node(*facts, cause=Cause.COMMAND)
+            except WrongExpectedVersionError:
+                continue  # it changed meanwhile: decide again
+            return
+        raise changes_too_often(f"node {name!r}", ATTEMPTS)
