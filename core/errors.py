@@ -12,6 +12,7 @@
     │   ├── InvalidDesiredError        invalid desired set
     │   ├── UnknownRoleError           unknown role
     │   ├── UnknownNodeError           unknown node
+    │   ├── NoPlaceError               no node may have the model
     │   ├── UnknownDimensionError      use cannot be grouped by it
     │   ├── ModelNotFoundError         the model does not exist there
     │   ├── OperationEndedError        cancelled, or the manager was closed
@@ -95,6 +96,7 @@ __all__ = [
     "ModelDamagedError",
     "ModelNotFoundError",
     "NewerSchemaError",
+    "NoPlaceError",
     "NodeAddressError",
     "NodeTimeoutError",
     "NodeUnreachableError",
@@ -235,6 +237,26 @@ class UnknownNodeError(CallerError):
             f"{_short(node)!r}",
             "is not a node of this log",
             f"{did_you_mean(node, known)}Nodes: {', '.join(known)}",
+        )
+
+
+class NoPlaceError(CallerError):
+    """No node may get a model.
+
+    Attributes:
+        model: The model.
+        reasons: Why each node must not have it, in words.
+    """
+
+    code = "no_place"
+
+    def __init__(self, model: str, reasons: list[str]) -> None:
+        self.model = model
+        self.reasons = reasons
+        super().__init__(
+            model,
+            f"has no place: {'; '.join(reasons)}",
+            "Change a node, or name one with --node",
         )
 
 

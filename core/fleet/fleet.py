@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -14,9 +14,12 @@ import msgspec
 
 from herdbook.core.clock import Clock, SystemClock
 from herdbook.core.concurrency.supervisor import BackgroundTask, TaskStatus
-from herdbook.core.errors import UnknownNodeError
+from herdbook.core.errors import NoPlaceError, UnknownNodeError
+from herdbook.core.fleet import placement
 from herdbook.core.fleet.members import DEFAULT, Members, members
 from herdbook.core.fleet.nodes_file import NodeAction, NodeStep
+from herdbook.core.fleet.placement import NodeView, Place
+from herdbook.core.history.levels import LevelKind
 from herdbook.core.history.read_model import ReadModel
 from herdbook.core.logging import Logger
 from herdbook.core.manager import ModelManager
@@ -28,10 +31,15 @@ from herdbook.core.settings import ManagerSettings
 from herdbook.events.facts import NodeSettings
 from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.streams import check_node
+from herdbook.projections.roles import ModelRole
 from herdbook.projections.status import ModelStatus, NodeStatus
 
 LOOK_EVERY_S: Final = 1.0
 """Seconds between two looks for nodes that other processes added or removed."""
+
+ANY: Final = "any"
+ALL: Final = "all"
+"""In place of the name of a node: one node that placement chooses, or every node."""
 
 _log = Logger("herdbook.fleet")
 
@@ -220,6 +228,115 @@ class Fleet:
         """
         read_models = await self.now()
         return [one.node for one in read_models if one.status(model).present]
+
+    async def views(
+        self, requests: Mapping[str, dict[str, int]] | None = None
+    ) -> list[NodeView]:
+        """Return what placement knows about each node, by name.
+
+        Args:
+            requests: Requests in progress, by node and model, as far as known.
+
+        Raises:
+            StoreError: The log cannot be read.
+        """
+        busy, nodes = requests or {}, await self.nodes()
+        return [
+            NodeView(
+                node=node,
+                models=self._latest(node),
+                capacity_bytes=await self._capacity(node),
+                requests=busy.get(node.name, {}),
+            )
+            for node in nodes
+        ]
+
+    async def _capacity(self, node: NodeStatus) -> int | None:
+        """Return the memory for models of a node: told by a tag, or known to fit."""
+        told = placement.capacity(node.settings)
+        if told is not None or node.name not in self.names:
+            return told
+        manager = self.manager(node.name)
+        fitted = await manager.levels(
+            LevelKind.MEMORY, end=self._clock.now(), columns=1
+        )
+        return max((column.total for column in fitted), default=0) or None
+
+    async def places(self, role: ModelRole | str) -> list[Place]:
+        """Return the models for a role on all nodes, the best first.
+
+        Raises:
+            UnknownRoleError: The role does not exist.
+            StoreError: The log cannot be read.
+        """
+        return placement.places_for(role, await self.views())
+
+    async def recommend(self, role: ModelRole | str) -> Place | None:
+        """Return the best model for a role and its node; None if there is none.
+
+        Raises:
+            UnknownRoleError: The role does not exist.
+            StoreError: The log cannot be read.
+        """
+        return next(iter(await self.places(role)), None)
+
+    async def place_for(self, model: str) -> list[Place]:
+        """Return the nodes where a model can be pulled, the best first.
+
+        Raises:
+            InvalidNameError: The name is not valid.
+            NoPlaceError: No node may get it.
+            StoreError: The log cannot be read.
+        """
+        views = await self.views()
+        name = views[0].models.spelled(model)
+        size = self._expected_size(name, views)
+        places = placement.place_for_new(name, size, views)
+        if not places:
+            raise NoPlaceError(name, placement.refusals(name, size, views))
+        return places
+
+    def _expected_size(self, name: str, views: Sequence[NodeView]) -> int | None:
+        sizes = (view.models.status(name).size_bytes for view in views)
+        known = next((size for size in sizes if size is not None), None)
+        listed = self.registry.find(name) if known is None else None
+        if listed is None or not listed.is_about(name):
+            return known
+        return listed.download_bytes
+
+    async def ensure_available(self, model: str, on: str = ANY) -> list[ModelStatus]:
+        """Pull a model where it has to be, unless it is there; wait until it is.
+
+        Args:
+            model: The model.
+            on: Name of a node; ``any`` for one node, chosen by placement if none has
+                the model; ``all`` for every node that may have it.
+
+        Returns:
+            The status on each of these nodes.
+
+        Raises:
+            InvalidNameError: The name is not valid.
+            UnknownNodeError: There is no such node.
+            NoPlaceError: No node may get it.
+            OllamaError: A server does not answer, or a pull failed.
+            OperationEndedError: A pull was cancelled.
+        """
+        if on not in (ANY, ALL):
+            return [await self.manager(on).ensure_available(model)]
+        if on == ANY:
+            there = placement.places_of(model, await self.views())
+            place = there[0] if there else (await self.place_for(model))[0]
+            return [await self.manager(place.node).ensure_available(model)]
+        nodes = [place.node for place in await self.place_for(model)]
+        pulls = [self.manager(node).ensure_available(model) for node in sorted(nodes)]
+        ended = await asyncio.gather(*pulls, return_exceptions=True)
+        found = []
+        for result in ended:
+            if isinstance(result, BaseException):
+                raise result
+            found.append(result)
+        return found
 
     async def add(
         self, name: str, url: str, settings: NodeSettings | None = None

@@ -199,6 +199,14 @@ class ReadModel:
         """
         return self._views.recommendation.explain(parse_role(role), self._node)
 
+    def explain_everywhere(self, role: ModelRole | str) -> Recommendation:
+        """Return the candidates for a role on all nodes in order, and those rejected.
+
+        Raises:
+            UnknownRoleError: The role does not exist.
+        """
+        return self._views.recommendation.explain(parse_role(role))
+
     def recommend(self, role: ModelRole | str) -> Candidate | None:
         """Return the best present model for a role; None if there is none.
 

@@ -39,10 +39,10 @@ class Sandboxes:
         settings: ManagerSettings | None = None,
         refresh: bool = True,
     ) -> AbstractAsyncContextManager[Fleet]:
-        """Open the fleet of a log; the first server is that of ``local``."""
+        """Open the fleet of a log."""
         return Fleet.open(
             log,
-            ollama=self[self.names[0]].url,
+            ollama=self["local"].url,
             node=node,
             settings=settings,
             clock=self.clock,
@@ -50,9 +50,10 @@ class Sandboxes:
         )
 
     async def add_to(self, fleet: Fleet) -> None:
-        """Add all servers but the first, which is that of ``local``."""
-        for name in self.names[1:]:
-            await fleet.add(name, self[name].url)
+        """Add all servers but that of ``local``."""
+        for name in self.names:
+            if name != "local":
+                await fleet.add(name, self[name].url)
 
 
 @asynccontextmanager

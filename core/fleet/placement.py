@@ -1,0 +1,275 @@
+"""Which node answers for a role or a model, and which one gets a new model.
+
+Pure: everything that it knows is passed in. The order of places is: the model is in
+memory and idle, in memory, on disk; then the order of the role; then nodes that prefer
+the model, free memory, requests in progress by weight, and name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Final
+
+import msgspec
+
+from herdbook.core.history.read_model import ReadModel
+from herdbook.core.sizes import parse_size
+from herdbook.events.facts import NodeSettings
+from herdbook.events.lifecycle import ModelState
+from herdbook.projections.roles import ModelRole
+from herdbook.projections.status import ModelStatus, NodeStatus
+
+MEMORY_TAGS: Final = ("vram", "memory", "ram")
+"""Tags with the memory for models of a node, the first that it has counts."""
+
+
+class Readiness(StrEnum):
+    """How soon a model can answer on a node, the soonest first."""
+
+    IDLE = "loaded and idle"
+    BUSY = "loaded"
+    ON_DISK = "available"
+    ABSENT = "not present"
+
+
+_READINESS: Final = list(Readiness)
+
+
+class NodeView(msgspec.Struct, frozen=True, kw_only=True):
+    """What placement knows about a node.
+
+    Attributes:
+        node: Its status.
+        models: Its models.
+        capacity_bytes: Its memory for models, bytes; None if it is not known.
+        requests: Requests in progress by model; they need not be complete.
+    """
+
+    node: NodeStatus
+    models: ReadModel
+    capacity_bytes: int | None = None
+    requests: dict[str, int] = {}
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.node.name
+
+    @property
+    def load(self) -> float:
+        """Requests in progress, divided by the weight of the node."""
+        weight = self.node.settings.weight
+        return sum(self.requests.values()) / weight if weight else float("inf")
+
+    def used_bytes(self) -> int:
+        """Return the memory of all loaded models; shared weights count once."""
+        used = {
+            one.weights or one.name: one.runner.size_bytes
+            for one in self.models.records()
+            if one.runner is not None
+        }
+        return sum(used.values())
+
+    def free_bytes(self) -> int | None:
+        """Return the free memory for models, bytes; None if it is not known."""
+        if self.capacity_bytes is None:
+            return None
+        return max(self.capacity_bytes - self.used_bytes(), 0)
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """A model on a node.
+
+    Attributes:
+        node: Name of the node.
+        model: Name of the model.
+        readiness: How soon it can answer there.
+        free_bytes: Free memory of the node, bytes; None if it is not known.
+        requests: Requests in progress on the node, as far as known.
+        reasons: Why it has its place in the order, in words.
+    """
+
+    node: str
+    model: str
+    readiness: Readiness
+    free_bytes: int | None
+    requests: int
+    reasons: tuple[str, ...]
+
+
+def capacity(settings: NodeSettings) -> int | None:
+    """Return the memory for models that the tags of a node name, bytes.
+
+    None if there is no such tag, or if it is not a size such as ``64GB``.
+    """
+    told = (
+        parse_size(settings.tags[tag]) for tag in MEMORY_TAGS if tag in settings.tags
+    )
+    return next((size for size in told if size is not None), None)
+
+
+def refusal(settings: NodeSettings, model: str, size_bytes: int | None) -> str:
+    """Return why a node must not have or run a model, in words; empty if it may.
+
+    Args:
+        settings: The settings of the node.
+        model: Canonical name of the model.
+        size_bytes: Its size, bytes; None if that is not known.
+    """
+    if settings.drained:
+        return "is drained"
+    if settings.models and not _matches(model, settings.models):
+        return f"only has {', '.join(settings.models)}"
+    most = settings.max_model_bytes
+    if most is not None and size_bytes is not None and size_bytes > most:
+        return f"has models up to {most / 1e9:.1f} GB only"
+    return ""
+
+
+def _matches(model: str, patterns: Iterable[str]) -> bool:
+    """Return whether a name matches one of some patterns, ``*`` and ``?``."""
+    return any(
+        fnmatchcase(model, pattern) or fnmatchcase(model, f"{pattern}:latest")
+        for pattern in patterns
+    )
+
+
+def places_of(model: str, nodes: Iterable[NodeView]) -> list[Place]:
+    """Return the nodes that have a model and may run it, the best first.
+
+    Args:
+        model: A name as clients write it.
+        nodes: The nodes; those that do not answer come last.
+
+    Raises:
+        InvalidNameError: The name is not valid.
+    """
+    found = []
+    for view in nodes:
+        status = view.models.status(model)
+        if _usable(status) and not refusal(
+            view.node.settings, status.name, status.size_bytes
+        ):
+            found.append((_order(view, status), _place(view, status)))
+    return [place for _, place in sorted(found, key=lambda one: one[0])]
+
+
+def places_for(role: ModelRole | str, nodes: Sequence[NodeView]) -> list[Place]:
+    """Return the models for a role on all nodes, the best first.
+
+    Raises:
+        UnknownRoleError: The role does not exist.
+    """
+    views = {view.name: view for view in nodes}
+    ranks: dict[str, int] = {}  # that a model was used on one node counts for all
+    found = []
+    order = nodes[0].models.explain_everywhere(role).chosen if nodes else ()
+    for candidate in order:
+        rank = ranks.setdefault(candidate.name, len(ranks))
+        view = views.get(candidate.node)
+        if view is None:
+            continue
+        status = view.models.status(candidate.name)
+        if refusal(view.node.settings, status.name, status.size_bytes):
+            continue
+        away, readiness, *rest = _order(view, status)
+        place = _place(view, status, reasons=candidate.reasons)
+        found.append(((away, readiness, rank, *rest), place))
+    return [place for _, place in sorted(found, key=lambda one: one[0])]
+
+
+def place_for_new(
+    model: str, size_bytes: int | None, nodes: Iterable[NodeView]
+) -> list[Place]:
+    """Return the nodes that may get a model, the best first.
+
+    Nodes that have room for it in memory come first, then those whose memory is not
+    known; then the least busy ones.
+
+    Args:
+        model: Canonical name of a model.
+        size_bytes: Its expected size, bytes; None if that is not known.
+        nodes: The nodes. Those that do not answer get no model.
+    """
+    found = []
+    for view in nodes:
+        settings = view.node.settings
+        if not view.node.reached or refusal(settings, model, size_bytes):
+            continue
+        status = view.models.status(model)
+        free = view.free_bytes()
+        prefers = bool(settings.prefer) and _matches(model, settings.prefer)
+        key = (not prefers, _room(free, size_bytes), -(free or 0), view.load, view.name)
+        found.append((key, _place(view, status)))
+    return [place for _, place in sorted(found, key=lambda one: one[0])]
+
+
+def _room(free: int | None, size: int | None) -> int:
+    """Return 0 if there is room for a model, 1 if that is not known, else 2."""
+    if free is None or size is None:
+        return 1
+    return 0 if free >= size else 2
+
+
+def refusals(
+    model: str, size_bytes: int | None, nodes: Collection[NodeView]
+) -> list[str]:
+    """Return why each node must not have a model, in words; only of those."""
+    found = []
+    for view in nodes:
+        why = refusal(view.node.settings, model, size_bytes)
+        why = why or ("" if view.node.reached else "does not answer")
+        if why:
+            found.append(f"{view.name} {why}")
+    return found
+
+
+def _usable(status: ModelStatus) -> bool:
+    return status.state in (ModelState.LOADED, ModelState.AVAILABLE)
+
+
+def _readiness(view: NodeView, status: ModelStatus) -> Readiness:
+    if status.state is ModelState.LOADED:
+        busy = view.requests.get(status.name, 0) > 0
+        return Readiness.BUSY if busy else Readiness.IDLE
+    return Readiness.ON_DISK if status.present else Readiness.ABSENT
+
+
+def _order(
+    view: NodeView, status: ModelStatus
+) -> tuple[bool, int, bool, int, int, float, str]:
+    """Return what a place is sorted by: nodes that do not answer come last."""
+    readiness = _readiness(view, status)
+    prefer, free = view.node.settings.prefer, view.free_bytes()
+    loaded = readiness in (Readiness.IDLE, Readiness.BUSY)
+    return (
+        not view.node.reached or status.stale_since is not None,
+        _READINESS.index(readiness),
+        not (prefer and _matches(status.name, prefer)),
+        0 if loaded else _room(free, status.size_bytes),
+        0 if loaded else -(free or 0),
+        view.load,
+        view.name,
+    )
+
+
+def _place(
+    view: NodeView, status: ModelStatus, *, reasons: tuple[str, ...] = ()
+) -> Place:
+    readiness, free = _readiness(view, status), view.free_bytes()
+    requests = sum(view.requests.values())
+    words = [f"{readiness.value} on {view.name}", *reasons]
+    if free is not None and readiness is Readiness.ON_DISK:
+        words.append(f"{free / 1e9:.1f} GB of memory free there")
+    if requests:
+        words.append(f"{requests} {'request' if requests == 1 else 'requests'} there")
+    return Place(
+        node=view.name,
+        model=status.name,
+        readiness=readiness,
+        free_bytes=free,
+        requests=requests,
+        reasons=tuple(words),
+    )
