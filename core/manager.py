@@ -439,6 +439,27 @@ class ModelManager(Commands):
         await self._repository.catch_up()
         return event.position
 
+    @property
+    def url(self) -> str:
+        """URL of the server, without a slash at its end."""
+        return self._client.base_url
+
+    @property
+    def authorization(self) -> str:
+        """The Authorization header of every request to the server; a secret."""
+        return self._client.authorization
+
+    async def get(self, path: str) -> bytes:
+        """Return the body of a successful GET of the server's API, unchanged.
+
+        Args:
+            path: The path, such as ``/api/tags``.
+
+        Raises:
+            OllamaError: The server is unreachable or refuses.
+        """
+        return await self._client.get(path)
+
     def background_tasks(self) -> list[TaskStatus]:
         """Return the status of each background task of the manager and its log."""
         return [*self.watch_tasks(), *self._log.tasks()]

@@ -207,6 +207,7 @@ class Queries:
         *,
         since: int | datetime | None = None,
         until: int | datetime | None = None,
+        all_nodes: bool = False,
     ) -> Usage:
         """Return how models were used: requests, tokens, durations and errors.
 
@@ -218,6 +219,7 @@ class Queries:
             since: Only uses recorded after this position or time.
             until: Only uses recorded up to this position or time; by default all.
                 The answer of a past position never changes.
+            all_nodes: Count the models of all nodes of the log, not of this one alone.
 
         Raises:
             UnknownDimensionError: Use cannot be grouped by this name.
@@ -229,7 +231,10 @@ class Queries:
         after = 0 if since is None else await self._position(since)
         last = None if until is None else await self._position(until)
         return await self._log.usage.read(
-            dimensions, node=self._repository.node, after=after, until=last
+            dimensions,
+            node=None if all_nodes else self._repository.node,
+            after=after,
+            until=last,
         )
 
     async def levels(

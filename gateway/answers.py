@@ -21,6 +21,7 @@ _REASONS: Final = {
     403: "Forbidden",
     404: "Not Found",
     408: "Request Timeout",
+    409: "Conflict",
     413: "Content Too Large",
     429: "Too Many Requests",
     431: "Request Header Fields Too Large",

@@ -79,7 +79,12 @@ def value_of(headers: Headers, name: bytes) -> bytes | None:
 
 
 def request_head(
-    request: Request, *, host: bytes, prefix: bytes, without: frozenset[bytes]
+    request: Request,
+    *,
+    host: bytes,
+    prefix: bytes,
+    without: frozenset[bytes],
+    authorization: bytes = b"",
 ) -> bytes:
     """Return the head to send to the server.
 
@@ -88,10 +93,13 @@ def request_head(
         host: The server's host and port.
         prefix: Path that the server's URL has; empty in most cases.
         without: Names of further headers to leave out, in lower case.
+        authorization: The Authorization header to add; empty for none.
     """
     start = b"%b %b%b HTTP/1.1\r\nHost: %b\r\n"
     lines = [start % (request.method.encode(), prefix, request.target, host)]
     lines += _kept(request.headers, _OF_REQUESTS | without)
+    if authorization:
+        lines.append(b"Authorization: %b\r\n" % authorization)
     if request.chunked:
         lines.append(b"Transfer-Encoding: chunked\r\n")
     lines.append(b"\r\n")

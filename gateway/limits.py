@@ -167,7 +167,7 @@ async def quotas_of(manager: ModelManager) -> Quotas:
     """
     now = datetime.now(UTC)
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    usage = await manager.usage(UsageDimension.CLIENT, since=midnight)
+    usage = await manager.usage(UsageDimension.CLIENT, since=midnight, all_nodes=True)
     return Quotas(
         {
             row.group["client"] or "": row.prompt_tokens + row.output_tokens

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from herdbook.core import ModelRole, ReadModel
+from herdbook.core import ModelRole
 from herdbook.core.models.names import same_name
 from herdbook.gateway.rewriting import ROLE
 
@@ -24,7 +24,7 @@ def changed_list(
     path: str,
     body: bytes,
     *,
-    read_model: ReadModel | None,
+    recommend: Callable[[str], str | None] | None,
     allowed: Callable[[str], bool],
 ) -> bytes:
     """Return the body of a list of models with roles, and without other models.
@@ -35,7 +35,7 @@ def changed_list(
     Args:
         path: A path of ``LISTS``.
         body: The body of the server's answer.
-        read_model: The models, to add the roles; None to add none.
+        recommend: Returns the model that answers for a role; None to add no roles.
         allowed: Whether the client may use a model.
     """
     field = LISTS[path]
@@ -46,24 +46,52 @@ def changed_list(
     except (msgspec.MsgspecError, KeyError):  # not a list: the client shows what it is
         return body
     named = [(name, entry) for name, entry in named if allowed(name)]
-    roles = [] if read_model is None else _roles(read_model, named)
+    roles = [] if recommend is None else _roles(recommend, named)
     answer[field] = msgspec.Raw(
         msgspec.json.encode([*(entry for _, entry in named), *roles])
     )
     return msgspec.json.encode(answer)
 
 
+def merged_list(path: str, bodies: Sequence[bytes]) -> bytes:
+    """Return the lists of several nodes as one; entries keep their bytes.
+
+    A model that several nodes have is listed once, and once for each node where it is
+    loaded. A body that is not a list is left out.
+
+    Args:
+        path: A path of ``LISTS``.
+        bodies: The bodies of the answers; the first list has the other fields.
+    """
+    field = LISTS[path]
+    merged: dict[str, msgspec.Raw] = {}
+    entries: list[msgspec.Raw] = []
+    seen: set[str] = set()
+    for body in bodies:
+        try:
+            answer = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+            found = msgspec.json.decode(answer[field], type=list[msgspec.Raw] | None)
+            named = [(_name(entry), entry) for entry in found or []]
+        except (msgspec.MsgspecError, KeyError):
+            continue
+        merged = merged or answer
+        entries += [entry for name, entry in named if path == PS or name not in seen]
+        seen |= {name for name, _ in named}
+    merged[field] = msgspec.Raw(msgspec.json.encode(entries))
+    return msgspec.json.encode(merged)
+
+
 def _roles(
-    read_model: ReadModel, named: list[tuple[str, msgspec.Raw]]
+    recommend: Callable[[str], str | None], named: list[tuple[str, msgspec.Raw]]
 ) -> list[dict[str, Any]]:
     """Return an entry for each role that a listed model fits."""
     found = []
     for role in ModelRole:
-        chosen = read_model.recommend(role)
+        chosen = recommend(role)
         if chosen is None:
             continue
         for name, entry in named:
-            if same_name(name, chosen.name):
+            if same_name(name, chosen):
                 fields = msgspec.json.decode(entry, type=dict[str, Any])
                 renamed = dict.fromkeys(fields.keys() & {*_NAMES}, f"{ROLE}{role}")
                 found.append(fields | renamed)

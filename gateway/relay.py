@@ -15,7 +15,7 @@ from herdbook.gateway.access import KEY_HEADERS, Access, Caller
 from herdbook.gateway.answers import Refusal
 from herdbook.gateway.connections.client import ClientConnection
 from herdbook.gateway.connections.exchange import Exchange
-from herdbook.gateway.connections.server import ServerPool
+from herdbook.gateway.connections.server import UNREACHABLE
 from herdbook.gateway.endpoints import (
     MODEL_CARDS,
     NAMING,
@@ -26,9 +26,15 @@ from herdbook.gateway.endpoints import (
 )
 from herdbook.gateway.heads import Request, request_head, value_of, with_length
 from herdbook.gateway.limits import Quotas, named_models
-from herdbook.gateway.listing import LISTS, PS, changed_list
-from herdbook.gateway.rewriting import Rewriter
+from herdbook.gateway.listing import LISTS, PS, changed_list, merged_list
 from herdbook.gateway.settings import GatewaySettings
+from herdbook.gateway.upstreams import (
+    NODE_HEADER,
+    Route,
+    Router,
+    Upstream,
+    Wanted,
+)
 from herdbook.gateway.uses import Use, Watched
 
 _log = Logger("herdbook.gateway")
@@ -38,18 +44,6 @@ _CHECK_EVERY_S = 1.0
 
 _STOP_WITHIN_S = 2.5
 """Seconds that running requests have to end when the gateway stops."""
-
-
-class Recorder(Protocol):
-    """Takes the uses that the gateway sees."""
-
-    def add(self, use: Use) -> None:
-        """Take a request that has ended."""
-
-    @property
-    def works(self) -> bool:
-        """Whether uses can be recorded now."""
-        ...
 
 
 class RunningRequests(Protocol):
@@ -93,13 +87,11 @@ class Relay:
     """The connections of clients, and how their requests reach the server.
 
     Args:
-        settings: Where to relay to, and the limits.
+        settings: The limits.
         access: Who may send what.
-        recorder: Takes the uses.
-        rewriter: Changes requests; None to change none.
+        router: Decides which node a request is sent to.
         quotas: What tokens use now, and have used today.
         observer: Receives each use that ended, and the number of running requests.
-        running: Filled with the requests about models that are being relayed.
 
     Attributes:
         settings: The settings.
@@ -110,21 +102,17 @@ class Relay:
         self,
         settings: GatewaySettings,
         access: Access,
-        recorder: Recorder,
-        rewriter: Rewriter | None,
+        router: Router,
         quotas: Quotas,
         observer: GatewayObserver,
-        running: set[Watched] | None = None,
     ) -> None:
         self._quotas = quotas
         self._observer = observer
         self.settings = settings
-        self._running = set[Watched]() if running is None else running
         self.in_flight = 0
         self._access = access
-        self._recorder = recorder
-        self._rewriter = rewriter
-        self._pool = ServerPool(settings)
+        self._router = router
+        self._merging: set[asyncio.Task[None]] = set()
         self._clients: set[ClientConnection] = set()
         self._without = KEY_HEADERS if access.uses_tokens else frozenset[bytes]()
         self._idle = asyncio.Event()
@@ -150,27 +138,37 @@ class Relay:
         caller = self._access.check(request, endpoint, client.address)
         watched = None
         if endpoint.effect is not Effect.NONE:
-            if self.settings.strict and not self._recorder.works:
+            if self.settings.strict and not self._records():
                 raise Refusal(503, "Uses cannot be recorded now. Try again later.")
-            watched = Watched(endpoint, caller, self._report)
+            watched = Watched(endpoint, caller)
         collects = self._collects(request, endpoint, caller)
+        lists = request.method == "GET" and endpoint.path in LISTS
+        wanted = Wanted(endpoint, request, caller)
+        merges = lists and len(self._router.upstreams) > 1
+        route = None if collects or merges else self._router.route(wanted)
         counted = endpoint.effect is Effect.USE
         if counted:
             self._quotas.begin(caller.name, caller.limits)
-        if watched is not None:
-            self._running.add(watched)
         ended = partial(self._finished, caller.name if counted else None)
         exchange = Exchange(request, client, watched, ended)
+        if watched is not None:
+            watched.report = partial(self._report, exchange)
         self.in_flight += 1
         self._observer.in_flight.set(self.in_flight)
         self._idle.clear()
-        if request.method == "GET" and endpoint.path in LISTS:
+        if merges:
+            self._merge(exchange, wanted)
+            return exchange
+        if lists:
             self._change_list(exchange, endpoint, caller)
-        if collects:
-            exchange.collect(partial(self._check_body, endpoint, caller, watched))
+        if route is None:
+            exchange.collect(partial(self._check_body, wanted))
         else:
-            self._send(exchange, request, None)
+            self._send(exchange, request, None, _Sent(self, wanted, route))
         return exchange
+
+    def _records(self) -> bool:
+        return all(each.recorder.works for each in self._router.upstreams)
 
     def _collects(self, request: Request, endpoint: Endpoint, caller: Caller) -> bool:
         """Whether a request may have to be changed or refused by its body.
@@ -182,74 +180,164 @@ class Relay:
         compressed = value_of(request.headers, b"content-encoding") is not None
         if caller.limits.models:
             return _has_checked_body(request, endpoint, caller, compressed=compressed)
+        if compressed:
+            return False
+        if len(self._router.upstreams) > 1:
+            return endpoint.effect is not Effect.NONE or endpoint.path in NAMING
         changes = endpoint.effect is Effect.USE or endpoint.path in SHOWS
-        return self._rewriter is not None and changes and not compressed
+        return changes and self._router.upstreams[0].rewriter is not None
 
     def _check_body(
-        self,
-        endpoint: Endpoint,
-        caller: Caller,
-        watched: Watched | None,
-        exchange: Exchange,
-        body: bytes | None,
+        self, wanted: Wanted, exchange: Exchange, body: bytes | None
     ) -> None:
         """Check a request that was collected, change it if need be, and send it.
 
         Raises:
             Refusal: No model fits what is requested, or the token must not use it.
         """
-        request, limits = exchange.request, caller.limits
-        if body is None:
-            if limits.models:
-                raise Refusal(413, "A token limited to models cannot send this much.")
-            self._send(exchange, request, None)
-            return
+        if body is None and wanted.caller.limits.models:
+            raise Refusal(413, "A token limited to models cannot send this much.")
+        wanted = wanted._replace(request=exchange.request, body=body)
+        self._send_collected(exchange, wanted, self._router.route(wanted))
+
+    def _send_collected(
+        self, exchange: Exchange, wanted: Wanted, route: Route, *, again: bool = False
+    ) -> None:
+        """Send a request whose body is known, to its node.
+
+        Raises:
+            Refusal: The token must not use the model.
+        """
+        endpoint, request, caller, body, _ = wanted
+        limits = caller.limits
+        rewriter = None if endpoint.effect is Effect.CHANGE else route.upstream.rewriter
         changed = None
-        if self._rewriter is not None and endpoint.effect is not Effect.CHANGE:
-            counted = limits.tokens_per_day is not None
-            changed = self._rewriter.rewrite(endpoint, body, counted=counted)
-        if limits.models:
+        if body is not None and rewriter is not None:
+            changed = rewriter.rewrite(
+                endpoint,
+                body,
+                counted=limits.tokens_per_day is not None,
+                allowed=limits.allow if limits.models else None,
+                choice=route.choice,
+            )
+        if body is not None and limits.models:
             names = named_models(body if changed is None else changed.body)
             limits.check_models(names, caller.name)
-        if changed is None:
-            self._send(exchange, request, None)
-            return
-        if watched is not None:
-            watched.choose(changed.model, changed.role)
-        exchange.answer_headers = changed.headers
-        self._send(exchange, with_length(request, len(changed.body)), changed.body)
+        exchange.answer_headers = [*route.headers]
+        if changed is not None:
+            if exchange.watched is not None:
+                exchange.watched.choose(changed.model, changed.role)
+            exchange.answer_headers += changed.headers
+            body, request = changed.body, with_length(request, len(changed.body))
+        elif again and body is not None:
+            request = with_length(request, len(body))
+        sent = _Sent(self, wanted, route)
+        self._send(
+            exchange, request, body if changed or again else None, sent, again=again
+        )
+
+    def retry(self, exchange: Exchange, wanted: Wanted) -> bool:
+        """Send a request that a node failed to answer to another one, if there is one.
+
+        Returns:
+            Whether it was sent.
+        """
+        if len(self._router.upstreams) == 1 or not exchange.request_complete:
+            return False
+        if wanted.body is None and wanted.request.method not in SAFE_METHODS:
+            return False
+        if wanted.endpoint.effect is Effect.CHANGE:
+            return False
+        try:
+            route = self._router.route(wanted)
+            self._send_collected(
+                exchange, wanted._replace(body=wanted.body or b""), route, again=True
+            )
+        except Refusal:
+            return False
+        exchange.flush_request()
+        return True
 
     def _change_list(
         self, exchange: Exchange, endpoint: Endpoint, caller: Caller
     ) -> None:
         """Add roles to a list of models, and leave out what the token must not use."""
-        roles = self.settings.roles and self._rewriter is not None
+        roles = self.settings.roles
         if not roles and not caller.limits.models:
             return
 
         def change(status: int, body: bytes) -> bytes:
-            if status != 200:
-                return body
-            listed = roles and endpoint.path != PS
-            latest = self._rewriter.latest() if listed and self._rewriter else None
-            return changed_list(
-                endpoint.path, body, read_model=latest, allowed=caller.limits.allow
-            )
+            return body if status != 200 else self._changed_list(endpoint, caller, body)
 
         exchange.change_answer(change)
 
-    def _report(self, use: Use) -> None:
+    def _changed_list(self, endpoint: Endpoint, caller: Caller, body: bytes) -> bytes:
+        return changed_list(
+            endpoint.path,
+            body,
+            recommend=self._router.recommend
+            if self.settings.roles and endpoint.path != PS
+            else None,
+            allowed=caller.limits.allow,
+        )
+
+    def _merge(self, exchange: Exchange, wanted: Wanted) -> None:
+        """Answer with the lists of all nodes as one."""
+        merging = asyncio.ensure_future(self._answer_merged(exchange, wanted))
+        self._merging.add(merging)
+        merging.add_done_callback(self._merging.discard)
+
+    async def _answer_merged(self, exchange: Exchange, wanted: Wanted) -> None:
+        path = wanted.endpoint.path
+        lists = await self._router.lists(path)
+        if exchange.ended:  # the client left meanwhile
+            return
+        if not lists:
+            exchange.server_failed(Refusal(502, "No node answers."), UNREACHABLE)
+            return
+        merged = merged_list(path, [body for _, body in lists])
+        body = self._changed_list(wanted.endpoint, wanted.caller, merged)
+        names = ", ".join(name for name, _ in lists).encode()
+        headers = [
+            (b"Content-Type", b"application/json; charset=utf-8"),
+            (b"Content-Length", b"%d" % len(body)),
+            (NODE_HEADER, names),
+        ]
+        exchange.answer_head(200, b"OK", headers)
+        exchange.answer_body(body)
+        exchange.answer_end(reusable=False)
+
+    def _report(self, exchange: Exchange, use: Use) -> None:
         """Take the use of a model that has ended."""
         self._quotas.spend(use.caller.name, sum(use.tokens))
-        self._recorder.add(use)
+        if isinstance(exchange.route, _Sent):
+            exchange.route.upstream.recorder.add(use)
         self._observer.used(use)
 
-    def _send(self, exchange: Exchange, request: Request, body: bytes | None) -> None:
-        pool = self._pool
+    def _send(
+        self,
+        exchange: Exchange,
+        request: Request,
+        body: bytes | None,
+        sent: _Sent,
+        *,
+        again: bool = False,
+    ) -> None:
+        upstream = sent.upstream
+        pool, key = upstream.pool, upstream.authorization
         head = request_head(
-            request, host=pool.host, prefix=pool.prefix, without=self._without
+            request,
+            host=pool.host,
+            prefix=pool.prefix,
+            without=KEY_HEADERS if key else self._without,
+            authorization=key,
         )
-        exchange.begin(request, head, body)
+        exchange.route = sent
+        upstream.begin(sent.model, exchange.watched)
+        if again:
+            exchange.begin_again(request, head, body or b"")
+        else:
+            exchange.begin(request, head, body)
         pool.send(exchange)
 
     async def watch(self) -> None:
@@ -259,7 +347,8 @@ class Relay:
             now = time.monotonic()
             for client in list(self._clients):
                 client.check_time(now)
-            self._pool.close_old()
+            for upstream in self._router.upstreams:
+                upstream.pool.close_old()
 
     async def close(self) -> None:
         """Let running requests end for a short time, then close all connections."""
@@ -270,17 +359,57 @@ class Relay:
             _log.info("requests_cut_off", requests=self.in_flight)
         for client in list(self._clients):
             client.shut()
-        await self._pool.close()
+        for merging in self._merging:
+            merging.cancel()
+        if self._merging:
+            await asyncio.wait(self._merging)
+        for upstream in self._router.upstreams:
+            await upstream.pool.close()
 
     def _finished(self, token: str | None, exchange: Exchange) -> None:
-        if exchange.watched is not None:
-            self._running.discard(exchange.watched)
+        if isinstance(exchange.route, _Sent):
+            exchange.route.end(exchange)
         if token is not None:
             self._quotas.end(token)
         self.in_flight -= 1
         self._observer.in_flight.set(self.in_flight)
         if not self.in_flight:
             self._idle.set()
+
+
+class _Sent:
+    """A request that was sent to a node, and is sent to another one if that fails.
+
+    Attributes:
+        upstream: The node.
+        model: The model that the request is about; empty if that is not known.
+    """
+
+    __slots__ = ("_relay", "_wanted", "model", "upstream")
+
+    def __init__(self, relay: Relay, wanted: Wanted, route: Route) -> None:
+        self._relay = relay
+        self._wanted = wanted
+        self.upstream: Upstream = route.upstream
+        self.model = route.model
+
+    def answered(self) -> None:
+        """Note that the node has begun to answer."""
+        self.upstream.breaker.succeeded()
+
+    def failed(self, exchange: Exchange) -> bool:
+        """Note that the node failed; return whether another one got the request."""
+        self.upstream.breaker.failed()
+        self.end(exchange)
+        tried = self._wanted.tried | {self.upstream.name}
+        if self._relay.retry(exchange, self._wanted._replace(tried=tried)):
+            return True
+        self.upstream.begin(self.model, exchange.watched)  # it is ended by the caller
+        return False
+
+    def end(self, exchange: Exchange) -> None:
+        """Note that the request ended there."""
+        self.upstream.end(self.model, exchange.watched)
 
 
 def _has_checked_body(
@@ -310,10 +439,8 @@ def _has_checked_body(
 async def serve_gateway(
     settings: GatewaySettings,
     access: Access,
-    recorder: Recorder,
-    rewriter: Rewriter | None = None,
+    router: Router,
     *,
-    running: set[Watched] | None = None,
     failed: Callable[[], None],
     quotas: Quotas | None = None,
     observer: GatewayObserver = NO_OBSERVER,
@@ -321,11 +448,9 @@ async def serve_gateway(
     """Listen, and relay requests while the block runs.
 
     Args:
-        settings: Where to listen, where to relay to, and the limits.
+        settings: Where to listen, and the limits.
         access: Who may send what.
-        recorder: Takes the uses.
-        rewriter: Changes requests; None to change none.
-        running: Filled with the requests about models that are being relayed.
+        router: Decides which node a request is sent to.
         failed: Called if the gateway stops by itself, which only a bug causes.
         quotas: What tokens have used today; nothing by default.
         observer: Receives each use that ended, and the number of running requests.
@@ -336,9 +461,7 @@ async def serve_gateway(
     Raises:
         CallerError: The address cannot be listened on.
     """
-    relay = Relay(
-        settings, access, recorder, rewriter, quotas or Quotas(), observer, running
-    )
+    relay = Relay(settings, access, router, quotas or Quotas(), observer)
     loop = asyncio.get_running_loop()
     try:
         listening = await loop.create_server(

@@ -55,6 +55,37 @@ class Rewritten(NamedTuple):
     headers: Headers
 
 
+class Choice(NamedTuple):
+    """The model that answers a request for a role or for the first of several models.
+
+    Attributes:
+        model: Name of the model.
+        role: The role that was requested; empty if none was.
+        reason: Why this model, in words.
+    """
+
+    model: str
+    role: str
+    reason: str
+
+    @property
+    def headers(self) -> Headers:
+        """The headers of the answer that report the choice."""
+        return [
+            (b"X-Herdbook-Model", header_value(self.model)),
+            (b"X-Herdbook-Reason", header_value(self.reason)),
+        ]
+
+
+def asked_model(endpoint: Endpoint, body: bytes) -> str | None:
+    """Return the model that a request names; None if that cannot be read."""
+    try:
+        fields = _decode_body(body)
+        return _decode_text(fields.get(_key_of(endpoint, fields), b"null"))
+    except msgspec.DecodeError:  # the server reports what is wrong
+        return None
+
+
 class Rewriter:
     """Changes requests by what the log says about the models.
 
@@ -70,7 +101,13 @@ class Rewriter:
         return self._latest()
 
     def rewrite(
-        self, endpoint: Endpoint, body: bytes, *, counted: bool = False
+        self,
+        endpoint: Endpoint,
+        body: bytes,
+        *,
+        counted: bool = False,
+        allowed: Callable[[str], bool] | None = None,
+        choice: Choice | None = None,
     ) -> Rewritten | None:
         """Return the changed request; None if it can pass as it is.
 
@@ -78,26 +115,22 @@ class Rewriter:
             endpoint: What is requested.
             body: The whole body.
             counted: Whether the answer must report its tokens, for a budget.
+            allowed: Whether the client may use a model; None if it may use all.
+            choice: The model that was chosen already; None to choose one if need be.
 
         Raises:
             Refusal: No model fits what is requested.
         """
         try:
             fields = _decode_body(body)
-            key = "name" if _is_named(endpoint, fields) else "model"
+            key = _key_of(endpoint, fields)
             asked = _decode_text(fields.get(key, b"null"))
         except msgspec.DecodeError:  # the server reports what is wrong
             return None
         read_model = self._latest()
-        headers: Headers = []
-        model, role = asked, ""
-        if asked.startswith(ROLE):
-            role = asked.removeprefix(ROLE)
-            model, reason = _by_role(read_model, role)
-            headers = _chosen(model, reason)
-        elif "," in asked:
-            model = _first_present(read_model, asked)
-            headers = _chosen(model, f"first of {asked}")
+        choice = choice or _choose(read_model, asked, allowed)
+        headers: Headers = [] if choice is None else choice.headers
+        model, role = (asked, "") if choice is None else (choice.model, choice.role)
         if model != asked:
             fields[key] = msgspec.Raw(_encode(model))
         applied: list[str] = []
@@ -106,30 +139,66 @@ class Rewriter:
         if counted:
             applied += _ask_for_counts(endpoint, fields)
         if applied:
-            headers.append((b"X-Herdbook-Settings", _header(", ".join(applied))))
+            headers.append((b"X-Herdbook-Settings", header_value(", ".join(applied))))
         if not headers:
             return None
         return Rewritten(_encode(fields), model, role, headers)
 
 
-def _is_named(endpoint: Endpoint, fields: _Body) -> bool:
-    """Return whether a request calls its model ``name``, as old clients do."""
-    return endpoint.path in SHOWS and "model" not in fields
+def _choose(
+    read_model: ReadModel, asked: str, allowed: Callable[[str], bool] | None
+) -> Choice | None:
+    """Return the model for a role or a list; None if a model was asked for.
+
+    Raises:
+        Refusal: No model fits.
+    """
+    if asked.startswith(ROLE):
+        return _by_role(read_model, asked.removeprefix(ROLE), allowed)
+    if "," in asked:
+        return Choice(_first_present(read_model, asked), "", f"first of {asked}")
+    return None
 
 
-def _by_role(read_model: ReadModel, role: str) -> tuple[str, str]:
-    """Return the model for a role, and why.
+def _key_of(endpoint: Endpoint, fields: _Body) -> str:
+    """Return the field that names the model: ``name`` in requests of old clients."""
+    named = endpoint.path in SHOWS and "model" not in fields
+    return "name" if named else "model"
+
+
+def _by_role(
+    read_model: ReadModel, role: str, allowed: Callable[[str], bool] | None
+) -> Choice:
+    """Return the best model for a role that the client may use.
 
     Raises:
         Refusal: The role is unknown, or no model fits it.
     """
     try:
-        chosen = read_model.recommend(role)
+        if allowed is None:
+            chosen = read_model.recommend(role)
+        else:
+            order = read_model.explain(role).chosen
+            chosen = next((one for one in order if allowed(one.name)), None)
+            if order and chosen is None:
+                raise no_model_allowed(role)
     except UnknownRoleError as error:
         raise Refusal(404, str(error)) from error
     if chosen is None:
-        raise Refusal(404, f"No model on the server fits the role '{role}'.")
-    return chosen.name, f"role {role}: {'; '.join(chosen.reasons)}"
+        raise no_model_fits(role)
+    return Choice(chosen.name, role, f"role {role}: {'; '.join(chosen.reasons)}")
+
+
+def no_model_allowed(role: str) -> Refusal:
+    """Return the refusal of a role that fits no model which the token may use."""
+    return Refusal(
+        403, f"No model that the token may use fits the role '{role[:100]}'."
+    )
+
+
+def no_model_fits(role: str) -> Refusal:
+    """Return the refusal of a role that no model fits."""
+    return Refusal(404, f"No model on the server fits the role '{role[:100]}'.")
 
 
 def _first_present(read_model: ReadModel, names: str) -> str:
@@ -235,14 +304,7 @@ def _is_true(value: msgspec.Raw | None) -> bool:
     return value is not None and bytes(value).strip() == b"true"
 
 
-def _chosen(model: str, reason: str) -> Headers:
-    return [
-        (b"X-Herdbook-Model", _header(model)),
-        (b"X-Herdbook-Reason", _header(reason)),
-    ]
-
-
-def _header(text: str) -> bytes:
+def header_value(text: str) -> bytes:
     """Return a text as the value of a header."""
     printable = "".join(one if one.isprintable() else " " for one in text)
     return printable.encode("ascii", "replace")[:1_000]

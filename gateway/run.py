@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from herdbook.core import CallerError, ModelManager, base_url
+import msgspec
+
+from herdbook.core import CallerError, Fleet, ModelManager, base_url
 from herdbook.core.ollama.address import same_server
 from herdbook.gateway.access import Access, Authenticate
 from herdbook.gateway.limits import quotas_of
 from herdbook.gateway.recording import recording
 from herdbook.gateway.relay import NO_OBSERVER, GatewayObserver, serve_gateway
 from herdbook.gateway.rewriting import Rewriter
+from herdbook.gateway.routing import FleetRouter
 from herdbook.gateway.settings import GatewaySettings
+from herdbook.gateway.upstreams import OneUpstream, Upstream
 from herdbook.gateway.uses import Watched
 
 
@@ -84,13 +88,7 @@ async def recorded_gateway(
         CallerError: The address cannot be listened on, or must not without tokens.
     """
     _check_target(settings)
-    if settings.plain and settings.roles:
-        raise CallerError(
-            "the gateway",
-            "cannot list roles and change no request",
-            "Leave out --plain or --roles",
-        )
-    access = Access(settings.host, settings.hosts, authenticate)
+    access = _checked_access(settings, authenticate)
     rewriter = None if settings.plain else Rewriter(manager.uses.latest)
     running: set[Watched] = set()
     async with (
@@ -98,12 +96,72 @@ async def recorded_gateway(
         serve_gateway(
             settings,
             access,
-            recorder,
-            rewriter,
-            running=running,
+            OneUpstream(Upstream("", settings, recorder, rewriter, running=running)),
             failed=failed,
             quotas=await quotas_of(manager) if authenticate else None,
             observer=observer,
         ) as address,
     ):
         yield address
+
+
+@asynccontextmanager
+async def fleet_gateway(
+    fleet: Fleet,
+    settings: GatewaySettings,
+    *,
+    authenticate: Authenticate | None,
+    failed: Callable[[], None],
+    observer: GatewayObserver = NO_OBSERVER,
+) -> AsyncIterator[str]:
+    """Serve one gateway for all nodes of a fleet while the block runs.
+
+    Args:
+        fleet: The nodes.
+        settings: Where to listen, and the limits; the address of the server in it is
+            not used.
+        authenticate: Checks a token; None if there are no tokens.
+        failed: Called if the gateway stops by itself, which only a bug causes.
+        observer: Receives what the gateway does, for metrics.
+
+    Yields:
+        The address of the gateway.
+
+    Raises:
+        CallerError: The address cannot be listened on, or must not without tokens.
+        StoreError: The log cannot be read.
+    """
+    for manager in fleet.managers():
+        _check_target(msgspec.structs.replace(settings, server=manager.url))
+    access = _checked_access(settings, authenticate)
+    router = FleetRouter(fleet, settings, failed)
+    async with (
+        router.following(),
+        serve_gateway(
+            settings,
+            access,
+            router,
+            failed=failed,
+            quotas=await quotas_of(fleet.home) if authenticate else None,
+            observer=observer,
+        ) as address,
+    ):
+        yield address
+
+
+def _checked_access(
+    settings: GatewaySettings, authenticate: Authenticate | None
+) -> Access:
+    """Return who may send what.
+
+    Raises:
+        CallerError: The settings contradict each other, or others could reach the
+            gateway without a token.
+    """
+    if settings.plain and settings.roles:
+        raise CallerError(
+            "the gateway",
+            "cannot list roles and change no request",
+            "Leave out --plain or --roles",
+        )
+    return Access(settings.host, settings.hosts, authenticate)

@@ -70,7 +70,9 @@ class Watched:
     Args:
         endpoint: What was asked.
         caller: Who asked.
-        report: Called with the use at the end.
+
+    Attributes:
+        report: Called with the use at the end; set before that.
     """
 
     __slots__ = (
@@ -79,20 +81,18 @@ class Watched:
         "_endpoint",
         "_first",
         "_head",
-        "_report",
         "_scan",
         "_started",
         "_started_at",
         "_status",
         "_tail",
+        "report",
     )
 
-    def __init__(
-        self, endpoint: Endpoint, caller: Caller, report: Callable[[Use], None]
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, caller: Caller) -> None:
         self._endpoint = endpoint
         self._caller = caller
-        self._report = report
+        self.report: Callable[[Use], None] = lambda _: None
         self._scan = ModelScan(_KEYS)
         self._started = time.monotonic()
         self._started_at = time.time()
@@ -141,7 +141,7 @@ class Watched:
         elif outcome is UseOutcome.COMPLETED and counts.error:
             outcome, failure = UseOutcome.FAILED, "server_failed"
         first = self._first if succeeded else None
-        self._report(
+        self.report(
             Use(
                 endpoint=self._endpoint,
                 caller=self._caller,

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import msgspec
 
@@ -36,6 +36,9 @@ from herdbook.projections.status import ModelStatus, NodeStatus
 
 LOOK_EVERY_S: Final = 1.0
 """Seconds between two looks for nodes that other processes added or removed."""
+
+FITTED_FOR_S: Final = 60.0
+"""Seconds until the memory that has fitted on a node is read from the log again."""
 
 ANY: Final = "any"
 ALL: Final = "all"
@@ -74,6 +77,7 @@ class Fleet:
         self._clock = clock
         self._began = clock.now()
         self._running: dict[str, _Running] = {}
+        self._fitted: dict[str, _Fitted] = {}
         self._syncing = asyncio.Lock()
         self._keeper = BackgroundTask("nodes", self._keep_up, clock=clock)
         self._follows = False
@@ -256,11 +260,17 @@ class Fleet:
         told = placement.capacity(node.settings)
         if told is not None or node.name not in self.names:
             return told
+        now = self._clock.monotonic()
+        known = self._fitted.get(node.name)
+        if known is not None and now - known.at < FITTED_FOR_S:
+            return known.size_bytes
         manager = self.manager(node.name)
-        fitted = await manager.levels(
+        columns = await manager.levels(
             LevelKind.MEMORY, end=self._clock.now(), columns=1
         )
-        return max((column.total for column in fitted), default=0) or None
+        fitted = max((column.total for column in columns), default=0) or None
+        self._fitted[node.name] = _Fitted(now, fitted)
+        return fitted
 
     async def places(self, role: ModelRole | str) -> list[Place]:
         """Return the models for a role on all nodes, the best first.
@@ -455,6 +465,13 @@ class Fleet:
         async with self._syncing:
             for name in list(self._running):
                 await self._stop(name)
+
+
+class _Fitted(NamedTuple):
+    """The most memory that the runners of a node had at once, as of some time."""
+
+    at: float
+    size_bytes: int | None
 
 
 class _Running:

@@ -132,6 +132,7 @@ class OllamaClient:
 
     Attributes:
         base_url: The server's URL, without a slash at its end.
+        authorization: The Authorization header of every request; empty for none.
         held: An idle connection, whose end shows that the server was restarted.
     """
 
@@ -146,6 +147,7 @@ class OllamaClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.base_url = base_url
+        self.authorization = authorization or ""
         self._clock = clock or SystemClock()
         self._connections = _Connections(
             base_url, limits or ClientLimits(), self._clock, observer, transport
@@ -175,6 +177,16 @@ class OllamaClient:
         return (
             await self._connections.answer(Call("GET", "/api/version"), VersionAnswer)
         ).version
+
+    async def get(self, path: str) -> bytes:
+        """Return the body of a successful answer, unchanged.
+
+        Raises:
+            OllamaError: The server is unreachable or refuses.
+        """
+        call = Call("GET", path)
+        with self._connections.observed(call):
+            return await self._connections.whole(call)
 
     async def tags(self) -> Listing[TagEntry]:
         """Return the models on the server, and the entries that cannot be read.

@@ -58,6 +58,21 @@ Ready: TypeAlias = Callable[["Exchange", bytes | None], None]
 too long for that. It must call ``Exchange.begin``, or raise a ``Refusal``."""
 
 
+class RouteSide(Protocol):
+    """What an exchange needs of the one who chose its server."""
+
+    def answered(self) -> None:
+        """Note that the server has begun to answer."""
+
+    def failed(self, exchange: Exchange) -> bool:
+        """Note that the server failed before the client was sent an answer.
+
+        Returns:
+            Whether the request was sent to another server.
+        """
+        ...
+
+
 Change: TypeAlias = Callable[[int, bytes], bytes]
 """Returns the body to send in place of an answer's body, by its status."""
 
@@ -88,6 +103,7 @@ class Exchange:
         answer_headers: Headers to add to the answer.
         request_complete: Whether the whole request was received.
         answer_started: Whether the client was sent a part of the answer.
+        route: Who chose the server, and may choose another one; None for nobody.
     """
 
     __slots__ = (
@@ -107,6 +123,7 @@ class Exchange:
         "answer_started",
         "request",
         "request_complete",
+        "route",
         "watched",
     )
 
@@ -121,6 +138,7 @@ class Exchange:
         self.watched = watched
         self.request_complete = False
         self.answer_started = False
+        self.route: RouteSide | None = None
         self._client = client
         self._server: ServerSide | None = None
         self._finished = finished
@@ -155,6 +173,18 @@ class Exchange:
             self._add(piece)
         if self.request_complete and request.chunked:
             self._request_out.append(b"0\r\n\r\n")
+
+    def begin_again(self, request: Request, head: bytes, body: bytes) -> None:
+        """Send a request, whose body was collected, to another server.
+
+        Args:
+            request: How the body is framed.
+            head: The head to send.
+            body: The whole body.
+        """
+        self._request_out.clear()
+        self._to_client.clear()
+        self.begin(request, head, body)
 
     def collect(self, ready: Ready) -> None:
         """Collect the body until it is complete, or longer than ``LONGEST_BODY``."""
@@ -208,6 +238,8 @@ class Exchange:
 
     def answer_head(self, status: int, reason: bytes, headers: Headers) -> None:
         """Take the head of the answer."""
+        if self.route is not None:
+            self.route.answered()
         if self._held is not None:
             if value_of(headers, b"content-encoding") is None:
                 self._held.head = (status, reason, headers)
@@ -289,6 +321,9 @@ class Exchange:
             failure: Stable code of the failure.
         """
         self._leave_server()
+        unanswered = not self.answer_started and not self._ended
+        if unanswered and self.route is not None and self.route.failed(self):
+            return
         self._to_client.clear()
         if self._end(UseOutcome.FAILED, failure):
             if self.answer_started:

@@ -71,7 +71,9 @@ async def test_token_uses_only_its_models() -> None:
 
     assert fine.status_code == 200
     assert several.status_code == 200
-    for answer in (*refused.values(), role, deleted):
+    assert role.status_code == 403
+    assert "No model that the token may use fits the role 'coding'" in role.text
+    for answer in (*refused.values(), deleted):
         assert answer.status_code == 403, answer.text
         assert "limited to the models llama3*" in answer.text
 

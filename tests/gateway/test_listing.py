@@ -71,7 +71,7 @@ async def test_limited_token_sees_the_models_that_it_may_use() -> None:
     "body", [b"", b"[]", b"<html>", b'{"models": 7}', b'{"models": [1]}', b"{}"]
 )
 def test_answer_that_is_not_a_list_of_models_passes(body: bytes) -> None:
-    found = changed_list("/api/tags", body, read_model=None, allowed=lambda _: True)
+    found = changed_list("/api/tags", body, recommend=None, allowed=lambda _: True)
 
     assert found == body
 
@@ -79,7 +79,7 @@ def test_answer_that_is_not_a_list_of_models_passes(body: bytes) -> None:
 def test_entries_keep_their_bytes() -> None:
     body = b'{"models": [{"name":"a:1",  "x": 1.50}, {"name":"b:1"}], "more": 1e3}'
 
-    found = changed_list("/api/tags", body, read_model=None, allowed="a:1".__eq__)
+    found = changed_list("/api/tags", body, recommend=None, allowed="a:1".__eq__)
 
     assert b'{"name":"a:1",  "x": 1.50}' in found
     assert json.loads(found)["models"] == [{"name": "a:1", "x": 1.5}]

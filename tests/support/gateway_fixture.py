@@ -13,6 +13,7 @@ import msgspec
 from herdbook.gateway.access import Access, Authenticate
 from herdbook.gateway.relay import serve_gateway
 from herdbook.gateway.settings import GatewaySettings
+from herdbook.gateway.upstreams import OneUpstream, Upstream
 from herdbook.gateway.uses import Use
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -49,7 +50,8 @@ async def gateway(
     """Serve a gateway on a free port."""
     given = msgspec.structs.replace(GatewaySettings(server=server, port=0), **settings)
     access = Access(given.host, given.hosts, authenticate)
-    served = serve_gateway(given, access, uses or Uses(), failed=lambda: None)
+    router = OneUpstream(Upstream("", given, uses or Uses(), None))
+    served = serve_gateway(given, access, router, failed=lambda: None)
     async with served as address:
         yield address
 

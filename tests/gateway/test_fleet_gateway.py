@@ -1,0 +1,343 @@
+"""One gateway for several nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from herdbook.core import Fleet, ModelState, RecordedEvent
+from herdbook.events.facts import ModelUsed, NodeSettings
+from herdbook.gateway.routing import LOOK_EVERY_S
+from herdbook.gateway.run import fleet_gateway
+from herdbook.gateway.settings import GatewaySettings
+from herdbook.gateway.upstreams import FAILURES, FIRST_REST_S, Breaker
+from herdbook.sandbox import RealClock, Settings, World, serve
+
+MODEL = "llama3.2:3b"
+NODES = ("a", "b", "local")
+
+
+class Servers:
+    """Three sandboxes, their fleet and its gateway."""
+
+    def __init__(self, fleet: Fleet, address: str, worlds: dict[str, World]) -> None:
+        self.fleet = fleet
+        self.worlds = worlds
+        self.http = httpx.AsyncClient(base_url=address, timeout=20)
+
+    async def ask(self, path: str = "/api/generate", **body: Any) -> httpx.Response:
+        node = body.pop("node", None)
+        given = {"model": MODEL, "prompt": "x", "stream": False} | body
+        headers = {} if node is None else {"X-Herdbook-Node": node}
+        return await self.http.post(path, json=given, headers=headers)
+
+    async def looked(self) -> None:
+        """Refresh all nodes, and wait until the gateway has seen that."""
+        for manager in self.fleet.managers():
+            await manager.refresh()
+        await asyncio.sleep(1.5 * LOOK_EVERY_S)
+
+    async def events(self, kind: type) -> list[RecordedEvent]:
+        store = self.fleet.log.storage.store
+        return [one async for one in store.read_all() if one.type == kind.__name__]
+
+    async def uses(self, count: int) -> dict[str, int]:
+        """Wait for a number of uses; return them by node."""
+        by_node: dict[str, int] = {}
+        async with asyncio.timeout(10):
+            while sum(by_node.values()) < count:
+                by_node = {}
+                for event in await self.events(ModelUsed):
+                    node = event.stream.split("/")[1]
+                    assert isinstance(event.data, ModelUsed)
+                    count_of = event.data.count or 0
+                    by_node[node] = by_node.get(node, 0) + count_of
+                await asyncio.sleep(0.05)
+        return by_node
+
+
+@asynccontextmanager
+async def three(
+    models: str = "some", *, plain: bool = False, roles: bool = False
+) -> AsyncIterator[Servers]:
+    async with AsyncExitStack() as stack:
+        worlds, urls = {}, {}
+        for name in NODES:
+            worlds[name] = World(
+                models=models,
+                clock=RealClock(speed=20),
+                settings=Settings(token_s=0.02),
+            )
+            urls[name] = await stack.enter_async_context(serve(worlds[name]))
+        fleet = await stack.enter_async_context(
+            Fleet.open(":memory:", ollama=urls["local"])
+        )
+        for name in ("a", "b"):
+            await fleet.add(name, urls[name])
+        address = await stack.enter_async_context(
+            fleet_gateway(
+                fleet,
+                GatewaySettings(server="", port=0, plain=plain, roles=roles),
+                authenticate=None,
+                failed=lambda: pytest.fail("the gateway stopped"),
+            )
+        )
+        servers = Servers(fleet, address, worlds)
+        await stack.enter_async_context(servers.http)
+        yield servers
+
+
+def node_of(answer: httpx.Response) -> str:
+    assert answer.status_code == 200, answer.text
+    return answer.headers["X-Herdbook-Node"]
+
+
+async def test_request_goes_where_the_model_is_loaded_and_is_recorded_there() -> None:
+    async with three() as servers:
+        await servers.fleet.manager("b").load(MODEL)
+        await servers.looked()
+
+        answers = [await servers.ask() for _ in range(3)]
+
+        assert [node_of(answer) for answer in answers] == ["b", "b", "b"]
+        assert await servers.uses(3) == {"b": 3}
+
+
+async def test_requests_at_once_go_to_the_least_busy_node_by_weight() -> None:
+    async with three() as servers:
+        await servers.fleet.configure("b", NodeSettings(weight=2))
+        for manager in servers.fleet.managers():
+            await manager.load(MODEL)
+        await servers.looked()
+
+        asked = [servers.ask(prompt=f"{number}") for number in range(8)]
+        nodes = [node_of(answer) for answer in await asyncio.gather(*asked)]
+
+        assert {name: nodes.count(name) for name in NODES} == {
+            "a": 2,
+            "b": 4,
+            "local": 2,
+        }
+
+
+async def test_conversation_stays_on_its_node() -> None:
+    async with three() as servers:
+        for manager in servers.fleet.managers():
+            await manager.load(MODEL)
+        await servers.looked()
+
+        def chat(topic: str, turns: int) -> Any:
+            messages = [{"role": "user", "content": topic}]
+            messages += [{"role": "assistant", "content": "yes"}] * (turns - 1)
+            messages += [{"role": "user", "content": f"and {turns}?"}] * (turns > 1)
+            return servers.ask("/api/chat", messages=messages)
+
+        topics = [f"topic {number}" for number in range(6)]
+        first = await asyncio.gather(*(chat(topic, 1) for topic in topics))
+        homes = {topic: node_of(one) for topic, one in zip(topics, first, strict=True)}
+        assert set(homes.values()) == set(NODES)
+        for topic in topics:
+            for turns in (2, 3):
+                assert node_of(await chat(topic, turns)) == homes[topic]
+
+
+async def test_node_that_died_is_left_out_and_its_request_answered_elsewhere() -> None:
+    async with three() as servers:
+        await servers.fleet.manager("a").load(MODEL)
+        await servers.looked()
+        assert node_of(await servers.ask()) == "a"
+        servers.worlds["a"].kill()
+
+        answers = [await servers.ask(prompt=f"{number}") for number in range(FAILURES)]
+
+        assert all(node_of(answer) in ("b", "local") for answer in answers)
+        uses = await servers.uses(1 + FAILURES)
+        assert uses["a"] == 1
+
+
+async def test_answer_that_has_begun_is_cut_off_when_its_node_dies() -> None:
+    async with three() as servers:
+        await servers.fleet.manager("a").load(MODEL)
+        await servers.looked()
+        body = {"model": MODEL, "prompt": "x", "options": {"num_predict": 2_000}}
+        async with servers.http.stream("POST", "/api/generate", json=body) as answer:
+            assert answer.headers["X-Herdbook-Node"] == "a"
+            lines = answer.aiter_lines()
+            await anext(lines)
+            servers.worlds["a"].kill()
+            with pytest.raises(httpx.RemoteProtocolError):
+                _ = [line async for line in lines]
+
+
+async def test_drained_node_gets_no_new_requests_and_restrictions_are_hard() -> None:
+    async with three() as servers:
+        await servers.fleet.configure("a", NodeSettings(drained=True))
+        await servers.fleet.configure("b", NodeSettings(models=("qwen*",)))
+        await servers.looked()
+        assert [node_of(await servers.ask()) for _ in range(2)] == ["local", "local"]
+
+        await servers.fleet.configure("a", NodeSettings(models=("qwen*",)))
+        await servers.fleet.add(
+            "local", servers.fleet.manager("local").url, NodeSettings(drained=True)
+        )
+        await servers.looked()
+        refused = await servers.ask()
+        assert refused.status_code == 503
+        assert "is only on a, b, local" in refused.json()["error"]
+
+
+async def test_client_can_demand_a_node() -> None:
+    async with three() as servers:
+        assert node_of(await servers.ask(node="b")) == "b"
+        unknown = await servers.ask(node="c")
+        assert unknown.status_code == 404
+        assert "There is no node 'c'" in unknown.json()["error"]
+
+
+async def test_lists_of_all_nodes_are_one() -> None:
+    async with three("none") as servers:
+        for name, model in (("a", "llama3.2:1b"), ("b", MODEL), ("local", MODEL)):
+            async for _ in servers.fleet.manager(name).pull(model):
+                pass
+            await servers.fleet.manager(name).load(model)
+        await servers.looked()
+
+        tags = await servers.http.get("/api/tags")
+        ps = await servers.http.get("/api/ps")
+        cards = await servers.http.get("/v1/models")
+
+        assert tags.headers["X-Herdbook-Node"] == "a, b, local"
+        names = [one["name"] for one in tags.json()["models"]]
+        assert names == ["llama3.2:1b", MODEL]
+        running = [one["name"] for one in ps.json()["models"]]
+        assert running == ["llama3.2:1b", MODEL, MODEL]
+        assert cards.json()["object"] == "list"
+        assert [one["id"] for one in cards.json()["data"]] == names
+
+        servers.worlds["a"].kill()
+        left = await servers.http.get("/api/tags")
+        assert [one["name"] for one in left.json()["models"]] == [MODEL]
+        assert left.headers["X-Herdbook-Node"] == "b, local"
+
+
+async def test_role_is_answered_by_the_best_place_and_listed() -> None:
+    async with three(roles=True) as servers:
+        best = await servers.fleet.manager("b").recommend("coding")
+        assert best is not None
+        await servers.fleet.manager("b").load(best.name)
+        await servers.looked()
+
+        answer = await servers.ask(model="role:coding")
+
+        assert node_of(answer) == "b"
+        assert answer.headers["X-Herdbook-Model"] == best.name
+        assert answer.headers["X-Herdbook-Reason"].startswith(
+            "role coding: loaded and idle on b"
+        )
+        tags = (await servers.http.get("/api/tags")).json()["models"]
+        assert "role:coding" in [one["name"] for one in tags]
+
+
+async def test_first_model_of_a_list_that_any_node_has_is_used() -> None:
+    async with three("none") as servers:
+        async for _ in servers.fleet.manager("b").pull(MODEL):
+            pass
+        await servers.looked()
+        answer = await servers.ask(model=f"nosuch:1b,{MODEL}")
+        assert node_of(answer) == "b"
+        assert answer.headers["X-Herdbook-Model"] == MODEL
+
+
+async def test_models_are_pulled_where_there_is_room_and_deleted_by_node() -> None:
+    async with three("none") as servers:
+        await servers.fleet.configure("b", NodeSettings(tags={"ram": "64GB"}))
+        await servers.looked()
+
+        pulled = await servers.ask("/api/pull", model=MODEL)
+        assert node_of(pulled) == "b"
+        async with asyncio.timeout(10):
+            while await servers.fleet.on_which(MODEL) != ["b"]:
+                await asyncio.sleep(0.05)
+
+        async for _ in servers.fleet.manager("a").pull(MODEL):
+            pass
+        await servers.looked()
+        several = await servers.http.request(
+            "DELETE", "/api/delete", json={"model": MODEL}
+        )
+        assert several.status_code == 409
+        assert "is on a, b" in several.json()["error"]
+        deleted = await servers.http.request(
+            "DELETE",
+            "/api/delete",
+            json={"model": MODEL},
+            headers={"X-Herdbook-Node": "a"},
+        )
+        assert deleted.status_code == 200
+        async with asyncio.timeout(10):
+            while await servers.fleet.on_which(MODEL) != ["b"]:
+                await asyncio.sleep(0.05)
+
+
+async def test_model_that_no_node_has_gets_the_answer_of_a_server() -> None:
+    async with three("none") as servers:
+        missing = await servers.ask(model="nosuch:1b")
+        assert missing.status_code == 404
+        assert json.loads(missing.text) == {"error": "model 'nosuch:1b' not found"}
+
+
+async def test_nodes_come_and_go_while_the_gateway_runs() -> None:
+    async with three() as servers:
+        url = servers.fleet.manager("a").url
+        await servers.fleet.remove("a")
+        await servers.fleet.remove("b")
+        await asyncio.sleep(1.5 * LOOK_EVERY_S)
+        assert "X-Herdbook-Node" not in (await servers.ask()).headers
+
+        await servers.fleet.add("c", url)
+        await servers.fleet.manager("c").load(MODEL)
+        await servers.fleet.manager("local").unload(MODEL)
+        await servers.looked()
+        assert node_of(await servers.ask()) == "c"
+
+
+async def test_load_by_a_client_is_recorded_on_its_node() -> None:
+    async with three() as servers:
+        answer = await servers.ask(prompt="", node="a")
+        assert node_of(answer) == "a"
+        manager = servers.fleet.manager("a")
+        async with asyncio.timeout(10):
+            while (await manager.get_status(MODEL)).state is not ModelState.LOADED:
+                await asyncio.sleep(0.05)
+        elsewhere = await servers.fleet.manager("b").get_status(MODEL)
+        assert elsewhere.state is ModelState.AVAILABLE
+
+
+def test_node_that_fails_rests_and_gets_one_request_to_try_again() -> None:
+    now = 0.0
+    breaker = Breaker(lambda: now)
+    for _ in range(FAILURES):
+        assert breaker.allows
+        breaker.begin()
+        breaker.failed()
+    seen = [breaker.allows]
+    now = FIRST_REST_S
+    seen.append(breaker.allows)
+    breaker.begin()
+    seen.append(breaker.allows)  # one at a time
+    breaker.failed()
+    now = 2 * FIRST_REST_S
+    seen.append(breaker.allows)  # it rests twice as long
+    now = 3 * FIRST_REST_S
+    seen.append(breaker.allows)
+    breaker.begin()
+    breaker.succeeded()
+    seen.append(breaker.allows and breaker.closed)
+
+    assert seen == [False, True, False, False, True, True]
