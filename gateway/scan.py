@@ -15,6 +15,11 @@ import msgspec
 _LONGEST: Final = 1024
 """Bytes of a string that are collected; model names are shorter."""
 
+_LONGEST_WHOLE: Final = 1 << 16
+"""Bytes of a body that is decoded as a whole; images are skipped faster by a scan."""
+
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
 _AT_TOP: Final = re.compile(rb'["{}\[\],]')
 _BELOW: Final = re.compile(rb'["{}\[\]]')
 _IN_STRING: Final = re.compile(rb'["\\]')
@@ -54,6 +59,26 @@ class ModelScan:
         end = len(data)
         while at < end:
             at = self._string(data, at) if self._in_string else self._between(data, at)
+
+    def feed_whole(self, data: bytes) -> None:
+        """Read a whole body at once, which is faster for a short one."""
+        if len(data) > _LONGEST_WHOLE:
+            self.feed(data)
+            return
+        try:
+            fields = _decode_fields(data)
+        except msgspec.DecodeError:
+            self.feed(data)
+            return
+        named = [(key.lower(), raw) for key, raw in fields.items()]
+        named = [one for one in named if one[0] in self._keys]
+        if len({key for key, _ in named}) < len(named):
+            self.feed(data)  # spelled in several ways: the last one counts
+            return
+        for key, raw in named:
+            value = bytes(raw)
+            if value.startswith(b'"'):
+                self.found[key] = _decoded(value[1:-1])
 
     def _between(self, data: bytes, at: int) -> int:
         """Read to the next string; return where to continue."""

@@ -113,6 +113,10 @@ class Watched:
         """Take a piece of the request's body."""
         self._scan.feed(data)
 
+    def whole_request_body(self, data: bytes) -> None:
+        """Take the whole body of a request, instead of its pieces."""
+        self._scan.feed_whole(data)
+
     def choose(self, model: str, role: str) -> None:
         """Take the model that the gateway chose, and the requested role."""
         self._chosen = (model, role)

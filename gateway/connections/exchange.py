@@ -200,15 +200,18 @@ class Exchange:
 
     def request_body(self, data: bytes) -> None:
         """Take a piece of the request's body."""
-        if self.watched is not None:
-            self.watched.request_body(data)
         if self._collected is None:
+            if self.watched is not None:
+                self.watched.request_body(data)
             self._add(data)
             return
         self._collected.append(data)
         self._size += len(data)
         if self._size > LONGEST_BODY:
             assert self._ready is not None
+            if self.watched is not None:
+                for piece in self._collected:
+                    self.watched.request_body(piece)
             self._ready(self, None)
 
     def request_end(self) -> None:
@@ -220,7 +223,10 @@ class Exchange:
         self.request_complete = True
         if self._collected is not None:
             assert self._ready is not None
-            self._ready(self, b"".join(self._collected))
+            body = b"".join(self._collected)
+            if self.watched is not None:
+                self.watched.whole_request_body(body)
+            self._ready(self, body)
         elif self.request.chunked:
             self._request_out.append(b"0\r\n\r\n")
 

@@ -31,6 +31,13 @@ def scanned(body: bytes, *cuts: int) -> dict[str, str]:
     return scan.found
 
 
+def read_at_once(body: bytes) -> dict[str, str]:
+    """Read a whole body."""
+    scan = ModelScan(("model", "name"))
+    scan.feed_whole(body)
+    return scan.found
+
+
 @given(
     st.dictionaries(st.text(), values, max_size=4),
     st.text(min_size=1, max_size=100),
@@ -45,6 +52,7 @@ def test_the_name_is_found_among_any_other_fields(
     raw = text.encode("utf-8", "surrogatepass")
     found = scanned(raw, *cuts)
     assert found.get("model") == name or "\\ud" in text.lower()
+    assert read_at_once(raw) == found
 
 
 @pytest.mark.parametrize(
@@ -68,6 +76,7 @@ def test_the_name_is_found_among_any_other_fields(
 def test_only_the_last_name_at_the_top_counts(body: str, found: dict[str, str]) -> None:
     assert scanned(body.encode()) == found
     assert scanned(body.encode(), *range(len(body))) == found
+    assert read_at_once(body.encode()) == found
 
 
 def test_images_before_the_name_are_not_collected() -> None:
