@@ -38,7 +38,7 @@ def known_status(models: ReadModel, model: str) -> ModelStatus:
     if status.version == 0:
         raise NothingFoundError(
             status.name,
-            f"is not known on {status.node}",
+            f"was not found on node {status.node!r}",
             similar_models(models, status.name)
             or f"List models: herdbook ls. Pull it: herdbook pull {status.name}",
         )

@@ -88,7 +88,7 @@ NoRefresh = Annotated[
 ]
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", help="Show what it would cost, without doing it."),
+    typer.Option("--dry-run", help="Show the cost, and change nothing."),
 ]
 Port = Annotated[
     int,

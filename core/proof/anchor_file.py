@@ -34,6 +34,9 @@ def read_anchor_file(file: Path) -> list[Anchor]:
     """
     try:
         text = file.read_text("utf-8")
-    except (OSError, UnicodeError) as error:
-        raise CallerError(str(file), f"cannot be read: {error}", "") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CallerError(str(file), f"cannot be read: {reason}", "") from error
+    except UnicodeError as error:
+        raise CallerError(str(file), "is not a text file of anchors", "") from error
     return parse_anchors(text, source=str(file))

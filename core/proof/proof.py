@@ -72,7 +72,7 @@ async def make_anchor(
     """
     head = await storage.store.head()
     if not head.position:
-        raise CallerError("the log", "has no events yet", "There is nothing to anchor")
+        raise _empty()
     end = head.position if position is None else position
     tree = await EventTree.read(storage, end)
     last, _ = await _event(storage, end)
@@ -224,7 +224,11 @@ async def _tree_of(storage: Storage, anchor: Anchor) -> EventTree:
 async def _origin(storage: Storage) -> str:
     async for event in storage.store.read_stored(limit=1):
         return f"{ORIGIN}{event.event_id}"
-    raise CallerError("the log", "has no events yet", "There is nothing to anchor")
+    raise _empty()
+
+
+def _empty() -> CallerError:
+    return CallerError("the log", "has no events yet", "Run: herdbook ls")
 
 
 async def _event(storage: Storage, position: int) -> tuple[StoredEvent, str]:

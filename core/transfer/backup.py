@@ -167,9 +167,9 @@ def check_target(target: Path, log: LogLocation, *, replace: bool) -> None:
 def _check_backup(backup: Path, log: Path, *, replace: bool) -> bool:
     """Check what a restore is given; return whether there is something to replace."""
     if log_file_path(backup) == log_file_path(log):
-        raise CallerError(str(backup), "is the log itself", "Name a backup")
+        raise CallerError(str(backup), "is the log itself", "Check the path")
     if not backup.is_file():
-        raise CallerError(str(backup), "does not exist", "Name a backup")
+        raise CallerError(str(backup), "does not exist", "Check the path")
     exists = any(log_file_path(log, ending).exists() for ending in ("", *COMPANIONS))
     if exists and not replace:
         raise CallerError(

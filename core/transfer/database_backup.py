@@ -83,4 +83,4 @@ def _check(backup: Path, log: PostgresAddress, *, replace: bool) -> None:
             "Restore to another schema: add ?schema=NAME to the address",
         )
     if not backup.is_file():
-        raise CallerError(str(backup), "does not exist", "Name a backup")
+        raise CallerError(str(backup), "does not exist", "Check the path")

@@ -278,7 +278,7 @@ def open_export(file: Path) -> Iterator[BinaryIO]:
             raise CallerError(
                 str(file),
                 f"cannot be read: {error.strerror or error}",
-                "Name an export",
+                "Check the path",
             ) from error
         if is_compressed:
             yield cast("BinaryIO", stack.enter_context(gzip.open(raw)))

@@ -104,7 +104,7 @@ def known_status(read_model: ReadModel, segment: str) -> ModelStatus:
     if status.version == 0:
         raise UnknownModelError(
             status.name,
-            f"is not known on {status.node}",
+            f"was not found on node {status.node!r}",
             similar_models(read_model, status.name) or "List models: GET /v1/models",
         )
     return status

@@ -23,6 +23,17 @@ class Action(StrEnum):
     DELETE = "delete"
 
 
+PARTICIPLES: Final = {
+    Action.PULL: "pulled",
+    Action.UPDATE: "updated",
+    Action.LOAD: "loaded",
+    Action.UNLOAD: "unloaded",
+    Action.CANCEL: "cancelled",
+    Action.USE: "marked as used",
+    Action.DELETE: "deleted",
+}
+"""What cannot be done with a model, after "cannot be"."""
+
 LABELS: Final = {
     Action.PULL: "Pull model",
     Action.UPDATE: "Update model",

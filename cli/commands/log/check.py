@@ -40,7 +40,7 @@ async def verify(
         list[str] | None,
         typer.Option(
             metavar="POSITION:HASH",
-            help="Position and hash noted earlier; the log must have both. Repeatable.",
+            help="A position and hash noted earlier, to find in the log. Repeatable.",
         ),
     ] = None,
     anchors: Annotated[
@@ -48,7 +48,7 @@ async def verify(
         typer.Option(
             "--anchors",
             metavar="FILE",
-            help="Anchors of this log, as herdbook anchor prints them. Repeatable.",
+            help="File of anchors printed by herdbook anchor. Repeatable.",
         ),
     ] = None,
     key: Annotated[

@@ -33,7 +33,7 @@ _ANCESTORS = (
 _When = Annotated[
     str,
     typer.Argument(
-        metavar="FROM", help=f"Time or position. Forms: {', '.join(FORMS)}."
+        metavar="FROM", help=f"Time or position. Examples: {', '.join(FORMS)}."
     ),
 ]
 _Until = Annotated[

@@ -34,7 +34,7 @@ from herdbook.presentation.event_types import event_type_remedy, parse_event_typ
 from herdbook.presentation.times import FORMS, Now
 from herdbook.presentation.wording import who_text
 
-_FORMS = f"Forms: {', '.join(FORMS)}."
+_FORMS = f"Examples: {', '.join(FORMS)}."
 _COLUMNS = (
     Column("#", right=True),
     Column("WHEN"),

@@ -57,14 +57,15 @@ async def anchor(
     received: Annotated[
         bool,
         typer.Option(
-            "--received", help="Print the anchors that other Herdbooks sent instead."
+            "--received",
+            help="Print anchors received from other Herdbook services, not a new one.",
         ),
     ] = False,
     origin: Annotated[
         str | None,
         typer.Option(
             metavar="ORIGIN",
-            help="With --received: only those of this log, herdbook/ID.",
+            help="With --received: only anchors of this log, herdbook/ID.",
         ),
     ] = None,
 ) -> int:

@@ -45,7 +45,7 @@ STREAM = "-"
 SIGNATURES = "the signature package", "proof"
 """What signs exports, and the extra that has it."""
 
-_FORMS = f"Forms: {', '.join(FORMS)}."
+_FORMS = f"Examples: {', '.join(FORMS)}."
 
 
 @verb("export", HISTORY)
@@ -73,7 +73,7 @@ async def export(
         typer.Option(
             "--stream",
             metavar="NAME",
-            help="Only this stream; a name that ends with / stands for all below it. "
+            help="Only this stream; with / at its end, all streams below it. "
             "Repeatable.",
             autocompletion=complete_stream,
         ),
@@ -95,10 +95,10 @@ async def export(
         bool, typer.Option("--replace", help="Replace an existing file.")
     ] = False,
 ) -> int:
-    """Write the events of the log as JSON lines, to import elsewhere or to analyze.
+    """Write the events of the log as JSON lines, for import elsewhere or for analysis.
 
-    Each line is a CloudEvent 1.0 with the hash that chains it. A partial export has
-    a proof for each event that it is in the log. Other Herdbook processes may use the
+    Each line is a CloudEvent 1.0 with the hash that chains it. A partial export
+    includes a proof that each event is in the log. Other Herdbook processes may use the
     log meanwhile.
     """
     log, to_file = invocation.log, file != STREAM
@@ -179,8 +179,9 @@ async def import_(
 ) -> int:
     """Record the events of an export in the log, exactly as they are.
 
-    Checks every line first. Events that the log has already are compared, so that the
-    command can be repeated, also after a crash. A log with another history is refused.
+    Every line is checked first. Events that are already in the log are compared, so the
+    command can be repeated, even after a crash. A log with a different history is
+    refused.
     """
     checks = ExportCheck(
         "standard input" if file == STREAM else file,

@@ -16,7 +16,7 @@ from herdbook.core import Usage, UsageDimension, UsageRow
 from herdbook.presentation import usage as texts
 from herdbook.presentation.times import FORMS
 
-_FORMS = f"Forms: {', '.join(FORMS)}."
+_FORMS = f"Examples: {', '.join(FORMS)}."
 
 
 def _complete_dimension(incomplete: str) -> list[str]:

@@ -43,8 +43,8 @@ async def free(
 ) -> int:
     """Propose models to delete to free disk space; delete them with --yes.
 
-    The least recently used go first. Models that are pinned or in use stay, and so
-    do loaded ones, unless they have no expiry and were not used for a day.
+    The least recently used models go first. Pinned models and models in use are kept,
+    and so are loaded ones, unless they have no expiry and were not used for a day.
     Exit code 1 if not enough can be freed, or nothing was deleted.
     """
     wanted = read_size(size)

@@ -37,8 +37,8 @@ recorded, which takes 10 s, and fast enough for a short demo."""
 async def demo(invocation: Invocation) -> int:
     """Run a tour of the main commands, with a crash.
 
-    Uses a sandbox, or on a terminal your Ollama server if you agree. It has its own
-    log.
+    Uses a sandbox with a log of its own. On a terminal, it offers to use your Ollama
+    server instead.
     """
     folder = Path(tempfile.mkdtemp(prefix="herdbook-demo-"))
     async with _stage(invocation, folder / "demo.db") as stage:

@@ -23,10 +23,10 @@ _COLUMNS = (Column("LEVEL"), Column("CHECK"), Column("RESULT"))
 
 @verb("doctor", INSPECT)
 async def doctor(invocation: Invocation) -> int:
-    """Check the log, the server and the models, with remedies.
+    """Check the log, the server and the models, and suggest fixes.
 
-    Works without a server and with a log that cannot be opened. The exit code is 1 if
-    there is a problem.
+    Works even if the server does not answer or the log cannot be opened. The exit code
+    is 1 if there is a problem.
     """
     # Imported late: only this verb needs all the checks.
     from herdbook.core.checks.log import failed  # noqa: PLC0415

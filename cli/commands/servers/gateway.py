@@ -23,7 +23,7 @@ async def gateway(
         str,
         typer.Option(
             metavar="HOST:PORT",
-            help="Address to listen on; other than loopback needs tokens.",
+            help="Address to listen on. Any but a loopback address requires tokens.",
         ),
     ] = "127.0.0.1:11436",
     tokens: TokenFile = None,
@@ -35,7 +35,8 @@ async def gateway(
     plain: Annotated[
         bool,
         typer.Option(
-            "--plain", help="Change no request: no roles, fallbacks or settings."
+            "--plain",
+            help="Forward requests unchanged: no roles, fallbacks or settings.",
         ),
     ] = False,
     roles: Annotated[

@@ -74,8 +74,8 @@ async def token(  # noqa: PLR0913 - the options of a verb
 ) -> None:
     """Create, list or revoke tokens of the service.
 
-    A new token is printed once, and only its hash is stored. Only the owner
-    can read a new file. A running service notices changes of its file within a second.
+    A new token is printed once, and only its hash is stored. A new file is readable
+    only by its owner. A running service picks up changes within a second.
     """
     with from_extra("the service", "service"):
         # Imported late: the service is an optional extra.

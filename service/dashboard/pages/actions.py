@@ -26,7 +26,7 @@ from herdbook.service.api.parameters import name_of
 from herdbook.service.auth.forms import read_form
 from herdbook.service.auth.tokens import Principal
 from herdbook.service.context import Service, service_of
-from herdbook.service.dashboard.buttons import Action, needed
+from herdbook.service.dashboard.buttons import PARTICIPLES, Action, needed
 from herdbook.service.dashboard.layout import DONE, PageRequest, redirect, render, visit
 from herdbook.service.dashboard.links import joined_link, model_path
 from herdbook.service.dashboard.pages.models import works_of
@@ -70,7 +70,7 @@ async def confirm_page(
     status = page.moment.status(name_of(name))
     off = page.off(needed(action))
     if off:
-        raise ForbiddenError(f"{action} of {status.name}", "is not possible here", off)
+        raise ForbiddenError(status.name, f"cannot be {PARTICIPLES[action]}", off)
     return await render(
         page,
         "confirm.html",

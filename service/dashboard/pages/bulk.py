@@ -88,7 +88,7 @@ async def confirm_bulk(request: AnyRequest) -> Response[str]:
     action = _action(request.query_params.get("do", ""))
     chosen = request.query_params.getall("model", [])
     names = _names(page.moment, [str(name) for name in chosen])
-    _check(page, _needed(action), f"{action} of {len(names)} models")
+    _check(page, _needed(action), f"{len(names)} models", "cannot be changed")
     statuses = [page.moment.status(name) for name in names]
     models = f"{wording.counted(len(names), 'model')}"
     consequences, total = _CONSEQUENCES[action](page, statuses)
@@ -153,7 +153,7 @@ async def free_page(request: AnyRequest) -> Response[str]:
         ForbiddenError: The user may not delete.
     """
     page = await visit(request)
-    _check(page, Role.ADMIN, "freeing disk space")
+    _check(page, Role.ADMIN, "disk space", "cannot be freed")
     text = request.query_params.get("size", "").strip()
     wanted = parse_size(text)
     if wanted is None:
@@ -247,10 +247,10 @@ def _needed(action: BulkAction) -> Role:
     return Role.ADMIN if action is BulkAction.DELETE else Role.OPERATE
 
 
-def _check(page: PageRequest, needed: Role, what: str) -> None:
+def _check(page: PageRequest, needed: Role, what: str, state: str) -> None:
     off = page.off(needed)
     if off:
-        raise ForbiddenError(what, "is not possible here", off)
+        raise ForbiddenError(what, state, off)
 
 
 Consequences = tuple[list[Consequence], str]
@@ -302,7 +302,7 @@ def _of_pull(_: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
             status.name,
             f"{wording.size_text(status)}; unchanged parts are not downloaded again"
             if status.present
-            else "not on the server: downloads all of it",
+            else "not on the server; everything is downloaded",
         )
         for status in statuses
     ]

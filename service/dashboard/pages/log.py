@@ -136,7 +136,9 @@ async def event_page(request: AnyRequest, position: FromPath[int]) -> Response[s
     if not 1 <= position <= page.moment.position:
         raise UnknownEventError(
             f"event #{position}",
-            "does not exist" if position > page.head or position < 1 else "is later",
+            "does not exist"
+            if position > page.head or position < 1
+            else "was recorded after the time shown",
             f"The last event is #{page.moment.position}",
         )
     event = await model_events.event_at(page.service.manager, position)

@@ -92,7 +92,7 @@ HANDLERS: Final = [show_login, sign_in, sign_out]
 def _principal(request: AnyRequest, secret: str) -> Principal:
     """Return the user of a token; an empty form is not a wrong token."""
     if not secret:
-        raise UnauthorizedError("the form", "has no token", "Paste yours")
+        raise UnauthorizedError("the form", "has no token", "Enter your token")
     return authenticator_of(request).authenticate_token(
         secret, address_of(request.scope)
     )

@@ -125,7 +125,7 @@ def _shown(
 
 
 def _small(role: ModelRole) -> str:
-    return ", and few parameters" if role is ModelRole.FAST else ""
+    return " and few parameters" if role is ModelRole.FAST else ""
 
 
 def _choice(page: PageRequest, candidate: Candidate) -> Choice:

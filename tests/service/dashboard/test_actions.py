@@ -224,7 +224,7 @@ def test_settings_of_a_loaded_model_apply_at_its_next_load(
     after = change(num_ctx="8192", notes="long files")
 
     assert "next load" not in before
-    assert "num_ctx: takes effect at the next load. Unload model" in after
+    assert "num_ctx takes effect at the next load. Unload model" in after
 
 
 def test_settings_that_cannot_be_lose_nothing(
@@ -302,7 +302,7 @@ def test_who_may_only_read_sees_why_buttons_are_off(guarded: ServiceThread) -> N
             in page.text
         )
         assert f"/models/{MODEL}/load" not in page.links
-        assert "is not possible here" in looking.page(f"/models/{MODEL}/load", 403).text
+        assert "cannot be loaded" in looking.page(f"/models/{MODEL}/load", 403).text
         assert looking.http.post(f"/models/{MODEL}/load").status_code == 403
 
 

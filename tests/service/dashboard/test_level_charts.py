@@ -131,7 +131,7 @@ def test_charts_of_the_past_show_the_past(
 
     then = browser.page(f"/figures?of=memory&span=all&as_of={before}")
 
-    assert "Nothing was recorded in this time." in then.text
+    assert "Nothing was recorded in this period." in then.text
     assert MODEL in browser.page("/figures?of=memory&span=all").text
 
 

@@ -169,5 +169,5 @@ def test_page_of_the_past_has_only_what_was_recorded_by_then(
 def test_page_without_uses_says_how_to_record_them(browser: HtmlClient) -> None:
     page = browser.page("/usage?as_of=1")
 
-    assert "No uses were recorded in this time." in page.text
+    assert "No uses were recorded in this period." in page.text
     assert "herdbook gateway" in page.text

@@ -95,8 +95,9 @@ def test_config_of_an_unknown_model_fails(
     answer = herdbook("config", "llama3.2", "num_ctx=4096")
 
     assert answer.code == 3
-    assert "llama3.2:latest is not known on local. Did you mean llama3.2:3b?" in (
-        answer.err
+    assert (
+        "llama3.2:latest was not found on node 'local'. Did you mean llama3.2:3b?"
+        in (answer.err)
     )
     assert herdbook("history", "--type", "ConfigurationChanged", "--json").json == []
 
