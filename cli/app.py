@@ -7,17 +7,18 @@ options are accepted before and after the verb; the later one wins.
 from __future__ import annotations
 
 import asyncio
-import glob
 import inspect
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Annotated, Concatenate, ParamSpec
+from typing import Annotated, ClassVar, Concatenate, ParamSpec
 
 import typer
+from typer.core import TyperGroup
 
+from herdbook.cli.completion import complete_file, complete_node
 from herdbook.cli.errors import DONE, OutputError, StoppedError
 from herdbook.cli.invocation import Invocation
 from herdbook.events.file_descriptors import is_exhausted
@@ -25,8 +26,24 @@ from herdbook.events.file_descriptors import is_exhausted
 Own = ParamSpec("Own")
 Verb = Callable[Concatenate[Invocation, Own], Coroutine[None, None, int | None]]
 
+
+class VerbGroup(TyperGroup):
+    """Lists verbs and groups of verbs in one order.
+
+    Attributes:
+        order: The names in the order of the help.
+    """
+
+    order: ClassVar[Sequence[str]] = ()
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # not exported
+        """Return the names of the verbs, in order."""
+        return sorted(super().list_commands(ctx), key=self.order.index)
+
+
 app = typer.Typer(
     name="herdbook",
+    cls=VerbGroup,
     help="Manage the models of an Ollama server, with a full history.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -41,11 +58,6 @@ SERVE = "Serve"
 TRY = "Try it"
 
 _PANEL = "Global options, before or after the verb"
-
-
-def complete_file(incomplete: str) -> list[str]:
-    """Return the files and directories whose paths start with a text."""
-    return sorted(glob.glob(f"{glob.escape(incomplete)}*"))  # noqa: PTH207 - keeps ./
 
 
 def _global_options(
@@ -70,7 +82,9 @@ def _global_options(
     node: Annotated[
         str | None,
         typer.Option(
-            help="Name of the server in the log [env HERDBOOK_NODE; default local].",
+            metavar="NAME",
+            help="Only this node of the log [env HERDBOOK_NODE; default all].",
+            autocompletion=complete_node,
             rich_help_panel=_PANEL,
         ),
     ] = None,
@@ -110,7 +124,11 @@ _CONTEXT = inspect.Parameter(
 
 
 def verb(
-    name: str, panel: str, *, fast: bool = False
+    name: str,
+    panel: str = "Commands",
+    *,
+    fast: bool = False,
+    group: typer.Typer | None = None,
 ) -> Callable[[Verb[Own]], Verb[Own]]:
     """Register an async function as a verb, with the global options.
 
@@ -118,8 +136,10 @@ def verb(
         name: The verb.
         panel: Its group in the help.
         fast: Whether to run it on uvloop, if that is installed.
+        group: The group of verbs that it belongs to; None for none.
     """
     loop_factory = _fastest_loop if fast else None
+    full_name = name if group is None else f"{group.info.name} {name}"
 
     def add(function: Verb[Own]) -> Verb[Own]:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
@@ -127,12 +147,42 @@ def verb(
         def call(context: typer.Context, **given: object) -> int:
             invocation = context.ensure_object(Invocation)
             _apply_globals(invocation, given)
-            invocation.verb = name
+            invocation.verb = full_name
             return _run(invocation, function, given, loop_factory)
 
         _give_signature(call, [_CONTEXT, *own, *_GLOBALS])
-        app.command(name, help=inspect.getdoc(function), rich_help_panel=panel)(call)
+        command = (group or app).command(
+            name, help=inspect.getdoc(function), rich_help_panel=panel
+        )
+        command(call)
         return function
+
+    return add
+
+
+def verb_group(name: str, panel: str) -> Callable[[Verb[[]]], typer.Typer]:
+    """Register a group of verbs, with a function that runs without any of them.
+
+    Args:
+        name: The first word of the verbs.
+        panel: Its group in the help.
+    """
+
+    def add(function: Verb[[]]) -> typer.Typer:
+        group = typer.Typer(name=name, help=inspect.getdoc(function))
+
+        def call(context: typer.Context, **given: object) -> int:
+            invocation = context.ensure_object(Invocation)
+            _apply_globals(invocation, given)
+            invocation.verb = name
+            if context.invoked_subcommand is not None:
+                return DONE
+            return _run(invocation, function, given, None)
+
+        _give_signature(call, [_CONTEXT, *_GLOBALS])
+        group.callback(invoke_without_command=True)(call)
+        app.add_typer(group, rich_help_panel=panel)
+        return group
 
     return add
 

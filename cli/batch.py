@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from herdbook.cli.errors import DONE, ErrorShape, sentence, shape
-from herdbook.cli.invocation import Invocation
-from herdbook.core import HerdbookError, ReadModel
+from herdbook.cli.invocation import Invocation, answering
+from herdbook.cli.lookup import node_for
+from herdbook.core import Fleet, HerdbookError, ModelManager
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,36 +21,78 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True):
     error: ErrorShape
 
 
-def distinct(models: ReadModel, given: Iterable[str]) -> list[str]:
+class Target(NamedTuple):
+    """A model to run a verb for.
+
+    Attributes:
+        manager: The manager of its node.
+        name: Its name.
+        node: Name of the node to show; None if there is only one.
+    """
+
+    manager: ModelManager
+    name: str
+    node: str | None
+
+    @property
+    def label(self) -> str:
+        """The model, with its node if there are several."""
+        return self.name if self.node is None else f"{self.name} on {self.node}"
+
+
+async def targets(
+    invocation: Invocation,
+    fleet: Fleet,
+    given: Iterable[str],
+    *,
+    find: Callable[[Invocation, Fleet, str], Awaitable[ModelManager]] = node_for,
+) -> list[Target]:
     """Check all names before anything is done; return each model once.
+
+    Args:
+        invocation: The call.
+        fleet: The nodes.
+        given: Names as the user wrote them.
+        find: Returns the manager of the node that is meant.
 
     Raises:
         InvalidNameError: A name is not valid.
+        AmbiguousNodeError: Several nodes have a model.
+        ModelNotFoundError: None of several nodes knows a model.
+        OllamaError: One of several nodes does not answer.
     """
-    return list(dict.fromkeys(models.spelled(name) for name in given))
+    found = []
+    for name in given:
+        manager = await find(invocation, fleet, name)
+        models = await manager.now()
+        if fleet.is_several:
+            await answering(manager)
+        node = models.node if fleet.is_several else None
+        found.append(Target(manager, models.spelled(name), node))
+    return list(dict.fromkeys(found))
 
 
 async def for_each(
     invocation: Invocation,
-    names: list[str],
-    action: Callable[[str], Awaitable[int | None]],
+    models: Sequence[Target],
+    action: Callable[[Target], Awaitable[int | None]],
 ) -> int:
     """Run an action per model and return the worst exit code.
 
     A failure of a single model is raised. Of several models, it is reported, on
     stderr or as an object in JSON, and the next model follows.
     """
-    if len(names) == 1:
-        return await action(names[0]) or DONE
+    if len(models) == 1:
+        return await action(models[0]) or DONE
     worst = DONE
-    for name in names:
+    for model in models:
         try:
-            code = await action(name) or DONE
+            code = await action(model) or DONE
         except HerdbookError as error:
             failed = shape(error)
             code = failed.exit
             if invocation.json:
-                line = Failed(name=name, error=failed)
+                line = Failed(name=model.name, error=failed)
                 invocation.screen.write_json(line, in_lines=True)
             else:
                 sys.stderr.write(f"{sentence(failed)}\n")

@@ -1,4 +1,4 @@
-"""One call of the command: its global options and the manager it opens."""
+"""One call of the command: its global options and the nodes it opens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import typer
 
 from herdbook.cli.errors import NoHomeError
 from herdbook.cli.output import Screen
-from herdbook.core import ManagerSettings, ModelManager, ModelRegistry, base_url
+from herdbook.core import Fleet, ManagerSettings, ModelManager, ModelRegistry, base_url
 from herdbook.core.log.location import LogLocation, log_location
 from herdbook.presentation.times import Now
 
@@ -32,7 +32,7 @@ class Invocation:
     Attributes:
         db: The log, as given; None for the file in the user data directory.
         ollama: Address of the server; None uses OLLAMA_HOST.
-        node: Name of the server in the log.
+        node: Name of the only node to use; None for all nodes of the log.
         catalogue: The user's own catalogue; None if there is none.
         json: Whether to print JSON.
         verbose: Whether to show causes and positions.
@@ -45,7 +45,7 @@ class Invocation:
     def __init__(self, *, now: Now | None = None, screen: Screen | None = None) -> None:
         self.db = os.environ.get("HERDBOOK_DB") or None
         self.ollama: str | None = None
-        self.node = os.environ.get("HERDBOOK_NODE") or "local"
+        self.node: str | None = os.environ.get("HERDBOOK_NODE") or None
         self.catalogue = _own_catalogue()
         self.json = False
         self.verbose = False
@@ -117,52 +117,78 @@ class Invocation:
         return shipped.with_catalogue(self.catalogue) if self.catalogue else shipped
 
     @asynccontextmanager
-    async def reading(self, *, refresh: bool = True) -> AsyncIterator[ModelManager]:
-        """Open the manager to read; refresh first, if the server answers in time."""
+    async def reading(self, *, refresh: bool = True) -> AsyncIterator[Fleet]:
+        """Open the nodes to read; refresh those first whose server answers in time."""
         settings = ManagerSettings(refresh_timeout_s=READ_TIMEOUT_S)
-        async with self._open(settings, refresh=refresh, reading=True) as manager:
-            yield manager
+        async with self._open(settings, refresh=refresh, reading=True) as fleet:
+            yield fleet
 
     @asynccontextmanager
-    async def recording(self) -> AsyncIterator[ModelManager]:
-        """Open the manager to record what the verb asks the server, which it does."""
+    async def recording(self) -> AsyncIterator[Fleet]:
+        """Open the nodes to record what the verb asks the servers, which it does."""
         settings = ManagerSettings(refresh_timeout_s=READ_TIMEOUT_S)
-        async with self._open(settings, refresh=False) as manager:
-            yield manager
+        async with self._open(settings, refresh=False) as fleet:
+            yield fleet
 
     @asynccontextmanager
-    async def acting(self) -> AsyncIterator[ModelManager]:
-        """Open the manager to change something; the server must answer.
+    async def acting(self) -> AsyncIterator[Fleet]:
+        """Open the nodes to change something; the only server must answer.
+
+        Of several, the one that is chosen must answer: see ``answering``.
 
         Raises:
-            OllamaError: The server does not answer.
+            OllamaError: The only server does not answer.
         """
         settings = ManagerSettings(refresh_timeout_s=CHANGE_TIMEOUT_S)
-        async with self._open(settings, refresh=True) as manager:
-            if not (await manager.node_status()).reached:
-                await manager.refresh()  # raises the reason
-            yield manager
+        async with self._open(settings, refresh=True) as fleet:
+            if not fleet.is_several:
+                await answering(fleet.home)
+            yield fleet
+
+    @asynccontextmanager
+    async def managing_nodes(self) -> AsyncIterator[Fleet]:
+        """Open all nodes to add, change or remove one, without asking a server."""
+        settings = ManagerSettings(refresh_timeout_s=READ_TIMEOUT_S)
+        async with self._open(settings, refresh=False, all_nodes=True) as fleet:
+            yield fleet
 
     @asynccontextmanager
     async def _open(
-        self, settings: ManagerSettings, *, refresh: bool, reading: bool = False
-    ) -> AsyncIterator[ModelManager]:
-        opened = ModelManager.open(
+        self,
+        settings: ManagerSettings,
+        *,
+        refresh: bool,
+        reading: bool = False,
+        all_nodes: bool = False,
+    ) -> AsyncIterator[Fleet]:
+        opened = Fleet.open(
             self.log,
             ollama=self.ollama,
-            node=self.node,
+            node=None if all_nodes else self.node,
             actor=actor(),
             registry=self.registry,
             settings=settings,
             refresh=refresh,
             reading=reading,
         )
-        async with opened as manager:
+        async with opened as fleet:
             try:
-                yield manager
+                yield fleet
             finally:
                 if self.verbose:
-                    self.position = (await manager.now()).position
+                    await fleet.nodes()  # catches up with the log
+                    self.position = fleet.log.live.views.position
+
+
+async def answering(manager: ModelManager) -> ModelManager:
+    """Return a manager whose server answers.
+
+    Raises:
+        OllamaError: It does not answer.
+    """
+    if not (await manager.node_status()).reached:
+        await manager.refresh()  # raises the reason
+    return manager
 
 
 def _own_catalogue() -> Path | None:

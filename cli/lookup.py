@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from herdbook.cli.errors import NothingFoundError
-from herdbook.core import ModelManager, ModelStatus, ReadModel
+from herdbook.cli.invocation import Invocation
+from herdbook.core import (
+    AmbiguousNodeError,
+    Fleet,
+    ModelManager,
+    ModelStatus,
+    ReadModel,
+)
+from herdbook.core.fleet import questions
 from herdbook.core.log.location import LogLocation
 from herdbook.core.log.storage import log_exists
 from herdbook.presentation.model_not_found import model_not_found, similar_models
@@ -25,6 +33,35 @@ async def check_log(log: LogLocation) -> None:
             "does not exist" if isinstance(log, Path) else "has no log",
             "Choose a log with --db LOG",
         )
+
+
+async def node_for(invocation: Invocation, fleet: Fleet, model: str) -> ModelManager:
+    """Return the manager of the node that a verb about a model means.
+
+    Raises:
+        InvalidNameError: The name is not valid.
+        AmbiguousNodeError: Several nodes have the model.
+        ModelNotFoundError: There are several nodes, and none knows the model.
+    """
+    try:
+        return await questions.node_with(fleet, model)
+    except AmbiguousNodeError as error:
+        command = f"herdbook {invocation.verb} {error.model} --node {error.nodes[0]}"
+        error.remedy = f"Name one: {command}"
+        raise
+
+
+def only_node(invocation: Invocation, fleet: Fleet) -> ModelManager:
+    """Return the manager of the only node, for a verb about one server.
+
+    Raises:
+        AmbiguousNodeError: There are several nodes.
+    """
+    try:
+        return questions.only_node(fleet)
+    except AmbiguousNodeError as error:
+        error.subject = f"herdbook {invocation.verb}"
+        raise
 
 
 def known_status(models: ReadModel, model: str) -> ModelStatus:

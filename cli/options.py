@@ -1,52 +1,14 @@
-"""Arguments and options that several verbs share, with their completion."""
+"""Arguments and options that several verbs share."""
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from herdbook.cli.invocation import Invocation
-from herdbook.core import HerdbookError, ModelRole
-from herdbook.core.clock import SystemClock
-from herdbook.core.log.location import LogLocation
-from herdbook.core.log.storage import Storage, log_exists
-from herdbook.events.facts import FACTS
-from herdbook.events.streams import MODEL_PREFIX, model_of
-
-
-def complete_model(incomplete: str) -> list[str]:
-    """Return the names of models in the log that start with a text."""
-    keys = map(model_of, _streams(MODEL_PREFIX))
-    return sorted({key.name for key in keys if key and key.name.startswith(incomplete)})
-
-
-def complete_stream(incomplete: str) -> list[str]:
-    """Return the streams of the log that start with a text."""
-    return sorted(_streams(incomplete))
-
-
-def _streams(prefix: str) -> set[str]:
-    try:
-        return asyncio.run(_read_streams(Invocation().log, prefix))
-    except HerdbookError:
-        return set()  # an error would garble the shell's prompt
-
-
-async def _read_streams(log: LogLocation, prefix: str) -> set[str]:
-    if not await log_exists(log):
-        return set()
-    async with Storage.open(log, SystemClock()) as storage:
-        events = storage.store.read_all(stream_prefix=prefix)
-        return {event.stream async for event in events}
-
-
-def complete_role(incomplete: str) -> list[str]:
-    """Return the roles that start with a text."""
-    return [role.value for role in ModelRole if role.value.startswith(incomplete)]
-
+from herdbook.cli.completion import complete_model, complete_node, complete_role
+from herdbook.core import ModelRole
 
 Model = Annotated[
     str,
@@ -117,9 +79,10 @@ AnyRole = Annotated[
     ),
 ]
 
+Node = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="Name of the node.", autocompletion=complete_node
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
-
-
-def complete_type(incomplete: str) -> list[str]:
-    """Return the event types that start with a text."""
-    return [f.__name__ for f in FACTS if f.__name__.startswith(incomplete)]

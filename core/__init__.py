@@ -12,6 +12,7 @@ from herdbook.core.desired.desired import DesiredModel, DesiredSet
 from herdbook.core.desired.plan import Plan, PlanProgress
 from herdbook.core.diagnosis import Diagnosis, Level
 from herdbook.core.errors import (
+    AmbiguousNodeError,
     BadAnswerError,
     BusyError,
     BusyServerError,
@@ -108,6 +109,7 @@ ManagerError = HerdbookError
 
 __all__ = [
     "Activity",
+    "AmbiguousNodeError",
     "BadAnswerError",
     "BusyError",
     "BusyServerError",

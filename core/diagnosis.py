@@ -24,12 +24,14 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
         level: The severity.
         what: The finding, as text.
         remedy: What to do; empty if nothing needs to be done.
+        node: The node that was checked, if there are several; otherwise left out.
     """
 
     check: str
     level: Level
     what: str
     remedy: str = ""
+    node: str | msgspec.UnsetType = msgspec.UNSET
 
 
 def diagnosis(

@@ -27,6 +27,7 @@ from herdbook.core.checks.log import (
 from herdbook.core.clock import Clock, SystemClock
 from herdbook.core.diagnosis import Diagnosis, Level, diagnosis
 from herdbook.core.errors import HerdbookError, StoreError
+from herdbook.core.fleet.fleet import Fleet
 from herdbook.core.log.location import MEMORY, LogLocation
 from herdbook.core.log.storage import Storage
 from herdbook.core.manager import ModelManager
@@ -55,7 +56,7 @@ class DoctorOptions(msgspec.Struct, frozen=True, kw_only=True):
         log: The log; None to check only the rest.
         ollama: Address of the server, in the format of ``OLLAMA_HOST``; by default
             ``OLLAMA_HOST``.
-        node: Name of the server in the log.
+        node: Check only this node; None for all nodes of the log.
         actor: Recorded as who requested the refresh.
         catalogue: File of the user's catalogue, if any.
         refresh_timeout_s: Timeout of a refresh from the server, seconds.
@@ -63,7 +64,7 @@ class DoctorOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     log: LogLocation | None
     ollama: str | None = None
-    node: str = "local"
+    node: str | None = None
     actor: str = "library:python"
     catalogue: Path | None = None
     refresh_timeout_s: float = 10.0
@@ -95,8 +96,8 @@ async def examine(
                 )
             except StoreError as error:
                 found.append(failed("log", error))
-    async with _open(options, MEMORY, clock) as manager:
-        return (*found, *await manager.doctor())
+    async with _open(options, MEMORY, clock) as fleet:
+        return (*found, *await _check_nodes(fleet))
 
 
 def _is_sound(found: Sequence[Diagnosis]) -> bool:
@@ -143,19 +144,39 @@ async def _check_log_and_server(
     """Open the log and compare it with the server."""
     async with Storage.open(log, clock) as storage:
         before = (await storage.store.head()).position
-    async with _open(options, log, clock) as manager:
+    async with _open(options, log, clock) as fleet:
         return [
             *([_check_instances(log)] if isinstance(log, Path) else []),
-            *_events((await manager.now()).findings),
-            *[each async for each in _interrupted_work(manager, before)],
-            *await manager.doctor(),
+            *_events((await fleet.home.now()).findings),
+            *[each async for each in _interrupted_work(fleet.home, before)],
+            *await _check_nodes(fleet),
         ]
+
+
+async def _check_nodes(fleet: Fleet) -> list[Diagnosis]:
+    """Check the server and the models of each node, all at the same time."""
+    if not fleet.is_several:
+        return await fleet.home.doctor()
+    names = fleet.all_names
+    each = await asyncio.gather(*(_check_node(fleet, name) for name in names))
+    return [
+        msgspec.structs.replace(one, node=name)
+        for name, found in zip(names, each, strict=True)
+        for one in found
+    ]
+
+
+async def _check_node(fleet: Fleet, name: str) -> list[Diagnosis]:
+    try:
+        return await fleet.manager(name).doctor()
+    except HerdbookError as error:
+        return [failed("server", error)]
 
 
 def _open(
     options: DoctorOptions, log: LogLocation | str, clock: Clock
-) -> AbstractAsyncContextManager[ModelManager]:
-    return ModelManager.open(
+) -> AbstractAsyncContextManager[Fleet]:
+    return Fleet.open(
         log,
         ollama=options.ollama,
         node=options.node,

@@ -12,6 +12,7 @@
     │   ├── InvalidDesiredError        invalid desired set
     │   ├── UnknownRoleError           unknown role
     │   ├── UnknownNodeError           unknown node
+    │   ├── AmbiguousNodeError         several nodes have the model, or may be meant
     │   ├── NoPlaceError               no node may have the model
     │   ├── UnknownDimensionError      use cannot be grouped by it
     │   ├── ModelNotFoundError         the model does not exist there
@@ -72,6 +73,7 @@ from herdbook.events.errors import (
 from herdbook.events.file_descriptors import ResourceExhaustedError
 
 __all__ = [
+    "AmbiguousNodeError",
     "BadAnswerError",
     "BusyError",
     "BusyServerError",
@@ -237,6 +239,29 @@ class UnknownNodeError(CallerError):
             f"{_short(node)!r}",
             "is not a node of this log",
             f"{did_you_mean(node, known)}Nodes: {', '.join(known)}",
+        )
+
+
+class AmbiguousNodeError(CallerError):
+    """The request does not say which of several nodes it is about.
+
+    Attributes:
+        model: The model; empty if the request is about none.
+        nodes: Names of the nodes that may be meant.
+    """
+
+    code = "ambiguous_node"
+
+    def __init__(self, model: str, nodes: tuple[str, ...]) -> None:
+        self.model = model
+        self.nodes = nodes
+        listed = ", ".join(nodes)
+        super().__init__(
+            model or "the request",
+            f"is on several nodes: {listed}" if model else "must name a node",
+            f"Name one of them with --node {nodes[0]}"
+            if model
+            else f"Add --node NAME. Nodes: {listed}",
         )
 
 

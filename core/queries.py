@@ -29,6 +29,7 @@ from herdbook.core.repository import ModelRepository
 from herdbook.events.facts import Capability
 from herdbook.events.recorded import RecordedEvent
 from herdbook.events.store import Head
+from herdbook.events.streams import is_of_node, model_stream
 from herdbook.events.times import position_at
 from herdbook.events.verify import Verification
 from herdbook.projections.history import HistoryEntry, HistoryFilter, HistoryView
@@ -292,22 +293,30 @@ class Queries:
         return when
 
     async def history(
-        self, name: str | None = None, chosen: HistoryFilter | None = None
+        self,
+        name: str | None = None,
+        chosen: HistoryFilter | None = None,
+        *,
+        node: str | None = None,
     ) -> list[HistoryEntry]:
         """Return the history of a model, or of all models, oldest first.
 
         Args:
-            name: The model; None for all models and the node.
+            name: The model; None for all models and nodes of the log.
             chosen: Filter; None for all events.
+            node: The node of the model, by default that of the manager; without a
+                model, only the events of this node and its models.
         """
         view = HistoryView(chosen)
         if name is None:
             recorded = self._storage.store.read_all()
         else:
-            stream = self._repository.stream((await self.now()).spelled(name))
+            own = (await self.now()).spelled(name) if node is None else name
+            stream = model_stream(node or self._repository.node, own)
             recorded = self._storage.store.read_stream(stream)
         async for event in recorded:
-            view.apply(event)
+            if node is None or is_of_node(event.stream, node):
+                view.apply(event)
         return view.entries
 
     async def read_log(

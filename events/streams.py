@@ -85,6 +85,12 @@ def node_of(stream: str) -> str | None:
     return node if kind == "node" and node and "/" not in node else None
 
 
+def is_of_node(stream: str, node: str) -> bool:
+    """Return whether a stream is that of a node, or of a model on it."""
+    model = model_of(stream)
+    return model.node == node if model else node_of(stream) == node
+
+
 def check_stream(stream: str) -> StreamName:
     """Check a stream name and return it unchanged.
 

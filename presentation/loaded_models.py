@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -19,6 +19,9 @@ from herdbook.core import (
     Runner,
 )
 
+OfSeveral: TypeAlias = str | msgspec.UnsetType
+"""Name of a node where a log has several; otherwise the field is left out."""
+
 _LOADS: Final = HistoryFilter(types=frozenset({"ModelLoaded"}), limit=1)
 
 
@@ -27,6 +30,7 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: The model.
+        node: Its node, if there are several; otherwise left out.
         also: Other models with the same weights, which share the memory.
         state: State of the model.
         size_bytes: Memory in all, bytes; None if the server has not reported it.
@@ -40,9 +44,12 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
         last_used_at: Last recorded use.
         last_used_by: Actor of that use; None for an observed one.
         last_used_within_s: How much earlier an observed use may have ended, seconds.
+        stale_since: Since when its node has not answered, if there are several nodes
+            and it does not; otherwise left out.
     """
 
     name: str
+    node: OfSeveral = msgspec.UNSET
     also: tuple[str, ...]
     state: ModelState
     size_bytes: int | None
@@ -56,6 +63,7 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     last_used_at: datetime | None
     last_used_by: str | None
     last_used_within_s: float
+    stale_since: datetime | msgspec.UnsetType = msgspec.UNSET
 
 
 class LoadedModels(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +73,8 @@ class LoadedModels(msgspec.Struct, frozen=True, kw_only=True):
         models: The loaded models, the largest first.
         size_bytes: Memory of all of them, bytes.
         gpu_bytes: Part of it on GPUs, bytes.
-        stale_since: Since when the server has not answered; None if it does.
+        stale_since: Since when the server has not answered; None if it does. Of several
+            servers, the longest time.
     """
 
     models: list[LoadedModel]
@@ -76,10 +85,11 @@ class LoadedModels(msgspec.Struct, frozen=True, kw_only=True):
 
 def by_runner(statuses: Iterable[ModelStatus]) -> list[list[ModelStatus]]:
     """Group the loaded models that share a runner, the largest runner first."""
-    groups: dict[str, list[ModelStatus]] = {}
+    groups: dict[tuple[str, str], list[ModelStatus]] = {}
     for status in statuses:
         if status.state is ModelState.LOADED:
-            groups.setdefault(status.weights or status.name, []).append(status)
+            key = (status.node, status.weights or status.name)
+            groups.setdefault(key, []).append(status)
     for group in groups.values():
         loaded_as = group[0].runner.name if group[0].runner else ""
         group.sort(key=lambda each: (each.name != loaded_as, each.name))
@@ -93,29 +103,38 @@ def _size(group: list[ModelStatus]) -> int:
 async def last_load(
     manager: ModelManager, group: Sequence[ModelStatus]
 ) -> HistoryEntry | None:
-    """Return the event that loaded the models of a runner; None if there is none."""
-    entries = await manager.history(group[0].name, _LOADS)
+    """Return the event that loaded the models of a runner; None if there is none.
+
+    Args:
+        manager: A manager of the log, of any node.
+        group: The models.
+    """
+    entries = await manager.history(group[0].name, _LOADS, node=group[0].node)
     return entries[-1] if entries else None
 
 
 def loaded_models(
     groups: Iterable[Sequence[ModelStatus]],
     loads: Iterable[HistoryEntry | None],
-    node: NodeStatus,
+    nodes: Sequence[NodeStatus],
 ) -> LoadedModels:
     """Describe the loaded models, with totals.
 
     Args:
         groups: The models of each runner, from ``by_runner``.
         loads: The event that loaded each of them, in the same order.
-        node: The node that they are loaded on.
+        nodes: The nodes that they are loaded on.
     """
-    models = [_loaded(*each) for each in zip(groups, loads, strict=True)]
+    stale = {node.name: node.since for node in nodes if not node.reached}
+    models = [
+        _loaded(group, load, several=len(nodes) > 1, stale=stale)
+        for group, load in zip(groups, loads, strict=True)
+    ]
     return LoadedModels(
         models=models,
         size_bytes=sum(each.size_bytes or 0 for each in models),
         gpu_bytes=sum(each.gpu_bytes or 0 for each in models),
-        stale_since=None if node.reached else node.since,
+        stale_since=min(filter(None, stale.values()), default=None),
     )
 
 
@@ -125,10 +144,19 @@ def last_used(group: Sequence[ModelStatus]) -> ModelStatus:
     return max(used, key=lambda each: str(each.last_used_at), default=group[0])
 
 
-def _loaded(group: Sequence[ModelStatus], load: HistoryEntry | None) -> LoadedModel:
-    runner, used = group[0].runner, last_used(group)
+def _loaded(
+    group: Sequence[ModelStatus],
+    load: HistoryEntry | None,
+    *,
+    several: bool,
+    stale: Mapping[str, datetime | None],
+) -> LoadedModel:
+    runner, used, node = group[0].runner, last_used(group), group[0].node
+    stale_since = stale.get(node) if several else None
     return LoadedModel(
         name=group[0].name,
+        node=node if several else msgspec.UNSET,
+        stale_since=msgspec.UNSET if stale_since is None else stale_since,
         also=tuple(each.name for each in group[1:]),
         state=group[0].state,
         size_bytes=runner.size_bytes if runner else None,

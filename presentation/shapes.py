@@ -18,19 +18,23 @@ from herdbook.core import (
     FactSource,
     Finding,
     HistoryEntry,
+    ModelRole,
     ModelState,
     ModelStatus,
     NodeStatus,
     PullProgress,
     ReadModel,
+    Recommendation,
     Runner,
     Suggestion,
 )
 from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.core.desired.free_space import FreeSpace, Group
 from herdbook.core.desired.plan import Plan, Step
+from herdbook.core.fleet.nodes_file import NodeStep
 from herdbook.core.history.explain import Explanation, ExplanationEvent
 from herdbook.events.facts import Setting
+from herdbook.presentation.loaded_models import OfSeveral
 from herdbook.projections.status import Failure, Work
 
 
@@ -185,10 +189,16 @@ def progress(name: str, state: str, latest: PullProgress | None) -> Progress:
     )
 
 
+def known(node: str | None) -> OfSeveral:
+    """Return the name of a node of several; unset for the only one."""
+    return msgspec.UNSET if node is None else node
+
+
 class Removed(msgspec.Struct, frozen=True, kw_only=True):
     """The output of ``rm``."""
 
     name: str
+    node: OfSeveral = msgspec.UNSET
     freed_bytes: int
     shared_with: tuple[str, ...]
 
@@ -197,6 +207,7 @@ class Unloaded(msgspec.Struct, frozen=True, kw_only=True):
     """The output of ``unload``: ``unloaded``, ``deferred`` or ``not_loaded``."""
 
     name: str
+    node: OfSeveral = msgspec.UNSET
     result: str
 
 
@@ -235,6 +246,61 @@ async def as_of(
         asked=moment.asked,
         node=moment.node_status(),
         models=models,
+        recommended=recommended,
+    )
+
+
+class AsOfNodes(msgspec.Struct, frozen=True, kw_only=True):
+    """The output of ``as-of`` for several nodes.
+
+    ``recommended`` has the first choice on any of them for each role.
+    """
+
+    position: int
+    asked: datetime | None
+    nodes: list[NodeStatus]
+    models: list[Model]
+    recommended: dict[str, Candidate | None]
+
+
+def recommendation(
+    read_models: Sequence[ReadModel], role: ModelRole | str
+) -> Recommendation:
+    """Return the models of some nodes for a role, best first, and those rejected.
+
+    Raises:
+        UnknownRoleError: The role does not exist.
+    """
+    if len(read_models) == 1:
+        return read_models[0].explain(role)
+    nodes = {one.node for one in read_models}
+    found = read_models[0].explain_everywhere(role)
+    return Recommendation(
+        role=found.role,
+        chosen=tuple(one for one in found.chosen if one.node in nodes),
+        passed_over=tuple(one for one in found.passed_over if one.node in nodes),
+    )
+
+
+async def as_of_nodes(
+    read_models: Sequence[ReadModel], roles: Iterable[str]
+) -> AsOfNodes:
+    """Return the JSON structure of the read models of several nodes.
+
+    Args:
+        read_models: The read models, of one position.
+        roles: Names of the roles to recommend a model for.
+    """
+    each = [await as_of(one, ()) for one in read_models]
+    recommended = {}
+    for role in roles:
+        chosen = recommendation(read_models, role).chosen
+        recommended[role] = chosen[0] if chosen else None
+    return AsOfNodes(
+        position=each[0].position,
+        asked=each[0].asked,
+        nodes=[one.node for one in each],
+        models=[model for one in each for model in one.models],
         recommended=recommended,
     )
 
@@ -367,6 +433,13 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
     node: NodeStatus
     moved: bool
+
+
+class NodeChange(msgspec.Struct, frozen=True, kw_only=True):
+    """An element of ``node apply``: a change, and whether it was made."""
+
+    step: NodeStep
+    done: bool
 
 
 class Graph(msgspec.Struct, frozen=True, kw_only=True):

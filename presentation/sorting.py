@@ -34,6 +34,7 @@ def display_order(statuses: Iterable[ModelStatus]) -> list[ModelStatus]:
             _ORDER.index(status.state),
             first.get(status.weights or "", status.name),
             status.name,
+            status.node,
         ),
     )
 
@@ -61,19 +62,19 @@ def sort_models(statuses: list[ModelStatus], key: str) -> list[ModelStatus]:
     return sorted(statuses, key=values[key], reverse=True)
 
 
-def twins_of(statuses: Sequence[ModelStatus]) -> dict[str, str]:
-    """Return, by name, the earlier model in the list that has the same weights.
+def twins_of(statuses: Sequence[ModelStatus]) -> dict[tuple[str, str], str]:
+    """Return, by node and name, the earlier model there that has the same weights.
 
     Args:
         statuses: Models in display order.
     """
-    first: dict[str, str] = {}
-    twins: dict[str, str] = {}
+    first: dict[tuple[str, str], str] = {}
+    twins: dict[tuple[str, str], str] = {}
     for status in statuses:
         if status.weights is not None and status.present:
-            twin = first.setdefault(status.weights, status.name)
+            twin = first.setdefault((status.node, status.weights), status.name)
             if twin != status.name:
-                twins[status.name] = twin
+                twins[status.node, status.name] = twin
     return twins
 
 

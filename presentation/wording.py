@@ -182,11 +182,13 @@ def node_text(node: NodeStatus, now: Now) -> str:
 
 def disk_text(statuses: Iterable[ModelStatus]) -> str:
     """Return the disk usage of models: shared weights once, then for each model."""
-    sizes = [(s.weights or s.name, s.size_bytes) for s in statuses if s.size_bytes]
+    sizes = [
+        ((s.node, s.weights or s.name), s.size_bytes) for s in statuses if s.size_bytes
+    ]
     if not sizes:
         return ""
     total = sum(size for _, size in sizes)
-    largest: dict[str, int] = {}
+    largest: dict[tuple[str, str], int] = {}
     for weights, size in sizes:
         largest[weights] = max(size, largest.get(weights, 0))
     once = sum(largest.values())
@@ -196,7 +198,9 @@ def disk_text(statuses: Iterable[ModelStatus]) -> str:
 
 def memory_text(statuses: Iterable[ModelStatus]) -> str:
     """Return the memory of all runners, each counted once."""
-    runners = {s.runner.digest: s.runner.size_bytes for s in statuses if s.runner}
+    runners = {
+        (s.node, s.runner.digest): s.runner.size_bytes for s in statuses if s.runner
+    }
     return f"{bytes_text(sum(runners.values()))} in memory" if runners else ""
 
 

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from herdbook.core import (
+    AmbiguousNodeError,
     BusyError,
     BusyServerError,
     CallerError,
@@ -44,6 +45,7 @@ STATUSES: Final[dict[type[HerdbookError], HTTPStatus]] = {
     HerdbookError: HTTPStatus.INTERNAL_SERVER_ERROR,
     # The request cannot be carried out.
     CallerError: HTTPStatus.BAD_REQUEST,
+    AmbiguousNodeError: HTTPStatus.CONFLICT,
     BusyError: HTTPStatus.CONFLICT,
     NodeAddressError: HTTPStatus.CONFLICT,
     NoPlaceError: HTTPStatus.CONFLICT,

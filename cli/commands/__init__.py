@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from importlib import import_module
 
-from herdbook.cli.app import GLOBALS_WITH_VALUE, app
+from herdbook.cli.app import GLOBALS_WITH_VALUE, VerbGroup
 
 MODULES = {
     "ls": "models.inspect",
@@ -57,6 +57,8 @@ MODULES = {
 VERBS = tuple(MODULES)
 """Every verb, in the order of the help."""
 
+VerbGroup.order = VERBS
+
 _COMPLETION = "_HERDBOOK_COMPLETE"
 """Set by the shell that asks for completions."""
 
@@ -74,10 +76,9 @@ def register(arguments: Sequence[str]) -> None:
 
 
 def register_all() -> None:
-    """Import every verb, and sort them for the help."""
+    """Import every verb."""
     for module in dict.fromkeys(MODULES.values()):
         import_module(f"{__name__}.{module}")
-    app.registered_commands.sort(key=lambda command: VERBS.index(str(command.name)))
 
 
 def _called_verb(arguments: Sequence[str]) -> str | None:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from herdbook.cli.invocation import Invocation
-from herdbook.core import HerdbookError, ManagerSettings, ModelManager, base_url
+from herdbook.core import Fleet, HerdbookError, ManagerSettings, ModelManager, base_url
 from herdbook.gateway.access import Authenticate, Caller
 from herdbook.gateway.limits import Limits
-from herdbook.gateway.run import listen_address, recorded_gateway
+from herdbook.gateway.relay import NO_OBSERVER, GatewayObserver
+from herdbook.gateway.run import fleet_gateway, listen_address, recorded_gateway
 from herdbook.gateway.settings import GatewaySettings
 from herdbook.service.auth.rate_limit import FailedLogins
 from herdbook.service.auth.token_reload import TokenReloader
@@ -152,7 +153,7 @@ async def serve_until_stopped(
         loop.add_signal_handler(number, stopped.set)
     settings = options.settings(invocation.ollama)
     authenticate = authenticator(take_from_environment(os.environ), tokens)
-    opened = ModelManager.open(
+    opened = Fleet.open(
         invocation.log,
         ollama=invocation.ollama,
         node=invocation.node,
@@ -162,14 +163,51 @@ async def serve_until_stopped(
             refresh_timeout_s=5.0, reconcile_every_s=REFRESH_EVERY_S
         ),
     )
-    async with (
-        opened as manager,
-        recorded_gateway(
-            manager, settings, authenticate=authenticate, failed=stopped.set
-        ) as address,
-    ):
-        _write_start(invocation, address, settings.server)
-        await stopped.wait()
+    async with opened as fleet:
+        served = gateway_over(
+            fleet, settings, authenticate=authenticate, failed=stopped.set
+        )
+        servers = ", ".join(manager.url for manager in fleet.managers())
+        async with served as address:
+            _write_start(invocation, address, servers)
+            await stopped.wait()
+
+
+def gateway_over(
+    fleet: Fleet,
+    settings: GatewaySettings,
+    *,
+    authenticate: Authenticate | None,
+    failed: Callable[[], None],
+    observer: GatewayObserver = NO_OBSERVER,
+) -> AbstractAsyncContextManager[str]:
+    """Return what serves a gateway over all nodes, or over the only one.
+
+    Args:
+        fleet: The nodes.
+        settings: Where to listen, and the limits.
+        authenticate: Checks a token; None if there are no tokens.
+        failed: Called if the gateway stops by itself, which only a bug causes.
+        observer: Receives what the gateway does, for metrics.
+
+    Raises:
+        CallerError: The address cannot be listened on, or must not without tokens.
+    """
+    if fleet.is_several:
+        return fleet_gateway(
+            fleet,
+            settings,
+            authenticate=authenticate,
+            failed=failed,
+            observer=observer,
+        )
+    return recorded_gateway(
+        fleet.home,
+        msgspec.structs.replace(settings, server=fleet.home.url),
+        authenticate=authenticate,
+        failed=failed,
+        observer=observer,
+    )
 
 
 def _write_start(invocation: Invocation, address: str, server: str) -> None:

@@ -13,6 +13,7 @@ import msgspec
 from herdbook.cli.errors import UsageError, from_extra
 from herdbook.cli.invocation import READ_TIMEOUT_S, Invocation
 from herdbook.core import ManagerSettings, ModelManager
+from herdbook.core.fleet.members import DEFAULT
 from herdbook.core.log.location import LogLocation
 from herdbook.core.log.storage import log_exists
 from herdbook.core.upkeep.anchors import AnchorSchedule
@@ -162,7 +163,7 @@ async def serve(invocation: Invocation, given: ServeOptions) -> None:
     options = RunOptions(
         log=invocation.log,
         ollama=invocation.ollama,
-        node=invocation.node,
+        node=invocation.node or DEFAULT,
         registry=invocation.registry,
         settings=settings,
         resume_pulls=given.resume_pulls,
@@ -234,7 +235,7 @@ async def _sandboxed(
     else:
         models = invocation.data / f"{log.schema}-sandbox"
     sandbox = Options(registry_rate=SANDBOX_RATE, state=models)
-    node = "sandbox" if invocation.node == "local" else invocation.node
+    node = invocation.node or "sandbox"
     # Only in the default demonstration log, and only when that is new: a log that the
     # user named with --db holds nothing but what the user did.
     is_old = is_named or await log_exists(log) or models.exists()

@@ -16,7 +16,8 @@ from herdbook.presentation.sorting import display_order, twins_of
 from herdbook.presentation.times import Now
 from herdbook.projections.status import Work
 
-COLUMNS = (
+_NODE = Column("NODE")
+_COLUMNS = (
     Column("MODEL"),
     Column("STATE"),
     Column("SIZE", gives_way=1, right=True),
@@ -27,10 +28,10 @@ COLUMNS = (
 
 
 class ModelsTable:
-    """The models at one position, as a table.
+    """The models at one position, as a table; with their node if there are several.
 
     Args:
-        models: The models.
+        nodes: The models of each node.
         registry: Known models, for details that the server has not reported.
         now: The current time.
         bars: Whether to draw progress bars.
@@ -38,34 +39,45 @@ class ModelsTable:
 
     def __init__(
         self,
-        models: ReadModel,
+        nodes: Sequence[ReadModel],
         registry: ModelRegistry,
         now: Now,
         *,
         bars: bool = False,
     ) -> None:
-        self._models = models
+        self._nodes = {models.node: models for models in nodes}
         self._registry = registry
         self._now = now
         self._bars = bars
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """The columns of the rows."""
+        first, *others = _COLUMNS
+        return [first, _NODE, *others] if len(self._nodes) > 1 else _COLUMNS
 
     def chosen(self, *, deleted: bool = False) -> list[ModelStatus]:
         """Return the models in order; with ``deleted`` also those not present."""
         return display_order(
             status
-            for status in self._models.statuses()
+            for models in self._nodes.values()
+            for status in models.statuses()
             if deleted or status.state is not ModelState.NOT_PRESENT
         )
 
     def rows(self, statuses: Sequence[ModelStatus]) -> list[Row]:
         """Return a row per model, with notes above and below it."""
         twins = twins_of(statuses)
-        return [self._row(status, twins.get(status.name)) for status in statuses]
+        return [
+            self._row(status, twins.get((status.node, status.name)))
+            for status in statuses
+        ]
 
     def _row(self, status: ModelStatus, twin: str | None) -> Row:
-        can = self._models.capabilities(status.name)
+        can = self._nodes[status.node].capabilities(status.name)
         cells = [
             Piece(status.name),
+            *([Piece(status.node)] if len(self._nodes) > 1 else []),
             state_piece(status),
             Piece(wording.size_text(status)),
             Piece(wording.context_text(status, self._registry)),
@@ -98,25 +110,40 @@ class ModelsTable:
         return (Piece(verb), *drawn, Piece(f"{share}   {figures}   {by}"))
 
 
-def footer(
-    models: ReadModel, statuses: Sequence[ModelStatus], now: Now, *, remark: str = ""
-) -> Line:
-    """Return the line below the table: node, models, bytes, memory, event.
+def footers(
+    nodes: Sequence[ReadModel],
+    statuses: Sequence[ModelStatus],
+    now: Now,
+    *,
+    remark: str = "",
+) -> Iterator[Line]:
+    """Yield the lines below the table: node, models, bytes, memory, event.
+
+    Of several nodes, a line for each that does not answer, then a line for all.
 
     Args:
-        models: All models.
+        nodes: All models, of each node.
         statuses: The models in the table.
         now: The time of the table.
-        remark: An addition to the status of the node.
+        remark: An addition to the status of the nodes.
     """
-    node = models.node_status()
+    states = [models.node_status() for models in nodes]
+    if len(states) == 1:
+        name, words = states[0].name, wording.node_text(states[0], now)
+    else:
+        name, words = wording.counted(len(states), "node"), ""
+        for node in states:
+            if not node.reached:
+                text = wording.joined([node.name, wording.node_text(node, now)])
+                yield line(Piece(text, "yellow"))
+    disk, memory = wording.disk_text(statuses), wording.memory_text(statuses)
     text = wording.joined(
         [
-            node.name,
-            wording.node_text(node, now) + remark,
-            wording.counted(len(statuses), "model") + wording.disk_text(statuses),
-            wording.memory_text(statuses),
-            f"event {models.position:,}",
+            name,
+            f"{words}{remark}".removeprefix(", "),
+            wording.counted(len(statuses), "model") + disk,
+            memory,
+            f"event {nodes[0].position:,}",
         ]
     )
-    return line(Piece(text, "dim" if node.reached else "yellow"))
+    yield line(Piece(text, "dim" if all(node.reached for node in states) else "yellow"))

@@ -15,24 +15,34 @@ from herdbook.presentation.times import Now
 from herdbook.presentation.wording import NOTHING, reasons_text
 from herdbook.projections.sentences import bytes_text
 
-_COLUMNS = (Column("ROLE"), Column("MODEL"), Column("WHY", gives_way=1))
+_COLUMNS = (
+    Column("ROLE"),
+    Column("MODEL"),
+    Column("NODE"),
+    Column("WHY", gives_way=1),
+)
 
 
-def show_overview(screen: Screen, answers: Sequence[Recommendation], now: Now) -> None:
-    """Write the first choice for each role."""
+def show_overview(
+    screen: Screen, answers: Sequence[Recommendation], now: Now, *, nodes: bool = False
+) -> None:
+    """Write the first choice for each role; with ``nodes``, also its node."""
     rows = []
     for answer in answers:
         first = answer.chosen[0] if answer.chosen else None
+        node = Piece(first.node if first else NOTHING)
         rows.append(
             Row(
                 [
                     Piece(answer.role.value),
                     Piece(first.name if first else NOTHING, "bold"),
+                    *([node] if nodes else []),
                     Piece(reasons_text(first, now) if first else _hint(answer)),
                 ]
             )
         )
-    screen.write_table(_COLUMNS, rows)
+    columns = [each for each in _COLUMNS if nodes or each.header != "NODE"]
+    screen.write_table(columns, rows)
 
 
 def _hint(answer: Recommendation) -> str:
@@ -40,11 +50,29 @@ def _hint(answer: Recommendation) -> str:
 
 
 def show(
-    screen: Screen, answer: Recommendation, registry: ModelRegistry, now: Now
+    screen: Screen,
+    answer: Recommendation,
+    registry: ModelRegistry,
+    now: Now,
+    *,
+    nodes: bool = False,
 ) -> None:
-    """Write the ranking for a role, then the models that do not fit."""
+    """Write the ranking for a role, then the models that do not fit.
+
+    Args:
+        screen: The output.
+        answer: The ranking.
+        registry: Known models.
+        now: The current time.
+        nodes: Whether to show the node of each model.
+    """
     chosen = [
-        _row("use" if at == 0 else "then", candidate, reasons_text(candidate, now))
+        _row(
+            "use" if at == 0 else "then",
+            candidate,
+            reasons_text(candidate, now),
+            nodes=nodes,
+        )
         for at, candidate in enumerate(answer.chosen)
     ]
     passed_over = [
@@ -52,19 +80,22 @@ def show(
             "not" if at == 0 else " ",
             candidate,
             reasons_text(candidate, now) + _remedy(candidate, registry),
+            nodes=nodes,
         )
         for at, candidate in enumerate(answer.passed_over)
     ]
-    columns = (Column(""), Column(""), Column("", gives_way=1))
+    node = [Column("")] if nodes else []
+    columns = (Column(""), Column(""), *node, Column("", gives_way=1))
     screen.write_table(columns, [*chosen, *passed_over], headers=False)
     if not answer.chosen:
         role = answer.role
         screen.write(f"No model fits {role}. To find one: herdbook suggest {role}")
 
 
-def _row(lead: str, candidate: Candidate, why: str) -> Row:
+def _row(lead: str, candidate: Candidate, why: str, *, nodes: bool) -> Row:
     style = "bold" if lead == "use" else ""
-    return Row([Piece(lead, "dim"), Piece(candidate.name, style), Piece(why)])
+    node = [Piece(candidate.node)] if nodes else []
+    return Row([Piece(lead, "dim"), Piece(candidate.name, style), *node, Piece(why)])
 
 
 def _remedy(candidate: Candidate, registry: ModelRegistry) -> str:

@@ -164,16 +164,35 @@ class Fleet:
                 raise running.error
         return self.manager(DEFAULT if DEFAULT in names else names[0])
 
+    @property
+    def all_names(self) -> list[str]:
+        """Names of all nodes to choose from, managed now or not, sorted."""
+        return sorted(self._running)
+
+    @property
+    def is_several(self) -> bool:
+        """Whether there is more than one node to choose from."""
+        return len(self._running) > 1
+
     def manager(self, name: str) -> ModelManager:
         """Return the manager of a node.
 
         Raises:
-            UnknownNodeError: There is no such node, or it cannot be managed now.
+            UnknownNodeError: There is no such node.
+            HerdbookError: The node cannot be managed now, such as one whose server has
+                another address.
         """
         running = self._running.get(name)
-        if running is None or running.manager is None:
-            raise UnknownNodeError(name, known=tuple(self.names))
-        return running.manager
+        if running is not None and running.manager is not None:
+            return running.manager
+        if running is not None and running.error is not None:
+            raise running.error
+        raise UnknownNodeError(name, known=tuple(self._running))
+
+    def problem(self, name: str) -> Exception | None:
+        """Return why a node cannot be managed now; None if it can."""
+        running = self._running.get(name)
+        return None if running is None else running.error
 
     def managers(self) -> list[ModelManager]:
         """Return all managers, by the name of their node."""
@@ -187,6 +206,18 @@ class Fleet:
         """
         nodes = await self._members.now()
         return [one for one in nodes if self._chosen in (None, one.name)]
+
+    async def node(self, name: str) -> NodeStatus:
+        """Return the status of a managed node.
+
+        Raises:
+            UnknownNodeError: There is no such node.
+            StoreError: The log cannot be read.
+        """
+        nodes = {node.name: node for node in await self.nodes()}
+        if name not in nodes:
+            raise UnknownNodeError(name, known=tuple(nodes))
+        return nodes[name]
 
     async def now(self) -> list[ReadModel]:
         """Return the read model of each node at the end of the log, by node.
@@ -449,13 +480,14 @@ class Fleet:
                 if name not in wanted or running.is_outdated(wanted[name]):
                     await self._stop(name)
             new = [one for name, one in wanted.items() if name not in self._running]
+            only = strict and len(wanted) == 1
             for node in new:
-                running = _Running(node, self._open_node, clock=self._clock)
+                running = _Running(node, self._open_node, clock=self._clock, once=only)
                 self._running[node.name] = running
                 await running.start()
             for node in new:
                 error = await self._running[node.name].opened()
-                if error is not None and strict and len(wanted) == 1:
+                if error is not None and only:
                     raise error
 
     async def _stop(self, name: str) -> None:
@@ -477,7 +509,8 @@ class _Fitted(NamedTuple):
 class _Running:
     """The manager of a node, in a task of its own that opens and closes it.
 
-    A manager that cannot be opened is opened again with back-off.
+    A manager that cannot be opened is opened again with back-off, unless it is to be
+    opened ``once``.
 
     Attributes:
         node: The node as it was when the manager was opened.
@@ -491,8 +524,10 @@ class _Running:
         open_node: Callable[[NodeStatus], AbstractAsyncContextManager[ModelManager]],
         *,
         clock: Clock,
+        once: bool = False,
     ) -> None:
         self.node = node
+        self._once = once
         self.manager: ModelManager | None = None
         self._open_node = open_node
         self._tried = asyncio.Event()
@@ -535,7 +570,8 @@ class _Running:
                 await asyncio.get_running_loop().create_future()  # until cancelled
         except Exception as error:
             self.error = error
-            raise
+            if not self._once:
+                raise
         finally:
             self.manager = None
             self._tried.set()

@@ -170,7 +170,7 @@ async def list_loaded(request: AnyRequest) -> LoadedModels:
     read_model = await service.read_model()
     groups = by_runner(read_model.statuses())
     loads = [await last_load(service.manager, group) for group in groups]
-    return loaded_models(groups, loads, read_model.node_status())
+    return loaded_models(groups, loads, [read_model.node_status()])
 
 
 @get("/models/{name:str}", responses=READS, tags=_TAG, operation_id="getModel")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.cli_runner import Herdbook, SandboxThread
 
-from herdbook.cli.options import complete_model, complete_role, complete_type
+from herdbook.cli.completion import complete_model, complete_role, complete_type
 
 
 def test_models_complete_from_the_log(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -27,6 +27,7 @@ from herdbook.core import (
 from herdbook.core.desired.desired import DesiredModel, DesiredSet
 from herdbook.core.desired.plan import Step
 from herdbook.core.diagnosis import Diagnosis
+from herdbook.core.fleet.nodes_file import NodeStep
 from herdbook.core.history.diff import (
     Change,
     Difference,
@@ -34,8 +35,10 @@ from herdbook.core.history.diff import (
     RoleDifference,
 )
 from herdbook.core.history.explain import ExplanationEvent
+from herdbook.events.facts import NodeSettings
 from herdbook.presentation import shapes
 from herdbook.presentation.loaded_models import LoadedModel, LoadedModels
+from herdbook.presentation.nodes import Node
 
 DOCS = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
 SECTIONS = dict(
@@ -49,13 +52,19 @@ register_all()
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group
 
 
+def parameters(verb: str) -> list[Any]:
+    """Return the parameters of a verb, and of the verbs below it."""
+    below = getattr(COMMANDS[verb], "commands", {})
+    return [p for each in (COMMANDS[verb], *below.values()) for p in each.params]
+
+
 def test_every_verb_is_documented() -> None:
     assert set(SECTIONS) == set(VERBS) == set(COMMANDS)
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_option_is_documented_with_its_verb(verb: str) -> None:
-    options = {flag for p in COMMANDS[verb].params for flag in p.opts if flag[0] == "-"}
+    options = {flag for p in parameters(verb) for flag in p.opts if flag[0] == "-"}
 
     assert GLOBAL - {"--help", "-h"} <= options
     for option in options - GLOBAL:
@@ -64,7 +73,7 @@ def test_every_option_is_documented_with_its_verb(verb: str) -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_documented_option_exists(verb: str) -> None:
-    options = {flag for p in COMMANDS[verb].params for flag in p.opts}
+    options = {flag for p in parameters(verb) for flag in p.opts}
     named = set(re.findall(r"^\* `(--[a-z-]+)", SECTIONS[verb], re.MULTILINE))
 
     assert named <= options
@@ -76,7 +85,7 @@ def test_every_verb_and_option_has_help(verb: str, herdbook: Herdbook) -> None:
 
     assert answer.code == 0
     assert COMMANDS[verb].help.endswith(".")
-    assert all(p.help.endswith((".", "].")) for p in COMMANDS[verb].params if p.name)
+    assert all(p.help.endswith((".", "].")) for p in parameters(verb) if p.name)
 
 
 @pytest.mark.parametrize("option", sorted(GLOBAL - {"-h", "--help"}))
@@ -96,6 +105,11 @@ def test_every_global_option_is_documented(option: str) -> None:
         ("usage", Usage),
         ("usage", UsageRow),
         ("refresh", shapes.Refreshed),
+        ("node", shapes.Node),
+        ("node", shapes.NodeChange),
+        ("node", Node),
+        ("node", NodeStep),
+        ("node", NodeSettings),
         ("graph", shapes.Graph),
         ("pull", shapes.Progress),
         ("pull", PullCost),
@@ -108,6 +122,7 @@ def test_every_global_option_is_documented(option: str) -> None:
         ("history", HistoryEntry),
         ("log", RecordedEvent),
         ("as-of", shapes.AsOf),
+        ("as-of", shapes.AsOfNodes),
         ("verify", shapes.Verified),
         ("doctor", Diagnosis),
         ("diff", Difference),
@@ -138,6 +153,12 @@ def test_every_exit_code_is_documented() -> None:
     codes = {int(code) for code in re.findall(r"^\| (\d) \|", DOCS, re.MULTILINE)}
 
     assert codes == {0, *EXITS.values()}
+
+
+def test_every_verb_below_another_is_documented() -> None:
+    for verb, command in COMMANDS.items():
+        for below in getattr(command, "commands", {}):
+            assert f"`herdbook {verb} {below}" in SECTIONS[verb]
 
 
 def test_help_lists_the_verbs_in_order(herdbook: Herdbook) -> None:

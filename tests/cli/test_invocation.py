@@ -94,7 +94,7 @@ def test_what_nobody_foresaw_is_one_line_too(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("odd")
 
-    monkeypatch.setattr("herdbook.cli.render.models.footer", fail)
+    monkeypatch.setattr("herdbook.cli.render.models.footers", fail)
 
     answer = herdbook("ls")
 

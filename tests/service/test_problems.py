@@ -28,6 +28,7 @@ EXPECTED = {
     "InvalidCatalogueError": 400,
     "NodeAddressError": 409,
     "InvalidDesiredError": 400,
+    "AmbiguousNodeError": 409,
     "NoPlaceError": 409,
     "UnknownNodeError": 404,
     "UnknownRoleError": 404,

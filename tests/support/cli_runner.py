@@ -45,7 +45,9 @@ class SandboxThread:
         asyncio.run_coroutine_threadsafe(now(), self._loop).result(20)
 
     def close(self) -> None:
-        """Stop serving and wait for the thread."""
+        """Stop serving and wait for the thread; safe to call twice."""
+        if not self._thread.is_alive():
+            return
         self._loop.call_soon_threadsafe(self._ended.set)
         self._thread.join(20)
         assert not self._thread.is_alive()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,12 +15,18 @@ import typer
 from herdbook.cli.app import HISTORY, INSPECT, verb
 from herdbook.cli.commands.log.history import events_between, show_entries
 from herdbook.cli.commands.log.proof import read_anchors, read_keys
-from herdbook.cli.errors import DONE, FAILED, UsageError
+from herdbook.cli.errors import DONE, FAILED, UsageError, exit_code
 from herdbook.cli.invocation import Invocation
-from herdbook.cli.lookup import check_log, known_status
+from herdbook.cli.lookup import check_log, known_status, node_for
 from herdbook.cli.options import AnyModel
 from herdbook.cli.output import Column, Piece, Row, Screen
 from herdbook.core import (
+    Fleet,
+    HerdbookError,
+    HistoryEntry,
+    ModelManager,
+    OllamaError,
+    ServerState,
     Storage,
     SystemClock,
     Verification,
@@ -26,6 +34,7 @@ from herdbook.core import (
 from herdbook.core.checks.verification import verify as check
 from herdbook.core.proof.proof import check_anchors
 from herdbook.events.store import Head
+from herdbook.events.streams import is_of_node
 from herdbook.presentation import diagram as drawing
 from herdbook.presentation import shapes
 from herdbook.presentation.wording import counted
@@ -147,31 +156,64 @@ def _summary(found: Verification, seconds: float) -> str:
 
 
 @verb("refresh", INSPECT)
-async def refresh(invocation: Invocation) -> None:
-    """Refresh from the server now; record and show the changes."""
-    async with invocation.recording() as manager:
-        before = (await manager.now()).position
-        seen = await manager.refresh()
-        models = await manager.now()
+async def refresh(invocation: Invocation) -> int:
+    """Refresh from the server now; record and show the changes.
+
+    Of several nodes, all are refreshed at the same time. The exit code is 5 if one
+    does not answer.
+    """
+    async with invocation.recording() as fleet:
+        before = (await fleet.home.now()).position
+        seen = await asyncio.gather(*map(_refreshed, fleet.managers()))
+        if not fleet.is_several and isinstance(seen[0], HerdbookError):
+            raise seen[0]
+        end = (await fleet.home.now()).position
         view = HistoryView()
-        async for event in events_between(manager, before, models.position):
+        async for event in events_between(fleet.home, before, end):
             view.apply(event)
-        recorded = view.entries
-        if invocation.json:
-            invocation.screen.write_json(
-                shapes.Refreshed(
-                    node=models.node_status(),
-                    models=len(seen.models),
-                    runners=len(seen.runners),
-                    recorded=recorded,
-                )
+        _write_refreshed(invocation, fleet, seen, view.entries)
+    failed = [one for one in seen if isinstance(one, HerdbookError)]
+    return max(map(exit_code, failed), default=DONE)
+
+
+async def _refreshed(manager: ModelManager) -> ServerState | OllamaError:
+    try:
+        return await manager.refresh()
+    except OllamaError as error:
+        return error
+
+
+def _write_refreshed(
+    invocation: Invocation,
+    fleet: Fleet,
+    seen: Sequence[ServerState | OllamaError],
+    recorded: list[HistoryEntry],
+) -> None:
+    screen, several = invocation.screen, fleet.is_several
+    by_node = dict(zip(fleet.names, seen, strict=True))
+    if invocation.json:
+        answers = [
+            shapes.Refreshed(
+                node=fleet.manager(node).latest().node_status(),
+                models=0 if isinstance(state, OllamaError) else len(state.models),
+                runners=0 if isinstance(state, OllamaError) else len(state.runners),
+                recorded=[each for each in recorded if is_of_node(each.stream, node)],
             )
-            return
-        if recorded:
-            show_entries(invocation.screen, recorded, invocation.now, named=True)
-        found = f"{counted(len(seen.models), 'model')}, {len(seen.runners)} loaded"
-        changes = counted(len(recorded), "new event") if recorded else "no changes"
-        invocation.screen.write(f"Ollama {seen.server_version}: {found}; {changes}")
+            for node, state in by_node.items()
+        ]
+        screen.write_json(answers if several else answers[0])
+        return
+    if recorded:
+        show_entries(screen, recorded, invocation.now, named=True, nodes=several)
+    for node, state in by_node.items():
+        lead = f"{node}: " if several else ""
+        if isinstance(state, OllamaError):
+            screen.write(Piece(f"{lead}{state}", "yellow"))
+            continue
+        new = [each for each in recorded if is_of_node(each.stream, node)]
+        found = f"{counted(len(state.models), 'model')}, {len(state.runners)} loaded"
+        changes = counted(len(new), "new event") if new else "no changes"
+        screen.write(f"{lead}Ollama {state.server_version}: {found}; {changes}")
 
 
 @verb("graph", INSPECT)
@@ -182,7 +224,8 @@ async def graph(invocation: Invocation, model: AnyModel = None) -> None:
     """
     transitions, state = None, None
     if model is not None:
-        async with invocation.reading(refresh=False) as manager:
+        async with invocation.reading(refresh=False) as fleet:
+            manager = await node_for(invocation, fleet, model)
             status = known_status(await manager.now(), model)
             figures = await manager.statistics(status.name)
             transitions, state = figures.transitions, figures.lifecycle.state

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
 
 from herdbook.cli.app import HISTORY, verb
-from herdbook.cli.commands.log.history import read_model_at
+from herdbook.cli.commands.log.history import read_models_at
 from herdbook.cli.invocation import Invocation
-from herdbook.cli.lookup import known_status
+from herdbook.cli.lookup import known_status, node_for
 from herdbook.cli.options import Model, NoRefresh
 from herdbook.cli.output import Column, Piece, Row
 from herdbook.cli.render.states import state_piece
@@ -54,22 +55,40 @@ async def diff(
     first = invocation.now.parse(since)
     second = None if until is None else invocation.now.parse(until)
     refresh = second is None and not no_refresh
-    async with invocation.reading(refresh=refresh) as manager:
-        one = await read_model_at(manager, first)
-        other = await (
-            manager.now() if second is None else read_model_at(manager, second)
-        )
-    found = await difference(one, other)
+    async with invocation.reading(refresh=refresh) as fleet:
+        before = await read_models_at(fleet, first)
+        after = await (fleet.now() if second is None else read_models_at(fleet, second))
+        found = {
+            one.node: await difference(one, other)
+            for one, other in _pairs(before, after)
+        }
+        one, other = before[0], after[0]
     if invocation.json:
-        invocation.screen.write_json(found)
+        alone = next(iter(found.values())) if len(found) == 1 else None
+        invocation.screen.write_json(alone or {"nodes": found})
         return
     now = invocation.now
     invocation.screen.write(f"From {_at(one, now)} to {_at(other, now)}:")
-    rows = [Row([Piece(text) for text in cells[:4]]) for cells in rows_of(found)]
+    named = len(found) > 1
+    rows = [
+        Row([*([Piece(node)] if named else []), *(Piece(text) for text in cells[:4])])
+        for node, changes in found.items()
+        for cells in rows_of(changes)
+    ]
     if rows:
-        invocation.screen.write_table(_CHANGES, rows)
+        columns = [Column("NODE"), *_CHANGES] if named else _CHANGES
+        invocation.screen.write_table(columns, rows)
     else:
         invocation.screen.write("No changes.")
+
+
+def _pairs(
+    before: Sequence[ReadModel], after: Sequence[ReadModel]
+) -> Iterator[tuple[ReadModel, ReadModel]]:
+    """Yield the read models of each node that is among those before or after."""
+    was, now = ({one.node: one for one in each} for each in (before, after))
+    for node in sorted(was.keys() | now.keys()):
+        yield was.get(node) or before[0].of(node), now.get(node) or after[0].of(node)
 
 
 def _at(models: ReadModel, now: Now) -> str:
@@ -83,7 +102,8 @@ async def why(
     invocation: Invocation, model: Model, *, no_refresh: NoRefresh = False
 ) -> None:
     """Explain the current state of a model, event by event."""
-    async with invocation.reading(refresh=not no_refresh) as manager:
+    async with invocation.reading(refresh=not no_refresh) as fleet:
+        manager = await node_for(invocation, fleet, model)
         models = await manager.now()
         known_status(models, model)
         found = await manager.why(model)

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from herdbook.cli.app import HISTORY, complete_file, verb
+from herdbook.cli.app import HISTORY, verb
+from herdbook.cli.completion import complete_file
 from herdbook.cli.errors import DONE
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import check_log

@@ -15,10 +15,10 @@ import typer
 from herdbook.cli.app import HISTORY, verb
 from herdbook.cli.commands.log.history import parse_types
 from herdbook.cli.commands.log.proof import read_anchors, read_keys
+from herdbook.cli.completion import complete_stream, complete_type
 from herdbook.cli.errors import DONE, from_extra
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import check_log
-from herdbook.cli.options import complete_stream, complete_type
 from herdbook.cli.output import Screen
 from herdbook.cli.render.counting import counting
 from herdbook.core import Storage, SystemClock

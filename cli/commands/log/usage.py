@@ -13,6 +13,7 @@ from herdbook.cli.invocation import Invocation
 from herdbook.cli.options import NoRefresh
 from herdbook.cli.output import Column, Piece, Row
 from herdbook.core import Usage, UsageDimension, UsageRow
+from herdbook.core.fleet import questions
 from herdbook.presentation import usage as texts
 from herdbook.presentation.times import FORMS
 
@@ -59,8 +60,10 @@ async def usage(
     begin = None if since is None else parse(since)
     end = None if until is None else parse(until)
     look = not no_refresh and end is None
-    async with invocation.reading(refresh=look) as manager:
-        found = await manager.usage(by or UsageDimension.MODEL, since=begin, until=end)
+    async with invocation.reading(refresh=look) as fleet:
+        found = await questions.usage(
+            fleet, by or UsageDimension.MODEL, since=begin, until=end
+        )
     screen = invocation.screen
     if invocation.json:
         screen.write_json(found)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from herdbook.cli.app import CHANGE, verb
-from herdbook.cli.batch import distinct, for_each
+from herdbook.cli.batch import Target, for_each, targets
+from herdbook.cli.completion import complete_role
 from herdbook.cli.invocation import Invocation
-from herdbook.cli.lookup import find_present, known_status
-from herdbook.cli.options import DryRun, Model, Models, complete_role
+from herdbook.cli.lookup import find_present, known_status, node_for
+from herdbook.cli.options import DryRun, Model, Models
 from herdbook.cli.output import Column, Piece, Row
 from herdbook.cli.render import costs
 from herdbook.core import (
+    Fleet,
     HistoryFilter,
     ModelManager,
+    ModelNotFoundError,
     ModelRole,
     ModelState,
     ModelStatus,
@@ -56,24 +60,26 @@ async def load(
         check("num_ctx", num_ctx)
         options["num_ctx"] = num_ctx
     kept_alive = _keep_alive(keep_alive)
-    async with invocation.acting() as manager:
-        names = distinct(await manager.now(), models)
-        many = len(names) > 1
+    async with invocation.acting() as fleet:
+        chosen = await targets(invocation, fleet, models)
+        many = len(chosen) > 1
 
-        async def load_one(name: str) -> None:
+        async def load_one(model: Target) -> None:
+            manager, name = model.manager, model.name
             await find_present(manager, name)
             cost = await manager.cost_of_load(name)
             costs.write(invocation, cost, alone=dry_run, in_lines=many)
             if dry_run:
                 return
-            with invocation.screen.waiting(f"loading {name}", quiet=invocation.json):
+            text = f"loading {model.label}"
+            with invocation.screen.waiting(text, quiet=invocation.json):
                 status = await manager.load(
                     name, options=options, keep_alive=kept_alive
                 )
-            text = await _loaded_text(manager, status)
+            text = await _loaded_text(model)
             await _write_status(invocation, manager, status, text, in_lines=many)
 
-        return await for_each(invocation, names, load_one)
+        return await for_each(invocation, chosen, load_one)
 
 
 def _keep_alive(text: str | None) -> str | float | None:
@@ -85,10 +91,10 @@ def _keep_alive(text: str | None) -> str | float | None:
     return value
 
 
-async def _loaded_text(manager: ModelManager, status: ModelStatus) -> str:
+async def _loaded_text(model: Target) -> str:
     chosen = HistoryFilter(types=_LOADS, limit=1)
-    entries = await manager.history(status.name, chosen)
-    return f"{status.name} {entries[-1].sentence if entries else 'loaded'}"
+    entries = await model.manager.history(model.name, chosen)
+    return f"{model.label} {entries[-1].sentence if entries else 'loaded'}"
 
 
 async def _write_status(
@@ -110,30 +116,33 @@ async def _write_status(
 @verb("unload", CHANGE)
 async def unload(invocation: Invocation, models: Models) -> int:
     """Unload models, with all models that share their weights."""
-    async with invocation.acting() as manager:
-        names = distinct(await manager.now(), models)
+    async with invocation.acting() as fleet:
+        chosen = await targets(invocation, fleet, models)
 
-        async def unload_one(name: str) -> None:
-            await find_present(manager, name)
-            cost = await manager.cost_of_unload(name)
-            with invocation.screen.waiting(f"unloading {name}", quiet=invocation.json):
-                result = await manager.unload(name)
+        async def unload_one(model: Target) -> None:
+            await find_present(model.manager, model.name)
+            cost = await model.manager.cost_of_unload(model.name)
+            text = f"unloading {model.label}"
+            with invocation.screen.waiting(text, quiet=invocation.json):
+                result = await model.manager.unload(model.name)
             if invocation.json:
-                unloaded = shapes.Unloaded(name=cost.name, result=result.value)
-                invocation.screen.write_json(unloaded, in_lines=len(names) > 1)
+                unloaded = shapes.Unloaded(
+                    name=cost.name, result=result.value, node=shapes.known(model.node)
+                )
+                invocation.screen.write_json(unloaded, in_lines=len(chosen) > 1)
             else:
-                invocation.screen.write(_unloaded_text(cost, result))
+                invocation.screen.write(_unloaded_text(model.label, cost, result))
 
-        return await for_each(invocation, names, unload_one)
+        return await for_each(invocation, chosen, unload_one)
 
 
-def _unloaded_text(cost: UnloadCost, result: UnloadResult) -> str:
+def _unloaded_text(model: str, cost: UnloadCost, result: UnloadResult) -> str:
     if result is UnloadResult.NOT_LOADED:
-        return f"{cost.name} was not loaded"
+        return f"{model} was not loaded"
     if result is UnloadResult.DEFERRED:
-        return f"{cost.name} is in use; the server unloads it after the current request"
+        return f"{model} is in use; the server unloads it after the current request"
     also = f", with {', '.join(cost.also)} (same weights)" if cost.also else ""
-    return f"{cost.name} unloaded{also}"
+    return f"{model} unloaded{also}"
 
 
 @verb("use", CHANGE)
@@ -154,7 +163,8 @@ async def use(
     ] = None,
 ) -> None:
     """Record that a model was used, which raises it in recommendations."""
-    async with invocation.reading() as manager:
+    async with invocation.reading() as fleet:
+        manager = await node_for(invocation, fleet, model)
         await find_present(manager, model)
         status = await manager.mark_used(model, purpose=purpose, role=role)
         why = f": {purpose}" if purpose else ""
@@ -184,7 +194,12 @@ async def config(
     capability.<name>.
     """
     wanted = dict(parse(setting) for setting in settings or [])
-    async with invocation.reading(refresh=False) as manager:
+    async with invocation.reading(refresh=False) as fleet:
+        try:
+            manager = await node_for(invocation, fleet, model)
+        except ModelNotFoundError:
+            await _refresh_all(fleet)
+            manager = await node_for(invocation, fleet, model)
         if (await manager.get_status(model)).version == 0:
             with suppress(OllamaError):  # then the log alone decides
                 await manager.refresh()
@@ -200,6 +215,14 @@ async def config(
                 f"To reload it now: herdbook unload {after.name}, then "
                 f"herdbook load {after.name}"
             )
+
+
+async def _refresh_all(fleet: Fleet) -> None:
+    """Refresh all nodes that answer; for the others, the log alone decides."""
+    refreshes = (manager.refresh() for manager in fleet.managers())
+    for result in await asyncio.gather(*refreshes, return_exceptions=True):
+        if isinstance(result, BaseException) and not isinstance(result, OllamaError):
+            raise result
 
 
 async def _write_settings(

@@ -16,6 +16,7 @@ import typer
 from herdbook.cli.app import CHANGE, verb
 from herdbook.cli.errors import DONE, FAILED, UsageError
 from herdbook.cli.invocation import Invocation
+from herdbook.cli.lookup import only_node
 from herdbook.cli.options import NoRefresh
 from herdbook.cli.output import Column, Piece, Row
 from herdbook.cli.render import progress
@@ -76,7 +77,8 @@ async def apply(
             "--prune", "deletes models and needs confirmation", "Add --yes"
         )
     desired = read(file)
-    async with invocation.acting() as manager:
+    async with invocation.acting() as fleet:
+        manager = only_node(invocation, fleet)
         plan = await manager.plan(desired, prune=prune)
         if plan_only:
             _write_plan(invocation, plan)
@@ -226,12 +228,13 @@ async def freeze(invocation: Invocation, *, no_refresh: NoRefresh = False) -> No
 
     Includes their settings and which are loaded.
     """
-    async with invocation.reading(refresh=not no_refresh) as manager:
+    async with invocation.reading(refresh=not no_refresh) as fleet:
+        manager = only_node(invocation, fleet)
         frozen = await manager.freeze()
         if invocation.json:
             invocation.screen.write_json(frozen)
             return
         models = await manager.now()
     now = f"{invocation.now.at:%Y-%m-%d %H:%M} UTC"
-    head = f"# Models of {invocation.node} on {now} (event #{models.position})"
+    head = f"# Models of {models.node} on {now} (event #{models.position})"
     print(f"{head}\n\n{toml_text(frozen)}", end="", file=invocation.screen.stream)

@@ -13,6 +13,7 @@ from herdbook.cli.app import CHANGE, verb
 from herdbook.cli.commands.models.inspect import read_size
 from herdbook.cli.errors import DONE, FAILED
 from herdbook.cli.invocation import Invocation
+from herdbook.cli.lookup import only_node
 from herdbook.cli.options import Yes
 from herdbook.cli.output import Column, Piece, Row
 from herdbook.core.desired.desired import read
@@ -49,7 +50,8 @@ async def free(
     """
     wanted = read_size(size)
     desired = read(keep) if keep is not None else None
-    async with invocation.acting() as manager:
+    async with invocation.acting() as fleet:
+        manager = only_node(invocation, fleet)
         await manager.refresh()
         now = await manager.now()
         kept = [now.spelled(each.name) for each in desired.models] if desired else []

@@ -9,13 +9,14 @@ import typer
 from herdbook.cli.app import INSPECT, verb
 from herdbook.cli.errors import DONE, NOT_FOUND, UsageError
 from herdbook.cli.invocation import Invocation
-from herdbook.cli.lookup import known_status
+from herdbook.cli.lookup import known_status, node_for
 from herdbook.cli.options import AnyRole, Model, NoRefresh, Role
 from herdbook.cli.output import Piece, line
 from herdbook.cli.render import model as card
 from herdbook.cli.render import models as models_table
 from herdbook.cli.render import ranking
-from herdbook.core import ModelManager, ModelRole, ReadModel
+from herdbook.core import Fleet, ModelRole
+from herdbook.core.fleet import questions
 from herdbook.core.sizes import parse_size
 from herdbook.presentation import shapes
 from herdbook.presentation.filtering import CAPABILITIES, STATES, ModelFilter, checked
@@ -67,35 +68,55 @@ async def ls(  # noqa: PLR0913 - the options of a verb
         larger_bytes=None if larger is None else read_size(larger),
         smaller_bytes=None if smaller is None else read_size(smaller),
     )
-    async with invocation.reading(refresh=not no_refresh) as manager:
-        models = await manager.now()
+    async with invocation.reading(refresh=not no_refresh) as fleet:
+        nodes = {models.node: models for models in await fleet.now()}
         screen = invocation.screen
         table = models_table.ModelsTable(
-            models, manager.registry, invocation.now, bars=screen.interactive
+            [*nodes.values()], fleet.registry, invocation.now, bars=screen.interactive
         )
         all_statuses = table.chosen(deleted=every or "deleted" in states)
-        matching = [each for each in all_statuses if chosen.matches(each, models)]
+        matching = [
+            each for each in all_statuses if chosen.matches(each, nodes[each.node])
+        ]
         statuses = sort_models(matching, key)
         if invocation.json:
-            screen.write_json([shapes.model(status, models) for status in statuses])
+            models = [shapes.model(each, nodes[each.node]) for each in statuses]
+            screen.write_json(models)
             return
         if statuses:
-            screen.write_table(models_table.COLUMNS, table.rows(statuses))
+            screen.write_table(table.columns, table.rows(statuses))
         elif all_statuses:
             screen.write("No models match.")
         else:
-            screen.write(_advice(manager, models, asked=not no_refresh))
-        if statuses and manager.server_notice:
-            screen.write_lines([line(Piece(manager.server_notice, "yellow"))])
+            screen.write(_advice(fleet, asked=not no_refresh))
+        notices = [] if not statuses else _notices(fleet)
+        screen.write_lines(line(Piece(notice, "yellow")) for notice in notices)
         remark = ", not refreshed" if no_refresh else ""
-        foot = models_table.footer(models, statuses, invocation.now, remark=remark)
-        screen.write_lines([foot])
+        foot = models_table.footers(
+            [*nodes.values()], statuses, invocation.now, remark=remark
+        )
+        screen.write_lines(foot)
 
 
-def _advice(manager: ModelManager, models: ReadModel, *, asked: bool) -> str:
+def _notices(fleet: Fleet) -> list[str]:
+    """Return what there is to say about the last refreshes, a line per node."""
+    if not fleet.is_several:
+        return [fleet.home.server_notice] if fleet.home.server_notice else []
+    problems = {
+        node: str(fleet.problem(node) or fleet.manager(node).server_notice)
+        for node in fleet.all_names
+    }
+    return [f"{node}: {problem}" for node, problem in problems.items() if problem]
+
+
+def _advice(fleet: Fleet, *, asked: bool) -> str:
     """Return a hint for an empty list."""
-    if asked and not models.node_status().reached and manager.server_notice:
-        return f"{manager.server_notice}."
+    notices = _notices(fleet) if asked else []
+    unreached = [
+        one for one in fleet.managers() if not one.latest().node_status().reached
+    ]
+    if unreached and notices:
+        return f"{notices[0]}."
     return "No models yet. To find one: herdbook suggest general"
 
 
@@ -104,7 +125,8 @@ async def show(
     invocation: Invocation, model: Model, *, no_refresh: NoRefresh = False
 ) -> None:
     """Show one model: details with their sources, settings, use."""
-    async with invocation.reading(refresh=not no_refresh) as manager:
+    async with invocation.reading(refresh=not no_refresh) as fleet:
+        manager = await node_for(invocation, fleet, model)
         models = await manager.now()
         status = known_status(models, model)
         if invocation.json:
@@ -124,21 +146,21 @@ async def recommend(
     Also lists the models that do not fit. Without a role: the first choice for each.
     The exit code is 3 if no model fits.
     """
-    async with invocation.reading(refresh=not no_refresh) as manager:
-        models = await manager.now()
-        screen = invocation.screen
+    async with invocation.reading(refresh=not no_refresh) as fleet:
+        screen, several = invocation.screen, fleet.is_several
         if role is None:
-            answers = [models.explain(each) for each in ModelRole]
+            answers = [await questions.explain(fleet, each) for each in ModelRole]
             if invocation.json:
                 screen.write_json(answers)
             else:
-                ranking.show_overview(screen, answers, invocation.now)
+                ranking.show_overview(screen, answers, invocation.now, nodes=several)
             return DONE
-        answer = models.explain(role)
+        answer = await questions.explain(fleet, role)
         if invocation.json:
             screen.write_json(answer)
         else:
-            ranking.show(screen, answer, manager.registry, invocation.now)
+            registry = fleet.registry
+            ranking.show(screen, answer, registry, invocation.now, nodes=several)
         return DONE if answer.chosen else NOT_FOUND
 
 
@@ -157,8 +179,8 @@ async def suggest(
 ) -> None:
     """Suggest models to pull for a role."""
     limit = None if memory is None else read_size(memory)
-    async with invocation.reading(refresh=not no_refresh) as manager:
-        found = await manager.suggest(role, memory_bytes=limit)
+    async with invocation.reading(refresh=not no_refresh) as fleet:
+        found = await questions.suggest(fleet, role, memory_bytes=limit)
         if invocation.json:
             invocation.screen.write_json([shapes.suggested(each) for each in found])
         else:

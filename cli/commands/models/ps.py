@@ -8,7 +8,7 @@ from herdbook.cli.app import INSPECT, verb
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.options import NoRefresh
 from herdbook.cli.output import Column, Piece, Row, line
-from herdbook.core import HistoryEntry, ModelStatus, Runner
+from herdbook.core import HistoryEntry, ModelStatus, NodeStatus, Runner
 from herdbook.presentation import facts, wording
 from herdbook.presentation.loaded_models import (
     LoadedModels,
@@ -34,29 +34,48 @@ _COLUMNS = (
 @verb("ps", INSPECT)
 async def ps(invocation: Invocation, *, no_refresh: NoRefresh = False) -> None:
     """List the loaded models with memory, expiry and last use."""
-    async with invocation.reading(refresh=not no_refresh) as manager:
-        models = await manager.now()
-        groups = by_runner(models.statuses())
-        loads = [await last_load(manager, group) for group in groups]
-        node = models.node_status()
+    async with invocation.reading(refresh=not no_refresh) as fleet:
+        several = fleet.is_several
+        nodes = [models.node_status() for models in await fleet.now()]
+        groups = by_runner(await fleet.statuses())
+        loads = [await last_load(fleet.home, group) for group in groups]
     screen = invocation.screen
-    loaded = loaded_models(groups, loads, node)
+    loaded = loaded_models(groups, loads, nodes)
     if invocation.json:
         screen.write_json(loaded)
         return
     rows = [
-        _row(group, load, invocation.now)
+        _row(group, load, invocation.now, several=several)
         for group, load in zip(groups, loads, strict=True)
     ]
     if rows:
-        screen.write_table(_COLUMNS, rows)
-    remark = "" if node.reached else wording.node_text(node, invocation.now)
+        first, *others = _COLUMNS
+        columns = [first, Column("NODE"), *others] if several else _COLUMNS
+        screen.write_table(columns, rows)
+    for node in nodes if several else ():
+        if not node.reached:
+            text = wording.joined([node.name, wording.node_text(node, invocation.now)])
+            screen.write(Piece(text, "yellow"))
     screen.write(
-        Piece(wording.joined([node.name, remark, _total(loaded)]), "dim"),
+        Piece(wording.joined([*_nodes(nodes, invocation.now), _total(loaded)]), "dim")
     )
 
 
-def _row(group: Sequence[ModelStatus], load: HistoryEntry | None, now: Now) -> Row:
+def _nodes(nodes: Sequence[NodeStatus], now: Now) -> list[str]:
+    """Return which nodes the models are on, in words."""
+    if len(nodes) > 1:
+        return [wording.counted(len(nodes), "node")]
+    node = nodes[0]
+    return [node.name, "" if node.reached else wording.node_text(node, now)]
+
+
+def _row(
+    group: Sequence[ModelStatus],
+    load: HistoryEntry | None,
+    now: Now,
+    *,
+    several: bool,
+) -> Row:
     status, runner = group[0], group[0].runner
     context = status.context_in_effect
     loaded = (
@@ -66,6 +85,7 @@ def _row(group: Sequence[ModelStatus], load: HistoryEntry | None, now: Now) -> R
     )
     cells = [
         Piece(status.name, "bold"),
+        *([Piece(status.node)] if several else []),
         Piece(bytes_text(runner.size_bytes) if runner else wording.UNKNOWN),
         Piece(_processor(runner) if runner else wording.UNKNOWN),
         Piece(tokens_text(context) if context else wording.UNKNOWN),

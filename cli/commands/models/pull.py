@@ -12,12 +12,14 @@ from typing import Annotated
 import typer
 
 from herdbook.cli.app import CHANGE, verb
-from herdbook.cli.batch import distinct, for_each
+from herdbook.cli.batch import Target, for_each, targets
 from herdbook.cli.errors import DONE, FAILED
 from herdbook.cli.invocation import Invocation
+from herdbook.cli.lookup import node_for
 from herdbook.cli.options import DryRun, Models
 from herdbook.cli.render import costs, progress
-from herdbook.core import HistoryFilter, ModelManager, PullProgress
+from herdbook.core import Fleet, HistoryFilter, ModelManager, PullProgress
+from herdbook.core.fleet import questions
 from herdbook.presentation import shapes, wording
 
 _ENDS = frozenset({"PullCompleted", "ModelUpdated", "UpdateUnchanged"})
@@ -36,21 +38,24 @@ async def pull(
     """Download or update models, with cost and progress.
 
     Ctrl-C cancels the pull and skips the models after it. The server keeps the
-    downloaded part, and the next pull resumes there.
+    downloaded part, and the next pull resumes there. With several nodes and without
+    --node, a model that no node has goes to the node with the most free memory.
     """
-    async with invocation.acting() as manager:
-        names = distinct(await manager.now(), models)
+    async with invocation.acting() as fleet:
+        chosen = await targets(invocation, fleet, models, find=_node_to_pull)
         cancelled = False
 
-        async def pull_one(name: str) -> int:
+        async def pull_one(model: Target) -> int:
             nonlocal cancelled
             if cancelled:
                 return FAILED
-            cost = await manager.cost_of_pull(name)
-            costs.write(invocation, cost, alone=dry_run, in_lines=len(names) > 1)
+            if model.node is not None and not invocation.json:
+                invocation.screen.write(f"Node for {model.name}: {model.node}")
+            cost = await model.manager.cost_of_pull(model.name)
+            costs.write(invocation, cost, alone=dry_run, in_lines=len(chosen) > 1)
             if dry_run:
                 return DONE
-            follower = PullFollower(invocation, manager, name)
+            follower = PullFollower(invocation, model.manager, model.name)
             try:
                 await follower.run(insecure=insecure)
             except asyncio.CancelledError:
@@ -60,7 +65,21 @@ async def pull(
             await follower.write_done()
             return DONE
 
-        return await for_each(invocation, names, pull_one)
+        return await for_each(invocation, chosen, pull_one)
+
+
+async def _node_to_pull(
+    invocation: Invocation, fleet: Fleet, model: str
+) -> ModelManager:
+    """Return the node that has a model; otherwise one that can get it.
+
+    Raises:
+        AmbiguousNodeError: Several nodes have the model.
+        NoPlaceError: No node may get it.
+    """
+    if await fleet.on_which(model):
+        return await node_for(invocation, fleet, model)
+    return await questions.node_to_pull(fleet, model)
 
 
 class PullFollower:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from herdbook.cli.app import CHANGE, verb
-from herdbook.cli.batch import distinct, for_each
+from herdbook.cli.batch import Target, for_each, targets
 from herdbook.cli.errors import FAILED
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import find_present
@@ -22,18 +22,18 @@ async def rm(invocation: Invocation, models: Models, *, yes: Yes = False) -> int
 
     Asks for confirmation on a terminal, but not in a pipe or a script.
     """
-    async with invocation.acting() as manager:
-        names = distinct(await manager.now(), models)
+    async with invocation.acting() as fleet:
+        chosen = await targets(invocation, fleet, models)
         if invocation.attended and not yes:
-            question = await _question(manager, names)
+            question = await _question(chosen)
             if question and not invocation.agreed(question):
                 invocation.screen.write("Nothing was deleted.")
                 return FAILED
 
-        async def delete(name: str) -> None:
-            status = await find_present(manager, name)
-            cost = await manager.cost_of_delete(status.name)
-            await manager.delete(status.name)
+        async def delete(model: Target) -> None:
+            status = await find_present(model.manager, model.name)
+            cost = await model.manager.cost_of_delete(status.name)
+            await model.manager.delete(status.name)
             if not status.present and not invocation.json:
                 text = f"{status.name} was not on the server; its failure is dismissed"
                 invocation.screen.write(text)
@@ -41,31 +41,40 @@ async def rm(invocation: Invocation, models: Models, *, yes: Yes = False) -> int
             if invocation.json:
                 removed = shapes.Removed(
                     name=status.name,
+                    node=shapes.known(model.node),
                     freed_bytes=cost.frees.size_bytes or 0,
                     shared_with=cost.shared_with,
                 )
-                invocation.screen.write_json(removed, in_lines=len(names) > 1)
+                invocation.screen.write_json(removed, in_lines=len(chosen) > 1)
             else:
                 freed = costs.freed_text(cost)
-                invocation.screen.write(f"{status.name} deleted; this {freed}")
+                invocation.screen.write(f"{model.label} deleted; this {freed}")
 
-        return await for_each(invocation, names, delete)
+        return await for_each(invocation, chosen, delete)
 
 
-async def _question(manager: ModelManager, names: Sequence[str]) -> str:
+async def _question(chosen: Sequence[Target]) -> str:
     """Return the question for confirmation; empty if no model is present."""
-    if len(names) == 1:
-        status = await find_present(manager, names[0])
+    if len(chosen) == 1:
+        manager = chosen[0].manager
+        status = await find_present(manager, chosen[0].name)
         cost = await manager.cost_of_delete(status.name)
         if not status.present:
             return f"{status.name} is not on the server. Dismiss its failure?"
-        return f"Delete {status.name}? This {costs.freed_text(cost)}"
-    models = await manager.now()
-    present = [name for name in names if models.status(name).present]
-    if not present:
+        return f"Delete {chosen[0].label}? This {costs.freed_text(cost)}"
+    by_node: dict[ModelManager, list[Target]] = {}
+    for model in chosen:
+        if (await model.manager.get_status(model.name)).present:
+            by_node.setdefault(model.manager, []).append(model)
+    labels = [model.label for models in by_node.values() for model in models]
+    if not labels:
         return ""
-    freed = bytes_text(_freed_bytes(models, present))
-    return f"Delete {len(present)} models ({', '.join(present)})? This frees {freed}"
+    freed = [
+        _freed_bytes(await manager.now(), [model.name for model in models])
+        for manager, models in by_node.items()
+    ]
+    total = bytes_text(sum(freed))
+    return f"Delete {len(labels)} models ({', '.join(labels)})? This frees {total}"
 
 
 def _freed_bytes(models: ReadModel, names: Sequence[str]) -> int:

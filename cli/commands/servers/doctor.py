@@ -10,7 +10,7 @@ from herdbook.cli.errors import DONE, FAILED, NoHomeError
 from herdbook.cli.invocation import READ_TIMEOUT_S, Invocation, actor
 from herdbook.cli.output import Column, Piece, Row, line
 from herdbook.core.diagnosis import Diagnosis, Level
-from herdbook.presentation.wording import counted
+from herdbook.presentation.wording import NOTHING, counted
 
 _STYLES = {
     Level.OK: "green",
@@ -56,10 +56,12 @@ async def doctor(invocation: Invocation) -> int:
 
 
 def _write(invocation: Invocation, found: Sequence[Diagnosis]) -> None:
+    several = any(each.node for each in found)
     rows = [
         Row(
             [
                 Piece(each.level.value, _STYLES[each.level]),
+                *([Piece(each.node or NOTHING)] if several else []),
                 Piece(each.check.replace("_", " ")),
                 Piece(each.what),
             ],
@@ -67,7 +69,9 @@ def _write(invocation: Invocation, found: Sequence[Diagnosis]) -> None:
         )
         for each in found
     ]
-    invocation.screen.write_table(_COLUMNS, rows, headers=False)
+    first, *others = _COLUMNS
+    columns = [first, Column("NODE"), *others] if several else _COLUMNS
+    invocation.screen.write_table(columns, rows, headers=several)
     invocation.screen.write(_summary(found))
 
 

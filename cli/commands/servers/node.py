@@ -1,71 +1,464 @@
-"""The verb ``node``: show the server, or record its new address."""
+"""The verbs below ``node``: list, add, change, move and remove nodes."""
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Final
 
+import msgspec
 import typer
 
-from herdbook.cli.app import INSPECT, verb
+from herdbook.cli.app import INSPECT, verb, verb_group
+from herdbook.cli.commands.models.inspect import read_size
+from herdbook.cli.completion import complete_node
 from herdbook.cli.errors import DONE, FAILED, UsageError
 from herdbook.cli.invocation import Invocation
+from herdbook.cli.options import Node
+from herdbook.cli.output import Column, Piece, Row
+from herdbook.core import Fleet, HerdbookError, NodeStatus, OllamaError, ReadModel
+from herdbook.core.fleet import nodes_file
+from herdbook.core.fleet.members import DEFAULT, node_url
+from herdbook.core.fleet.nodes_file import NodeAction, NodeStep
 from herdbook.core.ollama.address import same_server
+from herdbook.core.suggestions import did_you_mean
+from herdbook.events.facts import NodeSettings
+from herdbook.presentation import nodes as texts
 from herdbook.presentation import shapes
+from herdbook.presentation.wording import NOTHING, counted
+from herdbook.projections.sentences import bytes_text
+
+_COLUMNS = (
+    Column("NODE"),
+    Column("STATE"),
+    Column("ADDRESS", gives_way=2),
+    Column("OLLAMA", gives_way=3),
+    Column("MODELS", right=True),
+    Column("LOADED", right=True),
+    Column("MEMORY", gives_way=1, right=True),
+    Column("SETTINGS", gives_way=4),
+)
+_SETTINGS: Final = ("key_env", "tags", "weight", "models", "prefer", "max_model")
+
+KeyEnv = Annotated[
+    str | None,
+    typer.Option(
+        "--key-env",
+        metavar="VARIABLE",
+        help="Environment variable with the API key of the server.",
+    ),
+]
+Tags = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tag",
+        metavar="KEY=VALUE",
+        help="What the node has, such as ram=64GB or vram=24GB. Repeatable.",
+    ),
+]
+Weight = Annotated[
+    float | None,
+    typer.Option(
+        min=0, max=1000, metavar="N", help="Share of requests, relative to the others."
+    ),
+]
+Patterns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--models",
+        metavar="PATTERN",
+        help="Only models that match, such as 'qwen*'. Repeatable.",
+    ),
+]
+Prefer = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN", help="Models that go to this node first. Repeatable."
+    ),
+]
+MaxModel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE", help="Only models up to this size on disk, such as 40GB."
+    ),
+]
+EveryNode = Annotated[bool, typer.Option("--all", "-a", help="Include removed nodes.")]
 
 
-class Action(StrEnum):
-    """What to do with the node."""
+@verb_group("node", INSPECT)
+async def node(invocation: Invocation) -> int:
+    """Show, add and change the servers (nodes) of this log.
 
-    MOVE = "move"
+    Without a command: the only node, or the list of nodes.
+    """
+    async with invocation.reading(refresh=False) as fleet:
+        if fleet.is_several:
+            _write_list(invocation, await fleet.now())
+            return DONE
+        (status,) = await fleet.nodes()
+    if invocation.json:
+        invocation.screen.write_json(shapes.Node(node=status, moved=False))
+    else:
+        _write_card(invocation, status)
+    return DONE
 
 
-@verb("node", INSPECT)
-async def node(
+@verb("list", group=node)
+async def list_(invocation: Invocation, *, every: EveryNode = False) -> None:
+    """List the nodes: state, address, models and memory, as the log has them."""
+    async with invocation.reading(refresh=False) as fleet:
+        read_models = await fleet.now()
+        if every:
+            shown = {one.node for one in read_models}
+            known = read_models[0].nodes()
+            gone = [one.name for one in known if one.removed_at is not None]
+            read_models += [
+                read_models[0].of(name) for name in gone if name not in shown
+            ]
+    _write_list(invocation, read_models)
+
+
+@verb("add", group=node)
+async def add(  # noqa: PLR0913 - the settings of a node
     invocation: Invocation,
+    name: Node,
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="Address of its Ollama server.")
+    ],
     *,
-    action: Annotated[
-        Action | None,
-        typer.Argument(
-            metavar="[move]", help="Record that the server has a new address."
+    key_env: KeyEnv = None,
+    tag: Tags = None,
+    weight: Weight = None,
+    models: Patterns = None,
+    prefer: Prefer = None,
+    max_model: MaxModel = None,
+) -> None:
+    """Add a node, and look at its models.
+
+    All processes on the log manage it from now on. A server that does not answer is
+    added too.
+    """
+    settings = _changed(
+        NodeSettings(),
+        key_env=key_env,
+        tags=tag,
+        weight=weight,
+        models=models,
+        prefer=prefer,
+        max_model=max_model,
+    )
+    async with invocation.managing_nodes() as fleet:
+        await fleet.add(name, url, settings)
+        manager = fleet.manager(name)
+        with suppress(OllamaError):  # recorded, and shown below
+            await manager.refresh()
+        found = texts.node(await manager.now())
+    if invocation.json:
+        invocation.screen.write_json(found)
+    elif found.reached:
+        version, number = found.server_version, counted(found.models, "model")
+        invocation.screen.write(f"{name} added: Ollama {version}, {number}")
+    else:
+        invocation.screen.write(
+            f"{name} added, but it does not answer: {found.message}"
+        )
+
+
+@verb("configure", group=node)
+async def configure(  # noqa: PLR0913 - the settings of a node
+    invocation: Invocation,
+    name: Node,
+    *,
+    key_env: KeyEnv = None,
+    tag: Tags = None,
+    weight: Weight = None,
+    models: Patterns = None,
+    prefer: Prefer = None,
+    max_model: MaxModel = None,
+    unset: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Remove a setting: {', '.join(_SETTINGS)} or tags.KEY. Repeatable.",
         ),
     ] = None,
+) -> None:
+    """Show or change the settings of a node."""
+    async with invocation.managing_nodes() as fleet:
+        before = await fleet.node(name)
+        settings = _changed(
+            _without(before.settings, unset or []),
+            key_env=key_env,
+            tags=tag,
+            weight=weight,
+            models=models,
+            prefer=prefer,
+            max_model=max_model,
+        )
+        if settings != before.settings:
+            await fleet.configure(name, settings)
+        status = await fleet.node(name)
+    if invocation.json:
+        invocation.screen.write_json(status)
+        return
+    rows = texts.settings_rows(status.settings)
+    if rows:
+        invocation.screen.write_table(
+            (Column("SETTING"), Column("VALUE")),
+            [Row([Piece(key), Piece(text)]) for key, text in rows],
+        )
+    else:
+        invocation.screen.write(f"{name} has no settings: the defaults apply.")
+
+
+@verb("drain", group=node)
+async def drain(invocation: Invocation, name: Node) -> None:
+    """Give a node no new requests and no new models; running ones end normally."""
+    await _drain(invocation, name, drained=True)
+
+
+@verb("undrain", group=node)
+async def undrain(invocation: Invocation, name: Node) -> None:
+    """Use a drained node again."""
+    await _drain(invocation, name, drained=False)
+
+
+@verb("remove", group=node)
+async def remove(invocation: Invocation, name: Node) -> None:
+    """Stop managing a node. Its models stay on its server, its history in the log."""
+    async with invocation.managing_nodes() as fleet:
+        status = await fleet.remove(name)
+    if invocation.json:
+        invocation.screen.write_json(status)
+    else:
+        invocation.screen.write(f"{name} removed. Its models stay at {status.url}")
+
+
+@verb("move", group=node)
+async def move(
+    invocation: Invocation,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="Name of the node; default: the only one.",
+            autocompletion=complete_node,
+        ),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[URL]", help="New address; default: --ollama or OLLAMA_HOST."
+        ),
+    ] = None,
+    *,
     yes: Annotated[
         bool, typer.Option("--yes", help="Do not ask for confirmation.")
     ] = False,
 ) -> int:
-    """Show the server: its address, version and whether it answers.
+    """Record that the server of a node has a new address.
 
-    `node move` records that the server is now at --ollama or OLLAMA_HOST. Until then
-    Herdbook refuses any address other than the recorded one, because another server
-    may have other models.
+    Until then Herdbook refuses any address other than the recorded one, because
+    another server may have other models.
     """
-    async with invocation.reading(refresh=False) as manager:
-        before = await manager.node_status()
-        new = before.url and not same_server(before.url, invocation.url)
-        moved = False
-        if action is Action.MOVE and new:
+    moved = False
+    async with invocation.managing_nodes() as fleet:
+        before = await _meant(invocation, fleet, name)
+        new = invocation.url if url is None else node_url(before.name, url)
+        changes = before.url and not same_server(before.url, new)
+        if changes:
             if not yes and not invocation.attended:
                 raise UsageError("node move", "needs confirmation", "Add --yes")
-            question = f"Move {before.name} from {before.url} to {invocation.url}?"
+            question = f"Move {before.name} from {before.url} to {new}?"
             if not yes and not invocation.agreed(question):
                 return FAILED
-            moved = await manager.move_node()
-        status = await manager.node_status()
+            await fleet.move(before.name, new)
+            moved = True
+        status = await fleet.node(before.name)
     if invocation.json:
         invocation.screen.write_json(shapes.Node(node=status, moved=moved))
         return DONE
-    if action is Action.MOVE:
-        known = status.url or "not known yet; the next refresh records it"
-        moves = f"moved to {status.url}" if moved else f"not moved: already {known}"
-        invocation.screen.write(f"{status.name}: {moves}")
-        return DONE
-    invocation.screen.write(f"Node     {status.name}")
-    invocation.screen.write(f"Address  {status.url or 'not known yet'}")
-    invocation.screen.write(f"Version  {status.server_version or 'not known yet'}")
+    known = status.url or "not known yet; the next refresh records it"
+    words = f"moved to {status.url}" if moved else f"not moved: already {known}"
+    invocation.screen.write(f"{status.name}: {words}")
+    return DONE
+
+
+@verb("apply", group=node)
+async def apply(
+    invocation: Invocation,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="TOML file with the nodes.")
+    ],
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the changes, without making them.")
+    ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove nodes that FILE does not name.")
+    ] = False,
+) -> None:
+    """Make the nodes those of a file: add, move and configure them."""
+    desired = nodes_file.read(file)
+    async with invocation.managing_nodes() as fleet:
+        steps = nodes_file.steps(desired, await fleet.nodes(), prune=prune)
+        done: list[NodeStep] = []
+        try:
+            for step in steps if not dry_run else ():
+                await fleet.apply(step)
+                done.append(step)
+        except HerdbookError:
+            _write_steps(invocation, done, done=True)
+            raise
+    _write_steps(invocation, steps, done=not dry_run)
+
+
+def _write_steps(invocation: Invocation, steps: list[NodeStep], *, done: bool) -> None:
+    screen = invocation.screen
+    if invocation.json:
+        screen.write_json([shapes.NodeChange(step=step, done=done) for step in steps])
+        return
+    if not steps:
+        screen.write("Nothing to do: the nodes match the file.")
+        return
+    rows = [
+        Row([Piece(step.action.value), Piece(step.node), Piece(_effect(step))])
+        for step in steps
+    ]
+    columns = (Column("STEP"), Column("NODE"), Column("EFFECT", gives_way=1))
+    screen.write_table(columns, rows)
+    number = counted(len(steps), "change")
+    screen.write(f"{number} made." if done else f"{number}; none made (--dry-run).")
+
+
+def _effect(step: NodeStep) -> str:
+    url = step.url if step.action in (NodeAction.ADD, NodeAction.MOVE) else ""
+    settings = texts.settings_text(step.settings) if step.settings else ""
+    return ", ".join(filter(None, [url, settings])) or NOTHING
+
+
+async def _drain(invocation: Invocation, name: str, *, drained: bool) -> None:
+    async with invocation.managing_nodes() as fleet:
+        before = await fleet.node(name)
+        settings = msgspec.structs.replace(before.settings, drained=drained)
+        status = await fleet.configure(name, settings)
+    if invocation.json:
+        invocation.screen.write_json(status)
+        return
+    changed = before.settings.drained is not drained
+    word = "drained" if drained else "in use"
+    invocation.screen.write(f"{name} is {word if changed else f'already {word}'}")
+
+
+async def _meant(invocation: Invocation, fleet: Fleet, name: str | None) -> NodeStatus:
+    """Return the named node, that of ``--node``, the only one, or ``local``."""
+    if name or invocation.node:
+        return await fleet.node(name or invocation.node or "")
+    nodes = await fleet.nodes()
+    default = [one for one in nodes if one.name == DEFAULT]
+    if len(nodes) == 1 or default:
+        return (default or nodes)[0]
+    names = ", ".join(one.name for one in nodes)
+    raise UsageError("node move", "needs the name of a node", f"Nodes: {names}")
+
+
+def _changed(
+    settings: NodeSettings,
+    *,
+    key_env: str | None,
+    tags: list[str] | None,
+    weight: float | None,
+    models: list[str] | None,
+    prefer: list[str] | None,
+    max_model: str | None,
+) -> NodeSettings:
+    """Return settings with the given options instead.
+
+    Raises:
+        UsageError: A tag or a size cannot be read.
+    """
+    changes: dict[str, object] = {}
+    if key_env is not None:
+        changes["key_env"] = key_env
+    if tags:
+        changes["tags"] = {**settings.tags, **dict(map(_tag, tags))}
+    if weight is not None:
+        changes["weight"] = weight
+    if models:
+        changes["models"] = tuple(models)
+    if prefer:
+        changes["prefer"] = tuple(prefer)
+    if max_model is not None:
+        changes["max_model_bytes"] = read_size(max_model)
+    return msgspec.structs.replace(settings, **changes)
+
+
+def _tag(text: str) -> tuple[str, str]:
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not (key and equals and value):
+        raise UsageError(f"{text[:80]!r}", "is not a tag", "Write KEY=VALUE: ram=64GB")
+    return key, value
+
+
+def _without(settings: NodeSettings, names: list[str]) -> NodeSettings:
+    """Return settings with some of them at their defaults.
+
+    Raises:
+        UsageError: There is no such setting.
+    """
+    usual, changes = NodeSettings(), dict[str, object]()
+    tags = dict(settings.tags)
+    for name in names:
+        kind, _, key = name.partition(".")
+        if kind not in _SETTINGS or (key and kind != "tags"):
+            raise UsageError(
+                f"{name[:80]!r}",
+                "is not a setting of a node",
+                f"{did_you_mean(name, _SETTINGS)}Settings: {', '.join(_SETTINGS)}",
+            )
+        field = "max_model_bytes" if kind == "max_model" else kind
+        if key:
+            tags.pop(key, None)
+            changes["tags"] = tags
+        else:
+            changes[field] = getattr(usual, field)
+    return msgspec.structs.replace(settings, **changes)
+
+
+def _write_list(invocation: Invocation, read_models: list[ReadModel]) -> None:
+    screen, now = invocation.screen, invocation.now
+    found = [texts.node(one) for one in read_models]
+    if invocation.json:
+        screen.write_json(found)
+        return
+    rows = [
+        Row(
+            [
+                Piece(one.name, "bold"),
+                Piece(texts.state_text(one, now), "" if one.reached else "yellow"),
+                Piece(one.url or NOTHING),
+                Piece(one.server_version or NOTHING),
+                Piece(str(one.models)),
+                Piece(str(one.loaded)),
+                Piece(bytes_text(one.memory_bytes) if one.memory_bytes else NOTHING),
+                Piece(texts.settings_text(one.settings) or NOTHING),
+            ]
+        )
+        for one in found
+    ]
+    screen.write_table(_COLUMNS, rows)
+
+
+def _write_card(invocation: Invocation, status: NodeStatus) -> None:
+    screen = invocation.screen
+    screen.write(f"Node     {status.name}")
+    screen.write(f"Address  {status.url or 'not known yet'}")
+    screen.write(f"Version  {status.server_version or 'not known yet'}")
     since = ""
     if status.since is not None:
         since = f" since {status.since.astimezone():%Y-%m-%d %H:%M}"
     reached = "reached" if status.reached else status.message or "not reached"
-    invocation.screen.write(f"State    {reached}{since}")
-    return DONE
+    screen.write(f"State    {reached}{since}")
+    settings = texts.settings_text(status.settings)
+    if settings:
+        screen.write(f"Settings {settings}")

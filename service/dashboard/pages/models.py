@@ -140,7 +140,7 @@ async def models_page(
     twins = twins_of(shown)
     rows, time_slice = [], TimeSlice()
     for status in found:
-        rows.append(row_of(page, status, works, twins.get(status.name)))
+        rows.append(row_of(page, status, works, twins.get((status.node, status.name))))
         await time_slice.checkpoint()
     present = [status for status in shown if status.present]
     return await render(

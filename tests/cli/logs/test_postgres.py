@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.cli_runner import Herdbook, SandboxThread
 
-from herdbook.cli.options import complete_model
+from herdbook.cli.completion import complete_model
 from herdbook.events.postgres.address import PostgresAddress
 
 WITHOUT_DRIVER = """

@@ -51,10 +51,8 @@ def moment_of(*told: tuple[str, AnyFact]) -> ReadModel:
 
 
 def shown(moment: ReadModel, *, bars: bool = False) -> list[str]:
-    table = models_table.ModelsTable(moment, REGISTRY, Now(NOON, UTC), bars=bars)
-    return plain(
-        table_lines(models_table.COLUMNS, table.rows(table.chosen()), headers=False)
-    )
+    table = models_table.ModelsTable([moment], REGISTRY, Now(NOON, UTC), bars=bars)
+    return plain(table_lines(table.columns, table.rows(table.chosen()), headers=False))
 
 
 def plain(lines: list[Line]) -> list[str]:

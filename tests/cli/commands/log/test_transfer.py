@@ -13,7 +13,7 @@ import pytest
 from support.cli_runner import Herdbook
 from support.log_lines import rows_of
 
-from herdbook.cli.options import complete_stream
+from herdbook.cli.completion import complete_stream
 from herdbook.cli.render.counting import count_line
 
 

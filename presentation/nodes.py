@@ -1,0 +1,116 @@
+"""Nodes: their JSON structure, and short texts about them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from herdbook.core import ReadModel
+from herdbook.events.facts import NodeSettings
+from herdbook.events.lifecycle import ModelState
+from herdbook.presentation.times import Now
+from herdbook.projections.sentences import bytes_text
+from herdbook.projections.status import NodeStatus
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """A node, with totals of its models.
+
+    Attributes:
+        name: Its name.
+        url: Address of its server; empty if it is not known yet.
+        server_version: Version of the server, as it reports it.
+        reached: Whether the server answered the last request.
+        since: Since when that is so.
+        message: The problem, if it does not answer.
+        added_at: When a user added it; None for the node that was there first.
+        removed_at: When a user removed it; None if it is managed.
+        settings: How Herdbook uses it.
+        models: Number of models.
+        loaded: Number of loaded models.
+        disk_bytes: Disk space of the models, bytes; shared weights count once.
+        memory_bytes: Memory of the loaded models, bytes.
+    """
+
+    name: str
+    url: str
+    server_version: str
+    reached: bool
+    since: datetime | None
+    message: str
+    added_at: datetime | None
+    removed_at: datetime | None
+    settings: NodeSettings
+    models: int
+    loaded: int
+    disk_bytes: int
+    memory_bytes: int
+
+
+def node(models: ReadModel) -> Node:
+    """Return the JSON structure of the node of a read model."""
+    status = models.node_status()
+    records = [one for one in models.records() if one.present]
+    disk = {one.weights or one.name: one.size_bytes or 0 for one in records}
+    memory = {
+        one.weights or one.name: one.runner.size_bytes
+        for one in records
+        if one.runner is not None
+    }
+    return Node(
+        name=status.name,
+        url=status.url,
+        server_version=status.server_version,
+        reached=status.reached,
+        since=status.since,
+        message=status.message,
+        added_at=status.added_at,
+        removed_at=status.removed_at,
+        settings=status.settings,
+        models=len(records),
+        loaded=sum(one.state is ModelState.LOADED for one in records),
+        disk_bytes=sum(disk.values()),
+        memory_bytes=sum(memory.values()),
+    )
+
+
+def state_text(status: NodeStatus | Node, now: Now) -> str:
+    """Return whether a node answers, and whether it is drained or removed."""
+    if status.removed_at is not None:
+        return f"removed {now.ago(status.removed_at)}"
+    if status.reached:
+        answers = "answers"
+    elif status.since is None:
+        answers = "not reached yet"
+    else:
+        answers = f"no answer since {now.clock(status.since)}"
+    return f"{answers}, drained" if status.settings.drained else answers
+
+
+def settings_rows(settings: NodeSettings) -> list[tuple[str, str]]:
+    """Return the settings of a node that differ from the defaults, as texts."""
+    rows = [
+        ("key_env", settings.key_env),
+        *((f"tags.{key}", value) for key, value in sorted(settings.tags.items())),
+        ("weight", "" if settings.weight == 1 else f"{settings.weight:g}"),
+        ("models", " ".join(settings.models)),
+        ("prefer", " ".join(settings.prefer)),
+        (
+            "max_model",
+            ""
+            if settings.max_model_bytes is None
+            else bytes_text(settings.max_model_bytes),
+        ),
+        ("drained", "yes" if settings.drained else ""),
+    ]
+    return [(name, text) for name, text in rows if text]
+
+
+def settings_text(settings: NodeSettings) -> str:
+    """Return the settings that differ from the defaults, without ``drained``."""
+    return ", ".join(
+        f"{name.removeprefix('tags.')} {text}"
+        for name, text in settings_rows(settings)
+        if name != "drained"
+    )
