@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 from litestar import Litestar, Response, Router
@@ -41,6 +42,7 @@ from herdbook.service.api import usage as api_usage
 from herdbook.service.api.health import VERSION
 from herdbook.service.api.openapi import Document
 from herdbook.service.context import Service, default_manager_settings
+from herdbook.service.dashboard.layout import error_text
 from herdbook.service.dashboard.pages import login, reference
 from herdbook.service.dashboard.pages import routes as pages
 from herdbook.service.errors import (
@@ -86,7 +88,9 @@ OPENAPI: Final = OpenAPIConfig(
 
 def application(service: Service) -> Guard:
     """Return the ASGI application of a service, with all middleware."""
-    return Guard(NamesInPaths(routed(service)), service.settings)
+    settings = service.settings
+    page = partial(error_text, banner=settings.banner)
+    return Guard(NamesInPaths(routed(service)), settings, page=page)
 
 
 def routed(service: Service) -> Litestar:

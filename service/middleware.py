@@ -8,6 +8,7 @@ a credential is only tried if the checks that anyone can trigger have passed.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote
@@ -45,7 +46,9 @@ from herdbook.service.settings import ServiceSettings
 SIGN_IN: Final = ("/login", "/logout")
 """Paths that start and end a session; also open if the service is read-only."""
 
-OPEN: Final = ("/healthz", "/readyz", *SIGN_IN)
+HEALTH: Final = ("/healthz", "/readyz")
+
+OPEN: Final = (*HEALTH, *SIGN_IN)
 """Paths that need no token, besides everything below ``/static/``."""
 
 FOR_PROGRAMS: Final = ("/v1", "/metrics")
@@ -64,6 +67,7 @@ class Guard:
         app: The application.
         settings: Tokens and limits.
         authenticator: Created from the settings by default.
+        page: Returns the page of an error, for browsers; None to answer with JSON.
 
     Attributes:
         authenticator: Finds the user of a request.
@@ -75,9 +79,11 @@ class Guard:
         settings: ServiceSettings,
         *,
         authenticator: Authenticator | None = None,
+        page: Callable[[HerdbookError], str] | None = None,
     ) -> None:
         self.authenticator = authenticator or Authenticator(settings)
         self._app = app
+        self._page = page
         self._settings = settings
         self._hosts = Hosts(settings)
 
@@ -107,7 +113,7 @@ class Guard:
         except UnauthorizedError as error:
             await self._ask_to_sign_in(scope, exchange, error)
         except HerdbookError as error:
-            await exchange.refuse(error)
+            await self._refuse(scope, exchange, error)
         else:
             await self._run(scope, exchange)
 
@@ -198,7 +204,27 @@ class Guard:
             extra["location"] = f"/login?next={path if len(path) <= 1000 else '/'}"
             await exchange.answer(HTTPStatus.SEE_OTHER, extra, b"")
         else:
+            await self._refuse(scope, exchange, error, extra)
+
+    async def _refuse(
+        self,
+        scope: Scope,
+        exchange: Exchange,
+        error: HerdbookError,
+        extra: Mapping[str, str] | None = None,
+    ) -> None:
+        """Respond with an error: a page for a browser, else a problem."""
+        if self._page is None or not _shows_pages(scope):
             await exchange.refuse(error, extra)
+            return
+        headers = {
+            "content-type": "text/html; charset=utf-8",
+            **problems.headers_of(error),
+            **(extra or {}),
+            "connection": "close",
+        }
+        status = problems.status_of(error).value
+        await exchange.answer(status, headers, self._page(error).encode())
 
 
 def principal_of(scope_or_connection: Any) -> Principal:
@@ -260,11 +286,13 @@ def _is_plain(path: str) -> bool:
 
 
 def _asks_for_a_page(scope: Scope) -> bool:
-    return (
-        scope["method"] == "GET"
-        and "text/html" in (header_value(scope, "accept") or "")
-        and not is_below(scope["path"], *FOR_PROGRAMS)
-    )
+    return scope["method"] == "GET" and _shows_pages(scope)
+
+
+def _shows_pages(scope: Scope) -> bool:
+    """Return whether a request is one of a browser that shows a page of ours."""
+    accepts = "text/html" in (header_value(scope, "accept") or "")
+    return accepts and not is_below(scope["path"], *FOR_PROGRAMS, *HEALTH)
 
 
 async def _send_unexpected(exchange: Exchange) -> None:

@@ -369,22 +369,32 @@ def error_page(request: AnyRequest, error: HerdbookError) -> Response[str]:
 
     It does not read the log, so that it also works if the log cannot be read.
     """
-    status = status_of(error)
     service: Service = request.app.state.service
-    text = rendered(
+    return Response(
+        error_text(error, banner=service.settings.banner, back=_way_back(request)),
+        status_code=status_of(error).value,
+        media_type=MediaType.HTML,
+        headers=headers_of(error),
+    )
+
+
+def error_text(error: HerdbookError, *, banner: str, back: str = "/") -> str:
+    """Return an error as HTML.
+
+    Args:
+        error: The error.
+        banner: The banner of the service; empty for none.
+        back: The target of the link back.
+    """
+    status = status_of(error)
+    return rendered(
         "error.html",
         title=status.phrase,
         error=error,
         status=status,
         navigation=NAVIGATION,
-        banner=service.settings.banner,
-        back=_way_back(request),
-    )
-    return Response(
-        text,
-        status_code=status.value,
-        media_type=MediaType.HTML,
-        headers=headers_of(error),
+        banner=banner,
+        back=back,
     )
 
 

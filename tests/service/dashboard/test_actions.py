@@ -306,6 +306,33 @@ def test_who_may_only_read_sees_why_buttons_are_off(guarded: ServiceThread) -> N
         assert looking.http.post(f"/models/{MODEL}/load").status_code == 403
 
 
+def test_refusals_before_any_page_are_pages_for_a_browser(
+    guarded: ServiceThread,
+) -> None:
+    with open_client(guarded.address, READER) as looking:
+        refused = {
+            403: looking.http.post(f"/models/{MODEL}/load"),
+            421: looking.http.get("/", headers={"host": "evil.example"}),
+            400: looking.http.get("/models/../x//y"),
+        }
+        for status, answer in refused.items():
+            assert answer.status_code == status
+            assert answer.headers["content-type"] == "text/html; charset=utf-8"
+            assert answer.headers["connection"] == "close"
+            assert "default-src" in answer.headers["content-security-policy"]
+            assert "/roles" in Page(answer.text).links
+        text = Page(refused[403].text).text
+        assert "the role read of ruth is not sufficient" in text
+
+        program = looking.http.post(
+            f"/models/{MODEL}/load", headers={"accept": "application/json"}
+        )
+        assert program.json()["code"] == "forbidden"
+        for path in ("/v1/models", "/healthz"):
+            health = looking.http.get(path, headers={"host": "evil.example"})
+            assert health.json()["status"] == 421
+
+
 def test_delete_takes_an_administrator(guarded: ServiceThread) -> None:
     with (
         open_client(guarded.address, OPERATOR) as olga,
