@@ -32,7 +32,7 @@ MODULES = {
     "apply": "models.desired",
     "freeze": "models.desired",
     "history": "log.history",
-    "log": "log.history",
+    "log": "log.events",
     "as-of": "log.history",
     "diff": "log.compare",
     "why": "log.compare",

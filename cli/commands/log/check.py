@@ -13,7 +13,8 @@ import msgspec
 import typer
 
 from herdbook.cli.app import HISTORY, INSPECT, verb
-from herdbook.cli.commands.log.history import events_between, show_entries
+from herdbook.cli.commands.log.events import events_between
+from herdbook.cli.commands.log.history import show_entries
 from herdbook.cli.commands.log.proof import read_anchors, read_keys
 from herdbook.cli.errors import DONE, FAILED, UsageError, exit_code
 from herdbook.cli.invocation import Invocation

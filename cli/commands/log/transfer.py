@@ -13,7 +13,7 @@ from typing import Annotated, BinaryIO
 import typer
 
 from herdbook.cli.app import HISTORY, verb
-from herdbook.cli.commands.log.history import parse_types
+from herdbook.cli.commands.log.filters import parse_types
 from herdbook.cli.commands.log.proof import read_anchors, read_keys
 from herdbook.cli.completion import complete_stream, complete_type
 from herdbook.cli.errors import DONE, from_extra

@@ -172,7 +172,7 @@ async def use(
 
 
 @verb("config", CHANGE)
-async def config(
+async def config(  # noqa: PLR0913 - the options of a verb
     invocation: Invocation,
     model: Model,
     settings: Annotated[
@@ -180,6 +180,15 @@ async def config(
         typer.Argument(metavar="[NAME=VALUE]...", help="Settings to change."),
     ] = None,
     *,
+    num_ctx: Annotated[
+        str | None, typer.Option(metavar="TOKENS", help="Same as num_ctx=TOKENS.")
+    ] = None,
+    temperature: Annotated[
+        str | None, typer.Option(metavar="NUMBER", help="Same as temperature=NUMBER.")
+    ] = None,
+    keep_alive: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Same as keep_alive=TIME.")
+    ] = None,
     unset: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Remove a setting. Repeatable."),
@@ -190,10 +199,12 @@ async def config(
 ) -> None:
     """Show or change the settings of a model.
 
-    Settings: num_ctx, temperature, keep_alive, pinned, notes, options.<name> and
-    capability.<name>.
+    Settings: num_ctx, temperature, keep_alive, pinned, override, notes,
+    options.<name> and capability.<name>.
     """
-    wanted = dict(parse(setting) for setting in settings or [])
+    named = {"num_ctx": num_ctx, "temperature": temperature, "keep_alive": keep_alive}
+    given = [f"{name}={value}" for name, value in named.items() if value is not None]
+    wanted = dict(parse(setting) for setting in [*(settings or []), *given])
     async with invocation.reading(refresh=False) as fleet:
         try:
             manager = await node_for(invocation, fleet, model)

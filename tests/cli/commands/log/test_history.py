@@ -63,6 +63,24 @@ def test_log_prints_the_newest_events_in_order(lived: Herdbook) -> None:
     assert 'v6 {"reason":"requested","evicted_by":null} command cli:ann' in lines[1]
 
 
+def test_log_selects_events_as_history_does(lived: Herdbook) -> None:
+    used = lived("log", "--type", "modelused").out.splitlines()
+    assert len(used) == 1
+    assert " ModelUsed model/local/llama3.2:3b " in used[0]
+
+    newest = lived("log", "llama3.2:3b", "--actor", "cli:", "--limit", "2").out
+    types = [line.split()[2] for line in newest.splitlines()]
+    assert types == ["ModelUsed", "ModelUnloaded"]
+
+    first = lived("log", "--after", "0", "--cause", "configuration", "--limit", "1")
+    assert first.out.split()[2] == "ConfigurationChanged"
+    assert lived("log", "--since", "today", "--type", "ModelDeleted").out == ""
+
+    wrong = lived("log", "--type", "ModelUse")
+    assert (wrong.code, "ModelUsed" in wrong.err) == (2, True)
+    assert lived("log", "nosuch").code == 3
+
+
 def test_log_in_json_is_an_array_of_envelopes(lived: Herdbook) -> None:
     events = lived("log", "--after", "0", "--limit", "3", "--json").json
 

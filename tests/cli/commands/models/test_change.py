@@ -149,6 +149,22 @@ def test_config_sets_and_shows(herdbook: Herdbook, server: SandboxThread) -> Non
     ]
 
 
+def test_config_takes_common_settings_as_options(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
+    options = ["--num-ctx", "4k", "--temperature", "0.2", "--keep-alive", "10m"]
+    herdbook("config", "llama3.2:3b", *options)
+
+    answer = herdbook("config", "llama3.2:3b", "--json").json
+    assert answer["settings"] == {
+        "keep_alive": "10m",
+        "num_ctx": 4096,
+        "temperature": 0.2,
+    }
+    wrong = herdbook("config", "llama3.2:3b", "--num-ctx", "many")
+    assert (wrong.code, "num_ctx" in wrong.err) == (2, True)
+
+
 def test_config_unsets_with_a_note(herdbook: Herdbook, server: SandboxThread) -> None:
     herdbook("config", "llama3.2:3b", "num_ctx=4096")
 

@@ -1,0 +1,202 @@
+"""The verb ``log``: the events as they are recorded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from functools import partial
+from typing import Annotated
+
+import msgspec
+import typer
+
+from herdbook.cli.app import HISTORY, verb
+from herdbook.cli.commands.log.filters import (
+    Actors,
+    Causes,
+    Since,
+    Types,
+    Until,
+    chosen_events,
+)
+from herdbook.cli.invocation import Invocation
+from herdbook.cli.lookup import known_status, node_for
+from herdbook.cli.options import AnyModel, NoRefresh
+from herdbook.cli.output import Piece, Screen
+from herdbook.core import Fleet, HistoryFilter, ModelManager, RecordedEvent
+from herdbook.events.recorded import time_text
+from herdbook.events.streams import is_of_node, model_stream
+
+_NEWEST = 20
+"""Events that are shown if neither a start nor a number is given."""
+
+
+@verb("log", HISTORY)
+async def log(  # noqa: PLR0913 - the options of a verb
+    invocation: Invocation,
+    model: AnyModel = None,
+    *,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", "-f", help="Continue with new events until Ctrl-C."),
+    ] = False,
+    after: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Start after position N.")
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Show at most N events; without --after the newest 20.",
+        ),
+    ] = None,
+    since: Since = None,
+    until: Until = None,
+    types: Types = None,
+    causes: Causes = None,
+    actors: Actors = None,
+    no_refresh: NoRefresh = False,
+) -> None:
+    """Print the recorded events, one per line, oldest first."""
+    chosen = chosen_events(
+        invocation.now,
+        types=types,
+        causes=causes,
+        actors=actors,
+        since=since,
+        until=until,
+    )
+    async with invocation.reading(refresh=not no_refresh) as fleet:
+        manager = fleet.home
+        stream = await _stream(invocation, fleet, model)
+        wanted = partial(_wanted, chosen, stream, invocation.node)
+        end = (await manager.now()).position
+        if after is None and since is None:
+            newest = await _newest(manager, chosen, stream, wanted, limit or _NEWEST)
+            recorded = _each(newest)
+        else:
+            recorded = _oldest(manager, after or 0, end, wanted, limit)
+        async with aclosing(recorded):
+            if invocation.json and not follow:
+                invocation.screen.write_json([event async for event in recorded])
+                return
+            async for event in recorded:
+                _print(invocation, event)
+        if follow:
+            await _follow(invocation, manager, end, wanted)
+
+
+async def _each(events: list[RecordedEvent]) -> AsyncGenerator[RecordedEvent, None]:
+    for event in events:
+        yield event
+
+
+async def _stream(invocation: Invocation, fleet: Fleet, model: str | None) -> str:
+    """Return the stream of a model; empty for all streams."""
+    if model is None:
+        return ""
+    manager = await node_for(invocation, fleet, model)
+    status = known_status(await manager.now(), model)
+    return model_stream(status.node, status.name)
+
+
+def _wanted(
+    chosen: HistoryFilter, stream: str, node: str | None, event: RecordedEvent
+) -> bool:
+    return (
+        stream in ("", event.stream)
+        and (node is None or is_of_node(event.stream, node))
+        and chosen.matches(event)
+    )
+
+
+async def _newest(
+    manager: ModelManager,
+    chosen: HistoryFilter,
+    stream: str,
+    wanted: Callable[[RecordedEvent], bool],
+    limit: int,
+) -> list[RecordedEvent]:
+    """Return the newest wanted events, the oldest of them first."""
+    found: list[RecordedEvent] = []
+    before: int | None = None
+    while len(found) < limit:
+        page = await manager.read_log(
+            before=before,
+            limit=limit,
+            newest_first=True,
+            stream_prefix=stream,
+            chosen=chosen,
+        )
+        found += [event for event in page.events if wanted(event)]
+        before = page.next
+        if before is None:
+            break
+    return found[:limit][::-1]
+
+
+async def _oldest(
+    manager: ModelManager,
+    start: int,
+    end: int,
+    wanted: Callable[[RecordedEvent], bool],
+    limit: int | None,
+) -> AsyncGenerator[RecordedEvent, None]:
+    """Yield the wanted events from a position on, up to another."""
+    left = limit
+    async with aclosing(events_between(manager, start, end)) as events:
+        async for event in events:
+            if wanted(event):
+                yield event
+                left = None if left is None else left - 1
+            if left == 0:
+                return
+
+
+async def events_between(
+    manager: ModelManager, start: int, end: int | None
+) -> AsyncGenerator[RecordedEvent, None]:
+    """Yield the events after a position up to another; without one, also new events."""
+    if end is not None and end <= start:
+        return
+    async with aclosing(manager.events(after=start)) as events:
+        async for event in events:
+            yield event
+            if event.position == end:
+                return
+
+
+async def _follow(
+    invocation: Invocation,
+    manager: ModelManager,
+    start: int,
+    wanted: Callable[[RecordedEvent], bool],
+) -> None:
+    """Print new events until Ctrl-C, which is no error."""
+    try:
+        async with aclosing(events_between(manager, start, None)) as events:
+            async for event in events:
+                if wanted(event):
+                    _print(invocation, event)
+    except asyncio.CancelledError:
+        return
+
+
+def _print(invocation: Invocation, event: RecordedEvent) -> None:
+    if invocation.json:
+        invocation.screen.write_json(event, in_lines=True)
+    else:
+        _print_event(invocation.screen, event)
+
+
+def _print_event(screen: Screen, event: RecordedEvent) -> None:
+    screen.write(
+        Piece(f"#{event.position} {time_text(event.recorded_at)} ", "dim"),
+        Piece(event.type, "bold"),
+        f" {event.stream} v{event.version} ",
+        msgspec.json.encode(event.data).decode(),
+        Piece(f" {event.cause} {event.actor}", "dim"),
+    )
+    screen.stream.flush()
