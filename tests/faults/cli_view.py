@@ -14,7 +14,7 @@ from herdbook import sandbox
 from herdbook.cli.app import Verb
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.output import Screen
-from herdbook.core import ManagerSettings, ModelManager, ModelStatus
+from herdbook.core import Fleet, ManagerSettings, ModelManager, ModelStatus
 
 Scenario = Callable[[SandboxServer, ModelManager], Awaitable[None]]
 
@@ -54,24 +54,26 @@ class ScenarioResult(NamedTuple):
 
 
 class InProcessInvocation(Invocation):
-    """A call of the command in this process and this time, beside a manager."""
+    """A call of the command in this process and at the time of a server."""
 
-    def __init__(self, manager: ModelManager) -> None:
+    def __init__(self, server: SandboxServer) -> None:
         self.said = io.StringIO()
         super().__init__(screen=Screen(self.said))
-        self._manager = manager
+        self._server = server
 
     @asynccontextmanager
-    async def acting(self) -> AsyncIterator[ModelManager]:
-        """Act through that manager."""
-        yield self._manager
+    async def acting(self) -> AsyncIterator[Fleet]:
+        """Open the fleet of the log on the clock of the server."""
+        opened = Fleet.open(self.log, ollama=self._server.url, clock=self._server.clock)
+        async with opened as fleet:
+            yield fleet
 
 
 async def output_lines(
-    manager: ModelManager, verb: Verb[[list[str]]], name: str
+    server: SandboxServer, verb: Verb[[list[str]]], name: str
 ) -> list[str]:
     """Return the lines that a verb says of a model."""
-    call = InProcessInvocation(manager)
+    call = InProcessInvocation(server)
     await verb(call, [name])
     return call.said.getvalue().splitlines()
 

@@ -177,7 +177,7 @@ def test_unload_of_a_model_in_use_is_deferred(
         talk = server.load(NAME, prompt="hi", stream=False, options=options)
         talking = asyncio.create_task(talk)
         await server.clock.sleep(1)
-        assert await output_lines(manager, unload, NAME) == [
+        assert await output_lines(server, unload, NAME) == [
             f"{NAME} is in use; the server unloads it after the current request"
         ]
         assert (await manager.get_status(NAME)).state is ModelState.LOADED

@@ -172,7 +172,7 @@ async def use(
 
 
 @verb("config", CHANGE)
-async def config(  # noqa: PLR0913 - the options of a verb
+async def config(
     invocation: Invocation,
     model: Model,
     settings: Annotated[
