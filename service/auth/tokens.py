@@ -28,7 +28,7 @@ VARIABLE: Final = "HERDBOOK_TOKENS"
 MIN_SECRET_LENGTH: Final = 16
 """Minimum length of a token from the environment, in characters."""
 
-HOW_TO_CREATE: Final = "To create a token: herdbook token NAME --file tokens.toml"
+HOW_TO_CREATE: Final = "To create a token: herdbook token NAME"
 """The remedy of errors about missing tokens."""
 
 SECRET_PATTERN: Final = re.compile(r"hb_[A-Za-z0-9_-]{20,}")

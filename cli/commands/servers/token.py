@@ -5,6 +5,7 @@ A token is printed once. The file stores only its hash.
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +21,7 @@ from herdbook.presentation.wording import NOTHING
 if TYPE_CHECKING:
     from herdbook.service.auth.tokens import Token
 
-LIST, REVOKE = "list", "revoke"
+CREATE, LIST, REVOKE = "create", "list", "revoke"
 """Words that are not names of new tokens."""
 
 
@@ -38,18 +39,22 @@ async def token(  # noqa: PLR0913 - the options of a verb
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME|list|revoke",
+            metavar="NAME|create|list|revoke",
             help="Name of the new token (api:NAME in the log), or an action.",
         ),
     ],
-    revoked: Annotated[
-        str, typer.Argument(metavar="[NAME]", help="Token to revoke.")
+    named: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="Token to create or revoke.")
     ] = "",
     *,
     file: Annotated[
-        Path,
-        typer.Option(metavar="FILE", help="File with the hashes, for serve --tokens."),
-    ],
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File with the hashes, for serve --tokens [default tokens.toml in the "
+            "user data directory].",
+        ),
+    ] = None,
     role: Annotated[
         Role, typer.Option(help="Permissions; each role includes those before it.")
     ] = Role.READ,
@@ -81,7 +86,10 @@ async def token(  # noqa: PLR0913 - the options of a verb
         # Imported late: the service is an optional extra.
         from herdbook.service.auth import token_file_editor, tokens  # noqa: PLC0415
     screen = invocation.screen
-    if name == LIST and not revoked:
+    file = file or invocation.data / "tokens.toml"
+    if name == CREATE and named:
+        name, named = named, ""
+    if name == LIST and not named:
         known = tokens.read_tokens(file)
         if invocation.json:
             screen.write_json(
@@ -98,18 +106,18 @@ async def token(  # noqa: PLR0913 - the options of a verb
             columns = (Column("NAME"), Column("ROLE"), Column("LIMITS"))
             screen.write_table(columns, rows)
     elif name == REVOKE:
-        if not revoked:
+        if not named:
             raise UsageError(
                 "token revoke", "needs a name", "Write: herdbook token revoke NAME"
             )
-        token_file_editor.remove_token(file, revoked)
+        token_file_editor.remove_token(file, named)
         if invocation.json:
-            screen.write_json({"name": revoked, "revoked": True, "file": str(file)})
+            screen.write_json({"name": named, "revoked": True, "file": str(file)})
         else:
-            screen.write(f"{revoked} revoked")
-    elif revoked:
+            screen.write(f"{named} revoked")
+    elif named:
         raise UsageError(
-            f"{revoked!r}", "is one word too many", "Write: herdbook token NAME"
+            f"{named!r}", "is one word too many", "Write: herdbook token NAME"
         )
     else:
         wanted = tokens.Role(role.value)
@@ -127,6 +135,8 @@ async def token(  # noqa: PLR0913 - the options of a verb
             screen.write_json({**values, "file": str(file)})
         else:
             screen.write(secret)
+            # Not on stdout, which a script reads the token from.
+            sys.stderr.write(f"For the service: herdbook serve --tokens {file}\n")
 
 
 def _limits(token: Token) -> str:

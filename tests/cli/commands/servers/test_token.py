@@ -42,7 +42,8 @@ def test_token_is_printed_once_and_its_hash_is_kept(
 ) -> None:
     answer = herdbook("token", "ann", "--role", "operate", "--file", str(file))
 
-    assert (answer.code, answer.err) == (0, "")
+    hint = f"For the service: herdbook serve --tokens {file}\n"
+    assert (answer.code, answer.err) == (0, hint)
     secret = answer.out.strip()
     assert answer.out == f"{secret}\n"
     assert secret not in file.read_text()
@@ -50,6 +51,19 @@ def test_token_is_printed_once_and_its_hash_is_kept(
     assert principal is not None
     assert (principal.actor, principal.role) == ("api:ann", Role.OPERATE)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_token_is_created_with_the_word_create_in_the_default_file(
+    herdbook: Herdbook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    secret = herdbook("token", "create", "ann").out.strip()
+
+    default = tmp_path / "herdbook" / "tokens.toml"
+    principal = Tokens(read_tokens(default)).principal(secret)
+    assert principal is not None
+    assert principal.name == "ann"
+    assert "ann" in herdbook("token", "list").out
 
 
 def test_token_reads_by_default_and_answers_in_json(
