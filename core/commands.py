@@ -12,6 +12,8 @@ from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from herdbook.core.actor import RECONCILER, acting_as
 from herdbook.core.clock import Clock
 from herdbook.core.concurrency.cancellation import finish
@@ -211,7 +213,11 @@ class Commands(Queries):
         For those of other instances, see ``ModelStatus.work`` and ``.update``.
         """
         running = (*self._pulls.all(), *self._loads.all())
-        return [operation.snapshot() for operation in running]
+        node = self._repository.node
+        return [
+            msgspec.structs.replace(operation.snapshot(), node=node)
+            for operation in running
+        ]
 
     async def cancel(self, name: str, activity: Activity | None = None) -> bool:
         """Cancel the pull, update or load of a model and wait until it is recorded.

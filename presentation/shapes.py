@@ -283,15 +283,22 @@ def recommendation(
 
 
 async def as_of_nodes(
-    read_models: Sequence[ReadModel], roles: Iterable[str]
+    read_models: Sequence[ReadModel],
+    roles: Iterable[str],
+    models: Sequence[list[Model] | None] | None = None,
 ) -> AsOfNodes:
     """Return the JSON structure of the read models of several nodes.
 
     Args:
         read_models: The read models, of one position.
         roles: Names of the roles to recommend a model for.
+        models: The structures of the models of each, as far as they are known.
     """
-    each = [await as_of(one, ()) for one in read_models]
+    known = models or [None for _ in read_models]
+    each = [
+        await as_of(one, (), structures)
+        for one, structures in zip(read_models, known, strict=True)
+    ]
     recommended = {}
     for role in roles:
         chosen = recommendation(read_models, role).chosen

@@ -21,9 +21,9 @@ from litestar.types import Message, Scope
 
 from herdbook.core import (
     Clock,
+    Fleet,
     HerdbookError,
     ManagerSettings,
-    ModelManager,
     ModelRegistry,
     SystemClock,
 )
@@ -35,6 +35,7 @@ from herdbook.service.api import free as api_free
 from herdbook.service.api import health
 from herdbook.service.api import log as api_log
 from herdbook.service.api import models as api_models
+from herdbook.service.api import nodes as api_nodes
 from herdbook.service.api import operations as api_operations
 from herdbook.service.api import roles as api_roles
 from herdbook.service.api import tokens as api_tokens
@@ -104,6 +105,7 @@ def routed(service: Service) -> Litestar:
             *api_roles.HANDLERS,
             *api_usage.HANDLERS,
             *api_log.HANDLERS,
+            *api_nodes.HANDLERS,
             *api_tokens.HANDLERS,
             *api_anchors.HANDLERS,
         ],
@@ -134,24 +136,25 @@ async def composed(
     *,
     settings: ServiceSettings | None = None,
     ollama: str | None = None,
-    node: str = "local",
+    node: str | None = None,
     registry: ModelRegistry | None = None,
     manager_settings: ManagerSettings | None = None,
     clock: Clock | None = None,
     upkeep: UpkeepSettings | None = None,
 ) -> AsyncIterator[tuple[Service, Guard]]:
-    """Open the manager and the service, and close them at the end of the block.
+    """Open the nodes and the service, and close them at the end of the block.
 
-    The Ollama server may be unreachable: history and status are served, the node is
-    shown as lost, and the manager retries with growing intervals.
+    An Ollama server may be unreachable: history and status are served, its node is
+    shown as lost, and its manager retries with growing intervals.
 
     Args:
         log: The log: a file, or the address of a database.
         settings: Settings of the service.
-        ollama: The address of the Ollama server, in the form of ``OLLAMA_HOST``.
-        node: The name of that server in the log.
+        ollama: The address of the node, or of ``local``, in the form of
+            ``OLLAMA_HOST``.
+        node: Manage only this node; None for all nodes of the log.
         registry: The catalogue of known models.
-        manager_settings: Settings of the manager; those of a service by default.
+        manager_settings: Settings of each manager; those of a service by default.
         clock: The clock; for tests.
         upkeep: Backups and anchors of the log at intervals; none by default.
 
@@ -162,7 +165,7 @@ async def composed(
     clock, settings = clock or SystemClock(), settings or ServiceSettings()
     metrics = Metrics(log)
     work = Upkeep(log, upkeep or UpkeepSettings(), clock=clock)
-    opened = ModelManager.open(
+    opened = Fleet.open(
         log,
         ollama=ollama,
         node=node,
@@ -173,8 +176,8 @@ async def composed(
         observer=metrics,
         reading=settings.read_only,
     )
-    async with opened as manager:
-        service = Service(manager, settings, clock=clock, metrics=metrics, upkeep=work)
+    async with opened as fleet:
+        service = Service(fleet, settings, clock=clock, metrics=metrics, upkeep=work)
         async with service.running():
             yield service, application(service)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -33,17 +33,17 @@ class ResponseCache:
     async def answer(
         self,
         request: AnyRequest,
-        read_model: ReadModel,
-        build: Callable[[ReadModel], Awaitable[object]],
+        read_models: Sequence[ReadModel],
+        build: Callable[[Sequence[ReadModel]], Awaitable[object]],
     ) -> Response[Any]:
         """Return the response to a request.
 
         Args:
             request: The request; path and query are the key of the cache.
-            read_model: The state that the response shows.
+            read_models: The state of each node that the response shows.
             build: Builds the content from that state, in time slices.
         """
-        tag = _tag(read_model)
+        tag = _tag(read_models)
         if tag in request.headers.get("if-none-match", ""):
             return Response(b"", status_code=304, headers=_headers(tag))
         key = (request.url.path, request.scope["query_string"])
@@ -51,7 +51,9 @@ class ResponseCache:
         if cached_tag != tag:
             # One at a time, so that concurrent requests share the result.
             async with self._building:
-                tag, body = await self._built(key, read_model.fixed(), build)
+                tag, body = await self._built(
+                    key, ReadModel.fixed_together(read_models), build
+                )
         if key in self._cached:
             self._cached.move_to_end(key)
         return Response(body, media_type="application/json", headers=_headers(tag))
@@ -59,30 +61,37 @@ class ResponseCache:
     async def _built(
         self,
         key: tuple[str, bytes],
-        read_model: ReadModel,
-        build: Callable[[ReadModel], Awaitable[object]],
+        read_models: Sequence[ReadModel],
+        build: Callable[[Sequence[ReadModel]], Awaitable[object]],
     ) -> tuple[str, bytes]:
         """Return the body and its entity tag, from the cache or built now."""
-        tag = _tag(read_model)
+        tag = _tag(read_models)
         cached_tag, body = self._cached.get(key, ("", b""))
         if cached_tag == tag:
             return tag, body
-        body = _encode(await build(read_model))
+        body = _encode(await build(read_models))
         self._cached[key] = (tag, body)
         while len(self._cached) > MAX_RESPONSES:
             self._cached.popitem(last=False)
         return tag, body
 
 
-def _tag(read_model: ReadModel) -> str:
+def _tag(read_models: Sequence[ReadModel]) -> str:
     """Return the entity tag of responses that show a state."""
-    asked = f"@{read_model.asked.timestamp()}" if read_model.asked else ""
+    first = read_models[0]
+    asked = f"@{first.asked.timestamp()}" if first.asked else ""
+    stale = ".".join(map(_stale, read_models)).strip(".")
+    return f'W/"{first.position}{asked}{stale}"'
+
+
+def _stale(read_model: ReadModel) -> str:
+    """Return what changes without an event: since when the state may be outdated."""
     overdue = read_model.overdue_since
     stale = f"~{overdue.timestamp()}" if overdue else ""
     if read_model.held_back:
         newest = max(read_model.held_back.values())
         stale += f"~{len(read_model.held_back)}.{newest.timestamp()}"
-    return f'W/"{read_model.position}{asked}{stale}"'
+    return f"{stale}/{read_model.node}" if stale else ""
 
 
 def _headers(tag: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The objects that all handlers share: manager, operations, event stream and cache."""
+"""The objects that all handlers share: nodes, operations, event stream and cache."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final
 
-from herdbook.core import Clock, ManagerSettings, ModelManager, ReadModel
+from herdbook.core import Clock, Fleet, ManagerSettings, ModelManager, ReadModel
 from herdbook.core.concurrency.supervisor import TaskStatus
+from herdbook.core.errors import AmbiguousNodeError, UnknownNodeError
+from herdbook.core.fleet import questions
 from herdbook.core.upkeep.upkeep import Upkeep
 from herdbook.presentation.times import Now
 from herdbook.service.cache import ResponseCache
@@ -45,10 +47,10 @@ def default_manager_settings(
 
 
 class Service:
-    """One service and its manager.
+    """One service and its nodes.
 
     Attributes:
-        manager: The manager of the models.
+        fleet: The nodes.
         settings: The settings of the service.
         clock: The clock.
         operations: The operations that clients started.
@@ -61,21 +63,21 @@ class Service:
 
     def __init__(
         self,
-        manager: ModelManager,
+        fleet: Fleet,
         settings: ServiceSettings,
         *,
         clock: Clock,
         metrics: Metrics,
         upkeep: Upkeep,
     ) -> None:
-        self.manager = manager
+        self.fleet = fleet
         self.settings = settings
         self.clock = clock
         self.metrics = metrics
         self.upkeep = upkeep
-        self.operations = Operations(manager, clock, fetched=metrics.fetched)
+        self.operations = Operations(fleet, clock, fetched=metrics.fetched)
         self.live = Live(
-            manager,
+            fleet,
             clock,
             reader_events=settings.reader_events,
             heartbeat_s=settings.heartbeat_s,
@@ -87,13 +89,18 @@ class Service:
         self._waiting = 0
 
     @property
+    def manager(self) -> ModelManager:
+        """A manager for questions about the log as a whole."""
+        return self.fleet.home
+
+    @property
     def stopping(self) -> bool:
         """Whether the service refuses new operations because it is stopping."""
         return self.operations.stopping
 
     def background_tasks(self) -> list[TaskStatus]:
-        """Return the status of the background tasks of manager, log and service."""
-        return [*self.manager.background_tasks(), *self.live.background_tasks()]
+        """Return the status of the background tasks of nodes, log and service."""
+        return [*self.fleet.background_tasks(), *self.live.background_tasks()]
 
     async def readings(self) -> Readings:
         """Return the current values of the gauges.
@@ -103,7 +110,7 @@ class Service:
         """
         lag = await self.manager.lag()
         return Readings(
-            read_model=await self.manager.now(),
+            read_models=await self.fleet.now(),
             lag=lag,
             readers=self.live.readers,
             tasks=[*self.background_tasks(), *self.upkeep.tasks()],
@@ -125,20 +132,81 @@ class Service:
         await self.operations.close()
         self.live.close(Reason.STOPPING)
 
-    async def read_model(self, as_of: str | None = None) -> ReadModel:
-        """Return the read model of now, or of a position or time.
+    async def read_models(
+        self, as_of: str | None = None, node: str | None = None
+    ) -> list[ReadModel]:
+        """Return the read models of all nodes, of now or of a position or time.
 
         Args:
             as_of: A position or time: ``#988``, ISO 8601, ``2 hours ago``; None for
                 now.
+            node: Only this node; None for all.
 
         Raises:
             CallerError: The text is not a time, is in the future, or the log has no
                 such position.
+            UnknownNodeError: There is no such node.
         """
         if as_of is None:
-            return await self.manager.now()
-        return await self.past(Now(self.clock.now()).parse(as_of))
+            nodes = await self.fleet.now()
+        else:
+            then = await self.past(Now(self.clock.now()).parse(as_of))
+            nodes = self.fleet.nodes_of(then)
+        if node is None:
+            return nodes
+        chosen = [one for one in nodes if one.node == node]
+        if not chosen:
+            raise UnknownNodeError(node, known=tuple(one.node for one in nodes))
+        return chosen
+
+    async def read_model(
+        self, as_of: str | None = None, node: str | None = None
+    ) -> ReadModel:
+        """Return the read model of one node, of now or of a position or time.
+
+        Args:
+            as_of: As ``read_models`` has it.
+            node: The node; None for the only one.
+
+        Raises:
+            AmbiguousNodeError: There are several nodes, and none is named.
+            UnknownNodeError: There is no such node.
+            CallerError: As ``read_models`` has it.
+        """
+        nodes = await self.read_models(as_of, node)
+        if len(nodes) > 1:
+            raise AmbiguousNodeError("", tuple(one.node for one in nodes))
+        return nodes[0]
+
+    async def read_model_with(
+        self, model: str, *, as_of: str | None = None, node: str | None = None
+    ) -> ReadModel:
+        """Return the read model of the node that a request about a model means.
+
+        Args:
+            model: Name of the model.
+            as_of: As ``read_models`` has it.
+            node: The node; None for the one that has the model.
+
+        Raises:
+            InvalidNameError: The name is not valid.
+            AmbiguousNodeError: Several nodes have the model.
+            ModelNotFoundError: None of several nodes knows the model.
+            UnknownNodeError: There is no such node.
+            CallerError: As ``read_models`` has it.
+        """
+        nodes = await self.read_models(as_of, node)
+        name = questions.node_in(nodes, model)
+        return next(one for one in nodes if one.node == name)
+
+    async def manager_with(self, model: str, node: str | None = None) -> ModelManager:
+        """Return the manager of the node that a request about a model means.
+
+        Raises:
+            CallerError: As ``read_model_with`` has it.
+        """
+        read_model = await self.read_model_with(model, node=node)
+        return self.fleet.manager(read_model.node)
 
     async def past(self, when: int | datetime) -> ReadModel:
         """Return the read model of a position or time; replays run one at a time.

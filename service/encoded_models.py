@@ -27,10 +27,10 @@ class _Encoded(msgspec.Struct, frozen=True):
 
 
 class EncodedModels:
-    """The JSON of the models at the last position that was asked for."""
+    """The JSON of the models of each node at the last position that was asked for."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, _Encoded] = {}
+        self._kept: dict[str, dict[str, _Encoded]] = {}
 
     async def of(self, read_model: ReadModel) -> list[shapes.Model]:
         """Return the models for ``shapes.as_of``, already encoded, in time slices.
@@ -41,9 +41,10 @@ class EncodedModels:
         node, time_slice = read_model.node_status(), TimeSlice()
         node_since = None if node.reached else node.since
         may_age = read_model.overdue_since is not None or read_model.held_back
+        before = self._kept.get(read_model.node, {})
         kept = {}
         for record in read_model.records():
-            found = self._kept.get(record.name)
+            found = before.get(record.name)
             if (
                 may_age
                 or found is None
@@ -56,5 +57,5 @@ class EncodedModels:
                 await time_slice.checkpoint()
             kept[record.name] = found
         # Models with the time since when they may be outdated are not kept.
-        self._kept = {} if may_age else kept
+        self._kept[read_model.node] = {} if may_age else kept
         return cast("list[shapes.Model]", [one.json for one in kept.values()])

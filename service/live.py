@@ -19,6 +19,7 @@ import msgspec
 
 from herdbook.core import (
     Clock,
+    Fleet,
     HistoryFilter,
     ModelManager,
     RecordedEvent,
@@ -128,13 +129,13 @@ class Live:
 
     def __init__(
         self,
-        manager: ModelManager,
+        fleet: Fleet,
         clock: Clock,
         *,
         reader_events: int,
         heartbeat_s: float,
     ) -> None:
-        self._manager = manager
+        self._fleet = fleet
         self._clock = clock
         self._reader_events = reader_events
         self._heartbeat_s = heartbeat_s
@@ -143,6 +144,11 @@ class Live:
         self._following = BackgroundTask("live_stream", self._follow, clock=clock)
         self._progress = BackgroundTask("progress", self._publish_progress, clock=clock)
         self.position = 0
+
+    @property
+    def _manager(self) -> ModelManager:
+        """A manager to read the log with, whatever nodes there are."""
+        return self._fleet.home
 
     @property
     def readers(self) -> int:
@@ -203,12 +209,14 @@ class Live:
 
     async def _publish_progress(self, task: BackgroundTask) -> None:
         """Publish the progress of running operations when it has changed."""
-        published: dict[str, RunningOperation] = {}
+        published: dict[tuple[str, str], RunningOperation] = {}
         while True:
             await self._clock.sleep(PROGRESS_EVERY_S)
-            now = {one.name: one for one in self._manager.under_way()}
-            for name, one in now.items():
-                if one != published.get(name):
+            managers = self._fleet.managers()
+            running = [one for each in managers for one in each.under_way()]
+            now = {(one.node, one.name): one for one in running}
+            for key, one in now.items():
+                if one != published.get(key):
                     self._publish(one)
             published = now
             task.worked()

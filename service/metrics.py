@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter as Counts
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
@@ -39,7 +40,7 @@ class Readings(NamedTuple):
     """The values of the gauges, read at one time.
 
     Attributes:
-        read_model: The models and the node.
+        read_models: The models of each node.
         lag: Number of events that the views have not applied.
         readers: Number of event stream readers.
         tasks: The background tasks.
@@ -47,7 +48,7 @@ class Readings(NamedTuple):
         upkeep: The backups and anchors at intervals.
     """
 
-    read_model: ReadModel
+    read_models: Sequence[ReadModel]
     lag: int
     readers: int
     tasks: Iterable[TaskStatus]
@@ -225,7 +226,14 @@ class _Gauges:
         self._readers = gauge("stream_readers", "Readers of the event stream.")
         self._wal = gauge("log_wal_bytes", "Bytes of the write-ahead log.")
         self._node = gauge("node_up", "Whether the Ollama server answers.", "node")
-        self._models = gauge("models", "Models by state.", "state")
+        self._drained = gauge("node_drained", "Whether a node is drained.", "node")
+        self._node_models = gauge(
+            "node_models", "Models of a node by state.", "node", "state"
+        )
+        self._memory = gauge(
+            "node_memory_bytes", "Memory of the loaded models of a node.", "node"
+        )
+        self._models = gauge("models", "Models of all nodes by state.", "state")
         self._operations = gauge("operations", "Operations in memory.", "kind", "state")
         self._task_up = gauge("task_up", "Whether a background task works.", "task")
         self._task_restarts = Counter(
@@ -260,21 +268,39 @@ class _Gauges:
             if work.last_position is not None:
                 self._upkeep_position.labels(work.task).set(work.last_position)
 
+    def _read_nodes(self, read_models: Sequence[ReadModel]) -> None:
+        """Set the gauges of nodes and models; those of removed nodes go."""
+        for gauge in (self._node, self._drained, self._node_models, self._memory):
+            gauge.clear()
+        totals: Counts[ModelState] = Counts()
+        for read_model in read_models:
+            node = read_model.node_status()
+            is_up = node.reached and read_model.overdue_since is None
+            self._node.labels(node.name).set(is_up)
+            self._drained.labels(node.name).set(node.settings.drained)
+            records = read_model.records()
+            states = Counts(record.state for record in records)
+            for state in ModelState:
+                self._node_models.labels(node.name, state.value).set(states[state])
+            runners = {
+                record.runner.digest: record.runner.size_bytes
+                for record in records
+                if record.runner is not None
+            }
+            self._memory.labels(node.name).set(sum(runners.values()))
+            totals += states
+        for state in ModelState:
+            self._models.labels(state.value).set(totals[state])
+
     def set(self, readings: Readings, wal: Path) -> None:
         """Set all gauges."""
-        read_model = readings.read_model
+        self._read_nodes(readings.read_models)
         self._read_tasks(readings.tasks)
         self._read_upkeep(readings.upkeep)
-        self._head.set(read_model.position)
+        self._head.set(readings.read_models[0].position)
         self._lag.set(readings.lag)
         self._readers.set(readings.readers)
         self._wal.set(_size(wal))
-        node = read_model.node_status()
-        is_up = node.reached and read_model.overdue_since is None
-        self._node.labels(node.name).set(is_up)
-        states = [status.state for status in read_model.statuses()]
-        for state in ModelState:
-            self._models.labels(state.value).set(states.count(state))
         known = [(one.kind, one.state) for one in readings.operations]
         for kind in Kind:
             for ending in OperationState:

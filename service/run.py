@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from herdbook.core import ModelManager, ModelRegistry
+from herdbook.core import Fleet, ModelRegistry
 from herdbook.core.log.location import LogLocation
 from herdbook.core.logging import Logger
 from herdbook.core.upkeep.upkeep import UpkeepSettings
@@ -29,9 +29,9 @@ from herdbook.service.settings import ServiceSettings
 _log = Logger("herdbook.service")
 
 Companion: TypeAlias = Callable[
-    [ModelManager, Metrics, Callable[[], None]], AbstractAsyncContextManager[str]
+    [Fleet, Metrics, Callable[[], None]], AbstractAsyncContextManager[str]
 ]
-"""Serves something else over the same manager and with the same metrics, and yields its
+"""Serves something else over the same nodes and with the same metrics, and yields its
 address. The third argument is called if it stops by itself."""
 
 
@@ -40,8 +40,9 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         log: The log.
-        ollama: The address of the Ollama server, in the form of ``OLLAMA_HOST``.
-        node: The name of that server in the log.
+        ollama: The address of the node, or of ``local``, in the form of
+            ``OLLAMA_HOST``.
+        node: Manage only this node; None for all nodes of the log.
         registry: The catalogue of known models.
         settings: Settings of the service.
         resume_pulls: Resume pulls that a crash interrupted.
@@ -51,7 +52,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     log: LogLocation
     ollama: str | None
-    node: str
+    node: str | None
     registry: ModelRegistry
     settings: ServiceSettings
     resume_pulls: bool = False
@@ -94,7 +95,7 @@ async def run(
         ) as (service, application),
         serve(application, options.settings, ended=stopped.set) as address,
         (
-            companion(service.manager, service.metrics, stopped.set)
+            companion(service.fleet, service.metrics, stopped.set)
             if companion
             else nullcontext("")
         ) as other,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from herdbook.cli.invocation import Invocation
-from herdbook.core import Fleet, HerdbookError, ManagerSettings, ModelManager, base_url
+from herdbook.core import Fleet, HerdbookError, ManagerSettings, base_url
 from herdbook.gateway.access import Authenticate, Caller
 from herdbook.gateway.limits import Limits
 from herdbook.gateway.relay import NO_OBSERVER, GatewayObserver
@@ -130,10 +130,10 @@ def companion(
     settings = options.settings(server)
 
     def served(
-        manager: ModelManager, metrics: Metrics, failed: Callable[[], None]
+        fleet: Fleet, metrics: Metrics, failed: Callable[[], None]
     ) -> AbstractAsyncContextManager[str]:
-        return recorded_gateway(
-            manager,
+        return gateway_over(
+            fleet,
             settings,
             authenticate=authenticate,
             failed=failed,

@@ -13,7 +13,6 @@ import msgspec
 from herdbook.cli.errors import UsageError, from_extra
 from herdbook.cli.invocation import READ_TIMEOUT_S, Invocation
 from herdbook.core import ManagerSettings, ModelManager
-from herdbook.core.fleet.members import DEFAULT
 from herdbook.core.log.location import LogLocation
 from herdbook.core.log.storage import log_exists
 from herdbook.core.upkeep.anchors import AnchorSchedule
@@ -163,7 +162,7 @@ async def serve(invocation: Invocation, given: ServeOptions) -> None:
     options = RunOptions(
         log=invocation.log,
         ollama=invocation.ollama,
-        node=invocation.node or DEFAULT,
+        node=invocation.node,
         registry=invocation.registry,
         settings=settings,
         resume_pulls=given.resume_pulls,

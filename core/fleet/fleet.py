@@ -246,7 +246,10 @@ class Fleet:
         Raises:
             CallerError: The log has no such position, or the time has no time zone.
         """
-        then = await self.home.as_of(when)
+        return self.nodes_of(await self.home.as_of(when))
+
+    def nodes_of(self, then: ReadModel) -> list[ReadModel]:
+        """Return the read models of all nodes at the position of one of them."""
         nodes = members(then.nodes(), self._members.default)
         chosen = [one.name for one in nodes if self._chosen in (None, one.name)]
         return [then.of(name) for name in chosen]

@@ -5,7 +5,7 @@ All answers come from the views, so the same code answers for the present and th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from herdbook.core.errors import InvalidNameError
@@ -84,6 +84,28 @@ class ReadModel:
             overdue_since=self.overdue_since,
             held_back=dict(self.held_back),
         )
+
+    @staticmethod
+    def fixed_together(read_models: Sequence[ReadModel]) -> list[ReadModel]:
+        """Return copies that share one position, of the read models of several nodes.
+
+        Args:
+            read_models: Read models of one log, all live or all of one position.
+        """
+        first = read_models[0].fixed()
+        if first is read_models[0]:
+            return [*read_models]
+        return [
+            ReadModel(
+                first._views,  # noqa: SLF001 - of the same class
+                one._registry,  # noqa: SLF001
+                one.node,
+                asked=one.asked,
+                overdue_since=one.overdue_since,
+                held_back=dict(one.held_back),
+            )
+            for one in read_models
+        ]
 
     @property
     def position(self) -> int:

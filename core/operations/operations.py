@@ -35,6 +35,7 @@ class RunningOperation(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: The model.
+        node: Name of its node.
         activity: Pull, update or load.
         actor: Who requested it.
         since: When it was requested, UTC.
@@ -49,6 +50,7 @@ class RunningOperation(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime
     progress: PullProgress | None = None
     waiting: bool = False
+    node: str = ""
 
 
 class Operation:
@@ -56,6 +58,7 @@ class Operation:
 
     Attributes:
         name: The model.
+        node: Name of its node.
         activity: Pull, update or load.
         actor: Who requested it.
         since: When it was requested, UTC.

@@ -12,6 +12,7 @@ from litestar.params import JSONBody, QueryParameter
 
 from herdbook.core.desired.free_space import free_space
 from herdbook.presentation import shapes
+from herdbook.service.api.parameters import NodeName
 from herdbook.service.api.responses import CHANGES, READS
 from herdbook.service.auth.tokens import Role
 from herdbook.service.context import service_of
@@ -65,6 +66,7 @@ async def propose_free(
         list[str] | None,
         QueryParameter(description="Models to keep, such as those of a desired set."),
     ] = None,
+    node: NodeName = None,
 ) -> shapes.FreedSpace:
     """Propose models to delete to free disk space. Nothing is deleted.
 
@@ -72,7 +74,7 @@ async def propose_free(
     never proposed, nor are models whose weights such a model shares. A loaded model
     without expiry that was not used for a day is not in use.
     """
-    read_model = await service_of(request).read_model()
+    read_model = await service_of(request).read_model(node=node)
     kept = [read_model.spelled(name) for name in keep or ()]
     proposal = free_space(
         read_model.statuses(), wanted, keep=kept, now=datetime.now(UTC)
@@ -81,14 +83,17 @@ async def propose_free(
 
 
 @post("/free", status_code=200, responses=CHANGES, tags=_TAG, operation_id="free")
-async def free(request: AnyRequest, data: JSONBody[FreeRequest]) -> Freed:
+async def free(
+    request: AnyRequest, data: JSONBody[FreeRequest], node: NodeName = None
+) -> Freed:
     """Delete models that the proposal names, and no others. Needs the role admin.
 
     A model that fails does not stop the others. A model that the proposal does not
     name, because it is pinned, loaded or in use, stays.
     """
     principal, service = require(request, Role.ADMIN), service_of(request)
-    read_model = await service.read_model()
+    read_model = await service.read_model(node=node)
+    manager = service.fleet.manager(read_model.node)
     names = list(dict.fromkeys(read_model.spelled(name) for name in data.models))
     proposed = {
         step.name
@@ -97,9 +102,9 @@ async def free(request: AnyRequest, data: JSONBody[FreeRequest]) -> Freed:
         ).alternatives
         for step in group.steps
     }
-    with service.manager.acting_as(principal.actor):
+    with manager.acting_as(principal.actor):
         deleted = await delete_models(
-            service.manager, [name for name in names if name in proposed]
+            manager, [name for name in names if name in proposed]
         )
     results = {result.name: result for result in deleted}
     models = [results.get(name) or _kept(name) for name in names]

@@ -53,7 +53,7 @@ async def readyz(request: AnyRequest) -> Response[answers.Ready]:
     failing = (*tasks, *kept, *_token_file(request))
     upkeep = tuple(service.upkeep.statuses())
     try:
-        read_model = await service.read_model()
+        read_models = await service.read_models()
     except StoreError as error:
         unready = answers.Ready(
             status=error.code,
@@ -70,11 +70,13 @@ async def readyz(request: AnyRequest) -> Response[answers.Ready]:
         status = Reason.LOG_FAILED
     elif tasks:
         status = "task_failing"
-    known = read_model.overdue_since is None
+    nodes = [one.node_status() for one in read_models]
+    known = all(one.overdue_since is None for one in read_models)
     ready = answers.Ready(
         status=status,
-        position=read_model.position,
-        node_reached=read_model.node_status().reached if known else None,
+        position=read_models[0].position,
+        node_reached=all(node.reached for node in nodes) if known else None,
+        lost=tuple(node.name for node in nodes if not node.reached),
         failing=failing,
         upkeep=upkeep,
     )

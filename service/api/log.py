@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Annotated, Final
 
@@ -21,6 +21,7 @@ from herdbook.service.api.parameters import (
     Causes,
     Correlation,
     Limit,
+    NodeName,
     Position,
     Prefix,
     Since,
@@ -202,18 +203,29 @@ def _begin(after: int | None, last_event_id: str | None, head: int) -> int:
 
 
 @get("/status", responses=CACHED, tags=_TAG, operation_id="getStatus")
-async def get_status(request: AnyRequest, as_of: AsOf = None) -> Response[shapes.AsOf]:
-    """Return the whole state: node, models and the first choice for each role."""
+async def get_status(
+    request: AnyRequest, as_of: AsOf = None, node: NodeName = None
+) -> Response[shapes.AsOf | shapes.AsOfNodes]:
+    """Return the whole state: node, models and the first choice for each role.
+
+    With several nodes, `nodes` is an array in place of `node`.
+    """
     service = service_of(request)
-    read_model = await service.read_model(as_of)
+    read_models = await service.read_models(as_of, node)
     roles = [role.value for role in ModelRole]
 
-    async def build(fixed: ReadModel) -> shapes.AsOf:
+    async def build(fixed: Sequence[ReadModel]) -> shapes.AsOf | shapes.AsOfNodes:
         # The past has records of its own, of which none would be found again.
-        models = await service.encoded_models.of(fixed) if as_of is None else None
-        return await shapes.as_of(fixed, roles, models)
+        models = (
+            [await service.encoded_models.of(one) for one in fixed]
+            if as_of is None
+            else [None for _ in fixed]
+        )
+        if len(fixed) == 1:
+            return await shapes.as_of(fixed[0], roles, models[0])
+        return await shapes.as_of_nodes(fixed, roles, models)
 
-    return await service.response_cache.answer(request, read_model, build)
+    return await service.response_cache.answer(request, read_models, build)
 
 
 @get("/diff", responses=READS, tags=_TAG, operation_id="getDiff")
@@ -227,11 +239,18 @@ async def get_diff(
         str | None,
         QueryParameter(name="to", max_length=80, description="The same. Default: now."),
     ] = None,
+    node: NodeName = None,
 ) -> Difference:
-    """Compare the state at two positions or times: models, roles and node."""
+    """Compare the state of a node at two positions or times: models, roles, server.
+
+    With several nodes, one must be named.
+    """
     service = service_of(request)
-    then = await service.read_model(since)
-    return await difference(then, await service.read_model(until))
+    now = await service.read_model(until, node)
+    (then,) = [
+        one for one in await service.read_models(since) if one.node == now.node
+    ] or [(await service.read_models(since))[0].of(now.node)]
+    return await difference(then, now)
 
 
 @get("/log/head", responses=READS, tags=_TAG, operation_id="getHead")

@@ -21,6 +21,7 @@ from herdbook.core import (
     WrongExpectedVersionError,
 )
 from herdbook.core.concurrency.time_slice import TimeSlice
+from herdbook.core.fleet import questions
 from herdbook.presentation import shapes
 from herdbook.presentation.loaded_models import (
     LoadedModels,
@@ -38,6 +39,7 @@ from herdbook.service.api.parameters import (
     Correlation,
     Limit,
     Name,
+    NodeName,
     Since,
     Types,
     Until,
@@ -45,6 +47,7 @@ from herdbook.service.api.parameters import (
     filter_of,
     known_status,
     name_of,
+    of_model,
     version_of,
 )
 from herdbook.service.api.responses import CACHED, CHANGES, READS, problems
@@ -97,10 +100,7 @@ async def list_models(
         list[str] | None,
         QueryParameter(description="Only models with all of these capabilities."),
     ] = None,
-    node: Annotated[
-        str | None,
-        QueryParameter(description="Only models on this node.", max_length=64),
-    ] = None,
+    node: NodeName = None,
     gone: Annotated[
         bool, QueryParameter(description="Include models that the server lacks.")
     ] = False,
@@ -112,38 +112,39 @@ async def list_models(
     those that can be used soonest come first.
     """
     service = service_of(request)
-    read_model = await service.read_model(as_of)
+    read_models = await service.read_models(as_of, node)
     gone = gone or bool(states)
 
-    async def build(fixed: ReadModel) -> list[shapes.Model]:
+    async def build(fixed: Sequence[ReadModel]) -> list[shapes.Model]:
         models, time_slice = [], TimeSlice()
+        nodes = {one.node: one for one in fixed}
         for status in _ordered(fixed, role, sort):
             if (
                 (gone or status.state is not ModelState.NOT_PRESENT)
                 and (not states or status.state in states)
-                and node in (None, status.node)
-                and _can_all(fixed, status, capability or ())
+                and _can_all(nodes[status.node], status, capability or ())
             ):
-                models.append(shapes.model(status, fixed))
+                models.append(shapes.model(status, nodes[status.node]))
             await time_slice.checkpoint()
         return models
 
-    return await service.response_cache.answer(request, read_model, build)
+    return await service.response_cache.answer(request, read_models, build)
 
 
 def _ordered(
-    read_model: ReadModel, role: str | None, sort: Sort | None
+    read_models: Sequence[ReadModel], role: str | None, sort: Sort | None
 ) -> Sequence[ModelStatus]:
     """Sort the models; with a role, only those that fit it.
 
     Raises:
         UnknownRoleError: The role does not exist.
     """
-    statuses: Sequence[ModelStatus] = read_model.statuses()
+    statuses = [status for one in read_models for status in one.statuses()]
     if role is not None:
-        by_name = {status.name: status for status in statuses}
-        chosen = read_model.explain(role).chosen
-        statuses = [by_name[one.name] for one in chosen if one.name in by_name]
+        known = {(status.node, status.name): status for status in statuses}
+        chosen = shapes.recommendation(read_models, role).chosen
+        keys = [(one.node, one.name) for one in chosen]
+        statuses = [known[key] for key in keys if key in known]
     elif sort in (None, Sort.HERD):
         return display_order(statuses)
     if sort in (None, Sort.HERD):
@@ -164,21 +165,21 @@ def _can_all(
 
 
 @get("/ps", responses=READS, tags=_TAG, operation_id="listLoadedModels")
-async def list_loaded(request: AnyRequest) -> LoadedModels:
+async def list_loaded(request: AnyRequest, node: NodeName = None) -> LoadedModels:
     """List the loaded models with memory, expiry, who loaded them and last use."""
     service = service_of(request)
-    read_model = await service.read_model()
-    groups = by_runner(read_model.statuses())
+    read_models = await service.read_models(node=node)
+    groups = by_runner(status for one in read_models for status in one.statuses())
     loads = [await last_load(service.manager, group) for group in groups]
-    return loaded_models(groups, loads, [read_model.node_status()])
+    return loaded_models(groups, loads, [one.node_status() for one in read_models])
 
 
 @get("/models/{name:str}", responses=READS, tags=_TAG, operation_id="getModel")
 async def get_model(
-    request: AnyRequest, name: Name, as_of: AsOf = None
+    request: AnyRequest, name: Name, as_of: AsOf = None, node: NodeName = None
 ) -> shapes.Model:
     """Return one model."""
-    read_model = await service_of(request).read_model(as_of)
+    read_model = await of_model(request, name, as_of=as_of, node=node)
     return shapes.model(known_status(read_model, name), read_model)
 
 
@@ -199,10 +200,10 @@ async def get_history(  # noqa: PLR0913 - the parameters of a request
     until: Until = None,
     correlation_id: Correlation = None,
     limit: Limit = 100,
+    node: NodeName = None,
 ) -> list[HistoryEntry]:
     """Return the newest events of a model, oldest first."""
-    service = service_of(request)
-    status = known_status(await service.read_model(), name)
+    status = known_status(await of_model(request, name, node=node), name)
     chosen = filter_of(
         types=types,
         causes=causes,
@@ -212,16 +213,19 @@ async def get_history(  # noqa: PLR0913 - the parameters of a request
         correlation_id=correlation_id,
     )
     chosen = msgspec.structs.replace(chosen, limit=limit)
-    return await service.manager.history(status.name, chosen)
+    manager = service_of(request).manager
+    return await manager.history(status.name, chosen, node=status.node)
 
 
 @get("/models/{name:str}/why", responses=READS, tags=_TAG, operation_id="whyModel")
-async def get_why(request: AnyRequest, name: Name, as_of: AsOf = None) -> shapes.Why:
+async def get_why(
+    request: AnyRequest, name: Name, as_of: AsOf = None, node: NodeName = None
+) -> shapes.Why:
     """Return the events that explain the state of a model."""
-    service = service_of(request)
-    read_model = await service.read_model(as_of)
+    read_model = await of_model(request, name, as_of=as_of, node=node)
     status = known_status(read_model, name)
-    return shapes.why(await service.manager.why(status.name, read_model), read_model)
+    manager = service_of(request).manager
+    return shapes.why(await manager.why(status.name, read_model), read_model)
 
 
 @get(
@@ -231,10 +235,10 @@ async def get_why(request: AnyRequest, name: Name, as_of: AsOf = None) -> shapes
     operation_id="getModelStatistics",
 )
 async def get_statistics(
-    request: AnyRequest, name: Name, as_of: AsOf = None
+    request: AnyRequest, name: Name, as_of: AsOf = None, node: NodeName = None
 ) -> ModelStatistics:
     """Return statistics of a model over its whole history, or up to a time."""
-    read_model = await service_of(request).read_model(as_of)
+    read_model = await of_model(request, name, as_of=as_of, node=node)
     return read_model.statistics(known_status(read_model, name).name)
 
 
@@ -257,9 +261,14 @@ async def get_cost(
     request: AnyRequest,
     name: Name,
     of: Annotated[CostOf, QueryParameter(description="The action.")] = CostOf.PULL,
+    node: NodeName = None,
 ) -> answers.Cost:
     """Estimate what a pull, load, unload or deletion would need or free."""
-    manager, model = service_of(request).manager, name_of(name)
+    service, model = service_of(request), name_of(name)
+    if of is CostOf.PULL and node is None:
+        manager = await questions.node_to_pull(service.fleet, model)
+    else:
+        manager = await service.manager_with(model, node)
     match of:
         case CostOf.PULL:
             return await manager.cost_of_pull(model)
@@ -278,13 +287,13 @@ async def get_cost(
     operation_id="getConfiguration",
 )
 async def get_configuration(
-    request: AnyRequest, name: Name, as_of: AsOf = None
+    request: AnyRequest, name: Name, as_of: AsOf = None, node: NodeName = None
 ) -> Response[answers.Configuration]:
     """Return the configuration of a model; a change must send its ETag in If-Match.
 
     A model can be configured before it is pulled.
     """
-    read_model = await service_of(request).read_model(as_of)
+    read_model = await of_model(request, name, as_of=as_of, node=node)
     return _configured(answers.configuration(read_model, name_of(name)))
 
 
@@ -310,20 +319,21 @@ async def put_configuration(
             description="The ETag that the change is based on, or * for any version.",
         ),
     ] = None,
+    node: NodeName = None,
 ) -> Response[answers.Configuration]:
     """Replace the configuration of a model; omitted settings are removed.
 
     The ETag is the version of the model's stream. Any later event of the model, also
     a recorded use, changes the version; the request then fails with 412.
     """
-    service, version = service_of(request), version_of(if_match)
-    model = name_of(name)
-    status = await service.manager.get_status(model)
+    version, model = version_of(if_match), name_of(name)
+    manager = await service_of(request).manager_with(model, node)
+    status = await manager.get_status(model)
     try:
-        with service.manager.acting_as(principal_of(request).actor):
+        with manager.acting_as(principal_of(request).actor):
             whole = False
             while not whole:
-                status = await service.manager.configure(
+                status = await manager.configure(
                     model,
                     data.settings,
                     unset=status.settings.keys() - data.settings.keys(),
@@ -339,7 +349,7 @@ async def put_configuration(
             f"has version {error.actual}; the change is based on {error.expected}",
             "Read the configuration again, then repeat the change",
         ) from error
-    return _configured(answers.configuration(await service.read_model(), model))
+    return _configured(answers.configuration(await manager.now(), model))
 
 
 @post(
@@ -349,17 +359,18 @@ async def put_configuration(
     operation_id="useModel",
 )
 async def use_model(
-    request: AnyRequest, name: Name, data: JSONBody[answers.Use | None] = None
+    request: AnyRequest,
+    name: Name,
+    data: JSONBody[answers.Use | None] = None,
+    node: NodeName = None,
 ) -> shapes.Model:
     """Record a use of a model. Recommendations take recent uses into account."""
-    service = service_of(request)
     use = data or answers.Use()
-    model = (await _existing(service.manager, name)).name
-    with service.manager.acting_as(principal_of(request).actor):
-        status = await service.manager.mark_used(
-            model, purpose=use.purpose, role=use.role
-        )
-    return shapes.model(status, await service.read_model())
+    manager = await service_of(request).manager_with(name_of(name), node)
+    model = (await _existing(manager, name)).name
+    with manager.acting_as(principal_of(request).actor):
+        status = await manager.mark_used(model, purpose=use.purpose, role=use.role)
+    return shapes.model(status, await manager.now())
 
 
 async def _existing(manager: ModelManager, segment: str) -> ModelStatus:
@@ -381,16 +392,20 @@ async def _existing(manager: ModelManager, segment: str) -> ModelStatus:
     tags=_TAG,
     operation_id="deleteModel",
 )
-async def delete_model(request: AnyRequest, name: Name) -> shapes.Removed:
+async def delete_model(
+    request: AnyRequest, name: Name, node: NodeName = None
+) -> shapes.Removed:
     """Delete a model from the server and return what that freed. Needs role admin."""
     require(request, Role.ADMIN)
-    manager = service_of(request).manager
+    service = service_of(request)
+    manager = await service.manager_with(name_of(name), node)
     status = await _existing(manager, name)
     cost = await manager.cost_of_delete(status.name)
     with manager.acting_as(principal_of(request).actor):
         await manager.delete(status.name)
     return shapes.Removed(
         name=status.name,
+        node=shapes.known(status.node if service.fleet.is_several else None),
         freed_bytes=cost.frees.size_bytes or 0,
         shared_with=cost.shared_with,
     )

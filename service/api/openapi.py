@@ -24,12 +24,13 @@ from herdbook.core.history import explain as lineage
 from herdbook.core.operations import costs
 from herdbook.events import facts
 from herdbook.events.facts import FACTS
-from herdbook.presentation import loaded_models, shapes
+from herdbook.presentation import loaded_models, nodes, shapes
 from herdbook.projections import roles, status
 from herdbook.service import problems
 from herdbook.service.api import anchors as api_anchors
 from herdbook.service.api import free as api_free
 from herdbook.service.api import models as api_models
+from herdbook.service.api import nodes as api_nodes
 from herdbook.service.api import schemas as answers
 from herdbook.service.api import tokens as api_tokens
 from herdbook.service.api import usage as api_usage
@@ -46,6 +47,9 @@ STRICT: Final = (
     answers.Use,
     OperationRequest,
     api_free.FreeRequest,
+    api_nodes.NewNode,
+    api_nodes.NodeUpdate,
+    facts.NodeSettings,
     api_tokens.TokenRequest,
     api_anchors.AnchorRequest,
 )
@@ -60,6 +64,8 @@ _SHAPES: Final = (
         api_anchors,
         api_free,
         api_models,
+        api_nodes,
+        nodes,
         api_tokens,
         api_usage,
         tokens,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
+import msgspec
 from litestar import Response, delete, get, post
 from litestar.handlers.base import BaseRouteHandler
 from litestar.params import (
@@ -14,7 +15,7 @@ from litestar.params import (
 )
 
 from herdbook.service.api import schemas as answers
-from herdbook.service.api.parameters import Limit
+from herdbook.service.api.parameters import Limit, NodeName
 from herdbook.service.api.responses import CHANGES, READS, problems
 from herdbook.service.context import service_of
 from herdbook.service.http.request import AnyRequest
@@ -44,11 +45,15 @@ async def start_operation(
             "24 hours and across restarts. Keys are per token.",
         ),
     ] = None,
+    node: NodeName = None,
 ) -> Response[answers.Operation]:
     """Start a pull, update, load, unload or refresh.
 
-    If the same operation is already running, it is returned.
+    If the same operation is already running, it is returned. The node can be named in
+    the body or in the query.
     """
+    if node is not None:
+        data = msgspec.structs.replace(data, node=node)
     operation = await service_of(request).operations.start(
         data, principal_of(request), key=idempotency_key
     )
@@ -63,11 +68,16 @@ async def list_operations(
         list[OperationState] | None,
         QueryParameter(name="state", description="Only operations in these states."),
     ] = None,
+    node: NodeName = None,
     limit: Limit = 100,
 ) -> list[answers.Operation]:
     """List the operations since the start of the service, newest first."""
     known = service_of(request).operations.all()
-    chosen = [one for one in known if not states or one.state in states]
+    chosen = [
+        one
+        for one in known
+        if (not states or one.state in states) and node in (None, one.node)
+    ]
     return [answers.operation(one) for one in chosen[:limit]]
 
 

@@ -12,11 +12,13 @@ from litestar.params import PathParameter, QueryParameter
 from herdbook.core import Cause, HistoryFilter, ModelStatus, ReadModel
 from herdbook.presentation.event_types import event_type_remedy, parse_event_type
 from herdbook.presentation.model_not_found import similar_models
+from herdbook.service.context import service_of
 from herdbook.service.errors import (
     BadRequestError,
     PreconditionMissingError,
     UnknownModelError,
 )
+from herdbook.service.http.request import AnyRequest
 
 LONGEST_PAGE: Final = 1_000
 """Maximum number of entries of a page."""
@@ -42,6 +44,15 @@ Name = Annotated[
         description="The name of the model, as in Ollama: llama3.1 means "
         "llama3.1:latest. Slashes may be written as they are or as %2F.",
         max_length=512,
+    ),
+]
+NodeName = Annotated[
+    str | None,
+    QueryParameter(
+        name="node",
+        max_length=64,
+        description="Only this node. Default: all nodes; for a request about one "
+        "model, the node that has it.",
     ),
 ]
 Types = Annotated[
@@ -108,6 +119,24 @@ def known_status(read_model: ReadModel, segment: str) -> ModelStatus:
             similar_models(read_model, status.name) or "List models: GET /v1/models",
         )
     return status
+
+
+async def of_model(
+    request: AnyRequest,
+    segment: str,
+    *,
+    as_of: str | None = None,
+    node: str | None = None,
+) -> ReadModel:
+    """Return the read model of the node that a request about a model means.
+
+    Raises:
+        InvalidNameError: The name is not valid.
+        AmbiguousNodeError: Several nodes have the model.
+        CallerError: No node has it, there is no such node, or the time is not valid.
+    """
+    service = service_of(request)
+    return await service.read_model_with(name_of(segment), as_of=as_of, node=node)
 
 
 def filter_of(

@@ -9,10 +9,11 @@ from litestar import Response, get
 from litestar.handlers.base import BaseRouteHandler
 from litestar.params import PathParameter, QueryParameter
 
-from herdbook.core import ModelRole, Recommendation
+from herdbook.core import ModelRole, ReadModel, Recommendation
 from herdbook.core.concurrency.time_slice import TimeSlice
+from herdbook.core.fleet import questions
 from herdbook.presentation import shapes
-from herdbook.service.api.parameters import AsOf
+from herdbook.service.api.parameters import AsOf, NodeName
 from herdbook.service.api.responses import READS
 from herdbook.service.context import service_of
 from herdbook.service.http.request import AnyRequest
@@ -25,14 +26,14 @@ _Role = Annotated[str, PathParameter(max_length=40, description=f"One of {_ROLES
 
 @get("/roles", responses=READS, tags=_TAG, operation_id="listRoles")
 async def list_roles(
-    request: AnyRequest, as_of: AsOf = None
+    request: AnyRequest, as_of: AsOf = None, node: NodeName = None
 ) -> Response[list[Recommendation]]:
     """Return the recommendation for every role, with the reasons."""
-    read_model = await service_of(request).read_model(as_of)
-    read_model, time_slice = read_model.fixed(), TimeSlice()
+    read_models = await service_of(request).read_models(as_of, node)
+    read_models, time_slice = ReadModel.fixed_together(read_models), TimeSlice()
     orders = []
     for role in ModelRole:
-        orders.append(_encode(read_model.explain(role)))
+        orders.append(_encode(shapes.recommendation(read_models, role)))
         await time_slice.checkpoint()
     body: Any = b"[" + b",".join(orders) + b"]"  # encoded already, role by role
     return Response(body, media_type="application/json")
@@ -40,10 +41,17 @@ async def list_roles(
 
 @get("/roles/{role:str}", responses=READS, tags=_TAG, operation_id="getRole")
 async def get_role(
-    request: AnyRequest, role: _Role, as_of: AsOf = None
+    request: AnyRequest, role: _Role, as_of: AsOf = None, node: NodeName = None
 ) -> Recommendation:
-    """Return the recommendation for a role, with the reasons for and against models."""
-    return (await service_of(request).read_model(as_of)).explain(role)
+    """Return the recommendation for a role, with the reasons for and against models.
+
+    With several nodes, the order is that of places: models in memory come first, and
+    drained nodes are passed over.
+    """
+    service = service_of(request)
+    if as_of is None and node is None:
+        return await questions.explain(service.fleet, role)
+    return shapes.recommendation(await service.read_models(as_of, node), role)
 
 
 @get(
@@ -61,7 +69,8 @@ async def get_suggestions(
     ] = None,
 ) -> list[shapes.Suggested]:
     """Suggest models to pull for a role, best first."""
-    found = await service_of(request).manager.suggest(role, memory_bytes=memory_bytes)
+    fleet = service_of(request).fleet
+    found = await questions.suggest(fleet, role, memory_bytes=memory_bytes)
     return [shapes.suggested(each) for each in found]
 
 

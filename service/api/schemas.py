@@ -22,7 +22,7 @@ from herdbook.core import (
 from herdbook.core.concurrency.supervisor import TaskStatus
 from herdbook.core.upkeep.recurring import UpkeepStatus
 from herdbook.events.facts import Setting
-from herdbook.events.streams import model_of
+from herdbook.events.streams import model_of, node_of
 from herdbook.presentation import shapes
 from herdbook.projections.sentences import describe
 from herdbook.service.operations.operation import Kind, OperationState
@@ -37,6 +37,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         id: The id, and the correlation id of the events that the operation records.
         kind: The kind of operation.
         model: The model; null for a refresh.
+        node: The node.
         state: ``running``, or the outcome.
         actor: The user who started it.
         started_at: Start time.
@@ -49,6 +50,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     kind: Kind
     model: str | None
+    node: str
     state: OperationState
     actor: str
     started_at: datetime
@@ -67,6 +69,7 @@ def operation(known: ServiceOperation) -> Operation:
         id=known.id,
         kind=known.kind,
         model=known.model,
+        node=known.node,
         state=known.state,
         actor=known.actor,
         started_at=known.started_at,
@@ -96,6 +99,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
         causation_id: The id of the event that led to this one.
         hash: SHA-256 of this event and the previous hash, 64 hexadecimal digits.
         model: The model; null for an event of a node.
+        node: The node; null for an event of none.
         sentence: The event in one sentence.
     """
 
@@ -114,6 +118,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     causation_id: str | None
     hash: str
     model: str | None
+    node: str | None
     sentence: str
 
 
@@ -124,6 +129,7 @@ def event(recorded: RecordedEvent) -> Event:
         **{name: getattr(recorded, name) for name in _ENVELOPE},
         data=msgspec.to_builtins(recorded.data),
         model=key.name if key else None,
+        node=key.node if key else node_of(recorded.stream),
         sentence=describe(recorded),
     )
 
@@ -131,7 +137,7 @@ def event(recorded: RecordedEvent) -> Event:
 _ENVELOPE = tuple(
     name
     for name in Event.__struct_fields__
-    if name not in ("data", "model", "sentence")
+    if name not in ("data", "model", "node", "sentence")
 )
 
 
@@ -168,6 +174,7 @@ class Progressing(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         activity: ``pull``, ``update`` or ``load``.
+        node: The node of the model.
         actor: The user who started it.
         since: Start time.
         waiting: Whether it waits for other operations.
@@ -175,6 +182,7 @@ class Progressing(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     activity: str
+    node: str
     actor: str
     since: datetime
     waiting: bool
@@ -185,6 +193,7 @@ def progressing(work: RunningOperation) -> Progressing:
     """Convert a running operation to a progress message."""
     return Progressing(
         activity=work.activity.value,
+        node=work.node,
         actor=work.actor,
         since=work.since,
         waiting=work.waiting,
@@ -276,8 +285,9 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
         status: ``ok``, ``stopping``, ``task_failing``, or the code of an error of the
             log.
         position: Position of the last event.
-        node_reached: Whether the Ollama server responds; the service works without.
-            Null if unknown because the last refreshes failed.
+        node_reached: Whether the Ollama server responds, of several each; the service
+            works without. Null if unknown because the last refreshes failed.
+        lost: Names of the nodes whose server does not respond.
         failing: Background tasks that are failing; they are retried.
         upkeep: Backups and anchors at intervals: when they were made, and when the next
             one is due.
@@ -286,6 +296,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     position: int | None
     node_reached: bool | None
+    lost: tuple[str, ...] = ()
     failing: tuple[FailingTask, ...] = ()
     upkeep: tuple[UpkeepStatus, ...] = ()
 

@@ -10,9 +10,10 @@ from litestar.handlers.base import BaseRouteHandler
 from litestar.params import QueryParameter
 
 from herdbook.core import Usage, UsageDimension
+from herdbook.core.fleet import questions
 from herdbook.presentation.times import FORMS, Now
 from herdbook.presentation.usage import csv_text
-from herdbook.service.api.parameters import AsOf
+from herdbook.service.api.parameters import AsOf, NodeName
 from herdbook.service.api.responses import READS
 from herdbook.service.context import Service, service_of
 from herdbook.service.http.request import AnyRequest
@@ -51,6 +52,7 @@ async def get_usage(
         ),
     ] = None,
     as_of: AsOf = None,
+    node: NodeName = None,
     output: Annotated[
         UsageFormat | None,
         QueryParameter(
@@ -65,7 +67,12 @@ async def get_usage(
     """
     service = service_of(request)
     usage = await usage_between(
-        service, by or [UsageDimension.MODEL], since=since, until=until, as_of=as_of
+        service,
+        by or [UsageDimension.MODEL],
+        since=since,
+        until=until,
+        as_of=as_of,
+        node=node,
     )
     headers = {"vary": "accept"}
     accepted = request.headers.get("accept", "")
@@ -83,6 +90,7 @@ async def usage_between(
     since: str | None,
     until: str | None = None,
     as_of: str | None = None,
+    node: str | None = None,
 ) -> Usage:
     """Return the use between two positions or times.
 
@@ -92,9 +100,11 @@ async def usage_between(
         since: A position or time; None for the start of the log.
         until: The same; None for now.
         as_of: The same; the earlier of the two counts.
+        node: Only the models of this node; None for all.
 
     Raises:
-        CallerError: A text is not a time, or is not in the log.
+        CallerError: A text is not a time, or is not in the log; or there is no such
+            node.
     """
     now, manager = Now(service.clock.now()), service.manager
     ends = [now.parse(each) for each in (until, as_of) if each is not None]
@@ -109,7 +119,10 @@ async def usage_between(
             ]
         )
     begin = None if since is None else now.parse(since)
-    return await manager.usage(by, since=begin, until=last)
+    if node is not None:
+        await service.fleet.node(node)
+        return await service.fleet.manager(node).usage(by, since=begin, until=last)
+    return await questions.usage(service.fleet, by, since=begin, until=last)
 
 
 HANDLERS: Final[list[BaseRouteHandler]] = [get_usage]

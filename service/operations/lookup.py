@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final, NamedTuple
 
-from herdbook.core import Clock, HistoryFilter, ModelManager, RecordedEvent
+from herdbook.core import Clock, Fleet, HistoryFilter, RecordedEvent
 from herdbook.service.operations.restore import ENDS, STARTS, starts_operation
 
 LOOKUP_PERIOD: Final = timedelta(hours=24)
@@ -30,8 +30,8 @@ class _Start(NamedTuple):
 class LoggedOperations:
     """The operations of the last 24 hours in the log."""
 
-    def __init__(self, manager: ModelManager, clock: Clock) -> None:
-        self._manager = manager
+    def __init__(self, fleet: Fleet, clock: Clock) -> None:
+        self._fleet = fleet
         self._clock = clock
         self._position: int | None = None
         self._starts: dict[str, _Start] = {}
@@ -58,7 +58,7 @@ class LoggedOperations:
         found: list[RecordedEvent] = []
         after: int | None = position
         while after is not None:
-            page = await self._manager.read_log(
+            page = await self._fleet.home.read_log(
                 after=after, limit=_PAGE, stream_prefix=stream, chosen=wanted
             )
             found += (one for one in page.events if stream in ("", one.stream))
@@ -68,11 +68,11 @@ class LoggedOperations:
 
     async def _read_new_events(self) -> None:
         """Add operations that started since the last lookup, and drop old ones."""
-        oldest = await self._manager.position_at(self._clock.now() - LOOKUP_PERIOD)
+        oldest = await self._fleet.home.position_at(self._clock.now() - LOOKUP_PERIOD)
         after: int | None = max(oldest, self._position or 0)
-        head = (await self._manager.head()).position
+        head = (await self._fleet.home.head()).position
         while after is not None:
-            page = await self._manager.read_log(
+            page = await self._fleet.home.read_log(
                 after=after, before=head + 1, limit=_PAGE, chosen=_STARTS
             )
             for event in page.events:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
@@ -41,6 +42,8 @@ class OperationRequest(
     Attributes:
         kind: The kind of operation.
         model: The model; required for all kinds except refresh.
+        node: The node; by default the only one, or the one that has the model. A pull
+            of a model that no node has goes to the node with the most free memory.
         insecure: Allow a registry without TLS (pull, update).
         options: Ollama options for this load, in addition to the configured ones.
         keep_alive: How long the model stays loaded (load), in the format of Ollama.
@@ -48,6 +51,7 @@ class OperationRequest(
 
     kind: Kind
     model: str | None = None
+    node: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     insecure: bool = False
     options: dict[str, Setting] = {}
     keep_alive: str | int | float | None = None
@@ -96,6 +100,11 @@ class Operation:
     def model(self) -> str | None:
         """The canonical name of the model; None for a refresh."""
         return self.request.model
+
+    @property
+    def node(self) -> str:
+        """The name of the node."""
+        return self.request.node or ""
 
     @property
     def running(self) -> bool:

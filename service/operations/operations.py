@@ -21,12 +21,15 @@ from herdbook.core import (
     Activity,
     BusyError,
     Clock,
+    Fleet,
     HerdbookError,
     ModelManager,
     OperationEndedError,
     ReadModel,
+    acting_as,
 )
 from herdbook.core.concurrency.cancellation import finish
+from herdbook.core.fleet import questions
 from herdbook.core.logging import Logger
 from herdbook.core.models.configuration import check_load
 from herdbook.events.recorded import new_id
@@ -64,7 +67,7 @@ class Operations:
     """The operations of one service, and their tasks.
 
     Args:
-        manager: The manager that does the work.
+        fleet: The nodes, whose managers do the work.
         clock: The clock.
         fetched: Called with the number of bytes that a pull has downloaded since the
             previous call.
@@ -74,12 +77,12 @@ class Operations:
     """
 
     def __init__(
-        self, manager: ModelManager, clock: Clock, *, fetched: Callable[[int], None]
+        self, fleet: Fleet, clock: Clock, *, fetched: Callable[[int], None]
     ) -> None:
-        self._manager = manager
+        self._fleet = fleet
         self._clock = clock
         self._fetched = fetched
-        self._logged = LoggedOperations(manager, clock)
+        self._logged = LoggedOperations(fleet, clock)
         self._known: dict[str, Operation] = {}
         self._starting = asyncio.Lock()
         self.stopping = False
@@ -91,9 +94,16 @@ class Operations:
             unique.values(), key=lambda one: (one.started_at, one.id), reverse=True
         )
 
-    def of_model(self, name: str) -> Operation | None:
-        """Return the running operation of a model, if there is one."""
-        return next((o for o in self.all() if o.running and o.model == name), None)
+    def of_model(self, name: str, node: str) -> Operation | None:
+        """Return the running operation of a model on a node, if there is one."""
+        return next(
+            (
+                one
+                for one in self.all()
+                if one.running and one.model == name and one.node == node
+            ),
+            None,
+        )
 
     async def get(self, operation_id: str) -> Operation:
         """Return an operation, from memory or from the log.
@@ -125,7 +135,8 @@ class Operations:
         async with self._starting:
             if self.stopping:
                 raise StoppingError("the service", "is stopping", "Try again later")
-            read_model = await self._manager.now()
+            manager = await self._manager_for(request)
+            read_model = await manager.now()
             request = _validated(request, read_model)
             operation_id = new_id() if key is None else _id_of(key, principal)
             if key is not None:
@@ -143,6 +154,22 @@ class Operations:
             self._forget()
             return operation
 
+    async def _manager_for(self, request: OperationRequest) -> ModelManager:
+        """Return the manager of the node that a request means.
+
+        Raises:
+            AmbiguousNodeError: It may mean several nodes.
+            NoPlaceError: No node may get the model of a pull.
+            CallerError: The request is not valid.
+        """
+        if request.node is not None:
+            return self._fleet.manager(request.node)
+        if request.kind is Kind.REFRESH or request.model is None:
+            return questions.only_node(self._fleet)
+        if request.kind is Kind.PULL:
+            return await questions.node_to_pull(self._fleet, request.model)
+        return await questions.node_with(self._fleet, request.model)
+
     def _joinable(self, request: OperationRequest) -> Operation | None:
         """Return the running operation that does the same as a request.
 
@@ -150,7 +177,8 @@ class Operations:
             BusyError: A different operation is running on the model.
         """
         for running in self._known.values():
-            if not running.running or running.model != request.model:
+            same = running.model == request.model and running.node == request.node
+            if not running.running or not same:
                 continue
             if running.request == request or {running.kind, request.kind} == {
                 Kind.PULL,
@@ -195,7 +223,7 @@ class Operations:
     async def _run(self, operation: Operation) -> None:
         """Run an operation and store its outcome in it."""
         try:
-            with self._manager.acting_as(operation.actor, correlation_id=operation.id):
+            with acting_as(operation.actor, correlation_id=operation.id):
                 await self._do(operation)
         except asyncio.CancelledError:
             await finish(self._end_stopped(operation))
@@ -222,7 +250,7 @@ class Operations:
         state = OperationState.INTERRUPTED if interrupted else OperationState.CANCELLED
         try:
             events = await self._logged.since(operation.after, operation.id)
-            found = restored(events, await self._manager.now())
+            found = restored(events, await self._fleet.home.now())
         except HerdbookError as error:
             _log.warning("end_not_read", operation=operation.id, reason=str(error))
             found = None
@@ -233,20 +261,23 @@ class Operations:
 
     async def _do(self, operation: Operation) -> None:
         request, name = operation.request, operation.request.model or ""
+        manager = self._fleet.manager(operation.node)
         match request.kind:
             case Kind.PULL | Kind.UPDATE:
-                await self._pull(operation, name)
+                await self._pull(operation, manager, name)
             case Kind.LOAD:
-                await self._manager.load(
+                await manager.load(
                     name, options=request.options, keep_alive=request.keep_alive
                 )
             case Kind.UNLOAD:
-                operation.result = (await self._manager.unload(name)).value
+                operation.result = (await manager.unload(name)).value
             case Kind.REFRESH:
-                await self._manager.refresh()
+                await manager.refresh()
 
-    async def _pull(self, operation: Operation, name: str) -> None:
-        pull = self._manager.pull(name, insecure=operation.request.insecure)
+    async def _pull(
+        self, operation: Operation, manager: ModelManager, name: str
+    ) -> None:
+        pull = manager.pull(name, insecure=operation.request.insecure)
         before = 0
         async with aclosing(pull) as progress:
             async for latest in progress:
@@ -278,7 +309,7 @@ class Operations:
         if operation.kind is not Kind.UNLOAD:
             operation.cancelled = True
             if operation.model is not None:
-                with self._manager.acting_as(principal.actor):
+                with acting_as(principal.actor):
                     await self._cancel_work(operation, operation.model)
             operation.task.cancel()
         await asyncio.wait([operation.task])
@@ -286,7 +317,8 @@ class Operations:
 
     async def _cancel_work(self, operation: Operation, name: str) -> None:
         try:
-            await self._manager.cancel(name, _ACTIVITIES[operation.kind])
+            manager = self._fleet.manager(operation.node)
+            await manager.cancel(name, _ACTIVITIES[operation.kind])
         except BusyError:
             operation.cancelled = False
             raise
@@ -300,7 +332,8 @@ class Operations:
                 for operation in self.all()
                 if operation.task is not None and not operation.task.done()
             ]
-        await self._manager.interrupt()
+        for manager in self._fleet.managers():
+            await manager.interrupt()
         for task in tasks:
             task.cancel()
         if tasks:
@@ -313,7 +346,7 @@ class Operations:
 
     async def _from_log(self, operation_id: str) -> Operation | None:
         events = await self._logged.events(operation_id)
-        found = restored(events, await self._manager.now())
+        found = restored(events, await self._fleet.home.now())
         return None if found is None else _of_log(operation_id, found)
 
 
@@ -324,7 +357,7 @@ def _validated(request: OperationRequest, read_model: ReadModel) -> OperationReq
         CallerError: The request is not valid, whatever the state of the model.
     """
     if request.kind is Kind.REFRESH:
-        return OperationRequest(kind=Kind.REFRESH)
+        return OperationRequest(kind=Kind.REFRESH, node=read_model.node)
     if request.model is None:
         raise BadRequestError("model", f"is required for {request.kind}")
     if request.options or request.keep_alive is not None:
@@ -333,7 +366,8 @@ def _validated(request: OperationRequest, read_model: ReadModel) -> OperationReq
                 "options and keep_alive", "are only valid for load", "Remove them"
             )
         check_load(request.options, request.keep_alive)
-    return msgspec.structs.replace(request, model=read_model.status(request.model).name)
+    status = read_model.status(request.model)
+    return msgspec.structs.replace(request, model=status.name, node=status.node)
 
 
 def _check_presence(request: OperationRequest, read_model: ReadModel) -> None:
@@ -362,6 +396,7 @@ def _of_log(operation_id: str, found: RestoredOperation) -> Operation:
     request = OperationRequest(
         kind=Kind(found.kind),
         model=found.model,
+        node=found.node,
         insecure=found.insecure,
         options=dict(found.options),
         keep_alive=found.keep_alive,
@@ -396,7 +431,8 @@ def _same(found: Operation, request: OperationRequest) -> Operation:
     """
     alike: Mapping[Kind, Kind] = {Kind.UPDATE: Kind.PULL}
     kinds = {alike.get(kind, kind) for kind in (found.kind, request.kind)}
-    if len(kinds) > 1 or found.model != request.model:
+    same = found.model == request.model and found.node == request.node
+    if len(kinds) > 1 or not same:
         raise KeyReusedError(
             "this Idempotency-Key",
             f"was used before, to {found.kind} {found.model or 'the server'}",

@@ -12,7 +12,7 @@ import msgspec
 from herdbook.core import Cause, PullProgress, ReadModel, RecordedEvent
 from herdbook.events import facts
 from herdbook.events.facts import Setting
-from herdbook.events.streams import model_of
+from herdbook.events.streams import ModelKey, model_of
 from herdbook.service.problems import Problem
 
 STARTS: Final = {
@@ -58,6 +58,7 @@ class RestoredOperation(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         kind: The kind of operation.
         model: The model.
+        node: Its node.
         actor: The user who started it.
         started_at: Time of its first event.
         ended_at: Time of its last event; None if no end was recorded.
@@ -72,6 +73,7 @@ class RestoredOperation(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: str
     model: str
+    node: str
     actor: str
     started_at: datetime
     ended_at: datetime | None
@@ -102,8 +104,8 @@ def restored(
 
     Args:
         events: All events of its correlation id, in order.
-        read_model: The current state. An operation without a recorded end that is not
-            running now was interrupted by a crash.
+        read_model: The current state, of any node. An operation without a recorded end
+            that is not running now was interrupted by a crash.
     """
     # A load with new options whose runner never appeared is recorded as a whole after
     # the previous runner was unloaded, so ModelUnloaded comes before LoadStarted.
@@ -122,10 +124,11 @@ def restored(
     return RestoredOperation(
         kind=kind,
         model=key.name,
+        node=key.node,
         actor=start.actor,
         started_at=start.occurred_at,
         ended_at=end.occurred_at if end else None,
-        state=ends[type(end.data)] if end else _open_state(start, key.name, read_model),
+        state=ends[type(end.data)] if end else _open_state(start, key, read_model),
         progress=_progress(own),
         result="unloaded" if isinstance(fact, facts.ModelUnloaded) else None,
         error=_error(end),
@@ -136,8 +139,8 @@ def restored(
     )
 
 
-def _open_state(start: RecordedEvent, name: str, read_model: ReadModel) -> str:
-    status = read_model.status(name)
+def _open_state(start: RecordedEvent, key: ModelKey, read_model: ReadModel) -> str:
+    status = read_model.of(key.node).status(key.name)
     works = (status.work, status.update)
     running = any(work and work.since == start.occurred_at for work in works)
     return "running" if running else "interrupted"

@@ -26,11 +26,10 @@ async def assert_current(kept: EncodedModels, read_model: ReadModel) -> list[byt
 
 async def changed(kept: EncodedModels, manager: ModelManager) -> int:
     """Return how many models have other JSON than before; all must be current."""
-    before = [one.json for one in kept._kept.values()]
+    before = [one.json for one in kept._kept["local"].values()]
     await assert_current(kept, await manager.now())
-    return sum(
-        all(one.json is not old for old in before) for one in kept._kept.values()
-    )
+    after = kept._kept["local"].values()
+    return sum(all(one.json is not old for old in before) for one in after)
 
 
 async def test_only_changed_models_are_encoded_again() -> None:

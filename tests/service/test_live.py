@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
-from support.manager_fixture import SandboxServer, serve_manager, serve_sandbox
+from support.manager_fixture import SandboxServer, serve_sandbox
 
-from herdbook.core import HistoryFilter, ModelManager, RecordedEvent
+from herdbook.core import Fleet, HistoryFilter, ModelManager, RecordedEvent
 from herdbook.service.live import EndOfStream, Heartbeat, Live, Reason, StreamFilter
 
 ALL = StreamFilter()
@@ -18,13 +18,13 @@ HERE = "gemma3:4b"
 
 @asynccontextmanager
 async def live_of(
-    manager: ModelManager,
+    fleet: Fleet,
     server: SandboxServer,
     *,
     most: int = 1000,
     heartbeat_s: float = 60.0,
 ) -> AsyncIterator[Live]:
-    live = Live(manager, server.clock, reader_events=most, heartbeat_s=heartbeat_s)
+    live = Live(fleet, server.clock, reader_events=most, heartbeat_s=heartbeat_s)
     async with live.running():
         yield live
 
@@ -50,11 +50,12 @@ async def use(manager: ModelManager, count: int) -> int:
 
 async def test_reader_that_catches_up_while_the_log_grows_misses_nothing() -> None:
     async with (
-        serve_manager("some") as (server, manager),
-        live_of(manager, server) as live,
+        serve_sandbox("some") as server,
+        server.open_fleet() as fleet,
+        live_of(fleet, server) as live,
     ):
         readers = [asyncio.create_task(positions(live, n, 200)) for n in range(5)]
-        await use(manager, 200)
+        await use(fleet.home, 200)
 
         async with asyncio.timeout(20):
             found = await asyncio.gather(*readers)
@@ -66,14 +67,15 @@ async def test_reader_that_catches_up_while_the_log_grows_misses_nothing() -> No
 
 async def test_slow_reader_is_disconnected_with_the_reason() -> None:
     async with (
-        serve_manager("some") as (server, manager),
-        live_of(manager, server, most=10) as live,
+        serve_sandbox("some") as server,
+        server.open_fleet() as fleet,
+        live_of(fleet, server, most=10) as live,
     ):
-        begin = (await manager.head()).position
+        begin = (await fleet.home.head()).position
         async with aclosing(live.read(begin, ALL)) as slow:
-            await use(manager, 1)
+            await use(fleet.home, 1)
             first = await anext(slow)
-            await use(manager, 30)  # it takes none of them
+            await use(fleet.home, 30)  # it takes none of them
             while live.position < begin + 31:
                 await asyncio.sleep(0)
             rest = [message async for message in slow]
@@ -90,15 +92,16 @@ async def test_slow_reader_is_disconnected_with_the_reason() -> None:
 
 async def test_slow_reader_does_not_delay_others() -> None:
     async with (
-        serve_manager("some") as (server, manager),
-        live_of(manager, server, most=10) as live,
+        serve_sandbox("some") as server,
+        server.open_fleet() as fleet,
+        live_of(fleet, server, most=10) as live,
     ):
-        begin = (await manager.head()).position
+        begin = (await fleet.home.head()).position
         async with aclosing(live.read(begin, ALL)) as slow:
             reading = asyncio.create_task(positions(live, begin, begin + 40))
-            await use(manager, 1)
+            await use(fleet.home, 1)
             await anext(slow)
-            await use(manager, 39)
+            await use(fleet.home, 39)
 
             async with asyncio.timeout(20):
                 assert len(await reading) == 40
@@ -106,10 +109,11 @@ async def test_slow_reader_does_not_delay_others() -> None:
 
 async def test_heartbeat_has_the_position_that_was_read() -> None:
     async with (
-        serve_manager("some") as (server, manager),
-        live_of(manager, server, heartbeat_s=0.01) as live,
+        serve_sandbox("some") as server,
+        server.open_fleet() as fleet,
+        live_of(fleet, server, heartbeat_s=0.01) as live,
     ):
-        begin = await use(manager, 1)
+        begin = await use(fleet.home, 1)
         wanted = StreamFilter(chosen=HistoryFilter(types=frozenset({"PullFailed"})))
         async with aclosing(live.read(0, wanted)) as messages:
             beat = await anext(messages)
@@ -121,11 +125,11 @@ async def test_events_of_another_process_are_sent_too(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
     async with (
         serve_sandbox("some") as server,
-        server.open_manager(log) as manager,
+        server.open_fleet(log) as fleet,
         server.open_manager(log, refresh=False) as other,
-        live_of(manager, server) as live,
+        live_of(fleet, server) as live,
     ):
-        begin = (await manager.head()).position
+        begin = (await fleet.home.head()).position
         reading = asyncio.create_task(positions(live, begin, begin + 3))
         await use(other, 3)
 
@@ -135,11 +139,12 @@ async def test_events_of_another_process_are_sent_too(tmp_path: Path) -> None:
 
 async def test_closed_hub_says_goodbye_at_once() -> None:
     async with (
-        serve_manager("some") as (server, manager),
-        live_of(manager, server) as live,
+        serve_sandbox("some") as server,
+        server.open_fleet() as fleet,
+        live_of(fleet, server) as live,
     ):
         live.close(Reason.STOPPING)
-        begin = (await manager.head()).position
+        begin = (await fleet.home.head()).position
         messages = [message async for message in live.read(begin, ALL)]
 
     assert messages == [EndOfStream(Reason.STOPPING)]

@@ -28,6 +28,7 @@ import httpx
 
 from herdbook import sandbox
 from herdbook.core import (
+    Fleet,
     ManagerSettings,
     ModelManager,
     ModelRegistry,
@@ -131,6 +132,12 @@ class SandboxServer:
             clock=self.clock,
             refresh=refresh,
         )
+
+    def open_fleet(
+        self, log: str | Path = MEMORY, *, refresh: bool = True
+    ) -> AbstractAsyncContextManager[Fleet]:
+        """Open the nodes of a log, of which this server is the first."""
+        return Fleet.open(log, ollama=self.url, clock=self.clock, refresh=refresh)
 
     async def request(self, method: str, path: str, **body: object) -> httpx.Response:
         """Send a request as another program would, without Herdbook."""

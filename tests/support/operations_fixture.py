@@ -8,7 +8,7 @@ from pathlib import Path
 
 from support.manager_fixture import SandboxServer, serve_sandbox
 
-from herdbook.core import ModelManager
+from herdbook.core import Fleet
 from herdbook.service.auth.tokens import Principal, Role
 from herdbook.service.operations.operation import Kind, Operation, OperationRequest
 from herdbook.service.operations.operations import Operations
@@ -20,13 +20,14 @@ SLOW = "llama3.1:8b"
 
 
 class OperationsFixture:
-    """A manager with its operations, and the bytes they downloaded."""
+    """The only node of a log with its operations, and the bytes they downloaded."""
 
-    def __init__(self, server: SandboxServer, manager: ModelManager) -> None:
+    def __init__(self, server: SandboxServer, fleet: Fleet) -> None:
         self.server = server
-        self.manager = manager
+        self.fleet = fleet
+        self.manager = fleet.home
         self.fetched = 0
-        self.operations = Operations(manager, server.clock, fetched=self._count)
+        self.operations = Operations(fleet, server.clock, fetched=self._count)
 
     def _count(self, more: int) -> None:
         self.fetched += more
@@ -51,8 +52,8 @@ class OperationsFixture:
 
 @asynccontextmanager
 async def open_operations(log: Path) -> AsyncIterator[OperationsFixture]:
-    """Open a manager of a server with models, with its log in a file."""
-    async with serve_sandbox("some") as server, server.open_manager(log) as manager:
-        opened = OperationsFixture(server, manager)
+    """Open the node of a server with models, with its log in a file."""
+    async with serve_sandbox("some") as server, server.open_fleet(log) as fleet:
+        opened = OperationsFixture(server, fleet)
         yield opened
         await opened.operations.close()

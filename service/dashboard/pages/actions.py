@@ -312,7 +312,9 @@ async def _delete(doing: ActionRequest) -> None:
 
 
 async def _cancel(doing: ActionRequest) -> None:
-    operation = doing.service.operations.of_model(doing.name)
+    operation = doing.service.operations.of_model(
+        doing.name, doing.manager.latest().node
+    )
     if operation is not None:
         await doing.service.operations.cancel(operation.id, doing.principal)
     else:

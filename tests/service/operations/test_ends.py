@@ -26,7 +26,7 @@ from herdbook.service.operations.operations import Operations
 
 def restarted(fixture: OperationsFixture) -> Operations:
     """Return operations that know what the log knows."""
-    return Operations(fixture.manager, fixture.server.clock, fetched=lambda _: None)
+    return Operations(fixture.fleet, fixture.server.clock, fetched=lambda _: None)
 
 
 def hang(fixture: OperationsFixture, path: str) -> None:
@@ -184,7 +184,7 @@ async def test_model_that_is_being_pulled_is_busy_and_not_unknown(
     log = tmp_path / "herd.db"
     async with (
         open_operations(log) as fixture,
-        fixture.server.open_manager(log, refresh=False) as other,
+        fixture.server.open_fleet(log, refresh=False) as other,
     ):
         pull = await fixture.start(Kind.PULL, SLOW)
         await recorded(fixture, SLOW, "PullStarted")
@@ -204,7 +204,7 @@ async def test_operation_of_another_instance_is_shown_but_not_cancelled(
     log = tmp_path / "herd.db"
     async with (
         open_operations(log) as fixture,
-        fixture.server.open_manager(log, refresh=False) as other,
+        fixture.server.open_fleet(log, refresh=False) as other,
     ):
         pull = await fixture.start(Kind.PULL, SLOW)
         await recorded(fixture, SLOW, "PullStarted")

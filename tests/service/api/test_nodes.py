@@ -1,0 +1,168 @@
+"""Several nodes over HTTP: manage them, and ask for all of them or for one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from support.cli_runner import FAST, SandboxThread
+from support.service_program import RunningService
+from support.web.html_client import wait_until
+
+from herdbook.sandbox import RealClock, Settings, World
+
+SHARED = "gemma3:4b"
+NEW = "llama3.2:1b"
+PATHS = (
+    *("", "/history", "/why", "/statistics", "/configuration"),
+    *("/cost?of=unload", "/cost?of=load"),
+)
+
+
+@pytest.fixture
+def another() -> Iterator[Callable[..., SandboxThread]]:
+    """Return a function that starts one more server."""
+    servers: list[SandboxThread] = []
+
+    def start(models: str = "some") -> SandboxThread:
+        memory = Settings(vram_bytes=64_000_000_000)
+        clock = RealClock(speed=FAST)
+        servers.append(
+            SandboxThread(World(models=models, clock=clock, settings=memory))
+        )
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def fleet(
+    herdbook: RunningService, another: Callable[..., SandboxThread]
+) -> dict[str, SandboxThread]:
+    """Return two more servers, which the service manages."""
+    servers = {"gpu1": another(), "gpu2": another("none")}
+    for name, server in servers.items():
+        body = {"name": name, "url": server.address, "settings": {"weight": 2}}
+        added = herdbook.http.post("/v1/nodes", json=body)
+        assert added.status_code == 201, added.text
+        assert added.json()["reached"] is True
+    return servers
+
+
+def test_nodes_are_listed_changed_and_removed(
+    herdbook: RunningService, fleet: dict[str, SandboxThread]
+) -> None:
+    listed = herdbook.get("/v1/nodes")
+    assert [one["name"] for one in listed] == ["gpu1", "gpu2", "local"]
+    assert listed[0]["models"] == listed[2]["models"] > 2
+    assert listed[0]["settings"]["weight"] == 2
+
+    drained = herdbook.http.put("/v1/nodes/gpu1", json={"settings": {"drained": True}})
+    assert drained.json()["settings"]["drained"] is True
+    assert herdbook.get("/v1/nodes/gpu1") == drained.json()
+    again = herdbook.http.post(
+        "/v1/nodes", json={"name": "gpu1", "url": fleet["gpu1"].address}
+    )
+    assert again.status_code == 400
+    wrong = {"name": "gpu3", "url": "x", "wieght": 1}
+    assert herdbook.http.post("/v1/nodes", json=wrong).status_code == 400
+    removed = herdbook.http.delete("/v1/nodes/gpu1")
+    assert removed.json()["removed_at"] is not None
+    assert herdbook.http.get("/v1/nodes/gpu1").status_code == 404
+    assert herdbook.http.delete("/v1/nodes/gpu9").status_code == 404
+    assert {one["node"] for one in herdbook.get("/v1/models")} == {"local"}
+
+
+def test_lists_are_of_all_nodes_or_of_one(
+    herdbook: RunningService, fleet: dict[str, SandboxThread]
+) -> None:
+    herdbook.operate("load", SHARED, node="gpu1")
+
+    assert {one["node"] for one in herdbook.get("/v1/models")} == {"gpu1", "local"}
+    alone = herdbook.get("/v1/models?node=gpu1")
+    assert {one["node"] for one in alone} == {"gpu1"}
+    assert [one["node"] for one in herdbook.get("/v1/ps")["models"]] == ["gpu1"]
+    assert herdbook.get("/v1/ps?node=local")["models"] == []
+    status = herdbook.get("/v1/status")
+    assert [one["name"] for one in status["nodes"]] == ["gpu1", "gpu2", "local"]
+    assert status["recommended"]["general"]["node"] in ("gpu1", "local")
+    assert herdbook.get("/v1/status?node=gpu2")["node"]["name"] == "gpu2"
+    chosen = herdbook.get("/v1/roles/general")["chosen"]
+    assert (chosen[0]["node"], chosen[0]["name"]) == ("gpu1", SHARED)
+    only = herdbook.get("/v1/roles/general?node=local")["chosen"]
+    assert {one["node"] for one in only} == {"local"}
+    assert herdbook.get("/v1/roles?node=gpu2")[0]["chosen"] == []
+    assert herdbook.get("/v1/usage?node=gpu1")["total"]["requests"] == 0
+    free = herdbook.http.get("/v1/free?bytes=1")
+    assert (free.status_code, free.json()["code"]) == (409, "ambiguous_node")
+    assert herdbook.get("/v1/free?bytes=1&node=local")["chosen"]
+    assert herdbook.http.get("/v1/diff?from=1").status_code == 409
+    assert herdbook.get("/v1/diff?from=1&node=gpu1")["models"]
+    events = herdbook.get("/v1/events?stream_prefix=model/gpu1/")["events"]
+    assert {one["node"] for one in events} == {"gpu1"}
+
+
+def test_a_model_of_several_nodes_needs_one(
+    herdbook: RunningService, fleet: dict[str, SandboxThread]
+) -> None:
+    for path in PATHS:
+        address = f"/v1/models/{SHARED}{path}"
+
+        refused = herdbook.http.get(address)
+
+        assert (refused.status_code, refused.json()["code"]) == (409, "ambiguous_node")
+        node = f"{'&' if '?' in path else '?'}node=gpu1"
+        assert herdbook.http.get(f"{address}{node}").status_code == 200, path
+        unknown = node.replace("gpu1", "gpu3")
+        assert herdbook.http.get(f"{address}{unknown}").status_code == 404, path
+
+
+def test_operations_run_on_the_node_that_is_meant(
+    herdbook: RunningService, fleet: dict[str, SandboxThread]
+) -> None:
+    refused = herdbook.http.post(
+        "/v1/operations", json={"kind": "load", "model": SHARED}
+    )
+    assert refused.status_code == 409
+    pulled = herdbook.operate("pull", NEW, node="gpu2")
+    assert (pulled["node"], pulled["state"]) == ("gpu2", "succeeded")
+    loaded = herdbook.operate("load", NEW)
+    assert loaded["node"] == "gpu2", "the only node that has it"
+    both = [herdbook.operate("load", SHARED, node=name) for name in ("gpu1", "local")]
+    assert len({one["id"] for one in both}) == 2
+    assert {one["node"] for one in herdbook.get("/v1/operations?node=gpu1")} == {"gpu1"}
+    herdbook.http.post(f"/v1/models/{NEW}/uses")
+    assert herdbook.get("/v1/usage?by=node")["rows"][0]["group"] == {"node": "gpu2"}
+    gone = herdbook.http.delete(f"/v1/models/{NEW}")
+    assert gone.json()["node"] == "gpu2"
+    changed = herdbook.http.put(
+        f"/v1/models/{SHARED}/configuration?node=gpu1",
+        json={"settings": {"num_ctx": 2048}},
+        headers={"if-match": "*"},
+    )
+    assert changed.status_code == 200
+    there = herdbook.get(f"/v1/models/{SHARED}/configuration?node=local")
+    assert there["settings"] == {}
+
+
+def test_a_lost_node_takes_only_its_own_models_with_it(
+    herdbook: RunningService, fleet: dict[str, SandboxThread]
+) -> None:
+    fleet["gpu1"].close()
+    herdbook.operate("refresh", node="gpu1")
+
+    wait_until(lambda: herdbook.get("/readyz")["lost"] == ["gpu1"])
+
+    stale = {
+        one["node"]: bool(one["stale_since"]) for one in herdbook.get("/v1/models")
+    }
+    assert stale == {"gpu1": True, "local": False}
+    assert herdbook.get("/readyz")["status"] == "ok"
+    metrics = herdbook.http.get("/metrics").text
+    assert 'herdbook_node_up{node="gpu1"} 0.0' in metrics
+    assert 'herdbook_node_up{node="local"} 1.0' in metrics
+    assert 'herdbook_node_models{node="local",state="available"}' in metrics
+    herdbook.http.delete("/v1/nodes/gpu1")
+    assert 'node="gpu1"' not in herdbook.http.get("/metrics").text
