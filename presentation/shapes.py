@@ -489,8 +489,24 @@ def planned(plan: Plan) -> Planned:
     )
 
 
+class PlannedOnNode(Planned, frozen=True, kw_only=True):
+    """The steps of one node, in the output of ``apply --plan`` for several nodes."""
+
+    node: str
+
+
+def planned_on(node: str, plan: Plan) -> PlannedOnNode:
+    """Return the JSON structure of the plan of a node."""
+    fields = msgspec.structs.asdict(planned(plan))
+    return PlannedOnNode(node=node, **fields)
+
+
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of ``apply``: the outcome of a step (``done``, ``failed`` or ``left``)."""
+    """A line of ``apply``: the outcome of a step (``done``, ``failed`` or ``left``).
+
+    ``node`` is there if there are several nodes.
+    """
 
     step: Step
     state: str
+    node: str | msgspec.UnsetType = msgspec.UNSET

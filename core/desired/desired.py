@@ -42,12 +42,17 @@ class DesiredModel(msgspec.Struct, frozen=True, kw_only=True):
         loaded: Whether it should be in memory; None leaves that as it is.
         settings: Desired settings by name.
         note: Reason, recorded with a change of the settings.
+        nodes: Patterns of the nodes that should have it, such as ``gpu*``; empty for
+            all that match ``tags``. Both empty: wherever it is, or at one place.
+        tags: Tags that these nodes have.
     """
 
     name: str
     loaded: bool | None = None
     settings: dict[str, Setting] = {}
     note: str = ""
+    nodes: tuple[str, ...] = ()
+    tags: dict[str, str] = {}
 
 
 class DesiredSet(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,11 +113,18 @@ def _model(origin: str, name: str, table: object) -> DesiredModel:
         raise _invalid(origin, name, "loaded", f"must be true or false, not {loaded!r}")
     if not isinstance(note, str):
         raise _invalid(origin, name, "note", f"must be text, not {note!r}")
+    try:
+        nodes = msgspec.convert(table.get("nodes", ()), tuple[str, ...])
+        tags = msgspec.convert(table.get("tags", {}), dict[str, str])
+    except msgspec.ValidationError as error:
+        raise _invalid(origin, name, "", f"nodes or tags: {error}") from error
     return DesiredModel(
         name=canonical,
         loaded=loaded,
         settings=dict(_settings(origin, name, table)),
         note=note,
+        nodes=nodes,
+        tags=tags,
     )
 
 
@@ -134,7 +146,7 @@ def _settings(
 def _flat(table: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     """Yield settings by full name; ``options.top_k`` may be written as a table."""
     for key, value in table.items():
-        if key in {"loaded", "note"}:
+        if key in {"loaded", "note", "nodes", "tags"}:
             continue
         if f"{key}." in _TABLES and isinstance(value, Mapping):
             yield from ((f"{key}.{name}", inner) for name, inner in value.items())
@@ -183,6 +195,11 @@ def _lines(model: DesiredModel) -> Iterator[str]:
         yield f"{key} = {_value(value)}\n"
     if model.note:
         yield f"note = {_value(model.note)}\n"
+    if model.nodes:
+        yield f"nodes = {_value([*model.nodes])}\n"
+    if model.tags:
+        pairs = (f"{_key(key)} = {_text(text)}" for key, text in model.tags.items())
+        yield f"tags = {{ {', '.join(pairs)} }}\n"
 
 
 def _key(text: str) -> str:

@@ -14,8 +14,10 @@ import msgspec
 
 from herdbook.core.clock import Clock, SystemClock
 from herdbook.core.concurrency.supervisor import BackgroundTask, TaskStatus
+from herdbook.core.desired.desired import DesiredSet
 from herdbook.core.errors import NoPlaceError, UnknownNodeError
-from herdbook.core.fleet import placement
+from herdbook.core.fleet import desired_nodes, placement
+from herdbook.core.fleet.desired_nodes import NodePlan
 from herdbook.core.fleet.members import DEFAULT, Members, members
 from herdbook.core.fleet.nodes_file import NodeAction, NodeStep
 from herdbook.core.fleet.placement import NodeView, Place
@@ -381,6 +383,29 @@ class Fleet:
                 raise result
             found.append(result)
         return found
+
+    async def plan(self, desired: DesiredSet, *, prune: bool = False) -> list[NodePlan]:
+        """Return the steps of each node to a desired set, by node; run none.
+
+        Args:
+            desired: The desired set.
+            prune: Also delete the models of each node, and remove the settings, that
+                the set does not name.
+
+        Raises:
+            InvalidDesiredError: The set contradicts itself, or names no node.
+            NoPlaceError: No node may have a model.
+            CloudModelError: The set wants a cloud model in memory.
+            OllamaError: A server does not answer.
+        """
+        views = await self.views()
+        parts = desired_nodes.by_node(
+            desired, views, lambda name: self._expected_size(name, views)
+        )
+        return [
+            NodePlan(node=name, plan=await self.manager(name).plan(part, prune=prune))
+            for name, part in parts.items()
+        ]
 
     async def add(
         self, name: str, url: str, settings: NodeSettings | None = None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from msgspec import UNSET
 
 from herdbook.cli.app import CHANGE, verb
 from herdbook.cli.errors import DONE, FAILED, UsageError
@@ -20,8 +21,8 @@ from herdbook.cli.lookup import only_node
 from herdbook.cli.options import NoRefresh
 from herdbook.cli.output import Column, Piece, Row
 from herdbook.cli.render import progress
-from herdbook.core import ModelManager
-from herdbook.core.desired.desired import read, toml_text
+from herdbook.core import Fleet, ModelManager
+from herdbook.core.desired.desired import DesiredSet, read, toml_text
 from herdbook.core.desired.plan import (
     ConfigureStep,
     DeleteStep,
@@ -32,6 +33,7 @@ from herdbook.core.desired.plan import (
     Step,
     UnloadStep,
 )
+from herdbook.core.fleet.desired_nodes import NodePlan
 from herdbook.presentation import shapes
 from herdbook.presentation.wording import UNKNOWN, counted, joined
 from herdbook.projections.sentences import bytes_text, setting_text
@@ -78,18 +80,55 @@ async def apply(
         )
     desired = read(file)
     async with invocation.acting() as fleet:
-        manager = only_node(invocation, fleet)
-        plan = await manager.plan(desired, prune=prune)
+        plans = await _plans(invocation, fleet, desired, prune=prune)
         if plan_only:
-            _write_plan(invocation, plan)
+            _write_plans(invocation, plans)
             return DONE
         if not invocation.json:
-            _write_plan(invocation, plan)
-        if plan.deletes and not yes and not invocation.agreed(_question(plan)):
+            _write_plans(invocation, plans)
+        deletes = [step for each in plans for step in each.plan.deletes]
+        if deletes and not yes and not invocation.agreed(_question(deletes)):
             invocation.screen.write("Nothing was changed.")
             return FAILED
-        await _PlanRun(invocation, plan).run(manager)
+        several = len(plans) > 1
+        for each in plans:
+            manager = fleet.manager(each.node)
+            node = each.node if several else ""
+            await _PlanRun(invocation, each.plan, node).run(manager)
         return DONE
+
+
+async def _plans(
+    invocation: Invocation, fleet: Fleet, desired: DesiredSet, *, prune: bool
+) -> list[NodePlan]:
+    """Return the plan of the only node, or of each node."""
+    if fleet.is_several:
+        return await fleet.plan(desired, prune=prune)
+    manager = only_node(invocation, fleet)
+    plan = await manager.plan(desired, prune=prune)
+    return [NodePlan(node=fleet.names[0], plan=plan)]
+
+
+def _write_plans(invocation: Invocation, plans: list[NodePlan]) -> None:
+    screen = invocation.screen
+    if len(plans) == 1:
+        _write_plan(invocation, plans[0].plan)
+        return
+    if invocation.json:
+        screen.write_json([shapes.planned_on(each.node, each.plan) for each in plans])
+        return
+    with_steps = [each for each in plans if each.plan.steps]
+    if not with_steps:
+        screen.write(f"Nothing to do: the nodes match {plans[0].plan.origin}.")
+        return
+    rows = [
+        Row([Piece(each.node), *_row(step).cells])
+        for each in with_steps
+        for step in each.plan.steps
+    ]
+    screen.write_table((Column("NODE"), *_COLUMNS), rows)
+    for each in with_steps:
+        screen.write(f"{each.node}: {_total(each.plan)}")
 
 
 def _write_plan(invocation: Invocation, plan: Plan) -> None:
@@ -157,15 +196,23 @@ def _total(plan: Plan) -> str:
     )
 
 
-def _question(plan: Plan) -> str:
-    models = counted(len(plan.deletes), "model")
-    return f"Apply the plan and delete {models} ({bytes_text(plan.frees_bytes)})?"
+def _question(deletes: list[DeleteStep]) -> str:
+    models = counted(len(deletes), "model")
+    frees = bytes_text(sum(step.frees_bytes for step in deletes))
+    return f"Apply the plan and delete {models} ({frees})?"
 
 
 class _PlanRun:
-    """Apply one plan and show its progress."""
+    """Apply one plan and show its progress.
 
-    def __init__(self, invocation: Invocation, plan: Plan) -> None:
+    Args:
+        invocation: The call.
+        plan: The plan.
+        node: The node to name in the output; empty if there is only one.
+    """
+
+    def __init__(self, invocation: Invocation, plan: Plan, node: str) -> None:
+        self._node = node
         self._screen = invocation.screen
         self._json = invocation.json
         self._plan = plan
@@ -215,10 +262,11 @@ class _PlanRun:
 
     def _write(self, step: Step, state: str, text: str) -> None:
         if self._json:
-            applied = shapes.Applied(step=step, state=state)
+            node = self._node or UNSET
+            applied = shapes.Applied(step=step, state=state, node=node)
             self._screen.write_json(applied, in_lines=True)
         else:
-            self._screen.write(text)
+            self._screen.write(f"{self._node}: {text}" if self._node else text)
             self._screen.stream.flush()
 
 

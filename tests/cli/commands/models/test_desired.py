@@ -227,6 +227,8 @@ def test_freeze_answers_in_its_documented_shape(herdbook: Herdbook) -> None:
         "loaded": None,
         "settings": {},
         "note": "",
+        "nodes": [],
+        "tags": {},
     }
 
 

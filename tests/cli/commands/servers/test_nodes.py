@@ -305,3 +305,26 @@ def test_the_only_node_that_was_added_needs_no_name(
     assert "NODE" not in herdbook("ls").out
     assert herdbook("load", SHARED).code == 0
     assert herdbook("node").out.startswith("Node     gpu1")
+
+
+def test_desired_set_is_applied_to_the_nodes_that_it_names(
+    herdbook: Herdbook, nodes: Nodes, tmp_path: Path
+) -> None:
+    file = tmp_path / "herd.toml"
+    file.write_text(
+        f'[models."{NEW}"]\nnodes = ["gpu2"]\n[models."{SHARED}"]\nnum_ctx = 4096\n'
+    )
+
+    planned = herdbook("apply", str(file), "--plan").out.splitlines()
+    assert [line.split()[:3] for line in planned[:4]] == [
+        ["NODE", "STEP", "MODEL"],
+        ["gpu1", "configure", SHARED],
+        ["gpu2", "pull", NEW],
+        ["local", "configure", SHARED],
+    ]
+    assert planned[5].startswith("gpu2: 1 step")
+
+    lines = herdbook("apply", str(file), "--json").out.splitlines()
+    assert any('"node":"gpu2"' in line and '"done"' in line for line in lines)
+    again = herdbook("apply", str(file)).out
+    assert again == f"Nothing to do: the nodes match {file}.\n"

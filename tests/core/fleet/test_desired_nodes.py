@@ -1,0 +1,111 @@
+"""A desired set over several nodes."""
+
+from __future__ import annotations
+
+import tomllib
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from support.fleet_fixture import serve_fleet
+
+from herdbook.core import Fleet, InvalidDesiredError, NoPlaceError
+from herdbook.core.desired import desired
+from herdbook.core.desired.desired import DesiredSet
+from herdbook.core.fleet.desired_nodes import NodePlan
+from herdbook.events.facts import NodeSettings
+
+MODEL, OTHER = "llama3.2:1b", "qwen3:0.6b"
+
+
+def wanted(**models: dict[str, Any]) -> DesiredSet:
+    names = {"model": MODEL, "other": OTHER}
+    return desired.parse({"models": {names[key]: t for key, t in models.items()}})
+
+
+def steps(plans: list[NodePlan]) -> dict[str, list[str]]:
+    return {
+        each.node: [
+            f"{type(step).__name__.removesuffix('Step').lower()} {step.name}"
+            for step in each.plan.steps
+        ]
+        for each in plans
+        if each.plan.steps
+    }
+
+
+async def applied(fleet: Fleet, plans: list[NodePlan]) -> None:
+    for each in plans:
+        async with aclosing(fleet.manager(each.node).apply(each.plan)) as progress:
+            async for _ in progress:
+                pass
+
+
+async def test_models_go_to_the_nodes_and_tags_that_they_name() -> None:
+    async with serve_fleet(local="none", gpu1="none", gpu2="none") as (_, fleet):
+        await fleet.configure("gpu2", NodeSettings(tags={"zone": "b"}))
+        chosen = wanted(
+            model={"nodes": ["gpu*"], "loaded": True}, other={"tags": {"zone": "b"}}
+        )
+
+        plans = await fleet.plan(chosen)
+
+        assert steps(plans) == {
+            "gpu1": [f"pull {MODEL}", f"load {MODEL}"],
+            "gpu2": [f"pull {MODEL}", f"pull {OTHER}", f"load {MODEL}"],
+        }
+        await applied(fleet, plans)
+        assert await fleet.on_which(MODEL) == ["gpu1", "gpu2"]
+        assert await fleet.on_which(OTHER) == ["gpu2"]
+        assert steps(await fleet.plan(chosen)) == {}
+
+
+async def test_other_models_stay_where_they_are_or_go_to_one_place() -> None:
+    async with serve_fleet(local="none", gpu1="none") as (servers, fleet):
+        await fleet.configure("gpu1", NodeSettings(tags={"ram": "64GB"}))
+        await servers["local"].pull(MODEL)
+        await fleet.manager("local").refresh()
+
+        plans = await fleet.plan(wanted(model={"num_ctx": 4096}, other={}))
+
+        assert steps(plans) == {
+            "gpu1": [f"pull {OTHER}"],
+            "local": [f"configure {MODEL}"],
+        }
+
+
+async def test_pruning_deletes_what_is_not_meant_for_a_node() -> None:
+    async with serve_fleet(local="none", gpu1="none") as (servers, fleet):
+        for name in ("local", "gpu1"):
+            await servers[name].pull(MODEL)
+            await fleet.manager(name).refresh()
+
+        plans = await fleet.plan(wanted(model={"nodes": ["gpu1"]}), prune=True)
+
+        assert steps(plans) == {"local": [f"delete {MODEL}"]}
+        (local,) = [each.plan for each in plans if each.node == "local"]
+        assert local.frees_bytes > 10**9
+
+
+async def test_set_that_fits_no_node_changes_nothing() -> None:
+    async with serve_fleet(local="none", gpu1="none") as (_, fleet):
+        with pytest.raises(InvalidDesiredError, match="no node matches gpu9"):
+            await fleet.plan(wanted(model={"nodes": ["gpu9"]}, other={}))
+        await fleet.configure("gpu1", NodeSettings(models=("qwen*",)))
+        with pytest.raises(NoPlaceError, match=r"gpu1 only has qwen\*"):
+            await fleet.plan(wanted(model={"nodes": ["gpu1"]}))
+        assert await fleet.statuses() == []
+
+
+@pytest.mark.parametrize(
+    "table", [{"nodes": "gpu1"}, {"nodes": [1]}, {"tags": ["a"]}, {"tags": {"a": 1}}]
+)
+def test_invalid_nodes_are_an_error_of_the_file(table: dict[str, Any]) -> None:
+    with pytest.raises(InvalidDesiredError, match="nodes or tags"):
+        wanted(model=table)
+
+
+def test_nodes_are_written_to_a_file_as_they_are_read() -> None:
+    chosen = wanted(model={"nodes": ["gpu*", "a"], "tags": {"zone": "b", "x y": "1"}})
+    text = desired.toml_text(chosen)
+    assert desired.parse(tomllib.loads(text)) == chosen
