@@ -255,7 +255,9 @@ def _unloaded(fact: Fact) -> str:
 def _used(fact: Fact) -> str:
     assert isinstance(fact, facts.ModelUsed)
     if fact.uncertainty_s is not msgspec.UNSET:
-        return "used by another program"
+        loaded = fact.loaded_by_it is True
+        more = ", which loaded it" if loaded else ""
+        return f"used by another program{more}"
     if fact.endpoint is msgspec.UNSET:
         role = "" if fact.role is msgspec.UNSET else f" for {fact.role}"
         return f"used{role}" + (f": {fact.purpose}" if fact.purpose else "")
@@ -268,6 +270,7 @@ def _used(fact: Fact) -> str:
         for number, word in (
             (fact.prompt_tokens, "prompt tokens"),
             (fact.output_tokens, "output tokens"),
+            (fact.estimated_tokens, "estimated tokens"),
         )
         if number is not msgspec.UNSET
     ]

@@ -19,7 +19,12 @@ import msgspec
 from herdbook.core.ollama.entries import RUNNERS, UnreadableEntry
 from herdbook.core.ollama.held_connection import Continuity
 from herdbook.core.reconcile.hiding import may_hide_model, may_hide_runner
-from herdbook.core.reconcile.observed_uses import UseEvidence, observed_use
+from herdbook.core.reconcile.observed_uses import (
+    ObservedUse,
+    UseEvidence,
+    observed_load,
+    observed_use,
+)
 from herdbook.core.reconcile.server_state import ListedModel, ServerState, WeightsOf
 from herdbook.events.codec import SCHEMAS
 from herdbook.events.facts import (
@@ -162,10 +167,32 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
                 cause=cause,
                 at_version=version + len(presence),
             )
+            after = version + len(presence) + 1
+            yield from self._use_of_change(fact, listed, status, after)
         elif status is not None and not presence:
-            yield from self._use(listed, status)
+            yield from self._use(listed, status, status.version)
 
-    def _use(self, listed: ListedModel, status: ModelStatus) -> Iterator[Drift]:
+    def _use_of_change(
+        self,
+        fact: Fact,
+        listed: ListedModel,
+        status: ModelStatus | None,
+        at_version: int,
+    ) -> Iterator[Drift]:
+        """Yield the use that a load or a reload by another program shows, if any."""
+        name = listed.name
+        if self.uses is None or name in self.changed_by_clients:
+            return
+        if isinstance(fact, RunnerChanged) and status is not None:
+            yield from self._use(listed, status, at_version)
+        elif isinstance(fact, ModelLoaded) and fact.runner.name == name:
+            use = observed_load(fact.runner, status, self.uses, self.state.at)
+            if use is not None:
+                yield _use_drift(name, use.fact, use, at_version)
+
+    def _use(
+        self, listed: ListedModel, status: ModelStatus, at_version: int
+    ) -> Iterator[Drift]:
         """Yield the use that the expiry of the model's runner shows, if any.
 
         Models of the same weights share a runner. The use is attributed to the model
@@ -186,13 +213,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         if use is not None:
             clients = not {e.name for e in sharing}.isdisjoint(self.changed_by_clients)
             fact = KeepAliveRenewed(expires_at=use.expires_at) if clients else use.fact
-            yield Drift(
-                name=status.name,
-                facts=(fact,),
-                cause=Cause.OBSERVED,
-                at_version=status.version,
-                occurred_at=use.ended_at,
-            )
+            yield _use_drift(status.name, fact, use, at_version)
 
     def _presence(
         self, listed: ListedModel | None, status: ModelStatus | None
@@ -353,6 +374,16 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             return False
         several = len({runner.digest for runner in self._recorded_runners()}) > 1
         return several or self.continuity is Continuity.CLOSED
+
+
+def _use_drift(name: str, fact: Fact, use: ObservedUse, at_version: int) -> Drift:
+    return Drift(
+        name=name,
+        facts=(fact,),
+        cause=Cause.OBSERVED,
+        at_version=at_version,
+        occurred_at=use.ended_at,
+    )
 
 
 def runner_for(

@@ -5,6 +5,9 @@ nothing else moves it but a load or a reload (recorded from a real server). So a
 that the log does not know shows that the model was used, and when the last use ended:
 between two refreshes, or exactly where the keep-alive is known. How many requests there
 were, and by whom, cannot be seen. In doubt nothing is recorded.
+
+A model that another program loaded was requested too. Whether that request generated
+anything cannot be seen: a request that only loads leaves the same runner behind.
 """
 
 from __future__ import annotations
@@ -16,7 +19,13 @@ from typing import Final, NamedTuple
 import msgspec
 
 from herdbook.core.reconcile.server_state import ServerState
-from herdbook.events.facts import ModelUsed, Runner
+from herdbook.events.facts import (
+    LoadCancelled,
+    LoadFailed,
+    LoadInterrupted,
+    ModelUsed,
+    Runner,
+)
 from herdbook.events.lifecycle import ModelState
 from herdbook.projections.status import KeepAlive, ModelStatus
 
@@ -28,6 +37,11 @@ AT_MOST_EVERY: Final = timedelta(seconds=60)
 
 RUNNING_EVERY: Final = timedelta(seconds=600)
 """The same while a request seems to be running all the time."""
+
+_OWN_LOADS: Final = frozenset(
+    {LoadFailed.__name__, LoadCancelled.__name__, LoadInterrupted.__name__}
+)
+"""Ends of loads by Herdbook after which the server may still load the model."""
 
 _CLOCKS_DIFFER: Final = timedelta(seconds=1)
 """Tolerance for times that the clock of the server decides."""
@@ -69,11 +83,14 @@ class UseEvidence(msgspec.Struct, frozen=True, kw_only=True):
         sightings: The expiry of each runner, by digest.
         recorded_at: When an observed use of a model was recorded last, by its name.
         unrecorded: Models with uses that the gateway has not recorded yet.
+        sees_loads: Whether a load by another program can be told from a load by a
+            client of a gateway.
     """
 
     sightings: Mapping[str, Sighting]
     recorded_at: Mapping[str, datetime]
     unrecorded: Collection[str] = ()
+    sees_loads: bool = True
 
 
 class ObservedUse(NamedTuple):
@@ -189,6 +206,46 @@ def observed_use(
     return ObservedUse(fact, seen.expires_at, latest)
 
 
+def observed_load(
+    runner: Runner, status: ModelStatus | None, evidence: UseEvidence, at: datetime
+) -> ObservedUse | None:
+    """Return the use that the load of a model by another program shows.
+
+    None if the time of the load is not known at all, or if the request may have been
+    one of our own.
+
+    Args:
+        runner: The new runner, which was loaded for this model.
+        status: The status before the load; None for a model that is new in the log.
+        evidence: What else is known.
+        at: Now.
+    """
+    seen = evidence.sightings.get(runner.digest)
+    if seen is None or not evidence.sees_loads:
+        return None
+    bounds = [] if seen.after is None else [seen.after]
+    if status is not None:
+        if status.name in evidence.unrecorded:
+            return None
+        if status.why is not None and status.why.event in _OWN_LOADS:
+            return None  # the server may have continued a load that we gave up
+        bounds += [time for time in (status.since, status.last_used_at) if time]
+    if not bounds:
+        return None
+    latest = min(seen.until, at)
+    earliest = min(max(bounds), latest)
+    if is_forever(seen.expires_at):
+        ended = seen.expires_at - FOREVER
+        if earliest - _ROUNDED <= ended <= latest + _ROUNDED:
+            earliest = latest = min(max(ended, earliest), latest)
+    fact = ModelUsed(
+        uncertainty_s=round((latest - earliest).total_seconds(), 3),
+        expires_at=seen.expires_at,
+        loaded_by_it=True,
+    )
+    return ObservedUse(fact, seen.expires_at, latest)
+
+
 def _may_be_recorded(status: ModelStatus, earliest: datetime) -> bool:
     """Return whether a use that ended since a time may be the last recorded one.
 
@@ -266,9 +323,14 @@ _FOREVER_YEAR: Final = 2300
 def _recorded_at(
     name: str, sharing: Sequence[ModelStatus], evidence: UseEvidence
 ) -> Iterator[datetime]:
-    """Yield when the last observed use of the model was recorded, or had ended."""
+    """Yield when the last observed use of the model was recorded, or had ended.
+
+    That of a load does not count: the uses after it are to be seen at once.
+    """
     if name in evidence.recorded_at:
         yield evidence.recorded_at[name]
     for one in sharing:
         if one.name == name and one.last_used_at and one.last_used_by is None:
-            yield one.last_used_at
+            loaded_by_it = one.since is not None and one.last_used_at <= one.since
+            if not loaded_by_it:
+                yield one.last_used_at

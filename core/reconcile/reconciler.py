@@ -339,7 +339,8 @@ class Reconciler:
         except (WrongExpectedVersionError, IllegalTransitionError):
             _log.debug("drift_overtaken", model=drift.name)
             return False
-        if isinstance(facts[0], ModelUsed):
+        use = facts[0]
+        if isinstance(use, ModelUsed) and use.loaded_by_it is not True:
             self.uses.recorded(drift.name, self._clock.now())
         return True
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from herdbook.core.concurrency.work_tracker import WorkTracker
 from herdbook.core.reconcile.observed_uses import Sighting, UseEvidence, sightings
 from herdbook.core.reconcile.server_state import ServerState
+
+SETTLED_AFTER: Final = timedelta(seconds=5)
+"""Time after which the gateways of other instances have recorded a use. They record
+once a second."""
 
 
 class UseWatch:
@@ -21,6 +26,7 @@ class UseWatch:
     def __init__(self, changes: WorkTracker) -> None:
         self._changes = changes
         self._sightings: dict[str, Sighting] = {}
+        self._unsettled: dict[str, list[Sighting]] = {}
         self._recorded_at: dict[str, datetime] = {}
         self._unrecorded: Callable[[], Collection[str]] | None = None
 
@@ -30,8 +36,8 @@ class UseWatch:
     ) -> AsyncIterator[None]:
         """Leave uses that a gateway relays to it, while the block runs.
 
-        Only this instance observes uses meanwhile: others do not know which uses the
-        gateway has not recorded yet.
+        Only instances with a gateway observe uses meanwhile: others do not know which
+        uses the gateway has not recorded yet.
 
         Args:
             unrecorded: Returns the models with uses that are not recorded yet.
@@ -55,7 +61,10 @@ class UseWatch:
         announced: Collection[str],
         restarted: bool,
     ) -> UseEvidence | None:
-        """Return the evidence of uses; None if another instance runs a gateway.
+        """Return the evidence of uses; None if only another instance runs a gateway.
+
+        Next to gateways of other instances, an expiry counts only once they have
+        recorded the uses that led to it.
 
         Args:
             previous: The state at the previous refresh; None at the first.
@@ -67,10 +76,36 @@ class UseWatch:
             self._sightings, previous, state, restarted=restarted
         )
         relays = self._unrecorded
-        if relays is None and self._changes.relay_mark in announced:
+        others_relay = self._changes.relay_mark in announced
+        if relays is None and others_relay:
             return None
+        settled = self._settled(state.began_at or state.at)
         return UseEvidence(
-            sightings=self._sightings,
+            sightings=settled if others_relay else self._sightings,
             recorded_at=self._recorded_at,
             unrecorded={*relays()} if relays else (),
+            sees_loads=not others_relay,
         )
+
+    def _settled(self, at: datetime) -> Mapping[str, Sighting]:
+        """Return the newest expiry of each runner that was first seen long enough ago.
+
+        One that moved along with the time is left out: the request that moves it is
+        still running, perhaps through another gateway.
+
+        Args:
+            at: When the log was read.
+        """
+        found: dict[str, Sighting] = {}
+        unsettled: dict[str, list[Sighting]] = {}
+        for digest, newest in self._sightings.items():
+            seen = self._unsettled.get(digest, [])
+            if seen and seen[-1].expires_at == newest.expires_at:
+                seen.pop()
+            seen.append(newest)
+            ripe = sum(at - each.until >= SETTLED_AFTER for each in seen)
+            unsettled[digest] = seen[max(ripe - 1, 0) :]
+            if ripe and not seen[ripe - 1].steps:
+                found[digest] = seen[ripe - 1]
+        self._unsettled = unsettled
+        return found

@@ -17,7 +17,13 @@ from support.manager_fixture import (
     serve_sandbox,
 )
 
-from herdbook.core import Cause, HistoryFilter, ManagerSettings, ModelManager
+from herdbook.core import (
+    Cause,
+    HistoryFilter,
+    ManagerSettings,
+    ModelManager,
+    ModelState,
+)
 from herdbook.events.facts import ModelUsed
 from herdbook.events.recorded import RecordedEvent
 
@@ -26,10 +32,22 @@ PLAIN = "plain:latest"
 
 
 async def used(manager: ModelManager, name: str = NAME) -> list[RecordedEvent]:
-    """Refresh; return all recorded uses of a model."""
+    """Refresh; return all recorded uses of a model, without those by a load."""
     await manager.refresh()
+    events = await uses_and_loads(manager, name)
+    return [event for event in events if not by_load(event)]
+
+
+async def uses_and_loads(
+    manager: ModelManager, name: str = NAME
+) -> list[RecordedEvent]:
     events = await recorded_events(manager, name)
     return [event for event in events if event.type == "ModelUsed"]
+
+
+def by_load(event: RecordedEvent) -> bool:
+    assert isinstance(event.data, ModelUsed)
+    return event.data.loaded_by_it is True
 
 
 async def generate(server: SandboxServer, name: str = NAME, **body: object) -> datetime:
@@ -46,7 +64,7 @@ def uncertainty_s(event: RecordedEvent) -> float:
 
 async def test_ten_requests_between_two_refreshes_are_one_observed_use() -> None:
     async with serve_manager() as (server, manager):
-        await server.load(NAME)
+        await manager.load(NAME)
         await manager.refresh()
         began = ended = server.clock.now()
         for _ in range(10):
@@ -142,7 +160,54 @@ async def test_one_use_a_minute_is_recorded_and_the_last_one_later() -> None:
         assert events[-1].occurred_at >= ended
 
 
-async def test_loads_reloads_and_shows_are_not_uses() -> None:
+async def test_ten_requests_that_also_load_the_model_are_one_observed_use() -> None:
+    async with serve_manager() as (server, manager):
+        await manager.refresh()
+        began = ended = server.clock.now()
+        for _ in range(10):
+            ended = await generate(server)
+        await manager.refresh()
+
+        (event,) = await uses_and_loads(manager)
+
+        assert by_load(event)
+        assert event.cause is Cause.OBSERVED
+        earliest = event.occurred_at - timedelta(seconds=uncertainty_s(event))
+        assert earliest <= began <= ended <= event.occurred_at <= event.recorded_at
+        assert (await manager.usage("client")).total.observed == 1
+        status = await manager.get_status(NAME)
+        assert (status.last_used_at, status.last_used_by) == (event.occurred_at, None)
+
+        await server.clock.sleep(20)
+        await generate(server)
+        assert len(await used(manager)) == 1  # within the minute after the load
+        await server.clock.sleep(20)
+        await generate(server)
+        assert len(await used(manager)) == 1
+
+
+async def test_load_that_lasts_forever_has_an_exact_time() -> None:
+    async with serve_manager() as (server, manager):
+        await server.clock.sleep(60)
+        ended = await generate(server, keep_alive=-1)
+        await server.clock.sleep(60)
+        await manager.refresh()
+
+        (event,) = await uses_and_loads(manager)
+
+        assert uncertainty_s(event) == 0
+        assert abs(event.occurred_at - ended) < timedelta(milliseconds=200)
+
+
+async def test_load_before_the_log_began_is_not_a_use() -> None:
+    async with serve_sandbox() as server:
+        await server.load(NAME)
+        async with server.open_manager() as manager:
+            assert (await manager.get_status(NAME)).state is ModelState.LOADED
+            assert await uses_and_loads(manager) == []
+
+
+async def test_shows_and_unloads_are_not_uses_and_a_reload_is_one() -> None:
     async with serve_manager() as (server, manager):
         await server.load(NAME)
         assert await used(manager) == []
@@ -150,9 +215,24 @@ async def test_loads_reloads_and_shows_are_not_uses() -> None:
         await server.request("POST", "/api/show", model=NAME)
         assert await used(manager) == []
         await server.load(NAME, options={"num_ctx": 1024})
-        assert await used(manager) == []
+        assert len(await used(manager)) == 1
         await server.unload(NAME)
-        assert await used(manager) == []
+        assert len(await used(manager)) == 1
+
+
+async def test_load_that_herdbook_gave_up_is_not_a_use() -> None:
+    async with serve_manager() as (server, manager):
+        loading = asyncio.create_task(manager.load(NAME))
+        await server.wait_until(
+            lambda: any(one.path == "/api/generate" for one in server.world.seen)
+        )
+        loading.cancel()
+        await asyncio.wait([loading])
+        await server.load(NAME)  # as a server that continued to load
+        await manager.refresh()
+
+        assert (await manager.get_status(NAME)).state is ModelState.LOADED
+        assert await uses_and_loads(manager) == []
 
 
 async def test_own_loads_are_not_uses_for_this_and_other_managers(
@@ -300,7 +380,9 @@ async def test_background_refreshes_observe_uses() -> None:
 
         events = await recorded_events(manager, NAME)
 
-        (event,) = [event for event in events if event.type == "ModelUsed"]
+        uses = [event for event in events if event.type == "ModelUsed"]
+        (event,) = (one for one in uses if not by_load(one))
+        assert len(uses) == 2
         assert uncertainty_s(event) <= 10.5
         assert ended <= event.occurred_at
 
@@ -310,7 +392,7 @@ async def test_background_refreshes_observe_uses() -> None:
     [
         (-1, 0, ""),
         (-1, 300, ", 5 min earlier"),
-        ("5m", 90, ", up to 2 min earlier"),
+        ("5m", 90, ", 90 s to 91 s earlier"),
     ],
 )
 async def test_sentence_says_how_long_before_its_event_a_use_ended(
@@ -325,7 +407,8 @@ async def test_sentence_says_how_long_before_its_event_a_use_ended(
         await manager.refresh()
 
         chosen = HistoryFilter(types=frozenset({"ModelUsed"}))
-        (entry,) = await manager.history(NAME, chosen)
+        loaded, entry = await manager.history(NAME, chosen)
+        assert loaded.sentence.startswith("used by another program, which loaded it")
         assert entry.sentence == f"used by another program{text}"
 
 

@@ -122,10 +122,12 @@ async def test_model_that_somebody_loaded_is_loaded() -> None:
     async with serve_manager() as (server, manager):
         await server.load(NAME)
 
-        fact = await only(manager)
+        loaded, used = await drift(manager)
 
-        assert isinstance(fact, facts.ModelLoaded)
-        assert (fact.runner.name, fact.duration_s) == (NAME, None)
+        assert isinstance(loaded.data, facts.ModelLoaded)
+        assert (loaded.data.runner.name, loaded.data.duration_s) == (NAME, None)
+        assert isinstance(used.data, facts.ModelUsed)
+        assert used.data.loaded_by_it is True
 
 
 async def test_names_that_share_a_runner_are_loaded_with_the_cause_shared() -> None:
@@ -134,6 +136,9 @@ async def test_names_that_share_a_runner_are_loaded_with_the_cause_shared() -> N
 
         events = await drift(manager)
 
+        (used,) = (event for event in events if event.type == "ModelUsed")
+        assert used.stream.endswith(PLAIN)
+        events.remove(used)
         assert {e.type for e in events} == {"ModelLoaded"}
         causes = {name: cause for name, _, cause in seen(events)}
         assert causes == {
@@ -242,9 +247,9 @@ async def test_runner_that_another_load_pushed_out_was_evicted() -> None:
         await manager.load(NAME)
         await server.load("llama3.1:8b")
 
-        loaded, evicted = await drift(manager)
+        loaded, used, evicted = await drift(manager)
 
-        assert loaded.type == "ModelLoaded"
+        assert (loaded.type, used.type) == ("ModelLoaded", "ModelUsed")
         assert evicted.data == facts.ModelUnloaded(
             reason=UnloadReason.EVICTED, evicted_by="llama3.1:8b"
         )
@@ -256,10 +261,11 @@ async def test_runner_with_another_context_is_recorded_as_changed() -> None:
         await manager.load(NAME)
         await server.load(NAME, options={"num_ctx": 512})
 
-        fact = await only(manager)
+        changed, used = await drift(manager)
 
-        assert isinstance(fact, facts.RunnerChanged)
-        assert fact.runner.context_length == 512
+        assert isinstance(changed.data, facts.RunnerChanged)
+        assert changed.data.runner.context_length == 512
+        assert used.type == "ModelUsed"
 
 
 async def test_runners_that_went_together_are_gone_with_a_restart() -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from support.recordings.gateway import Place, place
+from support.recordings.gateway import Place, place, second_gateway
 
 from herdbook.core import Cause, ManagerSettings, ModelManager
+from herdbook.core.reconcile import use_watch
 from herdbook.events.facts import KeepAliveRenewed, ModelUsed
 from herdbook.gateway import recording
 
@@ -113,4 +115,44 @@ async def test_only_the_instance_with_the_gateway_observes(tmp_path: Path) -> No
             assert await observed(there) == 0
         await refresh_until(there, 1)
 
+        assert await observed(there) == 1
+
+
+async def test_gateways_of_two_instances_observe_what_bypasses_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(use_watch, "SETTLED_AFTER", timedelta(seconds=0.5))
+    log = tmp_path / "herd.db"
+    async with place(log=log) as there, second_gateway(there, log) as other:
+
+        async def refresh_both() -> None:
+            for _ in range(2):
+                await there.manager.refresh()
+                await other.manager.refresh()
+                await asyncio.sleep(0.6)
+
+        await other.http.post("/api/generate", json=generate())
+        await there.wait_for(ModelUsed, 1)
+        await refresh_both()
+        for turn in range(4):
+            client = (there, other)[turn % 2].http
+            await client.post("/api/generate", json=generate())
+            await refresh_both()
+        assert await observed(there) == 0
+
+        async with httpx.AsyncClient(base_url=there.manager._client.base_url) as http:
+            await http.post("/api/generate", json=generate())
+        await refresh_both()
+        await refresh_both()
+        assert await observed(there) == 1
+        body = generate(stream=True, options={"num_predict": 60})
+        async with other.http.stream("POST", "/api/generate", json=body) as answer:
+            async for _ in answer.aiter_lines():
+                await there.manager.refresh()
+        await refresh_both()
+
+        exact = [
+            one for one in await there.events(ModelUsed) if one.cause is Cause.COMMAND
+        ]
+        assert len(exact) == 6
         assert await observed(there) == 1

@@ -90,3 +90,25 @@ async def place(
         there = Place(world, manager, address)
         async with there.http:
             yield there
+
+
+@asynccontextmanager
+async def second_gateway(
+    first: Place, log: Path, *, tokens: bool = False
+) -> AsyncIterator[Place]:
+    """Serve another gateway on the log of a place, as another instance does."""
+    url = first.manager._client.base_url
+    async with (
+        ModelManager.open(
+            log, ollama=url, settings=ManagerSettings(follow_node=False)
+        ) as manager,
+        recorded_gateway(
+            manager,
+            GatewaySettings(server=url, port=0),
+            authenticate=authenticate if tokens else None,
+            failed=lambda: pytest.fail("the gateway stopped"),
+        ) as address,
+    ):
+        there = Place(first.world, manager, address)
+        async with there.http:
+            yield there
