@@ -25,6 +25,7 @@ from herdbook.events.facts import (
     ModelUnloaded,
     ModelUsed,
     UnreadableFact,
+    UseFailed,
 )
 from herdbook.events.recorded import Cause, Position, RecordedEvent, StoredEvent
 
@@ -61,6 +62,20 @@ def _used_3(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
+def _used_4(data: dict[str, Any]) -> dict[str, Any]:
+    """Convert schema 3, which did not have estimated tokens."""
+    if "estimated_tokens" in data:
+        raise LookupError("unknown field 'estimated_tokens'")
+    return data
+
+
+def _use_failed_2(data: dict[str, Any]) -> dict[str, Any]:
+    """Convert schema 1, which had neither role nor estimated tokens."""
+    if unknown := sorted({"estimated_tokens", "role"} & data.keys()):
+        raise LookupError(f"unknown field {unknown[0]!r}")
+    return data
+
+
 def _detected_2(data: dict[str, Any]) -> dict[str, Any]:
     """Convert schema 1, which did not have the model's own parameters."""
     if "parameters" in data:
@@ -72,6 +87,8 @@ UPCASTERS: dict[tuple[str, int], Upcaster] = {
     (ModelUnloaded.__name__, 1): _unloaded_2,
     (ModelUsed.__name__, 1): _used_2,
     (ModelUsed.__name__, 2): _used_3,
+    (ModelUsed.__name__, 3): _used_4,
+    (UseFailed.__name__, 1): _use_failed_2,
     (CapabilitiesDetected.__name__, 1): _detected_2,
 }
 """Upcasters by event type and the schema that they read."""

@@ -442,9 +442,12 @@ class ModelUsed(Fact, frozen=True, kw_only=True):
             several.
         output_tokens: Tokens of the answer, as the server reports them; the sum of
             several.
+        estimated_tokens: Estimated tokens of what the server did not report, such as
+            of an answer that the client left; the sum of several.
         outcome: How the request ended.
         failure: Stable code of the error, if it failed.
-        loaded_by_it: Whether the request loaded the model, if known.
+        loaded_by_it: Whether the request loaded the model, if known. An observed use
+            that loaded the model may have been nothing but the load.
         count: Number of requests that are recorded together.
         uncertainty_s: How much earlier than the time of the event an observed use may
             have ended, seconds.
@@ -460,6 +463,7 @@ class ModelUsed(Fact, frozen=True, kw_only=True):
     first_token_s: float | msgspec.UnsetType = msgspec.UNSET
     prompt_tokens: Count | msgspec.UnsetType = msgspec.UNSET
     output_tokens: Count | msgspec.UnsetType = msgspec.UNSET
+    estimated_tokens: Count | msgspec.UnsetType = msgspec.UNSET
     outcome: UseOutcome | msgspec.UnsetType = msgspec.UNSET
     failure: str | msgspec.UnsetType = msgspec.UNSET
     loaded_by_it: bool | msgspec.UnsetType = msgspec.UNSET
@@ -486,8 +490,11 @@ class UseFailed(Fact, frozen=True, kw_only=True):
     Attributes:
         endpoint: Path that was requested, such as ``/api/chat``.
         client: Name of the client's token, or its address without tokens.
+        role: Role that was requested instead of a model.
         started_at: When the request began, or the first of several.
         duration_s: Duration until the end of the request, seconds; the sum of several.
+        estimated_tokens: Estimated tokens of the prompt, if the client left; the sum of
+            several.
         outcome: ``failed`` or ``client_left``.
         failure: Stable code of the error; empty if the client left.
         count: Number of requests that are recorded together.
@@ -495,8 +502,10 @@ class UseFailed(Fact, frozen=True, kw_only=True):
 
     endpoint: str
     client: str
+    role: str | msgspec.UnsetType = msgspec.UNSET
     started_at: datetime
     duration_s: float
+    estimated_tokens: Count | msgspec.UnsetType = msgspec.UNSET
     outcome: UseOutcome
     failure: str = ""
     count: Count = 1

@@ -27,6 +27,8 @@ _OUTPUT: Final = re.compile(
     rb'"(?:eval_count|completion_tokens|output_tokens)' + _NUMBER
 )
 _LOAD: Final = re.compile(rb'"load_duration' + _NUMBER)
+_ANTHROPIC: Final = b"event: message_start"
+_ANTHROPIC_END: Final = b"event: message_delta"
 _DONE_REASON: Final = re.compile(rb'"done_reason"\s*:\s*"(load|unload)"')
 
 
@@ -65,11 +67,14 @@ def counts_of(head: bytes, tail: bytes) -> Counts:
     reason = _DONE_REASON.search(last)
     load = _last(_LOAD, part)
     prompt = _last(_PROMPT, part)
-    if prompt is None and head.startswith(b"event: message_start"):
+    if prompt is None and head.startswith(_ANTHROPIC):
         prompt = _last(_PROMPT, head)
+    output = _last(_OUTPUT, part)
+    if head.startswith(_ANTHROPIC) and _ANTHROPIC_END not in tail:
+        output = None  # that of the first event is not a count
     return Counts(
         prompt_tokens=prompt,
-        output_tokens=_last(_OUTPUT, part),
+        output_tokens=output,
         load_s=None if load is None else load / 1e9,
         only=reason[1].decode() if reason else "",
         error=_error(last.removeprefix(b"data:").strip()),

@@ -65,9 +65,18 @@ _USES: Final = frozenset(
     {
         *("/api/generate", "/api/chat", "/api/embed", "/api/embeddings"),
         *("/v1/chat/completions", "/v1/completions", "/v1/embeddings"),
-        *("/v1/messages", "/v1/responses"),
+        *("/v1/messages", "/v1/responses", "/v1/systemone"),
+        *("/v1/images/generations", "/v1/images/edits"),
     }
 )
+NO_TEXT: Final = frozenset(
+    {
+        *("/api/embed", "/api/embeddings", "/v1/embeddings", "/v1/systemone"),
+        *("/v1/images/generations", "/v1/images/edits"),
+    }
+)
+"""Paths whose answers are not streams of tokens."""
+
 SHOWS: Final = frozenset({"/api/show"})
 """Paths that show the model which the body of the request names."""
 
@@ -88,6 +97,19 @@ def form_of(path: str) -> Form:
     if path == "/v1/messages" or path.startswith("/v1/messages/"):
         return Form.ANTHROPIC
     return Form.OPENAI if path.startswith("/v1/") else Form.OLLAMA
+
+
+def lines_of_a_piece(endpoint: Endpoint) -> tuple[int, int]:
+    """Return how a streamed answer consists of pieces with text.
+
+    Returns:
+        The number of lines of a piece, and of pieces before the first one with text.
+    """
+    if endpoint.path == "/v1/responses":
+        return 3, 4
+    if endpoint.form is Form.ANTHROPIC:
+        return 3, 2
+    return (2, 0) if endpoint.form is Form.OPENAI else (1, 0)
 
 
 def endpoint_of(method: str, target: bytes) -> Endpoint:

@@ -1,21 +1,14 @@
-"""Limits of a token: which models, how many requests at once, how many tokens a day.
-
-What a token has used today is counted from the log when the gateway starts, so a
-restart does not reset it. A request that has begun is never cut off: a budget can be
-exceeded by the requests that run when it is reached.
-"""
+"""Limits of a token: which models, how many requests at once, how many tokens a day."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection
-from datetime import UTC, datetime, timedelta
+from collections.abc import Collection
 from fnmatch import fnmatchcase
 from typing import Final
 
 import msgspec
 
-from herdbook.core import InvalidNameError, ModelManager, UsageDimension
+from herdbook.core import InvalidNameError
 from herdbook.core.models.names import canonical_name
 from herdbook.gateway.answers import Refusal
 
@@ -24,9 +17,6 @@ _NAMING: Final = frozenset({"model", "name", "source", "destination", "from"})
 
 _decode_body = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_name = msgspec.json.Decoder(str).decode
-
-_RETRY_S: Final = 1
-"""Seconds after which a client with too many requests at once is to try again."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,81 +86,3 @@ def named_models(body: bytes) -> list[str]:
 
 UNLIMITED: Final = Limits()
 """The limits of a token without limits, and of clients without a token."""
-
-
-class Quotas:
-    """What each token uses now, and has used today.
-
-    Args:
-        spent: Tokens that each client has used since the beginning of the day.
-        now: Returns the current time, UTC.
-    """
-
-    def __init__(
-        self,
-        spent: dict[str, int] | None = None,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        self._now = now
-        self._day = now().date()
-        self._spent = Counter(spent or {})
-        self._running: Counter[str] = Counter()
-
-    def begin(self, token: str, limits: Limits) -> None:
-        """Count a request that begins.
-
-        Raises:
-            Refusal: The token has too many requests, or no tokens left today.
-        """
-        most, budget = limits.max_requests, limits.tokens_per_day
-        if most is not None and self._running[token] >= most:
-            raise Refusal(
-                429,
-                f"The token {token!r} may have {most} requests at once.",
-                retry_after_s=_RETRY_S,
-            )
-        if budget is not None and self._spent_today(token) >= budget:
-            now = self._now()
-            day = datetime.combine(now.date() + timedelta(days=1), datetime.min.time())
-            left = day.replace(tzinfo=UTC) - now
-            raise Refusal(
-                429,
-                f"The token {token!r} has used its {budget:,} tokens of today (UTC).",
-                retry_after_s=int(left.total_seconds()) + 1,
-            )
-        self._running[token] += 1
-
-    def end(self, token: str) -> None:
-        """Count a request that ended."""
-        self._running[token] -= 1
-        if not self._running[token]:
-            del self._running[token]
-
-    def spend(self, token: str, tokens: int) -> None:
-        """Count the tokens of a request that ended."""
-        self._spent_today(token)
-        self._spent[token] += tokens
-
-    def _spent_today(self, token: str) -> int:
-        today = self._now().date()
-        if today != self._day:
-            self._day = today
-            self._spent.clear()
-        return self._spent[token]
-
-
-async def quotas_of(manager: ModelManager) -> Quotas:
-    """Return the quotas with what the log says about today.
-
-    Raises:
-        StoreError: The log cannot be read.
-    """
-    now = datetime.now(UTC)
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    usage = await manager.usage(UsageDimension.CLIENT, since=midnight, all_nodes=True)
-    return Quotas(
-        {
-            row.group["client"] or "": row.prompt_tokens + row.output_tokens
-            for row in usage.rows
-        }
-    )

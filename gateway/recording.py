@@ -22,6 +22,7 @@ from herdbook.events.errors import StoreError
 from herdbook.events.facts import ModelUsed, UseFailed, UseOutcome, UsesNotRecorded
 from herdbook.gateway.access import Caller
 from herdbook.gateway.endpoints import Effect
+from herdbook.gateway.spending import Spending
 from herdbook.gateway.uses import Use, Watched
 
 _log = Logger("herdbook.gateway")
@@ -31,6 +32,13 @@ FOLD_S: Final = 1.0
 
 _LOADING_S: Final = 0.1
 """A server that reports less for loading found the model in memory."""
+
+_BYTES_A_TOKEN: Final = 4
+"""Bytes of a request that count as one token, where the server reports none: about
+those of English text."""
+
+_USUAL_CONTEXT: Final = 4_096
+"""Tokens of the context of a runner that is not known: Ollama's default."""
 
 _LONGEST_REASON: Final = 500
 
@@ -64,10 +72,18 @@ class Fold:
         self._first_token_s: float | None = None
         self._prompt_tokens: int | None = None
         self._output_tokens: int | None = None
+        self._estimated_tokens = 0
 
-    def add(self, use: Use) -> None:
+    @property
+    def tokens(self) -> int:
+        """All tokens, reported and estimated."""
+        reported = (self._prompt_tokens or 0) + (self._output_tokens or 0)
+        return reported + self._estimated_tokens
+
+    def add(self, use: Use, estimated_tokens: int) -> None:
         """Add a use."""
         self.count += 1
+        self._estimated_tokens += estimated_tokens
         self._duration_s += use.duration_s
         self._started_at = min(self._started_at, use.started_at)
         if use.first_token_s is not None:
@@ -84,10 +100,13 @@ class Fold:
 
     def fact(self, key: _Key) -> ModelUsed | UseFailed:
         """Return the fact to record."""
+        estimated = self._estimated_tokens or UNSET
         if not key.answered:
             return UseFailed(
                 endpoint=key.endpoint,
                 client=key.caller.name,
+                role=key.role or UNSET,
+                estimated_tokens=estimated,
                 started_at=self._started_at,
                 duration_s=round(self._duration_s, 6),
                 outcome=key.outcome,
@@ -105,6 +124,7 @@ class Fold:
             first_token_s=UNSET if first is None else round(first, 6),
             prompt_tokens=UNSET if prompt is None else prompt,
             output_tokens=UNSET if output is None else output,
+            estimated_tokens=estimated,
             outcome=key.outcome,
             failure=key.failure or UNSET,
             loaded_by_it=UNSET if loaded is None else loaded,
@@ -152,10 +172,14 @@ class UseRecorder:
     Args:
         uses: The uses of the models of the server.
         running: The requests about models that are being relayed.
+        spending: Takes the tokens of uses.
     """
 
-    def __init__(self, uses: Uses, running: Collection[Watched] = ()) -> None:
+    def __init__(
+        self, uses: Uses, running: Collection[Watched], spending: Spending
+    ) -> None:
         self._uses = uses
+        self._spending = spending
         self._running = running
         self._folds: dict[_Key, Fold] = {}
         self._flushing: frozenset[str] = frozenset()
@@ -190,6 +214,8 @@ class UseRecorder:
 
     def add(self, use: Use) -> None:
         """Take a request that has ended."""
+        estimated = self._estimated(use)
+        self._spending.spend(use.caller.name, sum(use.tokens) + estimated)
         if not use.model:
             return
         answered = use.first_token_s is not None
@@ -210,7 +236,7 @@ class UseRecorder:
             if fold is None:
                 fold = Fold(use, loaded_by_it=self._loaded_by(use))
                 self._folds[key] = fold
-            fold.add(use)
+            fold.add(use, estimated)
         self._wake.set()
 
     async def run(self) -> None:
@@ -256,6 +282,19 @@ class UseRecorder:
                 return
             left.pop(0)
         await self._record_missing()
+
+    def _estimated(self, use: Use) -> int:
+        """Return the estimated tokens of what the server did not report.
+
+        A prompt has at most as many tokens as the context: Ollama cuts it off there.
+        """
+        if not use.unreported.prompt_bytes:
+            return use.unreported.pieces
+        status = self._uses.status(use.model)
+        runner = None if status is None else status.runner
+        context = runner.context_length if runner is not None else None
+        prompt = use.unreported.prompt_bytes // _BYTES_A_TOKEN
+        return use.unreported.pieces + min(prompt, context or _USUAL_CONTEXT)
 
     def _loaded_by(self, use: Use) -> bool | None:
         """Return whether a use loaded its model; None if that is not certain.
@@ -321,6 +360,8 @@ class UseRecorder:
             self._missing.add([fold], str(error))
             return
         self._works = True
+        if recorded:
+            self._spending.recorded(key.caller.name, fold.tokens, recorded)
         if not recorded:
             _log.info("use_of_missing_model", model=name, requests=fold.count)
         elif (
@@ -354,16 +395,21 @@ class UseRecorder:
 
 @asynccontextmanager
 async def recording(
-    uses: Uses, *, running: Collection[Watched] = (), failed: Callable[[], None]
+    uses: Uses,
+    *,
+    running: Collection[Watched],
+    spending: Spending,
+    failed: Callable[[], None],
 ) -> AsyncIterator[UseRecorder]:
     """Record uses while the block runs; those that are left are recorded at its end.
 
     Args:
         uses: The uses of the models of the server.
         running: The requests about models that are being relayed.
+        spending: Takes the tokens of uses.
         failed: Called if recording stops by itself, which only a bug causes.
     """
-    recorder = UseRecorder(uses, running)
+    recorder = UseRecorder(uses, running, spending)
     async with uses.relaying(recorder.unrecorded):
         task = asyncio.ensure_future(recorder.run())
         task.add_done_callback(lambda _: None if recorder.stopped else failed())

@@ -25,9 +25,10 @@ from herdbook.gateway.endpoints import (
     Endpoint,
 )
 from herdbook.gateway.heads import Request, request_head, value_of, with_length
-from herdbook.gateway.limits import Quotas, named_models
+from herdbook.gateway.limits import named_models
 from herdbook.gateway.listing import LISTS, PS, changed_list, merged_list
 from herdbook.gateway.settings import GatewaySettings
+from herdbook.gateway.spending import Quotas
 from herdbook.gateway.upstreams import (
     NODE_HEADER,
     Route,
@@ -309,7 +310,6 @@ class Relay:
 
     def _report(self, exchange: Exchange, use: Use) -> None:
         """Take the use of a model that has ended."""
-        self._quotas.spend(use.caller.name, sum(use.tokens))
         if isinstance(exchange.route, _Sent):
             exchange.route.upstream.recorder.add(use)
         self._observer.used(use)

@@ -12,7 +12,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
@@ -44,6 +44,7 @@ from herdbook.gateway.rewriting import (
     no_model_fits,
 )
 from herdbook.gateway.settings import GatewaySettings
+from herdbook.gateway.spending import Spending
 from herdbook.gateway.upstreams import (
     NODE_HEADER,
     Route,
@@ -80,14 +81,20 @@ class FleetRouter:
     Args:
         fleet: The nodes.
         settings: The settings of the gateway.
+        spending: Takes the tokens of uses.
         failed: Called if recording stops by itself, which only a bug causes.
     """
 
     def __init__(
-        self, fleet: Fleet, settings: GatewaySettings, failed: Callable[[], None]
+        self,
+        fleet: Fleet,
+        settings: GatewaySettings,
+        spending: Spending,
+        failed: Callable[[], None],
     ) -> None:
         self._fleet = fleet
         self._settings = settings
+        self._spending = spending
         self._failed = failed
         self._nodes: dict[str, _Node] = {}
         self._leaving: list[_Node] = []
@@ -100,7 +107,7 @@ class FleetRouter:
         return [node.upstream for node in self._nodes.values()]
 
     @asynccontextmanager
-    async def following(self) -> AsyncIterator[None]:
+    async def following(self) -> AsyncIterator[Self]:
         """Follow the nodes of the fleet while the block runs.
 
         Uses that were not recorded yet are recorded when it ends.
@@ -111,7 +118,7 @@ class FleetRouter:
             lambda task: None if task.cancelled() else self._failed()
         )
         try:
-            yield
+            yield self
         finally:
             following.cancel()
             await asyncio.wait([following])
@@ -161,7 +168,12 @@ class FleetRouter:
         running: set[Watched] = set()
         stack = AsyncExitStack()
         recorder = await stack.enter_async_context(
-            recording(manager.uses, running=running, failed=self._failed)
+            recording(
+                manager.uses,
+                running=running,
+                spending=self._spending,
+                failed=self._failed,
+            )
         )
         upstream = Upstream(
             name,

@@ -10,12 +10,12 @@ import msgspec
 from herdbook.core import CallerError, Fleet, ModelManager, base_url
 from herdbook.core.ollama.address import same_server
 from herdbook.gateway.access import Access, Authenticate
-from herdbook.gateway.limits import quotas_of
 from herdbook.gateway.recording import recording
 from herdbook.gateway.relay import NO_OBSERVER, GatewayObserver, serve_gateway
 from herdbook.gateway.rewriting import Rewriter
 from herdbook.gateway.routing import FleetRouter
 from herdbook.gateway.settings import GatewaySettings
+from herdbook.gateway.spending import Quotas, followed_quotas
 from herdbook.gateway.upstreams import OneUpstream, Upstream
 from herdbook.gateway.uses import Watched
 
@@ -92,13 +92,16 @@ async def recorded_gateway(
     rewriter = None if settings.plain else Rewriter(manager.uses.latest)
     running: set[Watched] = set()
     async with (
-        recording(manager.uses, running=running, failed=failed) as recorder,
+        _quotas(manager, authenticate, failed) as quotas,
+        recording(
+            manager.uses, running=running, spending=quotas, failed=failed
+        ) as recorder,
         serve_gateway(
             settings,
             access,
             OneUpstream(Upstream("", settings, recorder, rewriter, running=running)),
             failed=failed,
-            quotas=await quotas_of(manager) if authenticate else None,
+            quotas=quotas,
             observer=observer,
         ) as address,
     ):
@@ -134,19 +137,33 @@ async def fleet_gateway(
     for manager in fleet.managers():
         _check_target(msgspec.structs.replace(settings, server=manager.url))
     access = _checked_access(settings, authenticate)
-    router = FleetRouter(fleet, settings, failed)
     async with (
-        router.following(),
+        _quotas(fleet.home, authenticate, failed) as quotas,
+        FleetRouter(fleet, settings, quotas, failed).following() as router,
         serve_gateway(
             settings,
             access,
             router,
             failed=failed,
-            quotas=await quotas_of(fleet.home) if authenticate else None,
+            quotas=quotas,
             observer=observer,
         ) as address,
     ):
         yield address
+
+
+@asynccontextmanager
+async def _quotas(
+    manager: ModelManager,
+    authenticate: Authenticate | None,
+    failed: Callable[[], None],
+) -> AsyncIterator[Quotas]:
+    """Return what tokens have used; without tokens, nothing has a limit."""
+    if authenticate is None:
+        yield Quotas()
+        return
+    async with followed_quotas(manager, failed) as quotas:
+        yield quotas
 
 
 def _checked_access(

@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
 from herdbook.events.facts import UseOutcome
 from herdbook.gateway.counts import HEAD_BYTES, TAIL_BYTES, Counts, counts_of
+from herdbook.gateway.endpoints import NO_TEXT, Effect, Endpoint, lines_of_a_piece
 from herdbook.gateway.scan import ModelScan
 
 if TYPE_CHECKING:
     from herdbook.gateway.access import Caller
-    from herdbook.gateway.endpoints import Endpoint
 
 _KEYS: Final = ("model", "name", "destination")
 _FAILURES: Final = {
@@ -27,6 +27,19 @@ _FAILURES: Final = {
     501: "capability_missing",
     503: "server_busy",
 }
+
+
+class Unreported(NamedTuple):
+    """What is known of tokens that a server did not report.
+
+    Attributes:
+        prompt_bytes: Length of the request, if the tokens of its prompt are unknown.
+        pieces: Pieces of a streamed answer whose tokens are unknown. Each piece has one
+            token or more.
+    """
+
+    prompt_bytes: int = 0
+    pieces: int = 0
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +58,7 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
         outcome: How it ended.
         failure: Stable code of the failure; empty if it did not fail.
         counts: What the answer reported.
+        unreported: What is known of tokens that it did not report.
     """
 
     endpoint: Endpoint
@@ -57,6 +71,7 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
     outcome: UseOutcome
     failure: str
     counts: Counts
+    unreported: Unreported = Unreported()
 
     @property
     def tokens(self) -> tuple[int, int]:
@@ -76,11 +91,14 @@ class Watched:
     """
 
     __slots__ = (
+        "_asked_bytes",
         "_caller",
         "_chosen",
+        "_complete",
         "_endpoint",
         "_first",
         "_head",
+        "_lines",
         "_scan",
         "_started",
         "_started_at",
@@ -97,6 +115,8 @@ class Watched:
         self._started = time.monotonic()
         self._started_at = time.time()
         self._chosen = ("", "")
+        self._asked_bytes = self._lines = 0
+        self._complete = False
         self._first: float | None = None
         self._status = 0
         self._head = b""
@@ -112,10 +132,16 @@ class Watched:
     def request_body(self, data: bytes) -> None:
         """Take a piece of the request's body."""
         self._scan.feed(data)
+        self._asked_bytes += len(data)
+
+    def request_end(self) -> None:
+        """Take the end of the request."""
+        self._complete = True
 
     def whole_request_body(self, data: bytes) -> None:
         """Take the whole body of a request, instead of its pieces."""
         self._scan.feed_whole(data)
+        self._asked_bytes += len(data)
 
     def choose(self, model: str, role: str) -> None:
         """Take the model that the gateway chose, and the requested role."""
@@ -133,6 +159,7 @@ class Watched:
         if len(self._tail) > 4 * TAIL_BYTES:
             self._tail = self._tail[-TAIL_BYTES:]
         self._tail += data[-TAIL_BYTES:]
+        self._lines += data.count(b"\n")
 
     def end(self, outcome: UseOutcome, failure: str) -> None:
         """Report the use."""
@@ -145,6 +172,7 @@ class Watched:
         elif outcome is UseOutcome.COMPLETED and counts.error:
             outcome, failure = UseOutcome.FAILED, "server_failed"
         first = self._first if succeeded else None
+        unreported = self._unreported(counts, outcome, answered=first is not None)
         self.report(
             Use(
                 endpoint=self._endpoint,
@@ -157,5 +185,27 @@ class Watched:
                 outcome=outcome,
                 failure=failure,
                 counts=counts,
+                unreported=unreported,
             )
+        )
+
+    def _unreported(
+        self, counts: Counts, outcome: UseOutcome, *, answered: bool
+    ) -> Unreported:
+        """Return what is known of tokens that the server did not report.
+
+        A client that leaves before the answer begins has made the server read its
+        prompt; a server that fails then has done nothing for it.
+        """
+        used = self._complete and self._endpoint.effect is Effect.USE
+        if not used or counts.only:
+            return Unreported()
+        if not answered and outcome is not UseOutcome.CLIENT_LEFT:
+            return Unreported()
+        pieces = 0
+        if counts.output_tokens is None and self._endpoint.path not in NO_TEXT:
+            lines, others = lines_of_a_piece(self._endpoint)
+            pieces = max(self._lines // lines - others, 0)
+        return Unreported(
+            self._asked_bytes if counts.prompt_tokens is None else 0, pieces
         )

@@ -65,6 +65,9 @@ def summary_text(usage: Usage) -> str:
         f"{number_text(total.prompt_tokens + total.output_tokens)} tokens"
         if total.prompt_tokens or total.output_tokens
         else "",
+        f"about {number_text(total.estimated_tokens)} more tokens not reported"
+        if total.estimated_tokens
+        else "",
         f"{counted(total.observed, 'use')} observed at the server"
         if total.observed
         else "",

@@ -30,6 +30,7 @@ OWNED = {
     "events/sqlite/store.py subscribe": "its followers, who start it again",
     "events/shared/writer.py __init__": "a callback answers everybody who waits",
     "gateway/recording.py recording": "the block; a callback reports its early end",
+    "gateway/spending.py followed_quotas": "a callback reports its early end",
     "gateway/relay.py _merge": "the exchange; close()",
     "gateway/routing.py following": "the block; a callback reports its early end",
     "gateway/relay.py serve_gateway": "a callback reports its early end",

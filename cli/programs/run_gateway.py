@@ -6,8 +6,8 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from herdbook.gateway.settings import GatewaySettings
 from herdbook.service.auth.rate_limit import FailedLogins
 from herdbook.service.auth.token_reload import TokenReloader
 from herdbook.service.auth.tokens import Token, Tokens, take_from_environment
+from herdbook.service.metrics_server import gateway_metrics
 
 if TYPE_CHECKING:
     from herdbook.service.metrics import Metrics
@@ -47,6 +48,7 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
         strict: Whether to answer 503 while uses cannot be recorded.
         plain: Whether to change no request.
         roles: Whether lists of models contain the roles.
+        metrics: Address for metrics, ``HOST:PORT``; empty for none.
     """
 
     listen: str
@@ -54,6 +56,7 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
     strict: bool
     plain: bool
     roles: bool
+    metrics: str = ""
 
     def settings(self, server: str | None) -> GatewaySettings:
         """Return the settings of the gateway.
@@ -163,14 +166,19 @@ async def serve_until_stopped(
             refresh_timeout_s=5.0, reconcile_every_s=REFRESH_EVERY_S
         ),
     )
-    async with opened as fleet:
-        served = gateway_over(
-            fleet, settings, authenticate=authenticate, failed=stopped.set
-        )
-        servers = ", ".join(manager.url for manager in fleet.managers())
-        async with served as address:
-            _write_start(invocation, address, servers)
-            await stopped.wait()
+    with _metrics(options.metrics) as (observer, metrics):
+        async with opened as fleet:
+            served = gateway_over(
+                fleet,
+                settings,
+                authenticate=authenticate,
+                failed=stopped.set,
+                observer=observer,
+            )
+            servers = ", ".join(manager.url for manager in fleet.managers())
+            async with served as address:
+                _write_start(invocation, address, servers, metrics)
+                await stopped.wait()
 
 
 def gateway_over(
@@ -210,14 +218,29 @@ def gateway_over(
     )
 
 
-def _write_start(invocation: Invocation, address: str, server: str) -> None:
+@contextmanager
+def _metrics(listen: str) -> Iterator[tuple[GatewayObserver, str]]:
+    """Serve metrics if an address is given; yield the observer, and their URL."""
+    if not listen:
+        yield NO_OBSERVER, ""
+        return
+    with gateway_metrics(*listen_address(listen)) as (metrics, url):
+        yield metrics, url
+
+
+def _write_start(
+    invocation: Invocation, address: str, server: str, metrics: str
+) -> None:
     screen = invocation.screen
     if invocation.json:
         log = str(invocation.log)
+        started = {"address": address, "server": server, "log": log}
         screen.write_json(
-            {"address": address, "server": server, "log": log}, in_lines=True
+            started | ({"metrics": metrics} if metrics else {}), in_lines=True
         )
     else:
         screen.write(address)
+        if metrics:
+            screen.write(f"Metrics: {metrics}")
         screen.write(f"Relays to {server}. Log: {invocation.log}. Stop with Ctrl-C.")
     screen.stream.flush()

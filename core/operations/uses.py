@@ -77,7 +77,7 @@ class Uses:
 
     async def record(
         self, name: str, fact: ModelUsed | UseFailed, *, actor: str
-    ) -> bool:
+    ) -> int | None:
         """Record a use.
 
         Args:
@@ -86,7 +86,8 @@ class Uses:
             actor: Who used it.
 
         Returns:
-            Whether it was recorded. It is not if the server does not have the model.
+            Position of its event. None if it was not recorded, because the server does
+            not have the model.
 
         Raises:
             IllegalTransitionError: The model cannot have been used in its state.
@@ -99,7 +100,7 @@ class Uses:
         recorded = await self._repository.decide(
             name, decide, cause=Cause.COMMAND, actor=actor
         )
-        return bool(recorded)
+        return recorded[-1].position if recorded else None
 
     async def record_missing(self, fact: UsesNotRecorded) -> None:
         """Record that uses are missing in the log.

@@ -221,6 +221,8 @@ class Exchange:
             Refusal: The request that was collected must not be sent.
         """
         self.request_complete = True
+        if self.watched is not None:
+            self.watched.request_end()
         if self._collected is not None:
             assert self._ready is not None
             body = b"".join(self._collected)

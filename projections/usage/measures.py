@@ -56,6 +56,7 @@ class Measures(msgspec.Struct, gc=False, array_like=True):
         loads: Number of loads of models that requests caused, as far as known.
         prompt_tokens: Tokens of the prompts.
         output_tokens: Tokens of the answers.
+        estimated_tokens: Estimated tokens of what the server did not report.
         duration_s: Duration of all requests, seconds.
         generating_s: Duration of the requests that reported output tokens, seconds.
         durations: Histogram of the durations of completed requests.
@@ -69,6 +70,7 @@ class Measures(msgspec.Struct, gc=False, array_like=True):
     loads: int = 0
     prompt_tokens: int = 0
     output_tokens: int = 0
+    estimated_tokens: int = 0
     duration_s: float = 0.0
     generating_s: float = 0.0
     durations: Histogram = {}
@@ -83,6 +85,7 @@ class Measures(msgspec.Struct, gc=False, array_like=True):
         self.loads += other.loads
         self.prompt_tokens += other.prompt_tokens
         self.output_tokens += other.output_tokens
+        self.estimated_tokens += other.estimated_tokens
         self.duration_s += other.duration_s
         self.generating_s += other.generating_s
         merge(self.durations, other.durations)
@@ -118,6 +121,7 @@ class Measures(msgspec.Struct, gc=False, array_like=True):
         if fact.output_tokens is not UNSET:
             self.output_tokens += fact.output_tokens
             self.generating_s += duration_s
+        self._count_estimated(fact)
         if fact.loaded_by_it is True:
             self.loads += 1
 
@@ -125,7 +129,12 @@ class Measures(msgspec.Struct, gc=False, array_like=True):
         """Count the requests of one event that no model answered."""
         self.requests += fact.count
         self.duration_s += fact.duration_s
+        self._count_estimated(fact)
         self._count_ended(fact.outcome, fact.count)
+
+    def _count_estimated(self, fact: ModelUsed | UseFailed) -> None:
+        if fact.estimated_tokens is not UNSET:
+            self.estimated_tokens += fact.estimated_tokens
 
     def _count_ended(self, outcome: str, count: int) -> None:
         if outcome == UseOutcome.FAILED:

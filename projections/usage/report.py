@@ -54,6 +54,8 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
         loads: Number of times that a request loaded the model, as far as known.
         prompt_tokens: Tokens of the prompts, as the server reports them.
         output_tokens: Tokens of the answers, as the server reports them.
+        estimated_tokens: Estimated tokens of what the server did not report, such as of
+            requests that the client left. They are in none of the other figures.
         duration_s: Duration of all requests, seconds.
         duration_p50_s: Median duration, seconds.
         duration_p95_s: 95th percentile of the duration, seconds.
@@ -71,6 +73,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     loads: int
     prompt_tokens: int
     output_tokens: int
+    estimated_tokens: int
     duration_s: float
     duration_p50_s: float | None
     duration_p95_s: float | None
@@ -224,6 +227,7 @@ def _row(group: dict[str, str | None], sums: Measures, missing: int) -> UsageRow
         loads=sums.loads,
         prompt_tokens=sums.prompt_tokens,
         output_tokens=sums.output_tokens,
+        estimated_tokens=sums.estimated_tokens,
         duration_s=round(sums.duration_s, 6),
         duration_p50_s=_rounded(quantile(sums.durations, 0.5)),
         duration_p95_s=_rounded(quantile(sums.durations, 0.95)),

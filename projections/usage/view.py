@@ -151,7 +151,7 @@ class UsageView:
     """
 
     name: ClassVar[str] = "usage"
-    form: ClassVar[int] = 1
+    form: ClassVar[int] = 2
 
     def __init__(self) -> None:
         self.position = 0
@@ -338,7 +338,12 @@ def _key(event: RecordedEvent) -> Key | None:
         )
     if isinstance(fact, UseFailed):
         return Key(
-            event.stream, fact.client, "", fact.endpoint, fact.outcome, fact.failure
+            event.stream,
+            fact.client,
+            "" if fact.role is UNSET else fact.role,
+            fact.endpoint,
+            fact.outcome,
+            fact.failure,
         )
     if event.type == ModelUsed.__name__:
         return Key(event.stream, "", "", "", REPORTED, "")

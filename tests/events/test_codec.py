@@ -20,6 +20,7 @@ from herdbook.events.facts import (
     ModelUsed,
     UnloadReason,
     UnreadableFact,
+    UseFailed,
 )
 from herdbook.events.lifecycle import EVENTS
 from herdbook.events.recorded import Cause, NewEvent, RecordedEvent, StoredEvent
@@ -113,12 +114,31 @@ def test_unloading_of_schema_1_is_understood(
 
 @pytest.mark.parametrize(
     ("name", "schema"),
-    [("ModelWashed", 1), ("ModelUsed", 4), ("ModelUsed", 0), ("ModelUnloaded", 3)],
+    [("ModelWashed", 1), ("ModelUsed", 5), ("ModelUsed", 0), ("ModelUnloaded", 3)],
 )
 def test_unknown_type_or_schema_is_named(name: str, schema: int) -> None:
     with pytest.raises(UnknownEventTypeError) as caught:
         codec.decode(name, schema, "{}")
     assert (caught.value.type, caught.value.schema) == (name, schema)
+
+
+FAILED_1 = (
+    '{"client":"ann","duration_s":1.5,"endpoint":"/api/chat","failure":"refused",'
+    '"outcome":"failed","started_at":"2026-11-27T10:00:00Z"}'
+)
+
+
+def test_failed_use_of_schema_1_has_no_role() -> None:
+    fact = codec.decode("UseFailed", 1, FAILED_1)
+    assert isinstance(fact, UseFailed)
+    assert (fact.client, fact.duration_s, fact.count) == ("ann", 1.5, 1)
+    assert fact.role is msgspec.UNSET
+    assert fact.estimated_tokens is msgspec.UNSET
+
+
+def test_use_of_schema_3_has_no_estimated_tokens() -> None:
+    fact = codec.decode("ModelUsed", 3, '{"output_tokens":7,"prompt_tokens":2}')
+    assert fact == ModelUsed(output_tokens=7, prompt_tokens=2)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +152,9 @@ def test_unknown_type_or_schema_is_named(name: str, schema: int) -> None:
         ("ModelUsed", 2, '{"outcome":"well"}'),
         ("ModelUsed", 2, '{"reason":"x"}'),
         ("ModelUsed", 3, '{"outcome":"well"}'),
+        ("ModelUsed", 3, '{"estimated_tokens":7}'),
+        ("UseFailed", 1, FAILED_1.replace("}", ',"role":"coding"}')),
+        ("UseFailed", 1, FAILED_1.replace("}", ',"estimated_tokens":7}')),
         ("ModelUsed", 1, b'{"purpose":"\xff"}'),
         ("ModelDiscovered", 1, '{"digest":"d"}'),
         ("ModelUnloaded", 1, "7"),

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.recordings.gateway import LIMITS, Place, place
+from support.gateway_fixture import until
+from support.recordings.gateway import LIMITS, Place, place, second_gateway
 
 from herdbook.events.facts import ModelUsed
 from herdbook.gateway.answers import Refusal
-from herdbook.gateway.limits import Limits, Quotas
+from herdbook.gateway.limits import Limits
+from herdbook.gateway.spending import Quotas
 
 MODEL = "llama3.2:3b"
 HEADERS = {"Authorization": "Bearer key-ann"}
@@ -199,3 +201,48 @@ def test_budget_is_full_again_on_the_next_day() -> None:
     with pytest.raises(Refusal):
         quotas.begin("ann", limits)
     quotas.begin("ben", limits)
+
+
+async def test_gateways_on_one_log_share_a_budget(tmp_path: Path) -> None:
+    LIMITS["ann"] = Limits(tokens_per_day=1)
+    log = tmp_path / "herd.db"
+    async with (
+        place(tokens=True, log=log) as there,
+        second_gateway(there, log, tokens=True) as other,
+    ):
+        first = await ask(there)
+        async with asyncio.timeout(10):
+            while (await ask(other, "/api/chat")).status_code == 200:
+                await asyncio.sleep(0.05)
+    assert first.status_code == 200
+
+
+async def test_client_that_leaves_cannot_avoid_its_budget() -> None:
+    LIMITS["ann"] = Limits(tokens_per_day=20)
+    asked = {"stream": True, "options": {"num_predict": 5_000}}
+    async with place(tokens=True) as there:
+        codes = []
+        for _ in range(12):
+            body = {"model": MODEL, "prompt": "x", **asked}
+            async with there.http.stream(
+                "POST", "/api/generate", json=body, headers=HEADERS
+            ) as answer:
+                codes.append(answer.status_code)
+                if answer.status_code == 200:
+                    lines = answer.aiter_lines()
+                    for _ in range(5):
+                        await anext(lines)
+            await until(lambda: all(one.ended for one in there.world.seen))
+    assert codes[0] == 200
+    assert codes[-1] == 429
+
+
+async def test_role_is_answered_by_the_best_model_of_the_token() -> None:
+    async with place(tokens=True) as there:
+        best = await ask(there, model="role:general")
+        name = best.headers["X-Herdbook-Model"]
+        LIMITS["ann"] = Limits(models=("smollm2*", "llama3*"))
+        assert not LIMITS["ann"].allow(name)
+        answer = await ask(there, model="role:general")
+    assert answer.status_code == 200, answer.text
+    assert LIMITS["ann"].allow(answer.headers["X-Herdbook-Model"])

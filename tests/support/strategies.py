@@ -87,6 +87,7 @@ _FIELDS: dict[str, Mapping[str, st.SearchStrategy[object]]] = {
         "first_token_s": _maybe(st.floats(0, 5000, allow_nan=False)),
         "prompt_tokens": _maybe(st.integers(0, 99_999)),
         "output_tokens": _maybe(st.integers(0, 99_999)),
+        "estimated_tokens": _maybe(st.integers(0, 99_999)),
         "outcome": _maybe(st.sampled_from(list(UseOutcome))),
         "loaded_by_it": _maybe(st.booleans()),
         "count": _maybe(st.integers(1, 99)),
@@ -96,6 +97,8 @@ _FIELDS: dict[str, Mapping[str, st.SearchStrategy[object]]] = {
     "UseFailed": {
         "endpoint": st.just("/api/chat"),
         "client": st.just("ann"),
+        "role": _maybe(st.sampled_from(["coding", "general"])),
+        "estimated_tokens": _maybe(st.integers(0, 99_999)),
         "started_at": st.datetimes(timezones=st.just(UTC)),
         "duration_s": st.floats(0, 5000, allow_nan=False),
         "outcome": st.sampled_from(list(UseOutcome)),

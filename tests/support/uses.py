@@ -114,7 +114,12 @@ def _random_fact(chance: random.Random, at: datetime) -> Fact:
     if kind < 0.1:
         return ModelUsed(purpose="by hand")
     if kind < 0.2:
-        return failed(client=client, count=chance.randint(1, 3))
+        return failed(
+            client=client,
+            role=chance.choice([UNSET, "coding"]),
+            estimated_tokens=chance.choice([UNSET, chance.randint(0, 500)]),
+            count=chance.randint(1, 3),
+        )
     if kind < 0.25:
         return UsesNotRecorded(count=5, since=at, until=at, reason="disk full")
     if kind < 0.3:
@@ -127,6 +132,7 @@ def _random_fact(chance: random.Random, at: datetime) -> Fact:
         first_token_s=chance.choice([UNSET, chance.expovariate(5)]),
         prompt_tokens=chance.randint(0, 500),
         output_tokens=chance.choice([UNSET, chance.randint(0, 500)]),
+        estimated_tokens=chance.choice([UNSET, chance.randint(0, 500)]),
         outcome=chance.choice(list(UseOutcome)),
         count=chance.randint(1, 4),
     )
@@ -135,7 +141,8 @@ def _random_fact(chance: random.Random, at: datetime) -> Fact:
 def brute_force(events: Iterable[RecordedEvent], node: str = "local") -> dict[str, int]:
     """Return what some events add up to, counted one by one."""
     names = "requests", "failed", "client_left", "observed", "not_recorded"
-    total = dict.fromkeys((*names, "prompt_tokens", "output_tokens"), 0)
+    tokens = "prompt_tokens", "output_tokens", "estimated_tokens"
+    total = dict.fromkeys((*names, *tokens), 0)
     for event in events:
         fact = event.data
         if event.stream.split("/")[1] != node:
@@ -151,10 +158,9 @@ def brute_force(events: Iterable[RecordedEvent], node: str = "local") -> dict[st
         total["requests"] += count
         total["failed"] += count if fact.outcome is UseOutcome.FAILED else 0
         total["client_left"] += count if fact.outcome is UseOutcome.CLIENT_LEFT else 0
-        if isinstance(fact, ModelUsed):
-            for name in ("prompt_tokens", "output_tokens"):
-                tokens = getattr(fact, name)
-                total[name] += tokens if isinstance(tokens, int) else 0
+        for name in tokens:
+            number = getattr(fact, name, UNSET)
+            total[name] += number if isinstance(number, int) else 0
     return total
 
 

@@ -43,6 +43,12 @@ async def gateway(
         bool,
         typer.Option("--roles", help="List the roles as models, such as role:coding."),
     ] = False,
+    metrics: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT", help="Serve metrics for Prometheus on this address."
+        ),
+    ] = "",
 ) -> None:
     """Relay requests to Ollama and record which models are used.
 
@@ -58,5 +64,6 @@ async def gateway(
         strict=strict,
         plain=plain,
         roles=roles,
+        metrics=metrics,
     )
     await run_gateway.serve_until_stopped(invocation, options, tokens)

@@ -35,6 +35,50 @@ async def served() -> AsyncIterator[tuple[str, Uses]]:
         yield address, uses
 
 
+class Noting:
+    """A client, or a resource of it, that notes which of its methods are called."""
+
+    def __init__(self, of: Any, called: set[str], path: str = "") -> None:
+        self._of = of
+        self._called = called
+        self._path = path
+
+    def __getattr__(self, name: str) -> Any:
+        value, path = getattr(self._of, name), f"{self._path}{name}"
+        if is_resource(value):
+            return Noting(value, self._called, f"{path}.")
+        if callable(value):
+            self._called.add(path)
+        return value
+
+
+def is_resource(value: object) -> bool:
+    return ".resources." in type(value).__module__
+
+
+def methods(client: Any, *resources: str) -> set[str]:
+    """Return the paths of all methods of some resources, and of those below them."""
+    found: set[str] = set()
+    for path in resources:
+        resource = client
+        for name in path.split("."):
+            resource = getattr(resource, name)
+        for name in dir(type(resource)):
+            if name.startswith(("_", "with_")):
+                continue
+            if is_resource(getattr(resource, name)):
+                found |= methods(client, f"{path}.{name}")
+            else:
+                found.add(f"{path}.{name}")
+    return found
+
+
+async def copy(address: str, name: str) -> None:
+    """Copy the model to a name without a slash, which is valid in a path."""
+    async with ollama.AsyncClient(address) as client:
+        await client.copy(MODEL, name)
+
+
 async def last(uses: Uses, count: int) -> Use:
     """Wait until there are as many uses, and return the last one."""
     await until(lambda: len(uses.all) >= count)
@@ -42,8 +86,10 @@ async def last(uses: Uses, count: int) -> Use:
 
 
 async def test_every_call_of_the_ollama_client(tmp_path: Path) -> None:
+    called: set[str] = set()
     async with served() as (address, uses), AsyncExitStack() as stack:
-        client = await stack.enter_async_context(ollama.AsyncClient(address))
+        opened = await stack.enter_async_context(ollama.AsyncClient(address))
+        client = Noting(opened, called)
         whole = await client.chat(MODEL, ASKED, options={"num_predict": 3})
         counts = (await last(uses, 1)).counts
         assert counts.prompt_tokens == whole.prompt_eval_count
@@ -80,13 +126,52 @@ async def test_every_call_of_the_ollama_client(tmp_path: Path) -> None:
         with pytest.raises(ollama.ResponseError, match="not found"):
             await client.chat("nosuch", ASKED)
         assert (await last(uses, 11)).failure == "model_not_found"
+        # Endpoints that this server does not have; its own answer arrives.
+        with pytest.raises(ollama.ResponseError, match="404"):
+            await client.push(MODEL)
+        questions = {"q": {"type": "noul", "instructions": "b"}}
+        with pytest.raises(ollama.ResponseError, match="404"):
+            await client.systemone(MODEL, "a", questions)
+
+    every = {name for name in vars(ollama.AsyncClient) if not name.startswith("_")}
+    assert called == every - {"close", "web_search", "web_fetch"}  # at ollama.com
+
+
+async def refused_by_openai(client: Any) -> None:
+    """Call what Ollama does not have; its own answer arrives."""
+    for call in (
+        lambda: client.chat.completions.retrieve("1"),
+        lambda: client.chat.completions.update("1", metadata={}),
+        lambda: client.chat.completions.delete("1"),
+        client.chat.completions.list,
+        lambda: client.chat.completions.messages.list("1"),
+        lambda: client.models.delete(MODEL),
+        lambda: client.responses.retrieve("1"),
+        lambda: client.responses.delete("1"),
+        lambda: client.responses.cancel("1"),
+        lambda: client.responses.compact(model=MODEL, input="x"),
+        lambda: client.responses.input_items.list("1"),
+        lambda: client.responses.input_tokens.count(model=MODEL, input="x"),
+        # Some of those about which Ollama knows nothing at all.
+        client.files.list,
+        client.fine_tuning.jobs.list,
+        client.batches.list,
+        lambda: client.moderations.create(input="x"),
+        lambda: client.images.generate(model=MODEL, prompt="x"),
+        lambda: client.audio.speech.create(model=MODEL, voice="a", input="x"),
+    ):
+        with pytest.raises(openai.APIStatusError) as refused:
+            await call()
+        assert refused.value.status_code in {404, 405}
 
 
 async def test_every_call_of_the_openai_client() -> None:
+    called: set[str] = set()
     async with served() as (address, uses):
         async with openai.AsyncOpenAI(
             base_url=f"{address}/v1", api_key="any", max_retries=0
-        ) as client:
+        ) as opened:
+            client = Noting(opened, called)
             whole = await client.chat.completions.create(
                 model=MODEL, messages=ASKED, max_tokens=3
             )
@@ -136,13 +221,32 @@ async def test_every_call_of_the_openai_client() -> None:
             assert ended.output_text
             with pytest.raises(openai.NotFoundError):
                 await client.chat.completions.create(model="nosuch", messages=ASKED)
+            await copy(address, "mine")
+            assert (await client.models.retrieve("mine")).id == "mine:latest"
+            whole = await client.chat.completions.parse(model=MODEL, messages=ASKED)
+            assert whole.choices[0].message.content
+            async with client.chat.completions.stream(
+                model=MODEL, messages=ASKED
+            ) as events:
+                whole = await events.get_final_completion()
+            assert whole.choices[0].message.content
+            parsed = await client.responses.parse(model=MODEL, input="hello")
+            assert parsed.output_text
+            assert (await last(uses, 11)).outcome == "completed"
+            await refused_by_openai(client)
+            served_by_ollama = methods(
+                opened, "chat", "completions", "embeddings", "models", "responses"
+            )
+    assert served_by_ollama - called == {"responses.connect"}  # a WebSocket
 
 
 async def test_every_call_of_the_anthropic_client() -> None:
+    called: set[str] = set()
     async with served() as (address, uses):
         async with anthropic.AsyncAnthropic(
             base_url=address, api_key="any", max_retries=0
-        ) as client:
+        ) as opened:
+            client = Noting(opened, called)
             whole = await client.messages.create(
                 model=MODEL, messages=ASKED, max_tokens=3
             )
@@ -163,6 +267,28 @@ async def test_every_call_of_the_anthropic_client() -> None:
                 await client.messages.create(
                     model="nosuch", messages=ASKED, max_tokens=1
                 )
+            parsed = await client.messages.parse(
+                model=MODEL, messages=ASKED, max_tokens=3
+            )
+            assert parsed.content
+            assert (await client.models.list()).data
+            await copy(address, "mine")
+            assert (await client.models.retrieve("mine")).id == "mine:latest"
+            for call in (
+                lambda: client.messages.count_tokens(model=MODEL, messages=ASKED),
+                lambda: client.messages.batches.create(requests=[]),
+                lambda: client.messages.batches.retrieve("1"),
+                client.messages.batches.list,
+                lambda: client.messages.batches.cancel("1"),
+                lambda: client.messages.batches.delete("1"),
+                lambda: client.messages.batches.results("1"),
+                client.files.list,
+            ):
+                with pytest.raises(anthropic.APIStatusError) as refused:
+                    await call()
+                assert refused.value.status_code in {404, 405}
+            served_by_ollama = methods(opened, "messages", "models")
+    assert served_by_ollama <= called
 
 
 async def test_a_refusal_is_an_error_of_the_client() -> None:

@@ -360,3 +360,69 @@ async def test_prompts_and_answers_are_never_recorded(tmp_path: Path) -> None:
     for file in tmp_path.rglob("*"):
         data = file.read_bytes() if file.is_file() else b""
         assert not [text for text in (*marks, said) if text.encode() in data]
+
+
+async def test_failed_request_by_role_is_recorded_with_the_role() -> None:
+    async with place() as there:
+        body = generate("role:general", options={"num_ctx": "x"})
+        answer = await there.http.post("/api/generate", json=body)
+        assert answer.status_code == 500
+        (event,) = await there.wait_for(UseFailed)
+        usage = await there.manager.usage("role")
+
+    assert isinstance(event.data, UseFailed)
+    assert event.data.role == "general"
+    (row,) = usage.rows
+    assert (row.group["role"], row.requests, row.failed) == ("general", 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "end"),
+    [
+        ("/api/chat", {}, b"\n"),
+        ("/v1/chat/completions", {"max_tokens": 400}, b"\n\n"),
+        ("/v1/messages", {"max_tokens": 400}, b"content_block_delta\n"),
+    ],
+)
+async def test_tokens_of_a_client_that_left_are_estimated(
+    path: str, more: dict[str, Any], end: bytes
+) -> None:
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "a" * 4_000}],
+        "stream": True,
+        "options": {"num_predict": 400},
+        **more,
+    }
+    async with place() as there:
+        async with there.http.stream("POST", path, json=body) as answer:
+            received = b""
+            async for piece in answer.aiter_raw():
+                received += piece
+                if received.count(end) >= 8:
+                    break
+        (event,) = await there.wait_for(ModelUsed)
+        total = (await there.manager.usage("client")).total
+
+    use = used(event)
+    assert use.outcome is UseOutcome.CLIENT_LEFT
+    assert use.output_tokens is msgspec.UNSET
+    assert isinstance(use.estimated_tokens, int)
+    # Anthropic's first event reports the tokens of the prompt.
+    prompt = 0 if isinstance(use.prompt_tokens, int) else 1_000
+    assert prompt + 8 <= use.estimated_tokens <= prompt + 150
+    assert total.estimated_tokens == use.estimated_tokens
+    assert total.output_tokens == 0
+
+
+async def test_prompt_that_was_not_answered_counts_if_the_client_left() -> None:
+    async with place() as there:
+        there.world.delays = lambda path: (5.0 * (path == "/api/chat"), 0.0)
+        body = {"model": MODEL, "messages": [{"role": "user", "content": "a" * 40_000}]}
+        with pytest.raises(httpx.TimeoutException):
+            await there.http.post("/api/chat", json=body, timeout=0.1)
+        (event,) = await there.wait_for(UseFailed)
+
+    assert isinstance(event.data, UseFailed)
+    assert event.data.outcome is UseOutcome.CLIENT_LEFT
+    assert event.data.estimated_tokens == 4_096  # at most the usual context

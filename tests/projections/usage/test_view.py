@@ -44,7 +44,7 @@ def rows(view: UsageView, *by: UsageDimension) -> dict[Any, UsageRow]:
 
 def counts(row: UsageRow) -> dict[str, int]:
     names = "requests", "failed", "client_left", "observed", "not_recorded"
-    every = (*names, "prompt_tokens", "output_tokens")
+    every = (*names, "prompt_tokens", "output_tokens", "estimated_tokens")
     return {name: getattr(row, name) for name in every}
 
 
@@ -61,6 +61,7 @@ def test_request_is_counted_with_all_that_is_known() -> None:
         "not_recorded": 0,
         "prompt_tokens": 10,
         "output_tokens": 100,
+        "estimated_tokens": 0,
     }
     assert row.loads == 1
     assert row.duration_s == 2.0
@@ -95,6 +96,20 @@ def test_failed_requests_are_counted_by_kind_and_do_not_change_the_quantiles() -
     total = usage(view, UsageDimension.MODEL).total
     assert (total.requests, total.failed) == (4, 3)
     assert total.duration_p95_s == pytest.approx(2.0, rel=1.001 * ERROR)
+
+
+def test_failed_requests_count_for_the_requested_role() -> None:
+    view = folded(
+        [
+            recorded(1, failed(role="coding", estimated_tokens=7)),
+            recorded(2, used(role="coding", estimated_tokens=5)),
+        ]
+    )
+
+    row = rows(view, UsageDimension.ROLE)["coding"]
+
+    assert (row.requests, row.failed) == (2, 1)
+    assert row.estimated_tokens == 12
 
 
 def test_observed_uses_are_not_requests_and_have_no_client() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,6 +66,30 @@ def test_gateway_relays_and_records(
     assert second == f"Relays to {server.address}. Log: {log}. Stop with Ctrl-C."
     (use,) = uses(herdbook)
     assert (use["actor"], use["output_tokens"]) == ("gateway:127.0.0.1", 2)
+
+
+@pytest.mark.slow
+def test_gateway_serves_its_metrics(server: SandboxThread, log: Path) -> None:
+    words = ("--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0")
+    with running("gateway", *words, lines=2) as (address, second):
+        httpx.post(f"{address}/api/generate", json=ASKED, trust_env=False)
+        text = httpx.get(second.removeprefix("Metrics: "), trust_env=False).text
+
+    requests = f'herdbook_gateway_requests_total{{model="{MODEL}",outcome="completed"}}'
+    assert f"{requests} 1.0" in text
+    assert f'herdbook_gateway_tokens_total{{kind="output",model="{MODEL}"}} 2.0' in text
+
+
+def test_metrics_of_the_gateway_need_a_valid_free_address(
+    server: SandboxThread, log: Path, herdbook: Herdbook
+) -> None:
+    words = ("gateway", "--listen", "127.0.0.1:0", "--metrics")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        in_use = herdbook(*words, f"127.0.0.1:{port}")
+    assert in_use.code == 2
+    assert f"the metrics on 127.0.0.1:{port} cannot be served there" in in_use.err
+    assert herdbook(*words, "nowhere").code == 2
 
 
 @pytest.mark.slow
