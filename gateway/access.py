@@ -89,7 +89,7 @@ class Access:
         Raises:
             Refusal: The request must not be sent on.
         """
-        self._check_host(request.headers)
+        self._check_host(request)
         caller = self._caller(request.headers, address)
         if ROLES.index(caller.role) < ROLES.index(endpoint.role):
             raise Refusal(
@@ -99,9 +99,11 @@ class Access:
             )
         return caller
 
-    def _check_host(self, headers: Headers) -> None:
+    def _check_host(self, request: Request) -> None:
+        headers = request.headers
         hosts = [value for name, value in headers if name.lower() == b"host"]
-        if len(hosts) != 1 or not self._is_ours(hosts[0]):
+        needed = bool(hosts) or not request.http_1_0
+        if needed and (len(hosts) != 1 or not self._is_ours(hosts[0])):
             raise Refusal(
                 403,
                 "The gateway does not answer for this host. Use its own address, or "

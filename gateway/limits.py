@@ -11,11 +11,11 @@ import msgspec
 from herdbook.core import InvalidNameError
 from herdbook.core.models.names import canonical_name
 from herdbook.gateway.answers import Refusal
+from herdbook.gateway.bodies import fields_of
 
 _NAMING: Final = frozenset({"model", "name", "source", "destination", "from"})
 """Fields of requests that name a model, in any of the APIs."""
 
-_decode_body = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_name = msgspec.json.Decoder(str).decode
 
 
@@ -75,7 +75,7 @@ def named_models(body: bytes) -> list[str]:
     try:
         return [
             _decode_name(value)
-            for key, value in _decode_body(body).items()
+            for key, value in fields_of(body).items()
             if key.casefold() in _NAMING
         ]
     except msgspec.MsgspecError as error:

@@ -7,7 +7,7 @@ keeps its bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -15,6 +15,7 @@ from herdbook.core import InvalidNameError, ReadModel, UnknownRoleError
 from herdbook.core.models.configuration import keep_alive_seconds, options_for
 from herdbook.events.facts import Setting
 from herdbook.gateway.answers import Refusal
+from herdbook.gateway.bodies import Fields, fields_of
 from herdbook.gateway.endpoints import SHOWS, Effect, Endpoint, Form
 from herdbook.gateway.heads import Headers
 
@@ -32,9 +33,6 @@ _TOP_LEVEL: Final = {
 _COUNTED_ON_REQUEST: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
 """Endpoints whose streams report their tokens only if the request asks for them."""
 
-_Body: TypeAlias = dict[str, msgspec.Raw]
-
-_decode_body = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_text = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.encode
 
@@ -80,7 +78,7 @@ class Choice(NamedTuple):
 def asked_model(endpoint: Endpoint, body: bytes) -> str | None:
     """Return the model that a request names; None if that cannot be read."""
     try:
-        fields = _decode_body(body)
+        fields = fields_of(body)
         return _decode_text(fields.get(_key_of(endpoint, fields), b"null"))
     except msgspec.DecodeError:  # the server reports what is wrong
         return None
@@ -122,8 +120,10 @@ class Rewriter:
             Refusal: No model fits what is requested.
         """
         try:
-            fields = _decode_body(body)
+            fields = fields_of(body)
             key = _key_of(endpoint, fields)
+            if sum(name.lower() == key for name in fields) > 1:
+                return None  # the server takes the last spelling
             asked = _decode_text(fields.get(key, b"null"))
         except msgspec.DecodeError:  # the server reports what is wrong
             return None
@@ -160,7 +160,7 @@ def _choose(
     return None
 
 
-def _key_of(endpoint: Endpoint, fields: _Body) -> str:
+def _key_of(endpoint: Endpoint, fields: Fields) -> str:
     """Return the field that names the model: ``name`` in requests of old clients."""
     named = endpoint.path in SHOWS and "model" not in fields
     return "name" if named else "model"
@@ -214,11 +214,11 @@ def _first_present(read_model: ReadModel, names: str) -> str:
             continue
         if status.present:
             return status.name
-    raise Refusal(404, f"The server has none of the models '{names}'.")
+    raise Refusal(404, f"The server has none of the models '{names[:200]}'.")
 
 
 def _apply_settings(
-    read_model: ReadModel, endpoint: Endpoint, model: str, fields: _Body
+    read_model: ReadModel, endpoint: Endpoint, model: str, fields: Fields
 ) -> list[str]:
     """Add the configured settings that a request lacks; return them as text.
 
@@ -232,7 +232,7 @@ def _apply_settings(
     applied = []
     if endpoint.form is Form.OLLAMA:
         try:
-            given = _decode_body(fields.get("options", b"{}"))
+            given = fields_of(fields.get("options", b"{}"))
         except msgspec.DecodeError:
             return []
         applied = _merge(configured.options, given, wins=wins)
@@ -248,7 +248,7 @@ def _apply_settings(
     return applied + _merge(top, fields, wins=wins)
 
 
-def _merge(values: Mapping[str, Setting], into: _Body, *, wins: bool) -> list[str]:
+def _merge(values: Mapping[str, Setting], into: Fields, *, wins: bool) -> list[str]:
     """Set values where they are missing, or also where they differ.
 
     Args:
@@ -274,7 +274,7 @@ def _merge(values: Mapping[str, Setting], into: _Body, *, wins: bool) -> list[st
     return changed
 
 
-def _unloads(fields: _Body) -> bool:
+def _unloads(fields: Fields) -> bool:
     """Return whether a request only unloads its model: its keep-alive must stay."""
     if {"prompt", "messages", "input"} & fields.keys():
         return False
@@ -285,12 +285,12 @@ def _unloads(fields: _Body) -> bool:
     return keep_alive_seconds(keep_alive) == 0
 
 
-def _ask_for_counts(endpoint: Endpoint, fields: _Body) -> list[str]:
+def _ask_for_counts(endpoint: Endpoint, fields: Fields) -> list[str]:
     """Let a stream in OpenAI's form report its tokens; return the change as text."""
     if endpoint.path not in _COUNTED_ON_REQUEST or not _is_true(fields.get("stream")):
         return []
     try:
-        given = _decode_body(fields.get("stream_options", b"{}"))
+        given = fields_of(fields.get("stream_options", b"{}"))
     except msgspec.DecodeError:
         return []
     if _is_true(given.get("include_usage")):

@@ -27,6 +27,7 @@ from herdbook.core.fleet import placement
 from herdbook.core.fleet.placement import NodeView, Place, Readiness
 from herdbook.core.logging import Logger
 from herdbook.gateway.answers import Refusal
+from herdbook.gateway.bodies import fields_of, items_of
 from herdbook.gateway.endpoints import (
     MODEL_CARDS,
     NAMING,
@@ -69,8 +70,6 @@ _MOST_MESSAGES: Final = 8
 _OPENINGS: Final = ("messages", "system", "instructions", "prompt", "input")
 """Fields that a request of a conversation repeats at its beginning."""
 
-_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 _log = Logger("herdbook.gateway")
 
@@ -413,7 +412,7 @@ def _named(wanted: Wanted) -> str:
 def _text(body: bytes, field: str) -> str:
     """Return a text of a JSON object; empty if there is none."""
     try:
-        return msgspec.json.decode(_decode_fields(body).get(field, b'""'), type=str)
+        return msgspec.json.decode(fields_of(body).get(field, b'""'), type=str)
     except msgspec.MsgspecError:
         return ""
 
@@ -427,7 +426,7 @@ def _conversation(model: str, wanted: Wanted) -> bytes | None:
     if wanted.body is None or wanted.endpoint.effect is not Effect.USE:
         return None
     try:
-        fields = _decode_fields(wanted.body)
+        fields = fields_of(wanted.body)
         pieces = [
             piece
             for name in _OPENINGS
@@ -451,7 +450,7 @@ def _beginning(value: msgspec.Raw) -> list[bytes]:
     if not raw.startswith(b"["):
         return [raw[:_OPENING]]
     found = []
-    for message in _decode_list(raw):
+    for message in items_of(raw):
         found.append(bytes(message)[:_OPENING])
         if _role_of(message) == "user" or len(found) == _MOST_MESSAGES:
             break
@@ -462,4 +461,4 @@ def _role_of(message: msgspec.Raw) -> str:
     """Return who wrote a message; "user" for a plain text."""
     if not bytes(message).lstrip().startswith(b"{"):
         return "user"
-    return msgspec.json.decode(_decode_fields(message).get("role", b'""'), type=str)
+    return msgspec.json.decode(fields_of(message).get("role", b'""'), type=str)

@@ -12,13 +12,14 @@ from typing import Final
 
 import msgspec
 
+from herdbook.gateway.bodies import fields_of
+
 _LONGEST: Final = 1024
 """Bytes of a string that are collected; model names are shorter."""
 
 _LONGEST_WHOLE: Final = 1 << 16
 """Bytes of a body that is decoded as a whole; images are skipped faster by a scan."""
 
-_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 _AT_TOP: Final = re.compile(rb'["{}\[\],]')
 _BELOW: Final = re.compile(rb'["{}\[\]]')
@@ -66,7 +67,7 @@ class ModelScan:
             self.feed(data)
             return
         try:
-            fields = _decode_fields(data)
+            fields = fields_of(data)
         except msgspec.DecodeError:
             self.feed(data)
             return
@@ -75,10 +76,12 @@ class ModelScan:
         if len({key for key, _ in named}) < len(named):
             self.feed(data)  # spelled in several ways: the last one counts
             return
-        for key, raw in named:
-            value = bytes(raw)
-            if value.startswith(b'"'):
-                self.found[key] = _decoded(value[1:-1])
+        values = {key: bytes(raw) for key, raw in named}
+        if not all(value.startswith(b'"') for value in values.values()):
+            self.feed(data)  # an earlier equal key may have the text
+            return
+        for key, value in values.items():
+            self.found[key] = _decoded(value[1:-1])
 
     def _between(self, data: bytes, at: int) -> int:
         """Read to the next string; return where to continue."""

@@ -7,7 +7,7 @@ refused with Go's words; unknown fields are ignored.
 from __future__ import annotations
 
 import re
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -91,6 +91,7 @@ def read_body(raw: bytes, struct: str) -> Body:
     if not isinstance(fields, dict):
         into = f"Go value of type api.{struct}"
         raise Refusal(400, f"json: cannot unmarshal {_kind(fields)} into {into}")
+    fields = _folded(fields)
     for field, value in fields.items():
         wanted = _FIELDS.get(field)
         if wanted and value is not None and not isinstance(value, _TYPES[wanted]):
@@ -99,13 +100,27 @@ def read_body(raw: bytes, struct: str) -> Body:
     return Body(fields)
 
 
+def _folded(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields as Go reads them: it ignores the case of names.
+
+    The last spelling of a name counts, and null changes nothing.
+    """
+    found: dict[str, Any] = {}
+    for field, value in fields.items():
+        folded = field.lower()
+        name = folded if folded in _FIELDS else field
+        if value is not None or name not in found:
+            found[name] = value
+    return found
+
+
 def subject(raw: bytes) -> str:
     """Return the model that a body names, of a copy the new one; else nothing."""
     try:
         fields = msgspec.json.decode(raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return ""
-    named = fields if isinstance(fields, dict) else {}
+    named = _folded(fields) if isinstance(fields, dict) else {}
     names = (named.get(field) for field in ("model", "name", "destination"))
     return next((name for name in names if name and isinstance(name, str)), "")
 
@@ -113,6 +128,8 @@ def subject(raw: bytes) -> str:
 def _decode(raw: bytes) -> object:
     try:
         return msgspec.json.decode(raw)
+    except RecursionError:
+        raise Refusal(400, "invalid character '[' exceeded max depth") from None
     except msgspec.DecodeError as error:
         if "truncated" in str(error):
             raise Refusal(400, "unexpected EOF") from None

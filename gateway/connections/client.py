@@ -224,11 +224,12 @@ class ClientConnection(asyncio.Protocol):
         """Send the request to the server, unless it is refused."""
         self._in_head = False
         self._method = self._parser.get_method().decode("ascii")
+        self._target = _origin_form(self._target)
         endpoint = endpoint_of(self._method, self._target)
         self._form = endpoint.form
         request = self._request()
         self._exchange = self._gateway.exchange(self, request, endpoint)
-        if value_of(request.headers, b"expect") is not None:
+        if not request.http_1_0 and value_of(request.headers, b"expect") is not None:
             self.write(CONTINUE)
 
     def on_body(self, data: bytes) -> None:
@@ -290,7 +291,7 @@ class ClientConnection(asyncio.Protocol):
             raise Refusal(501, "Upgrades of the protocol are not supported.")
         return Request(
             self._method,
-            _origin_form(self._target),
+            self._target,
             self._headers,
             version == "1.0",
             self._parser.should_keep_alive(),
