@@ -223,6 +223,8 @@ def observed_load(
     seen = evidence.sightings.get(runner.digest)
     if seen is None or not evidence.sees_loads:
         return None
+    if seen.until < at:
+        return None  # the runner is older than the name, such as after a new pull
     bounds = [] if seen.after is None else [seen.after]
     if status is not None:
         if status.name in evidence.unrecorded:
