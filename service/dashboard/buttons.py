@@ -93,11 +93,12 @@ def buttons_for(
     visit: PageRequest, status: ModelStatus, work: RunningOperation | None = None
 ) -> list[Button]:
     """Return the buttons for the possible actions on a model."""
+    node = status.node if visit.several else ""
     return [
         Button(
             action,
             _label(action, status),
-            visit.links.model(status.name, action.value),
+            visit.links.model(status.name, action.value, node=node),
             visit.off(needed(action)),
         )
         for action in actions_for(status, work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -11,7 +12,14 @@ import msgspec
 from litestar import MediaType, Response
 from markupsafe import Markup
 
-from herdbook.core import HerdbookError, ReadModel
+from herdbook.core import (
+    HerdbookError,
+    ModelManager,
+    ModelNotFoundError,
+    ReadModel,
+    UnknownNodeError,
+)
+from herdbook.core.fleet import questions
 from herdbook.presentation.times import Now
 from herdbook.service.auth.tokens import Principal, Role
 from herdbook.service.context import Service, service_of
@@ -42,6 +50,19 @@ NAVIGATION = (
 )
 
 
+NODE = "node"
+"""The query parameter with the node of a page."""
+
+
+def navigation(*, several: bool) -> list[tuple[str, str]]:
+    """Return the pages of the navigation: the server, or the list of several nodes."""
+    pages = dict(NAVIGATION)
+    if several:
+        del pages["Server"]
+        pages["Nodes"] = "/nodes"
+    return [*pages.items()]
+
+
 class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request for a page.
 
@@ -49,7 +70,10 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
         request: The request.
         service: The service.
         principal: The user.
-        moment: The read model that the page shows.
+        moment: The read model of the node that the page shows.
+        nodes: The read models of all nodes.
+        node: Name of the node of the page, if there are several and the page is about
+            one of them; otherwise empty.
         at: Its time; None for now.
         present: The current time, in the reader's zone.
         head: The newest position of the log.
@@ -60,10 +84,34 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
     service: Service
     principal: Principal
     moment: ReadModel
+    nodes: list[ReadModel]
+    node: str
     at: datetime | None
     present: Now
     head: int
     links: Links
+
+    @property
+    def several(self) -> bool:
+        """Whether there are several nodes."""
+        return len(self.nodes) > 1
+
+    @property
+    def manager(self) -> ModelManager:
+        """The manager of the node of the page; of the past, of any that there is now.
+
+        Raises:
+            HerdbookError: The node cannot be managed now.
+        """
+        fleet = self.service.fleet
+        if self.past and self.moment.node not in fleet.names:
+            return fleet.home
+        return fleet.manager(self.moment.node)
+
+    def of(self, node: str) -> ReadModel:
+        """Return the read model of a node."""
+        found = (one for one in self.nodes if one.node == node)
+        return next(found, None) or self.moment.of(node)
 
     @property
     def past(self) -> bool:
@@ -93,21 +141,31 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
         return ""
 
 
-async def visit(request: AnyRequest) -> PageRequest:
+async def visit(request: AnyRequest, *, model: str | None = None) -> PageRequest:
     """Return the page request for an HTTP request.
 
+    Args:
+        request: The request. With several nodes, ``node`` in its query says which.
+        model: The model that the page is about.
+
     Raises:
-        CallerError: The requested time is invalid, or outside the log.
+        CallerError: The requested time is invalid, or outside the log; or there is no
+            such node.
+        AmbiguousNodeError: Several nodes have the model, and none is named.
     """
     service = service_of(request)
     present = Now(service.clock.now(), time_zone_of(request.cookies))
     asked = _asked(request)
-    latest = await service.manager.now()
-    head = latest.position
+    latest = await service.fleet.now()
+    head = latest[0].position
     if asked is None:
-        moment = latest.fixed()
+        nodes = ReadModel.fixed_together(latest)
     else:
-        moment = await service.past(present.parse(asked))
+        then = await service.past(present.parse(asked))
+        nodes = service.fleet.nodes_of(then)
+    named = str(request.query_params.get(NODE, "")).strip()
+    moment = _moment(service, nodes, named, model)
+    about_one = len(nodes) > 1 and (named or model is not None)
     at = None
     if asked is not None:
         at = moment.asked or await recorded_at(service.manager, moment.position)
@@ -116,11 +174,37 @@ async def visit(request: AnyRequest) -> PageRequest:
         service=service,
         principal=principal_of(request),
         moment=moment,
+        nodes=nodes,
+        node=moment.node if about_one else "",
         at=at,
         present=present,
         head=head,
-        links=Links(_fixed(asked, moment)),
+        links=Links(
+            _fixed(asked, moment),
+            moment.node if about_one else "",
+            several=len(nodes) > 1,
+        ),
     )
+
+
+def _moment(
+    service: Service, nodes: list[ReadModel], named: str, model: str | None
+) -> ReadModel:
+    """Return the read model of the node that a page is about.
+
+    Raises:
+        UnknownNodeError: There is no such node.
+        AmbiguousNodeError: Several nodes have the model, and none is named.
+    """
+    by_name = {one.node: one for one in nodes}
+    if named and named not in by_name:
+        if named in service.fleet.all_names:  # it was added later
+            return nodes[0].of(named)
+        raise UnknownNodeError(named, known=tuple(by_name))
+    if not named and model is not None:
+        with suppress(ModelNotFoundError):
+            named = questions.node_in(nodes, model)
+    return by_name.get(named or service.manager.latest().node, nodes[0])
 
 
 def _asked(request: AnyRequest) -> str | None:
@@ -219,7 +303,7 @@ async def render(
         banner=visit.service.settings.banner,
         navigation=[
             (word, visit.links.to(path), _is_at(visit.request.url.path, path))
-            for word, path in NAVIGATION
+            for word, path in navigation(several=visit.several)
         ],
         past=past_text(visit),
         done=await _done(visit),
@@ -238,10 +322,12 @@ async def render(
 
 
 def _server_lost(visit: PageRequest) -> bool:
+    if visit.several:
+        return any(not one.node_status().reached for one in visit.nodes)
     node = visit.moment.node_status()
     if node.reached or visit.past:
         return node.message != ""
-    return bool(node.message or visit.service.manager.server_notice)
+    return bool(node.message or visit.manager.server_notice)
 
 
 async def _done(visit: PageRequest) -> EventEntry | None:
@@ -301,6 +387,8 @@ def _raw_path(request: AnyRequest) -> str:
 def _is_at(path: str, page: str) -> bool:
     if page == "/":
         return path == "/" or path.startswith("/models/")
+    if page == "/nodes" and path == "/node":
+        return True
     return path == page or path.startswith(f"{page}/")
 
 

@@ -106,7 +106,7 @@ async def runs(
         StoreError: The log cannot be read.
     """
     length, end = SPANS[span], page.now.at
-    columns: list[Column] = await page.service.manager.levels(
+    columns: list[Column] = await page.manager.levels(
         kind,
         begin=None if length is None else end - length,
         end=end,

@@ -15,10 +15,17 @@ class Links:
 
     Attributes:
         as_of: The time that the page shows, as requested; None for now.
+        node: The node of the page, for links to models; empty if there is only one, or
+            for a page of all nodes.
+        several: Whether there are several nodes.
     """
 
-    def __init__(self, as_of: str | None = None) -> None:
+    def __init__(
+        self, as_of: str | None = None, node: str = "", *, several: bool = False
+    ) -> None:
         self.as_of = as_of
+        self.several = several
+        self.node = node
 
     def to(self, path: str, **query: Value) -> str:
         """Return a page at the same time; values that are None or empty are omitted.
@@ -30,8 +37,8 @@ class Links:
         return joined_link(path, {**query, "as_of": self.as_of})
 
     def model(self, name: str, word: str = "", **query: Value) -> str:
-        """Return the page of a model, or a page below it."""
-        return self.to(model_path(name, word), **query)
+        """Return the page of a model, or a page below it, on the same node."""
+        return self.to(model_path(name, word), **{"node": self.node, **query})
 
     def event(self, position: int) -> str:
         """Return the page of an event."""

@@ -95,7 +95,8 @@ async def start_operations(
         if action is BulkAction.UNLOAD:
             kind = Kind.UNLOAD
         try:
-            wanted = OperationRequest(kind=kind, model=name)
+            node = manager.latest().node
+            wanted = OperationRequest(kind=kind, model=name, node=node)
             started[name] = await operations.start(wanted, principal)
         except HerdbookError as error:
             results[name] = _failed(name, error)

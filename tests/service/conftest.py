@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -58,3 +58,35 @@ def program(tmp_path: Path, ollama: SandboxThread) -> Iterator[ServiceProcess]:
     """Return a service that is a process of its own."""
     with run_service(tmp_path / "herd.db", ollama.address) as running:
         yield running
+
+
+@pytest.fixture
+def another() -> Iterator[Callable[..., SandboxThread]]:
+    """Return a function that starts one more server."""
+    servers: list[SandboxThread] = []
+
+    def start(models: str = "some") -> SandboxThread:
+        memory = Settings(vram_bytes=64_000_000_000)
+        clock = RealClock(speed=FAST)
+        servers.append(
+            SandboxThread(World(models=models, clock=clock, settings=memory))
+        )
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def fleet(
+    herdbook: RunningService, another: Callable[..., SandboxThread]
+) -> dict[str, SandboxThread]:
+    """Return two more servers, which the service manages."""
+    servers = {"gpu1": another(), "gpu2": another("none")}
+    for name, server in servers.items():
+        body = {"name": name, "url": server.address, "settings": {"weight": 2}}
+        added = herdbook.http.post("/v1/nodes", json=body)
+        assert added.status_code == 201, added.text
+        assert added.json()["reached"] is True
+    return servers

@@ -10,6 +10,7 @@ from litestar import Response, get, post
 from litestar.params import FromPath
 
 from herdbook.core import ModelManager, ModelStatus
+from herdbook.core.fleet import questions
 from herdbook.core.models.configuration import check_load, parse
 from herdbook.events.facts import Setting
 from herdbook.events.streams import model_stream
@@ -27,7 +28,14 @@ from herdbook.service.auth.forms import read_form
 from herdbook.service.auth.tokens import Principal
 from herdbook.service.context import Service, service_of
 from herdbook.service.dashboard.buttons import PARTICIPLES, Action, needed
-from herdbook.service.dashboard.layout import DONE, PageRequest, redirect, render, visit
+from herdbook.service.dashboard.layout import (
+    DONE,
+    NODE,
+    PageRequest,
+    redirect,
+    render,
+    visit,
+)
 from herdbook.service.dashboard.links import joined_link, model_path
 from herdbook.service.dashboard.pages.models import works_of
 from herdbook.service.errors import BadPathError, ForbiddenError
@@ -66,8 +74,13 @@ async def confirm_page(
         BadPathError: The action does not exist.
         HerdbookError: The cost cannot be determined, or the action is not possible.
     """
-    page, action = await visit(request), action_of(request, word)
+    action = action_of(request, word)
+    page = await visit(request, model=name_of(name))
     status = page.moment.status(name_of(name))
+    if action is Action.PULL and page.several and NODE not in request.query_params:
+        manager = await questions.node_to_pull(page.service.fleet, status.name)
+        node = manager.latest().node
+        return redirect(page.links.model(status.name, action, node=node))
     off = page.off(needed(action))
     if off:
         raise ForbiddenError(status.name, f"cannot be {PARTICIPLES[action]}", off)
@@ -78,8 +91,9 @@ async def confirm_page(
         action=action,
         status=status,
         confirmation=await CONFIRMATIONS[action](page, status),
-        target=model_path(status.name, action),
-        back_link=model_path(status.name),
+        target=joined_link(model_path(status.name, action), {NODE: page.node}),
+        back_link=joined_link(model_path(status.name), {NODE: page.node}),
+        node=page.node,
     )
 
 
@@ -97,7 +111,7 @@ def action_of(request: AnyRequest, word: str) -> Action:
 
 
 async def _of_pull(page: PageRequest, status: ModelStatus) -> Confirmation:
-    cost = await page.service.manager.cost_of_pull(status.name)
+    cost = await page.manager.cost_of_pull(status.name)
     fetch, free = cost.fetch.size_bytes, cost.free.size_bytes
     figures = (("size", fetch_text(cost)), ("disk", free_text(cost.free)))
     consequences = []
@@ -118,7 +132,7 @@ async def _of_pull(page: PageRequest, status: ModelStatus) -> Confirmation:
 
 
 async def _of_load(page: PageRequest, status: ModelStatus) -> Confirmation:
-    cost = await page.service.manager.cost_of_load(status.name)
+    cost = await page.manager.cost_of_load(status.name)
     figures = (("memory", needed_text(cost)), ("in use", held_text(cost)))
     consequences = []
     given = page.moment.options_for(status.name)
@@ -132,7 +146,7 @@ async def _of_load(page: PageRequest, status: ModelStatus) -> Confirmation:
 
 
 async def _of_unload(page: PageRequest, status: ModelStatus) -> Confirmation:
-    cost = await page.service.manager.cost_of_unload(status.name)
+    cost = await page.manager.cost_of_unload(status.name)
     size = cost.frees.size_bytes
     freed = "its memory" if size is None else f"{bytes_text(size)} of memory"
     consequences = [f"This frees {freed}."]
@@ -152,7 +166,7 @@ async def _of_delete(page: PageRequest, status: ModelStatus) -> Confirmation:
             ["The server does not have this model. This only dismisses the failure."],
             "Dismiss failure",
         )
-    cost = await page.service.manager.cost_of_delete(status.name)
+    cost = await page.manager.cost_of_delete(status.name)
     consequences = [f"This {freed_text(cost)}."]
     if cost.loaded and not cost.shared_with:
         consequences.append("It is also unloaded.")
@@ -163,7 +177,7 @@ async def _of_delete(page: PageRequest, status: ModelStatus) -> Confirmation:
 
 
 async def _of_cancel(page: PageRequest, status: ModelStatus) -> Confirmation:
-    work = works_of(page).get(status.name)
+    work = works_of(page).get((status.node, status.name))
     recorded = status.work or status.update
     activity = work.activity if work else status.activity
     asked = work or recorded
@@ -216,20 +230,22 @@ class ActionRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         service: The service.
+        manager: The manager of the node.
         principal: The user.
         name: The model.
         form: The fields of the form.
     """
 
     service: Service
+    manager: ModelManager
     principal: Principal
     name: str
     form: Mapping[str, str]
 
     @property
-    def manager(self) -> ModelManager:
-        """The manager."""
-        return self.service.manager
+    def node(self) -> str:
+        """The name of the node."""
+        return self.manager.latest().node
 
     async def begin(
         self,
@@ -243,6 +259,7 @@ class ActionRequest(msgspec.Struct, frozen=True, kw_only=True):
         wanted = OperationRequest(
             kind=kind,
             model=self.name,
+            node=self.node,
             insecure=insecure,
             options=dict(options or {}),
             keep_alive=keep_alive,
@@ -262,15 +279,23 @@ async def perform(
     action = action_of(request, word)
     principal, service = require(request, needed(action)), service_of(request)
     form = await read_form(request)
-    status = await service.manager.get_status(name_of(name))
+    page = await visit(request, model=name_of(name))
+    manager = page.manager
+    status = await manager.get_status(name_of(name))
     doing = ActionRequest(
-        service=service, principal=principal, name=status.name, form=form
+        service=service,
+        manager=manager,
+        principal=principal,
+        name=status.name,
+        form=form,
     )
-    with service.manager.acting_as(principal.actor):
+    with manager.acting_as(principal.actor):
         await PERFORM[action](doing)
-    done = await _recorded(service.manager, status)
-    target = "/" if action is Action.DELETE else model_path(status.name)
-    return redirect(joined_link(target, {DONE: done}))
+    done = await _recorded(manager, status)
+    if action is Action.DELETE:
+        return redirect(joined_link("/", {DONE: done}))
+    target = model_path(status.name)
+    return redirect(joined_link(target, {NODE: page.node, DONE: done}))
 
 
 async def _recorded(manager: ModelManager, before: ModelStatus) -> int | None:

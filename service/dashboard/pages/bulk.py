@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from litestar import Response, get, post
 
-from herdbook.core import ModelStatus, ReadModel
+from herdbook.core import AmbiguousNodeError, ModelStatus, ReadModel
 from herdbook.core.desired.free_space import Group, deletions, free_space
 from herdbook.core.sizes import parse_size
 from herdbook.presentation import wording
@@ -85,6 +85,7 @@ async def confirm_bulk(request: AnyRequest) -> Response[str]:
         ForbiddenError: The user may not do that here.
     """
     page = await visit(request)
+    _check_node(page)
     action = _action(request.query_params.get("do", ""))
     chosen = request.query_params.getall("model", [])
     names = _names(page.moment, [str(name) for name in chosen])
@@ -117,15 +118,18 @@ async def perform_bulk(request: AnyRequest) -> Response[str]:
     form = await read_form(request)
     action = _action(form.get("do", ""))
     principal, service = require(request, _needed(action)), service_of(request)
-    before = await service.manager.now()
+    visited = await visit(request)
+    _check_node(visited)
+    manager = visited.manager
+    before = await manager.now()
     head = before.position
     names = _names(before, form.get("models", "").split())
-    with service.manager.acting_as(principal.actor):
+    with manager.acting_as(principal.actor):
         if action is BulkAction.DELETE:
-            results = await delete_models(service.manager, names)
+            results = await delete_models(manager, names)
         else:
             results = await start_operations(
-                service.operations, service.manager, action, names, principal
+                service.operations, manager, action, names, principal
             )
     page = await visit(request)
     outcomes = await _outcomes(page, action, results, after=head)
@@ -144,6 +148,16 @@ async def perform_bulk(request: AnyRequest) -> Response[str]:
     )
 
 
+def _check_node(page: PageRequest) -> None:
+    """Check that the page is about one node.
+
+    Raises:
+        AmbiguousNodeError: There are several nodes, and none is named.
+    """
+    if page.several and not page.node:
+        raise AmbiguousNodeError("", tuple(one.node for one in page.nodes))
+
+
 @get("/free", include_in_schema=False)
 async def free_page(request: AnyRequest) -> Response[str]:
     """Propose models to delete to free disk space. Nothing is deleted.
@@ -153,6 +167,7 @@ async def free_page(request: AnyRequest) -> Response[str]:
         ForbiddenError: The user may not delete.
     """
     page = await visit(request)
+    _check_node(page)
     _check(page, Role.ADMIN, "disk space", "cannot be freed")
     text = request.query_params.get("size", "").strip()
     wanted = parse_size(text)

@@ -51,7 +51,8 @@ async def _rows(found: Difference) -> list[DifferenceRow]:
 
 
 async def _moment(page: PageRequest, text: str) -> ReadModel:
-    return await page.service.past(page.present.parse(text))
+    then = await page.service.past(page.present.parse(text))
+    return then.of(page.moment.node)
 
 
 async def _words(

@@ -10,6 +10,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from markupsafe import Markup
 
 from herdbook.core import (
+    AmbiguousNodeError,
     HistoryEntry,
     ModelState,
     ModelStatus,
@@ -32,8 +33,9 @@ from herdbook.service.dashboard.charts.timeline import (
     window_of,
 )
 from herdbook.service.dashboard.event_list import EventEntry, event_entries
-from herdbook.service.dashboard.layout import PageRequest, render, visit
+from herdbook.service.dashboard.layout import PageRequest, redirect, render, visit
 from herdbook.service.dashboard.level_charts import SPANS, level_charts, span_of
+from herdbook.service.dashboard.links import joined_link
 from herdbook.service.dashboard.model_events import Trail
 from herdbook.service.dashboard.model_facts import abilities, figures, known_facts
 from herdbook.service.dashboard.pages.models import row_of, works_of
@@ -66,8 +68,11 @@ async def model_page(
     Raises:
         InvalidNameError: The name is not valid.
     """
-    page = await visit(request)
-    manager = page.service.manager
+    try:
+        page = await visit(request, model=name_of(name))
+    except AmbiguousNodeError as error:  # the list shows which nodes have it
+        return redirect(joined_link("/", {"find": error.model}))
+    manager = page.manager
     status = page.moment.status(name_of(name))
     stream = model_stream(status.node, status.name)
     end = page.moment.position
@@ -75,7 +80,7 @@ async def model_page(
     history = await model_events.page(
         manager, stream, trail, before=min(before or end + 1, end + 1), limit=PAGE
     )
-    work = works_of(page).get(status.name)
+    work = works_of(page).get((status.node, status.name))
     return await render(
         page,
         "model.html",
@@ -173,7 +178,7 @@ async def _setters(
 ) -> list[Setter]:
     """Return the present settings, with who set each."""
     names = sorted(status.settings)
-    events = await model_events.setters(page.service.manager, trail, names)
+    events = await model_events.setters(page.manager, trail, names)
     return [
         Setter(
             name,
@@ -230,7 +235,7 @@ async def _lineage(
     if not status.version:
         return []
     if trail.whole:
-        found = await page.service.manager.why(status.name, page.moment)
+        found = await page.manager.why(status.name, page.moment)
         return [
             ExplanationEvent(
                 wording.LINKS[one.link], one.entry, wording.who_text(one.entry)

@@ -18,7 +18,9 @@ from herdbook.core import (
     RunningOperation,
 )
 from herdbook.core.concurrency.time_slice import TimeSlice
+from herdbook.core.fleet import questions
 from herdbook.presentation import facts, wording
+from herdbook.presentation import nodes as nodes_shape
 from herdbook.presentation.filtering import CAPABILITIES, STATES, ModelFilter, checked
 from herdbook.presentation.remedies import remedy_of
 from herdbook.presentation.sorting import (
@@ -28,6 +30,7 @@ from herdbook.presentation.sorting import (
     twins_of,
 )
 from herdbook.presentation.times import Now
+from herdbook.projections.sentences import bytes_text
 from herdbook.projections.status import Work
 from herdbook.service.auth.tokens import Role
 from herdbook.service.dashboard.buttons import Button, buttons_for
@@ -37,8 +40,14 @@ from herdbook.service.dashboard.charts.memory import (
     progress_bar,
     runners_of,
 )
-from herdbook.service.dashboard.layout import PageRequest, redirect, render, visit
-from herdbook.service.dashboard.links import model_path
+from herdbook.service.dashboard.layout import (
+    NODE,
+    PageRequest,
+    redirect,
+    render,
+    visit,
+)
+from herdbook.service.dashboard.links import joined_link, model_path
 from herdbook.service.errors import BadRequestError
 from herdbook.service.http.request import AnyRequest
 
@@ -69,6 +78,7 @@ class Row(NamedTuple):
 
     Attributes:
         status: The status.
+        node: Name of its node, if there are several; otherwise empty.
         state: The state, as text.
         size: The size.
         context: The context.
@@ -86,6 +96,7 @@ class Row(NamedTuple):
     """
 
     status: ModelStatus
+    node: str
     state: str
     size: str
     context: str
@@ -110,8 +121,12 @@ async def models_page(
     sort: FromQuery[str] = "",
     can: FromQuery[str] = "",
     family: FromQuery[str] = "",
+    view: FromQuery[str] = "",
 ) -> Response[str]:
     """Show the models that match the filter, in the chosen order.
+
+    Of several nodes, those of all or of one; as a list, or as a matrix of models and
+    nodes.
 
     Raises:
         CallerError: A sort key, capability or state does not exist.
@@ -119,24 +134,34 @@ async def models_page(
     page = await visit(request)
     state = request.query_params.get("state", "")  # Litestar reserves the name
     works = works_of(page)
-    statuses = page.moment.statuses()
-    known = {status.name for status in statuses}
-    statuses += [page.moment.status(name) for name in works if name not in known]
+    nodes = [page.moment] if page.node else page.nodes
+    statuses = [status for one in nodes for status in one.statuses()]
+    known = {(status.node, status.name) for status in statuses}
+    shown_nodes = {one.node for one in nodes}
+    statuses += [
+        page.of(node).status(name)
+        for node, name in works
+        if (node, name) not in known and node in shown_nodes
+    ]
     shown = display_order(
         status
         for status in statuses
         if gone
-        or status.name in works
+        or (status.node, status.name) in works
         or status.state is not ModelState.NOT_PRESENT
         or facts.is_interrupted(status)
     )
     chosen = _filter(find, can, state, family)
-    found = [one for one in shown if chosen.matches(one, page.moment)]
+    found = [one for one in shown if chosen.matches(one, page.of(one.node))]
     if sort:
         checked("sort", [sort], SORT_KEYS)
         found = sort_models(found, sort.lower())
     else:  # what needs attention is at the top
-        found.sort(key=lambda one: not (one.name in works or _needs_attention(one)))
+        found.sort(
+            key=lambda one: (
+                (one.node, one.name) not in works and not _needs_attention(one)
+            )
+        )
     twins = twins_of(shown)
     rows, time_slice = [], TimeSlice()
     for status in found:
@@ -148,13 +173,18 @@ async def models_page(
         "models.html",
         title="Models",
         rows=rows,
-        node=page.moment.node_status(),
-        node_words=wording.node_text(page.moment.node_status(), page.now),
+        node=nodes[0].node_status(),
+        node_words=wording.node_text(nodes[0].node_status(), page.now),
+        node_lines=_node_lines(page) if page.several else [],
+        matrix=_matrix(page, found) if view == "matrix" and len(nodes) > 1 else None,
+        view=view,
+        all_nodes=len(nodes) > 1,
+        node_names=[one.node for one in page.nodes],
         count=wording.counted(len(present), "model"),
         disk=wording.disk_text(present).removeprefix(", "),
         memory=wording.memory_text(statuses),
         memory_bar=memory_bar(runners_of(statuses)),
-        notice="" if page.past else page.service.manager.server_notice,
+        notice="" if page.past or len(nodes) > 1 else page.manager.server_notice,
         memory_legend=memory_legend(runners_of(statuses)),
         may_delete=not page.off(Role.ADMIN),
         gone=gone,
@@ -165,6 +195,8 @@ async def models_page(
             "can": can,
             "state": state,
             "family": family,
+            "node": page.node,
+            "view": view,
         },
         filtered=any((find.strip(), can, state, family.strip())),
         capabilities=CAPABILITIES,
@@ -172,6 +204,54 @@ async def models_page(
         many=len(shown) > MANY,
         hidden=len(statuses) - len(shown),
     )
+
+
+class NodeLine(NamedTuple):
+    """A node above the models.
+
+    Attributes:
+        node: The node, with totals.
+        state: Whether it answers, as text.
+        disk: Its disk space in use.
+        memory: Its memory in use.
+    """
+
+    node: nodes_shape.Node
+    state: str
+    disk: str
+    memory: str
+
+
+def _node_lines(page: PageRequest) -> list[NodeLine]:
+    found = [nodes_shape.node(one) for one in page.nodes]
+    return [
+        NodeLine(
+            one,
+            nodes_shape.state_text(one, page.now),
+            bytes_text(one.disk_bytes) if one.disk_bytes else "",
+            bytes_text(one.memory_bytes) if one.memory_bytes else "",
+        )
+        for one in found
+    ]
+
+
+class MatrixRow(NamedTuple):
+    """A model in the matrix: its status on each node, or None where it is not."""
+
+    name: str
+    cells: list[ModelStatus | None]
+
+
+def _matrix(page: PageRequest, statuses: Sequence[ModelStatus]) -> list[MatrixRow]:
+    """Return which models are where: a row per model, a cell per node."""
+    where: dict[str, dict[str, ModelStatus]] = {}
+    for status in statuses:
+        where.setdefault(status.name, {})[status.node] = status
+    names = [one.node for one in page.nodes]
+    return [
+        MatrixRow(name, [where[name].get(node) for node in names])
+        for name in sorted(where)
+    ]
 
 
 def _filter(find: str, can: str, state: str, family: str) -> ModelFilter:
@@ -203,34 +283,43 @@ async def pull_by_name(
         raise BadRequestError(
             "the name to pull", "is empty", "Write it as model:tag, such as qwen3:0.6b"
         )
-    name = page.moment.spelled(model.strip())
-    word = "update" if page.moment.status(name).present else "pull"
-    return redirect(model_path(name, word))
+    moment = page.moment
+    if page.several and not page.node:
+        manager = await questions.node_to_pull(page.service.fleet, model.strip())
+        moment = page.of(manager.latest().node)
+    name = moment.spelled(model.strip())
+    word = "update" if moment.status(name).present else "pull"
+    node = moment.node if page.several else ""
+    return redirect(joined_link(model_path(name, word), {NODE: node}))
 
 
-def works_of(page: PageRequest) -> dict[str, RunningOperation]:
-    """Return the running operations of the service by model; none for the past."""
+def works_of(page: PageRequest) -> dict[tuple[str, str], RunningOperation]:
+    """Return the running operations of the service by node and model; now only."""
     if page.past:
         return {}
-    return {work.name: work for work in page.service.manager.under_way()}
+    managers = page.service.fleet.managers()
+    running = [work for manager in managers for work in manager.under_way()]
+    return {(work.node, work.name): work for work in running}
 
 
 def row_of(
     page: PageRequest,
     status: ModelStatus,
-    works: Mapping[str, RunningOperation],
+    works: Mapping[tuple[str, str], RunningOperation],
     twin: str | None = None,
 ) -> Row:
     """Return a row of the table."""
     failed, remedy = failed_texts(status, page.now)
     runner = status.runner
-    can = page.moment.capabilities(status.name)
-    work = works.get(status.name)
+    models = page.of(status.node) if page.several else page.moment
+    can = models.capabilities(status.name)
+    work = works.get((status.node, status.name))
     return Row(
+        node=status.node if page.several else "",
         status=status,
         state=wording.state_text(status),
         size=wording.size_text(status),
-        context=wording.context_text(status, page.service.manager.registry),
+        context=wording.context_text(status, page.service.fleet.registry),
         can=wording.capabilities_text(n for n, known in can.items() if known.value),
         memory=facts.memory_text(runner, status.name) if runner else "",
         expiry=facts.expiry_text(runner, page.now) if runner else "",

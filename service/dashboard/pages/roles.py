@@ -16,7 +16,9 @@ from herdbook.core import (
     Suggestion,
 )
 from herdbook.core.concurrency.time_slice import TimeSlice
+from herdbook.core.fleet import questions
 from herdbook.presentation import wording
+from herdbook.presentation.shapes import recommendation
 from herdbook.projections.roles import NEEDS
 from herdbook.projections.sentences import bytes_text
 from herdbook.service.dashboard.layout import PageRequest, render, visit
@@ -83,14 +85,18 @@ class RoleShown(NamedTuple):
 async def roles_page(request: AnyRequest) -> Response[str]:
     """Show the order of each role."""
     page, time_slice = await visit(request), TimeSlice()
-    registry, known = page.service.manager.registry, []
-    for status in page.moment.statuses():
+    nodes = [page.moment] if page.node else page.nodes
+    registry, known = page.service.fleet.registry, []
+    for status in (each for one in nodes for each in one.statuses()):
         if status.present and registry.find(status.name) is not None:
             known.append(status.name)  # others are never suggested
         await time_slice.checkpoint()
-    used, roles = page.moment.used_before(), []
+    used, roles = [name for one in nodes for name in one.used_before()], []
     for role in ModelRole:
-        answer = page.moment.explain(role)
+        if page.past or len(nodes) == 1:
+            answer = recommendation(nodes, role)
+        else:
+            answer = await questions.explain(page.service.fleet, role)
         await time_slice.checkpoint()
         found = registry.suggest(role, present=known, used=used)
         await time_slice.checkpoint()
@@ -129,7 +135,7 @@ def _small(role: ModelRole) -> str:
 
 
 def _choice(page: PageRequest, candidate: Candidate) -> Choice:
-    status = page.moment.status(candidate.name)
+    status = page.of(candidate.node).status(candidate.name)
     why = wording.reasons_text(candidate, page.now)
     return Choice(status, wording.state_text(status), why)
 

@@ -20,6 +20,14 @@ from herdbook.service.dashboard.pages.figures import figures_page
 from herdbook.service.dashboard.pages.log import event_page, log_page
 from herdbook.service.dashboard.pages.model import model_page
 from herdbook.service.dashboard.pages.models import models_page, pull_by_name
+from herdbook.service.dashboard.pages.nodes import (
+    add_node,
+    confirm_remove,
+    drain_node,
+    nodes_page,
+    remove_node,
+    undrain_node,
+)
 from herdbook.service.dashboard.pages.roles import roles_page
 from herdbook.service.dashboard.pages.server import node_page, refresh_now
 from herdbook.service.dashboard.pages.settings import change_settings, settings_page
@@ -66,6 +74,12 @@ _HANDLERS: Final[list[BaseRouteHandler]] = [
     usage_page,
     log_page,
     event_page,
+    nodes_page,
+    add_node,
+    confirm_remove,
+    drain_node,
+    undrain_node,
+    remove_node,
     node_page,
     refresh_now,
     figures_page,

@@ -33,8 +33,15 @@ from herdbook.service.dashboard.charts.memory import (
     memory_legend,
     runners_of,
 )
-from herdbook.service.dashboard.layout import PageRequest, redirect, render, visit
+from herdbook.service.dashboard.layout import (
+    NODE,
+    PageRequest,
+    redirect,
+    render,
+    visit,
+)
 from herdbook.service.dashboard.level_charts import SPANS, level_charts, span_of
+from herdbook.service.dashboard.links import joined_link
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import require
 from herdbook.service.operations.operation import Kind, OperationRequest
@@ -81,7 +88,7 @@ class Task(NamedTuple):
 
 
 class Examined:
-    """The newest diagnosis, shared by all requests; only one runs at a time."""
+    """The newest diagnosis of a node, shared by all requests; one runs at a time."""
 
     def __init__(self) -> None:
         self._asking = asyncio.Lock()
@@ -104,15 +111,17 @@ class Examined:
 async def node_page(request: AnyRequest) -> Response[str]:
     """Show the server and the log."""
     page = await visit(request)
+    if page.several and not page.node:
+        return redirect(page.links.to("/nodes"))
     service, node = page.service, page.moment.node_status()
     statuses = page.moment.statuses()
-    examined = _examined(request)
+    examined = _examined(request, node.name)
     found = []
     if not page.past:
         if node.reached:  # otherwise each check would wait for the server
-            found = await examined.read(service.manager, page.present.at)
+            found = await examined.read(page.manager, page.present.at)
         else:
-            found = [_unreached(node, service.manager.server_notice)]
+            found = [_unreached(node, page.manager.server_notice)]
     span = span_of(request.query_params.get("span", ""))
     head = await service.manager.head()
     present = [status for status in statuses if status.present]
@@ -126,14 +135,15 @@ async def node_page(request: AnyRequest) -> Response[str]:
         runners=_running(statuses, page.now),
         memory=wording.memory_text(statuses),
         memory_bar=memory_bar(runners_of(statuses)),
-        notice="" if page.past else service.manager.server_notice,
+        notice="" if page.past else page.manager.server_notice,
         memory_legend=memory_legend(runners_of(statuses)),
         models=wording.counted(len(present), "model"),
         disk=wording.disk_text(present).removeprefix(", "),
         free=_free(page),
         charts=await level_charts(page, span),
         spans=[
-            (name, page.links.to("/node", span=name), name == span) for name in SPANS
+            (name, page.links.to("/node", span=name, node=page.node), name == span)
+            for name in SPANS
         ],
         free_off=page.off(Role.ADMIN),
         found=[_finding(each) for each in found],
@@ -159,12 +169,13 @@ async def node_page(request: AnyRequest) -> Response[str]:
 async def refresh_now(request: AnyRequest) -> Response[str]:
     """Refresh from the server, and record the changes."""
     principal, service = require(request, Role.OPERATE), service_of(request)
-    wanted = OperationRequest(kind=Kind.REFRESH)
+    page = await visit(request)
+    wanted = OperationRequest(kind=Kind.REFRESH, node=page.moment.node)
     operation = await service.operations.start(wanted, principal)
     if operation.task is not None:
         await asyncio.wait([operation.task], timeout=10)
-    _examined(request).forget()
-    return redirect("/node")
+    _examined(request, page.moment.node).forget()
+    return redirect(joined_link("/node", {NODE: page.node}))
 
 
 def _unreached(node: NodeStatus, notice: str) -> Diagnosis:
@@ -178,9 +189,9 @@ def _unreached(node: NodeStatus, notice: str) -> Diagnosis:
     return diagnosis("server", what.removesuffix("."), remedy, level=Level.PROBLEM)
 
 
-def _examined(request: AnyRequest) -> Examined:
-    kept: Examined = request.app.state.setdefault(_KEPT, Examined())
-    return kept
+def _examined(request: AnyRequest, node: str) -> Examined:
+    kept: dict[str, Examined] = request.app.state.setdefault(_KEPT, {})
+    return kept.setdefault(node, Examined())
 
 
 def _task(status: TaskStatus, now: Now) -> Task:

@@ -23,13 +23,12 @@ from herdbook.events.facts import ConfigurationChanged
 from herdbook.service.api.parameters import name_of
 from herdbook.service.auth.forms import read_form
 from herdbook.service.auth.tokens import Role
-from herdbook.service.context import service_of
 from herdbook.service.dashboard import forms as editing
 from herdbook.service.dashboard import model_events
 from herdbook.service.dashboard.event_list import EventEntry, entries_with_events
 from herdbook.service.dashboard.forms import Texts
-from herdbook.service.dashboard.layout import redirect, render, visit
-from herdbook.service.dashboard.links import model_path
+from herdbook.service.dashboard.layout import NODE, redirect, render, visit
+from herdbook.service.dashboard.links import joined_link, model_path
 from herdbook.service.errors import BadRequestError
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import require
@@ -41,7 +40,7 @@ _INVALID: Final = 422
 @get("/models/{name:str}/configuration", include_in_schema=False)
 async def settings_page(request: AnyRequest, name: FromPath[str]) -> Response[str]:
     """Show the form with the settings of a model."""
-    page = await visit(request)
+    page = await visit(request, model=name_of(name))
     status = page.moment.status(name_of(name))
     return await _form(
         request, status, editing.fields_of(editing.texts_of(status.settings))
@@ -51,8 +50,9 @@ async def settings_page(request: AnyRequest, name: FromPath[str]) -> Response[st
 @post("/models/{name:str}/configuration", include_in_schema=False)
 async def change_settings(request: AnyRequest, name: FromPath[str]) -> Response[str]:
     """Change the settings of a model, unless they have changed since the form."""
-    principal, manager = require(request, Role.OPERATE), service_of(request).manager
-    form = await read_form(request)
+    principal = require(request, Role.OPERATE)
+    visited = await visit(request, model=name_of(name))
+    manager, form = visited.manager, await read_form(request)
     while True:
         status = await manager.get_status(name_of(name))
         changes = await _since(manager, status, _version(form))
@@ -76,7 +76,8 @@ async def change_settings(request: AnyRequest, name: FromPath[str]) -> Response[
                 )
         except WrongExpectedVersionError:
             continue  # an event was recorded meanwhile
-        return redirect(f"{model_path(status.name)}#settings")
+        target = joined_link(model_path(status.name), {NODE: visited.node})
+        return redirect(f"{target}#settings")
 
 
 def _version(form: Mapping[str, str]) -> int:
@@ -133,7 +134,7 @@ async def _form(
     wrong: InvalidConfigurationError | None = None,
     sent: Mapping[str, str] | None = None,
 ) -> Response[str]:
-    page = await visit(request)
+    page = await visit(request, model=status.name)
     names = (*editing.PLAIN, *editing.ABILITIES, "options")
     return await render(
         page,

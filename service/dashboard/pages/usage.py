@@ -10,6 +10,7 @@ from litestar import Response, get
 from markupsafe import Markup
 
 from herdbook.core import Usage, UsageDimension, UsageRow
+from herdbook.core.fleet import questions
 from herdbook.presentation import usage as texts
 from herdbook.presentation.wording import counted
 from herdbook.service.dashboard.charts.usage import Bar, span_of, usage_chart
@@ -162,7 +163,9 @@ async def _usage(
     page: PageRequest, since: datetime | None, *by: UsageDimension
 ) -> Usage:
     until = page.moment.position if page.past else None
-    return await page.service.manager.usage(by, since=since, until=until)
+    if page.node:
+        return await page.manager.usage(by, since=since, until=until)
+    return await questions.usage(page.service.fleet, by, since=since, until=until)
 
 
 async def _table(

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
-import pytest
-from support.cli_runner import FAST, SandboxThread
+from support.cli_runner import SandboxThread
 from support.service_program import RunningService
 from support.web.html_client import wait_until
-
-from herdbook.sandbox import RealClock, Settings, World
 
 SHARED = "gemma3:4b"
 NEW = "llama3.2:1b"
@@ -17,38 +12,6 @@ PATHS = (
     *("", "/history", "/why", "/statistics", "/configuration"),
     *("/cost?of=unload", "/cost?of=load"),
 )
-
-
-@pytest.fixture
-def another() -> Iterator[Callable[..., SandboxThread]]:
-    """Return a function that starts one more server."""
-    servers: list[SandboxThread] = []
-
-    def start(models: str = "some") -> SandboxThread:
-        memory = Settings(vram_bytes=64_000_000_000)
-        clock = RealClock(speed=FAST)
-        servers.append(
-            SandboxThread(World(models=models, clock=clock, settings=memory))
-        )
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
-
-
-@pytest.fixture
-def fleet(
-    herdbook: RunningService, another: Callable[..., SandboxThread]
-) -> dict[str, SandboxThread]:
-    """Return two more servers, which the service manages."""
-    servers = {"gpu1": another(), "gpu2": another("none")}
-    for name, server in servers.items():
-        body = {"name": name, "url": server.address, "settings": {"weight": 2}}
-        added = herdbook.http.post("/v1/nodes", json=body)
-        assert added.status_code == 201, added.text
-        assert added.json()["reached"] is True
-    return servers
 
 
 def test_nodes_are_listed_changed_and_removed(

@@ -84,7 +84,8 @@ class HtmlClient:
 
     def proof(self) -> str:
         """Return the token that forms contain."""
-        found = re.search(r'name="proof" value="(\w+)"', self.http.get("/node").text)
+        page = self.http.get("/node", follow_redirects=True).text
+        found = re.search(r'name="proof" value="(\w+)"', page)
         assert found is not None
         return found[1]
 

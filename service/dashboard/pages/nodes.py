@@ -1,0 +1,145 @@
+"""The page of the nodes: list them; add, drain and remove one."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import msgspec
+from litestar import Response, get, post
+from litestar.params import FromPath
+
+from herdbook.core.actor import acting_as
+from herdbook.events.facts import NodeSettings
+from herdbook.presentation import nodes as shapes
+from herdbook.presentation.wording import NOTHING
+from herdbook.projections.sentences import bytes_text
+from herdbook.service.auth.forms import read_form
+from herdbook.service.auth.tokens import Role
+from herdbook.service.context import service_of
+from herdbook.service.dashboard.layout import redirect, render, visit
+from herdbook.service.http.request import AnyRequest
+from herdbook.service.middleware import require
+
+_PATH: Final = "/nodes"
+
+
+class Line(NamedTuple):
+    """A node in the table.
+
+    Attributes:
+        node: The node, with totals.
+        state: Whether it answers, as text.
+        memory: The memory of its loaded models.
+        disk: The disk space of its models.
+        settings: Its settings, as text.
+        problem: Why it is not managed now; empty if it is.
+    """
+
+    node: shapes.Node
+    state: str
+    memory: str
+    disk: str
+    settings: str
+    problem: str
+
+
+@get(_PATH, include_in_schema=False)
+async def nodes_page(request: AnyRequest) -> Response[str]:
+    """Show the nodes with their state, and the form to add one."""
+    page = await visit(request)
+    lines = []
+    for models in page.nodes:
+        node = shapes.node(models)
+        problem = page.service.fleet.problem(node.name)
+        lines.append(
+            Line(
+                node,
+                shapes.state_text(node, page.now),
+                bytes_text(node.memory_bytes) if node.memory_bytes else NOTHING,
+                bytes_text(node.disk_bytes) if node.disk_bytes else NOTHING,
+                shapes.settings_text(node.settings) or NOTHING,
+                "" if page.past or problem is None else str(problem),
+            )
+        )
+    return await render(
+        page, "nodes.html", title="Nodes", lines=lines, admin_off=page.off(Role.ADMIN)
+    )
+
+
+@post(_PATH, include_in_schema=False)
+async def add_node(request: AnyRequest) -> Response[str]:
+    """Manage one more node.
+
+    Raises:
+        ForbiddenError: The user is not an admin.
+        CallerError: The name or the address is not valid.
+    """
+    principal, service = require(request, Role.ADMIN), service_of(request)
+    form = await read_form(request)
+    name, url = form.get("name", "").strip(), form.get("url", "").strip()
+    settings = NodeSettings(key_env=form.get("key_env", "").strip())
+    if memory := form.get("vram", "").strip():
+        settings = msgspec.structs.replace(settings, tags={"vram": memory[:100]})
+    with acting_as(principal.actor):
+        await service.fleet.add(name, url, settings)
+    return redirect(_PATH)
+
+
+@post("/nodes/{name:str}/drain", include_in_schema=False)
+async def drain_node(request: AnyRequest, name: FromPath[str]) -> Response[str]:
+    """Give a node no new requests and no new models.
+
+    Raises:
+        ForbiddenError: The user is not an admin.
+        UnknownNodeError: There is no such node.
+    """
+    return await _drain(request, name, drained=True)
+
+
+@post("/nodes/{name:str}/undrain", include_in_schema=False)
+async def undrain_node(request: AnyRequest, name: FromPath[str]) -> Response[str]:
+    """Use a drained node again.
+
+    Raises:
+        ForbiddenError: The user is not an admin.
+        UnknownNodeError: There is no such node.
+    """
+    return await _drain(request, name, drained=False)
+
+
+async def _drain(request: AnyRequest, name: str, *, drained: bool) -> Response[str]:
+    principal, fleet = require(request, Role.ADMIN), service_of(request).fleet
+    node = await fleet.node(name)
+    with acting_as(principal.actor):
+        settings = msgspec.structs.replace(node.settings, drained=drained)
+        await fleet.configure(name, settings)
+    return redirect(_PATH)
+
+
+@post("/nodes/{name:str}/remove", include_in_schema=False)
+async def remove_node(request: AnyRequest, name: FromPath[str]) -> Response[str]:
+    """Stop managing a node.
+
+    Raises:
+        ForbiddenError: The user is not an admin.
+        UnknownNodeError: There is no such node.
+        BusyError: An operation on one of its models is running.
+    """
+    principal, fleet = require(request, Role.ADMIN), service_of(request).fleet
+    with acting_as(principal.actor):
+        await fleet.remove(name)
+    return redirect(_PATH)
+
+
+@get("/nodes/{name:str}/remove", include_in_schema=False)
+async def confirm_remove(request: AnyRequest, name: FromPath[str]) -> Response[str]:
+    """Ask whether to remove a node.
+
+    Raises:
+        ForbiddenError: The user is not an admin.
+        UnknownNodeError: There is no such node.
+    """
+    require(request, Role.ADMIN)
+    node = await service_of(request).fleet.node(name)
+    page = await visit(request)
+    return await render(page, "remove_node.html", title=f"Remove {name}", node=node)
