@@ -224,6 +224,7 @@ CASES = {
     "cost_of_unload": Case(lambda h: h.cost_of_unload(MODEL), loaded, ""),
     "head": Case(ModelManager.head, present, ""),
     "lag": Case(ModelManager.lag, present, ""),
+    "get": Case(lambda h: h.get("/api/tags"), present, ""),
     "read_log": Case(lambda h: h.read_log(newest_first=True), present, ""),
     "position_at": Case(position_of_the_start, present, ""),
 }
