@@ -75,6 +75,7 @@ def _global_options(
     ollama: Annotated[
         str | None,
         typer.Option(
+            metavar="URL",
             help="Address of the server [env OLLAMA_HOST; default 127.0.0.1:11434].",
             rich_help_panel=_PANEL,
         ),
@@ -91,6 +92,7 @@ def _global_options(
     catalogue: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="Your own catalogue of models [env HERDBOOK_CATALOGUE; default "
             "catalogue.toml in the user configuration directory].",
             rich_help_panel=_PANEL,

@@ -72,6 +72,21 @@ async def targets(
     return list(dict.fromkeys(found))
 
 
+async def check_names(invocation: Invocation, given: Sequence[str]) -> None:
+    """Check names before the server is asked.
+
+    Raises:
+        InvalidNameError: A name is not valid, and the log does not have it.
+    """
+    try:
+        for name in given:
+            canonical_name(name)
+    except InvalidNameError:
+        # Servers accept names that Ollama itself would not; the log has them.
+        async with invocation.reading(refresh=False) as manager:
+            distinct(await manager.now(), given)
+
+
 async def for_each(
     invocation: Invocation,
     models: Sequence[Target],

@@ -69,7 +69,7 @@ def known_status(models: ReadModel, model: str) -> ModelStatus:
 
     Raises:
         InvalidNameError: The name is not valid.
-        NothingFoundError: The log knows no such model.
+        NothingFoundError: The log has no events of the model.
     """
     status = models.status(model)
     if status.version == 0:

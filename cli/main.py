@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import typer
 
 from herdbook.cli.app import app
+from herdbook.cli.argument_errors import plain_message
 from herdbook.cli.commands import VERBS, register
 from herdbook.cli.encoding import tolerate
 from herdbook.cli.errors import UsageError, report, shape, unexpected
@@ -40,9 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _usage(error: typer.TyperException, given: Sequence[str]) -> UsageError:
-    message = " ".join(error.format_message().split()).rstrip(".")
     words = ["herdbook", *(word for word in given if word in VERBS)][:2]
-    return UsageError("", message, f"Usage: {' '.join(words)} --help")
+    message = plain_message(error.format_message())
+    return UsageError("", message, f"Try: {' '.join(words)} --help")
 
 
 def _fail(

@@ -45,7 +45,7 @@ Role = Annotated[
 NoRefresh = Annotated[
     bool,
     typer.Option(
-        "--no-refresh", help="Do not ask the server; show the state in the log."
+        "--no-refresh", help="Show the state in the log without asking the server."
     ),
 ]
 DryRun = Annotated[
@@ -54,13 +54,11 @@ DryRun = Annotated[
 ]
 Port = Annotated[
     int,
-    typer.Option(min=0, max=65535, metavar="PORT", help="Port, or 0 for any free one."),
+    typer.Option(min=0, max=65535, metavar="PORT", help="Port; 0 for any free port."),
 ]
 TokenFile = Annotated[
     Path | None,
-    typer.Option(
-        "--tokens", metavar="FILE", help="File with tokens; see herdbook token."
-    ),
+    typer.Option("--tokens", metavar="FILE", help="Token file; see herdbook token."),
 ]
 AllowedHosts = Annotated[
     list[str] | None,
@@ -74,7 +72,7 @@ AnyRole = Annotated[
     str | None,
     typer.Argument(
         metavar="[ROLE]",
-        help=f"Role: {', '.join(ModelRole)}; default: every role.",
+        help=f"Role: {', '.join(ModelRole)}; default: all roles.",
         autocompletion=complete_role,
     ),
 ]

@@ -166,7 +166,7 @@ class FileInstances:
                 f"cannot keep lock files: {error.strerror}",
                 RAISE_THE_LIMIT
                 if is_exhausted(error)
-                else "Give permission to read and write it",
+                else "Grant permission to read and write it",
             ) from error
 
 
@@ -302,7 +302,7 @@ class UnknownInstances:
             raise StoreUnavailableError(
                 str(self._log),
                 "cannot be written, so nothing was changed",
-                "Give permission to write the file and its directory",
+                "Grant permission to write the file and its directory",
             )
 
     async def announced(self) -> frozenset[str]:

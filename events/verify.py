@@ -234,7 +234,7 @@ class _Check:
     def finish(self, begin: Head, end: Head) -> None:
         """Compare the last event with the head row before and after the read."""
         for position in self._anchors:
-            self.find(position, Kind.ANCHOR, "is missing, but an anchor names it")
+            self.find(position, Kind.ANCHOR, "is missing, but has an anchor")
         if self.head.position < begin.position:
             self.find(
                 self.head.position,

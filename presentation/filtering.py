@@ -69,8 +69,8 @@ def checked(option: str, values: Iterable[str], known: Collection[str]) -> list[
     for value in lowered:
         if value not in known:
             raise CallerError(
-                f"{option} {value[:80]!r}",
-                "is not known",
+                f"Unknown {option}",
+                f"{value[:80]!r}",
                 f"{did_you_mean(value, known)}Values: {', '.join(known)}",
             )
     return lowered

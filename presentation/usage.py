@@ -55,13 +55,18 @@ def rate_text(tokens_per_s: float | None) -> str:
     return f"{tokens_per_s:.{0 if tokens_per_s >= 10 else 1}f}"
 
 
+def disconnects_text(count: int) -> str:
+    """Return how many requests ended because the client closed the connection."""
+    return counted(count, "client disconnect")
+
+
 def summary_text(usage: Usage) -> str:
     """Return the totals in words, with what is not among the requests."""
     total = usage.total
     parts = [
         counted(total.requests, "request"),
         f"{number_text(total.failed)} failed" if total.failed else "",
-        f"{counted(total.client_left, 'client')} left" if total.client_left else "",
+        disconnects_text(total.client_left) if total.client_left else "",
         f"{number_text(total.prompt_tokens + total.output_tokens)} tokens"
         if total.prompt_tokens or total.output_tokens
         else "",

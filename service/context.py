@@ -21,7 +21,7 @@ from herdbook.service.errors import OverloadedError
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.live import Live, Reason
 from herdbook.service.metrics import Metrics, Readings
-from herdbook.service.operations.operations import Operations
+from herdbook.service.operations.client_operations import ClientOperations
 from herdbook.service.settings import ServiceSettings
 
 MAX_PAST_MODELS: Final = 16

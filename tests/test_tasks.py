@@ -39,7 +39,7 @@ OWNED = {
     "sandbox/clock.py drive": "awaited at once",
     "sandbox/server.py serve": "the block",
     "service/api/openapi.py document_of": "the requests that wait for the document",
-    "service/operations/operations.py _begin": "a callback ends the operation",
+    "service/operations/client_operations.py _begin": "a callback ends the operation",
     "service/server.py serve": "the block; a callback reports its early end",
     "service/server.py startup": "main_loop(), which ends with its error",
 }

@@ -45,7 +45,8 @@ MODULES = {
     "anchor": "log.proof",
     "key": "log.proof",
     "prove": "log.proof",
-    "consistent": "log.proof",
+    "prove-consistency": "log.proof",
+    "consistent": "log.proof",  # the earlier name, hidden in the help
     "serve": "servers.serve",
     "gateway": "servers.gateway",
     "token": "servers.token",

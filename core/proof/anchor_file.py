@@ -21,9 +21,8 @@ def append_anchor(file: Path, anchor: Anchor) -> None:
             target.flush()
             os.fsync(target.fileno())
     except OSError as error:
-        raise CallerError(
-            str(file), f"cannot be written: {error.strerror or error}", ""
-        ) from error
+        reason = error.strerror or error
+        raise CallerError(f"Cannot write {str(file)!r}:", f"{reason}") from error
 
 
 def read_anchor_file(file: Path) -> list[Anchor]:

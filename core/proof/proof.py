@@ -67,7 +67,7 @@ async def make_anchor(
     """Return the anchor of a log as it is now, or as it was at a position.
 
     Raises:
-        CallerError: The log has no events, or no such position.
+        CallerError: The log has no events, or not that position.
         StoreError: It cannot be read.
     """
     head = await storage.store.head()
@@ -130,7 +130,7 @@ async def prove_consistency(
         raise CallerError(
             "the first anchor",
             f"ends at #{first.position}, after the second one, #{second.position}",
-            "Give the earlier anchor first",
+            "Put the earlier anchor first",
         )
     await _tree_of(storage, first)
     tree = await _tree_of(storage, second)
@@ -209,7 +209,7 @@ async def _tree_of(storage: Storage, anchor: Anchor) -> EventTree:
         raise CallerError(
             "the anchor",
             f"is of another log, {anchor.origin}",
-            "Name its log with --db",
+            "Choose that log with --db",
         )
     tree = await EventTree.read(storage, anchor.position)
     if await tree.root() != anchor.root:

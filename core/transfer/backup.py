@@ -63,7 +63,7 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
         path: The log, a file or a database.
         position: The position of its last event; 0 if it has none.
         hash: The hash of that event.
-        replaced: The directory with the files that were there before, if there were.
+        replaced: The directory with the files of the log that was replaced, if any.
         findings: Findings of the backup that are no damage.
     """
 
@@ -114,7 +114,7 @@ async def restore(
 ) -> Restored:
     """Put a verified copy of a backup in the place of a log.
 
-    What was there before is moved to a directory next to the log, and is never
+    The files of an existing log are moved to a directory next to it, and is never
     deleted. The backup is only read.
 
     Args:
@@ -175,7 +175,7 @@ def _check_backup(backup: Path, log: Path, *, replace: bool) -> bool:
         raise CallerError(
             str(log),
             "already exists",
-            "Restore to another path with --db, or add --replace: the files are kept",
+            "Restore to another path with --db, or add --replace to move it aside",
         )
     return exists
 

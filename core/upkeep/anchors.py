@@ -62,7 +62,7 @@ class AnchorSchedule(msgspec.Struct, frozen=True, kw_only=True):
             )
         if not self.files and not self.urls and not self.herdbooks:
             raise CallerError(
-                "the anchors", "have no destination", "Name a file or a URL"
+                "the anchors", "have no destination", "Add a file or a URL"
             )
         for url in (*self.urls, *self.herdbooks):
             check_url(url)

@@ -50,7 +50,7 @@ async def log_version(session: Session, schema: str) -> int:
             raise NotALogError(
                 session.subject,
                 f"has the tables of another program in the schema {schema!r}",
-                "Name another schema: add ?schema=NAME to the address",
+                "Choose another schema: add ?schema=NAME to the address",
             )
         return 0
     rows = await session.once("schema_version")

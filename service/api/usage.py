@@ -19,7 +19,7 @@ from herdbook.service.context import Service, service_of
 from herdbook.service.http.request import AnyRequest
 
 CSV: Final = "text/csv"
-_FORMS: Final = f"Forms: {', '.join(FORMS)}."
+_FORMS: Final = f"Examples: {', '.join(FORMS)}."
 
 
 class UsageFormat(StrEnum):

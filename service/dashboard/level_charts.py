@@ -154,7 +154,7 @@ async def _chart(
         kind=kind,
         title=TITLES[kind],
         svg=svg,
-        highest=f"at most {text(highest)}",
+        highest=f"max {text(highest)}",
         legend=[
             _series(page, found, label, number, kind)
             for number, label in enumerate(series)

@@ -12,12 +12,12 @@ import msgspec
 from herdbook.core import HerdbookError, ModelManager
 from herdbook.core.desired.free_space import deletions
 from herdbook.service.auth.tokens import Principal
+from herdbook.service.operations.client_operations import ClientOperations
 from herdbook.service.operations.operation import (
     Kind,
     OperationRequest,
     OperationState,
 )
-from herdbook.service.operations.operations import Operations
 from herdbook.service.problems import Problem, problem_of
 
 MOST_MODELS: Final = 100
@@ -72,7 +72,7 @@ async def delete_models(
 
 
 async def start_operations(
-    operations: Operations,
+    operations: ClientOperations,
     manager: ModelManager,
     action: BulkAction,
     names: Sequence[str],

@@ -30,7 +30,7 @@ def own(tmp_path: Path) -> Path:
     return path
 
 
-def test_own_catalogue_is_suggested_from(
+def test_suggestions_use_the_custom_catalogue(
     server: SandboxThread, herdbook: Herdbook, own: Path
 ) -> None:
     answer = herdbook("suggest", "coding", "--catalogue", str(own))
@@ -38,7 +38,7 @@ def test_own_catalogue_is_suggested_from(
     assert "herdbook pull acme-coder:7b" in answer.out
 
 
-def test_environment_names_the_own_catalogue(
+def test_custom_catalogue_is_set_by_the_environment(
     server: SandboxThread,
     herdbook: Herdbook,
     own: Path,
@@ -49,7 +49,7 @@ def test_environment_names_the_own_catalogue(
     assert "acme-coder:7b" in herdbook("suggest", "coding").out
 
 
-def test_own_catalogue_among_the_configuration_is_found(
+def test_custom_catalogue_in_the_configuration_directory_is_found(
     server: SandboxThread,
     herdbook: Herdbook,
     own: Path,

@@ -17,12 +17,12 @@ def test_models_complete_from_the_log(
     assert len(complete_model("")) == 5
 
 
-def test_models_complete_to_nothing_without_a_log(log: Path) -> None:
+def test_models_do_not_complete_without_a_log(log: Path) -> None:
     assert complete_model("") == []
     assert not log.exists()
 
 
-def test_models_complete_to_nothing_where_the_log_is_none(log: Path) -> None:
+def test_models_complete_to_nothing_if_the_log_is_invalid(log: Path) -> None:
     log.write_bytes(b"no database" * 100)
 
     assert complete_model("") == []
@@ -35,5 +35,5 @@ def test_roles_complete(begun: str, whole: list[str]) -> None:
     assert complete_role(begun) == whole
 
 
-def test_types_of_events_complete() -> None:
+def test_event_types_complete() -> None:
     assert complete_type("NodeL") == ["NodeLost"]

@@ -167,7 +167,7 @@ def test_help_lists_the_verbs_in_order(herdbook: Herdbook) -> None:
     assert tuple(listed) == VERBS
 
 
-def test_no_word_at_all_is_a_call_for_help(herdbook: Herdbook) -> None:
+def test_no_arguments_show_the_help(herdbook: Herdbook) -> None:
     assert herdbook().out == herdbook("--help").out
 
 

@@ -56,11 +56,11 @@ def test_exit_codes_are_those_of_the_table(error: HerdbookError, code: int) -> N
     assert errors.exit_code(error) == code
 
 
-def test_sentence_has_what_state_and_remedy_in_one_line() -> None:
-    told = errors.shape(ModelNotFoundError("mistral:9b", where="node local"))
+def test_sentence_has_subject_state_and_remedy_in_one_line() -> None:
+    told = errors.shape(ModelNotFoundError("mistral:9b", where="server 'local'"))
 
     assert errors.sentence(told) == (
-        "herdbook: mistral:9b is not on node local. "
+        "herdbook: mistral:9b is not on server 'local'. "
         "To pull it: herdbook pull mistral:9b   (exit 3)"
     )
 
@@ -74,7 +74,7 @@ def test_unexpected_errors_hint_at_verbose() -> None:
     )
 
 
-def test_verbose_shows_causes_and_where() -> None:
+def test_verbose_shows_causes_and_the_traceback() -> None:
     error, stream = RuntimeError("odd"), io.StringIO()
     error.__cause__ = KeyError("deep")
 
@@ -90,9 +90,9 @@ def test_verbose_shows_causes_and_where() -> None:
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        (["foo"], 2, "No such command 'foo'. Usage: herdbook --help"),
-        (["ls", "--foo"], 2, "No such option: --foo"),
-        (["show"], 2, "Missing argument 'MODEL'. Usage: herdbook show --help"),
+        (["foo"], 2, "No such command 'foo'. Try: herdbook --help"),
+        (["ls", "--foo"], 2, "No such option '--foo'"),
+        (["show"], 2, "Missing argument 'MODEL'. Try: herdbook show --help"),
         (["show", "../x"], 2, "is not a valid model name"),
         (["show", "nope"], 3, "nope:latest was not found on node 'local'."),
         (["graph", "nope"], 3, "nope:latest was not found on node 'local'."),
@@ -102,7 +102,11 @@ def test_verbose_shows_causes_and_where() -> None:
         (["rm", "nope"], 3, "is not on node local."),
         (["use", "nope"], 3, "is not on node local."),
         (["load", "llama3.2:3b", "--num-ctx", "1"], 2, "num_ctx must be"),
-        (["load", "llama3.2:3b", "--num-ctx", "many"], 2, "--num-ctx"),
+        (
+            ["load", "llama3.2:3b", "--num-ctx", "many"],
+            2,
+            "--num-ctx must be a whole number, not 'many'.",
+        ),
         (["load", "llama3.2:3b", "--keep-alive", "abc"], 2, "keep_alive"),
         (["config", "x", "foo=1"], 2, "foo"),
         (["config", "x", "temperature=9"], 2, "temperature"),
@@ -113,9 +117,18 @@ def test_verbose_shows_causes_and_where() -> None:
             "not a role. Did you mean 'coding'?",
         ),
         (["suggest", "coding", "--memory", "much"], 2, "'much' is not a size"),
-        (["history", "--limit", "0"], 2, "--limit"),
+        (["history", "--limit", "0"], 2, "--limit must be at least 1, not 0."),
+        (["serve", "--port", "99999"], 2, "--port must be from 0 to 65535, not 99999."),
+        (["ls", "--no-refrsh"], 2, "'--no-refrsh'. Did you mean '--no-refresh'? Try"),
+        (["ls", "a", "b"], 2, "Unexpected argument 'b'. Try: herdbook ls --help"),
+        (
+            ["node", "mov"],
+            2,
+            "Unknown argument 'mov'. Did you mean 'move'? Known: move",
+        ),
         (["history", "--type", "Birth"], 2, "'Birth' is not an event type"),
-        (["history", "--cause", "fun"], 2, "'fun'"),
+        (["history", "--cause", "fun"], 2, "configuration, not 'fun'. Try: "),
+        (["history", "--cause", "expir"], 2, "Did you mean 'expiry'? Try: "),
         (["history", "--since", "#3"], 2, "'#3' is a position"),
         (["as-of", "tomorrow"], 2, "Cannot read 'tomorrow' as a time. Try: "),
         (["as-of", "#999"], 3, "#999 does not exist yet; the last event is #"),
@@ -127,7 +140,7 @@ def test_verbose_shows_causes_and_where() -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_goes_wrong_is_one_line_on_stderr(
+def test_errors_are_one_line_on_stderr(
     herdbook: Herdbook, server: SandboxThread, words: list[str], code: int, told: str
 ) -> None:
     answer = herdbook(*words)
@@ -148,7 +161,7 @@ def test_errors_in_json_have_the_parts(
     assert json.loads(answer.err) == {
         "code": "model_not_found",
         "subject": "nope:latest",
-        "state": "is not on node local",
+        "state": "is not on server 'local'",
         "remedy": "To pull it: herdbook pull nope:latest",
         "exit": 3,
     }
@@ -188,7 +201,7 @@ def test_a_directory_is_not_a_log(herdbook: Herdbook, tmp_path: Path) -> None:
     assert "is a directory. Use the path of a file" in answer.err
 
 
-def test_a_log_needs_a_directory_to_be_in(herdbook: Herdbook, tmp_path: Path) -> None:
+def test_log_requires_an_existing_directory(herdbook: Herdbook, tmp_path: Path) -> None:
     answer = herdbook("ls", "--db", str(tmp_path / "no" / "herd.db"))
 
     assert answer.code == 1
@@ -196,7 +209,7 @@ def test_a_log_needs_a_directory_to_be_in(herdbook: Herdbook, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("verb", ["ls", "verify"])
-def test_the_database_of_another_program_is_left_alone(
+def test_database_of_another_program_is_not_changed(
     herdbook: Herdbook, tmp_path: Path, verb: str
 ) -> None:
     path = tmp_path / "other.db"
@@ -209,7 +222,7 @@ def test_the_database_of_another_program_is_left_alone(
     assert "is not a Herdbook log" in answer.err
 
 
-def test_an_answer_that_cannot_be_written_is_said(
+def test_failed_write_of_the_output_is_reported(
     server: SandboxThread, log: Path
 ) -> None:
     with Path("/dev/full").open("w") as full:
@@ -226,9 +239,7 @@ def test_an_answer_that_cannot_be_written_is_said(
     assert done.stderr.startswith("herdbook: the answer cannot be written: No space")
 
 
-def test_a_reader_that_has_enough_is_not_a_failure(
-    server: SandboxThread, log: Path
-) -> None:
+def test_closed_pipe_is_not_a_failure(server: SandboxThread, log: Path) -> None:
     done = subprocess.run(
         f"{sys.executable} -m herdbook.cli ls | true; exit ${{PIPESTATUS[0]}}",
         shell=True,
@@ -242,7 +253,7 @@ def test_a_reader_that_has_enough_is_not_a_failure(
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_ctrl_c_ends_a_log_that_is_followed(server: SandboxThread, log: Path) -> None:
+def test_ctrl_c_ends_log_follow(server: SandboxThread, log: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "herdbook.cli", "log", "--follow", "--json"],
         env={**os.environ, "OLLAMA_HOST": server.address},
@@ -260,7 +271,7 @@ def test_ctrl_c_ends_a_log_that_is_followed(server: SandboxThread, log: Path) ->
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_elsewhere_is_one_line(
+def test_signal_is_reported_in_one_line(
     server: SandboxThread, log: Path, herdbook: Herdbook, number: signal.Signals
 ) -> None:
     server.apply(runner_start_delay_s=100_000.0)

@@ -17,7 +17,9 @@ from herdbook.core.ollama.client import ClientLimits, translate
 
 
 @pytest.mark.parametrize("files", range(7, 16))
-def test_the_true_reason(tmp_path: Path, server: SandboxThread, files: int) -> None:
+def test_true_reason_is_reported(
+    tmp_path: Path, server: SandboxThread, files: int
+) -> None:
     log = tmp_path / "herd.db"
     command = [sys.executable, "-m", "herdbook.cli", "--db", str(log)]
     ls = [*command, "--ollama", server.address, "ls"]
@@ -52,14 +54,14 @@ def chain(error: Exception) -> Exception:
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
-def test_our_own_lack_is_not_the_servers(number: int) -> None:
+def test_own_file_descriptor_limit_is_not_an_error_of_the_server(number: int) -> None:
     one = OSError(number, "Too many open files")
     for error in (chain(one), chain(ExceptionGroup("several", [OSError(), one]))):
         told = translate(error, "http://x", ClientLimits())
         assert isinstance(told, ResourceExhaustedError)
 
 
-def test_the_servers_failures_stay_its_own() -> None:
+def test_failures_of_the_server_stay_those_of_the_server() -> None:
     for error in (socket.gaierror(-2, "unknown"), ConnectionRefusedError(111, "no")):
         told: HerdbookError = translate(chain(error), "http://x", ClientLimits())
         assert isinstance(told, NodeUnreachableError)

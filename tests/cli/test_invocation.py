@@ -13,7 +13,7 @@ from herdbook.cli.errors import NoHomeError
 from herdbook.cli.invocation import Invocation, actor
 
 
-def test_global_options_are_taken_before_the_verb(
+def test_global_options_are_accepted_before_the_verb(
     herdbook: Herdbook, server: SandboxThread, tmp_path: Path
 ) -> None:
     path = tmp_path / "other.db"
@@ -40,7 +40,7 @@ def test_the_environment_names_the_node(
     assert herdbook("ls").out.splitlines()[-1].startswith("cellar · Ollama")
 
 
-def test_the_log_is_among_the_users_data_by_default(
+def test_log_is_in_the_user_data_directory_by_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
@@ -54,7 +54,7 @@ def test_the_log_is_among_the_users_data_by_default(
     assert log.parent.is_dir()
 
 
-def test_a_home_that_cannot_be_used(
+def test_unusable_home_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -66,7 +66,7 @@ def test_a_home_that_cannot_be_used(
         _ = Invocation().log
 
 
-def test_a_user_without_a_name_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_without_a_name_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
     users = {entry.pw_uid for entry in pwd.getpwall()}
@@ -88,7 +88,7 @@ def test_a_stop_outside_any_verb_is_one_line(
     assert capsys.readouterr().err == "herdbook: stopped   (exit 1)\n"
 
 
-def test_what_nobody_foresaw_is_one_line_too(
+def test_unexpected_error_is_one_line(
     herdbook: Herdbook, server: SandboxThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -102,9 +102,7 @@ def test_what_nobody_foresaw_is_one_line_too(
     assert answer.err.startswith("herdbook: unexpected error: RuntimeError: odd. This")
 
 
-def test_warnings_of_the_library_are_plain_lines(
-    herdbook: Herdbook, server: SandboxThread
-) -> None:
+def test_warnings_are_plain_lines(herdbook: Herdbook, server: SandboxThread) -> None:
     server.apply(answer={"path": "/api/show", "status": 200, "body": "[]", "times": 0})
 
     answer = herdbook("ls")
@@ -113,7 +111,7 @@ def test_warnings_of_the_library_are_plain_lines(
     assert answer.code == 0
 
 
-def test_command_without_its_extra_says_how_to_get_it(
+def test_command_without_its_extra_says_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in [name for name in sys.modules if name.startswith("herdbook.cli.")]:

@@ -45,7 +45,7 @@ def test_table_aligns_its_columns() -> None:
     ("width", "head"),
     [(28, "MODEL           SIZE   CAN"), (27, "MODEL           SIZE"), (5, "MODEL")],
 )
-def test_table_lets_columns_go_but_cuts_no_name(width: int, head: str) -> None:
+def test_table_drops_columns_but_keeps_names_whole(width: int, head: str) -> None:
     lines = plain(table_lines(COLUMNS, ROWS, width=width))
 
     assert lines[0] == head
@@ -58,7 +58,7 @@ def test_table_leaves_out_a_column_without_content() -> None:
     assert plain(table_lines(COLUMNS, rows, headers=False)) == ["a   b"]
 
 
-def test_table_puts_lines_around_a_row() -> None:
+def test_table_adds_lines_below_a_row() -> None:
     row = Row(
         [Piece("twin"), Piece("1 B"), Piece("x")], line("twin (same)"), [line("!")]
     )
@@ -68,7 +68,7 @@ def test_table_puts_lines_around_a_row() -> None:
     assert lines == ["twin (same)", "1 B   x", "!"]
 
 
-def test_table_lets_a_long_cell_run_over() -> None:
+def test_table_lets_a_long_cell_overflow() -> None:
     rows = [
         Row([Piece("x" * 99), Piece("1 B"), Piece("a")]),
         Row([Piece("y"), Piece("2 B"), Piece("b")]),
@@ -87,11 +87,11 @@ def test_bar_shows_the_share(share: float, drawn: str) -> None:
     assert plain([bar(share, 4)]) == [drawn]
 
 
-def test_clean_keeps_what_would_steer_a_terminal_away() -> None:
+def test_clean_removes_control_characters() -> None:
     assert clean("a\x1b[31mb\nc") == "a�[31mb c"
 
 
-def test_screen_writes_plain_text_where_nobody_looks() -> None:
+def test_screen_writes_plain_text_to_a_pipe() -> None:
     stream = io.StringIO()
 
     Screen(stream).write(Piece("bold\x07", "bold"), " text")
@@ -99,7 +99,7 @@ def test_screen_writes_plain_text_where_nobody_looks() -> None:
     assert stream.getvalue() == "bold� text\n"
 
 
-def test_screen_writes_json_indented_or_in_a_line() -> None:
+def test_screen_writes_json_indented_or_in_one_line() -> None:
     stream = io.StringIO()
     screen = Screen(stream)
 
@@ -109,7 +109,7 @@ def test_screen_writes_json_indented_or_in_a_line() -> None:
     assert stream.getvalue() == '{\n  "a": 1\n}\n{"a":1}\n'
 
 
-def test_screen_waits_without_a_word_where_nobody_looks() -> None:
+def test_screen_waits_silently_in_a_pipe() -> None:
     stream = io.StringIO()
 
     with Screen(stream).waiting("loading"):
@@ -118,7 +118,7 @@ def test_screen_waits_without_a_word_where_nobody_looks() -> None:
     assert stream.getvalue() == ""
 
 
-def test_json_has_nothing_that_is_not_seen() -> None:
+def test_json_has_no_invisible_characters() -> None:
     hostile = "a\u202eb\u200b\x7f\x9b\u2028\U000e0041é🐑"
     stream = io.StringIO()
     Screen(stream).write_json([hostile])

@@ -24,7 +24,7 @@ async def read(manager: ModelManager) -> tuple[RecordedEvent, ...]:
     return (await manager.read_log(limit=1000)).events
 
 
-async def test_history_shows_what_the_product_records(tmp_path: Path) -> None:
+async def test_sample_history_covers_what_the_product_records(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
     clock = sample_history.clock()
     world = world_of(QUICK, clock)
@@ -49,7 +49,7 @@ async def test_history_shows_what_the_product_records(tmp_path: Path) -> None:
     assert states[ModelState.ERROR] == 1
 
 
-async def test_history_is_marked_as_a_demonstration_of_the_last_days(
+async def test_sample_history_is_marked_as_a_demonstration(
     tmp_path: Path,
 ) -> None:
     log = tmp_path / "herd.db"
@@ -72,7 +72,7 @@ async def test_history_is_marked_as_a_demonstration_of_the_last_days(
     assert verified.events == len(events)
 
 
-async def test_history_that_cannot_be_recorded_is_left_out(
+async def test_sample_history_that_cannot_be_recorded_is_skipped(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = sample_history.clock()

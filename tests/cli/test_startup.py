@@ -55,7 +55,7 @@ def packages(modules: set[str]) -> set[str]:
     return {name for name in names if not name.startswith(("_", "$"))}
 
 
-def test_the_version_imports_no_more_than_the_parser() -> None:
+def test_version_imports_only_the_parser() -> None:
     modules = imported("--version")
 
     assert packages(modules) <= STARTING
@@ -74,7 +74,7 @@ def test_a_list_of_models_imports_the_client_and_the_parser(
     assert not modules & set(ONLY_FOR_OTHERS)
 
 
-def test_importing_the_library_loads_neither_client_nor_logging() -> None:
+def test_library_import_loads_neither_client_nor_logging() -> None:
     program = "import json, sys, herdbook.core; print(json.dumps(sorted(sys.modules)))"
     command = [sys.executable, "-c", program]
     process = subprocess.run(command, capture_output=True, text=True, check=True)

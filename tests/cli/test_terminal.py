@@ -64,7 +64,7 @@ def on_terminal(
     return process.wait(20), shown.decode().replace("\r\n", "\n")
 
 
-def test_a_terminal_gets_colours(server: SandboxThread, log: Path) -> None:
+def test_terminal_gets_colors(server: SandboxThread, log: Path) -> None:
     code, shown = on_terminal("ls")
 
     assert code == 0
@@ -78,7 +78,7 @@ def test_no_color_is_respected(server: SandboxThread, log: Path) -> None:
     assert "qwen2.5-coder:7b" in shown
 
 
-def test_a_narrow_terminal_loses_columns_but_no_name(
+def test_narrow_terminal_drops_columns_but_keeps_names_whole(
     server: SandboxThread, log: Path
 ) -> None:
     _, shown = on_terminal("ls", columns=50)
@@ -98,14 +98,14 @@ def test_a_pull_draws_a_bar(server: SandboxThread, log: Path) -> None:
     assert STYLE.sub("", shown).splitlines()[-1].startswith("qwen3:0.6b pulled in ")
 
 
-def test_a_load_shows_that_it_takes_time(server: SandboxThread, log: Path) -> None:
+def test_load_shows_a_spinner(server: SandboxThread, log: Path) -> None:
     code, shown = on_terminal("load", "llama3.2:3b")
 
     assert code == 0
     assert "loading llama3.2:3b" in shown
 
 
-def test_rm_asks_and_takes_no_for_an_answer(
+def test_rm_asks_and_accepts_no(
     server: SandboxThread, log: Path, herdbook: Herdbook
 ) -> None:
     code, shown = on_terminal("rm", "smollm2:135m", typed="n\n", when="[y/N]")
@@ -116,7 +116,7 @@ def test_rm_asks_and_takes_no_for_an_answer(
     assert herdbook("show", "smollm2:135m", "--json").json["present"]
 
 
-def test_rm_takes_the_end_of_input_for_a_no(server: SandboxThread, log: Path) -> None:
+def test_rm_treats_end_of_input_as_no(server: SandboxThread, log: Path) -> None:
     code, shown = on_terminal("rm", "smollm2:135m", typed="\x04", when="[y/N]")
 
     assert code == 1
@@ -180,7 +180,7 @@ def test_apply_asks_before_it_deletes(server: SandboxThread, log: Path) -> None:
     assert "Nothing was changed." in shown
 
 
-def test_apply_does_it_all_after_a_yes(
+def test_apply_runs_all_steps_after_yes(
     server: SandboxThread, log: Path, herdbook: Herdbook
 ) -> None:
     wanted = log.with_name("herd.toml")
@@ -194,7 +194,7 @@ def test_apply_does_it_all_after_a_yes(
     assert len(herdbook("ls", "--json").json) == 2
 
 
-def test_apply_that_is_stopped_shows_what_is_not_done(
+def test_stopped_apply_shows_the_skipped_steps(
     serving: Callable[..., SandboxThread], log: Path
 ) -> None:
     slow = serving(speed=1.0, rate=2e7)
@@ -210,9 +210,7 @@ def test_apply_that_is_stopped_shows_what_is_not_done(
     assert "skipped: load qwen3:0.6b" in lines
 
 
-def test_apply_asks_nothing_where_nothing_is_deleted(
-    server: SandboxThread, log: Path
-) -> None:
+def test_apply_without_deletions_does_not_ask(server: SandboxThread, log: Path) -> None:
     wanted = log.with_name("herd.toml")
     wanted.write_text(PRUNING)
     code, shown = on_terminal("apply", str(wanted))

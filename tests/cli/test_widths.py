@@ -35,7 +35,7 @@ def words(text: str) -> set[str]:
 
 @pytest.mark.parametrize("columns", [40, 80, 100, 200])
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
-def test_a_terminal_of_any_width_shows_every_word(
+def test_terminal_of_any_width_shows_every_word(
     herdbook: Herdbook,
     server: SandboxThread,
     monkeypatch: pytest.MonkeyPatch,

@@ -14,11 +14,11 @@ from herdbook.core.actor import current_actor, current_correlation, operation
 NAME = "llava:7b"
 
 
-def test_actor_is_the_default_by_default() -> None:
+def test_default_actor_is_used_unless_set() -> None:
     assert current_actor("library:python") == "library:python"
 
 
-def test_actor_holds_inside_its_block_alone() -> None:
+def test_actor_applies_only_inside_its_block() -> None:
     with acting_as("cli:ann"):
         with acting_as("api:ben"):
             assert current_actor("-") == "api:ben"
@@ -34,7 +34,7 @@ def test_operation_inside_another_is_part_of_it() -> None:
     assert current_correlation() is None
 
 
-def test_operations_one_after_another_have_ids_of_their_own() -> None:
+def test_consecutive_operations_have_different_ids() -> None:
     with operation() as first:
         pass
     with operation() as second:
@@ -43,7 +43,7 @@ def test_operations_one_after_another_have_ids_of_their_own() -> None:
     assert first != second
 
 
-def test_operation_is_bound_into_the_logs() -> None:
+def test_operation_id_is_bound_into_log_messages() -> None:
     with operation(model=NAME) as correlation_id:
         bound = structlog.contextvars.get_contextvars()
 
@@ -51,7 +51,7 @@ def test_operation_is_bound_into_the_logs() -> None:
     assert structlog.contextvars.get_contextvars() == {}
 
 
-def test_correlation_that_is_given_holds_inside_its_block_alone() -> None:
+def test_given_correlation_applies_only_inside_its_block() -> None:
     with acting_as("api:ben", correlation_id="request-1"):
         assert current_correlation() == "request-1"
         bound = structlog.contextvars.get_contextvars()
@@ -71,7 +71,7 @@ def test_block_without_a_correlation_keeps_the_one_around_it() -> None:
         assert current_correlation() == "request-1"
 
 
-async def test_actor_travels_into_a_task_and_not_back() -> None:
+async def test_tasks_inherit_the_actor_but_do_not_change_it() -> None:
     async def act() -> str:
         with acting_as("api:ben"):
             await asyncio.sleep(0)
@@ -85,7 +85,7 @@ async def test_actor_travels_into_a_task_and_not_back() -> None:
         assert await task == "api:ben"
 
 
-async def test_pull_is_recorded_in_the_name_of_who_asked() -> None:
+async def test_pull_is_recorded_with_the_actor_that_requested_it() -> None:
     async with serve_manager("none") as (_, manager):
         with manager.acting_as("api:ben"):
             await pull_to_end(manager, "plain")
@@ -95,7 +95,7 @@ async def test_pull_is_recorded_in_the_name_of_who_asked() -> None:
         }
 
 
-async def test_without_an_actor_the_managers_own_is_recorded() -> None:
+async def test_actor_of_the_manager_is_the_default() -> None:
     async with serve_manager() as (_, manager):
         await manager.mark_used(NAME)
 
@@ -114,7 +114,7 @@ async def test_all_events_of_a_pull_share_one_correlation() -> None:
         assert events[0].correlation_id is not None
 
 
-async def test_all_that_a_block_does_has_the_correlation_that_it_was_given() -> None:
+async def test_everything_in_a_block_has_its_correlation() -> None:
     async with serve_manager() as (_, manager):
         before = (await manager.now()).position
         with manager.acting_as("api:ben", correlation_id="request-1"):
@@ -177,7 +177,7 @@ async def test_delete_and_its_unload_are_one_operation() -> None:
         assert unloaded.correlation_id == deleted.correlation_id is not None
 
 
-async def test_two_operations_at_once_keep_their_ids_apart() -> None:
+async def test_concurrent_operations_have_different_ids() -> None:
     async with serve_manager("none") as (_, manager):
         await asyncio.gather(
             pull_to_end(manager, "plain"), pull_to_end(manager, "smollm2:135m")

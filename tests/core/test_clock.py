@@ -48,7 +48,7 @@ async def test_manual_timeout_expires_when_the_clock_is_moved_past_it() -> None:
         await waiting
 
 
-async def test_manual_timeout_that_was_left_in_time_does_nothing() -> None:
+async def test_manual_timeout_that_ended_in_time_does_nothing() -> None:
     clock = ManualClock()
 
     async with clock.timeout(5):
@@ -58,7 +58,7 @@ async def test_manual_timeout_that_was_left_in_time_does_nothing() -> None:
     assert clock.monotonic() == 10
 
 
-async def test_system_clock_continues_in_utc() -> None:
+async def test_system_clock_runs_in_utc() -> None:
     clock = SystemClock()
     before = clock.monotonic()
 
@@ -95,7 +95,7 @@ async def test_timeout_in_a_task_cancelled_before_raises_timeout_error() -> None
 
 
 @pytest.mark.parametrize("expires_first", [True, False])
-async def test_cancel_that_meets_a_timeout_stays_a_cancel(
+async def test_cancellation_during_a_timeout_stays_a_cancellation(
     expires_first: bool,
 ) -> None:
     clock = ManualClock()

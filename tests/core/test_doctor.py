@@ -80,7 +80,7 @@ async def test_doctor_reports_each_check_of_a_sound_log(tmp_path: Path) -> None:
     assert "herdbook 0." in found["versions"][0].what
 
 
-async def test_doctor_makes_no_log(tmp_path: Path) -> None:
+async def test_doctor_does_not_create_a_log(tmp_path: Path) -> None:
     async with serve_sandbox() as server:
         found = await examined(server, tmp_path / "herd.db")
 
@@ -127,7 +127,7 @@ async def test_doctor_records_nothing_in_a_log_that_has_a_problem(
     assert log.read_bytes() == before
 
 
-async def test_doctor_works_where_no_log_can_be(tmp_path: Path) -> None:
+async def test_doctor_works_where_a_log_is_impossible(tmp_path: Path) -> None:
     async with serve_sandbox() as server:
         found = await examined(server, tmp_path / ("x" * 300))
 
@@ -149,7 +149,7 @@ async def test_doctor_works_with_a_log_that_cannot_be_opened(tmp_path: Path) -> 
     assert found["server"][0].level is Level.OK
 
 
-async def test_work_of_the_dead_is_reported_with_how_to_go_on(tmp_path: Path) -> None:
+async def test_work_of_a_dead_process_is_reported_with_a_remedy(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
     async with serve_sandbox() as server, server.open_manager(log) as manager:
         instance = manager._storage.instances
@@ -166,7 +166,7 @@ async def test_work_of_the_dead_is_reported_with_how_to_go_on(tmp_path: Path) ->
     assert dead.remedy == "To resume, run: herdbook pull llama3.1:latest"
 
 
-async def test_others_at_work_on_the_log_are_counted(tmp_path: Path) -> None:
+async def test_other_processes_using_the_log_are_counted(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
     async with serve_sandbox() as server, server.open_manager(log):
         found = await examined(server, log)
@@ -174,7 +174,7 @@ async def test_others_at_work_on_the_log_are_counted(tmp_path: Path) -> None:
     assert found["instances"][0].what == "log in use by 1 other instance"
 
 
-def test_catalogue_that_is_not_valid_is_a_problem(tmp_path: Path) -> None:
+def test_invalid_catalogue_is_a_problem(tmp_path: Path) -> None:
     path = tmp_path / "catalogue.toml"
     path.write_text("[models.x]\nfoo = 1\n")
     found = check_catalogue(path)
@@ -183,7 +183,7 @@ def test_catalogue_that_is_not_valid_is_a_problem(tmp_path: Path) -> None:
     assert "key foo" in found.what
 
 
-def test_catalogue_that_is_valid_is_laid_on_the_shipped_one(tmp_path: Path) -> None:
+def test_valid_catalogue_extends_the_shipped_one(tmp_path: Path) -> None:
     path = tmp_path / "catalogue.toml"
     path.write_text('[models."mine:1b"]\ncontext = 100\n')
 
@@ -201,7 +201,7 @@ async def test_runner_without_a_model_is_reported_with_memory_and_expiry() -> No
     assert "it expires in" in found.what
 
 
-async def test_runner_without_a_model_may_stay_for_ever() -> None:
+async def test_runner_without_a_model_may_have_no_expiry() -> None:
     async with serve_manager() as (server, manager):
         await server.load("llava:7b", keep_alive=-1)
         await server.delete("llava:7b")
@@ -210,7 +210,7 @@ async def test_runner_without_a_model_may_stay_for_ever() -> None:
     assert "it never expires" in found.what
 
 
-async def test_runner_of_shared_weights_is_somebodys() -> None:
+async def test_runner_of_shared_weights_belongs_to_a_model() -> None:
     async with serve_manager() as (server, manager):
         await server.load("plain")
         await manager.refresh()
@@ -230,7 +230,7 @@ async def test_model_without_weights_is_a_problem() -> None:
     assert found.remedy == "Pull it again: herdbook pull llava:7b"
 
 
-async def test_model_of_a_torn_manifest_is_a_problem() -> None:
+async def test_model_with_a_truncated_manifest_is_a_problem() -> None:
     async with serve_manager() as (server, manager):
         server.apply(manifest_damaged="llava:7b")
         await manager.refresh()
@@ -261,7 +261,7 @@ async def test_model_in_error_is_reported_with_its_last_failure() -> None:
     assert found.remedy.endswith("herdbook pull no-such:1b")
 
 
-async def test_older_server_is_reported_by_what_it_lacks() -> None:
+async def test_older_server_is_reported_with_what_it_lacks() -> None:
     async with (
         serve_sandbox(profile=sandbox.OLDER) as server,
         server.open_manager() as manager,
@@ -273,7 +273,7 @@ async def test_older_server_is_reported_by_what_it_lacks() -> None:
     assert "capabilities in its list of models or the context in effect" in found.what
 
 
-async def test_build_without_a_version_is_reported() -> None:
+async def test_server_without_a_version_is_reported() -> None:
     profile = sandbox.Profile(version="0.0.0")
     async with (
         serve_sandbox(profile=profile) as server,
@@ -301,7 +301,7 @@ async def test_unfinished_download_is_reported_with_its_bytes(models: Path) -> N
     assert found.what.startswith(f"1 unfinished in {models} use 12 kB")
 
 
-async def test_download_under_way_needs_nothing(models: Path) -> None:
+async def test_running_download_needs_no_action(models: Path) -> None:
     (models / "blobs" / "sha256-ab-partial").write_bytes(b"x")
     async with serve_manager() as (_, manager):
         pull = manager.pull("llama3.1:latest")
@@ -313,7 +313,7 @@ async def test_download_under_way_needs_nothing(models: Path) -> None:
     assert "under way: llama3.1:latest" in found.what
 
 
-async def test_downloads_that_cannot_be_seen_are_reported_as_such(models: Path) -> None:
+async def test_unreadable_downloads_folder_is_reported(models: Path) -> None:
     (models / "blobs").rmdir()
     async with serve_manager() as (_, manager):
         (found,) = await checked(manager, "partials")
@@ -322,5 +322,5 @@ async def test_downloads_that_cannot_be_seen_are_reported_as_such(models: Path) 
     assert "unknown" in found.what
 
 
-def test_folder_of_models_is_the_users_own_by_default() -> None:
+def test_models_folder_defaults_to_the_one_of_the_user() -> None:
     assert models_folder({}) == Path.home() / ".ollama" / "models"

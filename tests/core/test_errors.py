@@ -45,7 +45,7 @@ def drawn() -> list[tuple[int, str]]:
     return [(len(branch) // 4, name) for branch, name in tree]
 
 
-def test_the_tree_is_drawn_as_it_is() -> None:
+def test_drawn_tree_matches_the_classes() -> None:
     above: list[str] = []
     for depth, name in drawn():
         del above[depth:]
@@ -62,14 +62,14 @@ def test_every_class_of_this_module_is_in_the_tree() -> None:
     assert here <= names
 
 
-def test_the_list_of_names_is_sorted_and_whole() -> None:
+def test_list_of_names_is_sorted_and_complete() -> None:
     assert sorted(errors.__all__) == errors.__all__
     assert {name for name in vars(errors) if name.endswith("Error")} <= set(
         errors.__all__
     )
 
 
-def test_every_class_has_a_word_of_its_own() -> None:
+def test_every_class_has_its_own_code() -> None:
     codes = [each.code for each in CLASSES]
 
     assert sorted(set(codes)) == sorted(codes)
@@ -98,7 +98,7 @@ def test_the_message_has_subject_state_and_remedy() -> None:
     )
 
 
-def test_what_the_server_said_is_kept_whole_and_told_in_one_line() -> None:
+def test_server_text_is_kept_and_shown_in_one_line() -> None:
     said = "one {brace}\n" + "long " * 200
 
     error = BadAnswerError("Ollama at x", raw=said)
@@ -109,7 +109,7 @@ def test_what_the_server_said_is_kept_whole_and_told_in_one_line() -> None:
     assert len(str(error)) < 500
 
 
-def test_a_state_without_a_reason_ends_without_a_colon() -> None:
+def test_state_without_a_reason_has_no_colon() -> None:
     assert str(PullError("m")) == "m cannot be pulled"
 
 
@@ -136,7 +136,7 @@ def test_other_errors_have_their_class_as_kind() -> None:
     assert "no data arrived for 20 s" in str(StalledError("m", seconds=20))
 
 
-def test_a_model_that_is_not_there_error_says_how_to_pull_it() -> None:
+def test_error_for_a_missing_model_has_the_pull_command() -> None:
     error = ModelNotFoundError("m:1", where="node local")
 
     assert str(error) == "m:1 is not on node local. To pull it: herdbook pull m:1"
@@ -154,7 +154,7 @@ def subclasses(kind: type[HerdbookError]) -> set[type[HerdbookError]]:
     return {kind}.union(*(subclasses(child) for child in kind.__subclasses__()))
 
 
-def test_every_error_of_the_library_stands_in_the_tree() -> None:
+def test_every_library_error_is_in_the_tree() -> None:
     for package in (core, events):  # else the result depends on the tests before it
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)

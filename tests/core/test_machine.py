@@ -46,7 +46,7 @@ def test_machine_and_table_agree_on_random_histories(events: list[str]) -> None:
         assert model.lifecycle == lifecycle
 
 
-def test_asking_moves_a_copy_alone() -> None:
+def test_queries_move_only_a_copy() -> None:
     model = Model("a:1")
 
     asked = MACHINE.ask(model, ["PullStarted", "PullCompleted"])
@@ -55,7 +55,7 @@ def test_asking_moves_a_copy_alone() -> None:
     assert model.lifecycle == INITIAL
 
 
-def test_refusal_names_model_state_and_what_is_allowed() -> None:
+def test_refusal_names_model_state_and_allowed_events() -> None:
     with pytest.raises(IllegalTransitionError) as refused:
         MACHINE.ask(Model("a:1"), ["ModelLoaded"])
 
@@ -66,7 +66,7 @@ def test_refusal_names_model_state_and_what_is_allowed() -> None:
     )
 
 
-def test_adding_a_model_binds_nothing_to_it() -> None:
+def test_machine_adds_no_attributes_to_the_model() -> None:
     model = Model("a:1", Lifecycle(*INITIAL))
 
     MACHINE.add_model(model)

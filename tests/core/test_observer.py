@@ -71,7 +71,7 @@ async def observed(
         yield server, manager, figures
 
 
-async def test_every_request_of_a_refresh_is_reported() -> None:
+async def test_observer_receives_every_request_of_a_refresh() -> None:
     async with observed() as (_, manager, figures):
         await manager.refresh()
 
@@ -116,7 +116,7 @@ async def test_append_that_the_log_refuses_is_not_reported() -> None:
         assert figures.appends == []
 
 
-async def test_request_that_takes_long_is_reported_with_its_seconds() -> None:
+async def test_slow_request_is_reported_with_its_seconds() -> None:
     async with observed() as (server, manager, figures):
         server.apply(runner_start_delay_s=7)
 
@@ -127,7 +127,7 @@ async def test_request_that_takes_long_is_reported_with_its_seconds() -> None:
         assert load.seconds == pytest.approx(7.25, abs=0.1)
 
 
-async def test_pull_is_one_request_from_its_beginning_to_success() -> None:
+async def test_pull_is_reported_as_one_request() -> None:
     async with observed("none") as (server, manager, figures):
         server.apply(registry={"rate": 1e7})
 
@@ -156,7 +156,7 @@ async def test_pull_that_fails_is_reported_by_its_code() -> None:
         assert [one.failure for one in figures.of("/api/pull")] == [raised.value.kind]
 
 
-async def test_answer_that_makes_no_sense_is_a_failure() -> None:
+async def test_invalid_answer_is_reported_as_a_failure() -> None:
     async with observed() as (server, manager, figures):
         server.apply(answer={"path": "/api/ps", "status": 200, "body": "nonsense"})
         await manager._try_refresh()
@@ -164,7 +164,7 @@ async def test_answer_that_makes_no_sense_is_a_failure() -> None:
         assert [one.failure for one in figures.of("/api/ps")] == ["bad_answer"]
 
 
-async def test_server_that_is_away_is_reported_for_every_request() -> None:
+async def test_unreachable_server_is_reported_for_every_request() -> None:
     async with observed() as (server, manager, figures):
         server.apply(server="killed")
         with pytest.raises(NodeUnreachableError):
@@ -175,7 +175,7 @@ async def test_server_that_is_away_is_reported_for_every_request() -> None:
         assert failures <= {"node_unreachable", "cancelled"}
 
 
-async def test_load_that_is_cancelled_is_reported_as_that() -> None:
+async def test_cancelled_load_is_reported_as_cancelled() -> None:
     async with observed() as (server, manager, figures):
         server.apply(runner_start_delay_s=60)
         loading = asyncio.create_task(manager.load(NAME))
@@ -188,7 +188,7 @@ async def test_load_that_is_cancelled_is_reported_as_that() -> None:
         assert load.seconds == pytest.approx(5, abs=1)
 
 
-async def test_pull_that_is_left_is_reported_as_cancelled() -> None:
+async def test_abandoned_pull_is_reported_as_cancelled() -> None:
     async with observed("none") as (server, manager, figures):
         server.apply(registry={"rate": 1e6})
         async with aclosing(manager.pull(BIG)) as progress:

@@ -133,7 +133,7 @@ def content(log: Path) -> dict[str, tuple[bytes, int]]:
 
 
 @pytest.mark.usefixtures("protect")
-def test_complete_file_is_read_where_it_is(log: Path) -> None:
+def test_complete_file_is_read_in_place(log: Path) -> None:
     before = make_read_only(log)
 
     found = read_unprivileged(log)
@@ -146,7 +146,7 @@ def test_complete_file_is_read_where_it_is(log: Path) -> None:
 
 
 @pytest.mark.usefixtures("protect")
-def test_changes_are_refused_before_the_server_is_asked(log: Path) -> None:
+def test_changes_are_refused_before_any_request(log: Path) -> None:
     make_read_only(log)
 
     found = read_unprivileged(log)
@@ -158,7 +158,7 @@ def test_changes_are_refused_before_the_server_is_asked(log: Path) -> None:
 
 
 @pytest.mark.usefixtures("protect")
-def test_events_in_the_wal_are_read_too(log: Path) -> None:
+def test_events_in_the_wal_are_read(log: Path) -> None:
     with closing(sqlite3.connect(log)) as connection:
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         last = connection.execute("SELECT max(position) FROM events").fetchone()[0]

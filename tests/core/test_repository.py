@@ -37,7 +37,7 @@ def a_register(store: MemoryEventStore) -> ModelRepository:
     )
 
 
-async def test_recorded_facts_move_the_views_at_once() -> None:
+async def test_recorded_facts_update_the_views_immediately() -> None:
     register = a_register(MemoryEventStore())
 
     recorded = await register.record("a:1", [FOUND], cause=Cause.OBSERVED)
@@ -49,7 +49,7 @@ async def test_recorded_facts_move_the_views_at_once() -> None:
     assert register.views.position == 1
 
 
-async def test_illegal_facts_leave_log_and_views_as_they_are() -> None:
+async def test_illegal_facts_change_neither_log_nor_views() -> None:
     store = MemoryEventStore()
     register = a_register(store)
 
@@ -60,7 +60,7 @@ async def test_illegal_facts_leave_log_and_views_as_they_are() -> None:
     assert register.status("a:1") is None
 
 
-async def test_two_registers_on_one_log_decide_again_when_beaten() -> None:
+async def test_repositories_on_one_log_decide_again_after_a_conflict() -> None:
     store = MemoryEventStore()
     one, other = a_register(store), a_register(store)
     await one.record("a:1", [FOUND], cause=Cause.OBSERVED)
@@ -123,7 +123,7 @@ async def test_actor_and_operation_of_the_caller_are_recorded() -> None:
     assert [event.correlation_id for event in events] == [correlation_id, None]
 
 
-async def test_cancelled_command_is_in_the_log_or_not_and_the_views_learn_it() -> None:
+async def test_cancelled_command_is_recorded_or_not_and_the_views_agree() -> None:
     store = MemoryEventStore()
     register = a_register(store)
     command = asyncio.ensure_future(
@@ -143,7 +143,7 @@ async def test_cancelled_command_is_in_the_log_or_not_and_the_views_learn_it() -
     assert register.version("a:1") == recorded + 1
 
 
-async def test_node_is_recorded_in_its_own_stream() -> None:
+async def test_node_has_its_own_stream() -> None:
     store = MemoryEventStore()
     register = a_register(store)
 
@@ -174,7 +174,7 @@ class AlwaysBeaten(MemoryEventStore):
         return await super().append(stream, events, expected_version)
 
 
-async def test_losing_every_time_ends_with_an_error() -> None:
+async def test_repeated_conflicts_end_with_an_error() -> None:
     register = a_register(AlwaysBeaten())
 
     with pytest.raises(BusyError, match="changed 20 times"):

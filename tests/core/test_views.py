@@ -76,7 +76,7 @@ async def replayed(store: MemoryEventStore) -> Views:
     return views
 
 
-async def test_restored_views_are_those_that_were_kept() -> None:
+async def test_restored_views_equal_the_saved_ones() -> None:
     async with kept() as (store, snapshots):
         views = await restore(store, snapshots)
 
@@ -85,7 +85,7 @@ async def test_restored_views_are_those_that_were_kept() -> None:
         assert views.hash == (await store.head()).hash
 
 
-async def test_restored_views_take_in_what_came_after() -> None:
+async def test_restored_views_apply_later_events() -> None:
     async with kept() as (store, snapshots):
         await append(store, "b:1", uses=2)
 
@@ -95,7 +95,7 @@ async def test_restored_views_take_in_what_came_after() -> None:
         assert (views.position, views.saved_position) == (8, 5)
 
 
-async def test_views_without_snapshots_are_replayed_without_a_warning() -> None:
+async def test_missing_snapshots_cause_no_warning() -> None:
     async with kept() as (store, _):
         with capture_logs() as logs:
             views = await restore(store, Snapshots())
@@ -169,7 +169,7 @@ async def test_reopened_log_has_the_same_views(tmp_path: Path) -> None:
             assert (await manager.now()).statuses() == before
 
 
-async def test_manager_keeps_its_views_after_so_many_events(tmp_path: Path) -> None:
+async def test_manager_saves_its_views_after_many_events(tmp_path: Path) -> None:
     log, settings = tmp_path / "herd.db", ManagerSettings(snapshot_every=5)
     async with serve_sandbox() as server:
         async with server.open_manager(log, settings=settings) as manager:
@@ -184,7 +184,7 @@ async def test_manager_keeps_its_views_after_so_many_events(tmp_path: Path) -> N
     assert after == before
 
 
-async def test_manager_keeps_no_views_of_few_events(tmp_path: Path) -> None:
+async def test_manager_does_not_save_views_of_few_events(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
     async with serve_sandbox() as server:
         async with server.open_manager(log) as manager:
@@ -193,7 +193,7 @@ async def test_manager_keeps_no_views_of_few_events(tmp_path: Path) -> None:
             assert await store.load_view("status") is None
 
 
-async def test_nothing_is_logged_where_a_log_is_opened_again(tmp_path: Path) -> None:
+async def test_reopening_a_log_logs_nothing(tmp_path: Path) -> None:
     log, settings = tmp_path / "herd.db", ManagerSettings(snapshot_every=1)
     async with serve_sandbox() as server:
         async with server.open_manager(log, settings=settings):
@@ -205,7 +205,7 @@ async def test_nothing_is_logged_where_a_log_is_opened_again(tmp_path: Path) -> 
     assert logs == []
 
 
-async def test_copy_of_views_is_the_same_and_stays_so() -> None:
+async def test_copy_of_views_is_equal_and_independent() -> None:
     async with kept() as (store, _):
         views = await replayed(store)
         copied, before = views.copy(), dumps(views)

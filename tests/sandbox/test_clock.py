@@ -17,7 +17,7 @@ def test_manual_clock_stands_still() -> None:
     assert (clock.now(), clock.now()) == (0.0, 0.0)
 
 
-def test_advance_does_what_was_due_in_its_order() -> None:
+def test_advance_runs_due_timers_in_order() -> None:
     clock = ManualClock()
     done: list[float] = []
     clock.call_later(2.0, lambda: done.append(clock.now()))
@@ -30,7 +30,7 @@ def test_advance_does_what_was_due_in_its_order() -> None:
     assert clock.now() == 5.0
 
 
-def test_timers_set_by_timers_are_due_in_the_same_advance() -> None:
+def test_timers_set_by_timers_run_in_the_same_advance() -> None:
     clock = ManualClock()
     done: list[float] = []
 
@@ -44,7 +44,7 @@ def test_timers_set_by_timers_are_due_in_the_same_advance() -> None:
     assert done == [2.0]
 
 
-def test_cancelled_timer_is_forgotten() -> None:
+def test_cancelled_timer_does_not_run() -> None:
     clock = ManualClock()
     done: list[int] = []
     clock.call_later(1.0, lambda: done.append(1)).cancel()
@@ -54,7 +54,7 @@ def test_cancelled_timer_is_forgotten() -> None:
     assert done == []
 
 
-def test_cancelled_timers_do_not_pile_up() -> None:
+def test_cancelled_timers_do_not_accumulate() -> None:
     clock = ManualClock()
     for _ in range(10_000):
         clock.call_later(3600.0, lambda: None).cancel()
@@ -89,7 +89,7 @@ async def test_drive_runs_work_that_waits_on_the_clock() -> None:
     assert clock.now() == 3 * 3600.0
 
 
-async def test_drive_gives_up_on_what_no_timer_brings() -> None:
+async def test_drive_gives_up_if_no_timer_is_left() -> None:
     with pytest.raises(TimeoutError, match="no timer is left"):
         await ManualClock().drive(asyncio.Event().wait())
 
@@ -113,7 +113,7 @@ async def test_time_passes_from_timer_to_timer(clock: Clock) -> None:
     assert woken == pytest.approx([60.0, 120.0, 180.0], abs=0.5)
 
 
-async def test_time_passes_over_cancelled_timers() -> None:
+async def test_time_skips_cancelled_timers() -> None:
     clock = ManualClock()
     clock.call_later(1.0, lambda: None).cancel()
 
@@ -123,7 +123,7 @@ async def test_time_passes_over_cancelled_timers() -> None:
     assert clock.now() == 2.0
 
 
-def test_manual_date_moves_with_the_clock() -> None:
+def test_manual_date_advances_with_the_clock() -> None:
     began = datetime(2026, 5, 1, tzinfo=UTC)
     clock = ManualClock(began)
 
@@ -132,7 +132,7 @@ def test_manual_date_moves_with_the_clock() -> None:
     assert clock.wall(clock.now()) == began + timedelta(seconds=90)
 
 
-async def test_real_clock_runs_as_fast_as_configured() -> None:
+async def test_real_clock_runs_at_the_configured_speed() -> None:
     clock = RealClock(speed=1000.0)
     due = asyncio.Event()
 
@@ -142,7 +142,7 @@ async def test_real_clock_runs_as_fast_as_configured() -> None:
     assert clock.now() >= 10.0
 
 
-async def test_real_clock_can_be_moved() -> None:
+async def test_real_clock_can_be_advanced() -> None:
     clock = RealClock()
     done: list[float] = []
     clock.call_later(3600.0, lambda: done.append(clock.now()))
@@ -153,7 +153,7 @@ async def test_real_clock_can_be_moved() -> None:
     assert clock.now() >= 3601.0
 
 
-async def test_real_clock_shows_dates_of_the_computer() -> None:
+async def test_real_clock_uses_the_date_of_the_computer() -> None:
     clock = RealClock(speed=60.0)
     clock.call_later(0.0, lambda: None)
 
@@ -166,7 +166,7 @@ def test_real_clock_stands_still_before_it_is_used() -> None:
     assert RealClock().now() == 0.0
 
 
-async def test_held_clock_moves_only_when_advanced() -> None:
+async def test_paused_clock_moves_only_when_advanced() -> None:
     start = datetime(2026, 3, 9, tzinfo=UTC)
     clock = RealClock(held_at=start)
     fired: list[float] = []
@@ -181,7 +181,7 @@ async def test_held_clock_moves_only_when_advanced() -> None:
     assert clock.wall(clock.now()) == start + timedelta(seconds=90)
 
 
-async def test_released_clock_runs_with_the_dates_of_the_computer() -> None:
+async def test_resumed_clock_uses_the_date_of_the_computer() -> None:
     clock = RealClock(held_at=datetime(2026, 3, 9, tzinfo=UTC))
     fired = asyncio.Event()
     clock.advance(90)

@@ -22,7 +22,7 @@ from herdbook.sandbox.refusals import Refusal
         ("http://127.0.0.1:5055/library/x", "127.0.0.1:5055/library/x:latest"),
     ],
 )
-def test_name_is_displayed_as_short_as_it_can_be(text: str, display: str) -> None:
+def test_name_is_displayed_in_its_shortest_form(text: str, display: str) -> None:
     name = Name.parse(text)
 
     assert name is not None
@@ -40,7 +40,7 @@ def test_invalid_name_is_refused_as_a_whole(text: str) -> None:
     ("text", "seconds"),
     [("1h30m", 5400.0), ("90s", 90.0), ("-1m", -60.0), ("1.5m", 90.0), ("0", 0.0)],
 )
-def test_duration_is_read(text: str, seconds: float) -> None:
+def test_duration_is_parsed(text: str, seconds: float) -> None:
     assert duration_s(text) == seconds
 
 
@@ -52,7 +52,7 @@ def test_duration_is_read(text: str, seconds: float) -> None:
         ("5x", 'time: unknown unit "x" in duration "5x"'),
     ],
 )
-def test_wrong_duration_is_refused_in_the_words_of_go(text: str, words: str) -> None:
+def test_invalid_duration_is_refused_in_the_words_of_go(text: str, words: str) -> None:
     with pytest.raises(Refusal) as refused:
         duration_s(text)
 
@@ -63,11 +63,11 @@ def test_wrong_duration_is_refused_in_the_words_of_go(text: str, words: str) -> 
     ("value", "seconds"),
     [(None, None), (300, 300.0), (3.5, 3.5), (-1, FOREVER), ("-1m", FOREVER), (0, 0.0)],
 )
-def test_keep_alive_is_read(value: object, seconds: float | None) -> None:
+def test_keep_alive_is_parsed(value: object, seconds: float | None) -> None:
     assert keep_alive_s(value) == seconds
 
 
-def test_keep_alive_beyond_measure_overflows() -> None:
+def test_huge_keep_alive_overflows() -> None:
     assert keep_alive_s(1e30) == -1.0
     assert keep_alive_s(1e30, whole_seconds=True) == 0.0
 
@@ -77,7 +77,7 @@ def test_keep_alive_of_another_type_is_refused() -> None:
         keep_alive_s({})
 
 
-def test_date_has_nanoseconds_without_zeros_at_their_end() -> None:
+def test_date_has_nanoseconds_without_trailing_zeros() -> None:
     assert go_date(datetime(2026, 1, 1, tzinfo=UTC)) == "2026-01-01T00:00:00Z"
     assert go_date(datetime(2026, 1, 1, 0, 0, 0, 3, UTC)) == (
         "2026-01-01T00:00:00.000003757Z"

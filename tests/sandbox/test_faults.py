@@ -11,7 +11,7 @@ from herdbook.sandbox import apply_step
 from herdbook.sandbox.refusals import Refusal
 
 
-async def test_step_over_http_does_what_it_says(client: Any) -> None:
+async def test_control_step_over_http_takes_effect(client: Any) -> None:
     talk = await client.post("/sandbox/did", manifest_deleted="plain:latest")
 
     assert talk.json == {"now": 0.0, "down": False}
@@ -32,14 +32,14 @@ async def test_clock_can_be_read_over_http(client: Any) -> None:
     assert await client.get("/sandbox/clock") == {"now": 5.0, "down": False}
 
 
-async def test_server_can_be_started_again_over_http(client: Any) -> None:
+async def test_server_can_be_restarted_over_http(client: Any) -> None:
     await client.post("/sandbox/faults", server="killed")
     await client.post("/sandbox/faults", server="started")
 
     assert await client.get("/api/ps") == {"models": []}
 
 
-async def test_requests_that_were_seen_are_listed(client: Any) -> None:
+async def test_received_requests_are_listed(client: Any) -> None:
     await client.get("/api/ps")
     await client.post("/api/show", model="nowhere:7b")
 
@@ -58,7 +58,7 @@ async def test_requests_that_were_seen_are_listed(client: Any) -> None:
     assert show == ended | asked | {"status": 404}
 
 
-async def test_request_and_its_answer_take_their_time(client: Any) -> None:
+async def test_request_and_answer_take_time(client: Any) -> None:
     client.world.delays = lambda path: (2.0, 3.0) if path == "/api/ps" else (60.0, 0.0)
 
     await client.get("/api/ps")
@@ -78,7 +78,7 @@ async def test_request_and_its_answer_take_their_time(client: Any) -> None:
         ("/sandbox/clock", {"forward": 1}, "Object contains unknown field"),
     ],
 )
-async def test_step_that_is_not_known_is_refused(
+async def test_unknown_step_is_refused(
     client: Any, path: str, body: Any, words: str
 ) -> None:
     talk = await client.ask("POST", path, body)
@@ -87,7 +87,7 @@ async def test_step_that_is_not_known_is_refused(
     assert words in talk.json["error"]
 
 
-async def test_unknown_path_of_the_sandbox_is_not_there(client: Any) -> None:
+async def test_unknown_path_of_the_sandbox_is_not_found(client: Any) -> None:
     assert (await client.ask("GET", "/sandbox/nothing")).status == 404
 
 
@@ -98,7 +98,7 @@ def test_unknown_step_changes_nothing(client: Any) -> None:
     assert client.world.store.entries
 
 
-async def test_proxy_answers_in_its_own_words_once(client: Any) -> None:
+async def test_proxy_fault_answers_once(client: Any) -> None:
     apply_step(client.world, {"answer": {"body": "<h1>Bad Gateway</h1>"}})
 
     talk = await client.ask("GET", "/api/tags")
@@ -109,7 +109,7 @@ async def test_proxy_answers_in_its_own_words_once(client: Any) -> None:
     assert await client.names()
 
 
-async def test_answer_may_be_scripted_for_a_path_and_several_times(
+async def test_answer_can_be_scripted_per_path_and_repeated(
     client: Any,
 ) -> None:
     script = {
@@ -126,7 +126,7 @@ async def test_answer_may_be_scripted_for_a_path_and_several_times(
     assert await client.names()
 
 
-async def test_answers_for_ever_end_when_they_are_cleared(client: Any) -> None:
+async def test_permanent_answers_end_when_cleared(client: Any) -> None:
     apply_step(client.world, {"answer": {"times": 0, "status": 500}})
     statuses = [(await client.ask("GET", "/api/ps")).status for _ in range(3)]
     apply_step(client.world, {"answer": None})
@@ -135,7 +135,7 @@ async def test_answers_for_ever_end_when_they_are_cleared(client: Any) -> None:
     assert await client.get("/api/ps") == {"models": []}
 
 
-async def test_nonsense_may_stand_in_the_middle_of_a_stream(client: Any) -> None:
+async def test_stream_can_contain_garbage(client: Any) -> None:
     broken = base64.b64encode(b'{"status":"\xff\xfe"}\n').decode()
     apply_step(client.world, {"answer": {"after_lines": 2, "body_base64": broken}})
 
@@ -146,7 +146,7 @@ async def test_nonsense_may_stand_in_the_middle_of_a_stream(client: Any) -> None
     assert talk.whole
 
 
-async def test_answer_may_hang(client: Any) -> None:
+async def test_answer_can_hang(client: Any) -> None:
     apply_step(client.world, {"answer": {"hang": True}})
 
     talk = await client.begin("GET", "/api/tags")
@@ -156,7 +156,7 @@ async def test_answer_may_hang(client: Any) -> None:
     await talk.close()
 
 
-async def test_answer_may_hang_after_its_beginning(client: Any) -> None:
+async def test_answer_can_hang_after_its_start(client: Any) -> None:
     apply_step(client.world, {"answer": {"hang": True, "status": 200, "body": "{"}})
 
     talk = await client.begin("GET", "/api/tags")
@@ -165,7 +165,7 @@ async def test_answer_may_hang_after_its_beginning(client: Any) -> None:
     await talk.close()
 
 
-async def test_answer_may_have_no_end(client: Any) -> None:
+async def test_answer_can_be_endless(client: Any) -> None:
     apply_step(client.world, {"answer": {"repeat": True, "status": 200, "body": "x"}})
 
     talk = await client.begin("GET", "/api/tags")
@@ -175,7 +175,7 @@ async def test_answer_may_have_no_end(client: Any) -> None:
     assert talk.task.done()
 
 
-async def test_answer_may_be_cut(client: Any) -> None:
+async def test_answer_can_be_cut_off(client: Any) -> None:
     apply_step(client.world, {"answer": {"cut": True, "status": 200, "body": '{"mod'}})
 
     talk = await client.begin("GET", "/api/tags")
@@ -184,7 +184,7 @@ async def test_answer_may_be_cut(client: Any) -> None:
     assert not talk.whole
 
 
-async def test_true_answer_may_be_late(client: Any) -> None:
+async def test_real_answer_can_be_delayed(client: Any) -> None:
     apply_step(client.world, {"answer": {"delay_s": 30, "truthful": True}})
 
     talk = await client.begin("GET", "/api/ps")
@@ -194,7 +194,7 @@ async def test_true_answer_may_be_late(client: Any) -> None:
     assert talk.json == {"models": []}
 
 
-async def test_client_that_goes_before_its_body_has_come_is_forgotten(
+async def test_client_that_disconnects_before_its_body_is_dropped(
     client: Any,
 ) -> None:
     talk = await client.begin("GET", "/api/ps")

@@ -60,7 +60,7 @@ class History:
 
 @settings(max_examples=60, deadline=None)
 @given(actions=st.lists(ACTIONS, max_size=25))
-def test_every_request_ends_and_the_memory_empties(
+def test_every_request_ends_and_memory_is_freed(
     actions: list[Any], converse: Callable[..., Any]
 ) -> None:
     async def run() -> None:

@@ -24,7 +24,7 @@ def imported() -> set[str]:
     return found
 
 
-def test_room_imports_nothing_of_the_others() -> None:
+def test_sandbox_imports_no_other_package() -> None:
     modules = {name for name in imported() if name.startswith("herdbook")}
     foreign = {name.partition(".")[0] for name in imported()} - set(
         sys.stdlib_module_names
@@ -34,7 +34,7 @@ def test_room_imports_nothing_of_the_others() -> None:
     assert foreign == {"herdbook", "msgspec", "uvicorn"}
 
 
-def test_room_offers_what_it_names() -> None:
+def test_package_exports_the_names_in_its_list() -> None:
     tree = ast.parse(Path(room.__file__).read_text())
     brought = {
         alias.name
@@ -59,7 +59,7 @@ def test_digests_are_the_same_in_every_process() -> None:
     assert told.stdout.strip() == here
 
 
-def test_aliases_of_the_library_are_the_same_content() -> None:
+def test_aliases_in_the_library_share_their_content() -> None:
     library = read_catalogue().library
 
     assert library["llama3.1:latest"] == library["llama3.1:8b"]

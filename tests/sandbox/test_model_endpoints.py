@@ -22,7 +22,7 @@ async def show(client: Any, model: str) -> Any:
     return (await client.post("/api/show", model=model)).json
 
 
-async def test_everyday_model_is_described_completely(client_of: Any) -> None:
+async def test_common_model_is_described_completely(client_of: Any) -> None:
     client = client_of(models="some")
 
     told = await show(client, "gemma3:4b")
@@ -32,13 +32,13 @@ async def test_everyday_model_is_described_completely(client_of: Any) -> None:
     assert told["details"]["parameter_size"] == "4.3B"
 
 
-async def test_store_may_hold_models_by_name(client_of: Any) -> None:
+async def test_store_can_start_with_named_models(client_of: Any) -> None:
     client = client_of(models=["gemma3:27b", "gpt-oss:20b"])
 
     assert await client.names() == ["gemma3:27b", "gpt-oss:20b"]
 
 
-async def test_tags_may_see_less_than_show(client: Any) -> None:
+async def test_tags_can_have_less_than_show(client: Any) -> None:
     listed = (await client.get("/api/tags"))["models"]
 
     tags = next(one for one in listed if one["name"] == "llava:7b")
@@ -46,7 +46,7 @@ async def test_tags_may_see_less_than_show(client: Any) -> None:
     assert (await show(client, "llava:7b"))["capabilities"] == ["completion", "vision"]
 
 
-async def test_older_server_shows_less_in_tags(client_of: Any) -> None:
+async def test_older_server_has_fewer_details_in_tags(client_of: Any) -> None:
     client = client_of(models="herd", profile=OLDER)
 
     listed = (await client.get("/api/tags"))["models"]
@@ -62,7 +62,7 @@ async def test_order_of_parameters_does_not_matter(client: Any) -> None:
     assert len({tuple(sorted(order.splitlines())) for order in orders}) == 1
 
 
-async def test_parameters_are_written_as_go_writes_them(client: Any) -> None:
+async def test_parameters_are_written_in_the_format_of_go(client: Any) -> None:
     given = {"stop": ['"', "\n"], "temperature": 0.3, "use_mmap": True, "top_k": 2}
     await client.post("/api/create", model="x", parameters=given, **{"from": "plain"})
 
@@ -73,7 +73,7 @@ async def test_parameters_are_written_as_go_writes_them(client: Any) -> None:
     ]  # fmt: skip
 
 
-async def test_modelfile_quotes_what_would_not_stand_on_a_line(client: Any) -> None:
+async def test_modelfile_quotes_values_that_need_it(client: Any) -> None:
     given = {"system": " a", "template": "one\ntwo"}
     await client.post("/api/create", model="x", **given, **{"from": "plain"})
 
@@ -105,7 +105,7 @@ async def test_create_pulls_what_is_missing(client: Any) -> None:
     assert {"mine:latest", "tinyllama:latest"} <= set(await client.names())
 
 
-async def test_create_of_what_is_nowhere_fails(client: Any) -> None:
+async def test_create_from_an_unknown_model_fails(client: Any) -> None:
     body = {"model": "mine", "from": "nowhere", "stream": False}
 
     talk = await client.ask("POST", "/api/create", body)
@@ -114,7 +114,7 @@ async def test_create_of_what_is_nowhere_fails(client: Any) -> None:
     assert "mine:latest" not in await client.names()
 
 
-async def test_licenses_are_put_together(client: Any) -> None:
+async def test_licenses_are_joined(client: Any) -> None:
     body = {"model": "x", "from": "plain", "license": ["one", "two"]}
     await client.ask("POST", "/api/create", body)
 
@@ -131,7 +131,7 @@ async def test_copy_of_a_copy_keeps_the_digest(client_of: Any) -> None:
     assert len({one["digest"] for one in listed}) == 1
 
 
-async def test_deleted_model_takes_its_own_blobs_along(client: Any) -> None:
+async def test_delete_removes_blobs_of_no_other_model(client: Any) -> None:
     before = set(client.world.store.blobs)
     await client.ask("DELETE", "/api/delete", {"model": "llava:7b"})
 
@@ -140,7 +140,7 @@ async def test_deleted_model_takes_its_own_blobs_along(client: Any) -> None:
     assert len(gone) == 1
 
 
-async def test_weights_taken_away_show_only_when_they_are_needed(client: Any) -> None:
+async def test_missing_weights_are_noticed_only_when_needed(client: Any) -> None:
     apply_step(client.world, {"weights_deleted": "qwen3:0.6b"})
 
     assert "qwen3:0.6b" in await client.names()
@@ -148,7 +148,7 @@ async def test_weights_taken_away_show_only_when_they_are_needed(client: Any) ->
     assert (await client.load("qwen3:0.6b", keep_alive=0)).status == 200
 
 
-async def test_weights_taken_away_are_missed_after_a_restart(client: Any) -> None:
+async def test_missing_weights_are_noticed_after_a_restart(client: Any) -> None:
     apply_step(client.world, {"weights_deleted": "qwen3:0.6b"})
     apply_step(client.world, {"server": "stopped"})
     apply_step(client.world, {"server": "started"})
@@ -165,7 +165,7 @@ async def test_damaged_manifest_is_not_listed_and_not_deleted(client: Any) -> No
     assert (talk.status, talk.json) == (500, {"error": "unexpected EOF"})
 
 
-async def test_store_is_kept_in_a_folder(client_of: Any, tmp_path: Path) -> None:
+async def test_store_is_saved_in_a_directory(client_of: Any, tmp_path: Path) -> None:
     client = client_of(models="herd")
     persist(tmp_path, client.world)
     apply_step(client.world, {"registry": {"rate": 10_000_000}})
@@ -181,7 +181,7 @@ async def test_store_is_kept_in_a_folder(client_of: Any, tmp_path: Path) -> None
     assert other.world.store.partials == client.world.store.partials != {}
 
 
-async def test_store_that_was_kept_forgets_old_partial_files(
+async def test_saved_store_drops_old_partial_files(
     client_of: Any, tmp_path: Path
 ) -> None:
     client = client_of()
@@ -196,7 +196,7 @@ async def test_store_that_was_kept_forgets_old_partial_files(
     assert later.world.store.partials == {}
 
 
-async def test_blob_is_kept_and_found(client: Any) -> None:
+async def test_blob_is_stored_and_found(client: Any) -> None:
     path = f"/api/blobs/{HELLO}"
 
     statuses = [
@@ -220,7 +220,7 @@ async def test_blob_is_kept_and_found(client: Any) -> None:
         ("POST", "/api/generate", '{"model": "a b"}', "invalid model name"),
     ],
 )
-async def test_wrong_request_is_refused(
+async def test_invalid_request_is_refused(
     client: Any, method: str, path: str, body: str, text: str
 ) -> None:
     talk = await client.ask(method, path, body=body)
@@ -229,7 +229,7 @@ async def test_wrong_request_is_refused(
     assert text in talk.json["error"]
 
 
-async def test_older_server_does_not_say_that_a_name_is_invalid(client_of: Any) -> None:
+async def test_older_server_does_not_report_invalid_names(client_of: Any) -> None:
     client = client_of(profile=OLDER)
 
     talk = await client.load("bad name")
@@ -246,7 +246,7 @@ async def test_older_server_does_not_say_that_a_name_is_invalid(client_of: Any) 
         ("8.8.8.8", 403),
     ],
 )
-async def test_host_of_the_request_has_to_be_near(
+async def test_host_of_the_request_has_to_be_local(
     client: Any, host: str, status: int
 ) -> None:
     talk = await client.ask("GET", "/api/ps", headers={"Host": host})
@@ -254,19 +254,19 @@ async def test_host_of_the_request_has_to_be_near(
     assert talk.status == status
 
 
-async def test_vision_model_takes_images(client: Any) -> None:
+async def test_vision_model_accepts_images(client: Any) -> None:
     talk = await client.load("llava:7b", prompt="a", images=["aGVsbG8="], stream=False)
 
     assert talk.json["done_reason"] == "stop"
 
 
-async def test_embedding_of_the_older_form_may_be_empty(client: Any) -> None:
+async def test_embedding_in_the_older_format_can_be_empty(client: Any) -> None:
     talk = await client.post("/api/embeddings", model="nomic-embed-text")
 
     assert talk.json == {"embedding": []}
 
 
-async def test_openai_lists_and_misses_models_in_its_own_form(client: Any) -> None:
+async def test_openai_endpoints_use_their_own_format(client: Any) -> None:
     missing = await client.ask("GET", "/v1/models/missing")
     chat = await client.post("/v1/chat/completions", model="nomic-embed-text")
 
@@ -275,7 +275,7 @@ async def test_openai_lists_and_misses_models_in_its_own_form(client: Any) -> No
     assert chat.json["error"]["type"] == "invalid_request_error"
 
 
-async def test_answer_comes_word_by_word_over_time(client: Any) -> None:
+async def test_answer_is_streamed_word_by_word(client: Any) -> None:
     await client.load("plain")
     talk = await client.begin(
         "POST", "/api/chat", {"model": "plain", "messages": [{"role": "user"}]}

@@ -55,7 +55,7 @@ def test_official_client_shows(official: ollama.Client) -> None:
     assert "num_ctx" in (shown.parameters or "")
 
 
-def test_official_client_shows_what_runs(official: ollama.Client) -> None:
+def test_official_client_lists_running_models(official: ollama.Client) -> None:
     official.generate("llama3.2:1b", keep_alive="24h")
 
     (running,) = [one for one in official.ps().models if one.model == "llama3.2:1b"]
@@ -66,7 +66,7 @@ def test_official_client_shows_what_runs(official: ollama.Client) -> None:
     assert running.size_vram == 0
 
 
-def test_official_client_pulls_at_once(official: ollama.Client) -> None:
+def test_official_client_pulls_without_a_stream(official: ollama.Client) -> None:
     assert official.pull("smollm2:135m").status == "success"
     assert "smollm2:135m" in names(official)
 
@@ -238,7 +238,7 @@ REFUSALS: dict[str, tuple[Callable[[ollama.Client], Any], int, str]] = {
 @pytest.mark.parametrize(
     ("call", "status", "text"), REFUSALS.values(), ids=REFUSALS.keys()
 )
-def test_official_client_shows_refusals(
+def test_official_client_raises_refusals(
     official: ollama.Client,
     call: Callable[[ollama.Client], Any],
     status: int,
@@ -259,7 +259,7 @@ async def test_official_asynchronous_client_streams(address: str) -> None:
     assert pieces[-1].done
 
 
-def test_official_client_shows_that_nobody_answers() -> None:
+def test_official_client_raises_a_connection_error() -> None:
     with sandbox_process() as (_, url):
         pass
     with ollama.Client(url) as client, pytest.raises(ConnectionError):

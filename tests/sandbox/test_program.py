@@ -27,7 +27,7 @@ def last_seen(url: str) -> Any:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_program_shows_its_address_and_stops_at_a_signal(
+def test_program_prints_its_address_and_stops_at_a_signal(
     number: signal.Signals,
 ) -> None:
     with sandbox_process("--models", "herd") as (process, url):
@@ -69,7 +69,7 @@ def test_killed_program_finds_its_store_again(tmp_path: Path) -> None:
     assert resumed["completed"] > 80_000_000
 
 
-def test_manual_clock_stands_until_it_is_moved() -> None:
+def test_manual_clock_stands_still_until_it_is_advanced() -> None:
     with sandbox_process("--models", "herd", "--clock", "manual") as (_, url):
         before = httpx.get(f"{url}/sandbox/clock").json()["now"]
         moved = post(url, "/sandbox/clock", advance=3600).json()["now"]
@@ -89,7 +89,7 @@ def test_words_of_the_command_line_become_options(
     assert world_of(options).settings.keep_alive_s == 420.0
 
 
-def test_options_make_the_world_that_they_describe() -> None:
+def test_options_configure_the_sandbox() -> None:
     world = world_of(Options(models="none", registry_rate=5.0, vram=7))
 
     assert world.store.entries == {}

@@ -58,7 +58,7 @@ PLAYED = [path for path in RECORDINGS if name_of(path) not in NOT_PLAYED]
 
 
 @pytest.mark.parametrize("path", PLAYED, ids=name_of)
-async def test_recording_is_answered_alike(path: Path) -> None:
+async def test_sandbox_answers_like_the_recording(path: Path) -> None:
     name, recording = name_of(path), read(path)
     talks = await play(name, recording)
 
@@ -77,7 +77,7 @@ async def test_recording_is_answered_alike(path: Path) -> None:
     check_expiries(name, recording, talks)
 
 
-def test_hardly_any_recording_is_left_out() -> None:
+def test_few_recordings_are_skipped() -> None:
     assert len(NOT_PLAYED) <= 3
     assert len(PLAYED) == 62 - len(NOT_PLAYED)
 

@@ -26,7 +26,7 @@ async def seen_by(client: httpx.AsyncClient, world: World) -> None:
             await client.get("/api/version")
 
 
-async def test_everything_stops_with_streams_still_open() -> None:
+async def test_server_stops_with_open_streams() -> None:
     world = World(clock=ManualClock(), usual=Behaviour(rate=1.0))
     async with httpx.AsyncClient(timeout=5) as client:
         async with serve(world) as url:
@@ -43,7 +43,7 @@ async def test_everything_stops_with_streams_still_open() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_closing_a_connection_reaches_the_server() -> None:
+async def test_server_notices_a_closed_connection() -> None:
     world = World(clock=ManualClock(), usual=Behaviour(rate=1.0))
     async with serve(world) as url, httpx.AsyncClient(base_url=url) as client:
         asked = {"model": "gemma3:27b"}
@@ -56,7 +56,7 @@ async def test_closing_a_connection_reaches_the_server() -> None:
     assert world.seen[0].ended == "closed by client"
 
 
-async def test_killed_server_cuts_connections_without_a_word(
+async def test_killed_server_cuts_connections(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     world = World(clock=ManualClock(), models="herd")
@@ -76,7 +76,7 @@ async def test_killed_server_cuts_connections_without_a_word(
     assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
 
 
-async def test_endless_answer_ends_when_the_client_goes() -> None:
+async def test_endless_answer_ends_when_the_client_disconnects() -> None:
     world = World()
     apply_step(world, {"answer": {"repeat": True, "status": 200, "body": "x" * 1000}})
     async with serve(world) as url, httpx.AsyncClient(base_url=url) as client:
@@ -86,7 +86,7 @@ async def test_endless_answer_ends_when_the_client_goes() -> None:
         assert (await client.get("/api/version")).status_code == 200
 
 
-async def test_large_bodies_come_in_chunks_and_small_ones_with_their_length() -> None:
+async def test_large_bodies_are_chunked_and_small_ones_have_a_length() -> None:
     async with serve(quick()) as url, httpx.AsyncClient(base_url=url) as client:
         large = await client.get("/api/tags")
         small = await client.get("/api/version")
@@ -116,7 +116,7 @@ async def test_manual_clock_drives_a_client_on_a_socket() -> None:
     assert clock.now() > 10.0
 
 
-async def test_server_that_was_stopped_can_be_served_again() -> None:
+async def test_stopped_server_can_be_started_again() -> None:
     world = World(models="herd")
     async with serve(world) as url:
         port = int(url.rpartition(":")[2])

@@ -61,7 +61,7 @@ async def test_models_of_a_lost_server_are_encoded_again() -> None:
         assert all(one != other for one, other in zip(before, after, strict=True))
 
 
-async def test_times_since_when_a_model_may_be_outdated_are_not_kept() -> None:
+async def test_stale_times_are_not_cached() -> None:
     async with serve_manager() as (_, manager):
         kept, now = EncodedModels(), (await manager.now()).fixed()
         before = await assert_current(kept, now)

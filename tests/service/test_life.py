@@ -31,7 +31,7 @@ def free_port() -> int:
     return port
 
 
-def test_starts_without_ollama_and_serves_the_log(
+def test_service_starts_without_ollama_and_serves_the_log(
     tmp_path: Path, ollama: SandboxThread
 ) -> None:
     log = tmp_path / "herd.db"
@@ -51,7 +51,7 @@ def test_starts_without_ollama_and_serves_the_log(
 
 
 @pytest.mark.slow
-def test_server_that_comes_back_is_seen_by_itself(tmp_path: Path) -> None:
+def test_returned_server_is_noticed_automatically(tmp_path: Path) -> None:
     server = SandboxThread(World(models="some", clock=RealClock(speed=1)))
     try:
         with run_service(tmp_path / "herd.db", server.address) as herdbook:
@@ -74,7 +74,7 @@ def test_server_that_comes_back_is_seen_by_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stops_in_time_and_leaves_no_write_ahead_log(
+def test_service_stops_in_time_and_leaves_no_write_ahead_log(
     program: ServiceProcess, number: int
 ) -> None:
     program.operate("load", HERE)
@@ -91,7 +91,7 @@ def test_stops_in_time_and_leaves_no_write_ahead_log(
     file.close()
 
 
-def test_stops_in_time_while_the_server_hangs(
+def test_service_stops_in_time_while_the_server_hangs(
     tmp_path: Path, ollama: SandboxThread
 ) -> None:
     with run_service(tmp_path / "herd.db", ollama.address) as herdbook:
@@ -110,7 +110,7 @@ def test_stops_in_time_while_the_server_hangs(
         assert ended["state"] == "interrupted"
 
 
-def test_stops_with_0_after_a_refresh_that_failed(
+def test_service_exits_with_0_after_a_failed_refresh(
     tmp_path: Path, ollama: SandboxThread
 ) -> None:
     with run_service(tmp_path / "herd.db", ollama.address) as herdbook:
@@ -122,7 +122,7 @@ def test_stops_with_0_after_a_refresh_that_failed(
         assert "Traceback" not in herdbook.errors.read_text()
 
 
-def test_full_disk_is_reported_and_forgotten_when_there_is_space_again(
+def test_full_disk_is_reported_until_there_is_space_again(
     tmp_path: Path, ollama: SandboxThread
 ) -> None:
     path = f"/v1/models/{HERE}/uses"
@@ -146,7 +146,7 @@ def test_full_disk_is_reported_and_forgotten_when_there_is_space_again(
         assert herdbook.stop() == 0
 
 
-def test_stopping_service_begins_nothing(tmp_path: Path) -> None:
+def test_stopping_service_starts_nothing(tmp_path: Path) -> None:
     """What is told to clients that still hold a connection is in test_operations."""
     with run_service(tmp_path / "herd.db", "127.0.0.1:9") as herdbook:
         assert herdbook.stop() == 0
@@ -161,7 +161,7 @@ def test_address_is_the_first_line(tmp_path: Path) -> None:
         assert herdbook.get("/healthz")["status"] == "ok"
 
 
-def test_port_that_is_taken(tmp_path: Path, program: ServiceProcess) -> None:
+def test_port_in_use_is_reported(tmp_path: Path, program: ServiceProcess) -> None:
     with (
         pytest.raises(AssertionError, match="is already in use"),
         run_service(tmp_path / "other.db", "127.0.0.1:9", port=program.port),
@@ -169,7 +169,7 @@ def test_port_that_is_taken(tmp_path: Path, program: ServiceProcess) -> None:
         pass
 
 
-def test_bind_beyond_this_machine_needs_tokens(tmp_path: Path) -> None:
+def test_listening_beyond_loopback_requires_tokens(tmp_path: Path) -> None:
     with (
         pytest.raises(AssertionError, match="token"),
         run_service(tmp_path / "herd.db", "127.0.0.1:9", "--host", "0.0.0.0"),
@@ -177,7 +177,7 @@ def test_bind_beyond_this_machine_needs_tokens(tmp_path: Path) -> None:
         pass
 
 
-def test_log_lines_are_json_where_that_is_asked_for(
+def test_log_lines_are_json_if_configured(
     tmp_path: Path, ollama: SandboxThread
 ) -> None:
     options = ("--log-format", "json")
@@ -190,7 +190,7 @@ def test_log_lines_are_json_where_that_is_asked_for(
     assert request["actor"] == "api:local"
 
 
-def test_measures(program: ServiceProcess) -> None:
+def test_metrics_have_the_documented_values(program: ServiceProcess) -> None:
     program.operate("pull", "qwen3:0.6b")
     program.operate("load", HERE)
 
@@ -228,7 +228,9 @@ def test_failures_of_ollama_are_counted(program: ServiceProcess) -> None:
     )
 
 
-async def test_failing_task_makes_it_unready_and_is_named(tmp_path: Path) -> None:
+async def test_failing_task_makes_the_service_unready_and_is_named(
+    tmp_path: Path,
+) -> None:
     log = tmp_path / "herd.db"
     async with composed(log, ollama="127.0.0.1:9") as (made, application):
         transport = httpx.ASGITransport(app=cast("Any", application))

@@ -48,7 +48,7 @@ async def use(manager: ModelManager, count: int) -> int:
     return (await manager.head()).position
 
 
-async def test_reader_that_catches_up_while_the_log_grows_misses_nothing() -> None:
+async def test_reader_that_catches_up_with_a_growing_log_misses_nothing() -> None:
     async with (
         serve_sandbox("some") as server,
         server.open_fleet() as fleet,
@@ -65,7 +65,7 @@ async def test_reader_that_catches_up_while_the_log_grows_misses_nothing() -> No
         assert one == list(range(number + 1, one[-1] + 1))
 
 
-async def test_slow_reader_is_disconnected_with_the_reason() -> None:
+async def test_slow_reader_is_disconnected_with_a_reason() -> None:
     async with (
         serve_sandbox("some") as server,
         server.open_fleet() as fleet,
@@ -107,7 +107,7 @@ async def test_slow_reader_does_not_delay_others() -> None:
                 assert len(await reading) == 40
 
 
-async def test_heartbeat_has_the_position_that_was_read() -> None:
+async def test_heartbeat_has_the_last_read_position() -> None:
     async with (
         serve_sandbox("some") as server,
         server.open_fleet() as fleet,
@@ -121,7 +121,7 @@ async def test_heartbeat_has_the_position_that_was_read() -> None:
         assert beat == Heartbeat(begin)
 
 
-async def test_events_of_another_process_are_sent_too(tmp_path: Path) -> None:
+async def test_events_of_another_process_are_sent(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
     async with (
         serve_sandbox("some") as server,

@@ -80,7 +80,7 @@ def running(**settings: Any) -> Iterator[Lines]:
             process.kill()
 
 
-def test_request_is_one_line_without_query_and_body() -> None:
+def test_request_is_logged_in_one_line_without_query_and_body() -> None:
     bearer = {"Authorization": f"Bearer {SECRET}", "Cookie": "a=b", "X-A": "header"}
     with running() as said:
         assert said.ask("GET", "/v1/who?q=query", headers=bearer) == 200
@@ -162,7 +162,7 @@ def _kept() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_kept")
-def test_plain_lines_are_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_log_lines_are_readable(capsys: pytest.CaptureFixture[str]) -> None:
     configure("plain")
 
     Logger("herdbook.here").info("pulled", model="a\x1b[31m", token=SECRET, tokens=7)
@@ -194,7 +194,7 @@ def test_verbose_logs_debug_messages(capsys: pytest.CaptureFixture[str]) -> None
     assert "logger" not in told[2]
 
 
-def test_secrets_are_taken_out_wherever_they_are() -> None:
+def test_secrets_are_removed_everywhere() -> None:
     told = without_secrets(
         None,
         "info",

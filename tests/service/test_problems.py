@@ -134,7 +134,7 @@ def client() -> Iterator[TestClient[Any]]:
         yield made_client
 
 
-def test_all_errors_are_expected_and_no_more() -> None:
+def test_error_table_has_exactly_the_known_errors() -> None:
     assert set(EXPECTED) == set(CLASSES)
     assert {kind.__name__ for kind in STATUSES} <= set(EXPECTED)
 
@@ -155,7 +155,9 @@ def test_error_is_answered_as_a_problem(client: TestClient[Any], name: str) -> N
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_guard_answers_the_same(client: TestClient[Any], name: str) -> None:
+def test_middleware_answers_in_the_same_format(
+    client: TestClient[Any], name: str
+) -> None:
     status, headers, body = answer(made(name))
 
     answered = client.get(f"/raise/{name}", headers={"accept": "*/*"})
@@ -163,7 +165,7 @@ def test_guard_answers_the_same(client: TestClient[Any], name: str) -> None:
     assert {n: answered.headers[n] for n in headers} == headers
 
 
-def test_temporary_errors_have_a_retry_after() -> None:
+def test_temporary_errors_have_a_retry_after_header() -> None:
     later = {"BusyServerError", "StoppingError", "StoreClosedError"}
     for name in later | {"StoreUnavailableError"}:
         assert answer(made(name))[1]["retry-after"] == "1"
@@ -184,7 +186,7 @@ def test_unexpected_error_is_sent_without_its_text(client: TestClient[Any]) -> N
     assert "somebody" not in answered.text
 
 
-def test_tree_of_the_service_is_drawn_as_it_is() -> None:
+def test_drawn_error_tree_matches_the_classes() -> None:
     drawn = set(re.findall(r"[├└]── (\w+Error)", service_errors.__doc__ or ""))
 
     own = {
@@ -195,13 +197,13 @@ def test_tree_of_the_service_is_drawn_as_it_is() -> None:
     assert drawn == own | {"CallerError"}
 
 
-def test_codes_differ() -> None:
+def test_every_error_has_its_own_code() -> None:
     codes = [each.code for each in CLASSES.values()]
 
     assert len(set(codes)) == len(codes)
 
 
-def test_nearest_class_decides() -> None:
+def test_nearest_base_class_decides() -> None:
     class OwnError(core_errors.StalledError):
         pass
 

@@ -71,7 +71,7 @@ async def gone(reader: asyncio.StreamReader) -> float:
 
 
 @pytest.mark.parametrize("begun", [b"", b"G", b"GET / HTTP/1.1\r\nHost: localh"])
-async def test_a_first_head_that_does_not_come_is_not_waited_for(begun: bytes) -> None:
+async def test_missing_first_head_times_out(begun: bytes) -> None:
     async with (
         serve_guarded(request_within_s=0.3) as server,
         connected(server) as (a, b),
@@ -82,7 +82,7 @@ async def test_a_first_head_that_does_not_come_is_not_waited_for(begun: bytes) -
     assert 0.2 < took < 1.5
 
 
-async def test_a_head_that_drips_is_cut_and_others_are_served_meanwhile() -> None:
+async def test_slow_head_is_cut_off_while_others_are_served() -> None:
     async with (
         serve_guarded(request_within_s=0.6) as server,
         connected(server) as (a, b),
@@ -100,7 +100,7 @@ async def test_a_head_that_drips_is_cut_and_others_are_served_meanwhile() -> Non
     assert served.status_code == 200
 
 
-async def test_a_later_head_that_does_not_come_is_not_waited_for() -> None:
+async def test_missing_later_head_times_out() -> None:
     async with (
         serve_guarded(request_within_s=0.4) as server,
         connected(server) as (a, b),
@@ -117,7 +117,7 @@ async def test_a_later_head_that_does_not_come_is_not_waited_for() -> None:
     assert 0.3 < took < 1.5
 
 
-async def test_the_rest_of_a_refused_body_is_not_waited_for() -> None:
+async def test_rest_of_a_refused_body_is_not_awaited() -> None:
     post = f"POST /v1/body HTTP/1.1\r\n{HEAD}Content-Length: 9999999\r\n\r\n"
     async with (
         serve_guarded(request_within_s=0.4) as server,
@@ -131,7 +131,7 @@ async def test_the_rest_of_a_refused_body_is_not_waited_for() -> None:
     assert took < 1.5
 
 
-async def test_a_refused_body_is_not_read_without_end() -> None:
+async def test_endless_refused_body_is_not_read() -> None:
     post = f"POST /v1/body HTTP/1.1\r\n{HEAD}Content-Length: {10**12}\r\n\r\n"
     sent = 0
     async with (
@@ -163,7 +163,7 @@ async def test_bytes_after_a_refusal_are_not_parsed() -> None:
     assert rest == b""
 
 
-async def test_a_refused_body_in_tiny_chunks_costs_nothing() -> None:
+async def test_refused_body_in_tiny_chunks_is_cheap() -> None:
     """h11 would parse 8 MiB of them for minutes, and others would wait for it."""
     chunked = b"POST /v1/body HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked"
     async with serve_guarded() as server:
@@ -176,7 +176,7 @@ async def test_a_refused_body_in_tiny_chunks_costs_nothing() -> None:
     assert used < 2
 
 
-async def test_a_body_that_is_taken_comes_in_few_chunks() -> None:
+async def test_accepted_body_arrives_in_few_chunks() -> None:
     chunked = f"POST /v1/body HTTP/1.1\r\n{HEAD}Transfer-Encoding: chunked\r\n\r\n"
     async with serve_guarded() as server:
         fits = await server.raw(
@@ -193,7 +193,7 @@ async def test_a_body_that_is_taken_comes_in_few_chunks() -> None:
 # Readers that do not read
 
 
-async def test_a_reader_that_takes_nothing_is_cut() -> None:
+async def test_stuck_reader_is_disconnected() -> None:
     ended = asyncio.Event()
 
     async def endless(scope: Scope, receive: Receive, send: Send) -> None:
@@ -220,7 +220,7 @@ async def _left(receive: Receive) -> None:
         pass
 
 
-async def test_a_reader_that_takes_little_is_not_cut() -> None:
+async def test_slow_reader_is_not_disconnected() -> None:
     size = 3_000_000
 
     async def large(scope: Scope, receive: Receive, send: Send) -> None:
@@ -238,7 +238,7 @@ async def test_a_reader_that_takes_little_is_not_cut() -> None:
     assert received > size
 
 
-async def test_an_application_can_cut_its_connection() -> None:
+async def test_application_can_close_its_connection() -> None:
     async with serve_guarded() as server, connected(server) as (a, b):
         b.write(f"POST /v1/cut HTTP/1.1\r\n{HEAD}\r\n".encode())
         left = await a.read()
@@ -298,7 +298,7 @@ async def test_ambiguous_request_ends_the_connection(head: str) -> None:
 @pytest.mark.parametrize(
     "body", [b"1\r\na\r\n0\r\nX: y\r\n\r\n", b"1\na\n0\n\n", b"-1\r\na\r\n"]
 )
-async def test_a_body_that_can_be_read_in_two_ways_does_so_too(body: bytes) -> None:
+async def test_ambiguous_body_ends_the_connection(body: bytes) -> None:
     chunked = f"POST /v1/body HTTP/1.1\r\n{HEAD}Transfer-Encoding: chunked\r\n\r\n"
     async with serve_guarded(request_within_s=1) as server:
         answer = await server.raw(chunked.encode() + body + WHO)
@@ -307,7 +307,7 @@ async def test_a_body_that_can_be_read_in_two_ways_does_so_too(body: bytes) -> N
     assert answer.count(b"HTTP/1.1 ") == 1
 
 
-async def test_a_head_has_few_lines() -> None:
+async def test_head_has_a_limited_number_of_lines() -> None:
     many = "".join(f"X{number}: a\r\n" for number in range(130))
     few = "".join(f"X{number}: a\r\n" for number in range(100))
     async with serve_guarded() as server:
@@ -317,7 +317,7 @@ async def test_a_head_has_few_lines() -> None:
     assert (status_of(refused), status_of(fits)) == (413, 200)
 
 
-async def test_a_broken_chunk_ends_the_request_alone() -> None:
+async def test_malformed_chunk_ends_only_its_request() -> None:
     chunked = f"POST /v1/body HTTP/1.1\r\n{HEAD}Transfer-Encoding: chunked\r\n\r\n"
     async with serve_guarded() as server:
         answer = await server.raw(chunked.encode(), b"2\r\nab\r\n", 0.05, b"zz\r\n")
@@ -329,7 +329,7 @@ async def test_a_broken_chunk_ends_the_request_alone() -> None:
     assert served.status_code == 200
 
 
-async def test_an_upgrade_to_web_sockets_is_none() -> None:
+async def test_websocket_upgrade_is_ignored() -> None:
     upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n"
     async with serve_guarded() as server, connected(server) as (a, b):
         b.write(f"GET /v1/who HTTP/1.1\r\n{HEAD}{upgrade}\r\n".encode())
@@ -402,7 +402,7 @@ async def test_too_many_connections_get_503_or_are_aborted() -> None:
     assert {status_of(one) for one in far_too_many if one} <= {503}
 
 
-async def test_the_connection_that_is_idle_longest_makes_room() -> None:
+async def test_longest_idle_connection_is_closed_first() -> None:
     async with serving(3) as server, contextlib.AsyncExitStack() as opened:
         idle = []
         for _ in range(3):
@@ -439,7 +439,7 @@ async def _none(scope: Any, receive: Any, send: Any) -> None:
 # The end
 
 
-async def test_a_stop_lets_requests_end_and_takes_no_more() -> None:
+async def test_stop_finishes_requests_and_accepts_no_more() -> None:
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(serve_guarded(stop_within_s=5))
         async with connected(server) as (idle, writer), server.client(READER) as client:
@@ -461,7 +461,7 @@ async def test_a_stop_lets_requests_end_and_takes_no_more() -> None:
     assert took < 1
 
 
-async def test_stop_aborts_requests_that_do_not_end() -> None:
+async def test_stop_aborts_hanging_requests() -> None:
     before = asyncio.all_tasks()
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(serve_guarded(stop_within_s=0.4))
@@ -479,7 +479,7 @@ async def test_stop_aborts_requests_that_do_not_end() -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_a_stream_sees_that_it_is_time_to_end() -> None:
+async def test_stream_notices_the_stop() -> None:
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(serve_guarded(stop_within_s=5))
         async with connected(server) as (a, b):
@@ -495,7 +495,7 @@ async def test_a_stream_sees_that_it_is_time_to_end() -> None:
     assert rest.endswith(b"0\r\n\r\n")  # the end of the chunks: it was not cut
 
 
-async def test_a_stop_does_not_wait_for_a_stuck_reader() -> None:
+async def test_stop_does_not_wait_for_a_stuck_reader() -> None:
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(serve_guarded(stop_within_s=0.4))
         async with connected(server, taking=4096) as (_, b):
@@ -508,7 +508,7 @@ async def test_a_stop_does_not_wait_for_a_stuck_reader() -> None:
     assert took < 2
 
 
-async def test_clients_that_vanish_leave_nothing() -> None:
+async def test_disconnected_clients_leave_nothing_behind() -> None:
     async with serve_guarded() as server:
         before = len(asyncio.all_tasks())
         for _ in range(20):
@@ -526,7 +526,7 @@ async def test_clients_that_vanish_leave_nothing() -> None:
     assert served.status_code == 200
 
 
-async def test_an_error_in_the_block_stops_the_server_as_well() -> None:
+async def test_error_in_the_block_stops_the_server() -> None:
     with pytest.raises(KeyError):
         async with serve_guarded() as server:
             raise KeyError
@@ -540,7 +540,7 @@ async def test_an_error_in_the_block_stops_the_server_as_well() -> None:
 @pytest.mark.parametrize(
     "host", ["0.0.0.0", "::", "0", "192.0.2.1", "::ffff:127.0.0.1"]
 )
-def test_without_tokens_it_listens_on_the_loopback_interface_alone(host: str) -> None:
+def test_server_without_tokens_listens_only_on_loopback(host: str) -> None:
     with pytest.raises(InvalidServiceError) as caught:
         listening(ServiceSettings(host=host, port=0))
 
@@ -549,13 +549,13 @@ def test_without_tokens_it_listens_on_the_loopback_interface_alone(host: str) ->
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2", "127.1"])
-def test_the_loopback_interface_needs_no_tokens(host: str) -> None:
+def test_loopback_interface_requires_no_tokens(host: str) -> None:
     with listening(ServiceSettings(host=host, port=0)) as made:
         assert made.getsockname()[0].startswith("127.")
         assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
 
 
-def test_with_tokens_it_listens_everywhere_and_reports_its_address() -> None:
+def test_server_with_tokens_listens_everywhere_and_reports_its_address() -> None:
     with listening(ServiceSettings(host="0.0.0.0", port=0, tokens=TOKENS)) as made:
         assert address_of(made) == f"http://127.0.0.1:{made.getsockname()[1]}"
 
@@ -568,7 +568,7 @@ def test_invalid_host_is_reported(host: str) -> None:
     assert "cannot be resolved" in caught.value.state
 
 
-def test_used_port_is_reported_and_a_just_released_one_works() -> None:
+def test_port_in_use_is_reported_and_a_released_one_works() -> None:
     with listening(ServiceSettings(port=0)) as made:
         port = made.getsockname()[1]
         with pytest.raises(InvalidServiceError, match=f"port {port} of 127.0.0.1"):
@@ -588,7 +588,7 @@ async def test_application_that_fails_to_start_is_reported() -> None:
             raise AssertionError
 
 
-async def test_answers_come_at_once() -> None:
+async def test_answers_are_sent_immediately() -> None:
     """Without TCP_NODELAY each would wait some 40 ms."""
     async with serve_guarded() as server, server.client(READER) as client:
         await client.get("/v1/who")

@@ -56,7 +56,9 @@ async def test_cached_response_has_the_position_of_its_tag(
                 assert uses == {one["name"]: one["uses"] for one in of_then}
 
 
-async def test_cancelled_request_leaves_the_next_one_its_turn(tmp_path: Path) -> None:
+async def test_cancelled_request_frees_its_turn_for_the_next_one(
+    tmp_path: Path,
+) -> None:
     paths = ["/v1/status", "/v1/status?as_of=%2350", "/v1/diff?from=%2350"]
     async with made(tmp_path) as (service, client):
         for turns in range(0, 120, 5):
@@ -73,7 +75,7 @@ async def test_cancelled_request_leaves_the_next_one_its_turn(tmp_path: Path) ->
                 assert (await client.get(path)).status_code == 200
 
 
-async def test_document_is_made_once_and_for_all_who_wait(tmp_path: Path) -> None:
+async def test_document_is_built_once_for_concurrent_requests(tmp_path: Path) -> None:
     async with made(tmp_path) as (service, _):
         app = routed(service)
         first, second = (asyncio.create_task(document_of(app)) for _ in range(2))

@@ -10,8 +10,8 @@ from support.manager_fixture import SandboxServer, serve_sandbox
 
 from herdbook.core import Fleet
 from herdbook.service.auth.tokens import Principal, Role
+from herdbook.service.operations.client_operations import ClientOperations
 from herdbook.service.operations.operation import Kind, Operation, OperationRequest
-from herdbook.service.operations.operations import Operations
 
 ANN = Principal(name="ann", role=Role.OPERATE)
 BEN = Principal(name="ben", role=Role.OPERATE)

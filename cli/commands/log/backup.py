@@ -61,15 +61,16 @@ async def restore(
     replace: Annotated[
         bool,
         typer.Option(
-            "--replace", help="Replace an existing log; its files stay next to it."
+            "--replace",
+            help="Replace an existing log; its files move to a directory next to it.",
         ),
     ] = False,
 ) -> int:
     """Verify a backup and replace the log with it.
 
-    The backup itself is only read. An existing log is replaced only with --replace,
-    and its files move to a directory next to it. A database is never replaced: its log
-    must be empty, or have the first events of the backup.
+    The backup itself is not changed. An existing log is replaced only with --replace;
+    its files are moved to a directory next to it. A log in a database is never
+    replaced: it must be empty, or contain only the first events of the backup.
     """
     done = await _restore(file, invocation.log, replace=replace)
     if invocation.json:

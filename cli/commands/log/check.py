@@ -65,14 +65,14 @@ async def verify(
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="A public key; each anchor must be signed by one. Repeatable.",
+            help="Public key; each anchor must be signed with one of them. Repeatable.",
         ),
     ] = None,
     accept: Annotated[
         bool,
         typer.Option(
             "--accept",
-            help="Accept that recorded events are missing, and continue without them.",
+            help="Accept the loss of recorded events, and continue without them.",
         ),
     ] = False,
 ) -> int:

@@ -43,9 +43,9 @@ async def copy(
 ) -> int:
     """Copy the events of a log to another log, exactly as they are.
 
-    Moves a log between a file and a database. Other Herdbook processes may use the log
-    that is read. Repeat the command to continue after an interruption, or to add newer
-    events. A target with another history is refused.
+    Use it to move a log between a file and a database. Other Herdbook processes may use
+    the source during the copy. Repeat the command to continue after an interruption, or
+    to add newer events. A target with a different history is refused.
     """
     from herdbook.core.transfer.copy import copy as copy_log  # noqa: PLC0415 - only for this verb
 
@@ -66,7 +66,7 @@ async def copy(
             )
         )
         return DONE
-    present = f", {done.present:,} were there already" if done.present else ""
+    present = f", {done.present:,} already there" if done.present else ""
     added = counted(done.added, "event")
     end = f"ends at #{done.position}"
     invocation.screen.write(f"{target}: {added} copied{present}; {end}")

@@ -1,4 +1,4 @@
-"""The commands anchor, key, prove and consistent."""
+"""The commands anchor, key, prove and prove-consistency."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ async def anchor(
         ),
     ] = None,
 ) -> int:
-    """Print the head of the log as an anchor, to store away from the log.
+    """Print the head of the log as an anchor, to store elsewhere.
 
     An anchor has the number of events, the root of a Merkle tree over them, the hash of
-    the last one and the time. `verify --anchors` shows later whether an event before it
-    was changed.
+    the last one and the time. Later, `verify --anchors` shows whether any of these
+    events was changed.
     """
     if received:
         return await _show_received(invocation, origin)
@@ -121,14 +121,19 @@ async def _show_received(invocation: Invocation, origin: str | None) -> int:
 @verb("key", HISTORY)
 async def key(
     invocation: Invocation,
-    action: Annotated[KeyAction, typer.Argument(metavar="new", help="Make a key.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The private key.")],
+    action: Annotated[KeyAction, typer.Argument(metavar="new", help="Create a key.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="File for the private key.")
+    ],
     *,
     name: Annotated[
-        str, typer.Option(metavar="NAME", help="Name of the key, such as the signer.")
+        str,
+        typer.Option(
+            metavar="NAME", help="Name of the key, such as who signs with it."
+        ),
     ],
 ) -> int:
-    """Make an Ed25519 key that signs anchors, and print its public key.
+    """Create an Ed25519 key to sign anchors with, and print its public key.
 
     The public key is also written to FILE.pub. Share it with those who verify anchors.
     """
@@ -166,8 +171,9 @@ async def prove(
     return DONE
 
 
-@verb("consistent", HISTORY)
-async def consistent(
+@verb("consistent", HISTORY, hidden=True)
+@verb("prove-consistency", HISTORY)
+async def prove_consistency(
     invocation: Invocation,
     first: Annotated[
         Path, typer.Argument(metavar="FIRST", help="File with the earlier anchor.")
@@ -176,9 +182,9 @@ async def consistent(
         Path, typer.Argument(metavar="SECOND", help="File with the later anchor.")
     ],
 ) -> int:
-    """Print the proof that the log of one anchor extends that of another, as JSON.
+    """Print the proof that one anchor's log extends another's, as JSON.
 
-    Fails if it does not. Uses the last anchor of each file.
+    Fails if it does not. Uses the last anchor in each file.
     """
     earlier, later = _last(first), _last(second)
     async with _storage(invocation) as storage:
@@ -197,7 +203,7 @@ def read_anchors(files: Collection[Path]) -> list[Anchor]:
     for file in files:
         anchors = read_anchor_file(file)
         if not anchors:
-            raise CallerError(str(file), "has no anchors", "Name another file")
+            raise CallerError(str(file), "has no anchors", "Choose another file")
         found += anchors
     return found
 
@@ -232,7 +238,7 @@ def _text(file: Path) -> str:
         return file.read_text("utf-8")
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise CallerError(str(file), f"cannot be read: {reason}", "") from error
+        raise CallerError(f"Cannot read {str(file)!r}:", f"{reason}") from error
 
 
 def _position(text: str) -> int:

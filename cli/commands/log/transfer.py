@@ -159,21 +159,22 @@ async def import_(
     ],
     *,
     check: Annotated[
-        bool, typer.Option("--check", help="Check the export, and record nothing.")
+        bool,
+        typer.Option("--check", help="Check the export without recording anything."),
     ] = False,
     anchors: Annotated[
         list[Path] | None,
         typer.Option(
             "--anchors",
             metavar="FILE",
-            help="The export must match one of these anchors. Repeatable.",
+            help="Require the export to match one of these anchors. Repeatable.",
         ),
     ] = None,
     key: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="A public key; one must have signed the export. Repeatable.",
+            help="Public key; one of them must have signed the export. Repeatable.",
         ),
     ] = None,
 ) -> int:
@@ -213,7 +214,7 @@ async def import_(
             )
         )
         return DONE
-    present = f", {done.present:,} were there already" if done.present else ""
+    present = f", {done.present:,} already there" if done.present else ""
     added = counted(done.added, "event")
     end = f"ends at #{done.position}"
     invocation.screen.write(f"{invocation.log}: {added} imported{present}; {end}")

@@ -69,7 +69,7 @@ async def apply(
         bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")
     ] = False,
 ) -> int:
-    """Apply a desired set of models to the server.
+    """Change the server to match a desired set of models.
 
     Pulls, configures and loads the models that the file names. --prune deletes the
     others, after confirmation; without a terminal, it needs --yes.

@@ -38,7 +38,7 @@ async def free(
     *,
     keep: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Keep the models of a desired set."),
+        typer.Option(metavar="FILE", help="Keep the models named in a desired set."),
     ] = None,
     yes: Yes = False,
 ) -> int:

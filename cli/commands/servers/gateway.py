@@ -50,10 +50,10 @@ async def gateway(
         ),
     ] = "",
 ) -> None:
-    """Relay requests to Ollama and record which models are used.
+    """Forward requests to Ollama and record which models are used.
 
-    Clients of Ollama, OpenAI and Anthropic work with its address. The first line of
-    output contains only that address.
+    Clients of Ollama, OpenAI and Anthropic can use its address. The first line of
+    output is that address, and nothing else.
     """
     with from_extra("the gateway", "gateway,service"):
         # Imported late: the gateway is an optional extra.

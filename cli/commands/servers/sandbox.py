@@ -53,7 +53,10 @@ async def sandbox(  # noqa: PLR0913 - the options of a verb
         typer.Option(min=0, metavar="BYTES", help="Memory for all loaded models."),
     ] = None,
     vram: Annotated[
-        int, typer.Option(min=0, metavar="BYTES", help="Part of that memory on a GPU.")
+        int,
+        typer.Option(
+            min=0, metavar="BYTES", help="How much of that memory is on a GPU."
+        ),
     ] = 0,
     registry_rate: Annotated[
         float | None,
@@ -68,12 +71,12 @@ async def sandbox(  # noqa: PLR0913 - the options of a verb
     ] = Profile.CURRENT,
     state: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Folder that stores its models."),
+        typer.Option(metavar="DIRECTORY", help="Directory to store its models in."),
     ] = None,
 ) -> None:
     """Run a simulated Ollama server until Ctrl-C.
 
-    The first line of output contains only its address.
+    The first line of output is its address, and nothing else.
     """
     with from_extra("the sandbox", "sandbox"):
         # Imported late: the sandbox is an optional extra.

@@ -40,14 +40,14 @@ async def serve(  # noqa: PLR0913 - the options of a verb
         str,
         typer.Option(
             metavar="ADDRESS",
-            help="Address to listen on; other than loopback needs tokens.",
+            help="Address to listen on; any but loopback requires tokens.",
         ),
     ] = "127.0.0.1",
     port: Port = 11435,
     tokens: TokenFile = None,
     allow_host: AllowedHosts = None,
     read_only: Annotated[
-        bool, typer.Option("--read-only", help="Refuse every change.")
+        bool, typer.Option("--read-only", help="Refuse all changes.")
     ] = False,
     https: Annotated[
         bool,
@@ -61,7 +61,7 @@ async def serve(  # noqa: PLR0913 - the options of a verb
         str | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="Also relay requests to Ollama there; see herdbook gateway.",
+            help="Also run a gateway there; see herdbook gateway.",
         ),
     ] = None,
     gateway_strict: Annotated[
@@ -73,7 +73,7 @@ async def serve(  # noqa: PLR0913 - the options of a verb
     ] = False,
     gateway_plain: Annotated[
         bool,
-        typer.Option("--gateway-plain", help="Gateway: change no request."),
+        typer.Option("--gateway-plain", help="Gateway: forward requests unchanged."),
     ] = False,
     gateway_roles: Annotated[
         bool,
@@ -81,7 +81,7 @@ async def serve(  # noqa: PLR0913 - the options of a verb
     ] = False,
     sandbox: Annotated[
         Sandbox,
-        typer.Option(help="When to use a sandbox in place of Ollama."),
+        typer.Option(help="When to use a sandbox instead of Ollama."),
     ] = Sandbox.NEVER,
     backup_every: Annotated[
         str | None,
@@ -91,7 +91,7 @@ async def serve(  # noqa: PLR0913 - the options of a verb
     ] = None,
     backup_dir: Annotated[
         Path | None,
-        typer.Option(metavar="DIRECTORY", help="Directory of the backups."),
+        typer.Option(metavar="DIRECTORY", help="Directory for the backups."),
     ] = None,
     backup_keep: Annotated[
         int,
@@ -115,7 +115,7 @@ async def serve(  # noqa: PLR0913 - the options of a verb
         list[str] | None,
         typer.Option(
             metavar="URL",
-            help="Send anchors to the service of another Herdbook; its token is in "
+            help="Send anchors to another Herdbook service, with the token in "
             "HERDBOOK_ANCHOR_TOKEN. Repeatable.",
         ),
     ] = None,
@@ -129,7 +129,7 @@ async def serve(  # noqa: PLR0913 - the options of a verb
 ) -> None:
     """Serve the HTTP API and the dashboard until Ctrl-C.
 
-    The first line of output contains only its address.
+    The first line of output is its address, and nothing else.
     """
     with from_extra("the service", "service"):
         # Imported late: the service is an optional extra.

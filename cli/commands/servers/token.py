@@ -65,7 +65,7 @@ async def token(  # noqa: PLR0913 - the options of a verb
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="Gateway: only models that match, such as 'llama3*'. Repeatable.",
+            help="Gateway: allow only matching models, such as 'llama3*'. Repeatable.",
         ),
     ] = None,
     max_requests: Annotated[
@@ -108,7 +108,7 @@ async def token(  # noqa: PLR0913 - the options of a verb
     elif name == REVOKE:
         if not named:
             raise UsageError(
-                "token revoke", "needs a name", "Write: herdbook token revoke NAME"
+                "token revoke", "needs a name", "Usage: herdbook token revoke NAME"
             )
         token_file_editor.remove_token(file, named)
         if invocation.json:

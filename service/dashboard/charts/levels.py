@@ -128,7 +128,7 @@ def stacked_chart(
         *time_grid(window, now, HEIGHT, end),
         *pieces,
         element("line", x1=0, x2="100%", y1=HEIGHT, y2=HEIGHT, class_="ground"),
-        title=f"{title} since {now.clock(window.begin)}; at most {text(highest)}",
+        title=f"{title} since {now.clock(window.begin)}; max {text(highest)}",
         class_="levels",
         width="100%",
         height=HEIGHT + 20,

@@ -78,7 +78,7 @@ def usage_chart(
     return picture(
         *pieces,
         ground,
-        title=f"{title} since {since}; at most {highest:,} in a bar",
+        title=f"{title} since {since}; max {highest:,} per bar",
         class_="usage",
         width="100%",
         height=HEIGHT,

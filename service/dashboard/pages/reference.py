@@ -165,13 +165,13 @@ def _kind(schema: Json) -> str:
         return str(schema["$ref"]).rpartition("/")[2]
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(_kind(each) for each in schema["anyOf"]))
-    kind = schema.get("type", "anything")
+    kind = schema.get("type", "any")
     if isinstance(kind, list):
         return " or ".join(str(each) for each in kind)
     if kind == "array":
-        return f"list of {_kind(schema.get('items', {}))}"
+        return f"array of {_kind(schema.get('items', {}))}"
     if kind == "object" and isinstance(schema.get("additionalProperties"), dict):
-        return f"by name: {_kind(schema['additionalProperties'])}"
+        return f"map of string to {_kind(schema['additionalProperties'])}"
     if "format" in schema and kind == "string":
         return str(schema["format"])
     return str(kind)

@@ -212,7 +212,7 @@ def _upkeep(task: TaskStatus, status: UpkeepStatus, now: Now) -> Task:
     parts = [row.state]
     if status.last_at:
         at = f" at #{status.last_position}" if status.last_position else ""
-        parts.append(f"last made {now.clock(status.last_at)}{at}")
+        parts.append(f"last {now.clock(status.last_at)}{at}")
     if status.next_at:
         parts.append(f"next {now.clock(status.next_at)}")
     return row._replace(state=", ".join(parts))

@@ -88,9 +88,7 @@ def _version(form: Mapping[str, str]) -> int:
     """
     text = form.get("version", "")
     if not text.isascii() or not text.isdigit() or len(text) > 15:
-        raise BadRequestError(
-            "the form", "does not say which version it is based on", "Load it again"
-        )
+        raise BadRequestError("the form", "has no version", "Reload the page")
     return int(text)
 
 

@@ -139,6 +139,7 @@ async def usage_page(request: AnyRequest) -> Response[str]:
         summary=texts.summary_text(over_time),
         words=_line(total, "all"),
         number=texts.number_text,
+        disconnects_text=texts.disconnects_text,
         bar_word=window.by.value,
         requests_chart=_chart(page, over_time, window, "Requests", _requests),
         tokens_chart=_chart(page, over_time, window, "Tokens", _tokens),
@@ -265,7 +266,7 @@ def _chart(
     return Chart(
         svg=chart,
         begin=page.now.clock(begin, seconds=False),
-        highest=f"at most {texts.number_text(highest)}",
+        highest=f"max {texts.number_text(highest)}",
         end=page.now.clock(end, seconds=False)
         if page.past or end < page.now.at
         else "now",

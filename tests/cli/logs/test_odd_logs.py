@@ -54,7 +54,7 @@ def test_every_verb_reads_an_odd_log(
 
 
 @pytest.mark.parametrize("what", ODD)
-def test_verify_and_doctor_report_what_is_odd(
+def test_verify_and_doctor_report_odd_events(
     what: str, herdbook: Herdbook, server: SandboxThread, log: Path
 ) -> None:
     position = odd_log(log, what)

@@ -60,7 +60,7 @@ def old_log(log: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("old_log")
 @pytest.mark.parametrize("name", READERS)
-def test_log_of_the_version_before_is_answered_as_before(
+def test_log_of_the_previous_version_gives_the_same_answers(
     herdbook: Herdbook, name: str
 ) -> None:
     answer = herdbook(*READERS[name], "--json")
@@ -70,7 +70,7 @@ def test_log_of_the_version_before_is_answered_as_before(
     assert missing(before, answer.json) == []
 
 
-def test_desired_set_of_the_version_before_is_read() -> None:
+def test_desired_set_of_the_previous_version_is_read() -> None:
     desired = read(BEFORE / "desired.toml")
 
     assert [model.name for model in desired.models] == [
@@ -84,7 +84,7 @@ def test_desired_set_of_the_version_before_is_read() -> None:
     ]
 
 
-def test_token_file_of_the_version_before_is_read() -> None:
+def test_token_file_of_the_previous_version_is_read() -> None:
     (token,) = read_tokens(BEFORE / "tokens.toml")
 
     assert (token.name, token.role) == ("reader", Role.READ)

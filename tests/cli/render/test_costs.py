@@ -19,7 +19,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_pull_says_first_what_it_costs(
+def test_pull_shows_its_cost_first(
     herdbook: Herdbook, server: SandboxThread, folder: Path
 ) -> None:
     first, *_, last = herdbook("pull", "qwen3:0.6b").out.splitlines()
@@ -30,7 +30,7 @@ def test_pull_says_first_what_it_costs(
     assert last.startswith("qwen3:0.6b pulled in ")
 
 
-def test_pull_as_a_dry_run_fetches_nothing(
+def test_dry_run_of_a_pull_downloads_nothing(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     answer = herdbook("pull", "llama3.1", "--dry-run")
@@ -42,7 +42,7 @@ def test_pull_as_a_dry_run_fetches_nothing(
     assert herdbook("history", "llama3.1").code == 3
 
 
-def test_dry_run_of_a_pull_in_json_has_every_source(
+def test_json_dry_run_of_a_pull_has_every_source(
     herdbook: Herdbook, server: SandboxThread, folder: Path
 ) -> None:
     told = herdbook("pull", "llama3.1", "--dry-run", "--json").json
@@ -56,9 +56,7 @@ def test_dry_run_of_a_pull_in_json_has_every_source(
     assert (told["free"]["source"], told["free"]["note"]) == ("disk", str(folder))
 
 
-def test_load_says_first_what_it_costs(
-    herdbook: Herdbook, server: SandboxThread
-) -> None:
+def test_load_shows_its_cost_first(herdbook: Herdbook, server: SandboxThread) -> None:
     first, last = herdbook("load", "llama3.2:3b").out.splitlines()
 
     assert (
@@ -67,7 +65,7 @@ def test_load_says_first_what_it_costs(
     assert last.startswith("llama3.2:3b loaded in ")
 
 
-def test_load_as_a_dry_run_loads_nothing(
+def test_dry_run_of_a_load_loads_nothing(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     assert herdbook("load", "llama3.2:3b", "--dry-run").code == 0
@@ -75,7 +73,7 @@ def test_load_as_a_dry_run_loads_nothing(
     assert herdbook("show", "llama3.2:3b", "--json").json["state"] == "available"
 
 
-def test_dry_run_of_a_load_in_json_has_every_source(
+def test_json_dry_run_of_a_load_has_every_source(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     told = herdbook("load", "llama3.2:3b", "--dry-run", "--json").json
@@ -85,13 +83,13 @@ def test_dry_run_of_a_load_in_json_has_every_source(
     assert told["held"] == {"size_bytes": 0, "source": "ps", "note": ""}
 
 
-def test_answer_in_json_is_not_preceded_by_the_cost(
+def test_json_output_does_not_contain_the_cost(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     assert herdbook("load", "llama3.2:3b", "--json").json["state"] == "loaded"
 
 
-def test_dry_run_of_a_load_needs_the_model(
+def test_dry_run_of_a_load_requires_the_model(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     assert herdbook("load", "nobody:1b", "--dry-run").code == 3
@@ -122,7 +120,7 @@ def test_cost_is_one_line(cost: PullCost | LoadCost, line: str) -> None:
     assert line_of(cost, alone=True) == line
 
 
-def test_pull_says_nothing_of_what_it_does_not_know() -> None:
+def test_pull_omits_unknown_costs() -> None:
     unknown = PullCost(name="a:1b", update=False, fetch=UNKNOWN, free=UNKNOWN)
     half = PullCost(name="a:1b", update=False, fetch=KNOWN, free=UNKNOWN)
 

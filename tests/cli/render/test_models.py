@@ -79,19 +79,19 @@ def test_a_pull_is_shown_below_its_model() -> None:
     ]
 
 
-def test_a_pull_has_a_bar_where_there_is_someone_to_see_it() -> None:
+def test_pull_has_a_progress_bar_on_a_terminal() -> None:
     line = shown(moment_of(*PULLING), bars=True)[1]
 
     assert line.startswith("  pull ━━━━━━━━━━━━────")
 
 
-def test_a_load_is_shown_without_figures() -> None:
+def test_load_is_shown_without_numbers() -> None:
     moment = moment_of(("a:1b", found()), ("a:1b", facts.LoadStarted(instance="one")))
 
     assert shown(moment)[1] == "  load started by cli:ann, just now"
 
 
-def test_an_update_leaves_the_state_and_is_shown() -> None:
+def test_update_is_shown_without_changing_the_state() -> None:
     moment = moment_of(("a:1b", found()), ("a:1b", facts.UpdateStarted(instance="one")))
 
     lines = shown(moment)
@@ -100,7 +100,7 @@ def test_an_update_leaves_the_state_and_is_shown() -> None:
     assert lines[1] == "  update started by cli:ann, just now"
 
 
-def test_a_cloud_model_has_no_size_here() -> None:
+def test_cloud_model_has_no_local_size() -> None:
     cloud = facts.ModelDiscovered(
         digest=DIGEST, size_bytes=300, remote_host="ollama.com"
     )
@@ -108,7 +108,7 @@ def test_a_cloud_model_has_no_size_here() -> None:
     assert "cloud" in shown(moment_of(("big:cloud", cloud)))[0]
 
 
-def test_the_order_is_by_what_can_be_used_soonest() -> None:
+def test_models_are_sorted_by_how_soon_they_can_be_used() -> None:
     moment = moment_of(
         ("bad:1b", facts.PullStarted(instance="one")),
         ("bad:1b", facts.PullFailed(kind="disk_full", message="bad:1b is too big")),
@@ -123,7 +123,7 @@ def test_the_order_is_by_what_can_be_used_soonest() -> None:
     assert names == ["z:1b", "b:1b", "gemma3:27b", "bad:1b"]
 
 
-def test_a_failure_is_shown_without_saying_the_name_twice() -> None:
+def test_failure_does_not_repeat_the_name() -> None:
     moment = moment_of(
         ("bad:1b", facts.PullStarted(instance="one")),
         (
@@ -135,7 +135,7 @@ def test_a_failure_is_shown_without_saying_the_name_twice() -> None:
     assert shown(moment)[1] == "  pull failed just now: no luck"
 
 
-def test_the_card_of_a_runner_of_another_name_says_so() -> None:
+def test_details_of_a_runner_under_another_name_say_so() -> None:
     runner = Runner(
         name="other:1b", digest=DIGEST, size_bytes=2_000_000_000, size_vram_bytes=0
     )
@@ -146,7 +146,7 @@ def test_the_card_of_a_runner_of_another_name_says_so() -> None:
     assert "  memory      2.0 GB, CPU, loaded as other:1b" in plain(list(card.lines()))
 
 
-def test_the_card_of_a_cloud_model_names_its_host() -> None:
+def test_details_of_a_cloud_model_name_its_host() -> None:
     cloud = facts.ModelDiscovered(
         digest=DIGEST, size_bytes=300, remote_host="ollama.com"
     )
@@ -157,7 +157,7 @@ def test_the_card_of_a_cloud_model_names_its_host() -> None:
     assert "  weights     cloud model of ollama.com" in plain(list(card.lines()))
 
 
-def test_the_card_names_who_shares_the_weights() -> None:
+def test_details_name_the_models_that_share_the_weights() -> None:
     detected = facts.CapabilitiesDetected(
         digest=DIGEST,
         weights="b" * 64,

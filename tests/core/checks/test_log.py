@@ -56,7 +56,7 @@ def found(log: Path, mounts: Path | None = None) -> dict[str, Diagnosis]:
     }
 
 
-async def test_sound_log_has_nothing_to_remedy(tmp_path: Path) -> None:
+async def test_healthy_log_has_no_problems(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     log = await log_at(tmp_path / "herd.db")
     checks = found(log)
@@ -67,7 +67,7 @@ async def test_sound_log_has_nothing_to_remedy(tmp_path: Path) -> None:
     assert checks["permissions"].level is Level.OK
 
 
-async def test_look_at_a_log_leaves_no_file_behind(tmp_path: Path) -> None:
+async def test_checking_a_log_leaves_no_files(tmp_path: Path) -> None:
     log = await log_at(tmp_path / "herd.db")
     before = sorted(tmp_path.iterdir()), log.read_bytes()
     examine(log)
@@ -75,7 +75,7 @@ async def test_look_at_a_log_leaves_no_file_behind(tmp_path: Path) -> None:
     assert (sorted(tmp_path.iterdir()), log.read_bytes()) == before
 
 
-async def test_log_in_use_can_be_looked_at(tmp_path: Path) -> None:
+async def test_log_in_use_can_be_checked(tmp_path: Path) -> None:
     log = await log_at(tmp_path / "herd.db")
     async with Storage.open(log, SystemClock()) as storage:
         condition = examine(log)
@@ -85,7 +85,7 @@ async def test_log_in_use_can_be_looked_at(tmp_path: Path) -> None:
     assert condition.head == condition.last == head
 
 
-def test_log_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+def test_missing_log_is_not_created(tmp_path: Path) -> None:
     checks = found(tmp_path / "herd.db")
 
     assert checks["log"].level is Level.NOTICE
@@ -93,27 +93,27 @@ def test_log_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     assert not (tmp_path / "herd.db").exists()
 
 
-def test_log_without_a_directory_is_a_problem(tmp_path: Path) -> None:
+def test_log_in_a_missing_directory_is_a_problem(tmp_path: Path) -> None:
     checks = found(tmp_path / "no" / "herd.db")
 
     assert checks.keys() == {"log"}
     assert checks["log"].level is Level.PROBLEM
 
 
-def test_log_that_cannot_be_looked_at_is_a_problem(tmp_path: Path) -> None:
+def test_unreadable_log_is_a_problem(tmp_path: Path) -> None:
     checks = found(tmp_path / ("x" * 300))
 
     assert checks["log"].level is Level.PROBLEM
     assert "File name too long" in checks["log"].what
 
 
-def test_pipe_in_the_place_of_a_log_is_a_problem(tmp_path: Path) -> None:
+def test_named_pipe_instead_of_a_log_is_a_problem(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "herd.db")
 
     assert found(tmp_path / "herd.db")["log"].level is Level.PROBLEM
 
 
-async def test_log_of_a_newer_version_is_shown_as_such(tmp_path: Path) -> None:
+async def test_log_of_a_newer_version_is_reported(tmp_path: Path) -> None:
     log = await log_at(tmp_path / "herd.db")
     alter(log, "PRAGMA user_version = 99")
     checks = found(log)
@@ -122,7 +122,7 @@ async def test_log_of_a_newer_version_is_shown_as_such(tmp_path: Path) -> None:
     assert "triggers" not in checks
 
 
-async def test_damaged_head_and_times_are_survived(tmp_path: Path) -> None:
+async def test_damaged_head_and_times_do_not_stop_the_checks(tmp_path: Path) -> None:
     log = await log_at(tmp_path / "herd.db")
     alter(
         log,
@@ -162,7 +162,7 @@ async def test_missing_trigger_is_a_problem(tmp_path: Path) -> None:
     assert "herdbook verify" in triggers.remedy
 
 
-async def test_truncated_log_does_not_end_where_its_head_says(tmp_path: Path) -> None:
+async def test_truncated_log_ends_before_its_head(tmp_path: Path) -> None:
     log = await log_at(tmp_path / "herd.db")
     alter(log, "DROP TRIGGER events_are_not_deleted; DELETE FROM events WHERE version")
     head = found(log)["head"]
@@ -187,7 +187,7 @@ async def test_log_without_its_tables_is_a_problem(tmp_path: Path) -> None:
     assert found(log)["log"].level is Level.PROBLEM
 
 
-async def test_log_that_others_may_write_is_shown(tmp_path: Path) -> None:
+async def test_log_writable_by_others_is_reported(tmp_path: Path) -> None:
     log = await log_at(tmp_path / "herd.db")
     log.chmod(0o666)
     permissions = found(log)["permissions"]
@@ -206,7 +206,7 @@ async def test_log_that_others_may_write_is_shown(tmp_path: Path) -> None:
         (stat.S_IFDIR | 0o1777, None),
     ],
 )
-def test_mode_shows_who_may_write(mode: int, level: Level | None) -> None:
+def test_file_mode_shows_who_can_write(mode: int, level: Level | None) -> None:
     checked = check_mode(Path("place"), mode)
 
     assert (checked.level if checked else None) is level
@@ -221,7 +221,7 @@ def test_mode_shows_who_may_write(mode: int, level: Level | None) -> None:
         ("4.0.0", Level.OK),
     ],
 )
-def test_sqlite_with_the_reset_bug_is_warned_of(version: str, level: Level) -> None:
+def test_sqlite_with_the_reset_bug_is_a_warning(version: str, level: Level) -> None:
     assert check_sqlite(version).level is level
 
 
@@ -241,14 +241,14 @@ def test_network_file_system_is_a_problem(
     assert check_file_system(place / "herd.db", mounts).level is level
 
 
-def test_file_system_of_the_root_counts_where_nothing_is_nearer(tmp_path: Path) -> None:
+def test_root_file_system_is_used_if_no_other_mount_matches(tmp_path: Path) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text("far / nfs rw 0 0\n")
 
     assert check_file_system(tmp_path / "x", mounts).level is Level.PROBLEM
 
 
-def test_file_system_that_cannot_be_told_is_shown(tmp_path: Path) -> None:
+def test_unknown_file_system_is_reported(tmp_path: Path) -> None:
     checked = check_file_system(tmp_path / "x", tmp_path / "no")
 
     assert checked.level is Level.NOTICE
@@ -259,12 +259,12 @@ def test_file_system_that_cannot_be_told_is_shown(tmp_path: Path) -> None:
     ("free", "level"),
     [(5e10, Level.OK), (5e8, Level.WARNING), (5e6, Level.PROBLEM)],
 )
-def test_full_disk_is_shown(tmp_path: Path, free: float, level: Level) -> None:
+def test_full_disk_is_reported(tmp_path: Path, free: float, level: Level) -> None:
     assert check_disk(int(free), tmp_path).level is level
 
 
 @pytest.mark.parametrize(("size", "level"), [(4e6, Level.OK), (1e9, Level.WARNING)])
-def test_large_write_ahead_log_is_warned_of(size: float, level: Level) -> None:
+def test_large_write_ahead_log_is_a_warning(size: float, level: Level) -> None:
     assert check_wal(int(size)).level is level
 
 
@@ -282,7 +282,7 @@ def times(*offsets: float) -> list[datetime]:
         (times(-3, -9, -1, -2), Level.NOTICE, "was set back 2 times"),
     ],
 )
-def test_clock_is_judged_by_the_newest_events(
+def test_clock_is_checked_against_the_newest_events(
     recorded_at: list[datetime], level: Level, told: str
 ) -> None:
     checked = check_clock(recorded_at, NOW)
@@ -302,7 +302,7 @@ async def test_write_ahead_log_of_a_log_in_use_is_measured(tmp_path: Path) -> No
         assert "without it lacks them" in found(log)["wal"].what
 
 
-async def test_condition_of_a_log_is_shown_whole(tmp_path: Path) -> None:
+async def test_report_shows_all_checks_of_a_log(tmp_path: Path) -> None:
     condition = examine(await log_at(tmp_path / "herd.db"))
 
     assert condition is not None

@@ -60,7 +60,7 @@ async def running() -> AsyncIterator[tuple[Work, BackgroundTask, ManualClock]]:
         yield work, task, clock
 
 
-async def test_any_exception_is_shown_and_restarted() -> None:
+async def test_any_exception_is_reported_and_the_task_restarted() -> None:
     async with running() as (work, task, clock):
         assert task.status == TaskStatus(name="worker")
 
@@ -80,14 +80,14 @@ async def test_any_exception_is_shown_and_restarted() -> None:
         assert task.status == TaskStatus(name="worker", restarts=1)
 
 
-async def test_error_of_ours_is_shown_with_its_code() -> None:
+async def test_known_error_is_reported_with_its_code() -> None:
     async with running() as (work, task, _):
         await work.ends(lambda one: one.set_exception(FULL))
 
         assert (task.status.code, task.status.failure) == ("store_full", str(FULL))
 
 
-async def test_back_off_grows_up_to_a_limit_and_is_reset() -> None:
+async def test_backoff_grows_up_to_a_limit_and_is_reset() -> None:
     async with running() as (work, task, clock):
         work.fails_with = FULL
         await work.ends(lambda one: one.set_exception(FULL))
@@ -108,7 +108,7 @@ async def test_back_off_grows_up_to_a_limit_and_is_reset() -> None:
         assert (task.status.next_try_at - clock.now()).total_seconds() == 1
 
 
-async def test_cancellation_of_what_it_waits_for_does_not_end_it() -> None:
+async def test_cancellation_of_an_awaited_task_does_not_end_it() -> None:
     async with running() as (work, task, clock):
         await work.ends(lambda one: one.cancel())
         assert task.status.code == "CancelledError"
@@ -119,7 +119,7 @@ async def test_cancellation_of_what_it_waits_for_does_not_end_it() -> None:
 
 
 @pytest.mark.parametrize("failing", [False, True])
-async def test_it_has_ended_when_its_owner_leaves(*, failing: bool) -> None:
+async def test_task_ends_when_its_owner_leaves(*, failing: bool) -> None:
     async with running() as (work, _, clock):
         if failing:
             await work.ends(lambda one: one.set_exception(FULL))
@@ -130,7 +130,7 @@ async def test_it_has_ended_when_its_owner_leaves(*, failing: bool) -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_work_that_returns_is_finished() -> None:
+async def test_returning_task_is_finished() -> None:
     async with running() as (work, task, clock):
         await work.ends(lambda one: one.set_result(None))
         await clock.advance(100)
@@ -139,7 +139,7 @@ async def test_work_that_returns_is_finished() -> None:
         assert task.status == TaskStatus(name="worker")
 
 
-def test_doctor_names_the_task_that_does_not_work() -> None:
+def test_doctor_names_the_failing_task() -> None:
     failing = TaskStatus(name="log_writer", up=False, code="x", failure="it ended")
     well = TaskStatus(name="reconciler")
 

@@ -98,7 +98,7 @@ def test_file_names_models_settings_memory_and_reasons(tmp_path: Path) -> None:
         ("[models.a]\nnotes = 2026-01-01", "key notes: cannot be 2026-01-01"),
     ],
 )
-def test_mistake_is_reported_with_file_model_and_key(text: str, told: str) -> None:
+def test_error_has_file_model_and_key(text: str, told: str) -> None:
     with pytest.raises(InvalidDesiredError) as error:
         parse(tomllib.loads(text), origin="herd.toml")
 
@@ -114,19 +114,19 @@ def test_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:
         read(path)
 
 
-def test_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidDesiredError, match="cannot be read: No such file"):
         read(tmp_path / "herd.toml")
 
 
 @given(st.lists(MODELS, unique_by=lambda model: model.name))
-def test_what_is_written_reads_the_same(models: list[DesiredModel]) -> None:
+def test_written_file_reads_back_equal(models: list[DesiredModel]) -> None:
     desired = DesiredSet(models=tuple(models))
 
     assert parse(tomllib.loads(toml_text(desired))) == desired
 
 
-def test_nothing_there_freezes_to_a_valid_file() -> None:
+def test_empty_server_freezes_to_a_valid_file() -> None:
     frozen = freeze([ModelStatus(node="local", name="gone:latest")])
 
     assert toml_text(frozen) == "[models]\n"

@@ -54,7 +54,7 @@ def kept_loaded(idle_hours: float, *, used_hours: float | None = None) -> ModelS
     )
 
 
-def test_model_that_is_loaded_but_not_used_for_a_day_may_go() -> None:
+def test_loaded_model_that_is_unused_for_a_day_can_be_deleted() -> None:
     old = model("old", 10, used_days_ago=9)
 
     assert names(free_space([kept_loaded(25)], 10, now=NOW)) == ["kept"]
@@ -93,7 +93,7 @@ def test_least_recently_used_goes_first() -> None:
     assert names(free_space(models, 0)) == []
 
 
-def test_what_is_not_needed_is_left_out_again() -> None:
+def test_superfluous_groups_are_removed_from_the_proposal() -> None:
     models = [model("small", 1), model("large", 10, used_days_ago=3)]
 
     assert names(free_space(models, 10)) == ["large"]
@@ -118,7 +118,7 @@ def test_desired_models_stay() -> None:
     assert names(free_space([model("a", 10)], 5, keep={"a"})) == []
 
 
-def test_shared_weights_count_once_and_only_if_all_names_go() -> None:
+def test_shared_weights_count_once_and_only_if_all_names_are_deleted() -> None:
     one, two = model("one", 10, weights="w"), model("two", 10, weights="w")
     pinned = model("three", 10, weights="w", pinned=True)
 
@@ -145,7 +145,7 @@ MODELS = st.lists(
 
 
 @given(MODELS, st.integers(0, 400))
-def test_it_frees_enough_or_everything_that_can_go(
+def test_proposal_frees_enough_or_everything_possible(
     models: list[ModelStatus], wanted: int
 ) -> None:
     proposal = free_space(models, wanted)
@@ -157,7 +157,7 @@ def test_it_frees_enough_or_everything_that_can_go(
         assert proposal.frees_bytes - group.frees_bytes < wanted
 
 
-def test_deletions_free_shared_weights_with_the_last_of_them() -> None:
+def test_last_deletion_frees_the_shared_weights() -> None:
     models = [
         model("a", 10, weights="w"),
         model("b", 12, weights="w"),

@@ -48,7 +48,7 @@ async def applied(manager: ModelManager, plan: Plan) -> list[PlanProgress]:
         return [each async for each in telling]
 
 
-async def test_plan_to_what_is_there_is_empty() -> None:
+async def test_plan_for_the_current_state_is_empty() -> None:
     async with serve_manager() as (_, manager):
         await manager.configure("plain", {"num_ctx": 1024, "options.stop": ["</s>"]})
         await manager.load("plain")
@@ -56,7 +56,7 @@ async def test_plan_to_what_is_there_is_empty() -> None:
         assert (await manager.plan(await manager.freeze(), prune=True)).steps == ()
 
 
-async def test_plan_fetches_what_is_absent_with_the_size_of_the_catalogue() -> None:
+async def test_plan_pulls_absent_models_with_catalogue_sizes() -> None:
     async with serve_manager() as (_, manager):
         plan = await manager.plan(wanted("gpt-oss:20b", "tinyllama:1.1b"))
 
@@ -70,12 +70,12 @@ async def test_plan_fetches_what_is_absent_with_the_size_of_the_catalogue() -> N
     assert plan.unknown_sizes == 1
 
 
-async def test_plan_deletes_nothing_unless_asked() -> None:
+async def test_plan_deletes_nothing_by_default() -> None:
     async with serve_manager() as (_, manager):
         assert (await manager.plan(wanted())).steps == ()
 
 
-async def test_deleting_frees_shared_weights_once_and_last() -> None:
+async def test_last_deletion_of_shared_weights_frees_their_bytes() -> None:
     async with serve_manager() as (_, manager):
         gone = {"llama3.2:1b", "plain:latest", "update-me:latest", "update-me:v2"}
         kept = [name for name in PRESENT if name not in gone]
@@ -92,7 +92,7 @@ async def test_deleting_frees_shared_weights_once_and_last() -> None:
     assert plan.frees_bytes == v2.size_bytes
 
 
-async def test_settings_that_are_not_named_stay() -> None:
+async def test_unnamed_settings_are_kept() -> None:
     async with serve_manager() as (_, manager):
         await manager.configure("plain", {"num_ctx": 1024, "pinned": True})
         plan = await manager.plan(
@@ -110,7 +110,7 @@ async def test_settings_that_are_not_named_stay() -> None:
     )
 
 
-async def test_settings_that_are_not_named_go_when_pruned() -> None:
+async def test_unnamed_settings_are_unset_with_prune() -> None:
     async with serve_manager() as (_, manager):
         await manager.configure("plain", {"num_ctx": 1024, "pinned": True})
         plan = await manager.plan(wanted(plain={"num_ctx": 1024}), prune=True)
@@ -120,14 +120,14 @@ async def test_settings_that_are_not_named_go_when_pruned() -> None:
     assert (configure.set, configure.unset) == ({}, ("pinned",))
 
 
-async def test_memory_is_left_alone_unless_named() -> None:
+async def test_memory_is_unchanged_unless_named() -> None:
     async with serve_manager() as (_, manager):
         await manager.load("plain")
 
         assert (await manager.plan(wanted("plain", "llava:7b"))).steps == ()
 
 
-async def test_model_to_be_out_of_memory_is_unloaded_once_for_its_weights() -> None:
+async def test_unwanted_weights_are_unloaded_once() -> None:
     async with serve_manager() as (_, manager):
         loaded = await manager.load("plain")
         out = {"loaded": False}
@@ -142,7 +142,7 @@ async def test_model_to_be_out_of_memory_is_unloaded_once_for_its_weights() -> N
     assert after.state is ModelState.AVAILABLE
 
 
-async def test_same_weights_cannot_be_in_memory_and_out_of_it() -> None:
+async def test_same_weights_cannot_be_both_loaded_and_unloaded() -> None:
     async with serve_manager() as (_, manager):
         desired = parse(
             {"models": {"plain": {"loaded": True}, "update-me": {"loaded": False}}}
@@ -151,7 +151,7 @@ async def test_same_weights_cannot_be_in_memory_and_out_of_it() -> None:
             await manager.plan(desired)
 
 
-async def test_plan_needs_the_server() -> None:
+async def test_plan_requires_the_server() -> None:
     async with serve_manager() as (server, manager):
         server.apply(server="killed")
 
@@ -159,7 +159,7 @@ async def test_plan_needs_the_server() -> None:
             await manager.plan(wanted("plain"), prune=True)
 
 
-async def test_applied_plan_leaves_nothing_to_do() -> None:
+async def test_second_plan_after_applying_is_empty() -> None:
     desired = parse(
         {
             "models": {
@@ -178,7 +178,7 @@ async def test_applied_plan_leaves_nothing_to_do() -> None:
         assert (await manager.get_status("plain")).context_in_effect == 1024
 
 
-async def test_steps_come_in_an_order_that_loses_nothing_early() -> None:
+async def test_plan_deletes_only_after_everything_else() -> None:
     desired = parse({"models": {"smollm2:135m": {"loaded": True, "pinned": True}}})
     async with serve_manager() as (_, manager):
         plan = await manager.plan(desired, prune=True)
@@ -194,7 +194,7 @@ async def test_pull_step_yields_progress() -> None:
     assert any(each.progress and each.progress.percent for each in telling)
 
 
-async def test_failure_ends_it_with_the_rest_undone() -> None:
+async def test_failure_skips_the_remaining_steps() -> None:
     desired = parse({"models": {"no-such:1b": {}, "plain": {"num_ctx": 1024}}})
     done = []
     async with serve_manager() as (_, manager):
@@ -208,7 +208,7 @@ async def test_failure_ends_it_with_the_rest_undone() -> None:
     assert after.settings == {}
 
 
-async def test_what_others_did_meanwhile_is_not_done_again() -> None:
+async def test_steps_done_by_others_are_not_repeated() -> None:
     desired = parse({"models": {"smollm2:135m": {}, "plain": {"loaded": True}}})
     async with serve_manager() as (server, manager):
         plan = await manager.plan(desired, prune=True)
@@ -223,7 +223,7 @@ async def test_what_others_did_meanwhile_is_not_done_again() -> None:
         assert "ModelDeleted" not in await event_types(manager, "llava:7b")
 
 
-async def test_cloud_model_cannot_be_wanted_in_memory() -> None:
+async def test_cloud_model_cannot_be_desired_as_loaded() -> None:
     async with serve_manager() as (server, manager):
         await server.request(
             "POST",

@@ -64,7 +64,7 @@ def test_file_has_every_setting_of_its_nodes(tmp_path: Path) -> None:
         ("[nodes", "is not TOML"),
     ],
 )
-def test_mistake_is_named_and_nothing_is_used(
+def test_invalid_file_is_refused_with_the_mistake(
     tmp_path: Path, text: str, says: str
 ) -> None:
     path = tmp_path / "nodes.toml"
@@ -75,7 +75,7 @@ def test_mistake_is_named_and_nothing_is_used(
     assert "pw" not in str(caught.value)
 
 
-async def test_steps_lead_from_the_log_to_the_file_and_then_there_are_none() -> None:
+async def test_steps_lead_from_the_log_to_the_file_and_are_then_empty() -> None:
     async with (
         serve_sandboxes(local="none", a="none", b="none", c="none") as servers,
         servers.open_fleet() as fleet,

@@ -23,7 +23,7 @@ MODEL = "llama3.2:1b"
         ({"vram": "?", "ram": "8GB"}, 8_000_000_000),
     ],
 )
-def test_tags_tell_the_memory_of_a_node(
+def test_tags_declare_the_memory_of_a_node(
     tags: dict[str, str], capacity: int | None
 ) -> None:
     assert placement.capacity(NodeSettings(tags=tags)) == capacity

@@ -15,7 +15,7 @@ def of(found: Difference, name: str) -> dict[str, tuple[object, object]]:
     return {change.fact: (change.was, change.now) for change in model.changes}
 
 
-async def test_read_model_does_not_differ_from_itself() -> None:
+async def test_read_model_equals_itself() -> None:
     async with serve_manager() as (_, manager):
         here = (await manager.now()).position
         found = await manager.diff(here)
@@ -23,7 +23,7 @@ async def test_read_model_does_not_differ_from_itself() -> None:
     assert found == Difference(since=here, until=here, node=(), models=(), roles=())
 
 
-async def test_setting_differs_alone() -> None:
+async def test_only_the_changed_setting_differs() -> None:
     async with serve_manager() as (_, manager):
         here = (await manager.now()).position
         await manager.configure("plain", {"num_ctx": 1024})
@@ -65,7 +65,7 @@ async def test_model_appears_and_vanishes() -> None:
     assert of(found, "llava:7b")["state"] == ("available", "not_present")
 
 
-async def test_role_differs_where_its_first_choice_does() -> None:
+async def test_role_differs_if_its_first_choice_differs() -> None:
     async with serve_manager() as (_, manager):
         before = await manager.recommend(ModelRole.VISION)
         here = (await manager.now()).position
@@ -77,7 +77,7 @@ async def test_role_differs_where_its_first_choice_does() -> None:
     assert (vision.was, vision.now) == ("llava:7b", None)
 
 
-async def test_server_that_went_away_differs() -> None:
+async def test_lost_server_is_a_difference() -> None:
     async with serve_manager() as (server, manager):
         here = (await manager.now()).position
         server.apply(server="killed")
@@ -88,7 +88,7 @@ async def test_server_that_went_away_differs() -> None:
     assert found.node == (Change(fact="reached", was=True, now=False),)
 
 
-async def test_two_times_are_compared() -> None:
+async def test_two_times_can_be_compared() -> None:
     async with serve_manager() as (server, manager):
         before = server.clock.now()
         await server.clock.sleep(60)

@@ -28,7 +28,7 @@ FOUND = (
 )
 
 
-async def test_model_that_was_found_goes_back_to_that() -> None:
+async def test_discovered_model_is_explained_by_its_discovery() -> None:
     async with serve_manager() as (_, manager):
         found = await why(manager, "llava:7b")
 
@@ -39,7 +39,7 @@ async def test_model_that_was_found_goes_back_to_that() -> None:
     )
 
 
-async def test_nothing_led_to_a_model_that_was_never_seen() -> None:
+async def test_unknown_model_has_no_explanation() -> None:
     async with serve_manager() as (_, manager):
         lineage = await manager.why("mistral")
 
@@ -47,7 +47,7 @@ async def test_nothing_led_to_a_model_that_was_never_seen() -> None:
     assert lineage.ancestors == ()
 
 
-async def test_loaded_model_goes_back_to_its_load_and_settings() -> None:
+async def test_loaded_model_is_explained_by_its_load_and_settings() -> None:
     async with serve_manager() as (_, manager):
         await manager.configure("llava:7b", {"num_ctx": 512, "pinned": True})
         await manager.configure("llava:7b", {"num_ctx": 1024}, unset=["pinned"])
@@ -64,7 +64,7 @@ async def test_loaded_model_goes_back_to_its_load_and_settings() -> None:
     )
 
 
-async def test_pulled_model_goes_back_to_its_pull_without_progress() -> None:
+async def test_pulled_model_is_explained_by_its_pull_without_progress() -> None:
     async with serve_manager() as (_, manager):
         async for _progress in manager.pull("llama3.1:latest"):
             pass
@@ -78,7 +78,7 @@ async def test_pulled_model_goes_back_to_its_pull_without_progress() -> None:
     )
 
 
-async def test_unloaded_model_goes_back_to_the_load_before() -> None:
+async def test_unloaded_model_is_explained_by_its_earlier_load() -> None:
     async with serve_manager() as (_, manager):
         await manager.load("llava:7b")
         await manager.unload("llava:7b")
@@ -93,7 +93,7 @@ async def test_unloaded_model_goes_back_to_the_load_before() -> None:
     )
 
 
-async def test_evicted_model_goes_back_to_the_load_of_the_other() -> None:
+async def test_evicted_model_is_explained_by_the_load_of_the_other_model() -> None:
     async with serve_manager(sandbox_settings=sandbox.Settings(max_loaded=1)) as (
         server,
         manager,
@@ -107,7 +107,7 @@ async def test_evicted_model_goes_back_to_the_load_of_the_other() -> None:
     assert (Link.OTHER, "llama3.1:8b", "ModelLoaded") in found
 
 
-async def test_failed_load_goes_back_to_who_asked_for_it() -> None:
+async def test_failed_load_is_explained_by_its_request() -> None:
     async with serve_manager() as (server, manager):
         server.apply(runner_dies_saying="out of memory")
         with pytest.raises(HerdbookError):
@@ -122,7 +122,7 @@ async def test_failed_load_goes_back_to_who_asked_for_it() -> None:
     )
 
 
-async def test_failed_pull_does_not_go_back_to_an_earlier_life() -> None:
+async def test_failed_pull_is_not_explained_by_an_earlier_life_of_the_model() -> None:
     async with serve_manager() as (server, manager):
         await server.delete("llava:7b")
         await manager.refresh()
@@ -140,7 +140,7 @@ async def test_failed_pull_does_not_go_back_to_an_earlier_life() -> None:
     )
 
 
-async def test_model_of_shared_weights_goes_back_to_the_name_that_was_loaded() -> None:
+async def test_shared_weights_are_explained_by_the_name_that_was_loaded() -> None:
     async with serve_manager() as (_, manager):
         await manager.load("plain")
         found = await why(manager, "update-me")
@@ -153,7 +153,7 @@ async def test_model_of_shared_weights_goes_back_to_the_name_that_was_loaded() -
     ]
 
 
-async def test_shared_unload_goes_back_to_the_name_that_was_unloaded() -> None:
+async def test_shared_unload_is_explained_by_the_name_that_was_unloaded() -> None:
     async with serve_manager() as (_, manager):
         await manager.load("plain")
         await manager.unload("plain")
@@ -163,7 +163,7 @@ async def test_shared_unload_goes_back_to_the_name_that_was_unloaded() -> None:
     assert found[-1] != (Link.OTHER, "plain:latest", "LoadStarted")
 
 
-async def test_restart_of_the_server_stands_in_the_lineage() -> None:
+async def test_explanation_includes_a_restart_of_the_server() -> None:
     async with serve_manager() as (server, manager):
         await manager.load("llava:7b")
         server.apply(server="killed")
@@ -181,7 +181,7 @@ async def test_restart_of_the_server_stands_in_the_lineage() -> None:
     ]
 
 
-async def test_change_of_the_runner_stands_in_the_lineage() -> None:
+async def test_explanation_includes_a_change_of_the_runner() -> None:
     async with serve_manager() as (server, manager):
         await manager.load("llava:7b")
         await server.load("llava:7b", options={"num_ctx": 256})
@@ -191,7 +191,7 @@ async def test_change_of_the_runner_stands_in_the_lineage() -> None:
     assert (Link.MEMORY, "llava:7b", "RunnerChanged") in found
 
 
-async def test_lineage_and_figures_of_the_past_are_those_of_then() -> None:
+async def test_past_explanation_and_statistics_are_those_of_that_time() -> None:
     async with serve_manager("some") as (server, manager):
         await manager.load("gemma3:4b")
         then = (await manager.now()).position
@@ -212,7 +212,7 @@ async def test_lineage_and_figures_of_the_past_are_those_of_then() -> None:
         assert await manager.statistics("gemma3:4b") != counted
 
 
-async def test_setting_that_was_removed_is_followed_by_its_removal() -> None:
+async def test_removed_setting_is_followed_by_its_removal() -> None:
     async with serve_manager() as (_, manager):
         await manager.configure("llava:7b", {"num_ctx": 512, "temperature": 0.5})
         await manager.configure("llava:7b", unset=["temperature"])

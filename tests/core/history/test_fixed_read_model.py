@@ -44,7 +44,7 @@ async def while_used(manager: ModelManager, answer: Awaitable[T]) -> T:
         using.cancel()
 
 
-async def test_fixed_read_model_stays_as_it_was() -> None:
+async def test_fixed_read_model_does_not_change() -> None:
     async with serve_manager() as (_, manager):
         live = await manager.now()
         fixed = live.fixed()
@@ -63,14 +63,14 @@ async def test_fixed_read_model_stays_as_it_was() -> None:
         assert live.statistics(NAME) != figures
 
 
-async def test_read_model_of_the_past_is_fixed_already() -> None:
+async def test_past_read_model_is_already_fixed() -> None:
     async with serve_manager() as (_, manager):
         past = await manager.as_of(1)
 
         assert past.fixed() is past
 
 
-async def test_status_in_slices_is_that_of_its_position() -> None:
+async def test_status_built_in_slices_matches_its_position() -> None:
     roles = [role.value for role in ModelRole]
     async with serve_manager() as (_, manager):
         for _ in range(10):
@@ -79,7 +79,7 @@ async def test_status_in_slices_is_that_of_its_position() -> None:
             assert told == await shapes.as_of(await manager.as_of(told.position), roles)
 
 
-async def test_difference_in_slices_is_that_of_its_positions() -> None:
+async def test_difference_built_in_slices_matches_its_positions() -> None:
     async with serve_manager() as (_, manager):
         one = await manager.as_of(1)
         await manager.load(NAME)
@@ -89,7 +89,7 @@ async def test_difference_in_slices_is_that_of_its_positions() -> None:
             assert found == await manager.diff(1, found.until)
 
 
-async def test_replay_may_be_cancelled_at_every_checkpoint() -> None:
+async def test_replay_can_be_cancelled_at_every_checkpoint() -> None:
     async with serve_manager() as (_, manager):
         head = (await manager.head()).position
         for turns in range(3 * head):

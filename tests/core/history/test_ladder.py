@@ -52,7 +52,7 @@ def test_spacing_doubles_with_age(age: int, wanted: int) -> None:
     assert spacing(age) == wanted
 
 
-def test_million_events_have_a_rung_every_few_thousand() -> None:
+def test_one_million_events_have_a_rung_every_few_thousand() -> None:
     rungs = grown(1_000_000, size=240_000)
 
     assert longest_gap(rungs, 1_000_000) == SPACING
@@ -76,13 +76,13 @@ def test_older_rungs_of_a_longer_log_are_wider(monkeypatch: pytest.MonkeyPatch) 
 
 
 @given(st.integers(1, 100 * SPACING), st.integers(1, 64 << 20))
-def test_rungs_fit_their_bytes(head: int, size: int) -> None:
+def test_rungs_fit_into_their_byte_limit(head: int, size: int) -> None:
     rungs = grown(head, size)
 
     assert sum(rung.size for rung in rungs) <= MOST_BYTES
 
 
-def test_snapshots_of_many_models_are_wider_spaced() -> None:
+def test_snapshots_of_many_models_are_spaced_wider() -> None:
     size = MOST_BYTES // 100
 
     rungs = grown(400 * SPACING, size)

@@ -100,7 +100,7 @@ async def open_log() -> AsyncIterator[Log]:
         yield Log(storage, clock)
 
 
-async def test_memory_counts_a_runner_once_for_all_its_names() -> None:
+async def test_memory_counts_a_shared_runner_once() -> None:
     async with open_log() as log:
         await log.add(1.5, loaded(A, 10))
         await log.add(1.6, loaded(A, 10, "a:1"), "b:1")  # the same runner
@@ -117,7 +117,7 @@ async def test_memory_counts_a_runner_once_for_all_its_names() -> None:
         assert totals(one) == [0, 10, 10, 10, 10, 10, 10, 0, 0, 0]
 
 
-async def test_short_load_shows_in_its_column() -> None:
+async def test_short_load_appears_in_its_column() -> None:
     async with open_log() as log:
         await log.add(2.2, loaded(A, 10))
         await log.add(2.3, UNLOADED)
@@ -153,7 +153,7 @@ async def test_disk_counts_shared_weights_once() -> None:
         assert found == [0, 8, 8, 8, 8, 8, 0, 0, 0, 0]
 
 
-async def test_time_without_an_answer_is_marked() -> None:
+async def test_times_without_an_answer_are_marked() -> None:
     async with open_log() as log:
         await log.add(0.5, loaded(A, 10))
         await log.add(3.5, NodeLost(kind="node_unreachable", message="no answer"))
@@ -186,7 +186,7 @@ async def test_requests_are_counted_by_model_and_minute() -> None:
         assert first[0].begin == START + timedelta(minutes=1)
 
 
-async def test_past_does_not_change() -> None:
+async def test_past_levels_do_not_change() -> None:
     async with open_log() as log:
         await log.add(1.5, loaded(A, 10))
         await log.add(1.6, used())
@@ -199,7 +199,7 @@ async def test_past_does_not_change() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_random_loads_are_as_at_every_time(
+async def test_levels_of_random_loads_match_as_of_at_every_time(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_log() as log:

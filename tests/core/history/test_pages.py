@@ -122,7 +122,7 @@ async def page_by_page(
 
 
 @given(appends, some_of_all)
-def test_pages_upwards_are_what_is_wanted_once_and_in_order(
+def test_forward_pages_return_each_match_once_and_in_order(
     appended: list[tuple[str, NewEvent]], query: PageQuery
 ) -> None:
     async def run() -> None:
@@ -138,7 +138,7 @@ def test_pages_upwards_are_what_is_wanted_once_and_in_order(
 
 
 @given(appends, some_of_all)
-def test_pages_downwards_are_what_is_wanted_once_from_the_newest_on(
+def test_backward_pages_return_each_match_once_from_the_newest(
     appended: list[tuple[str, NewEvent]], query: PageQuery
 ) -> None:
     async def run() -> None:
@@ -154,7 +154,7 @@ def test_pages_downwards_are_what_is_wanted_once_from_the_newest_on(
 
 
 @given(appends, st.integers(1, 30))
-def test_page_scans_at_most_its_bound(
+def test_page_scans_no_more_than_its_limit(
     appended: list[tuple[str, NewEvent]], bound: int
 ) -> None:
     async def run() -> None:
@@ -210,7 +210,7 @@ NOTHING = HistoryFilter(actors=("nobody:",))
 
 
 @pytest.mark.parametrize("read", [oldest_first, newest_first])
-async def test_filter_that_takes_nothing_ends_with_an_empty_page(read: Read) -> None:
+async def test_filter_without_matches_ends_with_an_empty_page(read: Read) -> None:
     length = MAX_SCANNED + 5000
     store = await long_log(length)
 
@@ -231,7 +231,7 @@ async def test_newest_of_a_long_log_are_found_without_reading_all_of_it() -> Non
     assert store.read <= FIRST_WINDOW
 
 
-async def test_types_deep_in_the_log_are_found_from_the_newest_on() -> None:
+async def test_rare_types_are_found_from_the_newest_event() -> None:
     """Far from the head, the store's own filter would look at all behind a window."""
     store = await long_log(2000)
     await store.append("model/local/b:1", some(ModelVanished(), 1), ANY)
@@ -247,7 +247,7 @@ async def test_types_deep_in_the_log_are_found_from_the_newest_on() -> None:
 @pytest.mark.parametrize(
     "asked", [{"limit": 0}, {"limit": -1}, {"after": -1}, {"before": -1}]
 )
-async def test_page_that_cannot_be_is_refused(asked: dict[str, int]) -> None:
+async def test_invalid_page_is_refused(asked: dict[str, int]) -> None:
     async with serve_manager("none") as (_, manager):
         with pytest.raises(CallerError):
             await manager.read_log(**asked)  # type: ignore[arg-type]

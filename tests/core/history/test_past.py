@@ -59,7 +59,7 @@ async def rungs_of(storage: Storage) -> Sequence[KeptView]:
     return await storage.snapshots.kept_views(NAME)
 
 
-async def test_first_question_builds_the_ladder_and_no_answer_changes(
+async def test_first_query_builds_the_ladder_without_changing_answers(
     log: Path,
 ) -> None:
     async with Storage.open(log, SystemClock()) as storage:
@@ -70,7 +70,7 @@ async def test_first_question_builds_the_ladder_and_no_answer_changes(
         await assert_like_a_replay(storage)
 
 
-async def test_questions_at_the_same_time_share_one_ladder(log: Path) -> None:
+async def test_concurrent_queries_share_one_ladder(log: Path) -> None:
     async with Storage.open(log, SystemClock()) as storage:
         past = Past(storage)
         found = await asyncio.gather(*(past.views_at(EVENTS - n) for n in range(4)))
@@ -171,7 +171,7 @@ async def test_rungs_of_another_version_are_replaced(log: Path) -> None:
         assert {rung.version for rung in await rungs_of(storage)} == {FORM}
 
 
-async def test_growing_log_gets_rungs_from_its_views(tmp_path: Path) -> None:
+async def test_growing_log_adds_rungs_from_its_views(tmp_path: Path) -> None:
     path = tmp_path / "herd.db"
     await fill(path, SPACING - 100, MODELS)
     async with open_manager(path) as manager:
@@ -195,7 +195,7 @@ async def _assert_rung_is_right(storage: Storage, rung: KeptView) -> None:
     assert dumps(await Past(storage).views_at(rung.position)) == dumps(replayed)
 
 
-async def test_closing_builds_no_long_ladder(tmp_path: Path) -> None:
+async def test_closing_does_not_build_a_long_ladder(tmp_path: Path) -> None:
     path = tmp_path / "herd.db"
     await fill(path, MOST_AT_ONCE + SPACING, MODELS)
     async with open_manager(path):
@@ -218,7 +218,7 @@ async def test_answers_of_a_manager_use_the_ladder(log: Path) -> None:
         assert (difference.since, difference.until) == (SPACING + 3, 3 * SPACING)
 
 
-async def test_log_in_memory_has_a_past_too() -> None:
+async def test_log_in_memory_can_be_queried_at_past_times() -> None:
     async with Storage.open(":memory:", SystemClock()) as storage:
         assert dumps(await Past(storage).views_at(0)) == dumps(Views())
 
@@ -259,7 +259,7 @@ class FullSnapshots:
         raise StoreFullError("herd.db", "cannot grow: the disk is full")
 
 
-async def test_full_disk_costs_the_ladder_and_not_the_answer(log: Path) -> None:
+async def test_full_disk_loses_the_ladder_but_not_the_answer(log: Path) -> None:
     snapshots = FullSnapshots()
     async with Storage.open(log, SystemClock()) as storage:
         full = storage._replace(snapshots=cast("SnapshotStore", snapshots))

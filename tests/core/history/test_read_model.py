@@ -44,7 +44,7 @@ async def with_a_past() -> AsyncIterator[tuple[SandboxServer, ModelManager, list
         yield server, manager, positions
 
 
-async def test_status_of_a_position_is_that_of_then() -> None:
+async def test_status_at_a_position_is_the_status_of_that_time() -> None:
     async with with_a_past() as (_, manager, positions):
         moments = [await manager.as_of(position) for position in positions]
 
@@ -56,7 +56,7 @@ async def test_status_of_a_position_is_that_of_then() -> None:
         assert [moment.position for moment in moments] == positions
 
 
-async def test_status_of_a_time_is_that_of_then() -> None:
+async def test_status_at_a_time_is_the_status_of_that_time() -> None:
     async with with_a_past() as (server, manager, positions):
         now = server.clock.now()
 
@@ -69,7 +69,9 @@ async def test_status_of_a_time_is_that_of_then() -> None:
 
 
 @pytest.mark.parametrize("when", ["yesterday 10:00", None, 1.5])
-async def test_what_is_neither_position_nor_time_is_refused(when: object) -> None:
+async def test_values_that_are_neither_position_nor_time_are_refused(
+    when: object,
+) -> None:
     async with serve_manager() as (_, manager):
         with pytest.raises(CallerError, match="not a position or a time") as refused:
             await manager.as_of(when)  # type: ignore[arg-type]
@@ -90,7 +92,7 @@ async def test_status_is_plain_data_for_json() -> None:
         assert data["since"].endswith("Z")
 
 
-async def test_before_the_first_event_nothing_is_known() -> None:
+async def test_nothing_is_known_before_the_first_event() -> None:
     async with with_a_past() as (server, manager, _):
         for when in (0, server.clock.now() - timedelta(days=1)):
             moment = await manager.as_of(when)
@@ -100,7 +102,7 @@ async def test_before_the_first_event_nothing_is_known() -> None:
             assert not moment.node_status().reached
 
 
-async def test_recommendation_of_a_position_is_that_of_then() -> None:
+async def test_recommendation_at_a_position_is_that_of_its_time() -> None:
     async with serve_manager() as (_, manager):
         await manager.mark_used("qwen3:0.6b")
         then = (await manager.now()).position
@@ -115,7 +117,7 @@ async def test_recommendation_of_a_position_is_that_of_then() -> None:
         assert moment.explain("general").chosen[0] == chosen
 
 
-async def test_read_model_of_the_newest_position_is_now() -> None:
+async def test_read_model_at_the_newest_position_is_the_current_one() -> None:
     async with with_a_past() as (_, manager, positions):
         then, now = await manager.as_of(positions[-1]), await manager.now()
 
@@ -124,7 +126,7 @@ async def test_read_model_of_the_newest_position_is_now() -> None:
 
 
 @pytest.mark.parametrize("position", [-1, 10_000])
-async def test_position_that_the_log_does_not_have_is_refused(position: int) -> None:
+async def test_positions_outside_the_log_are_refused(position: int) -> None:
     async with serve_manager() as (_, manager):
         with pytest.raises(CallerError):
             await manager.as_of(position)
@@ -136,7 +138,7 @@ async def test_time_without_a_zone_is_refused() -> None:
             await manager.as_of(server.clock.now().replace(tzinfo=None))
 
 
-async def test_configuration_and_options_of_a_position_are_those_of_then() -> None:
+async def test_configuration_and_options_at_a_position_are_those_of_its_time() -> None:
     async with serve_manager() as (_, manager):
         await manager.configure("plain", {"num_ctx": 1024})
         then = (await manager.now()).position
@@ -155,7 +157,7 @@ async def test_model_that_was_never_seen_is_not_present() -> None:
         assert (status.version, status.since) == (0, None)
 
 
-async def test_capabilities_of_a_model_that_is_not_there_are_expected_ones() -> None:
+async def test_capabilities_of_an_absent_model_are_the_expected_ones() -> None:
     async with serve_manager() as (_, manager):
         can = await manager.capabilities("qwen2.5-coder:7b")
 
@@ -198,7 +200,7 @@ async def test_history_of_a_model_is_in_order() -> None:
         assert {entry.model for entry in entries} == {NAME}
 
 
-async def test_history_of_all_has_every_event() -> None:
+async def test_history_of_all_models_has_every_event() -> None:
     async with with_a_past() as (_, manager, positions):
         entries = await manager.history()
 
@@ -206,7 +208,7 @@ async def test_history_of_all_has_every_event() -> None:
         assert entries[0].model is None
 
 
-async def test_history_takes_what_the_filter_says() -> None:
+async def test_history_applies_the_filter() -> None:
     async with with_a_past() as (server, manager, _):
         recent = server.clock.now() - timedelta(seconds=150)
         filters = [
@@ -266,7 +268,7 @@ async def test_statistics_of_an_unknown_model_are_empty() -> None:
         assert (await manager.statistics("nobody")).pulls == 0
 
 
-async def test_events_come_live_to_who_subscribed() -> None:
+async def test_subscribers_receive_events_live() -> None:
     async with serve_manager() as (_, manager):
         subscribed = asyncio.create_task(first(manager, 2))
         await settle()
@@ -293,7 +295,7 @@ async def first(
         return [await anext(events) for _ in range(count)]
 
 
-async def test_log_of_a_busy_day_is_found_true() -> None:
+async def test_log_of_a_busy_day_verifies() -> None:
     async with with_a_past() as (_, manager, positions):
         verification = await manager.verify()
 

@@ -111,7 +111,7 @@ async def test_log_with_an_event_that_cannot_be_read_continues(
         assert (position, KINDS.get(what, Kind.DATA)) in found
 
 
-async def test_state_moves_as_the_type_of_an_unreadable_event_says(
+async def test_type_of_an_unreadable_event_still_moves_the_state(
     tmp_path: Path,
 ) -> None:
     async with (
@@ -152,7 +152,7 @@ async def test_doctor_names_what_cannot_be_read(tmp_path: Path) -> None:
         facts.UnreadableFact(data="{}", reason="made up"),
     ],
 )
-async def test_what_could_not_be_read_back_is_not_recorded(
+async def test_events_that_cannot_be_read_back_are_not_recorded(
     fact: facts.Fact,
 ) -> None:
     async with serve_manager() as (_, manager):
@@ -198,7 +198,7 @@ async def test_every_altered_bit_of_a_snapshot_is_noticed(tmp_path: Path) -> Non
     assert Kind.SNAPSHOT in {finding.kind for finding in findings}
 
 
-async def test_snapshot_with_a_right_checksum_is_compared_with_a_replay(
+async def test_snapshot_with_a_valid_checksum_is_compared_with_a_replay(
     tmp_path: Path,
 ) -> None:
     log, settings = tmp_path / "herd.db", ManagerSettings(snapshot_every=1)

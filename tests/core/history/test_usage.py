@@ -54,7 +54,7 @@ def counts(usage: Usage) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_any_range_is_what_the_events_add_up_to(
+async def test_usage_of_any_range_equals_the_sum_of_its_events(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(view_module, "HOURS", 20)
@@ -76,7 +76,7 @@ async def test_any_range_is_what_the_events_add_up_to(
             assert counts(usage) == brute_force(events[:grown])
 
 
-async def test_answer_of_the_past_does_not_change(
+async def test_past_answers_do_not_change(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(view_module, "HOURS", 20)
@@ -110,7 +110,7 @@ async def test_snapshot_is_used_after_a_restart(
         assert not [each for each in found if each.kind is Kind.SNAPSHOT]
 
 
-async def test_snapshot_of_a_log_that_is_only_read_is_not_saved(
+async def test_snapshots_of_a_read_only_log_are_not_saved(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "SAVE_EVERY", 5)

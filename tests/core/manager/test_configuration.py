@@ -38,7 +38,7 @@ async def test_settings_are_accepted_as_keyword_arguments() -> None:
             await manager.configure(NAME, num_ctxx=1)
 
 
-async def test_configuration_is_recorded_with_what_was_and_why() -> None:
+async def test_configuration_is_recorded_with_old_values_and_reason() -> None:
     async with serve_manager() as (_, manager):
         await manager.configure(NAME, {"num_ctx": 1024, "temperature": 0.1})
         await manager.configure(NAME, {"num_ctx": 2048}, note="longer letters")
@@ -60,7 +60,7 @@ async def test_configure_returns_the_status_with_its_settings() -> None:
         assert status.state is ModelState.AVAILABLE
 
 
-async def test_unset_setting_has_no_value_any_more() -> None:
+async def test_unset_setting_has_no_value() -> None:
     async with serve_manager() as (_, manager):
         await manager.configure(NAME, {"num_ctx": 1024, "notes": "old"})
 
@@ -99,7 +99,7 @@ async def test_rejected_settings_record_nothing(
         assert (await manager.now()).position == before
 
 
-async def test_configuration_that_changes_nothing_records_nothing() -> None:
+async def test_unchanged_configuration_records_nothing() -> None:
     async with serve_manager() as (_, manager):
         await manager.configure(NAME, {"num_ctx": 1024})
         before = (await manager.now()).position
@@ -109,7 +109,7 @@ async def test_configuration_that_changes_nothing_records_nothing() -> None:
         assert (await manager.now()).position == before
 
 
-async def test_options_for_has_the_configured_options() -> None:
+async def test_options_for_returns_the_configured_options() -> None:
     async with serve_manager() as (_, manager):
         settings: dict[str, facts.Setting] = {
             "num_ctx": 1024,
@@ -125,7 +125,7 @@ async def test_options_for_has_the_configured_options() -> None:
         assert options.keep_alive == "1h"
 
 
-async def test_options_for_has_the_temperature_that_the_model_recommends() -> None:
+async def test_options_for_returns_the_recommended_temperature() -> None:
     async with serve_manager() as (_, manager):
         assert (await manager.options_for("llama3.2:1b")).options == {
             "temperature": 0.7
@@ -138,7 +138,7 @@ async def test_options_for_has_the_temperature_that_the_model_recommends() -> No
         }
 
 
-async def test_capability_that_was_denied_takes_a_model_out_of_the_role() -> None:
+async def test_denied_capability_removes_a_model_from_the_role() -> None:
     async with serve_manager() as (_, manager):
         assert await manager.recommend(ModelRole.VISION)
 
@@ -149,7 +149,7 @@ async def test_capability_that_was_denied_takes_a_model_out_of_the_role() -> Non
         assert (vision.value, vision.source) == (False, FactSource.CONFIGURATION)
 
 
-async def test_capability_that_was_granted_lets_a_model_into_the_role() -> None:
+async def test_granted_capability_adds_a_model_to_the_role() -> None:
     async with serve_manager() as (_, manager):
         await manager.configure(NAME, {"capability.vision": False})
         await manager.configure("plain", {"capability.vision": True})
@@ -162,7 +162,7 @@ async def test_capability_that_was_granted_lets_a_model_into_the_role() -> None:
         assert await manager.recommend(ModelRole.VISION) is None
 
 
-async def test_model_can_be_configured_before_it_is_there() -> None:
+async def test_model_can_be_configured_before_it_exists() -> None:
     async with serve_manager("none") as (_, manager):
         status = await manager.configure("smollm2:135m", {"num_ctx": 1024})
         assert status.state is ModelState.NOT_PRESENT
@@ -173,7 +173,7 @@ async def test_model_can_be_configured_before_it_is_there() -> None:
         assert status.context_in_effect == 1024
 
 
-async def test_configuration_outlives_the_model() -> None:
+async def test_configuration_survives_deletion() -> None:
     async with serve_manager() as (_, manager):
         await manager.configure(NAME, {"num_ctx": 1024})
         await manager.delete(NAME)
@@ -184,9 +184,7 @@ async def test_configuration_outlives_the_model() -> None:
         assert (await event_types(manager, NAME)).count("ConfigurationChanged") == 1
 
 
-async def test_configuration_at_the_version_that_it_was_decided_at_is_recorded() -> (
-    None
-):
+async def test_configuration_at_the_expected_version_is_recorded() -> None:
     async with serve_manager() as (_, manager):
         version = (await manager.get_status(NAME)).version
 
@@ -220,7 +218,7 @@ async def test_configuration_at_another_version_is_refused(
         assert (await manager.now()).position == before
 
 
-async def test_of_two_who_configure_at_one_version_only_one_does(
+async def test_only_one_of_two_configurations_at_one_version_succeeds(
     tmp_path: Path,
 ) -> None:
     log = tmp_path / "herd.db"
@@ -242,7 +240,7 @@ async def test_of_two_who_configure_at_one_version_only_one_does(
         assert (await event_types(one, NAME)).count("ConfigurationChanged") == 1
 
 
-async def test_of_two_who_configure_at_any_version_both_do(tmp_path: Path) -> None:
+async def test_both_configurations_at_any_version_succeed(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
     async with (
         serve_sandbox() as server,

@@ -47,7 +47,7 @@ async def test_registry_returns_the_capabilities_of_a_known_model() -> None:
         )
 
 
-async def test_own_registry_is_asked_before_the_model_is_there() -> None:
+async def test_custom_registry_is_used_before_the_model_exists() -> None:
     herdling = {"source": "mine", "family": "llama", "context": 1234, "tools": True}
     source = {"title": "My own", "date": date(2026, 1, 1)}
     registry = ModelRegistry().with_catalogue(
@@ -76,7 +76,7 @@ async def test_refresh_updates_the_statuses() -> None:
         assert (await manager.get_status(BIG)).state is ModelState.AVAILABLE
 
 
-async def test_statuses_come_by_name() -> None:
+async def test_statuses_are_sorted_by_name() -> None:
     async with serve_manager() as (_, manager):
         names = [status.name for status in await manager.all_statuses()]
 
@@ -84,7 +84,7 @@ async def test_statuses_come_by_name() -> None:
         assert len(names) == 9
 
 
-async def test_states_of_a_models_whole_life_are_the_expected_ones() -> None:
+async def test_states_of_the_whole_life_of_a_model_are_as_expected() -> None:
     async with serve_manager("none") as (server, manager):
         server.apply(registry={"rate": 1e7}, runner_start_delay_s=30)
         seen = [(await manager.get_status(BIG)).lifecycle[:2]]
@@ -116,7 +116,7 @@ async def test_ensure_available_pulls_what_is_missing() -> None:
         assert (await event_types(manager, BIG))[:2] == ["PullStarted", "PullCompleted"]
 
 
-async def test_ensure_available_asks_for_no_pull_of_what_is_there() -> None:
+async def test_ensure_available_does_not_pull_a_present_model() -> None:
     async with serve_manager() as (server, manager):
         before = (await manager.now()).position
 
@@ -144,7 +144,7 @@ async def test_ensure_available_pulls_a_deleted_model_again() -> None:
         assert server.request_count("/api/pull") == 1
 
 
-async def test_ensure_available_waits_for_the_pull_under_way() -> None:
+async def test_ensure_available_waits_for_the_running_pull() -> None:
     async with serve_manager("none") as (server, manager):
         server.apply(registry={"rate": 1e6})
         pulling = asyncio.create_task(pull_to_end(manager, BIG))
@@ -178,7 +178,7 @@ async def test_ensure_available_whose_caller_leaves_cancels_the_pull() -> None:
         assert (await event_types(manager, BIG))[-1] == "PullCancelled"
 
 
-async def test_ensure_available_needs_the_server() -> None:
+async def test_ensure_available_requires_the_server() -> None:
     async with serve_manager() as (server, manager):
         server.apply(server="killed")
 
@@ -186,7 +186,7 @@ async def test_ensure_available_needs_the_server() -> None:
             await manager.ensure_available("plain")
 
 
-async def test_pull_under_way_is_not_available_yet() -> None:
+async def test_model_being_pulled_is_not_available_yet() -> None:
     async with serve_manager("none") as (server, manager):
         server.apply(registry={"rate": 1e6})
         pulling = asyncio.create_task(pull_to_end(manager, BIG))
@@ -208,7 +208,7 @@ async def test_pull_under_way_is_not_available_yet() -> None:
         "registry.ollama.ai/library/plain",
     ],
 )
-async def test_all_spellings_of_a_name_are_one_model(name: str) -> None:
+async def test_all_spellings_of_a_name_mean_the_same_model(name: str) -> None:
     async with serve_manager() as (_, manager):
         status = await manager.mark_used(name)
 
@@ -216,7 +216,7 @@ async def test_all_spellings_of_a_name_are_one_model(name: str) -> None:
         assert (await event_types(manager, "plain:latest"))[-1] == "ModelUsed"
 
 
-async def test_name_without_a_tag_is_the_latest() -> None:
+async def test_name_without_a_tag_means_latest() -> None:
     async with serve_manager("none") as (_, manager):
         await manager.ensure_available("llama3.1")
 
@@ -237,7 +237,7 @@ async def test_pulled_name_is_spelled_as_the_server_spells_it() -> None:
         assert await recorded_events(manager, after=before) == []
 
 
-async def test_invalid_name_is_refused_before_anything_is_asked() -> None:
+async def test_invalid_name_is_refused_before_any_request() -> None:
     async with serve_manager() as (server, manager):
         asked = len(server.world.seen)
         for refused in (
@@ -255,7 +255,7 @@ async def test_invalid_name_is_refused_before_anything_is_asked() -> None:
         assert len(server.world.seen) == asked
 
 
-async def test_older_server_is_asked_by_show_what_its_models_can_do() -> None:
+async def test_capabilities_on_an_older_server_come_from_show() -> None:
     async with (
         serve_sandbox(profile=sandbox.OLDER) as server,
         server.open_manager() as manager,
@@ -268,7 +268,7 @@ async def test_older_server_is_asked_by_show_what_its_models_can_do() -> None:
         assert status.context_trained == 8192
 
 
-async def test_life_of_a_model_on_an_older_server_is_the_same() -> None:
+async def test_older_server_gives_the_same_states() -> None:
     async with (
         serve_sandbox("none", profile=sandbox.OLDER) as server,
         server.open_manager() as manager,
@@ -294,7 +294,7 @@ async def test_life_of_a_model_on_an_older_server_is_the_same() -> None:
         ]
 
 
-async def test_address_of_the_environment_is_used(
+async def test_address_from_the_environment_is_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with serve_sandbox() as server:
@@ -303,7 +303,7 @@ async def test_address_of_the_environment_is_used(
             assert (await manager.node_status()).url == server.url
 
 
-async def test_nodes_of_one_log_are_kept_apart(tmp_path: Path) -> None:
+async def test_nodes_in_one_log_are_separate(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
     async with serve_sandbox() as server:
         async with server.open_manager(log) as manager:
@@ -322,7 +322,7 @@ async def test_invalid_node_name_is_refused() -> None:
                 pass
 
 
-async def test_log_that_was_opened_twice_holds_together(tmp_path: Path) -> None:
+async def test_log_that_is_opened_twice_stays_consistent(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
     async with serve_sandbox() as server:
         for _ in range(2):
@@ -335,7 +335,7 @@ async def test_log_that_was_opened_twice_holds_together(tmp_path: Path) -> None:
             assert (await event_types(manager, NAME)).count("ModelLoaded") == 2
 
 
-async def test_pull_asked_for_while_a_cancel_ends_starts_again() -> None:
+async def test_pull_requested_during_a_cancellation_starts_again() -> None:
     async with serve_manager("none") as (server, manager):
         server.apply(registry={"rate": 1e6})
         first = asyncio.create_task(pull_to_end(manager, BIG))
@@ -349,7 +349,7 @@ async def test_pull_asked_for_while_a_cancel_ends_starts_again() -> None:
         assert (await manager.get_status(BIG)).present
 
 
-async def test_load_asked_for_while_a_cancel_ends_starts_again() -> None:
+async def test_load_requested_during_a_cancellation_starts_again() -> None:
     async with serve_manager() as (server, manager):
         server.apply(runner_start_delay_s=30)
         first = asyncio.create_task(manager.load(NAME))
@@ -362,13 +362,13 @@ async def test_load_asked_for_while_a_cancel_ends_starts_again() -> None:
         assert again.result().state is ModelState.LOADED
 
 
-async def test_not_found_says_how_to_fetch_it() -> None:
+async def test_error_for_a_missing_model_says_how_to_pull_it() -> None:
     async with serve_manager() as (_, manager):
         with pytest.raises(ModelNotFoundError, match="herdbook pull nobody:1b"):
             await manager.load("nobody:1b")
 
 
-async def test_failed_pull_keeps_its_message_for_later_readers() -> None:
+async def test_failed_pull_keeps_its_message() -> None:
     async with serve_manager("none") as (server, manager):
         server.apply(disk_bytes=1000)
         with pytest.raises(PullError) as failure:

@@ -18,7 +18,7 @@ async def head_of(log: Path) -> int:
         return (await store.head()).position
 
 
-async def test_another_address_is_refused_and_nothing_is_asked(tmp_path: Path) -> None:
+async def test_other_address_is_refused_without_a_request(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
     async with serve_sandbox("herd") as first, serve_sandbox("none") as second:
         async with first.open_manager(log):
@@ -61,7 +61,9 @@ async def test_commands_are_refused_at_another_address(
         assert await head_of(log) == end
 
 
-async def test_node_that_moved_is_recorded_with_who_from_and_to(tmp_path: Path) -> None:
+async def test_moved_node_is_recorded_with_actor_and_both_addresses(
+    tmp_path: Path,
+) -> None:
     log = tmp_path / "herd.db"
     async with serve_sandbox("herd") as first, serve_sandbox("herd") as second:
         async with first.open_manager(log):

@@ -56,7 +56,7 @@ async def everything(manager: ModelManager) -> None:
 
 
 @pytest.mark.parametrize("what", ODD)
-async def test_odd_log_answers_everything(what: str, tmp_path: Path) -> None:
+async def test_odd_log_still_answers_every_query(what: str, tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
     position = odd_log(log, what)
     async with serve_sandbox("some") as server:
@@ -115,7 +115,7 @@ async def test_illegal_event_moves_the_state_that_it_names(tmp_path: Path) -> No
         assert not await manager.is_available("absent:1b")
 
 
-async def test_illegal_event_that_names_no_state_changes_nothing(
+async def test_illegal_event_without_a_state_changes_nothing(
     tmp_path: Path,
 ) -> None:
     log = tmp_path / "herd.db"
@@ -139,7 +139,7 @@ async def test_illegal_event_that_names_no_state_changes_nothing(
         ("views", "checksum", "name = 'statistics'"),
     ],
 )
-async def test_snapshot_that_is_not_utf_8_is_ignored_and_a_finding(
+async def test_snapshot_that_is_not_utf_8_is_ignored_and_reported(
     table: str, column: str, where: str, tmp_path: Path
 ) -> None:
     log = tmp_path / "herd.db"
@@ -196,7 +196,7 @@ async def test_log_of_an_older_version_with_an_unbounded_count_opens(
         ("node/", facts.NodeReached(url="u", version="1")),
     ],
 )
-async def test_append_to_a_wrong_stream_is_refused_whole(
+async def test_append_to_a_wrong_stream_is_refused_as_a_whole(
     stream: str, fact: facts.Fact, tmp_path: Path
 ) -> None:
     async def refuse(store: EventStore) -> None:

@@ -27,7 +27,7 @@ ROLES = {
 
 
 @pytest.mark.parametrize("role", ROLES)
-async def test_recommendation_fits_the_role(role: ModelRole) -> None:
+async def test_recommended_model_fits_the_role(role: ModelRole) -> None:
     async with serve_manager() as (_, manager):
         await manager.mark_used(ROLES[role])
 
@@ -87,7 +87,7 @@ async def test_model_in_error_is_passed_over_with_a_reason() -> None:
         assert any("error" in reason for reason in passed.reasons)
 
 
-async def test_suggestions_leave_out_what_is_there() -> None:
+async def test_suggestions_exclude_present_models() -> None:
     async with serve_manager() as (_, manager):
         everything = manager.registry.suggest("vision")
         there = [one.name for one in await manager.all_statuses()]
@@ -98,7 +98,7 @@ async def test_suggestions_leave_out_what_is_there() -> None:
         assert len(suggested) < len(everything)
 
 
-async def test_used_model_that_is_gone_is_suggested_first() -> None:
+async def test_previously_used_model_is_suggested_first() -> None:
     async with serve_manager() as (_, manager):
         await manager.mark_used(NAME)
         await manager.delete(NAME)
@@ -109,7 +109,7 @@ async def test_used_model_that_is_gone_is_suggested_first() -> None:
         assert first.reason.startswith("used before; ")
 
 
-async def test_use_is_recorded_with_its_purpose_and_makes_it_loaded() -> None:
+async def test_use_is_recorded_with_its_purpose_and_implies_loaded() -> None:
     async with serve_manager() as (server, manager):
         status = await manager.mark_used(NAME, purpose="a photo")
 
@@ -132,7 +132,7 @@ async def test_use_for_a_role_is_recorded_and_counts_for_it() -> None:
             await manager.mark_used(NAME, role="poetry")
 
 
-async def test_use_that_no_runner_confirms_is_corrected_by_the_next_look() -> None:
+async def test_use_without_a_runner_is_corrected_by_the_next_refresh() -> None:
     async with serve_manager() as (_, manager):
         await manager.mark_used(NAME)
 

@@ -43,7 +43,7 @@ async def two(
         yield server, one, other
 
 
-async def test_what_one_manager_records_the_other_sees(tmp_path: Path) -> None:
+async def test_one_manager_sees_what_another_records(tmp_path: Path) -> None:
     async with two(tmp_path / "herd.db", "herd") as (_, one, other):
         await one.mark_used("plain")
         await other.mark_used("plain")
@@ -54,7 +54,7 @@ async def test_what_one_manager_records_the_other_sees(tmp_path: Path) -> None:
         assert (await one.now()).statuses() == (await other.now()).statuses()
 
 
-async def test_event_after_an_unseen_one_applies_both(
+async def test_event_after_an_unseen_one_applies_both_events(
     tmp_path: Path,
 ) -> None:
     async with two(tmp_path / "herd.db", "herd") as (_, one, other):
@@ -65,7 +65,7 @@ async def test_event_after_an_unseen_one_applies_both(
         assert one.latest().status("plain").uses == 1
 
 
-async def test_questions_at_once_read_the_events_of_others_once(
+async def test_concurrent_queries_read_foreign_events_once(
     tmp_path: Path,
 ) -> None:
     async with two(tmp_path / "herd.db", "herd") as (_, one, other):
@@ -76,7 +76,7 @@ async def test_questions_at_once_read_the_events_of_others_once(
         assert [status.uses for status in statuses] == [1] * 5
 
 
-async def test_events_of_another_manager_come_live_as_well(tmp_path: Path) -> None:
+async def test_events_of_another_manager_arrive_live(tmp_path: Path) -> None:
     async with two(tmp_path / "herd.db", "herd") as (_, one, other):
         position = (await one.now()).position
         await other.mark_used("plain")
@@ -95,7 +95,9 @@ async def test_second_manager_discovers_nothing_again(tmp_path: Path) -> None:
         assert (await event_types(one, "plain:latest")).count("ModelDiscovered") == 1
 
 
-async def test_ensure_available_waits_for_the_pull_of_another(tmp_path: Path) -> None:
+async def test_ensure_available_waits_for_a_pull_of_another_instance(
+    tmp_path: Path,
+) -> None:
     async with two(tmp_path / "herd.db") as (server, one, other):
         server.apply(registry={"rate": 1e7})
         pulling = asyncio.create_task(pull_to_end(one, BIG))
@@ -107,7 +109,9 @@ async def test_ensure_available_waits_for_the_pull_of_another(tmp_path: Path) ->
         assert server.request_count("/api/pull") == 1
 
 
-async def test_pull_follows_what_another_records_of_its_own(tmp_path: Path) -> None:
+async def test_pull_follows_the_progress_another_instance_records(
+    tmp_path: Path,
+) -> None:
     async with two(tmp_path / "herd.db") as (server, one, other):
         server.time.stride_s = 1.0
         server.apply(registry={"rate": 2e6})
@@ -121,7 +125,7 @@ async def test_pull_follows_what_another_records_of_its_own(tmp_path: Path) -> N
         assert completed == sorted(completed)
 
 
-async def test_pull_that_fails_for_another_fails_for_all(tmp_path: Path) -> None:
+async def test_pull_that_fails_for_one_instance_fails_for_all(tmp_path: Path) -> None:
     async with two(tmp_path / "herd.db") as (server, one, other):
         server.apply(registry={"corrupt": True, "rate": 1e7})
         pulling = asyncio.create_task(pull_to_end(one, BIG))
@@ -135,7 +139,7 @@ async def test_pull_that_fails_for_another_fails_for_all(tmp_path: Path) -> None
         assert server.request_count("/api/pull") == 1
 
 
-async def test_pull_that_another_cancels_is_done_by_who_still_wants_it(
+async def test_pull_cancelled_by_another_instance_continues_for_who_needs_it(
     tmp_path: Path,
 ) -> None:
     async with two(tmp_path / "herd.db") as (server, one, other):
@@ -157,7 +161,7 @@ async def test_pull_that_another_cancels_is_done_by_who_still_wants_it(
         ]
 
 
-async def test_pull_of_an_instance_that_dies_is_done_by_who_waits(
+async def test_pull_of_a_dead_instance_is_taken_over_by_who_waits(
     tmp_path: Path,
 ) -> None:
     log = tmp_path / "herd.db"
@@ -181,7 +185,9 @@ async def test_pull_of_an_instance_that_dies_is_done_by_who_waits(
         ]
 
 
-async def test_work_of_another_cannot_be_cancelled_here(tmp_path: Path) -> None:
+async def test_work_of_another_instance_cannot_be_cancelled_here(
+    tmp_path: Path,
+) -> None:
     async with two(tmp_path / "herd.db") as (server, one, other):
         server.apply(registry={"rate": 1e7})
         pulling = asyncio.create_task(pull_to_end(one, BIG))
@@ -193,7 +199,7 @@ async def test_work_of_another_cannot_be_cancelled_here(tmp_path: Path) -> None:
         await pulling
 
 
-async def test_model_that_another_loads_is_busy(tmp_path: Path) -> None:
+async def test_model_that_another_instance_loads_is_busy(tmp_path: Path) -> None:
     async with two(tmp_path / "herd.db", "herd") as (server, one, other):
         server.apply(runner_start_delay_s=30)
         loading = asyncio.create_task(one.load("llava:7b"))
@@ -207,7 +213,9 @@ async def test_model_that_another_loads_is_busy(tmp_path: Path) -> None:
         assert (await other.get_status("llava:7b")).state is ModelState.LOADED
 
 
-async def test_look_of_another_leaves_a_load_under_way_alone(tmp_path: Path) -> None:
+async def test_refresh_of_another_instance_ignores_a_running_load(
+    tmp_path: Path,
+) -> None:
     async with two(tmp_path / "herd.db", "herd") as (server, one, other):
         server.apply(runner_start_delay_s=30)
         loading = asyncio.create_task(one.load("llava:7b"))
@@ -219,7 +227,7 @@ async def test_look_of_another_leaves_a_load_under_way_alone(tmp_path: Path) -> 
         await loading
 
 
-async def test_two_managers_that_begin_one_pull_at_once_both_have_it(
+async def test_concurrent_pulls_by_two_managers_both_succeed(
     tmp_path: Path,
 ) -> None:
     async with two(tmp_path / "herd.db") as (_, one, other):
@@ -231,7 +239,7 @@ async def test_two_managers_that_begin_one_pull_at_once_both_have_it(
         assert (await event_types(one, BIG)).count("PullStarted") == 1
 
 
-async def test_two_managers_that_load_at_once_take_turns(
+async def test_concurrent_loads_by_two_managers_take_turns(
     tmp_path: Path,
 ) -> None:
     async with two(tmp_path / "herd.db", "herd") as (_, one, other):

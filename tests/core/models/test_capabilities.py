@@ -16,7 +16,7 @@ def capability(name: str, word: str, observed: ModelMetadata) -> Capability:
     return detect(name, observed, REGISTRY).capabilities[word]
 
 
-def test_show_decides_over_tags_and_the_difference_is_seen() -> None:
+def test_show_overrides_tags_and_the_difference_is_noted() -> None:
     observed = ModelMetadata(shown=("completion", "vision"), listed=("completion",))
     assert capability("x", "vision", observed) == Capability(
         value=True, source=FactSource.SHOW, evidence="tags: no"
@@ -24,14 +24,14 @@ def test_show_decides_over_tags_and_the_difference_is_seen() -> None:
     assert capability("x", "completion", observed).evidence == ""
 
 
-def test_what_only_tags_say_is_seen_next_to_show() -> None:
+def test_details_only_in_tags_are_noted_next_to_show() -> None:
     observed = ModelMetadata(shown=("completion",), listed=("completion", "tools"))
     assert capability("x", "tools", observed) == Capability(
         value=False, source=FactSource.SHOW, evidence="tags: yes"
     )
 
 
-def test_tags_decide_where_show_says_nothing() -> None:
+def test_tags_decide_if_show_has_no_value() -> None:
     found = capability("llama3.1", "tools", ModelMetadata(listed=("completion",)))
     assert found == Capability(value=False, source=FactSource.TAGS)
 
@@ -39,7 +39,7 @@ def test_tags_decide_where_show_says_nothing() -> None:
 @pytest.mark.parametrize(
     "observed", [ModelMetadata(), ModelMetadata(shown=(), listed=())]
 )
-def test_registry_decides_where_an_older_server_says_nothing(
+def test_registry_decides_if_an_older_server_has_no_value(
     observed: ModelMetadata,
 ) -> None:
     assert capability("llama3.1:8b", "tools", observed) == Capability(
@@ -56,7 +56,7 @@ def test_registry_decides_where_an_older_server_says_nothing(
         ("llama3.1-embed", "embedding"),
     ],
 )
-def test_name_decides_where_nobody_grants_it(name: str, word: str) -> None:
+def test_name_decides_if_no_other_source_does(name: str, word: str) -> None:
     found = capability(name, word, ModelMetadata())
     assert (found.value, found.source) == (True, FactSource.NAME)
 
@@ -72,7 +72,7 @@ def test_unknown_model_gets_the_defaults() -> None:
     assert (detected.family, detected.temperature) == (None, None)
 
 
-def test_words_of_the_server_that_are_new_are_kept() -> None:
+def test_unknown_words_of_the_server_are_kept() -> None:
     found = capability("x", "audio", ModelMetadata(shown=("completion", "audio")))
     assert found == Capability(value=True, source=FactSource.SHOW)
 
@@ -95,7 +95,7 @@ def test_json_is_spoken_by_every_local_completion_model(
     assert capability(name, "json", observed).value is json
 
 
-def test_catalogue_may_say_that_a_model_speaks_no_json() -> None:
+def test_catalogue_can_deny_json_output() -> None:
     registry = REGISTRY.with_catalogue({"models": {"yak": {"json_mode": False}}})
     assert not detect("yak", ModelMetadata(), registry).capabilities["json"].value
     shown = ModelMetadata(shown=("completion",))
@@ -114,7 +114,7 @@ def test_catalogue_may_say_that_a_model_speaks_no_json() -> None:
         ("llama3.1-coder", ("completion",), FactSource.NAME, "coder"),
     ],
 )
-def test_coding_is_shown_with_its_evidence(
+def test_coding_has_its_evidence(
     name: str, shown: tuple[str, ...], source: FactSource, evidence: str
 ) -> None:
     found = capability(name, "coding", ModelMetadata(shown=shown))
@@ -122,7 +122,7 @@ def test_coding_is_shown_with_its_evidence(
 
 
 @pytest.mark.parametrize("name", ["llama3.1", "foo"])
-def test_coding_is_denied_where_nothing_speaks_for_it(name: str) -> None:
+def test_coding_is_denied_without_evidence(name: str) -> None:
     assert not capability(name, "coding", ModelMetadata(shown=("completion",))).value
 
 
@@ -142,7 +142,7 @@ def test_trained_context_comes_from_the_strongest_source(
     assert (detected.context_trained, detected.context_source) == (tokens, source)
 
 
-def test_parameters_of_the_model_go_before_the_registry() -> None:
+def test_parameters_of_the_model_override_the_registry() -> None:
     detected = detect(
         "llama3.1", ModelMetadata(num_ctx=2048, temperature=0.0), REGISTRY
     )
@@ -167,7 +167,7 @@ def test_registry_recommends_temperature_and_ranks() -> None:
         ("llama3.2:1b", None),
     ],
 )
-def test_number_of_parameters_is_expected_only_of_the_named_tag(
+def test_parameter_count_is_expected_only_for_the_named_tag(
     name: str, count: int | None
 ) -> None:
     assert detect(name, ModelMetadata(), REGISTRY).parameter_count == count
@@ -186,7 +186,7 @@ NAMES = st.sampled_from([model.name for model in REGISTRY]) | st.text(max_size=2
 
 
 @given(NAMES, OBSERVED)
-def test_detection_is_whole_and_can_be_recorded(
+def test_detection_is_complete_and_can_be_recorded(
     name: str, observed: ModelMetadata
 ) -> None:
     detected = detect(name, observed, REGISTRY)
@@ -196,7 +196,9 @@ def test_detection_is_whole_and_can_be_recorded(
 
 
 @given(NAMES, OBSERVED)
-def test_what_show_says_is_what_is_recorded(name: str, observed: ModelMetadata) -> None:
+def test_recorded_capabilities_are_those_of_show(
+    name: str, observed: ModelMetadata
+) -> None:
     found = detect(name, observed, REGISTRY).capabilities
     if observed.shown:
         said = {word for word in found if found[word].value} - {"json", "coding"}

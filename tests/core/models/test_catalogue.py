@@ -28,7 +28,7 @@ def test_shipped_catalogue_names_a_source_for_every_fact() -> None:
         assert not any("catalogue" in s.title for s in entry.sources.values()), key
 
 
-def test_file_is_read_with_its_sources(tmp_path: Path) -> None:
+def test_file_is_read_with_sources(tmp_path: Path) -> None:
     path = written(
         tmp_path,
         """
@@ -82,7 +82,7 @@ def test_file_is_read_with_its_sources(tmp_path: Path) -> None:
         ("[roles]\nfast = ['yak']", "role fast, model yak: no such model"),
     ],
 )
-def test_mistake_is_one_line_that_names_file_model_and_key(
+def test_error_is_one_line_with_file_model_and_key(
     tmp_path: Path, text: str, reason: str
 ) -> None:
     path = written(tmp_path, text)
@@ -92,7 +92,7 @@ def test_mistake_is_one_line_that_names_file_model_and_key(
     assert "\n" not in str(refused.value)
 
 
-def test_nothing_of_a_catalogue_with_a_mistake_is_applied(tmp_path: Path) -> None:
+def test_invalid_catalogue_is_not_applied_at_all(tmp_path: Path) -> None:
     registry = ModelRegistry()
     before = list(registry)
     path = written(tmp_path, "[models.yak]\ntools = true\n[models.ox]\ntools = 1")
@@ -107,12 +107,12 @@ def test_file_that_is_not_toml_is_refused(tmp_path: Path, text: bytes) -> None:
         catalogue.read(written(tmp_path, text))
 
 
-def test_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidCatalogueError, match="cannot be read: No such file"):
         ModelRegistry().with_catalogue(str(tmp_path / "none.toml"))
 
 
-def test_dates_may_be_dates_of_toml_or_text() -> None:
+def test_dates_can_be_toml_dates_or_text() -> None:
     sources = {"x": {"title": "x", "date": date(2026, 1, 2)}}
     models = {"yak": {"tools": True, "source": "x"}}
     read = catalogue.parse({"sources": sources, "models": models}, origin="here")

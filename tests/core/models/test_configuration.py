@@ -41,7 +41,9 @@ from herdbook.events.facts import Setting
         ("0s", 0.0),
     ],
 )
-def test_keep_alive_takes_what_the_server_takes(value: Setting, seconds: float) -> None:
+def test_keep_alive_accepts_what_the_server_accepts(
+    value: Setting, seconds: float
+) -> None:
     check("keep_alive", value)
     assert keep_alive_seconds(value) == pytest.approx(seconds)
 
@@ -50,7 +52,7 @@ def test_keep_alive_takes_what_the_server_takes(value: Setting, seconds: float) 
     "value",
     ["-1", "5", "abc", "", "m", "5 m", "1d", "--0", "1e3s", "5M", "1,5s", "٣s"],
 )
-def test_keep_alive_refuses_texts_without_unit_and_others(value: str) -> None:
+def test_keep_alive_refuses_texts_without_a_unit_and_invalid_texts(value: str) -> None:
     with pytest.raises(InvalidConfigurationError, match="such as 5m or 1h30m"):
         check("keep_alive", value)
 
@@ -59,7 +61,7 @@ def test_keep_alive_refuses_texts_without_unit_and_others(value: str) -> None:
     "value",
     [True, None, [1], {"a": "b"}, 1e30, math.inf, math.nan, 10**400, "9999999999s"],
 )
-def test_keep_alive_refuses_other_types_and_what_overflows(value: Setting) -> None:
+def test_keep_alive_refuses_other_types_and_overflows(value: Setting) -> None:
     assert keep_alive_seconds(value) is None
 
 
@@ -78,13 +80,13 @@ def test_keep_alive_is_the_sum_of_its_parts(
 
 
 @given(st.floats() | st.integers())
-def test_keep_alive_takes_every_number_that_fits(value: float) -> None:
+def test_keep_alive_accepts_every_number_in_range(value: float) -> None:
     fits = abs(value) < LONGEST_KEEP_ALIVE_S
     assert (keep_alive_seconds(value) == value) is fits
 
 
 @given(st.text(max_size=12))
-def test_keep_alive_never_takes_a_text_of_digits_alone(text: str) -> None:
+def test_keep_alive_refuses_a_text_of_digits(text: str) -> None:
     taken = keep_alive_seconds(text)
     assert taken is None or text in {"0", "+0", "-0"} or text[-1] in "smh"
 
@@ -104,7 +106,7 @@ def test_keep_alive_never_takes_a_text_of_digits_alone(text: str) -> None:
         ("capability.tools", False),
     ],
 )
-def test_valid_setting_passes(name: str, value: Setting) -> None:
+def test_valid_setting_is_accepted(name: str, value: Setting) -> None:
     check(name, value)
     assert name in SETTINGS
 
@@ -129,7 +131,9 @@ def test_valid_setting_passes(name: str, value: Setting) -> None:
         ("capability.tools", "yes"),
     ],
 )
-def test_invalid_value_is_refused_with_what_is_taken(name: str, value: Setting) -> None:
+def test_invalid_value_is_refused_with_the_accepted_range(
+    name: str, value: Setting
+) -> None:
     with pytest.raises(InvalidConfigurationError) as refused:
         check(name, value)
     assert refused.value.subject == name
@@ -146,7 +150,7 @@ def test_invalid_value_is_refused_with_what_is_taken(name: str, value: Setting) 
         ("capability.flight", "The settings are num_ctx"),
     ],
 )
-def test_unknown_setting_is_refused_with_the_right_name(name: str, remedy: str) -> None:
+def test_unknown_setting_suggests_the_right_name(name: str, remedy: str) -> None:
     with pytest.raises(InvalidConfigurationError) as refused:
         check(name, 1)
     assert refused.value.remedy.startswith(remedy)
@@ -173,7 +177,7 @@ def test_unknown_setting_is_refused_with_the_right_name(name: str, remedy: str) 
         ("options.num_gpu=-1", "options.num_gpu", -1),
     ],
 )
-def test_text_of_the_command_line_is_read(text: str, name: str, value: Setting) -> None:
+def test_command_line_text_is_parsed(text: str, name: str, value: Setting) -> None:
     read = parse(text)
     assert read == (name, value)
     assert type(read[1]) is type(value)
@@ -190,13 +194,13 @@ def test_text_of_the_command_line_is_read(text: str, name: str, value: Setting) 
         ("horns=2", "does not exist"),
     ],
 )
-def test_text_that_means_nothing_is_refused(text: str, state: str) -> None:
+def test_meaningless_text_is_refused(text: str, state: str) -> None:
     with pytest.raises(InvalidConfigurationError) as refused:
         parse(text)
     assert state in refused.value.state
 
 
-def test_change_says_what_is_new_what_is_gone_and_what_was() -> None:
+def test_change_has_new_removed_and_previous_values() -> None:
     current: dict[str, Setting] = {"num_ctx": 4096, "pinned": True, "notes": "x"}
     fact = change(current, {"num_ctx": 8192, "temperature": 0}, ["pinned"], "more")
     assert fact is not None
@@ -206,18 +210,18 @@ def test_change_says_what_is_new_what_is_gone_and_what_was() -> None:
     assert fact.note == "more"
 
 
-def test_change_that_changes_nothing_is_none() -> None:
+def test_change_without_effect_is_empty() -> None:
     assert change({"num_ctx": 4096}, {"num_ctx": 4096}, ["temperature"]) is None
     assert change({}, {}) is None
 
 
-def test_change_shows_values_of_other_types_apart() -> None:
+def test_change_distinguishes_values_of_different_types() -> None:
     fact = change({"keep_alive": 1}, {"keep_alive": 1.0})
     assert fact is not None
     assert fact.was == {"keep_alive": 1}
 
 
-def test_change_refuses_before_anything() -> None:
+def test_invalid_change_is_refused_as_a_whole() -> None:
     with pytest.raises(InvalidConfigurationError, match="num_ctx"):
         change({}, {"temperature": 1, "num_ctx": "many"})
     with pytest.raises(InvalidConfigurationError, match="does not exist"):
@@ -226,7 +230,7 @@ def test_change_refuses_before_anything() -> None:
         change({}, {"num_ctx": 8}, ["num_ctx"])
 
 
-def test_change_may_unset_what_an_older_version_knew() -> None:
+def test_change_can_unset_a_setting_of_an_older_version() -> None:
     fact = change({"horns": 2}, {}, ["horns"])
     assert fact is not None
     assert fact.unset == ("horns",)
@@ -244,7 +248,7 @@ VALUES = st.fixed_dictionaries(
 
 
 @given(VALUES, VALUES)
-def test_change_leads_from_what_is_to_what_is_wanted(
+def test_change_leads_from_the_current_to_the_wanted_settings(
     current: dict[str, Setting], wanted: dict[str, Setting]
 ) -> None:
     unset = current.keys() - wanted.keys()
@@ -257,7 +261,7 @@ def test_change_leads_from_what_is_to_what_is_wanted(
     assert (fact is None) == (current == wanted)
 
 
-def test_options_are_the_configured_then_the_recommended() -> None:
+def test_options_are_configured_ones_then_recommended_ones() -> None:
     settings: dict[str, Setting] = {
         "num_ctx": 8192,
         "keep_alive": "5m",
@@ -270,7 +274,7 @@ def test_options_are_the_configured_then_the_recommended() -> None:
     )
 
 
-def test_options_configured_go_before_the_recommended() -> None:
+def test_configured_options_override_recommended_ones() -> None:
     given_options = options_for({"temperature": 0.9}, temperature=0.2)
     assert given_options.options == {"temperature": 0.9}
     assert options_for({}) == ModelOptions()

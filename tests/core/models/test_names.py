@@ -63,7 +63,7 @@ def test_a_name_has_one_canonical_spelling(text: str, canonical: str) -> None:
         ("gpt-oss:20b:local", "gpt-oss:20b"),
     ],
 )
-def test_where_it_is_to_run_is_read_as_a_pull_does(text: str, canonical: str) -> None:
+def test_cloud_tag_is_read_as_a_pull_reads_it(text: str, canonical: str) -> None:
     assert canonical_name(text) == canonical
 
 
@@ -101,7 +101,7 @@ def test_an_invalid_name_is_refused_with_a_remedy(text: str) -> None:
     assert raised.value.remedy
 
 
-def test_names_that_differ_in_case_alone_are_the_same_model() -> None:
+def test_names_that_differ_only_in_case_are_the_same_model() -> None:
     assert same_name("LLama3.1", "llama3.1:LATEST")
     assert not same_name("llama3.1", "llama3.1:8b")
 
@@ -125,7 +125,7 @@ def test_a_name_shows_whether_it_asks_for_a_cloud_model(
 
 
 @given(names)
-def test_a_canonical_name_is_read_as_itself(name: ModelName) -> None:
+def test_canonical_name_parses_to_itself(name: ModelName) -> None:
     again = parse_name(str(name))
 
     assert str(again) == str(name)
@@ -134,7 +134,7 @@ def test_a_canonical_name_is_read_as_itself(name: ModelName) -> None:
 
 
 @given(st.text(max_size=40))
-def test_any_text_is_a_name_or_refused(text: str) -> None:
+def test_any_text_is_a_valid_name_or_refused(text: str) -> None:
     try:
         canonical = canonical_name(text)
     except InvalidNameError:

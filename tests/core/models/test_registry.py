@@ -86,9 +86,7 @@ def test_lookup_does_not_guess(name: str) -> None:
 
 
 @given(st.sampled_from(NAMES), st.text(string.ascii_lowercase + "0-_:.", max_size=12))
-def test_lookup_by_words_never_depends_on_what_follows_a_boundary(
-    name: str, rest: str
-) -> None:
+def test_lookup_ignores_what_follows_a_word_boundary(name: str, rest: str) -> None:
     found = REGISTRY.find(f"{name}-{rest}")
     assert found is not None
     assert words_of(f"{name}-{rest}")[: len(words_of(found.name))] == words_of(
@@ -98,13 +96,13 @@ def test_lookup_by_words_never_depends_on_what_follows_a_boundary(
 
 
 @given(st.text(max_size=40))
-def test_lookup_answers_any_text_whatever_its_case(name: str) -> None:
+def test_lookup_accepts_any_text_in_any_case(name: str) -> None:
     found = REGISTRY.find(name)
     assert found is REGISTRY.find(name.lower())
 
 
 @given(st.sampled_from(NAMES), st.text(string.ascii_letters + "0123.-_", min_size=1))
-def test_lookup_takes_tag_namespace_and_case_away(name: str, tag: str) -> None:
+def test_lookup_ignores_tag_namespace_and_case(name: str, tag: str) -> None:
     for spelling in (f"{name}:{tag}", f"ns/{name}:{tag}", name.upper()):
         found = REGISTRY.find(spelling)
         assert found is not None
@@ -131,7 +129,7 @@ def test_embedding_models_do_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("role", ModelRole)
-def test_for_role_gives_fitting_models_in_the_order_of_rank(role: ModelRole) -> None:
+def test_for_role_returns_fitting_models_by_rank(role: ModelRole) -> None:
     models = REGISTRY.for_role(role)
     assert models
     assert all(model.lacks(role) is None for model in models)
@@ -141,23 +139,23 @@ def test_for_role_gives_fitting_models_in_the_order_of_rank(role: ModelRole) -> 
 
 
 @pytest.mark.parametrize("name", ["ToolUse", "tool_use", "TOOL-USE", "tools"])
-def test_for_role_takes_a_name_in_any_case(name: str) -> None:
+def test_for_role_accepts_a_role_in_any_case(name: str) -> None:
     assert REGISTRY.for_role(name) == REGISTRY.for_role(ModelRole.TOOL_USE)
 
 
-def test_for_role_refuses_an_unknown_role_and_lists_the_known() -> None:
+def test_for_role_refuses_an_unknown_role_and_lists_the_known_ones() -> None:
     with pytest.raises(UnknownRoleError) as refused:
         REGISTRY.for_role("poetry")
     assert all(role in str(refused.value) for role in ModelRole)
 
 
-def test_fast_is_small_by_parameters_or_else_by_context() -> None:
+def test_fast_prefers_few_parameters_and_then_a_short_context() -> None:
     fast = {model.name for model in REGISTRY.for_role(ModelRole.FAST)}
     assert {"llama3.2", "gemma2"} <= fast
     assert not {"llama3.1", "codellama", "qwen3.5"} & fast
 
 
-def test_suggest_leaves_out_what_is_present() -> None:
+def test_suggest_excludes_present_models() -> None:
     names = [s.model.name for s in REGISTRY.suggest("coding", present=["Qwen3-Coder"])]
     assert names[0] == "devstral-small-2"
     assert "qwen3-coder" not in names
@@ -171,7 +169,7 @@ def test_suggest_names_only_what_can_be_pulled(role: ModelRole) -> None:
         assert f"for {role.replace('_', ' ')} in the catalogue" in suggestion.reason
 
 
-def test_suggest_puts_what_was_used_before_first() -> None:
+def test_suggest_puts_previously_used_models_first() -> None:
     usual = REGISTRY.suggest("coding")
     third, fifth = usual[2], usual[4]
 
@@ -183,7 +181,7 @@ def test_suggest_puts_what_was_used_before_first() -> None:
     assert list(suggested[2:]) == rest
 
 
-def test_suggest_names_only_what_is_known_to_fit() -> None:
+def test_suggest_names_only_models_known_to_fit() -> None:
     suggested = REGISTRY.suggest("general", memory_bytes=10_000_000_000)
     assert suggested
     for suggestion in suggested:
@@ -194,7 +192,7 @@ def test_suggest_names_only_what_is_known_to_fit() -> None:
         assert "of 10.0 GB" in suggestion.reason
 
 
-def test_catalogue_on_top_changes_what_it_says_and_nothing_else() -> None:
+def test_custom_catalogue_changes_only_its_own_entries() -> None:
     laid = REGISTRY.with_catalogue(
         {"models": {"Llama3.1:latest": {"context": 32_000, "tools": False}}}
     )
@@ -207,7 +205,7 @@ def test_catalogue_on_top_changes_what_it_says_and_nothing_else() -> None:
     assert before.context == 128_000
 
 
-def test_catalogue_on_top_adds_models_families_and_ranks() -> None:
+def test_custom_catalogue_adds_models_families_and_ranks() -> None:
     laid = REGISTRY.with_catalogue(
         {
             "models": {"me/yak": {"family": "Yak", "coding": True}},
@@ -230,7 +228,7 @@ def test_catalogue_on_top_adds_models_families_and_ranks() -> None:
         (["codellama"], "role vision, model codellama: no vision"),
     ],
 )
-def test_catalogue_on_top_may_not_rank_what_does_not_fit(
+def test_custom_catalogue_cannot_rank_unsuitable_models(
     models: list[str], reason: str
 ) -> None:
     with pytest.raises(InvalidCatalogueError, match=reason):

@@ -40,7 +40,7 @@ from herdbook.core.ollama.address import authorization, base_url, same_server
         ("' 1.2.3.4 '", "http://1.2.3.4:11434"),
     ],
 )
-def test_a_setting_means_what_it_means_to_ollama(setting: str, url: str) -> None:
+def test_addresses_mean_what_they_mean_to_ollama(setting: str, url: str) -> None:
     assert base_url(setting) == url
 
 
@@ -87,7 +87,7 @@ def test_spellings_of_one_address_are_the_same_server() -> None:
     "setting",
     ["ftp://x", "unix:///run/x", "x:0", "a b", "a:b:c", "x?y", "-x", "ex!mple.com"],
 )
-def test_what_nobody_can_connect_to_is_refused(setting: str) -> None:
+def test_addresses_that_cannot_be_connected_to_are_refused(setting: str) -> None:
     with pytest.raises(InvalidAddressError) as raised:
         base_url(setting)
 
@@ -116,7 +116,7 @@ def test_api_key_is_a_bearer_token() -> None:
     assert authorization(None, None) is None
 
 
-def test_api_key_that_no_header_can_have_is_refused_and_not_repeated() -> None:
+def test_api_key_with_invalid_characters_is_refused_and_not_shown() -> None:
     with pytest.raises(InvalidConfigurationError) as raised:
         authorization("x:1", "key\n123")
 
@@ -134,7 +134,7 @@ def test_invalid_address_does_not_repeat_the_password(setting: str) -> None:
 
 
 @given(st.text(max_size=30))
-def test_any_setting_is_a_url_or_refused(setting: str) -> None:
+def test_any_text_is_a_url_or_refused(setting: str) -> None:
     try:
         url = base_url(setting)
     except InvalidAddressError:

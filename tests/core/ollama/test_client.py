@@ -97,7 +97,7 @@ async def listening(serve: Serve) -> AsyncIterator[str]:
             await asyncio.wait(under_way)
 
 
-async def test_a_path_before_the_api_is_kept() -> None:
+async def test_path_prefix_of_the_address_is_kept() -> None:
     server = saying({"version": "0.9.6"})
 
     async with server.client(url=f"{URL}/ollama") as client:
@@ -106,7 +106,7 @@ async def test_a_path_before_the_api_is_kept() -> None:
     assert server.asked[0].url == f"{URL}/ollama/api/version"
 
 
-async def test_no_origin_and_no_compression_are_sent() -> None:
+async def test_requests_send_no_origin_and_no_compression() -> None:
     server = saying({"models": []})
 
     async with server.client() as client:
@@ -118,7 +118,7 @@ async def test_no_origin_and_no_compression_are_sent() -> None:
     assert headers["user-agent"] == "herdbook"
 
 
-async def test_a_proxy_of_the_surroundings_is_not_asked(
+async def test_proxy_from_the_environment_is_not_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
@@ -132,7 +132,7 @@ async def test_a_proxy_of_the_surroundings_is_not_asked(
         assert await client.version() == "1"
 
 
-async def test_a_load_sends_what_is_asked_for_and_no_more() -> None:
+async def test_load_sends_only_what_was_requested() -> None:
     server = saying({"model": "m", "done": True, "done_reason": "load"})
 
     async with server.client() as client:
@@ -146,7 +146,7 @@ async def test_a_load_sends_what_is_asked_for_and_no_more() -> None:
     ]
 
 
-async def test_a_model_that_makes_vectors_is_loaded_by_embedding_nothing() -> None:
+async def test_embedding_model_is_loaded_with_an_empty_embedding() -> None:
     server = saying({"model": "m", "embeddings": []})
 
     async with server.client() as client:
@@ -176,7 +176,7 @@ async def test_an_unload_is_a_generate_for_all_kinds() -> None:
     assert server.bodies == [{"model": "m", "keep_alive": 0}]
 
 
-async def test_changes_send_what_the_api_takes() -> None:
+async def test_changes_send_what_the_api_accepts() -> None:
     server = Server(lambda _: httpx.Response(200))
 
     async with server.client() as client:
@@ -199,7 +199,7 @@ async def test_changes_send_what_the_api_takes() -> None:
     ]
 
 
-async def test_a_look_asks_for_all_three() -> None:
+async def test_refresh_requests_all_three_endpoints() -> None:
     entry = {"name": "x:1", "digest": "d" * 64}
     server = saying({"version": "1", "models": [entry]})
 
@@ -211,13 +211,13 @@ async def test_a_look_asks_for_all_three() -> None:
     assert [entry.name for entry in look.runners or ()] == ["x:1"]
 
 
-async def test_a_look_fails_as_one_of_its_parts_does() -> None:
+async def test_refresh_fails_if_one_of_its_parts_fails() -> None:
     async with saying({}, 403).client() as client:
         with pytest.raises(RefusedError):
             await client.poll(within_s=5)
 
 
-async def test_a_look_has_its_own_deadline() -> None:
+async def test_refresh_has_its_own_deadline() -> None:
     clock = ManualClock()
 
     async with listening(silent) as url, OllamaClient(url, clock=clock) as client:
@@ -235,7 +235,7 @@ async def silent(reader: StreamReader, writer: StreamWriter) -> None:
     await reader.read()
 
 
-async def test_an_answer_that_does_not_come_is_a_timeout() -> None:
+async def test_missing_answer_is_a_timeout() -> None:
     clock = ManualClock()
 
     async with listening(silent) as url, OllamaClient(url, clock=clock) as client:
@@ -246,7 +246,7 @@ async def test_an_answer_that_does_not_come_is_a_timeout() -> None:
             await asked
 
 
-async def test_a_load_outlasts_every_deadline_and_cancelling_closes_it() -> None:
+async def test_load_has_no_deadline_and_cancelling_closes_it() -> None:
     clock, left = ManualClock(), asyncio.Event()
 
     async def serve(reader: StreamReader, writer: StreamWriter) -> None:
@@ -309,12 +309,12 @@ async def test_a_pull_ends_with_success_without_a_newline() -> None:
 
 
 @pytest.mark.parametrize("rest", [b"", SUCCESS[:10]])
-async def test_a_pull_that_ends_without_a_line_of_success_is_cut(rest: bytes) -> None:
+async def test_pull_without_a_success_line_is_cut(rest: bytes) -> None:
     with pytest.raises(PullCutError):
         await pulled(streaming(ASKING, rest).client())
 
 
-async def test_a_server_that_dies_during_a_pull_cuts_it() -> None:
+async def test_server_that_dies_during_a_pull_cuts_it_off() -> None:
     async def serve(reader: StreamReader, writer: StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -328,7 +328,7 @@ async def test_a_server_that_dies_during_a_pull_cuts_it() -> None:
     assert "closed connection" in raised.value.raw
 
 
-async def test_a_pull_that_cannot_begin_is_not_cut_but_unreachable() -> None:
+async def test_pull_that_cannot_start_is_unreachable_and_not_cut() -> None:
     with pytest.raises(NodeUnreachableError):
         await pulled(OllamaClient(closed_url()))
 
@@ -357,7 +357,7 @@ async def test_an_invalid_line_is_a_bad_answer(line: bytes) -> None:
     ],
     ids=lambda body: body[:20],
 )
-async def test_an_invalid_body_of_ollamas_is_a_bad_answer(body: bytes) -> None:
+async def test_invalid_body_from_ollama_is_a_bad_answer(body: bytes) -> None:
     server = streaming(body)
 
     async with server.client() as client:
@@ -374,7 +374,7 @@ async def test_a_body_that_never_ends_is_a_bad_answer() -> None:
 
 
 @pytest.mark.parametrize("status", [304, 404, 405, 500, 502, 504])
-async def test_what_a_proxy_says_is_a_bad_answer(status: int) -> None:
+async def test_answer_of_a_proxy_is_a_bad_answer(status: int) -> None:
     server = Server(
         lambda _: httpx.Response(
             status, text="<html>no", headers={"location": "http://elsewhere/"}
@@ -388,7 +388,7 @@ async def test_what_a_proxy_says_is_a_bad_answer(status: int) -> None:
     assert len(server.asked) == 1
 
 
-async def test_a_model_that_is_not_there_is_shown_by_its_name() -> None:
+async def test_missing_model_is_reported_by_name() -> None:
     async with saying({"error": "model 'm' not found"}, 404).client() as client:
         with pytest.raises(ModelNotFoundError) as raised:
             await client.show("m")
@@ -402,7 +402,7 @@ def closed_url() -> str:
         return f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-async def test_nobody_listening_is_shown_as_the_system_does() -> None:
+async def test_refused_connection_is_reported_in_the_words_of_the_system() -> None:
     url = closed_url()
 
     async with OllamaClient(url) as client:
@@ -414,7 +414,7 @@ async def test_nobody_listening_is_shown_as_the_system_does() -> None:
     )
 
 
-async def test_a_name_that_nobody_has_is_shown_as_the_resolver_does() -> None:
+async def test_unknown_host_is_reported_in_the_words_of_the_resolver() -> None:
     async with OllamaClient("http://nobody.invalid:1") as client:
         with pytest.raises(NodeUnreachableError) as raised:
             await client.version()
@@ -422,7 +422,7 @@ async def test_a_name_that_nobody_has_is_shown_as_the_resolver_does() -> None:
     assert "Errno" not in raised.value.raw
 
 
-async def test_a_server_without_tls_is_shown_apart_from_none() -> None:
+async def test_server_without_tls_is_distinguished_from_no_server() -> None:
     async def serve(reader: StreamReader, writer: StreamWriter) -> None:
         await reader.read(1)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -440,7 +440,9 @@ async def test_a_server_without_tls_is_shown_apart_from_none() -> None:
 @pytest.mark.parametrize(
     "answer", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n1"]
 )
-async def test_a_server_that_breaks_off_is_unreachable(answer: bytes) -> None:
+async def test_server_that_closes_the_connection_early_is_unreachable(
+    answer: bytes,
+) -> None:
     async def serve(reader: StreamReader, writer: StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
@@ -451,7 +453,7 @@ async def test_a_server_that_breaks_off_is_unreachable(answer: bytes) -> None:
             await client.version()
 
 
-async def test_what_does_not_speak_http_is_a_bad_answer() -> None:
+async def test_answer_that_is_not_http_is_a_bad_answer() -> None:
     async def serve(reader: StreamReader, writer: StreamWriter) -> None:
         writer.write(b"220 mail.example.com ESMTP\r\n\r\n")
         await writer.drain()
@@ -488,7 +490,7 @@ def made(kind: type[Exception]) -> Exception:
 
 
 @pytest.mark.parametrize("kind", foreign())
-async def test_every_exception_of_httpx_leaves_as_one_of_ours(
+async def test_every_httpx_exception_becomes_one_of_ours(
     kind: type[Exception],
 ) -> None:
     def answer(_: httpx.Request) -> httpx.Response:
@@ -520,13 +522,13 @@ def test_all_exceptions_of_httpx_are_known() -> None:
     ],
     ids=lambda value: getattr(value, "__name__", type(value).__name__),
 )
-def test_each_of_them_becomes_what_it_means(
+def test_each_httpx_exception_maps_to_its_meaning(
     error: Exception, kind: type[HerdbookError]
 ) -> None:
     assert isinstance(translate(error, URL, ClientLimits()), kind)
 
 
-def test_what_httpx_says_ends_a_sentence_once() -> None:
+def test_message_of_httpx_ends_with_one_full_stop() -> None:
     error = httpx.RemoteProtocolError("Server disconnected without a response.")
 
     assert ".." not in str(translate(error, URL, ClientLimits()))

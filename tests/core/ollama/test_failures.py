@@ -58,14 +58,14 @@ def test_a_failed_pull_is_shown_apart(message: str) -> None:
 
 
 @pytest.mark.parametrize("request_", [Request.READ, Request.CHANGE])
-def test_what_nobody_knows_is_shown_as_it_is(request_: Request) -> None:
+def test_unknown_text_is_shown_unchanged(request_: Request) -> None:
     error = failure(request_, "m", status=500, message="something new")
 
     assert error.code == "server_failed"
     assert "something new" in str(error)
 
 
-def test_a_model_that_makes_pictures_is_not_loaded() -> None:
+def test_image_generation_model_is_not_loaded() -> None:
     message = "image generation models are not currently supported"
 
     error = failure(Request.LOAD, "m", status=400, message=message)
@@ -82,7 +82,7 @@ def test_the_missing_capability_is_named() -> None:
 
 
 @pytest.mark.parametrize("status", [301, 400, 404, 405, 502, 503])
-def test_a_body_that_is_not_ollamas_is_a_bad_answer(status: int) -> None:
+def test_body_that_is_not_from_ollama_is_a_bad_answer(status: int) -> None:
     error = failure(
         Request.READ, "Ollama at x", status=status, message=None, body="<html>proxy"
     )
@@ -91,7 +91,7 @@ def test_a_body_that_is_not_ollamas_is_a_bad_answer(status: int) -> None:
     assert f"HTTP {status} <html>proxy" in str(error)
 
 
-def test_a_proxy_that_wants_a_password_refuses() -> None:
+def test_proxy_that_requires_a_password_is_a_refusal() -> None:
     error = failure(Request.READ, "Ollama at x", status=401, message=None, body="login")
 
     assert (error.code, "login" in str(error)) == ("refused", True)
@@ -105,7 +105,7 @@ def test_a_proxy_that_wants_a_password_refuses() -> None:
         "tls: first record does not look like a TLS handshake",
     ],
 )
-def test_registry_without_tls_needs_insecure(message: str) -> None:
+def test_registry_without_tls_requires_insecure(message: str) -> None:
     error = failure(Request.PULL, "reg:5000/a/m:1", status=200, message=message)
 
     assert error.remedy.endswith("herdbook pull --insecure reg:5000/a/m:1")

@@ -62,9 +62,7 @@ async def refresh(held: HeldConnection, *, restarted: bool = False) -> Continuit
     return found
 
 
-async def test_first_refresh_knows_nothing_and_later_ones_see_the_same_process() -> (
-    None
-):
+async def test_later_refreshes_recognize_the_same_process() -> None:
     async with serving() as server:
         held = HeldConnection(server.url, SystemClock())
 
@@ -74,9 +72,7 @@ async def test_first_refresh_knows_nothing_and_later_ones_see_the_same_process()
     assert found == [Continuity.UNKNOWN, Continuity.SAME, Continuity.SAME]
 
 
-async def test_connection_that_the_server_closed_is_seen_once_and_opened_again() -> (
-    None
-):
+async def test_closed_connection_is_noticed_once_and_reopened() -> None:
     async with serving() as server:
         held = HeldConnection(server.url, SystemClock())
         await refresh(held)
@@ -89,7 +85,7 @@ async def test_connection_that_the_server_closed_is_seen_once_and_opened_again()
     assert found == [Continuity.CLOSED, Continuity.SAME]
 
 
-async def test_server_that_keeps_closing_without_restarts_is_not_believed() -> None:
+async def test_repeated_closes_without_restarts_are_not_evidence() -> None:
     async with serving() as server:
         held = HeldConnection(server.url, SystemClock())
         await refresh(held)
@@ -106,7 +102,7 @@ async def test_server_that_keeps_closing_without_restarts_is_not_believed() -> N
     assert found is Continuity.UNKNOWN
 
 
-async def test_proxy_that_writes_before_it_closes_is_not_believed() -> None:
+async def test_close_by_a_proxy_that_wrote_first_is_not_evidence() -> None:
     async with serving() as server:
         held = HeldConnection(server.url, SystemClock())
         await refresh(held)
@@ -119,7 +115,7 @@ async def test_proxy_that_writes_before_it_closes_is_not_believed() -> None:
     assert found is Continuity.UNKNOWN
 
 
-async def test_server_that_is_away_is_not_an_error() -> None:
+async def test_unreachable_server_is_not_an_error() -> None:
     held = HeldConnection("http://127.0.0.1:9", SystemClock())
 
     assert await refresh(held) is Continuity.UNKNOWN

@@ -117,7 +117,7 @@ def test_every_recorded_line_of_a_pull_is_read_without_loss() -> None:
         assert not list(lost(msgspec.convert(line, PullLine), line))
 
 
-def test_the_recordings_are_all_there() -> None:
+def test_no_recording_is_missing() -> None:
     assert len(scenarios()) == 62
 
 
@@ -208,7 +208,7 @@ async def test_every_recorded_refusal_becomes_its_own_error(
     assert getattr(error, "raw", "") == said or said in str(error)
 
 
-def test_every_text_of_the_table_is_recorded() -> None:
+def test_every_text_of_the_table_has_a_recording() -> None:
     texts = [answer.error or "" for _, _, answer in refusals()]
 
     assert [part for part in SAID if not any(part in text for text in texts)] == []
@@ -222,7 +222,7 @@ def pulls() -> Iterator[RecordedAnswer]:
 
 
 @pytest.mark.parametrize("answer", list(pulls()))
-async def test_every_recorded_pull_ends_with_success_or_is_cut(
+async def test_every_recorded_pull_ends_with_success_or_a_cut(
     answer: RecordedAnswer,
 ) -> None:
     succeeded = answer.lines[-1].json == {"status": "success"}
@@ -253,7 +253,7 @@ def test_progress_of_every_recorded_pull_never_goes_back(
         assert told[-1].completed_bytes == (told[-1].total_bytes or 0)
 
 
-def test_a_counter_that_went_back_is_shown_as_fetched_twice() -> None:
+def test_counter_that_went_back_is_reported_as_fetched_twice() -> None:
     (_, answer, _), *_ = (
         found
         for found in recorded_answers("POST", "/api/pull")

@@ -25,7 +25,7 @@ def a_reader(longest: int = 1000) -> LineReader:
 
 
 @given(st.lists(st.integers(0, len(STREAM)), max_size=10).map(sorted))
-def test_lines_are_the_same_however_they_are_cut(cuts: list[int]) -> None:
+def test_lines_do_not_depend_on_how_chunks_are_cut(cuts: list[int]) -> None:
     reader = a_reader()
 
     lines = [
@@ -37,7 +37,7 @@ def test_lines_are_the_same_however_they_are_cut(cuts: list[int]) -> None:
     assert lines == ["pulling manifest", "pulling é", "success"]
 
 
-def test_lines_before_an_error_are_still_told() -> None:
+def test_lines_before_an_error_are_still_yielded() -> None:
     chunk = STREAM + b'{"error":"write x: no space left on device"}\n' + STREAM
     lines = a_reader().feed(chunk)
 
@@ -46,7 +46,7 @@ def test_lines_before_an_error_are_still_told() -> None:
         next(lines)
 
 
-def test_a_line_without_an_end_is_given_up() -> None:
+def test_endless_line_is_given_up() -> None:
     reader = a_reader(longest=20)
 
     assert list(reader.feed(b"{" * 20)) == []
@@ -54,7 +54,7 @@ def test_a_line_without_an_end_is_given_up() -> None:
         list(reader.feed(b"{"))
 
 
-def test_a_pull_of_very_many_layers_is_given_up() -> None:
+def test_pull_with_too_many_layers_is_given_up() -> None:
     lines = b"".join(
         b'{"status":"pulling","digest":"sha256:%d"}\n' % number
         for number in range(MOST_LAYERS + 1)
@@ -71,7 +71,7 @@ def test_a_line_is_too_long_with_its_end_or_without(end: bytes) -> None:
         list(reader.feed(b'{"status":"' + b"x" * 1000 + b'"}' + end))
 
 
-def test_what_the_server_says_went_wrong_is_kept_in_part() -> None:
+def test_error_text_of_the_server_is_truncated() -> None:
     body = msgspec.json.encode({"error": "x" * 10**6})
     error = refusal(PULL, 500, body, node="it")
     assert len(getattr(error, "raw", "")) == LONGEST_MESSAGE
@@ -86,7 +86,7 @@ def test_what_the_server_says_went_wrong_is_kept_in_part() -> None:
         (b"", []),
     ],
 )
-def test_last_line_needs_no_newline(rest: bytes, statuses: list[str]) -> None:
+def test_last_line_does_not_need_a_newline(rest: bytes, statuses: list[str]) -> None:
     reader = a_reader()
     assert list(reader.feed(rest)) == []
 

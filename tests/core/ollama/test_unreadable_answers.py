@@ -72,7 +72,7 @@ async def looked_at(
 
 @settings(max_examples=40, deadline=None)
 @given(field=st.sampled_from(FIELDS), value=st.sampled_from(ODD) | st.none())
-def test_odd_entry_of_the_list_hides_nothing_and_invents_nothing(
+def test_invalid_list_entry_does_not_affect_the_others(
     field: str, value: str | None
 ) -> None:
     async def look() -> None:
@@ -98,7 +98,7 @@ def test_odd_entry_of_the_list_hides_nothing_and_invents_nothing(
 
 @settings(max_examples=40, deadline=None)
 @given(field=st.sampled_from(RUNNER_FIELDS), value=st.sampled_from(ODD) | st.none())
-def test_odd_runner_unloads_nothing(field: str, value: str | None) -> None:
+def test_invalid_runner_unloads_nothing(field: str, value: str | None) -> None:
     async def look() -> None:
         async with serve_sandbox("herd") as server:
             await server.load(LOADED)
@@ -118,7 +118,7 @@ def test_odd_runner_unloads_nothing(field: str, value: str | None) -> None:
 
 
 @pytest.mark.parametrize("odd", ["null", "7", '"x"', "[]", "{}", "[[[", "}"])
-async def test_entry_that_is_not_an_object_costs_itself(odd: str) -> None:
+async def test_entry_that_is_not_an_object_is_skipped_alone(odd: str) -> None:
     good = '{"name":"x:1","digest":"' + "a" * 64 + '"}'
     body = f'{{"models":[{good},{odd},{good.replace("x:1", "y:1")}]}}'.encode()
     if odd in {"[[[", "}"}:  # where it ends cannot be told
@@ -146,7 +146,7 @@ def a_list(*entries: tuple[str, str], **more: Any) -> bytes:
     return json.dumps({"models": models}).encode()
 
 
-async def test_name_with_two_digests_is_believed_in_neither() -> None:
+async def test_name_with_two_digests_is_not_trusted() -> None:
     body = a_list(("a:1", "a"), ("b:1", "b"), ("a:1", "c"), ("b:1", "b"))
     found = await read_list(body, TagEntry, source=MODELS, node="it")
 
@@ -155,7 +155,7 @@ async def test_name_with_two_digests_is_believed_in_neither() -> None:
     assert unreadable_text(found.unreadable).startswith("2 entries of the server's")
 
 
-async def test_list_is_read_up_to_a_bound() -> None:
+async def test_list_is_read_up_to_a_limit() -> None:
     names = [(f"m{number}:1", "a") for number in range(MOST_ENTRIES[MODELS] + 5)]
     found = await read_list(a_list(*names), TagEntry, source=MODELS, node="it")
 
@@ -170,7 +170,7 @@ async def test_entry_that_is_very_long_is_not_decoded() -> None:
     assert [one.name for one in found.unreadable] == ["(no name)"]
 
 
-async def test_odd_names_are_shown_and_never_recorded(tmp_path: Path) -> None:
+async def test_invalid_names_are_shown_but_never_recorded(tmp_path: Path) -> None:
     odd = ["", "a/../b:1", "a\nb:1", "x", "x:1\n", "registry.ollama.ai/library/x:1"]
     odd.append("h" * 340 + "/" + "n" * 80 + "/" + "m" * 80)
     async with (
@@ -190,7 +190,7 @@ async def test_odd_names_are_shown_and_never_recorded(tmp_path: Path) -> None:
         assert (await manager.now()).position == before
 
 
-async def test_model_that_is_gone_vanishes_next_to_what_was_always_odd() -> None:
+async def test_deleted_model_vanishes_despite_an_unreadable_entry() -> None:
     async with serve_manager() as (server, manager):
         entries = await shown_by(server, MODELS)
         odd = {"name": "null"}
@@ -200,7 +200,7 @@ async def test_model_that_is_gone_vanishes_next_to_what_was_always_odd() -> None
         assert (await looked_at(server, manager, MODELS, gone))[1] == ["ModelVanished"]
 
 
-async def test_unload_is_not_done_where_the_runner_cannot_be_read() -> None:
+async def test_unload_is_refused_if_the_runner_cannot_be_read() -> None:
     patience = ManagerSettings(unload_timeout_s=1)
     async with serve_manager(settings=patience) as (server, manager):
         await manager.load(LOADED)
@@ -226,7 +226,7 @@ async def test_doctor_names_what_cannot_be_read() -> None:
         assert "模型:最新" in found.what
 
 
-async def test_show_that_cannot_be_read_costs_that_models_detection() -> None:
+async def test_unreadable_show_answer_skips_only_that_detection() -> None:
     async with serve_sandbox("herd") as server:
         await server.load(LOADED)
         body = '{"details":{},"template":"' + "x" * (17 * 2**20) + '"}'
@@ -238,7 +238,7 @@ async def test_show_that_cannot_be_read_costs_that_models_detection() -> None:
             assert (await manager.get_status(LOADED)).state == "loaded"
 
 
-async def test_list_of_very_many_parts_is_a_bad_answer() -> None:
+async def test_list_with_too_many_parts_is_a_bad_answer() -> None:
     body = b'{"models":[' + b"1," * MOST_PARTS + b"1,1]}"
     with pytest.raises(BadAnswerError, match="parts"):
         await read_list(body, TagEntry, source=MODELS, node="it")

@@ -45,7 +45,7 @@ def shown(file: str, name: str) -> ShowAnswer:
 
 
 @pytest.mark.parametrize("file", ["discovery.json", "older/discovery.json"])
-def test_a_model_is_shown_with_all_that_is_asked_of_it(file: str) -> None:
+def test_model_is_shown_with_every_requested_field(file: str) -> None:
     show = shown(file, "llama3.2:1b")
 
     assert show.weights == (
@@ -62,7 +62,7 @@ def test_a_model_is_shown_with_all_that_is_asked_of_it(file: str) -> None:
     assert show.capabilities == ["completion", "tools"]
 
 
-def test_a_model_without_parameters_asks_for_nothing() -> None:
+def test_model_without_parameters_has_no_options() -> None:
     show = shown("discovery.json", "plain:latest")
 
     assert (show.parameters, show.num_ctx, show.temperature) == ({}, None, None)
@@ -127,7 +127,7 @@ def test_an_entry_out_of_bounds_cannot_be_read(
 
 
 @pytest.mark.parametrize("body", [b"{}", b"[]", b"null"])
-def test_an_answer_that_shows_no_model_is_not_guessed(body: bytes) -> None:
+def test_answer_without_a_model_is_not_guessed(body: bytes) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(body, type=ShowAnswer)
 
@@ -159,7 +159,7 @@ def test_details_out_of_bounds_are_not_known(details: object) -> None:
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_words_that_are_none_are_left_out_of_capabilities(
+def test_invalid_words_are_left_out_of_capabilities(
     written: object, words: list[str] | None
 ) -> None:
     assert read(TagEntry, **GOOD, capabilities=written).capabilities == words
@@ -171,7 +171,7 @@ def test_unknown_keys_are_ignored() -> None:
     assert entry.name == "x:1"
 
 
-def test_a_runner_is_recorded_as_it_is_listed() -> None:
+def test_runner_is_recorded_as_listed() -> None:
     entry = read(
         RunnerEntry,
         **GOOD,
@@ -201,7 +201,7 @@ def test_a_runner_is_recorded_as_it_is_listed() -> None:
         ("", None),
     ],
 )
-def test_the_weights_stand_in_the_first_from_line(
+def test_weights_are_in_the_first_from_line(
     modelfile: str, weights: str | None
 ) -> None:
     assert a_show(modelfile=modelfile).weights == weights
@@ -226,13 +226,13 @@ def test_the_weights_stand_in_the_first_from_line(
         (None, None),
     ],
 )
-def test_the_trained_context_is_the_architectures_own(
+def test_trained_context_is_that_of_the_architecture(
     info: dict[str, object] | None, context: int | None
 ) -> None:
     assert a_show(model_info=info).context_trained == context
 
 
-def test_the_count_of_parameters_is_exact_or_from_the_text_for_people() -> None:
+def test_parameter_count_is_exact_or_parsed_from_its_text() -> None:
     exact = a_show(model_info={"general.parameter_count": 8_030_261_312})
     told = read(ShowAnswer, details={"parameter_size": "8.0B"})
 
@@ -253,7 +253,7 @@ def test_the_count_of_parameters_is_exact_or_from_the_text_for_people() -> None:
         ("1.2.3B", None),
     ],
 )
-def test_a_size_for_people_becomes_a_number(text: str, count: int | None) -> None:
+def test_human_readable_size_becomes_a_number(text: str, count: int | None) -> None:
     assert parse_size(text) == count
 
 
@@ -274,11 +274,11 @@ def test_a_size_for_people_becomes_a_number(text: str, count: int | None) -> Non
         ("", ""),
     ],
 )
-def test_a_parameter_is_read_as_go_writes_it(written: str, value: object) -> None:
+def test_parameter_is_read_in_the_format_of_go(written: str, value: object) -> None:
     assert parse_parameters(f"p{' ' * 30}{written}") == {"p": value}
 
 
-def test_parameters_are_sorted_and_those_given_again_are_lists() -> None:
+def test_parameters_are_sorted_and_repeated_ones_become_lists() -> None:
     text = 'stop  "b"\ntop_k  2\nstop  "a"\nnum_ctx  8\nstop  "c"\n\n'
 
     parameters = parse_parameters(text)
@@ -288,18 +288,18 @@ def test_parameters_are_sorted_and_those_given_again_are_lists() -> None:
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "true", '"8"', "1\np 2"])
-def test_an_invalid_number_is_not_asked_for(value: str) -> None:
+def test_invalid_number_is_not_sent(value: str) -> None:
     show = a_show(parameters=f"num_ctx {value}".replace("\np", "\nnum_ctx"))
 
     assert show.num_ctx is None
 
 
-def test_a_projector_is_known_by_what_it_tells() -> None:
+def test_projector_is_recognized_by_its_details() -> None:
     assert a_show(projector_info={"clip.has_vision_encoder": True}).has_projector
     assert not a_show().has_projector
 
 
 @given(st.text())
-def test_any_text_of_parameters_is_read(text: str) -> None:
+def test_any_parameter_text_is_read(text: str) -> None:
     parse_parameters(text)
     parse_size(text)

@@ -51,7 +51,7 @@ async def leave(work: asyncio.Task[object]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["Pull", "Update", "Load"])
-async def test_cancel_is_recorded_in_the_name_of_who_cancels(kind: str) -> None:
+async def test_cancellation_is_recorded_with_its_actor(kind: str) -> None:
     async with serve_manager("none" if kind == "Pull" else "herd") as (server, manager):
         work, name = await begun(server, manager, kind)
 
@@ -66,7 +66,7 @@ async def test_cancel_is_recorded_in_the_name_of_who_cancels(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["Pull", "Update", "Load"])
-async def test_work_that_the_last_follower_leaves_is_cancelled_by_who_began_it(
+async def test_work_without_followers_is_cancelled_in_the_name_of_its_starter(
     kind: str,
 ) -> None:
     async with serve_manager("none" if kind == "Pull" else "herd") as (server, manager):
@@ -81,7 +81,7 @@ async def test_work_that_the_last_follower_leaves_is_cancelled_by_who_began_it(
         ]
 
 
-async def test_cancel_without_an_actor_is_the_managers_own() -> None:
+async def test_cancellation_without_an_actor_uses_that_of_the_manager() -> None:
     async with serve_manager("none") as (server, manager):
         await begun(server, manager, "Pull")
 
@@ -90,7 +90,7 @@ async def test_cancel_without_an_actor_is_the_managers_own() -> None:
         assert (await actors(manager, BIG))[-1] == ("PullCancelled", "library:python")
 
 
-async def test_first_who_cancels_is_recorded() -> None:
+async def test_first_canceller_is_recorded() -> None:
     async with serve_manager("none") as (server, manager):
         await begun(server, manager, "Pull")
 
@@ -123,7 +123,7 @@ async def test_interruption_of_all_work_is_recorded_when_it_returns() -> None:
         assert isinstance(await error_of(loading), OperationEndedError)
 
 
-async def test_interruption_comes_to_its_end_though_its_caller_leaves() -> None:
+async def test_interruption_completes_even_if_its_caller_leaves() -> None:
     async with serve_manager("none") as (server, manager):
         await begun(server, manager, "Pull")
         interrupting = asyncio.create_task(manager.interrupt())

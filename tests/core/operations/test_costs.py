@@ -30,7 +30,7 @@ def a_status(state: ModelState) -> ModelStatus:
     )
 
 
-async def test_deletion_frees_what_the_server_lists() -> None:
+async def test_deletion_frees_the_listed_size() -> None:
     async with serve_manager() as (_, manager):
         size = (await manager.get_status(NAME)).size_bytes
 
@@ -58,7 +58,7 @@ async def test_deletion_of_shared_weights_frees_next_to_nothing() -> None:
         assert cost.loaded
 
 
-async def test_deletion_of_what_only_the_log_knows_frees_nothing() -> None:
+async def test_deletion_of_an_absent_model_frees_nothing() -> None:
     async with serve_manager("none") as (server, manager):
         server.apply(registry={"corrupt": True})
         with pytest.raises(PullError):
@@ -71,7 +71,7 @@ async def test_deletion_of_what_only_the_log_knows_frees_nothing() -> None:
         await manager.delete("llama3.2:1b")
 
 
-def test_size_that_the_server_does_not_show_is_not_guessed() -> None:
+def test_unknown_size_is_not_guessed() -> None:
     status = a_status(ModelState.AVAILABLE)
 
     assert of_delete(status, [status]).frees == Figure(
@@ -81,7 +81,7 @@ def test_size_that_the_server_does_not_show_is_not_guessed() -> None:
     )
 
 
-async def test_unload_frees_what_the_runner_holds() -> None:
+async def test_unload_frees_the_memory_of_the_runner() -> None:
     async with serve_manager() as (server, manager):
         await manager.load(NAME)
         (runner,) = server.world.runners.listed()
@@ -93,7 +93,7 @@ async def test_unload_frees_what_the_runner_holds() -> None:
         )
 
 
-async def test_unload_names_who_leaves_with_it() -> None:
+async def test_unload_names_the_models_unloaded_with_it() -> None:
     async with serve_manager() as (_, manager):
         await manager.load("plain")
         position = (await manager.now()).position
@@ -110,7 +110,7 @@ async def test_unload_names_who_leaves_with_it() -> None:
         assert {"plain:latest", *cost.also} == left
 
 
-async def test_unload_shows_the_runner_as_it_is_now() -> None:
+async def test_cost_of_an_unload_uses_the_current_runner() -> None:
     async with serve_manager() as (server, manager):
         await server.load(NAME)
         assert (await manager.cost_of_unload(NAME)).frees.size_bytes
@@ -121,14 +121,14 @@ async def test_unload_shows_the_runner_as_it_is_now() -> None:
         assert frees == Figure(size_bytes=0, source=CostSource.PS)
 
 
-async def test_unload_of_what_is_not_loaded_frees_nothing() -> None:
+async def test_unload_of_an_unloaded_model_frees_nothing() -> None:
     async with serve_manager() as (_, manager):
         cost = await manager.cost_of_unload("plain")
 
         assert (cost.frees.size_bytes, cost.also) == (0, ())
 
 
-def test_memory_of_a_runner_that_was_not_seen_is_not_guessed() -> None:
+def test_unknown_runner_memory_is_not_guessed() -> None:
     status = a_status(ModelState.LOADED)
 
     assert of_unload(status, [status]).frees == Figure(
@@ -136,7 +136,7 @@ def test_memory_of_a_runner_that_was_not_seen_is_not_guessed() -> None:
     )
 
 
-async def test_asking_what_is_given_back_begins_nothing() -> None:
+async def test_asking_for_the_cost_changes_nothing() -> None:
     async with serve_manager() as (server, manager):
         await manager.load(NAME)
         before = (await manager.now()).position
@@ -149,14 +149,14 @@ async def test_asking_what_is_given_back_begins_nothing() -> None:
         assert server.request_count("/api/generate") == 1
 
 
-async def test_what_is_not_there_has_nothing_to_give_back() -> None:
+async def test_absent_model_frees_nothing() -> None:
     async with serve_manager("none") as (_, manager):
         for asked in (manager.cost_of_delete, manager.cost_of_unload):
             with pytest.raises(ModelNotFoundError):
                 await asked(NAME)
 
 
-async def test_runner_of_a_server_that_is_away_cannot_be_asked_for() -> None:
+async def test_cost_of_an_unload_requires_the_server() -> None:
     async with serve_manager() as (server, manager):
         server.apply(server="killed")
 

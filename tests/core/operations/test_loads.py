@@ -57,7 +57,7 @@ async def causes(manager: ModelManager, name: str, kind: str) -> list[str]:
     return [e.cause for e in await recorded_events(manager, name) if e.type == kind]
 
 
-async def test_loaded_model_was_seen_at_the_runners() -> None:
+async def test_loaded_model_is_confirmed_by_its_runner() -> None:
     async with serve_manager() as (server, manager):
         status = await manager.load(NAME)
 
@@ -151,7 +151,7 @@ async def test_options_of_the_call_go_before_the_configured_ones() -> None:
         ({}, "0s"),
     ],
 )
-async def test_request_that_the_server_would_not_take_is_not_a_failure_of_the_model(
+async def test_refused_request_is_not_a_failure_of_the_model(
     options: dict[str, facts.Setting], keep_alive: str | float | None
 ) -> None:
     async with serve_manager() as (server, manager):
@@ -165,7 +165,9 @@ async def test_request_that_the_server_would_not_take_is_not_a_failure_of_the_mo
 
 
 @pytest.mark.parametrize("keep_alive", ["1h30m", 60, 0.5, -1, "-1m"])
-async def test_keep_alive_that_the_server_takes_loads(keep_alive: str | float) -> None:
+async def test_keep_alive_that_the_server_accepts_loads(
+    keep_alive: str | float,
+) -> None:
     async with serve_manager() as (_, manager):
         status = await manager.load(
             NAME, options={"top_k": 5, "temperature": 0}, keep_alive=keep_alive
@@ -208,9 +210,7 @@ async def test_embedding_model_is_loaded_with_the_embedding_endpoint() -> None:
         ) == (1, 0)
 
 
-async def test_embedding_model_that_is_thought_to_complete_is_loaded_all_the_same() -> (
-    None
-):
+async def test_embedding_model_detected_as_completion_model_is_loaded() -> None:
     async with serve_manager() as (_, manager):
         await manager.configure("nomic-embed-text", {"capability.embedding": False})
 
@@ -219,7 +219,7 @@ async def test_embedding_model_that_is_thought_to_complete_is_loaded_all_the_sam
         assert status.state is ModelState.LOADED
 
 
-async def test_model_whose_weights_are_gone_cannot_be_loaded() -> None:
+async def test_model_without_weights_cannot_be_loaded() -> None:
     async with serve_manager() as (server, manager):
         server.apply(weights_deleted=NAME)
 
@@ -231,7 +231,7 @@ async def test_model_whose_weights_are_gone_cannot_be_loaded() -> None:
         assert failed.kind == "model_not_found"
 
 
-async def test_cloud_model_is_refused_and_nothing_is_asked() -> None:
+async def test_cloud_model_is_refused_without_a_request() -> None:
     async with serve_sandbox() as server:
         stub = {"from": "gpt-oss:120b", "remote_host": "https://ollama.com"}
         await server.request("POST", "/api/create", model="far:cloud", **stub)
@@ -320,7 +320,7 @@ async def test_load_whose_caller_leaves_is_cancelled() -> None:
         assert (await event_types(manager, NAME))[-1] == "LoadCancelled"
 
 
-async def test_two_who_load_one_model_share_the_load() -> None:
+async def test_concurrent_callers_share_one_load() -> None:
     async with serve_manager() as (server, manager):
         await asyncio.gather(manager.load(NAME), manager.load(NAME))
 
@@ -329,7 +329,7 @@ async def test_two_who_load_one_model_share_the_load() -> None:
 
 
 @pytest.mark.parametrize("verb", ["load", "unload", "delete", "mark_used"])
-async def test_what_the_server_does_not_have_is_not_found(verb: str) -> None:
+async def test_model_missing_on_the_server_is_not_found(verb: str) -> None:
     async with serve_manager() as (_, manager):
         before = (await manager.now()).position
 
@@ -354,7 +354,7 @@ async def test_closing_the_manager_interrupts_the_load() -> None:
         assert isinstance(loading.exception(), OperationEndedError)
 
 
-async def test_load_that_evicts_another_records_who_had_to_go() -> None:
+async def test_load_records_the_model_that_it_evicts() -> None:
     one_place = sandbox.Settings(max_loaded=1)
     async with serve_manager(sandbox_settings=one_place) as (_, manager):
         await manager.load(NAME)
@@ -368,7 +368,7 @@ async def test_load_that_evicts_another_records_who_had_to_go() -> None:
         assert await causes(manager, NAME, "ModelUnloaded") == [Cause.EVICTION]
 
 
-async def test_busy_server_is_asked_again_and_then_a_failed_load() -> None:
+async def test_busy_server_is_retried_and_then_fails_the_load() -> None:
     settings = sandbox.Settings(max_queue=0)
     async with serve_manager(sandbox_settings=settings) as (server, manager):
         with pytest.raises(OllamaError) as failure:
@@ -381,7 +381,7 @@ async def test_busy_server_is_asked_again_and_then_a_failed_load() -> None:
         assert server.clock.monotonic() >= 0.5 + 1 + 2 + 4 + 8
 
 
-async def test_model_that_cannot_do_what_it_is_loaded_for_is_a_failed_load() -> None:
+async def test_unsupported_capability_fails_the_load() -> None:
     async with serve_manager() as (_, manager):
         await manager.configure(NAME, {"capability.embedding": True})
 

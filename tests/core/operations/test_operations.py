@@ -58,7 +58,7 @@ async def followed(operation: Operation) -> list[int]:
     return [progress.completed_bytes async for progress in operation.follow()]
 
 
-async def test_operation_under_way_is_found_by_its_model() -> None:
+async def test_running_operation_is_found_by_its_model() -> None:
     async with begun() as (operations, operation, work):
         assert operations.get("a:1") is operation
         assert operations.get("b:1") is None
@@ -83,7 +83,7 @@ async def test_follower_gets_the_newest_progress_and_no_backlog() -> None:
         assert await following == [20, 30]
 
 
-async def test_progress_of_the_last_step_reaches_the_follower() -> None:
+async def test_last_progress_reaches_the_follower() -> None:
     async with begun() as (operations, _, _):
         gate = asyncio.Event()
 
@@ -140,7 +140,7 @@ async def test_failure_without_followers_is_not_a_stray_exception() -> None:
         assert not operation.running
 
 
-async def test_last_follower_to_leave_sees_the_work_cancelled() -> None:
+async def test_last_follower_that_leaves_cancels_the_work() -> None:
     async with begun() as (_, operation, work):
         await settle()
         operation.publish(so_far(10))
@@ -151,7 +151,7 @@ async def test_last_follower_to_leave_sees_the_work_cancelled() -> None:
         assert operation.ending is Ending.CANCELLED
 
 
-async def test_follower_that_is_not_the_last_leaves_the_operation_running() -> None:
+async def test_other_followers_keep_the_operation_running() -> None:
     async with begun() as (_, operation, work):
         operation.publish(so_far(10))
         staying = asyncio.create_task(operation.wait())
@@ -164,7 +164,7 @@ async def test_follower_that_is_not_the_last_leaves_the_operation_running() -> N
         await staying
 
 
-async def test_cancelled_operation_raises_that_it_was() -> None:
+async def test_cancelled_operation_raises_an_error() -> None:
     async with begun() as (_, operation, _):
         waiting = asyncio.create_task(operation.wait())
         await settle()
@@ -185,7 +185,7 @@ async def test_second_cancel_changes_nothing() -> None:
         assert operation.ending is Ending.CANCELLED
 
 
-async def test_cancel_of_what_is_over_changes_nothing() -> None:
+async def test_cancel_after_the_end_changes_nothing() -> None:
     async with begun() as (_, operation, work):
         work.end.set_result(None)
         await operation.ended()
@@ -196,7 +196,7 @@ async def test_cancel_of_what_is_over_changes_nothing() -> None:
         operation.result()
 
 
-async def test_closing_interrupts_all_and_waits_for_their_ends() -> None:
+async def test_closing_interrupts_all_operations_and_waits_for_them() -> None:
     async with begun() as (operations, operation, work):
         await settle()
 
@@ -208,7 +208,7 @@ async def test_closing_interrupts_all_and_waits_for_their_ends() -> None:
             operation.result()
 
 
-async def test_work_that_begins_while_all_is_closed_is_interrupted_too() -> None:
+async def test_work_that_starts_during_closing_is_interrupted() -> None:
     async with begun() as (operations, operation, _):
         later = Work()
         closing = asyncio.create_task(operations.close())
@@ -222,7 +222,7 @@ async def test_work_that_begins_while_all_is_closed_is_interrupted_too() -> None
         assert not begun_late.running
 
 
-async def test_finish_brings_work_to_its_end_though_cancelled() -> None:
+async def test_finish_completes_the_work_despite_cancellation() -> None:
     gate, done = asyncio.Event(), []
 
     async def work() -> None:
@@ -241,7 +241,7 @@ async def test_finish_brings_work_to_its_end_though_cancelled() -> None:
     assert done == [True]
 
 
-async def test_finish_raises_what_the_work_raises() -> None:
+async def test_finish_raises_the_error_of_the_work() -> None:
     async def work() -> None:
         raise StalledError("a:1", seconds=20)
 

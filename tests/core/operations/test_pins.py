@@ -44,7 +44,7 @@ async def evict(server: SandboxServer, manager: ModelManager) -> None:
     assert (await manager.get_status(NAME)).state is ModelState.AVAILABLE
 
 
-async def test_pinned_model_is_loaded_again_when_what_evicted_it_is_gone() -> None:
+async def test_pinned_model_is_reloaded_when_its_evictor_is_gone() -> None:
     async with serve_manager(sandbox_settings=ONE_RUNNER, settings=WATCHFUL) as (
         server,
         manager,
@@ -77,7 +77,7 @@ async def test_model_that_is_not_pinned_stays_unloaded() -> None:
         assert (await manager.get_status(NAME)).state is ModelState.AVAILABLE
 
 
-async def test_pinned_model_comes_back_only_so_often_an_hour() -> None:
+async def test_pinned_model_is_reloaded_a_limited_number_of_times_an_hour() -> None:
     async with serve_manager(sandbox_settings=ONE_RUNNER, settings=WATCHFUL) as (
         server,
         manager,
@@ -105,7 +105,7 @@ async def test_pinned_model_that_was_unloaded_on_request_stays_unloaded() -> Non
         assert (await manager.get_status(NAME)).state is ModelState.AVAILABLE
 
 
-async def test_last_used_of_several_evicted_models_comes_back_first() -> None:
+async def test_most_recently_used_evicted_model_is_reloaded_first() -> None:
     names = ["a:1", "b:1", "c:1"]
     store = MemoryEventStore()
     facts: list[Fact] = [
@@ -132,7 +132,7 @@ async def test_last_used_of_several_evicted_models_comes_back_first() -> None:
     assert list(pins.due(statuses, server)) == ["b:1", "c:1", "a:1"]
 
 
-async def test_pinned_model_takes_the_place_of_one_that_is_kept_but_not_used() -> None:
+async def test_pinned_model_replaces_an_unused_model_without_expiry() -> None:
     async with serve_manager(sandbox_settings=ONE_RUNNER, settings=WATCHFUL) as (
         server,
         manager,
@@ -149,7 +149,7 @@ async def test_pinned_model_takes_the_place_of_one_that_is_kept_but_not_used() -
         assert (await manager.get_status(NAME)).state is ModelState.LOADED
 
 
-async def test_pinned_model_does_not_take_the_place_of_a_pinned_one() -> None:
+async def test_pinned_model_does_not_replace_another_pinned_one() -> None:
     async with serve_manager(sandbox_settings=ONE_RUNNER, settings=WATCHFUL) as (
         server,
         manager,

@@ -66,7 +66,7 @@ async def test_failed_pull_is_recorded_with_its_kind(kind: str) -> None:
         assert (await manager.get_status(name)).state is ModelState.ERROR
 
 
-async def test_failed_pull_says_how_far_it_was() -> None:
+async def test_failed_pull_reports_how_far_it_got() -> None:
     async with serve_manager("none") as (server, manager):
         server.apply(registry={"corrupt": True})
         with pytest.raises(DigestMismatchError):
@@ -79,7 +79,7 @@ async def test_failed_pull_says_how_far_it_was() -> None:
         assert failed.total_bytes is not None
 
 
-async def test_pull_that_the_servers_death_cut_continues_once_it_is_back() -> None:
+async def test_pull_cut_by_a_dead_server_continues_when_it_is_back() -> None:
     async with serve_manager("none") as (server, manager):
         server.apply(registry=SLOW)
         pulling = asyncio.create_task(pull_to_end(manager, BIG))
@@ -109,7 +109,7 @@ async def test_pull_after_a_failure_succeeds_and_clears_it() -> None:
         assert (status.state, status.last_failure) == (ModelState.AVAILABLE, None)
 
 
-async def test_stall_is_cancelled_before_30_seconds_and_keeps_its_bytes() -> None:
+async def test_stall_is_cancelled_within_30_seconds_and_keeps_its_bytes() -> None:
     async with serve_manager("none") as (server, manager):
         server.time.stride_s = 1.0
         server.apply(registry={"rate": 5e6, "stall_after": 40_000_000})
@@ -123,7 +123,7 @@ async def test_stall_is_cancelled_before_30_seconds_and_keeps_its_bytes() -> Non
     assert progress[-1].percent == 100
 
 
-async def test_stalls_without_a_byte_in_between_fail_after_some_attempts() -> None:
+async def test_stalls_without_progress_fail_after_some_attempts() -> None:
     settings = ManagerSettings(max_stalls=2, stall_after_s=20)
     async with serve_manager("none", settings=settings) as (server, manager):
         server.apply(registry={"stall_after": 0})
@@ -135,7 +135,7 @@ async def test_stalls_without_a_byte_in_between_fail_after_some_attempts() -> No
         assert await event_types(manager, BIG) == ["PullStarted", "PullFailed"]
 
 
-async def test_connection_that_falls_silent_is_a_stall_too() -> None:
+async def test_silent_connection_is_a_stall() -> None:
     async with serve_manager("none") as (server, manager):
         server.apply(registry=SLOW, answer=PULL | {"after_lines": 4, "hang": True})
         server.time.stride_s = 1.0
@@ -150,7 +150,7 @@ async def test_connection_that_falls_silent_is_a_stall_too() -> None:
         assert completed.duration_s < 140
 
 
-async def test_slow_answer_about_the_manifest_is_not_a_stall() -> None:
+async def test_slow_manifest_is_not_a_stall() -> None:
     async with serve_manager("none") as (server, manager):
         server.apply(registry={"latency_s": 300})
         pulling = asyncio.create_task(pull_to_end(manager, "plain"))
@@ -162,7 +162,7 @@ async def test_slow_answer_about_the_manifest_is_not_a_stall() -> None:
         assert server.request_count("/api/pull") == 1
 
 
-async def test_slow_check_of_a_big_layer_is_not_a_stall() -> None:
+async def test_slow_verification_of_a_large_layer_is_not_a_stall() -> None:
     slow_disk = sandbox.Settings(verify_rate=1e6)
     async with serve_manager("none", sandbox_settings=slow_disk) as (server, manager):
         await pull_to_end(manager, BIG)
@@ -171,7 +171,7 @@ async def test_slow_check_of_a_big_layer_is_not_a_stall() -> None:
         assert server.time.now() > 1000
 
 
-async def test_server_that_never_answers_a_pull_fails_after_its_time() -> None:
+async def test_pull_without_any_answer_times_out() -> None:
     settings = ManagerSettings(silence_timeout_s=600, max_stalls=0)
     async with serve_manager("none", settings=settings) as (server, manager):
         server.apply(answer=PULL | {"hang": True})
@@ -182,7 +182,7 @@ async def test_server_that_never_answers_a_pull_fails_after_its_time() -> None:
         assert server.time.now() == pytest.approx(600, abs=1)
 
 
-async def test_stale_cancel_of_the_server_is_tried_once_more() -> None:
+async def test_old_cancellation_by_the_server_is_retried_once() -> None:
     async with serve_manager("none") as (server, manager):
         server.apply(registry=SLOW, cancel_lag_s=0.003)
         await start_pull(manager, BIG)
@@ -207,7 +207,7 @@ async def test_second_old_cancellation_fails_the_pull() -> None:
         assert failed.kind == "pull_cancelled"
 
 
-async def test_pull_that_finds_the_server_away_records_the_node_as_lost() -> None:
+async def test_pull_from_an_unreachable_server_records_the_node_as_lost() -> None:
     async with serve_manager() as (server, manager):
         server.apply(server="killed")
 
@@ -218,7 +218,7 @@ async def test_pull_that_finds_the_server_away_records_the_node_as_lost() -> Non
         assert (await manager.get_status("llava:7b")).stale_since is not None
 
 
-async def test_success_for_what_the_server_does_not_list_is_not_a_success() -> None:
+async def test_success_without_a_listed_model_is_a_failure() -> None:
     body = '{"status":"success"}\n'
     async with serve_manager("none") as (server, manager):
         server.apply(answer=PULL | {"body": body})
@@ -231,7 +231,7 @@ async def test_success_for_what_the_server_does_not_list_is_not_a_success() -> N
         assert failed.kind == "bad_answer"
 
 
-async def test_pull_whose_model_cannot_be_shown_is_complete_all_the_same() -> None:
+async def test_pull_is_complete_even_if_the_model_cannot_be_shown() -> None:
     async with serve_manager("none") as (server, manager):
         server.apply(answer={"path": "/api/show", "hang": True})
         await pull_to_end(manager, BIG)

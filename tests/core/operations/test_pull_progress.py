@@ -53,7 +53,7 @@ def test_layers_add_up_as_they_are_named() -> None:
     assert progress.percent == 66
 
 
-def test_a_layer_without_a_last_line_is_whole_once_it_is_verified() -> None:
+def test_layer_without_a_last_line_is_complete_once_verified() -> None:
     tracker = tracked(layer("a", 0), layer("a", 900), VERIFYING)
 
     progress = tracker.progress(2)
@@ -67,7 +67,7 @@ def test_a_layer_without_a_last_line_is_whole_once_it_is_verified() -> None:
     )
 
 
-def test_a_counter_that_goes_back_is_not_reported_but_counted() -> None:
+def test_decreasing_counter_is_counted_but_not_reported() -> None:
     tracker = tracked(layer("a", 0), layer("a", 800), layer("a", 0))
 
     assert tracker.progress(2).completed_bytes == 800
@@ -78,7 +78,7 @@ def test_a_counter_that_goes_back_is_not_reported_but_counted() -> None:
     assert progress.refetched_bytes == 800
 
 
-def test_what_was_there_before_is_neither_fetched_nor_a_rate() -> None:
+def test_bytes_already_present_count_neither_as_fetched_nor_in_the_rate() -> None:
     progress = tracked(ASKING, layer("a", 700)).progress(1)
 
     assert progress.completed_bytes == 700
@@ -106,7 +106,7 @@ def test_the_rate_falls_while_no_line_comes() -> None:
     assert tracker.progress(59).eta_s is None
 
 
-def test_lines_of_one_time_count_as_much_as_others() -> None:
+def test_lines_at_the_same_time_count_fully() -> None:
     tracker = PullTracker()
     for completed, now in [(0, 0.0), (100, 1.0), (200, 1.0), (300, 2.0)]:
         tracker.take(layer("a", completed), now)
@@ -114,7 +114,7 @@ def test_lines_of_one_time_count_as_much_as_others() -> None:
     assert tracker.progress(2).rate_bytes_s == pytest.approx(150, rel=0.1)
 
 
-def test_a_total_known_in_advance_holds_from_the_start() -> None:
+def test_known_total_applies_from_the_start() -> None:
     tracker = PullTracker(total_bytes=2000)
 
     assert tracked(ASKING, tracker=tracker).progress(0).total_bytes == 2000
@@ -123,14 +123,14 @@ def test_a_total_known_in_advance_holds_from_the_start() -> None:
     assert (progress.completed_bytes, progress.total_bytes) == (2000, 2000)
 
 
-def test_a_pull_of_what_is_there_is_whole_at_once() -> None:
+def test_pull_of_a_present_model_is_complete_at_once() -> None:
     progress = tracked(ASKING, layer("a", 1000), VERIFYING, SUCCESS).progress(3)
 
     assert (progress.completed_bytes, progress.fetched_bytes) == (1000, 0)
     assert progress.percent == 100
 
 
-def test_the_end_may_be_told_twice() -> None:
+def test_repeated_last_line_is_accepted() -> None:
     again = (layer("config", 10, 10), VERIFYING, SUCCESS)
 
     progress = tracked(layer("a", 0), layer("a", 1000), *again, *again).progress(9)
@@ -147,7 +147,7 @@ def test_an_empty_layer_counts_nothing(total: int | None) -> None:
     assert not tracker.verifying
 
 
-def test_another_attempt_continues_where_the_server_does() -> None:
+def test_retry_continues_where_the_server_does() -> None:
     tracker = tracked(layer("a", 0), layer("a", 600))
 
     tracker.restart()
@@ -159,7 +159,7 @@ def test_another_attempt_continues_where_the_server_does() -> None:
     assert progress.refetched_bytes == 50
 
 
-def test_another_attempt_that_finds_all_there_fetches_nothing_more() -> None:
+def test_retry_of_a_complete_download_fetches_nothing() -> None:
     tracker = tracked(layer("a", 0), layer("a", 600))
 
     tracker.restart()
@@ -169,7 +169,7 @@ def test_another_attempt_that_finds_all_there_fetches_nothing_more() -> None:
     assert (progress.completed_bytes, progress.fetched_bytes) == (1000, 600)
 
 
-def test_it_is_stalled_when_no_byte_came_for_so_long() -> None:
+def test_pull_without_bytes_for_too_long_is_stalled() -> None:
     tracker = tracked(layer("a", 100), layer("a", 200))
 
     tracker.take(layer("a", 200), 20.9)  # a line, but no byte
@@ -196,7 +196,7 @@ def test_a_counter_that_only_goes_back_is_a_stall() -> None:
 
 
 @pytest.mark.parametrize("line", [ASKING, VERIFYING, SUCCESS])
-def test_it_is_not_a_stall_while_no_bytes_are_due(line: PullLine) -> None:
+def test_waiting_without_expected_bytes_is_not_a_stall(line: PullLine) -> None:
     tracker = PullTracker()
 
     assert not tracker.stalled(1000)
@@ -218,7 +218,7 @@ def test_silence_after_the_last_byte_of_a_layer_is_not_a_stall() -> None:
     assert (tracker.expects_data, tracker.stalled(10_020.0)) == (True, True)
 
 
-def test_another_attempt_is_not_stalled_before_it_begins() -> None:
+def test_retry_is_not_stalled_before_it_starts() -> None:
     tracker = tracked(layer("a", 0))
 
     tracker.restart()
@@ -226,7 +226,7 @@ def test_another_attempt_is_not_stalled_before_it_begins() -> None:
     assert not tracker.stalled(1000)
 
 
-def test_what_another_instance_recorded_can_be_told() -> None:
+def test_progress_recorded_by_another_instance_is_reported() -> None:
     assert PullProgress.recorded(5, 10).percent == 50
     assert PullProgress.recorded(5, None).percent is None
 
@@ -273,7 +273,7 @@ def test_progress_never_goes_back_and_ends_at_the_total(
 
 
 @pytest.mark.parametrize("odd", [None, -1, 10**400, 1.5, "12", True, [1], {}])
-def test_a_figure_that_cannot_be_leaves_the_layer_as_it_was(odd: object) -> None:
+def test_impossible_number_leaves_the_layer_unchanged(odd: object) -> None:
     tracker = PullTracker()
     tracker.take(PullLine(status="pulling", digest="a", total=100, completed=40), 0)
     tracker.take(PullLine(status="pulling", digest="a", total=odd, completed=odd), 1)
@@ -304,7 +304,7 @@ def test_a_line_with_fields_of_other_types_is_read(line: bytes) -> None:
         max_size=40,
     )
 )
-def test_the_sums_that_are_kept_are_those_of_the_layers(
+def test_running_sums_equal_those_of_the_layers(
     steps: list[tuple[str, int | None] | None],
 ) -> None:
     tracker = PullTracker()

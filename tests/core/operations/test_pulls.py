@@ -42,7 +42,7 @@ async def test_pull_is_recorded_from_start_to_detection() -> None:
         assert (await manager.get_status(BIG)).state is ModelState.AVAILABLE
 
 
-async def test_pull_progress_never_goes_back_and_ends_with_all() -> None:
+async def test_pull_progress_never_decreases_and_ends_complete() -> None:
     async with serve_manager("none") as (server, manager):
         server.time.stride_s = 0.5
         server.apply(registry={"rate": 5e6})
@@ -56,7 +56,7 @@ async def test_pull_progress_never_goes_back_and_ends_with_all() -> None:
     assert progress[-1].status == "success"
 
 
-async def test_pull_progress_does_not_go_back_where_the_server_loses_bytes() -> None:
+async def test_pull_progress_does_not_decrease_if_the_server_loses_bytes() -> None:
     async with serve_manager("none") as (server, manager):
         server.time.stride_s = 0.5
         server.apply(registry={"rate": 5e6, "reset_after": 40_000_000})
@@ -101,7 +101,7 @@ async def test_pulled_model_has_its_capabilities_at_once() -> None:
 
 
 @pytest.mark.parametrize("rate", [1e6, 1e5])
-async def test_progress_is_recorded_once_5_percent_and_10_seconds_have_passed(
+async def test_progress_is_recorded_after_5_percent_and_10_seconds(
     rate: float,
 ) -> None:
     async with serve_manager("none") as (server, manager):
@@ -126,7 +126,7 @@ def share_of(fact: facts.Fact) -> float:
     return fact.completed_bytes / fact.total_bytes
 
 
-async def test_all_who_pull_one_model_follow_one_operation() -> None:
+async def test_all_callers_that_pull_one_model_follow_one_operation() -> None:
     async with serve_manager("none") as (server, manager):
         progress = await asyncio.gather(*(pull_to_end(manager, BIG) for _ in range(3)))
 
@@ -135,7 +135,7 @@ async def test_all_who_pull_one_model_follow_one_operation() -> None:
         assert {one[-1].status for one in progress} == {"success"}
 
 
-async def test_follower_that_leaves_does_not_end_the_pull_of_the_others() -> None:
+async def test_leaving_follower_does_not_end_the_pull_of_the_others() -> None:
     async with serve_manager("none") as (server, manager):
         server.apply(registry=SLOW)
         staying = asyncio.create_task(pull_to_end(manager, BIG))
@@ -160,7 +160,7 @@ async def test_last_follower_that_leaves_cancels_the_pull() -> None:
         assert (await manager.get_status(BIG)).state is ModelState.NOT_PRESENT
 
 
-async def test_cancelled_follower_of_many_leaves_the_pull_alone() -> None:
+async def test_one_cancelled_follower_of_many_does_not_end_the_pull() -> None:
     async with serve_manager("none") as (server, manager):
         server.apply(registry=SLOW)
         tasks = [asyncio.create_task(pull_to_end(manager, BIG)) for _ in range(2)]
@@ -184,7 +184,7 @@ async def test_cancel_ends_the_pull_for_all_who_follow() -> None:
         assert (await event_types(manager, BIG))[-1] == "PullCancelled"
 
 
-async def test_cancelled_pull_continues_from_where_it_was() -> None:
+async def test_cancelled_pull_resumes_where_it_stopped() -> None:
     async with serve_manager("none") as (server, manager):
         server.time.stride_s = 1.0
         server.apply(registry=SLOW)
@@ -225,7 +225,7 @@ async def test_pulls_beyond_the_limit_wait_for_their_turn() -> None:
         ]
 
 
-async def test_pull_that_waits_for_its_turn_can_be_cancelled() -> None:
+async def test_waiting_pull_can_be_cancelled() -> None:
     settings = ManagerSettings(max_concurrent_pulls=1)
     async with serve_manager("none", settings=settings) as (server, manager):
         first = asyncio.create_task(pull_to_end(manager, BIG))
@@ -239,7 +239,7 @@ async def test_pull_that_waits_for_its_turn_can_be_cancelled() -> None:
         await first
 
 
-async def test_pull_without_tls_is_asked_for_and_recorded() -> None:
+async def test_insecure_pull_is_requested_and_recorded() -> None:
     name = "127.0.0.1:5055/library/plain:latest"
     async with serve_manager("none") as (_, manager):
         with pytest.raises(PullError):

@@ -121,7 +121,7 @@ async def types_since(manager: ModelManager, position: int) -> list[str]:
 
 @pytest.mark.parametrize("command", ["unload", "reload", "delete"])
 @pytest.mark.parametrize("ends_first", ["command", "refresh"])
-async def test_refresh_that_overlaps_a_command_leaves_its_models_to_it(
+async def test_refresh_skips_models_of_a_running_command(
     command: str, ends_first: str
 ) -> None:
     async with serve_manager() as (_, manager):
@@ -158,7 +158,7 @@ async def test_refresh_that_overlaps_a_command_leaves_its_models_to_it(
 
 
 @pytest.mark.parametrize("command", ["unload", "delete"])
-async def test_refresh_of_another_instance_leaves_models_to_a_command(
+async def test_refresh_of_another_instance_skips_models_of_a_running_command(
     command: str, tmp_path: Path
 ) -> None:
     async with two_managers(tmp_path) as (_, one, two):
@@ -181,7 +181,7 @@ async def test_refresh_of_another_instance_leaves_models_to_a_command(
         assert {event.actor for event in last} == {"library:one"}
 
 
-async def test_work_of_an_instance_that_died_is_seen_again(tmp_path: Path) -> None:
+async def test_models_of_a_dead_instance_are_refreshed_again(tmp_path: Path) -> None:
     async with two_managers(tmp_path) as (server, one, two):
         async with one._changes.changing(NAME):
             await server.delete(NAME)
@@ -202,7 +202,7 @@ async def test_command_on_a_model_that_another_instance_changes_is_busy(
                     await COMMANDS[command](two)
 
 
-async def test_use_before_a_load_starts_makes_it_no_failure(tmp_path: Path) -> None:
+async def test_use_before_a_load_starts_does_not_fail_it(tmp_path: Path) -> None:
     async with two_managers(tmp_path) as (_, one, two):
         position = (await one.now()).position
         begin = one._loader._record_start
@@ -284,7 +284,7 @@ PAIRS = list(itertools.combinations_with_replacement(COMMANDS, 2))
 @pytest.mark.parametrize(("first", "second"), PAIRS, ids="+".join)
 @pytest.mark.parametrize("managers", [1, 2])
 @pytest.mark.parametrize("loaded", [False, True])
-async def test_two_commands_at_once_record_only_what_happened(
+async def test_concurrent_commands_record_only_what_happened(
     first: str, second: str, managers: int, *, loaded: bool, tmp_path: Path
 ) -> None:
     async with two_managers(tmp_path) as (server, one, two):

@@ -41,7 +41,7 @@ async def test_running_pull_has_actor_start_and_progress() -> None:
         assert manager.under_way() == []
 
 
-async def test_update_and_load_of_one_model_are_two() -> None:
+async def test_update_and_load_of_one_model_are_two_operations() -> None:
     async with serve_manager() as (server, manager):
         server.apply(registry={"latency_s": 60}, runner_start_delay_s=60)
         began = server.clock.now()
@@ -65,9 +65,7 @@ async def test_update_and_load_of_one_model_are_two() -> None:
         await asyncio.wait(works)
 
 
-async def test_pull_beyond_the_limit_is_reported_as_waiting_until_its_turn_comes() -> (
-    None
-):
+async def test_pull_beyond_the_limit_is_reported_as_waiting() -> None:
     settings = ManagerSettings(max_concurrent_pulls=1)
     async with serve_manager("none", settings=settings) as (server, manager):
         server.apply(registry={"latency_s": 10})

@@ -89,7 +89,7 @@ async def test_unloading_another_name_of_the_weights_unloads_both() -> None:
         ]
 
 
-async def test_unload_is_recorded_as_requested() -> None:
+async def test_unload_is_recorded_with_the_cause_requested() -> None:
     async with serve_manager() as (server, manager):
         await manager.load(NAME)
 
@@ -125,7 +125,7 @@ async def test_unload_while_a_request_runs_is_reported_as_deferred() -> None:
         assert (await manager.get_status(NAME)).state is ModelState.AVAILABLE
 
 
-async def test_unload_of_what_is_not_loaded_says_so_and_records_nothing() -> None:
+async def test_unload_of_an_unloaded_model_records_nothing() -> None:
     async with serve_manager() as (server, manager):
         before = (await manager.now()).position
 
@@ -135,7 +135,7 @@ async def test_unload_of_what_is_not_loaded_says_so_and_records_nothing() -> Non
         assert server.request_count("/api/generate") == 0
 
 
-async def test_unload_waits_for_a_load_under_way() -> None:
+async def test_unload_waits_for_a_running_load() -> None:
     async with serve_manager() as (server, manager):
         server.apply(**SLOW_START)
         loading = asyncio.create_task(manager.load(NAME))
@@ -165,7 +165,7 @@ async def test_delete_unloads_first() -> None:
         assert not server.has_model(OTHER)
 
 
-async def test_delete_leaves_the_runner_that_others_need() -> None:
+async def test_delete_keeps_a_runner_that_other_names_need() -> None:
     async with serve_manager() as (server, manager):
         await manager.load("plain")
 
@@ -176,7 +176,7 @@ async def test_delete_leaves_the_runner_that_others_need() -> None:
         assert (await manager.get_status("update-me")).state is ModelState.LOADED
 
 
-async def test_deleted_fact_says_what_it_was() -> None:
+async def test_deletion_fact_has_the_details_of_the_model() -> None:
     async with serve_manager() as (_, manager):
         before = await manager.get_status(NAME)
 
@@ -189,7 +189,7 @@ async def test_deleted_fact_says_what_it_was() -> None:
         assert (await manager.get_status(NAME)).state is ModelState.NOT_PRESENT
 
 
-async def test_delete_of_a_model_deleted_meanwhile_is_not_found() -> None:
+async def test_delete_of_an_already_deleted_model_is_not_found() -> None:
     async with serve_manager() as (server, manager):
         await server.delete(NAME)
 
@@ -212,7 +212,7 @@ async def test_delete_during_a_load_is_refused_as_busy() -> None:
         await loading
 
 
-async def test_delete_of_a_failed_pull_forgets_the_failure() -> None:
+async def test_delete_of_a_failed_pull_dismisses_the_failure() -> None:
     async with serve_manager("none") as (_, manager):
         with pytest.raises(OllamaError):
             await manager.ensure_available("nobody:1b")
@@ -223,7 +223,7 @@ async def test_delete_of_a_failed_pull_forgets_the_failure() -> None:
         assert (await manager.get_status("nobody:1b")).state is ModelState.NOT_PRESENT
 
 
-async def test_unload_of_a_slow_runner_is_deferred_after_its_time() -> None:
+async def test_slow_unload_is_deferred_after_its_timeout() -> None:
     settings = ManagerSettings(unload_timeout_s=1.0)
     async with serve_manager(settings=settings) as (server, manager):
         await manager.load(NAME)

@@ -25,7 +25,7 @@ BIG = "llama3.2:1b"
 SLOW = {"rate": 1e6}
 
 
-async def test_unchanged_update_is_recorded_as_such() -> None:
+async def test_unchanged_update_is_recorded_as_unchanged() -> None:
     async with serve_manager() as (_, manager):
         await pull_to_end(manager, "plain")
 
@@ -56,7 +56,7 @@ async def test_update_to_another_digest_is_recorded_with_both() -> None:
         assert status.detected_digest == status.digest
 
 
-async def test_update_of_a_loaded_model_leaves_it_loaded_meanwhile() -> None:
+async def test_loaded_model_stays_loaded_during_an_update() -> None:
     async with serve_manager() as (server, manager):
         await manager.load("plain", keep_alive=-1)
         server.time.stride_s = 1.0
@@ -99,7 +99,7 @@ async def test_cancelled_update_leaves_the_model_as_it_was() -> None:
         assert (await manager.get_status("plain")).state is ModelState.AVAILABLE
 
 
-async def test_update_of_a_model_that_vanishes_meanwhile_brings_it_back() -> None:
+async def test_update_restores_a_model_deleted_during_it() -> None:
     async with serve_manager() as (server, manager):
         server.apply(registry={"latency_s": 15})
         pulling = asyncio.create_task(pull_to_end(manager, "plain"))
@@ -115,7 +115,7 @@ async def test_update_of_a_model_that_vanishes_meanwhile_brings_it_back() -> Non
         assert await manager.is_available("plain")
 
 
-async def test_cancelled_update_of_a_model_that_vanished_records_no_end() -> None:
+async def test_cancelled_update_of_a_vanished_model_has_no_end_event() -> None:
     async with serve_manager() as (server, manager):
         server.apply(registry={"latency_s": 15})
         pulling = asyncio.create_task(pull_to_end(manager, "plain"))

@@ -237,13 +237,13 @@ async def test_anchor_must_be_signed_by_a_given_key(log: Path, tmp_path: Path) -
     "text",
     ["nonsense", "herdbook/x\n0\n", "herdbook/x\n1\nAAAA\nchain 0\ntime now\n"],
 )
-def test_what_is_not_an_anchor_is_refused_with_its_line(text: str) -> None:
+def test_invalid_anchor_is_refused_with_its_line(text: str) -> None:
     with pytest.raises(CallerError, match="line 1"):
         parse_anchors(text, source="file")
 
 
 @pytest.mark.parametrize("text", ["", "alice+00000000+AAAA", "alice", "a+b+c"])
-def test_what_is_not_a_public_key_is_refused(text: str) -> None:
+def test_invalid_public_key_is_refused(text: str) -> None:
     with pytest.raises(CallerError, match="not a public key"):
         parse_public_key(text)
 
@@ -257,7 +257,7 @@ def test_key_never_replaces_a_file(tmp_path: Path) -> None:
         new_key(tmp_path / "other.pem", "al ice")
 
 
-def test_key_that_is_not_one_is_refused(anchor: Anchor, tmp_path: Path) -> None:
+def test_invalid_key_is_refused(anchor: Anchor, tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_text("nothing")
     (tmp_path / "key.pem.pub").write_text("nothing")
 

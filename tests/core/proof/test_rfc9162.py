@@ -57,7 +57,7 @@ def test_roots_are_those_of_the_test_vectors(size: int) -> None:
 
 
 @given(st.integers(0, 70))
-def test_root_is_the_one_of_the_definition(size: int) -> None:
+def test_root_equals_the_recursive_definition(size: int) -> None:
     leaves = data(size)
 
     root = rfc9162.root_of([rfc9162.leaf_hash(leaf) for leaf in leaves])
@@ -66,7 +66,7 @@ def test_root_is_the_one_of_the_definition(size: int) -> None:
 
 
 @given(st.integers(1, 70), st.data())
-def test_every_leaf_can_be_proved_and_no_other(size: int, draw: st.DataObject) -> None:
+def test_exactly_the_leaves_can_be_proved(size: int, draw: st.DataObject) -> None:
     index = draw.draw(st.integers(0, size - 1))
     leaves = data(size)
     path = rfc9162.inclusion_path(index, size, lambda a, b: defined(leaves[a:b]))

@@ -45,13 +45,13 @@ class Flapping:
         return True
 
 
-async def test_changes_within_the_budget_are_recorded_as_they_come() -> None:
+async def test_changes_within_the_budget_are_recorded_immediately() -> None:
     thing = Flapping()
     assert [await thing.refresh(state) for state in "aba"] == [True] * 3
     assert [held for _, _, held in thing.taken] == [None] * 3
 
 
-async def test_what_flaps_is_recorded_ever_more_rarely_with_a_count() -> None:
+async def test_flapping_is_recorded_with_growing_delays_and_a_count() -> None:
     thing = Flapping()
     day = 24 * 3600
     for number in range(day // EVERY_S):
@@ -63,14 +63,14 @@ async def test_what_flaps_is_recorded_ever_more_rarely_with_a_count() -> None:
     assert left_out + len(thing.taken) <= day // EVERY_S
 
 
-async def test_what_flaps_between_two_states_is_held_back_too() -> None:
+async def test_flapping_between_two_states_is_held_back() -> None:
     thing = Flapping()
     for number in range(1000):
         await thing.refresh(number % 2)
     assert len(thing.taken) < 12
 
 
-async def test_a_state_that_lasts_is_recorded_soon() -> None:
+async def test_lasting_state_is_recorded_soon() -> None:
     thing = Flapping()
     for number in range(10):
         await thing.refresh(number)
@@ -82,7 +82,7 @@ async def test_a_state_that_lasts_is_recorded_soon() -> None:
     assert thing.known == "in the end"
 
 
-async def test_a_thing_that_came_to_rest_has_its_budget_again() -> None:
+async def test_budget_recovers_after_a_quiet_time() -> None:
     thing = Flapping()
     for number in range(10):
         await thing.refresh(number)
@@ -105,7 +105,7 @@ async def test_idle_things_are_forgotten() -> None:
     assert not damper._tracks
 
 
-async def test_model_that_flaps_fills_no_log_and_is_right_in_the_end() -> None:
+async def test_flapping_model_does_not_fill_the_log_and_ends_correct() -> None:
     async with serve_manager(settings=ManagerSettings(max_repeated_changes=4)) as (
         server,
         manager,
@@ -135,7 +135,7 @@ async def test_model_that_flaps_fills_no_log_and_is_right_in_the_end() -> None:
         assert any(isinstance(one, HeldBack) and one.changes > 9 for one in counts)
 
 
-async def test_runner_that_flaps_fills_no_log() -> None:
+async def test_flapping_runner_does_not_fill_the_log() -> None:
     async with serve_manager(settings=ManagerSettings(max_repeated_changes=4)) as (
         server,
         manager,
@@ -157,7 +157,7 @@ async def test_runner_that_flaps_fills_no_log() -> None:
         assert (settled.state, settled.stale_since) == ("available", None)
 
 
-async def test_version_that_flaps_fills_no_log() -> None:
+async def test_flapping_version_does_not_fill_the_log() -> None:
     async with serve_sandbox("herd") as server:
         settings = ManagerSettings(max_repeated_changes=4)
         async with server.open_manager(settings=settings) as manager:

@@ -89,13 +89,13 @@ def told(found: list[Drift]) -> list[tuple[str, Fact, Cause]]:
     return [(one.name, fact, one.cause) for one in found for fact in one.facts]
 
 
-def test_nothing_new_is_not_a_drift() -> None:
+def test_unchanged_server_is_no_drift() -> None:
     held = runner("a:1")
 
     assert drifts([listed("a:1")], [held], [status("a:1", LOADED, runner=held)]) == []
 
 
-def test_listed_model_that_is_unknown_was_discovered() -> None:
+def test_unknown_listed_model_is_discovered() -> None:
     found = drifts([listed("a:1")], [], [])
 
     discovered = facts.ModelDiscovered(digest=A, size_bytes=10)
@@ -103,7 +103,7 @@ def test_listed_model_that_is_unknown_was_discovered() -> None:
     assert found[0].at_version == 0
 
 
-def test_discovered_model_with_a_runner_is_loaded_at_the_version_after() -> None:
+def test_discovered_model_with_a_runner_is_loaded_at_the_next_version() -> None:
     found = drifts([listed("a:1")], [runner("a:1")], [])
 
     assert [type(one.facts[0]) for one in found] == [
@@ -113,13 +113,13 @@ def test_discovered_model_with_a_runner_is_loaded_at_the_version_after() -> None
     assert [one.at_version for one in found] == [0, 1]
 
 
-def test_present_model_that_is_not_listed_vanished() -> None:
+def test_unlisted_present_model_vanished() -> None:
     found = drifts([], [], [status("a:1", LOADED, runner=runner("a:1"))])
 
     assert told(found) == [("a:1", facts.ModelVanished(), Cause.OBSERVED)]
 
 
-def test_another_digest_is_an_update() -> None:
+def test_different_digest_is_an_update() -> None:
     found = drifts([listed("a:1", B)], [], [status("a:1")])
 
     updated = facts.ModelUpdated(digest=B, previous_digest=A, size_bytes=10)
@@ -133,19 +133,19 @@ def test_another_digest_is_an_update() -> None:
         Lifecycle(ModelState.LOADING, Activity.LOAD, present=True),
     ],
 )
-def test_work_under_way_is_left_to_who_is_at_it(lifecycle: Lifecycle) -> None:
+def test_running_work_is_left_to_its_command(lifecycle: Lifecycle) -> None:
     assert (
         drifts([listed("a:1", B)], [runner("a:1", B)], [status("a:1", lifecycle)]) == []
     )
 
 
-def test_another_digest_during_an_update_is_left_to_the_update() -> None:
+def test_different_digest_during_an_update_is_left_to_the_update() -> None:
     updating = Lifecycle(ModelState.AVAILABLE, None, present=True, updating=True)
 
     assert drifts([listed("a:1", B)], [], [status("a:1", updating)]) == []
 
 
-def test_runner_under_its_own_name_was_loaded_by_somebody() -> None:
+def test_runner_under_its_own_name_means_another_program_loaded_it() -> None:
     held = runner("a:1")
 
     found = drifts([listed("a:1")], [held], [status("a:1")])
@@ -170,7 +170,7 @@ def test_runner_of_the_same_weights_loads_every_name_of_them() -> None:
     ]
 
 
-def test_runner_of_other_weights_under_the_name_is_not_the_models() -> None:
+def test_runner_of_other_weights_does_not_count_for_the_model() -> None:
     assert drifts([listed("a:1")], [runner("a:1", B)], [status("a:1")]) == []
 
 
@@ -184,7 +184,7 @@ def test_runner_of_unknown_weights_is_matched_by_name() -> None:
     assert told(found) == [("a:1", facts.RunnerChanged(runner=older), Cause.OBSERVED)]
 
 
-def test_runner_with_another_context_has_changed() -> None:
+def test_runner_with_a_different_context_has_changed() -> None:
     now = runner("a:1", context=8192)
 
     found = drifts(
@@ -194,7 +194,7 @@ def test_runner_with_another_context_has_changed() -> None:
     assert told(found) == [("a:1", facts.RunnerChanged(runner=now), Cause.OBSERVED)]
 
 
-def test_runner_that_only_expires_later_is_not_a_drift() -> None:
+def test_later_expiry_is_no_drift() -> None:
     before, now = runner("a:1", expires_in_s=5), runner("a:1", expires_in_s=300)
 
     assert drifts([listed("a:1")], [now], [status("a:1", LOADED, runner=before)]) == []
@@ -204,7 +204,7 @@ def unloaded(reason: UnloadReason, by: str | None = None) -> facts.ModelUnloaded
     return facts.ModelUnloaded(reason=reason, evicted_by=by)
 
 
-def test_runner_gone_after_its_expiry_has_expired() -> None:
+def test_runner_that_disappears_after_its_expiry_has_expired() -> None:
     gone = runner("a:1", expires_in_s=-10)
 
     found = drifts([listed("a:1")], [], [status("a:1", LOADED, runner=gone)])
@@ -212,7 +212,7 @@ def test_runner_gone_after_its_expiry_has_expired() -> None:
     assert told(found) == [("a:1", unloaded(UnloadReason.EXPIRED), Cause.EXPIRY)]
 
 
-def test_runner_gone_while_another_appeared_was_evicted_by_it() -> None:
+def test_runner_replaced_by_another_was_evicted() -> None:
     found = drifts(
         [listed("a:1"), listed("b:1", B)],
         [runner("b:1", B)],
@@ -226,13 +226,13 @@ def test_runner_gone_while_another_appeared_was_evicted_by_it() -> None:
     assert told(found)[0] == ("a:1", evicted, Cause.EVICTION)
 
 
-def test_runner_gone_alone_was_unloaded_on_request() -> None:
+def test_runner_that_disappears_alone_was_unloaded_on_request() -> None:
     found = drifts([listed("a:1")], [], [status("a:1", LOADED, runner=runner("a:1"))])
 
     assert told(found) == [("a:1", unloaded(UnloadReason.REQUESTED), Cause.OBSERVED)]
 
 
-def test_shared_runner_gone_was_unloaded_through_the_other_name() -> None:
+def test_shared_runner_was_unloaded_through_the_other_name() -> None:
     shared = status("twin:1", LOADED, runner=runner("a:1"))
 
     found = drifts([listed("twin:1")], [], [shared])
@@ -246,17 +246,17 @@ def one_gone(continuity: Continuity) -> list[tuple[str, Fact, Cause]]:
     return told(drifts([listed("a:1")], [], [loaded], continuity=continuity))
 
 
-def test_runner_gone_when_the_server_closed_its_connection_means_a_restart() -> None:
+def test_runner_lost_with_a_closed_connection_means_a_restart() -> None:
     restarted = unloaded(UnloadReason.SERVER_RESTARTED)
     assert one_gone(Continuity.CLOSED) == [("a:1", restarted, Cause.RESTART)]
 
 
-def test_runner_gone_without_evidence_has_an_unknown_reason() -> None:
+def test_runner_lost_without_evidence_has_an_unknown_reason() -> None:
     unknown = unloaded(UnloadReason.UNKNOWN)
     assert one_gone(Continuity.UNKNOWN) == [("a:1", unknown, Cause.OBSERVED)]
 
 
-def test_closed_connection_means_nothing_while_another_runner_stays() -> None:
+def test_closed_connection_is_no_evidence_while_another_runner_stays() -> None:
     found = drifts(
         [listed("a:1"), listed("b:1", B)],
         [runner("b:1", B)],
@@ -284,17 +284,17 @@ def two_gone(continuity: Continuity) -> list[tuple[Fact, Cause]]:
     return [one[1:] for one in told(found)]
 
 
-def test_all_of_several_runners_gone_at_once_means_a_restart() -> None:
+def test_loss_of_all_of_several_runners_means_a_restart() -> None:
     restarted = unloaded(UnloadReason.SERVER_RESTARTED)
     assert two_gone(Continuity.UNKNOWN) == [(restarted, Cause.RESTART)] * 2
 
 
-def test_several_runners_gone_from_the_same_process_were_unloaded_on_request() -> None:
+def test_runners_lost_from_the_same_process_were_unloaded_on_request() -> None:
     requested = unloaded(UnloadReason.REQUESTED)
     assert two_gone(Continuity.SAME) == [(requested, Cause.OBSERVED)] * 2
 
 
-def test_server_known_to_have_been_away_means_a_restart() -> None:
+def test_known_outage_means_a_restart() -> None:
     held = status("a:1", LOADED, runner=runner("a:1", expires_in_s=-10))
 
     found = drifts([listed("a:1")], [], [held], restarted=True)
@@ -319,7 +319,7 @@ def test_model_replaced_by_other_weights_is_not_loaded_by_its_old_runner() -> No
     assert told(found) == [("a:1", reason, Cause.OBSERVED)]
 
 
-def test_cloud_model_is_never_in_memory_here() -> None:
+def test_cloud_model_is_never_loaded_locally() -> None:
     cloud = msgspec.structs.replace(listed("a:cloud"), remote_host="https://ollama.com")
 
     found = drifts([cloud], [runner("a:cloud")], [])
@@ -327,7 +327,7 @@ def test_cloud_model_is_never_in_memory_here() -> None:
     assert [type(fact) for _, fact, _ in told(found)] == [facts.ModelDiscovered]
 
 
-def test_runner_of_a_deleted_model_belongs_to_nobody() -> None:
+def test_runner_of_a_deleted_model_is_orphaned() -> None:
     held, nobodys = runner("a:1"), runner("gone:1", C)
     look = ServerState(
         at=NOW,

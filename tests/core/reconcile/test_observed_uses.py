@@ -62,7 +62,7 @@ def uncertainty_s(event: RecordedEvent) -> float:
     return event.data.uncertainty_s
 
 
-async def test_ten_requests_between_two_refreshes_are_one_observed_use() -> None:
+async def test_requests_between_two_refreshes_are_one_observed_use() -> None:
     async with serve_manager() as (server, manager):
         await manager.load(NAME)
         await manager.refresh()
@@ -94,7 +94,7 @@ async def test_use_with_a_known_keep_alive_has_an_exact_time() -> None:
         assert abs(event.occurred_at - ended) < timedelta(milliseconds=50)
 
 
-async def test_own_load_shows_the_keep_alive() -> None:
+async def test_own_load_reveals_the_keep_alive() -> None:
     async with serve_manager() as (server, manager):
         await manager.load(NAME, keep_alive="1h")
         await server.clock.sleep(1000)
@@ -108,7 +108,9 @@ async def test_own_load_shows_the_keep_alive() -> None:
         assert earliest <= ended <= event.occurred_at
 
 
-async def test_other_keep_alive_of_a_request_makes_the_time_uncertain_only() -> None:
+async def test_different_keep_alive_of_a_request_only_makes_the_time_uncertain() -> (
+    None
+):
     async with serve_manager() as (server, manager):
         await manager.load(NAME, keep_alive="1h")
         await server.clock.sleep(1000)
@@ -121,7 +123,7 @@ async def test_other_keep_alive_of_a_request_makes_the_time_uncertain_only() -> 
         assert ended <= event.occurred_at
 
 
-async def test_each_use_narrows_the_time_of_the_next() -> None:
+async def test_each_use_narrows_the_uncertainty_of_the_next() -> None:
     async with serve_manager() as (server, manager):
         await server.load(NAME, keep_alive="1h")
         found = [60.0]
@@ -138,7 +140,7 @@ async def test_each_use_narrows_the_time_of_the_next() -> None:
         assert found[-1] < 5
 
 
-async def test_one_use_a_minute_is_recorded_and_the_last_one_later() -> None:
+async def test_one_use_per_minute_is_recorded_and_the_last_one_later() -> None:
     async with serve_manager() as (server, manager):
         await server.load(NAME)
         await manager.refresh()
@@ -272,7 +274,7 @@ async def test_use_is_recorded_once_by_managers_on_one_log(tmp_path: object) -> 
             assert len(await used(three)) == 1
 
 
-async def test_use_seen_by_a_later_process_is_recorded(tmp_path: object) -> None:
+async def test_use_observed_by_a_later_process_is_recorded(tmp_path: object) -> None:
     log = f"{tmp_path}/herd.db"
     async with serve_sandbox() as server:
         async with server.open_manager(log) as manager:
@@ -286,7 +288,7 @@ async def test_use_seen_by_a_later_process_is_recorded(tmp_path: object) -> None
         assert uncertainty_s(event) <= 1.0
 
 
-async def test_use_that_a_program_reported_is_not_counted_again() -> None:
+async def test_reported_use_is_not_counted_twice() -> None:
     async with serve_manager() as (server, manager):
         await server.load(NAME)
         await manager.refresh()
@@ -313,7 +315,7 @@ async def test_use_of_shared_weights_belongs_to_the_name_of_the_runner() -> None
         assert len(await used(manager, PLAIN)) == 1
 
 
-async def test_use_under_a_deleted_name_belongs_to_the_only_other_name() -> None:
+async def test_use_under_a_deleted_name_belongs_to_the_only_remaining_name() -> None:
     async with serve_manager() as (server, manager):
         await server.copy(NAME, "twin:1")
         await server.load(NAME)
@@ -325,7 +327,7 @@ async def test_use_under_a_deleted_name_belongs_to_the_only_other_name() -> None
         assert len(await used(manager, "twin:1")) == 1
 
 
-async def test_long_first_request_to_a_runner_is_seen_at_its_start_and_end() -> None:
+async def test_long_first_request_is_observed_at_its_start_and_end() -> None:
     async with serve_manager() as (server, manager):
         request = server.load(NAME, prompt="x", options={"num_predict": 20_000})
         running = asyncio.ensure_future(request)
@@ -343,7 +345,7 @@ async def test_long_first_request_to_a_runner_is_seen_at_its_start_and_end() -> 
         assert len(events) == 2
 
 
-async def test_request_beyond_its_keep_alive_is_not_an_ended_use() -> None:
+async def test_request_longer_than_its_keep_alive_is_not_an_ended_use() -> None:
     async with serve_manager() as (server, manager):
         await server.load(NAME, keep_alive="5s")
         await manager.refresh()
@@ -395,7 +397,7 @@ async def test_background_refreshes_observe_uses() -> None:
         ("5m", 90, ", 90 s to 91 s earlier"),
     ],
 )
-async def test_sentence_says_how_long_before_its_event_a_use_ended(
+async def test_sentence_has_the_time_between_a_use_and_its_event(
     keep_alive: int | str, wait_s: float, text: str
 ) -> None:
     async with serve_manager() as (server, manager):

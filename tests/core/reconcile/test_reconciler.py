@@ -53,7 +53,7 @@ async def only(manager: ModelManager) -> Fact:
     return event.data
 
 
-async def test_first_look_discovers_every_model_with_its_abilities() -> None:
+async def test_first_refresh_discovers_every_model_with_its_capabilities() -> None:
     async with serve_sandbox() as server, server.open_manager(refresh=False) as manager:
         assert await manager.all_statuses() == []
 
@@ -69,7 +69,7 @@ async def test_first_look_discovers_every_model_with_its_abilities() -> None:
         assert len({e.correlation_id for e in events}) == 1
 
 
-async def test_look_that_finds_nothing_new_records_nothing() -> None:
+async def test_refresh_without_changes_records_nothing() -> None:
     async with serve_manager() as (server, manager):
         await manager.load(NAME)
         shown = server.request_count("/api/show")
@@ -79,7 +79,7 @@ async def test_look_that_finds_nothing_new_records_nothing() -> None:
         assert server.request_count("/api/show") == shown
 
 
-async def test_model_that_somebody_deleted_has_vanished() -> None:
+async def test_model_deleted_by_another_program_has_vanished() -> None:
     async with serve_manager() as (server, manager):
         await server.delete(NAME)
 
@@ -87,7 +87,7 @@ async def test_model_that_somebody_deleted_has_vanished() -> None:
         assert not await manager.is_available(NAME)
 
 
-async def test_loaded_model_that_somebody_deleted_has_vanished() -> None:
+async def test_loaded_model_deleted_by_another_program_has_vanished() -> None:
     async with serve_manager() as (server, manager):
         await manager.load(NAME)
         await server.delete(NAME)
@@ -106,7 +106,7 @@ async def test_model_that_another_program_pulled_is_discovered() -> None:
         assert await manager.is_available("smollm2:135m")
 
 
-async def test_model_that_came_back_is_discovered_again() -> None:
+async def test_returned_model_is_discovered_again() -> None:
     async with serve_manager() as (server, manager):
         await server.delete(NAME)
         await drift(manager)
@@ -118,7 +118,7 @@ async def test_model_that_came_back_is_discovered_again() -> None:
         assert (await manager.get_status(NAME)).state is ModelState.AVAILABLE
 
 
-async def test_model_that_somebody_loaded_is_loaded() -> None:
+async def test_model_loaded_by_another_program_is_loaded() -> None:
     async with serve_manager() as (server, manager):
         await server.load(NAME)
 
@@ -163,7 +163,7 @@ async def test_copy_of_a_loaded_model_is_discovered_loaded() -> None:
         ]
 
 
-async def test_name_that_another_program_gave_to_other_weights_is_updated() -> None:
+async def test_name_moved_to_other_weights_by_another_program_is_updated() -> None:
     async with serve_manager() as (server, manager):
         before = await manager.get_status(NAME)
         await server.copy(PLAIN, NAME)
@@ -177,7 +177,7 @@ async def test_name_that_another_program_gave_to_other_weights_is_updated() -> N
         assert not (await manager.get_status(NAME)).can("vision")
 
 
-async def test_loaded_model_that_somebody_replaced_keeps_its_runner() -> None:
+async def test_replaced_loaded_model_keeps_its_runner() -> None:
     async with serve_manager() as (server, manager):
         await manager.load("update-me")
         await server.copy("update-me:v2", "update-me")
@@ -193,7 +193,7 @@ async def test_loaded_model_that_somebody_replaced_keeps_its_runner() -> None:
         assert status.runner.digest != status.digest
 
 
-async def test_loaded_name_that_got_other_weights_is_unloaded_as_replaced() -> None:
+async def test_loaded_name_with_other_weights_is_unloaded_as_replaced() -> None:
     async with serve_manager() as (server, manager):
         await manager.load(NAME)
         await server.copy(NAME, "twin")
@@ -207,7 +207,7 @@ async def test_loaded_name_that_got_other_weights_is_unloaded_as_replaced() -> N
         assert (await manager.get_status("twin")).state is ModelState.LOADED
 
 
-async def test_model_that_somebody_unloaded_is_unloaded_on_request() -> None:
+async def test_model_unloaded_by_another_program_is_unloaded_on_request() -> None:
     async with serve_manager() as (server, manager):
         await manager.load(NAME)
         await server.unload(NAME)
@@ -218,7 +218,7 @@ async def test_model_that_somebody_unloaded_is_unloaded_on_request() -> None:
         assert event.cause is Cause.OBSERVED
 
 
-async def test_runner_whose_time_was_over_has_expired() -> None:
+async def test_runner_past_its_expiry_has_expired() -> None:
     async with serve_manager() as (server, manager):
         await manager.load(NAME)
         server.time.advance(3600)
@@ -229,7 +229,7 @@ async def test_runner_whose_time_was_over_has_expired() -> None:
         assert event.cause is Cause.EXPIRY
 
 
-async def test_runner_that_was_used_meanwhile_expires_by_its_newest_time() -> None:
+async def test_used_runner_expires_at_its_newest_time() -> None:
     async with serve_manager() as (server, manager):
         await manager.load(NAME)
         server.time.advance(200)
@@ -241,7 +241,7 @@ async def test_runner_that_was_used_meanwhile_expires_by_its_newest_time() -> No
         assert await only(manager) == facts.ModelUnloaded(reason=UnloadReason.REQUESTED)
 
 
-async def test_runner_that_another_load_pushed_out_was_evicted() -> None:
+async def test_runner_displaced_by_another_load_was_evicted() -> None:
     one_place = sandbox.Settings(max_loaded=1)
     async with serve_manager(sandbox_settings=one_place) as (server, manager):
         await manager.load(NAME)
@@ -256,7 +256,7 @@ async def test_runner_that_another_load_pushed_out_was_evicted() -> None:
         assert evicted.cause is Cause.EVICTION
 
 
-async def test_runner_with_another_context_is_recorded_as_changed() -> None:
+async def test_runner_with_a_different_context_is_recorded_as_changed() -> None:
     async with serve_manager() as (server, manager):
         await manager.load(NAME)
         await server.load(NAME, options={"num_ctx": 512})
@@ -268,7 +268,7 @@ async def test_runner_with_another_context_is_recorded_as_changed() -> None:
         assert used.type == "ModelUsed"
 
 
-async def test_runners_that_went_together_are_gone_with_a_restart() -> None:
+async def test_runners_lost_together_are_unloaded_by_a_restart() -> None:
     async with serve_manager() as (server, manager):
         await manager.load(NAME)
         await manager.load("llama3.1:8b")
@@ -282,7 +282,7 @@ async def test_runners_that_went_together_are_gone_with_a_restart() -> None:
         assert {e.cause for e in events} == {Cause.RESTART}
 
 
-async def test_node_that_is_away_is_recorded_as_lost_once() -> None:
+async def test_unreachable_node_is_recorded_as_lost_once() -> None:
     async with serve_manager() as (server, manager):
         server.apply(server="killed")
         before = (await manager.now()).position
@@ -297,7 +297,7 @@ async def test_node_that_is_away_is_recorded_as_lost_once() -> None:
         assert not (await manager.node_status()).reached
 
 
-async def test_models_of_a_lost_node_are_stale_since_then() -> None:
+async def test_models_of_a_lost_node_are_stale_from_that_time() -> None:
     async with serve_manager() as (server, manager):
         server.time.advance(60)
         await away(server, manager)
@@ -308,7 +308,7 @@ async def test_models_of_a_lost_node_are_stale_since_then() -> None:
         assert status.state is ModelState.AVAILABLE
 
 
-async def test_node_that_is_back_is_reached_and_nothing_is_stale() -> None:
+async def test_returned_node_is_reached_and_nothing_is_stale() -> None:
     async with serve_manager() as (server, manager):
         await manager.load(NAME)
         await away(server, manager)
@@ -339,7 +339,7 @@ async def test_new_version_of_the_server_is_recorded() -> None:
         assert fact == facts.NodeReached(version="9.9.9", url=server.url)
 
 
-async def test_server_that_is_away_at_the_start_is_not_an_error() -> None:
+async def test_unreachable_server_at_the_start_is_not_an_error() -> None:
     async with serve_sandbox() as server:
         server.apply(server="killed")
         async with server.open_manager() as manager:
@@ -365,7 +365,7 @@ async def test_server_that_does_not_answer_in_time_is_lost() -> None:
         assert (await recorded_events(manager))[-1].type == "NodeLost"
 
 
-async def test_model_that_cannot_be_shown_has_what_the_list_says() -> None:
+async def test_model_that_cannot_be_shown_has_the_details_of_the_list() -> None:
     async with serve_sandbox() as server:
         said = {"path": "/api/show", "status": 500, "body": '{"error":"torn"}'}
         server.apply(answer={**said, "times": 9})
@@ -376,7 +376,7 @@ async def test_model_that_cannot_be_shown_has_what_the_list_says() -> None:
             assert status.capabilities["tools"].source == "tags"
 
 
-async def test_background_reconciler_records_what_changed_meanwhile() -> None:
+async def test_background_reconciler_records_changes() -> None:
     settings = ManagerSettings(reconcile_every_s=60)
     async with serve_manager(settings=settings) as (server, manager):
         await server.delete(NAME)
@@ -423,7 +423,7 @@ async def watched(
             yield server, manager, times
 
 
-async def test_lost_server_is_looked_at_soon_then_ever_less_often() -> None:
+async def test_lost_server_is_polled_soon_and_then_less_and_less_often() -> None:
     settings = ManagerSettings(reconcile_every_s=60)
     async with watched(settings) as (server, manager, times):
         server.apply(server="killed")
@@ -434,7 +434,7 @@ async def test_lost_server_is_looked_at_soon_then_ever_less_often() -> None:
         assert nodes == ["NodeReached", "NodeLost"]
 
 
-async def test_server_that_comes_back_is_seen_at_the_next_look() -> None:
+async def test_returned_server_is_noticed_at_the_next_refresh() -> None:
     settings = ManagerSettings(reconcile_every_s=60, lost_wait_s=2, lost_wait_max_s=5)
     async with watched(settings) as (server, manager, times):
         server.apply(server="killed")
@@ -454,7 +454,7 @@ async def test_server_that_comes_back_is_seen_at_the_next_look() -> None:
         assert nodes == ["NodeReached", "NodeLost", "NodeReached", "NodeLost"]
 
 
-async def test_first_wait_for_a_lost_server_is_not_longer_than_the_longest() -> None:
+async def test_first_delay_for_a_lost_server_respects_the_maximum() -> None:
     settings = ManagerSettings(reconcile_every_s=60, lost_wait_s=9, lost_wait_max_s=3)
     async with watched(settings) as (server, _, times):
         server.apply(server="killed")
@@ -463,7 +463,7 @@ async def test_first_wait_for_a_lost_server_is_not_longer_than_the_longest() -> 
         assert times.waits() == [60, 3, 3]
 
 
-async def test_server_that_was_never_seen_is_looked_for_at_once() -> None:
+async def test_server_that_was_never_reached_is_polled_at_once() -> None:
     settings = ManagerSettings(reconcile_every_s=60)
     async with serve_sandbox() as server:
         server.apply(server="killed")
@@ -476,7 +476,7 @@ async def test_server_that_was_never_seen_is_looked_for_at_once() -> None:
             assert (await manager.node_status()).reached
 
 
-async def test_background_reconciler_outlives_a_server_that_is_away() -> None:
+async def test_background_reconciler_survives_an_unreachable_server() -> None:
     settings = ManagerSettings(reconcile_every_s=60)
     async with serve_manager(settings=settings) as (server, manager):
         server.apply(server="killed")
@@ -489,7 +489,7 @@ async def test_background_reconciler_outlives_a_server_that_is_away() -> None:
         assert (await manager.node_status()).reached
 
 
-async def test_what_a_command_is_at_work_on_is_left_to_it() -> None:
+async def test_models_of_a_running_command_are_skipped() -> None:
     async with serve_manager("none") as (server, manager):
         server.apply(registry={"rate": 1e6})
         async for progress in manager.pull("llama3.2:1b"):

@@ -166,7 +166,9 @@ async def test_work_of_a_living_instance_is_untouched(tmp_path: Path) -> None:
                 assert (await event_types(second, NAME))[-1] == "LoadStarted"
 
 
-async def test_death_is_noticed_by_the_next_look_of_the_living(tmp_path: Path) -> None:
+async def test_next_refresh_of_a_living_instance_notices_the_death(
+    tmp_path: Path,
+) -> None:
     log = tmp_path / "herd.db"
     async with serve_sandbox() as server, server.open_manager(log) as manager:
         with instance(log) as other:
@@ -177,7 +179,7 @@ async def test_death_is_noticed_by_the_next_look_of_the_living(tmp_path: Path) -
         assert (await event_types(manager, NAME))[-1] == "LoadInterrupted"
 
 
-async def test_recovery_needs_no_server(tmp_path: Path) -> None:
+async def test_recovery_works_without_a_server(tmp_path: Path) -> None:
     log = tmp_path / "herd.db"
     async with crashed(log, NAME, facts.LoadStarted) as server:
         server.apply(server="killed")
@@ -195,7 +197,7 @@ async def test_interrupted_pull_can_be_pulled_again(tmp_path: Path) -> None:
         assert (await manager.ensure_available(ABSENT)).present
 
 
-async def test_interrupted_pull_continues_by_itself_where_that_is_set(
+async def test_interrupted_pull_resumes_if_configured(
     tmp_path: Path,
 ) -> None:
     log, settings = tmp_path / "herd.db", ManagerSettings(resume_pulls=True)
@@ -213,7 +215,9 @@ async def test_interrupted_pull_continues_by_itself_where_that_is_set(
         assert server.request_count("/api/pull") == 1
 
 
-async def test_resumed_pull_asks_as_the_interrupted_one_did(tmp_path: Path) -> None:
+async def test_resumed_pull_uses_the_options_of_the_interrupted_one(
+    tmp_path: Path,
+) -> None:
     log, settings = tmp_path / "herd.db", ManagerSettings(resume_pulls=True)
     name = "127.0.0.1:5055/library/plain:latest"
     async with serve_sandbox() as server:
@@ -227,7 +231,7 @@ async def test_resumed_pull_asks_as_the_interrupted_one_did(tmp_path: Path) -> N
             assert (await manager.ensure_available(name)).present
 
 
-async def test_interrupted_load_does_not_go_on_by_itself(tmp_path: Path) -> None:
+async def test_interrupted_load_does_not_resume(tmp_path: Path) -> None:
     log, settings = tmp_path / "herd.db", ManagerSettings(resume_pulls=True)
     async with (
         crashed(log, NAME, facts.LoadStarted) as server,
@@ -246,7 +250,7 @@ async def test_interrupted_load_does_not_go_on_by_itself(tmp_path: Path) -> None
         (NAME, facts.LoadStarted, "LoadInterrupted"),
     ],
 )
-async def test_own_work_that_nobody_does_any_more_is_interrupted(
+async def test_own_abandoned_work_is_interrupted(
     name: str, begun: type[facts.PullStarted], end: str
 ) -> None:
     """So it is left where the log was full when the work ended."""
@@ -258,7 +262,7 @@ async def test_own_work_that_nobody_does_any_more_is_interrupted(
         assert [event.type for event in await ends(manager, name)] == [end]
 
 
-async def test_own_work_under_way_is_left_alone(tmp_path: Path) -> None:
+async def test_own_running_work_is_not_interrupted(tmp_path: Path) -> None:
     async with (
         serve_sandbox() as server,
         server.open_manager(tmp_path / "herd.db") as manager,

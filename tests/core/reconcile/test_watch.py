@@ -53,7 +53,7 @@ def reconciler(manager: ModelManager) -> TaskStatus:
     return next(one for one in manager.background_tasks() if one.name == "reconciler")
 
 
-async def test_refresh_that_breaks_is_shown_and_the_next_one_comes() -> None:
+async def test_failed_refresh_is_reported_and_the_next_one_runs() -> None:
     async with watched() as (server, manager, observer):
         observer.raises = OverflowError("a number of a million digits")
         await server.clock.sleep(EVERY_S + 0.5)
@@ -75,7 +75,7 @@ async def test_refresh_that_breaks_is_shown_and_the_next_one_comes() -> None:
         assert (await event_types(manager, NAME))[-1] == "ModelVanished"
 
 
-async def test_full_log_breaks_the_refreshes_until_there_is_room() -> None:
+async def test_full_log_fails_refreshes_until_there_is_space() -> None:
     async with watched() as (server, manager, observer):
         observer.raises = StoreFullError("herd.db", "has no space left")
         await server.clock.sleep(EVERY_S + 1)
@@ -117,7 +117,7 @@ async def test_lost_server_is_not_a_failure_of_the_task() -> None:
         assert reconciler(manager) == TaskStatus(name="reconciler")
 
 
-async def test_doctor_names_what_does_not_work() -> None:
+async def test_doctor_names_the_failing_refresh() -> None:
     async with watched() as (server, manager, observer):
         (well,) = [one for one in await manager.doctor() if one.check == "background"]
         assert well.level is Level.OK
@@ -148,7 +148,7 @@ async def test_long_load_of_a_pinned_model_delays_no_refresh() -> None:
         assert server.request_count("/api/tags") >= before + 2
 
 
-async def test_nothing_is_left_running_at_the_end() -> None:
+async def test_no_task_is_left_running_at_the_end() -> None:
     before = asyncio.all_tasks()
     async with watched() as (server, _, observer):
         observer.raises = OverflowError()

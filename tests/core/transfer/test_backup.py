@@ -142,7 +142,7 @@ async def test_restored_log_is_the_one_that_was_backed_up(
         assert store.missing == ""
 
 
-async def test_restore_keeps_what_was_there(log: Path, target: Path) -> None:
+async def test_restore_keeps_the_replaced_files(log: Path, target: Path) -> None:
     old = await log_of(log, 3)
     await back_up(log, target)
     async with await SQLiteEventStore.open(log) as store:
@@ -194,7 +194,7 @@ async def test_restore_refuses_a_log_in_use(log: Path, target: Path) -> None:
 
 
 @pytest.mark.parametrize("moved", range(4))
-async def test_restore_that_dies_half_way_never_opens_as_a_shorter_log(
+async def test_killed_restore_never_opens_as_a_shorter_log(
     log: Path, target: Path, monkeypatch: pytest.MonkeyPatch, moved: int
 ) -> None:
     """A crash is simulated after each file that is moved aside."""

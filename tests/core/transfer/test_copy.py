@@ -84,7 +84,7 @@ async def test_copy_continues_and_adds_newer_events(
 
 
 @pytest.mark.parametrize("common", [0, 1, 9])
-async def test_other_history_is_refused_with_the_place(
+async def test_different_history_is_refused_with_its_position(
     common: int, tmp_path: Path, address: PostgresAddress
 ) -> None:
     source = tmp_path / "herd.db"
@@ -102,7 +102,7 @@ async def test_other_history_is_refused_with_the_place(
     assert await events_of(address) == before
 
 
-async def test_target_that_is_ahead_is_left_as_it_is(
+async def test_target_that_is_ahead_is_unchanged(
     tmp_path: Path, address: PostgresAddress
 ) -> None:
     source = tmp_path / "herd.db"
@@ -180,7 +180,7 @@ async def test_lost_connection_is_resolved_by_the_head(
     assert await events_of(address) == await events_of(source)
 
 
-async def test_log_in_use_is_copied_as_it_was(
+async def test_log_in_use_is_copied_up_to_the_start(
     tmp_path: Path, address: PostgresAddress
 ) -> None:
     source = tmp_path / "herd.db"

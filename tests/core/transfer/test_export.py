@@ -192,7 +192,7 @@ def _names(log: Path) -> list[str]:
         return [row[1] for row in rows]
 
 
-async def test_export_has_what_was_there_when_it_began(log: Path) -> None:
+async def test_export_ends_at_the_position_where_it_started(log: Path) -> None:
     await append(log, 3)
     written: list[bytes] = []
 

@@ -99,9 +99,7 @@ async def test_log_of_an_older_version_survives_the_round_trip(
     assert rows_of(other) == rows_of(log)
 
 
-async def test_events_that_no_version_reads_survive_the_round_trip(
-    log: Path, other: Path
-) -> None:
+async def test_unreadable_events_survive_the_round_trip(log: Path, other: Path) -> None:
     await append(log, 1)
     changed(log, {"data": '{"a" : [1.0, 1e400],\n"b"', "actor": "\n\u202e"})
     changed(log, {"data": "", "occurred_at": "", "recorded_at": "2026-13-01"})
@@ -113,7 +111,7 @@ async def test_events_that_no_version_reads_survive_the_round_trip(
     assert rows_of(other) == rows_of(log)
 
 
-async def test_text_with_a_nul_is_refused(log: Path, other: Path) -> None:
+async def test_text_with_nul_is_refused(log: Path, other: Path) -> None:
     await append(log, 1)
     changed(log, {"actor": "a\0b"})
     data = await export_of(log)
@@ -179,7 +177,7 @@ async def test_part_of_a_fork_is_refused(log: Path, other: Path) -> None:
         await imported(other, await export_of(log, Selection(after=4)))
 
 
-async def test_export_with_gaps_makes_no_log(log: Path, other: Path) -> None:
+async def test_export_with_gaps_creates_no_log(log: Path, other: Path) -> None:
     await append(log, 8)
 
     with pytest.raises(CallerError, match="only some of the events"):

@@ -107,7 +107,7 @@ async def test_links_are_not_followed(tmp_path: Path) -> None:
     assert (elsewhere / "mine").exists()
 
 
-async def test_directory_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+async def test_directory_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CallerError, match="cannot be written"):
         async with private_directory(tmp_path / "none"):
             pass

@@ -167,7 +167,7 @@ async def test_failing_destination_delays_no_other(log: Path, tmp_path: Path) ->
     assert to_file.task.up
 
 
-async def test_errors_never_show_what_is_secret_in_a_url(log: Path) -> None:
+async def test_errors_never_show_secrets_of_a_url(log: Path) -> None:
     await append(log, 1)
     url = "http://ann:secret@127.0.0.1:9/path?key=secret"
     async with Storage.open(log, SystemClock()) as storage:

@@ -62,7 +62,9 @@ async def test_newest_backups_are_kept_and_nothing_else_is_deleted(
     assert again.recurring.status.next_at == clock.now() + timedelta(days=1)
 
 
-async def test_failed_backup_deletes_none(tmp_path: Path, directory: Path) -> None:
+async def test_failed_backup_deletes_no_backups(
+    tmp_path: Path, directory: Path
+) -> None:
     async def fail(log: Path, target: Path) -> int:
         raise BackupFailedError(str(target), "was not made")
 
@@ -92,7 +94,7 @@ async def test_process_makes_a_verified_backup_next_to_a_writer(
     assert names(directory) == ["made.db"]
 
 
-async def test_process_reports_why_there_is_no_backup(
+async def test_process_reports_why_the_backup_failed(
     tmp_path: Path, directory: Path
 ) -> None:
     log = tmp_path / "herd.db"
@@ -105,7 +107,7 @@ async def test_process_reports_why_there_is_no_backup(
     assert names(directory) == []
 
 
-async def test_cancelled_process_leaves_nothing(
+async def test_cancelled_process_leaves_no_files(
     tmp_path: Path, directory: Path
 ) -> None:
     log = tmp_path / "herd.db"

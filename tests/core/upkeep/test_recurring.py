@@ -30,7 +30,7 @@ class Work:
         return 7
 
 
-async def test_work_is_done_at_once_and_then_at_intervals() -> None:
+async def test_work_runs_immediately_and_then_at_intervals() -> None:
     clock = ManualClock()
     work = Work(clock)
     recurring = Recurring("work", HOUR, work, clock=clock)
@@ -73,7 +73,7 @@ async def test_missed_work_is_done_once() -> None:
     assert work.done == [0.0]
 
 
-async def test_clock_that_was_set_back_delays_by_one_interval_at_most() -> None:
+async def test_clock_set_back_delays_by_at_most_one_interval() -> None:
     clock = ManualClock()
     work = Work(clock)
     future = clock.now() + timedelta(days=300)
@@ -85,7 +85,7 @@ async def test_clock_that_was_set_back_delays_by_one_interval_at_most() -> None:
     assert work.done == [HOUR]
 
 
-async def test_failure_is_retried_with_growing_waits_and_shown() -> None:
+async def test_failure_is_reported_and_retried_with_growing_delays() -> None:
     clock = ManualClock()
     work = Work(clock)
     work.failures = 4
@@ -104,7 +104,7 @@ async def test_failure_is_retried_with_growing_waits_and_shown() -> None:
     assert recurring.task.up
 
 
-async def test_waits_after_failures_have_an_end() -> None:
+async def test_retry_delays_have_a_limit() -> None:
     clock = ManualClock()
     work = Work(clock)
     work.failures = 100

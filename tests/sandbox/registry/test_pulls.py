@@ -31,7 +31,7 @@ async def pull(client: Any, model: str = LARGE) -> Any:
     return await client.post("/api/pull", model=model, insecure=True)
 
 
-async def test_pull_of_a_large_model_takes_its_time(client_of: Any) -> None:
+async def test_pull_of_a_large_model_takes_time(client_of: Any) -> None:
     client = client_of(usual=Behaviour(rate=1_000_000.0))
     talk = await client.begin("POST", "/api/pull", {"model": GEMMA})
 
@@ -42,7 +42,7 @@ async def test_pull_of_a_large_model_takes_its_time(client_of: Any) -> None:
     assert completed(talk) == pytest.approx(16 * 600e6, rel=0.01)
 
 
-async def test_hour_passes_with_a_few_lines(client_of: Any) -> None:
+async def test_long_pull_has_few_lines(client_of: Any) -> None:
     client = client_of(usual=Behaviour(rate=100_000.0))
     talk = await client.begin("POST", "/api/pull", {"model": GEMMA})
 
@@ -52,7 +52,7 @@ async def test_hour_passes_with_a_few_lines(client_of: Any) -> None:
     assert len(talk.lines) < 10
 
 
-async def test_pulled_model_is_there_after_success(client_of: Any) -> None:
+async def test_pulled_model_is_present_after_success(client_of: Any) -> None:
     client = client_of()
 
     talk = await client.post("/api/pull", model="smollm2:135m")
@@ -61,14 +61,14 @@ async def test_pulled_model_is_there_after_success(client_of: Any) -> None:
     assert await client.names() == ["smollm2:135m"]
 
 
-async def test_layers_that_are_there_get_one_line_each(client: Any) -> None:
+async def test_present_layers_get_one_line_each(client: Any) -> None:
     talk = await client.post("/api/pull", model="plain")
 
     told = [one for one in talk.lines if "digest" in one]
     assert [one["completed"] == one["total"] for one in told] == [True] * 3
 
 
-async def test_closing_the_connection_cancels_and_keeps_what_came(
+async def test_closed_connection_cancels_the_pull_and_keeps_its_bytes(
     client_of: Any,
 ) -> None:
     client = client_of()
@@ -87,7 +87,7 @@ async def test_closing_the_connection_cancels_and_keeps_what_came(
     assert [one.ended for one in client.world.seen] == ["closed by client", ""]
 
 
-async def test_killed_server_loses_what_was_under_way(client_of: Any) -> None:
+async def test_killed_server_loses_running_work(client_of: Any) -> None:
     client = client_of()
     apply_step(client.world, {"registry": SLOW})
     talk = await begin(client)
@@ -103,7 +103,7 @@ async def test_killed_server_loses_what_was_under_way(client_of: Any) -> None:
     assert completed(again) < 5e6
 
 
-async def test_stopped_server_keeps_what_came(client_of: Any) -> None:
+async def test_stopped_server_keeps_the_downloaded_bytes(client_of: Any) -> None:
     client = client_of()
     apply_step(client.world, {"registry": SLOW})
     await begin(client)
@@ -131,7 +131,7 @@ async def test_start_drops_partial_files_older_than_an_hour(client_of: Any) -> N
     assert client.world.store.partials == {}
 
 
-async def test_start_keeps_partial_files_where_pruning_is_off(client_of: Any) -> None:
+async def test_start_keeps_partial_files_if_pruning_is_off(client_of: Any) -> None:
     client = client_of(settings=Settings.from_environment({"OLLAMA_NOPRUNE": "1"}))
     apply_step(client.world, {"registry": SLOW})
     talk = await begin(client)
@@ -145,7 +145,7 @@ async def test_start_keeps_partial_files_where_pruning_is_off(client_of: Any) ->
     assert len(client.world.store.partials) == 1
 
 
-async def test_two_pulls_share_their_bytes(client_of: Any) -> None:
+async def test_concurrent_pulls_share_their_bytes(client_of: Any) -> None:
     client = client_of()
     apply_step(client.world, {"registry": SLOW})
     one = await begin(client)
@@ -161,7 +161,7 @@ async def test_two_pulls_share_their_bytes(client_of: Any) -> None:
     assert completed(other) > 90e6
 
 
-async def test_pull_at_once_after_a_cancel_may_meet_the_dying_one(
+async def test_pull_right_after_a_cancel_can_join_the_dying_one(
     client_of: Any,
 ) -> None:
     client = client_of()
@@ -179,7 +179,7 @@ async def test_pull_at_once_after_a_cancel_may_meet_the_dying_one(
     assert later.lines[-1] == {"status": "success"}
 
 
-async def test_reset_connections_take_back_what_they_brought(client_of: Any) -> None:
+async def test_reset_connections_lose_their_bytes(client_of: Any) -> None:
     client = client_of()
     apply_step(
         client.world, {"registry": {"rate": 10_000_000, "reset_after": 20_000_000}}
@@ -196,7 +196,7 @@ async def test_reset_connections_take_back_what_they_brought(client_of: Any) -> 
     assert "completed" not in talk.lines[-1]
 
 
-async def test_resets_without_end_exhaust_the_tries(client_of: Any) -> None:
+async def test_endless_resets_exhaust_the_retries(client_of: Any) -> None:
     client = client_of()
     apply_step(
         client.world, {"registry": {"rate": 10_000_000, "reset_after": 20_000_000}}
@@ -207,7 +207,7 @@ async def test_resets_without_end_exhaust_the_tries(client_of: Any) -> None:
     assert errors(talk) == ["max retries exceeded: connection reset by peer"]
 
 
-async def test_cut_connections_keep_what_they_brought(client_of: Any) -> None:
+async def test_cut_connections_keep_their_bytes(client_of: Any) -> None:
     client = client_of()
     apply_step(
         client.world, {"registry": {"rate": 10_000_000, "cut_after": 20_000_000}}
@@ -220,7 +220,7 @@ async def test_cut_connections_keep_what_they_brought(client_of: Any) -> None:
     assert completed(talk) == 60_000_000
 
 
-async def test_stalled_parts_begin_again_after_thirty_seconds(client_of: Any) -> None:
+async def test_stalled_parts_restart_after_thirty_seconds(client_of: Any) -> None:
     client = client_of()
     apply_step(client.world, {"registry": {"stall_after": 50_000_000}})
     talk = await begin(client)
@@ -236,7 +236,7 @@ async def test_stalled_parts_begin_again_after_thirty_seconds(client_of: Any) ->
     assert completed(talk) < 50_000_000
 
 
-async def test_full_disk_ends_a_pull_and_leaves_what_came(client_of: Any) -> None:
+async def test_full_disk_ends_a_pull_and_keeps_its_bytes(client_of: Any) -> None:
     client = client_of(settings=Settings(disk_bytes=64 * 2**20))
 
     talk = await pull(client)
@@ -245,7 +245,7 @@ async def test_full_disk_ends_a_pull_and_leaves_what_came(client_of: Any) -> Non
     assert client.world.store.used_bytes() == pytest.approx(64 * 2**20, rel=0.02)
 
 
-async def test_wrong_bytes_are_found_at_the_end_and_thrown_away(client_of: Any) -> None:
+async def test_corrupt_bytes_are_found_at_the_end_and_dropped(client_of: Any) -> None:
     client = client_of()
     apply_step(client.world, {"registry": {"corrupt": True}})
 
@@ -256,7 +256,7 @@ async def test_wrong_bytes_are_found_at_the_end_and_thrown_away(client_of: Any) 
     assert all(blob.weights is None for blob in client.world.store.blobs.values())
 
 
-async def test_update_drops_layers_that_nobody_names_any_more(client: Any) -> None:
+async def test_update_drops_unused_layers(client: Any) -> None:
     alias = {"library/llava:7b": "library/qwen3:0.6b"}
     await pull(client, "127.0.0.1:5055/library/llava:7b")
     await client.ask("DELETE", "/api/delete", {"model": "llava:7b"})
@@ -276,7 +276,7 @@ async def test_failed_pull_without_a_stream_is_an_error(client_of: Any) -> None:
     assert talk.json == {"error": "pull model manifest: file does not exist"}
 
 
-async def test_unknown_host_is_looked_up_without_success(client_of: Any) -> None:
+async def test_unknown_host_fails_to_resolve(client_of: Any) -> None:
     client = client_of()
 
     talk = await client.post("/api/pull", model="nowhere.example/a/b")
@@ -284,7 +284,7 @@ async def test_unknown_host_is_looked_up_without_success(client_of: Any) -> None
     assert errors(talk)[0].endswith("dial tcp: lookup nowhere.example: no such host")
 
 
-async def test_manifest_that_the_registry_denies_does_not_exist(client: Any) -> None:
+async def test_denied_manifest_does_not_exist(client: Any) -> None:
     apply_step(client.world, {"registry": {"manifest_status": 404}})
 
     talk = await client.post("/api/pull", model="plain")
@@ -292,7 +292,7 @@ async def test_manifest_that_the_registry_denies_does_not_exist(client: Any) -> 
     assert errors(talk) == ["pull model manifest: file does not exist"]
 
 
-async def test_cancel_while_an_older_server_dwells_on_a_layer(client_of: Any) -> None:
+async def test_cancel_while_an_older_server_stays_on_a_layer(client_of: Any) -> None:
     client = client_of(profile=OLDER)
     talk = await begin(client, "127.0.0.1:5055/library/plain")
     await client.advance(0.3)

@@ -32,14 +32,14 @@ async def test_names_of_the_same_weights_share_a_runner(client: Any) -> None:
     assert await client.loaded() == ["plain:latest"]
 
 
-async def test_another_context_reloads_under_the_new_name(client: Any) -> None:
+async def test_different_context_reloads_under_the_new_name(client: Any) -> None:
     await client.load("plain")
     await client.load("llama3.2:1b")
 
     assert await client.loaded() == ["llama3.2:1b"]
 
 
-async def test_reload_waits_for_the_request_under_way(client: Any) -> None:
+async def test_reload_waits_for_the_running_request(client: Any) -> None:
     await client.load("plain")
     talk = await begin(client, "plain", prompt="a", options={"num_predict": 100})
     reload = await begin(client, "plain", options={"num_ctx": 1024})
@@ -53,7 +53,7 @@ async def test_reload_waits_for_the_request_under_way(client: Any) -> None:
     assert reload.json["done_reason"] == "load"
 
 
-async def test_runner_goes_when_its_time_is_over(client: Any) -> None:
+async def test_runner_ends_at_its_expiry(client: Any) -> None:
     await client.load("plain", keep_alive="10m")
 
     await client.advance(599.0)
@@ -72,7 +72,7 @@ async def test_use_restarts_the_keep_alive(client: Any) -> None:
     assert await client.loaded() == ["plain:latest"]
 
 
-async def test_runner_kept_for_ever_stays(client: Any) -> None:
+async def test_runner_without_expiry_stays(client: Any) -> None:
     await client.load("plain", keep_alive=FOREVER)
 
     await client.advance(365 * 86400.0)
@@ -80,7 +80,7 @@ async def test_runner_kept_for_ever_stays(client: Any) -> None:
     assert await client.loaded() == ["plain:latest"]
 
 
-async def test_deleted_model_stays_in_memory_until_its_time_is_over(
+async def test_deleted_model_stays_in_memory_until_its_expiry(
     client: Any,
 ) -> None:
     await client.load("plain")
@@ -113,7 +113,7 @@ async def test_unload_while_a_request_runs_waits_for_it(client: Any) -> None:
     assert await client.loaded() == []
 
 
-async def test_unload_while_it_loads_does_nothing(client: Any) -> None:
+async def test_unload_during_a_load_does_nothing(client: Any) -> None:
     loading = await begin(client, "plain")
     unload = await client.begin(
         "POST", "/api/generate", {"model": "plain", "keep_alive": 0}
@@ -125,7 +125,7 @@ async def test_unload_while_it_loads_does_nothing(client: Any) -> None:
     assert await client.loaded() == ["plain:latest"]
 
 
-async def test_unloaded_runner_may_show_a_little_longer(client: Any) -> None:
+async def test_unloaded_runner_can_be_listed_a_little_longer(client: Any) -> None:
     apply_step(client.world, {"unload_lag_s": 0.5})
     await client.load("plain")
     await client.load("plain", keep_alive=0)
@@ -188,7 +188,7 @@ async def test_queue_that_is_full_refuses(client_of: Any) -> None:
     assert third.json["error"].startswith("server busy, please try again.")
 
 
-async def test_shortest_kept_goes_first_when_there_are_too_many(
+async def test_shortest_keep_alive_is_evicted_first(
     client_of: Any,
 ) -> None:
     client = client_of(models="herd", settings=Settings(max_loaded=2))
@@ -200,7 +200,7 @@ async def test_shortest_kept_goes_first_when_there_are_too_many(
     assert await client.loaded() == ["plain:latest", "qwen3:0.6b"]
 
 
-async def test_memory_makes_room_by_evicting(client_of: Any) -> None:
+async def test_full_memory_evicts_a_model(client_of: Any) -> None:
     settings = Settings(memory_bytes=5_000_000_000)
     client = client_of(models="some", settings=settings)
     await client.load("llama3.2:3b")
@@ -210,7 +210,7 @@ async def test_memory_makes_room_by_evicting(client_of: Any) -> None:
     assert await client.loaded() == ["gemma3:4b"]
 
 
-async def test_eviction_waits_for_the_busy(client_of: Any) -> None:
+async def test_eviction_waits_for_a_busy_model(client_of: Any) -> None:
     client = client_of(models="herd", settings=Settings(max_loaded=1))
     await client.load("plain")
     await begin(client, "plain", prompt="a", options={"num_predict": 100})
@@ -224,7 +224,7 @@ async def test_eviction_waits_for_the_busy(client_of: Any) -> None:
     assert await client.loaded() == ["llava:7b"]
 
 
-async def test_what_does_not_fit_at_all_is_refused(client_of: Any) -> None:
+async def test_model_larger_than_the_memory_is_refused(client_of: Any) -> None:
     settings = Settings(memory_bytes=1_000_000_000)
     client = client_of(models="some", settings=settings)
 
@@ -234,7 +234,7 @@ async def test_what_does_not_fit_at_all_is_refused(client_of: Any) -> None:
     assert talk.json["error"].startswith("model requires more system memory (")
 
 
-async def test_graphics_memory_is_shown_as_far_as_it_goes(client_of: Any) -> None:
+async def test_gpu_memory_is_reported_up_to_its_size(client_of: Any) -> None:
     client = client_of(models="some", settings=Settings(vram_bytes=2_000_000_000))
     await client.load("smollm2:135m")
     await client.load("llama3.2:3b")
@@ -247,7 +247,7 @@ async def test_graphics_memory_is_shown_as_far_as_it_goes(client_of: Any) -> Non
     assert parts["llama3.2:3b"][1] == 2_000_000_000 - small[1]
 
 
-async def test_start_that_takes_too_long_fails(client_of: Any) -> None:
+async def test_slow_start_times_out(client_of: Any) -> None:
     client = client_of(models="herd", settings=Settings(load_timeout_s=2.0))
     apply_step(client.world, {"runner_start_delay_s": 8})
 
@@ -256,7 +256,7 @@ async def test_start_that_takes_too_long_fails(client_of: Any) -> None:
     assert talk.json == {"error": "timed out waiting for llama-server to start - "}
 
 
-async def test_failed_load_lets_the_next_one_pass(client: Any) -> None:
+async def test_next_load_starts_after_a_failed_one(client: Any) -> None:
     apply_step(client.world, {"runner_dies_saying": "CUDA error: out of memory"})
     failing = await begin(client, "plain")
     waiting = await begin(client, "llava:7b")
@@ -269,7 +269,7 @@ async def test_failed_load_lets_the_next_one_pass(client: Any) -> None:
     assert waiting.json["done_reason"] == "load"
 
 
-async def test_killed_runner_is_restarted_by_the_next_request(client: Any) -> None:
+async def test_next_request_restarts_a_killed_runner(client: Any) -> None:
     await client.load("plain")
     apply_step(client.world, {"runner": "killed"})
     assert await client.loaded() == ["plain:latest"]
@@ -281,7 +281,7 @@ async def test_killed_runner_is_restarted_by_the_next_request(client: Any) -> No
     assert await client.loaded() == ["plain:latest"]
 
 
-async def test_restart_empties_the_memory(client: Any) -> None:
+async def test_restart_unloads_all_models(client: Any) -> None:
     await client.load("plain", keep_alive="1h")
     loading = await begin(client, "llava:7b")
     apply_step(client.world, {"server": "stopped"})
@@ -292,7 +292,7 @@ async def test_restart_empties_the_memory(client: Any) -> None:
     assert await client.loaded() == []
 
 
-async def test_server_that_is_down_answers_nobody(client: Any) -> None:
+async def test_stopped_server_does_not_answer(client: Any) -> None:
     apply_step(client.world, {"server": "killed"})
 
     talk = await client.begin("GET", "/api/tags")
@@ -309,5 +309,5 @@ async def test_server_that_is_down_answers_nobody(client: Any) -> None:
         ({"OLLAMA_KEEP_ALIVE": "-1"}, float("inf")),
     ],
 )
-def test_keep_alive_of_the_environment(env: dict[str, str], expected: float) -> None:
+def test_keep_alive_from_the_environment(env: dict[str, str], expected: float) -> None:
     assert Settings.from_environment(env).keep_alive_s == expected

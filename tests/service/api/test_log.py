@@ -19,7 +19,7 @@ def used(herdbook: RunningService, times: int) -> None:
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
-def test_pages_together_are_the_log(
+def test_all_pages_together_are_the_log(
     herdbook: RunningService, newest_first: bool
 ) -> None:
     used(herdbook, 20)
@@ -41,7 +41,7 @@ def test_pages_together_are_the_log(
     assert page["head"] >= max(found) >= head
 
 
-def test_event_is_as_the_file_has_it(herdbook: RunningService) -> None:
+def test_event_equals_the_one_in_the_file(herdbook: RunningService) -> None:
     used(herdbook, 1)
     told = herdbook.get("/v1/events?newest_first=true&limit=1")["events"][0]
 
@@ -76,7 +76,7 @@ def test_filters_of_events(herdbook: RunningService) -> None:
     assert count("correlation_id=nope") == 0
 
 
-def test_status_then_and_now(herdbook: RunningService) -> None:
+def test_past_and_current_status(herdbook: RunningService) -> None:
     then = herdbook.get("/v1/log/head")["position"]
     herdbook.operate("load", HERE)
 
@@ -134,7 +134,7 @@ def test_invalid_queries_are_refused(
         assert (answer.status_code, answer.json()["code"]) == (400, code)
 
 
-def test_roles(herdbook: RunningService) -> None:
+def test_all_roles_are_listed(herdbook: RunningService) -> None:
     coding = herdbook.get("/v1/roles/coding")
     every = {role["role"]: role for role in herdbook.get("/v1/roles")}
 

@@ -43,7 +43,7 @@ def seen_alike(herdbook: RunningService, official: Client) -> bool:
     return ours == theirs
 
 
-def test_models_are_those_of_the_official_client(
+def test_models_equal_those_of_the_official_client(
     herdbook: RunningService, ollama: SandboxThread
 ) -> None:
     with Client(host=ollama.address) as official:
@@ -64,7 +64,7 @@ def test_a_model_has_the_documented_shape(herdbook: RunningService) -> None:
     assert set(msgspec.json.decode(told)[0]) == set(shapes.Model.__struct_fields__)
 
 
-def test_filters(herdbook: RunningService) -> None:
+def test_list_can_be_filtered(herdbook: RunningService) -> None:
     herdbook.operate("load", HERE)
     every = names(herdbook.get("/v1/models"))
 
@@ -84,14 +84,16 @@ def test_filters(herdbook: RunningService) -> None:
     ("sort", "field"),
     [("name", "name"), ("-name", "name"), ("size", "size_bytes"), ("-size", None)],
 )
-def test_order(herdbook: RunningService, sort: str, field: str | None) -> None:
+def test_list_can_be_sorted(
+    herdbook: RunningService, sort: str, field: str | None
+) -> None:
     models = herdbook.get(f"/v1/models?sort={sort}")
 
     values = [model[field or "size_bytes"] for model in models]
     assert values == sorted(values, reverse=sort.startswith("-"))
 
 
-def test_gone_models_are_listed_on_request(
+def test_deleted_models_are_listed_on_request(
     herdbook: RunningService,
 ) -> None:
     removed = herdbook.http.delete(f"/v1/models/{HERE}")
@@ -176,7 +178,7 @@ def test_configuration_needs_a_version(herdbook: RunningService) -> None:
     assert herdbook.get(f"/v1/models/{HERE}/configuration")["settings"] == {}
 
 
-def test_use_is_recorded_in_the_callers_name(herdbook: RunningService) -> None:
+def test_use_is_recorded_with_the_caller_as_actor(herdbook: RunningService) -> None:
     answer = herdbook.http.post(f"/v1/models/{HERE}/uses", json={"purpose": "a test"})
 
     told = answer.json()
@@ -239,7 +241,7 @@ def test_unchanged_answers_are_not_sent_again(herdbook: RunningService) -> None:
         assert moved.content != first.content
 
 
-def test_change_based_on_any_version_is_made_whatever_is_recorded_meanwhile(
+def test_change_without_a_version_ignores_newer_events(
     herdbook: RunningService,
 ) -> None:
     done = threading.Event()
@@ -305,7 +307,7 @@ def test_ps_lists_loaded_models_with_memory_and_who_loaded_them(
         ),
     ],
 )
-def test_misspelt_names_get_a_suggestion(
+def test_misspelled_names_get_a_suggestion(
     herdbook: RunningService, method: str, path: str, body: object, hint: str
 ) -> None:
     headers = {"if-match": "*"} if method == "PUT" else {}

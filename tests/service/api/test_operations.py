@@ -41,7 +41,7 @@ def began(herdbook: RunningService, model: str) -> bool:
     return "PullStarted" in [event["type"] for event in page["events"]]
 
 
-def test_pull_is_accepted_at_once_and_ends_with_the_model_there(
+def test_pull_is_accepted_immediately_and_ends_with_the_model_present(
     herdbook: RunningService,
 ) -> None:
     accepted = begin(herdbook, "pull", FETCHED)
@@ -59,7 +59,7 @@ def test_pull_is_accepted_at_once_and_ends_with_the_model_there(
     assert herdbook.get(f"/v1/models/{FETCHED}")["state"] == "available"
 
 
-def test_all_that_an_operation_records_has_its_id(herdbook: RunningService) -> None:
+def test_all_events_of_an_operation_have_its_id(herdbook: RunningService) -> None:
     ended = herdbook.operate("pull", FETCHED)
 
     page = herdbook.get(f"/v1/events?correlation_id={ended['id']}")
@@ -143,7 +143,9 @@ def test_same_key_finds_the_same_operation(herdbook: RunningService) -> None:
     assert misused.json()["code"] == "idempotency_key_reused"
 
 
-def test_same_key_at_the_same_time_begins_once(herdbook: RunningService) -> None:
+def test_concurrent_requests_with_one_key_start_one_operation(
+    herdbook: RunningService,
+) -> None:
     answers: list[str] = []
 
     def ask() -> None:
@@ -198,7 +200,7 @@ def test_request_for_a_running_operation_joins_it(
         herdbook.http.delete(f"/v1/operations/{first['id']}")
 
 
-def test_cancel_has_happened_when_it_is_answered(
+def test_cancellation_is_complete_when_it_is_answered(
     tmp_path: Path, slow_ollama: SandboxThread
 ) -> None:
     with run_in_thread(tmp_path / "herd.db", slow_ollama.address) as herdbook:
@@ -229,7 +231,7 @@ def test_progress_is_reported_while_it_runs(
         herdbook.http.delete(path)
 
 
-def test_graceful_stop_interrupts_and_the_next_run_reports_it(
+def test_graceful_stop_interrupts_and_is_reported_by_the_next_run(
     tmp_path: Path, slow_ollama: SandboxThread
 ) -> None:
     log = tmp_path / "herd.db"
@@ -245,7 +247,7 @@ def test_graceful_stop_interrupts_and_the_next_run_reports_it(
         assert herdbook.types(SLOW) == ["PullStarted", "PullInterrupted"]
 
 
-def test_next_run_records_what_a_kill_interrupted(
+def test_next_run_records_work_interrupted_by_a_kill(
     tmp_path: Path, slow_ollama: SandboxThread
 ) -> None:
     log = tmp_path / "herd.db"

@@ -23,7 +23,7 @@ RULES_BEYOND_SCHEMAS = (
 
 @pytest.mark.slow
 @pytest.mark.timeout(150)
-def test_every_answer_is_in_the_document(
+def test_every_response_is_in_the_document(
     program: ServiceProcess, tmp_path: Path
 ) -> None:
     program.operate("load", "gemma3:4b")
@@ -47,7 +47,7 @@ def test_every_answer_is_in_the_document(
     assert program.get("/readyz")["status"] == "ok"
 
 
-def test_document_names_every_path_and_no_more(herdbook: RunningService) -> None:
+def test_document_has_exactly_the_existing_paths(herdbook: RunningService) -> None:
     document = herdbook.get("/v1/openapi.json")
 
     told = {
@@ -98,7 +98,7 @@ def test_document_names_every_path_and_no_more(herdbook: RunningService) -> None
     }
 
 
-def test_document_describes_everything(herdbook: RunningService) -> None:
+def test_everything_in_the_document_has_a_description(herdbook: RunningService) -> None:
     document = herdbook.get("/v1/openapi.json")
 
     for name, shape in document["components"]["schemas"].items():
@@ -160,7 +160,7 @@ def test_methods_of_a_path(
         ),
     ],
 )
-def test_bodies_that_are_none(
+def test_invalid_bodies_are_refused(
     herdbook: RunningService, content: bytes, kind: str, status: int
 ) -> None:
     before = herdbook.get("/v1/log/head")

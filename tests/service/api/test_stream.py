@@ -89,7 +89,9 @@ def client_of(herdbook: RunningService) -> httpx.AsyncClient:
     )
 
 
-async def test_all_of_the_log_then_new_events(herdbook: RunningService) -> None:
+async def test_stream_sends_the_whole_log_and_then_new_events(
+    herdbook: RunningService,
+) -> None:
     async with client_of(herdbook) as client:
         reading = asyncio.create_task(read(client, after=0))
 
@@ -98,7 +100,7 @@ async def test_all_of_the_log_then_new_events(herdbook: RunningService) -> None:
         assert await reading == list(range(1, last + 1))
 
 
-async def test_resumed_after_a_cut_it_misses_and_repeats_nothing(
+async def test_resumed_stream_misses_and_repeats_nothing(
     herdbook: RunningService,
 ) -> None:
     async with client_of(herdbook) as client:
@@ -116,7 +118,7 @@ async def test_resumed_after_a_cut_it_misses_and_repeats_nothing(
         assert found == list(range(1, last + 1))
 
 
-async def test_two_hundred_readers_at_once_get_the_same(
+async def test_two_hundred_concurrent_readers_get_the_same_events(
     program: ServiceProcess,
 ) -> None:
     async with client_of(program) as client:
@@ -135,7 +137,9 @@ async def test_two_hundred_readers_at_once_get_the_same(
         assert positions == list(range(number % before + 1, last + 1))
 
 
-async def test_filters_choose_and_keep_the_order(herdbook: RunningService) -> None:
+async def test_filters_select_events_and_keep_their_order(
+    herdbook: RunningService,
+) -> None:
     async with client_of(herdbook) as client:
         last = await uses(client, 3)
         url = (
@@ -187,7 +191,7 @@ async def test_stop_says_goodbye(program: ServiceProcess) -> None:
 
 
 @pytest.mark.parametrize("position", ["999999", "x", "-1"])
-async def test_position_that_the_log_has_not(
+async def test_position_after_the_end_of_the_log(
     herdbook: RunningService, position: str
 ) -> None:
     async with client_of(herdbook) as client:
@@ -199,7 +203,7 @@ async def test_position_that_the_log_has_not(
     assert answer.json()["code"] == "bad_request"
 
 
-async def test_reader_that_takes_nothing_costs_the_others_nothing(
+async def test_stuck_reader_does_not_affect_the_others(
     herdbook: RunningService,
 ) -> None:
     """It holds its connection, never reads, and is one of many."""

@@ -64,7 +64,9 @@ NO_LIMITS: dict[str, object] = {
 }
 
 
-def test_list_shows_names_roles_and_last_use_without_secrets(service: Service) -> None:
+def test_token_list_has_names_roles_and_last_use_without_secrets(
+    service: Service,
+) -> None:
     listed = service.send("GET", "/v1/tokens")
 
     ann, env = listed.json()

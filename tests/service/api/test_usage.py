@@ -106,7 +106,7 @@ def test_bad_query_is_refused(service: RunningService, query: str, text: str) ->
     assert text in answer.json()["detail"]
 
 
-def test_new_use_is_in_the_next_answer(service: RunningService) -> None:
+def test_next_answer_includes_a_new_use(service: RunningService) -> None:
     before = service.get("/v1/usage")["total"]["requests"]
 
     used_now = service.http.post("/v1/models/b:1/uses", json={})

@@ -31,9 +31,7 @@ def scope_of(set_cookie: str | None) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("path", ACTIONS)
-def test_a_form_without_proof_changes_nothing(
-    herdbook: ServiceThread, path: str
-) -> None:
+def test_form_without_proof_is_refused(herdbook: ServiceThread, path: str) -> None:
     before = herdbook.get("/v1/log/head")
     with open_client(herdbook.address) as looking:
         bare = looking.http.post(path)
@@ -51,7 +49,7 @@ def test_a_form_without_proof_changes_nothing(
     assert herdbook.get("/v1/log/head") == before
 
 
-def test_a_proof_is_good_for_its_browser_alone(herdbook: ServiceThread) -> None:
+def test_proof_is_valid_only_in_its_browser(herdbook: ServiceThread) -> None:
     path = f"/models/{MODEL}/use"
     with open_client(herdbook.address) as one, open_client(herdbook.address) as other:
         proof = one.proof()
@@ -64,7 +62,7 @@ def test_a_proof_is_good_for_its_browser_alone(herdbook: ServiceThread) -> None:
     assert again == proof  # a page outlives the reload of another
 
 
-def test_a_proof_outlives_a_restart_and_a_new_session(
+def test_proof_survives_a_restart_and_a_new_session(
     tmp_path: Path, ollama: SandboxThread
 ) -> None:
     path = f"/models/{MODEL}/use"
@@ -89,7 +87,7 @@ def test_a_proof_outlives_a_restart_and_a_new_session(
     assert restarted.status_code == 303
 
 
-def test_a_planted_cookie_does_not_make_a_proof() -> None:
+def test_planted_cookie_is_not_a_proof() -> None:
     ours = FormProofs(TOKENS, secure=True)
     theirs = FormProofs((), secure=True)
     _, cookie = theirs.prove({"headers": []}, OLGA)
@@ -104,7 +102,7 @@ def test_a_planted_cookie_does_not_make_a_proof() -> None:
         assert ours.prove(scope, OLGA)[1] is not None
 
 
-def test_a_program_with_a_token_needs_no_proof(
+def test_program_with_a_token_does_not_need_a_proof(
     tmp_path: Path, ollama: SandboxThread
 ) -> None:
     with (

@@ -34,7 +34,7 @@ def value_of(set_cookie: str) -> str:
     return set_cookie.partition("=")[2].partition(";")[0]
 
 
-def test_a_session_stands_for_its_token_and_does_not_have_it() -> None:
+def test_session_refers_to_its_token_without_containing_it() -> None:
     header = sessions().begin("olga")
 
     session = sessions().session(value_of(header))
@@ -54,7 +54,7 @@ def test_cookie_is_not_available_to_scripts_and_other_sites() -> None:
     assert sessions().end().startswith("herdbook_session=; Path=/; Max-Age=0; HttpOnly")
 
 
-def test_a_session_is_over_after_its_time() -> None:
+def test_session_expires() -> None:
     wall = Wall()
     all_of_them = sessions(wall=wall)
     value = value_of(all_of_them.begin("olga"))
@@ -125,7 +125,7 @@ def test_forged_cookies_are_not_sessions(number: int) -> None:
     assert sessions().session(forged[number]) is None
 
 
-def test_the_proof_cannot_be_written_in_another_way() -> None:
+def test_proof_has_only_one_valid_encoding() -> None:
     """The last sign of base64 has bits that mean nothing: they have to be nought."""
     value = value_of(sessions().begin("olga"))
     signs = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -135,7 +135,7 @@ def test_the_proof_cannot_be_written_in_another_way() -> None:
     assert taken == [value[-1]]
 
 
-def test_two_cookies_are_none() -> None:
+def test_two_session_cookies_are_ignored() -> None:
     def cookie(*headers: bytes) -> str | None:
         return cookie_of({"headers": [(b"cookie", header) for header in headers]})
 
@@ -147,7 +147,7 @@ def test_two_cookies_are_none() -> None:
     assert cookie() is None
 
 
-async def test_a_session_lets_in_and_outlives_a_restart() -> None:
+async def test_session_is_accepted_and_survives_a_restart() -> None:
     async with serve_guarded() as server, server.client() as client:
         signed_in = await client.post("/login", data={"token": OPERATOR})
         value = value_of(signed_in.headers["set-cookie"])
@@ -161,7 +161,7 @@ async def test_a_session_lets_in_and_outlives_a_restart() -> None:
     assert changed.status_code == 200
 
 
-async def test_a_token_comes_before_a_session() -> None:
+async def test_token_takes_precedence_over_a_session() -> None:
     async with serve_guarded() as server, server.client(READER) as client:
         cookie = {
             "cookie": server.authenticator.sessions.begin("olga").partition(";")[0]
@@ -175,7 +175,7 @@ async def test_a_token_comes_before_a_session() -> None:
     assert wrong.status_code == 401
 
 
-async def test_a_session_that_is_over_is_not_a_failure_and_is_taken_away() -> None:
+async def test_expired_session_is_not_a_failure_and_is_removed() -> None:
     wall = Wall()
     settings = ServiceSettings(tokens=TOKENS, failures=3)
     authenticator = Authenticator(settings, wall=wall)
@@ -195,7 +195,7 @@ async def test_a_session_that_is_over_is_not_a_failure_and_is_taken_away() -> No
     assert still.status_code == 200
 
 
-async def test_a_forged_session_is_a_failure() -> None:
+async def test_forged_session_counts_as_a_failure() -> None:
     async with serve_guarded(failures=3) as server, server.client() as client:
         cookie = {"cookie": "herdbook_session=forged.forged"}
         answers = [await client.get("/v1/who", headers=cookie) for _ in range(4)]

@@ -56,7 +56,7 @@ def test_file_is_checked_at_most_once_a_second(file: Path) -> None:
     assert names(source) == ["ann", "bob", "env"]
 
 
-def test_forced_check_needs_no_wait(file: Path) -> None:
+def test_forced_check_does_not_wait(file: Path) -> None:
     source = TokenReloader((), file, monotonic=Ticks())
     add_token(file, "bob", Role.READ)
 
@@ -149,7 +149,7 @@ def test_last_use_is_remembered(file: Path) -> None:
     }
 
 
-def test_a_removed_token_leaves_the_rest_of_the_file(file: Path) -> None:
+def test_removing_a_token_keeps_the_rest_of_the_file(file: Path) -> None:
     file.write_text(f"# ours\n{file.read_text()}# end\n")
     before = file.read_text()
     add_token(file, "bob", Role.READ)
@@ -159,14 +159,14 @@ def test_a_removed_token_leaves_the_rest_of_the_file(file: Path) -> None:
     assert file.read_text() == before
 
 
-def test_removing_needs_the_token_and_another_one(file: Path) -> None:
+def test_only_an_existing_and_not_the_last_token_can_be_removed(file: Path) -> None:
     with pytest.raises(UnknownTokenError, match=r"bob does not exist"):
         remove_token(file, "bob")
     with pytest.raises(InvalidServiceError, match="only token of the file"):
         remove_token(file, "ann")
 
 
-def test_a_token_in_another_form_is_not_removed(file: Path) -> None:
+def test_token_in_another_notation_is_not_removed(file: Path) -> None:
     token = f'{{role = "read", sha256 = "{sha256_of("x")}"}}'
     file.write_text(f"tokens.bob = {token}\n{file.read_text()}")
 

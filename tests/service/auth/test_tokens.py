@@ -46,7 +46,7 @@ def test_role_includes_the_roles_before_it() -> None:
     assert len(allowed) == 6
 
 
-def test_a_new_token_has_256_bits_and_looks_like_one() -> None:
+def test_new_token_has_256_bits_and_the_token_format() -> None:
     made = {new_token() for _ in range(50)}
 
     assert len(made) == 50
@@ -62,7 +62,7 @@ def test_tokens_are_read_from_a_file(file: Path) -> None:
     )
 
 
-def test_tokens_are_taken_from_the_environment_and_out_of_it() -> None:
+def test_tokens_are_read_from_the_environment_and_removed_from_it() -> None:
     environment = {
         "HERDBOOK_TOKENS": f"ann:admin:{SECRET},\n bob:read:{LONG}:x",
         "A": "",
@@ -80,7 +80,7 @@ def test_tokens_are_taken_from_the_environment_and_out_of_it() -> None:
     )
 
 
-def test_the_variable_is_gone_from_this_process_and_its_children(
+def test_variable_is_removed_from_this_process_and_its_children(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HERDBOOK_TOKENS", f"ann:read:{SECRET}")
@@ -180,7 +180,7 @@ def test_file_and_variable_must_not_share_a_name(file: Path) -> None:
     assert len(load_tokens(file, others(f"bob:read:{LONG}"))) == 2
 
 
-def test_a_file_that_others_may_read_is_warned_of(
+def test_file_readable_by_others_is_a_warning(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file.write_text(table())
@@ -197,7 +197,7 @@ def test_a_file_that_others_may_read_is_warned_of(
 
 
 @pytest.mark.parametrize("given", [0, 1, 2, None])
-def test_every_token_is_compared_whichever_it_is(given: int | None) -> None:
+def test_every_token_is_compared_regardless_of_a_match(given: int | None) -> None:
     secrets = [new_token() for _ in range(3)]
     compared: list[str] = []
 
@@ -220,7 +220,7 @@ def test_every_token_is_compared_whichever_it_is(given: int | None) -> None:
 
 
 @pytest.mark.parametrize("secret", ["", " ", "ä", "\udcff", "\0", "x" * 100_000])
-def test_invalid_secrets_have_no_user(secret: str) -> None:
+def test_invalid_secrets_match_no_user(secret: str) -> None:
     tokens = Tokens([Token(name="a", role=Role.READ, sha256=sha256_of(SECRET))])
 
     assert tokens.principal(secret) is None
@@ -237,7 +237,7 @@ def test_no_secret_is_in_any_repr() -> None:
 
 
 @pytest.mark.parametrize("name", ["ann", "a.b-c_D", "7", "a" * 64])
-def test_names(name: str) -> None:
+def test_valid_token_names(name: str) -> None:
     assert is_token_name(name)
 
 

@@ -32,7 +32,7 @@ def browser(herdbook: ServiceThread) -> Iterator[HtmlClient]:
         yield looking
 
 
-def test_pull_by_name_leads_to_the_question(browser: HtmlClient) -> None:
+def test_pull_by_name_asks_for_confirmation(browser: HtmlClient) -> None:
     absent = browser.page("/pull?model=qwen3:0.6b")
     present = browser.page(f"/pull?model={MODEL}")
 
@@ -41,7 +41,7 @@ def test_pull_by_name_leads_to_the_question(browser: HtmlClient) -> None:
     assert f"Update {MODEL}?" in present.text
 
 
-def test_pull_is_begun_by_the_form_and_recorded(
+def test_form_starts_a_pull_that_is_recorded(
     browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     answer = browser.send("/models/qwen3:0.6b/pull")
@@ -52,7 +52,7 @@ def test_pull_is_begun_by_the_form_and_recorded(
     assert (started["type"], started["actor"]) == ("PullStarted", "api:local")
 
 
-def test_load_use_and_unload_by_their_forms(
+def test_forms_load_use_and_unload_a_model(
     browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     browser.send(f"/models/{MODEL}/load", num_ctx="2048", keep_alive="10m")
@@ -73,7 +73,7 @@ def test_load_use_and_unload_by_their_forms(
     ("form", "words"),
     [({"num_ctx": "viele"}, "num_ctx"), ({"keep_alive": "0"}, "keep_alive")],
 )
-def test_load_that_cannot_be_is_refused(
+def test_impossible_load_is_refused(
     browser: HtmlClient, form: dict[str, str], words: str
 ) -> None:
     answer = browser.http.post(
@@ -84,7 +84,7 @@ def test_load_that_cannot_be_is_refused(
     assert words in Page(answer.text).text
 
 
-def test_questions_name_who_else_is_concerned(
+def test_confirmations_name_the_other_affected_models(
     browser: HtmlClient, herdbook: ServiceThread, ollama: SandboxThread
 ) -> None:
     copied = {"source": MODEL, "destination": "twin:latest"}
@@ -107,7 +107,7 @@ def test_questions_name_who_else_is_concerned(
     assert "/models/twin:latest" in browser.page("/node").links
 
 
-def test_update_says_that_what_is_there_stays(
+def test_update_says_that_the_present_version_stays(
     browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     asked = browser.page(f"/models/{MODEL}/update")
@@ -117,7 +117,7 @@ def test_update_says_that_what_is_there_stays(
     assert "Unchanged parts are not downloaded again." in asked.text
 
 
-def test_delete_says_what_it_frees_and_leads_to_the_herd(
+def test_delete_shows_the_freed_size_and_redirects_to_the_models(
     browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     asked = browser.page(f"/models/{MODEL}/delete")
@@ -148,7 +148,7 @@ def test_cancel_ends_a_pull(tmp_path: Path, slow_ollama: SandboxThread) -> None:
     assert types[-1] == "PullCancelled"
 
 
-def test_cancel_where_nothing_is_under_way_says_so(browser: HtmlClient) -> None:
+def test_cancel_without_a_running_operation_says_so(browser: HtmlClient) -> None:
     assert "No operation is in progress" in browser.page(f"/models/{MODEL}/cancel").text
 
 
@@ -164,7 +164,7 @@ def test_failure_is_shown_once_with_its_remedy(
     assert "Pull again" in text
 
 
-def test_model_in_error_can_be_forgotten(
+def test_failure_of_a_model_can_be_dismissed(
     browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     browser.send("/models/no-such:1b/pull")
@@ -210,7 +210,7 @@ def test_settings_are_changed_by_the_form(
     assert "api:local" in page.text
 
 
-def test_settings_of_a_loaded_model_apply_at_its_next_load(
+def test_changed_settings_of_a_loaded_model_apply_at_its_next_load(
     browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     def change(**fields: str) -> str:
@@ -227,7 +227,7 @@ def test_settings_of_a_loaded_model_apply_at_its_next_load(
     assert "num_ctx takes effect at the next load. Unload model" in after
 
 
-def test_settings_that_cannot_be_lose_nothing(
+def test_invalid_settings_keep_the_input(
     browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     answer = browser.send(
@@ -246,7 +246,7 @@ def test_settings_that_cannot_be_lose_nothing(
     assert settings_of(herdbook) == {}
 
 
-def test_settings_that_changed_meanwhile_are_shown_next_to_what_was_typed(
+def test_conflicting_settings_are_shown_next_to_the_input(
     browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     path, version = f"/models/{MODEL}/configuration", version_of(herdbook)
@@ -267,7 +267,7 @@ def test_settings_that_changed_meanwhile_are_shown_next_to_what_was_typed(
     assert settings_of(herdbook) == {"num_ctx": 4096, "temperature": 0.7}
 
 
-def test_use_meanwhile_is_not_a_conflict(
+def test_concurrent_use_is_not_a_conflict(
     browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     version = version_of(herdbook)
@@ -293,7 +293,7 @@ def guarded(tmp_path: Path, ollama: SandboxThread) -> Iterator[ServiceThread]:
         yield running
 
 
-def test_who_may_only_read_sees_why_buttons_are_off(guarded: ServiceThread) -> None:
+def test_reader_sees_why_buttons_are_disabled(guarded: ServiceThread) -> None:
     with open_client(guarded.address, READER) as looking:
         page = looking.page(f"/models/{MODEL}")
 
@@ -359,7 +359,7 @@ def test_read_only_service_says_so(tmp_path: Path, ollama: SandboxThread) -> Non
         assert looking.http.post(f"/models/{MODEL}/load").status_code == 403
 
 
-def test_action_is_reported_with_its_event(
+def test_action_is_confirmed_with_its_event(
     herdbook: ServiceThread, browser: HtmlClient
 ) -> None:
     answer = browser.send(f"/models/{MODEL}/use", purpose="review")

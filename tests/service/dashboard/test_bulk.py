@@ -31,7 +31,7 @@ def present(herdbook: ServiceThread) -> dict[str, int]:
     return {each["name"]: each["size_bytes"] for each in herdbook.get("/v1/models")}
 
 
-def test_confirmation_lists_every_model_and_its_bytes(
+def test_confirmation_lists_every_model_and_its_size(
     browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     sizes = present(herdbook)
@@ -64,7 +64,9 @@ def test_failing_model_does_not_stop_the_others(
     assert f'href="/log/{newest}"' in answer.text
 
 
-def test_unload_and_pull_again(browser: HtmlClient, herdbook: ServiceThread) -> None:
+def test_models_can_be_unloaded_and_pulled_again(
+    browser: HtmlClient, herdbook: ServiceThread
+) -> None:
     herdbook.operate("load", MODEL)
 
     asked = browser.page(f"/bulk?do=unload&model={MODEL}")
@@ -91,7 +93,7 @@ def test_unload_and_pull_again(browser: HtmlClient, herdbook: ServiceThread) -> 
         "do=delete&" + "&".join(f"model=m{n}:1b" for n in range(101)),
     ],
 )
-def test_selection_that_cannot_be_is_refused(browser: HtmlClient, query: str) -> None:
+def test_invalid_selection_is_refused(browser: HtmlClient, query: str) -> None:
     browser.page(f"/bulk?{query}", 400)
 
 
@@ -106,7 +108,9 @@ def test_form_without_proof_changes_nothing(
     assert present(herdbook) == before
 
 
-def test_operator_may_not_delete_several(tmp_path: Path, ollama: SandboxThread) -> None:
+def test_operator_cannot_delete_several_models(
+    tmp_path: Path, ollama: SandboxThread
+) -> None:
     with (
         run_in_thread(tmp_path / "herd.db", ollama.address, tokens=TOKENS) as running,
         open_client(running.address, OPERATOR) as browser,

@@ -67,7 +67,7 @@ def entries(*kinds: tuple[str, float]) -> list[HistoryEntry]:
     return [entry(at, kind, minutes) for at, (kind, minutes) in enumerate(kinds, 1)]
 
 
-def test_element_escapes_all_that_goes_in() -> None:
+def test_element_escapes_all_content() -> None:
     made = element("text", "<b>&", class_='"x', data_a="1", left_out=None)
 
     assert made == '<text class="&#34;x" data-a="1">&lt;b&gt;&amp;</text>'
@@ -76,7 +76,7 @@ def test_element_escapes_all_that_goes_in() -> None:
 @pytest.mark.parametrize(
     ("share", "told"), [(0, "0%"), (0.5, "50%"), (1 / 3, "33.333%"), (7, "100%")]
 )
-def test_percent_stays_within_the_picture(share: float, told: str) -> None:
+def test_percentage_stays_within_the_chart(share: float, told: str) -> None:
     assert percent(share) == told
 
 
@@ -113,21 +113,21 @@ def test_memory_legend_names_each_piece() -> None:
     assert swatches == ["swatch s0", "swatch s1"]
 
 
-def test_memory_bar_of_nothing_is_nothing() -> None:
+def test_empty_memory_bar_is_not_drawn() -> None:
     assert memory_bar([]) == ""
 
 
-def test_memory_bar_of_one_runner_would_look_full() -> None:
+def test_memory_bar_of_one_runner_is_not_drawn() -> None:
     assert memory_bar([runner("a:1", 10, 0)]) == ""
 
 
-def test_memory_bar_cannot_be_written_into() -> None:
+def test_memory_bar_escapes_its_labels() -> None:
     bar = drawn(memory_bar([runner("</title><script>x</script>", 10, 0)] * 2))
 
     assert bar.find(f".//{SVG}script") is None
 
 
-def test_progress_bar_is_as_long_as_what_is_there() -> None:
+def test_progress_bar_is_as_long_as_the_share() -> None:
     bar = drawn(progress_bar(6_600_000_000, 17_400_000_000))
 
     done = [r.get("width") for r in bar.iter(f"{SVG}rect") if r.get("class") == "done"]
@@ -135,7 +135,7 @@ def test_progress_bar_is_as_long_as_what_is_there() -> None:
     assert bar.get("aria-label") == "6.6 of 17.4 GB (37 %)"
 
 
-def test_density_strip_is_high_where_events_are_close() -> None:
+def test_density_strip_is_high_where_events_are_dense() -> None:
     at = [0.0, 1.0, 3601.0]
     samples = [Sample(n, START + timedelta(seconds=s)) for n, s in enumerate(at, 1)]
 
@@ -158,7 +158,7 @@ def test_density_strip_is_an_axis_of_time() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_density_strip_of_next_to_nothing_is_nothing(count: int) -> None:
+def test_density_strip_of_few_events_is_not_drawn(count: int) -> None:
     samples = [Sample(1, START)] * count
 
     assert density_strip(samples, chosen=START, now=NOW) == ""
@@ -173,13 +173,13 @@ def test_samples_are_few_and_have_both_ends(head: int) -> None:
     assert [*positions[:1], *positions[-1:]] == ([1, head] if head else [])
 
 
-def test_samples_of_a_log_that_grows_are_used_on() -> None:
+def test_samples_of_a_growing_log_are_reused() -> None:
     before, after = set(positions_of(10_000)), set(positions_of(10_050))
 
     assert len(after - before) <= 1
 
 
-def test_trail_has_a_span_for_what_began_and_ended() -> None:
+def test_timeline_has_a_span_for_a_finished_activity() -> None:
     trail = trail_of(
         entries(
             ("PullStarted", 0),
@@ -208,19 +208,19 @@ def test_trail_has_a_span_for_what_began_and_ended() -> None:
         ("ModelVanished", Ending.DONE),
     ],
 )
-def test_trail_shows_how_a_pull_ended(last: str, ending: Ending) -> None:
+def test_timeline_shows_how_a_pull_ended(last: str, ending: Ending) -> None:
     trail = trail_of(entries(("PullStarted", 0), (last, 2)))
 
     assert [span.ending for span in trail.spans] == [ending]
 
 
-def test_trail_continues_with_what_has_not_ended() -> None:
+def test_timeline_continues_unfinished_activities() -> None:
     trail = trail_of(entries(("ModelDiscovered", 0), ("ModelUsed", 3)))
 
     assert [(s.lane, s.end) for s in trail.spans] == [(Lane.LOADED, None)]
 
 
-def test_timeline_draws_failures_with_a_sign_and_cuts_at_its_beginning() -> None:
+def test_timeline_marks_failures_and_clips_at_its_start() -> None:
     events = entries(("PullStarted", 0), ("PullFailed", 100), ("PullStarted", 110))
     window = window_of(events, NOW.at, timedelta(hours=1))
 
@@ -242,7 +242,7 @@ def test_timeline_draws_failures_with_a_sign_and_cuts_at_its_beginning() -> None
     )
 
 
-def test_timeline_joins_uses_that_would_stand_on_one_another() -> None:
+def test_timeline_joins_overlapping_uses() -> None:
     events = entries(
         ("ModelDiscovered", 0), *[("ModelUsed", 60 + n / 100) for n in range(9)]
     )
@@ -256,7 +256,7 @@ def test_timeline_joins_uses_that_would_stand_on_one_another() -> None:
 
 
 @pytest.mark.parametrize("hours", [0.01, 1, 30, 24 * 9, 24 * 400, 24 * 3000])
-def test_timeline_has_few_ticks_whatever_its_length(hours: float) -> None:
+def test_timeline_of_any_length_has_few_ticks(hours: float) -> None:
     events = entries(("ModelDiscovered", -60 * hours))
 
     picture = drawn(timeline(trail_of(events), window_of(events, NOW.at, None), NOW))
@@ -265,7 +265,7 @@ def test_timeline_has_few_ticks_whatever_its_length(hours: float) -> None:
     assert 1 < len(texts) <= 7
 
 
-def test_state_diagram_marks_the_state_and_counts_the_ways_gone() -> None:
+def test_state_diagram_marks_the_state_and_counts_transitions() -> None:
     counts = {"not_present>loading": 2, "loading>available": 1}
 
     diagram = drawn(state_diagram(counts, ModelState.AVAILABLE))
@@ -280,7 +280,7 @@ def test_state_diagram_marks_the_state_and_counts_the_ways_gone() -> None:
     assert len(gone) == 2
 
 
-def test_state_diagram_has_every_way_of_the_lifecycle() -> None:
+def test_state_diagram_has_every_transition_of_the_lifecycle() -> None:
     diagram = drawn(state_diagram({}, ModelState.NOT_PRESENT))
 
     ways = [p for p in diagram.iter(f"{SVG}path") if "way" in p.get("class", "")]

@@ -19,7 +19,7 @@ SETTINGS_IN_FORCE: dict[str, Setting] = {
 }
 
 
-def test_form_that_was_not_touched_changes_nothing() -> None:
+def test_unchanged_form_changes_nothing() -> None:
     texts = editing.texts_of(SETTINGS_IN_FORCE)
     form = editing.fields_of(texts)
     sent = {name: text.replace("\n", "\r\n") for name, text in form.items()}
@@ -37,7 +37,7 @@ def test_form_has_a_field_for_every_setting() -> None:
     }
 
 
-def test_what_was_typed_is_set_and_what_was_emptied_is_unset() -> None:
+def test_filled_fields_are_set_and_emptied_ones_unset() -> None:
     texts = editing.texts_of(SETTINGS_IN_FORCE)
     form = editing.fields_of(texts) | {
         "num_ctx": " 16384 ",
@@ -62,12 +62,12 @@ def test_what_was_typed_is_set_and_what_was_emptied_is_unset() -> None:
         ("notes", "x" * 2001),
     ],
 )
-def test_what_cannot_be_is_refused(field: str, text: str) -> None:
+def test_invalid_input_is_refused(field: str, text: str) -> None:
     with pytest.raises(InvalidConfigurationError):
         editing.edit_of({}, editing.read({field: text}))
 
 
-def test_changes_are_undone_from_the_newest_on() -> None:
+def test_changes_are_undone_from_the_newest() -> None:
     newest = ConfigurationChanged(set={"num_ctx": 3}, was={"num_ctx": 2})
     older = ConfigurationChanged(
         set={"num_ctx": 2}, unset=("pinned",), was={"num_ctx": 1, "pinned": True}
@@ -79,7 +79,7 @@ def test_changes_are_undone_from_the_newest_on() -> None:
     }
 
 
-def test_what_was_typed_is_laid_on_what_others_did() -> None:
+def test_input_is_merged_with_changes_of_others() -> None:
     base = {"num_ctx": "1", "notes": "a", "pinned": "true"}
     wanted = {"num_ctx": "2", "notes": "a", "temperature": "1"}
     current = {"num_ctx": "3", "notes": "b", "keep_alive": "5m", "pinned": "true"}

@@ -60,7 +60,7 @@ def browser(herdbook: ServiceThread) -> Iterator[HtmlClient]:
         yield looking
 
 
-def test_pieces_are_stacked_and_say_value_and_time() -> None:
+def test_pieces_are_stacked_and_show_value_and_time() -> None:
     a, b = 3_000_000_000, 1_000_000_000
     runs = runs_of(columns({}, {"a": a, "b": b}, {"a": a, "b": b}, {"b": b}))
 
@@ -75,7 +75,7 @@ def test_pieces_are_stacked_and_say_value_and_time() -> None:
     assert titles[2] == "b: 1.0 GB, 15:00:00 to 16:00:00"
 
 
-def test_many_models_are_drawn_as_others() -> None:
+def test_surplus_models_are_drawn_as_others() -> None:
     parts = {f"m{n}": 100 - n for n in range(20)}
     runs = runs_of(columns(parts))
 
@@ -86,7 +86,7 @@ def test_many_models_are_drawn_as_others() -> None:
     assert sum(parts_of(runs[0], series)) == sum(parts.values())
 
 
-def test_hostile_label_stays_text() -> None:
+def test_hostile_label_is_escaped() -> None:
     root = drawn(runs_of(columns({HOSTILE: 5})))
 
     assert not [e for e in root.iter() if e.tag.endswith("script")]
@@ -136,5 +136,5 @@ def test_charts_of_the_past_show_the_past(
 
 
 @pytest.mark.parametrize("query", ["", "of=power", f"of=memory&model={'x' * 600}"])
-def test_figures_that_cannot_be_are_refused(browser: HtmlClient, query: str) -> None:
+def test_invalid_figures_are_refused(browser: HtmlClient, query: str) -> None:
     browser.page(f"/figures?{query}", 400)

@@ -23,7 +23,7 @@ def test_model_path_is_one_segment(name: str, path: str) -> None:
     assert model_path(name) == path
 
 
-def test_links_leave_out_what_is_empty() -> None:
+def test_links_omit_empty_parameters() -> None:
     links = Links()
 
     assert links.to("/log", model="", before=None, type_="A") == "/log?type=A"
@@ -38,7 +38,7 @@ def test_links_keep_the_time() -> None:
 
 
 @pytest.mark.parametrize("cookie", ["Europe%2FBerlin", "Europe/Berlin"])
-def test_zone_is_what_the_browser_says(cookie: str) -> None:
+def test_time_zone_comes_from_the_browser(cookie: str) -> None:
     assert time_zone_of({"zone": cookie}) == ZoneInfo("Europe/Berlin")
 
 
@@ -54,11 +54,11 @@ def test_zone_is_what_the_browser_says(cookie: str) -> None:
         "a\0b",
     ],
 )
-def test_invalid_zone_means_that_of_the_server(cookie: str) -> None:
+def test_invalid_time_zone_falls_back_to_the_server(cookie: str) -> None:
     assert time_zone_of({"zone": cookie}) is None
 
 
-def test_static_links_carry_their_content() -> None:
+def test_static_links_contain_a_content_hash() -> None:
     assert static_link("live.js") == f"/static/live.js?v={FILES['live.js'].version}"
     assert {"herdbook.css", "live.js", "icon.svg"} <= set(FILES)
 

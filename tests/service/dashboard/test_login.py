@@ -60,16 +60,16 @@ async def proof_of(server: GuardedServer, one: httpx.AsyncClient) -> dict[str, s
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_nobody_is_led_to_another_site(text: str) -> None:
+def test_login_never_redirects_to_another_site(text: str) -> None:
     assert local_path(text) == "/"
 
 
 @pytest.mark.parametrize("text", OURS)
-def test_everybody_is_led_to_where_they_were(text: str) -> None:
+def test_login_redirects_to_the_requested_page(text: str) -> None:
     assert local_path(text) == text
 
 
-async def test_a_person_signs_in_and_out_without_a_script() -> None:
+async def test_sign_in_and_out_work_without_javascript() -> None:
     async with (
         serve_guarded() as server,
         server.client(headers={"accept": "text/html"}) as one,
@@ -100,7 +100,7 @@ async def test_a_person_signs_in_and_out_without_a_script() -> None:
 
 
 @pytest.mark.parametrize("wanted", HOSTILE[:10])
-async def test_the_form_leads_to_no_other_site(wanted: str) -> None:
+async def test_login_form_posts_to_this_site_only(wanted: str) -> None:
     async with serve_guarded() as server, server.client() as client:
         form = await client.get("/login", params={"next": wanted})
         answer = await client.post("/login", data={"next": wanted, "token": ADMIN})
@@ -109,7 +109,7 @@ async def test_the_form_leads_to_no_other_site(wanted: str) -> None:
     assert answer.headers["location"] == "/"
 
 
-async def test_who_followed_a_link_from_elsewhere_need_not_sign_in_again() -> None:
+async def test_link_from_another_site_needs_no_new_login() -> None:
     """A browser sends the cookie with no link of another site, but with ours."""
     async with serve_guarded() as server, server.client() as client:
         form = await client.get("/login?next=/models/a")
@@ -117,7 +117,7 @@ async def test_who_followed_a_link_from_elsewhere_need_not_sign_in_again() -> No
     assert '<a href="/models/a">Continue</a>' in form.text
 
 
-async def test_what_the_link_says_cannot_become_a_part_of_the_page() -> None:
+async def test_text_of_the_link_is_escaped() -> None:
     async with serve_guarded() as server, server.client() as client:
         form = await client.get("/login", params={"next": '/"><script>x</script>'})
         wrong = await client.post(
@@ -129,7 +129,7 @@ async def test_what_the_link_says_cannot_become_a_part_of_the_page() -> None:
     assert "y</script" not in wrong.text
 
 
-async def test_wrong_tokens_count_with_those_of_programs() -> None:
+async def test_wrong_tokens_in_forms_count_like_those_of_programs() -> None:
     wrong = {"authorization": "Bearer wrong"}
     async with serve_guarded(failures=4) as server, server.client() as client:
         pages = [await client.post("/login", data={"token": "wrong"}) for _ in range(3)]
@@ -147,7 +147,7 @@ async def test_wrong_tokens_count_with_those_of_programs() -> None:
     assert "set-cookie" not in refused.headers
 
 
-async def test_an_empty_form_is_not_a_failure() -> None:
+async def test_empty_form_is_not_a_failure() -> None:
     async with serve_guarded(failures=1) as server, server.client() as client:
         empty = [
             await client.post("/login", data=data)
@@ -160,7 +160,7 @@ async def test_an_empty_form_is_not_a_failure() -> None:
     assert right.status_code == 303
 
 
-async def test_only_a_form_is_taken() -> None:
+async def test_only_forms_are_accepted() -> None:
     async with serve_guarded() as server, server.client() as client:
         json = await client.post("/login", json={"token": OPERATOR})
         files = await client.post("/login", files={"token": OPERATOR.encode()})
@@ -175,7 +175,7 @@ async def test_only_a_form_is_taken() -> None:
     assert long.status_code == 413
 
 
-async def test_another_site_signs_nobody_in_or_out() -> None:
+async def test_other_sites_cannot_sign_users_in_or_out() -> None:
     foreign = {"origin": "http://evil.example"}
     async with serve_guarded() as server, server.client(headers=foreign) as client:
         signed_in = await client.post("/login", data={"token": OPERATOR})
@@ -185,14 +185,14 @@ async def test_another_site_signs_nobody_in_or_out() -> None:
     assert "set-cookie" not in signed_in.headers
 
 
-async def test_behind_https_the_cookie_travels_there_alone() -> None:
+async def test_cookie_behind_https_is_sent_only_over_https() -> None:
     async with serve_guarded(secure=True) as server, server.client() as client:
         answer = await client.post("/login", data={"token": OPERATOR})
 
     assert answer.headers["set-cookie"].endswith("; Secure")
 
 
-async def test_without_tokens_nobody_needs_to_sign_in() -> None:
+async def test_no_login_without_tokens() -> None:
     async with serve_guarded(tokens=()) as server, server.client() as client:
         asked = await client.get("/login")
         given = await client.post("/login", data={"token": "x"})

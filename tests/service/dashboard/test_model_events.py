@@ -11,7 +11,7 @@ from herdbook.service.dashboard import model_events
 from herdbook.service.dashboard.model_events import Trail
 
 
-async def test_pages_of_a_stream_have_each_event_once_however_they_are_read() -> None:
+async def test_pages_of_a_stream_have_each_event_once_in_both_directions() -> None:
     async with serve_manager() as (_, manager):
         name = (await manager.all_statuses())[0].name
         stream = model_stream("local", name)
@@ -34,7 +34,7 @@ async def test_pages_of_a_stream_have_each_event_once_however_they_are_read() ->
             assert found == expected
 
 
-async def test_trail_ends_at_the_time() -> None:
+async def test_timeline_ends_at_the_chosen_time() -> None:
     async with serve_manager() as (_, manager):
         name = (await manager.all_statuses())[0].name
         end = (await manager.now()).position
@@ -48,7 +48,7 @@ async def test_trail_ends_at_the_time() -> None:
         assert all(entry.position <= end for entry in known.entries)
 
 
-async def test_setters_are_the_newest_who_set_what_is_in_force() -> None:
+async def test_setters_are_the_newest_events_of_current_settings() -> None:
     async with serve_manager() as (_, manager):
         name = (await manager.all_statuses())[0].name
         await manager.configure(name, {"num_ctx": 1024, "notes": "a"}, note="first")

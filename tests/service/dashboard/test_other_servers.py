@@ -25,7 +25,7 @@ async def texts(tmp_path: Path, *paths: str, **replies: Reply) -> list[str]:
         return await asyncio.to_thread(read, address)
 
 
-async def test_loaded_is_unknown_where_the_server_does_not_report_it(
+async def test_loaded_is_unknown_if_the_server_does_not_report_it(
     tmp_path: Path,
 ) -> None:
     models, server = await texts(tmp_path, "/", "/node", ps=NOT_FOUND)
@@ -37,7 +37,7 @@ async def test_loaded_is_unknown_where_the_server_does_not_report_it(
 
 
 @pytest.mark.parametrize("path", ["/", "/node"])
-async def test_refusal_is_the_reason_and_not_a_lack_of_a_server(
+async def test_refusal_is_reported_as_the_reason_instead_of_a_missing_server(
     tmp_path: Path, path: str
 ) -> None:
     refused = Reply({"error": "unauthorized"}, 401)
@@ -51,7 +51,7 @@ async def test_refusal_is_the_reason_and_not_a_lack_of_a_server(
     assert "no problems" not in text
 
 
-async def test_context_of_the_models_own_parameters_is_the_configured_one(
+async def test_context_from_the_parameters_of_the_model_is_shown_as_configured(
     tmp_path: Path,
 ) -> None:
     shown = {

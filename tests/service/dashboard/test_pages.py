@@ -43,7 +43,7 @@ def browser(herdbook: ServiceThread) -> Iterator[HtmlClient]:
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_page_is_well_formed_now_and_as_of(browser: HtmlClient, path: str) -> None:
+def test_current_and_past_pages_are_well_formed(browser: HtmlClient, path: str) -> None:
     now = browser.page(path)
     then = browser.page(f"{path}{'&' if '?' in path else '?'}as_of=9")
 
@@ -56,7 +56,7 @@ def test_page_is_well_formed_now_and_as_of(browser: HtmlClient, path: str) -> No
         assert leaves or not link.startswith("/") or "as_of=9" in link, link
 
 
-def test_page_of_the_past_has_no_live_updates(browser: HtmlClient) -> None:
+def test_past_page_has_no_live_updates(browser: HtmlClient) -> None:
     now = browser.http.get("/").text
     then = browser.http.get("/?as_of=3").text
 
@@ -65,7 +65,7 @@ def test_page_of_the_past_has_no_live_updates(browser: HtmlClient) -> None:
     assert 'class="past"' in then
 
 
-def test_past_state_stays_the_same(browser: HtmlClient) -> None:
+def test_past_state_does_not_change(browser: HtmlClient) -> None:
     links = browser.page("/log?as_of=1+min+ago").links
 
     kept = {found[1] for link in links if (found := re.search(r"as_of=([^&]+)", link))}
@@ -74,7 +74,7 @@ def test_past_state_stays_the_same(browser: HtmlClient) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT.*Z", kept.pop().replace("%3A", ":"))
 
 
-def test_herd_shows_each_model_with_what_can_be_done(browser: HtmlClient) -> None:
+def test_models_page_shows_each_model_with_its_actions(browser: HtmlClient) -> None:
     page = browser.page("/")
 
     assert f"/models/{MODEL}" in page.links
@@ -83,7 +83,7 @@ def test_herd_shows_each_model_with_what_can_be_done(browser: HtmlClient) -> Non
     assert "now · event" in page.text
 
 
-def test_herd_without_a_server_says_what_to_do(tmp_path: Path) -> None:
+def test_models_page_without_a_server_says_what_to_do(tmp_path: Path) -> None:
     with (
         run_in_thread(tmp_path / "herd.db", "127.0.0.1:9") as running,
         open_client(running.address) as looking,
@@ -94,7 +94,7 @@ def test_herd_without_a_server_says_what_to_do(tmp_path: Path) -> None:
     assert "ollama serve" in page.text
 
 
-def test_banner_stands_on_every_page(tmp_path: Path, ollama: SandboxThread) -> None:
+def test_banner_is_on_every_page(tmp_path: Path, ollama: SandboxThread) -> None:
     with (
         run_in_thread(tmp_path / "herd.db", ollama.address, banner=HOSTILE) as running,
         open_client(running.address) as looking,
@@ -119,7 +119,7 @@ def test_banner_stands_on_every_page(tmp_path: Path, ollama: SandboxThread) -> N
         ("/static/nothing.js", 404, "is not a file of this service"),
     ],
 )
-def test_what_cannot_be_shown_says_why(
+def test_error_page_shows_the_reason(
     browser: HtmlClient, path: str, status: int, words: str
 ) -> None:
     page = browser.page(path, status)
@@ -128,7 +128,7 @@ def test_what_cannot_be_shown_says_why(
     assert "/" in page.links
 
 
-def test_static_files_are_kept_by_their_content(browser: HtmlClient) -> None:
+def test_static_files_are_cached_by_content(browser: HtmlClient) -> None:
     link = re.search(
         r'href="(/static/herdbook.css\?v=\w+)"', browser.http.get("/").text
     )
@@ -142,7 +142,7 @@ def test_static_files_are_kept_by_their_content(browser: HtmlClient) -> None:
     assert kept.headers["content-type"] == "text/css; charset=utf-8"
 
 
-def test_names_with_slashes_are_one_name(browser: HtmlClient) -> None:
+def test_name_with_slashes_is_one_name(browser: HtmlClient) -> None:
     page = browser.page("/models/hf.co/some/body:q4")
 
     assert "No events for hf.co/some/body:q4 yet" in page.text
@@ -171,7 +171,7 @@ def test_event_shows_its_envelope_and_its_operation(
         assert word in page.text
 
 
-def test_roles_show_who_was_chosen_and_what_is_worth_pulling(
+def test_roles_page_shows_choices_and_suggestions(
     browser: HtmlClient,
 ) -> None:
     page = browser.page("/roles")
@@ -181,7 +181,7 @@ def test_roles_show_who_was_chosen_and_what_is_worth_pulling(
     assert any(link.endswith("/pull") for link in page.links)
 
 
-def test_node_shows_server_log_and_diagnosis(
+def test_server_page_shows_server_log_and_diagnosis(
     browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     page = browser.page("/node")
@@ -207,7 +207,7 @@ def test_compare_shows_what_differs(
     assert "Choose two times" in browser.page("/compare").text
 
 
-def test_times_are_shown_in_the_readers_zone(browser: HtmlClient) -> None:
+def test_times_are_shown_in_the_time_zone_of_the_reader(browser: HtmlClient) -> None:
     def clock(zone: str) -> str:
         answer = browser.http.get("/", headers={"cookie": f"zone={zone}"})
         found = re.search(r'id="clock"[^>]*>(\d\d):', answer.text)
@@ -218,7 +218,9 @@ def test_times_are_shown_in_the_readers_zone(browser: HtmlClient) -> None:
     assert hours % 24 in (9, 10, 8)  # between the two an hour may end
 
 
-def test_find_shows_the_models_whose_name_has_it(browser: HtmlClient) -> None:
+def test_search_shows_the_models_whose_name_contains_the_text(
+    browser: HtmlClient,
+) -> None:
     page = browser.page("/?find=LLAMA")
 
     assert f"/models/{MODEL}" in page.links
@@ -228,7 +230,7 @@ def test_find_shows_the_models_whose_name_has_it(browser: HtmlClient) -> None:
     )
 
 
-def test_compare_with_now_compares_with_now(
+def test_empty_end_compares_with_now(
     browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     begin = herdbook.get("/v1/log/head")["position"]
@@ -248,7 +250,7 @@ def _same(link: str, path: str) -> bool:
     return one == other
 
 
-def test_herd_shows_a_pull_that_a_stop_interrupted(
+def test_models_page_shows_an_interrupted_pull(
     tmp_path: Path, slow_ollama: SandboxThread
 ) -> None:
     log, body = tmp_path / "herd.db", {"kind": "pull", "model": "qwen3:0.6b"}
@@ -265,7 +267,7 @@ def test_herd_shows_a_pull_that_a_stop_interrupted(
     assert "Pull it again to resume" in page.text
 
 
-def test_pages_hold_no_character_that_is_not_seen(
+def test_pages_contain_no_invisible_characters(
     browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     hostile = "a\u202eb\u2066c\u200bd\u2028e"
@@ -333,7 +335,7 @@ def test_unknown_filters_suggest_a_value(browser: HtmlClient, query: str) -> Non
     assert "Did you mean" in answer.text
 
 
-def test_errors_are_above_the_fold(
+def test_errors_are_at_the_top_of_the_page(
     browser: HtmlClient, herdbook: ServiceThread
 ) -> None:
     browser.send("/models/no-such:1b/pull")

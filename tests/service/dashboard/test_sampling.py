@@ -48,7 +48,7 @@ async def failing_read(
     )
 
 
-async def test_read_that_fails_is_complete_when_repeated(tmp_path: Path) -> None:
+async def test_failed_read_is_complete_when_repeated(tmp_path: Path) -> None:
     async with serve_sandbox("herd") as server:
         first, second, every = await failing_read(server, tmp_path)
 
@@ -56,7 +56,7 @@ async def test_read_that_fails_is_complete_when_repeated(tmp_path: Path) -> None
     assert set(first) < set(second)
 
 
-async def test_no_position_is_sampled_of_an_empty_log(tmp_path: Path) -> None:
+async def test_empty_log_has_no_samples(tmp_path: Path) -> None:
     async with (
         serve_sandbox("herd") as server,
         server.open_manager(tmp_path / "herd.db", refresh=False) as manager,

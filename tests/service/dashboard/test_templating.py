@@ -5,7 +5,7 @@ from __future__ import annotations
 from herdbook.service.dashboard.templating import rendered, rendered_in_slices
 
 
-async def test_a_page_in_slices_is_the_same_page() -> None:
+async def test_page_built_in_slices_is_the_same() -> None:
     values = {"wanted": "/", "wrong": "a\u202eb <b>", "remedy": "c"}
 
     page = await rendered_in_slices("login.html", **values)

@@ -47,7 +47,7 @@ def test_list_shows_names_roles_and_last_use(place: Place) -> None:
     assert "/tokens" in place.admin.page("/node").links
 
 
-def test_created_token_is_shown_once_and_works(place: Place) -> None:
+def test_created_token_is_shown_once_and_is_valid(place: Place) -> None:
     answer = place.admin.send("/tokens", 200, name="bob", role="operate")
 
     found = re.search(r'id="secret">(hb_[\w-]+)<', answer.text)
@@ -75,7 +75,7 @@ def test_revoked_token_stops_working(place: Place) -> None:
     ("name", "role", "status"),
     [("ann", "read", 409), (HOSTILE, "read", 400), ("bob", "owner", 400)],
 )
-def test_token_that_cannot_be_is_refused(
+def test_invalid_token_is_refused(
     place: Place, name: str, role: str, status: int
 ) -> None:
     answer = place.admin.send("/tokens", status, name=name, role=role)
@@ -106,7 +106,9 @@ def test_form_without_proof_is_refused(place: Place) -> None:
     assert answer.status_code in (401, 403)
 
 
-def test_open_service_says_how_to_begin(herdbook: ServiceThread) -> None:
+def test_service_without_tokens_explains_how_to_create_one(
+    herdbook: ServiceThread,
+) -> None:
     with open_client(herdbook.address) as anyone:
         page = anyone.page("/tokens")
 

@@ -55,7 +55,7 @@ def rectangles(bars: list[Bar]) -> list[tuple[str, float, float, float]]:
     return found
 
 
-def test_bars_are_at_their_time_and_as_high_as_their_number() -> None:
+def test_bars_have_the_right_place_and_height() -> None:
     assert rectangles([bar(0, 10), bar(3, 0), bar(5, 40, marked=10)]) == [
         ("bar", 0.0, 10.0, HEIGHT / 4),
         ("bar", 50.0, 10.0, HEIGHT),
@@ -75,7 +75,7 @@ def test_chart_without_uses_is_empty() -> None:
     assert not usage_chart(nothing, begin=BEGIN, end=NOW, title="x", now=Now(NOW, UTC))
 
 
-def test_text_in_a_chart_is_escaped() -> None:
+def test_chart_text_is_escaped() -> None:
     hostile = bar(1, 1)._replace(text="<script>&")
     chart = usage_chart(
         [hostile], begin=BEGIN, end=NOW, title='"><b>', now=Now(NOW, UTC)
@@ -142,7 +142,7 @@ def test_page_shows_totals_charts_and_tables(browser: HtmlClient) -> None:
     assert "&lt;b&gt;ben&lt;/b&gt;" in html
 
 
-def test_links_choose_how_far_back_and_what_is_exported(browser: HtmlClient) -> None:
+def test_links_choose_the_period_and_the_export(browser: HtmlClient) -> None:
     page = browser.page("/usage?range=30d")
 
     assert "old" in page.text
@@ -155,7 +155,7 @@ def test_links_choose_how_far_back_and_what_is_exported(browser: HtmlClient) -> 
     assert {"/usage?range=7d", "/usage?range=all"} <= set(page.links)
 
 
-def test_page_of_the_past_has_only_what_was_recorded_by_then(
+def test_past_page_has_only_earlier_events(
     browser: HtmlClient,
 ) -> None:
     page = browser.page("/usage?as_of=2&range=24h")

@@ -12,7 +12,7 @@ from support.cli_runner import SandboxThread
 from support.service_program import run_service
 
 
-def test_many_connections_and_few_descriptors(
+def test_many_connections_with_few_file_descriptors(
     tmp_path: Path, ollama: SandboxThread
 ) -> None:
     with (

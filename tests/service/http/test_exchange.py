@@ -20,7 +20,7 @@ CLOSE = "Connection: close"
 POST = f"POST /v1/body HTTP/1.1\r\nHost: localhost\r\n{BEARER}\r\n"
 
 
-async def test_a_body_that_says_that_it_is_too_long_is_not_read() -> None:
+async def test_body_that_is_declared_too_long_is_not_read() -> None:
     async with serve_guarded(body_bytes=1000) as server:
         answer = await server.raw(
             f"{POST}Content-Length: 1001\r\n{CLOSE}\r\n\r\n".encode()
@@ -36,7 +36,7 @@ async def test_a_body_that_says_that_it_is_too_long_is_not_read() -> None:
     assert fits.json() == {"bytes": 1000}
 
 
-async def test_a_body_in_chunks_is_counted() -> None:
+async def test_chunked_body_is_counted() -> None:
     async def pieces(number: int) -> object:
         for _ in range(number):
             yield b"x" * 100
@@ -52,7 +52,7 @@ async def test_a_body_in_chunks_is_counted() -> None:
     assert fits.json() == {"bytes": 1000}
 
 
-async def test_who_sends_far_too_much_gets_to_read_why() -> None:
+async def test_client_that_sends_far_too_much_receives_the_reason() -> None:
     async with serve_guarded() as server, server.client(OPERATOR) as client:
         for _ in range(2):
             answer = await client.post("/v1/body", content=b"x" * 5_000_000)
@@ -83,7 +83,7 @@ async def test_two_lengths_are_refused() -> None:
 
 
 @pytest.mark.parametrize("how", ["Content-Length: 10", "Transfer-Encoding: chunked"])
-async def test_a_body_that_does_not_come_is_not_waited_for(how: str) -> None:
+async def test_missing_body_times_out(how: str) -> None:
     loop = asyncio.get_running_loop()
     async with serve_guarded(request_within_s=0.4) as server:
         began = loop.time()
@@ -98,7 +98,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(how: str) -> None:
     assert 0.35 < took < 2
 
 
-async def test_a_slow_body_that_comes_in_time_is_taken() -> None:
+async def test_slow_body_within_the_timeout_is_accepted() -> None:
     async with serve_guarded(request_within_s=5) as server:
         answer = await server.raw(
             f"{POST}{CLOSE}\r\nContent-Length: 3\r\n\r\n".encode(),
@@ -108,7 +108,7 @@ async def test_a_slow_body_that_comes_in_time_is_taken() -> None:
     assert b'{"bytes":3}' in answer
 
 
-async def test_an_answer_may_take_longer_than_a_request() -> None:
+async def test_answer_can_take_longer_than_a_request() -> None:
     async with (
         serve_guarded(request_within_s=0.1) as server,
         server.client(READER) as client,
@@ -121,7 +121,7 @@ async def test_an_answer_may_take_longer_than_a_request() -> None:
 # Heads
 
 
-async def test_a_head_that_is_too_long_is_refused_in_one_piece_and_in_many() -> None:
+async def test_long_head_is_refused_in_one_piece_and_in_many() -> None:
     head = f"GET /v1/who HTTP/1.1\r\nHost: localhost\r\n{BEARER}\r\n{CLOSE}\r\n"
     long = b"X: " + b"a" * 17_000
     many = "".join(f"X{number}: a\r\n" for number in range(2500)).encode()
@@ -181,7 +181,7 @@ async def test_unexpected_errors_reveal_no_details() -> None:
     assert "foresaw" not in answer.text
 
 
-async def test_a_connection_takes_requests_in_turn_and_ends_with_a_refusal() -> None:
+async def test_connection_serves_requests_in_turn_and_closes_after_a_refusal() -> None:
     head = "Host: localhost\r\n"
     async with serve_guarded() as server:
         answers = await server.raw(
@@ -198,7 +198,7 @@ async def test_a_connection_takes_requests_in_turn_and_ends_with_a_refusal() -> 
     assert b"connection: close" in answers
 
 
-async def test_an_application_cannot_overlook_that_a_body_was_refused() -> None:
+async def test_application_cannot_miss_a_refused_body() -> None:
     async def stubborn(scope: Scope, receive: Receive, send: Send) -> None:
         for _ in range(3):
             with contextlib.suppress(HerdbookError):
@@ -216,7 +216,7 @@ async def test_an_application_cannot_overlook_that_a_body_was_refused() -> None:
     assert b"never mind" not in answer
 
 
-async def test_half_an_answer_is_cut_and_not_taken_for_whole() -> None:
+async def test_incomplete_answer_is_cut_off() -> None:
     async def half(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
@@ -228,7 +228,7 @@ async def test_half_an_answer_is_cut_and_not_taken_for_whole() -> None:
     assert answer.endswith(b"4\r\nhalf\r\n")  # and no last chunk
 
 
-def test_open_paths_have_no_user() -> None:
+def test_public_paths_have_no_user() -> None:
     with pytest.raises(UnauthorizedError):
         principal_of({"state": {}})
     with pytest.raises(UnauthorizedError):

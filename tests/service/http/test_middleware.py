@@ -42,7 +42,7 @@ async def statuses(server: GuardedServer, *heads: str) -> list[int]:
 # Hosts
 
 
-async def test_it_is_addressed_by_its_own_names_alone() -> None:
+async def test_only_known_host_names_are_accepted() -> None:
     ours = [
         *("127.0.0.1", "127.0.0.1:11435", "localhost:1", "LocalHost", "localhost."),
         *("[::1]", "[::1]:80", "[0:0:0:0:0:0:0:1]", "Herd.Example:443", "10.1.2.3"),
@@ -68,7 +68,7 @@ async def test_it_is_addressed_by_its_own_names_alone() -> None:
             assert b"problem+json" in answer
 
 
-async def test_a_request_has_one_host() -> None:
+async def test_request_has_exactly_one_host() -> None:
     async with serve_guarded() as server:
         none, two, alike, old = [
             await server.ask(head)
@@ -84,7 +84,7 @@ async def test_a_request_has_one_host() -> None:
     assert all(b"problem+json" in answer for answer in (none, two, alike, old))
 
 
-async def test_it_is_addressed_by_the_address_that_it_listens_on() -> None:
+async def test_listening_address_is_an_accepted_host() -> None:
     async with (
         serve_guarded(host="127.0.0.3") as server,
         server.client(READER) as client,
@@ -119,7 +119,7 @@ async def test_invalid_host_name_is_refused_at_the_start(host: str) -> None:
         ),
     ],
 )
-async def test_a_path_is_read_in_one_way_alone(target: str) -> None:
+async def test_path_has_only_one_reading(target: str) -> None:
     async with serve_guarded() as server:
         answer = await server.ask(f"GET {target} HTTP/1.1\nHost: localhost")
 
@@ -127,7 +127,7 @@ async def test_a_path_is_read_in_one_way_alone(target: str) -> None:
     assert b'"bad_request"' in answer
 
 
-async def test_no_spelling_of_a_path_is_open_that_should_not_be() -> None:
+async def test_no_spelling_of_a_private_path_is_public() -> None:
     paths = [
         *("/v1/who", "/v1/who/", "/V1/who", "/%76%31/who", "/healthz/x", "/static"),
         *("/login/x", "/loginx", "/healthz;/v1/who", "/staticx", "/metrics", "/"),
@@ -164,7 +164,7 @@ async def test_no_spelling_of_a_path_is_open_that_should_not_be() -> None:
         "Sec-Fetch-Site: cross-site\nSec-Fetch-Mode: navigate",
     ],
 )
-async def test_no_other_site_changes_anything(method: str, header: str) -> None:
+async def test_other_sites_cannot_change_anything(method: str, header: str) -> None:
     async with serve_guarded() as server:
         answer = await server.ask(
             f"{method} /v1/body HTTP/1.1\nHost: localhost:8080\n{BEARER}\n{header}"
@@ -183,7 +183,7 @@ async def test_no_other_site_changes_anything(method: str, header: str) -> None:
         "Origin: http://localhost:8080\nSec-Fetch-Site: same-origin",
     ],
 )
-async def test_our_own_pages_and_programs_change_things(header: str) -> None:
+async def test_own_pages_and_programs_can_change_things(header: str) -> None:
     async with serve_guarded() as server:
         answer = await server.ask(
             f"POST /v1/body HTTP/1.1\nHost: localhost:8080\n{BEARER}\n{header}"
@@ -207,7 +207,7 @@ async def test_https_proxy_gives_the_site_its_scheme_and_port() -> None:
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-async def test_another_site_reads_nothing_but_may_link_to_pages(site: str) -> None:
+async def test_other_sites_cannot_read_but_can_link_to_pages(site: str) -> None:
     asks = f"Host: localhost\n{BEARER}\nSec-Fetch-Site: {site}"
     follows = f"{asks}\nSec-Fetch-Mode: navigate\nSec-Fetch-Dest: document"
     frames = f"{asks}\nSec-Fetch-Mode: navigate\nSec-Fetch-Dest: iframe"
@@ -228,7 +228,7 @@ async def test_another_site_reads_nothing_but_may_link_to_pages(site: str) -> No
     assert led == [200]
 
 
-async def test_a_preflight_gets_no_allowance() -> None:
+async def test_preflight_request_is_not_allowed() -> None:
     async with serve_guarded() as server:
         preflight = await server.ask(
             "OPTIONS /v1/body HTTP/1.1\nHost: localhost\nOrigin: http://evil.example\n"
@@ -260,14 +260,14 @@ async def test_each_token_has_its_role() -> None:
             assert managed.status_code == admin
 
 
-async def test_without_tokens_everybody_is_local() -> None:
+async def test_without_tokens_every_user_is_local() -> None:
     async with serve_guarded(tokens=()) as server, server.client("anything") as client:
         told = await client.get("/v1/who")
 
     assert told.json() == {"actor": "api:local", "role": "admin"}
 
 
-async def test_health_style_and_the_way_in_are_open() -> None:
+async def test_health_stylesheet_and_login_are_public() -> None:
     paths = ("/healthz", "/readyz", "/static/style.css", "/login")
     async with serve_guarded() as server, server.client() as client:
         told = [(await client.get(path)).status_code for path in paths]
@@ -289,7 +289,7 @@ async def test_program_without_a_token_gets_instructions(path: str) -> None:
     assert answer.json()["code"] == "unauthorized"
 
 
-async def test_a_browser_without_a_session_is_led_to_the_way_in() -> None:
+async def test_browser_without_a_session_is_redirected_to_the_login() -> None:
     html = {"accept": "text/html,application/xhtml+xml"}
     async with serve_guarded() as server, server.client() as client:
         led = await client.get("/models/hf.co/a%20b%2Fc?x=1", headers=html)
@@ -331,7 +331,7 @@ async def test_wrong_tokens_are_refused(credential: str) -> None:
     assert OPERATOR.encode() not in answer
 
 
-async def test_a_token_in_the_query_is_none() -> None:
+async def test_token_in_the_query_is_ignored() -> None:
     async with serve_guarded() as server, server.client() as client:
         names = ("token", "access_token", "authorization", "api_key")
         told = {
@@ -353,7 +353,7 @@ async def asked_from(
         return [(await client.get("/v1/who")).status_code for _ in range(times)]
 
 
-async def test_who_fails_too_often_is_not_looked_at_and_others_are() -> None:
+async def test_client_that_fails_too_often_is_refused_and_others_are_not() -> None:
     ticks = Ticks()
     authenticator = Authenticator(
         ServiceSettings(tokens=TOKENS, failures=3), monotonic=ticks
@@ -380,7 +380,7 @@ async def test_who_fails_too_often_is_not_looked_at_and_others_are() -> None:
     assert (before, after) == ([429], [200])
 
 
-async def test_no_token_is_not_a_failure() -> None:
+async def test_missing_token_is_not_a_failure() -> None:
     async with serve_guarded(failures=2) as server, server.client() as client:
         for _ in range(5):
             assert (await client.get("/v1/who")).status_code == 401
@@ -388,7 +388,7 @@ async def test_no_token_is_not_a_failure() -> None:
         assert (await client.get("/v1/who", headers=headers)).status_code == 200
 
 
-def test_of_many_addresses_the_oldest_is_forgotten() -> None:
+def test_oldest_of_many_addresses_is_forgotten() -> None:
     failures = FailedLogins(most=1, within_s=60)
 
     for number in range(MOST_ADDRESSES + 10):
@@ -400,7 +400,7 @@ def test_of_many_addresses_the_oldest_is_forgotten() -> None:
         failures.check("10.0.0.10")
 
 
-def test_a_site_of_ipv6_is_one_address() -> None:
+def test_ipv6_network_counts_as_one_address() -> None:
     failures = FailedLogins(most=2, within_s=60)
     failures.add("2001:db8:1:2::1")
     failures.add("2001:db8:1:2:ffff::7")
@@ -416,7 +416,7 @@ def test_a_site_of_ipv6_is_one_address() -> None:
 # Changes
 
 
-async def test_read_only_is_read_only_for_everybody() -> None:
+async def test_read_only_applies_to_every_user() -> None:
     async with serve_guarded(read_only=True) as server, server.client(ADMIN) as client:
         changed = await client.post("/v1/body", content=b"x")
         read = await client.get("/v1/who")

@@ -1,7 +1,7 @@
 """How operations end when a cancel comes late, a server hangs, or the log tells more.
 
 What is answered while the service lives, and what the log tells after a restart, is
-the same: each is asked here by a second ``Operations``, which remembers nothing.
+the same: each is asked here by a second ``ClientOperations``, which remembers nothing.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from support.operations_fixture import (
 )
 
 from herdbook.core import BusyError, ModelNotFoundError
+from herdbook.service.operations.client_operations import ClientOperations
 from herdbook.service.operations.operation import Kind, OperationRequest, OperationState
-from herdbook.service.operations.operations import Operations
 
 
-def restarted(fixture: OperationsFixture) -> Operations:
+def restarted(fixture: OperationsFixture) -> ClientOperations:
     """Return operations that know what the log knows."""
     return Operations(fixture.fleet, fixture.server.clock, fetched=lambda _: None)
 
@@ -41,7 +41,7 @@ async def recorded(fixture: OperationsFixture, name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["cancel", "stop"])
-async def test_load_that_was_through_before_its_end_was_asked_for_has_succeeded(
+async def test_load_that_finished_before_its_cancellation_has_succeeded(
     tmp_path: Path, way: str
 ) -> None:
     async with open_operations(tmp_path / "herd.db") as fixture:
@@ -85,7 +85,7 @@ async def test_pull_of_an_unseen_model_can_be_cancelled_immediately(
         assert await fixture.manager.is_available(SLOW)
 
 
-async def test_load_with_a_lost_runner_can_be_cancelled_immediately(
+async def test_load_with_a_lost_runner_can_be_cancelled_at_once(
     tmp_path: Path,
 ) -> None:
     async with open_operations(tmp_path / "herd.db") as fixture:
@@ -107,7 +107,7 @@ async def test_load_with_a_lost_runner_can_be_cancelled_immediately(
         assert fixture.server.clock.monotonic() - asked_at < 1
 
 
-async def test_key_finds_a_load_that_failed_and_cost_the_runner_before_it(
+async def test_key_finds_a_failed_load_that_lost_the_previous_runner(
     tmp_path: Path,
 ) -> None:
     async with open_operations(tmp_path / "herd.db") as fixture:
@@ -132,7 +132,7 @@ async def test_key_finds_a_load_that_failed_and_cost_the_runner_before_it(
         assert found.request.options["num_ctx"] == 64
 
 
-async def test_unload_seen_by_a_refresh_is_not_an_operation(tmp_path: Path) -> None:
+async def test_unload_observed_by_a_refresh_is_not_an_operation(tmp_path: Path) -> None:
     async with open_operations(tmp_path / "herd.db") as fixture:
         await fixture.wait_for(await fixture.start(Kind.LOAD, INSTALLED))
         await fixture.server.unload(INSTALLED)
@@ -146,7 +146,7 @@ async def test_unload_seen_by_a_refresh_is_not_an_operation(tmp_path: Path) -> N
         await after.close()
 
 
-async def test_update_that_failed_has_failed_whatever_was_seen_after_it(
+async def test_failed_update_stays_failed_after_later_refreshes(
     tmp_path: Path,
 ) -> None:
     async with open_operations(tmp_path / "herd.db") as fixture:
@@ -164,7 +164,7 @@ async def test_update_that_failed_has_failed_whatever_was_seen_after_it(
         assert found.state is update.state is OperationState.FAILED
 
 
-async def test_key_finds_its_operation_though_the_model_is_gone(
+async def test_key_finds_its_operation_after_the_model_is_deleted(
     tmp_path: Path,
 ) -> None:
     async with open_operations(tmp_path / "herd.db") as fixture:
@@ -192,7 +192,9 @@ async def test_model_that_is_being_pulled_is_busy_and_not_unknown(
         assert await fixture.start(Kind.UPDATE, SLOW) is pull
         with pytest.raises(BusyError, match=pull.id):
             await fixture.start(Kind.LOAD, SLOW)
-        elsewhere = Operations(other, fixture.server.clock, fetched=lambda _: None)
+        elsewhere = ClientOperations(
+            other, fixture.server.clock, fetched=lambda _: None
+        )
         for kind in (Kind.LOAD, Kind.UNLOAD):
             with pytest.raises(BusyError):
                 await elsewhere.start(OperationRequest(kind=kind, model=SLOW), BEN)
@@ -208,7 +210,9 @@ async def test_operation_of_another_instance_is_shown_but_not_cancelled(
     ):
         pull = await fixture.start(Kind.PULL, SLOW)
         await recorded(fixture, SLOW, "PullStarted")
-        elsewhere = Operations(other, fixture.server.clock, fetched=lambda _: None)
+        elsewhere = ClientOperations(
+            other, fixture.server.clock, fetched=lambda _: None
+        )
 
         assert (await elsewhere.get(pull.id)).running
         with pytest.raises(BusyError):

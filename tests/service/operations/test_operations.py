@@ -16,13 +16,13 @@ from herdbook.service.errors import (
     StoppingError,
     UnknownOperationError,
 )
+from herdbook.service.operations.client_operations import REMEMBERED, ClientOperations
 from herdbook.service.operations.operation import (
     Kind,
     Operation,
     OperationRequest,
     OperationState,
 )
-from herdbook.service.operations.operations import REMEMBERED, Operations
 
 DAY_S = 24 * 3600.0
 
@@ -39,7 +39,7 @@ async def test_pull_reports_its_bytes_and_its_end(tmp_path: Path) -> None:
         assert fixture.fetched > 4_000_000_000
 
 
-async def test_cancellation_carries_who_cancelled(tmp_path: Path) -> None:
+async def test_cancellation_has_the_actor_that_cancelled(tmp_path: Path) -> None:
     async with open_operations(tmp_path / "herd.db") as fixture:
         pull = await fixture.start(Kind.PULL, SLOW)
         await fixture.server.wait_until(lambda: pull.progress is not None)
@@ -55,7 +55,7 @@ async def test_cancellation_carries_who_cancelled(tmp_path: Path) -> None:
         assert {e.correlation_id for e in history} == {pull.id}
 
 
-async def test_operation_cancelled_before_it_began_leaves_no_trace(
+async def test_operation_cancelled_before_its_start_is_not_recorded(
     tmp_path: Path,
 ) -> None:
     async with open_operations(tmp_path / "herd.db") as fixture:
@@ -67,7 +67,7 @@ async def test_operation_cancelled_before_it_began_leaves_no_trace(
         assert recorded in ([], ["PullStarted", "PullCancelled"])
 
 
-async def test_unload_is_waited_for_not_cancelled(tmp_path: Path) -> None:
+async def test_unload_is_awaited_and_not_cancelled(tmp_path: Path) -> None:
     async with open_operations(tmp_path / "herd.db") as fixture:
         await fixture.wait_for(await fixture.start(Kind.LOAD, INSTALLED))
         unload = await fixture.start(Kind.UNLOAD, INSTALLED)
@@ -131,7 +131,7 @@ async def test_key_finds_its_operation_for_a_day(tmp_path: Path) -> None:
         await late.close()
 
 
-async def test_keys_of_two_callers_are_two_keys(tmp_path: Path) -> None:
+async def test_same_key_of_two_callers_means_two_operations(tmp_path: Path) -> None:
     async with open_operations(tmp_path / "herd.db") as fixture:
         ours = await fixture.wait_for(
             await fixture.start(Kind.LOAD, INSTALLED, key="k")
@@ -144,13 +144,13 @@ async def test_keys_of_two_callers_are_two_keys(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\nb"])
-async def test_keys_that_are_none(tmp_path: Path, key: str) -> None:
+async def test_invalid_keys_are_refused(tmp_path: Path, key: str) -> None:
     async with open_operations(tmp_path / "herd.db") as fixture:
         with pytest.raises(BadRequestError):
             await fixture.start(Kind.LOAD, INSTALLED, key=key)
 
 
-async def test_nothing_begins_once_it_stops(tmp_path: Path) -> None:
+async def test_nothing_starts_after_the_stop(tmp_path: Path) -> None:
     async with open_operations(tmp_path / "herd.db") as fixture:
         pull = await fixture.start(Kind.PULL, SLOW)
         await fixture.server.wait_until(lambda: pull.progress is not None)
@@ -183,7 +183,7 @@ async def test_unexpected_error_is_reported_without_its_text(tmp_path: Path) -> 
         assert "secret" not in pull.error.detail
 
 
-async def test_a_limited_number_of_ended_ones_are_remembered(tmp_path: Path) -> None:
+async def test_limited_number_of_ended_operations_is_kept(tmp_path: Path) -> None:
     async with open_operations(tmp_path / "herd.db") as fixture:
         for number in range(REMEMBERED):
             request = OperationRequest(kind=Kind.REFRESH)

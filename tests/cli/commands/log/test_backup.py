@@ -50,7 +50,7 @@ def test_restore_replaces_a_log_only_if_asked(
 
 
 @pytest.mark.usefixtures("server")
-def test_backup_without_a_log_makes_none(
+def test_backup_without_a_log_creates_none(
     herdbook: Herdbook, log: Path, tmp_path: Path
 ) -> None:
     answer = herdbook("backup", str(tmp_path / "backup.db"))

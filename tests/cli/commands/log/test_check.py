@@ -28,9 +28,7 @@ def altered(herdbook: Herdbook, server: SandboxThread, log: Path) -> Herdbook:
     return herdbook
 
 
-def test_verify_shows_that_all_is_well(
-    herdbook: Herdbook, server: SandboxThread
-) -> None:
+def test_verify_reports_no_findings(herdbook: Herdbook, server: SandboxThread) -> None:
     herdbook("ls")
 
     answer = herdbook("verify")
@@ -40,7 +38,7 @@ def test_verify_shows_that_all_is_well(
     assert "…, 0 findings, " in answer.out
 
 
-def test_verify_shows_what_is_wrong_and_where(altered: Herdbook) -> None:
+def test_verify_shows_each_finding_and_its_position(altered: Herdbook) -> None:
     answer = altered("verify")
 
     assert answer.code == 1
@@ -57,7 +55,7 @@ def test_verify_in_json_has_head_and_findings(altered: Herdbook) -> None:
     assert "hash" in {found["kind"] for found in answer.json["findings"]}
 
 
-def test_verify_judges_a_log_that_no_longer_folds(
+def test_verify_checks_a_log_with_illegal_events(
     herdbook: Herdbook, server: SandboxThread, log: Path
 ) -> None:
     herdbook("ls")
@@ -81,7 +79,7 @@ def test_verify_of_an_empty_log_has_nothing_to_check(
     assert herdbook("verify").out == "no events yet\n"
 
 
-def test_verify_makes_no_log(herdbook: Herdbook, log: Path) -> None:
+def test_verify_creates_no_log(herdbook: Herdbook, log: Path) -> None:
     answer = herdbook("verify")
 
     assert answer.code == 3
@@ -118,7 +116,7 @@ def test_verify_shows_a_lost_end_until_it_is_accepted(
     assert not kept.read_text().startswith("99:")
 
 
-def test_refresh_says_what_it_found(herdbook: Herdbook, server: SandboxThread) -> None:
+def test_refresh_shows_the_changes(herdbook: Herdbook, server: SandboxThread) -> None:
     answer = herdbook("refresh")
 
     assert "llama3.2:3b               found: 2.0 GB" in answer.out
@@ -127,9 +125,7 @@ def test_refresh_says_what_it_found(herdbook: Herdbook, server: SandboxThread) -
     )
 
 
-def test_refresh_says_that_nothing_is_new(
-    herdbook: Herdbook, server: SandboxThread
-) -> None:
+def test_refresh_reports_no_changes(herdbook: Herdbook, server: SandboxThread) -> None:
     herdbook("ls")
 
     assert herdbook("refresh").out == (
@@ -137,7 +133,7 @@ def test_refresh_says_that_nothing_is_new(
     )
 
 
-def test_refresh_in_json_has_what_was_recorded(
+def test_refresh_in_json_has_the_recorded_events(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("ls")
@@ -149,7 +145,7 @@ def test_refresh_in_json_has_what_was_recorded(
     assert [entry["type"] for entry in told["recorded"]] == ["ModelVanished"]
 
 
-def test_refresh_needs_the_server(herdbook: Herdbook, no_server: None) -> None:
+def test_refresh_requires_the_server(herdbook: Herdbook, no_server: None) -> None:
     assert herdbook("refresh").code == 5
 
 
@@ -183,14 +179,14 @@ def test_graph_in_json_has_counts_by_edge(
     assert herdbook("graph", "--json").json["transitions"] is None
 
 
-def test_mermaid_counts_what_never_happened_as_nothing() -> None:
+def test_mermaid_shows_no_count_for_unused_transitions() -> None:
     text = mermaid({}, ModelState.ERROR)
 
     assert "loading --> error: 0 x PullFailed, LoadFailed" in text
     assert text.endswith("class error here")
 
 
-def test_verify_holds_the_log_to_an_anchor(
+def test_verify_compares_the_log_with_an_anchor(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("ls")

@@ -76,15 +76,15 @@ def test_diff_answers_in_its_documented_shape(lived: Herdbook) -> None:
     assert found["since"] == 11
 
 
-def test_diff_behind_the_end_is_not_found(lived: Herdbook) -> None:
+def test_diff_after_the_end_is_not_found(lived: Herdbook) -> None:
     assert lived("diff", "1", "4000").code == 3
 
 
-def test_diff_of_an_invalid_time_is_a_mistake(herdbook: Herdbook) -> None:
+def test_diff_of_an_invalid_time_is_a_usage_error(herdbook: Herdbook) -> None:
     assert herdbook("diff", "some day").code == 2
 
 
-def test_why_shows_what_led_to_a_state_oldest_first(lived: Herdbook) -> None:
+def test_why_explains_a_state_oldest_first(lived: Herdbook) -> None:
     lines = lived("why", "llama3.2:3b").out.splitlines()
 
     assert lines[0].startswith("llama3.2:3b is loaded since ")
@@ -94,7 +94,7 @@ def test_why_shows_what_led_to_a_state_oldest_first(lived: Herdbook) -> None:
     assert lines[-1].endswith("by cli:ann")
 
 
-def test_why_names_other_models_where_they_are_the_reason(
+def test_why_names_other_models_that_are_the_cause(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     server.apply(answer=None)
@@ -105,7 +105,7 @@ def test_why_names_other_models_where_they_are_the_reason(
     assert re.search(r"other model +llama3\.2:3b +loaded", out)
 
 
-def test_why_of_a_model_that_nobody_knows_is_not_found(lived: Herdbook) -> None:
+def test_why_of_an_unknown_model_is_not_found(lived: Herdbook) -> None:
     assert lived("why", "mistral").code == 3
 
 

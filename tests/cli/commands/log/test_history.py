@@ -24,7 +24,7 @@ def test_history_of_a_model_is_newest_first(lived: Herdbook) -> None:
     assert lines[-1].endswith("observed by reconciler")
 
 
-def test_history_of_all_names_the_model(lived: Herdbook) -> None:
+def test_history_of_all_models_names_the_model(lived: Herdbook) -> None:
     answer = lived("history", "--limit", "2")
 
     assert len(answer.out.splitlines()) == 2
@@ -49,7 +49,7 @@ def test_history_filters(lived: Herdbook, options: list[str], types: list[str]) 
     assert [entry["type"] for entry in entries] == types
 
 
-def test_history_says_where_there_is_nothing(lived: Herdbook) -> None:
+def test_empty_history_says_so(lived: Herdbook) -> None:
     assert lived("history", "--actor", "api:").out == "No events.\n"
 
 
@@ -104,7 +104,7 @@ def test_log_in_json_is_an_array_of_envelopes(lived: Herdbook) -> None:
     }
 
 
-def test_log_behind_the_end_is_empty(lived: Herdbook) -> None:
+def test_log_after_the_end_is_empty(lived: Herdbook) -> None:
     assert lived("log", "--after", "9999").out == ""
     assert lived("log", "--after", "9999", "--json").json == []
 
@@ -120,7 +120,7 @@ def test_as_of_shows_the_models_as_they_were(lived: Herdbook) -> None:
     assert "general     llama3.2:3b               used " in then.out
 
 
-def test_as_of_for_a_role_shows_the_order_then(lived: Herdbook) -> None:
+def test_as_of_for_a_role_shows_the_past_ranking(lived: Herdbook) -> None:
     answer = lived("as-of", "now", "--role", "coding")
 
     assert answer.out.splitlines()[1].startswith("use   qwen2.5-coder:7b")
@@ -140,7 +140,7 @@ def test_as_of_in_json_marks_the_position(lived: Herdbook) -> None:
     assert told["recommended"]["vision"]["name"] == "gemma3:4b"
 
 
-def test_as_of_in_json_for_a_role_shows_that_role(lived: Herdbook) -> None:
+def test_as_of_in_json_for_a_role_has_that_role(lived: Herdbook) -> None:
     told = lived("as-of", "now", "--role", "coding", "--json").json
 
     assert [*told["recommended"]] == ["coding"]

@@ -1,4 +1,4 @@
-"""The commands anchor, key, prove and consistent, and the program in the docs."""
+"""Anchors and proofs on the command line, and the program in the docs."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_later_anchor_is_consistent_with_an_earlier_one(
     use(herdbook)
     herdbook("anchor", "--append", str(second))
 
-    proof = herdbook("consistent", str(first), str(second))
+    proof = herdbook("prove-consistency", str(first), str(second))
     backwards = herdbook("consistent", str(second), str(first))
 
     assert proof.code == 0
@@ -133,7 +133,7 @@ def test_anchor_in_json_has_its_text(herdbook: Herdbook) -> None:
         (["anchor", "--key", "nowhere.pem"], 2, "is not a private key"),
     ],
 )
-def test_mistakes_are_one_line(
+def test_errors_of_proofs_are_one_line(
     herdbook: Herdbook, words: list[str], code: int, said: str
 ) -> None:
     herdbook("ls")

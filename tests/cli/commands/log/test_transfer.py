@@ -24,7 +24,7 @@ def used(herdbook: Herdbook, server: object) -> None:
 
 
 @pytest.mark.usefixtures("used")
-def test_whole_register_moves_with_two_commands(
+def test_export_and_import_move_a_whole_log(
     herdbook: Herdbook, log: Path, tmp_path: Path
 ) -> None:
     file, new = tmp_path / "herd.jsonl", tmp_path / "new.db"
@@ -38,7 +38,7 @@ def test_whole_register_moves_with_two_commands(
     assert rows_of(new) == rows_of(log)
     assert herdbook("verify", "--db", str(new)).code == 0
     again = herdbook("import", str(file), "--db", str(new)).out
-    assert f"0 events imported, {count} were there already" in again
+    assert f"0 events imported, {count} already there" in again
 
 
 @pytest.mark.usefixtures("used")
@@ -82,7 +82,7 @@ def test_compressed_export_from_a_file_and_a_named_pipe(
 
 
 @pytest.mark.usefixtures("used")
-def test_filtered_export_is_checked_against_anchors_and_keys(
+def test_partial_export_is_checked_against_anchors_and_keys(
     herdbook: Herdbook, tmp_path: Path
 ) -> None:
     key, stranger = tmp_path / "key.pem", tmp_path / "other.pem"
@@ -109,7 +109,7 @@ def test_filtered_export_is_checked_against_anchors_and_keys(
 
 
 @pytest.mark.usefixtures("used")
-def test_refused_import_makes_no_log(herdbook: Herdbook, tmp_path: Path) -> None:
+def test_refused_import_creates_no_log(herdbook: Herdbook, tmp_path: Path) -> None:
     file, new = tmp_path / "part.jsonl", tmp_path / "new.db"
     stream = complete_stream("model/local/")[0]
     herdbook("export", str(file), "--stream", stream)
@@ -151,7 +151,7 @@ def test_export_never_replaces_a_file_without_being_asked(
     assert herdbook("export", str(file), "--replace").code == 0
 
 
-def test_export_without_a_log_makes_none(herdbook: Herdbook, log: Path) -> None:
+def test_export_without_a_log_creates_none(herdbook: Herdbook, log: Path) -> None:
     assert herdbook("export").code == 3
     assert not log.exists()
 

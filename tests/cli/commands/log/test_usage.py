@@ -108,7 +108,7 @@ def test_usage_of_an_empty_log_says_so(herdbook: Herdbook) -> None:
     assert (answer.code, answer.out) == (0, "0 requests\n")
 
 
-def test_usage_counts_what_was_just_reported(
+def test_usage_counts_a_just_reported_use(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("use", "llama3.2:3b")
@@ -130,7 +130,7 @@ def test_usage_counts_what_was_just_reported(
         (["--csv", "--json"], "cannot be used together"),
     ],
 )
-def test_usage_refuses_what_it_cannot_answer(
+def test_usage_refuses_invalid_options(
     herdbook: Herdbook, arguments: list[str], text: str
 ) -> None:
     answer = herdbook("usage", *arguments)

@@ -6,7 +6,7 @@ import pytest
 from support.cli_runner import Herdbook, SandboxThread
 
 
-def test_load_shows_what_is_in_memory(
+def test_load_prints_the_loaded_model(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     answer = herdbook("load", "llama3.2:3b", "--num-ctx", "2048", "--keep-alive", "10m")
@@ -24,7 +24,7 @@ def test_load_in_json_is_the_model(herdbook: Herdbook, server: SandboxThread) ->
     assert told["runner"]["name"] == "llama3.2:3b"
 
 
-def test_load_keeps_without_end_if_requested(
+def test_load_keeps_the_model_without_expiry_if_requested(
     herdbook: Herdbook, serving: Callable[..., SandboxThread]
 ) -> None:
     server = serving(speed=1.0)  # a faster one gets sooner to the end of ever
@@ -36,7 +36,7 @@ def test_load_keeps_without_end_if_requested(
     assert "no expiry" in answer.out
 
 
-def test_load_that_fails_says_why_and_is_recorded(
+def test_failed_load_is_explained_and_recorded(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     server.apply(runner_dies_saying="CUDA error: out of memory")
@@ -48,16 +48,14 @@ def test_load_that_fails_says_why_and_is_recorded(
     assert "load failed" in herdbook("history", "llama3.2:3b").out
 
 
-def test_unload_says_what_became_of_it(
-    herdbook: Herdbook, server: SandboxThread
-) -> None:
+def test_unload_reports_its_result(herdbook: Herdbook, server: SandboxThread) -> None:
     herdbook("load", "llama3.2:3b")
 
     assert herdbook("unload", "llama3.2:3b").out == "llama3.2:3b unloaded\n"
     assert herdbook("unload", "llama3.2:3b").out == "llama3.2:3b was not loaded\n"
 
 
-def test_unload_names_what_shares_the_weights(
+def test_unload_names_the_models_that_share_the_weights(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("pull", "llama3.2:latest")
@@ -77,7 +75,7 @@ def test_unload_in_json_shows_the_result(
     }
 
 
-def test_rm_says_what_it_freed(herdbook: Herdbook, server: SandboxThread) -> None:
+def test_rm_reports_the_freed_size(herdbook: Herdbook, server: SandboxThread) -> None:
     answer = herdbook("rm", "smollm2:135m")
 
     assert answer.code == 0
@@ -112,7 +110,7 @@ def test_rm_says_that_shared_weights_stay(
     assert "frees" in herdbook("rm", "llama3.2:latest").out
 
 
-def test_rm_in_words_says_that_shared_weights_stay(
+def test_rm_in_text_says_that_shared_weights_stay(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("pull", "llama3.2:latest")
@@ -124,7 +122,7 @@ def test_rm_in_words_says_that_shared_weights_stay(
     )
 
 
-def test_use_records_who_and_what_for(
+def test_use_records_the_actor_and_the_purpose(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     answer = herdbook("use", "llama3.2:3b", "--for", "a test")
@@ -177,7 +175,7 @@ def test_config_unsets_with_a_note(herdbook: Herdbook, server: SandboxThread) ->
     assert 'num_ctx removed (was: 4096): "done"' in herdbook("history").out
 
 
-def test_config_in_json_shows_what_requests_get(
+def test_config_in_json_has_the_effective_options(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("config", "llama3.2:3b", "num_ctx=4096", "keep_alive=10m")

@@ -62,9 +62,7 @@ def test_plan_does_nothing(herdbook: Herdbook, wanted: Path) -> None:
 
 
 @pytest.mark.usefixtures("server")
-def test_apply_does_the_plan_and_has_nothing_to_do_then(
-    herdbook: Herdbook, wanted: Path
-) -> None:
+def test_second_apply_has_nothing_to_do(herdbook: Herdbook, wanted: Path) -> None:
     first = herdbook("apply", str(wanted))
     second = herdbook("apply", str(wanted))
 
@@ -79,7 +77,7 @@ def test_apply_does_the_plan_and_has_nothing_to_do_then(
 
 
 @pytest.mark.usefixtures("server")
-def test_prune_deletes_with_a_yes(herdbook: Herdbook, wanted: Path) -> None:
+def test_prune_deletes_with_yes(herdbook: Herdbook, wanted: Path) -> None:
     answer = herdbook("apply", str(wanted), "--prune", "--yes")
 
     assert answer.code == 0
@@ -88,7 +86,7 @@ def test_prune_deletes_with_a_yes(herdbook: Herdbook, wanted: Path) -> None:
 
 @pytest.mark.parametrize("more", [[], ["--json"]])
 @pytest.mark.usefixtures("server")
-def test_prune_without_a_person_needs_a_yes(
+def test_prune_without_a_terminal_requires_yes(
     herdbook: Herdbook, wanted: Path, more: list[str]
 ) -> None:
     answer = herdbook("apply", str(wanted), "--prune", *more)
@@ -99,7 +97,9 @@ def test_prune_without_a_person_needs_a_yes(
 
 
 @pytest.mark.usefixtures("server")
-def test_failure_shows_what_is_not_done(herdbook: Herdbook, tmp_path: Path) -> None:
+def test_failed_apply_shows_the_skipped_steps(
+    herdbook: Herdbook, tmp_path: Path
+) -> None:
     path = tmp_path / "herd.toml"
     path.write_text('[models."no-such:1b"]\n[models."smollm2:135m"]\nloaded = true\n')
     answer = herdbook("apply", str(path))
@@ -113,7 +113,7 @@ def test_failure_shows_what_is_not_done(herdbook: Herdbook, tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("server")
-def test_memory_is_freed_where_the_file_says_so(
+def test_memory_is_freed_if_the_file_says_so(
     herdbook: Herdbook, tmp_path: Path
 ) -> None:
     herdbook("load", "smollm2:135m")
@@ -126,7 +126,7 @@ def test_memory_is_freed_where_the_file_says_so(
 
 
 @pytest.mark.usefixtures("server")
-def test_plan_shows_what_stays_on_the_disk(herdbook: Herdbook, tmp_path: Path) -> None:
+def test_plan_shows_what_stays_on_disk(herdbook: Herdbook, tmp_path: Path) -> None:
     herdbook("pull", "llama3.2:latest")
     herdbook("config", "llama3.2:3b", "pinned=true")
     path = tmp_path / "herd.toml"
@@ -138,7 +138,7 @@ def test_plan_shows_what_stays_on_the_disk(herdbook: Herdbook, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("server")
-def test_file_that_is_not_valid_is_one_line(herdbook: Herdbook, wanted: Path) -> None:
+def test_invalid_file_is_reported_in_one_line(herdbook: Herdbook, wanted: Path) -> None:
     wanted.write_text("[models.x]\nnum_ctx = 1\n")
     answer = herdbook("apply", str(wanted))
 
@@ -148,7 +148,7 @@ def test_file_that_is_not_valid_is_one_line(herdbook: Herdbook, wanted: Path) ->
 
 
 @pytest.mark.usefixtures("no_server")
-def test_apply_needs_the_server(herdbook: Herdbook, wanted: Path) -> None:
+def test_apply_requires_the_server(herdbook: Herdbook, wanted: Path) -> None:
     assert herdbook("apply", str(wanted), "--plan").code == 5
 
 
@@ -186,7 +186,7 @@ def test_apply_answers_in_lines(herdbook: Herdbook, wanted: Path) -> None:
 
 
 @pytest.mark.usefixtures("server")
-def test_failure_in_lines_shows_what_is_left(
+def test_failed_apply_in_json_lists_the_skipped_steps(
     herdbook: Herdbook, tmp_path: Path
 ) -> None:
     path = tmp_path / "herd.toml"
@@ -198,7 +198,7 @@ def test_failure_in_lines_shows_what_is_left(
 
 
 @pytest.mark.usefixtures("server")
-def test_freeze_writes_what_apply_has_nothing_to_do_for(
+def test_apply_has_nothing_to_do_for_a_frozen_set(
     herdbook: Herdbook, tmp_path: Path
 ) -> None:
     herdbook("config", "gemma3:4b", "num_ctx=8192", "notes=eyes", "options.top_k=4")
@@ -232,7 +232,7 @@ def test_freeze_answers_in_its_documented_shape(herdbook: Herdbook) -> None:
     }
 
 
-def test_freeze_without_a_server_writes_what_the_log_knows(
+def test_freeze_without_a_server_uses_the_log(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("ls")

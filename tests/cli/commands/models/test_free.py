@@ -33,14 +33,14 @@ def test_free_deletes_the_proposal(herdbook: Herdbook) -> None:
     assert not left & set(wanted)
 
 
-def test_free_says_what_cannot_be_freed(herdbook: Herdbook) -> None:
+def test_free_reports_if_not_enough_can_be_freed(herdbook: Herdbook) -> None:
     answer = herdbook("free", "900TB")
 
     assert answer.code == 1
     assert "can be freed" in answer.out
 
 
-def test_free_refuses_what_is_not_a_size(herdbook: Herdbook) -> None:
+def test_free_refuses_an_invalid_size(herdbook: Herdbook) -> None:
     answer = herdbook("free", "much")
 
     assert answer.code == 2

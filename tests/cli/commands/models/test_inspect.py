@@ -62,7 +62,7 @@ def test_ls_in_json_is_an_array_of_models(
     assert models[0]["since"].endswith("Z")
 
 
-def test_ls_shows_what_is_in_memory_first(
+def test_ls_shows_loaded_models_first(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("load", "llama3.2:3b", "--num-ctx", "8192")
@@ -73,7 +73,7 @@ def test_ls_shows_what_is_in_memory_first(
     assert "in memory" in lines[-1]
 
 
-def test_ls_says_which_models_are_one(
+def test_ls_marks_models_that_share_weights(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("pull", "llama3.2:latest")
@@ -101,7 +101,7 @@ def test_ls_shows_a_failure_and_its_remedy(
     assert "herdbook pull mistral:7b" in answer.out
 
 
-def test_ls_leaves_out_what_is_gone_unless_asked(
+def test_ls_omits_deleted_models_by_default(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("rm", "smollm2:135m")
@@ -133,7 +133,7 @@ def test_ls_on_an_empty_log_without_a_server_says_what_to_do(
     assert answer.out.startswith("Ollama at http://127.0.0.1:9 cannot be reached")
 
 
-def test_ls_without_refresh_asks_nobody(
+def test_ls_without_refresh_makes_no_request(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("ls")
@@ -206,7 +206,7 @@ def test_show_prints_a_failure_first(herdbook: Herdbook, server: SandboxThread) 
     assert "herdbook pull no-such:1b" in answer.out.splitlines()[-1]
 
 
-def test_show_says_since_when_a_server_is_away(
+def test_show_has_the_time_since_the_server_is_unreachable(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("ls")
@@ -215,13 +215,13 @@ def test_show_says_since_when_a_server_is_away(
     assert ", stale since " in herdbook("show", "llama3.2:3b").out.splitlines()[0]
 
 
-def test_show_in_json_is_the_shape_of_ls(
+def test_show_in_json_has_the_format_of_ls(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     assert {*herdbook("show", "llama3.2:3b", "--json").json} == MODEL_KEYS
 
 
-def test_recommend_gives_the_order_with_reasons(
+def test_recommend_lists_the_ranking_with_reasons(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("load", "llama3.2:3b")
@@ -238,7 +238,7 @@ def test_recommend_gives_the_order_with_reasons(
     assert "not    nomic-embed-text:latest   no completion" in answer.out
 
 
-def test_recommend_shows_how_to_get_what_is_gone(
+def test_recommend_shows_how_to_pull_a_deleted_model(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("rm", "qwen2.5-coder:7b")
@@ -252,7 +252,7 @@ def test_recommend_shows_how_to_get_what_is_gone(
     )
 
 
-def test_recommend_without_a_role_shows_the_first_of_each(
+def test_recommend_without_a_role_shows_the_first_choice_of_each(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     answer = herdbook("recommend")
@@ -275,7 +275,9 @@ def test_recommend_in_json_has_chosen_and_passed_over(
     assert told["chosen"][0]["name"] == "qwen2.5-coder:7b"
 
 
-def test_suggest_shows_what_to_type(herdbook: Herdbook, server: SandboxThread) -> None:
+def test_suggest_shows_the_pull_command(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     answer = herdbook("suggest", "coding", "--memory", "32GB")
 
     assert answer.out.splitlines()[1].startswith("herdbook pull ")
@@ -291,7 +293,7 @@ def test_suggest_shows_what_to_type(herdbook: Herdbook, server: SandboxThread) -
     }
 
 
-def test_suggest_says_where_nothing_fits(
+def test_suggest_without_matches_says_so(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     answer = herdbook("suggest", "coding", "--memory", "1MB")
@@ -303,7 +305,7 @@ def test_suggest_says_where_nothing_fits(
     ("text", "size"),
     [("16GB", 16_000_000_000), ("8 GiB", 8 * 2**30), ("1.5tb", 1_500_000_000_000)],
 )
-def test_read_size_takes_sizes_as_people_write_them(text: str, size: int) -> None:
+def test_read_size_accepts_common_notations(text: str, size: int) -> None:
     assert read_size(text) == size
 
 

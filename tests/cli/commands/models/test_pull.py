@@ -34,7 +34,7 @@ def test_pull_shows_how_it_ended(herdbook: Herdbook, server: SandboxThread) -> N
     assert answer.out.splitlines()[-1].startswith("qwen3:0.6b pulled in ")
 
 
-def test_pull_of_what_is_there_is_an_update(
+def test_pull_of_a_present_model_is_an_update(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     answer = herdbook("pull", "smollm2:135m")
@@ -42,7 +42,7 @@ def test_pull_of_what_is_there_is_an_update(
     assert answer.out.splitlines()[-1] == "smollm2:135m up to date"
 
 
-def test_pull_in_json_shows_a_line_at_a_time(
+def test_pull_in_json_prints_one_object_per_line(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     lines = herdbook("pull", "qwen3:0.6b", "--json").json_lines
@@ -102,7 +102,7 @@ def stopped_in_the_middle(
     return process.wait(20), rest
 
 
-def test_ctrl_c_cancels_a_pull_and_says_what_is_left(
+def test_ctrl_c_cancels_a_pull_and_reports_the_downloaded_part(
     serving: Callable[..., SandboxThread], log: Path, herdbook: Herdbook
 ) -> None:
     server = serving(speed=1.0, rate=2e7)
@@ -116,7 +116,7 @@ def test_ctrl_c_cancels_a_pull_and_says_what_is_left(
     assert "pull cancelled at " in herdbook("history", "gemma3:27b", "--no-refresh").out
 
 
-def test_a_cancelled_pull_shows_what_the_server_keeps() -> None:
+def test_cancelled_pull_shows_what_the_server_keeps() -> None:
     assert left_behind(HALF) == (
         "cancelled at 6.6 of 17.4 GB (37 %). "
         "The server keeps the downloaded part. Run the pull again to resume."
@@ -124,7 +124,7 @@ def test_a_cancelled_pull_shows_what_the_server_keeps() -> None:
     assert left_behind(None) == "cancelled before the first byte."
 
 
-async def test_who_leaves_the_pull_of_another_sees_that_it_continues(
+async def test_leaving_the_pull_of_another_instance_reports_that_it_continues(
     serving: Callable[..., SandboxThread], log: Path
 ) -> None:
     address = serving(speed=1.0, rate=1e5).address
@@ -144,11 +144,11 @@ async def test_who_leaves_the_pull_of_another_sees_that_it_continues(
     )
 
 
-def test_figures_show_share_size_rate_and_time_left() -> None:
+def test_progress_shows_share_size_rate_and_time_left() -> None:
     assert figures(HALF) == "37 %   6.6 of 17.4 GB   41 MB/s   4 min left"
 
 
-def test_figures_show_what_the_server_does_at_the_end() -> None:
+def test_progress_shows_what_the_server_does_at_the_end() -> None:
     done = PullProgress(
         completed_bytes=10, total_bytes=10, status="verifying sha256 digest"
     )
@@ -156,7 +156,7 @@ def test_figures_show_what_the_server_does_at_the_end() -> None:
     assert figures(done) == "100 %   10 of 10 B   verifying sha256 digest"
 
 
-def test_figures_before_the_first_layer_are_the_servers_words() -> None:
+def test_progress_before_the_first_layer_is_the_status_of_the_server() -> None:
     begun = PullProgress(completed_bytes=0, status="pulling manifest")
 
     assert figures(begun) == "pulling manifest"
@@ -182,7 +182,7 @@ def test_bar_line_fits_the_terminal_and_keeps_the_name(width: int, drawn: str) -
     assert len(text) < max(width, 12)
 
 
-def test_plain_meter_shows_a_line_now_and_then() -> None:
+def test_plain_progress_prints_a_line_every_few_seconds() -> None:
     stream, times = io.StringIO(), iter([0.0, 1.0, 5.0, 6.0, 10.0])
     meter = PlainMeter(Screen(stream), "a:1b", lambda: next(times))
 
@@ -193,7 +193,7 @@ def test_plain_meter_shows_a_line_now_and_then() -> None:
     assert stream.getvalue() == line * 2
 
 
-def test_json_meter_shows_the_first_at_once() -> None:
+def test_json_progress_prints_the_first_object_immediately() -> None:
     stream, times = io.StringIO(), iter([0.0, 0.1, 0.6])
     meter = JsonMeter(Screen(stream), "a:1b", lambda: next(times))
 

@@ -9,7 +9,7 @@ import pytest
 from support.cli_runner import Herdbook, SandboxThread
 
 
-def test_rm_deletes_several_and_reports_each(
+def test_rm_deletes_several_models_and_reports_each(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     answer = herdbook("rm", "smollm2:135m", "llama3.2:3b")
@@ -22,7 +22,7 @@ def test_rm_deletes_several_and_reports_each(
 
 
 @pytest.mark.parametrize("verb", ["rm", "load", "unload", "pull"])
-def test_an_invalid_name_stops_before_anything_is_done(
+def test_invalid_name_stops_before_anything_is_done(
     herdbook: Herdbook, server: SandboxThread, verb: str
 ) -> None:
     answer = herdbook(verb, "smollm2:135m", "../x")
@@ -38,11 +38,11 @@ def test_a_failure_does_not_stop_the_others_and_the_worst_code_counts(
     answer = herdbook("rm", "nope:1b", "smollm2:135m")
 
     assert answer.code == 3
-    assert answer.err.startswith("herdbook: nope:1b is not on node local")
+    assert answer.err.startswith("herdbook: nope:1b is not on server 'local'")
     assert answer.out == "smollm2:135m deleted; this frees 271 MB\n"
 
 
-def test_several_in_json_are_one_object_per_line(
+def test_several_models_in_json_are_one_object_per_line(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     answer = herdbook("unload", "nope:1b", "smollm2:135m", "--json")
@@ -53,7 +53,9 @@ def test_several_in_json_are_one_object_per_line(
     assert done == {"name": "smollm2:135m", "result": "not_loaded"}
 
 
-def test_load_and_pull_take_several(herdbook: Herdbook, server: SandboxThread) -> None:
+def test_load_and_pull_accept_several_models(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
     loaded = herdbook("load", "smollm2:135m", "llama3.2:3b", "--json")
     pulled = herdbook("pull", "qwen3:0.6b", "no-such:1b")
 
@@ -63,7 +65,7 @@ def test_load_and_pull_take_several(herdbook: Herdbook, server: SandboxThread) -
     assert pulled.err.count("\n") == 1
 
 
-def test_a_model_that_is_given_twice_is_done_once(
+def test_repeated_model_is_processed_once(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     answer = herdbook("rm", "smollm2:135m", "SmolLM2:135m")

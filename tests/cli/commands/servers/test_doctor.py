@@ -12,7 +12,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "models"))
 
 
-def test_doctor_shows_each_check_and_a_sum(
+def test_doctor_shows_each_check_and_a_summary(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("ls")
@@ -24,7 +24,7 @@ def test_doctor_shows_each_check_and_a_sum(
     assert "checks: " in answer.out.splitlines()[-1]
 
 
-def test_doctor_shows_the_remedy_below_what_is_wrong(
+def test_doctor_shows_the_remedy_below_each_problem(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     server.apply(weights_deleted="smollm2:135m")
@@ -75,7 +75,7 @@ def test_doctor_answers_in_its_documented_shape(herdbook: Herdbook) -> None:
     assert {each["level"] for each in found} <= {"ok", "notice", "warning", "problem"}
 
 
-def test_invalid_address_is_a_mistake(herdbook: Herdbook) -> None:
+def test_invalid_address_is_a_usage_error(herdbook: Herdbook) -> None:
     assert herdbook("doctor", "--ollama", "ftp://x").code == 2
 
 

@@ -145,7 +145,7 @@ def test_serve_runs_a_gateway_over_the_same_log(
         ("192.0.2.1:0", "there are no tokens"),
     ],
 )
-def test_gateway_refuses_an_address(
+def test_gateway_refuses_an_invalid_address(
     server: SandboxThread, log: Path, herdbook: Herdbook, listen: str, message: str
 ) -> None:
     refused = herdbook("gateway", "--listen", listen)

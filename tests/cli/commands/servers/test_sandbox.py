@@ -24,7 +24,7 @@ def started(*words: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_sandbox_shows_its_address_alone_and_ends_on_a_signal(
+def test_sandbox_prints_only_its_address_and_stops_on_a_signal(
     herdbook: Herdbook, number: signal.Signals
 ) -> None:
     with started("--models", "herd", "--profile", "older") as process:
@@ -48,7 +48,7 @@ def test_sandbox_in_json_shows_its_address() -> None:
     assert told["address"].startswith("http://127.0.0.1:")
 
 
-def test_sandbox_says_that_a_port_is_taken(herdbook: Herdbook) -> None:
+def test_sandbox_reports_a_port_in_use(herdbook: Herdbook) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
 
@@ -58,7 +58,7 @@ def test_sandbox_says_that_a_port_is_taken(herdbook: Herdbook) -> None:
     assert f"port {port} on 127.0.0.1 is not available" in answer.err
 
 
-def test_sandbox_says_what_is_missing(
+def test_sandbox_names_the_missing_extra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in [n for n in sys.modules if n.startswith("herdbook.sandbox")]:
@@ -72,7 +72,7 @@ def test_sandbox_says_what_is_missing(
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_demo_walks_to_its_end_without_a_terminal(tmp_path: Path) -> None:
+def test_demo_completes_without_a_terminal(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "herdbook.cli", "demo"],
         env={**os.environ, "TMPDIR": str(tmp_path), "OLLAMA_HOST": "127.0.0.1:9"},

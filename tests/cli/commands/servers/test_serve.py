@@ -41,7 +41,7 @@ def serving(
             process.kill()
 
 
-def test_sandbox_takes_the_place_of_a_server_that_does_not_answer(
+def test_sandbox_replaces_an_unreachable_server(
     tmp_path: Path,
 ) -> None:
     with serving(tmp_path, "--sandbox", "auto", OLLAMA_HOST="127.0.0.1:9") as (
@@ -73,7 +73,7 @@ def test_sandbox_starts_with_a_sample_history_once(tmp_path: Path) -> None:
     assert by_demo(second) == by_demo(first)
 
 
-def test_log_of_the_user_gets_no_sample_history(tmp_path: Path) -> None:
+def test_user_log_gets_no_sample_history(tmp_path: Path) -> None:
     words = ("--sandbox", "always", "--db", str(tmp_path / "own.db"))
     with serving(tmp_path, *words) as (_, address):
         events = httpx.get(f"{address}/v1/events?limit=1000", trust_env=False).json()
@@ -98,7 +98,7 @@ def test_sandbox_keeps_its_models_next_to_its_log(tmp_path: Path) -> None:
     assert (tmp_path / "play.db-sandbox").is_dir()
 
 
-def test_server_that_answers_is_taken(
+def test_answering_server_is_used(
     tmp_path: Path, server: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del server  # OLLAMA_HOST names it
@@ -114,9 +114,7 @@ def test_server_that_answers_is_taken(
     assert (tmp_path / "herdbook" / "herd.db").exists()
 
 
-def test_what_cannot_be_served_is_said_in_a_line(
-    herdbook: Herdbook, tmp_path: Path
-) -> None:
+def test_serve_errors_are_one_line(herdbook: Herdbook, tmp_path: Path) -> None:
     missing = herdbook("serve", "--tokens", str(tmp_path / "none.toml"))
     beyond = herdbook("serve", "--host", "0.0.0.0", "--port", "0")
 

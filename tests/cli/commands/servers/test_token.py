@@ -81,7 +81,7 @@ def test_token_reads_by_default_and_answers_in_json(
     assert Tokens(read_tokens(file)).principal(told["token"]) is not None
 
 
-def test_token_leaves_what_is_there_as_it_is(herdbook: Herdbook, written: Path) -> None:
+def test_token_keeps_the_rest_of_the_file(herdbook: Herdbook, written: Path) -> None:
     before = written.read_bytes()
 
     assert herdbook("token", "new", "--file", str(written)).code == 0
@@ -117,9 +117,7 @@ def test_token_refuses_a_name_that_is_taken_without_replace(
     assert "# The end, without a newline" in written.read_text()
 
 
-def test_token_does_not_touch_what_only_a_person_can_change(
-    herdbook: Herdbook, file: Path
-) -> None:
+def test_token_refuses_to_edit_unusual_files(herdbook: Herdbook, file: Path) -> None:
     text = f'[tokens]\nann = {{ role = "read", sha256 = "{"a" * 64}" }}\n'
     file.write_text(text)
 
@@ -158,7 +156,7 @@ def test_token_refuses_an_invalid_name(
     assert not file.exists()
 
 
-def test_token_says_that_it_cannot_write(herdbook: Herdbook, tmp_path: Path) -> None:
+def test_token_reports_a_failed_write(herdbook: Herdbook, tmp_path: Path) -> None:
     missing = herdbook("token", "ann", "--file", str(tmp_path / "no" / "t.toml"))
     folder = herdbook("token", "ann", "--file", str(tmp_path))
 
@@ -179,7 +177,7 @@ def test_token_follows_a_link_to_the_file(
     assert "[tokens.new]" in written.read_text()
 
 
-def test_tokens_that_are_added_at_once_are_all_there(file: Path) -> None:
+def test_concurrently_added_tokens_are_all_kept(file: Path) -> None:
     threads = [
         threading.Thread(target=add_token, args=(file, f"n{number}", Role.READ))
         for number in range(12)
@@ -192,7 +190,7 @@ def test_tokens_that_are_added_at_once_are_all_there(file: Path) -> None:
     assert {token.name for token in read_tokens(file)} == {f"n{n}" for n in range(12)}
 
 
-def test_token_says_what_is_missing(
+def test_token_names_the_missing_extra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: Path
 ) -> None:
     for name in [n for n in sys.modules if n.startswith("herdbook.service")]:
@@ -248,8 +246,8 @@ def test_token_has_limits_for_the_gateway(herdbook: Herdbook, file: Path) -> Non
     ("given", "message"),
     [
         (("--models", "a b"), "has an invalid pattern"),
-        (("--max-requests", "0"), "0 is not in the range"),
-        (("--tokens-per-day", "many"), "is not a valid"),
+        (("--max-requests", "0"), "must be at least 1, not 0"),
+        (("--tokens-per-day", "many"), "must be a whole number, not 'many'"),
     ],
 )
 def test_invalid_limits_are_refused(
@@ -274,7 +272,7 @@ def test_file_with_invalid_limits_is_refused(
     assert herdbook("token", "list", "--file", str(file)).code != 0
 
 
-def test_revoking_what_does_not_exist_is_refused(
+def test_revoking_an_unknown_token_is_refused(
     herdbook: Herdbook, tmp_path: Path
 ) -> None:
     file = ("--file", str(tmp_path / "tokens.toml"))

@@ -63,7 +63,7 @@ _ACTIVITIES: Final = {
 }
 
 
-class Operations:
+class ClientOperations:
     """The operations of one service, and their tasks.
 
     Args:

@@ -1,0 +1,52 @@
+"""Plain messages for arguments that Typer refuses.
+
+Typer's own messages speak of its types: "'x' is not a valid int range". It exports none
+of the classes of these errors, so they are recognized by their texts.
+"""
+
+from __future__ import annotations
+
+import re
+
+from herdbook.core.suggestions import did_you_mean
+
+_INVALID = re.compile(r"Invalid value for '([^']+)': (.+)")
+_NOT_A_NUMBER = re.compile(r"('.*') is not a valid (int|float)\w*(?: range)?")
+_OUT_OF_RANGE = re.compile(r"(\S+) is not in the range (?:(\S+?)<=)?x(?:([<>])=(\S+))?")
+_NOT_A_CHOICE = re.compile(r"'(.*)' is not one of (.+)")
+_NO_OPTION = re.compile(r"No such option: (\S+)(?: \(Possible options: (\S+?)[,)].*)?")
+_EXTRA = re.compile(r"Got unexpected extra arguments?(?:\(s\))? \((.+)\)")
+
+
+def plain_message(message: str) -> str:
+    """Return a message of Typer in plain English, without a full stop at its end."""
+    text = " ".join(message.split()).rstrip(".")
+    if found := _INVALID.fullmatch(text):
+        return _value_message(*found.groups()) or text
+    if found := _NO_OPTION.fullmatch(text):
+        near = f". Did you mean '{found[2]}'?" if found[2] else ""
+        return f"No such option '{found[1]}'{near}"
+    if found := _EXTRA.fullmatch(text):
+        return f"Unexpected argument '{found[1]}'"
+    return text
+
+
+def _value_message(name: str, reason: str) -> str:
+    """Return what is wrong with a value; empty if the reason is not recognized."""
+    if found := _NOT_A_NUMBER.fullmatch(reason):
+        kind = "a whole number" if found[2] == "int" else "a number"
+        return f"{name} must be {kind}, not {found[1]}"
+    if found := _OUT_OF_RANGE.fullmatch(reason):
+        value, low, sign, bound = found.groups()
+        if low:
+            return f"{name} must be from {low} to {bound}, not {value}"
+        least = "at least" if sign == ">" else "at most"
+        return f"{name} must be {least} {bound}, not {value}"
+    if found := _NOT_A_CHOICE.fullmatch(reason):
+        known = [each.strip("'") for each in found[2].split(", ")]
+        near = did_you_mean(found[1], known)
+        if name.startswith("-"):
+            problem = f"{name} must be one of {', '.join(known)}, not '{found[1]}'"
+            return f"{problem}. {near}".rstrip(". ")
+        return f"Unknown argument '{found[1]}'. {near}Known: {', '.join(known)}"
+    return ""
