@@ -131,6 +131,7 @@ def verb(
     *,
     fast: bool = False,
     group: typer.Typer | None = None,
+    hidden: bool = False,
 ) -> Callable[[Verb[Own]], Verb[Own]]:
     """Register an async function as a verb, with the global options.
 
@@ -139,6 +140,7 @@ def verb(
         panel: Its group in the help.
         fast: Whether to run it on uvloop, if that is installed.
         group: The group of verbs that it belongs to; None for none.
+        hidden: Whether to leave it out of the help.
     """
     loop_factory = _fastest_loop if fast else None
     full_name = name if group is None else f"{group.info.name} {name}"
@@ -154,7 +156,7 @@ def verb(
 
         _give_signature(call, [_CONTEXT, *own, *_GLOBALS])
         command = (group or app).command(
-            name, help=inspect.getdoc(function), rich_help_panel=panel
+            name, help=inspect.getdoc(function), rich_help_panel=panel, hidden=hidden
         )
         command(call)
         return function

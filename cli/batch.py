@@ -11,7 +11,8 @@ import msgspec
 from herdbook.cli.errors import DONE, ErrorShape, sentence, shape
 from herdbook.cli.invocation import Invocation, answering
 from herdbook.cli.lookup import node_for
-from herdbook.core import Fleet, HerdbookError, ModelManager
+from herdbook.core import Fleet, HerdbookError, InvalidNameError, ModelManager
+from herdbook.core.models.names import canonical_name
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,8 +84,10 @@ async def check_names(invocation: Invocation, given: Sequence[str]) -> None:
             canonical_name(name)
     except InvalidNameError:
         # Servers accept names that Ollama itself would not; the log has them.
-        async with invocation.reading(refresh=False) as manager:
-            distinct(await manager.now(), given)
+        async with invocation.reading(refresh=False) as fleet:
+            for name in given:
+                manager = await node_for(invocation, fleet, name)
+                (await manager.now()).spelled(name)
 
 
 async def for_each(

@@ -15,7 +15,7 @@ from herdbook.events.recorded import GENESIS, RecordedEvent
 from herdbook.events.store import EventStore, StoredView, ViewStore
 from herdbook.projections.recommendation import RecommendationView
 from herdbook.projections.statistics import StatisticsView
-from herdbook.projections.status import StatusView
+from herdbook.projections.status_view import StatusView
 from herdbook.projections.usage.view import UsageView
 from herdbook.projections.view import View
 

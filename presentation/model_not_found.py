@@ -14,6 +14,6 @@ def similar_models(models: ReadModel, name: str) -> str:
 
 def model_not_found(models: ReadModel, name: str) -> ModelNotFoundError:
     """Create the error for a model that the server does not have."""
-    error = ModelNotFoundError(name, where=f"server {models.status(name).node!r}")
+    error = ModelNotFoundError(name, where=f"node {models.status(name).node!r}")
     error.remedy = similar_models(models, name) or error.remedy
     return error

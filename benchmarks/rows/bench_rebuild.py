@@ -20,7 +20,7 @@ from herdbook.events import codec
 from herdbook.events.recorded import GENESIS, canonical_bytes, chained_hash
 from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.verify import verify
-from herdbook.projections.status import StatusView
+from herdbook.projections.status_view import StatusView
 
 SELECT = """
 SELECT

@@ -17,7 +17,7 @@ from benchmarks.measure import Row, at_least, interleave
 from benchmarks.peer import PeerHerd, default_herd, tuned_herd
 from benchmarks.sizes import Sizes
 from herdbook.events.sqlite.store import SQLiteEventStore
-from herdbook.projections.status import StatusView
+from herdbook.projections.status_view import StatusView
 
 (NAME,) = names(1)
 

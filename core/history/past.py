@@ -32,7 +32,7 @@ from herdbook.events.errors import CorruptLogError, StoreError
 from herdbook.events.store import KeptView, StoredView
 from herdbook.projections.recommendation import RecommendationView
 from herdbook.projections.statistics import StatisticsView
-from herdbook.projections.status import StatusView
+from herdbook.projections.status_view import StatusView
 from herdbook.projections.view import View
 
 NAME: Final = "past"

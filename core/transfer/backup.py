@@ -114,7 +114,7 @@ async def restore(
 ) -> Restored:
     """Put a verified copy of a backup in the place of a log.
 
-    The files of an existing log are moved to a directory next to it, and is never
+    The files of an existing log are moved to a directory next to it, and are never
     deleted. The backup is only read.
 
     Args:

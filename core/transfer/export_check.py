@@ -275,7 +275,6 @@ def open_export(file: Path) -> Iterator[BinaryIO]:
             raw = stack.enter_context(file.open("rb"))
             is_compressed = raw.peek(len(_GZIP)).startswith(_GZIP)
         except OSError as error:
-            reason = error.strerror or error
             raise CallerError(
                 str(file),
                 f"cannot be read: {error.strerror or error}",

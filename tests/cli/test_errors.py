@@ -57,10 +57,10 @@ def test_exit_codes_are_those_of_the_table(error: HerdbookError, code: int) -> N
 
 
 def test_sentence_has_subject_state_and_remedy_in_one_line() -> None:
-    told = errors.shape(ModelNotFoundError("mistral:9b", where="server 'local'"))
+    told = errors.shape(ModelNotFoundError("mistral:9b", where="node 'local'"))
 
     assert errors.sentence(told) == (
-        "herdbook: mistral:9b is not on server 'local'. "
+        "herdbook: mistral:9b is not on node 'local'. "
         "To pull it: herdbook pull mistral:9b   (exit 3)"
     )
 
@@ -161,7 +161,7 @@ def test_errors_in_json_have_the_parts(
     assert json.loads(answer.err) == {
         "code": "model_not_found",
         "subject": "nope:latest",
-        "state": "is not on server 'local'",
+        "state": "is not on node 'local'",
         "remedy": "To pull it: herdbook pull nope:latest",
         "exit": 3,
     }

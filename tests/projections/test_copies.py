@@ -10,7 +10,7 @@ from support.strategies import histories
 from herdbook.events.recorded import RecordedEvent
 from herdbook.projections.recommendation import RecommendationView
 from herdbook.projections.statistics import StatisticsView
-from herdbook.projections.status import StatusView
+from herdbook.projections.status_view import StatusView
 from herdbook.projections.view import fold
 
 Kind = type[StatusView] | type[RecommendationView] | type[StatisticsView]

@@ -12,7 +12,7 @@ from herdbook.projections.history import HistoryFilter, HistoryView
 from herdbook.projections.recommendation import RecommendationView
 from herdbook.projections.sentences import bytes_text, describe
 from herdbook.projections.statistics import StatisticsView
-from herdbook.projections.status import StatusView
+from herdbook.projections.status_view import StatusView
 from herdbook.projections.usage.view import UsageView
 from herdbook.projections.view import View, fold
 

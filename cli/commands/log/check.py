@@ -158,7 +158,7 @@ def _summary(found: Verification, seconds: float) -> str:
 
 @verb("refresh", INSPECT)
 async def refresh(invocation: Invocation) -> int:
-    """Refresh from the server now; record and show the changes.
+    """Refresh from the server; record and show changes.
 
     Of several nodes, all are refreshed at the same time. The exit code is 5 if one
     does not answer.

@@ -51,7 +51,10 @@ async def diff(
     *,
     no_refresh: NoRefresh = False,
 ) -> None:
-    """Show what changed between two times: models, roles, the server."""
+    """Show what changed between two times.
+
+    Compares models, roles and the server.
+    """
     first = invocation.now.parse(since)
     second = None if until is None else invocation.now.parse(until)
     refresh = second is None and not no_refresh

@@ -41,7 +41,7 @@ async def copy(
         ),
     ] = None,
 ) -> int:
-    """Copy the events of a log to another log, exactly as they are.
+    """Copy a log to another log, event by event.
 
     Use it to move a log between a file and a database. Other Herdbook processes may use
     the source during the copy. Repeat the command to continue after an interruption, or

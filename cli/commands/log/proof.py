@@ -69,7 +69,7 @@ async def anchor(
         ),
     ] = None,
 ) -> int:
-    """Print the head of the log as an anchor, to store elsewhere.
+    """Print an anchor of the log, to store elsewhere.
 
     An anchor has the number of events, the root of a Merkle tree over them, the hash of
     the last one and the time. Later, `verify --anchors` shows whether any of these
@@ -133,9 +133,10 @@ async def key(
         ),
     ],
 ) -> int:
-    """Create an Ed25519 key to sign anchors with, and print its public key.
+    """Create an Ed25519 key to sign anchors with.
 
-    The public key is also written to FILE.pub. Share it with those who verify anchors.
+    The public key is printed, and written to FILE.pub. Share it with those who verify
+    anchors.
     """
     if action is KeyAction.NEW:
         with from_extra("the signature package", "proof"):
@@ -153,10 +154,10 @@ async def prove(
     anchor: AnchorFile = None,
     key: SigningKey = None,
 ) -> int:
-    """Print the proof that one event is in the log, as JSON.
+    """Print the proof that one event is in the log.
 
-    The proof can be checked without the log and without Herdbook: docs/proof.md has a
-    short program for that.
+    The proof is JSON, and can be checked without the log and without Herdbook:
+    docs/proof.md has a short program for that.
     """
     wanted = _position(position)
     async with _storage(invocation) as storage:
@@ -182,9 +183,10 @@ async def prove_consistency(
         Path, typer.Argument(metavar="SECOND", help="File with the later anchor.")
     ],
 ) -> int:
-    """Print the proof that one anchor's log extends another's, as JSON.
+    """Print the proof that one anchor extends another.
 
-    Fails if it does not. Uses the last anchor in each file.
+    The proof is JSON. It shows that the second anchor's log contains the first one's
+    log, unchanged. Fails if it does not. Uses the last anchor in each file.
     """
     earlier, later = _last(first), _last(second)
     async with _storage(invocation) as storage:

@@ -95,11 +95,11 @@ async def export(
         bool, typer.Option("--replace", help="Replace an existing file.")
     ] = False,
 ) -> int:
-    """Write the events of the log as JSON lines, for import elsewhere or for analysis.
+    """Write the events of the log as JSON lines.
 
-    Each line is a CloudEvent 1.0 with the hash that chains it. A partial export
-    includes a proof that each event is in the log. Other Herdbook processes may use the
-    log meanwhile.
+    An export can be imported elsewhere, or analyzed. Each line is a CloudEvent 1.0 with
+    the hash that chains it. A partial export includes a proof that each event is in the
+    log. Other Herdbook processes may use the log during the export.
     """
     log, to_file = invocation.log, file != STREAM
     await check_log(log)
@@ -178,7 +178,7 @@ async def import_(
         ),
     ] = None,
 ) -> int:
-    """Record the events of an export in the log, exactly as they are.
+    """Record the events of an export, exactly as they are.
 
     Every line is checked first. Events that are already in the log are compared, so the
     command can be repeated, even after a crash. A log with a different history is

@@ -53,7 +53,7 @@ async def usage(
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     no_refresh: NoRefresh = False,
 ) -> None:
-    """Show how models were used: requests, tokens, durations and errors."""
+    """Show usage: requests, tokens, durations and errors."""
     if csv and invocation.json:
         raise UsageError("--csv and --json", "cannot be used together", "Choose one")
     parse = invocation.now.parse

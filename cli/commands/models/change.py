@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from herdbook.cli.app import CHANGE, verb
-from herdbook.cli.batch import Target, for_each, targets
+from herdbook.cli.batch import Target, check_names, for_each, targets
 from herdbook.cli.completion import complete_role
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import find_present, known_status, node_for
@@ -60,6 +60,7 @@ async def load(
         check("num_ctx", num_ctx)
         options["num_ctx"] = num_ctx
     kept_alive = _keep_alive(keep_alive)
+    await check_names(invocation, models)
     async with invocation.acting() as fleet:
         chosen = await targets(invocation, fleet, models)
         many = len(chosen) > 1
@@ -115,7 +116,8 @@ async def _write_status(
 
 @verb("unload", CHANGE)
 async def unload(invocation: Invocation, models: Models) -> int:
-    """Unload models, with all models that share their weights."""
+    """Unload models, and all that share their weights."""
+    await check_names(invocation, models)
     async with invocation.acting() as fleet:
         chosen = await targets(invocation, fleet, models)
 
@@ -162,7 +164,10 @@ async def use(
         ),
     ] = None,
 ) -> None:
-    """Record that a model was used, which raises it in recommendations."""
+    """Record that a model was used.
+
+    Recently used models are recommended first.
+    """
     async with invocation.reading() as fleet:
         manager = await node_for(invocation, fleet, model)
         await find_present(manager, model)

@@ -42,11 +42,12 @@ async def free(
     ] = None,
     yes: Yes = False,
 ) -> int:
-    """Propose models to delete to free disk space; delete them with --yes.
+    """Free disk space: propose models to delete.
 
-    The least recently used models go first. Pinned models and models in use are kept,
-    and so are loaded ones, unless they have no expiry and were not used for a day.
-    Exit code 1 if not enough can be freed, or nothing was deleted.
+    Deletes them after confirmation, or with --yes. The least recently used models go
+    first. Pinned models and models in use are kept, and so are loaded ones, unless they
+    have no expiry and were not used for a day. The exit code is 1 if not enough can be
+    freed, or if nothing was deleted.
     """
     wanted = read_size(size)
     desired = read(keep) if keep is not None else None

@@ -124,7 +124,7 @@ def _advice(fleet: Fleet, *, asked: bool) -> str:
 async def show(
     invocation: Invocation, model: Model, *, no_refresh: NoRefresh = False
 ) -> None:
-    """Show one model: details with their sources, settings, use."""
+    """Show one model: details, their sources, settings, use."""
     async with invocation.reading(refresh=not no_refresh) as fleet:
         manager = await node_for(invocation, fleet, model)
         models = await manager.now()

@@ -33,7 +33,7 @@ _COLUMNS = (
 
 @verb("ps", INSPECT)
 async def ps(invocation: Invocation, *, no_refresh: NoRefresh = False) -> None:
-    """List the loaded models with memory, expiry and last use."""
+    """List loaded models: memory, expiry and last use."""
     async with invocation.reading(refresh=not no_refresh) as fleet:
         several = fleet.is_several
         nodes = [models.node_status() for models in await fleet.now()]

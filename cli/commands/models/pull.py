@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from herdbook.cli.app import CHANGE, verb
-from herdbook.cli.batch import Target, for_each, targets
+from herdbook.cli.batch import Target, check_names, for_each, targets
 from herdbook.cli.errors import DONE, FAILED
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import node_for
@@ -41,6 +41,7 @@ async def pull(
     downloaded part, and the next pull resumes there. With several nodes and without
     --node, a model that no node has goes to the node with the most free memory.
     """
+    await check_names(invocation, models)
     async with invocation.acting() as fleet:
         chosen = await targets(invocation, fleet, models, find=_node_to_pull)
         cancelled = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from herdbook.cli.app import CHANGE, verb
-from herdbook.cli.batch import Target, for_each, targets
+from herdbook.cli.batch import Target, check_names, for_each, targets
 from herdbook.cli.errors import FAILED
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import find_present
@@ -22,6 +22,7 @@ async def rm(invocation: Invocation, models: Models, *, yes: Yes = False) -> int
 
     Asks for confirmation on a terminal, but not in a pipe or script.
     """
+    await check_names(invocation, models)
     async with invocation.acting() as fleet:
         chosen = await targets(invocation, fleet, models)
         if invocation.attended and not yes:

@@ -50,7 +50,7 @@ async def gateway(
         ),
     ] = "",
 ) -> None:
-    """Forward requests to Ollama and record which models are used.
+    """Forward requests to Ollama and record model use.
 
     Clients of Ollama, OpenAI and Anthropic can use its address. The first line of
     output is that address, and nothing else.

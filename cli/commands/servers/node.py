@@ -53,7 +53,7 @@ Tags = Annotated[
     typer.Option(
         "--tag",
         metavar="KEY=VALUE",
-        help="What the node has, such as ram=64GB or vram=24GB. Repeatable.",
+        help="Property of the node, such as ram=64GB or vram=24GB. Repeatable.",
     ),
 ]
 Weight = Annotated[
@@ -73,7 +73,7 @@ Patterns = Annotated[
 Prefer = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="PATTERN", help="Models that go to this node first. Repeatable."
+        metavar="PATTERN", help="Models to place on this node first. Repeatable."
     ),
 ]
 MaxModel = Annotated[
@@ -89,7 +89,7 @@ EveryNode = Annotated[bool, typer.Option("--all", "-a", help="Include removed no
 async def node(invocation: Invocation) -> int:
     """Show, add and change the servers (nodes) of this log.
 
-    Without a command: the only node, or the list of nodes.
+    Without a command, shows the only node, or lists the nodes.
     """
     async with invocation.reading(refresh=False) as fleet:
         if fleet.is_several:
@@ -105,7 +105,7 @@ async def node(invocation: Invocation) -> int:
 
 @verb("list", group=node)
 async def list_(invocation: Invocation, *, every: EveryNode = False) -> None:
-    """List the nodes: state, address, models and memory, as the log has them."""
+    """List the nodes: state, address, models and memory, from the log."""
     async with invocation.reading(refresh=False) as fleet:
         read_models = await fleet.now()
         if every:
@@ -133,9 +133,9 @@ async def add(  # noqa: PLR0913 - the settings of a node
     prefer: Prefer = None,
     max_model: MaxModel = None,
 ) -> None:
-    """Add a node, and look at its models.
+    """Add a node, and discover its models.
 
-    All processes on the log manage it from now on. A server that does not answer is
+    From then on, all processes on the log manage it. A server that does not answer is
     added too.
     """
     settings = _changed(
@@ -213,7 +213,7 @@ async def configure(  # noqa: PLR0913 - the settings of a node
 
 @verb("drain", group=node)
 async def drain(invocation: Invocation, name: Node) -> None:
-    """Give a node no new requests and no new models; running ones end normally."""
+    """Send a node no new requests or models; running ones end normally."""
     await _drain(invocation, name, drained=True)
 
 
@@ -225,7 +225,7 @@ async def undrain(invocation: Invocation, name: Node) -> None:
 
 @verb("remove", group=node)
 async def remove(invocation: Invocation, name: Node) -> None:
-    """Stop managing a node. Its models stay on its server, its history in the log."""
+    """Stop managing a node. Its models and its history are kept."""
     async with invocation.managing_nodes() as fleet:
         status = await fleet.remove(name)
     if invocation.json:
@@ -259,7 +259,7 @@ async def move(
     """Record that the server of a node has a new address.
 
     Until then Herdbook refuses any address other than the recorded one, because
-    another server may have other models.
+    another server may have different models.
     """
     moved = False
     async with invocation.managing_nodes() as fleet:
@@ -278,9 +278,13 @@ async def move(
     if invocation.json:
         invocation.screen.write_json(shapes.Node(node=status, moved=moved))
         return DONE
-    known = status.url or "not known yet; the next refresh records it"
-    words = f"moved to {status.url}" if moved else f"not moved: already {known}"
-    invocation.screen.write(f"{status.name}: {words}")
+    if moved:
+        text = f"moved to {status.url}"
+    elif status.url:
+        text = f"not moved: its address is already {status.url}"
+    else:
+        text = "not moved: no address recorded yet. To record it: herdbook refresh"
+    invocation.screen.write(f"{status.name}: {text}")
     return DONE
 
 
@@ -292,13 +296,13 @@ async def apply(
     ],
     *,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the changes, without making them.")
+        bool, typer.Option("--dry-run", help="Show the changes without making them.")
     ] = False,
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove nodes that FILE does not name.")
     ] = False,
 ) -> None:
-    """Make the nodes those of a file: add, move and configure them."""
+    """Add, move and configure nodes to match a file."""
     desired = nodes_file.read(file)
     async with invocation.managing_nodes() as fleet:
         steps = nodes_file.steps(desired, await fleet.nodes(), prune=prune)

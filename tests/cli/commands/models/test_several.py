@@ -38,7 +38,7 @@ def test_a_failure_does_not_stop_the_others_and_the_worst_code_counts(
     answer = herdbook("rm", "nope:1b", "smollm2:135m")
 
     assert answer.code == 3
-    assert answer.err.startswith("herdbook: nope:1b is not on server 'local'")
+    assert answer.err.startswith("herdbook: nope:1b is not on node 'local'")
     assert answer.out == "smollm2:135m deleted; this frees 271 MB\n"
 
 

@@ -1,0 +1,212 @@
+"""What the data of each event change in the status of its model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import cast
+
+import msgspec
+
+from herdbook.events import facts
+from herdbook.events.lifecycle import Activity, ModelState
+from herdbook.events.recorded import RecordedEvent
+from herdbook.projections.status import Failure, KeepAlive, ModelStatus, Work
+
+CONFIRMED_WITHIN_S = 1.0
+"""Seconds from the end of a load at the server until Herdbook has recorded it."""
+
+
+def clear_contradictions(model: ModelStatus) -> None:
+    """Clear fields that contradict the lifecycle, after an illegal event."""
+    if not model.present:
+        model.digest = model.size_bytes = model.remote_host = None
+        model.weights = model.detected_digest = None
+    if model.state is not ModelState.LOADED:
+        model.runner = model.keep_alive = None
+    if model.lifecycle.activity is None:
+        model.work = None
+    if not model.updating:
+        model.update = None
+
+
+def _arrived(model: ModelStatus, event: RecordedEvent) -> None:
+    fact = cast("facts.ModelDiscovered | facts.ModelUpdated", event.data)
+    model.digest, model.size_bytes = fact.digest, fact.size_bytes
+    model.remote_host, model.last_failure = fact.remote_host, None
+    if fact.digest != model.detected_digest:
+        model.weights = None
+    if model.lifecycle.activity is None:
+        model.work = None
+    if not model.lifecycle.updating:
+        model.update = None
+
+
+def _removed(model: ModelStatus, _: RecordedEvent) -> None:
+    model.digest = model.size_bytes = model.remote_host = None
+    model.weights = model.detected_digest = None  # detect again if it returns
+    model.runner = model.keep_alive = None
+    model.work = model.update = model.last_failure = None
+
+
+def _work_started(model: ModelStatus, event: RecordedEvent) -> None:
+    fact = cast("facts.PullStarted | facts.LoadStarted", event.data)
+    pulls = isinstance(fact, facts.PullStarted)
+    model.work = Work(
+        Activity.PULL if pulls else Activity.LOAD,
+        fact.instance,
+        event.occurred_at,
+        event.actor,
+        insecure=isinstance(fact, facts.PullStarted) and fact.insecure,
+    )
+
+
+def _update_started(model: ModelStatus, event: RecordedEvent) -> None:
+    fact = cast("facts.UpdateStarted", event.data)
+    model.update = Work(
+        Activity.UPDATE,
+        fact.instance,
+        event.occurred_at,
+        event.actor,
+        insecure=fact.insecure,
+    )
+
+
+def _progressed(model: ModelStatus, event: RecordedEvent) -> None:
+    fact = cast("facts.PullProgressed | facts.UpdateProgressed", event.data)
+    progress = {
+        "completed_bytes": fact.completed_bytes,
+        "total_bytes": fact.total_bytes,
+    }
+    if model.update is not None:
+        model.update = msgspec.structs.replace(model.update, **progress)
+    elif model.work is not None:
+        model.work = msgspec.structs.replace(model.work, **progress)
+
+
+def _work_ended(model: ModelStatus, _: RecordedEvent) -> None:
+    model.work = None
+
+
+def _update_ended(model: ModelStatus, _: RecordedEvent) -> None:
+    model.update = None
+
+
+def _failed(model: ModelStatus, event: RecordedEvent) -> None:
+    fact = cast("facts.PullFailed | facts.UpdateFailed | facts.LoadFailed", event.data)
+    if isinstance(fact, facts.UpdateFailed):
+        model.update = None
+    else:
+        model.work = None
+    model.last_failure = Failure(event.type, fact.kind, fact.message, event.occurred_at)
+
+
+def _loaded(model: ModelStatus, event: RecordedEvent) -> None:
+    fact = cast("facts.ModelLoaded | facts.RunnerChanged", event.data)
+    model.runner = fact.runner
+    model.keep_alive = None
+    if isinstance(fact, facts.ModelLoaded):
+        model.work = model.last_failure = None
+        if fact.duration_s is not None:
+            _learn_keep_alive(model, event.occurred_at, CONFIRMED_WITHIN_S)
+
+
+def _renewed(model: ModelStatus, event: RecordedEvent) -> None:
+    fact = cast("facts.KeepAliveRenewed", event.data)
+    if model.runner is not None:
+        model.runner = msgspec.structs.replace(model.runner, expires_at=fact.expires_at)
+        _learn_keep_alive(model, event.occurred_at, CONFIRMED_WITHIN_S)
+
+
+def _learn_keep_alive(model: ModelStatus, at: datetime, within_s: float) -> None:
+    """Derive the keep-alive of a runner from the end of its last request.
+
+    Args:
+        model: The model; its runner has the expiry that the request led to.
+        at: The latest time at which the request may have ended.
+        within_s: How much earlier it may have ended, seconds.
+    """
+    expires_at = model.runner.expires_at if model.runner else None
+    if expires_at is not None:
+        seconds = (expires_at - at).total_seconds()
+        model.keep_alive = KeepAlive(seconds, seconds + within_s)
+
+
+def _unloaded(model: ModelStatus, event: RecordedEvent) -> None:
+    fact = cast("facts.ModelUnloaded", event.data)
+    model.runner = model.keep_alive = None
+    if model.why is not None:
+        model.why = msgspec.structs.replace(
+            model.why, detail=fact.reason.value, evicted_by=fact.evicted_by
+        )
+
+
+def _used(model: ModelStatus, event: RecordedEvent) -> None:
+    fact = cast("facts.ModelUsed", event.data)
+    model.uses += facts.uses_of(fact)
+    model.last_used_at, model.last_used_by = event.occurred_at, event.actor
+    model.last_used_within_s = 0.0
+    if fact.uncertainty_s is msgspec.UNSET:
+        return
+    model.last_used_by, model.last_used_within_s = None, fact.uncertainty_s
+    if fact.expires_at is not msgspec.UNSET and model.runner is not None:
+        model.runner = msgspec.structs.replace(model.runner, expires_at=fact.expires_at)
+        _learn_keep_alive(model, event.occurred_at, fact.uncertainty_s)
+
+
+def _detected(model: ModelStatus, event: RecordedEvent) -> None:
+    fact = cast("facts.CapabilitiesDetected", event.data)
+    model.detected, model.detected_digest = fact.capabilities, fact.digest
+    model.weights, model.family = fact.weights, fact.family
+    model.parameter_count = fact.parameter_count
+    model.quantization = fact.quantization
+    model.context_trained = fact.context_trained
+    model.context_source = fact.context_source
+    model.context_default = fact.context_default
+    model.temperature = fact.temperature
+    model.temperature_source = fact.temperature_source
+    model.parameters, model.detected_schema = fact.parameters, event.schema
+
+
+def _configured(model: ModelStatus, event: RecordedEvent) -> None:
+    fact = cast("facts.ConfigurationChanged", event.data)
+    kept = {k: v for k, v in model.settings.items() if k not in fact.unset}
+    model.settings = {**kept, **fact.set}
+
+
+EFFECTS: dict[str, Callable[[ModelStatus, RecordedEvent], None]] = {
+    fact.__name__: effect
+    for effect, kinds in (
+        (_arrived, (facts.ModelDiscovered, facts.PullCompleted, facts.ModelUpdated)),
+        (_removed, (facts.ModelVanished, facts.ModelDeleted)),
+        (_work_started, (facts.PullStarted, facts.LoadStarted)),
+        (_update_started, (facts.UpdateStarted,)),
+        (_progressed, (facts.PullProgressed, facts.UpdateProgressed)),
+        (
+            _work_ended,
+            (
+                facts.PullCancelled,
+                facts.PullInterrupted,
+                facts.LoadCancelled,
+                facts.LoadInterrupted,
+            ),
+        ),
+        (
+            _update_ended,
+            (
+                facts.UpdateCancelled,
+                facts.UpdateInterrupted,
+                facts.UpdateUnchanged,
+            ),
+        ),
+        (_failed, (facts.PullFailed, facts.UpdateFailed, facts.LoadFailed)),
+        (_loaded, (facts.ModelLoaded, facts.RunnerChanged)),
+        (_renewed, (facts.KeepAliveRenewed,)),
+        (_unloaded, (facts.ModelUnloaded,)),
+        (_used, (facts.ModelUsed,)),
+        (_detected, (facts.CapabilitiesDetected,)),
+        (_configured, (facts.ConfigurationChanged,)),
+    )
+    for fact in kinds
+}
+"""The effect of each event type that has one, on a model that the event is about."""
