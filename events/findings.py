@@ -120,5 +120,5 @@ def not_canonical(position: int, stream: str) -> Finding:
         position=position,
         kind=Kind.NAME,
         message=f"the stream {in_line(stream)} does not have a canonical model name",
-        remedy="An older version recorded it. Its history stays under this name",
+        remedy="An older version recorded it. Its history is kept under this name",
     )

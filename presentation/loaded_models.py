@@ -33,7 +33,7 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
         node: Its node, if there are several; otherwise left out.
         also: Other models with the same weights, which share the memory.
         state: State of the model.
-        size_bytes: Memory in all, bytes; None if the server has not reported it.
+        size_bytes: Total memory, bytes; None if the server has not reported it.
         gpu_bytes: Part of it on the GPU, bytes.
         cpu_bytes: Part of it in main memory, bytes.
         context: Context in effect, tokens.

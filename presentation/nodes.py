@@ -22,7 +22,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
         url: Address of its server; empty if it is not known yet.
         server_version: Version of the server, as it reports it.
         reached: Whether the server answered the last request.
-        since: Since when that is so.
+        since: When it started or stopped answering.
         message: The problem, if it does not answer.
         added_at: When a user added it; None for the node that was there first.
         removed_at: When a user removed it; None if it is managed.

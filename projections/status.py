@@ -245,7 +245,7 @@ class NodeStatus(msgspec.Struct, kw_only=True):
         url: Address of the node.
         server_version: Version of the server, as it reports it.
         reached: Whether the node answered the last request.
-        since: Since when that is so.
+        since: When it started or stopped answering.
         message: The problem, if the node does not answer.
         version: Version of the stream.
         added_at: When a user added it; None if it was never added.

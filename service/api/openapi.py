@@ -214,7 +214,8 @@ def _docstring(name: str) -> str:
 
 def _describe(schema: Json, docstring: str) -> None:
     """Add the descriptions of a docstring to a schema and its properties."""
-    text, _, attributes = docstring.partition("Attributes:")
+    in_json = docstring.replace("None", "null")
+    text, _, attributes = in_json.partition("Attributes:")
     schema["description"] = " ".join(text.split())
     descriptions = dict(_descriptions(attributes))
     for name, field in schema.get("properties", {}).items():

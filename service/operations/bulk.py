@@ -36,12 +36,12 @@ class BulkAction(StrEnum):
 
 
 class BulkResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one model.
+    """The result for one model.
 
     Attributes:
         name: The model.
         done: Whether it succeeded; a pull has succeeded when it has started.
-        running: Whether it has not ended.
+        running: Whether it is still running.
         freed_bytes: Disk space that its deletion freed, bytes.
         error: Why it failed.
     """

@@ -108,7 +108,7 @@ class Operation:
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether it is still running."""
         return self.state is OperationState.RUNNING
 
     def end(self, state: OperationState, at: datetime) -> None:

@@ -170,7 +170,7 @@ async def _of_delete(page: PageRequest, status: ModelStatus) -> Confirmation:
     consequences = [f"This {freed_text(cost)}."]
     if cost.loaded and not cost.shared_with:
         consequences.append("It is also unloaded.")
-    consequences.append("You can pull it again later. Its history stays.")
+    consequences.append("You can pull it again later. Its history is kept.")
     return Confirmation(
         f"Delete {status.name}?", consequences, "Delete model", loses=True
     )

@@ -173,7 +173,7 @@ async def free_page(request: AnyRequest) -> Response[str]:
     wanted = parse_size(text)
     if wanted is None:
         raise BadRequestError(
-            f"{text[:80]!r}", "is not a size", "Write it as 10GB, with its unit"
+            f"{text[:80]!r}", "is not a size", "Include a unit, such as 10GB"
         )
     statuses = page.moment.statuses()
     proposal = free_space(statuses, wanted, now=datetime.now(UTC))
@@ -293,7 +293,7 @@ def _of_delete(page: PageRequest, statuses: Sequence[ModelStatus]) -> Consequenc
             )
         )
     frees = sum(step.frees_bytes for step in steps.values())
-    return told, f"This frees {bytes_text(frees)} on disk. Their history stays."
+    return told, f"This frees {bytes_text(frees)} on disk. Their history is kept."
 
 
 def _of_unload(_: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
