@@ -605,7 +605,7 @@ class NodeSettings(
     Attributes:
         key_env: Environment variable with the API key of the server; empty for none.
             The key itself is never recorded.
-        tags: Properties of the node that a user set, by key, such as ``{"ram": "64GB"}``.
+        tags: Properties of the node that a user set, such as ``{"ram": "64GB"}``.
         weight: Share of the requests that the node gets, relative to the others.
         models: Patterns of the models that the node may have, such as ``qwen*``; empty
             for all.
