@@ -47,7 +47,7 @@ async def node_for(invocation: Invocation, fleet: Fleet, model: str) -> ModelMan
         return await questions.node_with(fleet, model)
     except AmbiguousNodeError as error:
         command = f"herdbook {invocation.verb} {error.model} --node {error.nodes[0]}"
-        error.remedy = f"Name one: {command}"
+        error.remedy = f"Choose one: {command}"
         raise
 
 
