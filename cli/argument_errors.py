@@ -15,6 +15,7 @@ _NOT_A_NUMBER = re.compile(r"('.*') is not a valid (int|float)\w*(?: range)?")
 _OUT_OF_RANGE = re.compile(r"(\S+) is not in the range (?:(\S+?)<=)?x(?:([<>])=(\S+))?")
 _NOT_A_CHOICE = re.compile(r"'(.*)' is not one of (.+)")
 _NO_OPTION = re.compile(r"No such option: (\S+)(?: \(Possible options: (\S+?)[,)].*)?")
+_NO_COMMAND = re.compile(r"(No such command '.*'\.) Did you mean (.+)\?")
 _EXTRA = re.compile(r"Got unexpected extra arguments?(?:\(s\))? \((.+)\)")
 
 
@@ -26,6 +27,8 @@ def plain_message(message: str) -> str:
     if found := _NO_OPTION.fullmatch(text):
         near = f". Did you mean '{found[2]}'?" if found[2] else ""
         return f"No such option '{found[1]}'{near}"
+    if found := _NO_COMMAND.fullmatch(text):
+        return f"{found[1]} Did you mean {found[2].replace(', ', ' or ')}?"
     if found := _EXTRA.fullmatch(text):
         return f"Unexpected argument '{found[1]}'"
     return text

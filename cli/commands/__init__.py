@@ -18,10 +18,10 @@ MODULES = {
     "recommend": "models.inspect",
     "suggest": "models.inspect",
     "usage": "log.usage",
-    "refresh": "log.check",
+    "refresh": "servers.refresh",
     "node": "servers.node",
     "doctor": "servers.doctor",
-    "graph": "log.check",
+    "graph": "models.graph",
     "pull": "models.pull",
     "load": "models.change",
     "unload": "models.change",
@@ -36,7 +36,7 @@ MODULES = {
     "as-of": "log.history",
     "diff": "log.compare",
     "why": "log.compare",
-    "verify": "log.check",
+    "verify": "log.verify",
     "backup": "log.backup",
     "restore": "log.backup",
     "export": "log.transfer",
@@ -46,7 +46,6 @@ MODULES = {
     "key": "log.proof",
     "prove": "log.proof",
     "prove-consistency": "log.proof",
-    "consistent": "log.proof",  # the earlier name, hidden in the help
     "serve": "servers.serve",
     "gateway": "servers.gateway",
     "token": "servers.token",
@@ -58,7 +57,10 @@ MODULES = {
 VERBS = tuple(MODULES)
 """Every verb, in the order of the help."""
 
-VerbGroup.order = VERBS
+ALIASES = {"consistent": "prove-consistency"}
+"""Earlier names of verbs, which still work and are not in the help."""
+
+VerbGroup.order = (*VERBS, *ALIASES)
 
 _COMPLETION = "_HERDBOOK_COMPLETE"
 """Set by the shell that asks for completions."""
@@ -92,5 +94,6 @@ def _called_verb(arguments: Sequence[str]) -> str | None:
         elif word in {"-h", "--help"}:
             return None  # the help of the command lists every verb
         elif not word.startswith("-"):
-            return word if word in MODULES else None
+            verb = ALIASES.get(word, word)
+            return verb if verb in MODULES else None
     return None

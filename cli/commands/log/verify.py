@@ -1,33 +1,22 @@
-"""Verbs that check: ``verify``, ``refresh`` and ``graph``."""
+"""The verb ``verify``: check every event of the log."""
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 
-from herdbook.cli.app import HISTORY, INSPECT, verb
-from herdbook.cli.commands.log.events import events_between
-from herdbook.cli.commands.log.history import show_entries
+from herdbook.cli.app import HISTORY, verb
 from herdbook.cli.commands.log.proof import read_anchors, read_keys
-from herdbook.cli.errors import DONE, FAILED, UsageError, exit_code
+from herdbook.cli.errors import DONE, FAILED, UsageError
 from herdbook.cli.invocation import Invocation
-from herdbook.cli.lookup import check_log, known_status, node_for
-from herdbook.cli.options import AnyModel
+from herdbook.cli.lookup import check_log
 from herdbook.cli.output import Column, Piece, Row, Screen
 from herdbook.core import (
-    Fleet,
-    HerdbookError,
-    HistoryEntry,
-    ModelManager,
-    OllamaError,
-    ServerState,
     Storage,
     SystemClock,
     Verification,
@@ -35,11 +24,8 @@ from herdbook.core import (
 from herdbook.core.checks.verification import verify as check
 from herdbook.core.proof.proof import check_anchors
 from herdbook.events.store import Head
-from herdbook.events.streams import is_of_node
-from herdbook.presentation import diagram as drawing
 from herdbook.presentation import shapes
 from herdbook.presentation.wording import counted
-from herdbook.projections.history import HistoryView
 
 
 @verb("verify", HISTORY)
@@ -154,87 +140,3 @@ def _summary(found: Verification, seconds: float) -> str:
         f"{counted(found.events, 'event')}, {condition}, head {found.head.hash[:8]}…, "
         f"{counted(len(found.findings), 'finding')}, {seconds:.2f} s"
     )
-
-
-@verb("refresh", INSPECT)
-async def refresh(invocation: Invocation) -> int:
-    """Refresh from the server; record and show changes.
-
-    Of several nodes, all are refreshed at the same time. The exit code is 5 if one
-    does not answer.
-    """
-    async with invocation.recording() as fleet:
-        before = (await fleet.home.now()).position
-        seen = await asyncio.gather(*map(_refreshed, fleet.managers()))
-        if not fleet.is_several and isinstance(seen[0], HerdbookError):
-            raise seen[0]
-        end = (await fleet.home.now()).position
-        view = HistoryView()
-        async for event in events_between(fleet.home, before, end):
-            view.apply(event)
-        _write_refreshed(invocation, fleet, seen, view.entries)
-    failed = [one for one in seen if isinstance(one, HerdbookError)]
-    return max(map(exit_code, failed), default=DONE)
-
-
-async def _refreshed(manager: ModelManager) -> ServerState | OllamaError:
-    try:
-        return await manager.refresh()
-    except OllamaError as error:
-        return error
-
-
-def _write_refreshed(
-    invocation: Invocation,
-    fleet: Fleet,
-    seen: Sequence[ServerState | OllamaError],
-    recorded: list[HistoryEntry],
-) -> None:
-    screen, several = invocation.screen, fleet.is_several
-    by_node = dict(zip(fleet.names, seen, strict=True))
-    if invocation.json:
-        answers = [
-            shapes.Refreshed(
-                node=fleet.manager(node).latest().node_status(),
-                models=0 if isinstance(state, OllamaError) else len(state.models),
-                runners=0 if isinstance(state, OllamaError) else len(state.runners),
-                recorded=[each for each in recorded if is_of_node(each.stream, node)],
-            )
-            for node, state in by_node.items()
-        ]
-        screen.write_json(answers if several else answers[0])
-        return
-    if recorded:
-        show_entries(screen, recorded, invocation.now, named=True, nodes=several)
-    for node, state in by_node.items():
-        lead = f"{node}: " if several else ""
-        if isinstance(state, OllamaError):
-            screen.write(Piece(f"{lead}{state}", "yellow"))
-            continue
-        new = [each for each in recorded if is_of_node(each.stream, node)]
-        found = f"{counted(len(state.models), 'model')}, {len(state.runners)} loaded"
-        changes = counted(len(new), "new event") if new else "no changes"
-        screen.write(f"{lead}Ollama {state.server_version}: {found}; {changes}")
-
-
-@verb("graph", INSPECT)
-async def graph(invocation: Invocation, model: AnyModel = None) -> None:
-    """Print the state diagram, in Mermaid.
-
-    With a model, adds its number of transitions and marks its state.
-    """
-    transitions, state = None, None
-    if model is not None:
-        async with invocation.reading(refresh=False) as fleet:
-            manager = await node_for(invocation, fleet, model)
-            status = known_status(await manager.now(), model)
-            figures = await manager.statistics(status.name)
-            transitions, state = figures.transitions, figures.lifecycle.state
-    text = drawing.mermaid(transitions, state)
-    if invocation.json:
-        invocation.screen.write_json(
-            shapes.Graph(mermaid=text, transitions=transitions)
-        )
-    else:
-        for each in text.splitlines():
-            invocation.screen.write(each)
