@@ -75,7 +75,7 @@ class Service:
         self.clock = clock
         self.metrics = metrics
         self.upkeep = upkeep
-        self.operations = Operations(fleet, clock, fetched=metrics.fetched)
+        self.operations = ClientOperations(fleet, clock, fetched=metrics.fetched)
         self.live = Live(
             fleet,
             clock,

@@ -27,7 +27,7 @@ class OperationsFixture:
         self.fleet = fleet
         self.manager = fleet.home
         self.fetched = 0
-        self.operations = Operations(fleet, server.clock, fetched=self._count)
+        self.operations = ClientOperations(fleet, server.clock, fetched=self._count)
 
     def _count(self, more: int) -> None:
         self.fetched += more

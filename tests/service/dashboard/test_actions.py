@@ -322,7 +322,7 @@ def test_refusals_before_any_page_are_pages_for_a_browser(
             assert "default-src" in answer.headers["content-security-policy"]
             assert "/roles" in Page(answer.text).links
         text = Page(refused[403].text).text
-        assert "the role read of ruth is not sufficient" in text
+        assert "The role read of ruth is not sufficient" in text
 
         program = looking.http.post(
             f"/models/{MODEL}/load", headers={"accept": "application/json"}

@@ -100,7 +100,7 @@ def test_server_page_draws_memory_disk_and_requests(
 
     page = browser.page("/node?span=hour")
 
-    for title in ("Memory at most", "Disk space at most", "Requests at most 1 request"):
+    for title in ("Memory max", "Disk space max", "Requests max 1 request"):
         assert title in page.text
     tables = [link for link in page.links if link.startswith("/figures")]
     assert len(tables) == 3
@@ -118,7 +118,7 @@ def test_model_page_draws_that_model_only(
     page = browser.page(f"/models/{MODEL}?span=hour")
     table = browser.page(f"/figures?of=memory&span=hour&model={MODEL}")
 
-    assert "Memory at most" in page.text
+    assert "Memory max" in page.text
     assert "gemma3:4b" not in table.text
     assert MODEL in table.text
 

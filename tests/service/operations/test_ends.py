@@ -26,7 +26,7 @@ from herdbook.service.operations.operation import Kind, OperationRequest, Operat
 
 def restarted(fixture: OperationsFixture) -> ClientOperations:
     """Return operations that know what the log knows."""
-    return Operations(fixture.fleet, fixture.server.clock, fetched=lambda _: None)
+    return ClientOperations(fixture.fleet, fixture.server.clock, fetched=lambda _: None)
 
 
 def hang(fixture: OperationsFixture, path: str) -> None:

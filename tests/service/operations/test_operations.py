@@ -110,7 +110,9 @@ async def test_key_finds_its_operation_for_a_day(tmp_path: Path) -> None:
         first = await fixture.wait_for(
             await fixture.start(Kind.LOAD, INSTALLED, key="k")
         )
-        again = Operations(fixture.fleet, fixture.server.clock, fetched=lambda _: None)
+        again = ClientOperations(
+            fixture.fleet, fixture.server.clock, fetched=lambda _: None
+        )
         request = OperationRequest(kind=Kind.LOAD, model=INSTALLED)
 
         found = await again.start(request, ANN, key="k")
@@ -123,7 +125,9 @@ async def test_key_finds_its_operation_for_a_day(tmp_path: Path) -> None:
 
         fixture.server.time.stride_s = DAY_S
         await fixture.server.clock.sleep(DAY_S + 60)
-        late = Operations(fixture.fleet, fixture.server.clock, fetched=lambda _: None)
+        late = ClientOperations(
+            fixture.fleet, fixture.server.clock, fetched=lambda _: None
+        )
         with pytest.raises(UnknownOperationError):
             await late.get(first.id)
         anew = await late.start(request, ANN, key="k")
@@ -172,7 +176,7 @@ async def test_unexpected_error_is_reported_without_its_text(tmp_path: Path) -> 
         def broken(_: int) -> None:
             raise RuntimeError("hb_secret")
 
-        fixture.operations = Operations(
+        fixture.operations = ClientOperations(
             fixture.fleet, fixture.server.clock, fetched=broken
         )
         pull = await fixture.wait_for(await fixture.start(Kind.PULL, SLOW))
