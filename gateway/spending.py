@@ -115,19 +115,19 @@ class Quotas:
         self._begin_day()
         self._position = event.position
         fact = event.data
-        if event.recorded_at.date() == self._day:
-            if isinstance(fact, ModelUsed):
-                numbers = (fact.prompt_tokens, fact.output_tokens)
-                client = fact.client
-            elif isinstance(fact, UseFailed):
-                numbers, client = (), fact.client
-            else:
-                numbers, client = (), UNSET
-            if client is not UNSET:
-                assert isinstance(fact, ModelUsed | UseFailed)
-                counts = (*numbers, fact.estimated_tokens)
-                self._in_log[client] += sum(each or 0 for each in counts)
+        if event.recorded_at.date() == self._day and isinstance(
+            fact, ModelUsed | UseFailed
+        ):
+            self._count(fact)
         self._leave_to_log()
+
+    def _count(self, use: ModelUsed | UseFailed) -> None:
+        if use.client is UNSET:
+            return
+        counts = [use.estimated_tokens]
+        if isinstance(use, ModelUsed):
+            counts += (use.prompt_tokens, use.output_tokens)
+        self._in_log[use.client] += sum(each for each in counts if each is not UNSET)
 
     def _leave_to_log(self) -> None:
         """Forget own tokens that the counted part of the log has."""
