@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -12,7 +14,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from benchmarks.measure import Row, as_json, describe_machine, say, table
+from benchmarks import results
+from benchmarks.measure import Row, describe_machine, say, table
 from benchmarks.rows import (
     bench_append,
     bench_command,
@@ -58,7 +61,7 @@ def main() -> None:
     sizes = QUICK if asked.quick else Sizes()
     if asked.events:
         sizes = msgspec.structs.replace(sizes, opened=asked.events)
-    started = perf_counter()
+    started, at, load = perf_counter(), datetime.now(UTC), os.getloadavg()
     # Not in /tmp, which may be in memory.
     place = Path("build")
     place.mkdir(exist_ok=True)
@@ -66,22 +69,40 @@ def main() -> None:
         machine = describe_machine(Path(folder))
         rows = asyncio.run(_measure(asked.only or BENCHMARKS, sizes, Path(folder)))
     print(table(rows))
+    result = results.Result(
+        schema=results.SCHEMA,
+        started=at,
+        seconds=perf_counter() - started,
+        commit=results.commit(),
+        rounds=sizes.rounds,
+        load=(load, os.getloadavg()),
+        machine=machine,
+        rows=results.figures(rows),
+    )
     print(
-        f"\nMedians of {sizes.rounds} interleaved runs, in "
-        f"{perf_counter() - started:.0f} s. A ratio above 1: Herdbook is better.\n"
+        f"\nMedians of {result.rounds} interleaved runs, in {result.seconds:.0f} s. "
+        "A ratio above 1: Herdbook is better.\n"
         f"Python {machine.python}, SQLite {machine.sqlite}, "
-        f"{machine.processors} processors; syncing a page takes "
-        f"{machine.sync_us:.0f} µs."
+        f"{machine.processors} processors, load average {load[0]:.1f} before; "
+        f"syncing a page takes {machine.sync_us:.0f} µs."
     )
     if asked.json:
-        asked.json.write_bytes(as_json(rows, machine))
+        results.write(result, asked.json)
+    elif not asked.quick:
+        results.write(result, results.place(at))
+        print(f"Kept in {results.place(at)}.")
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, help="run only these")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, for a test")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write FILE")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write the result to FILE, not to benchmarks/results/",
+    )
     parser.add_argument(
         "--events",
         type=int,

@@ -86,6 +86,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """The machine of the run.
 
     Attributes:
+        system: Operating system, its version and the kind of processor.
         python: Version of the interpreter.
         sqlite: Version of SQLite.
         processors: Number of processors.
@@ -94,6 +95,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
             commands grow with it.
     """
 
+    system: str
     python: str
     sqlite: str
     processors: int
@@ -112,6 +114,7 @@ def describe_machine(folder: Path) -> Machine:
             os.fsync(file.fileno())
             taken.append(perf_counter() - started)
     return Machine(
+        system=platform.platform(),
         python=platform.python_version(),
         sqlite=sqlite3.sqlite_version,
         processors=os.cpu_count() or 1,
@@ -210,15 +213,3 @@ def _digits(figure: float) -> str:
     if abs(figure) >= 100:
         return f"{figure:,.0f}"
     return f"{figure:.1f}" if abs(figure) >= 10 else f"{figure:.2f}"
-
-
-def as_json(rows: Sequence[Row], machine: Machine) -> bytes:
-    """Return the rows for programs, with ratios and met goals."""
-    results = {
-        "machine": machine,
-        "rows": [
-            {**msgspec.to_builtins(row), "ratio": row.ratio, "met": row.met}
-            for row in rows
-        ],
-    }
-    return msgspec.json.format(msgspec.json.encode(results))

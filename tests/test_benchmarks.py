@@ -37,6 +37,7 @@ class Ran:
 
     def __init__(self, text: str, kept: dict[str, Any], folder: Path) -> None:
         self.lines = text.splitlines()
+        self.kept = kept
         self.machine = kept["machine"]
         self.rows = kept["rows"]
         self.folder = folder
@@ -91,7 +92,25 @@ def test_figures_are_more_than_nothing(ran: Ran) -> None:
 
 
 def test_machine_is_shown(ran: Ran) -> None:
-    assert set(ran.machine) == {"python", "sqlite", "processors", "sync_us"}
+    assert set(ran.machine) == {"system", "python", "sqlite", "processors", "sync_us"}
+
+
+def test_result_is_kept_in_a_stable_form(ran: Ran) -> None:
+    assert ran.kept["schema"] == 1
+    assert set(ran.kept) == {
+        "schema",
+        "started",
+        "seconds",
+        "commit",
+        "rounds",
+        "load",
+        "machine",
+        "rows",
+    }
+    assert {frozenset(row) for row in ran.rows} == {
+        frozenset(("what", "unit", "ours", "beside", "theirs", "goal", "ratio", "met"))
+    }
+    assert [len(averages) for averages in ran.kept["load"]] == [3, 3]
 
 
 def test_nothing_is_left_behind(ran: Ran) -> None:
