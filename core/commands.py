@@ -107,6 +107,7 @@ class Commands(Queries):
             keep_views=self._save_snapshots,
             load_pinned=self._load_pinned,
             refreshing=log.refreshing,
+            instances=self._instances,
             clock=clock,
             settings=settings,
         )

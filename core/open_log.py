@@ -153,3 +153,19 @@ class _ManagerInstances:
     async def announced(self) -> frozenset[str]:
         """Return the streams that the other living instances announced."""
         return await self._instances.announced()
+
+    async def hold(self, lease: str) -> bool:
+        """Take a lease unless another instance has it; return whether it is held."""
+        return await self._instances.hold(lease)
+
+    async def holds(self, lease: str) -> bool:
+        """Return whether this instance holds a lease now."""
+        return await self._instances.holds(lease)
+
+    async def holder(self, lease: str) -> str | None:
+        """Return the id of the instance that holds a lease; None if nobody does."""
+        return await self._instances.holder(lease)
+
+    async def release(self, lease: str) -> None:
+        """Release a lease."""
+        await self._instances.release(lease)

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import quote
 from uuid import UUID
 from weakref import WeakSet
 
@@ -32,6 +33,9 @@ _open_instances: WeakSet[FileInstances] = WeakSet()
 _ANNOUNCED = ".streams"
 """Suffix of the JSON file with the streams that an instance announces."""
 
+_LEASE = ".lease"
+"""Suffix of the file that the holder of a lease locks; it contains the holder's id."""
+
 
 class FileInstances:
     """Instances that share a directory, in one process or in several.
@@ -46,6 +50,7 @@ class FileInstances:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._own = new_id()
+        self._leases: dict[str, int] = {}
         with self._translated():
             _make_private(directory)
             self._lock: int | None = self._take_lock()
@@ -123,8 +128,59 @@ class FileInstances:
                 found.update(_streams_in(path))
         return frozenset(found)
 
+    async def hold(self, lease: str) -> bool:
+        """Take a lease unless another instance has it; return whether it is held."""
+        if lease in self._leases or self._lock is None:
+            return lease in self._leases
+        with self._translated():
+            # The file stays when the lease ends: if it were deleted, one instance could
+            # lock the deleted file and another one a new file of that name.
+            descriptor = os.open(
+                self._lease_path(lease), os.O_CREAT | os.O_RDWR, mode=0o600
+            )
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, self._own.encode())
+            except BlockingIOError:
+                os.close(descriptor)
+                return False
+            except BaseException:
+                os.close(descriptor)
+                raise
+        self._leases[lease] = descriptor
+        return True
+
+    async def holds(self, lease: str) -> bool:
+        """Return whether this instance holds a lease now; take nothing."""
+        return lease in self._leases
+
+    async def holder(self, lease: str) -> str | None:
+        """Return the id of the instance that holds a lease; None if nobody does."""
+        with self._translated():
+            try:
+                found = self._lease_path(lease).read_text("ascii", "replace")
+            except FileNotFoundError:
+                return None
+        return found if found and self._is_alive(found) else None
+
+    async def release(self, lease: str) -> None:
+        """Release a lease, so that another instance can take it at once."""
+        self._release(lease)
+
+    def _release(self, lease: str) -> None:
+        descriptor = self._leases.pop(lease, None)
+        if descriptor is not None:
+            os.ftruncate(descriptor, 0)
+            os.close(descriptor)
+
+    def _lease_path(self, lease: str) -> Path:
+        return self._directory / f"{quote(lease, safe='')}{_LEASE}"
+
     def close(self) -> None:
         """Release the lock, which ends this instance; safe to call twice."""
+        for lease in list(self._leases):
+            self._release(lease)
         if self._lock is not None:
             self._announced_path(self._own).unlink(missing_ok=True)
             self._path(self._own).unlink(missing_ok=True)
@@ -149,6 +205,8 @@ class FileInstances:
 
     def _close_in_child(self) -> None:
         """Close the lock file in a forked child, which would keep the lock alive."""
+        while self._leases:
+            os.close(self._leases.popitem()[1])
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -237,6 +295,7 @@ class MemoryInstances:
 
     def __init__(self, living: set[str] | None = None) -> None:
         self._living = set() if living is None else living
+        self._leases: set[str] = set()
         self._own = new_id()
         self._living.add(self._own)
 
@@ -255,6 +314,23 @@ class MemoryInstances:
     async def announced(self) -> frozenset[str]:
         """Return an empty set: there are no other instances."""
         return frozenset()
+
+    async def hold(self, lease: str) -> bool:
+        """Hold any lease: a log in memory has one instance."""
+        self._leases.add(lease)
+        return True
+
+    async def holds(self, lease: str) -> bool:
+        """Return whether this instance holds a lease."""
+        return lease in self._leases
+
+    async def holder(self, lease: str) -> str | None:
+        """Return the id of this instance if it holds the lease."""
+        return self._own if lease in self._leases else None
+
+    async def release(self, lease: str) -> None:
+        """Release a lease."""
+        self._leases.discard(lease)
 
     def close(self) -> None:
         """End this instance; safe to call twice."""
@@ -308,6 +384,21 @@ class UnknownInstances:
     async def announced(self) -> frozenset[str]:
         """Return an empty set: what other instances do is not known."""
         return frozenset()
+
+    async def hold(self, lease: str) -> bool:  # noqa: ARG002 - of the protocol
+        """Take no lease: this process records nothing."""
+        return False
+
+    async def holds(self, lease: str) -> bool:  # noqa: ARG002 - of the protocol
+        """Return False: no lease is taken."""
+        return False
+
+    async def holder(self, lease: str) -> str | None:  # noqa: ARG002 - of the protocol
+        """Return None: it is not known."""
+        return None
+
+    async def release(self, lease: str) -> None:
+        """Do nothing: no lease is held."""
 
 
 def _is_id(text: str) -> bool:

@@ -326,6 +326,44 @@ class Instances(Protocol):
         """
         ...
 
+    async def hold(self, lease: str) -> bool:
+        """Take a lease unless another instance has it; return whether it is held.
+
+        A lease is held by at most one instance at a time, until it is released, its
+        instance ends, or (in a database) its connection is lost.
+
+        Args:
+            lease: Its name, such as the stream of a node.
+
+        Raises:
+            StoreError: It cannot be found out.
+        """
+        ...
+
+    async def holds(self, lease: str) -> bool:
+        """Return whether this instance holds a lease now; take nothing.
+
+        Raises:
+            StoreError: It cannot be found out.
+        """
+        ...
+
+    async def holder(self, lease: str) -> str | None:
+        """Return the id of the instance that holds a lease; None if nobody does.
+
+        Raises:
+            StoreError: It cannot be found out.
+        """
+        ...
+
+    async def release(self, lease: str) -> None:
+        """Release a lease, so that another instance can take it at once.
+
+        Raises:
+            StoreError: It could not be released; it ends with this instance.
+        """
+        ...
+
 
 def check_append(
     stream: str, events: Sequence[NewEvent], expected_version: ExpectedVersion

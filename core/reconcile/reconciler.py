@@ -124,6 +124,17 @@ class Reconciler:
         self._refreshing = asyncio.Lock()
         self._changes = changes
         self._unload_requested: frozenset[str] = frozenset()
+        self._lease: str | None = None
+
+    def forget(self) -> None:
+        """Forget the server's state, as another instance refreshes it from now on.
+
+        A later refresh must not compare with a state from before those of the other
+        instance, or it would record again what that instance has recorded.
+        """
+        self.last_state = self.last_error = None
+        self.uses.forget()
+        self._damper = Damper(self._clock, budget=self._settings.max_repeated_changes)
 
     def held_back(self) -> dict[str, datetime]:
         """Return the models whose recorded state may be out of date, and since when.
@@ -162,6 +173,7 @@ class Reconciler:
         *,
         recovered: Collection[str] = (),
         actors: Mapping[str, str] | None = None,
+        lease: str | None = None,
     ) -> ServerState:
         """Refresh the server's state, and record the differences.
 
@@ -170,6 +182,8 @@ class Reconciler:
                 are recorded with the cause ``recovery``.
             actors: Who is known to have changed a model, by its name; all other
                 changes are recorded with the actor ``reconciler``.
+            lease: Record only while this instance holds this lease; None to record in
+                any case, on behalf of a user.
 
         Raises:
             NodeAddressError: The log has another address for this node; nothing was
@@ -177,6 +191,7 @@ class Reconciler:
             OllamaError: The refresh failed; the node is recorded as lost.
         """
         async with self._refreshing:
+            self._lease = lease
             with operation(), acting_as(RECONCILER):
                 await self._repository.catch_up()
                 self.check_address()
@@ -299,7 +314,12 @@ class Reconciler:
         if self._repository.node_status().reached:
             await self._record_node(NodeLost(kind=error.kind, message=str(error)))
 
+    async def _may_record(self) -> bool:
+        return self._lease is None or await self._instances.holds(self._lease)
+
     async def _record_node(self, fact: Fact) -> None:
+        if not await self._may_record():
+            return
         try:
             await self._repository.record_node(fact, cause=Cause.OBSERVED)
         except WrongExpectedVersionError:
@@ -327,6 +347,8 @@ class Reconciler:
         self, drift: Drift, facts: tuple[Fact, ...], cause: Cause, actor: str | None
     ) -> bool:
         """Append the facts of a drift, unless the model has changed meanwhile."""
+        if not await self._may_record():
+            return False
         try:
             await self._repository.record(
                 drift.name,

@@ -29,6 +29,18 @@ class UseWatch:
         self._unsettled: dict[str, list[Sighting]] = {}
         self._recorded_at: dict[str, datetime] = {}
         self._unrecorded: Callable[[], Collection[str]] | None = None
+        self._relayed_elsewhere = False
+
+    @property
+    def relayed_elsewhere(self) -> bool:
+        """Whether only another instance, which runs a gateway, can observe uses."""
+        return self._relayed_elsewhere
+
+    def forget(self) -> None:
+        """Forget what earlier refreshes showed."""
+        self._sightings = {}
+        self._unsettled = {}
+        self._recorded_at = {}
 
     @asynccontextmanager
     async def relaying(
@@ -77,7 +89,8 @@ class UseWatch:
         )
         relays = self._unrecorded
         others_relay = self._changes.relay_mark in announced
-        if relays is None and others_relay:
+        self._relayed_elsewhere = relays is None and others_relay
+        if self._relayed_elsewhere:
             return None
         settled = self._settled(state.began_at or state.at)
         return UseEvidence(

@@ -2,13 +2,16 @@
 
 Each runs as a background task, which is restarted if it fails. An unreachable server
 is not a failure of the task.
+
+Several instances may use one log. The one that holds the node's lease refreshes; the
+others follow the log, and one of them takes over when the lease is free.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Final
 
@@ -19,10 +22,18 @@ from herdbook.core.logging import Logger
 from herdbook.core.reconcile.reconciler import Reconciler
 from herdbook.core.repository import ModelRepository
 from herdbook.core.settings import ManagerSettings
+from herdbook.events.errors import StoreError
+from herdbook.events.store import Instances
+from herdbook.events.streams import node_stream
 
 MISSED: Final = 3
 """Intervals without a successful refresh after which statuses are out of date."""
 
+LEASE_POLL_S: Final = 2.0
+"""Interval at which an instance without the lease tries to take it, seconds."""
+
+YIELD_S: Final = 3 * LEASE_POLL_S
+"""Time for which an instance leaves the lease to one that runs a gateway, seconds."""
 
 _log = Logger("herdbook.watch")
 
@@ -36,6 +47,7 @@ class Watch:
         keep_views: Saves snapshots of the views when they are due.
         load_pinned: Loads pinned models that were evicted, once there is room.
         refreshing: Limits the refreshes of all nodes that run at the same time.
+        instances: Have the lease of the node.
         clock: Measures the intervals.
         settings: The intervals.
     """
@@ -48,6 +60,7 @@ class Watch:
         keep_views: Callable[[], Awaitable[None]],
         load_pinned: Callable[[], Awaitable[None]],
         refreshing: asyncio.Semaphore,
+        instances: Instances,
         clock: Clock,
         settings: ManagerSettings,
     ) -> None:
@@ -56,6 +69,9 @@ class Watch:
         self._keep_views = keep_views
         self._load_pinned = load_pinned
         self._refreshing = refreshing
+        self._instances = instances
+        self._lease = node_stream(repository.node)
+        self._follows = False
         self._clock = clock
         self._settings = settings
         self._lost_wait_s = settings.lost_wait_s
@@ -73,8 +89,12 @@ class Watch:
             yield
             return
         self._began = self._clock.now()
-        async with all_running(*self._tasks):
-            yield
+        try:
+            async with all_running(*self._tasks):
+                yield
+        finally:
+            with suppress(StoreError):  # then it ends with this instance
+                await self._instances.release(self._lease)
 
     def tasks(self) -> list[TaskStatus]:
         """Return the status of each task; nothing if the server is not watched."""
@@ -83,10 +103,11 @@ class Watch:
     def overdue_since(self) -> datetime | None:
         """Return the time of the last successful refresh if several are missing since.
 
-        None as long as refreshes succeed, and where the server is not watched.
+        None as long as refreshes succeed, and where the server is not watched, or
+        is watched by another instance.
         """
         every_s = self._settings.reconcile_every_s
-        if self._began is None or every_s is None:
+        if self._began is None or every_s is None or self._follows:
             return None
         state = self._reconciler.last_state
         last = state.at if state else self._began
@@ -96,11 +117,13 @@ class Watch:
 
     async def _keep_refreshing(self, task: BackgroundTask) -> None:
         while True:
-            if task.status.up:  # else it has just waited for its restart
+            taken_over = await self._wait_for_lease(task)
+            if task.status.up and not taken_over:  # else it has waited already
                 await self._clock.sleep(self._next_wait_s())
+                await self._wait_for_lease(task)  # it may have been lost meanwhile
             try:
                 async with self._refreshing:
-                    await self._reconciler.refresh()
+                    await self._reconciler.refresh(lease=self._lease)
             except OllamaError as error:  # recorded as a lost server
                 _log.warning(
                     "refresh_failed", node=self._repository.node, reason=str(error)
@@ -108,6 +131,25 @@ class Watch:
             await self._keep_views()
             task.worked()
             self._refreshed.set()
+            if self._reconciler.uses.relayed_elsewhere:
+                await self._instances.release(self._lease)
+                await self._clock.sleep(YIELD_S)
+
+    async def _wait_for_lease(self, task: BackgroundTask) -> bool:
+        """Wait until this instance holds the lease; return whether it had to wait."""
+        while not await self._instances.hold(self._lease):
+            if not self._follows:
+                _log.info("refreshed_elsewhere", node=self._repository.node)
+            self._follows = True
+            self._reconciler.forget()
+            await self._repository.catch_up()
+            await self._keep_views()
+            task.worked()
+            await self._clock.sleep(LEASE_POLL_S)
+        waited, self._follows = self._follows, False
+        if waited:
+            self._began = self._clock.now()
+        return waited
 
     def _next_wait_s(self) -> float:
         """Return the seconds until the next refresh; more while the server is lost."""

@@ -26,6 +26,11 @@ GRACE_S = 3.0
 """Time without a lock after which an instance counts as dead, seconds. An instance
 needs about a second to reconnect once the server is back."""
 
+FROZEN_S = 8.0
+"""Time without a sign of life after which a connected instance loses its leases,
+seconds. Longer than any pause of a healthy process, and short enough for a takeover
+within 15 s."""
+
 
 class PostgresInstances:
     """Instances that share a log; use ``open`` to create one.
@@ -98,6 +103,39 @@ class PostgresInstances:
         living = await self._living()
         others = (living[each] for each in living if each != self._own)
         return frozenset(stream for streams in others for stream in streams)
+
+    async def hold(self, lease: str) -> bool:
+        """Take a lease unless another instance has it; return whether it is held.
+
+        The connection of a holder that shows no sign of life is ended, so that the next
+        call can take the lease. The holder finds out at its next ``holds``.
+        """
+        if await self._asks("hold_lease", lease):
+            return True
+        await self._session.once("end_frozen_holder", lease=lease, frozen_s=FROZEN_S)
+        return False
+
+    async def holds(self, lease: str) -> bool:
+        """Return whether this instance holds a lease now; take nothing.
+
+        The answer comes from the connection that has the lock, so it is False after the
+        connection was lost.
+        """
+        return await self._asks("holds_lease", lease)
+
+    async def holder(self, lease: str) -> str | None:
+        """Return the id of the instance that holds a lease; None if nobody does."""
+        rows = await self._session.run("lease_holder", lease=lease)
+        return rows[0][0] if rows else None
+
+    async def release(self, lease: str) -> None:
+        """Release a lease, so that another instance can take it at once."""
+        if await self._session.once("holds_lease", lease=lease) == [(True,)]:
+            await self._session.once("release_lease", lease=lease)
+
+    async def _asks(self, query: str, lease: str) -> bool:
+        rows = await self._session.run(query, lease=lease)
+        return rows == [(True,)]
 
     async def _living(self) -> dict[str, list[str]]:
         return dict(await self._session.run("living", grace_s=GRACE_S))

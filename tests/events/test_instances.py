@@ -15,6 +15,8 @@ from herdbook.events.errors import StoreUnavailableError
 from herdbook.events.instances import FileInstances, MemoryInstances
 from herdbook.events.recorded import new_id
 
+LEASE = "node/gpu 1"
+
 HOLDING = """
 import sys
 from pathlib import Path
@@ -148,3 +150,44 @@ async def test_damaged_announcement_is_a_clear_error(
         path.write_bytes(damaged)
         with pytest.raises(StoreUnavailableError, match="is damaged"):
             await one.announced()
+
+
+async def test_one_instance_holds_a_lease(directory: Path) -> None:
+    with FileInstances(directory) as one:
+        with FileInstances(directory) as two:
+            assert await two.holder(LEASE) is None
+            assert await one.hold(LEASE)
+            assert await one.hold(LEASE)
+            assert not await two.hold(LEASE)
+            assert (await one.holds(LEASE), await two.holds(LEASE)) == (True, False)
+            assert await two.hold("node/other")
+            assert await two.holder(LEASE) == one.own
+
+            await one.release(LEASE)
+            assert await two.hold(LEASE)
+            assert not await one.hold(LEASE)
+        assert await one.holder(LEASE) is None
+        assert await one.hold(LEASE)
+
+
+def test_lease_of_a_killed_process_is_free(directory: Path) -> None:
+    holding = HOLDING.replace(
+        "print", f"import asyncio\nassert asyncio.run(instances.hold({LEASE!r}))\nprint"
+    )
+    with (
+        FileInstances(directory) as one,
+        subprocess.Popen(
+            [sys.executable, "-c", holding, str(directory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdout
+        other = process.stdout.readline().strip()
+        assert asyncio.run(one.holder(LEASE)) == other
+        assert not asyncio.run(one.hold(LEASE))
+        process.kill()
+        process.wait()
+        assert asyncio.run(one.holder(LEASE)) is None
+        assert asyncio.run(one.hold(LEASE))

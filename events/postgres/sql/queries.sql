@@ -205,6 +205,87 @@ WHERE
     AND (classid::bigint << 32 | objid::bigint)
     = hashtextextended('herdbook instance ' || %(id)s, 0);
 
+-- name: hold_lease
+-- Take a lease for this session, unless it has it; false if another session has it.
+SELECT CASE
+    WHEN EXISTS (
+        SELECT FROM pg_locks
+        WHERE
+            pid = pg_backend_pid()
+            AND granted
+            AND locktype = 'advisory'
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND objsubid = 1
+            AND (classid::bigint << 32 | objid::bigint)
+            = hashtextextended('herdbook lease ' || current_schema() || ' ' || %(lease)s, 0)
+    ) THEN true
+    ELSE pg_try_advisory_lock(
+        hashtextextended('herdbook lease ' || current_schema() || ' ' || %(lease)s, 0)
+    )
+END;
+
+-- name: holds_lease
+-- Whether this session has a lease.
+SELECT EXISTS (
+    SELECT FROM pg_locks
+    WHERE
+        pid = pg_backend_pid()
+        AND granted
+        AND locktype = 'advisory'
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND objsubid = 1
+        AND (classid::bigint << 32 | objid::bigint)
+        = hashtextextended('herdbook lease ' || current_schema() || ' ' || %(lease)s, 0)
+);
+
+-- name: release_lease
+-- Release a lease of this session.
+SELECT pg_advisory_unlock(
+    hashtextextended('herdbook lease ' || current_schema() || ' ' || %(lease)s, 0)
+);
+
+-- name: lease_holder
+-- The instance whose session has a lease.
+SELECT instances.id FROM instances
+WHERE EXISTS (
+    SELECT FROM pg_locks AS lease
+    INNER JOIN pg_locks AS presence ON lease.pid = presence.pid
+    WHERE
+        lease.locktype = 'advisory'
+        AND lease.database = (
+            SELECT oid FROM pg_database WHERE datname = current_database()
+        )
+        AND lease.granted
+        AND lease.objsubid = 1
+        AND (lease.classid::bigint << 32 | lease.objid::bigint)
+        = hashtextextended('herdbook lease ' || current_schema() || ' ' || %(lease)s, 0)
+        AND presence.locktype = 'advisory'
+        AND presence.objsubid = 1
+        AND (presence.classid::bigint << 32 | presence.objid::bigint)
+        = hashtextextended('herdbook instance ' || instances.id, 0)
+);
+
+-- name: end_frozen_holder
+-- End the session that has a lease if its instance has not noted for a while that it
+-- is running: a process that is stopped keeps its connection, and so the lock.
+SELECT pg_terminate_backend(lease.pid) FROM pg_locks AS lease
+INNER JOIN pg_locks AS presence ON lease.pid = presence.pid
+INNER JOIN instances
+    ON (presence.classid::bigint << 32 | presence.objid::bigint)
+    = hashtextextended('herdbook instance ' || instances.id, 0)
+WHERE
+    lease.locktype = 'advisory'
+    AND lease.database = (
+        SELECT oid FROM pg_database WHERE datname = current_database()
+    )
+    AND lease.granted
+    AND lease.objsubid = 1
+    AND (lease.classid::bigint << 32 | lease.objid::bigint)
+    = hashtextextended('herdbook lease ' || current_schema() || ' ' || %(lease)s, 0)
+    AND presence.locktype = 'advisory'
+    AND presence.objsubid = 1
+    AND instances.seen_at < clock_timestamp() - make_interval(secs => %(frozen_s)s);
+
 -- name: note_instance
 -- Note that an instance is running, and which streams it changes.
 INSERT INTO instances (id, streams) VALUES (%(id)s, %(streams)s::text[])

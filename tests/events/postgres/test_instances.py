@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
 
@@ -17,6 +18,8 @@ from herdbook.events.postgres.instances import PostgresInstances
 from herdbook.events.postgres.store import PostgresEventStore
 from herdbook.events.recorded import new_id
 
+LEASE = "node/local"
+
 HOLDING = """
 import asyncio, sys
 from herdbook.events.postgres.address import PostgresAddress
@@ -25,8 +28,10 @@ from herdbook.events.postgres.instances import PostgresInstances
 async def main():
     async with PostgresInstances.open(PostgresAddress(sys.argv[1])) as own:
         await own.announce(["model/n/m"])
+        await own.hold("node/local")
         print(own.own, flush=True)
         await asyncio.to_thread(sys.stdin.readline)
+        print(await own.holds("node/local"), flush=True)
 
 asyncio.run(main())
 """
@@ -176,3 +181,66 @@ async def test_announcement_fails_while_the_server_is_away(
         async with asyncio.timeout(20):
             while one.failure is not None:
                 await asyncio.sleep(0.01)
+
+
+async def test_one_instance_holds_a_lease(log: PostgresAddress) -> None:
+    async with PostgresInstances.open(log) as one:
+        async with PostgresInstances.open(log) as two:
+            assert await two.holder(LEASE) is None
+            assert await one.hold(LEASE)
+            assert await one.hold(LEASE)
+            assert not await two.hold(LEASE)
+            assert (await one.holds(LEASE), await two.holds(LEASE)) == (True, False)
+            assert await two.hold("node/other")
+            assert await two.holder(LEASE) == one.own
+
+            await one.release(LEASE)
+            assert await two.hold(LEASE)
+            assert not await one.hold(LEASE)
+        async with asyncio.timeout(15):  # the server notices the end of the session
+            while not await one.hold(LEASE):
+                await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGSTOP])
+async def test_lease_of_a_dead_or_stopped_process_is_taken_over(
+    log: PostgresAddress, monkeypatch: pytest.MonkeyPatch, death: signal.Signals
+) -> None:
+    monkeypatch.setattr(instances, "FROZEN_S", 3.0)  # its process beats once a second
+    joint = "&" if "?" in log.url else "?"
+    process = subprocess.Popen(  # noqa: ASYNC220 - its output is one line
+        [sys.executable, "-c", HOLDING, f"{log.url}{joint}schema={log.schema}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout
+        other = (await asyncio.to_thread(process.stdout.readline)).strip()
+        async with PostgresInstances.open(log) as one:
+            assert not await one.hold(LEASE)
+            assert await one.holder(LEASE) == other
+            process.send_signal(death)
+            async with asyncio.timeout(15):
+                while not await one.hold(LEASE):
+                    await asyncio.sleep(0.1)
+            assert await one.holder(LEASE) == one.own
+            if death is signal.SIGSTOP:
+                process.send_signal(signal.SIGCONT)
+                answer, _ = await asyncio.to_thread(process.communicate, "\n")
+                assert answer.strip() == "False"  # it finds out before it records
+
+
+async def test_lease_ends_with_the_connection(log: PostgresAddress) -> None:
+    async with (
+        proxied(log) as (proxy, through),
+        PostgresInstances.open(log) as one,
+        PostgresInstances.open(through) as two,
+    ):
+        assert await two.hold(LEASE)
+        proxy.cut()
+        async with asyncio.timeout(15):
+            while not await one.hold(LEASE):
+                await asyncio.sleep(0.05)
+        assert not await two.holds(LEASE)
+        assert not await two.hold(LEASE)
