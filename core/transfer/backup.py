@@ -170,6 +170,9 @@ def _check_backup(backup: Path, log: Path, *, replace: bool) -> bool:
         raise CallerError(str(backup), "is the log itself", "Check the path")
     if not backup.is_file():
         raise CallerError(str(backup), "does not exist", "Check the path")
+    if not log_file_path(backup).stat().st_size:
+        # SQLite opens an empty file as a database without tables.
+        raise CorruptLogError(str(backup), "is empty, not a backup", NOTHING_CHANGED)
     exists = any(log_file_path(log, ending).exists() for ending in ("", *COMPANIONS))
     if exists and not replace:
         raise CallerError(

@@ -172,6 +172,18 @@ async def test_restore_of_a_damaged_backup_changes_nothing(
     assert await head_of(log) == head
 
 
+async def test_restore_of_an_empty_file_changes_nothing(
+    log: Path, target: Path
+) -> None:
+    head = await log_of(log, 3)
+    target.touch()
+
+    with pytest.raises(CorruptLogError, match="is empty, not a backup"):
+        await restore(target, log, replace=True)
+
+    assert await head_of(log) == head
+
+
 async def test_restore_of_another_database_is_refused(log: Path, target: Path) -> None:
     with sqlite3.connect(target) as other:
         other.execute("CREATE TABLE t (a)")
