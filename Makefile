@@ -46,10 +46,11 @@ endif
 
 MINUTES ?= 10
 
-campaign: $(READY) ## long random tests: hours with faults, and MINUTES=10 of concurrent clients
-	HERDBOOK_CAMPAIGN=20 HERDBOOK_CAMPAIGN_MINUTES=$(MINUTES) HERDBOOK_STEPS=1 HERDBOOK_SEEDS=1500 \
-		$(BIN)/python -m pytest -n 2 -q -rP tests/campaign \
-		tests/proof/test_killed_at_each_step.py tests/proof/test_damaged_files.py
+campaign: $(READY) ## thousands of faults, random hours, and MINUTES=10 of concurrent clients
+	PYTHONPATH=tests $(BIN)/python -m campaign.faults.run --out docs/fault-campaign.json
+	$(BIN)/python docs/generate.py
+	HERDBOOK_CAMPAIGN=20 HERDBOOK_CAMPAIGN_MINUTES=$(MINUTES) \
+		$(BIN)/python -m pytest -n 2 -q -rP tests/campaign
 
 lint: $(READY) ## check style and formatting
 	$(BIN)/ruff check .

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from herdbook import core
 from herdbook.core import ModelManager
@@ -151,8 +153,45 @@ def _imports(annotation: str, names: dict[str, object]) -> Iterator[str]:
             yield f"from {module} import {name}"
 
 
+def promises() -> str:
+    """Return the page about the promises, with the table of the last campaign."""
+    page = (HERE / "promises.md").read_text()
+    before, begin, rest = page.partition("<!-- begin of the campaign's table -->\n")
+    _, end, after = rest.partition("<!-- end of the campaign's table -->\n")
+    return before + begin + _campaign() + end + after
+
+
+def _campaign() -> str:
+    result = json.loads((HERE / "fault-campaign.json").read_text())
+    rows: dict[str, dict[str, Any]] = result["classes"]
+    outcomes = ("lost", "invented", "unreported", "hung", "failed")
+    total = dict.fromkeys(("faults", *outcomes), 0)
+    for row in rows.values():
+        for key in total:
+            total[key] += row[key]
+    share = f"{result['share']:.0%} of the campaign"
+    end = share if result["complete"] else f"{share}, stopped before its end"
+    summary = (
+        f"{total['faults']:,} faults in {len(rows)} classes on {result['date']}, seed "
+        f"{result['seed']}, Python {result['python']}, {result['cores']} cores, "
+        f"{result['seconds'] / 60:.0f} minutes, {end}:"
+    )
+    lines = [
+        summary,
+        "",
+        f"| fault | in | faults | {' | '.join(outcomes)} |",
+        f"|---|---|--:|{'--:|' * len(outcomes)}",
+    ]
+    for name, row in [*rows.items(), ("all", {"cases": [], **total})]:
+        cells = [name, ", ".join(row["cases"]) or "-", f"{row['faults']:,}"]
+        cells += [str(row[key]) for key in outcomes]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
 PAGES = {
     "lifecycle.md": lifecycle,
+    "promises.md": promises,
     "facts.md": facts,
     "../library/sync.pyi": sync_stub,
 }

@@ -14,6 +14,10 @@ TIMEOUT_S = 20.0
 """Seconds after which a task counts as hung."""
 
 
+cancellations = 0
+"""Turns at which a task was cancelled, for the fault campaign."""
+
+
 class SteppingLoop(asyncio.SelectorEventLoop):
     """A loop that cancels a task after a number of turns, and at each turn from then.
 
@@ -70,6 +74,7 @@ async def cancelled_at_every_turn(
         yield task
         if not loop.has_cancelled:
             return
+        globals()["cancellations"] += 1
         tried += 1
         step = 1 if tried < most else step + step // 3 + 1
         turn += step
