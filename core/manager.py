@@ -112,6 +112,9 @@ class ModelManager(Commands):
             CallerError: An argument is not valid.
         """
         clock, settings = clock or SystemClock(), settings or ManagerSettings()
+        # Checked first, so that an invalid argument leaves no log behind.
+        base_url(os.environ.get("OLLAMA_HOST") if ollama is None else ollama)
+        check_node(node)
         async with (
             OpenLog.open(log, clock, reading=reading) as opened,
             cls.on(

@@ -27,7 +27,7 @@ from herdbook.core.logging import Logger
 from herdbook.core.manager import ModelManager
 from herdbook.core.models.registry import ModelRegistry
 from herdbook.core.observer import Observer
-from herdbook.core.ollama.address import same_server
+from herdbook.core.ollama.address import base_url, same_server
 from herdbook.core.open_log import OpenLog
 from herdbook.core.settings import ManagerSettings
 from herdbook.events.facts import NodeSettings
@@ -79,6 +79,7 @@ class Fleet:
         self._clock = clock
         self._began = clock.now()
         self._running: dict[str, _Running] = {}
+        self._moved: set[str] = set()
         self._fitted: dict[str, _Fitted] = {}
         self._syncing = asyncio.Lock()
         self._keeper = BackgroundTask("nodes", self._keep_up, clock=clock)
@@ -124,12 +125,15 @@ class Fleet:
         clock, settings = clock or SystemClock(), settings or ManagerSettings()
         registry = registry or ModelRegistry()
         default = DEFAULT if node is None else check_node(node)
+        base_url(os.environ.get("OLLAMA_HOST") if ollama is None else ollama)
+        moved: set[str] = set()  # while the fleet is open: the log has their address
 
         def open_node(one: NodeStatus) -> AbstractAsyncContextManager[ModelManager]:
             own = one.name == default
+            given = own and one.name not in moved and (ollama or not one.managed)
             return ModelManager.on(
                 opened,
-                ollama=ollama if own and (ollama or not one.managed) else one.url,
+                ollama=ollama if given else one.url,
                 api_key=None if own and not one.settings.key_env else _key_of(one),
                 node=one.name,
                 actor=actor,
@@ -143,6 +147,7 @@ class Fleet:
         async with OpenLog.open(log, clock, reading=reading) as opened:
             members = Members(opened.live, clock=clock, actor=actor, default=default)
             fleet = cls(opened, registry, members, open_node, chosen=node, clock=clock)
+            fleet._moved = moved
             async with AsyncExitStack() as stack:
                 stack.push_async_callback(fleet._close)
                 await fleet._sync(strict=True)
@@ -505,6 +510,8 @@ class Fleet:
                 known = [node.name for node in await self._members.now()]
                 raise UnknownNodeError(self._chosen, known=tuple(known))
             for name, running in list(self._running.items()):
+                if name in wanted and running.has_moved(wanted[name]):
+                    self._moved.add(name)
                 if name not in wanted or running.is_outdated(wanted[name]):
                     await self._stop(name)
             new = [one for name, one in wanted.items() if name not in self._running]
@@ -578,10 +585,13 @@ class _Running:
 
     def is_outdated(self, node: NodeStatus) -> bool:
         """Return whether a node has changed so that it needs another manager."""
-        before = self.node
-        if node.settings.key_env != before.settings.key_env:
-            return True
-        return bool(before.url) and not same_server(node.url, before.url)
+        other_key = node.settings.key_env != self.node.settings.key_env
+        return other_key or self.has_moved(node)
+
+    def has_moved(self, node: NodeStatus) -> bool:
+        """Return whether the server of a node has another address."""
+        before = self.manager.url if self.manager else self.node.url
+        return bool(node.url and before) and not same_server(node.url, before)
 
     def tasks(self) -> list[TaskStatus]:
         """Return the status of its background tasks; of the failure to open it."""

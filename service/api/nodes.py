@@ -12,7 +12,7 @@ from litestar.params import JSONBody, PathParameter
 from herdbook.core.actor import acting_as
 from herdbook.events.facts import NodeSettings
 from herdbook.presentation import nodes as shapes
-from herdbook.service.api.parameters import AsOf
+from herdbook.service.api.parameters import AsOf, strict_body
 from herdbook.service.api.responses import CHANGES, READS
 from herdbook.service.auth.tokens import Role
 from herdbook.service.context import Service, service_of
@@ -75,6 +75,7 @@ async def create_node(request: AnyRequest, data: JSONBody[NewNode]) -> shapes.No
 
     A server that does not answer is added too.
     """
+    data = await strict_body(request, NewNode)
     principal, service = require(request, Role.ADMIN), service_of(request)
     with acting_as(principal.actor):
         await service.fleet.add(data.name, data.url, data.settings)
@@ -89,6 +90,7 @@ async def put_node(
 
     With `drained`, it gets no new requests and no new models.
     """
+    data = await strict_body(request, NodeUpdate)
     principal, service = require(request, Role.ADMIN), service_of(request)
     await service.fleet.node(name)
     with acting_as(principal.actor):

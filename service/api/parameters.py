@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 from urllib.parse import unquote
 
+import msgspec
 from litestar.params import PathParameter, QueryParameter
 
 from herdbook.core import Cause, HistoryFilter, ModelStatus, ReadModel
@@ -19,6 +20,8 @@ from herdbook.service.errors import (
     UnknownModelError,
 )
 from herdbook.service.http.request import AnyRequest
+
+T = TypeVar("T")
 
 LONGEST_PAGE: Final = 1_000
 """Maximum number of entries of a page."""
@@ -218,3 +221,17 @@ def version_of(if_match: str | None) -> int | None:
             "Send the ETag of GET …/configuration, or * for any version",
         )
     return int(digits)
+
+
+async def strict_body(request: AnyRequest, kind: type[T]) -> T:
+    """Return the JSON body of a request, of exactly the documented types.
+
+    Litestar takes 0 for false and "1" for 1.
+
+    Raises:
+        BadRequestError: The body has another type.
+    """
+    try:
+        return msgspec.json.decode(await request.body(), type=kind)
+    except msgspec.MsgspecError as error:
+        raise BadRequestError("the body", f"is not valid: {error}") from error

@@ -10,8 +10,9 @@ from litestar.openapi import ResponseSpec
 
 from herdbook.service.problems import MEDIA_TYPE, Problem
 
-_ALWAYS: Final = (400, 401, 403, 404, 405, 408, 413, 421, 429, 500, 503, 507)
-_CHANGES: Final = (409, 415, 502, 504)
+# 409: there are several nodes, and the request names none.
+_ALWAYS: Final = (400, 401, 403, 404, 405, 408, 409, 413, 421, 429, 500, 503, 507)
+_CHANGES: Final = (415, 502, 504)
 
 
 def problems(*more: int) -> Mapping[int, ResponseSpec]:

@@ -265,3 +265,22 @@ async def test_node_cannot_be_added_twice() -> None:
             await fleet.add("gpu1", servers["gpu1"].url)
         with pytest.raises(NodeAddressError):
             await fleet.add("local", servers["gpu1"].url)
+
+
+async def test_default_node_that_was_moved_is_asked_at_its_new_address() -> None:
+    async with serve_fleet(local="none", gpu1="none") as (servers, fleet):
+        await servers["gpu1"].pull(MODEL)
+        await fleet.remove("gpu1")
+
+        await fleet.move("local", servers["gpu1"].url)
+
+        assert fleet.names == ["local"]
+        assert await fleet.on_which(MODEL) == ["local"]
+
+
+async def test_invalid_address_leaves_no_log(tmp_path: Path) -> None:
+    log = tmp_path / "herd.db"
+    with pytest.raises(CallerError, match="is not a valid host name"):
+        async with Fleet.open(log, ollama="a b"):
+            pass
+    assert not log.exists()
