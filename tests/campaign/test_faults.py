@@ -24,7 +24,7 @@ from campaign.faults.truth import (
 
 TESTS = Path(__file__).parents[1]
 SEED = "7"
-SHARE = "0.02"
+SHARE = "0.01"
 
 
 @pytest.mark.timeout(400)

@@ -219,7 +219,7 @@ def numbers_of(chosen: FaultClass, share: float, seed: int) -> range:
     if chosen.until_end:
         stride = round(1 / share)
         return range(seed % stride, chosen.trials, stride)
-    return range(round(chosen.trials * share))
+    return range(max(round(chosen.trials * share), 1))
 
 
 def work_through(options: argparse.Namespace, worker: int, folder: Path) -> bool:
