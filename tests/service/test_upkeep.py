@@ -58,7 +58,7 @@ def test_service_makes_backups_and_anchors(
     assert 'herdbook_upkeep_last_timestamp_seconds{task="backups"}' in metrics
     assert "Anchors to url" in page
     assert re.search(
-        r"Backups.{1,400}last made [^<]+ at #\d+, next tomorrow", page, re.DOTALL
+        r"Backups.{1,400}last [^<]+ at #\d+, next tomorrow", page, re.DOTALL
     )
     (backup,) = backups.iterdir()
     assert run(["verify", "--db", str(backup)]) == 0
