@@ -209,7 +209,7 @@ class Relay:
         Raises:
             Refusal: The token must not use the model.
         """
-        endpoint, request, caller, body, _ = wanted
+        endpoint, request, caller, body = wanted[:4]
         limits = caller.limits
         rewriter = None if endpoint.effect is Effect.CHANGE else route.upstream.rewriter
         changed = None

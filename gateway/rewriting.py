@@ -75,10 +75,9 @@ class Choice(NamedTuple):
         ]
 
 
-def asked_model(endpoint: Endpoint, body: bytes) -> str | None:
+def asked_model(endpoint: Endpoint, fields: Fields) -> str | None:
     """Return the model that a request names; None if that cannot be read."""
     try:
-        fields = fields_of(body)
         return _decode_text(fields.get(_key_of(endpoint, fields), b"null"))
     except msgspec.DecodeError:  # the server reports what is wrong
         return None

@@ -27,7 +27,7 @@ from herdbook.core.fleet import placement
 from herdbook.core.fleet.placement import NodeView, Place, Readiness
 from herdbook.core.logging import Logger
 from herdbook.gateway.answers import Refusal
-from herdbook.gateway.bodies import fields_of, items_of
+from herdbook.gateway.bodies import Fields, fields_of, items_of
 from herdbook.gateway.endpoints import (
     MODEL_CARDS,
     NAMING,
@@ -133,8 +133,7 @@ class FleetRouter:
                 _log.warning("nodes_not_read", reason=str(error))
 
     async def _follow_once(self) -> None:
-        requests = {each.name: dict(each.requests) for each in self.upstreams}
-        views = {view.name: view for view in await self._fleet.views(requests)}
+        views = {view.name: view for view in await self._fleet.views()}
         managers = {
             name: self._fleet.manager(name)
             for name in self._fleet.names
@@ -192,9 +191,11 @@ class FleetRouter:
             Refusal: No node can answer it.
         """
         nodes = self._able(wanted)
-        if len(self._nodes) == 1:
-            return Route(nodes[0], _named(wanted))
+        # Read once: the name and the conversation are both in it.
+        wanted = wanted._replace(fields=_fields_of(wanted))
         asked = _named(wanted)
+        if len(self._nodes) == 1:
+            return Route(nodes[0], asked)
         if wanted.endpoint.effect is Effect.CHANGE:
             upstream = self._to_change(asked, wanted, nodes)
             return self._route(upstream, asked)
@@ -393,26 +394,33 @@ class _Node:
         self.stack = stack
 
 
+def _fields_of(wanted: Wanted) -> Fields:
+    """Return the fields of a request's body; empty if it is no object."""
+    try:
+        return {} if wanted.body is None else fields_of(wanted.body)
+    except msgspec.DecodeError:  # the server reports what is wrong
+        return {}
+
+
 def _named(wanted: Wanted) -> str:
     """Return the model that a request names; empty if it names none."""
-    path = wanted.endpoint.path
+    path, fields = wanted.endpoint.path, wanted.fields
     if path.startswith(MODEL_CARDS) and wanted.request.method in SAFE_METHODS:
         return path.removeprefix(MODEL_CARDS)
     named = wanted.endpoint.effect is not Effect.NONE or path in NAMING
-    if not named or wanted.body is None:
+    if not named:
         return ""
     if path == "/api/copy":
-        return _text(wanted.body, "source")
+        return _text(fields, "source")
     if path == "/api/create":
-        return _text(wanted.body, "from")
-    named_by = asked_model(wanted.endpoint, wanted.body)
-    return named_by or _text(wanted.body, "name")
+        return _text(fields, "from")
+    return asked_model(wanted.endpoint, fields) or _text(fields, "name")
 
 
-def _text(body: bytes, field: str) -> str:
+def _text(fields: Fields, field: str) -> str:
     """Return a text of a JSON object; empty if there is none."""
     try:
-        return msgspec.json.decode(fields_of(body).get(field, b'""'), type=str)
+        return msgspec.json.decode(fields.get(field, b'""'), type=str)
     except msgspec.MsgspecError:
         return ""
 
@@ -423,10 +431,10 @@ def _conversation(model: str, wanted: Wanted) -> bytes | None:
     None for a request that is none. All requests of a conversation begin alike, and so
     share the prompt that the server has cached.
     """
-    if wanted.body is None or wanted.endpoint.effect is not Effect.USE:
+    if wanted.endpoint.effect is not Effect.USE:
         return None
+    fields = wanted.fields
     try:
-        fields = fields_of(wanted.body)
         pieces = [
             piece
             for name in _OPENINGS

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from herdbook.gateway.access import Caller
+from herdbook.gateway.bodies import Fields
 from herdbook.gateway.connections.server import ServerPool
 from herdbook.gateway.endpoints import Endpoint
 from herdbook.gateway.heads import Headers, Request
@@ -147,6 +148,7 @@ class Wanted(NamedTuple):
         caller: Who sent it.
         body: The whole body; None if it was not collected.
         tried: Names of nodes that failed to answer it.
+        fields: The fields of the body, once they were read; empty if it is no object.
     """
 
     endpoint: Endpoint
@@ -154,6 +156,7 @@ class Wanted(NamedTuple):
     caller: Caller
     body: bytes | None = None
     tried: frozenset[str] = frozenset()
+    fields: Fields = {}  # noqa: RUF012 - never changed
 
 
 class Route(NamedTuple):
