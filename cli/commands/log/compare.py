@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from herdbook.cli.app import HISTORY, verb
+from herdbook.cli.commands.log.filters import EXAMPLES
 from herdbook.cli.commands.log.history import read_models_at
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import known_status, node_for
@@ -19,7 +20,7 @@ from herdbook.core.history.diff import difference
 from herdbook.core.history.explain import Explanation, ExplanationEvent, Link
 from herdbook.presentation import shapes, wording
 from herdbook.presentation.differences import rows_of
-from herdbook.presentation.times import FORMS, Now
+from herdbook.presentation.times import Now
 from herdbook.presentation.wording import LINKS
 
 _CHANGES = (Column("MODEL"), Column("FIELD"), Column("BEFORE"), Column("AFTER"))
@@ -33,9 +34,7 @@ _ANCESTORS = (
 )
 _When = Annotated[
     str,
-    typer.Argument(
-        metavar="FROM", help=f"Time or position. Examples: {', '.join(FORMS)}."
-    ),
+    typer.Argument(metavar="FROM", help=f"Time or position. {EXAMPLES}"),
 ]
 _Until = Annotated[
     str | None,

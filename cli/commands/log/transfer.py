@@ -13,9 +13,9 @@ from typing import Annotated, BinaryIO
 import typer
 
 from herdbook.cli.app import HISTORY, verb
-from herdbook.cli.commands.log.filters import parse_types
+from herdbook.cli.commands.log.filters import Since, Types, Until, parse_types
 from herdbook.cli.commands.log.proof import read_anchors, read_keys
-from herdbook.cli.completion import complete_stream, complete_type
+from herdbook.cli.completion import complete_stream
 from herdbook.cli.errors import DONE, from_extra
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import check_log
@@ -35,7 +35,6 @@ from herdbook.core.transfer.import_events import (
 )
 from herdbook.events.times import position_at
 from herdbook.presentation import shapes
-from herdbook.presentation.times import FORMS
 from herdbook.presentation.wording import counted
 from herdbook.projections.sentences import bytes_text
 
@@ -44,8 +43,6 @@ STREAM = "-"
 
 SIGNATURES = "the signature package", "proof"
 """What signs exports, and the extra that has it."""
-
-_FORMS = f"Examples: {', '.join(FORMS)}."
 
 
 @verb("export", HISTORY)
@@ -60,14 +57,8 @@ async def export(
         ),
     ] = STREAM,
     *,
-    since: Annotated[
-        str | None,
-        typer.Option(metavar="WHEN", help=f"Only events recorded since WHEN. {_FORMS}"),
-    ] = None,
-    until: Annotated[
-        str | None,
-        typer.Option(metavar="WHEN", help="Only events recorded until WHEN."),
-    ] = None,
+    since: Since = None,
+    until: Until = None,
     streams: Annotated[
         list[str] | None,
         typer.Option(
@@ -78,15 +69,7 @@ async def export(
             autocompletion=complete_stream,
         ),
     ] = None,
-    types: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--type",
-            metavar="TYPE",
-            help="Only events of this type. Repeatable.",
-            autocompletion=complete_type,
-        ),
-    ] = None,
+    types: Types = None,
     key: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Sign the export with this private key."),

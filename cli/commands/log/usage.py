@@ -8,6 +8,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from herdbook.cli.app import INSPECT, verb
+from herdbook.cli.commands.log.filters import EXAMPLES
 from herdbook.cli.errors import UsageError
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.options import NoRefresh
@@ -15,9 +16,6 @@ from herdbook.cli.output import Column, Piece, Row
 from herdbook.core import Usage, UsageDimension, UsageRow
 from herdbook.core.fleet import questions
 from herdbook.presentation import usage as texts
-from herdbook.presentation.times import FORMS
-
-_FORMS = f"Examples: {', '.join(FORMS)}."
 
 
 def _complete_dimension(incomplete: str) -> list[str]:
@@ -39,7 +37,7 @@ async def usage(
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option(metavar="WHEN", help=f"Only uses recorded since WHEN. {_FORMS}"),
+        typer.Option(metavar="WHEN", help=f"Only uses recorded since WHEN. {EXAMPLES}"),
     ] = None,
     until: Annotated[
         str | None,
