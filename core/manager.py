@@ -35,7 +35,12 @@ from herdbook.core.errors import CallerError, OllamaError, WrongExpectedVersionE
 from herdbook.core.models import configuration
 from herdbook.core.models.registry import ModelRegistry, parse_role
 from herdbook.core.observer import NO_OBSERVER, Observer
-from herdbook.core.ollama.address import authorization, base_url, same_server
+from herdbook.core.ollama.address import (
+    authorization,
+    base_url,
+    same_server,
+    server_setting,
+)
 from herdbook.core.open_log import OpenLog
 from herdbook.core.operations import costs
 from herdbook.core.operations.costs import DeleteCost, LoadCost, PullCost, UnloadCost
@@ -113,7 +118,7 @@ class ModelManager(Commands):
         """
         clock, settings = clock or SystemClock(), settings or ManagerSettings()
         # Checked first, so that an invalid argument leaves no log behind.
-        base_url(os.environ.get("OLLAMA_HOST") if ollama is None else ollama)
+        base_url(server_setting(ollama))
         check_node(node)
         async with (
             OpenLog.open(log, clock, reading=reading) as opened,
@@ -174,7 +179,7 @@ class ModelManager(Commands):
 
         clock, settings = clock or SystemClock(), settings or ManagerSettings()
         observer = observer or NO_OBSERVER
-        setting = os.environ.get("OLLAMA_HOST") if ollama is None else ollama
+        setting = server_setting(ollama)
         key = os.environ.get("OLLAMA_API_KEY") if api_key is None else api_key
         async with AsyncExitStack() as stack:
             client = OllamaClient(

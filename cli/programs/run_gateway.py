@@ -15,6 +15,7 @@ import msgspec
 
 from herdbook.cli.invocation import Invocation
 from herdbook.core import Fleet, HerdbookError, ManagerSettings, base_url
+from herdbook.core.ollama.address import server_setting
 from herdbook.gateway.access import Authenticate, Caller
 from herdbook.gateway.limits import Limits
 from herdbook.gateway.relay import NO_OBSERVER, GatewayObserver
@@ -68,9 +69,8 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
             CallerError: The address to listen on is not valid.
         """
         host, port = listen_address(self.listen)
-        address = os.environ.get("OLLAMA_HOST") if server is None else server
         return GatewaySettings(
-            server=base_url(address),
+            server=base_url(server_setting(server)),
             host=host,
             port=port,
             hosts=self.hosts,

@@ -27,7 +27,7 @@ from herdbook.core.logging import Logger
 from herdbook.core.manager import ModelManager
 from herdbook.core.models.registry import ModelRegistry
 from herdbook.core.observer import Observer
-from herdbook.core.ollama.address import base_url, same_server
+from herdbook.core.ollama.address import base_url, same_server, server_setting
 from herdbook.core.open_log import OpenLog
 from herdbook.core.settings import ManagerSettings
 from herdbook.events.facts import NodeSettings
@@ -79,7 +79,7 @@ class Fleet:
         self._clock = clock
         self._began = clock.now()
         self._running: dict[str, _Running] = {}
-        self._moved: set[str] = set()
+        self._moved: set[str] = set()  # the log has their address, not the options
         self._fitted: dict[str, _Fitted] = {}
         self._syncing = asyncio.Lock()
         self._keeper = BackgroundTask("nodes", self._keep_up, clock=clock)
@@ -125,12 +125,11 @@ class Fleet:
         clock, settings = clock or SystemClock(), settings or ManagerSettings()
         registry = registry or ModelRegistry()
         default = DEFAULT if node is None else check_node(node)
-        base_url(os.environ.get("OLLAMA_HOST") if ollama is None else ollama)
-        moved: set[str] = set()  # while the fleet is open: the log has their address
+        base_url(server_setting(ollama))
 
         def open_node(one: NodeStatus) -> AbstractAsyncContextManager[ModelManager]:
             own = one.name == default
-            given = own and one.name not in moved and (ollama or not one.managed)
+            given = own and one.name not in fleet._moved and (ollama or not one.managed)
             return ModelManager.on(
                 opened,
                 ollama=ollama if given else one.url,
@@ -147,7 +146,6 @@ class Fleet:
         async with OpenLog.open(log, clock, reading=reading) as opened:
             members = Members(opened.live, clock=clock, actor=actor, default=default)
             fleet = cls(opened, registry, members, open_node, chosen=node, clock=clock)
-            fleet._moved = moved
             async with AsyncExitStack() as stack:
                 stack.push_async_callback(fleet._close)
                 await fleet._sync(strict=True)
@@ -297,10 +295,10 @@ class Fleet:
         ]
 
     async def _capacity(self, node: NodeStatus) -> int | None:
-        """Return the memory for models of a node: told by a tag, or known to fit."""
-        told = placement.capacity(node.settings)
-        if told is not None or node.name not in self.names:
-            return told
+        """Return the memory for models of a node: from a tag, or what has fitted."""
+        tagged = placement.capacity(node.settings)
+        if tagged is not None or node.name not in self.names:
+            return tagged
         now = self._clock.monotonic()
         known = self._fitted.get(node.name)
         if known is not None and now - known.at < FITTED_FOR_S:
@@ -450,7 +448,7 @@ class Fleet:
         return await self._changed(name)
 
     async def remove(self, name: str) -> NodeStatus:
-        """Stop to manage a node. Its models stay on its server, its past in the log.
+        """Stop managing a node. Its models stay on its server, its past in the log.
 
         Raises:
             UnknownNodeError: There is no such node.

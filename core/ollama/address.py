@@ -9,6 +9,7 @@ connected to (such as an invalid port) is refused.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from base64 import b64encode
 from typing import Final
@@ -19,6 +20,11 @@ from herdbook.core.errors import InvalidAddressError, InvalidConfigurationError
 DEFAULT_PORT: Final = 11434
 _SCHEME_PORTS: Final = {"http": 80, "https": 443}
 _HOST: Final = re.compile(r"\w[\w.-]*")
+
+
+def server_setting(given: str | None) -> str | None:
+    """Return an address as given, or that in ``OLLAMA_HOST`` if none is."""
+    return os.environ.get("OLLAMA_HOST") if given is None else given
 
 
 def base_url(setting: str | None = None) -> str:
