@@ -290,7 +290,7 @@ def _asks_for_a_page(scope: Scope) -> bool:
 
 
 def _shows_pages(scope: Scope) -> bool:
-    """Return whether a request is one of a browser that shows a page of ours."""
+    """Return whether a request is from a browser, for a page of the dashboard."""
     accepts = "text/html" in (header_value(scope, "accept") or "")
     return accepts and not is_below(scope["path"], *FOR_PROGRAMS, *HEALTH)
 

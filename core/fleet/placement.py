@@ -104,10 +104,9 @@ def capacity(settings: NodeSettings) -> int | None:
 
     None if there is no such tag, or if it is not a size such as ``64GB``.
     """
-    told = (
-        parse_size(settings.tags[tag]) for tag in MEMORY_TAGS if tag in settings.tags
-    )
-    return next((size for size in told if size is not None), None)
+    tags = settings.tags
+    sizes = (parse_size(tags[tag]) for tag in MEMORY_TAGS if tag in tags)
+    return next((size for size in sizes if size is not None), None)
 
 
 def refusal(settings: NodeSettings, model: str, size_bytes: int | None) -> str:

@@ -83,8 +83,8 @@ class UseEvidence(msgspec.Struct, frozen=True, kw_only=True):
         sightings: The expiry of each runner, by digest.
         recorded_at: When an observed use of a model was recorded last, by its name.
         unrecorded: Models with uses that the gateway has not recorded yet.
-        sees_loads: Whether a load by another program can be told from a load by a
-            client of a gateway.
+        sees_loads: Whether a load by another program can be distinguished from one by
+            a client of a gateway.
     """
 
     sightings: Mapping[str, Sighting]
