@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 import msgspec
@@ -12,6 +12,7 @@ from herdbook.core.desired.plan import Plan
 from herdbook.core.errors import InvalidDesiredError, NoPlaceError
 from herdbook.core.fleet import placement
 from herdbook.core.fleet.placement import NodeView
+from herdbook.core.models.registry import ModelRegistry
 
 
 class NodePlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +30,7 @@ class NodePlan(msgspec.Struct, frozen=True, kw_only=True):
 def by_node(
     desired: DesiredSet,
     nodes: Sequence[NodeView],
-    size_of: Callable[[str], int | None],
+    registry: ModelRegistry,
 ) -> dict[str, DesiredSet]:
     """Return the part of a desired set that each node has to have, by name.
 
@@ -39,7 +40,7 @@ def by_node(
     Args:
         desired: The desired set.
         nodes: The nodes.
-        size_of: Returns the expected size of a model, bytes; None if it is not known.
+        registry: Known models, with their sizes.
 
     Raises:
         InvalidDesiredError: No node matches what a model names.
@@ -47,7 +48,8 @@ def by_node(
     """
     parts: dict[str, list[DesiredModel]] = {view.name: [] for view in nodes}
     for model in desired.models:
-        for name in _nodes_of(model, desired.origin, nodes, size_of(model.name)):
+        size = placement.expected_size(model.name, nodes, registry)
+        for name in _nodes_of(model, desired.origin, nodes, size):
             parts[name].append(model)
     return {
         name: DesiredSet(models=tuple(models), origin=desired.origin)

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from herdbook.core.history.read_model import ReadModel
+from herdbook.core.models.registry import ModelRegistry
 from herdbook.core.sizes import parse_size
 from herdbook.events.facts import NodeSettings
 from herdbook.events.lifecycle import ModelState
@@ -203,6 +204,24 @@ def place_for_new(
         key = (not prefers, _room(free, size_bytes), -(free or 0), view.load, view.name)
         found.append((key, _place(view, status)))
     return [place for _, place in sorted(found, key=lambda one: one[0])]
+
+
+def expected_size(
+    model: str, nodes: Iterable[NodeView], registry: ModelRegistry
+) -> int | None:
+    """Return the size that a model should have on another node, bytes; None if unknown.
+
+    Args:
+        model: Canonical name of a model.
+        nodes: The nodes, of which one may have it.
+        registry: Known models.
+    """
+    sizes = (view.models.status(model).size_bytes for view in nodes)
+    known = next((size for size in sizes if size is not None), None)
+    listed = registry.find(model) if known is None else None
+    if listed is None or not listed.is_about(model):
+        return known
+    return listed.download_bytes
 
 
 def _room(free: int | None, size: int | None) -> int:

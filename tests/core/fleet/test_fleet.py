@@ -17,7 +17,7 @@ from herdbook.core import (
     NodeUnreachableError,
     UnknownNodeError,
 )
-from herdbook.core.fleet.fleet import LOOK_EVERY_S
+from herdbook.core.fleet.managers import SYNC_EVERY_S
 from herdbook.events.facts import NodeSettings
 from herdbook.events.lifecycle import ModelState
 
@@ -130,11 +130,11 @@ async def test_other_processes_get_and_lose_the_managers_of_nodes(
             servers.open_fleet(log) as other,
         ):
             await servers.add_to(other)
-            await servers.clock.sleep(2 * LOOK_EVERY_S)
+            await servers.clock.sleep(2 * SYNC_EVERY_S)
             assert watching.names == ["gpu1", "local"]
 
             await other.remove("gpu1")
-            await servers.clock.sleep(2 * LOOK_EVERY_S)
+            await servers.clock.sleep(2 * SYNC_EVERY_S)
             assert watching.names == ["local"]
 
 
