@@ -7,16 +7,20 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final, Protocol
+
+import msgspec
 
 from herdbook.core import CallerError
 from herdbook.core.logging import Logger
-from herdbook.gateway.access import KEY_HEADERS, Access, Caller
-from herdbook.gateway.answers import Refusal
+from herdbook.gateway.access.checks import KEY_HEADERS, Access, Caller
+from herdbook.gateway.access.limits import named_models
+from herdbook.gateway.access.quotas import Quotas
 from herdbook.gateway.connections.client import ClientConnection
 from herdbook.gateway.connections.exchange import Exchange
-from herdbook.gateway.connections.server import UNREACHABLE
-from herdbook.gateway.endpoints import (
+from herdbook.gateway.lists import Lists
+from herdbook.gateway.observer import NO_OBSERVER, GatewayObserver
+from herdbook.gateway.protocol.answers import Refusal
+from herdbook.gateway.protocol.endpoints import (
     MODEL_CARDS,
     NAMING,
     SAFE_METHODS,
@@ -24,19 +28,15 @@ from herdbook.gateway.endpoints import (
     Effect,
     Endpoint,
 )
-from herdbook.gateway.heads import Request, request_head, value_of, with_length
-from herdbook.gateway.limits import named_models
-from herdbook.gateway.listing import LISTS, PS, changed_list, merged_list
-from herdbook.gateway.settings import GatewaySettings
-from herdbook.gateway.spending import Quotas
-from herdbook.gateway.upstreams import (
-    NODE_HEADER,
+from herdbook.gateway.protocol.heads import Request, request_head, value_of, with_length
+from herdbook.gateway.recording.uses import Use, Watched
+from herdbook.gateway.routing.upstreams import (
     Route,
     Router,
     Upstream,
     Wanted,
 )
-from herdbook.gateway.uses import Use, Watched
+from herdbook.gateway.settings import GatewaySettings
 
 _log = Logger("herdbook.gateway")
 
@@ -45,43 +45,6 @@ _CHECK_EVERY_S = 1.0
 
 _STOP_WITHIN_S = 2.5
 """Seconds that running requests have to end when the gateway stops."""
-
-
-class RunningRequests(Protocol):
-    """Takes the number of requests that are being relayed."""
-
-    def set(self, value: float) -> None:
-        """Take the number."""
-
-
-class GatewayObserver(Protocol):
-    """Receives what the gateway does, for metrics."""
-
-    @property
-    def in_flight(self) -> RunningRequests:
-        """Takes the number of requests that are being relayed."""
-        ...
-
-    def used(self, use: Use) -> None:
-        """Take a request to a model that has ended."""
-
-
-class _Nobody:
-    """Observes nothing."""
-
-    @property
-    def in_flight(self) -> _Nobody:
-        return self
-
-    def set(self, value: float) -> None:
-        """Ignore the number."""
-
-    def used(self, use: Use) -> None:
-        """Ignore the use."""
-
-
-NO_OBSERVER: Final[GatewayObserver] = _Nobody()
-"""The observer of a gateway without metrics."""
 
 
 class Relay:
@@ -113,7 +76,7 @@ class Relay:
         self.in_flight = 0
         self._access = access
         self._router = router
-        self._merging: set[asyncio.Task[None]] = set()
+        self._lists = Lists(router, roles=settings.roles)
         self._clients: set[ClientConnection] = set()
         self._without = KEY_HEADERS if access.uses_tokens else frozenset[bytes]()
         self._idle = asyncio.Event()
@@ -143,7 +106,7 @@ class Relay:
                 raise Refusal(503, "Uses cannot be recorded now. Try again later.")
             watched = Watched(endpoint, caller)
         collects = self._collects(request, endpoint, caller)
-        lists = request.method == "GET" and endpoint.path in LISTS
+        lists = Lists.are_wanted(request.method, endpoint.path)
         wanted = Wanted(endpoint, request, caller)
         merges = lists and len(self._router.upstreams) > 1
         route = None if collects or merges else self._router.route(wanted)
@@ -158,10 +121,10 @@ class Relay:
         self._observer.in_flight.set(self.in_flight)
         self._idle.clear()
         if merges:
-            self._merge(exchange, wanted)
+            self._lists.merge(exchange, wanted)
             return exchange
         if lists:
-            self._change_list(exchange, endpoint, caller)
+            self._lists.change(exchange, endpoint, caller)
         if route is None:
             exchange.collect(partial(self._check_body, wanted))
         else:
@@ -186,7 +149,7 @@ class Relay:
         if len(self._router.upstreams) > 1:
             return endpoint.effect is not Effect.NONE or endpoint.path in NAMING
         changes = endpoint.effect is Effect.USE or endpoint.path in SHOWS
-        return changes and self._router.upstreams[0].rewriter is not None
+        return changes and not self.settings.plain
 
     def _check_body(
         self, wanted: Wanted, exchange: Exchange, body: bytes | None
@@ -259,55 +222,6 @@ class Relay:
         exchange.flush_request()
         return True
 
-    def _change_list(
-        self, exchange: Exchange, endpoint: Endpoint, caller: Caller
-    ) -> None:
-        """Add roles to a list of models, and leave out what the token must not use."""
-        roles = self.settings.roles
-        if not roles and not caller.limits.models:
-            return
-
-        def change(status: int, body: bytes) -> bytes:
-            return body if status != 200 else self._changed_list(endpoint, caller, body)
-
-        exchange.change_answer(change)
-
-    def _changed_list(self, endpoint: Endpoint, caller: Caller, body: bytes) -> bytes:
-        return changed_list(
-            endpoint.path,
-            body,
-            recommend=self._router.recommend
-            if self.settings.roles and endpoint.path != PS
-            else None,
-            allowed=caller.limits.allow,
-        )
-
-    def _merge(self, exchange: Exchange, wanted: Wanted) -> None:
-        """Answer with the lists of all nodes as one."""
-        merging = asyncio.ensure_future(self._answer_merged(exchange, wanted))
-        self._merging.add(merging)
-        merging.add_done_callback(self._merging.discard)
-
-    async def _answer_merged(self, exchange: Exchange, wanted: Wanted) -> None:
-        path = wanted.endpoint.path
-        lists = await self._router.lists(path)
-        if exchange.ended:  # the client left meanwhile
-            return
-        if not lists:
-            exchange.server_failed(Refusal(502, "No node answers."), UNREACHABLE)
-            return
-        merged = merged_list(path, [body for _, body in lists])
-        body = self._changed_list(wanted.endpoint, wanted.caller, merged)
-        names = ", ".join(name for name, _ in lists).encode()
-        headers = [
-            (b"Content-Type", b"application/json; charset=utf-8"),
-            (b"Content-Length", b"%d" % len(body)),
-            (NODE_HEADER, names),
-        ]
-        exchange.answer_head(200, b"OK", headers)
-        exchange.answer_body(body)
-        exchange.answer_end(reusable=False)
-
     def _report(self, exchange: Exchange, use: Use) -> None:
         """Take the use of a model that has ended."""
         if isinstance(exchange.route, _Sent):
@@ -359,10 +273,7 @@ class Relay:
             _log.info("requests_cut_off", requests=self.in_flight)
         for client in list(self._clients):
             client.shut()
-        for merging in self._merging:
-            merging.cancel()
-        if self._merging:
-            await asyncio.wait(self._merging)
+        await self._lists.close()
         for upstream in self._router.upstreams:
             await upstream.pool.close()
 
@@ -436,7 +347,7 @@ def _has_checked_body(
 
 
 @asynccontextmanager
-async def serve_gateway(
+async def relaying(
     settings: GatewaySettings,
     access: Access,
     router: Router,
@@ -477,8 +388,7 @@ async def serve_gateway(
     watching.add_done_callback(lambda task: None if task.cancelled() else failed())
     try:
         port = listening.sockets[0].getsockname()[1]
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        yield f"http://{host}:{port}"
+        yield msgspec.structs.replace(settings, port=port).url
     finally:
         listening.close()
         watching.cancel()

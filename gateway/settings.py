@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import msgspec
 
+from herdbook.core import base_url
+from herdbook.core.ollama.address import same_server
+
 DEFAULT_HOST = "127.0.0.1"
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a gateway listens, where it relays to, and its limits.
+    """Where a gateway listens, and its limits.
 
     Attributes:
-        server: URL of the Ollama server, without a slash at its end.
         host: Address to listen on.
         port: Port to listen on; 0 for any free port.
         hosts: Accepted host names, in addition to loopback and ``host``.
@@ -32,7 +34,6 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
             no request meets a connection that is being closed.
     """
 
-    server: str
     host: str = DEFAULT_HOST
     port: int = 11436
     hosts: tuple[str, ...] = ()
@@ -48,3 +49,17 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     send_within_s: float = 120.0
     connect_within_s: float = 5.0
     reuse_within_s: float = 4.0
+
+    @property
+    def url(self) -> str:
+        """The address to listen on, as a URL."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    def is_at(self, server: str) -> bool:
+        """Return whether a server has the address that the gateway listens on.
+
+        Args:
+            server: URL of the server.
+        """
+        return self.port != 0 and same_server(base_url(self.url), server)

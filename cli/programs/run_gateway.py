@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from herdbook.cli.invocation import Invocation
-from herdbook.core import Fleet, HerdbookError, ManagerSettings, base_url
-from herdbook.core.ollama.address import server_setting
-from herdbook.gateway.access import Authenticate, Caller
-from herdbook.gateway.limits import Limits
-from herdbook.gateway.relay import NO_OBSERVER, GatewayObserver
-from herdbook.gateway.run import fleet_gateway, listen_address, recorded_gateway
+from herdbook.core import Fleet, HerdbookError, ManagerSettings
+from herdbook.gateway.access.checks import Authenticate, Caller
+from herdbook.gateway.access.limits import Limits
+from herdbook.gateway.observer import NO_OBSERVER, GatewayObserver
+from herdbook.gateway.run import listen_address, serve_gateway
 from herdbook.gateway.settings import GatewaySettings
 from herdbook.service.auth.rate_limit import FailedLogins
 from herdbook.service.auth.token_reload import TokenReloader
@@ -59,18 +58,14 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True):
     roles: bool
     metrics: str = ""
 
-    def settings(self, server: str | None) -> GatewaySettings:
+    def settings(self) -> GatewaySettings:
         """Return the settings of the gateway.
-
-        Args:
-            server: The Ollama server, as ``OLLAMA_HOST`` takes it.
 
         Raises:
             CallerError: The address to listen on is not valid.
         """
         host, port = listen_address(self.listen)
         return GatewaySettings(
-            server=base_url(server_setting(server)),
             host=host,
             port=port,
             hosts=self.hosts,
@@ -117,25 +112,22 @@ def authenticator(fixed: tuple[Token, ...], file: Path | None) -> Authenticate |
     return authenticate
 
 
-def companion(
-    options: GatewayOptions, server: str | None, authenticate: Authenticate | None
-) -> Companion:
+def companion(options: GatewayOptions, authenticate: Authenticate | None) -> Companion:
     """Return what serves a gateway next to the service.
 
     Args:
         options: The options of the gateway.
-        server: The Ollama server, as ``OLLAMA_HOST`` takes it.
         authenticate: Checks a token; None if there are no tokens.
 
     Raises:
         CallerError: The address to listen on is not valid.
     """
-    settings = options.settings(server)
+    settings = options.settings()
 
     def served(
         fleet: Fleet, metrics: Metrics, failed: Callable[[], None]
     ) -> AbstractAsyncContextManager[str]:
-        return gateway_over(
+        return serve_gateway(
             fleet,
             settings,
             authenticate=authenticate,
@@ -154,7 +146,7 @@ async def serve_until_stopped(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    settings = options.settings(invocation.ollama)
+    settings = options.settings()
     authenticate = authenticator(take_from_environment(os.environ), tokens)
     opened = Fleet.open(
         invocation.log,
@@ -168,7 +160,7 @@ async def serve_until_stopped(
     )
     with _metrics(options.metrics) as (observer, metrics):
         async with opened as fleet:
-            served = gateway_over(
+            served = serve_gateway(
                 fleet,
                 settings,
                 authenticate=authenticate,
@@ -179,43 +171,6 @@ async def serve_until_stopped(
             async with served as address:
                 _write_start(invocation, address, servers, metrics)
                 await stopped.wait()
-
-
-def gateway_over(
-    fleet: Fleet,
-    settings: GatewaySettings,
-    *,
-    authenticate: Authenticate | None,
-    failed: Callable[[], None],
-    observer: GatewayObserver = NO_OBSERVER,
-) -> AbstractAsyncContextManager[str]:
-    """Return what serves a gateway over all nodes, or over the only one.
-
-    Args:
-        fleet: The nodes.
-        settings: Where to listen, and the limits.
-        authenticate: Checks a token; None if there are no tokens.
-        failed: Called if the gateway stops by itself, which only a bug causes.
-        observer: Receives what the gateway does, for metrics.
-
-    Raises:
-        CallerError: The address cannot be listened on, or must not without tokens.
-    """
-    if fleet.is_several:
-        return fleet_gateway(
-            fleet,
-            settings,
-            authenticate=authenticate,
-            failed=failed,
-            observer=observer,
-        )
-    return recorded_gateway(
-        fleet.home,
-        msgspec.structs.replace(settings, server=fleet.home.url),
-        authenticate=authenticate,
-        failed=failed,
-        observer=observer,
-    )
 
 
 @contextmanager

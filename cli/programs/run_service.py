@@ -206,7 +206,7 @@ def _gateway(given: ServeOptions, options: RunOptions) -> Companion:
     authenticate = run_gateway.authenticator(
         options.settings.tokens, options.settings.token_file
     )
-    return run_gateway.companion(wanted, options.ollama, authenticate)
+    return run_gateway.companion(wanted, authenticate)
 
 
 async def _answers(invocation: Invocation) -> bool:

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from herdbook.gateway.answers import CONTINUE, Refusal, error_answer
-from herdbook.gateway.endpoints import Endpoint, Form, endpoint_of
-from herdbook.gateway.heads import Headers, Request, value_of
+from herdbook.gateway.protocol.answers import CONTINUE, Refusal, error_answer
+from herdbook.gateway.protocol.endpoints import Endpoint, Form, endpoint_of
+from herdbook.gateway.protocol.heads import Headers, Request, value_of
 
 if TYPE_CHECKING:
     from herdbook.gateway.connections.exchange import Exchange

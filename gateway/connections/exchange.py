@@ -10,11 +10,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from herdbook.events.facts import UseOutcome
-from herdbook.gateway.answers import Refusal
-from herdbook.gateway.heads import OF_LENGTH, Headers, Request, answer_head, value_of
+from herdbook.gateway.protocol.answers import Refusal
+from herdbook.gateway.protocol.heads import (
+    OF_LENGTH,
+    Headers,
+    Request,
+    answer_head,
+    value_of,
+)
 
 if TYPE_CHECKING:
-    from herdbook.gateway.uses import Watched
+    from herdbook.gateway.recording.uses import Watched
 
 
 LONGEST_BODY: Final = 16 << 20

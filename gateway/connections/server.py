@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from herdbook.gateway.answers import Refusal
-from herdbook.gateway.heads import Headers
+from herdbook.gateway.protocol.answers import Refusal
+from herdbook.gateway.protocol.heads import Headers
 
 if TYPE_CHECKING:
     from herdbook.gateway.connections.exchange import Exchange
@@ -198,6 +198,7 @@ class ServerPool:
     """Connections to one server.
 
     Args:
+        server: URL of the server, without a slash at its end.
         settings: The settings of the gateway.
 
     Attributes:
@@ -205,8 +206,8 @@ class ServerPool:
         prefix: Path of the server's URL; empty in most cases.
     """
 
-    def __init__(self, settings: GatewaySettings) -> None:
-        url = urlsplit(settings.server)
+    def __init__(self, server: str, settings: GatewaySettings) -> None:
+        url = urlsplit(server)
         self.host = url.netloc.encode()
         self.prefix = url.path.encode()
         self._address = (url.hostname or "", url.port or 0)

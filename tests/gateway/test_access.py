@@ -9,7 +9,7 @@ import pytest
 from support.gateway_fixture import OK, gateway, raw, request_of, scripted
 
 from herdbook.core import CallerError
-from herdbook.gateway.access import Access, Caller
+from herdbook.gateway.access.checks import Access, Caller
 
 CALLERS = {
     f"key-{role}": Caller(name=f"the-{role}", actor=f"api:the-{role}", role=role)

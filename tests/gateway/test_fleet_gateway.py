@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+)
 from typing import Any
 
 import httpx
@@ -13,10 +18,10 @@ import pytest
 
 from herdbook.core import Fleet, ModelState, RecordedEvent
 from herdbook.events.facts import ModelUsed, NodeSettings
-from herdbook.gateway.routing import LOOK_EVERY_S
-from herdbook.gateway.run import fleet_gateway
+from herdbook.gateway.routing.breaker import FAILURES, FIRST_REST_S, Breaker
+from herdbook.gateway.routing.nodes import LOOK_EVERY_S
+from herdbook.gateway.run import serve_gateway
 from herdbook.gateway.settings import GatewaySettings
-from herdbook.gateway.upstreams import FAILURES, FIRST_REST_S, Breaker
 from herdbook.sandbox import RealClock, Settings, World, serve
 
 MODEL = "llama3.2:3b"
@@ -26,9 +31,16 @@ NODES = ("a", "b", "local")
 class Servers:
     """Three sandboxes, their fleet and its gateway."""
 
-    def __init__(self, fleet: Fleet, address: str, worlds: dict[str, World]) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        address: str,
+        worlds: dict[str, World],
+        urls: dict[str, str],
+    ) -> None:
         self.fleet = fleet
         self.worlds = worlds
+        self.urls = urls
         self.http = httpx.AsyncClient(base_url=address, timeout=20)
 
     async def ask(self, path: str = "/api/generate", **body: Any) -> httpx.Response:
@@ -63,9 +75,10 @@ class Servers:
 
 
 @asynccontextmanager
-async def three(
-    models: str = "some", *, plain: bool = False, roles: bool = False
+async def several(
+    *nodes: str, models: str = "some", plain: bool = False, roles: bool = False
 ) -> AsyncIterator[Servers]:
+    """Serve a sandbox for each of three nodes, and a gateway for some of them."""
     async with AsyncExitStack() as stack:
         worlds, urls = {}, {}
         for name in NODES:
@@ -78,19 +91,25 @@ async def three(
         fleet = await stack.enter_async_context(
             Fleet.open(":memory:", ollama=urls["local"])
         )
-        for name in ("a", "b"):
+        for name in nodes:
             await fleet.add(name, urls[name])
         address = await stack.enter_async_context(
-            fleet_gateway(
+            serve_gateway(
                 fleet,
-                GatewaySettings(server="", port=0, plain=plain, roles=roles),
+                GatewaySettings(port=0, plain=plain, roles=roles),
                 authenticate=None,
                 failed=lambda: pytest.fail("the gateway stopped"),
             )
         )
-        servers = Servers(fleet, address, worlds)
+        servers = Servers(fleet, address, worlds, urls)
         await stack.enter_async_context(servers.http)
         yield servers
+
+
+def three(
+    models: str = "some", *, plain: bool = False, roles: bool = False
+) -> AbstractAsyncContextManager[Servers]:
+    return several("a", "b", models=models, plain=plain, roles=roles)
 
 
 def node_of(answer: httpx.Response) -> str:
@@ -305,6 +324,48 @@ async def test_nodes_come_and_go_while_the_gateway_runs() -> None:
         await servers.fleet.manager("local").unload(MODEL)
         await servers.looked()
         assert node_of(await servers.ask()) == "c"
+
+
+async def test_gateway_that_began_with_one_node_serves_those_added_later() -> None:
+    async with several() as servers:
+        tags = await servers.http.get("/api/tags")
+        assert "X-Herdbook-Node" not in tags.headers
+
+        await servers.fleet.add("a", servers.urls["a"])
+        await servers.fleet.manager("a").load(MODEL)
+        await servers.looked()
+
+        assert node_of(await servers.ask()) == "a"
+        assert await servers.uses(1) == {"a": 1}
+        tags = await servers.http.get("/api/tags")
+        assert tags.headers["X-Herdbook-Node"] == "a, local"
+
+
+async def test_gateway_keeps_serving_when_its_first_node_is_removed() -> None:
+    async with several("a") as servers:
+        await servers.fleet.remove("local")
+        await servers.looked()
+        assert (await servers.ask()).status_code == 200
+        assert await servers.uses(1) == {"a": 1}
+
+
+async def test_gateway_sends_nothing_to_a_node_with_its_own_address() -> None:
+    async with several() as servers:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        async with serve_gateway(
+            servers.fleet,
+            GatewaySettings(port=port),
+            authenticate=None,
+            failed=lambda: pytest.fail("the gateway stopped"),
+        ) as address:
+            await servers.fleet.add("loop", address)
+            await asyncio.sleep(1.5 * LOOK_EVERY_S)
+            asked = httpx.AsyncClient(base_url=address, timeout=20)
+            async with asked as http:
+                answer = await http.get("/api/tags")
+            assert answer.status_code == 200
+            assert "X-Herdbook-Node" not in answer.headers
 
 
 async def test_load_by_a_client_is_recorded_on_its_node() -> None:

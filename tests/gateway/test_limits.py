@@ -13,9 +13,9 @@ from support.gateway_fixture import until
 from support.recordings.gateway import LIMITS, Place, place, second_gateway
 
 from herdbook.events.facts import ModelUsed
-from herdbook.gateway.answers import Refusal
-from herdbook.gateway.limits import Limits
-from herdbook.gateway.spending import Quotas
+from herdbook.gateway.access.limits import Limits
+from herdbook.gateway.access.quotas import Quotas
+from herdbook.gateway.protocol.answers import Refusal
 
 MODEL = "llama3.2:3b"
 HEADERS = {"Authorization": "Bearer key-ann"}

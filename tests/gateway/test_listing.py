@@ -8,8 +8,8 @@ import pytest
 from support.recordings.gateway import LIMITS, place
 
 from herdbook.core import CallerError
-from herdbook.gateway.limits import Limits
-from herdbook.gateway.listing import changed_list
+from herdbook.gateway.access.limits import Limits
+from herdbook.gateway.rewriting.lists import changed_list
 
 ROLES = {"role:coding", "role:general", "role:embedding", "role:fast"}
 

@@ -10,8 +10,8 @@ from support.gateway_fixture import raw
 from support.recordings.gateway import LIMITS, Place, place
 
 from herdbook.events.facts import ModelUsed, UseFailed
-from herdbook.gateway import recording
-from herdbook.gateway.limits import Limits
+from herdbook.gateway.access.limits import Limits
+from herdbook.gateway.recording import recorder
 
 MODEL = "llama3.2:3b"
 OTHER = "smollm2:135m"
@@ -21,7 +21,7 @@ HEAD = b"Host: localhost\r\nContent-Type: application/json\r\n"
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Record a tenth of a second after a use instead of a whole one."""
-    monkeypatch.setattr(recording, "FOLD_S", 0.1)
+    monkeypatch.setattr(recorder, "FOLD_S", 0.1)
 
 
 async def sent(

@@ -13,10 +13,10 @@ from support.gateway_fixture import raw
 from support.recordings.gateway import Place, place
 
 from herdbook.events.facts import ModelUsed, Setting
-from herdbook.gateway import recording
 from herdbook.gateway.connections import exchange
-from herdbook.gateway.endpoints import endpoint_of
-from herdbook.gateway.rewriting import Rewriter
+from herdbook.gateway.protocol.endpoints import endpoint_of
+from herdbook.gateway.recording import recorder
+from herdbook.gateway.rewriting.requests import Rewriter
 
 MODEL = "llama3.2:3b"
 CODER = "qwen2.5-coder:7b"
@@ -117,7 +117,7 @@ async def test_other_requests_are_not_changed(body: str) -> None:
 async def test_a_role_is_answered_by_its_best_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(recording, "FOLD_S", 0.1)
+    monkeypatch.setattr(recorder, "FOLD_S", 0.1)
     async with configured() as (there, _):
         best = (await there.manager.now()).recommend("coding")
         assert best is not None

@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from herdbook.gateway.access import Access, Authenticate
-from herdbook.gateway.relay import serve_gateway
+from herdbook.gateway.access.checks import Access, Authenticate
+from herdbook.gateway.recording.uses import Use
+from herdbook.gateway.relay import relaying
+from herdbook.gateway.routing.upstreams import Route, Upstream, Wanted
 from herdbook.gateway.settings import GatewaySettings
-from herdbook.gateway.upstreams import OneUpstream, Upstream
-from herdbook.gateway.uses import Use
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -39,6 +39,22 @@ class Uses:
         return self.all[0]
 
 
+class OneServer:
+    """Sends every request to one server, without a log."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstreams = (upstream,)
+
+    def route(self, wanted: Wanted) -> Route:
+        return Route(self.upstreams[0])
+
+    async def lists(self, path: str) -> list[tuple[str, bytes]]:
+        raise AssertionError(path)  # the list of the only node is relayed
+
+    def recommend(self, role: str) -> str | None:
+        raise AssertionError(role)
+
+
 @asynccontextmanager
 async def gateway(
     server: str,
@@ -48,10 +64,10 @@ async def gateway(
     **settings: Any,
 ) -> AsyncIterator[str]:
     """Serve a gateway on a free port."""
-    given = msgspec.structs.replace(GatewaySettings(server=server, port=0), **settings)
+    given = msgspec.structs.replace(GatewaySettings(port=0, plain=True), **settings)
     access = Access(given.host, given.hosts, authenticate)
-    router = OneUpstream(Upstream("", given, uses or Uses(), None))
-    served = serve_gateway(given, access, router, failed=lambda: None)
+    router = OneServer(Upstream("", server, given, uses or Uses(), None))
+    served = relaying(given, access, router, failed=lambda: None)
     async with served as address:
         yield address
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from herdbook.gateway.counts import HEAD_BYTES, TAIL_BYTES, Counts, counts_of
+from herdbook.gateway.recording.counts import HEAD_BYTES, TAIL_BYTES, Counts, counts_of
 
 ANSWERS = {
     "a stream of Ollama": (

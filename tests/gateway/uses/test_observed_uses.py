@@ -14,7 +14,7 @@ from support.recordings.gateway import Place, place, second_gateway
 from herdbook.core import Cause, ManagerSettings, ModelManager
 from herdbook.core.reconcile import use_watch
 from herdbook.events.facts import KeepAliveRenewed, ModelUsed
-from herdbook.gateway import recording
+from herdbook.gateway.recording import recorder
 
 MODEL = "llama3.2:3b"
 
@@ -22,7 +22,7 @@ MODEL = "llama3.2:3b"
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Record a tenth of a second after a use instead of a whole one."""
-    monkeypatch.setattr(recording, "FOLD_S", 0.1)
+    monkeypatch.setattr(recorder, "FOLD_S", 0.1)
 
 
 def generate(**more: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import openai
 import pytest
 from support.gateway_fixture import Uses, gateway, until
 
-from herdbook.gateway.uses import Use
+from herdbook.gateway.recording.uses import Use
 from herdbook.sandbox import RealClock, Settings, World, serve
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from support.recordings.gateway import Place, place
 
 from herdbook.events.facts import ModelUsed, UseFailed, UseOutcome
 from herdbook.events.verify import verify
-from herdbook.gateway import recording
+from herdbook.gateway.recording import recorder
 
 MODELS = ("llama3.2:3b", "smollm2:135m")
 
@@ -93,7 +93,7 @@ async def recorded(there: Place) -> dict[str, Counter[str]]:
 async def test_uses_add_up_to_what_the_clients_counted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(recording, "FOLD_S", 0.05)
+    monkeypatch.setattr(recorder, "FOLD_S", 0.05)
     async with place(tokens=True, log=tmp_path / "herd.db") as there:
         clients = {f"c{n}": Client(there, f"c{n}", n) for n in range(8)}
         await asyncio.gather(*(client.run(25) for client in clients.values()))

@@ -23,7 +23,7 @@ from herdbook.events.facts import (
     UseOutcome,
     UsesNotRecorded,
 )
-from herdbook.gateway import recording
+from herdbook.gateway.recording import recorder
 
 MODEL = "llama3.2:3b"
 
@@ -31,7 +31,7 @@ MODEL = "llama3.2:3b"
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Record a tenth of a second after a use instead of a whole one."""
-    monkeypatch.setattr(recording, "FOLD_S", 0.1)
+    monkeypatch.setattr(recorder, "FOLD_S", 0.1)
 
 
 def used(event: RecordedEvent) -> ModelUsed:
@@ -291,7 +291,7 @@ async def test_a_strict_gateway_refuses_uses_while_the_log_is_full(
 async def test_uses_that_are_left_are_recorded_when_the_gateway_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recording, "FOLD_S", 100.0)
+    monkeypatch.setattr(recorder, "FOLD_S", 100.0)
     log = tmp_path / "herd.db"
     async with place(log=log) as there:
         await there.http.post("/api/generate", json=generate())

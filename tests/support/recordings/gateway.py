@@ -10,11 +10,17 @@ from pathlib import Path
 import httpx
 import pytest
 
-from herdbook.core import ManagerSettings, ModelManager, ModelState, RecordedEvent
-from herdbook.gateway.access import Caller
-from herdbook.gateway.limits import UNLIMITED, Limits
-from herdbook.gateway.relay import NO_OBSERVER, GatewayObserver
-from herdbook.gateway.run import recorded_gateway
+from herdbook.core import (
+    Fleet,
+    ManagerSettings,
+    ModelManager,
+    ModelState,
+    RecordedEvent,
+)
+from herdbook.gateway.access.checks import Caller
+from herdbook.gateway.access.limits import UNLIMITED, Limits
+from herdbook.gateway.observer import NO_OBSERVER, GatewayObserver
+from herdbook.gateway.run import serve_gateway
 from herdbook.gateway.settings import GatewaySettings
 from herdbook.sandbox import RealClock, Settings, World, serve
 
@@ -74,20 +80,18 @@ async def place(
     )
     async with (
         serve(world) as url,
-        ModelManager.open(
+        Fleet.open(
             log, ollama=url, settings=ManagerSettings(follow_node=follow)
-        ) as manager,
-        recorded_gateway(
-            manager,
-            GatewaySettings(
-                server=url, port=0, strict=strict, plain=plain, roles=roles
-            ),
+        ) as fleet,
+        serve_gateway(
+            fleet,
+            GatewaySettings(port=0, strict=strict, plain=plain, roles=roles),
             authenticate=authenticate if tokens else None,
             failed=lambda: pytest.fail("the gateway stopped"),
             observer=observer,
         ) as address,
     ):
-        there = Place(world, manager, address)
+        there = Place(world, fleet.home, address)
         async with there.http:
             yield there
 
@@ -99,16 +103,16 @@ async def second_gateway(
     """Serve another gateway on the log of a place, as another instance does."""
     url = first.manager._client.base_url
     async with (
-        ModelManager.open(
+        Fleet.open(
             log, ollama=url, settings=ManagerSettings(follow_node=False)
-        ) as manager,
-        recorded_gateway(
-            manager,
-            GatewaySettings(server=url, port=0),
+        ) as fleet,
+        serve_gateway(
+            fleet,
+            GatewaySettings(port=0),
             authenticate=authenticate if tokens else None,
             failed=lambda: pytest.fail("the gateway stopped"),
         ) as address,
     ):
-        there = Place(first.world, manager, address)
+        there = Place(first.world, fleet.home, address)
         async with there.http:
             yield there

@@ -20,8 +20,8 @@ from herdbook.core import ModelManager, RecordedEvent, UsageDimension
 from herdbook.core.logging import Logger
 from herdbook.events.errors import HerdbookError
 from herdbook.events.facts import ModelUsed, UseFailed
-from herdbook.gateway.answers import Refusal
-from herdbook.gateway.limits import Limits
+from herdbook.gateway.access.limits import Limits
+from herdbook.gateway.protocol.answers import Refusal
 
 _log = Logger("herdbook.gateway")
 

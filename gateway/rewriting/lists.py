@@ -9,7 +9,7 @@ import msgspec
 
 from herdbook.core import ModelRole
 from herdbook.core.models.names import same_name
-from herdbook.gateway.rewriting import ROLE
+from herdbook.gateway.rewriting.requests import ROLE
 
 PS: Final = "/api/ps"
 """The path that lists the loaded models; it never contains roles."""

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from herdbook.gateway.endpoints import Form
+from herdbook.gateway.protocol.endpoints import Form
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 

@@ -10,8 +10,8 @@ import msgspec
 
 from herdbook.core import InvalidNameError
 from herdbook.core.models.names import canonical_name
-from herdbook.gateway.answers import Refusal
-from herdbook.gateway.bodies import fields_of
+from herdbook.gateway.protocol.answers import Refusal
+from herdbook.gateway.protocol.bodies import fields_of
 
 _NAMING: Final = frozenset({"model", "name", "source", "destination", "from"})
 """Fields of requests that name a model, in any of the APIs."""

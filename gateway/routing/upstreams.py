@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
-from herdbook.gateway.access import Caller
-from herdbook.gateway.bodies import Fields
+from herdbook.gateway.access.checks import Caller
 from herdbook.gateway.connections.server import ServerPool
-from herdbook.gateway.endpoints import Endpoint
-from herdbook.gateway.heads import Headers, Request
-from herdbook.gateway.rewriting import Choice, Rewriter
+from herdbook.gateway.protocol.bodies import Fields
+from herdbook.gateway.protocol.endpoints import Endpoint
+from herdbook.gateway.protocol.heads import Headers, Request
+from herdbook.gateway.recording.uses import Use, Watched
+from herdbook.gateway.rewriting.requests import Choice, Rewriter
+from herdbook.gateway.routing.breaker import Breaker
 from herdbook.gateway.settings import GatewaySettings
-from herdbook.gateway.uses import Use, Watched
-
-FAILURES: Final = 3
-"""Failures in a row after which a node gets no requests for some time."""
-
-FIRST_REST_S: Final = 5.0
-"""Seconds without requests after these; doubled each time that the next one fails."""
-
-LONGEST_REST_S: Final = 60.0
 
 NODE_HEADER: Final = b"X-Herdbook-Node"
 """The header of an answer that names its node, and of a request that demands one."""
@@ -40,59 +32,13 @@ class Recorder(Protocol):
         ...
 
 
-class Breaker:
-    """Keeps requests away from a node that fails, and lets one at a time try again.
-
-    Args:
-        now: Returns seconds of a monotonic clock.
-    """
-
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
-        self._failures = 0
-        self._rest_s = FIRST_REST_S
-        self._until = 0.0
-        self._trying = False
-
-    @property
-    def closed(self) -> bool:
-        """Whether the node gets requests as usual."""
-        return self._failures < FAILURES
-
-    @property
-    def allows(self) -> bool:
-        """Whether the node may get a request now."""
-        return self.closed or (not self._trying and self._now() >= self._until)
-
-    def begin(self) -> None:
-        """Note that a request is sent."""
-        self._trying = not self.closed
-
-    def succeeded(self) -> None:
-        """Note that the node answered."""
-        self._failures, self._rest_s, self._trying = 0, FIRST_REST_S, False
-
-    def failed(self) -> None:
-        """Note that the node failed before it answered."""
-        again, self._trying = self._trying, False
-        self._failures += 1
-        if self.closed:
-            return
-        if again:
-            self._rest_s = min(2 * self._rest_s, LONGEST_REST_S)
-        self._until = self._now() + self._rest_s
-
-    def left(self) -> None:
-        """Note that a request ended without showing whether the node answers."""
-        self._trying = False
-
-
 class Upstream:
     """A node behind a gateway.
 
     Args:
         name: Name of the node.
-        settings: The settings of the gateway, with the address of the node.
+        url: Address of its server, without a slash at its end.
+        settings: The settings of the gateway.
         recorder: Takes the uses of its models.
         rewriter: Changes requests for it; None to change none.
         running: Filled with the requests about models that are being relayed to it.
@@ -106,6 +52,7 @@ class Upstream:
     def __init__(
         self,
         name: str,
+        url: str,
         settings: GatewaySettings,
         recorder: Recorder,
         rewriter: Rewriter | None,
@@ -114,7 +61,7 @@ class Upstream:
         authorization: bytes = b"",
     ) -> None:
         self.name = name
-        self.pool = ServerPool(settings)
+        self.pool = ServerPool(url, settings)
         self.recorder = recorder
         self.rewriter = rewriter
         self.running = set[Watched]() if running is None else running
@@ -180,7 +127,7 @@ class Router(Protocol):
 
     @property
     def upstreams(self) -> Sequence[Upstream]:
-        """The nodes, at least one."""
+        """The nodes that requests can be sent to."""
         ...
 
     def route(self, wanted: Wanted) -> Route:
@@ -198,30 +145,3 @@ class Router(Protocol):
     def recommend(self, role: str) -> str | None:
         """Return the model that answers for a role; None if there is none."""
         ...
-
-
-class OneUpstream:
-    """The router of a gateway in front of one server."""
-
-    def __init__(self, upstream: Upstream) -> None:
-        self.upstreams = (upstream,)
-
-    def route(self, wanted: Wanted) -> Route:  # noqa: ARG002 - of the protocol
-        """Return the only node."""
-        return Route(self.upstreams[0])
-
-    async def lists(self, path: str) -> list[tuple[str, bytes]]:  # noqa: ARG002
-        """Return nothing: the list of the only node is relayed."""
-        return []
-
-    def recommend(self, role: str) -> str | None:
-        """Return the model that answers for a role; None if there is none."""
-        return recommended(self.upstreams[0], role)
-
-
-def recommended(upstream: Upstream, role: str) -> str | None:
-    """Return the model of a node that answers for a role; None if there is none."""
-    if upstream.rewriter is None:
-        return None
-    chosen = upstream.rewriter.latest().recommend(role)
-    return None if chosen is None else chosen.name

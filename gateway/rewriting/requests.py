@@ -14,10 +14,10 @@ import msgspec
 from herdbook.core import InvalidNameError, ReadModel, UnknownRoleError
 from herdbook.core.models.configuration import keep_alive_seconds, options_for
 from herdbook.events.facts import Setting
-from herdbook.gateway.answers import Refusal
-from herdbook.gateway.bodies import Fields, fields_of
-from herdbook.gateway.endpoints import SHOWS, Effect, Endpoint, Form
-from herdbook.gateway.heads import Headers
+from herdbook.gateway.protocol.answers import Refusal
+from herdbook.gateway.protocol.bodies import Fields, fields_of
+from herdbook.gateway.protocol.endpoints import SHOWS, Effect, Endpoint, Form
+from herdbook.gateway.protocol.heads import Headers
 
 ROLE: Final = "role:"
 """The prefix of a role that is requested instead of a model."""

@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from herdbook.events.facts import UseOutcome
-from herdbook.gateway.counts import HEAD_BYTES, TAIL_BYTES, Counts, counts_of
-from herdbook.gateway.endpoints import NO_TEXT, Effect, Endpoint, lines_of_a_piece
-from herdbook.gateway.scan import ModelScan
+from herdbook.gateway.protocol.endpoints import (
+    NO_TEXT,
+    Effect,
+    Endpoint,
+    lines_of_a_piece,
+)
+from herdbook.gateway.recording.counts import HEAD_BYTES, TAIL_BYTES, Counts, counts_of
+from herdbook.gateway.recording.scan import ModelScan
 
 if TYPE_CHECKING:
-    from herdbook.gateway.access import Caller
+    from herdbook.gateway.access.checks import Caller
 
 _KEYS: Final = ("model", "name", "destination")
 _FAILURES: Final = {

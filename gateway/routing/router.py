@@ -2,187 +2,69 @@
 
 A request about a model goes where the model is in memory, to the node that answered the
 conversation before, else to the least busy one. Placement (``core/fleet/placement.py``)
-has the order; this module knows what is in progress, and which nodes fail.
+has the order.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final, Self
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from herdbook.core import (
-    Fleet,
-    HerdbookError,
-    InvalidNameError,
-    ModelManager,
-    UnknownRoleError,
-)
+from herdbook.core import HerdbookError, InvalidNameError, UnknownRoleError
 from herdbook.core.fleet import placement
 from herdbook.core.fleet.placement import NodeView, Place, Readiness
 from herdbook.core.logging import Logger
-from herdbook.gateway.answers import Refusal
-from herdbook.gateway.bodies import Fields, fields_of, items_of
-from herdbook.gateway.endpoints import (
+from herdbook.gateway.protocol.answers import Refusal
+from herdbook.gateway.protocol.bodies import Fields, fields_of
+from herdbook.gateway.protocol.endpoints import (
     MODEL_CARDS,
     NAMING,
     SAFE_METHODS,
     Effect,
 )
-from herdbook.gateway.heads import Headers, value_of
-from herdbook.gateway.recording import recording
-from herdbook.gateway.rewriting import (
+from herdbook.gateway.protocol.heads import Headers, value_of
+from herdbook.gateway.rewriting.requests import (
     ROLE,
     Choice,
-    Rewriter,
     asked_model,
     no_model_allowed,
     no_model_fits,
 )
+from herdbook.gateway.routing.conversations import Conversations, conversation_of
+from herdbook.gateway.routing.nodes import Node, Nodes
+from herdbook.gateway.routing.upstreams import NODE_HEADER, Route, Upstream, Wanted
 from herdbook.gateway.settings import GatewaySettings
-from herdbook.gateway.spending import Spending
-from herdbook.gateway.upstreams import (
-    NODE_HEADER,
-    Route,
-    Upstream,
-    Wanted,
-    recommended,
-)
-from herdbook.gateway.uses import Watched
-
-LOOK_EVERY_S: Final = 1.0
-"""Seconds between two looks at the nodes of the fleet."""
-
-CONVERSATIONS: Final = 10_000
-"""Conversations whose node is remembered; the oldest are forgotten first."""
-
-_OPENING: Final = 2_000
-"""Bytes of each message that identify a conversation."""
-
-_MOST_MESSAGES: Final = 8
-"""Messages that identify a conversation at most."""
-
-_OPENINGS: Final = ("messages", "system", "instructions", "prompt", "input")
-"""Fields that a request of a conversation repeats at its beginning."""
-
 
 _log = Logger("herdbook.gateway")
 
 
 class FleetRouter:
-    """Chooses the node of each request, and follows the nodes as they come and go.
+    """Chooses the node of each request.
 
     Args:
-        fleet: The nodes.
+        nodes: The nodes, as they come and go.
         settings: The settings of the gateway.
-        spending: Takes the tokens of uses.
-        failed: Called if recording stops by itself, which only a bug causes.
     """
 
-    def __init__(
-        self,
-        fleet: Fleet,
-        settings: GatewaySettings,
-        spending: Spending,
-        failed: Callable[[], None],
-    ) -> None:
-        self._fleet = fleet
+    def __init__(self, nodes: Nodes, settings: GatewaySettings) -> None:
+        self._known = nodes
         self._settings = settings
-        self._spending = spending
-        self._failed = failed
-        self._nodes: dict[str, _Node] = {}
-        self._leaving: list[_Node] = []
-        self._views: dict[str, NodeView] = {}
-        self._conversations: OrderedDict[bytes, str] = OrderedDict()
+        self._conversations = Conversations()
 
     @property
     def upstreams(self) -> Sequence[Upstream]:
         """The nodes, by name."""
-        return [node.upstream for node in self._nodes.values()]
+        return self._known.upstreams
 
-    @asynccontextmanager
-    async def following(self) -> AsyncIterator[Self]:
-        """Follow the nodes of the fleet while the block runs.
+    @property
+    def _nodes(self) -> Mapping[str, Node]:
+        return self._known.by_name
 
-        Uses that were not recorded yet are recorded when it ends.
-        """
-        await self._follow_once()
-        following = asyncio.ensure_future(self._follow())
-        following.add_done_callback(
-            lambda task: None if task.cancelled() else self._failed()
-        )
-        try:
-            yield self
-        finally:
-            following.cancel()
-            await asyncio.wait([following])
-            for node in (*self._nodes.values(), *self._leaving):
-                await node.stack.aclose()
-
-    async def _follow(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            try:
-                await self._follow_once()
-            except HerdbookError as error:  # the nodes stay as they were
-                _log.warning("nodes_not_read", reason=str(error))
-
-    async def _follow_once(self) -> None:
-        views = {view.name: view for view in await self._fleet.views()}
-        managers = {
-            name: self._fleet.manager(name)
-            for name in self._fleet.names
-            if name in views
-        }
-        for name, node in list(self._nodes.items()):
-            if managers.get(name) is not node.manager:
-                self._leaving.append(self._nodes.pop(name))
-        await self._close_left()
-        for name, manager in managers.items():
-            if name not in self._nodes:
-                self._nodes[name] = await self._opened(name, manager)
-        self._nodes = dict(sorted(self._nodes.items()))
-        # Counted here as requests come and go, so that each sees those before it.
-        self._views = {
-            name: msgspec.structs.replace(
-                views[name], requests=self._nodes[name].upstream.requests
-            )
-            for name in self._nodes
-        }
-
-    async def _close_left(self) -> None:
-        """Close the nodes that are gone, once their requests have ended."""
-        for node in list(self._leaving):
-            if not node.upstream.requests:
-                self._leaving.remove(node)
-                await node.stack.aclose()
-
-    async def _opened(self, name: str, manager: ModelManager) -> _Node:
-        running: set[Watched] = set()
-        stack = AsyncExitStack()
-        recorder = await stack.enter_async_context(
-            recording(
-                manager.uses,
-                running=running,
-                spending=self._spending,
-                failed=self._failed,
-            )
-        )
-        upstream = Upstream(
-            name,
-            msgspec.structs.replace(self._settings, server=manager.url),
-            recorder,
-            None if self._settings.plain else Rewriter(manager.uses.latest),
-            running=running,
-            authorization=manager.authorization.encode(),
-        )
-        stack.push_async_callback(upstream.pool.close)
-        return _Node(manager, upstream, stack)
+    @property
+    def _views(self) -> Mapping[str, NodeView]:
+        return self._known.views
 
     def route(self, wanted: Wanted) -> Route:
         """Return where a request is sent.
@@ -191,11 +73,11 @@ class FleetRouter:
             Refusal: No node can answer it.
         """
         nodes = self._able(wanted)
+        if len(self._nodes) == 1:
+            return Route(nodes[0])
         # Read once: the name and the conversation are both in it.
         wanted = wanted._replace(fields=_fields_of(wanted))
         asked = _named(wanted)
-        if len(self._nodes) == 1:
-            return Route(nodes[0], asked)
         if wanted.endpoint.effect is Effect.CHANGE:
             upstream = self._to_change(asked, wanted, nodes)
             return self._route(upstream, asked)
@@ -215,7 +97,7 @@ class FleetRouter:
     def recommend(self, role: str) -> str | None:
         """Return the model that answers for a role; None if there is none."""
         if len(self._nodes) == 1:
-            return recommended(self.upstreams[0], role)
+            return _recommended(self.upstreams[0], role)
         places = placement.places_for(role, list(self._views.values()))
         return places[0].model if places else None
 
@@ -232,7 +114,7 @@ class FleetRouter:
             if body is not None
         ]
 
-    async def _list_of(self, node: _Node, path: str) -> bytes | None:
+    async def _list_of(self, node: Node, path: str) -> bytes | None:
         try:
             async with asyncio.timeout(self._settings.connect_within_s):
                 return await node.manager.get(path)
@@ -361,19 +243,16 @@ class FleetRouter:
 
         It only stays there while the model is in memory there.
         """
-        key = _conversation(places[0].model, wanted)
+        key = conversation_of(places[0].model, wanted)
         if key is None:
             return places[0]
-        before = self._conversations.get(key)
+        before = self._conversations.node_of(key)
         loaded = (Readiness.IDLE, Readiness.BUSY)
         place = next(
             (one for one in places if one.node == before and one.readiness in loaded),
             places[0],
         )
-        self._conversations[key] = place.node
-        self._conversations.move_to_end(key)
-        if len(self._conversations) > CONVERSATIONS:
-            self._conversations.popitem(last=False)
+        self._conversations.remember(key, place.node)
         return place
 
     def _route(
@@ -381,17 +260,6 @@ class FleetRouter:
     ) -> Route:
         headers: Headers = [(NODE_HEADER, upstream.name.encode())]
         return Route(upstream, model, choice, headers)
-
-
-class _Node:
-    """A node that has a manager, and what the gateway keeps open for it."""
-
-    def __init__(
-        self, manager: ModelManager, upstream: Upstream, stack: AsyncExitStack
-    ) -> None:
-        self.manager = manager
-        self.upstream = upstream
-        self.stack = stack
 
 
 def _fields_of(wanted: Wanted) -> Fields:
@@ -425,48 +293,9 @@ def _text(fields: Fields, field: str) -> str:
         return ""
 
 
-def _conversation(model: str, wanted: Wanted) -> bytes | None:
-    """Return what identifies a conversation: how it begins, its model and client.
-
-    None for a request that is none. All requests of a conversation begin alike, and so
-    share the prompt that the server has cached.
-    """
-    if wanted.endpoint.effect is not Effect.USE:
+def _recommended(upstream: Upstream, role: str) -> str | None:
+    """Return the model of a node that answers for a role; None if there is none."""
+    if upstream.rewriter is None:
         return None
-    fields = wanted.fields
-    try:
-        pieces = [
-            piece
-            for name in _OPENINGS
-            if name in fields
-            for piece in _beginning(fields[name])
-        ]
-    except msgspec.MsgspecError:
-        return None
-    if not pieces:
-        return None
-    digest = hashlib.blake2b(digest_size=16)
-    for piece in (model.encode(), wanted.caller.name.encode(), *pieces):
-        digest.update(len(piece).to_bytes(4))
-        digest.update(piece)
-    return digest.digest()
-
-
-def _beginning(value: msgspec.Raw) -> list[bytes]:
-    """Return the messages up to the first one of the user, or the start of a text."""
-    raw = bytes(value).lstrip()
-    if not raw.startswith(b"["):
-        return [raw[:_OPENING]]
-    found = []
-    for message in items_of(raw):
-        found.append(bytes(message)[:_OPENING])
-        if _role_of(message) == "user" or len(found) == _MOST_MESSAGES:
-            break
-    return found
-
-
-def _role_of(message: msgspec.Raw) -> str:
-    """Return who wrote a message; "user" for a plain text."""
-    if not bytes(message).lstrip().startswith(b"{"):
-        return "user"
-    return msgspec.json.decode(fields_of(message).get("role", b'""'), type=str)
+    chosen = upstream.rewriter.latest().recommend(role)
+    return None if chosen is None else chosen.name

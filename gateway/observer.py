@@ -1,0 +1,44 @@
+"""What observes a gateway, for metrics."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from herdbook.gateway.recording.uses import Use
+
+
+class RunningRequests(Protocol):
+    """Takes the number of requests that are being relayed."""
+
+    def set(self, value: float) -> None:
+        """Take the number."""
+
+
+class GatewayObserver(Protocol):
+    """Receives what the gateway does, for metrics."""
+
+    @property
+    def in_flight(self) -> RunningRequests:
+        """Takes the number of requests that are being relayed."""
+        ...
+
+    def used(self, use: Use) -> None:
+        """Take a request to a model that has ended."""
+
+
+class _Nobody:
+    """Observes nothing."""
+
+    @property
+    def in_flight(self) -> _Nobody:
+        return self
+
+    def set(self, value: float) -> None:
+        """Ignore the number."""
+
+    def used(self, use: Use) -> None:
+        """Ignore the use."""
+
+
+NO_OBSERVER: Final[GatewayObserver] = _Nobody()
+"""The observer of a gateway without metrics."""

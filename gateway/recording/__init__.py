@@ -1,0 +1,1 @@
+"""What exchanges show about uses of models, and how that is recorded."""

@@ -1,0 +1,1 @@
+"""Requests and lists of models that the gateway changes."""

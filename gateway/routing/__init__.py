@@ -1,0 +1,1 @@
+"""The nodes behind the gateway, and which one answers a request."""

@@ -1,0 +1,167 @@
+"""The nodes behind a gateway, opened and closed as they come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final, Self
+
+import msgspec
+
+from herdbook.core import Fleet, HerdbookError, ModelManager
+from herdbook.core.fleet.placement import NodeView
+from herdbook.core.logging import Logger
+from herdbook.gateway.access.quotas import Spending
+from herdbook.gateway.recording.recorder import recording
+from herdbook.gateway.recording.uses import Watched
+from herdbook.gateway.rewriting.requests import Rewriter
+from herdbook.gateway.routing.upstreams import Upstream
+from herdbook.gateway.settings import GatewaySettings
+
+LOOK_EVERY_S: Final = 1.0
+"""Seconds between two looks at the nodes of the fleet."""
+
+_log = Logger("herdbook.gateway")
+
+
+class Node:
+    """A node that has a manager, and what the gateway keeps open for it."""
+
+    def __init__(
+        self, manager: ModelManager, upstream: Upstream, stack: AsyncExitStack
+    ) -> None:
+        self.manager = manager
+        self.upstream = upstream
+        self._stack = stack
+
+    async def close(self) -> None:
+        """Close its connections, and record what is left of its uses."""
+        await self._stack.aclose()
+
+
+class Nodes:
+    """Follows the nodes of a fleet.
+
+    Args:
+        fleet: The nodes.
+        settings: The settings of the gateway.
+        spending: Takes the tokens of uses.
+        failed: Called if recording stops by itself, which only a bug causes.
+
+    Attributes:
+        by_name: The nodes that requests can be sent to, by name.
+        upstreams: The same, as the relay needs them.
+        views: What placement knows about each of several nodes; empty for one node.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        settings: GatewaySettings,
+        spending: Spending,
+        failed: Callable[[], None],
+    ) -> None:
+        self.by_name: dict[str, Node] = {}
+        self.upstreams: Sequence[Upstream] = ()
+        self.views: dict[str, NodeView] = {}
+        self._fleet = fleet
+        self._settings = settings
+        self._spending = spending
+        self._failed = failed
+        self._leaving: list[Node] = []
+
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[Self]:
+        """Follow the nodes while the block runs.
+
+        Uses that were not recorded yet are recorded when it ends.
+
+        Raises:
+            StoreError: The log cannot be read.
+        """
+        await self._follow_once()
+        following = asyncio.ensure_future(self._follow())
+        following.add_done_callback(
+            lambda task: None if task.cancelled() else self._failed()
+        )
+        try:
+            yield self
+        finally:
+            following.cancel()
+            await asyncio.wait([following])
+            for node in (*self.by_name.values(), *self._leaving):
+                await node.close()
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            try:
+                await self._follow_once()
+            except HerdbookError as error:  # the nodes stay as they were
+                _log.warning("nodes_not_read", reason=str(error))
+
+    async def _follow_once(self) -> None:
+        managers = {name: self._fleet.manager(name) for name in self._fleet.names}
+        # Placement has nothing to choose for one node, and what it knows costs reads.
+        several = len(managers) > 1
+        views = await self._fleet.views() if several else []
+        if several:
+            managers = {
+                one.name: managers[one.name] for one in views if one.name in managers
+            }
+        nodes = dict(self.by_name)
+        for name, node in self.by_name.items():
+            if managers.get(name) is not node.manager:
+                self._leaving.append(nodes.pop(name))
+        for name, manager in managers.items():
+            if name not in nodes and not self._is_this_gateway(name, manager):
+                nodes[name] = await self._opened(name, manager)
+        self.by_name = dict(sorted(nodes.items()))
+        self.upstreams = tuple(node.upstream for node in self.by_name.values())
+        # Counted here as requests come and go, so that each sees those before it.
+        self.views = {
+            view.name: msgspec.structs.replace(
+                view, requests=self.by_name[view.name].upstream.requests
+            )
+            for view in views
+            if view.name in self.by_name
+        }
+        await self._close_left()
+
+    async def _close_left(self) -> None:
+        """Close the nodes that are gone, once their requests have ended."""
+        for node in list(self._leaving):
+            if not node.upstream.requests:
+                self._leaving.remove(node)
+                await node.close()
+
+    async def _opened(self, name: str, manager: ModelManager) -> Node:
+        running: set[Watched] = set()
+        stack = AsyncExitStack()
+        recorder = await stack.enter_async_context(
+            recording(
+                manager.uses,
+                running=running,
+                spending=self._spending,
+                failed=self._failed,
+            )
+        )
+        upstream = Upstream(
+            name,
+            manager.url,
+            self._settings,
+            recorder,
+            None if self._settings.plain else Rewriter(manager.uses.latest),
+            running=running,
+            authorization=manager.authorization.encode(),
+        )
+        stack.push_async_callback(upstream.pool.close)
+        return Node(manager, upstream, stack)
+
+    def _is_this_gateway(self, name: str, manager: ModelManager) -> bool:
+        """Return whether a node is the gateway itself, which would relay to itself."""
+        if not self._settings.is_at(manager.url):
+            return False
+        _log.warning("node_is_this_gateway", node=name, url=manager.url)
+        return True
