@@ -126,15 +126,19 @@ class Reconciler:
         self._unload_requested: frozenset[str] = frozenset()
         self._lease: str | None = None
 
-    def forget(self) -> None:
+    async def forget(self) -> None:
         """Forget the server's state, as another instance refreshes it from now on.
 
         A later refresh must not compare with a state from before those of the other
-        instance, or it would record again what that instance has recorded.
+        instance, or it would record again what that instance has recorded. A refresh
+        that is running, on behalf of a user, is completed first.
         """
-        self.last_state = self.last_error = None
-        self.uses.forget()
-        self._damper = Damper(self._clock, budget=self._settings.max_repeated_changes)
+        async with self._refreshing:
+            self.last_state = self.last_error = None
+            self.uses.forget()
+            self._damper = Damper(
+                self._clock, budget=self._settings.max_repeated_changes
+            )
 
     def held_back(self) -> dict[str, datetime]:
         """Return the models whose recorded state may be out of date, and since when.

@@ -141,7 +141,7 @@ class Watch:
             if not self._follows:
                 _log.info("refreshed_elsewhere", node=self._repository.node)
             self._follows = True
-            self._reconciler.forget()
+            await self._reconciler.forget()
             await self._repository.catch_up()
             await self._keep_views()
             task.worked()

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from support.manager_fixture import SandboxServer, event_types, serve_sandbox
+from support.manager_fixture import (
+    SandboxServer,
+    event_types,
+    serve_manager,
+    serve_sandbox,
+)
 
 from herdbook.core import ManagerSettings, ModelManager
 from herdbook.core.observer import NoObserver
@@ -106,3 +112,18 @@ async def test_instance_with_a_gateway_gets_the_lease(tmp_path: Path) -> None:
             assert second.refreshes - at_second >= 4
         await server.clock.sleep(2 * EVERY_S)
         assert first.refreshes > at_first
+
+
+async def test_running_refresh_is_completed_before_its_state_is_forgotten() -> None:
+    async with serve_manager() as (server, manager):
+        reconciler = manager._reconciler
+        await server.delete(NAME)
+        refreshing = asyncio.create_task(manager.refresh())
+        while not reconciler._refreshing.locked():
+            await asyncio.sleep(0)
+
+        await reconciler.forget()
+
+        assert reconciler.last_state is None
+        await refreshing
+        assert "ModelVanished" in await event_types(manager, NAME)
