@@ -30,6 +30,7 @@ from herdbook.events.lifecycle import (
 )
 from herdbook.events.recorded import RecordedEvent
 from herdbook.events.streams import model_of
+from herdbook.projections.by_node import StreamsByNode
 from herdbook.projections.roles import (
     CAPABILITY_SETTING,
     ModelRole,
@@ -173,6 +174,7 @@ class RecommendationView:
 
     def __init__(self) -> None:
         self._models: dict[str, _Model] = {}  # by stream
+        self._by_node = StreamsByNode()
         self._own: set[str] | None = None  # streams of records that no copy shares
         self._abilities: dict[_Ability, _Ability] = {_UNDETECTED: _UNDETECTED}
         self.position = 0
@@ -198,6 +200,7 @@ class RecommendationView:
         if key is None:
             return None
         model = self._models[stream] = _Model(node=key.node, name=key.name)
+        self._by_node.add(key.node, stream)
         return model
 
     def shared(self, ability: _Ability) -> _Ability:
@@ -250,8 +253,9 @@ class RecommendationView:
         )
 
     def _on(self, node: str | None) -> Iterator[_Model]:
-        models = self._models.values()
-        return (model for model in models if node is None or model.node == node)
+        if node is None:
+            return iter(self._models.values())
+        return (self._models[stream] for stream in self._by_node.of(node))
 
     def dump(self) -> bytes:
         """Serialize the view; equal views have equal bytes."""
@@ -265,6 +269,7 @@ class RecommendationView:
         """
         view = cls()
         view._models = dict(other._models)
+        view._by_node = StreamsByNode.copy_of(other._by_node)
         view._own, other._own = set(), set()
         view._abilities, view.position = other._abilities, other.position
         return view
@@ -275,6 +280,7 @@ class RecommendationView:
         dump = _decode(data)
         view = cls()
         view._models, view.position = dump.models, dump.position
+        view._by_node = StreamsByNode(dump.models)
         for model in view._models.values():
             model.ability = view.shared(model.ability)
         return view

@@ -23,6 +23,7 @@ from herdbook.events.findings import (
 from herdbook.events.lifecycle import EVENTS, TRANSITIONS, fold
 from herdbook.events.recorded import RecordedEvent
 from herdbook.events.streams import model_of, node_of
+from herdbook.projections.by_node import StreamsByNode
 from herdbook.projections.status import ModelStatus, NodeStatus, Why
 from herdbook.projections.status_effects import EFFECTS, clear_contradictions
 
@@ -58,6 +59,7 @@ class StatusView:
 
     def __init__(self) -> None:
         self._models: dict[str, ModelStatus] = {}  # by stream
+        self._by_node = StreamsByNode()
         self._nodes: dict[str, NodeStatus] = {}  # by stream
         self._weights: dict[str, str] = {}  # by digest of a model, the present and past
         self._own: set[str] | None = None  # streams of records that no copy shares
@@ -136,6 +138,7 @@ class StatusView:
             return None
         model = ModelStatus(node=key.node, name=key.name, since=event.occurred_at)
         self._models[event.stream] = model
+        self._by_node.add(key.node, event.stream)
         return model
 
     def _new_node(self, event: RecordedEvent) -> NodeStatus | None:
@@ -191,9 +194,10 @@ class StatusView:
         They do not show whether their node answers; do not change them. A record that
         a copy of the view shares is never changed: its view replaces it.
         """
-        models = self._models.values()
-        chosen = (m for m in models if node is None or m.node == node)
-        return sorted(chosen, key=lambda m: (m.node, m.name))
+        if node is not None:
+            own = [self._models[stream] for stream in self._by_node.of(node)]
+            return sorted(own, key=lambda m: m.name)
+        return sorted(self._models.values(), key=lambda m: (m.node, m.name))
 
     def weights_of(self, digest: str) -> str | None:
         """Return the weights of a digest, including digests of deleted models."""
@@ -236,6 +240,7 @@ class StatusView:
         """
         view = cls()
         view._models, view._nodes = dict(other._models), _copies(other._nodes)
+        view._by_node = StreamsByNode.copy_of(other._by_node)
         view._own, other._own = set(), set()
         view._weights, view.position = dict(other._weights), other.position
         view.findings = [*other.findings]
@@ -247,6 +252,7 @@ class StatusView:
         dump = _decode(data)
         view = cls()
         view._models, view._nodes = dump.models, dump.nodes
+        view._by_node = StreamsByNode(dump.models)
         view._weights, view.position = dump.weights, dump.position
         view.findings = dump.findings
         return view
