@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help wheel install run demo test campaign lint types imports check bench docs screenshots build clean
+.PHONY: help wheel install run demo test coverage campaign lint types imports check bench docs screenshots build clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,20 +29,16 @@ run: $(READY) ## serve the dashboard and the API for your Ollama server, or for 
 demo: $(READY) ## tour of the main commands, including a crash
 	@$(BIN)/herdbook demo
 
-# Slow tests run without coverage, which would double their time.
-UNCOVERED := tests/browser tests/campaign tests/proof tests/faults \
-	tests/service/api/test_schema.py tests/service/http/test_loop_lag.py \
-	tests/test_benchmarks.py
-
 ONLY ?=
 
 test: $(READY) ## run all tests, or ONLY="tests/core tests/cli"
-ifdef COVERAGE
-	$(BIN)/python -m pytest -n 2 -q $(UNCOVERED)
-	$(BIN)/python -m pytest -n 2 -q $(addprefix --ignore=,$(UNCOVERED)) --cov --cov-report=term
-else
-	$(BIN)/python -m pytest -n 2 -q $(ONLY)
-endif
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q $(ONLY)
+
+# Without the slow tests, whose time coverage would double.
+coverage: $(READY) ## run the tests with coverage of branches, at least 95 %
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q --cov --cov-report=term \
+		$(addprefix --ignore=tests/,browser campaign proof faults service/api/test_schema.py \
+		service/http/test_loop_lag.py test_benchmarks.py)
 
 MINUTES ?= 10
 
