@@ -30,7 +30,8 @@ def changed_list(
     """Return the body of a list of models with roles, and without other models.
 
     Each role is an entry like that of the model which answers it, under the name
-    ``role:<role>``. Entries that are not changed keep their bytes.
+    ``role:<role>``. Entries that are not changed keep their bytes. An entry without a
+    readable name is kept if the client may use any model.
 
     Args:
         path: A path of ``LISTS``.
@@ -76,7 +77,7 @@ def merged_list(path: str, bodies: Sequence[bytes]) -> bytes:
             continue
         merged = merged or answer
         entries += [entry for name, entry in named if path == PS or name not in seen]
-        seen |= {name for name, _ in named}
+        seen |= {name for name, _ in named if name}
     merged[field] = msgspec.Raw(msgspec.json.encode(entries))
     return msgspec.json.encode(merged)
 
@@ -100,6 +101,10 @@ def _roles(
 
 
 def _name(entry: msgspec.Raw) -> str:
-    fields = msgspec.json.decode(entry, type=dict[str, msgspec.Raw])
-    raw = next((fields[key] for key in _NAMES if key in fields), b'""')
-    return msgspec.json.decode(raw, type=str)
+    """Return the name in an entry; empty if it has none that can be read."""
+    try:
+        fields = msgspec.json.decode(entry, type=dict[str, msgspec.Raw])
+        raw = next((fields[key] for key in _NAMES if key in fields), b'""')
+        return msgspec.json.decode(raw, type=str)
+    except msgspec.MsgspecError:
+        return ""

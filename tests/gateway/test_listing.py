@@ -9,7 +9,7 @@ from support.recordings.gateway import LIMITS, place
 
 from herdbook.core import CallerError
 from herdbook.gateway.access.limits import Limits
-from herdbook.gateway.rewriting.lists import changed_list
+from herdbook.gateway.rewriting.lists import changed_list, merged_list
 
 ROLES = {"role:coding", "role:general", "role:embedding", "role:fast"}
 
@@ -67,13 +67,23 @@ async def test_limited_token_sees_the_models_that_it_may_use() -> None:
     assert all(name.startswith("llama3") for name in models)
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"[]", b"<html>", b'{"models": 7}', b'{"models": [1]}', b"{}"]
-)
+@pytest.mark.parametrize("body", [b"", b"[]", b"<html>", b'{"models": 7}', b"{}"])
 def test_answer_that_is_not_a_list_of_models_passes(body: bytes) -> None:
     found = changed_list("/api/tags", body, recommend=None, allowed=lambda _: True)
 
     assert found == body
+
+
+def test_odd_entries_do_not_cost_the_good_ones() -> None:
+    body = b'{"models":[{"name":"a:1"},1,{"name":2},{"name":"b:1"}]}'
+
+    everything = changed_list("/api/tags", body, recommend=None, allowed=Limits().allow)
+    limited = Limits(models=("b:*",)).allow
+    one = changed_list("/api/tags", body, recommend=None, allowed=limited)
+    merged = merged_list("/api/tags", [body, b'{"models":[{"name":"a:1"}]}'])
+
+    assert everything == merged == body
+    assert one == b'{"models":[{"name":"b:1"}]}'
 
 
 def test_entries_keep_their_bytes() -> None:
