@@ -18,7 +18,7 @@ from herdbook.events.recorded import NewEvent, RecordedEvent
 from herdbook.events.store import ANY
 from herdbook.events.testing.base import assert_sound, event, log_of
 
-KILLS = 3
+KILLS = 1
 
 pytestmark = pytest.mark.skipif(
     NAMED is not None, reason="HERDBOOK_POSTGRES names a server, which is not killed"

@@ -17,6 +17,7 @@ class DroppingProxy:
         port: The port that it listens on.
         attempts: Number of connections that clients have tried to make.
         cuts: Number of connections that were cut.
+        ports: Ports of its connections to the server, past and present.
         loses: Asked before each piece of data is relayed, with whether it is an answer
             of the server; if it returns true, the connection is cut instead.
         is_open: Whether new connections are accepted.
@@ -29,6 +30,7 @@ class DroppingProxy:
         self.port = 0
         self.attempts = 0
         self.cuts = 0
+        self.ports: set[int] = set()
         self.is_open = True
         self.loses: Callable[[bool], bool] = lambda _: False
 
@@ -62,6 +64,7 @@ class DroppingProxy:
         except OSError:
             writer.transport.abort()
             return
+        self.ports.add(server.get_extra_info("sockname")[1])
         pair = writer, server
         self._pairs.add(pair)
         for arguments in ((reader, server, False), (server_reader, writer, True)):

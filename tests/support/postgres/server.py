@@ -98,10 +98,14 @@ class PostgresServer:
         self._process.wait()
         (self.data / "postmaster.pid").unlink(missing_ok=True)
 
-    def stop(self) -> None:
-        """Stop the server without waiting for its clients."""
-        if self._process:
-            self._process.send_signal(signal.SIGQUIT)
+    def stop(self, number: int = signal.SIGQUIT) -> None:
+        """Stop the server without waiting for its clients.
+
+        Args:
+            number: ``SIGQUIT`` to stop at once, ``SIGINT`` after a checkpoint.
+        """
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(number)
             self._process.wait()
 
     def _answers(self) -> bool:
