@@ -20,6 +20,9 @@ from herdbook.service.http.request import AnyRequest
 MAX_RESPONSES: Final = 32
 """Maximum number of cached responses."""
 
+MAX_BYTES: Final = 64 << 20
+"""Maximum size of all cached responses, bytes; a larger one is built each time."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -71,8 +74,10 @@ class ResponseCache:
             return tag, body
         body = _encode(await build(read_models))
         self._cached[key] = (tag, body)
-        while len(self._cached) > MAX_RESPONSES:
-            self._cached.popitem(last=False)
+        size = sum(len(each) for _, each in self._cached.values())
+        while self._cached and (len(self._cached) > MAX_RESPONSES or size > MAX_BYTES):
+            _, (_, dropped) = self._cached.popitem(last=False)
+            size -= len(dropped)
         return tag, body
 
 

@@ -33,6 +33,7 @@ from herdbook.presentation.model_not_found import model_not_found
 from herdbook.presentation.sorting import display_order
 from herdbook.service.api import schemas as answers
 from herdbook.service.api.parameters import (
+    LONGEST_PAGE,
     Actors,
     AsOf,
     Causes,
@@ -85,7 +86,7 @@ _KEYS: Final[dict[str, Callable[[ModelStatus], Any]]] = {
 
 
 @get("/models", responses=CACHED, tags=_TAG, operation_id="listModels")
-async def list_models(
+async def list_models(  # noqa: PLR0913, PLR0917 - each is a parameter of the query
     request: AnyRequest,
     as_of: AsOf = None,
     states: Annotated[
@@ -105,6 +106,13 @@ async def list_models(
         bool, QueryParameter(description="Include models that the server lacks.")
     ] = False,
     sort: Annotated[Sort | None, QueryParameter(description="Sort order.")] = None,
+    limit: Annotated[
+        int | None,
+        QueryParameter(ge=1, le=LONGEST_PAGE, description="Maximum number of models."),
+    ] = None,
+    offset: Annotated[
+        int, QueryParameter(ge=0, lt=1 << 31, description="Skip this many models.")
+    ] = 0,
 ) -> Response[list[shapes.Model]]:
     """List models.
 
@@ -116,7 +124,7 @@ async def list_models(
     gone = gone or bool(states)
 
     async def build(fixed: Sequence[ReadModel]) -> list[shapes.Model]:
-        models, time_slice = [], TimeSlice()
+        chosen, models, time_slice = [], [], TimeSlice()
         nodes = {one.node: one for one in fixed}
         for status in _ordered(fixed, role, sort):
             if (
@@ -124,7 +132,10 @@ async def list_models(
                 and (not states or status.state in states)
                 and _can_all(nodes[status.node], status, capability or ())
             ):
-                models.append(shapes.model(status, nodes[status.node]))
+                chosen.append(status)
+            await time_slice.checkpoint()
+        for status in chosen[offset : None if limit is None else offset + limit]:
+            models.append(shapes.model(status, nodes[status.node]))
             await time_slice.checkpoint()
         return models
 

@@ -72,6 +72,7 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
         principal: The user.
         moment: The read model of the node that the page shows.
         nodes: The read models of all nodes.
+        by_name: The same by the names of the nodes.
         node: Name of the node of the page, if there are several and the page is about
             one of them; otherwise empty.
         at: Its time; None for now.
@@ -85,6 +86,7 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
     principal: Principal
     moment: ReadModel
     nodes: list[ReadModel]
+    by_name: dict[str, ReadModel]
     node: str
     at: datetime | None
     present: Now
@@ -110,8 +112,7 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     def of(self, node: str) -> ReadModel:
         """Return the read model of a node."""
-        found = (one for one in self.nodes if one.node == node)
-        return next(found, None) or self.moment.of(node)
+        return self.by_name.get(node) or self.moment.of(node)
 
     @property
     def past(self) -> bool:
@@ -164,7 +165,8 @@ async def visit(request: AnyRequest, *, model: str | None = None) -> PageRequest
         then = await service.past(present.parse(asked))
         nodes = service.fleet.nodes_of(then)
     named = str(request.query_params.get(NODE, "")).strip()
-    moment = _moment(service, nodes, named, model)
+    by_name = {one.node: one for one in nodes}
+    moment = _moment(service, by_name, named, model)
     about_one = len(nodes) > 1 and (named or model is not None)
     at = None
     if asked is not None:
@@ -175,6 +177,7 @@ async def visit(request: AnyRequest, *, model: str | None = None) -> PageRequest
         principal=principal_of(request),
         moment=moment,
         nodes=nodes,
+        by_name=by_name,
         node=moment.node if about_one else "",
         at=at,
         present=present,
@@ -188,7 +191,7 @@ async def visit(request: AnyRequest, *, model: str | None = None) -> PageRequest
 
 
 def _moment(
-    service: Service, nodes: list[ReadModel], named: str, model: str | None
+    service: Service, by_name: dict[str, ReadModel], named: str, model: str | None
 ) -> ReadModel:
     """Return the read model of the node that a page is about.
 
@@ -196,7 +199,7 @@ def _moment(
         UnknownNodeError: There is no such node.
         AmbiguousNodeError: Several nodes have the model, and none is named.
     """
-    by_name = {one.node: one for one in nodes}
+    nodes = [*by_name.values()]
     if named and named not in by_name:
         if named in service.fleet.all_names:  # it was added later
             return nodes[0].of(named)

@@ -48,6 +48,7 @@ from herdbook.service.dashboard.layout import (
     visit,
 )
 from herdbook.service.dashboard.links import joined_link, model_path
+from herdbook.service.dashboard.pages.paging import MOST_COLUMNS, part_of
 from herdbook.service.errors import BadRequestError
 from herdbook.service.http.request import AnyRequest
 
@@ -163,8 +164,13 @@ async def models_page(
             )
         )
     twins = twins_of(shown)
+    matrix = view == "matrix" and len(nodes) > 1
+    matrix_rows, part = part_of(page, _matrix(page, found) if matrix else [])
+    listed = []
+    if not matrix:
+        listed, part = part_of(page, found)
     rows, time_slice = [], TimeSlice()
-    for status in found:
+    for status in listed:
         rows.append(row_of(page, status, works, twins.get((status.node, status.name))))
         await time_slice.checkpoint()
     present = [status for status in shown if status.present]
@@ -176,7 +182,9 @@ async def models_page(
         node=nodes[0].node_status(),
         node_words=wording.node_text(nodes[0].node_status(), page.now),
         node_lines=_node_lines(page) if page.several else [],
-        matrix=_matrix(page, found) if view == "matrix" and len(nodes) > 1 else None,
+        matrix=matrix_rows if matrix else None,
+        part=part,
+        columns=[one.node for one in page.nodes[:MOST_COLUMNS]],
         view=view,
         all_nodes=len(nodes) > 1,
         node_names=[one.node for one in page.nodes],
@@ -223,7 +231,10 @@ class NodeLine(NamedTuple):
 
 
 def _node_lines(page: PageRequest) -> list[NodeLine]:
-    found = [nodes_shape.node(one) for one in page.nodes]
+    shown = page.nodes[:MOST_COLUMNS]
+    if page.node and all(one.node != page.node for one in shown):
+        shown = [page.moment, *shown]
+    found = [nodes_shape.node(one) for one in shown]
     return [
         NodeLine(
             one,
@@ -247,7 +258,7 @@ def _matrix(page: PageRequest, statuses: Sequence[ModelStatus]) -> list[MatrixRo
     where: dict[str, dict[str, ModelStatus]] = {}
     for status in statuses:
         where.setdefault(status.name, {})[status.node] = status
-    names = [one.node for one in page.nodes]
+    names = [one.node for one in page.nodes[:MOST_COLUMNS]]
     return [
         MatrixRow(name, [where[name].get(node) for node in names])
         for name in sorted(where)

@@ -17,6 +17,7 @@ from herdbook.service.auth.forms import read_form
 from herdbook.service.auth.tokens import Role
 from herdbook.service.context import service_of
 from herdbook.service.dashboard.layout import redirect, render, visit
+from herdbook.service.dashboard.pages.paging import part_of
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import require
 
@@ -48,7 +49,8 @@ async def nodes_page(request: AnyRequest) -> Response[str]:
     """Show the nodes with their state, and the form to add one."""
     page = await visit(request)
     lines = []
-    for models in page.nodes:
+    shown, part = part_of(page, page.nodes)
+    for models in shown:
         node = shapes.node(models)
         problem = page.service.fleet.problem(node.name)
         lines.append(
@@ -62,7 +64,12 @@ async def nodes_page(request: AnyRequest) -> Response[str]:
             )
         )
     return await render(
-        page, "nodes.html", title="Nodes", lines=lines, admin_off=page.off(Role.ADMIN)
+        page,
+        "nodes.html",
+        title="Nodes",
+        lines=lines,
+        part=part,
+        admin_off=page.off(Role.ADMIN),
     )
 
 

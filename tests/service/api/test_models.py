@@ -316,3 +316,13 @@ def test_misspelled_names_get_a_suggestion(
 
     assert answer.status_code in {400, 404, 422}, answer.text
     assert hint in answer.json()["remedy"]
+
+
+def test_models_can_be_read_in_parts(herdbook: RunningService) -> None:
+    every = herdbook.get("/v1/models?sort=name")
+
+    parts = [herdbook.get(f"/v1/models?sort=name&limit=2&offset={n}") for n in (0, 2)]
+
+    assert parts == [every[:2], every[2:4]]
+    assert herdbook.get(f"/v1/models?offset={len(every)}") == []
+    assert herdbook.http.get("/v1/models?limit=0").status_code == 400

@@ -9,6 +9,8 @@ from support.cli_runner import SandboxThread
 from support.service_program import RunningService
 from support.web.html_client import HtmlClient, open_client, wait_until
 
+from herdbook.service.dashboard.pages import paging
+
 SHARED = "gemma3:4b"
 NEW = "llama3.2:1b"
 
@@ -121,3 +123,22 @@ def test_a_lost_node_is_named(
     assert "no answer since" in page.text
     assert "server: no answer" in page.text
     assert "no answer since" in browser.page("/nodes").text
+
+
+def test_long_lists_have_pages(
+    browser: HtmlClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paging, "MOST_ROWS", 2)
+
+    first = browser.page("/?sort=name")
+    second = browser.page("/?sort=name&start=3")
+    beyond = browser.page("/?sort=name&start=999999")
+
+    assert "Models 1 to 2 of" in first.text
+    assert "Models 3 to 4 of" in second.text
+    assert "Previous" not in first.text
+    assert "Next" not in beyond.text
+    assert 'href="/?sort=name&amp;start=3"' in browser.http.get("/?sort=name").text
+    assert "Nodes 3 to 3 of 3" in browser.page("/nodes?start=3").text
+    assert "Models 1 to 2 of" in browser.page("/?view=matrix").text
+    assert "Models 1 to 2 of" in browser.page("/?start=x").text
