@@ -1,8 +1,8 @@
 """Commands of the manager: pull, load, unload, delete, cancel.
 
 A command changes the server, confirms the change there and records it. Pulls and loads
-run as operations, one per model. Operations of other instances are followed or refused,
-never changed.
+run as operations, one per model. Operations of other instances are followed, refused,
+or cancelled by a recorded request.
 """
 
 from __future__ import annotations
@@ -52,6 +52,9 @@ if TYPE_CHECKING:
     from herdbook.core.ollama.client import OllamaClient
 
 _log = Logger("herdbook.commands")
+
+
+_PULLS = (Activity.PULL, Activity.UPDATE)
 
 
 class Commands(Queries):
@@ -223,7 +226,9 @@ class Commands(Queries):
     async def cancel(self, name: str, activity: Activity | None = None) -> bool:
         """Cancel the pull, update or load of a model and wait until it is recorded.
 
-        The recorded actor is who cancels, not who started the operation.
+        The operation of another instance is cancelled by a recorded request, which that
+        instance follows. The recorded actor is who cancels, not who started the
+        operation.
 
         Args:
             name: The model.
@@ -231,10 +236,14 @@ class Commands(Queries):
                 or an update; None cancels all.
 
         Returns:
-            Whether this manager had an operation to cancel.
+            Whether an operation was cancelled. False if none was running, or it ended
+            otherwise before it could be cancelled.
 
         Raises:
-            BusyError: Another instance runs the operation; cancel it there.
+            OperationEndedError: The operation was interrupted, because the instance
+                that ran it is dead.
+            BusyError: Another instance runs the operation, and did not cancel it within
+                10 s. The request stays recorded.
         """
         name = (await self.now()).spelled(name)
         loads = None if activity is None else activity is Activity.LOAD
@@ -244,9 +253,10 @@ class Commands(Queries):
         for running in own:
             running.cancel(by=self._repository.actor())
             await running.ended()
-        if not own:
-            self._other_instances.refuse(name)
-        return bool(own)
+        if own:
+            return any(running.was_cancelled for running in own)
+        kinds = {None: tuple(Activity), True: (Activity.LOAD,)}.get(loads, _PULLS)
+        return await self._other_instances.cancel(name, kinds)
 
     async def interrupt(self) -> None:
         """Interrupt all pulls, updates and loads of this manager.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
@@ -376,6 +376,21 @@ class LoadInterrupted(Fact, frozen=True, kw_only=True):
     instance: str
 
 
+class CancelRequested(Fact, frozen=True, kw_only=True):
+    """Recorded when an operation of another instance is to be cancelled.
+
+    The instance that runs the operation cancels it, and records its end as for any
+    other cancellation. An operation that ends first ends as it does.
+
+    Attributes:
+        activity: What is to be cancelled.
+        instance: Instance of Herdbook that runs it.
+    """
+
+    activity: Literal["pull", "update", "load"]
+    instance: str
+
+
 class RunnerChanged(DriftFact, frozen=True, kw_only=True):
     """Recorded when the runner was replaced, or its properties changed.
 
@@ -700,6 +715,7 @@ FACTS: tuple[type[Fact], ...] = (
     LoadFailed,
     LoadCancelled,
     LoadInterrupted,
+    CancelRequested,
     RunnerChanged,
     KeepAliveRenewed,
     ModelUnloaded,
@@ -740,6 +756,7 @@ AnyFact: TypeAlias = (
     | LoadFailed
     | LoadCancelled
     | LoadInterrupted
+    | CancelRequested
     | RunnerChanged
     | KeepAliveRenewed
     | ModelUnloaded

@@ -240,6 +240,8 @@ TABLE: tuple[Transition, ...] = (
     _ends_load(facts.LoadFailed, _ERROR),
     _ends_load(facts.LoadCancelled, _AVAILABLE),
     _ends_load(facts.LoadInterrupted, _AVAILABLE),
+    _row(facts.CancelRequested, (_LOADING,), None),
+    _row(facts.CancelRequested, (_AVAILABLE, _LOADED, _ERROR), None, Guard.UPDATING),
     _row(facts.RunnerChanged, (_LOADED,), None),
     _row(facts.KeepAliveRenewed, (_LOADED,), None),
     _row(facts.ModelUnloaded, (_LOADED,), _AVAILABLE),

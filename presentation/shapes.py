@@ -211,6 +211,15 @@ class Unloaded(msgspec.Struct, frozen=True, kw_only=True):
     result: str
 
 
+class Cancelled(msgspec.Struct, frozen=True, kw_only=True):
+    """The output of ``cancel``: ``cancelled``, ``ended`` before, or ``not_running``."""
+
+    name: str
+    node: OfSeveral = msgspec.UNSET
+    activity: str | None
+    result: str
+
+
 class AsOf(msgspec.Struct, frozen=True, kw_only=True):
     """The output of ``as-of``: the models, and the first choice for each role."""
 

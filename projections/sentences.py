@@ -381,6 +381,11 @@ def _node_setting(value: object) -> str:
     return str(value)
 
 
+def _cancel_requested(fact: Fact) -> str:
+    assert isinstance(fact, facts.CancelRequested)
+    return f"cancellation of the {fact.activity} requested"
+
+
 def _plain(sentence: str) -> Callable[[Fact], str]:
     return lambda _: sentence
 
@@ -409,6 +414,7 @@ _SENTENCES: dict[str, Callable[[Fact], str]] = {
         (facts.LoadFailed, _failed),
         (facts.LoadCancelled, _plain("load cancelled")),
         (facts.LoadInterrupted, _plain("load interrupted")),
+        (facts.CancelRequested, _cancel_requested),
         (facts.RunnerChanged, _runner_changed),
         (facts.KeepAliveRenewed, _renewed),
         (facts.ModelUnloaded, _unloaded),

@@ -64,6 +64,9 @@ class Work(msgspec.Struct, frozen=True):
         completed_bytes: Last recorded progress, bytes.
         total_bytes: Total size, if known, bytes.
         insecure: Whether the registry may be used without TLS.
+        operation: Correlation id of its events, if they have one.
+        cancelled_by: Who requested from another instance to cancel it; None if nobody
+            did.
     """
 
     activity: Activity
@@ -73,6 +76,8 @@ class Work(msgspec.Struct, frozen=True):
     completed_bytes: int | None = None
     total_bytes: int | None = None
     insecure: bool = False
+    operation: str | None = None
+    cancelled_by: str | None = None
 
 
 class KeepAlive(msgspec.Struct, frozen=True):

@@ -58,6 +58,7 @@ def _work_started(model: ModelStatus, event: RecordedEvent) -> None:
         event.occurred_at,
         event.actor,
         insecure=isinstance(fact, facts.PullStarted) and fact.insecure,
+        operation=event.correlation_id,
     )
 
 
@@ -69,6 +70,7 @@ def _update_started(model: ModelStatus, event: RecordedEvent) -> None:
         event.occurred_at,
         event.actor,
         insecure=fact.insecure,
+        operation=event.correlation_id,
     )
 
 
@@ -82,6 +84,14 @@ def _progressed(model: ModelStatus, event: RecordedEvent) -> None:
         model.update = msgspec.structs.replace(model.update, **progress)
     elif model.work is not None:
         model.work = msgspec.structs.replace(model.work, **progress)
+
+
+def _cancel_requested(model: ModelStatus, event: RecordedEvent) -> None:
+    fact = cast("facts.CancelRequested", event.data)
+    if model.update is not None and fact.activity == Activity.UPDATE:
+        model.update = msgspec.structs.replace(model.update, cancelled_by=event.actor)
+    elif model.work is not None and fact.activity == model.work.activity:
+        model.work = msgspec.structs.replace(model.work, cancelled_by=event.actor)
 
 
 def _work_ended(model: ModelStatus, _: RecordedEvent) -> None:
@@ -182,6 +192,7 @@ EFFECTS: dict[str, Callable[[ModelStatus, RecordedEvent], None]] = {
         (_work_started, (facts.PullStarted, facts.LoadStarted)),
         (_update_started, (facts.UpdateStarted,)),
         (_progressed, (facts.PullProgressed, facts.UpdateProgressed)),
+        (_cancel_requested, (facts.CancelRequested,)),
         (
             _work_ended,
             (

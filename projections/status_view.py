@@ -55,7 +55,7 @@ class StatusView:
     """
 
     name: ClassVar[str] = "status"
-    form: ClassVar[int] = 5
+    form: ClassVar[int] = 6
 
     def __init__(self) -> None:
         self._models: dict[str, ModelStatus] = {}  # by stream

@@ -25,6 +25,7 @@ MODULES = {
     "pull": "models.pull",
     "load": "models.change",
     "unload": "models.change",
+    "cancel": "models.cancel",
     "use": "models.change",
     "config": "models.change",
     "rm": "models.rm",

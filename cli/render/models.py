@@ -100,6 +100,8 @@ class ModelsTable:
 
     def _work_line(self, work: Work) -> Line:
         by = f"by {work.actor}, {self._now.ago(work.since)}"
+        if work.cancelled_by is not None:
+            by += f"; cancellation requested by {work.cancelled_by}"
         verb = f"  {work.activity} "
         completed, total = work.completed_bytes, work.total_bytes
         if completed is None or not total:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from herdbook.core.actor import operation
 from herdbook.core.clock import Clock
 from herdbook.core.concurrency.cancellation import finish
 from herdbook.core.concurrency.work_tracker import WorkTracker
+from herdbook.core.logging import Logger
 from herdbook.core.operations.operations import Operation
 from herdbook.core.reconcile.reconciler import Reconciler
 from herdbook.core.repository import ModelRepository
 from herdbook.core.settings import ManagerSettings
-from herdbook.events.facts import Fact
+from herdbook.events.errors import StoreError
+from herdbook.events.facts import CancelRequested, Fact
 from herdbook.events.lifecycle import Activity
 from herdbook.events.recorded import Cause
 
 if TYPE_CHECKING:
     from herdbook.core.ollama.client import OllamaClient
+
+
+_log = Logger("herdbook.operations")
 
 
 class OperationContext(NamedTuple):
@@ -72,6 +77,41 @@ class OperationContext(NamedTuple):
             cause=Cause.COMMAND,
             actor=by,
         )
+
+    @asynccontextmanager
+    async def cancellable_elsewhere(self, work: Operation) -> AsyncIterator[None]:
+        """Cancel an operation when another instance requests it, while the block runs.
+
+        The start of the operation is recorded before, if it is recorded at all.
+        """
+        after = self.repository.views.position
+        following = asyncio.create_task(
+            self._follow_requests(work, after),
+            name=f"herdbook cancel requests {work.name}",
+        )
+        try:
+            yield
+        finally:
+            following.cancel()
+            await finish(asyncio.wait([following]))
+
+    async def _follow_requests(self, work: Operation, after: int) -> None:
+        """Cancel an operation as soon as a request for that is in the log."""
+        stream = self.repository.stream(work.name)
+        try:
+            async with aclosing(self.repository.store.subscribe(after)) as events:
+                async for event in events:
+                    fact = event.data
+                    if (
+                        event.stream == stream
+                        and isinstance(fact, CancelRequested)
+                        and fact.instance == self.instance
+                        and fact.activity == work.activity
+                    ):
+                        work.cancel(by=event.actor)
+                        return
+        except StoreError as error:  # the operation itself goes on
+            _log.warning("requests_not_followed", model=work.name, reason=str(error))
 
     @asynccontextmanager
     async def recording_end(

@@ -136,7 +136,8 @@ class Loader:
         ):
             reloads = await self._record_start(work.name, request)
             try:
-                await self._load(work.name, request, reloads=reloads)
+                async with self._context.cancellable_elsewhere(work):
+                    await self._load(work.name, request, reloads=reloads)
             except Exception as error:
                 fact = self._failed(error)
                 if reloads and isinstance(fact, LoadFailed):

@@ -101,6 +101,11 @@ class Operation:
         """Whether the task has not ended."""
         return self._task is not None and not self._task.done()
 
+    @property
+    def was_cancelled(self) -> bool:
+        """Whether it has ended early, before it could succeed or fail."""
+        return self._task is not None and self._task.cancelled()
+
     def snapshot(self) -> RunningOperation:
         """Return its current status."""
         return RunningOperation(

@@ -128,8 +128,9 @@ class Puller:
         started = UpdateStarted if work.activity is Activity.UPDATE else PullStarted
         fact = started(instance=self._instance, insecure=insecure)
         await self._repository.record(work.name, [fact], cause=Cause.COMMAND)
-        await self._fetch(work, progress, insecure=insecure)
-        await self._complete(work, progress)
+        async with self._context.cancellable_elsewhere(work):
+            await self._fetch(work, progress, insecure=insecure)
+            await self._complete(work, progress)
 
     async def _fetch(
         self, work: Operation, progress: _Progress, *, insecure: bool

@@ -71,8 +71,12 @@ async def list_operations(
     node: NodeName = None,
     limit: Limit = 100,
 ) -> list[answers.Operation]:
-    """List the operations since the start of the service, newest first."""
-    known = service_of(request).operations.all()
+    """List operations, newest first.
+
+    These are the ones since the start of the service, and those that other processes
+    on the same log are running.
+    """
+    known = await service_of(request).operations.listed()
     chosen = [
         one
         for one in known

@@ -94,6 +94,26 @@ class ClientOperations:
             unique.values(), key=lambda one: (one.started_at, one.id), reverse=True
         )
 
+    async def listed(self) -> list[Operation]:
+        """Return those in memory, and the running ones of other processes.
+
+        The newest are first.
+        """
+        own = self.all()
+        known = {one.id for one in own}
+        elsewhere = [
+            await self._from_log(work.operation)
+            for status in await self._fleet.statuses()
+            for work in (status.work, status.update)
+            if work is not None
+            and work.operation is not None
+            and work.operation not in known
+        ]
+        running = [one for one in elsewhere if one is not None and one.running]
+        return sorted(
+            (*own, *running), key=lambda one: (one.started_at, one.id), reverse=True
+        )
+
     def of_model(self, name: str, node: str) -> Operation | None:
         """Return the running operation of a model on a node, if there is one."""
         return next(
@@ -294,18 +314,16 @@ class ClientOperations:
 
         Raises:
             UnknownOperationError: The id is unknown.
-            BusyError: Another instance runs the operation.
+            BusyError: Another instance runs the operation, and did not cancel it in
+                time. The request stays recorded.
         """
         operation = await self.get(operation_id)
         if not operation.running:
             return operation
         if operation.task is None:
-            raise BusyError(
-                str(operation.model),
-                f"has a {operation.kind} in another process, started by "
-                f"{operation.actor}",
-                "Wait for it, or cancel it where it was started",
-            )
+            with acting_as(principal.actor):
+                await self._cancel_work(operation, operation.model or "")
+            return await self.get(operation_id)
         if operation.kind is not Kind.UNLOAD:
             operation.cancelled = True
             if operation.model is not None:
@@ -319,6 +337,8 @@ class ClientOperations:
         try:
             manager = self._fleet.manager(operation.node)
             await manager.cancel(name, _ACTIVITIES[operation.kind])
+        except OperationEndedError as error:  # recorded as interrupted
+            _log.info("not_cancelled", operation=operation.id, reason=str(error))
         except BusyError:
             operation.cancelled = False
             raise
@@ -387,7 +407,7 @@ def _check_presence(request: OperationRequest, read_model: ReadModel) -> None:
             status.name,
             f"already has a running {status.work.activity}, started by "
             f"{status.work.actor}",
-            "Wait for it, or cancel it where it was started",
+            "Wait for it, or cancel it",
         )
     raise model_not_found(read_model, status.name)
 

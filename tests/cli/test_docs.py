@@ -119,6 +119,7 @@ def test_every_global_option_is_documented(option: str) -> None:
         ("load", LoadCost),
         ("load", Figure),
         ("unload", shapes.Unloaded),
+        ("cancel", shapes.Cancelled),
         ("config", shapes.Config),
         ("rm", shapes.Removed),
         ("history", HistoryEntry),

@@ -42,8 +42,8 @@ def values(type_: inspect.Type) -> st.SearchStrategy[object]:
             return st.one_of(*(values(t) for t in types))
         case inspect.FloatType(ge=least, le=most):
             return st.floats(least, most, allow_nan=False, allow_infinity=False)
-        case inspect.EnumType(cls=cls):
-            return st.sampled_from(list(cls))
+        case inspect.EnumType(cls=options) | inspect.LiteralType(values=options):
+            return st.sampled_from(list(options))
         case inspect.StructType(cls=cls, fields=fields):
             return st.builds(cls, **{f.name: values(f.type) for f in fields})
         case inspect.DictType(key_type=key, value_type=value):

@@ -49,6 +49,8 @@ ModelLoaded          | G A E   | L    | present
 LoadFailed           | G       | E    | a load
 LoadCancelled        | G       | A    | a load
 LoadInterrupted      | G       | A    | a load
+CancelRequested      | G       | =    |
+CancelRequested      | A L E   | =    | updating
 RunnerChanged        | L       | =    |
 KeepAliveRenewed     | L       | =    |
 ModelUnloaded        | L       | A    |

@@ -387,6 +387,8 @@ def _ours(work: RunningOperation, now: Now) -> Progressing:
 
 def _recorded(work: Work, now: Now) -> Progressing:
     asked = f"requested by {work.actor}, {now.ago(work.since)}"
+    if work.cancelled_by is not None:
+        asked += f"; cancellation requested by {work.cancelled_by}"
     progress = None
     if work.completed_bytes is not None:
         progress = PullProgress.recorded(work.completed_bytes, work.total_bytes)

@@ -12,10 +12,12 @@ from support.manager_fixture import (
     SandboxServer,
     event_types,
     pull_to_end,
+    recorded_events,
     serve_sandbox,
 )
 
 from herdbook.core import (
+    Activity,
     BusyError,
     Cause,
     ManagerSettings,
@@ -185,7 +187,31 @@ async def test_pull_of_a_dead_instance_is_taken_over_by_who_waits(
         ]
 
 
-async def test_work_of_another_instance_cannot_be_cancelled_here(
+@pytest.mark.parametrize("kind", ["Pull", "Update", "Load"])
+async def test_work_of_another_instance_is_cancelled_on_request(
+    kind: str, tmp_path: Path
+) -> None:
+    models, name = ("none", BIG) if kind == "Pull" else ("herd", "llava:7b")
+    async with two(tmp_path / "herd.db", models) as (server, one, other):
+        server.apply(registry={"latency_s": 60}, runner_start_delay_s=60)
+        work = one.load(name) if kind == "Load" else pull_to_end(one, name)
+        running = asyncio.create_task(work)
+        await server.clock.sleep(2)
+
+        assert await other.cancel(name)
+
+        await asyncio.wait([running])
+        assert isinstance(running.exception(), OperationEndedError)
+        recorded = await recorded_events(one, name)
+        assert [(event.type, event.actor) for event in recorded[-3:]] == [
+            (f"{kind}Started", "one"),
+            ("CancelRequested", "other"),
+            (f"{kind}Cancelled", "other"),
+        ]
+        assert not await other.cancel(name)
+
+
+async def test_request_to_cancel_another_kind_of_work_cancels_nothing(
     tmp_path: Path,
 ) -> None:
     async with two(tmp_path / "herd.db") as (server, one, other):
@@ -193,10 +219,62 @@ async def test_work_of_another_instance_cannot_be_cancelled_here(
         pulling = asyncio.create_task(pull_to_end(one, BIG))
         await server.clock.sleep(2)
 
-        with pytest.raises(BusyError, match="running pull, started by one"):
-            await other.cancel(BIG)
+        assert not await other.cancel(BIG, Activity.LOAD)
 
         await pulling
+
+
+async def test_cancelled_pull_is_cancelled_for_all_who_follow_it(
+    tmp_path: Path,
+) -> None:
+    async with two(tmp_path / "herd.db") as (server, one, other):
+        server.apply(registry={"latency_s": 60})
+        pulling = asyncio.create_task(pull_to_end(one, BIG))
+        await server.clock.sleep(2)
+        following = asyncio.create_task(other.ensure_available(BIG))
+        await server.clock.sleep(2)
+
+        assert await other.cancel(BIG)
+
+        await asyncio.wait([pulling, following])
+        for task in (pulling, following):
+            assert isinstance(task.exception(), OperationEndedError)
+        assert (await event_types(one, BIG)).count("PullStarted") == 1
+
+
+async def test_request_to_cancel_work_of_a_dead_instance_reports_its_death(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "herd.db"
+    async with (
+        serve_sandbox("none") as server,
+        server.open_manager(log, settings=PATIENT) as manager,
+    ):
+        with FileInstances(tmp_path / "herd.db-instances") as dying:
+            begun = facts.PullStarted(instance=dying.own)
+            await manager._repository.record(BIG, [begun], cause=Cause.COMMAND)
+
+        with pytest.raises(OperationEndedError, match="process that ran it has ended"):
+            await manager.cancel(BIG)
+
+        assert (await event_types(manager, BIG))[-1] == "PullInterrupted"
+
+
+async def test_request_that_is_not_followed_ends_in_time(tmp_path: Path) -> None:
+    log = tmp_path / "herd.db"
+    async with (
+        serve_sandbox("none") as server,
+        server.open_manager(log, settings=PATIENT) as manager,
+    ):
+        with FileInstances(tmp_path / "herd.db-instances") as frozen:
+            begun = facts.PullStarted(instance=frozen.own)
+            await manager._repository.record(BIG, [begun], cause=Cause.COMMAND)
+
+            for _ in range(2):  # the request is recorded once
+                with pytest.raises(BusyError, match="did not respond within 10 s"):
+                    await manager.cancel(BIG)
+
+            assert (await event_types(manager, BIG))[1:] == ["CancelRequested"]
 
 
 async def test_model_that_another_instance_loads_is_busy(tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ async def test_model_that_is_being_pulled_is_busy_and_not_unknown(
                 await elsewhere.start(OperationRequest(kind=kind, model=SLOW), BEN)
 
 
-async def test_operation_of_another_instance_is_shown_but_not_cancelled(
+async def test_operation_of_another_instance_is_shown_and_cancelled(
     tmp_path: Path,
 ) -> None:
     log = tmp_path / "herd.db"
@@ -215,7 +215,9 @@ async def test_operation_of_another_instance_is_shown_but_not_cancelled(
         )
 
         assert (await elsewhere.get(pull.id)).running
-        with pytest.raises(BusyError):
-            await elsewhere.cancel(pull.id, BEN)
+        assert [one.id for one in await elsewhere.listed()] == [pull.id]
+        cancelled = await elsewhere.cancel(pull.id, BEN)
 
-        assert pull.running
+        assert cancelled.state is OperationState.CANCELLED
+        assert (await fixture.wait_for(pull)).state is OperationState.CANCELLED
+        assert await elsewhere.listed() == []

@@ -9,7 +9,7 @@ import pytest
 from support.manager_fixture import event_types, start_pull
 from support.operations_fixture import ANN, BEN, INSTALLED, SLOW, open_operations
 
-from herdbook.core import BusyError, ModelManager
+from herdbook.core import ModelManager, OperationEndedError
 from herdbook.service.errors import (
     BadRequestError,
     KeyReusedError,
@@ -78,7 +78,7 @@ async def test_unload_is_awaited_and_not_cancelled(tmp_path: Path) -> None:
         assert (await event_types(fixture.manager, INSTALLED))[-1] == "ModelUnloaded"
 
 
-async def test_work_of_another_instance_is_followed_but_not_cancelled(
+async def test_work_of_another_instance_is_followed_and_cancelled(
     tmp_path: Path,
 ) -> None:
     log = tmp_path / "herd.db"
@@ -91,13 +91,16 @@ async def test_work_of_another_instance_is_followed_but_not_cancelled(
         follow = await fixture.start(Kind.PULL, SLOW)
         await fixture.server.clock.sleep(2)
 
-        with pytest.raises(BusyError):
-            await fixture.operations.cancel(follow.id, ANN)
+        cancelled = await fixture.operations.cancel(follow.id, ANN)
 
-        assert follow.running
-        await pulling
-        assert (await fixture.wait_for(follow)).state is OperationState.SUCCEEDED
-        assert (await event_types(fixture.manager, SLOW)).count("PullStarted") == 1
+        assert cancelled.state is OperationState.CANCELLED
+        await asyncio.wait([pulling])
+        assert isinstance(pulling.exception(), OperationEndedError)
+        assert await event_types(fixture.manager, SLOW) == [
+            "PullStarted",
+            "CancelRequested",
+            "PullCancelled",
+        ]
 
 
 async def _all(manager: ModelManager, name: str) -> None:
