@@ -18,7 +18,7 @@ from herdbook.core.log.storage import Storage
 from herdbook.core.logging import Logger
 from herdbook.core.repository import LiveViews
 from herdbook.events.errors import StoreError
-from herdbook.events.store import Instances
+from herdbook.events.store import Fence, Holder, Instances
 
 REFRESHES_AT_ONCE: Final = 16
 """Background refreshes of nodes that run at the same time. A server that hangs holds
@@ -162,9 +162,13 @@ class _ManagerInstances:
         """Return whether this instance holds a lease now."""
         return await self._instances.holds(lease)
 
-    async def holder(self, lease: str) -> str | None:
-        """Return the id of the instance that holds a lease; None if nobody does."""
+    async def holder(self, lease: str) -> Holder | None:
+        """Return the instance that holds a lease; None if nobody does."""
         return await self._instances.holder(lease)
+
+    def fence(self, lease: str) -> Fence:
+        """Return the condition of an append that this instance holds a lease."""
+        return self._instances.fence(lease)
 
     async def release(self, lease: str) -> None:
         """Release a lease."""

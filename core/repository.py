@@ -23,7 +23,7 @@ from herdbook.core.views import Views
 from herdbook.events.errors import HerdbookError, WrongExpectedVersionError
 from herdbook.events.facts import Fact
 from herdbook.events.recorded import Cause, NewEvent, RecordedEvent
-from herdbook.events.store import EventStore
+from herdbook.events.store import EventStore, Fence
 from herdbook.events.streams import StreamName, model_stream, node_stream
 from herdbook.projections.status import ModelStatus, NodeStatus
 
@@ -150,6 +150,7 @@ class ModelRepository:
         at_version: int | None = None,
         actor: str | None = None,
         occurred_at: datetime | None = None,
+        fence: Fence | None = None,
     ) -> tuple[RecordedEvent, ...]:
         """Append facts about a model, if its lifecycle allows each of them in turn.
 
@@ -161,10 +162,12 @@ class ModelRepository:
                 retries after a concurrent change.
             actor: Who requested them; by default the current actor.
             occurred_at: When they became true; by default now.
+            fence: The lease that this instance must hold; None for none.
 
         Raises:
             IllegalTransitionError: A fact is not legal; nothing was recorded.
             WrongExpectedVersionError: The stream is not at ``at_version``.
+            LeaseLostError: The lease is not held.
             BusyError: The model changed during every attempt.
         """
         return await self.decide(
@@ -174,6 +177,7 @@ class ModelRepository:
             at_version=at_version,
             actor=actor,
             occurred_at=occurred_at,
+            fence=fence,
         )
 
     async def decide(
@@ -185,6 +189,7 @@ class ModelRepository:
         at_version: int | None = None,
         actor: str | None = None,
         occurred_at: datetime | None = None,
+        fence: Fence | None = None,
     ) -> tuple[RecordedEvent, ...]:
         """Append facts that a function decides from the current status of a model.
 
@@ -200,11 +205,13 @@ class ModelRepository:
             at_version: Expected version of the stream; None accepts any.
             actor: Who requested them; by default the current actor.
             occurred_at: When they became true; by default now.
+            fence: The lease that this instance must hold; None for none.
 
         Raises:
             HerdbookError: Raised by the decision.
             IllegalTransitionError: A fact is not legal; nothing was recorded.
             WrongExpectedVersionError: The stream is not at ``at_version``.
+            LeaseLostError: The lease is not held.
             BusyError: The model changed during every attempt.
         """
         stream = self.stream(name)
@@ -229,7 +236,7 @@ class ModelRepository:
                     continue
                 try:
                     recorded = await self._append(
-                        stream, facts, version, cause, actor, occurred_at
+                        stream, facts, version, cause, actor, occurred_at, fence
                     )
                 except WrongExpectedVersionError:
                     if await self._is_current(name, version):
@@ -245,15 +252,24 @@ class ModelRepository:
         await self.catch_up()
         return self.version(name) == version
 
-    async def record_node(self, *facts: Fact, cause: Cause) -> None:
+    async def record_node(
+        self, *facts: Fact, cause: Cause, fence: Fence | None = None
+    ) -> None:
         """Append facts about the node, at its version in the views.
 
+        Args:
+            facts: The facts, in order.
+            cause: Why they are recorded.
+            fence: The lease that this instance must hold; None for none.
+
         Raises:
+            LeaseLostError: It does not hold it.
             WrongExpectedVersionError: The node has changed meanwhile.
         """
         stream = node_stream(self.node)
         version = self.node_status().version
-        await self._live.apply(await self._append(stream, facts, version, cause, None))
+        recorded = await self._append(stream, facts, version, cause, None, fence=fence)
+        await self._live.apply(recorded)
 
     async def _append(
         self,
@@ -263,6 +279,7 @@ class ModelRepository:
         cause: Cause,
         actor: str | None,
         occurred_at: datetime | None = None,
+        fence: Fence | None = None,
     ) -> tuple[RecordedEvent, ...]:
         at = occurred_at or self._clock.now()
         events = [
@@ -276,7 +293,7 @@ class ModelRepository:
             for fact in facts
         ]
         started = self._clock.monotonic()
-        recorded = await self.store.append(stream, events, version)
+        recorded = await self.store.append(stream, events, version, fence=fence)
         seconds = self._clock.monotonic() - started
         self._observer.appended(events=len(events), seconds=seconds)
         return recorded

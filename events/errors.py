@@ -9,6 +9,7 @@
     └── StoreError                     the log failed
         ├── ConflictError              another append came first, or the id is taken
         │   ├── WrongExpectedVersionError
+        │   ├── LeaseLostError         the instance no longer holds its lease
         │   └── EventIdConflictError
         ├── CorruptLogError            the stored data are damaged
         │   ├── UnknownEventTypeError
@@ -161,6 +162,24 @@ class WrongExpectedVersionError(ConflictError):
             stream,
             f"is at version {actual}, not at {expected}",
             "Read the stream again, then retry",
+        )
+
+
+class LeaseLostError(ConflictError):
+    """The instance does not hold the lease under which it appends.
+
+    Attributes:
+        lease: Name of the lease.
+    """
+
+    code = "lease_lost"
+
+    def __init__(self, lease: str) -> None:
+        self.lease = lease
+        super().__init__(
+            f"the lease of {lease}",
+            "is not held by this process any more",
+            "Another process has taken over",
         )
 
 

@@ -13,6 +13,7 @@ import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from socket import gethostname
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
@@ -24,6 +25,7 @@ import msgspec
 from herdbook.events.errors import StoreUnavailableError
 from herdbook.events.file_descriptors import RAISE_THE_LIMIT, is_exhausted
 from herdbook.events.recorded import new_id
+from herdbook.events.store import Fence, Holder
 
 _SUFFIX = ".lock"
 
@@ -32,6 +34,8 @@ _open_instances: WeakSet[FileInstances] = WeakSet()
 
 _ANNOUNCED = ".streams"
 """Suffix of the JSON file with the streams that an instance announces."""
+
+_decode_place = msgspec.json.Decoder(tuple[str, int]).decode
 
 _LEASE = ".lease"
 """Suffix of the file that the holder of a lease locks; it contains the holder's id."""
@@ -63,6 +67,7 @@ class FileInstances:
         unnamed = self._directory / f"{self._own}.new"
         descriptor = os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.write(descriptor, msgspec.json.encode((gethostname(), os.getpid())))
         unnamed.rename(self._path(self._own))
         return descriptor
 
@@ -155,14 +160,26 @@ class FileInstances:
         """Return whether this instance holds a lease now; take nothing."""
         return lease in self._leases
 
-    async def holder(self, lease: str) -> str | None:
-        """Return the id of the instance that holds a lease; None if nobody does."""
+    async def holder(self, lease: str) -> Holder | None:
+        """Return the instance that holds a lease; None if nobody does."""
         with self._translated():
             try:
                 found = self._lease_path(lease).read_text("ascii", "replace")
             except FileNotFoundError:
                 return None
-        return found if found and self._is_alive(found) else None
+            if not found or not self._is_alive(found):
+                return None
+            with suppress(FileNotFoundError, msgspec.MsgspecError):
+                host, process = _decode_place(self._path(found).read_bytes())
+                return Holder(found, host, process)
+        return Holder(found)  # an earlier version of Herdbook has an empty file
+
+    def fence(self, lease: str) -> Fence:
+        """Return the condition of an append that this instance holds a lease.
+
+        Nobody can take the lock of this process, even if the process is stopped.
+        """
+        return Fence(lease, self._own, lambda: lease in self._leases)
 
     async def release(self, lease: str) -> None:
         """Release a lease, so that another instance can take it at once."""
@@ -324,9 +341,14 @@ class MemoryInstances:
         """Return whether this instance holds a lease."""
         return lease in self._leases
 
-    async def holder(self, lease: str) -> str | None:
-        """Return the id of this instance if it holds the lease."""
-        return self._own if lease in self._leases else None
+    async def holder(self, lease: str) -> Holder | None:
+        """Return this instance if it holds the lease."""
+        held = lease in self._leases
+        return Holder(self._own, gethostname(), os.getpid()) if held else None
+
+    def fence(self, lease: str) -> Fence:
+        """Return the condition of an append that this instance holds a lease."""
+        return Fence(lease, self._own, lambda: lease in self._leases)
 
     async def release(self, lease: str) -> None:
         """Release a lease."""
@@ -393,9 +415,13 @@ class UnknownInstances:
         """Return False: no lease is taken."""
         return False
 
-    async def holder(self, lease: str) -> str | None:  # noqa: ARG002 - of the protocol
+    async def holder(self, lease: str) -> Holder | None:  # noqa: ARG002 - of the protocol
         """Return None: it is not known."""
         return None
+
+    def fence(self, lease: str) -> Fence:
+        """Return a condition that is never met."""
+        return Fence(lease, self.own, lambda: False)
 
     async def release(self, lease: str) -> None:
         """Do nothing: no lease is held."""

@@ -19,6 +19,7 @@ from herdbook.events.shared.chain import check_chain, moved_on
 from herdbook.events.shared.group import draft_append, plan_group
 from herdbook.events.store import (
     ExpectedVersion,
+    Fence,
     Head,
     KeptView,
     StoredView,
@@ -58,9 +59,11 @@ class MemoryEventStore:
         stream: str,
         events: Sequence[NewEvent],
         expected_version: ExpectedVersion,
+        *,
+        fence: Fence | None = None,
     ) -> tuple[RecordedEvent, ...]:
         """Append events to a stream, all or none; see ``EventStore.append``."""
-        draft = draft_append(stream, events, expected_version)
+        draft = draft_append(stream, events, expected_version, fence)
         self._check_open()
         plan = plan_group(
             [draft],

@@ -15,7 +15,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Sequence,
+)
 from datetime import datetime
 from enum import Enum
 from hashlib import sha256
@@ -62,6 +68,29 @@ class Head(NamedTuple):
     hash: str = GENESIS
 
 
+def _always() -> bool:
+    return True
+
+
+class Fence(NamedTuple):
+    """The condition of an append that an instance holds a lease when it is written.
+
+    A process that was stopped, and continues after another instance took the lease,
+    cannot append under it any more.
+
+    Attributes:
+        lease: Name of the lease.
+        holder: Id of the instance that must hold it.
+        is_held: Returns whether it is held, where the lock belongs to this process and
+            nobody can take it away; where the database has the lock, the append asks
+            there.
+    """
+
+    lease: str
+    holder: str
+    is_held: Callable[[], bool] = _always
+
+
 class EventStore(Protocol):
     """An append-only log of events. The code that opens a store closes it."""
 
@@ -70,6 +99,8 @@ class EventStore(Protocol):
         stream: str,
         events: Sequence[NewEvent],
         expected_version: ExpectedVersion,
+        *,
+        fence: Fence | None = None,
     ) -> tuple[RecordedEvent, ...]:
         """Append events to a stream, all or none, durably.
 
@@ -77,6 +108,7 @@ class EventStore(Protocol):
             stream: Name of the stream.
             events: At least one event, in order.
             expected_version: Version that the stream must have.
+            fence: The lease that must be held at the time of the commit; None for none.
 
         Returns:
             The recorded events with their positions, so that the caller can update
@@ -84,6 +116,7 @@ class EventStore(Protocol):
 
         Raises:
             WrongExpectedVersionError: The stream has another version.
+            LeaseLostError: The lease of the fence is not held; nothing was appended.
             EventIdConflictError: An id is recorded with other content.
             CallerError: The stream's name or an event cannot be recorded.
             WrongStreamError: An event does not belong in the stream.
@@ -294,6 +327,20 @@ class SnapshotStore(ViewStore, KeptViewStore, Protocol):
     """A store for all snapshots of views."""
 
 
+class Holder(NamedTuple):
+    """The instance that holds a lease.
+
+    Attributes:
+        instance: Its id.
+        host: Name of the machine that it runs on; empty if it is not known.
+        process: Its process id there; None if it is not known.
+    """
+
+    instance: str
+    host: str = ""
+    process: int | None = None
+
+
 class Instances(Protocol):
     """The instances of Herdbook on a log; one is alive while it holds its lock."""
 
@@ -348,12 +395,16 @@ class Instances(Protocol):
         """
         ...
 
-    async def holder(self, lease: str) -> str | None:
-        """Return the id of the instance that holds a lease; None if nobody does.
+    async def holder(self, lease: str) -> Holder | None:
+        """Return the instance that holds a lease; None if nobody does.
 
         Raises:
             StoreError: It cannot be found out.
         """
+        ...
+
+    def fence(self, lease: str) -> Fence:
+        """Return the condition of an append that this instance holds a lease."""
         ...
 
     async def release(self, lease: str) -> None:

@@ -19,7 +19,7 @@ OWNED = {
     "core/concurrency/supervisor.py running": "its block; it restarts failures",
     "core/ollama/client.py poll": "a task group",
     "core/concurrency/cancellation.py finish": "awaited at once",
-    "core/operations/context.py cancellable_elsewhere": "its block cancels and awaits it",
+    "core/operations/context.py cancellable_elsewhere": "its block cancels it",
     "core/operations/operations.py start": "a callback; whoever follows the operation",
     "core/reconcile/reconciler.py _detect": "a task group",
     "events/postgres/instances.py open": "its block cancels and awaits it",

@@ -119,7 +119,7 @@ async def _open_postgres(
     ):
 
         def tasks() -> list[TaskStatus]:
-            failures = store.failures() | {"presence": instances.failure}
+            failures = store.failures() | {"presence": instances.problem()}
             return [task_status(name, error) for name, error in failures.items()]
 
         yield Storage(store, store, instances, tasks)

@@ -47,7 +47,11 @@ from herdbook.core.reconcile.server_state import ListedModel, ServerState, Weigh
 from herdbook.core.reconcile.use_watch import UseWatch
 from herdbook.core.repository import ModelRepository
 from herdbook.core.settings import ManagerSettings
-from herdbook.events.errors import IllegalTransitionError, WrongExpectedVersionError
+from herdbook.events.errors import (
+    IllegalTransitionError,
+    LeaseLostError,
+    WrongExpectedVersionError,
+)
 from herdbook.events.facts import (
     CapabilitiesDetected,
     Fact,
@@ -57,7 +61,7 @@ from herdbook.events.facts import (
     Runner,
 )
 from herdbook.events.recorded import Cause
-from herdbook.events.store import Instances
+from herdbook.events.store import Fence, Instances
 from herdbook.projections.status import ModelStatus
 
 if TYPE_CHECKING:
@@ -318,15 +322,15 @@ class Reconciler:
         if self._repository.node_status().reached:
             await self._record_node(NodeLost(kind=error.kind, message=str(error)))
 
-    async def _may_record(self) -> bool:
-        return self._lease is None or await self._instances.holds(self._lease)
+    def _fence(self) -> Fence | None:
+        return None if self._lease is None else self._instances.fence(self._lease)
 
     async def _record_node(self, fact: Fact) -> None:
-        if not await self._may_record():
-            return
         try:
-            await self._repository.record_node(fact, cause=Cause.OBSERVED)
-        except WrongExpectedVersionError:
+            await self._repository.record_node(
+                fact, cause=Cause.OBSERVED, fence=self._fence()
+            )
+        except (WrongExpectedVersionError, LeaseLostError):
             await self._repository.catch_up()  # another instance recorded it first
 
     async def _record(
@@ -351,8 +355,6 @@ class Reconciler:
         self, drift: Drift, facts: tuple[Fact, ...], cause: Cause, actor: str | None
     ) -> bool:
         """Append the facts of a drift, unless the model has changed meanwhile."""
-        if not await self._may_record():
-            return False
         try:
             await self._repository.record(
                 drift.name,
@@ -361,8 +363,9 @@ class Reconciler:
                 at_version=drift.at_version,
                 actor=actor,
                 occurred_at=drift.occurred_at,
+                fence=self._fence(),
             )
-        except (WrongExpectedVersionError, IllegalTransitionError):
+        except (WrongExpectedVersionError, IllegalTransitionError, LeaseLostError):
             _log.debug("drift_overtaken", model=drift.name)
             return False
         use = facts[0]

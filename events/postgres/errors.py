@@ -28,6 +28,10 @@ class ConnectionLostError(InterruptedWriteError):
     """The connection was lost while a statement ran; it may be committed."""
 
 
+class NotPermittedError(StoreUnavailableError):
+    """The role of the connection lacks a privilege."""
+
+
 class NoConnectionError(StoreUnavailableError):
     """There is no connection, and another attempt may succeed; nothing was written."""
 
@@ -171,7 +175,7 @@ _BY_STATE: dict[str, tuple[type[StoreError], str, str]] = {
         "Use the address of the primary",
     ),
     "42501": (
-        StoreUnavailableError,
+        NotPermittedError,
         "does not permit this user to use the log",
         "Grant it: GRANT CREATE ON DATABASE, or name a schema that it owns",
     ),

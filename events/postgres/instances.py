@@ -10,14 +10,18 @@ the server, all instances need a moment to return. The times are the server's.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
+from socket import gethostname
 from typing import Self
 
-from herdbook.events.errors import StoreError
+from herdbook.events.errors import StoreError, StoreUnavailableError
 from herdbook.events.postgres.address import PostgresAddress
+from herdbook.events.postgres.errors import NotPermittedError
 from herdbook.events.postgres.session import Session, patiently
 from herdbook.events.recorded import new_id
+from herdbook.events.store import Fence, Holder
 
 BEAT_S = 1.0
 """Interval at which an instance notes that it is running, seconds."""
@@ -44,6 +48,7 @@ class PostgresInstances:
         self._own = new_id()
         self._session = Session(address, is_durable=False, instance=self._own)
         self._streams: list[str] = []
+        self._frozen: dict[str, StoreError] = {}
 
     @classmethod
     @asynccontextmanager
@@ -74,6 +79,14 @@ class PostgresInstances:
     def own(self) -> str:
         """The id of this instance."""
         return self._own
+
+    def problem(self) -> StoreError | None:
+        """Return why this instance cannot do its part; None if it can.
+
+        It cannot note that it is running, or may not take a lease from an instance that
+        does not respond.
+        """
+        return self.failure or next(iter(self._frozen.values()), None)
 
     async def alive(self, instance: str) -> bool:
         """Return whether an instance is alive.
@@ -111,8 +124,16 @@ class PostgresInstances:
         call can take the lease. The holder finds out at its next ``holds``.
         """
         if await self._asks("hold_lease", lease):
+            self._frozen.pop(lease, None)
             return True
-        await self._session.once("end_frozen_holder", lease=lease, frozen_s=FROZEN_S)
+        try:
+            await self._session.once(
+                "end_frozen_holder", lease=lease, frozen_s=FROZEN_S
+            )
+        except NotPermittedError:
+            self._frozen[lease] = _may_not_end(lease, await self.holder(lease))
+        else:
+            self._frozen.pop(lease, None)
         return False
 
     async def holds(self, lease: str) -> bool:
@@ -123,10 +144,17 @@ class PostgresInstances:
         """
         return await self._asks("holds_lease", lease)
 
-    async def holder(self, lease: str) -> str | None:
-        """Return the id of the instance that holds a lease; None if nobody does."""
+    async def holder(self, lease: str) -> Holder | None:
+        """Return the instance that holds a lease; None if nobody does."""
         rows = await self._session.run("lease_holder", lease=lease)
-        return rows[0][0] if rows else None
+        return Holder(*rows[0]) if rows else None
+
+    def fence(self, lease: str) -> Fence:
+        """Return the condition of an append that this instance holds a lease.
+
+        The append asks the server, since the lock ends with the connection.
+        """
+        return Fence(lease, self._own)
 
     async def release(self, lease: str) -> None:
         """Release a lease, so that another instance can take it at once."""
@@ -141,7 +169,13 @@ class PostgresInstances:
         return dict(await self._session.run("living", grace_s=GRACE_S))
 
     async def _note(self) -> None:
-        await self._session.once("note_instance", id=self._own, streams=self._streams)
+        await self._session.once(
+            "note_instance",
+            id=self._own,
+            streams=self._streams,
+            host=gethostname(),
+            process=os.getpid(),
+        )
 
     async def _beat(self) -> None:
         while True:
@@ -156,3 +190,13 @@ class PostgresInstances:
     async def _leave(self) -> None:
         with suppress(StoreError):  # then the others wait until the lock is free
             await self._session.once("remove_instance", id=self._own)
+
+
+def _may_not_end(lease: str, holder: Holder | None) -> StoreError:
+    """Return the problem of a lease whose holder this role may not disconnect."""
+    where = f"process {holder.process} on {holder.host}" if holder else "a process"
+    return StoreUnavailableError(
+        f"{where}, which refreshes {lease},",
+        "does not respond, and this database user may not end its connection",
+        "End that process, or: GRANT pg_signal_backend TO the user of this process",
+    )

@@ -15,7 +15,7 @@ one of them writes, and the events are found by their ids before they are planne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -142,13 +142,15 @@ class PostgresRecorder:
     ) -> Plan:
         """Plan and write until no other instance comes first."""
         streams = sorted({draft.stream for draft in drafts})
+        lost: set[str] = set()
         while True:
-            plan = None if afresh else await self._plan(drafts, streams, {})
+            plan = None if afresh else await self._plan(drafts, streams, {}, lost)
             if plan is None or plan.refuses:  # or an earlier append may be recorded
-                plan = await self._plan_afresh(drafts, streams)
+                plan = await self._plan_afresh(drafts, streams, lost)
                 afresh = False
+            holders = _holders(drafts, plan)
             try:
-                if not plan.events or await self._insert(plan, streams):
+                if not plan.events or await self._insert(plan, streams, holders, lost):
                     break
             except ReplanError:  # an event is recorded already
                 afresh = True
@@ -169,6 +171,7 @@ class PostgresRecorder:
         drafts: Sequence[Draft],
         streams: Sequence[str],
         recorded: dict[str, RecordedEvent],
+        lost: Collection[str],
     ) -> Plan:
         """Plan from what is cached.
 
@@ -187,10 +190,11 @@ class PostgresRecorder:
             versions={stream: self._versions[stream] for stream in streams},
             recorded=recorded,
             now=self._clock(),
+            lost=lost,
         )
 
     async def _plan_afresh(
-        self, drafts: Sequence[Draft], streams: Sequence[str]
+        self, drafts: Sequence[Draft], streams: Sequence[str], lost: Collection[str]
     ) -> Plan:
         """Plan from the log itself.
 
@@ -201,7 +205,7 @@ class PostgresRecorder:
         await self._read_state(streams)
         ids = [event_id for draft in drafts for event_id in draft.ids]
         recorded = await find_recorded(self._session, ids)
-        return await self._plan(drafts, streams, recorded)
+        return await self._plan(drafts, streams, recorded, lost)
 
     async def _read_state(self, streams: Sequence[str]) -> None:
         rows = await self._session.once("state", streams=list(streams))
@@ -217,19 +221,43 @@ class PostgresRecorder:
         self._head = Head(position, hash_)
         self._versions |= zip(streams, versions, strict=True)
 
-    async def _insert(self, plan: Plan, streams: Sequence[str]) -> bool:
-        """Write the events of a plan; return False if it must be made again."""
+    async def _insert(
+        self,
+        plan: Plan,
+        streams: Sequence[str],
+        holders: Mapping[str, str],
+        lost: set[str],
+    ) -> bool:
+        """Write the events of a plan; return False if it must be made again.
+
+        Args:
+            plan: The plan.
+            streams: Its streams.
+            holders: The leases that must be held, and by which instance.
+            lost: Receives the leases that are not held.
+        """
         is_busy = self._busy_groups > 0
-        is_written, position, hash_, versions, hashes = (
-            await self._session.once(
-                "append_group",
-                previous=plan.begin.hash,
-                rows=_json([msgspec.structs.astuple(event) for event in plan.events]),
-                streams=streams,
-                versions=[plan.begin_versions[stream] for stream in streams],
-                pieces=_json(list(map(_pieces, plan.events))) if is_busy else None,
+        group = {
+            "previous": plan.begin.hash,
+            "rows": _json([msgspec.structs.astuple(event) for event in plan.events]),
+            "streams": streams,
+            "versions": [plan.begin_versions[stream] for stream in streams],
+            "pieces": _json(list(map(_pieces, plan.events))) if is_busy else None,
+        }
+        if holders:
+            rows = await self._session.once(
+                "append_group_under",
+                **group,
+                leases=list(holders),
+                holders=list(holders.values()),
             )
-        )[0]
+            *answer, not_held = rows[0]
+            if not_held:
+                lost.update(not_held)
+                return False
+        else:
+            answer = (await self._session.once("append_group", **group))[0]
+        is_written, position, hash_, versions, hashes = answer
         if is_written and hashes is None:
             self._busy_groups = max(self._busy_groups - 1, 0)
             return True
@@ -239,6 +267,15 @@ class PostgresRecorder:
         else:
             self._keep_state(streams, position, hash_, versions)
         return bool(is_written)
+
+
+def _holders(drafts: Sequence[Draft], plan: Plan) -> dict[str, str]:
+    """Return the leases under which a plan appends, and who must hold them."""
+    return {
+        draft.fence.lease: draft.fence.holder
+        for draft, outcome in zip(drafts, plan.outcomes, strict=True)
+        if draft.fence is not None and not isinstance(outcome, ConflictError)
+    }
 
 
 def _pieces(event: StoredEvent) -> tuple[str, str]:

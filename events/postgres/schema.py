@@ -18,7 +18,8 @@ QUERIES = {
 """Queries by name, in the form that the driver takes."""
 
 MIGRATIONS: tuple[bytes, ...] = tuple(
-    (_SQL / "migrations" / name).read_bytes() for name in ("001_log.sql",)
+    (_SQL / "migrations" / name).read_bytes()
+    for name in ("001_log.sql", "002_leases.sql")
 )
 """The scripts of the migrations; the n-th migration creates schema n."""
 

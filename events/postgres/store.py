@@ -40,6 +40,7 @@ from herdbook.events.shared.pages import PAGE, Pages
 from herdbook.events.shared.writer import ViewChange, Writer
 from herdbook.events.store import (
     ExpectedVersion,
+    Fence,
     Head,
     KeptView,
     StoredView,
@@ -100,9 +101,13 @@ class PostgresEventStore:
         stream: str,
         events: Sequence[NewEvent],
         expected_version: ExpectedVersion,
+        *,
+        fence: Fence | None = None,
     ) -> tuple[RecordedEvent, ...]:
         """Append events to a stream, all or none; see ``EventStore.append``."""
-        return await self._writer.write(draft_append(stream, events, expected_version))
+        return await self._writer.write(
+            draft_append(stream, events, expected_version, fence)
+        )
 
     async def append_stored(
         self, events: Sequence[StoredEvent], *, after: Head

@@ -8,7 +8,7 @@ caller. A store then writes all of ``Plan.events``, or none of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple, TypeAlias, cast
 
@@ -19,6 +19,7 @@ from herdbook.events.errors import (
     CallerError,
     ConflictError,
     EventIdConflictError,
+    LeaseLostError,
     UndecodableEventError,
     WrongExpectedVersionError,
     WrongStreamError,
@@ -38,6 +39,7 @@ from herdbook.events.recorded import (
 from herdbook.events.store import (
     Expected,
     ExpectedVersion,
+    Fence,
     Head,
     check_append,
     expects,
@@ -71,6 +73,7 @@ class Draft(NamedTuple):
     stream: str
     events: tuple[DraftEvent, ...]
     expected_version: ExpectedVersion
+    fence: Fence | None = None
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -79,7 +82,10 @@ class Draft(NamedTuple):
 
 
 def draft_append(
-    stream: str, events: Sequence[NewEvent], expected_version: ExpectedVersion
+    stream: str,
+    events: Sequence[NewEvent],
+    expected_version: ExpectedVersion,
+    fence: Fence | None = None,
 ) -> Draft:
     """Check an append and encode its facts.
 
@@ -93,7 +99,7 @@ def draft_append(
     for draft in drafts:
         if not belongs(draft.type, stream):
             raise WrongStreamError(stream, event=draft.type, home=home_of(draft.type))
-    return Draft(stream, drafts, expected_version)
+    return Draft(stream, drafts, expected_version, fence)
 
 
 def _draft(event: NewEvent) -> DraftEvent:
@@ -149,6 +155,7 @@ class Plan:
         versions: Mapping[str, int],
         recorded: Mapping[str, RecordedEvent],
         now: datetime,
+        lost: Collection[str] = (),
     ) -> None:
         self.begin = head
         self.head = head
@@ -157,6 +164,7 @@ class Plan:
         self.events: list[StoredEvent] = []
         self.outcomes: list[PendingResult] = []
         self._recorded = dict(recorded)
+        self._lost = lost
         self._now = now.astimezone(UTC)
         self._recorded_at = time_text(self._now)
 
@@ -197,6 +205,9 @@ class Plan:
     def _decide(self, draft: Draft) -> tuple[RecordedEvent, ...]:
         if originals := find_originals(draft, self._recorded):
             return originals
+        fence = draft.fence
+        if fence and (fence.lease in self._lost or not fence.is_held()):
+            raise LeaseLostError(fence.lease)
         actual = self.versions.get(draft.stream, 0)
         if not expects(draft.expected_version, actual):
             raise WrongExpectedVersionError(
@@ -240,6 +251,7 @@ def plan_group(
     versions: Mapping[str, int],
     recorded: Mapping[str, RecordedEvent],
     now: datetime,
+    lost: Collection[str] = (),
 ) -> Plan:
     """Decide a group of appends in order, each on its own.
 
@@ -249,8 +261,9 @@ def plan_group(
         versions: Current versions of their streams; 0 for a new stream.
         recorded: Events that are already recorded under their ids, if known.
         now: Time of recording.
+        lost: Leases that their instances were found not to hold.
     """
-    plan = Plan(head, versions, recorded, now)
+    plan = Plan(head, versions, recorded, now, lost)
     for draft in drafts:
         plan.add(draft)
     return plan

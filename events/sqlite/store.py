@@ -72,6 +72,7 @@ from herdbook.events.sqlite.session import (
 from herdbook.events.sqlite.wal import check_wal, needs_check
 from herdbook.events.store import (
     ExpectedVersion,
+    Fence,
     Head,
     KeptView,
     StoredView,
@@ -196,11 +197,13 @@ class SQLiteEventStore:
         stream: str,
         events: Sequence[NewEvent],
         expected_version: ExpectedVersion,
+        *,
+        fence: Fence | None = None,
     ) -> tuple[RecordedEvent, ...]:
         """Append events to a stream, all or none; see ``EventStore.append``."""
         self._check_writable()
         self._file.check()
-        draft = draft_append(stream, events, expected_version)
+        draft = draft_append(stream, events, expected_version, fence)
         recorded = await self._writer.write(draft)
         if not self._missing:
             self._keeper.note(Head(recorded[-1].position, recorded[-1].hash))

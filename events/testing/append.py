@@ -13,11 +13,12 @@ from herdbook.events.errors import (
     CallerError,
     ConflictError,
     EventIdConflictError,
+    LeaseLostError,
     WrongExpectedVersionError,
 )
 from herdbook.events.facts import Fact, PullCompleted, Runner, RunnerChanged
 from herdbook.events.recorded import Cause, NewEvent
-from herdbook.events.store import ANY, EXISTS, NO_STREAM, Expected
+from herdbook.events.store import ANY, EXISTS, NO_STREAM, Expected, Fence
 from herdbook.events.testing.base import (
     OCCURRED_AT,
     Case,
@@ -50,6 +51,23 @@ async def positions_and_versions_have_no_gaps(open_: Opener) -> None:
         assert [e.version for e in log] == [1, 2, 1, 2, 3, 4]
         assert await store.stream_version("model/n/a") == 4
         assert await store.stream_version("model/n/none") == 0
+
+
+async def append_under_a_lost_lease_is_refused(open_: Opener) -> None:
+    """An append whose lease is not held is refused, and no other append with it."""
+    async with open_() as store:
+        fence = Fence("node/n", "an instance", lambda: False)
+        new = event()
+        outcomes = await asyncio.gather(
+            store.append("model/n/a", [new], NO_STREAM, fence=fence),
+            store.append("model/n/b", [event()], NO_STREAM),
+            return_exceptions=True,
+        )
+        assert isinstance(outcomes[0], LeaseLostError)
+        assert [e.stream for e in await log_of(store)] == ["model/n/b"]
+        first = await store.append("model/n/a", [new], NO_STREAM)
+        again = await store.append("model/n/a", [new], NO_STREAM, fence=fence)
+        assert again == first  # it was recorded while somebody could
 
 
 async def head_is_the_last_event(open_: Opener) -> None:

@@ -25,7 +25,7 @@ from herdbook.events.facts import (
 from herdbook.events.lifecycle import ModelState
 from herdbook.events.memory import MemoryEventStore
 from herdbook.events.recorded import Cause, NewEvent, RecordedEvent
-from herdbook.events.store import ANY, ExpectedVersion
+from herdbook.events.store import ANY, ExpectedVersion, Fence
 
 FOUND = ModelDiscovered(digest="a" * 64, size_bytes=10)
 
@@ -163,6 +163,8 @@ class AlwaysBeaten(MemoryEventStore):
         stream: str,
         events: Sequence[NewEvent],
         expected_version: ExpectedVersion,
+        *,
+        fence: Fence | None = None,
     ) -> tuple[RecordedEvent, ...]:
         other = NewEvent(
             fact=ConfigurationChanged(note="faster"),
@@ -171,7 +173,7 @@ class AlwaysBeaten(MemoryEventStore):
             cause=Cause.CONFIGURATION,
         )
         await super().append(stream, [other], ANY)
-        return await super().append(stream, events, expected_version)
+        return await super().append(stream, events, expected_version, fence=fence)
 
 
 async def test_repeated_conflicts_end_with_an_error() -> None:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from socket import gethostname
 
 import pytest
 
@@ -152,6 +153,11 @@ async def test_damaged_announcement_is_a_clear_error(
             await one.announced()
 
 
+async def holder_id(own: FileInstances) -> str | None:
+    holder = await own.holder(LEASE)
+    return None if holder is None else holder.instance
+
+
 async def test_one_instance_holds_a_lease(directory: Path) -> None:
     with FileInstances(directory) as one:
         with FileInstances(directory) as two:
@@ -161,7 +167,12 @@ async def test_one_instance_holds_a_lease(directory: Path) -> None:
             assert not await two.hold(LEASE)
             assert (await one.holds(LEASE), await two.holds(LEASE)) == (True, False)
             assert await two.hold("node/other")
-            assert await two.holder(LEASE) == one.own
+            host, process = gethostname(), os.getpid()
+            assert await two.holder(LEASE) == (one.own, host, process)
+            assert (one.fence(LEASE).is_held(), two.fence(LEASE).is_held()) == (
+                True,
+                False,
+            )
 
             await one.release(LEASE)
             assert await two.hold(LEASE)
@@ -185,7 +196,7 @@ def test_lease_of_a_killed_process_is_free(directory: Path) -> None:
     ):
         assert process.stdout
         other = process.stdout.readline().strip()
-        assert asyncio.run(one.holder(LEASE)) == other
+        assert asyncio.run(holder_id(one)) == other
         assert not asyncio.run(one.hold(LEASE))
         process.kill()
         process.wait()

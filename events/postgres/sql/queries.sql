@@ -73,6 +73,19 @@ FROM append_group(
     %(pieces)s::json
 );
 
+-- name: append_group_under
+-- Write a group of events, if the instances hold the leases; see the migration.
+SELECT is_written, head_position, head_hash, versions, hashes, lost
+FROM append_group_under(
+    %(previous)s,
+    %(rows)s::json,
+    %(streams)s::text[],
+    %(versions)s::bigint[],
+    %(pieces)s::json,
+    %(leases)s::text[],
+    %(holders)s::text[]
+);
+
 -- name: stream_versions
 -- The versions of some streams.
 SELECT stream_versions(%(streams)s::text[]);
@@ -245,25 +258,8 @@ SELECT pg_advisory_unlock(
 );
 
 -- name: lease_holder
--- The instance whose session has a lease.
-SELECT instances.id FROM instances
-WHERE EXISTS (
-    SELECT FROM pg_locks AS lease
-    INNER JOIN pg_locks AS presence ON lease.pid = presence.pid
-    WHERE
-        lease.locktype = 'advisory'
-        AND lease.database = (
-            SELECT oid FROM pg_database WHERE datname = current_database()
-        )
-        AND lease.granted
-        AND lease.objsubid = 1
-        AND (lease.classid::bigint << 32 | lease.objid::bigint)
-        = hashtextextended('herdbook lease ' || current_schema() || ' ' || %(lease)s, 0)
-        AND presence.locktype = 'advisory'
-        AND presence.objsubid = 1
-        AND (presence.classid::bigint << 32 | presence.objid::bigint)
-        = hashtextextended('herdbook instance ' || instances.id, 0)
-);
+-- The instance whose session has a lease, and where it runs.
+SELECT id, host, process FROM instances WHERE lease_is_held(%(lease)s, id);
 
 -- name: end_frozen_holder
 -- End the session that has a lease if its instance has not noted for a while that it
@@ -288,7 +284,8 @@ WHERE
 
 -- name: note_instance
 -- Note that an instance is running, and which streams it changes.
-INSERT INTO instances (id, streams) VALUES (%(id)s, %(streams)s::text[])
+INSERT INTO instances (id, streams, host, process)
+VALUES (%(id)s, %(streams)s::text[], %(host)s, %(process)s)
 ON CONFLICT (id) DO UPDATE SET
     streams = excluded.streams,
     seen_at = clock_timestamp();

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,30 +13,49 @@ import pytest
 from support.postgres.dropping_proxy import proxied
 from support.postgres.fixture import administrator
 
-from herdbook.events.errors import StoreUnavailableError
+from herdbook.events.errors import LeaseLostError, StoreUnavailableError
 from herdbook.events.postgres import instances, session
 from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.postgres.instances import PostgresInstances
 from herdbook.events.postgres.store import PostgresEventStore
 from herdbook.events.recorded import new_id
+from herdbook.events.store import ANY
+from herdbook.events.testing.base import event
 
 LEASE = "node/local"
 
 HOLDING = """
 import asyncio, sys
+from herdbook.events.errors import LeaseLostError
 from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.postgres.instances import PostgresInstances
+from herdbook.events.postgres.store import PostgresEventStore
+from herdbook.events.store import ANY
+from herdbook.events.testing.base import event
 
 async def main():
-    async with PostgresInstances.open(PostgresAddress(sys.argv[1])) as own:
+    log = PostgresAddress(sys.argv[1])
+    async with (
+        await PostgresEventStore.open(log) as store, PostgresInstances.open(log) as own
+    ):
         await own.announce(["model/n/m"])
         await own.hold("node/local")
+        fence = own.fence("node/local")
+        await store.append("model/n/m", [event()], ANY, fence=fence)
         print(own.own, flush=True)
         await asyncio.to_thread(sys.stdin.readline)
-        print(await own.holds("node/local"), flush=True)
+        try:
+            await store.append("model/n/m", [event()], ANY, fence=fence)
+        except LeaseLostError:
+            print("lost", flush=True)
 
 asyncio.run(main())
 """
+
+
+async def holder_id(own: PostgresInstances) -> str | None:
+    holder = await own.holder(LEASE)
+    return None if holder is None else holder.instance
 
 
 @pytest.fixture
@@ -192,7 +213,7 @@ async def test_one_instance_holds_a_lease(log: PostgresAddress) -> None:
             assert not await two.hold(LEASE)
             assert (await one.holds(LEASE), await two.holds(LEASE)) == (True, False)
             assert await two.hold("node/other")
-            assert await two.holder(LEASE) == one.own
+            assert await holder_id(two) == one.own
 
             await one.release(LEASE)
             assert await two.hold(LEASE)
@@ -219,16 +240,16 @@ async def test_lease_of_a_dead_or_stopped_process_is_taken_over(
         other = (await asyncio.to_thread(process.stdout.readline)).strip()
         async with PostgresInstances.open(log) as one:
             assert not await one.hold(LEASE)
-            assert await one.holder(LEASE) == other
+            assert await holder_id(one) == other
             process.send_signal(death)
             async with asyncio.timeout(15):
                 while not await one.hold(LEASE):
                     await asyncio.sleep(0.1)
-            assert await one.holder(LEASE) == one.own
+            assert await holder_id(one) == one.own
             if death is signal.SIGSTOP:
                 process.send_signal(signal.SIGCONT)
                 answer, _ = await asyncio.to_thread(process.communicate, "\n")
-                assert answer.strip() == "False"  # it finds out before it records
+                assert answer.strip() == "lost"  # although nothing asked before
 
 
 async def test_lease_ends_with_the_connection(log: PostgresAddress) -> None:
@@ -244,3 +265,57 @@ async def test_lease_ends_with_the_connection(log: PostgresAddress) -> None:
                 await asyncio.sleep(0.05)
         assert not await two.holds(LEASE)
         assert not await two.hold(LEASE)
+
+
+async def test_append_of_a_group_under_a_lost_lease_is_refused_alone(
+    log: PostgresAddress,
+) -> None:
+    async with (
+        await PostgresEventStore.open(log) as store,
+        PostgresInstances.open(log) as one,
+        PostgresInstances.open(log) as two,
+    ):
+        assert await one.hold(LEASE)
+        assert await two.hold("node/other")
+        lost, held = two.fence(LEASE), two.fence("node/other")
+
+        outcomes = await asyncio.gather(
+            store.append("model/n/a", [event()], ANY, fence=lost),
+            store.append("model/n/b", [event()], ANY, fence=held),
+            store.append("model/n/c", [event()], ANY),
+            return_exceptions=True,
+        )
+
+        assert isinstance(outcomes[0], LeaseLostError)
+        streams = [found.stream async for found in store.read_all()]
+        assert streams == ["model/n/b", "model/n/c"]
+
+
+async def test_frozen_instance_of_another_role_is_reported_and_left(
+    log: PostgresAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instances, "FROZEN_S", 0.0)
+    role = f"herdbook_{new_id().replace('-', '')}"
+    async with administrator(log) as admin:
+        for statement in (
+            f"CREATE ROLE {role} LOGIN",
+            f"GRANT USAGE ON SCHEMA {log.schema} TO {role}",
+            f"GRANT ALL ON ALL TABLES IN SCHEMA {log.schema} TO {role}",
+        ):
+            await admin.execute(statement.encode())
+        await admin.commit()
+        joint = "&" if "?" in log.url else "?"
+        limited = PostgresAddress(f"{log.url}{joint}user={role}&schema={log.schema}")
+        async with PostgresInstances.open(log) as one:
+            async with PostgresInstances.open(limited) as two:
+                assert await one.hold(LEASE)
+                assert not await two.hold(LEASE)
+                assert re.search(
+                    rf"process {os.getpid()} on .*GRANT pg_signal_backend",
+                    str(two.problem()),
+                )
+                await one.release(LEASE)
+                assert await two.hold(LEASE)
+                assert two.problem() is None
+        await admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
+        await admin.commit()

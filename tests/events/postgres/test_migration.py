@@ -19,7 +19,7 @@ from herdbook.events.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from herdbook.events.postgres import session
+from herdbook.events.postgres import migration, session
 from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.postgres.condition import examine, log_exists
 from herdbook.events.postgres.schema import MIGRATIONS, NEWEST
@@ -65,6 +65,26 @@ async def test_instances_that_start_at_once_make_one_log(
     finally:
         for store in stores:
             await store.close()
+
+
+async def test_instances_that_migrate_at_once_keep_an_older_log(
+    address: PostgresAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(migration, "MIGRATIONS", MIGRATIONS[:1])
+        older.setattr(migration, "NEWEST", 1)
+        async with await PostgresEventStore.open(address) as store:
+            await store.append("model/n/m", [event()], ANY)
+            log = await log_of(store)
+
+    stores = await asyncio.gather(*(PostgresEventStore.open(address) for _ in range(4)))
+
+    for store in stores:
+        assert await log_of(store) == log
+        await store.close()
+    found = await examine(address)
+    assert found is not None
+    assert found.schema == NEWEST
 
 
 async def test_examining_creates_nothing(address: PostgresAddress) -> None:
