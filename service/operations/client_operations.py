@@ -103,8 +103,9 @@ class ClientOperations:
         known = {one.id for one in own}
         elsewhere = [
             await self._from_log(work.operation)
-            for status in await self._fleet.statuses()
-            for work in (status.work, status.update)
+            for models in await self._fleet.now()
+            for record in models.records()
+            for work in (record.work, record.update)
             if work is not None
             and work.operation is not None
             and work.operation not in known
