@@ -20,7 +20,7 @@
         │   └── InterruptedWriteError  resolved by the writer; never raised to callers
         ├── StoreFullError             no space left for the log
         ├── NotALogError               the file belongs to another program
-        ├── ForkError                  an import of another history (``core/transfer``)
+        ├── ForkError                  a different history (``core/transfer``)
         └── NewerSchemaError           the log was written by a newer Herdbook
 
 ``core/errors.py`` adds the failures of Ollama and invalid requests about models.

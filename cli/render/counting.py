@@ -1,4 +1,4 @@
-"""Progress of work on many events: a bar on a terminal, nothing elsewhere."""
+"""Progress and result of work on many events; the progress only on a terminal."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from herdbook.cli.output import GAP, Line, Piece, Screen, bar
+from herdbook.presentation import shapes
+from herdbook.presentation.wording import counted
 
 WIDEST_BAR = 32
 """Longest bar, in characters."""
@@ -50,3 +52,10 @@ def count_line(text: str, done: int, total: int, width: int) -> Line:
     if room < NARROWEST_BAR:
         return (Piece(f"{text}  {figures}"),)
     return (Piece(f"{text}  "), *drawn, Piece(f"{GAP}{figures}"))
+
+
+def added_text(log: str, verb: str, answer: shapes.Imported | shapes.Copied) -> str:
+    """Return what an import or a copy did: ``herd.db: 3 events copied; ends at #5``."""
+    present = f", {answer.present:,} already there" if answer.present else ""
+    added = counted(answer.added, "event")
+    return f"{log}: {added} {verb}{present}; ends at #{answer.position}"

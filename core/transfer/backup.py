@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -93,11 +94,22 @@ async def back_up(
         CorruptLogError: The copy is damaged; nothing was written.
     """
     clock = clock or SystemClock()
-    check_target(target, log, replace=replace)
-    async with private_directory(target.parent) as directory:
-        copy = directory / target.name
+
+    async def write(copy: Path) -> None:
         async with Storage.open(log, clock):  # refuses what is not a whole log
             await asyncio.to_thread(copy_online, log, copy)
+
+    check_target(target, log, replace=replace)
+    return await write_verified(target, write, clock)
+
+
+async def write_verified(
+    target: Path, write: Callable[[Path], Awaitable[object]], clock: Clock
+) -> Backup:
+    """Let a function write a copy of a log, verify it and put it at the target."""
+    async with private_directory(target.parent) as directory:
+        copy = directory / target.name
+        await write(copy)
         head, findings = await verified(copy, clock, subject=target)
         size = await asyncio.to_thread(place, copy, target)
     return Backup(

@@ -8,15 +8,13 @@ a target up to date with a log that is in use.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-
-import msgspec
 
 from herdbook.core.clock import Clock
 from herdbook.core.log.location import LogLocation
 from herdbook.core.log.storage import Storage
-from herdbook.core.transfer.import_events import ForkError
+from herdbook.core.transfer.import_events import ForkError, Imported, Progress
 from herdbook.events.errors import (
     CallerError,
     CorruptLogError,
@@ -35,25 +33,6 @@ LARGEST_BATCH_CHARACTERS = 4_000_000
 ATTEMPTS = 5
 """Number of attempts to record a batch when the connection is lost."""
 
-Progress = Callable[[int, int], None]
-"""Called with the number of events that are done, and of all of them."""
-
-
-class Copied(msgspec.Struct, frozen=True, kw_only=True):
-    """What a copy did.
-
-    Attributes:
-        added: Events that it recorded.
-        present: Events that the target had already.
-        position: The last event of the target.
-        hash: The hash of that event.
-    """
-
-    added: int
-    present: int
-    position: int
-    hash: str
-
 
 async def copy(
     source: LogLocation,
@@ -61,7 +40,7 @@ async def copy(
     clock: Clock,
     *,
     progress: Progress | None = None,
-) -> Copied:
+) -> Imported:
     """Record the events of a log that another one does not have yet.
 
     Other processes may use the source meanwhile; its last event is the one that was
@@ -76,7 +55,7 @@ async def copy(
     Raises:
         CallerError: Both are the same log, or an event of the source was changed; the
             events before its batch are recorded.
-        ForkError: The target has another history; nothing was recorded.
+        ForkError: The target has a different history; nothing was recorded.
         ConflictError: Another process appended to the target meanwhile.
         StoreError: A log cannot be read or written; copy again to continue.
     """
@@ -99,7 +78,7 @@ async def copy(
             raise CorruptLogError(
                 str(source), f"ends at #{head.position}, before its head", "Verify it"
             )
-    return Copied(
+    return Imported(
         added=head.position - present,
         present=present,
         position=head.position,

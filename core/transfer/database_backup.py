@@ -15,12 +15,13 @@ from herdbook.core.transfer.backup import (
     Restored,
     check_target,
     verified,
+    write_verified,
 )
 from herdbook.core.transfer.copy import copy
 from herdbook.core.transfer.private_directory import private_directory
 from herdbook.events.errors import CallerError
 from herdbook.events.postgres.address import PostgresAddress
-from herdbook.events.sqlite.backup import copy_offline, place
+from herdbook.events.sqlite.backup import copy_offline
 
 
 async def back_up_database(
@@ -33,18 +34,7 @@ async def back_up_database(
     """Write a verified copy of a log to a file; see ``back_up``."""
     clock = clock or SystemClock()
     check_target(target, log, replace=replace)
-    async with private_directory(target.parent) as directory:
-        copied = directory / target.name
-        await copy(log, copied, clock)
-        head, findings = await verified(copied, clock, subject=target)
-        size = await asyncio.to_thread(place, copied, target)
-    return Backup(
-        path=target,
-        position=head.position,
-        hash=head.hash,
-        size_bytes=size,
-        findings=findings,
-    )
+    return await write_verified(target, lambda file: copy(log, file, clock), clock)
 
 
 async def restore_to_database(
@@ -61,7 +51,7 @@ async def restore_to_database(
 
     Raises:
         CallerError: There is no backup, or the log is to be replaced.
-        ForkError: The database has another history; nothing was recorded.
+        ForkError: The database has a different history; nothing was recorded.
         CorruptLogError: The backup is damaged; nothing was recorded.
         StoreError: A log cannot be read or written; restore again to continue.
     """

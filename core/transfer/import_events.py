@@ -48,13 +48,13 @@ class ForkError(StoreError):
         self.position = position
         super().__init__(
             subject,
-            f"has another history than the log from #{position} on: {difference}",
+            f"has a different history than the log from #{position} on: {difference}",
             remedy,
         )
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True):
-    """What an import did.
+    """What an import or a copy did.
 
     Attributes:
         added: Events that it recorded.
@@ -101,7 +101,7 @@ async def import_events(
         progress: Called now and then.
 
     Raises:
-        ForkError: The log has another history; nothing was recorded.
+        ForkError: The log has a different history; nothing was recorded.
         CallerError: The file is not an export, has gaps, or begins after the end of the
             log.
         CorruptLogError: A line was changed, or is missing; the events before its batch

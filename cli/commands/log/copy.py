@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
 import typer
 
 from herdbook.cli.app import HISTORY, verb
@@ -11,11 +12,10 @@ from herdbook.cli.completion import complete_file
 from herdbook.cli.errors import DONE
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import check_log
-from herdbook.cli.render.counting import counting
+from herdbook.cli.render.counting import added_text, counting
 from herdbook.core.clock import SystemClock
 from herdbook.core.log.location import log_location
 from herdbook.presentation import shapes
-from herdbook.presentation.wording import counted
 
 
 @verb("copy", HISTORY)
@@ -54,20 +54,11 @@ async def copy(
     await check_log(log)
     with counting(invocation.screen, "Copying") as show:
         done = await copy_log(log, target, SystemClock(), progress=show)
+    copied = shapes.Copied(
+        source=str(log), target=str(target), **msgspec.structs.asdict(done)
+    )
     if invocation.json:
-        invocation.screen.write_json(
-            shapes.Copied(
-                source=str(log),
-                target=str(target),
-                added=done.added,
-                present=done.present,
-                position=done.position,
-                hash=done.hash,
-            )
-        )
-        return DONE
-    present = f", {done.present:,} already there" if done.present else ""
-    added = counted(done.added, "event")
-    end = f"ends at #{done.position}"
-    invocation.screen.write(f"{target}: {added} copied{present}; {end}")
+        invocation.screen.write_json(copied)
+    else:
+        invocation.screen.write(added_text(copied.target, "copied", copied))
     return DONE

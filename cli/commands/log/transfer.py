@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
+import msgspec
 import typer
 
 from herdbook.cli.app import HISTORY, verb
@@ -20,7 +21,7 @@ from herdbook.cli.errors import DONE, from_extra
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import check_log
 from herdbook.cli.output import Screen
-from herdbook.cli.render.counting import counting
+from herdbook.cli.render.counting import added_text, counting
 from herdbook.core import Storage, SystemClock
 from herdbook.core.proof import keys
 from herdbook.core.transfer.backup import check_target
@@ -186,21 +187,11 @@ async def import_(
         async with Storage.open(invocation.log, clock) as storage:
             with counting(invocation.screen, "Importing") as show:
                 done = await import_events(storage, source, checks, progress=show)
+    imported = shapes.Imported(path=str(invocation.log), **msgspec.structs.asdict(done))
     if invocation.json:
-        invocation.screen.write_json(
-            shapes.Imported(
-                path=str(invocation.log),
-                added=done.added,
-                present=done.present,
-                position=done.position,
-                hash=done.hash,
-            )
-        )
-        return DONE
-    present = f", {done.present:,} already there" if done.present else ""
-    added = counted(done.added, "event")
-    end = f"ends at #{done.position}"
-    invocation.screen.write(f"{invocation.log}: {added} imported{present}; {end}")
+        invocation.screen.write_json(imported)
+    else:
+        invocation.screen.write(added_text(imported.path, "imported", imported))
     return DONE
 
 

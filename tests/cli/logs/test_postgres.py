@@ -122,7 +122,7 @@ def test_database_is_backed_up_to_a_file_and_restored(
     assert herdbook(
         "backup", str(file), "--replace", "--db", str(tmp_path / "moved.db")
     )
-    assert "another history" in herdbook("restore", str(file)).err
+    assert "different history" in herdbook("restore", str(file)).err
 
 
 @pytest.mark.parametrize(
@@ -198,6 +198,6 @@ def test_log_is_copied_to_a_database_and_back(
     herdbook("use", NAME)
     fork = herdbook("copy", "--to", url)
     assert fork.code == 1
-    assert f"another history than the log from #{head['position'] + 1}" in fork.err
+    assert f"different history than the log from #{head['position'] + 1}" in fork.err
     missing = herdbook("copy", "--from", str(tmp_path / "none.db"), "--to", url)
     assert missing.code == 3

@@ -1,4 +1,4 @@
-"""Copies between stores: unchanged, resumed, and refused for another history."""
+"""Copies between stores: unchanged, resumed, refused for a different history."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ async def test_different_history_is_refused_with_its_position(
     await write(address, 4, "there")
     before = await events_of(address)
 
-    with pytest.raises(ForkError, match="another history") as caught:
+    with pytest.raises(ForkError, match="different history") as caught:
         await copy(source, address, CLOCK)
 
     assert caught.value.position == common + 1
