@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import msgspec
 import typer
 
 from herdbook.cli.app import INSPECT, verb, verb_group
-from herdbook.cli.commands.models.inspect import read_size
+from herdbook.cli.commands.servers.node_options import (
+    SETTINGS,
+    KeyEnv,
+    MaxModel,
+    Patterns,
+    Prefer,
+    Tags,
+    Weight,
+    with_options,
+    without,
+)
 from herdbook.cli.completion import complete_node
 from herdbook.cli.errors import DONE, FAILED, UsageError
 from herdbook.cli.invocation import Invocation
@@ -21,7 +31,6 @@ from herdbook.core.fleet import nodes_file
 from herdbook.core.fleet.members import DEFAULT, node_url
 from herdbook.core.fleet.nodes_file import NodeAction, NodeStep
 from herdbook.core.ollama.address import same_server
-from herdbook.core.suggestions import did_you_mean
 from herdbook.events.facts import NodeSettings
 from herdbook.presentation import nodes as texts
 from herdbook.presentation import shapes
@@ -38,50 +47,6 @@ _COLUMNS = (
     Column("MEMORY", gives_way=1, right=True),
     Column("SETTINGS", gives_way=4),
 )
-_SETTINGS: Final = ("key_env", "tags", "weight", "models", "prefer", "max_model")
-
-KeyEnv = Annotated[
-    str | None,
-    typer.Option(
-        "--key-env",
-        metavar="VARIABLE",
-        help="Environment variable with the API key of the server.",
-    ),
-]
-Tags = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--tag",
-        metavar="KEY=VALUE",
-        help="Property of the node, such as ram=64GB or vram=24GB. Repeatable.",
-    ),
-]
-Weight = Annotated[
-    float | None,
-    typer.Option(
-        min=0, max=1000, metavar="N", help="Share of requests, relative to the others."
-    ),
-]
-Patterns = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--models",
-        metavar="PATTERN",
-        help="Only models that match, such as 'qwen*'. Repeatable.",
-    ),
-]
-Prefer = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="PATTERN", help="Models to place on this node first. Repeatable."
-    ),
-]
-MaxModel = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SIZE", help="Only models up to this size on disk, such as 40GB."
-    ),
-]
 EveryNode = Annotated[bool, typer.Option("--all", "-a", help="Include removed nodes.")]
 
 
@@ -135,10 +100,10 @@ async def add(  # noqa: PLR0913 - the settings of a node
 ) -> None:
     """Add a node, and discover its models.
 
-    From then on, all processes on the log manage it. A server that does not answer is
-    added too.
+    From then on, all processes on the log manage it, even if its server does not
+    answer yet.
     """
-    settings = _changed(
+    settings = with_options(
         NodeSettings(),
         key_env=key_env,
         tags=tag,
@@ -179,15 +144,15 @@ async def configure(  # noqa: PLR0913 - the settings of a node
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help=f"Remove a setting: {', '.join(_SETTINGS)} or tags.KEY. Repeatable.",
+            help=f"Remove a setting: {', '.join(SETTINGS)} or tags.KEY. Repeatable.",
         ),
     ] = None,
 ) -> None:
     """Show or change the settings of a node."""
     async with invocation.managing_nodes() as fleet:
         before = await fleet.node(name)
-        settings = _changed(
-            _without(before.settings, unset or []),
+        settings = with_options(
+            without(before.settings, unset or []),
             key_env=key_env,
             tags=tag,
             weight=weight,
@@ -213,7 +178,7 @@ async def configure(  # noqa: PLR0913 - the settings of a node
 
 @verb("drain", group=node)
 async def drain(invocation: Invocation, name: Node) -> None:
-    """Send a node no new requests or models; running ones end normally."""
+    """Stop sending requests and models to a node; running requests finish."""
     await _drain(invocation, name, drained=True)
 
 
@@ -364,69 +329,6 @@ async def _meant(invocation: Invocation, fleet: Fleet, name: str | None) -> Node
         return (default or nodes)[0]
     names = ", ".join(one.name for one in nodes)
     raise UsageError("node move", "needs the name of a node", f"Nodes: {names}")
-
-
-def _changed(
-    settings: NodeSettings,
-    *,
-    key_env: str | None,
-    tags: list[str] | None,
-    weight: float | None,
-    models: list[str] | None,
-    prefer: list[str] | None,
-    max_model: str | None,
-) -> NodeSettings:
-    """Return settings with the given options instead.
-
-    Raises:
-        UsageError: A tag or a size cannot be read.
-    """
-    changes: dict[str, object] = {}
-    if key_env is not None:
-        changes["key_env"] = key_env
-    if tags:
-        changes["tags"] = {**settings.tags, **dict(map(_tag, tags))}
-    if weight is not None:
-        changes["weight"] = weight
-    if models:
-        changes["models"] = tuple(models)
-    if prefer:
-        changes["prefer"] = tuple(prefer)
-    if max_model is not None:
-        changes["max_model_bytes"] = read_size(max_model)
-    return msgspec.structs.replace(settings, **changes)
-
-
-def _tag(text: str) -> tuple[str, str]:
-    key, equals, value = (part.strip() for part in text.partition("="))
-    if not (key and equals and value):
-        raise UsageError(f"{text[:80]!r}", "is not a tag", "Write KEY=VALUE: ram=64GB")
-    return key, value
-
-
-def _without(settings: NodeSettings, names: list[str]) -> NodeSettings:
-    """Return settings with some of them at their defaults.
-
-    Raises:
-        UsageError: There is no such setting.
-    """
-    usual, changes = NodeSettings(), dict[str, object]()
-    tags = dict(settings.tags)
-    for name in names:
-        kind, _, key = name.partition(".")
-        if kind not in _SETTINGS or (key and kind != "tags"):
-            raise UsageError(
-                f"{name[:80]!r}",
-                "is not a setting of a node",
-                f"{did_you_mean(name, _SETTINGS)}Settings: {', '.join(_SETTINGS)}",
-            )
-        field = "max_model_bytes" if kind == "max_model" else kind
-        if key:
-            tags.pop(key, None)
-            changes["tags"] = tags
-        else:
-            changes[field] = getattr(usual, field)
-    return msgspec.structs.replace(settings, **changes)
 
 
 def _write_list(invocation: Invocation, read_models: list[ReadModel]) -> None:
