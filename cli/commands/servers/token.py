@@ -6,6 +6,7 @@ A token is printed once. The file stores only its hash.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -85,58 +86,60 @@ async def token(  # noqa: PLR0913 - the options of a verb
     with from_extra("the service", "service"):
         # Imported late: the service is an optional extra.
         from herdbook.service.auth import token_file_editor, tokens  # noqa: PLC0415
-    screen = invocation.screen
     file = file or invocation.data / "tokens.toml"
-    if name == CREATE and named:
-        name, named = named, ""
     if name == LIST and not named:
-        known = tokens.read_tokens(file)
-        if invocation.json:
-            screen.write_json(
-                [
-                    {"name": one.name, "role": one.role.value, "limits": one.limits}
-                    for one in known
-                ]
-            )
-        else:
-            rows = [
-                Row([Piece(one.name), Piece(one.role.value), Piece(_limits(one))])
-                for one in known
-            ]
-            columns = (Column("NAME"), Column("ROLE"), Column("LIMITS"))
-            screen.write_table(columns, rows)
-    elif name == REVOKE:
-        if not named:
-            raise UsageError(
-                "token revoke", "needs a name", "Usage: herdbook token revoke NAME"
-            )
+        _list(invocation, tokens.read_tokens(file))
+        return
+    if name in (CREATE, REVOKE) and not named:
+        raise UsageError(
+            f"token {name}", "needs a name", f"Usage: herdbook token {name} NAME"
+        )
+    if name == REVOKE:
         token_file_editor.remove_token(file, named)
         if invocation.json:
-            screen.write_json({"name": named, "revoked": True, "file": str(file)})
+            values = {"name": named, "revoked": True, "file": str(file)}
+            invocation.screen.write_json(values)
         else:
-            screen.write(f"{named} revoked")
-    elif named:
+            invocation.screen.write(f"{named} revoked")
+        return
+    if named and name != CREATE:
         raise UsageError(
             f"{named!r}", "is one word too many", "Write: herdbook token NAME"
         )
+    name = named or name
+    given = {
+        "models": models or [],
+        "max_requests": max_requests,
+        "tokens_per_day": tokens_per_day,
+    }
+    limits = tokens.token_limits(given, f"token {name}")
+    secret = token_file_editor.add_token(
+        file, name, tokens.Role(role.value), replace=replace, limits=limits
+    )
+    if invocation.json:
+        values = {"name": name, "role": role.value, "token": secret}
+        invocation.screen.write_json({**values, "file": str(file)})
     else:
-        wanted = tokens.Role(role.value)
-        given = {
-            "models": models or [],
-            "max_requests": max_requests,
-            "tokens_per_day": tokens_per_day,
-        }
-        limits = tokens.token_limits(given, f"token {name}")
-        secret = token_file_editor.add_token(
-            file, name, wanted, replace=replace, limits=limits
+        invocation.screen.write(secret)
+        # Not on stdout, which a script reads the token from.
+        sys.stderr.write(f"For the service: herdbook serve --tokens {file}\n")
+
+
+def _list(invocation: Invocation, known: Sequence[Token]) -> None:
+    if invocation.json:
+        invocation.screen.write_json(
+            [
+                {"name": one.name, "role": one.role.value, "limits": one.limits}
+                for one in known
+            ]
         )
-        if invocation.json:
-            values = {"name": name, "role": role.value, "token": secret}
-            screen.write_json({**values, "file": str(file)})
-        else:
-            screen.write(secret)
-            # Not on stdout, which a script reads the token from.
-            sys.stderr.write(f"For the service: herdbook serve --tokens {file}\n")
+        return
+    rows = [
+        Row([Piece(one.name), Piece(one.role.value), Piece(_limits(one))])
+        for one in known
+    ]
+    columns = (Column("NAME"), Column("ROLE"), Column("LIMITS"))
+    invocation.screen.write_table(columns, rows)
 
 
 def _limits(token: Token) -> str:
