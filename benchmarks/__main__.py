@@ -15,7 +15,7 @@ from typing import TypeAlias
 import msgspec
 
 from benchmarks import results
-from benchmarks.measure import Row, describe_machine, say, table
+from benchmarks.measure import Row, describe_machine, print_progress, table
 from benchmarks.rows import (
     bench_append,
     bench_command,
@@ -114,7 +114,7 @@ def _parse() -> argparse.Namespace:
 async def _measure(only: Iterable[str], sizes: Sizes, folder: Path) -> list[Row]:
     rows: list[Row] = []
     for name in only:
-        say(f"measuring: {name}")
+        print_progress(f"measuring: {name}")
         place = folder / name
         place.mkdir()
         rows += await BENCHMARKS[name](place, sizes)

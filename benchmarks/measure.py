@@ -156,14 +156,14 @@ def percentile(figures: Sequence[float], percent: int) -> float:
     return sorted(figures)[max(-(-len(figures) * percent // 100), 1) - 1]
 
 
-def say(text: str) -> None:
+def print_progress(text: str) -> None:
     """Print progress to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as aligned text."""
-    head = ("what", "ours", "beside", "theirs", "ratio", "goal", "")
+    head = ("figure", "herdbook", "compared with", "", "ratio", "goal", "")
     lines = [head, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return "\n".join(
@@ -186,12 +186,12 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.beside,
         "" if row.theirs is None else _figure(row.theirs, row.unit),
         "" if row.ratio is None else f"{_digits(row.ratio)}x",
-        _words(row),
+        _goal_text(row),
         _MET[row.met],
     )
 
 
-def _words(row: Row) -> str:
+def _goal_text(row: Row) -> str:
     if row.goal is None:
         return ""
     bound = f"{row.goal.bound:g}"

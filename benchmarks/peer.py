@@ -1,7 +1,7 @@
 """The peer: the same models with the ``eventsourcing`` library, in two forms.
 
-``default_herd`` follows its tutorial: declarative aggregates, JSON, no cache.
-``tuned_herd`` is the fastest form that we found that stays correct with one process per
+``default_peer`` follows its tutorial: declarative aggregates, JSON, no cache.
+``tuned_peer`` is the fastest form that we found that stays correct with one process per
 file: events as msgspec structs with one decoder each, as in its own examples; a
 projector that changes the aggregate in place; every aggregate in the cache, neither
 copied nor fast-forwarded. Both keep a SQLite file in WAL mode at the default
@@ -34,7 +34,7 @@ def id_of(name: str) -> UUID:
     return uuid5(SPACE, name)
 
 
-class PeerHerd(Protocol):
+class PeerManager(Protocol):
     """The measured functions of the peer."""
 
     def discover(self, name: str) -> None: ...
@@ -106,7 +106,7 @@ def _environment(path: Path) -> dict[str, str]:
     return {"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(path)}
 
 
-class _DefaultHerd(Application[UUID]):
+class _DefaultApplication(Application[UUID]):
     def discover(self, name: str) -> None:
         self.save(DefaultModel(name=name, digest=digest(name), size_bytes=SIZE_BYTES))
 
@@ -132,8 +132,8 @@ class _DefaultHerd(Application[UUID]):
         return model
 
 
-def default_herd(path: Path) -> PeerHerd:
-    return _DefaultHerd(_environment(path))
+def default_peer(path: Path) -> PeerManager:
+    return _DefaultApplication(_environment(path))
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -246,7 +246,7 @@ def project(model: TunedModel | None, events: Iterable[Any]) -> TunedModel | Non
     return model
 
 
-class _TunedHerd(Application[UUID]):
+class _TunedApplication(Application[UUID]):
     def discover(self, name: str) -> None:
         started = Discovered(
             originator_id=id_of(name),
@@ -282,11 +282,11 @@ class _TunedHerd(Application[UUID]):
         return model
 
 
-def tuned_herd(path: Path) -> PeerHerd:
+def tuned_peer(path: Path) -> PeerManager:
     return _tuned(_environment(path))
 
 
-def tuned_herd_on_postgres(url: str, schema: str) -> PeerHerd:
+def tuned_peer_on_postgres(url: str, schema: str) -> PeerManager:
     parts = urlsplit(url)
     return _tuned(
         {
@@ -302,8 +302,8 @@ def tuned_herd_on_postgres(url: str, schema: str) -> PeerHerd:
     )
 
 
-def _tuned(environment: dict[str, str]) -> PeerHerd:
-    return _TunedHerd(
+def _tuned(environment: dict[str, str]) -> PeerManager:
+    return _TunedApplication(
         {
             **environment,
             "MAPPER_TOPIC": get_topic(StructMapper),

@@ -91,7 +91,6 @@ def commit() -> str | None:
 
 
 def write(result: Result, path: Path) -> None:
-    """Write a result."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
 

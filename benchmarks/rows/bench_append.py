@@ -25,7 +25,7 @@ from benchmarks.measure import (
     at_least,
     at_most_more,
     interleave,
-    say,
+    print_progress,
     table,
 )
 from herdbook.events import codec
@@ -185,7 +185,7 @@ async def run(directory: Path, *, events: int = 100_000, rounds: int = 9) -> lis
 
 
 async def _appends(directory: Path, rounds: int) -> list[Row]:
-    say("appending")
+    print_progress("appending")
     async with AsyncExitStack() as stack:
         raw = stack.enter_context(closing(Raw(directory / "raw.db")))
         store = await stack.enter_async_context(
@@ -216,7 +216,7 @@ async def _appends(directory: Path, rounds: int) -> list[Row]:
 
 async def _reads(directory: Path, events: int, rounds: int) -> list[Row]:
     path = directory / "read.db"
-    say(f"reading {events} events")
+    print_progress(f"reading {events} events")
     await fill(path, events)
     async with await SQLiteEventStore.open(path) as store:
         *runs, close = reads(store, path, events)

@@ -20,7 +20,7 @@ import msgspec
 
 from benchmarks.dataset import first_facts, names, open_manager
 from benchmarks.measure import Row, at_least, at_most, interleave, percentile
-from benchmarks.peer import PeerHerd, default_herd, tuned_herd
+from benchmarks.peer import PeerManager, default_peer, tuned_peer
 from benchmarks.sizes import Sizes
 from herdbook.core import ModelManager
 from herdbook.events.recorded import Cause
@@ -79,7 +79,7 @@ async def run(folder: Path, sizes: Sizes) -> list[Row]:
         manager = await stack.enter_async_context(open_manager(folder / "commands.db"))
         await _discover(manager, models)
         peers: list[Command] = []
-        for make, file in ((tuned_herd, "tuned.db"), (default_herd, "default.db")):
+        for make, file in ((tuned_peer, "tuned.db"), (default_peer, "default.db")):
             peer = make(folder / file)
             stack.callback(peer.close)
             thread = stack.enter_context(ThreadPoolExecutor(1))
@@ -102,7 +102,7 @@ async def _discover(manager: ModelManager, models: list[str]) -> None:
         await manager._repository.record(name, first_facts(name), cause=Cause.OBSERVED)  # noqa: SLF001 - no server is needed
 
 
-def _threaded(peer: PeerHerd, thread: ThreadPoolExecutor) -> Command:
+def _threaded(peer: PeerManager, thread: ThreadPoolExecutor) -> Command:
     loop = asyncio.get_running_loop()
 
     def use(name: str) -> Awaitable[object]:

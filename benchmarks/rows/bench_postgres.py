@@ -18,7 +18,7 @@ import psycopg
 
 from benchmarks.dataset import first_facts, names, open_manager
 from benchmarks.measure import Row, at_least, interleave, percentile
-from benchmarks.peer import PeerHerd, tuned_herd_on_postgres
+from benchmarks.peer import PeerManager, tuned_peer_on_postgres
 from benchmarks.rows.bench_command import Command, Load
 from benchmarks.sizes import Sizes
 from herdbook.core import ModelManager
@@ -91,7 +91,7 @@ async def _peer(
     async with await psycopg.AsyncConnection.connect(url) as connection:
         await connection.execute(f"CREATE SCHEMA {schema}".encode())
     for number in range(instances):
-        peer = tuned_herd_on_postgres(url, schema)
+        peer = tuned_peer_on_postgres(url, schema)
         stack.callback(peer.close)
         threads = stack.enter_context(ThreadPoolExecutor(THREADS))
         if number == 0:
@@ -99,7 +99,7 @@ async def _peer(
                 peer.discover(name)
 
         def use(
-            name: str, threads: ThreadPoolExecutor = threads, peer: PeerHerd = peer
+            name: str, threads: ThreadPoolExecutor = threads, peer: PeerManager = peer
         ) -> Awaitable[object]:
             return loop.run_in_executor(threads, peer.use, name)
 

@@ -14,7 +14,7 @@ from time import perf_counter
 
 from benchmarks.dataset import EVENTS_PER_CYCLE, fill, names, stream
 from benchmarks.measure import Row, at_least, interleave
-from benchmarks.peer import PeerHerd, default_herd, tuned_herd
+from benchmarks.peer import PeerManager, default_peer, tuned_peer
 from benchmarks.sizes import Sizes
 from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.projections.status_view import StatusView
@@ -27,7 +27,7 @@ async def run(folder: Path, sizes: Sizes) -> list[Row]:
     ours, tuned = folder / "replay.db", folder / "replay-tuned.db"
     default = folder / "replay-default.db"
     await fill(ours, sizes.replayed, models=1)
-    for peer in (default_herd(default), tuned_herd(tuned)):
+    for peer in (default_peer(default), tuned_peer(tuned)):
         peer.discover(NAME)
         peer.grow(NAME, sizes.replayed // EVENTS_PER_CYCLE)
         peer.close()
@@ -36,7 +36,7 @@ async def run(folder: Path, sizes: Sizes) -> list[Row]:
         return await _replay(ours)
 
     async def replay_default() -> float:
-        return replay_peer(default_herd(default))
+        return replay_peer(default_peer(default))
 
     async def replay_tuned() -> float:
         return await _replay_elsewhere(tuned)
@@ -77,7 +77,7 @@ async def _replay(path: Path) -> float:
     return taken
 
 
-def replay_peer(peer: PeerHerd) -> float:
+def replay_peer(peer: PeerManager) -> float:
     """Return the seconds of the peer."""
     started = perf_counter()
     uses = peer.uses(NAME)
@@ -104,8 +104,8 @@ async def _replay_elsewhere(path: Path) -> float:
 def main() -> None:
     """Replay twice and print the duration of the second replay, s."""
     path = Path(sys.argv[1])
-    replay_peer(tuned_herd(path))
-    print(replay_peer(tuned_herd(path)))
+    replay_peer(tuned_peer(path))
+    print(replay_peer(tuned_peer(path)))
 
 
 if __name__ == "__main__":
