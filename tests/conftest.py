@@ -1,4 +1,4 @@
-"""Run coroutine tests, and give every test its own quiet surroundings."""
+"""Run coroutine tests, and isolate every test from the environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the documentation shows is run, and what it points at is there."""
+"""Examples in the documentation run, and its links have targets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The house itself: what is shipped, what importing it costs, what is public."""
+"""The package: its content, the cost of importing it, its public names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pictures of the dashboard: each is there, small, and shown somewhere."""
+"""The screenshots of the dashboard: each exists, is small, and is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks are started in known places alone, each with an owner that notices its end."""
+"""Tasks are started in known places only, each with an owner."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def starts(path: Path) -> Iterator[str]:
                 yield f"{path.relative_to(ROOT)} {function.name}"
 
 
-def test_tasks_are_started_where_somebody_notices_their_end() -> None:
+def test_every_task_has_an_owner_that_notices_its_end() -> None:
     modules = (path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
     suite = ROOT / "events" / "testing"
 

@@ -1,4 +1,4 @@
-"""Each page on a phone, in the dark, and for who hears it: nothing is lost."""
+"""Each page on a phone, in dark mode and for screen readers."""
 
 from __future__ import annotations
 

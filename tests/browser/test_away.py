@@ -1,4 +1,4 @@
-"""A service that ends while somebody watches, and comes back.
+"""A service that stops and starts again while a page is open.
 
 It has a file of its own, and its name, because what takes longest is to begin first.
 """

@@ -1,4 +1,4 @@
-"""Several models at once, and freeing disk space, as a person does it."""
+"""Several models at once, and freeing disk space, in a browser."""
 
 from __future__ import annotations
 

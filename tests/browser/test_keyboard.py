@@ -1,4 +1,4 @@
-"""Everything without a mouse: from the skip link to a load, and a page's own keys."""
+"""The dashboard without a mouse: the skip link, a load, keyboard shortcuts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The herd and what one does with a model: each with the script, and without it."""
+"""The models page and the actions on a model, with and without the script."""
 
 from __future__ import annotations
 

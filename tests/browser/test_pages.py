@@ -1,4 +1,4 @@
-"""Roles, log and node: what they answer, and that they live."""
+"""The pages of roles, log and server, and their live updates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings: changed, told apart by who changed them, and never overwritten unseen."""
+"""Settings: changed, shown with who changed them, and never overwritten unseen."""
 
 from __future__ import annotations
 
@@ -114,7 +114,9 @@ def test_what_is_typed_outlives_what_happens(
     expect(page.get_by_label("notes")).to_be_focused()
 
 
-def test_hostile_words_are_words(herdbook: RunningService, visits: PageSession) -> None:
+def test_hostile_text_is_shown_as_text(
+    herdbook: RunningService, visits: PageSession
+) -> None:
     model = "tinyllama:1.1b"
     path = f"/v1/models/{model}"
     herdbook.http.post(f"{path}/uses", json={"purpose": HOSTILE}).raise_for_status()

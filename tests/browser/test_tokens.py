@@ -1,4 +1,4 @@
-"""Signing in: who one is then, what one may, and that it outlives a restart."""
+"""Signing in: the user, the permissions, and sessions after a restart."""
 
 from __future__ import annotations
 

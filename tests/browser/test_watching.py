@@ -1,4 +1,4 @@
-"""Watching long work: progress without a new page, cancelling, two who watch."""
+"""Long operations in a browser: live progress, cancelling, two viewers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The user's own catalogue of known models, laid on top of the shipped one."""
+"""The user's own catalogue of known models, which overrides the shipped one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every verb and option is told of: in its help, and in docs/command-line.md."""
+"""Every verb and option is documented in its help and in docs/command-line.md."""
 
 from __future__ import annotations
 

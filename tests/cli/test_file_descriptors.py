@@ -1,4 +1,4 @@
-"""Few file descriptors: what is said is the true reason, and nothing is recorded."""
+"""Few file descriptors: the error names the real reason; nothing is recorded."""
 
 from __future__ import annotations
 

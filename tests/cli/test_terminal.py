@@ -1,4 +1,4 @@
-"""What a person at a terminal gets: real processes on a pseudo-terminal."""
+"""Output on a terminal: real processes on a pseudo-terminal."""
 
 from __future__ import annotations
 

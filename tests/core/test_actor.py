@@ -1,4 +1,4 @@
-"""Who asked, and which events belong together."""
+"""Actors, and the correlation of events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The doctor: what is wrong with log, server and models, and what to do about it."""
+"""The doctor: problems of log, server and models, and their remedies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tree of the errors: drawn as it is, each class with its own word."""
+"""The tree of errors: as documented, and each class with its own code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machine of ``transitions`` and the compiled table are one and the same."""
+"""The machine of ``transitions`` and the compiled table agree."""
 
 from __future__ import annotations
 

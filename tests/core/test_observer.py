@@ -1,4 +1,4 @@
-"""What an observer is told: figures of each append and of each request."""
+"""What an observer receives: measurements of each append and each request."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Asked(NamedTuple):
 
 
 class Figures:
-    """An observer that keeps what it is told."""
+    """An observer that keeps what it receives."""
 
     def __init__(self) -> None:
         self.appends: list[tuple[int, float]] = []

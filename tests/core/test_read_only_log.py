@@ -1,4 +1,4 @@
-"""A log that cannot be written can be read; nothing is changed, asked for or lost."""
+"""A log that cannot be written can be read, without requests or changes."""
 
 from __future__ import annotations
 

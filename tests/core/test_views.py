@@ -1,4 +1,4 @@
-"""Snapshots of the views: a cache, which is used where it fits and never trusted."""
+"""Snapshots of the views are a cache: used if they fit, and never trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is alive: in one process, in several, and after a death."""
+"""Living instances: in one process, in several, and after a kill."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_opening_removes_the_files_of_the_dead_alone(directory: Path) -> None:
         }
 
 
-async def test_two_that_ask_at_once_do_not_take_each_other_for_it(
+async def test_two_concurrent_checks_do_not_mistake_each_other_for_the_instance(
     directory: Path,
 ) -> None:
     with FileInstances(directory) as one:

@@ -1,4 +1,4 @@
-"""The contract, over every store that we ship."""
+"""The contract of stores, for every store of Herdbook."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of streams, and what they are of."""
+"""Names of streams and their kinds."""
 
 from __future__ import annotations
 

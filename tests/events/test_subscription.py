@@ -1,4 +1,4 @@
-"""Following a log: what is announced, and what fails."""
+"""Following a log: announcements and failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a moment to a place in the log."""
+"""From a time to a position in the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verification finds every alteration, says where, and goes on."""
+"""Verification finds every alteration, reports its position, and continues."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ async def test_alteration_is_found_where_it_is(
 
 
 def rehashed(path: Path) -> Iterator[str]:
-    """Return the statements that compute every hash anew: a perfect forgery."""
+    """Return the statements that recompute every hash: a perfect forgery."""
     with closing(sqlite3.connect(path)) as connection:
         rows = connection.execute("SELECT * FROM events ORDER BY position").fetchall()
     previous = GENESIS

@@ -1,4 +1,4 @@
-"""What the command line tells of a story: in the middle of it, and afterwards."""
+"""What the command line shows about a scenario, during it and afterwards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Scenario = Callable[[SandboxServer, ModelManager], Awaitable[None]]
 
 
 class ScenarioResult(NamedTuple):
-    """What is told of a story that is over.
+    """The results of a scenario that has ended.
 
     Attributes:
         herdbook: Runs the command on its log.
@@ -40,12 +40,12 @@ class ScenarioResult(NamedTuple):
         return [entry["sentence"] for entry in self._entries(name)]
 
     def last(self, name: str) -> tuple[str, str]:
-        """Return the newest sentence, and the cause beside it."""
+        """Return the newest sentence and its cause."""
         entry = self._entries(name)[-1]
         return entry["sentence"], entry["cause"]
 
     def shown(self, name: str) -> Any:
-        """Return a model as ``show`` tells it."""
+        """Return a model as ``show`` prints it."""
         return self.herdbook("show", name, "--json", "--no-refresh").json
 
     def _entries(self, name: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Stories of one server and one manager, told by the command line afterwards."""
+"""Scenarios of one server and one manager, shown by the command line afterwards."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from herdbook.core import ManagerSettings, ModelStatus
 def run_scenario(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> RunScenario:
-    """Return what lives a story against a server, and gives what is told of it.
+    """Return a function that runs a scenario against a server and returns its results.
 
-    Whatever the story is, the log is whole afterwards, and the command, which folds
+    Whatever the scenario is, the log is whole afterwards, and the command, which folds
     it anew, shows every model in the state that the manager saw it in.
     """
     log = tmp_path / "herd.db"

@@ -1,4 +1,4 @@
-"""What a pull or a load will cost: told before it begins, with where it is known."""
+"""The cost of a pull or a load, shown before it starts, with its source."""
 
 from __future__ import annotations
 

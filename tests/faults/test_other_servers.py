@@ -1,4 +1,4 @@
-"""Servers that answer otherwise than a current Ollama: older, partial or broken."""
+"""Servers that differ from a current Ollama: older, partial or broken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of drifts and faults: its tests are there, and no fault is left out."""
+"""The page of drift and faults: its tests exist, and it lists every fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pulls under bad weather: what the waiters get, and what the log says afterwards."""
+"""Pulls with faults: what the callers get, and what is recorded."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What happens to runners: through server, reconciler, log, view and command line.
 
-Each story ends with what ``herdbook history`` tells a person: a sentence, its cause.
+Each test ends with what ``herdbook history`` shows: a sentence and its cause.
 """
 
 from __future__ import annotations

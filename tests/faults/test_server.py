@@ -1,4 +1,4 @@
-"""A server that is away or makes no sense: the node is lost, nothing is guessed."""
+"""A server that does not answer or sends nonsense: the node is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may send what through the gateway."""
+"""Permissions at the gateway."""
 
 from __future__ import annotations
 

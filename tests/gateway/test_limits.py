@@ -1,4 +1,4 @@
-"""What a token may use: which models, how much at once, how much a day."""
+"""Limits of a token: models, concurrent requests, tokens per day."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What passes through the gateway, and how it comes out on the other side."""
+"""What the gateway relays, byte by byte."""
 
 from __future__ import annotations
 

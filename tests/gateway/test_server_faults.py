@@ -1,4 +1,4 @@
-"""What a client sees when the server fails, in the form of the API that it asked."""
+"""What a client gets when the server fails, in the form of the API that it used."""
 
 from __future__ import annotations
 

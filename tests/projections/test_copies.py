@@ -1,4 +1,4 @@
-"""A copy of a view and the view itself change apart, although they share records."""
+"""A copy of a view changes independently, although they share records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every view must hold: deterministic, and replay is the same as living."""
+"""Invariants of every view: deterministic, and a replay equals the live view."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the room offers, what it is made of, and what it keeps away from."""
+"""The public names of the sandbox, its parts, and its imports."""
 
 from __future__ import annotations
 

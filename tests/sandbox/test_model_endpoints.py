@@ -1,4 +1,4 @@
-"""Models in the store: shown, copied, made, deleted, and damaged by hand."""
+"""Models in the store: shown, copied, created, deleted, and damaged."""
 
 from __future__ import annotations
 

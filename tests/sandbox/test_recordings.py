@@ -36,13 +36,13 @@ CLOSE_S = 0.25
 
 
 def expiries(body: Any, now: datetime) -> list[float]:
-    """Tell how far each expiry is from now, in seconds."""
+    """Return how far each expiry is from now, in seconds."""
     ends = [datetime.fromisoformat(one["expires_at"]) for one in body["models"]]
     return sorted((end - now).total_seconds() for end in ends)
 
 
 def recorded_dates(recording: dict[str, Any]) -> Iterator[datetime]:
-    """Tell the date at which each request was asked, from what answers tell."""
+    """Yield the date of each request, computed from the answers."""
     asked = [one for one in recording["exchanges"] if "request" in one]
     began = None
     for exchange in asked:
@@ -83,7 +83,7 @@ def test_few_recordings_are_skipped() -> None:
 
 
 def who_ended(exchange: dict[str, Any]) -> str:
-    """Tell in the sandbox's words how a recorded exchange ended."""
+    """Return how a recorded exchange ended, as the sandbox calls it."""
     if "broken" in exchange["response"]:
         return "cut"
     return "closed by client" if "closed_by" in exchange["response"] else "answered"

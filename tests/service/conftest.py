@@ -1,4 +1,4 @@
-"""The service in front of a pretend Ollama: in a thread, or as a real process."""
+"""The service in front of a fake Ollama: in a thread, or as a real process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from herdbook.sandbox import Behaviour, RealClock, Settings, World
 
 @pytest.fixture
 def ollama() -> Iterator[SandboxThread]:
-    """Return a pretend server with a few models."""
+    """Return a fake server with a few models."""
     server = SandboxThread(
         World(
             models="some",
@@ -33,7 +33,7 @@ def ollama() -> Iterator[SandboxThread]:
 
 @pytest.fixture
 def slow_ollama() -> Iterator[SandboxThread]:
-    """Return a pretend server that takes its time with pulls."""
+    """Return a fake server with slow pulls."""
     server = SandboxThread(
         World(
             models="some",

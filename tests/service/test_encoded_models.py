@@ -1,4 +1,4 @@
-"""Kept JSON of models is the JSON of the models as they are now."""
+"""Cached JSON of models equals the JSON of their current status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of the process: without Ollama, with one that comes back, and its end."""
+"""The service process: without Ollama, with one that returns, and its end."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_full_disk_is_reported_until_there_is_space_again(
 
 
 def test_stopping_service_starts_nothing(tmp_path: Path) -> None:
-    """What is told to clients that still hold a connection is in test_operations."""
+    """Clients that still hold a connection are covered in test_operations."""
     with run_service(tmp_path / "herd.db", "127.0.0.1:9") as herdbook:
         assert herdbook.stop() == 0
         with pytest.raises(httpx.TransportError):

@@ -84,7 +84,7 @@ async def test_slow_reader_is_disconnected_with_a_reason() -> None:
         assert first.position == begin + 1
         assert rest == [EndOfStream(Reason.TOO_SLOW)]
         assert live.readers == 0
-        # It goes on from what it has seen.
+        # It continues after what it has seen.
         assert await positions(live, begin + 1, begin + 31) == list(
             range(begin + 2, begin + 32)
         )

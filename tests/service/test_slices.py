@@ -1,4 +1,4 @@
-"""Answers that are made once for many: what a cancelled or a later request gets."""
+"""Answers that requests share: what a cancelled or a later request gets."""
 
 from __future__ import annotations
 

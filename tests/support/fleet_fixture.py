@@ -39,7 +39,6 @@ class Sandboxes:
         settings: ManagerSettings | None = None,
         refresh: bool = True,
     ) -> AbstractAsyncContextManager[Fleet]:
-        """Open the fleet of a log."""
         return Fleet.open(
             log,
             ollama=self["local"].url,

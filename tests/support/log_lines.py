@@ -58,7 +58,6 @@ def changed(log: Path, columns: dict[str, Any]) -> int:
 
 
 async def export_of(log: Path, selection: Selection | None = None) -> bytes:
-    """Return the export of a log."""
     target = io.BytesIO()
     clock = SystemClock()
     async with Storage.open(log, clock) as storage:

@@ -174,7 +174,6 @@ class SandboxServer:
         return sum(seen.path == path for seen in self.world.seen)
 
     def has_model(self, name: str) -> bool:
-        """Return whether the server has a model."""
         parsed = Name.parse(name)
         return parsed is not None and self.world.store.find(parsed) is not None
 

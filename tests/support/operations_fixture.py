@@ -40,7 +40,6 @@ class OperationsFixture:
         by: Principal = ANN,
         key: str | None = None,
     ) -> Operation:
-        """Start an operation."""
         request = OperationRequest(kind=kind, model=model)
         return await self.operations.start(request, by, key=key)
 

@@ -93,7 +93,6 @@ class ServiceProcess(RunningService):
         return self.process.wait(LONGEST_STOP)
 
     def kill(self) -> None:
-        """Kill it."""
         self.process.kill()
         self.process.wait(LONGEST_STOP)
 

@@ -23,7 +23,7 @@ OLD = Path(__file__).parents[2] / "fixtures" / "schema-1.db"
 
 
 class Journal:
-    """What a program submitted and what it was told, written before it can die."""
+    """What a program submitted and what was acknowledged, written before it can die."""
 
     def __init__(self, file: Path) -> None:
         self._file = os.open(file, os.O_CREAT | os.O_WRONLY | os.O_APPEND)

@@ -100,7 +100,7 @@ def check(
         found: The events of the log now.
         before: Its events before the operation.
         submitted: Ids of the events that the operation submitted.
-        acknowledged: Ids of the events that it was told are recorded.
+        acknowledged: Ids of the events whose append was acknowledged.
     """
     if found[: len(before)] != before:
         raise LostError("events from before the operation are missing or changed")

@@ -1,4 +1,4 @@
-"""The log's file and what it stands on: each fault is found, and nothing is made."""
+"""Checks of the log file and its disk: each fault is found, nothing is created."""
 
 from __future__ import annotations
 

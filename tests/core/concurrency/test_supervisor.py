@@ -1,4 +1,4 @@
-"""Background tasks: restarted whatever ends them, and ended by their owner alone."""
+"""Background tasks: restarted after any failure, and ended only by their owner."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FULL = StoreFullError("herd.db", "has no space left", "Make room")
 
 
 class Work:
-    """Work that runs until it is told to fail.
+    """Work that runs until a test makes it fail.
 
     Attributes:
         begun: How often it was started.

@@ -1,4 +1,4 @@
-"""The desired set: read strictly, written so that it reads the same."""
+"""The desired set: read strictly; what is written reads as the same set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans: what would be done, with bytes; done in order; nothing left afterwards."""
+"""Plans: their steps with sizes, run in order; a second plan is empty."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ async def test_log_without_added_nodes_has_one_node() -> None:
         assert [node.managed for node in await fleet.nodes()] == [False]
 
 
-async def test_added_node_is_managed_at_once_beside_the_default_one() -> None:
+async def test_added_node_is_managed_at_once_next_to_the_default_one() -> None:
     async with serve_fleet(local="herd", gpu1="herd") as (servers, fleet):
         assert fleet.names == ["gpu1", "local"]
         added = await fleet.manager("gpu1").node_status()

@@ -1,4 +1,4 @@
-"""What differs between two moments: per model, per role, and of the server."""
+"""The differences between two times: by model, by role, and of the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a model is as it is: its state's own event, and what that goes back to."""
+"""Explanations: the event that caused the state of a model, and its causes."""
 
 from __future__ import annotations
 

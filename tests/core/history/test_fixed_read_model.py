@@ -1,4 +1,4 @@
-"""Answers made in slices are of one position, whatever is recorded meanwhile."""
+"""Answers in time slices are of one position, whatever is recorded meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log in pages: every event once and in order, whichever way one goes."""
+"""The log in pages: every event once and in order, in both directions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the log says now and said then; its history, figures and live events."""
+"""Queries about now and the past: status, history, statistics and live events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A log that holds events which cannot be read: it opens, and the others count."""
+"""A log with events that cannot be read: it opens, and the others count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What models are to be used with: recorded, applied, and laid over what they can."""
+"""Settings of models: recorded, applied, and overriding capabilities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The library as one uses it: statuses, availability, names, recommendation."""
+"""The library as programs use it: statuses, availability, names, recommendation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Another server behind the same log: refused before anything is asked or recorded."""
+"""Another server with the same log is refused before any request or event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A log that older versions or other programs left odd still answers every question."""
+"""Logs with odd events of older versions or other programs answer every query."""
 
 from __future__ import annotations
 

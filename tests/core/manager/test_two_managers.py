@@ -1,4 +1,4 @@
-"""Several managers on one log: each sees what the others do, and leaves it to them."""
+"""Several managers on one log: each sees the work of the others and leaves it."""
 
 from __future__ import annotations
 

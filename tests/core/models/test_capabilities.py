@@ -72,7 +72,7 @@ def test_unknown_model_gets_the_defaults() -> None:
     assert (detected.family, detected.temperature) == (None, None)
 
 
-def test_unknown_words_of_the_server_are_kept() -> None:
+def test_unknown_capabilities_of_the_server_are_kept() -> None:
     found = capability("x", "audio", ModelMetadata(shown=("completion", "audio")))
     assert found == Capability(value=True, source=FactSource.SHOW)
 

@@ -36,7 +36,7 @@ FOUNDING = {
 
 
 @pytest.mark.parametrize("name", FOUNDING)
-def test_registry_knows_the_founding_models(name: str) -> None:
+def test_registry_knows_the_models_of_the_first_version(name: str) -> None:
     model = REGISTRY.find(name)
     assert model is not None
     can = model.capabilities

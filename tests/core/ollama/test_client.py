@@ -1,4 +1,4 @@
-"""The client against servers that answer, refuse, dawdle, babble and die."""
+"""The client against servers that answer, refuse, hang, send nonsense and die."""
 
 from __future__ import annotations
 
@@ -490,7 +490,7 @@ def made(kind: type[Exception]) -> Exception:
 
 
 @pytest.mark.parametrize("kind", foreign())
-async def test_every_httpx_exception_becomes_one_of_ours(
+async def test_every_httpx_exception_becomes_a_herdbook_error(
     kind: type[Exception],
 ) -> None:
     def answer(_: httpx.Request) -> httpx.Response:

@@ -1,4 +1,4 @@
-"""What servers say that no recording holds: texts from their sources and users."""
+"""Failures that no recording has: texts from the source code and from users."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a real server answered is read whole, and each of its refusals by its kind."""
+"""Recorded answers of a real server are read completely, refusals by their kind."""
 
 from __future__ import annotations
 
@@ -137,8 +137,8 @@ ASK: dict[tuple[str, str], Ask] = {
     ("POST", "/api/pull"): drain,
 }
 
-# A part of what the server said, and the word for it. What no request of ours
-# provokes, but is recorded, ends as the general failure of its kind.
+# A part of the server's message, and the code of the error. Messages that no request
+# of Herdbook provokes, but that are recorded, end as the general failure of their kind.
 SAID = {
     "not found": "model_not_found",
     "model name": "invalid_name",
@@ -178,7 +178,7 @@ SAID = {
 
 
 def refusals() -> Iterator[tuple[str, str, RecordedAnswer]]:
-    """Yield every refusal that a request of ours can meet, each text once."""
+    """Yield every refusal that a request of Herdbook can get, each text once."""
     seen = set()
     for method, path in ASK:
         for _, answer, asked in recorded_answers(method, path):

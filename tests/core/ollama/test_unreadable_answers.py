@@ -1,4 +1,4 @@
-"""One odd entry in a server's list costs that entry: nothing else, and no invention."""
+"""One unreadable entry in a server's list affects only that entry."""
 
 from __future__ import annotations
 

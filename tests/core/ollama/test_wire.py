@@ -1,4 +1,4 @@
-"""Answers of the API: tolerant of age, strict about form."""
+"""Answers of the API: old versions are accepted, malformed answers are not."""
 
 from __future__ import annotations
 

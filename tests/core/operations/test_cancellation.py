@@ -1,4 +1,4 @@
-"""Who ends work is who is recorded; an interruption is recorded before it is over."""
+"""Cancellations are recorded with who asked for them, before they return."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a deletion or an unload gives back, told before it is begun."""
+"""The cost of a deletion or an unload: what it frees, shown before it starts."""
 
 from __future__ import annotations
 

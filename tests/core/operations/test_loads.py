@@ -1,4 +1,4 @@
-"""Loading, unloading and deleting, against a server over HTTP: seen at its runners."""
+"""Loads against a server over HTTP, checked against its runners."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def test_load_without_a_runner_is_a_failure() -> None:
 
 
 async def test_load_that_was_evicted_before_it_was_observed_is_repeated() -> None:
-    """It is no failure of the model: for the server the load has succeeded."""
+    """The load has succeeded for the server, so the model did not fail."""
     one_place = sandbox.Settings(max_loaded=1)
     async with serve_manager(sandbox_settings=one_place) as (server, manager):
         loads = iter([(0.0, 2.0)])  # the first answer is on its way for 2 s

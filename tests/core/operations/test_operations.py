@@ -1,4 +1,4 @@
-"""Long work: followed by many, ended exactly once."""
+"""Operations: followed by several callers, ended exactly once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from herdbook.events.lifecycle import Activity
 
 
 class Work:
-    """Work that goes on until it is told how to end."""
+    """Work that continues until a test sets its end."""
 
     def __init__(self) -> None:
         self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()

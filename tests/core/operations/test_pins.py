@@ -1,4 +1,4 @@
-"""A pinned model comes back after an eviction, when there is room, not too often."""
+"""A pinned model is loaded again after an eviction, if it fits, not too often."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pulls that fail, stall or are cut, and what is kept of them."""
+"""Pulls that fail, stall or lose their connection, and the data that stays."""
 
 from __future__ import annotations
 

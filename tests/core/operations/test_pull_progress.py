@@ -1,4 +1,4 @@
-"""One total from the lines of a pull, in the face of a counter that goes back."""
+"""The progress of a pull from its lines, also if the server's counter decreases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pulls and updates, against a server over HTTP: what is told, and what is recorded."""
+"""Pulls and updates against a server over HTTP: results and recorded events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a manager is at work on, as it can be told at one moment."""
+"""The running operations of a manager, as ``under_way`` returns them."""
 
 from __future__ import annotations
 

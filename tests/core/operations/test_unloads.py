@@ -1,4 +1,4 @@
-"""Unloading and deleting, against a server over HTTP: seen at its runners."""
+"""Unloads and deletions against a server over HTTP, checked against its runners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Updates of models that are there: what changes, and what stays as it was."""
+"""Updates of present models: what changes, and what stays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What differs between server and register, case by case: pure, no server."""
+"""Drift, case by case: pure, without a server."""
 
 from __future__ import annotations
 

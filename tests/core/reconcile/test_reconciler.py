@@ -1,4 +1,4 @@
-"""What others did behind Herdbook's back, after exactly one look at the server."""
+"""Changes by other programs, after exactly one refresh."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a crash left is recorded as interrupted, and the server says what is true."""
+"""Work that a crash ended is recorded as interrupted; the server's state counts."""
 
 from __future__ import annotations
 

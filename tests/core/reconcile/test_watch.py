@@ -1,4 +1,4 @@
-"""Background refreshes: nothing but the manager's end ends them."""
+"""Background refreshes continue until the manager is closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Export a log, or a part of it: every line checks out without the log."""
+"""Export a log, or a part of it: every line can be checked without the log."""
 
 from __future__ import annotations
 

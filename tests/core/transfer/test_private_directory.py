@@ -1,4 +1,4 @@
-"""What a killed process leaves is removed by the next one, and nothing else."""
+"""Only the remains of a killed process are removed by the next one."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ HOUR = 3600.0
 
 
 class Work:
-    """Counts how often it is done, and fails as often as it is told."""
+    """Counts its runs, and fails as often as a test sets."""
 
     def __init__(self, clock: ManualClock) -> None:
         self.clock = clock

@@ -1,4 +1,4 @@
-"""Who is alive on a log in a database: a death, a lost connection, a restart."""
+"""Living instances of a log in a database: deaths, lost connections, restarts."""
 
 from __future__ import annotations
 
@@ -149,7 +149,9 @@ async def test_lost_connection_is_not_a_death(log: PostgresAddress) -> None:
         assert proxy.cuts > 3
 
 
-async def test_nobody_is_dead_just_after_a_restart(log: PostgresAddress) -> None:
+async def test_no_instance_counts_as_dead_just_after_a_restart(
+    log: PostgresAddress,
+) -> None:
     async with (
         proxied(log) as (proxy, through),
         PostgresInstances.open(through) as one,

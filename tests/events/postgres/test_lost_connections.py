@@ -1,4 +1,4 @@
-"""Connections that are lost at any time: nothing is lost, nothing is doubled."""
+"""Connections that are lost at any time: no event is lost or duplicated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Order of commits, forced: no reader skips an event, and no position is lost."""
+"""Forced orders of commits: no reader skips an event, and no position is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What SQLite reports, in our words: nothing passes through."""
+"""Errors of SQLite are all translated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file of a SQLite log: made, recognised, refused politely, left alone."""
+"""The file of a SQLite log: created, recognized, refused, left unchanged."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ async def test_reading_connection_cannot_write(path: Path) -> None:
             await store._reading.execute("UPDATE head SET position = 1")
 
 
-async def test_file_is_ours_by_its_own_header(path: Path) -> None:
+async def test_header_of_a_new_file_has_the_application_id(path: Path) -> None:
     async with await SQLiteEventStore.open(path):
         # Without the write-ahead log, in which everything else still is.
         assert int.from_bytes(header(path)[68:72]) == APPLICATION_ID

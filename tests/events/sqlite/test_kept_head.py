@@ -1,4 +1,4 @@
-"""The kept head: a log that ends before it is told of, until that is accepted."""
+"""The kept head: a log that ends before it is reported until that is accepted."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def test_log_without_its_newest_events_is_reported(
     assert "ends at #3, but it had reached #7" in message
     kept = KeptHead(path).read()
 
-    await append(path, 9)  # it goes on, and what shows the loss stays
+    await append(path, 9)  # it continues, and the evidence of the loss stays
     assert KeptHead(path).read() == kept
     (message,) = await findings(path)
     assert "event #7 is not the event that was recorded at this position" in message

@@ -1,4 +1,4 @@
-"""A log is its file: links and mounts, an orphaned write-ahead log, modes, forks."""
+"""The identity of a log file: links, mounts, orphaned write-ahead logs, forks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A log of the first schema, kept since: migrated, upcast, and still sound."""
+"""A log of the first schema is migrated, upcast and still valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file that goes away while it is open: nothing is acknowledged that is then lost."""
+"""A file that disappears while it is open: no acknowledged event is lost."""
 
 from __future__ import annotations
 

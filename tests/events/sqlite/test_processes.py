@@ -1,4 +1,4 @@
-"""Several processes on one log, and processes that die at any moment."""
+"""Several processes on one log, and processes that die at any time."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_two_processes_append_at_once(tmp_path: Path) -> None:
         )
         for name in ("one", "two")
     ]
-    for process in processes:  # both have it open, a new file, before either goes on
+    for process in processes:  # both have opened the new file before either continues
         assert process.stdout
         assert process.stdout.readline() == "open\n"
     for process in processes:

@@ -167,7 +167,7 @@ async def test_frames_of_an_earlier_use_are_not_damage(tmp_path: Path) -> None:
         for _ in range(12):
             for n in range(10):
                 await store.append(f"model/n/m{n}", [event("x" * 500)], ANY)
-            await store._when_idle()  # the next commit begins the file anew
+            await store._when_idle()  # the next commit starts the file again
             assert find_damage(wal_of(path)) is None
             await store.append("model/n/m", [event()], ANY)
             assert find_damage(wal_of(path)) is None

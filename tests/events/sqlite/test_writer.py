@@ -1,4 +1,4 @@
-"""The one writer: groups, outcomes that are not known, and callers that leave."""
+"""The writer: groups, unknown outcomes, and callers that are cancelled."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from herdbook.events.testing.base import assert_sound, event, log_of
 
 
 class FaultySession:
-    """A session that does what the real one does, and fails where it is told.
+    """A session that works like the real one, and fails where a test says so.
 
     Attributes:
         runs: The names of the queries that were run.
@@ -190,7 +190,7 @@ async def test_unreadable_file_leaves_the_outcome_unknown(tmp_path: Path) -> Non
         moved = tmp_path / "moved"
         tmp_path.joinpath("herd.db").rename(moved)
         tmp_path.joinpath("herd.db").mkdir()
-        store._file = OpenFile(store._path)  # as if it went in that moment
+        store._file = OpenFile(store._path)  # as if it disappeared then
         with pytest.raises(OutcomeUnknownError):
             await store.append("model/n/m", [event()], 0)
 

@@ -1,4 +1,4 @@
-"""What the log says of many random clients adds up to what they saw themselves."""
+"""Recorded uses of many random clients add up to what the clients counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pulls: progress over time, cancelling, resuming, sharing, and what goes wrong."""
+"""Pulls: progress over time, cancelling, resuming, sharing, and failures."""
 
 from __future__ import annotations
 

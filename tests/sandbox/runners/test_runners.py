@@ -1,4 +1,4 @@
-"""Runners: who shares one, who waits, who must go, and when."""
+"""Runners: sharing, waiting, eviction and expiry."""
 
 from __future__ import annotations
 

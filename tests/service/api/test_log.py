@@ -1,4 +1,4 @@
-"""The API about the log: pages, moments, differences, roles."""
+"""The API about the log: pages, times, differences, roles."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def configure(
 
 
 def seen_alike(herdbook: RunningService, official: Client) -> bool:
-    """Tell whether the official client sees the models that we see."""
+    """Return whether the official client sees the same models as the API."""
     theirs = {(one.model, one.digest, one.size) for one in official.list().models}
     ours = {
         (one["name"], one["digest"], one["size_bytes"])

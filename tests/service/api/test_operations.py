@@ -36,7 +36,7 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 def began(herdbook: RunningService, model: str) -> bool:
-    """Tell whether the log has the start of a model's pull."""
+    """Return whether the log has the start of a model's pull."""
     page = herdbook.get(f"/v1/events?stream_prefix=model/local/{model}&limit=1000")
     return "PullStarted" in [event["type"] for event in page["events"]]
 

@@ -1,4 +1,4 @@
-"""The API about use, as JSON and CSV."""
+"""The API about usage, as JSON and CSV."""
 
 from __future__ import annotations
 

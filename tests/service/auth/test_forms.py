@@ -1,4 +1,4 @@
-"""Forms: what changes something carries proof that a page of ours sent it."""
+"""Forms that change something contain proof that a page of the service sent them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one does on the pages: the questions, the forms, and what the log then has."""
+"""Actions on the pages: confirmations, forms, and the recorded events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The charts: what they show for which data, and that nothing can be put into them."""
+"""The charts: what they show for which data, and that text is escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings editor: texts in, changes out, and what others did meanwhile."""
+"""The settings editor: form fields, changes, and concurrent changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Links, time zones and static files: what the pages are held together by."""
+"""Links, time zones and static files of the pages."""
 
 from __future__ import annotations
 

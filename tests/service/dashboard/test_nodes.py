@@ -1,4 +1,4 @@
-"""The pages of several nodes: what is where, actions on one node, and its own pages."""
+"""Pages with several nodes: lists, actions on one node, and its own pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pages say about servers that refuse, or report less than others."""
+"""Pages about servers that refuse requests, or report less than others."""
 
 from __future__ import annotations
 

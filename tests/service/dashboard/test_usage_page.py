@@ -1,4 +1,4 @@
-"""The page about use, and its chart."""
+"""The usage page and its charts."""
 
 from __future__ import annotations
 

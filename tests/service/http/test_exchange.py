@@ -1,4 +1,4 @@
-"""What comes in is bounded, what goes out is whole and has its headers."""
+"""Request bodies are bounded, responses are complete and have their headers."""
 
 from __future__ import annotations
 

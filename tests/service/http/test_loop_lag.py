@@ -100,7 +100,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def requests_of(service: ServiceThread) -> list[str]:
     """Return the requests to make: every path that the application answers to GET.
 
-    Each is asked for the present, and for a moment of the past where it takes one.
+    Each is requested for now, and for a time in the past if it takes one.
     """
     asked = []
     for route in service.routes():

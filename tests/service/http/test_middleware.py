@@ -1,4 +1,4 @@
-"""The guard from outside: what a stranger or a hostile page can send."""
+"""The middleware from outside: requests of strangers and hostile pages."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How operations end when a cancel comes late, a server hangs, or the log tells more.
+"""How operations end when a cancel comes late, a server hangs, or the log has more.
 
-What is answered while the service lives, and what the log tells after a restart, is
-the same: each is asked here by a second ``ClientOperations``, which remembers nothing.
+The answer of a running service equals the answer from the log after a restart: each is
+requested by a second ``ClientOperations``, which remembers nothing.
 """
 
 from __future__ import annotations

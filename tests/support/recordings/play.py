@@ -1,6 +1,6 @@
 """Play a recording against a sandbox that is a process of its own.
 
-Time is the sandbox's own and moves only when it is told to. What is asked is waited
+Time is the sandbox's own and moves only on request. Each request is waited
 for until the sandbox has seen it, so that requests overlap as they did when recorded.
 """
 
@@ -22,7 +22,7 @@ from herdbook.sandbox import ManualClock, let_others_run
 
 RECORDINGS = sorted(WIRE.glob("*.json")) + sorted(WIRE.glob("older/*.json"))
 
-#: Circumstances that a recording does not tell as a step.
+#: Circumstances that a recording does not contain as a step.
 CIRCUMSTANCES: dict[str, dict[str, Any]] = {
     "pull-again-at-once": {"cancel_lag_s": 1.0},
     "cloud-stub": {
@@ -134,7 +134,7 @@ class RecordingPlayer:
                 await let_others_run()
 
     async def move_to(self, at: float) -> None:
-        """Move the clock to a moment of the recording."""
+        """Move the clock to a time of the recording."""
         await self._advance(max(at + self._late - self._now, 0.0))
 
     async def finish(self, at: float) -> None:

@@ -1,4 +1,4 @@
-"""What a real Ollama server answered, recorded, and a transport that says it again.
+"""Recorded answers of a real Ollama server, and a transport that replays them.
 
 ``fixtures/wire`` holds one file per scenario, of a server of August 2026;
 ``fixtures/wire/older`` the same of version 0.9.6, where they apply. Nothing in them

@@ -256,7 +256,6 @@ def sandbox_world(speed: float = FAST) -> World:
 
 
 def free_port() -> int:
-    """Return a free port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port: int = listening.getsockname()[1]
     return port

@@ -61,7 +61,6 @@ class Page(HTMLParser):
 
     @property
     def text(self) -> str:
-        """The text of the page."""
         return " ".join(self.words)
 
 

@@ -1,4 +1,4 @@
-"""A small application in its guard, on a real port; and as a program of its own."""
+"""A small application behind the middleware, in a thread or as a program."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_failed_apply_shows_the_skipped_steps(
 
 
 @pytest.mark.usefixtures("server")
-def test_memory_is_freed_if_the_file_says_so(
+def test_apply_unloads_models_that_should_not_be_loaded(
     herdbook: Herdbook, tmp_path: Path
 ) -> None:
     herdbook("load", "smollm2:135m")
