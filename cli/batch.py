@@ -97,7 +97,7 @@ async def for_each(
 ) -> int:
     """Run an action per model and return the worst exit code.
 
-    A failure of a single model is raised. Of several models, it is reported, on
+    A failure of a single model is raised. With several models, it is reported on
     stderr or as an object in JSON, and the next model follows.
     """
     if len(models) == 1:

@@ -280,7 +280,7 @@ class NoPlaceError(CallerError):
         self.reasons = reasons
         super().__init__(
             model,
-            f"has no place: {'; '.join(reasons)}",
+            f"cannot be placed on any node: {'; '.join(reasons)}",
             "Change a node, or name one with --node",
         )
 
@@ -339,9 +339,9 @@ class OllamaError(HerdbookError):
     """
 
     code = "ollama"
-    says: ClassVar[str] = "failed: {raw}"
+    problem: ClassVar[str] = "failed: {raw}"
     """The problem, as a clause that follows the subject."""
-    advises: ClassVar[str] = ""
+    advice: ClassVar[str] = ""
     """The remedy; may contain ``{subject}``."""
 
     def __init__(
@@ -349,13 +349,13 @@ class OllamaError(HerdbookError):
         subject: str,
         *,
         raw: str = "",
-        says: str | None = None,
-        advises: str | None = None,
+        problem: str | None = None,
+        advice: str | None = None,
     ) -> None:
         self.kind: str = self.code
         self.raw = raw
-        state = (says or self.says).format(raw=_short(" ".join(raw.split()), 300))
-        remedy = (self.advises if advises is None else advises).format(subject=subject)
+        state = (problem or self.problem).format(raw=_short(" ".join(raw.split()), 300))
+        remedy = (self.advice if advice is None else advice).format(subject=subject)
         super().__init__(subject, state.removesuffix(": "), remedy)
 
 
@@ -381,8 +381,8 @@ class NodeUnreachableError(OllamaError):
     """Nothing answers at the address of the server, or the connection broke."""
 
     code = "node_unreachable"
-    says = "cannot be reached: {raw}"
-    advises = "Start it with 'ollama serve', or set OLLAMA_HOST to its address"
+    problem = "cannot be reached: {raw}"
+    advice = "Start it with 'ollama serve', or set OLLAMA_HOST to its address"
 
 
 class NodeTimeoutError(OllamaError):
@@ -393,29 +393,27 @@ class NodeTimeoutError(OllamaError):
     """
 
     code = "node_timeout"
-    advises = "It may be starting or overloaded. Try again"
+    advice = "It may be starting or overloaded. Try again"
 
     def __init__(self, subject: str, *, seconds: float) -> None:
         self.seconds = seconds
-        super().__init__(subject, says=f"did not answer within {seconds:g} s")
+        super().__init__(subject, problem=f"did not answer within {seconds:g} s")
 
 
 class BadAnswerError(OllamaError):
     """The answer is not one of Ollama, but of a proxy or another program."""
 
     code = "bad_answer"
-    says = "gave an answer that cannot be read: {raw}"
-    advises = (
-        "Check that the address is Ollama's own and not a proxy or another program"
-    )
+    problem = "sent an answer that cannot be read: {raw}"
+    advice = "Check that the address is Ollama's own and not a proxy or another program"
 
 
 class RefusedError(OllamaError):
     """The server refuses the request (host, origin, proxy), or the cloud is off."""
 
     code = "refused"
-    says = "is refused by the server: {raw}"
-    advises = (
+    problem = "is refused by the server: {raw}"
+    advice = (
         "Ollama refuses foreign Host and Origin headers unless it listens on all "
         "interfaces, and cloud models where the cloud is disabled"
     )
@@ -425,24 +423,24 @@ class BusyServerError(OllamaError):
     """The request queue of the server is full."""
 
     code = "server_busy"
-    says = "has to wait: the request queue of the server is full"
-    advises = "Try again, or raise OLLAMA_MAX_QUEUE on the server"
+    problem = "could not be queued: the request queue of the server is full"
+    advice = "Try again, or raise OLLAMA_MAX_QUEUE on the server"
 
 
 class ServerFailedError(OllamaError):
     """Any other failure of the server."""
 
     code = "server_failed"
-    says = "failed on the server: {raw}"
-    advises = "See the log of the server"
+    problem = "failed on the server: {raw}"
+    advice = "See the log of the server"
 
 
 class ModelDamagedError(OllamaError):
     """Weights or manifest are missing or damaged on the disk of the server."""
 
     code = "model_damaged"
-    says = "is damaged on the disk of the server"
-    advises = "To pull it again, run: herdbook pull {subject}"
+    problem = "is damaged on the disk of the server"
+    advice = "To pull it again, run: herdbook pull {subject}"
 
 
 class CapabilityMissingError(OllamaError):
@@ -453,18 +451,18 @@ class CapabilityMissingError(OllamaError):
     """
 
     code = "capability_missing"
-    advises = "To see its capabilities, run: herdbook show {subject}"
+    advice = "To see its capabilities, run: herdbook show {subject}"
 
     def __init__(self, subject: str, *, capability: str, raw: str = "") -> None:
         self.capability = capability
-        super().__init__(subject, raw=raw, says=f"does not support {capability}")
+        super().__init__(subject, raw=raw, problem=f"does not support {capability}")
 
 
 class CloudModelError(OllamaError):
     """The model runs in the cloud and cannot be loaded or unloaded here."""
 
     code = "elsewhere"
-    says = "is a cloud model and is never in the memory of this server"
+    problem = "is a cloud model and is never in the memory of this server"
 
 
 class LoadFailure(StrEnum):
@@ -479,7 +477,7 @@ class LoadFailure(StrEnum):
 
 _LOAD_FAILURES: Final = {
     LoadFailure.OUT_OF_MEMORY: (
-        "cannot be loaded: the server has not enough memory",
+        "cannot be loaded: the server does not have enough memory",
         "Unload other models, or set a smaller num_ctx",
     ),
     LoadFailure.STALLED: (
@@ -508,8 +506,8 @@ class LoadFailedError(OllamaError):
     code = "load_failed"
 
     def __init__(self, subject: str, *, failure: LoadFailure, raw: str = "") -> None:
-        says, advises = _LOAD_FAILURES[failure]
-        super().__init__(subject, raw=raw, says=says, advises=advises)
+        problem, advice = _LOAD_FAILURES[failure]
+        super().__init__(subject, raw=raw, problem=problem, advice=advice)
         self.failure = failure
         self.kind = failure.value
 
@@ -518,7 +516,7 @@ class PullError(OllamaError):
     """A pull failed. Raised as one of its subclasses."""
 
     code = "pull_failed"
-    says = "cannot be pulled: {raw}"
+    problem = "cannot be pulled: {raw}"
 
 
 class PullRefusal(StrEnum):
@@ -581,10 +579,10 @@ class PullRefusedError(PullError):
         *,
         refusal: PullRefusal,
         raw: str = "",
-        advises: str | None = None,
+        advice: str | None = None,
     ) -> None:
-        says, remedy = _PULL_REFUSALS[refusal]
-        super().__init__(subject, raw=raw, says=says, advises=advises or remedy)
+        problem, remedy = _PULL_REFUSALS[refusal]
+        super().__init__(subject, raw=raw, problem=problem, advice=advice or remedy)
         self.refusal = refusal
         self.kind = refusal.value
 
@@ -593,16 +591,16 @@ class DiskFullError(PullError):
     """The disk of the server is full; the data so far stays there."""
 
     code = "disk_full"
-    says = "cannot be pulled: the disk of the server is full"
-    advises = "Free space on the server, then run: herdbook pull {subject}"
+    problem = "cannot be pulled: the disk of the server is full"
+    advice = "Free space on the server, then run: herdbook pull {subject}"
 
 
 class DigestMismatchError(PullError):
     """The data does not match its digest; the server has discarded it."""
 
     code = "digest_mismatch"
-    says = "cannot be pulled: the data does not match its digest"
-    advises = "To start again, run: herdbook pull {subject}"
+    problem = "cannot be pulled: the data does not match its digest"
+    advice = "To start again, run: herdbook pull {subject}"
 
 
 class StalledError(PullError):
@@ -613,12 +611,12 @@ class StalledError(PullError):
     """
 
     code = "stalled"
-    advises = "To resume, run: herdbook pull {subject}"
+    advice = "To resume, run: herdbook pull {subject}"
 
     def __init__(self, subject: str, *, seconds: float) -> None:
         self.seconds = seconds
         super().__init__(
-            subject, says=f"cannot be pulled: no data arrived for {seconds:g} s"
+            subject, problem=f"cannot be pulled: no data arrived for {seconds:g} s"
         )
 
 
@@ -626,8 +624,8 @@ class PullCutError(PullError):
     """The stream ended without ``success``: the server or the connection died."""
 
     code = "pull_cut"
-    says = "cannot be pulled: the connection to the server broke: {raw}"
-    advises = "Check that the server runs, then run: herdbook pull {subject}"
+    problem = "cannot be pulled: the connection to the server broke: {raw}"
+    advice = "Check that the server runs, then run: herdbook pull {subject}"
 
 
 class PullCancelledError(PullError):
@@ -638,8 +636,8 @@ class PullCancelledError(PullError):
     """
 
     code = "pull_cancelled"
-    says = "cannot be pulled: the server cancelled the download"
-    advises = "Try again: herdbook pull {subject}"
+    problem = "cannot be pulled: the server cancelled the download"
+    advice = "Try again: herdbook pull {subject}"
 
 
 def _short(text: str, longest: int = 80) -> str:

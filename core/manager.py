@@ -155,7 +155,7 @@ class ModelManager(Commands):
         observer: Observer | None = None,
         refresh: bool = True,
     ) -> AsyncIterator[Self]:
-        """Manage a node of a log that is open already, beside the other nodes.
+        """Manage a node of a log that is already open, next to the other nodes.
 
         Args:
             log: The log.

@@ -120,7 +120,7 @@ class _Announcements:
         self._turn = asyncio.Lock()  # the last one that is sent must be the newest
 
     async def announce(self, manager: object, streams: Collection[str]) -> None:
-        """Announce the streams of a manager beside those of the others."""
+        """Announce the streams of a manager in addition to those of the others."""
         async with self._turn:
             if streams:
                 self._streams[manager] = tuple(streams)

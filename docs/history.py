@@ -95,18 +95,18 @@ class Days:
                 stream=False,
                 options={"num_predict": length},
             )
-            told = answer.raise_for_status().json()
-            first_s = (told["load_duration"] + told["prompt_eval_duration"]) / 1e9
+            body = answer.raise_for_status().json()
+            first_s = (body["load_duration"] + body["prompt_eval_duration"]) / 1e9
             await self._manager.uses.record(
                 name,
                 ModelUsed(
                     endpoint="/api/generate",
                     client=client,
                     started_at=began,
-                    duration_s=told["total_duration"] / 1e9,
+                    duration_s=body["total_duration"] / 1e9,
                     first_token_s=first_s,
-                    prompt_tokens=told["prompt_eval_count"],
-                    output_tokens=told["eval_count"],
+                    prompt_tokens=body["prompt_eval_count"],
+                    output_tokens=body["eval_count"],
                     outcome=UseOutcome.COMPLETED,
                     count=1,
                 ),

@@ -154,8 +154,8 @@ async def fetch_a_part(server: SandboxServer, service: Service) -> None:
     await service.operations.start(wanted, Principal(name="ops", role=Role.OPERATE))
     while True:
         await server.clock.sleep(1)
-        told = [work.progress for work in service.manager.under_way()]
-        if any(one and one.completed_bytes > one.total_bytes * 0.38 for one in told):
+        states = [work.progress for work in service.manager.under_way()]
+        if any(one and one.completed_bytes > one.total_bytes * 0.38 for one in states):
             return
 
 

@@ -26,7 +26,7 @@ def remedy_of(kind: str, name: str) -> str:
         error = PullRefusedError(name, refusal=PullRefusal(kind))
     if error is not None:
         return error.remedy
-    found = (each.advises for each in _kinds(OllamaError) if each.code == kind)
+    found = (each.advice for each in _kinds(OllamaError) if each.code == kind)
     return next(found, "").format(subject=name)
 
 

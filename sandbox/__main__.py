@@ -41,9 +41,9 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--registry-rate", type=float, help="bytes per second")
     parser.add_argument("--profile", choices=sorted(PROFILES), default="current")
     parser.add_argument("--state", type=Path, help="a folder that keeps the store")
-    told = vars(parser.parse_args(arguments))
+    options = vars(parser.parse_args(arguments))
     mine = {k: v for k, v in os.environ.items() if k.startswith("OLLAMA_")}
-    return Options(environment=mine, **told)
+    return Options(environment=mine, **options)
 
 
 if __name__ == "__main__":

@@ -17,28 +17,28 @@ T = TypeVar("T")
 
 
 class PendingResult(Generic[T]):
-    """The one result of something under way; the first word counts."""
+    """The result of work in progress; the first value that is set counts."""
 
     def __init__(self) -> None:
-        self._told = asyncio.Event()
+        self._ended = asyncio.Event()
         self._values: list[T] = []
         self._error: Exception | None = None
 
     @property
     def settled(self) -> bool:
         """Whether it is known."""
-        return self._told.is_set()
+        return self._ended.is_set()
 
     def settle(self, value: T) -> None:
         """Set the result."""
         self._values.append(value)
-        self._told.set()
+        self._ended.set()
 
     def fail(self, error: Exception) -> None:
         """Set the error instead of a result."""
         if not self.settled:
             self._error = error
-            self._told.set()
+            self._ended.set()
 
     async def wait(self) -> T:
         """Wait for the result.
@@ -46,7 +46,7 @@ class PendingResult(Generic[T]):
         Raises:
             Exception: what it failed with.
         """
-        await self._told.wait()
+        await self._ended.wait()
         if self._error is not None:
             raise self._error
         return self._values[0]

@@ -287,7 +287,9 @@ def _too_deep(request: AnyRequest, _: RecursionError) -> Response[Any]:
 
 def _unexpected(request: AnyRequest, error: Exception) -> Response[Any]:
     """Return the response to an unexpected exception; only the log has its text."""
-    _log.warning("broken", path=request.url.path[:200], reason=repr(error)[:500])
+    _log.warning(
+        "unexpected_error", path=request.url.path[:200], reason=repr(error)[:500]
+    )
     if _wants_page(request):
         bug = HerdbookError("this page", "had an unexpected error", UNEXPECTED.remedy)
         return pages.error_page(request, bug)

@@ -96,7 +96,7 @@ class Card:
         can = [f"{name} ({SOURCES[c.source]})" for name, c in known.items() if c.value]
         not_ = [name for name, c in known.items() if not c.value]
         yield self._fact("can", "  ".join(can) or NOTHING)
-        yield self._fact("does not", ", ".join(not_) or NOTHING)
+        yield self._fact("cannot", ", ".join(not_) or NOTHING)
 
     def _settings(self) -> str:
         status = self._status

@@ -121,7 +121,7 @@ def footers(
 ) -> Iterator[Line]:
     """Yield the lines below the table: node, models, bytes, memory, event.
 
-    Of several nodes, a line for each that does not answer, then a line for all.
+    With several nodes, a line for each that does not answer, then a line for all.
 
     Args:
         nodes: All models, of each node.

@@ -50,7 +50,7 @@ _NETWORK = re.compile(
 
 
 def check_sqlite(version: str = sqlite3.sqlite_version) -> Diagnosis:
-    """Check the version of SQLite."""
+    """Warn of versions of SQLite that can damage a log with several writers."""
     if tuple(map(int, version.split("."))) >= FIRST_SQLITE_WITHOUT_RESET_BUG:
         return diagnosis("sqlite", f"SQLite {version}")
     return diagnosis(
@@ -198,7 +198,7 @@ def check_wal(size_bytes: int) -> Diagnosis:
         return diagnosis(
             "wal",
             f"the newest events are in the -wal file ({size}): a copy of the log "
-            "without it lacks them",
+            "without this file misses them",
         )
     return diagnosis(
         "wal",
@@ -227,7 +227,7 @@ def check_clock(recorded_at: Sequence[datetime], now: datetime) -> Diagnosis:
         )
     set_back = sum(one > other for one, other in pairwise(recorded_at))
     if not set_back:
-        return diagnosis("clock", "the newest events are in order of time")
+        return diagnosis("clock", "the newest events are in chronological order")
     return diagnosis(
         "clock",
         f"was set back {set_back} times within the newest {len(recorded_at)} events",

@@ -133,7 +133,7 @@ class _Scale:
     def make(
         self, column: int, at: float, parts: Mapping[str, int], *, unknown: bool = False
     ) -> Column:
-        """Return a column."""
+        """Return a column with the given parts, at the time when they were highest."""
         begin, end = self.begin(column), self.begin(column + 1)
         return Column(
             begin=_time(begin),
@@ -257,7 +257,7 @@ class _Columns:
         self.close(self._scale.column(change.at))
         counts = self._now.apply(change)
         self._unknown = self._unknown or self._now.lost
-        # Weights are known to be shared a moment after a model arrives: the last amount
+        # That weights are shared is known just after a model arrives: the last amount
         # of a column is right where the highest would count them twice.
         if counts and (self._takes_last or self._now.total > self._highest):
             self._start(change.at)

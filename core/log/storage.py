@@ -78,7 +78,7 @@ class Storage(NamedTuple):
                 yield storage
             return
         if reading and is_read_only(path):
-            _log.warning("log cannot be written", log=str(path), effect=_READ_ONLY)
+            _log.warning("log_not_writable", log=str(path), effect=_READ_ONLY)
             async with open_for_reading(path, clock=clock.now) as store:
                 _warn_of_loss(store, path)
                 yield Storage(store, store, UnknownInstances(path), read_only=True)
@@ -145,7 +145,7 @@ def from_postgres_extra() -> Iterator[None]:
 def _warn_of_loss(store: SQLiteEventStore, path: Path) -> None:
     if store.missing:
         _log.warning(
-            "recorded events are missing",
+            "recorded_events_missing",
             log=str(path),
             found=store.missing,
             remedy=ACCEPT_LOSS,

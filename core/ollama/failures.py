@@ -78,13 +78,13 @@ def _not_allowed(
     """Return the error for a refused request, with the remedy that the answer shows."""
     raw = message or body or f"HTTP {status}"
     if message is not None and _CLOUD.search(message):
-        return RefusedError(subject, raw=raw, advises=_CLOUD_REMEDY)
+        return RefusedError(subject, raw=raw, advice=_CLOUD_REMEDY)
     if status == 403 and not body.strip():  # from Ollama itself, whose body is empty
         return RefusedError(subject, raw=raw)
     if status == 403:
-        return RefusedError(subject, raw=raw, advises=_CREDENTIALS_REMEDY)
-    says = f"requires authentication (HTTP {status}): {{raw}}"
-    return RefusedError(subject, raw=raw, says=says, advises=_CREDENTIALS_REMEDY)
+        return RefusedError(subject, raw=raw, advice=_CREDENTIALS_REMEDY)
+    problem = f"requires authentication (HTTP {status}): {{raw}}"
+    return RefusedError(subject, raw=raw, problem=problem, advice=_CREDENTIALS_REMEDY)
 
 
 _CLOUD: Final = re.compile("cloud|signin|sign in", re.IGNORECASE)
@@ -232,7 +232,7 @@ _PULL: Final[Rules] = (
             subject,
             refusal=PullRefusal.REGISTRY_UNREACHABLE,
             raw=message,
-            advises=_INSECURE_REMEDY,
+            advice=_INSECURE_REMEDY,
         ),
     ),
     (

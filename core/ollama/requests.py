@@ -121,8 +121,8 @@ def redirected(node: str, url: str, target: str, call: Call) -> HerdbookError:
     return BadAnswerError(
         node,
         raw=address,
-        says="redirects to {raw}",
-        advises="Set OLLAMA_HOST to that address, if it is your Ollama server",
+        problem="redirects to {raw}",
+        advice="Set OLLAMA_HOST to that address, if it is your Ollama server",
     )
 
 
@@ -178,9 +178,9 @@ class LineReader:
         if error is not None:
             about = self._call.about
             raise failure(self._call.request, about, status=200, message=error)
-        told = read(line, PullLine, node=self._node)
-        if told.digest is not None:
-            self._layers.add(told.digest)
+        progress = read(line, PullLine, node=self._node)
+        if progress.digest is not None:
+            self._layers.add(progress.digest)
             if len(self._layers) > MOST_LAYERS:
                 raise BadAnswerError(self._node, raw=f"over {MOST_LAYERS:,} layers")
-        return told
+        return progress

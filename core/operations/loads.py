@@ -191,8 +191,8 @@ class Loader:
         await self._request_load(name, request)
         runner = await self._wait_for_runner(name)
         if runner is None:
-            # Another load may have evicted it before it was seen. That is no failure
-            # of this model, so try once more.
+            # Another load may have evicted it before it was seen. That does not mean
+            # that this model cannot be loaded, so try once more.
             _log.info("load_repeated", model=name)
             await self._request_load(name, request)
             runner = await self._wait_for_runner(name)

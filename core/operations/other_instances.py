@@ -234,6 +234,6 @@ def _does_not_cancel(name: str, work: Work) -> BusyError:
 def _failed_there(name: str, failure: Failure) -> PullError:
     """Return the error of a pull that failed in another instance, as recorded there."""
     text = failure.message.removeprefix(f"{name} ")
-    error = PullError(name, raw=text, says="{raw}")
+    error = PullError(name, raw=text, problem="{raw}")
     error.kind = failure.kind
     return error

@@ -253,8 +253,8 @@ class Puller:
                 raise BadAnswerError(self._client.base_url, raw=raw)
         raise BadAnswerError(
             name,
-            says="is not on the server, although the pull succeeded",
-            advises="Another client may have deleted it. To pull it again: "
+            problem="is not on the server, although the pull succeeded",
+            advice="Another client may have deleted it. To pull it again: "
             "herdbook pull {subject}",
         )
 

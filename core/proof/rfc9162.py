@@ -16,12 +16,12 @@ EMPTY_ROOT = sha256(b"").digest()
 
 
 def leaf_hash(data: bytes) -> bytes:
-    """Return the hash of a leaf."""
+    """Return the hash of a leaf: with the prefix 0, so that no inner node equals it."""
     return sha256(b"\x00" + data).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    """Return the hash of an inner node."""
+    """Return the hash of an inner node, with the prefix 1."""
     return sha256(b"\x01" + left + right).digest()
 
 

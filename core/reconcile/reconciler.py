@@ -366,7 +366,7 @@ class Reconciler:
                 fence=self._fence(),
             )
         except (WrongExpectedVersionError, IllegalTransitionError, LeaseLostError):
-            _log.debug("drift_overtaken", model=drift.name)
+            _log.debug("drift_outdated", model=drift.name)
             return False
         use = facts[0]
         if isinstance(use, ModelUsed) and use.loaded_by_it is not True:
@@ -481,4 +481,4 @@ def _warn_of(entries: Sequence[UnreadableEntry]) -> None:
             "entry_unreadable", source=odd.source, name=odd.name, reason=odd.reason
         )
     if len(entries) > WARNED_AT_ONCE:
-        _log.warning("more_unreadable", entries=len(entries) - WARNED_AT_ONCE)
+        _log.warning("more_entries_unreadable", entries=len(entries) - WARNED_AT_ONCE)

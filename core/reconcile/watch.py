@@ -139,7 +139,7 @@ class Watch:
         """Wait until this instance holds the lease; return whether it had to wait."""
         while not await self._instances.hold(self._lease):
             if not self._follows:
-                _log.info("refreshed_elsewhere", node=self._repository.node)
+                _log.info("refreshed_by_other_instance", node=self._repository.node)
             self._follows = True
             await self._reconciler.forget()
             await self._repository.catch_up()

@@ -148,7 +148,7 @@ async def _anchor(
             return 0
         anchor = await make_anchor(storage, clock)
     await to.publish(anchor if key is None else sign(anchor, key))
-    _log.info("anchor published", destination=to.name, position=anchor.position)
+    _log.info("anchor_published", destination=to.name, position=anchor.position)
     return anchor.position
 
 

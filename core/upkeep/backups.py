@@ -125,10 +125,10 @@ class ScheduledBackups:
         name = f"{self._log.stem}-{at.strftime(_STAMP)}.db"
         target = self._schedule.directory / name
         position = await self._make(self._log, target)
-        _log.info("backup made", file=str(target), position=position)
+        _log.info("backup_written", file=str(target), position=position)
         for _, old in self.made()[: -self._schedule.keep]:
             old.unlink(missing_ok=True)
-            _log.info("old backup deleted", file=str(old))
+            _log.info("old_backup_deleted", file=str(old))
         return position
 
 

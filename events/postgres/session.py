@@ -244,9 +244,9 @@ class Session:
         return connection
 
     def _check_outage(self) -> None:
-        """Fail at once while a long outage was found a moment ago.
+        """Fail at once if a long outage was found shortly before.
 
-        Else each of many callers would wait for an attempt of its own.
+        Otherwise each of many callers would wait for an attempt of its own.
 
         Raises:
             StoreUnavailableError: The last attempt failed so.

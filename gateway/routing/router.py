@@ -120,7 +120,10 @@ class FleetRouter:
                 return await node.manager.get(path)
         except (HerdbookError, TimeoutError) as error:
             _log.warning(
-                "list_not_read", node=node.upstream.name, path=path, reason=str(error)
+                "model_list_not_read",
+                node=node.upstream.name,
+                path=path,
+                reason=str(error),
             )
             return None
 
@@ -207,7 +210,8 @@ class FleetRouter:
         places = placement.place_for_new(asked, None, views)
         if not places:
             reasons = "; ".join(placement.refusals(asked, None, views))
-            raise Refusal(409, f"'{asked[:200]}' has no place: {reasons}.")
+            model = asked[:200]
+            raise Refusal(409, f"'{model}' cannot be placed on any node: {reasons}.")
         return self._nodes[places[0].node].upstream
 
     def _has(self, node: str, asked: str) -> bool:

@@ -122,14 +122,14 @@ async def _respond(world: World, request: Request, send: Send) -> str:
     if before:
         await pause(world.clock, before)
     try:
-        told = await answer(world, request)
+        response = await answer(world, request)
     except Refusal as refusal:
-        told = _refusal(request.path, refusal)
-    if isinstance(told, Stream):
-        return await _stream(send, told, nonsense)
+        response = _refusal(request.path, refusal)
+    if isinstance(response, Stream):
+        return await _stream(send, response, nonsense)
     if after:
         await pause(world.clock, after)
-    await _send(send, told, head=request.method == "HEAD")
+    await _send(send, response, head=request.method == "HEAD")
     return "answered"
 
 
@@ -210,8 +210,8 @@ async def _nonsense(send: Send, nonsense: Nonsense, *, begun: bool) -> str:
 
 
 async def _start(send: Send, status: int, headers: dict[str, str]) -> None:
-    told = [(name.encode(), value.encode()) for name, value in headers.items() if value]
-    await send({"type": "http.response.start", "status": status, "headers": told})
+    raw = [(name.encode(), value.encode()) for name, value in headers.items() if value]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
 
 
 async def _piece(send: Send, body: bytes) -> None:

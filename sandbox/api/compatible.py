@@ -87,8 +87,8 @@ async def embeddings(world: World, body: Body) -> Answer:
         for index, vector in enumerate(vectors)
     ]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    told: Json = {"object": "list", "data": data, "model": body.model, "usage": usage}
-    return json_answer(told, plain=True)
+    reply: Json = {"object": "list", "data": data, "model": body.model, "usage": usage}
+    return json_answer(reply, plain=True)
 
 
 async def messages(world: World, body: Body) -> Answer | Stream:
@@ -156,8 +156,8 @@ async def _whole(
     async with runner_for(world, entry, Body({})) as request:
         usage = answer_of(request, Body({}), body.get("max_tokens"))
         text = "".join([part async for part in spoken(world, usage.words)])
-    told = shape(text, usage.reason, len(usage.words))
-    return json_answer(told, plain=True)
+    reply = shape(text, usage.reason, len(usage.words))
+    return json_answer(reply, plain=True)
 
 
 async def _stream(source: AsyncGenerator[Json, None]) -> Stream:
@@ -195,9 +195,9 @@ async def _texts(
     start = {key: head[key] for key in ("id", "object", "created")}
 
     def chunk(choices: list[Json], count: int) -> Json:
-        told = start | {"choices": choices} | tail
+        reply = start | {"choices": choices} | tail
         spent: Json = _usage(count) if count else dict.fromkeys(_usage(0), 0)
-        return told | ({"usage": spent} if wants_usage else {})
+        return reply | ({"usage": spent} if wants_usage else {})
 
     async with runner_for(world, entry, Body({})) as request:
         usage = answer_of(request, Body({}), body.get("max_tokens"))

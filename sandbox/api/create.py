@@ -80,7 +80,7 @@ def _nothing() -> Package:
 def _stub(body: Body) -> Config:
     """Describe a model that lives elsewhere."""
     info = body.table("info")
-    told = {"capabilities", "context_length", "embedding_length"} & info.keys()
+    stated = {"capabilities", "context_length", "embedding_length"} & info.keys()
     host = body.text("remote_host")
     port = "" if ":" in host.partition("://")[2] else ":11434"
     return msgspec.convert(
@@ -89,7 +89,7 @@ def _stub(body: Body) -> Config:
             "remote_host": f"{host}{port}",
             "remote_model": body.text("from"),
             "rootfs": {"type": "", "diff_ids": None},
-            **{key: info[key] for key in told},
+            **{key: info[key] for key in stated},
         },
         Config,
     )

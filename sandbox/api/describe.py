@@ -57,7 +57,7 @@ def show(world: World, entry: Entry, body: Body) -> Json:
     if weights is None:
         raise Refusal(404, f"model '{entry.name.display}' not found")
     system = body.text("system") or contents.system
-    told: Json = {
+    shown: Json = {
         "license": contents.license,
         "modelfile": _modelfile(entry.name, contents, weights, system),
         "parameters": "\n".join(_parameter_lines(contents)),
@@ -69,7 +69,7 @@ def show(world: World, entry: Entry, body: Body) -> Json:
         "capabilities": list(capabilities(contents)),
         "modified_at": go_date(entry.modified, world.settings.zone_minutes),
     }
-    return {key: value for key, value in told.items() if value or key == "model_info"}
+    return {key: value for key, value in shown.items() if value or key == "model_info"}
 
 
 def capabilities(contents: Contents) -> tuple[str, ...]:
@@ -96,30 +96,33 @@ def details(config: Config, parent: str = "") -> Json:
 
 
 def _tag(world: World, entry: Entry, contents: Contents) -> Json:
-    told: Json = {"name": entry.name.display, "model": entry.name.display}
+    shown: Json = {"name": entry.name.display, "model": entry.name.display}
     config = contents.config
     if config.remote_host:
-        told |= {"remote_model": config.remote_model, "remote_host": config.remote_host}
+        shown |= {
+            "remote_model": config.remote_model,
+            "remote_host": config.remote_host,
+        }
     parent = _parent(entry) if world.profile.lists_parent else ""
-    told |= {
+    shown |= {
         "modified_at": go_date(entry.modified, world.settings.zone_minutes),
         "size": entry.manifest.size,
         "digest": entry.digest,
         "details": details(config, parent),
     }
     if world.profile.lists_capabilities:
-        told["details"] = details(config, parent) | _lengths(contents)
-        told["capabilities"] = list(_glanced(contents))
-    return told
+        shown["details"] = details(config, parent) | _lengths(contents)
+        shown["capabilities"] = list(_glanced(contents))
+    return shown
 
 
 def _lengths(contents: Contents) -> Json:
     source = contents.weights or contents.config
-    told: Json = {
+    shown: Json = {
         "context_length": source.context_length,
         "embedding_length": source.embedding_length,
     }
-    return {key: value for key, value in told.items() if value}
+    return {key: value for key, value in shown.items() if value}
 
 
 def _glanced(contents: Contents) -> tuple[str, ...]:
@@ -140,7 +143,7 @@ def _parent(entry: Entry) -> str:
 def _runner(world: World, runner: Runner) -> Json:
     wanted = runner.wanted
     expires = world.clock.wall(runner.expires_at(world.clock.now()))
-    told: Json = {
+    shown: Json = {
         "name": wanted.name,
         "model": wanted.name,
         "size": runner.size,
@@ -150,8 +153,8 @@ def _runner(world: World, runner: Runner) -> Json:
         "size_vram": world.runners.vram(runner),
     }
     if world.profile.lists_capabilities:
-        told["context_length"] = wanted.context
-    return told
+        shown["context_length"] = wanted.context
+    return shown
 
 
 def _modelfile(name: Name, contents: Contents, weights: Weights, system: str) -> str:
@@ -214,8 +217,8 @@ def _quoted(text: str) -> str:
 
 def _model_info(weights: Weights, *, verbose: bool) -> Json:
     prefix = weights.architecture
-    told: Json = {f"{prefix}.{key}": value for key, value in weights.info.items()}
-    told |= {
+    shown: Json = {f"{prefix}.{key}": value for key, value in weights.info.items()}
+    shown |= {
         f"{prefix}.context_length": weights.context_length,
         f"{prefix}.embedding_length": weights.embedding_length,
         "general.architecture": prefix,
@@ -226,8 +229,8 @@ def _model_info(weights: Weights, *, verbose: bool) -> Json:
     vocabulary = _vocabulary(weights.tokens)
     lists = vocabulary if verbose else dict.fromkeys(vocabulary)
     tokenizer: Json = weights.tokenizer | lists
-    told |= {f"tokenizer.ggml.{key}": value for key, value in tokenizer.items()}
-    return dict(sorted(told.items()))
+    shown |= {f"tokenizer.ggml.{key}": value for key, value in tokenizer.items()}
+    return dict(sorted(shown.items()))
 
 
 def _vocabulary(tokens: int) -> Json:

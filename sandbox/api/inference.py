@@ -24,7 +24,7 @@ from herdbook.sandbox.world import World
 #: What every model says, token by token.
 _WORDS: Final = re.findall(r" ?\w+|\.", "This is a simulated answer of the sandbox.")
 
-#: Options that only a new runner can take on, beside ``num_ctx``.
+#: Options that need a new runner, besides ``num_ctx``.
 _OF_RUNNERS: Final = ("num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread")
 _NO_IMAGES: Final = (
     '{"error":{"code":400,"message":"Multimodal data provided, but model does not '
@@ -84,14 +84,18 @@ def wanted_runner(world: World, entry: Entry, options: Json) -> Wanted:
     contents = world.contents(entry)
     weights = contents.weights
     assert weights is not None
-    told = contents.parameters | options
+    parameters = contents.parameters | options
     return Wanted(
         name=entry.name.display,
         digest=entry.digest,
         details=details(contents.config),
         weights=weights,
-        context=_context(told, world.settings.context_length, weights.context_length),
-        others=tuple((key, told[key]) for key in _OF_RUNNERS if key in told),
+        context=_context(
+            parameters, world.settings.context_length, weights.context_length
+        ),
+        others=tuple(
+            (key, parameters[key]) for key in _OF_RUNNERS if key in parameters
+        ),
     )
 
 
@@ -113,8 +117,8 @@ def answer_of(request: Request, body: Body, limit: object) -> Usage:
         raise Refusal(400, _NO_IMAGES, plain=body.flag("stream", default=True))
     form = body.get("format")
     if form is not None and form != "json" and not isinstance(form, dict):
-        told = f'invalid format: "\\"{form}\\""; expected "json"'
-        raise Refusal(500, f"{told} or a valid JSON Schema object")
+        message = f'invalid format: "\\"{form}\\""; expected "json"'
+        raise Refusal(500, f"{message} or a valid JSON Schema object")
     if limit is not None and not isinstance(limit, (int, float)):
         raise Refusal(500, 'option "num_predict" must be of type integer')
     if not isinstance(limit, int) or limit < 0:
@@ -164,8 +168,8 @@ def given_capabilities(world: World, entry: Entry) -> tuple[str, ...]:
     return capabilities(world.contents(entry))
 
 
-def _context(told: Json, usual: int, trained: int) -> int:
-    value = told.get("num_ctx", usual)
+def _context(parameters: Json, usual: int, trained: int) -> int:
+    value = parameters.get("num_ctx", usual)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise Refusal(500, 'option "num_ctx" must be of type integer')
     return min(max(int(value), _LEAST_CONTEXT), trained)

@@ -55,12 +55,12 @@ async def embed(world: World, body: Body) -> Answer:
     texts = _texts(body.get("input"))
     entry = lookup.to_embed(world, body.model)
     async with runner_for(world, entry, body) as request:
-        told: Json = {"model": body.model, "embeddings": []}
+        reply: Json = {"model": body.model, "embeddings": []}
         if not texts:
-            return json_answer(told)
-        told["embeddings"], tokens = _vectors(world, body, texts, request)
+            return json_answer(reply)
+        reply["embeddings"], tokens = _vectors(world, body, texts, request)
         return json_answer(
-            told
+            reply
             | {
                 "total_duration": int(request.loaded_s * 1e9) + 2_000_000,
                 "load_duration": int(request.loaded_s * 1e9) + 1_000_000,
@@ -135,14 +135,14 @@ async def _lines(
 
 async def _whole(lines: Lines, wrap: Wrap) -> Json:
     """Put the lines of an answer together."""
-    told = [one async for one in lines]
-    words = "".join(_words(one) for one in told)
-    return told[-1] | wrap(words)
+    reply = [one async for one in lines]
+    words = "".join(_words(one) for one in reply)
+    return reply[-1] | wrap(words)
 
 
-def _words(told: Json) -> str:
-    message = told.get("message")
-    content = message["content"] if isinstance(message, dict) else told["response"]
+def _words(reply: Json) -> str:
+    message = reply.get("message")
+    content = message["content"] if isinstance(message, dict) else reply["response"]
     return str(content)
 
 
@@ -151,10 +151,10 @@ def _head(world: World, body: Body) -> Json:
 
 
 def _tail(world: World, body: Body, usage: Usage, wrap: Wrap) -> Json:
-    told = _done(world, wrap, usage.reason)
+    reply = _done(world, wrap, usage.reason)
     if wrap is _response and not body.flag("raw"):
-        told["context"] = list(range(24 + len(usage.words)))
-    return told | figures(world, usage)
+        reply["context"] = list(range(24 + len(usage.words)))
+    return reply | figures(world, usage)
 
 
 def _idle(world: World, body: Body, wrap: Wrap, reason: str) -> Json:
@@ -166,9 +166,9 @@ def _done(world: World, wrap: Wrap, reason: str) -> Json:
 
     Older versions order them differently for chat.
     """
-    told: Json = {"done": True, "done_reason": reason}
+    reply: Json = {"done": True, "done_reason": reason}
     turned = world.profile.old and wrap is _message
-    return dict(reversed(told.items())) if turned else told
+    return dict(reversed(reply.items())) if turned else reply
 
 
 def _response(text: str) -> Json:

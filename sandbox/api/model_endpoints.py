@@ -16,7 +16,7 @@ from herdbook.sandbox.api import lookup
 from herdbook.sandbox.api.create import create_lines
 from herdbook.sandbox.api.describe import show as describe_model
 from herdbook.sandbox.api.responses import (
-    UNTOLD_LENGTH,
+    WITHOUT_LENGTH,
     Answer,
     Lines,
     Stream,
@@ -42,7 +42,7 @@ async def pull(world: World, body: Body) -> Answer | Stream:
     """Fetch a model from the registry; closing the connection ends it."""
     name = lookup.a_name(body.model)
     under_way = world.pull(name, insecure=body.flag("insecure"))
-    return await _told(_pull_lines(world, under_way), body)
+    return await _streamed(_pull_lines(world, under_way), body)
 
 
 async def create(world: World, body: Body) -> Answer | Stream:
@@ -52,9 +52,9 @@ async def create(world: World, body: Body) -> Answer | Stream:
         text = "neither 'from' or 'files' was specified"
         if not world.profile.old:
             refusal = refusal_answer(400, text, plain=True)
-            return msgspec.structs.replace(refusal, headers=UNTOLD_LENGTH)
-        return await _told(_one_line({"error": text, "status": 400}), body)
-    return await _told(create_lines(world, name, body), body)
+            return msgspec.structs.replace(refusal, headers=WITHOUT_LENGTH)
+        return await _streamed(_one_line({"error": text, "status": 400}), body)
+    return await _streamed(create_lines(world, name, body), body)
 
 
 async def copy(world: World, body: Body) -> Answer:
@@ -77,7 +77,7 @@ async def has_blob(world: World, digest: str, _raw: bytes) -> Answer:
     _check_digest(digest)
     if digest not in world.store.blobs:
         raise Refusal(404, f'blob "{digest}" not found')
-    return Answer(headers=UNTOLD_LENGTH)
+    return Answer(headers=WITHOUT_LENGTH)
 
 
 async def take_blob(world: World, digest: str, raw: bytes) -> Answer:
@@ -107,11 +107,11 @@ async def _pull_lines(world: World, under_way: Pull) -> AsyncGenerator[Json, Non
         world.end_pull(under_way)
 
 
-async def _one_line(told: Json) -> AsyncGenerator[Json, None]:
-    yield told
+async def _one_line(line: Json) -> AsyncGenerator[Json, None]:
+    yield line
 
 
-async def _told(source: AsyncGenerator[Json, None], body: Body) -> Answer | Stream:
+async def _streamed(source: AsyncGenerator[Json, None], body: Body) -> Answer | Stream:
     """Stream the lines, or answer with the last one if no stream is wanted."""
     lines = await Lines.begun(source)
     if body.flag("stream", default=True):

@@ -20,11 +20,11 @@ TEXT: Final = "text/plain; charset=utf-8"
 PLAIN_TEXT: Final = "text/plain"
 EVENTS: Final = "text/event-stream"
 
-#: Headers of an answer whose length is not told, although it is short.
-UNTOLD_LENGTH: Final = {"content-length": ""}
+#: Headers of an answer without a length, although it is short.
+WITHOUT_LENGTH: Final = {"content-length": ""}
 
-#: Go tells the length of bodies that fit in its buffer.
-_TOLD_LENGTH: Final = 2048
+#: Go sends the length of bodies that fit in its buffer.
+_BUFFER_SIZE: Final = 2048
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,17 +38,17 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def all_headers(self) -> dict[str, str]:
         """The headers as they are sent."""
-        told = {"content-type": self.content_type} if self.content_type else {}
-        if len(self.body) <= _TOLD_LENGTH:
-            told["content-length"] = str(len(self.body))
-        return told | self.headers
+        headers = {"content-type": self.content_type} if self.content_type else {}
+        if len(self.body) <= _BUFFER_SIZE:
+            headers["content-length"] = str(len(self.body))
+        return headers | self.headers
 
 
 class Lines:
-    """The lines of a stream that has begun.
+    """The lines of a stream that has started.
 
-    The first is there already: a failure before it is an answer of its own, and
-    whoever closes the lines ends what makes them, however few were taken.
+    The first line is already there, because a failure before it is an answer of its
+    own. Closing the lines ends what produces them, however few were read.
     """
 
     def __init__(self, first: Json, rest: AsyncGenerator[Json, None]) -> None:

@@ -142,9 +142,9 @@ def _carrying(do: Callable[[World, str, bytes], Awaitable[Answer]]) -> _Route:
 
 async def _one_model(world: World, request: Request) -> Answer:
     name = request.path.removeprefix("/v1/models/")
-    for told in openai_models(world):
-        if told["id"] in {name, f"{name}:latest"}:
-            return json_answer(told, plain=True)
+    for model in openai_models(world):
+        if model["id"] in {name, f"{name}:latest"}:
+            return json_answer(model, plain=True)
     raise Refusal(404, f"model '{name}' not found")
 
 

@@ -60,8 +60,8 @@ async def record_anchor(
 ) -> KeptAnchor:
     """Record an anchor of another log as an event of this one.
 
-    A comparison with it detects a change to an earlier event of the other log. The
-    signatures are kept, not checked. Sending an anchor again records nothing.
+    Comparing the other log with it later reveals changes to earlier events. Signatures
+    are stored, not checked. Sending an anchor again records nothing.
     """
     if len(data.anchor) > LONGEST_ANCHOR:
         raise BadRequestError(

@@ -88,8 +88,8 @@ async def free(
 ) -> Freed:
     """Delete models that the proposal names, and no others. Needs the role admin.
 
-    A model that fails does not stop the others. A model that the proposal does not
-    name, because it is pinned, loaded or in use, stays.
+    A model that cannot be deleted does not stop the others. Models that the proposal
+    does not name, because they are pinned, loaded or in use, are kept.
     """
     principal, service = require(request, Role.ADMIN), service_of(request)
     read_model = await service.read_model(node=node)

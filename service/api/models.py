@@ -406,7 +406,7 @@ async def _existing(manager: ModelManager, segment: str) -> ModelStatus:
 async def delete_model(
     request: AnyRequest, name: Name, node: NodeName = None
 ) -> shapes.Removed:
-    """Delete a model from the server and return what that freed. Needs role admin."""
+    """Delete a model from the server. Needs the role admin."""
     require(request, Role.ADMIN)
     service = service_of(request)
     manager = await service.manager_with(name_of(name), node)

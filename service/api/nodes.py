@@ -73,7 +73,7 @@ async def get_node(
 async def create_node(request: AnyRequest, data: JSONBody[NewNode]) -> shapes.Node:
     """Manage one more node, in every process on the log. Needs the role admin.
 
-    A server that does not answer is added too.
+    The node is added even if its server does not answer.
     """
     data = await strict_body(request, NewNode)
     principal, service = require(request, Role.ADMIN), service_of(request)

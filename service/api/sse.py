@@ -110,7 +110,7 @@ class _Streaming(ASGIStreamingResponse):
                     await self._send(send, piece, more=True)
                 await self._send(send, b"", more=False)
             except TimeoutError:
-                _log.warning("reader_cut", silent_s=self._send_within_s)
+                _log.warning("slow_reader_disconnected", silent_s=self._send_within_s)
                 if self._abort is not None:
                     self._abort()
 

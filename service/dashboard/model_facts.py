@@ -152,9 +152,9 @@ def _times(
     if counted.since is not None:
         stay = max((page.now.at - counted.since).total_seconds(), 0.0)
         seconds[status.state.value] = seconds.get(status.state.value, 0.0) + stay
-    told_ = sorted(seconds.items(), key=lambda item: -item[1])
+    longest_first = sorted(seconds.items(), key=lambda item: -item[1])
     return [
         (f"time {state.replace('_', ' ')}", duration_text(each))
-        for state, each in told_
+        for state, each in longest_first
         if each >= 0.05
     ]

@@ -17,8 +17,8 @@ from herdbook.service.dashboard.charts.markup import as_typed, visible
 from herdbook.service.dashboard.static_files import static_link
 
 
-def _made() -> Environment:
-    made = Environment(
+def _environment() -> Environment:
+    environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -27,21 +27,21 @@ def _made() -> Environment:
         auto_reload=False,
         finalize=visible,
     )
-    made.globals |= {
+    environment.globals |= {
         "NOTHING": NOTHING,
         "VERSION": VERSION,
         "static_link": static_link,
         "symbol": lambda state: SYMBOLS[ModelState(state)],
     }
-    made.filters["bytes"] = bytes_text
-    made.filters["as_typed"] = as_typed
-    made.filters["merged"] = lambda query, **changes: {**query, **changes}
-    for name in made.list_templates():
-        made.get_template(name)  # compiled now, not during a request
-    return made
+    environment.filters["bytes"] = bytes_text
+    environment.filters["as_typed"] = as_typed
+    environment.filters["merged"] = lambda query, **changes: {**query, **changes}
+    for name in environment.list_templates():
+        environment.get_template(name)  # compiled now, not during a request
+    return environment
 
 
-TEMPLATES: Final = _made()
+TEMPLATES: Final = _environment()
 
 
 async def rendered_in_slices(template: str, **values: object) -> str:
@@ -57,5 +57,5 @@ async def rendered_in_slices(template: str, **values: object) -> str:
 
 
 def rendered(template: str, **values: object) -> str:
-    """Return a rendered template."""
+    """Render a template at once; ``rendered_in_slices`` lets other tasks run."""
     return TEMPLATES.get_template(template).render(**values)

@@ -236,7 +236,7 @@ class ClientOperations:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             _log.warning(
-                "operation_broken", operation=operation.id, reason=repr(error)[:500]
+                "operation_crashed", operation=operation.id, reason=repr(error)[:500]
             )
         if operation.running:
             self._fail(operation, UNEXPECTED)
@@ -256,7 +256,7 @@ class ClientOperations:
         except Exception as error:  # noqa: BLE001 - reported as an unexpected error
             self._fail(operation, UNEXPECTED)
             _log.warning(
-                "operation_broken", operation=operation.id, reason=repr(error)[:500]
+                "operation_crashed", operation=operation.id, reason=repr(error)[:500]
             )
         else:
             operation.end(OperationState.SUCCEEDED, self._clock.now())
@@ -273,7 +273,9 @@ class ClientOperations:
             events = await self._logged.since(operation.after, operation.id)
             found = restored(events, await self._fleet.home.now())
         except HerdbookError as error:
-            _log.warning("end_not_read", operation=operation.id, reason=str(error))
+            _log.warning(
+                "operation_end_not_read", operation=operation.id, reason=str(error)
+            )
             found = None
         if found is not None and found.ended_at is not None:
             state = OperationState(found.state)

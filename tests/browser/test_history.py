@@ -1,4 +1,4 @@
-"""Time travel: each page as of a moment, the way back, and what differs since."""
+"""Time travel: each page at an earlier time, the way back, and comparisons."""
 
 from __future__ import annotations
 
@@ -157,9 +157,9 @@ def test_steps_lead_from_event_to_event(
 ) -> None:
     page = visits.open(herdbook, f"/log?as_of={moment}", java_script_enabled=False)
 
-    page.get_by_role("link", name="One event earlier").click()
+    page.get_by_role("link", name="Previous event").click()
     expect(page.get_by_role("note")).to_contain_text(f"(#{moment - 1})")
-    page.get_by_role("link", name="One event later").click()
+    page.get_by_role("link", name="Next event").click()
     expect(page.get_by_role("note")).to_contain_text(f"(#{moment})")
 
     assert "/log" in page.url

@@ -1,4 +1,4 @@
-"""Loads and unloads under bad weather: what is raised, and what the log says of it."""
+"""Loads and unloads with faults: what is raised, and what is recorded."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FAULTS: dict[str, tuple[Step, str, str]] = {
     "no memory": (
         {"runner_dies_saying": "cudaMalloc failed: out of memory"},
         "out_of_memory",
-        "the server has not enough memory",
+        "the server does not have enough memory",
     ),
     "dying runner": (
         {"runner_dies_saying": "nothing of note"},
@@ -72,7 +72,7 @@ FAULTS: dict[str, tuple[Step, str, str]] = {
     "proxy": (
         {"answer": LOAD | {"status": 502, "body": "<html>bad gateway</html>"}},
         "bad_answer",
-        "gave an answer that cannot be read",
+        "sent an answer that cannot be read",
     ),
     "refusal": (
         {"answer": LOAD | {"status": 403, "body": ""}},
@@ -321,7 +321,7 @@ def test_failed_reload_is_recorded_with_the_unload(
 
     unloaded, started, failed = told.sentences(NAME)[-3:]
     assert (unloaded, started) == ("unloaded: on request", "load started: num_ctx 1024")
-    assert "the server has not enough memory" in failed
+    assert "the server does not have enough memory" in failed
     assert told.shown(NAME)["state"] == "error"
 
 

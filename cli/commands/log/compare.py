@@ -122,7 +122,7 @@ def _headline(found: Explanation, now: Now) -> list[str | Piece]:
     since = f" since {now.clock(status.since)}" if status.since else ""
     return [
         Piece(status.name, "bold"),
-        " is ",
+        " has been " if since else " is ",
         state_piece(status),
         f"{since}. Events that explain it, oldest first:",
     ]

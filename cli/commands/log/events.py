@@ -49,7 +49,8 @@ async def log(  # noqa: PLR0913 - the options of a verb
         typer.Option(
             min=1,
             metavar="N",
-            help="Show at most N events; without --after the newest 20.",
+            help="Show at most N events. Default: the newest 20; all with --after or "
+            "--since.",
         ),
     ] = None,
     since: Since = None,
@@ -174,7 +175,7 @@ async def _follow(
     start: int,
     wanted: Callable[[RecordedEvent], bool],
 ) -> None:
-    """Print new events until Ctrl-C, which is no error."""
+    """Print new events until Ctrl-C, which counts as success."""
     try:
         async with aclosing(events_between(manager, start, None)) as events:
             async for event in events:

@@ -129,7 +129,8 @@ async def key(
     name: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="Name of the key, such as who signs with it."
+            metavar="NAME",
+            help="Name of the key, such as the signing person or host.",
         ),
     ],
 ) -> int:
@@ -185,8 +186,9 @@ async def prove_consistency(
 ) -> int:
     """Print the proof that one anchor extends another.
 
-    The proof is JSON. It shows that the second anchor's log contains the first one's
-    log, unchanged. Fails if it does not. Uses the last anchor in each file.
+    The proof is JSON. It shows that the log of the second anchor contains that of
+    the first, unchanged; if it does not, the command fails. Uses the last anchor in
+    each file.
     """
     earlier, later = _last(first), _last(second)
     async with _storage(invocation) as storage:

@@ -272,7 +272,7 @@ class _PlanRun:
 
 @verb("freeze", CHANGE)
 async def freeze(invocation: Invocation, *, no_refresh: NoRefresh = False) -> None:
-    """Print the present models as a desired set for apply.
+    """Print the server's models as a desired set for apply.
 
     Includes their settings and which are loaded.
     """

@@ -14,7 +14,7 @@ from herdbook.presentation import shapes
 async def graph(invocation: Invocation, model: AnyModel = None) -> None:
     """Print the state diagram, in Mermaid.
 
-    With a model, adds its number of transitions and marks its state.
+    With a model, also shows its current state and how often it changed states.
     """
     transitions, state = None, None
     if model is not None:

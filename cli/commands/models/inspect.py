@@ -47,7 +47,8 @@ async def ls(  # noqa: PLR0913 - the options of a verb
         typer.Option(metavar="STATE", help=f"Only {', '.join(STATES)}. Repeatable."),
     ] = None,
     family: Annotated[
-        str, typer.Option(metavar="FAMILY", help="Only this family, such as llama.")
+        str,
+        typer.Option(metavar="FAMILY", help="Only of this family, such as llama."),
     ] = "",
     larger: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Only models of SIZE or more.")
@@ -195,5 +196,7 @@ def read_size(text: str) -> int:
     """
     size = parse_size(text)
     if size is None:
-        raise UsageError(f"{text[:80]!r}", "is not a size", "Write it as 16GB")
+        raise UsageError(
+            f"{text[:80]!r}", "is not a size", "Include a unit, such as 16GB"
+        )
     return size

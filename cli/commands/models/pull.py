@@ -35,7 +35,7 @@ async def pull(
     ] = False,
     dry_run: DryRun = False,
 ) -> int:
-    """Download or update models, with cost and progress.
+    """Download or update models; show cost and progress.
 
     Ctrl-C cancels the pull and skips the models after it. The server keeps the
     downloaded part, and the next pull resumes there. With several nodes and without

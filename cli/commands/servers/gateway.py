@@ -23,7 +23,7 @@ async def gateway(
         str,
         typer.Option(
             metavar="HOST:PORT",
-            help="Address to listen on. Any but a loopback address requires tokens.",
+            help="Address to listen on; tokens are required unless it is loopback.",
         ),
     ] = "127.0.0.1:11436",
     tokens: TokenFile = None,
@@ -53,7 +53,7 @@ async def gateway(
     """Forward requests to Ollama and record model use.
 
     Clients of Ollama, OpenAI and Anthropic can use its address. The first line of
-    output is that address, and nothing else.
+    output contains only that address.
     """
     with from_extra("the gateway", "gateway,service"):
         # Imported late: the gateway is an optional extra.

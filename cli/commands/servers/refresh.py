@@ -29,7 +29,7 @@ from herdbook.projections.history import HistoryView
 async def refresh(invocation: Invocation) -> int:
     """Refresh from the server; record and show changes.
 
-    Of several nodes, all are refreshed at the same time. The exit code is 5 if one
+    With several nodes, all are refreshed at the same time. The exit code is 5 if one
     does not answer.
     """
     async with invocation.recording() as fleet:

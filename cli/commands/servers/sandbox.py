@@ -76,7 +76,7 @@ async def sandbox(  # noqa: PLR0913 - the options of a verb
 ) -> None:
     """Run a simulated Ollama server until Ctrl-C.
 
-    The first line of output is its address, and nothing else.
+    The first line of output contains only its address.
     """
     with from_extra("the sandbox", "sandbox"):
         # Imported late: the sandbox is an optional extra.

@@ -40,7 +40,7 @@ async def serve(  # noqa: PLR0913 - the options of a verb
         str,
         typer.Option(
             metavar="ADDRESS",
-            help="Address to listen on; any but loopback requires tokens.",
+            help="Address to listen on; tokens are required unless it is loopback.",
         ),
     ] = "127.0.0.1",
     port: Port = 11435,
@@ -129,7 +129,7 @@ async def serve(  # noqa: PLR0913 - the options of a verb
 ) -> None:
     """Serve the HTTP API and the dashboard until Ctrl-C.
 
-    The first line of output is its address, and nothing else.
+    The first line of output contains only its address.
     """
     with from_extra("the service", "service"):
         # Imported late: the service is an optional extra.

@@ -147,10 +147,10 @@ def _pieces(
     place = {"x": percent(left), "width": percent(right - left)}
     times = f"{now.clock(run.begin)} to {now.clock(run.end)}"
     if run.unknown:
-        told = f"{times}: the server did not answer"
+        title = f"{times}: the server did not answer"
         yield element(
             "rect",
-            element("title", told),
+            element("title", title),
             y=0,
             height=HEIGHT,
             class_="unknown",
@@ -163,10 +163,10 @@ def _pieces(
         bottom, top = HEIGHT * base / highest, HEIGHT * (base + amount) / highest
         base += amount
         whole = f" of {text(run.total)}" if amount != run.total else ""
-        told = f"{series[number]}: {text(amount)}{whole}, {times}"
+        title = f"{series[number]}: {text(amount)}{whole}, {times}"
         yield element(
             "rect",
-            element("title", told),
+            element("title", title),
             y=HEIGHT - top,
             height=max(top - bottom, 0.5),
             class_=f"s{number}",

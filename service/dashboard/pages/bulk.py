@@ -274,11 +274,11 @@ Consequences = tuple[list[Consequence], str]
 def _of_delete(page: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
     names = [status.name for status in statuses]
     steps = {s.name: s for s in deletions(page.moment.statuses(), names)}
-    told = []
+    effects = []
     for status in statuses:
         step = steps.get(status.name)
         if step is None:
-            told.append(Consequence(status.name, "not on the server", warns=True))
+            effects.append(Consequence(status.name, "not on the server", warns=True))
             continue
         if step.frees_bytes:
             text = f"frees {bytes_text(step.frees_bytes)}"
@@ -287,17 +287,17 @@ def _of_delete(page: PageRequest, statuses: Sequence[ModelStatus]) -> Consequenc
         else:
             text = f"same weights as {', '.join(step.shared_with)}"
         notes = _kept_because(status)
-        told.append(
+        effects.append(
             Consequence(
                 status.name, f"{text}; {notes}" if notes else text, warns=bool(notes)
             )
         )
     frees = sum(step.frees_bytes for step in steps.values())
-    return told, f"This frees {bytes_text(frees)} on disk. Their history is kept."
+    return effects, f"This frees {bytes_text(frees)} on disk. Their history is kept."
 
 
 def _of_unload(_: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
-    told = [
+    effects = [
         Consequence(
             status.name,
             f"{bytes_text(status.runner.size_bytes)} of memory"
@@ -308,11 +308,11 @@ def _of_unload(_: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
     ]
     sizes = {s.runner.digest: s.runner.size_bytes for s in statuses if s.runner}
     frees = bytes_text(sum(sizes.values()))
-    return told, f"This frees {frees} of memory. The next use loads a model again."
+    return effects, f"This frees {frees} of memory. The next use loads a model again."
 
 
 def _of_pull(_: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
-    told = [
+    effects = [
         Consequence(
             status.name,
             f"{wording.size_text(status)}; unchanged parts are not downloaded again"
@@ -321,7 +321,7 @@ def _of_pull(_: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
         )
         for status in statuses
     ]
-    return told, "Models that are present stay usable during the update."
+    return effects, "Models that are present stay usable during the update."
 
 
 _CONSEQUENCES: Final = {

@@ -103,7 +103,6 @@ def calls_of(document: Json) -> Iterator[Call]:
 
 
 def _call(path: str, method: str, part: Json) -> Call:
-    title, _, text = part.get("description", "").strip().partition("\n")
     body = part.get("requestBody")
     answers = [_answer(status, each) for status, each in part["responses"].items()]
     return Call(
@@ -111,8 +110,8 @@ def _call(path: str, method: str, part: Json) -> Call:
         method=method.upper(),
         path=path,
         tag=part.get("tags", ["Other"])[0],
-        title=title,
-        text=" ".join(text.split()),
+        title=f"{part['summary']}.",
+        text=" ".join(part["description"].strip().partition("\n")[2].split()),
         parameters=tuple(
             _field(each["name"], each["schema"], each)
             for each in part.get("parameters", ())

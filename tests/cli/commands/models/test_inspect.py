@@ -176,7 +176,7 @@ def test_show_prints_each_fact_with_its_source(
         f"trained 32,768 (server: show)   configured 16,384   in effect {NOTHING}",
         "coding (catalogue)",
         "tools (server: show)",
-        "does not    embedding, thinking, vision",
+        "cannot      embedding, thinking, vision",
         "num_ctx 16384 (configured)",
         "used        never (no use recorded)",
         "Next: herdbook history qwen2.5-coder:7b · herdbook load qwen2.5-coder:7b",
