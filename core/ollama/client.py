@@ -1,44 +1,32 @@
 """The HTTP client of one Ollama server; no other module sends requests to it.
 
-Every failure leaves this module as a Herdbook error: httpx exceptions are translated
-in one place, the server's messages in ``failures.py``. No call waits forever for a
-dead server: short requests have a deadline, and loads and pulls, which may take any
-time, use TCP keep-alive. Closing the connection cancels a load or a pull, so such a
-connection is never reused, retried or given a read timeout.
+Every failure leaves it as a Herdbook error: ``connections.py`` translates exceptions of
+httpx, ``failures.py`` the server's messages. No call waits forever for a dead server:
+short requests have a deadline, and loads and pulls, which may take any time, use TCP
+keep-alive. Closing the connection cancels a load or a pull, so such a connection is
+never reused, retried or given a read timeout.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import re
-import socket
-import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import (
-    AbstractContextManager,
-    aclosing,
-    asynccontextmanager,
-    contextmanager,
-    nullcontext,
-)
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from types import TracebackType
 from typing import Final, Self
 
-import httpx
 import msgspec
 
 from herdbook.core.clock import Clock, SystemClock
 from herdbook.core.concurrency.cancellation import finish
 from herdbook.core.errors import (
     BadAnswerError,
-    HerdbookError,
-    InvalidAddressError,
     NodeTimeoutError,
     NodeUnreachableError,
     PullCutError,
 )
-from herdbook.core.observer import NO_OBSERVER, Observer, observed_request
+from herdbook.core.observer import NO_OBSERVER, Observer
+from herdbook.core.ollama.connections import Connections, Transport
 from herdbook.core.ollama.entries import (
     MODELS,
     RUNNERS,
@@ -49,17 +37,7 @@ from herdbook.core.ollama.entries import (
 )
 from herdbook.core.ollama.failures import Request
 from herdbook.core.ollama.held_connection import HeldConnection
-from herdbook.core.ollama.requests import (
-    MISSING,
-    Answered,
-    Call,
-    ClientLimits,
-    LineReader,
-    MissingEndpointError,
-    read,
-    redirected,
-    refusal,
-)
+from herdbook.core.ollama.requests import Call, ClientLimits, MissingEndpointError
 from herdbook.core.ollama.wire import (
     EmbedAnswer,
     GenerateAnswer,
@@ -70,12 +48,6 @@ from herdbook.core.ollama.wire import (
     VersionAnswer,
 )
 from herdbook.events.facts import Setting
-from herdbook.events.file_descriptors import (
-    RAISE_THE_LIMIT,
-    TOO_MANY,
-    ResourceExhaustedError,
-    is_exhausted,
-)
 
 __all__ = ["ClientLimits", "OllamaClient", "PullLine", "ServerAnswers"]
 
@@ -84,22 +56,6 @@ SUCCESS: Final = "success"
 
 LINES_AT_ONCE: Final = 50
 """Lines of a pull that are handled before other tasks run."""
-
-_FOREIGN: Final = (
-    httpx.HTTPError,
-    httpx.InvalidURL,
-    httpx.CookieConflict,
-    httpx.StreamError,
-)
-"""The base classes of all httpx exceptions."""
-
-_BROKEN_OFF: Final = re.compile("disconnected|closed connection")
-_PROBES: Final = {
-    "TCP_KEEPIDLE": 30,  # Linux's name
-    "TCP_KEEPALIVE": 30,  # and macOS's
-    "TCP_KEEPINTVL": 10,
-    "TCP_KEEPCNT": 6,
-}
 
 
 class ServerAnswers(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,12 +100,12 @@ class OllamaClient:
         limits: ClientLimits | None = None,
         clock: Clock | None = None,
         observer: Observer = NO_OBSERVER,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: Transport | None = None,
     ) -> None:
         self.base_url = base_url
         self.authorization = authorization or ""
         self._clock = clock or SystemClock()
-        self._connections = _Connections(
+        self._connections = Connections(
             base_url, limits or ClientLimits(), self._clock, observer, transport
         )
         self.held = HeldConnection(base_url, self._clock)
@@ -394,181 +350,3 @@ class OllamaClient:
                 raise
             raise PullCutError(call.about, raw=error.raw) from error
         raise PullCutError(call.about)
-
-
-class _Connections:
-    """The connection pool of one server; returns answers or raises Herdbook errors.
-
-    Attributes:
-        node: The server, as an error's subject.
-    """
-
-    def __init__(
-        self,
-        base_url: str,
-        limits: ClientLimits,
-        clock: Clock,
-        observer: Observer,
-        transport: httpx.AsyncBaseTransport | None,
-    ) -> None:
-        self.node = f"Ollama at {base_url}"
-        self._base_url = base_url
-        self._limits = limits
-        self._clock = clock
-        self._observer = observer
-        with self._translated():
-            self._http = httpx.AsyncClient(
-                base_url=base_url,
-                transport=transport or _transport(base_url, limits),
-                timeout=httpx.Timeout(
-                    None, connect=limits.connect_s, pool=limits.connect_s
-                ),
-                headers={"user-agent": "herdbook", "accept-encoding": "identity"},
-                follow_redirects=False,
-                trust_env=False,
-            )
-
-    def authorize(self, header: str) -> None:
-        """Send an Authorization header with every request."""
-        self._http.headers["authorization"] = header
-
-    async def close(self) -> None:
-        """Close all connections."""
-        await self._http.aclose()
-
-    async def answer(self, call: Call, kind: type[Answered]) -> Answered:
-        """Send a request and return the decoded answer."""
-        with self.observed(call):
-            return read(await self.whole(call), kind, node=self.node)
-
-    async def ask(self, call: Call) -> None:
-        """Send a request whose answer has no content."""
-        with self.observed(call):
-            await self.whole(call)
-
-    def observed(self, call: Call) -> AbstractContextManager[None]:
-        """Return a context manager that reports a request to the observer."""
-        return observed_request(self._observer, self._clock, call.method, call.path)
-
-    async def whole(self, call: Call) -> bytes:
-        """Return the body of an answer, within the limits of time and size."""
-        wait = nullcontext() if call.endless else self._deadline()
-        async with wait, self.stream(call) as response:
-            return await self._body(response)
-
-    @asynccontextmanager
-    async def stream(self, call: Call) -> AsyncIterator[httpx.Response]:
-        """Send a request and hold its answer open; raise for any status but 200."""
-        content = None if call.body is None else msgspec.json.encode(call.body)
-        headers = {"content-type": "application/json"} if content else None
-        with self._translated():
-            async with self._http.stream(
-                call.method, call.path, content=content, headers=headers
-            ) as response:
-                if call.optional and response.status_code in MISSING:
-                    raise MissingEndpointError
-                if response.status_code != httpx.codes.OK:
-                    body = await self._refusal(response)
-                    target = response.headers.get("location", "")
-                    if response.has_redirect_location:
-                        raise redirected(self.node, str(response.url), target, call)
-                    raise refusal(call, response.status_code, body, node=self.node)
-                yield response
-
-    def line_reader(self, call: Call) -> LineReader:
-        """Return a reader for the lines of the answer to ``call``."""
-        return LineReader(call, node=self.node, longest=self._limits.line_bytes)
-
-    @asynccontextmanager
-    async def _deadline(self) -> AsyncIterator[None]:
-        seconds = self._limits.answer_s
-        try:
-            async with self._clock.timeout(seconds):
-                yield
-        except TimeoutError:
-            raise NodeTimeoutError(self.node, seconds=seconds) from None
-
-    async def _body(self, response: httpx.Response) -> bytes:
-        """Read the rest of an answer that has started, within the deadline."""
-        body, longest = bytearray(), self._limits.answer_bytes
-        async with self._deadline():
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > longest:
-                    raise BadAnswerError(self.node, raw=f"it is over {longest} bytes")
-        return bytes(body)
-
-    async def _refusal(self, response: httpx.Response) -> bytes:
-        """Read the start of an error: the rest of a proxy's page adds nothing."""
-        body, longest = bytearray(), self._limits.refusal_bytes
-        async with self._deadline():
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) >= longest:
-                    break
-        return bytes(body[:longest])
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Translate httpx exceptions raised in the block into Herdbook errors."""
-        try:
-            yield
-        except _FOREIGN as error:
-            raise translate(error, self._base_url, self._limits) from error
-
-
-def translate(error: Exception, base_url: str, limits: ClientLimits) -> HerdbookError:
-    """Return the Herdbook error for an httpx exception."""
-    node, reason = f"Ollama at {base_url}", _reason(error)
-    if is_exhausted(error):
-        return ResourceExhaustedError(
-            node, f"cannot be reached: {TOO_MANY}", RAISE_THE_LIMIT
-        )
-    match error:
-        case httpx.TimeoutException():
-            return NodeTimeoutError(node, seconds=limits.connect_s)
-        case httpx.InvalidURL() | httpx.UnsupportedProtocol():
-            return InvalidAddressError(base_url, reason=reason)
-        case httpx.RemoteProtocolError() if not _BROKEN_OFF.search(reason):
-            return BadAnswerError(node, raw=reason)
-        case (
-            httpx.DecodingError()
-            | httpx.TooManyRedirects()
-            | httpx.HTTPStatusError()
-            | httpx.CookieConflict()
-        ):
-            return BadAnswerError(node, raw=reason)
-        case _:
-            return NodeUnreachableError(node, raw=reason)
-
-
-def _reason(error: BaseException) -> str:
-    """Return the root cause of an exception: httpx itself only says that it failed."""
-    while (below := error.__cause__ or error.__context__) is not None:
-        error = below
-    if isinstance(error, socket.gaierror | ssl.SSLError):
-        return error.strerror or str(error)
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno)
-    return (str(error) or type(error).__name__).rstrip(".")
-
-
-def _transport(base_url: str, limits: ClientLimits) -> httpx.AsyncHTTPTransport:
-    return httpx.AsyncHTTPTransport(
-        # Reading the certificates takes 40 ms; SSL_CERT_FILE can name others.
-        verify=base_url.startswith("https:") and httpx.create_ssl_context(),
-        limits=httpx.Limits(
-            max_connections=limits.connections, max_keepalive_connections=4
-        ),
-        socket_options=_probing(),
-        trust_env=False,
-    )
-
-
-def _probing() -> list[tuple[int, int, int]]:
-    """Return TCP keep-alive options that detect a dead peer within 90 s."""
-    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-    for name, value in _PROBES.items():
-        if number := getattr(socket, name, None):
-            options.append((socket.IPPROTO_TCP, number, value))
-    return options

@@ -13,7 +13,8 @@ import pytest
 from support.cli_runner import SandboxThread
 
 from herdbook.core import HerdbookError, NodeUnreachableError, ResourceExhaustedError
-from herdbook.core.ollama.client import ClientLimits, translate
+from herdbook.core.ollama.client import ClientLimits
+from herdbook.core.ollama.connections import translate
 
 
 @pytest.mark.parametrize("files", range(7, 16))
@@ -57,11 +58,11 @@ def chain(error: Exception) -> Exception:
 def test_own_file_descriptor_limit_is_not_an_error_of_the_server(number: int) -> None:
     one = OSError(number, "Too many open files")
     for error in (chain(one), chain(ExceptionGroup("several", [OSError(), one]))):
-        told = translate(error, "http://x", ClientLimits())
-        assert isinstance(told, ResourceExhaustedError)
+        result = translate(error, "http://x", ClientLimits())
+        assert isinstance(result, ResourceExhaustedError)
 
 
 def test_failures_of_the_server_stay_those_of_the_server() -> None:
     for error in (socket.gaierror(-2, "unknown"), ConnectionRefusedError(111, "no")):
-        told: HerdbookError = translate(chain(error), "http://x", ClientLimits())
-        assert isinstance(told, NodeUnreachableError)
+        result: HerdbookError = translate(chain(error), "http://x", ClientLimits())
+        assert isinstance(result, NodeUnreachableError)

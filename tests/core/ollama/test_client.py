@@ -26,7 +26,8 @@ from herdbook.core.errors import (
     PullCutError,
     RefusedError,
 )
-from herdbook.core.ollama.client import OllamaClient, translate
+from herdbook.core.ollama.client import OllamaClient
+from herdbook.core.ollama.connections import translate
 from herdbook.core.ollama.requests import ClientLimits
 
 URL = "http://ollama.test:11434"
