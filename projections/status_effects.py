@@ -88,7 +88,7 @@ def _progressed(model: ModelStatus, event: RecordedEvent) -> None:
 
 def _cancel_requested(model: ModelStatus, event: RecordedEvent) -> None:
     fact = cast("facts.CancelRequested", event.data)
-    if model.update is not None and fact.activity == Activity.UPDATE:
+    if model.update is not None and fact.activity == Activity.UPDATE.value:
         model.update = msgspec.structs.replace(model.update, cancelled_by=event.actor)
     elif model.work is not None and fact.activity == model.work.activity:
         model.work = msgspec.structs.replace(model.work, cancelled_by=event.actor)

@@ -166,7 +166,7 @@ async def models_page(
     twins = twins_of(shown)
     matrix = view == "matrix" and len(nodes) > 1
     matrix_rows, part = part_of(page, _matrix(page, found) if matrix else [])
-    listed = []
+    listed: Sequence[ModelStatus] = []
     if not matrix:
         listed, part = part_of(page, found)
     rows, time_slice = [], TimeSlice()
