@@ -70,10 +70,10 @@ def test_table_shows_each_goal_and_whether_it_is_met(ran: Ran, what: str) -> Non
 
 
 def test_table_has_a_line_for_each_row(ran: Ran) -> None:
-    told = ran.lines[1 : ran.lines.index("")]
+    result = ran.lines[1 : ran.lines.index("")]
 
     assert [row["what"] for row in ran.rows] == [
-        line[: len(row["what"])] for line, row in zip(told, ran.rows, strict=True)
+        line[: len(row["what"])] for line, row in zip(result, ran.rows, strict=True)
     ]
 
 

@@ -13,7 +13,7 @@ SHOWN = re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", PAGE)
 def test_every_picture_is_there_and_says_what_it_shows() -> None:
     assert SHOWN
     assert [path for _, path in SHOWN if not (DOCS / path).is_file()] == []
-    assert [path for told, path in SHOWN if len(told) < 20] == []
+    assert [path for result, path in SHOWN if len(result) < 20] == []
 
 
 def test_no_picture_is_large_or_left_over() -> None:

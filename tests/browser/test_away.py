@@ -54,8 +54,8 @@ def test_service_that_ends_and_comes_back(
         page.get_by_role("dialog").get_by_role("button", name="pull").click()
         expect_state(page, program, model, "available")
 
-        told = [fact for fact, _ in events_and_actors(program, model)]
-        assert [fact for fact in told if fact != "PullProgressed"][:4] == [
+        result = [fact for fact, _ in events_and_actors(program, model)]
+        assert [fact for fact in result if fact != "PullProgressed"][:4] == [
             *("PullStarted", "PullInterrupted", "PullStarted", "PullCompleted")
         ]
 

@@ -24,8 +24,8 @@ def test_chart_shows_value_and_time_and_leads_to_its_table(
         has=page.get_by_role("heading", name="Memory")
     )
     piece = memory.locator("svg rect", has_text=MODEL).last
-    told = re.compile(rf"{MODEL}: [\d.]+ GB.*, .*\d\d:\d\d:\d\d to .*\d\d:\d\d:\d\d")
-    expect(piece.locator("title")).to_have_text(told)
+    result = re.compile(rf"{MODEL}: [\d.]+ GB.*, .*\d\d:\d\d:\d\d to .*\d\d:\d\d:\d\d")
+    expect(piece.locator("title")).to_have_text(result)
     expect(memory.get_by_role("link", name=MODEL)).to_be_visible()
     memory.get_by_role("link", name="Table").click()
 

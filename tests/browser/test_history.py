@@ -104,8 +104,8 @@ def test_compare_with_now(
 
     page.get_by_role("link", name="Compare with now").click()
 
-    told = page.get_by_role("region", name="Differences").get_by_role("row")
-    state = told.filter(has_text=MODEL).filter(has_text="state")
+    result = page.get_by_role("region", name="Differences").get_by_role("row")
+    state = result.filter(has_text=MODEL).filter(has_text="state")
     expect(state).to_contain_text("available")
     expect(state).to_contain_text("loaded")
 

@@ -19,12 +19,12 @@ WITH_AND_WITHOUT = pytest.mark.parametrize("script", [True, False])
 
 
 def test_shows_every_model(herdbook: RunningService, visits: PageSession) -> None:
-    told = {each["name"] for each in herdbook.get("/v1/models")}
+    result = {each["name"] for each in herdbook.get("/v1/models")}
 
     page = visits.open(herdbook)
 
     names = page.get_by_role("rowheader").get_by_role("link").all_inner_texts()
-    assert told <= set(names)
+    assert result <= set(names)
     expect(row(page, "qwen2.5-coder:7b")).to_contain_text("4.7 GB")
     expect(row(page, "qwen2.5-coder:7b")).to_contain_text("tools code insert")
     expect(page.get_by_role("status").first).to_have_text("live")
@@ -103,9 +103,9 @@ def test_pull_by_name(
     page.get_by_role("main").get_by_role("button", name="pull").last.click()
     expect_state(page, herdbook, model, "available", script=script)
 
-    told = events_and_actors(herdbook, model)
-    assert told[0][0] == "PullStarted"
-    assert {actor for _, actor in told} == {"api:local"}
+    result = events_and_actors(herdbook, model)
+    assert result[0][0] == "PullStarted"
+    assert {actor for _, actor in result} == {"api:local"}
 
 
 def test_filter_applies_while_one_types(

@@ -57,13 +57,13 @@ def test_log_is_filtered_and_an_event_opens(
     position = int(page.url.rpartition("/")[2])
     event = herdbook.get(f"/v1/events/{position}")
     envelope = page.get_by_role("region", name="Envelope")
-    for told in (
+    for result in (
         event["hash"],
         event["event_id"],
         "api:local",
         "model/local/phi3:3.8b",
     ):
-        expect(envelope).to_contain_text(told)
+        expect(envelope).to_contain_text(result)
     led = page.get_by_role("region", name="Related events")
     expect(led).to_contain_text("load started")
     led.get_by_role("link", name=f"#{position - 1}", exact=True).click()

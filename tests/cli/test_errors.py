@@ -57,18 +57,18 @@ def test_exit_codes_are_those_of_the_table(error: HerdbookError, code: int) -> N
 
 
 def test_sentence_has_subject_state_and_remedy_in_one_line() -> None:
-    told = errors.shape(ModelNotFoundError("mistral:9b", where="node 'local'"))
+    result = errors.shape(ModelNotFoundError("mistral:9b", where="node 'local'"))
 
-    assert errors.sentence(told) == (
+    assert errors.sentence(result) == (
         "herdbook: mistral:9b is not on node 'local'. "
         "To pull it: herdbook pull mistral:9b   (exit 3)"
     )
 
 
 def test_unexpected_errors_hint_at_verbose() -> None:
-    told = errors.unexpected(RuntimeError("odd\nthing"))
+    result = errors.unexpected(RuntimeError("odd\nthing"))
 
-    assert errors.sentence(told) == (
+    assert errors.sentence(result) == (
         "herdbook: unexpected error: RuntimeError: odd thing. This is a bug in "
         "Herdbook. Add --verbose for the traceback   (exit 1)"
     )
@@ -88,7 +88,7 @@ def test_verbose_shows_causes_and_the_traceback() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "result"),
     [
         (["foo"], 2, "No such command 'foo'. Try: herdbook --help"),
         (["ls", "--foo"], 2, "No such option '--foo'"),
@@ -138,12 +138,12 @@ def test_verbose_shows_causes_and_the_traceback() -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_errors_are_one_line_on_stderr(
-    herdbook: Herdbook, server: SandboxThread, words: list[str], code: int, told: str
+    herdbook: Herdbook, server: SandboxThread, words: list[str], code: int, result: str
 ) -> None:
     answer = herdbook(*words)
 
     assert answer.code == code
-    assert told in answer.err
+    assert result in answer.err
     assert answer.err.startswith("herdbook: ")
     assert answer.err.endswith(f"   (exit {code})\n")
     assert answer.err.count("\n") == 1

@@ -123,7 +123,7 @@ def test_json_has_no_invisible_characters() -> None:
     stream = io.StringIO()
     Screen(stream).write_json([hostile])
 
-    told = stream.getvalue()
-    assert all(c.isprintable() or c == "\n" for c in told)
-    assert json.loads(told) == [hostile]
-    assert "é🐑" in told
+    result = stream.getvalue()
+    assert all(c.isprintable() or c == "\n" for c in result)
+    assert json.loads(result) == [hostile]
+    assert "é🐑" in result

@@ -75,7 +75,7 @@ async def test_doctor_reports_each_check_of_a_sound_log(tmp_path: Path) -> None:
         "models",
         "partials",
     ]
-    levels = {each.level for told in found.values() for each in told}
+    levels = {each.level for result in found.values() for each in result}
     assert Level.PROBLEM not in levels
     assert "herdbook 0." in found["versions"][0].what
 

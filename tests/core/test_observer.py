@@ -75,8 +75,8 @@ async def test_observer_receives_every_request_of_a_refresh() -> None:
     async with observed() as (_, manager, figures):
         await manager.refresh()
 
-        told = {(one.method, one.path, one.failure) for one in figures.requests}
-        assert told == {
+        result = {(one.method, one.path, one.failure) for one in figures.requests}
+        assert result == {
             ("GET", "/api/version", None),
             ("GET", "/api/tags", None),
             ("GET", "/api/ps", None),

@@ -48,12 +48,12 @@ def run_scenario(
                 await scenario(server, manager)
                 return {one.name: one for one in await manager.all_statuses()}
 
-        told = ScenarioResult(herdbook, asyncio.run(to_its_end()))
+        result = ScenarioResult(herdbook, asyncio.run(to_its_end()))
         shown = herdbook("ls", "--all", "--json", "--no-refresh").json
         assert {one["name"]: one["state"] for one in shown} == {
-            name: status.state for name, status in told.statuses.items()
+            name: status.state for name, status in result.statuses.items()
         }
         assert herdbook("verify").code == 0
-        return told
+        return result
 
     return live

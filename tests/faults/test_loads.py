@@ -100,18 +100,18 @@ def test_failed_load_is_reported_to_all_callers_and_recorded(
         errors.extend([await error_of(one) for one in waiting])
         assert server.request_count("/api/generate") >= 1
 
-    told = run_scenario(scenario)
+    result = run_scenario(scenario)
 
     assert [isinstance(error, HerdbookError) for error in errors] == [True] * 2
     assert str(errors[0]) == str(errors[1])
-    failed = [one for one in told.sentences(NAME) if one.startswith("load failed: ")]
+    failed = [one for one in result.sentences(NAME) if one.startswith("load failed: ")]
     assert len(failed) == 1
     assert words in failed[0]
     if fault == "torn manifest":  # the server does not list it any more
-        assert told.last(NAME)[0] == "no longer on the server"
+        assert result.last(NAME)[0] == "no longer on the server"
     else:
-        assert told.shown(NAME)["state"] == ModelState.ERROR
-        assert told.shown(NAME)["last_failure"]["kind"] == kind
+        assert result.shown(NAME)["state"] == ModelState.ERROR
+        assert result.shown(NAME)["last_failure"]["kind"] == kind
 
 
 def test_caller_waits_for_a_slow_load(run_scenario: RunScenario) -> None:
@@ -145,10 +145,10 @@ def test_unload_during_a_load_waits_for_it(run_scenario: RunScenario) -> None:
         assert await manager.unload(NAME) is UnloadResult.UNLOADED
         await loading
 
-    told = run_scenario(scenario)
+    result = run_scenario(scenario)
 
-    assert told.sentences(NAME)[-2].startswith("loaded in 30 s")
-    assert told.last(NAME) == ("unloaded: on request", "command")
+    assert result.sentences(NAME)[-2].startswith("loaded in 30 s")
+    assert result.last(NAME) == ("unloaded: on request", "command")
 
 
 def test_unload_during_the_load_of_another_instance_is_refused(
@@ -205,10 +205,10 @@ def test_load_is_retried_until_the_queue_has_room(
         assert server.request_count("/api/generate") > 2
         await asyncio.gather(*theirs)
 
-    told = run_scenario(scenario, sandbox_settings=sandbox.Settings(max_queue=1))
+    result = run_scenario(scenario, sandbox_settings=sandbox.Settings(max_queue=1))
 
-    assert told.sentences(NAME)[-2:][0] == "load started"
-    assert told.last(NAME)[0].startswith("loaded in ")
+    assert result.sentences(NAME)[-2:][0] == "load started"
+    assert result.last(NAME)[0].startswith("loaded in ")
 
 
 def test_load_fails_if_the_queue_stays_full(run_scenario: RunScenario) -> None:
@@ -219,9 +219,9 @@ def test_load_fails_if_the_queue_stays_full(run_scenario: RunScenario) -> None:
         assert server.time.now() == pytest.approx(1 + 0.5 + 1 + 2 + 4 + 8, abs=0.5)
         await asyncio.gather(*theirs)
 
-    told = run_scenario(scenario, sandbox_settings=sandbox.Settings(max_queue=1))
+    result = run_scenario(scenario, sandbox_settings=sandbox.Settings(max_queue=1))
 
-    assert "the request queue of the server is full" in told.last(NAME)[0]
+    assert "the request queue of the server is full" in result.last(NAME)[0]
 
 
 def test_load_fails_if_the_model_does_not_fit_into_memory(
@@ -231,11 +231,11 @@ def test_load_fails_if_the_model_does_not_fit_into_memory(
         with pytest.raises(LoadFailedError):
             await manager.load(OTHER)
 
-    told = run_scenario(
+    result = run_scenario(
         scenario, sandbox_settings=sandbox.Settings(memory_bytes=100_000_000)
     )
 
-    assert "Unload other models, or set a smaller num_ctx" in told.last(OTHER)[0]
+    assert "Unload other models, or set a smaller num_ctx" in result.last(OTHER)[0]
 
 
 def test_embedding_model_is_loaded_with_the_embedding_endpoint(
@@ -249,10 +249,10 @@ def test_embedding_model_is_loaded_with_the_embedding_endpoint(
         ) == (1, 0)
         await manager.unload(EMBEDDING)
 
-    told = run_scenario(scenario)
+    result = run_scenario(scenario)
 
-    assert told.sentences(EMBEDDING)[-2].startswith("loaded in ")
-    assert told.last(EMBEDDING) == ("unloaded: on request", "command")
+    assert result.sentences(EMBEDDING)[-2].startswith("loaded in ")
+    assert result.last(EMBEDDING) == ("unloaded: on request", "command")
 
 
 def test_cloud_model_is_found_and_never_loaded(run_scenario: RunScenario) -> None:
@@ -263,11 +263,11 @@ def test_cloud_model_is_found_and_never_loaded(run_scenario: RunScenario) -> Non
         with pytest.raises(CloudModelError):
             await manager.load("far:cloud")
 
-    told = run_scenario(scenario)
+    result = run_scenario(scenario)
 
-    found = told.sentences("far:cloud")[0]
+    found = result.sentences("far:cloud")[0]
     assert found.startswith("found: cloud model of https://ollama.com")
-    assert told.shown("far:cloud")["state"] == "available"
+    assert result.shown("far:cloud")["state"] == "available"
 
 
 @pytest.mark.parametrize(
@@ -282,10 +282,10 @@ def test_option_of_a_wrong_type_is_refused_before_a_request(
             await manager.load(NAME, options=options, keep_alive=keep_alive)
         assert server.request_count("/api/generate") == 0
 
-    told = run_scenario(scenario)
+    result = run_scenario(scenario)
 
-    assert told.shown(NAME)["state"] == "available"
-    assert told.sentences(NAME)[-1].startswith("capabilities: ")
+    assert result.shown(NAME)["state"] == "available"
+    assert result.sentences(NAME)[-1].startswith("capabilities: ")
 
 
 def test_load_is_interrupted_if_the_server_dies_and_can_be_repeated(
@@ -302,10 +302,10 @@ def test_load_is_interrupted_if_the_server_dies_and_can_be_repeated(
         await manager.refresh()
         await manager.load(NAME)
 
-    told = run_scenario(scenario)
+    result = run_scenario(scenario)
 
-    assert told.sentences(NAME)[-3:-1] == ["load interrupted", "load started"]
-    assert told.shown(NAME)["state"] == "loaded"
+    assert result.sentences(NAME)[-3:-1] == ["load interrupted", "load started"]
+    assert result.shown(NAME)["state"] == "loaded"
 
 
 def test_failed_reload_is_recorded_with_the_unload(
@@ -317,12 +317,12 @@ def test_failed_reload_is_recorded_with_the_unload(
         with pytest.raises(LoadFailedError):
             await manager.load(NAME, options={"num_ctx": 1024})
 
-    told = run_scenario(scenario)
+    result = run_scenario(scenario)
 
-    unloaded, started, failed = told.sentences(NAME)[-3:]
+    unloaded, started, failed = result.sentences(NAME)[-3:]
     assert (unloaded, started) == ("unloaded: on request", "load started: num_ctx 1024")
     assert "the server does not have enough memory" in failed
-    assert told.shown(NAME)["state"] == "error"
+    assert result.shown(NAME)["state"] == "error"
 
 
 def test_reload_that_is_refused_leaves_the_model_loaded(
@@ -334,7 +334,7 @@ def test_reload_that_is_refused_leaves_the_model_loaded(
         with pytest.raises(HerdbookError):
             await manager.load(NAME, options={"num_ctx": 1024})
 
-    told = run_scenario(scenario, settings=ManagerSettings(busy_retries=0))
+    result = run_scenario(scenario, settings=ManagerSettings(busy_retries=0))
 
-    assert told.shown(NAME)["state"] == "loaded"
-    assert told.last(NAME)[0].startswith("loaded in ")
+    assert result.shown(NAME)["state"] == "loaded"
+    assert result.last(NAME)[0].startswith("loaded in ")

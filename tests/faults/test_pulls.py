@@ -77,20 +77,20 @@ def test_failed_pull_is_reported_to_all_callers_and_recorded(
         attempts = 1 + (kind == "stalled") * ManagerSettings().max_stalls
         assert server.request_count("/api/pull") == attempts
 
-    told = run_scenario(scenario, models="none")
+    result = run_scenario(scenario, models="none")
 
     assert len({str(error) for error in errors}) == 1
     assert [isinstance(error, OllamaError) for error in errors] == [True] * 3
-    sentence, cause = told.last(BIG)
+    sentence, cause = result.last(BIG)
     assert sentence.startswith("pull failed")
     assert words in sentence
     assert cause == "command"
-    assert told.shown(BIG)["last_failure"]["kind"] == kind
+    assert result.shown(BIG)["last_failure"]["kind"] == kind
 
 
-def steps(told: ScenarioResult, name: str = BIG) -> list[str]:
+def steps(result: ScenarioResult, name: str = BIG) -> list[str]:
     """Return the first two words of each sentence: what happened, in short."""
-    return [" ".join(said.split()[:2]) for said in told.sentences(name)]
+    return [" ".join(said.split()[:2]) for said in result.sentences(name)]
 
 
 def test_pull_completes_when_connections_are_cut(
@@ -101,9 +101,9 @@ def test_pull_completes_when_connections_are_cut(
         progress = await pull_to_end(manager, BIG)
         assert progress[-1].refetched_bytes == 0
 
-    told = run_scenario(scenario, models="none")
+    result = run_scenario(scenario, models="none")
 
-    assert steps(told) == ["pull started", "pulled in", "capabilities: completion,"]
+    assert steps(result) == ["pull started", "pulled in", "capabilities: completion,"]
 
 
 def test_progress_does_not_decrease_when_reset_connections_lose_data(
@@ -115,14 +115,14 @@ def test_progress_does_not_decrease_when_reset_connections_lose_data(
         pulling = asyncio.create_task(pull_to_end(manager, BIG))
         await server.clock.sleep(9)
         server.apply(registry={"rate": 5e6})
-        told = [one.completed_bytes for one in await pulling]
-        assert told == sorted(told)
+        result = [one.completed_bytes for one in await pulling]
+        assert result == sorted(result)
 
-    told = run_scenario(scenario, models="none")
+    result = run_scenario(scenario, models="none")
 
-    shares = [said for said in told.sentences(BIG) if said.startswith("pull at ")]
+    shares = [said for said in result.sentences(BIG) if said.startswith("pull at ")]
     assert len(shares) >= 1
-    assert told.sentences(BIG)[-2].startswith("pulled in ")
+    assert result.sentences(BIG)[-2].startswith("pulled in ")
 
 
 def test_stalled_pull_is_restarted_before_the_server_discards_data(
@@ -135,9 +135,9 @@ def test_stalled_pull_is_restarted_before_the_server_discards_data(
         assert progress[-1].refetched_bytes == 0
         assert server.request_count("/api/pull") == 3
 
-    told = run_scenario(scenario, models="none")
+    result = run_scenario(scenario, models="none")
 
-    assert steps(told)[-2:] == ["pulled in", "capabilities: completion,"]
+    assert steps(result)[-2:] == ["pulled in", "capabilities: completion,"]
 
 
 def test_repeated_data_does_not_count_as_progress(run_scenario: RunScenario) -> None:
@@ -151,9 +151,9 @@ def test_repeated_data_does_not_count_as_progress(run_scenario: RunScenario) -> 
             await pull_to_end(manager, BIG)
         assert server.request_count("/api/pull") == 1 + ManagerSettings().max_stalls
 
-    told = run_scenario(scenario, models="none")
+    result = run_scenario(scenario, models="none")
 
-    assert "no data arrived for 20 s" in told.last(BIG)[0]
+    assert "no data arrived for 20 s" in result.last(BIG)[0]
 
 
 def test_pull_works_again_after_a_restart_of_the_server(
@@ -170,13 +170,13 @@ def test_pull_works_again_after_a_restart_of_the_server(
         await pull_to_end(manager, BIG)
         await manager.refresh()
 
-    told = run_scenario(scenario, models="none")
+    result = run_scenario(scenario, models="none")
 
-    said = " | ".join(told.sentences(BIG))
+    said = " | ".join(result.sentences(BIG))
     assert "pull failed at 361 MB of 1.3 GB" in said
     assert "the connection to the server broke" in said
-    assert steps(told)[-2:] == ["pulled in", "capabilities: completion,"]
-    node = told.herdbook("history", "--no-refresh").out
+    assert steps(result)[-2:] == ["pulled in", "capabilities: completion,"]
+    node = result.herdbook("history", "--no-refresh").out
     assert "lost: " in node
     assert node.count("reached at") == 2
 
@@ -190,9 +190,9 @@ def test_pull_right_after_a_cancel_is_repeated(
         await pull_to_end(manager, BIG)
         assert server.request_count("/api/pull") == 3
 
-    told = run_scenario(scenario, models="none")
+    result = run_scenario(scenario, models="none")
 
-    assert [step for step in steps(told) if step != "pull at"] == [
+    assert [step for step in steps(result) if step != "pull at"] == [
         "pull started",
         "pull cancelled",
         "pull started",
@@ -214,9 +214,9 @@ def test_two_instances_pull_a_model_once(run_scenario: RunScenario) -> None:
             assert (await theirs).present
         assert server.request_count("/api/pull") == 1
 
-    told = run_scenario(scenario, models="none")
+    result = run_scenario(scenario, models="none")
 
-    assert told.sentences(BIG).count("pull started") == 1
+    assert result.sentences(BIG).count("pull started") == 1
 
 
 def test_follower_of_another_instances_pull_gets_its_error(
@@ -236,9 +236,9 @@ def test_follower_of_another_instances_pull_gets_its_error(
                 assert isinstance(end, PullError)
                 assert end.kind == "disk_full"
 
-    told = run_scenario(scenario, models="none")
+    result = run_scenario(scenario, models="none")
 
-    assert told.sentences(BIG).count("pull started") == 1
+    assert result.sentences(BIG).count("pull started") == 1
 
 
 @pytest.mark.parametrize("leaves", ["they", "we"])
@@ -257,12 +257,12 @@ def test_pull_shares_the_download_of_another_client(
         await staying
         await manager.refresh()
 
-    told = run_scenario(scenario, models="none")
+    result = run_scenario(scenario, models="none")
 
     ends = {"they": "pulled in", "we": "found: 1.3"}
-    assert told.shown(BIG)["state"] == "available"
-    assert steps(told)[-2] == ends[leaves]
-    assert ("pull cancelled" in steps(told)) is (leaves == "we")
+    assert result.shown(BIG)["state"] == "available"
+    assert steps(result)[-2] == ends[leaves]
+    assert ("pull cancelled" in steps(result)) is (leaves == "we")
 
 
 def test_update_of_a_loaded_model_that_changes_nothing(
@@ -272,10 +272,10 @@ def test_update_of_a_loaded_model_that_changes_nothing(
         await manager.load("plain")
         await pull_to_end(manager, "plain")
 
-    told = run_scenario(scenario)
+    result = run_scenario(scenario)
 
-    assert told.last("plain") == ("up to date", "command")
-    assert told.shown("plain")["state"] == "loaded"
+    assert result.last("plain") == ("up to date", "command")
+    assert result.shown("plain")["state"] == "loaded"
 
 
 def test_update_of_a_loaded_model_to_other_weights_leaves_a_runner_of_no_model(
@@ -291,10 +291,10 @@ def test_update_of_a_loaded_model_to_other_weights_leaves_a_runner_of_no_model(
         await pulling
         assert (await manager.get_status("llava:7b")).state is ModelState.AVAILABLE
 
-    told = run_scenario(scenario)
+    result = run_scenario(scenario)
 
     sentence = "unloaded: the model was replaced"
-    assert told.last("llava:7b") == (sentence, "observed")
+    assert result.last("llava:7b") == (sentence, "observed")
 
 
 def test_pull_fails_if_the_server_sends_nothing(run_scenario: RunScenario) -> None:
@@ -304,9 +304,9 @@ def test_pull_fails_if_the_server_sends_nothing(run_scenario: RunScenario) -> No
             await pull_to_end(manager, BIG)
 
     settings = ManagerSettings(silence_timeout_s=60, max_stalls=2)
-    told = run_scenario(scenario, models="none", settings=settings)
+    result = run_scenario(scenario, models="none", settings=settings)
 
-    assert "no data arrived for 60 s" in told.last(BIG)[0]
+    assert "no data arrived for 60 s" in result.last(BIG)[0]
 
 
 def test_pull_fails_if_the_server_repeats_one_line_endlessly(
@@ -323,6 +323,6 @@ def test_pull_fails_if_the_server_repeats_one_line_endlessly(
         assert isinstance(pulling.exception(), StalledError)
 
     settings = ManagerSettings(silence_timeout_s=60, max_stalls=1)
-    told = run_scenario(scenario, models="none", settings=settings)
+    result = run_scenario(scenario, models="none", settings=settings)
 
-    assert "no data arrived for 60 s" in told.last(BIG)[0]
+    assert "no data arrived for 60 s" in result.last(BIG)[0]

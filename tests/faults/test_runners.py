@@ -48,12 +48,12 @@ def test_names_of_the_same_weights_are_loaded_and_unloaded_together(
         await server.unload(ALIAS)
         await manager.refresh()
 
-    told = run_scenario(scenario)
+    result = run_scenario(scenario)
 
-    assert told.last(PLAIN) == ("unloaded: on request", "observed")
-    assert told.last(ALIAS) == ("unloaded: on request", "shared")
-    assert told.sentences(ALIAS)[-2].startswith("loaded: 4k context")
-    assert "unloaded: on request same weights, observed by" in told.screen(ALIAS)
+    assert result.last(PLAIN) == ("unloaded: on request", "observed")
+    assert result.last(ALIAS) == ("unloaded: on request", "shared")
+    assert result.sentences(ALIAS)[-2].startswith("loaded: 4k context")
+    assert "unloaded: on request same weights, observed by" in result.screen(ALIAS)
 
 
 def test_load_with_other_parameters_replaces_the_runner_of_all_names(
@@ -66,11 +66,11 @@ def test_load_with_other_parameters_replaces_the_runner_of_all_names(
         await server.load("twin")
         await manager.refresh()
 
-    told = run_scenario(scenario)
+    result = run_scenario(scenario)
 
-    assert told.last(PLAIN)[0].startswith("reloaded: 1k context")
-    assert told.shown(PLAIN)["context"]["in_effect"] == 1024
-    assert told.shown("twin")["state"] == "loaded"
+    assert result.last(PLAIN)[0].startswith("reloaded: 1k context")
+    assert result.shown(PLAIN)["context"]["in_effect"] == 1024
+    assert result.shown("twin")["state"] == "loaded"
 
 
 def test_model_stays_loaded_if_an_update_keeps_its_weights(
@@ -81,13 +81,13 @@ def test_model_stays_loaded_if_an_update_keeps_its_weights(
         await replaced(server, "update-me:latest", by="update-me:v2")
         await manager.refresh()
 
-    told = run_scenario(scenario)
-    shown = told.shown("update-me")
+    result = run_scenario(scenario)
+    shown = result.shown("update-me")
 
     assert shown["state"] == "loaded"
     assert shown["runner"]["digest"] != shown["digest"]
-    assert any(said.startswith("updated: ") for said in told.sentences("update-me"))
-    assert not any("unloaded" in said for said in told.sentences("update-me"))
+    assert any(said.startswith("updated: ") for said in result.sentences("update-me"))
+    assert not any("unloaded" in said for said in result.sentences("update-me"))
 
 
 def test_update_to_other_weights_unloads_the_model(
@@ -98,12 +98,12 @@ def test_update_to_other_weights_unloads_the_model(
         await replaced(server, PLAIN, by=OTHER)
         await manager.refresh()
 
-    told = run_scenario(scenario)
+    result = run_scenario(scenario)
 
     sentence = "unloaded: the model was replaced"
-    assert told.last(PLAIN) == (sentence, "observed")
-    assert told.shown(PLAIN)["state"] == "available"
-    assert told.shown(ALIAS)["state"] == "loaded"
+    assert result.last(PLAIN) == (sentence, "observed")
+    assert result.shown(PLAIN)["state"] == "available"
+    assert result.shown(ALIAS)["state"] == "loaded"
 
 
 def test_runner_with_the_digest_of_the_model_counts_if_two_have_its_name(
@@ -116,8 +116,8 @@ def test_runner_with_the_digest_of_the_model_counts_if_two_have_its_name(
         assert await names_in_memory(server) == [PLAIN, PLAIN]
         await manager.refresh()
 
-    told = run_scenario(scenario)
-    plain, alias = told.shown(PLAIN), told.shown(ALIAS)
+    result = run_scenario(scenario)
+    plain, alias = result.shown(PLAIN), result.shown(ALIAS)
 
     assert plain["runner"]["digest"] == plain["digest"]
     assert alias["runner"]["name"] == PLAIN
@@ -136,10 +136,10 @@ def test_runner_of_a_deleted_model_belongs_to_no_model(
         assert await names_in_memory(server) == [NAME]
         found.extend([one.what for one in await manager.doctor()])
 
-    told = run_scenario(scenario)
+    result = run_scenario(scenario)
 
-    assert told.last(NAME) == ("no longer on the server", "observed")
-    assert told.shown(NAME)["runner"] is None
+    assert result.last(NAME) == ("no longer on the server", "observed")
+    assert result.shown(NAME)["runner"] is None
     assert any(f"in memory for {NAME}, which was deleted" in what for what in found)
 
 
@@ -153,10 +153,10 @@ def test_model_that_is_pulled_again_while_its_runner_exists_is_loaded(
         await server.pull(PLAIN)
         await manager.refresh()
 
-    told = run_scenario(scenario)
+    result = run_scenario(scenario)
 
-    assert told.sentences(PLAIN)[-4] == "no longer on the server"
-    assert told.sentences(PLAIN)[-1].startswith("loaded: 4k context")
+    assert result.sentences(PLAIN)[-4] == "no longer on the server"
+    assert result.sentences(PLAIN)[-1].startswith("loaded: 4k context")
 
 
 def test_dead_runner_is_listed_until_the_next_request(
@@ -170,11 +170,11 @@ def test_dead_runner_is_listed_until_the_next_request(
         await server.load(NAME)
         await manager.refresh()
 
-    told = run_scenario(scenario)
+    result = run_scenario(scenario)
 
-    assert told.sentences(NAME)[-2].startswith("loaded in ")
-    assert told.last(NAME) == ("used by another program", "observed")
-    assert told.shown(NAME)["state"] == "loaded"
+    assert result.sentences(NAME)[-2].startswith("loaded in ")
+    assert result.last(NAME) == ("used by another program", "observed")
+    assert result.shown(NAME)["state"] == "loaded"
 
 
 def test_eviction_names_the_model_that_needed_the_memory(
@@ -185,13 +185,14 @@ def test_eviction_names_the_model_that_needed_the_memory(
         await server.load(OTHER)
         await manager.refresh()
 
-    told = run_scenario(scenario, sandbox_settings=ONE_PLACE)
+    result = run_scenario(scenario, sandbox_settings=ONE_PLACE)
 
-    assert told.last(NAME) == (
+    assert result.last(NAME) == (
         f"unloaded: evicted to make room for {OTHER}",
         "eviction",
     )
-    assert f"evicted to make room for {OTHER} evicted, observed by" in told.screen(NAME)
+    sentence = f"evicted to make room for {OTHER} evicted, observed by"
+    assert sentence in result.screen(NAME)
 
 
 def test_model_without_expiry_can_be_evicted(run_scenario: RunScenario) -> None:
@@ -199,10 +200,10 @@ def test_model_without_expiry_can_be_evicted(run_scenario: RunScenario) -> None:
         await manager.load(NAME, keep_alive=-1)
         await manager.load(OTHER)
 
-    told = run_scenario(scenario, sandbox_settings=ONE_PLACE)
+    result = run_scenario(scenario, sandbox_settings=ONE_PLACE)
 
-    assert told.sentences(NAME)[-2].endswith("no expiry")
-    assert told.last(NAME)[0] == f"unloaded: evicted to make room for {OTHER}"
+    assert result.sentences(NAME)[-2].endswith("no expiry")
+    assert result.last(NAME)[0] == f"unloaded: evicted to make room for {OTHER}"
 
 
 def test_eviction_names_a_model_that_was_reloaded_with_more_memory(
@@ -214,11 +215,11 @@ def test_eviction_names_a_model_that_was_reloaded_with_more_memory(
         await server.load(OTHER, options={"num_ctx": 8192})
         await manager.refresh()
 
-    told = run_scenario(
+    result = run_scenario(
         scenario, sandbox_settings=sandbox.Settings(memory_bytes=473_000_000)
     )
 
-    assert told.last(NAME)[0] == f"unloaded: evicted to make room for {OTHER}"
+    assert result.last(NAME)[0] == f"unloaded: evicted to make room for {OTHER}"
 
 
 def test_eviction_names_a_load_that_is_still_running(
@@ -233,9 +234,9 @@ def test_eviction_names_a_load_that_is_still_running(
         await manager.refresh()
         await loading
 
-    told = run_scenario(scenario, sandbox_settings=ONE_PLACE)
+    result = run_scenario(scenario, sandbox_settings=ONE_PLACE)
 
-    assert told.last(NAME) == (
+    assert result.last(NAME) == (
         f"unloaded: evicted to make room for {OTHER}",
         "eviction",
     )
@@ -256,10 +257,10 @@ def test_pinned_model_waits_for_the_load_that_evicted_it(
         await server.clock.sleep(60)
 
     settings = ManagerSettings(reconcile_every_s=10)
-    told = run_scenario(scenario, sandbox_settings=ONE_PLACE, settings=settings)
+    result = run_scenario(scenario, sandbox_settings=ONE_PLACE, settings=settings)
 
-    assert told.shown(NAME)["state"] == "loaded"
-    assert told.sentences(NAME).count("load started") == 2
+    assert result.shown(NAME)["state"] == "loaded"
+    assert result.sentences(NAME).count("load started") == 2
 
 
 def test_runner_expires_when_keep_alive_ends(run_scenario: RunScenario) -> None:
@@ -268,9 +269,9 @@ def test_runner_expires_when_keep_alive_ends(run_scenario: RunScenario) -> None:
         server.time.advance(601)
         await manager.refresh()
 
-    told = run_scenario(scenario)
+    result = run_scenario(scenario)
 
-    assert told.last(NAME) == ("unloaded: keep-alive expired", "expiry")
+    assert result.last(NAME) == ("unloaded: keep-alive expired", "expiry")
 
 
 def test_restart_of_the_server_unloads_all_models(run_scenario: RunScenario) -> None:
@@ -281,10 +282,10 @@ def test_restart_of_the_server_unloads_all_models(run_scenario: RunScenario) -> 
         server.apply(server="started")
         await manager.refresh()
 
-    told = run_scenario(scenario)
+    result = run_scenario(scenario)
 
     for name in (NAME, OTHER):
-        assert told.last(name) == ("unloaded: the server restarted", "restart")
+        assert result.last(name) == ("unloaded: the server restarted", "restart")
 
 
 def test_deferred_unload_is_recorded_as_requested(
@@ -298,9 +299,9 @@ def test_deferred_unload_is_recorded_as_requested(
         await talking
         await manager.refresh()
 
-    told = run_scenario(scenario)
+    result = run_scenario(scenario)
 
-    assert told.last(NAME) == ("unloaded: on request", "observed")
+    assert result.last(NAME) == ("unloaded: on request", "observed")
 
 
 def test_reload_with_other_options_is_not_recorded_as_an_unload(
@@ -315,8 +316,8 @@ def test_reload_with_other_options_is_not_recorded_as_an_unload(
         await manager.refresh()
         await loading
 
-    told = run_scenario(scenario)
+    result = run_scenario(scenario)
 
     for name in (PLAIN, ALIAS):
-        assert not any("unloaded" in said for said in told.sentences(name))
-        assert told.last(name)[0].startswith("reloaded: 1k context")
+        assert not any("unloaded" in said for said in result.sentences(name))
+        assert result.last(name)[0].startswith("reloaded: 1k context")

@@ -36,13 +36,13 @@ def test_server_that_does_not_answer_is_lost_and_its_models_are_stale(
             await manager.refresh()
         assert failure.value.kind == kind
 
-    told = run_scenario(scenario, settings=ManagerSettings(refresh_timeout_s=3))
+    result = run_scenario(scenario, settings=ManagerSettings(refresh_timeout_s=3))
 
-    newest = told.herdbook("history", "--limit", "1", "--no-refresh").out
+    newest = result.herdbook("history", "--limit", "1", "--no-refresh").out
     assert "lost: " in newest
     assert words in newest
-    assert told.shown(NAME)["state"] == "available"
-    assert told.shown(NAME)["stale_since"] is not None
+    assert result.shown(NAME)["state"] == "available"
+    assert result.shown(NAME)["stale_since"] is not None
 
 
 def test_server_that_answers_again_is_reached_and_its_models_are_current(
@@ -55,11 +55,11 @@ def test_server_that_answers_again_is_reached_and_its_models_are_current(
         server.apply(server="started")
         await manager.refresh()
 
-    told = run_scenario(scenario)
+    result = run_scenario(scenario)
 
-    newest = told.herdbook("history", "--limit", "1", "--no-refresh").out
+    newest = result.herdbook("history", "--limit", "1", "--no-refresh").out
     assert "reached at http://127.0.0.1:" in newest
-    assert told.shown(NAME)["stale_since"] is None
+    assert result.shown(NAME)["stale_since"] is None
 
 
 def test_model_that_another_program_deleted_has_vanished(

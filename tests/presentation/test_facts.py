@@ -26,7 +26,7 @@ def test_every_state_has_a_sign_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "result"),
     [
         (250, "unloads in 4 min"),
         (0.2, "unloads in 1 s"),
@@ -34,10 +34,10 @@ def test_every_state_has_a_sign_of_its_own() -> None:
         (86_400 * 365 * 300, "no expiry"),
     ],
 )
-def test_expiry_is_counted_down(seconds: float, told: str) -> None:
+def test_expiry_is_counted_down(seconds: float, result: str) -> None:
     at = NOW.at + timedelta(seconds=seconds)
 
-    assert facts.expiry_text(runner(expires_at=at), NOW) == told
+    assert facts.expiry_text(runner(expires_at=at), NOW) == result
 
 
 def test_unknown_expiry_is_not_shown() -> None:
@@ -45,15 +45,15 @@ def test_unknown_expiry_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("vram", "told"),
+    ("vram", "result"),
     [
         (0, "2.0 GB, CPU"),
         (2_000_000_000, "2.0 GB, GPU"),
         (500_000_000, "2.0 GB, 500 MB of 2.0 GB (25 %) on the GPU"),
     ],
 )
-def test_memory_says_where_it_is(vram: int, told: str) -> None:
-    assert facts.memory_text(runner(size_vram_bytes=vram), "a:latest") == told
+def test_memory_says_where_it_is(vram: int, result: str) -> None:
+    assert facts.memory_text(runner(size_vram_bytes=vram), "a:latest") == result
 
 
 def test_weights_are_shared_with_who_is_there() -> None:

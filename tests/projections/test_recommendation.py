@@ -73,15 +73,15 @@ FAILED = facts.LoadFailed(kind="out_of_memory", message="")
 PULLING = facts.PullStarted(instance="i")
 
 
-def view_of(*told: tuple[str, AnyFact], node: str = "local") -> RecommendationView:
+def view_of(*result: tuple[str, AnyFact], node: str = "local") -> RecommendationView:
     view = RecommendationView()
-    for position, (name, fact) in enumerate(told, start=1):
+    for position, (name, fact) in enumerate(result, start=1):
         view.apply(event(position, model_stream(node, name), fact))
     return view
 
 
-def history(name: str, *told: AnyFact) -> list[tuple[str, AnyFact]]:
-    return [(name, fact) for fact in told]
+def history(name: str, *result: AnyFact) -> list[tuple[str, AnyFact]]:
+    return [(name, fact) for fact in result]
 
 
 def order(view: RecommendationView, role: ModelRole = ModelRole.GENERAL) -> list[str]:
@@ -153,7 +153,7 @@ def test_missing_rank_is_a_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "reason"),
+    ("result", "reason"),
     [
         ([found(), CHATS, LOADING], "loading"),
         ([CHATS, PULLING], "pulling"),
@@ -166,9 +166,9 @@ def test_missing_rank_is_a_reason() -> None:
     ],
 )
 def test_model_that_cannot_be_used_now_is_passed_over(
-    told: list[AnyFact], reason: str
+    result: list[AnyFact], reason: str
 ) -> None:
-    view = view_of(*history("a", *told))
+    view = view_of(*history("a", *result))
     assert order(view) == []
     assert why_not(view, ModelRole.GENERAL) == {"a": (reason,)}
 
@@ -353,8 +353,8 @@ def test_every_model_is_either_chosen_or_passed_over_with_a_reason(
     view = RecommendationView()
     fold(view, events)
     answer = view.explain(role)
-    told = [f"model/{c.node}/{c.name}" for c in (*answer.chosen, *answer.passed_over)]
-    assert sorted(told) == sorted({recorded.stream for recorded in events})
+    result = [f"model/{c.node}/{c.name}" for c in (*answer.chosen, *answer.passed_over)]
+    assert sorted(result) == sorted({recorded.stream for recorded in events})
     assert all(c.reasons for c in (*answer.chosen, *answer.passed_over))
     usable = {ModelState.AVAILABLE, ModelState.LOADED}
     assert {candidate.state for candidate in answer.chosen} <= usable
@@ -379,10 +379,10 @@ def test_first_is_the_first_of_the_order() -> None:
 CODES = detected("completion", "coding", coding=3)
 
 
-def used_since_3(*told: tuple[str, AnyFact]) -> RecommendationView:
+def used_since_3(*result: tuple[str, AnyFact]) -> RecommendationView:
     """Return a view of a log that has uses of the newest schema."""
     view = RecommendationView()
-    for position, (name, fact) in enumerate(told, start=1):
+    for position, (name, fact) in enumerate(result, start=1):
         view.apply(
             event(
                 position,
@@ -486,9 +486,9 @@ def test_uses_of_old_schemas_count_for_every_role(schema: int, role: ModelRole) 
     able = detected(
         "completion", "coding", "tools", "vision", "thinking", "embedding", parameters=1
     )
-    told = [*history("a", found(), able), *history("b", found(), able)]
-    told.append(("b", facts.ModelUsed(role="vision")))
-    for position, (name, fact) in enumerate(told, start=1):
+    result = [*history("a", found(), able), *history("b", found(), able)]
+    result.append(("b", facts.ModelUsed(role="vision")))
+    for position, (name, fact) in enumerate(result, start=1):
         stream = model_stream("local", name)
         view.apply(event(position, stream, fact, schema=schema))
 

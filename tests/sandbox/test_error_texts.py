@@ -85,6 +85,6 @@ def test_date_has_nanoseconds_without_trailing_zeros() -> None:
 
 
 def test_date_is_shown_in_the_zone_of_the_server() -> None:
-    told = go_date(datetime(2026, 1, 1, tzinfo=UTC), zone_minutes=-420)
+    result = go_date(datetime(2026, 1, 1, tzinfo=UTC), zone_minutes=-420)
 
-    assert told == "2025-12-31T17:00:00-07:00"
+    assert result == "2025-12-31T17:00:00-07:00"

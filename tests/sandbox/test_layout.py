@@ -51,12 +51,12 @@ def test_digests_are_the_same_in_every_process() -> None:
         "from herdbook.sandbox.models.catalogue import read_catalogue as read;"
         "print(read().library['gemma3:27b'].manifest.digest)"
     )
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
 
     here = read_catalogue().library["gemma3:27b"].manifest.digest
-    assert told.stdout.strip() == here
+    assert result.stdout.strip() == here
 
 
 def test_aliases_in_the_library_share_their_content() -> None:

@@ -25,11 +25,11 @@ async def show(client: Any, model: str) -> Any:
 async def test_common_model_is_described_completely(client_of: Any) -> None:
     client = client_of(models="some")
 
-    told = await show(client, "gemma3:4b")
+    result = await show(client, "gemma3:4b")
 
-    assert told["capabilities"] == ["completion", "vision"]
-    assert told["model_info"]["gemma3.context_length"] == 131072
-    assert told["details"]["parameter_size"] == "4.3B"
+    assert result["capabilities"] == ["completion", "vision"]
+    assert result["model_info"]["gemma3.context_length"] == 131072
+    assert result["details"]["parameter_size"] == "4.3B"
 
 
 async def test_store_can_start_with_named_models(client_of: Any) -> None:

@@ -46,9 +46,9 @@ def recorded_dates(recording: dict[str, Any]) -> Iterator[datetime]:
     asked = [one for one in recording["exchanges"] if "request" in one]
     began = None
     for exchange in asked:
-        told = exchange["response"].get("json")
-        if began is None and isinstance(told, dict) and "created_at" in told:
-            created = datetime.fromisoformat(told["created_at"])
+        result = exchange["response"].get("json")
+        if began is None and isinstance(result, dict) and "created_at" in result:
+            created = datetime.fromisoformat(result["created_at"])
             began = created - timedelta(seconds=exchange["ended"])
     for exchange in asked:
         yield (began or datetime.now(UTC)) + timedelta(seconds=exchange["at"])

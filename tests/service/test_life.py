@@ -97,7 +97,7 @@ def test_service_stops_in_time_while_the_server_hangs(
     with run_service(tmp_path / "herd.db", ollama.address) as herdbook:
         ollama.apply(answer={"path": "/api/generate", "hang": True})
         body = {"kind": "load", "model": HERE}
-        told = herdbook.http.post("/v1/operations", json=body).json()
+        result = herdbook.http.post("/v1/operations", json=body).json()
         while "LoadStarted" not in herdbook.types(HERE):
             sleep(0.02)
 
@@ -106,7 +106,7 @@ def test_service_stops_in_time_while_the_server_hangs(
     ollama.apply(server="stopped")
     with run_service(tmp_path / "herd.db", ollama.address) as again:
         assert again.types(HERE)[-1] == "LoadInterrupted"
-        ended = again.get(f"/v1/operations/{told['id']}")
+        ended = again.get(f"/v1/operations/{result['id']}")
         assert ended["state"] == "interrupted"
 
 

@@ -33,12 +33,12 @@ class Lines:
 
     def __init__(self, address: str) -> None:
         self.port = int(address.rpartition(":")[2])
-        self.told = ""
+        self.output = ""
         self.answers: list[str] = []
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.told.splitlines()]
+        return [json.loads(line) for line in self.output.splitlines()]
 
     def ask(self, method: str, target: str, **given: Any) -> int:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
@@ -75,7 +75,7 @@ def running(**settings: Any) -> Iterator[Lines]:
             assert process.stdout is not None
             said = Lines(process.stdout.readline().strip())
             yield said
-            _, said.told = process.communicate("", timeout=20)
+            _, said.output = process.communicate("", timeout=20)
         finally:
             process.kill()
 
@@ -101,7 +101,7 @@ def test_request_is_logged_in_one_line_without_query_and_body() -> None:
     assert (body["method"], body["status"]) == ("POST", 200)
     assert len(long["path"]) == 200
     assert (health["actor"], long["actor"]) == (None, None)
-    assert not [word for word in ("query", "header", "the body") if word in said.told]
+    assert not [word for word in ("query", "header", "the body") if word in said.output]
 
 
 def test_no_secret_is_in_any_line_or_answer() -> None:
@@ -141,11 +141,11 @@ def test_no_secret_is_in_any_line_or_answer() -> None:
     broken = [line for line in said.lines if line["event"] == "unexpected_error"]
     assert "RuntimeError: nobody foresaw this" in broken[0]["exception"]
     for secret in (SECRET, FOREIGN):
-        assert secret not in said.told
+        assert secret not in said.output
         basic = base64.b64encode(f"olga:{secret}".encode()).decode()
-        assert basic not in said.told
-    told = [answer for answer in said.answers if SECRET in answer]
-    assert told == []
+        assert basic not in said.output
+    result = [answer for answer in said.answers if SECRET in answer]
+    assert result == []
     environment = next(answer for answer in said.answers if "PATH" in answer)
     assert "HERDBOOK_TOKENS" not in environment
 
@@ -167,7 +167,7 @@ def test_plain_log_lines_are_readable(capsys: pytest.CaptureFixture[str]) -> Non
 
     Logger("herdbook.here").info("pulled", model="a\x1b[31m", token=SECRET, tokens=7)
     Logger("herdbook.here").debug("not_told")
-    logging.getLogger("uvicorn.error").info("not told")
+    logging.getLogger("uvicorn.error").info("not shown")
     logging.getLogger("uvicorn.error").warning("a %s", "warning")
     logging.getLogger("litestar").error("broken", exc_info=ValueError(f"with {SECRET}"))
 
@@ -184,18 +184,18 @@ def test_plain_log_lines_are_readable(capsys: pytest.CaptureFixture[str]) -> Non
 def test_verbose_logs_debug_messages(capsys: pytest.CaptureFixture[str]) -> None:
     configure("json", verbose=True)
 
-    Logger("herdbook.here").debug("told", where="\udcff", path=Path("/x"))
+    Logger("herdbook.here").debug("shown", where="\udcff", path=Path("/x"))
     logging.getLogger("a").warning("%d", "no figure")
     Logger("").info("nameless")
 
-    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    assert (told[0]["event"], told[0]["path"]) == ("told", "/x")
-    assert told[1]["event"] == "%d"
-    assert "logger" not in told[2]
+    result = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert (result[0]["event"], result[0]["path"]) == ("shown", "/x")
+    assert result[1]["event"] == "%d"
+    assert "logger" not in result[2]
 
 
 def test_secrets_are_removed_everywhere() -> None:
-    told = without_secrets(
+    result = without_secrets(
         None,
         "info",
         {
@@ -211,7 +211,7 @@ def test_secrets_are_removed_everywhere() -> None:
         },
     )
 
-    assert told == {
+    assert result == {
         "event": "asked with hb_[removed]",
         "Set-Cookie": "[removed]",
         "headers": {

@@ -143,12 +143,12 @@ def test_error_table_has_exactly_the_known_errors() -> None:
 def test_error_is_answered_as_a_problem(client: TestClient[Any], name: str) -> None:
     answered = client.get(f"/raise/{name}", headers={"accept": "*/*"})
 
-    told = answered.json()
-    assert answered.status_code == told["status"] == EXPECTED[name]
+    result = answered.json()
+    assert answered.status_code == result["status"] == EXPECTED[name]
     assert answered.headers["content-type"] == "application/problem+json"
-    assert told["code"] == CLASSES[name].code
-    assert told["detail"] == "the subject is in a state. Do this"
-    assert (told["subject"], told["state"], told["remedy"]) == (
+    assert result["code"] == CLASSES[name].code
+    assert result["detail"] == "the subject is in a state. Do this"
+    assert (result["subject"], result["state"], result["remedy"]) == (
         *("the subject", "is in a state"),
         "Do this",
     )

@@ -49,9 +49,9 @@ async def test_cached_response_has_the_position_of_its_tag(
             for answer in await asyncio.gather(*asked):
                 position = int(answer.headers["etag"].split('"')[1].partition("~")[0])
                 then = await client.get(path, params={"as_of": f"#{position}"})
-                told, expected = answer.json(), then.json()
-                models = told if isinstance(told, list) else told["models"]
-                of_then = expected if isinstance(told, list) else expected["models"]
+                result, expected = answer.json(), then.json()
+                models = result if isinstance(result, list) else result["models"]
+                of_then = expected if isinstance(result, list) else expected["models"]
                 uses = {one["name"]: one["uses"] for one in models}
                 assert uses == {one["name"]: one["uses"] for one in of_then}
 

@@ -63,10 +63,10 @@ def failing_disk(
     """Make a call to the disk fail; return 0 if the operation made fewer calls."""
     journal = work.parent / "journal"
     calls, error, mode = ERRORS[kind]
-    told = Journal(journal)
+    result = Journal(journal)
     hook.fail_call(work, calls, nth, error, mode)
     try:
-        operation.act(work, told)
+        operation.act(work, result)
     except BaseExceptionGroup as group:
         if group.split(HerdbookError)[1]:
             raise
@@ -106,9 +106,9 @@ def killed_at_random(processes: int, work: Path, prepared: Any, chance: Random) 
         assert os.WIFSIGNALED(os.waitpid(child, 0)[1]), "a process ended by itself"
     submitted, acknowledged = set[str](), set[str]()
     for file in work.parent.glob("journal-*"):
-        more, told = read_journal(file)
+        more, result = read_journal(file)
         submitted |= more
-        acknowledged |= told
+        acknowledged |= result
     check(history(work / "herd.db"), prepared, submitted, acknowledged)
     opens_and_verifies(work)
     return processes
@@ -122,7 +122,7 @@ def jumping_clock(work: Path, prepared: Any, chance: Random) -> int:
     ]
     now = datetime(2026, 6, 1, tzinfo=UTC)
     journal = work.parent / "journal"
-    told = Journal(journal)
+    result = Journal(journal)
 
     async def act() -> None:
         nonlocal now
@@ -130,7 +130,7 @@ def jumping_clock(work: Path, prepared: Any, chance: Random) -> int:
         async with opened as store:
             for jump in jumps:
                 now += jump
-                await append_to(store, "model/n/m0:latest", [event()], told)
+                await append_to(store, "model/n/m0:latest", [event()], result)
 
     asyncio.run(act())
     check(history(work / "herd.db"), prepared, *read_journal(journal))

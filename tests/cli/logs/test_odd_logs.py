@@ -60,13 +60,13 @@ def test_verify_and_doctor_report_odd_events(
     position = odd_log(log, what)
 
     verified = herdbook("verify")
-    told = herdbook("verify", "--json").json["findings"]
+    result = herdbook("verify", "--json").json["findings"]
     doctor = herdbook("doctor")
 
     assert verified.code == 1
     assert f"#{position}" in verified.out
     assert ODD[what].kind in {
-        each["kind"] for each in told if each["position"] == position
+        each["kind"] for each in result if each["position"] == position
     }
     assert "Traceback" not in verified.err + doctor.err
     assert doctor.code in {0, 1}
@@ -89,6 +89,6 @@ def test_damaged_page_is_a_clear_error(
             assert fault not in answer.err, (words, answer)
         if answer.code and words[0] not in {"verify", "doctor"}:
             assert any(
-                told in answer.out + answer.err
-                for told in ("damaged", "is not a Herdbook log")
+                result in answer.out + answer.err
+                for result in ("damaged", "is not a Herdbook log")
             ), (words, answer)

@@ -45,15 +45,15 @@ def test_dry_run_of_a_pull_downloads_nothing(
 def test_json_dry_run_of_a_pull_has_every_source(
     herdbook: Herdbook, server: SandboxThread, folder: Path
 ) -> None:
-    told = herdbook("pull", "llama3.1", "--dry-run", "--json").json
+    result = herdbook("pull", "llama3.1", "--dry-run", "--json").json
 
-    assert told["update"] is False
-    assert told["fetch"] == {
+    assert result["update"] is False
+    assert result["fetch"] == {
         "size_bytes": 4_700_000_000,
         "source": "catalogue",
         "note": "Ollama's README, table of example models",
     }
-    assert (told["free"]["source"], told["free"]["note"]) == ("disk", str(folder))
+    assert (result["free"]["source"], result["free"]["note"]) == ("disk", str(folder))
 
 
 def test_load_shows_its_cost_first(herdbook: Herdbook, server: SandboxThread) -> None:
@@ -76,11 +76,11 @@ def test_dry_run_of_a_load_loads_nothing(
 def test_json_dry_run_of_a_load_has_every_source(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
-    told = herdbook("load", "llama3.2:3b", "--dry-run", "--json").json
+    result = herdbook("load", "llama3.2:3b", "--dry-run", "--json").json
 
-    assert (told["loaded"], told["runners"]) == (False, 0)
-    assert told["size"]["source"] == "tags"
-    assert told["held"] == {"size_bytes": 0, "source": "ps", "note": ""}
+    assert (result["loaded"], result["runners"]) == (False, 0)
+    assert result["size"]["source"] == "tags"
+    assert result["held"] == {"size_bytes": 0, "source": "ps", "note": ""}
 
 
 def test_json_output_does_not_contain_the_cost(

@@ -21,14 +21,14 @@ DIGEST = "a" * 64
 REGISTRY = ModelRegistry()
 
 
-def moment_of(*told: tuple[str, AnyFact]) -> ReadModel:
+def moment_of(*result: tuple[str, AnyFact]) -> ReadModel:
     """Return the moment after some facts, a minute apart, the last at noon."""
     views = Views()
     versions: dict[str, int] = {}
-    for at, (name, fact) in enumerate(told, start=1):
+    for at, (name, fact) in enumerate(result, start=1):
         stream = model_stream("local", name) if name else node_stream("local")
         versions[stream] = versions.get(stream, 0) + 1
-        when = NOON - timedelta(minutes=len(told) - at)
+        when = NOON - timedelta(minutes=len(result) - at)
         views.apply(
             RecordedEvent(
                 position=Position(at),

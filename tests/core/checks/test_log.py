@@ -235,8 +235,8 @@ def test_network_file_system_is_a_problem(
     place = tmp_path / "a b"
     place.mkdir()
     mounts = tmp_path / "mounts"
-    told = str(place.resolve()).replace(" ", "\\040")
-    mounts.write_text(f"/dev/x / ext4 rw 0 0\nfar {told} {kind} rw 0 0\n")
+    result = str(place.resolve()).replace(" ", "\\040")
+    mounts.write_text(f"/dev/x / ext4 rw 0 0\nfar {result} {kind} rw 0 0\n")
 
     assert check_file_system(place / "herd.db", mounts).level is level
 
@@ -273,7 +273,7 @@ def times(*offsets: float) -> list[datetime]:
 
 
 @pytest.mark.parametrize(
-    ("recorded_at", "level", "told"),
+    ("recorded_at", "level", "result"),
     [
         ([], Level.OK, "the newest events are in order"),
         (times(-3, -2, -1), Level.OK, "the newest events are in order"),
@@ -283,12 +283,12 @@ def times(*offsets: float) -> list[datetime]:
     ],
 )
 def test_clock_is_checked_against_the_newest_events(
-    recorded_at: list[datetime], level: Level, told: str
+    recorded_at: list[datetime], level: Level, result: str
 ) -> None:
     checked = check_clock(recorded_at, NOW)
 
     assert checked.level is level
-    assert told in checked.what
+    assert result in checked.what
 
 
 async def test_write_ahead_log_of_a_log_in_use_is_measured(tmp_path: Path) -> None:

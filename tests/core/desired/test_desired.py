@@ -78,7 +78,7 @@ def test_file_names_models_settings_memory_and_reasons(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "result"),
     [
         ("x = 1", "unknown table [x]. The only table is [models]"),
         ("", "key models: must be a table"),
@@ -98,12 +98,12 @@ def test_file_names_models_settings_memory_and_reasons(tmp_path: Path) -> None:
         ("[models.a]\nnotes = 2026-01-01", "key notes: cannot be 2026-01-01"),
     ],
 )
-def test_error_has_file_model_and_key(text: str, told: str) -> None:
+def test_error_has_file_model_and_key(text: str, result: str) -> None:
     with pytest.raises(InvalidDesiredError) as error:
         parse(tomllib.loads(text), origin="herd.toml")
 
     assert str(error.value).startswith("desired set herd.toml is not valid: ")
-    assert told in str(error.value)
+    assert result in str(error.value)
 
 
 def test_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:

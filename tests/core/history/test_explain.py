@@ -173,8 +173,8 @@ async def test_explanation_includes_a_restart_of_the_server() -> None:
         await manager.refresh()
         found = (await manager.why("llava:7b")).ancestors
 
-    told = [(each.link, each.entry.type) for each in found]
-    assert told[-3:] == [
+    result = [(each.link, each.entry.type) for each in found]
+    assert result[-3:] == [
         (Link.NODE, "NodeLost"),
         (Link.NODE, "NodeReached"),
         (Link.STATE, "ModelUnloaded"),

@@ -74,9 +74,10 @@ async def test_status_built_in_slices_matches_its_position() -> None:
     roles = [role.value for role in ModelRole]
     async with serve_manager() as (_, manager):
         for _ in range(10):
-            told = await while_used(manager, shapes.as_of(await manager.now(), roles))
+            result = await while_used(manager, shapes.as_of(await manager.now(), roles))
 
-            assert told == await shapes.as_of(await manager.as_of(told.position), roles)
+            then = await manager.as_of(result.position)
+            assert result == await shapes.as_of(then, roles)
 
 
 async def test_difference_built_in_slices_matches_its_positions() -> None:

@@ -85,13 +85,13 @@ async def test_doctor_reports_an_odd_event(what: str, tmp_path: Path) -> None:
     position = odd_log(log, what)
     async with serve_sandbox("some") as server:
         found = await examine(DoctorOptions(log=log, ollama=server.url))
-    told = [each for each in found if each.check == "events"]
+    result = [each for each in found if each.check == "events"]
     if ODD[what].kind is Kind.NAME:
-        assert [each.level for each in told] == [Level.OK]
+        assert [each.level for each in result] == [Level.OK]
     else:
-        assert {each.level for each in told} == {Level.NOTICE}
-        assert all(each.what.startswith(f"#{position} ") for each in told)
-        assert all("herdbook log --after" in each.remedy for each in told)
+        assert {each.level for each in result} == {Level.NOTICE}
+        assert all(each.what.startswith(f"#{position} ") for each in result)
+        assert all("herdbook log --after" in each.remedy for each in result)
 
 
 async def test_illegal_event_moves_the_state_that_it_names(tmp_path: Path) -> None:

@@ -40,8 +40,8 @@ def test_registry_knows_the_models_of_the_first_version(name: str) -> None:
     model = REGISTRY.find(name)
     assert model is not None
     can = model.capabilities
-    told = (can.context, can.tools, can.vision, can.coding, can.temperature)
-    assert (model.family, *told) == FOUNDING[name]
+    result = (can.context, can.tools, can.vision, can.coding, can.temperature)
+    assert (model.family, *result) == FOUNDING[name]
     assert can.json_mode
     assert not can.embedding
     assert isinstance(model.family, ModelFamily)

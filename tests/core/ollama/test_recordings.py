@@ -240,17 +240,17 @@ def test_progress_of_every_recorded_pull_never_goes_back(
     answer: RecordedAnswer,
 ) -> None:
     tracker = PullTracker()
-    told = []
+    result = []
 
     for line in answer.lines:
         tracker.take(msgspec.convert(line.json, PullLine), line.at)
-        told.append(tracker.progress(line.at))
+        result.append(tracker.progress(line.at))
 
-    for before, after in pairwise(told):
+    for before, after in pairwise(result):
         assert before.completed_bytes <= after.completed_bytes
         assert (before.total_bytes or 0) <= (after.total_bytes or 0)
-    if told[-1].status == "success":
-        assert told[-1].completed_bytes == (told[-1].total_bytes or 0)
+    if result[-1].status == "success":
+        assert result[-1].completed_bytes == (result[-1].total_bytes or 0)
 
 
 def test_counter_that_went_back_is_reported_as_fetched_twice() -> None:

@@ -121,7 +121,7 @@ def test_invalid_runner_unloads_nothing(field: str, value: str | None) -> None:
 async def test_entry_that_is_not_an_object_is_skipped_alone(odd: str) -> None:
     good = '{"name":"x:1","digest":"' + "a" * 64 + '"}'
     body = f'{{"models":[{good},{odd},{good.replace("x:1", "y:1")}]}}'.encode()
-    if odd in {"[[[", "}"}:  # where it ends cannot be told
+    if odd in {"[[[", "}"}:  # its end cannot be recognized
         with pytest.raises(BadAnswerError):
             await read_list(body, TagEntry, source=MODELS, node="it")
         return

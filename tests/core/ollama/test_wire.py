@@ -234,10 +234,10 @@ def test_trained_context_is_that_of_the_architecture(
 
 def test_parameter_count_is_exact_or_parsed_from_its_text() -> None:
     exact = a_show(model_info={"general.parameter_count": 8_030_261_312})
-    told = read(ShowAnswer, details={"parameter_size": "8.0B"})
+    result = read(ShowAnswer, details={"parameter_size": "8.0B"})
 
     assert exact.parameter_count == 8_030_261_312
-    assert told.parameter_count == 8_000_000_000
+    assert result.parameter_count == 8_000_000_000
 
 
 @pytest.mark.parametrize(

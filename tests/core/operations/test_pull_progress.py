@@ -250,7 +250,7 @@ steps = st.lists(
 def test_progress_never_goes_back_and_ends_at_the_total(
     steps: list[tuple[PullLine | None, float]], known: int | None
 ) -> None:
-    tracker, now, told = PullTracker(total_bytes=known), 0.0, []
+    tracker, now, result = PullTracker(total_bytes=known), 0.0, []
 
     for line, wait in [*steps, (SUCCESS, 0.0)]:
         now += wait
@@ -258,18 +258,18 @@ def test_progress_never_goes_back_and_ends_at_the_total(
             tracker.restart()
         else:
             tracker.take(line, now)
-        told.append(tracker.progress(now))
+        result.append(tracker.progress(now))
 
-    for before, after in pairwise(told):
+    for before, after in pairwise(result):
         assert before.completed_bytes <= after.completed_bytes
         assert (before.total_bytes or 0) <= (after.total_bytes or 0)
         assert (before.fetched_bytes or 0) <= (after.fetched_bytes or 0)
-    for each in told:
+    for each in result:
         assert each.completed_bytes <= (each.total_bytes or 0)
         assert 0 <= each.refetched_bytes <= (each.fetched_bytes or 0)
         assert each.rate_bytes_s is None or each.rate_bytes_s >= 0
         assert each.eta_s is None or each.eta_s >= 0
-    assert told[-1].completed_bytes == (told[-1].total_bytes or 0)
+    assert result[-1].completed_bytes == (result[-1].total_bytes or 0)
 
 
 @pytest.mark.parametrize("odd", [None, -1, 10**400, 1.5, "12", True, [1], {}])
@@ -278,8 +278,8 @@ def test_impossible_number_leaves_the_layer_unchanged(odd: object) -> None:
     tracker.take(PullLine(status="pulling", digest="a", total=100, completed=40), 0)
     tracker.take(PullLine(status="pulling", digest="a", total=odd, completed=odd), 1)
 
-    told = tracker.progress(1)
-    assert (told.completed_bytes, told.total_bytes) == (40, 100)
+    result = tracker.progress(1)
+    assert (result.completed_bytes, result.total_bytes) == (40, 100)
 
 
 @pytest.mark.parametrize(

@@ -30,12 +30,13 @@ async def test_running_pull_has_actor_start_and_progress() -> None:
             pulling = asyncio.create_task(pull_to_end(manager, BIG))
         await server.clock.sleep(60)
 
-        (told,) = manager.under_way()
+        (result,) = manager.under_way()
 
-        assert told.progress is not None
-        assert told.progress.completed_bytes > 0
-        assert (told.name, told.activity, told.actor) == (BIG, Activity.PULL, "api:ann")
-        assert (told.since - began).total_seconds() == pytest.approx(0, abs=1)
+        assert result.progress is not None
+        assert result.progress.completed_bytes > 0
+        assert (result.name, result.activity) == (BIG, Activity.PULL)
+        assert result.actor == "api:ann"
+        assert (result.since - began).total_seconds() == pytest.approx(0, abs=1)
         await manager.cancel(BIG)
         await asyncio.wait([pulling])
         assert manager.under_way() == []
@@ -51,16 +52,16 @@ async def test_update_and_load_of_one_model_are_two_operations() -> None:
         ]
         await server.clock.sleep(5)
 
-        told = manager.under_way()
+        result = manager.under_way()
 
-        assert [(one.name, one.activity) for one in told] == [
+        assert [(one.name, one.activity) for one in result] == [
             (NAME, Activity.UPDATE),
             (NAME, Activity.LOAD),
         ]
-        assert {one.actor for one in told} == {"library:python"}
-        assert not any(one.waiting for one in told)
-        assert told[-1].progress is None
-        assert all(one.since >= began for one in told)
+        assert {one.actor for one in result} == {"library:python"}
+        assert not any(one.waiting for one in result)
+        assert result[-1].progress is None
+        assert all(one.since >= began for one in result)
         await manager.interrupt()
         await asyncio.wait(works)
 
@@ -83,5 +84,5 @@ async def test_pull_beyond_the_limit_is_reported_as_waiting() -> None:
         assert (await second)[-1].status == "success"
 
 
-def waiting(told: list[RunningOperation]) -> dict[str, bool]:
-    return {one.name: one.waiting for one in told}
+def waiting(result: list[RunningOperation]) -> dict[str, bool]:
+    return {one.name: one.waiting for one in result}

@@ -85,7 +85,7 @@ def drifts(
     ).drifts()
 
 
-def told(found: list[Drift]) -> list[tuple[str, Fact, Cause]]:
+def events(found: list[Drift]) -> list[tuple[str, Fact, Cause]]:
     return [(one.name, fact, one.cause) for one in found for fact in one.facts]
 
 
@@ -99,7 +99,7 @@ def test_unknown_listed_model_is_discovered() -> None:
     found = drifts([listed("a:1")], [], [])
 
     discovered = facts.ModelDiscovered(digest=A, size_bytes=10)
-    assert told(found) == [("a:1", discovered, Cause.OBSERVED)]
+    assert events(found) == [("a:1", discovered, Cause.OBSERVED)]
     assert found[0].at_version == 0
 
 
@@ -116,14 +116,14 @@ def test_discovered_model_with_a_runner_is_loaded_at_the_next_version() -> None:
 def test_unlisted_present_model_vanished() -> None:
     found = drifts([], [], [status("a:1", LOADED, runner=runner("a:1"))])
 
-    assert told(found) == [("a:1", facts.ModelVanished(), Cause.OBSERVED)]
+    assert events(found) == [("a:1", facts.ModelVanished(), Cause.OBSERVED)]
 
 
 def test_different_digest_is_an_update() -> None:
     found = drifts([listed("a:1", B)], [], [status("a:1")])
 
     updated = facts.ModelUpdated(digest=B, previous_digest=A, size_bytes=10)
-    assert told(found) == [("a:1", updated, Cause.OBSERVED)]
+    assert events(found) == [("a:1", updated, Cause.OBSERVED)]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_runner_under_its_own_name_means_another_program_loaded_it() -> None:
 
     found = drifts([listed("a:1")], [held], [status("a:1")])
 
-    assert told(found) == [("a:1", facts.ModelLoaded(runner=held), Cause.OBSERVED)]
+    assert events(found) == [("a:1", facts.ModelLoaded(runner=held), Cause.OBSERVED)]
 
 
 def test_runner_of_the_same_weights_loads_every_name_of_them() -> None:
@@ -164,7 +164,7 @@ def test_runner_of_the_same_weights_loads_every_name_of_them() -> None:
     )
 
     loaded = facts.ModelLoaded(runner=held)
-    assert told(found) == [
+    assert events(found) == [
         ("a:1", loaded, Cause.OBSERVED),
         ("twin:1", loaded, Cause.SHARED),
     ]
@@ -181,7 +181,7 @@ def test_runner_of_unknown_weights_is_matched_by_name() -> None:
         [listed("a:1")], [older], [status("a:1", LOADED, runner=runner("a:1"))]
     )
 
-    assert told(found) == [("a:1", facts.RunnerChanged(runner=older), Cause.OBSERVED)]
+    assert events(found) == [("a:1", facts.RunnerChanged(runner=older), Cause.OBSERVED)]
 
 
 def test_runner_with_a_different_context_has_changed() -> None:
@@ -191,7 +191,7 @@ def test_runner_with_a_different_context_has_changed() -> None:
         [listed("a:1")], [now], [status("a:1", LOADED, runner=runner("a:1"))]
     )
 
-    assert told(found) == [("a:1", facts.RunnerChanged(runner=now), Cause.OBSERVED)]
+    assert events(found) == [("a:1", facts.RunnerChanged(runner=now), Cause.OBSERVED)]
 
 
 def test_later_expiry_is_no_drift() -> None:
@@ -209,7 +209,7 @@ def test_runner_that_disappears_after_its_expiry_has_expired() -> None:
 
     found = drifts([listed("a:1")], [], [status("a:1", LOADED, runner=gone)])
 
-    assert told(found) == [("a:1", unloaded(UnloadReason.EXPIRED), Cause.EXPIRY)]
+    assert events(found) == [("a:1", unloaded(UnloadReason.EXPIRED), Cause.EXPIRY)]
 
 
 def test_runner_replaced_by_another_was_evicted() -> None:
@@ -223,13 +223,13 @@ def test_runner_replaced_by_another_was_evicted() -> None:
     )
 
     evicted = unloaded(UnloadReason.EVICTED, "b:1")
-    assert told(found)[0] == ("a:1", evicted, Cause.EVICTION)
+    assert events(found)[0] == ("a:1", evicted, Cause.EVICTION)
 
 
 def test_runner_that_disappears_alone_was_unloaded_on_request() -> None:
     found = drifts([listed("a:1")], [], [status("a:1", LOADED, runner=runner("a:1"))])
 
-    assert told(found) == [("a:1", unloaded(UnloadReason.REQUESTED), Cause.OBSERVED)]
+    assert events(found) == [("a:1", unloaded(UnloadReason.REQUESTED), Cause.OBSERVED)]
 
 
 def test_shared_runner_was_unloaded_through_the_other_name() -> None:
@@ -237,13 +237,13 @@ def test_shared_runner_was_unloaded_through_the_other_name() -> None:
 
     found = drifts([listed("twin:1")], [], [shared])
 
-    assert told(found) == [("twin:1", unloaded(UnloadReason.REQUESTED), Cause.SHARED)]
+    assert events(found) == [("twin:1", unloaded(UnloadReason.REQUESTED), Cause.SHARED)]
 
 
 def one_gone(continuity: Continuity) -> list[tuple[str, Fact, Cause]]:
     """Return the drift of the only loaded model, which is no longer loaded."""
     loaded = status("a:1", LOADED, runner=runner("a:1"))
-    return told(drifts([listed("a:1")], [], [loaded], continuity=continuity))
+    return events(drifts([listed("a:1")], [], [loaded], continuity=continuity))
 
 
 def test_runner_lost_with_a_closed_connection_means_a_restart() -> None:
@@ -267,7 +267,7 @@ def test_closed_connection_is_no_evidence_while_another_runner_stays() -> None:
         continuity=Continuity.CLOSED,
     )
 
-    assert told(found) == [("a:1", unloaded(UnloadReason.UNKNOWN), Cause.OBSERVED)]
+    assert events(found) == [("a:1", unloaded(UnloadReason.UNKNOWN), Cause.OBSERVED)]
 
 
 def two_gone(continuity: Continuity) -> list[tuple[Fact, Cause]]:
@@ -281,7 +281,7 @@ def two_gone(continuity: Continuity) -> list[tuple[Fact, Cause]]:
         ],
         continuity=continuity,
     )
-    return [one[1:] for one in told(found)]
+    return [one[1:] for one in events(found)]
 
 
 def test_loss_of_all_of_several_runners_means_a_restart() -> None:
@@ -300,13 +300,13 @@ def test_known_outage_means_a_restart() -> None:
     found = drifts([listed("a:1")], [], [held], restarted=True)
 
     restarted = unloaded(UnloadReason.SERVER_RESTARTED)
-    assert told(found) == [("a:1", restarted, Cause.RESTART)]
+    assert events(found) == [("a:1", restarted, Cause.RESTART)]
 
 
 def test_use_without_a_runner_is_corrected_with_an_unknown_reason() -> None:
     found = drifts([listed("a:1")], [], [status("a:1", LOADED)])
 
-    assert told(found) == [("a:1", unloaded(UnloadReason.UNKNOWN), Cause.OBSERVED)]
+    assert events(found) == [("a:1", unloaded(UnloadReason.UNKNOWN), Cause.OBSERVED)]
 
 
 def test_model_replaced_by_other_weights_is_not_loaded_by_its_old_runner() -> None:
@@ -316,7 +316,7 @@ def test_model_replaced_by_other_weights_is_not_loaded_by_its_old_runner() -> No
     found = drifts([listed("a:1", B)], [old], [replaced])
 
     reason = unloaded(UnloadReason.MODEL_REPLACED)
-    assert told(found) == [("a:1", reason, Cause.OBSERVED)]
+    assert events(found) == [("a:1", reason, Cause.OBSERVED)]
 
 
 def test_cloud_model_is_never_loaded_locally() -> None:
@@ -324,7 +324,7 @@ def test_cloud_model_is_never_loaded_locally() -> None:
 
     found = drifts([cloud], [runner("a:cloud")], [])
 
-    assert [type(fact) for _, fact, _ in told(found)] == [facts.ModelDiscovered]
+    assert [type(fact) for _, fact, _ in events(found)] == [facts.ModelDiscovered]
 
 
 def test_runner_of_a_deleted_model_is_orphaned() -> None:

@@ -60,9 +60,9 @@ while kills < 25 or kept <= 100 and kills < 500:  # a busy machine opens a log s
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     with os.fdopen(acknowledged) as lines:
-        told = lines.read()
-        kept += told.count("\\n")
-        sys.stdout.write(told)
+        text = lines.read()
+        kept += text.count("\\n")
+        sys.stdout.write(text)
 """
 
 FULL = """

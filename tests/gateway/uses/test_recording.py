@@ -79,12 +79,12 @@ async def test_the_client_is_the_actor_of_what_it_caused() -> None:
         await there.wait_for_state("tinyllama", ModelState.AVAILABLE)
         await there.http.request("DELETE", "/api/delete", json=names, headers=key)
         await there.wait_for_state("tinyllama", ModelState.NOT_PRESENT)
-        told = [
+        result = [
             (one.type, one.actor)
             async for one in there.manager._storage.store.read_all()
             if one.actor != "reconciler"
         ]
-    assert told == [
+    assert result == [
         ("ModelLoaded", "api:ann"),
         ("ModelUsed", "api:ann"),
         ("ModelDiscovered", "api:ann"),

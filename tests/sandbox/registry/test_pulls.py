@@ -15,8 +15,8 @@ SLOW = {"rate": 10_000_000}
 
 def completed(talk: Any) -> int:
     """The bytes of the last line of progress."""
-    told = [one for one in talk.lines if "digest" in one]
-    return int(told[-1].get("completed", 0)) if told else 0
+    result = [one for one in talk.lines if "digest" in one]
+    return int(result[-1].get("completed", 0)) if result else 0
 
 
 def errors(talk: Any) -> list[str]:
@@ -64,8 +64,8 @@ async def test_pulled_model_is_present_after_success(client_of: Any) -> None:
 async def test_present_layers_get_one_line_each(client: Any) -> None:
     talk = await client.post("/api/pull", model="plain")
 
-    told = [one for one in talk.lines if "digest" in one]
-    assert [one["completed"] == one["total"] for one in told] == [True] * 3
+    result = [one for one in talk.lines if "digest" in one]
+    assert [one["completed"] == one["total"] for one in result] == [True] * 3
 
 
 async def test_closed_connection_cancels_the_pull_and_keeps_its_bytes(

@@ -43,19 +43,19 @@ def test_all_pages_together_are_the_log(
 
 def test_event_equals_the_one_in_the_file(herdbook: RunningService) -> None:
     used(herdbook, 1)
-    told = herdbook.get("/v1/events?newest_first=true&limit=1")["events"][0]
+    result = herdbook.get("/v1/events?newest_first=true&limit=1")["events"][0]
 
-    assert herdbook.get(f"/v1/events/{told['position']}") == told
+    assert herdbook.get(f"/v1/events/{result['position']}") == result
     with sqlite3.connect(f"file:{herdbook.log}?mode=ro", uri=True) as file:
         columns = ("event_id", "hash", "type", "actor", "occurred_at", "correlation_id")
         row = file.execute(
             f"SELECT {', '.join(columns)} FROM events WHERE position = ?",
-            (told["position"],),
+            (result["position"],),
         ).fetchone()
     file.close()
-    assert row == tuple(told[column] for column in columns)
-    assert told["data"] == {"purpose": "use 0"}
-    assert told["model"] == HERE
+    assert row == tuple(result[column] for column in columns)
+    assert result["data"] == {"purpose": "use 0"}
+    assert result["model"] == HERE
 
 
 def test_filters_of_events(herdbook: RunningService) -> None:
@@ -83,8 +83,8 @@ def test_past_and_current_status(herdbook: RunningService) -> None:
     before = herdbook.get(f"/v1/status?as_of={then}")
     now = herdbook.get("/v1/status")
     states = [
-        {model["name"]: model["state"] for model in told["models"]}[HERE]
-        for told in (before, now)
+        {model["name"]: model["state"] for model in result["models"]}[HERE]
+        for result in (before, now)
     ]
     assert states == ["available", "loaded"]
     assert (before["position"], before["asked"]) == (then, None)
@@ -98,11 +98,11 @@ def test_difference_of_two_times(herdbook: RunningService) -> None:
     then = herdbook.get("/v1/log/head")["position"]
     herdbook.operate("load", HERE)
 
-    told = herdbook.get(f"/v1/diff?from={then}")
+    result = herdbook.get(f"/v1/diff?from={then}")
     backwards = herdbook.get(f"/v1/diff?from=now&to=%23{then}")
 
-    changes = {one["fact"]: one for one in told["models"][0]["changes"]}
-    assert told["models"][0]["name"] == HERE
+    changes = {one["fact"]: one for one in result["models"][0]["changes"]}
+    assert result["models"][0]["name"] == HERE
     assert (changes["state"]["was"], changes["state"]["now"]) == ("available", "loaded")
     assert backwards["models"][0]["changes"][0]["now"] == "available"
 

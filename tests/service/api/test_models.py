@@ -57,11 +57,11 @@ def test_models_equal_those_of_the_official_client(
 
 
 def test_a_model_has_the_documented_shape(herdbook: RunningService) -> None:
-    told = herdbook.http.get("/v1/models").content
+    result = herdbook.http.get("/v1/models").content
 
-    models = msgspec.json.decode(told, type=list[shapes.Model])
+    models = msgspec.json.decode(result, type=list[shapes.Model])
     assert {model.node for model in models} == {"local"}
-    assert set(msgspec.json.decode(told)[0]) == set(shapes.Model.__struct_fields__)
+    assert set(msgspec.json.decode(result)[0]) == set(shapes.Model.__struct_fields__)
 
 
 def test_list_can_be_filtered(herdbook: RunningService) -> None:
@@ -181,9 +181,9 @@ def test_configuration_needs_a_version(herdbook: RunningService) -> None:
 def test_use_is_recorded_with_the_caller_as_actor(herdbook: RunningService) -> None:
     answer = herdbook.http.post(f"/v1/models/{HERE}/uses", json={"purpose": "a test"})
 
-    told = answer.json()
+    result = answer.json()
     assert answer.status_code == 201
-    assert (told["uses"], told["last_used_by"]) == (1, "api:local")
+    assert (result["uses"], result["last_used_by"]) == (1, "api:local")
     last = herdbook.get(f"/v1/models/{HERE}/history?type=ModelUsed")[-1]
     assert last["sentence"] == "used: a test"
     assert herdbook.http.post("/v1/models/none:1b/uses").status_code == 404

@@ -46,10 +46,10 @@ def test_pull_is_accepted_immediately_and_ends_with_the_model_present(
 ) -> None:
     accepted = begin(herdbook, "pull", FETCHED)
 
-    told = accepted.json()
+    result = accepted.json()
     assert accepted.status_code == 202
-    assert accepted.headers["location"] == f"/v1/operations/{told['id']}"
-    assert (told["kind"], told["state"], told["actor"]) == (
+    assert accepted.headers["location"] == f"/v1/operations/{result['id']}"
+    assert (result["kind"], result["state"], result["actor"]) == (
         *("pull", "running"),
         "api:local",
     )
@@ -166,8 +166,8 @@ def test_concurrent_requests_with_one_key_start_one_operation(
 def test_key_is_known_after_a_restart(tmp_path: Path, ollama: SandboxThread) -> None:
     log = tmp_path / "herd.db"
     with run_in_thread(log, ollama.address) as first:
-        told = begin(first, "pull", FETCHED, "one").json()
-        ended = first.wait_for(f"/v1/operations/{told['id']}")
+        result = begin(first, "pull", FETCHED, "one").json()
+        ended = first.wait_for(f"/v1/operations/{result['id']}")
 
     with run_in_thread(log, ollama.address) as second:
         again = begin(second, "pull", FETCHED, "one").json()
@@ -236,12 +236,12 @@ def test_graceful_stop_interrupts_and_is_reported_by_the_next_run(
 ) -> None:
     log = tmp_path / "herd.db"
     with run_service(log, slow_ollama.address) as herdbook:
-        told = begin(herdbook, "pull", SLOW, "one").json()
+        result = begin(herdbook, "pull", SLOW, "one").json()
         until(lambda: began(herdbook, SLOW))
         assert herdbook.stop() == 0
 
     with run_service(log, slow_ollama.address) as herdbook:
-        again = herdbook.get(f"/v1/operations/{told['id']}")
+        again = herdbook.get(f"/v1/operations/{result['id']}")
 
         assert again["state"] == "interrupted"
         assert herdbook.types(SLOW) == ["PullStarted", "PullInterrupted"]
@@ -252,14 +252,14 @@ def test_next_run_records_work_interrupted_by_a_kill(
 ) -> None:
     log = tmp_path / "herd.db"
     with run_service(log, slow_ollama.address) as herdbook:
-        told = begin(herdbook, "pull", SLOW, "one").json()
+        result = begin(herdbook, "pull", SLOW, "one").json()
         until(lambda: began(herdbook, SLOW))
         herdbook.kill()
 
     with run_service(log, slow_ollama.address) as herdbook:
         again = begin(herdbook, "pull", SLOW, "one").json()
 
-        assert (again["id"], again["state"]) == (told["id"], "interrupted")
+        assert (again["id"], again["state"]) == (result["id"], "interrupted")
         assert herdbook.types(SLOW) == ["PullStarted", "PullInterrupted"]
 
 

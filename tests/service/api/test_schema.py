@@ -62,12 +62,12 @@ def requests(
 def test_document_has_exactly_the_existing_paths(herdbook: RunningService) -> None:
     document = herdbook.get("/v1/openapi.json")
 
-    told = {
+    result = {
         f"{method.upper()} {path}"
         for path, methods in document["paths"].items()
         for method in methods
     }
-    assert told == {
+    assert result == {
         "GET /v1/models",
         "GET /v1/models/{name}",
         "DELETE /v1/models/{name}",
@@ -117,9 +117,9 @@ def test_everything_in_the_document_has_a_description(herdbook: RunningService) 
         assert shape["description"], name
         assert "Attributes:" not in shape["description"]
     for methods in document["paths"].values():
-        for told in methods.values():
-            assert told["description"].strip().endswith("."), told["operationId"]
-            for parameter in told.get("parameters", ()):
+        for result in methods.values():
+            assert result["description"].strip().endswith("."), result["operationId"]
+            for parameter in result.get("parameters", ()):
                 assert parameter["description"].endswith("."), parameter["name"]
 
 

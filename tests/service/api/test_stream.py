@@ -57,8 +57,8 @@ async def read(
     async with client.stream("GET", url, headers=headers) as answer:
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")
-        async with aclosing(messages(answer.aiter_lines())) as told:
-            async for one in told:
+        async with aclosing(messages(answer.aiter_lines())) as result:
+            async for one in result:
                 if one.event == "recorded":
                     assert one.id == one.data["position"]
                     found.append(one.id or 0)
@@ -113,8 +113,8 @@ async def test_resumed_stream_misses_and_repeats_nothing(
         found += await read(client, after=0, seen=found[-1])
 
         page = (await client.get("/v1/events?limit=1000&after=0")).json()
-        told = [event["position"] for event in page["events"]]
-        assert found == told[: len(found)]
+        result = [event["position"] for event in page["events"]]
+        assert found == result[: len(found)]
         assert found == list(range(1, last + 1))
 
 
@@ -147,9 +147,9 @@ async def test_filters_select_events_and_keep_their_order(
         )
         found = []
         async with client.stream("GET", url) as answer:
-            async for told in messages(answer.aiter_lines()):
-                found.append(told)
-                if told.id == last:
+            async for result in messages(answer.aiter_lines()):
+                found.append(result)
+                if result.id == last:
                     break
 
     assert [one.data["type"] for one in found] == ["ModelUsed"] * 3
@@ -165,24 +165,24 @@ async def test_progress_is_sent_without_an_id(
             body = {"kind": "pull", "model": "llama3.1:8b"}
             await client.post("/v1/operations", json=body)
             async with client.stream("GET", "/v1/events/stream") as answer:
-                async for told in messages(answer.aiter_lines()):
+                async for result in messages(answer.aiter_lines()):
                     if (
-                        told.event == "progress"
-                        and told.data["progress"]["total_bytes"]
+                        result.event == "progress"
+                        and result.data["progress"]["total_bytes"]
                     ):
                         break
 
-    assert told.id is None
-    assert told.data["activity"] == "pull"
-    assert told.data["progress"]["name"] == "llama3.1:8b"
+    assert result.id is None
+    assert result.data["activity"] == "pull"
+    assert result.data["progress"]["name"] == "llama3.1:8b"
 
 
 async def test_stop_says_goodbye(program: ServiceProcess) -> None:
     async with client_of(program) as client:
         async with client.stream("GET", "/v1/events/stream") as answer:
-            told = messages(answer.aiter_lines())
+            result = messages(answer.aiter_lines())
             stopping = asyncio.create_task(asyncio.to_thread(program.stop))
-            ends = [one async for one in told]
+            ends = [one async for one in result]
 
         assert await stopping == 0
         assert ends[-1].event == "goodbye"
@@ -230,13 +230,13 @@ async def test_stream_resumes_after_the_log_could_not_be_read(
         last = await uses(client, 3)
         seen: list[EventEntry] = []
         async with client.stream("GET", "/v1/events/stream?after=0") as answer:
-            async for told in messages(answer.aiter_lines()):
-                seen.append(told)
-                if told.id == last:
+            async for result in messages(answer.aiter_lines()):
+                seen.append(result)
+                if result.id == last:
                     herdbook.log.rename(away)
 
         assert seen[-1].data == {"reason": "log_failed"}
-        found = [told.id for told in seen if told.id]
+        found = [result.id for result in seen if result.id]
         assert found == list(range(1, last + 1))
         unready = await client.get("/readyz")
         assert unready.status_code == 503

@@ -91,25 +91,25 @@ def test_a_session_ends_with_its_token() -> None:
 
 
 def _forgeries(value: str) -> list[str]:
-    told, _, proof = value.partition(".")
+    result, _, proof = value.partition(".")
     later = base64.urlsafe_b64encode(b"olga|9999999999").rstrip(b"=").decode()
     anna = base64.urlsafe_b64encode(f"anna|{int(NOW) + SESSION_S}".encode())
     return [
         "",
         ".",
         "x",
-        told,
+        result,
         f".{proof}",
-        f"{told}.",
-        f"{told}.{proof}=",
-        f"{told}.{proof}.{proof}",
-        f"{told}.{proof[:-1]}",
-        f"{told}.{proof[:-2]}AA",
-        f"{told}={proof}",
+        f"{result}.",
+        f"{result}.{proof}=",
+        f"{result}.{proof}.{proof}",
+        f"{result}.{proof[:-1]}",
+        f"{result}.{proof[:-2]}AA",
+        f"{result}={proof}",
         f"{later}.{proof}",
         f"{anna.rstrip(b'=').decode()}.{proof}",
-        f"{told}.{'A' * 43}",
-        f"{told[:-1]}.{proof}",
+        f"{result}.{'A' * 43}",
+        f"{result[:-1]}.{proof}",
         f" {value}",
         value.swapcase(),
         value + "A" * 600,

@@ -192,8 +192,8 @@ def test_file_readable_by_others_is_a_warning(
 
     loud = capsys.readouterr()
     assert quiet.out + quiet.err == ""
-    told = (loud.out + loud.err).replace("_", " ")  # however lines are shown
-    assert "token file readable by others" in told
+    result = (loud.out + loud.err).replace("_", " ")  # however lines are shown
+    assert "token file readable by others" in result
 
 
 @pytest.mark.parametrize("given", [0, 1, 2, None])
@@ -230,10 +230,10 @@ def test_no_secret_is_in_any_repr() -> None:
     token = Token(name="ann", role=Role.READ, sha256=sha256_of(SECRET))
     settings = ServiceSettings(tokens=(token,))
 
-    told = f"{token!r} {token} {Tokens([token])!r} {settings!r} {settings}"
-    told += repr(token.__rich_repr__())
-    assert "ann" in told
-    assert sha256_of(SECRET) not in told
+    result = f"{token!r} {token} {Tokens([token])!r} {settings!r} {settings}"
+    result += repr(token.__rich_repr__())
+    assert "ann" in result
+    assert sha256_of(SECRET) not in result
 
 
 @pytest.mark.parametrize("name", ["ann", "a.b-c_D", "7", "a" * 64])

@@ -74,10 +74,10 @@ def test_element_escapes_all_content() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "told"), [(0, "0%"), (0.5, "50%"), (1 / 3, "33.333%"), (7, "100%")]
+    ("share", "result"), [(0, "0%"), (0.5, "50%"), (1 / 3, "33.333%"), (7, "100%")]
 )
-def test_percentage_stays_within_the_chart(share: float, told: str) -> None:
-    assert percent(share) == told
+def test_percentage_stays_within_the_chart(share: float, result: str) -> None:
+    assert percent(share) == result
 
 
 def test_memory_bar_has_a_piece_for_each_runner() -> None:

@@ -255,8 +255,8 @@ def test_models_page_shows_an_interrupted_pull(
 ) -> None:
     log, body = tmp_path / "herd.db", {"kind": "pull", "model": "qwen3:0.6b"}
     with run_in_thread(log, slow_ollama.address) as first:
-        told = first.http.post("/v1/operations", json=body).json()
-        while first.get(f"/v1/operations/{told['id']}")["progress"] is None:
+        result = first.http.post("/v1/operations", json=body).json()
+        while first.get(f"/v1/operations/{result['id']}")["progress"] is None:
             pass
     with run_in_thread(log, slow_ollama.address) as second:
         page = Page(second.http.get("/", headers={"accept": "text/html"}).text)

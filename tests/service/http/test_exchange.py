@@ -163,13 +163,13 @@ async def test_every_answer_has_the_security_headers(head: str, status: int) -> 
 
     assert status_of(answer) == status
     lines = answer.partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
-    told = [tuple(line.split(": ", 1)) for line in lines]
+    result = [tuple(line.split(": ", 1)) for line in lines]
     for header in SECURITY_HEADERS.items():
-        assert [pair for pair in told if pair[0] == header[0]] == [header]
-    stored = [value for name, value in told if name == "cache-control"]
+        assert [pair for pair in result if pair[0] == header[0]] == [header]
+    stored = [value for name, value in result if name == "cache-control"]
     assert stored == (["max-age=60"] if "loose" in head else ["no-store"])
-    assert not [name for name, _ in told if name.startswith("access-control")]
-    assert not [name for name, _ in told if name == "server"]
+    assert not [name for name, _ in result if name.startswith("access-control")]
+    assert not [name for name, _ in result if name == "server"]
 
 
 async def test_unexpected_errors_reveal_no_details() -> None:

@@ -148,5 +148,5 @@ def test_no_request_holds_the_event_loop(
             }
         if not over:
             return
-    told = [f"{lag * 1e3:.0f} ms: {path}" for path, lag in over.items()]
-    pytest.fail("\n".join(told))
+    result = [f"{lag * 1e3:.0f} ms: {path}" for path, lag in over.items()]
+    pytest.fail("\n".join(result))

@@ -195,7 +195,7 @@ async def test_own_pages_and_programs_can_change_things(header: str) -> None:
 async def test_https_proxy_gives_the_site_its_scheme_and_port() -> None:
     head = f"POST /v1/body HTTP/1.1\nHost: herd.example\n{BEARER}\nOrigin: "
     async with serve_guarded(secure=True, hosts=("herd.example",)) as server:
-        told = await statuses(
+        result = await statuses(
             server,
             f"{head}https://herd.example",
             f"{head}https://herd.example:443",
@@ -203,7 +203,7 @@ async def test_https_proxy_gives_the_site_its_scheme_and_port() -> None:
             f"{head}https://herd.example:444",
         )
 
-    assert told == [200, 200, 403, 403]
+    assert result == [200, 200, 403, 403]
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
@@ -252,8 +252,8 @@ async def test_each_token_has_its_role() -> None:
             (ADMIN, "anna", "admin", 200, 200),
         ):
             headers = {"authorization": f"bearer  {token}"}
-            told = await client.get("/v1/who", headers=headers)
-            assert told.json() == {"actor": f"api:{name}", "role": role}
+            result = await client.get("/v1/who", headers=headers)
+            assert result.json() == {"actor": f"api:{name}", "role": role}
             changed = await client.post("/v1/body", content=b"x", headers=headers)
             assert changed.status_code == post
             managed = await client.get("/v1/admin", headers=headers)
@@ -262,18 +262,18 @@ async def test_each_token_has_its_role() -> None:
 
 async def test_without_tokens_every_user_is_local() -> None:
     async with serve_guarded(tokens=()) as server, server.client("anything") as client:
-        told = await client.get("/v1/who")
+        result = await client.get("/v1/who")
 
-    assert told.json() == {"actor": "api:local", "role": "admin"}
+    assert result.json() == {"actor": "api:local", "role": "admin"}
 
 
 async def test_health_stylesheet_and_login_are_public() -> None:
     paths = ("/healthz", "/readyz", "/static/style.css", "/login")
     async with serve_guarded() as server, server.client() as client:
-        told = [(await client.get(path)).status_code for path in paths]
+        result = [(await client.get(path)).status_code for path in paths]
         head = await client.head("/v1/who")
 
-    assert set(told) == {200}
+    assert set(result) == {200}
     assert head.status_code == 401
     assert head.content == b""
 
@@ -334,12 +334,12 @@ async def test_wrong_tokens_are_refused(credential: str) -> None:
 async def test_token_in_the_query_is_ignored() -> None:
     async with serve_guarded() as server, server.client() as client:
         names = ("token", "access_token", "authorization", "api_key")
-        told = {
+        result = {
             (await client.get("/v1/who", params={name: ADMIN})).status_code
             for name in names
         }
 
-    assert told == {401}
+    assert result == {401}
 
 
 # Failures
@@ -367,7 +367,7 @@ async def test_client_that_fails_too_often_is_refused_and_others_are_not() -> No
         ) as client:
             without = (await client.get("/v1/who")).status_code
             healthy = (await client.get("/healthz")).status_code
-            told = await client.get("/v1/who", headers={"authorization": "Bearer x"})
+            result = await client.get("/v1/who", headers={"authorization": "Bearer x"})
         ticks.now += 59.9
         before = await asked_from(server, "127.0.0.2", ADMIN)
         ticks.now += 0.2
@@ -375,8 +375,8 @@ async def test_client_that_fails_too_often_is_refused_and_others_are_not() -> No
 
     assert failed == [401, 401, 401, 429, 429]
     assert (right, other, without, healthy) == ([429], [200], 401, 200)
-    assert told.headers["retry-after"] == "60"
-    assert told.json()["code"] == "too_many_failures"
+    assert result.headers["retry-after"] == "60"
+    assert result.json()["code"] == "too_many_failures"
     assert (before, after) == ([429], [200])
 
 

@@ -18,7 +18,7 @@ def lived(herdbook: Herdbook, server: SandboxThread) -> Herdbook:
     return herdbook
 
 
-def told(herdbook: Herdbook, *words: str) -> list[str]:
+def diff_rows(herdbook: Herdbook, *words: str) -> list[str]:
     """Return the lines of a difference, each with single blanks."""
     return [
         " ".join(line.split()) for line in herdbook("diff", *words).out.splitlines()
@@ -26,7 +26,7 @@ def told(herdbook: Herdbook, *words: str) -> list[str]:
 
 
 def test_diff_shows_what_changed_since_a_position(lived: Herdbook) -> None:
-    lines = told(lived, "11")
+    lines = diff_rows(lived, "11")
 
     assert lines[0].startswith("From #11 to #")
     assert "llama3.2:3b state available loaded" in lines
@@ -36,7 +36,7 @@ def test_diff_shows_what_changed_since_a_position(lived: Herdbook) -> None:
 
 
 def test_diff_shows_models_that_appeared_and_roles(lived: Herdbook) -> None:
-    lines = told(lived, "0", "11")
+    lines = diff_rows(lived, "0", "11")
 
     assert f"gemma3:4b appeared {NOTHING} 3.3 GB, 18de26b4225a" in lines
     assert f"for coding first choice {NOTHING} qwen2.5-coder:7b" in lines
@@ -49,7 +49,7 @@ def test_diff_shows_times_and_the_server(
     herdbook("ls")
     server.apply(server="killed")
     herdbook("ls")
-    lines = told(herdbook, "11", "now")
+    lines = diff_rows(herdbook, "11", "now")
 
     assert lines[0].startswith("From #11 to ")
     assert lines[0].endswith(" (#12):")
@@ -58,7 +58,7 @@ def test_diff_shows_times_and_the_server(
 
 def test_diff_shortens_digests(herdbook: Herdbook, server: SandboxThread) -> None:
     herdbook("ls")
-    (weights,) = {each for each in told(herdbook, "2", "3") if " weights " in each}
+    (weights,) = {each for each in diff_rows(herdbook, "2", "3") if " weights " in each}
 
     assert len(weights.split()[-1]) == 12
 

@@ -132,16 +132,16 @@ def test_as_of_before_the_first_event_is_empty(lived: Herdbook) -> None:
 
 
 def test_as_of_in_json_marks_the_position(lived: Herdbook) -> None:
-    told = lived("as-of", "3", "--json").json
+    result = lived("as-of", "3", "--json").json
 
-    assert {*told} == {"position", "asked", "node", "models", "recommended"}
-    assert (told["position"], told["asked"]) == (3, None)
-    assert [model["name"] for model in told["models"]] == ["gemma3:4b"]
-    assert told["recommended"]["vision"]["name"] == "gemma3:4b"
+    assert {*result} == {"position", "asked", "node", "models", "recommended"}
+    assert (result["position"], result["asked"]) == (3, None)
+    assert [model["name"] for model in result["models"]] == ["gemma3:4b"]
+    assert result["recommended"]["vision"]["name"] == "gemma3:4b"
 
 
 def test_as_of_in_json_for_a_role_has_that_role(lived: Herdbook) -> None:
-    told = lived("as-of", "now", "--role", "coding", "--json").json
+    result = lived("as-of", "now", "--role", "coding", "--json").json
 
-    assert [*told["recommended"]] == ["coding"]
-    assert told["asked"].endswith("Z")
+    assert [*result["recommended"]] == ["coding"]
+    assert result["asked"].endswith("Z")

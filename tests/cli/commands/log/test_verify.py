@@ -91,9 +91,9 @@ def test_verify_names_a_write_ahead_log_without_its_log(
 ) -> None:
     wal = log.with_name(f"{log.name}-wal")
     wal.write_bytes(b"x" * 5000)
-    told = herdbook("verify")
-    assert told.code == 1
-    assert "is missing, but its write-ahead log" in told.err
+    result = herdbook("verify")
+    assert result.code == 1
+    assert "is missing, but its write-ahead log" in result.err
     assert wal.exists()
     assert not log.exists()
 
@@ -104,9 +104,9 @@ def test_verify_shows_a_lost_end_until_it_is_accepted(
     herdbook("refresh")
     kept = log.with_name(f"{log.name}-head")
     kept.write_text(f"99:{'a' * 64}\n")
-    told = herdbook("verify")
-    assert told.code == 1
-    assert "had reached #99" in told.out
+    result = herdbook("verify")
+    assert result.code == 1
+    assert "had reached #99" in result.out
     assert kept.read_text().startswith("99:")
     assert herdbook("verify", "--accept").code == 0
     assert herdbook("verify").code == 0

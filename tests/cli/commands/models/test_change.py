@@ -18,10 +18,10 @@ def test_load_prints_the_loaded_model(
 
 
 def test_load_in_json_is_the_model(herdbook: Herdbook, server: SandboxThread) -> None:
-    told = herdbook("load", "llama3.2:3b", "--json").json
+    result = herdbook("load", "llama3.2:3b", "--json").json
 
-    assert told["state"] == "loaded"
-    assert told["runner"]["name"] == "llama3.2:3b"
+    assert result["state"] == "loaded"
+    assert result["runner"]["name"] == "llama3.2:3b"
 
 
 def test_load_keeps_the_model_without_expiry_if_requested(
@@ -100,9 +100,9 @@ def test_rm_says_that_shared_weights_stay(
 ) -> None:
     herdbook("pull", "llama3.2:latest")
 
-    told = herdbook("rm", "llama3.2:3b", "--json").json
+    result = herdbook("rm", "llama3.2:3b", "--json").json
 
-    assert told == {
+    assert result == {
         "name": "llama3.2:3b",
         "freed_bytes": 0,
         "shared_with": ["llama3.2:latest"],
@@ -180,11 +180,11 @@ def test_config_in_json_has_the_effective_options(
 ) -> None:
     herdbook("config", "llama3.2:3b", "num_ctx=4096", "keep_alive=10m")
 
-    told = herdbook("config", "llama3.2:3b", "--json").json
+    result = herdbook("config", "llama3.2:3b", "--json").json
 
-    assert told["settings"] == {"num_ctx": 4096, "keep_alive": "10m"}
-    assert told["options"]["num_ctx"] == 4096
-    assert told["keep_alive"] == "10m"
+    assert result["settings"] == {"num_ctx": 4096, "keep_alive": "10m"}
+    assert result["options"]["num_ctx"] == 4096
+    assert result["keep_alive"] == "10m"
 
 
 def test_config_of_a_known_model_needs_no_server(

@@ -30,9 +30,9 @@ def test_graph_in_json_has_counts_by_edge(
 ) -> None:
     herdbook("ls")
 
-    told = herdbook("graph", "llama3.2:3b", "--json").json
+    result = herdbook("graph", "llama3.2:3b", "--json").json
 
-    assert told["transitions"] == {"not_present>available": 1}
+    assert result["transitions"] == {"not_present>available": 1}
     assert herdbook("graph", "--json").json["transitions"] is None
 
 

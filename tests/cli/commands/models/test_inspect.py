@@ -170,7 +170,7 @@ def test_show_prints_each_fact_with_its_source(
     answer = herdbook("show", "qwen2.5-coder:7b")
 
     assert answer.out.startswith("qwen2.5-coder:7b   available since ")
-    for told in (
+    for result in (
         "(found: 4.7 GB, digest ",
         "7.62 B parameters, Q4_K_M, 4.7 GB",
         f"trained 32,768 (server: show)   configured 16,384   in effect {NOTHING}",
@@ -181,7 +181,7 @@ def test_show_prints_each_fact_with_its_source(
         "used        never (no use recorded)",
         "Next: herdbook history qwen2.5-coder:7b · herdbook load qwen2.5-coder:7b",
     ):
-        assert told in answer.out
+        assert result in answer.out
 
 
 def test_show_prints_memory_and_use(herdbook: Herdbook, server: SandboxThread) -> None:
@@ -269,10 +269,10 @@ def test_recommend_without_a_role_shows_the_first_choice_of_each(
 def test_recommend_in_json_has_chosen_and_passed_over(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
-    told = herdbook("recommend", "coding", "--json").json
+    result = herdbook("recommend", "coding", "--json").json
 
-    assert {*told} == {"role", "chosen", "passed_over"}
-    assert told["chosen"][0]["name"] == "qwen2.5-coder:7b"
+    assert {*result} == {"role", "chosen", "passed_over"}
+    assert result["chosen"][0]["name"] == "qwen2.5-coder:7b"
 
 
 def test_suggest_shows_the_pull_command(

@@ -109,10 +109,10 @@ def test_ctrl_c_cancels_a_pull_and_reports_the_downloaded_part(
 
     code, rest = stopped_in_the_middle(server, log)
 
-    told = json.loads(rest.splitlines()[-1])
+    result = json.loads(rest.splitlines()[-1])
     assert code == 1
-    assert told["state"] == "cancelled"
-    assert 0 < told["completed_bytes"] < told["total_bytes"]
+    assert result["state"] == "cancelled"
+    assert 0 < result["completed_bytes"] < result["total_bytes"]
     assert "pull cancelled at " in herdbook("history", "gemma3:27b", "--no-refresh").out
 
 

@@ -61,10 +61,10 @@ def test_doctor_checks_a_catalogue(herdbook: Herdbook, tmp_path: Path) -> None:
     path.write_text("nonsense")
     found = herdbook("doctor", "--catalogue", str(path), "--json")
 
-    told = {each["check"]: each for each in found.json}
+    result = {each["check"]: each for each in found.json}
     assert found.code == 1
-    assert told["catalogue"]["level"] == "problem"
-    assert "is not TOML" in told["catalogue"]["what"]
+    assert result["catalogue"]["level"] == "problem"
+    assert "is not TOML" in result["catalogue"]["what"]
 
 
 @pytest.mark.usefixtures("server")

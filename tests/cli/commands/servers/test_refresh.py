@@ -26,10 +26,10 @@ def test_refresh_in_json_has_the_recorded_events(
     herdbook("ls")
     server.apply(manifest_deleted="smollm2:135m")
 
-    told = herdbook("refresh", "--json").json
+    result = herdbook("refresh", "--json").json
 
-    assert {*told} == {"node", "models", "runners", "recorded"}
-    assert [entry["type"] for entry in told["recorded"]] == ["ModelVanished"]
+    assert {*result} == {"node", "models", "runners", "recorded"}
+    assert [entry["type"] for entry in result["recorded"]] == ["ModelVanished"]
 
 
 def test_refresh_requires_the_server(herdbook: Herdbook, no_server: None) -> None:

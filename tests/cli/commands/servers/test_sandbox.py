@@ -41,11 +41,11 @@ def test_sandbox_prints_only_its_address_and_stops_on_a_signal(
 def test_sandbox_in_json_shows_its_address() -> None:
     with started("--json") as process:
         assert process.stdout is not None
-        told = json.loads(process.stdout.readline())
+        result = json.loads(process.stdout.readline())
         process.terminate()
         process.communicate(timeout=20)
 
-    assert told["address"].startswith("http://127.0.0.1:")
+    assert result["address"].startswith("http://127.0.0.1:")
 
 
 def test_sandbox_reports_a_port_in_use(herdbook: Herdbook) -> None:
@@ -84,13 +84,13 @@ def test_demo_completes_without_a_terminal(tmp_path: Path) -> None:
     )
 
     assert (done.returncode, done.stderr) == (0, "")
-    told = done.stdout
-    assert "The demo uses a sandbox (a simulated Ollama server)" in told
-    assert "recovery by reconciler" in told
-    story = told[
-        told.index("Its complete history:") : told.index("at the time of the crash")
+    result = done.stdout
+    assert "The demo uses a sandbox (a simulated Ollama server)" in result
+    assert "recovery by reconciler" in result
+    story = result[
+        result.index("Its complete history:") : result.index("at the time of the crash")
     ]
     sentences = ["pull started", "pull at ", "pull interrupted at ", "pulled in "]
     assert all(sentence in story for sentence in sentences)
     assert story.count("pull started") == 2
-    assert "0 findings" in told
+    assert "0 findings" in result

@@ -71,14 +71,14 @@ def test_token_reads_by_default_and_answers_in_json(
 ) -> None:
     answer = herdbook("token", "a.b", "--file", str(file), "--json")
 
-    told = answer.json
-    assert told == {
+    result = answer.json
+    assert result == {
         "name": "a.b",
         "role": "read",
-        "token": told["token"],
+        "token": result["token"],
         "file": str(file),
     }
-    assert Tokens(read_tokens(file)).principal(told["token"]) is not None
+    assert Tokens(read_tokens(file)).principal(result["token"]) is not None
 
 
 def test_token_keeps_the_rest_of_the_file(herdbook: Herdbook, written: Path) -> None:
@@ -106,11 +106,12 @@ def test_token_refuses_a_name_that_is_taken_without_replace(
     assert "--replace" in refused.err
     assert written.read_bytes() == before
 
-    told = herdbook("token", name, "--file", str(written), "--replace", "--role=admin")
+    options = ("--file", str(written), "--replace", "--role=admin")
+    result = herdbook("token", name, *options)
 
     tokens = read_tokens(written)
     assert {token.name for token in tokens} == {"ann", "b.c"}
-    principal = Tokens(tokens).principal(told.out.strip())
+    principal = Tokens(tokens).principal(result.out.strip())
     assert principal is not None
     assert (principal.name, principal.role) == (name, Role.ADMIN)
     assert "# Who may ask." in written.read_text()
