@@ -56,7 +56,7 @@ class Upkeep:
             raise CallerError(
                 str(location),
                 "is backed up by its server",
-                "Use the backups of PostgreSQL, or run: herdbook export",
+                "Use pg_dump, or schedule: herdbook copy --from LOG --to FILE",
             )
         if settings.backups and isinstance(location, Path):
             made = ScheduledBackups(location, settings.backups, clock=clock)

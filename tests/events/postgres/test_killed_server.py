@@ -1,4 +1,4 @@
-"""A server that is killed while instances append, and comes back."""
+"""A server that is killed while instances append: it comes back, or a standby does."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 from support.postgres.fixture import NAMED
 from support.postgres.server import PostgresServer, new_directory
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
     directory = new_directory()
     server = PostgresServer(directory)
@@ -130,3 +131,60 @@ async def test_server_that_starts_is_waited_for(server: PostgresServer) -> None:
     await (await PostgresEventStore.open(address)).close()
 
     assert not [state for state in refusals if "start" in state or "yet" in state]
+
+
+@pytest.fixture
+def standby(server: PostgresServer) -> Iterator[PostgresServer]:
+    """Return a standby to which the server waits for each commit to be written."""
+    directory = new_directory()
+    standby = PostgresServer(directory)
+    standby.copy(server)
+    standby.start()
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'standby'")
+        connection.execute("SELECT pg_reload_conf()")
+    yield standby
+    standby.stop()
+    shutil.rmtree(directory)
+
+
+@pytest.mark.timeout(180)
+async def test_failover_to_a_standby_loses_and_doubles_nothing(
+    server: PostgresServer, standby: PostgresServer
+) -> None:
+    hosts = ",".join(f"127.0.0.1:{one.port}" for one in (server, standby))
+    address = PostgresAddress(f"postgresql://postgres@{hosts}/postgres?schema=standby")
+    heard: list[RecordedEvent] = []
+    appenders = Appenders()
+    async with (
+        await PostgresEventStore.open(address) as one,
+        await PostgresEventStore.open(address) as two,
+        PostgresInstances.open(address) as first,
+        PostgresInstances.open(address) as second,
+    ):
+        assert await first.hold("node/n")
+        listening = asyncio.create_task(listen(two, heard))
+        appending = [
+            asyncio.create_task(appenders.append(store, f"model/n/{number}"))
+            for store in (one, two)
+            for number in range(4)
+        ]
+        await appenders.until(100)
+        server.kill()
+        await asyncio.to_thread(standby.promote)
+        assert await first.alive(second.own)
+        await appenders.until(len(appenders.acknowledged) + 20)
+        appenders.ended.set()
+        await asyncio.gather(*appending)
+        log = await log_of(one)
+        async with asyncio.timeout(20):
+            while len(heard) < len(log):
+                await asyncio.sleep(0.01)
+        listening.cancel()
+
+        assert not await first.holds("node/n"), "its lock ended with the old primary"
+        assert await second.hold("node/n")
+        assert sorted(e.event_id for e in log) == sorted(appenders.acknowledged)
+        assert [e.position for e in log] == list(range(1, len(log) + 1))
+        assert heard == log
+        await assert_sound(one)

@@ -67,6 +67,18 @@ class PostgresServer:
         options = ("-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C", "-N")
         self._run("initdb", "-D", str(self.data), *options)
 
+    def copy(self, primary: PostgresServer) -> None:
+        """Make the files of a standby, which follows another server once it starts."""
+        self.data.mkdir(mode=0o700, parents=True)
+        if self._user is not None:
+            os.chown(self.data, self._user, -1)
+        source = ("-d", f"{primary.url}?application_name=standby")
+        self._run("pg_basebackup", *source, "-D", str(self.data), "-R", "-c", "fast")
+
+    def promote(self) -> None:
+        """Make a standby the primary, and wait until it is."""
+        self._run("pg_ctl", "promote", "-D", str(self.data), "-w")
+
     def start(self) -> None:
         settings = [part for setting in self._settings for part in ("-c", setting)]
         with (self.directory / "log").open("ab") as log:
