@@ -275,9 +275,9 @@ def times(*offsets: float) -> list[datetime]:
 @pytest.mark.parametrize(
     ("recorded_at", "level", "result"),
     [
-        ([], Level.OK, "the newest events are in order"),
-        (times(-3, -2, -1), Level.OK, "the newest events are in order"),
-        (times(-3, 2), Level.OK, "the newest events are in order"),
+        ([], Level.OK, "the newest events are in chronological order"),
+        (times(-3, -2, -1), Level.OK, "the newest events are in chronological order"),
+        (times(-3, 2), Level.OK, "the newest events are in chronological order"),
         (times(-3, 3600), Level.WARNING, "1 h in the future"),
         (times(-3, -9, -1, -2), Level.NOTICE, "was set back 2 times"),
     ],
@@ -299,7 +299,7 @@ async def test_write_ahead_log_of_a_log_in_use_is_measured(tmp_path: Path) -> No
             fact=ModelVanished(), occurred_at=NOW, actor="test", cause=Cause.COMMAND
         )
         await storage.store.append("model/local/c:latest", [event], ANY)
-        assert "without it lacks them" in found(log)["wal"].what
+        assert "without this file misses them" in found(log)["wal"].what
 
 
 async def test_report_shows_all_checks_of_a_log(tmp_path: Path) -> None:
