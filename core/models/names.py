@@ -62,12 +62,6 @@ class ModelName(msgspec.Struct, frozen=True, kw_only=True):
             return f"{self.namespace}/{self.model}"
         return self.model
 
-    @property
-    def is_cloud(self) -> bool:
-        """Whether the tag means a model that runs at ollama.com."""
-        tag = self.tag.lower()
-        return tag == "cloud" or tag.endswith("-cloud")
-
 
 def parse_name(text: str) -> ModelName:
     """Parse a name as a user writes it.

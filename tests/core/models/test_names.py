@@ -113,17 +113,6 @@ def test_a_name_shows_its_base_and_its_tag() -> None:
     assert parse_name("llama3.1").base == "llama3.1"
 
 
-@pytest.mark.parametrize(
-    ("text", "cloud"),
-    [("kimi:cloud", True), ("gpt-oss:20b-cloud", True), ("my-cloud", False)],
-)
-def test_a_name_shows_whether_it_asks_for_a_cloud_model(
-    text: str,
-    cloud: bool,
-) -> None:
-    assert parse_name(text).is_cloud is cloud
-
-
 @given(names)
 def test_canonical_name_parses_to_itself(name: ModelName) -> None:
     again = parse_name(str(name))
