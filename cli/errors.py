@@ -14,7 +14,7 @@ from typing import IO
 import msgspec
 
 from herdbook.cli.encoding import is_unicode
-from herdbook.cli.output import clean, escaped
+from herdbook.cli.output import clean, escaped, folded
 from herdbook.core import (
     BadAnswerError,
     BusyError,
@@ -64,6 +64,12 @@ class OutputError(HerdbookError):
     """The output could not be written."""
 
     code = "output"
+
+
+class FileError(HerdbookError):
+    """A file or directory that the command needs cannot be used."""
+
+    code = "file"
 
 
 class NoHomeError(HerdbookError):
@@ -191,7 +197,7 @@ def report(
         if as_json
         else sentence(shown)
     )
-    print(text, file=stream)
+    print(text if as_json else folded(text, stream), file=stream)
     if verbose and not as_json:
         for cause in _causes(error):
             print(f"  because: {clean(cause)}", file=stream)

@@ -14,7 +14,7 @@ import platformdirs
 import typer
 
 from herdbook.cli.errors import NoHomeError
-from herdbook.cli.output import Screen
+from herdbook.cli.output import Screen, clean, folded
 from herdbook.core import Fleet, ManagerSettings, ModelManager, ModelRegistry, base_url
 from herdbook.core.log.location import LogLocation, log_location
 from herdbook.presentation.times import Now
@@ -73,7 +73,7 @@ class Invocation:
         # asyncio's handler would only run after the blocking prompt returns.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            return typer.confirm(question)
+            return typer.confirm(folded(question, sys.stdout))
         except typer.Abort:
             return False
         finally:
@@ -117,10 +117,21 @@ class Invocation:
         return shipped.with_catalogue(self.catalogue) if self.catalogue else shipped
 
     @asynccontextmanager
-    async def reading(self, *, refresh: bool = True) -> AsyncIterator[Fleet]:
-        """Open the nodes to read; refresh those first whose server answers in time."""
+    async def reading(
+        self, *, refresh: bool = True, warns: bool = True
+    ) -> AsyncIterator[Fleet]:
+        """Open the nodes to read; refresh those first whose server answers in time.
+
+        Args:
+            refresh: Whether to refresh.
+            warns: Whether to print on stderr why a refresh failed; False for verbs
+                that show it in their output.
+        """
         settings = ManagerSettings(refresh_timeout_s=READ_TIMEOUT_S)
         async with self._open(settings, refresh=refresh, reading=True) as fleet:
+            for problem in failed_refreshes(fleet) if refresh and warns else ():
+                text = clean(f"herdbook: warning: {problem}")
+                sys.stderr.write(f"{folded(text, sys.stderr)}\n")
             yield fleet
 
     @asynccontextmanager
@@ -178,6 +189,19 @@ class Invocation:
                 if self.verbose:
                     await fleet.nodes()  # catches up with the log
                     self.position = fleet.log.live.views.position
+
+
+def failed_refreshes(fleet: Fleet) -> list[str]:
+    """Return why servers were not refreshed, a line for each; empty if all were."""
+    failed = {
+        node: fleet.problem(node) or fleet.manager(node).refresh_error
+        for node in fleet.all_names
+    }
+    return [
+        f"{node}: {error}" if fleet.is_several else str(error)
+        for node, error in failed.items()
+        if error is not None
+    ]
 
 
 async def answering(manager: ModelManager) -> ModelManager:

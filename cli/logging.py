@@ -7,10 +7,18 @@ import sys
 from collections.abc import MutableMapping
 from typing import Any
 
-from herdbook.cli.output import clean
+from herdbook.cli.output import clean, folded
 from herdbook.core.logging import configure_later
 
 _QUIET = frozenset({"event", "level", "correlation_id"})
+_SENTENCES = {
+    "entry_unreadable": "the server lists {name}, which cannot be read ({source}: "
+    "{reason})",
+    "more_unreadable": "{entries} more entries of the server cannot be read",
+    "show_failed": "the details of {model} cannot be read: {reason}",
+    "log cannot be written": "{log} cannot be written: {effect}",
+}
+"""Sentences for the warnings that commands print most often."""
 
 
 def configure(*, verbose: bool) -> None:
@@ -35,7 +43,9 @@ def _configure(level: int) -> None:
 
 
 def _plain(_: object, __: str, event: MutableMapping[str, Any]) -> str:
-    """Return ``herdbook: warning: pull stalled (model x)``."""
+    """Return ``herdbook: warning: pull stalled (model x)``, or a sentence."""
+    if sentence := _SENTENCES.get(event["event"]):
+        return f"herdbook: {event['level']}: {clean(sentence.format_map(event))}"
     details = ", ".join(f"{k} {v}" for k, v in event.items() if k not in _QUIET)
     message = str(event["event"]).replace("_", " ")
     text = f"{message} ({details})" if details else message
@@ -47,6 +57,6 @@ class _Stderr:
 
     def msg(self, message: str) -> None:
         """Write one line."""
-        sys.stderr.write(f"{message}\n")
+        sys.stderr.write(f"{folded(message, sys.stderr)}\n")
 
     debug = info = warning = error = critical = msg

@@ -6,6 +6,7 @@ Control characters are never written, wherever the text comes from.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import textwrap
@@ -94,6 +95,20 @@ def escaped(text: str, *, ascii_only: bool = False) -> str:
         else json.dumps(c)[1:-1]
         for c in text
     )
+
+
+def folded(text: str, stream: IO[str]) -> str:
+    """Return a text in lines that fit the terminal, broken between words.
+
+    A text for a pipe or a file stays one line.
+    """
+    if not stream.isatty():
+        return text
+    try:
+        width = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        width = shutil.get_terminal_size().columns
+    return "\n".join(_wrapped(text, width or None))
 
 
 def table_lines(

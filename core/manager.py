@@ -484,6 +484,17 @@ class ModelManager(Commands):
         """
         return self._reconciler.notice
 
+    @property
+    def refresh_error(self) -> OllamaError | None:
+        """Why the last refresh failed; None if it did not."""
+        return self._reconciler.last_error
+
+    @property
+    def reports_loaded(self) -> bool:
+        """Whether the server reports which models are loaded, as far as is known."""
+        state = self._reconciler.last_state
+        return state is None or state.reports_runners
+
     async def doctor(self) -> list[Diagnosis]:
         """Check the server, its models and the manager's background tasks.
 

@@ -6,12 +6,19 @@ import re
 from typing import Final
 
 _UNITS: Final = {
+    "b": 1,
+    "k": 1e3,
     "kb": 1e3,
+    "kib": 2**10,
+    "m": 1e6,
     "mb": 1e6,
-    "gb": 1e9,
-    "tb": 1e12,
-    "gib": 2**30,
     "mib": 2**20,
+    "g": 1e9,
+    "gb": 1e9,
+    "gib": 2**30,
+    "t": 1e12,
+    "tb": 1e12,
+    "tib": 2**40,
 }
 _SIZE: Final = re.compile(r"(\d{1,12}(?:\.\d{1,12})?) ?([a-z]+)", re.IGNORECASE)
 

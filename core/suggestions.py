@@ -10,6 +10,10 @@ _SIMILAR_MODEL: Final = 0.75
 """Least similarity of a suggested model name, from 0 to 1."""
 
 
+_MOST_NAMED: Final = 4
+"""Most models in a suggestion."""
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Return a sentence that suggests the nearest known name; empty if none is near."""
     by_key = {str(name).lower(): str(name) for name in known}
@@ -22,8 +26,18 @@ def did_you_mean_model(given: str, present: Collection[str]) -> str:
 
     Empty if no model is near.
     """
-    base = given.rpartition(":")[0].lower()
-    tags = [each for each in present if each.rpartition(":")[0].lower() == base]
-    close = get_close_matches(given, present, n=3, cutoff=_SIMILAR_MODEL)
-    near = list(dict.fromkeys([*tags, *close]))
-    return f"Did you mean {' or '.join(near)}?" if near else ""
+    typed = given.lower().removesuffix(":latest")
+    base = typed.partition(":")[0]
+    by_base: dict[str, list[str]] = {}
+    for each in present:
+        by_base.setdefault(each.lower().rpartition(":")[0], []).append(each)
+    # A typed name without a tag is compared with names without theirs.
+    known = by_base if ":" not in typed else {each.lower(): [each] for each in present}
+    close = get_close_matches(typed, known, n=3, cutoff=_SIMILAR_MODEL)
+    begin = [name for name in by_base if name.startswith(base)] if len(base) > 1 else []
+    near = dict.fromkeys(
+        [*by_base.get(base, []), *(name for key in close for name in known[key])]
+        or [name for key in begin for name in by_base[key]]
+    )
+    named = [*near][:_MOST_NAMED]
+    return f"Did you mean {' or '.join(named)}?" if named else ""

@@ -24,6 +24,7 @@ from herdbook.core import ModelStatistics
 from herdbook.core import ModelStatus
 from herdbook.core import NodeStatus
 from herdbook.core import Observer
+from herdbook.core import OllamaError
 from herdbook.core import Plan
 from herdbook.core import PlanProgress
 from herdbook.core import PullCost
@@ -109,6 +110,10 @@ class ModelManager:
     def why(self, name: str, read_model: ReadModel | None = ...) -> Explanation: ...
     @property
     def authorization(self) -> str: ...
+    @property
+    def refresh_error(self) -> OllamaError | None: ...
+    @property
+    def reports_loaded(self) -> bool: ...
     @property
     def server_notice(self) -> str: ...
     @property

@@ -1,6 +1,8 @@
-"""Parse event types as people type them: ``ModelDeleted`` or ``deleted``."""
+"""Parse event types as people type them: ``ModelDeleted``, ``deleted``, ``delete``."""
 
 from __future__ import annotations
+
+from typing import Final
 
 from herdbook.core.suggestions import did_you_mean
 from herdbook.events.facts import FACTS
@@ -16,22 +18,47 @@ _SHORT_NAMES = {
 }
 """Types by their names without prefix, where no other type ends with the same name."""
 
-_BY_TEXT = {
-    name.lower(): type_
-    for name, type_ in (*_SHORT_NAMES.items(), *zip(_TYPES, _TYPES, strict=True))
+_WORDS: Final = {
+    "pulled": ("PullCompleted",),
+    "pull": tuple(each for each in _TYPES if each.startswith("Pull")),
+    "update": tuple(each for each in _TYPES if each.startswith("Update")),
+    "updated": ("ModelUpdated",),
+    "load": ("ModelLoaded", *(each for each in _TYPES if each.startswith("Load"))),
+    "unload": ("ModelUnloaded",),
+    "delete": ("ModelDeleted",),
+    "removed": ("ModelDeleted",),
+    "use": ("ModelUsed", "UseFailed"),
+    "found": ("ModelDiscovered",),
+    "config": ("ConfigurationChanged",),
+    "configured": ("ConfigurationChanged",),
+    "settings": ("ConfigurationChanged",),
+    "failed": tuple(each for each in _TYPES if each.endswith("Failed")),
+    "cancelled": tuple(each for each in _TYPES if each.endswith("Cancelled")),
+    "interrupted": tuple(each for each in _TYPES if each.endswith("Interrupted")),
+}
+"""Other words for types, such as the name of the command that records them."""
+
+_BY_TEXT: Final = {
+    **{word: tuple(t for t in types if t in _TYPES) for word, types in _WORDS.items()},
+    **{name.lower(): (type_,) for name, type_ in _SHORT_NAMES.items()},
+    **{type_.lower(): (type_,) for type_ in _TYPES},
 }
 
 
-def parse_event_type(text: str) -> str | None:
-    """Return the event type that a text names, or None.
+def parse_event_type(text: str) -> tuple[str, ...]:
+    """Return the event types that a text names; empty for none.
 
-    Case does not matter. The prefix ``Model`` or ``Pull`` is optional where the rest
-    is unambiguous.
+    Case, spaces, ``-`` and ``_`` do not matter. The prefix ``Model`` or ``Pull`` is
+    optional where the rest is unambiguous. A word such as ``pull`` or ``failed`` names
+    several types.
     """
-    return _BY_TEXT.get(text.strip().lower())
+    plain = text.strip().lower()
+    for separator in ("_", "-", " "):
+        plain = plain.replace(separator, "")
+    return _BY_TEXT.get(plain, ())
 
 
 def event_type_remedy(text: str) -> str:
     """Return the nearest event type for an unknown one, or the list of all types."""
-    nearest = did_you_mean(text, (*_SHORT_NAMES, *_TYPES)).strip()
+    nearest = did_you_mean(text, (*_SHORT_NAMES, *_TYPES, *_WORDS)).strip()
     return nearest or f"Types: {', '.join(_TYPES)}"

@@ -73,6 +73,8 @@ class LoadedModels(msgspec.Struct, frozen=True, kw_only=True):
         models: The loaded models, the largest first.
         size_bytes: Memory of all of them, bytes.
         gpu_bytes: Part of it on GPUs, bytes.
+        reported: Whether the server reports which models are loaded; if not, other
+            models may be loaded too. Of several servers, whether all do.
         stale_since: Since when the server has not answered; None if it does. Of several
             servers, the longest time.
     """
@@ -80,6 +82,7 @@ class LoadedModels(msgspec.Struct, frozen=True, kw_only=True):
     models: list[LoadedModel]
     size_bytes: int
     gpu_bytes: int
+    reported: bool
     stale_since: datetime | None
 
 
@@ -117,6 +120,8 @@ def loaded_models(
     groups: Iterable[Sequence[ModelStatus]],
     loads: Iterable[HistoryEntry | None],
     nodes: Sequence[NodeStatus],
+    *,
+    reported: bool = True,
 ) -> LoadedModels:
     """Describe the loaded models, with totals.
 
@@ -124,6 +129,7 @@ def loaded_models(
         groups: The models of each runner, from ``by_runner``.
         loads: The event that loaded each of them, in the same order.
         nodes: The nodes that they are loaded on.
+        reported: Whether all servers report which models are loaded.
     """
     stale = {node.name: node.since for node in nodes if not node.reached}
     models = [
@@ -134,6 +140,7 @@ def loaded_models(
         models=models,
         size_bytes=sum(each.size_bytes or 0 for each in models),
         gpu_bytes=sum(each.gpu_bytes or 0 for each in models),
+        reported=reported,
         stale_since=min(filter(None, stale.values()), default=None),
     )
 

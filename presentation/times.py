@@ -28,8 +28,22 @@ _SHORT = {
     "w": "week",
 }
 _DAYS = {"today": 0, "yesterday": 1}
+_WEEKDAYS = (
+    "monday",
+    "tuesday",
+    "wednesday",
+    "thursday",
+    "friday",
+    "saturday",
+    "sunday",
+)
 _AGO = re.compile(r"(\d+) ?([a-z]+?)s?(?: ago)?")
-_CLOCK = re.compile(r"(?:(today|yesterday) )?(\d{1,2}):(\d{2})(?::(\d{2}))?")
+_ONE_AGO = re.compile(r"(?:an? ([a-z]+) ago|last (minute|hour|week))")
+_DAY = f"today|yesterday|(?:last )?(?:{'|'.join(_WEEKDAYS)})"
+_CLOCK = re.compile(
+    rf"(?:({_DAY}) (?:at )?)?(?:at )?(\d{{1,2}}):(\d{{2}})(?::(\d{{2}}))?"
+)
+_NAMED_CLOCK = {"noon": "12:00", "midnight": "00:00"}
 _ISO = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}.*)?")
 
 
@@ -111,8 +125,9 @@ class Now(NamedTuple):
     def parse(self, text: str) -> int | datetime:
         """Parse a position or a time, such as ``#123``, ``yesterday`` or ``24h``.
 
-        A day without a time of day is its start. A time of day without a day is in
-        the last 24 hours. A time without a zone is in the zone of the reader.
+        A day without a time of day is its start. A weekday is the last one before
+        today. A time of day without a day is in the last 24 hours. A time without a
+        zone is in the zone of the reader.
 
         Raises:
             InvalidTimeError: The text has no known form, or is in the future.
@@ -131,8 +146,12 @@ class Now(NamedTuple):
     def _parse(self, words: str) -> datetime:
         if words == "now":
             return self.at
-        if words in _DAYS:
+        for name, clock_text in _NAMED_CLOCK.items():
+            words = re.sub(rf"\b{name}$", clock_text, words)
+        if re.fullmatch(_DAY, words):
             return self._parse_clock(words, "0", "0", None)
+        if one := _ONE_AGO.fullmatch(words):
+            words = f"1 {one[1] or one[2]}"
         if ago := _AGO.fullmatch(words):
             unit = _SHORT.get(ago[2], ago[2])
             if unit not in _SECONDS:
@@ -149,7 +168,7 @@ class Now(NamedTuple):
     ) -> datetime:
         clock = time_of_day(int(hours), int(minutes), int(seconds or 0))
         today = self._local(self.at).date()
-        date_ = today - timedelta(days=_DAYS[day or "today"])
+        date_ = today - timedelta(days=_days_back(day or "today", today))
         found = self._zoned(datetime.combine(date_, clock))
         if day is None and found > self.at:
             yesterday = today - timedelta(days=1)
@@ -167,6 +186,14 @@ class Now(NamedTuple):
 
     def _days_since(self, time: datetime) -> int:
         return (self._local(self.at).date() - self._local(time).date()).days
+
+
+def _days_back(day: str, today: date) -> int:
+    """Return how many days ago a day was: yesterday, or the last weekday of a name."""
+    if day in _DAYS:
+        return _DAYS[day]
+    weekday = _WEEKDAYS.index(day.removeprefix("last "))
+    return (today.weekday() - weekday - 1) % 7 + 1
 
 
 def _day_text(days: int, day: date, *, most: int = 29) -> str:

@@ -103,8 +103,8 @@ def _remedy(candidate: Candidate, registry: ModelRegistry) -> str:
     if candidate.reasons != ("not present",):
         return ""
     known = registry.find(candidate.name)
-    size = known.download_bytes if known and known.is_about(candidate.name) else None
-    download = f", {bytes_text(size)}" if size else ""
+    found = known.download_of(candidate.name) if known else None
+    download = f", {bytes_text(found[0])}" if found else ""
     return f" (herdbook pull {candidate.name}{download})"
 
 

@@ -104,8 +104,8 @@ def check_version(look: ServerAnswers) -> Diagnosis:
     if lacks:
         return diagnosis(
             "version",
-            f"Ollama {look.version} does not report {' or '.join(lacks)}",
-            "Update Ollama; until then, each model needs its own request",
+            f"Ollama {look.version} does not report {'; nor '.join(lacks)}",
+            "Update Ollama, or let the proxy in front of it pass all of /api",
             level=Level.NOTICE,
         )
     if look.version == UNVERSIONED:
@@ -116,10 +116,10 @@ def check_version(look: ServerAnswers) -> Diagnosis:
 
 def _lacks(look: ServerAnswers) -> Iterator[str]:
     if look.runners is None:
-        yield "loaded models, so whether a model is loaded is unknown"
+        yield "loaded models (whether a model is loaded is unknown)"
     local = [entry for entry in look.models if entry.remote_host is None]
     if local and all(entry.capabilities is None for entry in local):
-        yield "capabilities in its list of models"
+        yield "capabilities in its list of models (each needs its own request)"
     if look.runners and all(one.context_length is None for one in look.runners):
         yield "the context in effect"
 

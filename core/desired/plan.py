@@ -214,7 +214,8 @@ class _Planner:
 
     def _expected(self, name: str) -> int | None:
         known = self._registry.find(name)
-        return known.download_bytes if known and known.is_about(name) else None
+        found = known.download_of(name) if known else None
+        return found[0] if found else None
 
     def _unloads(self) -> Iterator[Step]:
         seen: set[str] = set()

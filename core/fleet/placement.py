@@ -219,9 +219,8 @@ def expected_size(
     sizes = (view.models.status(model).size_bytes for view in nodes)
     known = next((size for size in sizes if size is not None), None)
     listed = registry.find(model) if known is None else None
-    if listed is None or not listed.is_about(model):
-        return known
-    return listed.download_bytes
+    found = listed.download_of(model) if listed is not None else None
+    return found[0] if found else known
 
 
 def _room(free: int | None, size: int | None) -> int:

@@ -74,6 +74,7 @@ class ModelFacts(
         pull: The name to pull.
         parameter_count: Number of parameters of the ``pull`` name.
         download_bytes: Size of the ``pull`` name, bytes.
+        tag_bytes: Sizes of other tags, bytes.
         memory_bytes: Memory needed according to the source, bytes.
         note: A remark, such as sources that disagree.
     """
@@ -91,6 +92,7 @@ class ModelFacts(
     pull: _Text | None = None
     parameter_count: _Positive | None = None
     download_bytes: _Positive | None = None
+    tag_bytes: dict[_Text, _Positive] | None = None
     memory_bytes: _Positive | None = None
     note: _Text | None = None
 

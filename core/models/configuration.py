@@ -120,9 +120,12 @@ def _tokens(low: int) -> _Rule:
 
 
 def _read_tokens(text: str) -> Setting:
-    """Parse a number of tokens, with k for 1,024."""
-    if re.fullmatch(r"[0-9]{1,7}[kK]", text):
-        return int(text[:-1]) * 1024
+    """Parse a number of tokens, with k for 1,024 and m for 1,048,576."""
+    if found := re.fullmatch(r"([0-9]{1,7})(?:\.([0-9]))? ?(k|m)i?", text.lower()):
+        tenths = int(found[1]) * 10 + int(found[2] or 0)
+        return tenths * (1024 if found[3] == "k" else 1024**2) // 10
+    if re.fullmatch(r"[0-9]{1,3}([, ][0-9]{3})+", text):
+        return int(re.sub("[, ]", "", text))
     return _read(int, text)
 
 
@@ -147,6 +150,31 @@ def _read(kind: Callable[[str], Setting], text: str) -> Setting:
 def _read_number(text: str) -> Setting:
     number = _read(int, text)
     return _read(float, text) if number is text else number
+
+
+_WORDS = {
+    "d": "h",
+    "day": "h",
+    "hour": "h",
+    "hr": "h",
+    "minute": "m",
+    "min": "m",
+    "second": "s",
+    "sec": "s",
+}
+"""The server's units by the words that people type; a day is 24 of them."""
+
+
+def _read_keep_alive(text: str) -> Setting:
+    """Parse a number, a duration such as ``5 min`` or ``2d``, or ``forever``."""
+    plain = text.strip().lower()
+    if plain in {"forever", "always", "infinite"}:
+        return -1
+    found = re.fullmatch(r"([0-9]{1,6}) ?([a-z]+?)s?", plain)
+    if found and found[2] in _WORDS:
+        number = int(found[1]) * (24 if found[2].startswith("d") else 1)
+        return f"{number}{_WORDS[found[2]]}"
+    return _read_number(plain.replace(" ", ""))
 
 
 def _read_truth(text: str) -> Setting:
@@ -180,7 +208,7 @@ _KEEP_ALIVE = _Rule(
     "a number of seconds, a negative number to keep the model loaded, or a duration "
     "such as 5m or 1h30m",
     lambda value: keep_alive_seconds(value) is not None,
-    _read_number,
+    _read_keep_alive,
 )
 
 # The options of the server's api/types.go (Options and Runner).

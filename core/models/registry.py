@@ -93,6 +93,7 @@ class KnownModel(msgspec.Struct, frozen=True, kw_only=True):
         pull: The name to pull from Ollama's library; None if no tag is known.
         parameter_count: Number of parameters of the ``pull`` name.
         download_bytes: Size of the ``pull`` name, bytes.
+        tag_bytes: Sizes of other tags, bytes.
         memory_bytes: Memory needed according to the source, bytes.
         ranks: By role, the rank among the models that fit it, from 1.
         sources: By fact, its source; a fact without one is a default.
@@ -105,6 +106,7 @@ class KnownModel(msgspec.Struct, frozen=True, kw_only=True):
     pull: str | None = None
     parameter_count: int | None = None
     download_bytes: int | None = None
+    tag_bytes: dict[str, int] = {}
     memory_bytes: int | None = None
     ranks: dict[ModelRole, int] = {}
     sources: dict[str, Source] = {}
@@ -129,6 +131,18 @@ class KnownModel(msgspec.Struct, frozen=True, kw_only=True):
     def is_about(self, name: str) -> bool:
         """Return whether the facts about ``pull`` apply to a name."""
         return key_of(name) in {self.name, key_of(self.pull or self.name)}
+
+    def download_of(self, name: str) -> tuple[int, Source] | None:
+        """Return the size of a name of this model, bytes, and the source of it.
+
+        None if the catalogue does not have that tag.
+        """
+        if self.is_about(name) and self.download_bytes is not None:
+            return self.download_bytes, self.sources["download_bytes"]
+        base, _, tag = key_of(name).partition(":")
+        if base == self.name and tag in self.tag_bytes:
+            return self.tag_bytes[tag], self.sources["tag_bytes"]
+        return None
 
     def lacks(self, role: ModelRole) -> str | None:
         """Return what the model lacks for a role, as text; None if it fits."""
@@ -336,6 +350,7 @@ def _known(key: str, entry: catalogue.Entry) -> KnownModel:
         pull=facts.pull,
         parameter_count=facts.parameter_count,
         download_bytes=facts.download_bytes,
+        tag_bytes=facts.tag_bytes or {},
         memory_bytes=facts.memory_bytes,
         sources=entry.sources,
         note=facts.note or "",

@@ -24,6 +24,8 @@ from herdbook.core.errors import (
     NodeTimeoutError,
     NodeUnreachableError,
     PullCutError,
+    RefusedError,
+    ServerFailedError,
 )
 from herdbook.core.observer import NO_OBSERVER, Observer
 from herdbook.core.ollama.connections import Connections, Transport
@@ -56,6 +58,15 @@ SUCCESS: Final = "success"
 
 LINES_AT_ONCE: Final = 50
 """Lines of a pull that are handled before other tasks run."""
+
+_NOT_REPORTED: Final = (
+    MissingEndpointError,
+    BadAnswerError,
+    RefusedError,
+    ServerFailedError,
+)
+"""Failures of an optional endpoint, if the server answers otherwise: it has no such
+endpoint, or a proxy refuses it or answers with a page of its own."""
 
 
 class ServerAnswers(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,13 +171,13 @@ class OllamaClient:
         call = Call("GET", "/api/version", optional=True)
         try:
             return (await self._connections.answer(call, VersionAnswer)).version
-        except MissingEndpointError:
+        except _NOT_REPORTED:
             return ""
 
     async def _runners_if_reported(self) -> Listing[RunnerEntry] | None:
         try:
             return await self._listing(RunnerEntry, RUNNERS, optional=True)
-        except MissingEndpointError:
+        except _NOT_REPORTED:
             return None
 
     async def _listing(
@@ -180,7 +191,8 @@ class OllamaClient:
     async def poll(self, *, within_s: float) -> ServerAnswers:
         """Return version, models and runners, from concurrent requests.
 
-        Only the list of models is required; other endpoints may be missing.
+        Only the list of models is required; other endpoints may be missing, refused by
+        a proxy, or answered with its pages.
 
         Raises:
             NodeTimeoutError: It took longer than ``within_s`` seconds.

@@ -27,6 +27,7 @@ from herdbook.core.ollama.bounds import (
     optional,
     printable,
 )
+from herdbook.core.ollama.pages import is_page
 from herdbook.core.ollama.wire import RunnerEntry, TagEntry
 
 MODELS: Final = "/api/tags"
@@ -237,7 +238,8 @@ async def _split(
         # One entry is not valid JSON: NaN, half a character, nested too deeply.
         found = [one async for one in _pieces(body)]
         if not found or found[-1] is not None:
-            raise BadAnswerError(node, raw=f"{source}: {error}") from error
+            reason = "an HTML page, not JSON" if is_page(body) else str(error)
+            raise BadAnswerError(node, raw=f"{source}: {reason}") from error
         return [piece for piece in found if piece is not None]
 
 

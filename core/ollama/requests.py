@@ -17,6 +17,7 @@ import msgspec
 from herdbook.core.errors import BadAnswerError, HerdbookError
 from herdbook.core.ollama.bounds import LONGEST_MESSAGE, UNREADABLE, printable
 from herdbook.core.ollama.failures import Request, failure
+from herdbook.core.ollama.pages import is_page, page_text
 from herdbook.core.ollama.wire import Answer, ErrorAnswer, PullLine
 
 Answered = TypeVar("Answered", bound=Answer)
@@ -89,7 +90,8 @@ def read(body: bytes, kind: type[Answered], *, node: str) -> Answered:
     try:
         return msgspec.json.decode(body, type=kind)
     except UNREADABLE as error:
-        raise BadAnswerError(node, raw=str(error)) from error
+        reason = "an HTML page, not JSON" if is_page(body) else str(error)
+        raise BadAnswerError(node, raw=reason) from error
 
 
 def refusal(call: Call, status: int, body: bytes, *, node: str) -> HerdbookError:
@@ -103,7 +105,7 @@ def refusal(call: Call, status: int, body: bytes, *, node: str) -> HerdbookError
         call.about or node,
         status=status,
         message=message,
-        body=body[:LONGEST_MESSAGE].decode(errors="replace"),
+        body=page_text(body[:LONGEST_MESSAGE].decode(errors="replace")),
     )
 
 

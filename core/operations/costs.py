@@ -195,13 +195,11 @@ def free_disk(url: str, folder: Path) -> Figure:
 
 def _download(name: str, registry: ModelRegistry) -> Figure:
     known = registry.find(name)
-    if known is None or not known.is_about(name) or known.download_bytes is None:
+    found = known.download_of(name) if known is not None else None
+    if found is None:
         return _unknown("not known until the pull starts")
-    return Figure(
-        size_bytes=known.download_bytes,
-        source=CostSource.CATALOGUE,
-        note=known.sources["download_bytes"].title,
-    )
+    size_bytes, source = found
+    return Figure(size_bytes=size_bytes, source=CostSource.CATALOGUE, note=source.title)
 
 
 def _sharing(status: ModelStatus, statuses: Sequence[ModelStatus]) -> list[ModelStatus]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Annotated, Final, TypeVar
 from urllib.parse import unquote
 
@@ -156,12 +157,13 @@ def filter_of(
     Raises:
         BadRequestError: A type is unknown, or a time is not valid.
     """
-    for unknown in (name for name in types or () if parse_event_type(name) is None):
+    for unknown in (name for name in types or () if not parse_event_type(name)):
         raise BadRequestError(
             f"type {unknown[:80]!r}", "is not an event type", event_type_remedy(unknown)
         )
     return HistoryFilter(
-        types=frozenset(filter(None, map(parse_event_type, types or ()))) or None,
+        types=frozenset(chain.from_iterable(map(parse_event_type, types or ())))
+        or None,
         causes=frozenset(causes) if causes else None,
         actors=tuple(actors) if actors else None,
         since=_time_of(since),

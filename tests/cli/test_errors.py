@@ -105,7 +105,7 @@ def test_verbose_shows_causes_and_the_traceback() -> None:
         (
             ["load", "llama3.2:3b", "--num-ctx", "many"],
             2,
-            "--num-ctx must be a whole number, not 'many'.",
+            "num_ctx must be a whole number of at least 4",
         ),
         (["load", "llama3.2:3b", "--keep-alive", "abc"], 2, "keep_alive"),
         (["config", "x", "foo=1"], 2, "foo"),

@@ -107,7 +107,7 @@ def test_warnings_are_plain_lines(herdbook: Herdbook, server: SandboxThread) -> 
 
     answer = herdbook("ls")
 
-    assert answer.err.startswith("herdbook: warning: show failed (")
+    assert answer.err.startswith("herdbook: warning: the details of ")
     assert answer.code == 0
 
 

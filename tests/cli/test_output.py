@@ -13,6 +13,7 @@ from herdbook.cli.output import (
     Screen,
     bar,
     clean,
+    folded,
     line,
     table_lines,
 )
@@ -127,3 +128,17 @@ def test_json_has_no_invisible_characters() -> None:
     assert all(c.isprintable() or c == "\n" for c in result)
     assert json.loads(result) == [hostile]
     assert "é🐑" in result
+
+
+def test_line_for_a_terminal_is_broken_between_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    error = "herdbook: llama3.1:latest was not found on node 'local'   (exit 3)"
+    terminal, pipe = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+
+    assert folded(error, pipe) == error
+    lines = folded(error, terminal).splitlines()
+    assert [len(one) <= 40 for one in lines] == [True, True]
+    assert " ".join(lines).split() == error.split()

@@ -13,19 +13,24 @@ from herdbook.presentation.event_types import event_type_remedy, parse_event_typ
         ("deleted", "ModelDeleted"),
         ("Completed", "PullCompleted"),
         ("nodelost", "NodeLost"),
+        ("node_lost", "NodeLost"),
+        ("model-deleted", "ModelDeleted"),
+        ("pulled", "PullCompleted"),
+        ("unload", "ModelUnloaded"),
+        ("settings", "ConfigurationChanged"),
     ],
 )
 def test_event_type_is_parsed_in_any_case_and_without_prefix(
     text: str, expected: str
 ) -> None:
-    assert parse_event_type(text) == expected
+    assert parse_event_type(text) == (expected,)
 
 
 @pytest.mark.parametrize(
     ("text", "nearest"), [("delted", "'Deleted'"), ("ModelDelted", "'ModelDeleted'")]
 )
 def test_unknown_event_type_suggests_the_nearest(text: str, nearest: str) -> None:
-    assert parse_event_type(text) is None
+    assert parse_event_type(text) == ()
     assert event_type_remedy(text) == f"Did you mean {nearest}?"
 
 
@@ -33,5 +38,11 @@ def test_unknown_event_type_without_a_similar_one_lists_all() -> None:
     assert event_type_remedy("xyzzy").startswith("Types: AnchorReceived, ")
 
 
-def test_ambiguous_name_without_prefix_is_unknown() -> None:
-    assert parse_event_type("failed") is None
+def test_word_for_several_types_names_all_of_them() -> None:
+    assert parse_event_type("failed") == (
+        "LoadFailed",
+        "PullFailed",
+        "UpdateFailed",
+        "UseFailed",
+    )
+    assert parse_event_type("load")[0] == "ModelLoaded"

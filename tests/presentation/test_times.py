@@ -84,6 +84,16 @@ def test_positions_are_parsed(text: str) -> None:
         ("today", datetime(2026, 11, 24, tzinfo=UTC)),
         ("Yesterday", datetime(2026, 11, 23, tzinfo=UTC)),
         ("2026-11-24T09:02Z", datetime(2026, 11, 24, 9, 2, tzinfo=UTC)),
+        ("an hour ago", NOON - timedelta(hours=1)),
+        ("a day ago", NOON - timedelta(days=1)),
+        ("last week", NOON - timedelta(weeks=1)),
+        ("yesterday at 17:40", datetime(2026, 11, 23, 17, 40, tzinfo=UTC)),
+        ("at 9:02", datetime(2026, 11, 24, 9, 2, tzinfo=UTC)),
+        ("noon", NOON),
+        ("yesterday noon", datetime(2026, 11, 23, 12, tzinfo=UTC)),
+        ("midnight", datetime(2026, 11, 24, tzinfo=UTC)),
+        ("monday", datetime(2026, 11, 23, tzinfo=UTC)),
+        ("last tuesday 10:00", datetime(2026, 11, 17, 10, tzinfo=UTC)),
     ],
 )
 def test_times_are_parsed(text: str, moment: datetime) -> None:
@@ -116,7 +126,7 @@ def test_default_zone_is_that_of_the_computer() -> None:
         "20261124T090000",
         "#-1",
         "#99999999999999999999",
-        "at 14:02",
+        "half past two",
     ],
 )
 def test_unknown_form_is_refused(text: str) -> None:

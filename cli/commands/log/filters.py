@@ -77,14 +77,14 @@ def parse_types(names: list[str] | None) -> frozenset[str] | None:
     Raises:
         UsageError: There is no such type.
     """
-    found = set()
+    found: set[str] = set()
     for name in names or []:
-        type_ = parse_event_type(name)
-        if type_ is None:
+        types = parse_event_type(name)
+        if not types:
             raise UsageError(
                 repr(name), "is not an event type", event_type_remedy(name)
             )
-        found.add(type_)
+        found.update(types)
     return frozenset(found) or None
 
 

@@ -28,12 +28,14 @@ from herdbook.core import (
     UnloadCost,
     UnloadResult,
 )
-from herdbook.core.models.configuration import check, parse
+from herdbook.core.models.configuration import OPTION, parse
 from herdbook.events.facts import Setting
 from herdbook.presentation import shapes
 from herdbook.projections.sentences import setting_text
 
 _LOADS = frozenset({"ModelLoaded", "RunnerChanged"})
+_OF_A_LOAD = frozenset({"num_ctx", "temperature", "keep_alive"})
+"""Settings that a load uses, beside the options; others apply at once."""
 
 
 @verb("load", CHANGE)
@@ -42,8 +44,8 @@ async def load(
     models: Models,
     *,
     num_ctx: Annotated[
-        int | None,
-        typer.Option(metavar="TOKENS", help="Context length for this load."),
+        str | None,
+        typer.Option(metavar="TOKENS", help="Context length for this load: 8192, 8k."),
     ] = None,
     keep_alive: Annotated[
         str | None,
@@ -57,8 +59,7 @@ async def load(
     """Load models into memory, with their settings."""
     options: dict[str, Setting] = {}
     if num_ctx is not None:
-        check("num_ctx", num_ctx)
-        options["num_ctx"] = num_ctx
+        options.update([parse(f"num_ctx={num_ctx}")])
     kept_alive = _keep_alive(keep_alive)
     await check_names(invocation, models)
     async with invocation.acting() as fleet:
@@ -224,13 +225,31 @@ async def config(
             await manager.configure(model, wanted, unset=unset or [], note=note)
         await _write_settings(invocation, manager, model)
         after = await manager.get_status(model)
-        changed = before.settings != after.settings
-        if changed and after.state is ModelState.LOADED and not invocation.json:
-            invocation.screen.write(
-                f"{after.name} is loaded: the change takes effect at the next load. "
-                f"To reload it now: herdbook unload {after.name}, then "
-                f"herdbook load {after.name}"
-            )
+        if not invocation.json and (effect := _effect_text(before, after)):
+            invocation.screen.write(effect)
+
+
+def _effect_text(before: ModelStatus, after: ModelStatus) -> str:
+    """Return when changed settings take effect, if not at once or at the next load."""
+    name, status = after.name, after
+    changed = {
+        each
+        for each in before.settings.keys() | after.settings.keys()
+        if before.settings.get(each) != after.settings.get(each)
+    }
+    if not any(each in _OF_A_LOAD or each.startswith(OPTION) for each in changed):
+        return ""
+    if status.state is ModelState.LOADED:
+        return (
+            f"{name} is loaded: the change takes effect at the next load. To reload it "
+            f"now: herdbook unload {name}, then herdbook load {name}"
+        )
+    if not status.present:
+        return (
+            f"{name} is not on the server: the change takes effect when it is pulled. "
+            f"To pull it: herdbook pull {name}"
+        )
+    return ""
 
 
 async def _refresh_all(fleet: Fleet) -> None:

@@ -16,6 +16,7 @@ from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import only_node
 from herdbook.cli.options import Yes
 from herdbook.cli.output import Column, Piece, Row
+from herdbook.core import HerdbookError, ModelManager
 from herdbook.core.desired.desired import read
 from herdbook.core.desired.free_space import FreeSpace, Group, free_space
 from herdbook.presentation import shapes
@@ -47,7 +48,7 @@ async def free(
     Deletes them after confirmation, or with --yes. The least recently used models go
     first. Pinned models and models in use are kept, and so are loaded ones, unless they
     have no expiry and were not used for a day. The exit code is 1 if not enough can be
-    freed, or if nothing was deleted.
+    freed (then --yes deletes nothing), or if nothing was deleted.
     """
     wanted = read_size(size)
     desired = read(keep) if keep is not None else None
@@ -60,26 +61,51 @@ async def free(
         names = [step.name for group in proposal.chosen for step in group.steps]
         if not invocation.json:
             _show(invocation, proposal)
-        agreed = yes or (
-            invocation.attended
+        # With --yes nobody sees that deleting all of them would not be enough.
+        agreed = (yes and proposal.is_enough) or (
+            not yes
+            and invocation.attended
             and bool(names)
             and invocation.agreed(_question(names, proposal))
         )
-        if agreed:
-            for name in names:
-                await manager.delete(name)
-    deleted = names if agreed else []
+        deleted, failed = await _deleted(manager, names if agreed else [])
     if invocation.json:
         invocation.screen.write_json(shapes.freed_space(proposal, deleted))
     elif deleted:
         freed = bytes_text(proposal.frees_bytes)
-        text = f"{counted(len(deleted), 'model')} deleted; this frees {freed}"
-        invocation.screen.write(text)
+        effect = f"; this frees {freed}" if not failed else ""
+        invocation.screen.write(f"{counted(len(deleted), 'model')} deleted{effect}")
+    elif names and yes and not agreed:
+        most = _typed(proposal.frees_bytes)
+        invocation.screen.write(
+            f"Nothing was deleted. To delete these models: herdbook free {most} --yes"
+        )
     elif names and not invocation.attended:
         invocation.screen.write(
             "Nothing was deleted. Add --yes to delete these models."
         )
+    if failed:
+        raise failed[0]
     return DONE if proposal.is_enough else FAILED
+
+
+async def _deleted(
+    manager: ModelManager, names: Sequence[str]
+) -> tuple[list[str], list[HerdbookError]]:
+    """Delete models until one fails; return those deleted, and the failure."""
+    deleted: list[str] = []
+    for name in names:
+        try:
+            await manager.delete(name)
+        except HerdbookError as error:
+            return deleted, [error]
+        deleted.append(name)
+    return deleted, []
+
+
+def _typed(size: int) -> str:
+    """Return a size to type, rounded down, so that as much can be freed."""
+    return f"{size // 10**6}MB" if size >= 10**6 else f"{size}B"
 
 
 def _question(names: Sequence[str], proposal: FreeSpace) -> str:

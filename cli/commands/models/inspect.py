@@ -69,7 +69,7 @@ async def ls(  # noqa: PLR0913 - the options of a verb
         larger_bytes=None if larger is None else read_size(larger),
         smaller_bytes=None if smaller is None else read_size(smaller),
     )
-    async with invocation.reading(refresh=not no_refresh) as fleet:
+    async with invocation.reading(refresh=not no_refresh, warns=False) as fleet:
         nodes = {models.node: models for models in await fleet.now()}
         screen = invocation.screen
         table = models_table.ModelsTable(

@@ -35,12 +35,13 @@ _COLUMNS = (
 async def ps(invocation: Invocation, *, no_refresh: NoRefresh = False) -> None:
     """List loaded models: memory, expiry and last use."""
     async with invocation.reading(refresh=not no_refresh) as fleet:
+        reported = all(one.reports_loaded for one in fleet.managers())
         several = fleet.is_several
         nodes = [models.node_status() for models in await fleet.now()]
         groups = by_runner(await fleet.statuses())
         loads = [await last_load(fleet.home, group) for group in groups]
     screen = invocation.screen
-    loaded = loaded_models(groups, loads, nodes)
+    loaded = loaded_models(groups, loads, nodes, reported=reported)
     if invocation.json:
         screen.write_json(loaded)
         return
@@ -107,9 +108,14 @@ def _processor(runner: Runner) -> str:
 
 
 def _total(loaded: LoadedModels) -> str:
+    if not loaded.models and not loaded.reported:
+        return "loaded models: unknown, the server does not report them"
     if not loaded.models:
         return "no models loaded"
     total, gpu = loaded.size_bytes, loaded.gpu_bytes
     split = f"{bytes_text(gpu)} on GPUs, {bytes_text(total - gpu)} in main memory"
     number = wording.counted(len(loaded.models), "model")
-    return f"{number} loaded, {bytes_text(total)} ({split})"
+    more = (
+        "" if loaded.reported else "; others unknown, the server does not report them"
+    )
+    return f"{number} loaded, {bytes_text(total)} ({split}){more}"

@@ -81,6 +81,9 @@ def _write_refreshed(
             screen.write(Piece(f"{lead}{state}", "yellow"))
             continue
         new = [each for each in recorded if is_of_node(each.stream, node)]
-        found = f"{counted(len(state.models), 'model')}, {len(state.runners)} loaded"
+        loaded = f"{len(state.runners)} loaded"
+        if not state.reports_runners:
+            loaded = "loaded models not reported"
+        found = f"{counted(len(state.models), 'model')}, {loaded}"
         changes = counted(len(new), "new event") if new else "no changes"
         screen.write(f"{lead}Ollama {state.server_version}: {found}; {changes}")

@@ -78,8 +78,8 @@ def _chosen(query: Mapping[str, str], now: Now) -> HistoryFilter:
         InvalidTimeError: A time cannot be read.
     """
     cause, actor = query["cause"], query["actor"]
-    kind = parse_event_type(query["type"])
-    if query["type"] and kind is None:
+    kinds = parse_event_type(query["type"])
+    if query["type"] and not kinds:
         raise BadRequestError(
             f"type {query['type'][:80]!r}",
             "is not an event type",
@@ -90,7 +90,7 @@ def _chosen(query: Mapping[str, str], now: Now) -> HistoryFilter:
             f"cause {cause[:80]!r}", "is not a cause", f"Causes are {', '.join(Cause)}"
         )
     return HistoryFilter(
-        types=frozenset({kind}) if kind else None,
+        types=frozenset(kinds) or None,
         causes=frozenset({Cause(cause)}) if cause else None,
         actors=(actor,) if actor else None,
         since=_time(query["since"], now),

@@ -78,6 +78,26 @@ def test_lookup_finds(name: str, known: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("llama3.1", 4_700_000_000),
+        ("llama3.1:8b", 4_700_000_000),
+        ("GEMMA3:27b", 17_000_000_000),
+        ("deepseek-r1:671b", 404_000_000_000),
+        ("gemma3:27b-it-qat", None),
+        ("user/llama3.1:8b", None),
+        ("llama3.1-short:8b", None),
+    ],
+)
+def test_size_of_a_usual_tag_is_known(name: str, size: int | None) -> None:
+    known = REGISTRY.find(name)
+    assert known is not None
+    found = known.download_of(name)
+    assert (found and found[0]) == size
+    assert found is None or found[1].title
+
+
+@pytest.mark.parametrize(
     "name",
     ["llamafoo", "llama", "llama3.10", "phi3.5", "mistral/foo", "mixtralish", "", ":"],
 )

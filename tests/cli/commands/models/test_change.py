@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -207,3 +208,26 @@ def test_any_user_can_be_recorded(
     monkeypatch.setenv("LOGNAME", user)
 
     assert herdbook("use", "llama3.2:3b").code == 0
+
+
+def test_load_takes_a_context_as_people_type_it(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
+    loaded = herdbook("load", "llama3.2:3b", "--num-ctx", "2k", "--json").out
+
+    assert json.loads(loaded[loaded.index("{") :])["context"]["in_effect"] == 2048
+    assert herdbook("load", "llama3.2:3b", "--num-ctx", "many").code == 2
+
+
+def test_config_says_when_a_change_takes_effect(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
+    herdbook("load", "llama3.2:3b")
+    assert "at the next load" in herdbook("config", "llama3.2:3b", "num_ctx=2k").out
+    assert "effect" not in herdbook("config", "llama3.2:3b", "pinned=true").out
+    herdbook("config", "llama3.2:3b", "pinned=false")
+    herdbook("rm", "llama3.2:3b", "--yes")
+
+    gone = herdbook("config", "llama3.2:3b", "num_ctx=4k")
+
+    assert "is not on the server: the change takes effect when it is pulled" in gone.out

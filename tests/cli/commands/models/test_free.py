@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.cli_runner import Herdbook
+from support.cli_runner import Herdbook, SandboxThread
 
 pytestmark = pytest.mark.usefixtures("server")
 
@@ -38,6 +38,33 @@ def test_free_reports_if_not_enough_can_be_freed(herdbook: Herdbook) -> None:
 
     assert answer.code == 1
     assert "can be freed" in answer.out
+
+
+def test_free_with_yes_deletes_nothing_if_it_would_not_be_enough(
+    herdbook: Herdbook,
+) -> None:
+    before = herdbook("ls", "--json").json
+
+    answer = herdbook("free", "900TB", "--yes")
+
+    assert answer.code == 1
+    assert len(herdbook("ls", "--json").json) == len(before)
+    command = answer.out.rpartition("herdbook ")[2].split()
+    assert herdbook(*command).code == 0
+    assert len(herdbook("ls", "--json").json) < len(before)
+
+
+def test_free_reports_a_failed_deletion(
+    herdbook: Herdbook, server: SandboxThread
+) -> None:
+    refuse = {"path": "/api/delete", "status": 500, "body": '{"error": "busy disk"}'}
+    server.apply(answer={**refuse, "times": 0})
+
+    answer = herdbook("free", "1MB", "--yes", "--json")
+
+    assert answer.code == 1
+    assert answer.json["deleted"] == []
+    assert "busy disk" in answer.err
 
 
 def test_free_refuses_an_invalid_size(herdbook: Herdbook) -> None:

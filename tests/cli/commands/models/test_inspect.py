@@ -369,3 +369,20 @@ def test_ls_sorts_by_last_use(herdbook: Herdbook, server: SandboxThread) -> None
     names = [model["name"] for model in herdbook("ls", "--sort", "used", "--json").json]
 
     assert names[:2] == ["gemma3:4b", "smollm2:135m"]
+
+
+@pytest.mark.parametrize(
+    "verb", [["recommend"], ["suggest", "coding"], ["ps"], ["history"], ["usage"]]
+)
+def test_reading_verb_says_why_the_server_was_not_read(
+    herdbook: Herdbook, server: SandboxThread, verb: list[str]
+) -> None:
+    page = {"path": "/api/tags", "status": 401, "body": "<html>Sign in</html>"}
+    server.apply(answer={**page, "times": 0})
+
+    answer = herdbook(*verb)
+
+    assert "requires authentication (HTTP 401): Sign in" in answer.err
+    assert "OLLAMA_API_KEY" in answer.err
+    assert len(answer.err.splitlines()) == 1
+    assert herdbook(*verb, "--no-refresh").err == ""

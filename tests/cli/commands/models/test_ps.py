@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import httpx
+import pytest
 from support.cli_runner import Herdbook, SandboxThread
 
 from herdbook.cli.commands.models.ps import _processor
@@ -81,3 +82,18 @@ def test_ps_splits_memory_in_percent() -> None:
 
     assert _processor(split) == "48 % CPU, 52 % GPU"
     assert _processor(none) == "100 % CPU"
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(404, "404 page not found"), (200, "<html>chat</html>")]
+)
+def test_models_loaded_on_a_server_that_does_not_report_them_are_unknown(
+    herdbook: Herdbook, server: SandboxThread, status: int, body: str
+) -> None:
+    server.apply(answer={"path": "/api/ps", "status": status, "body": body, "times": 0})
+
+    assert "loaded models: unknown" in herdbook("ps").out
+    assert herdbook("ps", "--json").json["reported"] is False
+    assert "loaded models not reported" in herdbook("refresh").out
+    assert "whether a model is loaded is unknown" in herdbook("ls").out
+    assert herdbook("ls").code == 0

@@ -94,3 +94,13 @@ def test_demo_completes_without_a_terminal(tmp_path: Path) -> None:
     assert all(sentence in story for sentence in sentences)
     assert story.count("pull started") == 2
     assert "0 findings" in result
+
+
+def test_unusable_folder_is_named(herdbook: Herdbook, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    answer = herdbook("sandbox", "--state", str(tmp_path / "file" / "state"))
+
+    assert answer.code == 1
+    assert f"{tmp_path / 'file'}" in answer.err
+    assert "cannot be used" in answer.err
