@@ -292,6 +292,7 @@ PLAIN: dict[str, AnyFact] = {
         facts.UpdateCancelled(),
         facts.UpdateInterrupted(instance="i"),
         facts.UpdateUnchanged(digest=DIGEST),
+        facts.CancelRequested(activity="pull", instance="i"),
         facts.ModelUpdated(digest=DIGEST, size_bytes=7),
         LOADING,
         LOADED,

@@ -69,6 +69,10 @@ _FIELDS: dict[str, Mapping[str, st.SearchStrategy[object]]] = {
     "UpdateProgressed": _progress,
     "UpdateFailed": _failure,
     "UpdateInterrupted": _instances,
+    "CancelRequested": {
+        "activity": st.sampled_from(["pull", "update", "load"]),
+        **_instances,
+    },
     "UpdateUnchanged": {"digest": digests},
     "ModelUpdated": {"digest": digests, "size_bytes": sizes, "duration_s": seconds},
     "LoadStarted": _instances,
