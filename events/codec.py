@@ -347,8 +347,8 @@ def _time(value: object) -> datetime:
 def text_or_bytes(raw: bytes) -> str | bytes:
     """Decode text of SQLite; return the bytes if they are not UTF-8.
 
-    Every connection uses this text factory. Without it, one such text fails the
-    whole page, and the failed statement keeps its read transaction open.
+    A connection uses this text factory once it has met such a text, which would fail
+    the whole page.
     """
     try:
         return raw.decode()

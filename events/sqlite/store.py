@@ -30,7 +30,7 @@ import aiosqlite
 import msgspec
 
 from herdbook.events import codec
-from herdbook.events.codec import column_text, text_or_bytes
+from herdbook.events.codec import column_text
 from herdbook.events.errors import (
     CorruptLogError,
     StoreClosedError,
@@ -496,7 +496,7 @@ async def _connected(
     session = Session(connection, str(path))
     with translated(session.subject):
         await connection
-    connection.text_factory = text_or_bytes
+    connection.text_factory = str
     try:
         yield session
     finally:

@@ -10,9 +10,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support.odd_log import write_invalid_utf8
 
 from herdbook.events.errors import (
     CorruptLogError,
@@ -22,6 +24,7 @@ from herdbook.events.errors import (
     StoreFullError,
     StoreUnavailableError,
 )
+from herdbook.events.facts import UnreadableFact
 from herdbook.events.sqlite.recorder import SQLiteRecorder
 from herdbook.events.sqlite.schema import APPLICATION_ID, NEWEST
 from herdbook.events.sqlite.session import Session, check_library, migrate
@@ -267,6 +270,23 @@ def test_damaged_file_is_called_damaged(raw: sqlite3.Connection, path: Path) -> 
 
     with pytest.raises(CorruptLogError):
         asyncio.run(read())
+
+
+async def test_texts_that_are_not_utf_8_cost_only_themselves(path: Path) -> None:
+    async with await SQLiteEventStore.open(path) as store:
+        await store.append("model/n/m", [event(), event(), event()], ANY)
+    write_invalid_utf8(path, "events", "data", "position = 2")
+
+    async with await SQLiteEventStore.open(path) as store:
+        # At once, so that the second statement fails before the first is repeated.
+        logs = await asyncio.gather(log_of(store), log_of(store))
+        await store.append("model/n/m", [event()], ANY)
+        with closing(sqlite3.connect(path)) as connection:
+            checkpoint = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            assert checkpoint.fetchall() == [(0, 0, 0)]  # no reader blocks it
+    for log in logs:
+        unreadable = [type(each.data) is UnreadableFact for each in log]
+        assert unreadable == [False, True, False]
 
 
 def test_log_without_its_tables_is_damaged(path: Path) -> None:
