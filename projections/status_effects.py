@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import cast
+from typing import Any, Final
 
 import msgspec
 
 from herdbook.events import facts
+from herdbook.events.facts import Fact, UnloadReason
 from herdbook.events.lifecycle import Activity, ModelState
 from herdbook.events.recorded import RecordedEvent
-from herdbook.projections.status import Failure, KeepAlive, ModelStatus, Work
+from herdbook.projections.status import Failure, KeepAlive, ModelStatus, Why, Work
 
 CONFIRMED_WITHIN_S = 1.0
 """Seconds from the end of a load at the server until Herdbook has recorded it."""
+
+_REASONS: Final = {reason: reason.value for reason in UnloadReason}
+"""Faster than the property ``value``, which is written in Python."""
 
 
 def clear_contradictions(model: ModelStatus) -> None:
@@ -30,8 +34,11 @@ def clear_contradictions(model: ModelStatus) -> None:
         model.update = None
 
 
-def _arrived(model: ModelStatus, event: RecordedEvent) -> None:
-    fact = cast("facts.ModelDiscovered | facts.ModelUpdated", event.data)
+def _arrived(
+    model: ModelStatus,
+    _: RecordedEvent,
+    fact: facts.ModelDiscovered | facts.PullCompleted | facts.ModelUpdated,
+) -> None:
     model.digest, model.size_bytes = fact.digest, fact.size_bytes
     model.remote_host, model.last_failure = fact.remote_host, None
     if fact.digest != model.detected_digest:
@@ -42,28 +49,41 @@ def _arrived(model: ModelStatus, event: RecordedEvent) -> None:
         model.update = None
 
 
-def _removed(model: ModelStatus, _: RecordedEvent) -> None:
+def _removed(model: ModelStatus, _: RecordedEvent, __: Fact) -> None:
     model.digest = model.size_bytes = model.remote_host = None
     model.weights = model.detected_digest = None  # detect again if it returns
     model.runner = model.keep_alive = None
     model.work = model.update = model.last_failure = None
 
 
-def _work_started(model: ModelStatus, event: RecordedEvent) -> None:
-    fact = cast("facts.PullStarted | facts.LoadStarted", event.data)
-    pulls = isinstance(fact, facts.PullStarted)
+def _pull_started(
+    model: ModelStatus, event: RecordedEvent, fact: facts.PullStarted
+) -> None:
     model.work = Work(
-        Activity.PULL if pulls else Activity.LOAD,
+        Activity.PULL,
         fact.instance,
         event.occurred_at,
         event.actor,
-        insecure=isinstance(fact, facts.PullStarted) and fact.insecure,
+        insecure=fact.insecure,
         operation=event.correlation_id,
     )
 
 
-def _update_started(model: ModelStatus, event: RecordedEvent) -> None:
-    fact = cast("facts.UpdateStarted", event.data)
+def _load_started(
+    model: ModelStatus, event: RecordedEvent, fact: facts.LoadStarted
+) -> None:
+    model.work = Work(
+        Activity.LOAD,
+        fact.instance,
+        event.occurred_at,
+        event.actor,
+        operation=event.correlation_id,
+    )
+
+
+def _update_started(
+    model: ModelStatus, event: RecordedEvent, fact: facts.UpdateStarted
+) -> None:
     model.update = Work(
         Activity.UPDATE,
         fact.instance,
@@ -74,8 +94,11 @@ def _update_started(model: ModelStatus, event: RecordedEvent) -> None:
     )
 
 
-def _progressed(model: ModelStatus, event: RecordedEvent) -> None:
-    fact = cast("facts.PullProgressed | facts.UpdateProgressed", event.data)
+def _progressed(
+    model: ModelStatus,
+    _: RecordedEvent,
+    fact: facts.PullProgressed | facts.UpdateProgressed,
+) -> None:
     progress = {
         "completed_bytes": fact.completed_bytes,
         "total_bytes": fact.total_bytes,
@@ -86,24 +109,28 @@ def _progressed(model: ModelStatus, event: RecordedEvent) -> None:
         model.work = msgspec.structs.replace(model.work, **progress)
 
 
-def _cancel_requested(model: ModelStatus, event: RecordedEvent) -> None:
-    fact = cast("facts.CancelRequested", event.data)
+def _cancel_requested(
+    model: ModelStatus, event: RecordedEvent, fact: facts.CancelRequested
+) -> None:
     if model.update is not None and fact.activity == Activity.UPDATE.value:
         model.update = msgspec.structs.replace(model.update, cancelled_by=event.actor)
     elif model.work is not None and fact.activity == model.work.activity:
         model.work = msgspec.structs.replace(model.work, cancelled_by=event.actor)
 
 
-def _work_ended(model: ModelStatus, _: RecordedEvent) -> None:
+def _work_ended(model: ModelStatus, _: RecordedEvent, __: Fact) -> None:
     model.work = None
 
 
-def _update_ended(model: ModelStatus, _: RecordedEvent) -> None:
+def _update_ended(model: ModelStatus, _: RecordedEvent, __: Fact) -> None:
     model.update = None
 
 
-def _failed(model: ModelStatus, event: RecordedEvent) -> None:
-    fact = cast("facts.PullFailed | facts.UpdateFailed | facts.LoadFailed", event.data)
+def _failed(
+    model: ModelStatus,
+    event: RecordedEvent,
+    fact: facts.PullFailed | facts.UpdateFailed | facts.LoadFailed,
+) -> None:
     if isinstance(fact, facts.UpdateFailed):
         model.update = None
     else:
@@ -111,18 +138,22 @@ def _failed(model: ModelStatus, event: RecordedEvent) -> None:
     model.last_failure = Failure(event.type, fact.kind, fact.message, event.occurred_at)
 
 
-def _loaded(model: ModelStatus, event: RecordedEvent) -> None:
-    fact = cast("facts.ModelLoaded | facts.RunnerChanged", event.data)
+def _loaded(model: ModelStatus, event: RecordedEvent, fact: facts.ModelLoaded) -> None:
     model.runner = fact.runner
-    model.keep_alive = None
-    if isinstance(fact, facts.ModelLoaded):
-        model.work = model.last_failure = None
-        if fact.duration_s is not None:
-            _learn_keep_alive(model, event.occurred_at, CONFIRMED_WITHIN_S)
+    model.keep_alive = model.work = model.last_failure = None
+    if fact.duration_s is not None and fact.runner.expires_at is not None:
+        _learn_keep_alive(model, event.occurred_at, CONFIRMED_WITHIN_S)
 
 
-def _renewed(model: ModelStatus, event: RecordedEvent) -> None:
-    fact = cast("facts.KeepAliveRenewed", event.data)
+def _runner_changed(
+    model: ModelStatus, _: RecordedEvent, fact: facts.RunnerChanged
+) -> None:
+    model.runner, model.keep_alive = fact.runner, None
+
+
+def _renewed(
+    model: ModelStatus, event: RecordedEvent, fact: facts.KeepAliveRenewed
+) -> None:
     if model.runner is not None:
         model.runner = msgspec.structs.replace(model.runner, expires_at=fact.expires_at)
         _learn_keep_alive(model, event.occurred_at, CONFIRMED_WITHIN_S)
@@ -142,17 +173,20 @@ def _learn_keep_alive(model: ModelStatus, at: datetime, within_s: float) -> None
         model.keep_alive = KeepAlive(seconds, seconds + within_s)
 
 
-def _unloaded(model: ModelStatus, event: RecordedEvent) -> None:
-    fact = cast("facts.ModelUnloaded", event.data)
+def _unloaded(model: ModelStatus, _: RecordedEvent, fact: facts.ModelUnloaded) -> None:
     model.runner = model.keep_alive = None
-    if model.why is not None:
-        model.why = msgspec.structs.replace(
-            model.why, detail=fact.reason.value, evicted_by=fact.evicted_by
+    if (why := model.why) is not None:
+        model.why = Why(
+            why.event,
+            why.cause,
+            why.actor,
+            why.position,
+            _REASONS[fact.reason],
+            fact.evicted_by,
         )
 
 
-def _used(model: ModelStatus, event: RecordedEvent) -> None:
-    fact = cast("facts.ModelUsed", event.data)
+def _used(model: ModelStatus, event: RecordedEvent, fact: facts.ModelUsed) -> None:
     model.uses += facts.uses_of(fact)
     model.last_used_at, model.last_used_by = event.occurred_at, event.actor
     model.last_used_within_s = 0.0
@@ -164,8 +198,9 @@ def _used(model: ModelStatus, event: RecordedEvent) -> None:
         _learn_keep_alive(model, event.occurred_at, fact.uncertainty_s)
 
 
-def _detected(model: ModelStatus, event: RecordedEvent) -> None:
-    fact = cast("facts.CapabilitiesDetected", event.data)
+def _detected(
+    model: ModelStatus, event: RecordedEvent, fact: facts.CapabilitiesDetected
+) -> None:
     model.detected, model.detected_digest = fact.capabilities, fact.digest
     model.weights, model.family = fact.weights, fact.family
     model.parameter_count = fact.parameter_count
@@ -178,18 +213,20 @@ def _detected(model: ModelStatus, event: RecordedEvent) -> None:
     model.parameters, model.detected_schema = fact.parameters, event.schema
 
 
-def _configured(model: ModelStatus, event: RecordedEvent) -> None:
-    fact = cast("facts.ConfigurationChanged", event.data)
+def _configured(
+    model: ModelStatus, _: RecordedEvent, fact: facts.ConfigurationChanged
+) -> None:
     kept = {k: v for k, v in model.settings.items() if k not in fact.unset}
     model.settings = {**kept, **fact.set}
 
 
-EFFECTS: dict[str, Callable[[ModelStatus, RecordedEvent], None]] = {
+EFFECTS: dict[str, Callable[[ModelStatus, RecordedEvent, Any], None]] = {
     fact.__name__: effect
     for effect, kinds in (
         (_arrived, (facts.ModelDiscovered, facts.PullCompleted, facts.ModelUpdated)),
         (_removed, (facts.ModelVanished, facts.ModelDeleted)),
-        (_work_started, (facts.PullStarted, facts.LoadStarted)),
+        (_pull_started, (facts.PullStarted,)),
+        (_load_started, (facts.LoadStarted,)),
         (_update_started, (facts.UpdateStarted,)),
         (_progressed, (facts.PullProgressed, facts.UpdateProgressed)),
         (_cancel_requested, (facts.CancelRequested,)),
@@ -211,7 +248,8 @@ EFFECTS: dict[str, Callable[[ModelStatus, RecordedEvent], None]] = {
             ),
         ),
         (_failed, (facts.PullFailed, facts.UpdateFailed, facts.LoadFailed)),
-        (_loaded, (facts.ModelLoaded, facts.RunnerChanged)),
+        (_loaded, (facts.ModelLoaded,)),
+        (_runner_changed, (facts.RunnerChanged,)),
         (_renewed, (facts.KeepAliveRenewed,)),
         (_unloaded, (facts.ModelUnloaded,)),
         (_used, (facts.ModelUsed,)),
@@ -220,4 +258,5 @@ EFFECTS: dict[str, Callable[[ModelStatus, RecordedEvent], None]] = {
     )
     for fact in kinds
 }
-"""The effect of each event type that has one, on a model that the event is about."""
+"""The effect of each event type that has one, on a model that the event is about. It is
+called with the model, the event and its fact, which has the class of the type."""
