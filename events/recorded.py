@@ -77,10 +77,11 @@ class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
     causation_id: str | None = None
 
 
-class StoredEvent(msgspec.Struct, frozen=True, gc=False):
+class StoredEvent(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """An event exactly as it is stored: not decoded and not upcast.
 
-    The fields are in the order of the columns of the log.
+    The fields are in the order of the columns of the log: rows are converted to events,
+    and events encoded as JSON arrays, without a step for each field.
 
     Attributes:
         position: Position in the log.

@@ -111,12 +111,11 @@ class PostgresRecorder:
             StoreError: They were not written, or the connection was lost meanwhile.
         """
         self.forget()
-        rows = [msgspec.structs.astuple(event) for event in events]
         try:
             written = await self._session.once(
                 "append_group",
                 previous=after.hash,
-                rows=_json(rows),
+                rows=_json(events),
                 streams=[],
                 versions=[],
                 pieces=None,
@@ -239,7 +238,7 @@ class PostgresRecorder:
         is_busy = self._busy_groups > 0
         group = {
             "previous": plan.begin.hash,
-            "rows": _json([msgspec.structs.astuple(event) for event in plan.events]),
+            "rows": _json(plan.events),
             "streams": streams,
             "versions": [plan.begin_versions[stream] for stream in streams],
             "pieces": _json(list(map(_pieces, plan.events))) if is_busy else None,

@@ -124,9 +124,8 @@ class SQLiteRecorder:
         """
         await self._check_file()
         self.forget()
-        rows = [msgspec.structs.astuple(event) for event in events]
         written = await self._session.run(
-            "insert_events", events=_json(rows), previous=after.hash
+            "insert_events", events=_json(events), previous=after.hash
         )
         if not written:
             raise moved_on(after)
@@ -181,14 +180,13 @@ class SQLiteRecorder:
         """Write the events of a plan; return False if the log has changed meanwhile."""
         if not plan.events:
             return True
-        rows = [msgspec.structs.astuple(event) for event in plan.events]
         try:
             written = await self._session.run(
-                "insert_events", events=_json(rows), previous=plan.begin.hash
+                "insert_events", events=_json(plan.events), previous=plan.begin.hash
             )
         except ConflictError:
             return False
-        return len(written) == len(rows)
+        return len(written) == len(plan.events)
 
 
 def _json(values: Iterable[object]) -> str:

@@ -555,7 +555,15 @@ async def _check_file(path: Path, options: str) -> list[str]:
     ]
 
 
-def _stored_events(rows: Iterable[Row]) -> Iterator[StoredEvent]:
+def _stored_events(rows: Sequence[Row]) -> Iterable[StoredEvent]:
+    """Return the events of a page; a damaged page may have columns of other types."""
+    try:
+        return msgspec.convert(rows, list[StoredEvent])
+    except msgspec.ValidationError:
+        return _events_before_damage(rows)
+
+
+def _events_before_damage(rows: Iterable[Row]) -> Iterator[StoredEvent]:
     for row in rows:
         if tuple(map(type, row)) not in codec.COLUMN_TYPES:
             raise CorruptLogError(

@@ -34,6 +34,7 @@ from herdbook.events.times import position_at
 from herdbook.events.verify import (
     MOST_UNREADABLE,
     Verification,
+    _Check,
     _is_time,
     verify,
 )
@@ -384,6 +385,23 @@ def test_only_times_as_the_log_writes_them_are_times(text: str) -> None:
     except ValueError:
         expected = False
     assert _is_time(text) == expected
+
+
+@given(
+    st.datetimes().map(time_text),
+    st.one_of(
+        st.from_regex(r"[0-9]{5,7}[Zz]?", fullmatch=True),
+        st.text(st.characters(categories=["Nd"]), min_size=6, max_size=6).map(
+            lambda digits: f"{digits}Z"
+        ),
+        st.text(max_size=8),
+    ),
+)
+def test_times_of_one_second_are_checked_like_others(first: str, rest: str) -> None:
+    check = _Check((), lambda _: True)
+    assert check._is_time(first)
+    text = first[: first.index(".") + 1] + rest
+    assert check._is_time(text) == _is_time(text)
 
 
 async def test_name_that_is_not_canonical_is_found_once_per_stream(path: Path) -> None:
