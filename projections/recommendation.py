@@ -192,7 +192,7 @@ class RecommendationView:
             self._own.add(event.stream)
         model.lifecycle = fold(model.lifecycle, event.type)
         effect = _EFFECTS.get(event.type)
-        if effect is not None and not isinstance(event.data, facts.UnreadableFact):
+        if effect is not None and type(event.data) is not facts.UnreadableFact:
             effect(self, model, event)
 
     def _new(self, stream: str) -> _Model | None:
@@ -382,7 +382,8 @@ def _used(_: RecommendationView, model: _Model, event: RecordedEvent) -> None:
         return
     assert isinstance(fact, facts.ModelUsed)
     known, name = model.used_for or {}, role_of_use(fact) or _UNNAMED
-    model.used_for = {**known, name: max(known.get(name, at), at)}
+    last = known.get(name)
+    model.used_for = {**known, name: at if last is None or last < at else last}
 
 
 def _detected(view: RecommendationView, model: _Model, event: RecordedEvent) -> None:

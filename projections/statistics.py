@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from datetime import datetime
-from typing import ClassVar, Final, Self, cast
+from typing import Any, ClassVar, Final, Self
 
 import msgspec
 
 from herdbook.events import facts
+from herdbook.events.facts import Fact
 from herdbook.events.lifecycle import (
     EVENTS,
     INITIAL,
@@ -97,13 +98,15 @@ class StatisticsView:
         if self._own is not None and event.stream not in self._own:
             model = self._models[event.stream] = _copy(model)
             self._own.add(event.stream)
-        after = fold(model.lifecycle, event.type)
-        if after.state is not model.lifecycle.state:
-            _move(model, after, event.occurred_at)
-        model.lifecycle = after
+        before, fact = model.lifecycle, event.data
+        after = fold(before, event.type)
+        if after is not before:
+            if after.state is not before.state:
+                _move(model, after, event.occurred_at)
+            model.lifecycle = after
         count = _COUNTS.get(event.type)
-        if count is not None and not isinstance(event.data, facts.UnreadableFact):
-            count(model, event)
+        if count is not None and type(fact) is not facts.UnreadableFact:
+            count(model, fact)
 
     def get(self, stream: str) -> ModelStatistics | None:
         """Return a copy of the statistics of a model's stream."""
@@ -149,22 +152,25 @@ _EDGES: Final = {
 }
 
 
+# Faster than the property ``value`` of enumerations, which is written in Python.
+_STATES: Final = {state: state.value for state in ModelState}
+_REASONS: Final = {reason: reason.value for reason in facts.UnloadReason}
+
+
 def _move(model: ModelStatistics, after: Lifecycle, at: datetime) -> None:
     before = model.lifecycle.state
     if model.since is not None:
         seconds = max((at - model.since).total_seconds(), 0.0)
-        _add(model.seconds_in, before.value, seconds)
+        sums, state = model.seconds_in, _STATES[before]
+        sums[state] = sums.get(state, 0.0) + seconds
     model.since = at
     edge = _EDGES[before, after.state]
     model.transitions[edge] = model.transitions.get(edge, 0) + 1
 
 
-def _add(sums: dict[str, float], name: str, amount: float) -> None:
-    sums[name] = sums.get(name, 0.0) + amount
-
-
-def _pulled(model: ModelStatistics, event: RecordedEvent) -> None:
-    fact = cast("facts.PullCompleted | facts.ModelUpdated", event.data)
+def _pulled(
+    model: ModelStatistics, fact: facts.PullCompleted | facts.ModelUpdated
+) -> None:
     if fact.duration_s is None:
         return
     model.pulls += 1
@@ -172,17 +178,18 @@ def _pulled(model: ModelStatistics, event: RecordedEvent) -> None:
     model.fetched_bytes += fact.fetched_bytes or 0
 
 
-def _stopped(model: ModelStatistics, _: RecordedEvent) -> None:
+def _stopped(model: ModelStatistics, _: Fact) -> None:
     model.pulls_stopped += 1
 
 
-def _failed(model: ModelStatistics, event: RecordedEvent) -> None:
-    fact = cast("facts.PullFailed | facts.UpdateFailed | facts.LoadFailed", event.data)
+def _failed(
+    model: ModelStatistics,
+    fact: facts.PullFailed | facts.UpdateFailed | facts.LoadFailed,
+) -> None:
     model.failures[fact.kind] = model.failures.get(fact.kind, 0) + 1
 
 
-def _loaded(model: ModelStatistics, event: RecordedEvent) -> None:
-    fact = cast("facts.ModelLoaded", event.data)
+def _loaded(model: ModelStatistics, fact: facts.ModelLoaded) -> None:
     model.loads += 1
     if fact.duration_s is not None:
         model.timed_loads += 1
@@ -190,16 +197,16 @@ def _loaded(model: ModelStatistics, event: RecordedEvent) -> None:
         model.longest_load_seconds = max(model.longest_load_seconds, fact.duration_s)
 
 
-def _unloaded(model: ModelStatistics, event: RecordedEvent) -> None:
-    fact = cast("facts.ModelUnloaded", event.data)
-    model.unloads[fact.reason.value] = model.unloads.get(fact.reason.value, 0) + 1
+def _unloaded(model: ModelStatistics, fact: facts.ModelUnloaded) -> None:
+    reason = _REASONS[fact.reason]
+    model.unloads[reason] = model.unloads.get(reason, 0) + 1
 
 
-def _used(model: ModelStatistics, event: RecordedEvent) -> None:
-    model.uses += facts.uses_of(event.data)
+def _used(model: ModelStatistics, fact: facts.ModelUsed) -> None:
+    model.uses += facts.uses_of(fact)
 
 
-_COUNTS: dict[str, Callable[[ModelStatistics, RecordedEvent], None]] = {
+_COUNTS: dict[str, Callable[[ModelStatistics, Any], None]] = {
     fact.__name__: count
     for count, kinds in (
         (_pulled, (facts.PullCompleted, facts.ModelUpdated)),
