@@ -90,13 +90,15 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 async def difference(one: ReadModel, other: ReadModel) -> Difference:
     """Return the differences; give other tasks time to run in between."""
     one, other, time_slice = one.fixed(), other.fixed(), TimeSlice()
-    before = {status.name: status for status in one.statuses()}
-    after = {status.name: status for status in other.statuses()}
+    before = {status.name: status for status in one.records()}
+    after = {status.name: status for status in other.records()}
     models = []
     for name in sorted(before.keys() | after.keys()):
-        model = _model(name, before.get(name), after.get(name))
-        if model.changes:
-            models.append(model)
+        old, new = before.get(name), after.get(name)
+        if old is None or new is None or not _is_alike(old, new):
+            model = _model(name, old, new)
+            if model.changes:
+                models.append(model)
         await time_slice.checkpoint()
     roles = []
     for role in ModelRole:
@@ -110,6 +112,25 @@ async def difference(one: ReadModel, other: ReadModel) -> Difference:
         node=_changes(_of_node(one.node_status()), _of_node(other.node_status())),
         models=tuple(models),
         roles=tuple(roles),
+    )
+
+
+def _is_alike(was: ModelStatus, now: ModelStatus) -> bool:
+    """Return whether all that ``_of_model`` reads is equal.
+
+    Of most models it is, and this takes a tenth of the time of a comparison by field.
+    """
+    return (
+        was.lifecycle == now.lifecycle
+        and was.digest == now.digest
+        and was.weights == now.weights
+        and was.size_bytes == now.size_bytes
+        and was.remote_host == now.remote_host
+        and was.last_failure == now.last_failure
+        and was.context_trained == now.context_trained
+        and was.runner == now.runner
+        and was.detected == now.detected
+        and was.settings == now.settings
     )
 
 
