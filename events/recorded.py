@@ -41,17 +41,17 @@ class Cause(StrEnum):
 
 def new_id() -> str:
     """Return a new UUID of version 7 (RFC 9562, section 5.7), which sorts by time."""
-    milliseconds = time.time_ns() // 1_000_000
-    random = int.from_bytes(os.urandom(10)) & ((1 << 74) - 1)
-    number = (
-        (milliseconds & ((1 << 48) - 1)) << 80
-        | 0x7 << 76
-        | (random >> 62) << 64
-        | 0b10 << 62
-        | random & ((1 << 62) - 1)
+    time_ms = f"{time.time_ns() // 1_000_000:012x}"
+    random = os.urandom(10).hex()
+    variant = _VARIANTS[random[3]]
+    return (
+        f"{time_ms[-12:-4]}-{time_ms[-4:]}-7{random[:3]}"
+        f"-{variant}{random[4:7]}-{random[7:19]}"
     )
-    text = f"{number:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+_VARIANTS = {f"{digit:x}": f"{0b1000 | digit & 0b11:x}" for digit in range(16)}
+"""The digit with the variant ``10`` in its upper bits, for each random digit."""
 
 
 class NewEvent(msgspec.Struct, frozen=True, kw_only=True):

@@ -71,6 +71,7 @@ def node_stream(node: str) -> StreamName:
     return StreamName(f"{NODE_PREFIX}{node}")
 
 
+@lru_cache(4096)
 def model_of(stream: str) -> ModelKey | None:
     """Return the model of a stream; None for any other stream."""
     kind, _, rest = stream.partition("/")
@@ -91,6 +92,7 @@ def is_of_node(stream: str, node: str) -> bool:
     return model.node == node if model else node_of(stream) == node
 
 
+@lru_cache(4096)
 def check_stream(stream: str) -> StreamName:
     """Check a stream name and return it unchanged.
 

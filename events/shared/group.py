@@ -217,30 +217,49 @@ class Plan:
 
     def _record(self, stream: str, draft: DraftEvent) -> RecordedEvent:
         event = draft.event
+        position = self.head.position + 1
+        version = self.versions.get(stream, 0) + 1
+        schema = SCHEMAS[draft.type]
         stored = StoredEvent(
-            position=self.head.position + 1,
-            stream=stream,
-            version=self.versions.get(stream, 0) + 1,
-            event_id=event.event_id,
-            type=draft.type,
-            schema=SCHEMAS[draft.type],
-            data=draft.data,
-            occurred_at=time_text(event.occurred_at),
-            recorded_at=self._recorded_at,
-            actor=event.actor,
-            cause=draft.cause,
-            correlation_id=event.correlation_id,
-            causation_id=event.causation_id,
-            hash="",
+            position,
+            stream,
+            version,
+            event.event_id,
+            draft.type,
+            schema,
+            draft.data,
+            time_text(event.occurred_at),
+            self._recorded_at,
+            event.actor,
+            draft.cause,
+            event.correlation_id,
+            event.causation_id,
+            "",
         )
         digest = chained_hash(self.head.hash, canonical_bytes(stored))
         # Nobody has it yet, and a copy would take as long as the hash.
         msgspec.structs.force_setattr(stored, "hash", digest)
-        recorded = _recorded(stored, draft, self._now)
+        # As reading it back would return it, without decoding it again.
+        recorded = RecordedEvent(
+            Position(position),
+            stream,
+            version,
+            event.event_id,
+            draft.type,
+            schema,
+            cast("AnyFact", draft.fact),
+            event.occurred_at.astimezone(UTC),
+            self._now,
+            event.actor,
+            draft.cause,
+            event.correlation_id,
+            event.causation_id,
+            digest,
+        )
         self.events.append(stored)
-        self.head = Head(stored.position, digest)
-        self.versions[stream] = stored.version
-        self._recorded[stored.event_id] = recorded
+        self.head = Head(position, digest)
+        self.versions[stream] = version
+        self._recorded[event.event_id] = recorded
         return recorded
 
 
@@ -281,10 +300,10 @@ def find_originals(
         EventIdConflictError: An id is recorded with other content, or only some
             of the ids are recorded.
     """
-    known = [recorded.get(event_id) for event_id in draft.ids]
-    first = next((event for event in known if event), None)
-    if first is None:
+    if not any(event.event.event_id in recorded for event in draft.events):
         return None
+    known = [recorded.get(event_id) for event_id in draft.ids]
+    first = next(event for event in known if event)
     for draft_event, event in zip(draft.events, known, strict=True):
         if event is None or not _is_same(draft.stream, draft_event, event):
             taken = event or first
@@ -303,26 +322,6 @@ def _is_same(stream: str, draft: DraftEvent, recorded: RecordedEvent) -> bool:
         and recorded.cause == event.cause
         and recorded.correlation_id == event.correlation_id
         and recorded.causation_id == event.causation_id
-    )
-
-
-def _recorded(stored: StoredEvent, draft: DraftEvent, now: datetime) -> RecordedEvent:
-    """Return the event as reading it back would, without decoding it again."""
-    return RecordedEvent(
-        position=Position(stored.position),
-        stream=stored.stream,
-        version=stored.version,
-        event_id=stored.event_id,
-        type=stored.type,
-        schema=stored.schema,
-        data=cast("AnyFact", draft.fact),
-        occurred_at=draft.event.occurred_at.astimezone(UTC),
-        recorded_at=now,
-        actor=stored.actor,
-        cause=draft.cause,
-        correlation_id=stored.correlation_id,
-        causation_id=stored.causation_id,
-        hash=stored.hash,
     )
 
 

@@ -183,15 +183,10 @@ class OpenFile:
         self._checked = 0, 0
         self._opened = found.st_size, found.st_mtime_ns
 
-    def check(self) -> None:
-        """Check that this process opened the file, and that it is still at its path.
-
-        SQLite continues to write to a deleted file, and such events are lost when the
-        file is closed.
+    def check_process(self) -> None:
+        """Check that this process opened the file.
 
         Raises:
-            StoreUnavailableError: The file was moved, deleted or replaced, or has a
-                second name.
             StoreClosedError: This is a fork of the process that opened the file.
         """
         if self.is_fork:
@@ -200,6 +195,22 @@ class OpenFile:
                 f"was opened by process {self._process}, but this is a fork of it",
                 "Open the log in this process",
             )
+
+    def check(self) -> os.stat_result:
+        """Check that this process opened the file, and that it is still at its path.
+
+        SQLite continues to write to a deleted file, and such events are lost when the
+        file is closed.
+
+        Returns:
+            What the file system knows of the file.
+
+        Raises:
+            StoreUnavailableError: The file was moved, deleted or replaced, or has a
+                second name.
+            StoreClosedError: This is a fork of the process that opened the file.
+        """
+        self.check_process()
         try:
             found = self.path.stat()
         except OSError:
@@ -212,18 +223,21 @@ class OpenFile:
             )
         if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
             raise _several_names(self.path, found.st_nlink)
+        return found
 
     @property
     def is_fork(self) -> bool:
         """Whether this is a fork of the process that opened the file."""
         return os.getpid() != self._process
 
-    def stamp(self) -> tuple[int, int] | None:
+    def stamp(self, found: os.stat_result) -> tuple[int, int] | None:
         """Return size and modification time; None if they were checked already.
 
         In WAL mode, only checkpoints change the main file.
+
+        Args:
+            found: What ``check`` returned.
         """
-        found = self.path.stat()
         stamp = found.st_size, found.st_mtime_ns
         return stamp if stamp != self._checked else None
 

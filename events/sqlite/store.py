@@ -202,7 +202,7 @@ class SQLiteEventStore:
     ) -> tuple[RecordedEvent, ...]:
         """Append events to a stream, all or none; see ``EventStore.append``."""
         self._check_writable()
-        self._file.check()
+        self._file.check_process()  # the recorder checks the file, once for a group
         draft = draft_append(stream, events, expected_version, fence)
         recorded = await self._writer.write(draft)
         if not self._missing:
@@ -309,8 +309,7 @@ class SQLiteEventStore:
         Raises:
             StoreUnavailableError: It does not, or the file is gone.
         """
-        self._file.check()
-        if (stamp := self._file.stamp()) is None:
+        if (stamp := self._file.stamp(self._file.check())) is None:
             return
         head = await _head_of_file(self._path)
         if head and not await self._knows(head):  # perhaps read during a write
