@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, Final
 
 from herdbook.cli.output import clean, folded
 from herdbook.core.logging import configure_later
 
 _QUIET = frozenset({"event", "level", "correlation_id"})
-_SENTENCES = {
+SENTENCES: Final = {
     "entry_unreadable": "the server lists {name}, which cannot be read ({source}: "
     "{reason})",
-    "more_unreadable": "{entries} more entries of the server cannot be read",
+    "more_entries_unreadable": "{entries} more entries of the server cannot be read",
     "show_failed": "the details of {model} cannot be read: {reason}",
-    "log cannot be written": "{log} cannot be written: {effect}",
+    "log_not_writable": "{log} cannot be written: {effect}",
 }
 """Sentences for the warnings that commands print most often."""
 
@@ -44,7 +44,7 @@ def _configure(level: int) -> None:
 
 def _plain(_: object, __: str, event: MutableMapping[str, Any]) -> str:
     """Return ``herdbook: warning: pull stalled (model x)``, or a sentence."""
-    if sentence := _SENTENCES.get(event["event"]):
+    if sentence := SENTENCES.get(event["event"]):
         return f"herdbook: {event['level']}: {clean(sentence.format_map(event))}"
     details = ", ".join(f"{k} {v}" for k, v in event.items() if k not in _QUIET)
     message = str(event["event"]).replace("_", " ")

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from support.cli_runner import Herdbook, SandboxThread
 
+import herdbook.core
 from herdbook.cli import errors
+from herdbook.cli.logging import SENTENCES
 from herdbook.core import (
     BusyError,
     HerdbookError,
@@ -288,3 +290,10 @@ def test_signal_is_reported_in_one_line(
     assert err.startswith("herdbook: load was stopped.")
     assert err.count("\n") == 1
     assert "load cancelled" in herdbook("history", "llama3.2:3b").out
+
+
+def test_every_sentence_is_for_a_warning_of_the_core() -> None:
+    core = Path(herdbook.core.__file__).parent
+    source = "".join(file.read_text() for file in core.rglob("*.py"))
+
+    assert all(f'"{warning}"' in source for warning in SENTENCES)
