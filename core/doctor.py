@@ -150,7 +150,22 @@ async def _check_log_and_server(
             *_events((await fleet.home.now()).findings),
             *[each async for each in _interrupted_work(fleet.home, before)],
             *await _check_nodes(fleet),
+            *await _reconcilers(fleet),
         ]
+
+
+async def _reconcilers(fleet: Fleet) -> list[Diagnosis]:
+    """Report which process refreshes each node periodically."""
+    found = []
+    for name, holder in sorted((await fleet.reconcilers()).items()):
+        where = f"instance {holder.instance}"
+        if holder.process is not None:
+            where = f"process {holder.process} on {holder.host}"
+        one = diagnosis("refreshes", f"periodically, by {where}")
+        found.append(
+            msgspec.structs.replace(one, node=name) if fleet.is_several else one
+        )
+    return found
 
 
 async def _check_nodes(fleet: Fleet) -> list[Diagnosis]:

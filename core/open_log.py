@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final, Self
@@ -162,9 +162,9 @@ class _ManagerInstances:
         """Return whether this instance holds a lease now."""
         return await self._instances.holds(lease)
 
-    async def holder(self, lease: str) -> Holder | None:
-        """Return the instance that holds a lease; None if nobody does."""
-        return await self._instances.holder(lease)
+    async def holders(self, leases: Collection[str]) -> Mapping[str, Holder]:
+        """Return the instance that holds each of some leases, if one does."""
+        return await self._instances.holders(leases)
 
     def fence(self, lease: str) -> Fence:
         """Return the condition of an append that this instance holds a lease."""

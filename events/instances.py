@@ -160,19 +160,28 @@ class FileInstances:
         """Return whether this instance holds a lease now; take nothing."""
         return lease in self._leases
 
-    async def holder(self, lease: str) -> Holder | None:
-        """Return the instance that holds a lease; None if nobody does."""
+    async def holders(self, leases: Collection[str]) -> dict[str, Holder]:
+        """Return the instance that holds each of some leases, if one does."""
+        ids: dict[str, str] = {}
         with self._translated():
-            try:
-                found = self._lease_path(lease).read_text("ascii", "replace")
-            except FileNotFoundError:
-                return None
-            if not found or not self._is_alive(found):
-                return None
-            with suppress(FileNotFoundError, msgspec.MsgspecError):
-                host, process = _decode_place(self._path(found).read_bytes())
-                return Holder(found, host, process)
-        return Holder(found)  # an earlier version of Herdbook has an empty file
+            for lease in leases:
+                with suppress(FileNotFoundError):
+                    ids[lease] = self._lease_path(lease).read_text("ascii", "replace")
+            known = {one: self._holder(one) for one in {*ids.values()} - {""}}
+        return {
+            lease: holder
+            for lease, instance in ids.items()
+            if (holder := known.get(instance)) is not None
+        }
+
+    def _holder(self, instance: str) -> Holder | None:
+        """Return where an instance runs; None if it is dead."""
+        if not self._is_alive(instance):
+            return None
+        with suppress(FileNotFoundError, msgspec.MsgspecError):
+            host, process = _decode_place(self._path(instance).read_bytes())
+            return Holder(instance, host, process)
+        return Holder(instance)  # of an earlier version, whose lock files are empty
 
     def fence(self, lease: str) -> Fence:
         """Return the condition of an append that this instance holds a lease.
@@ -341,10 +350,10 @@ class MemoryInstances:
         """Return whether this instance holds a lease."""
         return lease in self._leases
 
-    async def holder(self, lease: str) -> Holder | None:
-        """Return this instance if it holds the lease."""
-        held = lease in self._leases
-        return Holder(self._own, gethostname(), os.getpid()) if held else None
+    async def holders(self, leases: Collection[str]) -> dict[str, Holder]:
+        """Return this instance for each of some leases that it holds."""
+        own = Holder(self._own, gethostname(), os.getpid())
+        return dict.fromkeys(self._leases & {*leases}, own)
 
     def fence(self, lease: str) -> Fence:
         """Return the condition of an append that this instance holds a lease."""
@@ -415,9 +424,12 @@ class UnknownInstances:
         """Return False: no lease is taken."""
         return False
 
-    async def holder(self, lease: str) -> Holder | None:  # noqa: ARG002 - of the protocol
-        """Return None: it is not known."""
-        return None
+    async def holders(
+        self,
+        leases: Collection[str],  # noqa: ARG002 - of the protocol
+    ) -> dict[str, Holder]:
+        """Return nothing: it is not known."""
+        return {}
 
     def fence(self, lease: str) -> Fence:
         """Return a condition that is never met."""

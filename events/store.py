@@ -20,6 +20,7 @@ from collections.abc import (
     AsyncIterator,
     Callable,
     Collection,
+    Mapping,
     Sequence,
 )
 from datetime import datetime
@@ -327,7 +328,7 @@ class SnapshotStore(ViewStore, KeptViewStore, Protocol):
     """A store for all snapshots of views."""
 
 
-class Holder(NamedTuple):
+class Holder(msgspec.Struct, frozen=True):
     """The instance that holds a lease.
 
     Attributes:
@@ -395,8 +396,8 @@ class Instances(Protocol):
         """
         ...
 
-    async def holder(self, lease: str) -> Holder | None:
-        """Return the instance that holds a lease; None if nobody does.
+    async def holders(self, leases: Collection[str]) -> Mapping[str, Holder]:
+        """Return the instance that holds each of some leases, if one does.
 
         Raises:
             StoreError: It cannot be found out.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from herdbook.core import ReadModel
 from herdbook.events.facts import NodeSettings
 from herdbook.events.lifecycle import ModelState
+from herdbook.events.store import Holder
 from herdbook.presentation.times import Now
 from herdbook.projections.sentences import bytes_text
 from herdbook.projections.status import NodeStatus
@@ -31,6 +33,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
         loaded: Number of loaded models.
         disk_bytes: Disk space of the models, bytes; shared weights count once.
         memory_bytes: Memory of the loaded models, bytes.
+        reconciler: The instance that refreshes it periodically; None if there is none,
+            or in the past.
     """
 
     name: str
@@ -46,10 +50,16 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     loaded: int
     disk_bytes: int
     memory_bytes: int
+    reconciler: Holder | None = None
 
 
-def node(models: ReadModel) -> Node:
-    """Return the JSON structure of the node of a read model."""
+def node(models: ReadModel, reconcilers: Mapping[str, Holder] | None = None) -> Node:
+    """Return the JSON structure of the node of a read model.
+
+    Args:
+        models: The read model.
+        reconcilers: The instance that refreshes each node, by node.
+    """
     status = models.node_status()
     records = [one for one in models.records() if one.present]
     disk = {one.weights or one.name: one.size_bytes or 0 for one in records}
@@ -72,7 +82,17 @@ def node(models: ReadModel) -> Node:
         loaded=sum(one.state is ModelState.LOADED for one in records),
         disk_bytes=sum(disk.values()),
         memory_bytes=sum(memory.values()),
+        reconciler=(reconcilers or {}).get(status.name),
     )
+
+
+def reconciler_text(holder: Holder | None) -> str:
+    """Return which process refreshes a node; empty if none does."""
+    if holder is None:
+        return ""
+    if holder.process is None:
+        return f"instance {holder.instance[:8]}"
+    return f"process {holder.process} on {holder.host}"
 
 
 def state_text(status: NodeStatus | Node, now: Now) -> str:

@@ -111,6 +111,11 @@ class Service:
         lag = await self.manager.lag()
         return Readings(
             read_models=await self.fleet.now(),
+            refreshes=frozenset(
+                name
+                for name, one in (await self.fleet.reconcilers()).items()
+                if one.instance == self.fleet.own_instance
+            ),
             lag=lag,
             readers=self.live.readers,
             tasks=[*self.background_tasks(), *self.upkeep.tasks()],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Counts
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
@@ -41,6 +41,7 @@ class Readings(NamedTuple):
 
     Attributes:
         read_models: The models of each node.
+        refreshes: Names of the nodes that this instance refreshes periodically.
         lag: Number of events that the views have not applied.
         readers: Number of event stream readers.
         tasks: The background tasks.
@@ -53,6 +54,7 @@ class Readings(NamedTuple):
     readers: int
     tasks: Iterable[TaskStatus]
     operations: Iterable[Operation]
+    refreshes: Collection[str] = ()
     upkeep: Iterable[UpkeepStatus] = ()
 
 
@@ -227,11 +229,23 @@ class _Gauges:
         self._wal = gauge("log_wal_bytes", "Bytes of the write-ahead log.")
         self._node = gauge("node_up", "Whether the Ollama server answers.", "node")
         self._drained = gauge("node_drained", "Whether a node is drained.", "node")
+        self._refreshed = gauge(
+            "node_refreshed_here",
+            "Whether this process refreshes the node periodically.",
+            "node",
+        )
         self._node_models = gauge(
             "node_models", "Models of a node by state.", "node", "state"
         )
         self._memory = gauge(
             "node_memory_bytes", "Memory of the loaded models of a node.", "node"
+        )
+        self._of_nodes = (
+            self._node,
+            self._drained,
+            self._refreshed,
+            self._node_models,
+            self._memory,
         )
         self._models = gauge("models", "Models of all nodes by state.", "state")
         self._operations = gauge("operations", "Operations in memory.", "kind", "state")
@@ -268,9 +282,11 @@ class _Gauges:
             if work.last_position is not None:
                 self._upkeep_position.labels(work.task).set(work.last_position)
 
-    def _read_nodes(self, read_models: Sequence[ReadModel]) -> None:
+    def _read_nodes(
+        self, read_models: Sequence[ReadModel], refreshes: Collection[str]
+    ) -> None:
         """Set the gauges of nodes and models; those of removed nodes go."""
-        for gauge in (self._node, self._drained, self._node_models, self._memory):
+        for gauge in self._of_nodes:
             gauge.clear()
         totals: Counts[ModelState] = Counts()
         for read_model in read_models:
@@ -278,6 +294,7 @@ class _Gauges:
             is_up = node.reached and read_model.overdue_since is None
             self._node.labels(node.name).set(is_up)
             self._drained.labels(node.name).set(node.settings.drained)
+            self._refreshed.labels(node.name).set(node.name in refreshes)
             records = read_model.records()
             states = Counts(record.state for record in records)
             for state in ModelState:
@@ -294,7 +311,7 @@ class _Gauges:
 
     def set(self, readings: Readings, wal: Path) -> None:
         """Set all gauges."""
-        self._read_nodes(readings.read_models)
+        self._read_nodes(readings.read_models, readings.refreshes)
         self._read_tasks(readings.tasks)
         self._read_upkeep(readings.upkeep)
         self._head.set(readings.read_models[0].position)

@@ -31,7 +31,8 @@ from herdbook.core.open_log import OpenLog
 from herdbook.core.settings import ManagerSettings
 from herdbook.events.facts import NodeSettings
 from herdbook.events.postgres.address import PostgresAddress
-from herdbook.events.streams import check_node
+from herdbook.events.store import Holder
+from herdbook.events.streams import check_node, node_stream
 from herdbook.projections.roles import ModelRole
 from herdbook.projections.status import ModelStatus, NodeStatus
 
@@ -202,6 +203,21 @@ class Fleet:
         if name not in nodes:
             raise UnknownNodeError(name, known=tuple(nodes))
         return nodes[name]
+
+    @property
+    def own_instance(self) -> str:
+        """The id of this instance on the log."""
+        return self.log.storage.instances.own
+
+    async def reconcilers(self) -> dict[str, Holder]:
+        """Return which instance refreshes each node periodically, if one does.
+
+        Raises:
+            StoreError: It cannot be found out.
+        """
+        leases = {node_stream(node.name): node.name for node in await self.nodes()}
+        holders = await self.log.storage.instances.holders(leases)
+        return {leases[lease]: holder for lease, holder in holders.items()}
 
     async def now(self) -> list[ReadModel]:
         """Return the read model of each node at the end of the log, by node.

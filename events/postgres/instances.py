@@ -131,7 +131,9 @@ class PostgresInstances:
                 "end_frozen_holder", lease=lease, frozen_s=FROZEN_S
             )
         except NotPermittedError:
-            self._frozen[lease] = _may_not_end(lease, await self.holder(lease))
+            self._frozen[lease] = _may_not_end(
+                lease, (await self.holders([lease])).get(lease)
+            )
         else:
             self._frozen.pop(lease, None)
         return False
@@ -144,10 +146,10 @@ class PostgresInstances:
         """
         return await self._asks("holds_lease", lease)
 
-    async def holder(self, lease: str) -> Holder | None:
-        """Return the instance that holds a lease; None if nobody does."""
-        rows = await self._session.run("lease_holder", lease=lease)
-        return Holder(*rows[0]) if rows else None
+    async def holders(self, leases: Collection[str]) -> dict[str, Holder]:
+        """Return the instance that holds each of some leases, if one does."""
+        rows = await self._session.run("lease_holders", leases=list(leases))
+        return {lease: Holder(*where) for lease, *where in rows}
 
     def fence(self, lease: str) -> Fence:
         """Return the condition of an append that this instance holds a lease.

@@ -250,8 +250,8 @@ class PostgresRecorder:
                 leases=list(holders),
                 holders=list(holders.values()),
             )
-            *answer, not_held = rows[0]
-            if not_held:
+            answer = rows[0][:-1]
+            if not_held := rows[0][-1]:
                 lost.update(not_held)
                 return False
         else:

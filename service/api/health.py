@@ -54,6 +54,7 @@ async def readyz(request: AnyRequest) -> Response[answers.Ready]:
     upkeep = tuple(service.upkeep.statuses())
     try:
         read_models = await service.read_models()
+        reconcilers = await service.fleet.reconcilers()
     except StoreError as error:
         unready = answers.Ready(
             status=error.code,
@@ -71,12 +72,19 @@ async def readyz(request: AnyRequest) -> Response[answers.Ready]:
     elif tasks:
         status = "task_failing"
     nodes = [one.node_status() for one in read_models]
+    own = service.fleet.own_instance
     known = all(one.overdue_since is None for one in read_models)
     ready = answers.Ready(
         status=status,
         position=read_models[0].position,
         node_reached=all(node.reached for node in nodes) if known else None,
         lost=tuple(node.name for node in nodes if not node.reached),
+        refreshes=tuple(
+            name for name, one in reconcilers.items() if one.instance == own
+        ),
+        refreshed_elsewhere=tuple(
+            name for name, one in reconcilers.items() if one.instance != own
+        ),
         failing=failing,
         upkeep=upkeep,
     )

@@ -55,8 +55,10 @@ class NodeUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 @get("/nodes", responses=READS, tags=_TAG, operation_id="listNodes")
 async def list_nodes(request: AnyRequest, as_of: AsOf = None) -> list[shapes.Node]:
     """List the nodes with their state, settings and totals of their models."""
-    read_models = await service_of(request).read_models(as_of)
-    return [shapes.node(one) for one in read_models]
+    service = service_of(request)
+    read_models = await service.read_models(as_of)
+    now = await service.fleet.reconcilers() if as_of is None else {}
+    return [shapes.node(one, now) for one in read_models]
 
 
 @get("/nodes/{name:str}", responses=READS, tags=_TAG, operation_id="getNode")
@@ -64,7 +66,9 @@ async def get_node(
     request: AnyRequest, name: _NamePart, as_of: AsOf = None
 ) -> shapes.Node:
     """Return one node."""
-    return shapes.node(await service_of(request).read_model(as_of, name))
+    service = service_of(request)
+    now = await service.fleet.reconcilers() if as_of is None else {}
+    return shapes.node(await service.read_model(as_of, name), now)
 
 
 @post(

@@ -288,6 +288,8 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
         node_reached: Whether the Ollama server responds, of several each; the service
             works without. Null if unknown because the last refreshes failed.
         lost: Names of the nodes whose server does not respond.
+        refreshes: Names of the nodes that this process refreshes periodically.
+        refreshed_elsewhere: Names of the nodes that other processes refresh.
         failing: Background tasks that are failing; they are retried.
         upkeep: Backups and anchors at intervals: when they were made, and when the next
             one is due.
@@ -297,6 +299,8 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     position: int | None
     node_reached: bool | None
     lost: tuple[str, ...] = ()
+    refreshes: tuple[str, ...] = ()
+    refreshed_elsewhere: tuple[str, ...] = ()
     failing: tuple[FailingTask, ...] = ()
     upkeep: tuple[UpkeepStatus, ...] = ()
 

@@ -15,6 +15,7 @@ import pytest
 from herdbook.events.errors import StoreUnavailableError
 from herdbook.events.instances import FileInstances, MemoryInstances
 from herdbook.events.recorded import new_id
+from herdbook.events.store import Holder
 
 LEASE = "node/gpu 1"
 
@@ -154,21 +155,25 @@ async def test_damaged_announcement_is_a_clear_error(
 
 
 async def holder_id(own: FileInstances) -> str | None:
-    holder = await own.holder(LEASE)
+    holder = (await own.holders([LEASE])).get(LEASE)
     return None if holder is None else holder.instance
 
 
 async def test_one_instance_holds_a_lease(directory: Path) -> None:
     with FileInstances(directory) as one:
         with FileInstances(directory) as two:
-            assert await two.holder(LEASE) is None
+            assert await two.holders([LEASE]) == {}
             assert await one.hold(LEASE)
             assert await one.hold(LEASE)
             assert not await two.hold(LEASE)
             assert (await one.holds(LEASE), await two.holds(LEASE)) == (True, False)
             assert await two.hold("node/other")
             host, process = gethostname(), os.getpid()
-            assert await two.holder(LEASE) == (one.own, host, process)
+            held = await two.holders([LEASE, "node/other", "node/free"])
+            assert held == {
+                LEASE: Holder(one.own, host, process),
+                "node/other": Holder(two.own, host, process),
+            }
             assert (one.fence(LEASE).is_held(), two.fence(LEASE).is_held()) == (
                 True,
                 False,
@@ -177,7 +182,7 @@ async def test_one_instance_holds_a_lease(directory: Path) -> None:
             await one.release(LEASE)
             assert await two.hold(LEASE)
             assert not await one.hold(LEASE)
-        assert await one.holder(LEASE) is None
+        assert await one.holders([LEASE]) == {}
         assert await one.hold(LEASE)
 
 
@@ -200,5 +205,5 @@ def test_lease_of_a_killed_process_is_free(directory: Path) -> None:
         assert not asyncio.run(one.hold(LEASE))
         process.kill()
         process.wait()
-        assert asyncio.run(one.holder(LEASE)) is None
+        assert asyncio.run(holder_id(one)) is None
         assert asyncio.run(one.hold(LEASE))

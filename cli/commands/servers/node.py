@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -32,6 +33,7 @@ from herdbook.core.fleet.members import DEFAULT, node_url
 from herdbook.core.fleet.nodes_file import NodeAction, NodeStep
 from herdbook.core.ollama.address import same_server
 from herdbook.events.facts import NodeSettings
+from herdbook.events.store import Holder
 from herdbook.presentation import nodes as texts
 from herdbook.presentation import shapes
 from herdbook.presentation.wording import NOTHING, counted
@@ -45,7 +47,8 @@ _COLUMNS = (
     Column("MODELS", right=True),
     Column("LOADED", right=True),
     Column("MEMORY", gives_way=1, right=True),
-    Column("SETTINGS", gives_way=4),
+    Column("REFRESHED BY", gives_way=4),
+    Column("SETTINGS", gives_way=5),
 )
 EveryNode = Annotated[bool, typer.Option("--all", "-a", help="Include removed nodes.")]
 
@@ -58,13 +61,17 @@ async def node(invocation: Invocation) -> int:
     """
     async with invocation.reading(refresh=False) as fleet:
         if fleet.is_several:
-            _write_list(invocation, await fleet.now())
+            _write_list(invocation, await fleet.now(), await fleet.reconcilers())
             return DONE
         (status,) = await fleet.nodes()
+        reconciler = (await fleet.reconcilers()).get(status.name)
     if invocation.json:
         invocation.screen.write_json(shapes.Node(node=status, moved=False))
     else:
         _write_card(invocation, status)
+        if reconciler is not None:
+            text = texts.reconciler_text(reconciler)
+            invocation.screen.write(f"Refreshed by {text}")
     return DONE
 
 
@@ -73,6 +80,7 @@ async def list_(invocation: Invocation, *, every: EveryNode = False) -> None:
     """List the nodes: state, address, models and memory, from the log."""
     async with invocation.reading(refresh=False) as fleet:
         read_models = await fleet.now()
+        reconcilers = await fleet.reconcilers()
         if every:
             shown = {one.node for one in read_models}
             known = read_models[0].nodes()
@@ -80,7 +88,7 @@ async def list_(invocation: Invocation, *, every: EveryNode = False) -> None:
             read_models += [
                 read_models[0].of(name) for name in gone if name not in shown
             ]
-    _write_list(invocation, read_models)
+    _write_list(invocation, read_models, reconcilers)
 
 
 @verb("add", group=node)
@@ -331,9 +339,13 @@ async def _meant(invocation: Invocation, fleet: Fleet, name: str | None) -> Node
     raise UsageError("node move", "needs the name of a node", f"Nodes: {names}")
 
 
-def _write_list(invocation: Invocation, read_models: list[ReadModel]) -> None:
+def _write_list(
+    invocation: Invocation,
+    read_models: list[ReadModel],
+    reconcilers: Mapping[str, Holder],
+) -> None:
     screen, now = invocation.screen, invocation.now
-    found = [texts.node(one) for one in read_models]
+    found = [texts.node(one, reconcilers) for one in read_models]
     if invocation.json:
         screen.write_json(found)
         return
@@ -347,6 +359,7 @@ def _write_list(invocation: Invocation, read_models: list[ReadModel]) -> None:
                 Piece(str(one.models)),
                 Piece(str(one.loaded)),
                 Piece(bytes_text(one.memory_bytes) if one.memory_bytes else NOTHING),
+                Piece(texts.reconciler_text(one.reconciler) or NOTHING),
                 Piece(texts.settings_text(one.settings) or NOTHING),
             ]
         )

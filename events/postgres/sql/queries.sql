@@ -257,9 +257,25 @@ SELECT pg_advisory_unlock(
     hashtextextended('herdbook lease ' || current_schema() || ' ' || %(lease)s, 0)
 );
 
--- name: lease_holder
--- The instance whose session has a lease, and where it runs.
-SELECT id, host, process FROM instances WHERE lease_is_held(%(lease)s, id);
+-- name: lease_holders
+-- The instances whose sessions have some leases, and where they run.
+SELECT wanted.lease, instances.id, instances.host, instances.process
+FROM unnest(%(leases)s::text[]) AS wanted (lease)
+INNER JOIN pg_locks AS lock
+    ON (lock.classid::bigint << 32 | lock.objid::bigint)
+    = hashtextextended('herdbook lease ' || current_schema() || ' ' || wanted.lease, 0)
+INNER JOIN pg_locks AS presence
+    ON lock.pid = presence.pid AND lock.database = presence.database
+INNER JOIN instances
+    ON (presence.classid::bigint << 32 | presence.objid::bigint)
+    = hashtextextended('herdbook instance ' || instances.id, 0)
+WHERE
+    lock.locktype = 'advisory'
+    AND lock.granted
+    AND lock.objsubid = 1
+    AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND presence.locktype = 'advisory'
+    AND presence.objsubid = 1;
 
 -- name: end_frozen_holder
 -- End the session that has a lease if its instance has not noted for a while that it

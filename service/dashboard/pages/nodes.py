@@ -34,6 +34,7 @@ class Line(NamedTuple):
         disk: The disk space of its models.
         settings: Its settings, as text.
         problem: Why it is not managed now; empty if it is.
+        reconciler: Which process refreshes it, as text.
     """
 
     node: shapes.Node
@@ -42,6 +43,7 @@ class Line(NamedTuple):
     disk: str
     settings: str
     problem: str
+    reconciler: str
 
 
 @get(_PATH, include_in_schema=False)
@@ -50,8 +52,9 @@ async def nodes_page(request: AnyRequest) -> Response[str]:
     page = await visit(request)
     lines = []
     shown, part = part_of(page, page.nodes)
+    reconcilers = {} if page.past else await page.service.fleet.reconcilers()
     for models in shown:
-        node = shapes.node(models)
+        node = shapes.node(models, reconcilers)
         problem = page.service.fleet.problem(node.name)
         lines.append(
             Line(
@@ -61,6 +64,7 @@ async def nodes_page(request: AnyRequest) -> Response[str]:
                 bytes_text(node.disk_bytes) if node.disk_bytes else NOTHING,
                 shapes.settings_text(node.settings) or NOTHING,
                 "" if page.past or problem is None else str(problem),
+                shapes.reconciler_text(node.reconciler) or NOTHING,
             )
         )
     return await render(

@@ -54,7 +54,7 @@ asyncio.run(main())
 
 
 async def holder_id(own: PostgresInstances) -> str | None:
-    holder = await own.holder(LEASE)
+    holder = (await own.holders([LEASE])).get(LEASE)
     return None if holder is None else holder.instance
 
 
@@ -209,7 +209,7 @@ async def test_announcement_fails_while_the_server_is_away(
 async def test_one_instance_holds_a_lease(log: PostgresAddress) -> None:
     async with PostgresInstances.open(log) as one:
         async with PostgresInstances.open(log) as two:
-            assert await two.holder(LEASE) is None
+            assert await two.holders([LEASE]) == {}
             assert await one.hold(LEASE)
             assert await one.hold(LEASE)
             assert not await two.hold(LEASE)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from socket import gethostname
+
 from support.cli_runner import SandboxThread
 from support.service_program import RunningService
 from support.web.html_client import wait_until
@@ -24,7 +27,8 @@ def test_nodes_are_listed_changed_and_removed(
 
     drained = herdbook.http.put("/v1/nodes/gpu1", json={"settings": {"drained": True}})
     assert drained.json()["settings"]["drained"] is True
-    assert herdbook.get("/v1/nodes/gpu1") == drained.json()
+    same = {**herdbook.get("/v1/nodes/gpu1"), "reconciler": None}
+    assert same == {**drained.json(), "reconciler": None}
     again = herdbook.http.post(
         "/v1/nodes", json={"name": "gpu1", "url": fleet["gpu1"].address}
     )
@@ -113,6 +117,12 @@ def test_operations_run_on_the_node_that_is_meant(
 def test_a_lost_node_takes_only_its_own_models_with_it(
     herdbook: RunningService, fleet: dict[str, SandboxThread]
 ) -> None:
+    wait_until(lambda: "gpu1" in herdbook.get("/readyz")["refreshes"])
+    place = {"host": gethostname(), "process": os.getpid()}
+    reconciler = herdbook.get("/v1/nodes/gpu1")["reconciler"]
+    assert reconciler.items() >= place.items()
+    metrics = herdbook.http.get("/metrics").text
+    assert 'herdbook_node_refreshed_here{node="gpu1"} 1.0' in metrics
     fleet["gpu1"].close()
     herdbook.operate("refresh", node="gpu1")
 
