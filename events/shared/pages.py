@@ -49,12 +49,24 @@ class Pages(NamedTuple):
         make: Callable[[Sequence[Any]], Iterable[E]],
         **parameters: object,
     ) -> AsyncGenerator[E, None]:
-        """Yield the results of ``make`` for the rows of each page, in order."""
-        after = self.after
+        """Yield the results of ``make`` for the rows of each page, in order.
+
+        Raises:
+            CorruptLogError: A row cannot be read; all rows before it were yielded.
+        """
+        after, page = self.after, PAGE
         left = sys.maxsize if self.limit is None else self.limit
         while left > 0:
-            size = min(PAGE, left)
-            rows = await session.run(self.query, after=after, limit=size, **parameters)
+            size = min(page, left)
+            try:
+                rows = await session.run(
+                    self.query, after=after, limit=size, **parameters
+                )
+            except CorruptLogError:
+                if size == 1:
+                    raise
+                page = size // 2  # the rows before the damage are in a smaller page
+                continue
             for one in make(rows):
                 yield one
             if len(rows) < size:

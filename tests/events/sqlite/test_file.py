@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -417,3 +417,25 @@ async def test_copy_of_the_file_is_a_log(path: Path, tmp_path: Path) -> None:
     shutil.copy(path, copy)
     async with await SQLiteEventStore.open(copy) as store:
         assert await log_of(store) == list(written)
+
+
+async def test_events_before_a_damaged_page_can_be_read(path: Path) -> None:
+    async with await SQLiteEventStore.open(path) as store:
+        for number in range(30):
+            note = f"note {number} {'x' * 400}"
+            await store.append("model/n/m", [event(note)], ANY)
+        whole = await log_of(store)
+    data = bytearray(path.read_bytes())
+    page = data.index(b"note 20 ") // 4096 * 4096
+    data[page] = 0  # the type of the page
+    path.write_bytes(data)
+
+    found = []
+    async with await SQLiteEventStore.open(path) as store:
+        reading = store.read_all()
+        with suppress(CorruptLogError):
+            while True:
+                found.append(await anext(reading))
+
+    assert 10 < len(found) <= 20
+    assert found == whole[: len(found)]
