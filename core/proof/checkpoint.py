@@ -132,7 +132,7 @@ def _anchor(
     return Anchor(
         origin=found["origin"],
         position=int(found["position"]),
-        root=base64.b64decode(found["root"]),
+        root=_decoded(found["root"], source, "has an anchor with an invalid root"),
         hash=found["hash"],
         time=time,
         signatures=signatures,
@@ -140,10 +140,23 @@ def _anchor(
 
 
 def _signature(found: re.Match[str], source: str) -> Signature:
-    try:
-        data = base64.b64decode(found["data"], validate=True)
-    except binascii.Error as error:
-        raise CallerError(source, f"has an invalid signature by {found['name']}") from (
-            error
-        )
+    data = _decoded(
+        found["data"], source, f"has an invalid signature by {found['name']}"
+    )
     return Signature(name=found["name"], key_id=data[:4], signature=data[4:])
+
+
+def _decoded(text: str, source: str, problem: str) -> bytes:
+    """Return the bytes of base64 text.
+
+    Raises:
+        CallerError: It is not base64, or not in the one form that encoding gives:
+            the unused bits of the last digit could be changed unnoticed.
+    """
+    try:
+        data = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        data = b""
+    if base64.b64encode(data).decode() != text:
+        raise CallerError(source, problem)
+    return data

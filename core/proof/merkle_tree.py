@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from herdbook.core.log.storage import Storage
 from herdbook.core.proof import rfc9162
 from herdbook.events.errors import CallerError, CorruptLogError
+from herdbook.events.recorded import StoredEvent
 from herdbook.events.store import StoredView
 
 BLOCK = 1024
@@ -67,10 +68,20 @@ class EventTree:
             await _store(storage, blocks)
         return tree
 
-    async def root(self) -> bytes:
-        """Return the root, 32 bytes."""
-        await self._load([self.size])
-        return rfc9162.EMPTY_ROOT if not self.size else self._subtree(0, self.size)
+    async def root(self, size: int | None = None) -> bytes:
+        """Return the root, 32 bytes.
+
+        Args:
+            size: How many events it covers; by default, all of the tree.
+
+        Raises:
+            CallerError: The tree has fewer events.
+        """
+        end = self.size if size is None else size
+        if not 0 <= end <= self.size:
+            raise CallerError(f"#{end}", f"is not among the first {self.size} events")
+        await self._load([end])
+        return self._subtree(0, end) if end else rfc9162.EMPTY_ROOT
 
     async def inclusion(self, position: int) -> list[bytes]:
         """Return the path from the event at a position to the root.
@@ -111,7 +122,7 @@ class EventTree:
         start = block * BLOCK
         count = min(BLOCK, self.size - start)
         stored = self._storage.store.read_stored(after=start, limit=count)
-        leaves = [rfc9162.leaf_hash(bytes.fromhex(each.hash)) async for each in stored]
+        leaves = [_leaf(each) async for each in stored]
         if len(leaves) != count:
             raise CorruptLogError(
                 f"#{start + 1}", "and later events are missing", "Run: herdbook verify"
@@ -133,6 +144,22 @@ class EventTree:
             )
             known[start, end] = found
         return found
+
+
+def _leaf(event: StoredEvent) -> bytes:
+    """Return the hash of the leaf of an event.
+
+    Raises:
+        CorruptLogError: Its hash is not one.
+    """
+    try:
+        return rfc9162.leaf_hash(bytes.fromhex(event.hash))
+    except ValueError as error:
+        raise CorruptLogError(
+            f"event #{event.position}",
+            "has a damaged column (hash)",
+            "Run: herdbook verify",
+        ) from error
 
 
 async def _stored(storage: Storage, size: int) -> list[bytes]:

@@ -146,16 +146,29 @@ def is_included(proof: Inclusion, anchor: Anchor) -> bool:
     """Return whether a proof shows that its event is in the log of an anchor."""
     hash_ = chained_hash(proof.previous, proof.canonical.encode())
     leaf = rfc9162.leaf_hash(bytes.fromhex(hash_))
-    path = [bytes.fromhex(each) for each in proof.path]
+    path = _hashes(proof.path)
+    if path is None:
+        return False
     root = rfc9162.root_from_inclusion(leaf, proof.position - 1, anchor.position, path)
     return root == anchor.root
 
 
 def is_extended(proof: Consistency, first: Anchor, second: Anchor) -> bool:
     """Return whether a proof shows that the second anchor extends the first."""
-    path = [bytes.fromhex(each) for each in proof.path]
+    path = _hashes(proof.path)
     roots = first.root, second.root
-    return rfc9162.is_consistent(first.position, second.position, roots, path)
+    return path is not None and rfc9162.is_consistent(
+        first.position, second.position, roots, path
+    )
+
+
+def _hashes(path: Collection[str]) -> list[bytes] | None:
+    """Return the hashes of a path; None if one is not written as a proof writes it."""
+    try:
+        found = [bytes.fromhex(each) for each in path]
+    except ValueError:
+        return None
+    return found if [each.hex() for each in found] == list(path) else None
 
 
 async def check_anchors(
@@ -173,6 +186,9 @@ async def check_anchors(
     """
     head = await storage.store.head()
     origin = await _origin(storage) if head.position else ""
+    inside = [each.position for each in anchors if each.position <= head.position]
+    # One tree for all anchors; nothing cached is believed.
+    tree = await EventTree.read(storage, max(inside, default=0), cached=False)
     found: list[Finding] = []
     for anchor in anchors:
         if keys and not any(key.has_signed(anchor) for key in keys):
@@ -182,7 +198,7 @@ async def check_anchors(
             found.append(_finding(anchor, end))
         elif anchor.origin != origin:
             found.append(_finding(anchor, f"is of another log, {anchor.origin}"))
-        elif not await _has(storage, anchor):
+        elif not await _has(storage, tree, anchor):
             found.append(
                 _finding(anchor, "does not match: an event up to it was changed")
             )
@@ -197,11 +213,11 @@ def _finding(anchor: Anchor, problem: str) -> Finding:
     )
 
 
-async def _has(storage: Storage, anchor: Anchor) -> bool:
-    """Return whether the log has what was anchored; nothing cached is believed."""
-    tree = await EventTree.read(storage, anchor.position, cached=False)
+async def _has(storage: Storage, tree: EventTree, anchor: Anchor) -> bool:
+    """Return whether the log has what was anchored."""
     event, _ = await _event(storage, anchor.position)
-    return (event.hash, await tree.root()) == (anchor.hash, anchor.root)
+    root = await tree.root(anchor.position)
+    return (event.hash, root) == (anchor.hash, anchor.root)
 
 
 async def _tree_of(storage: Storage, anchor: Anchor) -> EventTree:

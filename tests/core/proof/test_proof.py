@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from string import ascii_lowercase, ascii_uppercase, digits
 
 import msgspec
 import pytest
@@ -37,6 +38,8 @@ from herdbook.events.store import StoredView
 
 FACT = ModelDiscovered(digest="a" * 64, size_bytes=1, remote_host=None)
 CLOCK = SystemClock()
+DIGITS = f"{ascii_uppercase}{ascii_lowercase}{digits}+/"
+"""The digits of base64."""
 
 
 async def append(storage: Storage, start: int, count: int) -> None:
@@ -142,6 +145,32 @@ async def test_rewritten_log_does_not_match_its_anchors(log: Path) -> None:
             await prove_consistency(storage, early, late)
 
 
+async def test_every_anchor_of_a_log_is_checked_with_one_read(log: Path) -> None:
+    async with Storage.open(log, CLOCK) as storage:
+        anchors = []
+        for start in range(20):
+            await append(storage, start, 1)
+            anchors.append(await make_anchor(storage, CLOCK))
+    rewrite(log, 8)
+
+    async with Storage.open(log, CLOCK) as storage:
+        findings = await check_anchors(storage, anchors[::-1])
+
+    assert [finding.position for finding in findings] == list(range(20, 7, -1))
+
+
+async def test_damaged_hash_is_reported(log: Path) -> None:
+    async with Storage.open(log, CLOCK) as storage:
+        await append(storage, 0, 6)
+    with closing(sqlite3.connect(log, isolation_level=None)) as db:
+        db.execute("DROP TRIGGER events_are_not_changed")
+        db.execute("UPDATE events SET hash = 'nonsense' WHERE position = 2")
+
+    async with Storage.open(log, CLOCK) as storage:
+        with pytest.raises(CorruptLogError, match="event #2 has a damaged"):
+            await make_anchor(storage, CLOCK)
+
+
 async def _cache(storage: Storage) -> StoredView:
     view = await storage.snapshots.load_view("merkle_tree")
     assert view is not None
@@ -231,6 +260,30 @@ async def test_anchor_must_be_signed_by_a_given_key(log: Path, tmp_path: Path) -
         [finding] = await check_anchors(storage, [made], [public])
 
     assert "not signed" in finding.message
+
+
+async def test_proof_or_anchor_with_an_altered_digit_is_refused(
+    log: Path, tmp_path: Path
+) -> None:
+    new_key(tmp_path / "a.pem", "alice")
+    async with Storage.open(log, CLOCK) as storage:
+        await append(storage, 0, 3)
+        anchor = sign(await make_anchor(storage, CLOCK), tmp_path / "a.pem")
+        proof = await prove(storage, 2, anchor)
+    text = anchor.text()
+    unused_bits = [text.index("=\n"), text.rindex("=\n")]
+
+    for at in unused_bits:
+        digit = DIGITS[DIGITS.index(text[at - 1]) ^ 1]
+        with pytest.raises(CallerError, match="invalid"):
+            parse_anchors(text[: at - 1] + digit + text[at:], source="anchors")
+    for path in (
+        [each.upper() for each in proof.path],
+        [f" {each}" for each in proof.path],
+        [each[1:] for each in proof.path],
+    ):
+        altered = msgspec.structs.replace(proof, path=tuple(path))
+        assert not is_included(altered, anchor)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def checked(
 ) -> subprocess.CompletedProcess[str]:
     program, file = tmp_path / "check.py", tmp_path / "proof.json"
     program.write_text(PROGRAM)
-    file.write_text(json.dumps(proof))
+    file.write_text(json.dumps(proof, indent=2, ensure_ascii=False) + "\n")
     return subprocess.run(
         [sys.executable, str(program), str(file), f"{key}.pub"],
         capture_output=True,
@@ -63,6 +63,30 @@ def test_proof_is_checked_by_the_program_of_the_docs(
         proof | {"anchor": proof["anchor"].replace("\ntime 2", "\ntime 3")},
     ):
         assert checked(tmp_path, changed, key).returncode == 1
+
+
+def test_program_of_the_docs_refuses_a_proof_with_any_altered_byte(
+    herdbook: Herdbook, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    herdbook("ls")
+    proof = herdbook("prove", "#2", "--key", str(key)).out.encode()
+    program = compile(PROGRAM, "docs/proof.md", "exec")
+    file = tmp_path / "proof.json"
+    monkeypatch.setattr(sys, "argv", ["check.py", str(file), f"{key}.pub"])
+
+    def accepted(data: bytes) -> bool:
+        file.write_bytes(data)
+        try:
+            exec(program, {})
+        except Exception:  # noqa: BLE001 - any error refuses the proof
+            return False
+        return True
+
+    assert accepted(proof)
+    for at in range(len(proof)):
+        altered = bytearray(proof)
+        altered[at] ^= 1 << (at % 8)
+        assert not accepted(bytes(altered)), proof[: at + 1]
 
 
 def test_anchors_in_a_file_are_compared_with_the_log(
