@@ -1,20 +1,25 @@
 """Cancellations: each public coroutine of store and manager, at each await.
 
 The sweeps are those of ``tests/proof``, which check every outcome; here they are
-counted, and the log that they leave is checked once more without Herdbook.
+counted, and the log that they leave is compared with what was submitted and
+acknowledged, without Herdbook.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+import contextlib
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from campaign.faults.truth import history
+from campaign.faults.truth import check, history
 from proof import stepping
 from proof import test_cancelled_manager as manager
 from proof import test_cancelled_store as store
+
+from herdbook.events.recorded import NewEvent
+from herdbook.events.sqlite.store import SQLiteEventStore
 
 Sweep = Callable[[Path], Coroutine[Any, Any, None]]
 
@@ -39,9 +44,32 @@ CANCELLED: list[Sweep] = [
 ]
 
 
+@contextlib.contextmanager
+def noted() -> Iterator[tuple[set[str], set[str]]]:
+    """Note the ids of events that are submitted to a store, and those acknowledged."""
+    submitted, acknowledged = set[str](), set[str]()
+    original = SQLiteEventStore.append
+
+    async def append(
+        self: SQLiteEventStore, stream: str, new: Sequence[NewEvent], version: Any
+    ) -> Any:
+        submitted.update(each.event_id for each in new)
+        done = await original(self, stream, new, version)
+        acknowledged.update(each.event_id for each in done)
+        return done
+
+    SQLiteEventStore.append = append  # type: ignore[method-assign]
+    try:
+        yield submitted, acknowledged
+    finally:
+        SQLiteEventStore.append = original  # type: ignore[method-assign]
+
+
 def cancelled(work: Path, _made: Any, number: int, _chance: Random) -> int:
     """Cancel one coroutine at every await; return the number of cancellations."""
     stepping.cancellations = 0
-    stepping.run(CANCELLED[number](work))
-    history(work / "herd.db")
+    with noted() as (submitted, acknowledged):
+        stepping.run(CANCELLED[number](work))
+    assert acknowledged, "nothing was appended"
+    check(history(work / "herd.db"), [], submitted, acknowledged)
     return stepping.cancellations

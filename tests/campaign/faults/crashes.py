@@ -7,10 +7,11 @@ import errno
 import os
 import signal
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from campaign.faults import hook
 from campaign.faults.operations import (
@@ -42,13 +43,47 @@ def opens_and_verifies(work: Path) -> None:
         raise SilentError("verify has findings after the fault")
 
 
-def killed_at_step(operation: Operation, work: Path, prepared: Any, step: int) -> int:
+class Kill(NamedTuple):
+    """Where a process is killed.
+
+    Attributes:
+        arm: Counts steps below a folder, and kills this process at one of them.
+        needs_shim: Whether that needs a C compiler.
+    """
+
+    arm: Callable[[Path, int], None]
+    needs_shim: bool
+
+
+KILLS = {
+    "kill at a step": Kill(lambda _, step: hook.KillAtStep(step).install(), False),
+    "kill at a write or sync": Kill(
+        lambda work, nth: hook.fail_call(
+            work, hook.WRITES | hook.SYNCS, nth, errno.EIO, hook.KILL
+        ),
+        True,
+    ),
+    "kill within a write": Kill(
+        lambda work, nth: hook.fail_call(
+            work, hook.WRITES, nth, errno.EIO, hook.KILL_WITHIN
+        ),
+        True,
+    ),
+}
+
+
+def killed(
+    operation: Operation, kill: Kill, work: Path, prepared: Any, step: int
+) -> int:
     """Kill an operation at a step; return 0 if it ended before."""
     journal = work.parent / "journal"
     child = os.fork()
     if not child:
-        hook.KillAtStep(step).install()
-        operation.act(work, Journal(journal))
+        try:
+            kill.arm(work, step)
+            operation.act(work, Journal(journal))
+        except BaseException:  # noqa: BLE001 - the parent sees the code
+            os._exit(1)
         os._exit(0)
     status = os.waitpid(child, 0)[1]
     assert status == 0 or os.WIFSIGNALED(status), "the operation failed"

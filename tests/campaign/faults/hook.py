@@ -14,8 +14,8 @@ from typing import Any
 from herdbook.events.sqlite import session
 
 FILE_CALLS = ("replace", "rename", "fsync", "unlink", "mkdir", "rmdir", "link")
-WRITES, SYNCS, READS = 1, 2, 3
-ONCE, FROM_THEN_ON, SHORT = 0, 1, 2
+WRITES, SYNCS, READS = 1, 2, 4
+ONCE, FROM_THEN_ON, SHORT, KILL, KILL_WITHIN = range(5)
 
 
 class KillAtStep:

@@ -85,19 +85,29 @@ async def append_to(
 
 
 def append(folder: Path, journal: Journal) -> None:
-    """Append one after another, and several at once, which are one commit."""
+    """Append one after another; each is a commit."""
 
     async def act() -> None:
         async with await SQLiteEventStore.open(folder / "herd.db") as store:
-            for n in range(3):
+            for n in range(4):
                 new = [event(), event()]
                 await append_to(store, f"model/n/{n}:latest", new, journal)
-            async with asyncio.TaskGroup() as group:
-                for n in range(5):
-                    new = [event(), event()]
-                    group.create_task(
-                        append_to(store, f"model/n/{n}:latest", new, journal)
-                    )
+
+    asyncio.run(act())
+
+
+def append_together(folder: Path, journal: Journal) -> None:
+    """Append from several tasks at once, which is one commit, and again."""
+
+    async def act() -> None:
+        async with await SQLiteEventStore.open(folder / "herd.db") as store:
+            for _ in range(2):
+                async with asyncio.TaskGroup() as group:
+                    for n in range(5):
+                        new = [event(), event()]
+                        group.create_task(
+                            append_to(store, f"model/n/{n}:latest", new, journal)
+                        )
 
     asyncio.run(act())
 
@@ -247,6 +257,7 @@ def exported_hashes(file: Path) -> list[str]:
 
 OPERATIONS = {
     "append": Operation(one_log, append, holds),
+    "group commit": Operation(one_log, append_together, holds),
     "first append": Operation(lambda _: [], append, holds),
     "migration": Operation(old_log, migrate, holds),
     "snapshot": Operation(one_log, save_snapshots, is_configured),

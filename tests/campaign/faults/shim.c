@@ -1,8 +1,9 @@
-/* Make the n-th write, sync or read of files below a folder fail. Loaded with
- * LD_PRELOAD; does nothing until fault_arm is called. */
+/* Make the n-th write, sync or read of files below a folder fail, or kill the process
+ * there. Loaded with LD_PRELOAD; does nothing until fault_arm is called. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,8 +11,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { WRITES = 1, SYNCS = 2, READS = 3 };
-enum { ONCE = 0, FROM_THEN_ON = 1, SHORT = 2 };
+enum { WRITES = 1, SYNCS = 2, READS = 4 };
+enum { ONCE = 0, FROM_THEN_ON = 1, SHORT = 2, KILL = 3, KILL_WITHIN = 4 };
 
 static char folder[4096];
 static int armed_kind, armed_error, armed_mode;
@@ -30,7 +31,7 @@ long fault_hits(void) { return atomic_load(&hits); }
 
 /* Whether this call fails. */
 static int fails(int fd, int kind) {
-    if (armed_kind != kind) return 0;
+    if (!(armed_kind & kind)) return 0;
     char link[64], path[4096];
     int saved = errno;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
@@ -48,12 +49,22 @@ static int fails(int fd, int kind) {
 }
 
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
-#define FAIL do { errno = armed_error; return -1; } while (0)
+#define FAIL do { \
+    if (armed_mode >= KILL) raise(SIGKILL); \
+    errno = armed_error; \
+    return -1; \
+} while (0)
+
+/* End the process within a write, or return what a short write returns. */
+static ssize_t half(ssize_t written) {
+    if (armed_mode == KILL_WITHIN) raise(SIGKILL);
+    return written;
+}
 
 ssize_t write(int fd, const void *data, size_t size) {
     if (fails(fd, WRITES)) {
-        if (armed_mode != SHORT || size < 2) FAIL;
-        return NEXT(write)(fd, data, size / 2);
+        if (armed_mode < SHORT || armed_mode == KILL || size < 2) FAIL;
+        return half(NEXT(write)(fd, data, size / 2));
     }
     return NEXT(write)(fd, data, size);
 }
@@ -61,8 +72,8 @@ ssize_t write(int fd, const void *data, size_t size) {
 #define PWRITE(name, offset_t) \
     ssize_t name(int fd, const void *data, size_t size, offset_t at) { \
         if (fails(fd, WRITES)) { \
-            if (armed_mode != SHORT || size < 2) FAIL; \
-            return NEXT(name)(fd, data, size / 2, at); \
+            if (armed_mode < SHORT || armed_mode == KILL || size < 2) FAIL; \
+            return half(NEXT(name)(fd, data, size / 2, at)); \
         } \
         return NEXT(name)(fd, data, size, at); \
     }
