@@ -14,7 +14,7 @@ from typing import ClassVar, Self
 import msgspec
 
 from herdbook.events.recorded import Cause, RecordedEvent
-from herdbook.events.streams import model_of
+from herdbook.events.streams import is_of_node, model_of
 from herdbook.projections.sentences import describe
 
 
@@ -60,6 +60,7 @@ class HistoryFilter(msgspec.Struct, frozen=True, kw_only=True):
         since: Earliest time of recording, inclusive.
         until: Latest time of recording, inclusive.
         correlation_id: Id of an operation.
+        node: Name of a node: its own events, and those of its models.
         limit: Maximum number of events, the newest ones.
     """
 
@@ -69,6 +70,7 @@ class HistoryFilter(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime | None = None
     until: datetime | None = None
     correlation_id: str | None = None
+    node: str | None = None
     limit: int | None = None
 
     def matches(self, event: RecordedEvent) -> bool:
@@ -80,6 +82,7 @@ class HistoryFilter(msgspec.Struct, frozen=True, kw_only=True):
             and (self.since is None or event.recorded_at >= self.since)
             and (self.until is None or event.recorded_at <= self.until)
             and self.correlation_id in (None, event.correlation_id)
+            and (self.node is None or is_of_node(event.stream, self.node))
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import msgspec
@@ -25,6 +25,39 @@ class NodePlan(msgspec.Struct, frozen=True, kw_only=True):
 
     node: str
     plan: Plan
+
+
+def joined(parts: Mapping[str, DesiredSet]) -> DesiredSet:
+    """Return the set of several nodes that has what each of them has.
+
+    Every model names its nodes. Where it is loaded on some of them only, the set leaves
+    that as it is.
+
+    Args:
+        parts: What each node has, by its name.
+
+    Raises:
+        InvalidDesiredError: A model has different settings on two nodes.
+    """
+    models: dict[str, DesiredModel] = {}
+    for node, part in parts.items():
+        for model in part.models:
+            known = models.get(model.name)
+            if known is None:
+                models[model.name] = msgspec.structs.replace(model, nodes=(node,))
+                continue
+            if known.settings != model.settings:
+                raise InvalidDesiredError(
+                    model.name,
+                    f"has other settings on {node} than on {known.nodes[0]}",
+                    "Freeze each node on its own, with --node",
+                )
+            models[model.name] = msgspec.structs.replace(
+                known,
+                nodes=(*known.nodes, node),
+                loaded=known.loaded if known.loaded == model.loaded else None,
+            )
+    return DesiredSet(models=tuple(models[name] for name in sorted(models)))
 
 
 def by_node(

@@ -358,6 +358,19 @@ class Fleet:
             found.append(result)
         return found
 
+    async def freeze(self) -> DesiredSet:
+        """Return the current state of all nodes as a desired set.
+
+        With several nodes, each model names those that have it.
+
+        Raises:
+            InvalidDesiredError: A model has different settings on two nodes.
+        """
+        if not self.is_several:
+            return await self.home.freeze()
+        parts = {name: await self.manager(name).freeze() for name in self.names}
+        return desired_nodes.joined(parts)
+
     async def plan(self, desired: DesiredSet, *, prune: bool = False) -> list[NodePlan]:
         """Return the steps of each node to a desired set, by node; run none.
 

@@ -60,6 +60,7 @@ async def list_events(  # noqa: PLR0913 - the parameters of a request
     since: Since = None,
     until: Until = None,
     correlation_id: Correlation = None,
+    node: NodeName = None,
 ) -> answers.EventPage:
     """Return a page of the log.
 
@@ -79,6 +80,7 @@ async def list_events(  # noqa: PLR0913 - the parameters of a request
             since=since,
             until=until,
             correlation_id=correlation_id,
+            node=node,
         ),
     )
     return answers.EventPage(
@@ -118,7 +120,7 @@ async def get_event(
     tags=_TAG,
     operation_id="streamEvents",
 )
-async def stream_events(
+async def stream_events(  # noqa: PLR0913 - the parameters of a request
     request: AnyRequest,
     *,
     after: Annotated[
@@ -142,6 +144,7 @@ async def stream_events(
     causes: Causes = None,
     actors: Actors = None,
     correlation_id: Correlation = None,
+    node: NodeName = None,
 ) -> Response[None]:
     """Stream the events of the log after a position, then new ones.
 
@@ -154,7 +157,11 @@ async def stream_events(
     wanted = StreamFilter(
         stream_prefix=stream_prefix,
         chosen=filter_of(
-            types=types, causes=causes, actors=actors, correlation_id=correlation_id
+            types=types,
+            causes=causes,
+            actors=actors,
+            correlation_id=correlation_id,
+            node=node,
         ),
     )
     authenticator, principal = authenticator_of(request), principal_of(request)

@@ -151,6 +151,7 @@ def filter_of(
     since: str | None = None,
     until: str | None = None,
     correlation_id: str | None = None,
+    node: str | None = None,
 ) -> HistoryFilter:
     """Create an event filter from parameters.
 
@@ -169,6 +170,7 @@ def filter_of(
         since=_time_of(since),
         until=_time_of(until),
         correlation_id=correlation_id,
+        node=node,
     )
 
 

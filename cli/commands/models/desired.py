@@ -272,17 +272,16 @@ class _PlanRun:
 
 @verb("freeze", CHANGE)
 async def freeze(invocation: Invocation, *, no_refresh: NoRefresh = False) -> None:
-    """Print the server's models as a desired set for apply.
+    """Print the models of all nodes as a desired set for apply.
 
-    Includes their settings and which are loaded.
+    Includes their settings, which are loaded, and of several nodes, which has which.
     """
     async with invocation.reading(refresh=not no_refresh) as fleet:
-        manager = only_node(invocation, fleet)
-        frozen = await manager.freeze()
+        frozen = await fleet.freeze()
         if invocation.json:
             invocation.screen.write_json(frozen)
             return
-        models = await manager.now()
+        names, position = fleet.names, fleet.home.latest().position
     now = f"{invocation.now.at:%Y-%m-%d %H:%M} UTC"
-    head = f"# Models of {models.node} on {now} (event #{models.position})"
+    head = f"# Models of {', '.join(names)} on {now} (event #{position})"
     print(f"{head}\n\n{toml_text(frozen)}", end="", file=invocation.screen.stream)

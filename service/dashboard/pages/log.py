@@ -31,7 +31,7 @@ RELATED: Final = 200
 """Maximum number of events of one operation that are shown."""
 
 TYPES: Final = tuple(sorted(fact.__name__ for fact in FACTS))
-_FIELDS: Final = ("model", "type", "cause", "actor", "since", "until")
+_FIELDS: Final = ("node", "model", "type", "cause", "actor", "since", "until")
 Before = Annotated[int | None, QueryParameter(ge=1, lt=1 << 53)]
 
 
@@ -59,6 +59,7 @@ async def log_page(request: AnyRequest, before: Before = None) -> Response[str]:
         query=query,
         filtered=any(query.values()),
         names=names,
+        node_names=sorted(page.by_name) if page.several else [],
         types=TYPES,
         causes=list(Cause),
         forms=", ".join(FORMS),
@@ -95,6 +96,7 @@ def _chosen(query: Mapping[str, str], now: Now) -> HistoryFilter:
         actors=(actor,) if actor else None,
         since=_time(query["since"], now),
         until=_time(query["until"], now),
+        node=query["node"] or None,
     )
 
 

@@ -109,3 +109,21 @@ def test_nodes_are_written_to_a_file_as_they_are_read() -> None:
     chosen = wanted(model={"nodes": ["gpu*", "a"], "tags": {"zone": "b", "x y": "1"}})
     text = desired.toml_text(chosen)
     assert desired.parse(tomllib.loads(text)) == chosen
+
+
+async def test_frozen_set_of_several_nodes_leads_back_to_them() -> None:
+    async with serve_fleet(local="some", gpu1="some", gpu2="none") as (_, fleet):
+        model = (await fleet.statuses())[0].name
+        await fleet.manager("gpu1").load(model)
+
+        frozen = await fleet.freeze()
+
+        assert {each.nodes for each in frozen.models} == {("gpu1", "local")}
+        (chosen,) = (each for each in frozen.models if each.name == model)
+        assert chosen.loaded is None, "in memory on one of them only"
+        document = tomllib.loads(desired.toml_text(frozen))
+        assert steps(await fleet.plan(desired.parse(document))) == {}
+
+        await fleet.manager("gpu1").configure(model, {"num_ctx": 2048})
+        with pytest.raises(InvalidDesiredError, match="has other settings on"):
+            await fleet.freeze()

@@ -48,6 +48,9 @@ def test_lists_are_of_all_nodes_or_of_one(
     herdbook.operate("load", SHARED, node="gpu1")
 
     assert {one["node"] for one in herdbook.get("/v1/models")} == {"gpu1", "local"}
+    events = herdbook.get("/v1/events?node=gpu1&limit=1000")["events"]
+    assert "node/gpu1" in {one["stream"] for one in events}
+    assert all(one["stream"].split("/")[1] == "gpu1" for one in events)
     alone = herdbook.get("/v1/models?node=gpu1")
     assert {one["node"] for one in alone} == {"gpu1"}
     assert [one["node"] for one in herdbook.get("/v1/ps")["models"]] == ["gpu1"]
