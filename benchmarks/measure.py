@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from time import perf_counter
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import msgspec
 
@@ -45,15 +45,46 @@ class Goal(msgspec.Struct, frozen=True):
     bound: float
 
 
+class Median(float):
+    """The median of figures, which also has their spread.
+
+    Attributes:
+        spread: The interquartile range of the figures divided by their median; half of
+            them are that close to each other. It stays the same in another unit. None
+            for a single figure.
+    """
+
+    spread: float | None
+
+    def __new__(cls, value: float, spread: float | None) -> Self:
+        """Return a median with a known spread."""
+        median = super().__new__(cls, value)
+        median.spread = spread
+        return median
+
+    @classmethod
+    def of(cls, figures: Sequence[float]) -> Self:
+        """Return the median of figures."""
+        median = statistics.median(figures)
+        if len(figures) == 1 or not median:
+            return cls(median, None)
+        low, _, high = statistics.quantiles(figures, n=4, method="inclusive")
+        return cls(median, (high - low) / median)
+
+    def __mul__(self, factor: float) -> Self:
+        """Return the median in another unit."""
+        return type(self)(float(self) * factor, self.spread)
+
+
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """A line of the table.
 
     Attributes:
         what: The subject.
         unit: The unit of both figures; lower is better in all units.
-        ours: Our figure.
+        ours: Our figure; a ``Median`` if it is one of several runs.
         beside: The peer or the floor; empty if there is none.
-        theirs: Its figure.
+        theirs: Its figure, like ours.
         goal: The goal, if any.
     """
 
@@ -68,6 +99,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     def ratio(self) -> float | None:
         """How many times better our figure is; below 1 is worse."""
         return None if self.theirs is None else self.theirs / self.ours
+
+    @property
+    def spread(self) -> float | None:
+        """The spread of our figure; None if it is not a median."""
+        return self.ours.spread if isinstance(self.ours, Median) else None
 
     @property
     def met(self) -> bool | None:
@@ -137,7 +173,7 @@ def at_most_more(difference: float) -> Goal:
     return Goal(Kind.MORE, difference)
 
 
-async def interleave(rounds: int, *runs: Run) -> list[float]:
+async def interleave(rounds: int, *runs: Run) -> list[Median]:
     """Return the median of each run's figures.
 
     The runs take turns, once more than ``rounds``: the first round fills caches and
@@ -148,7 +184,7 @@ async def interleave(rounds: int, *runs: Run) -> list[float]:
         for run, taken in zip(runs, figures, strict=True):
             gc.collect()
             taken.append(await run())
-    return [statistics.median(taken[1:]) for taken in figures]
+    return [Median.of(taken[1:]) for taken in figures]
 
 
 def percentile(figures: Sequence[float], percent: int) -> float:
@@ -163,7 +199,7 @@ def print_progress(text: str) -> None:
 
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as aligned text."""
-    head = ("figure", "herdbook", "compared with", "", "ratio", "goal", "")
+    head = ("figure", "herdbook", "spread", "compared with", "", "ratio", "goal", "")
     lines = [head, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return "\n".join(
@@ -175,7 +211,7 @@ def table(rows: Sequence[Row]) -> str:
     )
 
 
-_NUMBERS = (1, 3, 4, 5)
+_NUMBERS = (1, 2, 4, 5, 6)
 _MET = {None: "", True: "ok", False: "missed"}
 
 
@@ -183,6 +219,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (
         row.what,
         _figure(row.ours, row.unit),
+        "" if row.spread is None else f"{row.spread * 100:.0f} %",
         row.beside,
         "" if row.theirs is None else _figure(row.theirs, row.unit),
         "" if row.ratio is None else f"{_digits(row.ratio)}x",

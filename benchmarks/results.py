@@ -13,14 +13,18 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.measure import Goal, Machine, Row
+from benchmarks.measure import Goal, Machine, Median, Row
 
 SCHEMA = 1
 FOLDER = Path(__file__).parent / "results"
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """A row with what follows from it; the attributes are those of ``Row``."""
+    """A row with what follows from it.
+
+    The attributes are those of ``Row``. A spread is that of a ``Median``: the
+    interquartile range of the runs divided by their median; None for another figure.
+    """
 
     what: str
     unit: str
@@ -30,6 +34,8 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     goal: Goal | None
     ratio: float | None
     met: bool | None
+    spread: float | None
+    their_spread: float | None
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,12 +70,14 @@ def figures(rows: Sequence[Row]) -> list[Figure]:
         Figure(
             what=row.what,
             unit=row.unit,
-            ours=row.ours,
+            ours=float(row.ours),
             beside=row.beside,
-            theirs=row.theirs,
+            theirs=None if row.theirs is None else float(row.theirs),
             goal=row.goal,
             ratio=row.ratio,
             met=row.met,
+            spread=row.spread,
+            their_spread=row.theirs.spread if isinstance(row.theirs, Median) else None,
         )
         for row in rows
     ]

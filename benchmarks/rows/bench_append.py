@@ -17,9 +17,9 @@ from contextlib import AsyncExitStack, closing
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from statistics import median
 
 from benchmarks.measure import (
+    Median,
     Row,
     Run,
     at_least,
@@ -87,7 +87,7 @@ class Raw:
         )
 
 
-async def alone(store: SQLiteEventStore, raw: Raw) -> tuple[float, float]:
+async def alone(store: SQLiteEventStore, raw: Raw) -> tuple[Median, Median]:
     """Return the medians of one append and one INSERT, alternating, in µs."""
     ours, theirs = [], []
     for number in range(TURNS):
@@ -97,7 +97,7 @@ async def alone(store: SQLiteEventStore, raw: Raw) -> tuple[float, float]:
         await raw.append()
         ours.append(between - begin)
         theirs.append(time.perf_counter() - between)
-    return median(ours) * 1e6, median(theirs) * 1e6
+    return Median.of(ours) * 1e6, Median.of(theirs) * 1e6
 
 
 def together(store: SQLiteEventStore) -> Run:

@@ -32,10 +32,10 @@ FEW = 5
 
 PEERS = ("eventsourcing, tuned", "eventsourcing")
 
-GOALS = {10: at_least(9), 100: at_least(20)}
+GOALS = {10: at_least(9), 100: at_least(15)}
 """Goals compared with the tuned peer, by number of callers."""
 
-LATE_GOALS = {100: at_most(8)}
+LATE_GOALS = {100: at_most(6)}
 """Goals for the slowest of a hundred commands, by number of callers, ms."""
 
 

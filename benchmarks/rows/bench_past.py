@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 
 from benchmarks.dataset import fill_in_turns, open_manager
-from benchmarks.measure import Row, at_most
+from benchmarks.measure import Median, Row, at_most
 from benchmarks.sizes import Sizes
 from herdbook.core import ModelManager
 
@@ -54,13 +53,13 @@ async def _diff(manager: ModelManager, position: int) -> object:
 
 async def _slowest(
     manager: ModelManager, asked: list[int], rounds: int, ask: Ask
-) -> float:
+) -> Median:
     """Return the longest of the medians of each position, ms."""
     times: dict[int, list[float]] = {position: [] for position in asked}
     for _ in range(rounds):
         for position in asked:
             times[position].append(await _timed(partial(ask, manager, position)))
-    return max(median(taken) for taken in times.values())
+    return max(Median.of(taken) for taken in times.values())
 
 
 async def _timed(ask: Callable[[], Awaitable[object]]) -> float:

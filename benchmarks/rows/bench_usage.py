@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 
 from benchmarks.dataset import (
@@ -20,7 +19,7 @@ from benchmarks.dataset import (
     open_manager,
     stream,
 )
-from benchmarks.measure import Row, at_most
+from benchmarks.measure import Median, Row, at_most
 from benchmarks.sizes import Sizes
 from herdbook.core import ManualClock, views
 from herdbook.events.facts import ModelUsed, UseOutcome
@@ -55,7 +54,7 @@ async def run(folder: Path, sizes: Sizes) -> list[Row]:
     what = f"{sizes.past:,} uses"
     return [
         Row(what="fold of usage, an event", unit="us", ours=fold, goal=at_most(4)),
-        Row(what=f"usage, {what}", unit="ms", ours=median(taken), goal=at_most(500)),
+        Row(what=f"usage, {what}", unit="ms", ours=Median.of(taken), goal=at_most(500)),
         Row(what=f"usage from its snapshot, {what}", unit="ms", ours=restored),
         Row(what=f"first usage, without a snapshot, {what}", unit="ms", ours=first),
     ]
@@ -92,7 +91,7 @@ def _use(chance: random.Random, at: datetime) -> ModelUsed:
     )
 
 
-async def _fold_us(path: Path, rounds: int) -> float:
+async def _fold_us(path: Path, rounds: int) -> Median:
     """Return the median time of the fold of one event, microseconds."""
     async with await SQLiteEventStore.open(path) as store:
         events = [event async for event in store.read_all(limit=20_000)]
@@ -103,4 +102,4 @@ async def _fold_us(path: Path, rounds: int) -> float:
         for event in events:
             view.apply(event)
         taken.append((perf_counter() - started) / len(events) * 1e6)
-    return median(taken)
+    return Median.of(taken)
