@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help wheel install run demo test coverage campaign lint types imports check bench docs screenshots build clean
+.PHONY: help wheel install run demo test coverage campaign lint types imports check bench growth docs screenshots build clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ check: lint types imports test ## lint, types, imports and test
 
 bench: $(READY) ## run the benchmarks, relative to peers and floors
 	$(BIN)/python -m benchmarks
+
+growth: $(READY) ## measure and draw how durations grow with events and models (20 minutes)
+	$(BIN)/python -m benchmarks.growth
 
 docs: $(READY) ## generate the pages in docs/ that come from code
 	$(BIN)/python docs/generate.py

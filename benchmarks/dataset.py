@@ -39,7 +39,7 @@ EVENTS_PER_APPEND = 400
 """Events in each append that fills a log."""
 
 APPENDS_TOGETHER = 200
-"""Appends at the same time where the models take turns; fewer than ``models``."""
+"""Most appends at the same time where the models take turns, one to a model."""
 
 
 def names(count: int) -> list[str]:
@@ -141,13 +141,14 @@ async def fill_in_turns(path: Path, events: int, models: int) -> None:
         turns = cycle(lives)
         while left > 0:
             appends = []
-            for name in islice(turns, APPENDS_TOGETHER):
+            for name in islice(turns, min(APPENDS_TOGETHER, models)):
                 facts = list(islice(lives[name], min(EVENTS_PER_CYCLE, left)))
                 left -= len(facts)
                 if facts:
                     new = [new_event(fact) for fact in facts]
                     appends.append(store.append(stream(name), new, ANY))
             await asyncio.gather(*appends)
+        await views.save(await views.restore(store, store), store)
 
 
 def open_manager(path: str | Path) -> AbstractAsyncContextManager[ModelManager]:
