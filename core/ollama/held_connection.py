@@ -97,13 +97,13 @@ class HeldConnection(asyncio.Protocol):
         self._opened_at = self._refresh
 
     def data_received(self, data: bytes) -> None:  # noqa: ARG002 - of the protocol
-        """Ignore that this server closes: it writes first, as proxies do and Go not."""
+        """Draw no conclusions: a server that writes first is a proxy, not Ollama."""
         self._unexplained = UNEXPLAINED
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note that the other side closed the connection; asyncio calls this.
 
-        A time-out or an unreachable network is no evidence.
+        A timeout or an unreachable network does not show that the process ended.
         """
         if self._transport is None:
             return  # closed by this side

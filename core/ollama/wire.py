@@ -378,7 +378,7 @@ class EmbedAnswer(Answer, frozen=True, kw_only=True):
 class PullLine(Answer, frozen=True, kw_only=True):
     """A line of ``POST /api/pull`` or ``/api/create``.
 
-    A field of another type counts as missing: progress is no reason to end a pull.
+    A field of another type counts as missing, so that it does not end a pull.
 
     Attributes:
         status: The server's current step; ``success`` is the last one.

@@ -35,7 +35,7 @@ from herdbook.projections.sentences import setting_text
 
 _LOADS = frozenset({"ModelLoaded", "RunnerChanged"})
 _OF_A_LOAD = frozenset({"num_ctx", "temperature", "keep_alive"})
-"""Settings that a load uses, beside the options; others apply at once."""
+"""Settings that a load uses, besides the options; others apply at once."""
 
 
 @verb("load", CHANGE)

@@ -46,9 +46,9 @@ async def free(
     """Free disk space: propose models to delete.
 
     Deletes them after confirmation, or with --yes. The least recently used models go
-    first. Pinned models and models in use are kept, and so are loaded ones, unless they
-    have no expiry and were not used for a day. The exit code is 1 if not enough can be
-    freed (then --yes deletes nothing), or if nothing was deleted.
+    first. Models that are pinned, in use or loaded are kept, except loaded ones without
+    expiry that were not used for a day. If not enough can be freed, --yes deletes
+    nothing. The exit code is 1 if nothing was deleted or not enough can be freed.
     """
     wanted = read_size(size)
     desired = read(keep) if keep is not None else None
