@@ -215,7 +215,7 @@ class Fleet:
         Raises:
             StoreError: It cannot be found out.
         """
-        leases = {node_stream(node.name): node.name for node in await self.nodes()}
+        leases = {str(node_stream(one.name)): one.name for one in await self.nodes()}
         holders = await self.log.storage.instances.holders(leases)
         return {leases[lease]: holder for lease, holder in holders.items()}
 

@@ -255,7 +255,7 @@ class PostgresRecorder:
                 lost.update(not_held)
                 return False
         else:
-            ((*answer,),) = await self._session.once("append_group", **group)
+            (answer,) = await self._session.once("append_group", **group)
         is_written, position, hash_, versions, hashes = answer
         if is_written and hashes is None:
             self._busy_groups = max(self._busy_groups - 1, 0)

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from herdbook.core import ModelState, ModelStatus, RunningOperation
 from herdbook.presentation.facts import is_interrupted
 from herdbook.service.auth.tokens import Role
-from herdbook.service.dashboard.layout import PageRequest
+from herdbook.service.dashboard.page_request import PageRequest
 
 
 class Action(StrEnum):

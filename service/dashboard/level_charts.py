@@ -19,7 +19,7 @@ from herdbook.service.dashboard.charts.levels import (
     stacked_chart,
 )
 from herdbook.service.dashboard.charts.timeline import Window
-from herdbook.service.dashboard.layout import PageRequest
+from herdbook.service.dashboard.page_request import PageRequest
 
 SPANS: Final = {
     "hour": timedelta(hours=1),

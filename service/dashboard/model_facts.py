@@ -12,7 +12,7 @@ from herdbook.presentation import facts, wording
 from herdbook.presentation.wording import NOTHING, SOURCES
 from herdbook.projections.sentences import bytes_text, duration_text
 from herdbook.service.dashboard.charts.state_diagram import state_diagram
-from herdbook.service.dashboard.layout import PageRequest
+from herdbook.service.dashboard.page_request import PageRequest
 
 
 def known_facts(page: PageRequest, status: ModelStatus) -> list[tuple[str, str, str]]:

@@ -28,15 +28,9 @@ from herdbook.service.auth.forms import read_form
 from herdbook.service.auth.tokens import Principal
 from herdbook.service.context import Service, service_of
 from herdbook.service.dashboard.buttons import PARTICIPLES, Action, needed
-from herdbook.service.dashboard.layout import (
-    DONE,
-    NODE,
-    PageRequest,
-    redirect,
-    render,
-    visit,
-)
+from herdbook.service.dashboard.layout import redirect, render
 from herdbook.service.dashboard.links import joined_link, model_path
+from herdbook.service.dashboard.page_request import DONE, NODE, PageRequest, visit
 from herdbook.service.dashboard.pages.models import works_of
 from herdbook.service.errors import BadPathError, ForbiddenError
 from herdbook.service.http.request import AnyRequest

@@ -20,7 +20,8 @@ from herdbook.service.auth.forms import read_form
 from herdbook.service.auth.tokens import Role
 from herdbook.service.context import service_of
 from herdbook.service.dashboard.event_list import EventEntry, entries_with_events
-from herdbook.service.dashboard.layout import PageRequest, render, visit
+from herdbook.service.dashboard.layout import render
+from herdbook.service.dashboard.page_request import PageRequest, visit
 from herdbook.service.errors import BadRequestError, ForbiddenError
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import require

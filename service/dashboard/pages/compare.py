@@ -12,7 +12,8 @@ from herdbook.core.history.diff import difference
 from herdbook.presentation.differences import DifferenceRow, rows_of
 from herdbook.presentation.times import FORMS
 from herdbook.service.dashboard.charts.sampling import recorded_at
-from herdbook.service.dashboard.layout import PageRequest, render, visit
+from herdbook.service.dashboard.layout import render
+from herdbook.service.dashboard.page_request import PageRequest, visit
 from herdbook.service.http.request import AnyRequest
 
 

@@ -11,7 +11,7 @@ from herdbook.core.history.levels import LevelKind
 from herdbook.presentation.wording import NOTHING
 from herdbook.service.api.parameters import name_of
 from herdbook.service.dashboard.charts.levels import parts_of, series_of
-from herdbook.service.dashboard.layout import render, visit
+from herdbook.service.dashboard.layout import render
 from herdbook.service.dashboard.level_charts import (
     SPANS,
     TEXTS,
@@ -19,6 +19,7 @@ from herdbook.service.dashboard.level_charts import (
     runs,
     span_of,
 )
+from herdbook.service.dashboard.page_request import visit
 from herdbook.service.errors import BadRequestError
 from herdbook.service.http.request import AnyRequest
 

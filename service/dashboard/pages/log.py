@@ -20,7 +20,8 @@ from herdbook.presentation.wording import NOTHING
 from herdbook.service.api import schemas as answers
 from herdbook.service.dashboard import model_events
 from herdbook.service.dashboard.event_list import entries_with_events
-from herdbook.service.dashboard.layout import PageRequest, render, visit
+from herdbook.service.dashboard.layout import render
+from herdbook.service.dashboard.page_request import PageRequest, visit
 from herdbook.service.errors import BadRequestError, UnknownEventError
 from herdbook.service.http.request import AnyRequest
 

@@ -33,11 +33,12 @@ from herdbook.service.dashboard.charts.timeline import (
     window_of,
 )
 from herdbook.service.dashboard.event_list import EventEntry, event_entries
-from herdbook.service.dashboard.layout import PageRequest, redirect, render, visit
+from herdbook.service.dashboard.layout import redirect, render
 from herdbook.service.dashboard.level_charts import SPANS, level_charts, span_of
 from herdbook.service.dashboard.links import joined_link
 from herdbook.service.dashboard.model_events import Trail
 from herdbook.service.dashboard.model_facts import abilities, figures, known_facts
+from herdbook.service.dashboard.page_request import PageRequest, visit
 from herdbook.service.dashboard.pages.models import row_of, works_of
 from herdbook.service.http.request import AnyRequest
 

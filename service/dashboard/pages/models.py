@@ -40,14 +40,9 @@ from herdbook.service.dashboard.charts.memory import (
     progress_bar,
     runners_of,
 )
-from herdbook.service.dashboard.layout import (
-    NODE,
-    PageRequest,
-    redirect,
-    render,
-    visit,
-)
+from herdbook.service.dashboard.layout import redirect, render
 from herdbook.service.dashboard.links import joined_link, model_path
+from herdbook.service.dashboard.page_request import NODE, PageRequest, visit
 from herdbook.service.dashboard.pages.paging import MOST_COLUMNS, part_of
 from herdbook.service.errors import BadRequestError
 from herdbook.service.http.request import AnyRequest

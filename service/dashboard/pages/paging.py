@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeVar
 
-from herdbook.service.dashboard.layout import PageRequest
+from herdbook.service.dashboard.page_request import PageRequest
 
 T = TypeVar("T")
 

@@ -9,7 +9,8 @@ import msgspec
 from litestar import Response, get
 
 from herdbook.service.api.openapi import document_of
-from herdbook.service.dashboard.layout import render, visit
+from herdbook.service.dashboard.layout import render
+from herdbook.service.dashboard.page_request import visit
 from herdbook.service.http.request import AnyRequest
 
 _METHODS: Final = ("get", "put", "post", "delete")

@@ -21,7 +21,8 @@ from herdbook.presentation import wording
 from herdbook.presentation.shapes import recommendation
 from herdbook.projections.roles import NEEDS
 from herdbook.projections.sentences import bytes_text
-from herdbook.service.dashboard.layout import PageRequest, render, visit
+from herdbook.service.dashboard.layout import render
+from herdbook.service.dashboard.page_request import PageRequest, visit
 from herdbook.service.http.request import AnyRequest
 
 AT_ONCE: Final = 4

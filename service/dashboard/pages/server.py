@@ -33,15 +33,10 @@ from herdbook.service.dashboard.charts.memory import (
     memory_legend,
     runners_of,
 )
-from herdbook.service.dashboard.layout import (
-    NODE,
-    PageRequest,
-    redirect,
-    render,
-    visit,
-)
+from herdbook.service.dashboard.layout import redirect, render
 from herdbook.service.dashboard.level_charts import SPANS, level_charts, span_of
 from herdbook.service.dashboard.links import joined_link
+from herdbook.service.dashboard.page_request import NODE, PageRequest, visit
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import require
 from herdbook.service.operations.operation import Kind, OperationRequest

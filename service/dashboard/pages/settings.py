@@ -27,8 +27,9 @@ from herdbook.service.dashboard import forms as editing
 from herdbook.service.dashboard import model_events
 from herdbook.service.dashboard.event_list import EventEntry, entries_with_events
 from herdbook.service.dashboard.forms import Texts
-from herdbook.service.dashboard.layout import NODE, redirect, render, visit
+from herdbook.service.dashboard.layout import redirect, render
 from herdbook.service.dashboard.links import joined_link, model_path
+from herdbook.service.dashboard.page_request import NODE, visit
 from herdbook.service.errors import BadRequestError
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import require

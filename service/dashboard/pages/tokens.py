@@ -15,7 +15,8 @@ from herdbook.service.auth.administration import (
 )
 from herdbook.service.auth.forms import read_form
 from herdbook.service.auth.tokens import Principal, Role
-from herdbook.service.dashboard.layout import PageRequest, redirect, render, visit
+from herdbook.service.dashboard.layout import redirect, render
+from herdbook.service.dashboard.page_request import PageRequest, visit
 from herdbook.service.errors import BadRequestError, UnknownTokenError
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import authenticator_of, require

@@ -14,8 +14,9 @@ from herdbook.core.fleet import questions
 from herdbook.presentation import usage as texts
 from herdbook.presentation.wording import counted
 from herdbook.service.dashboard.charts.usage import Bar, span_of, usage_chart
-from herdbook.service.dashboard.layout import PageRequest, render, visit
+from herdbook.service.dashboard.layout import render
 from herdbook.service.dashboard.links import joined_link
+from herdbook.service.dashboard.page_request import PageRequest, visit
 from herdbook.service.http.request import AnyRequest
 
 SHOWN_AT_MOST: Final = 50
