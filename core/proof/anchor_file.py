@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 
 from herdbook.core.proof.checkpoint import Anchor, parse_anchors
@@ -13,16 +16,34 @@ def append_anchor(file: Path, anchor: Anchor) -> None:
     """Append an anchor to a file, durably; create the file if it does not exist.
 
     Raises:
-        CallerError: The file cannot be written.
+        CallerError: The file cannot be written. It has no part of the anchor then.
     """
     try:
-        with file.open("a", encoding="utf-8") as target:
-            target.write(f"{anchor.text()}\n")
-            target.flush()
-            os.fsync(target.fileno())
+        _append(file, f"{anchor.text()}\n".encode())
     except OSError as error:
         reason = error.strerror or error
         raise CallerError(f"Cannot write {str(file)!r}:", f"{reason}") from error
+
+
+def _append(file: Path, data: bytes) -> None:
+    """Append data to a file, all or nothing: a part would make the file unreadable."""
+    with file.open("ab", buffering=0) as target:
+        size = target.tell()
+        try:
+            written = target.write(data)
+            if written == len(data):
+                os.fsync(target.fileno())
+                return
+        except OSError:
+            _cut(target, size)
+            raise
+        _cut(target, size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _cut(file: FileIO, size: int) -> None:
+    with suppress(OSError):
+        file.truncate(size)
 
 
 def read_anchor_file(file: Path) -> list[Anchor]:

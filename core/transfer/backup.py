@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -13,7 +14,12 @@ from herdbook.core.clock import Clock, SystemClock
 from herdbook.core.log.location import LogLocation
 from herdbook.core.log.storage import Storage
 from herdbook.core.transfer.private_directory import private_directory
-from herdbook.events.errors import CallerError, CorruptLogError, NotALogError
+from herdbook.events.errors import (
+    CallerError,
+    CorruptLogError,
+    NewerSchemaError,
+    NotALogError,
+)
 from herdbook.events.findings import Finding, Kind
 from herdbook.events.instances import living
 from herdbook.events.sqlite.backup import (
@@ -24,7 +30,7 @@ from herdbook.events.sqlite.backup import (
     set_aside,
 )
 from herdbook.events.sqlite.kept_head import KeptHead
-from herdbook.events.sqlite.log_file import log_file_path
+from herdbook.events.sqlite.log_file import belongs_to_log, log_file_path
 from herdbook.events.store import Head
 
 DAMAGE = frozenset(
@@ -166,14 +172,29 @@ def check_target(target: Path, log: LogLocation, *, replace: bool) -> None:
     """Check the name of a file to write.
 
     Raises:
-        CallerError: It is the log itself, or exists and must not be replaced.
+        CallerError: It is a file of the log, or no file, or exists and must not be
+            replaced.
     """
-    if isinstance(log, Path) and log_file_path(target) == log_file_path(log):
-        raise CallerError(str(target), "is the log itself", "Choose another file")
-    if target.exists() and not replace:
+    check_outside(target, log)
+    if target.exists() and not target.is_file():  # a device would be replaced too
+        raise CallerError(str(target), "is not a file", "Choose another file")
+    if os.path.lexists(target) and not replace:
         raise CallerError(
             str(target), "already exists", "Choose another file, or add --replace"
         )
+
+
+def check_outside(file: Path, log: LogLocation) -> None:
+    """Check that a file to write is none of the files of a log.
+
+    Raises:
+        CallerError: It is one.
+    """
+    if not isinstance(log, Path) or not belongs_to_log(file, log):
+        return
+    same = log_file_path(file) == log_file_path(log)
+    problem = "is the log itself" if same else "belongs to the log"
+    raise CallerError(str(file), problem, "Choose another file")
 
 
 def _check_backup(backup: Path, log: Path, *, replace: bool) -> bool:
@@ -181,7 +202,8 @@ def _check_backup(backup: Path, log: Path, *, replace: bool) -> bool:
     if log_file_path(backup) == log_file_path(log):
         raise CallerError(str(backup), "is the log itself", "Check the path")
     if not backup.is_file():
-        raise CallerError(str(backup), "does not exist", "Check the path")
+        problem = "is not a file" if backup.exists() else "does not exist"
+        raise CallerError(str(backup), problem, "Check the path")
     if not log_file_path(backup).stat().st_size:
         # SQLite opens an empty file as a database without tables.
         raise CorruptLogError(str(backup), "is empty, not a backup", NOTHING_CHANGED)
@@ -216,10 +238,13 @@ async def verified(
 
     Raises:
         CorruptLogError: The copy is damaged.
+        NewerSchemaError: A newer version wrote it.
     """
     try:
         async with Storage.open(copy, clock) as storage:
             found = await verify(storage)
+    except NewerSchemaError as error:
+        raise NewerSchemaError(str(subject), error.state, error.remedy) from error
     except (CorruptLogError, NotALogError) as error:
         reason = error.state.replace(f"{copy}", f"{subject}")
         raise CorruptLogError(str(subject), reason, NOTHING_CHANGED) from error

@@ -22,6 +22,7 @@ from herdbook.core.proof.anchor_file import append_anchor, read_anchor_file
 from herdbook.core.proof.checkpoint import Anchor
 from herdbook.core.proof.keys import sign
 from herdbook.core.proof.proof import make_anchor
+from herdbook.core.transfer.backup import check_outside
 from herdbook.core.upkeep.publish import check_url, post_text, post_to_herdbook
 from herdbook.core.upkeep.recurring import SHORTEST_S, Recurring
 
@@ -100,6 +101,8 @@ def scheduled_anchors(
         CallerError: The schedule is not valid.
     """
     schedule.check()
+    for file in schedule.files:
+        check_outside(file, log)
     return [
         Recurring(
             to.name,

@@ -30,6 +30,10 @@ MOUNT_INFO = Path("/proc/self/mountinfo")
 """The file in which Linux lists the mounts of this process."""
 
 
+ENDINGS = ("", "-wal", "-shm", "-journal", "-head", "-head.new", "-instances")
+"""Endings of the files of a log; the last one is a directory."""
+
+
 def log_file_path(log: str | os.PathLike[str], ending: str = "") -> Path:
     """Return the path of a file that belongs to a log, next to its resolved path.
 
@@ -39,6 +43,13 @@ def log_file_path(log: str | os.PathLike[str], ending: str = "") -> Path:
     """
     real = Path(os.path.realpath(log))
     return real.with_name(f"{real.name}{ending}")
+
+
+def belongs_to_log(path: Path, log: Path) -> bool:
+    """Return whether a path is one of the files of a log, or in its directory."""
+    real = log_file_path(path)
+    files = {log_file_path(log, ending) for ending in ENDINGS}
+    return not files.isdisjoint((real, *real.parents))
 
 
 class Access(Enum):

@@ -21,6 +21,7 @@ from herdbook.core import Storage, SystemClock
 from herdbook.core.proof import keys, proof
 from herdbook.core.proof.anchor_file import append_anchor, read_anchor_file
 from herdbook.core.proof.checkpoint import Anchor
+from herdbook.core.transfer.backup import check_outside
 from herdbook.events.errors import CallerError
 from herdbook.events.facts import AnchorReceived
 from herdbook.presentation import shapes
@@ -77,6 +78,8 @@ async def anchor(
     """
     if received:
         return await _show_received(invocation, origin)
+    if append:
+        check_outside(append, invocation.log)
     async with _storage(invocation) as storage:
         made = await proof.make_anchor(storage, SystemClock())
     if key:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +14,11 @@ import pytest
 from herdbook.core import CallerError, Storage, SystemClock
 from herdbook.core.checks.verification import verify
 from herdbook.core.transfer.backup import back_up, restore
-from herdbook.events.errors import CorruptLogError, StoreUnavailableError
+from herdbook.events.errors import (
+    CorruptLogError,
+    NewerSchemaError,
+    StoreUnavailableError,
+)
 from herdbook.events.facts import ModelDiscovered
 from herdbook.events.instances import FileInstances
 from herdbook.events.recorded import Cause, NewEvent
@@ -96,6 +102,34 @@ async def test_backup_never_replaces_a_file_without_being_asked(
         await back_up(log, log, replace=True)
 
     assert target.read_text() == "something else"
+
+
+@pytest.mark.parametrize("ending", ["-wal", "-shm", "-head", "-instances/backup"])
+async def test_backup_never_replaces_a_file_of_the_log(log: Path, ending: str) -> None:
+    async with await SQLiteEventStore.open(log) as store:
+        await append(store, 3)
+        link = log.with_name("link.db")
+        link.symlink_to(log)
+        with pytest.raises(CallerError, match="belongs to the log"):
+            await back_up(link, Path(f"{log}{ending}"), replace=True)
+
+    assert (await head_of(log)).position == 3
+
+
+async def test_backup_replaces_only_files(log: Path, target: Path) -> None:
+    await log_of(log, 3)
+    pipe, dangling = target.with_name("pipe"), target.with_name("dangling")
+    os.mkfifo(pipe)
+    dangling.symlink_to(target)
+
+    for name in (pipe, target.parent):
+        with pytest.raises(CallerError, match="is not a file"):
+            await back_up(log, name, replace=True)
+    with pytest.raises(CallerError, match="already exists"):
+        await back_up(log, dangling)
+
+    assert pipe.is_fifo()
+    assert dangling.is_symlink()
 
 
 async def test_backup_of_a_damaged_log_is_refused(log: Path, target: Path) -> None:
@@ -182,6 +216,20 @@ async def test_restore_of_an_empty_file_changes_nothing(
         await restore(target, log, replace=True)
 
     assert await head_of(log) == head
+
+
+async def test_restore_of_a_newer_backup_names_the_backup(
+    log: Path, target: Path
+) -> None:
+    await log_of(target, 3)
+    with closing(sqlite3.connect(target)) as db:
+        db.execute("PRAGMA user_version = 99")
+
+    with pytest.raises(NewerSchemaError, match="has schema 99") as caught:
+        await restore(target, log)
+
+    assert caught.value.subject == str(target)
+    assert not log.exists()
 
 
 async def test_restore_of_another_database_is_refused(log: Path, target: Path) -> None:

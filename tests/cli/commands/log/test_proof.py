@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import resource
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +14,10 @@ from pathlib import Path
 
 import pytest
 from support.cli_runner import Herdbook
+
+from herdbook.core import CallerError
+from herdbook.core.proof.anchor_file import append_anchor
+from herdbook.core.proof.checkpoint import parse_anchors
 
 PAGE = (Path(__file__).parents[4] / "docs" / "proof.md").read_text()
 PROGRAM = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0]
@@ -166,6 +172,38 @@ def test_errors_of_proofs_are_one_line(
 
     assert answer.code == code
     assert said in answer.err
+
+
+def test_anchor_is_not_appended_to_the_log(herdbook: Herdbook, log: Path) -> None:
+    herdbook("ls")
+    before = log.read_bytes()
+
+    answer = herdbook("anchor", "--append", str(log))
+
+    assert answer.code == 2
+    assert "is the log itself" in answer.err
+    assert log.read_bytes() == before
+
+
+def test_anchor_that_cannot_be_written_leaves_no_part(
+    herdbook: Herdbook, tmp_path: Path
+) -> None:
+    herdbook("ls")
+    anchors = tmp_path / "anchors.txt"
+    herdbook("anchor", "--append", str(anchors))
+    whole = anchors.read_text()
+    [anchor] = parse_anchors(whole, source="anchors")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 100, limits[1]))
+    try:
+        with pytest.raises(CallerError, match="Cannot write"):
+            append_anchor(anchors, anchor)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+    assert anchors.read_text() == whole
 
 
 def test_anchor_of_an_empty_log_is_refused(herdbook: Herdbook, log: Path) -> None:
