@@ -178,7 +178,7 @@ class NodeAddressError(CallerError):
             f"node {node}",
             f"has the address {known} in this log, not {given}",
             "For another server, use another node or log: --node NAME or --db FILE. If "
-            "the server has moved, run: herdbook node move",
+            f"the server has moved, run: herdbook node move {node} {given}",
         )
 
 

@@ -15,14 +15,17 @@ import msgspec
 
 from herdbook.core.clock import Clock
 from herdbook.core.concurrency.supervisor import BackgroundTask, TaskStatus
-from herdbook.core.errors import UnknownNodeError
+from herdbook.core.errors import NodeAddressError, UnknownNodeError
 from herdbook.core.fleet.members import Members
+from herdbook.core.logging import Logger
 from herdbook.core.manager import ModelManager
 from herdbook.core.ollama.address import same_server
 from herdbook.projections.status import NodeStatus
 
 SYNC_EVERY_S: Final = 1.0
 """Seconds between two checks for nodes that other processes added or removed."""
+
+_log = Logger("herdbook.nodes")
 
 OpenNode = Callable[[NodeStatus], AbstractAsyncContextManager[ModelManager]]
 
@@ -159,7 +162,8 @@ class _NodeManager:
     """The manager of a node, in a task of its own that opens and closes it.
 
     A manager that cannot be opened is opened again with back-off, unless it is to be
-    opened ``once``.
+    opened ``once``. If the log has another address for the node, trying again does not
+    help: the task waits until the address in the log changes, which stops it.
 
     Attributes:
         node: The node as it was when the manager was opened.
@@ -219,6 +223,12 @@ class _NodeManager:
                 self.manager, self.error = manager, None
                 task.worked()
                 self._tried.set()
+                await asyncio.get_running_loop().create_future()  # until cancelled
+        except NodeAddressError as error:
+            self.error = error
+            self._tried.set()
+            if not self._once:
+                _log.info("node_not_managed", node=self.node.name, reason=str(error))
                 await asyncio.get_running_loop().create_future()  # until cancelled
         except Exception as error:
             self.error = error

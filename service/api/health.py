@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Final
 
@@ -9,10 +10,10 @@ from litestar import Response, get
 from litestar.handlers.base import BaseRouteHandler
 from litestar.openapi import ResponseSpec
 
-from herdbook.core import StoreError
+from herdbook.core import NodeAddressError, StoreError
 from herdbook.service.api import schemas as answers
 from herdbook.service.api.responses import READS
-from herdbook.service.context import service_of
+from herdbook.service.context import Service, service_of
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.live import Reason
 from herdbook.service.metrics import MEDIA_TYPE
@@ -45,12 +46,13 @@ async def readyz(request: AnyRequest) -> Response[answers.Ready]:
 
     A service that is stopping is not ready. A lost Ollama server does not make the
     service unready, because history and status are served. Nor does a token file that
-    cannot be reloaded, or a backup or anchor that fails: they are listed in `failing`.
+    cannot be reloaded, a backup or anchor that fails, or a node whose address in the
+    log is another one: they are listed in `failing`.
     """
     service = service_of(request)
     tasks = answers.failing(service.background_tasks())
     kept = answers.failing(service.upkeep.tasks())
-    failing = (*tasks, *kept, *_token_file(request))
+    failing = (*tasks, *kept, *_token_file(request), *_nodes(service))
     upkeep = tuple(service.upkeep.statuses())
     try:
         read_models = await service.read_models()
@@ -89,6 +91,14 @@ async def readyz(request: AnyRequest) -> Response[answers.Ready]:
         upkeep=upkeep,
     )
     return Response(ready, status_code=200 if status == "ok" else 503)
+
+
+def _nodes(service: Service) -> Iterator[answers.FailingTask]:
+    """Yield the nodes that are not managed because the log has another address."""
+    for name in service.fleet.all_names:
+        error = service.fleet.problem(name)
+        if isinstance(error, NodeAddressError):
+            yield answers.FailingTask(task=f"node/{name}", code=error.code, since=None)
 
 
 def _token_file(request: AnyRequest) -> tuple[answers.FailingTask, ...]:

@@ -268,7 +268,8 @@ class FailingTask(msgspec.Struct, frozen=True, kw_only=True):
     """A background task that is failing.
 
     Attributes:
-        task: Name of the task; ``token_file`` if that file could not be reloaded.
+        task: Name of the task; ``token_file`` if that file could not be reloaded;
+            ``node/NAME`` if the log has another address for that node.
         code: Identifier of the error. The log output has the details.
         since: Time of the first failure; null if unknown.
     """

@@ -178,6 +178,25 @@ async def test_only_node_with_another_address_is_refused(tmp_path: Path) -> None
                 pass
 
 
+async def test_node_with_another_address_waits_until_that_is_recorded(
+    tmp_path: Path,
+) -> None:
+    async with serve_sandboxes(local="herd", gpu1="herd", other="some") as servers:
+        log, other = tmp_path / "herd.db", servers["other"].url
+        async with servers.open_fleet(log) as fleet:
+            await fleet.add("gpu1", servers["gpu1"].url)
+        async with Fleet.open(log, ollama=other, clock=servers.clock) as fleet:
+            assert fleet.names == ["gpu1"]
+            assert all(task.up for task in fleet.background_tasks())
+            error = fleet.problem("local")
+            assert f"herdbook node move local {other}" in str(error)
+
+            await fleet.move("local", other)
+
+            assert fleet.names == ["gpu1", "local"]
+            assert fleet.problem("local") is None
+
+
 async def test_the_past_knows_the_nodes_of_its_time() -> None:
     async with serve_fleet(local="herd", gpu1="herd") as (_, fleet):
         with_two = (await fleet.home.now()).position
