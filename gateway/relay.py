@@ -12,7 +12,7 @@ import msgspec
 
 from herdbook.core import CallerError
 from herdbook.core.logging import Logger
-from herdbook.gateway.access.checks import KEY_HEADERS, Access, Caller
+from herdbook.gateway.access.checks import KEY_HEADERS, Access, Caller, missing_role
 from herdbook.gateway.access.limits import named_models
 from herdbook.gateway.access.quotas import Quotas
 from herdbook.gateway.connections.client import ClientConnection
@@ -21,15 +21,26 @@ from herdbook.gateway.lists import Lists
 from herdbook.gateway.observer import NO_OBSERVER, GatewayObserver
 from herdbook.gateway.protocol.answers import Refusal
 from herdbook.gateway.protocol.endpoints import (
+    FORMS,
+    LOADS,
     MODEL_CARDS,
     NAMING,
+    OPERATE,
+    READ,
     SAFE_METHODS,
     SHOWS,
     Effect,
     Endpoint,
 )
-from herdbook.gateway.protocol.heads import Request, request_head, value_of, with_length
+from herdbook.gateway.protocol.heads import (
+    Headers,
+    Request,
+    request_head,
+    value_of,
+    with_length,
+)
 from herdbook.gateway.recording.uses import Use, Watched
+from herdbook.gateway.rewriting.requests import only_loads
 from herdbook.gateway.routing.upstreams import (
     Route,
     Router,
@@ -91,6 +102,10 @@ class Relay:
         """Forget a connection that was closed."""
         self._clients.discard(client)
 
+    def shared_with(self, headers: Headers) -> Headers:
+        """Return the headers of an answer that let the page of a request read it."""
+        return self._access.shared_with(headers)
+
     def exchange(
         self, client: ClientConnection, request: Request, endpoint: Endpoint
     ) -> Exchange:
@@ -121,6 +136,7 @@ class Relay:
         self._observer.in_flight.set(self.in_flight)
         self._idle.clear()
         if merges:
+            exchange.answer_headers = self.shared_with(request.headers)
             self._lists.merge(exchange, wanted)
             return exchange
         if lists:
@@ -146,6 +162,8 @@ class Relay:
             return _has_checked_body(request, endpoint, caller, compressed=compressed)
         if compressed:
             return False
+        if caller.role == READ and endpoint.path in LOADS:
+            return True
         if len(self._router.upstreams) > 1:
             return endpoint.effect is not Effect.NONE or endpoint.path in NAMING
         changes = endpoint.effect is Effect.USE or endpoint.path in SHOWS
@@ -161,6 +179,8 @@ class Relay:
         """
         if body is None and wanted.caller.limits.models:
             raise Refusal(413, "A token limited to models cannot send this much.")
+        if body is not None and wanted.endpoint.path in LOADS:
+            _check_load(wanted.caller, body)
         wanted = wanted._replace(request=exchange.request, body=body)
         self._send_collected(exchange, wanted, self._router.route(wanted))
 
@@ -239,11 +259,12 @@ class Relay:
     ) -> None:
         upstream = sent.upstream
         pool, key = upstream.pool, upstream.authorization
+        exchange.repeatable = sent.is_repeatable
         head = request_head(
             request,
             host=pool.host,
             prefix=pool.prefix,
-            without=KEY_HEADERS if key else self._without,
+            without=self._left_out(exchange, sent, keys=bool(key)),
             authorization=key,
         )
         exchange.route = sent
@@ -253,6 +274,16 @@ class Relay:
         else:
             exchange.begin(request, head, body)
         pool.send(exchange)
+
+    def _left_out(
+        self, exchange: Exchange, sent: _Sent, *, keys: bool
+    ) -> frozenset[bytes]:
+        """Return the names of headers that are not sent on."""
+        left_out = KEY_HEADERS if keys else self._without
+        if exchange.changes_answer or sent.is_counted:
+            # The gateway has to read the answer.
+            left_out |= {b"accept-encoding"}
+        return left_out
 
     async def watch(self) -> None:
         """Check the time limits of all connections until cancelled."""
@@ -304,6 +335,18 @@ class _Sent:
         self.upstream: Upstream = route.upstream
         self.model = route.model
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it changes nothing if the node gets the request twice."""
+        method, effect = self._wanted.request.method, self._wanted.endpoint.effect
+        return method in SAFE_METHODS or effect is Effect.USE
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the tokens of the answer have to be known."""
+        budget = self._wanted.caller.limits.tokens_per_day
+        return budget is not None and self._wanted.endpoint.effect is Effect.USE
+
     def answered(self) -> None:
         """Note that the node has begun to answer."""
         self.upstream.breaker.succeeded()
@@ -323,6 +366,16 @@ class _Sent:
         self.upstream.end(self.model, exchange.watched)
 
 
+def _check_load(caller: Caller, body: bytes) -> None:
+    """Check that who only loads or unloads a model may do that.
+
+    Raises:
+        Refusal: The token has too low a role.
+    """
+    if caller.role == READ and only_loads(body):
+        raise missing_role(caller, OPERATE)
+
+
 def _has_checked_body(
     request: Request, endpoint: Endpoint, caller: Caller, *, compressed: bool
 ) -> bool:
@@ -332,7 +385,8 @@ def _has_checked_body(
         Refusal: The models of the request cannot be checked, or are not those that
             the token may use.
     """
-    if endpoint.effect is not Effect.NONE or endpoint.path in NAMING:
+    named = endpoint.effect is not Effect.NONE or endpoint.path in NAMING
+    if named and endpoint.path not in FORMS:
         if compressed:
             raise Refusal(403, "A token limited to models cannot send this coding.")
         return request.method not in SAFE_METHODS

@@ -35,7 +35,7 @@ OWNED = {
     "gateway/lists.py merge": "the exchange; close()",
     "gateway/routing/nodes.py following": "the block; a callback reports its early end",
     "gateway/relay.py relaying": "a callback reports its early end",
-    "gateway/connections/server.py send": "the exchange; close()",
+    "gateway/connections/server.py connect": "the exchange; close()",
     "sandbox/api/app.py _compete": "awaited at once",
     "sandbox/clock.py drive": "awaited at once",
     "sandbox/server.py serve": "the block",

@@ -16,7 +16,7 @@ import msgspec
 from herdbook.core import CallerError
 from herdbook.gateway.access.limits import UNLIMITED, Limits
 from herdbook.gateway.protocol.answers import Refusal
-from herdbook.gateway.protocol.endpoints import ADMIN, ROLES, Endpoint
+from herdbook.gateway.protocol.endpoints import ADMIN, READ, ROLES, Endpoint
 from herdbook.gateway.protocol.heads import Headers, Request, value_of
 
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
@@ -46,6 +46,12 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     role: str
     limits: Limits = UNLIMITED
 
+
+_PREFLIGHT: Final = b"access-control-request-method"
+"""The header of a request by which a browser asks whether a page may send another."""
+
+_BROWSER: Final = Caller(name="", actor="", role=READ)
+"""Who sends such a request, which names nobody and uses no model."""
 
 Authenticate: TypeAlias = Callable[[str, str], Caller | None]
 """Returns who a token belongs to, or None for an unknown token. The arguments are the
@@ -90,13 +96,12 @@ class Access:
             Refusal: The request must not be sent on.
         """
         self._check_host(request)
-        caller = self._caller(request.headers, address)
+        headers = request.headers
+        if request.method == "OPTIONS" and value_of(headers, _PREFLIGHT) is not None:
+            return _BROWSER  # sent before a request with a token, and without it
+        caller = self._caller(headers, address)
         if ROLES.index(caller.role) < ROLES.index(endpoint.role):
-            raise Refusal(
-                403,
-                f"This needs the role {endpoint.role}, and the token "
-                f"{caller.name!r} has {caller.role}.",
-            )
+            raise missing_role(caller, endpoint.role)
         return caller
 
     def _check_host(self, request: Request) -> None:
@@ -110,11 +115,23 @@ class Access:
                 "start it with --allow-host NAME.",
             )
         origin = value_of(headers, b"origin")
-        if origin and not (
-            _LOCAL_ORIGIN.fullmatch(origin.decode("latin-1"))
-            or self._is_ours(origin.partition(b"://")[2])
-        ):
+        if origin and not self._is_accepted(origin):
             raise Refusal(403, "Requests from pages of other sites are refused.")
+
+    def shared_with(self, headers: Headers) -> Headers:
+        """Return the headers of an answer that let the page of a request read it.
+
+        Args:
+            headers: The headers of the request.
+        """
+        origin = value_of(headers, b"origin")
+        if not origin or not self._is_accepted(origin):
+            return []
+        return [(b"Access-Control-Allow-Origin", origin), (b"Vary", b"Origin")]
+
+    def _is_accepted(self, origin: bytes) -> bool:
+        local = _LOCAL_ORIGIN.fullmatch(origin.decode("latin-1")) is not None
+        return local or self._is_ours(origin.partition(b"://")[2])
 
     def _is_ours(self, host: bytes) -> bool:
         """Return whether a host is accepted; remembers a few answers."""
@@ -145,6 +162,15 @@ class Access:
         if found is None:
             raise Refusal(401, "The token is not known here.")
         return found
+
+
+def missing_role(caller: Caller, needed: str) -> Refusal:
+    """Return the refusal of a request for which a token has too low a role."""
+    return Refusal(
+        403,
+        f"This needs the role {needed}, and the token {caller.name!r} has "
+        f"{caller.role}.",
+    )
 
 
 def _secret(value: str) -> str:

@@ -1,19 +1,12 @@
-"""Connections of clients: parse requests strictly, and limit what they may take.
-
-The server never sees the bytes of a request's framing: heads and chunks are written
-again. So what another parser could read differently (two lengths, a length with chunks,
-a bad chunk) is refused here or never arrives, and no request can hide inside another.
-"""
+"""Connections of clients: one exchange at a time, and limits of what they may take."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from typing import TYPE_CHECKING, Protocol, cast
-from urllib.parse import urlsplit
 
-import httptools
-
+from herdbook.gateway.connections.requests import RequestParser
 from herdbook.gateway.protocol.answers import CONTINUE, Refusal, error_answer
 from herdbook.gateway.protocol.endpoints import Endpoint, Form, endpoint_of
 from herdbook.gateway.protocol.heads import Headers, Request, value_of
@@ -25,10 +18,6 @@ if TYPE_CHECKING:
 _DRAIN_S = 2.0
 """Seconds that a refused client has to stop sending. Closing earlier would reset the
 connection, and the client would not see the answer."""
-
-
-class _PipelinedError(Exception):
-    """A second request arrived before the first was answered."""
 
 
 class Gateway(Protocol):
@@ -49,6 +38,10 @@ class Gateway(Protocol):
         """Send a request to the server."""
         ...
 
+    def shared_with(self, headers: Headers) -> Headers:
+        """Return the headers of an answer that let the page of a request read it."""
+        ...
+
 
 class ClientConnection(asyncio.Protocol):
     """A connection of a client, with one exchange at a time.
@@ -65,21 +58,25 @@ class ClientConnection(asyncio.Protocol):
         self._gateway = gateway
         self._settings = gateway.settings
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser = RequestParser(
+            self,
+            head_bytes=self._settings.head_bytes,
+            headers=self._settings.headers,
+        )
         self._exchange: Exchange | None = None
         self._form = Form.OLLAMA
         self._method = ""
-        self._target = b""
         self._headers: Headers = []
-        self._head_bytes = 0
-        self._unparsed = 0
-        self._in_head = True
-        self._started = False
         self._refused = False
-        self._last = False
+        self._at_end = False
         self._held = False
         self._blocked = False
         self._since = time.monotonic()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being answered."""
+        return self._exchange is not None
 
     # The side of the exchange.
 
@@ -98,17 +95,21 @@ class ClientConnection(asyncio.Protocol):
             if held:
                 self._transport.pause_reading()
             else:
-                self._transport.resume_reading()
+                self._read_again(self._transport)
+
+    def _read_again(self, transport: asyncio.Transport) -> None:
+        if not transport.is_closing() and not self._parser.is_full:
+            transport.resume_reading()
 
     def answered(self, *, close: bool) -> None:
         """End the answer; close the connection, or wait for the next request."""
         complete = self._exchange is not None and self._exchange.request_complete
         self._exchange = None
         self.hold(held=False)
-        if close or self._last:
+        if close:
             self._end(wait=not complete)
         else:
-            self._wait_for_request()
+            self._next()
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer with an error, and close the connection."""
@@ -116,7 +117,8 @@ class ClientConnection(asyncio.Protocol):
         self._exchange = None
         self._refused = True
         head_only = self._method == "HEAD"
-        self.write(error_answer(self._form, refusal, head_only=head_only))
+        headers = self._gateway.shared_with(self._headers)
+        self.write(error_answer(self._form, refusal, headers, head_only=head_only))
         self.hold(held=False)
         self._end(wait=not complete)
 
@@ -146,30 +148,32 @@ class ClientConnection(asyncio.Protocol):
             return
         if not self._blocked:
             self._since = time.monotonic()
-        exchange = self._exchange
-        if exchange is not None and exchange.request_complete:
-            self._last = True  # sent before the answer: it is not served
-            return
-        self._started = True
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserCallbackError as error:
-            self._callback_failed(error)
-        except httptools.HttpParserUpgrade:
-            self._invalid(Refusal(501, "Upgrades of the protocol are not supported."))
-        except httptools.HttpParserError as error:
-            self._invalid(Refusal(400, f"The request is not valid HTTP: {error}."))
-        if self._in_head and not self._refused:
-            self._unparsed += len(data)
-            if self._unparsed > self._settings.head_bytes:
-                self._invalid(_too_long())
+            self._parser.feed(data)
+        except Refusal as refusal:
+            self._invalid(refusal)
         if self._exchange is not None:
             self._exchange.flush_request()
+        if self._parser.is_full and self._transport is not None:
+            self._transport.pause_reading()
 
-    def eof_received(self) -> None:
-        """Cancel the exchange: Go's server, and so Ollama, takes it that way too."""
-        if self._exchange is not None:
-            self._abandon()
+    def eof_received(self) -> bool:
+        """Take the end of what the client sends.
+
+        It cancels a request that uses or changes a model: Go's server, and so Ollama,
+        takes it that way too. Other requests are answered.
+
+        Returns:
+            Whether to keep the connection open.
+        """
+        self._at_end = True
+        exchange = self._exchange
+        if exchange is None:
+            return False
+        if exchange.request_complete and exchange.watched is None:
+            return True
+        self._abandon()
+        return False
 
     def connection_lost(self, error: Exception | None) -> None:
         """Cancel the exchange, if there is one."""
@@ -194,50 +198,23 @@ class ClientConnection(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.hold_server(held=False)
 
-    # httptools
+    # The side of the parser.
 
-    def on_message_begin(self) -> None:
-        """Begin a request, unless one is being answered."""
-        if self._exchange is not None or self._refused:
-            raise _PipelinedError
-
-    def on_url(self, part: bytes) -> None:
-        """Take a part of the target."""
-        self._target += part
-        self._head_bytes += len(part)
-        if self._head_bytes > self._settings.head_bytes:
-            raise _too_long()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; fields after the body are not sent on."""
-        if not self._in_head:
-            return
-        self._head_bytes += len(name) + len(value)
-        self._headers.append((name, value))
-        if (
-            self._head_bytes > self._settings.head_bytes
-            or len(self._headers) > self._settings.headers
-        ):
-            raise _too_long()
-
-    def on_headers_complete(self) -> None:
-        """Send the request to the server, unless it is refused."""
-        self._in_head = False
-        self._method = self._parser.get_method().decode("ascii")
-        self._target = _origin_form(self._target)
-        endpoint = endpoint_of(self._method, self._target)
+    def take_head(self, request: Request) -> None:
+        """Send a request to the server, unless it is refused."""
+        self._method, self._headers = request.method, request.headers
+        endpoint = endpoint_of(request.method, request.target)
         self._form = endpoint.form
-        request = self._request()
         self._exchange = self._gateway.exchange(self, request, endpoint)
         if not request.http_1_0 and value_of(request.headers, b"expect") is not None:
             self.write(CONTINUE)
 
-    def on_body(self, data: bytes) -> None:
+    def take_body(self, data: bytes) -> None:
         """Take a piece of the body."""
         if self._exchange is not None:
             self._exchange.request_body(data)
 
-    def on_message_complete(self) -> None:
+    def take_end(self) -> None:
         """Take the end of the request."""
         if self._exchange is not None:
             self._exchange.request_end()
@@ -258,8 +235,8 @@ class ClientConnection(asyncio.Protocol):
         elif self._blocked:
             if waited > limits.send_within_s:
                 self._abandon()
-        elif self._in_head:
-            if self._started and waited > limits.head_within_s:
+        elif self._exchange is None:
+            if self._parser.in_head and waited > limits.head_within_s:
                 self._invalid(Refusal(408, "The request's headers took too long."))
             elif waited > limits.idle_within_s and self._transport is not None:
                 self._transport.close()
@@ -273,44 +250,13 @@ class ClientConnection(asyncio.Protocol):
 
     # Own parts
 
-    def _request(self) -> Request:
-        """Return the head that was received.
-
-        Raises:
-            Refusal: It is ambiguous, or not supported.
-        """
-        version = self._parser.get_http_version()
-        if version not in {"1.1", "1.0"}:
-            raise Refusal(505, f"HTTP/{version} is not supported. Use HTTP/1.1.")
-        coding = value_of(self._headers, b"transfer-encoding")
-        if coding is not None and (coding.lower() != b"chunked" or version == "1.0"):
-            raise Refusal(400, "Transfer-Encoding must be 'chunked', over HTTP/1.1.")
-        if self._method == "CONNECT":
-            raise Refusal(501, "CONNECT is not supported.")
-        if value_of(self._headers, b"upgrade") is not None:
-            raise Refusal(501, "Upgrades of the protocol are not supported.")
-        return Request(
-            self._method,
-            self._target,
-            self._headers,
-            version == "1.0",
-            self._parser.should_keep_alive(),
-            coding is not None,
-        )
-
-    def _callback_failed(self, error: httptools.HttpParserCallbackError) -> None:
-        match error.__context__:
-            case Refusal() as refusal:
-                self._invalid(refusal)
-            case _PipelinedError():
-                self._last = True
-            case _:
-                raise error
-
     def _invalid(self, refusal: Refusal) -> None:
         """Refuse a request that cannot be sent on, or not further."""
         exchange, self._exchange = self._exchange, None
         if exchange is None:
+            self._method = self._parser.method
+            self._form = endpoint_of(self._method, self._parser.target).form
+            self._headers = self._parser.headers
             self.refuse(refusal)
             return
         missing = refusal.status == 404
@@ -327,11 +273,20 @@ class ClientConnection(asyncio.Protocol):
             exchange.client_left()
         self.abort()
 
-    def _wait_for_request(self) -> None:
-        self._target, self._headers = b"", []
-        self._head_bytes = self._unparsed = 0
-        self._in_head, self._started = True, False
+    def _next(self) -> None:
+        """Answer the next request, or wait for it."""
         self._since = time.monotonic()
+        was_full = self._parser.is_full
+        try:
+            self._parser.next()
+        except Refusal as refusal:
+            self._invalid(refusal)
+        if was_full and self._transport is not None:
+            self._read_again(self._transport)
+        if self._exchange is not None:
+            self._exchange.flush_request()
+        elif self._at_end and not self._refused:
+            self._end(wait=False)
 
     def _end(self, *, wait: bool) -> None:
         """Close the connection once all is sent.
@@ -347,16 +302,3 @@ class ClientConnection(asyncio.Protocol):
             self._transport.write_eof()
         elif not wait:
             self._transport.close()
-
-
-def _too_long() -> Refusal:
-    return Refusal(431, "The request's headers are too long.")
-
-
-def _origin_form(target: bytes) -> bytes:
-    """Return path and query of a target, which may be a whole URL."""
-    if not target.lower().startswith((b"http://", b"https://")):
-        return target
-    url = urlsplit(target)
-    path = url.path or b"/"
-    return path + b"?" + url.query if url.query else path

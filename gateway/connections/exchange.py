@@ -27,6 +27,10 @@ LONGEST_BODY: Final = 16 << 20
 """Bytes up to which a body is collected; a longer one is sent as it is."""
 
 
+_MOST_REPEATED: Final = 1 << 20
+"""Bytes of a request that are kept to send them again."""
+
+
 class ClientSide(Protocol):
     """What an exchange needs of the connection of a client."""
 
@@ -110,6 +114,7 @@ class Exchange:
         request_complete: Whether the whole request was received.
         answer_started: Whether the client was sent a part of the answer.
         route: Who chose the server, and may choose another one; None for nobody.
+        repeatable: Whether it changes nothing if the server gets the request twice.
     """
 
     __slots__ = (
@@ -122,11 +127,14 @@ class Exchange:
         "_held",
         "_ready",
         "_request_out",
+        "_sent",
+        "_sent_bytes",
         "_server",
         "_size",
         "_to_client",
         "answer_headers",
         "answer_started",
+        "repeatable",
         "request",
         "request_complete",
         "route",
@@ -145,6 +153,7 @@ class Exchange:
         self.request_complete = False
         self.answer_started = False
         self.route: RouteSide | None = None
+        self.repeatable = False
         self._client = client
         self._server: ServerSide | None = None
         self._finished = finished
@@ -153,6 +162,8 @@ class Exchange:
         self._collected: list[bytes] | None = None
         self._ready: Ready | None = None
         self._size = 0
+        self._sent: list[bytes] | None = None
+        self._sent_bytes = 0
         self._held: _HeldAnswer | None = None
         self._to_client: list[bytes] = []
         self._chunked = False
@@ -173,6 +184,7 @@ class Exchange:
             body: The whole body in place of what was collected; None for that.
         """
         self.request = request
+        self._sent, self._sent_bytes = ([] if self.repeatable else None), 0
         self._request_out.append(head)
         collected, self._collected = self._collected or [], None
         for piece in collected if body is None else [body]:
@@ -196,6 +208,11 @@ class Exchange:
         """Collect the body until it is complete, or longer than ``LONGEST_BODY``."""
         self._collected = []
         self._ready = ready
+
+    @property
+    def changes_answer(self) -> bool:
+        """Whether the answer is collected, to change its body."""
+        return self._held is not None
 
     def change_answer(self, change: Change) -> None:
         """Collect the answer and change its body.
@@ -248,10 +265,36 @@ class Exchange:
         """Send the pieces of the request that were taken, if connected."""
         if self._server is not None and self._request_out:
             out, self._request_out = self._request_out, []
-            self._server.write(out[0] if len(out) == 1 else b"".join(out))
+            data = out[0] if len(out) == 1 else b"".join(out)
+            self._server.write(data)
+            if self._sent is not None:
+                self._keep_sent(self._sent, data)
+
+    def _keep_sent(self, sent: list[bytes], data: bytes) -> None:
+        self._sent_bytes += len(data)
+        if self._sent_bytes > _MOST_REPEATED:
+            self._sent = None
+        else:
+            sent.append(data)
+
+    def repeat(self) -> bool:
+        """Take back what was sent over a connection that turned out to be closed.
+
+        The next flush sends it again.
+
+        Returns:
+            Whether the request may be sent again, and all of it is still known.
+        """
+        if self._sent is None or self._ended:
+            return False
+        self._server = None
+        self._request_out = self._sent + self._request_out
+        self._sent, self._sent_bytes = [], 0
+        return True
 
     def answer_head(self, status: int, reason: bytes, headers: Headers) -> None:
         """Take the head of the answer."""
+        self._sent = None
         if self.route is not None:
             self.route.answered()
         if self._held is not None:
@@ -269,7 +312,7 @@ class Exchange:
         self._chunked, self._close = framing
         self._to_client.append(head)
         if self.watched is not None:
-            self.watched.answer_head(status)
+            self.watched.answer_head(status, headers)
 
     def answer_body(self, data: bytes) -> None:
         """Take a piece of the answer's body."""

@@ -46,9 +46,16 @@ class ServerConnection(asyncio.Protocol):
         self._interim = False
         self._until_close = False
         self._keep_alive = False
+        self._may_be_closed = False
 
-    def start(self, exchange: Exchange) -> None:
-        """Use the connection for an exchange."""
+    def start(self, exchange: Exchange, *, reused: bool = False) -> None:
+        """Use the connection for an exchange.
+
+        Args:
+            exchange: The exchange.
+            reused: Whether the connection served another exchange before.
+        """
+        self._may_be_closed = reused
         self._exchange = exchange
         self._headers, self._reason = [], b""
         self._complete = self._interim = self._until_close = False
@@ -97,6 +104,7 @@ class ServerConnection(asyncio.Protocol):
         if exchange is None:  # nothing was asked: the server is confused
             self._close()
             return
+        self._may_be_closed = False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
@@ -121,7 +129,14 @@ class ServerConnection(asyncio.Protocol):
         del error
         self._transport = None
         self._pool.discard(self)
-        if self._exchange is not None:
+        exchange = self._exchange
+        if exchange is None:
+            return
+        if self._may_be_closed and exchange.repeat():
+            # The server closed it as the request was on its way.
+            self._exchange = None
+            self._pool.connect(exchange)
+        else:
             self._fail("closed the connection before its answer was complete")
 
     def pause_writing(self) -> None:
@@ -175,6 +190,9 @@ class ServerConnection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """Send a piece of the body on."""
+        if self._complete:  # the answer to HEAD has none: the server is confused
+            self._keep_alive = False
+            return
         assert self._exchange is not None
         self._exchange.answer_body(data)
 
@@ -222,9 +240,13 @@ class ServerPool:
         while self._idle:
             connection = self._idle.pop()
             if connection.usable and connection.idle_since > oldest:
-                connection.start(exchange)
+                connection.start(exchange, reused=True)
                 return
             connection.release(reusable=False)
+        self.connect(exchange)
+
+    def connect(self, exchange: Exchange) -> None:
+        """Send an exchange to the server over a new connection."""
         exchange.hold_client(held=True)
         task = asyncio.get_running_loop().create_task(self._connect(exchange))
         self._connecting.add(task)

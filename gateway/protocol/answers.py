@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from herdbook.gateway.protocol.endpoints import Form
+from herdbook.gateway.protocol.heads import Headers
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -86,8 +87,17 @@ def error_body(form: Form, status: int, message: str) -> bytes:
             )
 
 
-def error_answer(form: Form, refusal: Refusal, *, head_only: bool) -> bytes:
-    """Return a whole answer; it announces that the connection will be closed."""
+def error_answer(
+    form: Form, refusal: Refusal, headers: Headers, *, head_only: bool
+) -> bytes:
+    """Return a whole answer; it announces that the connection will be closed.
+
+    Args:
+        form: The API that was asked.
+        refusal: The error.
+        headers: Further headers.
+        head_only: Whether a HEAD request is answered.
+    """
     body = error_body(form, refusal.status, refusal.message)
     lines = [
         f"HTTP/1.1 {refusal.status} {_REASONS[refusal.status]}",
@@ -99,5 +109,6 @@ def error_answer(form: Form, refusal: Refusal, *, head_only: bool) -> bytes:
         lines.append(f"Retry-After: {refusal.retry_after_s}")
     if refusal.status == 401:
         lines.append('WWW-Authenticate: Bearer realm="herdbook"')
-    head = "\r\n".join(lines).encode() + b"\r\n\r\n"
+    start = "\r\n".join(lines).encode() + b"\r\n"
+    head = b"".join([start, *(b"%b: %b\r\n" % header for header in headers), b"\r\n"])
     return head if head_only else head + body

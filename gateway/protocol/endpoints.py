@@ -1,7 +1,8 @@
 """The paths of Ollama's API: which form errors have, which ones use a model.
 
 A path that is not listed here is relayed like any other, is not recorded, and needs
-the role ``admin`` unless it is only read.
+the role ``admin`` unless it is only read. Source: ``server/routes.go`` of Ollama, the
+last time on 2026-11-28.
 """
 
 from __future__ import annotations
@@ -67,15 +68,23 @@ _USES: Final = frozenset(
         *("/v1/chat/completions", "/v1/completions", "/v1/embeddings"),
         *("/v1/messages", "/v1/responses", "/v1/systemone"),
         *("/v1/images/generations", "/v1/images/edits"),
+        "/v1/audio/transcriptions",
     }
 )
 NO_TEXT: Final = frozenset(
     {
         *("/api/embed", "/api/embeddings", "/v1/embeddings", "/v1/systemone"),
         *("/v1/images/generations", "/v1/images/edits"),
+        "/v1/audio/transcriptions",
     }
 )
 """Paths whose answers are not streams of tokens."""
+
+FORMS: Final = frozenset({"/v1/audio/transcriptions"})
+"""Paths whose requests are forms (``multipart/form-data``) instead of JSON."""
+
+LOADS: Final = frozenset({"/api/generate", "/api/chat", "/api/embed"})
+"""Paths that only load a model, or unload it, if the request has no text."""
 
 SHOWS: Final = frozenset({"/api/show"})
 """Paths that show the model which the body of the request names."""
@@ -84,6 +93,11 @@ NAMING: Final = SHOWS | {"/api/push", "/v1/messages/count_tokens"}
 """Paths that neither use nor change a model, and name one in the request's body."""
 
 _READS: Final = frozenset({"/api/show", "/v1/messages/count_tokens"})
+_OPERATES: Final = frozenset(
+    {"/api/experimental/web_search", "/api/experimental/web_fetch"}
+)
+"""Paths that use the account of the server at ollama.com, and no model."""
+
 _CHANGES: Final = {
     ("POST", "/api/pull"): OPERATE,
     ("DELETE", "/api/delete"): ADMIN,
@@ -131,8 +145,10 @@ def _endpoint(method: str, raw: bytes) -> Endpoint:
         return Endpoint(path, form, Effect.USE, READ)
     if (method, path) in _CHANGES:
         return Endpoint(path, form, Effect.CHANGE, _CHANGES[method, path])
-    reads = method in SAFE_METHODS or (method == "POST" and path in _READS)
-    return Endpoint(path, form, Effect.NONE, READ if reads else ADMIN)
+    if method in SAFE_METHODS or (method == "POST" and path in _READS):
+        return Endpoint(path, form, Effect.NONE, READ)
+    operates = method == "POST" and path in _OPERATES
+    return Endpoint(path, form, Effect.NONE, OPERATE if operates else ADMIN)
 
 
 _KNOWN: Final = {

@@ -11,12 +11,16 @@ import msgspec
 
 from herdbook.events.facts import UseOutcome
 from herdbook.gateway.protocol.endpoints import (
+    FORMS,
     NO_TEXT,
     Effect,
     Endpoint,
     lines_of_a_piece,
 )
+from herdbook.gateway.protocol.heads import Headers, value_of
+from herdbook.gateway.recording.coding import Decoder
 from herdbook.gateway.recording.counts import HEAD_BYTES, TAIL_BYTES, Counts, counts_of
+from herdbook.gateway.recording.forms import FormScan
 from herdbook.gateway.recording.scan import ModelScan
 
 if TYPE_CHECKING:
@@ -100,6 +104,7 @@ class Watched:
         "_caller",
         "_chosen",
         "_complete",
+        "_decoder",
         "_endpoint",
         "_first",
         "_head",
@@ -116,12 +121,14 @@ class Watched:
         self._endpoint = endpoint
         self._caller = caller
         self.report: Callable[[Use], None] = lambda _: None
-        self._scan = ModelScan(_KEYS)
+        is_form = endpoint.path in FORMS
+        self._scan = FormScan(_KEYS) if is_form else ModelScan(_KEYS)
         self._started = time.monotonic()
         self._started_at = time.time()
         self._chosen = ("", "")
         self._asked_bytes = self._lines = 0
         self._complete = False
+        self._decoder: Decoder | None = None
         self._first: float | None = None
         self._status = 0
         self._head = b""
@@ -152,14 +159,24 @@ class Watched:
         """Take the model that the gateway chose, and the requested role."""
         self._chosen = (model, role)
 
-    def answer_head(self, status: int) -> None:
-        """Take the status of the answer."""
+    def answer_head(self, status: int, headers: Headers) -> None:
+        """Take the head of the answer."""
         self._status = status
+        coding = value_of(headers, b"content-encoding")
+        self._decoder = None if coding is None else Decoder(coding)
 
     def answer_body(self, data: bytes) -> None:
         """Take a piece of the answer's body."""
         if self._first is None:
             self._first = time.monotonic()
+        if self._decoder is None:
+            self._keep(data)
+        else:
+            for piece in self._decoder.pieces(data):
+                self._keep(piece)
+
+    def _keep(self, data: bytes) -> None:
+        if not self._head:
             self._head = data[:HEAD_BYTES]
         if len(self._tail) > 4 * TAIL_BYTES:
             self._tail = self._tail[-TAIL_BYTES:]

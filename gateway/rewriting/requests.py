@@ -33,6 +33,11 @@ _TOP_LEVEL: Final = {
 _COUNTED_ON_REQUEST: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
 """Endpoints whose streams report their tokens only if the request asks for them."""
 
+_TEXTS: Final = frozenset({"prompt", "messages", "input"})
+"""Fields of Ollama's own API with what the model is to answer."""
+
+_NOTHING: Final = frozenset({b'""', b"[]", b"null"})
+
 _decode_text = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.encode
 
@@ -273,9 +278,21 @@ def _merge(values: Mapping[str, Setting], into: Fields, *, wins: bool) -> list[s
     return changed
 
 
+def only_loads(body: bytes) -> bool:
+    """Return whether a request in Ollama's form only loads or unloads its model."""
+    try:
+        fields = fields_of(body)
+    except msgspec.DecodeError:  # the server reports what is wrong
+        return False
+    return not any(
+        key.lower() in _TEXTS and bytes(value).strip() not in _NOTHING
+        for key, value in fields.items()
+    )
+
+
 def _unloads(fields: Fields) -> bool:
     """Return whether a request only unloads its model: its keep-alive must stay."""
-    if {"prompt", "messages", "input"} & fields.keys():
+    if _TEXTS & fields.keys():
         return False
     try:
         keep_alive = msgspec.json.decode(fields.get("keep_alive", b"null"))

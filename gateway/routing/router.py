@@ -19,12 +19,14 @@ from herdbook.core.logging import Logger
 from herdbook.gateway.protocol.answers import Refusal
 from herdbook.gateway.protocol.bodies import Fields, fields_of
 from herdbook.gateway.protocol.endpoints import (
+    FORMS,
     MODEL_CARDS,
     NAMING,
     SAFE_METHODS,
     Effect,
 )
 from herdbook.gateway.protocol.heads import Headers, value_of
+from herdbook.gateway.recording.forms import FormScan
 from herdbook.gateway.rewriting.requests import (
     ROLE,
     Choice,
@@ -282,6 +284,10 @@ def _named(wanted: Wanted) -> str:
     named = wanted.endpoint.effect is not Effect.NONE or path in NAMING
     if not named:
         return ""
+    if path in FORMS:
+        form = FormScan(("model",))
+        form.feed(wanted.body or b"")
+        return form.found.get("model", "")
     if path == "/api/copy":
         return _text(fields, "source")
     if path == "/api/create":

@@ -42,7 +42,6 @@ class Echo:
         ("GET", "/", "read"),
         ("GET", "/api/tags", "read"),
         ("POST", "/api/show", "read"),
-        ("POST", "/api/generate", "read"),
         ("POST", "/v1/chat/completions", "read"),
         ("POST", "/v1/messages", "read"),
         ("POST", "/api/pull", "operate"),
@@ -55,6 +54,29 @@ class Echo:
         ("DELETE", "/api/%64elete", "admin"),
         ("DELETE", "/api/generate", "admin"),
         ("PUT", "/anything", "admin"),
+        ("HEAD", "/api/tags", "read"),
+        ("GET", "/api/ps", "read"),
+        ("GET", "/api/version", "read"),
+        ("GET", "/api/status", "read"),
+        ("HEAD", "/api/blobs/sha256-0", "read"),
+        ("GET", "/api/experimental/model-recommendations", "read"),
+        ("GET", "/v1/models/a", "read"),
+        ("POST", "/api/embeddings", "read"),
+        ("POST", "/v1/completions", "read"),
+        ("POST", "/v1/embeddings", "read"),
+        ("POST", "/v1/responses", "read"),
+        ("POST", "/v1/systemone", "read"),
+        ("POST", "/v1/images/generations", "read"),
+        ("POST", "/v1/images/edits", "read"),
+        ("POST", "/v1/audio/transcriptions", "read"),
+        ("POST", "/v1/messages/count_tokens", "read"),
+        ("POST", "/api/experimental/web_search", "operate"),
+        ("POST", "/api/experimental/web_fetch", "operate"),
+        ("POST", "/api/me", "admin"),
+        ("POST", "/api/signout", "admin"),
+        ("DELETE", "/api/user/keys/a", "admin"),
+        ("DELETE", "/api/tags", "admin"),
+        ("POST", "/api/tags", "admin"),
     ],
 )
 async def test_each_path_needs_its_role(method: str, path: str, needed: str) -> None:
@@ -138,3 +160,70 @@ def test_other_machines_need_tokens(host: str) -> None:
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "::1"])
 def test_loopback_is_open_without_tokens(host: str) -> None:
     assert not Access(host, (), None).uses_tokens
+
+
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize(
+    ("path", "body", "loads"),
+    [
+        ("/api/generate", {}, True),
+        ("/api/generate", {"prompt": ""}, True),
+        ("/api/generate", {"keep_alive": 0}, True),
+        ("/api/chat", {"messages": []}, True),
+        ("/api/embed", {"input": []}, True),
+        ("/api/generate", {"prompt": "x"}, False),
+        ("/api/generate", {"PROMPT": "x"}, False),
+        ("/api/chat", {"messages": [{"role": "user", "content": "x"}]}, False),
+        ("/api/embed", {"input": "x"}, False),
+        ("/v1/completions", {"prompt": ""}, False),
+    ],
+)
+async def test_load_without_a_prompt_needs_the_role_operate(
+    path: str, body: dict[str, object], loads: bool, plain: bool
+) -> None:
+    async with scripted(Echo()) as server:
+        checked = gateway(server.url, authenticate=authenticate, plain=plain)
+        async with checked as address, httpx.AsyncClient(base_url=address) as client:
+            status = {}
+            for role in ("read", "operate"):
+                key = {"Authorization": f"Bearer key-{role}"}
+                given = {"model": "m"} | body
+                answer = await client.post(path, json=given, headers=key)
+                status[role] = answer.status_code
+    assert status == {"read": 403 if loads else 200, "operate": 200}
+
+
+ORIGIN = {"Origin": "http://localhost:3000"}
+ASKS_FIRST = ORIGIN | {"Access-Control-Request-Method": "POST"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (ASKS_FIRST, 200),
+        (ASKS_FIRST | {"Origin": "https://evil.example"}, 403),
+        (ORIGIN, 401),
+    ],
+)
+async def test_browser_asks_without_a_token_whether_a_page_may_send_one(
+    headers: dict[str, str], status: int
+) -> None:
+    async with scripted(Echo()) as server:
+        async with gateway(server.url, authenticate=authenticate) as address:
+            async with httpx.AsyncClient(base_url=address) as client:
+                answer = await client.options("/api/chat", headers=headers)
+    assert answer.status_code == status
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/messages"])
+async def test_page_that_may_use_the_gateway_reads_its_errors(path: str) -> None:
+    async with scripted(Echo()) as server:
+        async with gateway(server.url, authenticate=authenticate) as address:
+            async with httpx.AsyncClient(base_url=address) as client:
+                refused = await client.post(path, headers=ORIGIN)
+                other = await client.post(path, headers={"Origin": "https://evil.net"})
+    assert refused.status_code == 401
+    assert refused.headers["Access-Control-Allow-Origin"] == ORIGIN["Origin"]
+    assert refused.headers["Vary"] == "Origin"
+    assert other.status_code == 403
+    assert "Access-Control-Allow-Origin" not in other.headers

@@ -261,6 +261,22 @@ async def test_a_client_that_leaves_ends_the_request_to_the_server() -> None:
         assert (await uses.first()).outcome is UseOutcome.CLIENT_LEFT
 
 
+async def answers_paths(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Answer each request with its path."""
+    while True:
+        path = (await request_of(reader))[0].split()[1]
+        length = b"Content-Length: %d" % len(path)
+        writer.write(b"HTTP/1.1 200 OK\r\n" + length + b"\r\n\r\n" + path)
+
+
+def bodies_in(received: bytes) -> list[bytes]:
+    """Return the bodies of some answers without line ends in them."""
+    answers = received.split(b"HTTP/1.1 200 OK\r\n")[1:]
+    return [answer.partition(b"\r\n\r\n")[2] for answer in answers]
+
+
 async def test_a_client_that_closes_its_half_has_left() -> None:
     async def script(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -270,10 +286,97 @@ async def test_a_client_that_closes_its_half_has_left() -> None:
 
     async with scripted(script) as server, gateway(server.url) as address:
         async with raw(address) as client:
-            client.send(GET)
+            client.send(POST % 2 + b"{}")
             await until(lambda: server.open == 1)
             client.writer.write_eof()
             await until(lambda: server.open == 0, 1.0)
+
+
+async def test_a_client_that_only_reads_may_close_its_half() -> None:
+    async with scripted(answers_paths) as server, gateway(server.url) as address:
+        async with raw(address) as client:
+            client.send(b"GET /1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            client.writer.write_eof()
+            assert bodies_in(await client.rest()) == [b"/1"]
+
+
+@pytest.mark.parametrize("size", [1, 100, 1 << 20])
+async def test_requests_sent_ahead_are_answered_in_order(size: int) -> None:
+    sent = b"".join(
+        b"POST /%d HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b"
+        b"GET /x%d HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        % (number, number * 200, b"b" * number * 200, number)
+        for number in range(20)
+    )
+    paths = [b"/%b%d" % (kind, n) for n in range(20) for kind in (b"", b"x")]
+    async with scripted(answers_paths) as server, gateway(server.url) as address:
+        async with raw(address) as client:
+            for at in range(0, len(sent), size):
+                client.send(sent[at : at + size])
+                if size < 100 and at % 50 == 0:
+                    await asyncio.sleep(0)
+            client.writer.write_eof()
+            assert bodies_in(await client.rest()) == paths
+
+
+async def test_a_client_that_sends_far_ahead_is_held_back() -> None:
+    release = asyncio.Event()
+
+    async def script(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await release.wait()
+        await answers_paths(reader, writer)
+
+    ahead = b"GET /ahead HTTP/1.1\r\nHost: localhost\r\n\r\n" * 250_000  # 11 MB
+    async with scripted(script) as server, gateway(server.url) as address:
+        async with raw(address) as client:
+            client.send(ahead)
+            await until(lambda: server.open == 1)
+            held = 0
+            while held != (held := client.writer.transport.get_write_buffer_size()):
+                await asyncio.sleep(0.05)
+            assert held > 1_000_000
+            release.set()
+            await client.exactly(50_000)
+
+
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
+@pytest.mark.parametrize("size", [1, 1_000])
+async def test_an_offer_of_another_protocol_is_ignored(
+    protocol: bytes, size: int
+) -> None:
+    offer = (
+        b"Host: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+        b"Upgrade: %b\r\nHTTP2-Settings: AAMAAABk\r\n" % protocol
+    )
+    sent = (
+        b"POST /1 HTTP/1.1\r\n" + offer + b"Content-Length: 3\r\n\r\nabc"
+        b"POST /2 HTTP/1.1\r\n"
+        + offer
+        + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+        b"GET /3 HTTP/1.1\r\n" + offer + b"\r\n"
+    )
+    heads: list[bytes] = []
+
+    async def script(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        while True:
+            head, body = await request_of(reader)
+            heads.append(head.lower())
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+            writer.write(head.split()[1] if b"b" in body else b"/-")
+
+    async with scripted(script) as server, gateway(server.url) as address:
+        async with raw(address) as client:
+            for at in range(0, len(sent), size):
+                client.send(sent[at : at + size])
+                await asyncio.sleep(0)
+            client.writer.write_eof()
+            assert bodies_in(await client.rest()) == [b"/1", b"/2", b"/-"]
+    assert len(heads) == 3
+    assert not any(b"upgrade" in head or b"http2" in head for head in heads)
 
 
 async def test_many_streams_at_once_all_arrive() -> None:

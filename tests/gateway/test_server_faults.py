@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from support.gateway_fixture import Uses, gateway, raw, request_of, scripted, until
+from support.gateway_fixture import OK, Uses, gateway, raw, request_of, scripted, until
 
 from herdbook.events.facts import UseOutcome
 
@@ -17,6 +17,12 @@ CHAT = (
     b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 13\r\n\r\n"
     b'{"model":"m"}'
 )
+CHAT_IN_CHUNKS = (
+    b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b'd\r\n{"model":"m"}\r\n0\r\n\r\n'
+)
+PULL = CHAT.replace(b"chat", b"pull")
+GET = b"GET /api/tags HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def unused() -> str:
@@ -162,3 +168,29 @@ async def test_a_server_that_was_restarted_is_connected_to_again() -> None:
                 await until(lambda: server.open == 0)
                 await asyncio.sleep(0.01)
         assert server.connections == 3
+
+
+@pytest.mark.parametrize(
+    ("request_", "answers"),
+    [(GET, 2), (CHAT, 2), (CHAT_IN_CHUNKS, 2), (PULL, 1)],
+    ids=["read", "use", "use in chunks", "change"],
+)
+async def test_a_connection_that_closes_under_a_request_is_replaced(
+    request_: bytes, answers: int
+) -> None:
+    async def script(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await request_of(reader)
+        writer.write(OK)
+        await request_of(reader)  # and is closed instead of an answer
+
+    async with scripted(script) as server, gateway(server.url) as address:
+        async with raw(address) as client:
+            client.send(request_)
+            assert (await client.head()).startswith(b"HTTP/1.1 200 ")
+            assert await client.exactly(2) == b"ok"
+            client.send(request_)
+            second = await client.head()
+        assert second.startswith(b"HTTP/1.1 200 " if answers == 2 else b"HTTP/1.1 502 ")
+        assert server.connections == answers
