@@ -11,7 +11,7 @@ from herdbook.sandbox.clock import Clock, ManualClock, RealClock, let_others_run
 from herdbook.sandbox.faults import apply_step
 from herdbook.sandbox.registry.registry import Behaviour
 from herdbook.sandbox.run import Options, run_sandbox
-from herdbook.sandbox.scripted_answers import Nonsense
+from herdbook.sandbox.scripted_answers import ScriptedAnswer
 from herdbook.sandbox.server import serve
 from herdbook.sandbox.settings import CURRENT, OLDER, PROFILES, Profile, Settings
 from herdbook.sandbox.world import HERD_HOST, Seen, World
@@ -24,10 +24,10 @@ __all__ = [
     "Behaviour",
     "Clock",
     "ManualClock",
-    "Nonsense",
     "Options",
     "Profile",
     "RealClock",
+    "ScriptedAnswer",
     "Seen",
     "Settings",
     "World",

@@ -16,7 +16,7 @@ from herdbook.sandbox.models.store import Entry
 from herdbook.sandbox.refusals import Refusal
 from herdbook.sandbox.registry.registry import Behaviour
 from herdbook.sandbox.request_bodies import Json
-from herdbook.sandbox.scripted_answers import Nonsense
+from herdbook.sandbox.scripted_answers import ScriptedAnswer
 from herdbook.sandbox.world import World
 
 
@@ -107,7 +107,7 @@ def _answer(world: World, value: object) -> None:
     if value is None:
         world.answers.clear()
     else:
-        world.answers.script(msgspec.convert(value, Nonsense))
+        world.answers.script(msgspec.convert(value, ScriptedAnswer))
 
 
 _STEPS: Final[dict[str, Callable[[World, object], None]]] = {

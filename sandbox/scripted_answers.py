@@ -15,7 +15,9 @@ def _html() -> dict[str, str]:
     return {"content-type": "text/html"}
 
 
-class Nonsense(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ScriptedAnswer(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
+):
     """A scripted answer.
 
     Attributes:
@@ -57,23 +59,23 @@ class Answers:
     """The scripted answers that remain."""
 
     def __init__(self) -> None:
-        self._left: list[tuple[Nonsense, int]] = []
+        self._left: list[tuple[ScriptedAnswer, int]] = []
 
-    def script(self, nonsense: Nonsense) -> None:
+    def script(self, scripted: ScriptedAnswer) -> None:
         """Append an answer."""
-        self._left.append((nonsense, nonsense.times))
+        self._left.append((scripted, scripted.times))
 
     def clear(self) -> None:
         """Remove all scripted answers."""
         self._left.clear()
 
-    def take(self, path: str) -> Nonsense | None:
+    def take(self, path: str) -> ScriptedAnswer | None:
         """Take the first answer for a path; None for the real answer."""
-        for index, (nonsense, times) in enumerate(self._left):
-            if nonsense.path in {"", path}:
+        for index, (scripted, times) in enumerate(self._left):
+            if scripted.path in {"", path}:
                 if times == 1:
                     del self._left[index]
                 elif times:
-                    self._left[index] = (nonsense, times - 1)
-                return nonsense
+                    self._left[index] = (scripted, times - 1)
+                return scripted
         return None

@@ -22,7 +22,7 @@ from herdbook.sandbox.api.responses import (
 from herdbook.sandbox.api.routes import Request, answer
 from herdbook.sandbox.refusals import Dropped, Refusal
 from herdbook.sandbox.request_bodies import Json, subject
-from herdbook.sandbox.scripted_answers import Nonsense
+from herdbook.sandbox.scripted_answers import ScriptedAnswer
 from herdbook.sandbox.world import Seen, World
 
 Message: TypeAlias = MutableMapping[str, object]
@@ -112,12 +112,12 @@ async def _compete(world: World, request: Request, receive: Receive, send: Send)
 
 
 async def _respond(world: World, request: Request, send: Send) -> str:
-    nonsense = world.answers.take(request.path)
-    if nonsense is not None:
-        if nonsense.delay_s:
-            await pause(world.clock, nonsense.delay_s)
-        if not nonsense.after_lines and not nonsense.truthful:
-            return await _nonsense(send, nonsense, begun=False)
+    scripted = world.answers.take(request.path)
+    if scripted is not None:
+        if scripted.delay_s:
+            await pause(world.clock, scripted.delay_s)
+        if not scripted.after_lines and not scripted.truthful:
+            return await _send_scripted(send, scripted, started=False)
     before, after = world.delays(request.path)
     if before:
         await pause(world.clock, before)
@@ -126,7 +126,7 @@ async def _respond(world: World, request: Request, send: Send) -> str:
     except Refusal as refusal:
         response = _refusal(request.path, refusal)
     if isinstance(response, Stream):
-        return await _stream(send, response, nonsense)
+        return await _stream(send, response, scripted)
     if after:
         await pause(world.clock, after)
     await _send(send, response, head=request.method == "HEAD")
@@ -178,32 +178,32 @@ async def _send(send: Send, answer: Answer, *, head: bool) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def _stream(send: Send, stream: Stream, nonsense: Nonsense | None) -> str:
+async def _stream(send: Send, stream: Stream, scripted: ScriptedAnswer | None) -> str:
     async with aclosing(stream.lines) as lines:
         await _start(send, 200, {"content-type": stream.content_type, **stream.headers})
         sent = 0
         async for one in lines:
-            if nonsense is not None and sent == nonsense.after_lines:
-                return await _nonsense(send, nonsense, begun=True)
+            if scripted is not None and sent == scripted.after_lines:
+                return await _send_scripted(send, scripted, started=True)
             await _piece(send, stream.write(one))
             sent += 1
     await send({"type": "http.response.body", "body": b""})
     return "answered"
 
 
-async def _nonsense(send: Send, nonsense: Nonsense, *, begun: bool) -> str:
+async def _send_scripted(send: Send, scripted: ScriptedAnswer, *, started: bool) -> str:
     """Give a scripted answer, as far as it goes."""
-    if not begun:
-        if nonsense.hang and not nonsense.body:
+    if not started:
+        if scripted.hang and not scripted.body:
             await asyncio.Event().wait()
-        await _start(send, nonsense.status, dict(nonsense.headers))
-    await _piece(send, nonsense.raw)
-    while nonsense.repeat:
-        await _piece(send, nonsense.raw)
+        await _start(send, scripted.status, dict(scripted.headers))
+    await _piece(send, scripted.raw)
+    while scripted.repeat:
+        await _piece(send, scripted.raw)
         await asyncio.sleep(0)
-    if nonsense.hang:
+    if scripted.hang:
         await asyncio.Event().wait()
-    if nonsense.cut:
+    if scripted.cut:
         return "cut"
     await send({"type": "http.response.body", "body": b""})
     return "answered"

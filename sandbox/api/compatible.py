@@ -104,7 +104,7 @@ async def messages(world: World, body: Body) -> Answer | Stream:
         "model": body.model,
     }
     if body.flag("stream"):
-        lines = await Lines.begun(_events(world, entry, body, head))
+        lines = await Lines.start(_events(world, entry, body, head))
         return Stream(
             lines=lines, content_type=LINES, write=event_lines, headers=NO_CACHE
         )
@@ -161,7 +161,7 @@ async def _whole(
 
 
 async def _stream(source: AsyncGenerator[Json, None]) -> Stream:
-    lines = await Lines.begun(source)
+    lines = await Lines.start(source)
     return Stream(lines=lines, content_type=EVENTS, write=data_line)
 
 

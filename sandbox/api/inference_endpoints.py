@@ -116,7 +116,7 @@ async def _complete(
     if idle:
         async with runner_for(world, entry, body):
             return json_answer(_idle(world, body, wrap, "load"))
-    lines = await Lines.begun(_lines(world, entry, body, wrap))
+    lines = await Lines.start(_lines(world, entry, body, wrap))
     if body.flag("stream", default=True):
         return Stream(lines=lines)
     return json_answer(await _whole(lines, wrap))

@@ -113,7 +113,7 @@ async def _one_line(line: Json) -> AsyncGenerator[Json, None]:
 
 async def _streamed(source: AsyncGenerator[Json, None], body: Body) -> Answer | Stream:
     """Stream the lines, or answer with the last one if no stream is wanted."""
-    lines = await Lines.begun(source)
+    lines = await Lines.start(source)
     if body.flag("stream", default=True):
         return Stream(lines=lines)
     async with aclosing(lines):

@@ -35,7 +35,7 @@ async def respond(world: World, body: Body) -> Answer | Stream:
     """Answer an input in the form of OpenAI's responses."""
     entry = entry_for(world, body, "chat")
     if body.flag("stream"):
-        lines = await Lines.begun(_events(world, entry, body))
+        lines = await Lines.start(_events(world, entry, body))
         return Stream(
             lines=lines, content_type=EVENTS, write=event_lines, headers=NO_CACHE
         )
@@ -123,12 +123,12 @@ async def _events(world: World, entry: Entry, body: Body) -> AsyncGenerator[Json
 async def _steps(
     world: World, entry: Entry, body: Body
 ) -> AsyncGenerator[tuple[str, Json], None]:
-    begun = _sorted(_response(world, body, "in_progress", [], None))
+    response = _sorted(_response(world, body, "in_progress", [], None))
     part: Json = {"content_index": 0, "item_id": _MESSAGE, "output_index": 0}
     async with runner_for(world, entry, Body({})) as request:
         usage = answer_of(request, Body({}), body.get("max_output_tokens"))
-        yield "created", {"response": begun}
-        yield "in_progress", {"response": begun}
+        yield "created", {"response": response}
+        yield "in_progress", {"response": response}
         item = _sorted(_message("in_progress", []))
         yield "output_item.added", {"item": item, "output_index": 0}
         yield "content_part.added", part | {"part": _sorted(_text(""))}

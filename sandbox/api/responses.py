@@ -56,7 +56,7 @@ class Lines:
         self._rest = rest
 
     @classmethod
-    async def begun(cls, source: AsyncGenerator[Json, None]) -> Lines:
+    async def start(cls, source: AsyncGenerator[Json, None]) -> Lines:
         """Wait for the first line."""
         return cls(await anext(source), source)
 
@@ -67,7 +67,7 @@ class Lines:
         return self._first.pop() if self._first else await anext(self._rest)
 
     async def aclose(self) -> None:
-        """End what makes the lines."""
+        """End what produces the lines."""
         await self._rest.aclose()
 
 

@@ -1,7 +1,7 @@
-"""Which path is answered by what.
+"""The routes of the API.
 
-Invariant: a path that is not in the tables is not there, and a method that a path
-does not take is refused with those that it takes.
+Invariant: a path that is not in the tables gets 404, and a method that a path does not
+have gets 405 with the methods that it has.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from herdbook.sandbox.api import compatible, openai_responses
-from herdbook.sandbox.api import inference_endpoints as using
-from herdbook.sandbox.api import model_endpoints as keeping
+from herdbook.sandbox.api import (
+    compatible,
+    inference_endpoints,
+    model_endpoints,
+    openai_responses,
+)
 from herdbook.sandbox.api.describe import openai_models, running, tags
 from herdbook.sandbox.api.responses import PLAIN_TEXT, TEXT, Answer, Stream, json_answer
 from herdbook.sandbox.refusals import Refusal
@@ -32,10 +35,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     raw: bytes
 
 
-_Look: TypeAlias = Callable[[World], Answer]
-_Do: TypeAlias = Callable[[World, Body], Awaitable[Answer | Stream]]
+_GetHandler: TypeAlias = Callable[[World], Answer]
+_Handler: TypeAlias = Callable[[World, Body], Awaitable[Answer | Stream]]
 
-_LOOKS: Final[dict[str, _Look]] = {
+_GET_ROUTES: Final[dict[str, _GetHandler]] = {
     "/": lambda _: Answer(body=b"Ollama is running", content_type=TEXT),
     "/api/version": lambda world: json_answer({"version": world.profile.version}),
     "/api/status": lambda _: json_answer(
@@ -47,26 +50,26 @@ _LOOKS: Final[dict[str, _Look]] = {
         {"object": "list", "data": openai_models(world) or None}, plain=True
     ),
 }
-#: Those that HEAD asks as well.
-_HEADED: Final = ("/", "/api/version", "/api/tags")
+#: Paths that also answer HEAD.
+_HEAD_PATHS: Final = ("/", "/api/version", "/api/tags")
 
-_DOES: Final[dict[str, tuple[str, _Do]]] = {
-    "/api/show": ("ShowRequest", keeping.show),
-    "/api/pull": ("PullRequest", keeping.pull),
-    "/api/copy": ("CopyRequest", keeping.copy),
-    "/api/create": ("CreateRequest", keeping.create),
-    "/api/delete": ("DeleteRequest", keeping.delete),
-    "/api/generate": ("GenerateRequest", using.generate),
-    "/api/chat": ("ChatRequest", using.chat),
-    "/api/embed": ("EmbedRequest", using.embed),
-    "/api/embeddings": ("EmbeddingRequest", using.embeddings),
+_ROUTES: Final[dict[str, tuple[str, _Handler]]] = {
+    "/api/show": ("ShowRequest", model_endpoints.show),
+    "/api/pull": ("PullRequest", model_endpoints.pull),
+    "/api/copy": ("CopyRequest", model_endpoints.copy),
+    "/api/create": ("CreateRequest", model_endpoints.create),
+    "/api/delete": ("DeleteRequest", model_endpoints.delete),
+    "/api/generate": ("GenerateRequest", inference_endpoints.generate),
+    "/api/chat": ("ChatRequest", inference_endpoints.chat),
+    "/api/embed": ("EmbedRequest", inference_endpoints.embed),
+    "/api/embeddings": ("EmbeddingRequest", inference_endpoints.embeddings),
     "/v1/chat/completions": ("ChatCompletionRequest", compatible.chat),
     "/v1/completions": ("CompletionRequest", compatible.completions),
     "/v1/embeddings": ("EmbedRequest", compatible.embeddings),
     "/v1/responses": ("ResponsesRequest", openai_responses.respond),
     "/v1/messages": ("MessagesRequest", compatible.messages),
 }
-_BLOBS: Final = {"HEAD": keeping.has_blob, "POST": keeping.take_blob}
+_BLOBS: Final = {"HEAD": model_endpoints.has_blob, "POST": model_endpoints.take_blob}
 
 _LOCAL_HOST: Final = re.compile(
     r"localhost|.*\.(localhost|local|internal)", re.IGNORECASE
@@ -85,7 +88,7 @@ async def answer(world: World, request: Request) -> Answer | Stream:
     Raises:
         Refusal: where the endpoint refuses.
     """
-    if not _welcome(request.headers):
+    if not _is_allowed(request.headers):
         return Answer(status=403)
     old_way = world.profile.old and request.path == "/api/status"
     routes = {} if old_way else _routes(request.path)
@@ -103,36 +106,36 @@ async def answer(world: World, request: Request) -> Answer | Stream:
 
 
 def _routes(path: str) -> dict[str, _Route]:
-    """Give what a path answers to, by method."""
-    look = _LOOKS.get(path)
-    if look is not None:
-        methods = ("HEAD", "GET") if path in _HEADED else ("GET",)
-        return dict.fromkeys(methods, _looking(look))
-    if path in _DOES:
+    """Return the routes of a path, by method."""
+    handler = _GET_ROUTES.get(path)
+    if handler is not None:
+        methods = ("HEAD", "GET") if path in _HEAD_PATHS else ("GET",)
+        return dict.fromkeys(methods, _get_route(handler))
+    if path in _ROUTES:
         method = "DELETE" if path == "/api/delete" else "POST"
-        return {method: _doing(*_DOES[path])}
+        return {method: _body_route(*_ROUTES[path])}
     if path.startswith("/api/blobs/"):
-        return {method: _carrying(do) for method, do in _BLOBS.items()}
+        return {method: _blob_route(do) for method, do in _BLOBS.items()}
     if path.startswith("/v1/models/") and path.count("/") == 3:
         return {"GET": _one_model}
     return {}
 
 
-def _looking(look: _Look) -> _Route:
+def _get_route(handler: _GetHandler) -> _Route:
     async def route(world: World, _request: Request) -> Answer:
-        return look(world)
+        return handler(world)
 
     return route
 
 
-def _doing(struct: str, do: _Do) -> _Route:
+def _body_route(struct: str, do: _Handler) -> _Route:
     async def route(world: World, request: Request) -> Answer | Stream:
         return await do(world, read_body(request.raw, struct))
 
     return route
 
 
-def _carrying(do: Callable[[World, str, bytes], Awaitable[Answer]]) -> _Route:
+def _blob_route(do: Callable[[World, str, bytes], Awaitable[Answer]]) -> _Route:
     async def route(world: World, request: Request) -> Answer:
         digest = request.path.rpartition("/")[2].replace("sha256-", "sha256:")
         return await do(world, digest, request.raw)
@@ -148,7 +151,7 @@ async def _one_model(world: World, request: Request) -> Answer:
     raise Refusal(404, f"model '{name}' not found")
 
 
-def _welcome(headers: dict[str, str]) -> bool:
+def _is_allowed(headers: dict[str, str]) -> bool:
     """Return whether host and origin belong to this machine or its network."""
     origin = headers.get("origin", "")
     if origin and not _LOCAL_ORIGIN.fullmatch(origin):
