@@ -240,20 +240,20 @@ async def as_of(
         roles: Names of the roles to recommend a model for.
         models: The structures of the models, if they are known.
     """
-    moment, time_slice = read_model.fixed(), TimeSlice()
+    fixed, time_slice = read_model.fixed(), TimeSlice()
     if models is None:
         models = []
-        for status in moment.statuses():
-            models.append(model(status, moment))
+        for status in fixed.statuses():
+            models.append(model(status, fixed))
             await time_slice.checkpoint()
     recommended = {}
     for role in roles:
-        recommended[role] = moment.recommend(role)
+        recommended[role] = fixed.recommend(role)
         await time_slice.checkpoint()
     return AsOf(
-        position=moment.position,
-        asked=moment.asked,
-        node=moment.node_status(),
+        position=fixed.position,
+        asked=fixed.asked,
+        node=fixed.node_status(),
         models=models,
         recommended=recommended,
     )

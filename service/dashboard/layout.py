@@ -93,7 +93,7 @@ async def render(
 def _server_lost(visit: PageRequest) -> bool:
     if visit.several:
         return any(not one.node_status().reached for one in visit.nodes)
-    node = visit.moment.node_status()
+    node = visit.read_model.node_status()
     if node.reached or visit.past:
         return node.message != ""
     return bool(node.message or visit.manager.server_notice)

@@ -111,7 +111,7 @@ async def runs(
         begin=None if length is None else end - length,
         end=end,
         columns=_COLUMNS[kind],
-        until=page.moment.position,
+        until=page.read_model.position,
         model=model,
     )
     return runs_of(columns, joined=kind is not LevelKind.REQUESTS)

@@ -17,7 +17,7 @@ from herdbook.service.dashboard.page_request import PageRequest
 
 def known_facts(page: PageRequest, status: ModelStatus) -> list[tuple[str, str, str]]:
     """Return facts with their names and sources."""
-    shared_with = facts.sharing(status, page.moment.statuses())
+    shared_with = facts.sharing(status, page.read_model.statuses())
     trained = status.context_trained
     source = SOURCES[status.context_source] if status.context_source else ""
     temperature = status.temperature
@@ -75,7 +75,7 @@ class Abilities(NamedTuple):
 
 def abilities(page: PageRequest, status: ModelStatus) -> list[Abilities]:
     """Return the capabilities that a model has and lacks, by source."""
-    known = page.moment.capabilities(status.name)
+    known = page.read_model.capabilities(status.name)
     groups: dict[tuple[bool, str], list[str]] = {}
     for name, one in known.items():
         groups.setdefault((one.value, SOURCES[one.source]), []).append(name)
@@ -106,7 +106,7 @@ def figures(page: PageRequest, status: ModelStatus) -> Figures | None:
     """Return the statistics of a model; None if there are none."""
     if not status.version:
         return None
-    counted = page.moment.statistics(status.name)
+    counted = page.read_model.statistics(status.name)
     return Figures(
         [*_counts(counted), *_times(counted, status, page)],
         state_diagram(counted.transitions, status.state),

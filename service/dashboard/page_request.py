@@ -38,7 +38,7 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
         request: The request.
         service: The service.
         principal: The user.
-        moment: The read model of the node that the page shows.
+        read_model: The read model of the node that the page shows.
         nodes: The read models of all nodes.
         by_name: The same by the names of the nodes.
         node: Name of the node of the page, if there are several and the page is about
@@ -52,7 +52,7 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
     request: AnyRequest
     service: Service
     principal: Principal
-    moment: ReadModel
+    read_model: ReadModel
     nodes: list[ReadModel]
     by_name: dict[str, ReadModel]
     node: str
@@ -74,13 +74,13 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
             HerdbookError: The node cannot be managed now.
         """
         fleet = self.service.fleet
-        if self.past and self.moment.node not in fleet.names:
+        if self.past and self.read_model.node not in fleet.names:
             return fleet.home
-        return fleet.manager(self.moment.node)
+        return fleet.manager(self.read_model.node)
 
     def of(self, node: str) -> ReadModel:
         """Return the read model of a node."""
-        return self.by_name.get(node) or self.moment.of(node)
+        return self.by_name.get(node) or self.read_model.of(node)
 
     @property
     def past(self) -> bool:
@@ -134,31 +134,31 @@ async def visit(request: AnyRequest, *, model: str | None = None) -> PageRequest
         nodes = service.fleet.nodes_of(then)
     named = str(request.query_params.get(NODE, "")).strip()
     by_name = {one.node: one for one in nodes}
-    moment = _moment(service, by_name, named, model)
+    read_model = _read_model(service, by_name, named, model)
     about_one = len(nodes) > 1 and (named or model is not None)
     at = None
     if asked is not None:
-        at = moment.asked or await recorded_at(service.manager, moment.position)
+        at = read_model.asked or await recorded_at(service.manager, read_model.position)
     return PageRequest(
         request=request,
         service=service,
         principal=principal_of(request),
-        moment=moment,
+        read_model=read_model,
         nodes=nodes,
         by_name=by_name,
-        node=moment.node if about_one else "",
+        node=read_model.node if about_one else "",
         at=at,
         present=present,
         head=head,
         links=Links(
-            _fixed(asked, moment),
-            moment.node if about_one else "",
+            _fixed(asked, read_model),
+            read_model.node if about_one else "",
             several=len(nodes) > 1,
         ),
     )
 
 
-def _moment(
+def _read_model(
     service: Service, by_name: dict[str, ReadModel], named: str, model: str | None
 ) -> ReadModel:
     """Return the read model of the node that a page is about.
@@ -197,20 +197,20 @@ def _asked(request: AnyRequest) -> str | None:
     return at.isoformat()
 
 
-def _fixed(asked: str | None, moment: ReadModel) -> str | None:
+def _fixed(asked: str | None, read_model: ReadModel) -> str | None:
     """Return the requested time as an absolute one: links keep their meaning."""
     if asked is None:
         return None
-    if moment.asked is None:
-        return str(moment.position)
-    return moment.asked.isoformat().replace("+00:00", "Z")
+    if read_model.asked is None:
+        return str(read_model.position)
+    return read_model.asked.isoformat().replace("+00:00", "Z")
 
 
 def past_text(visit: PageRequest) -> str:
     """Return ``as of 3 days ago, 09:03:10 (#988)``; empty for now."""
     if not visit.past:
         return ""
-    position = visit.moment.position
+    position = visit.read_model.position
     if visit.at is None or not position:
         return f"as of before the first event (#{position})"
     day, _, time = visit.present.clock(visit.at).rpartition(" ")

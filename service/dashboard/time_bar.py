@@ -65,7 +65,7 @@ async def time_bar(visit: PageRequest) -> Bar:
     state = visit.request.app.state
     samples = state.setdefault(_SAMPLES, Samples())
     read = await samples.read(visit.service.manager, visit.head)
-    position = visit.moment.position
+    position = visit.read_model.position
     last = _milliseconds(visit.present.at)
     first = _milliseconds(read[0].at) - 1 if read else last
     shown = last

@@ -274,7 +274,8 @@ class _PlanRun:
 async def freeze(invocation: Invocation, *, no_refresh: NoRefresh = False) -> None:
     """Print the models of all nodes as a desired set for apply.
 
-    Includes their settings, which are loaded, and of several nodes, which has which.
+    Includes their settings and whether they are loaded; with several nodes, also the
+    nodes that have them.
     """
     async with invocation.reading(refresh=not no_refresh) as fleet:
         frozen = await fleet.freeze()

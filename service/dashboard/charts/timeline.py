@@ -131,9 +131,9 @@ class Window(NamedTuple):
     begin: datetime
     end: datetime
 
-    def share(self, moment: datetime) -> float:
+    def share(self, at: datetime) -> float:
         """Return the place of a time in it, 0 to 1 if inside."""
-        return (moment - self.begin) / self.length
+        return (at - self.begin) / self.length
 
     @property
     def length(self) -> timedelta:

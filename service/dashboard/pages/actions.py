@@ -70,7 +70,7 @@ async def confirm_page(
     """
     action = action_of(request, word)
     page = await visit(request, model=name_of(name))
-    status = page.moment.status(name_of(name))
+    status = page.read_model.status(name_of(name))
     if action is Action.PULL and page.several and NODE not in request.query_params:
         manager = await questions.node_to_pull(page.service.fleet, status.name)
         node = manager.latest().node
@@ -129,7 +129,7 @@ async def _of_load(page: PageRequest, status: ModelStatus) -> Confirmation:
     cost = await page.manager.cost_of_load(status.name)
     figures = (("memory", needed_text(cost)), ("in use", held_text(cost)))
     consequences = []
-    given = page.moment.options_for(status.name)
+    given = page.read_model.options_for(status.name)
     if given.options:
         options = ", ".join(f"{name} {value}" for name, value in given.options.items())
         consequences.append(f"Settings: {options}.")

@@ -89,9 +89,9 @@ async def confirm_bulk(request: AnyRequest) -> Response[str]:
     _check_node(page)
     action = _action(request.query_params.get("do", ""))
     chosen = request.query_params.getall("model", [])
-    names = _names(page.moment, [str(name) for name in chosen])
+    names = _names(page.read_model, [str(name) for name in chosen])
     _check(page, _needed(action), f"{len(names)} models", "cannot be changed")
-    statuses = [page.moment.status(name) for name in names]
+    statuses = [page.read_model.status(name) for name in names]
     models = f"{wording.counted(len(names), 'model')}"
     consequences, total = _CONSEQUENCES[action](page, statuses)
     return await render(
@@ -176,7 +176,7 @@ async def free_page(request: AnyRequest) -> Response[str]:
         raise BadRequestError(
             f"{text[:80]!r}", "is not a size", "Include a unit, such as 10GB"
         )
-    statuses = page.moment.statuses()
+    statuses = page.read_model.statuses()
     proposal = free_space(statuses, wanted, now=datetime.now(UTC))
     groups = (*proposal.chosen, *proposal.alternatives)
     proposed = {step.name for group in groups for step in group.steps}
@@ -274,7 +274,7 @@ Consequences = tuple[list[Consequence], str]
 
 def _of_delete(page: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
     names = [status.name for status in statuses]
-    steps = {s.name: s for s in deletions(page.moment.statuses(), names)}
+    steps = {s.name: s for s in deletions(page.read_model.statuses(), names)}
     effects = []
     for status in statuses:
         step = steps.get(status.name)

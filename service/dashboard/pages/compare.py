@@ -27,8 +27,8 @@ async def compare_page(request: AnyRequest) -> Response[str]:
     page = await visit(request)
     since = request.query_params.get("from", "").strip()
     until = request.query_params.get("to", "").strip()
-    one = await _moment(page, since) if since else None
-    other = await _moment(page, until) if until else page.moment
+    one = await _read_model(page, since) if since else None
+    other = await _read_model(page, until) if until else page.read_model
     found = None if one is None else await difference(one, other)
     return await render(
         page,
@@ -51,18 +51,18 @@ async def _rows(found: Difference) -> list[DifferenceRow]:
     return rows
 
 
-async def _moment(page: PageRequest, text: str) -> ReadModel:
+async def _read_model(page: PageRequest, text: str) -> ReadModel:
     then = await page.service.past(page.present.parse(text))
-    return then.of(page.moment.node)
+    return then.of(page.read_model.node)
 
 
 async def _words(
-    page: PageRequest, moment: ReadModel | None
+    page: PageRequest, read_model: ReadModel | None
 ) -> tuple[str, int, datetime | None]:
     """Return the time of a read model as text, its position, and the time."""
-    if moment is None:
+    if read_model is None:
         return "", 0, None
-    at: datetime | None = moment.asked
-    at = at or await recorded_at(page.service.manager, moment.position)
+    at: datetime | None = read_model.asked
+    at = at or await recorded_at(page.service.manager, read_model.position)
     text = page.present.clock(at) if at else "before the first event"
-    return text, moment.position, at
+    return text, read_model.position, at

@@ -61,7 +61,7 @@ async def figures_page(
             f"{of[:80]!r}", "is not a chart", f"Use {', '.join(LevelKind)}"
         )
     kind, span = LevelKind(of), span_of(span)
-    name = page.moment.spelled(name_of(model)) if model else None
+    name = page.read_model.spelled(name_of(model)) if model else None
     found = await runs(page, kind, span, name)
     series, text = series_of(found), TEXTS[kind]
     lines = [

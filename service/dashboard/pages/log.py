@@ -41,7 +41,7 @@ async def log_page(request: AnyRequest, before: Before = None) -> Response[str]:
     """Show the recorded events, newest first."""
     page = await visit(request)
     query = {name: request.query_params.get(name, "").strip() for name in _FIELDS}
-    end = page.moment.position + 1
+    end = page.read_model.position + 1
     found = await page.service.manager.read_log(
         before=min(before or end, end),
         limit=PAGE,
@@ -49,7 +49,7 @@ async def log_page(request: AnyRequest, before: Before = None) -> Response[str]:
         stream_prefix=_prefix(page, query["model"]),
         chosen=_chosen(query, page.present),
     )
-    names = sorted(status.name for status in page.moment.statuses())
+    names = sorted(status.name for status in page.read_model.statuses())
     return await render(
         page,
         "log.html",
@@ -69,7 +69,7 @@ async def log_page(request: AnyRequest, before: Before = None) -> Response[str]:
 
 def _prefix(page: PageRequest, model: str) -> str:
     """Return the stream prefix of a filter; the name may be incomplete."""
-    return model_stream(page.moment.node_status().name, model) if model else ""
+    return model_stream(page.read_model.node_status().name, model) if model else ""
 
 
 def _chosen(query: Mapping[str, str], now: Now) -> HistoryFilter:
@@ -136,13 +136,13 @@ async def event_page(request: AnyRequest, position: FromPath[int]) -> Response[s
         UnknownEventError: The event does not exist.
     """
     page = await visit(request)
-    if not 1 <= position <= page.moment.position:
+    if not 1 <= position <= page.read_model.position:
         raise UnknownEventError(
             f"event #{position}",
             "does not exist"
             if position > page.head or position < 1
             else "was recorded after the time shown",
-            f"The last event is #{page.moment.position}",
+            f"The last event is #{page.read_model.position}",
         )
     event = await model_events.event_at(page.service.manager, position)
     shown = entries_with_events([event])[0]
@@ -157,7 +157,7 @@ async def event_page(request: AnyRequest, position: FromPath[int]) -> Response[s
         whole=_json(answers.event(event)),
         hash_before=await _hash_before(page, position),
         related=entries_with_events(related),
-        ends=page.moment.position,
+        ends=page.read_model.position,
     )
 
 
@@ -178,7 +178,7 @@ async def _related(page: PageRequest, event: RecordedEvent) -> list[RecordedEven
     )
     later = await manager.read_log(
         after=event.position,
-        before=page.moment.position + 1,
+        before=page.read_model.position + 1,
         limit=RELATED,
         chosen=chosen,
     )
@@ -215,8 +215,8 @@ def _envelope(page: PageRequest, event: RecordedEvent) -> list[Envelope]:
     ]
 
 
-def _iso(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")
+def _iso(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")
 
 
 def _json(value: object) -> str:

@@ -74,9 +74,9 @@ async def model_page(
     except AmbiguousNodeError as error:  # the list shows which nodes have it
         return redirect(joined_link("/", {"find": error.model}))
     manager = page.manager
-    status = page.moment.status(name_of(name))
+    status = page.read_model.status(name_of(name))
     stream = model_stream(status.node, status.name)
-    end = page.moment.position
+    end = page.read_model.position
     trail = await model_events.trail(manager, status.name, stream, until=end)
     history = await model_events.page(
         manager, stream, trail, before=min(before or end + 1, end + 1), limit=PAGE
@@ -236,7 +236,7 @@ async def _lineage(
     if not status.version:
         return []
     if trail.whole:
-        found = await page.manager.why(status.name, page.moment)
+        found = await page.manager.why(status.name, page.read_model)
         return [
             ExplanationEvent(
                 wording.LINKS[one.link], one.entry, wording.who_text(one.entry)

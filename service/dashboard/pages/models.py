@@ -130,7 +130,7 @@ async def models_page(
     page = await visit(request)
     state = request.query_params.get("state", "")  # Litestar reserves the name
     works = works_of(page)
-    nodes = [page.moment] if page.node else page.nodes
+    nodes = [page.read_model] if page.node else page.nodes
     statuses = [status for one in nodes for status in one.statuses()]
     known = {(status.node, status.name) for status in statuses}
     shown_nodes = {one.node for one in nodes}
@@ -228,7 +228,7 @@ class NodeLine(NamedTuple):
 def _node_lines(page: PageRequest) -> list[NodeLine]:
     shown = page.nodes[:MOST_COLUMNS]
     if page.node and all(one.node != page.node for one in shown):
-        shown = [page.moment, *shown]
+        shown = [page.read_model, *shown]
     found = [nodes_shape.node(one) for one in shown]
     return [
         NodeLine(
@@ -289,13 +289,13 @@ async def pull_by_name(
         raise BadRequestError(
             "the name to pull", "is empty", "Write it as model:tag, such as qwen3:0.6b"
         )
-    moment = page.moment
+    read_model = page.read_model
     if page.several and not page.node:
         manager = await questions.node_to_pull(page.service.fleet, model.strip())
-        moment = page.of(manager.latest().node)
-    name = moment.spelled(model.strip())
-    word = "update" if moment.status(name).present else "pull"
-    node = moment.node if page.several else ""
+        read_model = page.of(manager.latest().node)
+    name = read_model.spelled(model.strip())
+    word = "update" if read_model.status(name).present else "pull"
+    node = read_model.node if page.several else ""
     return redirect(joined_link(model_path(name, word), {NODE: node}))
 
 
@@ -317,7 +317,7 @@ def row_of(
     """Return a row of the table."""
     failed, remedy = failed_texts(status, page.now)
     runner = status.runner
-    models = page.of(status.node) if page.several else page.moment
+    models = page.of(status.node) if page.several else page.read_model
     can = models.capabilities(status.name)
     work = works.get((status.node, status.name))
     return Row(

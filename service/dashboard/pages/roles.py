@@ -86,7 +86,7 @@ class RoleShown(NamedTuple):
 async def roles_page(request: AnyRequest) -> Response[str]:
     """Show the order of each role."""
     page, time_slice = await visit(request), TimeSlice()
-    nodes = [page.moment] if page.node else page.nodes
+    nodes = [page.read_model] if page.node else page.nodes
     registry, known = page.service.fleet.registry, []
     for status in (each for one in nodes for each in one.statuses()):
         if status.present and registry.find(status.name) is not None:

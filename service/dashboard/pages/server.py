@@ -108,8 +108,8 @@ async def node_page(request: AnyRequest) -> Response[str]:
     page = await visit(request)
     if page.several and not page.node:
         return redirect(page.links.to("/nodes"))
-    service, node = page.service, page.moment.node_status()
-    statuses = page.moment.statuses()
+    service, node = page.service, page.read_model.node_status()
+    statuses = page.read_model.statuses()
     examined = _examined(request, node.name)
     found = []
     if not page.past:
@@ -165,11 +165,11 @@ async def refresh_now(request: AnyRequest) -> Response[str]:
     """Refresh from the server, and record the changes."""
     principal, service = require(request, Role.OPERATE), service_of(request)
     page = await visit(request)
-    wanted = OperationRequest(kind=Kind.REFRESH, node=page.moment.node)
+    wanted = OperationRequest(kind=Kind.REFRESH, node=page.read_model.node)
     operation = await service.operations.start(wanted, principal)
     if operation.task is not None:
         await asyncio.wait([operation.task], timeout=10)
-    _examined(request, page.moment.node).forget()
+    _examined(request, page.read_model.node).forget()
     return redirect(joined_link("/node", {NODE: page.node}))
 
 
@@ -217,7 +217,7 @@ def _free(page: PageRequest) -> str:
     """Return the free space on the server's disk; nothing for the past."""
     if page.past:
         return ""
-    url = page.moment.node_status().url
+    url = page.read_model.node_status().url
     return free_text(free_disk(url, models_folder())) if url else ""
 
 

@@ -42,7 +42,7 @@ _INVALID: Final = 422
 async def settings_page(request: AnyRequest, name: FromPath[str]) -> Response[str]:
     """Show the form with the settings of a model."""
     page = await visit(request, model=name_of(name))
-    status = page.moment.status(name_of(name))
+    status = page.read_model.status(name_of(name))
     return await _form(
         request, status, editing.fields_of(editing.texts_of(status.settings))
     )
@@ -143,7 +143,7 @@ async def _form(
         status=status,
         fields={name: fields.get(name, "") for name in names},
         editing=editing,
-        capabilities=page.moment.capabilities(status.name),
+        capabilities=page.read_model.capabilities(status.name),
         version=(sent or {}).get("version", "") if wrong else status.version,
         note=(sent or {}).get("note", ""),
         meanwhile=meanwhile or [],

@@ -164,7 +164,7 @@ def _begin(page: PageRequest, window: Window) -> datetime | None:
 async def _usage(
     page: PageRequest, since: datetime | None, *by: UsageDimension
 ) -> Usage:
-    until = page.moment.position if page.past else None
+    until = page.read_model.position if page.past else None
     if page.node:
         return await page.manager.usage(by, since=since, until=until)
     return await questions.usage(page.service.fleet, by, since=since, until=until)
