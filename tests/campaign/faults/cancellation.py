@@ -51,10 +51,14 @@ def noted() -> Iterator[tuple[set[str], set[str]]]:
     original = SQLiteEventStore.append
 
     async def append(
-        self: SQLiteEventStore, stream: str, new: Sequence[NewEvent], version: Any
+        self: SQLiteEventStore,
+        stream: str,
+        events: Sequence[NewEvent],
+        *more: Any,
+        **named: Any,
     ) -> Any:
-        submitted.update(each.event_id for each in new)
-        done = await original(self, stream, new, version)
+        submitted.update(each.event_id for each in events)
+        done = await original(self, stream, events, *more, **named)
         acknowledged.update(each.event_id for each in done)
         return done
 
