@@ -43,7 +43,7 @@ from herdbook.service.dashboard.charts.memory import (
 from herdbook.service.dashboard.layout import redirect, render
 from herdbook.service.dashboard.links import joined_link, model_path
 from herdbook.service.dashboard.page_request import NODE, PageRequest, visit
-from herdbook.service.dashboard.pages.paging import MOST_COLUMNS, part_of
+from herdbook.service.dashboard.paging import MOST_COLUMNS, part_of
 from herdbook.service.errors import BadRequestError
 from herdbook.service.http.request import AnyRequest
 

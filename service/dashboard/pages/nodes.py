@@ -18,7 +18,7 @@ from herdbook.service.auth.tokens import Role
 from herdbook.service.context import service_of
 from herdbook.service.dashboard.layout import redirect, render
 from herdbook.service.dashboard.page_request import visit
-from herdbook.service.dashboard.pages.paging import part_of
+from herdbook.service.dashboard.paging import part_of
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import require
 
