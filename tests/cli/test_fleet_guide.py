@@ -11,9 +11,11 @@ import pytest
 from support.cli_runner import Herdbook, SandboxThread
 
 from herdbook.core.fleet.nodes_file import read
+from herdbook.events.postgres.address import PostgresAddress
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "fleet.md").read_text()
-COMMANDS = re.findall(r"^\$ herdbook (.+)$", GUIDE, re.MULTILINE)
+FILES, _, DATABASE = GUIDE.partition("## Several services, on PostgreSQL")
+COMMANDS = re.findall(r"^\$ herdbook (.+)$", FILES, re.MULTILINE)
 FILE = re.search(r"^```toml\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
 
 
@@ -37,6 +39,37 @@ def test_every_command_of_the_guide_works(
     assert [one["name"] for one in herdbook("node", "list", "--json").json] == [
         *("gpu1", "gpu2", "local")
     ]
+
+
+def test_every_command_on_postgresql_works(
+    herdbook: Herdbook,
+    server: SandboxThread,
+    address: PostgresAddress,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    herdbook("refresh")
+    monkeypatch.chdir(tmp_path)  # where the log is, as herd.db
+    joint = "&" if "?" in address.url else "?"
+    database = f"{address.url}{joint}schema={address.schema}"
+    examples = {
+        "http://desk:11434": server.address,
+        "postgresql://herdbook@db.example.org/herd": database,
+    }
+    commands = re.findall(r"^\$ (.+)$", DATABASE, re.MULTILINE)
+    for command in commands:
+        program, *words = shlex.split(with_addresses(command, examples))
+        if program == "export":
+            name, _, value = words[0].partition("=")
+            monkeypatch.setenv(name, value)
+        elif words[0] == "serve":  # tests/cli/commands/servers runs these
+            assert words[1] == "--port"
+        else:
+            answer = herdbook(*words)
+            assert answer.code == 0, (command, answer)
+
+    assert [one["name"] for one in herdbook("node", "list", "--json").json] == ["local"]
+    assert len(herdbook("ls", "--json").json) > 1
 
 
 def with_addresses(text: str, addresses: dict[str, str]) -> str:

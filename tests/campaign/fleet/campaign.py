@@ -331,7 +331,7 @@ class Campaign:
         self.wrong += self.journal.close(truth.tags(events))
         self.wrong += truth.doubled_work(events)
         self.wrong += self.journal.wrong
-        self._count_late(truth.writes(self._database.url))
+        self._check_writers(truth.writes(self._database.url))
         if self.longest_gap_s > TAKEN_OVER_S:
             self.wrong.append(f"no reconciler for {self.longest_gap_s:.1f} s")
         ids = [event.event_id for event in events]
@@ -345,16 +345,23 @@ class Campaign:
                     f"a reader has {len(reader.seen)} of {len(ids)} events"
                 )
 
-    def _count_late(self, writes: list[truth.Write]) -> None:
-        """Count the events of reconcilers that did not have the lease any more.
+    def _check_writers(self, writes: list[truth.Write]) -> None:
+        """Check that no instance refreshes a node after the next one has begun to.
 
         An instance also refreshes each node once when it starts, and a node for which
-        it runs an operation.
+        it runs an operation. An event whose writer lost the lease in the middle of the
+        statement is no error as long as the next holder has not recorded anything.
         """
+        last: dict[str, Instance | None] = {}
         for one in writes:
-            writer = self._owner(one.writer)
-            if one.node not in BUSY and not (writer and writer.was_starting(one.at)):
-                self.late += self._owner(one.holder) is not writer
+            writer, holder = self._owner(one.writer), self._owner(one.holder)
+            if one.node in BUSY or (writer and writer.was_starting(one.at)):
+                continue
+            if holder is not writer:
+                self.late += 1
+                if one.node in last and last[one.node] is holder:
+                    self.wrong.append(f"{one} was written by {writer and writer.name}")
+            last[one.node] = writer
 
     def _owner(self, port: int | None) -> Instance | None:
         return next((i for i in self._instances if port in i.proxy.ports), None)
