@@ -1,36 +1,32 @@
 """Commands on a PostgreSQL server: one instance, and four on the same log.
 
-As in ``bench_command``, ours is ``await manager.mark_used(name)``. All run in this
-process against one server, which syncs each commit. Each instance has models of its
-own, so that the peer's cache stays correct; it has as many threads as connections.
+As in ``bench_command``, ours is ``await manager.mark_used(name)``. Each instance is a
+process with models of its own, so that the peer's cache stays correct. The server syncs
+each commit.
 """
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import psycopg
 
 from benchmarks.dataset import first_facts, names, open_manager
+from benchmarks.instances import Instances, herdbook, peer
 from benchmarks.measure import Row, at_least, interleave, percentile
-from benchmarks.peer import PeerManager, tuned_peer_on_postgres
-from benchmarks.rows.bench_command import Command, Load
+from benchmarks.peer import tuned_peer_on_postgres
 from benchmarks.sizes import Sizes
-from herdbook.core import ModelManager
 from herdbook.events.recorded import Cause
 from tests.support.postgres.server import PostgresServer, new_directory
 
 INSTANCES = (1, 4)
 
 PEER = "eventsourcing, tuned"
-
-THREADS = 5
-"""Size of the peer's pool of connections, by default."""
 
 GOALS = {100: at_least(3)}
 """Goals compared with the peer, by number of callers."""
@@ -44,14 +40,18 @@ SETTINGS = ("fsync=on", "synchronous_commit=on", "max_connections=200")
 async def run(_: Path, sizes: Sizes) -> list[Row]:
     """Measure commands by one caller and by many."""
     rows: list[Row] = []
+    models = names(sizes.models)
     async with _server() as url:
-        for instances in INSTANCES:
-            async with AsyncExitStack() as stack:
-                ours = await _herdbook(stack, url, instances, sizes.models)
-                theirs = await _peer(stack, url, instances, sizes.models)
+        for count in INSTANCES:
+            ours, theirs = f"herdbook_{count}", f"peer_{count}"
+            await _discover(url, ours, theirs, models)
+            async with (
+                Instances.running(herdbook, url, ours, count, models) as own,
+                Instances.running(peer, url, theirs, count, models) as others,
+            ):
                 for callers, each in sizes.commands:
-                    if callers >= instances:
-                        rows += await _compare(ours, theirs, callers, each, sizes)
+                    if callers >= count:
+                        rows += await _compare(own, others, count, callers, each, sizes)
     return rows
 
 
@@ -68,69 +68,43 @@ async def _server() -> AsyncIterator[str]:
         shutil.rmtree(directory)
 
 
-async def _herdbook(
-    stack: AsyncExitStack, url: str, instances: int, models: int
-) -> list[Command]:
-    address = f"{url}?schema=herdbook_{instances}"
-    managers: list[ModelManager] = [
-        await stack.enter_async_context(open_manager(address)) for _ in range(instances)
-    ]
-    for name in names(models):
-        await managers[0]._repository.record(  # noqa: SLF001 - no server is needed
-            name, first_facts(name), cause=Cause.OBSERVED
-        )
-    return [manager.mark_used for manager in managers]
-
-
-async def _peer(
-    stack: AsyncExitStack, url: str, instances: int, models: int
-) -> list[Command]:
-    loop = asyncio.get_running_loop()
-    commands: list[Command] = []
-    schema = f"peer_{instances}"
+async def _discover(url: str, ours: str, theirs: str, models: list[str]) -> None:
+    """Record the models in a schema for each of the two."""
     async with await psycopg.AsyncConnection.connect(url) as connection:
-        await connection.execute(f"CREATE SCHEMA {schema}".encode())
-    for number in range(instances):
-        peer = tuned_peer_on_postgres(url, schema)
-        stack.callback(peer.close)
-        threads = stack.enter_context(ThreadPoolExecutor(THREADS))
-        if number == 0:
-            for name in names(models):
-                peer.discover(name)
-
-        def use(
-            name: str, threads: ThreadPoolExecutor = threads, peer: PeerManager = peer
-        ) -> Awaitable[object]:
-            return loop.run_in_executor(threads, peer.use, name)
-
-        commands.append(use)
-    return commands
+        await connection.execute(f"CREATE SCHEMA {theirs}".encode())
+    other = tuned_peer_on_postgres(url, theirs)
+    async with open_manager(f"{url}?schema={ours}") as manager:
+        for name in models:
+            await manager._repository.record(  # noqa: SLF001 - no server is needed
+                name, first_facts(name), cause=Cause.OBSERVED
+            )
+            other.discover(name)
+    other.close()
 
 
 async def _compare(
-    ours: Sequence[Command],
-    theirs: Sequence[Command],
+    ours: Instances,
+    theirs: Instances,
+    count: int,
     callers: int,
     each: int,
     sizes: Sizes,
 ) -> list[Row]:
-    models = names(sizes.models)
-    loads = [
-        Load(_shared(commands, models), models, callers, each)
-        for commands in (ours, theirs)
-    ]
-    own, peer = await interleave(sizes.rounds, *(load.run for load in loads))
-    what = f"PostgreSQL, {len(ours)} instance{'s' * (len(ours) > 1)}, " + (
+    for instances in (ours, theirs):
+        instances.latencies.clear()
+    runs = (partial(one.run, callers, each) for one in (ours, theirs))
+    own, other = await interleave(sizes.rounds, *runs)
+    what = f"PostgreSQL, {count} instance{'s' * (count > 1)}, " + (
         "alone" if callers == 1 else f"{callers} callers"
     )
-    late, peer_late = (percentile(load.latencies, 99) * 1e3 for load in loads)
+    late, other_late = (percentile(one.latencies, 99) * 1e3 for one in (ours, theirs))
     return [
         Row(
             what=f"command, {what}",
             unit="µs",
             ours=own * 1e6,
             beside=PEER,
-            theirs=peer * 1e6,
+            theirs=other * 1e6,
             goal=GOALS.get(callers),
         ),
         Row(
@@ -138,16 +112,6 @@ async def _compare(
             unit="ms",
             ours=late,
             beside=PEER,
-            theirs=peer_late,
+            theirs=other_late,
         ),
     ]
-
-
-def _shared(commands: Sequence[Command], models: list[str]) -> Command:
-    """Return a command that each model sends to its own instance."""
-    of_model = {name: commands[n % len(commands)] for n, name in enumerate(models)}
-
-    def command(name: str) -> Awaitable[object]:
-        return of_model[name](name)
-
-    return command
