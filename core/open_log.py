@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
 from herdbook.core import views
 from herdbook.core.clock import Clock
+from herdbook.core.concurrency.refresh_turns import RefreshTurns
 from herdbook.core.concurrency.supervisor import TaskStatus
 from herdbook.core.history.past import MOST_AT_ONCE, Past
 from herdbook.core.history.usage import UsageHistory
@@ -19,10 +20,6 @@ from herdbook.core.logging import Logger
 from herdbook.core.repository import LiveViews
 from herdbook.events.errors import StoreError
 from herdbook.events.store import Fence, Holder, Instances
-
-REFRESHES_AT_ONCE: Final = 16
-"""Background refreshes of nodes that run at the same time. A server that hangs holds
-one for up to ``refresh_timeout_s`` and then waits longer for each next one."""
 
 _log = Logger("herdbook.open_log")
 
@@ -35,7 +32,7 @@ class OpenLog:
         live: The views that follow the log.
         past: The views at earlier positions.
         usage: The use of the models.
-        refreshing: Limits the background refreshes that run at the same time.
+        refreshing: Shares the time among the background refreshes of all nodes.
     """
 
     def __init__(self, storage: Storage, live: LiveViews, clock: Clock) -> None:
@@ -43,7 +40,7 @@ class OpenLog:
         self.live = live
         self.past = Past(storage)
         self.usage = UsageHistory(storage)
-        self.refreshing = asyncio.Semaphore(REFRESHES_AT_ONCE)
+        self.refreshing = RefreshTurns()
         self._announcements = _Announcements(storage.instances)
         self._saving = asyncio.Lock()
         self._following = self.past.following(live.views, clock)

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Final
 
 from herdbook.core.clock import Clock
+from herdbook.core.concurrency.refresh_turns import RefreshTurns
 from herdbook.core.concurrency.supervisor import BackgroundTask, TaskStatus, all_running
 from herdbook.core.errors import OllamaError
 from herdbook.core.logging import Logger
@@ -46,7 +47,7 @@ class Watch:
         reconciler: Refreshes the state of the server.
         keep_views: Saves snapshots of the views when they are due.
         load_pinned: Loads pinned models that were evicted, once there is room.
-        refreshing: Limits the refreshes of all nodes that run at the same time.
+        refreshing: Shares the time among the refreshes of all nodes.
         instances: Have the lease of the node.
         clock: Measures the intervals.
         settings: The intervals.
@@ -59,7 +60,7 @@ class Watch:
         *,
         keep_views: Callable[[], Awaitable[None]],
         load_pinned: Callable[[], Awaitable[None]],
-        refreshing: asyncio.Semaphore,
+        refreshing: RefreshTurns,
         instances: Instances,
         clock: Clock,
         settings: ManagerSettings,
@@ -90,8 +91,9 @@ class Watch:
             return
         self._began = self._clock.now()
         try:
-            async with all_running(*self._tasks):
-                yield
+            with self._refreshing.joined():
+                async with all_running(*self._tasks):
+                    yield
         finally:
             with suppress(StoreError):  # then it ends with this instance
                 await self._instances.release(self._lease)
@@ -111,6 +113,7 @@ class Watch:
             return None
         state = self._reconciler.last_state
         last = state.at if state else self._began
+        every_s = self._refreshing.refresh_every_s(every_s)
         allowed_s = MISSED * every_s + self._settings.refresh_timeout_s
         age_s = (self._clock.now() - last).total_seconds()
         return last if age_s > allowed_s else None
@@ -145,7 +148,7 @@ class Watch:
             await self._repository.catch_up()
             await self._keep_views()
             task.worked()
-            await self._clock.sleep(LEASE_POLL_S)
+            await self._clock.sleep(self._refreshing.poll_every_s(LEASE_POLL_S))
         waited, self._follows = self._follows, False
         if waited:
             self._began = self._clock.now()
@@ -156,10 +159,10 @@ class Watch:
         assert self._settings.reconcile_every_s is not None
         if self._repository.node_status().reached:
             self._lost_wait_s = self._settings.lost_wait_s
-            return self._settings.reconcile_every_s
+            return self._refreshing.refresh_every_s(self._settings.reconcile_every_s)
         wait_s = min(self._lost_wait_s, self._settings.lost_wait_max_s)
         self._lost_wait_s = 2 * wait_s
-        return wait_s
+        return self._refreshing.refresh_every_s(wait_s)
 
     async def _keep_pinned(self, task: BackgroundTask) -> None:
         """Load pinned models after each refresh; a long load delays no refresh."""
