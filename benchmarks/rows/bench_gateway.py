@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -15,6 +16,7 @@ from benchmarks.fast_server import MODEL
 from benchmarks.measure import Row, at_most, at_most_more, interleave, percentile
 from benchmarks.program import program
 from benchmarks.sizes import Sizes
+from herdbook.core import Fleet
 
 _BODY: Final = b'{"model":"%b","prompt":"hi"}' % MODEL.encode()
 _REQUEST: Final = (
@@ -23,6 +25,7 @@ _REQUEST: Final = (
 )
 _END: Final = b"0\r\n\r\n"
 _CLIENTS: Final = 50
+_NODES: Final = 3
 
 Measured: TypeAlias = Callable[[], Awaitable[list[float]]]
 
@@ -65,7 +68,11 @@ class Client(asyncio.Protocol):
 
 
 async def run(folder: Path, sizes: Sizes) -> list[Row]:
-    """Measure requests through the gateway and directly."""
+    """Measure requests through gateways of one node and of several, and directly."""
+    return [*await _one_node(folder, sizes), await _several_nodes(folder, sizes)]
+
+
+async def _one_node(folder: Path, sizes: Sizes) -> list[Row]:
     log = str(folder / "gateway.db")
     words = ("--listen", "127.0.0.1:0", "--db", log, "--ollama")
     with program("-m", "benchmarks.fast_server") as server:
@@ -106,6 +113,30 @@ async def run(folder: Path, sizes: Sizes) -> list[Row]:
             theirs=bare_crowd * 1e6,
         ),
     ]
+
+
+async def _several_nodes(folder: Path, sizes: Sizes) -> Row:
+    log = folder / "nodes.db"
+    with ExitStack() as stack:
+        serving = (program("-m", "benchmarks.fast_server") for _ in range(_NODES))
+        first, *others = [stack.enter_context(server) for server in serving]
+        async with Fleet.open(log, ollama=first, refresh=False) as fleet:
+            for number, server in enumerate(others):
+                await fleet.add(f"gpu{number}", server)
+        words = ("--listen", "127.0.0.1:0", "--db", str(log), "--ollama", first)
+        address = stack.enter_context(program("-m", "herdbook.cli", "gateway", *words))
+        runs = [partial(_first_s, url, sizes.relayed) for url in (address, first)]
+        ours, theirs = await interleave(
+            sizes.rounds, *(partial(_median, run) for run in runs)
+        )
+    return Row(
+        what=f"gateway over {_NODES} nodes: time to first byte, p50",
+        unit="ms",
+        ours=ours * 1e3,
+        beside="the bare server",
+        theirs=theirs * 1e3,
+        goal=at_most_more(1.5),
+    )
 
 
 async def _connected(url: str) -> Client:
