@@ -9,7 +9,7 @@ from support.cli_runner import SandboxThread
 from support.service_program import RunningService
 from support.web.html_client import HtmlClient, open_client, wait_until
 
-from herdbook.service.dashboard.pages import paging
+from herdbook.service.dashboard import paging
 
 SHARED = "gemma3:4b"
 NEW = "llama3.2:1b"
