@@ -12,23 +12,17 @@ import msgspec
 
 from herdbook.core import CallerError
 from herdbook.core.logging import Logger
-from herdbook.gateway.access.checks import KEY_HEADERS, Access, Caller, missing_role
+from herdbook.gateway.access.checks import KEY_HEADERS, Access
 from herdbook.gateway.access.limits import named_models
 from herdbook.gateway.access.quotas import Quotas
+from herdbook.gateway.bodies import check_body, must_collect
 from herdbook.gateway.connections.client import ClientConnection
 from herdbook.gateway.connections.exchange import Exchange
 from herdbook.gateway.lists import Lists
 from herdbook.gateway.observer import NO_OBSERVER, GatewayObserver
 from herdbook.gateway.protocol.answers import Refusal
 from herdbook.gateway.protocol.endpoints import (
-    FORMS,
-    LOADS,
-    MODEL_CARDS,
-    NAMING,
-    OPERATE,
-    READ,
     SAFE_METHODS,
-    SHOWS,
     Effect,
     Endpoint,
 )
@@ -36,11 +30,9 @@ from herdbook.gateway.protocol.heads import (
     Headers,
     Request,
     request_head,
-    value_of,
     with_length,
 )
 from herdbook.gateway.recording.uses import Use, Watched
-from herdbook.gateway.rewriting.requests import only_loads
 from herdbook.gateway.routing.upstreams import (
     Route,
     Router,
@@ -120,10 +112,11 @@ class Relay:
             if self.settings.strict and not self._records():
                 raise Refusal(503, "Uses cannot be recorded now. Try again later.")
             watched = Watched(endpoint, caller)
-        collects = self._collects(request, endpoint, caller)
-        lists = Lists.are_wanted(request.method, endpoint.path)
         wanted = Wanted(endpoint, request, caller)
-        merges = lists and len(self._router.upstreams) > 1
+        several = len(self._router.upstreams) > 1
+        collects = must_collect(wanted, self.settings, several=several)
+        lists = Lists.are_wanted(request.method, endpoint.path)
+        merges = lists and several
         route = None if collects or merges else self._router.route(wanted)
         counted = endpoint.effect is Effect.USE
         if counted:
@@ -150,25 +143,6 @@ class Relay:
     def _records(self) -> bool:
         return all(each.recorder.works for each in self._router.upstreams)
 
-    def _collects(self, request: Request, endpoint: Endpoint, caller: Caller) -> bool:
-        """Whether a request may have to be changed or refused by its body.
-
-        Raises:
-            Refusal: The models of the request cannot be checked, or are not those
-                that the token may use.
-        """
-        compressed = value_of(request.headers, b"content-encoding") is not None
-        if caller.limits.models:
-            return _has_checked_body(request, endpoint, caller, compressed=compressed)
-        if compressed:
-            return False
-        if caller.role == READ and endpoint.path in LOADS:
-            return True
-        if len(self._router.upstreams) > 1:
-            return endpoint.effect is not Effect.NONE or endpoint.path in NAMING
-        changes = endpoint.effect is Effect.USE or endpoint.path in SHOWS
-        return changes and not self.settings.plain
-
     def _check_body(
         self, wanted: Wanted, exchange: Exchange, body: bytes | None
     ) -> None:
@@ -177,10 +151,7 @@ class Relay:
         Raises:
             Refusal: No model fits what is requested, or the token must not use it.
         """
-        if body is None and wanted.caller.limits.models:
-            raise Refusal(413, "A token limited to models cannot send this much.")
-        if body is not None and wanted.endpoint.path in LOADS:
-            _check_load(wanted.caller, body)
+        check_body(wanted, body)
         wanted = wanted._replace(request=exchange.request, body=body)
         self._send_collected(exchange, wanted, self._router.route(wanted))
 
@@ -364,40 +335,6 @@ class _Sent:
     def end(self, exchange: Exchange) -> None:
         """Note that the request ended there."""
         self.upstream.end(self.model, exchange.watched)
-
-
-def _check_load(caller: Caller, body: bytes) -> None:
-    """Check that who only loads or unloads a model may do that.
-
-    Raises:
-        Refusal: The token has too low a role.
-    """
-    if caller.role == READ and only_loads(body):
-        raise missing_role(caller, OPERATE)
-
-
-def _has_checked_body(
-    request: Request, endpoint: Endpoint, caller: Caller, *, compressed: bool
-) -> bool:
-    """Return whether the body of a token limited to models has to be checked.
-
-    Raises:
-        Refusal: The models of the request cannot be checked, or are not those that
-            the token may use.
-    """
-    named = endpoint.effect is not Effect.NONE or endpoint.path in NAMING
-    if named and endpoint.path not in FORMS:
-        if compressed:
-            raise Refusal(403, "A token limited to models cannot send this coding.")
-        return request.method not in SAFE_METHODS
-    if request.method not in SAFE_METHODS:
-        raise Refusal(
-            403, f"A token limited to models cannot use {endpoint.path[:200]}."
-        )
-    card = endpoint.path.removeprefix(MODEL_CARDS)
-    if card != endpoint.path:
-        caller.limits.check_models([card], caller.name)
-    return False
 
 
 @asynccontextmanager

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 
 from herdbook.core.errors import InvalidNameError, WrongExpectedVersionError
 from herdbook.core.history.read_model import ReadModel
 from herdbook.core.reconcile.reconciler import Reconciler
+from herdbook.core.reconcile.use_watch import Relayed
 from herdbook.core.repository import ATTEMPTS, ModelRepository
 from herdbook.events.facts import ModelUsed, UseFailed, UsesNotRecorded
 from herdbook.events.recorded import Cause
@@ -51,14 +52,14 @@ class Uses:
             return None
 
     def relaying(
-        self, unrecorded: Callable[[], Collection[str]]
+        self, unrecorded: Callable[[], Mapping[str, Relayed]]
     ) -> AbstractAsyncContextManager[None]:
         """Let a gateway record the uses that it relays, while the block runs.
 
         They move the expiry of runners like other uses, and are not observed again.
 
         Args:
-            unrecorded: Returns the canonical names of models with uses that the
+            unrecorded: Returns the models, by canonical name, with requests that the
                 gateway relays now or has not recorded yet.
         """
         return self._reconciler.uses.relaying(unrecorded)

@@ -270,7 +270,8 @@ class Reconciler:
         _warn_of(comparison.newly_unreadable)
         for number, name in enumerate(comparison.names(), start=1):
             for drift in comparison.drifts_of(name):
-                if not await self._record(drift, recovered, actors.get(drift.name)):
+                actor = actors.get(name) or self.uses.client_behind(name, drift.facts)
+                if not await self._record(drift, recovered, actor):
                     break  # later facts were decided at the version after this one
             if number % COMPARED_AT_ONCE == 0:
                 await asyncio.sleep(0)

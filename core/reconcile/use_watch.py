@@ -5,15 +5,28 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from herdbook.core.concurrency.work_tracker import WorkTracker
 from herdbook.core.reconcile.observed_uses import Sighting, UseEvidence, sightings
 from herdbook.core.reconcile.server_state import ServerState
+from herdbook.events.facts import Fact, ModelLoaded, RunnerChanged
 
 SETTLED_AFTER: Final = timedelta(seconds=5)
 """Time after which the gateways of other instances have recorded a use. They record
 once a second."""
+
+
+class Relayed(NamedTuple):
+    """A request about a model that a gateway relays, or has not recorded yet.
+
+    Attributes:
+        actor: Who sent it; None if that does not matter.
+        changes: Whether it changes the model. A use may only load it.
+    """
+
+    actor: str | None
+    changes: bool = False
 
 
 class UseWatch:
@@ -28,7 +41,7 @@ class UseWatch:
         self._sightings: dict[str, Sighting] = {}
         self._unsettled: dict[str, list[Sighting]] = {}
         self._recorded_at: dict[str, datetime] = {}
-        self._unrecorded: Callable[[], Collection[str]] | None = None
+        self._unrecorded: Callable[[], Mapping[str, Relayed]] | None = None
         self._relayed_elsewhere = False
 
     @property
@@ -44,7 +57,7 @@ class UseWatch:
 
     @asynccontextmanager
     async def relaying(
-        self, unrecorded: Callable[[], Collection[str]]
+        self, unrecorded: Callable[[], Mapping[str, Relayed]]
     ) -> AsyncIterator[None]:
         """Leave uses that a gateway relays to it, while the block runs.
 
@@ -52,7 +65,7 @@ class UseWatch:
         uses the gateway has not recorded yet.
 
         Args:
-            unrecorded: Returns the models with uses that are not recorded yet.
+            unrecorded: Returns the models with requests that are not recorded yet.
         """
         self._unrecorded = unrecorded
         try:
@@ -60,6 +73,22 @@ class UseWatch:
                 yield
         finally:
             self._unrecorded = None
+
+    def client_behind(self, name: str, facts: Collection[Fact]) -> str | None:
+        """Return the client of the gateway whose request led to a change.
+
+        Args:
+            name: The model.
+            facts: What changed.
+
+        Returns:
+            The actor; None if no request is known that may have led to it.
+        """
+        relayed = None if self._unrecorded is None else self._unrecorded().get(name)
+        if relayed is None:
+            return None
+        loads = any(isinstance(fact, ModelLoaded | RunnerChanged) for fact in facts)
+        return relayed.actor if relayed.changes or loads else None
 
     def recorded(self, name: str, at: datetime) -> None:
         """Note that an observed use of a model was recorded."""

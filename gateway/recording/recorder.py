@@ -15,6 +15,7 @@ from typing import Final
 from herdbook.core import HerdbookError, ModelState
 from herdbook.core.logging import Logger
 from herdbook.core.operations.uses import Uses
+from herdbook.core.reconcile.use_watch import Relayed
 from herdbook.events.errors import StoreError
 from herdbook.events.facts import UseOutcome
 from herdbook.gateway.access.quotas import Spending
@@ -54,7 +55,7 @@ class UseRecorder:
         self._spending = spending
         self._running = running
         self._folds: dict[FoldKey, Fold] = {}
-        self._flushing: frozenset[str] = frozenset()
+        self._flushing: Collection[FoldKey] = ()
         self._changes: dict[str, str | None] = {}
         self._missing = Missing()
         self._works = True
@@ -76,13 +77,33 @@ class UseRecorder:
         """Number of uses that are missing in the log so far."""
         return self._missing.count
 
-    def unrecorded(self) -> set[str]:
-        """Return the models with uses or changes that are not in the log yet."""
-        names = {watched.model for watched in self._running}
-        names |= {key.model for key in self._folds}
-        names |= self._flushing | self._changes.keys()
-        found = (self._uses.status(name) for name in names if name)
-        return {status.name for status in found if status is not None}
+    def unrecorded(self) -> dict[str, Relayed]:
+        """Return the models with uses or changes that are not in the log yet.
+
+        Of several requests for a model, one that changes it counts, else the oldest.
+        """
+        found: dict[str, Relayed] = {}
+        for name, actor in self._changes.items():
+            if actor is not None:
+                self._add_relayed(found, name, Relayed(actor, changes=True))
+        for key in (*self._flushing, *self._folds):
+            self._add_relayed(found, key.model, Relayed(key.caller.actor))
+        for watched in sorted(self._running, key=lambda one: one.started):
+            changes = watched.endpoint.effect is Effect.CHANGE
+            relayed = Relayed(watched.caller.actor, changes)
+            self._add_relayed(found, watched.model, relayed)
+        for name in self._changes:
+            self._add_relayed(found, name, Relayed(None))
+        return found
+
+    def _add_relayed(
+        self, found: dict[str, Relayed], name: str, relayed: Relayed
+    ) -> None:
+        status = self._uses.status(name) if name else None
+        if status is not None:
+            known = found.get(status.name)
+            if known is None or (relayed.changes and not known.changes):
+                found[status.name] = relayed
 
     def add(self, use: Use) -> None:
         """Take a request that has ended."""
@@ -131,11 +152,11 @@ class UseRecorder:
         """Record what was collected so far."""
         folds, self._folds = self._folds, {}
         changes, self._changes = self._changes, {}
-        self._flushing = frozenset(key.model for key in folds)
+        self._flushing = folds
         try:
             await self._record_all(folds, changes)
         finally:
-            self._flushing = frozenset()
+            self._flushing = ()
 
     async def _record_all(
         self, folds: dict[FoldKey, Fold], changes: dict[str, str | None]

@@ -96,34 +96,37 @@ class Watched:
         caller: Who asked.
 
     Attributes:
+        endpoint: What was asked.
+        caller: Who asked.
+        started: When the request arrived, seconds of the monotonic clock.
         report: Called with the use at the end; set before that.
     """
 
     __slots__ = (
         "_asked_bytes",
-        "_caller",
         "_chosen",
         "_complete",
         "_decoder",
-        "_endpoint",
         "_first",
         "_head",
         "_lines",
         "_scan",
-        "_started",
         "_started_at",
         "_status",
         "_tail",
+        "caller",
+        "endpoint",
         "report",
+        "started",
     )
 
     def __init__(self, endpoint: Endpoint, caller: Caller) -> None:
-        self._endpoint = endpoint
-        self._caller = caller
+        self.endpoint = endpoint
+        self.caller = caller
         self.report: Callable[[Use], None] = lambda _: None
         is_form = endpoint.path in FORMS
         self._scan = FormScan(_KEYS) if is_form else ModelScan(_KEYS)
-        self._started = time.monotonic()
+        self.started = time.monotonic()
         self._started_at = time.time()
         self._chosen = ("", "")
         self._asked_bytes = self._lines = 0
@@ -197,13 +200,13 @@ class Watched:
         unreported = self._unreported(counts, outcome, answered=first is not None)
         self.report(
             Use(
-                endpoint=self._endpoint,
-                caller=self._caller,
+                endpoint=self.endpoint,
+                caller=self.caller,
                 model=self.model,
                 role=self._chosen[1],
                 started_at=datetime.fromtimestamp(self._started_at, UTC),
-                duration_s=now - self._started,
-                first_token_s=None if first is None else first - self._started,
+                duration_s=now - self.started,
+                first_token_s=None if first is None else first - self.started,
                 outcome=outcome,
                 failure=failure,
                 counts=counts,
@@ -219,14 +222,14 @@ class Watched:
         A client that leaves before the answer begins has made the server read its
         prompt; a server that fails then has done nothing for it.
         """
-        used = self._complete and self._endpoint.effect is Effect.USE
+        used = self._complete and self.endpoint.effect is Effect.USE
         if not used or counts.only:
             return Unreported()
         if not answered and outcome is not UseOutcome.CLIENT_LEFT:
             return Unreported()
         pieces = 0
-        if counts.output_tokens is None and self._endpoint.path not in NO_TEXT:
-            lines, others = lines_of_a_piece(self._endpoint)
+        if counts.output_tokens is None and self.endpoint.path not in NO_TEXT:
+            lines, others = lines_of_a_piece(self.endpoint)
             pieces = max(self._lines // lines - others, 0)
         return Unreported(
             self._asked_bytes if counts.prompt_tokens is None else 0, pieces

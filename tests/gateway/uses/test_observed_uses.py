@@ -13,7 +13,7 @@ from support.recordings.gateway import Place, place, second_gateway
 
 from herdbook.core import Cause, ManagerSettings, ModelManager
 from herdbook.core.reconcile import use_watch
-from herdbook.events.facts import KeepAliveRenewed, ModelUsed
+from herdbook.events.facts import KeepAliveRenewed, ModelLoaded, ModelUsed
 from herdbook.gateway.recording import recorder
 
 MODEL = "llama3.2:3b"
@@ -67,6 +67,20 @@ async def test_use_that_is_being_relayed_is_not_observed() -> None:
         await there.manager.refresh()
 
         assert await observed(there) == 0
+
+
+async def test_load_that_a_refresh_sees_first_is_by_the_client() -> None:
+    async with place(tokens=True) as there:
+        key = {"Authorization": "Bearer key-ann"}
+        body = generate(stream=True, options={"num_predict": 40})
+        asked = there.http.stream("POST", "/api/generate", json=body, headers=key)
+        async with asked as answer:
+            async for _ in answer.aiter_lines():
+                await there.manager.refresh()
+        await there.wait_for(ModelUsed)
+
+        (loaded,) = await there.events(ModelLoaded)
+        assert (loaded.actor, loaded.cause) == ("api:ann", Cause.OBSERVED)
 
 
 async def test_load_through_the_gateway_is_a_renewal_by_the_client() -> None:
