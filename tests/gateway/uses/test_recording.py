@@ -300,7 +300,7 @@ async def test_uses_that_are_left_are_recorded_when_the_gateway_stops(
         assert (await manager.get_status(MODEL)).uses == 1
 
 
-async def full(*_: object) -> None:
+async def full(*_: object, **__: object) -> None:
     raise StoreFullError("the log", "disk is full")
 
 
