@@ -17,6 +17,7 @@ from platform import python_version
 
 import msgspec
 
+from herdbook.core.checks import archives
 from herdbook.core.checks.database import check_database
 from herdbook.core.checks.log import (
     check_instances,
@@ -144,8 +145,10 @@ async def _check_log_and_server(
     """Open the log and compare it with the server."""
     async with Storage.open(log, clock) as storage:
         before = (await storage.store.head()).position
+        of_archives = await archives.diagnose(storage)
     async with _open(options, log, clock) as fleet:
         return [
+            *of_archives,
             *([_check_instances(log)] if isinstance(log, Path) else []),
             *_events((await fleet.home.now()).findings),
             *[each async for each in _interrupted_work(fleet.home, before)],

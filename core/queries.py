@@ -15,6 +15,7 @@ from herdbook.core.desired import desired
 from herdbook.core.desired.desired import DesiredSet
 from herdbook.core.errors import CallerError
 from herdbook.core.history import pages as log_pages
+from herdbook.core.history.available import AvailableHistory
 from herdbook.core.history.diff import Difference, difference
 from herdbook.core.history.explain import Explanation
 from herdbook.core.history.explain import explain as explain_state
@@ -26,9 +27,10 @@ from herdbook.core.models.configuration import ModelOptions
 from herdbook.core.models.registry import ModelRegistry, Suggestion
 from herdbook.core.open_log import OpenLog
 from herdbook.core.repository import ModelRepository
+from herdbook.events.archive_file import ArchiveMissingError, DamagedArchiveError
 from herdbook.events.facts import Capability
 from herdbook.events.recorded import RecordedEvent
-from herdbook.events.store import Head
+from herdbook.events.store import ArchivedStore, Head
 from herdbook.events.streams import is_of_node, model_stream
 from herdbook.events.times import position_at
 from herdbook.events.verify import Verification
@@ -307,13 +309,54 @@ class Queries:
             node: The node of the model, by default that of the manager; without a
                 model, only the events of this node and its models.
         """
-        view = HistoryView(chosen)
+        return await self._history(name, chosen, node)
+
+    async def available_history(
+        self,
+        name: str | None = None,
+        chosen: HistoryFilter | None = None,
+        *,
+        node: str | None = None,
+    ) -> AvailableHistory:
+        """Return the history, as far as the archives of the log are there.
+
+        If an archive that it needs is missing or damaged, it begins after the last
+        archive.
+
+        Args:
+            name: As in ``history``.
+            chosen: As in ``history``.
+            node: As in ``history``.
+        """
+        try:
+            return AvailableHistory(entries=await self._history(name, chosen, node))
+        except (ArchiveMissingError, DamagedArchiveError) as error:
+            entries = await self._history(name, chosen, node, archived=False)
+            missing = f"{error.subject} {error.state}"
+            return AvailableHistory(entries=entries, missing=missing)
+
+    async def _history(
+        self,
+        name: str | None,
+        chosen: HistoryFilter | None,
+        node: str | None,
+        *,
+        archived: bool = True,
+    ) -> list[HistoryEntry]:
+        view, store, after = HistoryView(chosen), self._storage.store, 0
+        archives = None
+        if not archived and isinstance(store, ArchivedStore):
+            archives = store
         if name is None:
-            recorded = self._storage.store.read_all()
+            if archives:
+                after = (await archives.archives())[-1].last
+            recorded = store.read_all(after=after)
         else:
             own = (await self.now()).spelled(name) if node is None else name
             stream = model_stream(node or self._repository.node, own)
-            recorded = self._storage.store.read_stream(stream)
+            if archives:
+                after = (await archives.archived_versions()).get(stream, 0)
+            recorded = store.read_stream(stream, after_version=after)
         async for event in recorded:
             if node is None or is_of_node(event.stream, node):
                 view.apply(event)

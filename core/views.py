@@ -10,9 +10,10 @@ import msgspec
 
 from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.core.logging import Logger
+from herdbook.events.archive_file import ArchiveMissingError
 from herdbook.events.errors import CorruptLogError, HerdbookError
 from herdbook.events.recorded import GENESIS, RecordedEvent
-from herdbook.events.store import EventStore, StoredView, ViewStore
+from herdbook.events.store import ArchivedStore, EventStore, StoredView, ViewStore
 from herdbook.projections.recommendation import RecommendationView
 from herdbook.projections.statistics import StatisticsView
 from herdbook.projections.status_view import StatusView
@@ -123,19 +124,96 @@ async def restore(store: EventStore, snapshots: ViewStore) -> Views:
         ValueError,
     ) as error:
         _log.warning("snapshot_unusable", reason=str(error))
-        views = Views()
+        views = None
+    views = views or await at_boundary(store) or Views()
     await views.replay(store)
     return views
+
+
+async def at_boundary(store: EventStore, position: int | None = None) -> Views | None:
+    """Return the views at the end of an archive, from the log itself.
+
+    None if there is no archive, or if the log has them in another format or damaged;
+    then the archives are replayed.
+
+    Args:
+        store: The log.
+        position: The last archive that ends here or before; None for the last one.
+    """
+    stored = await _stored_at_boundary(store, position)
+    if any(kind.name not in stored for kind in _KINDS):
+        return None
+    status, recommendation, statistics = (stored[kind.name] for kind in _KINDS)
+    views = Views()
+    views.status = StatusView.load(status.data)
+    views.recommendation = RecommendationView.load(recommendation.data)
+    views.statistics = StatisticsView.load(statistics.data)
+    views.position, views.hash = status.position, status.hash
+    return views
+
+
+async def usage_at_boundary(store: EventStore) -> UsageView | None:
+    """Return the use of the models at the end of the last archive; see above."""
+    stored = (await _stored_at_boundary(store)).get(UsageView.name)
+    if stored is None:
+        return None
+    view = UsageView.load(stored.data)
+    view.position = stored.position
+    return view
+
+
+async def _stored_at_boundary(
+    store: EventStore, position: int | None = None
+) -> dict[str, StoredView]:
+    if not isinstance(store, ArchivedStore):
+        return {}
+    try:
+        stored = await store.boundary_views(position)
+    except CorruptLogError as error:
+        _log.warning("snapshot_unusable", reason=str(error))
+        return {}
+    kinds: tuple[type[View], ...] = (*_KINDS, UsageView)
+    forms = {kind.name: kind.form for kind in kinds}
+    return {view.name: view for view in stored if forms.get(view.name) == view.version}
+
+
+async def at_archive(store: EventStore, archive: int) -> tuple[Views, list[StoredView]]:
+    """Replay the views up to a new boundary.
+
+    Args:
+        store: The log.
+        archive: Position of the boundary.
+
+    Returns:
+        The views, and the state of each to keep.
+    """
+    views = await at_boundary(store)
+    usage = await usage_at_boundary(store)
+    if views is None or usage is None:
+        views, usage = Views(), UsageView()
+    await views.replay(store, until=archive, follow=usage.apply)
+    usage.position = views.position
+    kept = [
+        StoredView(
+            name=view.name,
+            version=view.form,
+            position=views.position,
+            hash=views.hash,
+            data=view.dump(),
+        )
+        for view in (views.status, views.recommendation, views.statistics, usage)
+    ]
+    return views, kept
 
 
 class _UnusableSnapshotError(Exception):
     """A snapshot that cannot be used."""
 
 
-async def _from_snapshots(store: EventStore, snapshots: ViewStore) -> Views:
+async def _from_snapshots(store: EventStore, snapshots: ViewStore) -> Views | None:
     found = [await snapshots.load_view(kind.name) for kind in _KINDS]
     if not any(found):
-        return Views()
+        return None
     stored = [snapshot for snapshot in found if snapshot is not None]
     first = stored[0]
     if len(stored) < len(_KINDS):
@@ -182,10 +260,32 @@ async def check(
     Raises:
         CorruptLogError: The log itself cannot be replayed.
     """
+    views, usage = Views(), UsageView()
+    if is_missing := await _is_archive_missing(store):
+        views = await at_boundary(store) or views
+        usage = await usage_at_boundary(store) or usage
+    findings, checks = await _snapshot_checks(snapshots, usage)
+    checks += more
+    if is_missing and not views.position:
+        return findings  # a replay needs the archive, as verify says
+    if not is_missing:
+        for kept in (await _stored_at_boundary(store)).values():
+            checks.append((kept.position, partial(_compare, kept, usage)))
+    checks = [check for check in checks if check[0] >= views.position]
+    follow = usage.apply
+    for position, compare in sorted(checks, key=lambda one: one[0]):
+        await views.replay(store, until=position, follow=follow)
+        if message := await compare(views):
+            findings.append(message)
+    return findings
+
+
+async def _snapshot_checks(
+    snapshots: ViewStore, usage: UsageView
+) -> tuple[list[str], list[Check]]:
+    """Return what is wrong with the newest snapshots, and a check for each."""
     findings: list[str] = []
-    checks = [*more]
-    usage = UsageView()
-    follow = None
+    checks: list[Check] = []
     kinds: tuple[type[View], ...] = (*_KINDS, UsageView)
     for kind in kinds:
         try:
@@ -195,14 +295,18 @@ async def check(
             continue
         if snapshot is not None and snapshot.version == kind.form:
             checks.append((snapshot.position, partial(_compare, snapshot, usage)))
-            if kind is UsageView:
-                follow = usage.apply
-    views = Views()
-    for position, compare in sorted(checks, key=lambda one: one[0]):
-        await views.replay(store, until=position, follow=follow)
-        if message := await compare(views):
-            findings.append(message)
-    return findings
+    return findings, checks
+
+
+async def _is_archive_missing(store: EventStore) -> bool:
+    if not isinstance(store, ArchivedStore):
+        return False
+    try:
+        for archive in await store.archives():
+            store.path_of(archive)
+    except ArchiveMissingError:
+        return True
+    return False
 
 
 async def _compare(snapshot: StoredView, usage: UsageView, replayed: Views) -> str:

@@ -12,11 +12,13 @@
         │   ├── LeaseLostError         the instance no longer holds its lease
         │   └── EventIdConflictError
         ├── CorruptLogError            the stored data are damaged
+        │   ├── DamagedArchiveError    (``archive_file.py``)
         │   ├── UnknownEventTypeError
         │   └── UndecodableEventError
         ├── OutcomeUnknownError        recorded or not; append again to resolve
         ├── StoreClosedError
         ├── StoreUnavailableError      locked, unreadable, not writable
+        │   ├── ArchiveMissingError    (``archive_file.py``)
         │   └── InterruptedWriteError  resolved by the writer; never raised to callers
         ├── StoreFullError             no space left for the log
         ├── NotALogError               the file belongs to another program

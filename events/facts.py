@@ -693,6 +693,33 @@ class AnchorReceived(Fact, frozen=True, kw_only=True):
     text: str
 
 
+class LogArchived(Fact, frozen=True, kw_only=True):
+    """Recorded when the oldest events of the log moved to an archive.
+
+    Attributes:
+        first: Position of the first event in the archive.
+        last: Position of the last one, the boundary.
+        hash: Hash of the event at the boundary.
+        root: Root of the Merkle tree over all events up to the boundary.
+        origin: Which log: ``herdbook/`` and the id of its first event.
+        file: Name of the archive's file.
+        sha256: SHA-256 of the file.
+        views: Checksum of the state of each view at the boundary, by name and format
+            number: ``status/4``.
+        signature: Signature over all of this; empty without a key.
+    """
+
+    first: Count
+    last: Count
+    hash: str
+    root: str
+    origin: str
+    file: str
+    sha256: str
+    views: dict[str, str]
+    signature: str = ""
+
+
 FACTS: tuple[type[Fact], ...] = (
     ModelDiscovered,
     ModelVanished,
@@ -731,6 +758,7 @@ FACTS: tuple[type[Fact], ...] = (
     NodeRemoved,
     UsesNotRecorded,
     AnchorReceived,
+    LogArchived,
 )
 """All facts."""
 

@@ -33,6 +33,7 @@ class Kind(StrEnum):
     HEAD = "head"
     ANCHOR = "anchor"
     FILE = "file"
+    ARCHIVE = "archive"
     SNAPSHOT = "snapshot"
 
 

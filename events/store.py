@@ -26,11 +26,13 @@ from collections.abc import (
 from datetime import datetime
 from enum import Enum
 from hashlib import sha256
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
 
 import msgspec
 
+from herdbook.events.archive_file import Archive
 from herdbook.events.errors import CallerError
 from herdbook.events.recorded import GENESIS, NewEvent, RecordedEvent, StoredEvent
 from herdbook.events.streams import check_stream
@@ -340,6 +342,104 @@ class Holder(msgspec.Struct, frozen=True):
     instance: str
     host: str = ""
     process: int | None = None
+
+
+@runtime_checkable
+class ArchivedStore(Protocol):
+    """A store that can move its oldest events to archives, and reads them there."""
+
+    async def archives(self) -> Sequence[Archive]:
+        """Return the archives, in order."""
+        ...
+
+    def path_of(self, archive: Archive) -> Path:
+        """Return where the file of an archive is.
+
+        Raises:
+            ArchiveMissingError: It is in no known place.
+        """
+        ...
+
+    async def boundary_views(self, position: int | None = None) -> Sequence[StoredView]:
+        """Return the state of the views at the end of an archive.
+
+        Args:
+            position: The last archive that ends here or before; None for the last one.
+
+        Raises:
+            CorruptLogError: One is damaged.
+        """
+        ...
+
+    async def archived_versions(self) -> Mapping[str, int]:
+        """Return the versions of the streams at the end of the last archive."""
+        ...
+
+    async def keep_ids(self, *, after: int, until: int) -> None:
+        """Keep the ids of events that will be archived, so that they stay unique.
+
+        Args:
+            after: Position before the first event.
+            until: Position of the last event.
+
+        Raises:
+            StoreError: None was kept; they may be kept again.
+        """
+        ...
+
+    async def seal(
+        self,
+        archive: Archive,
+        *,
+        stream: str,
+        event: NewEvent,
+        versions: Mapping[str, int],
+        views: Sequence[StoredView],
+    ) -> None:
+        """Record an archive whose file is complete, all of this or nothing.
+
+        From then on its events may be deleted; they are read from the file.
+
+        Args:
+            archive: The archive; the ids of its events are kept already.
+            stream: Where the event is appended.
+            event: The event that announces the archive.
+            versions: The last version of each stream in it.
+            views: The state of the views at its end.
+
+        Raises:
+            ConflictError: It does not follow the last archive.
+            StoreError: It was not recorded, or the log shows whether it was.
+        """
+        ...
+
+    async def has_archived(self) -> bool:
+        """Return whether the log still has events that are archived."""
+        ...
+
+    async def delete_archived(self, limit: int) -> int:
+        """Delete the oldest archived events; return how many.
+
+        Raises:
+            StoreError: None was deleted.
+        """
+        ...
+
+    async def free_bytes(self) -> tuple[int, int]:
+        """Return the unused and the used bytes of the file.
+
+        Raises:
+            StoreError: The log cannot be read.
+        """
+        ...
+
+    async def shrink(self) -> None:
+        """Give the space of deleted events back to the file system.
+
+        Raises:
+            StoreError: Another process holds a lock, or the disk is full.
+        """
+        ...
 
 
 class Instances(Protocol):

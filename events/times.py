@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from herdbook.events.errors import CallerError, CorruptLogError
-from herdbook.events.store import EventStore
+from herdbook.events.store import ArchivedStore, EventStore
 
 
 async def position_at(store: EventStore, time: datetime) -> int:
@@ -38,6 +38,13 @@ async def position_at(store: EventStore, time: datetime) -> int:
         ) from error
     # Event low was recorded by then (0 is before the first); event high + 1 was not.
     low, high = 0, (await store.head()).position
+    # An archive that is missing is not needed for a time after it.
+    for archive in await store.archives() if isinstance(store, ArchivedStore) else ():
+        if datetime.fromisoformat(archive.recorded_at) <= wanted:
+            low = archive.last
+        else:
+            high = archive.last - 1
+            break
     while low < high:
         middle = (low + high + 1) // 2
         if await _recorded_at(store, middle) <= wanted:

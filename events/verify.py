@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import NoReturn, Protocol, runtime_checkable
@@ -20,6 +20,11 @@ from typing import NoReturn, Protocol, runtime_checkable
 import msgspec
 
 from herdbook.events import codec
+from herdbook.events.archive_file import (
+    Archive,
+    ArchiveMissingError,
+    DamagedArchiveError,
+)
 from herdbook.events.errors import CorruptLogError, StoreError
 from herdbook.events.findings import (
     Finding,
@@ -43,7 +48,7 @@ from herdbook.events.recorded import (
     canonical_bytes,
     chained_hash,
 )
-from herdbook.events.store import EventStore, Head
+from herdbook.events.store import ArchivedStore, EventStore, Head
 from herdbook.events.streams import model_of
 
 MOST_UNREADABLE = 100
@@ -59,12 +64,15 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         set_back: Number of events recorded earlier than their predecessor. Clocks
             may be set back, so this is not a finding.
         findings: Problems in order of position; empty for a sound log.
+        missing: Which archives were missing, so that their events were not verified;
+            empty if all events were.
     """
 
     events: int
     head: Head
     set_back: int
     findings: tuple[Finding, ...]
+    missing: str = ""
 
 
 @runtime_checkable
@@ -116,8 +124,33 @@ class _Check:
             if at > 0:
                 self._anchors[at].add(hash_)
         self._streams: dict[str, _Stream] = {}
+        self._knows_all_streams = True
         self._recorded_at = ""
         self._second = ""  # the last one of a valid time, such as 2026-01-02T03:04:05.
+        self.missing: list[str] = []
+
+    def begin_after(
+        self, archive: Archive, versions: Mapping[str, int] | None, reason: str
+    ) -> None:
+        """Begin after an archive whose events cannot be read.
+
+        Args:
+            archive: The archive.
+            versions: The versions of the streams at its end, if they are known.
+            reason: Why it cannot be read.
+        """
+        self.head = Head(archive.last, archive.hash)
+        self._knows_all_streams = versions is not None
+        self._streams = {
+            stream: _Stream(version, None, model_of(stream) is not None)
+            for stream, version in (versions or {}).items()
+        }
+        for at in [at for at in self._anchors if archive.first <= at < archive.last]:
+            del self._anchors[at]
+            self.find(at, Kind.ANCHOR, f"cannot be compared with an anchor: {reason}")
+        for anchored in self._anchors.pop(archive.last, {archive.hash}):
+            if anchored != archive.hash:
+                self.find(archive.last, Kind.ANCHOR, _contradicts(anchored))
 
     def find(self, position: int, kind: Kind, message: str) -> None:
         """Add a finding."""
@@ -223,12 +256,11 @@ class _Check:
             yield Kind.HASH, "was changed, or does not follow the event before it"
         for anchored in self._anchors.pop(event.position, {event.hash}):
             if anchored != event.hash:
-                yield (
-                    Kind.ANCHOR,
-                    f"does not have the hash of the anchor, {anchored[:12]}",
-                )
+                yield Kind.ANCHOR, _contradicts(anchored)
 
     def _check_version(self, event: StoredEvent) -> Iterator[tuple[Kind, str]]:
+        if not self._knows_all_streams and event.stream not in self._streams:
+            return
         version = self._streams.get(event.stream, _Stream()).version
         if event.version != version + 1:
             yield Kind.VERSION, f"follows version {version} of {event.stream}"
@@ -237,7 +269,8 @@ class _Check:
         """Check an event against its stream, and update the stream."""
         at, type_, stream = event.position, event.type, event.stream
         is_new = stream not in self._streams
-        before = self._streams.get(stream, _Stream()).lifecycle
+        unknown = _Stream(lifecycle=INITIAL if self._knows_all_streams else None)
+        before = self._streams.get(stream, unknown).lifecycle
         key = model_of(stream)
         if is_new and key is not None and not self._is_canonical(key.name):
             yield not_canonical(at, stream)
@@ -270,6 +303,10 @@ class _Check:
                 Kind.HEAD,
                 f"is the last event, but the head is #{end.position} {end.hash}",
             )
+
+
+def _contradicts(anchored: str) -> str:
+    return f"does not have the hash of the anchor, {anchored[:12]}"
 
 
 def _check_data(event: StoredEvent) -> Iterator[tuple[Kind, str]]:
@@ -328,6 +365,7 @@ async def verify(
     return Verification(
         events=check.events,
         head=check.head,
+        missing="; ".join(check.missing),
         set_back=check.set_back,
         findings=tuple(sorted(check.findings, key=lambda finding: finding.position)),
     )
@@ -363,6 +401,8 @@ async def _read(
                     _refuse_order(event, position)
                 yield event
                 position = event.position
+        except (ArchiveMissingError, DamagedArchiveError) as error:
+            position, limit = await _skip_archive(store, check, error, position)
         except CorruptLogError as error:
             if limit is None:  # somewhere in the next page: read one by one
                 limit = 1
@@ -375,6 +415,29 @@ async def _read(
         else:
             if limit is None or position == before:
                 return
+
+
+async def _skip_archive(
+    store: EventStore,
+    check: _Check,
+    error: ArchiveMissingError | DamagedArchiveError,
+    position: int,
+) -> tuple[int, int | None]:
+    """Return where to continue, and how many events to read there."""
+    if position < error.first - 1:  # the page ends in that archive
+        return position, error.first - 1 - position
+    assert isinstance(store, ArchivedStore)  # others do not raise the error
+    archives = await store.archives()
+    archive = next(each for each in archives if each.last == error.last)
+    reason = f"{error.subject} {error.state}"
+    if isinstance(error, DamagedArchiveError):
+        check.find(0, Kind.ARCHIVE, reason)
+    else:
+        check.missing.append(reason)
+    is_last = archive is archives[-1]
+    versions = await store.archived_versions() if is_last else None
+    check.begin_after(archive, versions, reason)
+    return archive.last, None
 
 
 async def _readable_columns(store: EventStore, position: int) -> RecordedEvent | None:

@@ -328,6 +328,7 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     hash: str
     findings: tuple[Finding, ...]
+    missing: str
     seconds: float
 
 
@@ -367,6 +368,33 @@ class BackedUp(msgspec.Struct, frozen=True, kw_only=True):
     hash: str
     size_bytes: int
     findings: tuple[Finding, ...]
+    archives: tuple[str, ...]
+
+
+class Archived(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``archive``.
+
+    Attributes:
+        path: The file.
+        first: Position of its first event.
+        last: Position of its last event.
+        events: Number of its events; 0 if there were too few.
+        size_bytes: Size of the file.
+        sha256: SHA-256 of the file.
+        made: Whether it was made; false for ``--dry-run``.
+        completed: Events of an interrupted archive that were deleted.
+        kept_size: Why the log's file keeps its size; empty if it shrank.
+    """
+
+    path: str
+    first: int
+    last: int
+    events: int
+    size_bytes: int
+    sha256: str
+    made: bool
+    completed: int
+    kept_size: str
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
@@ -377,6 +405,7 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     hash: str
     replaced: str | None
     findings: tuple[Finding, ...]
+    missing: str
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True):

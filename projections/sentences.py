@@ -317,6 +317,11 @@ def _anchor_received(fact: Fact) -> str:
     return f"received an anchor of {fact.origin} at #{fact.position}"
 
 
+def _log_archived(fact: Fact) -> str:
+    assert isinstance(fact, facts.LogArchived)
+    return f"archived the events #{fact.first} to #{fact.last} in {fact.file}"
+
+
 def _detected(fact: Fact) -> str:
     assert isinstance(fact, facts.CapabilitiesDetected)
     names = [name for name, known in sorted(fact.capabilities.items()) if known.value]
@@ -430,5 +435,6 @@ _SENTENCES: dict[str, Callable[[Fact], str]] = {
         (facts.NodeRemoved, _plain("removed")),
         (facts.UsesNotRecorded, _not_recorded),
         (facts.AnchorReceived, _anchor_received),
+        (facts.LogArchived, _log_archived),
     )
 }

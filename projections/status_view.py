@@ -207,7 +207,7 @@ class StatusView:
                 node.settings = settings
             case facts.NodeRemoved():
                 node.removed_at = at
-            case facts.UsesNotRecorded() | facts.AnchorReceived():
+            case facts.UsesNotRecorded() | facts.AnchorReceived() | facts.LogArchived():
                 pass
             case _:
                 self._note_wrong_stream(event)

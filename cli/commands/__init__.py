@@ -43,6 +43,7 @@ MODULES = {
     "export": "log.transfer",
     "import": "log.transfer",
     "copy": "log.copy",
+    "archive": "log.archive",
     "anchor": "log.proof",
     "key": "log.proof",
     "prove": "log.proof",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 
 import msgspec
 
 from herdbook.core import views
+from herdbook.core.checks import archives
 from herdbook.core.history import past
 from herdbook.core.log.storage import Storage
 from herdbook.core.models.names import is_canonical
@@ -30,13 +32,14 @@ async def verify(storage: Storage, *, anchors: Collection[Head] = ()) -> Verific
     found = await verify_events(
         storage.store, anchors=anchors, is_canonical=is_canonical
     )
-    try:
+    more = await archives.check(storage)
+    # The findings already name what cannot be replayed.
+    with suppress(CorruptLogError):
         altered = await views.check(
             storage.store, storage.snapshots, await past.checks(storage)
         )
-    except CorruptLogError:
-        return found  # the findings already name what cannot be replayed
-    findings = [
-        Finding(position=0, kind=Kind.SNAPSHOT, message=message) for message in altered
-    ]
-    return msgspec.structs.replace(found, findings=(*findings, *found.findings))
+        more += [
+            Finding(position=0, kind=Kind.SNAPSHOT, message=message)
+            for message in altered
+        ]
+    return msgspec.structs.replace(found, findings=(*more, *found.findings))

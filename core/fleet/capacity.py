@@ -8,6 +8,7 @@ from herdbook.core.clock import Clock
 from herdbook.core.fleet import placement
 from herdbook.core.history.levels import LevelKind
 from herdbook.core.manager import ModelManager
+from herdbook.events.archive_file import ArchiveMissingError, DamagedArchiveError
 from herdbook.projections.status import NodeStatus
 
 FITTED_FOR_S: Final = 60.0
@@ -41,9 +42,12 @@ class Capacities:
         known = self._fitted.get(node.name)
         if known is not None and now - known.at < FITTED_FOR_S:
             return known.size_bytes
-        columns = await manager.levels(
-            LevelKind.MEMORY, end=self._clock.now(), columns=1
-        )
+        try:
+            columns = await manager.levels(
+                LevelKind.MEMORY, end=self._clock.now(), columns=1
+            )
+        except (ArchiveMissingError, DamagedArchiveError):
+            columns = []  # not known without the whole log
         fitted = max((column.total for column in columns), default=0) or None
         self._fitted[node.name] = _Fitted(now, fitted)
         return fitted

@@ -13,8 +13,9 @@ from typing import Final
 import msgspec
 
 from herdbook.core.errors import CallerError
+from herdbook.events.archive_file import ArchiveMissingError, DamagedArchiveError
 from herdbook.events.recorded import RecordedEvent
-from herdbook.events.store import EventStore
+from herdbook.events.store import ArchivedStore, EventStore
 from herdbook.projections.history import HistoryFilter
 
 MAX_SCANNED: Final = 20_000
@@ -38,10 +39,13 @@ class LogPage(msgspec.Struct, frozen=True, kw_only=True):
             has some.
         next: The ``after`` of the next page, or its ``before`` for newest first; None
             on the last page.
+        missing: Why the page ends early, with newest first: an archive that is missing
+            or damaged. Otherwise empty.
     """
 
     events: tuple[RecordedEvent, ...]
     next: int | None
+    missing: str = ""
 
 
 class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,25 +108,44 @@ async def oldest_first(store: EventStore, query: PageQuery) -> LogPage:
 
 
 async def newest_first(store: EventStore, query: PageQuery) -> LogPage:
-    """Return the first page of the selected events, newest first."""
+    """Return the first page of the selected events, newest first.
+
+    Raises:
+        ArchiveMissingError: The newest of them are in an archive that is missing.
+        DamagedArchiveError: They are in one that is damaged.
+    """
     head = (await store.head()).position
-    high = head if query.before is None else min(query.before - 1, head)
-    lowest = max(query.after, high - query.max_scanned)
+    begin = head if query.before is None else min(query.before - 1, head)
+    high, lowest = begin, max(query.after, begin - query.max_scanned)
+    ends = await _ends_of_archives(store)
     found: list[RecordedEvent] = []
-    width = max(query.limit, query.first_window)
+    width, missing = max(query.limit, query.first_window), ""
     while high > lowest and len(found) < query.limit:
-        low = max(high - width, lowest)
+        # A window ends with an archive, so that newer events do not need its file.
+        low = max(high - width, lowest, *(end for end in ends if end < high))
         room = query.limit - len(found)
         tail = head - low <= SKIPS_PER_READ * (high - low)
-        found += reversed(
-            await _newest_of(store, query, (low, high), room, filtered=tail)
-        )
+        try:
+            newest = await _newest_of(store, query, (low, high), room, filtered=tail)
+        except (ArchiveMissingError, DamagedArchiveError) as error:
+            if high == begin:
+                raise
+            missing = f"{error.subject} {error.state}"
+            break
+        found += reversed(newest)
         high, width = low, width * WINDOW_GROWTH
     next_position = found[-1].position if len(found) == query.limit else high + 1
     return LogPage(
         events=tuple(found),
         next=next_position if next_position > query.after + 1 else None,
+        missing=missing,
     )
+
+
+async def _ends_of_archives(store: EventStore) -> list[int]:
+    if not isinstance(store, ArchivedStore):
+        return []
+    return [archive.last for archive in await store.archives()]
 
 
 async def _newest_of(

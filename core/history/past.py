@@ -27,7 +27,7 @@ from herdbook.core.history.ladder import (
 )
 from herdbook.core.log.storage import Storage
 from herdbook.core.logging import Logger
-from herdbook.core.views import Check, Views, is_of_log
+from herdbook.core.views import Check, Views, at_boundary, is_of_log
 from herdbook.events.errors import CorruptLogError, StoreError
 from herdbook.events.store import KeptView, StoredView
 from herdbook.projections.recommendation import RecommendationView
@@ -174,7 +174,10 @@ class Past:
 
     async def _nearest(self, rungs: Sequence[KeptView], position: int) -> Views:
         """Return the views of the last usable rung up to a position."""
-        rungs = list(rungs)
+        boundary = await at_boundary(self._store, position)
+        # The state at the boundary needs no archive, and nothing before it is nearer.
+        least = boundary.position if boundary else 0
+        rungs = [rung for rung in rungs if rung.position > least]
         while (rung := _last_before(rungs, position)) is not None:
             try:
                 views = await self._load(rung)
@@ -188,7 +191,7 @@ class Past:
                 if views is not None:
                     return views
             rungs.remove(rung)
-        return Views()
+        return boundary or Views()
 
     async def _load(self, rung: KeptView) -> Views | None:
         """Load a rung; None if it was deleted meanwhile.

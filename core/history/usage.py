@@ -17,7 +17,7 @@ from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.core.errors import UnknownDimensionError
 from herdbook.core.log.storage import Storage
 from herdbook.core.logging import Logger
-from herdbook.core.views import is_of_log
+from herdbook.core.views import is_of_log, usage_at_boundary
 from herdbook.events.errors import HerdbookError, StoreError
 from herdbook.events.store import StoredView
 from herdbook.projections.usage.report import Usage, UsageDimension, UsageSums
@@ -142,16 +142,16 @@ class UsageHistory:
         try:
             snapshot = await self._storage.snapshots.load_view(UsageView.name)
             if snapshot is None or snapshot.version != UsageView.form:
-                return UsageView()
+                return await usage_at_boundary(self._storage.store) or UsageView()
             if not await is_of_log(self._storage.store, snapshot):
                 _log.warning("snapshot_unusable", reason="it belongs to another log")
-                return UsageView()
+                return await usage_at_boundary(self._storage.store) or UsageView()
             view, time_slice = UsageView(), TimeSlice()
             for _ in view.restore(snapshot.data):
                 await time_slice.checkpoint()
         except (HerdbookError, msgspec.MsgspecError, ValueError) as error:
             _log.warning("snapshot_unusable", reason=str(error))
-            return UsageView()
+            return await usage_at_boundary(self._storage.store) or UsageView()
         view.position = snapshot.position
         return view
 

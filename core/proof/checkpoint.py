@@ -111,13 +111,32 @@ def parse_anchors(text: str, *, source: str) -> list[Anchor]:
                 "Use the output of herdbook anchor, unchanged",
             )
         at = found.end()
-        signatures: list[Signature] = []
         at += text.startswith("\n", at)
-        while signed := _SIGNATURE.match(text, at):
-            signatures.append(_signature(signed, source))
-            at = signed.end()
-        anchors.append(_anchor(found, tuple(signatures), source))
+        signatures, at = _signatures(text, at, source)
+        anchors.append(_anchor(found, signatures, source))
     return anchors
+
+
+def parse_signatures(text: str, *, source: str) -> tuple[Signature, ...]:
+    """Parse the lines of signatures; what follows them is ignored.
+
+    Args:
+        text: The lines.
+        source: What they belong to, for errors.
+
+    Raises:
+        CallerError: A line has no valid base64.
+    """
+    return _signatures(text, 0, source)[0]
+
+
+def _signatures(text: str, at: int, source: str) -> tuple[tuple[Signature, ...], int]:
+    """Return the signatures from a place in a text on, and where they end."""
+    found: list[Signature] = []
+    while signed := _SIGNATURE.match(text, at):
+        found.append(_signature(signed, source))
+        at = signed.end()
+    return tuple(found), at
 
 
 def _anchor(

@@ -9,6 +9,7 @@ import base64
 import binascii
 import os
 import re
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,17 +53,21 @@ class PublicKey(msgspec.Struct, frozen=True):
 
     def has_signed(self, anchor: Anchor) -> bool:
         """Return whether an anchor has a valid signature by this key."""
+        return self.has_signed_text(anchor.body(), anchor.signatures)
+
+    def has_signed_text(self, text: str, signatures: Iterable[Signature]) -> bool:
+        """Return whether a signature of a text is valid and by this key."""
         from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
         from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
             Ed25519PublicKey,
         )
 
         key = Ed25519PublicKey.from_public_bytes(self.raw)
-        for each in anchor.signatures:
+        for each in signatures:
             if (each.name, each.key_id) != (self.name, self.key_id):
                 continue
             try:
-                key.verify(each.signature, anchor.body().encode())
+                key.verify(each.signature, text.encode())
             except InvalidSignature:
                 continue
             return True
@@ -131,6 +136,20 @@ def sign(anchor: Anchor, path: Path) -> Anchor:
     Raises:
         CallerError: The key cannot be read.
     """
+    signature = sign_text(anchor.body(), path)
+    return msgspec.structs.replace(anchor, signatures=(*anchor.signatures, signature))
+
+
+def sign_text(text: str, path: Path) -> Signature:
+    """Return the signature of a text, which ends with a line break.
+
+    Args:
+        text: The text.
+        path: The file of the private key; its public key is next to it.
+
+    Raises:
+        CallerError: The key cannot be read.
+    """
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
         Ed25519PrivateKey,
@@ -147,8 +166,7 @@ def sign(anchor: Anchor, path: Path) -> Anchor:
         ) from error
     if not isinstance(key, Ed25519PrivateKey) or _public(key, public.name) != public:
         raise CallerError(str(path), "does not belong to the public key next to it")
-    signature = Signature(public.name, public.key_id, key.sign(anchor.body().encode()))
-    return msgspec.structs.replace(anchor, signatures=(*anchor.signatures, signature))
+    return Signature(public.name, public.key_id, key.sign(text.encode()))
 
 
 def _public(key: Ed25519PrivateKey, name: str) -> PublicKey:

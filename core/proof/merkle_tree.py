@@ -11,12 +11,14 @@ from collections.abc import Iterable
 
 from herdbook.core.log.storage import Storage
 from herdbook.core.proof import rfc9162
+from herdbook.events.archive_file import (
+    BLOCK,
+    ArchiveMissingError,
+    DamagedArchiveError,
+)
 from herdbook.events.errors import CallerError, CorruptLogError
 from herdbook.events.recorded import StoredEvent
-from herdbook.events.store import StoredView
-
-BLOCK = 1024
-"""Events per block, a power of two. At 32 bytes a root, a million events take 31 kB."""
+from herdbook.events.store import ArchivedStore, StoredView
 
 _CACHE = "merkle_tree"
 _FORM = 1
@@ -59,11 +61,18 @@ class EventTree:
                 "does not exist yet",
                 f"The last event is #{head.position}",
             )
+        archived = (await archived_roots(storage))[: size // BLOCK]
         blocks = await _stored(storage, size) if cached else []
+        if cached and len(blocks) < len(archived):
+            blocks = archived
         tree = cls(storage, size, blocks)
         known = len(blocks)
         while (len(blocks) + 1) * BLOCK <= size:
-            blocks.append(rfc9162.root_of(await tree._read_block(len(blocks))))
+            try:
+                root = rfc9162.root_of(await tree._read_block(len(blocks)))
+            except (ArchiveMissingError, DamagedArchiveError):
+                root = archived[len(blocks)]  # which the log is chained to
+            blocks.append(root)
         if cached and len(blocks) > known and not storage.read_only:
             await _store(storage, blocks)
         return tree
@@ -162,6 +171,14 @@ def _leaf(event: StoredEvent) -> bytes:
         ) from error
 
 
+async def archived_roots(storage: Storage) -> list[bytes]:
+    """Return the roots of the blocks that are archived."""
+    if not isinstance(storage.store, ArchivedStore):
+        return []
+    roots = b"".join([each.roots for each in await storage.store.archives()])
+    return [roots[at : at + 32] for at in range(0, len(roots), 32)]
+
+
 async def _stored(storage: Storage, size: int) -> list[bytes]:
     """Return the stored roots of blocks of this log, as far as they are needed."""
     try:
@@ -171,7 +188,10 @@ async def _stored(storage: Storage, size: int) -> list[bytes]:
     if view is None or view.version != _FORM or view.position != _covered(view.data):
         return []
     stored = storage.store.read_stored(after=view.position - 1, limit=1)
-    if [event.hash async for event in stored] != [view.hash]:  # of another log
+    try:
+        if [event.hash async for event in stored] != [view.hash]:  # of another log
+            return []
+    except (ArchiveMissingError, DamagedArchiveError):
         return []
     roots = [view.data[at : at + 32] for at in range(0, len(view.data), 32)]
     return roots[: size // BLOCK]

@@ -13,6 +13,7 @@ from herdbook.core.proof import rfc9162
 from herdbook.core.proof.checkpoint import ORIGIN, Anchor
 from herdbook.core.proof.keys import PublicKey
 from herdbook.core.proof.merkle_tree import EventTree
+from herdbook.events.archive_file import ArchiveMissingError, DamagedArchiveError
 from herdbook.events.errors import CallerError, CorruptLogError
 from herdbook.events.findings import Finding, Kind
 from herdbook.events.recorded import (
@@ -21,6 +22,7 @@ from herdbook.events.recorded import (
     canonical_bytes,
     chained_hash,
 )
+from herdbook.events.store import ArchivedStore
 
 FORMAT = "herdbook-proof/1"
 
@@ -198,10 +200,8 @@ async def check_anchors(
             found.append(_finding(anchor, end))
         elif anchor.origin != origin:
             found.append(_finding(anchor, f"is of another log, {anchor.origin}"))
-        elif not await _has(storage, tree, anchor):
-            found.append(
-                _finding(anchor, "does not match: an event up to it was changed")
-            )
+        elif problem := await _difference(storage, tree, anchor):
+            found.append(_finding(anchor, problem))
     return found
 
 
@@ -213,11 +213,23 @@ def _finding(anchor: Anchor, problem: str) -> Finding:
     )
 
 
-async def _has(storage: Storage, tree: EventTree, anchor: Anchor) -> bool:
-    """Return whether the log has what was anchored."""
-    event, _ = await _event(storage, anchor.position)
-    root = await tree.root(anchor.position)
-    return (event.hash, root) == (anchor.hash, anchor.root)
+async def _difference(storage: Storage, tree: EventTree, anchor: Anchor) -> str:
+    """Say how the log differs from what was anchored; empty if it does not."""
+    try:
+        hash_ = await _hash_at(storage, anchor.position)
+        if (hash_, await tree.root(anchor.position)) == (anchor.hash, anchor.root):
+            return ""
+    except (ArchiveMissingError, DamagedArchiveError) as error:
+        return f"cannot be checked: {error.subject} {error.state}"
+    return "does not match: an event up to it was changed"
+
+
+async def _hash_at(storage: Storage, position: int) -> str:
+    if isinstance(storage.store, ArchivedStore):
+        for archive in await storage.store.archives():
+            if archive.last == position:  # the archive itself is not needed
+                return archive.hash
+    return (await _event(storage, position))[0].hash
 
 
 async def _tree_of(storage: Storage, anchor: Anchor) -> EventTree:
@@ -238,6 +250,9 @@ async def _tree_of(storage: Storage, anchor: Anchor) -> EventTree:
 
 
 async def _origin(storage: Storage) -> str:
+    if isinstance(storage.store, ArchivedStore):
+        for archive in await storage.store.archives():
+            return f"{ORIGIN}{archive.origin}"
     async for event in storage.store.read_stored(limit=1):
         return f"{ORIGIN}{event.event_id}"
     raise _empty()
@@ -251,6 +266,10 @@ async def _event(storage: Storage, position: int) -> tuple[StoredEvent, str]:
     """Return an event, and the hash of the event before it."""
     previous = GENESIS
     start = max(position - 2, 0)
+    if isinstance(storage.store, ArchivedStore):
+        for archive in await storage.store.archives():
+            if archive.last == position - 1:
+                previous, start = archive.hash, archive.last
     async for event in storage.store.read_stored(after=start, limit=2):
         if event.position == position:
             return event, previous

@@ -31,7 +31,8 @@ from herdbook.events.sqlite.backup import (
 )
 from herdbook.events.sqlite.kept_head import KeptHead
 from herdbook.events.sqlite.log_file import belongs_to_log, log_file_path
-from herdbook.events.store import Head
+from herdbook.events.store import ArchivedStore
+from herdbook.events.verify import Verification
 
 DAMAGE = frozenset(
     {Kind.POSITION, Kind.VERSION, Kind.HASH, Kind.HEAD, Kind.FILE, Kind.ANCHOR}
@@ -54,6 +55,7 @@ class Backup(msgspec.Struct, frozen=True, kw_only=True):
         hash: The hash of that event.
         size_bytes: The size of the file.
         findings: Findings of the log that are no damage; the backup has them too.
+        archives: The files of the archives of the log, which are not in the backup.
     """
 
     path: Path
@@ -61,6 +63,7 @@ class Backup(msgspec.Struct, frozen=True, kw_only=True):
     hash: str
     size_bytes: int
     findings: tuple[Finding, ...] = ()
+    archives: tuple[str, ...] = ()
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +75,8 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
         hash: The hash of that event.
         replaced: The directory with the files of the log that was replaced, if any.
         findings: Findings of the backup that are no damage.
+        missing: Which archives of the log are not found from its place; empty if all
+            are.
     """
 
     path: LogLocation
@@ -79,6 +84,7 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     hash: str
     replaced: Path | None = None
     findings: tuple[Finding, ...] = ()
+    missing: str = ""
 
 
 async def back_up(
@@ -106,24 +112,39 @@ async def back_up(
             await asyncio.to_thread(copy_online, log, copy)
 
     check_target(target, log, replace=replace)
-    return await write_verified(target, write, clock)
+    beside = log_file_path(log).parent
+    return await write_verified(target, write, clock, beside=beside)
 
 
 async def write_verified(
-    target: Path, write: Callable[[Path], Awaitable[object]], clock: Clock
+    target: Path,
+    write: Callable[[Path], Awaitable[object]],
+    clock: Clock,
+    *,
+    beside: Path | None = None,
 ) -> Backup:
-    """Let a function write a copy of a log, verify it and put it at the target."""
+    """Let a function write a copy of a log, verify it and put it at the target.
+
+    Args:
+        target: The target.
+        write: Writes the copy.
+        clock: The clock of the store.
+        beside: The directory in which archives are looked for.
+    """
     async with private_directory(target.parent) as directory:
         copy = directory / target.name
         await write(copy)
-        head, findings = await verified(copy, clock, subject=target)
+        found = await verified(copy, clock, subject=target, beside=beside)
+        async with Storage.open(copy, clock, beside=beside) as storage:
+            archives = await archives_of(storage)
         size = await asyncio.to_thread(place, copy, target)
     return Backup(
         path=target,
-        position=head.position,
-        hash=head.hash,
+        position=found.head.position,
+        hash=found.head.hash,
         size_bytes=size,
-        findings=findings,
+        findings=found.findings,
+        archives=archives,
     )
 
 
@@ -152,20 +173,33 @@ async def restore(
     async with private_directory(log_file_path(log).parent) as directory:
         copy = directory / log_file_path(log).name
         await asyncio.to_thread(copy_offline, backup, copy)
-        head, findings = await verified(copy, clock, subject=backup)
+        beside = log_file_path(log).parent
+        found = await verified(copy, clock, subject=backup, beside=beside)
         aside = log_file_path(log, f".before-restore-{clock.now():%Y%m%dT%H%M%S.%fZ}")
         _check_unused(log)
         if exists:
             await asyncio.to_thread(set_aside, log, aside)
         await asyncio.to_thread(place, copy, log_file_path(log))
-        await asyncio.to_thread(KeptHead(log).replace, head)
+        await asyncio.to_thread(KeptHead(log).replace, found.head)
     return Restored(
         path=log,
-        position=head.position,
-        hash=head.hash,
+        position=found.head.position,
+        hash=found.head.hash,
         replaced=aside if exists else None,
-        findings=findings,
+        findings=found.findings,
+        missing=found.missing,
     )
+
+
+async def archives_of(storage: Storage) -> tuple[str, ...]:
+    """Return the names of the files with the archived events of a log.
+
+    Raises:
+        StoreError: The log cannot be read.
+    """
+    store = storage.store
+    archives = await store.archives() if isinstance(store, ArchivedStore) else ()
+    return tuple(each.file for each in archives)
 
 
 def check_target(target: Path, log: LogLocation, *, replace: bool) -> None:
@@ -227,21 +261,22 @@ def _check_unused(log: Path) -> None:
 
 
 async def verified(
-    copy: Path, clock: Clock, *, subject: Path
-) -> tuple[Head, tuple[Finding, ...]]:
-    """Verify a copy; return its head, and the findings that are no damage.
+    copy: Path, clock: Clock, *, subject: Path, beside: Path | None = None
+) -> Verification:
+    """Verify a copy; return what was found, which is no damage.
 
     Args:
         copy: The copy.
         clock: The clock of the store.
         subject: What errors are about.
+        beside: The directory in which archives are looked for.
 
     Raises:
         CorruptLogError: The copy is damaged.
         NewerSchemaError: A newer version wrote it.
     """
     try:
-        async with Storage.open(copy, clock) as storage:
+        async with Storage.open(copy, clock, beside=beside) as storage:
             found = await verify(storage)
     except NewerSchemaError as error:
         raise NewerSchemaError(str(subject), error.state, error.remedy) from error
@@ -257,4 +292,4 @@ async def verified(
             f"is damaged: {at}{damage[0].message}{more}",
             f"{NOTHING_CHANGED}. To see all findings of a log: herdbook verify",
         )
-    return found.head, tuple(found.findings)
+    return found

@@ -60,9 +60,11 @@ async def restore_to_database(
     async with private_directory(Path(tempfile.gettempdir())) as directory:
         copied = directory / "backup.db"
         await asyncio.to_thread(copy_offline, backup, copied)
-        _, findings = await verified(copied, clock, subject=backup)
+        found = await verified(copied, clock, subject=backup, beside=backup.parent)
         done = await copy(copied, log, clock)
-    return Restored(path=log, position=done.position, hash=done.hash, findings=findings)
+    return Restored(
+        path=log, position=done.position, hash=done.hash, findings=found.findings
+    )
 
 
 def _check(backup: Path, log: PostgresAddress, *, replace: bool) -> None:

@@ -145,7 +145,18 @@ def _missing(connection: sqlite3.Connection, kept: Head | None) -> str:
     if kept is None:
         return ""
     row = connection.execute(QUERIES["hash_at"], {"position": kept.position}).fetchone()
+    if row[0] is None and kept.position <= _boundary(connection):
+        return ""  # archived; the store compares it with the archive
     return contradiction(kept, *row)
+
+
+def _boundary(connection: sqlite3.Connection) -> int:
+    """Return the position of the last archived event; 0 for an older schema too."""
+    named = "SELECT 1 FROM sqlite_schema WHERE name = 'archives'"
+    if not connection.execute(named).fetchone():
+        return 0
+    boundary: int = connection.execute(QUERIES["boundary"]).fetchone()[0]
+    return boundary
 
 
 def _times(texts: Iterable[object]) -> Iterator[datetime]:

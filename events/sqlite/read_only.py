@@ -70,7 +70,9 @@ async def open_for_reading(
     with tempfile.TemporaryDirectory(prefix="herdbook-") as directory:
         copy = Path(directory) / path.name
         await asyncio.to_thread(_copy, path, copy)
-        opening = SQLiteEventStore.open(copy, clock=clock, access=Access.COPY)
+        opening = SQLiteEventStore.open(
+            copy, clock=clock, access=Access.COPY, beside=path.parent
+        )
         async with await opening as store:
             yield store
 

@@ -7,7 +7,7 @@ before any append is refused, the group is planned again under the write lock.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias
 
@@ -114,6 +114,41 @@ class SQLiteRecorder:
         """
         await self._check_file()
         await self._session.run(query, **parameters)
+
+    async def seal(
+        self,
+        draft: Draft,
+        archive: Mapping[str, object],
+        versions: Mapping[str, int],
+        views: Sequence[Mapping[str, object]],
+    ) -> Plan:
+        """Record an archive, its event and the state at its end, all or none.
+
+        Raises:
+            ConflictError: Another process has archived these events.
+            StoreError: Nothing was recorded.
+        """
+        await self._check_file()
+        self.forget()
+        streams = _json(list(versions.items()))
+        try:
+            await self._session.run("begin")
+            plan = await self._record_alone([draft])
+            await self._session.run("add_archive", **archive)
+            await self._session.run("archive_streams", streams=streams)
+            for view in views:
+                await self._session.run("keep_boundary_view", **view)
+            await self._session.run("commit")
+        except BaseException:
+            await self._session.rollback()
+            raise
+        self._head = plan.head
+        return plan
+
+    async def change_archived(self, query: str, /, **parameters: object) -> int:
+        """Change the rows of archived events with a query; return how many."""
+        await self._check_file()
+        return len(await self._session.run(query, **parameters))
 
     async def record_stored(self, events: Sequence[StoredEvent], after: Head) -> None:
         """Write events exactly as they are, if the log ends at ``after``.

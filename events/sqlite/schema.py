@@ -41,6 +41,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = tuple(
         "002_views.sql",
         "003_view_checksums.sql",
         "004_kept_views.sql",
+        "005_archives.sql",
     )
 )
 """The statements of each migration; the n-th migration creates schema n."""

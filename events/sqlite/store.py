@@ -16,6 +16,7 @@ from collections.abc import (
     Collection,
     Iterable,
     Iterator,
+    Mapping,
     Sequence,
 )
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,7 @@ import aiosqlite
 import msgspec
 
 from herdbook.events import codec
+from herdbook.events.archive_file import Archive, ArchiveMissingError
 from herdbook.events.codec import column_text
 from herdbook.events.errors import (
     CorruptLogError,
@@ -44,6 +46,7 @@ from herdbook.events.shared.finished import finished
 from herdbook.events.shared.group import draft_append
 from herdbook.events.shared.pages import PAGE, Pages
 from herdbook.events.shared.writer import ViewChange, Writer
+from herdbook.events.sqlite.archived import ArchivedSession
 from herdbook.events.sqlite.kept_head import HeadKeeper, KeptHead, contradiction
 from herdbook.events.sqlite.log_file import (
     Access,
@@ -61,7 +64,6 @@ from herdbook.events.sqlite.recorder import (
 from herdbook.events.sqlite.schema_difference import compare
 from herdbook.events.sqlite.session import (
     LOCK_WAIT_S,
-    Session,
     check_library,
     check_owner,
     migrate,
@@ -71,6 +73,7 @@ from herdbook.events.sqlite.session import (
 )
 from herdbook.events.sqlite.wal import check_wal, needs_check
 from herdbook.events.store import (
+    ANY,
     ExpectedVersion,
     Fence,
     Head,
@@ -88,13 +91,15 @@ class SQLiteEventStore:
         self,
         path: Path,
         *,
-        writing: Session,
-        reading: Session,
+        writing: ArchivedSession,
+        reading: ArchivedSession,
         connections: AsyncExitStack,
         clock: Callable[[], datetime],
         access: Access = Access.WRITE,
+        beside: Path | None = None,
     ) -> None:
         self._path = path
+        self._beside = beside or path.parent
         self._access = access
         self._file = OpenFile(path)
         self._kept = KeptHead(path)
@@ -121,6 +126,7 @@ class SQLiteEventStore:
         clock: Callable[[], datetime] = utc_now,
         accept_loss: bool = False,
         access: Access = Access.WRITE,
+        beside: Path | None = None,
     ) -> Self:
         """Open the log in a file; create it if it does not exist.
 
@@ -133,6 +139,7 @@ class SQLiteEventStore:
                 in the write-ahead log are dropped, and the kept head becomes the
                 present end of the log.
             access: What the store may do; ``open_for_reading`` chooses it.
+            beside: The directory of the log, where the path is that of a copy.
 
         Raises:
             StoreUnavailableError: The path is a directory, or the file is locked, not
@@ -142,7 +149,9 @@ class SQLiteEventStore:
             CorruptLogError: The log is damaged. If its write-ahead log is damaged, or
                 the log is missing next to it, nothing was changed.
         """
-        opening = asyncio.create_task(cls._open(Path(path), clock, accept_loss, access))
+        opening = asyncio.create_task(
+            cls._open(Path(path), clock, accept_loss, access, beside)
+        )
         try:
             return await finished(opening)
         except asyncio.CancelledError:
@@ -157,6 +166,7 @@ class SQLiteEventStore:
         clock: Callable[[], datetime],
         accept_loss: bool,
         access: Access,
+        beside: Path | None,
     ) -> Self:
         check_library(sqlite3.sqlite_version_info)
         exists = log_exists(path, writable=access is not Access.IMMUTABLE)
@@ -168,7 +178,7 @@ class SQLiteEventStore:
         else:
             create_private(path)
         async with AsyncExitStack() as stack:
-            connect = partial(_connected, path, access.value)
+            connect = partial(_connected, path, access.value, beside)
             writing = await stack.enter_async_context(connect())
             if access is Access.IMMUTABLE:
                 reading = writing
@@ -184,6 +194,7 @@ class SQLiteEventStore:
                 connections=stack.pop_all(),
                 clock=clock,
                 access=access,
+                beside=beside,
             )
         try:
             await store._compare_kept_head(accept_loss)
@@ -286,7 +297,8 @@ class SQLiteEventStore:
             return
         try:
             rows = await self._reading.run("hash_at", position=kept.position)
-            found = contradiction(kept, *rows[0])
+            there = await self._hash_at(kept)
+            found = contradiction(kept, there, rows[0][1])
         except CorruptLogError:  # verify reports it
             return
         if found and accept_loss:
@@ -298,6 +310,12 @@ class SQLiteEventStore:
         """Return the hash of the event at the position of a head, if there is one."""
         rows = await self._reading.run("hash_at", position=head.position)
         hash_: str | None = rows[0][0]
+        if hash_ is None and 0 < head.position <= await self._reading.boundary():
+            try:
+                event = await self._reading.event(head.position)
+            except (ArchiveMissingError, CorruptLogError):  # verify reports it
+                return head.hash
+            hash_ = event.hash if event else None
         return hash_
 
     async def _check_shared_file(self) -> None:
@@ -418,6 +436,85 @@ class SQLiteEventStore:
         write = partial(self._recorder.change_views, query, **parameters)
         await self._writer.write(ViewChange(f"view {view}", write))
 
+    async def archives(self) -> list[Archive]:
+        """Return the archives; see ``ArchivedStore.archives``."""
+        return await self._reading.archives()
+
+    def path_of(self, archive: Archive) -> Path:
+        """Return where an archive is; see ``ArchivedStore.path_of``."""
+        return self._reading.path_of(archive)
+
+    async def boundary_views(self, position: int | None = None) -> list[StoredView]:
+        """Return the views at a boundary; see ``ArchivedStore.boundary_views``."""
+        last = (1 << 63) - 1 if position is None else position
+        rows = await self._reading.run("boundary_views", position=last)
+        return [view for row in rows if (view := _stored_view(row))]
+
+    async def archived_versions(self) -> dict[str, int]:
+        """Return the versions of the streams at the boundary."""
+        rows = await self._reading.run("archived_streams")
+        return {column_text(stream): version for stream, version in rows}
+
+    async def keep_ids(self, *, after: int, until: int) -> None:
+        """Keep the ids of some events; see ``ArchivedStore.keep_ids``."""
+        await self._change_archived("keep_ids", after=after, until=until)
+
+    async def seal(
+        self,
+        archive: Archive,
+        *,
+        stream: str,
+        event: NewEvent,
+        versions: Mapping[str, int],
+        views: Sequence[StoredView],
+    ) -> None:
+        """Record an archive; see ``ArchivedStore.seal``."""
+        self._check_writable()
+        self._file.check()
+        draft = draft_append(stream, [event], ANY)
+        row, columns = msgspec.structs.asdict(archive), [_columns(v) for v in views]
+
+        async def write() -> None:
+            plan = await self._recorder.seal(draft, row, versions, columns)
+            self._commits.announce(plan.head.position)
+            if not self._missing:
+                self._keeper.note(plan.head)
+
+        await self._writer.write(ViewChange("the archive", write))
+
+    async def has_archived(self) -> bool:
+        """Return whether events are left to delete; see ``ArchivedStore``."""
+        return bool((await self._reading.run("has_archived"))[0][0])
+
+    async def delete_archived(self, limit: int) -> int:
+        """Delete archived events; see ``ArchivedStore.delete_archived``."""
+        return await self._change_archived("delete_archived", limit=limit)
+
+    async def _change_archived(self, query: str, /, **parameters: object) -> int:
+        self._check_writable()
+        self._file.check()
+        changed: list[int] = []
+
+        async def write() -> None:
+            changed.append(await self._recorder.change_archived(query, **parameters))
+
+        await self._writer.write(ViewChange("the archive", write))
+        return sum(changed)
+
+    async def free_bytes(self) -> tuple[int, int]:
+        """Return the unused and the used bytes of the file."""
+        (free,), (pages,), (size,) = [
+            (await self._reading.run(name))[0]
+            for name in ("freelist_count", "page_count", "page_size")
+        ]
+        return free * size, (pages - free) * size
+
+    async def shrink(self) -> None:
+        """Give free space back; see ``ArchivedStore.shrink``."""
+        self._check_writable()
+        await self._change_views("vacuum", "the archive")
+        await self._change_views("truncate_wal", "the archive")
+
     async def check_file(self) -> list[str]:
         """Return the problems of the file itself, in words; empty for a sound file.
 
@@ -436,7 +533,8 @@ class SQLiteEventStore:
             )
 
     async def _find_afresh(self, ids: Sequence[str]) -> dict[str, RecordedEvent]:
-        async with _connected(self._path, self._access.value) as session:
+        connecting = _connected(self._path, self._access.value, self._beside)
+        async with connecting as session:
             return await find_recorded(session, ids)
 
     async def close(self) -> None:
@@ -485,14 +583,15 @@ class SQLiteEventStore:
 
 @asynccontextmanager
 async def _connected(
-    path: Path | None, options: str = Access.WRITE.value
-) -> AsyncGenerator[Session, None]:
+    path: Path | None, options: str = Access.WRITE.value, beside: Path | None = None
+) -> AsyncGenerator[ArchivedSession, None]:
     """Connect to a file, or to a database in memory if there is no path."""
     uri = f"{_uri(path)}?{options}" if path else "file::memory:"
     connection = aiosqlite.connect(
         uri, uri=True, isolation_level=None, timeout=LOCK_WAIT_S
     )
-    session = Session(connection, str(path))
+    directory = beside or (path.parent if path else Path())
+    session = ArchivedSession(connection, str(path), directory)
     with translated(session.subject):
         await connection
     connection.text_factory = str

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from markupsafe import Markup
 
 from herdbook.core.history.levels import Column, LevelKind
+from herdbook.events.archive_file import ArchiveMissingError, DamagedArchiveError
 from herdbook.presentation.wording import counted
 from herdbook.projections.sentences import bytes_text
 from herdbook.service.dashboard.charts.levels import (
@@ -82,6 +83,7 @@ class LevelChart(NamedTuple):
         highest: The highest amount.
         legend: The models, the lowest first.
         table: The page with the same figures.
+        missing: The archive without which it cannot be drawn; otherwise empty.
     """
 
     kind: LevelKind
@@ -90,6 +92,7 @@ class LevelChart(NamedTuple):
     highest: str
     legend: list[Series]
     table: str
+    missing: str = ""
 
 
 def span_of(text: str) -> str:
@@ -130,7 +133,14 @@ async def level_charts(
     Raises:
         StoreError: The log cannot be read.
     """
-    return [await _chart(page, kind, span, model) for kind in LevelKind]
+    try:
+        return [await _chart(page, kind, span, model) for kind in LevelKind]
+    except (ArchiveMissingError, DamagedArchiveError) as error:
+        missing = f"{error.subject} {error.state}"
+        return [
+            LevelChart(kind, TITLES[kind], Markup(""), "", [], "", missing)
+            for kind in LevelKind
+        ]
 
 
 async def _chart(

@@ -42,17 +42,20 @@ class Trail(NamedTuple):
     Attributes:
         entries: The events, without progress.
         whole: Whether these are all events.
+        missing: The archive with the others, if it is missing or damaged.
     """
 
     entries: list[HistoryEntry]
     whole: bool
+    missing: str = ""
 
 
 async def trail(manager: ModelManager, name: str, stream: str, *, until: int) -> Trail:
     """Return a model's newest events up to a position."""
     if (await manager.get_status(name)).version <= SHORT:
-        entries = await manager.history(name, HistoryFilter(types=SHOWN_TYPES))
-        return Trail([one for one in entries if one.position <= until], whole=True)
+        found = await manager.available_history(name, HistoryFilter(types=SHOWN_TYPES))
+        entries = [one for one in found.entries if one.position <= until]
+        return Trail(entries, whole=not found.missing, missing=found.missing)
     page = await _newest(manager, stream, before=until + 1, limit=DRAWN_AT_MOST)
     return Trail(page.entries[::-1], whole=page.older is None)
 
@@ -63,21 +66,24 @@ class Page(NamedTuple):
     Attributes:
         entries: The events.
         older: The ``before`` of the next page; None on the last page.
+        missing: The archive with earlier events, if it is missing or damaged.
     """
 
     entries: list[HistoryEntry]
     older: int | None
+    missing: str = ""
 
 
 async def page(
     manager: ModelManager, stream: str, known: Trail, *, before: int, limit: int
 ) -> Page:
     """Return the newest events before a position."""
-    if not known.whole:
+    if not known.whole and not known.missing:
         return await _newest(manager, stream, before=before, limit=limit)
     earlier = [one for one in known.entries if one.position < before]
     shown = earlier[-limit:][::-1]
-    return Page(shown, shown[-1].position if len(earlier) > len(shown) else None)
+    older = shown[-1].position if len(earlier) > len(shown) else None
+    return Page(shown, older, known.missing)
 
 
 async def _newest(
@@ -91,7 +97,7 @@ async def _newest(
         chosen=HistoryFilter(types=SHOWN_TYPES),
     )
     own = [event for event in found.events if event.stream == stream]
-    return Page(entries_of(own), found.next)
+    return Page(entries_of(own), found.next, found.missing)
 
 
 async def setters(
@@ -117,10 +123,10 @@ async def configured(
 ) -> list[RecordedEvent]:
     """Return the changes of a model's settings after a version, newest first."""
     types = frozenset({ConfigurationChanged.__name__})
-    entries = await manager.history(name, HistoryFilter(types=types))
+    found = await manager.available_history(name, HistoryFilter(types=types))
     return [
         await event_at(manager, entry.position)
-        for entry in reversed(entries)
+        for entry in reversed(found.entries)
         if entry.version > after_version
     ]
 

@@ -210,6 +210,7 @@ CASES = {
         lambda h: h.record_anchor(ANCHOR, made_at=LATER), present, ""
     ),
     "history": Case(ModelManager.history, present, ""),
+    "available_history": Case(ModelManager.available_history, present, ""),
     "as_of": Case(statuses_as_of_the_start, present, ""),
     "events": Case(some_events, present, ""),
     "verify": Case(ModelManager.verify, present, ""),

@@ -44,12 +44,16 @@ async def backup(
                 hash=made.hash,
                 size_bytes=made.size_bytes,
                 findings=made.findings,
+                archives=made.archives,
             )
         )
         return DONE
     size = bytes_text(made.size_bytes)
     text = f"{made.path}: {counted(made.position, 'event')}, {size}, verified"
     invocation.screen.write(f"{text}{_findings(len(made.findings))}")
+    if made.archives:
+        files = ", ".join(made.archives)
+        invocation.screen.write(f"Archives are not in it; copy them too: {files}")
     return DONE
 
 
@@ -81,6 +85,7 @@ async def restore(
                 hash=done.hash,
                 replaced=str(done.replaced) if done.replaced else None,
                 findings=done.findings,
+                missing=done.missing,
             )
         )
         return DONE
@@ -88,6 +93,10 @@ async def restore(
     invocation.screen.write(f"{text}{_findings(len(done.findings))}")
     if done.replaced:
         invocation.screen.write(f"The replaced files are in {done.replaced}")
+    if done.missing:
+        invocation.screen.write(
+            f"Archived events cannot be shown: {done.missing}. Put it next to the log"
+        )
     return DONE
 
 

@@ -24,6 +24,7 @@ from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import known_status, node_for
 from herdbook.cli.options import AnyModel, NoRefresh
 from herdbook.cli.output import Piece, Screen
+from herdbook.cli.render.missing import write_missing
 from herdbook.core import Fleet, HistoryFilter, ModelManager, RecordedEvent
 from herdbook.events.recorded import time_text
 from herdbook.events.streams import is_of_node, model_stream
@@ -133,6 +134,9 @@ async def _newest(
         )
         found += [event for event in page.events if wanted(event)]
         before = page.next
+        if page.missing and len(found) < limit:
+            write_missing(page.missing)
+            break
         if before is None:
             break
     return found[:limit][::-1]

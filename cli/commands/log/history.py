@@ -27,6 +27,7 @@ from herdbook.cli.options import AnyModel, NoRefresh
 from herdbook.cli.output import Column, Piece, Row, Screen
 from herdbook.cli.render import models as models_table
 from herdbook.cli.render import ranking
+from herdbook.cli.render.missing import write_missing
 from herdbook.core import (
     Fleet,
     HistoryEntry,
@@ -79,10 +80,12 @@ async def history(  # noqa: PLR0913 - the options of a verb
         if model is not None:
             manager = await node_for(invocation, fleet, model)
             known_status(await manager.now(), model)
-            entries = await manager.history(model, chosen)
+            found = await manager.available_history(model, chosen)
         else:
-            entries = await fleet.home.history(None, chosen, node=invocation.node)
-        entries.reverse()
+            found = await fleet.home.available_history(
+                None, chosen, node=invocation.node
+            )
+        entries = found.entries[::-1]
         if invocation.json:
             invocation.screen.write_json(entries)
         else:
@@ -93,6 +96,7 @@ async def history(  # noqa: PLR0913 - the options of a verb
                 named=model is None,
                 nodes=model is None and fleet.is_several,
             )
+        write_missing(found.missing)
 
 
 def show_entries(

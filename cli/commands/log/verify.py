@@ -21,6 +21,7 @@ from herdbook.core import (
     SystemClock,
     Verification,
 )
+from herdbook.core.archives.signature import check_signatures
 from herdbook.core.checks.verification import verify as check
 from herdbook.core.proof.proof import check_anchors
 from herdbook.events.store import Head
@@ -51,7 +52,8 @@ async def verify(
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="Public key; each anchor must be signed with one of them. Repeatable.",
+            help="Public key; one must have signed each anchor and each archive. "
+            "Repeatable.",
         ),
     ] = None,
     accept: Annotated[
@@ -79,7 +81,10 @@ async def verify(
         log, SystemClock(), accept_loss=accept, reading=not accept
     ) as storage:
         found = await check(storage, anchors=heads)
-        more = await check_anchors(storage, made, public)
+        more = [
+            *await check_anchors(storage, made, public),
+            *await check_signatures(storage, public),
+        ]
         found = msgspec.structs.replace(found, findings=(*found.findings, *more))
     seconds = time.perf_counter() - began
     if invocation.json:
@@ -89,6 +94,7 @@ async def verify(
                 position=found.head.position,
                 hash=found.head.hash,
                 findings=found.findings,
+                missing=found.missing,
                 seconds=round(seconds, 3),
             )
         )
@@ -125,17 +131,19 @@ def _write_findings(screen: Screen, found: Verification, seconds: float) -> None
     ]
     columns = (Column("AT", right=True), Column("KIND"), Column("MESSAGE"))
     screen.write_table(columns, rows, headers=False)
+    if found.missing:
+        screen.write(f"not verified: {found.missing}")
     screen.write(_summary(found, seconds))
 
 
 def _summary(found: Verification, seconds: float) -> str:
     if not found.events and not found.findings:
         return "no events yet"
-    condition = (
-        "damaged"
-        if found.findings
-        else f"chain intact from #1 to #{found.head.position}"
-    )
+    condition = f"chain intact from #1 to #{found.head.position}"
+    if found.findings:
+        condition = "damaged"
+    elif found.missing:
+        condition = "chain intact outside of missing archives"
     return (
         f"{counted(found.events, 'event')}, {condition}, head {found.head.hash[:8]}…, "
         f"{counted(len(found.findings), 'finding')}, {seconds:.2f} s"

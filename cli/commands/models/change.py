@@ -95,7 +95,7 @@ def _keep_alive(text: str | None) -> str | float | None:
 
 async def _loaded_text(model: Target) -> str:
     chosen = HistoryFilter(types=_LOADS, limit=1)
-    entries = await model.manager.history(model.name, chosen)
+    entries = (await model.manager.available_history(model.name, chosen)).entries
     return f"{model.label} {entries[-1].sentence if entries else 'loaded'}"
 
 

@@ -133,7 +133,7 @@ async def show(
         if invocation.json:
             invocation.screen.write_json(shapes.model(status, models))
             return
-        entries = await manager.history(status.name)
+        entries = (await manager.available_history(status.name)).entries
         shown = card.Card(status, models, entries, invocation.now)
         invocation.screen.write_lines(shown.lines())
 

@@ -114,7 +114,7 @@ class PullFollower:
             self._write_json("done")
             return
         ends = HistoryFilter(types=_ENDS, limit=1)
-        entries = await self._manager.history(self._name, ends)
+        entries = (await self._manager.available_history(self._name, ends)).entries
         end = entries[-1].sentence if entries else "is up to date"
         self._invocation.screen.write(f"{self._name} {end}")
 

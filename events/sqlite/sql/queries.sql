@@ -10,6 +10,14 @@ PRAGMA application_id = 0x48455244;
 -- Size of the file in pages; 0 for a new file.
 PRAGMA page_count;
 
+-- name: page_size
+-- Bytes per page.
+PRAGMA page_size;
+
+-- name: freelist_count
+-- Pages of the file that are not in use.
+PRAGMA freelist_count;
+
 -- name: user_version
 -- Number of the last migration that was applied.
 PRAGMA user_version;
@@ -76,13 +84,21 @@ RETURNING position;
 
 -- name: stream_version
 -- The version of one stream.
-SELECT coalesce(max(version), 0) FROM events WHERE stream = :stream;
+SELECT coalesce(
+    (SELECT max(version) FROM events WHERE stream = :stream),
+    (SELECT version FROM archived_streams WHERE stream = :stream),
+    0
+);
 
 -- name: stream_versions
 -- The versions of some streams.
 SELECT
     value,
-    (SELECT coalesce(max(version), 0) FROM events WHERE stream = value)
+    coalesce(
+        (SELECT max(version) FROM events WHERE stream = value),
+        (SELECT version FROM archived_streams WHERE stream = value),
+        0
+    )
 FROM json_each(:streams);
 
 -- name: events_by_id
@@ -177,3 +193,92 @@ WHERE
     name = :name
     AND version = :version
     AND position IN (SELECT value FROM json_each(:positions));
+
+-- name: boundary
+-- Position of the last archived event; 0 without archives.
+SELECT coalesce(max(last), 0) FROM archives;
+
+-- name: archives
+-- All archives, in order.
+SELECT
+    first, last, previous, hash, origin, recorded_at, file, directory, size,
+    sha256, blocks, roots
+FROM archives
+ORDER BY last;
+
+-- name: archived_stream
+-- The last archived version of a stream.
+SELECT version FROM archived_streams WHERE stream = :stream;
+
+-- name: archived_streams
+-- The last archived version of every archived stream.
+SELECT stream, version FROM archived_streams;
+
+-- name: archived_ids
+-- Positions of archived events with the given ids.
+SELECT position FROM archived_ids
+WHERE event_id IN (SELECT value FROM json_each(:ids));
+
+-- name: add_archive
+-- Record an archive, whose events the file has; then they may be deleted.
+INSERT INTO archives (
+    first, last, previous, hash, origin, recorded_at, file, directory, size,
+    sha256, blocks, roots
+)
+VALUES (
+    :first, :last, :previous, :hash, :origin, :recorded_at, :file, :directory,
+    :size, :sha256, :blocks, :roots
+);
+
+-- name: keep_ids
+-- Keep the ids of some events, which stay in the log until they are archived.
+INSERT OR IGNORE INTO archived_ids (event_id, position)
+SELECT event_id, position FROM events
+WHERE position > :after AND position <= :until
+RETURNING position;
+
+-- name: archive_streams
+-- Keep the versions of streams at the end of an archive: pairs of name and version.
+INSERT INTO archived_streams (stream, version)
+SELECT value ->> 0, value ->> 1 FROM json_each(:streams) WHERE true
+ON CONFLICT (stream) DO UPDATE SET version = excluded.version;
+
+-- name: keep_boundary_view
+-- Keep the state of a view at the boundary of an archive.
+INSERT OR REPLACE INTO boundary_views (
+    position, name, version, hash, data, checksum
+)
+VALUES (:position, :name, :version, :hash, :data, :checksum);
+
+-- name: boundary_views
+-- The states of the views at the end of the last archive up to a position.
+SELECT name, version, position, hash, data, checksum
+FROM boundary_views
+WHERE position = (SELECT max(last) FROM archives WHERE last <= :position);
+
+-- name: has_archived
+-- Whether the log still has events that are archived.
+SELECT coalesce(
+    (SELECT min(position) FROM events)
+    <= (SELECT coalesce(max(last), 0) FROM archives),
+    0
+);
+
+-- name: delete_archived
+-- Delete some of the archived events, the oldest first.
+DELETE FROM events
+WHERE position IN (
+    SELECT position FROM events
+    WHERE position <= (SELECT coalesce(max(last), 0) FROM archives)
+    ORDER BY position
+    LIMIT :limit
+)
+RETURNING position;
+
+-- name: truncate_wal
+-- Move the write-ahead log into the file, and empty it.
+PRAGMA wal_checkpoint(TRUNCATE);
+
+-- name: vacuum
+-- Rebuild the file without its free pages.
+VACUUM;

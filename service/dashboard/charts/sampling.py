@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Final
 
 from herdbook.core import ModelManager
+from herdbook.events.archive_file import ArchiveMissingError, DamagedArchiveError
 from herdbook.service.dashboard.charts.memory import Sample
 
 MOST: Final = 120
@@ -33,22 +34,29 @@ class Samples:
         self._times: dict[int, datetime] = {}
 
     async def read(self, manager: ModelManager, head: int) -> list[Sample]:
-        """Return the samples of a log that ends at ``head``."""
+        """Return the samples of a log that ends at ``head``.
+
+        They begin after an archive that is missing or damaged.
+        """
         known = self._times  # local: other requests read at the same time
         times: dict[int, datetime] = {}
-        for position in positions_of(head):
+        for position in reversed(positions_of(head)):
             at = known.get(position) or await recorded_at(manager, position)
-            if at is not None:
-                times[position] = at
+            if at is None:
+                break
+            times[position] = at
         self._times = times
-        return [Sample(position, at) for position, at in times.items()]
+        return [Sample(position, at) for position, at in reversed(times.items())]
 
 
 async def recorded_at(manager: ModelManager, position: int) -> datetime | None:
-    """Return when an event was recorded; None before the first."""
+    """Return when an event was recorded; None if it cannot be read, or for 0."""
     if position < 1:
         return None
-    page = await manager.read_log(
-        after=position - 1, before=position + 1, limit=1, newest_first=True
-    )
+    try:
+        page = await manager.read_log(
+            after=position - 1, before=position + 1, limit=1, newest_first=True
+        )
+    except (ArchiveMissingError, DamagedArchiveError):
+        return None
     return page.events[0].recorded_at if page.events else None

@@ -10,7 +10,8 @@ import msgspec
 from litestar import Response, get
 from litestar.params import FromPath, QueryParameter
 
-from herdbook.core import Cause, HistoryFilter, RecordedEvent
+from herdbook.core import Cause, HistoryFilter, LogPage, RecordedEvent
+from herdbook.events.archive_file import ArchiveMissingError, DamagedArchiveError
 from herdbook.events.facts import FACTS
 from herdbook.events.recorded import GENESIS
 from herdbook.events.streams import model_stream
@@ -56,6 +57,7 @@ async def log_page(request: AnyRequest, before: Before = None) -> Response[str]:
         title="Log",
         events=entries_with_events(found.events),
         older=found.next,
+        missing=found.missing,
         newest=before is None,
         query=query,
         filtered=any(query.values()),
@@ -164,7 +166,10 @@ async def event_page(request: AnyRequest, position: FromPath[int]) -> Response[s
 async def _hash_before(page: PageRequest, position: int) -> str:
     if position == 1:
         return GENESIS
-    return (await model_events.event_at(page.service.manager, position - 1)).hash
+    try:
+        return (await model_events.event_at(page.service.manager, position - 1)).hash
+    except (ArchiveMissingError, DamagedArchiveError):
+        return f"in an archive: #{position - 1}"
 
 
 async def _related(page: PageRequest, event: RecordedEvent) -> list[RecordedEvent]:
@@ -173,9 +178,12 @@ async def _related(page: PageRequest, event: RecordedEvent) -> list[RecordedEven
         return []
     manager = page.service.manager
     chosen = HistoryFilter(correlation_id=event.correlation_id)
-    earlier = await manager.read_log(
-        before=event.position, limit=RELATED, newest_first=True, chosen=chosen
-    )
+    try:
+        earlier = await manager.read_log(
+            before=event.position, limit=RELATED, newest_first=True, chosen=chosen
+        )
+    except (ArchiveMissingError, DamagedArchiveError):
+        earlier = LogPage(events=(), next=None)
     later = await manager.read_log(
         after=event.position,
         before=page.read_model.position + 1,

@@ -107,6 +107,7 @@ async def model_page(
         lineage=await _lineage(page, status, trail),
         history=event_entries(history.entries),
         older=history.older,
+        missing=history.missing,
         newer=before is not None,
         problem=_problem(page, status),
     )

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from campaign.faults import hook
+from campaign.faults.archives import archived_log, damaged_archive
 from campaign.faults.cancellation import CANCELLED, cancelled
 from campaign.faults.crashes import (
     ERRORS,
@@ -79,6 +80,9 @@ def classes() -> Iterator[FaultClass]:
         ):
             trial = partial(damaged_file, what, how)
             yield FaultClass(name, what, prepare, trial, trials)
+    for how, name, trials in (("flip", "flipped bits", 300), ("cut", "cut end", 150)):
+        trial = partial(damaged_archive, how)
+        yield FaultClass(name, "an archive", archived_log, trial, trials)
     yield FaultClass(
         "clock that jumps", "", one_log, partial(_at_random, jumping_clock), 50
     )

@@ -14,12 +14,8 @@ from random import Random
 from typing import Any, NamedTuple
 
 from campaign.faults import hook
-from campaign.faults.operations import (
-    Journal,
-    Operation,
-    append_to,
-    read_journal,
-)
+from campaign.faults.journal import Journal, read_journal
+from campaign.faults.operations import Operation, append_to
 from campaign.faults.truth import SilentError, check, history
 
 from herdbook.cli import run

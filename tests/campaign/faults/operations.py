@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from campaign.faults.archives import archive, is_archived, log_to_archive
+from campaign.faults.journal import Journal
 from campaign.faults.truth import InventedError, LostError, Row, check, history
 
 from herdbook.cli import run
@@ -20,31 +22,6 @@ from herdbook.events.store import ANY
 from herdbook.events.testing.base import event
 
 OLD = Path(__file__).parents[2] / "fixtures" / "schema-1.db"
-
-
-class Journal:
-    """What a program submitted and what was acknowledged, written before it can die."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = os.open(file, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-
-    def submit(self, event_id: str) -> None:
-        """Write that an event will be appended."""
-        os.write(self._file, f"submitted {event_id}\n".encode())
-
-    def acknowledge(self, what: str) -> None:
-        """Write that an event is recorded, or that a command succeeded."""
-        os.write(self._file, f"acknowledged {what}\n".encode())
-
-
-def read_journal(file: Path) -> tuple[set[str], set[str]]:
-    """Return what was submitted, and what was acknowledged."""
-    lines = [line.split() for line in file.read_text().splitlines()]
-    submitted, acknowledged = (
-        {what for kind, what in lines if kind == wanted}
-        for wanted in ("submitted", "acknowledged")
-    )
-    return submitted, acknowledged
 
 
 class Operation(NamedTuple):
@@ -269,4 +246,5 @@ OPERATIONS = {
     "import": Operation(
         log_and_export, command("import", "other/all.jsonl"), is_imported
     ),
+    "archive": Operation(log_to_archive, archive, is_archived),
 }

@@ -1,7 +1,11 @@
-"""What a log holds, read without Herdbook: ``sqlite3``, ``json`` and ``hashlib``."""
+"""What a log holds, read without Herdbook: ``sqlite3``, ``json`` and ``hashlib``.
+
+Archives, which are next to the log, are read with ``gzip``.
+"""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import sqlite3
@@ -48,7 +52,7 @@ def history(path: Path) -> list[Row]:
             raise InventedError(f"{path.name} is damaged")
         if not log.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
             return []
-        found, stopped = _chain(log)
+        found, stopped = _chain(log, _archived(log, path.parent))
         if stopped:
             raise InventedError(f"{path.name}: {stopped}")
         head = log.execute("SELECT position, hash FROM head").fetchone()
@@ -67,11 +71,57 @@ def readable(path: Path) -> list[Row]:
         return []
 
 
-def _chain(log: sqlite3.Connection) -> tuple[list[Row], str]:
-    """Return the events up to the first bad one, and what is wrong with it."""
+def _archived(log: sqlite3.Connection, folder: Path) -> list[Row]:
+    """Return the archived events of a log, after checking those still in it."""
+    named = "SELECT 1 FROM sqlite_schema WHERE name = 'archives'"
+    if not log.execute(named).fetchall():
+        return []
     found: list[Row] = []
-    previous = GENESIS
-    query = f"SELECT {', '.join(COLUMNS)}, hash FROM events ORDER BY position"
+    for first, last, file in log.execute("SELECT first, last, file FROM archives"):
+        if first != len(found) + 1:
+            raise InventedError(f"{file} does not follow the archive before it")
+        found += archived(folder / file, found[-1].hash if found else GENESIS)
+        if len(found) != last:
+            raise LostError(f"{file} does not end at #{last}")
+    rows = log.execute("SELECT position, event_id, hash FROM events")
+    for position, event_id, hash_ in rows:
+        if position <= len(found) and found[position - 1] != (event_id, hash_):
+            raise InventedError(f"#{position} is another event in the archive")
+    return found
+
+
+def archived(file: Path, previous: str = GENESIS) -> list[Row]:
+    """Return the events of an archive after checking each."""
+    found: list[Row] = []
+    with gzip.open(file) as lines:
+        header = json.loads(next(lines))
+        for line in lines:
+            text = previous.encode() + line.rstrip(b"\n")
+            previous = hashlib.sha256(text).hexdigest()
+            event = json.loads(line)
+            if event["position"] != header["after"] + len(found) + 1:
+                raise InventedError(f"{file.name} is not in order")
+            found.append(Row(event["event_id"], previous))
+    if previous != header["hash"]:
+        raise InventedError(f"{file.name}: the chain breaks")
+    return found
+
+
+def _chain(
+    log: sqlite3.Connection, begin: list[Row] | None = None
+) -> tuple[list[Row], str]:
+    """Return the events up to the first bad one, and what is wrong with it.
+
+    Args:
+        log: The log.
+        begin: The events that are archived.
+    """
+    found = list(begin or [])
+    previous = found[-1].hash if found else GENESIS
+    query = (
+        f"SELECT {', '.join(COLUMNS)}, hash FROM events WHERE position > {len(found)} "
+        "ORDER BY position"
+    )
     try:
         for values in log.execute(query):
             *plain, stored = (v.decode() if isinstance(v, bytes) else v for v in values)

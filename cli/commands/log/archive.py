@@ -1,0 +1,122 @@
+"""The verb ``archive``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from herdbook.cli.app import HISTORY, verb
+from herdbook.cli.errors import DONE, from_extra
+from herdbook.cli.invocation import Invocation, actor
+from herdbook.cli.lookup import check_log
+from herdbook.cli.render.counting import counting
+from herdbook.core import CallerError, Storage, SystemClock
+from herdbook.core.archives import steps
+from herdbook.events.archive_file import BLOCK
+from herdbook.presentation import shapes
+from herdbook.presentation.wording import counted
+from herdbook.projections.sentences import bytes_text
+
+
+@verb("archive", HISTORY)
+async def archive(
+    invocation: Invocation,
+    *,
+    before: Annotated[
+        str,
+        typer.Option(
+            metavar="WHEN",
+            help="Archive events recorded before WHEN: 2026-01-01, 90d or #5000.",
+        ),
+    ],
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIRECTORY", help="Where the file goes (default: next to the log)."
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Sign the archive with this private key."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be archived.")
+    ] = False,
+) -> int:
+    """Move old events of the log to a compressed file.
+
+    The file is verified before anything is removed from the log. Keep it: the log
+    reads it when you ask about that time. Other Herdbook processes may use the log
+    meanwhile. A command that was interrupted is completed by the next one.
+    """
+    log = invocation.log
+    if not isinstance(log, Path):
+        raise CallerError(
+            str(log),
+            "is a database, and only a log in a SQLite file can have archives",
+            "To copy its old events: herdbook export FILE --until WHEN",
+        )
+    await check_log(log)
+    clock = SystemClock()
+    wanted = invocation.now.parse(before)
+    async with Storage.open(log, clock, reading=dry_run) as storage:
+        completed = 0 if dry_run else await steps.finish(storage)
+        made = await steps.plan(storage, wanted, log, to)
+        if made.events and not dry_run:
+            with (
+                counting(invocation.screen, "Archiving") as show,
+                from_extra("the signature package", "proof"),
+            ):
+                made = await steps.archive(
+                    storage,
+                    made,
+                    clock,
+                    node=invocation.node,
+                    actor=actor(),
+                    key=key,
+                    progress=show,
+                )
+    _show(invocation, made, completed)
+    return DONE
+
+
+def _show(invocation: Invocation, made: steps.Archived, completed: int) -> None:
+    is_made = bool(made.sha256)
+    if invocation.json:
+        invocation.screen.write_json(
+            shapes.Archived(
+                path=str(made.file),
+                first=made.first,
+                last=made.last,
+                events=made.events,
+                size_bytes=made.size_bytes,
+                sha256=made.sha256,
+                made=is_made,
+                completed=completed,
+                kept_size=made.kept_size,
+            )
+        )
+        return
+    if completed:
+        invocation.screen.write(
+            f"Completed an interrupted archive: {counted(completed, 'event')} deleted"
+        )
+    if not made.events:
+        invocation.screen.write(
+            f"Nothing to archive: {counted(made.available, 'event')} before that time; "
+            f"an archive has at least {BLOCK:,}"
+        )
+        return
+    what = f"{counted(made.events, 'event')} from #{made.first} to #{made.last}"
+    if not is_made:
+        invocation.screen.write(f"would write {made.file}: {what}")
+        return
+    size = bytes_text(made.size_bytes)
+    invocation.screen.write(f"{made.file}: {what}, {size}, verified")
+    if made.kept_size:
+        invocation.screen.write(
+            f"The file of the log keeps its size: {made.kept_size}. New events fill "
+            "the free space."
+        )

@@ -1,0 +1,1 @@
+"""Archives: the oldest events of a log, moved to a compressed file."""
