@@ -102,7 +102,10 @@ class Instances:
 
 
 async def _answers(pipes: Sequence[Connection]) -> list[list[float]]:
-    return await asyncio.gather(*(asyncio.to_thread(pipe.recv) for pipe in pipes))
+    received: list[list[float]] = await asyncio.gather(
+        *(asyncio.to_thread(pipe.recv) for pipe in pipes)
+    )
+    return received
 
 
 def _process(
