@@ -34,7 +34,7 @@ async def archive(
     to: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIRECTORY", help="Where the file goes (default: next to the log)."
+            metavar="DIRECTORY", help="Directory of the file; default: that of the log."
         ),
     ] = None,
     key: Annotated[
@@ -49,7 +49,7 @@ async def archive(
 
     The file is verified before anything is removed from the log. Keep it: the log
     reads it when you ask about that time. Other Herdbook processes may use the log
-    meanwhile. A command that was interrupted is completed by the next one.
+    meanwhile. The next run completes one that was interrupted.
     """
     log = invocation.log
     if not isinstance(log, Path):
