@@ -485,6 +485,11 @@ class ModelManager(Commands):
         return self._reconciler.notice
 
     @property
+    def unreadable_notice(self) -> str:
+        """Which entries of the server's lists cannot be read; one line, or empty."""
+        return self._reconciler.unreadable_notice
+
+    @property
     def refresh_error(self) -> OllamaError | None:
         """Why the last refresh failed; None if it did not."""
         return self._reconciler.last_error

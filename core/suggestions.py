@@ -26,6 +26,12 @@ def did_you_mean_model(given: str, present: Collection[str]) -> str:
 
     Empty if no model is near.
     """
+    near = similar_models(given, present)
+    return f"Did you mean {' or '.join(near)}?" if near else ""
+
+
+def similar_models(given: str, present: Collection[str]) -> list[str]:
+    """Return the other tags of a model, and models with similar names."""
     typed = given.lower().removesuffix(":latest")
     base = typed.partition(":")[0]
     by_base: dict[str, list[str]] = {}
@@ -39,5 +45,4 @@ def did_you_mean_model(given: str, present: Collection[str]) -> str:
         [*by_base.get(base, []), *(name for key in close for name in known[key])]
         or [name for key in begin for name in by_base[key]]
     )
-    named = [*near][:_MOST_NAMED]
-    return f"Did you mean {' or '.join(named)}?" if named else ""
+    return [*near][:_MOST_NAMED]

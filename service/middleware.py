@@ -71,6 +71,7 @@ class Guard:
 
     Attributes:
         authenticator: Finds the user of a request.
+        page: Returns the page of an error, or None.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Guard:
     ) -> None:
         self.authenticator = authenticator or Authenticator(settings)
         self._app = app
-        self._page = page
+        self.page = page
         self._settings = settings
         self._hosts = Hosts(settings)
 
@@ -214,7 +215,7 @@ class Guard:
         extra: Mapping[str, str] | None = None,
     ) -> None:
         """Respond with an error: a page for a browser, else a problem."""
-        if self._page is None or not _shows_pages(scope):
+        if self.page is None or not _shows_pages(scope):
             await exchange.refuse(error, extra)
             return
         headers = {
@@ -224,7 +225,7 @@ class Guard:
             "connection": "close",
         }
         status = problems.status_of(error).value
-        await exchange.answer(status, headers, self._page(error).encode())
+        await exchange.answer(status, headers, self.page(error).encode())
 
 
 def principal_of(scope_or_connection: Any) -> Principal:

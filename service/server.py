@@ -89,6 +89,7 @@ class Server(uvicorn.Server):
             BoundedProtocol,
             limits=self._settings,
             admit=self._admit,
+            page=getattr(self._app, "page", None),  # of a ``Guard``
         )
         return uvicorn.Config(
             cast("Any", self._answer),

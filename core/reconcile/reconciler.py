@@ -30,7 +30,7 @@ from herdbook.core.errors import (
 from herdbook.core.logging import Logger
 from herdbook.core.models.capabilities import detect
 from herdbook.core.ollama.address import same_server
-from herdbook.core.ollama.entries import UnreadableEntry
+from herdbook.core.ollama.entries import UnreadableEntry, unreadable_text
 from herdbook.core.ollama.held_connection import Continuity
 from herdbook.core.reconcile.damping import Change, Damper, change_of, with_count
 from herdbook.core.reconcile.drift import (
@@ -171,6 +171,14 @@ class Reconciler:
             f"Ollama {version} does not report loaded models: whether a model is "
             "loaded is unknown"
         )
+
+    @property
+    def unreadable_notice(self) -> str:
+        """Which entries of the server's lists cannot be read; empty for none."""
+        state = self.last_state
+        if self.last_error is not None or state is None or not state.unreadable:
+            return ""
+        return unreadable_text(state.unreadable)
 
     def note_unload_requests(self, *digests: str) -> None:
         """Remember runners that the server unloads on request once they are idle."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from herdbook.core import HistoryEntry, RecordedEvent
+from herdbook.core import HistoryEntry, ModelManager, RecordedEvent
 from herdbook.presentation import wording
 from herdbook.projections.history import HistoryView
 
@@ -39,3 +39,20 @@ def entries_with_events(events: Iterable[RecordedEvent]) -> list[EventEntry]:
         EventEntry(event, entry.sentence, wording.who_text(entry))
         for event, entry in zip(events, entries, strict=True)
     ]
+
+
+async def newest_of(manager: ModelManager, stream: str, *types: str) -> int | None:
+    """Return the position of the newest event of a stream that just had one.
+
+    Args:
+        manager: A manager of the log.
+        stream: The stream.
+        types: Only events of these types; none for all.
+    """
+    newest = await manager.read_log(limit=20, newest_first=True)
+    found = (
+        event.position
+        for event in newest.events
+        if event.stream == stream and (not types or event.type in types)
+    )
+    return next(found, None)

@@ -12,6 +12,7 @@ from herdbook.core.history.levels import Column, LevelKind
 from herdbook.events.archive_file import ArchiveMissingError, DamagedArchiveError
 from herdbook.presentation.wording import counted
 from herdbook.projections.sentences import bytes_text
+from herdbook.service.dashboard.charts.colours import OTHERS_CLASS, Colours
 from herdbook.service.dashboard.charts.levels import (
     OTHERS,
     Run,
@@ -62,13 +63,13 @@ class Series(NamedTuple):
 
     Attributes:
         label: The model, or ``others``.
-        number: Its place in the chart, from the bottom.
+        colour: The class that colours it.
         link: Its page; empty for others.
         now: The amount at the end of the chart.
     """
 
     label: str
-    number: int
+    colour: str
     link: str
     now: str
 
@@ -148,6 +149,10 @@ async def _chart(
 ) -> LevelChart:
     found = await runs(page, kind, span, model)
     series, text = series_of(found), TEXTS[kind]
+    classes = Colours(page.read_model.statuses()).classes(
+        [label for label in series if label != OTHERS]
+    )
+    classes += [OTHERS_CLASS] * (len(series) - len(classes))
     highest = max((run.total for run in found), default=0)
     svg = Markup("")
     if highest:
@@ -156,6 +161,7 @@ async def _chart(
             series,
             Window(found[0].begin, found[-1].end),
             page.now,
+            classes=classes,
             title=TITLES[kind],
             text=text,
             end="then" if page.past else "now",
@@ -166,21 +172,21 @@ async def _chart(
         svg=svg,
         highest=f"max {text(highest)}",
         legend=[
-            _series(page, found, label, number, kind)
-            for number, label in enumerate(series)
+            _series(page, found, label, colour, kind)
+            for label, colour in zip(series, classes, strict=True)
         ],
         table=page.links.to("/figures", of=kind.value, span=span, model=model),
     )
 
 
 def _series(
-    page: PageRequest, found: list[Run], label: str, number: int, kind: LevelKind
+    page: PageRequest, found: list[Run], label: str, colour: str, kind: LevelKind
 ) -> Series:
     amounts = [run.parts.get(label, 0) for run in found]
     amount = sum(amounts) if kind is LevelKind.REQUESTS else amounts[-1]
     return Series(
         label=label,
-        number=number,
+        colour=colour,
         link="" if label == OTHERS else page.links.model(label),
         now="" if label == OTHERS else TEXTS[kind](amount) if amount else "none now",
     )

@@ -43,6 +43,7 @@ class BoundedProtocol(H11Protocol):
     Args:
         limits: The limits on size and time.
         admit: Makes room for this connection, or aborts it.
+        page: Returns the page of an error, for browsers; None to answer with JSON.
         given: The arguments of ``H11Protocol``.
 
     Attributes:
@@ -54,6 +55,7 @@ class BoundedProtocol(H11Protocol):
         *,
         limits: ServiceSettings,
         admit: Callable[[BoundedProtocol], None],
+        page: Callable[[HerdbookError], str] | None = None,
         **given: Any,
     ) -> None:
         super().__init__(**given)
@@ -61,6 +63,7 @@ class BoundedProtocol(H11Protocol):
         self.idle_since = 0.0
         self._limits = limits
         self._admit = admit
+        self._page = page
         self._timer: asyncio.TimerHandle | None = None
         self._reader_timer: asyncio.TimerHandle | None = None
         self._unread = 0
@@ -136,12 +139,13 @@ class BoundedProtocol(H11Protocol):
         self._update_timer()
 
     def send_400_response(self, msg: str) -> None:
-        """Send a problem document for invalid HTTP, and discard all further bytes."""
+        """Send the error for invalid HTTP, and discard all further bytes."""
         del msg
         if self.conn.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
             self.transport.abort()  # a response has started; a second cannot follow
             return
-        for event in _response(_refusal(sys.exc_info()[1], self._limits)):
+        page = self._page if _is_from_a_browser(self.conn.trailing_data[0]) else None
+        for event in _response(_refusal(sys.exc_info()[1], self._limits), page):
             self.transport.write(self.conn.send(event) or b"")
         if self._request is not None:
             self._request.disconnected = True
@@ -262,11 +266,21 @@ def _refusal(error: BaseException | None, limits: ServiceSettings) -> HerdbookEr
     return BadRequestError("the request", "is not valid HTTP/1.1")
 
 
+def _is_from_a_browser(head: bytes) -> bool:
+    """Return whether the head of a request, maybe cut off, asks for a page."""
+    return b"text/html" in head.lower() and not head.partition(b" ")[2].startswith(
+        b"/v1"
+    )
+
+
 def _response(
-    refusal: HerdbookError,
+    refusal: HerdbookError, page: Callable[[HerdbookError], str] | None
 ) -> tuple[h11.Response, h11.Data, h11.EndOfMessage]:
     """Return the response to a request that could not be parsed."""
     status, headers, body = problems.answer(refusal)
+    if page is not None:
+        headers = {**headers, "content-type": "text/html; charset=utf-8"}
+        body = page(refusal).encode()
     headers = {**headers, "content-length": str(len(body)), "connection": "close"}
     sent = completed([(k.encode(), v.encode()) for k, v in headers.items()])
     return (

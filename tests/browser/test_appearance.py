@@ -23,7 +23,7 @@ PAGES = (
     *(f"/models/{BROKEN}", "/models/never-seen:1b", f"/models/{MODEL}/configuration"),
     *(f"/models/{MODEL}/unload", f"/models/{MODEL}/delete", f"/models/{LONG}/pull"),
     *(f"/models/{LONG}", "/roles", "/log", "/log?type=ModelUsed", "/log/5", "/node"),
-    *("/usage", "/usage?range=all"),
+    *("/usage", "/usage?range=all", "/nodes", "/tokens", "/free?size=1GB"),
     *("/compare", "/compare?from=1", "/api"),
 )
 UNFOLDED = "document.querySelectorAll('details').forEach((one) => one.open = true)"

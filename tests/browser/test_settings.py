@@ -33,6 +33,7 @@ def test_change_shows_in_the_history_with_who(
     page.get_by_label("Note for the history").fill("the agents asked")
     page.get_by_role("button", name="save").click()
 
+    expect(page.locator("#toast")).to_contain_text("num_ctx set to 16384")
     settings = page.get_by_role("region", name="Settings")
     one = settings.get_by_role("row").filter(has_text="num_ctx")
     expect(one).to_contain_text("16384")
@@ -137,7 +138,9 @@ def test_hostile_text_is_shown_as_text(
     expect(page).to_have_title(title)
     page.goto(f"/log?model={model}&actor=" + HOSTILE)
     expect(page.get_by_label("Actor")).to_have_value(HOSTILE)
-    page.goto(f"/log/{herdbook.get('/v1/log/head')['position']}")
+    of_model = herdbook.get(f"/v1/events?stream_prefix=model/local/{model}&limit=1000")
+    used = [one for one in of_model["events"] if one["type"] == "ModelUsed"]
+    page.goto(f"/log/{used[-1]['position']}")
     expect(page.get_by_label("Data as JSON")).to_contain_text("<img")
     expect(page.get_by_role("heading", level=1)).to_contain_text("ModelUsed")
     visits.expect_errors("400")

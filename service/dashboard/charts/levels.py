@@ -103,6 +103,7 @@ def stacked_chart(
     window: Window,
     now: Now,
     *,
+    classes: Sequence[str],
     title: str,
     text: Callable[[int], str],
     end: str = "now",
@@ -114,6 +115,7 @@ def stacked_chart(
         series: The labels to draw, the lowest first.
         window: The part of time that is shown.
         now: The time at its end, in the reader's zone.
+        classes: The classes that colour the labels, in the same order.
         title: What is shown.
         text: The text of an amount.
         end: The label of the end of the window.
@@ -122,7 +124,7 @@ def stacked_chart(
     pieces = [
         piece
         for run in runs
-        for piece in _pieces(run, series, window, now, highest, text)
+        for piece in _pieces(run, series, classes, window, now, highest, text)
     ]
     return picture(
         *time_grid(window, now, HEIGHT, end),
@@ -138,6 +140,7 @@ def stacked_chart(
 def _pieces(
     run: Run,
     series: Sequence[str],
+    classes: Sequence[str],
     window: Window,
     now: Now,
     highest: int,
@@ -169,6 +172,6 @@ def _pieces(
             element("title", title),
             y=HEIGHT - top,
             height=max(top - bottom, 0.5),
-            class_=f"s{number}",
+            class_=classes[number],
             **place,
         )

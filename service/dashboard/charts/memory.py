@@ -19,10 +19,8 @@ from herdbook.presentation.facts import where_text
 from herdbook.presentation.times import Now
 from herdbook.presentation.wording import counted, share_text
 from herdbook.projections.sentences import bytes_text, duration_text
+from herdbook.service.dashboard.charts.colours import Colours
 from herdbook.service.dashboard.charts.markup import element, percent, picture
-
-MOST_COLOURS: Final = 8
-"""Colours of models in the style sheet; further models share the last."""
 
 
 def runners_of(statuses: Iterable[ModelStatus]) -> list[Runner]:
@@ -31,7 +29,7 @@ def runners_of(statuses: Iterable[ModelStatus]) -> list[Runner]:
     return sorted(found.values(), key=lambda runner: (-runner.size_bytes, runner.name))
 
 
-def memory_bar(runners: Sequence[Runner]) -> Markup:
+def memory_bar(runners: Sequence[Runner], colours: Colours) -> Markup:
     """Return the memory in use: a segment for each runner, with the GPU part stronger.
 
     Servers do not report their total memory, so segments are shares of the memory in
@@ -41,8 +39,8 @@ def memory_bar(runners: Sequence[Runner]) -> Markup:
     if not total or len(runners) < 2:
         return Markup("")
     pieces, begin = [], 0
-    for number, runner in enumerate(runners):
-        pieces.append(_runner_piece(runner, begin, total, series_class(number)))
+    for runner, colour in zip(runners, _classes(runners, colours), strict=True):
+        pieces.append(_runner_piece(runner, begin, total, colour))
         begin += runner.size_bytes
     text = "; ".join(_runner_text(runner) for runner in runners)
     return picture(
@@ -54,7 +52,7 @@ def memory_bar(runners: Sequence[Runner]) -> Markup:
     )
 
 
-def memory_legend(runners: Sequence[Runner]) -> Markup:
+def memory_legend(runners: Sequence[Runner], colours: Colours) -> Markup:
     """Return which piece of the memory bar is which model."""
     if len(runners) < 2:
         return Markup("")
@@ -63,20 +61,19 @@ def memory_legend(runners: Sequence[Runner]) -> Markup:
         *(
             element(
                 "li",
-                element("span", "", class_=f"swatch {series_class(number)}"),
+                element("span", "", class_=f"swatch {colour}"),
                 " ",
                 element("span", runner.name, class_="name"),
                 f" {bytes_text(runner.size_bytes)}, {where_text(runner)}",
             )
-            for number, runner in enumerate(runners)
+            for runner, colour in zip(runners, _classes(runners, colours), strict=True)
         ),
         class_="legend",
     )
 
 
-def series_class(number: int) -> str:
-    """Return the class that colours the model of a number in a chart."""
-    return f"s{min(number, MOST_COLOURS - 1)}"
+def _classes(runners: Sequence[Runner], colours: Colours) -> list[str]:
+    return colours.classes([runner.name for runner in runners])
 
 
 def _runner_text(runner: Runner) -> str:

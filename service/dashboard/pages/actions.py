@@ -28,6 +28,7 @@ from herdbook.service.auth.forms import read_form
 from herdbook.service.auth.tokens import Principal
 from herdbook.service.context import Service, service_of
 from herdbook.service.dashboard.buttons import PARTICIPLES, Action, needed
+from herdbook.service.dashboard.event_list import newest_of
 from herdbook.service.dashboard.layout import redirect, render
 from herdbook.service.dashboard.links import joined_link, model_path
 from herdbook.service.dashboard.page_request import DONE, NODE, PageRequest, visit
@@ -107,7 +108,14 @@ def action_of(request: AnyRequest, word: str) -> Action:
 async def _of_pull(page: PageRequest, status: ModelStatus) -> Confirmation:
     cost = await page.manager.cost_of_pull(status.name)
     fetch, free = cost.fetch.size_bytes, cost.free.size_bytes
-    figures = (("size", fetch_text(cost)), ("disk", free_text(cost.free)))
+    figures = tuple(
+        (label, text)
+        for label, text, known in (
+            ("size", fetch_text(cost), fetch is not None),
+            ("disk", free_text(cost.free), free is not None),
+        )
+        if known
+    )
     consequences = []
     if fetch is not None and free is not None and fetch > free:
         consequences.append(
@@ -297,9 +305,7 @@ async def _recorded(manager: ModelManager, before: ModelStatus) -> int | None:
     after = await manager.get_status(before.name)
     if after.version == before.version:
         return None
-    newest = await manager.read_log(limit=20, newest_first=True)
-    stream = model_stream(before.node, before.name)
-    return next((e.position for e in newest.events if e.stream == stream), None)
+    return await newest_of(manager, model_stream(before.node, before.name))
 
 
 async def _pull(doing: ActionRequest) -> None:

@@ -17,6 +17,7 @@ from herdbook.core import (
     RecordedEvent,
 )
 from herdbook.core.history.explain import Link
+from herdbook.core.suggestions import similar_models
 from herdbook.events.facts import ConfigurationChanged
 from herdbook.events.streams import model_stream
 from herdbook.presentation import facts, wording
@@ -110,7 +111,14 @@ async def model_page(
         missing=history.missing,
         newer=before is not None,
         problem=_problem(page, status),
+        similar=[] if status.version else _similar(page, status.name),
     )
+
+
+def _similar(page: PageRequest, name: str) -> list[str]:
+    """Return present models that may be meant by the name of an unknown one."""
+    present = [one.name for one in page.read_model.records() if one.present]
+    return similar_models(name, present)
 
 
 def _why(status: ModelStatus, trail: Trail) -> EventEntry | None:

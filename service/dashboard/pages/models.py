@@ -34,6 +34,7 @@ from herdbook.projections.sentences import bytes_text
 from herdbook.projections.status import Work
 from herdbook.service.auth.tokens import Role
 from herdbook.service.dashboard.buttons import Button, buttons_for
+from herdbook.service.dashboard.charts.colours import Colours
 from herdbook.service.dashboard.charts.memory import (
     memory_bar,
     memory_legend,
@@ -47,7 +48,7 @@ from herdbook.service.dashboard.paging import MOST_COLUMNS, part_of
 from herdbook.service.errors import BadRequestError
 from herdbook.service.http.request import AnyRequest
 
-MANY: Final = 12
+MANY: Final = 5
 """Number of models from which there is a filter."""
 
 
@@ -169,6 +170,7 @@ async def models_page(
         rows.append(row_of(page, status, works, twins.get((status.node, status.name))))
         await time_slice.checkpoint()
     present = [status for status in shown if status.present]
+    colours = Colours(statuses)
     return await render(
         page,
         "models.html",
@@ -186,9 +188,12 @@ async def models_page(
         count=wording.counted(len(present), "model"),
         disk=wording.disk_text(present).removeprefix(", "),
         memory=wording.memory_text(statuses),
-        memory_bar=memory_bar(runners_of(statuses)),
+        memory_bar=memory_bar(runners_of(statuses), colours),
         notice="" if page.past or len(nodes) > 1 else page.manager.server_notice,
-        memory_legend=memory_legend(runners_of(statuses)),
+        unreadable=""
+        if page.past or len(nodes) > 1
+        else page.manager.unreadable_notice,
+        memory_legend=memory_legend(runners_of(statuses), colours),
         may_delete=not page.off(Role.ADMIN),
         gone=gone,
         query={

@@ -10,19 +10,23 @@ from litestar.params import FromPath
 
 from herdbook.core.actor import acting_as
 from herdbook.events.facts import NodeSettings
+from herdbook.events.streams import node_stream
 from herdbook.presentation import nodes as shapes
 from herdbook.presentation.wording import NOTHING
 from herdbook.projections.sentences import bytes_text
 from herdbook.service.auth.forms import read_form
 from herdbook.service.auth.tokens import Role
-from herdbook.service.context import service_of
+from herdbook.service.context import Service, service_of
+from herdbook.service.dashboard.event_list import newest_of
 from herdbook.service.dashboard.layout import redirect, render
-from herdbook.service.dashboard.page_request import visit
+from herdbook.service.dashboard.links import joined_link
+from herdbook.service.dashboard.page_request import DONE, visit
 from herdbook.service.dashboard.paging import part_of
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import require
 
 _PATH: Final = "/nodes"
+_CHANGES: Final = ("NodeAdded", "NodeConfigured", "NodeMoved", "NodeRemoved")
 
 
 class Line(NamedTuple):
@@ -94,7 +98,7 @@ async def add_node(request: AnyRequest) -> Response[str]:
         settings = msgspec.structs.replace(settings, tags={"vram": memory[:100]})
     with acting_as(principal.actor):
         await service.fleet.add(name, url, settings)
-    return redirect(_PATH)
+    return await _done(service, name)
 
 
 @post("/nodes/{name:str}/drain", include_in_schema=False)
@@ -120,12 +124,13 @@ async def undrain_node(request: AnyRequest, name: FromPath[str]) -> Response[str
 
 
 async def _drain(request: AnyRequest, name: str, *, drained: bool) -> Response[str]:
-    principal, fleet = require(request, Role.ADMIN), service_of(request).fleet
+    principal, service = require(request, Role.ADMIN), service_of(request)
+    fleet = service.fleet
     node = await fleet.node(name)
     with acting_as(principal.actor):
         settings = msgspec.structs.replace(node.settings, drained=drained)
         await fleet.configure(name, settings)
-    return redirect(_PATH)
+    return await _done(service, name)
 
 
 @post("/nodes/{name:str}/remove", include_in_schema=False)
@@ -137,10 +142,17 @@ async def remove_node(request: AnyRequest, name: FromPath[str]) -> Response[str]
         UnknownNodeError: There is no such node.
         BusyError: An operation on one of its models is running.
     """
-    principal, fleet = require(request, Role.ADMIN), service_of(request).fleet
+    principal, service = require(request, Role.ADMIN), service_of(request)
+    fleet = service.fleet
     with acting_as(principal.actor):
         await fleet.remove(name)
-    return redirect(_PATH)
+    return await _done(service, name)
+
+
+async def _done(service: Service, name: str) -> Response[str]:
+    """Redirect to the nodes, with the event that was recorded for one."""
+    done = await newest_of(service.manager, node_stream(name), *_CHANGES)
+    return redirect(joined_link(_PATH, {DONE: done}))
 
 
 @get("/nodes/{name:str}/remove", include_in_schema=False)

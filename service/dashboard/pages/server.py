@@ -28,6 +28,7 @@ from herdbook.presentation.costs import free_text
 from herdbook.presentation.times import Now
 from herdbook.service.auth.tokens import Role
 from herdbook.service.context import service_of
+from herdbook.service.dashboard.charts.colours import Colours
 from herdbook.service.dashboard.charts.memory import (
     memory_bar,
     memory_legend,
@@ -110,6 +111,7 @@ async def node_page(request: AnyRequest) -> Response[str]:
         return redirect(page.links.to("/nodes"))
     service, node = page.service, page.read_model.node_status()
     statuses = page.read_model.statuses()
+    colours = Colours(statuses)
     examined = _examined(request, node.name)
     found = []
     if not page.past:
@@ -129,9 +131,9 @@ async def node_page(request: AnyRequest) -> Response[str]:
         since=page.now.clock(node.since) if node.since else wording.NOTHING,
         runners=_running(statuses, page.now),
         memory=wording.memory_text(statuses),
-        memory_bar=memory_bar(runners_of(statuses)),
+        memory_bar=memory_bar(runners_of(statuses), colours),
         notice="" if page.past else page.manager.server_notice,
-        memory_legend=memory_legend(runners_of(statuses)),
+        memory_legend=memory_legend(runners_of(statuses), colours),
         models=wording.counted(len(present), "model"),
         disk=wording.disk_text(present).removeprefix(", "),
         free=_free(page),
@@ -218,7 +220,8 @@ def _free(page: PageRequest) -> str:
     if page.past:
         return ""
     url = page.read_model.node_status().url
-    return free_text(free_disk(url, models_folder())) if url else ""
+    free = free_disk(url, models_folder()) if url else None
+    return free_text(free) if free is not None and free.size_bytes is not None else ""
 
 
 def _running(statuses: Sequence[ModelStatus], now: Now) -> list[Running]:

@@ -20,16 +20,21 @@ from herdbook.core import (
     WrongExpectedVersionError,
 )
 from herdbook.events.facts import ConfigurationChanged
+from herdbook.events.streams import model_stream
 from herdbook.service.api.parameters import name_of
 from herdbook.service.auth.forms import read_form
 from herdbook.service.auth.tokens import Role
 from herdbook.service.dashboard import forms as editing
 from herdbook.service.dashboard import model_events
-from herdbook.service.dashboard.event_list import EventEntry, entries_with_events
+from herdbook.service.dashboard.event_list import (
+    EventEntry,
+    entries_with_events,
+    newest_of,
+)
 from herdbook.service.dashboard.forms import Texts
 from herdbook.service.dashboard.layout import redirect, render
 from herdbook.service.dashboard.links import joined_link, model_path
-from herdbook.service.dashboard.page_request import NODE, visit
+from herdbook.service.dashboard.page_request import DONE, NODE, visit
 from herdbook.service.errors import BadRequestError
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import require
@@ -77,7 +82,11 @@ async def change_settings(request: AnyRequest, name: FromPath[str]) -> Response[
                 )
         except WrongExpectedVersionError:
             continue  # an event was recorded meanwhile
-        target = joined_link(model_path(status.name), {NODE: visited.node})
+        done = None
+        if edit.set or edit.unset:
+            stream = model_stream(status.node, status.name)
+            done = await newest_of(manager, stream, ConfigurationChanged.__name__)
+        target = joined_link(model_path(status.name), {NODE: visited.node, DONE: done})
         return redirect(f"{target}#settings")
 
 

@@ -37,7 +37,9 @@ def test_pull_by_name_asks_for_confirmation(browser: HtmlClient) -> None:
     present = browser.page(f"/pull?model={MODEL}")
 
     assert "Pull qwen3:0.6b?" in absent.text
-    assert "download" in absent.text
+    assert "unknown" not in absent.text
+    known = browser.page("/pull?model=llama3.1:8b")
+    assert "download of up to 4.7 GB (catalogue)" in known.text
     assert f"Update {MODEL}?" in present.text
 
 

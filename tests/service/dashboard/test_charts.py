@@ -11,6 +11,7 @@ import pytest
 from herdbook.core import Cause, HistoryEntry, ModelState, Runner
 from herdbook.presentation.diagram import edges
 from herdbook.presentation.times import Now
+from herdbook.service.dashboard.charts.colours import Colours
 from herdbook.service.dashboard.charts.markup import element, percent
 from herdbook.service.dashboard.charts.memory import (
     Sample,
@@ -83,7 +84,11 @@ def test_percentage_stays_within_the_chart(share: float, result: str) -> None:
 def test_memory_bar_has_a_piece_for_each_runner() -> None:
     bar = drawn(
         memory_bar(
-            [runner("big", 6_000_000_000, 3_000_000_000), runner("c", 2_000_000_000, 0)]
+            [
+                runner("big", 6_000_000_000, 3_000_000_000),
+                runner("c", 2_000_000_000, 0),
+            ],
+            Colours([]),
         )
     )
 
@@ -105,24 +110,27 @@ def test_memory_bar_has_a_piece_for_each_runner() -> None:
 def test_memory_legend_names_each_piece() -> None:
     runners = [runner("big", 6_000_000_000, 6_000_000_000), runner("c<", 10**9, 0)]
 
-    legend = drawn(memory_legend(runners))
+    legend = drawn(memory_legend(runners, Colours([])))
 
     items = ["".join(item.itertext()).strip() for item in legend.iter("li")]
     assert items == ["big 6.0 GB, GPU", "c< 1.0 GB, CPU"]
     swatches = [e.get("class") for e in legend.iter("span") if not e.text]
-    assert swatches == ["swatch s0", "swatch s1"]
+    classes = Colours([]).classes([one.name for one in runners])
+    assert swatches == [f"swatch {each}" for each in classes]
 
 
 def test_empty_memory_bar_is_not_drawn() -> None:
-    assert memory_bar([]) == ""
+    assert memory_bar([], Colours([])) == ""
 
 
 def test_memory_bar_of_one_runner_is_not_drawn() -> None:
-    assert memory_bar([runner("a:1", 10, 0)]) == ""
+    assert memory_bar([runner("a:1", 10, 0)], Colours([])) == ""
 
 
 def test_memory_bar_escapes_its_labels() -> None:
-    bar = drawn(memory_bar([runner("</title><script>x</script>", 10, 0)] * 2))
+    bar = drawn(
+        memory_bar([runner("</title><script>x</script>", 10, 0)] * 2, Colours([]))
+    )
 
     assert bar.find(f".//{SVG}script") is None
 

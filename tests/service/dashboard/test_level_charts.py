@@ -47,6 +47,7 @@ def drawn(runs: list[Run]) -> ET.Element:
         series_of(runs),
         Window(START, START + 4 * HOUR),
         NOW,
+        classes=[f"s{number}" for number in range(len(series_of(runs)))],
         title="Memory",
         text=bytes_text,
     )

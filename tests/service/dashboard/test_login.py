@@ -144,6 +144,7 @@ async def test_wrong_tokens_in_forms_count_like_those_of_programs() -> None:
     assert (refused.status_code, program.status_code) == (429, 429)
     assert int(refused.headers["retry-after"]) > 50
     assert "too many wrong tokens" in refused.text
+    assert refused.headers["content-type"].startswith("text/html")
     assert "set-cookie" not in refused.headers
 
 

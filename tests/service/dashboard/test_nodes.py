@@ -105,7 +105,8 @@ def test_nodes_are_added_drained_and_removed_on_their_page(
     assert "Remove the node gpu1?" in browser.page("/nodes/gpu1/remove").text
     browser.send("/nodes/gpu1/remove")
     assert [one["name"] for one in herdbook.get("/v1/nodes")] == ["gpu2", "local"]
-    browser.send("/nodes", name="gpu1", url=fleet["gpu1"].address, vram="24GB")
+    added = browser.send("/nodes", name="gpu1", url=fleet["gpu1"].address, vram="24GB")
+    assert 'class="toast"' in browser.http.get(added.headers["location"]).text
     assert herdbook.get("/v1/nodes/gpu1")["settings"]["tags"] == {"vram": "24GB"}
     browser.send("/nodes", 400, name="", url="x")
     browser.send("/nodes/gpu1/explode", 404)

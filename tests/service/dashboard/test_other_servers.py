@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from support.fake_ollama import NOT_FOUND, Reply, answers, fake_ollama
+from support.fake_ollama import NOT_FOUND, Reply, answers, fake_ollama, tag
 from support.service_program import run_in_thread
 from support.web.html_client import open_client
 
@@ -67,3 +67,20 @@ async def test_context_from_the_parameters_of_the_model_is_shown_as_configured(
     (text,) = await texts(tmp_path, "/models/llama3.1:8b", show=Reply(shown))
 
     assert "configured context 32,768 tokens the model's parameters" in text
+
+
+async def test_unreadable_entry_is_named_on_the_models_page(tmp_path: Path) -> None:
+    odd = Reply({"models": [tag("llama3.1:8b"), tag("my model (v2)")]})
+
+    models, server = await texts(tmp_path, "/", "/node", tags=odd)
+
+    assert "llama3.1:8b" in models
+    assert "1 entry of the server's lists cannot be read: my model (v2)" in models
+    assert "my model (v2)" in server
+
+
+async def test_unknown_model_suggests_similar_ones(tmp_path: Path) -> None:
+    (page,) = await texts(tmp_path, "/models/llama3.1")
+
+    assert "No events for llama3.1:latest yet" in page
+    assert "Did you mean llama3.1:8b" in page

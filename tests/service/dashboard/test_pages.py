@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -370,3 +371,17 @@ def test_error_page_has_the_navigation(
     page = browser.page(path, status)
 
     assert page.links[:6] == ["/", "/", "/roles", "/usage", "/log", "/node"]
+
+
+def test_browser_that_sends_too_large_a_head_gets_a_page(
+    herdbook: ServiceThread,
+) -> None:
+    head = f"GET / HTTP/1.1\r\nAccept: text/html\r\nCookie: {'x' * 70_000}\r\n\r\n"
+    host, _, port = herdbook.address.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as client:
+        client.sendall(head.encode())
+        answer = b"".join(iter(lambda: client.recv(65_536), b"")).decode()
+
+    assert answer.startswith("HTTP/1.1 413 ")
+    assert "content-type: text/html" in answer
+    assert '<a href="/log">Log</a>' in answer
