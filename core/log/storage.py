@@ -52,7 +52,7 @@ class Storage(NamedTuple):
         *,
         accept_loss: bool = False,
         reading: bool = False,
-        beside: Path | None = None,
+        archive_directory: Path | None = None,
     ) -> AsyncIterator[Storage]:
         """Open a log; close it when the block ends.
 
@@ -62,8 +62,8 @@ class Storage(NamedTuple):
             accept_loss: Accept that recorded events are missing; see
                 ``SQLiteEventStore.open``.
             reading: Open a log that cannot be written too, for reading alone.
-            beside: The directory in which archives are looked for; by default that of
-                the file.
+            archive_directory: The directory in which archives are looked for; by
+                default that of the file.
 
         Raises:
             StoreError: The log cannot be opened.
@@ -87,7 +87,10 @@ class Storage(NamedTuple):
                 yield Storage(store, store, UnknownInstances(path), read_only=True)
             return
         opening = SQLiteEventStore.open(
-            path, clock=clock.now, accept_loss=accept_loss, beside=beside
+            path,
+            clock=clock.now,
+            accept_loss=accept_loss,
+            archive_directory=archive_directory,
         )
         async with await opening as store:
             _warn_of_loss(store, path)

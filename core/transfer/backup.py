@@ -112,8 +112,10 @@ async def back_up(
             await asyncio.to_thread(copy_online, log, copy)
 
     check_target(target, log, replace=replace)
-    beside = log_file_path(log).parent
-    return await write_verified(target, write, clock, beside=beside)
+    archive_directory = log_file_path(log).parent
+    return await write_verified(
+        target, write, clock, archive_directory=archive_directory
+    )
 
 
 async def write_verified(
@@ -121,7 +123,7 @@ async def write_verified(
     write: Callable[[Path], Awaitable[object]],
     clock: Clock,
     *,
-    beside: Path | None = None,
+    archive_directory: Path | None = None,
 ) -> Backup:
     """Let a function write a copy of a log, verify it and put it at the target.
 
@@ -129,13 +131,17 @@ async def write_verified(
         target: The target.
         write: Writes the copy.
         clock: The clock of the store.
-        beside: The directory in which archives are looked for.
+        archive_directory: The directory in which archives are looked for.
     """
     async with private_directory(target.parent) as directory:
         copy = directory / target.name
         await write(copy)
-        found = await verified(copy, clock, subject=target, beside=beside)
-        async with Storage.open(copy, clock, beside=beside) as storage:
+        found = await verified(
+            copy, clock, subject=target, archive_directory=archive_directory
+        )
+        async with Storage.open(
+            copy, clock, archive_directory=archive_directory
+        ) as storage:
             archives = await archives_of(storage)
         size = await asyncio.to_thread(place, copy, target)
     return Backup(
@@ -173,8 +179,10 @@ async def restore(
     async with private_directory(log_file_path(log).parent) as directory:
         copy = directory / log_file_path(log).name
         await asyncio.to_thread(copy_offline, backup, copy)
-        beside = log_file_path(log).parent
-        found = await verified(copy, clock, subject=backup, beside=beside)
+        archive_directory = log_file_path(log).parent
+        found = await verified(
+            copy, clock, subject=backup, archive_directory=archive_directory
+        )
         aside = log_file_path(log, f".before-restore-{clock.now():%Y%m%dT%H%M%S.%fZ}")
         _check_unused(log)
         if exists:
@@ -261,7 +269,7 @@ def _check_unused(log: Path) -> None:
 
 
 async def verified(
-    copy: Path, clock: Clock, *, subject: Path, beside: Path | None = None
+    copy: Path, clock: Clock, *, subject: Path, archive_directory: Path | None = None
 ) -> Verification:
     """Verify a copy; return what was found, which is no damage.
 
@@ -269,14 +277,16 @@ async def verified(
         copy: The copy.
         clock: The clock of the store.
         subject: What errors are about.
-        beside: The directory in which archives are looked for.
+        archive_directory: The directory in which archives are looked for.
 
     Raises:
         CorruptLogError: The copy is damaged.
         NewerSchemaError: A newer version wrote it.
     """
     try:
-        async with Storage.open(copy, clock, beside=beside) as storage:
+        async with Storage.open(
+            copy, clock, archive_directory=archive_directory
+        ) as storage:
             found = await verify(storage)
     except NewerSchemaError as error:
         raise NewerSchemaError(str(subject), error.state, error.remedy) from error

@@ -60,7 +60,9 @@ async def restore_to_database(
     async with private_directory(Path(tempfile.gettempdir())) as directory:
         copied = directory / "backup.db"
         await asyncio.to_thread(copy_offline, backup, copied)
-        found = await verified(copied, clock, subject=backup, beside=backup.parent)
+        found = await verified(
+            copied, clock, subject=backup, archive_directory=backup.parent
+        )
         done = await copy(copied, log, clock)
     return Restored(
         path=log, position=done.position, hash=done.hash, findings=found.findings

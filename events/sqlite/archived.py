@@ -39,12 +39,14 @@ class ArchivedSession(Session):
     Args:
         connection: The connection.
         subject: The log, for errors.
-        beside: The directory of the log.
+        archive_directory: The directory in which archives are looked for.
     """
 
-    def __init__(self, connection: Connection, subject: str, beside: Path) -> None:
+    def __init__(
+        self, connection: Connection, subject: str, archive_directory: Path
+    ) -> None:
         super().__init__(connection, subject)
-        self._beside = beside
+        self._archive_directory = archive_directory
         self._archives: list[Archive] = []
         self._cache: dict[int, list[StoredEvent]] = {}
         self._read_to: dict[tuple[str, int], int] = {}
@@ -92,7 +94,7 @@ class ArchivedSession(Session):
         """
         named = os.environ.get(DIRECTORY)
         places = [Path(named)] if named else []
-        places += [self._beside, Path(archive.directory)]
+        places += [self._archive_directory, Path(archive.directory)]
         return archive_file.find(archive, places)
 
     async def event(self, position: int) -> StoredEvent | None:

@@ -71,7 +71,7 @@ async def open_for_reading(
         copy = Path(directory) / path.name
         await asyncio.to_thread(_copy, path, copy)
         opening = SQLiteEventStore.open(
-            copy, clock=clock, access=Access.COPY, beside=path.parent
+            copy, clock=clock, access=Access.COPY, archive_directory=path.parent
         )
         async with await opening as store:
             yield store

@@ -19,15 +19,13 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import aiosqlite
 import msgspec
 
 from herdbook.events import codec
@@ -47,6 +45,13 @@ from herdbook.events.shared.group import draft_append
 from herdbook.events.shared.pages import PAGE, Pages
 from herdbook.events.shared.writer import ViewChange, Writer
 from herdbook.events.sqlite.archived import ArchivedSession
+from herdbook.events.sqlite.connection import (
+    check_file,
+    check_is_log,
+    check_wal_in_thread,
+    connected,
+    head_of_file,
+)
 from herdbook.events.sqlite.kept_head import HeadKeeper, KeptHead, contradiction
 from herdbook.events.sqlite.log_file import (
     Access,
@@ -61,17 +66,10 @@ from herdbook.events.sqlite.recorder import (
     find_recorded,
     read_head,
 )
-from herdbook.events.sqlite.schema_difference import compare
 from herdbook.events.sqlite.session import (
-    LOCK_WAIT_S,
     check_library,
-    check_owner,
-    migrate,
-    not_a_log,
     prepare,
-    translated,
 )
-from herdbook.events.sqlite.wal import check_wal, needs_check
 from herdbook.events.store import (
     ANY,
     ExpectedVersion,
@@ -96,10 +94,10 @@ class SQLiteEventStore:
         connections: AsyncExitStack,
         clock: Callable[[], datetime],
         access: Access = Access.WRITE,
-        beside: Path | None = None,
+        archive_directory: Path | None = None,
     ) -> None:
         self._path = path
-        self._beside = beside or path.parent
+        self._archive_directory = archive_directory or path.parent
         self._access = access
         self._file = OpenFile(path)
         self._kept = KeptHead(path)
@@ -126,7 +124,7 @@ class SQLiteEventStore:
         clock: Callable[[], datetime] = utc_now,
         accept_loss: bool = False,
         access: Access = Access.WRITE,
-        beside: Path | None = None,
+        archive_directory: Path | None = None,
     ) -> Self:
         """Open the log in a file; create it if it does not exist.
 
@@ -139,7 +137,8 @@ class SQLiteEventStore:
                 in the write-ahead log are dropped, and the kept head becomes the
                 present end of the log.
             access: What the store may do; ``open_for_reading`` chooses it.
-            beside: The directory of the log, where the path is that of a copy.
+            archive_directory: The directory in which archives are looked for; by
+                default that of the file.
 
         Raises:
             StoreUnavailableError: The path is a directory, or the file is locked, not
@@ -150,7 +149,7 @@ class SQLiteEventStore:
                 the log is missing next to it, nothing was changed.
         """
         opening = asyncio.create_task(
-            cls._open(Path(path), clock, accept_loss, access, beside)
+            cls._open(Path(path), clock, accept_loss, access, archive_directory)
         )
         try:
             return await finished(opening)
@@ -166,19 +165,19 @@ class SQLiteEventStore:
         clock: Callable[[], datetime],
         accept_loss: bool,
         access: Access,
-        beside: Path | None,
+        archive_directory: Path | None,
     ) -> Self:
         check_library(sqlite3.sqlite_version_info)
         exists = log_exists(path, writable=access is not Access.IMMUTABLE)
         path = log_file_path(path)
         if exists:
-            await _check_is_log(path)
+            await check_is_log(path)
             if not accept_loss:
-                await _check_wal(path)
+                await check_wal_in_thread(path)
         else:
             create_private(path)
         async with AsyncExitStack() as stack:
-            connect = partial(_connected, path, access.value, beside)
+            connect = partial(connected, path, access.value, archive_directory)
             writing = await stack.enter_async_context(connect())
             if access is Access.IMMUTABLE:
                 reading = writing
@@ -194,7 +193,7 @@ class SQLiteEventStore:
                 connections=stack.pop_all(),
                 clock=clock,
                 access=access,
-                beside=beside,
+                archive_directory=archive_directory,
             )
         try:
             await store._compare_kept_head(accept_loss)
@@ -329,9 +328,9 @@ class SQLiteEventStore:
         """
         if (stamp := self._file.stamp(self._file.check())) is None:
             return
-        head = await _head_of_file(self._path)
+        head = await head_of_file(self._path)
         if head and not await self._knows(head):  # perhaps read during a write
-            head = await _head_of_file(self._path)
+            head = await head_of_file(self._path)
         if head is None:
             return
         if not await self._knows(head):
@@ -522,7 +521,7 @@ class SQLiteEventStore:
         triggers with the migrations, and compares the log with its kept head.
         """
         missing = [self._missing] if self._missing else []
-        return [*missing, *await _check_file(self._path, self._access.value)]
+        return [*missing, *await check_file(self._path, self._access.value)]
 
     def _check_writable(self) -> None:
         if self._access is not Access.WRITE:
@@ -533,7 +532,7 @@ class SQLiteEventStore:
             )
 
     async def _find_afresh(self, ids: Sequence[str]) -> dict[str, RecordedEvent]:
-        connecting = _connected(self._path, self._access.value, self._beside)
+        connecting = connected(self._path, self._access.value, self._archive_directory)
         async with connecting as session:
             return await find_recorded(session, ids)
 
@@ -579,78 +578,6 @@ class SQLiteEventStore:
     ) -> None:
         """Close the store."""
         await self.close()
-
-
-@asynccontextmanager
-async def _connected(
-    path: Path | None, options: str = Access.WRITE.value, beside: Path | None = None
-) -> AsyncGenerator[ArchivedSession, None]:
-    """Connect to a file, or to a database in memory if there is no path."""
-    uri = f"{_uri(path)}?{options}" if path else "file::memory:"
-    connection = aiosqlite.connect(
-        uri, uri=True, isolation_level=None, timeout=LOCK_WAIT_S
-    )
-    directory = beside or (path.parent if path else Path())
-    session = ArchivedSession(connection, str(path), directory)
-    with translated(session.subject):
-        await connection
-    connection.text_factory = str
-    try:
-        yield session
-    finally:
-        await session.close()
-
-
-def _uri(path: Path) -> str:
-    return path.absolute().as_uri()
-
-
-async def _check_wal(path: Path) -> None:
-    """Check the write-ahead log in a thread, since that may take a second."""
-    if not needs_check(path):
-        return
-    with ThreadPoolExecutor(1) as thread:
-        await asyncio.get_running_loop().run_in_executor(thread, check_wal, path)
-
-
-async def _check_is_log(path: Path) -> None:
-    """Check that a file is a log, without a lock, recovery or write-ahead log.
-
-    Raises:
-        NotALogError: The file is not a Herdbook log.
-    """
-    with suppress(CorruptLogError):  # a log looks damaged while it is written
-        async with _connected(path, Access.IMMUTABLE.value) as session:
-            if not await check_owner(session):  # too short for a database
-                raise not_a_log(session)
-
-
-async def _head_of_file(path: Path) -> Head | None:
-    """Return the end of the log in the main file alone; None if it cannot be read."""
-    try:
-        async with _connected(path, Access.IMMUTABLE.value) as session:
-            return await read_head(session)
-    except StoreError:  # during a checkpoint, or without tables yet
-        return None
-
-
-async def _check_file(path: Path, options: str) -> list[str]:
-    async with _connected(path, options) as session:
-        findings = [column_text(row[0]) for row in await session.run("integrity")]
-        found = await session.run("schema")
-        names = [name for (name,) in await session.run("view_names")]
-    async with _connected(None) as pristine:
-        await migrate(pristine)
-        difference = compare(found, await pristine.run("schema"))
-    return [
-        *(text for text in findings if text != "ok"),
-        *(
-            f"the snapshot {column_text(name)} is ignored: its name is not UTF-8"
-            for name in names
-            if isinstance(name, bytes)
-        ),
-        *(f"{name} is missing or was changed" for name in difference.altered),
-    ]
 
 
 def _stored_events(rows: Sequence[Row]) -> Iterable[StoredEvent]:

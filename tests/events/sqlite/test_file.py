@@ -25,10 +25,11 @@ from herdbook.events.errors import (
     StoreUnavailableError,
 )
 from herdbook.events.facts import UnreadableFact
+from herdbook.events.sqlite.connection import connected
 from herdbook.events.sqlite.recorder import SQLiteRecorder
 from herdbook.events.sqlite.schema import APPLICATION_ID, NEWEST
 from herdbook.events.sqlite.session import Session, check_library, migrate
-from herdbook.events.sqlite.store import SQLiteEventStore, _connected
+from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import ANY
 from herdbook.events.testing.base import assert_sound, event, log_of
 
@@ -122,7 +123,7 @@ async def test_connections_are_durable_and_strict(path: Path) -> None:
 
 
 async def test_place_without_a_write_ahead_log_is_refused() -> None:
-    async with _connected(None) as session:  # one in memory has none
+    async with connected(None) as session:  # one in memory has none
         with pytest.raises(StoreUnavailableError):
             await session.set_up()
 
@@ -131,7 +132,7 @@ async def test_migration_that_fails_leaves_no_transaction(path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE views (name TEXT)")
     connection.close()
-    async with _connected(path) as session:
+    async with connected(path) as session:
         for _ in range(2):
             with pytest.raises(CorruptLogError):
                 await migrate(session)
@@ -223,7 +224,7 @@ def test_newer_schema_is_left_alone(raw: sqlite3.Connection, path: Path) -> None
 UNPRIVILEGED = """
 import asyncio, os, sys
 from herdbook.events.errors import StoreUnavailableError
-from herdbook.events.sqlite.store import SQLiteEventStore, _connected
+from herdbook.events.sqlite.store import SQLiteEventStore
 if os.getuid() == 0:
     os.setgroups([])
     os.setgid(65534)

@@ -1,0 +1,102 @@
+"""Connections to a log file, and the checks of a file that need one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import aiosqlite
+
+from herdbook.events.codec import column_text
+from herdbook.events.errors import CorruptLogError, StoreError
+from herdbook.events.sqlite.archived import ArchivedSession
+from herdbook.events.sqlite.log_file import Access
+from herdbook.events.sqlite.recorder import read_head
+from herdbook.events.sqlite.schema_difference import compare
+from herdbook.events.sqlite.session import (
+    LOCK_WAIT_S,
+    check_owner,
+    migrate,
+    not_a_log,
+    translated,
+)
+from herdbook.events.sqlite.wal import check_wal, needs_check
+from herdbook.events.store import Head
+
+
+@asynccontextmanager
+async def connected(
+    path: Path | None,
+    options: str = Access.WRITE.value,
+    archive_directory: Path | None = None,
+) -> AsyncGenerator[ArchivedSession, None]:
+    """Connect to a file, or to a database in memory if there is no path."""
+    uri = f"{_uri(path)}?{options}" if path else "file::memory:"
+    connection = aiosqlite.connect(
+        uri, uri=True, isolation_level=None, timeout=LOCK_WAIT_S
+    )
+    directory = archive_directory or (path.parent if path else Path())
+    session = ArchivedSession(connection, str(path), directory)
+    with translated(session.subject):
+        await connection
+    connection.text_factory = str
+    try:
+        yield session
+    finally:
+        await session.close()
+
+
+def _uri(path: Path) -> str:
+    return path.absolute().as_uri()
+
+
+async def check_wal_in_thread(path: Path) -> None:
+    """Check the write-ahead log in a thread, since that may take a second."""
+    if not needs_check(path):
+        return
+    with ThreadPoolExecutor(1) as thread:
+        await asyncio.get_running_loop().run_in_executor(thread, check_wal, path)
+
+
+async def check_is_log(path: Path) -> None:
+    """Check that a file is a log, without a lock, recovery or write-ahead log.
+
+    Raises:
+        NotALogError: The file is not a Herdbook log.
+    """
+    with suppress(CorruptLogError):  # a log looks damaged while it is written
+        async with connected(path, Access.IMMUTABLE.value) as session:
+            if not await check_owner(session):  # too short for a database
+                raise not_a_log(session)
+
+
+async def head_of_file(path: Path) -> Head | None:
+    """Return the end of the log in the main file alone; None if it cannot be read."""
+    try:
+        async with connected(path, Access.IMMUTABLE.value) as session:
+            return await read_head(session)
+    except StoreError:  # during a checkpoint, or without tables yet
+        return None
+
+
+async def check_file(path: Path, options: str) -> list[str]:
+    """Return the problems of a log file, in words; empty for a sound file."""
+    async with connected(path, options) as session:
+        findings = [column_text(row[0]) for row in await session.run("integrity")]
+        found = await session.run("schema")
+        names = [name for (name,) in await session.run("view_names")]
+    async with connected(None) as pristine:
+        await migrate(pristine)
+        difference = compare(found, await pristine.run("schema"))
+    return [
+        *(text for text in findings if text != "ok"),
+        *(
+            f"the snapshot {column_text(name)} is ignored: its name is not UTF-8"
+            for name in names
+            if isinstance(name, bytes)
+        ),
+        *(f"{name} is missing or was changed" for name in difference.altered),
+    ]
