@@ -104,7 +104,7 @@ async def test_instance_with_a_gateway_gets_the_lease(tmp_path: Path) -> None:
     first, second = Counting(), Counting()
     async with serve_sandbox() as server, opened(server, log, first):
         await server.clock.sleep(LEASE_POLL_S)
-        async with opened(server, log, second) as two, two.uses.relaying(lambda: ()):
+        async with opened(server, log, second) as two, two.uses.relaying(dict):
             await server.clock.sleep(2 * EVERY_S)
             at_first, at_second = first.refreshes, second.refreshes
             await server.clock.sleep(5 * EVERY_S)
