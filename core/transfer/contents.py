@@ -74,9 +74,27 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
     anchor: str = ""
 
     @property
+    def selection(self) -> Selection:
+        """Which events of the log it has."""
+        return Selection(
+            after=self.after, until=self.until, streams=self.streams, types=self.types
+        )
+
+    @property
     def has_gaps(self) -> bool:
         """Whether events between the first and the last one may be left out."""
-        return bool(self.streams or self.types)
+        return self.selection.has_gaps
+
+    @property
+    def is_consistent(self) -> bool:
+        """Whether it can be what an export has."""
+        is_range = 0 <= self.after <= self.until <= self.position
+        is_whole = not self.after and self.until == self.position and not self.has_gaps
+        return (
+            is_range
+            and (is_whole or not self.complete)
+            and (bool(self.after) or self.previous == GENESIS)
+        )
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):

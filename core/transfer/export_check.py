@@ -130,9 +130,12 @@ class ExportCheck:
                 f"has the format {contents.format!r}",
                 f"This version reads {FORMAT}. Use a newer version of Herdbook",
             )
+        if not contents.is_consistent:
+            raise self._damaged("contradicts itself")
         if contents.anchor:
             (self._anchor,) = parse_anchors(contents.anchor, source=self.name)
-            if (self._anchor.position, self._anchor.hash) != (
+            if (self._anchor.origin, self._anchor.position, self._anchor.hash) != (
+                line.source,
                 contents.position,
                 contents.hash,
             ):
@@ -172,8 +175,14 @@ class ExportCheck:
             event = to_stored(line)
         except (ValueError, UnicodeError) as error:
             raise self._damaged(f"cannot be read: {error}") from error
-        if not self.ending.position < event.position <= contents.until:
+        last = max(self.ending.position, contents.after)
+        if not last < event.position <= contents.until:
             raise self._damaged(f"has #{event.position}, which is not the next event")
+        if not contents.selection.takes(event):
+            raise self._damaged(
+                f"has #{event.position}, which is not of the streams and types of the "
+                f"first line"
+            )
         if event.position == 1 and line.source != source_of(event.event_id):
             raise self._damaged("has the first event of another log")
         if not contents.has_gaps:

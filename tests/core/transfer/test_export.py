@@ -134,6 +134,44 @@ async def test_any_altered_byte_of_an_event_is_found(
         pytest.fail(f"byte {at} was altered: {check.ending}")
 
 
+@pytest.mark.parametrize(
+    ("selection", "changes"),
+    [
+        (Selection(), {"streams": ["model/local/m0:latest"]}),
+        (Selection(), {"after": 1}),
+        (Selection(), {"previous": "1" * 64}),
+        (Selection(until=4), {"complete": True}),
+        (Selection(until=4), {"until": 7}),
+        (Selection(after=2), {"after": -1}),
+        (Selection(types=("ModelUsed",)), {"types": ["ModelLoaded"]}),
+        (Selection(types=("ModelUsed",)), {"streams": ["model/local/m1:latest"]}),
+        (Selection(types=("ModelUsed",)), {"after": 5}),
+        (Selection(types=("ModelUsed",)), {"previous": "1" * 64}),
+    ],
+)
+async def test_first_line_that_does_not_fit_the_events_is_found(
+    log: Path, selection: Selection, changes: dict[str, Any]
+) -> None:
+    await append(log, 6)
+    first, rest = (await export_of(log, selection)).split(b"\n", 1)
+    line = json.loads(first)
+    line["data"] |= changes
+
+    with pytest.raises(CorruptLogError):
+        await checked(json.dumps(line).encode() + b"\n" + rest)
+
+
+async def test_anchor_of_another_log_is_found(log: Path) -> None:
+    await append(log, 6)
+    first, rest = (await export_of(log, Selection(until=4))).split(b"\n", 1)
+    line = json.loads(first)
+    anchor = line["data"]["anchor"]
+    line["data"]["anchor"] = anchor.replace("herdbook/0", "herdbook/1")
+
+    with pytest.raises(CorruptLogError, match="does not match its anchor"):
+        await checked(json.dumps(line).encode() + b"\n" + rest)
+
+
 async def test_lines_left_out_repeated_or_swapped_are_found(log: Path) -> None:
     await append(log, 6)
     for selection in (Selection(), Selection(types=("ModelUsed",))):
