@@ -24,13 +24,13 @@ async def run(folder: Path, sizes: Sizes) -> list[Row]:
     await fill(log, sizes.served * 4, sizes.served)
     serve = ["-m", "herdbook.cli", "serve", "--json", "--port", "0", "--db", str(log)]
     with program(*serve, "--ollama", "127.0.0.1:9") as line:
-        service = _connected(json.loads(line)["address"])
-        same.write_bytes(_ask(service, _STATUS))
+        service = connected(json.loads(line)["address"])
+        same.write_bytes(ask(service, _STATUS))
         with program("-m", "benchmarks.bare", str(same)) as address:
-            bare = _connected(address)
-            still = partial(_timed, service, _STATUS, sizes.requests)
+            bare = connected(address)
+            still = partial(timed, service, _STATUS, sizes.requests)
             moved = partial(_moved, service, sizes.requests)
-            floor = partial(_timed, bare, "/bare", sizes.requests)
+            floor = partial(timed, bare, "/bare", sizes.requests)
             medians = await interleave(sizes.rounds, still, moved, floor)
     ours, ours_moved, theirs = (figure * 1e3 for figure in medians)
     what = f"status of {sizes.served:,} models over HTTP"
@@ -55,14 +55,16 @@ async def run(folder: Path, sizes: Sizes) -> list[Row]:
     ]
 
 
-def _connected(address: str) -> http.client.HTTPConnection:
+def connected(address: str, timeout_s: float = 30) -> http.client.HTTPConnection:
+    """Return a connection to a service."""
     host, _, port = address.removeprefix("http://").rpartition(":")
-    return http.client.HTTPConnection(host, int(port), timeout=30)
+    return http.client.HTTPConnection(host, int(port), timeout=timeout_s)
 
 
-def _ask(
+def ask(
     connection: http.client.HTTPConnection, path: str, body: bytes | None = None
 ) -> bytes:
+    """Return the body of the answer to a request."""
     headers = {} if body is None else {"content-type": "application/json"}
     method = "GET" if body is None else "POST"
     connection.request(method, path, body, headers)
@@ -72,7 +74,7 @@ def _ask(
     return read
 
 
-async def _timed(
+async def timed(
     connection: http.client.HTTPConnection, path: str, requests: int
 ) -> float:
     """Return the median of a number of requests, one after another, s."""
@@ -91,8 +93,8 @@ def _times(
     taken = []
     for first in before:
         if first is not None:
-            _ask(connection, first, b"{}")
+            ask(connection, first, b"{}")
         started = perf_counter()
-        _ask(connection, path)
+        ask(connection, path)
         taken.append(perf_counter() - started)
     return taken
