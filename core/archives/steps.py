@@ -1,6 +1,6 @@
 """Move the oldest events of a log to an archive, step by step.
 
-Each step leaves log and archive whole, and the next run completes what was begun:
+Each step leaves log and archive whole. The next run continues after an interruption:
 
 1. Write the file in a private directory, and sync it.
 2. Read it back, and compare every event with the log.

@@ -26,7 +26,8 @@ _REPLACE = "Replace it with a copy of the same archive"
 async def check(storage: Storage) -> list[Finding]:
     """Compare archives and the states at their ends with what the log recorded.
 
-    An archive whose file is missing is no finding: ``Verification.missing`` names it.
+    An archive whose file is missing is not a finding; it is in
+    ``Verification.missing``.
 
     Raises:
         StoreError: The log cannot be read.

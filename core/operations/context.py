@@ -110,7 +110,7 @@ class OperationContext(NamedTuple):
                     ):
                         work.cancel(by=event.actor)
                         return
-        except StoreError as error:  # the operation itself goes on
+        except StoreError as error:  # the operation itself continues
             _log.warning("requests_not_followed", model=work.name, reason=str(error))
 
     @asynccontextmanager

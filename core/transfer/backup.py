@@ -271,7 +271,7 @@ def _check_unused(log: Path) -> None:
 async def verified(
     copy: Path, clock: Clock, *, subject: Path, archive_directory: Path | None = None
 ) -> Verification:
-    """Verify a copy; return what was found, which is no damage.
+    """Verify a copy; return the findings that are not damage.
 
     Args:
         copy: The copy.

@@ -28,7 +28,7 @@ async def archive(
         str,
         typer.Option(
             metavar="WHEN",
-            help="Archive events recorded before WHEN: 2026-01-01, 90d or #5000.",
+            help="Archive events before WHEN, such as 2026-01-01, 90d or #5000.",
         ),
     ],
     to: Annotated[
