@@ -18,6 +18,9 @@ _UNNAMED: Final = {
     UsageDimension.FAILURE: "(no failure)",
 }
 
+_FORMULA: Final = ("=", "+", "-", "@")
+"""Characters with which a formula of a spreadsheet begins."""
+
 _FIGURES: Final = tuple(name for name in UsageRow.__struct_fields__ if name != "group")
 
 
@@ -84,15 +87,24 @@ def summary_text(usage: Usage) -> str:
 
 
 async def csv_text(usage: Usage) -> str:
-    """Return the rows as CSV (RFC 4180) with a header; unknown values are empty."""
+    """Return the rows as CSV (RFC 4180) with a header; unknown values are empty.
+
+    A name that a spreadsheet would take for a formula begins with an apostrophe.
+    """
     written, time_slice = io.StringIO(), TimeSlice()
     writer = csv.writer(written)
     writer.writerow([*(each.value for each in usage.by), *_FIGURES])
     for row in usage.rows:
-        names = (_printable(value or "") for value in row.group.values())
+        names = (_cell(value or "") for value in row.group.values())
         writer.writerow([*names, *(getattr(row, name) for name in _FIGURES)])
         await time_slice.checkpoint()
     return written.getvalue()
+
+
+def _cell(text: str) -> str:
+    """Return a name as a cell that no spreadsheet takes for a formula."""
+    shown = _printable(text)
+    return f"'{shown}" if shown.startswith(_FORMULA) else shown
 
 
 def _printable(text: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from herdbook.events.facts import UseOutcome
+from herdbook.gateway.connections.sides import ClientSide, ServerSide
 from herdbook.gateway.protocol.answers import Refusal
 from herdbook.gateway.protocol.heads import (
     OF_LENGTH,
@@ -29,38 +30,6 @@ LONGEST_BODY: Final = 16 << 20
 
 _MOST_REPEATED: Final = 1 << 20
 """Bytes of a request that are kept to send them again."""
-
-
-class ClientSide(Protocol):
-    """What an exchange needs of the connection of a client."""
-
-    def write(self, data: bytes) -> None:
-        """Send bytes to the client."""
-
-    def hold(self, *, held: bool) -> None:
-        """Stop or continue to read from the client."""
-
-    def answered(self, *, close: bool) -> None:
-        """End the answer; close the connection, or wait for the next request."""
-
-    def refuse(self, refusal: Refusal) -> None:
-        """Answer with an error, and close the connection."""
-
-    def abort(self) -> None:
-        """Close the connection at once: the client sees an incomplete answer."""
-
-
-class ServerSide(Protocol):
-    """What an exchange needs of the connection to the server."""
-
-    def write(self, data: bytes) -> None:
-        """Send bytes to the server."""
-
-    def hold(self, *, held: bool) -> None:
-        """Stop or continue to read from the server."""
-
-    def release(self, *, reusable: bool) -> None:
-        """Give the connection back to the pool, or close it."""
 
 
 Ready: TypeAlias = Callable[["Exchange", bytes | None], None]

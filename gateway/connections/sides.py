@@ -1,0 +1,39 @@
+"""What an exchange needs of the connections on its two sides."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from herdbook.gateway.protocol.answers import Refusal
+
+
+class ClientSide(Protocol):
+    """What an exchange needs of the connection of a client."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to the client."""
+
+    def hold(self, *, held: bool) -> None:
+        """Stop or continue to read from the client."""
+
+    def answered(self, *, close: bool) -> None:
+        """End the answer; close the connection, or wait for the next request."""
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer with an error, and close the connection."""
+
+    def abort(self) -> None:
+        """Close the connection at once: the client sees an incomplete answer."""
+
+
+class ServerSide(Protocol):
+    """What an exchange needs of the connection to the server."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to the server."""
+
+    def hold(self, *, held: bool) -> None:
+        """Stop or continue to read from the server."""
+
+    def release(self, *, reusable: bool) -> None:
+        """Give the connection back to the pool, or close it."""
