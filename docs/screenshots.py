@@ -23,6 +23,7 @@ from playwright.async_api import Browser, Page, async_playwright
 from support.manager_fixture import SandboxServer
 
 from herdbook.core import ManagerSettings
+from herdbook.events.facts import NodeSettings
 from herdbook.service.app import composed
 from herdbook.service.auth.tokens import Principal, Role, Token, new_token, sha256_of
 from herdbook.service.context import Service
@@ -113,11 +114,22 @@ async def pages(camera: Camera, service: Service) -> None:
     await camera.see("compare", "/compare?from=yesterday+17:40", size=TALL)
     await camera.see("past", f"/?as_of={past}")
     await camera.see("api", "/api")
+    async with camera.at("/node", size=WIDE) as page:
+        await page.get_by_label("Free disk space").fill("10GB")
+        await page.get_by_role("button", name="Propose models").click()
+        await page.get_by_role("dialog").wait_for()
+        await camera.take(page, "free")
     async with camera.at("/") as page:
         await page.get_by_label("Pull a model").fill("phi4-mini")
         await page.get_by_role("button", name="Pull model").click()
         await page.get_by_role("heading", name="Pull phi4-mini").wait_for()
         await camera.take(page, "confirm")
+
+
+async def nodes(camera: Camera, service: Service, url: str) -> None:
+    """Take the screenshot of the nodes, with a second server."""
+    await service.fleet.add("gpu1", url, NodeSettings(tags={"vram": "24GB"}))
+    await camera.see("nodes", "/nodes", size=LOW)
 
 
 async def signing_in(camera: Camera) -> None:
@@ -166,7 +178,10 @@ async def take_all(browser: Browser, folder: Path) -> None:
         async with advancing(server):
             await record(server, log)
         async with service_of(server, log) as (service, address):
-            await pages(Camera(browser, address), service)
+            camera = Camera(browser, address)
+            await pages(camera, service)
+            async with serve_sandbox() as second:
+                await nodes(camera, service, second.url)
         token = Token(name="ann", role=Role.ADMIN, sha256=sha256_of(new_token()))
         async with service_of(server, log, token) as (_, address):
             await signing_in(Camera(browser, address))
