@@ -35,7 +35,10 @@ from herdbook.events.store import ArchivedStore
 from herdbook.events.verify import Verification
 
 DAMAGE = frozenset(
-    {Kind.POSITION, Kind.VERSION, Kind.HASH, Kind.HEAD, Kind.FILE, Kind.ANCHOR}
+    {
+        *(Kind.POSITION, Kind.VERSION, Kind.HASH, Kind.HEAD, Kind.FILE, Kind.ANCHOR),
+        Kind.UNREADABLE,
+    }
 )
 """Findings that say that a file is not the log that was written.
 

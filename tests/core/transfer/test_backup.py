@@ -206,6 +206,20 @@ async def test_restore_of_a_damaged_backup_changes_nothing(
     assert await head_of(log) == head
 
 
+async def test_restore_of_a_backup_with_a_damaged_column_changes_nothing(
+    log: Path, target: Path
+) -> None:
+    head = await log_of(target, 3)
+    data = target.read_bytes()
+    at = data.rindex(head.hash.encode())
+    target.write_bytes(data[:at] + b"\xff" + data[at + 1 :])
+
+    with pytest.raises(CorruptLogError, match="damaged"):
+        await restore(target, log)
+
+    assert not log.exists()
+
+
 async def test_restore_of_an_empty_file_changes_nothing(
     log: Path, target: Path
 ) -> None:
