@@ -170,7 +170,8 @@ async def models_page(
         rows.append(row_of(page, status, works, twins.get((status.node, status.name))))
         await time_slice.checkpoint()
     present = [status for status in shown if status.present]
-    colours = Colours(statuses)
+    runners = [] if page.several else runners_of(statuses)
+    colours = Colours([] if page.several else statuses)
     return await render(
         page,
         "models.html",
@@ -188,12 +189,12 @@ async def models_page(
         count=wording.counted(len(present), "model"),
         disk=wording.disk_text(present).removeprefix(", "),
         memory=wording.memory_text(statuses),
-        memory_bar=memory_bar(runners_of(statuses), colours),
+        memory_bar=memory_bar(runners, colours),
         notice="" if page.past or len(nodes) > 1 else page.manager.server_notice,
         unreadable=""
         if page.past or len(nodes) > 1
         else page.manager.unreadable_notice,
-        memory_legend=memory_legend(runners_of(statuses), colours),
+        memory_legend=memory_legend(runners, colours),
         may_delete=not page.off(Role.ADMIN),
         gone=gone,
         query={

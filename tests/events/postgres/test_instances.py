@@ -300,14 +300,15 @@ async def test_frozen_instance_of_another_role_is_reported_and_left(
     role = f"herdbook_{new_id().replace('-', '')}"
     async with administrator(log) as admin:
         for statement in (
-            f"CREATE ROLE {role} LOGIN",
+            f"CREATE ROLE {role} LOGIN PASSWORD 'secret'",
             f"GRANT USAGE ON SCHEMA {log.schema} TO {role}",
             f"GRANT ALL ON ALL TABLES IN SCHEMA {log.schema} TO {role}",
         ):
             await admin.execute(statement.encode())
         await admin.commit()
         joint = "&" if "?" in log.url else "?"
-        limited = PostgresAddress(f"{log.url}{joint}user={role}&schema={log.schema}")
+        own = f"user={role}&password=secret&schema={log.schema}"
+        limited = PostgresAddress(f"{log.url}{joint}{own}")
         async with PostgresInstances.open(log) as one:
             async with PostgresInstances.open(limited) as two:
                 assert await one.hold(LEASE)

@@ -36,13 +36,13 @@ async def role(
     name = f"test_{uuid4().hex}"
     parts = urlsplit(address.url)
     _, _, host = parts.netloc.rpartition("@")
-    url = parts._replace(netloc=f"{name}@{host}").geturl()
+    url = parts._replace(netloc=f"{name}:secret@{host}").geturl()
     joint = "&" if parts.query else "?"
     async with await psycopg.AsyncConnection.connect(
         address.url, autocommit=True
     ) as admin:
         user = sql.Identifier(name)
-        await admin.execute(sql.SQL("CREATE USER {}").format(user))
+        await admin.execute(sql.SQL("CREATE USER {} PASSWORD 'secret'").format(user))
         for setting in settings:
             await admin.execute(f"ALTER USER {name} SET {setting}".encode())
         try:
