@@ -8,8 +8,10 @@ import zlib
 
 import httpx
 import pytest
-from support.gateway_fixture import Uses, gateway, request_of, scripted
+from support.gateway_fixture import OK, Uses, gateway, request_of, scripted
 
+from herdbook.gateway.access.checks import Caller
+from herdbook.gateway.access.limits import Limits
 from herdbook.gateway.recording.coding import Decoder
 from herdbook.gateway.recording.forms import FormScan
 
@@ -111,3 +113,37 @@ def test_compressed_data_is_read_in_small_pieces() -> None:
 def test_other_codings_are_not_read(coding: bytes) -> None:
     assert list(Decoder(coding).pieces(ANSWER)) == []
     assert list(Decoder(b"gzip").pieces(ANSWER)) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "limits", "left_out"),
+    [
+        ("GET", "/api/tags", Limits(models=("a*",)), True),
+        ("GET", "/api/tags", Limits(tokens_per_day=9), False),
+        ("POST", "/api/chat", Limits(tokens_per_day=9), True),
+        ("POST", "/api/chat", Limits(max_requests=9), False),
+    ],
+)
+async def test_server_compresses_no_answer_that_the_gateway_must_read(
+    method: str, path: str, limits: Limits, left_out: bool
+) -> None:
+    heads: list[bytes] = []
+
+    async def script(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        heads.append((await request_of(reader))[0].lower())
+        writer.write(OK)
+
+    def authenticate(_: str, __: str) -> Caller:
+        return Caller(name="ann", actor="api:ann", role="admin", limits=limits)
+
+    async with (
+        scripted(script) as server,
+        gateway(server.url, authenticate=authenticate) as address,
+        httpx.AsyncClient(base_url=address) as client,
+    ):
+        headers = {"Authorization": "Bearer x", "Accept-Encoding": "gzip"}
+        answer = await client.request(method, path, headers=headers)
+    assert answer.status_code == 200
+    assert (b"accept-encoding" not in heads[0]) is left_out
