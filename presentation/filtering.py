@@ -1,4 +1,4 @@
-"""Filter models, for ``ls`` and the models page."""
+"""Filter models, for ``ls``, the API and the models page."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import msgspec
 
 from herdbook.core import CallerError, ModelState, ModelStatus, ReadModel
 from herdbook.core.models.capabilities import SERVER_WORDS
+from herdbook.core.sizes import parse_size
 from herdbook.core.suggestions import did_you_mean
 
 STATES: Mapping[str, ModelState] = {
@@ -57,6 +58,18 @@ class ModelFilter(msgspec.Struct, frozen=True, kw_only=True):
                 or (size is not None and size <= self.smaller_bytes)
             )
         )
+
+
+def read_size(text: str) -> int:
+    """Return the bytes of a size: ``16GB``, ``8 GiB``.
+
+    Raises:
+        CallerError: The text is not a size.
+    """
+    size = parse_size(text)
+    if size is None:
+        raise CallerError(f"{text[:80]!r}", "is not a size", "Write it as 16GB")
+    return size
 
 
 def checked(option: str, values: Iterable[str], known: Collection[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
@@ -23,6 +23,12 @@ from herdbook.core import (
 from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.core.fleet import questions
 from herdbook.presentation import shapes
+from herdbook.presentation.filtering import (
+    CAPABILITIES,
+    ModelFilter,
+    checked,
+    read_size,
+)
 from herdbook.presentation.loaded_models import (
     LoadedModels,
     by_runner,
@@ -101,6 +107,20 @@ async def list_models(  # noqa: PLR0913, PLR0917 - each is a parameter of the qu
         list[str] | None,
         QueryParameter(description="Only models with all of these capabilities."),
     ] = None,
+    text: Annotated[
+        str, QueryParameter(description="Only models whose name contains this.")
+    ] = "",
+    family: Annotated[
+        str, QueryParameter(description="Only models whose family starts with this.")
+    ] = "",
+    larger: Annotated[
+        str | None,
+        QueryParameter(description="Only models of at least this size, as `5GB`."),
+    ] = None,
+    smaller: Annotated[
+        str | None,
+        QueryParameter(description="Only models of at most this size, as `5GB`."),
+    ] = None,
     node: NodeName = None,
     gone: Annotated[
         bool, QueryParameter(description="Include models that the server lacks.")
@@ -118,20 +138,29 @@ async def list_models(  # noqa: PLR0913, PLR0917 - each is a parameter of the qu
 
     Without a filter, these are all models that are present, in progress or in error;
     those that can be used soonest come first.
+
+    Raises:
+        CallerError: A capability does not exist, or a size is not one.
     """
     service = service_of(request)
     read_models = await service.read_models(as_of, node)
     gone = gone or bool(states)
+    matching = ModelFilter(
+        text=text,
+        capabilities=tuple(checked("capability", capability or (), CAPABILITIES)),
+        states=frozenset(states or ()),
+        family=family,
+        larger_bytes=None if larger is None else read_size(larger),
+        smaller_bytes=None if smaller is None else read_size(smaller),
+    )
 
     async def build(fixed: Sequence[ReadModel]) -> list[shapes.Model]:
         chosen, models, time_slice = [], [], TimeSlice()
         nodes = {one.node: one for one in fixed}
         for status in _ordered(fixed, role, sort):
             if (
-                (gone or status.state is not ModelState.NOT_PRESENT)
-                and (not states or status.state in states)
-                and _can_all(nodes[status.node], status, capability or ())
-            ):
+                gone or status.state is not ModelState.NOT_PRESENT
+            ) and matching.matches(status, nodes[status.node]):
                 chosen.append(status)
             await time_slice.checkpoint()
         for status in chosen[offset : None if limit is None else offset + limit]:
@@ -164,15 +193,6 @@ def _ordered(
     return sorted(
         statuses, key=_KEYS[name.removeprefix("-")], reverse=name.startswith("-")
     )
-
-
-def _can_all(
-    read_model: ReadModel, status: ModelStatus, wanted: Collection[str]
-) -> bool:
-    if not wanted:
-        return True
-    known = read_model.capabilities(status.name)
-    return all(name in known and known[name].value for name in wanted)
 
 
 @get("/ps", responses=READS, tags=_TAG, operation_id="listLoadedModels")

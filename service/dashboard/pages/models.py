@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
+import msgspec
 from litestar import Response, get
 from litestar.params import FromQuery
 from markupsafe import Markup
@@ -21,7 +22,13 @@ from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.core.fleet import questions
 from herdbook.presentation import facts, wording
 from herdbook.presentation import nodes as nodes_shape
-from herdbook.presentation.filtering import CAPABILITIES, STATES, ModelFilter, checked
+from herdbook.presentation.filtering import (
+    CAPABILITIES,
+    STATES,
+    ModelFilter,
+    checked,
+    read_size,
+)
 from herdbook.presentation.remedies import remedy_of
 from herdbook.presentation.sorting import (
     SORT_KEYS,
@@ -118,6 +125,7 @@ async def models_page(
     sort: FromQuery[str] = "",
     can: FromQuery[str] = "",
     family: FromQuery[str] = "",
+    larger: FromQuery[str] = "",
     view: FromQuery[str] = "",
 ) -> Response[str]:
     """Show the models that match the filter, in the chosen order.
@@ -126,7 +134,7 @@ async def models_page(
     nodes.
 
     Raises:
-        CallerError: A sort key, capability or state does not exist.
+        CallerError: A sort key, capability, state or size is not valid.
     """
     page = await visit(request)
     state = request.query_params.get("state", "")  # Litestar reserves the name
@@ -148,7 +156,10 @@ async def models_page(
         or status.state is not ModelState.NOT_PRESENT
         or facts.is_interrupted(status)
     )
-    chosen = _filter(find, can, state, family)
+    chosen = msgspec.structs.replace(
+        _filter(find, can, state, family),
+        larger_bytes=read_size(larger) if larger.strip() else None,
+    )
     found = [one for one in shown if chosen.matches(one, page.of(one.node))]
     if sort:
         checked("sort", [sort], SORT_KEYS)
@@ -204,10 +215,11 @@ async def models_page(
             "can": can,
             "state": state,
             "family": family,
+            "larger": larger,
             "node": page.node,
             "view": view,
         },
-        filtered=any((find.strip(), can, state, family.strip())),
+        filtered=any((find.strip(), can, state, family.strip(), larger.strip())),
         capabilities=CAPABILITIES,
         states=STATES,
         many=len(shown) > MANY,

@@ -73,6 +73,13 @@ def test_list_can_be_filtered(herdbook: RunningService) -> None:
     assert herdbook.http.get("/v1/models?node=elsewhere").status_code == 404
     assert names(herdbook.get("/v1/models?node=local")) == every
     assert HERE in names(herdbook.get("/v1/models?capability=vision"))
+    assert names(herdbook.get(f"/v1/models?text={HERE[:4].upper()}"))[0] == HERE
+    large = herdbook.get("/v1/models?larger=3GB&smaller=4gb&family=gemma")
+    assert names(large) == ["gemma3:4b"]
+    unknown = herdbook.http.get("/v1/models?capability=visoin")
+    assert unknown.status_code == 400
+    assert "Did you mean 'vision'?" in unknown.json()["remedy"]
+    assert herdbook.http.get("/v1/models?larger=much").status_code == 400
     both = "/v1/models?capability=vision&capability=embedding"
     assert names(herdbook.get(both)) == []
     coding = names(herdbook.get("/v1/models?role=coding"))

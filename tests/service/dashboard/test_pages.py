@@ -326,6 +326,9 @@ def test_models_are_filtered_by_capability_state_and_family(
     family = models[0]["family"]
     expected = {m["name"] for m in models if (m["family"] or "").startswith(family)}
     assert set(names_on(browser, f"/?family={family}")) == expected
+    large = {m["name"] for m in models if (m["size_bytes"] or 0) >= 3_000_000_000}
+    assert set(names_on(browser, "/?larger=3GB")) == large
+    assert browser.http.get("/?larger=much").status_code == 400
 
 
 @pytest.mark.parametrize("query", ["sort=sizes", "can=tool", "state=loded"])
