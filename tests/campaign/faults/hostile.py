@@ -17,7 +17,7 @@ from typing import Any
 from campaign.faults.truth import InventedError, Row, SilentError, history
 
 from herdbook import sandbox
-from herdbook.core import ManagerSettings, ModelManager
+from herdbook.core import ManagerSettings, ModelManager, NodeTimeoutError
 from herdbook.events.errors import HerdbookError
 
 MODEL = "smollm2:135m"
@@ -155,7 +155,7 @@ async def _use(log: Path, before: list[Row], kind: int, chance: Random) -> int:
                 async with asyncio.timeout(5):
                     await act()
         relay.spoil = None
-        await manager.refresh()
+        await _refreshed(manager)
         reported = {
             status.name: status.digest
             for status in await manager.all_statuses()
@@ -169,3 +169,12 @@ async def _use(log: Path, before: list[Row], kind: int, chance: Random) -> int:
     if history(log)[: len(before)] != before:
         raise InventedError("recorded events changed")
     return relay.spoilt
+
+
+async def _refreshed(manager: ModelManager) -> None:
+    """Refresh; a busy machine may need more than one attempt."""
+    for _ in range(20):
+        with contextlib.suppress(NodeTimeoutError):
+            await manager.refresh()
+            return
+    raise SilentError("the server answers, and no refresh succeeds")
