@@ -102,16 +102,21 @@ async def _fleet(log: Path, nodes: int, models: int) -> None:
     _report(f"{nodes} nodes of {models} models: recording {events:,} events", took, "s")
     _report("size of the log", _size(log) / 1e6, "MB")
     async with await SQLiteEventStore.open(log) as store:
-        for what in ("views from all events", "views from their snapshots"):
-            began = process_time()
-            restored = await views.restore(store, store)
-            _report(f"{what}, CPU time", process_time() - began, "s")
-            await views.save(restored, store)
+        restored = await _restored(store, "views from all events")
+        await views.save(restored, store)
+        restored = await _restored(store, "views from their snapshots")
         began = process_time()
         restored.copy()
         _report("a copy of the views, as each page takes", process_time() - began, "s")
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     _report("memory of a process with the views, at most", most, "MB")
+
+
+async def _restored(store: SQLiteEventStore, what: str) -> views.Views:
+    began = process_time()
+    restored = await views.restore(store, store)
+    _report(f"{what}, CPU time", process_time() - began, "s")
+    return restored
 
 
 def _size(log: Path) -> int:
