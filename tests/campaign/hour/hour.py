@@ -240,6 +240,8 @@ class Hour:
             seen, state = await self._true_state(), self.manager._reconciler.last_state
             if state is not None and (state.unreadable or state.undecided):
                 continue  # an unreadable entry may hide the model
+            if state is not None and not state.reports_runners:
+                continue  # a fault hides which models are loaded
             if self.oracle.now() == before == seen.truth:
                 await self._compare(seen)
                 return
