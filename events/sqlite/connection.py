@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiosqlite
@@ -66,11 +66,16 @@ async def check_is_log(path: Path) -> None:
 
     Raises:
         NotALogError: The file is not a Herdbook log.
+        CorruptLogError: Its tables cannot be read, not even with its write-ahead log.
     """
-    with suppress(CorruptLogError):  # a log looks damaged while it is written
+    try:
         async with connected(path, Access.IMMUTABLE.value) as session:
             if not await check_owner(session):  # too short for a database
                 raise not_a_log(session)
+    except CorruptLogError:  # a log looks damaged while it is written
+        # Read-only: unlike others, the connection keeps the -wal when it is closed.
+        async with connected(path, "mode=ro") as session:
+            await session.run("page_count")
 
 
 async def head_of_file(path: Path) -> Head | None:

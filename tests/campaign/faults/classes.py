@@ -39,6 +39,7 @@ class FaultClass(NamedTuple):
         trial: Makes one fault and checks; returns the number of faults.
         trials: How many there are at full length.
         until_end: Whether the first trial without a fault is the last one.
+        cost: Of a long operation, a share of the campaign has so many fewer trials.
     """
 
     name: str
@@ -47,6 +48,7 @@ class FaultClass(NamedTuple):
     trial: Trial
     trials: int
     until_end: bool = False
+    cost: int = 1
 
     @property
     def key(self) -> str:
@@ -61,11 +63,15 @@ def classes() -> Iterator[FaultClass]:
             continue
         for case, operation in OPERATIONS.items():
             trial = partial(_at_step, partial(killed, operation, arm))
-            yield FaultClass(kind, case, operation.prepare, trial, STEPS, True)
+            yield FaultClass(
+                kind, case, operation.prepare, trial, STEPS, True, operation.cost
+            )
     for kind in ERRORS if hook.shim() else ():
         for case, operation in OPERATIONS.items():
             trial = partial(_at_step, partial(failing_disk, operation, kind))
-            yield FaultClass(kind, case, operation.prepare, trial, STEPS, True)
+            yield FaultClass(
+                kind, case, operation.prepare, trial, STEPS, True, operation.cost
+            )
     for name, processes, trials in (
         ("kill at a random time", 1, 500),
         ("kill of one of two processes", 2, 100),
@@ -82,7 +88,7 @@ def classes() -> Iterator[FaultClass]:
             yield FaultClass(name, what, prepare, trial, trials)
     for how, name, trials in (("flip", "flipped bits", 300), ("cut", "cut end", 150)):
         trial = partial(damaged_archive, how)
-        yield FaultClass(name, "an archive", archived_log, trial, trials)
+        yield FaultClass(name, "an archive", archived_log, trial, trials, cost=2)
     yield FaultClass(
         "clock that jumps", "", one_log, partial(_at_random, jumping_clock), 50
     )
@@ -113,6 +119,9 @@ def numbers_of(chosen: FaultClass, share: float, seed: int) -> range:
     if share >= 1:
         return range(chosen.trials)
     if chosen.until_end:
-        stride = round(1 / share)
-        return range(seed % stride, chosen.trials, stride)
-    return range(max(round(chosen.trials * share), 1))
+        stride = round(chosen.cost / share)
+        start = seed % stride
+        if chosen.cost > 1:  # another step of the operation for each class
+            start = Random(f"{seed}/{chosen.key}").randrange(stride // 20)
+        return range(start, chosen.trials, stride)
+    return range(max(round(chosen.trials * share / chosen.cost), 1))
