@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import ssl
 from collections.abc import Generator
+from functools import cache
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from herdbook.core.logging import configure_later
@@ -21,6 +24,14 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("herdbook")
+
+# Each client of httpx makes a context of its own, which reads all certificates.
+ssl.create_default_context = cache(ssl.create_default_context)
+
+# Rich takes a tenth of a second for each traceback in the log.
+for processor in structlog.get_config()["processors"]:
+    if isinstance(processor, structlog.dev.ConsoleRenderer):
+        processor.exception_formatter = structlog.dev.plain_traceback
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -14,7 +14,7 @@ from support.manager_fixture import serve_sandbox
 
 from herdbook import sandbox
 
-SEEDS = int(os.environ.get("HERDBOOK_CAMPAIGN", "2"))
+SEEDS = int(os.environ.get("HERDBOOK_CAMPAIGN", "1"))
 SERVER = sandbox.Settings(max_loaded=2, keep_alive_s=120.0)
 LAST_STEPS = 40
 

@@ -89,6 +89,10 @@ async def recorded(there: Place) -> dict[str, Counter[str]]:
     return found
 
 
+USES = 10
+"""Uses of each client."""
+
+
 @pytest.mark.slow
 async def test_uses_add_up_to_what_the_clients_counted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -96,8 +100,8 @@ async def test_uses_add_up_to_what_the_clients_counted(
     monkeypatch.setattr(recorder, "FOLD_S", 0.05)
     async with place(tokens=True, log=tmp_path / "herd.db") as there:
         clients = {f"c{n}": Client(there, f"c{n}", n) for n in range(8)}
-        await asyncio.gather(*(client.run(25) for client in clients.values()))
-        total = 8 * 25
+        await asyncio.gather(*(client.run(USES) for client in clients.values()))
+        total = 8 * USES
         async with asyncio.timeout(20):
             while True:
                 found = await recorded(there)
