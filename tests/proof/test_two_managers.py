@@ -150,8 +150,6 @@ async def test_operations_of_a_running_instance_are_not_interrupted(
         await server.wait_until(lambda: server.request_count("/api/pull") == 1)
         await other.refresh()
         with pytest.raises(BusyError):
-            await other.cancel(MODEL)
-        with pytest.raises(BusyError):
             await other.delete(MODEL)
         await pulling
         assert "PullInterrupted" not in await types_of(one, MODEL)

@@ -38,7 +38,7 @@ READING = (
 """What is asked of a log; ``verify`` and ``doctor`` report what is odd."""
 
 
-PAGES = 9
+PAGES = 16
 """Pages of the file that ``new_log`` makes."""
 
 

@@ -111,6 +111,7 @@ def test_database_is_backed_up_to_a_file_and_restored(
         "position": events["position"],
         "hash": events["hash"],
         "replaced": None,
+        "missing": "",
         "findings": [],
     }
     assert moved.code == 0

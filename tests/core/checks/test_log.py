@@ -306,7 +306,7 @@ async def test_report_shows_all_checks_of_a_log(tmp_path: Path) -> None:
     condition = examine(await log_at(tmp_path / "herd.db"))
 
     assert condition is not None
-    assert (condition.schema, condition.settings, condition.altered) == (4, (), ())
+    assert (condition.schema, condition.settings, condition.altered) == (5, (), ())
     assert condition.head.position == 2
     assert len(condition.recorded_at) == 2
 

@@ -48,7 +48,8 @@ def test_verify_in_json_has_head_and_findings(altered: Herdbook) -> None:
     answer = altered("verify", "--json")
 
     assert answer.code == 1
-    assert {*answer.json} == {"events", "position", "hash", "findings", "seconds"}
+    figures = {"events", "position", "hash", "seconds"}
+    assert {*answer.json} == {*figures, "findings", "missing"}
     assert "hash" in {found["kind"] for found in answer.json["findings"]}
 
 
