@@ -144,7 +144,10 @@ def test_no_request_holds_the_event_loop(
         with run_in_thread(log, "127.0.0.1:9") as service:
             asked = list(over) or requests_of(service)
             over = {
-                path: lag for path in asked if (lag := lag_of(service, path)) > limit()
+                path: lag
+                for path in asked
+                # The machine is measured only if that can change the result.
+                if (lag := lag_of(service, path)) > LIMIT_S and lag > limit()
             }
         if not over:
             return
