@@ -104,7 +104,7 @@ def check_version(look: ServerAnswers) -> Diagnosis:
     if lacks:
         return diagnosis(
             "version",
-            f"Ollama {look.version} does not report {'; nor '.join(lacks)}",
+            f"Ollama {look.version} does not report {', or '.join(lacks)}",
             "Update Ollama, or let the proxy in front of it pass all of /api",
             level=Level.NOTICE,
         )

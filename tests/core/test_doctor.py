@@ -270,7 +270,8 @@ async def test_older_server_is_reported_with_what_it_lacks() -> None:
         (found,) = await checked(manager, "version")
 
     assert found.level is Level.NOTICE
-    assert "capabilities in its list of models or the context in effect" in found.what
+    lacks = "capabilities in its list of models (each needs its own request)"
+    assert found.what.endswith(f"{lacks}, or the context in effect")
 
 
 async def test_server_without_a_version_is_reported() -> None:
