@@ -26,7 +26,7 @@ settings.register_profile(
 settings.load_profile("herdbook")
 
 # Each client of httpx makes a context of its own, which reads all certificates.
-ssl.create_default_context = cache(ssl.create_default_context)
+ssl.create_default_context = cache(ssl.create_default_context)  # type: ignore[assignment]
 
 # Rich takes a tenth of a second for each traceback in the log.
 for processor in structlog.get_config()["processors"]:

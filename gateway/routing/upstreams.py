@@ -13,7 +13,7 @@ from herdbook.gateway.protocol.endpoints import Endpoint
 from herdbook.gateway.protocol.heads import Headers, Request
 from herdbook.gateway.recording.uses import Use, Watched
 from herdbook.gateway.rewriting.requests import Choice, Rewriter
-from herdbook.gateway.routing.breaker import Breaker
+from herdbook.gateway.routing.circuit_breaker import Breaker
 from herdbook.gateway.settings import GatewaySettings
 
 NODE_HEADER: Final = b"X-Herdbook-Node"

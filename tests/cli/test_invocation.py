@@ -94,7 +94,7 @@ def test_unexpected_error_is_one_line(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("odd")
 
-    monkeypatch.setattr("herdbook.cli.render.models.footers", fail)
+    monkeypatch.setattr("herdbook.cli.render.models_table.footers", fail)
 
     answer = herdbook("ls")
 

@@ -18,7 +18,7 @@ import pytest
 
 from herdbook.core import Fleet, ModelState, RecordedEvent
 from herdbook.events.facts import ModelUsed, NodeSettings
-from herdbook.gateway.routing.breaker import FAILURES, FIRST_REST_S, Breaker
+from herdbook.gateway.routing.circuit_breaker import FAILURES, FIRST_REST_S, Breaker
 from herdbook.gateway.routing.nodes import LOOK_EVERY_S
 from herdbook.gateway.run import serve_gateway
 from herdbook.gateway.settings import GatewaySettings

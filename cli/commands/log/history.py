@@ -25,8 +25,7 @@ from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import known_status, node_for
 from herdbook.cli.options import AnyModel, NoRefresh
 from herdbook.cli.output import Column, Piece, Row, Screen
-from herdbook.cli.render import models as models_table
-from herdbook.cli.render import ranking
+from herdbook.cli.render import models_table, ranking
 from herdbook.cli.render.missing import write_missing
 from herdbook.core import (
     Fleet,

@@ -12,9 +12,8 @@ from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import known_status, node_for
 from herdbook.cli.options import AnyRole, Model, NoRefresh, Role
 from herdbook.cli.output import Piece, line
-from herdbook.cli.render import model as card
-from herdbook.cli.render import models as models_table
-from herdbook.cli.render import ranking
+from herdbook.cli.render import models_table, ranking
+from herdbook.cli.render.model_card import Card
 from herdbook.core import Fleet, ModelRole
 from herdbook.core.fleet import questions
 from herdbook.core.sizes import parse_size
@@ -134,7 +133,7 @@ async def show(
             invocation.screen.write_json(shapes.model(status, models))
             return
         entries = (await manager.available_history(status.name)).entries
-        shown = card.Card(status, models, entries, invocation.now)
+        shown = Card(status, models, entries, invocation.now)
         invocation.screen.write_lines(shown.lines())
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from herdbook.cli.output import Line, table_lines
-from herdbook.cli.render import models as models_table
-from herdbook.cli.render.model import Card
+from herdbook.cli.render import models_table
+from herdbook.cli.render.model_card import Card
 from herdbook.core import Cause, ModelRegistry, ReadModel, RecordedEvent
 from herdbook.core.views import Views
 from herdbook.events import facts
