@@ -44,8 +44,8 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
         last_used_at: Last recorded use.
         last_used_by: Actor of that use; None for an observed one.
         last_used_within_s: How much earlier an observed use may have ended, seconds.
-        stale_since: Since when its node has not answered, if there are several nodes
-            and it does not; otherwise left out.
+        stale_since: When its node stopped answering, with several nodes; left out if it
+            answers.
     """
 
     name: str
@@ -74,9 +74,9 @@ class LoadedModels(msgspec.Struct, frozen=True, kw_only=True):
         size_bytes: Memory of all of them, bytes.
         gpu_bytes: Part of it on GPUs, bytes.
         reported: Whether the server reports which models are loaded; if not, other
-            models may be loaded too. Of several servers, whether all do.
-        stale_since: Since when the server has not answered; None if it does. Of several
-            servers, the longest time.
+            models may be loaded too. With several servers: whether all do.
+        stale_since: When the server stopped answering; None if it answers. With several
+            servers, the earliest time.
     """
 
     models: list[LoadedModel]

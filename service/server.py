@@ -279,7 +279,7 @@ def listening(settings: ServiceSettings) -> socket.socket:
         made = socket.create_server(address, family=family, backlog=128)
     except OSError as error:
         raise InvalidServiceError(
-            f"port {port} of {host}",
+            f"port {port} on {host}",
             "is already in use"
             if error.errno == errno.EADDRINUSE
             else f"is not available: {error.strerror}",

@@ -26,8 +26,8 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
         steps: The deletions; the last one frees the space.
         frees_bytes: Disk space that they free together, bytes.
         last_used_at: When one of them was last used, as far as that is recorded.
-        idle_since: Since when they are loaded without being used; None if they are
-            not loaded.
+        idle_since: Time since which they are loaded without being used; None if they
+            are not loaded.
     """
 
     steps: tuple[DeleteStep, ...]

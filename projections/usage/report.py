@@ -40,7 +40,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     """The use of one group, or of all.
 
     The quantiles are of completed requests and differ from the exact ones by 2 % at
-    most. Requests that were recorded together count with their mean.
+    most. Requests that were recorded together are counted at their mean.
 
     Attributes:
         group: The value of each dimension; null where it is not known.

@@ -138,9 +138,6 @@ async def list_models(  # noqa: PLR0913, PLR0917 - each is a parameter of the qu
 
     Without a filter, these are all models that are present, in progress or in error;
     those that can be used soonest come first.
-
-    Raises:
-        CallerError: A capability does not exist, or a size is not one.
     """
     service = service_of(request)
     read_models = await service.read_models(as_of, node)

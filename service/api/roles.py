@@ -45,8 +45,7 @@ async def get_role(
 ) -> Recommendation:
     """Return the recommendation for a role, with the reasons for and against models.
 
-    With several nodes, the order is that of places: models in memory come first, and
-    drained nodes are passed over.
+    With several nodes, models in memory come first, and drained nodes are skipped.
     """
     service = service_of(request)
     if as_of is None and node is None:

@@ -99,7 +99,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
         causation_id: The id of the event that led to this one.
         hash: SHA-256 of this event and the previous hash, 64 hexadecimal digits.
         model: The model; null for an event of a node.
-        node: The node; null for an event of none.
+        node: The node; null if the event does not belong to a node.
         sentence: The event in one sentence.
     """
 
@@ -286,8 +286,9 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
         status: ``ok``, ``stopping``, ``task_failing``, or the code of an error of the
             log.
         position: Position of the last event.
-        node_reached: Whether the Ollama server responds, of several each; the service
-            works without. Null if unknown because the last refreshes failed.
+        node_reached: Whether the Ollama server (with several nodes, every server)
+            responds; the service works without it. Null if unknown because the last
+            refreshes failed.
         lost: Names of the nodes whose server does not respond.
         refreshes: Names of the nodes that this process refreshes periodically.
         refreshed_elsewhere: Names of the nodes that other processes refresh.

@@ -24,7 +24,7 @@ def moment(herdbook: RunningService) -> int:
 
 def slider(page: Page) -> Locator:
     """Return the bar of time at the foot."""
-    return page.get_by_role("slider", name="Show this page at a time")
+    return page.get_by_role("slider", name="Show this page as of a time")
 
 
 def see_the_past(page: Page) -> None:

@@ -52,7 +52,7 @@ async def verify(
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="Public key; one must have signed each anchor and each archive. "
+            help="Trusted public key: each anchor and archive must be signed by one. "
             "Repeatable.",
         ),
     ] = None,

@@ -46,9 +46,10 @@ async def free(
     """Free disk space: propose models to delete.
 
     Deletes them after confirmation, or with --yes. The least recently used models go
-    first. Models that are pinned, in use or loaded are kept, except loaded ones without
-    expiry that were not used for a day. If not enough can be freed, --yes deletes
-    nothing. The exit code is 1 if nothing was deleted or not enough can be freed.
+    first. Models that are pinned, in use or loaded are kept, unless they are loaded
+    with no expiry and have not been used for a day. If not enough can be freed, --yes
+    deletes nothing. The exit code is 1 if nothing was deleted or not enough can be
+    freed.
     """
     wanted = read_size(size)
     desired = read(keep) if keep is not None else None

@@ -52,8 +52,8 @@ async def gateway(
 ) -> None:
     """Forward requests to Ollama and record model use.
 
-    Clients of Ollama, OpenAI and Anthropic can use its address. The first line of
-    output contains only that address.
+    Works with Ollama, OpenAI and Anthropic clients. The first line of output contains
+    only the gateway's address.
     """
     with from_extra("the gateway", "gateway,service"):
         # Imported late: the gateway is an optional extra.

@@ -132,9 +132,8 @@ async def add(  # noqa: PLR0913 - the settings of a node
         version, number = found.server_version, counted(found.models, "model")
         invocation.screen.write(f"{name} added: Ollama {version}, {number}")
     else:
-        invocation.screen.write(
-            f"{name} added, but it does not answer: {found.message}"
-        )
+        reason = f": {found.message}" if found.message else ""
+        invocation.screen.write(f"{name} added, but it does not answer{reason}")
 
 
 @verb("configure", group=node)

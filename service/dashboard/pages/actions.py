@@ -207,7 +207,7 @@ async def _of_cancel(page: PageRequest, status: ModelStatus) -> Confirmation:
 
 async def _of_use(_: PageRequest, status: ModelStatus) -> Confirmation:
     consequences = [
-        "The use is recorded in your name.",
+        "The use is recorded under your name.",
         "Recommendations prefer recently used models.",
     ]
     return Confirmation(

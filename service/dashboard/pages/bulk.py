@@ -294,7 +294,8 @@ def _of_delete(page: PageRequest, statuses: Sequence[ModelStatus]) -> Consequenc
             )
         )
     frees = sum(step.frees_bytes for step in steps.values())
-    return effects, f"This frees {bytes_text(frees)} on disk. Their history is kept."
+    whose = "Its" if len(statuses) == 1 else "Their"
+    return effects, f"This frees {bytes_text(frees)} on disk. {whose} history is kept."
 
 
 def _of_unload(_: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
@@ -309,7 +310,8 @@ def _of_unload(_: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
     ]
     sizes = {s.runner.digest: s.runner.size_bytes for s in statuses if s.runner}
     frees = bytes_text(sum(sizes.values()))
-    return effects, f"This frees {frees} of memory. The next use loads a model again."
+    again = "Each model is loaded again when it is next used."
+    return effects, f"This frees {frees} of memory. {again}"
 
 
 def _of_pull(_: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
