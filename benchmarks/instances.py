@@ -38,7 +38,7 @@ async def herdbook(stack: AsyncExitStack, url: str, schema: str) -> Command:
 async def peer(stack: AsyncExitStack, url: str, schema: str) -> Command:
     """Open the peer, which is synchronous, with as many threads as connections."""
     loop = asyncio.get_running_loop()
-    opened = tuned_peer_on_postgres(url, schema)
+    opened = tuned_peer_on_postgres(url, schema, creates=False)
     stack.callback(opened.close)
     threads = stack.enter_context(ThreadPoolExecutor(THREADS))
 

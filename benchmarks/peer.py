@@ -286,7 +286,15 @@ def tuned_peer(path: Path) -> PeerManager:
     return _tuned(_environment(path))
 
 
-def tuned_peer_on_postgres(url: str, schema: str) -> PeerManager:
+def tuned_peer_on_postgres(url: str, schema: str, *, creates: bool) -> PeerManager:
+    """Open the peer on a server.
+
+    Args:
+        url: The server and its database.
+        schema: The schema with its tables.
+        creates: Whether to make the tables. Two that do at the same time fail at times:
+            "tuple concurrently updated".
+    """
     parts = urlsplit(url)
     return _tuned(
         {
@@ -298,6 +306,7 @@ def tuned_peer_on_postgres(url: str, schema: str) -> PeerManager:
             "POSTGRES_DBNAME": parts.path.lstrip("/"),
             "POSTGRES_SCHEMA": schema,
             "POSTGRES_ENABLE_DB_FUNCTIONS": "y",
+            "CREATE_TABLE": "y" if creates else "n",
         }
     )
 

@@ -72,7 +72,7 @@ async def _discover(url: str, ours: str, theirs: str, models: list[str]) -> None
     """Record the models in a schema for each of the two."""
     async with await psycopg.AsyncConnection.connect(url) as connection:
         await connection.execute(f"CREATE SCHEMA {theirs}".encode())
-    other = tuned_peer_on_postgres(url, theirs)
+    other = tuned_peer_on_postgres(url, theirs, creates=True)
     async with open_manager(f"{url}?schema={ours}") as manager:
         for name in models:
             await manager._repository.record(  # noqa: SLF001 - no server is needed
