@@ -571,7 +571,7 @@ def test_invalid_host_is_reported(host: str) -> None:
 def test_port_in_use_is_reported_and_a_released_one_works() -> None:
     with listening(ServiceSettings(port=0)) as made:
         port = made.getsockname()[1]
-        with pytest.raises(InvalidServiceError, match=f"port {port} of 127.0.0.1"):
+        with pytest.raises(InvalidServiceError, match=f"port {port} on 127.0.0.1"):
             listening(ServiceSettings(port=port))
         with socket.create_connection(("127.0.0.1", port)), made.accept()[0]:
             pass
