@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from herdbook.core.actor import operation
@@ -17,9 +17,10 @@ from herdbook.core.reconcile.reconciler import Reconciler
 from herdbook.core.repository import ModelRepository
 from herdbook.core.settings import ManagerSettings
 from herdbook.events.errors import StoreError
-from herdbook.events.facts import CancelRequested, Fact
+from herdbook.events.facts import Fact
 from herdbook.events.lifecycle import Activity
 from herdbook.events.recorded import Cause
+from herdbook.projections.status import Work
 
 if TYPE_CHECKING:
     from herdbook.core.ollama.client import OllamaClient
@@ -54,12 +55,17 @@ class OperationContext(NamedTuple):
 
         A model that vanishes ends its pull in the log before the pull itself ends.
         """
+        return self._recorded(work) is not None
+
+    def _recorded(self, work: Operation) -> Work | None:
+        """Return an operation of this instance as the log has it, while it runs."""
         status = self.repository.status(work.name)
         if status is None:
-            return False
+            return None
         update = work.activity is Activity.UPDATE
         recorded = status.update if update else status.work
-        return recorded is not None and recorded.instance == self.instance
+        own = recorded is not None and recorded.instance == self.instance
+        return recorded if own else None
 
     async def record_if_running(
         self, work: Operation, fact: Fact, *, by: str | None = None
@@ -84,9 +90,8 @@ class OperationContext(NamedTuple):
 
         The start of the operation is recorded before, if it is recorded at all.
         """
-        after = self.repository.views.position
         following = asyncio.create_task(
-            self._follow_requests(work, after),
+            self._follow_requests(work),
             name=f"herdbook cancel requests {work.name}",
         )
         try:
@@ -95,21 +100,23 @@ class OperationContext(NamedTuple):
             following.cancel()
             await finish(asyncio.wait([following]))
 
-    async def _follow_requests(self, work: Operation, after: int) -> None:
-        """Cancel an operation as soon as a request for that is in the log."""
-        stream = self.repository.stream(work.name)
+    async def _follow_requests(self, work: Operation) -> None:
+        """Cancel an operation once the log has a request for that.
+
+        Polled on the manager's clock, as everything that waits for other instances is.
+        """
         try:
-            async with aclosing(self.repository.store.subscribe(after)) as events:
-                async for event in events:
-                    fact = event.data
-                    if (
-                        event.stream == stream
-                        and isinstance(fact, CancelRequested)
-                        and fact.instance == self.instance
-                        and fact.activity == work.activity
-                    ):
-                        work.cancel(by=event.actor)
-                        return
+            while True:
+                await self.repository.catch_up()
+                recorded = self._recorded(work)
+                if (
+                    recorded is not None
+                    and recorded.activity is work.activity
+                    and recorded.cancelled_by is not None
+                ):
+                    work.cancel(by=recorded.cancelled_by)
+                    return
+                await self.clock.sleep(self.settings.poll_every_s)
         except StoreError as error:  # the operation itself continues
             _log.warning("requests_not_followed", model=work.name, reason=str(error))
 
