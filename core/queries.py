@@ -27,7 +27,7 @@ from herdbook.core.models.configuration import ModelOptions
 from herdbook.core.models.registry import ModelRegistry, Suggestion
 from herdbook.core.open_log import OpenLog
 from herdbook.core.repository import ModelRepository
-from herdbook.events.archive_file import ArchiveMissingError, DamagedArchiveError
+from herdbook.events.archive_file import UNREADABLE
 from herdbook.events.facts import Capability
 from herdbook.events.recorded import RecordedEvent
 from herdbook.events.store import ArchivedStore, Head
@@ -330,7 +330,7 @@ class Queries:
         """
         try:
             return AvailableHistory(entries=await self._history(name, chosen, node))
-        except (ArchiveMissingError, DamagedArchiveError) as error:
+        except UNREADABLE as error:
             entries = await self._history(name, chosen, node, archived=False)
             missing = f"{error.subject} {error.state}"
             return AvailableHistory(entries=entries, missing=missing)

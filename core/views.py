@@ -94,17 +94,7 @@ _KINDS: Final[tuple[type[View], ...]] = (StatusView, RecommendationView, Statist
 async def save(views: Views, store: ViewStore) -> None:
     """Save a snapshot of each view, all at the same position."""
     current: tuple[View, ...] = (views.status, views.recommendation, views.statistics)
-    snapshots = [
-        StoredView(
-            name=view.name,
-            version=view.form,
-            position=views.position,
-            hash=views.hash,
-            data=view.dump(),
-        )
-        for view in current
-    ]
-    for snapshot in snapshots:
+    for snapshot in [_stored(view, views) for view in current]:
         await store.save_view(snapshot)
         views.saved_position = snapshot.position
 
@@ -193,17 +183,19 @@ async def at_archive(store: EventStore, archive: int) -> tuple[Views, list[Store
         views, usage = Views(), UsageView()
     await views.replay(store, until=archive, follow=usage.apply)
     usage.position = views.position
-    kept = [
-        StoredView(
-            name=view.name,
-            version=view.form,
-            position=views.position,
-            hash=views.hash,
-            data=view.dump(),
-        )
-        for view in (views.status, views.recommendation, views.statistics, usage)
-    ]
-    return views, kept
+    current = (views.status, views.recommendation, views.statistics, usage)
+    return views, [_stored(view, views) for view in current]
+
+
+def _stored(view: View, views: Views) -> StoredView:
+    """Return a view as it is stored, at the position of all of them."""
+    return StoredView(
+        name=view.name,
+        version=view.form,
+        position=views.position,
+        hash=views.hash,
+        data=view.dump(),
+    )
 
 
 class _UnusableSnapshotError(Exception):
@@ -264,15 +256,18 @@ async def check(
     if is_missing := await _is_archive_missing(store):
         views = await at_boundary(store) or views
         usage = await usage_at_boundary(store) or usage
-    findings, checks = await _snapshot_checks(snapshots, usage)
-    checks += more
+    findings, kept = await _newest_snapshots(snapshots)
     if is_missing and not views.position:
         return findings  # a replay needs the archive, as verify says
     if not is_missing:
-        for kept in (await _stored_at_boundary(store)).values():
-            checks.append((kept.position, partial(_compare, kept, usage)))
+        kept += (await _stored_at_boundary(store)).values()
+    # The fold of usage takes as long as the others; only its own snapshots need it.
+    follow = usage.apply if any(one.name == usage.name for one in kept) else None
+    checks: list[Check] = [
+        *((one.position, partial(_compare, one, usage)) for one in kept),
+        *more,
+    ]
     checks = [check for check in checks if check[0] >= views.position]
-    follow = usage.apply
     for position, compare in sorted(checks, key=lambda one: one[0]):
         await views.replay(store, until=position, follow=follow)
         if message := await compare(views):
@@ -280,12 +275,12 @@ async def check(
     return findings
 
 
-async def _snapshot_checks(
-    snapshots: ViewStore, usage: UsageView
-) -> tuple[list[str], list[Check]]:
-    """Return what is wrong with the newest snapshots, and a check for each."""
+async def _newest_snapshots(
+    snapshots: ViewStore,
+) -> tuple[list[str], list[StoredView]]:
+    """Return the newest snapshots, and what is wrong with those that are damaged."""
     findings: list[str] = []
-    checks: list[Check] = []
+    kept: list[StoredView] = []
     kinds: tuple[type[View], ...] = (*_KINDS, UsageView)
     for kind in kinds:
         try:
@@ -294,8 +289,8 @@ async def _snapshot_checks(
             findings.append(str(error))
             continue
         if snapshot is not None and snapshot.version == kind.form:
-            checks.append((snapshot.position, partial(_compare, snapshot, usage)))
-    return findings, checks
+            kept.append(snapshot)
+    return findings, kept
 
 
 async def _is_archive_missing(store: EventStore) -> bool:

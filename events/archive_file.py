@@ -18,7 +18,12 @@ from typing import Any, BinaryIO, Final, TypeAlias
 import msgspec
 
 from herdbook.events.errors import CorruptLogError, StoreUnavailableError
-from herdbook.events.recorded import StoredEvent, canonical_bytes, chained_hash
+from herdbook.events.recorded import (
+    Canonical,
+    StoredEvent,
+    canonical_bytes,
+    chained_hash,
+)
 
 FORMAT: Final = "herdbook-archive/1"
 
@@ -75,6 +80,10 @@ class DamagedArchiveError(CorruptLogError):
         )
 
 
+UNREADABLE: Final = (ArchiveMissingError, DamagedArchiveError)
+"""The errors of a read that needs an archive which cannot be read."""
+
+
 class Archive(msgspec.Struct, frozen=True, kw_only=True):
     """An archive, as the log that it belongs to describes it.
 
@@ -107,6 +116,11 @@ class Archive(msgspec.Struct, frozen=True, kw_only=True):
     blocks: bytes
     roots: bytes
 
+    @property
+    def block_roots(self) -> list[bytes]:
+        """The root of each block."""
+        return [self.roots[at : at + 32] for at in range(0, len(self.roots), 32)]
+
     def block_of(self, position: int) -> int:
         """Return the number of the block with an event, from 0."""
         return (position - self.first) // BLOCK
@@ -126,23 +140,7 @@ class _Header(msgspec.Struct, frozen=True):
     hash: str
 
 
-class _Line(msgspec.Struct, frozen=True):
-    actor: str
-    causation_id: str | None
-    cause: str
-    correlation_id: str | None
-    data: msgspec.Raw
-    event_id: str
-    occurred_at: str
-    position: int
-    recorded_at: str
-    schema: int
-    stream: str
-    type: str
-    version: int
-
-
-_decode = msgspec.json.Decoder(_Line).decode
+_decode = msgspec.json.Decoder(Canonical).decode
 
 
 class ArchiveWriter:

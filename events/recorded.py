@@ -139,8 +139,8 @@ class RecordedEvent(msgspec.Struct, frozen=True, gc=False):
     hash: str
 
 
-class _Canonical(msgspec.Struct, frozen=True):
-    """The envelope with sorted keys and raw data."""
+class Canonical(msgspec.Struct, frozen=True):
+    """The hashed form of an event: its envelope with sorted keys, and its raw data."""
 
     actor: str
     causation_id: str | None
@@ -163,7 +163,7 @@ _encode = msgspec.json.Encoder().encode
 def canonical_bytes(event: StoredEvent) -> bytes:
     """Return the hashed bytes: the envelope without its hash, with the data."""
     return _encode(
-        _Canonical(
+        Canonical(
             event.actor,
             event.causation_id,
             event.cause,

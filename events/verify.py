@@ -21,6 +21,7 @@ import msgspec
 
 from herdbook.events import codec
 from herdbook.events.archive_file import (
+    UNREADABLE,
     Archive,
     ArchiveMissingError,
     DamagedArchiveError,
@@ -401,7 +402,7 @@ async def _read(
                     _refuse_order(event, position)
                 yield event
                 position = event.position
-        except (ArchiveMissingError, DamagedArchiveError) as error:
+        except UNREADABLE as error:
             position, limit = await _skip_archive(store, check, error, position)
         except CorruptLogError as error:
             if limit is None:  # somewhere in the next page: read one by one

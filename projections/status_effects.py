@@ -56,42 +56,39 @@ def _removed(model: ModelStatus, _: RecordedEvent, __: Fact) -> None:
     model.work = model.update = model.last_failure = None
 
 
-def _pull_started(
-    model: ModelStatus, event: RecordedEvent, fact: facts.PullStarted
-) -> None:
-    model.work = Work(
-        Activity.PULL,
+def _work(
+    activity: Activity,
+    event: RecordedEvent,
+    fact: facts.PullStarted | facts.UpdateStarted | facts.LoadStarted,
+    *,
+    insecure: bool = False,
+) -> Work:
+    return Work(
+        activity,
         fact.instance,
         event.occurred_at,
         event.actor,
-        insecure=fact.insecure,
+        insecure=insecure,
         operation=event.correlation_id,
     )
+
+
+def _pull_started(
+    model: ModelStatus, event: RecordedEvent, fact: facts.PullStarted
+) -> None:
+    model.work = _work(Activity.PULL, event, fact, insecure=fact.insecure)
 
 
 def _load_started(
     model: ModelStatus, event: RecordedEvent, fact: facts.LoadStarted
 ) -> None:
-    model.work = Work(
-        Activity.LOAD,
-        fact.instance,
-        event.occurred_at,
-        event.actor,
-        operation=event.correlation_id,
-    )
+    model.work = _work(Activity.LOAD, event, fact)
 
 
 def _update_started(
     model: ModelStatus, event: RecordedEvent, fact: facts.UpdateStarted
 ) -> None:
-    model.update = Work(
-        Activity.UPDATE,
-        fact.instance,
-        event.occurred_at,
-        event.actor,
-        insecure=fact.insecure,
-        operation=event.correlation_id,
-    )
+    model.update = _work(Activity.UPDATE, event, fact, insecure=fact.insecure)
 
 
 def _progressed(

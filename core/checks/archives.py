@@ -9,9 +9,9 @@ from hashlib import sha256
 from herdbook.core.diagnosis import Diagnosis, Level, diagnosis
 from herdbook.core.log.storage import Storage
 from herdbook.events.archive_file import (
+    UNREADABLE,
     Archive,
     ArchiveMissingError,
-    DamagedArchiveError,
     is_whole,
 )
 from herdbook.events.errors import CorruptLogError
@@ -44,10 +44,10 @@ async def check(storage: Storage) -> list[Finding]:
         before = each.last, each.hash
         if await _is_changed(store, each):
             found.append(_finding(each, "was changed", _REPLACE))
-        roots += [each.roots[at : at + 32] for at in range(0, len(each.roots), 32)]
+        roots += each.block_roots
         try:
             fact = await announcement(storage, each)
-        except (ArchiveMissingError, DamagedArchiveError):
+        except UNREADABLE:
             continue  # the event is in a later archive
         found += [f async for f in _differences(store, each, fact, _root(roots))]
     return found

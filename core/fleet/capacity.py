@@ -8,7 +8,7 @@ from herdbook.core.clock import Clock
 from herdbook.core.fleet import placement
 from herdbook.core.history.levels import LevelKind
 from herdbook.core.manager import ModelManager
-from herdbook.events.archive_file import ArchiveMissingError, DamagedArchiveError
+from herdbook.events.archive_file import UNREADABLE
 from herdbook.projections.status import NodeStatus
 
 FITTED_FOR_S: Final = 60.0
@@ -46,7 +46,7 @@ class Capacities:
             columns = await manager.levels(
                 LevelKind.MEMORY, end=self._clock.now(), columns=1
             )
-        except (ArchiveMissingError, DamagedArchiveError):
+        except UNREADABLE:
             columns = []  # not known without the whole log
         fitted = max((column.total for column in columns), default=0) or None
         self._fitted[node.name] = _Fitted(now, fitted)

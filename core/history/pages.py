@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from herdbook.core.errors import CallerError
-from herdbook.events.archive_file import ArchiveMissingError, DamagedArchiveError
+from herdbook.events.archive_file import UNREADABLE
 from herdbook.events.recorded import RecordedEvent
 from herdbook.events.store import ArchivedStore, EventStore
 from herdbook.projections.history import HistoryFilter
@@ -127,7 +127,7 @@ async def newest_first(store: EventStore, query: PageQuery) -> LogPage:
         tail = head - low <= SKIPS_PER_READ * (high - low)
         try:
             newest = await _newest_of(store, query, (low, high), room, filtered=tail)
-        except (ArchiveMissingError, DamagedArchiveError) as error:
+        except UNREADABLE as error:
             if high == begin:
                 raise
             missing = f"{error.subject} {error.state}"

@@ -183,19 +183,14 @@ class OtherInstances:
 
         If only those left who followed it there, those who follow it here continue it.
         """
-        if await self._end_of(name, work, version) not in _CANCELLATIONS:
-            return False
-        if work.cancelled_by is not None:
-            return True
+        requested = work.cancelled_by is not None
         stream = self._repository.stream(name)
-        async for event in self._repository.store.read_stream(
-            stream, after_version=version
-        ):
-            if isinstance(event.data, CancelRequested):
-                return True
-            if type(event.data) in _CANCELLATIONS:
-                break
-        return False
+        events = self._repository.store.read_stream(stream, after_version=version)
+        async for event in events:
+            requested = requested or isinstance(event.data, CancelRequested)
+            if type(event.data) in _ENDS[work.activity]:
+                return requested and type(event.data) in _CANCELLATIONS
+        return False  # the model vanished
 
     def refuse(self, name: str) -> None:
         """Refuse a command on a model that is in use.

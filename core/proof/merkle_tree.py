@@ -13,8 +13,7 @@ from herdbook.core.log.storage import Storage
 from herdbook.core.proof import rfc9162
 from herdbook.events.archive_file import (
     BLOCK,
-    ArchiveMissingError,
-    DamagedArchiveError,
+    UNREADABLE,
 )
 from herdbook.events.errors import CallerError, CorruptLogError
 from herdbook.events.recorded import StoredEvent
@@ -70,7 +69,7 @@ class EventTree:
         while (len(blocks) + 1) * BLOCK <= size:
             try:
                 root = rfc9162.root_of(await tree._read_block(len(blocks)))
-            except (ArchiveMissingError, DamagedArchiveError):
+            except UNREADABLE:
                 root = archived[len(blocks)]  # which the log is chained to
             blocks.append(root)
         if cached and len(blocks) > known and not storage.read_only:
@@ -175,8 +174,8 @@ async def archived_roots(storage: Storage) -> list[bytes]:
     """Return the roots of the blocks that are archived."""
     if not isinstance(storage.store, ArchivedStore):
         return []
-    roots = b"".join([each.roots for each in await storage.store.archives()])
-    return [roots[at : at + 32] for at in range(0, len(roots), 32)]
+    archives = await storage.store.archives()
+    return [root for each in archives for root in each.block_roots]
 
 
 async def _stored(storage: Storage, size: int) -> list[bytes]:
@@ -191,7 +190,7 @@ async def _stored(storage: Storage, size: int) -> list[bytes]:
     try:
         if [event.hash async for event in stored] != [view.hash]:  # of another log
             return []
-    except (ArchiveMissingError, DamagedArchiveError):
+    except UNREADABLE:
         return []
     roots = [view.data[at : at + 32] for at in range(0, len(view.data), 32)]
     return roots[: size // BLOCK]

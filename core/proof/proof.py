@@ -13,7 +13,7 @@ from herdbook.core.proof import rfc9162
 from herdbook.core.proof.checkpoint import ORIGIN, Anchor
 from herdbook.core.proof.keys import PublicKey
 from herdbook.core.proof.merkle_tree import EventTree
-from herdbook.events.archive_file import ArchiveMissingError, DamagedArchiveError
+from herdbook.events.archive_file import UNREADABLE
 from herdbook.events.errors import CallerError, CorruptLogError
 from herdbook.events.findings import Finding, Kind
 from herdbook.events.recorded import (
@@ -219,7 +219,7 @@ async def _difference(storage: Storage, tree: EventTree, anchor: Anchor) -> str:
         hash_ = await _hash_at(storage, anchor.position)
         if (hash_, await tree.root(anchor.position)) == (anchor.hash, anchor.root):
             return ""
-    except (ArchiveMissingError, DamagedArchiveError) as error:
+    except UNREADABLE as error:
         return f"cannot be checked: {error.subject} {error.state}"
     return "does not match: an event up to it was changed"
 

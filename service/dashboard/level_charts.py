@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from markupsafe import Markup
 
 from herdbook.core.history.levels import Column, LevelKind
-from herdbook.events.archive_file import ArchiveMissingError, DamagedArchiveError
+from herdbook.events.archive_file import UNREADABLE
 from herdbook.presentation.wording import counted
 from herdbook.projections.sentences import bytes_text
 from herdbook.service.dashboard.charts.colours import OTHERS_CLASS, Colours
@@ -136,7 +136,7 @@ async def level_charts(
     """
     try:
         return [await _chart(page, kind, span, model) for kind in LevelKind]
-    except (ArchiveMissingError, DamagedArchiveError) as error:
+    except UNREADABLE as error:
         missing = f"{error.subject} {error.state}"
         return [
             LevelChart(kind, TITLES[kind], Markup(""), "", [], "", missing)

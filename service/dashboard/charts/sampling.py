@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final
 
 from herdbook.core import ModelManager
-from herdbook.events.archive_file import ArchiveMissingError, DamagedArchiveError
+from herdbook.events.archive_file import UNREADABLE
 from herdbook.service.dashboard.charts.memory import Sample
 
 MOST: Final = 120
@@ -57,6 +57,6 @@ async def recorded_at(manager: ModelManager, position: int) -> datetime | None:
         page = await manager.read_log(
             after=position - 1, before=position + 1, limit=1, newest_first=True
         )
-    except (ArchiveMissingError, DamagedArchiveError):
+    except UNREADABLE:
         return None
     return page.events[0].recorded_at if page.events else None

@@ -11,7 +11,7 @@ from litestar import Response, get
 from litestar.params import FromPath, QueryParameter
 
 from herdbook.core import Cause, HistoryFilter, LogPage, RecordedEvent
-from herdbook.events.archive_file import ArchiveMissingError, DamagedArchiveError
+from herdbook.events.archive_file import UNREADABLE
 from herdbook.events.facts import FACTS
 from herdbook.events.recorded import GENESIS
 from herdbook.events.streams import model_stream
@@ -168,7 +168,7 @@ async def _hash_before(page: PageRequest, position: int) -> str:
         return GENESIS
     try:
         return (await model_events.event_at(page.service.manager, position - 1)).hash
-    except (ArchiveMissingError, DamagedArchiveError):
+    except UNREADABLE:
         return f"in an archive: #{position - 1}"
 
 
@@ -182,7 +182,7 @@ async def _related(page: PageRequest, event: RecordedEvent) -> list[RecordedEven
         earlier = await manager.read_log(
             before=event.position, limit=RELATED, newest_first=True, chosen=chosen
         )
-    except (ArchiveMissingError, DamagedArchiveError):
+    except UNREADABLE:
         earlier = LogPage(events=(), next=None)
     later = await manager.read_log(
         after=event.position,
