@@ -155,7 +155,7 @@ def _lives(
 
 
 def _pages(log: Path) -> None:
-    """Request every page twice: built anew, and perhaps from the cache."""
+    """Request every page twice; the second response may come from the cache."""
     command = ["-m", "herdbook.cli", "serve", "--json", "--port", "0", "--db", str(log)]
     with subprocess.Popen(
         [sys.executable, *command],

@@ -39,7 +39,8 @@ class FaultClass(NamedTuple):
         trial: Makes one fault and checks; returns the number of faults.
         trials: How many there are at full length.
         until_end: Whether the first trial without a fault is the last one.
-        cost: Of a long operation, a share of the campaign has so many fewer trials.
+        cost: Factor by which a share of the campaign has fewer trials of a long
+            operation.
     """
 
     name: str
