@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from typing import Any
 
 import pytest
@@ -173,7 +174,8 @@ def test_pull_works_again_after_a_restart_of_the_server(
     result = run_scenario(scenario, models="none")
 
     said = " | ".join(result.sentences(BIG))
-    assert "pull failed at 361 MB of 1.3 GB" in said
+    # How much had arrived when the server died depends on when it was scheduled.
+    assert re.search(r"pull failed at [34]\d\d MB of 1\.3 GB", said)
     assert "the connection to the server broke" in said
     assert steps(result)[-2:] == ["pulled in", "capabilities: completion,"]
     node = result.herdbook("history", "--no-refresh").out
