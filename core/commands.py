@@ -83,7 +83,10 @@ class Commands(Queries):
             instances, repository.stream, clock=clock, node=repository.node
         )
         self._other_instances = OtherInstances(
-            repository, instances, clock=clock, poll_every_s=settings.poll_every_s
+            repository,
+            instances,
+            clock=clock,
+            poll_every_s=settings.log_poll_every_s,
         )
         self._reconciler = Reconciler(
             repository,

@@ -30,6 +30,8 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
         unload_timeout_s: How long an unloaded model may take to disappear from that
             list; after that, the unload is reported as deferred.
         poll_every_s: Interval between two requests for the runners while waiting.
+        log_poll_every_s: Interval between two reads of the log that follow an
+            operation of another instance or look for requests to cancel one.
         reconcile_every_s: Interval between two background refreshes; None refreshes
             only on demand and after operations.
         lost_wait_s: Wait before the next background refresh of a server that does not
@@ -61,6 +63,7 @@ class ManagerSettings(msgspec.Struct, frozen=True, kw_only=True):
     load_timeout_s: float = 5.0
     unload_timeout_s: float = 5.0
     poll_every_s: float = 0.1
+    log_poll_every_s: float = 0.5
     reconcile_every_s: float | None = None
     lost_wait_s: float = 1.0
     lost_wait_max_s: float = 30.0

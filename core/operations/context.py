@@ -116,7 +116,7 @@ class OperationContext(NamedTuple):
                 ):
                     work.cancel(by=recorded.cancelled_by)
                     return
-                await self.clock.sleep(self.settings.poll_every_s)
+                await self.clock.sleep(self.settings.log_poll_every_s)
         except StoreError as error:  # the operation itself continues
             _log.warning("requests_not_followed", model=work.name, reason=str(error))
 

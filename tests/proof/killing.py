@@ -26,7 +26,10 @@ from herdbook.events.testing.base import log_of
 
 MODEL = "llama3.2:3b"
 SETTINGS = ManagerSettings(
-    progress_every_s=0.0, progress_every_share=0.01, poll_every_s=0.01
+    progress_every_s=0.0,
+    progress_every_share=0.01,
+    poll_every_s=0.01,
+    log_poll_every_s=0.01,
 )
 ENDS = {"PullInterrupted", "LoadInterrupted", "UpdateInterrupted"}
 

@@ -41,6 +41,7 @@ from herdbook.sandbox.models.names import Name
 MODEL = "smollm2:135m"
 SETTINGS = ManagerSettings(
     poll_every_s=0.001,
+    log_poll_every_s=0.001,
     progress_every_s=0.0,
     progress_every_share=0.2,
     max_repeated_changes=10_000,

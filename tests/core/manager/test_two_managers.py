@@ -30,7 +30,7 @@ from herdbook.events import facts
 from herdbook.events.instances import FileInstances
 
 BIG = "llama3.2:1b"
-PATIENT = ManagerSettings(poll_every_s=1.0)
+PATIENT = ManagerSettings(log_poll_every_s=1.0)
 
 
 @asynccontextmanager
