@@ -36,6 +36,7 @@ from herdbook.core import ManagerSettings, ModelManager, ModelState
 from herdbook.events.facts import AnchorReceived
 from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.sandbox import World
+from herdbook.sandbox.go_time import FOREVER_S
 from herdbook.sandbox.models.names import Name
 
 MODEL = "smollm2:135m"
@@ -63,8 +64,9 @@ class Case(NamedTuple):
 
 @asynccontextmanager
 async def fast_sandbox(tmp_path: Path) -> AsyncIterator[tuple[World, str]]:
-    """A fast sandbox with a few models."""
-    world = World(models="some", clock=sandbox.RealClock(speed=400))
+    """A fast sandbox with a few models, which stay loaded until they are unloaded."""
+    settings = sandbox.Settings(keep_alive_s=FOREVER_S)
+    world = World(models="some", clock=sandbox.RealClock(speed=400), settings=settings)
     async with sandbox.serve(world) as url:
         yield world, url
 
@@ -246,12 +248,12 @@ async def check(case: Case, manager: ModelManager, world: World, position: int) 
 
 
 async def assert_agrees(manager: ModelManager, world: World) -> None:
-    """Assert that a refresh finds the state of the server, whose clock runs on."""
+    """Assert that a refresh finds the state of the server."""
     while True:
         before = true_models(world)
         await manager.refresh()
         reported = reported_models(await manager.all_statuses())
-        if before == true_models(world):  # no runner expired meanwhile
+        if before == true_models(world):  # no load or download ended meanwhile
             break
     assert reported == before
 
