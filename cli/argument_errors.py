@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from herdbook.core.suggestions import did_you_mean
+from herdbook.core.errors.suggestions import did_you_mean
 
 _INVALID = re.compile(r"Invalid value for '([^']+)': (.+)")
 _NOT_A_NUMBER = re.compile(r"('.*') is not a valid (int|float)\w*(?: range)?")

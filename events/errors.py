@@ -25,7 +25,7 @@
         ├── ForkError                  a different history (``core/transfer``)
         └── NewerSchemaError           the log was written by a newer Herdbook
 
-``core/errors.py`` adds the failures of Ollama and invalid requests about models.
+``core/errors`` adds the failures of Ollama and invalid requests about models.
 Messages are built from typed fields: subject, state and remedy.
 """
 
@@ -64,10 +64,14 @@ class HerdbookError(Exception):
         )
 
 
+def shortened(text: str, longest: int = 80) -> str:
+    """Cut a text to a maximum length."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
 def in_line(text: str, longest: int = LONGEST_PART) -> str:
     """Cut a text to a maximum length and escape what does not print."""
-    if len(text) > longest:
-        text = f"{text[: longest - 1]}…"
+    text = shortened(text, longest)
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

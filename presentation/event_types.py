@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from herdbook.core.suggestions import did_you_mean
+from herdbook.core.errors.suggestions import did_you_mean
 from herdbook.events.facts import FACTS
 
 _PREFIXES = ("Model", "Pull")

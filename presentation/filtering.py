@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Mapping
 import msgspec
 
 from herdbook.core import CallerError, ModelState, ModelStatus, ReadModel
+from herdbook.core.errors.suggestions import did_you_mean
 from herdbook.core.models.capabilities import SERVER_WORDS
-from herdbook.core.sizes import parse_size
-from herdbook.core.suggestions import did_you_mean
+from herdbook.core.models.sizes import parse_size
 
 STATES: Mapping[str, ModelState] = {
     "loaded": ModelState.LOADED,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from herdbook.core import ModelNotFoundError, ReadModel
-from herdbook.core.suggestions import did_you_mean_model
+from herdbook.core.errors.suggestions import did_you_mean_model
 
 
 def similar_models(models: ReadModel, name: str) -> str:

@@ -27,11 +27,11 @@ import msgspec
 from herdbook.core.archives.signature import check_key, sign
 from herdbook.core.clock import Clock
 from herdbook.core.log.storage import Storage
-from herdbook.core.proof import rfc9162
 from herdbook.core.proof.checkpoint import ORIGIN
 from herdbook.core.proof.merkle_tree import EventTree
 from herdbook.core.transfer.private_directory import private_directory
 from herdbook.core.views import at_archive
+from herdbook.events import rfc9162
 from herdbook.events.archive_file import (
     BLOCK,
     Archive,

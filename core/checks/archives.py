@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from hashlib import sha256
+from collections.abc import AsyncIterator
 
 from herdbook.core.diagnosis import Diagnosis, Level, diagnosis
 from herdbook.core.log.storage import Storage
@@ -18,6 +17,7 @@ from herdbook.events.errors import CorruptLogError
 from herdbook.events.facts import LogArchived
 from herdbook.events.findings import Finding, Kind
 from herdbook.events.recorded import GENESIS
+from herdbook.events.rfc9162 import root_of
 from herdbook.events.store import ArchivedStore
 
 _REPLACE = "Replace it with a copy of the same archive"
@@ -49,7 +49,7 @@ async def check(storage: Storage) -> list[Finding]:
             fact = await announcement(storage, each)
         except UNREADABLE:
             continue  # the event is in a later archive
-        found += [f async for f in _differences(store, each, fact, _root(roots))]
+        found += [f async for f in _differences(store, each, fact, root_of(roots))]
     return found
 
 
@@ -135,11 +135,3 @@ def _finding(archive: Archive, message: str, remedy: str = "") -> Finding:
         message=f"the archive {archive.file} {message}",
         remedy=remedy,
     )
-
-
-def _root(roots: Sequence[bytes]) -> bytes:
-    """Return the root of a Merkle tree over roots of blocks (RFC 9162, 2.1.1)."""
-    if len(roots) == 1:
-        return roots[0]
-    left = 1 << (len(roots) - 1).bit_length() - 1
-    return sha256(b"\x01" + _root(roots[:left]) + _root(roots[left:])).digest()

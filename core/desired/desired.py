@@ -19,10 +19,10 @@ from herdbook.core.errors import (
     InvalidDesiredError,
     InvalidNameError,
 )
+from herdbook.core.errors.suggestions import did_you_mean
 from herdbook.core.models import configuration
 from herdbook.core.models.names import canonical_name, name_key
 from herdbook.core.models.toml_file import read_toml
-from herdbook.core.suggestions import did_you_mean
 from herdbook.events.facts import Setting
 from herdbook.events.lifecycle import ModelState
 from herdbook.projections.roles import CAPABILITY_SETTING

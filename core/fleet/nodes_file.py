@@ -14,11 +14,11 @@ from typing import Final
 import msgspec
 
 from herdbook.core.errors import CallerError
+from herdbook.core.errors.suggestions import did_you_mean
 from herdbook.core.fleet.members import check_settings, node_url
+from herdbook.core.models.sizes import parse_size
 from herdbook.core.models.toml_file import read_toml
 from herdbook.core.ollama.address import same_server
-from herdbook.core.sizes import parse_size
-from herdbook.core.suggestions import did_you_mean
 from herdbook.events.facts import NodeSettings
 from herdbook.events.streams import check_node
 from herdbook.projections.status import NodeStatus

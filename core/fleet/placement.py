@@ -16,7 +16,7 @@ import msgspec
 
 from herdbook.core.history.read_model import ReadModel
 from herdbook.core.models.registry import ModelRegistry
-from herdbook.core.sizes import parse_size
+from herdbook.core.models.sizes import parse_size
 from herdbook.events.facts import NodeSettings
 from herdbook.events.lifecycle import ModelState
 from herdbook.projections.roles import ModelRole

@@ -8,12 +8,12 @@ from datetime import datetime
 import msgspec
 
 from herdbook.core.errors import AmbiguousNodeError, ModelNotFoundError
+from herdbook.core.errors.suggestions import did_you_mean_model
 from herdbook.core.fleet.fleet import Fleet
 from herdbook.core.fleet.placement import refusal
 from herdbook.core.history.read_model import ReadModel
 from herdbook.core.manager import ModelManager
 from herdbook.core.models.registry import Suggestion
-from herdbook.core.suggestions import did_you_mean_model
 from herdbook.projections.recommendation import Candidate, Recommendation
 from herdbook.projections.roles import ModelRole
 from herdbook.projections.usage.report import Usage, UsageDimension

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from herdbook.core.log.storage import Storage
-from herdbook.core.proof import rfc9162
+from herdbook.events import rfc9162
 from herdbook.events.archive_file import (
     BLOCK,
     UNREADABLE,

@@ -9,10 +9,10 @@ import msgspec
 
 from herdbook.core.clock import Clock
 from herdbook.core.log.storage import Storage
-from herdbook.core.proof import rfc9162
 from herdbook.core.proof.checkpoint import ORIGIN, Anchor
 from herdbook.core.proof.keys import PublicKey
 from herdbook.core.proof.merkle_tree import EventTree
+from herdbook.events import rfc9162
 from herdbook.events.archive_file import UNREADABLE
 from herdbook.events.errors import CallerError, CorruptLogError
 from herdbook.events.findings import Finding, Kind

@@ -11,8 +11,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from herdbook.core.errors.suggestions import did_you_mean
 from herdbook.core.logging import Logger
-from herdbook.core.suggestions import did_you_mean
 from herdbook.service.auth.authentication import Authenticator
 from herdbook.service.auth.token_file_editor import add_token, remove_token
 from herdbook.service.auth.tokens import (

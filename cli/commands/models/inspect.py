@@ -16,7 +16,7 @@ from herdbook.cli.render import models_table, ranking
 from herdbook.cli.render.model_card import Card
 from herdbook.core import Fleet, ModelRole
 from herdbook.core.fleet import questions
-from herdbook.core.sizes import parse_size
+from herdbook.core.models.sizes import parse_size
 from herdbook.presentation import shapes
 from herdbook.presentation.filtering import CAPABILITIES, STATES, ModelFilter, checked
 from herdbook.presentation.sorting import SORT_KEYS, sort_models

@@ -9,7 +9,7 @@ import typer
 
 from herdbook.cli.commands.models.inspect import read_size
 from herdbook.cli.errors import UsageError
-from herdbook.core.suggestions import did_you_mean
+from herdbook.core.errors.suggestions import did_you_mean
 from herdbook.events.facts import NodeSettings
 
 SETTINGS: Final = ("key_env", "tags", "weight", "models", "prefer", "max_model")

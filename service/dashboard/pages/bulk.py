@@ -13,7 +13,7 @@ from litestar import Response, get, post
 
 from herdbook.core import AmbiguousNodeError, ModelStatus, ReadModel
 from herdbook.core.desired.free_space import Group, deletions, free_space
-from herdbook.core.sizes import parse_size
+from herdbook.core.models.sizes import parse_size
 from herdbook.presentation import wording
 from herdbook.projections.sentences import bytes_text
 from herdbook.service.auth.forms import read_form

@@ -16,8 +16,8 @@ from herdbook.core import (
     ModelStatus,
     RecordedEvent,
 )
+from herdbook.core.errors.suggestions import similar_models
 from herdbook.core.history.explain import Link
-from herdbook.core.suggestions import similar_models
 from herdbook.events.facts import ConfigurationChanged
 from herdbook.events.streams import model_stream
 from herdbook.presentation import facts, wording

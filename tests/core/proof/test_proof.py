@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from herdbook.core import CallerError, ManualClock, Storage, SystemClock
-from herdbook.core.proof import merkle_tree, rfc9162
+from herdbook.core.proof import merkle_tree
 from herdbook.core.proof.checkpoint import Anchor, parse_anchors
 from herdbook.core.proof.keys import PublicKey, new_key, parse_public_key, sign
 from herdbook.core.proof.merkle_tree import EventTree
@@ -24,6 +24,7 @@ from herdbook.core.proof.proof import (
     prove,
     prove_consistency,
 )
+from herdbook.events import rfc9162
 from herdbook.events.errors import CorruptLogError
 from herdbook.events.facts import ModelDiscovered
 from herdbook.events.recorded import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from herdbook.core.sizes import parse_size
+from herdbook.core.models.sizes import parse_size
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from herdbook.core.proof import rfc9162
+from herdbook.events import rfc9162
 
 #: Test vectors of Certificate Transparency: the leaves, and the root over the first n.
 LEAVES = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from herdbook.core.suggestions import did_you_mean_model
+from herdbook.core.errors.suggestions import did_you_mean_model
 
 PRESENT = ("codellama:7b", "llama3.1:8b", "llama3.2:1b", "plain:latest", "qwen3:0.6b")
 

@@ -1,0 +1,321 @@
+"""Errors of the Ollama server: it failed, refused or is unreachable."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar, Final
+
+from herdbook.events.errors import HerdbookError, shortened
+
+
+class OllamaError(HerdbookError):
+    """The server failed, refused or is unreachable. Raised as one of its subclasses.
+
+    Attributes:
+        kind: The stable word that events record: the code of the class, unless the
+            class distinguishes several causes.
+        raw: The text of the server or the connection, unchanged; may be empty.
+    """
+
+    code = "ollama"
+    problem: ClassVar[str] = "failed: {raw}"
+    """The problem, as a clause that follows the subject."""
+    advice: ClassVar[str] = ""
+    """The remedy; may contain ``{subject}``."""
+
+    def __init__(
+        self,
+        subject: str,
+        *,
+        raw: str = "",
+        problem: str | None = None,
+        advice: str | None = None,
+    ) -> None:
+        self.kind: str = self.code
+        self.raw = raw
+        state = (problem or self.problem).format(
+            raw=shortened(" ".join(raw.split()), 300)
+        )
+        remedy = (self.advice if advice is None else advice).format(subject=subject)
+        super().__init__(subject, state.removesuffix(": "), remedy)
+
+
+INTERNAL_ERROR = "internal_error"
+"""The kind that events record for an exception outside this tree."""
+
+
+def kind_of(error: Exception) -> str:
+    """Return the stable word that an event records for an error."""
+    if isinstance(error, OllamaError):
+        return error.kind
+    return error.code if isinstance(error, HerdbookError) else INTERNAL_ERROR
+
+
+def message_of(error: Exception) -> str:
+    """Return the text that an event records for an error."""
+    if isinstance(error, HerdbookError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"[:500]
+
+
+class NodeUnreachableError(OllamaError):
+    """Nothing answers at the address of the server, or the connection broke."""
+
+    code = "node_unreachable"
+    problem = "cannot be reached: {raw}"
+    advice = "Start it with 'ollama serve', or set OLLAMA_HOST to its address"
+
+
+class NodeTimeoutError(OllamaError):
+    """The server accepted the request and did not answer in time.
+
+    Attributes:
+        seconds: How long Herdbook waited.
+    """
+
+    code = "node_timeout"
+    advice = "It may be starting or overloaded. Try again"
+
+    def __init__(self, subject: str, *, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(subject, problem=f"did not answer within {seconds:g} s")
+
+
+class BadAnswerError(OllamaError):
+    """The answer is not one of Ollama, but of a proxy or another program."""
+
+    code = "bad_answer"
+    problem = "sent an answer that cannot be read: {raw}"
+    advice = "Check that the address is Ollama's own and not a proxy or another program"
+
+
+class RefusedError(OllamaError):
+    """The server refuses the request (host, origin, proxy), or the cloud is off."""
+
+    code = "refused"
+    problem = "is refused by the server: {raw}"
+    advice = (
+        "Ollama refuses foreign Host and Origin headers unless it listens on all "
+        "interfaces, and cloud models where the cloud is disabled"
+    )
+
+
+class BusyServerError(OllamaError):
+    """The request queue of the server is full."""
+
+    code = "server_busy"
+    problem = "could not be queued: the request queue of the server is full"
+    advice = "Try again, or raise OLLAMA_MAX_QUEUE on the server"
+
+
+class ServerFailedError(OllamaError):
+    """Any other failure of the server."""
+
+    code = "server_failed"
+    problem = "failed on the server: {raw}"
+    advice = "See the log of the server"
+
+
+class ModelDamagedError(OllamaError):
+    """Weights or manifest are missing or damaged on the disk of the server."""
+
+    code = "model_damaged"
+    problem = "is damaged on the disk of the server"
+    advice = "To pull it again, run: herdbook pull {subject}"
+
+
+class CapabilityMissingError(OllamaError):
+    """The model lacks the capability that was requested.
+
+    Attributes:
+        capability: The server's word for it, such as ``generate``.
+    """
+
+    code = "capability_missing"
+    advice = "To see its capabilities, run: herdbook show {subject}"
+
+    def __init__(self, subject: str, *, capability: str, raw: str = "") -> None:
+        self.capability = capability
+        super().__init__(subject, raw=raw, problem=f"does not support {capability}")
+
+
+class CloudModelError(OllamaError):
+    """The model runs in the cloud and cannot be loaded or unloaded here."""
+
+    code = "elsewhere"
+    problem = "is a cloud model and is never in the memory of this server"
+
+
+class LoadFailure(StrEnum):
+    """Why a load failed: the kind that ``LoadFailed`` records."""
+
+    OUT_OF_MEMORY = "out_of_memory"
+    STALLED = "load_stalled"
+    PROCESS_DIED = "process_died"
+    INCOMPATIBLE = "incompatible"
+    OTHER = "load_failed"
+
+
+_LOAD_FAILURES: Final = {
+    LoadFailure.OUT_OF_MEMORY: (
+        "cannot be loaded: the server does not have enough memory",
+        "Unload other models, or set a smaller num_ctx",
+    ),
+    LoadFailure.STALLED: (
+        "cannot be loaded: its process did not start in time",
+        "Try again, or raise OLLAMA_LOAD_TIMEOUT on the server",
+    ),
+    LoadFailure.PROCESS_DIED: (
+        "cannot be loaded: {raw}",
+        "See the log of the server",
+    ),
+    LoadFailure.INCOMPATIBLE: (
+        "cannot be loaded: this version of Ollama does not support its file",
+        "Update Ollama, or pull it again: herdbook pull {subject}",
+    ),
+    LoadFailure.OTHER: ("cannot be loaded: {raw}", "See the log of the server"),
+}
+
+
+class LoadFailedError(OllamaError):
+    """The server could not load the model into memory.
+
+    Attributes:
+        failure: Why.
+    """
+
+    code = "load_failed"
+
+    def __init__(self, subject: str, *, failure: LoadFailure, raw: str = "") -> None:
+        problem, advice = _LOAD_FAILURES[failure]
+        super().__init__(subject, raw=raw, problem=problem, advice=advice)
+        self.failure = failure
+        self.kind = failure.value
+
+
+class PullError(OllamaError):
+    """A pull failed. Raised as one of its subclasses."""
+
+    code = "pull_failed"
+    problem = "cannot be pulled: {raw}"
+
+
+class PullRefusal(StrEnum):
+    """Why the registry refused a model: the kind that ``PullFailed`` records.
+
+    ``REGISTRY_UNREACHABLE``, ``REGISTRY_FAILED`` and ``RATE_LIMIT`` may pass with time;
+    the others are permanent.
+    """
+
+    AUTHENTICATION = "authentication"
+    RATE_LIMIT = "rate_limit"
+    SERVER_TOO_OLD = "server_too_old"
+    NOT_IN_REGISTRY = "not_in_registry"
+    REGISTRY_UNREACHABLE = "registry_unreachable"
+    REGISTRY_FAILED = "registry_failed"
+    OTHER = "pull_refused"
+
+
+_PULL_REFUSALS: Final = {
+    PullRefusal.AUTHENTICATION: (
+        "cannot be pulled: the registry denies access to this server",
+        "Add the server's ~/.ollama/id_ed25519.pub to your account at the registry",
+    ),
+    PullRefusal.RATE_LIMIT: (
+        "cannot be pulled: the registry limits the request rate",
+        "Try again later",
+    ),
+    PullRefusal.SERVER_TOO_OLD: (
+        "cannot be pulled: it needs a newer version of Ollama",
+        "Update the server: https://ollama.com/download",
+    ),
+    PullRefusal.NOT_IN_REGISTRY: (
+        "cannot be pulled: the registry does not have it",
+        "Check the name and the tag at https://ollama.com/search",
+    ),
+    PullRefusal.REGISTRY_UNREACHABLE: (
+        "cannot be pulled: the server cannot reach the registry: {raw}",
+        "Check the network of the server, then run: herdbook pull {subject}",
+    ),
+    PullRefusal.REGISTRY_FAILED: (
+        "cannot be pulled: the registry failed: {raw}",
+        "Try again later: herdbook pull {subject}",
+    ),
+    PullRefusal.OTHER: ("cannot be pulled: {raw}", ""),
+}
+
+
+class PullRefusedError(PullError):
+    """The registry refused the model, or could not be reached.
+
+    Attributes:
+        refusal: Why.
+    """
+
+    code = "pull_refused"
+
+    def __init__(
+        self,
+        subject: str,
+        *,
+        refusal: PullRefusal,
+        raw: str = "",
+        advice: str | None = None,
+    ) -> None:
+        problem, remedy = _PULL_REFUSALS[refusal]
+        super().__init__(subject, raw=raw, problem=problem, advice=advice or remedy)
+        self.refusal = refusal
+        self.kind = refusal.value
+
+
+class DiskFullError(PullError):
+    """The disk of the server is full; the data so far stays there."""
+
+    code = "disk_full"
+    problem = "cannot be pulled: the disk of the server is full"
+    advice = "Free space on the server, then run: herdbook pull {subject}"
+
+
+class DigestMismatchError(PullError):
+    """The data does not match its digest; the server has discarded it."""
+
+    code = "digest_mismatch"
+    problem = "cannot be pulled: the data does not match its digest"
+    advice = "To start again, run: herdbook pull {subject}"
+
+
+class StalledError(PullError):
+    """No data arrived for too long; the data so far stays on the server.
+
+    Attributes:
+        seconds: How long no data arrived.
+    """
+
+    code = "stalled"
+    advice = "To resume, run: herdbook pull {subject}"
+
+    def __init__(self, subject: str, *, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(
+            subject, problem=f"cannot be pulled: no data arrived for {seconds:g} s"
+        )
+
+
+class PullCutError(PullError):
+    """The stream ended without ``success``: the server or the connection died."""
+
+    code = "pull_cut"
+    problem = "cannot be pulled: the connection to the server broke: {raw}"
+    advice = "Check that the server runs, then run: herdbook pull {subject}"
+
+
+class PullCancelledError(PullError):
+    """The server cancelled the download.
+
+    A pull right after a cancelled one can join the download that is being cancelled.
+    Asking again resumes it.
+    """
+
+    code = "pull_cancelled"
+    problem = "cannot be pulled: the server cancelled the download"
+    advice = "Try again: herdbook pull {subject}"
