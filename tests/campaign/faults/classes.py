@@ -21,10 +21,12 @@ from campaign.faults.crashes import (
 )
 from campaign.faults.damage import FILES, damaged_file, prepare
 from campaign.faults.hostile import hostile_server
-from campaign.faults.operations import OPERATIONS, one_log
+from campaign.faults.operations import OPERATIONS, Operation, one_log
 
 STEPS = 2_000
 """Steps after which an operation counts as endless."""
+
+ORDINALS = {2: "second", 3: "third"}
 
 Trial = Callable[[Path, Any, int, Random], int]
 
@@ -41,6 +43,7 @@ class FaultClass(NamedTuple):
         until_end: Whether the first trial without a fault is the last one.
         cost: Factor by which a share of the campaign has fewer trials of a long
             operation.
+        stride: At full length, only one of so many trials is run.
     """
 
     name: str
@@ -50,6 +53,7 @@ class FaultClass(NamedTuple):
     trials: int
     until_end: bool = False
     cost: int = 1
+    stride: int = 1
 
     @property
     def key(self) -> str:
@@ -64,15 +68,11 @@ def classes() -> Iterator[FaultClass]:
             continue
         for case, operation in OPERATIONS.items():
             trial = partial(_at_step, partial(killed, operation, arm))
-            yield FaultClass(
-                kind, case, operation.prepare, trial, STEPS, True, operation.cost
-            )
+            yield _of_operation(kind, case, operation, trial, arm.needs_shim)
     for kind in ERRORS if hook.shim() else ():
         for case, operation in OPERATIONS.items():
             trial = partial(_at_step, partial(failing_disk, operation, kind))
-            yield FaultClass(
-                kind, case, operation.prepare, trial, STEPS, True, operation.cost
-            )
+            yield _of_operation(kind, case, operation, trial, True)
     for name, processes, trials in (
         ("kill at a random time", 1, 500),
         ("kill of one of two processes", 2, 100),
@@ -99,6 +99,25 @@ def classes() -> Iterator[FaultClass]:
     )
 
 
+def _of_operation(
+    kind: str, case: str, operation: Operation, trial: Trial, is_call: bool
+) -> FaultClass:
+    """Return the class of a fault at the steps, or the calls, of an operation."""
+    stride = operation.stride if is_call else 1
+    if stride > 1:
+        case = f"{case} (every {ORDINALS[stride]} call)"
+    return FaultClass(
+        kind,
+        case,
+        operation.prepare,
+        trial,
+        trials=STEPS,
+        until_end=True,
+        cost=operation.cost,
+        stride=stride,
+    )
+
+
 def _nothing(_: Path) -> None:
     """Prepare nothing."""
 
@@ -118,7 +137,8 @@ def _at_random(
 def numbers_of(chosen: FaultClass, share: float, seed: int) -> range:
     """Return the numbers of the trials that a share of the campaign runs."""
     if share >= 1:
-        return range(chosen.trials)
+        start = Random(f"{seed}/{chosen.key}").randrange(chosen.stride)
+        return range(start, chosen.trials, chosen.stride)
     if chosen.until_end:
         stride = round(chosen.cost / share)
         start = seed % stride

@@ -32,12 +32,14 @@ class Operation(NamedTuple):
         act: The operation in that folder.
         check: Checks the files by what was prepared, submitted and acknowledged.
         cost: How much longer it is than most: see ``FaultClass``.
+        stride: One of so many of its calls to the disk is hit; all steps are.
     """
 
     prepare: Callable[[Path], Any]
     act: Callable[[Path, Journal], None]
     check: Callable[[Path, Any, set[str], set[str]], None]
     cost: int = 1
+    stride: int = 1
 
 
 def recorded(path: Path, count: int) -> list[Row]:
@@ -248,5 +250,5 @@ OPERATIONS = {
     "import": Operation(
         log_and_export, command("import", "other/all.jsonl"), is_imported
     ),
-    "archive": Operation(log_to_archive, archive, is_archived, cost=20),
+    "archive": Operation(log_to_archive, archive, is_archived, cost=20, stride=3),
 }
