@@ -14,7 +14,7 @@ import linecache
 import selectors
 import sys
 import termios
-import traceback
+import threading
 from array import array
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
@@ -49,9 +49,12 @@ class AutoClock(sandbox.ManualClock):
     Attributes:
         stride_s: Longest step in seconds, shorter than any timeout of the manager. A
             shorter one records more intermediate progress.
+        min_stride_s: Shortest step in seconds. With a longer one, long quiet times pass
+            faster, and timers that are due earlier fire at its end.
     """
 
     stride_s = 5.0
+    min_stride_s = 0.0
 
     def advance_to_next_timer(self) -> bool:
         """Advance towards the next timer, or the next soft one if there is no other."""
@@ -59,7 +62,8 @@ class AutoClock(sandbox.ManualClock):
         due = [one.when for one in timers if not one.soft]
         due = due or [one.when for one in timers]
         if due:
-            self.advance(min(max(min(due) - self.now(), 0.0), self.stride_s))
+            step = max(min(due) - self.now(), self.min_stride_s)
+            self.advance(min(step, self.stride_s))
         return bool(due)
 
     async def pass_by(self) -> None:
@@ -321,13 +325,22 @@ def _queued(fd: int, which: int) -> int:
 
 def _log_has_work() -> bool:
     """Return whether a thread of SQLite has work."""
-    return any(_works(frame) for frame in sys._current_frames().values())
+    here = threading.get_ident()
+    return any(
+        _works(frame)
+        for thread, frame in sys._current_frames().items()
+        if thread != here
+    )
 
 
 def _works(top: FrameType) -> bool:
     """Return whether a thread belongs to SQLite and is not waiting for a task."""
-    frames = (frame for frame, _ in traceback.walk_stack(top))
-    own = [frame for frame in frames if frame.f_code.co_filename == _AIOSQLITE]
+    own: list[FrameType] = []
+    frame: FrameType | None = top
+    while frame is not None:
+        if frame.f_code.co_filename == _AIOSQLITE:
+            own.append(frame)
+        frame = frame.f_back
     if not own:
         return False
     tasks = own[-1].f_locals["tx"]

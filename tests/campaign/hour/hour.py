@@ -29,6 +29,7 @@ from support.manager_fixture import SandboxServer
 
 from herdbook.core import HerdbookError, ManagerSettings, ModelManager, OllamaError
 
+MINUTE_S = 60.0
 HOUR_S = 3600.0
 DAY_S = 86400.0
 PAUSES = ((0.0, 0.2), (0.0, 2.0), (0.0, 10.0), (10.0, 60.0))
@@ -221,12 +222,13 @@ class Hour:
         await self._stack.aclose()
 
     async def _stop_server_for_a_day(self) -> None:
-        stride_s = self.server.time.stride_s
+        time = self.server.time
+        stride_s = time.stride_s
         if not self.server.world.down:
             self.server.apply(server="killed")
-        self.server.time.stride_s = HOUR_S
+        time.stride_s, time.min_stride_s = HOUR_S, MINUTE_S
         await self._pause(DAY_S)
-        self.server.time.stride_s = stride_s
+        time.stride_s, time.min_stride_s = stride_s, 0.0
         self._until += DAY_S
 
     async def _refresh_and_compare(self) -> None:
