@@ -24,6 +24,7 @@ from herdbook.events.lifecycle import EVENTS, TRANSITIONS, fold
 from herdbook.events.recorded import RecordedEvent
 from herdbook.events.streams import model_of, node_of
 from herdbook.projections.by_node import StreamsByNode
+from herdbook.projections.memory import MemoryByNode
 from herdbook.projections.status import ModelStatus, NodeStatus, Why
 from herdbook.projections.status_effects import EFFECTS, clear_contradictions
 
@@ -41,6 +42,7 @@ class _Dump(msgspec.Struct):
     weights: dict[str, str]
     position: int
     findings: list[Finding]
+    most_memory: dict[str, int]
 
 
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -51,13 +53,14 @@ class StatusView:
     """State, activity, facts, configuration and memory of every model.
 
     Attributes:
+        memory: Memory of the runners of each node.
         position: Position of the last event that was applied.
         findings: The first 100 problems of the applied events: data that cannot be
             read, illegal events, and events in the wrong stream.
     """
 
     name: ClassVar[str] = "status"
-    form: ClassVar[int] = 6
+    form: ClassVar[int] = 7
 
     def __init__(self) -> None:
         self._models: dict[str, ModelStatus] = {}  # by stream
@@ -65,6 +68,7 @@ class StatusView:
         self._nodes: dict[str, NodeStatus] = {}  # by stream
         self._weights: dict[str, str] = {}  # by digest of a model, the present and past
         self._own: set[str] | None = None  # streams of records that no copy shares
+        self.memory = MemoryByNode()
         self.position = 0
         self.findings: list[Finding] = []
 
@@ -99,7 +103,10 @@ class StatusView:
                 model.why = Why(type_, event.cause, event.actor, position)
         effect = EFFECTS.get(type_)
         if effect is not None:
+            runner = model.runner
             effect(model, event, fact)
+            if model.runner is not runner:
+                self.memory.change(model.node, model.name, model.runner)
             if type_ == _DETECTED:
                 self._learn_weights(model)
         return True
@@ -117,7 +124,10 @@ class StatusView:
             if self._own is not None and event.stream not in self._own:
                 model = self._models[event.stream] = copy.copy(model)
                 self._own.add(event.stream)
+            runner = model.runner
             self._apply_to_model(model, event)
+            if model.runner is not runner:
+                self.memory.change(model.node, model.name, model.runner)
             return
         node = self._nodes.get(event.stream) or self._new_node(event)
         if node is not None:
@@ -265,6 +275,7 @@ class StatusView:
                 self._weights,
                 self.position,
                 self.findings,
+                self.memory.most,
             )
         )
 
@@ -281,6 +292,7 @@ class StatusView:
         view._own, other._own = set(), set()
         view._weights, view.position = dict(other._weights), other.position
         view.findings = [*other.findings]
+        view.memory = MemoryByNode.copy_of(other.memory)
         return view
 
     @classmethod
@@ -292,6 +304,7 @@ class StatusView:
         view._by_node = StreamsByNode(dump.models)
         view._weights, view.position = dump.weights, dump.position
         view.findings = dump.findings
+        view.memory = MemoryByNode(dump.models.values(), dump.most_memory)
         return view
 
 

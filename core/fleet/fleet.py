@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Self
 
+import msgspec
+
 from herdbook.core.clock import Clock, SystemClock
 from herdbook.core.concurrency.supervisor import TaskStatus
+from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.core.desired.desired import DesiredSet
 from herdbook.core.errors import NoPlaceError, UnknownNodeError
 from herdbook.core.fleet import desired_nodes, placement
-from herdbook.core.fleet.capacity import Capacities
 from herdbook.core.fleet.desired_nodes import NodePlan
 from herdbook.core.fleet.managers import NodeManagers
 from herdbook.core.fleet.members import DEFAULT, Members, members
@@ -33,6 +35,7 @@ from herdbook.events.facts import NodeSettings
 from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.store import Holder
 from herdbook.events.streams import check_node, node_stream
+from herdbook.projections.recommendation import Candidate
 from herdbook.projections.roles import ModelRole
 from herdbook.projections.status import ModelStatus, NodeStatus
 
@@ -69,7 +72,6 @@ class Fleet:
         self._members = members
         self._managers = managers
         self._began = clock.now()
-        self._capacities = Capacities(clock)
 
     @classmethod
     @asynccontextmanager
@@ -282,9 +284,6 @@ class Fleet:
             NodeView(
                 node=node,
                 models=self._latest(node),
-                capacity_bytes=await self._capacities.of(
-                    node, self._managers.find(node.name)
-                ),
                 requests=busy.get(node.name, {}),
             )
             for node in nodes
@@ -297,7 +296,32 @@ class Fleet:
             UnknownRoleError: The role does not exist.
             StoreError: The log cannot be read.
         """
-        return placement.places_for(role, await self.views())
+        read_models = await self.now()
+        order = read_models[0].order_everywhere(role) if read_models else ()
+        return await self.places_in(order)
+
+    async def places_in(self, order: Iterable[Candidate]) -> list[Place]:
+        """Return the models of the order of a role that nodes may run, the best first.
+
+        Args:
+            order: Models by the order of a role, on any nodes.
+
+        Raises:
+            StoreError: The log cannot be read.
+        """
+        views = await self.views()
+        if not views:
+            return []
+        fixed = ReadModel.fixed_together([view.models for view in views])
+        nodes = [
+            msgspec.structs.replace(view, models=models)
+            for view, models in zip(views, fixed, strict=True)
+        ]
+        found, time_slice = [], TimeSlice()
+        for place in placement.places_by_key(order, nodes):
+            found.append(place)
+            await time_slice.checkpoint()
+        return placement.best_first(found)
 
     async def recommend(self, role: ModelRole | str) -> Place | None:
         """Return the best model for a role and its node; None if there is none.

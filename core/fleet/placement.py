@@ -7,10 +7,10 @@ the model, free memory, requests in progress by weight, and name.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -19,11 +19,16 @@ from herdbook.core.models.registry import ModelRegistry
 from herdbook.core.models.sizes import parse_size
 from herdbook.events.facts import NodeSettings
 from herdbook.events.lifecycle import ModelState
+from herdbook.projections.recommendation import Candidate
 from herdbook.projections.roles import ModelRole
 from herdbook.projections.status import ModelStatus, NodeStatus
 
 MEMORY_TAGS: Final = ("vram", "memory", "ram")
 """Tags with the memory for models of a node, the first that it has counts."""
+
+
+Key = tuple[bool | int | float | str, ...]
+"""What places are sorted by."""
 
 
 class Readiness(StrEnum):
@@ -44,13 +49,11 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         node: Its status.
         models: Its models.
-        capacity_bytes: Its memory for models, bytes; None if it is not known.
         requests: Requests in progress by model; they need not be complete.
     """
 
     node: NodeStatus
     models: ReadModel
-    capacity_bytes: int | None = None
     requests: dict[str, int] = {}
 
     @property
@@ -59,25 +62,20 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
         return self.node.name
 
     @property
-    def load(self) -> float:
-        """Requests in progress, divided by the weight of the node."""
-        weight = self.node.settings.weight
-        return sum(self.requests.values()) / weight if weight else float("inf")
+    def capacity_bytes(self) -> int | None:
+        """Its memory for models, bytes: from a tag, or the most that has fitted.
 
-    def used_bytes(self) -> int:
-        """Return the memory of all loaded models; shared weights count once."""
-        used = {
-            one.weights or one.name: one.runner.size_bytes
-            for one in self.models.records()
-            if one.runner is not None
-        }
-        return sum(used.values())
+        None if neither is known.
+        """
+        tagged = capacity(self.node.settings)
+        return self.models.most_memory() if tagged is None else tagged
 
     def free_bytes(self) -> int | None:
         """Return the free memory for models, bytes; None if it is not known."""
-        if self.capacity_bytes is None:
+        capacity_bytes = self.capacity_bytes
+        if capacity_bytes is None:
             return None
-        return max(self.capacity_bytes - self.used_bytes(), 0)
+        return max(capacity_bytes - self.models.memory_used(), 0)
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,7 +150,8 @@ def places_of(model: str, nodes: Iterable[NodeView]) -> list[Place]:
         if _usable(status) and not refusal(
             view.node.settings, status.name, status.size_bytes
         ):
-            found.append((_order(view, status), _place(view, status)))
+            room = _Room.of(view)
+            found.append((_order(room, status), _place(room, status)))
     return [place for _, place in sorted(found, key=lambda one: one[0])]
 
 
@@ -162,22 +161,47 @@ def places_for(role: ModelRole | str, nodes: Sequence[NodeView]) -> list[Place]:
     Raises:
         UnknownRoleError: The role does not exist.
     """
-    views = {view.name: view for view in nodes}
+    return places_in(nodes[0].models.order_everywhere(role) if nodes else (), nodes)
+
+
+def places_in(order: Iterable[Candidate], nodes: Iterable[NodeView]) -> list[Place]:
+    """Return the models of the order of a role that nodes may run, the best first.
+
+    Args:
+        order: Models by the order of the role, on any nodes.
+        nodes: The nodes.
+    """
+    return best_first(places_by_key(order, nodes))
+
+
+def best_first(places: Iterable[tuple[Key, Place]]) -> list[Place]:
+    """Return places by their keys."""
+    return [place for _, place in sorted(places, key=lambda one: one[0])]
+
+
+def places_by_key(
+    order: Iterable[Candidate], nodes: Iterable[NodeView]
+) -> Iterator[tuple[Key, Place]]:
+    """Return places one after another, each with the key that they are sorted by.
+
+    Args:
+        order: Models by the order of a role, on any nodes.
+        nodes: The nodes.
+    """
+    rooms = {view.name: _Room.of(view) for view in nodes}
     ranks: dict[str, int] = {}  # that a model was used on one node counts for all
-    found = []
-    order = nodes[0].models.explain_everywhere(role).chosen if nodes else ()
     for candidate in order:
         rank = ranks.setdefault(candidate.name, len(ranks))
-        view = views.get(candidate.node)
-        if view is None:
+        room = rooms.get(candidate.node)
+        if room is None:
             continue
-        status = view.models.status(candidate.name)
-        if refusal(view.node.settings, status.name, status.size_bytes):
+        settings = room.view.node.settings
+        if refusal(settings, candidate.name, candidate.size_bytes):
             continue
-        away, readiness, *rest = _order(view, status)
-        place = _place(view, status, reasons=candidate.reasons)
-        found.append(((away, readiness, rank, *rest), place))
-    return [place for _, place in sorted(found, key=lambda one: one[0])]
+        status = room.view.models.status(candidate.name)
+        away, readiness, *rest = _order(room, status)
+        place = _place(room, status, reasons=candidate.reasons)
+        yield (away, readiness, rank, *rest), place
 
 
 def place_for_new(
@@ -198,11 +222,11 @@ def place_for_new(
         settings = view.node.settings
         if not view.node.reached or refusal(settings, model, size_bytes):
             continue
-        status = view.models.status(model)
-        free = view.free_bytes()
+        status, room = view.models.status(model), _Room.of(view)
         prefers = bool(settings.prefer) and _matches(model, settings.prefer)
-        key = (not prefers, _room(free, size_bytes), -(free or 0), view.load, view.name)
-        found.append((key, _place(view, status)))
+        free = room.free_bytes
+        key = (not prefers, _fits(free, size_bytes), -(free or 0), room.load, view.name)
+        found.append((key, _place(room, status)))
     return [place for _, place in sorted(found, key=lambda one: one[0])]
 
 
@@ -223,7 +247,30 @@ def expected_size(
     return found[0] if found else known
 
 
-def _room(free: int | None, size: int | None) -> int:
+class _Room(NamedTuple):
+    """What a node has room for, computed once for all of its models.
+
+    Attributes:
+        view: The node.
+        free_bytes: Its free memory, bytes; None if it is not known.
+        requests: Requests in progress.
+        load: Requests in progress, divided by the weight of the node.
+    """
+
+    view: NodeView
+    free_bytes: int | None
+    requests: int
+    load: float
+
+    @classmethod
+    def of(cls, view: NodeView) -> _Room:
+        """Return the room of a node."""
+        requests, weight = sum(view.requests.values()), view.node.settings.weight
+        load = requests / weight if weight else float("inf")
+        return cls(view, view.free_bytes(), requests, load)
+
+
+def _fits(free: int | None, size: int | None) -> int:
     """Return 0 if there is room for a model, 1 if that is not known, else 2."""
     if free is None or size is None:
         return 1
@@ -254,29 +301,25 @@ def _readiness(view: NodeView, status: ModelStatus) -> Readiness:
     return Readiness.ON_DISK if status.present else Readiness.ABSENT
 
 
-def _order(
-    view: NodeView, status: ModelStatus
-) -> tuple[bool, int, bool, int, int, float, str]:
+def _order(room: _Room, status: ModelStatus) -> Key:
     """Return what a place is sorted by: nodes that do not answer come last."""
-    readiness = _readiness(view, status)
-    prefer, free = view.node.settings.prefer, view.free_bytes()
+    view, free = room.view, room.free_bytes
+    readiness, prefer = _readiness(view, status), view.node.settings.prefer
     loaded = readiness in (Readiness.IDLE, Readiness.BUSY)
     return (
         not view.node.reached or status.stale_since is not None,
         _READINESS.index(readiness),
         not (prefer and _matches(status.name, prefer)),
-        0 if loaded else _room(free, status.size_bytes),
+        0 if loaded else _fits(free, status.size_bytes),
         0 if loaded else -(free or 0),
-        view.load,
+        room.load,
         view.name,
     )
 
 
-def _place(
-    view: NodeView, status: ModelStatus, *, reasons: tuple[str, ...] = ()
-) -> Place:
-    readiness, free = _readiness(view, status), view.free_bytes()
-    requests = sum(view.requests.values())
+def _place(room: _Room, status: ModelStatus, *, reasons: tuple[str, ...] = ()) -> Place:
+    view, free, requests = room.view, room.free_bytes, room.requests
+    readiness = _readiness(view, status)
     words = [f"{readiness.value} on {view.name}", *reasons]
     if free is not None and readiness is Readiness.ON_DISK:
         words.append(f"{free / 1e9:.1f} GB of memory free there")

@@ -106,7 +106,7 @@ async def explain(fleet: Fleet, role: ModelRole | str) -> Recommendation:
     found = fleet.home.latest().explain_everywhere(role)
     candidates = {(one.node, one.name): one for one in found.chosen}
     chosen = []
-    for place in await fleet.places(found.role):
+    for place in await fleet.places_in(found.chosen):
         candidate = candidates.pop((place.node, place.model), None)
         if candidate is not None:
             chosen.append(msgspec.structs.replace(candidate, reasons=place.reasons))

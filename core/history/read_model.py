@@ -190,6 +190,14 @@ class ReadModel:
         known = self._views.status.node(node_stream(self._node))
         return known or NodeStatus(name=self._node)
 
+    def memory_used(self) -> int:
+        """Return the memory of all loaded models, bytes; a runner counts once."""
+        return self._views.status.memory.used(self._node)
+
+    def most_memory(self) -> int | None:
+        """Return the most memory of loaded models so far, bytes; None if unknown."""
+        return self._views.status.memory.most.get(self._node)
+
     def capabilities(self, name: str) -> dict[str, Capability]:
         """Return the capabilities of a model by name, each with its source.
 
@@ -228,6 +236,14 @@ class ReadModel:
             UnknownRoleError: The role does not exist.
         """
         return self._views.recommendation.explain(parse_role(role))
+
+    def order_everywhere(self, role: ModelRole | str) -> tuple[Candidate, ...]:
+        """Return the candidates for a role on all nodes in order.
+
+        Raises:
+            UnknownRoleError: The role does not exist.
+        """
+        return self._views.recommendation.order(parse_role(role))
 
     def recommend(self, role: ModelRole | str) -> Candidate | None:
         """Return the best present model for a role; None if there is none.
