@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -80,6 +81,12 @@ def parse_public_key(text: str) -> PublicKey:
     Raises:
         CallerError: It is not one.
     """
+    if "PRIVATE KEY" in text:  # which no message may show
+        raise CallerError(
+            "the file of a private key",
+            "was given for a public key",
+            "Use the file that ends with .pub",
+        )
     name, _, rest = text.strip().partition("+")
     key_id, _, key = rest.partition("+")
     try:
@@ -134,7 +141,7 @@ def sign(anchor: Anchor, path: Path) -> Anchor:
         path: The file of the private key; its public key is next to it.
 
     Raises:
-        CallerError: The key cannot be read.
+        CallerError: The key cannot be read, or others can read it.
     """
     signature = sign_text(anchor.body(), path)
     return msgspec.structs.replace(anchor, signatures=(*anchor.signatures, signature))
@@ -148,7 +155,7 @@ def sign_text(text: str, path: Path) -> Signature:
         path: The file of the private key; its public key is next to it.
 
     Raises:
-        CallerError: The key cannot be read.
+        CallerError: The key cannot be read, or others can read it.
     """
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
@@ -156,7 +163,7 @@ def sign_text(text: str, path: Path) -> Signature:
     )
 
     try:
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        key = serialization.load_pem_private_key(_private(path), password=None)
         public = parse_public_key(_beside(path).read_text("utf-8"))
     except (OSError, ValueError, TypeError) as error:
         raise CallerError(
@@ -167,6 +174,23 @@ def sign_text(text: str, path: Path) -> Signature:
     if not isinstance(key, Ed25519PrivateKey) or _public(key, public.name) != public:
         raise CallerError(str(path), "does not belong to the public key next to it")
     return Signature(public.name, public.key_id, key.sign(text.encode()))
+
+
+def _private(path: Path) -> bytes:
+    """Return the content of the file of a private key.
+
+    Raises:
+        CallerError: Others may read it. As in ssh, the owner has to be this user: a key
+            that an administrator mounts for a service is not refused.
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        found = os.fstat(file.fileno())
+        if found.st_uid == os.geteuid() and found.st_mode & 0o077:
+            raise CallerError(
+                str(path), "can be read by others", f"Run: chmod 600 {quote(str(path))}"
+            )
+        return file.read()
 
 
 def _public(key: Ed25519PrivateKey, name: str) -> PublicKey:

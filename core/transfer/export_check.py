@@ -272,6 +272,24 @@ async def read_export(
     check.finish()
 
 
+async def begun(
+    batches: AsyncIterator[list[StoredEvent]],
+) -> AsyncIterator[list[StoredEvent]]:
+    """Read the first batch of an export; return all batches.
+
+    What is wrong with the beginning is raised here, and ``check.contents`` is known.
+    """
+    first = await anext(batches, None)
+
+    async def again() -> AsyncIterator[list[StoredEvent]]:
+        if first is not None:
+            yield first
+            async for batch in batches:
+                yield batch
+
+    return again()
+
+
 @contextmanager
 def open_export(file: Path) -> Iterator[BinaryIO]:
     """Open an export, compressed or not; it may be a pipe.

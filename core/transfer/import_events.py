@@ -7,7 +7,7 @@ Events that the log has already are compared with those of the export.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import BinaryIO
 
 import msgspec
@@ -85,7 +85,7 @@ async def check_export(
 
 async def import_events(
     storage: Storage,
-    file: BinaryIO,
+    batches: AsyncIterator[list[StoredEvent]],
     check: ExportCheck,
     *,
     progress: Progress | None = None,
@@ -96,7 +96,7 @@ async def import_events(
 
     Args:
         storage: The log; it may be empty.
-        file: The export, at its beginning.
+        batches: The events, as ``read_export`` returns them.
         check: The checks of the export.
         progress: Called now and then.
 
@@ -114,7 +114,7 @@ async def import_events(
         raise CallerError("this store", "cannot import events", "Use a log in a file")
     head = await store.head()
     added = present = 0
-    async for events in read_export(file, check):
+    async for events in batches:
         if check.contents and not added + present:
             await _check_start(store, check, check.contents, head)
         old = [event for event in events if event.position <= head.position]
@@ -133,11 +133,16 @@ async def import_events(
     )
 
 
-def refuse_gaps(check: ExportCheck) -> None:
-    """Refuse an export of which no log can be made.
+def refuse_unfit(check: ExportCheck, head: Head) -> None:
+    """Refuse an export that cannot follow the events of a log.
+
+    Args:
+        check: The checks of the export, after its first line.
+        head: The end of the log.
 
     Raises:
-        CallerError: It has only some streams or types of events.
+        CallerError: It has only some streams or types of events, or begins after the
+            end of the log.
     """
     if check.contents and check.contents.has_gaps:
         raise CallerError(
@@ -146,19 +151,20 @@ def refuse_gaps(check: ExportCheck) -> None:
             "A log needs all of them: export without --stream and --type. To check "
             "this file: add --check",
         )
+    if check.contents and check.contents.after > head.position:
+        end = f"ends at #{head.position}" if head.position else "has no events"
+        raise CallerError(
+            check.name,
+            f"begins with #{check.contents.after + 1}, but the log {end}",
+            f"Import an export of the events from #{head.position + 1} on first",
+        )
 
 
 async def _check_start(
     store: EventStore, check: ExportCheck, contents: Contents, head: Head
 ) -> None:
     """Check that the events of an export can follow those of a log."""
-    refuse_gaps(check)
-    if contents.after > head.position:
-        raise CallerError(
-            check.name,
-            f"begins with #{contents.after + 1}, but the log ends at #{head.position}",
-            f"Import an export of the events from #{head.position + 1} on first",
-        )
+    refuse_unfit(check, head)
     if contents.after:
         stored = store.read_stored(after=contents.after - 1, limit=1)
         if [event.hash async for event in stored] != [contents.previous]:

@@ -23,17 +23,24 @@ from herdbook.cli.lookup import check_log
 from herdbook.cli.output import Screen
 from herdbook.cli.render.counting import added_text, counting
 from herdbook.core import Storage, SystemClock
+from herdbook.core.log.storage import log_exists
 from herdbook.core.proof import keys
 from herdbook.core.transfer.backup import check_target
 from herdbook.core.transfer.contents import Selection
 from herdbook.core.transfer.export import export as export_to_stream
 from herdbook.core.transfer.export import export_to_file
-from herdbook.core.transfer.export_check import ExportCheck, open_export
+from herdbook.core.transfer.export_check import (
+    ExportCheck,
+    begun,
+    open_export,
+    read_export,
+)
 from herdbook.core.transfer.import_events import (
     check_export,
     import_events,
-    refuse_gaps,
+    refuse_unfit,
 )
+from herdbook.events.store import Head
 from herdbook.events.times import position_at
 from herdbook.presentation import shapes
 from herdbook.presentation.wording import counted
@@ -180,13 +187,14 @@ async def import_(
                 await check_export(source, checks, progress=show)
             if check:
                 return _show_checked(invocation, file, checks)
-            refuse_gaps(checks)  # before a log is made
             source.seek(0)
             checks = ExportCheck(file)
-        clock = SystemClock()
-        async with Storage.open(invocation.log, clock) as storage:
+        batches = await begun(read_export(source, checks))
+        if not await log_exists(invocation.log):
+            refuse_unfit(checks, Head())  # before a log is made
+        async with Storage.open(invocation.log, SystemClock()) as storage:
             with counting(invocation.screen, "Importing") as show:
-                done = await import_events(storage, source, checks, progress=show)
+                done = await import_events(storage, batches, checks, progress=show)
     imported = shapes.Imported(path=str(invocation.log), **msgspec.structs.asdict(done))
     if invocation.json:
         invocation.screen.write_json(imported)

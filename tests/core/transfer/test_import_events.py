@@ -12,6 +12,7 @@ import sys
 import textwrap
 from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from support.log_lines import append, changed, export_of, lines_of, rows_of
@@ -22,7 +23,7 @@ from herdbook.core.checks.verification import verify
 from herdbook.core.transfer import export_check
 from herdbook.core.transfer.contents import Selection
 from herdbook.core.transfer.export import export_to_file
-from herdbook.core.transfer.export_check import ExportCheck, open_export
+from herdbook.core.transfer.export_check import ExportCheck, open_export, read_export
 from herdbook.core.transfer.import_events import (
     ForkError,
     Imported,
@@ -38,9 +39,13 @@ BEFORE = Path(__file__).parents[2] / "fixtures" / "before-layout" / "log.db"
 """A log of an older version."""
 
 
+async def import_from(storage: Storage, file: BinaryIO, check: ExportCheck) -> Imported:
+    return await import_events(storage, read_export(file, check), check)
+
+
 async def imported(log: Path, data: bytes) -> Imported:
     async with Storage.open(log, SystemClock()) as storage:
-        return await import_events(storage, io.BytesIO(data), ExportCheck("a file"))
+        return await import_from(storage, io.BytesIO(data), ExportCheck("a file"))
 
 
 @pytest.fixture
@@ -237,7 +242,7 @@ async def test_import_stops_if_another_process_appends(
 
         monkeypatch.setattr(store, "append_stored", interfere)
         with pytest.raises(ConflictError):
-            await import_events(storage, io.BytesIO(data), ExportCheck("a file"))
+            await import_from(storage, io.BytesIO(data), ExportCheck("a file"))
 
     assert len(rows_of(other)) == 4
     with pytest.raises(ForkError, match="#4 "):
@@ -261,7 +266,7 @@ async def test_full_disk_leaves_a_valid_prefix(
 
         monkeypatch.setattr(recorder, "record_stored", fails)
         with pytest.raises(StoreFullError):
-            await import_events(storage, io.BytesIO(data), ExportCheck("a file"))
+            await import_from(storage, io.BytesIO(data), ExportCheck("a file"))
     assert rows_of(other) == rows_of(log)[:7]
 
     await imported(other, data)
@@ -297,7 +302,8 @@ KILLED = """
         async with Storage.open(Path(log), SystemClock()) as storage:
             with open(file, "rb") as source:
                 check = export_check.ExportCheck(file)
-                await import_events(storage, source, check)
+                batches = export_check.read_export(source, check)
+                await import_events(storage, batches, check)
 
     asyncio.run(main())
 """
@@ -344,7 +350,7 @@ async def test_import_works_for_every_store(log: Path) -> None:
     async with MemoryEventStore() as store, Storage.open(log, SystemClock()) as opened:
         storage = opened._replace(store=store, snapshots=store)
 
-        done = await import_events(storage, io.BytesIO(data), ExportCheck("a file"))
+        done = await import_from(storage, io.BytesIO(data), ExportCheck("a file"))
 
         stored = [event async for event in store.read_stored()]
         assert done.added == 9
@@ -375,7 +381,7 @@ async def test_compressed_export(log: Path, other: Path, tmp_path: Path) -> None
         await check_export(source, check)
         source.seek(0)
         async with Storage.open(other, clock) as storage:
-            await import_events(storage, source, ExportCheck("a file"))
+            await import_from(storage, source, ExportCheck("a file"))
     assert rows_of(other) == rows_of(log)
 
     whole = packed.read_bytes()
@@ -403,7 +409,7 @@ async def test_named_pipe_is_read_once(log: Path, other: Path, tmp_path: Path) -
     with ExitStack() as stack:
         source = await asyncio.to_thread(stack.enter_context, open_export(pipe))
         async with Storage.open(other, SystemClock()) as storage:
-            await import_events(storage, source, ExportCheck("a pipe"))
+            await import_from(storage, source, ExportCheck("a pipe"))
 
     await writing
     assert rows_of(other) == rows_of(log)

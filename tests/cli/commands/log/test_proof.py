@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from support.cli_runner import Herdbook
 
 from herdbook.core import CallerError
@@ -126,6 +127,57 @@ def test_verify_refuses_anchors_of_other_keys(
 
     assert answer.code == 1
     assert "is not signed by a key that was given" in " ".join(answer.out.split())
+
+
+def test_keys_that_cannot_sign_are_refused(
+    herdbook: Herdbook, key: Path, tmp_path: Path
+) -> None:
+    herdbook("ls")
+    private, public = key.read_bytes(), Path(f"{key}.pub")
+    herdbook("key", "new", str(tmp_path / "other.pem"), "--name", "bob")
+    encrypted = serialization.load_pem_private_key(private, None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
+    )
+    for content, said in (
+        (b"", "is not a private key"),
+        (encrypted, "is not a private key"),
+        (public.read_bytes(), "is not a private key"),
+        ((tmp_path / "other.pem").read_bytes(), "does not belong to the public key"),
+    ):
+        key.write_bytes(content)
+        answer = herdbook("anchor", "--key", str(key))
+        assert (answer.code, answer.out) == (2, "")
+        assert said in answer.err
+    key.write_bytes(private)
+    assert herdbook("anchor", "--key", str(key)).code == 0
+
+
+def test_private_key_that_others_can_read_is_refused(
+    herdbook: Herdbook, key: Path
+) -> None:
+    herdbook("ls")
+    key.chmod(0o640)
+
+    answer = herdbook("prove", "#1", "--key", str(key))
+
+    assert (answer.code, answer.out) == (2, "")
+    assert f"{key} can be read by others. Run: chmod 600 {key}" in answer.err
+
+
+def test_private_key_in_place_of_a_public_one_is_not_shown(
+    herdbook: Herdbook, key: Path, tmp_path: Path
+) -> None:
+    anchors = tmp_path / "anchors.txt"
+    herdbook("ls")
+    herdbook("anchor", "--append", str(anchors))
+
+    answer = herdbook("verify", "--anchors", str(anchors), "--key", str(key))
+
+    assert answer.code == 2
+    assert "Use the file that ends with .pub" in answer.err
+    assert key.read_text().splitlines()[1][:10] not in answer.err
 
 
 def test_later_anchor_is_consistent_with_an_earlier_one(

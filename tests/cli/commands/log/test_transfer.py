@@ -127,6 +127,29 @@ def test_refused_import_creates_no_log(herdbook: Herdbook, tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("used")
+@pytest.mark.parametrize("is_pipe", [False, True])
+def test_import_that_begins_later_creates_no_log(
+    herdbook: Herdbook, tmp_path: Path, is_pipe: bool
+) -> None:
+    file, new = tmp_path / "later.jsonl", tmp_path / "new.db"
+    herdbook("export", str(file), "--since", "#3")
+    if is_pipe:
+        lines = file.read_bytes()
+        file.unlink()
+        os.mkfifo(file)
+        writing = threading.Thread(target=file.write_bytes, args=[lines])
+        writing.start()
+
+    answer = herdbook("import", str(file), "--db", str(new))
+
+    if is_pipe:
+        writing.join()
+    assert answer.code == 2
+    assert "begins with #3, but the log has no events" in answer.err
+    assert not new.exists()
+
+
+@pytest.mark.usefixtures("used")
 def test_range_of_an_export(herdbook: Herdbook, tmp_path: Path) -> None:
     part = herdbook("export", "--since", "#3", "--until", "#5").out.splitlines()
     positions = [json.loads(line)["position"] for line in part[1:-1]]
