@@ -43,9 +43,9 @@ from herdbook.service.api import usage as api_usage
 from herdbook.service.api.health import VERSION
 from herdbook.service.api.openapi import Document
 from herdbook.service.context import Service, default_manager_settings
+from herdbook.service.dashboard import routes as pages
 from herdbook.service.dashboard.layout import error_text
 from herdbook.service.dashboard.pages import login, reference
-from herdbook.service.dashboard.pages import routes as pages
 from herdbook.service.errors import (
     BadMethodError,
     BadPathError,

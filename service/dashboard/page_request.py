@@ -9,7 +9,14 @@ from typing import Any
 
 import msgspec
 
-from herdbook.core import ModelManager, ModelNotFoundError, ReadModel, UnknownNodeError
+from herdbook.core import (
+    AmbiguousNodeError,
+    ModelManager,
+    ModelNotFoundError,
+    ReadModel,
+    RunningOperation,
+    UnknownNodeError,
+)
 from herdbook.core.fleet import questions
 from herdbook.presentation.times import Now
 from herdbook.service.auth.tokens import Principal, Role
@@ -17,7 +24,7 @@ from herdbook.service.context import Service, service_of
 from herdbook.service.dashboard.charts.sampling import recorded_at
 from herdbook.service.dashboard.links import Links
 from herdbook.service.dashboard.time_zone import time_zone_of
-from herdbook.service.errors import BadRequestError
+from herdbook.service.errors import BadRequestError, ForbiddenError
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import principal_of
 
@@ -108,6 +115,37 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
                 f"{self.principal.name} has the role {self.principal.role.value}."
             )
         return ""
+
+    def require(self, needed: Role, subject: str, state: str) -> None:
+        """Check that the user may act here.
+
+        Args:
+            needed: The role that the action needs.
+            subject: What the action is about.
+            state: What is not possible, after the subject.
+
+        Raises:
+            ForbiddenError: The user may not, or the page shows the past.
+        """
+        if off := self.off(needed):
+            raise ForbiddenError(subject, state, off)
+
+    def require_node(self) -> None:
+        """Check that the page is about one node.
+
+        Raises:
+            AmbiguousNodeError: There are several nodes, and none is named.
+        """
+        if self.several and not self.node:
+            raise AmbiguousNodeError("", tuple(one.node for one in self.nodes))
+
+    def operations(self) -> dict[tuple[str, str], RunningOperation]:
+        """Return the running operations of the service by node and model; now only."""
+        if self.past:
+            return {}
+        managers = self.service.fleet.managers()
+        running = [work for manager in managers for work in manager.under_way()]
+        return {(work.node, work.name): work for work in running}
 
 
 async def visit(request: AnyRequest, *, model: str | None = None) -> PageRequest:

@@ -25,7 +25,7 @@ from herdbook.projections.sentences import setting_text
 from herdbook.service.api.parameters import name_of
 from herdbook.service.dashboard import forms as editing
 from herdbook.service.dashboard import model_events
-from herdbook.service.dashboard.buttons import buttons_for
+from herdbook.service.dashboard.actions.buttons import buttons_for
 from herdbook.service.dashboard.charts.timeline import (
     LANES,
     Lane,
@@ -39,8 +39,8 @@ from herdbook.service.dashboard.level_charts import SPANS, level_charts, span_of
 from herdbook.service.dashboard.links import joined_link
 from herdbook.service.dashboard.model_events import Trail
 from herdbook.service.dashboard.model_facts import abilities, figures, known_facts
+from herdbook.service.dashboard.model_rows import row_of
 from herdbook.service.dashboard.page_request import PageRequest, visit
-from herdbook.service.dashboard.pages.models import row_of, works_of
 from herdbook.service.http.request import AnyRequest
 
 PAGE: Final = 25
@@ -82,12 +82,12 @@ async def model_page(
     history = await model_events.page(
         manager, stream, trail, before=min(before or end + 1, end + 1), limit=PAGE
     )
-    work = works_of(page).get((status.node, status.name))
+    work = page.operations().get((status.node, status.name))
     return await render(
         page,
         "model.html",
         title=status.name,
-        row=row_of(page, status, works_of(page)),
+        row=row_of(page, status, page.operations()),
         buttons=buttons_for(page, status, work),
         since=facts.since_text(status, page.now),
         why=_why(status, trail),

@@ -1,19 +1,14 @@
-"""Confirmation pages, and the forms that perform actions."""
+"""The page that shows the consequences of an action, and asks for confirmation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-import msgspec
-from litestar import Response, get, post
+from litestar import Response, get
 from litestar.params import FromPath
 
-from herdbook.core import ModelManager, ModelStatus
+from herdbook.core import ModelStatus
 from herdbook.core.fleet import questions
-from herdbook.core.models.configuration import check_load, parse
-from herdbook.events.facts import Setting
-from herdbook.events.streams import model_stream
 from herdbook.presentation.costs import (
     fetch_text,
     free_text,
@@ -24,19 +19,12 @@ from herdbook.presentation.costs import (
 from herdbook.presentation.wording import share_text
 from herdbook.projections.sentences import bytes_text
 from herdbook.service.api.parameters import name_of
-from herdbook.service.auth.forms import read_form
-from herdbook.service.auth.tokens import Principal
-from herdbook.service.context import Service, service_of
-from herdbook.service.dashboard.buttons import PARTICIPLES, Action, needed
-from herdbook.service.dashboard.event_list import newest_of
+from herdbook.service.dashboard.actions.buttons import PARTICIPLES, Action, needed
 from herdbook.service.dashboard.layout import redirect, render
 from herdbook.service.dashboard.links import joined_link, model_path
-from herdbook.service.dashboard.page_request import DONE, NODE, PageRequest, visit
-from herdbook.service.dashboard.pages.models import works_of
-from herdbook.service.errors import BadPathError, ForbiddenError
+from herdbook.service.dashboard.page_request import NODE, PageRequest, visit
+from herdbook.service.errors import BadPathError
 from herdbook.service.http.request import AnyRequest
-from herdbook.service.middleware import require
-from herdbook.service.operations.operation import Kind, OperationRequest
 
 
 class Confirmation(NamedTuple):
@@ -76,9 +64,7 @@ async def confirm_page(
         manager = await questions.node_to_pull(page.service.fleet, status.name)
         node = manager.latest().node
         return redirect(page.links.model(status.name, action, node=node))
-    off = page.off(needed(action))
-    if off:
-        raise ForbiddenError(status.name, f"cannot be {PARTICIPLES[action]}", off)
+    page.require(needed(action), status.name, f"cannot be {PARTICIPLES[action]}")
     return await render(
         page,
         "confirm.html",
@@ -105,7 +91,7 @@ def action_of(request: AnyRequest, word: str) -> Action:
     return Action(word)
 
 
-async def _of_pull(page: PageRequest, status: ModelStatus) -> Confirmation:
+async def _confirm_pull(page: PageRequest, status: ModelStatus) -> Confirmation:
     cost = await page.manager.cost_of_pull(status.name)
     fetch, free = cost.fetch.size_bytes, cost.free.size_bytes
     figures = tuple(
@@ -133,7 +119,7 @@ async def _of_pull(page: PageRequest, status: ModelStatus) -> Confirmation:
     return Confirmation(f"Pull {status.name}?", consequences, "Pull model", figures)
 
 
-async def _of_load(page: PageRequest, status: ModelStatus) -> Confirmation:
+async def _confirm_load(page: PageRequest, status: ModelStatus) -> Confirmation:
     cost = await page.manager.cost_of_load(status.name)
     figures = (("memory", needed_text(cost)), ("in use", held_text(cost)))
     consequences = []
@@ -147,7 +133,7 @@ async def _of_load(page: PageRequest, status: ModelStatus) -> Confirmation:
     )
 
 
-async def _of_unload(page: PageRequest, status: ModelStatus) -> Confirmation:
+async def _confirm_unload(page: PageRequest, status: ModelStatus) -> Confirmation:
     cost = await page.manager.cost_of_unload(status.name)
     size = cost.frees.size_bytes
     freed = "its memory" if size is None else f"{bytes_text(size)} of memory"
@@ -161,7 +147,7 @@ async def _of_unload(page: PageRequest, status: ModelStatus) -> Confirmation:
     )
 
 
-async def _of_delete(page: PageRequest, status: ModelStatus) -> Confirmation:
+async def _confirm_delete(page: PageRequest, status: ModelStatus) -> Confirmation:
     if not status.present:
         return Confirmation(
             f"Dismiss the failure of {status.name}?",
@@ -178,8 +164,8 @@ async def _of_delete(page: PageRequest, status: ModelStatus) -> Confirmation:
     )
 
 
-async def _of_cancel(page: PageRequest, status: ModelStatus) -> Confirmation:
-    work = works_of(page).get((status.node, status.name))
+async def _confirm_cancel(page: PageRequest, status: ModelStatus) -> Confirmation:
+    work = page.operations().get((status.node, status.name))
     recorded = status.work or status.update
     activity = work.activity if work else status.activity
     asked = work or recorded
@@ -205,7 +191,7 @@ async def _of_cancel(page: PageRequest, status: ModelStatus) -> Confirmation:
     )
 
 
-async def _of_use(_: PageRequest, status: ModelStatus) -> Confirmation:
+async def _confirm_use(_: PageRequest, status: ModelStatus) -> Confirmation:
     consequences = [
         "The use is recorded under your name.",
         "Recommendations prefer recently used models.",
@@ -216,149 +202,12 @@ async def _of_use(_: PageRequest, status: ModelStatus) -> Confirmation:
 
 
 CONFIRMATIONS: Final = {
-    Action.PULL: _of_pull,
-    Action.UPDATE: _of_pull,
-    Action.LOAD: _of_load,
-    Action.UNLOAD: _of_unload,
-    Action.DELETE: _of_delete,
-    Action.CANCEL: _of_cancel,
-    Action.USE: _of_use,
+    Action.PULL: _confirm_pull,
+    Action.UPDATE: _confirm_pull,
+    Action.LOAD: _confirm_load,
+    Action.UNLOAD: _confirm_unload,
+    Action.DELETE: _confirm_delete,
+    Action.CANCEL: _confirm_cancel,
+    Action.USE: _confirm_use,
 }
 """The confirmation of each action."""
-
-
-class ActionRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A confirmed action.
-
-    Attributes:
-        service: The service.
-        manager: The manager of the node.
-        principal: The user.
-        name: The model.
-        form: The fields of the form.
-    """
-
-    service: Service
-    manager: ModelManager
-    principal: Principal
-    name: str
-    form: Mapping[str, str]
-
-    @property
-    def node(self) -> str:
-        """The name of the node."""
-        return self.manager.latest().node
-
-    async def begin(
-        self,
-        kind: Kind,
-        *,
-        insecure: bool = False,
-        options: Mapping[str, Setting] | None = None,
-        keep_alive: str | float | None = None,
-    ) -> None:
-        """Start an operation; it continues when the page is closed."""
-        wanted = OperationRequest(
-            kind=kind,
-            model=self.name,
-            node=self.node,
-            insecure=insecure,
-            options=dict(options or {}),
-            keep_alive=keep_alive,
-        )
-        await self.service.operations.start(wanted, self.principal)
-
-
-@post("/models/{name:str}/{word:str}", include_in_schema=False)
-async def perform(
-    request: AnyRequest, name: FromPath[str], word: FromPath[str]
-) -> Response[str]:
-    """Perform a confirmed action, and redirect to the page that shows the result.
-
-    Raises:
-        HerdbookError: It cannot be done.
-    """
-    action = action_of(request, word)
-    principal, service = require(request, needed(action)), service_of(request)
-    form = await read_form(request)
-    page = await visit(request, model=name_of(name))
-    manager = page.manager
-    status = await manager.get_status(name_of(name))
-    doing = ActionRequest(
-        service=service,
-        manager=manager,
-        principal=principal,
-        name=status.name,
-        form=form,
-    )
-    with manager.acting_as(principal.actor):
-        await PERFORM[action](doing)
-    done = await _recorded(manager, status)
-    if action is Action.DELETE:
-        return redirect(joined_link("/", {DONE: done}))
-    target = model_path(status.name)
-    return redirect(joined_link(target, {NODE: page.node, DONE: done}))
-
-
-async def _recorded(manager: ModelManager, before: ModelStatus) -> int | None:
-    """Return the position of the newest event of a model, if there is a new one."""
-    after = await manager.get_status(before.name)
-    if after.version == before.version:
-        return None
-    return await newest_of(manager, model_stream(before.node, before.name))
-
-
-async def _pull(doing: ActionRequest) -> None:
-    await doing.begin(Kind.PULL, insecure="insecure" in doing.form)
-
-
-async def _update(doing: ActionRequest) -> None:
-    await doing.begin(Kind.UPDATE, insecure="insecure" in doing.form)
-
-
-async def _load(doing: ActionRequest) -> None:
-    options: dict[str, Setting] = {}
-    keep_alive: Setting = None
-    if text := doing.form.get("num_ctx", "").strip():
-        options["num_ctx"] = parse(f"num_ctx={text}")[1]
-    if text := doing.form.get("keep_alive", "").strip():
-        keep_alive = parse(f"keep_alive={text}")[1]
-    assert keep_alive is None or isinstance(keep_alive, str | int | float)
-    check_load(options, keep_alive)
-    await doing.begin(Kind.LOAD, options=options, keep_alive=keep_alive)
-
-
-async def _unload(doing: ActionRequest) -> None:
-    await doing.begin(Kind.UNLOAD)
-
-
-async def _delete(doing: ActionRequest) -> None:
-    await doing.manager.delete(doing.name)
-
-
-async def _cancel(doing: ActionRequest) -> None:
-    operation = doing.service.operations.of_model(
-        doing.name, doing.manager.latest().node
-    )
-    if operation is not None:
-        await doing.service.operations.cancel(operation.id, doing.principal)
-    else:
-        await doing.manager.cancel(doing.name)
-
-
-async def _use(doing: ActionRequest) -> None:
-    await doing.manager.mark_used(
-        doing.name, purpose=doing.form.get("purpose", "")[:500]
-    )
-
-
-PERFORM: Final = {
-    Action.PULL: _pull,
-    Action.UPDATE: _update,
-    Action.LOAD: _load,
-    Action.UNLOAD: _unload,
-    Action.DELETE: _delete,
-    Action.CANCEL: _cancel,
-    Action.USE: _use,
-}
-"""The function that performs each action."""

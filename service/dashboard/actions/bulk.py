@@ -1,19 +1,17 @@
-"""The same action for several models, and the proposal of what to delete for space.
+"""The same action for several models.
 
-Both are two steps: a page that lists every model and its bytes, and a form that acts.
+It has two steps: a page that lists every model and its bytes, and a form that acts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from litestar import Response, get, post
 
-from herdbook.core import AmbiguousNodeError, ModelStatus, ReadModel
-from herdbook.core.desired.free_space import Group, deletions, free_space
-from herdbook.core.models.sizes import parse_size
+from herdbook.core import ModelStatus, ReadModel
+from herdbook.core.desired.free_space import deletions
 from herdbook.presentation import wording
 from herdbook.projections.sentences import bytes_text
 from herdbook.service.auth.forms import read_form
@@ -22,7 +20,7 @@ from herdbook.service.context import service_of
 from herdbook.service.dashboard.event_list import EventEntry, entries_with_events
 from herdbook.service.dashboard.layout import render
 from herdbook.service.dashboard.page_request import PageRequest, visit
-from herdbook.service.errors import BadRequestError, ForbiddenError
+from herdbook.service.errors import BadRequestError
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import require
 from herdbook.service.operations.bulk import (
@@ -86,14 +84,14 @@ async def confirm_bulk(request: AnyRequest) -> Response[str]:
         ForbiddenError: The user may not do that here.
     """
     page = await visit(request)
-    _check_node(page)
+    page.require_node()
     action = _action(request.query_params.get("do", ""))
     chosen = request.query_params.getall("model", [])
     names = _names(page.read_model, [str(name) for name in chosen])
-    _check(page, _needed(action), f"{len(names)} models", "cannot be changed")
+    page.require(_needed(action), f"{len(names)} models", "cannot be changed")
     statuses = [page.read_model.status(name) for name in names]
     models = f"{wording.counted(len(names), 'model')}"
-    consequences, total = _CONSEQUENCES[action](page, statuses)
+    consequences, total = _EFFECTS[action](page, statuses)
     return await render(
         page,
         "bulk.html",
@@ -120,7 +118,7 @@ async def perform_bulk(request: AnyRequest) -> Response[str]:
     action = _action(form.get("do", ""))
     principal, service = require(request, _needed(action)), service_of(request)
     visited = await visit(request)
-    _check_node(visited)
+    visited.require_node()
     manager = visited.manager
     before = await manager.now()
     head = before.position
@@ -149,84 +147,8 @@ async def perform_bulk(request: AnyRequest) -> Response[str]:
     )
 
 
-def _check_node(page: PageRequest) -> None:
-    """Check that the page is about one node.
-
-    Raises:
-        AmbiguousNodeError: There are several nodes, and none is named.
-    """
-    if page.several and not page.node:
-        raise AmbiguousNodeError("", tuple(one.node for one in page.nodes))
-
-
-@get("/free", include_in_schema=False)
-async def free_page(request: AnyRequest) -> Response[str]:
-    """Propose models to delete to free disk space. Nothing is deleted.
-
-    Raises:
-        BadRequestError: The size cannot be read.
-        ForbiddenError: The user may not delete.
-    """
-    page = await visit(request)
-    _check_node(page)
-    _check(page, Role.ADMIN, "disk space", "cannot be freed")
-    text = request.query_params.get("size", "").strip()
-    wanted = parse_size(text)
-    if wanted is None:
-        raise BadRequestError(
-            f"{text[:80]!r}", "is not a size", "Include a unit, such as 10GB"
-        )
-    statuses = page.read_model.statuses()
-    proposal = free_space(statuses, wanted, now=datetime.now(UTC))
-    groups = (*proposal.chosen, *proposal.alternatives)
-    proposed = {step.name for group in groups for step in group.steps}
-    kept = [
-        Consequence(status.name, _kept_because(status))
-        for status in statuses
-        if status.present and status.name not in proposed and _kept_because(status)
-    ]
-    return await render(
-        page,
-        "free.html",
-        title="Free disk space",
-        wanted=bytes_text(wanted),
-        frees=bytes_text(proposal.frees_bytes),
-        enough=proposal.is_enough,
-        chosen=_groups(page, proposal.chosen),
-        alternatives=_groups(page, proposal.alternatives),
-        kept=kept,
-    )
-
-
-class Choice(NamedTuple):
-    """Models that free space together, for a row of the proposal.
-
-    Attributes:
-        names: The models, which share their weights.
-        frees: Disk space that they free.
-        used: When one of them was last used.
-        used_at: The same as a time.
-    """
-
-    names: list[str]
-    frees: str
-    used: str
-    used_at: datetime | None
-
-
-def _groups(page: PageRequest, groups: Sequence[Group]) -> list[Choice]:
-    return [
-        Choice(
-            [step.name for step in group.steps],
-            bytes_text(group.frees_bytes),
-            page.now.ago(group.last_used_at) if group.last_used_at else "never",
-            group.last_used_at,
-        )
-        for group in groups
-    ]
-
-
-def _kept_because(status: ModelStatus) -> str:
+def kept_because(status: ModelStatus) -> str:
+    """Return why a model should not be deleted; empty if nothing speaks against it."""
     if status.settings.get("pinned") is True:
         return "pinned"
     if status.activity is not None or status.updating:
@@ -263,16 +185,10 @@ def _needed(action: BulkAction) -> Role:
     return Role.ADMIN if action is BulkAction.DELETE else Role.OPERATE
 
 
-def _check(page: PageRequest, needed: Role, what: str, state: str) -> None:
-    off = page.off(needed)
-    if off:
-        raise ForbiddenError(what, state, off)
-
-
 Consequences = tuple[list[Consequence], str]
 
 
-def _of_delete(page: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
+def _delete_effects(page: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
     names = [status.name for status in statuses]
     steps = {s.name: s for s in deletions(page.read_model.statuses(), names)}
     effects = []
@@ -287,7 +203,7 @@ def _of_delete(page: PageRequest, statuses: Sequence[ModelStatus]) -> Consequenc
             text = "frees nothing: runs in the cloud"
         else:
             text = f"same weights as {', '.join(step.shared_with)}"
-        notes = _kept_because(status)
+        notes = kept_because(status)
         effects.append(
             Consequence(
                 status.name, f"{text}; {notes}" if notes else text, warns=bool(notes)
@@ -298,7 +214,7 @@ def _of_delete(page: PageRequest, statuses: Sequence[ModelStatus]) -> Consequenc
     return effects, f"This frees {bytes_text(frees)} on disk. {whose} history is kept."
 
 
-def _of_unload(_: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
+def _unload_effects(_: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
     effects = [
         Consequence(
             status.name,
@@ -314,7 +230,7 @@ def _of_unload(_: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
     return effects, f"This frees {frees} of memory. {again}"
 
 
-def _of_pull(_: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
+def _pull_effects(_: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
     effects = [
         Consequence(
             status.name,
@@ -327,10 +243,10 @@ def _of_pull(_: PageRequest, statuses: Sequence[ModelStatus]) -> Consequences:
     return effects, "Models that are present stay usable during the update."
 
 
-_CONSEQUENCES: Final = {
-    BulkAction.DELETE: _of_delete,
-    BulkAction.UNLOAD: _of_unload,
-    BulkAction.PULL: _of_pull,
+_EFFECTS: Final = {
+    BulkAction.DELETE: _delete_effects,
+    BulkAction.UNLOAD: _unload_effects,
+    BulkAction.PULL: _pull_effects,
 }
 
 

@@ -8,15 +8,13 @@ from litestar import Router
 from litestar.handlers.base import BaseRouteHandler
 
 from herdbook.service.auth.forms import needs_proof, read_form
+from herdbook.service.dashboard.actions.bulk import confirm_bulk, perform_bulk
+from herdbook.service.dashboard.actions.confirm import confirm_page
+from herdbook.service.dashboard.actions.perform import perform
 from herdbook.service.dashboard.layout import error_page
-from herdbook.service.dashboard.pages.actions import confirm_page, perform
-from herdbook.service.dashboard.pages.bulk import (
-    confirm_bulk,
-    free_page,
-    perform_bulk,
-)
 from herdbook.service.dashboard.pages.compare import compare_page
 from herdbook.service.dashboard.pages.figures import figures_page
+from herdbook.service.dashboard.pages.free import free_page
 from herdbook.service.dashboard.pages.log import event_page, log_page
 from herdbook.service.dashboard.pages.model import model_page
 from herdbook.service.dashboard.pages.models import models_page, pull_by_name

@@ -1,0 +1,165 @@
+"""The forms that perform confirmed actions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+from litestar import Response, post
+from litestar.params import FromPath
+
+from herdbook.core import ModelManager, ModelStatus
+from herdbook.core.models.configuration import check_load, parse
+from herdbook.events.facts import Setting
+from herdbook.events.streams import model_stream
+from herdbook.service.api.parameters import name_of
+from herdbook.service.auth.forms import read_form
+from herdbook.service.auth.tokens import Principal
+from herdbook.service.context import Service, service_of
+from herdbook.service.dashboard.actions.buttons import Action, needed
+from herdbook.service.dashboard.actions.confirm import action_of
+from herdbook.service.dashboard.event_list import newest_of
+from herdbook.service.dashboard.layout import redirect
+from herdbook.service.dashboard.links import joined_link, model_path
+from herdbook.service.dashboard.page_request import DONE, NODE, visit
+from herdbook.service.http.request import AnyRequest
+from herdbook.service.middleware import require
+from herdbook.service.operations.operation import Kind, OperationRequest
+
+
+class ActionRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A confirmed action.
+
+    Attributes:
+        service: The service.
+        manager: The manager of the node.
+        principal: The user.
+        name: The model.
+        form: The fields of the form.
+    """
+
+    service: Service
+    manager: ModelManager
+    principal: Principal
+    name: str
+    form: Mapping[str, str]
+
+    @property
+    def node(self) -> str:
+        """The name of the node."""
+        return self.manager.latest().node
+
+    async def begin(
+        self,
+        kind: Kind,
+        *,
+        insecure: bool = False,
+        options: Mapping[str, Setting] | None = None,
+        keep_alive: str | float | None = None,
+    ) -> None:
+        """Start an operation; it continues when the page is closed."""
+        wanted = OperationRequest(
+            kind=kind,
+            model=self.name,
+            node=self.node,
+            insecure=insecure,
+            options=dict(options or {}),
+            keep_alive=keep_alive,
+        )
+        await self.service.operations.start(wanted, self.principal)
+
+
+@post("/models/{name:str}/{word:str}", include_in_schema=False)
+async def perform(
+    request: AnyRequest, name: FromPath[str], word: FromPath[str]
+) -> Response[str]:
+    """Perform a confirmed action, and redirect to the page that shows the result.
+
+    Raises:
+        HerdbookError: It cannot be done.
+    """
+    action = action_of(request, word)
+    principal, service = require(request, needed(action)), service_of(request)
+    form = await read_form(request)
+    page = await visit(request, model=name_of(name))
+    manager = page.manager
+    status = await manager.get_status(name_of(name))
+    doing = ActionRequest(
+        service=service,
+        manager=manager,
+        principal=principal,
+        name=status.name,
+        form=form,
+    )
+    with manager.acting_as(principal.actor):
+        await PERFORM[action](doing)
+    done = await _recorded(manager, status)
+    if action is Action.DELETE:
+        return redirect(joined_link("/", {DONE: done}))
+    target = model_path(status.name)
+    return redirect(joined_link(target, {NODE: page.node, DONE: done}))
+
+
+async def _recorded(manager: ModelManager, before: ModelStatus) -> int | None:
+    """Return the position of the newest event of a model, if there is a new one."""
+    after = await manager.get_status(before.name)
+    if after.version == before.version:
+        return None
+    return await newest_of(manager, model_stream(before.node, before.name))
+
+
+async def _pull(doing: ActionRequest) -> None:
+    await doing.begin(Kind.PULL, insecure="insecure" in doing.form)
+
+
+async def _update(doing: ActionRequest) -> None:
+    await doing.begin(Kind.UPDATE, insecure="insecure" in doing.form)
+
+
+async def _load(doing: ActionRequest) -> None:
+    options: dict[str, Setting] = {}
+    keep_alive: Setting = None
+    if text := doing.form.get("num_ctx", "").strip():
+        options["num_ctx"] = parse(f"num_ctx={text}")[1]
+    if text := doing.form.get("keep_alive", "").strip():
+        keep_alive = parse(f"keep_alive={text}")[1]
+    assert keep_alive is None or isinstance(keep_alive, str | int | float)
+    check_load(options, keep_alive)
+    await doing.begin(Kind.LOAD, options=options, keep_alive=keep_alive)
+
+
+async def _unload(doing: ActionRequest) -> None:
+    await doing.begin(Kind.UNLOAD)
+
+
+async def _delete(doing: ActionRequest) -> None:
+    await doing.manager.delete(doing.name)
+
+
+async def _cancel(doing: ActionRequest) -> None:
+    operation = doing.service.operations.of_model(
+        doing.name, doing.manager.latest().node
+    )
+    if operation is not None:
+        await doing.service.operations.cancel(operation.id, doing.principal)
+    else:
+        await doing.manager.cancel(doing.name)
+
+
+async def _use(doing: ActionRequest) -> None:
+    await doing.manager.mark_used(
+        doing.name, purpose=doing.form.get("purpose", "")[:500]
+    )
+
+
+PERFORM: Final = {
+    Action.PULL: _pull,
+    Action.UPDATE: _update,
+    Action.LOAD: _load,
+    Action.UNLOAD: _unload,
+    Action.DELETE: _delete,
+    Action.CANCEL: _cancel,
+    Action.USE: _use,
+}
+"""The function that performs each action."""
