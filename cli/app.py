@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 from herdbook.cli.completion import complete_file, complete_node
 from herdbook.cli.errors import DONE, FileError, OutputError, StoppedError
 from herdbook.cli.invocation import Invocation
-from herdbook.events.file_descriptors import is_exhausted
+from herdbook.events.shared.file_descriptors import is_exhausted
 
 Own = ParamSpec("Own")
 Verb = Callable[Concatenate[Invocation, Own], Coroutine[None, None, int | None]]

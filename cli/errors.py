@@ -32,7 +32,11 @@ from herdbook.core import (
     ResourceExhaustedError,
 )
 from herdbook.core.errors import PullRefusal
-from herdbook.events.file_descriptors import RAISE_THE_LIMIT, TOO_MANY, is_exhausted
+from herdbook.events.shared.file_descriptors import (
+    RAISE_THE_LIMIT,
+    TOO_MANY,
+    is_exhausted,
+)
 
 DONE = 0
 FAILED = 1

@@ -19,7 +19,7 @@ from herdbook.core.log.storage import Storage
 from herdbook.core.logging import Logger
 from herdbook.core.repository import LiveViews
 from herdbook.events.errors import StoreError
-from herdbook.events.store import Fence, Holder, Instances
+from herdbook.events.instances import Fence, Holder, Instances
 
 _log = Logger("herdbook.open_log")
 

@@ -21,6 +21,7 @@ from herdbook.core.history.explain import Explanation
 from herdbook.core.history.explain import explain as explain_state
 from herdbook.core.history.levels import Column, LevelKind, LevelsHistory
 from herdbook.core.history.pages import LogPage, PageQuery
+from herdbook.core.history.position_at import position_at
 from herdbook.core.history.read_model import ReadModel
 from herdbook.core.history.usage import parse_dimensions
 from herdbook.core.models.configuration import ModelOptions
@@ -32,7 +33,6 @@ from herdbook.events.facts import Capability
 from herdbook.events.recorded import RecordedEvent
 from herdbook.events.store import ArchivedStore, Head
 from herdbook.events.streams import is_of_node, model_stream
-from herdbook.events.times import position_at
 from herdbook.events.verify import Verification
 from herdbook.projections.history import HistoryEntry, HistoryFilter, HistoryView
 from herdbook.projections.recommendation import Candidate, Recommendation

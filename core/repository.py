@@ -22,8 +22,9 @@ from herdbook.core.observer import NO_OBSERVER, Observer
 from herdbook.core.views import Views
 from herdbook.events.errors import HerdbookError, WrongExpectedVersionError
 from herdbook.events.facts import Fact
+from herdbook.events.instances import Fence
 from herdbook.events.recorded import Cause, NewEvent, RecordedEvent
-from herdbook.events.store import EventStore, Fence
+from herdbook.events.store import EventStore
 from herdbook.events.streams import StreamName, model_stream, node_stream
 from herdbook.projections.status import ModelStatus, NodeStatus
 

@@ -13,7 +13,8 @@ from herdbook.core.logging import Logger
 from herdbook.events.archive_file import ArchiveMissingError
 from herdbook.events.errors import CorruptLogError, HerdbookError
 from herdbook.events.recorded import GENESIS, RecordedEvent
-from herdbook.events.store import ArchivedStore, EventStore, StoredView, ViewStore
+from herdbook.events.snapshots import StoredView, ViewStore
+from herdbook.events.store import ArchivedStore, EventStore
 from herdbook.projections.recommendation import RecommendationView
 from herdbook.projections.statistics import StatisticsView
 from herdbook.projections.status_view import StatusView

@@ -1,4 +1,4 @@
-"""An event store in memory: the full contract, without durability.
+"""An event store in memory, and its instances: the full contract, without durability.
 
 An append has no await between its decision and its effect, so a cancelled append is
 recorded completely or not at all.
@@ -6,25 +6,22 @@ recorded completely or not at all.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from datetime import UTC, datetime
+from socket import gethostname
 from types import TracebackType
 from typing import Self, TypeVar
 
 from herdbook.events import codec
 from herdbook.events.errors import ConflictError, StoreClosedError
-from herdbook.events.recorded import NewEvent, RecordedEvent, StoredEvent
+from herdbook.events.instances import Fence, Holder
+from herdbook.events.recorded import NewEvent, RecordedEvent, StoredEvent, new_id
 from herdbook.events.shared.chain import check_chain, moved_on
 from herdbook.events.shared.group import draft_append, plan_group
-from herdbook.events.store import (
-    ExpectedVersion,
-    Fence,
-    Head,
-    KeptView,
-    StoredView,
-    check_read,
-)
+from herdbook.events.snapshots import KeptView, StoredView
+from herdbook.events.store import ExpectedVersion, Head, check_read
 from herdbook.events.subscription import Commits, follow
 
 E = TypeVar("E")
@@ -257,3 +254,73 @@ class MemoryEventStore:
     def _check_open(self) -> None:
         if self._is_closed:
             raise StoreClosedError("the log", "is closed", "Open it again")
+
+
+class MemoryInstances:
+    """Instances in one process, for a log in memory.
+
+    Args:
+        living: Ids of the living instances; pass one set to several instances to
+            share it.
+    """
+
+    def __init__(self, living: set[str] | None = None) -> None:
+        self._living = set() if living is None else living
+        self._leases: set[str] = set()
+        self._own = new_id()
+        self._living.add(self._own)
+
+    @property
+    def own(self) -> str:
+        """The id of this instance."""
+        return self._own
+
+    async def alive(self, instance: str) -> bool:
+        """Return whether an instance is alive."""
+        return instance in self._living
+
+    async def announce(self, streams: Collection[str]) -> None:
+        """Publish nothing: a log in memory has one manager."""
+
+    async def announced(self) -> frozenset[str]:
+        """Return an empty set: there are no other instances."""
+        return frozenset()
+
+    async def hold(self, lease: str) -> bool:
+        """Hold any lease: a log in memory has one instance."""
+        self._leases.add(lease)
+        return True
+
+    async def holds(self, lease: str) -> bool:
+        """Return whether this instance holds a lease."""
+        return lease in self._leases
+
+    async def holders(self, leases: Collection[str]) -> dict[str, Holder]:
+        """Return this instance for each of some leases that it holds."""
+        own = Holder(self._own, gethostname(), os.getpid())
+        return dict.fromkeys(self._leases & {*leases}, own)
+
+    def fence(self, lease: str) -> Fence:
+        """Return the condition of an append that this instance holds a lease."""
+        return Fence(lease, self._own, lambda: lease in self._leases)
+
+    async def release(self, lease: str) -> None:
+        """Release a lease."""
+        self._leases.discard(lease)
+
+    def close(self) -> None:
+        """End this instance; safe to call twice."""
+        self._living.discard(self._own)
+
+    def __enter__(self) -> Self:
+        """Return this object."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End this instance."""
+        self.close()

@@ -18,23 +18,21 @@ from __future__ import annotations
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
-    Callable,
     Collection,
     Mapping,
     Sequence,
 )
 from datetime import datetime
 from enum import Enum
-from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
 
-import msgspec
-
 from herdbook.events.archive_file import Archive
 from herdbook.events.errors import CallerError
+from herdbook.events.instances import Fence
 from herdbook.events.recorded import GENESIS, NewEvent, RecordedEvent, StoredEvent
+from herdbook.events.snapshots import StoredView
 from herdbook.events.streams import check_stream
 
 
@@ -69,29 +67,6 @@ class Head(NamedTuple):
 
     position: int = 0
     hash: str = GENESIS
-
-
-def _always() -> bool:
-    return True
-
-
-class Fence(NamedTuple):
-    """The condition of an append that an instance holds a lease when it is written.
-
-    A process that was stopped, and continues after another instance took the lease,
-    cannot append under it any more.
-
-    Attributes:
-        lease: Name of the lease.
-        holder: Id of the instance that must hold it.
-        is_held: Returns whether it is held, where the lock belongs to this process and
-            nobody can take it away; where the database has the lock, the append asks
-            there.
-    """
-
-    lease: str
-    holder: str
-    is_held: Callable[[], bool] = _always
 
 
 class EventStore(Protocol):
@@ -227,123 +202,6 @@ class ImportingStore(Protocol):
         ...
 
 
-class StoredView(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot of a view: a cache that can be rebuilt from the log.
-
-    Attributes:
-        name: Name of the view.
-        version: Format number of the projection; other versions are ignored.
-        position: Position of the last event in the snapshot.
-        hash: Hash of that event, to detect a snapshot of another log.
-        data: The serialized view.
-    """
-
-    name: str
-    version: int
-    position: int
-    hash: str
-    data: bytes
-
-    @property
-    def checksum(self) -> str:
-        """SHA-256 of all fields: 64 hexadecimal digits."""
-        head = f"{self.name}\0{self.version}\0{self.position}\0{self.hash}\0"
-        return sha256(head.encode() + self.data).hexdigest()
-
-
-class KeptView(NamedTuple):
-    """A snapshot that is kept at its position, without its data.
-
-    Attributes:
-        version: Format number, as in ``StoredView``.
-        position: Position of the last event in the snapshot.
-        size: Size of the data, bytes.
-    """
-
-    version: int
-    position: int
-    size: int
-
-
-class ViewStore(Protocol):
-    """A store for the newest snapshot of each view, a cache of the log."""
-
-    async def load_view(self, name: str) -> StoredView | None:
-        """Return the snapshot of a view, if there is one.
-
-        Raises:
-            CorruptLogError: The snapshot is damaged.
-        """
-        ...
-
-    async def save_view(self, view: StoredView) -> None:
-        """Replace the snapshot of a view.
-
-        Raises:
-            StoreError: The snapshot was not saved; the previous one is unchanged.
-        """
-        ...
-
-
-class KeptViewStore(Protocol):
-    """A store for snapshots of views at many positions, a cache of the log.
-
-    They are independent of the newest snapshots of ``ViewStore``.
-    """
-
-    async def keep_view(self, view: StoredView) -> None:
-        """Keep a snapshot in addition to those at other positions.
-
-        It replaces a kept snapshot of the same name, version and position.
-
-        Raises:
-            StoreError: The snapshot was not saved.
-        """
-        ...
-
-    async def kept_views(self, name: str) -> Sequence[KeptView]:
-        """Return the kept snapshots of a view, sorted by position, then version."""
-        ...
-
-    async def load_kept_view(
-        self, name: str, *, version: int, position: int
-    ) -> StoredView | None:
-        """Return a kept snapshot, if there is one.
-
-        Raises:
-            CorruptLogError: The snapshot is damaged.
-        """
-        ...
-
-    async def drop_views(
-        self, name: str, *, version: int, positions: Collection[int]
-    ) -> None:
-        """Delete kept snapshots; positions without one are ignored.
-
-        Raises:
-            StoreError: They were not deleted.
-        """
-        ...
-
-
-class SnapshotStore(ViewStore, KeptViewStore, Protocol):
-    """A store for all snapshots of views."""
-
-
-class Holder(msgspec.Struct, frozen=True):
-    """The instance that holds a lease.
-
-    Attributes:
-        instance: Its id.
-        host: Name of the machine that it runs on; empty if it is not known.
-        process: Its process id there; None if it is not known.
-    """
-
-    instance: str
-    host: str = ""
-    process: int | None = None
-
-
 @runtime_checkable
 class ArchivedStore(Protocol):
     """A store that can move its oldest events to archives, and reads them there."""
@@ -438,81 +296,6 @@ class ArchivedStore(Protocol):
 
         Raises:
             StoreError: Another process holds a lock, or the disk is full.
-        """
-        ...
-
-
-class Instances(Protocol):
-    """The instances of Herdbook on a log; one is alive while it holds its lock."""
-
-    @property
-    def own(self) -> str:
-        """The id of this instance."""
-        ...
-
-    async def alive(self, instance: str) -> bool:
-        """Return whether an instance is alive, in this process or another.
-
-        Raises:
-            StoreUnavailableError: It cannot be found out.
-        """
-        ...
-
-    async def announce(self, streams: Collection[str]) -> None:
-        """Publish the streams that this instance changes, instead of earlier ones.
-
-        Raises:
-            StoreUnavailableError: The streams cannot be published.
-        """
-        ...
-
-    async def announced(self) -> frozenset[str]:
-        """Return the streams that the other living instances announced.
-
-        Raises:
-            StoreUnavailableError: The announcements cannot be read.
-        """
-        ...
-
-    async def hold(self, lease: str) -> bool:
-        """Take a lease unless another instance has it; return whether it is held.
-
-        A lease is held by at most one instance at a time, until it is released, its
-        instance ends, or (in a database) its connection is lost.
-
-        Args:
-            lease: Its name, such as the stream of a node.
-
-        Raises:
-            StoreError: It cannot be found out.
-        """
-        ...
-
-    async def holds(self, lease: str) -> bool:
-        """Return whether this instance holds a lease now; take nothing.
-
-        Raises:
-            StoreError: It cannot be found out.
-        """
-        ...
-
-    async def holders(self, leases: Collection[str]) -> Mapping[str, Holder]:
-        """Return the instance that holds each of some leases, if one does.
-
-        Raises:
-            StoreError: It cannot be found out.
-        """
-        ...
-
-    def fence(self, lease: str) -> Fence:
-        """Return the condition of an append that this instance holds a lease."""
-        ...
-
-    async def release(self, lease: str) -> None:
-        """Release a lease, so that another instance can take it at once.
-
-        Raises:
-            StoreError: It could not be released; it ends with this instance.
         """
         ...
 

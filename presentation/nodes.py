@@ -9,8 +9,8 @@ import msgspec
 
 from herdbook.core import ReadModel
 from herdbook.events.facts import NodeSettings
+from herdbook.events.instances import Holder
 from herdbook.events.lifecycle import ModelState
-from herdbook.events.store import Holder
 from herdbook.presentation.times import Now
 from herdbook.projections.sentences import bytes_text
 from herdbook.projections.status import NodeStatus

@@ -26,6 +26,7 @@ import msgspec
 
 from herdbook.core.archives.signature import check_key, sign
 from herdbook.core.clock import Clock
+from herdbook.core.history.position_at import position_at
 from herdbook.core.log.storage import Storage
 from herdbook.core.proof.checkpoint import ORIGIN
 from herdbook.core.proof.merkle_tree import EventTree
@@ -47,13 +48,12 @@ from herdbook.events.errors import (
     StoreUnavailableError,
 )
 from herdbook.events.facts import LogArchived
-from herdbook.events.instances import living
 from herdbook.events.recorded import GENESIS, Cause, NewEvent, StoredEvent
 from herdbook.events.sqlite.backup import place
+from herdbook.events.sqlite.instances import living
 from herdbook.events.sqlite.log_file import create_private, log_file_path
 from herdbook.events.store import ArchivedStore
 from herdbook.events.streams import node_stream
-from herdbook.events.times import position_at
 
 AT_ONCE = 10_000
 """Events whose ids are kept, or which are deleted, in one transaction: other writers

@@ -26,7 +26,7 @@ from herdbook.core.clock import Clock
 from herdbook.core.errors import BusyError
 from herdbook.core.logging import Logger
 from herdbook.events.errors import StoreError
-from herdbook.events.store import Instances
+from herdbook.events.instances import Instances
 from herdbook.events.streams import StreamName
 
 _log = Logger("herdbook.work")

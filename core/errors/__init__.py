@@ -106,7 +106,7 @@ from herdbook.events.errors import (
     WrongExpectedVersionError,
     WrongStreamError,
 )
-from herdbook.events.file_descriptors import ResourceExhaustedError
+from herdbook.events.shared.file_descriptors import ResourceExhaustedError
 
 __all__ = [
     "AmbiguousNodeError",

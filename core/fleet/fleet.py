@@ -32,8 +32,8 @@ from herdbook.core.ollama.address import base_url, server_setting
 from herdbook.core.open_log import OpenLog
 from herdbook.core.settings import ManagerSettings
 from herdbook.events.facts import NodeSettings
+from herdbook.events.instances import Holder
 from herdbook.events.postgres.address import PostgresAddress
-from herdbook.events.store import Holder
 from herdbook.events.streams import check_node, node_stream
 from herdbook.projections.recommendation import Candidate
 from herdbook.projections.roles import ModelRole

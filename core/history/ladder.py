@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from herdbook.events.store import KeptView
+from herdbook.events.snapshots import KeptView
 
 SPACING: Final = 2048
 """Events between two rungs in the recent part of a log, a power of two.

@@ -29,7 +29,7 @@ from herdbook.core.log.storage import Storage
 from herdbook.core.logging import Logger
 from herdbook.core.views import Check, Views, at_boundary, is_of_log
 from herdbook.events.errors import CorruptLogError, StoreError
-from herdbook.events.store import KeptView, StoredView
+from herdbook.events.snapshots import KeptView, StoredView
 from herdbook.projections.recommendation import RecommendationView
 from herdbook.projections.statistics import StatisticsView
 from herdbook.projections.status_view import StatusView

@@ -19,7 +19,7 @@ from herdbook.core.log.storage import Storage
 from herdbook.core.logging import Logger
 from herdbook.core.views import is_of_log, usage_at_boundary
 from herdbook.events.errors import HerdbookError, StoreError
-from herdbook.events.store import StoredView
+from herdbook.events.snapshots import StoredView
 from herdbook.projections.usage.report import Usage, UsageDimension, UsageSums
 from herdbook.projections.usage.view import USE_TYPES, Period, Range, UsageView
 

@@ -13,14 +13,16 @@ from herdbook.core.concurrency.supervisor import TaskStatus, task_status
 from herdbook.core.log.location import MEMORY, LogLocation, log_location
 from herdbook.core.logging import Logger
 from herdbook.events.errors import MissingExtraError
-from herdbook.events.instances import FileInstances, MemoryInstances, UnknownInstances
-from herdbook.events.memory import MemoryEventStore
+from herdbook.events.instances import Instances
+from herdbook.events.memory import MemoryEventStore, MemoryInstances
 from herdbook.events.postgres.address import PostgresAddress
+from herdbook.events.snapshots import SnapshotStore
 from herdbook.events.sqlite import log_file
+from herdbook.events.sqlite.instances import FileInstances, UnknownInstances
 from herdbook.events.sqlite.log_file import log_file_path
 from herdbook.events.sqlite.read_only import is_read_only, open_for_reading
 from herdbook.events.sqlite.store import SQLiteEventStore
-from herdbook.events.store import EventStore, Instances, SnapshotStore
+from herdbook.events.store import EventStore
 
 _log = Logger("herdbook.storage")
 

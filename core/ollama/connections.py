@@ -38,7 +38,7 @@ from herdbook.core.ollama.requests import (
     redirected,
     refusal,
 )
-from herdbook.events.file_descriptors import (
+from herdbook.events.shared.file_descriptors import (
     RAISE_THE_LIMIT,
     TOO_MANY,
     ResourceExhaustedError,

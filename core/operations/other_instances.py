@@ -27,9 +27,9 @@ from herdbook.events.facts import (
     UpdateInterrupted,
     UpdateUnchanged,
 )
+from herdbook.events.instances import Instances
 from herdbook.events.lifecycle import Activity
 from herdbook.events.recorded import Cause
-from herdbook.events.store import Instances
 from herdbook.projections.status import Failure, Work
 
 CANCEL_WITHIN_S: Final = 10.0

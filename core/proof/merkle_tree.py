@@ -17,7 +17,8 @@ from herdbook.events.archive_file import (
 )
 from herdbook.events.errors import CallerError, CorruptLogError
 from herdbook.events.recorded import StoredEvent
-from herdbook.events.store import ArchivedStore, StoredView
+from herdbook.events.snapshots import StoredView
+from herdbook.events.store import ArchivedStore
 
 _CACHE = "merkle_tree"
 _FORM = 1

@@ -60,8 +60,8 @@ from herdbook.events.facts import (
     NodeReached,
     Runner,
 )
+from herdbook.events.instances import Fence, Instances
 from herdbook.events.recorded import Cause
-from herdbook.events.store import Fence, Instances
 from herdbook.projections.status import ModelStatus
 
 if TYPE_CHECKING:

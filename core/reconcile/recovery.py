@@ -17,9 +17,9 @@ from herdbook.events.facts import (
     PullInterrupted,
     UpdateInterrupted,
 )
+from herdbook.events.instances import Instances
 from herdbook.events.lifecycle import Activity
 from herdbook.events.recorded import Cause
-from herdbook.events.store import Instances
 from herdbook.projections.status import Work
 
 

@@ -24,7 +24,7 @@ from herdbook.core.reconcile.reconciler import Reconciler
 from herdbook.core.repository import ModelRepository
 from herdbook.core.settings import ManagerSettings
 from herdbook.events.errors import StoreError
-from herdbook.events.store import Instances
+from herdbook.events.instances import Instances
 from herdbook.events.streams import node_stream
 
 MISSED: Final = 3

@@ -21,7 +21,6 @@ from herdbook.events.errors import (
     NotALogError,
 )
 from herdbook.events.findings import Finding, Kind
-from herdbook.events.instances import living
 from herdbook.events.sqlite.backup import (
     COMPANIONS,
     copy_offline,
@@ -29,6 +28,7 @@ from herdbook.events.sqlite.backup import (
     place,
     set_aside,
 )
+from herdbook.events.sqlite.instances import living
 from herdbook.events.sqlite.kept_head import KeptHead
 from herdbook.events.sqlite.log_file import belongs_to_log, log_file_path
 from herdbook.events.store import ArchivedStore

@@ -17,11 +17,11 @@ from socket import gethostname
 from typing import Self
 
 from herdbook.events.errors import StoreError, StoreUnavailableError
+from herdbook.events.instances import Fence, Holder
 from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.postgres.errors import NotPermittedError
 from herdbook.events.postgres.session import Session, patiently
 from herdbook.events.recorded import new_id
-from herdbook.events.store import Fence, Holder
 
 BEAT_S = 1.0
 """Interval at which an instance notes that it is running, seconds."""

@@ -25,6 +25,7 @@ import msgspec
 
 from herdbook.events import codec
 from herdbook.events.errors import CorruptLogError, StoreClosedError, StoreError
+from herdbook.events.instances import Fence
 from herdbook.events.memory import utc_now
 from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.postgres.errors import StartingError
@@ -38,14 +39,8 @@ from herdbook.events.shared.finished import finished
 from herdbook.events.shared.group import draft_append
 from herdbook.events.shared.pages import PAGE, Pages
 from herdbook.events.shared.writer import ViewChange, Writer
-from herdbook.events.store import (
-    ExpectedVersion,
-    Fence,
-    Head,
-    KeptView,
-    StoredView,
-    check_read,
-)
+from herdbook.events.snapshots import KeptView, StoredView
+from herdbook.events.store import ExpectedVersion, Head, check_read
 from herdbook.events.subscription import Commits, follow
 
 POLL_S = 1.0

@@ -26,6 +26,7 @@ from herdbook.events.errors import (
 )
 from herdbook.events.facts import AnyFact, Fact
 from herdbook.events.findings import belongs, home_of
+from herdbook.events.instances import Fence
 from herdbook.events.recorded import (
     Cause,
     NewEvent,
@@ -36,14 +37,7 @@ from herdbook.events.recorded import (
     chained_hash,
     time_text,
 )
-from herdbook.events.store import (
-    Expected,
-    ExpectedVersion,
-    Fence,
-    Head,
-    check_append,
-    expects,
-)
+from herdbook.events.store import Expected, ExpectedVersion, Head, check_append, expects
 
 LONGEST_DATA = 1 << 20
 """Maximum length of the data of one event, in characters. The largest events in

@@ -25,8 +25,9 @@ from herdbook.events.sqlite.schema import (
     MIGRATIONS,
     NEWEST,
     QUERIES,
+    SchemaDifference,
+    compare,
 )
-from herdbook.events.sqlite.schema_difference import SchemaDifference, compare
 from herdbook.events.sqlite.wal import check_wal
 from herdbook.events.store import Head
 

@@ -15,7 +15,7 @@ from herdbook.events.errors import CorruptLogError, StoreError
 from herdbook.events.sqlite.archived import ArchivedSession
 from herdbook.events.sqlite.log_file import Access
 from herdbook.events.sqlite.recorder import read_head
-from herdbook.events.sqlite.schema_difference import compare
+from herdbook.events.sqlite.schema import compare
 from herdbook.events.sqlite.session import (
     LOCK_WAIT_S,
     check_owner,

@@ -20,7 +20,11 @@ from herdbook.events.errors import (
     StoreFullError,
     StoreUnavailableError,
 )
-from herdbook.events.file_descriptors import RAISE_THE_LIMIT, TOO_MANY, has_descriptors
+from herdbook.events.shared.file_descriptors import (
+    RAISE_THE_LIMIT,
+    TOO_MANY,
+    has_descriptors,
+)
 
 SQLiteError: TypeAlias = sqlite3.Error | sqlite3.Warning | UnicodeError
 """The errors that the module ``sqlite3`` raises: its own base classes, and an error

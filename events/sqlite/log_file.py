@@ -24,7 +24,11 @@ from herdbook.events.errors import (
     StoreClosedError,
     StoreUnavailableError,
 )
-from herdbook.events.file_descriptors import RAISE_THE_LIMIT, TOO_MANY, is_exhausted
+from herdbook.events.shared.file_descriptors import (
+    RAISE_THE_LIMIT,
+    TOO_MANY,
+    is_exhausted,
+)
 
 MOUNT_INFO = Path("/proc/self/mountinfo")
 """The file in which Linux lists the mounts of this process."""

@@ -1,4 +1,4 @@
-"""The SQL of the SQLite store: queries by name, and migrations by number.
+"""The SQL of the SQLite store: queries by name, migrations by number, and the schema.
 
 The SQL is in ``sql/*.sql`` and is read once, when this module is imported.
 """
@@ -6,9 +6,11 @@ The SQL is in ``sql/*.sql`` and is read once, when this module is imported.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
+from typing import NamedTuple
 
+from herdbook.events.codec import column_text
 from herdbook.events.shared.named_queries import named_queries
 
 APPLICATION_ID = 0x48455244
@@ -48,3 +50,38 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = tuple(
 
 NEWEST = len(MIGRATIONS)
 """The schema that this version writes."""
+
+
+class SchemaDifference(NamedTuple):
+    """How the schema of a file differs from the migrations.
+
+    Attributes:
+        altered: Names that are missing, were changed, or were added to a table of the
+            log, such as a trigger.
+        foreign: Names of other programs' tables and their indexes, as replication and
+            backup tools add them. They do not affect the log.
+    """
+
+    altered: tuple[str, ...]
+    foreign: tuple[str, ...]
+
+
+def compare(
+    found: Iterable[tuple[object, object, object]],
+    expected: Iterable[tuple[object, object, object]],
+) -> SchemaDifference:
+    """Compare two results of the query ``schema``: rows of name, SQL and table."""
+    present = {column_text(name): (sql, table) for name, sql, table in found}
+    created = {column_text(name): (sql, table) for name, sql, table in expected}
+    tables = {table for _, table in created.values()}
+    foreign = sorted(
+        name
+        for name, (_, table) in present.items()
+        if name not in created and table not in tables
+    )
+    altered = sorted(
+        name
+        for name in present.keys() | created.keys()
+        if present.get(name) != created.get(name) and name not in foreign
+    )
+    return SchemaDifference(tuple(altered), tuple(foreign))

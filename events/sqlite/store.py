@@ -37,6 +37,7 @@ from herdbook.events.errors import (
     StoreError,
     StoreUnavailableError,
 )
+from herdbook.events.instances import Fence
 from herdbook.events.memory import utc_now
 from herdbook.events.recorded import NewEvent, RecordedEvent, StoredEvent
 from herdbook.events.shared.chain import check_chain
@@ -44,6 +45,7 @@ from herdbook.events.shared.finished import finished
 from herdbook.events.shared.group import draft_append
 from herdbook.events.shared.pages import PAGE, Pages
 from herdbook.events.shared.writer import ViewChange, Writer
+from herdbook.events.snapshots import KeptView, StoredView
 from herdbook.events.sqlite.archived import ArchivedSession
 from herdbook.events.sqlite.connection import (
     check_file,
@@ -70,15 +72,7 @@ from herdbook.events.sqlite.session import (
     check_library,
     prepare,
 )
-from herdbook.events.store import (
-    ANY,
-    ExpectedVersion,
-    Fence,
-    Head,
-    KeptView,
-    StoredView,
-    check_read,
-)
+from herdbook.events.store import ANY, ExpectedVersion, Head, check_read
 from herdbook.events.subscription import Commits, follow, watch
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from herdbook.events.errors import CorruptLogError, StoreUnavailableError
-from herdbook.events.file_descriptors import RAISE_THE_LIMIT, is_exhausted
+from herdbook.events.shared.file_descriptors import RAISE_THE_LIMIT, is_exhausted
 from herdbook.events.sqlite.log_file import log_file_path
 
 MOST_FRAMES = 20_000

@@ -17,8 +17,9 @@ from herdbook.events.errors import (
     WrongExpectedVersionError,
 )
 from herdbook.events.facts import Fact, PullCompleted, Runner, RunnerChanged
+from herdbook.events.instances import Fence
 from herdbook.events.recorded import Cause, NewEvent
-from herdbook.events.store import ANY, EXISTS, NO_STREAM, Expected, Fence
+from herdbook.events.store import ANY, EXISTS, NO_STREAM, Expected
 from herdbook.events.testing.base import (
     OCCURRED_AT,
     Case,

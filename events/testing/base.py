@@ -14,7 +14,8 @@ import msgspec
 
 from herdbook.events.facts import ConfigurationChanged, Fact
 from herdbook.events.recorded import Cause, NewEvent, RecordedEvent
-from herdbook.events.store import EventStore, SnapshotStore
+from herdbook.events.snapshots import SnapshotStore
+from herdbook.events.store import EventStore
 from herdbook.events.verify import verify
 
 K = TypeVar("K", bound=BaseException)

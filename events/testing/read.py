@@ -11,7 +11,8 @@ import msgspec
 from herdbook.events.errors import CallerError, StoreClosedError
 from herdbook.events.facts import ModelUsed
 from herdbook.events.recorded import RecordedEvent, canonical_bytes, chained_hash
-from herdbook.events.store import ANY, StoredView
+from herdbook.events.snapshots import StoredView
+from herdbook.events.store import ANY
 from herdbook.events.testing.base import Case, Opener, event, log_of, refused
 
 

@@ -10,7 +10,8 @@ from herdbook.events.errors import (
     WrongExpectedVersionError,
 )
 from herdbook.events.recorded import RecordedEvent
-from herdbook.events.store import ANY, NO_STREAM, StoredView
+from herdbook.events.snapshots import StoredView
+from herdbook.events.store import ANY, NO_STREAM
 from herdbook.events.testing.base import (
     Case,
     Opener,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from herdbook.core.logging import Logger
-from herdbook.events.file_descriptors import is_exhausted
+from herdbook.events.shared.file_descriptors import is_exhausted
 
 RESERVE: Final = 16
 """File descriptors reserved for the log, requests to Ollama and other files."""

@@ -22,10 +22,11 @@ from herdbook.events.facts import (
     NodeReached,
     PullCompleted,
 )
+from herdbook.events.instances import Fence
 from herdbook.events.lifecycle import ModelState
 from herdbook.events.memory import MemoryEventStore
 from herdbook.events.recorded import Cause, NewEvent, RecordedEvent
-from herdbook.events.store import ANY, ExpectedVersion, Fence
+from herdbook.events.store import ANY, ExpectedVersion
 
 FOUND = ModelDiscovered(digest="a" * 64, size_bytes=10)
 

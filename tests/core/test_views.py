@@ -17,8 +17,8 @@ from herdbook.core.views import Views, restore, save
 from herdbook.events.facts import ModelDiscovered, ModelUsed
 from herdbook.events.memory import MemoryEventStore
 from herdbook.events.recorded import NewEvent
+from herdbook.events.snapshots import StoredView
 from herdbook.events.sqlite.store import SQLiteEventStore
-from herdbook.events.store import StoredView
 from herdbook.events.streams import model_stream
 
 Change = Callable[[StoredView], StoredView]

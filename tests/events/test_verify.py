@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.odd_log import alter, append_raw, write_invalid_utf8
 
+from herdbook.core.history.position_at import position_at
 from herdbook.events import facts
 from herdbook.events.errors import CorruptLogError
 from herdbook.events.findings import Finding, Kind
@@ -30,7 +31,6 @@ from herdbook.events.recorded import (
 from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import ANY, Head
 from herdbook.events.testing.base import OCCURRED_AT, event
-from herdbook.events.times import position_at
 from herdbook.events.verify import (
     MOST_UNREADABLE,
     Verification,

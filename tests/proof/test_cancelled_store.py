@@ -14,8 +14,9 @@ from proof.oracle import assert_sound, herdbook_tasks
 from proof.stepping import TIMEOUT_S, cancelled_at_every_turn, run
 
 from herdbook.events.shared.writer import ROOM
+from herdbook.events.snapshots import StoredView
 from herdbook.events.sqlite.store import SQLiteEventStore
-from herdbook.events.store import ANY, StoredView
+from herdbook.events.store import ANY
 from herdbook.events.testing.base import event, log_of
 
 STREAM = "model/n/m"

@@ -11,13 +11,13 @@ from pathlib import Path
 from herdbook.core import Storage, SystemClock
 from herdbook.core.archives import steps
 from herdbook.core.history.past import Past
+from herdbook.core.history.position_at import position_at
 from herdbook.core.proof.proof import make_anchor
 from herdbook.events import facts
 from herdbook.events.archive_file import BLOCK
 from herdbook.events.recorded import Cause, NewEvent
 from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import ANY
-from herdbook.events.times import position_at
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 LENGTH = 2 * BLOCK + 302

@@ -23,6 +23,7 @@ from herdbook.cli.lookup import check_log
 from herdbook.cli.output import Screen
 from herdbook.cli.render.counting import added_text, counting
 from herdbook.core import Storage, SystemClock
+from herdbook.core.history.position_at import position_at
 from herdbook.core.log.storage import log_exists
 from herdbook.core.proof import keys
 from herdbook.core.transfer.backup import check_target
@@ -41,7 +42,6 @@ from herdbook.core.transfer.import_events import (
     refuse_unfit,
 )
 from herdbook.events.store import Head
-from herdbook.events.times import position_at
 from herdbook.presentation import shapes
 from herdbook.presentation.wording import counted
 from herdbook.projections.sentences import bytes_text

@@ -33,7 +33,7 @@ from herdbook.core.fleet.members import DEFAULT, node_url
 from herdbook.core.fleet.nodes_file import NodeAction, NodeStep
 from herdbook.core.ollama.address import same_server
 from herdbook.events.facts import NodeSettings
-from herdbook.events.store import Holder
+from herdbook.events.instances import Holder
 from herdbook.presentation import nodes as texts
 from herdbook.presentation import shapes
 from herdbook.presentation.wording import NOTHING, counted

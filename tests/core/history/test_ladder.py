@@ -18,7 +18,7 @@ from herdbook.core.history.ladder import (
     spacing,
     surplus,
 )
-from herdbook.events.store import KeptView
+from herdbook.events.snapshots import KeptView
 
 
 def grown(head: int, size: int) -> list[KeptView]:

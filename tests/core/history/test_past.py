@@ -20,7 +20,7 @@ from herdbook.core.log.storage import Storage
 from herdbook.core.views import Views
 from herdbook.events.errors import StoreFullError
 from herdbook.events.findings import Kind
-from herdbook.events.store import KeptView, SnapshotStore, StoredView
+from herdbook.events.snapshots import KeptView, SnapshotStore, StoredView
 
 EVENTS = 4 * SPACING + 100
 MODELS = 5

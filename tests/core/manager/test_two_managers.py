@@ -27,7 +27,7 @@ from herdbook.core import (
     PullError,
 )
 from herdbook.events import facts
-from herdbook.events.instances import FileInstances
+from herdbook.events.sqlite.instances import FileInstances
 
 BIG = "llama3.2:1b"
 PATIENT = ManagerSettings(log_poll_every_s=1.0)

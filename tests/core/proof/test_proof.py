@@ -35,7 +35,7 @@ from herdbook.events.recorded import (
     canonical_bytes,
     chained_hash,
 )
-from herdbook.events.store import StoredView
+from herdbook.events.snapshots import StoredView
 
 FACT = ModelDiscovered(digest="a" * 64, size_bytes=1, remote_host=None)
 CLOCK = SystemClock()

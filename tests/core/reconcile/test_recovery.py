@@ -20,8 +20,8 @@ from support.manager_fixture import (
 from herdbook.core import Cause, ManagerSettings, ModelManager, ModelState
 from herdbook.events import facts
 from herdbook.events.facts import Fact
-from herdbook.events.instances import FileInstances
 from herdbook.events.recorded import RecordedEvent
+from herdbook.events.sqlite.instances import FileInstances
 
 NAME = "llava:7b"
 ABSENT = "smollm2:135m"

@@ -20,9 +20,9 @@ from herdbook.events.errors import (
     StoreUnavailableError,
 )
 from herdbook.events.facts import ModelDiscovered
-from herdbook.events.instances import FileInstances
 from herdbook.events.recorded import Cause, NewEvent
 from herdbook.events.sqlite import backup as files
+from herdbook.events.sqlite.instances import FileInstances
 from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import Head
 

@@ -17,7 +17,8 @@ from herdbook.events.postgres import session
 from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.postgres.store import PostgresEventStore
 from herdbook.events.recorded import NewEvent, RecordedEvent
-from herdbook.events.store import ANY, NO_STREAM, StoredView
+from herdbook.events.snapshots import StoredView
+from herdbook.events.store import ANY, NO_STREAM
 from herdbook.events.testing.base import assert_sound, event, log_of
 
 

@@ -20,10 +20,10 @@ from herdbook.events.errors import (
     CorruptLogError,
     StoreUnavailableError,
 )
-from herdbook.events.file_descriptors import has_descriptors
-from herdbook.events.instances import FileInstances
+from herdbook.events.shared.file_descriptors import has_descriptors
 from herdbook.events.sqlite import log_file
 from herdbook.events.sqlite.condition import examine
+from herdbook.events.sqlite.instances import FileInstances
 from herdbook.events.sqlite.log_file import log_file_path
 from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import ANY
@@ -188,7 +188,7 @@ FORKED = """
 import asyncio, os, sys
 from herdbook.events.testing.base import event
 from herdbook.events.errors import StoreClosedError
-from herdbook.events.instances import FileInstances
+from herdbook.events.sqlite.instances import FileInstances
 from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import ANY
 

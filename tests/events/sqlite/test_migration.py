@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from herdbook.events.facts import ModelUnloaded, UnloadReason
+from herdbook.events.snapshots import StoredView
 from herdbook.events.sqlite.schema import MIGRATIONS, NEWEST
 from herdbook.events.sqlite.store import SQLiteEventStore
-from herdbook.events.store import ANY, StoredView
+from herdbook.events.store import ANY
 from herdbook.events.testing.base import event, log_of
 from herdbook.events.verify import verify
 

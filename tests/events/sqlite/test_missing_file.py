@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from herdbook.events.errors import StoreUnavailableError
+from herdbook.events.snapshots import StoredView
 from herdbook.events.sqlite.store import SQLiteEventStore
-from herdbook.events.store import ANY, StoredView
+from herdbook.events.store import ANY
 from herdbook.events.testing.base import event
 
 STREAM = "model/n/m"

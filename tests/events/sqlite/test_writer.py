@@ -18,6 +18,7 @@ from herdbook.events.errors import (
     StoreUnavailableError,
 )
 from herdbook.events.shared.writer import LARGEST_GROUP, ROOM
+from herdbook.events.snapshots import StoredView
 from herdbook.events.sqlite.log_file import OpenFile
 from herdbook.events.sqlite.recorder import (
     REMEMBERED_STREAMS,
@@ -26,7 +27,7 @@ from herdbook.events.sqlite.recorder import (
     SQLiteRecorder,
 )
 from herdbook.events.sqlite.store import SQLiteEventStore
-from herdbook.events.store import ANY, StoredView
+from herdbook.events.store import ANY
 from herdbook.events.testing.base import assert_sound, event, log_of
 
 

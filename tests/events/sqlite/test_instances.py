@@ -13,16 +13,17 @@ from socket import gethostname
 import pytest
 
 from herdbook.events.errors import StoreUnavailableError
-from herdbook.events.instances import FileInstances, MemoryInstances
+from herdbook.events.instances import Holder
+from herdbook.events.memory import MemoryInstances
 from herdbook.events.recorded import new_id
-from herdbook.events.store import Holder
+from herdbook.events.sqlite.instances import FileInstances
 
 LEASE = "node/gpu 1"
 
 HOLDING = """
 import sys
 from pathlib import Path
-from herdbook.events.instances import FileInstances
+from herdbook.events.sqlite.instances import FileInstances
 instances = FileInstances(Path(sys.argv[1]))
 print(instances.own, flush=True)
 sys.stdin.readline()

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from herdbook.core.history.position_at import position_at
 from herdbook.events.errors import CallerError
 from herdbook.events.memory import MemoryEventStore
 from herdbook.events.store import ANY
 from herdbook.events.testing.base import OCCURRED_AT, event
-from herdbook.events.times import position_at
 
 
 async def recorded_at(seconds: Sequence[int]) -> MemoryEventStore:
