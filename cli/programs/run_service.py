@@ -99,7 +99,7 @@ class UpkeepOptions(msgspec.Struct, frozen=True, kw_only=True):
                 "Add both: "
                 "--anchor-every 1h, and --anchor-file FILE or --anchor-url URL",
             )
-        return AnchorSchedule(
+        schedule = AnchorSchedule(
             every_s=parse_duration(self.anchor_every),
             files=self.anchor_files,
             urls=self.anchor_urls,
@@ -107,6 +107,9 @@ class UpkeepOptions(msgspec.Struct, frozen=True, kw_only=True):
             token=os.environ.pop(ANCHOR_TOKEN, ""),
             key=self.anchor_key,
         )
+        with from_extra("the signature package", "proof"):
+            schedule.check()
+        return schedule
 
 
 class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):

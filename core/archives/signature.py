@@ -48,15 +48,6 @@ def statement(fact: LogArchived) -> str:
     return "\n".join(lines) + "\n"
 
 
-def check_key(key: Path) -> None:
-    """Check that a key can sign, before the work is done that it will sign.
-
-    Raises:
-        CallerError: The key cannot be read.
-    """
-    keys.sign_text(f"{FORMAT}\n", key)
-
-
 def sign(fact: LogArchived, key: Path) -> str:
     """Return the signature of an archive, one line.
 

@@ -176,6 +176,15 @@ def sign_text(text: str, path: Path) -> Signature:
     return Signature(public.name, public.key_id, key.sign(text.encode()))
 
 
+def check_key(path: Path) -> None:
+    """Check that a private key can sign, before the work is done that it will sign.
+
+    Raises:
+        CallerError: The key cannot be read, or others can read it.
+    """
+    sign_text("herdbook\n", path)
+
+
 def _private(path: Path) -> bytes:
     """Return the content of the file of a private key.
 
@@ -185,12 +194,13 @@ def _private(path: Path) -> bytes:
         OSError: It cannot be read.
     """
     with path.open("rb") as file:
-        found = os.fstat(file.fileno())
-        if found.st_uid == os.geteuid() and found.st_mode & 0o077:
+        found, data = os.fstat(file.fileno()), file.read()
+        is_open = found.st_uid == os.geteuid() and found.st_mode & 0o077
+        if is_open and b"PRIVATE KEY" in data:
             raise CallerError(
                 str(path), "can be read by others", f"Run: chmod 600 {quote(str(path))}"
             )
-        return file.read()
+        return data
 
 
 def _public(key: Ed25519PrivateKey, name: str) -> PublicKey:

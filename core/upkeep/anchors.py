@@ -20,7 +20,7 @@ from herdbook.core.log.storage import Storage
 from herdbook.core.logging import Logger
 from herdbook.core.proof.anchor_file import append_anchor, read_anchor_file
 from herdbook.core.proof.checkpoint import Anchor
-from herdbook.core.proof.keys import sign
+from herdbook.core.proof.keys import check_key, sign
 from herdbook.core.proof.proof import make_anchor
 from herdbook.core.transfer.backup import check_outside
 from herdbook.core.upkeep.publish import check_url, post_text, post_to_herdbook
@@ -52,8 +52,8 @@ class AnchorSchedule(msgspec.Struct, frozen=True, kw_only=True):
         """Check the schedule.
 
         Raises:
-            CallerError: The interval is too short, there is no destination, or one is
-                not valid.
+            CallerError: The interval is too short, there is no destination, one is not
+                valid, or the key cannot sign.
         """
         if self.every_s < SHORTEST_S:
             raise CallerError(
@@ -76,6 +76,8 @@ class AnchorSchedule(msgspec.Struct, frozen=True, kw_only=True):
                 )
             if file.exists():
                 read_anchor_file(file)
+        if self.key is not None:
+            check_key(self.key)
 
 
 class _Destination(NamedTuple):

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from campaign.faults.anchors import are_true
 from campaign.faults.operations import one_log
 from campaign.faults.truth import (
     InventedError,
@@ -21,6 +22,8 @@ from campaign.faults.truth import (
     history,
     readable,
 )
+
+from herdbook.cli import run
 
 TESTS = Path(__file__).parents[1]
 SEED = "7"
@@ -85,3 +88,21 @@ def test_oracle_finds_an_altered_event(tmp_path: Path) -> None:
         history(copy)
     assert readable(copy) == whole[:3]
     assert history(log) == whole
+
+
+def test_oracle_finds_altered_anchors(tmp_path: Path) -> None:
+    whole = one_log(tmp_path)
+    key, anchors = tmp_path / "key", tmp_path / "anchors"
+    log = ["--db", str(tmp_path / "herd.db")]
+    assert run([*log, "key", "new", str(key), "--name", "ann"]) == 0
+    made = [*log, "anchor", "--key", str(key), "--append", str(anchors)]
+    assert run(made) == run(made) == 0
+    text, public = anchors.read_text(), Path(f"{key}.pub").read_text()
+
+    assert are_true(text, public, whole)
+    for at in range(len(text)):
+        altered = text[:at] + chr(ord(text[at]) ^ 1) + text[at + 1 :]
+        assert not are_true(altered, public, whole), at
+    assert not are_true(text, public, [*whole[:-1], Row("b", "2" * 64)])
+    assert not are_true(text[:-2], public, whole)
+    assert not are_true("", public, whole)

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import shutil
 import sqlite3
-from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from campaign.faults.anchors import are_true
 from campaign.faults.truth import (
     InventedError,
     LostError,
@@ -19,13 +19,13 @@ from campaign.faults.truth import (
     SilentError,
     history,
     readable,
+    settings_at,
 )
 
 from herdbook.cli import run
 from herdbook.core import ManagerSettings, ModelManager
-from herdbook.core.proof.checkpoint import Anchor
-from herdbook.core.proof.keys import new_key, parse_public_key, sign
-from herdbook.events.errors import HerdbookError, StoreError
+from herdbook.core.proof.keys import new_key
+from herdbook.events.errors import StoreError
 from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import ANY
 from herdbook.events.testing.base import event
@@ -35,13 +35,9 @@ PAGE = 4096
 IN_FILE = 91
 """Events that are in the file of the log; later ones are in its write-ahead log."""
 
-ANCHOR = Anchor(
-    origin="herdbook/0",
-    position=1,
-    root=bytes(32),
-    hash="0" * 64,
-    time=datetime(2026, 1, 1, tzinfo=UTC),
-)
+PAST = (40, IN_FILE)
+"""Positions of which questions about the past are asked."""
+
 FILES = {
     "the log": "herd.db",
     "the write-ahead log": "herd.db-wal",
@@ -120,7 +116,6 @@ def damaged_file(
 ) -> int:
     """Damage a file, and check what Herdbook says about it."""
     file = work / FILES[what]
-    original = file.read_bytes() if what != "a snapshot" else b""
     if what == "a snapshot":
         _damage_snapshot(work / "herd.db", how, number, chance)
     elif not damage(file, how, number, chance):
@@ -130,9 +125,9 @@ def damaged_file(
     elif what == "an export":
         _check_export(work, whole)
     elif what == "a file of anchors":
-        _check_anchors(work, original)
+        _check_anchors(work, whole)
     elif what in ("a private key", "a public key"):
-        _check_key(work)
+        _check_key(work, whole)
     elif what == "a snapshot":
         _check_snapshot(work, whole)
     else:
@@ -214,28 +209,33 @@ def _check_export(work: Path, whole: list[Row]) -> None:
         raise SilentError(f"{len(whole) - len(found)} missing events are not reported")
 
 
-def _check_anchors(work: Path, original: bytes) -> None:
-    file = work / "anchors"
-    log = str(work / "herd.db")
-    words = ["verify", "--anchors", str(file), "--key", str(work / "key.pub")]
-    code = run(["--db", log, *words])
-    known = original.decode().split("\n\n")
-    with contextlib.suppress(UnicodeDecodeError):
-        if set(file.read_text().split("\n\n")) <= {*known, *(f"{k}\n" for k in known)}:
-            return
-    if not code and file.read_bytes().strip() != original.strip():
+def _check_anchors(work: Path, whole: list[Row]) -> None:
+    file, public = work / "anchors", work / "key.pub"
+    words = ["verify", "--anchors", str(file), "--key", str(public)]
+    code = run(["--db", str(work / "herd.db"), *words])
+    try:
+        true = are_true(file.read_text(), public.read_text(), whole)
+    except UnicodeDecodeError:
+        true = False
+    if true and code:
+        raise LostError("a true anchor is refused")
+    if not true and not code:
         raise SilentError("an altered anchor is accepted")
 
 
-def _check_key(work: Path) -> None:
-    """Check that a signature by a damaged key is refused, or is that of the key."""
-    public = parse_public_key((work / "kept.pub").read_text())
-    try:
-        signed = sign(ANCHOR, work / "key")
-    except HerdbookError:
-        return
-    if not public.has_signed(signed):
+def _check_key(work: Path, whole: list[Row]) -> None:
+    """Check that damaged keys are refused, or do what the undamaged ones do."""
+    log, key = str(work / "herd.db"), str(work / "key")
+    kept = (work / "kept.pub").read_text()
+    made = work / "made"
+    code = run(["--db", log, "anchor", "--key", key, "--append", str(made)])
+    if not code and not are_true(made.read_text(), kept, whole):
         raise SilentError("a damaged key signs")
+    words = ["verify", "--anchors", str(work / "anchors"), "--key", f"{key}.pub"]
+    if not run(["--db", log, *words]):
+        same = (work / "key.pub").read_text().strip() == kept.strip()
+        if not same:
+            raise SilentError("another public key verifies")
 
 
 def _damage_snapshot(log: Path, how: str, number: int, chance: Random) -> None:
@@ -258,7 +258,7 @@ def _damage_snapshot(log: Path, how: str, number: int, chance: Random) -> None:
 
 
 def _check_snapshot(work: Path, whole: list[Row]) -> None:
-    """Check that no answer changes, and that verify reports the snapshot."""
+    """Check that no answer changes, and that those about settings are true."""
     log = work / "herd.db"
     copy = work / "without"
     copy.mkdir()
@@ -268,13 +268,18 @@ def _check_snapshot(work: Path, whole: list[Row]) -> None:
     with contextlib.closing(sqlite3.connect(copy / "herd.db")) as file, file:
         for table in ("views", "kept_views"):
             file.execute(f"DELETE FROM {table}")
-    if asyncio.run(_answers(log)) != asyncio.run(_answers(copy / "herd.db")):
+    now, past, usage = asyncio.run(_answers(log))
+    if (now, past, usage) != asyncio.run(_answers(copy / "herd.db")):
         raise InventedError("a damaged snapshot changes an answer")
+    for statuses, position in zip((now, *past), (len(whole), *PAST), strict=True):
+        found = {one.name: (one.version, one.settings) for one in statuses}
+        if found != settings_at(log, position):
+            raise InventedError(f"the settings at #{position} are not those recorded")
     if history(log)[: len(whole)] != whole:
         raise LostError("a damaged snapshot cost events")
 
 
 async def _answers(log: Path) -> Any:
     async with ModelManager.open(log, node="n", refresh=False) as manager:
-        past = [(await manager.as_of(position)).statuses() for position in (40, 91)]
+        past = [(await manager.as_of(position)).statuses() for position in PAST]
         return await manager.all_statuses(), past, await manager.usage()

@@ -11,7 +11,7 @@ import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 COLUMNS = [
     *("actor", "causation_id", "cause", "correlation_id", "data", "event_id"),
@@ -139,6 +139,25 @@ def _chain(
     except (sqlite3.Error, UnicodeDecodeError, TypeError, ValueError) as error:
         return found, f"#{len(found) + 1}: {error}"
     return found, ""
+
+
+def settings_at(path: Path, position: int) -> dict[str, tuple[int, dict[str, Any]]]:
+    """Return the version and the settings of each model at a position.
+
+    For a log that has only changes of settings.
+    """
+    found: dict[str, tuple[int, dict[str, Any]]] = {}
+    query = "SELECT stream, version, data FROM events WHERE position <= ?"
+    with closing(sqlite3.connect(path)) as log:
+        rows = log.execute(f"{query} ORDER BY position", [position])
+        for stream, version, data in rows:
+            name = stream.rpartition("/")[2]
+            changed = json.loads(data)
+            settings = {**found.get(name, (0, {}))[1], **changed["set"]}
+            for each in changed["unset"]:
+                settings.pop(each, None)
+            found[name] = version, settings
+    return found
 
 
 def check(

@@ -313,7 +313,6 @@ def test_key_never_replaces_a_file(tmp_path: Path) -> None:
 
 def test_invalid_key_is_refused(anchor: Anchor, tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_text("nothing")
-    (tmp_path / "key.pem").chmod(0o600)
     (tmp_path / "key.pem.pub").write_text("nothing")
 
     with pytest.raises(CallerError, match="not a private key"):

@@ -196,6 +196,8 @@ def test_invalid_schedules_are_refused(tmp_path: Path) -> None:
         AnchorSchedule(every_s=HOUR),
         AnchorSchedule(every_s=HOUR, files=(tmp_path / "none" / "a",)),
         AnchorSchedule(every_s=HOUR, files=(odd,)),
+        AnchorSchedule(every_s=HOUR, files=(tmp_path / "a",), key=odd),
+        AnchorSchedule(every_s=HOUR, files=(tmp_path / "a",), key=tmp_path / "none"),
     ):
         with pytest.raises(CallerError):
             scheduled_anchors(Path("herd.db"), schedule, clock=ManualClock())
