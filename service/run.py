@@ -2,14 +2,12 @@
 
 The order of a shutdown: refuse new operations, interrupt running ones and record
 that, end event streams with their reason, finish open requests, close the log. Closing
-the log moves its write-ahead log into the file.
+the log moves its write-ahead log into the file. A signal during the start cancels it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import gc
-import signal
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TypeAlias
@@ -17,6 +15,7 @@ from typing import TypeAlias
 import msgspec
 
 from herdbook.core import Fleet, ModelRegistry
+from herdbook.core.concurrency.stopping import Stop, stoppable
 from herdbook.core.log.location import LogLocation
 from herdbook.core.logging import Logger
 from herdbook.core.upkeep.upkeep import UpkeepSettings
@@ -77,10 +76,17 @@ async def run(
         StoreError: The log cannot be opened.
         CallerError: An option is invalid, or the address is not available.
     """
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+    with stoppable() as stop:
+        await _run(options, ready, companion, stop)
+    _log.info("stopped")
+
+
+async def _run(
+    options: RunOptions,
+    ready: Callable[[str, str], None],
+    companion: Companion | None,
+    stop: Stop,
+) -> None:
     async with (
         composed(
             options.log,
@@ -93,9 +99,9 @@ async def run(
             ),
             upkeep=options.upkeep,
         ) as (service, application),
-        serve(application, options.settings, ended=stopped.set) as address,
+        serve(application, options.settings, ended=stop.request) as address,
         (
-            companion(service.fleet, service.metrics, stopped.set)
+            companion(service.fleet, service.metrics, stop.request)
             if companion
             else nullcontext("")
         ) as other,
@@ -103,9 +109,9 @@ async def run(
         # A full garbage collection blocks the event loop. Most objects that exist now
         # are code and never become garbage; exempting them shortens it several times.
         gc.freeze()
+        stop.started()
         _log.info("serving", address=address, log=str(options.log))
         ready(address, other)
-        await stopped.wait()
+        await stop.requested.wait()
         _log.info("stopping")
         await service.stop()
-    _log.info("stopped")

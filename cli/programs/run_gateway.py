@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -15,6 +13,7 @@ import msgspec
 
 from herdbook.cli.invocation import Invocation
 from herdbook.core import Fleet, HerdbookError, ManagerSettings
+from herdbook.core.concurrency.stopping import Stop, stoppable
 from herdbook.gateway.access.checks import Authenticate, Caller
 from herdbook.gateway.access.limits import Limits
 from herdbook.gateway.observer import NO_OBSERVER, GatewayObserver
@@ -142,10 +141,13 @@ async def serve_until_stopped(
     invocation: Invocation, options: GatewayOptions, tokens: Path | None
 ) -> None:
     """Print the address, then relay requests until SIGINT or SIGTERM."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+    with stoppable() as stop:
+        await _serve(invocation, options, tokens, stop)
+
+
+async def _serve(
+    invocation: Invocation, options: GatewayOptions, tokens: Path | None, stop: Stop
+) -> None:
     settings = options.settings()
     authenticate = authenticator(take_from_environment(os.environ), tokens)
     opened = Fleet.open(
@@ -164,13 +166,14 @@ async def serve_until_stopped(
                 fleet,
                 settings,
                 authenticate=authenticate,
-                failed=stopped.set,
+                failed=stop.request,
                 observer=observer,
             )
             servers = ", ".join(manager.url for manager in fleet.managers())
             async with served as address:
                 _write_start(invocation, address, servers, metrics)
-                await stopped.wait()
+                stop.started()
+                await stop.requested.wait()
 
 
 @contextmanager

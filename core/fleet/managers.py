@@ -152,10 +152,15 @@ class NodeManagers:
         await self._managers.pop(name).stop()
 
     async def close(self) -> None:
-        """Close all managers."""
+        """Close all managers, together: none refreshes while others close."""
         async with self._syncing:
-            for name in list(self._managers):
-                await self._stop(name)
+            ended = await asyncio.gather(
+                *(self._stop(name) for name in list(self._managers)),
+                return_exceptions=True,
+            )
+        for result in ended:
+            if isinstance(result, BaseException):
+                raise result
 
 
 class _NodeManager:

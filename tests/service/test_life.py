@@ -15,7 +15,12 @@ import httpx
 import pytest
 from support.cli_runner import SandboxThread
 from support.disk import fill, small_disk
-from support.service_program import ServiceProcess, run_service
+from support.service_program import (
+    LONGEST_STOP,
+    ServiceProcess,
+    run_service,
+    starting,
+)
 
 from herdbook.core import RunningOperation, StoreUnavailableError
 from herdbook.sandbox import RealClock, World
@@ -108,6 +113,21 @@ def test_service_stops_in_time_while_the_server_hangs(
         assert again.types(HERE)[-1] == "LoadInterrupted"
         ended = again.get(f"/v1/operations/{result['id']}")
         assert ended["state"] == "interrupted"
+
+
+def test_service_stops_in_time_while_it_starts(
+    tmp_path: Path, ollama: SandboxThread
+) -> None:
+    ollama.apply(answer={"path": "/api/tags", "hang": True})
+    with starting(tmp_path / "herd.db", ollama.address) as process:
+        while not any(seen.path == "/api/tags" for seen in [*ollama.world.seen]):
+            assert process.poll() is None
+            sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+
+        assert process.wait(LONGEST_STOP) == 0
+        assert process.stdout is not None
+        assert process.stdout.read() == ""  # no address: it never listened
 
 
 def test_service_exits_with_0_after_a_failed_refresh(

@@ -165,22 +165,21 @@ def run_in_thread(log: Path, ollama: str, **settings: Any) -> Iterator[ServiceTh
 
 
 @contextmanager
-def run_service(
+def starting(
     log: Path,
     ollama: str,
     *options: str,
     port: int = 0,
     environment: Mapping[str, str] | None = None,
     files: int | None = None,
-) -> Iterator[ServiceProcess]:
-    """Run the service; ``files`` limits its open files."""
-    errors = log.with_name(f"{log.name}.stderr")
+) -> Iterator[subprocess.Popen[str]]:
+    """Start the service, without waiting for it; ``files`` limits its open files."""
     command = [sys.executable, "-m", "herdbook.cli", "serve", "--json"]
     if files is not None:
         command = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command]
     given = [*command, "--port", str(port), "--db", str(log), "--ollama", ollama]
     with (
-        errors.open("a") as stderr,
+        _errors_of(log).open("a") as stderr,
         subprocess.Popen(
             [*given, *options],
             stdout=subprocess.PIPE,
@@ -189,14 +188,28 @@ def run_service(
             env={**os.environ, **(environment or {})},
         ) as process,
     ):
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _errors_of(log: Path) -> Path:
+    return log.with_name(f"{log.name}.stderr")
+
+
+@contextmanager
+def run_service(
+    log: Path, ollama: str, *options: str, **given: Any
+) -> Iterator[ServiceProcess]:
+    """Run the service; the keyword arguments are those of ``starting``."""
+    errors = _errors_of(log)
+    with starting(log, ollama, *options, **given) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line, errors.read_text()
         program = ServiceProcess(process, json.loads(line)["address"], log, errors)
-        try:
-            with program.http:
-                yield program
-            if process.poll() is None:
-                program.stop()
-        finally:
-            process.kill()
+        with program.http:
+            yield program
+        if process.poll() is None:
+            program.stop()
