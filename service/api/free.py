@@ -11,6 +11,7 @@ from litestar.handlers.base import BaseRouteHandler
 from litestar.params import JSONBody, QueryParameter
 
 from herdbook.core.desired.free_space import free_space
+from herdbook.core.fleet.disk_space import node_not_named
 from herdbook.presentation import shapes
 from herdbook.service.api.parameters import NodeName
 from herdbook.service.api.responses import CHANGES, READS
@@ -72,13 +73,15 @@ async def propose_free(
 
     The least recently used go first. Models that are pinned, loaded or in use are
     never proposed, nor are models whose weights such a model shares. A loaded model
-    without expiry that was not used for a day is not in use.
+    without expiry that was not used for a day is not in use. With several nodes, a
+    request without a node is refused with what each of them would free.
     """
-    read_model = await service_of(request).read_model(node=node)
+    read_models, now = await service_of(request).read_models(node=node), _now()
+    if len(read_models) > 1:
+        raise node_not_named(read_models, wanted, keep=keep or (), now=now)
+    read_model = read_models[0]
     kept = [read_model.spelled(name) for name in keep or ()]
-    proposal = free_space(
-        read_model.statuses(), wanted, keep=kept, now=datetime.now(UTC)
-    )
+    proposal = free_space(read_model.statuses(), wanted, keep=kept, now=now)
     return shapes.freed_space(proposal)
 
 
@@ -97,9 +100,7 @@ async def free(
     names = list(dict.fromkeys(read_model.spelled(name) for name in data.models))
     proposed = {
         step.name
-        for group in free_space(
-            read_model.statuses(), 0, now=datetime.now(UTC)
-        ).alternatives
+        for group in free_space(read_model.statuses(), 0, now=_now()).alternatives
         for step in group.steps
     }
     with manager.acting_as(principal.actor):
@@ -109,6 +110,10 @@ async def free(
     results = {result.name: result for result in deleted}
     models = [results.get(name) or _kept(name) for name in names]
     return Freed(freed_bytes=sum(each.freed_bytes for each in models), models=models)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _kept(name: str) -> BulkResult:

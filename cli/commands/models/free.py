@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,12 +14,12 @@ from herdbook.cli.app import CHANGE, verb
 from herdbook.cli.commands.models.inspect import read_size
 from herdbook.cli.errors import DONE, FAILED
 from herdbook.cli.invocation import Invocation
-from herdbook.cli.lookup import only_node
 from herdbook.cli.options import Yes
 from herdbook.cli.output import Column, Piece, Row
-from herdbook.core import HerdbookError, ModelManager
-from herdbook.core.desired.desired import read
+from herdbook.core import AmbiguousNodeError, Fleet, HerdbookError, ModelManager
+from herdbook.core.desired.desired import DesiredSet, read
 from herdbook.core.desired.free_space import FreeSpace, Group, free_space
+from herdbook.core.fleet.disk_space import node_not_named
 from herdbook.presentation import shapes
 from herdbook.presentation.wording import NOTHING, counted
 from herdbook.projections.sentences import bytes_text
@@ -54,7 +55,9 @@ async def free(
     wanted = read_size(size)
     desired = read(keep) if keep is not None else None
     async with invocation.acting() as fleet:
-        manager = only_node(invocation, fleet)
+        if fleet.is_several:
+            raise await _not_named(fleet, size, wanted, desired)
+        manager = fleet.home
         await manager.refresh()
         now = await manager.now()
         kept = [now.spelled(each.name) for each in desired.models] if desired else []
@@ -88,6 +91,21 @@ async def free(
     if failed:
         raise failed[0]
     return DONE if proposal.is_enough else FAILED
+
+
+async def _not_named(
+    fleet: Fleet, size: str, wanted: int, desired: DesiredSet | None
+) -> AmbiguousNodeError:
+    """Return the error that no node was named, with what each of them would free."""
+    await asyncio.gather(
+        *(manager.refresh() for manager in fleet.managers()), return_exceptions=True
+    )
+    keep = [each.name for each in desired.models] if desired else []
+    error = node_not_named(await fleet.now(), wanted, keep=keep, now=datetime.now(UTC))
+    error.subject = "herdbook free"
+    named = f"herdbook free {size} --node {error.nodes[0]}"
+    error.remedy = error.remedy.replace("Add --node NAME", f"Choose one: {named}")
+    return error
 
 
 async def _deleted(

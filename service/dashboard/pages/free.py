@@ -9,6 +9,7 @@ from typing import NamedTuple
 from litestar import Response, get
 
 from herdbook.core.desired.free_space import Group, free_space
+from herdbook.core.fleet.disk_space import node_not_named
 from herdbook.core.models.sizes import parse_size
 from herdbook.projections.sentences import bytes_text
 from herdbook.service.auth.tokens import Role
@@ -25,10 +26,10 @@ async def free_page(request: AnyRequest) -> Response[str]:
 
     Raises:
         BadRequestError: The size cannot be read.
+        AmbiguousNodeError: There are several nodes, and none is named.
         ForbiddenError: The user may not delete.
     """
     page = await visit(request)
-    page.require_node()
     page.require(Role.ADMIN, "disk space", "cannot be freed")
     text = request.query_params.get("size", "").strip()
     wanted = parse_size(text)
@@ -36,8 +37,11 @@ async def free_page(request: AnyRequest) -> Response[str]:
         raise BadRequestError(
             f"{text[:80]!r}", "is not a size", "Include a unit, such as 10GB"
         )
+    now = datetime.now(UTC)
+    if page.several and not page.node:
+        raise node_not_named(page.nodes, wanted, now=now)
     statuses = page.read_model.statuses()
-    proposal = free_space(statuses, wanted, now=datetime.now(UTC))
+    proposal = free_space(statuses, wanted, now=now)
     groups = (*proposal.chosen, *proposal.alternatives)
     proposed = {step.name for group in groups for step in group.steps}
     kept = [

@@ -67,6 +67,8 @@ def test_lists_are_of_all_nodes_or_of_one(
     assert herdbook.get("/v1/usage?node=gpu1")["total"]["requests"] == 0
     free = herdbook.http.get("/v1/free?bytes=1")
     assert (free.status_code, free.json()["code"]) == (409, "ambiguous_node")
+    assert "local (frees " in free.json()["detail"]
+    assert "gpu2 (nothing can be freed)" in free.json()["detail"]
     assert herdbook.get("/v1/free?bytes=1&node=local")["chosen"]
     assert herdbook.http.get("/v1/diff?from=1").status_code == 409
     assert herdbook.get("/v1/diff?from=1&node=gpu1")["models"]

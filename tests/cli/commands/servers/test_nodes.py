@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -271,7 +272,12 @@ def test_freeing_disk_space_needs_a_node(herdbook: Herdbook, nodes: Nodes) -> No
     refused = herdbook("free", "1GB")
 
     assert refused.code == 2
-    assert "must name a node. Add --node NAME. Nodes: gpu1, gpu2, local" in refused.err
+    assert (
+        "herdbook free must name a node. Choose one: herdbook free 1GB --node "
+        in refused.err
+    )
+    assert re.search(r"local \(frees [\d.]+ GB, \d+ models?\)", refused.err)
+    assert "gpu2 (nothing can be freed)" in refused.err
     assert herdbook("free", "1GB", "--node", "local").code == 0
 
 
