@@ -26,6 +26,9 @@ from campaign.faults.operations import OPERATIONS, Operation, one_log
 STEPS = 2_000
 """Steps after which an operation counts as endless."""
 
+MANY = 100
+"""Steps that few operations have."""
+
 ORDINALS = {2: "second", 3: "third"}
 
 Trial = Callable[[Path, Any, int, Random], int]
@@ -144,5 +147,7 @@ def numbers_of(chosen: FaultClass, share: float, seed: int) -> range:
         start = seed % stride
         if chosen.cost > 1:  # another step of the operation for each class
             start = Random(f"{seed}/{chosen.key}").randrange(stride // 20)
-        return range(start, chosen.trials, stride)
+        # Most operations have fewer steps: a second trial would meet no fault.
+        end = chosen.trials if stride < MANY else start + 1
+        return range(start, end, stride)
     return range(max(round(chosen.trials * share / chosen.cost), 1))

