@@ -13,7 +13,7 @@ from herdbook.core import (
     ModelStatus,
     ReadModel,
 )
-from herdbook.core.fleet import questions
+from herdbook.core.fleet import queries
 from herdbook.core.log.location import LogLocation
 from herdbook.core.log.storage import log_exists
 from herdbook.presentation.model_not_found import model_not_found, similar_models
@@ -44,7 +44,7 @@ async def node_for(invocation: Invocation, fleet: Fleet, model: str) -> ModelMan
         ModelNotFoundError: There are several nodes, and none knows the model.
     """
     try:
-        return await questions.node_with(fleet, model)
+        return await queries.node_with(fleet, model)
     except AmbiguousNodeError as error:
         command = f"herdbook {invocation.verb} {error.model} --node {error.nodes[0]}"
         error.remedy = f"Choose one: {command}"
@@ -58,7 +58,7 @@ def only_node(invocation: Invocation, fleet: Fleet) -> ModelManager:
         AmbiguousNodeError: There are several nodes.
     """
     try:
-        return questions.only_node(fleet)
+        return queries.only_node(fleet)
     except AmbiguousNodeError as error:
         error.subject = f"herdbook {invocation.verb}"
         raise

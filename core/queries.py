@@ -15,11 +15,11 @@ from herdbook.core.desired import desired
 from herdbook.core.desired.desired import DesiredSet
 from herdbook.core.errors import CallerError
 from herdbook.core.history import pages as log_pages
-from herdbook.core.history.available import AvailableHistory
 from herdbook.core.history.diff import Difference, difference
 from herdbook.core.history.explain import Explanation
 from herdbook.core.history.explain import explain as explain_state
 from herdbook.core.history.levels import Column, LevelKind, LevelsHistory
+from herdbook.core.history.missing_archives import AvailableHistory
 from herdbook.core.history.pages import LogPage, PageQuery
 from herdbook.core.history.position_at import position_at
 from herdbook.core.history.read_model import ReadModel

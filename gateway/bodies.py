@@ -15,7 +15,7 @@ from herdbook.gateway.protocol.endpoints import (
     SHOWS,
     Effect,
 )
-from herdbook.gateway.protocol.heads import value_of
+from herdbook.gateway.protocol.headers import value_of
 from herdbook.gateway.rewriting.requests import only_loads
 from herdbook.gateway.routing.upstreams import Wanted
 from herdbook.gateway.settings import GatewaySettings

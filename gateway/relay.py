@@ -26,7 +26,7 @@ from herdbook.gateway.protocol.endpoints import (
     Effect,
     Endpoint,
 )
-from herdbook.gateway.protocol.heads import (
+from herdbook.gateway.protocol.headers import (
     Headers,
     Request,
     request_head,

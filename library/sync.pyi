@@ -40,9 +40,9 @@ from herdbook.core import UnloadResult
 from herdbook.core import Usage
 from herdbook.core import Verification
 from herdbook.core.concurrency.supervisor import TaskStatus
-from herdbook.core.history.available import AvailableHistory
 from herdbook.core.history.levels import Column
 from herdbook.core.history.levels import LevelKind
+from herdbook.core.history.missing_archives import AvailableHistory
 from herdbook.events.facts import AnchorReceived
 from herdbook.events.facts import Setting
 from herdbook.events.postgres.address import PostgresAddress

@@ -12,14 +12,14 @@ from typing import Final
 from herdbook.core import Clock, Fleet, ManagerSettings, ModelManager, ReadModel
 from herdbook.core.concurrency.supervisor import TaskStatus
 from herdbook.core.errors import AmbiguousNodeError, UnknownNodeError
-from herdbook.core.fleet import questions
+from herdbook.core.fleet import queries
 from herdbook.core.upkeep.upkeep import Upkeep
 from herdbook.presentation.times import Now
 from herdbook.service.cache import ResponseCache
 from herdbook.service.encoded_models import EncodedModels
 from herdbook.service.errors import OverloadedError
+from herdbook.service.event_stream import Live, Reason
 from herdbook.service.http.request import AnyRequest
-from herdbook.service.live import Live, Reason
 from herdbook.service.metrics import Metrics, Readings
 from herdbook.service.operations.client_operations import ClientOperations
 from herdbook.service.settings import ServiceSettings
@@ -201,7 +201,7 @@ class Service:
             CallerError: As ``read_models`` has it.
         """
         nodes = await self.read_models(as_of, node)
-        name = questions.node_in(nodes, model)
+        name = queries.node_in(nodes, model)
         return next(one for one in nodes if one.node == name)
 
     async def manager_with(self, model: str, node: str | None = None) -> ModelManager:

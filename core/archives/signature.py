@@ -24,7 +24,7 @@ from pathlib import Path
 from herdbook.core.checks.archives import announcement
 from herdbook.core.log.storage import Storage
 from herdbook.core.proof import keys
-from herdbook.core.proof.checkpoint import parse_signatures
+from herdbook.core.proof.anchor import parse_signatures
 from herdbook.events.facts import LogArchived
 from herdbook.events.findings import Finding, Kind
 from herdbook.events.store import ArchivedStore

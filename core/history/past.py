@@ -1,8 +1,8 @@
-"""The views at any position of the past, from a ladder of snapshots.
+"""The views at any position of the past, from the last snapshot before it.
 
-The ladder (``ladder.py``) is a cache. It is built while the log grows; for a log
-without one, by the first question about the past, or in the background. A rung that is
-damaged or of another log is reported and dropped, and the one before it is used.
+The snapshots are a cache. They are made while the log grows; for a log without them,
+by the first question about the past, or in the background. A snapshot that is damaged
+or of another log is reported and dropped, and the one before it is used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import msgspec
 from herdbook.core.clock import Clock
 from herdbook.core.concurrency.supervisor import BackgroundTask
 from herdbook.core.concurrency.time_slice import TimeSlice
-from herdbook.core.history.ladder import (
+from herdbook.core.history.snapshot_retention import (
     SPACING,
     is_wanted,
     scale_of,
@@ -36,18 +36,18 @@ from herdbook.projections.status_view import StatusView
 from herdbook.projections.view import View
 
 NAME: Final = "past"
-"""Name of the rungs among the kept snapshots of a log."""
+"""Name of these snapshots among those that are kept in a log."""
 
 _KINDS: Final[tuple[type[View], ...]] = (StatusView, RecommendationView, StatisticsView)
 
 FORM: Final = zlib.crc32(" ".join(f"{k.name}:{k.form}" for k in _KINDS).encode())
-"""Format number of the rungs: another one for each combination of forms of views."""
+"""Format number: another one for each combination of the formats of the views."""
 
 FOLLOW_EVERY_S: Final = 1.0
 """Seconds between two looks at the growth of the log in the background."""
 
 MOST_AT_ONCE: Final = 4 * SPACING
-"""Events that are folded for the ladder outside of the background task: 0.1 s."""
+"""Events that are folded for snapshots outside of the background task: 0.1 s."""
 
 _LEVEL: Final = 1
 """Level of zlib: 7 times smaller in 6 ms at 1,000 models; level 6 takes 12 ms for
@@ -73,50 +73,52 @@ class Past:
         # One at a time, so that many questions delay other tasks no more than one does.
         self._working = asyncio.Lock()
         self._followed = 0
-        self._unusable: set[int] = set()  # positions of rungs that were not deleted
+        self._unusable: set[int] = set()  # positions of snapshots that were not deleted
 
     async def views_at(self, position: int) -> Views:
         """Return the views at a position of the log.
 
-        Where a stretch without rungs is folded, they are added.
+        Where a stretch without snapshots is folded, they are added.
 
         Raises:
             CorruptLogError: The log cannot be read.
         """
         head = (await self._store.head()).position
         async with self._working:
-            rungs = await self._rungs()
-            views = await self._nearest(rungs, position)
-            scale = scale_of(rungs, head)
+            snapshots = await self._kept_snapshots()
+            views = await self._nearest(snapshots, position)
+            scale = scale_of(snapshots, head)
             if position - views.position <= 2 * spacing(head - position, scale):
                 await views.replay(self._store, until=position)
                 return views
-        return await self._climb(views, position)
+        return await self._fold_to(views, position)
 
     async def follow(self, live: Views, *, most: int | None = None) -> None:
-        """Bring the ladder up to date with the log.
+        """Bring the snapshots up to date with the log.
 
         Args:
             live: The views at the end of the log.
             most: Do nothing if more events than this would be folded.
 
         Raises:
-            StoreError: The log cannot be read, or a rung cannot be saved.
+            StoreError: The log cannot be read, or a snapshot cannot be saved.
         """
         if live.position - self._followed < SPACING:
             return
-        rungs, end = await self._rungs(), live.position
-        behind = end - (rungs[-1].position if rungs else 0)
-        if not is_wanted(rungs, end, end, scale=scale_of(rungs, end)):
+        snapshots, end = await self._kept_snapshots(), live.position
+        behind = end - (snapshots[-1].position if snapshots else 0)
+        if not is_wanted(snapshots, end, end, scale=scale_of(snapshots, end)):
             self._followed = end
         elif behind <= 2 * SPACING:
             await self._keep(live.copy())
             self._followed = end
         elif most is None or behind <= most:
-            await self._climb(await self._nearest(rungs, end), end // SPACING * SPACING)
+            await self._fold_to(
+                await self._nearest(snapshots, end), end // SPACING * SPACING
+            )
 
     def following(self, live: Views, clock: Clock) -> BackgroundTask:
-        """Return a task that keeps the ladder up to date with the log.
+        """Return a task that keeps the snapshots up to date with the log.
 
         Args:
             live: The views at the end of the log.
@@ -131,20 +133,20 @@ class Past:
 
         return BackgroundTask("past_snapshots", follow, clock=clock)
 
-    async def _climb(self, views: Views, until: int) -> Views:
-        """Fold the events up to a position, and add the missing rungs on the way.
+    async def _fold_to(self, views: Views, until: int) -> Views:
+        """Fold the events up to a position, and add the missing snapshots on the way.
 
-        Climbers take turns after each rung and use what the others have added.
+        Concurrent callers take turns after each snapshot, and use each other's.
         """
         saves = not self._is_read_only
         while views.position < until:
             async with self._working:
                 head = (await self._store.head()).position
-                rungs = await self._rungs()
-                nearest = _last_before(rungs, until)
+                snapshots = await self._kept_snapshots()
+                nearest = _last_before(snapshots, until)
                 if nearest is not None and nearest.position > views.position:
-                    views = await self._nearest(rungs, until)
-                scale = scale_of(rungs, head)
+                    views = await self._nearest(snapshots, until)
+                scale = scale_of(snapshots, head)
                 width = spacing(head - views.position, scale)
                 stop = (views.position // width + 1) * width
                 before = views.position
@@ -152,7 +154,7 @@ class Past:
                 if (
                     saves
                     and views.position == stop
-                    and is_wanted(rungs, stop, head, scale=scale)
+                    and is_wanted(snapshots, stop, head, scale=scale)
                 ):
                     try:
                         await self._keep(views)
@@ -163,38 +165,38 @@ class Past:
                 break  # the log ends before its head
         return views
 
-    async def _rungs(self) -> list[KeptView]:
-        """Return the rungs of this form, by position."""
+    async def _kept_snapshots(self) -> list[KeptView]:
+        """Return the snapshots of this form, by position."""
         kept = await self._snapshots.kept_views(NAME)
         return [
-            rung
-            for rung in kept
-            if rung.version == FORM and rung.position not in self._unusable
+            snapshot
+            for snapshot in kept
+            if snapshot.version == FORM and snapshot.position not in self._unusable
         ]
 
-    async def _nearest(self, rungs: Sequence[KeptView], position: int) -> Views:
-        """Return the views of the last usable rung up to a position."""
+    async def _nearest(self, snapshots: Sequence[KeptView], position: int) -> Views:
+        """Return the views of the last usable snapshot up to a position."""
         boundary = await at_boundary(self._store, position)
         # The state at the boundary needs no archive, and nothing before it is nearer.
         least = boundary.position if boundary else 0
-        rungs = [rung for rung in rungs if rung.position > least]
-        while (rung := _last_before(rungs, position)) is not None:
+        snapshots = [snapshot for snapshot in snapshots if snapshot.position > least]
+        while (snapshot := _last_before(snapshots, position)) is not None:
             try:
-                views = await self._load(rung)
+                views = await self._load(snapshot)
             except (CorruptLogError, ValueError, msgspec.MsgspecError) as error:
                 _log.warning(
-                    "snapshot_unusable", position=rung.position, reason=str(error)
+                    "snapshot_unusable", position=snapshot.position, reason=str(error)
                 )
-                self._unusable.add(rung.position)
-                await self._drop([rung])
+                self._unusable.add(snapshot.position)
+                await self._drop([snapshot])
             else:
                 if views is not None:
                     return views
-            rungs.remove(rung)
+            snapshots.remove(snapshot)
         return boundary or Views()
 
-    async def _load(self, rung: KeptView) -> Views | None:
-        """Load a rung; None if it was deleted meanwhile.
+    async def _load(self, snapshot: KeptView) -> Views | None:
+        """Load a snapshot; None if it was deleted meanwhile.
 
         Raises:
             CorruptLogError: It is damaged.
@@ -202,7 +204,7 @@ class Past:
             msgspec.MsgspecError: The dump of a view cannot be read.
         """
         stored = await self._snapshots.load_kept_view(
-            NAME, version=rung.version, position=rung.position
+            NAME, version=snapshot.version, position=snapshot.position
         )
         if stored is None:
             return None
@@ -220,7 +222,7 @@ class Past:
         return views
 
     async def _keep(self, views: Views) -> None:
-        """Save a rung, and delete those that are not needed any more."""
+        """Save a snapshot, and delete those that are not needed any more."""
         time_slice, dumps = TimeSlice(), []
         for view in (views.status, views.recommendation, views.statistics):
             dumps.append(view.dump())
@@ -237,22 +239,22 @@ class Past:
         self._unusable.discard(views.position)
         head = (await self._store.head()).position
         kept = await self._snapshots.kept_views(NAME)
-        rungs = [rung for rung in kept if rung.version == FORM]
-        unneeded = surplus(rungs, head, scale=scale_of(rungs, head))
-        # Rungs of another version of Herdbook are replaced step by step.
+        snapshots = [snapshot for snapshot in kept if snapshot.version == FORM]
+        unneeded = surplus(snapshots, head, scale=scale_of(snapshots, head))
+        # Snapshots of another version of Herdbook are replaced step by step.
         unneeded += [
-            rung
-            for rung in kept
-            if rung.version != FORM and rung.position <= views.position
+            snapshot
+            for snapshot in kept
+            if snapshot.version != FORM and snapshot.position <= views.position
         ]
         await self._drop(unneeded)
 
-    async def _drop(self, rungs: Sequence[KeptView]) -> None:
+    async def _drop(self, snapshots: Sequence[KeptView]) -> None:
         if self._is_read_only:
             return
         try:
-            for version in {rung.version for rung in rungs}:
-                positions = [r.position for r in rungs if r.version == version]
+            for version in {snapshot.version for snapshot in snapshots}:
+                positions = [r.position for r in snapshots if r.version == version]
                 await self._snapshots.drop_views(
                     NAME, version=version, positions=positions
                 )
@@ -261,20 +263,20 @@ class Past:
 
 
 async def checks(storage: Storage) -> list[Check]:
-    """Return a check for each rung, for ``views.check``."""
+    """Return a check for each snapshot, for ``views.check``."""
     kept = await storage.snapshots.kept_views(NAME)
     return [
-        (rung.position, partial(_compare, storage, rung))
-        for rung in kept
-        if rung.version == FORM
+        (snapshot.position, partial(_compare, storage, snapshot))
+        for snapshot in kept
+        if snapshot.version == FORM
     ]
 
 
-async def _compare(storage: Storage, rung: KeptView, replayed: Views) -> str:
-    """Describe how a rung differs from a replay; empty if it does not."""
+async def _compare(storage: Storage, snapshot: KeptView, replayed: Views) -> str:
+    """Describe how a snapshot differs from a replay; empty if it does not."""
     try:
         stored = await storage.snapshots.load_kept_view(
-            NAME, version=rung.version, position=rung.position
+            NAME, version=snapshot.version, position=snapshot.position
         )
         dumps = None if stored is None else await unpack(stored.data)
     except (CorruptLogError, ValueError) as error:
@@ -289,7 +291,7 @@ async def _compare(storage: Storage, rung: KeptView, replayed: Views) -> str:
         ]
     ):
         return ""
-    return f"the snapshot of the past at #{rung.position} differs from a replay"
+    return f"the snapshot of the past at #{snapshot.position} differs from a replay"
 
 
 async def pack(dumps: Sequence[bytes]) -> bytes:
@@ -322,6 +324,6 @@ async def unpack(data: bytes) -> list[bytes]:
     return dumps
 
 
-def _last_before(rungs: Sequence[KeptView], position: int) -> KeptView | None:
-    """Return the last rung up to a position."""
-    return next((r for r in reversed(rungs) if r.position <= position), None)
+def _last_before(snapshots: Sequence[KeptView], position: int) -> KeptView | None:
+    """Return the last snapshot up to a position."""
+    return next((r for r in reversed(snapshots) if r.position <= position), None)

@@ -38,8 +38,8 @@ from herdbook.core.ollama.entries import (
     read_list,
 )
 from herdbook.core.ollama.failures import Request
-from herdbook.core.ollama.held_connection import HeldConnection
 from herdbook.core.ollama.requests import Call, ClientLimits, MissingEndpointError
+from herdbook.core.ollama.restart_detection import HeldConnection
 from herdbook.core.ollama.wire import (
     EmbedAnswer,
     GenerateAnswer,

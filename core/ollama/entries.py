@@ -27,7 +27,7 @@ from herdbook.core.ollama.bounds import (
     optional,
     printable,
 )
-from herdbook.core.ollama.pages import is_page
+from herdbook.core.ollama.html_pages import is_page
 from herdbook.core.ollama.wire import RunnerEntry, TagEntry
 
 MODELS: Final = "/api/tags"

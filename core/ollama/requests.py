@@ -17,7 +17,7 @@ import msgspec
 from herdbook.core.errors import BadAnswerError, HerdbookError
 from herdbook.core.ollama.bounds import LONGEST_MESSAGE, UNREADABLE, printable
 from herdbook.core.ollama.failures import Request, failure
-from herdbook.core.ollama.pages import is_page, page_text
+from herdbook.core.ollama.html_pages import is_page, page_text
 from herdbook.core.ollama.wire import Answer, ErrorAnswer, PullLine
 
 Answered = TypeVar("Answered", bound=Answer)

@@ -36,7 +36,7 @@ from herdbook.core.operations.context import OperationContext
 from herdbook.core.operations.operations import Ending, Operation
 from herdbook.core.operations.other_instances import busy_with
 from herdbook.core.reconcile.drift import runner_for, same_runner
-from herdbook.core.reconcile.hiding import may_hide_runner
+from herdbook.core.reconcile.unreadable_entries import may_hide_runner
 from herdbook.events.facts import (
     Fact,
     KeepAliveRenewed,

@@ -8,7 +8,7 @@ from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
-from herdbook.core.proof.checkpoint import Anchor, parse_anchors
+from herdbook.core.proof.anchor import Anchor, parse_anchors
 from herdbook.events.errors import CallerError
 
 

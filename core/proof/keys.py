@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from herdbook.core.proof.checkpoint import Anchor, Signature
+from herdbook.core.proof.anchor import Anchor, Signature
 from herdbook.events.errors import CallerError
 
 if TYPE_CHECKING:

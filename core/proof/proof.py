@@ -9,7 +9,7 @@ import msgspec
 
 from herdbook.core.clock import Clock
 from herdbook.core.log.storage import Storage
-from herdbook.core.proof.checkpoint import ORIGIN, Anchor
+from herdbook.core.proof.anchor import ORIGIN, Anchor
 from herdbook.core.proof.keys import PublicKey
 from herdbook.core.proof.merkle_tree import EventTree
 from herdbook.events import rfc9162

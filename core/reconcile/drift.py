@@ -17,8 +17,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from herdbook.core.ollama.entries import RUNNERS, UnreadableEntry
-from herdbook.core.ollama.held_connection import Continuity
-from herdbook.core.reconcile.hiding import may_hide_model, may_hide_runner
+from herdbook.core.ollama.restart_detection import Continuity
 from herdbook.core.reconcile.observed_uses import (
     ObservedUse,
     UseEvidence,
@@ -26,6 +25,7 @@ from herdbook.core.reconcile.observed_uses import (
     observed_use,
 )
 from herdbook.core.reconcile.server_state import ListedModel, ServerState, WeightsOf
+from herdbook.core.reconcile.unreadable_entries import may_hide_model, may_hide_runner
 from herdbook.events.codec import SCHEMAS
 from herdbook.events.facts import (
     CapabilitiesDetected,

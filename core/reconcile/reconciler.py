@@ -31,8 +31,7 @@ from herdbook.core.logging import Logger
 from herdbook.core.models.capabilities import detect
 from herdbook.core.ollama.address import same_server
 from herdbook.core.ollama.entries import UnreadableEntry, unreadable_text
-from herdbook.core.ollama.held_connection import Continuity
-from herdbook.core.reconcile.damping import Change, Damper, change_of, with_count
+from herdbook.core.ollama.restart_detection import Continuity
 from herdbook.core.reconcile.drift import (
     Comparison,
     Drift,
@@ -40,10 +39,11 @@ from herdbook.core.reconcile.drift import (
     is_outdated,
     undetected,
 )
-from herdbook.core.reconcile.hiding import newly_unreadable
+from herdbook.core.reconcile.flap_damping import Change, Damper, change_of, with_count
 from herdbook.core.reconcile.observation import metadata_of, server_state
 from herdbook.core.reconcile.recovery import interrupt_dead
 from herdbook.core.reconcile.server_state import ListedModel, ServerState, WeightsOf
+from herdbook.core.reconcile.unreadable_entries import newly_unreadable
 from herdbook.core.reconcile.use_watch import UseWatch
 from herdbook.core.repository import ModelRepository
 from herdbook.core.settings import ManagerSettings

@@ -18,7 +18,7 @@ import msgspec
 
 from herdbook.core.clock import Clock
 from herdbook.core.log.storage import Storage
-from herdbook.core.proof.checkpoint import Anchor
+from herdbook.core.proof.anchor import Anchor
 from herdbook.core.proof.merkle_tree import EventTree
 from herdbook.core.proof.proof import make_anchor
 from herdbook.core.transfer.cloud_events import source_of, to_line

@@ -14,7 +14,7 @@ from typing import BinaryIO, TypeVar, cast
 
 import msgspec
 
-from herdbook.core.proof.checkpoint import Anchor, parse_anchors
+from herdbook.core.proof.anchor import Anchor, parse_anchors
 from herdbook.core.proof.keys import PublicKey
 from herdbook.core.transfer.cloud_events import CloudEvent, source_of, to_stored
 from herdbook.core.transfer.contents import BEGIN, END, FORMAT, Contents, Ending

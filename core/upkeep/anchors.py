@@ -18,8 +18,8 @@ from herdbook.core.errors import CallerError
 from herdbook.core.log.location import LogLocation
 from herdbook.core.log.storage import Storage
 from herdbook.core.logging import Logger
+from herdbook.core.proof.anchor import Anchor
 from herdbook.core.proof.anchor_file import append_anchor, read_anchor_file
-from herdbook.core.proof.checkpoint import Anchor
 from herdbook.core.proof.keys import check_key, sign
 from herdbook.core.proof.proof import make_anchor
 from herdbook.core.transfer.backup import check_outside

@@ -10,7 +10,7 @@ import msgspec
 
 from herdbook.core.clock import Clock
 from herdbook.core.errors import CallerError
-from herdbook.core.proof.checkpoint import Anchor
+from herdbook.core.proof.anchor import Anchor
 from herdbook.events.errors import HerdbookError, in_line
 
 ANSWER_WITHIN_S: Final = 15.0

@@ -34,8 +34,8 @@ from herdbook.events.postgres.recorder import PostgresRecorder, read_head
 from herdbook.events.postgres.schema import TRIGGERS
 from herdbook.events.postgres.session import Backoff, Row, Session
 from herdbook.events.recorded import NewEvent, RecordedEvent, StoredEvent
+from herdbook.events.shared.cancellation import finished
 from herdbook.events.shared.chain import check_chain
-from herdbook.events.shared.finished import finished
 from herdbook.events.shared.group import draft_append
 from herdbook.events.shared.pages import PAGE, Pages
 from herdbook.events.shared.writer import ViewChange, Writer

@@ -40,8 +40,8 @@ from herdbook.events.errors import (
 from herdbook.events.instances import Fence
 from herdbook.events.memory import utc_now
 from herdbook.events.recorded import NewEvent, RecordedEvent, StoredEvent
+from herdbook.events.shared.cancellation import finished
 from herdbook.events.shared.chain import check_chain
-from herdbook.events.shared.finished import finished
 from herdbook.events.shared.group import draft_append
 from herdbook.events.shared.pages import PAGE, Pages
 from herdbook.events.shared.writer import ViewChange, Writer

@@ -17,7 +17,7 @@ from herdbook.core import CallerError
 from herdbook.gateway.access.limits import UNLIMITED, Limits
 from herdbook.gateway.protocol.answers import Refusal
 from herdbook.gateway.protocol.endpoints import ADMIN, READ, ROLES, Endpoint
-from herdbook.gateway.protocol.heads import Headers, Request, value_of
+from herdbook.gateway.protocol.headers import Headers, Request, value_of
 
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")

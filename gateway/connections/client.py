@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from herdbook.gateway.connections.requests import RequestParser
 from herdbook.gateway.protocol.answers import CONTINUE, Refusal, error_answer
 from herdbook.gateway.protocol.endpoints import Endpoint, Form, endpoint_of
-from herdbook.gateway.protocol.heads import Headers, Request, value_of
+from herdbook.gateway.protocol.headers import Headers, Request, value_of
 
 if TYPE_CHECKING:
     from herdbook.gateway.connections.exchange import Exchange

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 from herdbook.events.facts import UseOutcome
 from herdbook.gateway.connections.sides import ClientSide, ServerSide
 from herdbook.gateway.protocol.answers import Refusal
-from herdbook.gateway.protocol.heads import (
+from herdbook.gateway.protocol.headers import (
     OF_LENGTH,
     Headers,
     Request,

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from herdbook.gateway.protocol.answers import Refusal
-from herdbook.gateway.protocol.heads import Headers, Request, value_of
+from herdbook.gateway.protocol.headers import Headers, Request, value_of
 
 _MOST_WAITING: Final = 65_536
 """Bytes of requests that may wait before the client is not read any more."""

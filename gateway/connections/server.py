@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from herdbook.gateway.protocol.answers import Refusal
-from herdbook.gateway.protocol.heads import Headers
+from herdbook.gateway.protocol.headers import Headers
 
 if TYPE_CHECKING:
     from herdbook.gateway.connections.exchange import Exchange

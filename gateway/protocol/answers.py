@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from herdbook.gateway.protocol.endpoints import Form
-from herdbook.gateway.protocol.heads import Headers
+from herdbook.gateway.protocol.headers import Headers
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 

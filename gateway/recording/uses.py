@@ -17,11 +17,11 @@ from herdbook.gateway.protocol.endpoints import (
     Endpoint,
     lines_of_a_piece,
 )
-from herdbook.gateway.protocol.heads import Headers, value_of
-from herdbook.gateway.recording.coding import Decoder
+from herdbook.gateway.protocol.headers import Headers, value_of
+from herdbook.gateway.recording.compression import Decoder
 from herdbook.gateway.recording.counts import HEAD_BYTES, TAIL_BYTES, Counts, counts_of
-from herdbook.gateway.recording.forms import FormScan
-from herdbook.gateway.recording.scan import ModelScan
+from herdbook.gateway.recording.model_scan import ModelScan
+from herdbook.gateway.recording.multipart import FormScan
 
 if TYPE_CHECKING:
     from herdbook.gateway.access.checks import Caller

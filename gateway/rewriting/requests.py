@@ -17,7 +17,7 @@ from herdbook.events.facts import Setting
 from herdbook.gateway.protocol.answers import Refusal
 from herdbook.gateway.protocol.bodies import Fields, fields_of
 from herdbook.gateway.protocol.endpoints import SHOWS, Effect, Endpoint, Form
-from herdbook.gateway.protocol.heads import Headers
+from herdbook.gateway.protocol.headers import Headers
 
 ROLE: Final = "role:"
 """The prefix of a role that is requested instead of a model."""

@@ -25,8 +25,8 @@ from herdbook.gateway.protocol.endpoints import (
     SAFE_METHODS,
     Effect,
 )
-from herdbook.gateway.protocol.heads import Headers, value_of
-from herdbook.gateway.recording.forms import FormScan
+from herdbook.gateway.protocol.headers import Headers, value_of
+from herdbook.gateway.recording.multipart import FormScan
 from herdbook.gateway.rewriting.requests import (
     ROLE,
     Choice,

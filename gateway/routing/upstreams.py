@@ -10,7 +10,7 @@ from herdbook.gateway.access.checks import Caller
 from herdbook.gateway.connections.server import ServerPool
 from herdbook.gateway.protocol.bodies import Fields
 from herdbook.gateway.protocol.endpoints import Endpoint
-from herdbook.gateway.protocol.heads import Headers, Request
+from herdbook.gateway.protocol.headers import Headers, Request
 from herdbook.gateway.recording.uses import Use, Watched
 from herdbook.gateway.rewriting.requests import Choice, Rewriter
 from herdbook.gateway.routing.circuit_breaker import Breaker

@@ -9,7 +9,7 @@ from litestar import post
 from litestar.handlers.base import BaseRouteHandler
 from litestar.params import JSONBody
 
-from herdbook.core.proof.checkpoint import parse_anchors
+from herdbook.core.proof.anchor import parse_anchors
 from herdbook.events.facts import AnchorReceived
 from herdbook.service.api.responses import problems
 from herdbook.service.context import service_of

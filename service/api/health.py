@@ -14,8 +14,8 @@ from herdbook.core import NodeAddressError, StoreError
 from herdbook.service.api import schemas as answers
 from herdbook.service.api.responses import READS
 from herdbook.service.context import Service, service_of
+from herdbook.service.event_stream import Reason
 from herdbook.service.http.request import AnyRequest
-from herdbook.service.live import Reason
 from herdbook.service.metrics import MEDIA_TYPE
 from herdbook.service.middleware import authenticator_of
 

@@ -33,8 +33,8 @@ from herdbook.service.api.responses import CACHED, READS
 from herdbook.service.api.sse import EventStream
 from herdbook.service.context import service_of
 from herdbook.service.errors import BadRequestError, UnknownEventError
+from herdbook.service.event_stream import EndOfStream, Message, Reason, StreamFilter
 from herdbook.service.http.request import AnyRequest
-from herdbook.service.live import EndOfStream, Message, Reason, StreamFilter
 from herdbook.service.middleware import authenticator_of, principal_of
 
 _TAG: Final = ["Log"]

@@ -21,7 +21,7 @@ from herdbook.core import (
     WrongExpectedVersionError,
 )
 from herdbook.core.concurrency.time_slice import TimeSlice
-from herdbook.core.fleet import questions
+from herdbook.core.fleet import queries
 from herdbook.presentation import shapes
 from herdbook.presentation.filtering import (
     CAPABILITIES,
@@ -297,7 +297,7 @@ async def get_cost(
     """Estimate what a pull, load, unload or deletion would need or free."""
     service, model = service_of(request), name_of(name)
     if of is CostOf.PULL and node is None:
-        manager = await questions.node_to_pull(service.fleet, model)
+        manager = await queries.node_to_pull(service.fleet, model)
     else:
         manager = await service.manager_with(model, node)
     match of:

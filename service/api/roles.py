@@ -11,7 +11,7 @@ from litestar.params import PathParameter, QueryParameter
 
 from herdbook.core import ModelRole, ReadModel, Recommendation
 from herdbook.core.concurrency.time_slice import TimeSlice
-from herdbook.core.fleet import questions
+from herdbook.core.fleet import queries
 from herdbook.presentation import shapes
 from herdbook.service.api.parameters import AsOf, NodeName
 from herdbook.service.api.responses import READS
@@ -49,7 +49,7 @@ async def get_role(
     """
     service = service_of(request)
     if as_of is None and node is None:
-        return await questions.explain(service.fleet, role)
+        return await queries.explain(service.fleet, role)
     return shapes.recommendation(await service.read_models(as_of, node), role)
 
 
@@ -69,7 +69,7 @@ async def get_suggestions(
 ) -> list[shapes.Suggested]:
     """Suggest models to pull for a role, best first."""
     fleet = service_of(request).fleet
-    found = await questions.suggest(fleet, role, memory_bytes=memory_bytes)
+    found = await queries.suggest(fleet, role, memory_bytes=memory_bytes)
     return [shapes.suggested(each) for each in found]
 
 

@@ -21,8 +21,8 @@ from litestar.types import Send
 from herdbook.core import RecordedEvent, RunningOperation
 from herdbook.core.logging import Logger
 from herdbook.service.api import schemas as answers
+from herdbook.service.event_stream import EndOfStream, Heartbeat, Message
 from herdbook.service.http.request import AnyRequest
-from herdbook.service.live import EndOfStream, Heartbeat, Message
 
 RETRY_MS: Final = 2_000
 """Time after which a browser reconnects, in milliseconds."""

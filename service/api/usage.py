@@ -10,7 +10,7 @@ from litestar.handlers.base import BaseRouteHandler
 from litestar.params import QueryParameter
 
 from herdbook.core import Usage, UsageDimension
-from herdbook.core.fleet import questions
+from herdbook.core.fleet import queries
 from herdbook.presentation.times import FORMS, Now
 from herdbook.presentation.usage import csv_text
 from herdbook.service.api.parameters import AsOf, NodeName
@@ -122,7 +122,7 @@ async def usage_between(
     if node is not None:
         await service.fleet.node(node)
         return await service.fleet.manager(node).usage(by, since=begin, until=last)
-    return await questions.usage(service.fleet, by, since=begin, until=last)
+    return await queries.usage(service.fleet, by, since=begin, until=last)
 
 
 HANDLERS: Final[list[BaseRouteHandler]] = [get_usage]

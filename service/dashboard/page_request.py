@@ -17,7 +17,7 @@ from herdbook.core import (
     RunningOperation,
     UnknownNodeError,
 )
-from herdbook.core.fleet import questions
+from herdbook.core.fleet import queries
 from herdbook.presentation.times import Now
 from herdbook.service.auth.tokens import Principal, Role
 from herdbook.service.context import Service, service_of
@@ -212,7 +212,7 @@ def _read_model(
         raise UnknownNodeError(named, known=tuple(by_name))
     if not named and model is not None:
         with suppress(ModelNotFoundError):
-            named = questions.node_in(nodes, model)
+            named = queries.node_in(nodes, model)
     return by_name.get(named or service.manager.latest().node, nodes[0])
 
 

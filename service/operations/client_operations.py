@@ -29,7 +29,7 @@ from herdbook.core import (
     acting_as,
 )
 from herdbook.core.concurrency.cancellation import finish
-from herdbook.core.fleet import questions
+from herdbook.core.fleet import queries
 from herdbook.core.logging import Logger
 from herdbook.core.models.configuration import check_load
 from herdbook.events.recorded import new_id
@@ -186,10 +186,10 @@ class ClientOperations:
         if request.node is not None:
             return self._fleet.manager(request.node)
         if request.kind is Kind.REFRESH or request.model is None:
-            return questions.only_node(self._fleet)
+            return queries.only_node(self._fleet)
         if request.kind is Kind.PULL:
-            return await questions.node_to_pull(self._fleet, request.model)
-        return await questions.node_with(self._fleet, request.model)
+            return await queries.node_to_pull(self._fleet, request.model)
+        return await queries.node_with(self._fleet, request.model)
 
     def _joinable(self, request: OperationRequest) -> Operation | None:
         """Return the running operation that does the same as a request.

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from herdbook.core import Storage, SystemClock
-from herdbook.core.archives import steps
+from herdbook.core.archives import archiving
 from herdbook.core.history.past import Past
 from herdbook.core.history.position_at import position_at
 from herdbook.core.proof.proof import make_anchor
@@ -57,12 +57,12 @@ async def opened(path: Path) -> AsyncIterator[Storage]:
 
 async def archive_all(
     path: Path, *, minutes: int = LENGTH, key: Path | None = None
-) -> steps.Archived:
+) -> archiving.Archived:
     """Archive what was recorded before a minute."""
     async with opened(path) as storage:
         before = BEGIN + timedelta(minutes=minutes)
-        planned = await steps.plan(storage, before, path)
-        return await steps.archive(
+        planned = await archiving.plan(storage, before, path)
+        return await archiving.archive(
             storage, planned, SystemClock(), node="local", actor="cli:test", key=key
         )
 

@@ -13,7 +13,7 @@ from herdbook.cli.invocation import Invocation, actor
 from herdbook.cli.lookup import check_log
 from herdbook.cli.render.counting import counting
 from herdbook.core import CallerError, Storage, SystemClock
-from herdbook.core.archives import steps
+from herdbook.core.archives import archiving
 from herdbook.events.archive_file import BLOCK
 from herdbook.presentation import shapes
 from herdbook.presentation.wording import counted
@@ -62,14 +62,14 @@ async def archive(
     clock = SystemClock()
     wanted = invocation.now.parse(before)
     async with Storage.open(log, clock, reading=dry_run) as storage:
-        completed = 0 if dry_run else await steps.finish(storage)
-        made = await steps.plan(storage, wanted, log, to)
+        completed = 0 if dry_run else await archiving.finish(storage)
+        made = await archiving.plan(storage, wanted, log, to)
         if made.events and not dry_run:
             with (
                 counting(invocation.screen, "Archiving") as show,
                 from_extra("the signature package", "proof"),
             ):
-                made = await steps.archive(
+                made = await archiving.archive(
                     storage,
                     made,
                     clock,
@@ -82,7 +82,7 @@ async def archive(
     return DONE
 
 
-def _show(invocation: Invocation, made: steps.Archived, completed: int) -> None:
+def _show(invocation: Invocation, made: archiving.Archived, completed: int) -> None:
     is_made = bool(made.sha256)
     if invocation.json:
         invocation.screen.write_json(

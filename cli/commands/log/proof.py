@@ -19,8 +19,8 @@ from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import check_log
 from herdbook.core import Storage, SystemClock
 from herdbook.core.proof import keys, proof
+from herdbook.core.proof.anchor import Anchor
 from herdbook.core.proof.anchor_file import append_anchor, read_anchor_file
-from herdbook.core.proof.checkpoint import Anchor
 from herdbook.core.transfer.backup import check_outside
 from herdbook.events.errors import CallerError
 from herdbook.events.facts import AnchorReceived

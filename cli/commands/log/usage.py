@@ -14,7 +14,7 @@ from herdbook.cli.invocation import Invocation
 from herdbook.cli.options import NoRefresh
 from herdbook.cli.output import Column, Piece, Row
 from herdbook.core import Usage, UsageDimension, UsageRow
-from herdbook.core.fleet import questions
+from herdbook.core.fleet import queries
 from herdbook.presentation import usage as texts
 
 
@@ -59,7 +59,7 @@ async def usage(
     end = None if until is None else parse(until)
     look = not no_refresh and end is None
     async with invocation.reading(refresh=look) as fleet:
-        found = await questions.usage(
+        found = await queries.usage(
             fleet, by or UsageDimension.MODEL, since=begin, until=end
         )
     screen = invocation.screen

@@ -15,7 +15,7 @@ from herdbook.cli.output import Piece, line
 from herdbook.cli.render import models_table, ranking
 from herdbook.cli.render.model_card import Card
 from herdbook.core import Fleet, ModelRole
-from herdbook.core.fleet import questions
+from herdbook.core.fleet import queries
 from herdbook.core.models.sizes import parse_size
 from herdbook.presentation import shapes
 from herdbook.presentation.filtering import CAPABILITIES, STATES, ModelFilter, checked
@@ -149,13 +149,13 @@ async def recommend(
     async with invocation.reading(refresh=not no_refresh) as fleet:
         screen, several = invocation.screen, fleet.is_several
         if role is None:
-            answers = [await questions.explain(fleet, each) for each in ModelRole]
+            answers = [await queries.explain(fleet, each) for each in ModelRole]
             if invocation.json:
                 screen.write_json(answers)
             else:
                 ranking.show_overview(screen, answers, invocation.now, nodes=several)
             return DONE
-        answer = await questions.explain(fleet, role)
+        answer = await queries.explain(fleet, role)
         if invocation.json:
             screen.write_json(answer)
         else:
@@ -180,7 +180,7 @@ async def suggest(
     """Suggest models to pull for a role."""
     limit = None if memory is None else read_size(memory)
     async with invocation.reading(refresh=not no_refresh) as fleet:
-        found = await questions.suggest(fleet, role, memory_bytes=limit)
+        found = await queries.suggest(fleet, role, memory_bytes=limit)
         if invocation.json:
             invocation.screen.write_json([shapes.suggested(each) for each in found])
         else:

@@ -19,7 +19,7 @@ from herdbook.cli.lookup import node_for
 from herdbook.cli.options import DryRun, Models
 from herdbook.cli.render import costs, progress
 from herdbook.core import Fleet, HistoryFilter, ModelManager, PullProgress
-from herdbook.core.fleet import questions
+from herdbook.core.fleet import queries
 from herdbook.presentation import shapes, wording
 
 _ENDS = frozenset({"PullCompleted", "ModelUpdated", "UpdateUnchanged"})
@@ -80,7 +80,7 @@ async def _node_to_pull(
     """
     if await fleet.on_which(model):
         return await node_for(invocation, fleet, model)
-    return await questions.node_to_pull(fleet, model)
+    return await queries.node_to_pull(fleet, model)
 
 
 class PullFollower:

@@ -8,7 +8,7 @@ from litestar import Response, get
 from litestar.params import FromPath
 
 from herdbook.core import ModelStatus
-from herdbook.core.fleet import questions
+from herdbook.core.fleet import queries
 from herdbook.presentation.costs import (
     fetch_text,
     free_text,
@@ -61,7 +61,7 @@ async def confirm_page(
     page = await visit(request, model=name_of(name))
     status = page.read_model.status(name_of(name))
     if action is Action.PULL and page.several and NODE not in request.query_params:
-        manager = await questions.node_to_pull(page.service.fleet, status.name)
+        manager = await queries.node_to_pull(page.service.fleet, status.name)
         node = manager.latest().node
         return redirect(page.links.model(status.name, action, node=node))
     page.require(needed(action), status.name, f"cannot be {PARTICIPLES[action]}")

@@ -14,7 +14,7 @@ from herdbook.core import (
     ModelStatus,
 )
 from herdbook.core.concurrency.time_slice import TimeSlice
-from herdbook.core.fleet import questions
+from herdbook.core.fleet import queries
 from herdbook.presentation import facts, wording
 from herdbook.presentation import nodes as nodes_shape
 from herdbook.presentation.filtering import (
@@ -242,7 +242,7 @@ async def pull_by_name(
         )
     read_model = page.read_model
     if page.several and not page.node:
-        manager = await questions.node_to_pull(page.service.fleet, model.strip())
+        manager = await queries.node_to_pull(page.service.fleet, model.strip())
         read_model = page.of(manager.latest().node)
     name = read_model.spelled(model.strip())
     word = "update" if read_model.status(name).present else "pull"

@@ -16,7 +16,7 @@ from herdbook.core import (
     Suggestion,
 )
 from herdbook.core.concurrency.time_slice import TimeSlice
-from herdbook.core.fleet import questions
+from herdbook.core.fleet import queries
 from herdbook.presentation import wording
 from herdbook.presentation.shapes import recommendation
 from herdbook.projections.roles import NEEDS
@@ -97,7 +97,7 @@ async def roles_page(request: AnyRequest) -> Response[str]:
         if page.past or len(nodes) == 1:
             answer = recommendation(nodes, role)
         else:
-            answer = await questions.explain(page.service.fleet, role)
+            answer = await queries.explain(page.service.fleet, role)
         await time_slice.checkpoint()
         found = registry.suggest(role, present=known, used=used)
         await time_slice.checkpoint()

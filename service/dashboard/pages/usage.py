@@ -10,7 +10,7 @@ from litestar import Response, get
 from markupsafe import Markup
 
 from herdbook.core import Usage, UsageDimension, UsageRow
-from herdbook.core.fleet import questions
+from herdbook.core.fleet import queries
 from herdbook.presentation import usage as texts
 from herdbook.presentation.wording import counted
 from herdbook.service.dashboard.charts.usage import Bar, span_of, usage_chart
@@ -167,7 +167,7 @@ async def _usage(
     until = page.read_model.position if page.past else None
     if page.node:
         return await page.manager.usage(by, since=since, until=until)
-    return await questions.usage(page.service.fleet, by, since=since, until=until)
+    return await queries.usage(page.service.fleet, by, since=since, until=until)
 
 
 async def _table(

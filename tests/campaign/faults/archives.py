@@ -23,7 +23,7 @@ from campaign.faults.truth import (
 )
 
 from herdbook.cli import run
-from herdbook.core.archives import steps
+from herdbook.core.archives import archiving
 from herdbook.events.errors import StoreError
 from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import ANY
@@ -64,7 +64,7 @@ def archived_log(folder: Path) -> list[Row]:
 
 def archive(folder: Path, journal: Journal) -> None:
     """Archive the old events, and delete them in several transactions."""
-    steps.AT_ONCE = 400
+    archiving.AT_ONCE = 400
     os.chdir(folder)
     if run(["--db", "herd.db", *WORDS]) == 0:
         journal.acknowledge("done")

@@ -13,7 +13,7 @@ import pytest
 
 from herdbook.core import CallerError, ManualClock, Storage, SystemClock
 from herdbook.core.proof import merkle_tree
-from herdbook.core.proof.checkpoint import Anchor, parse_anchors
+from herdbook.core.proof.anchor import Anchor, parse_anchors
 from herdbook.core.proof.keys import PublicKey, new_key, parse_public_key, sign
 from herdbook.core.proof.merkle_tree import EventTree
 from herdbook.core.proof.proof import (

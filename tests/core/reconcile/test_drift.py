@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from herdbook.core.ollama.held_connection import Continuity
+from herdbook.core.ollama.restart_detection import Continuity
 from herdbook.core.reconcile.drift import Comparison, Drift, orphaned
 from herdbook.core.reconcile.server_state import ListedModel, ServerState
 from herdbook.events import facts

@@ -15,7 +15,7 @@ import pytest
 from support.log_lines import append, changed, export_of, lines_of
 
 from herdbook.core import CallerError, Storage, SystemClock
-from herdbook.core.proof.checkpoint import parse_anchors
+from herdbook.core.proof.anchor import parse_anchors
 from herdbook.core.transfer.contents import Selection
 from herdbook.core.transfer.export import export, export_to_file
 from herdbook.core.transfer.export_check import ExportCheck

@@ -13,8 +13,8 @@ from support.log_lines import append
 from herdbook.core import Storage, SystemClock
 from herdbook.core.clock import ManualClock
 from herdbook.core.errors import CallerError
+from herdbook.core.proof.anchor import parse_anchors
 from herdbook.core.proof.anchor_file import read_anchor_file
-from herdbook.core.proof.checkpoint import parse_anchors
 from herdbook.core.proof.keys import new_key
 from herdbook.core.proof.proof import check_anchors, make_anchor
 from herdbook.core.upkeep import publish

@@ -12,8 +12,8 @@ from support.gateway_fixture import OK, Uses, gateway, request_of, scripted
 
 from herdbook.gateway.access.checks import Caller
 from herdbook.gateway.access.limits import Limits
-from herdbook.gateway.recording.coding import Decoder
-from herdbook.gateway.recording.forms import FormScan
+from herdbook.gateway.recording.compression import Decoder
+from herdbook.gateway.recording.multipart import FormScan
 
 FORM = (
     b'--xyz\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n'

@@ -12,7 +12,7 @@ from support.service_program import RunningService, run_in_thread, run_service
 
 from herdbook.cli import run
 from herdbook.core import Storage, SystemClock
-from herdbook.core.proof.checkpoint import Anchor
+from herdbook.core.proof.anchor import Anchor
 from herdbook.core.proof.proof import make_anchor
 from herdbook.service.auth.tokens import Role, Token, sha256_of
 

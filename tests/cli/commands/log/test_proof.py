@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives import serialization
 from support.cli_runner import Herdbook
 
 from herdbook.core import CallerError
+from herdbook.core.proof.anchor import parse_anchors
 from herdbook.core.proof.anchor_file import append_anchor
-from herdbook.core.proof.checkpoint import parse_anchors
 
 PAGE = (Path(__file__).parents[4] / "docs" / "proof.md").read_text()
 PROGRAM = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0]

@@ -28,7 +28,7 @@ from herdbook.core.archives.signature import sign
 from herdbook.core.clock import Clock
 from herdbook.core.history.position_at import position_at
 from herdbook.core.log.storage import Storage
-from herdbook.core.proof.checkpoint import ORIGIN
+from herdbook.core.proof.anchor import ORIGIN
 from herdbook.core.proof.keys import check_key
 from herdbook.core.proof.merkle_tree import EventTree
 from herdbook.core.transfer.private_directory import private_directory

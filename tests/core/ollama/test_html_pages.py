@@ -6,7 +6,7 @@ import pytest
 
 from herdbook.core.errors import BadAnswerError, RefusedError
 from herdbook.core.ollama.failures import Request
-from herdbook.core.ollama.pages import page_text
+from herdbook.core.ollama.html_pages import page_text
 from herdbook.core.ollama.requests import Call, read, refusal
 from herdbook.core.ollama.wire import VersionAnswer
 

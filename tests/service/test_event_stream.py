@@ -10,7 +10,13 @@ from pathlib import Path
 from support.manager_fixture import SandboxServer, serve_sandbox
 
 from herdbook.core import Fleet, HistoryFilter, ModelManager, RecordedEvent
-from herdbook.service.live import EndOfStream, Heartbeat, Live, Reason, StreamFilter
+from herdbook.service.event_stream import (
+    EndOfStream,
+    Heartbeat,
+    Live,
+    Reason,
+    StreamFilter,
+)
 
 ALL = StreamFilter()
 HERE = "gemma3:4b"

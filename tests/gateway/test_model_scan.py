@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from herdbook.gateway.recording.scan import ModelScan
+from herdbook.gateway.recording.model_scan import ModelScan
 
 values = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.text()),

@@ -14,7 +14,7 @@ import pytest
 from support.archives import BEGIN, LENGTH, answers, archive_all, new_event, opened
 
 from herdbook.core import SystemClock
-from herdbook.core.archives import steps
+from herdbook.core.archives import archiving
 from herdbook.core.archives.signature import check_signatures
 from herdbook.core.checks.verification import verify
 from herdbook.core.proof import keys
@@ -82,7 +82,7 @@ async def test_log_of_an_older_schema_is_archived(filled: Path, tmp_path: Path) 
 
 async def test_too_few_events_are_not_archived(path: Path) -> None:
     async with opened(path) as storage:
-        planned = await steps.plan(storage, BEGIN + timedelta(minutes=1000), path)
+        planned = await archiving.plan(storage, BEGIN + timedelta(minutes=1000), path)
         assert (planned.events, planned.available) == (0, 1000)
     with pytest.raises(CallerError, match="at least 1,024 events"):
         await archive_all(path, minutes=BLOCK - 50)
@@ -91,9 +91,9 @@ async def test_too_few_events_are_not_archived(path: Path) -> None:
 
 async def test_last_event_is_never_archived(path: Path) -> None:
     async with opened(path) as storage:
-        planned = await steps.plan(storage, BLOCK * 2 + 1, path)
+        planned = await archiving.plan(storage, BLOCK * 2 + 1, path)
         assert planned.last == BLOCK * 2
-        planned = await steps.plan(storage, 10**9, path)
+        planned = await archiving.plan(storage, 10**9, path)
         assert planned.last == BLOCK * 2
 
 
@@ -107,9 +107,9 @@ async def test_another_file_is_never_overwritten(path: Path) -> None:
 
 async def test_second_process_is_refused_while_one_archives(path: Path) -> None:
     async with opened(path) as first, opened(path) as second:
-        await steps.finish(first)
+        await archiving.finish(first)
         with pytest.raises(CallerError, match="archived by another process"):
-            await steps.finish(second)
+            await archiving.finish(second)
 
 
 async def test_damaged_log_is_not_archived(path: Path) -> None:
@@ -127,21 +127,21 @@ async def test_damaged_log_is_not_archived(path: Path) -> None:
 
 async def test_deletion_needs_the_file(path: Path) -> None:
     async with opened(path) as storage:
-        store, delete = steps.archived_store(storage), "delete_archived"
-        planned = await steps.plan(storage, 10**9, path)
+        store, delete = archiving.archived_store(storage), "delete_archived"
+        planned = await archiving.plan(storage, 10**9, path)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(type(store), delete, _interrupted)
             with pytest.raises(InterruptedError):
-                await steps.archive(
+                await archiving.archive(
                     storage, planned, SystemClock(), node="local", actor="cli:test"
                 )
         assert await store.has_archived()
         whole = planned.file.read_bytes()
         planned.file.write_bytes(whole[:-1])
         with pytest.raises(CorruptLogError, match="Nothing was deleted"):
-            await steps.finish(storage)
+            await archiving.finish(storage)
         planned.file.write_bytes(whole)
-        assert await steps.finish(storage) == 2 * BLOCK
+        assert await archiving.finish(storage) == 2 * BLOCK
         assert (await verify(storage)).findings == ()
 
 

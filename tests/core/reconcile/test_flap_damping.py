@@ -7,7 +7,7 @@ from support.manager_fixture import recorded_events, serve_manager, serve_sandbo
 
 from herdbook.core import ManagerSettings
 from herdbook.core.clock import ManualClock
-from herdbook.core.reconcile.damping import (
+from herdbook.core.reconcile.flap_damping import (
     FIRST_HOLD_S,
     LASTING_SHARE,
     LONGEST_HOLD_S,

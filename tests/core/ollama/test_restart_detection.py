@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from herdbook.core.clock import SystemClock
-from herdbook.core.ollama.held_connection import (
+from herdbook.core.ollama.restart_detection import (
     UNEXPLAINED,
     Continuity,
     HeldConnection,
