@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from herdbook.cli.completion import complete_model, complete_node, complete_role
+from herdbook.cli.errors import UsageError
 from herdbook.core import ModelRole
+from herdbook.core.models.sizes import parse_size
 
 Model = Annotated[
     str,
@@ -84,3 +86,17 @@ Node = Annotated[
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+
+
+def read_size(text: str) -> int:
+    """Return the bytes of a size: ``16GB``, ``8 GiB``.
+
+    Raises:
+        UsageError: The text is not a size.
+    """
+    size = parse_size(text)
+    if size is None:
+        raise UsageError(
+            f"{text[:80]!r}", "is not a size", "Include a unit, such as 16GB"
+        )
+    return size

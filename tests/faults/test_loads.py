@@ -11,7 +11,7 @@ from faults.cli_view import RunScenario, output_lines
 from support.manager_fixture import SandboxServer, error_of
 
 from herdbook import sandbox
-from herdbook.cli.commands.models.change import unload
+from herdbook.cli.commands.models.load import unload
 from herdbook.core import (
     BusyError,
     BusyServerError,

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from herdbook.cli.app import HISTORY, verb
-from herdbook.cli.commands.log.events import events_between
 from herdbook.cli.commands.log.filters import (
     EXAMPLES,
     Actors,
@@ -19,6 +18,7 @@ from herdbook.cli.commands.log.filters import (
     Until,
     chosen_events,
 )
+from herdbook.cli.commands.log.log import events_between
 from herdbook.cli.completion import complete_role
 from herdbook.cli.errors import NothingFoundError
 from herdbook.cli.invocation import Invocation

@@ -11,10 +11,9 @@ from typing import Annotated
 import typer
 
 from herdbook.cli.app import CHANGE, verb
-from herdbook.cli.commands.models.inspect import read_size
 from herdbook.cli.errors import DONE, FAILED
 from herdbook.cli.invocation import Invocation
-from herdbook.cli.options import Yes
+from herdbook.cli.options import Yes, read_size
 from herdbook.cli.output import Column, Piece, Row
 from herdbook.core import AmbiguousNodeError, Fleet, HerdbookError, ModelManager
 from herdbook.core.desired.desired import DesiredSet, read

@@ -7,8 +7,8 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
-from herdbook.cli.commands.models.inspect import read_size
 from herdbook.cli.errors import UsageError
+from herdbook.cli.options import read_size
 from herdbook.core.errors.suggestions import did_you_mean
 from herdbook.events.facts import NodeSettings
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 
 from herdbook.cli.app import INSPECT, verb
-from herdbook.cli.commands.log.events import events_between
 from herdbook.cli.commands.log.history import show_entries
+from herdbook.cli.commands.log.log import events_between
 from herdbook.cli.errors import DONE, exit_code
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.output import Piece

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from support.cli_runner import Herdbook, SandboxThread
 
-from herdbook.cli.commands.models.inspect import read_size
+from herdbook.cli.options import read_size
 from herdbook.presentation.wording import NOTHING
 
 MODEL_KEYS = {

@@ -1,4 +1,4 @@
-"""Verbs for a desired set of models: ``apply`` and ``freeze``.
+"""The verb ``apply``: change the server to match a desired set of models.
 
 Only models that the plan shows are deleted, and only after confirmation: a question
 on a terminal, ``--yes`` elsewhere.
@@ -18,11 +18,10 @@ from herdbook.cli.app import CHANGE, verb
 from herdbook.cli.errors import DONE, FAILED, UsageError
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.lookup import only_node
-from herdbook.cli.options import NoRefresh
 from herdbook.cli.output import Column, Piece, Row
 from herdbook.cli.render import progress
 from herdbook.core import Fleet, ModelManager
-from herdbook.core.desired.desired import DesiredSet, read, toml_text
+from herdbook.core.desired.desired import DesiredSet, read
 from herdbook.core.desired.plan import (
     ConfigureStep,
     DeleteStep,
@@ -268,21 +267,3 @@ class _PlanRun:
         else:
             self._screen.write(f"{self._node}: {text}" if self._node else text)
             self._screen.stream.flush()
-
-
-@verb("freeze", CHANGE)
-async def freeze(invocation: Invocation, *, no_refresh: NoRefresh = False) -> None:
-    """Print the models of all nodes as a desired set for apply.
-
-    Includes their settings and whether they are loaded; with several nodes, also the
-    nodes that have them.
-    """
-    async with invocation.reading(refresh=not no_refresh) as fleet:
-        frozen = await fleet.freeze()
-        if invocation.json:
-            invocation.screen.write_json(frozen)
-            return
-        names, position = fleet.names, fleet.home.latest().position
-    now = f"{invocation.now.at:%Y-%m-%d %H:%M} UTC"
-    head = f"# Models of {', '.join(names)} on {now} (event #{position})"
-    print(f"{head}\n\n{toml_text(frozen)}", end="", file=invocation.screen.stream)

@@ -1,4 +1,4 @@
-"""Verbs for the current state: ``ls``, ``show``, ``recommend`` and ``suggest``."""
+"""The verb ``ls``: the models, with work in progress."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ from typing import Annotated
 import typer
 
 from herdbook.cli.app import INSPECT, verb
-from herdbook.cli.errors import DONE, NOT_FOUND, UsageError
 from herdbook.cli.invocation import Invocation
-from herdbook.cli.lookup import known_status, node_for
-from herdbook.cli.options import AnyRole, Model, NoRefresh, Role
+from herdbook.cli.options import NoRefresh, read_size
 from herdbook.cli.output import Piece, line
-from herdbook.cli.render import models_table, ranking
-from herdbook.cli.render.model_card import Card
-from herdbook.core import Fleet, ModelRole
-from herdbook.core.fleet import queries
-from herdbook.core.models.sizes import parse_size
+from herdbook.cli.render import models_table
+from herdbook.core import Fleet
 from herdbook.presentation import shapes
 from herdbook.presentation.filtering import CAPABILITIES, STATES, ModelFilter, checked
 from herdbook.presentation.sorting import SORT_KEYS, sort_models
@@ -118,84 +113,3 @@ def _advice(fleet: Fleet, *, asked: bool) -> str:
     if unreached and notices:
         return f"{notices[0]}."
     return "No models yet. To find one: herdbook suggest general"
-
-
-@verb("show", INSPECT)
-async def show(
-    invocation: Invocation, model: Model, *, no_refresh: NoRefresh = False
-) -> None:
-    """Show one model: details, their sources, settings, use."""
-    async with invocation.reading(refresh=not no_refresh) as fleet:
-        manager = await node_for(invocation, fleet, model)
-        models = await manager.now()
-        status = known_status(models, model)
-        if invocation.json:
-            invocation.screen.write_json(shapes.model(status, models))
-            return
-        entries = (await manager.available_history(status.name)).entries
-        shown = Card(status, models, entries, invocation.now)
-        invocation.screen.write_lines(shown.lines())
-
-
-@verb("recommend", INSPECT)
-async def recommend(
-    invocation: Invocation, role: AnyRole = None, *, no_refresh: NoRefresh = False
-) -> int:
-    """Recommend a model for a role, with reasons.
-
-    Also lists the models that do not fit. Without a role, shows the first choice for
-    each. The exit code is 3 if no model fits.
-    """
-    async with invocation.reading(refresh=not no_refresh) as fleet:
-        screen, several = invocation.screen, fleet.is_several
-        if role is None:
-            answers = [await queries.explain(fleet, each) for each in ModelRole]
-            if invocation.json:
-                screen.write_json(answers)
-            else:
-                ranking.show_overview(screen, answers, invocation.now, nodes=several)
-            return DONE
-        answer = await queries.explain(fleet, role)
-        if invocation.json:
-            screen.write_json(answer)
-        else:
-            registry = fleet.registry
-            ranking.show(screen, answer, registry, invocation.now, nodes=several)
-        return DONE if answer.chosen else NOT_FOUND
-
-
-@verb("suggest", INSPECT)
-async def suggest(
-    invocation: Invocation,
-    role: Role,
-    *,
-    memory: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE", help="Only models that need at most SIZE, such as 16GB."
-        ),
-    ] = None,
-    no_refresh: NoRefresh = False,
-) -> None:
-    """Suggest models to pull for a role."""
-    limit = None if memory is None else read_size(memory)
-    async with invocation.reading(refresh=not no_refresh) as fleet:
-        found = await queries.suggest(fleet, role, memory_bytes=limit)
-        if invocation.json:
-            invocation.screen.write_json([shapes.suggested(each) for each in found])
-        else:
-            ranking.show_suggestions(invocation.screen, found, role)
-
-
-def read_size(text: str) -> int:
-    """Return the bytes of a size: ``16GB``, ``8 GiB``.
-
-    Raises:
-        UsageError: The text is not a size.
-    """
-    size = parse_size(text)
-    if size is None:
-        raise UsageError(
-            f"{text[:80]!r}", "is not a size", "Include a unit, such as 16GB"
-        )
-    return size
