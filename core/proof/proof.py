@@ -128,7 +128,7 @@ async def prove_consistency(
         CorruptLogError: The log does not have what was anchored.
         StoreError: The log cannot be read.
     """
-    if first.position > second.position:
+    if first.origin == second.origin and first.position > second.position:
         raise CallerError(
             "the first anchor",
             f"ends at #{first.position}, after the second one, #{second.position}",

@@ -189,6 +189,9 @@ async def test_shorter_and_other_logs_do_not_match(log: Path, tmp_path: Path) ->
         [different] = await check_anchors(other, [anchor])
         with pytest.raises(CallerError, match="another log"):
             await prove(other, 1, anchor)
+        early = msgspec.structs.replace(await make_anchor(other, CLOCK), position=1)
+        with pytest.raises(CallerError, match="another log"):
+            await prove_consistency(other, anchor, early)
 
     assert "after the end" in shorter.message
     assert "another log" in different.message
