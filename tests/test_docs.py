@@ -23,6 +23,7 @@ from herdbook.events.sqlite.store import SQLiteEventStore
 from herdbook.events.store import ANY
 
 ROOT = Path(__file__).parent.parent
+FOLDERS = "core events projections presentation service gateway cli sandbox tests"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
 
 
@@ -232,6 +233,20 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
 
     missing = [link for link in links if not (page.parent / link).exists()]
     missing += [path for path in paths if not (ROOT / path).exists()]
+    assert missing == []
+
+
+def test_architecture_names_only_files_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    files = [
+        path.as_posix()
+        for folder in (ROOT / each for each in FOLDERS.split())
+        for path in folder.rglob("*.*")
+    ]
+    named = set(re.findall(r"`([\w/]+\.(?:py|sql|js))`", page))
+
+    missing = [name for name in named if not any(f.endswith(f"/{name}") for f in files)]
+
     assert missing == []
 
 

@@ -133,11 +133,11 @@ def test_import_that_begins_later_creates_no_log(
 ) -> None:
     file, new = tmp_path / "later.jsonl", tmp_path / "new.db"
     herdbook("export", str(file), "--since", "#3")
+    lines = file.read_bytes()
+    writing = threading.Thread(target=file.write_bytes, args=[lines])
     if is_pipe:
-        lines = file.read_bytes()
         file.unlink()
         os.mkfifo(file)
-        writing = threading.Thread(target=file.write_bytes, args=[lines])
         writing.start()
 
     answer = herdbook("import", str(file), "--db", str(new))
