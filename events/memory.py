@@ -11,7 +11,6 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from datetime import UTC, datetime
 from socket import gethostname
-from types import TracebackType
 from typing import Self, TypeVar
 
 from herdbook.events import codec
@@ -242,12 +241,7 @@ class MemoryEventStore:
         """Return the store itself."""
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Close the store."""
         await self.close()
 
@@ -316,11 +310,6 @@ class MemoryInstances:
         """Return this object."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """End this instance."""
         self.close()

@@ -18,7 +18,6 @@ from collections.abc import (
 )
 from contextlib import suppress
 from datetime import datetime
-from types import TracebackType
 from typing import Self
 
 import msgspec
@@ -300,12 +299,7 @@ class PostgresEventStore:
         """Return the store itself."""
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Close the store."""
         await self.close()
 

@@ -14,7 +14,6 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from socket import gethostname
-from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 from uuid import UUID
@@ -218,12 +217,7 @@ class FileInstances:
         """Return this object."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Release the lock."""
         self.close()
 

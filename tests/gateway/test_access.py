@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import httpx
 import pytest
-from support.gateway_fixture import OK, gateway, raw, request_of, scripted
+from support.gateway_fixture import Echo, gateway, raw, scripted
 
 from herdbook.core import CallerError
 from herdbook.gateway.access.checks import Access, Caller
@@ -20,20 +18,6 @@ CALLERS = {
 def authenticate(secret: str, address: str) -> Caller | None:
     assert address == "127.0.0.1"
     return CALLERS.get(secret)
-
-
-class Echo:
-    """Answers every request, and remembers the heads."""
-
-    def __init__(self) -> None:
-        self.heads: list[bytes] = []
-
-    async def __call__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        while True:
-            self.heads.append((await request_of(reader))[0])
-            writer.write(OK)
 
 
 NEEDED = {

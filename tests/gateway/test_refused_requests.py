@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from support.gateway_fixture import (
     OK,
+    Echo,
     Raw,
     Uses,
     gateway,
     raw,
-    request_of,
     scripted,
     until,
 )
@@ -21,20 +21,6 @@ from support.gateway_fixture import (
 HOST = b"Host: localhost\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 HIDDEN = b"GET /hidden HTTP/1.1\r\n" + HOST + b"\r\n"
-
-
-class Echo:
-    """Answers every request, and remembers the heads."""
-
-    def __init__(self) -> None:
-        self.heads: list[bytes] = []
-
-    async def __call__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        while True:
-            self.heads.append((await request_of(reader))[0])
-            writer.write(OK)
 
 
 SMUGGLING = {

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from support.gateway_fixture import (
     OK,
+    Echo,
     Uses,
     gateway,
     raw,
@@ -20,21 +21,6 @@ from herdbook.events.facts import UseOutcome
 
 POST = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
 GET = b"GET /api/tags HTTP/1.1\r\nHost: localhost\r\n\r\n"
-
-
-class Echo:
-    """Answers every request with what was received."""
-
-    def __init__(self, answer: bytes = OK) -> None:
-        self.requests: list[tuple[bytes, bytes]] = []
-        self._answer = answer
-
-    async def __call__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        while True:
-            self.requests.append(await request_of(reader))
-            writer.write(self._answer)
 
 
 async def test_a_request_keeps_its_method_target_headers_and_body() -> None:

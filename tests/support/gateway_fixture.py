@@ -167,3 +167,23 @@ async def request_of(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
         return head, await reader.readuntil(b"0\r\n\r\n")
     length = lower.partition(b"content-length: ")[2].partition(b"\r\n")[0]
     return head, await reader.readexactly(int(length or b"0"))
+
+
+class Echo:
+    """Answers every request, and remembers what was received."""
+
+    def __init__(self, answer: bytes = OK) -> None:
+        self.requests: list[tuple[bytes, bytes]] = []
+        self._answer = answer
+
+    @property
+    def heads(self) -> list[bytes]:
+        """The heads of the requests."""
+        return [head for head, _ in self.requests]
+
+    async def __call__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        while True:
+            self.requests.append(await request_of(reader))
+            writer.write(self._answer)
