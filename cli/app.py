@@ -244,7 +244,7 @@ def _run(
                 f"cannot be used: {reason}",
                 "Grant access to it, or choose another path",
             ) from error
-        raise OutputError("the answer", f"cannot be written: {reason}") from error
+        raise OutputError("the output", f"cannot be written: {reason}") from error
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise StoppedError(
             invocation.verb,

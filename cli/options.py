@@ -52,7 +52,7 @@ NoRefresh = Annotated[
 ]
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", help="Show the cost, and change nothing."),
+    typer.Option("--dry-run", help="Show the cost without changing anything."),
 ]
 Port = Annotated[
     int,

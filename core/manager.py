@@ -429,8 +429,8 @@ class ModelManager(Commands):
         if any(anchor.origin.endswith(f"/{one.event_id}") for one in first.events):
             raise CallerError(
                 "the anchor",
-                "is of this log itself",
-                "Send it to another Herdbook, with a log of its own",
+                "is from this log itself",
+                "Send it to a Herdbook that has another log",
             )
         received = NewEvent(
             fact=anchor,

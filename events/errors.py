@@ -184,7 +184,7 @@ class LeaseLostError(ConflictError):
         self.lease = lease
         super().__init__(
             f"the lease of {lease}",
-            "is not held by this process any more",
+            "is no longer held by this process",
             "Another process has taken over",
         )
 
@@ -230,7 +230,7 @@ class UnknownEventTypeError(CorruptLogError):
         self.schema = schema
         super().__init__(
             f"event type {type_} (schema {schema})",
-            "is unknown to this version",
+            "is unknown to this version of Herdbook",
             "Use the version of Herdbook that recorded it, or a newer one",
         )
 

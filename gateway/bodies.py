@@ -61,7 +61,10 @@ def check_body(wanted: Wanted, body: bytes | None) -> None:
     caller = wanted.caller
     if body is None:
         if caller.limits.models:
-            raise Refusal(413, "A token limited to models cannot send this much.")
+            raise Refusal(
+                413,
+                "The body is too large for a token that is limited to certain models.",
+            )
         return
     only_reads = caller.role == READ and wanted.endpoint.path in LOADS
     if only_reads and only_loads(body):
@@ -79,11 +82,17 @@ def _has_checked_body(wanted: Wanted, *, compressed: bool) -> bool:
     named = endpoint.effect is not Effect.NONE or endpoint.path in NAMING
     if named and endpoint.path not in FORMS:
         if compressed:
-            raise Refusal(403, "A token limited to models cannot send this coding.")
+            raise Refusal(
+                403,
+                "A token that is limited to certain models cannot use this content "
+                "coding.",
+            )
         return request.method not in SAFE_METHODS
     if request.method not in SAFE_METHODS:
         raise Refusal(
-            403, f"A token limited to models cannot use {endpoint.path[:200]}."
+            403,
+            f"A token that is limited to certain models cannot use "
+            f"{endpoint.path[:200]}.",
         )
     card = endpoint.path.removeprefix(MODEL_CARDS)
     if card != endpoint.path:

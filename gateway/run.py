@@ -127,7 +127,7 @@ def _checked_access(
     if settings.plain and settings.roles:
         raise CallerError(
             "the gateway",
-            "cannot list roles and change no request",
+            "cannot list roles while forwarding requests unchanged",
             "Leave out --plain or --roles",
         )
     return Access(settings.host, settings.hosts, authenticate)

@@ -6,8 +6,9 @@ cause next to it. Numbers are rounded for people.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import assert_never
+from typing import Final, assert_never
 
 import msgspec
 
@@ -171,15 +172,26 @@ def _pulled(fact: Fact) -> str:
     )
 
 
+_REPEATED: Final = re.compile(r"^\S+ cannot be (pulled|fetched|loaded): ")
+
+
 def _failed(fact: Fact) -> str:
     match fact:
         case facts.PullFailed():
-            return f"pull failed{_at(fact)}: {fact.message}"
+            return f"pull failed{_at(fact)}: {_reason(fact.message)}"
         case facts.UpdateFailed():
-            return f"update failed{_at(fact)}: {fact.message}"
+            return f"update failed{_at(fact)}: {_reason(fact.message)}"
         case _:
             assert isinstance(fact, facts.LoadFailed)
-            return f"load failed: {fact.message}"
+            return f"load failed: {_reason(fact.message)}"
+
+
+def _reason(message: str) -> str:
+    """Return the message of a failure without the words that the sentence repeats.
+
+    Logs of older versions have ``cannot be fetched``.
+    """
+    return _REPEATED.sub("", message)
 
 
 def _at(fact: facts.PullFailed | facts.UpdateFailed) -> str:
@@ -288,7 +300,7 @@ def _outcome(outcome: UseOutcome, failure: str) -> list[str]:
         case UseOutcome.COMPLETED:
             return []
         case UseOutcome.CLIENT_LEFT:
-            return ["client left"]
+            return ["client disconnected"]
         case UseOutcome.FAILED:
             return [f"failed: {failure}"]
         case _:
@@ -314,7 +326,7 @@ def _not_recorded(fact: Fact) -> str:
 
 def _anchor_received(fact: Fact) -> str:
     assert isinstance(fact, facts.AnchorReceived)
-    return f"received an anchor of {fact.origin} at #{fact.position}"
+    return f"received an anchor of the log {fact.origin} at #{fact.position}"
 
 
 def _log_archived(fact: Fact) -> str:
@@ -346,12 +358,12 @@ def _was(fact: facts.ConfigurationChanged, name: str) -> str:
 
 def _reached(fact: Fact) -> str:
     assert isinstance(fact, facts.NodeReached)
-    return f"reached at {fact.url}: Ollama {fact.version}"
+    return f"server reached at {fact.url}: Ollama {fact.version}"
 
 
 def _lost(fact: Fact) -> str:
     assert isinstance(fact, facts.NodeLost)
-    return f"lost: {fact.message}"
+    return f"server lost: {fact.message}"
 
 
 def _moved(fact: Fact) -> str:

@@ -65,8 +65,8 @@ class Work(msgspec.Struct, frozen=True):
         total_bytes: Total size, if known, bytes.
         insecure: Whether the registry may be used without TLS.
         operation: Correlation id of its events, if they have one.
-        cancelled_by: Who requested from another instance to cancel it; None if nobody
-            did.
+        cancelled_by: Who requested its cancellation from another instance; None if
+            nobody did.
     """
 
     activity: Activity

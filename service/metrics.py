@@ -259,7 +259,7 @@ class _Gauges:
         self._counted_restarts: dict[str, int] = {}
         self._upkeep_at = gauge(
             "upkeep_last_timestamp_seconds",
-            "When a backup or an anchor was made last, Unix time.",
+            "Time of the last backup or anchor, Unix time.",
             "task",
         )
         self._upkeep_position = gauge(

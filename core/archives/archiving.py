@@ -169,8 +169,8 @@ async def archive(
     if not planned.events:
         raise CallerError(
             "the log",
-            f"has {planned.available:,} events that can be archived",
-            f"An archive has at least {BLOCK:,} events. Choose a later time",
+            f"has only {planned.available:,} events that can be archived",
+            f"An archive needs at least {BLOCK:,} events. Choose a later time",
         )
     await _hold(storage)
     if key is not None:
@@ -343,8 +343,8 @@ def _translated(file: Path) -> Iterator[None]:
         raise StoreUnavailableError(
             str(file),
             f"cannot be written: {error.strerror or error}",
-            "Choose a directory that you may write with --to. Nothing was removed from "
-            "the log",
+            "Use --to to choose a directory that you can write to. Nothing was removed "
+            "from the log",
         ) from error
 
 
@@ -362,7 +362,7 @@ async def _check_name(file: Path, made: Archive) -> bool:
         return False
     raise CallerError(
         str(file),
-        "already exists, and is another file",
+        "already exists and is a different file",
         "Move it away, or choose another directory with --to",
     )
 
@@ -398,10 +398,10 @@ async def _shrink(storage: Storage, log: Path) -> str:
     try:
         _, used = await store.free_bytes()
         if used > MOST_REWRITTEN and len(living(log_file_path(log, "-instances"))) > 1:
-            return "another process uses it, and could not append meanwhile"
+            return "another process uses the file and could not append while it shrinks"
         await store.shrink()
     except StoreFullError:
-        return "the disk has no room to rewrite it"
+        return "the disk has too little space to rewrite it"
     except StoreError as error:
         return f"{error.subject} {error.state}"
     return ""

@@ -58,11 +58,11 @@ async def _differences(
 ) -> AsyncIterator[Finding]:
     """Yield how an archive differs from its event."""
     if fact is None:
-        yield _finding(archive, "is not announced by an event of the log")
+        yield _finding(archive, "is not mentioned in any event of the log")
         return
     recorded = fact.first, fact.last, fact.hash, fact.sha256, fact.root
     if recorded != (*_range(archive), archive.hash, archive.sha256, root.hex()):
-        yield _finding(archive, "differs from the event that announced it")
+        yield _finding(archive, "differs from the event that recorded it")
     try:
         views = await store.boundary_views(archive.last)
     except CorruptLogError as error:

@@ -71,8 +71,10 @@ def check_log(log: Path, now: datetime, *, mounts: Path = MOUNTS) -> list[Diagno
         mounts: The list of mounted file systems.
     """
     if is_read_only(log):
-        what = f"{log} cannot be written: it can be read, and nothing is recorded"
-        remedy = "To record events, give permission to write it and its directory"
+        what = f"{log} is read-only: it can be read, but nothing is recorded"
+        remedy = (
+            "To record events, grant write permission for the log and its directory"
+        )
         return [diagnosis("log", what, remedy, level=Level.WARNING)]
     try:
         found = [*_file(log, examine(log), now)]
@@ -178,12 +180,13 @@ def _kept_head(condition: Condition) -> Diagnosis:
     if condition.is_kept_damaged:
         return diagnosis(
             "kept_head",
-            "cannot be read, so a missing end of the log would not be noticed",
-            "The next event writes it again",
+            "cannot be read, so missing events at the end of the log would go "
+            "unnoticed",
+            "It is written again with the next event",
             level=Level.NOTICE,
         )
     if condition.kept is None:
-        return diagnosis("kept_head", "none yet; the next event writes it")
+        return diagnosis("kept_head", "none yet; it is written with the next event")
     return diagnosis(
         "kept_head", f"the saved head, #{condition.kept.position}, is in the log"
     )
@@ -243,7 +246,7 @@ def _permissions(log: Path) -> Iterator[Diagnosis]:
     found = [d for place in places if (d := check_mode(place, place.stat().st_mode))]
     yield from found
     if not found:
-        yield diagnosis("permissions", "only you may write the log")
+        yield diagnosis("permissions", "only you can write to the log")
 
 
 def check_mode(place: Path, mode: int) -> Diagnosis | None:
@@ -263,7 +266,7 @@ def check_mode(place: Path, mode: int) -> Diagnosis | None:
     return diagnosis(
         "permissions",
         f"{place} is writable by {who}",
-        f"Unless this is intended: chmod {'o' if everyone else 'g'}-w {place}",
+        f"If this is not intended, run: chmod {'o' if everyone else 'g'}-w {place}",
         level=Level.WARNING if everyone else Level.NOTICE,
     )
 

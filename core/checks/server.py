@@ -94,7 +94,7 @@ def check_latency(url: str, version: str, seconds: float) -> Diagnosis:
     what = f"Ollama {version} at {url} answers in {seconds * 1000:.0f} ms"
     if seconds <= SLOW_ANSWER_S:
         return diagnosis("server", what)
-    remedy = "It may be busy with a load, or its disk slow"
+    remedy = "It may be loading a model, or its disk may be slow"
     return diagnosis("server", what, remedy, level=Level.NOTICE)
 
 
@@ -105,7 +105,8 @@ def check_version(look: ServerAnswers) -> Diagnosis:
         return diagnosis(
             "version",
             f"Ollama {look.version} does not report {', or '.join(lacks)}",
-            "Update Ollama, or let the proxy in front of it pass all of /api",
+            "Update Ollama, or make the proxy in front of it forward all paths below "
+            "/api",
             level=Level.NOTICE,
         )
     if look.version == UNVERSIONED:
@@ -228,7 +229,7 @@ def _orphaned(runner: Runner, now: datetime) -> Diagnosis:
         "runners",
         f"{bytes_text(runner.size_bytes)} in memory for {runner.name}, which was "
         f"deleted; {_leaves(runner.expires_at, now)}",
-        "Wait, or restart the server: it cannot unload a deleted model",
+        "Wait, or restart the server: it cannot unload a model that was deleted",
         level=Level.WARNING,
     )
 
@@ -249,7 +250,7 @@ def _in_error(read_model: ReadModel) -> Iterator[Diagnosis]:
             has_remedy = command in failure.message
             yield diagnosis(
                 "errors",
-                f"{status.name} is in error: {failure.message}",
+                f"{status.name} failed: {failure.message}",
                 "" if has_remedy else f"Once that is fixed, run: {command}",
                 level=Level.WARNING,
             )
@@ -276,24 +277,24 @@ def check_partials(url: str, against: Checking) -> Diagnosis:
     held = sum(size.st_blocks for size in sizes) * 512  # POSIX: blocks of 512 bytes
     age = against.clock.now().timestamp() - min(size.st_mtime for size in sizes)
     what = (
-        f"{len(sizes)} unfinished in {folder} use {bytes_text(held)}, the oldest last "
-        f"written {duration_text(max(age, 0))} ago"
+        f"{len(sizes)} unfinished in {folder}, {bytes_text(held)} in total; the oldest "
+        f"was last written {duration_text(max(age, 0))} ago"
     )
     pulling = [*_pulling(against.read_model.statuses())]
     if pulling:
-        return diagnosis("partials", f"{what}; under way: {', '.join(pulling)}")
+        return diagnosis("partials", f"{what}; in progress: {', '.join(pulling)}")
     return diagnosis(
         "partials",
         what,
-        "Pull the same model again to resume; when the server starts, it removes those "
-        "older than an hour",
+        "To resume, pull the same model again. When the server starts, it removes "
+        "unfinished downloads older than an hour",
         level=Level.NOTICE,
     )
 
 
 def _unknown_partials(reason: str) -> Diagnosis:
-    what = f"unfinished downloads unknown ({reason})"
-    remedy = "Run doctor on the server's machine, with its OLLAMA_MODELS"
+    what = f"cannot check for unfinished downloads ({reason})"
+    remedy = "Run herdbook doctor on the server's machine, with the same OLLAMA_MODELS"
     return diagnosis("partials", what, remedy, level=Level.NOTICE)
 
 

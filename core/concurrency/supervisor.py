@@ -157,7 +157,8 @@ def check_tasks(tasks: Sequence[TaskStatus]) -> list[Diagnosis]:
         diagnosis(
             "background",
             f"{task.name.replace('_', ' ')} is failing: {task.failure}",
-            "It is retried. If this persists, check the log output and restart",
+            "Herdbook retries it. If it keeps failing, check the log output and "
+            "restart",
             level=Level.PROBLEM,
         )
         for task in tasks

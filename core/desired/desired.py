@@ -96,7 +96,7 @@ def parse(data: Mapping[str, object], *, origin: str = "data") -> DesiredSet:
     for name, table in tables.items():
         model = _model(origin, name, table)
         if name_key(model.name) in models:
-            raise _invalid(origin, name, "", f"{model.name} is defined twice")
+            raise _invalid(origin, name, "", "is defined twice")
         models[name_key(model.name)] = model
     return DesiredSet(models=tuple(models.values()), origin=origin)
 
@@ -107,7 +107,7 @@ def _model(origin: str, name: str, table: object) -> DesiredModel:
     try:
         canonical = canonical_name(name)
     except InvalidNameError as error:
-        raise _invalid(origin, name, "", str(error)) from error
+        raise _invalid(origin, name, "", f"{error.state}. {error.remedy}") from error
     loaded, note = table.get("loaded"), table.get("note", "")
     if not isinstance(loaded, bool | None):
         raise _invalid(origin, name, "loaded", f"must be true or false, not {loaded!r}")
@@ -117,7 +117,9 @@ def _model(origin: str, name: str, table: object) -> DesiredModel:
         nodes = msgspec.convert(table.get("nodes", ()), tuple[str, ...])
         tags = msgspec.convert(table.get("tags", {}), dict[str, str])
     except msgspec.ValidationError as error:
-        raise _invalid(origin, name, "", f"nodes or tags: {error}") from error
+        raise _invalid(
+            origin, name, "", f"has invalid nodes or tags: {error}"
+        ) from error
     return DesiredModel(
         name=canonical,
         loaded=loaded,
@@ -155,10 +157,10 @@ def _flat(table: Mapping[str, object]) -> Iterator[tuple[str, object]]:
 
 
 def _invalid(origin: str, model: str, key: str, reason: str) -> InvalidDesiredError:
-    parts = (f"model {model}" if model else "", f"key {key}" if key else "")
-    place = ", ".join(part for part in parts if part)
+    parts = (f"key {key}" if key else "", f"model {model}" if model else "")
+    place = " of ".join(part for part in parts if part)
     return InvalidDesiredError(
-        f"desired set {origin}", f"is not valid: {place}: {reason}"
+        f"desired set {origin}", f"is not valid: {place} {reason}"
     )
 
 

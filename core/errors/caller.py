@@ -135,7 +135,7 @@ class AmbiguousNodeError(CallerError):
         super().__init__(
             model or "the request",
             f"is on several nodes: {listed}" if model else "must name a node",
-            f"Name one of them with --node {nodes[0]}"
+            f"Choose one with --node {nodes[0]}"
             if model
             else f"Add --node NAME. Nodes: {listed}",
         )
@@ -157,7 +157,7 @@ class NoPlaceError(CallerError):
         super().__init__(
             model,
             f"cannot be placed on any node: {'; '.join(reasons)}",
-            "Change a node, or name one with --node",
+            "Change the settings of a node, or choose one with --node",
         )
 
 

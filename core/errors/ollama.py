@@ -37,7 +37,7 @@ class OllamaError(HerdbookError):
             raw=shortened(" ".join(raw.split()), 300)
         )
         remedy = (self.advice if advice is None else advice).format(subject=subject)
-        super().__init__(subject, state.removesuffix(": "), remedy)
+        super().__init__(subject, state.removesuffix(": ").removesuffix(" ()"), remedy)
 
 
 INTERNAL_ERROR = "internal_error"
@@ -93,10 +93,10 @@ class RefusedError(OllamaError):
     """The server refuses the request (host, origin, proxy), or the cloud is off."""
 
     code = "refused"
-    problem = "is refused by the server: {raw}"
+    problem = "was refused by the server: {raw}"
     advice = (
         "Ollama refuses foreign Host and Origin headers unless it listens on all "
-        "interfaces, and cloud models where the cloud is disabled"
+        "interfaces. It also refuses cloud models if the cloud is disabled"
     )
 
 
@@ -113,7 +113,7 @@ class ServerFailedError(OllamaError):
 
     code = "server_failed"
     problem = "failed on the server: {raw}"
-    advice = "See the log of the server"
+    advice = "See the server's log"
 
 
 class ModelDamagedError(OllamaError):
@@ -143,7 +143,7 @@ class CloudModelError(OllamaError):
     """The model runs in the cloud and cannot be loaded or unloaded here."""
 
     code = "elsewhere"
-    problem = "is a cloud model and is never in the memory of this server"
+    problem = "is a cloud model and is never loaded into the memory of this server"
 
 
 class LoadFailure(StrEnum):
@@ -167,13 +167,13 @@ _LOAD_FAILURES: Final = {
     ),
     LoadFailure.PROCESS_DIED: (
         "cannot be loaded: {raw}",
-        "See the log of the server",
+        "See the server's log",
     ),
     LoadFailure.INCOMPATIBLE: (
         "cannot be loaded: this version of Ollama does not support its file",
         "Update Ollama, or pull it again: herdbook pull {subject}",
     ),
-    LoadFailure.OTHER: ("cannot be loaded: {raw}", "See the log of the server"),
+    LoadFailure.OTHER: ("cannot be loaded: {raw}", "See the server's log"),
 }
 
 
@@ -234,11 +234,11 @@ _PULL_REFUSALS: Final = {
         "Check the name and the tag at https://ollama.com/search",
     ),
     PullRefusal.REGISTRY_UNREACHABLE: (
-        "cannot be pulled: the server cannot reach the registry: {raw}",
-        "Check the network of the server, then run: herdbook pull {subject}",
+        "cannot be pulled: the server cannot reach the registry ({raw})",
+        "Check the server's network, then run: herdbook pull {subject}",
     ),
     PullRefusal.REGISTRY_FAILED: (
-        "cannot be pulled: the registry failed: {raw}",
+        "cannot be pulled: the registry failed ({raw})",
         "Try again later: herdbook pull {subject}",
     ),
     PullRefusal.OTHER: ("cannot be pulled: {raw}", ""),
@@ -269,7 +269,7 @@ class PullRefusedError(PullError):
 
 
 class DiskFullError(PullError):
-    """The disk of the server is full; the data so far stays there."""
+    """The disk of the server is full; the downloaded part stays there."""
 
     code = "disk_full"
     problem = "cannot be pulled: the disk of the server is full"
@@ -285,7 +285,7 @@ class DigestMismatchError(PullError):
 
 
 class StalledError(PullError):
-    """No data arrived for too long; the data so far stays on the server.
+    """No data arrived for too long; the downloaded part stays on the server.
 
     Attributes:
         seconds: How long no data arrived.
@@ -305,8 +305,8 @@ class PullCutError(PullError):
     """The stream ended without ``success``: the server or the connection died."""
 
     code = "pull_cut"
-    problem = "cannot be pulled: the connection to the server broke: {raw}"
-    advice = "Check that the server runs, then run: herdbook pull {subject}"
+    problem = "cannot be pulled: the connection to the server broke ({raw})"
+    advice = "Check that the server is running, then run: herdbook pull {subject}"
 
 
 class PullCancelledError(PullError):

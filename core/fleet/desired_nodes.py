@@ -49,8 +49,8 @@ def joined(parts: Mapping[str, DesiredSet]) -> DesiredSet:
             if known.settings != model.settings:
                 raise InvalidDesiredError(
                     model.name,
-                    f"has other settings on {node} than on {known.nodes[0]}",
-                    "Freeze each node on its own, with --node",
+                    f"has different settings on {node} and on {known.nodes[0]}",
+                    "Freeze each node separately with --node",
                 )
             models[model.name] = msgspec.structs.replace(
                 known,

@@ -75,7 +75,7 @@ def node_url(node: str, given: str) -> str:
         raise CallerError(
             f"the address of node {node!r}",
             "contains a user or a password, which would be recorded",
-            "Leave it out, and name an environment variable with the API key: "
+            "Leave it out, and name an environment variable that contains the API key: "
             "--key-env NAME",
         )
     return base_url(given)
@@ -100,13 +100,13 @@ def check_settings(node: str, settings: NodeSettings) -> NodeSettings:
     }
     for name, each in texts.items():
         if len(each) > _MOST_TEXTS:
-            raise _invalid(node, name, f"has more than {_MOST_TEXTS} texts")
+            raise _invalid(node, name, f"has more than {_MOST_TEXTS} entries")
         for text in each:
             if not text or len(text) > _LONGEST_TEXT or not text.isprintable():
                 raise _invalid(
                     node,
                     name,
-                    f"has {text[:80]!r}, which is empty, long or unprintable",
+                    f"has {text[:80]!r}, which is empty, too long or not printable",
                 )
     return settings
 

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from herdbook.core.errors import CallerError
+from herdbook.core.errors import CallerError, InvalidAddressError
 from herdbook.core.errors.suggestions import did_you_mean
 from herdbook.core.fleet.members import check_settings, node_url
 from herdbook.core.models.sizes import parse_size
@@ -116,7 +116,7 @@ def _node(origin: str, name: str, table: object) -> DesiredNode:
         raise _invalid(origin, name, "", "must be a table")
     for key in sorted(table.keys() - _KINDS.keys()):
         hint = did_you_mean(key, _KINDS).strip()
-        raise _invalid(origin, name, key, f"is not known. {hint}".strip())
+        raise _invalid(origin, name, key, f"does not exist. {hint}".strip())
     for key, value in table.items():
         # A boolean is an int to Python, but no weight.
         if not isinstance(value, _KINDS[key]) or (
@@ -125,12 +125,20 @@ def _node(origin: str, name: str, table: object) -> DesiredNode:
             raise _invalid(origin, name, key, f"cannot be {value!r}"[:120])
     if "url" not in table:
         raise _invalid(origin, name, "url", "is missing")
+    settings = _settings(origin, name, table)
     try:
         check_node(name)
         url = node_url(name, table["url"])
-        settings = check_settings(name, _settings(origin, name, table))
+        check_settings(name, settings)
+    except InvalidAddressError as error:
+        problem = f"{error.state}. {error.remedy}"
+        raise _invalid(origin, name, f"url {error.subject}", problem) from error
     except CallerError as error:
-        raise _invalid(origin, name, "", str(error)) from error
+        raise CallerError(
+            f"nodes file {origin}",
+            f"is not valid: {error.subject} {error.state}",
+            error.remedy,
+        ) from error
     return DesiredNode(name=name, url=url, settings=settings)
 
 
@@ -144,7 +152,7 @@ def _settings(origin: str, name: str, table: Mapping[str, object]) -> NodeSettin
     try:
         return msgspec.convert(chosen, NodeSettings)
     except msgspec.ValidationError as error:
-        raise _invalid(origin, name, "", f"is not valid: {error}") from error
+        raise _invalid(origin, name, "", f"has invalid settings: {error}") from error
 
 
 def _invalid(origin: str, node: str, key: str, problem: str) -> CallerError:

@@ -119,10 +119,10 @@ def refusal(settings: NodeSettings, model: str, size_bytes: int | None) -> str:
     if settings.drained:
         return "is drained"
     if settings.models and not _matches(model, settings.models):
-        return f"only has {', '.join(settings.models)}"
+        return f"accepts only {', '.join(settings.models)}"
     most = settings.max_model_bytes
     if most is not None and size_bytes is not None and size_bytes > most:
-        return f"has models up to {most / 1e9:.1f} GB only"
+        return f"accepts only models up to {most / 1e9:.1f} GB"
     return ""
 
 

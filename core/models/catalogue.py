@@ -263,6 +263,7 @@ def _convert(value: object, type_: type[T], origin: str, where: str) -> T:
 
 def _invalid(origin: str, where: str, key: str, reason: str) -> InvalidCatalogueError:
     place = ", ".join(part for part in (where, f"key {key}" if key else "") if part)
+    place = f" in {place}" if place else ""
     return InvalidCatalogueError(
-        f"catalogue {origin}", f"is not valid: {place}: {reason}"
+        f"catalogue {origin}", f"is not valid{place}: {reason}"
     )

@@ -312,7 +312,7 @@ class ModelRegistry:
                 if lack is not None:
                     raise InvalidCatalogueError(
                         f"catalogue {upper.origin}",
-                        f"is not valid: role {role}, model {key}: {lack}",
+                        f"is not valid in role {role}, model {key}: {lack}",
                     )
 
 

@@ -179,7 +179,7 @@ class Operation:
             raise OperationEndedError(
                 self.name,
                 f"{self.activity} was {self.ending or Ending.CANCELLED}",
-                "The server keeps the data so far. Pull again to resume"
+                "The server keeps the downloaded part. Pull again to resume"
                 if self.activity is not Activity.LOAD
                 else "",
             )

@@ -35,7 +35,7 @@ from herdbook.projections.status import Failure, Work
 CANCEL_WITHIN_S: Final = 10.0
 """Time that the instance with an operation has to cancel it, seconds."""
 
-_RESUME: Final = "The server keeps the data so far. Pull again to resume"
+_RESUME: Final = "The server keeps the downloaded part. Pull again to resume"
 _CANCELLATIONS: Final = frozenset({PullCancelled, UpdateCancelled, LoadCancelled})
 _INTERRUPTIONS: Final = frozenset({PullInterrupted, UpdateInterrupted, LoadInterrupted})
 _ENDS: Final[Mapping[Activity, frozenset[type[Fact]]]] = {
@@ -221,8 +221,8 @@ def _does_not_cancel(name: str, work: Work) -> BusyError:
         name,
         f"has a running {work.activity} whose process did not respond within "
         f"{CANCEL_WITHIN_S:g} s",
-        "The request stays recorded: it takes effect once the process responds. Or end "
-        "that process",
+        "The request is recorded and takes effect once the process responds. "
+        "Otherwise, end that process",
     )
 
 

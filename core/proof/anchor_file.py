@@ -58,5 +58,5 @@ def read_anchor_file(file: Path) -> list[Anchor]:
         reason = error.strerror or str(error)
         raise CallerError(str(file), f"cannot be read: {reason}", "") from error
     except UnicodeError as error:
-        raise CallerError(str(file), "is not a text file of anchors", "") from error
+        raise CallerError(str(file), "is not a text file with anchors", "") from error
     return parse_anchors(text, source=str(file))

@@ -119,7 +119,9 @@ def new_key(path: Path, name: str) -> PublicKey:
 
     if not _NAME.fullmatch(name):
         raise CallerError(
-            f"{name[:60]!r}", "is not a name for a key", "Leave out spaces and '+'"
+            f"{name[:60]!r}",
+            "is not a valid name for a key",
+            "Leave out spaces and '+'",
         )
     key = Ed25519PrivateKey.generate()
     private = key.private_bytes(

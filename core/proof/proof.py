@@ -199,7 +199,7 @@ async def check_anchors(
             end = f"is after the end of the log, #{head.position}"
             found.append(_finding(anchor, end))
         elif anchor.origin != origin:
-            found.append(_finding(anchor, f"is of another log, {anchor.origin}"))
+            found.append(_finding(anchor, f"is from another log, {anchor.origin}"))
         elif problem := await _difference(storage, tree, anchor):
             found.append(_finding(anchor, problem))
     return found
@@ -221,7 +221,7 @@ async def _difference(storage: Storage, tree: EventTree, anchor: Anchor) -> str:
             return ""
     except UNREADABLE as error:
         return f"cannot be checked: {error.subject} {error.state}"
-    return "does not match: an event up to it was changed"
+    return "does not match the log: an event at or before its position was changed"
 
 
 async def _hash_at(storage: Storage, position: int) -> str:
@@ -236,7 +236,7 @@ async def _tree_of(storage: Storage, anchor: Anchor) -> EventTree:
     if anchor.origin != await _origin(storage):
         raise CallerError(
             "the anchor",
-            f"is of another log, {anchor.origin}",
+            f"is from another log, {anchor.origin}",
             "Choose that log with --db",
         )
     tree = await EventTree.read(storage, anchor.position)
@@ -244,7 +244,7 @@ async def _tree_of(storage: Storage, anchor: Anchor) -> EventTree:
         raise CorruptLogError(
             "the log",
             f"does not match the anchor at #{anchor.position}",
-            "An event up to it was changed. Run: herdbook verify",
+            "An event at or before that position was changed. Run: herdbook verify",
         )
     return tree
 

@@ -153,7 +153,7 @@ class ExportCheck:
             return
         if self._anchor is None:
             raise CallerError(
-                self.name, "has no anchor", "Export it with --key, to sign it"
+                self.name, "has no anchor", "Export it with --key to sign it"
             )
         if self._keys and not any(key.has_signed(self._anchor) for key in self._keys):
             raise CallerError(self.name, "is not signed by a key that was given")
@@ -180,8 +180,8 @@ class ExportCheck:
             raise self._damaged(f"has #{event.position}, which is not the next event")
         if not contents.selection.takes(event):
             raise self._damaged(
-                f"has #{event.position}, which is not of the streams and types of the "
-                f"first line"
+                f"has #{event.position}, which does not match the streams and types of "
+                f"the first line"
             )
         if event.position == 1 and line.source != source_of(event.event_id):
             raise self._damaged("has the first event of another log")

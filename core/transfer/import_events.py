@@ -147,7 +147,7 @@ def refuse_unfit(check: ExportCheck, head: Head) -> None:
     if check.contents and check.contents.has_gaps:
         raise CallerError(
             check.name,
-            "has only some of the events between its first and its last one",
+            "contains only some of the events between its first and its last",
             "A log needs all of them: export without --stream and --type. To check "
             "this file: add --check",
         )
@@ -156,7 +156,7 @@ def refuse_unfit(check: ExportCheck, head: Head) -> None:
         raise CallerError(
             check.name,
             f"begins with #{check.contents.after + 1}, but the log {end}",
-            f"Import an export of the events from #{head.position + 1} on first",
+            f"First import an export that begins with #{head.position + 1}",
         )
 
 

@@ -97,7 +97,7 @@ async def _post(
 
 
 def _failed(where: str, reason: str) -> NotPublishedError:
-    return NotPublishedError(where, f"did not take the anchor: {reason}", "")
+    return NotPublishedError(where, f"did not accept the anchor: {reason}", "")
 
 
 def _shown(url: str) -> str:

@@ -37,7 +37,7 @@ class UpkeepStatus(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         task: Its name.
         every_s: Its interval, seconds.
-        last_at: When it was done last, UTC; None if that is not known.
+        last_at: When it was last done, UTC; None if that is not known.
         last_position: The last event of the log at that time; None if not known.
         next_at: When it is due, UTC; None before the first time.
     """

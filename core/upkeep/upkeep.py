@@ -49,7 +49,7 @@ class Upkeep:
             return
         if str(log) == MEMORY:
             raise CallerError(
-                "a log in memory", "has no backups and no anchors", "Use a file"
+                "a log in memory", "cannot have backups or anchors", "Use a file"
             )
         location = log_location(log)
         if settings.backups and not isinstance(location, Path):

@@ -125,13 +125,13 @@ _ON_CONNECTING = (
     _Known(
         "could not translate host name",
         NoConnectionError,
-        "has a host name that is not known",
+        "has an unknown host name",
         "Correct the host name in the address",
     ),
     _Known(
         "failed to resolve host",
         NoConnectionError,
-        "has a host name that is not known",
+        "has an unknown host name",
         "Correct the host name in the address",
     ),
     _Known(
@@ -193,7 +193,7 @@ _BY_STATE: dict[str, tuple[type[StoreError], str, str]] = {
     "53": (
         StoreUnavailableError,
         "has too little memory or too many connections",
-        "Reduce its load, or raise its limits",
+        "Reduce the load of the server, or raise its limits",
     ),
     "55P03": (
         StoreUnavailableError,

@@ -122,7 +122,7 @@ class PostgresRecorder:
             )
         except ReplanError as error:
             raise ConflictError(
-                "the log", "has one of the ids or versions already"
+                "the log", "already has one of the ids or versions"
             ) from error
         if not written[0][0]:
             raise moved_on(after)
@@ -156,7 +156,7 @@ class PostgresRecorder:
             if backoff.is_over:
                 raise StoreUnavailableError(
                     self._session.subject,
-                    "is so busy that other instances always came first",
+                    "is so busy that other instances always wrote first",
                     "Retry later, or run fewer instances on this log",
                 )
         self._head = plan.head

@@ -100,7 +100,7 @@ def _draft(event: NewEvent) -> DraftEvent:
     type_ = type(event.fact).__name__
     cause = _CAUSES.get(event.cause)
     if TYPES.get(type_) is not type(event.fact) or not cause:
-        raise CallerError(f"event {type_}", "is not an event type of Herdbook")
+        raise CallerError(f"{type_!r}", "is not an event type of Herdbook")
     try:
         data = encode(event.fact)
         fact = decode(type_, SCHEMAS[type_], data)

@@ -76,7 +76,7 @@ class Access:
         if authenticate is None and not _is_loopback(host):
             raise CallerError(
                 f"the gateway on {host}",
-                "can be reached from other machines, and there are no tokens",
+                "can be reached from other machines but has no tokens",
                 "Pass --tokens FILE, or listen on 127.0.0.1",
             )
         self._authenticate = authenticate
@@ -160,7 +160,7 @@ class Access:
             raise Refusal(401, "Send a token: Authorization: Bearer TOKEN.")
         found = self._authenticate(secrets.pop(), address)
         if found is None:
-            raise Refusal(401, "The token is not known here.")
+            raise Refusal(401, "Unknown token.")
         return found
 
 
@@ -168,7 +168,7 @@ def missing_role(caller: Caller, needed: str) -> Refusal:
     """Return the refusal of a request for which a token has too low a role."""
     return Refusal(
         403,
-        f"This needs the role {needed}, and the token {caller.name!r} has "
+        f"This needs the role {needed}, but the token {caller.name!r} has "
         f"{caller.role}.",
     )
 

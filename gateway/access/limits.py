@@ -24,8 +24,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         models: Patterns of model names, such as ``llama3*``; empty for every model.
-        max_requests: Most requests at the same time; None for no limit.
-        tokens_per_day: Tokens of prompts and answers in a day (UTC); None for no limit.
+        max_requests: Maximum number of concurrent requests; None for no limit.
+        tokens_per_day: Maximum number of prompt and answer tokens per day (UTC); None
+            for no limit.
     """
 
     models: tuple[str, ...] = ()

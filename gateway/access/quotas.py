@@ -80,7 +80,7 @@ class Quotas:
         if most is not None and self._running[token] >= most:
             raise Refusal(
                 429,
-                f"The token {token!r} may have {most} requests at once.",
+                f"The token {token!r} is limited to {most} requests at a time.",
                 retry_after_s=_RETRY_S,
             )
         if budget is not None and self._spent_today(token) >= budget:
@@ -89,7 +89,7 @@ class Quotas:
             left = day.replace(tzinfo=UTC) - now
             raise Refusal(
                 429,
-                f"The token {token!r} has used its {budget:,} tokens of today (UTC).",
+                f"The token {token!r} has used its {budget:,} tokens for today (UTC).",
                 retry_after_s=int(left.total_seconds()) + 1,
             )
         self._running[token] += 1

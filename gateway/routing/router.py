@@ -185,7 +185,7 @@ class FleetRouter:
                 choice = Choice(place.model, "", f"first of {asked}")
                 upstream = self._nodes[place.node].upstream
                 return self._route(upstream, place.model, choice)
-        raise Refusal(404, f"No node has one of the models '{asked[:200]}'.")
+        raise Refusal(404, f"No node has any of the models '{asked[:200]}'.")
 
     def _to_change(self, asked: str, wanted: Wanted, nodes: list[Upstream]) -> Upstream:
         """Return the node whose models a request changes.
@@ -201,7 +201,9 @@ class FleetRouter:
             names = ", ".join(each.name for each in having)
             header = NODE_HEADER.decode()
             raise Refusal(
-                409, f"'{asked[:200]}' is on {names}. Name the node: {header}: NODE."
+                409,
+                f"'{asked[:200]}' is on {names}. Choose a node with the header "
+                f"{header}: NODE.",
             )
         if having:
             return having[0]

@@ -16,7 +16,7 @@ from herdbook.projections.usage.view import Period, Span
 
 
 class UsageDimension(StrEnum):
-    """What use can be grouped by."""
+    """A dimension that usage can be grouped by."""
 
     NODE = "node"
     MODEL = "model"
@@ -37,31 +37,28 @@ TIMES = frozenset({UsageDimension.DAY, UsageDimension.HOUR})
 
 
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
-    """The use of one group, or of all.
+    """The usage of one group, or the total.
 
-    The quantiles are of completed requests and differ from the exact ones by 2 % at
-    most. Requests that were recorded together are counted at their mean.
+    The quantiles are those of completed requests and differ from the exact ones by at
+    most 2 %. Requests that were recorded together count with their mean.
 
     Attributes:
-        group: The value of each dimension; null where it is not known.
-        requests: Number of requests: relayed by the gateway, or reported by programs.
-        failed: Number of these that failed.
-        client_left: Number of these where the client left.
+        group: The value of each dimension; null where it is not known. requests: Number
+        of requests: relayed by the gateway, or reported by programs. failed: Number of
+        these that failed. client_left: Number of these where the client disconnected.
         observed: Number of uses that the server's state revealed; each stands for one
-            or more requests, which are not among ``requests``.
-        not_recorded: Number of requests that could not be recorded. They are known by
-            time only, and are not among ``requests``.
-        loads: Number of times that a request loaded the model, as far as known.
-        prompt_tokens: Tokens of the prompts, as the server reports them.
-        output_tokens: Tokens of the answers, as the server reports them.
+        or more requests, which ``requests`` does not include. not_recorded: Number of
+        requests that could not be recorded. Only their times are known; ``requests``
+        does not include them. loads: Number of times that a request loaded the model,
+        as far as known. prompt_tokens: Tokens of the prompts, as the server reports
+        them. output_tokens: Tokens of the answers, as the server reports them.
         estimated_tokens: Estimated tokens of what the server did not report, such as of
-            requests that the client left. They are in none of the other figures.
-        duration_s: Duration of all requests, seconds.
-        duration_p50_s: Median duration, seconds.
-        duration_p95_s: 95th percentile of the duration, seconds.
-        first_token_p50_s: Median time to the first token, seconds.
-        first_token_p95_s: 95th percentile of the time to the first token, seconds.
-        tokens_per_s: Output tokens per second of the requests that reported some.
+        requests that the client cancelled. The other figures do not include them.
+        duration_s: Duration of all requests, seconds. duration_p50_s: Median duration,
+        seconds. duration_p95_s: 95th percentile of the duration, seconds.
+        first_token_p50_s: Median time to the first token, seconds. first_token_p95_s:
+        95th percentile of the time to the first token, seconds. tokens_per_s: Output
+        tokens per second of the requests that reported some.
     """
 
     group: dict[str, str | None]
@@ -83,14 +80,14 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """The use of the models of a node, or of all nodes, in a part of the log.
+    """How the models of a node, or of all nodes, were used in a part of the log.
 
     Attributes:
         by: What the rows are grouped by.
         after: The part begins after this position.
         until: Position of the last event of the part.
-        total: The use of all groups.
-        rows: The use of each group: by time, or the most requests first.
+        total: The total of all groups.
+        rows: A row for each group, sorted by time or by requests, most first.
     """
 
     by: tuple[UsageDimension, ...]

@@ -39,7 +39,7 @@ class KeptAnchor(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         position: Position of the event in this log; that of the first one if the same
             anchor was sent before.
-        origin: The log that it is an anchor of.
+        origin: The log that the anchor belongs to.
         anchored_position: Number of events of that log when it was made.
     """
 

@@ -36,7 +36,7 @@ class FreeRequest(
     """A request to delete models that a proposal names.
 
     Attributes:
-        models: The models to delete; others stay.
+        models: The models to delete; all others are kept.
     """
 
     models: _Names
@@ -73,8 +73,8 @@ async def propose_free(
 
     The least recently used go first. Models that are pinned, loaded or in use are
     never proposed, nor are models whose weights such a model shares. A loaded model
-    without expiry that was not used for a day is not in use. With several nodes, a
-    request without a node is refused with what each of them would free.
+    without expiry that was not used for a day does not count as in use. With several
+    nodes, a request without a node is refused with what each of them would free.
     """
     read_models, now = await service_of(request).read_models(node=node), _now()
     if len(read_models) > 1:

@@ -44,10 +44,10 @@ async def healthz() -> answers.Alive:
 async def readyz(request: AnyRequest) -> Response[answers.Ready]:
     """Report readiness: the log can be read and all background tasks work.
 
-    A service that is stopping is not ready. A lost Ollama server does not make the
-    service unready, because history and status are served. Nor does a token file that
-    cannot be reloaded, a backup or anchor that fails, or a node whose address in the
-    log is another one: they are listed in `failing`.
+    A service that is stopping is not ready. A lost Ollama server does not make it
+    unready, because history and status are still served. Neither does a token file that
+    cannot be reloaded, a failed backup or anchor, or a node that has a different
+    address in the log; these are listed in `failing`.
     """
     service = service_of(request)
     tasks = answers.failing(service.background_tasks())

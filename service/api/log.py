@@ -136,7 +136,8 @@ async def stream_events(  # noqa: PLR0913 - the parameters of a request
         HeaderParameter(
             name="Last-Event-ID",
             max_length=20,
-            description="The same, as browsers send it; takes precedence over after.",
+            description="The same, in the header that browsers send; takes precedence "
+            "over after.",
         ),
     ] = None,
     stream_prefix: Prefix = "",
@@ -244,7 +245,11 @@ async def get_diff(
     ],
     until: Annotated[
         str | None,
-        QueryParameter(name="to", max_length=80, description="The same. Default: now."),
+        QueryParameter(
+            name="to",
+            max_length=80,
+            description="The second position or time. Default: now.",
+        ),
     ] = None,
     node: NodeName = None,
 ) -> Difference:
@@ -262,7 +267,7 @@ async def get_diff(
 
 @get("/log/head", responses=READS, tags=_TAG, operation_id="getHead")
 async def get_head(request: AnyRequest) -> answers.Head:
-    """Return position and hash of the last event, for a later `herdbook verify`."""
+    """Return the position and hash of the last event, for a later `herdbook verify`."""
     head = await service_of(request).manager.head()
     return answers.Head(position=head.position, hash=head.hash)
 

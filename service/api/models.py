@@ -108,22 +108,23 @@ async def list_models(  # noqa: PLR0913, PLR0917 - each is a parameter of the qu
         QueryParameter(description="Only models with all of these capabilities."),
     ] = None,
     text: Annotated[
-        str, QueryParameter(description="Only models whose name contains this.")
+        str, QueryParameter(description="Only models whose name contains this text.")
     ] = "",
     family: Annotated[
-        str, QueryParameter(description="Only models whose family starts with this.")
+        str,
+        QueryParameter(description="Only models whose family starts with this text."),
     ] = "",
     larger: Annotated[
         str | None,
-        QueryParameter(description="Only models of at least this size, as `5GB`."),
+        QueryParameter(description="Only models of at least this size, such as `5GB`."),
     ] = None,
     smaller: Annotated[
         str | None,
-        QueryParameter(description="Only models of at most this size, as `5GB`."),
+        QueryParameter(description="Only models of at most this size, such as `5GB`."),
     ] = None,
     node: NodeName = None,
     gone: Annotated[
-        bool, QueryParameter(description="Include models that the server lacks.")
+        bool, QueryParameter(description="Include models that are not on the server.")
     ] = False,
     sort: Annotated[Sort | None, QueryParameter(description="Sort order.")] = None,
     limit: Annotated[
@@ -136,8 +137,8 @@ async def list_models(  # noqa: PLR0913, PLR0917 - each is a parameter of the qu
 ) -> Response[list[shapes.Model]]:
     """List models.
 
-    Without a filter, these are all models that are present, in progress or in error;
-    those that can be used soonest come first.
+    Without a filter, returns all models that are present, in progress or in error.
+    Those that can be used soonest come first.
     """
     service = service_of(request)
     read_models = await service.read_models(as_of, node)
@@ -354,8 +355,8 @@ async def put_configuration(
 ) -> Response[answers.Configuration]:
     """Replace the configuration of a model; omitted settings are removed.
 
-    The ETag is the version of the model's stream. Any later event of the model, also
-    a recorded use, changes the version; the request then fails with 412.
+    The ETag is the version of the model's stream. Any later event of the model,
+    including a recorded use, changes the version; the request then fails with 412.
     """
     version, model = version_of(if_match), name_of(name)
     manager = await service_of(request).manager_with(model, node)

@@ -75,7 +75,7 @@ async def get_node(
     "/nodes", status_code=201, responses=CHANGES, tags=_TAG, operation_id="createNode"
 )
 async def create_node(request: AnyRequest, data: JSONBody[NewNode]) -> shapes.Node:
-    """Manage one more node, in every process on the log. Needs the role admin.
+    """Add a node for every process on the log. Needs the role admin.
 
     The node is added even if its server does not answer.
     """
@@ -115,8 +115,8 @@ async def put_node(
 async def delete_node(request: AnyRequest, name: _NamePart) -> shapes.Node:
     """Stop managing a node. Needs the role admin.
 
-    Its models stay on its server, and its history in the log. A node with a running
-    operation is not removed.
+    Its models stay on its server, and its history stays in the log. A node with a
+    running operation is not removed.
     """
     principal, service = require(request, Role.ADMIN), service_of(request)
     with acting_as(principal.actor):

@@ -73,8 +73,8 @@ async def list_operations(
 ) -> list[answers.Operation]:
     """List operations, newest first.
 
-    These are the ones since the start of the service, and those that other processes
-    on the same log are running.
+    Includes the operations since the service started, and those that other processes on
+    the same log are running.
     """
     known = await service_of(request).operations.listed()
     chosen = [

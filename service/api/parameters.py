@@ -160,7 +160,7 @@ def filter_of(
     """
     for unknown in (name for name in types or () if not parse_event_type(name)):
         raise BadRequestError(
-            f"type {unknown[:80]!r}", "is not an event type", event_type_remedy(unknown)
+            f"{unknown[:80]!r}", "is not an event type", event_type_remedy(unknown)
         )
     return HistoryFilter(
         types=frozenset(chain.from_iterable(map(parse_event_type, types or ())))

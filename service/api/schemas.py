@@ -92,7 +92,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
         schema: Version of the schema of the data.
         data: The data of the event.
         occurred_at: Time of the event.
-        recorded_at: Time of its recording.
+        recorded_at: Time at which it was recorded.
         actor: The user or program that caused it.
         cause: The reason why it was recorded.
         correlation_id: The id of the operation that recorded it.

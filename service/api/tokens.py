@@ -33,14 +33,12 @@ class TokenRequest(
     """A request to create a token.
 
     Attributes:
-        name: The name: up to 64 letters, digits, dots, hyphens and underscores.
-        role: The role.
-        models: Patterns of the models that it may use through the gateway, such as
-            ``llama3*``; empty for all.
-        max_requests: Most requests at the same time through the gateway; null for no
-            limit.
-        tokens_per_day: Tokens of prompts and answers in a day (UTC) through the
-            gateway; null for no limit.
+        name: The name: up to 64 letters, digits, dots, hyphens and underscores. role:
+        The role. models: Patterns of the models that it may use through the gateway,
+        such as ``llama3*``; empty for all. max_requests: Maximum number of concurrent
+        requests through the gateway; null for no limit. tokens_per_day: Maximum number
+        of prompt and answer tokens per day (UTC) through the gateway; null for no
+        limit.
     """
 
     name: str
@@ -81,7 +79,7 @@ async def list_tokens(request: AnyRequest) -> list[TokenInfo]:
 async def create_token(
     request: AnyRequest, data: JSONBody[TokenRequest]
 ) -> Response[CreatedToken]:
-    """Create a token; the response is the only one with its secret.
+    """Create a token. Only this response contains its secret.
 
     Needs the role admin, and a service that was started with `--tokens`.
     """

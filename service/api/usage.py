@@ -23,7 +23,7 @@ _FORMS: Final = f"Examples: {', '.join(FORMS)}."
 
 
 class UsageFormat(StrEnum):
-    """The form of an answer about use."""
+    """The format of a response about usage."""
 
     JSON = "json"
     CSV = "csv"
@@ -35,7 +35,9 @@ async def get_usage(
     *,
     by: Annotated[
         list[UsageDimension] | None,
-        QueryParameter(description="What to group by; repeatable. Default: model."),
+        QueryParameter(
+            description="Dimension to group by. Repeatable. Default: model."
+        ),
     ] = None,
     since: Annotated[
         str | None,
@@ -63,7 +65,7 @@ async def get_usage(
 ) -> Response[Usage]:
     """Return how models were used, by model, client, role, time, outcome or endpoint.
 
-    Answers about the past do not change.
+    Answers about the past never change.
     """
     service = service_of(request)
     usage = await usage_between(

@@ -41,7 +41,7 @@ class TokenInfo(msgspec.Struct, frozen=True, kw_only=True):
         role: The role.
         last_used_at: Last use since the start of the service; null if there was none.
         changeable: Whether it can be revoked here; others come from the environment.
-        limits: What it may use of the gateway.
+        limits: Its limits in the gateway.
     """
 
     name: str

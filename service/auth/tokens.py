@@ -58,12 +58,13 @@ class Role(StrEnum):
 
 
 class TokenLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a token may use of the gateway.
+    """The limits of a token in the gateway.
 
     Attributes:
         models: Patterns of model names, such as ``llama3*``; empty for every model.
-        max_requests: Most requests at the same time; None for no limit.
-        tokens_per_day: Tokens of prompts and answers in a day (UTC); None for no limit.
+        max_requests: Maximum number of concurrent requests; None for no limit.
+        tokens_per_day: Maximum number of prompt and answer tokens per day (UTC); None
+            for no limit.
     """
 
     models: tuple[str, ...] = ()
@@ -78,7 +79,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
         name: The name of its user; events record the actor ``api:<name>``.
         role: What the token permits.
         sha256: SHA-256 of the secret, 64 hexadecimal digits in lower case.
-        limits: What it may use of the gateway.
+        limits: Its limits in the gateway.
     """
 
     name: str
@@ -199,7 +200,7 @@ def parse_tokens(data: dict[str, object], path: Path) -> tuple[Token, ...]:
     """
     tables = data.get("tokens", {})
     if set(data) - {"tokens"} or not isinstance(tables, dict):
-        _refuse(f"token file {path}", "may contain tables [tokens.<name>] only")
+        _refuse(f"token file {path}", "may contain only tables named [tokens.<name>]")
     tokens = tuple(
         _token(table, str(name), f"token {number} of {path}")
         for number, (name, table) in enumerate(tables.items(), start=1)

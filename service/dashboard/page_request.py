@@ -250,7 +250,7 @@ def past_text(visit: PageRequest) -> str:
         return ""
     position = visit.read_model.position
     if visit.at is None or not position:
-        return f"as of before the first event (#{position})"
+        return f"before the first event (#{position})"
     day, _, time = visit.present.clock(visit.at).rpartition(" ")
     return f"as of {f'{day}, ' if day else ''}{time} (#{position})"
 

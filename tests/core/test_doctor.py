@@ -257,7 +257,7 @@ async def test_model_in_error_is_reported_with_its_last_failure() -> None:
         (found,) = await checked(manager, "errors")
 
     assert found.level is Level.WARNING
-    assert found.what.startswith("no-such:1b is in error: ")
+    assert found.what.startswith("no-such:1b failed:")
     assert found.remedy.endswith("herdbook pull no-such:1b")
 
 
@@ -299,7 +299,7 @@ async def test_unfinished_download_is_reported_with_its_bytes(models: Path) -> N
         (found,) = await checked(manager, "partials")
 
     assert found.level is Level.NOTICE
-    assert found.what.startswith(f"1 unfinished in {models} use 12 kB")
+    assert found.what.startswith(f"1 unfinished in {models}, 12 kB in total")
 
 
 async def test_running_download_needs_no_action(models: Path) -> None:
@@ -311,7 +311,7 @@ async def test_running_download_needs_no_action(models: Path) -> None:
         await pull.aclose()
 
     assert found.level is Level.OK
-    assert "under way: llama3.1:latest" in found.what
+    assert "in progress: llama3.1:latest" in found.what
 
 
 async def test_unreadable_downloads_folder_is_reported(models: Path) -> None:

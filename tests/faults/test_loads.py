@@ -77,7 +77,7 @@ FAULTS: dict[str, tuple[Step, str, str]] = {
     "refusal": (
         {"answer": LOAD | {"status": 403, "body": ""}},
         "refused",
-        "is refused by the server",
+        "was refused by the server",
     ),
     "full queue": (
         {"answer": LOAD | {"status": 503, "body": '{"error": "server busy"}'}},

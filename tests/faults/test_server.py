@@ -18,7 +18,7 @@ LOSSES: dict[str, tuple[dict[str, Any], str]] = {
     "node_unreachable": ({"server": "killed"}, "cannot be reached"),
     "node_timeout": ({"answer": TAGS | {"hang": True}}, "did not answer within 3 s"),
     "bad_answer": ({"answer": TAGS | {"status": 200, "body": "<html>"}}, "read"),
-    "refused": ({"answer": TAGS | {"status": 403}}, "is refused by the server"),
+    "refused": ({"answer": TAGS | {"status": 403}}, "was refused by the server"),
     "server_failed": ({"answer": TAGS | {"status": 500, "body": ERROR}}, "on fire"),
     "server_busy": ({"answer": TAGS | {"status": 503, "body": ERROR}}, "is full"),
 }

@@ -163,7 +163,7 @@ async def test_token_is_limited_to_requests_at_once() -> None:
     assert later.status_code == 200
     refused = next(one for one in answers if one.status_code == 429)
     assert refused.headers["Retry-After"] == "1"
-    assert "may have 2 requests at once" in refused.json()["error"]
+    assert "limited to 2 requests at a time" in refused.json()["error"]
 
 
 async def test_budget_of_a_day_is_counted_from_the_log(tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ async def archive(
     to: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIRECTORY", help="Directory of the file; default: that of the log."
+            metavar="DIRECTORY",
+            help="Directory for the file; default: the directory of the log.",
         ),
     ] = None,
     key: Annotated[
@@ -47,9 +48,9 @@ async def archive(
 ) -> int:
     """Move old events of the log to a compressed file.
 
-    The file is verified before anything is removed from the log. Keep it: the log
-    reads it when you ask about that time. Other Herdbook processes may use the log
-    meanwhile. The next run completes one that was interrupted.
+    The file is verified before anything is removed from the log. Keep the file:
+    Herdbook reads it when you ask about that time. Other Herdbook processes can keep
+    using the log. If the command is interrupted, run it again to complete it.
     """
     log = invocation.log
     if not isinstance(log, Path):
@@ -106,7 +107,7 @@ def _show(invocation: Invocation, made: archiving.Archived, completed: int) -> N
     if not made.events:
         invocation.screen.write(
             f"Nothing to archive: {counted(made.available, 'event')} before that time; "
-            f"an archive has at least {BLOCK:,}"
+            f"an archive needs at least {BLOCK:,}"
         )
         return
     what = f"{counted(made.events, 'event')} from #{made.first} to #{made.last}"
@@ -117,6 +118,6 @@ def _show(invocation: Invocation, made: archiving.Archived, completed: int) -> N
     invocation.screen.write(f"{made.file}: {what}, {size}, verified")
     if made.kept_size:
         invocation.screen.write(
-            f"The file of the log keeps its size: {made.kept_size}. New events fill "
-            "the free space."
+            f"The log file does not shrink: {made.kept_size}. New events fill the "
+            "free space."
         )

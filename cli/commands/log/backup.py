@@ -31,7 +31,7 @@ async def backup(
 ) -> int:
     """Write a verified copy of the log to a file.
 
-    Other Herdbook processes may use the log meanwhile. The file appears when it is
+    Other Herdbook processes can keep using the log. The file appears only once it is
     complete and verified. Do not use cp for a log in use: it misses recent events.
     """
     await check_log(invocation.log)
@@ -53,7 +53,9 @@ async def backup(
     invocation.screen.write(f"{text}{_findings(len(made.findings))}")
     if made.archives:
         files = ", ".join(made.archives)
-        invocation.screen.write(f"Archives are not in it; copy them too: {files}")
+        invocation.screen.write(
+            f"The backup does not include the archives. Copy them too:{files}"
+        )
     return DONE
 
 

@@ -41,11 +41,11 @@ async def copy(
         ),
     ] = None,
 ) -> int:
-    """Copy a log to another log, event by event.
+    """Copy the log to another file or database.
 
-    Use it to move a log between a file and a database. Other Herdbook processes may use
-    the source during the copy. Repeat the command to continue after an interruption, or
-    to add newer events. A target with a different history is refused.
+    Use it to move a log between a file and a database. Other Herdbook processes can
+    keep using the source. Repeat the command to continue after an interruption or to
+    add newer events. A target with a different history is refused.
     """
     from herdbook.core.transfer.copy import copy as copy_log  # noqa: PLC0415 - only for this verb
 

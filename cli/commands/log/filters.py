@@ -41,7 +41,7 @@ Actors = Annotated[
     typer.Option(
         "--actor",
         metavar="TEXT",
-        help="Only actors whose name starts with TEXT. Repeatable.",
+        help="Only events by actors whose name starts with TEXT. Repeatable.",
     ),
 ]
 

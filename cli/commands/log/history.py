@@ -65,7 +65,7 @@ async def history(  # noqa: PLR0913 - the options of a verb
     actors: Actors = None,
     no_refresh: NoRefresh = False,
 ) -> None:
-    """Show the events of a model, or of all models, newest first."""
+    """Show the events of one or all models, newest first."""
     chosen = chosen_events(
         invocation.now,
         types=types,

@@ -61,7 +61,7 @@ async def log(  # noqa: PLR0913 - the options of a verb
     actors: Actors = None,
     no_refresh: NoRefresh = False,
 ) -> None:
-    """Print the recorded events, one per line, oldest first."""
+    """Print the log, one event per line, oldest first."""
     chosen = chosen_events(
         invocation.now,
         types=types,

@@ -35,7 +35,7 @@ AnchorFile = Annotated[
     typer.Option(
         "--anchor",
         metavar="FILE",
-        help="Prove against the last anchor in this file, instead of a new one.",
+        help="Prove against the last anchor in this file instead of a new one.",
     ),
 ]
 
@@ -59,7 +59,8 @@ async def anchor(
         bool,
         typer.Option(
             "--received",
-            help="Print anchors received from other Herdbook services, not a new one.",
+            help="Print the anchors received from other Herdbook services instead of a "
+            "new one.",
         ),
     ] = False,
     origin: Annotated[
@@ -70,11 +71,11 @@ async def anchor(
         ),
     ] = None,
 ) -> int:
-    """Print an anchor of the log, to store elsewhere.
+    """Print an anchor (a checksum) of the log to keep elsewhere.
 
-    An anchor has the number of events, the root of a Merkle tree over them, the hash of
-    the last one and the time. Later, `verify --anchors` shows whether any of these
-    events was changed.
+    An anchor contains the number of events, the root of a Merkle tree over them, the
+    hash of the last one and the time. Later, `verify --anchors` shows whether any of
+    these events was changed.
     """
     if received:
         return await _show_received(invocation, origin)
@@ -133,13 +134,13 @@ async def key(
         str,
         typer.Option(
             metavar="NAME",
-            help="Name of the key, such as the signing person or host.",
+            help="Name of the key, such as the person or host that signs.",
         ),
     ],
 ) -> int:
-    """Create an Ed25519 key to sign anchors with.
+    """Create an Ed25519 key for signing anchors.
 
-    The public key is printed, and written to FILE.pub. Share it with those who verify
+    The public key is printed and also written to FILE.pub. Give it to those who verify
     anchors.
     """
     if action is KeyAction.NEW:
@@ -152,16 +153,19 @@ async def key(
 async def prove(
     invocation: Invocation,
     position: Annotated[
-        str, typer.Argument(metavar="#POSITION", help="The event, such as #123.")
+        str,
+        typer.Argument(
+            metavar="#POSITION", help="Position of the event, such as #123."
+        ),
     ],
     *,
     anchor: AnchorFile = None,
     key: SigningKey = None,
 ) -> int:
-    """Print the proof that one event is in the log.
+    """Print a proof that an event is in the log.
 
-    The proof is JSON, and can be checked without the log and without Herdbook:
-    docs/proof.md has a short program for that.
+    The proof is JSON. It can be checked without the log and without Herdbook;
+    docs/proof.md has a short program that does so.
     """
     wanted = _position(position)
     async with _storage(invocation) as storage:
@@ -187,11 +191,10 @@ async def prove_consistency(
         Path, typer.Argument(metavar="SECOND", help="File with the later anchor.")
     ],
 ) -> int:
-    """Print the proof that one anchor extends another.
+    """Print a proof that one anchor extends another.
 
-    The proof is JSON. It shows that the log of the second anchor contains that of
-    the first, unchanged; if it does not, the command fails. Uses the last anchor in
-    each file.
+    The proof is JSON. It shows that the log of the second anchor contains the whole log
+    of the first, unchanged. Fails if it does not. Uses the last anchor in each file.
     """
     earlier, later = _last(first), _last(second)
     async with _storage(invocation) as storage:

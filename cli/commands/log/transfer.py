@@ -72,7 +72,7 @@ async def export(
         typer.Option(
             "--stream",
             metavar="NAME",
-            help="Only this stream; with / at its end, all streams below it. "
+            help="Only this stream, or all streams below it if NAME ends with /. "
             "Repeatable.",
             autocompletion=complete_stream,
         ),
@@ -86,11 +86,12 @@ async def export(
         bool, typer.Option("--replace", help="Replace an existing file.")
     ] = False,
 ) -> int:
-    """Write the events of the log as JSON lines.
+    """Export the events of the log as JSON Lines.
 
-    An export can be imported elsewhere, or analyzed. Each line is a CloudEvent 1.0 with
-    the hash that chains it. A partial export includes a proof that each event is in the
-    log. Other Herdbook processes may use the log during the export.
+    An export can be imported elsewhere or analyzed. Each line is an event in the
+    CloudEvents 1.0 format, with its hash in the chain. A partial export includes a
+    proof that each event is in the log. Other Herdbook processes can keep using the
+    log.
     """
     log, to_file = invocation.log, file != STREAM
     await check_log(log)
@@ -165,11 +166,11 @@ async def import_(
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="Public key; one of them must have signed the export. Repeatable.",
+            help="Trusted public key; the export must be signed with one. Repeatable.",
         ),
     ] = None,
 ) -> int:
-    """Record the events of an export, exactly as they are.
+    """Import the events of an export, unchanged.
 
     Every line is checked first. Events that are already in the log are compared, so the
     command can be repeated, even after a crash. A log with a different history is

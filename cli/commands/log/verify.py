@@ -37,7 +37,7 @@ async def verify(
         list[str] | None,
         typer.Option(
             metavar="POSITION:HASH",
-            help="A position and hash noted earlier, to find in the log. Repeatable.",
+            help="Check that the log still has this hash at this position. Repeatable.",
         ),
     ] = None,
     anchors: Annotated[
@@ -52,7 +52,7 @@ async def verify(
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="Trusted public key: each anchor and archive must be signed by one. "
+            help="Trusted public key; each anchor and archive must be signed with one. "
             "Repeatable.",
         ),
     ] = None,
@@ -60,11 +60,11 @@ async def verify(
         bool,
         typer.Option(
             "--accept",
-            help="Accept the loss of recorded events, and continue without them.",
+            help="Accept the loss of recorded events and continue without them.",
         ),
     ] = False,
 ) -> int:
-    """Check every event of the log.
+    """Check every event in the log.
 
     Checks hashes, positions, versions, data, streams, state transitions and the file.
     Needs no server. The exit code is 1 if there are findings.
@@ -143,7 +143,7 @@ def _summary(found: Verification, seconds: float) -> str:
     if found.findings:
         condition = "damaged"
     elif found.missing:
-        condition = "chain intact outside of missing archives"
+        condition = "chain intact except in missing archives"
     return (
         f"{counted(found.events, 'event')}, {condition}, head {found.head.hash[:8]}…, "
         f"{counted(len(found.findings), 'finding')}, {seconds:.2f} s"

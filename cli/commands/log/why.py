@@ -43,12 +43,12 @@ async def why(
 
 def _headline(found: Explanation, now: Now) -> list[str | Piece]:
     status = found.status
-    since = f" since {now.clock(status.since)}" if status.since else ""
+    since = f" (since {now.clock(status.since)})" if status.since else ""
     return [
         Piece(status.name, "bold"),
-        " has been " if since else " is ",
+        " is ",
         state_piece(status),
-        f"{since}. Events that explain it, oldest first:",
+        f"{since}. The events that explain this, oldest first:",
     ]
 
 

@@ -16,7 +16,7 @@ from herdbook.presentation import shapes
 async def cancel(invocation: Invocation, models: Models) -> int:
     """Cancel running pulls, updates and loads of models.
 
-    The operation may run in another Herdbook process on the same log.
+    Also cancels operations of other Herdbook processes that use the same log.
     """
     await check_names(invocation, models)
     async with invocation.recording() as fleet:

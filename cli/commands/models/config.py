@@ -52,7 +52,10 @@ async def config(
         typer.Option(metavar="NAME", help="Remove a setting. Repeatable."),
     ] = None,
     note: Annotated[
-        str, typer.Option(metavar="TEXT", help="Reason, shown in the history.")
+        str,
+        typer.Option(
+            metavar="TEXT", help="Reason for the change, shown in the history."
+        ),
     ] = "",
 ) -> None:
     """Show or change the settings of a model.
@@ -129,7 +132,8 @@ async def _write_settings(
         return
     if not status.settings:
         screen.write(
-            f"{status.name} has no settings: the defaults of model and server apply."
+            f"{status.name} has no settings: the defaults of the model and the server "
+            "apply."
         )
         return
     rows = [

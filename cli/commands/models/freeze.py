@@ -10,10 +10,10 @@ from herdbook.core.desired.desired import toml_text
 
 @verb("freeze", CHANGE)
 async def freeze(invocation: Invocation, *, no_refresh: NoRefresh = False) -> None:
-    """Print the models of all nodes as a desired set for apply.
+    """Print the current models as a desired set.
 
-    Includes their settings and whether they are loaded; with several nodes, also the
-    nodes that have them.
+    Includes the models' settings and whether they are loaded and, with several nodes,
+    on which nodes they are. `herdbook apply` reads the result.
     """
     async with invocation.reading(refresh=not no_refresh) as fleet:
         frozen = await fleet.freeze()

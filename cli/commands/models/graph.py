@@ -12,9 +12,9 @@ from herdbook.presentation import shapes
 
 @verb("graph", INSPECT)
 async def graph(invocation: Invocation, model: AnyModel = None) -> None:
-    """Print the state diagram, in Mermaid.
+    """Print the state diagram of a model as Mermaid text.
 
-    With a model, also shows its current state and how often it changed states.
+    With MODEL, also shows its current state and the count of each transition.
     """
     transitions, state = None, None
     if model is not None:

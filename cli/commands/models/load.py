@@ -33,13 +33,15 @@ async def load(
     *,
     num_ctx: Annotated[
         str | None,
-        typer.Option(metavar="TOKENS", help="Context length for this load: 8192, 8k."),
+        typer.Option(
+            metavar="TOKENS", help="Context length for this load, such as 8192 or 8k."
+        ),
     ] = None,
     keep_alive: Annotated[
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Time to stay loaded: 10m, 1h30m, seconds, or -1 for no limit.",
+            help="How long to stay loaded: 10m, 1h30m, seconds, or -1 for no limit.",
         ),
     ] = None,
     dry_run: DryRun = False,
@@ -89,7 +91,7 @@ async def _loaded_text(model: Target) -> str:
 
 @verb("unload", CHANGE)
 async def unload(invocation: Invocation, models: Models) -> int:
-    """Unload models, and all that share their weights."""
+    """Unload models and any others that share their weights."""
     await check_names(invocation, models)
     async with invocation.acting() as fleet:
         chosen = await targets(invocation, fleet, models)

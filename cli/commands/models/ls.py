@@ -28,7 +28,8 @@ async def ls(  # noqa: PLR0913 - the options of a verb
         bool, typer.Option("--all", "-a", help="Include deleted models.")
     ] = False,
     sort: Annotated[
-        str, typer.Option(metavar="KEY", help=f"Sort by {', '.join(SORT_KEYS)}.")
+        str,
+        typer.Option(metavar="KEY", help=f"Sort by one of: {', '.join(SORT_KEYS)}."),
     ] = "state",
     can: Annotated[
         list[str] | None,
@@ -38,21 +39,26 @@ async def ls(  # noqa: PLR0913 - the options of a verb
     ] = None,
     state: Annotated[
         list[str] | None,
-        typer.Option(metavar="STATE", help=f"Only {', '.join(STATES)}. Repeatable."),
+        typer.Option(
+            metavar="STATE",
+            help=f"Only models in this state: {', '.join(STATES)}. Repeatable.",
+        ),
     ] = None,
     family: Annotated[
         str,
-        typer.Option(metavar="FAMILY", help="Only of this family, such as llama."),
+        typer.Option(
+            metavar="FAMILY", help="Only models of this family, such as llama."
+        ),
     ] = "",
     larger: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Only models of SIZE or more.")
+        str | None, typer.Option(metavar="SIZE", help="Only models of at least SIZE.")
     ] = None,
     smaller: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Only models of SIZE or less.")
+        str | None, typer.Option(metavar="SIZE", help="Only models of at most SIZE.")
     ] = None,
     no_refresh: NoRefresh = False,
 ) -> None:
-    """List the models, with work in progress."""
+    """List the models and the operations in progress."""
     (key,) = checked("--sort", [sort], SORT_KEYS)
     states = checked("--state", state or (), STATES)
     chosen = ModelFilter(

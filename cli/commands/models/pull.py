@@ -38,8 +38,9 @@ async def pull(
     """Download or update models; show cost and progress.
 
     Ctrl-C cancels the pull and skips the models after it. The server keeps the
-    downloaded part, and the next pull resumes there. With several nodes and without
-    --node, a model that no node has goes to the node with the most free memory.
+    downloaded part, and the next pull resumes there. If there are several nodes, a
+    model that none of them has is pulled to the one with the most free memory, unless
+    --node chooses another.
     """
     await check_names(invocation, models)
     async with invocation.acting() as fleet:

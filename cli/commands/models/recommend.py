@@ -23,7 +23,7 @@ async def recommend(
     """Recommend a model for a role, with reasons.
 
     Also lists the models that do not fit. Without a role, shows the first choice for
-    each. The exit code is 3 if no model fits.
+    each role. The exit code is 3 if no model fits.
     """
     async with invocation.reading(refresh=not no_refresh) as fleet:
         screen, several = invocation.screen, fleet.is_several

@@ -20,7 +20,7 @@ from herdbook.projections.sentences import bytes_text
 async def rm(invocation: Invocation, models: Models, *, yes: Yes = False) -> int:
     """Delete models from the server.
 
-    Asks for confirmation on a terminal, but not in a pipe or script.
+    Asks for confirmation on a terminal, but not in a pipe or a script.
     """
     await check_names(invocation, models)
     async with invocation.acting() as fleet:

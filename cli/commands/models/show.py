@@ -14,7 +14,7 @@ from herdbook.presentation import shapes
 async def show(
     invocation: Invocation, model: Model, *, no_refresh: NoRefresh = False
 ) -> None:
-    """Show one model: details, their sources, settings, use."""
+    """Show a model's details, settings and use."""
     async with invocation.reading(refresh=not no_refresh) as fleet:
         manager = await node_for(invocation, fleet, model)
         models = await manager.now()

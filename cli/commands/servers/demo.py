@@ -35,7 +35,7 @@ recorded, which takes 10 s, and fast enough for a short demo."""
 
 @verb("demo", TRY)
 async def demo(invocation: Invocation) -> int:
-    """Run a tour of the main commands, with a crash.
+    """Run a tour of the main commands, including a crash.
 
     Uses a sandbox with a log of its own. On a terminal, it offers to use your Ollama
     server instead.
@@ -61,7 +61,7 @@ async def _stage(invocation: Invocation, log: Path) -> AsyncIterator[Stage]:
             quick=quick,
             slow=slow,
             kill_at=72,
-            afterwards="With your own Ollama server: herdbook ls. To try more: "
+            afterwards="To use your own Ollama server: herdbook ls.To try more: "
             "herdbook sandbox --port 11500, and in another terminal "
             "herdbook --ollama 127.0.0.1:11500 --db play.db ls",
         )

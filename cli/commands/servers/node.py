@@ -55,7 +55,7 @@ EveryNode = Annotated[bool, typer.Option("--all", "-a", help="Include removed no
 
 @verb_group("node", INSPECT)
 async def node(invocation: Invocation) -> int:
-    """Show, add and change the servers (nodes) of this log.
+    """Show, add and change the nodes (servers) of this log.
 
     Without a command, shows the only node, or lists the nodes.
     """
@@ -77,7 +77,10 @@ async def node(invocation: Invocation) -> int:
 
 @verb("list", group=node)
 async def list_(invocation: Invocation, *, every: EveryNode = False) -> None:
-    """List the nodes: state, address, models and memory, from the log."""
+    """List the nodes with state, address, models and memory.
+
+    Shows what the log knows; no server is asked.
+    """
     async with invocation.reading(refresh=False) as fleet:
         read_models = await fleet.now()
         reconcilers = await fleet.reconcilers()
@@ -108,7 +111,7 @@ async def add(  # noqa: PLR0913 - the settings of a node
 ) -> None:
     """Add a node, and discover its models.
 
-    From then on, all processes on the log manage it, even if its server does not
+    All processes that use this log then manage the node, even if its server does not
     answer yet.
     """
     settings = with_options(
@@ -185,7 +188,10 @@ async def configure(  # noqa: PLR0913 - the settings of a node
 
 @verb("drain", group=node)
 async def drain(invocation: Invocation, name: Node) -> None:
-    """Stop sending requests and models to a node; running requests finish."""
+    """Stop sending requests and models to a node.
+
+    Running requests finish.
+    """
     await _drain(invocation, name, drained=True)
 
 
@@ -230,8 +236,8 @@ async def move(
 ) -> int:
     """Record that the server of a node has a new address.
 
-    Until then Herdbook refuses any address other than the recorded one, because
-    another server may have different models.
+    Herdbook refuses to use an address other than the recorded one, because a different
+    server may have different models.
     """
     moved = False
     async with invocation.managing_nodes() as fleet:

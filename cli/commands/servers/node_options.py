@@ -19,7 +19,7 @@ KeyEnv = Annotated[
     typer.Option(
         "--key-env",
         metavar="VARIABLE",
-        help="Environment variable with the API key of the server.",
+        help="Environment variable that contains the server's API key.",
     ),
 ]
 Tags = Annotated[
@@ -41,7 +41,7 @@ Patterns = Annotated[
     typer.Option(
         "--models",
         metavar="PATTERN",
-        help="Only models that match, such as 'qwen*'. Repeatable.",
+        help="Only matching models, such as 'qwen*'. Repeatable.",
     ),
 ]
 Prefer = Annotated[

@@ -50,7 +50,9 @@ async def sandbox(  # noqa: PLR0913 - the options of a verb
     ] = 1.0,
     memory: Annotated[
         int | None,
-        typer.Option(min=0, metavar="BYTES", help="Memory for all loaded models."),
+        typer.Option(
+            min=0, metavar="BYTES", help="Memory available for loaded models."
+        ),
     ] = None,
     vram: Annotated[
         int,
@@ -63,7 +65,7 @@ async def sandbox(  # noqa: PLR0913 - the options of a verb
         typer.Option(
             min=1,
             metavar="BYTES",
-            help="Bytes per second of each download connection.",
+            help="Speed of each download connection, in bytes per second.",
         ),
     ] = None,
     profile: Annotated[
@@ -71,7 +73,10 @@ async def sandbox(  # noqa: PLR0913 - the options of a verb
     ] = Profile.CURRENT,
     state: Annotated[
         Path | None,
-        typer.Option(metavar="DIRECTORY", help="Directory to store its models in."),
+        typer.Option(
+            metavar="DIRECTORY",
+            help="Directory that keeps the models between runs.",
+        ),
     ] = None,
 ) -> None:
     """Run a simulated Ollama server until Ctrl-C.

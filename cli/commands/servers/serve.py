@@ -55,13 +55,13 @@ async def serve(  # noqa: PLR0913 - the options of a verb
     ] = False,
     resume_pulls: Annotated[
         bool,
-        typer.Option("--resume-pulls", help="Resume interrupted pulls."),
+        typer.Option("--resume-pulls", help="Resume interrupted pulls at start."),
     ] = False,
     gateway: Annotated[
         str | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="Also run a gateway there; see herdbook gateway.",
+            help="Also run a gateway at this address; see herdbook gateway.",
         ),
     ] = None,
     gateway_strict: Annotated[

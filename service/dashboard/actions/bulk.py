@@ -236,7 +236,7 @@ def _pull_effects(_: PageRequest, statuses: Sequence[ModelStatus]) -> Consequenc
             status.name,
             f"{wording.size_text(status)}; unchanged parts are not downloaded again"
             if status.present
-            else "not on the server; everything is downloaded",
+            else "not on the server; the whole model is downloaded",
         )
         for status in statuses
     ]

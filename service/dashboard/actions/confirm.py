@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from litestar import Response, get
 from litestar.params import FromPath
 
-from herdbook.core import ModelStatus
+from herdbook.core import ModelState, ModelStatus
 from herdbook.core.fleet import queries
 from herdbook.presentation.costs import (
     fetch_text,
@@ -115,7 +115,7 @@ async def _confirm_pull(page: PageRequest, status: ModelStatus) -> Confirmation:
         return Confirmation(
             f"Update {status.name}?", consequences, "Update model", figures
         )
-    consequences.append("If you cancel, the server keeps the data so far.")
+    consequences.append("If you cancel, the server keeps the downloaded part.")
     return Confirmation(f"Pull {status.name}?", consequences, "Pull model", figures)
 
 
@@ -140,7 +140,7 @@ async def _confirm_unload(page: PageRequest, status: ModelStatus) -> Confirmatio
     consequences = [f"This frees {freed}."]
     if cost.also:
         others = ", ".join(cost.also)
-        consequences.append(f"{others} will also be unloaded: same weights.")
+        consequences.append(f"{others} will also be unloaded (same weights).")
     consequences.append("The next use loads it again.")
     return Confirmation(
         f"Unload {status.name} from memory?", consequences, "Unload model"
@@ -148,6 +148,9 @@ async def _confirm_unload(page: PageRequest, status: ModelStatus) -> Confirmatio
 
 
 async def _confirm_delete(page: PageRequest, status: ModelStatus) -> Confirmation:
+    if not status.present and status.state is not ModelState.ERROR:
+        text = "The server does not have this model, so there is nothing to delete."
+        return Confirmation(f"Delete {status.name}?", [text], "Delete model")
     if not status.present:
         return Confirmation(
             f"Dismiss the failure of {status.name}?",
@@ -157,7 +160,7 @@ async def _confirm_delete(page: PageRequest, status: ModelStatus) -> Confirmatio
     cost = await page.manager.cost_of_delete(status.name)
     consequences = [f"This {freed_text(cost)}."]
     if cost.loaded and not cost.shared_with:
-        consequences.append("It is also unloaded.")
+        consequences.append("It will also be unloaded.")
     consequences.append("You can pull it again later. Its history is kept.")
     return Confirmation(
         f"Delete {status.name}?", consequences, "Delete model", loses=True
@@ -178,10 +181,10 @@ async def _confirm_cancel(page: PageRequest, status: ModelStatus) -> Confirmatio
     progress = work.progress if work else None
     if progress is not None:
         share = share_text(progress.completed_bytes, progress.total_bytes)
-        consequences.append(f"The server has {share}.")
+        consequences.append(f"Downloaded so far: {share}.")
     if activity != "load":
         consequences.append(
-            "The server keeps the data so far. Pull the model again to resume."
+            "The server keeps the downloaded part. Pull the model again to resume."
         )
     return Confirmation(
         f"Cancel the {activity} of {status.name}?",

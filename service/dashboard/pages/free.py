@@ -34,8 +34,11 @@ async def free_page(request: AnyRequest) -> Response[str]:
     text = request.query_params.get("size", "").strip()
     wanted = parse_size(text)
     if wanted is None:
+        subject, state = (
+            (f"{text[:80]!r}", "is not a size") if text else ("the size", "is missing")
+        )
         raise BadRequestError(
-            f"{text[:80]!r}", "is not a size", "Include a unit, such as 10GB"
+            subject, state, "Enter a size with its unit, such as 10GB"
         )
     now = datetime.now(UTC)
     if page.several and not page.node:

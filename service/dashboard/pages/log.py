@@ -85,13 +85,13 @@ def _chosen(query: Mapping[str, str], now: Now) -> HistoryFilter:
     kinds = parse_event_type(query["type"])
     if query["type"] and not kinds:
         raise BadRequestError(
-            f"type {query['type'][:80]!r}",
+            f"{query['type'][:80]!r}",
             "is not an event type",
             event_type_remedy(query["type"]),
         )
     if cause and cause not in tuple(Cause):
         raise BadRequestError(
-            f"cause {cause[:80]!r}", "is not a cause", f"Causes are {', '.join(Cause)}"
+            f"{cause[:80]!r}", "is not a cause", f"Causes: {', '.join(Cause)}"
         )
     return HistoryFilter(
         types=frozenset(kinds) or None,

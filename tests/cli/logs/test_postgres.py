@@ -132,7 +132,7 @@ def test_database_is_backed_up_to_a_file_and_restored(
     ("url", "wanted"),
     [
         ("postgresql://ann:secret@127.0.0.1:9/herd", "the connection was refused"),
-        ("postgresql://ann:secret@herd.invalid/herd", "host name that is not known"),
+        ("postgresql://ann:secret@herd.invalid/herd", "unknown host name"),
         ("postgresql://ann:sec/ret@db/herd", "is not valid"),
         ("postgresql://ann:secret@db/herd?colour=red", "parameters of libpq"),
     ],

@@ -92,7 +92,7 @@ async def test_set_that_fits_no_node_changes_nothing() -> None:
         with pytest.raises(InvalidDesiredError, match="no node matches gpu9"):
             await fleet.plan(wanted(model={"nodes": ["gpu9"]}, other={}))
         await fleet.configure("gpu1", NodeSettings(models=("qwen*",)))
-        with pytest.raises(NoPlaceError, match=r"gpu1 only has qwen\*"):
+        with pytest.raises(NoPlaceError, match=r"gpu1 accepts only qwen\*"):
             await fleet.plan(wanted(model={"nodes": ["gpu1"]}))
         assert await fleet.statuses() == []
 
@@ -125,5 +125,5 @@ async def test_frozen_set_of_several_nodes_leads_back_to_them() -> None:
         assert steps(await fleet.plan(desired.parse(document))) == {}
 
         await fleet.manager("gpu1").configure(model, {"num_ctx": 2048})
-        with pytest.raises(InvalidDesiredError, match="has other settings on"):
+        with pytest.raises(InvalidDesiredError, match="has different settings on"):
             await fleet.freeze()

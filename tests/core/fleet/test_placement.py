@@ -34,9 +34,9 @@ def test_tags_declare_the_memory_of_a_node(
     [
         (NodeSettings(), ""),
         (NodeSettings(drained=True), "is drained"),
-        (NodeSettings(models=("qwen*",)), "only has qwen*"),
+        (NodeSettings(models=("qwen*",)), "accepts only qwen*"),
         (NodeSettings(models=("llama*", "qwen*")), ""),
-        (NodeSettings(max_model_bytes=10**9), "has models up to 1.0 GB only"),
+        (NodeSettings(max_model_bytes=10**9), "accepts only models up to 1.0 GB"),
         (NodeSettings(max_model_bytes=10**10), ""),
     ],
 )
@@ -157,5 +157,5 @@ async def test_model_without_a_place_is_refused_with_the_reason_of_each_node() -
             await fleet.ensure_available("llama3.1")
         assert caught.value.reasons == [
             "a is drained",
-            "local has models up to 1.0 GB only",
+            "local accepts only models up to 1.0 GB",
         ]

@@ -88,7 +88,7 @@ def test_error_is_one_line_with_file_model_and_key(
     path = written(tmp_path, text)
     with pytest.raises(InvalidCatalogueError) as refused:
         ModelRegistry().with_catalogue(path)
-    assert f"catalogue {path} is not valid: {reason}" in str(refused.value)
+    assert f"catalogue {path} is not valid in {reason}" in str(refused.value)
     assert "\n" not in str(refused.value)
 
 

@@ -123,12 +123,12 @@ def test_error_in_the_variable_does_not_quote_the_token(entry: str, state: str) 
     ("text", "state"),
     [
         ("", "contains no tokens"),
-        ("tokens = 3", "may contain tables"),
+        ("tokens = 3", "may contain only tables"),
         (
             f'[token.ann]\nrole = "read"\nsha256 = "{sha256_of(SECRET)}"',
-            "may contain tables",
+            "may contain only tables",
         ),
-        (table() + '[other]\na = "b"', "may contain tables"),
+        (table() + '[other]\na = "b"', "may contain only tables"),
         (
             f'[tokens]\nann = "{SECRET}"',
             "must be a table with role and sha256",

@@ -44,7 +44,10 @@ def test_archive_is_planned_made_signed_and_not_made_twice(
     listed = herdbook("log", "--json", "--limit", "3000", "--no-refresh").json
     assert len(listed) == LENGTH + 1
     copied = herdbook("backup", str(tmp_path / "copy.db"))
-    assert f"Archives are not in it; copy them too: {file.name}" in copied.out
+    assert (
+        f"The backup does not include the archives. Copy them too:{file.name}"
+        in copied.out
+    )
 
 
 def test_log_without_its_archive_says_what_it_cannot_show(

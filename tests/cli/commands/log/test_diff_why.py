@@ -87,7 +87,7 @@ def test_diff_of_an_invalid_time_is_a_usage_error(herdbook: Herdbook) -> None:
 def test_why_explains_a_state_oldest_first(lived: Herdbook) -> None:
     lines = lived("why", "llama3.2:3b").out.splitlines()
 
-    assert lines[0].startswith("llama3.2:3b has been loaded since ")
+    assert lines[0].startswith("llama3.2:3b is loaded (since ")
     assert "origin    found: 2.0 GB" in lines[1]
     assert "part of   load started" in lines[-2]
     assert "cause     loaded in" in lines[-1]

@@ -144,7 +144,7 @@ def test_invalid_file_is_reported_in_one_line(herdbook: Herdbook, wanted: Path) 
 
     assert answer.code == 2
     assert len(answer.err.splitlines()) == 1
-    assert "model x, key num_ctx: must be a whole number" in answer.err
+    assert "key num_ctx of model x must be a whole number" in answer.err
 
 
 @pytest.mark.usefixtures("no_server")

@@ -169,9 +169,8 @@ def test_config_unsets_with_a_note(herdbook: Herdbook, server: SandboxThread) ->
 
     answer = herdbook("config", "llama3.2:3b", "--unset", "num_ctx", "--note", "done")
 
-    assert (
-        answer.out
-        == "llama3.2:3b has no settings: the defaults of model and server apply.\n"
+    assert answer.out == (
+        "llama3.2:3b has no settings: the defaults of the model and the server apply.\n"
     )
     assert 'num_ctx removed (was: 4096): "done"' in herdbook("history").out
 

@@ -141,8 +141,8 @@ def test_serve_runs_a_gateway_over_the_same_log(
         (":11436", "':11436' is not HOST:PORT"),
         ("localhost:x", "'localhost:x' is not HOST:PORT"),
         ("localhost:70000", "'localhost:70000' is not HOST:PORT"),
-        ("0.0.0.0:0", "there are no tokens"),
-        ("192.0.2.1:0", "there are no tokens"),
+        ("0.0.0.0:0", "has no tokens"),
+        ("192.0.2.1:0", "has no tokens"),
     ],
 )
 def test_gateway_refuses_an_invalid_address(

@@ -101,7 +101,7 @@ def test_confirmations_name_the_other_affected_models(
 
     assert "Settings: num_ctx 2048." in load.text
     unload = browser.page(f"/models/{MODEL}/unload")
-    assert "twin:latest will also be unloaded: same weights." in unload.text
+    assert "twin:latest will also be unloaded (same weights)." in unload.text
     delete = browser.page(f"/models/{MODEL}/delete")
     assert "frees almost no space: shares its weights with twin:latest" in delete.text
     assert "same weights as" in browser.page("/").text
