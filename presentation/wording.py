@@ -24,8 +24,8 @@ UNKNOWN = NOTHING
 
 SOURCES = {
     FactSource.CONFIGURATION: "configured",
-    FactSource.SHOW: "server: show",
-    FactSource.TAGS: "server: tags",
+    FactSource.SHOW: "/api/show",
+    FactSource.TAGS: "/api/tags",
     FactSource.REGISTRY: "catalogue",
     FactSource.NAME: "model name",
     FactSource.DEFAULT: "default",
@@ -57,6 +57,15 @@ LINKS = {
     Link.NODE: "server",
 }
 """Labels of the events of an explanation."""
+
+
+_CHECKS = {"kept_head": "saved head"}
+"""Labels of the doctor's checks whose names are not those of the documentation."""
+
+
+def check_text(check: str) -> str:
+    """Return the label of a check of the doctor."""
+    return _CHECKS.get(check, check.replace("_", " "))
 
 
 def state_text(status: ModelStatus) -> str:

@@ -24,7 +24,7 @@ COMPANIONS = ("-wal", "-shm", "-head")
 """What SQLite and Herdbook keep next to a log, in the order in which they are moved.
 
 The log itself moves first: a ``-wal`` without its log is refused, while a log without
-its ``-wal`` would open as a shorter one. The kept head moves last, because it is the
+its ``-wal`` would open as a shorter one. The saved head moves last, because it is the
 evidence that something is missing.
 """
 

@@ -58,9 +58,9 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
         head: End of the log, from its head row.
         last: Position and hash of the newest event.
         recorded_at: Times of recording of the newest events, oldest first.
-        kept: The kept head, if it can be read.
-        is_kept_damaged: Whether the kept head exists but cannot be read.
-        missing: How the log contradicts its kept head, in words; empty if it does not.
+        kept: The saved head, if it can be read.
+        is_kept_damaged: Whether the saved head exists but cannot be read.
+        missing: How the log contradicts its saved head, in words; empty if it does not.
     """
 
     schema: int

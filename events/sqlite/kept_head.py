@@ -1,11 +1,11 @@
-"""The kept head: a file next to a log with the last known end of the log.
+"""The saved head: a file next to a log with the last known end of the log.
 
 A log that lost its end is still consistent: no hash shows that events followed. The
 file ``herd.db-head`` shows it. It has one line, ``position:hash``, the format of
 ``herdbook verify --anchor``. It is written when the log is closed, and every second
 while there are commits. Its position never decreases, whichever process writes it.
 
-A log that contradicts its kept head can be opened. The kept head is the only evidence
+A log that contradicts its saved head can be opened. The saved head is the only evidence
 of the loss, so it does not change until the user accepts the loss.
 """
 
@@ -40,7 +40,7 @@ _LINE = re.compile(r"([1-9][0-9]{0,17}):([0-9a-f]{64})\n")
 
 
 class KeptHead:
-    """The file with the kept head of a log.
+    """The file with the saved head of a log.
 
     Args:
         log: Path of the log.
@@ -51,7 +51,7 @@ class KeptHead:
         self._new = log_file_path(log, "-head.new")
 
     def read(self) -> Head | None:
-        """Return the kept head; None if it is missing or cannot be read."""
+        """Return the saved head; None if it is missing or cannot be read."""
         try:
             text = self.path.read_text("ascii")
         except (OSError, UnicodeError):
@@ -65,7 +65,7 @@ class KeptHead:
         return self.path.exists() and self.read() is None
 
     def advance(self, head: Head) -> None:
-        """Write a head, unless the kept head is at the same position or later.
+        """Write a head, unless the saved head is at the same position or later.
 
         Errors are ignored: if the file cannot be written, the previous head stays.
         """
@@ -76,7 +76,7 @@ class KeptHead:
         return head.position > 0 and _is_ahead(head, self.read())
 
     def replace(self, head: Head) -> None:
-        """Write a head, whatever the kept head is: the loss of events is accepted.
+        """Write a head, whatever the saved head is: the loss of events is accepted.
 
         The file of an empty log is removed.
         """
@@ -138,10 +138,10 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 
 def contradiction(kept: Head, hash_there: str | None, end: int) -> str:
-    """Describe how a log contradicts its kept head; empty if it does not.
+    """Describe how a log contradicts its saved head; empty if it does not.
 
     Args:
-        kept: The kept head, which must be read before the log.
+        kept: The saved head, which must be read before the log.
         hash_there: Hash of the event of the log at that position, if there is one.
         end: Position of the last event of the log.
     """
@@ -161,7 +161,7 @@ def contradiction(kept: Head, hash_there: str | None, end: int) -> str:
 
 
 class HeadKeeper:
-    """Writes the kept head of an open log, in a task and a thread of its own.
+    """Writes the saved head of an open log, in a task and a thread of its own.
 
     Args:
         kept: The file to write.
@@ -224,7 +224,7 @@ class HeadKeeper:
         self._thread.shutdown()
 
     async def replace(self, head: Head) -> None:
-        """Write a head, whatever the kept head is."""
+        """Write a head, whatever the saved head is."""
         await self._write(self._kept.replace, head)
 
     async def _write(self, write: Callable[[Head], None], head: Head) -> None:

@@ -121,13 +121,13 @@ class SQLiteEventStore:
     ) -> Self:
         """Open the log in a file; create it if it does not exist.
 
-        A log that ends before its kept head can be opened; see ``missing``.
+        A log that ends before its saved head can be opened; see ``missing``.
 
         Args:
             path: Path of the file, in an existing directory.
             clock: Returns the current time, UTC, for ``recorded_at``.
             accept_loss: Accept that recorded events are missing: commits after damage
-                in the write-ahead log are dropped, and the kept head becomes the
+                in the write-ahead log are dropped, and the saved head becomes the
                 present end of the log.
             access: What the store may do; ``open_for_reading`` chooses it.
             archive_directory: The directory in which archives are looked for; by
@@ -280,7 +280,7 @@ class SQLiteEventStore:
 
     @property
     def missing(self) -> str:
-        """How the log contradicts its kept head, in words; empty if it does not."""
+        """How the log contradicts its saved head, in words; empty if it does not."""
         return self._missing
 
     async def _compare_kept_head(self, accept_loss: bool) -> None:
@@ -511,7 +511,7 @@ class SQLiteEventStore:
         """Return the problems of the file itself, in words; empty for a sound file.
 
         Runs SQLite's check of every page and index, compares the tables, indexes and
-        triggers with the migrations, and compares the log with its kept head.
+        triggers with the migrations, and compares the log with its saved head.
         """
         missing = [self._missing] if self._missing else []
         return [*missing, *await check_file(self._path, self._access.value)]
@@ -556,7 +556,7 @@ class SQLiteEventStore:
             return None
         try:
             return await self.head()
-        except StoreError:  # gone or damaged: leave the kept head unchanged
+        except StoreError:  # gone or damaged: leave the saved head unchanged
             return None
 
     async def __aenter__(self) -> Self:

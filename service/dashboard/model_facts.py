@@ -22,16 +22,16 @@ def known_facts(page: PageRequest, status: ModelStatus) -> list[tuple[str, str, 
     source = SOURCES[status.context_source] if status.context_source else ""
     temperature = status.temperature
     found = [
-        ("weights", facts.weights_text(status, shared_with), "server: show"),
-        ("family", status.family or "", "server: show"),
-        ("manifest", (status.digest or "")[:12], "server: tags"),
+        ("weights", facts.weights_text(status, shared_with), "/api/show"),
+        ("family", status.family or "", "/api/show"),
+        ("manifest", (status.digest or "")[:12], "/api/tags"),
         ("trained context", _tokens(trained), source),
         (
             "configured context",
             _tokens(status.context_configured or status.context_default),
             "num_ctx" if status.context_configured else "the model's parameters",
         ),
-        ("context in effect", _tokens(status.context_in_effect), "server: runners"),
+        ("context in effect", _tokens(status.context_in_effect), "/api/ps"),
         (
             "temperature",
             "" if temperature is None else f"{temperature:g}",

@@ -197,7 +197,7 @@ async def test_forged_chain_is_found_by_an_anchor(path: Path) -> None:
         heads += [Head(e.position, e.hash) async for e in store.read_stored(limit=2)]
     assert await kinds(path, *heads) == []
     alter(path, *rehashed(path))
-    assert await kinds(path) == [(0, Kind.FILE)]  # by the kept head
+    assert await kinds(path) == [(0, Kind.FILE)]  # by the saved head
     path.with_name("herd.db-head").unlink()
     assert await kinds(path) == []
     assert await kinds(path, *heads) == [(n, Kind.ANCHOR) for n in (1, 2, 6)]

@@ -10,7 +10,7 @@ from herdbook.cli.errors import DONE, FAILED, NoHomeError
 from herdbook.cli.invocation import READ_TIMEOUT_S, Invocation, actor
 from herdbook.cli.output import Column, Piece, Row, line
 from herdbook.core.diagnosis import Diagnosis, Level
-from herdbook.presentation.wording import NOTHING, counted
+from herdbook.presentation.wording import NOTHING, check_text, counted
 
 _STYLES = {
     Level.OK: "green",
@@ -62,7 +62,7 @@ def _write(invocation: Invocation, found: Sequence[Diagnosis]) -> None:
             [
                 Piece(each.level.value, _STYLES[each.level]),
                 *([Piece(each.node or NOTHING)] if several else []),
-                Piece(each.check.replace("_", " ")),
+                Piece(check_text(each.check)),
                 Piece(each.what),
             ],
             below=[line("  ", Piece(each.remedy, "dim"))] if each.remedy else [],

@@ -238,7 +238,7 @@ def _running(statuses: Sequence[ModelStatus], now: Now) -> list[Running]:
 
 
 def _finding(each: Diagnosis) -> Found:
-    check = each.check.replace("_", " ")
+    check = wording.check_text(each.check)
     return Found(each.level.value, _SIGNS[each.level], check, each.what, each.remedy)
 
 

@@ -41,7 +41,7 @@ PAST = (40, IN_FILE)
 FILES = {
     "the log": "herd.db",
     "the write-ahead log": "herd.db-wal",
-    "the kept head": "herd.db-head",
+    "the saved head": "herd.db-head",
     "a backup": "copy.db",
     "an export": "all.jsonl",
     "a file of anchors": "anchors",
@@ -156,7 +156,7 @@ def _check_log(work: Path, whole: list[Row], what: str) -> None:
         raise SilentError("other events than were recorded, and verify is silent")
     _check_events(found, readable(copy / "herd.db"), whole)
     # A write-ahead log that is cut, or whose last commit is damaged, looks like a
-    # crash: only the kept head or an anchor detects it.
+    # crash: only the saved head or an anchor detects it.
     needed = IN_FILE if what == "the write-ahead log" else len(whole)
     if sound and len(found) < needed:
         raise SilentError(f"{needed - len(found)} events are missing")

@@ -1,4 +1,4 @@
-"""The kept head: a log that ends before it is reported until that is accepted."""
+"""The saved head: a log that ends before it is reported until that is accepted."""
 
 from __future__ import annotations
 

@@ -173,9 +173,9 @@ def test_show_prints_each_fact_with_its_source(
     for result in (
         "(found: 4.7 GB, digest ",
         "7.62 B parameters, Q4_K_M, 4.7 GB",
-        f"trained 32,768 (server: show)   configured 16,384   in effect {NOTHING}",
+        f"trained 32,768 (/api/show)   configured 16,384   in effect {NOTHING}",
         "coding (catalogue)",
-        "tools (server: show)",
+        "tools (/api/show)",
         "cannot      embedding, thinking, vision",
         "num_ctx 16384 (configured)",
         "used        never (no use recorded)",
