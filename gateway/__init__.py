@@ -1,1 +1,1 @@
-"""The gateway: a transparent HTTP relay before an Ollama server that records use."""
+"""The gateway: a transparent HTTP relay in front of Ollama that records use."""

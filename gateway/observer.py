@@ -8,10 +8,10 @@ from herdbook.gateway.recording.uses import Use
 
 
 class RunningRequests(Protocol):
-    """Takes the number of requests that are being relayed."""
+    """Receives the number of requests that are being relayed."""
 
     def set(self, value: float) -> None:
-        """Take the number."""
+        """Receive the number."""
 
 
 class GatewayObserver(Protocol):
@@ -19,11 +19,11 @@ class GatewayObserver(Protocol):
 
     @property
     def in_flight(self) -> RunningRequests:
-        """Takes the number of requests that are being relayed."""
+        """Receives the number of requests that are being relayed."""
         ...
 
     def used(self, use: Use) -> None:
-        """Take a request to a model that has ended."""
+        """Receive a request to a model that has ended."""
 
 
 class _Nobody:

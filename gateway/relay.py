@@ -86,7 +86,7 @@ class Relay:
         self._idle.set()
 
     def add(self, client: ClientConnection) -> bool:
-        """Take a new connection; return whether there is room for it."""
+        """Accept a new connection; return whether there is room for it."""
         self._clients.add(client)
         return len(self._clients) <= self.settings.connections
 
@@ -214,7 +214,7 @@ class Relay:
         return True
 
     def _report(self, exchange: Exchange, use: Use) -> None:
-        """Take the use of a model that has ended."""
+        """Receive the use of a model that has ended."""
         if isinstance(exchange.route, _Sent):
             exchange.route.upstream.recorder.add(use)
         self._observer.used(use)

@@ -276,7 +276,7 @@ async def _hold(storage: Storage) -> None:
 async def _write(
     storage: Storage, planned: Archived, written: Path, progress: Progress | None
 ) -> tuple[Archive, dict[str, int]]:
-    """Write the file; return what it is, and the last version of each stream."""
+    """Write the file; return its description, and the last version of each stream."""
     origin, previous = await _begin(storage, planned.first)
     reading = storage.store.read_stored(after=planned.last - 1, limit=1)
     (end,) = [event async for event in reading]
@@ -393,7 +393,7 @@ async def _compare(storage: Storage, made: Archive, written: Path) -> None:
 
 
 async def _shrink(storage: Storage, log: Path) -> str:
-    """Give the space back; return why the file keeps its size, empty if it shrinks."""
+    """Shrink the log file; return why it keeps its size, empty if it shrinks."""
     store = archived_store(storage)
     try:
         _, used = await store.free_bytes()

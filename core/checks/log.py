@@ -154,7 +154,7 @@ def check_instances(others: int) -> Diagnosis:
 
 
 def check_head(head: Head, last: Head) -> Diagnosis:
-    """Check that the head row is about the newest event.
+    """Check that the head row matches the newest event.
 
     Args:
         head: The head row.

@@ -84,7 +84,7 @@ class BackgroundTask:
         return self._status
 
     def worked(self) -> None:
-        """Note that the work has succeeded: the task is not failing any more."""
+        """Note that the work has succeeded, so the task is no longer failing."""
         if not self._status.up:
             name, restarts = self._status.name, self._status.restarts
             self._status = TaskStatus(name=name, restarts=restarts)

@@ -21,7 +21,7 @@
     ├── OllamaError                    the server failed, refused or is unreachable
     │   ├── NodeUnreachableError       nothing answers at the address
     │   ├── NodeTimeoutError           no answer in time
-    │   ├── BadAnswerError             the answer is not one of Ollama
+    │   ├── BadAnswerError             the answer is not from Ollama
     │   ├── RefusedError               the server refused the request
     │   ├── BusyServerError            the queue of the server is full
     │   ├── ServerFailedError          any other error of the server

@@ -82,7 +82,7 @@ class NodeTimeoutError(OllamaError):
 
 
 class BadAnswerError(OllamaError):
-    """The answer is not one of Ollama, but of a proxy or another program."""
+    """The answer does not come from Ollama, but from a proxy or another program."""
 
     code = "bad_answer"
     problem = "sent an answer that cannot be read: {raw}"

@@ -1,4 +1,4 @@
-"""Which node has to have which model of a desired set."""
+"""Assign the models of a desired set to nodes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class NodePlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def joined(parts: Mapping[str, DesiredSet]) -> DesiredSet:
-    """Return the set of several nodes that has what each of them has.
+    """Merge the desired sets of several nodes into one.
 
     Every model names its nodes. Where it is loaded on some of them only, the set leaves
     that as it is.
@@ -65,7 +65,7 @@ def by_node(
     nodes: Sequence[NodeView],
     registry: ModelRegistry,
 ) -> dict[str, DesiredSet]:
-    """Return the part of a desired set that each node has to have, by name.
+    """Return the part of a desired set for each node, by name.
 
     A model that names nodes or tags goes to every node that matches. Any other model
     goes to the nodes that have it, or to one that placement chooses.
@@ -93,7 +93,7 @@ def by_node(
 def _nodes_of(
     model: DesiredModel, origin: str, nodes: Sequence[NodeView], size: int | None
 ) -> list[str]:
-    """Return the nodes that have to have a model.
+    """Return the nodes that should have a model.
 
     Raises:
         InvalidDesiredError: No node matches what the model names.

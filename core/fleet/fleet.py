@@ -150,7 +150,7 @@ class Fleet:
 
     @property
     def home(self) -> ModelManager:
-        """A manager for questions about the log as a whole, whatever node it has."""
+        """Any of the managers, for questions about the whole log."""
         names = self.names or self.all_names
         return self.manager(DEFAULT if DEFAULT in names else names[0])
 
@@ -419,7 +419,7 @@ class Fleet:
     async def add(
         self, name: str, url: str, settings: NodeSettings | None = None
     ) -> NodeStatus:
-        """Manage one more node, from now on and in all processes on the log.
+        """Add a node, which all processes on the log then manage.
 
         Args:
             name: Its name in the log.
@@ -454,7 +454,9 @@ class Fleet:
         return await self._changed(name)
 
     async def remove(self, name: str) -> NodeStatus:
-        """Stop managing a node. Its models stay on its server, its past in the log.
+        """Stop managing a node.
+
+        Its models stay on its server, and its history stays in the log.
 
         Raises:
             UnknownNodeError: There is no such node.

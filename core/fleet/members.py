@@ -212,7 +212,7 @@ class Members:
         await self._record(name, decide)
 
     async def remove(self, name: str) -> None:
-        """Record that a node is not managed any more. Its models stay on its server.
+        """Record that a node is no longer managed. Its models stay on its server.
 
         Raises:
             UnknownNodeError: There is no such node.

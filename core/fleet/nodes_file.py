@@ -1,4 +1,4 @@
-"""The nodes that a log should have, as TOML, and what has to change for that.
+"""The nodes that a log should have, as TOML, and the changes needed to get there.
 
 A file is read strictly: a mistake is an error that names file, node and key, and
 nothing of the file is used.
@@ -51,7 +51,7 @@ class DesiredNode(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeAction(StrEnum):
-    """What has to be done with a node."""
+    """The kind of change to a node."""
 
     ADD = "add"
     MOVE = "move"

@@ -99,7 +99,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def capacity(settings: NodeSettings) -> int | None:
-    """Return the memory for models that the tags of a node name, bytes.
+    """Return the memory for models that the tags of a node declare, bytes.
 
     None if there is no such tag, or if it is not a size such as ``64GB``.
     """

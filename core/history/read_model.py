@@ -177,7 +177,7 @@ class ReadModel:
         return status
 
     def used_before(self) -> list[str]:
-        """Return the models that were used and are gone, the last used first."""
+        """Return the deleted models that were used, most recently used first."""
         gone = [
             (each.last_used_at, each.name)
             for each in self._views.status.all(self._node)

@@ -24,7 +24,7 @@ _SIZE: Final = re.compile(r"(\d{1,12}(?:\.\d{1,12})?) ?([a-z]+)", re.IGNORECASE)
 
 
 def parse_size(text: str) -> int | None:
-    """Return the bytes of a size: ``16GB``, ``8 GiB``; None if it is none."""
+    """Return the bytes of a size: ``16GB``, ``8 GiB``; None if it is not valid."""
     found = _SIZE.fullmatch(text.strip())
     unit = _UNITS.get(found[2].lower()) if found else None
     return None if found is None or unit is None else round(float(found[1]) * unit)

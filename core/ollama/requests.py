@@ -143,7 +143,7 @@ class LineReader:
         self._layers: set[str] = set()
 
     def feed(self, chunk: bytes) -> Iterator[PullLine]:
-        """Yield the lines that are whole now.
+        """Yield the lines that are complete now.
 
         Raises:
             HerdbookError: What the server says went wrong, in a line.

@@ -34,7 +34,7 @@ class Pins:
         self._loads: defaultdict[str, deque[float]] = defaultdict(deque)
 
     def due(self, statuses: list[ModelStatus], server: ServerState) -> Iterator[str]:
-        """Yield the names of evicted pinned models to load, the last used first.
+        """Yield the names of evicted pinned models to load, most recently used first.
 
         Each yielded name counts as a load of that model.
 

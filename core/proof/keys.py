@@ -136,7 +136,7 @@ def new_key(path: Path, name: str) -> PublicKey:
 
 
 def sign(anchor: Anchor, path: Path) -> Anchor:
-    """Return an anchor with a signature more.
+    """Return an anchor with another signature added.
 
     Args:
         anchor: The anchor.

@@ -214,7 +214,7 @@ def _finding(anchor: Anchor, problem: str) -> Finding:
 
 
 async def _difference(storage: Storage, tree: EventTree, anchor: Anchor) -> str:
-    """Say how the log differs from what was anchored; empty if it does not."""
+    """Describe how the log differs from what was anchored; empty if it does not."""
     try:
         hash_ = await _hash_at(storage, anchor.position)
         if (hash_, await tree.root(anchor.position)) == (anchor.hash, anchor.root):

@@ -1,4 +1,4 @@
-"""Hold back changes that are too frequent, so that a flapping server fills no log.
+"""Hold back changes that are too frequent: a flapping server must not fill the log.
 
 Each kind of change of a model has a budget. Within the budget, changes are recorded
 as they are seen. After that they are held back until one has lasted for a while, or

@@ -160,7 +160,7 @@ class Reconciler:
 
     @property
     def notice(self) -> str:
-        """What users need to know about the server in one line; empty for nothing."""
+        """What users need to know about the server, in one line; may be empty."""
         if self.last_error is not None:
             return str(self.last_error)
         state = self.last_state
@@ -484,7 +484,7 @@ def _without(by_name: Mapping[str, T], names: Collection[str]) -> dict[str, T]:
 
 
 def _warn_of(entries: Sequence[UnreadableEntry]) -> None:
-    """Log the first unreadable entries, and the number of the others."""
+    """Log the first few unreadable entries, and how many more there are."""
     for odd in entries[:WARNED_AT_ONCE]:
         _log.warning(
             "entry_unreadable", source=odd.source, name=odd.name, reason=odd.reason

@@ -81,7 +81,7 @@ class PostgresInstances:
         return self._own
 
     def problem(self) -> StoreError | None:
-        """Return why this instance cannot do its part; None if it can.
+        """Return why this instance cannot refresh its nodes; None if it can.
 
         It cannot note that it is running, or may not take a lease from an instance that
         does not respond.

@@ -33,7 +33,7 @@ _FOLLOW_AGAIN_S: Final = 1.0
 
 
 class Spending(Protocol):
-    """Takes the tokens of uses: when they end, and when they are in the log."""
+    """Receives the tokens of uses: when they end, and when they are in the log."""
 
     def spend(self, client: str, tokens: int) -> None:
         """Count the tokens of a request that ended."""

@@ -26,7 +26,7 @@ class Gateway(Protocol):
     settings: GatewaySettings
 
     def add(self, client: ClientConnection) -> bool:
-        """Take a new connection; return whether there is room for it."""
+        """Accept a new connection; return whether there is room for it."""
         ...
 
     def discard(self, client: ClientConnection) -> None:
@@ -135,7 +135,7 @@ class ClientConnection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport of a new connection."""
+        """Receive the transport of a new connection."""
         self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if peer else ""
@@ -158,7 +158,7 @@ class ClientConnection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def eof_received(self) -> bool:
-        """Take the end of what the client sends.
+        """Receive the end of what the client sends.
 
         It cancels a request that uses or changes a model: Go's server, and so Ollama,
         takes it that way too. Other requests are answered.
@@ -210,12 +210,12 @@ class ClientConnection(asyncio.Protocol):
             self.write(CONTINUE)
 
     def take_body(self, data: bytes) -> None:
-        """Take a piece of the body."""
+        """Receive a piece of the body."""
         if self._exchange is not None:
             self._exchange.request_body(data)
 
     def take_end(self) -> None:
-        """Take the end of the request."""
+        """Receive the end of the request."""
         if self._exchange is not None:
             self._exchange.request_end()
 

@@ -191,7 +191,7 @@ class Exchange:
         self._held = _HeldAnswer(change)
 
     def request_body(self, data: bytes) -> None:
-        """Take a piece of the request's body."""
+        """Receive a piece of the request's body."""
         if self._collected is None:
             if self.watched is not None:
                 self.watched.request_body(data)
@@ -207,7 +207,7 @@ class Exchange:
             self._ready(self, None)
 
     def request_end(self) -> None:
-        """Take the end of the request.
+        """Receive the end of the request.
 
         Raises:
             Refusal: The request that was collected must not be sent.
@@ -262,7 +262,7 @@ class Exchange:
         return True
 
     def answer_head(self, status: int, reason: bytes, headers: Headers) -> None:
-        """Take the head of the answer."""
+        """Receive the head of the answer."""
         self._sent = None
         if self.route is not None:
             self.route.answered()
@@ -284,7 +284,7 @@ class Exchange:
             self.watched.answer_head(status, headers)
 
     def answer_body(self, data: bytes) -> None:
-        """Take a piece of the answer's body."""
+        """Receive a piece of the answer's body."""
         if self._held is not None:
             self._hold_answer(self._held, data)
             return

@@ -24,7 +24,7 @@ _Part: TypeAlias = Request | bytes | Refusal | None
 
 
 class Taker(Protocol):
-    """Takes the requests of a connection."""
+    """Receives the requests of a connection."""
 
     @property
     def busy(self) -> bool:
@@ -32,17 +32,17 @@ class Taker(Protocol):
         ...
 
     def take_head(self, request: Request) -> None:
-        """Take the head of a request.
+        """Receive the head of a request.
 
         Raises:
             Refusal: The request must not be sent on.
         """
 
     def take_body(self, data: bytes) -> None:
-        """Take a piece of its body."""
+        """Receive a piece of its body."""
 
     def take_end(self) -> None:
-        """Take its end.
+        """Receive its end.
 
         Raises:
             Refusal: The request must not be sent on.
@@ -194,14 +194,14 @@ class RequestParser:
         self.in_head = self._in_message = True
 
     def on_url(self, part: bytes) -> None:
-        """Take a part of the target."""
+        """Receive a part of the target."""
         self.target += part
         self._head_bytes += len(part)
         if self._head_bytes > self._most_bytes:
             raise _too_long()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; fields after the body are not sent on."""
+        """Receive a header; fields after the body are not sent on."""
         if not self.in_head:
             return
         self._head_bytes += len(name) + len(value)

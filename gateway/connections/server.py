@@ -95,7 +95,7 @@ class ServerConnection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport of a new connection."""
+        """Receive the transport of a new connection."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
@@ -120,7 +120,7 @@ class ServerConnection(asyncio.Protocol):
             exchange.flush_answer()
 
     def eof_received(self) -> None:
-        """Take the end of what the server sends."""
+        """Receive the end of what the server sends."""
         if self._exchange is not None and self._until_close:
             self._exchange.answer_end(reusable=False)
 
@@ -159,11 +159,11 @@ class ServerConnection(asyncio.Protocol):
         self._headers = []
 
     def on_status(self, reason: bytes) -> None:
-        """Take the reason phrase."""
+        """Receive the reason phrase."""
         self._reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; fields after the body are not sent on."""
+        """Receive a header; fields after the body are not sent on."""
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:

@@ -128,7 +128,7 @@ class ModelScan:
             self._collected += data[: _LONGEST + 1]
 
     def _finish(self) -> None:
-        """Take a string that has ended: a key or a value."""
+        """Receive a string that has ended: a key or a value."""
         if self._depth != 1:
             return
         text = _decoded(self._collected)

@@ -73,7 +73,7 @@ class FormScan:
         return bool(end)
 
     def _finish(self) -> None:
-        """Take the value of a part that has ended."""
+        """Receive the value of a part that has ended."""
         self._in_head = True
         if self._name in self._keys and len(self._value) <= _LONGEST:
             self.found.setdefault(self._name, self._value.decode("utf-8", "replace"))

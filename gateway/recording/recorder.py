@@ -106,7 +106,7 @@ class UseRecorder:
                 found[status.name] = relayed
 
     def add(self, use: Use) -> None:
-        """Take a request that has ended."""
+        """Receive a request that has ended."""
         estimated = self._estimated(use)
         self._spending.spend(use.caller.name, sum(use.tokens) + estimated)
         if not use.model:

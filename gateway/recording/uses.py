@@ -145,12 +145,12 @@ class Watched:
         return self._chosen[0] or first
 
     def request_body(self, data: bytes) -> None:
-        """Take a piece of the request's body."""
+        """Receive a piece of the request's body."""
         self._scan.feed(data)
         self._asked_bytes += len(data)
 
     def request_end(self) -> None:
-        """Take the end of the request."""
+        """Receive the end of the request."""
         self._complete = True
 
     def whole_request_body(self, data: bytes) -> None:
@@ -163,13 +163,13 @@ class Watched:
         self._chosen = (model, role)
 
     def answer_head(self, status: int, headers: Headers) -> None:
-        """Take the head of the answer."""
+        """Receive the head of the answer."""
         self._status = status
         coding = value_of(headers, b"content-encoding")
         self._decoder = None if coding is None else Decoder(coding)
 
     def answer_body(self, data: bytes) -> None:
-        """Take a piece of the answer's body."""
+        """Receive a piece of the answer's body."""
         if self._first is None:
             self._first = time.monotonic()
         if self._decoder is None:

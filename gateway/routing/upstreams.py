@@ -21,10 +21,10 @@ NODE_HEADER: Final = b"X-Herdbook-Node"
 
 
 class Recorder(Protocol):
-    """Takes the uses that the gateway sees."""
+    """Receives the uses that the gateway sees."""
 
     def add(self, use: Use) -> None:
-        """Take a request that has ended."""
+        """Receive a request that has ended."""
 
     @property
     def works(self) -> bool:
