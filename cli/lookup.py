@@ -77,7 +77,8 @@ def known_status(models: ReadModel, model: str) -> ModelStatus:
             status.name,
             f"was not found on node {status.node!r}",
             similar_models(models, status.name)
-            or f"List models: herdbook ls. Pull it: herdbook pull {status.name}",
+            or "To list the models: herdbook ls. "
+            f"To pull it: herdbook pull {status.name}",
         )
     return status
 

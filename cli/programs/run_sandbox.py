@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -50,7 +51,9 @@ async def served(options: Options, world: World) -> AsyncIterator[str]:
         except OSError as error:
             raise CannotListenError(
                 f"port {options.port} on {options.host}",
-                f"is not available: {error.strerror}",
+                "is already in use"
+                if error.errno == errno.EADDRINUSE
+                else f"is not available: {error.strerror}",
                 "Choose another with --port, or --port 0 for any free port",
             ) from error
         yield address

@@ -132,7 +132,10 @@ def _node(origin: str, name: str, table: object) -> DesiredNode:
         check_settings(name, settings)
     except InvalidAddressError as error:
         problem = f"{error.state}. {error.remedy}"
-        raise _invalid(origin, name, f"url {error.subject}", problem) from error
+        raise CallerError(
+            f"nodes file {origin}",
+            f"is not valid: url {error.subject} of node {name!r} {problem}",
+        ) from error
     except CallerError as error:
         raise CallerError(
             f"nodes file {origin}",
@@ -156,7 +159,7 @@ def _settings(origin: str, name: str, table: Mapping[str, object]) -> NodeSettin
 
 
 def _invalid(origin: str, node: str, key: str, problem: str) -> CallerError:
-    where = f"{key} of node {node!r}" if key else f"node {node!r}"
+    where = f"key {key!r} of node {node!r}" if key else f"node {node!r}"
     return CallerError(f"nodes file {origin}", f"is not valid: {where} {problem}")
 
 

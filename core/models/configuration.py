@@ -331,7 +331,8 @@ def _nearest(name: str) -> str:
         nearest = [f"{OPTION}{name}"]
     if nearest:
         return f"Did you mean {nearest[0]!r}?"
-    return f"The settings are {', '.join(_RULES)}"
+    plain = ", ".join(rule for rule in _RULES if "." not in rule)
+    return f"The settings are {plain}, options.<name> and capability.<name>"
 
 
 def change(

@@ -167,7 +167,10 @@ def sign_text(text: str, path: Path) -> Signature:
     try:
         key = serialization.load_pem_private_key(_private(path), password=None)
         public = parse_public_key(_beside(path).read_text("utf-8"))
-    except (OSError, ValueError, TypeError) as error:
+    except OSError as error:
+        name = str(error.filename or path)
+        raise CallerError(name, f"cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError) as error:
         raise CallerError(
             str(path),
             f"is not a private key: {error}",

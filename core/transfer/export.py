@@ -179,10 +179,11 @@ async def _contents(storage: Storage, selection: Selection) -> tuple[Contents, s
     if not head.position:
         raise CallerError("the log", "has no events yet", "There is nothing to export")
     until = head.position if selection.until is None else selection.until
-    for position in (selection.after, until):
+    # A user names the first event of the selection, not the one before it.
+    for position, named in ((selection.after, selection.after + 1), (until, until)):
         if not 0 <= position <= head.position:
             raise CallerError(
-                f"#{position}", "does not exist", f"The last event is #{head.position}"
+                f"#{named}", "does not exist", f"The last event is #{head.position}"
             )
     if until < selection.after:
         raise CallerError(

@@ -38,7 +38,7 @@ async def private_directory(parent: Path) -> AsyncIterator[Path]:
         raise CallerError(
             str(parent),
             f"cannot be written: {error.strerror or error}",
-            "Choose a directory that exists and that you may write",
+            "Choose an existing directory that you can write to",
         ) from error
     try:
         yield made

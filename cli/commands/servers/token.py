@@ -104,7 +104,7 @@ async def token(  # noqa: PLR0913 - the options of a verb
         return
     if named and name != CREATE:
         raise UsageError(
-            f"{named!r}", "is an unexpected argument", "Use: herdbook token NAME"
+            "", f"Unexpected argument {named!r}", "Use: herdbook token NAME"
         )
     name = named or name
     given = {

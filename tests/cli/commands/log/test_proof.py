@@ -212,7 +212,7 @@ def test_anchor_in_json_has_its_text(herdbook: Herdbook) -> None:
         (["prove", "two"], 2, "is not a position"),
         (["prove", "#99999"], 2, "does not exist"),
         (["verify", "--anchors", "nowhere.txt"], 2, "cannot be read"),
-        (["anchor", "--key", "nowhere.pem"], 2, "is not a private key"),
+        (["anchor", "--key", "nowhere.pem"], 2, "nowhere.pem cannot be read: No such"),
     ],
 )
 def test_errors_of_proofs_are_one_line(

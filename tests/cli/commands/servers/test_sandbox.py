@@ -55,7 +55,7 @@ def test_sandbox_reports_a_port_in_use(herdbook: Herdbook) -> None:
         answer = herdbook("sandbox", "--port", port)
 
     assert answer.code == 1
-    assert f"port {port} on 127.0.0.1 is not available" in answer.err
+    assert f"port {port} on 127.0.0.1 is already in use" in answer.err
 
 
 def test_sandbox_names_the_missing_extra(
