@@ -79,7 +79,7 @@ def test_table_has_a_line_for_each_row(ran: Ran) -> None:
     ]
 
 
-def test_rows_compare_with_what_they_name(ran: Ran) -> None:
+def test_rows_compare_with_the_figure_they_name(ran: Ran) -> None:
     for row in ran.rows:
         assert (row["theirs"] is None) == (row["beside"] == "")
         assert row["theirs"] is None or row["ratio"] == pytest.approx(

@@ -60,7 +60,7 @@ def troubles(page: Page) -> list[str]:
 
 
 @pytest.mark.parametrize("paths", [PAGES[::2], PAGES[1::2]], ids=["some", "others"])
-def test_page_is_for_everybody(
+def test_page_is_public(
     paths: Sequence[str], herdbook: RunningService, visits: PageSession
 ) -> None:
     page = visits.open(herdbook, viewport=DESK, reduced_motion="reduce")
@@ -72,7 +72,7 @@ def test_page_is_for_everybody(
     assert not any(found.values()), found
 
 
-def test_page_that_signs_in_is_for_everybody(
+def test_sign_in_page_is_public(
     tmp_path: Path, ollama: SandboxThread, visits: PageSession
 ) -> None:
     with run_in_thread(tmp_path / "herd.db", ollama.address, tokens=TOKENS) as guarded:
@@ -113,7 +113,7 @@ def test_nothing_moves_for_who_does_not_want_it(
     assert page.evaluate(moving) > 0, "it would not have been seen"
 
 
-def test_what_is_wrong_is_found(herdbook: RunningService, visits: PageSession) -> None:
+def test_every_problem_is_found(herdbook: RunningService, visits: PageSession) -> None:
     page = visits.open(herdbook, viewport=PHONE)
     page.evaluate(
         """() => {

@@ -24,7 +24,7 @@ from support.web.browser import (
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_service_that_ends_and_comes_back(
+def test_service_that_stops_and_starts_again(
     number: int, tmp_path: Path, slow_ollama: SandboxThread, visits: PageSession
 ) -> None:
     visits.expect_errors(

@@ -50,7 +50,7 @@ def test_change_shows_in_the_history_with_who(
     assert kept["settings"] == {"num_ctx": 16384, "notes": "for long files"}
 
 
-def test_second_of_two_is_shown_and_keeps_what_was_typed(
+def test_second_of_two_is_shown_and_keeps_typed_text(
     herdbook: RunningService, visits: PageSession
 ) -> None:
     visits.expect_errors("409")
@@ -81,7 +81,7 @@ def test_second_of_two_is_shown_and_keeps_what_was_typed(
     assert kept["settings"] == {"num_ctx": 8192, "temperature": 0.7}
 
 
-def test_wrong_value_is_shown_and_what_was_typed_stays(
+def test_wrong_value_is_shown_and_typed_text_stays(
     herdbook: RunningService, visits: PageSession
 ) -> None:
     visits.expect_errors("422")
@@ -99,7 +99,7 @@ def test_wrong_value_is_shown_and_what_was_typed_stays(
     )
 
 
-def test_what_is_typed_outlives_what_happens(
+def test_typed_text_survives_page_updates(
     herdbook: RunningService, visits: PageSession
 ) -> None:
     model = "mistral:7b"

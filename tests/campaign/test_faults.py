@@ -63,7 +63,7 @@ ROWS = [Row("a", "1"), Row("b", "2"), Row("c", "3")]
         ([*ROWS, ROWS[2]], {"c"}, {"c"}, InventedError),
     ],
 )
-def test_oracle_finds_what_is_lost_or_invented(
+def test_oracle_finds_lost_and_invented_events(
     found: list[Row],
     submitted: set[str],
     acknowledged: set[str],

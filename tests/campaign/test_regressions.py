@@ -96,7 +96,7 @@ async def test_server_without_model_details_is_recorded_once() -> None:
         assert (await manager.get_status(MADE)).stale_since is not None
 
 
-async def test_unknown_model_is_stale_too() -> None:
+async def test_unknown_model_is_also_stale() -> None:
     async with serve_manager() as (server, manager):
         server.apply(server="killed")
         with suppress(OllamaError):

@@ -260,7 +260,7 @@ async def test_log_of_which_nothing_can_be_read_ends(path: Path) -> None:
     assert unreadable == list(range(1, MOST_UNREADABLE + 1))
 
 
-async def test_log_that_does_not_fit_its_head_takes_no_appends(path: Path) -> None:
+async def test_log_that_does_not_match_its_head_refuses_appends(path: Path) -> None:
     alter(path, "UPDATE head SET position = 5")
     async with await SQLiteEventStore.open(path) as store:
         with pytest.raises(CorruptLogError):

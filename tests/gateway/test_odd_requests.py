@@ -100,7 +100,7 @@ async def test_escaped_name_is_recorded_as_it_is_spelled() -> None:
 
 
 @pytest.mark.parametrize("key", ["context", "model"])
-async def test_deeply_nested_request_is_relayed_as_it_is(key: str) -> None:
+async def test_deeply_nested_request_is_relayed_unchanged(key: str) -> None:
     async with place() as there:
         await there.manager.configure(MODEL, {"temperature": 0.5})
         deep = b"[" * 200_000 + b"]" * 200_000
@@ -114,7 +114,7 @@ async def test_deeply_nested_request_is_relayed_as_it_is(key: str) -> None:
 @pytest.mark.parametrize(
     "body", [b"\xef\xbb\xbf" + asking(), asking(seed=float("nan")), b"\xff"]
 )
-async def test_what_is_not_json_is_left_to_the_server(body: bytes) -> None:
+async def test_body_that_is_not_json_is_left_to_the_server(body: bytes) -> None:
     async with place() as there:
         await there.manager.configure(MODEL, {"temperature": 0.5})
         answer = await sent(there, body)

@@ -93,7 +93,7 @@ async def test_headers_that_never_end_are_refused() -> None:
             assert (await client.rest()).startswith(b"HTTP/1.1 431 ")
 
 
-async def test_what_follows_a_whole_request_cannot_spoil_its_answer() -> None:
+async def test_bytes_after_a_complete_request_cannot_spoil_its_answer() -> None:
     echo = Echo()
     async with scripted(echo) as server, gateway(server.url) as address:
         async with raw(address) as client:

@@ -305,7 +305,7 @@ async def test_requests_sent_ahead_are_answered_in_order(size: int) -> None:
             assert bodies_in(await client.rest()) == paths
 
 
-async def test_a_client_that_sends_far_ahead_is_held_back() -> None:
+async def test_a_client_that_sends_too_far_ahead_is_throttled() -> None:
     release = asyncio.Event()
 
     async def script(

@@ -145,7 +145,7 @@ async def test_a_list_is_answered_by_its_first_present_model() -> None:
     assert answer.headers["x-herdbook-settings"] == "temperature=0.2"
 
 
-async def test_what_nothing_fits_is_refused_in_the_form_of_the_api() -> None:
+async def test_request_that_no_model_fits_is_refused_in_the_form_of_the_api() -> None:
     async with configured() as (there, _):
         role = await there.http.post("/api/chat", json={"model": "role:codign"})
         names = await there.http.post("/v1/messages", json={"model": "a:1,b:2"})
@@ -202,7 +202,9 @@ async def test_chunks_are_collected_and_sent_with_a_length() -> None:
             assert b"X-Herdbook-Settings: num_ctx=8192" in await client.head()
 
 
-async def test_a_long_request_passes_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_request_is_relayed_unchanged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(exchange, "LONGEST_BODY", 1_000)
     async with configured() as (there, _):
         asked = {"model": MODEL, "prompt": "x" * 300_000}

@@ -25,7 +25,7 @@ def events_of(service: ServiceProcess, **given: object) -> list[int]:
     return [event["position"] for event in found["events"]]
 
 
-def test_service_goes_on_while_its_log_is_archived(
+def test_service_keeps_working_while_its_log_is_archived(
     tmp_path: Path, ollama: SandboxThread
 ) -> None:
     log = tmp_path / "herd.db"

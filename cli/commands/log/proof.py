@@ -71,7 +71,7 @@ async def anchor(
         ),
     ] = None,
 ) -> int:
-    """Print an anchor (a checksum) of the log to keep elsewhere.
+    """Print an anchor: a checkpoint to store elsewhere.
 
     An anchor contains the number of events, the root of a Merkle tree over them, the
     hash of the last one and the time. Later, `verify --anchors` shows whether any of

@@ -37,7 +37,7 @@ END = LENGTH + 1
 Made = tuple[Path, Path]
 
 
-async def test_without_the_file_only_what_it_has_is_missing(archived: Made) -> None:
+async def test_without_the_file_only_its_events_are_missing(archived: Made) -> None:
     path, file = archived
     async with opened(path) as storage:
         before = await answers(storage, after=2 * BLOCK)
@@ -101,7 +101,7 @@ async def test_moved_archive_is_found_by_its_directory(
 
 
 @pytest.mark.parametrize("change", ["bit", "cut", "other"])
-async def test_damaged_archive_is_never_believed(
+async def test_damaged_archive_is_never_used(
     archived: Made, tmp_path: Path, change: str
 ) -> None:
     path, file = archived

@@ -55,7 +55,7 @@ async def test_commands_change_their_node_alone() -> None:
         assert [event.stream for event in pulled] == [f"model/gpu1/{MODEL}"]
 
 
-async def test_lost_node_takes_only_the_freshness_of_its_own_models() -> None:
+async def test_lost_node_makes_only_its_own_models_stale() -> None:
     async with serve_fleet(local="herd", gpu1="herd", gpu2="herd") as (servers, fleet):
         servers["gpu1"].apply(server="killed")
         for manager in fleet.managers():
@@ -72,7 +72,7 @@ async def test_lost_node_takes_only_the_freshness_of_its_own_models() -> None:
         assert stale == {"gpu1"}
 
 
-async def test_removed_node_is_not_managed_any_more_and_can_be_added_again() -> None:
+async def test_removed_node_is_no_longer_managed_and_can_be_added_again() -> None:
     async with serve_fleet(local="herd", gpu1="herd") as (servers, fleet):
         removed = await fleet.remove("gpu1")
 

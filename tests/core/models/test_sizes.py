@@ -25,5 +25,5 @@ def test_size_is_parsed(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "10", "GB", "-1GB", "10 apples", "1,5GB"])
-def test_text_without_a_unit_is_no_size(text: str) -> None:
+def test_text_without_a_unit_is_not_a_size(text: str) -> None:
     assert parse_size(text) is None

@@ -187,7 +187,7 @@ def test_a_byte_ends_the_stall() -> None:
     assert not tracker.stalled(49)
 
 
-def test_a_counter_that_only_goes_back_is_a_stall() -> None:
+def test_a_counter_that_only_decreases_is_a_stall() -> None:
     tracker = tracked(layer("a", 500))
 
     tracker.take(layer("a", 100), 10)

@@ -89,7 +89,7 @@ def events(found: list[Drift]) -> list[tuple[str, Fact, Cause]]:
     return [(one.name, fact, one.cause) for one in found for fact in one.facts]
 
 
-def test_unchanged_server_is_no_drift() -> None:
+def test_unchanged_server_is_not_drift() -> None:
     held = runner("a:1")
 
     assert drifts([listed("a:1")], [held], [status("a:1", LOADED, runner=held)]) == []
@@ -194,7 +194,7 @@ def test_runner_with_a_different_context_has_changed() -> None:
     assert events(found) == [("a:1", facts.RunnerChanged(runner=now), Cause.OBSERVED)]
 
 
-def test_later_expiry_is_no_drift() -> None:
+def test_later_expiry_is_not_drift() -> None:
     before, now = runner("a:1", expires_in_s=5), runner("a:1", expires_in_s=300)
 
     assert drifts([listed("a:1")], [now], [status("a:1", LOADED, runner=before)]) == []
@@ -256,7 +256,7 @@ def test_runner_lost_without_evidence_has_an_unknown_reason() -> None:
     assert one_gone(Continuity.UNKNOWN) == [("a:1", unknown, Cause.OBSERVED)]
 
 
-def test_closed_connection_is_no_evidence_while_another_runner_stays() -> None:
+def test_closed_connection_is_not_evidence_while_another_runner_stays() -> None:
     found = drifts(
         [listed("a:1"), listed("b:1", B)],
         [runner("b:1", B)],

@@ -54,9 +54,7 @@ def other(tmp_path: Path) -> Path:
     return tmp_path / "other" / "herd.db"
 
 
-async def test_every_column_of_every_event_stays_as_it_is(
-    log: Path, other: Path
-) -> None:
+async def test_every_column_of_every_event_is_unchanged(log: Path, other: Path) -> None:
     await append(log, 25)
     data = await export_of(log)
 

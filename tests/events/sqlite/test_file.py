@@ -160,7 +160,7 @@ async def test_header_of_a_new_file_has_the_application_id(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["h?e#r%20d.db", "pferd ü.db", ":memory:", "-x'\".db"])
-async def test_any_file_name_is_taken_as_it_is(tmp_path: Path, name: str) -> None:
+async def test_any_file_name_is_accepted_unchanged(tmp_path: Path, name: str) -> None:
     async with await SQLiteEventStore.open(tmp_path / name) as store:
         await store.append("model/n/m", [event()], ANY)
     assert names(tmp_path) == [name, f"{name}-head"]

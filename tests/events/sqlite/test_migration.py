@@ -50,7 +50,7 @@ async def test_migrated_log_is_like_a_new_one(old: Path, tmp_path: Path) -> None
     assert schema_of(old)["user_version"] == NEWEST
 
 
-async def test_migration_leaves_events_as_they_are(old: Path, tmp_path: Path) -> None:
+async def test_migration_does_not_change_events(old: Path, tmp_path: Path) -> None:
     def rows(path: Path) -> list[tuple[object, ...]]:
         connection = sqlite3.connect(path)
         found = connection.execute("SELECT * FROM events, head").fetchall()

@@ -267,7 +267,7 @@ async def test_queue_is_bounded_and_every_caller_is_answered(tmp_path: Path) -> 
         assert (await store.head()).position == ROOM + 100
 
 
-async def test_closing_answers_everybody(tmp_path: Path) -> None:
+async def test_closing_answers_all_callers(tmp_path: Path) -> None:
     async with faulty(tmp_path) as (store, session):
         session.gate.clear()
         crowd = [

@@ -42,7 +42,7 @@ def test_field_of_a_form_is_found_in_pieces_of_any_size(size: int) -> None:
         b"--xyz\r\n" + b"X: y\r\n" * 1_000 + FORM,
     ],
 )
-def test_what_is_not_a_form_names_no_model(body: bytes) -> None:
+def test_body_that_is_not_a_form_names_no_model(body: bytes) -> None:
     scan = FormScan(("model",))
     scan.feed(body)
     assert scan.found == {}

@@ -68,7 +68,7 @@ async def test_a_use_is_recorded_with_its_measures() -> None:
     assert (status.uses, status.state) == (1, ModelState.LOADED)
 
 
-async def test_the_client_is_the_actor_of_what_it_caused() -> None:
+async def test_the_client_is_the_actor_of_the_changes_it_caused() -> None:
     async with place(tokens=True) as there:
         key = {"Authorization": "Bearer key-ann"}
         await there.http.post("/api/generate", json=generate(), headers=key)

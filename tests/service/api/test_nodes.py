@@ -91,7 +91,7 @@ def test_a_model_of_several_nodes_needs_one(
         assert herdbook.http.get(f"{address}{unknown}").status_code == 404, path
 
 
-def test_operations_run_on_the_node_that_is_meant(
+def test_operations_run_on_the_intended_node(
     herdbook: RunningService, fleet: dict[str, SandboxThread]
 ) -> None:
     refused = herdbook.http.post(
@@ -119,7 +119,7 @@ def test_operations_run_on_the_node_that_is_meant(
     assert there["settings"] == {}
 
 
-def test_a_lost_node_takes_only_its_own_models_with_it(
+def test_a_lost_node_affects_only_its_own_models(
     herdbook: RunningService, fleet: dict[str, SandboxThread]
 ) -> None:
     wait_until(lambda: "gpu1" in herdbook.get("/readyz")["refreshes"])

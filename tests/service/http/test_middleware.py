@@ -428,7 +428,7 @@ async def test_read_only_applies_to_every_user() -> None:
 
 
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT", "PROPFIND", "post", "QUERY"])
-async def test_unknown_method_needs_a_role_too(method: str) -> None:
+async def test_unknown_method_also_needs_a_role(method: str) -> None:
     async with serve_guarded() as server:
         answer = await server.ask(
             f"{method} /v1/who HTTP/1.1\nHost: localhost\n"

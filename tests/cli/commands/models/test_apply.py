@@ -126,7 +126,7 @@ def test_apply_unloads_models_that_should_not_be_loaded(
 
 
 @pytest.mark.usefixtures("server")
-def test_plan_shows_what_stays_on_disk(herdbook: Herdbook, tmp_path: Path) -> None:
+def test_plan_shows_what_remains_on_disk(herdbook: Herdbook, tmp_path: Path) -> None:
     herdbook("pull", "llama3.2:latest")
     herdbook("config", "llama3.2:3b", "pinned=true")
     path = tmp_path / "herd.toml"

@@ -40,7 +40,7 @@ def test_pull_of_another_process_is_cancelled(
     ]
 
 
-def test_nothing_to_cancel_is_no_failure(
+def test_nothing_to_cancel_is_not_a_failure(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     answer = herdbook("cancel", "smollm2:135m")

@@ -93,7 +93,7 @@ def test_metrics_of_the_gateway_need_a_valid_free_address(
 
 
 @pytest.mark.slow
-def test_gateway_takes_the_tokens_of_the_service(
+def test_gateway_accepts_the_tokens_of_the_service(
     server: SandboxThread, log: Path, herdbook: Herdbook, tmp_path: Path
 ) -> None:
     tokens = tmp_path / "tokens.toml"

@@ -86,7 +86,7 @@ def test_a_model_on_several_nodes_needs_one_to_be_named(
     assert herdbook(verb, SHARED, "--node", "gpu1").code == 0
 
 
-def test_a_verb_takes_the_one_node_that_has_the_model(
+def test_a_verb_uses_the_only_node_that_has_the_model(
     herdbook: Herdbook, nodes: Nodes
 ) -> None:
     pulled = herdbook("pull", NEW, "--node", "gpu2")
@@ -122,7 +122,7 @@ def test_a_pull_goes_to_a_node_with_room(herdbook: Herdbook, nodes: Nodes) -> No
     assert "gpu2 is drained" in refused.err
 
 
-def test_a_lost_node_takes_only_its_own_models_with_it(
+def test_a_lost_node_affects_only_its_own_models(
     herdbook: Herdbook, nodes: Nodes
 ) -> None:
     nodes.gpu1.close()
@@ -285,7 +285,7 @@ def test_names_of_nodes_complete(herdbook: Herdbook, nodes: Nodes) -> None:
     assert complete_node("g") == ["gpu1", "gpu2"]
 
 
-def test_a_node_that_does_not_answer_is_added_too(
+def test_a_node_that_does_not_answer_is_still_added(
     herdbook: Herdbook, server: SandboxThread
 ) -> None:
     herdbook("refresh")

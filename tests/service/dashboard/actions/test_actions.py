@@ -335,7 +335,7 @@ def test_refusals_before_any_page_are_pages_for_a_browser(
             assert health.json()["status"] == 421
 
 
-def test_delete_takes_an_administrator(guarded: ServiceThread) -> None:
+def test_delete_needs_an_administrator(guarded: ServiceThread) -> None:
     with (
         open_client(guarded.address, OPERATOR) as olga,
         open_client(guarded.address, ADMIN) as anna,

@@ -39,7 +39,7 @@ def test_names_of_the_same_weights_have_the_same_colour() -> None:
     assert colours.classes(["copy:1b"]) == colours.classes(["m0:1b"])
 
 
-def test_small_model_that_appears_takes_no_colour_of_a_larger_one() -> None:
+def test_new_small_model_does_not_take_the_colour_of_a_larger_one() -> None:
     before = Colours(MODELS[:-1])
 
     after = Colours([*MODELS[:-1], model("new:1b", 1)])
