@@ -235,7 +235,7 @@ def test_failed_write_of_the_output_is_reported(
         )
 
     assert done.returncode == 1
-    assert done.stderr.startswith("herdbook: the answer cannot be written: No space")
+    assert done.stderr.startswith("herdbook: the output cannot be written: No space")
 
 
 def test_closed_pipe_is_not_a_failure(server: SandboxThread, log: Path) -> None:

@@ -320,7 +320,7 @@ async def test_unreadable_downloads_folder_is_reported(models: Path) -> None:
         (found,) = await checked(manager, "partials")
 
     assert found.level is Level.NOTICE
-    assert "unknown" in found.what
+    assert "cannot check for unfinished downloads" in found.what
 
 
 def test_models_folder_defaults_to_the_one_of_the_user() -> None:

@@ -145,7 +145,7 @@ async def test_only_the_names_of_the_gateway_are_answered(
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "gateway.lan"])
 def test_other_machines_need_tokens(host: str) -> None:
-    with pytest.raises(CallerError, match="there are no tokens"):
+    with pytest.raises(CallerError, match="has no tokens"):
         Access(host, (), None)
     assert Access(host, (), authenticate).uses_tokens
 

@@ -43,7 +43,7 @@ async def free(
     ] = None,
     yes: Yes = False,
 ) -> int:
-    """Propose models to delete to free disk space.
+    """Propose and delete models to free disk space.
 
     Deletes them after confirmation, or with --yes. The least recently used models go
     first. Models that are pinned, in use or loaded are kept, unless they are loaded
