@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import platformdirs
@@ -15,7 +15,14 @@ import typer
 
 from herdbook.cli.errors import NoHomeError
 from herdbook.cli.output import Screen, clean, folded
-from herdbook.core import Fleet, ManagerSettings, ModelManager, ModelRegistry, base_url
+from herdbook.core import (
+    Fleet,
+    ManagerSettings,
+    ModelManager,
+    ModelRegistry,
+    NodeAddressError,
+    base_url,
+)
 from herdbook.core.log.location import LogLocation, log_location
 from herdbook.presentation.times import Now
 
@@ -118,7 +125,7 @@ class Invocation:
 
     @asynccontextmanager
     async def reading(
-        self, *, refresh: bool = True, warns: bool = True
+        self, *, refresh: bool = True, warns: bool = True, log_only: bool = False
     ) -> AsyncIterator[Fleet]:
         """Open the nodes to read; refresh those first whose server answers in time.
 
@@ -126,12 +133,25 @@ class Invocation:
             refresh: Whether to refresh.
             warns: Whether to print on stderr why a refresh failed; False for verbs
                 that show it in their output.
+            log_only: Whether the answer is in the log, so that another address of the
+                server than the log's is only a warning.
+
+        Raises:
+            NodeAddressError: The log has another address for the only node.
         """
         settings = ManagerSettings(refresh_timeout_s=READ_TIMEOUT_S)
-        async with self._open(settings, refresh=refresh, reading=True) as fleet:
+        async with AsyncExitStack() as stack:
+            enter = stack.enter_async_context
+            try:
+                fleet = await enter(self._open(settings, refresh=refresh, reading=True))
+            except NodeAddressError as error:
+                if not log_only:
+                    raise
+                _warn(f"{error}. The server was not asked")
+                refresh = False
+                fleet = await enter(self._open(settings, refresh=False, reading=True))
             for problem in failed_refreshes(fleet) if refresh and warns else ():
-                text = clean(f"herdbook: warning: {problem}")
-                sys.stderr.write(f"{folded(text, sys.stderr)}\n")
+                _warn(problem)
             yield fleet
 
     @asynccontextmanager
@@ -189,6 +209,11 @@ class Invocation:
                 if self.verbose:
                     await fleet.nodes()  # catches up with the log
                     self.position = fleet.log.live.views.position
+
+
+def _warn(text: str) -> None:
+    line = clean(f"herdbook: warning: {text}")
+    sys.stderr.write(f"{folded(line, sys.stderr)}\n")
 
 
 def failed_refreshes(fleet: Fleet) -> list[str]:

@@ -16,6 +16,7 @@ SENTENCES: Final = {
     "{reason})",
     "more_entries_unreadable": "{entries} more entries of the server cannot be read",
     "show_failed": "the details of {model} cannot be read: {reason}",
+    "more_shows_failed": "the details of {models} more models cannot be read",
     "log_not_writable": "{log} cannot be written: {effect}",
 }
 """Sentences for the warnings that commands print most often."""

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from herdbook.projections.serializable import Serializable
+
 
 class Level(StrEnum):
     """The severity of a finding, in rising order."""
@@ -16,7 +18,7 @@ class Level(StrEnum):
     PROBLEM = "problem"
 
 
-class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
+class Diagnosis(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """The result of one check.
 
     Attributes:

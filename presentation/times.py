@@ -122,15 +122,20 @@ class Now(NamedTuple):
         zone = "UTC" if offset == "+0000" else f"UTC{offset[:3]}:{offset[3:5]}"
         return f"{local:%Y-%m-%d %H:%M:%S} {zone}"
 
-    def parse(self, text: str) -> int | datetime:
+    def parse(self, text: str, *, future: bool = False) -> int | datetime:
         """Parse a position or a time, such as ``#123``, ``yesterday`` or ``24h``.
 
         A day without a time of day is its start. A weekday is the last one before
         today. A time of day without a day is in the last 24 hours. A time without a
         zone is in the zone of the reader.
 
+        Args:
+            text: The text.
+            future: Whether it may be in the future.
+
         Raises:
-            InvalidTimeError: The text has no known form, or is in the future.
+            InvalidTimeError: The text has no known form, or is in the future and may
+                not be.
         """
         words = " ".join(text.lower().split())
         if re.fullmatch(r"#?\d{1,18}", words):
@@ -139,7 +144,7 @@ class Now(NamedTuple):
             found = self._parse(words)
         except (ValueError, OverflowError):
             raise InvalidTimeError(text) from None
-        if found > self.at:
+        if found > self.at and not future:
             raise InvalidTimeError(text, future=True)
         return found
 

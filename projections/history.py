@@ -16,9 +16,10 @@ import msgspec
 from herdbook.events.recorded import Cause, RecordedEvent
 from herdbook.events.streams import is_of_node, model_of
 from herdbook.projections.sentences import describe
+from herdbook.projections.serializable import Serializable
 
 
-class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
+class HistoryEntry(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """A line of the audit trail.
 
     Attributes:
@@ -57,8 +58,8 @@ class HistoryFilter(msgspec.Struct, frozen=True, kw_only=True):
         types: Event types.
         causes: Causes.
         actors: Prefixes of actors, such as ``cli:``.
-        since: Earliest time of recording, inclusive.
-        until: Latest time of recording, inclusive.
+        since: Earliest time of recording, or first position, inclusive.
+        until: Latest time of recording, or last position, inclusive.
         correlation_id: Id of an operation.
         node: Name of a node: its own events, and those of its models.
         limit: Maximum number of events, the newest ones.
@@ -67,8 +68,8 @@ class HistoryFilter(msgspec.Struct, frozen=True, kw_only=True):
     types: frozenset[str] | None = None
     causes: frozenset[Cause] | None = None
     actors: tuple[str, ...] | None = None
-    since: datetime | None = None
-    until: datetime | None = None
+    since: datetime | int | None = None
+    until: datetime | int | None = None
     correlation_id: str | None = None
     node: str | None = None
     limit: int | None = None
@@ -79,8 +80,8 @@ class HistoryFilter(msgspec.Struct, frozen=True, kw_only=True):
             _among(event.type, self.types)
             and _among(event.cause, self.causes)
             and (self.actors is None or event.actor.startswith(self.actors))
-            and (self.since is None or event.recorded_at >= self.since)
-            and (self.until is None or event.recorded_at <= self.until)
+            and _is_since(event, self.since)
+            and _is_until(event, self.until)
             and self.correlation_id in (None, event.correlation_id)
             and (self.node is None or is_of_node(event.stream, self.node))
         )
@@ -88,6 +89,18 @@ class HistoryFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 def _among(value: str, wanted: Collection[str] | None) -> bool:
     return wanted is None or value in wanted
+
+
+def _is_since(event: RecordedEvent, first: datetime | int | None) -> bool:
+    if isinstance(first, int):
+        return event.position >= first
+    return first is None or event.recorded_at >= first
+
+
+def _is_until(event: RecordedEvent, last: datetime | int | None) -> bool:
+    if isinstance(last, int):
+        return event.position <= last
+    return last is None or event.recorded_at <= last
 
 
 class _Dump(msgspec.Struct):

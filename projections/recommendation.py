@@ -38,6 +38,7 @@ from herdbook.projections.roles import (
     lacking,
     role_of_use,
 )
+from herdbook.projections.serializable import Serializable
 
 _BY_ROLE = 3
 """Schema of ``ModelUsed`` from which on uses count by role."""
@@ -48,7 +49,7 @@ _UNNAMED = ""
 _USABLE = (ModelState.LOADED, ModelState.AVAILABLE)
 
 
-class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+class Candidate(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """A model that was considered for a role.
 
     Attributes:
@@ -74,7 +75,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...]
 
 
-class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
+class Recommendation(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """The recommended models for a role.
 
     Attributes:

@@ -20,9 +20,10 @@ from herdbook.events.lifecycle import (
 )
 from herdbook.events.recorded import RecordedEvent
 from herdbook.events.streams import model_of
+from herdbook.projections.serializable import Serializable
 
 
-class ModelStatistics(msgspec.Struct, kw_only=True):
+class ModelStatistics(Serializable, msgspec.Struct, kw_only=True):
     """The statistics of one model, over its whole history.
 
     Attributes:

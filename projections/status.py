@@ -15,6 +15,7 @@ from herdbook.events.facts import Capability, FactSource, Runner, Setting
 from herdbook.events.lifecycle import INITIAL, Activity, Lifecycle, ModelState
 from herdbook.events.recorded import Cause
 from herdbook.projections.roles import CAPABILITY_SETTING
+from herdbook.projections.serializable import Serializable
 
 
 class Why(msgspec.Struct, frozen=True):
@@ -92,7 +93,7 @@ class KeepAlive(msgspec.Struct, frozen=True):
     at_most_s: float
 
 
-class ModelStatus(msgspec.Struct, kw_only=True):
+class ModelStatus(Serializable, msgspec.Struct, kw_only=True):
     """The present status of a model on a node.
 
     Attributes:
@@ -242,7 +243,7 @@ class ModelStatus(msgspec.Struct, kw_only=True):
         return known is not None and known.value
 
 
-class NodeStatus(msgspec.Struct, kw_only=True):
+class NodeStatus(Serializable, msgspec.Struct, kw_only=True):
     """The present status of a node.
 
     Attributes:

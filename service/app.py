@@ -41,6 +41,7 @@ from herdbook.service.api import roles as api_roles
 from herdbook.service.api import tokens as api_tokens
 from herdbook.service.api import usage as api_usage
 from herdbook.service.api.health import VERSION
+from herdbook.service.api.known_parameters import check_parameters
 from herdbook.service.api.openapi import Document
 from herdbook.service.context import Service, default_manager_settings
 from herdbook.service.dashboard import routes as pages
@@ -109,7 +110,7 @@ def routed(service: Service) -> Litestar:
             *api_tokens.HANDLERS,
             *api_anchors.HANDLERS,
         ],
-        before_request=_only_json,
+        before_request=_check_request,
     )
     return Litestar(
         route_handlers=[
@@ -180,6 +181,12 @@ async def composed(
         service = Service(fleet, settings, clock=clock, metrics=metrics, upkeep=work)
         async with service.running():
             yield service, application(service)
+
+
+async def _check_request(request: AnyRequest) -> None:
+    """Refuse unknown query parameters, and bodies that are not JSON."""
+    check_parameters(request)
+    await _only_json(request)
 
 
 async def _only_json(request: AnyRequest) -> None:

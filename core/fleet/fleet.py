@@ -108,6 +108,8 @@ class Fleet:
         Raises:
             StoreError: The log cannot be opened.
             NodeAddressError: The log has another address for the only node.
+            UnknownNodeError: The log does not have ``node``, but others, and no address
+                of another server is given for it.
             CallerError: An argument is not valid.
         """
         clock, settings = clock or SystemClock(), settings or ManagerSettings()
@@ -137,6 +139,8 @@ class Fleet:
             managers = NodeManagers(members, open_node, chosen=node, clock=clock)
             async with AsyncExitStack() as stack:
                 stack.push_async_callback(managers.close)
+                if node is not None:
+                    await members.check_known(node, server_setting(ollama))
                 await managers.sync(strict=True)
                 if settings.reconcile_every_s is not None:
                     await stack.enter_async_context(opened.following())

@@ -146,6 +146,28 @@ class Members:
         await self._live.catch_up()
         return self._members()
 
+    async def check_known(self, name: str, given: str | None) -> None:
+        """Check that a node is in the log, or is a new one with a server of its own.
+
+        Args:
+            name: The node.
+            given: The address that was given for it; None for none.
+
+        Raises:
+            UnknownNodeError: The log has other nodes, and no address is given, or one
+                that another node has.
+        """
+        await self._live.catch_up()
+        nodes = self._live.views.status.nodes()
+        if any(one.name == name for one in nodes):
+            return
+        others = [one for one in nodes if one.url and one.removed_at is None]
+        own = bool(given) and not any(
+            same_server(one.url, base_url(given)) for one in others
+        )
+        if others and not own:
+            raise UnknownNodeError(name, known=tuple(one.name for one in others))
+
     def status(self, name: str) -> NodeStatus:
         """Return the status of a node, managed or not, as the views have it."""
         known = self._live.views.status.node(node_stream(name))

@@ -15,6 +15,7 @@ from herdbook.core.concurrency.time_slice import TimeSlice
 from herdbook.core.history.read_model import ReadModel
 from herdbook.events.facts import Setting
 from herdbook.projections.roles import ModelRole
+from herdbook.projections.serializable import Serializable
 from herdbook.projections.status import ModelStatus, NodeStatus
 
 
@@ -26,7 +27,7 @@ class Presence(StrEnum):
     STAYED = "stayed"
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class Change(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """A field with a different value.
 
     Attributes:
@@ -41,7 +42,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     now: Setting
 
 
-class ModelDifference(msgspec.Struct, frozen=True, kw_only=True):
+class ModelDifference(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """A model that has changed.
 
     Attributes:
@@ -55,7 +56,7 @@ class ModelDifference(msgspec.Struct, frozen=True, kw_only=True):
     changes: tuple[Change, ...]
 
 
-class RoleDifference(msgspec.Struct, frozen=True, kw_only=True):
+class RoleDifference(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """A role with a different best model.
 
     Attributes:
@@ -69,7 +70,7 @@ class RoleDifference(msgspec.Struct, frozen=True, kw_only=True):
     now: str | None
 
 
-class Difference(msgspec.Struct, frozen=True, kw_only=True):
+class Difference(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """Differences between two positions of the log.
 
     Attributes:

@@ -33,6 +33,7 @@ from herdbook.events.recorded import Cause, RecordedEvent
 from herdbook.events.store import EventStore
 from herdbook.events.streams import model_stream, node_stream
 from herdbook.projections.history import HistoryEntry, HistoryView
+from herdbook.projections.serializable import Serializable
 from herdbook.projections.status import ModelStatus
 
 
@@ -48,7 +49,7 @@ class Link(StrEnum):
     NODE = "node"
 
 
-class ExplanationEvent(msgspec.Struct, frozen=True, kw_only=True):
+class ExplanationEvent(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """An event that explains a state.
 
     Attributes:
@@ -60,7 +61,7 @@ class ExplanationEvent(msgspec.Struct, frozen=True, kw_only=True):
     entry: HistoryEntry
 
 
-class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+class Explanation(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """The state of a model and the events that led to it.
 
     Attributes:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -20,6 +20,7 @@ from herdbook.core.clock import Clock, SystemClock
 from herdbook.core.concurrency.cancellation import finish
 from herdbook.core.errors import (
     BadAnswerError,
+    BusyServerError,
     NodeTimeoutError,
     NodeUnreachableError,
     PullCutError,
@@ -61,11 +62,19 @@ LINES_AT_ONCE: Final = 50
 _NOT_REPORTED: Final = (
     MissingEndpointError,
     BadAnswerError,
+    BusyServerError,
+    NodeTimeoutError,
+    NodeUnreachableError,
     RefusedError,
     ServerFailedError,
 )
 """Failures of an optional endpoint, if the server answers otherwise: it has no such
-endpoint, or a proxy refuses it or answers with a page of its own."""
+endpoint, does not answer it in time or breaks off, or a proxy refuses it or answers
+with a page of its own."""
+
+OPTIONAL_SHARE: Final = 0.75
+"""Share of a poll's time after which optional endpoints count as not reported, so that
+what the server lists can still be recorded."""
 
 
 class ServerAnswers(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,29 +194,43 @@ class OllamaClient:
     async def poll(self, *, within_s: float) -> ServerAnswers:
         """Return version, models and runners, from concurrent requests.
 
-        Only the list of models is required; other endpoints may be missing, refused by
-        a proxy, or answered with its pages.
+        Only the list of models is required; other endpoints may be missing, hang, be
+        refused by a proxy, or answered with its pages.
 
         Raises:
             NodeTimeoutError: It took longer than ``within_s`` seconds.
             OllamaError: The server is unreachable, refuses or answers nonsense.
         """
+        began = self._clock.monotonic()
         try:
             async with self._clock.timeout(within_s), asyncio.TaskGroup() as group:
                 version = group.create_task(self._version_if_reported())
-                models = group.create_task(self.tags())
                 runners = group.create_task(self._runners_if_reported())
+                listed = await self.tags()
+                optional_s = began + within_s * OPTIONAL_SHARE - self._clock.monotonic()
+                await self._cancel_after(optional_s, version, runners)
         except TimeoutError:
             raise NodeTimeoutError(self._connections.node, seconds=within_s) from None
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        listed, loaded = models.result(), runners.result()
+        loaded = None if runners.cancelled() else runners.result()
         return ServerAnswers(
-            version=version.result(),
+            version="" if version.cancelled() else version.result(),
             models=listed.entries,
             runners=loaded.entries if loaded else None,
             unreadable=listed.unreadable + (loaded.unreadable if loaded else ()),
         )
+
+    async def _cancel_after(self, seconds: float, *tasks: asyncio.Task[Any]) -> None:
+        """Cancel those of some tasks that have not ended after a time."""
+        if all(task.done() for task in tasks):
+            return
+        try:
+            async with self._clock.timeout(max(seconds, 0)):
+                await asyncio.wait(tasks)
+        except TimeoutError:
+            for task in tasks:
+                task.cancel()
 
     async def show(self, name: str) -> ShowAnswer:
         """Return the details of one model.

@@ -32,11 +32,15 @@ from herdbook.core.errors import (
     RefusedError,
     ServerFailedError,
 )
+from herdbook.core.ollama.bounds import printable
 
 Failure: TypeAlias = Callable[[str, str], HerdbookError]
 """Creates an error from a subject and the server's message."""
 
 Rules: TypeAlias = Sequence[tuple[re.Pattern[str], Failure]]
+
+
+TOO_MANY_REQUESTS: Final = 429
 
 
 class Request(StrEnum):
@@ -62,6 +66,10 @@ def failure(
     """
     if status in {401, 403, 407}:
         return _not_allowed(subject, status, message, body)
+    if status == TOO_MANY_REQUESTS:
+        return _too_many_requests(subject, message or body)
+    if message is None and status in _GATEWAY:
+        return _gateway(subject, status, body)
     if message is None:
         return BadAnswerError(subject, raw=f"HTTP {status} {body}".strip())
     if status == 503:
@@ -83,13 +91,42 @@ def _not_allowed(
         return RefusedError(subject, raw=raw)
     if status == 403:
         return RefusedError(subject, raw=raw, advice=_CREDENTIALS_REMEDY)
+    if status == 407:
+        problem = "requires authentication for a proxy (HTTP 407): {raw}"
+        return RefusedError(subject, raw=raw, problem=problem, advice=_PROXY_REMEDY)
     problem = f"requires authentication (HTTP {status}): {{raw}}"
     return RefusedError(subject, raw=raw, problem=problem, advice=_CREDENTIALS_REMEDY)
+
+
+def _too_many_requests(subject: str, reason: str) -> HerdbookError:
+    """Return the error for a rate limit, which is a proxy's: Ollama has none."""
+    return BusyServerError(
+        subject,
+        raw=printable(reason, 200) or "HTTP 429",
+        problem="has received too many requests (HTTP 429): {raw}",
+        advice="Try again later, or raise the limit of the proxy in front of Ollama",
+    )
+
+
+_GATEWAY: Final = frozenset({502, 503, 504})
+"""Statuses of a proxy that reaches no server; Ollama sends 503 with a message."""
+
+
+def _gateway(subject: str, status: int, body: str) -> HerdbookError:
+    return BadAnswerError(
+        subject,
+        raw=f"HTTP {status} {printable(body, 200)}".strip(),
+        problem="is a proxy that cannot reach its server: {raw}",
+        advice="Check that Ollama runs behind it, and the address that it forwards to",
+    )
 
 
 _CLOUD: Final = re.compile("cloud|signin|sign in", re.IGNORECASE)
 _CLOUD_REMEDY: Final = (
     "Enable the cloud on the server, or sign in there with 'ollama signin'"
+)
+_PROXY_REMEDY: Final = (
+    "Set OLLAMA_HOST to the server's own address: a forward proxy is not supported"
 )
 _CREDENTIALS_REMEDY: Final = (
     "Set user and password in OLLAMA_HOST (http://user:password@host:port), or an API "

@@ -16,7 +16,7 @@ import msgspec
 
 from herdbook.core.errors import BadAnswerError, HerdbookError
 from herdbook.core.ollama.bounds import LONGEST_MESSAGE, UNREADABLE, printable
-from herdbook.core.ollama.failures import Request, failure
+from herdbook.core.ollama.failures import TOO_MANY_REQUESTS, Request, failure
 from herdbook.core.ollama.html_pages import is_page, page_text
 from herdbook.core.ollama.wire import Answer, ErrorAnswer, PullLine
 
@@ -100,9 +100,10 @@ def refusal(call: Call, status: int, body: bytes, *, node: str) -> HerdbookError
         message = msgspec.json.decode(body, type=ErrorAnswer).message
     except UNREADABLE:
         message = None
+    about_model = message is not None and status != TOO_MANY_REQUESTS
     return failure(
         call.request,
-        call.about or node,
+        (about_model and call.about) or node,
         status=status,
         message=message,
         body=page_text(body[:LONGEST_MESSAGE].decode(errors="replace")),

@@ -59,7 +59,8 @@ def bounded(parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
 def _is_exact(value: bool | float | str) -> bool:
     if isinstance(value, str):
         return len(value) <= LONGEST_TEXT
-    return math.isfinite(value) and abs(value) < LARGEST_NUMBER
+    # The comparison first: a whole number may be too large for math.isfinite.
+    return abs(value) < LARGEST_NUMBER and math.isfinite(value)
 
 
 def _parameter_lines(text: str) -> Iterator[tuple[str, bool | int | float | str]]:

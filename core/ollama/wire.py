@@ -135,6 +135,12 @@ _CONTEXT: Final = optional(Context)
 _TIMESTAMP: Final = optional(Timestamp)
 _INFO: Final = optional(dict[str, msgspec.Raw])
 _INT: Final = optional(int)
+_TEXT: Final = optional(str)
+
+
+def _text(raw: msgspec.Raw) -> str:
+    """Return a text of any length; empty if the field is not one."""
+    return lenient(raw, _TEXT, "", longest=len(raw))
 
 
 def read_details(raw: msgspec.Raw) -> Details:
@@ -235,19 +241,31 @@ class RunnerEntry(Answer, frozen=True, kw_only=True):
 class ShowAnswer(Answer, frozen=True, kw_only=True):
     """``POST /api/show``: the details of one model, without its tensors.
 
-    Attributes:
-        modelfile: The Modelfile, which names the file of the weights.
-        parameters_text: The model's own parameters, one per line, in random order.
-        template: The prompt template, in Go's syntax.
+    A field that is not valid counts as missing, and affects only itself.
     """
 
-    modelfile: str = ""
-    parameters_text: str = msgspec.field(default="", name="parameters")
-    template: str = ""
+    modelfile_raw: msgspec.Raw = msgspec.field(default=NULL, name="modelfile")
+    parameters_raw: msgspec.Raw = msgspec.field(default=NULL, name="parameters")
+    template_raw: msgspec.Raw = msgspec.field(default=NULL, name="template")
     details_raw: msgspec.Raw = msgspec.field(name="details")
     model_info_raw: msgspec.Raw = msgspec.field(default=NULL, name="model_info")
     projector_info_raw: msgspec.Raw = msgspec.field(default=NULL, name="projector_info")
     capabilities_raw: msgspec.Raw = msgspec.field(default=NULL, name="capabilities")
+
+    @property
+    def modelfile(self) -> str:
+        """The Modelfile, which names the file of the weights."""
+        return _text(self.modelfile_raw)
+
+    @property
+    def parameters_text(self) -> str:
+        """The model's own parameters, one per line, in random order."""
+        return _text(self.parameters_raw)
+
+    @property
+    def template(self) -> str:
+        """The prompt template, in Go's syntax."""
+        return _text(self.template_raw)
 
     @property
     def details(self) -> Details:

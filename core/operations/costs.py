@@ -16,6 +16,7 @@ from herdbook.core.models.registry import ModelRegistry
 from herdbook.core.ollama.address import is_local
 from herdbook.events.facts import Runner
 from herdbook.events.lifecycle import ModelState
+from herdbook.projections.serializable import Serializable
 from herdbook.projections.status import ModelStatus
 
 
@@ -29,7 +30,7 @@ class CostSource(StrEnum):
     UNKNOWN = "unknown"
 
 
-class Figure(msgspec.Struct, frozen=True, kw_only=True):
+class Figure(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """A number of bytes and its source.
 
     Attributes:
@@ -44,7 +45,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
-class PullCost(msgspec.Struct, frozen=True, kw_only=True):
+class PullCost(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """Cost of a pull.
 
     Attributes:
@@ -60,7 +61,7 @@ class PullCost(msgspec.Struct, frozen=True, kw_only=True):
     free: Figure
 
 
-class LoadCost(msgspec.Struct, frozen=True, kw_only=True):
+class LoadCost(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """Cost of a load.
 
     Attributes:
@@ -78,7 +79,7 @@ class LoadCost(msgspec.Struct, frozen=True, kw_only=True):
     runners: int
 
 
-class DeleteCost(msgspec.Struct, frozen=True, kw_only=True):
+class DeleteCost(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """What a delete frees.
 
     Attributes:
@@ -95,7 +96,7 @@ class DeleteCost(msgspec.Struct, frozen=True, kw_only=True):
     loaded: bool
 
 
-class UnloadCost(msgspec.Struct, frozen=True, kw_only=True):
+class UnloadCost(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """What an unload frees.
 
     Attributes:

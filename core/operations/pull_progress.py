@@ -15,6 +15,7 @@ from typing import Final, Self
 import msgspec
 
 from herdbook.core.ollama.wire import PullLine
+from herdbook.projections.serializable import Serializable
 
 STALL_AFTER_S: Final = 20.0
 """Seconds without new data until a pull counts as stalled: less than the 30 s after
@@ -26,7 +27,7 @@ RATE_OVER_S: Final = 5.0
 _ASKING: Final = "pulling manifest"
 
 
-class PullProgress(msgspec.Struct, frozen=True, kw_only=True):
+class PullProgress(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """Progress of a pull at one time.
 
     Attributes:

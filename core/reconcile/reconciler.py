@@ -58,7 +58,6 @@ from herdbook.events.facts import (
     ModelUsed,
     NodeLost,
     NodeReached,
-    Runner,
 )
 from herdbook.events.instances import Fence, Instances
 from herdbook.events.recorded import Cause
@@ -67,6 +66,7 @@ from herdbook.projections.status import ModelStatus
 if TYPE_CHECKING:
     from herdbook.core.models.registry import ModelRegistry
     from herdbook.core.ollama.client import OllamaClient
+    from herdbook.core.ollama.wire import ShowAnswer
 
 _log = Logger("herdbook.reconciler")
 
@@ -153,7 +153,12 @@ class Reconciler:
         state = self.last_state
         if state is None:
             return self._damper.held()
-        undecided: Collection[str] = state.undecided if state.runners else ()
+        digests = {runner.digest for runner in state.runners}
+        undecided: Collection[str] = [
+            name
+            for name in (state.undecided if digests else ())
+            if state.models[name].digest not in digests  # its own runner is known
+        ]
         if not state.reports_runners:
             undecided = [n for n, one in state.models.items() if not one.remote_host]
         return dict.fromkeys(undecided, state.at) | self._damper.held()
@@ -239,7 +244,7 @@ class Reconciler:
                 state = await self._ask()
                 settled = _without(state.models, overlapping)
                 detected, undecided = await self._detect(
-                    state, settled, statuses, deadline=deadline
+                    settled, statuses, deadline=deadline
                 )
                 continuity = self._client.held.continuity()
                 restarted = await self._reached(state)
@@ -384,7 +389,6 @@ class Reconciler:
 
     async def _detect(
         self,
-        state: ServerState,
         models: dict[str, ListedModel],
         statuses: Mapping[str, ModelStatus],
         *,
@@ -393,7 +397,6 @@ class Reconciler:
         """Request the details of models that are not completely known.
 
         Args:
-            state: The state of the server.
             models: The models to request.
             statuses: The statuses in the log.
             deadline: When the refresh has to end, seconds of the monotonic clock.
@@ -401,12 +404,10 @@ class Reconciler:
         Returns:
             The new facts, and the models whose details are not available: for them,
             the list's facts are used, and their weights are not known.
-
-        Raises:
-            OllamaError: The owners of the runners cannot be determined.
         """
         places = asyncio.Semaphore(SHOWS_AT_ONCE)
         unreadable: set[str] = set()
+        failed: dict[str, str] = {}
 
         async def ask(name: str) -> CapabilitiesDetected | None:
             known = is_detected(models[name], statuses.get(name))
@@ -416,15 +417,16 @@ class Reconciler:
                     timeout_s = min(timeout_s, RETRY_TIMEOUT_S)
                 try:
                     async with self._clock.timeout(timeout_s):
-                        found = await self.detect(models[name], state.runners)
-                except (BadAnswerError, TimeoutError) as error:
+                        found = await self._shown(models[name])
+                except (HerdbookError, TimeoutError) as error:
                     reason = str(error) or f"no answer within {timeout_s:.1f} s"
-                    _log.warning("show_failed", model=name, reason=reason)
-                    if not known or statuses[name].weights is None:
+                    failed[name] = reason if timeout_s else "no time was left to ask"
+                    unanswered = isinstance(error, (*_UNANSWERED, TimeoutError))
+                    if unanswered and (not known or statuses[name].weights is None):
                         unreadable.add(name)
-                    if known:
+                    if unanswered and (known or isinstance(error, _AWAY)):
                         return None  # what is known is more than the list has
-                    return detect(name, metadata_of(models[name], None), self._registry)
+                    found = self._detected(models[name], None)
             if known and found and found.weights is None:
                 newer = is_outdated(statuses[name]) and not statuses[name].weights
                 return found if newer else None
@@ -439,7 +441,8 @@ class Reconciler:
             async with asyncio.TaskGroup() as group:
                 asked = {name: group.create_task(ask(name)) for name in names}
         except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+            raise errors.exceptions[0] from None  # a bug: no failure of the server
+        _warn_of_details(failed)
         found = {name: task.result() for name, task in asked.items()}
         new = {name: answer for name, answer in found.items() if answer}
         return new, frozenset(unreadable)
@@ -450,32 +453,34 @@ class Reconciler:
         known = self._repository.views.status.weights_of
         return lambda digest: shown.get(digest) or known(digest)
 
-    async def detect(
-        self, model: ListedModel, runners: Sequence[Runner] = ()
-    ) -> CapabilitiesDetected | None:
+    async def detect(self, model: ListedModel) -> CapabilitiesDetected | None:
         """Return the facts about a model, or None if the server does not answer.
 
         If the server cannot show the model, only the list's facts are used.
+        """
+        try:
+            return await self._shown(model)
+        except _AWAY:
+            return None
+        except HerdbookError as error:
+            _warn_of_details({model.name: str(error)})
+            return self._detected(model, None)
 
-        Args:
-            model: The model, as listed.
-            runners: The runners in memory. A model's weights decide which of them
-                belong to it.
+    async def _shown(self, model: ListedModel) -> CapabilitiesDetected | None:
+        """Return the facts about a model; None if the server does not have it.
 
         Raises:
-            OllamaError: The server does not answer, and there are runners.
+            HerdbookError: The server does not show it.
         """
         try:
             shown = await self._client.show(model.name)
         except ModelNotFoundError:
             return None
-        except HerdbookError as error:
-            if isinstance(error, _UNANSWERED) and runners and not model.remote_host:
-                raise
-            if isinstance(error, _AWAY):
-                return None
-            _log.warning("show_failed", model=model.name, reason=str(error))
-            shown = None
+        return self._detected(model, shown)
+
+    def _detected(
+        self, model: ListedModel, shown: ShowAnswer | None
+    ) -> CapabilitiesDetected:
         return detect(model.name, metadata_of(model, shown), self._registry)
 
 
@@ -491,3 +496,11 @@ def _warn_of(entries: Sequence[UnreadableEntry]) -> None:
         )
     if len(entries) > WARNED_AT_ONCE:
         _log.warning("more_entries_unreadable", entries=len(entries) - WARNED_AT_ONCE)
+
+
+def _warn_of_details(failed: Mapping[str, str]) -> None:
+    """Log why the details of the first models are missing, and how many others are."""
+    for name in sorted(failed)[:WARNED_AT_ONCE]:
+        _log.warning("show_failed", model=name, reason=failed[name])
+    if len(failed) > WARNED_AT_ONCE:
+        _log.warning("more_shows_failed", models=len(failed) - WARNED_AT_ONCE)

@@ -10,6 +10,7 @@ import msgspec
 
 from herdbook.events.errors import CallerError
 from herdbook.events.streams import ModelKey, model_of
+from herdbook.projections.serializable import Serializable
 from herdbook.projections.usage.histogram import quantile
 from herdbook.projections.usage.measures import Key, Measures
 from herdbook.projections.usage.view import Period, Span
@@ -36,7 +37,7 @@ TIMES = frozenset({UsageDimension.DAY, UsageDimension.HOUR})
 """The dimensions that are times; their rows are sorted by time."""
 
 
-class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
+class UsageRow(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """The usage of one group, or the total.
 
     The quantiles are those of completed requests and differ from the exact ones by at
@@ -79,7 +80,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_s: float | None
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class Usage(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """How the models of a node, or of all nodes, were used in a part of the log.
 
     Attributes:

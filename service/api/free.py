@@ -12,18 +12,20 @@ from litestar.params import JSONBody, QueryParameter
 
 from herdbook.core.desired.free_space import free_space
 from herdbook.core.fleet.disk_space import node_not_named
+from herdbook.core.models.sizes import parse_size
 from herdbook.presentation import shapes
 from herdbook.service.api.parameters import NodeName
 from herdbook.service.api.responses import CHANGES, READS
 from herdbook.service.auth.tokens import Role
 from herdbook.service.context import service_of
-from herdbook.service.errors import ModelKeptError
+from herdbook.service.errors import BadRequestError, ModelKeptError
 from herdbook.service.http.request import AnyRequest
 from herdbook.service.middleware import require
 from herdbook.service.operations.bulk import MOST_MODELS, BulkResult, delete_models
 from herdbook.service.problems import problem_of
 
 _TAG: Final = ["Models"]
+_LARGEST: Final = 10**15
 _Names = Annotated[
     list[Annotated[str, msgspec.Meta(min_length=1, max_length=512)]],
     msgspec.Meta(min_length=1, max_length=MOST_MODELS),
@@ -57,10 +59,12 @@ class Freed(msgspec.Struct, frozen=True, kw_only=True):
 @get("/free", responses=READS, tags=_TAG, operation_id="proposeFree")
 async def propose_free(
     request: AnyRequest,
-    wanted: Annotated[
-        int,
+    size: Annotated[
+        str,
         QueryParameter(
-            name="bytes", ge=1, lt=1 << 53, description="Disk space to free, bytes."
+            name="bytes",
+            max_length=40,
+            description="Disk space to free: bytes, or a size such as 10GB.",
         ),
     ],
     keep: Annotated[
@@ -76,6 +80,7 @@ async def propose_free(
     without expiry that was not used for a day does not count as in use. With several
     nodes, a request without a node is refused with what each of them would free.
     """
+    wanted = _bytes_of(size)
     read_models, now = await service_of(request).read_models(node=node), _now()
     if len(read_models) > 1:
         raise node_not_named(read_models, wanted, keep=keep or (), now=now)
@@ -114,6 +119,24 @@ async def free(
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _bytes_of(text: str) -> int:
+    """Parse a size.
+
+    Raises:
+        BadRequestError: It is none, or is zero or too large.
+    """
+    digits = text.strip()
+    plain = digits.isascii() and digits.isdigit() and len(digits) < len(str(_LARGEST))
+    size = int(digits) if plain else parse_size(digits)
+    if size is None or not 1 <= size <= _LARGEST:
+        raise BadRequestError(
+            f"bytes {text[:40]!r}",
+            "is not a size of at least 1 byte",
+            "Send a number of bytes, or a size such as 10GB",
+        )
+    return size
 
 
 def _kept(name: str) -> BulkResult:

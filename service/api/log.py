@@ -74,6 +74,7 @@ async def list_events(  # noqa: PLR0913 - the parameters of a request
         newest_first=newest_first,
         stream_prefix=stream_prefix,
         chosen=filter_of(
+            request,
             types=types,
             causes=causes,
             actors=actors,
@@ -158,6 +159,7 @@ async def stream_events(  # noqa: PLR0913 - the parameters of a request
     wanted = StreamFilter(
         stream_prefix=stream_prefix,
         chosen=filter_of(
+            request,
             types=types,
             causes=causes,
             actors=actors,

@@ -237,6 +237,7 @@ async def get_history(  # noqa: PLR0913 - the parameters of a request
     """Return the newest events of a model, oldest first."""
     status = known_status(await of_model(request, name, node=node), name)
     chosen = filter_of(
+        request,
         types=types,
         causes=causes,
         actors=actors,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import chain
 from typing import Annotated, Final, TypeVar
 from urllib.parse import unquote
@@ -14,6 +14,7 @@ from litestar.params import PathParameter, QueryParameter
 from herdbook.core import Cause, HistoryFilter, ModelStatus, ReadModel
 from herdbook.presentation.event_types import event_type_remedy, parse_event_type
 from herdbook.presentation.model_not_found import similar_models
+from herdbook.presentation.times import Now
 from herdbook.service.context import service_of
 from herdbook.service.errors import (
     BadRequestError,
@@ -84,17 +85,17 @@ Prefix = Annotated[
 Since = Annotated[
     str | None,
     QueryParameter(
-        max_length=40,
-        description="Only events recorded at or after this time, with a time zone.",
-        schema_extra={"format": "date-time"},
+        max_length=80,
+        description="Only events recorded at or after this position or time, "
+        "in the forms of as_of.",
     ),
 ]
 Until = Annotated[
     str | None,
     QueryParameter(
-        max_length=40,
-        description="Only events recorded at or before this time, with a time zone.",
-        schema_extra={"format": "date-time"},
+        max_length=80,
+        description="Only events recorded at or before this position or time, "
+        "in the forms of as_of.",
     ),
 ]
 Correlation = Annotated[
@@ -144,6 +145,7 @@ async def of_model(
 
 
 def filter_of(
+    request: AnyRequest,
     *,
     types: Sequence[str] | None = None,
     causes: Sequence[Cause] | None = None,
@@ -156,7 +158,8 @@ def filter_of(
     """Create an event filter from parameters.
 
     Raises:
-        BadRequestError: A type is unknown, or a time is not valid.
+        BadRequestError: A type is unknown.
+        InvalidTimeError: A time cannot be read.
     """
     for unknown in (name for name in types or () if not parse_event_type(name)):
         raise BadRequestError(
@@ -167,33 +170,17 @@ def filter_of(
         or None,
         causes=frozenset(causes) if causes else None,
         actors=tuple(actors) if actors else None,
-        since=_time_of(since),
-        until=_time_of(until),
+        since=_bound(request, since),
+        until=_bound(request, until),
         correlation_id=correlation_id,
         node=node,
     )
 
 
-def _time_of(text: str | None) -> datetime | None:
-    """Parse a time of a filter.
-
-    Raises:
-        BadRequestError: The text is not an ISO 8601 time with a time zone.
-    """
-    if text is None:
-        return None
-    try:
-        time = datetime.fromisoformat(text)
-        time.astimezone(UTC)
-    except (ValueError, OverflowError):
-        time = None
-    if time is None or time.tzinfo is None or "T" not in text.upper():
-        raise BadRequestError(
-            f"time {text!r}",
-            "is not an ISO 8601 time with a time zone",
-            "Write it as 2026-11-24T14:02:00Z",
-        )
-    return time
+def _bound(request: AnyRequest, text: str | None) -> datetime | int | None:
+    """Parse a position or time; it may be in the future, as clocks differ."""
+    now = Now(service_of(request).clock.now())
+    return None if text is None else now.parse(text, future=True)
 
 
 def etag(version: int) -> str:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from herdbook.core.history.levels import Column, LevelKind
 from herdbook.events.archive_file import UNREADABLE
+from herdbook.presentation.filtering import checked
 from herdbook.presentation.wording import counted
 from herdbook.projections.sentences import bytes_text
 from herdbook.service.dashboard.charts.colours import OTHERS_CLASS, Colours
@@ -97,8 +98,12 @@ class LevelChart(NamedTuple):
 
 
 def span_of(text: str) -> str:
-    """Return the name of a part of time; the default for another text."""
-    return text if text in SPANS else DEFAULT_SPAN
+    """Return the name of a part of time; the default for an empty text.
+
+    Raises:
+        CallerError: There is no such part of time.
+    """
+    return checked("span", [text], SPANS)[0] if text else DEFAULT_SPAN
 
 
 async def runs(

@@ -128,7 +128,7 @@ def test_verbose_shows_causes_and_the_traceback() -> None:
         (["history", "--type", "Birth"], 2, "'Birth' is not an event type"),
         (["history", "--cause", "fun"], 2, "configuration, not 'fun'. Try: "),
         (["history", "--cause", "expir"], 2, "Did you mean 'expiry'? Try: "),
-        (["history", "--since", "#3"], 2, "'#3' is a position"),
+        (["history", "--since", "soon"], 2, "Cannot read 'soon' as a time"),
         (["as-of", "tomorrow"], 2, "Cannot read 'tomorrow' as a time. Try: "),
         (["as-of", "#999"], 3, "#999 does not exist yet; the last event is #"),
         (["ls", "--node", "a/b"], 2, "'a/b'"),

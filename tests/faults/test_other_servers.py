@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fake_ollama import HANGS, NOT_FOUND, Reply, answers, fake_ollama, show, tag
+from support.fake_ollama import (
+    BREAKS_OFF,
+    HANGS,
+    NOT_FOUND,
+    Reply,
+    answers,
+    fake_ollama,
+    show,
+    tag,
+)
 from support.odd_log import alter
 
 from herdbook.core import ManagerSettings, ModelManager, ModelState
@@ -69,6 +78,48 @@ async def test_models_of_a_server_without_ps_are_listed_and_loaded_is_unknown() 
         assert found["runners"].what == "not reported by the server"
 
 
+FORBIDDEN = Reply("<html>Forbidden</html>", 403)
+TORN = (HANGS, BREAKS_OFF, FORBIDDEN, Reply({"error": "no"}, 503), Reply("", 429))
+
+
+@pytest.mark.parametrize("reply", TORN)
+async def test_models_are_listed_if_another_endpoint_fails(reply: Reply) -> None:
+    replies = answers(NAME, ps=reply, version=reply)
+    settings = ManagerSettings(refresh_timeout_s=1 if reply == HANGS else 5)
+    async with (
+        fake_ollama(replies) as url,
+        ModelManager.open(MEMORY, ollama=url, settings=settings) as manager,
+    ):
+        (status,) = await manager.all_statuses()
+
+        assert (status.name, status.state) == (NAME, ModelState.AVAILABLE)
+        assert (await manager.node_status()).reached
+        assert "whether a model is loaded is unknown" in manager.server_notice
+
+
+@pytest.mark.parametrize("reply", TORN)
+async def test_loaded_model_is_known_if_no_details_are(
+    reply: Reply, capsys: Any
+) -> None:
+    settings = ManagerSettings(refresh_timeout_s=1 if reply == HANGS else 5)
+    names = [f"m{number}:1b" for number in range(8)]
+    runner = {**tag(NAME), "size_vram": 0, "expires_at": "2030-01-01T00:00:00Z"}
+    others = [tag(name, f"{number}" * 64) for number, name in enumerate(names)]
+    tags = Reply({"models": [tag(NAME), *others]})
+    replies = answers(tags=tags, ps=Reply({"models": [runner]}), show=reply)
+    async with (
+        fake_ollama(replies) as url,
+        ModelManager.open(MEMORY, ollama=url, settings=settings) as manager,
+    ):
+        statuses = {one.name: one for one in await manager.all_statuses()}
+
+        assert statuses.keys() == {NAME, *names}
+        assert statuses[NAME].state is ModelState.LOADED
+        assert statuses[NAME].stale_since is None
+        assert statuses["m1:1b"].state is ModelState.AVAILABLE
+        assert "".join(capsys.readouterr()).count("show_failed") < len(names)
+
+
 async def test_server_without_a_version_or_details_is_reached() -> None:
     replies = answers(NAME, version=NOT_FOUND, show=NOT_FOUND)
     async with (
@@ -110,9 +161,23 @@ async def test_default_context_is_in_the_models_own_parameters() -> None:
         }
 
 
+@pytest.mark.parametrize("odd", [None, 7, {"a": 1}, ["x"]])
+async def test_odd_field_of_the_details_affects_only_itself(odd: object) -> None:
+    shown = show(parameters=odd, template=odd, capabilities=odd, projector_info=odd)
+    async with (
+        fake_ollama(answers(NAME, shown=shown)) as url,
+        ModelManager.open(MEMORY, ollama=url, settings=SETTINGS) as manager,
+    ):
+        (status,) = await manager.all_statuses()
+
+        assert (status.context_trained, status.weights) == (131072, "d" * 64)
+        assert status.parameters == {}
+
+
 async def test_parameters_that_json_cannot_hold_are_left_out() -> None:
     long, many = "x" * 1001, "\n".join(f"p{number}    1" for number in range(90))
     text = f'a    inf\nb    nan\nc    {2**60}\nd    "{long}"\nok    1\n{many}'
+    text += f"\na1    {'9' * 400}\na2    {'9' * 5000}"
     async with (
         fake_ollama(answers(NAME, shown=show(parameters=text))) as url,
         ModelManager.open(MEMORY, ollama=url, settings=SETTINGS) as manager,
@@ -121,7 +186,7 @@ async def test_parameters_that_json_cannot_hold_are_left_out() -> None:
 
         assert status.parameters["ok"] == 1
         assert len(status.parameters) == 64
-        assert not status.parameters.keys() & set("abcd")
+        assert not status.parameters.keys() & {*"abcd", "a1", "a2"}
         assert (await manager.verify()).findings == ()
 
 

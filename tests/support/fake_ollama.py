@@ -13,7 +13,7 @@ DIGEST = "a" * 64
 
 
 class Reply(NamedTuple):
-    """An answer; without a status, the connection stays silent."""
+    """An answer; without a status, the connection stays silent, or is closed."""
 
     body: object = None
     status: int | None = 200
@@ -21,6 +21,7 @@ class Reply(NamedTuple):
 
 
 HANGS = Reply(status=None)
+BREAKS_OFF = Reply(status=None, headers={"connection": "close"})
 NOT_FOUND = Reply("404 page not found", 404)
 
 Answers: TypeAlias = Callable[[str, dict[str, str], dict[str, object]], Reply]
@@ -77,7 +78,8 @@ async def fake_ollama(replies: Answers) -> AsyncIterator[str]:
                 raw = await reader.readexactly(int(headers.get("content-length", 0)))
                 reply = replies(path, headers, json.loads(raw) if raw else {})
                 if reply.status is None:
-                    await reader.read()
+                    if reply != BREAKS_OFF:
+                        await reader.read()
                     return
                 _write(writer, reply)
                 await writer.drain()

@@ -44,7 +44,7 @@ async def diff(
     first = invocation.now.parse(since)
     second = None if until is None else invocation.now.parse(until)
     refresh = second is None and not no_refresh
-    async with invocation.reading(refresh=refresh) as fleet:
+    async with invocation.reading(refresh=refresh, log_only=True) as fleet:
         before = await read_models_at(fleet, first)
         after = await (fleet.now() if second is None else read_models_at(fleet, second))
         found = {

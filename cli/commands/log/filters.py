@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -59,14 +58,15 @@ def chosen_events(
     """Return the filter of the options.
 
     Raises:
-        UsageError: There is no such event type, or a time is not one.
+        UsageError: There is no such event type.
+        InvalidTimeError: A time cannot be read.
     """
     return HistoryFilter(
         types=parse_types(types),
         causes=frozenset(causes) if causes else None,
         actors=tuple(actors) if actors else None,
-        since=_time(since, now),
-        until=_time(until, now),
+        since=None if since is None else now.parse(since),
+        until=None if until is None else now.parse(until),
         limit=limit,
     )
 
@@ -86,14 +86,3 @@ def parse_types(names: list[str] | None) -> frozenset[str] | None:
             )
         found.update(types)
     return frozenset(found) or None
-
-
-def _time(text: str | None, now: Now) -> datetime | None:
-    if text is None:
-        return None
-    when = now.parse(text)
-    if isinstance(when, int):
-        raise UsageError(
-            repr(text), "is a position", "Use a time, such as yesterday 17:40"
-        )
-    return when

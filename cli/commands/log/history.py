@@ -75,7 +75,7 @@ async def history(  # noqa: PLR0913 - the options of a verb
         until=until,
         limit=limit,
     )
-    async with invocation.reading(refresh=not no_refresh) as fleet:
+    async with invocation.reading(refresh=not no_refresh, log_only=True) as fleet:
         if model is not None:
             manager = await node_for(invocation, fleet, model)
             known_status(await manager.now(), model)
@@ -157,7 +157,7 @@ async def as_of(
 ) -> None:
     """Show the models as they were at a time or a position."""
     asked = invocation.now.parse(" ".join(when))
-    async with invocation.reading(refresh=False) as fleet:
+    async with invocation.reading(refresh=False, log_only=True) as fleet:
         nodes = await read_models_at(fleet, asked)
         if invocation.json:
             invocation.screen.write_json(await _as_of_shape(nodes, role))

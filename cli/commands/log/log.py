@@ -70,7 +70,7 @@ async def log(  # noqa: PLR0913 - the options of a verb
         since=since,
         until=until,
     )
-    async with invocation.reading(refresh=not no_refresh) as fleet:
+    async with invocation.reading(refresh=not no_refresh, log_only=True) as fleet:
         manager = fleet.home
         stream = await _stream(invocation, fleet, model)
         wanted = partial(_wanted, chosen, stream, invocation.node)

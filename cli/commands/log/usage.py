@@ -58,7 +58,7 @@ async def usage(
     begin = None if since is None else parse(since)
     end = None if until is None else parse(until)
     look = not no_refresh and end is None
-    async with invocation.reading(refresh=look) as fleet:
+    async with invocation.reading(refresh=look, log_only=True) as fleet:
         found = await queries.usage(
             fleet, by or UsageDimension.MODEL, since=begin, until=end
         )

@@ -28,7 +28,7 @@ async def why(
     invocation: Invocation, model: Model, *, no_refresh: NoRefresh = False
 ) -> None:
     """Explain the current state of a model, event by event."""
-    async with invocation.reading(refresh=not no_refresh) as fleet:
+    async with invocation.reading(refresh=not no_refresh, log_only=True) as fleet:
         manager = await node_for(invocation, fleet, model)
         models = await manager.now()
         known_status(models, model)

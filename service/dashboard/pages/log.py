@@ -78,7 +78,7 @@ def _chosen(query: Mapping[str, str], now: Now) -> HistoryFilter:
     """Return the filter that a query describes.
 
     Raises:
-        BadRequestError: The type, cause or time is invalid.
+        BadRequestError: The type or cause is invalid.
         InvalidTimeError: A time cannot be read.
     """
     cause, actor = query["cause"], query["actor"]
@@ -97,21 +97,10 @@ def _chosen(query: Mapping[str, str], now: Now) -> HistoryFilter:
         types=frozenset(kinds) or None,
         causes=frozenset({Cause(cause)}) if cause else None,
         actors=(actor,) if actor else None,
-        since=_time(query["since"], now),
-        until=_time(query["until"], now),
+        since=now.parse(query["since"]) if query["since"] else None,
+        until=now.parse(query["until"]) if query["until"] else None,
         node=query["node"] or None,
     )
-
-
-def _time(text: str, now: Now) -> datetime | None:
-    if not text:
-        return None
-    when = now.parse(text)
-    if isinstance(when, int):
-        raise BadRequestError(
-            f"{text[:80]!r}", "is a position", "Enter a time, such as 2h ago"
-        )
-    return when
 
 
 class Envelope(NamedTuple):

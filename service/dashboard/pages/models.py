@@ -70,6 +70,8 @@ async def models_page(
         CallerError: A sort key, capability, state or size is not valid.
     """
     page = await visit(request)
+    if view:
+        (view,) = checked("view", [view], ("list", "matrix"))
     state = request.query_params.get("state", "")  # Litestar reserves the name
     works = page.operations()
     nodes = [page.read_model] if page.node else page.nodes

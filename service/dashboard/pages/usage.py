@@ -12,6 +12,7 @@ from markupsafe import Markup
 from herdbook.core import Usage, UsageDimension, UsageRow
 from herdbook.core.fleet import queries
 from herdbook.presentation import usage as texts
+from herdbook.presentation.filtering import checked
 from herdbook.presentation.wording import counted
 from herdbook.service.dashboard.charts.usage import Bar, span_of, usage_chart
 from herdbook.service.dashboard.layout import render
@@ -113,11 +114,12 @@ async def usage_page(request: AnyRequest) -> Response[str]:
     """Show how models were used.
 
     Raises:
+        CallerError: There is no such range.
         StoreError: The log cannot be read.
     """
     page = await visit(request)
-    name = request.query_params.get("range", "")
-    name = name if name in WINDOWS else next(iter(WINDOWS))
+    name = request.query_params.get("range", "") or next(iter(WINDOWS))
+    (name,) = checked("range", [name], WINDOWS)
     window = WINDOWS[name]
     since = _begin(page, window)
     over_time = await _usage(page, since, window.by)

@@ -81,7 +81,7 @@ def test_the_missing_capability_is_named() -> None:
     assert error.capability == "tools"
 
 
-@pytest.mark.parametrize("status", [301, 400, 404, 405, 502, 503])
+@pytest.mark.parametrize("status", [301, 400, 404, 405, 418, 500])
 def test_body_that_is_not_from_ollama_is_a_bad_answer(status: int) -> None:
     error = failure(
         Request.READ, "Ollama at x", status=status, message=None, body="<html>proxy"
@@ -89,6 +89,28 @@ def test_body_that_is_not_from_ollama_is_a_bad_answer(status: int) -> None:
 
     assert isinstance(error, BadAnswerError)
     assert f"HTTP {status} <html>proxy" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words"),
+    [
+        (407, "refused", "a forward proxy is not supported"),
+        (429, "server_busy", "Try again later"),
+        (502, "bad_answer", "Check that Ollama runs behind it"),
+        (503, "bad_answer", "Check that Ollama runs behind it"),
+        (504, "bad_answer", "Check that Ollama runs behind it"),
+    ],
+)
+@pytest.mark.parametrize("body", ["", "Busy"])
+def test_status_of_a_proxy_has_its_own_remedy(
+    status: int, code: str, words: str, body: str
+) -> None:
+    error = failure(Request.READ, "Ollama at x", status=status, message=None, body=body)
+
+    assert error.code == code
+    assert f"HTTP {status}" in str(error)
+    assert body in str(error)
+    assert words in str(error)
 
 
 def test_proxy_that_requires_a_password_is_a_refusal() -> None:

@@ -57,6 +57,15 @@ def test_empty_list_and_unknown_fields_are_refused(herdbook: ServiceThread) -> N
     assert herdbook.http.get("/v1/free?bytes=0").status_code == 400
 
 
+def test_size_is_accepted_as_people_type_it(herdbook: ServiceThread) -> None:
+    for text in ("2000000000", "2GB", "2 gb", "2g", "2000MB"):
+        proposal = herdbook.get(f"/v1/free?bytes={text}")
+        assert proposal["wanted_bytes"] == 2_000_000_000
+    for text in ("", "much", "-1", "0GB", "9" * 39, "999999999999TB", "1.5"):
+        answer = herdbook.http.get("/v1/free", params={"bytes": text})
+        assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+
+
 def test_only_an_admin_frees_space(tmp_path: Path, ollama: SandboxThread) -> None:
     with run_in_thread(tmp_path / "herd.db", ollama.address, tokens=TOKENS) as running:
 

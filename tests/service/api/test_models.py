@@ -206,7 +206,7 @@ def test_history_filters_and_limits(herdbook: RunningService) -> None:
     assert [e["type"] for e in loads] == ["LoadStarted", "ModelLoaded"]
     assert {e["actor"] for e in herdbook.get(f"{path}?actor=api:")} == {"api:local"}
     assert herdbook.get(f"{path}?since=2100-01-01T00:00:00Z") == []
-    assert herdbook.http.get(f"{path}?since=2026-01-01T00:00:00").status_code == 400
+    assert herdbook.http.get(f"{path}?since=soon").status_code == 400
     assert herdbook.http.get(f"{path}?type=Nonsense").status_code == 400
 
 

@@ -41,6 +41,8 @@ def test_history_of_all_models_names_the_model(lived: Herdbook) -> None:
         (["--actor", "api:"], []),
         (["--until", "yesterday 00:00"], []),
         (["--since", "1 hour ago", "--type", "NodeReached"], ["NodeReached"]),
+        (["--since", "#1", "--until", "1"], ["NodeReached"]),
+        (["--since", "#9999"], []),
     ],
 )
 def test_history_filters(lived: Herdbook, options: list[str], types: list[str]) -> None:

@@ -36,6 +36,13 @@ def test_another_server_is_refused_until_the_node_is_moved(
     offline = herdbook("history", NAME, "--no-refresh", "--ollama", other)
     assert offline.code == 0
     assert herdbook("verify", "--ollama", other).code == 0
+    for verb in ("usage", "history", "log", f"why {NAME}"):
+        answer = herdbook(*verb.split(), "--ollama", other)
+        assert (answer.code, answer.out == "") == (0, False), verb
+        assert f"herdbook: warning: node local has the address {server.address}" in (
+            answer.err
+        )
+    assert len(herdbook("log", "--json").out.splitlines()) == events
 
     assert herdbook("node", "move", "--ollama", other).code == 2, "it asks first"
     moved = herdbook("node", "move", "--ollama", other, "--yes")
@@ -44,6 +51,22 @@ def test_another_server_is_refused_until_the_node_is_moved(
     assert herdbook("ls", "--ollama", other).code == 0
     assert herdbook("ls").code == 2
     assert herdbook("ls", "--ollama", other, "--node", "local").code == 0
+
+
+def test_unknown_node_is_refused_unless_it_has_a_server_of_its_own(
+    herdbook: Herdbook, server: SandboxThread, serving: Callable[..., SandboxThread]
+) -> None:
+    herdbook("refresh")
+    events = len(herdbook("log", "--json").out.splitlines())
+
+    for verb in ("ls", "ls --no-refresh", "history", f"load {NAME}", "refresh"):
+        refused = herdbook(*verb.split(), "--node", "gpu9")
+        assert refused.code == 2, verb
+        assert "'gpu9' is not a node of this log. Nodes: local" in refused.err
+    assert "Did you mean 'local'" in herdbook("ls", "--node", "locla").err
+    assert len(herdbook("log", "--json").out.splitlines()) == events
+
+    assert herdbook("ls", "--node", "gpu9", "--ollama", serving().address).code == 0
 
 
 def test_malformed_address_is_an_error_of_every_verb(herdbook: Herdbook) -> None:
