@@ -292,7 +292,7 @@ async def test_credentials_are_sent_and_never_shown(
 @pytest.mark.parametrize(
     ("reply", "state", "remedy"),
     [
-        (Reply("", 403), "is refused", "foreign Host and Origin headers"),
+        (Reply("", 403), "was refused", "foreign Host and Origin headers"),
         (Reply("<html>no", 403), "is refused", "OLLAMA_API_KEY"),
         (Reply({"error": "ollama cloud is disabled"}, 403), "cloud", "ollama signin"),
         (
