@@ -22,7 +22,7 @@ _ASCII = str.maketrans(
 )
 
 
-def tolerate(*streams: IO[str]) -> None:
+def replace_unencodable(*streams: IO[str]) -> None:
     """Let streams replace what their encoding lacks instead of failing."""
     codecs.register_error(_HANDLER, _replace)
     for stream in streams:

@@ -14,7 +14,7 @@ import typer
 from herdbook.cli.app import app
 from herdbook.cli.argument_errors import plain_message
 from herdbook.cli.commands import VERBS, register
-from herdbook.cli.encoding import tolerate
+from herdbook.cli.encoding import replace_unencodable
 from herdbook.cli.errors import UsageError, report, shape, unexpected
 from herdbook.cli.invocation import Invocation
 from herdbook.cli.logging import configure
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see ``herdbook.cli.run``."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     given = given or ["--help"]
-    tolerate(sys.stdout, sys.stderr)
+    replace_unencodable(sys.stdout, sys.stderr)
     invocation = Invocation()
     configure(verbose="--verbose" in given)
     register(given)

@@ -96,7 +96,7 @@ class Commands(Queries):
             clock=clock,
             settings=settings,
             changes=self._changes,
-            at_work=self._at_work,
+            at_work=self._is_running,
         )
         context = OperationContext(
             repository,
@@ -211,7 +211,7 @@ class Commands(Queries):
             since=self._clock.now(),
         )
 
-    def _at_work(self, name: str) -> bool:
+    def _is_running(self, name: str) -> bool:
         return any(works.get(name) for works in (self._pulls, self._loads))
 
     def under_way(self) -> list[RunningOperation]:

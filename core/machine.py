@@ -112,7 +112,7 @@ class LifecycleMachine(Machine):
             )
         return trial.lifecycle
 
-    def ask(self, model: Model, events: Sequence[str]) -> Model:
+    def preview(self, model: Model, events: Sequence[str]) -> Model:
         """Return a copy of a model after a sequence of events.
 
         The model itself stays unchanged until the events are recorded.

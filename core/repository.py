@@ -226,7 +226,7 @@ class ModelRepository:
                 try:
                     facts = decision(self.status(name))
                     types = [type(fact).__name__ for fact in facts]
-                    moved = self._machine.ask(self._model(stream, name), types)
+                    moved = self._machine.preview(self._model(stream, name), types)
                 except HerdbookError:
                     if await self._is_current(name, version):
                         raise

@@ -17,7 +17,7 @@ from herdbook.events import codec
 from herdbook.events.errors import ConflictError, StoreClosedError
 from herdbook.events.instances import Fence, Holder
 from herdbook.events.recorded import NewEvent, RecordedEvent, StoredEvent, new_id
-from herdbook.events.shared.chain import check_chain, moved_on
+from herdbook.events.shared.chain import check_chain, head_moved
 from herdbook.events.shared.group import draft_append, plan_group
 from herdbook.events.snapshots import KeptView, StoredView
 from herdbook.events.store import ExpectedVersion, Head, check_read
@@ -95,7 +95,7 @@ class MemoryEventStore:
         check_chain(events, after)
         self._check_open()
         if self._head != after:
-            raise moved_on(after)
+            raise head_moved(after)
         versions: dict[str, int] = {}
         ids = set[str]()
         for event in events:  # all checks come before the first effect

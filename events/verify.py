@@ -179,20 +179,20 @@ class _Check:
             before.version + 1, after, before.is_model
         )
 
-    def take(self, event: StoredEvent) -> None:
+    def check(self, event: StoredEvent) -> None:
         """Check an event, and update the state with it."""
         self.events += 1
-        if not self._take_sound(event):
-            self._take_each(event)
+        if not self._check_at_once(event):
+            self._check_each(event)
         self.set_back += event.recorded_at < self._recorded_at
         self._recorded_at = event.recorded_at
         self.head = Head(event.position, event.hash)
 
-    def _take_sound(self, event: StoredEvent) -> bool:
-        """Take an event that passes all checks, at a third of the cost.
+    def _check_at_once(self, event: StoredEvent) -> bool:
+        """Check an event that passes all checks, at a third of the cost.
 
         Returns:
-            Whether it does; if not, nothing is changed, and ``_take_each`` finds out
+            Whether it does; if not, nothing is changed, and ``_check_each`` finds out
             what is wrong. Events of nodes, and the first of a stream, go there too.
         """
         position, previous = self.head
@@ -238,7 +238,7 @@ class _Check:
         self._second = second
         return True
 
-    def _take_each(self, event: StoredEvent) -> None:
+    def _check_each(self, event: StoredEvent) -> None:
         """Run each check on its own, and note all findings."""
         for kind, message in (
             *self._check_chain(event),
@@ -358,7 +358,7 @@ async def verify(
     check = _Check(anchors, is_canonical)
     begin = await _head(store, check)
     async for event in _read(store, begin, check):
-        check.take(event)
+        check.check(event)
     check.finish(begin, await _head(store, check))
     if isinstance(store, FileStore):
         for message in await _check_file(store):

@@ -205,7 +205,7 @@ class Live:
         """Accept readers again after a failure: the log can be read."""
         if self._ended is Reason.LOG_FAILED:
             self._ended = None
-        task.worked()
+        task.succeeded()
 
     async def _publish_progress(self, task: BackgroundTask) -> None:
         """Publish the progress of running operations when it has changed."""
@@ -219,7 +219,7 @@ class Live:
                 if one != published.get(key):
                     self._publish(one)
             published = now
-            task.worked()
+            task.succeeded()
 
     def _publish(self, message: RecordedEvent | RunningOperation) -> None:
         for reader in self._readers:

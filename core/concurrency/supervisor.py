@@ -83,7 +83,7 @@ class BackgroundTask:
         """The current status."""
         return self._status
 
-    def worked(self) -> None:
+    def succeeded(self) -> None:
         """Note that the work has succeeded, so the task is no longer failing."""
         if not self._status.up:
             name, restarts = self._status.name, self._status.restarts

@@ -156,12 +156,14 @@ def _groups(
     return [
         _group(statuses)
         for statuses in by_weights.values()
-        if all(_may_go(status, keep, now) for status in statuses)
+        if all(_is_deletable(status, keep, now) for status in statuses)
         and any(status.size_bytes for status in statuses)
     ]
 
 
-def _may_go(status: ModelStatus, keep: Collection[str], now: datetime | None) -> bool:
+def _is_deletable(
+    status: ModelStatus, keep: Collection[str], now: datetime | None
+) -> bool:
     return (
         (status.state is not ModelState.LOADED or _is_idle(status, now))
         and status.activity is None

@@ -114,7 +114,7 @@ class NodeManagers:
         while True:
             await self._clock.sleep(SYNC_EVERY_S)
             await self.sync()
-            task.worked()
+            task.succeeded()
 
     async def sync(self, *, strict: bool = False) -> None:
         """Open the managers of new nodes, and close those of nodes that are gone.
@@ -226,7 +226,7 @@ class _NodeManager:
         try:
             async with self._open_node(self.node) as manager:
                 self.manager, self.error = manager, None
-                task.worked()
+                task.succeeded()
                 self._tried.set()
                 await asyncio.get_running_loop().create_future()  # until cancelled
         except NodeAddressError as error:

@@ -129,7 +129,7 @@ class Past:
             while True:
                 await clock.sleep(FOLLOW_EVERY_S)
                 await self.follow(live)
-                task.worked()
+                task.succeeded()
 
         return BackgroundTask("past_snapshots", follow, clock=clock)
 

@@ -121,19 +121,19 @@ class ReadModel:
         try:
             canonical = canonical_name(name)
         except InvalidNameError:
-            if self._knows(name):
+            if self._is_recorded(name):
                 return name
             raise
-        if self._knows(canonical):
+        if self._is_recorded(canonical):
             return canonical
-        if self._knows(name):  # recorded by a version that accepted any name
+        if self._is_recorded(name):  # recorded by a version that accepted any name
             return name
         known = self._views.status.all(self._node)
         alike = (one.name for one in known if name_key(one.name) == name_key(canonical))
         present = [one.name for one in known if one.present]
         return next(alike, None) or respelled(canonical, present)
 
-    def _knows(self, name: str) -> bool:
+    def _is_recorded(self, name: str) -> bool:
         return self._views.status.find(model_stream(self._node, name)) is not None
 
     @property

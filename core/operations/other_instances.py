@@ -77,7 +77,7 @@ class OtherInstances:
     async def work(self, name: str) -> Work | None:
         """Return the pull or update of a model that another live instance runs."""
         await self._repository.catch_up()
-        for work in self._works(name):
+        for work in self._activities(name):
             if work.activity is Activity.LOAD or work.instance == self._instances.own:
                 continue
             if await self._instances.alive(work.instance):
@@ -124,7 +124,7 @@ class OtherInstances:
             BusyError: The instance is alive, but has not cancelled it in time.
         """
         await self._repository.catch_up()
-        works = [one for one in self._works(name) if one.activity in activities]
+        works = [one for one in self._activities(name) if one.activity in activities]
         ended = [await self._cancel(name, work) for work in works]
         return any(ended)
 
@@ -158,7 +158,7 @@ class OtherInstances:
 
     def _same(self, name: str, work: Work) -> Work | None:
         """Return work as the views have it now; None if it has ended."""
-        for now in self._works(name):
+        for now in self._activities(name):
             if (now.activity, now.instance, now.since) == (
                 work.activity,
                 work.instance,
@@ -198,10 +198,10 @@ class OtherInstances:
         Raises:
             BusyError: An operation on the model is running.
         """
-        for work in self._works(name):
+        for work in self._activities(name):
             raise busy_with(name, work)
 
-    def _works(self, name: str) -> list[Work]:
+    def _activities(self, name: str) -> list[Work]:
         status = self._repository.status(name)
         works = (status.work, status.update) if status else ()
         return [work for work in works if work is not None]

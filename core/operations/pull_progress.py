@@ -113,7 +113,7 @@ class PullTracker:
         self._layer, self._verifying, self._byte_at = None, False, None
         self._rate.pause()
 
-    def take(self, line: PullLine, now: float) -> None:
+    def apply(self, line: PullLine, now: float) -> None:
         """Apply the next line of the stream.
 
         Args:

@@ -64,7 +64,7 @@ class _Progress:
 
     def update(self, line: PullLine, now: float) -> PullProgress:
         """Apply a line of the stream and return the new progress."""
-        self.tracker.take(line, now)
+        self.tracker.apply(line, now)
         progress = self.tracker.progress(now)
         if self.latest is None or _visible_state(progress) != _visible_state(
             self.latest

@@ -131,7 +131,7 @@ def new_key(path: Path, name: str) -> PublicKey:
     )
     public = _public(key, name)
     _write_new(path, private, 0o600)
-    _write_new(_beside(path), f"{public.text()}\n".encode(), 0o644)
+    _write_new(_public_path(path), f"{public.text()}\n".encode(), 0o644)
     return public
 
 
@@ -166,7 +166,7 @@ def sign_text(text: str, path: Path) -> Signature:
 
     try:
         key = serialization.load_pem_private_key(_private(path), password=None)
-        public = parse_public_key(_beside(path).read_text("utf-8"))
+        public = parse_public_key(_public_path(path).read_text("utf-8"))
     except OSError as error:
         name = str(error.filename or path)
         raise CallerError(name, f"cannot be read: {error.strerror}") from error
@@ -217,7 +217,7 @@ def _public(key: Ed25519PrivateKey, name: str) -> PublicKey:
     return PublicKey(name, raw)
 
 
-def _beside(path: Path) -> Path:
+def _public_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.pub")
 
 

@@ -132,7 +132,7 @@ class Watch:
                     "refresh_failed", node=self._repository.node, reason=str(error)
                 )
             await self._keep_views()
-            task.worked()
+            task.succeeded()
             self._refreshed.set()
             if self._reconciler.uses.relayed_elsewhere:
                 await self._instances.release(self._lease)
@@ -147,7 +147,7 @@ class Watch:
             await self._reconciler.forget()
             await self._repository.catch_up()
             await self._keep_views()
-            task.worked()
+            task.succeeded()
             await self._clock.sleep(self._refreshing.poll_every_s(LEASE_POLL_S))
         waited, self._follows = self._follows, False
         if waited:
@@ -170,4 +170,4 @@ class Watch:
             await self._refreshed.wait()
             self._refreshed.clear()
             await self._load_pinned()
-            task.worked()
+            task.succeeded()

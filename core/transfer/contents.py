@@ -35,7 +35,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         """Whether events between the first and the last one may be left out."""
         return bool(self.streams or self.types)
 
-    def takes(self, event: StoredEvent) -> bool:
+    def includes(self, event: StoredEvent) -> bool:
         """Return whether an event of the range is exported."""
         if self.types and event.type not in self.types:
             return False

@@ -102,7 +102,7 @@ async def export(
     total = contents.until - contents.after
     async for event in _stored(storage, contents):
         before, head = head, _checked(event, head)
-        if selection.takes(event):
+        if selection.includes(event):
             path = await tree.inclusion(event.position) if tree else None
             previous = before.hash if tree else ""
             target.write(to_line(event, source, previous=previous, path=path))

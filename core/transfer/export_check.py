@@ -76,7 +76,7 @@ class ExportCheck:
         self._lines = 0
         self._is_ended = False
 
-    def take(self, line: bytes) -> StoredEvent | None:
+    def read_line(self, line: bytes) -> StoredEvent | None:
         """Check a line; return its event, or None for the first and the last line.
 
         Raises:
@@ -178,7 +178,7 @@ class ExportCheck:
         last = max(self.ending.position, contents.after)
         if not last < event.position <= contents.until:
             raise self._damaged(f"has #{event.position}, which is not the next event")
-        if not contents.selection.takes(event):
+        if not contents.selection.includes(event):
             raise self._damaged(
                 f"has #{event.position}, which does not match the streams and types of "
                 f"the first line"
@@ -267,12 +267,12 @@ async def read_export(
         StoreUnavailableError: The file cannot be read.
     """
     while lines := await asyncio.to_thread(_read_lines, file, check.name):
-        taken = (check.take(line) for line in lines)
+        taken = (check.read_line(line) for line in lines)
         yield [event for event in taken if event is not None]
     check.finish()
 
 
-async def begun(
+async def read_first(
     batches: AsyncIterator[list[StoredEvent]],
 ) -> AsyncIterator[list[StoredEvent]]:
     """Read the first batch of an export; return all batches.

@@ -116,7 +116,7 @@ class Recurring:
                 raise
             self._last_at = self._clock.now()
             self._retry_at, self._failures = None, 0
-            task.worked()
+            task.succeeded()
 
     def _next_wait(self) -> timedelta:
         """Count a failure; return the time to the next attempt."""

@@ -20,10 +20,10 @@ from herdbook.events.errors import StoreError, StoreUnavailableError
 from herdbook.events.instances import Fence, Holder
 from herdbook.events.postgres.address import PostgresAddress
 from herdbook.events.postgres.errors import NotPermittedError
-from herdbook.events.postgres.session import Session, patiently
+from herdbook.events.postgres.session import Session, retry_connecting
 from herdbook.events.recorded import new_id
 
-BEAT_S = 1.0
+HEARTBEAT_S = 1.0
 """Interval at which an instance notes that it is running, seconds."""
 
 GRACE_S = 3.0
@@ -62,9 +62,11 @@ class PostgresInstances:
         """
         instances = cls(address)
         try:
-            await patiently(instances._note)
+            await retry_connecting(instances._record_presence)
             await instances._session.run("remove_old_instances")
-            beating = asyncio.create_task(instances._beat(), name="herdbook presence")
+            beating = asyncio.create_task(
+                instances._heartbeat(), name="herdbook presence"
+            )
             try:
                 yield instances
             finally:
@@ -109,7 +111,7 @@ class PostgresInstances:
     async def announce(self, streams: Collection[str]) -> None:
         """Publish the streams that this instance changes, instead of earlier ones."""
         self._streams = list(streams)
-        await patiently(self._note, since=self._session.lost_since)
+        await retry_connecting(self._record_presence, since=self._session.lost_since)
 
     async def announced(self) -> frozenset[str]:
         """Return the streams that the other living instances announced."""
@@ -170,7 +172,7 @@ class PostgresInstances:
     async def _living(self) -> dict[str, list[str]]:
         return dict(await self._session.run("living", grace_s=GRACE_S))
 
-    async def _note(self) -> None:
+    async def _record_presence(self) -> None:
         await self._session.once(
             "note_instance",
             id=self._own,
@@ -179,11 +181,11 @@ class PostgresInstances:
             process=os.getpid(),
         )
 
-    async def _beat(self) -> None:
+    async def _heartbeat(self) -> None:
         while True:
-            await asyncio.sleep(BEAT_S)
+            await asyncio.sleep(HEARTBEAT_S)
             try:
-                await self._note()
+                await self._record_presence()
             except StoreError as error:
                 self.failure = error
             else:

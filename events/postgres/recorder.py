@@ -34,7 +34,7 @@ from herdbook.events.recorded import (
     canonical_bytes,
     split_at_position,
 )
-from herdbook.events.shared.chain import moved_on
+from herdbook.events.shared.chain import head_moved
 from herdbook.events.shared.group import Draft, Plan, plan_group
 from herdbook.events.store import Head
 
@@ -125,7 +125,7 @@ class PostgresRecorder:
                 "the log", "already has one of the ids or versions"
             ) from error
         if not written[0][0]:
-            raise moved_on(after)
+            raise head_moved(after)
 
     async def find(self, ids: Sequence[str]) -> dict[str, RecordedEvent]:
         """Find recorded events by id; see ``Recorder.find``."""

@@ -139,7 +139,7 @@ class Session:
         Raises:
             StoreError: The query failed, or the server does not return in time.
         """
-        return await patiently(
+        return await retry_connecting(
             lambda: self.once(query, **parameters), since=self.lost_since
         )
 
@@ -380,7 +380,7 @@ class Backoff:
         await asyncio.sleep(wait_s)
 
 
-async def patiently(
+async def retry_connecting(
     attempt: Callable[[], Awaitable[T]], *, since: float | None = None
 ) -> T:
     """Repeat an attempt while the server cannot be reached, for a limited time.

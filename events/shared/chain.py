@@ -55,7 +55,7 @@ def check_chain(events: Sequence[StoredEvent], after: Head) -> Head:
     return head
 
 
-def moved_on(after: Head) -> ConflictError:
+def head_moved(after: Head) -> ConflictError:
     """Return the error for an import into a log that has another end by now."""
     return ConflictError(
         "the log",

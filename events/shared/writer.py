@@ -112,7 +112,7 @@ class Writer:
         self._taken: list[_Request] = []
         self._awake = asyncio.Event()
         self._is_closing = False
-        self._task = asyncio.create_task(self._work(), name="herdbook writer")
+        self._task = asyncio.create_task(self._run(), name="herdbook writer")
         self._task.add_done_callback(self._answer_remaining)
 
     @property
@@ -171,10 +171,10 @@ class Writer:
         self._awake.set()
         await asyncio.wait([self._task])
 
-    async def _work(self) -> None:
+    async def _run(self) -> None:
         while self._waiting or not self._is_closing:
             await self._awake.wait()
-            self._taken = self._take()
+            self._taken = self._take_group()
             try:
                 await self._write(self._taken)
             except Exception as error:  # noqa: BLE001 - the writer serves all others
@@ -191,7 +191,7 @@ class Writer:
         while self._waiting:
             self._waiting.popleft().answer(failure)
 
-    def _take(self) -> list[_Request]:
+    def _take_group(self) -> list[_Request]:
         """Take requests from the queue, without those that were withdrawn."""
         taken = []
         for _ in range(min(len(self._waiting), LARGEST_GROUP)):

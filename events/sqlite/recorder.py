@@ -17,7 +17,7 @@ from herdbook.events import codec
 from herdbook.events.codec import column_text
 from herdbook.events.errors import ConflictError, CorruptLogError
 from herdbook.events.recorded import RecordedEvent, StoredEvent
-from herdbook.events.shared.chain import moved_on
+from herdbook.events.shared.chain import head_moved
 from herdbook.events.shared.group import Draft, Plan, plan_group
 from herdbook.events.store import Head
 
@@ -88,7 +88,7 @@ class SQLiteRecorder:
         clock: Callable[[], datetime],
     ) -> None:
         self._session = session
-        self._find_afresh = find_afresh
+        self._find_on_new_connection = find_afresh
         self._check_file = check_file
         self._clock = clock
         self._head: Head | None = None
@@ -163,11 +163,11 @@ class SQLiteRecorder:
             "insert_events", events=_json(events), previous=after.hash
         )
         if not written:
-            raise moved_on(after)
+            raise head_moved(after)
 
     async def find(self, ids: Sequence[str]) -> dict[str, RecordedEvent]:
         """Find recorded events by id; see ``Recorder.find``."""
-        return await self._find_afresh(ids)
+        return await self._find_on_new_connection(ids)
 
     def forget(self) -> None:
         """Clear the cached head and versions."""

@@ -101,7 +101,7 @@ class SQLiteEventStore:
         self._commits = Commits()
         self._recorder = SQLiteRecorder(
             writing,
-            find_afresh=self._find_afresh,
+            find_afresh=self._find_on_new_connection,
             check_file=self._check_shared_file,
             clock=clock,
         )
@@ -322,11 +322,11 @@ class SQLiteEventStore:
         if (stamp := self._file.stamp(self._file.check())) is None:
             return
         head = await head_of_file(self._path)
-        if head and not await self._knows(head):  # perhaps read during a write
+        if head and not await self._contains_head(head):  # perhaps read during a write
             head = await head_of_file(self._path)
         if head is None:
             return
-        if not await self._knows(head):
+        if not await self._contains_head(head):
             raise StoreUnavailableError(
                 str(self._path),
                 f"was written by a process that does not use the same -wal: event "
@@ -336,7 +336,7 @@ class SQLiteEventStore:
             )
         self._file.mark_checked(stamp)
 
-    async def _knows(self, head: Head) -> bool:
+    async def _contains_head(self, head: Head) -> bool:
         """Return whether a head of the main file is one of this log."""
         return (
             head.position == 0
@@ -524,7 +524,9 @@ class SQLiteEventStore:
                 "Give permission to write the file and its directory",
             )
 
-    async def _find_afresh(self, ids: Sequence[str]) -> dict[str, RecordedEvent]:
+    async def _find_on_new_connection(
+        self, ids: Sequence[str]
+    ) -> dict[str, RecordedEvent]:
         connecting = connected(self._path, self._access.value, self._archive_directory)
         async with connecting as session:
             return await find_recorded(session, ids)

@@ -74,7 +74,7 @@ class FleetRouter:
         Raises:
             Refusal: No node can answer it.
         """
-        nodes = self._able(wanted)
+        nodes = self._eligible(wanted)
         if len(self._nodes) == 1:
             return Route(nodes[0])
         # Read once: the name and the conversation are both in it.
@@ -129,7 +129,7 @@ class FleetRouter:
             )
             return None
 
-    def _able(self, wanted: Wanted) -> list[Upstream]:
+    def _eligible(self, wanted: Wanted) -> list[Upstream]:
         """Return the nodes that may get a request now, by name.
 
         Raises:

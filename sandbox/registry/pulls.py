@@ -177,12 +177,12 @@ class Pull:
             self._fail(failure)
         elif self._profile.layer_lag_s:
             self._dwelling = self._clock.call_later(
-                self._profile.layer_lag_s, self._go_on
+                self._profile.layer_lag_s, self._advance
             )
         else:
-            self._go_on()
+            self._advance()
 
-    def _go_on(self) -> None:
+    def _advance(self) -> None:
         self._leave_layer()
         self._next_layer()
 

@@ -76,7 +76,7 @@ class Runners:
         if len(self._queue) >= self._settings.max_queue:
             raise Refusal(503, _BUSY)
         self._queue.append(request)
-        self._go_on()
+        self._start_next()
         return request
 
     def leave(self, request: Request) -> None:
@@ -86,7 +86,7 @@ class Runners:
             self._release(runner)
         elif request is self._current:
             self._abort()
-            self._go_on()
+            self._start_next()
         elif request in self._queue:
             self._queue.remove(request)
 
@@ -113,7 +113,7 @@ class Runners:
         self._queue.clear()
         self._abort()
 
-    def _go_on(self) -> None:
+    def _start_next(self) -> None:
         while self._current is None and self._queue:
             self._current = self._queue.popleft()
             self._place()
@@ -168,13 +168,13 @@ class Runners:
         self._loaded[request.wanted.weights.digest] = runner
         self.changed()
         self._grant(request, runner)
-        self._go_on()
+        self._start_next()
 
     def _fail(self, words: str) -> None:
         request, self._current, self._starting = self._current, None, None
         assert request is not None
         request.granted.fail(Refusal(500, words))
-        self._go_on()
+        self._start_next()
 
     def _abort(self) -> None:
         if self._starting is not None:
@@ -223,7 +223,7 @@ class Runners:
         self.changed()
         if self._current is not None and self._starting is None:
             self._place()
-            self._go_on()
+            self._start_next()
 
 
 def _nothing() -> None:

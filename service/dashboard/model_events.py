@@ -36,7 +36,7 @@ DRAWN_AT_MOST: Final = 2_000
 """Maximum events in the timeline of a long stream."""
 
 
-class Trail(NamedTuple):
+class NewestEvents(NamedTuple):
     """The newest events of a model, oldest first.
 
     Attributes:
@@ -50,14 +50,16 @@ class Trail(NamedTuple):
     missing: str = ""
 
 
-async def trail(manager: ModelManager, name: str, stream: str, *, until: int) -> Trail:
+async def newest_events(
+    manager: ModelManager, name: str, stream: str, *, until: int
+) -> NewestEvents:
     """Return a model's newest events up to a position."""
     if (await manager.get_status(name)).version <= SHORT:
         found = await manager.available_history(name, HistoryFilter(types=SHOWN_TYPES))
         entries = [one for one in found.entries if one.position <= until]
-        return Trail(entries, whole=not found.missing, missing=found.missing)
+        return NewestEvents(entries, whole=not found.missing, missing=found.missing)
     page = await _newest(manager, stream, before=until + 1, limit=DRAWN_AT_MOST)
-    return Trail(page.entries[::-1], whole=page.older is None)
+    return NewestEvents(page.entries[::-1], whole=page.older is None)
 
 
 class Page(NamedTuple):
@@ -75,7 +77,7 @@ class Page(NamedTuple):
 
 
 async def page(
-    manager: ModelManager, stream: str, known: Trail, *, before: int, limit: int
+    manager: ModelManager, stream: str, known: NewestEvents, *, before: int, limit: int
 ) -> Page:
     """Return the newest events before a position."""
     if not known.whole and not known.missing:
@@ -101,7 +103,7 @@ async def _newest(
 
 
 async def setters(
-    manager: ModelManager, known: Trail, names: Sequence[str]
+    manager: ModelManager, known: NewestEvents, names: Sequence[str]
 ) -> dict[str, RecordedEvent]:
     """Return, by setting, the event that set its present value."""
     found: dict[str, RecordedEvent] = {}

@@ -228,10 +228,10 @@ class ClientOperations:
         operation.task = asyncio.create_task(
             self._run(operation), name=f"herdbook operation {operation_id}"
         )
-        operation.task.add_done_callback(partial(self._over, operation))
+        operation.task.add_done_callback(partial(self._on_task_end, operation))
         return operation
 
-    def _over(self, operation: Operation, task: asyncio.Task[None]) -> None:
+    def _on_task_end(self, operation: Operation, task: asyncio.Task[None]) -> None:
         """End the operation of a task that has ended, whatever the reason."""
         error = None if task.cancelled() else task.exception()
         if error is not None:
@@ -245,7 +245,7 @@ class ClientOperations:
         """Run an operation and store its outcome in it."""
         try:
             with acting_as(operation.actor, correlation_id=operation.id):
-                await self._do(operation)
+                await self._perform(operation)
         except asyncio.CancelledError:
             await finish(self._end_stopped(operation))
             raise
@@ -282,7 +282,7 @@ class ClientOperations:
             operation.result, operation.error = found.result, found.error
         operation.end(state, self._clock.now())
 
-    async def _do(self, operation: Operation) -> None:
+    async def _perform(self, operation: Operation) -> None:
         request, name = operation.request, operation.request.model or ""
         manager = self._fleet.manager(operation.node)
         match request.kind:

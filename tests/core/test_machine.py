@@ -49,7 +49,7 @@ def test_machine_and_table_agree_on_random_histories(events: list[str]) -> None:
 def test_queries_move_only_a_copy() -> None:
     model = Model("a:1")
 
-    asked = MACHINE.ask(model, ["PullStarted", "PullCompleted"])
+    asked = MACHINE.preview(model, ["PullStarted", "PullCompleted"])
 
     assert str(asked.lifecycle) == "available"
     assert model.lifecycle == INITIAL
@@ -57,7 +57,7 @@ def test_queries_move_only_a_copy() -> None:
 
 def test_refusal_names_model_state_and_allowed_events() -> None:
     with pytest.raises(IllegalTransitionError) as refused:
-        MACHINE.ask(Model("a:1"), ["ModelLoaded"])
+        MACHINE.preview(Model("a:1"), ["ModelLoaded"])
 
     assert refused.value.model == "a:1"
     assert str(refused.value) == (

@@ -32,9 +32,9 @@ from herdbook.core.transfer.export import export as export_to_stream
 from herdbook.core.transfer.export import export_to_file
 from herdbook.core.transfer.export_check import (
     ExportCheck,
-    begun,
     open_export,
     read_export,
+    read_first,
 )
 from herdbook.core.transfer.import_events import (
     check_export,
@@ -190,7 +190,7 @@ async def import_(
                 return _show_checked(invocation, file, checks)
             source.seek(0)
             checks = ExportCheck(file)
-        batches = await begun(read_export(source, checks))
+        batches = await read_first(read_export(source, checks))
         if not await log_exists(invocation.log):
             refuse_unfit(checks, Head())  # before a log is made
         async with Storage.open(invocation.log, SystemClock()) as storage:

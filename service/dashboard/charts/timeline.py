@@ -49,7 +49,7 @@ class Span(NamedTuple):
     sentence: str
 
 
-class Trail(NamedTuple):
+class TimelineData(NamedTuple):
     """The content of a timeline.
 
     Attributes:
@@ -99,7 +99,7 @@ _ENDS: Final = {
 _LEAVES = (facts.ModelDeleted.__name__, facts.ModelVanished.__name__)
 
 
-def trail_of(events: Iterable[HistoryEntry]) -> Trail:
+def timeline_data(events: Iterable[HistoryEntry]) -> TimelineData:
     """Return the content of a timeline from a model's events, oldest first."""
     spans: list[Span] = []
     open_: dict[Lane, datetime] = {}
@@ -122,7 +122,7 @@ def trail_of(events: Iterable[HistoryEntry]) -> Trail:
         if begins is not None:
             open_.setdefault(begins, at)
     spans += [Span(lane, at, None, Ending.OPEN, "") for lane, at in open_.items()]
-    return Trail(spans, uses)
+    return TimelineData(spans, uses)
 
 
 class Window(NamedTuple):
@@ -151,11 +151,13 @@ def window_of(
     return Window(min(first, now - timedelta(seconds=30)), now)
 
 
-def timeline(trail: Trail, window: Window, now: Now, *, end: str = "now") -> Markup:
+def timeline(
+    data: TimelineData, window: Window, now: Now, *, end: str = "now"
+) -> Markup:
     """Return the bars of a model, with the times below them.
 
     Args:
-        trail: The content.
+        data: The content.
         window: The period to show.
         now: The time at its end, in the reader's zone.
         end: The label of that time.
@@ -165,8 +167,8 @@ def timeline(trail: Trail, window: Window, now: Now, *, end: str = "now") -> Mar
         element("rect", x=0, y=_top(lane), width="100%", height=_BAR, class_="track")
         for lane in LANES
     ]
-    shown = [span for span in trail.spans if _end(span, window) >= window.begin]
-    uses = [at for at in trail.uses if at >= window.begin]
+    shown = [span for span in data.spans if _end(span, window) >= window.begin]
+    uses = [at for at in data.uses if at >= window.begin]
     return picture(
         *time_grid(window, now, height, end),
         *tracks,

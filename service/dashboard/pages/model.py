@@ -30,14 +30,14 @@ from herdbook.service.dashboard.charts.timeline import (
     LANES,
     Lane,
     timeline,
-    trail_of,
+    timeline_data,
     window_of,
 )
 from herdbook.service.dashboard.event_list import EventEntry, event_entries
 from herdbook.service.dashboard.layout import redirect, render
 from herdbook.service.dashboard.level_charts import SPANS, level_charts, span_of
 from herdbook.service.dashboard.links import joined_link
-from herdbook.service.dashboard.model_events import Trail
+from herdbook.service.dashboard.model_events import NewestEvents
 from herdbook.service.dashboard.model_facts import abilities, figures, known_facts
 from herdbook.service.dashboard.model_rows import row_of
 from herdbook.service.dashboard.page_request import PageRequest, visit
@@ -78,9 +78,9 @@ async def model_page(
     status = page.read_model.status(name_of(name))
     stream = model_stream(status.node, status.name)
     end = page.read_model.position
-    trail = await model_events.trail(manager, status.name, stream, until=end)
+    newest = await model_events.newest_events(manager, status.name, stream, until=end)
     history = await model_events.page(
-        manager, stream, trail, before=min(before or end + 1, end + 1), limit=PAGE
+        manager, stream, newest, before=min(before or end + 1, end + 1), limit=PAGE
     )
     work = page.operations().get((status.node, status.name))
     return await render(
@@ -90,22 +90,22 @@ async def model_page(
         row=row_of(page, status, page.operations()),
         buttons=buttons_for(page, status, work),
         since=facts.since_text(status, page.now),
-        why=_why(status, trail),
+        why=_why(status, newest),
         facts=known_facts(page, status),
         fact_times={"used": status.last_used_at},
         digests={"weights": status.weights, "manifest": status.digest},
         abilities=abilities(page, status),
-        drawn=(drawn := _timeline(page, trail, span)),
+        drawn=(drawn := _timeline(page, newest, span)),
         charts=await level_charts(page, _shown_span(drawn), status.name)
         if status.version
         else [],
-        setters=(setters := await _setters(page, status, trail)),
+        setters=(setters := await _setters(page, status, newest)),
         pending=_pending(status, setters),
         parameters=_parameters(status),
         fields=editing.fields_of(editing.texts_of(status.settings)),
         editing=editing,
         figures=figures(page, status),
-        lineage=await _lineage(page, status, trail),
+        lineage=await _lineage(page, status, newest),
         history=event_entries(history.entries),
         older=history.older,
         missing=history.missing,
@@ -121,10 +121,10 @@ def _similar(page: PageRequest, name: str) -> list[str]:
     return similar_models(name, present)
 
 
-def _why(status: ModelStatus, trail: Trail) -> EventEntry | None:
+def _why(status: ModelStatus, newest: NewestEvents) -> EventEntry | None:
     """Return the event that led to the present state."""
     position = status.why.position if status.why else None
-    entries = [entry for entry in trail.entries if entry.position == position]
+    entries = [entry for entry in newest.entries if entry.position == position]
     return next(iter(event_entries(entries)), None)
 
 
@@ -144,21 +144,21 @@ class Drawn(NamedTuple):
     whole: bool
 
 
-def _timeline(page: PageRequest, trail: Trail, span: str) -> Drawn | None:
-    if not trail.entries:
+def _timeline(page: PageRequest, newest: NewestEvents, span: str) -> Drawn | None:
+    if not newest.entries:
         return None
-    chosen = span if span in SPANS else _fitting(trail, page.now.at)
-    window = window_of(trail.entries, page.now.at, SPANS[chosen])
+    chosen = span if span in SPANS else _fitting(newest, page.now.at)
+    window = window_of(newest.entries, page.now.at, SPANS[chosen])
     return Drawn(
         timeline(
-            trail_of(trail.entries),
+            timeline_data(newest.entries),
             window,
             page.now,
             end="then" if page.past else "now",
         ),
         [_LANE_WORDS[lane] for lane in LANES],
         [(name, name == chosen) for name in SPANS],
-        trail.whole,
+        newest.whole,
     )
 
 
@@ -176,19 +176,19 @@ _LANE_WORDS: Final = {
 }
 
 
-def _fitting(trail: Trail, now: datetime) -> str:
+def _fitting(newest: NewestEvents, now: datetime) -> str:
     """Return the initial period: the last week, if there is more than that."""
-    first, last = trail.entries[0].occurred_at, trail.entries[-1].occurred_at
+    first, last = newest.entries[0].occurred_at, newest.entries[-1].occurred_at
     week = timedelta(days=7)
     return "week" if now - first > 2 * week and now - last < week else "all"
 
 
 async def _setters(
-    page: PageRequest, status: ModelStatus, trail: Trail
+    page: PageRequest, status: ModelStatus, newest: NewestEvents
 ) -> list[Setter]:
     """Return the present settings, with who set each."""
     names = sorted(status.settings)
-    events = await model_events.setters(page.manager, trail, names)
+    events = await model_events.setters(page.manager, newest, names)
     return [
         Setter(
             name,
@@ -239,12 +239,12 @@ class ExplanationEvent(NamedTuple):
 
 
 async def _lineage(
-    page: PageRequest, status: ModelStatus, trail: Trail
+    page: PageRequest, status: ModelStatus, newest: NewestEvents
 ) -> list[ExplanationEvent]:
     """Return the explanation of the state; of a long stream, only the causing event."""
     if not status.version:
         return []
-    if trail.whole:
+    if newest.whole:
         found = await page.manager.why(status.name, page.read_model)
         return [
             ExplanationEvent(
@@ -252,7 +252,7 @@ async def _lineage(
             )
             for one in found.ancestors
         ]
-    why = _why(status, trail)
+    why = _why(status, newest)
     link = wording.LINKS[Link.STATE]
     return [] if why is None else [ExplanationEvent(link, why.event, why.who)]
 

@@ -41,7 +41,7 @@ class Work:
         if self.fails_with:
             raise self.fails_with
         if self.succeeds:
-            task.worked()
+            task.succeeded()
         self._next = asyncio.get_running_loop().create_future()
         await self._next
 
@@ -76,7 +76,7 @@ async def test_any_exception_is_reported_and_the_task_restarted() -> None:
 
         assert work.begun == 2
         assert not task.status.up, "it has not done anything yet"
-        task.worked()
+        task.succeeded()
         assert task.status == TaskStatus(name="worker", restarts=1)
 
 

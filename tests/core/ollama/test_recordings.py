@@ -243,7 +243,7 @@ def test_progress_of_every_recorded_pull_never_goes_back(
     result = []
 
     for line in answer.lines:
-        tracker.take(msgspec.convert(line.json, PullLine), line.at)
+        tracker.apply(msgspec.convert(line.json, PullLine), line.at)
         result.append(tracker.progress(line.at))
 
     for before, after in pairwise(result):
@@ -262,7 +262,7 @@ def test_counter_that_went_back_is_reported_as_fetched_twice() -> None:
     tracker = PullTracker()
 
     for line in answer.lines:
-        tracker.take(msgspec.convert(line.json, PullLine), line.at)
+        tracker.apply(msgspec.convert(line.json, PullLine), line.at)
 
     progress = tracker.progress(answer.lines[-1].at)
     assert progress.refetched_bytes == 63_000_000

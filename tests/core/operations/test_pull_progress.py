@@ -27,7 +27,7 @@ def tracked(*lines: PullLine, tracker: PullTracker | None = None) -> PullTracker
     """Return a tracker that took in these lines, one a second."""
     tracker = tracker or PullTracker()
     for second, line in enumerate(lines):
-        tracker.take(line, float(second))
+        tracker.apply(line, float(second))
     return tracker
 
 
@@ -109,7 +109,7 @@ def test_the_rate_falls_while_no_line_comes() -> None:
 def test_lines_at_the_same_time_count_fully() -> None:
     tracker = PullTracker()
     for completed, now in [(0, 0.0), (100, 1.0), (200, 1.0), (300, 2.0)]:
-        tracker.take(layer("a", completed), now)
+        tracker.apply(layer("a", completed), now)
 
     assert tracker.progress(2).rate_bytes_s == pytest.approx(150, rel=0.1)
 
@@ -172,7 +172,7 @@ def test_retry_of_a_complete_download_fetches_nothing() -> None:
 def test_pull_without_bytes_for_too_long_is_stalled() -> None:
     tracker = tracked(layer("a", 100), layer("a", 200))
 
-    tracker.take(layer("a", 200), 20.9)  # a line, but no byte
+    tracker.apply(layer("a", 200), 20.9)  # a line, but no byte
 
     assert not tracker.stalled(20.9)
     assert tracker.stalled(21)
@@ -182,7 +182,7 @@ def test_pull_without_bytes_for_too_long_is_stalled() -> None:
 def test_a_byte_ends_the_stall() -> None:
     tracker = tracked(layer("a", 100), layer("a", 200))
 
-    tracker.take(layer("a", 201), 30)
+    tracker.apply(layer("a", 201), 30)
 
     assert not tracker.stalled(49)
 
@@ -190,7 +190,7 @@ def test_a_byte_ends_the_stall() -> None:
 def test_a_counter_that_only_decreases_is_a_stall() -> None:
     tracker = tracked(layer("a", 500))
 
-    tracker.take(layer("a", 100), 10)
+    tracker.apply(layer("a", 100), 10)
 
     assert tracker.stalled(20)
 
@@ -200,7 +200,7 @@ def test_waiting_without_expected_bytes_is_not_a_stall(line: PullLine) -> None:
     tracker = PullTracker()
 
     assert not tracker.stalled(1000)
-    tracker.take(line, 0)
+    tracker.apply(line, 0)
     assert not tracker.stalled(1000)
 
 
@@ -212,7 +212,7 @@ def test_silence_after_the_last_byte_of_a_layer_is_not_a_stall() -> None:
     tracker = tracked(layer("a", 1000))
     whole = tracker.expects_data, tracker.stalled(10_000.0)
 
-    tracker.take(layer("b", 999), 10_000.0)
+    tracker.apply(layer("b", 999), 10_000.0)
 
     assert whole == (False, False)
     assert (tracker.expects_data, tracker.stalled(10_020.0)) == (True, True)
@@ -257,7 +257,7 @@ def test_progress_never_goes_back_and_ends_at_the_total(
         if line is None:
             tracker.restart()
         else:
-            tracker.take(line, now)
+            tracker.apply(line, now)
         result.append(tracker.progress(now))
 
     for before, after in pairwise(result):
@@ -275,8 +275,8 @@ def test_progress_never_goes_back_and_ends_at_the_total(
 @pytest.mark.parametrize("odd", [None, -1, 10**400, 1.5, "12", True, [1], {}])
 def test_impossible_number_leaves_the_layer_unchanged(odd: object) -> None:
     tracker = PullTracker()
-    tracker.take(PullLine(status="pulling", digest="a", total=100, completed=40), 0)
-    tracker.take(PullLine(status="pulling", digest="a", total=odd, completed=odd), 1)
+    tracker.apply(PullLine(status="pulling", digest="a", total=100, completed=40), 0)
+    tracker.apply(PullLine(status="pulling", digest="a", total=odd, completed=odd), 1)
 
     result = tracker.progress(1)
     assert (result.completed_bytes, result.total_bytes) == (40, 100)
@@ -312,13 +312,13 @@ def test_running_sums_equal_those_of_the_layers(
         if step is None and at % 3 == 0:
             tracker.restart()
         elif step is None:
-            tracker.take(PullLine(status="verifying"), at)
+            tracker.apply(PullLine(status="verifying"), at)
         else:
             digest, completed = step
             line = PullLine(
                 status="x", digest=digest, total=at + 50, completed=completed
             )
-            tracker.take(line, at)
+            tracker.apply(line, at)
         layers = tracker._layers.values()
         assert tracker._named == sum(layer.total for layer in layers)
         assert tracker._most == sum(layer.most for layer in layers)

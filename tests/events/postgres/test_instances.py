@@ -62,7 +62,7 @@ async def holder_id(own: PostgresInstances) -> str | None:
 def log(address: PostgresAddress, monkeypatch: pytest.MonkeyPatch) -> PostgresAddress:
     """A log whose instances count as dead soon."""
     monkeypatch.setattr(instances, "GRACE_S", 1.0)
-    monkeypatch.setattr(instances, "BEAT_S", 0.2)
+    monkeypatch.setattr(instances, "HEARTBEAT_S", 0.2)
 
     async def create() -> None:
         await (await PostgresEventStore.open(address)).close()

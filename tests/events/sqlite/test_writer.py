@@ -291,7 +291,7 @@ async def test_writer_continues_after_an_unexpected_error(tmp_path: Path) -> Non
     view = StoredView(name="v", version=1, position=1, hash="a" * 64, data=b"x")
     async with faulty(tmp_path) as (store, session):
         session.before["insert_events"] = DIED
-        recorder_of(store)._find_afresh = None  # type: ignore[assignment]  # breaks _resolve
+        recorder_of(store)._find_on_new_connection = None  # type: ignore[assignment]  # breaks _resolve
         with pytest.raises(OutcomeUnknownError, match="TypeError"):
             await store.append("model/n/m", [event()], 0)
         session.before["save_view"] = ZeroDivisionError()

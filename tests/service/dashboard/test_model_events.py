@@ -8,7 +8,7 @@ from herdbook.core import HistoryFilter
 from herdbook.events.facts import ConfigurationChanged
 from herdbook.events.streams import model_stream
 from herdbook.service.dashboard import model_events
-from herdbook.service.dashboard.model_events import Trail
+from herdbook.service.dashboard.model_events import NewestEvents
 
 
 async def test_pages_of_a_stream_have_each_event_once_in_both_directions() -> None:
@@ -18,15 +18,15 @@ async def test_pages_of_a_stream_have_each_event_once_in_both_directions() -> No
         for purpose in range(7):
             await manager.mark_used(name, purpose=str(purpose))
         end = (await manager.now()).position
-        known = await model_events.trail(manager, name, stream, until=end)
+        known = await model_events.newest_events(manager, name, stream, until=end)
         expected = [one.position for one in await manager.history(name)][::-1]
 
-        for trail in (known, Trail([], whole=False)):
+        for newest in (known, NewestEvents([], whole=False)):
             found: list[int] = []
             before: int | None = end + 1
             while before is not None:
                 page = await model_events.page(
-                    manager, stream, trail, before=before, limit=3
+                    manager, stream, newest, before=before, limit=3
                 )
                 found += [entry.position for entry in page.entries]
                 before = page.older
@@ -40,7 +40,7 @@ async def test_timeline_ends_at_the_chosen_time() -> None:
         end = (await manager.now()).position
         await manager.mark_used(name)
 
-        known = await model_events.trail(
+        known = await model_events.newest_events(
             manager, name, model_stream("local", name), until=end
         )
 
@@ -53,7 +53,7 @@ async def test_setters_are_the_newest_events_of_current_settings() -> None:
         name = (await manager.all_statuses())[0].name
         await manager.configure(name, {"num_ctx": 1024, "notes": "a"}, note="first")
         await manager.configure(name, {"num_ctx": 2048}, note="second")
-        known = await model_events.trail(
+        known = await model_events.newest_events(
             manager,
             name,
             model_stream("local", name),

@@ -26,7 +26,7 @@ from herdbook.service.dashboard.charts.timeline import (
     Ending,
     Lane,
     timeline,
-    trail_of,
+    timeline_data,
     window_of,
 )
 
@@ -188,7 +188,7 @@ def test_samples_of_a_growing_log_are_reused() -> None:
 
 
 def test_timeline_has_a_span_for_a_finished_activity() -> None:
-    trail = trail_of(
+    data = timeline_data(
         entries(
             ("PullStarted", 0),
             ("PullCompleted", 3),
@@ -199,12 +199,12 @@ def test_timeline_has_a_span_for_a_finished_activity() -> None:
         )
     )
 
-    assert [(s.lane, s.ending) for s in trail.spans] == [
+    assert [(s.lane, s.ending) for s in data.spans] == [
         (Lane.PULL, Ending.DONE),
         (Lane.LOAD, Ending.DONE),
         (Lane.LOADED, Ending.DONE),
     ]
-    assert trail.uses == [START + timedelta(minutes=7)]
+    assert data.uses == [START + timedelta(minutes=7)]
 
 
 @pytest.mark.parametrize(
@@ -217,22 +217,22 @@ def test_timeline_has_a_span_for_a_finished_activity() -> None:
     ],
 )
 def test_timeline_shows_how_a_pull_ended(last: str, ending: Ending) -> None:
-    trail = trail_of(entries(("PullStarted", 0), (last, 2)))
+    data = timeline_data(entries(("PullStarted", 0), (last, 2)))
 
-    assert [span.ending for span in trail.spans] == [ending]
+    assert [span.ending for span in data.spans] == [ending]
 
 
 def test_timeline_continues_unfinished_activities() -> None:
-    trail = trail_of(entries(("ModelDiscovered", 0), ("ModelUsed", 3)))
+    data = timeline_data(entries(("ModelDiscovered", 0), ("ModelUsed", 3)))
 
-    assert [(s.lane, s.end) for s in trail.spans] == [(Lane.LOADED, None)]
+    assert [(s.lane, s.end) for s in data.spans] == [(Lane.LOADED, None)]
 
 
 def test_timeline_marks_failures_and_clips_at_its_start() -> None:
     events = entries(("PullStarted", 0), ("PullFailed", 100), ("PullStarted", 110))
     window = window_of(events, NOW.at, timedelta(hours=1))
 
-    picture = drawn(timeline(trail_of(events), window, NOW))
+    picture = drawn(timeline(timeline_data(events), window, NOW))
 
     bars = {
         r.get("class"): r
@@ -256,7 +256,7 @@ def test_timeline_joins_overlapping_uses() -> None:
     )
     window = window_of(events, NOW.at, None)
 
-    picture = drawn(timeline(trail_of(events), window, NOW))
+    picture = drawn(timeline(timeline_data(events), window, NOW))
 
     marks = [one for one in picture.iter(f"{SVG}line") if one.get("class") == "use"]
     assert len(marks) == 1
@@ -267,7 +267,9 @@ def test_timeline_joins_overlapping_uses() -> None:
 def test_timeline_of_any_length_has_few_ticks(hours: float) -> None:
     events = entries(("ModelDiscovered", -60 * hours))
 
-    picture = drawn(timeline(trail_of(events), window_of(events, NOW.at, None), NOW))
+    picture = drawn(
+        timeline(timeline_data(events), window_of(events, NOW.at, None), NOW)
+    )
 
     texts = [text.text for text in picture.iter(f"{SVG}text")]
     assert 1 < len(texts) <= 7
