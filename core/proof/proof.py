@@ -249,13 +249,25 @@ async def _tree_of(storage: Storage, anchor: Anchor) -> EventTree:
     return tree
 
 
-async def _origin(storage: Storage) -> str:
+async def first_id(storage: Storage) -> str | None:
+    """Return the id of the first event of a log, whose archive may be missing.
+
+    Raises:
+        StoreError: The log cannot be read.
+    """
     if isinstance(storage.store, ArchivedStore):
         for archive in await storage.store.archives():
-            return f"{ORIGIN}{archive.origin}"
+            return archive.origin
     async for event in storage.store.read_stored(limit=1):
-        return f"{ORIGIN}{event.event_id}"
-    raise _empty()
+        return event.event_id
+    return None
+
+
+async def _origin(storage: Storage) -> str:
+    found = await first_id(storage)
+    if found is None:
+        raise _empty()
+    return f"{ORIGIN}{found}"
 
 
 def _empty() -> CallerError:

@@ -20,7 +20,7 @@ from herdbook.core.clock import Clock
 from herdbook.core.log.storage import Storage
 from herdbook.core.proof.anchor import Anchor
 from herdbook.core.proof.merkle_tree import EventTree
-from herdbook.core.proof.proof import make_anchor
+from herdbook.core.proof.proof import first_id, make_anchor
 from herdbook.core.transfer.cloud_events import source_of, to_line
 from herdbook.core.transfer.contents import Contents, Ending, Selection, frame_line
 from herdbook.core.transfer.private_directory import private_directory
@@ -34,7 +34,7 @@ from herdbook.events.recorded import StoredEvent
 from herdbook.events.shared.chain import check_link
 from herdbook.events.sqlite.backup import place
 from herdbook.events.sqlite.log_file import create_private
-from herdbook.events.store import Head
+from herdbook.events.store import ArchivedStore, Head
 
 Progress = Callable[[int, int], None]
 """Called with the number of events that are done, and of all of them."""
@@ -200,8 +200,8 @@ async def _contents(storage: Storage, selection: Selection) -> tuple[Contents, s
         position=head.position,
         hash=head.hash,
     )
-    async for event in storage.store.read_stored(limit=1):
-        return contents, source_of(event.event_id)
+    if begin := await first_id(storage):
+        return contents, source_of(begin)
     raise _damaged("#1", "is missing")
 
 
@@ -218,6 +218,10 @@ async def _stored(storage: Storage, contents: Contents) -> AsyncIterator[StoredE
 async def _hash_at(storage: Storage, position: int) -> str:
     if position == 0:
         return Head().hash
+    if isinstance(storage.store, ArchivedStore):  # whose files are not needed
+        for archive in await storage.store.archives():
+            if archive.last == position:
+                return archive.hash
     async for event in storage.store.read_stored(after=position - 1, limit=1):
         return event.hash
     raise _damaged(f"#{position}", "is missing")

@@ -17,6 +17,7 @@ from support.archives import (
     opened,
     stream_of,
 )
+from support.log_lines import export_of, lines_of
 
 from herdbook.core import HistoryFilter, ModelManager, SystemClock
 from herdbook.core.checks import archives
@@ -24,6 +25,7 @@ from herdbook.core.checks.verification import verify
 from herdbook.core.diagnosis import Level
 from herdbook.core.history.past import Past
 from herdbook.core.proof.proof import check_anchors, is_included, make_anchor, prove
+from herdbook.core.transfer.contents import Selection
 from herdbook.core.views import at_boundary, restore
 from herdbook.events.archive_file import (
     BLOCK,
@@ -62,6 +64,20 @@ async def test_without_the_file_only_its_events_are_missing(archived: Made) -> N
         (diagnosis,) = await archives.diagnose(storage)
         assert diagnosis.level is Level.WARNING
         assert f"#1 to #{2 * BLOCK} cannot be shown" in diagnosis.what
+
+
+async def test_export_after_an_archive_does_not_need_it(archived: Made) -> None:
+    path, file = archived
+    later = Selection(after=2 * BLOCK)
+    events = lines_of(await export_of(path, later))[1:-1]
+    file.unlink()
+
+    assert lines_of(await export_of(path, later))[1:-1] == events
+    assert [event["position"] for event in events] == list(
+        range(2 * BLOCK + 1, END + 1)
+    )
+    with pytest.raises(ArchiveMissingError):
+        await export_of(path, Selection(after=2 * BLOCK - 1))
 
 
 async def test_archive_that_is_there_is_verified_although_another_is_missing(
