@@ -310,7 +310,7 @@ def test_key_never_replaces_a_file(tmp_path: Path) -> None:
 
     with pytest.raises(CallerError, match="cannot be created"):
         new_key(tmp_path / "key.pem", "alice")
-    with pytest.raises(CallerError, match="not a name"):
+    with pytest.raises(CallerError, match="not a valid name"):
         new_key(tmp_path / "other.pem", "al ice")
 
 
